@@ -1,0 +1,304 @@
+//! Configuration: one documented struct, read from `stock.toml` and then `STOCK_*` variables.
+//!
+//! Every number that bounds a queue, a batch, a wait or a retry is here with its unit in its name.
+//! [`Config::load`] refuses contradictions and names both settings, so that a service that starts
+//! is one whose limits fit together.
+
+use serde::{Deserialize, Serialize};
+
+/// What an accepted order survives; see `docs/durability.md`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// `appendfsync always`: the kill of any process and a machine crash.
+    Always,
+    /// `appendfsync everysec`: usually a process kill; up to 2 s may be lost.
+    Everysec,
+}
+
+impl Durability {
+    /// The value of Redis' `appendfsync`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Always => "always",
+            Self::Everysec => "everysec",
+        }
+    }
+}
+
+/// The settings of a service. The environment variable of a field is `STOCK_` and its name in
+/// capitals, so `redis_url` is `STOCK_REDIS_URL`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where Redis is, `redis://host:port/db`.
+    pub redis_url: String,
+    /// What every key begins with; two services with different prefixes share nothing.
+    pub redis_prefix: String,
+    /// How long an answer of Redis may take before its outcome counts as unknown.
+    pub redis_response_timeout_ms: u64,
+    /// What `doctor` expects of Redis' `appendfsync`.
+    pub durability: Durability,
+    /// Where MySQL or MariaDB is, `mysql://user:password@host:port/database`.
+    pub database_url: String,
+    /// Connections for reads and the synchronous path.
+    pub database_connections_max: u32,
+    /// How long a request waits for a connection.
+    pub database_acquire_timeout_ms: u64,
+    /// Synchronous orders at the same time; below the pool size, so that tills leave room.
+    pub synchronous_orders_max: usize,
+    /// The HS256 key of access tokens, at least 32 bytes.
+    pub jwt_secret: String,
+    /// Where the service listens.
+    pub http_addr: String,
+    /// How long a request may take altogether.
+    pub http_timeout_ms: u64,
+    /// How long a client may take to send its headers, or to stay idle between requests.
+    pub http_header_timeout_ms: u64,
+    /// The largest body.
+    pub http_body_bytes_max: usize,
+    /// Connections at the same time; further ones wait to be accepted.
+    pub http_connections_max: usize,
+    /// How long open requests and the last batches may take after SIGTERM.
+    pub shutdown_timeout_ms: u64,
+    /// Requests in one script call, 1..=256.
+    pub batch_requests_max: usize,
+    /// Postings in one script call, 1..=1000, unless a single request has more.
+    pub batch_postings_max: usize,
+    /// Script calls under way at the same time.
+    pub batches_in_flight_max: usize,
+    /// Requests that wait for a script call; one more is answered `OVERLOADED`.
+    pub queue_requests_max: usize,
+    /// How long a request may wait for its verdict before it is dropped as `OVERLOADED`.
+    pub queue_wait_ms_max: u64,
+    /// How long a product that was seen at zero is refused without asking Redis.
+    pub sold_out_flag_ms: u64,
+    /// Unsettled entries from which batches are spaced to what MySQL settles.
+    pub lag_soft_entries: u64,
+    /// Unsettled entries from which orders are refused with `BACKLOG`.
+    pub lag_hard_entries: u64,
+    /// Further unsettled entries allowed to cancels and compensations.
+    pub lag_reserve_entries: u64,
+    /// How long an acceptance is remembered under its Idempotency-Key.
+    pub idempotency_accepted_ms: u64,
+    /// How long a refusal is remembered under its Idempotency-Key.
+    pub idempotency_refused_ms: u64,
+    /// Entries in one MySQL transaction of the subscriber, 1..=1024.
+    pub apply_entries_max: usize,
+    /// How long the subscriber waits for a message before it looks by itself.
+    pub apply_poll_ms: u64,
+    /// Settled entries that stay in the journal below the watermark.
+    pub journal_keep_entries: u64,
+    /// How old a final mark must be before it is removed.
+    pub marks_keep_ms: u64,
+    /// Dead letters within one minute from which the subscriber stops applying.
+    pub dead_letters_per_minute_max: u32,
+    /// The age from which the catalog snapshot is read again without being told to.
+    pub catalog_refresh_ms: u64,
+    /// When `reconcile` runs: a cron expression with seconds.
+    pub reconcile_cron: String,
+    /// When final marks are removed: a cron expression with seconds.
+    pub forget_marks_cron: String,
+    /// Whether `reconcile` of the schedule corrects what it finds.
+    pub reconcile_apply: bool,
+    /// Whether `/metrics` is open to everyone; else an admin's token is required.
+    pub metrics_open: bool,
+    /// The log filter, such as `info` or `stock_online=debug,info`.
+    pub log: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            redis_url: "redis://127.0.0.1:6379/0".to_owned(),
+            redis_prefix: "sf:v1".to_owned(),
+            redis_response_timeout_ms: 2_000,
+            durability: Durability::Always,
+            database_url: "mysql://root@127.0.0.1:3306/stock".to_owned(),
+            database_connections_max: 24,
+            database_acquire_timeout_ms: 5_000,
+            synchronous_orders_max: 16,
+            jwt_secret: String::new(),
+            http_addr: "127.0.0.1:8080".to_owned(),
+            http_timeout_ms: 10_000,
+            http_header_timeout_ms: 30_000,
+            http_body_bytes_max: 64 * 1024,
+            http_connections_max: 20_000,
+            shutdown_timeout_ms: 8_000,
+            batch_requests_max: 256,
+            batch_postings_max: 1_000,
+            batches_in_flight_max: 2,
+            queue_requests_max: 8_192,
+            queue_wait_ms_max: 5_000,
+            sold_out_flag_ms: 200,
+            lag_soft_entries: 20_000,
+            lag_hard_entries: 1_000_000,
+            lag_reserve_entries: 50_000,
+            idempotency_accepted_ms: 24 * 3_600_000,
+            idempotency_refused_ms: 600_000,
+            apply_entries_max: 1_024,
+            apply_poll_ms: 200,
+            journal_keep_entries: 10_000,
+            marks_keep_ms: 24 * 3_600_000,
+            dead_letters_per_minute_max: 10,
+            catalog_refresh_ms: 5_000,
+            reconcile_cron: "0 */5 * * * *".to_owned(),
+            forget_marks_cron: "30 7 * * * *".to_owned(),
+            reconcile_apply: true,
+            metrics_open: false,
+            log: "info".to_owned(),
+        }
+    }
+}
+
+/// Why the configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file or variable cannot be read or does not fit its setting.
+    #[error("cannot read the configuration: {0}")]
+    Read(#[from] config::ConfigError),
+    /// A setting is out of its range, or two settings contradict each other.
+    #[error("the configuration contradicts itself: {0}")]
+    Contradiction(String),
+}
+
+impl Config {
+    /// Reads `stock.toml` in the current folder, if there is one, then `STOCK_*` variables.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when a value does not fit its setting or two settings contradict.
+    pub fn load() -> Result<Self, ConfigError> {
+        let read: Self = config::Config::builder()
+            .add_source(config::File::with_name("stock").required(false))
+            .add_source(
+                config::Environment::with_prefix("STOCK")
+                    .prefix_separator("_")
+                    .try_parsing(true),
+            )
+            .build()?
+            .try_deserialize()?;
+        read.check()?;
+        Ok(read)
+    }
+
+    /// Refuses settings that cannot hold together.
+    ///
+    /// # Errors
+    /// [`ConfigError::Contradiction`] with both settings named.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let rules: [(bool, &str); 9] = [
+            (
+                self.redis_response_timeout_ms < self.http_timeout_ms,
+                "redis_response_timeout_ms must be below http_timeout_ms",
+            ),
+            (
+                self.queue_wait_ms_max < self.http_timeout_ms,
+                "queue_wait_ms_max must be below http_timeout_ms",
+            ),
+            (
+                self.synchronous_orders_max < self.database_connections_max as usize,
+                "synchronous_orders_max must be below database_connections_max",
+            ),
+            (
+                self.lag_soft_entries < self.lag_hard_entries,
+                "lag_soft_entries must be below lag_hard_entries",
+            ),
+            (
+                self.shutdown_timeout_ms < 10_000,
+                "shutdown_timeout_ms must be below the 10 s within which the service exits",
+            ),
+            (
+                (1..=256).contains(&self.batch_requests_max),
+                "batch_requests_max must be 1..=256",
+            ),
+            (
+                (1..=1_000).contains(&self.batch_postings_max),
+                "batch_postings_max must be 1..=1000",
+            ),
+            (
+                (1..=1_024).contains(&self.apply_entries_max),
+                "apply_entries_max must be 1..=1024",
+            ),
+            (
+                !self.redis_prefix.contains(['{', '}']),
+                "redis_prefix must not contain { or }, which choose a cluster's slot",
+            ),
+        ];
+        match rules.iter().find(|(holds, _)| !holds) {
+            Some((_, rule)) => Err(ConfigError::Contradiction((*rule).to_owned())),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses a secret that is too short for HS256 (RFC 7518 §3.2: at least as long as the hash).
+    ///
+    /// # Errors
+    /// [`ConfigError::Contradiction`] when `jwt_secret` has fewer than 32 bytes.
+    pub fn check_secret(&self) -> Result<(), ConfigError> {
+        if self.jwt_secret.len() < 32 {
+            let text = "jwt_secret (STOCK_JWT_SECRET) must have at least 32 bytes".to_owned();
+            return Err(ConfigError::Contradiction(text));
+        }
+        Ok(())
+    }
+
+    /// The effective settings as JSON, with passwords and the secret masked.
+    #[must_use]
+    pub fn masked(&self) -> serde_json::Value {
+        let mut shown = self.clone();
+        shown.redis_url = mask_password(&shown.redis_url);
+        shown.database_url = mask_password(&shown.database_url);
+        if !shown.jwt_secret.is_empty() {
+            "***".clone_into(&mut shown.jwt_secret);
+        }
+        serde_json::to_value(shown).unwrap_or_default()
+    }
+}
+
+/// `scheme://user:password@host` with the password replaced.
+fn mask_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.to_owned();
+    };
+    let Some((login, host)) = rest.rsplit_once('@') else {
+        return url.to_owned();
+    };
+    match login.split_once(':') {
+        Some((user, _)) => format!("{scheme}://{user}:***@{host}"),
+        None => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Config;
+
+    #[test]
+    fn a_contradiction_names_both_settings() {
+        let config = Config {
+            lag_soft_entries: 9,
+            lag_hard_entries: 9,
+            ..Config::default()
+        };
+        let text = config.check().unwrap_err().to_string();
+        assert!(
+            text.contains("lag_soft_entries") && text.contains("lag_hard_entries"),
+            "{text}"
+        );
+        assert!(Config::default().check().is_ok());
+    }
+
+    #[test]
+    fn secrets_are_masked() {
+        let config = Config {
+            redis_url: "redis://:geheim@cache:6379".to_owned(),
+            database_url: "mysql://shop:geheim@db/stock".to_owned(),
+            jwt_secret: "geheim".repeat(6),
+            ..Config::default()
+        };
+        let shown = config.masked().to_string();
+        assert!(!shown.contains("geheim"), "{shown}");
+        assert!(shown.contains("mysql://shop:***@db/stock"), "{shown}");
+    }
+}

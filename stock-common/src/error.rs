@@ -1,0 +1,115 @@
+//! Error codes: the stable names under which clients know what was refused.
+//!
+//! `docs/errors.md` lists the same codes with what to do about each; a test compares the two.
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal, $status:literal, $title:literal;)*) => {
+        /// A stable error code, the `code` of every `application/problem+json` answer.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Code {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Code {
+            /// Every code, in the order of `docs/errors.md`.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The name that clients see.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// The HTTP status that goes with it.
+            #[must_use]
+            pub const fn status(self) -> u16 {
+                match self { $(Self::$variant => $status,)* }
+            }
+
+            /// What it means, in a few words.
+            #[must_use]
+            pub const fn title(self) -> &'static str {
+                match self { $(Self::$variant => $title,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The body is not JSON.
+    MalformedJson = "MALFORMED_JSON", 400, "The body is not valid JSON";
+    /// The request line, a header or the query cannot be read.
+    BadRequest = "BAD_REQUEST", 400, "The request cannot be read";
+    /// The Idempotency-Key header is empty, too long or not visible ASCII.
+    IdempotencyKeyInvalid = "IDEMPOTENCY_KEY_INVALID", 400, "The Idempotency-Key is not valid";
+    /// There is no token, or it does not hold.
+    Unauthorized = "UNAUTHORIZED", 401, "A valid access token is required";
+    /// The role may not do this.
+    Forbidden = "FORBIDDEN", 403, "The role of the token does not allow this";
+    /// The body names another user than the token.
+    UserMismatch = "USER_MISMATCH", 403, "The request names another user";
+    /// There is no such route.
+    NotFound = "NOT_FOUND", 404, "There is nothing here";
+    /// There is no such product, or it was deleted.
+    ProductNotFound = "PRODUCT_NOT_FOUND", 404, "There is no such product";
+    /// There is no such order, or it is another user's.
+    OrderNotFound = "ORDER_NOT_FOUND", 404, "There is no such order";
+    /// The route exists, the method does not.
+    MethodNotAllowed = "METHOD_NOT_ALLOWED", 405, "The method is not allowed here";
+    /// The product cannot be ordered now.
+    ProductNotOnSale = "PRODUCT_NOT_ON_SALE", 409, "The product is not on sale";
+    /// The unit price sent is not the current one.
+    PriceChanged = "PRICE_CHANGED", 409, "The price has changed";
+    /// The sale has not begun.
+    SaleNotOpen = "SALE_NOT_OPEN", 409, "The sale has not begun";
+    /// The sale is over.
+    SaleClosed = "SALE_CLOSED", 409, "The sale is over";
+    /// Less is available than was asked for.
+    InsufficientStock = "INSUFFICIENT_STOCK", 409, "There is not enough stock";
+    /// The order is not in a state that allows this.
+    InvalidOrderStatus = "INVALID_ORDER_STATUS", 409, "The order's status does not allow this";
+    /// A level would pass 2^53 − 1.
+    StockLimitReached = "STOCK_LIMIT_REACHED", 409, "The stock level would become too large";
+    /// A request under the same key is being worked on.
+    RequestInProgress = "REQUEST_IN_PROGRESS", 409, "The same request is being worked on";
+    /// The object has changed since the `If-Match` version.
+    PreconditionFailed = "PRECONDITION_FAILED", 412, "The object has changed";
+    /// The body is too large.
+    PayloadTooLarge = "PAYLOAD_TOO_LARGE", 413, "The body is too large";
+    /// The body is not declared as JSON.
+    UnsupportedMediaType = "UNSUPPORTED_MEDIA_TYPE", 415, "Content-Type must be application/json";
+    /// The JSON does not fit the request's shape.
+    Unprocessable = "UNPROCESSABLE", 422, "The request does not fit";
+    /// The total sent is not the one computed.
+    TotalAmountMismatch = "TOTAL_AMOUNT_MISMATCH", 422, "The total amount does not match";
+    /// The key was used for another request.
+    IdempotencyKeyReused = "IDEMPOTENCY_KEY_REUSED", 422, "The Idempotency-Key was used before";
+    /// The header is too large.
+    HeadersTooLarge = "HEADERS_TOO_LARGE", 431, "The headers are too large";
+    /// A fault of ours; the log has the details under the request id.
+    Internal = "INTERNAL", 500, "Something went wrong";
+    /// Redis is away or not proved to be the one that MySQL knows.
+    Fenced = "FENCED", 503, "Selling is suspended until the ledger is proved";
+    /// An operator stopped selling.
+    SellingStopped = "SELLING_STOPPED", 503, "Selling is stopped";
+    /// The queue is full, or the request waited too long.
+    Overloaded = "OVERLOADED", 503, "The service is overloaded";
+    /// MySQL is too far behind.
+    Backlog = "BACKLOG", 503, "Too many orders wait to be stored";
+    /// The link broke after sending; the same key tells what happened.
+    OutcomeUnknown = "OUTCOME_UNKNOWN", 503, "The outcome is not known";
+    /// An account in Redis cannot be read.
+    AccountBroken = "ACCOUNT_BROKEN", 503, "A stock account cannot be read";
+    /// MySQL did not answer.
+    DatabaseUnavailable = "DATABASE_UNAVAILABLE", 503, "The database is not available";
+    /// The request took longer than the service allows.
+    Timeout = "TIMEOUT", 503, "The request took too long";
+}
+
+impl Code {
+    /// The code of a name, for answers that were remembered under an Idempotency-Key.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|code| code.as_str() == name)
+    }
+}

@@ -1,0 +1,175 @@
+//! Accounts: everything that can run out is a balance that never falls below zero.
+//!
+//! An account is named by what it counts, whose it is and where: `(kind, owner, place)`. Redis holds
+//! its current [`Level`], MySQL the level at the watermark and every posting that led there.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use stock_common::id::{LocationId, ProductId};
+
+/// What an account counts. The order is that of MySQL's `ENUM`, in which rows are locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum AccountKind {
+    /// What may be sold of a product at a location.
+    Available,
+    /// What is held of a product at a location; physical stock is available plus reserved.
+    Reserved,
+    /// What one user may still buy in a sale.
+    Allowance,
+    /// How many of a first-come coupon are left.
+    Coupon,
+    /// A user's points.
+    Points,
+}
+
+impl AccountKind {
+    /// Every kind, in the order of MySQL's `ENUM`.
+    pub const ALL: [Self; 5] = [
+        Self::Available,
+        Self::Reserved,
+        Self::Allowance,
+        Self::Coupon,
+        Self::Points,
+    ];
+
+    /// The name in keys, tables and answers.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Available => "AVAILABLE",
+            Self::Reserved => "RESERVED",
+            Self::Allowance => "ALLOWANCE",
+            Self::Coupon => "COUPON",
+            Self::Points => "POINTS",
+        }
+    }
+
+    /// The kind of a name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
+    }
+
+    /// Whether new levels are published, for live pages and sold-out flags.
+    #[must_use]
+    pub const fn is_announced(self) -> bool {
+        matches!(self, Self::Available | Self::Coupon)
+    }
+}
+
+/// The name of an account. Its text form, `AVAILABLE:7:0`, ends its key in Redis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Account {
+    /// What it counts.
+    pub kind: AccountKind,
+    /// A product, sale, coupon or user, by kind.
+    pub owner: u64,
+    /// A location or user, by kind; 0 where there is none.
+    pub place: u64,
+}
+
+impl Account {
+    /// What may be sold of a product at a location.
+    #[must_use]
+    pub const fn available(product: ProductId, location: LocationId) -> Self {
+        Self {
+            kind: AccountKind::Available,
+            owner: product.0,
+            place: location.0,
+        }
+    }
+
+    /// What is held of a product at a location.
+    #[must_use]
+    pub const fn reserved(product: ProductId, location: LocationId) -> Self {
+        Self {
+            kind: AccountKind::Reserved,
+            owner: product.0,
+            place: location.0,
+        }
+    }
+
+    /// Parses the text form, `AVAILABLE:7:0`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split(':');
+        let kind = AccountKind::parse(parts.next()?)?;
+        let owner = parts.next()?.parse().ok()?;
+        let place = parts.next()?.parse().ok()?;
+        parts
+            .next()
+            .is_none()
+            .then_some(Self { kind, owner, place })
+    }
+}
+
+impl fmt::Display for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.kind.as_str(), self.owner, self.place)
+    }
+}
+
+/// What an account holds after its latest posting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Level {
+    /// The balance, 0..=2^53 − 1.
+    pub balance: i64,
+    /// How many postings the account has had.
+    pub seq: u64,
+    /// Whether nothing may be taken from it, as of a product that is not on sale.
+    pub closed: bool,
+}
+
+impl Level {
+    /// Parses the value in Redis, `balance seq closed`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split(' ');
+        let balance = parts.next()?.parse().ok().filter(|balance| *balance >= 0)?;
+        let seq = parts.next()?.parse().ok()?;
+        let closed = match parts.next()? {
+            "0" => false,
+            "1" => true,
+            _ => return None,
+        };
+        parts.next().is_none().then_some(Self {
+            balance,
+            seq,
+            closed,
+        })
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.balance, self.seq, u8::from(self.closed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Account, AccountKind, Level};
+
+    #[test]
+    fn accounts_and_levels_survive_the_way_through_redis() {
+        for kind in AccountKind::ALL {
+            let account = Account {
+                kind,
+                owner: 7,
+                place: 3,
+            };
+            assert_eq!(Account::parse(&account.to_string()), Some(account));
+        }
+        let level = Level {
+            balance: 12,
+            seq: 3,
+            closed: true,
+        };
+        assert_eq!(Level::parse(&level.to_string()), Some(level));
+        for text in ["", "1 2", "-1 2 0", "1 2 2", "1 2 0 0", "x 1 0"] {
+            assert_eq!(Level::parse(text), None, "{text}");
+        }
+    }
+}

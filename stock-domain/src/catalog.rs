@@ -1,0 +1,92 @@
+//! The catalog: products and their prices as one immutable snapshot in memory.
+//!
+//! Orders are priced from it without asking MySQL. It is at most a few seconds old, and never decides
+//! what matters at once: stock, windows and closed products are judged in Redis. Reading it from
+//! MySQL is [`crate::database::products`]' work.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use serde::{Deserialize, Serialize};
+use stock_common::id::ProductId;
+use stock_common::money::Money;
+
+/// Whether a product may be ordered; only `ACTIVE` can.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum ProductStatus {
+    /// It can be ordered.
+    Active,
+    /// Shown as sold out by hand.
+    SoldOut,
+    /// Its sale has ended for good.
+    EndOfSale,
+    /// Not shown for sale.
+    Inactive,
+}
+
+impl ProductStatus {
+    /// Every status.
+    pub const ALL: [Self; 4] = [Self::Active, Self::SoldOut, Self::EndOfSale, Self::Inactive];
+
+    /// The name in the table and in answers.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "ACTIVE",
+            Self::SoldOut => "SOLD_OUT",
+            Self::EndOfSale => "END_OF_SALE",
+            Self::Inactive => "INACTIVE",
+        }
+    }
+
+    /// The status of a name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == name)
+    }
+}
+
+/// What an order needs to know of a product.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CatalogProduct {
+    /// The product.
+    pub id: ProductId,
+    /// Its name, copied into the order.
+    pub name: String,
+    /// Its price per unit.
+    pub price: Money,
+    /// Whether it may be ordered.
+    pub status: ProductStatus,
+    /// Whether it was deleted; it stays known so that it is not asked for again.
+    pub is_deleted: bool,
+}
+
+/// The snapshot that orders are priced from; cloning shares it.
+#[derive(Debug, Clone, Default)]
+pub struct Catalog {
+    products: Arc<RwLock<HashMap<ProductId, Arc<CatalogProduct>>>>,
+}
+
+impl Catalog {
+    /// The product, also when it was deleted.
+    #[must_use]
+    pub fn product(&self, id: ProductId) -> Option<Arc<CatalogProduct>> {
+        self.products
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&id)
+            .map(Arc::clone)
+    }
+
+    /// Takes over products that were added or changed.
+    pub fn update(&self, changed: Vec<CatalogProduct>) {
+        let mut products = self
+            .products
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        for product in changed {
+            products.insert(product.id, Arc::new(product));
+        }
+    }
+}

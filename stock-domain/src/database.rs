@@ -1,0 +1,144 @@
+//! The MySQL side: what Redis decided, stored in groups, and everything that is read from there.
+//!
+//! | file | owns |
+//! |---|---|
+//! | [`migrate`] | the tables, and the first epoch |
+//! | [`rows`] | multi-row statements of fixed sizes |
+//! | [`shards`] | watermark, epoch, the row lock that fences subscribers, lost entries |
+//! | [`record`] | what belongs to an entry: journal row, postings, its own tables |
+//! | [`settle`] | balances and watermark, in journal order, chained without a gap |
+//! | [`apply`] | both for a batch, in one transaction, with dead letters |
+//! | [`row_lock`] | the synchronous path: decide and record under row locks |
+//! | [`accounts`], [`journal`], [`orders`], [`products`], [`dead_letters`], [`jobs`] | one table group each |
+//!
+//! Every connection runs READ COMMITTED in strict mode. Locks are always taken in this order: shard
+//! row (or, on the synchronous path, the epoch's row in share mode), account rows by key, then reads
+//! and inserts.
+
+pub mod accounts;
+pub mod apply;
+pub mod dead_letters;
+pub mod jobs;
+pub mod journal;
+pub mod migrate;
+pub mod orders;
+pub mod products;
+pub mod record;
+pub mod row_lock;
+pub mod rows;
+pub mod settle;
+pub mod shards;
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlPoolOptions, MySqlSslMode};
+use sqlx::{AssertSqlSafe, Executor, MySqlConnection, MySqlPool};
+use stock_common::config::Config;
+
+/// Statements that a connection keeps prepared: a size of every multi-row insert, and the rest.
+const PREPARED_MAX: usize = 512;
+/// What data must be: an error, never cut to fit.
+const SQL_MODE: &str = "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,ERROR_FOR_DIVISION_BY_ZERO";
+
+/// How long a transaction may stay idle before the server rolls it back, so that a paused process
+/// does not hold its locks for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The subscriber: 2 s, so that another instance takes over soon.
+    Subscriber,
+    /// Requests and jobs: 10 s.
+    Requests,
+    /// `recover` and `verify`, whose transactions may take long.
+    Tool,
+}
+
+impl Role {
+    const fn idle_seconds(self) -> u32 {
+        match self {
+            Self::Subscriber => 2,
+            Self::Requests => 10,
+            Self::Tool => 600,
+        }
+    }
+}
+
+/// A pool that connects when it is first used, so that a service starts while MySQL is away.
+///
+/// # Errors
+/// When `database_url` cannot be parsed.
+pub fn pool(config: &Config, role: Role) -> Result<MySqlPool, sqlx::Error> {
+    let mut options = MySqlConnectOptions::from_str(&config.database_url)?
+        .statement_cache_capacity(PREPARED_MAX)
+        .charset("utf8mb4");
+    if !config.database_url.contains("ssl-mode") {
+        options = options.ssl_mode(MySqlSslMode::Disabled);
+    }
+    let connections = match role {
+        Role::Subscriber => 2,
+        Role::Requests => config.database_connections_max,
+        Role::Tool => 4,
+    };
+    let idle = role.idle_seconds();
+    Ok(MySqlPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(Duration::from_millis(config.database_acquire_timeout_ms))
+        .after_connect(move |connection, _| Box::pin(prepare_session(connection, idle)))
+        .connect_lazy_with(options))
+}
+
+async fn prepare_session(connection: &mut MySqlConnection, idle: u32) -> Result<(), sqlx::Error> {
+    let (version,): (String,) = sqlx::query_as("SELECT VERSION()")
+        .fetch_one(&mut *connection)
+        .await?;
+    // MariaDB ends an idle transaction; MySQL only knows the idle connection.
+    let variable = if version.contains("MariaDB") {
+        "idle_transaction_timeout"
+    } else {
+        "wait_timeout"
+    };
+    // A pooled connection of MySQL must outlive the pool's own idle time between requests.
+    let seconds = if version.contains("MariaDB") || idle <= 2 {
+        idle
+    } else {
+        28_800
+    };
+    let text = format!(
+        "SET SESSION {variable} = {seconds}, SESSION sql_mode = '{SQL_MODE}', \
+         SESSION transaction_isolation = 'READ-COMMITTED', SESSION innodb_lock_wait_timeout = 5"
+    );
+    let legacy = text.replace("transaction_isolation", "tx_isolation");
+    if connection.execute(AssertSqlSafe(text)).await.is_err() {
+        // MariaDB before 11.1 knows the variable by its older name only.
+        connection.execute(AssertSqlSafe(legacy)).await?;
+    }
+    Ok(())
+}
+
+/// The server's error number, such as 1213 for a deadlock.
+#[must_use]
+pub fn error_number(error: &sqlx::Error) -> Option<u16> {
+    let sqlx::Error::Database(database) = error else {
+        return None;
+    };
+    database
+        .try_downcast_ref::<MySqlDatabaseError>()
+        .map(MySqlDatabaseError::number)
+}
+
+/// A lock wait that timed out (1205), a deadlock (1213), a row that another holds (3572), or a twin
+/// that was quicker (1062): the transaction as a whole may be tried again.
+#[must_use]
+pub fn is_passing(error: &sqlx::Error) -> bool {
+    matches!(error_number(error), Some(1205 | 1213 | 3572 | 1062))
+}
+
+/// The data does not fit its column or breaks a constraint: trying again cannot help. Connection,
+/// lock, disk, read-only and missing-column errors are not among them.
+#[must_use]
+pub fn is_data_error(error: &sqlx::Error) -> bool {
+    const DATA: [u16; 12] = [
+        1048, 1062, 1264, 1265, 1292, 1366, 1406, 1452, 1690, 3140, 3819, 4025,
+    ];
+    error_number(error).is_some_and(|number| DATA.contains(&number))
+}

@@ -1,0 +1,158 @@
+//! Accounts in MySQL: each level exactly as it was at the watermark.
+
+use std::collections::HashMap;
+
+use sqlx::{AssertSqlSafe, MySqlConnection, MySqlPool};
+
+use super::rows::{MultiRow, padded};
+use crate::account::{Account, AccountKind, Level};
+
+/// One equality per row and the primary key forced: a row-constructor IN would be read by a scan,
+/// and lock more than it names. A test asserts the plan.
+static LOCK: MultiRow = MultiRow::new(
+    "SELECT CAST(kind AS CHAR), owner_id, place_id, balance, seq, closed FROM accounts \
+     FORCE INDEX (PRIMARY) WHERE",
+    "(kind = ? AND owner_id = ? AND place_id = ?)",
+    "ORDER BY kind, owner_id, place_id FOR UPDATE",
+);
+static WRITE: MultiRow = MultiRow::new(
+    "INSERT INTO accounts (kind, owner_id, place_id, balance, seq, closed) VALUES",
+    "(?, ?, ?, ?, ?, ?)",
+    "ON DUPLICATE KEY UPDATE balance = VALUES(balance), seq = VALUES(seq), \
+     closed = VALUES(closed), updated_at = NOW(3)",
+);
+/// Alternatives in one statement; more are split.
+const LOCK_MAX: usize = 256;
+
+type Row = (String, u64, u64, i64, u64, bool);
+
+fn parse((kind, owner, place, balance, seq, closed): Row) -> Option<(Account, Level)> {
+    let account = Account {
+        kind: AccountKind::parse(&kind)?,
+        owner,
+        place,
+    };
+    Some((
+        account,
+        Level {
+            balance,
+            seq,
+            closed,
+        },
+    ))
+}
+
+/// The text that locks `count` accounts (a power of two), for the test of its plan.
+#[must_use]
+pub fn lock_text(count: usize) -> String {
+    LOCK.alternatives(count).to_string()
+}
+
+/// Locks the rows of existing accounts, in the order of their keys, and reads them.
+///
+/// # Errors
+/// When MySQL does not answer, or a lock is not had in time.
+pub async fn lock(
+    connection: &mut MySqlConnection,
+    accounts: &[Account],
+) -> Result<HashMap<Account, Level>, sqlx::Error> {
+    let mut sorted = accounts.to_vec();
+    sorted.sort_unstable();
+    sorted.dedup();
+    let mut levels = HashMap::with_capacity(sorted.len());
+    for part in sorted.chunks(LOCK_MAX) {
+        let keys = padded(part);
+        let mut query = sqlx::query_as(AssertSqlSafe(LOCK.alternatives(keys.len())));
+        for key in &keys {
+            query = query
+                .bind(key.kind.as_str())
+                .bind(key.owner)
+                .bind(key.place);
+        }
+        let rows: Vec<Row> = query.fetch_all(&mut *connection).await?;
+        levels.extend(rows.into_iter().filter_map(parse));
+    }
+    Ok(levels)
+}
+
+/// Writes levels; the caller holds the shard's lock and those of the existing rows.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn write(
+    connection: &mut MySqlConnection,
+    levels: &[(Account, Level)],
+) -> Result<(), sqlx::Error> {
+    WRITE
+        .execute(connection, levels, |query, (account, level)| {
+            query
+                .bind(account.kind.as_str())
+                .bind(account.owner)
+                .bind(account.place)
+                .bind(level.balance)
+                .bind(level.seq)
+                .bind(level.closed)
+        })
+        .await
+}
+
+/// Reads up to `limit` accounts behind `after`, in the order of their keys.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn page(
+    connection: &mut MySqlConnection,
+    after: Option<Account>,
+    limit: u32,
+) -> Result<Vec<(Account, Level)>, sqlx::Error> {
+    const TEXT: &str = "SELECT CAST(kind AS CHAR), owner_id, place_id, balance, seq, closed \
+         FROM accounts WHERE kind = ? AND owner_id >= ? AND (owner_id > ? OR place_id > ?) \
+         ORDER BY owner_id, place_id LIMIT ?";
+    const FIRST: &str = "SELECT CAST(kind AS CHAR), owner_id, place_id, balance, seq, closed \
+         FROM accounts WHERE kind = ? ORDER BY owner_id, place_id LIMIT ?";
+    let first = after.map_or(AccountKind::Available, |after| after.kind);
+    // A page holds one kind, so that its condition is a range of the primary key.
+    for kind in AccountKind::ALL
+        .into_iter()
+        .skip_while(|kind| *kind != first)
+    {
+        let query = match after.filter(|after| after.kind == kind) {
+            None => sqlx::query_as(FIRST).bind(kind.as_str()),
+            Some(Account { owner, place, .. }) => sqlx::query_as(TEXT)
+                .bind(kind.as_str())
+                .bind(owner)
+                .bind(owner)
+                .bind(place),
+        };
+        let rows: Vec<Row> = query.bind(limit).fetch_all(&mut *connection).await?;
+        if !rows.is_empty() {
+            return Ok(rows.into_iter().filter_map(parse).collect());
+        }
+    }
+    Ok(Vec::new())
+}
+
+/// Reads accounts by name, without a lock; accounts that MySQL lacks are absent.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn levels(
+    pool: &MySqlPool,
+    accounts: &[Account],
+) -> Result<HashMap<Account, Level>, sqlx::Error> {
+    let mut levels = HashMap::with_capacity(accounts.len());
+    for part in accounts.chunks(LOCK_MAX) {
+        let keys = padded(part);
+        let text = LOCK.alternatives(keys.len()).replace(" FOR UPDATE", "");
+        let mut query = sqlx::query_as(AssertSqlSafe(text));
+        for key in &keys {
+            query = query
+                .bind(key.kind.as_str())
+                .bind(key.owner)
+                .bind(key.place);
+        }
+        let rows: Vec<Row> = query.fetch_all(pool).await?;
+        levels.extend(rows.into_iter().filter_map(parse));
+    }
+    Ok(levels)
+}

@@ -1,0 +1,192 @@
+//! Apply: record and settle one batch of the journal in one transaction.
+//!
+//! The watermark moves in the same transaction as the rows, so each entry takes effect exactly once,
+//! however often it is read, by however many instances. An entry whose own tables cannot be written
+//! becomes a dead letter; its postings are settled all the same. A pure function of the journal and
+//! MySQL: who calls it, and when, is the subscriber's matter.
+
+use std::collections::HashSet;
+
+use sqlx::{Connection, MySqlConnection, MySqlPool};
+use stock_common::id::Position;
+
+use super::settle::{self, SettleError};
+use super::shards::{self, ShardState};
+use super::{dead_letters, journal, record};
+use crate::journal::{Entry, EntryError};
+use crate::ledger::{Ledger, ReadError};
+
+/// What one step did.
+#[derive(Debug)]
+pub enum Applied {
+    /// There was nothing to apply.
+    Nothing(ShardState),
+    /// Another instance is applying.
+    Busy,
+    /// Entries were applied.
+    Settled {
+        /// Where MySQL is now.
+        state: ShardState,
+        /// How many entries were settled.
+        entries: usize,
+        /// How many of them became dead letters.
+        dead_letters: usize,
+        /// Where the frame of the last entry begins: what must stay in the journal.
+        last_frame: Position,
+    },
+}
+
+/// Why a step did nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// MySQL did not answer, or rolled the transaction back: try again.
+    #[error("mysql: {0}")]
+    Database(#[from] sqlx::Error),
+    /// Redis did not answer: try again.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// Redis holds another epoch, or lacks the watermark's entry.
+    #[error("the journal is not the one that belongs to this database: {0}")]
+    Fenced(String),
+    /// The journal does not continue MySQL's state: applying stops.
+    #[error(transparent)]
+    Settle(SettleError),
+    /// An entry cannot be read: applying stops.
+    #[error(transparent)]
+    Entry(#[from] EntryError),
+    /// Too many dead letters at once: applying stops.
+    #[error("{0} dead letters within a minute: something is wrong that is not the entries")]
+    DeadLetters(i64),
+}
+
+impl From<SettleError> for ApplyError {
+    fn from(error: SettleError) -> Self {
+        match error {
+            SettleError::Database(error) => Self::Database(error),
+            other => Self::Settle(other),
+        }
+    }
+}
+
+impl ApplyError {
+    /// Whether trying again can help without anybody doing something.
+    #[must_use]
+    pub const fn is_passing(&self) -> bool {
+        matches!(self, Self::Database(_) | Self::Read(_))
+    }
+}
+
+/// Applies at most `entries_max` entries.
+///
+/// # Errors
+/// [`ApplyError`]; nothing was changed.
+pub async fn apply(
+    pool: &MySqlPool,
+    ledger: &Ledger,
+    entries_max: usize,
+) -> Result<Applied, ApplyError> {
+    let mut connection = pool.acquire().await?;
+    let mut transaction = connection.begin().await?;
+    let Some(mut state) = shards::try_lock(&mut transaction, ledger.keys().shard()).await? else {
+        return Ok(Applied::Busy);
+    };
+    let tail = ledger.tail(state.watermark, entries_max).await?;
+    if tail.epoch.as_deref() != Some(state.epoch.as_str()) {
+        return Err(ApplyError::Fenced(
+            "redis holds another epoch, or none".to_owned(),
+        ));
+    }
+    if tail.number != Some(state.number) {
+        let text = format!(
+            "entry {} of the watermark is not in the journal",
+            state.watermark
+        );
+        return Err(ApplyError::Fenced(text));
+    }
+    if tail.entries.is_empty() {
+        return match tail.broken {
+            Some(error) => Err(error.into()),
+            None => Ok(Applied::Nothing(state)),
+        };
+    }
+    let dead = write(&mut transaction, &mut state, &tail.entries).await?;
+    if dead > 0 {
+        let recent = dead_letters::recent(&mut transaction).await?;
+        if recent > i64::from(ledger.config().dead_letters_per_minute_max) {
+            return Err(ApplyError::DeadLetters(recent));
+        }
+    }
+    transaction.commit().await?;
+    let (entries, last_frame) = (tail.entries.len(), tail.last_frame);
+    Ok(Applied::Settled {
+        state,
+        entries,
+        dead_letters: dead,
+        last_frame,
+    })
+}
+
+/// Records and settles entries that follow the state; returns how many became dead letters. The
+/// caller holds the shard's lock and commits.
+///
+/// # Errors
+/// [`ApplyError`]; the caller rolls back.
+pub async fn write(
+    transaction: &mut MySqlConnection,
+    state: &mut ShardState,
+    entries: &[Entry],
+) -> Result<usize, ApplyError> {
+    let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
+        return Ok(0);
+    };
+    let (first, last) = (first.position, last.position);
+    // First the locks, then the question what is there: a synchronous order holds its accounts until
+    // its rows are committed.
+    let mut levels = settle::lock(transaction, entries).await?;
+    let existing: HashSet<Position> = journal::existing(transaction, state.shard, first, last)
+        .await?
+        .into_iter()
+        .collect();
+    let missing: Vec<&Entry> = entries
+        .iter()
+        .filter(|entry| !existing.contains(&entry.position))
+        .collect();
+    record::record_journal(transaction, &missing).await?;
+    let dead = record_own(transaction, &missing).await?;
+    settle::settle(transaction, &mut levels, state, entries).await?;
+    Ok(dead)
+}
+
+/// Writes own tables in groups; when a group holds poison, entry by entry.
+async fn record_own(
+    transaction: &mut MySqlConnection,
+    entries: &[&Entry],
+) -> Result<usize, ApplyError> {
+    let mut savepoint = transaction.begin().await?;
+    match record::record_own(&mut savepoint, entries).await {
+        Ok(()) => {
+            savepoint.commit().await?;
+            return Ok(0);
+        }
+        Err(error) if error.is_poison() => savepoint.rollback().await?,
+        Err(record::RecordError::Database(error)) => return Err(error.into()),
+        Err(record::RecordError::Body(_)) => savepoint.rollback().await?,
+    }
+    let mut dead = 0;
+    for entry in entries {
+        let mut savepoint = transaction.begin().await?;
+        match record::record_own(&mut savepoint, &[entry]).await {
+            Ok(()) => savepoint.commit().await?,
+            Err(record::RecordError::Database(error)) if !super::is_data_error(&error) => {
+                return Err(error.into());
+            }
+            Err(poison) => {
+                savepoint.rollback().await?;
+                tracing::error!(position = %entry.position, %poison, "entry is a dead letter");
+                dead_letters::insert(transaction, entry, &poison.to_string()).await?;
+                dead += 1;
+            }
+        }
+    }
+    Ok(dead)
+}

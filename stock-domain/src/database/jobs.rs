@@ -1,0 +1,55 @@
+//! Jobs: a row per scheduled job, whose lock makes one instance run it.
+
+use chrono::NaiveDateTime;
+use sqlx::{MySql, MySqlPool, Transaction};
+
+/// Takes a job for this instance until the transaction ends; `None` while another has it.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn claim(
+    pool: &MySqlPool,
+    name: &str,
+) -> Result<Option<Transaction<'static, MySql>>, sqlx::Error> {
+    sqlx::query("INSERT IGNORE INTO jobs (name) VALUES (?)")
+        .bind(name)
+        .execute(pool)
+        .await?;
+    let mut transaction = pool.begin().await?;
+    let locked = sqlx::query("SELECT name FROM jobs WHERE name = ? FOR UPDATE NOWAIT")
+        .bind(name)
+        .execute(&mut *transaction)
+        .await;
+    match locked {
+        Ok(_) => Ok(Some(transaction)),
+        Err(error) if super::is_passing(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Notes that the job succeeded, and lets it go.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn succeed(
+    mut transaction: Transaction<'static, MySql>,
+    name: &str,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE jobs SET last_success_at = NOW(3) WHERE name = ?")
+        .bind(name)
+        .execute(&mut *transaction)
+        .await?;
+    transaction.commit().await
+}
+
+/// When each job last succeeded, on any instance.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn last_success(
+    pool: &MySqlPool,
+) -> Result<Vec<(String, Option<NaiveDateTime>)>, sqlx::Error> {
+    sqlx::query_as("SELECT name, last_success_at FROM jobs ORDER BY name")
+        .fetch_all(pool)
+        .await
+}

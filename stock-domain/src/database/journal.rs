@@ -1,0 +1,215 @@
+//! The journal and its postings in MySQL: the ledger's long memory.
+
+use std::fmt::Write as _;
+
+use sqlx::MySqlConnection;
+use stock_common::clock::datetime;
+use stock_common::id::Position;
+
+use super::rows::MultiRow;
+use crate::account::{Account, AccountKind};
+use crate::journal::{Entry, EntryError, Posted};
+
+static ENTRIES: MultiRow = MultiRow::new(
+    "INSERT INTO journal (id, shard, number, kind, version, actor_id, reference, payload, \
+     key_hash, fingerprint, created_at) VALUES",
+    "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    "",
+);
+static POSTINGS: MultiRow = MultiRow::new(
+    "INSERT INTO postings (kind, owner_id, place_id, seq, journal_id, delta, balance_after) VALUES",
+    "(?, ?, ?, ?, ?, ?, ?)",
+    "",
+);
+
+/// 32 hexadecimal digits as 16 bytes; `None` for anything else.
+#[must_use]
+pub fn hash_bytes(hex: &str) -> Option<Vec<u8>> {
+    if hex.len() != 32 || !hex.is_ascii() {
+        return None;
+    }
+    (0..16)
+        .map(|i| u8::from_str_radix(hex.get(2 * i..2 * i + 2)?, 16).ok())
+        .collect()
+}
+
+/// 16 bytes as 32 hexadecimal digits.
+#[must_use]
+pub fn hash_text(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+}
+
+/// Inserts entries and their postings.
+///
+/// # Errors
+/// When MySQL does not answer, or an entry is there already.
+pub async fn insert(
+    connection: &mut MySqlConnection,
+    entries: &[&Entry],
+) -> Result<(), sqlx::Error> {
+    ENTRIES
+        .execute(connection, entries, |query, entry| {
+            let keys = entry.idempotency.as_ref();
+            query
+                .bind(entry.position.get())
+                .bind(entry.position.shard())
+                .bind(entry.number)
+                .bind(entry.kind.as_str())
+                .bind(entry.version)
+                .bind(entry.actor.0)
+                .bind(entry.reference.as_deref())
+                .bind(entry.payload.as_slice())
+                .bind(keys.and_then(|keys| hash_bytes(&keys.key)))
+                .bind(keys.and_then(|keys| hash_bytes(&keys.fingerprint)))
+                .bind(datetime(entry.position.unix_ms()))
+        })
+        .await?;
+    let postings: Vec<(Position, Posted)> = entries
+        .iter()
+        .flat_map(|entry| {
+            entry
+                .postings
+                .iter()
+                .map(|posted| (entry.position, *posted))
+        })
+        .collect();
+    POSTINGS
+        .execute(connection, &postings, |query, (position, posted)| {
+            query
+                .bind(posted.account.kind.as_str())
+                .bind(posted.account.owner)
+                .bind(posted.account.place)
+                .bind(posted.seq)
+                .bind(position.get())
+                .bind(posted.delta)
+                .bind(posted.balance_after)
+        })
+        .await
+}
+
+/// The positions between two, both included, that are there already.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn existing(
+    connection: &mut MySqlConnection,
+    shard: u64,
+    first: Position,
+    last: Position,
+) -> Result<Vec<Position>, sqlx::Error> {
+    let ids: Vec<u64> =
+        sqlx::query_scalar("SELECT id FROM journal WHERE shard = ? AND id BETWEEN ? AND ?")
+            .bind(shard)
+            .bind(first.get())
+            .bind(last.get())
+            .fetch_all(connection)
+            .await?;
+    Ok(ids.into_iter().map(Position::new).collect())
+}
+
+type PostingRow = (u64, String, u64, u64, u64, i64, i64);
+
+/// The postings of entries between two positions, both included, by entry.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn postings_between(
+    connection: &mut MySqlConnection,
+    first: Position,
+    last: Position,
+) -> Result<Vec<(Position, Posted)>, sqlx::Error> {
+    let rows: Vec<PostingRow> = sqlx::query_as(
+        "SELECT journal_id, CAST(kind AS CHAR), owner_id, place_id, seq, delta, balance_after \
+         FROM postings WHERE journal_id BETWEEN ? AND ? \
+         ORDER BY journal_id, kind, owner_id, place_id, seq",
+    )
+    .bind(first.get())
+    .bind(last.get())
+    .fetch_all(&mut *connection)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .filter_map(|(id, kind, owner, place, seq, delta, balance_after)| {
+            let account = Account {
+                kind: AccountKind::parse(&kind)?,
+                owner,
+                place,
+            };
+            Some((
+                Position::new(id),
+                Posted {
+                    account,
+                    seq,
+                    delta,
+                    balance_after,
+                },
+            ))
+        })
+        .collect())
+}
+
+/// Entries of a shard behind a number, in order, up to `limit`, with their numbers and positions.
+///
+/// # Errors
+/// When MySQL does not answer. An entry that cannot be read is an `Err` in its place.
+pub async fn page(
+    connection: &mut MySqlConnection,
+    shard: u64,
+    after_number: u64,
+    limit: u32,
+) -> Result<Vec<Result<Entry, EntryError>>, sqlx::Error> {
+    let rows: Vec<(u64, u64, Vec<u8>)> = sqlx::query_as(
+        "SELECT id, number, payload FROM journal WHERE shard = ? AND number > ? \
+         ORDER BY number LIMIT ?",
+    )
+    .bind(shard)
+    .bind(after_number)
+    .bind(limit)
+    .fetch_all(&mut *connection)
+    .await?;
+    let ids = rows.iter().map(|row| row.0);
+    let (Some(first), Some(last)) = (ids.clone().min(), ids.max()) else {
+        return Ok(Vec::new());
+    };
+    let postings = postings_between(connection, Position::new(first), Position::new(last)).await?;
+    Ok(rows
+        .into_iter()
+        .map(|(id, number, payload)| {
+            let position = Position::new(id);
+            let from = postings.partition_point(|(at, _)| *at < position);
+            let own = postings
+                .iter()
+                .skip(from)
+                .take_while(|(at, _)| *at == position);
+            let own: Vec<Posted> = own.map(|(_, posted)| *posted).collect();
+            Entry::restore(position, number, &payload, own)
+        })
+        .collect())
+}
+
+/// Finds one entry.
+///
+/// # Errors
+/// When MySQL does not answer. An entry that cannot be read is an inner `Err`.
+pub async fn find(
+    connection: &mut MySqlConnection,
+    position: Position,
+) -> Result<Option<Result<Entry, EntryError>>, sqlx::Error> {
+    let row: Option<(u64, Vec<u8>)> =
+        sqlx::query_as("SELECT number, payload FROM journal WHERE id = ?")
+            .bind(position.get())
+            .fetch_optional(&mut *connection)
+            .await?;
+    let Some((number, payload)) = row else {
+        return Ok(None);
+    };
+    let postings = postings_between(connection, position, position).await?;
+    let postings = postings.into_iter().map(|(_, posted)| posted).collect();
+    Ok(Some(Entry::restore(position, number, &payload, postings)))
+}

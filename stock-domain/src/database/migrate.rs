@@ -1,0 +1,62 @@
+//! The tables, from `migrations/`, and the first epoch.
+//!
+//! `serve` applies pending migrations: sqlx takes a lock, so one instance wins and the others wait.
+//! Only `migrate` writes a first epoch, and only when neither side has one with history.
+
+use sqlx::MySqlPool;
+use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
+use sqlx::{AssertSqlSafe, SqlSafeStr};
+
+/// Version, description and text of every migration, in order.
+const MIGRATIONS: [(i64, &str, &str); 3] = [
+    (
+        20_261_121_000_000,
+        "create ledger",
+        include_str!("../../../migrations/20261121000000_create_ledger.sql"),
+    ),
+    (
+        20_261_121_000_100,
+        "create catalog",
+        include_str!("../../../migrations/20261121000100_create_catalog.sql"),
+    ),
+    (
+        20_261_121_000_200,
+        "create orders",
+        include_str!("../../../migrations/20261121000200_create_orders.sql"),
+    ),
+];
+
+fn migrator() -> Migrator {
+    let migrations = MIGRATIONS.into_iter().map(|(version, description, text)| {
+        let sql = AssertSqlSafe(text).into_sql_str();
+        Migration::new(
+            version,
+            description.into(),
+            MigrationType::Simple,
+            sql,
+            false,
+        )
+    });
+    Migrator::with_migrations(migrations.collect())
+}
+
+/// Applies pending migrations; refuses a schema that a newer program has changed.
+///
+/// # Errors
+/// When MySQL does not answer, a migration fails, or the schema is newer than this program.
+pub async fn migrate(pool: &MySqlPool) -> Result<(), MigrateError> {
+    migrator().run(pool).await
+}
+
+/// Whether the schema is exactly this program's.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn is_current(pool: &MySqlPool) -> Result<bool, MigrateError> {
+    let mut connection = pool.acquire().await.map_err(MigrateError::Execute)?;
+    let applied = connection
+        .list_applied_migrations("_sqlx_migrations")
+        .await?;
+    let versions: Vec<i64> = applied.iter().map(|migration| migration.version).collect();
+    Ok(versions == MIGRATIONS.map(|(version, ..)| version))
+}

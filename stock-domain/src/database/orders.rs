@@ -1,0 +1,271 @@
+//! Orders and their lines in MySQL.
+
+use chrono::NaiveDateTime;
+use sqlx::{AssertSqlSafe, MySqlConnection, MySqlPool};
+use stock_common::clock::datetime;
+use stock_common::id::{Position, ProductId, UserId};
+use stock_common::money::Money;
+
+use super::rows::{MultiRow, padded};
+use crate::order::{DeliveryType, Order, OrderLine, OrderStatus, Path, Quantity};
+
+static ORDERS: MultiRow = MultiRow::new(
+    "INSERT INTO orders (id, user_id, status, path, delivery_type, store_id, total_amount, \
+     created_at, updated_at) VALUES",
+    "(?, ?, 'SUCCESS', ?, ?, ?, ?, ?, ?)",
+    "",
+);
+static LINES: MultiRow = MultiRow::new(
+    "INSERT INTO order_products (order_id, line, product_id, product_name, quantity, price, \
+     unit_price, sub_total) VALUES",
+    "(?, ?, ?, ?, ?, ?, ?, ?)",
+    "",
+);
+
+/// An order as MySQL has it.
+#[derive(Debug, Clone)]
+pub struct StoredOrder {
+    /// The order's id.
+    pub id: Position,
+    /// The order.
+    pub order: Order,
+    /// Where it stands.
+    pub status: OrderStatus,
+}
+
+/// What to list.
+#[derive(Debug, Clone, Default)]
+pub struct OrderFilter {
+    /// Only this user's.
+    pub user: Option<UserId>,
+    /// Only in this state.
+    pub status: Option<OrderStatus>,
+    /// Only older ones than this.
+    pub before: Option<Position>,
+    /// How many.
+    pub limit: u32,
+}
+
+const fn path_name(path: Path) -> &'static str {
+    match path {
+        Path::Redis => "redis",
+        Path::Lock => "lock",
+    }
+}
+
+/// Inserts orders and their lines.
+///
+/// # Errors
+/// When MySQL does not answer, or a value does not fit.
+pub async fn insert(
+    connection: &mut MySqlConnection,
+    placed: &[(Position, Order)],
+) -> Result<(), sqlx::Error> {
+    ORDERS
+        .execute(connection, placed, |query, (id, order)| {
+            let created = datetime(id.unix_ms());
+            query
+                .bind(id.get())
+                .bind(order.user_id.0)
+                .bind(path_name(order.path))
+                .bind(order.delivery_type.as_str())
+                .bind(order.store_id)
+                .bind(order.total_amount.get())
+                .bind(created)
+                .bind(created)
+        })
+        .await?;
+    let lines: Vec<(Position, u16, &OrderLine)> = placed
+        .iter()
+        .flat_map(|(id, order)| (1u16..).zip(&order.lines).map(|(line, of)| (*id, line, of)))
+        .collect();
+    LINES
+        .execute(connection, &lines, |query, (id, line, of)| {
+            query
+                .bind(id.get())
+                .bind(*line)
+                .bind(of.product_id.0)
+                .bind(of.product_name.as_str())
+                .bind(of.quantity.get())
+                .bind(of.price.get())
+                .bind(of.unit_price.get())
+                .bind(of.sub_total.get())
+        })
+        .await
+}
+
+/// Sets the final state of orders; one that is not there (a dead letter) is passed over.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn set_status(
+    connection: &mut MySqlConnection,
+    orders: &[Position],
+    status: OrderStatus,
+) -> Result<(), sqlx::Error> {
+    static SET: MultiRow = MultiRow::new(
+        "UPDATE orders SET status = ?, updated_at = NOW(3) WHERE",
+        "id = ?",
+        "",
+    );
+    for part in orders.chunks(1_024) {
+        let ids = padded(part);
+        let mut query = sqlx::query(AssertSqlSafe(SET.alternatives(ids.len())));
+        query = query.bind(status.as_str());
+        for id in &ids {
+            query = query.bind(id.get());
+        }
+        query.execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+type OrderRow = (u64, u64, String, String, String, Option<u64>, i64);
+type LineRow = (u64, u64, String, u32, i64, i64, i64);
+
+const COLUMNS: &str = "SELECT id, user_id, CAST(status AS CHAR), CAST(path AS CHAR), \
+     CAST(delivery_type AS CHAR), store_id, total_amount FROM orders";
+
+/// Finds one order with its lines.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn find(pool: &MySqlPool, id: Position) -> Result<Option<StoredOrder>, sqlx::Error> {
+    let row: Option<OrderRow> = sqlx::query_as(AssertSqlSafe(format!("{COLUMNS} WHERE id = ?")))
+        .bind(id.get())
+        .fetch_optional(pool)
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    Ok(with_lines(pool, vec![row]).await?.pop())
+}
+
+/// Lists orders, newest first.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn list(pool: &MySqlPool, filter: &OrderFilter) -> Result<Vec<StoredOrder>, sqlx::Error> {
+    let mut text = format!("{COLUMNS} WHERE id < ?");
+    if filter.user.is_some() {
+        text.push_str(" AND user_id = ?");
+    }
+    if filter.status.is_some() {
+        text.push_str(" AND status = ?");
+    }
+    text.push_str(" ORDER BY id DESC LIMIT ?");
+    let mut query = sqlx::query_as(AssertSqlSafe(text));
+    query = query.bind(filter.before.map_or(u64::MAX, Position::get));
+    if let Some(user) = filter.user {
+        query = query.bind(user.0);
+    }
+    if let Some(status) = filter.status {
+        query = query.bind(status.as_str());
+    }
+    let rows: Vec<OrderRow> = query.bind(filter.limit).fetch_all(pool).await?;
+    with_lines(pool, rows).await
+}
+
+/// The orders between two ids, both included, in order: for `verify`.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn between(
+    pool: &MySqlPool,
+    first: Position,
+    last: Position,
+) -> Result<Vec<StoredOrder>, sqlx::Error> {
+    let text = format!("{COLUMNS} WHERE id BETWEEN ? AND ? ORDER BY id");
+    let rows: Vec<OrderRow> = sqlx::query_as(AssertSqlSafe(text))
+        .bind(first.get())
+        .bind(last.get())
+        .fetch_all(pool)
+        .await?;
+    with_lines(pool, rows).await
+}
+
+async fn with_lines(
+    pool: &MySqlPool,
+    rows: Vec<OrderRow>,
+) -> Result<Vec<StoredOrder>, sqlx::Error> {
+    let ids = rows.iter().map(|row| row.0);
+    let (Some(first), Some(last)) = (ids.clone().min(), ids.max()) else {
+        return Ok(Vec::new());
+    };
+    let known: Vec<u64> = rows.iter().map(|row| row.0).collect();
+    let ids = padded(&known);
+    // A short list is asked for by id, a slice by its range: between two pages of one user lie the
+    // orders of everybody else.
+    let text = if ids.len() <= 128 {
+        let ids = vec!["?"; ids.len()].join(", ");
+        format!("WHERE order_id IN ({ids})")
+    } else {
+        "WHERE order_id BETWEEN ? AND ?".to_owned()
+    };
+    let text = format!(
+        "SELECT order_id, product_id, product_name, quantity, price, unit_price, sub_total \
+         FROM order_products {text} ORDER BY order_id, line"
+    );
+    let mut query = sqlx::query_as(AssertSqlSafe(text));
+    let bounds = [first, last];
+    for id in if ids.len() <= 128 {
+        ids.as_slice()
+    } else {
+        &bounds
+    } {
+        query = query.bind(*id);
+    }
+    let lines: Vec<LineRow> = query.fetch_all(pool).await?;
+    Ok(rows
+        .into_iter()
+        .filter_map(|row| {
+            let from = lines.partition_point(|line| line.0 < row.0);
+            // `lines` is ordered by order, as is every slice of it.
+            let own = lines.iter().skip(from).take_while(|line| line.0 == row.0);
+            stored(&row, own.filter_map(line).collect())
+        })
+        .collect())
+}
+
+fn line(row: &LineRow) -> Option<OrderLine> {
+    Some(OrderLine {
+        product_id: ProductId(row.1),
+        product_name: row.2.clone(),
+        quantity: Quantity::new(row.3).ok()?,
+        price: Money::new(row.4).ok()?,
+        unit_price: Money::new(row.5).ok()?,
+        sub_total: Money::new(row.6).ok()?,
+    })
+}
+
+fn stored(row: &OrderRow, lines: Vec<OrderLine>) -> Option<StoredOrder> {
+    let order = Order {
+        user_id: UserId(row.1),
+        path: if row.3 == "lock" {
+            Path::Lock
+        } else {
+            Path::Redis
+        },
+        delivery_type: DeliveryType::parse(&row.4)?,
+        store_id: row.5,
+        lines,
+        total_amount: Money::new(row.6).ok()?,
+    };
+    Some(StoredOrder {
+        id: Position::new(row.0),
+        order,
+        status: OrderStatus::parse(&row.2)?,
+    })
+}
+
+/// When an order was last changed, for `explain`.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn updated_at(
+    pool: &MySqlPool,
+    id: Position,
+) -> Result<Option<NaiveDateTime>, sqlx::Error> {
+    sqlx::query_scalar("SELECT updated_at FROM orders WHERE id = ?")
+        .bind(id.get())
+        .fetch_optional(pool)
+        .await
+}

@@ -1,0 +1,314 @@
+//! Products in MySQL: names, prices, statuses. What is left of one is an account.
+
+use chrono::NaiveDateTime;
+use sqlx::{AssertSqlSafe, MySql, MySqlConnection, MySqlPool, QueryBuilder};
+use stock_common::id::ProductId;
+use stock_common::money::Money;
+
+use super::rows::MultiRow;
+use crate::catalog::{CatalogProduct, ProductStatus};
+
+/// What an admin says of a product.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProductFields {
+    /// At most 100 characters.
+    pub name: String,
+    /// At most 255 characters.
+    pub description: String,
+    /// The price per unit.
+    pub price: Money,
+    /// Whether it may be ordered.
+    pub status: ProductStatus,
+    /// The level at or below which stock counts as low.
+    pub min_stock_level: i64,
+    /// The level at or below which it should be ordered again.
+    pub reorder_point: i64,
+}
+
+/// A product as MySQL has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Product {
+    /// The product.
+    pub id: ProductId,
+    /// What an admin said of it.
+    pub fields: ProductFields,
+    /// Rises with every change.
+    pub revision: u64,
+    /// When it was created.
+    pub created_at: NaiveDateTime,
+    /// When it was last changed.
+    pub updated_at: NaiveDateTime,
+}
+
+/// What to list.
+#[derive(Debug, Clone, Default)]
+pub struct ProductFilter {
+    /// The name contains this.
+    pub name: Option<String>,
+    /// Only in this status.
+    pub status: Option<ProductStatus>,
+    /// Only from this price on.
+    pub price_gte: Option<i64>,
+    /// Only up to this price.
+    pub price_lte: Option<i64>,
+    /// Only products with a smaller id: newest come first.
+    pub before: Option<ProductId>,
+    /// How many.
+    pub limit: u32,
+}
+
+/// The key that a product was created under, and the fingerprint of that request; 16 bytes each.
+#[derive(Debug, Clone)]
+pub struct CreationKey {
+    /// Hash of user and Idempotency-Key.
+    pub key_hash: Vec<u8>,
+    /// Hash of the request.
+    pub fingerprint: Vec<u8>,
+}
+
+type Row = (
+    u64,
+    String,
+    String,
+    i64,
+    String,
+    i64,
+    i64,
+    u64,
+    NaiveDateTime,
+    NaiveDateTime,
+);
+
+const COLUMNS: &str = "SELECT id, name, description, price, CAST(status AS CHAR), min_stock_level, \
+     reorder_point, revision, created_at, updated_at FROM products";
+
+fn parse(row: Row) -> Option<Product> {
+    let (id, name, description, price, status, min_stock_level, reorder_point, ..) = row;
+    Some(Product {
+        id: ProductId(id),
+        fields: ProductFields {
+            name,
+            description,
+            price: Money::new(price).ok()?,
+            status: ProductStatus::parse(&status)?,
+            min_stock_level,
+            reorder_point,
+        },
+        revision: row.7,
+        created_at: row.8,
+        updated_at: row.9,
+    })
+}
+
+/// Inserts a product and returns its id. With a key that was used before, a unique key is violated
+/// (`products_key`, error 1062).
+///
+/// # Errors
+/// When MySQL does not answer, or the key was used before.
+pub async fn insert(
+    pool: &MySqlPool,
+    fields: &ProductFields,
+    key: Option<&CreationKey>,
+) -> Result<ProductId, sqlx::Error> {
+    let done = sqlx::query(
+        "INSERT INTO products (name, description, price, status, min_stock_level, reorder_point, \
+         key_hash, fingerprint) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(&fields.name)
+    .bind(&fields.description)
+    .bind(fields.price.get())
+    .bind(fields.status.as_str())
+    .bind(fields.min_stock_level)
+    .bind(fields.reorder_point)
+    .bind(key.map(|key| key.key_hash.as_slice()))
+    .bind(key.map(|key| key.fingerprint.as_slice()))
+    .execute(pool)
+    .await?;
+    Ok(ProductId(done.last_insert_id()))
+}
+
+/// Finds the product that was created under a key, with the fingerprint of that request.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn find_by_key(
+    pool: &MySqlPool,
+    key: &CreationKey,
+) -> Result<Option<(ProductId, Vec<u8>)>, sqlx::Error> {
+    let row: Option<(u64, Vec<u8>)> =
+        sqlx::query_as("SELECT id, fingerprint FROM products WHERE key_hash = ?")
+            .bind(&key.key_hash)
+            .fetch_optional(pool)
+            .await?;
+    Ok(row.map(|(id, fingerprint)| (ProductId(id), fingerprint)))
+}
+
+/// Changes a product if its revision is `revision`; `false` when it has changed or is gone.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn update(
+    pool: &MySqlPool,
+    id: ProductId,
+    fields: &ProductFields,
+    revision: u64,
+) -> Result<bool, sqlx::Error> {
+    let done = sqlx::query(
+        "UPDATE products SET name = ?, description = ?, price = ?, status = ?, \
+         min_stock_level = ?, reorder_point = ?, revision = revision + 1 \
+         WHERE id = ? AND revision = ? AND is_deleted = 0",
+    )
+    .bind(&fields.name)
+    .bind(&fields.description)
+    .bind(fields.price.get())
+    .bind(fields.status.as_str())
+    .bind(fields.min_stock_level)
+    .bind(fields.reorder_point)
+    .bind(id.0)
+    .bind(revision)
+    .execute(pool)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Marks a product deleted if its revision is `revision`; `false` when it has changed or is gone.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn delete(pool: &MySqlPool, id: ProductId, revision: u64) -> Result<bool, sqlx::Error> {
+    let done = sqlx::query(
+        "UPDATE products SET is_deleted = 1, deleted_at = NOW(3), revision = revision + 1 \
+         WHERE id = ? AND revision = ? AND is_deleted = 0",
+    )
+    .bind(id.0)
+    .bind(revision)
+    .execute(pool)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Finds a product that was not deleted.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn find(pool: &MySqlPool, id: ProductId) -> Result<Option<Product>, sqlx::Error> {
+    let text = format!("{COLUMNS} WHERE id = ? AND is_deleted = 0");
+    let row: Option<Row> = sqlx::query_as(AssertSqlSafe(text))
+        .bind(id.0)
+        .fetch_optional(pool)
+        .await?;
+    Ok(row.and_then(parse))
+}
+
+/// Lists products that were not deleted, newest first.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn list(pool: &MySqlPool, filter: &ProductFilter) -> Result<Vec<Product>, sqlx::Error> {
+    let mut query: QueryBuilder<MySql> = QueryBuilder::new(COLUMNS);
+    query.push(" WHERE is_deleted = 0");
+    if let Some(name) = &filter.name {
+        let escaped = name
+            .replace('\\', "\\\\")
+            .replace('%', "\\%")
+            .replace('_', "\\_");
+        query
+            .push(" AND name LIKE ")
+            .push_bind(format!("%{escaped}%"));
+    }
+    if let Some(status) = filter.status {
+        query.push(" AND status = ").push_bind(status.as_str());
+    }
+    if let Some(price) = filter.price_gte {
+        query.push(" AND price >= ").push_bind(price);
+    }
+    if let Some(price) = filter.price_lte {
+        query.push(" AND price <= ").push_bind(price);
+    }
+    if let Some(before) = filter.before {
+        query.push(" AND id < ").push_bind(before.0);
+    }
+    query
+        .push(" ORDER BY id DESC LIMIT ")
+        .push_bind(filter.limit);
+    let rows: Vec<Row> = query.build_query_as().fetch_all(pool).await?;
+    Ok(rows.into_iter().filter_map(parse).collect())
+}
+
+/// Products changed since a moment (all of them for `None`), deleted ones included, and the moment
+/// up to which this is complete.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn changed_since(
+    pool: &MySqlPool,
+    since: Option<NaiveDateTime>,
+) -> Result<(Vec<CatalogProduct>, NaiveDateTime), sqlx::Error> {
+    type Changed = (u64, String, i64, String, bool);
+    // A transaction that committed late carries an older time than this statement sees: look back.
+    let now: NaiveDateTime = sqlx::query_scalar("SELECT NOW(3) - INTERVAL 10 SECOND")
+        .fetch_one(pool)
+        .await?;
+    const TEXT: &str = "SELECT id, name, price, CAST(status AS CHAR), is_deleted FROM products WHERE updated_at >= ?";
+    let from = since.unwrap_or_default();
+    let rows: Vec<Changed> = sqlx::query_as(TEXT).bind(from).fetch_all(pool).await?;
+    let parse = |(id, name, price, status, is_deleted): Changed| {
+        let (price, status) = (Money::new(price).ok()?, ProductStatus::parse(&status)?);
+        Some(CatalogProduct {
+            id: ProductId(id),
+            name,
+            price,
+            status,
+            is_deleted,
+        })
+    };
+    Ok((rows.into_iter().filter_map(parse).collect(), now))
+}
+
+/// Products whose accounts should have been opened a moment ago and were not: a crash came between.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn unopened(pool: &MySqlPool) -> Result<Vec<ProductId>, sqlx::Error> {
+    let ids: Vec<u64> = sqlx::query_scalar(
+        "SELECT id FROM products WHERE opened = 0 AND is_deleted = 0 \
+         AND created_at < NOW(3) - INTERVAL 3 SECOND LIMIT 1000",
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(ids.into_iter().map(ProductId).collect())
+}
+
+/// Notes that accounts were opened. `updated_at` stays: it is not a change that a catalog cares for.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn set_opened(
+    connection: &mut MySqlConnection,
+    products: &[ProductId],
+) -> Result<(), sqlx::Error> {
+    static SET: MultiRow = MultiRow::new(
+        "UPDATE products SET opened = 1, updated_at = updated_at WHERE",
+        "id = ?",
+        "",
+    );
+    for part in products.chunks(1_024) {
+        let ids = super::rows::padded(part);
+        let mut query = sqlx::query(AssertSqlSafe(SET.alternatives(ids.len())));
+        for id in &ids {
+            query = query.bind(id.0);
+        }
+        query.execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+/// The ids of all locations besides the online warehouse.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn locations(pool: &MySqlPool) -> Result<Vec<u64>, sqlx::Error> {
+    sqlx::query_scalar("SELECT id FROM locations ORDER BY id")
+        .fetch_all(pool)
+        .await
+}

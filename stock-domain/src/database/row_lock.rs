@@ -1,0 +1,122 @@
+//! The synchronous path: lock the account rows, decide, record, commit, answer.
+//!
+//! This is the row-lock way that Redis-first is compared with, and the path for tills. Redis stays the
+//! one authority for what is available, so both paths sell the same stock and can never oversell
+//! together. Balances and watermark are left to the subscriber, which comes by in journal order.
+
+use sqlx::{MySqlConnection, MySqlPool};
+
+use super::{accounts, journal, record, shards};
+use crate::account::Account;
+use crate::journal::Entry;
+use crate::ledger::{DecideError, Ledger, Request};
+use crate::verdict::Verdict;
+
+/// How often recording is tried after an accepted decision before the subscriber is left with it.
+const RECORD_ATTEMPTS: usize = 3;
+
+/// Why a synchronous request was not decided.
+#[derive(Debug, thiserror::Error)]
+pub enum RowLockError {
+    /// MySQL did not answer or did not give the locks; nothing was sent to Redis.
+    #[error("mysql: {0}")]
+    Database(#[from] sqlx::Error),
+    /// There is no verdict.
+    #[error(transparent)]
+    Decide(#[from] DecideError),
+}
+
+/// A verdict, and whether MySQL has the entry.
+#[derive(Debug)]
+pub struct Decided {
+    /// What the script answered.
+    pub verdict: Verdict,
+    /// Whether the entry is recorded; if not, the subscriber will do it.
+    pub is_recorded: bool,
+}
+
+/// Decides a request under row locks and records what was accepted. `before` is an entry that has to
+/// be in MySQL first, such as the order that a cancel refers to.
+///
+/// # Errors
+/// [`RowLockError`] when there is no verdict.
+pub async fn decide(
+    pool: &MySqlPool,
+    ledger: &Ledger,
+    request: Request,
+    before: Option<Entry>,
+) -> Result<Decided, RowLockError> {
+    let draft = request.draft.clone();
+    let idempotency = request.idempotency.clone();
+    let payload = draft
+        .payload(idempotency.as_ref())
+        .map_err(DecideError::from)?;
+    let mut touched: Vec<Account> = draft.postings.iter().map(|p| p.account).collect();
+    touched.sort_unstable();
+
+    let mut transaction = pool.begin().await?;
+    let epoch = shards::share_epoch(&mut transaction, ledger.keys().shard()).await?;
+    match ledger.link() {
+        Ok(link) if *link.epoch == *epoch => {}
+        Ok(_) => return Err(DecideError::Fenced("mysql holds another epoch".into()).into()),
+        Err(error) => return Err(DecideError::Fenced(error.to_string().into()).into()),
+    }
+    accounts::lock(&mut transaction, &touched).await?;
+    let verdict = ledger.decide(request).await?;
+    let Verdict::Accepted(accepted) = &verdict else {
+        return Ok(Decided {
+            verdict,
+            is_recorded: false,
+        });
+    };
+    let entry = Entry::accepted(draft, idempotency, payload, accepted);
+    let entries: Vec<&Entry> = before.iter().chain([&entry]).collect();
+    let mut done = match record_missing(&mut transaction, &entries).await {
+        Ok(()) => transaction
+            .commit()
+            .await
+            .map_err(record::RecordError::from),
+        Err(error) => Err(error),
+    };
+    // What was decided stands; only recording it is tried again.
+    for _ in 1..RECORD_ATTEMPTS {
+        match &done {
+            Err(record::RecordError::Database(error)) if !super::is_data_error(error) => {}
+            Err(record::RecordError::Database(error)) if super::is_passing(error) => {}
+            Err(_) | Ok(()) => break,
+        }
+        done = record_again(pool, &entries).await;
+    }
+    if let Err(error) = &done {
+        tracing::warn!(position = %entry.position, %error, "left to the subscriber");
+    }
+    Ok(Decided {
+        verdict,
+        is_recorded: done.is_ok(),
+    })
+}
+
+async fn record_again(pool: &MySqlPool, entries: &[&Entry]) -> Result<(), record::RecordError> {
+    let mut transaction = pool.begin().await?;
+    record_missing(&mut transaction, entries).await?;
+    Ok(transaction.commit().await?)
+}
+
+/// Records the entries that MySQL lacks.
+async fn record_missing(
+    connection: &mut MySqlConnection,
+    entries: &[&Entry],
+) -> Result<(), record::RecordError> {
+    let mut missing = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let (at, shard) = (entry.position, entry.position.shard());
+        if journal::existing(connection, shard, at, at)
+            .await?
+            .is_empty()
+        {
+            missing.push(*entry);
+        }
+    }
+    record::record_journal(connection, &missing).await?;
+    record::record_own(connection, &missing).await
+}

@@ -1,0 +1,527 @@
+//! The journal: one entry per business event, with its postings; the truth of the whole product.
+//!
+//! | kind | postings | marks | own tables | refusals |
+//! |---|---|---|---|---|
+//! | `order_placed` | AVAILABLE −q per line | – | orders, order_products | stock, not on sale |
+//! | `order_cancelled` | AVAILABLE +q per line | order: none → CANCEL_REQUESTED | orders | already final |
+//! | `order_failed` | AVAILABLE +q per line | order: none → FAIL | orders | already final |
+//! | `product_opened` | AVAILABLE and RESERVED opened at 0 | opened: none → OPEN | products | already open |
+//! | `product_switched` | – (closes or opens accounts) | – | – | – |
+//! | `stock_received` | AVAILABLE +q | – | – | too large |
+//! | `stock_adjusted` | AVAILABLE ±q | – | – | below zero |
+//! | `selling_switched` | – (stops or resumes selling) | – | shards | – |
+//! | `epoch_begun` | – | – | – | – |
+//!
+//! A [`Draft`] is what a noun's function builds ([`crate::order::place`], …); the script turns it
+//! into an [`Entry`] by giving it a position, a number and the level after each posting. A test
+//! compares the table with [`Kind::ALL`]. Own tables are written by [`crate::database::record`].
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use stock_common::id::{Position, UserId};
+
+use crate::account::{Account, AccountKind};
+use crate::verdict::Accepted;
+
+/// The version of the payload's shape. An instance that meets a newer one stops applying.
+pub const VERSION: u16 = 1;
+
+/// A signed change of one account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Posting {
+    /// The account that moves.
+    pub account: Account,
+    /// By how much: ±1..=10^12; 0 only beside `open`.
+    pub delta: i64,
+    /// Opens a missing account at this level, 0..=10^12, by a posting of its own before this one.
+    pub open: Option<i64>,
+}
+
+impl Posting {
+    /// A change of an account that exists.
+    #[must_use]
+    pub const fn new(account: Account, delta: i64) -> Self {
+        Self {
+            account,
+            delta,
+            open: None,
+        }
+    }
+}
+
+/// A posting with what the script decided about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Posted {
+    /// The account that moved.
+    pub account: Account,
+    /// Its how-manieth posting this is, from 1.
+    pub seq: u64,
+    /// By how much it moved.
+    pub delta: i64,
+    /// Its balance afterwards.
+    pub balance_after: i64,
+}
+
+/// A compare-and-set of a thing's state, in the same script as the postings. `""` is no state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// The thing, such as `order:123`.
+    pub id: String,
+    /// The state it must be in.
+    pub expected: String,
+    /// The state it is in afterwards.
+    pub next: String,
+}
+
+/// Closes an account for sale, or opens it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Closing {
+    /// The account.
+    pub account: Account,
+    /// Whether it is closed afterwards.
+    pub closed: bool,
+}
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal;)*) => {
+        /// What kind of event an entry is.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Kind { $($(#[$doc])* $variant,)* }
+
+        impl Kind {
+            /// Every kind, in the order of the table above.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The name in the journal.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// A user bought.
+    OrderPlaced = "order_placed";
+    /// A user or an admin took an order back.
+    OrderCancelled = "order_cancelled";
+    /// An order that could not be stored was taken back by the engine.
+    OrderFailed = "order_failed";
+    /// A product's accounts were opened.
+    ProductOpened = "product_opened";
+    /// A product was taken off sale, or put on sale again.
+    ProductSwitched = "product_switched";
+    /// Stock came in.
+    StockReceived = "stock_received";
+    /// Stock was corrected by hand.
+    StockAdjusted = "stock_adjusted";
+    /// All selling was stopped or resumed.
+    SellingSwitched = "selling_switched";
+    /// Redis began a new memory.
+    EpochBegun = "epoch_begun";
+}
+
+impl Kind {
+    /// The kind of a name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|kind| kind.as_str() == name)
+    }
+}
+
+/// The key hash and fingerprint that an entry was decided under, 32 hexadecimal digits each.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Idempotency {
+    /// The user whose key it is.
+    pub user: UserId,
+    /// Hash of user and Idempotency-Key.
+    pub key: String,
+    /// Hash of method, path, query and body.
+    pub fingerprint: String,
+}
+
+/// What a request wants to become an entry.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    /// What kind of event.
+    pub kind: Kind,
+    /// Who caused it; user 0 is the engine.
+    pub actor: UserId,
+    /// The entry or outside thing that it refers to.
+    pub reference: Option<String>,
+    /// What moves.
+    pub postings: Vec<Posting>,
+    /// States compared and set.
+    pub marks: Vec<Mark>,
+    /// Accounts closed or opened.
+    pub closings: Vec<Closing>,
+    /// Whether all selling is open afterwards.
+    pub selling: Option<bool>,
+    /// The typed body of the kind as JSON.
+    pub body: Box<RawValue>,
+}
+
+/// The body could not be written as JSON.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write the body of an entry: {0}")]
+pub struct DraftError(#[from] serde_json::Error);
+
+impl Draft {
+    /// Begins a draft that moves nothing yet.
+    ///
+    /// # Errors
+    /// [`DraftError`] when the body has no JSON form.
+    pub fn new(kind: Kind, actor: UserId, body: &impl Serialize) -> Result<Self, DraftError> {
+        Ok(Self {
+            kind,
+            actor,
+            reference: None,
+            postings: Vec::new(),
+            marks: Vec::new(),
+            closings: Vec::new(),
+            selling: None,
+            body: serde_json::value::to_raw_value(body)?,
+        })
+    }
+
+    /// The payload that the journal keeps.
+    ///
+    /// # Errors
+    /// [`DraftError`] when a part has no JSON form.
+    pub fn payload(&self, idempotency: Option<&Idempotency>) -> Result<Vec<u8>, DraftError> {
+        let wire = WireOut {
+            kind: self.kind.as_str(),
+            version: VERSION,
+            actor: self.actor,
+            reference: self.reference.as_deref(),
+            idempotency,
+            postings: self.postings.iter().map(WirePosting::from).collect(),
+            marks: &self.marks,
+            closings: self.closings.iter().map(WireClosing::from).collect(),
+            selling: self.selling,
+            body: &self.body,
+        };
+        Ok(serde_json::to_vec(&wire)?)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct WirePosting(AccountKind, u64, u64, i64, Option<i64>);
+
+impl From<&Posting> for WirePosting {
+    fn from(p: &Posting) -> Self {
+        Self(
+            p.account.kind,
+            p.account.owner,
+            p.account.place,
+            p.delta,
+            p.open,
+        )
+    }
+}
+
+impl From<&WirePosting> for Posting {
+    fn from(&WirePosting(kind, owner, place, delta, open): &WirePosting) -> Self {
+        Self {
+            account: Account { kind, owner, place },
+            delta,
+            open,
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireClosing(AccountKind, u64, u64, bool);
+
+impl From<&Closing> for WireClosing {
+    fn from(c: &Closing) -> Self {
+        Self(c.account.kind, c.account.owner, c.account.place, c.closed)
+    }
+}
+
+#[derive(Serialize)]
+struct WireOut<'a> {
+    kind: &'static str,
+    version: u16,
+    actor: UserId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reference: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idempotency: Option<&'a Idempotency>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    postings: Vec<WirePosting>,
+    #[serde(skip_serializing_if = "<[Mark]>::is_empty")]
+    marks: &'a [Mark],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    closings: Vec<WireClosing>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    selling: Option<bool>,
+    body: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct WireIn<'a> {
+    kind: &'a str,
+    version: u16,
+    actor: UserId,
+    reference: Option<String>,
+    idempotency: Option<Idempotency>,
+    #[serde(default)]
+    postings: Vec<WirePosting>,
+    #[serde(default)]
+    marks: Vec<Mark>,
+    #[serde(default)]
+    closings: Vec<WireClosing>,
+    selling: Option<bool>,
+    body: Box<RawValue>,
+}
+
+/// One business event, decided.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Its place in the journal; the id of the order that it placed.
+    pub position: Position,
+    /// Its dense number within the shard, from 1.
+    pub number: u64,
+    /// What kind of event.
+    pub kind: Kind,
+    /// The version of the payload's shape.
+    pub version: u16,
+    /// Who caused it; user 0 is the engine.
+    pub actor: UserId,
+    /// The entry or outside thing that it refers to.
+    pub reference: Option<String>,
+    /// The key that it was decided under.
+    pub idempotency: Option<Idempotency>,
+    /// What moved, opening postings included.
+    pub postings: Vec<Posted>,
+    /// States that were set.
+    pub marks: Vec<Mark>,
+    /// Accounts that were closed or opened.
+    pub closings: Vec<Closing>,
+    /// Whether all selling is open afterwards, if it was switched.
+    pub selling: Option<bool>,
+    /// The typed body of the kind as JSON.
+    pub body: Box<RawValue>,
+    /// The payload as it stands in the journal.
+    pub payload: Vec<u8>,
+}
+
+/// Why something in the journal is not an entry of this program.
+#[derive(Debug, thiserror::Error)]
+pub enum EntryError {
+    /// A newer program wrote it: this instance gives up applying.
+    #[error("entry {position} has kind {kind:?} version {version}, newer than this program")]
+    Newer {
+        /// Where it stands.
+        position: Position,
+        /// The kind it names.
+        kind: String,
+        /// The version it names.
+        version: u16,
+    },
+    /// It cannot be read at all.
+    #[error("entry {position} cannot be read: {reason}")]
+    Malformed {
+        /// Where it stands.
+        position: Position,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// What the script decided about an entry: its number and a level after each posting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// The dense number within the shard.
+    pub number: u64,
+    /// Per posting: seq, balance, whether the account was opened first.
+    pub levels: Vec<(u64, i64, bool)>,
+}
+
+impl Facts {
+    /// Parses `number seq:balance seq:balance:o …`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split(' ');
+        let number = parts.next()?.parse().ok()?;
+        let levels = parts
+            .map(|part| {
+                let mut fields = part.split(':');
+                let seq = fields.next()?.parse().ok()?;
+                let balance = fields.next()?.parse().ok()?;
+                Some((seq, balance, fields.next() == Some("o")))
+            })
+            .collect::<Option<_>>()?;
+        Some(Self { number, levels })
+    }
+
+    /// Joins the postings that were asked for with what was decided, opening postings included.
+    /// `None` when the counts differ.
+    #[must_use]
+    pub fn join(&self, postings: &[Posting]) -> Option<Vec<Posted>> {
+        if self.levels.len() != postings.len() {
+            return None;
+        }
+        let mut posted = Vec::with_capacity(postings.len());
+        for (posting, &(seq, balance_after, opened)) in postings.iter().zip(&self.levels) {
+            let account = posting.account;
+            if opened {
+                let delta = posting.open?;
+                posted.push(Posted {
+                    account,
+                    seq: 1,
+                    delta,
+                    balance_after: delta,
+                });
+            }
+            if posting.delta != 0 {
+                posted.push(Posted {
+                    account,
+                    seq,
+                    delta: posting.delta,
+                    balance_after,
+                });
+            }
+        }
+        Some(posted)
+    }
+}
+
+impl Entry {
+    /// Reads an entry from its position, the script's facts and the payload.
+    ///
+    /// # Errors
+    /// [`EntryError::Newer`] for a kind or version of a later program, else
+    /// [`EntryError::Malformed`].
+    pub fn decode(position: Position, facts: &str, payload: &[u8]) -> Result<Self, EntryError> {
+        let malformed = |reason: &str| EntryError::Malformed {
+            position,
+            reason: reason.to_owned(),
+        };
+        let facts = Facts::parse(facts).ok_or_else(|| malformed("its facts have another form"))?;
+        Self::read(position, facts.number, payload, |asked| {
+            facts
+                .join(asked)
+                .ok_or_else(|| malformed("its facts do not match its postings"))
+        })
+    }
+
+    fn read(
+        position: Position,
+        number: u64,
+        payload: &[u8],
+        posted: impl FnOnce(&[Posting]) -> Result<Vec<Posted>, EntryError>,
+    ) -> Result<Self, EntryError> {
+        let malformed = |reason: String| EntryError::Malformed { position, reason };
+        let wire: WireIn<'_> =
+            serde_json::from_slice(payload).map_err(|error| malformed(error.to_string()))?;
+        let Some(kind) = Kind::parse(wire.kind).filter(|_| wire.version <= VERSION) else {
+            let kind = wire.kind.to_owned();
+            return Err(EntryError::Newer {
+                position,
+                kind,
+                version: wire.version,
+            });
+        };
+        let asked: Vec<Posting> = wire.postings.iter().map(Posting::from).collect();
+        let postings = posted(&asked)?;
+        Ok(Self {
+            position,
+            number,
+            kind,
+            version: wire.version,
+            actor: wire.actor,
+            reference: wire.reference,
+            idempotency: wire.idempotency,
+            postings,
+            marks: wire.marks,
+            closings: wire
+                .closings
+                .iter()
+                .map(|&WireClosing(kind, owner, place, closed)| Closing {
+                    account: Account { kind, owner, place },
+                    closed,
+                })
+                .collect(),
+            selling: wire.selling,
+            body: wire.body,
+            payload: payload.to_vec(),
+        })
+    }
+
+    /// Builds the entry that an accepted draft became, without reading it back.
+    #[must_use]
+    pub fn accepted(
+        draft: Draft,
+        idempotency: Option<Idempotency>,
+        payload: Vec<u8>,
+        accepted: &Accepted,
+    ) -> Self {
+        Self {
+            position: accepted.position,
+            number: accepted.number,
+            kind: draft.kind,
+            version: VERSION,
+            actor: draft.actor,
+            reference: draft.reference,
+            idempotency,
+            postings: accepted.postings.clone(),
+            marks: draft.marks,
+            closings: draft.closings,
+            selling: draft.selling,
+            body: draft.body,
+            payload,
+        }
+    }
+
+    /// Reads an entry that MySQL stores: its payload, its number and its postings.
+    ///
+    /// # Errors
+    /// As [`Entry::decode`].
+    pub fn restore(
+        position: Position,
+        number: u64,
+        payload: &[u8],
+        postings: Vec<Posted>,
+    ) -> Result<Self, EntryError> {
+        Self::read(position, number, payload, |_| Ok(postings))
+    }
+
+    /// The postings that the payload asks for, without what the script decided about them.
+    ///
+    /// # Errors
+    /// [`EntryError::Malformed`] when the payload cannot be read.
+    pub fn asked(&self) -> Result<Vec<Posting>, EntryError> {
+        let wire: WireIn<'_> =
+            serde_json::from_slice(&self.payload).map_err(|error| EntryError::Malformed {
+                position: self.position,
+                reason: error.to_string(),
+            })?;
+        Ok(wire.postings.iter().map(Posting::from).collect())
+    }
+
+    /// Reads the typed body.
+    ///
+    /// # Errors
+    /// When the body does not fit: the entry is poison, its own tables cannot be written.
+    pub fn body<'a, T: Deserialize<'a>>(&'a self) -> Result<T, serde_json::Error> {
+        serde_json::from_str(self.body.get())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Kind;
+
+    #[test]
+    fn the_table_names_every_kind_in_order() {
+        let rows: Vec<&str> = include_str!("journal.rs")
+            .lines()
+            .filter_map(|line| line.strip_prefix("//! | `")?.split('`').next())
+            .collect();
+        let kinds: Vec<&str> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
+        assert_eq!(rows, kinds);
+    }
+}

@@ -1,0 +1,378 @@
+//! The Redis side: where every request is decided, atomically, together with its journal entry.
+//!
+//! | file | owns |
+//! |---|---|
+//! | [`keys`] | every key's name and format |
+//! | [`scripts`] | the Lua scripts of `lua/` |
+//! | [`request`] | what the script is asked |
+//! | `decide` | the order of KEYS and ARGV, and the decoder of the reply |
+//! | `batcher` | one queue, few calls, no call sent twice |
+//! | `pacer` | no more accepted than MySQL settles |
+//! | `sold_out` | flags that keep a rush for nothing away from Redis |
+//! | [`epoch`] | how Redis' memory begins |
+//! | [`gate`] | the proof that this is the Redis that MySQL knows |
+//! | [`reader`] | entries out of the journal |
+//!
+//! The ledger knows numbers and states; what they mean is in the nouns' files ([`crate::order`] …).
+
+pub mod epoch;
+pub mod gate;
+pub mod keys;
+pub mod reader;
+pub mod request;
+pub mod scripts;
+
+mod batcher;
+mod decide;
+mod pacer;
+mod sold_out;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use redis::{RedisError, cmd};
+use sqlx::MySqlPool;
+use stock_common::clock::Clock;
+use stock_common::config::Config;
+use stock_common::id::Position;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use self::batcher::Waiting;
+use self::gate::{Gate, Memory};
+pub use self::gate::{GateState, Link};
+use self::keys::Keys;
+use self::pacer::Pacer;
+use self::reader::Tail;
+pub use self::request::Request;
+use self::scripts::SCRIPTS;
+use self::sold_out::SoldOut;
+use crate::account::{Account, Level};
+use crate::database::shards::ShardState;
+use crate::journal::{DraftError, Entry, EntryError};
+use crate::verdict::{Refusal, Verdict};
+
+/// Why there is no verdict.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum DecideError {
+    /// No proved Redis; nothing was sent.
+    #[error("no proved redis: {0}")]
+    Fenced(Arc<str>),
+    /// The queue is full, or the request waited too long in it; nothing was sent.
+    #[error("the queue is full, or the request waited too long in it")]
+    Overloaded,
+    /// Redis refused the whole batch, as when it is out of memory or disk; nothing was changed.
+    #[error("redis refused the batch: {0}")]
+    Unable(Arc<str>),
+    /// The link broke after sending: it may have been decided. The same key tells.
+    #[error("the link to redis broke after the request was sent")]
+    OutcomeUnknown,
+    /// The request has no payload.
+    #[error("{0}")]
+    Draft(Arc<DraftError>),
+}
+
+impl From<DraftError> for DecideError {
+    fn from(error: DraftError) -> Self {
+        Self::Draft(Arc::new(error))
+    }
+}
+
+/// Why something cannot be read from Redis.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// No proved Redis.
+    #[error("no proved redis: {0}")]
+    Fenced(Arc<str>),
+    /// Redis did not answer.
+    #[error("redis did not answer: {0}")]
+    Redis(#[from] RedisError),
+    /// What is there is not an entry of this program.
+    #[error(transparent)]
+    Entry(#[from] EntryError),
+}
+
+/// Metrics of the hot path, resolved once.
+struct LedgerMetrics {
+    batch_size: metrics::Histogram,
+    decide_seconds: metrics::Histogram,
+}
+
+impl LedgerMetrics {
+    fn new() -> Self {
+        Self {
+            batch_size: metrics::histogram!("stock_decide_batch_size"),
+            decide_seconds: metrics::histogram!("stock_decide_duration_seconds"),
+        }
+    }
+
+    fn batch(&self, size: usize, took: Duration) {
+        self.batch_size
+            .record(u32::try_from(size).unwrap_or(u32::MAX));
+        self.decide_seconds.record(took.as_secs_f64());
+    }
+}
+
+/// What the ledger's tasks share.
+struct Shared {
+    config: Config,
+    gate: Arc<Gate>,
+    clock: Clock,
+    /// Redis' time minus this machine's, in ms.
+    offset_ms: AtomicI64,
+    sold_out: SoldOut,
+    pacer: Mutex<Pacer>,
+    metrics: LedgerMetrics,
+}
+
+impl Shared {
+    fn pacer(&self) -> MutexGuard<'_, Pacer> {
+        self.pacer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn redis_now_ms(&self) -> u64 {
+        let now = self.clock.now_ms() + self.offset_ms.load(Ordering::Relaxed);
+        u64::try_from(now).unwrap_or_default()
+    }
+
+    fn set_redis_time(&self, time_ms: u64) {
+        let offset = i64::try_from(time_ms).unwrap_or_default() - self.clock.now_ms();
+        self.offset_ms.store(offset, Ordering::Relaxed);
+    }
+}
+
+/// The ledger of one shard; cloning shares it.
+#[derive(Clone)]
+pub struct Ledger {
+    shared: Arc<Shared>,
+    queue: mpsc::Sender<Waiting>,
+}
+
+impl Ledger {
+    /// Starts the ledger's tasks: the gate's keeper and the batcher. The gate opens when Redis and
+    /// MySQL answer and agree, which may be later.
+    ///
+    /// # Errors
+    /// When `redis_url` cannot be parsed.
+    pub fn start(config: &Config, pool: MySqlPool, clock: Clock) -> Result<Self, RedisError> {
+        let for_gate = clock.clone();
+        let gate = Arc::new(Gate {
+            client: redis::Client::open(config.redis_url.as_str())?,
+            keys: Keys::new(&config.redis_prefix, 0),
+            pool,
+            response_timeout: Duration::from_millis(config.redis_response_timeout_ms),
+            now_ms: Box::new(move || for_gate.now_ms()),
+            state: watch::Sender::new(GateState::Shut("starting".into())),
+            memory: Mutex::new(Memory::default()),
+            known: Mutex::new(None),
+        });
+        let shared = Arc::new(Shared {
+            config: config.clone(),
+            gate: Arc::clone(&gate),
+            clock,
+            offset_ms: AtomicI64::new(0),
+            sold_out: SoldOut::new(config.sold_out_flag_ms),
+            pacer: Mutex::new(Pacer::new(config.lag_soft_entries, Instant::now())),
+            metrics: LedgerMetrics::new(),
+        });
+        tokio::spawn(gate.keep());
+        let (queue, requests) = mpsc::channel(config.queue_requests_max);
+        tokio::spawn(batcher::run(Arc::clone(&shared), requests));
+        Ok(Self { shared, queue })
+    }
+
+    /// Decides one request.
+    ///
+    /// # Errors
+    /// [`DecideError`] when there is no verdict; only with `OutcomeUnknown` may something have been
+    /// changed.
+    pub async fn decide(&self, request: Request) -> Result<Verdict, DecideError> {
+        if let GateState::Shut(reason) = &*self.shared.gate.state.borrow() {
+            return Err(DecideError::Fenced(Arc::clone(reason)));
+        }
+        if let Some(refusal) = self.refuse_sold_out(&request) {
+            return Ok(Verdict::Refused(refusal));
+        }
+        let (answer, verdict) = oneshot::channel();
+        let waiting = Waiting {
+            request: request.seal()?,
+            since: Instant::now(),
+            answer,
+        };
+        self.queue
+            .try_send(waiting)
+            .or(Err(DecideError::Overloaded))?;
+        verdict.await.unwrap_or(Err(DecideError::OutcomeUnknown))
+    }
+
+    /// Refuses an order whose first product is known to be gone, while others are queueing anyway.
+    /// One with a key goes through the script, which remembers the answer.
+    fn refuse_sold_out(&self, request: &Request) -> Option<Refusal> {
+        let first = request.draft.postings.first()?;
+        let is_candidate = request.takes_stock
+            && request.idempotency.is_none()
+            && self.queue.capacity() < self.queue.max_capacity();
+        (is_candidate && self.shared.sold_out.is_flagged(first.account)).then_some(
+            Refusal::Insufficient {
+                posting: 0,
+                balance: 0,
+            },
+        )
+    }
+
+    /// Hears a levels message: `ms-low unsettled|label balance seq closed|…`.
+    pub fn hear(&self, message: &str) {
+        for level in message.split('|').skip(1) {
+            if let Some((account, level)) = level.split_once(' ')
+                && let (Some(account), Some(level)) = (Account::parse(account), Level::parse(level))
+            {
+                self.shared.sold_out.hear(account, level.balance, level.seq);
+            }
+        }
+    }
+
+    /// Whether there is a proved Redis.
+    #[must_use]
+    pub fn gate(&self) -> GateState {
+        self.shared.gate.state.borrow().clone()
+    }
+
+    /// Compares the epoch with Redis now, so that a readiness answer is not a second old.
+    pub async fn check_gate(&self) -> GateState {
+        if let GateState::Open(link) = self.gate() {
+            self.shared.gate.check(&link).await;
+        }
+        self.gate()
+    }
+
+    /// Waits until the gate is open; `false` when `limit` passes first.
+    pub async fn wait_open(&self, limit: Duration) -> bool {
+        gate::wait_open(&self.shared.gate.state, limit).await
+    }
+
+    /// The names of this shard's keys.
+    #[must_use]
+    pub fn keys(&self) -> &Keys {
+        &self.shared.gate.keys
+    }
+
+    /// The settings that the ledger was started with.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    /// Redis' time in Unix ms, from this machine's clock and the offset last seen.
+    #[must_use]
+    pub fn redis_now_ms(&self) -> u64 {
+        self.shared.redis_now_ms()
+    }
+
+    /// The open link.
+    ///
+    /// # Errors
+    /// [`ReadError::Fenced`] when there is no proved Redis.
+    pub fn link(&self) -> Result<Link, ReadError> {
+        match self.gate() {
+            GateState::Open(link) => Ok(link),
+            GateState::Shut(reason) => Err(ReadError::Fenced(reason)),
+        }
+    }
+
+    /// Finds an entry in the journal; `None` when it is not there (any more).
+    ///
+    /// # Errors
+    /// [`ReadError`] when Redis does not answer or the entry cannot be read.
+    pub async fn find(&self, position: Position) -> Result<Option<Entry>, ReadError> {
+        let mut link = self.link()?;
+        let found = reader::find(&mut link.read, self.keys(), position).await?;
+        Ok(found.map(|(_, entry)| entry).transpose()?)
+    }
+
+    /// Reads what follows a position in the journal.
+    ///
+    /// # Errors
+    /// [`ReadError`] when Redis does not answer.
+    pub async fn tail(&self, after: Position, entries_max: usize) -> Result<Tail, ReadError> {
+        let mut link = self.link()?;
+        Ok(reader::tail(&mut link.read, self.keys(), after, entries_max).await?)
+    }
+
+    /// The state of a mark.
+    ///
+    /// # Errors
+    /// [`ReadError`] when Redis does not answer.
+    pub async fn mark(&self, id: &str) -> Result<Option<String>, ReadError> {
+        let mut link = self.link()?;
+        let value: Option<String> = cmd("HGET")
+            .arg(self.keys().states())
+            .arg(id)
+            .query_async(&mut link.read)
+            .await?;
+        Ok(value.map(|value| value.split('@').next().unwrap_or_default().to_owned()))
+    }
+
+    /// The levels of accounts, as Redis has them now; accounts that it lacks are absent.
+    ///
+    /// # Errors
+    /// [`ReadError`] when Redis does not answer.
+    pub async fn levels(&self, accounts: &[Account]) -> Result<HashMap<Account, Level>, ReadError> {
+        let mut levels = HashMap::with_capacity(accounts.len());
+        let mut link = self.link()?;
+        for part in accounts.chunks(500) {
+            let names: Vec<String> = part.iter().map(|a| self.keys().account(*a)).collect();
+            let values: Vec<Option<String>> =
+                cmd("MGET").arg(&names).query_async(&mut link.read).await?;
+            for (account, value) in part.iter().zip(values) {
+                if let Some(level) = value.as_deref().and_then(Level::parse) {
+                    levels.insert(*account, level);
+                }
+            }
+        }
+        Ok(levels)
+    }
+
+    /// Notes in Redis how far MySQL has followed, and drops frames before `keep_from`.
+    ///
+    /// # Errors
+    /// [`ReadError`] when Redis does not answer; nothing depends on it having been done.
+    pub async fn settled(
+        &self,
+        state: &ShardState,
+        keep_from: Option<Position>,
+    ) -> Result<(), ReadError> {
+        *self
+            .shared
+            .gate
+            .known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(state.clone());
+        let mut link = self.link()?;
+        let _dropped: i64 = cmd("EVALSHA")
+            .arg(&SCRIPTS.settled.sha)
+            .arg(2)
+            .arg(self.keys().epoch())
+            .arg(self.keys().journal())
+            .arg(&state.epoch)
+            .arg(state.number)
+            .arg(keep_from.map(Position::stream_id).unwrap_or_default())
+            .query_async(&mut link.read)
+            .await?;
+        Ok(())
+    }
+
+    /// Tells every instance that products have changed.
+    ///
+    /// # Errors
+    /// [`ReadError`] when Redis does not answer; the others then notice by themselves.
+    pub async fn announce_catalog(&self) -> Result<(), ReadError> {
+        let mut link = self.link()?;
+        let _heard: i64 = cmd("PUBLISH")
+            .arg(self.keys().catalog())
+            .arg("changed")
+            .query_async(&mut link.read)
+            .await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,238 @@
+//! The batcher: collects what arrives together and sends it as one script call.
+//!
+//! One task owns the queue; at most a few calls are under way; one is sent as soon as a slot is free,
+//! so a lone request does not wait and a rush fills the batches. A call is never sent twice: when the
+//! link breaks behind it, its requests are answered [`DecideError::OutcomeUnknown`].
+
+use std::collections::VecDeque;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use super::decide::{self, BatchHead, BatchReply};
+use super::gate::{GateState, Link};
+use super::pacer::Pacer;
+use super::request::Sealed;
+use super::{DecideError, Shared};
+use crate::verdict::{Refusal, Verdict};
+
+/// A request in the queue.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) request: Sealed,
+    pub(super) since: Instant,
+    pub(super) answer: oneshot::Sender<Result<Verdict, DecideError>>,
+}
+
+impl Waiting {
+    fn reply(self, answer: Result<Verdict, DecideError>) {
+        // A caller that has left meanwhile needs no answer.
+        drop(self.answer.send(answer));
+    }
+}
+
+/// Runs until the queue is closed and empty, then waits for the calls under way.
+pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Waiting>) {
+    let in_flight = shared.config.batches_in_flight_max;
+    let slots = Arc::new(Semaphore::new(in_flight));
+    let mut buffer = Vec::with_capacity(shared.config.batch_requests_max);
+    let mut carried = VecDeque::new();
+    while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
+        if carried.is_empty() && queue.recv_many(&mut buffer, limit(&shared, 0)).await == 0 {
+            break;
+        }
+        carried.extend(buffer.drain(..));
+        let pause = shared.pacer().pause(carried.len(), Instant::now());
+        if pause > Duration::ZERO {
+            tokio::time::sleep(pause).await;
+        }
+        while carried.len() < shared.config.batch_requests_max
+            && let Ok(next) = queue.try_recv()
+        {
+            carried.push_back(next);
+        }
+        let batch = take_batch(&shared, &mut carried);
+        if !batch.is_empty() {
+            send(&shared, batch, slot);
+        }
+    }
+    drop(
+        slots
+            .acquire_many(u32::try_from(in_flight).unwrap_or(u32::MAX))
+            .await,
+    );
+}
+
+fn limit(shared: &Shared, taken: usize) -> usize {
+    shared
+        .config
+        .batch_requests_max
+        .saturating_sub(taken)
+        .max(1)
+}
+
+/// Takes as many requests as fit one call, dropping those whose callers have left or waited too long.
+fn take_batch(shared: &Shared, carried: &mut VecDeque<Waiting>) -> Vec<Waiting> {
+    let wait_max = Duration::from_millis(shared.config.queue_wait_ms_max);
+    let mut batch = Vec::with_capacity(carried.len());
+    let mut postings = 0;
+    while let Some(next) = carried.pop_front() {
+        if next.answer.is_closed() {
+            continue;
+        }
+        if next.since.elapsed() > wait_max {
+            next.reply(Err(DecideError::Overloaded));
+            continue;
+        }
+        let more = next.request.postings.len() + next.request.closings.len();
+        let is_full = batch.len() >= shared.config.batch_requests_max
+            || postings + more > shared.config.batch_postings_max;
+        if is_full && !batch.is_empty() {
+            carried.push_front(next);
+            break;
+        }
+        postings += more;
+        batch.push(next);
+    }
+    batch
+}
+
+fn send(shared: &Arc<Shared>, batch: Vec<Waiting>, slot: OwnedSemaphorePermit) {
+    let state = shared.gate.state.borrow().clone();
+    let link = match state {
+        GateState::Open(link) => link,
+        GateState::Shut(reason) => {
+            return answer_all(batch, &DecideError::Fenced(reason));
+        }
+    };
+    let shared = Arc::clone(shared);
+    tokio::spawn(async move {
+        call(&shared, link, batch).await;
+        drop(slot);
+    });
+}
+
+async fn call(shared: &Shared, mut link: Link, batch: Vec<Waiting>) {
+    let config = &shared.config;
+    let deadline_ms = shared.redis_now_ms() + config.redis_response_timeout_ms;
+    let head = BatchHead {
+        epoch: &link.epoch,
+        lag_entries_max: (config.lag_hard_entries, config.lag_reserve_entries),
+        remember_ms: (
+            config.idempotency_accepted_ms,
+            config.idempotency_refused_ms,
+        ),
+        deadline_ms,
+    };
+    let cmd = decide::encode(&shared.gate.keys, &head, batch.iter().map(|w| &w.request));
+    let started = Instant::now();
+    let reply: Result<Value, RedisError> = cmd.query_async(&mut link.decide).await;
+    shared.metrics.batch(batch.len(), started.elapsed());
+    match reply {
+        Ok(value) => match decide::decode(&value, batch.iter().map(|w| &w.request)) {
+            Some(reply) => answer(shared, &link, batch, reply),
+            None => {
+                tracing::error!("the script returned something that is not a reply");
+                shared
+                    .gate
+                    .shut(link.generation, "the script's reply cannot be read");
+                answer_all(batch, &DecideError::OutcomeUnknown);
+            }
+        },
+        Err(error) => answer_failure(shared, &link, batch, &error),
+    }
+}
+
+fn answer(shared: &Shared, link: &Link, batch: Vec<Waiting>, reply: BatchReply) {
+    shared.set_redis_time(reply.time_ms);
+    let accepted: Vec<_> = reply
+        .verdicts
+        .iter()
+        .filter_map(|verdict| match verdict {
+            Verdict::Accepted(accepted) => {
+                shared.sold_out.moved(&accepted.postings);
+                Some((accepted.number, accepted.position))
+            }
+            Verdict::Replayed(_) | Verdict::Refused(_) => None,
+        })
+        .collect();
+    if let Some(&(number, _)) = accepted.last() {
+        let settled = number.saturating_sub(reply.lag_entries);
+        let mut memory = shared
+            .gate
+            .memory
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        memory.accepted(&accepted, settled);
+        drop(memory);
+        shared
+            .pacer()
+            .hear(number, reply.lag_entries, Instant::now());
+    }
+    if reply.verdicts.first() == Some(&Verdict::Refused(Refusal::Fenced)) {
+        shared
+            .gate
+            .shut(link.generation, "redis holds another epoch, or none");
+        shared.sold_out.clear();
+    }
+    for (waiting, verdict) in batch.into_iter().zip(reply.verdicts) {
+        note_sold_out(shared, &waiting, &verdict);
+        waiting.reply(Ok(verdict));
+    }
+}
+
+fn note_sold_out(shared: &Shared, waiting: &Waiting, verdict: &Verdict) {
+    if let Verdict::Refused(Refusal::Insufficient {
+        posting,
+        balance: 0,
+    }) = verdict
+        && let Some(posting) = waiting.request.postings.get(*posting)
+    {
+        shared.sold_out.refused_at_zero(posting.account);
+    }
+}
+
+/// A server's refusal executed nothing; anything else may have been executed.
+fn answer_failure(shared: &Shared, link: &Link, batch: Vec<Waiting>, error: &RedisError) {
+    let why = error.to_string();
+    match error.kind() {
+        ErrorKind::Server(ServerErrorKind::NoScript) => {
+            shared.gate.shut(
+                link.generation,
+                "redis has lost its scripts: perhaps another one",
+            );
+            answer_all(
+                batch,
+                &DecideError::Fenced("redis has lost its scripts".into()),
+            );
+        }
+        ErrorKind::Server(
+            ServerErrorKind::ReadOnly
+            | ServerErrorKind::BusyLoading
+            | ServerErrorKind::MasterDown
+            | ServerErrorKind::ClusterDown
+            | ServerErrorKind::NoPerm,
+        ) => {
+            shared.gate.shut(link.generation, &why);
+            answer_all(batch, &DecideError::Fenced(why.into()));
+        }
+        ErrorKind::Server(_) | ErrorKind::Extension => {
+            tracing::error!(error = why, "redis refused a batch");
+            answer_all(batch, &DecideError::Unable(why.into()));
+        }
+        _ => {
+            shared
+                .gate
+                .shut(link.generation, &format!("the link to redis broke: {why}"));
+            answer_all(batch, &DecideError::OutcomeUnknown);
+        }
+    }
+}
+
+fn answer_all(batch: Vec<Waiting>, error: &DecideError) {
+    for waiting in batch {
+        waiting.reply(Err(error.clone()));
+    }
+}

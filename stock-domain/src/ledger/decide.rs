@@ -1,0 +1,225 @@
+//! Calling `lua/decide.lua`: the order of KEYS and ARGV, and the decoder of what it returns.
+//!
+//! This file and the script's header say the same; nothing else knows the form.
+
+use std::collections::HashMap;
+
+use redis::{Cmd, Value};
+use stock_common::id::Position;
+
+use super::keys::Keys;
+use super::request::Sealed;
+use super::scripts::SCRIPTS;
+use crate::account::Account;
+use crate::journal::Facts;
+use crate::verdict::{Accepted, Refusal, Replay, Verdict};
+
+/// What the caller says of every request of a batch.
+#[derive(Debug)]
+pub(super) struct BatchHead<'a> {
+    /// The epoch that the caller proved.
+    pub epoch: &'a str,
+    /// Unsettled entries allowed, and further ones for reversals.
+    pub lag_entries_max: (u64, u64),
+    /// How long acceptances and refusals are remembered.
+    pub remember_ms: (u64, u64),
+    /// Redis' time after which the batch comes too late.
+    pub deadline_ms: u64,
+}
+
+/// What came back for a batch.
+#[derive(Debug)]
+pub(super) struct BatchReply {
+    /// Redis' time in Unix ms.
+    pub time_ms: u64,
+    /// Entries that MySQL has not settled.
+    pub lag_entries: u64,
+    /// One verdict per request, in order.
+    pub verdicts: Vec<Verdict>,
+}
+
+/// Accounts and keys of a batch by their index, from 1 as in Lua.
+#[derive(Default)]
+struct Index {
+    accounts: Vec<Account>,
+    account_at: HashMap<Account, usize>,
+    keys: Vec<String>,
+    key_at: HashMap<String, usize>,
+}
+
+impl Index {
+    fn add_account(&mut self, account: Account) {
+        if !self.account_at.contains_key(&account) {
+            self.accounts.push(account);
+            self.account_at.insert(account, self.accounts.len());
+        }
+    }
+
+    fn add_key(&mut self, key: String) {
+        if !self.key_at.contains_key(&key) {
+            self.keys.push(key.clone());
+            self.key_at.insert(key, self.keys.len());
+        }
+    }
+
+    fn of<'a>(keys: &Keys, batch: impl Iterator<Item = &'a Sealed>) -> Self {
+        let mut index = Self::default();
+        for request in batch {
+            let posted = request.postings.iter().map(|posting| posting.account);
+            let closed = request.closings.iter().map(|closing| closing.account);
+            posted
+                .chain(closed)
+                .for_each(|account| index.add_account(account));
+            if let Some(known) = &request.idempotency {
+                index.add_key(keys.idempotency(known.user, &known.key));
+            }
+        }
+        index
+    }
+}
+
+/// Builds the call for a batch.
+pub(super) fn encode<'a, I>(keys: &Keys, head: &BatchHead<'_>, batch: I) -> Cmd
+where
+    I: Iterator<Item = &'a Sealed> + Clone,
+{
+    let index = Index::of(keys, batch.clone());
+    let mut cmd = Cmd::new();
+    cmd.arg("EVALSHA")
+        .arg(&SCRIPTS.decide.sha)
+        .arg(4 + index.accounts.len() + index.keys.len());
+    cmd.arg(keys.epoch())
+        .arg(keys.journal())
+        .arg(keys.states())
+        .arg(keys.opened());
+    for account in &index.accounts {
+        cmd.arg(keys.account(*account));
+    }
+    for key in &index.keys {
+        cmd.arg(key);
+    }
+    cmd.arg(head.epoch)
+        .arg(keys.shard())
+        .arg(index.accounts.len())
+        .arg(index.keys.len());
+    cmd.arg(head.lag_entries_max.0).arg(head.lag_entries_max.1);
+    cmd.arg(head.remember_ms.0).arg(head.remember_ms.1);
+    cmd.arg(keys.levels())
+        .arg(batch.clone().count())
+        .arg(head.deadline_ms);
+    for account in &index.accounts {
+        if account.kind.is_announced() {
+            cmd.arg(account.to_string());
+        } else {
+            cmd.arg("");
+        }
+    }
+    for request in batch {
+        encode_request(&mut cmd, keys, &index, request);
+    }
+    cmd
+}
+
+fn encode_request(cmd: &mut Cmd, keys: &Keys, index: &Index, request: &Sealed) {
+    let account_at = |account: &Account| index.account_at.get(account).copied().unwrap_or_default();
+    cmd.arg(request.flags).arg(request.postings.len());
+    if let Some(known) = &request.idempotency {
+        let key = keys.idempotency(known.user, &known.key);
+        cmd.arg(index.key_at.get(&key).copied().unwrap_or_default())
+            .arg(&known.fingerprint);
+    }
+    if let Some(deadline) = request.deadline_ms {
+        cmd.arg(deadline);
+    }
+    if let Some((opens, closes)) = request.window_ms {
+        cmd.arg(opens).arg(closes);
+    }
+    if !request.marks.is_empty() {
+        cmd.arg(request.marks.len());
+        for mark in &request.marks {
+            cmd.arg(&mark.id).arg(&mark.expected).arg(&mark.next);
+        }
+    }
+    if !request.closings.is_empty() {
+        cmd.arg(request.closings.len());
+        for closing in &request.closings {
+            cmd.arg(account_at(&closing.account))
+                .arg(u8::from(closing.closed));
+        }
+    }
+    if let Some(refuse) = &request.refuse {
+        cmd.arg(refuse);
+    }
+    if let Some(open) = request.selling {
+        cmd.arg(u8::from(open));
+    }
+    let with_opens = request.flags & 1024 != 0;
+    for posting in &request.postings {
+        cmd.arg(account_at(&posting.account)).arg(posting.delta);
+        if with_opens {
+            match posting.open {
+                Some(level) => cmd.arg(level),
+                None => cmd.arg(""),
+            };
+        }
+    }
+    if request.refuse.is_none() {
+        cmd.arg(&request.payload);
+    }
+}
+
+/// Reads what the script returned; `None` when it has another form.
+pub(super) fn decode<'a, I>(reply: &Value, mut batch: I) -> Option<BatchReply>
+where
+    I: ExactSizeIterator<Item = &'a Sealed>,
+{
+    let Value::Array(parts) = reply else {
+        return None;
+    };
+    let [Value::Int(time), Value::Int(lag), answers @ ..] = parts.as_slice() else {
+        return None;
+    };
+    let (time_ms, lag_entries) = (u64::try_from(*time).ok()?, u64::try_from(*lag).unwrap_or(0));
+    let verdicts = match answers {
+        [only] if text(only)? == "R 10" => {
+            batch.map(|_| Verdict::Refused(Refusal::Fenced)).collect()
+        }
+        _ if answers.len() == batch.len() => answers
+            .iter()
+            .map(|a| decode_one(text(a)?, batch.next()?))
+            .collect::<Option<_>>()?,
+        _ => return None,
+    };
+    Some(BatchReply {
+        time_ms,
+        lag_entries,
+        verdicts,
+    })
+}
+
+fn text(value: &Value) -> Option<&str> {
+    match value {
+        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
+        Value::SimpleString(text) => Some(text),
+        _ => None,
+    }
+}
+
+fn decode_one(answer: &str, request: &Sealed) -> Option<Verdict> {
+    let (kind, rest) = answer.split_once(' ')?;
+    Some(match kind {
+        "A" => {
+            let (id, facts) = rest.split_once(' ')?;
+            let facts = Facts::parse(facts)?;
+            Verdict::Accepted(Accepted {
+                position: Position::from_stream_id(id)?,
+                number: facts.number,
+                postings: facts.join(&request.postings)?,
+            })
+        }
+        "P" => Verdict::Replayed(Replay::Accepted(Position::from_stream_id(rest)?)),
+        "Q" => Verdict::Replayed(Replay::Refused(Refusal::parse(rest)?)),
+        "R" => Verdict::Refused(Refusal::parse(rest)?),
+        _ => return None,
+    })
+}

@@ -1,0 +1,116 @@
+//! A request to the script: a draft of an entry and the conditions under which it may be accepted.
+//!
+//! Handlers, tests and jobs never fill one in by hand; each kind of entry has one function in its
+//! noun's file that builds it.
+
+use crate::journal::{Closing, Draft, DraftError, Idempotency, Mark, Posting};
+
+/// What the script is asked to decide.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// What it wants to become.
+    pub draft: Draft,
+    /// The key under which the answer is remembered.
+    pub idempotency: Option<Idempotency>,
+    /// Redis' time in Unix ms after which it comes too late.
+    pub deadline_ms: Option<u64>,
+    /// Redis' time in Unix ms from which, and until which, it may be accepted; 0 is no bound.
+    pub window_ms: Option<(u64, u64)>,
+    /// An answer decided outside, to be remembered under the key instead of moving anything.
+    pub refuse: Option<String>,
+    /// Whether it takes stock and so is refused while selling is switched off.
+    pub takes_stock: bool,
+    /// Whether it may take from closed accounts: corrections and reversals.
+    pub even_closed: bool,
+    /// Whether it may use the reserve above the backlog limit: reversals and switches.
+    pub even_backlog: bool,
+}
+
+impl Request {
+    /// A request without conditions.
+    #[must_use]
+    pub const fn new(draft: Draft) -> Self {
+        Self {
+            draft,
+            idempotency: None,
+            deadline_ms: None,
+            window_ms: None,
+            refuse: None,
+            takes_stock: false,
+            even_closed: false,
+            even_backlog: false,
+        }
+    }
+
+    /// Writes the payload, so that the batcher only copies bytes.
+    ///
+    /// # Errors
+    /// [`DraftError`] when a part of the draft has no JSON form.
+    pub fn seal(self) -> Result<Sealed, DraftError> {
+        let payload = self.draft.payload(self.idempotency.as_ref())?;
+        let flags = self.flags();
+        Ok(Sealed {
+            flags,
+            payload,
+            postings: self.draft.postings,
+            marks: self.draft.marks,
+            closings: self.draft.closings,
+            selling: self.draft.selling,
+            idempotency: self.idempotency,
+            deadline_ms: self.deadline_ms,
+            window_ms: self.window_ms,
+            refuse: self.refuse,
+        })
+    }
+
+    /// The bits of `lua/decide.lua`'s header.
+    fn flags(&self) -> u32 {
+        [
+            (1, self.idempotency.is_some()),
+            (2, self.deadline_ms.is_some()),
+            (4, self.window_ms.is_some()),
+            (8, !self.draft.marks.is_empty()),
+            (16, !self.draft.closings.is_empty()),
+            (32, self.takes_stock),
+            (64, self.even_closed),
+            (128, self.even_backlog),
+            (256, self.refuse.is_some()),
+            (512, self.draft.selling.is_some()),
+            (
+                1024,
+                self.draft
+                    .postings
+                    .iter()
+                    .any(|posting| posting.open.is_some()),
+            ),
+        ]
+        .into_iter()
+        .filter_map(|(bit, set)| set.then_some(bit))
+        .sum()
+    }
+}
+
+/// A request as the batcher sends it.
+#[derive(Debug)]
+pub struct Sealed {
+    /// The bits of `lua/decide.lua`'s header.
+    pub flags: u32,
+    /// What the journal keeps.
+    pub payload: Vec<u8>,
+    /// What moves.
+    pub postings: Vec<Posting>,
+    /// States compared and set.
+    pub marks: Vec<Mark>,
+    /// Accounts closed or opened.
+    pub closings: Vec<Closing>,
+    /// Whether all selling is open afterwards.
+    pub selling: Option<bool>,
+    /// The key under which the answer is remembered.
+    pub idempotency: Option<Idempotency>,
+    /// Redis' time in Unix ms after which it comes too late.
+    pub deadline_ms: Option<u64>,
+    /// Redis' time in Unix ms from which, and until which, it may be accepted.
+    pub window_ms: Option<(u64, u64)>,
+    /// An answer decided outside.
+    pub refuse: Option<String>,
+}

@@ -1,0 +1,30 @@
+//! The engine of Stock Flow, usable without HTTP: the vocabulary on one page.
+//!
+//! **Everything that can run out is an account; everything that happens is one journal entry.**
+//!
+//! | word | where |
+//! |---|---|
+//! | account, level | [`account`] |
+//! | entry, posting, mark, the table of kinds | [`journal`] |
+//! | verdict, refusal | [`verdict`] |
+//! | order: place, cancel, fail; its states | [`order`] |
+//! | price of an order, from the catalog | [`pricing`], [`catalog`] |
+//! | product: open, switch; stock: receive, adjust; selling: switch | [`product`], [`stock`], [`selling`] |
+//! | the Redis side: script, batcher, gate, journal reader | [`ledger`] |
+//! | the MySQL side: record, settle, apply, verify | [`database`] |
+//! | proofs and repairs over both | [`verify`], [`reconcile`], [`recover`] |
+
+pub mod account;
+pub mod catalog;
+pub mod database;
+pub mod journal;
+pub mod ledger;
+pub mod order;
+pub mod pricing;
+pub mod product;
+pub mod reconcile;
+pub mod recover;
+pub mod selling;
+pub mod stock;
+pub mod verdict;
+pub mod verify;

@@ -1,0 +1,355 @@
+//! Orders: what one asks for, what it becomes, and how its state changes.
+//!
+//! ```text
+//! ORDER_PENDING → SUCCESS | FAIL        ORDER_PENDING | SUCCESS → CANCEL_REQUESTED → CANCEL
+//! ```
+//!
+//! Pure rules: requests in, [`Request`]s for the script out. The stored order is the body of its
+//! entry, so an order can be shown before MySQL has it. Prices come from [`crate::pricing`].
+
+use serde::{Deserialize, Serialize};
+use stock_common::id::{LocationId, Position, ProductId, UserId};
+use stock_common::money::Money;
+
+use crate::account::Account;
+use crate::journal::{Draft, DraftError, Idempotency, Kind, Mark, Posting};
+use crate::ledger::Request;
+
+/// How many lines an order may have, before lines of one product are added up.
+pub const LINES_MAX: usize = 100;
+
+/// How many units, 1..=1,000,000.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct Quantity(u32);
+
+/// The quantity is 0 or above 1,000,000.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a quantity is a whole number from 1 to 1000000")]
+pub struct QuantityError;
+
+impl Quantity {
+    /// The largest quantity.
+    pub const MAX: u32 = 1_000_000;
+
+    /// Takes a number of units.
+    ///
+    /// # Errors
+    /// [`QuantityError`] when it is outside 1..=1,000,000.
+    pub const fn new(units: u32) -> Result<Self, QuantityError> {
+        if units == 0 || units > Self::MAX {
+            Err(QuantityError)
+        } else {
+            Ok(Self(units))
+        }
+    }
+
+    /// The number of units.
+    #[must_use]
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+
+    /// The sum of both; `None` above 1,000,000.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Option<Self> {
+        Self::new(self.0.checked_add(other.0)?).ok()
+    }
+}
+
+impl TryFrom<u32> for Quantity {
+    type Error = QuantityError;
+
+    fn try_from(units: u32) -> Result<Self, QuantityError> {
+        Self::new(units)
+    }
+}
+
+impl From<Quantity> for u32 {
+    fn from(quantity: Quantity) -> Self {
+        quantity.0
+    }
+}
+
+/// How the order reaches the buyer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum DeliveryType {
+    /// Sent from the online warehouse, location 0.
+    Online,
+    /// Brought today from a store's stock.
+    TodayDelivery,
+    /// Fetched at a store, from its stock.
+    Pickup,
+}
+
+impl DeliveryType {
+    /// The name in the table and in answers.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Online => "ONLINE",
+            Self::TodayDelivery => "TODAY_DELIVERY",
+            Self::Pickup => "PICKUP",
+        }
+    }
+
+    /// The type of a name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Online, Self::TodayDelivery, Self::Pickup]
+            .into_iter()
+            .find(|t| t.as_str() == name)
+    }
+}
+
+/// Where an order stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum OrderStatus {
+    /// Decided; MySQL does not have it yet.
+    OrderPending,
+    /// Stored.
+    Success,
+    /// It could not be stored; its stock was given back.
+    Fail,
+    /// Taken back; its stock is back in Redis, MySQL follows.
+    CancelRequested,
+    /// Taken back, and MySQL has it.
+    Cancel,
+}
+
+impl OrderStatus {
+    /// Every status.
+    pub const ALL: [Self; 5] = [
+        Self::OrderPending,
+        Self::Success,
+        Self::Fail,
+        Self::CancelRequested,
+        Self::Cancel,
+    ];
+
+    /// The name in the table and in answers.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::OrderPending => "ORDER_PENDING",
+            Self::Success => "SUCCESS",
+            Self::Fail => "FAIL",
+            Self::CancelRequested => "CANCEL_REQUESTED",
+            Self::Cancel => "CANCEL",
+        }
+    }
+
+    /// The status of a name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == name)
+    }
+
+    /// Whether the state table allows the step.
+    #[must_use]
+    pub const fn may_become(self, next: Self) -> bool {
+        matches!(
+            (self, next),
+            (
+                Self::OrderPending,
+                Self::Success | Self::Fail | Self::CancelRequested
+            ) | (Self::Success, Self::CancelRequested)
+                | (Self::CancelRequested, Self::Cancel)
+        )
+    }
+
+    /// Lays the mark that Redis keeps over the state that the journal or MySQL shows. The mark is
+    /// newer, except that MySQL's `CANCEL` already includes `CANCEL_REQUESTED`.
+    #[must_use]
+    pub fn with_mark(self, mark: Option<&str>) -> Self {
+        match (self, mark.and_then(Self::parse)) {
+            (Self::OrderPending | Self::Success, Some(mark)) => mark,
+            (state, _) => state,
+        }
+    }
+}
+
+/// Which way an order was placed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Path {
+    /// Redis first: answered before MySQL has it.
+    Redis,
+    /// Under row locks in MySQL: answered when MySQL has it.
+    Lock,
+}
+
+/// One product of an order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderLine {
+    /// The product.
+    pub product_id: ProductId,
+    /// Its name when it was ordered.
+    pub product_name: String,
+    /// How many units.
+    pub quantity: Quantity,
+    /// The list price per unit.
+    pub price: Money,
+    /// The price per unit that was charged.
+    pub unit_price: Money,
+    /// `unit_price · quantity`.
+    pub sub_total: Money,
+}
+
+/// A priced order: the body of its entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// Who buys.
+    pub user_id: UserId,
+    /// Which way it was placed.
+    pub path: Path,
+    /// How it reaches the buyer.
+    pub delivery_type: DeliveryType,
+    /// The store whose stock it takes; none for ONLINE.
+    pub store_id: Option<u64>,
+    /// What is bought, one line per product.
+    pub lines: Vec<OrderLine>,
+    /// What is paid.
+    pub total_amount: Money,
+}
+
+impl Order {
+    /// The place whose stock it takes.
+    #[must_use]
+    pub fn location(&self) -> LocationId {
+        LocationId(self.store_id.unwrap_or(0))
+    }
+
+    /// What the prices of the day saved: Σ (price − unit price) · quantity.
+    #[must_use]
+    pub fn discount_amount(&self) -> i64 {
+        self.lines
+            .iter()
+            .map(|line| (line.price.get() - line.unit_price.get()) * i64::from(line.quantity.get()))
+            .sum()
+    }
+
+    fn postings(&self, sign: i64) -> Vec<Posting> {
+        let location = self.location();
+        let take = |line: &OrderLine| {
+            let account = Account::available(line.product_id, location);
+            Posting::new(account, sign * i64::from(line.quantity.get()))
+        };
+        self.lines.iter().map(take).collect()
+    }
+}
+
+/// The body of a cancel's or failure's entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderReversed {
+    /// The order that was taken back.
+    pub order_id: Position,
+}
+
+/// The mark of an order.
+#[must_use]
+pub fn mark_id(order: Position) -> String {
+    format!("order:{order}")
+}
+
+/// Places an order: takes each line's stock, all or nothing.
+///
+/// # Errors
+/// [`DraftError`] when the order has no JSON form.
+pub fn place(order: &Order, idempotency: Option<Idempotency>) -> Result<Request, DraftError> {
+    let mut draft = Draft::new(Kind::OrderPlaced, order.user_id, order)?;
+    draft.postings = order.postings(-1);
+    let mut request = Request::new(draft);
+    request.idempotency = idempotency;
+    request.takes_stock = true;
+    Ok(request)
+}
+
+/// Takes an order back at its owner's or an admin's word: gives each line's stock back, once.
+///
+/// # Errors
+/// [`DraftError`] when the entry has no JSON form.
+pub fn cancel(
+    id: Position,
+    order: &Order,
+    actor: UserId,
+    idempotency: Option<Idempotency>,
+) -> Result<Request, DraftError> {
+    let mut request = reverse(Kind::OrderCancelled, id, order, actor)?;
+    request.idempotency = idempotency;
+    Ok(request)
+}
+
+/// Takes an order back that could not be stored: the same as a cancel, under the same mark, so that
+/// exactly one of the two happens.
+///
+/// # Errors
+/// [`DraftError`] when the entry has no JSON form.
+pub fn fail(id: Position, order: &Order) -> Result<Request, DraftError> {
+    reverse(Kind::OrderFailed, id, order, UserId(0))
+}
+
+fn reverse(kind: Kind, id: Position, order: &Order, actor: UserId) -> Result<Request, DraftError> {
+    let next = match kind {
+        Kind::OrderFailed => OrderStatus::Fail,
+        _ => OrderStatus::CancelRequested,
+    };
+    let mut draft = Draft::new(kind, actor, &OrderReversed { order_id: id })?;
+    draft.reference = Some(id.to_string());
+    draft.postings = order.postings(1);
+    draft.marks = vec![Mark {
+        id: mark_id(id),
+        expected: String::new(),
+        next: next.as_str().to_owned(),
+    }];
+    let mut request = Request::new(draft);
+    request.even_closed = true;
+    request.even_backlog = true;
+    Ok(request)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::OrderStatus::{self, Cancel, CancelRequested, Fail, OrderPending, Success};
+    use super::Quantity;
+
+    #[test]
+    fn an_order_goes_only_the_ways_of_the_state_table() {
+        let allowed = [
+            (OrderPending, Success),
+            (OrderPending, Fail),
+            (OrderPending, CancelRequested),
+            (Success, CancelRequested),
+            (CancelRequested, Cancel),
+        ];
+        for from in OrderStatus::ALL {
+            for next in OrderStatus::ALL {
+                assert_eq!(
+                    from.may_become(next),
+                    allowed.contains(&(from, next)),
+                    "{from:?} {next:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_mark_is_newer_than_what_is_stored_but_not_than_a_settled_cancel() {
+        let mark = Some("CANCEL_REQUESTED");
+        assert_eq!(OrderPending.with_mark(mark), CancelRequested);
+        assert_eq!(Success.with_mark(mark), CancelRequested);
+        assert_eq!(Cancel.with_mark(mark), Cancel);
+        assert_eq!(Success.with_mark(Some("FAIL")), Fail);
+        assert_eq!(Success.with_mark(None), Success);
+    }
+
+    #[test]
+    fn a_quantity_is_between_one_and_a_million() {
+        assert!(Quantity::new(0).is_err());
+        assert!(Quantity::new(1_000_001).is_err());
+        let most = Quantity::new(1_000_000).unwrap();
+        assert_eq!(most.plus(Quantity::new(1).unwrap()), None);
+    }
+}

@@ -1,0 +1,82 @@
+//! Products in the ledger: opening their accounts, taking them off sale and putting them on again.
+//!
+//! Name, price and description live in MySQL ([`crate::database::products`]); what holds everywhere
+//! at once, whether stock may be taken, is a flag on the accounts.
+
+use serde::{Deserialize, Serialize};
+use stock_common::id::{LocationId, ProductId, UserId};
+
+use crate::account::Account;
+use crate::journal::{Closing, Draft, DraftError, Kind, Mark, Posting};
+use crate::ledger::Request;
+
+/// The body of the entry that opened a product's accounts.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ProductOpened {
+    /// The product.
+    pub product_id: ProductId,
+}
+
+/// The body of the entry that closed or opened a product for sale.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ProductSwitched {
+    /// The product.
+    pub product_id: ProductId,
+    /// Whether nothing may be taken from it.
+    pub closed: bool,
+}
+
+/// Opens the accounts of a new product in the online warehouse, once, at 0.
+///
+/// # Errors
+/// [`DraftError`] when the entry has no JSON form.
+pub fn open(product: ProductId, actor: UserId) -> Result<Request, DraftError> {
+    let opened = |account| Posting {
+        account,
+        delta: 0,
+        open: Some(0),
+    };
+    let mut draft = Draft::new(
+        Kind::ProductOpened,
+        actor,
+        &ProductOpened {
+            product_id: product,
+        },
+    )?;
+    draft.postings = vec![
+        opened(Account::available(product, LocationId::ONLINE)),
+        opened(Account::reserved(product, LocationId::ONLINE)),
+    ];
+    let id = format!("opened:{product}");
+    draft.marks = vec![Mark {
+        id,
+        expected: String::new(),
+        next: "OPEN".to_owned(),
+    }];
+    Ok(Request::new(draft))
+}
+
+/// Takes a product off sale at every location, or puts it on again.
+///
+/// # Errors
+/// [`DraftError`] when the entry has no JSON form.
+pub fn switch(
+    product: ProductId,
+    closed: bool,
+    locations: &[LocationId],
+    actor: UserId,
+) -> Result<Request, DraftError> {
+    let body = ProductSwitched {
+        product_id: product,
+        closed,
+    };
+    let mut draft = Draft::new(Kind::ProductSwitched, actor, &body)?;
+    let close = |&place| Closing {
+        account: Account::available(product, place),
+        closed,
+    };
+    draft.closings = locations.iter().map(close).collect();
+    let mut request = Request::new(draft);
+    request.even_backlog = true;
+    Ok(request)
+}

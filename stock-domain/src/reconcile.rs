@@ -1,0 +1,183 @@
+//! Reconcile: on a schedule, compare both copies with the postings, report, then correct.
+//!
+//! The postings are the truth. A level that is not its last posting's is set to it, in Redis by
+//! compare-and-set on the value that was read, in MySQL by its seq. On a healthy system, under any
+//! load, nothing differs and nothing is changed. A chain that is itself broken is reported and left:
+//! no level can be derived from it, that is `recover`'s work.
+
+use redis::cmd;
+use serde::Serialize;
+use sqlx::MySqlPool;
+use stock_common::clock;
+
+use crate::account::{Account, Level};
+use crate::database::{accounts, jobs};
+use crate::ledger::scripts::SCRIPTS;
+use crate::ledger::{Ledger, ReadError};
+use crate::verify::redis::{Compared, Drift, compare};
+use crate::verify::{Difference, VerifyError};
+
+/// The name of the job.
+pub const JOB: &str = "reconcile";
+/// Accounts read at once.
+const PAGE: u32 = 1_000;
+
+/// What one run found.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reconciled {
+    /// Accepted entries that MySQL had not settled.
+    pub lag_entries: u64,
+    /// What differed.
+    pub differences: Vec<Difference>,
+    /// How many of them were corrected.
+    pub corrected: usize,
+}
+
+/// Compares, reports, and with `apply` corrects; `None` while another instance is at it.
+///
+/// # Errors
+/// [`VerifyError`] when Redis or MySQL does not answer.
+pub async fn reconcile(
+    pool: &MySqlPool,
+    ledger: &Ledger,
+    apply: bool,
+) -> Result<Option<Reconciled>, VerifyError> {
+    let Some(claim) = jobs::claim(pool, JOB).await? else {
+        return Ok(None);
+    };
+    let mut done = Reconciled::default();
+    // MySQL first: Redis is compared with what is right there.
+    for (account, stored, last) in misstated(pool).await? {
+        let text = format!("mysql has {stored:?}, its last posting is {last:?}");
+        let difference = Difference::new("accounts", account, text);
+        let corrected = apply && correct_mysql(pool, account, stored, last).await?;
+        report(pool, &difference, corrected).await?;
+        done.corrected += usize::from(corrected);
+        done.differences.push(difference);
+    }
+    let Compared {
+        lag_entries,
+        drifts,
+    } = compare(pool, ledger).await?;
+    done.lag_entries = lag_entries;
+    for drift in drifts {
+        let corrected = apply && correct_redis(ledger, &drift).await?;
+        report(pool, &drift.difference, corrected).await?;
+        done.corrected += usize::from(corrected);
+        done.differences.push(drift.difference);
+    }
+    metrics::gauge!("stock_drift_accounts").set(f64::from(
+        u32::try_from(done.differences.len() - done.corrected).unwrap_or(u32::MAX),
+    ));
+    jobs::succeed(claim, JOB).await?;
+    Ok(Some(done))
+}
+
+/// Accounts in MySQL that are not their last posting.
+async fn misstated(pool: &MySqlPool) -> Result<Vec<(Account, Level, Level)>, sqlx::Error> {
+    let mut found = Vec::new();
+    let mut after = None;
+    loop {
+        let page = accounts::page(&mut *pool.acquire().await?, after, PAGE).await?;
+        let Some((last, _)) = page.last() else {
+            return Ok(found);
+        };
+        after = Some(*last);
+        for (account, level) in page {
+            let balance: Option<i64> = sqlx::query_scalar(
+                "SELECT balance_after FROM postings WHERE kind = ? AND owner_id = ? \
+                 AND place_id = ? AND seq = ?",
+            )
+            .bind(account.kind.as_str())
+            .bind(account.owner)
+            .bind(account.place)
+            .bind(level.seq)
+            .fetch_optional(pool)
+            .await?;
+            if let Some(balance) = balance.filter(|balance| *balance != level.balance) {
+                found.push((account, level, Level { balance, ..level }));
+            }
+        }
+    }
+}
+
+async fn correct_mysql(
+    pool: &MySqlPool,
+    account: Account,
+    stored: Level,
+    last: Level,
+) -> Result<bool, sqlx::Error> {
+    let done = sqlx::query(
+        "UPDATE accounts SET balance = ?, updated_at = NOW(3) \
+         WHERE kind = ? AND owner_id = ? AND place_id = ? AND seq = ? AND balance = ?",
+    )
+    .bind(last.balance)
+    .bind(account.kind.as_str())
+    .bind(account.owner)
+    .bind(account.place)
+    .bind(stored.seq)
+    .bind(stored.balance)
+    .execute(pool)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Sets a level in Redis if it is still the one that was read: then no posting has come since, and
+/// the truth that was computed afterwards is complete.
+async fn correct_redis(ledger: &Ledger, drift: &Drift) -> Result<bool, ReadError> {
+    let mut link = ledger.link()?;
+    let key = ledger.keys().account(drift.account);
+    let stored: Option<String> = match drift.found {
+        Some(level) => Some(level.to_string()),
+        None => cmd("GET").arg(&key).query_async(&mut link.read).await?,
+    };
+    let closed = drift.found.map_or(drift.truth.closed, |found| found.closed);
+    let set: i64 = cmd("EVALSHA")
+        .arg(&SCRIPTS.correct.sha)
+        .arg(2)
+        .arg(ledger.keys().epoch())
+        .arg(key)
+        .arg(&*link.epoch)
+        .arg(stored.unwrap_or_default())
+        .arg(
+            Level {
+                closed,
+                ..drift.truth
+            }
+            .to_string(),
+        )
+        .query_async(&mut link.read)
+        .await?;
+    Ok(set == 1)
+}
+
+/// Writes the report before anybody relies on the correction.
+async fn report(
+    pool: &MySqlPool,
+    difference: &Difference,
+    corrected: bool,
+) -> Result<(), sqlx::Error> {
+    tracing::warn!(
+        check = difference.check,
+        subject = difference.subject,
+        detail = difference.detail,
+        corrected,
+        "drift"
+    );
+    let detail: String = difference.detail.chars().take(1_000).collect();
+    sqlx::query("INSERT INTO drifts (kind, subject, detail, corrected) VALUES (?, ?, ?, ?)")
+        .bind(difference.check)
+        .bind(&difference.subject)
+        .bind(detail)
+        .bind(corrected)
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
+/// Seconds since a job last succeeded anywhere; `None` when it never did.
+#[must_use]
+pub fn age_seconds(last: Option<chrono::NaiveDateTime>, now_ms: i64) -> Option<i64> {
+    last.map(|last| (now_ms - clock::unix_ms(last)).max(0) / 1_000)
+}

@@ -1,0 +1,551 @@
+//! Recover: rebuild Redis from MySQL after Redis lost its memory, and begin a new epoch.
+//!
+//! 1. lock the shard's row and the epoch's row: no subscriber applies, no synchronous order runs;
+//! 2. take the epoch out of Redis: no instance can decide anything there any more;
+//! 3. apply what the old journal, or a synchronous order, still has and what continues MySQL's state;
+//!    what does not continue it is dropped only into a file that the operator names;
+//! 4. rebuild accounts, flags, the switch, marks and keys from MySQL;
+//! 5. begin the journal at a position above every one known; write the new epoch to Redis, then
+//!    commit it to MySQL.
+//!
+//! Killed anywhere, running it again is right: until the commit, MySQL's epoch is not in Redis, and
+//! every instance stays fenced.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{Client, RedisError, cmd, pipe};
+use serde::Serialize;
+use sqlx::{MySql, MySqlConnection, MySqlPool, Transaction};
+use stock_common::config::Config;
+use stock_common::id::{Position, UserId};
+
+use crate::account::{Account, Level};
+use crate::database::apply::{self, ApplyError};
+use crate::database::settle::{self, Levels};
+use crate::database::shards::{self, ShardState};
+use crate::database::{accounts, journal};
+use crate::journal::{Draft, DraftError, Entry, VERSION};
+use crate::ledger::epoch::{self, Beginning, Head};
+use crate::ledger::keys::Keys;
+use crate::ledger::reader;
+use crate::selling;
+use crate::verify::Progress;
+
+/// How long to wait for a subscriber or a synchronous order to end its transaction.
+const LOCK_ATTEMPTS: usize = 100;
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
+const PAGE: u32 = 1_000;
+
+/// What a run did.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Recovered {
+    /// The new epoch.
+    pub epoch: String,
+    /// Entries applied from the old journal or from synchronous orders.
+    pub applied: usize,
+    /// Entries that did not continue MySQL's state and were written to the file.
+    pub discarded: usize,
+    /// Accounts written to Redis.
+    pub accounts: u64,
+    /// Idempotency keys written to Redis.
+    pub keys: u64,
+}
+
+/// Why Redis was not rebuilt; running it again is right.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    /// MySQL did not answer.
+    #[error("mysql: {0}")]
+    Database(#[from] sqlx::Error),
+    /// Redis did not answer.
+    #[error("redis: {0}")]
+    Redis(#[from] RedisError),
+    /// Applying what the journal still had failed.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// The first entry cannot be written.
+    #[error(transparent)]
+    Draft(#[from] DraftError),
+    /// The file for dropped entries cannot be written.
+    #[error("cannot write the dropped entries: {0}")]
+    File(#[from] std::io::Error),
+    /// Another instance kept the shard's row locked.
+    #[error("another process keeps the shard locked; stop it, or wait, and run this again")]
+    Busy,
+    /// MySQL has no epoch yet.
+    #[error("mysql has no epoch: run `stock-online migrate`")]
+    NoEpoch,
+    /// Redis belongs to another database.
+    #[error("redis holds entries of another database under this prefix; choose another prefix")]
+    Foreign,
+    /// Entries would be lost, and no file was named for them.
+    #[error(
+        "{0} entries do not continue the database's state; name a file for them: --discard FILE"
+    )]
+    WouldDiscard(usize),
+}
+
+/// Rebuilds Redis from MySQL. With `discard`, entries that cannot be applied are appended to that file
+/// as JSON lines.
+///
+/// # Errors
+/// [`RecoverError`]; the service then stays fenced.
+pub async fn recover(
+    config: &Config,
+    pool: &MySqlPool,
+    discard: Option<&Path>,
+    progress: Progress<'_>,
+) -> Result<Recovered, RecoverError> {
+    let keys = Keys::new(&config.redis_prefix, 0);
+    let mut redis = connect(config).await?;
+    let mut transaction = pool.begin().await?;
+    let mut state = lock(&mut transaction, keys.shard()).await?;
+    let old = epoch::head(&mut redis, &keys).await?;
+    let _removed: i64 = cmd("HDEL")
+        .arg(keys.epoch())
+        .arg("epoch")
+        .query_async(&mut redis)
+        .await?;
+    let mut done = Recovered::default();
+    let rest = apply_rest(&mut redis, &keys, &mut transaction, &mut state).await?;
+    done.applied = rest.applied;
+    done.discarded = rest.left.len();
+    if !rest.left.is_empty() {
+        let Some(file) = discard else {
+            if let Some(old) = old.filter(|old| !old.epoch.is_empty()) {
+                restore_epoch(&mut redis, &keys, &old).await?;
+            }
+            return Err(RecoverError::WouldDiscard(rest.left.len()));
+        };
+        write_discarded(file, &rest.left)?;
+        remove(&mut transaction, &rest.left).await?;
+    }
+    let beginning = next_epoch(&mut redis, &mut transaction, &state, old).await?;
+    done.epoch.clone_from(&beginning.epoch);
+    clear(&mut redis, &keys).await?;
+    done.accounts = write_accounts(&mut redis, &keys, &mut transaction, progress).await?;
+    write_marks(&mut redis, &keys, &mut transaction).await?;
+    done.keys = write_keys(&mut redis, &keys, &mut transaction, config).await?;
+    begin(&mut transaction, &mut state, &beginning).await?;
+    epoch::begin(&mut redis, &keys, &beginning).await?;
+    transaction.commit().await?;
+    Ok(done)
+}
+
+/// Writes the first epoch of a new database; does nothing when there is one.
+///
+/// # Errors
+/// [`RecoverError`]; running it again is right.
+pub async fn begin_first(config: &Config, pool: &MySqlPool) -> Result<bool, RecoverError> {
+    let keys = Keys::new(&config.redis_prefix, 0);
+    let mut redis = connect(config).await?;
+    let mut transaction = pool.begin().await?;
+    // Of several processes the first inserts this row and the others wait for its commit.
+    let inserted =
+        sqlx::query("INSERT IGNORE INTO shards (shard, watermark, number) VALUES (?, 0, 0)")
+            .bind(keys.shard())
+            .execute(&mut *transaction)
+            .await?;
+    if inserted.rows_affected() == 0 {
+        return Ok(false);
+    }
+    let old = epoch::head(&mut redis, &keys).await?;
+    // A number above 1 is history that this empty database does not know.
+    if old.as_ref().is_some_and(|old| old.number > 1) {
+        return Err(RecoverError::Foreign);
+    }
+    let mut state = ShardState {
+        shard: keys.shard(),
+        watermark: Position::ZERO,
+        number: 0,
+        selling: true,
+        epoch: String::new(),
+    };
+    let beginning = next_epoch(&mut redis, &mut transaction, &state, old).await?;
+    begin(&mut transaction, &mut state, &beginning).await?;
+    epoch::begin(&mut redis, &keys, &beginning).await?;
+    transaction.commit().await?;
+    Ok(true)
+}
+
+async fn connect(config: &Config) -> Result<MultiplexedConnection, RedisError> {
+    let settings = redis::AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(Duration::from_secs(5)))
+        .set_response_timeout(Some(Duration::from_secs(60)));
+    Client::open(config.redis_url.as_str())?
+        .get_multiplexed_async_connection_with_config(&settings)
+        .await
+}
+
+async fn lock(
+    transaction: &mut Transaction<'static, MySql>,
+    shard: u64,
+) -> Result<ShardState, RecoverError> {
+    for _ in 0..LOCK_ATTEMPTS {
+        match shards::try_lock(transaction, shard).await {
+            Ok(Some(state)) => {
+                // Waits for synchronous orders, which hold this row in share mode.
+                sqlx::query("SELECT epoch FROM epochs WHERE shard = ? FOR UPDATE")
+                    .bind(shard)
+                    .execute(&mut **transaction)
+                    .await?;
+                return Ok(state);
+            }
+            Ok(None) => tokio::time::sleep(LOCK_PAUSE).await,
+            Err(sqlx::Error::RowNotFound) => return Err(RecoverError::NoEpoch),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(RecoverError::Busy)
+}
+
+async fn restore_epoch(
+    redis: &mut MultiplexedConnection,
+    keys: &Keys,
+    old: &Head,
+) -> Result<(), RedisError> {
+    cmd("HSET")
+        .arg(keys.epoch())
+        .arg("epoch")
+        .arg(&old.epoch)
+        .query_async(redis)
+        .await
+}
+
+/// What was applied, and what does not continue MySQL's state.
+struct Rest {
+    applied: usize,
+    left: Vec<Entry>,
+}
+
+/// Applies, in order of their numbers, the entries behind the watermark that Redis' journal or a
+/// synchronous order still has.
+async fn apply_rest(
+    redis: &mut MultiplexedConnection,
+    keys: &Keys,
+    transaction: &mut Transaction<'static, MySql>,
+    state: &mut ShardState,
+) -> Result<Rest, RecoverError> {
+    let mut candidates: BTreeMap<(u64, Position), Entry> = BTreeMap::new();
+    let mut after = state.watermark;
+    loop {
+        let tail = reader::tail(redis, keys, after, 5_000).await?;
+        let Some(last) = tail.entries.last() else {
+            break;
+        };
+        after = last.position;
+        candidates.extend(
+            tail.entries
+                .into_iter()
+                .map(|e| ((e.number, e.position), e)),
+        );
+    }
+    for entry in recorded_behind(transaction, state).await? {
+        candidates.insert((entry.number, entry.position), entry);
+    }
+    let candidates: Vec<Entry> = candidates.into_values().collect();
+    let (mut next, mut left) = (Vec::new(), Vec::new());
+    let (mut levels, mut ahead) = (Levels::new(), state.clone());
+    for part in candidates.chunks(1_024) {
+        for (account, level) in settle::lock(transaction, part).await? {
+            levels.entry(account).or_insert(level);
+        }
+        for entry in part {
+            let to = if continues(&mut levels, &mut ahead, entry) {
+                &mut next
+            } else {
+                &mut left
+            };
+            to.push(entry.clone());
+        }
+    }
+    for part in next.chunks(1_024) {
+        apply::write(transaction, state, part).await?;
+    }
+    Ok(Rest {
+        applied: next.len(),
+        left,
+    })
+}
+
+/// Moves levels and state over an entry that continues them; changes nothing for another.
+fn continues(levels: &mut Levels, state: &mut ShardState, entry: &Entry) -> bool {
+    let touched = entry.postings.iter().map(|posted| posted.account);
+    let mut own: Levels = touched
+        .filter_map(|account| Some((account, *levels.get(&account)?)))
+        .collect();
+    let mut ahead = state.clone();
+    let continues = settle::advance(&mut own, &mut ahead, entry).is_ok();
+    if continues {
+        levels.extend(own);
+        *state = ahead;
+    }
+    continues
+}
+
+/// Entries that synchronous orders recorded and nobody settled.
+async fn recorded_behind(
+    transaction: &mut MySqlConnection,
+    state: &ShardState,
+) -> Result<Vec<Entry>, sqlx::Error> {
+    let mut found = Vec::new();
+    let mut after = state.number;
+    loop {
+        let page = journal::page(transaction, state.shard, after, PAGE).await?;
+        let numbers = page.iter().flatten().map(|entry| entry.number);
+        let Some(last) = numbers.max().filter(|last| *last > after) else {
+            return Ok(found);
+        };
+        after = last;
+        found.extend(page.into_iter().flatten());
+    }
+}
+
+fn write_discarded(file: &Path, left: &[Entry]) -> Result<(), std::io::Error> {
+    use std::io::Write as _;
+    let mut out = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(file)?;
+    for entry in left {
+        let payload: serde_json::Value = serde_json::from_slice(&entry.payload).unwrap_or_default();
+        let line = serde_json::json!({
+            "position": entry.position, "number": entry.number, "payload": payload,
+        });
+        writeln!(out, "{line}")?;
+    }
+    out.sync_all()
+}
+
+/// Removes dropped entries that a synchronous order had recorded.
+async fn remove(
+    transaction: &mut Transaction<'static, MySql>,
+    left: &[Entry],
+) -> Result<(), sqlx::Error> {
+    const TABLES: [&str; 4] = [
+        "DELETE FROM order_products WHERE order_id = ?",
+        "DELETE FROM orders WHERE id = ?",
+        "DELETE FROM postings WHERE journal_id = ?",
+        "DELETE FROM journal WHERE id = ?",
+    ];
+    for entry in left {
+        for text in TABLES {
+            sqlx::query(text)
+                .bind(entry.position.get())
+                .execute(&mut **transaction)
+                .await?;
+        }
+    }
+    Ok(())
+}
+
+/// Chooses an epoch and a position above every one known: MySQL's, the old journal's, and what
+/// instances said they accepted.
+async fn next_epoch(
+    redis: &mut MultiplexedConnection,
+    transaction: &mut Transaction<'static, MySql>,
+    state: &ShardState,
+    old: Option<Head>,
+) -> Result<Beginning, RecoverError> {
+    let known: Option<u64> = sqlx::query_scalar(
+        "SELECT MAX(id) FROM (SELECT MAX(id) AS id FROM journal UNION ALL \
+         SELECT MAX(journal_id) FROM lost_entries) known",
+    )
+    .fetch_one(&mut **transaction)
+    .await?;
+    let highest = Position::new(known.unwrap_or(0))
+        .max(old.map_or(Position::ZERO, |old| old.position))
+        .max(state.watermark);
+    let now = epoch::time_ms(redis).await?;
+    let ms = now.max(if highest == Position::ZERO {
+        0
+    } else {
+        highest.unix_ms() + 1
+    });
+    let position = Position::from_parts(ms, state.shard << 16).unwrap_or(highest.plus(1));
+    let epoch = format!("{:032x}", rand::random::<u128>());
+    let payload = selling::epoch_begun(&epoch)?.payload(None)?;
+    let number = state.number + 1;
+    Ok(Beginning {
+        epoch,
+        position,
+        number,
+        selling: state.selling,
+        payload,
+    })
+}
+
+/// Writes the epoch's first entry to MySQL, settled.
+async fn begin(
+    transaction: &mut Transaction<'static, MySql>,
+    state: &mut ShardState,
+    beginning: &Beginning,
+) -> Result<(), RecoverError> {
+    let draft: Draft = selling::epoch_begun(&beginning.epoch)?;
+    let entry = Entry {
+        position: beginning.position,
+        number: beginning.number,
+        kind: draft.kind,
+        version: VERSION,
+        actor: UserId(0),
+        reference: None,
+        idempotency: None,
+        postings: Vec::new(),
+        marks: Vec::new(),
+        closings: Vec::new(),
+        selling: None,
+        body: draft.body,
+        payload: beginning.payload.clone(),
+    };
+    apply::write(transaction, state, &[entry]).await?;
+    sqlx::query(
+        "INSERT INTO epochs (shard, epoch) VALUES (?, ?) \
+         ON DUPLICATE KEY UPDATE epoch = VALUES(epoch)",
+    )
+    .bind(state.shard)
+    .bind(&beginning.epoch)
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
+/// Deletes every key of the shard; the epoch's hash, already without an epoch, goes with them.
+async fn clear(redis: &mut MultiplexedConnection, keys: &Keys) -> Result<(), RedisError> {
+    let mut cursor: u64 = 0;
+    loop {
+        let (next, found): (u64, Vec<Vec<u8>>) = cmd("SCAN")
+            .arg(cursor)
+            .arg("MATCH")
+            .arg(keys.everything())
+            .arg("COUNT")
+            .arg(1_000)
+            .query_async(redis)
+            .await?;
+        if !found.is_empty() {
+            let _gone: i64 = cmd("UNLINK").arg(&found).query_async(redis).await?;
+        }
+        cursor = next;
+        if cursor == 0 {
+            return Ok(());
+        }
+    }
+}
+
+async fn write_accounts(
+    redis: &mut MultiplexedConnection,
+    keys: &Keys,
+    transaction: &mut Transaction<'static, MySql>,
+    progress: Progress<'_>,
+) -> Result<u64, RecoverError> {
+    let (all,): (i64,) = sqlx::query_as("SELECT COUNT(*) FROM accounts")
+        .fetch_one(&mut **transaction)
+        .await?;
+    let all = u64::try_from(all).unwrap_or_default();
+    let (mut after, mut written) = (None, 0);
+    loop {
+        let page: Vec<(Account, Level)> = accounts::page(transaction, after, PAGE).await?;
+        let Some((last, _)) = page.last() else {
+            return Ok(written);
+        };
+        after = Some(*last);
+        let (mut levels, mut opened) = (cmd("MSET"), cmd("HSET"));
+        opened.arg(keys.opened());
+        for (account, level) in &page {
+            levels.arg(keys.account(*account)).arg(level.to_string());
+            opened.arg(keys.account(*account)).arg(1);
+        }
+        let _: () = pipe()
+            .add_command(levels)
+            .add_command(opened)
+            .ignore()
+            .query_async(redis)
+            .await?;
+        written += page.len() as u64;
+        progress(written, all);
+    }
+}
+
+/// Marks of orders that were taken back within a day, and of opened products.
+async fn write_marks(
+    redis: &mut MultiplexedConnection,
+    keys: &Keys,
+    transaction: &mut Transaction<'static, MySql>,
+) -> Result<(), RecoverError> {
+    let orders: Vec<(u64, String)> = sqlx::query_as(
+        "SELECT id, IF(status = 'CANCEL', 'CANCEL_REQUESTED', CAST(status AS CHAR)) FROM orders \
+         WHERE status <> 'SUCCESS' AND updated_at > NOW(3) - INTERVAL 1 DAY \
+         UNION ALL SELECT journal_id, 'FAIL' FROM dead_letters WHERE state = 'COMPENSATED'",
+    )
+    .fetch_all(&mut **transaction)
+    .await?;
+    let products: Vec<u64> = sqlx::query_scalar("SELECT id FROM products WHERE opened = 1")
+        .fetch_all(&mut **transaction)
+        .await?;
+    let now = epoch::time_ms(redis).await?;
+    let orders = orders
+        .into_iter()
+        .map(|(id, state)| (format!("order:{id}"), state));
+    let products = products
+        .into_iter()
+        .map(|id| (format!("opened:{id}"), "OPEN".to_owned()));
+    let marks: Vec<(String, String)> = orders.chain(products).collect();
+    for part in marks.chunks(1_000) {
+        let mut set = cmd("HSET");
+        set.arg(keys.states());
+        for (id, state) in part {
+            set.arg(id).arg(format!("{state}@{now}"));
+        }
+        let _: i64 = set.query_async(redis).await?;
+    }
+    Ok(())
+}
+
+/// Acceptances that are still remembered: a retry after a loss must find them.
+async fn write_keys(
+    redis: &mut MultiplexedConnection,
+    keys: &Keys,
+    transaction: &mut Transaction<'static, MySql>,
+    config: &Config,
+) -> Result<u64, RecoverError> {
+    type Row = (u64, u64, Vec<u8>, Vec<u8>);
+    let now = epoch::time_ms(redis).await?;
+    let from = now.saturating_sub(config.idempotency_accepted_ms);
+    let (mut after, mut written) = (Position::from_parts(from, 0).unwrap_or_default(), 0);
+    loop {
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT id, actor_id, key_hash, fingerprint FROM journal \
+             WHERE id > ? AND key_hash IS NOT NULL AND fingerprint IS NOT NULL \
+             ORDER BY id LIMIT ?",
+        )
+        .bind(after.get())
+        .bind(PAGE)
+        .fetch_all(&mut **transaction)
+        .await?;
+        let Some(last) = rows.last() else {
+            return Ok(written);
+        };
+        after = Position::new(last.0);
+        let mut commands = pipe();
+        for (id, actor, key, fingerprint) in &rows {
+            let position = Position::new(*id);
+            let left = (position.unix_ms() + config.idempotency_accepted_ms).saturating_sub(now);
+            commands
+                .cmd("SET")
+                .arg(keys.idempotency(UserId(*actor), &journal::hash_text(key)))
+                .arg(format!(
+                    "{} A {}",
+                    journal::hash_text(fingerprint),
+                    position.stream_id()
+                ))
+                .arg("PX")
+                .arg(left.max(1))
+                .ignore();
+        }
+        let _: () = commands.query_async(redis).await?;
+        written += rows.len() as u64;
+    }
+}

@@ -1,0 +1,190 @@
+//! Verdicts: what the script answers to a request.
+//!
+//! Being refused is a normal answer, not an error: a [`Refusal`] is a value with a hand-numbered code.
+//! The order of the codes is the order of the checks; it stands three times, in `lua/decide.lua`'s
+//! header, in its body and here, and a test reaches each code once. What went wrong on the way to
+//! the script is a [`crate::ledger::DecideError`].
+
+use stock_common::id::Position;
+
+use crate::journal::Posted;
+
+/// What became of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is in the journal.
+    Accepted(Accepted),
+    /// The same key was decided before; this is what was answered then.
+    Replayed(Replay),
+    /// Nothing was changed.
+    Refused(Refusal),
+}
+
+/// An accepted request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// Where its entry stands in the journal.
+    pub position: Position,
+    /// The entry's dense number.
+    pub number: u64,
+    /// What moved, with the levels afterwards.
+    pub postings: Vec<Posted>,
+}
+
+/// The first answer under an Idempotency-Key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Replay {
+    /// It was accepted; the entry at this position has all that the answer needs.
+    Accepted(Position),
+    /// It was refused, for this reason.
+    Refused(Refusal),
+}
+
+/// Why a request was refused, in the order of the checks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// Redis holds another epoch, none, or keys that are not ours.
+    Fenced,
+    /// The Idempotency-Key belongs to another request.
+    KeyReused,
+    /// The deadline had passed when the script ran.
+    Expired,
+    /// Too many entries are not settled.
+    Backlog,
+    /// The answer was decided outside and is only remembered here.
+    Outside(String),
+    /// The window has not opened.
+    NotOpen,
+    /// The window has closed.
+    Closed,
+    /// A mark is in another state.
+    StaleState {
+        /// Which of the request's marks, from 0.
+        mark: usize,
+        /// The state it is in; empty when it has none.
+        state: String,
+    },
+    /// All selling is switched off.
+    SellingStopped,
+    /// The posting's account does not exist.
+    UnknownAccount {
+        /// Which of the request's postings, from 0.
+        posting: usize,
+    },
+    /// The posting's account is closed for sale.
+    ClosedAccount {
+        /// Which of the request's postings, from 0.
+        posting: usize,
+    },
+    /// The posting's account cannot be read.
+    Broken {
+        /// Which of the request's postings, from 0.
+        posting: usize,
+    },
+    /// The posting's account would fall below zero.
+    Insufficient {
+        /// Which of the request's postings, from 0.
+        posting: usize,
+        /// What the account holds.
+        balance: i64,
+    },
+    /// The posting's account would pass 2^53 − 1.
+    Overflow {
+        /// Which of the request's postings, from 0.
+        posting: usize,
+    },
+}
+
+impl Refusal {
+    /// Codes and names, in the order of the checks; numbered by hand, never reused.
+    pub const CODES: [(u8, &'static str); 14] = [
+        (10, "FENCED"),
+        (20, "KEY_REUSED"),
+        (30, "EXPIRED"),
+        (31, "BACKLOG"),
+        (32, "REFUSED"),
+        (40, "NOT_OPEN"),
+        (41, "CLOSED"),
+        (50, "STALE_STATE"),
+        (51, "SELLING_STOPPED"),
+        (60, "UNKNOWN_ACCOUNT"),
+        (61, "CLOSED_ACCOUNT"),
+        (62, "BROKEN"),
+        (63, "INSUFFICIENT"),
+        (64, "OVERFLOW"),
+    ];
+
+    /// The number of the code.
+    #[must_use]
+    pub const fn code(&self) -> u8 {
+        match self {
+            Self::Fenced => 10,
+            Self::KeyReused => 20,
+            Self::Expired => 30,
+            Self::Backlog => 31,
+            Self::Outside(_) => 32,
+            Self::NotOpen => 40,
+            Self::Closed => 41,
+            Self::StaleState { .. } => 50,
+            Self::SellingStopped => 51,
+            Self::UnknownAccount { .. } => 60,
+            Self::ClosedAccount { .. } => 61,
+            Self::Broken { .. } => 62,
+            Self::Insufficient { .. } => 63,
+            Self::Overflow { .. } => 64,
+        }
+    }
+
+    /// The name of the code, as metrics label it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        Self::CODES
+            .iter()
+            .find(|(code, _)| *code == self.code())
+            .map_or("", |(_, name)| name)
+    }
+
+    /// Parses `code rest`, as the script writes it.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (code, rest) = text.split_once(' ').unwrap_or((text, ""));
+        let posting = || rest.split(' ').next()?.parse().ok();
+        Some(match code {
+            "10" => Self::Fenced,
+            "20" => Self::KeyReused,
+            "30" => Self::Expired,
+            "31" => Self::Backlog,
+            "32" => Self::Outside(rest.to_owned()),
+            "40" => Self::NotOpen,
+            "41" => Self::Closed,
+            "50" => {
+                let (mark, state) = rest.split_once(' ')?;
+                Self::StaleState {
+                    mark: mark.parse().ok()?,
+                    state: state.to_owned(),
+                }
+            }
+            "51" => Self::SellingStopped,
+            "60" => Self::UnknownAccount {
+                posting: posting()?,
+            },
+            "61" => Self::ClosedAccount {
+                posting: posting()?,
+            },
+            "62" => Self::Broken {
+                posting: posting()?,
+            },
+            "63" => {
+                let balance = rest.split(' ').nth(1)?.parse().ok()?;
+                Self::Insufficient {
+                    posting: posting()?,
+                    balance,
+                }
+            }
+            "64" => Self::Overflow {
+                posting: posting()?,
+            },
+            _ => return None,
+        })
+    }
+}

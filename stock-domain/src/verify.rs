@@ -1,0 +1,185 @@
+//! Verify: the proof that nothing was lost or sold twice, at any time, under full load.
+//!
+//! Three parts, each in slices:
+//! 1. **journal**: entry numbers are dense and positions rise; each entry has exactly the postings
+//!    and the order that its payload says, and there is no order without an entry;
+//! 2. **accounts**: per account the postings are 1..n, each balance follows from the one before, and
+//!    the account is its last posting;
+//! 3. **redis**: each level in Redis is that of a posting, settled or not yet, and the unsettled ones
+//!    chain from MySQL's level. Redis is read first, then MySQL, then Redis again.
+//!
+//! What was proved once is remembered in `proofs`; `full` begins at zero. It reports and changes
+//! nothing else; [`crate::reconcile`] corrects.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+use sqlx::MySqlPool;
+
+use crate::account::{Account, Level};
+use crate::database::shards;
+use crate::journal::EntryError;
+use crate::ledger::{Ledger, ReadError};
+
+mod accounts;
+mod journal;
+pub mod redis;
+
+/// Something that does not agree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// Which part found it.
+    pub check: &'static str,
+    /// The account or entry.
+    pub subject: String,
+    /// What is there and what should be.
+    pub detail: String,
+}
+
+impl Difference {
+    pub(crate) fn new(check: &'static str, subject: impl ToString, detail: String) -> Self {
+        Self {
+            check,
+            subject: subject.to_string(),
+            detail,
+        }
+    }
+}
+
+/// What a run proved.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Whether nothing differs.
+    pub ok: bool,
+    /// Accepted entries that MySQL had not settled when it was read.
+    pub lag_entries: u64,
+    /// Entries compared in this run.
+    pub entries: u64,
+    /// Accounts compared in this run.
+    pub accounts: u64,
+    /// Dead letters that wait for a compensation or a person.
+    pub dead_letters: i64,
+    /// Entries that an instance accepted and that are in no journal.
+    pub lost_entries: i64,
+    /// What differs, at most [`DIFFERENCES_MAX`].
+    pub differences: Vec<Difference>,
+}
+
+/// Differences listed at most; more of them change nothing about what is to be done.
+pub const DIFFERENCES_MAX: usize = 1_000;
+
+impl Report {
+    fn add(&mut self, found: impl IntoIterator<Item = Difference>) {
+        let room = DIFFERENCES_MAX.saturating_sub(self.differences.len());
+        self.differences.extend(found.into_iter().take(room));
+    }
+}
+
+/// Why there is no proof.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// MySQL did not answer.
+    #[error("mysql: {0}")]
+    Database(#[from] sqlx::Error),
+    /// Redis did not answer.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// MySQL has no epoch yet.
+    #[error("mysql has no epoch: run `stock-online migrate`")]
+    NoEpoch,
+}
+
+/// Says how far a run is: done and all, in entries and accounts.
+pub type Progress<'a> = &'a mut (dyn FnMut(u64, u64) + Send);
+
+/// Proves the ledger, from where the last proof ended or from zero.
+///
+/// # Errors
+/// [`VerifyError`] when there can be no proof; what differs is in the report.
+pub async fn verify(
+    pool: &MySqlPool,
+    ledger: &Ledger,
+    full: bool,
+    progress: Progress<'_>,
+) -> Result<Report, VerifyError> {
+    let mut report = Report::default();
+    let shard = ledger.keys().shard();
+    let state = shards::load(pool, shard)
+        .await?
+        .ok_or(VerifyError::NoEpoch)?;
+    journal::verify(pool, &state, full, &mut report, progress).await?;
+    accounts::verify(pool, full, &mut report, progress).await?;
+    match redis::compare(pool, ledger).await {
+        Ok(compared) => {
+            report.lag_entries = compared.lag_entries;
+            report.add(compared.drifts.into_iter().map(|drift| drift.difference));
+        }
+        Err(VerifyError::Read(ReadError::Fenced(reason))) => {
+            report.add([Difference::new("redis", "gate", reason.to_string())]);
+        }
+        Err(error) => return Err(error),
+    }
+    report.dead_letters = crate::database::dead_letters::unresolved(pool).await?;
+    report.lost_entries = sqlx::query_scalar("SELECT COUNT(*) FROM lost_entries")
+        .fetch_one(pool)
+        .await?;
+    report.ok = report.differences.is_empty();
+    Ok(report)
+}
+
+/// What was proved before of a subject: how far, and the balance there.
+async fn proved(
+    pool: &MySqlPool,
+    subjects: &[String],
+) -> Result<HashMap<String, (u64, i64)>, sqlx::Error> {
+    let mut known = HashMap::new();
+    for part in subjects.chunks(256) {
+        let mut query: sqlx::QueryBuilder<sqlx::MySql> = sqlx::QueryBuilder::new(
+            "SELECT subject, proved, balance FROM proofs WHERE subject IN (",
+        );
+        let mut list = query.separated(", ");
+        for subject in part {
+            list.push_bind(subject);
+        }
+        query.push(")");
+        let rows: Vec<(String, u64, i64)> = query.build_query_as().fetch_all(pool).await?;
+        known.extend(
+            rows.into_iter()
+                .map(|(subject, proved, balance)| (subject, (proved, balance))),
+        );
+    }
+    Ok(known)
+}
+
+async fn remember(
+    pool: &MySqlPool,
+    subject: &str,
+    proved: u64,
+    balance: i64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO proofs (subject, proved, balance) VALUES (?, ?, ?) \
+         ON DUPLICATE KEY UPDATE proved = VALUES(proved), balance = VALUES(balance)",
+    )
+    .bind(subject)
+    .bind(proved)
+    .bind(balance)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+fn unreadable(error: &EntryError) -> Difference {
+    let (EntryError::Newer { position, .. } | EntryError::Malformed { position, .. }) = error;
+    Difference::new("journal", position, error.to_string())
+}
+
+fn level_text(level: Level) -> String {
+    format!("balance {} at seq {}", level.balance, level.seq)
+}
+
+/// The account whose level this is, for messages.
+fn account_subject(account: Account) -> String {
+    account.to_string()
+}

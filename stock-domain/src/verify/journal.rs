@@ -1,0 +1,251 @@
+//! Part one: entries against their postings and their orders.
+
+use std::collections::{HashMap, HashSet};
+
+use sqlx::MySqlPool;
+use stock_common::id::Position;
+
+use super::{Difference, Progress, Report, VerifyError, proved, remember, unreadable};
+use crate::database::orders::StoredOrder;
+use crate::database::shards::ShardState;
+use crate::database::{journal, orders};
+use crate::journal::{Entry, Kind};
+use crate::order::{Order, OrderReversed, OrderStatus};
+
+const SLICE: u32 = 1_000;
+const SUBJECT: &str = "journal:";
+
+/// Compares the settled entries that were not proved before.
+pub(super) async fn verify(
+    pool: &MySqlPool,
+    state: &ShardState,
+    full: bool,
+    report: &mut Report,
+    progress: Progress<'_>,
+) -> Result<(), VerifyError> {
+    let subject = format!("{SUBJECT}{}", state.shard);
+    let known = proved(pool, std::slice::from_ref(&subject)).await?;
+    let start = if full {
+        0
+    } else {
+        known.get(&subject).map_or(0, |known| known.0)
+    };
+    let mut done = start.min(state.number);
+    let mut last = match done {
+        0 => Position::ZERO,
+        _ => last_before(pool, state.shard, done).await?,
+    };
+    while done < state.number {
+        let left = u32::try_from(state.number - done).unwrap_or(SLICE);
+        let page = journal::page(
+            &mut *pool.acquire().await?,
+            state.shard,
+            done,
+            SLICE.min(left),
+        )
+        .await?;
+        if page.is_empty() {
+            let text = format!("entries {}..={} are missing", done + 1, state.number);
+            report.add([Difference::new("journal", state.shard, text)]);
+            return Ok(());
+        }
+        let before = report.differences.len();
+        let slice = Slice {
+            after: last,
+            first_number: done + 1,
+        };
+        let found = slice.verify(pool, &page).await?;
+        report.add(found);
+        let numbers = page.iter().flatten().map(|entry| entry.number);
+        let reached = numbers.max().unwrap_or(done);
+        if reached <= done {
+            return Ok(());
+        }
+        report.entries += page.len() as u64;
+        last = page
+            .iter()
+            .flatten()
+            .map(|entry| entry.position)
+            .max()
+            .unwrap_or(last);
+        done = reached;
+        progress(done - start, state.number - start);
+        if report.differences.len() == before && report.differences.is_empty() {
+            remember(pool, &subject, done, 0).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn last_before(pool: &MySqlPool, shard: u64, number: u64) -> Result<Position, sqlx::Error> {
+    let id: Option<u64> =
+        sqlx::query_scalar("SELECT id FROM journal WHERE shard = ? AND number = ?")
+            .bind(shard)
+            .bind(number)
+            .fetch_optional(pool)
+            .await?;
+    Ok(id.map_or(Position::ZERO, Position::new))
+}
+
+/// A run of entries behind a position.
+struct Slice {
+    after: Position,
+    first_number: u64,
+}
+
+impl Slice {
+    async fn verify(
+        &self,
+        pool: &MySqlPool,
+        page: &[Result<Entry, crate::journal::EntryError>],
+    ) -> Result<Vec<Difference>, VerifyError> {
+        let mut found: Vec<Difference> = page
+            .iter()
+            .filter_map(|entry| entry.as_ref().err())
+            .map(unreadable)
+            .collect();
+        let entries: Vec<&Entry> = page.iter().flatten().collect();
+        found.extend(self.order_of(&entries));
+        found.extend(entries.iter().filter_map(|entry| postings_of(entry)));
+        if let Some(last) = entries.last() {
+            let first = Position::new(self.after.get() + 1);
+            let stored = orders::between(pool, first, last.position).await?;
+            let dead = dead_between(pool, first, last.position).await?;
+            found.extend(orders_of(&entries, &stored, &dead));
+            found.extend(reversals_of(pool, &entries).await?);
+        }
+        Ok(found)
+    }
+
+    /// Numbers are dense, positions rise.
+    fn order_of(&self, entries: &[&Entry]) -> Vec<Difference> {
+        let mut found = Vec::new();
+        let mut last = self.after;
+        for (expected, entry) in (self.first_number..).zip(entries) {
+            if entry.number != expected || entry.position <= last {
+                let text = format!("number {} where {expected} should be", entry.number);
+                found.push(Difference::new("journal", entry.position, text));
+                break;
+            }
+            last = entry.position;
+        }
+        found
+    }
+}
+
+/// An entry has exactly the postings that its payload asks for.
+fn postings_of(entry: &Entry) -> Option<Difference> {
+    let asked = match entry.asked() {
+        Ok(asked) => asked,
+        Err(error) => return Some(unreadable(&error)),
+    };
+    let mut left = entry.postings.clone();
+    for posting in &asked {
+        if posting.delta != 0 {
+            let own = left
+                .iter()
+                .position(|p| p.account == posting.account && p.delta == posting.delta);
+            match own {
+                Some(at) => drop(left.swap_remove(at)),
+                None => {
+                    let text =
+                        format!("posting {} {:+} is missing", posting.account, posting.delta);
+                    return Some(Difference::new("journal", entry.position, text));
+                }
+            }
+        }
+        left.retain(|p| {
+            let is_opening = p.account == posting.account && p.seq == 1;
+            !(is_opening && posting.open == Some(p.delta))
+        });
+    }
+    (!left.is_empty()).then(|| {
+        Difference::new(
+            "journal",
+            entry.position,
+            format!("postings too many: {left:?}"),
+        )
+    })
+}
+
+async fn dead_between(
+    pool: &MySqlPool,
+    first: Position,
+    last: Position,
+) -> Result<HashSet<Position>, sqlx::Error> {
+    let ids: Vec<u64> = sqlx::query_scalar(
+        "SELECT journal_id FROM dead_letters WHERE journal_id BETWEEN ? AND ? \
+         AND state <> 'RESOLVED'",
+    )
+    .bind(first.get())
+    .bind(last.get())
+    .fetch_all(pool)
+    .await?;
+    Ok(ids.into_iter().map(Position::new).collect())
+}
+
+/// Each order that was placed is there as it was placed, and no other.
+fn orders_of(
+    entries: &[&Entry],
+    stored: &[StoredOrder],
+    dead: &HashSet<Position>,
+) -> Vec<Difference> {
+    let mut stored: HashMap<Position, &StoredOrder> =
+        stored.iter().map(|order| (order.id, order)).collect();
+    let mut found = Vec::new();
+    for entry in entries
+        .iter()
+        .filter(|entry| entry.kind == Kind::OrderPlaced)
+    {
+        let (subject, row) = (entry.position, stored.remove(&entry.position));
+        match (row, entry.body::<Order>()) {
+            (Some(row), Ok(order)) if row.order == order => {}
+            (Some(row), Ok(order)) => {
+                let text = format!("order is {:?}, entry says {order:?}", row.order);
+                found.push(Difference::new("orders", subject, text));
+            }
+            (None, _) if dead.contains(&subject) => {}
+            (None, _) => found.push(Difference::new("orders", subject, "is missing".to_owned())),
+            (Some(_), Err(error)) => {
+                found.push(Difference::new("orders", subject, error.to_string()));
+            }
+        }
+    }
+    let extra = stored
+        .into_keys()
+        .map(|id| Difference::new("orders", id, "has no entry that placed it".to_owned()));
+    found.extend(extra);
+    found
+}
+
+/// Each order that was taken back says so.
+async fn reversals_of(
+    pool: &MySqlPool,
+    entries: &[&Entry],
+) -> Result<Vec<Difference>, sqlx::Error> {
+    let mut found = Vec::new();
+    for entry in entries {
+        let expected = match entry.kind {
+            Kind::OrderCancelled => OrderStatus::Cancel,
+            Kind::OrderFailed => OrderStatus::Fail,
+            _ => continue,
+        };
+        let Ok(reversed) = entry.body::<OrderReversed>() else {
+            continue;
+        };
+        let status: Option<String> =
+            sqlx::query_scalar("SELECT CAST(status AS CHAR) FROM orders WHERE id = ?")
+                .bind(reversed.order_id.get())
+                .fetch_optional(pool)
+                .await?;
+        // A dead letter has no row, and needs none.
+        if status
+            .as_deref()
+            .is_some_and(|status| status != expected.as_str())
+        {
+            let text = format!("is {status:?}, but entry {} took it back", entry.position);
+            found.push(Difference::new("orders", reversed.order_id, text));
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,266 @@
+//! Part three: each level in Redis against MySQL's and what the journal has not settled.
+
+use std::collections::HashMap;
+
+use sqlx::MySqlPool;
+use stock_common::id::Position;
+
+use super::{Difference, VerifyError, level_text};
+use crate::account::{Account, Level};
+use crate::database::accounts;
+use crate::database::shards::{self, ShardState};
+use crate::journal::Posted;
+use crate::ledger::{Ledger, ReadError, epoch};
+
+const PAGE: u32 = 2_000;
+const TAIL: usize = 5_000;
+/// How often a page is read again when MySQL settled past the journal's kept part meanwhile.
+const ATTEMPTS: usize = 5;
+
+/// An account whose level in Redis is not what its postings say.
+#[derive(Debug, Clone)]
+pub struct Drift {
+    /// The account.
+    pub account: Account,
+    /// The level that Redis has; `None` when it lacks the account or it cannot be read.
+    pub found: Option<Level>,
+    /// The level that its postings say, settled or not.
+    pub truth: Level,
+    /// The same for people.
+    pub difference: Difference,
+}
+
+/// What a comparison found.
+#[derive(Debug, Default)]
+pub struct Compared {
+    /// Accepted entries that MySQL had not settled.
+    pub lag_entries: u64,
+    /// What differs.
+    pub drifts: Vec<Drift>,
+}
+
+/// What the journal holds beyond a watermark, per account in order of seq.
+struct Unsettled {
+    postings: HashMap<Account, Vec<Posted>>,
+}
+
+/// Compares every account that MySQL knows with Redis.
+///
+/// # Errors
+/// [`VerifyError`] when one of the two does not answer.
+pub async fn compare(pool: &MySqlPool, ledger: &Ledger) -> Result<Compared, VerifyError> {
+    let mut compared = Compared {
+        lag_entries: lag(pool, ledger).await?,
+        ..Compared::default()
+    };
+    let mut after = None;
+    loop {
+        let page = accounts::page(&mut *pool.acquire().await?, after, PAGE).await?;
+        let Some((last, _)) = page.last() else {
+            return Ok(compared);
+        };
+        after = Some(*last);
+        let names: Vec<Account> = page.into_iter().map(|(account, _)| account).collect();
+        compared
+            .drifts
+            .extend(compare_page(pool, ledger, &names).await?);
+    }
+}
+
+async fn lag(pool: &MySqlPool, ledger: &Ledger) -> Result<u64, VerifyError> {
+    let state = load(pool, ledger).await?;
+    let mut link = ledger.link()?;
+    let head = epoch::head(&mut link.read, ledger.keys())
+        .await
+        .map_err(ReadError::from)?;
+    Ok(head.map_or(0, |head| head.number.saturating_sub(state.number)))
+}
+
+async fn load(pool: &MySqlPool, ledger: &Ledger) -> Result<ShardState, VerifyError> {
+    shards::load(pool, ledger.keys().shard())
+        .await?
+        .ok_or(VerifyError::NoEpoch)
+}
+
+async fn compare_page(
+    pool: &MySqlPool,
+    ledger: &Ledger,
+    names: &[Account],
+) -> Result<Vec<Drift>, VerifyError> {
+    for _ in 0..ATTEMPTS {
+        let first = ledger.levels(names).await?;
+        let state = load(pool, ledger).await?;
+        let settled = accounts::levels(pool, names).await?;
+        let Some(unsettled) = read_unsettled(ledger, &state).await? else {
+            continue;
+        };
+        let again = ledger.levels(names).await?;
+        let drift = |&account: &Account| {
+            let stored = settled.get(&account).copied()?;
+            let postings = unsettled
+                .postings
+                .get(&account)
+                .map_or(&[][..], Vec::as_slice);
+            let (found, later) = (first.get(&account).copied(), again.get(&account).copied());
+            drift_of(account, stored, postings, (found, later))
+        };
+        return Ok(names.iter().filter_map(drift).collect());
+    }
+    Err(ReadError::Fenced("the journal was trimmed while it was read".into()).into())
+}
+
+/// Reads the journal beyond a watermark; `None` when its entry is not there any more.
+async fn read_unsettled(
+    ledger: &Ledger,
+    state: &ShardState,
+) -> Result<Option<Unsettled>, VerifyError> {
+    let mut postings: HashMap<Account, Vec<Posted>> = HashMap::new();
+    let mut after: Position = state.watermark;
+    let mut is_first = true;
+    loop {
+        let tail = ledger.tail(after, TAIL).await?;
+        if is_first && tail.number != Some(state.number) {
+            return Ok(None);
+        }
+        is_first = false;
+        if let Some(error) = tail.broken {
+            return Err(ReadError::Entry(error).into());
+        }
+        let Some(last) = tail.entries.last() else {
+            return Ok(Some(Unsettled { postings }));
+        };
+        after = last.position;
+        for posted in tail.entries.iter().flat_map(|entry| &entry.postings) {
+            postings.entry(posted.account).or_default().push(*posted);
+        }
+    }
+}
+
+/// `stored` is MySQL's level, at the watermark or later; `unsettled` what follows the watermark;
+/// `(found, later)` Redis' level before and after both were read.
+fn drift_of(
+    account: Account,
+    stored: Level,
+    unsettled: &[Posted],
+    (found, later): (Option<Level>, Option<Level>),
+) -> Option<Drift> {
+    let mut truth = stored;
+    let mut at_found = (found.map(|level| level.seq) == Some(stored.seq)).then_some(stored.balance);
+    let mut chains = true;
+    for posted in unsettled {
+        // A level that Redis showed first may lie before what MySQL has settled since.
+        if found.is_some_and(|level| level.seq == posted.seq) {
+            at_found = Some(posted.balance_after);
+        }
+        if posted.seq <= truth.seq {
+            continue;
+        }
+        chains &= posted.seq == truth.seq + 1
+            && truth.balance.checked_add(posted.delta) == Some(posted.balance_after);
+        truth = Level {
+            balance: posted.balance_after,
+            seq: posted.seq,
+            closed: truth.closed,
+        };
+    }
+    let detail = match (found, later) {
+        (None, _) | (_, None) => format!("is missing in redis, should be {}", level_text(truth)),
+        (Some(_), Some(later)) if later.seq < stored.seq => {
+            format!(
+                "redis has {}, mysql already {}",
+                level_text(later),
+                level_text(stored)
+            )
+        }
+        _ if !chains => format!(
+            "the journal does not chain from mysql's {}",
+            level_text(stored)
+        ),
+        (Some(found), _) if found.seq > truth.seq => {
+            format!("redis has {}, no such posting", level_text(found))
+        }
+        // Between the two reads MySQL settled past it, and those postings are no longer unsettled.
+        (Some(found), Some(later)) if at_found.is_none() && later.seq > found.seq => return None,
+        (Some(found), _) if at_found != Some(found.balance) => {
+            format!(
+                "redis has {}, its postings say {}",
+                level_text(found),
+                level_text(truth)
+            )
+        }
+        _ => return None,
+    };
+    Some(Drift {
+        account,
+        found,
+        truth,
+        difference: Difference::new("redis", account, detail),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use stock_common::id::{LocationId, ProductId};
+
+    use super::drift_of;
+    use crate::account::{Account, Level};
+    use crate::journal::Posted;
+
+    const fn level(balance: i64, seq: u64) -> Level {
+        Level {
+            balance,
+            seq,
+            closed: false,
+        }
+    }
+
+    /// Redis before and after, MySQL, and what is unsettled as (seq, delta, balance after).
+    fn check(redis: (Level, Level), mysql: Level, unsettled: &[(u64, i64, i64)], drifts: bool) {
+        let account = Account::available(ProductId(1), LocationId::ONLINE);
+        let postings: Vec<Posted> = unsettled
+            .iter()
+            .map(|&(seq, delta, balance_after)| Posted {
+                account,
+                seq,
+                delta,
+                balance_after,
+            })
+            .collect();
+        let found = drift_of(account, mysql, &postings, (Some(redis.0), Some(redis.1)));
+        assert_eq!(found.is_some(), drifts, "{found:?}");
+    }
+
+    #[test]
+    fn a_level_of_any_posting_is_right_and_any_other_level_is_a_drift() {
+        let same = |at: Level| (at, at);
+        check(same(level(10, 3)), level(10, 3), &[], false);
+        check(
+            same(level(8, 5)),
+            level(10, 3),
+            &[(4, -1, 9), (5, -1, 8)],
+            false,
+        );
+        check(
+            (level(9, 4), level(8, 5)),
+            level(10, 3),
+            &[(4, -1, 9), (5, -1, 8)],
+            false,
+        );
+        check((level(9, 4), level(8, 5)), level(8, 5), &[], false);
+        check(
+            (level(9, 4), level(8, 5)),
+            level(8, 5),
+            &[(4, -1, 9), (5, -1, 8)],
+            false,
+        );
+        check(same(level(11, 3)), level(10, 3), &[], true);
+        check(same(level(10, 2)), level(10, 3), &[], true);
+        check(same(level(8, 5)), level(10, 3), &[(4, -1, 9)], true);
+        check(
+            same(level(8, 5)),
+            level(11, 3),
+            &[(4, -1, 9), (5, -1, 8)],
+            true,
+        );
+    }
+}
