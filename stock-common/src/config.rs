@@ -4,6 +4,8 @@
 //! [`Config::load`] refuses contradictions and names both settings, so that a service that starts
 //! is one whose limits fit together.
 
+use std::path::{Path, PathBuf};
+
 use serde::{Deserialize, Serialize};
 
 /// What an accepted order survives; see `docs/durability.md`.
@@ -158,26 +160,41 @@ pub enum ConfigError {
     /// A file or variable cannot be read or does not fit its setting.
     #[error("cannot read the configuration: {0}")]
     Read(#[from] config::ConfigError),
+    /// The file with variables cannot be read.
+    #[error("cannot read {path}: {source}")]
+    EnvFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// A setting is out of its range, or two settings contradict each other.
     #[error("the configuration contradicts itself: {0}")]
     Contradiction(String),
 }
 
 impl Config {
-    /// Reads `stock.toml` in the current folder, if there is one, then `STOCK_*` variables.
+    /// Reads `stock.toml` in the current folder, if there is one, then the lines `STOCK_NAME=value` of
+    /// `env_file`, then `STOCK_*` variables.
     ///
     /// # Errors
     /// [`ConfigError`] when a value does not fit its setting or two settings contradict.
-    pub fn load() -> Result<Self, ConfigError> {
-        let read: Self = config::Config::builder()
-            .add_source(config::File::with_name("stock").required(false))
-            .add_source(
-                config::Environment::with_prefix("STOCK")
-                    .prefix_separator("_")
-                    .try_parsing(true),
-            )
-            .build()?
-            .try_deserialize()?;
+    pub fn load(env_file: Option<&Path>) -> Result<Self, ConfigError> {
+        let variables = || {
+            config::Environment::with_prefix("STOCK")
+                .prefix_separator("_")
+                .try_parsing(true)
+        };
+        let mut builder =
+            config::Config::builder().add_source(config::File::with_name("stock").required(false));
+        if let Some(path) = env_file {
+            let text = std::fs::read_to_string(path).map_err(|source| ConfigError::EnvFile {
+                path: path.to_owned(),
+                source,
+            })?;
+            builder = builder.add_source(variables().source(Some(parse_env(&text))));
+        }
+        let read: Self = builder.add_source(variables()).build()?.try_deserialize()?;
         read.check()?;
         Ok(read)
     }
@@ -254,6 +271,21 @@ impl Config {
         }
         serde_json::to_value(shown).unwrap_or_default()
     }
+}
+
+/// The lines `NAME=value` of a file; empty lines and `#` comments are passed over.
+fn parse_env(text: &str) -> config::Map<String, String> {
+    text.lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, value)| {
+            (
+                name.trim().to_owned(),
+                value.trim().trim_matches('"').to_owned(),
+            )
+        })
+        .collect()
 }
 
 /// `scheme://user:password@host` with the password replaced.

@@ -56,6 +56,8 @@ codes! {
     OrderNotFound = "ORDER_NOT_FOUND", 404, "There is no such order";
     /// The route exists, the method does not.
     MethodNotAllowed = "METHOD_NOT_ALLOWED", 405, "The method is not allowed here";
+    /// The body did not arrive in time.
+    RequestTimeout = "REQUEST_TIMEOUT", 408, "The body did not arrive in time";
     /// The product cannot be ordered now.
     ProductNotOnSale = "PRODUCT_NOT_ON_SALE", 409, "The product is not on sale";
     /// The unit price sent is not the current one.
@@ -66,6 +68,10 @@ codes! {
     SaleClosed = "SALE_CLOSED", 409, "The sale is over";
     /// Less is available than was asked for.
     InsufficientStock = "INSUFFICIENT_STOCK", 409, "There is not enough stock";
+    /// There is no such coupon for this user.
+    CouponNotUsable = "COUPON_NOT_USABLE", 409, "The coupon cannot be used";
+    /// The user has fewer points.
+    InsufficientPoints = "INSUFFICIENT_POINTS", 409, "There are not enough points";
     /// The order is not in a state that allows this.
     InvalidOrderStatus = "INVALID_ORDER_STATUS", 409, "The order's status does not allow this";
     /// A level would pass 2^53 − 1.

@@ -8,6 +8,7 @@
 //! | entry, posting, mark, the table of kinds | [`journal`] |
 //! | verdict, refusal | [`verdict`] |
 //! | order: place, cancel, fail; its states | [`order`] |
+//! | an order or entry wherever it is now | [`lookup`] |
 //! | price of an order, from the catalog | [`pricing`], [`catalog`] |
 //! | product: open, switch; stock: receive, adjust; selling: switch | [`product`], [`stock`], [`selling`] |
 //! | the Redis side: script, batcher, gate, journal reader | [`ledger`] |
@@ -19,6 +20,7 @@ pub mod catalog;
 pub mod database;
 pub mod journal;
 pub mod ledger;
+pub mod lookup;
 pub mod order;
 pub mod pricing;
 pub mod product;

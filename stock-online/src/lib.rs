@@ -1,1 +1,199 @@
-//! x
+//! The service of Stock Flow.
+//!
+//! | part | what it does |
+//! |---|---|
+//! | [`http`] | every route in one table; handlers; the accept loop |
+//! | [`subscriber`] | brings the journal into MySQL |
+//! | [`scheduler`] | reconcile and clean-up, by cron |
+//! | [`catalog_refresher`] | products and prices in memory |
+//! | [`monitor`] | lag, dead letters, ages of jobs |
+//! | [`servers`] | private Redis and MySQL, for `dev` and for tests |
+//! | [`cli`] | the commands |
+//!
+//! [`run`] takes its listener, clock, settings and shutdown from its caller, so that tests start as
+//! many services as they like. Each kind of part is a [`Part`] that may run in a process of its own.
+
+pub mod app;
+pub mod catalog_refresher;
+pub mod cli;
+pub mod http;
+pub mod monitor;
+pub mod scheduler;
+pub mod servers;
+pub mod subscriber;
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use sqlx::migrate::MigrateError;
+use stock_common::clock::Clock;
+use stock_common::config::Config;
+use stock_domain::database::{self, Role, migrate};
+use stock_domain::ledger::Ledger;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::App;
+use crate::subscriber::Subscriber;
+
+/// A part of the service that may run alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Part {
+    /// Answers requests.
+    Http,
+    /// Brings the journal into MySQL.
+    Subscriber,
+    /// Runs jobs by cron.
+    Scheduler,
+}
+
+impl Part {
+    /// Every part.
+    pub const ALL: [Self; 3] = [Self::Http, Self::Subscriber, Self::Scheduler];
+}
+
+/// Why the service did not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A URL cannot be parsed.
+    #[error("redis_url: {0}")]
+    Redis(#[from] redis::RedisError),
+    /// A URL cannot be parsed.
+    #[error("database_url: {0}")]
+    Database(#[from] sqlx::Error),
+    /// The schema cannot be brought up to date.
+    #[error("migrations: {0}")]
+    Migrate(#[from] MigrateError),
+    /// A setting cannot be used.
+    #[error(transparent)]
+    Config(#[from] stock_common::config::ConfigError),
+    /// A cron expression cannot be read.
+    #[error("scheduler: {0}")]
+    Scheduler(#[from] tokio_cron_scheduler::JobSchedulerError),
+}
+
+/// What a service is started with.
+pub struct Start {
+    /// The settings.
+    pub config: Config,
+    /// The time of day.
+    pub clock: Clock,
+    /// Where it listens, bound already.
+    pub listener: TcpListener,
+    /// Which parts run here.
+    pub parts: Vec<Part>,
+    /// Renders `/metrics`; one recorder serves the whole process.
+    pub prometheus: PrometheusHandle,
+}
+
+/// How long to wait for MySQL between attempts at start, at first and at most.
+const MIGRATE_RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// Runs the service until `shutdown`: accepted requests are answered, the batch under way is
+/// committed, then it returns.
+///
+/// # Errors
+/// [`RunError`] when it could not start.
+pub async fn run(start: Start, shutdown: CancellationToken) -> Result<(), RunError> {
+    let Start {
+        config,
+        clock,
+        listener,
+        parts,
+        prometheus,
+    } = start;
+    config.check_secret()?;
+    let pool = database::pool(&config, Role::Requests)?;
+    let ledger = Ledger::start(&config, pool.clone(), clock.clone())?;
+    let app = App::new(&config, clock, pool.clone(), ledger.clone(), prometheus);
+
+    let background = CancellationToken::new();
+    let tasks = tokio_util::task::TaskTracker::new();
+    let subscriber_pool = database::pool(&config, Role::Subscriber)?;
+    let subscriber = Subscriber::new(&config, ledger, subscriber_pool);
+    let bell = Arc::clone(&subscriber.bell);
+    if parts.contains(&Part::Scheduler) {
+        tasks.spawn(keep_schedule(Arc::clone(&app), background.clone()));
+    }
+    tasks.spawn(prepare_schema(pool, background.clone()));
+    tasks.spawn(subscriber::pubsub::run(
+        Arc::clone(&app),
+        bell,
+        background.clone(),
+    ));
+    tasks.spawn(catalog_refresher::run(Arc::clone(&app), background.clone()));
+    tasks.spawn(monitor::run(Arc::clone(&app), background.clone()));
+    if parts.contains(&Part::Subscriber) {
+        tasks.spawn(subscriber::run(subscriber, background.clone()));
+    }
+    let router = http::routes(Arc::clone(&app));
+    http::serve::serve(listener, router, &config, shutdown).await;
+    tracing::info!("draining");
+    app.tasks.close();
+    app.tasks.wait().await;
+    background.cancel();
+    tasks.close();
+    if tokio::time::timeout(Duration::from_millis(1_500), tasks.wait())
+        .await
+        .is_err()
+    {
+        tracing::warn!("background tasks did not end in time; nothing is lost by it");
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Applies pending migrations, waiting for MySQL if need be. A newer schema is left alone: `/readyz`
+/// says so.
+async fn prepare_schema(pool: sqlx::MySqlPool, shutdown: CancellationToken) {
+    let (mut wait, wait_max) = MIGRATE_RETRY;
+    loop {
+        match migrate::migrate(&pool).await {
+            Ok(()) => return,
+            Err(error @ (MigrateError::VersionMissing(_) | MigrateError::VersionMismatch(_))) => {
+                return tracing::error!(%error, "the schema belongs to another program version");
+            }
+            Err(error) => tracing::warn!(%error, "waiting for mysql to migrate"),
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(wait) => {}
+        }
+        wait = (wait * 2).min(wait_max);
+    }
+}
+
+async fn keep_schedule(app: Arc<App>, shutdown: CancellationToken) {
+    if let Err(error) = scheduler::run(app, shutdown).await {
+        tracing::error!(%error, "the scheduler cannot run");
+    }
+}
+
+/// The buckets of every histogram, in seconds; batch sizes are powers of two.
+const SECONDS: [f64; 14] = [
+    0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
+];
+const SIZES: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+
+/// Installs the process's metrics recorder, once; every service in the process shares it.
+#[must_use]
+pub fn install_metrics() -> PrometheusHandle {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    let install = || {
+        let recorder = PrometheusBuilder::new()
+            .set_buckets(&SECONDS)
+            .and_then(|builder| {
+                let batch = Matcher::Full("stock_decide_batch_size".to_owned());
+                builder.set_buckets_for_metric(batch, &SIZES)
+            })
+            .unwrap_or_default()
+            .build_recorder();
+        let handle = recorder.handle();
+        if metrics::set_global_recorder(recorder).is_err() {
+            tracing::warn!("another metrics recorder is installed: /metrics stays empty");
+        }
+        handle
+    };
+    HANDLE.get_or_init(install).clone()
+}

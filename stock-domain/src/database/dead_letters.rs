@@ -20,7 +20,8 @@ pub struct DeadLetter {
     pub reason: String,
     /// How often it was tried.
     pub attempts: u32,
-    /// `OPEN`, `COMPENSATED`, `KEPT` (for a person) or `RESOLVED`.
+    /// `OPEN`, `COMPENSATED` (by the engine), `CANCELLED` (its buyer was quicker), `KEPT` (for a
+    /// person) or `RESOLVED` (its tables were written after all).
     pub state: String,
 }
 

@@ -1,0 +1,79 @@
+//! What handlers share, built once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use sqlx::MySqlPool;
+use stock_common::clock::Clock;
+use stock_common::config::Config;
+use stock_domain::catalog::Catalog;
+use stock_domain::ledger::Ledger;
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+use crate::catalog_refresher::CatalogRefresher;
+use crate::http::auth::Tokens;
+
+/// What handlers share.
+pub struct App {
+    /// The settings.
+    pub config: Config,
+    /// The time of day.
+    pub clock: Clock,
+    /// MySQL, for reads and the synchronous path.
+    pub pool: MySqlPool,
+    /// Redis.
+    pub ledger: Ledger,
+    /// Products and prices in memory.
+    pub catalog: Catalog,
+    /// What keeps the catalog fresh.
+    pub catalog_refresher: CatalogRefresher,
+    /// Checks tokens.
+    pub tokens: Tokens,
+    /// How many synchronous orders may run at once.
+    pub synchronous_orders: Arc<Semaphore>,
+    /// Work that outlives its request; waited for at shutdown.
+    pub tasks: TaskTracker,
+    /// Renders `/metrics`.
+    pub prometheus: PrometheusHandle,
+    /// Accepted entries that MySQL has not settled, as last seen.
+    lag_entries: AtomicU64,
+}
+
+impl App {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(
+        config: &Config,
+        clock: Clock,
+        pool: MySqlPool,
+        ledger: Ledger,
+        prometheus: PrometheusHandle,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            tokens: Tokens::new(&config.jwt_secret),
+            synchronous_orders: Arc::new(Semaphore::new(config.synchronous_orders_max)),
+            config: config.clone(),
+            clock,
+            pool,
+            ledger,
+            catalog: Catalog::default(),
+            catalog_refresher: CatalogRefresher::default(),
+            tasks: TaskTracker::new(),
+            prometheus,
+            lag_entries: AtomicU64::new(0),
+        })
+    }
+
+    /// Accepted entries that MySQL has not settled, at most a second ago.
+    #[must_use]
+    pub fn lag_entries(&self) -> u64 {
+        self.lag_entries.load(Ordering::Relaxed)
+    }
+
+    /// Notes the lag.
+    pub fn set_lag_entries(&self, entries: u64) {
+        self.lag_entries.store(entries, Ordering::Relaxed);
+    }
+}

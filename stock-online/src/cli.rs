@@ -1,0 +1,128 @@
+//! The commands. Results on stdout, logs on stderr, no questions asked; exit 0, 1 failed, 2 usage.
+
+mod dead_letters;
+mod dev;
+mod doctor;
+mod explain;
+pub mod output;
+mod prove;
+pub mod seed;
+mod serve;
+mod token;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use sqlx::MySqlPool;
+use stock_common::clock::Clock;
+use stock_common::config::Config;
+use stock_common::telemetry;
+use stock_domain::database::{self, Role};
+use stock_domain::ledger::Ledger;
+
+/// Any error that ends a command.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Redis-first flash-sale stock engine.
+#[derive(Debug, Parser)]
+#[command(name = "stock-online", version, about, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command understands.
+#[derive(Debug, Clone, Args)]
+pub struct Common {
+    /// Read `STOCK_*` settings from a file of NAME=value lines, below the environment's
+    #[arg(long, global = true, value_name = "FILE")]
+    env_file: Option<PathBuf>,
+    /// Report as one JSON document
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start a private Redis and MySQL, migrate, seed once, and serve
+    Dev(dev::DevArgs),
+    /// Run the service, or some of its parts
+    Serve(serve::ServeArgs),
+    /// Apply pending migrations and write the first epoch
+    Migrate,
+    /// Write users, products and stores to try things with
+    Seed(seed::SeedArgs),
+    /// Print access tokens
+    Token(token::TokenArgs),
+    /// Prove that nothing was lost or sold twice
+    Verify(prove::VerifyArgs),
+    /// Compare Redis and MySQL at a watermark
+    Reconcile(prove::ReconcileArgs),
+    /// Rebuild Redis from MySQL after a loss of data
+    Recover(prove::RecoverArgs),
+    /// List dead letters, or write their tables again
+    DeadLetters(dead_letters::DeadLettersArgs),
+    /// Check the servers' settings, versions, clocks and durability
+    Doctor,
+    /// Say everything that is known about an order or an account
+    Explain(explain::ExplainArgs),
+}
+
+/// Runs the command that the arguments name.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            output::complain(&format!("cannot start: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(cli)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            output::complain(&format!("stock-online: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<bool, Failure> {
+    let Cli { common, command } = cli;
+    // `dev` makes its own settings, and needs none to exist.
+    if let Command::Dev(args) = command {
+        return dev::run(args).await;
+    }
+    let config = Config::load(common.env_file.as_deref())?;
+    let is_service = matches!(command, Command::Serve(_));
+    telemetry::init(if is_service { &config.log } else { "warn" });
+    match command {
+        Command::Dev(_) => Ok(false),
+        Command::Serve(args) => serve::run(config, args).await,
+        Command::Migrate => serve::migrate(&config).await,
+        Command::Seed(args) => seed::run(&config, &args).await,
+        Command::Token(args) => token::run(&config, &args),
+        Command::Verify(args) => prove::verify(&config, &common, &args).await,
+        Command::Reconcile(args) => prove::reconcile(&config, &common, &args).await,
+        Command::Recover(args) => prove::recover(&config, &common, &args).await,
+        Command::DeadLetters(args) => dead_letters::run(&config, &common, &args).await,
+        Command::Doctor => doctor::run(&config, &common).await,
+        Command::Explain(args) => explain::run(&config, &common, &args).await,
+    }
+}
+
+/// MySQL and Redis for a command; the gate gets a moment to open, and may stay shut.
+async fn connect(config: &Config) -> Result<(MySqlPool, Ledger), Failure> {
+    let pool = database::pool(config, Role::Tool)?;
+    let ledger = Ledger::start(config, pool.clone(), Clock::system())?;
+    ledger.wait_open(Duration::from_secs(3)).await;
+    Ok((pool, ledger))
+}

@@ -1,0 +1,217 @@
+//! `doctor`: are the servers set up so that the promises hold?
+
+use serde::Serialize;
+use sqlx::MySqlPool;
+use stock_common::clock::Clock;
+use stock_common::config::{Config, Durability};
+use stock_domain::database::migrate;
+use stock_domain::ledger::{GateState, Ledger};
+
+use super::{Common, Failure, connect, output};
+
+/// Milliseconds by which clocks may differ before it is worth a word.
+const CLOCK_SKEW_MS_MAX: i64 = 1_000;
+
+#[derive(Debug, Serialize)]
+struct Finding {
+    check: &'static str,
+    ok: bool,
+    found: String,
+    advice: &'static str,
+}
+
+fn finding(check: &'static str, ok: bool, found: impl ToString, advice: &'static str) -> Finding {
+    Finding {
+        check,
+        ok,
+        found: found.to_string(),
+        advice: if ok { "" } else { advice },
+    }
+}
+
+pub(super) async fn run(config: &Config, common: &Common) -> Result<bool, Failure> {
+    let (pool, ledger) = connect(config).await?;
+    let mut findings = Vec::new();
+    match redis_findings(config, &mut findings).await {
+        Ok(()) => {}
+        Err(error) => findings.push(finding(
+            "redis",
+            false,
+            error,
+            "is it up, and redis_url right?",
+        )),
+    }
+    match mysql_findings(&pool, &mut findings).await {
+        Ok(()) => {}
+        Err(error) => {
+            findings.push(finding(
+                "mysql",
+                false,
+                error,
+                "is it up, and database_url right?",
+            ));
+        }
+    }
+    findings.push(gate_finding(&ledger));
+    let weak = config.check_secret().is_err();
+    let advice = "set STOCK_JWT_SECRET to at least 32 random bytes";
+    findings.push(finding(
+        "jwt secret",
+        !weak,
+        if weak { "too short" } else { "set" },
+        advice,
+    ));
+    let all_ok = findings.iter().all(|finding| finding.ok);
+    if common.json {
+        output::document(&serde_json::json!({ "ok": all_ok, "checks": findings }))?;
+    } else {
+        for Finding {
+            check,
+            ok,
+            found,
+            advice,
+        } in &findings
+        {
+            let sign = if *ok { "ok  " } else { "FAIL" };
+            let advice = if advice.is_empty() {
+                String::new()
+            } else {
+                format!(" — {advice}")
+            };
+            output::say(&format!("{sign} {check}: {found}{advice}"));
+        }
+    }
+    Ok(all_ok)
+}
+
+fn gate_finding(ledger: &Ledger) -> Finding {
+    match ledger.gate() {
+        GateState::Open(link) => finding("epoch", true, &link.epoch, ""),
+        GateState::Shut(reason) => finding(
+            "epoch",
+            false,
+            reason,
+            "see docs/recovery.md: `migrate` once, or `recover`",
+        ),
+    }
+}
+
+async fn redis_findings(config: &Config, findings: &mut Vec<Finding>) -> Result<(), Failure> {
+    let client = redis::Client::open(config.redis_url.as_str())?;
+    let mut connection = client.get_multiplexed_async_connection().await?;
+    let info: String = redis::cmd("INFO")
+        .arg("server")
+        .arg("persistence")
+        .query_async(&mut connection)
+        .await?;
+    let field = |name: &str| {
+        let line = info
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.unwrap_or_default().trim().to_owned()
+    };
+    let version = field("redis_version");
+    let major: u32 = version
+        .split('.')
+        .next()
+        .and_then(|major| major.parse().ok())
+        .unwrap_or(0);
+    findings.push(finding(
+        "redis version",
+        major >= 7,
+        &version,
+        "version 7 or newer is needed",
+    ));
+    let setting = async |name: &str| -> Result<String, Failure> {
+        let mut connection = connection.clone();
+        let (_, value): (String, String) = redis::cmd("CONFIG")
+            .arg("GET")
+            .arg(name)
+            .query_async(&mut connection)
+            .await?;
+        Ok(value)
+    };
+    let appendonly = setting("appendonly").await?;
+    let advice = "set appendonly yes: without it a restart loses every order";
+    findings.push(finding(
+        "redis appendonly",
+        appendonly == "yes",
+        appendonly,
+        advice,
+    ));
+    let fsync = setting("appendfsync").await?;
+    let advice = match config.durability {
+        Durability::Always => "set appendfsync always, or STOCK_DURABILITY=everysec",
+        Durability::Everysec => "set appendfsync everysec, or STOCK_DURABILITY=always",
+    };
+    let ok = fsync == config.durability.as_str();
+    findings.push(finding("redis appendfsync", ok, fsync, advice));
+    let policy = setting("maxmemory-policy").await?;
+    let advice = "set maxmemory-policy noeviction: eviction would delete stock";
+    findings.push(finding(
+        "redis maxmemory-policy",
+        policy == "noeviction",
+        policy,
+        advice,
+    ));
+    let on_rewrite = setting("no-appendfsync-on-rewrite").await?;
+    let advice = "set no-appendfsync-on-rewrite no: a rewrite would suspend durability";
+    findings.push(finding(
+        "redis fsync on rewrite",
+        on_rewrite == "no",
+        on_rewrite,
+        advice,
+    ));
+    let (seconds, micros): (i64, i64) = redis::cmd("TIME")
+        .query_async(&mut connection.clone())
+        .await?;
+    let skew = seconds * 1_000 + micros / 1_000 - Clock::system().now_ms();
+    let advice = "synchronise the clocks (NTP): tokens and windows would disagree";
+    let text = format!("{skew} ms from this machine");
+    findings.push(finding(
+        "redis clock",
+        skew.abs() < CLOCK_SKEW_MS_MAX,
+        text,
+        advice,
+    ));
+    Ok(())
+}
+
+async fn mysql_findings(pool: &MySqlPool, findings: &mut Vec<Finding>) -> Result<(), Failure> {
+    let (version, flush): (String, u64) =
+        sqlx::query_as("SELECT VERSION(), CAST(@@innodb_flush_log_at_trx_commit AS UNSIGNED)")
+            .fetch_one(pool)
+            .await?;
+    let numbers: Vec<u32> = version
+        .split(['.', '-'])
+        .map_while(|part| part.parse().ok())
+        .take(2)
+        .collect();
+    let oldest = if version.contains("MariaDB") {
+        [10, 6]
+    } else {
+        [8, 0]
+    };
+    let advice = "MySQL 8.0 or MariaDB 10.6 or newer is needed";
+    findings.push(finding(
+        "mysql version",
+        numbers.as_slice() >= &oldest,
+        version,
+        advice,
+    ));
+    let advice = "set innodb_flush_log_at_trx_commit = 1: a crash would lose settled orders";
+    findings.push(finding("mysql flush at commit", flush == 1, flush, advice));
+    let is_current = migrate::is_current(pool).await?;
+    let found = if is_current {
+        "current"
+    } else {
+        "another version"
+    };
+    findings.push(finding(
+        "schema",
+        is_current,
+        found,
+        "run `stock-online migrate`",
+    ));
+    Ok(())
+}

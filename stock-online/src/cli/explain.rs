@@ -1,0 +1,160 @@
+//! `explain`: everything known about one order or one account, for the night shift.
+
+use clap::Args;
+use serde_json::{Value, json};
+use sqlx::MySqlPool;
+use stock_common::clock::rfc3339;
+use stock_common::config::Config;
+use stock_common::id::Position;
+use stock_domain::account::{Account, Level};
+use stock_domain::database::{accounts, dead_letters, journal, orders, shards};
+use stock_domain::journal::Entry;
+use stock_domain::ledger::Ledger;
+use stock_domain::order;
+
+use super::{Common, Failure, connect, output};
+
+/// Postings shown of an account.
+const POSTINGS: u32 = 20;
+
+#[derive(Debug, Args)]
+pub(super) struct ExplainArgs {
+    /// An order's id, or an account such as AVAILABLE:7:0
+    subject: String,
+}
+
+pub(super) async fn run(
+    config: &Config,
+    common: &Common,
+    args: &ExplainArgs,
+) -> Result<bool, Failure> {
+    let (pool, ledger) = connect(config).await?;
+    let report = if let Ok(position) = args.subject.parse::<Position>() {
+        explain_entry(&pool, &ledger, position).await?
+    } else if let Some(account) = Account::parse(&args.subject) {
+        explain_account(&pool, &ledger, account).await?
+    } else {
+        return Err("neither an order's id nor an account such as AVAILABLE:7:0".into());
+    };
+    if common.json {
+        output::document(&report)?;
+    } else {
+        output::say(&serde_json::to_string_pretty(&report)?);
+    }
+    Ok(report
+        .get("found")
+        .and_then(Value::as_bool)
+        .unwrap_or(false))
+}
+
+fn entry_json(entry: &Entry) -> Value {
+    let postings: Vec<Value> = entry
+        .postings
+        .iter()
+        .map(|posted| {
+            json!({
+                "account": posted.account.to_string(), "seq": posted.seq,
+                "delta": posted.delta, "balanceAfter": posted.balance_after,
+            })
+        })
+        .collect();
+    let at = i64::try_from(entry.position.unix_ms()).unwrap_or_default();
+    json!({
+        "kind": entry.kind.as_str(), "number": entry.number, "decidedAt": rfc3339(at),
+        "actor": entry.actor, "reference": entry.reference, "postings": postings,
+        "body": serde_json::from_str::<Value>(entry.body.get()).unwrap_or_default(),
+    })
+}
+
+async fn explain_entry(
+    pool: &MySqlPool,
+    ledger: &Ledger,
+    position: Position,
+) -> Result<Value, Failure> {
+    let in_redis = ledger.find(position).await;
+    let mark = ledger.mark(&order::mark_id(position)).await.ok().flatten();
+    let mut connection = pool.acquire().await?;
+    let in_mysql = journal::find(&mut connection, position).await?;
+    let row = orders::find(pool, position).await?;
+    let state = shards::load(pool, position.shard()).await?;
+    let later: Vec<(u64, String)> =
+        sqlx::query_as("SELECT id, kind FROM journal WHERE reference = ? ORDER BY id")
+            .bind(position.to_string())
+            .fetch_all(pool)
+            .await
+            .unwrap_or_default();
+    let lost: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM lost_entries WHERE journal_id = ?")
+        .bind(position.get())
+        .fetch_one(pool)
+        .await?;
+    let journal_redis = match &in_redis {
+        Ok(entry) => json!(entry.as_ref().map(entry_json)),
+        Err(error) => json!({ "error": error.to_string() }),
+    };
+    let journal_mysql = match &in_mysql {
+        Some(Ok(entry)) => entry_json(entry),
+        Some(Err(error)) => json!({ "error": error.to_string() }),
+        None => Value::Null,
+    };
+    let found = matches!(in_redis, Ok(Some(_))) || in_mysql.is_some() || lost > 0;
+    Ok(json!({
+        "found": found,
+        "position": position, "streamId": position.stream_id(), "shard": position.shard(),
+        "isSettled": state.is_some_and(|state| position <= state.watermark),
+        "redisJournal": journal_redis, "mark": mark, "mysqlJournal": journal_mysql,
+        "order": row.map(|row| json!({
+            "status": row.status, "userId": row.order.user_id, "totalAmount": row.order.total_amount,
+            "updatedAt": Value::Null,
+        })),
+        "updatedAt": orders::updated_at(pool, position).await?.map(|at| at.to_string()),
+        "deadLetter": dead_letters::state(pool, position).await?,
+        "wasLost": lost > 0,
+        "laterEntries": later.iter()
+            .map(|(id, kind)| json!({ "position": id.to_string(), "kind": kind }))
+            .collect::<Vec<_>>(),
+    }))
+}
+
+fn level_json(level: Option<&Level>) -> Value {
+    json!(level.map(|level| {
+        json!({ "balance": level.balance, "seq": level.seq, "closed": level.closed })
+    }))
+}
+
+async fn explain_account(
+    pool: &MySqlPool,
+    ledger: &Ledger,
+    account: Account,
+) -> Result<Value, Failure> {
+    let redis = ledger.levels(&[account]).await;
+    let mysql = accounts::levels(pool, &[account]).await?;
+    let rows: Vec<(u64, u64, i64, i64, String)> = sqlx::query_as(
+        "SELECT p.seq, p.journal_id, p.delta, p.balance_after, j.kind FROM postings p \
+         JOIN journal j ON j.id = p.journal_id \
+         WHERE p.kind = ? AND p.owner_id = ? AND p.place_id = ? ORDER BY p.seq DESC LIMIT ?",
+    )
+    .bind(account.kind.as_str())
+    .bind(account.owner)
+    .bind(account.place)
+    .bind(POSTINGS)
+    .fetch_all(pool)
+    .await?;
+    let in_redis = match &redis {
+        Ok(levels) => level_json(levels.get(&account)),
+        Err(error) => json!({ "error": error.to_string() }),
+    };
+    let postings: Vec<Value> = rows
+        .iter()
+        .map(|(seq, entry, delta, after, kind)| {
+            json!({
+                "seq": seq, "entry": entry.to_string(), "kind": kind,
+                "delta": delta, "balanceAfter": after,
+            })
+        })
+        .collect();
+    let found = mysql.contains_key(&account) || redis.is_ok_and(|l| l.contains_key(&account));
+    Ok(json!({
+        "found": found, "account": account.to_string(), "key": ledger.keys().account(account),
+        "redis": in_redis, "mysql": level_json(mysql.get(&account)), "lastPostings": postings,
+    }))
+}

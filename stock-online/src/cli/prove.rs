@@ -1,0 +1,116 @@
+//! `verify`, `reconcile` and `recover`: prove, correct, rebuild.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use stock_common::config::Config;
+use stock_domain::database::{self, Role};
+use stock_domain::verify::Difference;
+use stock_domain::{reconcile as reconciling, recover as recovering, verify as verifying};
+
+use super::{Common, Failure, connect, output};
+
+#[derive(Debug, Args)]
+pub(super) struct VerifyArgs {
+    /// Begin at zero instead of where the last proof ended
+    #[arg(long)]
+    full: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ReconcileArgs {
+    /// Correct what differs
+    #[arg(long)]
+    apply: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RecoverArgs {
+    /// Append entries that cannot be applied to this file as JSON lines; without it they stop the run
+    #[arg(long, value_name = "FILE")]
+    discard: Option<PathBuf>,
+}
+
+fn list(differences: &[Difference]) {
+    for found in differences {
+        output::say(&format!(
+            "{} {}: {}",
+            found.check, found.subject, found.detail
+        ));
+    }
+}
+
+pub(super) async fn verify(
+    config: &Config,
+    common: &Common,
+    args: &VerifyArgs,
+) -> Result<bool, Failure> {
+    let (pool, ledger) = connect(config).await?;
+    let bar = output::progress("verifying");
+    let mut progress = |done, all| output::advance(&bar, done, all);
+    let report = verifying::verify(&pool, &ledger, args.full, &mut progress).await?;
+    bar.finish_and_clear();
+    if common.json {
+        output::document(&report)?;
+    } else {
+        list(&report.differences);
+        let verdict = if report.ok {
+            "nothing is missing"
+        } else {
+            "NOT PROVED"
+        };
+        output::say(&format!(
+            "{verdict}: {} entries and {} accounts compared, {} entries not settled yet, {} dead \
+             letters, {} lost entries listed",
+            report.entries,
+            report.accounts,
+            report.lag_entries,
+            report.dead_letters,
+            report.lost_entries,
+        ));
+    }
+    Ok(report.ok)
+}
+
+pub(super) async fn reconcile(
+    config: &Config,
+    common: &Common,
+    args: &ReconcileArgs,
+) -> Result<bool, Failure> {
+    let (pool, ledger) = connect(config).await?;
+    let Some(done) = reconciling::reconcile(&pool, &ledger, args.apply).await? else {
+        return Err("another instance is reconciling at the moment".into());
+    };
+    if common.json {
+        output::document(&done)?;
+    } else {
+        list(&done.differences);
+        output::say(&format!(
+            "{} differences, {} corrected",
+            done.differences.len(),
+            done.corrected
+        ));
+    }
+    Ok(done.differences.len() == done.corrected)
+}
+
+pub(super) async fn recover(
+    config: &Config,
+    common: &Common,
+    args: &RecoverArgs,
+) -> Result<bool, Failure> {
+    let pool = database::pool(config, Role::Tool)?;
+    let bar = output::progress("rebuilding accounts");
+    let mut progress = |done, all| output::advance(&bar, done, all);
+    let done = recovering::recover(config, &pool, args.discard.as_deref(), &mut progress).await?;
+    bar.finish_and_clear();
+    if common.json {
+        output::document(&done)?;
+    } else {
+        output::say(&format!(
+            "recovered: {} accounts and {} keys rebuilt, {} entries applied, {} discarded; epoch {}",
+            done.accounts, done.keys, done.applied, done.discarded, done.epoch
+        ));
+    }
+    Ok(true)
+}

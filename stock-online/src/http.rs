@@ -1,0 +1,68 @@
+//! HTTP: every route in one table, and the layers around it.
+//!
+//! [`serve`] owns connections and time limits; [`extract`] turns bytes into types; [`problem`] turns
+//! errors into answers; the nouns' files hold the handlers and their wire types.
+
+pub mod auth;
+pub mod extract;
+pub mod ops;
+pub mod orders;
+pub mod problem;
+pub mod products;
+pub mod serve;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::MatchedPath;
+use axum::extract::Request;
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::routing::{get, patch, post, put};
+
+use crate::app::App;
+
+/// The route that a request matched, for metrics.
+#[derive(Debug, Clone)]
+pub struct Route(pub MatchedPath);
+
+/// Every URL of the service.
+pub fn routes(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/api/redis/orders", post(orders::place_redis))
+        .route(
+            "/api/redis/orders/{order_id}/cancel",
+            patch(orders::cancel_redis),
+        )
+        .route("/api/orders", post(orders::place_lock).get(orders::list))
+        .route("/api/orders/{order_id}", get(orders::show))
+        .route("/api/orders/{order_id}/cancel", patch(orders::cancel_lock))
+        .route("/api/redis/products", get(products::list_redis))
+        .route("/api/redis/products/{id}", get(products::show_redis))
+        .route("/api/products", get(products::list).post(products::create))
+        .route(
+            "/api/products/{id}",
+            get(products::show)
+                .put(products::replace)
+                .patch(products::edit)
+                .delete(products::delete),
+        )
+        .route("/api/ops/selling", put(ops::switch_selling))
+        .route("/livez", get(ops::livez))
+        .route("/readyz", get(ops::readyz))
+        .route("/metrics", get(ops::metrics))
+        .route_layer(middleware::from_fn(remember_route))
+        .fallback(ops::not_found)
+        .method_not_allowed_fallback(ops::method_not_allowed)
+        .with_state(app)
+}
+
+/// Puts the matched route on the response, where the outermost layer finds it.
+async fn remember_route(request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let mut response = next.run(request).await;
+    if let Some(route) = route {
+        response.extensions_mut().insert(Route(route));
+    }
+    response
+}

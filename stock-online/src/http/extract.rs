@@ -1,0 +1,326 @@
+//! Typed input: JSON bodies, Idempotency-Keys, queries and ids, each refused with its own code.
+//!
+//! The order of the checks is the contract's: 413, 415, 400, 422. A body that is not JSON at all is a
+//! 400 even when an earlier part of it would be a 422.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{FromRequest, FromRequestParts, Query, RawPathParams, Request};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method, Uri};
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::Value;
+use serde_json::error::Category;
+use sha2::{Digest, Sha256};
+use stock_common::error::Code;
+use stock_common::id::UserId;
+use stock_domain::journal::Idempotency;
+
+use super::auth::Caller;
+use super::problem::Problem;
+use crate::app::App;
+
+/// How long a body may take to arrive once its headers have.
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A caller's JSON body, and the key under which its answer is to be remembered.
+pub struct Keyed<T> {
+    /// Who sent it.
+    pub caller: Caller,
+    /// What it says.
+    pub body: T,
+    /// The key, if one was sent.
+    pub idempotency: Option<Idempotency>,
+}
+
+impl<T: DeserializeOwned> FromRequest<Arc<App>> for Keyed<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
+        let (mut parts, body) = request.into_parts();
+        let caller = Caller::from_request_parts(&mut parts, app).await?;
+        let bytes = read_body(&parts, body, app.config.http_body_bytes_max).await?;
+        // A request that needs no body may come without one.
+        let bytes = if bytes.is_empty() && parts.method == Method::PATCH && !has_type(&parts) {
+            Bytes::from_static(b"{}")
+        } else {
+            check_type(&parts.headers)?;
+            bytes
+        };
+        let parsed = parse_json(&bytes);
+        if let Err(problem) = &parsed
+            && problem.code == Code::MalformedJson
+        {
+            return Err(problem.clone());
+        }
+        let idempotency = match key_of(&parts.headers)? {
+            Some(key) => Some(idempotency(
+                caller.user,
+                key,
+                (&parts.method, &parts.uri),
+                &bytes,
+            )),
+            None => None,
+        };
+        Ok(Self {
+            caller,
+            body: parsed?,
+            idempotency,
+        })
+    }
+}
+
+fn has_type(parts: &Parts) -> bool {
+    parts.headers.contains_key(CONTENT_TYPE)
+}
+
+async fn read_body(parts: &Parts, body: axum::body::Body, max: usize) -> Result<Bytes, Problem> {
+    let too_large = || {
+        Problem::new(
+            Code::PayloadTooLarge,
+            format!("a body may have at most {max} bytes"),
+        )
+    };
+    let length = parts
+        .headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok());
+    if length
+        .and_then(|length| length.parse::<usize>().ok())
+        .is_some_and(|length| length > max)
+    {
+        return Err(too_large());
+    }
+    let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, max).collect()).await;
+    match collected.map_err(|_elapsed| Problem::of(Code::RequestTimeout))? {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
+        Err(_) => Err(Problem::new(
+            Code::BadRequest,
+            "the body cannot be read to its end",
+        )),
+    }
+}
+
+/// `application/json`, with no charset or UTF-8.
+fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
+    let value = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let mut parts = value
+        .split(';')
+        .map(|part| part.trim().to_ascii_lowercase());
+    let is_json = parts.next().is_some_and(|kind| kind == "application/json");
+    let is_utf8 = parts.all(|parameter| match parameter.split_once('=') {
+        Some(("charset", charset)) => charset.trim_matches('"') == "utf-8",
+        _ => true,
+    });
+    if is_json && is_utf8 {
+        Ok(())
+    } else {
+        Err(Problem::of(Code::UnsupportedMediaType))
+    }
+}
+
+/// Parses a body; the common case parses once, an error looks again for its kind and place.
+pub(super) fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let error = match serde_json::from_slice(bytes) {
+        Ok(value) => return Ok(value),
+        Err(error) => error,
+    };
+    // A number beyond any range is JSON, though not for the parser.
+    let is_range = error.to_string().starts_with("number out of range");
+    if !is_range && let Err(syntax) = serde_json::from_slice::<IgnoredAny>(bytes) {
+        return Err(Problem::new(Code::MalformedJson, syntax.to_string()));
+    }
+    if error.classify() != Category::Data && !is_range {
+        return Err(Problem::new(Code::MalformedJson, error.to_string()));
+    }
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let located = serde_path_to_error::deserialize::<_, T>(&mut reader).err();
+    let pointer = located
+        .map(|located| pointer_of(located.path()))
+        .unwrap_or_default();
+    Err(Problem::unprocessable(&pointer, error.to_string()))
+}
+
+/// A JSON pointer (RFC 6901) from a path.
+fn pointer_of(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    path.iter()
+        .map(|segment| match segment {
+            Segment::Seq { index } => format!("/{index}"),
+            Segment::Map { key } => format!("/{}", key.replace('~', "~0").replace('/', "~1")),
+            Segment::Enum { variant } => format!("/{variant}"),
+            Segment::Unknown => String::new(),
+        })
+        .collect()
+}
+
+/// The one Idempotency-Key: 1..=255 visible ASCII characters.
+fn key_of(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let mut values = headers.get_all("idempotency-key").iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    let text = value.to_str().ok().filter(|text| {
+        (1..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
+    });
+    match (text, values.next()) {
+        (Some(text), None) => Ok(Some(text)),
+        _ => Err(Problem::new(
+            Code::IdempotencyKeyInvalid,
+            "an Idempotency-Key is one header of 1 to 255 visible ASCII characters",
+        )),
+    }
+}
+
+/// Key and fingerprint: key order and spaces of the body make no difference.
+fn idempotency(
+    user: UserId,
+    key: &str,
+    (method, uri): (&Method, &Uri),
+    body: &[u8],
+) -> Idempotency {
+    // `Value` keeps an object's members sorted by name.
+    let canonical = serde_json::from_slice::<Value>(body)
+        .unwrap_or_default()
+        .to_string();
+    let path = uri.path().trim_end_matches('/');
+    let query = uri.query().unwrap_or_default();
+    Idempotency {
+        user,
+        key: hash(&[&user.to_string(), key]),
+        fingerprint: hash(&[method.as_str(), path, query, &canonical]),
+    }
+}
+
+/// 128 bits of SHA-256 over the parts, each ended by a byte that none of them contains.
+fn hash(parts: &[&str]) -> String {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update(part.as_bytes());
+        hasher.update([0xff]);
+    }
+    hasher
+        .finalize()
+        .iter()
+        .take(16)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// A query string; one that does not fit is a 422.
+pub struct Filter<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequestParts<Arc<App>> for Filter<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _app: &Arc<App>) -> Result<Self, Problem> {
+        match Query::try_from_uri(&parts.uri) {
+            Ok(Query(filter)) => Ok(Self(filter)),
+            Err(error) => Err(Problem::new(Code::Unprocessable, error.to_string())),
+        }
+    }
+}
+
+/// The only id in a path; a malformed one is a 404 like an unknown one.
+pub struct PathId(pub u64);
+
+impl FromRequestParts<Arc<App>> for PathId {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
+        let params = RawPathParams::from_request_parts(parts, app).await;
+        let id = params.ok().and_then(|params| {
+            let (_, text) = params.iter().next()?;
+            let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
+            text.parse().ok().filter(|_| is_plain)
+        });
+        // The caller is asked for first: whether an id exists is nobody else's business.
+        id.map(Self).ok_or_else(|| Problem::of(Code::NotFound))
+    }
+}
+
+/// A page's size, 1..=100, 30 when none is asked for.
+///
+/// # Errors
+/// 422 outside the range.
+pub fn limit_of(limit: Option<u32>) -> Result<u32, Problem> {
+    match limit.unwrap_or(30) {
+        limit @ 1..=100 => Ok(limit),
+        _ => Err(Problem::unprocessable("/limit", "limit is 1 to 100")),
+    }
+}
+
+/// Where a page begins: the id of the last item seen.
+///
+/// # Errors
+/// 422 for a cursor that this service did not give.
+pub fn cursor_of(cursor: Option<&str>) -> Result<Option<u64>, Problem> {
+    cursor
+        .map(|text| {
+            text.parse()
+                .map_err(|_error| Problem::unprocessable("/cursor", "unknown cursor"))
+        })
+        .transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+    use stock_common::error::Code;
+
+    use super::parse_json;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Sample {
+        #[expect(dead_code, reason = "only parsed")]
+        count: u32,
+    }
+
+    fn check(body: &str, expected: Option<Code>) {
+        let got = parse_json::<Sample>(body.as_bytes())
+            .err()
+            .map(|problem| problem.code);
+        assert_eq!(got, expected, "{body}");
+    }
+
+    #[test]
+    fn what_is_not_json_is_a_400_and_json_that_does_not_fit_a_422() {
+        check(r#"{"count":1}"#, None);
+        for body in [
+            "",
+            "{",
+            "[",
+            "nul",
+            "{\"count\":1}x",
+            "{\"count\":\"\\ud800\"}",
+            "{\"x\":1",
+        ] {
+            check(body, Some(Code::MalformedJson));
+        }
+        check(&"[".repeat(10_000), Some(Code::MalformedJson));
+        let many_digits = format!(r#"{{"count":{}}}"#, "9".repeat(400));
+        for body in [
+            "[]",
+            "null",
+            "{}",
+            r#"{"count":-1}"#,
+            r#"{"count":1.5}"#,
+            r#"{"count":1e3}"#,
+            r#"{"count":"1"}"#,
+            r#"{"count":1,"count":2}"#,
+            r#"{"count":1,"more":2}"#,
+            &many_digits,
+        ] {
+            check(body, Some(Code::Unprocessable));
+        }
+    }
+}

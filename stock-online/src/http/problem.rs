@@ -1,0 +1,238 @@
+//! Problems: the only place that turns errors into responses (RFC 9457).
+//!
+//! A handler returns a [`Problem`]; it rides on the response as an extension until [`render`] writes
+//! the body, because only the outermost layer knows the request's id. What a refusal or a fault means
+//! to a client stands here, and what went wrong inside is logged here, once.
+
+use axum::body::Body;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use stock_common::error::Code;
+use stock_domain::database::row_lock::RowLockError;
+use stock_domain::ledger::{DecideError, ReadError};
+use stock_domain::verdict::Refusal;
+
+/// Seconds after which a client may try again.
+const RETRY_AFTER_SECONDS: u32 = 1;
+
+/// An answer that is not what the client hoped for.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    /// What it is.
+    pub code: Code,
+    /// What happened, for a person.
+    pub detail: String,
+    /// Further members, such as `productId`.
+    pub members: Map<String, Value>,
+    /// Whether the answer was first given to an earlier request with the same key.
+    pub is_replayed: bool,
+}
+
+/// A problem in the form in which it is remembered under an Idempotency-Key.
+#[derive(Serialize, Deserialize)]
+struct Remembered {
+    code: String,
+    detail: String,
+    members: Map<String, Value>,
+}
+
+impl Problem {
+    /// A problem with a detail.
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self {
+            code,
+            detail: detail.into(),
+            members: Map::new(),
+            is_replayed: false,
+        }
+    }
+
+    /// A problem whose title says all.
+    pub fn of(code: Code) -> Self {
+        Self::new(code, code.title())
+    }
+
+    /// Adds a member.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.members.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// A 422 that names the place in the body.
+    pub fn unprocessable(pointer: &str, message: impl Into<String>) -> Self {
+        let message = message.into();
+        let errors = json!([{ "pointer": pointer, "message": message }]);
+        Self::new(Code::Unprocessable, message).with("errors", errors)
+    }
+
+    /// Marks the answer as one given before.
+    #[must_use]
+    pub fn replayed(mut self) -> Self {
+        self.is_replayed = true;
+        self
+    }
+
+    /// The form in which the script remembers it.
+    #[must_use]
+    pub fn to_remember(&self) -> String {
+        let remembered = Remembered {
+            code: self.code.as_str().to_owned(),
+            detail: self.detail.clone(),
+            members: self.members.clone(),
+        };
+        serde_json::to_string(&remembered).unwrap_or_default()
+    }
+
+    /// Reads what the script remembered.
+    #[must_use]
+    pub fn from_remembered(text: &str) -> Self {
+        let read = serde_json::from_str::<Remembered>(text).ok();
+        read.and_then(|read| {
+            let code = Code::parse(&read.code)?;
+            Some(Self {
+                code,
+                detail: read.detail,
+                members: read.members,
+                is_replayed: false,
+            })
+        })
+        .unwrap_or_else(|| Self::of(Code::Internal))
+    }
+
+    /// A fault of ours: logged with its cause, answered without it.
+    pub fn internal(error: &dyn std::error::Error) -> Self {
+        tracing::error!(error = %error, "request failed");
+        Self::of(Code::Internal)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() =
+            StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// Writes a problem's body; leaves any other response as it is.
+#[must_use]
+pub fn render(mut response: Response, request_id: &str) -> Response {
+    let Some(problem) = response.extensions_mut().remove::<Problem>() else {
+        return response;
+    };
+    let mut members = problem.members;
+    members.insert(
+        "type".to_owned(),
+        json!(format!("/problems/{}", problem.code.as_str())),
+    );
+    members.insert("title".to_owned(), json!(problem.code.title()));
+    members.insert("status".to_owned(), json!(problem.code.status()));
+    members.insert("detail".to_owned(), json!(problem.detail));
+    members.insert("code".to_owned(), json!(problem.code.as_str()));
+    members.insert("requestId".to_owned(), json!(request_id));
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/problem+json"),
+    );
+    if problem.code.status() == 503 {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+    }
+    if problem.code == Code::Unauthorized {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    if problem.is_replayed {
+        headers.insert("idempotency-replayed", HeaderValue::from_static("true"));
+    }
+    *response.body_mut() = Body::from(Value::Object(members).to_string());
+    response
+}
+
+impl From<DecideError> for Problem {
+    fn from(error: DecideError) -> Self {
+        match error {
+            DecideError::Fenced(reason) => {
+                tracing::debug!(%reason, "fenced");
+                Self::of(Code::Fenced)
+            }
+            DecideError::Overloaded => Self::of(Code::Overloaded),
+            DecideError::Unable(_) => Self::new(
+                Code::Overloaded,
+                "the stock store refuses writes at the moment",
+            ),
+            DecideError::OutcomeUnknown => Self::new(
+                Code::OutcomeUnknown,
+                "it is not known whether this was carried out; repeat it with the same \
+                 Idempotency-Key, or look at your orders",
+            ),
+            DecideError::Draft(error) => Self::internal(&*error),
+        }
+    }
+}
+
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Fenced(_) | ReadError::Redis(_) => Self::of(Code::Fenced),
+            ReadError::Entry(error) => Self::internal(&error),
+        }
+    }
+}
+
+impl From<sqlx::Error> for Problem {
+    fn from(error: sqlx::Error) -> Self {
+        tracing::warn!(%error, "mysql did not answer");
+        Self::of(Code::DatabaseUnavailable)
+    }
+}
+
+impl From<RowLockError> for Problem {
+    fn from(error: RowLockError) -> Self {
+        match error {
+            RowLockError::Database(error) => error.into(),
+            RowLockError::Decide(error) => error.into(),
+        }
+    }
+}
+
+impl From<stock_domain::journal::DraftError> for Problem {
+    fn from(error: stock_domain::journal::DraftError) -> Self {
+        Self::internal(&error)
+    }
+}
+
+impl From<tokio::task::JoinError> for Problem {
+    fn from(error: tokio::task::JoinError) -> Self {
+        Self::internal(&error)
+    }
+}
+
+/// What a refusal means where no posting has to be named; handlers translate those that name one.
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Fenced => Self::of(Code::Fenced),
+            Refusal::KeyReused => Self::of(Code::IdempotencyKeyReused),
+            Refusal::Expired => Self::of(Code::Overloaded),
+            Refusal::Backlog => Self::of(Code::Backlog),
+            Refusal::Outside(text) => Self::from_remembered(&text),
+            Refusal::NotOpen => Self::of(Code::SaleNotOpen),
+            Refusal::Closed => Self::of(Code::SaleClosed),
+            Refusal::StaleState { state, .. } => {
+                Self::new(Code::InvalidOrderStatus, format!("the status is {state}"))
+            }
+            Refusal::SellingStopped => Self::of(Code::SellingStopped),
+            Refusal::UnknownAccount { .. } | Refusal::Insufficient { .. } => {
+                Self::of(Code::InsufficientStock)
+            }
+            Refusal::ClosedAccount { .. } => Self::of(Code::ProductNotOnSale),
+            Refusal::Broken { .. } => Self::of(Code::AccountBroken),
+            Refusal::Overflow { .. } => Self::of(Code::StockLimitReached),
+        }
+    }
+}

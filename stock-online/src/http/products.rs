@@ -1,0 +1,510 @@
+//! Products: list and show on both paths, and what an admin may do with them.
+//!
+//! The two paths differ in where the stock comes from: MySQL's level at the watermark, or Redis' level
+//! now. What an admin's answer confirms holds on this instance when it answers; what stops a product
+//! holds everywhere, because its accounts are closed in Redis before the answer.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use stock_common::clock::{rfc3339, unix_ms};
+use stock_common::error::Code;
+use stock_common::id::{LocationId, ProductId};
+use stock_common::money::Money;
+use stock_domain::account::{Account, Level};
+use stock_domain::catalog::ProductStatus;
+use stock_domain::database::products::ProductFilter;
+use stock_domain::database::products::{self as table, CreationKey, Product, ProductFields};
+use stock_domain::database::{accounts, error_number, journal};
+use stock_domain::product;
+use stock_domain::stock::{self, CHANGE_MAX, StockChanged};
+use stock_domain::verdict::{Refusal, Verdict};
+
+use super::auth::{Admin, Caller};
+use super::extract::{Filter, Keyed, PathId, cursor_of, limit_of};
+use super::orders::{json, replayed};
+use super::problem::Problem;
+use crate::app::App;
+
+/// A product as an admin writes it; PUT takes all of it, PATCH what is there.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ProductIn {
+    name: Option<String>,
+    description: Option<String>,
+    price: Option<Money>,
+    status: Option<ProductStatus>,
+    stock: Option<i64>,
+    min_stock_level: Option<i64>,
+    reorder_point: Option<i64>,
+}
+
+/// What to list.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ListIn {
+    limit: Option<u32>,
+    cursor: Option<String>,
+    name: Option<String>,
+    status: Option<ProductStatus>,
+    price_gte: Option<i64>,
+    price_lte: Option<i64>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ItemOut<'a> {
+    id: ProductId,
+    name: &'a str,
+    price: Money,
+    status: ProductStatus,
+    is_sold_out: bool,
+    discount_amount: i64,
+    unit_price: Money,
+    final_price: Money,
+    stock_version: u64,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct DetailOut<'a> {
+    #[serde(flatten)]
+    item: ItemOut<'a>,
+    description: &'a str,
+    min_stock_level: i64,
+    reorder_point: i64,
+    coupon_discount_amount: i64,
+    sale: Option<()>,
+    created_at: String,
+    updated_at: String,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ListOut<'a> {
+    items: Vec<ItemOut<'a>>,
+    next_cursor: Option<String>,
+}
+
+/// Where a level is read from.
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    Redis,
+    MySql,
+}
+
+type Levels = HashMap<Account, Level>;
+
+async fn levels(app: &App, source: Source, products: &[Product]) -> Result<Levels, Problem> {
+    let names: Vec<Account> = products
+        .iter()
+        .map(|p| Account::available(p.id, LocationId::ONLINE))
+        .collect();
+    match source {
+        Source::Redis => Ok(app.ledger.levels(&names).await?),
+        Source::MySql => Ok(accounts::levels(&app.pool, &names).await?),
+    }
+}
+
+fn item<'a>(product: &'a Product, levels: &Levels) -> ItemOut<'a> {
+    let account = Account::available(product.id, LocationId::ONLINE);
+    let level = levels.get(&account).copied().unwrap_or_default();
+    let fields = &product.fields;
+    ItemOut {
+        id: product.id,
+        name: &fields.name,
+        price: fields.price,
+        status: fields.status,
+        is_sold_out: level.balance == 0 || fields.status != ProductStatus::Active,
+        discount_amount: 0,
+        unit_price: fields.price,
+        final_price: fields.price,
+        stock_version: level.seq,
+    }
+}
+
+fn etag(product: &Product) -> String {
+    format!("\"{}\"", product.revision)
+}
+
+fn detail(status: StatusCode, product: &Product, levels: &Levels) -> Response {
+    let mut response = json(
+        status,
+        &DetailOut {
+            item: item(product, levels),
+            description: &product.fields.description,
+            min_stock_level: product.fields.min_stock_level,
+            reorder_point: product.fields.reorder_point,
+            coupon_discount_amount: 0,
+            sale: None,
+            created_at: rfc3339(unix_ms(product.created_at)),
+            updated_at: rfc3339(unix_ms(product.updated_at)),
+        },
+    );
+    if let Ok(tag) = HeaderValue::try_from(etag(product)) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    response
+}
+
+async fn list_from(app: &App, query: ListIn, source: Source) -> Result<Response, Problem> {
+    let limit = limit_of(query.limit)?;
+    let filter = ProductFilter {
+        name: query.name.filter(|name| !name.is_empty()),
+        status: query.status,
+        price_gte: query.price_gte,
+        price_lte: query.price_lte,
+        before: cursor_of(query.cursor.as_deref())?.map(ProductId),
+        limit: limit + 1,
+    };
+    let mut found = table::list(&app.pool, &filter).await?;
+    let has_more = found.len() > limit as usize;
+    found.truncate(limit as usize);
+    let levels = levels(app, source, &found).await?;
+    let next = found
+        .last()
+        .filter(|_| has_more)
+        .map(|last| last.id.to_string());
+    let items = found.iter().map(|product| item(product, &levels)).collect();
+    Ok(json(
+        StatusCode::OK,
+        &ListOut {
+            items,
+            next_cursor: next,
+        },
+    ))
+}
+
+async fn find(app: &App, id: Result<PathId, Problem>) -> Result<Product, Problem> {
+    let missing = || Problem::of(Code::ProductNotFound);
+    let id = id.map_err(|_not_a_number| missing())?;
+    table::find(&app.pool, ProductId(id.0))
+        .await?
+        .ok_or_else(missing)
+}
+
+async fn show_from(
+    app: &App,
+    id: Result<PathId, Problem>,
+    source: Source,
+) -> Result<Response, Problem> {
+    let product = find(app, id).await?;
+    let levels = levels(app, source, std::slice::from_ref(&product)).await?;
+    Ok(detail(StatusCode::OK, &product, &levels))
+}
+
+/// GET `/api/products`.
+///
+/// # Errors
+/// 422 for a filter that does not fit.
+pub async fn list(
+    State(app): State<Arc<App>>,
+    Filter(query): Filter<ListIn>,
+) -> Result<Response, Problem> {
+    list_from(&app, query, Source::MySql).await
+}
+
+/// GET `/api/redis/products`.
+///
+/// # Errors
+/// 422 for a filter that does not fit.
+pub async fn list_redis(
+    State(app): State<Arc<App>>,
+    Filter(query): Filter<ListIn>,
+) -> Result<Response, Problem> {
+    list_from(&app, query, Source::Redis).await
+}
+
+/// GET `/api/products/{id}`.
+///
+/// # Errors
+/// 404 for a product that does not exist.
+pub async fn show(
+    State(app): State<Arc<App>>,
+    id: Result<PathId, Problem>,
+) -> Result<Response, Problem> {
+    show_from(&app, id, Source::MySql).await
+}
+
+/// GET `/api/redis/products/{id}`.
+///
+/// # Errors
+/// 404 for a product that does not exist.
+pub async fn show_redis(
+    State(app): State<Arc<App>>,
+    id: Result<PathId, Problem>,
+) -> Result<Response, Problem> {
+    show_from(&app, id, Source::Redis).await
+}
+
+fn check_text(text: &str, max: usize, pointer: &str, min: usize) -> Result<(), Problem> {
+    let length = text.chars().count();
+    let is_clean = !text.chars().any(char::is_control);
+    if (min..=max).contains(&length) && is_clean && (min == 0 || !text.trim().is_empty()) {
+        return Ok(());
+    }
+    let rule = format!("{min} to {max} characters without control characters");
+    Err(Problem::unprocessable(pointer, rule))
+}
+
+impl ProductIn {
+    /// Lays what is there over `base`, and checks the whole.
+    fn over(self, base: Option<ProductFields>) -> Result<(ProductFields, Option<i64>), Problem> {
+        let missing = |pointer: &str| Problem::unprocessable(pointer, "is required");
+        let mut fields = match base {
+            Some(base) => base,
+            None => ProductFields {
+                name: self.name.clone().ok_or_else(|| missing("/name"))?,
+                description: String::new(),
+                price: self.price.ok_or_else(|| missing("/price"))?,
+                status: ProductStatus::Active,
+                min_stock_level: 0,
+                reorder_point: 0,
+            },
+        };
+        fields.name = self.name.unwrap_or(fields.name);
+        fields.description = self.description.unwrap_or(fields.description);
+        fields.price = self.price.unwrap_or(fields.price);
+        fields.status = self.status.unwrap_or(fields.status);
+        fields.min_stock_level = self.min_stock_level.unwrap_or(fields.min_stock_level);
+        fields.reorder_point = self.reorder_point.unwrap_or(fields.reorder_point);
+        check_text(&fields.name, 100, "/name", 1)?;
+        check_text(&fields.description, 255, "/description", 0)?;
+        let levels = [
+            ("/minStockLevel", Some(fields.min_stock_level)),
+            ("/reorderPoint", Some(fields.reorder_point)),
+            ("/stock", self.stock),
+        ];
+        for (pointer, level) in levels {
+            if level.is_some_and(|level| !(0..=CHANGE_MAX).contains(&level)) {
+                let rule = format!("a whole number from 0 to {CHANGE_MAX}");
+                return Err(Problem::unprocessable(pointer, rule));
+            }
+        }
+        Ok((fields, self.stock.filter(|stock| *stock > 0)))
+    }
+}
+
+/// Turns a verdict on an admin's request into a problem, if it is one.
+fn accepted(verdict: Verdict) -> Result<(), Problem> {
+    match verdict {
+        // Another attempt at the same was quicker.
+        Verdict::Accepted(_)
+        | Verdict::Replayed(_)
+        | Verdict::Refused(Refusal::StaleState { .. }) => Ok(()),
+        Verdict::Refused(refusal) => Err(refusal.into()),
+    }
+}
+
+/// POST `/api/products`.
+///
+/// # Errors
+/// 422 for a product that does not fit.
+pub async fn create(
+    State(app): State<Arc<App>>,
+    Admin(admin): Admin,
+    Keyed {
+        body, idempotency, ..
+    }: Keyed<ProductIn>,
+) -> Result<Response, Problem> {
+    let (fields, first_stock) = body.over(None)?;
+    // Without a proved Redis the accounts could not be opened.
+    app.ledger.link()?;
+    let key = idempotency.as_ref().and_then(|known| {
+        Some(CreationKey {
+            key_hash: journal::hash_bytes(&known.key)?,
+            fingerprint: journal::hash_bytes(&known.fingerprint)?,
+        })
+    });
+    let (id, is_replayed) = match table::insert(&app.pool, &fields, key.as_ref()).await {
+        Ok(id) => (id, false),
+        Err(error) => (created_before(&app, key.as_ref(), error).await?, true),
+    };
+    // Repeated for a replay: the first attempt may have ended here.
+    accepted(app.ledger.decide(product::open(id, admin.user)?).await?)?;
+    if fields.status != ProductStatus::Active {
+        switch(&app, id, true, admin).await?;
+    }
+    if let Some(quantity) = first_stock {
+        let reason = "first stock".to_owned();
+        let location_id = LocationId::ONLINE;
+        let change = StockChanged {
+            product_id: id,
+            location_id,
+            quantity,
+            reason,
+        };
+        accepted(
+            app.ledger
+                .decide(stock::receive(&change, admin.user, idempotency)?)
+                .await?,
+        )?;
+    }
+    publish(&app).await?;
+    let product = table::find(&app.pool, id).await?;
+    let product = product.ok_or_else(|| Problem::of(Code::ProductNotFound))?;
+    let levels = levels(&app, Source::Redis, std::slice::from_ref(&product)).await?;
+    let mut response = detail(StatusCode::CREATED, &product, &levels);
+    if let Ok(location) = HeaderValue::try_from(format!("/api/products/{id}")) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(if is_replayed {
+        replayed(response)
+    } else {
+        response
+    })
+}
+
+/// The product that an earlier request with the same key created.
+async fn created_before(
+    app: &App,
+    key: Option<&CreationKey>,
+    error: sqlx::Error,
+) -> Result<ProductId, Problem> {
+    let Some(key) = key.filter(|_| error_number(&error) == Some(1062)) else {
+        return Err(error.into());
+    };
+    match table::find_by_key(&app.pool, key).await? {
+        Some((id, fingerprint)) if fingerprint == key.fingerprint => Ok(id),
+        Some(_) => Err(Problem::of(Code::IdempotencyKeyReused)),
+        None => Err(Problem::of(Code::RequestInProgress)),
+    }
+}
+
+/// Closes or opens a product's accounts everywhere, before the admin is answered.
+async fn switch(app: &App, id: ProductId, closed: bool, admin: Caller) -> Result<(), Problem> {
+    let stores = table::locations(&app.pool).await?;
+    let locations: Vec<LocationId> = [LocationId::ONLINE]
+        .into_iter()
+        .chain(stores.into_iter().map(LocationId))
+        .collect();
+    accepted(
+        app.ledger
+            .decide(product::switch(id, closed, &locations, admin.user)?)
+            .await?,
+    )
+}
+
+/// Takes the change over here, and tells the other instances.
+async fn publish(app: &App) -> Result<(), Problem> {
+    app.catalog_refresher
+        .refresh(&app.pool, &app.catalog)
+        .await?;
+    if let Err(error) = app.ledger.announce_catalog().await {
+        tracing::warn!(%error, "other instances learn of the change by themselves");
+    }
+    Ok(())
+}
+
+/// The product to change, if the client's `If-Match` still holds.
+async fn find_match(
+    app: &App,
+    id: Result<PathId, Problem>,
+    headers: &HeaderMap,
+) -> Result<Product, Problem> {
+    let product = find(app, id).await?;
+    let matches = match headers.get(header::IF_MATCH).map(HeaderValue::to_str) {
+        None => true,
+        Some(Ok(tags)) => {
+            let own = etag(&product);
+            tags.split(',')
+                .map(str::trim)
+                .any(|tag| tag == "*" || tag == own)
+        }
+        Some(Err(_)) => false,
+    };
+    if matches {
+        Ok(product)
+    } else {
+        Err(Problem::of(Code::PreconditionFailed))
+    }
+}
+
+async fn change(
+    app: &App,
+    admin: Caller,
+    product: Product,
+    fields: ProductFields,
+) -> Result<Response, Problem> {
+    let closes = fields.status != ProductStatus::Active;
+    // Closed before the change is confirmed, opened after it.
+    if closes {
+        switch(app, product.id, true, admin).await?;
+    }
+    if !table::update(&app.pool, product.id, &fields, product.revision).await? {
+        return Err(Problem::of(Code::PreconditionFailed));
+    }
+    if !closes && product.fields.status != ProductStatus::Active {
+        switch(app, product.id, false, admin).await?;
+    }
+    publish(app).await?;
+    show_from(app, Ok(PathId(product.id.0)), Source::Redis).await
+}
+
+/// PUT `/api/products/{id}`.
+///
+/// # Errors
+/// 404, 412 for a stale `If-Match`, 422.
+pub async fn replace(
+    State(app): State<Arc<App>>,
+    Admin(admin): Admin,
+    id: Result<PathId, Problem>,
+    headers: HeaderMap,
+    Keyed { body, .. }: Keyed<ProductIn>,
+) -> Result<Response, Problem> {
+    let (fields, stock) = body.over(None)?;
+    refuse_stock(stock)?;
+    let product = find_match(&app, id, &headers).await?;
+    change(&app, admin, product, fields).await
+}
+
+/// PATCH `/api/products/{id}`.
+///
+/// # Errors
+/// 404, 412 for a stale `If-Match`, 422.
+pub async fn edit(
+    State(app): State<Arc<App>>,
+    Admin(admin): Admin,
+    id: Result<PathId, Problem>,
+    headers: HeaderMap,
+    Keyed { body, .. }: Keyed<ProductIn>,
+) -> Result<Response, Problem> {
+    refuse_stock(body.stock)?;
+    let product = find_match(&app, id, &headers).await?;
+    let (fields, _) = body.over(Some(product.fields.clone()))?;
+    change(&app, admin, product, fields).await
+}
+
+/// Stock is changed by inbound and adjustment, which the ledger records.
+fn refuse_stock(stock: Option<i64>) -> Result<(), Problem> {
+    match stock {
+        None => Ok(()),
+        Some(_) => Err(Problem::unprocessable(
+            "/stock",
+            "only the first stock can be given here",
+        )),
+    }
+}
+
+/// DELETE `/api/products/{id}`.
+///
+/// # Errors
+/// 404, 412 for a stale `If-Match`.
+pub async fn delete(
+    State(app): State<Arc<App>>,
+    Admin(admin): Admin,
+    id: Result<PathId, Problem>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let product = find_match(&app, id, &headers).await?;
+    switch(&app, product.id, true, admin).await?;
+    if !table::delete(&app.pool, product.id, product.revision).await? {
+        return Err(Problem::of(Code::PreconditionFailed));
+    }
+    publish(&app).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}

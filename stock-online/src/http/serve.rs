@@ -1,0 +1,196 @@
+//! Serving: connections, time limits, request ids, metrics, and a shutdown that loses nothing.
+//!
+//! An accept loop of its own, because axum's has no header timeout and no cap on connections.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::uri::PathAndQuery;
+use axum::http::{HeaderValue, Request, Response, Uri};
+use axum::response::IntoResponse;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use metrics::Histogram;
+use stock_common::config::Config;
+use stock_common::error::Code;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use super::Route;
+use super::problem::{Problem, render};
+
+/// How long to wait after `accept` failed, as when there are no file descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// The largest request head; above it the answer is 431.
+const HEAD_BYTES_MAX: usize = 32 * 1024;
+
+/// What every request passes through.
+struct Front {
+    router: Router,
+    timeout: Duration,
+    /// Makes request ids unique across instances and restarts.
+    instance: u32,
+    requests: AtomicU64,
+    durations: Durations,
+}
+
+/// Accepts connections until `shutdown`, then lets open requests end within the configured time.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    config: &Config,
+    shutdown: CancellationToken,
+) {
+    let front = Arc::new(Front {
+        router,
+        timeout: Duration::from_millis(config.http_timeout_ms),
+        instance: rand::random(),
+        requests: AtomicU64::new(0),
+        durations: Durations::default(),
+    });
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_millis(config.http_header_timeout_ms))
+        .max_buf_size(HEAD_BYTES_MAX)
+        .pipeline_flush(true);
+    let slots = Arc::new(Semaphore::new(config.http_connections_max));
+    let graceful = GracefulShutdown::new();
+    loop {
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = accept(&listener, &slots) => accepted,
+        };
+        let Some((stream, slot)) = accepted else {
+            continue;
+        };
+        let front = Arc::clone(&front);
+        let service = service_fn(move |request| handle(Arc::clone(&front), request));
+        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "connection ended");
+            }
+            drop(slot);
+        });
+    }
+    drop(listener);
+    let limit = Duration::from_millis(config.shutdown_timeout_ms);
+    if tokio::time::timeout(limit, graceful.shutdown())
+        .await
+        .is_err()
+    {
+        tracing::warn!("connections were still open after {limit:?}");
+    }
+}
+
+type Accepted = (tokio::net::TcpStream, tokio::sync::OwnedSemaphorePermit);
+
+async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> Option<Accepted> {
+    let slot = Arc::clone(slots).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, _)) => {
+            // An answer must not wait for the acknowledgement of the one before.
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "cannot set TCP_NODELAY");
+            }
+            Some((stream, slot))
+        }
+        Err(error) => {
+            tracing::warn!(%error, "cannot accept a connection");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            None
+        }
+    }
+}
+
+async fn handle(
+    front: Arc<Front>,
+    mut request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    let started = Instant::now();
+    let number = front.requests.fetch_add(1, Ordering::Relaxed);
+    let request_id = format!("{:08x}-{number:x}", front.instance);
+    strip_trailing_slash(request.uri_mut());
+    let answer = front.router.clone().oneshot(request.map(Body::new));
+    let response = match tokio::time::timeout(front.timeout, answer).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(never)) => match never {},
+        Err(_elapsed) => Problem::of(Code::Timeout).into_response(),
+    };
+    let took = started.elapsed();
+    let mut response = render(response, &request_id);
+    front.durations.record(
+        response.extensions().get(),
+        response.status().as_u16(),
+        took,
+    );
+    if response.status().is_server_error() {
+        tracing::warn!(
+            request.id = request_id,
+            status = response.status().as_u16(),
+            duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            "request failed"
+        );
+    }
+    if let Ok(value) = HeaderValue::try_from(request_id) {
+        response.headers_mut().insert("x-request-id", value);
+    }
+    Ok(response)
+}
+
+/// `/api/orders/` is `/api/orders`.
+fn strip_trailing_slash(uri: &mut Uri) {
+    let path = uri.path();
+    if path.len() < 2 || !path.ends_with('/') {
+        return;
+    }
+    let stripped = path.trim_end_matches('/');
+    let stripped = if stripped.is_empty() { "/" } else { stripped };
+    let text = match uri.query() {
+        Some(query) => format!("{stripped}?{query}"),
+        None => stripped.to_owned(),
+    };
+    let mut parts = uri.clone().into_parts();
+    if let Ok(path) = PathAndQuery::try_from(text) {
+        parts.path_and_query = Some(path);
+        if let Ok(changed) = Uri::from_parts(parts) {
+            *uri = changed;
+        }
+    }
+}
+
+/// Histograms by route and status, resolved once each.
+#[derive(Default)]
+struct Durations(RwLock<HashMap<String, HashMap<u16, Histogram>>>);
+
+impl Durations {
+    fn record(&self, route: Option<&Route>, status: u16, took: Duration) {
+        let route = route.map_or("none", |Route(path)| path.as_str());
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(histogram) = known.get(route).and_then(|of| of.get(&status)) {
+            return histogram.record(took.as_secs_f64());
+        }
+        drop(known);
+        let histogram = metrics::histogram!(
+            "http_request_duration_seconds",
+            "route" => route.to_owned(),
+            "status" => status.to_string()
+        );
+        histogram.record(took.as_secs_f64());
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        known
+            .entry(route.to_owned())
+            .or_default()
+            .insert(status, histogram);
+    }
+}

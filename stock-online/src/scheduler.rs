@@ -1,0 +1,67 @@
+//! The scheduler: jobs by cron expression, each by one instance at a time.
+//!
+//! Cron expressions only: tokio-cron-scheduler's repeated jobs can stop for ever after a late tick.
+//! A job that is still running when its time comes again is skipped on this instance, and its row in
+//! `jobs` keeps other instances out; its age is a metric, so a job that stopped is seen.
+
+mod forget_marks;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use stock_domain::reconcile;
+use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
+use tokio_util::sync::CancellationToken;
+
+use crate::app::App;
+
+type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Runs the jobs until `shutdown`.
+///
+/// # Errors
+/// When a cron expression cannot be read.
+pub async fn run(app: Arc<App>, shutdown: CancellationToken) -> Result<(), JobSchedulerError> {
+    let mut scheduler = JobScheduler::new().await?;
+    let every = app.config.reconcile_cron.clone();
+    scheduler
+        .add(job(&app, &every, |app| Box::pin(run_reconcile(app)))?)
+        .await?;
+    let every = app.config.forget_marks_cron.clone();
+    scheduler
+        .add(job(&app, &every, |app| Box::pin(forget_marks::run(app)))?)
+        .await?;
+    scheduler.start().await?;
+    shutdown.cancelled().await;
+    scheduler.shutdown().await
+}
+
+/// A job that is skipped while its last run is still going.
+fn job(app: &Arc<App>, cron: &str, run: fn(Arc<App>) -> Running) -> Result<Job, JobSchedulerError> {
+    let app = Arc::clone(app);
+    let is_running = Arc::new(AtomicBool::new(false));
+    Job::new_async(cron, move |_id, _scheduler| {
+        let (app, is_running) = (Arc::clone(&app), Arc::clone(&is_running));
+        Box::pin(async move {
+            if is_running.swap(true, Ordering::AcqRel) {
+                return tracing::warn!("a job is skipped: its last run is not over");
+            }
+            run(app).await;
+            is_running.store(false, Ordering::Release);
+        })
+    })
+}
+
+async fn run_reconcile(app: Arc<App>) {
+    match reconcile::reconcile(&app.pool, &app.ledger, app.config.reconcile_apply).await {
+        Ok(Some(done)) => tracing::info!(
+            differences = done.differences.len(),
+            corrected = done.corrected,
+            "reconciled"
+        ),
+        Ok(None) => tracing::debug!("another instance is reconciling"),
+        Err(error) => tracing::warn!(%error, "reconcile will be tried again at its next time"),
+    }
+}

@@ -1,0 +1,155 @@
+//! The subscriber: brings the journal into MySQL.
+//!
+//! [`run`] waits for a message on the levels channel, or a short time when one is lost; [`step`]
+//! applies one bounded batch. Pub/Sub is only the bell; the journal is the truth. Any number of
+//! instances may run it: the shard's row lock lets one apply at a time.
+
+mod compensate;
+pub mod pubsub;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sqlx::MySqlPool;
+use stock_common::config::Config;
+use stock_common::id::Position;
+use stock_domain::database::apply::{Applied, ApplyError, apply};
+use stock_domain::database::shards::ShardState;
+use stock_domain::ledger::Ledger;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// How long to wait after a failed step; doubled up to the maximum.
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// How often dead letters are looked at when none was made here.
+const COMPENSATE_EVERY: Duration = Duration::from_secs(1);
+
+/// What the subscriber works with.
+pub struct Subscriber {
+    ledger: Ledger,
+    /// Its own pool, whose idle transactions the server ends after 2 s.
+    pool: MySqlPool,
+    /// Rung by the levels channel.
+    pub bell: Arc<Notify>,
+    /// Positions below which frames may be dropped once enough entries have been settled since.
+    checkpoints: VecDeque<(u64, Position)>,
+    keep_entries: u64,
+    entries_max: usize,
+    poll: Duration,
+    metrics: SubscriberMetrics,
+}
+
+struct SubscriberMetrics {
+    settled: metrics::Counter,
+    apply_seconds: metrics::Histogram,
+    stopped: metrics::Gauge,
+}
+
+impl Subscriber {
+    /// A subscriber over its own pool.
+    #[must_use]
+    pub fn new(config: &Config, ledger: Ledger, pool: MySqlPool) -> Self {
+        Self {
+            ledger,
+            pool,
+            bell: Arc::new(Notify::new()),
+            checkpoints: VecDeque::new(),
+            keep_entries: config.journal_keep_entries,
+            entries_max: config.apply_entries_max,
+            poll: Duration::from_millis(config.apply_poll_ms),
+            metrics: SubscriberMetrics {
+                settled: metrics::counter!("stock_settled_entries_total"),
+                apply_seconds: metrics::histogram!("stock_apply_duration_seconds"),
+                stopped: metrics::gauge!("stock_apply_stopped"),
+            },
+        }
+    }
+
+    /// Applies one batch.
+    ///
+    /// # Errors
+    /// [`ApplyError`]; nothing was changed.
+    pub async fn step(&mut self) -> Result<Applied, ApplyError> {
+        let started = Instant::now();
+        let applied = apply(&self.pool, &self.ledger, self.entries_max).await?;
+        if let Applied::Settled {
+            state,
+            entries,
+            last_frame,
+            ..
+        } = &applied
+        {
+            self.metrics.settled.increment(*entries as u64);
+            self.metrics
+                .apply_seconds
+                .record(started.elapsed().as_secs_f64());
+            self.note_settled(state, *last_frame).await;
+        }
+        Ok(applied)
+    }
+
+    /// Tells Redis how far MySQL is, and lets it drop what lies far enough below.
+    async fn note_settled(&mut self, state: &ShardState, last_frame: Position) {
+        self.checkpoints.push_back((state.number, last_frame));
+        let mut keep_from = None;
+        while let Some(&(number, frame)) = self.checkpoints.front()
+            && number + self.keep_entries <= state.number
+        {
+            keep_from = Some(frame);
+            self.checkpoints.pop_front();
+        }
+        // Nothing depends on it: the next step says it again.
+        if let Err(error) = self.ledger.settled(state, keep_from).await {
+            tracing::debug!(%error, "cannot note in redis what is settled");
+        }
+    }
+}
+
+/// Applies until `shutdown`; a step under way is finished.
+pub async fn run(mut subscriber: Subscriber, shutdown: CancellationToken) {
+    let mut backoff = BACKOFF_MIN;
+    let mut compensated = Instant::now();
+    while !shutdown.is_cancelled() {
+        let wait = match subscriber.step().await {
+            Ok(Applied::Settled { dead_letters, .. }) => {
+                backoff = BACKOFF_MIN;
+                subscriber.metrics.stopped.set(0.0);
+                if dead_letters > 0 || compensated.elapsed() > COMPENSATE_EVERY {
+                    compensate::all(&subscriber.pool, &subscriber.ledger).await;
+                    compensated = Instant::now();
+                }
+                continue;
+            }
+            Ok(Applied::Nothing(_) | Applied::Busy) => {
+                backoff = BACKOFF_MIN;
+                subscriber.metrics.stopped.set(0.0);
+                subscriber.poll
+            }
+            Err(error) => {
+                alarm(&subscriber, &error);
+                backoff = (backoff * 2).min(BACKOFF_MAX);
+                backoff
+            }
+        };
+        if compensated.elapsed() > COMPENSATE_EVERY {
+            compensate::all(&subscriber.pool, &subscriber.ledger).await;
+            compensated = Instant::now();
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = subscriber.bell.notified() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+fn alarm(subscriber: &Subscriber, error: &ApplyError) {
+    if error.is_passing() {
+        tracing::warn!(%error, "applying will be tried again");
+    } else {
+        subscriber.metrics.stopped.set(1.0);
+        tracing::error!(%error, "applying has stopped");
+    }
+}

@@ -1,0 +1,64 @@
+//! Compensation: an order that could not be stored is taken back, exactly once.
+//!
+//! The dead letter is durable, the compensation carries the order's mark, and its verdict decides: it
+//! was taken back now, or before by its buyer. Running it again is right.
+
+use sqlx::MySqlPool;
+use stock_common::id::Position;
+use stock_domain::database::{dead_letters, journal};
+use stock_domain::ledger::Ledger;
+use stock_domain::order::{self, Order, OrderStatus};
+use stock_domain::verdict::{Refusal, Verdict};
+
+/// Compensates every open dead letter; what fails is tried again later.
+pub(super) async fn all(pool: &MySqlPool, ledger: &Ledger) {
+    let open = match dead_letters::list(pool, Some("OPEN")).await {
+        Ok(open) => open,
+        Err(error) => return tracing::debug!(%error, "cannot read dead letters"),
+    };
+    for letter in open {
+        match one(pool, ledger, letter.position).await {
+            Ok(Some(state)) => {
+                tracing::error!(order.id = %letter.position, state, "dead letter of an order");
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(order.id = %letter.position, %error, "not compensated yet")
+            }
+        }
+    }
+}
+
+/// Compensates one order; returns the state that its dead letter is in now, if it changed.
+async fn one(
+    pool: &MySqlPool,
+    ledger: &Ledger,
+    position: Position,
+) -> Result<Option<&'static str>, Box<dyn std::error::Error + Send + Sync>> {
+    let mut connection = pool.acquire().await?;
+    let entry = journal::find(&mut connection, position).await?;
+    drop(connection);
+    let order = entry
+        .and_then(Result::ok)
+        .and_then(|entry| entry.body::<Order>().ok());
+    let state = match order {
+        // What it took cannot be read: left for a person, its postings are settled.
+        None => "KEPT",
+        Some(order) => match ledger.decide(order::fail(position, &order)?).await? {
+            Verdict::Accepted(_) => "COMPENSATED",
+            Verdict::Refused(Refusal::StaleState { state, .. }) => {
+                let was_failed = state == OrderStatus::Fail.as_str();
+                if was_failed {
+                    "COMPENSATED"
+                } else {
+                    "CANCELLED"
+                }
+            }
+            // Giving back is refused only when it cannot be right: left for a person.
+            Verdict::Refused(Refusal::Overflow { .. } | Refusal::UnknownAccount { .. }) => "KEPT",
+            Verdict::Refused(_) | Verdict::Replayed(_) => return Ok(None),
+        },
+    };
+    dead_letters::set_state(pool, position, state).await?;
+    Ok(Some(state))
+}

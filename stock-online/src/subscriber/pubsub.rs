@@ -1,0 +1,74 @@
+//! The subscription to Redis' channels, by `fred`, which subscribes again by itself.
+//!
+//! A lost message is harmless: the subscriber polls, sold-out flags expire, the catalog refreshes.
+//! `fred` re-sends commands after a broken connection, so nothing else is ever sent through it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fred::clients::SubscriberClient;
+use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
+use fred::types::Builder;
+use fred::types::config::{Config as FredConfig, ReconnectPolicy};
+use tokio::sync::Notify;
+use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::App;
+
+/// Milliseconds between attempts to connect, and how they grow.
+const RECONNECT: (u32, u32, u32) = (50, 2_000, 2);
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Hears the levels and catalog channels until `shutdown`; `bell` wakes the subscriber.
+pub async fn run(app: Arc<App>, bell: Arc<Notify>, shutdown: CancellationToken) {
+    while !shutdown.is_cancelled() {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            result = hear(&app, &bell) => {
+                if let Err(error) = result {
+                    tracing::debug!(%error, "cannot subscribe yet");
+                }
+            }
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+async fn connect(url: &str) -> Result<SubscriberClient, fred::error::Error> {
+    let (min, max, base) = RECONNECT;
+    let client = Builder::from_config(FredConfig::from_url(url)?)
+        .set_policy(ReconnectPolicy::new_exponential(0, min, max, base))
+        .build_subscriber_client()?;
+    client.init().await?;
+    Ok(client)
+}
+
+async fn hear(app: &App, bell: &Notify) -> Result<(), fred::error::Error> {
+    let client = connect(&app.config.redis_url).await?;
+    let mut messages = client.message_rx();
+    let (levels, catalog) = (app.ledger.keys().levels(), app.ledger.keys().catalog());
+    client
+        .subscribe(vec![levels.clone(), catalog.clone()])
+        .await?;
+    let keeper = client.manage_subscriptions();
+    tracing::info!("subscribed to levels and catalog");
+    // The channels were silent until now: look once at what was missed.
+    bell.notify_one();
+    app.catalog_refresher.bell.notify_one();
+    loop {
+        match messages.recv().await {
+            Ok(message) if *message.channel == *levels => {
+                bell.notify_one();
+                if let Some(text) = message.value.as_str() {
+                    app.ledger.hear(&text);
+                }
+            }
+            Ok(_) => app.catalog_refresher.bell.notify_one(),
+            Err(RecvError::Lagged(_)) => bell.notify_one(),
+            Err(RecvError::Closed) => break,
+        }
+    }
+    keeper.abort();
+    Ok(())
+}
