@@ -28,7 +28,7 @@ mod pacer;
 mod sold_out;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -44,7 +44,7 @@ use self::gate::{Gate, Memory};
 pub use self::gate::{GateState, Link};
 use self::keys::Keys;
 use self::pacer::Pacer;
-use self::reader::Tail;
+use self::reader::{Portion, Tail};
 pub use self::request::Request;
 use self::scripts::SCRIPTS;
 use self::sold_out::SoldOut;
@@ -121,6 +121,8 @@ struct Shared {
     clock: Clock,
     /// Redis' time minus this machine's, in ms.
     offset_ms: AtomicI64,
+    /// Entries in an average frame, as last read.
+    frame_entries: AtomicUsize,
     sold_out: SoldOut,
     pacer: Mutex<Pacer>,
     metrics: LedgerMetrics,
@@ -172,6 +174,7 @@ impl Ledger {
             gate: Arc::clone(&gate),
             clock,
             offset_ms: AtomicI64::new(0),
+            frame_entries: AtomicUsize::new(1),
             sold_out: SoldOut::new(config.sold_out_flag_ms),
             pacer: Mutex::new(Pacer::new(config.lag_soft_entries, Instant::now())),
             metrics: LedgerMetrics::new(),
@@ -296,7 +299,11 @@ impl Ledger {
     /// [`ReadError`] when Redis does not answer.
     pub async fn tail(&self, after: Position, entries_max: usize) -> Result<Tail, ReadError> {
         let mut link = self.link()?;
-        Ok(reader::tail(&mut link.read, self.keys(), after, entries_max).await?)
+        let frame_entries = self.shared.frame_entries.load(Ordering::Relaxed);
+        let portion = Portion { entries_max, frame_entries };
+        let tail = reader::tail(&mut link.read, self.keys(), after, portion).await?;
+        self.shared.frame_entries.store(tail.frame_entries, Ordering::Relaxed);
+        Ok(tail)
     }
 
     /// The state of a mark.

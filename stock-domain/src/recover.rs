@@ -30,7 +30,7 @@ use crate::database::{accounts, journal};
 use crate::journal::{Draft, DraftError, Entry, VERSION};
 use crate::ledger::epoch::{self, Beginning, Head};
 use crate::ledger::keys::Keys;
-use crate::ledger::reader;
+use crate::ledger::reader::{self, Portion};
 use crate::selling;
 use crate::verify::Progress;
 
@@ -38,6 +38,7 @@ use crate::verify::Progress;
 const LOCK_ATTEMPTS: usize = 100;
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
 const PAGE: u32 = 1_000;
+const PORTION: Portion = Portion { entries_max: 5_000, frame_entries: 50 };
 
 /// What a run did.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -233,7 +234,7 @@ async fn apply_rest(
     let mut candidates: BTreeMap<(u64, Position), Entry> = BTreeMap::new();
     let mut after = state.watermark;
     loop {
-        let tail = reader::tail(redis, keys, after, 5_000).await?;
+        let tail = reader::tail(redis, keys, after, PORTION).await?;
         let Some(last) = tail.entries.last() else {
             break;
         };

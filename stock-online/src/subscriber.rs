@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use sqlx::MySqlPool;
 use stock_common::config::Config;
 use stock_common::id::Position;
-use stock_domain::database::apply::{Applied, ApplyError, apply};
+use stock_domain::database::apply::{Applied, ApplyError, ReadAhead, apply};
 use stock_domain::database::shards::ShardState;
 use stock_domain::ledger::Ledger;
 use tokio::sync::Notify;
@@ -35,6 +35,7 @@ pub struct Subscriber {
     pub bell: Arc<Notify>,
     /// Positions below which frames may be dropped once enough entries have been settled since.
     checkpoints: VecDeque<(u64, Position)>,
+    ahead: ReadAhead,
     keep_entries: u64,
     entries_max: usize,
     poll: Duration,
@@ -56,6 +57,7 @@ impl Subscriber {
             pool,
             bell: Arc::new(Notify::new()),
             checkpoints: VecDeque::new(),
+            ahead: ReadAhead::default(),
             keep_entries: config.journal_keep_entries,
             entries_max: config.apply_entries_max,
             poll: Duration::from_millis(config.apply_poll_ms),
@@ -73,7 +75,7 @@ impl Subscriber {
     /// [`ApplyError`]; nothing was changed.
     pub async fn step(&mut self) -> Result<Applied, ApplyError> {
         let started = Instant::now();
-        let applied = apply(&self.pool, &self.ledger, self.entries_max).await?;
+        let applied = apply(&self.pool, &self.ledger, self.entries_max, &mut self.ahead).await?;
         if let Applied::Settled {
             state,
             entries,

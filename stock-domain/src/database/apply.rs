@@ -14,6 +14,7 @@ use super::settle::{self, SettleError};
 use super::shards::{self, ShardState};
 use super::{dead_letters, journal, record};
 use crate::journal::{Entry, EntryError};
+use crate::ledger::reader::Tail;
 use crate::ledger::{Ledger, ReadError};
 
 /// What one step did.
@@ -76,7 +77,11 @@ impl ApplyError {
     }
 }
 
-/// Applies at most `entries_max` entries.
+/// What was read ahead of the watermark while MySQL was at work.
+#[derive(Debug, Default)]
+pub struct ReadAhead(Option<Tail>);
+
+/// Applies at most `entries_max` entries, and reads on while MySQL writes them.
 ///
 /// # Errors
 /// [`ApplyError`]; nothing was changed.
@@ -84,46 +89,62 @@ pub async fn apply(
     pool: &MySqlPool,
     ledger: &Ledger,
     entries_max: usize,
+    ahead: &mut ReadAhead,
 ) -> Result<Applied, ApplyError> {
     let mut connection = pool.acquire().await?;
     let mut transaction = connection.begin().await?;
     let Some(mut state) = shards::try_lock(&mut transaction, ledger.keys().shard()).await? else {
         return Ok(Applied::Busy);
     };
-    let tail = ledger.tail(state.watermark, entries_max).await?;
-    if tail.epoch.as_deref() != Some(state.epoch.as_str()) {
-        return Err(ApplyError::Fenced(
-            "redis holds another epoch, or none".to_owned(),
-        ));
-    }
-    if tail.number != Some(state.number) {
-        let text = format!(
-            "entry {} of the watermark is not in the journal",
-            state.watermark
-        );
-        return Err(ApplyError::Fenced(text));
-    }
-    if tail.entries.is_empty() {
+    // Entries never change, so what was read ahead is as good as read now, under the same epoch.
+    let known = ahead.0.take().filter(|tail| {
+        tail.after == state.watermark && tail.entries.len() >= entries_max && tail.broken.is_none()
+    });
+    let tail = match known {
+        Some(tail) => tail,
+        None => ledger.tail(state.watermark, entries_max).await?,
+    };
+    check(&state, &tail)?;
+    let Some(last) = tail.entries.last().map(|entry| entry.position) else {
         return match tail.broken {
             Some(error) => Err(error.into()),
             None => Ok(Applied::Nothing(state)),
         };
-    }
-    let dead = write(&mut transaction, &mut state, &tail.entries).await?;
-    if dead > 0 {
-        let recent = dead_letters::recent(&mut transaction).await?;
-        if recent > i64::from(ledger.config().dead_letters_per_minute_max) {
-            return Err(ApplyError::DeadLetters(recent));
+    };
+    let written = async {
+        let dead = write(&mut transaction, &mut state, &tail.entries).await?;
+        if dead > 0 {
+            let recent = dead_letters::recent(&mut transaction).await?;
+            if recent > i64::from(ledger.config().dead_letters_per_minute_max) {
+                return Err(ApplyError::DeadLetters(recent));
+            }
         }
+        transaction.commit().await?;
+        Ok(dead)
+    };
+    let read_on = async {
+        // Worth it only under a backlog; a short tail will have grown by the time it is needed.
+        match tail.entries.len() >= entries_max {
+            true => ledger.tail(last, entries_max).await.ok(),
+            false => None,
+        }
+    };
+    let (dead, next) = tokio::join!(written, read_on);
+    ahead.0 = next;
+    let (entries, last_frame, dead_letters) = (tail.entries.len(), tail.last_frame, dead?);
+    Ok(Applied::Settled { state, entries, dead_letters, last_frame })
+}
+
+/// The journal must be the one that MySQL knows, and hold the watermark's entry.
+fn check(state: &ShardState, tail: &Tail) -> Result<(), ApplyError> {
+    if tail.epoch.as_deref() != Some(state.epoch.as_str()) {
+        return Err(ApplyError::Fenced("redis holds another epoch, or none".to_owned()));
     }
-    transaction.commit().await?;
-    let (entries, last_frame) = (tail.entries.len(), tail.last_frame);
-    Ok(Applied::Settled {
-        state,
-        entries,
-        dead_letters: dead,
-        last_frame,
-    })
+    if tail.number != Some(state.number) {
+        let text = format!("entry {} of the watermark is not in the journal", state.watermark);
+        return Err(ApplyError::Fenced(text));
+    }
+    Ok(())
 }
 
 /// Records and settles entries that follow the state; returns how many became dead letters. The

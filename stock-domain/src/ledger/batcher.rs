@@ -13,7 +13,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::decide::{self, BatchHead, BatchReply};
 use super::gate::{GateState, Link};
-use super::pacer::Pacer;
 use super::request::Sealed;
 use super::{DecideError, Shared};
 use crate::verdict::{Refusal, Verdict};

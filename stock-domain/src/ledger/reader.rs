@@ -125,9 +125,22 @@ pub struct Tail {
     pub broken: Option<EntryError>,
     /// Where the frame of the last entry begins.
     pub last_frame: Position,
+    /// What was asked for: what follows this position.
+    pub after: Position,
+    /// Entries in an average frame, so that the next read asks for as many frames as it needs.
+    pub frame_entries: usize,
 }
 
-/// Reads up to `entries_max` entries behind `after`, together with the epoch, in one step.
+/// How much to read at once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Portion {
+    /// Entries at most.
+    pub entries_max: usize,
+    /// Entries that a frame is believed to hold: a rush fills them, a quiet hour does not.
+    pub frame_entries: usize,
+}
+
+/// Reads entries behind `after`, together with the epoch, in one step.
 ///
 /// # Errors
 /// When Redis does not answer.
@@ -135,9 +148,9 @@ pub(crate) async fn tail(
     connection: &mut MultiplexedConnection,
     keys: &Keys,
     after: Position,
-    entries_max: usize,
+    Portion { entries_max, frame_entries }: Portion,
 ) -> Result<Tail, RedisError> {
-    let frames_max = (entries_max / 100 + 2).min(FRAMES_MAX);
+    let frames_max = (entries_max / frame_entries.max(1) + 2).min(FRAMES_MAX);
     let (epoch, before, behind): (Option<String>, Value, Value) = pipe()
         .atomic()
         .cmd("HGET")
@@ -159,12 +172,15 @@ pub(crate) async fn tail(
         .await?;
     let mut frames = Frame::parse_all(before);
     frames.extend(Frame::parse_all(behind));
+    let all: usize = frames.iter().map(|frame| frame.entries.len()).sum();
     let mut tail = Tail {
         epoch,
         number: None,
-        entries: Vec::new(),
+        entries: Vec::with_capacity(entries_max.min(all)),
         broken: None,
         last_frame: after,
+        after,
+        frame_entries: all.checked_div(frames.len()).unwrap_or(frame_entries),
     };
     let mut bytes = 0;
     for frame in &frames {
