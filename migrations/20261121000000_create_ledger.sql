@@ -34,7 +34,7 @@ CREATE TABLE journal (
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4;
 
 -- One row per signed change. The primary key is the account's own order; the index leads from an
--- entry to its postings.
+-- entry to its postings. No CHECK: settle refuses a balance below zero before it gets here.
 CREATE TABLE postings (
   kind ENUM('AVAILABLE', 'RESERVED', 'ALLOWANCE', 'COUPON', 'POINTS') NOT NULL,
   owner_id BIGINT UNSIGNED NOT NULL,
@@ -44,8 +44,7 @@ CREATE TABLE postings (
   delta BIGINT NOT NULL,
   balance_after BIGINT NOT NULL,
   PRIMARY KEY (kind, owner_id, place_id, seq),
-  KEY postings_journal (journal_id),
-  CONSTRAINT postings_balance_not_negative CHECK (balance_after >= 0)
+  KEY postings_journal (journal_id)
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4;
 
 -- One row per shard: how far the journal is settled. Its lock is the fence between subscribers.

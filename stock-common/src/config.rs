@@ -134,7 +134,7 @@ impl Default for Config {
             queue_requests_max: 8_192,
             queue_wait_ms_max: 5_000,
             sold_out_flag_ms: 200,
-            lag_soft_entries: 20_000,
+            lag_soft_entries: 40_000,
             lag_hard_entries: 1_000_000,
             lag_reserve_entries: 50_000,
             idempotency_accepted_ms: 24 * 3_600_000,

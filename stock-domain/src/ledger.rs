@@ -300,9 +300,14 @@ impl Ledger {
     pub async fn tail(&self, after: Position, entries_max: usize) -> Result<Tail, ReadError> {
         let mut link = self.link()?;
         let frame_entries = self.shared.frame_entries.load(Ordering::Relaxed);
-        let portion = Portion { entries_max, frame_entries };
+        let portion = Portion {
+            entries_max,
+            frame_entries,
+        };
         let tail = reader::tail(&mut link.read, self.keys(), after, portion).await?;
-        self.shared.frame_entries.store(tail.frame_entries, Ordering::Relaxed);
+        self.shared
+            .frame_entries
+            .store(tail.frame_entries, Ordering::Relaxed);
         Ok(tail)
     }
 

@@ -38,7 +38,10 @@ use crate::verify::Progress;
 const LOCK_ATTEMPTS: usize = 100;
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
 const PAGE: u32 = 1_000;
-const PORTION: Portion = Portion { entries_max: 5_000, frame_entries: 50 };
+const PORTION: Portion = Portion {
+    entries_max: 5_000,
+    frame_entries: 50,
+};
 
 /// What a run did.
 #[derive(Debug, Clone, Default, Serialize)]

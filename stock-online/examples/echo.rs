@@ -80,9 +80,14 @@ async fn echo(Json(order): Json<OrderIn>) -> (StatusCode, Json<OrderOut>) {
 
 #[tokio::main]
 async fn main() {
-    let port = std::env::var("PORT").ok().and_then(|port| port.parse().ok()).unwrap_or(9_000);
+    let port = std::env::var("PORT")
+        .ok()
+        .and_then(|port| port.parse().ok())
+        .unwrap_or(9_000);
     let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port))
         .await
         .expect("the port is free");
-    axum::serve(listener, Router::new().route("/", post(echo))).await.expect("it serves");
+    axum::serve(listener, Router::new().route("/", post(echo)))
+        .await
+        .expect("it serves");
 }

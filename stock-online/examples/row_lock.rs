@@ -2,7 +2,11 @@
 //! one hot row, in a private database with `innodb_flush_log_at_trx_commit = 1`.
 //!
 //! `row_lock [SECONDS] [CONNECTIONS]` prints orders per second; default 5 s and 16 connections.
-#![expect(clippy::expect_used, clippy::print_stdout, reason = "an example may end with a message")]
+#![expect(
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "an example may end with a message"
+)]
 
 use std::time::{Duration, Instant};
 
@@ -55,11 +59,15 @@ async fn order(pool: &MySqlPool) -> Result<(), sqlx::Error> {
 
 #[tokio::main]
 async fn main() {
-    let mut arguments = std::env::args().skip(1).filter_map(|text| text.parse::<u32>().ok());
+    let mut arguments = std::env::args()
+        .skip(1)
+        .filter_map(|text| text.parse::<u32>().ok());
     let seconds = arguments.next().unwrap_or(5);
     let connections = arguments.next().unwrap_or(16);
     let folder = std::env::temp_dir().join(format!("stock-row-lock-{}", std::process::id()));
-    let server = Spec::mysql(&folder).await.expect("a database server is installed");
+    let server = Spec::mysql(&folder)
+        .await
+        .expect("a database server is installed");
     let server = server.start().await.expect("it starts");
     server.create_database("shop").await.expect("it answers");
     let pool = MySqlPoolOptions::new()

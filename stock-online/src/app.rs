@@ -52,7 +52,7 @@ impl App {
         prometheus: PrometheusHandle,
     ) -> Arc<Self> {
         Arc::new(Self {
-            tokens: Tokens::new(&config.jwt_secret),
+            tokens: Tokens::new(&config.jwt_secret, clock.clone()),
             synchronous_orders: Arc::new(Semaphore::new(config.synchronous_orders_max)),
             config: config.clone(),
             clock,

@@ -219,7 +219,9 @@ impl Spec {
         self.folder.join("server.log")
     }
 
-    fn pid_file(&self) -> PathBuf {
+    /// Where the pid of the last process that was started stands.
+    #[must_use]
+    pub fn pid_file(&self) -> PathBuf {
         self.folder.join("stock.pid")
     }
 

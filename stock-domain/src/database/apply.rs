@@ -132,16 +132,26 @@ pub async fn apply(
     let (dead, next) = tokio::join!(written, read_on);
     ahead.0 = next;
     let (entries, last_frame, dead_letters) = (tail.entries.len(), tail.last_frame, dead?);
-    Ok(Applied::Settled { state, entries, dead_letters, last_frame })
+    Ok(Applied::Settled {
+        state,
+        entries,
+        dead_letters,
+        last_frame,
+    })
 }
 
 /// The journal must be the one that MySQL knows, and hold the watermark's entry.
 fn check(state: &ShardState, tail: &Tail) -> Result<(), ApplyError> {
     if tail.epoch.as_deref() != Some(state.epoch.as_str()) {
-        return Err(ApplyError::Fenced("redis holds another epoch, or none".to_owned()));
+        return Err(ApplyError::Fenced(
+            "redis holds another epoch, or none".to_owned(),
+        ));
     }
     if tail.number != Some(state.number) {
-        let text = format!("entry {} of the watermark is not in the journal", state.watermark);
+        let text = format!(
+            "entry {} of the watermark is not in the journal",
+            state.watermark
+        );
         return Err(ApplyError::Fenced(text));
     }
     Ok(())

@@ -148,7 +148,10 @@ pub(crate) async fn tail(
     connection: &mut MultiplexedConnection,
     keys: &Keys,
     after: Position,
-    Portion { entries_max, frame_entries }: Portion,
+    Portion {
+        entries_max,
+        frame_entries,
+    }: Portion,
 ) -> Result<Tail, RedisError> {
     let frames_max = (entries_max / frame_entries.max(1) + 2).min(FRAMES_MAX);
     let (epoch, before, behind): (Option<String>, Value, Value) = pipe()

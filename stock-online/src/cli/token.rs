@@ -32,7 +32,7 @@ pub(super) struct TokenArgs {
 
 pub(super) fn run(config: &Config, args: &TokenArgs) -> Result<bool, Failure> {
     config.check_secret()?;
-    let tokens = Tokens::new(&config.jwt_secret);
+    let tokens = Tokens::new(&config.jwt_secret, Clock::system());
     let now = Clock::system().now_ms();
     for id in (args.user_id..).take(usize::try_from(args.count)?) {
         let caller = Caller {

@@ -1,0 +1,5 @@
+//! Faults: kills, lost memory, lost messages; afterwards nothing accepted is missing.
+
+mod fenced;
+mod kills;
+mod poison;

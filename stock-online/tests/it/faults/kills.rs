@@ -1,0 +1,171 @@
+//! `kill -9` of each process in mid-load, and SIGTERM.
+
+use rustix::process::Signal;
+use stock_common::config::Durability;
+use stock_domain::recover::recover;
+
+use crate::support::{History, Load, OwnServers, ServiceProcess, Shop, sorted, until};
+
+/// After the faults: every 201 is stored exactly once; what is unknown may be.
+async fn nothing_is_lost(shop: &Shop, history: History) {
+    shop.drained().await;
+    let stored = shop.stored_orders().await;
+    let accepted = sorted(history.accepted);
+    let missing: Vec<&String> = accepted
+        .iter()
+        .filter(|id| !stored.contains(id))
+        .take(5)
+        .collect();
+    assert!(missing.is_empty(), "accepted and not stored: {missing:?}");
+    let most = accepted.len() as u64 + history.unknown;
+    assert!(
+        stored.len() as u64 <= most,
+        "{} stored, at most {most} expected",
+        stored.len()
+    );
+    shop.prove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_service_loses_no_accepted_order() {
+    // Danger: a 201 whose order only the process knew. Method: kill -9 in mid-load, start another.
+    let shop = Shop::open(1, 1_000_000).await;
+    let mut service = ServiceProcess::start(&shop).await;
+    let load = Load::start(std::slice::from_ref(&service.client), 8);
+    load.accept(500).await;
+    service.child.kill().await.unwrap();
+    let history = load.stop().await;
+    let again = ServiceProcess::start(&shop).await;
+    nothing_is_lost(&shop, history).await;
+    drop(again);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_under_load_answers_what_was_accepted_and_exits_with_zero() {
+    let shop = Shop::open(1, 1_000_000).await;
+    let mut service = ServiceProcess::start(&shop).await;
+    let load = Load::start(std::slice::from_ref(&service.client), 8);
+    load.accept(500).await;
+    service.signal(Signal::TERM);
+    let status = tokio::time::timeout(std::time::Duration::from_secs(10), service.child.wait());
+    let status = status.await.expect("it ends within 10 s").unwrap();
+    assert_eq!(status.code(), Some(0));
+    let history = load.stop().await;
+    let again = shop.serve().await;
+    nothing_is_lost(&shop, history).await;
+    again.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_mysql_stops_no_redis_first_order_and_loses_none() {
+    // Danger: a batch half written. Method: kill -9 in mid-load; orders go on; start it again.
+    let mut own = OwnServers::start(Durability::Everysec).await;
+    let shop = Shop::open_on(&own.redis.spec, &own.mysql.spec, 1, 1_000_000).await;
+    let service = shop.serve().await;
+    let load = Load::start(std::slice::from_ref(&service.client), 8);
+    load.accept(300).await;
+    own.mysql.kill().await;
+    load.accept(300).await;
+    let ready = service.client.get("/readyz").send().await;
+    assert_eq!(
+        (ready.status, ready.body["status"].clone()),
+        (200, "degraded".into())
+    );
+    own.mysql.restart().await.unwrap();
+    load.accept(100).await;
+    let history = load.stop().await;
+    nothing_is_lost(&shop, history).await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_redis_loses_nothing_when_it_syncs_always() {
+    // Danger: a 201 for what was only in memory. Method: kill -9 in mid-load, start it again.
+    let mut own = OwnServers::start(Durability::Always).await;
+    let shop = Shop::open_on(&own.redis.spec, &own.mysql.spec, 1, 1_000_000).await;
+    let service = shop.serve().await;
+    let load = Load::start(std::slice::from_ref(&service.client), 8);
+    load.accept(300).await;
+    own.redis.kill().await;
+    own.redis.restart().await.unwrap();
+    load.accept(300).await;
+    let history = load.stop().await;
+    nothing_is_lost(&shop, history).await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_redis_loses_is_listed_and_nothing_is_oversold() {
+    // Danger: everysec loses a second of accepted orders and nobody notices. Method: kill -9, then cut
+    // the tail of the append-only file as a crash would, start it again.
+    let mut own = OwnServers::start(Durability::Everysec).await;
+    let mut shop = Shop::open_on(&own.redis.spec, &own.mysql.spec, 1, 1_000_000).await;
+    // Nothing is settled, so that what is lost in Redis is lost.
+    let service = shop.serve_parts(&[stock_online::Part::Http]).await;
+    let order = || {
+        service
+            .client
+            .order("/api/redis/orders", 2, &[(1, 1)])
+            .send()
+    };
+    let mut accepted = Vec::new();
+    for _ in 0..20 {
+        accepted.push(order().await.order_id());
+    }
+    own.redis.kill().await;
+    cut_append_only_file(&own);
+    own.redis.restart().await.unwrap();
+    until("the loss is noticed", || async {
+        service.client.get("/readyz").send().await.body["checks"]["epoch"] == "fenced"
+    })
+    .await;
+    let refused = order().await;
+    assert_eq!((refused.status, refused.code()), (503, "FENCED"));
+    assert!(refused.headers.contains_key("retry-after"));
+
+    let recovered = recover(&shop.config, &shop.pool, None, &mut |_, _| {})
+        .await
+        .unwrap();
+    assert!(
+        recovered.applied < 20 && recovered.discarded == 0,
+        "{recovered:?}"
+    );
+    let listed: Vec<u64> = sqlx::query_scalar("SELECT journal_id FROM lost_entries ORDER BY 1")
+        .fetch_all(&shop.pool)
+        .await
+        .unwrap();
+    let stored = shop.stored_orders().await;
+    let lost: Vec<String> = accepted
+        .into_iter()
+        .filter(|id| !stored.contains(id))
+        .collect();
+    assert!(!lost.is_empty(), "the cut has lost something");
+    let listed: Vec<String> = listed.iter().map(u64::to_string).collect();
+    assert_eq!(lost, listed, "what was lost is what is listed");
+    until("selling goes on", || async { order().await.status == 201 }).await;
+    service.stop().await;
+    shop.config.apply_poll_ms = 10;
+    let service = shop.serve().await;
+    shop.drained().await;
+    let sold = i64::try_from(shop.stored_orders().await.len()).unwrap();
+    assert_eq!(shop.available(1).await, 1_000_000 - sold);
+    shop.prove().await;
+    service.stop().await;
+}
+
+/// Cuts the last kilobytes off, within the last orders and not at a command's end.
+fn cut_append_only_file(own: &OwnServers) {
+    let folder = own.redis.spec.pid_file().with_file_name("appendonlydir");
+    let file = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .find(|path| path.to_string_lossy().ends_with(".incr.aof"))
+        .unwrap();
+    let length = std::fs::metadata(&file).unwrap().len();
+    std::fs::File::options()
+        .write(true)
+        .open(file)
+        .unwrap()
+        .set_len(length - 3_001)
+        .unwrap();
+}

@@ -1,0 +1,229 @@
+//! Poison: an entry whose own tables cannot be written; a journal that repeats, skips, or lies.
+
+use stock_common::id::{ProductId, UserId};
+use stock_common::money::Money;
+use stock_domain::database::apply::{self, ApplyError};
+use stock_domain::database::settle::SettleError;
+use stock_domain::database::{dead_letters, shards};
+use stock_domain::order::{self, DeliveryType, Order, OrderLine, Path, Quantity};
+use stock_domain::verdict::Verdict;
+use stock_online::Part;
+
+use crate::support::{Shop, until};
+
+/// An order that passes the script and not the table: its product's name is too long for its column.
+fn poison() -> Order {
+    Order {
+        user_id: UserId(2),
+        path: Path::Redis,
+        delivery_type: DeliveryType::Online,
+        store_id: None,
+        lines: vec![OrderLine {
+            product_id: ProductId(1),
+            product_name: "x".repeat(101),
+            quantity: Quantity::new(3).unwrap(),
+            price: Money::new(1_000).unwrap(),
+            unit_price: Money::new(1_000).unwrap(),
+            sub_total: Money::new(3_000).unwrap(),
+        }],
+        total_amount: Money::new(3_000).unwrap(),
+    }
+}
+
+async fn accept(shop: &Shop, order: &Order) -> stock_common::id::Position {
+    match shop
+        .ledger
+        .decide(order::place(order, None).unwrap())
+        .await
+        .unwrap()
+    {
+        Verdict::Accepted(accepted) => accepted.position,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_poison_order_is_settled_laid_aside_and_taken_back_once() {
+    let shop = Shop::open(1, 100).await;
+    let held = shop.serve_parts(&[Part::Http]).await;
+    let good = held
+        .client
+        .order("/api/redis/orders", 2, &[(1, 1)])
+        .send()
+        .await
+        .order_id();
+    let bad = accept(&shop, &poison()).await;
+    let also = held
+        .client
+        .order("/api/redis/orders", 2, &[(1, 1)])
+        .send()
+        .await
+        .order_id();
+    assert_eq!(shop.available(1).await, 95);
+    let service = shop.serve().await;
+    until("it is compensated", || async {
+        dead_letters::state(&shop.pool, bad)
+            .await
+            .unwrap()
+            .as_deref()
+            == Some("COMPENSATED")
+    })
+    .await;
+    shop.drained().await;
+    assert_eq!(shop.available(1).await, 98, "given back once");
+    assert_eq!(
+        shop.stored_orders().await,
+        [good, also],
+        "the others are stored"
+    );
+    let shown = service
+        .client
+        .get(&format!("/api/orders/{bad}"))
+        .user(2)
+        .send()
+        .await;
+    assert_eq!(
+        (shown.status, shown.body["orderStatus"].clone()),
+        (200, "FAIL".into())
+    );
+    let cancel = service
+        .client
+        .patch(&format!("/api/redis/orders/{bad}/cancel"))
+        .user(2);
+    assert_eq!(cancel.send().await.code(), "INVALID_ORDER_STATUS");
+    shop.prove().await;
+    held.stop().await;
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_cancel_that_races_the_compensation_gives_the_stock_back_once() {
+    let shop = Shop::open(1, 100).await;
+    let held = shop.serve_parts(&[Part::Http]).await;
+    let bad = accept(&shop, &poison()).await;
+    // The buyer is quicker: MySQL has not seen the order yet.
+    let cancel = held
+        .client
+        .patch(&format!("/api/redis/orders/{bad}/cancel"))
+        .user(2);
+    assert_eq!(cancel.send().await.status, 200);
+    let service = shop.serve().await;
+    until("the compensation finds the cancel", || async {
+        dead_letters::state(&shop.pool, bad)
+            .await
+            .unwrap()
+            .as_deref()
+            == Some("CANCELLED")
+    })
+    .await;
+    shop.drained().await;
+    assert_eq!(shop.available(1).await, 100);
+    let shown = service
+        .client
+        .get(&format!("/api/orders/{bad}"))
+        .user(2)
+        .send()
+        .await;
+    assert!(["CANCEL", "CANCEL_REQUESTED"].contains(&shown.body["orderStatus"].as_str().unwrap()));
+    shop.prove().await;
+    held.stop().await;
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_synchronous_order_between_unapplied_ones_is_applied_in_its_place() {
+    let shop = Shop::open(1, 100).await;
+    let held = shop.serve_parts(&[Part::Http]).await;
+    let mut ids = Vec::new();
+    for path in [
+        "/api/redis/orders",
+        "/api/orders",
+        "/api/redis/orders",
+        "/api/orders",
+    ] {
+        ids.push(
+            held.client
+                .order(path, 2, &[(1, 1)])
+                .send()
+                .await
+                .order_id(),
+        );
+    }
+    assert_eq!(shop.stored_orders().await, [ids[1].clone(), ids[3].clone()]);
+    // A synchronous cancel of an order that MySQL lacks brings the order along.
+    let cancel = held
+        .client
+        .patch(&format!("/api/orders/{}/cancel", ids[2]))
+        .user(2)
+        .send()
+        .await;
+    assert_eq!(
+        (cancel.status, cancel.body["orderStatus"].clone()),
+        (200, "CANCEL".into())
+    );
+    let service = shop.serve().await;
+    shop.drained().await;
+    assert_eq!(shop.stored_orders().await, ids);
+    assert_eq!(shop.available(1).await, 97);
+    shop.prove().await;
+    held.stop().await;
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn duplicated_entries_change_nothing_and_gaps_and_reorderings_stop_applying() {
+    let shop = Shop::open(1, 100).await;
+    let held = shop.serve_parts(&[Part::Http]).await;
+    for _ in 0..4 {
+        assert_eq!(
+            held.client
+                .order("/api/redis/orders", 2, &[(1, 1)])
+                .send()
+                .await
+                .status,
+            201
+        );
+    }
+    let start = shards::load(&shop.pool, 0).await.unwrap().unwrap();
+    let entries = shop
+        .ledger
+        .tail(start.watermark, 1_000)
+        .await
+        .unwrap()
+        .entries;
+    let write = async |entries: &[stock_domain::journal::Entry]| {
+        let mut transaction = shop.pool.begin().await.unwrap();
+        let mut state = shards::try_lock(&mut transaction, 0)
+            .await
+            .unwrap()
+            .unwrap();
+        let result = apply::write(&mut transaction, &mut state, entries).await;
+        if result.is_ok() {
+            transaction.commit().await.unwrap();
+        }
+        result
+    };
+    let refused = |result: Result<usize, ApplyError>| {
+        assert!(
+            matches!(result, Err(ApplyError::Settle(SettleError::Gap { .. }))),
+            "{result:?}"
+        );
+    };
+    refused(write(&entries[1..]).await);
+    let mut swapped = entries.clone();
+    let last = swapped.len() - 1;
+    swapped.swap(last - 1, last);
+    refused(write(&swapped).await);
+    write(&entries).await.unwrap();
+    refused(write(&entries).await);
+    let mut tampered = entries.clone();
+    tampered.truncate(0);
+    write(&tampered).await.unwrap();
+    let state = shards::load(&shop.pool, 0).await.unwrap().unwrap();
+    assert_eq!(
+        Some(state.watermark),
+        entries.last().map(|entry| entry.position)
+    );
+    shop.prove().await;
+    held.stop().await;
+}

@@ -1,0 +1,6 @@
+//! The ledger below HTTP: each verdict, the script against a model, what MySQL does with entries.
+
+mod model;
+mod mysql;
+mod reconcile;
+mod verdicts;

@@ -1,0 +1,142 @@
+//! What MySQL is asked, and what it must not do; and a MySQL server where one is installed.
+
+use sqlx::{AssertSqlSafe, Row};
+use stock_common::config::Durability;
+use stock_domain::account::Account;
+use stock_domain::database::{accounts, jobs, shards};
+use stock_online::servers::{Spec, has_mysql};
+
+use crate::support::{Shop, folder, start};
+
+#[tokio::test]
+async fn locking_accounts_reads_only_their_rows_by_the_primary_key() {
+    let shop = Shop::open(50, 1).await;
+    let mut query = sqlx::query(AssertSqlSafe(format!("EXPLAIN {}", accounts::lock_text(4))));
+    for product in 1..=4u64 {
+        query = query.bind("AVAILABLE").bind(product).bind(0u64);
+    }
+    let plan = query.fetch_one(&shop.pool).await.unwrap();
+    let text = |column: &str| plan.try_get::<String, _>(column).unwrap();
+    assert_eq!(
+        (text("type"), text("key")),
+        ("range".to_owned(), "PRIMARY".to_owned())
+    );
+
+    // Another transaction may lock the neighbours at the same time.
+    let lock = |product: u64| Account::parse(&format!("AVAILABLE:{product}:0")).unwrap();
+    let (mut first, mut second) = (
+        shop.pool.begin().await.unwrap(),
+        shop.pool.begin().await.unwrap(),
+    );
+    assert_eq!(
+        accounts::lock(&mut first, &[lock(1), lock(3)])
+            .await
+            .unwrap()
+            .len(),
+        2
+    );
+    assert_eq!(
+        accounts::lock(&mut second, &[lock(2), lock(4)])
+            .await
+            .unwrap()
+            .len(),
+        2
+    );
+}
+
+#[tokio::test]
+async fn a_shard_and_a_job_belong_to_one_holder_at_a_time() {
+    let shop = Shop::open(1, 1).await;
+    let (mut first, mut second) = (
+        shop.pool.begin().await.unwrap(),
+        shop.pool.begin().await.unwrap(),
+    );
+    assert!(shards::try_lock(&mut first, 0).await.unwrap().is_some());
+    assert!(shards::try_lock(&mut second, 0).await.unwrap().is_none());
+    drop(first);
+    let claim = jobs::claim(&shop.pool, "reconcile").await.unwrap();
+    assert!(claim.is_some());
+    assert!(
+        jobs::claim(&shop.pool, "reconcile")
+            .await
+            .unwrap()
+            .is_none()
+    );
+}
+
+#[tokio::test]
+async fn frames_that_nobody_needs_are_dropped_and_the_watermark_stays() {
+    let mut shop = Shop::open(1, 1_000).await;
+    shop.config.journal_keep_entries = 10;
+    let service = shop.serve().await;
+    let frames = async || -> i64 {
+        let mut link = shop.ledger.link().unwrap();
+        let journal = shop.ledger.keys().journal();
+        redis::cmd("XLEN")
+            .arg(journal)
+            .query_async(&mut link.read)
+            .await
+            .unwrap()
+    };
+    let mut last = String::new();
+    for _ in 0..50 {
+        last = service
+            .client
+            .order("/api/redis/orders", 2, &[(1, 1)])
+            .send()
+            .await
+            .order_id();
+        shop.drained().await;
+    }
+    assert!(frames().await < 30, "{} frames", frames().await);
+    let shown = service
+        .client
+        .get(&format!("/api/orders/{last}"))
+        .user(2)
+        .send()
+        .await;
+    assert_eq!(shown.body["orderStatus"], "SUCCESS");
+    let again = shop.serve().await;
+    assert_eq!(
+        again
+            .client
+            .order("/api/redis/orders", 2, &[(1, 1)])
+            .send()
+            .await
+            .status,
+        201
+    );
+    shop.drained().await;
+    shop.prove().await;
+    again.stop().await;
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn the_same_holds_on_mysql_where_it_is_installed() {
+    if !has_mysql() {
+        return;
+    }
+    let folder = folder("oracle");
+    let redis = Spec::redis(&folder.join("redis"), Durability::Always).unwrap();
+    let mysql = Spec::oracle_mysql(&folder.join("mysql")).await.unwrap();
+    let (redis, mysql) = (start(&redis).await, start(&mysql).await);
+    let shop = Shop::open_on(&redis.spec, &mysql.spec, 2, 10).await;
+    let service = shop.serve().await;
+    for path in ["/api/redis/orders", "/api/orders"] {
+        let placed = service
+            .client
+            .order(path, 2, &[(1, 1), (2, 2)])
+            .send()
+            .await;
+        assert_eq!(placed.status, 201, "{}", placed.text);
+        let cancel = format!("{path}/{}/cancel", placed.order_id());
+        assert_eq!(
+            service.client.patch(&cancel).user(2).send().await.status,
+            200
+        );
+    }
+    shop.drained().await;
+    shop.prove().await;
+    service.stop().await;
+}

@@ -1,0 +1,222 @@
+//! Operations: health, metrics, the switch, the commands.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::support::{Shop, until};
+
+#[tokio::test]
+async fn health_and_metrics_tell_what_happens() {
+    let shop = Shop::open(1, 10).await;
+    let service = shop.serve().await;
+    let client = &service.client;
+    assert_eq!(client.get("/livez").send().await.status, 200);
+    let ready = client.get("/readyz").send().await;
+    assert_eq!(
+        ready.body,
+        json!({ "status": "ready", "checks": { "redis": "ok", "mysql": "ok", "schema": "ok",
+            "epoch": "ok", "journal": "ok" } })
+    );
+    assert_eq!(
+        client
+            .order("/api/redis/orders", 2, &[(1, 1)])
+            .send()
+            .await
+            .status,
+        201
+    );
+    assert_eq!(
+        client
+            .order("/api/redis/orders", 2, &[(1, 99)])
+            .send()
+            .await
+            .status,
+        409
+    );
+    shop.drained().await;
+    until("the monitor has measured", || async {
+        let text = client.get("/metrics").send().await.text;
+        [
+            "stock_orders_total{path=\"redis\",verdict=\"ACCEPTED\"}",
+            "stock_orders_total{path=\"redis\",verdict=\"INSUFFICIENT\"}",
+            "stock_decide_duration_seconds_bucket",
+            "stock_decide_batch_size_bucket",
+            "stock_journal_lag_entries",
+            "stock_journal_lag_seconds",
+            "stock_settled_entries_total",
+            "stock_drift_accounts",
+            "stock_dead_letters",
+            "http_request_duration_seconds_bucket",
+            "stock_build_info",
+        ]
+        .iter()
+        .all(|name| text.contains(name))
+    })
+    .await;
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn metrics_that_are_not_open_need_an_admin() {
+    let mut shop = Shop::open(1, 10).await;
+    shop.config.metrics_open = false;
+    let service = shop.serve().await;
+    let get = || service.client.get("/metrics");
+    assert_eq!(get().send().await.status, 401);
+    assert_eq!(get().user(2).send().await.status, 403);
+    assert_eq!(get().admin().send().await.status, 200);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn the_switch_stops_all_selling_on_every_instance_and_nothing_else() {
+    let shop = Shop::open(1, 10).await;
+    let (first, second) = (shop.serve().await, shop.serve().await);
+    let id = first
+        .client
+        .order("/api/redis/orders", 2, &[(1, 1)])
+        .send()
+        .await
+        .order_id();
+    let put = |open: bool| {
+        first
+            .client
+            .call("PUT", "/api/ops/selling")
+            .admin()
+            .json(&json!({ "open": open }))
+            .send()
+    };
+    let forbidden = first.client.call("PUT", "/api/ops/selling").user(2);
+    assert_eq!(
+        forbidden
+            .json(&json!({ "open": false }))
+            .send()
+            .await
+            .status,
+        403
+    );
+    assert_eq!(put(false).await.body, json!({ "open": false }));
+    for path in ["/api/redis/orders", "/api/orders"] {
+        let stopped = second.client.order(path, 2, &[(1, 1)]).send().await;
+        assert_eq!((stopped.status, stopped.code()), (503, "SELLING_STOPPED"));
+        assert!(stopped.headers.contains_key("retry-after"));
+    }
+    assert_eq!(second.client.get("/readyz").send().await.status, 200);
+    let cancel = format!("/api/redis/orders/{id}/cancel");
+    assert_eq!(
+        second.client.patch(&cancel).user(2).send().await.status,
+        200
+    );
+    assert_eq!(put(true).await.status, 200);
+    assert_eq!(
+        second
+            .client
+            .order("/api/redis/orders", 2, &[(1, 1)])
+            .send()
+            .await
+            .status,
+        201
+    );
+    first.stop().await;
+    second.stop().await;
+}
+
+/// Runs a command on a shop; its exit code, and stdout as JSON where it is one.
+fn command(shop: &Shop, arguments: &[&str]) -> (Option<i32>, Value, String) {
+    let out = Command::new(env!("CARGO_BIN_EXE_stock-online"))
+        .args(arguments)
+        .envs(shop.variables())
+        .env("STOCK_DURABILITY", "everysec")
+        .output()
+        .unwrap();
+    let text = String::from_utf8(out.stdout).unwrap();
+    (
+        out.status.code(),
+        serde_json::from_str(&text).unwrap_or_default(),
+        text,
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_command_reports_and_exits_as_it_says() {
+    let shop = Shop::open(1, 10).await;
+    let service = shop.serve().await;
+    let id = service
+        .client
+        .order("/api/redis/orders", 2, &[(1, 1)])
+        .send()
+        .await
+        .order_id();
+    shop.drained().await;
+    let (code, report, _) = command(&shop, &["verify", "--full", "--json"]);
+    assert_eq!(
+        (code, report["ok"].clone(), report["lagEntries"].clone()),
+        (Some(0), json!(true), json!(0))
+    );
+    let (code, report, text) = command(&shop, &["doctor", "--json"]);
+    assert_eq!(
+        (code, report["ok"].clone()),
+        (Some(0), json!(true)),
+        "{text}"
+    );
+    let (code, report, _) = command(&shop, &["reconcile", "--json"]);
+    assert_eq!((code, report["differences"].clone()), (Some(0), json!([])));
+    let (code, report, _) = command(&shop, &["explain", &id, "--json"]);
+    assert_eq!(
+        (code, report["order"]["status"].clone()),
+        (Some(0), json!("SUCCESS"))
+    );
+    let (code, report, _) = command(&shop, &["explain", "AVAILABLE:1:0", "--json"]);
+    assert_eq!(
+        (code, report["mysql"]["balance"].clone()),
+        (Some(0), json!(9))
+    );
+    assert_eq!(command(&shop, &["explain", "1"]).0, Some(1));
+    let (code, report, _) = command(&shop, &["dead-letters", "list", "--json"]);
+    assert_eq!((code, report), (Some(0), json!([])));
+    assert_eq!(
+        command(&shop, &["migrate"]).0,
+        Some(0),
+        "again changes nothing"
+    );
+    let (code, _, text) = command(&shop, &["seed"]);
+    assert_eq!(code, Some(0));
+    assert!(text.contains("nothing was seeded"), "{text}");
+    let (code, _, text) = command(&shop, &["token", "--user-id", "7", "--count", "2", "--csv"]);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!((code, lines.len()), (Some(0), 2));
+    assert!(
+        lines[0].starts_with("7,ey") && lines[1].starts_with("8,ey"),
+        "{text}"
+    );
+    let (_, _, token) = command(&shop, &["token", "--user-id", "2"]);
+    let shown = service.client.get(&format!("/api/orders/{id}"));
+    let shown = shown
+        .header("authorization", &format!("Bearer {}", token.trim()))
+        .send()
+        .await;
+    assert_eq!(shown.status, 200);
+    let (code, _, text) = command(&shop, &["serve", "--print-config"]);
+    assert_eq!(code, Some(0));
+    assert!(text.contains("\"jwt_secret\": \"***\""), "{text}");
+    assert_eq!(command(&shop, &["nonsense"]).0, Some(2));
+    assert_eq!(command(&shop, &["token"]).0, Some(2));
+    let (code, report, text) = command(&shop, &["recover", "--json"]);
+    assert_eq!(
+        (code, report["discarded"].clone()),
+        (Some(0), json!(0)),
+        "{text}"
+    );
+    until("selling goes on", || async {
+        service
+            .client
+            .order("/api/redis/orders", 2, &[(1, 1)])
+            .send()
+            .await
+            .status
+            == 201
+    })
+    .await;
+    service.stop().await;
+}

@@ -1,0 +1,6 @@
+//! Orders: what a client may ask for and what it gets.
+
+mod cancel;
+mod idempotency;
+mod place;
+mod show;

@@ -1,0 +1,612 @@
+//! What every test stands on: shared servers, a shop of one's own on them, a client, a load.
+//!
+//! One Redis and one database server serve the whole binary; a test that kills servers starts its own.
+//! A watchdog process ends them all when this process is gone, however it went.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1;
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use sqlx::MySqlPool;
+use stock_common::clock::Clock;
+use stock_common::config::{Config, Durability};
+use stock_common::id::UserId;
+use stock_domain::database::{self, Role};
+use stock_domain::ledger::Ledger;
+use stock_domain::recover;
+use stock_domain::verify::{Report, verify};
+use stock_online::cli::seed::{SeedArgs, seed};
+use stock_online::http::auth::{self, Caller, Tokens};
+use stock_online::servers::{Server, Spec};
+use stock_online::{Part, Start, install_metrics};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+/// The longest that any condition may take; reaching it fails the test.
+const PATIENCE: Duration = Duration::from_secs(60);
+const SECRET: &str = "a secret of tests, long enough for HS256";
+
+/// Waits for a condition, never for a time.
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+    let started = Instant::now();
+    while !holds().await {
+        assert!(started.elapsed() < PATIENCE, "did not happen: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Kills processes and removes a folder when this process has ended.
+struct Watchdog {
+    child: Mutex<std::process::Child>,
+}
+
+impl Watchdog {
+    fn start() -> Self {
+        let script = "while read -r line; do all=\"$all;$line\"; done; eval \"${all#;}\"";
+        let child = Command::new("sh")
+            .args(["-c", script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self {
+            child: Mutex::new(child),
+        }
+    }
+
+    /// Notes a shell command to run at the end.
+    fn at_end(&self, command: &str) {
+        let mut child = self.child.lock().unwrap();
+        writeln!(child.stdin.as_mut().unwrap(), "{command}").unwrap();
+    }
+}
+
+fn watchdog() -> &'static Watchdog {
+    static WATCHDOG: OnceLock<Watchdog> = OnceLock::new();
+    WATCHDOG.get_or_init(Watchdog::start)
+}
+
+/// A folder that is gone after the tests.
+pub(crate) fn folder(name: &str) -> PathBuf {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let folder =
+        std::env::temp_dir().join(format!("stock-it-{}-{number}-{name}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    watchdog().at_end(&format!("rm -rf '{}'", folder.display()));
+    folder
+}
+
+/// Starts a server that ends with the tests.
+pub(crate) async fn start(spec: &Spec) -> Server {
+    let server = spec.start().await.unwrap();
+    let pid_file = server.spec.pid_file();
+    watchdog().at_end(&format!(
+        "kill -9 $(cat '{}') 2>/dev/null; sleep 0.2",
+        pid_file.display()
+    ));
+    server
+}
+
+/// The servers that tests share.
+struct SharedServers {
+    redis: Spec,
+    mysql: Spec,
+}
+
+/// Started once, on a runtime of their own that lives as long as the process.
+fn shared() -> &'static SharedServers {
+    static SHARED: OnceLock<SharedServers> = OnceLock::new();
+    SHARED.get_or_init(|| {
+        let (send, receive) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            runtime.block_on(async {
+                let folder = folder("shared");
+                let redis = Spec::redis(&folder.join("redis"), Durability::Everysec).unwrap();
+                let mysql = Spec::mysql(&folder.join("mysql")).await.unwrap();
+                let (mut redis, mysql) = (start(&redis).await, start(&mysql).await);
+                send.send((redis.spec.clone(), mysql.spec.clone())).unwrap();
+                redis.ended().await;
+                drop(mysql);
+            });
+        });
+        let (redis, mysql) = receive.recv().unwrap();
+        SharedServers { redis, mysql }
+    })
+}
+
+/// A Redis and a database server of a test's own, to be killed.
+pub(crate) struct OwnServers {
+    pub(crate) redis: Server,
+    pub(crate) mysql: Server,
+}
+
+impl OwnServers {
+    pub(crate) async fn start(durability: Durability) -> Self {
+        let folder = folder("own");
+        let redis = Spec::redis(&folder.join("redis"), durability).unwrap();
+        let mysql = Spec::mysql(&folder.join("mysql")).await.unwrap();
+        Self {
+            redis: start(&redis).await,
+            mysql: start(&mysql).await,
+        }
+    }
+}
+
+/// A shop: a fresh prefix and database, migrated and stocked; services on it are started at will.
+#[derive(Clone)]
+pub(crate) struct Shop {
+    pub(crate) config: Config,
+    pub(crate) pool: MySqlPool,
+    pub(crate) ledger: Ledger,
+    pub(crate) clock: Clock,
+}
+
+impl Shop {
+    /// On the shared servers, with `products` products of `stock` units each.
+    pub(crate) async fn open(products: u64, stock: i64) -> Self {
+        let servers = shared();
+        Self::open_on(&servers.redis, &servers.mysql, products, stock).await
+    }
+
+    /// On given servers.
+    pub(crate) async fn open_on(redis: &Spec, mysql: &Spec, products: u64, stock: i64) -> Self {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let name = format!("shop_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        create_database(mysql, &name).await;
+        let config = Config {
+            redis_url: redis.url("0"),
+            redis_prefix: format!("sf:v1:{}:{name}", std::process::id()),
+            database_url: mysql.url(&name),
+            jwt_secret: SECRET.to_owned(),
+            metrics_open: true,
+            database_connections_max: 8,
+            synchronous_orders_max: 4,
+            ..Config::default()
+        };
+        let pool = database::pool(&config, Role::Tool).unwrap();
+        database::migrate::migrate(&pool).await.unwrap();
+        assert!(recover::begin_first(&config, &pool).await.unwrap());
+        let clock = Clock::system();
+        let ledger = Ledger::start(&config, pool.clone(), clock.clone()).unwrap();
+        assert!(ledger.wait_open(PATIENCE).await);
+        let args = SeedArgs {
+            users: 3,
+            products,
+            stock,
+        };
+        assert!(seed(&pool, &ledger, &args).await.unwrap());
+        Self {
+            config,
+            pool,
+            ledger,
+            clock,
+        }
+    }
+
+    /// Starts a service in this process with all its parts.
+    pub(crate) async fn serve(&self) -> Service {
+        self.serve_parts(&Part::ALL).await
+    }
+
+    /// Starts a service in this process with some parts.
+    pub(crate) async fn serve_parts(&self, parts: &[Part]) -> Service {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let shutdown = CancellationToken::new();
+        let start = Start {
+            config: self.config.clone(),
+            clock: self.clock.clone(),
+            listener,
+            parts: parts.to_vec(),
+            prometheus: install_metrics(),
+        };
+        let task = tokio::spawn(stock_online::run(start, shutdown.clone()));
+        let client = self.client(&address);
+        until("the service is ready and knows the catalog", || {
+            client.is_ready()
+        })
+        .await;
+        Service {
+            client,
+            shutdown,
+            task,
+        }
+    }
+
+    /// A client of a service on this shop.
+    pub(crate) fn client(&self, address: &str) -> Client {
+        let tokens = Tokens::new(SECRET, self.clock.clone());
+        Client {
+            address: address.to_owned(),
+            tokens: Arc::new(tokens),
+            clock: self.clock.clone(),
+        }
+    }
+
+    /// The variables of a service process on this shop.
+    pub(crate) fn variables(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("STOCK_REDIS_URL", self.config.redis_url.clone()),
+            ("STOCK_REDIS_PREFIX", self.config.redis_prefix.clone()),
+            ("STOCK_DATABASE_URL", self.config.database_url.clone()),
+            ("STOCK_JWT_SECRET", SECRET.to_owned()),
+            ("STOCK_METRICS_OPEN", "true".to_owned()),
+        ]
+    }
+
+    /// Waits until MySQL has settled everything that was accepted.
+    pub(crate) async fn drained(&self) {
+        until("mysql has settled every entry", || async {
+            self.verify()
+                .await
+                .is_some_and(|report| report.lag_entries == 0)
+        })
+        .await;
+    }
+
+    async fn verify(&self) -> Option<Report> {
+        verify(&self.pool, &self.ledger, false, &mut |_, _| {})
+            .await
+            .ok()
+    }
+
+    /// Proves the whole ledger from zero.
+    pub(crate) async fn prove(&self) -> Report {
+        assert!(self.ledger.wait_open(PATIENCE).await, "the gate is open");
+        let report = verify(&self.pool, &self.ledger, true, &mut |_, _| {})
+            .await
+            .unwrap();
+        assert!(report.ok, "{:?}", report.differences);
+        report
+    }
+
+    pub(crate) async fn count(&self, text: &'static str) -> i64 {
+        sqlx::query_scalar(text)
+            .fetch_one(&self.pool)
+            .await
+            .unwrap()
+    }
+
+    /// What Redis says is available of a product online.
+    pub(crate) async fn available(&self, product: u64) -> i64 {
+        let account = account(product);
+        self.ledger
+            .levels(&[account])
+            .await
+            .unwrap()
+            .get(&account)
+            .unwrap()
+            .balance
+    }
+
+    /// Ids of all stored orders, and whether each is there once.
+    pub(crate) async fn stored_orders(&self) -> Vec<String> {
+        let ids: Vec<u64> = sqlx::query_scalar("SELECT id FROM orders ORDER BY id")
+            .fetch_all(&self.pool)
+            .await
+            .unwrap();
+        ids.into_iter().map(|id| id.to_string()).collect()
+    }
+}
+
+pub(crate) fn account(product: u64) -> stock_domain::account::Account {
+    stock_domain::account::Account::parse(&format!("AVAILABLE:{product}:0")).unwrap()
+}
+
+async fn create_database(mysql: &Spec, name: &str) {
+    let url = format!("{}?ssl-mode=DISABLED", mysql.url("mysql"));
+    let pool = MySqlPool::connect(&url).await.unwrap();
+    let text = format!("CREATE DATABASE {name} CHARACTER SET utf8mb4");
+    sqlx::query(sqlx::AssertSqlSafe(text))
+        .execute(&pool)
+        .await
+        .unwrap();
+    pool.close().await;
+}
+
+/// A service in this process.
+pub(crate) struct Service {
+    pub(crate) client: Client,
+    shutdown: CancellationToken,
+    task: tokio::task::JoinHandle<Result<(), stock_online::RunError>>,
+}
+
+impl Service {
+    /// Stops it in order.
+    pub(crate) async fn stop(self) {
+        self.shutdown.cancel();
+        self.task.await.unwrap().unwrap();
+    }
+}
+
+/// A service in a process of its own, to be killed.
+pub(crate) struct ServiceProcess {
+    pub(crate) client: Client,
+    pub(crate) child: tokio::process::Child,
+}
+
+impl ServiceProcess {
+    pub(crate) async fn start(shop: &Shop) -> Self {
+        let port = stock_online::servers::free_port().unwrap();
+        let address = format!("127.0.0.1:{port}");
+        let child = tokio::process::Command::new(env!("CARGO_BIN_EXE_stock-online"))
+            .arg("serve")
+            .envs(shop.variables())
+            .env("STOCK_HTTP_ADDR", &address)
+            .env("STOCK_LOG", "error")
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let client = shop.client(&address);
+        until("the process is ready", || client.is_ready()).await;
+        Self { client, child }
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = i32::try_from(self.child.id().unwrap()).unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal)
+            .unwrap();
+    }
+}
+
+/// An answer.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: Value,
+    pub(crate) text: String,
+}
+
+impl Answer {
+    /// The problem's code, or "".
+    pub(crate) fn code(&self) -> &str {
+        self.body["code"].as_str().unwrap_or_default()
+    }
+
+    pub(crate) fn order_id(&self) -> String {
+        self.body["orderId"].as_str().unwrap().to_owned()
+    }
+}
+
+/// Calls a service.
+#[derive(Clone)]
+pub(crate) struct Client {
+    pub(crate) address: String,
+    tokens: Arc<Tokens>,
+    clock: Clock,
+}
+
+/// A request to be sent.
+pub(crate) struct Call<'a> {
+    client: &'a Client,
+    method: Method,
+    path: String,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+impl Call<'_> {
+    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub(crate) fn user(self, id: u64) -> Self {
+        self.role(id, auth::Role::User)
+    }
+
+    pub(crate) fn admin(self) -> Self {
+        self.role(1, auth::Role::Admin)
+    }
+
+    fn role(self, id: u64, role: auth::Role) -> Self {
+        let caller = Caller {
+            user: UserId(id),
+            role,
+            store_id: None,
+        };
+        let token = self
+            .client
+            .tokens
+            .issue(caller, self.client.clock.now_ms(), 3_600)
+            .unwrap();
+        self.header("authorization", &format!("Bearer {token}"))
+    }
+
+    pub(crate) fn json(self, body: &Value) -> Self {
+        self.raw(body.to_string().as_bytes())
+            .header("content-type", "application/json")
+    }
+
+    pub(crate) fn raw(mut self, body: &[u8]) -> Self {
+        self.body = body.to_vec();
+        self
+    }
+
+    /// Sends it; an error is a broken connection, whose outcome is unknown.
+    pub(crate) async fn try_send(self) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
+        let stream = TcpStream::connect(&self.client.address).await?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        let mut request = Request::builder()
+            .method(self.method)
+            .uri(self.path)
+            .header("host", &self.client.address);
+        for (name, value) in self.headers {
+            request = request.header(name, value);
+        }
+        let response = sender
+            .send_request(request.body(Full::new(Bytes::from(self.body)))?)
+            .await?;
+        let (parts, body) = response.into_parts();
+        let text = String::from_utf8(body.collect().await?.to_bytes().to_vec())?;
+        let headers = parts
+            .headers
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.to_str().unwrap_or("").to_owned()))
+            .collect();
+        let body = serde_json::from_str(&text).unwrap_or_default();
+        Ok(Answer {
+            status: parts.status.as_u16(),
+            headers,
+            body,
+            text,
+        })
+    }
+
+    pub(crate) async fn send(self) -> Answer {
+        self.try_send().await.unwrap()
+    }
+}
+
+impl Client {
+    pub(crate) fn call(&self, method: &str, path: &str) -> Call<'_> {
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        Call {
+            client: self,
+            method,
+            path: path.to_owned(),
+            headers: Vec::new(),
+            body: Vec::new(),
+        }
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Call<'_> {
+        self.call("GET", path)
+    }
+
+    pub(crate) fn post(&self, path: &str) -> Call<'_> {
+        self.call("POST", path)
+    }
+
+    pub(crate) fn patch(&self, path: &str) -> Call<'_> {
+        self.call("PATCH", path)
+    }
+
+    async fn is_ready(&self) -> bool {
+        // An order that nobody can place says whether the catalog has been read.
+        let probe = json!({ "orderProducts": [{ "productId": 1, "quantity": 1 }],
+            "totalAmount": 1, "deliveryType": "ONLINE" });
+        let ready = self
+            .get("/readyz")
+            .try_send()
+            .await
+            .is_ok_and(|answer| answer.status == 200);
+        ready
+            && self
+                .post("/api/redis/orders")
+                .user(1)
+                .json(&probe)
+                .try_send()
+                .await
+                .is_ok_and(|answer| answer.code() == "TOTAL_AMOUNT_MISMATCH")
+    }
+
+    /// Orders units of products at 1,000 each.
+    pub(crate) fn order(&self, path: &str, user: u64, lines: &[(u64, i64)]) -> Call<'_> {
+        self.post(path).user(user).json(&order_json(lines))
+    }
+}
+
+pub(crate) fn order_json(lines: &[(u64, i64)]) -> Value {
+    let products: Vec<Value> = lines
+        .iter()
+        .map(|(product, quantity)| json!({ "productId": product, "quantity": quantity }))
+        .collect();
+    let total: i64 = lines.iter().map(|(_, quantity)| quantity * 1_000).sum();
+    json!({ "orderProducts": products, "totalAmount": total, "deliveryType": "ONLINE" })
+}
+
+/// Everything that clients saw during a load.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct History {
+    pub(crate) accepted: Vec<String>,
+    pub(crate) refused: u64,
+    pub(crate) unknown: u64,
+}
+
+impl History {
+    /// A broken connection is an unknown outcome.
+    fn note(&mut self, answer: Option<Answer>) {
+        match answer {
+            Some(answer) if answer.status == 201 => self.accepted.push(answer.order_id()),
+            Some(answer) if answer.code() != "OUTCOME_UNKNOWN" => self.refused += 1,
+            _ => self.unknown += 1,
+        }
+    }
+}
+
+/// A load of one-unit orders that goes on until it is stopped.
+pub(crate) struct Load {
+    stop: CancellationToken,
+    history: Arc<Mutex<History>>,
+    workers: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Load {
+    /// `workers` clients order one unit of product 1 again and again, on both paths.
+    pub(crate) fn start(clients: &[Client], workers: usize) -> Self {
+        let stop = CancellationToken::new();
+        let history = Arc::new(Mutex::new(History::default()));
+        let workers = (0..workers)
+            .map(|number| {
+                let client = clients[number % clients.len()].clone();
+                let (stop, history) = (stop.clone(), Arc::clone(&history));
+                let path = if number % 4 == 3 {
+                    "/api/orders"
+                } else {
+                    "/api/redis/orders"
+                };
+                tokio::spawn(async move {
+                    while !stop.is_cancelled() {
+                        let answer = client.order(path, 2, &[(1, 1)]).try_send().await;
+                        history.lock().unwrap().note(answer.ok());
+                        tokio::task::yield_now().await;
+                    }
+                })
+            })
+            .collect();
+        Self {
+            stop,
+            history,
+            workers,
+        }
+    }
+
+    /// Waits until this many more orders were accepted.
+    pub(crate) async fn accept(&self, more: usize) {
+        let goal = self.history.lock().unwrap().accepted.len() + more;
+        until("the load is accepted", || async {
+            self.history.lock().unwrap().accepted.len() >= goal
+        })
+        .await;
+    }
+
+    pub(crate) async fn stop(self) -> History {
+        self.stop.cancel();
+        for worker in self.workers {
+            worker.await.unwrap();
+        }
+        self.history.lock().unwrap().clone()
+    }
+}
+
+/// Sorted, for comparing sets of ids.
+pub(crate) fn sorted(mut ids: Vec<String>) -> Vec<String> {
+    ids.sort_by_key(|id| id.parse::<u64>().unwrap());
+    ids
+}
