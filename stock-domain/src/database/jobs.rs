@@ -11,10 +11,14 @@ pub async fn claim(
     pool: &MySqlPool,
     name: &str,
 ) -> Result<Option<Transaction<'static, MySql>>, sqlx::Error> {
-    sqlx::query("INSERT IGNORE INTO jobs (name) VALUES (?)")
+    // Asked for without a lock first: an insert would wait for the one who holds the row.
+    let is_known: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM jobs WHERE name = ?)")
         .bind(name)
-        .execute(pool)
+        .fetch_one(pool)
         .await?;
+    if !is_known {
+        sqlx::query("INSERT IGNORE INTO jobs (name) VALUES (?)").bind(name).execute(pool).await?;
+    }
     let mut transaction = pool.begin().await?;
     let locked = sqlx::query("SELECT name FROM jobs WHERE name = ? FOR UPDATE NOWAIT")
         .bind(name)

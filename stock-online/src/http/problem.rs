@@ -140,6 +140,8 @@ pub fn render(mut response: Response, request_id: &str) -> Response {
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/problem+json"),
     );
+    // The router has noted the length of the empty body that the problem rode on.
+    headers.remove(header::CONTENT_LENGTH);
     if problem.code.status() == 503 {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
     }

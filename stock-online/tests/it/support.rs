@@ -282,6 +282,7 @@ impl Shop {
 
     /// What Redis says is available of a product online.
     pub(crate) async fn available(&self, product: u64) -> i64 {
+        assert!(self.ledger.wait_open(PATIENCE).await, "the gate is open");
         let account = account(product);
         self.ledger
             .levels(&[account])

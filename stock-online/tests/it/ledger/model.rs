@@ -282,6 +282,8 @@ fn the_script_decides_as_a_plain_model_does() {
     let mut shop = runtime.block_on(Shop::open(1, 1));
     // One call under way: batches are decided in the order in which they were sent.
     shop.config.batches_in_flight_max = 1;
+    // The flag may refuse for a moment what a reversal in the same batch has just made possible.
+    shop.config.sold_out_flag_ms = 0;
     let ledger = runtime.block_on(async {
         let ledger = Ledger::start(&shop.config, shop.pool.clone(), shop.clock.clone()).unwrap();
         assert!(ledger.wait_open(std::time::Duration::from_secs(10)).await);

@@ -11,6 +11,9 @@ use crate::support::{Shop, folder, start};
 #[tokio::test]
 async fn locking_accounts_reads_only_their_rows_by_the_primary_key() {
     let shop = Shop::open(50, 1).await;
+    let service = shop.serve().await;
+    shop.drained().await;
+    service.stop().await;
     let mut query = sqlx::query(AssertSqlSafe(format!("EXPLAIN {}", accounts::lock_text(4))));
     for product in 1..=4u64 {
         query = query.bind("AVAILABLE").bind(product).bind(0u64);
