@@ -2,8 +2,8 @@
 //!
 //! | kind | postings | marks | own tables | refusals |
 //! |---|---|---|---|---|
-//! | `order_placed` | AVAILABLE −q per line | – | orders, order_products | stock, not on sale |
-//! | `order_cancelled` | AVAILABLE +q per line | order: none → CANCEL_REQUESTED | orders | already final |
+//! | `order_placed` | AVAILABLE −q per line | – | orders, `order_products` | stock, not on sale |
+//! | `order_cancelled` | AVAILABLE +q per line | order: none → `CANCEL_REQUESTED` | orders | already final |
 //! | `order_failed` | AVAILABLE +q per line | order: none → FAIL | orders | already final |
 //! | `product_opened` | AVAILABLE and RESERVED opened at 0 | opened: none → OPEN | products | already open |
 //! | `product_switched` | – (closes or opens accounts) | – | – | – |

@@ -292,9 +292,11 @@ pub fn fail(id: Position, order: &Order) -> Result<Request, DraftError> {
 }
 
 fn reverse(kind: Kind, id: Position, order: &Order, actor: UserId) -> Result<Request, DraftError> {
-    let next = match kind {
-        Kind::OrderFailed => OrderStatus::Fail,
-        _ => OrderStatus::CancelRequested,
+    let is_failure = kind == Kind::OrderFailed;
+    let next = if is_failure {
+        OrderStatus::Fail
+    } else {
+        OrderStatus::CancelRequested
     };
     let mut draft = Draft::new(kind, actor, &OrderReversed { order_id: id })?;
     draft.reference = Some(id.to_string());

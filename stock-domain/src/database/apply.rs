@@ -64,7 +64,7 @@ impl From<SettleError> for ApplyError {
     fn from(error: SettleError) -> Self {
         match error {
             SettleError::Database(error) => Self::Database(error),
-            other => Self::Settle(other),
+            other @ (SettleError::Gap { .. } | SettleError::Chain { .. }) => Self::Settle(other),
         }
     }
 }

@@ -17,7 +17,10 @@ pub async fn claim(
         .fetch_one(pool)
         .await?;
     if !is_known {
-        sqlx::query("INSERT IGNORE INTO jobs (name) VALUES (?)").bind(name).execute(pool).await?;
+        sqlx::query("INSERT IGNORE INTO jobs (name) VALUES (?)")
+            .bind(name)
+            .execute(pool)
+            .await?;
     }
     let mut transaction = pool.begin().await?;
     let locked = sqlx::query("SELECT name FROM jobs WHERE name = ? FOR UPDATE NOWAIT")

@@ -1,7 +1,5 @@
 //! The journal and its postings in MySQL: the ledger's long memory.
 
-use std::fmt::Write as _;
-
 use sqlx::MySqlConnection;
 use stock_common::clock::datetime;
 use stock_common::id::Position;
@@ -36,13 +34,7 @@ pub fn hash_bytes(hex: &str) -> Option<Vec<u8>> {
 /// 16 bytes as 32 hexadecimal digits.
 #[must_use]
 pub fn hash_text(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Inserts entries and their postings.

@@ -195,38 +195,32 @@ fn note_sold_out(shared: &Shared, waiting: &Waiting, verdict: &Verdict) {
 
 /// A server's refusal executed nothing; anything else may have been executed.
 fn answer_failure(shared: &Shared, link: &Link, batch: Vec<Waiting>, error: &RedisError) {
-    let why = error.to_string();
-    match error.kind() {
-        ErrorKind::Server(ServerErrorKind::NoScript) => {
-            shared.gate.shut(
-                link.generation,
-                "redis has lost its scripts: perhaps another one",
-            );
-            answer_all(
-                batch,
-                &DecideError::Fenced("redis has lost its scripts".into()),
-            );
-        }
-        ErrorKind::Server(
-            ServerErrorKind::ReadOnly
-            | ServerErrorKind::BusyLoading
-            | ServerErrorKind::MasterDown
-            | ServerErrorKind::ClusterDown
-            | ServerErrorKind::NoPerm,
-        ) => {
-            shared.gate.shut(link.generation, &why);
-            answer_all(batch, &DecideError::Fenced(why.into()));
-        }
-        ErrorKind::Server(_) | ErrorKind::Extension => {
-            tracing::error!(error = why, "redis refused a batch");
-            answer_all(batch, &DecideError::Unable(why.into()));
-        }
-        _ => {
-            shared
-                .gate
-                .shut(link.generation, &format!("the link to redis broke: {why}"));
-            answer_all(batch, &DecideError::OutcomeUnknown);
-        }
+    use ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, NoPerm, NoScript, ReadOnly};
+    const ANOTHER: [ServerErrorKind; 6] = [
+        NoScript,
+        ReadOnly,
+        BusyLoading,
+        MasterDown,
+        ClusterDown,
+        NoPerm,
+    ];
+    let (kind, why) = (error.kind(), error.to_string());
+    let is_another = ANOTHER.iter().any(|one| kind == ErrorKind::Server(*one));
+    let is_refusal = matches!(kind, ErrorKind::Server(_) | ErrorKind::Extension);
+    if is_another {
+        // Without its scripts, or not a master: perhaps not the Redis that was proved.
+        shared
+            .gate
+            .shut(link.generation, &format!("perhaps another redis: {why}"));
+        answer_all(batch, &DecideError::Fenced(why.into()));
+    } else if is_refusal {
+        tracing::error!(error = why, "redis refused a batch");
+        answer_all(batch, &DecideError::Unable(why.into()));
+    } else {
+        shared
+            .gate
+            .shut(link.generation, &format!("the link to redis broke: {why}"));
+        answer_all(batch, &DecideError::OutcomeUnknown);
     }
 }
 

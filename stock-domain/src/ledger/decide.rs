@@ -198,11 +198,10 @@ where
 }
 
 fn text(value: &Value) -> Option<&str> {
-    match value {
-        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
-        Value::SimpleString(text) => Some(text),
-        _ => None,
+    if let Value::BulkString(bytes) = value {
+        return std::str::from_utf8(bytes).ok();
     }
+    None
 }
 
 fn decode_one(answer: &str, request: &Sealed) -> Option<Verdict> {

@@ -6,7 +6,6 @@
 //! accepted last; only then the scripts are loaded. Until then every request is answered `FENCED`.
 
 use std::collections::{HashSet, VecDeque};
-use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -117,7 +116,7 @@ impl Gate {
                 *state = GateState::Shut(reason.into());
                 true
             }
-            _ => false,
+            GateState::Open(_) | GateState::Shut(_) => false,
         });
     }
 
@@ -310,8 +309,10 @@ fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        if !text.contains(&cause.to_string()) {
-            let _ = write!(text, ": {cause}");
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
         }
         source = cause.source();
     }

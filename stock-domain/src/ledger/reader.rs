@@ -46,10 +46,10 @@ impl Frame {
     }
 
     fn parse_all(reply: Value) -> Vec<Self> {
-        match reply {
-            Value::Array(items) => items.into_iter().filter_map(Self::parse).collect(),
-            _ => Vec::new(),
-        }
+        let Value::Array(items) = reply else {
+            return Vec::new();
+        };
+        items.into_iter().filter_map(Self::parse).collect()
     }
 
     fn positions(&self) -> impl Iterator<Item = (Position, &(String, Vec<u8>))> {

@@ -225,10 +225,12 @@ async fn reversals_of(
 ) -> Result<Vec<Difference>, sqlx::Error> {
     let mut found = Vec::new();
     for entry in entries {
-        let expected = match entry.kind {
-            Kind::OrderCancelled => OrderStatus::Cancel,
-            Kind::OrderFailed => OrderStatus::Fail,
-            _ => continue,
+        let expected = if entry.kind == Kind::OrderCancelled {
+            OrderStatus::Cancel
+        } else if entry.kind == Kind::OrderFailed {
+            OrderStatus::Fail
+        } else {
+            continue;
         };
         let Ok(reversed) = entry.body::<OrderReversed>() else {
             continue;

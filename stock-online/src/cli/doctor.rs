@@ -99,6 +99,7 @@ fn gate_finding(ledger: &Ledger) -> Finding {
 async fn redis_findings(config: &Config, findings: &mut Vec<Finding>) -> Result<(), Failure> {
     let client = redis::Client::open(config.redis_url.as_str())?;
     let mut connection = client.get_multiplexed_async_connection().await?;
+    redis_durability(config, &connection, findings).await?;
     let info: String = redis::cmd("INFO")
         .arg("server")
         .arg("persistence")
@@ -122,6 +123,27 @@ async fn redis_findings(config: &Config, findings: &mut Vec<Finding>) -> Result<
         &version,
         "version 7 or newer is needed",
     ));
+    let (seconds, micros): (i64, i64) = redis::cmd("TIME")
+        .query_async(&mut connection.clone())
+        .await?;
+    let skew = seconds * 1_000 + micros / 1_000 - Clock::system().now_ms();
+    let advice = "synchronise the clocks (NTP): tokens and windows would disagree";
+    let text = format!("{skew} ms from this machine");
+    findings.push(finding(
+        "redis clock",
+        skew.abs() < CLOCK_SKEW_MS_MAX,
+        text,
+        advice,
+    ));
+    Ok(())
+}
+
+/// Whether what Redis accepts stays.
+async fn redis_durability(
+    config: &Config,
+    connection: &redis::aio::MultiplexedConnection,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Failure> {
     let setting = async |name: &str| -> Result<String, Failure> {
         let mut connection = connection.clone();
         let (_, value): (String, String) = redis::cmd("CONFIG")
@@ -160,18 +182,6 @@ async fn redis_findings(config: &Config, findings: &mut Vec<Finding>) -> Result<
         "redis fsync on rewrite",
         on_rewrite == "no",
         on_rewrite,
-        advice,
-    ));
-    let (seconds, micros): (i64, i64) = redis::cmd("TIME")
-        .query_async(&mut connection.clone())
-        .await?;
-    let skew = seconds * 1_000 + micros / 1_000 - Clock::system().now_ms();
-    let advice = "synchronise the clocks (NTP): tokens and windows would disagree";
-    let text = format!("{skew} ms from this machine");
-    findings.push(finding(
-        "redis clock",
-        skew.abs() < CLOCK_SKEW_MS_MAX,
-        text,
         advice,
     ));
     Ok(())

@@ -189,8 +189,9 @@ async fn decide(
             Verdict::Refused(Refusal::Backlog) => {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
-            verdict @ (Verdict::Accepted(_) | Verdict::Replayed(_)) => return Ok(verdict),
-            verdict @ Verdict::Refused(Refusal::StaleState { .. }) => return Ok(verdict),
+            verdict @ (Verdict::Accepted(_)
+            | Verdict::Replayed(_)
+            | Verdict::Refused(Refusal::StaleState { .. })) => return Ok(verdict),
             Verdict::Refused(refusal) => {
                 return Err(format!("seeding was refused: {}", refusal.name()).into());
             }

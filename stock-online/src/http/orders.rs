@@ -269,12 +269,22 @@ fn refused(app: &App, order: &Order, refusal: Refusal) -> Problem {
                 Unpriced::ProductNotOnSale(id)
             })
         }
-        other => other.into(),
+        Refusal::Fenced
+        | Refusal::KeyReused
+        | Refusal::Expired
+        | Refusal::Backlog
+        | Refusal::Outside(_)
+        | Refusal::NotOpen
+        | Refusal::Closed
+        | Refusal::StaleState { .. }
+        | Refusal::SellingStopped
+        | Refusal::Broken { .. }
+        | Refusal::Overflow { .. } => refusal.into(),
     }
 }
 
 /// Answers a refusal that was decided here; under a key the script remembers the answer, and whichever
-/// attempt reached Redis first is the answer of both. `None`: an earlier attempt was accepted there.
+/// attempt reached Redis first is the answer of both.
 async fn refuse(
     app: &App,
     idempotency: Option<Idempotency>,
@@ -362,7 +372,9 @@ pub async fn place_redis(
             &order,
             OrderStatus::OrderPending,
         )),
-        other => answer_unplaced(&app, Some(&order), other).await,
+        other @ (Verdict::Replayed(_) | Verdict::Refused(_)) => {
+            answer_unplaced(&app, Some(&order), other).await
+        }
     }
 }
 
@@ -393,7 +405,9 @@ pub async fn place_lock(
             };
             Ok(created(accepted.position, &order, status))
         }
-        other => answer_unplaced(&app, Some(&order), other).await,
+        other @ (Verdict::Replayed(_) | Verdict::Refused(_)) => {
+            answer_unplaced(&app, Some(&order), other).await
+        }
     }
 }
 

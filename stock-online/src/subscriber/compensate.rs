@@ -23,7 +23,7 @@ pub(super) async fn all(pool: &MySqlPool, ledger: &Ledger) {
             }
             Ok(None) => {}
             Err(error) => {
-                tracing::warn!(order.id = %letter.position, %error, "not compensated yet")
+                tracing::warn!(order.id = %letter.position, %error, "not compensated yet");
             }
         }
     }

@@ -1,5 +1,14 @@
 //! The integration tests: real servers, a fresh prefix and database each, all at once.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::too_many_lines,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test fails by panicking, and reads as one story"
+)]
+
 mod support;
 
 mod faults;

@@ -122,9 +122,21 @@ async fn verify_finds_what_is_missing_doubled_or_changed() {
     service.stop().await;
     shop.prove().await;
     let damages: [(&str, &str, &str); 5] = [
-        ("UPDATE order_products SET quantity = 2 WHERE order_id = ?", "orders", "entry says"),
-        ("UPDATE postings SET delta = -2 WHERE journal_id = ?", "accounts", "moves"),
-        ("DELETE FROM postings WHERE journal_id = ?", "accounts", "missing"),
+        (
+            "UPDATE order_products SET quantity = 2 WHERE order_id = ?",
+            "orders",
+            "entry says",
+        ),
+        (
+            "UPDATE postings SET delta = -2 WHERE journal_id = ?",
+            "accounts",
+            "moves",
+        ),
+        (
+            "DELETE FROM postings WHERE journal_id = ?",
+            "accounts",
+            "missing",
+        ),
         ("DELETE FROM orders WHERE id = ?", "orders", "missing"),
         ("DELETE FROM journal WHERE id = ?", "journal", "where"),
     ];

@@ -1,0 +1,67 @@
+#!/bin/sh
+# Installs what is missing and starts no system service. `install.sh servers|wrk|jmeter`.
+#
+# Debian and Ubuntu by apt-get (with sudo only when not root), macOS by Homebrew. On any other system
+# it says exactly what to install.
+set -eu
+
+has() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || [ -x "/opt/homebrew/bin/$1" ]; }
+has_any() { for name in "$@"; do if has "$name"; then return 0; fi; done; return 1; }
+
+apt=""
+brew=""
+words=""
+
+# need WORDS APT BREW: notes that something is missing.
+need() { words="$words
+  - $1"; apt="$apt $2"; brew="$brew $3"; }
+
+case "${1:-servers}" in
+servers)
+    has_any redis-server valkey-server || need "redis-server 7 or newer (or valkey-server)" redis-server redis
+    has_any mariadbd mysqld || need "a MariaDB 10.6+ or MySQL 8+ server (mariadbd or mysqld)" mariadb-server-core mariadb
+    has_any mysqld || has_any mariadb-install-db mysql_install_db ||
+        need "mariadb-install-db" mariadb-server-core mariadb
+    has cc || need "a C compiler (cc)" build-essential ""
+    has ps || need "ps" procps ""
+    ;;
+wrk)
+    has wrk || need "wrk" wrk wrk
+    has curl || need "curl" curl curl
+    ;;
+jmeter)
+    has java || need "Java 11 or newer" openjdk-17-jre-headless openjdk
+    has python3 || need "python3 with pip" "python3 python3-pip" python
+    python3 -m pip --version >/dev/null 2>&1 || need "pip" python3-pip ""
+    has curl || need "curl" curl curl
+    ;;
+esac
+
+[ -n "$words" ] || exit 0
+
+if has apt-get; then
+    sudo=""
+    [ "$(id -u)" -eq 0 ] || sudo="sudo"
+    # Debian's redis-server package would start a system service: a policy for the time of the
+    # installation forbids it, and is removed again.
+    policy=/usr/sbin/policy-rc.d
+    made=""
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' | $sudo tee "$policy" >/dev/null
+        $sudo chmod +x "$policy"
+        made=yes
+    fi
+    trap '[ -z "$made" ] || $sudo rm -f "$policy"' EXIT
+    echo "installing:$apt"
+    $sudo apt-get update -qq
+    # shellcheck disable=SC2086 # a list of packages
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $apt >/dev/null
+elif has brew; then
+    echo "installing:$brew"
+    # shellcheck disable=SC2086 # a list of packages
+    [ -z "$(echo "$brew" | tr -d ' ')" ] || brew install -q $brew
+    case "$words" in *"C compiler"*) xcode-select --install || true ;; esac
+else
+    printf 'this system is not known to the installer; please install:%s\n' "$words" >&2
+    exit 1
+fi

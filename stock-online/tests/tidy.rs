@@ -1,0 +1,190 @@
+//! The house rules as an ordinary test: what a reviewer would otherwise have to look for each time.
+//!
+//! Each check is a function from texts to complaints, and each has a bad sample that it must catch.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use stock_common::error::Code;
+use stock_domain::ledger::scripts::SCRIPTS;
+use stock_domain::verdict::Refusal;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap()
+}
+
+/// Every file below a folder that ends in one of the endings, with its text.
+fn files(folder: &str, endings: &[&str]) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if endings.iter().any(|ending| path.to_string_lossy().ends_with(ending)) {
+                let name = path.strip_prefix(root()).unwrap().display().to_string();
+                found.push((name, fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    found
+}
+
+fn sources() -> Vec<(String, String)> {
+    let crates = ["stock-common", "stock-domain", "stock-online"];
+    crates.iter().flat_map(|name| files(name, &[".rs"])).collect()
+}
+
+fn opens_with_docs((name, text): &(String, String)) -> Option<String> {
+    (!text.starts_with("//!")).then(|| format!("{name} does not open with //!"))
+}
+
+fn has_leftovers((name, text): &(String, String)) -> Option<String> {
+    let marks = [concat!("todo", "!("), concat!("FIX", "ME"), concat!("X", "XX"), concat!("#[ig", "nore")];
+    let mark = marks.iter().find(|mark| text.contains(**mark))?;
+    Some(format!("{name} still has {mark}"))
+}
+
+fn is_long((name, text): &(String, String)) -> Option<String> {
+    let lines = text.lines().count();
+    (lines > 700).then(|| format!("{name} has {lines} lines: not one sitting"))
+}
+
+/// Dependencies point one way: online → domain → common.
+fn points_back((name, text): &(String, String)) -> Option<String> {
+    let forbidden: &[&str] = match name.split('/').next()? {
+        "stock-common" => &["stock_domain", "stock_online", "sqlx::", "redis::", "axum::"],
+        "stock-domain" => &["stock_online", "axum::", "hyper::"],
+        _ => &[],
+    };
+    let word = forbidden.iter().find(|word| text.contains(**word))?;
+    Some(format!("{name} must not know {word}"))
+}
+
+/// No key name outside `ledger/keys.rs`, no SQL on the Redis-first way, no clock outside `clock.rs`.
+fn breaks_an_absence((name, text): &(String, String)) -> Option<String> {
+    let is_production = !name.contains("/tests/");
+    let rules: [(&str, &[&str], bool); 3] = [
+        ("a key", &[":journal\"", ":states\"", ":a:{"], !name.ends_with("ledger/keys.rs")),
+        ("a clock read", &["SystemTime::now()"], !name.ends_with("clock.rs")),
+        ("SQL", &["sqlx::query"], name.contains("src/ledger") || name.contains("src/http")),
+    ];
+    let broken = rules.iter().find(|(_, words, applies)| {
+        is_production && *applies && words.iter().any(|word| text.contains(word))
+    })?;
+    Some(format!("{name} holds {}", broken.0))
+}
+
+/// The codes of a script's header, its body's comments and the Rust enum are the same, in order.
+fn codes_differ(script: &str, codes: &[(u8, &str)]) -> Option<String> {
+    let (header, body) = script.split_once("\nlocal ")?;
+    let pairs = |text: &str| -> Vec<(u8, String)> {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        words
+            .windows(2)
+            .filter_map(|pair| match pair {
+                [number, name] if name.len() > 3 && name.chars().all(|c| c.is_ascii_uppercase() || c == '_') => {
+                    Some((number.parse().ok()?, (*name).to_owned()))
+                }
+                _ => None,
+            })
+            .collect()
+    };
+    let expected: Vec<(u8, String)> = codes.iter().map(|(n, name)| (*n, (*name).to_owned())).collect();
+    let listed = header.split("-- CODES").nth(1)?.split("-- PUBLISHES").next()?;
+    if pairs(listed) != expected {
+        return Some(format!("the header lists {:?}", pairs(listed)));
+    }
+    let in_body = |(number, name): &&(u8, String)| {
+        body.lines().any(|line| line.contains(&format!("{number}")) && line.ends_with(&format!("-- {name}")))
+    };
+    let missing = expected.iter().find(|code| !in_body(code))?;
+    Some(format!("the body has no line for {missing:?}"))
+}
+
+/// Every file that ARCHITECTURE.md names exists.
+fn names_missing_files(text: &str) -> Vec<String> {
+    text.split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|name| {
+            let is_path = name.contains('/') && !name.contains([' ', '{', '<', '*', ':', '…', '|']);
+            is_path && !name.starts_with('/') && name.contains('.') && !root().join(name).exists()
+        })
+        .map(|name| format!("ARCHITECTURE.md names {name}, which is not there"))
+        .collect()
+}
+
+fn bad(name: &str, text: &str) -> (String, String) {
+    (name.to_owned(), text.to_owned())
+}
+
+#[test]
+fn every_source_file_keeps_the_rules() {
+    let checks: [(fn(&(String, String)) -> Option<String>, (String, String)); 5] = [
+        (opens_with_docs, bad("a.rs", "use std;")),
+        (has_leftovers, bad("a.rs", concat!("fn a() { todo", "!() }"))),
+        (is_long, bad("a.rs", &"\n".repeat(701))),
+        (points_back, bad("stock-domain/src/a.rs", "use axum::Router;")),
+        (breaks_an_absence, bad("stock-domain/src/ledger/a.rs", "sqlx::query(\"\")")),
+    ];
+    let sources = sources();
+    assert!(sources.len() > 50, "the sources were found");
+    for (check, sample) in checks {
+        assert!(check(&sample).is_some(), "the bad sample {sample:?} is caught");
+        let complaints: Vec<String> = sources.iter().filter_map(check).collect();
+        assert!(complaints.is_empty(), "{complaints:#?}");
+    }
+}
+
+#[test]
+fn the_codes_stand_in_one_order_three_times() {
+    let script = read("lua/decide.lua");
+    assert_eq!(codes_differ(&script, &Refusal::CODES), None);
+    let swapped = script.replacen("10 FENCED", "11 FENCED", 1);
+    assert!(codes_differ(&swapped, &Refusal::CODES).is_some());
+    let numbers: Vec<u8> = Refusal::CODES.iter().map(|(code, _)| *code).collect();
+    assert!(numbers.is_sorted());
+}
+
+#[test]
+fn every_script_is_registered_and_says_what_it_takes() {
+    let registered: BTreeSet<String> =
+        SCRIPTS.all().iter().map(|script| format!("lua/{}.lua", script.name)).collect();
+    let present: BTreeSet<String> = files("lua", &[".lua"]).into_iter().map(|file| file.0).collect();
+    assert_eq!(registered, present);
+    for script in SCRIPTS.all() {
+        for part in ["#!lua\n", "-- KEYS", "-- ARGV", "-- RETURNS"] {
+            assert!(script.text.contains(part), "{} has no {part}", script.name);
+        }
+    }
+}
+
+#[test]
+fn what_the_documents_name_exists() {
+    assert_eq!(names_missing_files(&read("ARCHITECTURE.md")), Vec::<String>::new());
+    assert_eq!(names_missing_files("see `lua/gone.lua`").len(), 1);
+    let errors = read("docs/errors.md");
+    for code in Code::ALL {
+        let row = format!("| `{}` | {} |", code.as_str(), code.status());
+        assert!(errors.contains(&row), "docs/errors.md has no row {row}");
+    }
+}
+
+#[test]
+fn every_setting_is_documented_with_its_default() {
+    let text = read("docs/settings.md");
+    let config = serde_json::to_value(stock_common::config::Config::default()).unwrap();
+    for (name, value) in config.as_object().unwrap() {
+        let value = value.to_string().trim_matches('"').to_owned();
+        let row = format!("| `{name}` | `{value}` |");
+        assert!(text.contains(&row), "docs/settings.md has no row {row}");
+    }
+}
