@@ -65,11 +65,11 @@ local function text(n)
   return string.format('%.0f', n)
 end
 
+-- A whole number within ±max; anything else that a number may be written as is refused here, nan
+-- and infinity too, for which no comparison holds.
 local function whole(s, max)
-  if s and #s <= 16 and string.find(s, '^-?%d+$') then
-    local n = tonumber(s)
-    if n <= max and n >= -max then return n end
-  end
+  local n = tonumber(s)
+  if n and n >= -max and n <= max and n % 1 == 0 then return n end
   return nil
 end
 
@@ -150,8 +150,14 @@ end
 
 -- Parses one request; nil when a number is not what both sides agreed on.
 local function parse()
-  local r = { flags = tonumber(next_argument()), n = tonumber(next_argument()) }
-  local flags = r.flags
+  -- Every field is named here, so that the table has its size from the start.
+  local flags = tonumber(next_argument())
+  local r = {
+    flags = flags, n = tonumber(next_argument()), first = 0, payload = false, key = nil,
+    fingerprint = nil, deadline = nil, opens = nil, closes = nil, marks = nil, closings = nil,
+    refuse = nil, switch = nil
+  }
+  if not r.n then return nil end
   if band(flags, 1) ~= 0 then
     r.key, r.fingerprint = tonumber(next_argument()), next_argument()
   end
@@ -193,55 +199,57 @@ local function parse()
   return r
 end
 
--- Moves the accounts' copies posting by posting; a refusal puts them back. Returns facts | nil, refusal.
+-- What a request moved so far, to be put back when a later posting is refused. Used again by each.
+local undo_k, undo_condition, undo_balance, undo_seq, facts = {}, {}, {}, {}, {}
+
+-- Moves the account's copy by one posting; returns the refusal, if it is one.
+local function move(p, k, delta, open, even_closed)
+  local was = condition[k]
+  if was == MISSING and open == '' then return '60 ' .. p end -- UNKNOWN_ACCOUNT
+  if was == READ and closed[k] and delta < 0 and not even_closed then
+    return '61 ' .. p -- CLOSED_ACCOUNT
+  end
+  if was == BROKEN then return '62 ' .. p end -- BROKEN
+  undo_k[p], undo_condition[p], undo_balance[p], undo_seq[p] = k, was, balance[k], seq[k]
+  local mark = ''
+  if was == MISSING then
+    condition[k], balance[k], seq[k], closed[k] = READ, tonumber(open), 1, false
+    mark = ':o'
+  end
+  local after = balance[k] + delta
+  if after < 0 then return '63 ' .. p .. ' ' .. text(balance[k]) end -- INSUFFICIENT
+  if after > BALANCE_MAX then return '64 ' .. p end -- OVERFLOW
+  if delta ~= 0 then balance[k], seq[k] = after, seq[k] + 1 end
+  facts[p + 1] = seq[k] .. ':' .. text(after) .. mark
+  return nil
+end
+
+-- Moves the copies posting by posting; a refusal puts them back. Returns facts | nil, refusal.
 local function post(r)
   local opens = band(r.flags, 1024) ~= 0
   local step = opens and 3 or 2
   local even_closed = band(r.flags, 64) ~= 0
-  local undo, facts, refusal = {}, {}, nil
   for p = 0, r.n - 1 do
     local at = r.first + p * step
+    undo_k[p] = nil
     local k, delta = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
-    local open = opens and ARGV[at + 3] or ''
-    local was = condition[k]
-    if was == MISSING and open == '' then
-      refusal = '60 ' .. p -- UNKNOWN_ACCOUNT
-    elseif was == READ and closed[k] and delta < 0 and not even_closed then
-      refusal = '61 ' .. p -- CLOSED_ACCOUNT
-    elseif was == BROKEN then
-      refusal = '62 ' .. p -- BROKEN
-    else
-      undo[#undo + 1] = { k, was, balance[k], seq[k] }
-      local mark = ''
-      if was == MISSING then
-        condition[k], balance[k], seq[k], closed[k] = READ, tonumber(open), 1, false
-        mark = ':o'
+    local refusal = move(p, k, delta, opens and ARGV[at + 3] or '', even_closed)
+    if refusal then
+      for u = p, 0, -1 do
+        local moved = undo_k[u]
+        if moved then
+          condition[moved], balance[moved], seq[moved] =
+            undo_condition[u], undo_balance[u], undo_seq[u]
+        end
       end
-      local after = balance[k] + delta
-      if after < 0 then
-        refusal = '63 ' .. p .. ' ' .. text(balance[k]) -- INSUFFICIENT
-      elseif after > BALANCE_MAX then
-        refusal = '64 ' .. p -- OVERFLOW
-      else
-        if delta ~= 0 then balance[k], seq[k] = after, seq[k] + 1 end
-        facts[#facts + 1] = seq[k] .. ':' .. text(after) .. mark
-      end
+      return nil, refusal
     end
-    if refusal then break end
   end
-  if refusal then
-    for u = #undo, 1, -1 do
-      local k = undo[u][1]
-      condition[k], balance[k], seq[k] = undo[u][2], undo[u][3], undo[u][4]
-    end
-    return nil, refusal
+  for p = 0, r.n - 1 do
+    touched[undo_k[p]] = true
+    if undo_condition[p] == MISSING then opened[undo_k[p]] = true end
   end
-  for u = 1, #undo do
-    local k = undo[u][1]
-    touched[k] = true
-    if undo[u][2] == MISSING then opened[k] = true end
-  end
-  return table.concat(facts, ' ')
+  return table.concat(facts, ' ', 1, r.n)
 end
 
 -- The guards that stand before the postings, in the order of the codes.

@@ -1,7 +1,7 @@
 -- Why: orders as shops read them. Both tables are projections of `order_placed` entries: an order's
 -- id is the position of its entry.
 
--- The index serves a user's own list, newest first.
+-- The index serves a user's own list, newest first. `updated_at` is set when the order is taken back.
 CREATE TABLE orders (
   id BIGINT UNSIGNED NOT NULL,
   user_id BIGINT UNSIGNED NOT NULL,
@@ -11,7 +11,7 @@ CREATE TABLE orders (
   store_id BIGINT UNSIGNED NULL,
   total_amount BIGINT NOT NULL,
   created_at DATETIME(3) NOT NULL,
-  updated_at DATETIME(3) NOT NULL,
+  updated_at DATETIME(3) NULL,
   PRIMARY KEY (id),
   KEY orders_user (user_id, id)
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4;

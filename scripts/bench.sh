@@ -52,6 +52,12 @@ start "$work/sustained" "$port"
 start "$work/held" $((port + 1)) --roles http
 $program token --env-file "$work/sustained/env" --user-id 1 --count 100 --csv >"$work/tokens.csv"
 $program token --env-file "$work/held/env" --user-id 1 --count 100 --csv >"$work/held.csv"
+# A warm-up that no figure counts.
+for at in "$port" $((port + 1)); do
+    tokens=$work/tokens.csv
+    [ "$at" = "$port" ] || tokens=$work/held.csv
+    TOKENS=$tokens load "$at" /api/redis/orders 2 >/dev/null
+done
 PORT=$((port + 2)) target/release/examples/echo &
 running+=($!)
 sleep 0.5

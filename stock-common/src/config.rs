@@ -88,6 +88,9 @@ pub struct Config {
     pub idempotency_refused_ms: u64,
     /// Entries in one MySQL transaction of the subscriber, 1..=1024.
     pub apply_entries_max: usize,
+    /// How long the subscriber lets entries gather after a batch that was large and not full: full
+    /// batches cost MySQL less per entry. A quiet hour does not wait.
+    pub apply_gather_ms: u64,
     /// How long the subscriber waits for a message before it looks by itself.
     pub apply_poll_ms: u64,
     /// Settled entries that stay in the journal below the watermark.
@@ -140,6 +143,7 @@ impl Default for Config {
             idempotency_accepted_ms: 24 * 3_600_000,
             idempotency_refused_ms: 600_000,
             apply_entries_max: 1_024,
+            apply_gather_ms: 30,
             apply_poll_ms: 200,
             journal_keep_entries: 10_000,
             marks_keep_ms: 24 * 3_600_000,

@@ -395,7 +395,7 @@ impl Entry {
     /// # Errors
     /// [`EntryError::Newer`] for a kind or version of a later program, else
     /// [`EntryError::Malformed`].
-    pub fn decode(position: Position, facts: &str, payload: &[u8]) -> Result<Self, EntryError> {
+    pub fn decode(position: Position, facts: &str, payload: Vec<u8>) -> Result<Self, EntryError> {
         let malformed = |reason: &str| EntryError::Malformed {
             position,
             reason: reason.to_owned(),
@@ -411,12 +411,12 @@ impl Entry {
     fn read(
         position: Position,
         number: u64,
-        payload: &[u8],
+        payload: Vec<u8>,
         posted: impl FnOnce(&[Posting]) -> Result<Vec<Posted>, EntryError>,
     ) -> Result<Self, EntryError> {
         let malformed = |reason: String| EntryError::Malformed { position, reason };
         let wire: WireIn<'_> =
-            serde_json::from_slice(payload).map_err(|error| malformed(error.to_string()))?;
+            serde_json::from_slice(&payload).map_err(|error| malformed(error.to_string()))?;
         let Some(kind) = Kind::parse(wire.kind).filter(|_| wire.version <= VERSION) else {
             let kind = wire.kind.to_owned();
             return Err(EntryError::Newer {
@@ -447,7 +447,7 @@ impl Entry {
                 .collect(),
             selling: wire.selling,
             body: wire.body,
-            payload: payload.to_vec(),
+            payload,
         })
     }
 
@@ -483,7 +483,7 @@ impl Entry {
     pub fn restore(
         position: Position,
         number: u64,
-        payload: &[u8],
+        payload: Vec<u8>,
         postings: Vec<Posted>,
     ) -> Result<Self, EntryError> {
         Self::read(position, number, payload, |_| Ok(postings))

@@ -14,17 +14,9 @@ pub mod serve;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::MatchedPath;
-use axum::extract::Request;
-use axum::middleware::{self, Next};
-use axum::response::Response;
 use axum::routing::{get, patch, post, put};
 
 use crate::app::App;
-
-/// The route that a request matched, for metrics.
-#[derive(Debug, Clone)]
-pub struct Route(pub MatchedPath);
 
 /// Every URL of the service.
 pub fn routes(app: Arc<App>) -> Router {
@@ -51,18 +43,7 @@ pub fn routes(app: Arc<App>) -> Router {
         .route("/livez", get(ops::livez))
         .route("/readyz", get(ops::readyz))
         .route("/metrics", get(ops::metrics))
-        .route_layer(middleware::from_fn(remember_route))
         .fallback(ops::not_found)
         .method_not_allowed_fallback(ops::method_not_allowed)
         .with_state(app)
-}
-
-/// Puts the matched route on the response, where the outermost layer finds it.
-async fn remember_route(request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let mut response = next.run(request).await;
-    if let Some(route) = route {
-        response.extensions_mut().insert(Route(route));
-    }
-    response
 }

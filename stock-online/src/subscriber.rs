@@ -23,6 +23,8 @@ use tokio_util::sync::CancellationToken;
 /// How long to wait after a failed step; doubled up to the maximum.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// Entries in a batch from which it is a rush.
+const GATHER_FROM: usize = 64;
 /// How often dead letters are looked at when none was made here.
 const COMPENSATE_EVERY: Duration = Duration::from_secs(1);
 
@@ -38,6 +40,7 @@ pub struct Subscriber {
     ahead: ReadAhead,
     keep_entries: u64,
     entries_max: usize,
+    gather: Duration,
     poll: Duration,
     metrics: SubscriberMetrics,
 }
@@ -60,6 +63,7 @@ impl Subscriber {
             ahead: ReadAhead::default(),
             keep_entries: config.journal_keep_entries,
             entries_max: config.apply_entries_max,
+            gather: Duration::from_millis(config.apply_gather_ms),
             poll: Duration::from_millis(config.apply_poll_ms),
             metrics: SubscriberMetrics {
                 settled: metrics::counter!("stock_settled_entries_total"),
@@ -115,12 +119,19 @@ pub async fn run(mut subscriber: Subscriber, shutdown: CancellationToken) {
     let mut compensated = Instant::now();
     while !shutdown.is_cancelled() {
         let wait = match subscriber.step().await {
-            Ok(Applied::Settled { dead_letters, .. }) => {
+            Ok(Applied::Settled {
+                dead_letters,
+                entries,
+                ..
+            }) => {
                 backoff = BACKOFF_MIN;
                 subscriber.metrics.stopped.set(0.0);
                 if dead_letters > 0 || compensated.elapsed() > COMPENSATE_EVERY {
                     compensate::all(&subscriber.pool, &subscriber.ledger).await;
                     compensated = Instant::now();
+                }
+                if (GATHER_FROM..subscriber.entries_max).contains(&entries) {
+                    tokio::time::sleep(subscriber.gather).await;
                 }
                 continue;
             }

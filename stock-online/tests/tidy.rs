@@ -12,7 +12,10 @@ use stock_domain::ledger::scripts::SCRIPTS;
 use stock_domain::verdict::Refusal;
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .to_owned()
 }
 
 fn read(path: &str) -> String {
@@ -28,7 +31,10 @@ fn files(folder: &str, endings: &[&str]) -> Vec<(String, String)> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-            } else if endings.iter().any(|ending| path.to_string_lossy().ends_with(ending)) {
+            } else if endings
+                .iter()
+                .any(|ending| path.to_string_lossy().ends_with(ending))
+            {
                 let name = path.strip_prefix(root()).unwrap().display().to_string();
                 found.push((name, fs::read_to_string(&path).unwrap()));
             }
@@ -39,29 +45,48 @@ fn files(folder: &str, endings: &[&str]) -> Vec<(String, String)> {
 
 fn sources() -> Vec<(String, String)> {
     let crates = ["stock-common", "stock-domain", "stock-online"];
-    crates.iter().flat_map(|name| files(name, &[".rs"])).collect()
+    crates
+        .iter()
+        .flat_map(|name| files(name, &[".rs"]))
+        .collect()
 }
 
-fn opens_with_docs((name, text): &(String, String)) -> Option<String> {
+/// A file's name and text.
+type File = (String, String);
+/// A check and a bad sample that it must catch.
+type Check = (fn(&File) -> Option<String>, File);
+
+fn opens_with_docs((name, text): &File) -> Option<String> {
     (!text.starts_with("//!")).then(|| format!("{name} does not open with //!"))
 }
 
-fn has_leftovers((name, text): &(String, String)) -> Option<String> {
-    let marks = [concat!("todo", "!("), concat!("FIX", "ME"), concat!("X", "XX"), concat!("#[ig", "nore")];
+fn has_leftovers((name, text): &File) -> Option<String> {
+    let marks = [
+        concat!("todo", "!("),
+        concat!("FIX", "ME"),
+        concat!("X", "XX"),
+        concat!("#[ig", "nore"),
+    ];
     let mark = marks.iter().find(|mark| text.contains(**mark))?;
     Some(format!("{name} still has {mark}"))
 }
 
-fn is_long((name, text): &(String, String)) -> Option<String> {
+fn is_long((name, text): &File) -> Option<String> {
     let lines = text.lines().count();
     (lines > 700).then(|| format!("{name} has {lines} lines: not one sitting"))
 }
 
 /// Dependencies point one way: online → domain → common.
-fn points_back((name, text): &(String, String)) -> Option<String> {
+fn points_back((name, text): &File) -> Option<String> {
     let forbidden: &[&str] = match name.split('/').next()? {
-        "stock-common" => &["stock_domain", "stock_online", "sqlx::", "redis::", "axum::"],
-        "stock-domain" => &["stock_online", "axum::", "hyper::"],
+        "stock-common" => &[
+            "stock_domain",
+            "stock_online",
+            "sqlx::",
+            "redis::",
+            "axum::",
+        ],
+        "stock-domain" => &["stock_online::", "axum::", "hyper::"],
         _ => &[],
     };
     let word = forbidden.iter().find(|word| text.contains(**word))?;
@@ -69,12 +94,24 @@ fn points_back((name, text): &(String, String)) -> Option<String> {
 }
 
 /// No key name outside `ledger/keys.rs`, no SQL on the Redis-first way, no clock outside `clock.rs`.
-fn breaks_an_absence((name, text): &(String, String)) -> Option<String> {
+fn breaks_an_absence((name, text): &File) -> Option<String> {
     let is_production = !name.contains("/tests/");
     let rules: [(&str, &[&str], bool); 3] = [
-        ("a key", &[":journal\"", ":states\"", ":a:{"], !name.ends_with("ledger/keys.rs")),
-        ("a clock read", &["SystemTime::now()"], !name.ends_with("clock.rs")),
-        ("SQL", &["sqlx::query"], name.contains("src/ledger") || name.contains("src/http")),
+        (
+            "a key",
+            &[":journal\"", ":states\"", ":a:{"],
+            !name.ends_with("ledger/keys.rs"),
+        ),
+        (
+            "a clock read",
+            &["SystemTime::now()"],
+            !name.ends_with("clock.rs"),
+        ),
+        (
+            "SQL",
+            &["sqlx::query"],
+            name.contains("src/ledger") || name.contains("src/http"),
+        ),
     ];
     let broken = rules.iter().find(|(_, words, applies)| {
         is_production && *applies && words.iter().any(|word| text.contains(word))
@@ -90,20 +127,32 @@ fn codes_differ(script: &str, codes: &[(u8, &str)]) -> Option<String> {
         words
             .windows(2)
             .filter_map(|pair| match pair {
-                [number, name] if name.len() > 3 && name.chars().all(|c| c.is_ascii_uppercase() || c == '_') => {
+                [number, name]
+                    if name.len() > 3
+                        && name.chars().all(|c| c.is_ascii_uppercase() || c == '_') =>
+                {
                     Some((number.parse().ok()?, (*name).to_owned()))
                 }
                 _ => None,
             })
             .collect()
     };
-    let expected: Vec<(u8, String)> = codes.iter().map(|(n, name)| (*n, (*name).to_owned())).collect();
-    let listed = header.split("-- CODES").nth(1)?.split("-- PUBLISHES").next()?;
+    let expected: Vec<(u8, String)> = codes
+        .iter()
+        .map(|(n, name)| (*n, (*name).to_owned()))
+        .collect();
+    let listed = header
+        .split("-- CODES")
+        .nth(1)?
+        .split("-- PUBLISHES")
+        .next()?;
     if pairs(listed) != expected {
         return Some(format!("the header lists {:?}", pairs(listed)));
     }
     let in_body = |(number, name): &&(u8, String)| {
-        body.lines().any(|line| line.contains(&format!("{number}")) && line.ends_with(&format!("-- {name}")))
+        body.lines().any(|line| {
+            line.contains(&format!("{number}")) && line.ends_with(&format!("-- {name}"))
+        })
     };
     let missing = expected.iter().find(|code| !in_body(code))?;
     Some(format!("the body has no line for {missing:?}"))
@@ -128,17 +177,29 @@ fn bad(name: &str, text: &str) -> (String, String) {
 
 #[test]
 fn every_source_file_keeps_the_rules() {
-    let checks: [(fn(&(String, String)) -> Option<String>, (String, String)); 5] = [
+    let checks: [Check; 5] = [
         (opens_with_docs, bad("a.rs", "use std;")),
-        (has_leftovers, bad("a.rs", concat!("fn a() { todo", "!() }"))),
+        (
+            has_leftovers,
+            bad("a.rs", concat!("fn a() { todo", "!() }")),
+        ),
         (is_long, bad("a.rs", &"\n".repeat(701))),
-        (points_back, bad("stock-domain/src/a.rs", "use axum::Router;")),
-        (breaks_an_absence, bad("stock-domain/src/ledger/a.rs", "sqlx::query(\"\")")),
+        (
+            points_back,
+            bad("stock-domain/src/a.rs", "use axum::Router;"),
+        ),
+        (
+            breaks_an_absence,
+            bad("stock-domain/src/ledger/a.rs", "sqlx::query(\"\")"),
+        ),
     ];
     let sources = sources();
     assert!(sources.len() > 50, "the sources were found");
     for (check, sample) in checks {
-        assert!(check(&sample).is_some(), "the bad sample {sample:?} is caught");
+        assert!(
+            check(&sample).is_some(),
+            "the bad sample {sample:?} is caught"
+        );
         let complaints: Vec<String> = sources.iter().filter_map(check).collect();
         assert!(complaints.is_empty(), "{complaints:#?}");
     }
@@ -156,9 +217,15 @@ fn the_codes_stand_in_one_order_three_times() {
 
 #[test]
 fn every_script_is_registered_and_says_what_it_takes() {
-    let registered: BTreeSet<String> =
-        SCRIPTS.all().iter().map(|script| format!("lua/{}.lua", script.name)).collect();
-    let present: BTreeSet<String> = files("lua", &[".lua"]).into_iter().map(|file| file.0).collect();
+    let registered: BTreeSet<String> = SCRIPTS
+        .all()
+        .iter()
+        .map(|script| format!("lua/{}.lua", script.name))
+        .collect();
+    let present: BTreeSet<String> = files("lua", &[".lua"])
+        .into_iter()
+        .map(|file| file.0)
+        .collect();
     assert_eq!(registered, present);
     for script in SCRIPTS.all() {
         for part in ["#!lua\n", "-- KEYS", "-- ARGV", "-- RETURNS"] {
@@ -169,7 +236,10 @@ fn every_script_is_registered_and_says_what_it_takes() {
 
 #[test]
 fn what_the_documents_name_exists() {
-    assert_eq!(names_missing_files(&read("ARCHITECTURE.md")), Vec::<String>::new());
+    assert_eq!(
+        names_missing_files(&read("ARCHITECTURE.md")),
+        Vec::<String>::new()
+    );
     assert_eq!(names_missing_files("see `lua/gone.lua`").len(), 1);
     let errors = read("docs/errors.md");
     for code in Code::ALL {

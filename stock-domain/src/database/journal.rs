@@ -4,13 +4,19 @@ use sqlx::MySqlConnection;
 use stock_common::clock::datetime;
 use stock_common::id::Position;
 
-use super::rows::MultiRow;
+use super::rows::{Binding, MultiRow};
 use crate::account::{Account, AccountKind};
 use crate::journal::{Entry, EntryError, Posted};
 
+/// Most entries have neither a reference nor a key: each parameter less is time of the server's.
+static PLAIN_ENTRIES: MultiRow = MultiRow::new(
+    "INSERT INTO journal (id, shard, number, kind, version, actor_id, payload, created_at) VALUES",
+    "(?, ?, ?, ?, ?, ?, ?, ?)",
+    "",
+);
 static ENTRIES: MultiRow = MultiRow::new(
-    "INSERT INTO journal (id, shard, number, kind, version, actor_id, reference, payload, \
-     key_hash, fingerprint, created_at) VALUES",
+    "INSERT INTO journal (id, shard, number, kind, version, actor_id, payload, created_at, \
+     reference, key_hash, fingerprint) VALUES",
     "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     "",
 );
@@ -37,6 +43,18 @@ pub fn hash_text(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+fn bind_plain<'q>(query: Binding<'q>, entry: &'q Entry) -> Binding<'q> {
+    query
+        .bind(entry.position.get())
+        .bind(entry.position.shard())
+        .bind(entry.number)
+        .bind(entry.kind.as_str())
+        .bind(entry.version)
+        .bind(entry.actor.0)
+        .bind(entry.payload.as_slice())
+        .bind(datetime(entry.position.unix_ms()))
+}
+
 /// Inserts entries and their postings.
 ///
 /// # Errors
@@ -45,21 +63,19 @@ pub async fn insert(
     connection: &mut MySqlConnection,
     entries: &[&Entry],
 ) -> Result<(), sqlx::Error> {
+    let (plain, full): (Vec<&Entry>, Vec<&Entry>) = entries
+        .iter()
+        .partition(|entry| entry.reference.is_none() && entry.idempotency.is_none());
+    PLAIN_ENTRIES
+        .execute(connection, &plain, |query, entry| bind_plain(query, entry))
+        .await?;
     ENTRIES
-        .execute(connection, entries, |query, entry| {
+        .execute(connection, &full, |query, entry| {
             let keys = entry.idempotency.as_ref();
-            query
-                .bind(entry.position.get())
-                .bind(entry.position.shard())
-                .bind(entry.number)
-                .bind(entry.kind.as_str())
-                .bind(entry.version)
-                .bind(entry.actor.0)
+            bind_plain(query, entry)
                 .bind(entry.reference.as_deref())
-                .bind(entry.payload.as_slice())
                 .bind(keys.and_then(|keys| hash_bytes(&keys.key)))
                 .bind(keys.and_then(|keys| hash_bytes(&keys.fingerprint)))
-                .bind(datetime(entry.position.unix_ms()))
         })
         .await?;
     let postings: Vec<(Position, Posted)> = entries
@@ -180,7 +196,7 @@ pub async fn page(
                 .skip(from)
                 .take_while(|(at, _)| *at == position);
             let own: Vec<Posted> = own.map(|(_, posted)| *posted).collect();
-            Entry::restore(position, number, &payload, own)
+            Entry::restore(position, number, payload, own)
         })
         .collect())
 }
@@ -203,5 +219,5 @@ pub async fn find(
     };
     let postings = postings_between(connection, position, position).await?;
     let postings = postings.into_iter().map(|(_, posted)| posted).collect();
-    Ok(Some(Entry::restore(position, number, &payload, postings)))
+    Ok(Some(Entry::restore(position, number, payload, postings)))
 }

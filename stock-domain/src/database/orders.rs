@@ -11,8 +11,8 @@ use crate::order::{DeliveryType, Order, OrderLine, OrderStatus, Path, Quantity};
 
 static ORDERS: MultiRow = MultiRow::new(
     "INSERT INTO orders (id, user_id, status, path, delivery_type, store_id, total_amount, \
-     created_at, updated_at) VALUES",
-    "(?, ?, 'SUCCESS', ?, ?, ?, ?, ?, ?)",
+     created_at) VALUES",
+    "(?, ?, 'SUCCESS', ?, ?, ?, ?, ?)",
     "",
 );
 static LINES: MultiRow = MultiRow::new(
@@ -63,7 +63,6 @@ pub async fn insert(
 ) -> Result<(), sqlx::Error> {
     ORDERS
         .execute(connection, placed, |query, (id, order)| {
-            let created = datetime(id.unix_ms());
             query
                 .bind(id.get())
                 .bind(order.user_id.0)
@@ -71,8 +70,7 @@ pub async fn insert(
                 .bind(order.delivery_type.as_str())
                 .bind(order.store_id)
                 .bind(order.total_amount.get())
-                .bind(created)
-                .bind(created)
+                .bind(datetime(id.unix_ms()))
         })
         .await?;
     let lines: Vec<(Position, u16, &OrderLine)> = placed
@@ -264,7 +262,7 @@ pub async fn updated_at(
     pool: &MySqlPool,
     id: Position,
 ) -> Result<Option<NaiveDateTime>, sqlx::Error> {
-    sqlx::query_scalar("SELECT updated_at FROM orders WHERE id = ?")
+    sqlx::query_scalar("SELECT COALESCE(updated_at, created_at) FROM orders WHERE id = ?")
         .bind(id.get())
         .fetch_optional(pool)
         .await

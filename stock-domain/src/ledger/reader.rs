@@ -52,10 +52,11 @@ impl Frame {
         items.into_iter().filter_map(Self::parse).collect()
     }
 
-    fn positions(&self) -> impl Iterator<Item = (Position, &(String, Vec<u8>))> {
+    fn into_positions(self) -> impl Iterator<Item = (Position, (String, Vec<u8>))> {
+        let first = self.first;
         (0u64..)
-            .zip(&self.entries)
-            .map(|(index, entry)| (self.first.plus(index), entry))
+            .zip(self.entries)
+            .map(move |(index, entry)| (first.plus(index), entry))
     }
 }
 
@@ -77,11 +78,9 @@ pub(crate) async fn find(
         .query_async(connection)
         .await?;
     let frame = Frame::parse_all(reply).pop();
-    let found = frame
-        .as_ref()
-        .and_then(|frame| frame.positions().find(|(at, _)| *at == position));
+    let found = frame.and_then(|frame| frame.into_positions().find(|(at, _)| *at == position));
     Ok(found.map(|(at, (facts, payload))| {
-        let entry = Entry::decode(at, facts, payload);
+        let entry = Entry::decode(at, &facts, payload);
         (entry.as_ref().map_or(0, |entry| entry.number), entry)
     }))
 }
@@ -108,7 +107,8 @@ pub(super) async fn positions_from(
             return Ok(positions);
         };
         start = format!("({}", last.first.stream_id());
-        positions.extend(frames.iter().flat_map(|f| f.positions().map(|(at, _)| at)));
+        let read = frames.into_iter().flat_map(Frame::into_positions);
+        positions.extend(read.map(|(at, _)| at));
     }
 }
 
@@ -186,8 +186,9 @@ pub(crate) async fn tail(
         frame_entries: all.checked_div(frames.len()).unwrap_or(frame_entries),
     };
     let mut bytes = 0;
-    for frame in &frames {
-        for (position, (facts, payload)) in frame.positions() {
+    for frame in frames {
+        let first = frame.first;
+        for (position, (facts, payload)) in frame.into_positions() {
             if position == after {
                 tail.number = facts
                     .split(' ')
@@ -201,14 +202,14 @@ pub(crate) async fn tail(
             if tail.entries.len() >= entries_max || bytes > BATCH_BYTES_MAX {
                 return Ok(tail);
             }
-            match Entry::decode(position, facts, payload) {
+            match Entry::decode(position, &facts, payload) {
                 Ok(entry) => tail.entries.push(entry),
                 Err(error) => {
                     tail.broken = Some(error);
                     return Ok(tail);
                 }
             }
-            tail.last_frame = frame.first;
+            tail.last_frame = first;
         }
     }
     Ok(tail)

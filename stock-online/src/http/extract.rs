@@ -27,6 +27,12 @@ use crate::app::App;
 /// How long a body may take to arrive once its headers have.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What a JSON body may be.
+pub trait BodyIn: DeserializeOwned {
+    /// Whether no body at all means the same as `{}`.
+    const MAY_BE_MISSING: bool = false;
+}
+
 /// A caller's JSON body, and the key under which its answer is to be remembered.
 pub struct Keyed<T> {
     /// Who sent it.
@@ -37,15 +43,14 @@ pub struct Keyed<T> {
     pub idempotency: Option<Idempotency>,
 }
 
-impl<T: DeserializeOwned> FromRequest<Arc<App>> for Keyed<T> {
+impl<T: BodyIn> FromRequest<Arc<App>> for Keyed<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
         let (mut parts, body) = request.into_parts();
         let caller = Caller::from_request_parts(&mut parts, app).await?;
         let bytes = read_body(&parts, body, app.config.http_body_bytes_max).await?;
-        // A request that needs no body may come without one.
-        let bytes = if bytes.is_empty() && parts.method == Method::PATCH && !has_type(&parts) {
+        let bytes = if bytes.is_empty() && T::MAY_BE_MISSING {
             Bytes::from_static(b"{}")
         } else {
             check_type(&parts.headers)?;
@@ -72,10 +77,6 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Keyed<T> {
             idempotency,
         })
     }
-}
-
-fn has_type(parts: &Parts) -> bool {
-    parts.headers.contains_key(CONTENT_TYPE)
 }
 
 async fn read_body(parts: &Parts, body: axum::body::Body, max: usize) -> Result<Bytes, Problem> {

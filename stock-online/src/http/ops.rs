@@ -13,7 +13,7 @@ use stock_domain::selling;
 use stock_domain::verdict::Verdict;
 
 use super::auth::{Admin, Caller};
-use super::extract::Keyed;
+use super::extract::{BodyIn, Keyed};
 use super::orders::json;
 use super::problem::Problem;
 use crate::app::App;
@@ -39,6 +39,8 @@ struct Checks {
 pub struct Selling {
     open: bool,
 }
+
+impl BodyIn for Selling {}
 
 /// GET `/livez`: the process answers; no other server is asked.
 pub async fn livez() -> Response {

@@ -29,7 +29,7 @@ use stock_domain::pricing::{self, AskedLine, AskedOrder, Unpriced};
 use stock_domain::verdict::{Refusal, Replay, Verdict};
 
 use super::auth::Caller;
-use super::extract::{Filter, Keyed, PathId, cursor_of, limit_of};
+use super::extract::{BodyIn, Filter, Keyed, PathId, cursor_of, limit_of};
 use super::problem::Problem;
 use crate::app::App;
 
@@ -60,6 +60,12 @@ struct LineIn {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NothingIn {}
+
+impl BodyIn for OrderIn {}
+
+impl BodyIn for NothingIn {
+    const MAY_BE_MISSING: bool = true;
+}
 
 /// What to list.
 #[derive(Debug, Deserialize)]

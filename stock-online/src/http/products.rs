@@ -25,7 +25,7 @@ use stock_domain::stock::{self, CHANGE_MAX, StockChanged};
 use stock_domain::verdict::{Refusal, Verdict};
 
 use super::auth::{Admin, Caller};
-use super::extract::{Filter, Keyed, PathId, cursor_of, limit_of};
+use super::extract::{BodyIn, Filter, Keyed, PathId, cursor_of, limit_of};
 use super::orders::{json, replayed};
 use super::problem::Problem;
 use crate::app::App;
@@ -42,6 +42,8 @@ pub struct ProductIn {
     min_stock_level: Option<i64>,
     reorder_point: Option<i64>,
 }
+
+impl BodyIn for ProductIn {}
 
 /// What to list.
 #[derive(Debug, Deserialize)]

@@ -26,7 +26,6 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::Route;
 use super::problem::{Problem, render};
 
 /// How long to wait after `accept` failed, as when there are no file descriptors left.
@@ -121,6 +120,7 @@ async fn handle(
     let number = front.requests.fetch_add(1, Ordering::Relaxed);
     let request_id = format!("{:08x}-{number:x}", front.instance);
     strip_trailing_slash(request.uri_mut());
+    let route = route_of(request.uri().path());
     let answer = front.router.clone().oneshot(request.map(Body::new));
     let response = match tokio::time::timeout(front.timeout, answer).await {
         Ok(Ok(response)) => response,
@@ -129,11 +129,9 @@ async fn handle(
     };
     let took = started.elapsed();
     let mut response = render(response, &request_id);
-    front.durations.record(
-        response.extensions().get(),
-        response.status().as_u16(),
-        took,
-    );
+    front
+        .durations
+        .record(&route, response.status().as_u16(), took);
     if response.status().is_server_error() {
         tracing::warn!(
             request.id = request_id,
@@ -146,6 +144,17 @@ async fn handle(
         response.headers_mut().insert("x-request-id", value);
     }
     Ok(response)
+}
+
+/// A path with every segment that is not a plain word replaced, `/api/orders/{id}`.
+fn route_of(path: &str) -> String {
+    let mut route = String::with_capacity(path.len());
+    for segment in path.split('/').skip(1) {
+        let is_word = segment.bytes().all(|byte| byte.is_ascii_lowercase());
+        route.push('/');
+        route.push_str(if is_word { segment } else { "{id}" });
+    }
+    route
 }
 
 /// `/api/orders/` is `/api/orders`.
@@ -174,8 +183,9 @@ fn strip_trailing_slash(uri: &mut Uri) {
 struct Durations(RwLock<HashMap<String, HashMap<u16, Histogram>>>);
 
 impl Durations {
-    fn record(&self, route: Option<&Route>, status: u16, took: Duration) {
-        let route = route.map_or("none", |Route(path)| path.as_str());
+    fn record(&self, route: &str, status: u16, took: Duration) {
+        // What was not found may be called anything: it must not make a series of its own.
+        let route = if status == 404 { "none" } else { route };
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(histogram) = known.get(route).and_then(|of| of.get(&status)) {
             return histogram.record(took.as_secs_f64());
@@ -192,5 +202,20 @@ impl Durations {
             .entry(route.to_owned())
             .or_default()
             .insert(status, histogram);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::route_of;
+
+    #[test]
+    fn ids_make_no_series_of_their_own() {
+        assert_eq!(
+            route_of("/api/orders/249834342426083328/cancel"),
+            "/api/orders/{id}/cancel"
+        );
+        assert_eq!(route_of("/api/products/%41"), "/api/products/{id}");
+        assert_eq!(route_of("/livez"), "/livez");
     }
 }

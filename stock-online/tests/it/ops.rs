@@ -220,3 +220,111 @@ async fn every_command_reports_and_exits_as_it_says() {
     .await;
     service.stop().await;
 }
+
+/// A `dev` in a folder and on a port of its own.
+struct Dev {
+    folder: std::path::PathBuf,
+    address: String,
+    child: tokio::process::Child,
+}
+
+impl Dev {
+    fn spawn(folder: std::path::PathBuf) -> Self {
+        let port = stock_online::servers::free_port().unwrap();
+        for server in ["redis", "mysql"] {
+            let pid = folder.join(server).join("stock.pid");
+            let kill = format!("kill -9 $(cat '{}') 2>/dev/null; sleep 0.2", pid.display());
+            crate::support::at_end(&kill);
+        }
+        let child = tokio::process::Command::new(env!("CARGO_BIN_EXE_stock-online"))
+            .args(["dev", "--users", "3", "--products", "2", "--stock", "100"])
+            .args(["--port", &port.to_string(), "--data-dir"])
+            .arg(&folder)
+            .stdout(std::process::Stdio::null())
+            .env("STOCK_LOG", "off")
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        Self {
+            folder,
+            address: format!("127.0.0.1:{port}"),
+            child,
+        }
+    }
+
+    /// Waits until it sells, and orders one unit with a token made as the README says.
+    async fn order(&self, shop: &Shop) -> u16 {
+        let client = shop.client(&self.address);
+        until("dev is ready", || async {
+            client
+                .get("/readyz")
+                .try_send()
+                .await
+                .is_ok_and(|ready| ready.status == 200)
+        })
+        .await;
+        let out = Command::new(env!("CARGO_BIN_EXE_stock-online"))
+            .args(["token", "--user-id", "2", "--env-file"])
+            .arg(self.folder.join("env"))
+            .output()
+            .unwrap();
+        let token = format!("Bearer {}", String::from_utf8(out.stdout).unwrap().trim());
+        let body = crate::support::order_json(&[(1, 1)]);
+        let call = client
+            .post("/api/redis/orders")
+            .header("authorization", &token)
+            .json(&body);
+        call.send().await.status
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dev_starts_everything_survives_a_kill_and_stops_everything() {
+    // Danger: a killed `dev` leaves servers behind that hold its data. Method: kill -9, start again in
+    // the same folder; kill its Redis; then SIGTERM.
+    let shop = Shop::open(1, 1).await;
+    let folder = crate::support::folder("dev");
+    let mut first = Dev::spawn(folder.clone());
+    assert_eq!(first.order(&shop).await, 201);
+    first.child.kill().await.unwrap();
+
+    let mut again = Dev::spawn(folder.clone());
+    assert_eq!(
+        again.order(&shop).await,
+        201,
+        "the same data, started by itself"
+    );
+    let pid = || std::fs::read_to_string(folder.join("redis/stock.pid")).unwrap();
+    let old = pid();
+    assert!(
+        Command::new("kill")
+            .args(["-9", &old])
+            .status()
+            .unwrap()
+            .success()
+    );
+    until("redis is started again", || async { pid() != old }).await;
+    until("selling goes on", || async {
+        again.order(&shop).await == 201
+    })
+    .await;
+
+    let id = again.child.id().unwrap().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &id])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let status = tokio::time::timeout(std::time::Duration::from_secs(30), again.child.wait());
+    assert_eq!(status.await.unwrap().unwrap().code(), Some(0));
+    assert!(
+        !folder.join("redis/stock.pid").exists(),
+        "its servers are stopped"
+    );
+    assert!(
+        !folder.join("mysql/stock.pid").exists(),
+        "its servers are stopped"
+    );
+}

@@ -77,6 +77,11 @@ fn watchdog() -> &'static Watchdog {
     WATCHDOG.get_or_init(Watchdog::start)
 }
 
+/// Notes a shell command to run when this process has ended.
+pub(crate) fn at_end(command: &str) {
+    watchdog().at_end(command);
+}
+
 /// A folder that is gone after the tests.
 pub(crate) fn folder(name: &str) -> PathBuf {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
