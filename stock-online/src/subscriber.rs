@@ -1,6 +1,6 @@
 //! The subscriber: brings the journal into MySQL.
 //!
-//! [`run`] waits for a message on the levels channel, or a short time when one is lost; [`step`]
+//! [`run`] waits for a message on the levels channel, or a short time when one is lost; [`Subscriber::step`]
 //! applies one bounded batch. Pub/Sub is only the bell; the journal is the truth. Any number of
 //! instances may run it: the shard's row lock lets one apply at a time.
 

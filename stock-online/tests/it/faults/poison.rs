@@ -198,8 +198,10 @@ async fn duplicated_entries_change_nothing_and_gaps_and_reorderings_stop_applyin
             .unwrap()
             .unwrap();
         let result = apply::write(&mut transaction, &mut state, entries).await;
-        if result.is_ok() {
-            transaction.commit().await.unwrap();
+        // Told to roll back, not only dropped: the next one must find the shard's row free.
+        match &result {
+            Ok(_) => transaction.commit().await.unwrap(),
+            Err(_) => transaction.rollback().await.unwrap(),
         }
         result
     };

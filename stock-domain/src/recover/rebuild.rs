@@ -1,0 +1,157 @@
+//! Rebuilding a shard's keys in Redis from MySQL: accounts, marks, idempotency keys.
+
+use redis::aio::MultiplexedConnection;
+use redis::{RedisError, cmd, pipe};
+use sqlx::{MySql, Transaction};
+use stock_common::config::Config;
+use stock_common::id::{Position, UserId};
+
+use super::RecoverError;
+use crate::account::{Account, Level};
+use crate::database::{accounts, journal};
+use crate::ledger::epoch;
+use crate::ledger::keys::Keys;
+use crate::verify::Progress;
+
+/// Rows read at once.
+const PAGE: u32 = 1_000;
+
+/// Deletes every key of the shard; the epoch's hash, already without an epoch, goes with them.
+pub(super) async fn clear(
+    redis: &mut MultiplexedConnection,
+    keys: &Keys,
+) -> Result<(), RedisError> {
+    let mut cursor: u64 = 0;
+    loop {
+        let (next, found): (u64, Vec<Vec<u8>>) = cmd("SCAN")
+            .arg(cursor)
+            .arg("MATCH")
+            .arg(keys.everything())
+            .arg("COUNT")
+            .arg(1_000)
+            .query_async(redis)
+            .await?;
+        if !found.is_empty() {
+            let _gone: i64 = cmd("UNLINK").arg(&found).query_async(redis).await?;
+        }
+        cursor = next;
+        if cursor == 0 {
+            return Ok(());
+        }
+    }
+}
+
+pub(super) async fn write_accounts(
+    redis: &mut MultiplexedConnection,
+    keys: &Keys,
+    transaction: &mut Transaction<'static, MySql>,
+    progress: Progress<'_>,
+) -> Result<u64, RecoverError> {
+    let (all,): (i64,) = sqlx::query_as("SELECT COUNT(*) FROM accounts")
+        .fetch_one(&mut **transaction)
+        .await?;
+    let all = u64::try_from(all).unwrap_or_default();
+    let (mut after, mut written) = (None, 0);
+    loop {
+        let page: Vec<(Account, Level)> = accounts::page(transaction, after, PAGE).await?;
+        let Some((last, _)) = page.last() else {
+            return Ok(written);
+        };
+        after = Some(*last);
+        let (mut levels, mut opened) = (cmd("MSET"), cmd("HSET"));
+        opened.arg(keys.opened());
+        for (account, level) in &page {
+            levels.arg(keys.account(*account)).arg(level.to_string());
+            opened.arg(keys.account(*account)).arg(1);
+        }
+        let _: () = pipe()
+            .add_command(levels)
+            .add_command(opened)
+            .ignore()
+            .query_async(redis)
+            .await?;
+        written += page.len() as u64;
+        progress(written, all);
+    }
+}
+
+/// Marks of orders that were taken back within a day, and of opened products.
+pub(super) async fn write_marks(
+    redis: &mut MultiplexedConnection,
+    keys: &Keys,
+    transaction: &mut Transaction<'static, MySql>,
+) -> Result<(), RecoverError> {
+    let orders: Vec<(u64, String)> = sqlx::query_as(
+        "SELECT id, IF(status = 'CANCEL', 'CANCEL_REQUESTED', CAST(status AS CHAR)) FROM orders \
+         WHERE status <> 'SUCCESS' AND updated_at > NOW(3) - INTERVAL 1 DAY \
+         UNION ALL SELECT journal_id, 'FAIL' FROM dead_letters WHERE state = 'COMPENSATED'",
+    )
+    .fetch_all(&mut **transaction)
+    .await?;
+    let products: Vec<u64> = sqlx::query_scalar("SELECT id FROM products WHERE opened = 1")
+        .fetch_all(&mut **transaction)
+        .await?;
+    let now = epoch::time_ms(redis).await?;
+    let orders = orders
+        .into_iter()
+        .map(|(id, state)| (format!("order:{id}"), state));
+    let products = products
+        .into_iter()
+        .map(|id| (format!("opened:{id}"), "OPEN".to_owned()));
+    let marks: Vec<(String, String)> = orders.chain(products).collect();
+    for part in marks.chunks(1_000) {
+        let mut set = cmd("HSET");
+        set.arg(keys.states());
+        for (id, state) in part {
+            set.arg(id).arg(format!("{state}@{now}"));
+        }
+        let _: i64 = set.query_async(redis).await?;
+    }
+    Ok(())
+}
+
+/// Acceptances that are still remembered: a retry after a loss must find them.
+pub(super) async fn write_keys(
+    redis: &mut MultiplexedConnection,
+    keys: &Keys,
+    transaction: &mut Transaction<'static, MySql>,
+    config: &Config,
+) -> Result<u64, RecoverError> {
+    type Row = (u64, u64, Vec<u8>, Vec<u8>);
+    let now = epoch::time_ms(redis).await?;
+    let from = now.saturating_sub(config.idempotency_accepted_ms);
+    let (mut after, mut written) = (Position::from_parts(from, 0).unwrap_or_default(), 0);
+    loop {
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT id, actor_id, key_hash, fingerprint FROM journal \
+             WHERE id > ? AND key_hash IS NOT NULL AND fingerprint IS NOT NULL \
+             ORDER BY id LIMIT ?",
+        )
+        .bind(after.get())
+        .bind(PAGE)
+        .fetch_all(&mut **transaction)
+        .await?;
+        let Some(last) = rows.last() else {
+            return Ok(written);
+        };
+        after = Position::new(last.0);
+        let mut commands = pipe();
+        for (id, actor, key, fingerprint) in &rows {
+            let position = Position::new(*id);
+            let left = (position.unix_ms() + config.idempotency_accepted_ms).saturating_sub(now);
+            commands
+                .cmd("SET")
+                .arg(keys.idempotency(UserId(*actor), &journal::hash_text(key)))
+                .arg(format!(
+                    "{} A {}",
+                    journal::hash_text(fingerprint),
+                    position.stream_id()
+                ))
+                .arg("PX")
+                .arg(left.max(1))
+                .ignore();
+        }
+        let _: () = commands.query_async(redis).await?;
+        written += rows.len() as u64;
+    }
+}
