@@ -2,9 +2,9 @@
 //!
 //! 1. lock the shard's row and the epoch's row: no subscriber applies, no synchronous order runs;
 //! 2. take the epoch out of Redis: no instance can decide anything there any more;
-//! 3. apply what the old journal, or a synchronous order, still has and what continues MySQL's state;
-//!    what does not continue it is dropped only into a file that the operator names;
-//! 4. rebuild accounts, flags, the switch, marks and keys from MySQL;
+//! 3. apply, and commit, what the old journal or a synchronous order still has and what continues
+//!    MySQL's state; what does not continue it is dropped only into a file that the operator names;
+//! 4. under the locks again, rebuild accounts, flags, the switch, marks and keys from MySQL;
 //! 5. begin the journal at a position above every one known; write the new epoch to Redis, then
 //!    commit it to MySQL.
 //!
@@ -107,28 +107,11 @@ pub async fn recover(
 ) -> Result<Recovered, RecoverError> {
     let keys = Keys::new(&config.redis_prefix, 0);
     let mut redis = connect(config).await?;
+    let mut done = Recovered::default();
+    let old = save(&mut redis, &keys, pool, discard, &mut done).await?;
+    // From here on MySQL has all that Redis could still give: the old journal may go.
     let mut transaction = pool.begin().await?;
     let mut state = lock(&mut transaction, keys.shard()).await?;
-    let old = epoch::head(&mut redis, &keys).await?;
-    let _removed: i64 = cmd("HDEL")
-        .arg(keys.epoch())
-        .arg("epoch")
-        .query_async(&mut redis)
-        .await?;
-    let mut done = Recovered::default();
-    let rest = apply_rest(&mut redis, &keys, &mut transaction, &mut state).await?;
-    done.applied = rest.applied;
-    done.discarded = rest.left.len();
-    if !rest.left.is_empty() {
-        let Some(file) = discard else {
-            if let Some(old) = old.filter(|old| !old.epoch.is_empty()) {
-                restore_epoch(&mut redis, &keys, &old).await?;
-            }
-            return Err(RecoverError::WouldDiscard(rest.left.len()));
-        };
-        write_discarded(file, &rest.left)?;
-        remove(&mut transaction, &rest.left).await?;
-    }
     let beginning = next_epoch(&mut redis, &mut transaction, &state, old).await?;
     done.epoch.clone_from(&beginning.epoch);
     rebuild::clear(&mut redis, &keys).await?;
@@ -139,6 +122,41 @@ pub async fn recover(
     epoch::begin(&mut redis, &keys, &beginning).await?;
     transaction.commit().await?;
     Ok(done)
+}
+
+/// Takes the epoch out of Redis and commits to MySQL what the old journal still has, so that nothing
+/// accepted is only in a transaction when the journal is deleted. Returns the old head.
+async fn save(
+    redis: &mut MultiplexedConnection,
+    keys: &Keys,
+    pool: &MySqlPool,
+    discard: Option<&Path>,
+    done: &mut Recovered,
+) -> Result<Option<Head>, RecoverError> {
+    let mut transaction = pool.begin().await?;
+    let mut state = lock(&mut transaction, keys.shard()).await?;
+    let old = epoch::head(redis, keys).await?;
+    let _removed: i64 = cmd("HDEL")
+        .arg(keys.epoch())
+        .arg("epoch")
+        .query_async(redis)
+        .await?;
+    let rest = apply_rest(redis, keys, &mut transaction, &mut state).await?;
+    done.applied = rest.applied;
+    done.discarded = rest.left.len();
+    if !rest.left.is_empty() {
+        let Some(file) = discard else {
+            if let Some(old) = old.filter(|old| !old.epoch.is_empty()) {
+                restore_epoch(redis, keys, &old).await?;
+            }
+            transaction.rollback().await?;
+            return Err(RecoverError::WouldDiscard(rest.left.len()));
+        };
+        write_discarded(file, &rest.left)?;
+        remove(&mut transaction, &rest.left).await?;
+    }
+    transaction.commit().await?;
+    Ok(old)
 }
 
 /// Writes the first epoch of a new database; does nothing when there is one.

@@ -80,8 +80,8 @@ fn is_long((name, text): &File) -> Option<String> {
 fn points_back((name, text): &File) -> Option<String> {
     let forbidden: &[&str] = match name.split('/').next()? {
         "stock-common" => &[
-            "stock_domain",
-            "stock_online",
+            "stock_domain::",
+            "stock_online::",
             "sqlx::",
             "redis::",
             "axum::",
