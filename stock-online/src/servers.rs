@@ -169,6 +169,10 @@ impl Spec {
         ))?;
         fs::create_dir_all(folder).map_err(at(folder))?;
         let data = folder.join("data");
+        // Its own: a server that starts removes every temporary table it finds in its folder for
+        // them, and would remove its neighbours' from a shared one.
+        let temporary = folder.join("tmp");
+        fs::create_dir_all(&temporary).map_err(at(&temporary))?;
         if !data.join("mysql").is_dir() {
             initialize(&program, folder, &data).await?;
         }
@@ -180,6 +184,7 @@ impl Spec {
         let mut arguments = vec![
             "--no-defaults".to_owned(),
             format!("--datadir={}", data.display()),
+            format!("--tmpdir={}", temporary.display()),
             format!("--port={port}"),
             "--bind-address=127.0.0.1".to_owned(),
             format!("--socket={}", socket.display()),
@@ -383,6 +388,7 @@ async fn initialize(program: &Path, folder: &Path, data: &Path) -> Result<(), Se
         command
     };
     command.arg(format!("--datadir={}", data.display()));
+    command.env("TMPDIR", folder.join("tmp"));
     if rustix::process::getuid().is_root() {
         command.arg("--user=root");
     }
