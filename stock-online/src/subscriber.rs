@@ -115,6 +115,8 @@ impl Subscriber {
 
 /// Applies until `shutdown`; a step under way is finished.
 pub async fn run(mut subscriber: Subscriber, shutdown: CancellationToken) {
+    // The gate opens a moment after the start; that is nothing to warn about.
+    subscriber.ledger.wait_open(BACKOFF_MAX).await;
     let mut backoff = BACKOFF_MIN;
     let mut compensated = Instant::now();
     while !shutdown.is_cancelled() {

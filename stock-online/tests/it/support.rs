@@ -52,7 +52,8 @@ struct Watchdog {
 
 impl Watchdog {
     fn start() -> Self {
-        let script = "while read -r line; do all=\"$all;$line\"; done; eval \"${all#;}\"";
+        // The last first: a server is killed by its pid file before the folder with it is removed.
+        let script = "while read -r line; do all=\"$line;$all\"; done; eval \"$all\"";
         let child = Command::new("sh")
             .args(["-c", script])
             .stdin(Stdio::piped())
