@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use serde::Serialize;
 use sqlx::MySqlPool;
 
-use crate::account::{Account, Level};
+use crate::account::Level;
 use crate::database::shards;
 use crate::journal::EntryError;
 use crate::ledger::{Ledger, ReadError};
@@ -177,9 +177,4 @@ fn unreadable(error: &EntryError) -> Difference {
 
 fn level_text(level: Level) -> String {
     format!("balance {} at seq {}", level.balance, level.seq)
-}
-
-/// The account whose level this is, for messages.
-fn account_subject(account: Account) -> String {
-    account.to_string()
 }

@@ -39,7 +39,12 @@ pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Waiting>)
     let mut buffer = Vec::with_capacity(shared.config.batch_requests_max);
     let mut carried = VecDeque::new();
     while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
-        if carried.is_empty() && queue.recv_many(&mut buffer, limit(&shared, 0)).await == 0 {
+        if carried.is_empty()
+            && queue
+                .recv_many(&mut buffer, shared.config.batch_requests_max)
+                .await
+                == 0
+        {
             break;
         }
         carried.extend(buffer.drain(..));
@@ -62,14 +67,6 @@ pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Waiting>)
             .acquire_many(u32::try_from(in_flight).unwrap_or(u32::MAX))
             .await,
     );
-}
-
-fn limit(shared: &Shared, taken: usize) -> usize {
-    shared
-        .config
-        .batch_requests_max
-        .saturating_sub(taken)
-        .max(1)
 }
 
 /// Takes as many requests as fit one call, dropping those whose callers have left or waited too long.

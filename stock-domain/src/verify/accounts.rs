@@ -2,9 +2,7 @@
 
 use sqlx::MySqlPool;
 
-use super::{
-    Difference, Progress, Report, VerifyError, account_subject, level_text, proved, remember,
-};
+use super::{Difference, Progress, Report, VerifyError, level_text, proved, remember};
 use crate::account::{Account, Level};
 use crate::database::accounts;
 
@@ -58,7 +56,7 @@ pub(super) async fn chain(
     level: Level,
     (mut seq, mut balance): (u64, i64),
 ) -> Result<Option<Difference>, sqlx::Error> {
-    let subject = account_subject(account);
+    let subject = account.to_string();
     let differs = |text: String| Ok(Some(Difference::new("accounts", &subject, text)));
     while seq < level.seq {
         let upto = level.seq.min(seq + SLICE);

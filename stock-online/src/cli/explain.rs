@@ -104,7 +104,6 @@ async fn explain_entry(
         "redisJournal": journal_redis, "mark": mark, "mysqlJournal": journal_mysql,
         "order": row.map(|row| json!({
             "status": row.status, "userId": row.order.user_id, "totalAmount": row.order.total_amount,
-            "updatedAt": Value::Null,
         })),
         "updatedAt": orders::updated_at(pool, position).await?.map(|at| at.to_string()),
         "deadLetter": dead_letters::state(pool, position).await?,
