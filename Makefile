@@ -34,8 +34,8 @@ fmt:
 
 bench: install
 	@sh scripts/install.sh wrk
-	$(CARGO) build --release --locked --bin stock-online --examples
-	bash scripts/bench.sh
+	$(CARGO) build --release --locked --bins
+	./target/release/bench --docs docs $(ARGS)
 
 jmeter: install
 	@sh scripts/install.sh jmeter

@@ -22,6 +22,9 @@ servers)
     has_any mariadbd mysqld || need "a MariaDB 10.6+ or MySQL 8+ server (mariadbd or mysqld)" mariadb-server-core mariadb
     has_any mysqld || has_any mariadb-install-db mysql_install_db ||
         need "mariadb-install-db" mariadb-server-core mariadb
+    # mariadb-install-db calls it, and Debian has it in another package.
+    has_any mysqld || has_any my_print_defaults ||
+        need "my_print_defaults" mariadb-client-core mariadb
     has cc || need "a C compiler (cc)" build-essential ""
     has ps || need "ps" procps ""
     ;;

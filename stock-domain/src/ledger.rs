@@ -5,7 +5,7 @@
 //! | [`keys`] | every key's name and format |
 //! | [`scripts`] | the Lua scripts of `lua/` |
 //! | [`request`] | what the script is asked |
-//! | `decide` | the order of KEYS and ARGV, and the decoder of the reply |
+//! | [`decide`] | the order of KEYS and ARGV, and the decoder of the reply |
 //! | `batcher` | one queue, few calls, no call sent twice |
 //! | `pacer` | no more accepted than MySQL settles |
 //! | `sold_out` | flags that keep a rush for nothing away from Redis |
@@ -15,6 +15,7 @@
 //!
 //! The ledger knows numbers and states; what they mean is in the nouns' files ([`crate::order`] …).
 
+pub mod decide;
 pub mod epoch;
 pub mod gate;
 pub mod keys;
@@ -23,7 +24,6 @@ pub mod request;
 pub mod scripts;
 
 mod batcher;
-mod decide;
 mod pacer;
 mod sold_out;
 

@@ -16,7 +16,7 @@ use crate::verdict::{Accepted, Refusal, Replay, Verdict};
 
 /// What the caller says of every request of a batch.
 #[derive(Debug)]
-pub(super) struct BatchHead<'a> {
+pub struct BatchHead<'a> {
     /// The epoch that the caller proved.
     pub epoch: &'a str,
     /// Unsettled entries allowed, and further ones for reversals.
@@ -29,7 +29,7 @@ pub(super) struct BatchHead<'a> {
 
 /// What came back for a batch.
 #[derive(Debug)]
-pub(super) struct BatchReply {
+pub struct BatchReply {
     /// Redis' time in Unix ms.
     pub time_ms: u64,
     /// Entries that MySQL has not settled.
@@ -79,7 +79,7 @@ impl Index {
 }
 
 /// Builds the call for a batch.
-pub(super) fn encode<'a, I>(keys: &Keys, head: &BatchHead<'_>, batch: I) -> Cmd
+pub fn encode<'a, I>(keys: &Keys, head: &BatchHead<'_>, batch: I) -> Cmd
 where
     I: Iterator<Item = &'a Sealed> + Clone,
 {
@@ -169,7 +169,7 @@ fn encode_request(cmd: &mut Cmd, keys: &Keys, index: &Index, request: &Sealed) {
 }
 
 /// Reads what the script returned; `None` when it has another form.
-pub(super) fn decode<'a, I>(reply: &Value, mut batch: I) -> Option<BatchReply>
+pub fn decode<'a, I>(reply: &Value, mut batch: I) -> Option<BatchReply>
 where
     I: ExactSizeIterator<Item = &'a Sealed>,
 {

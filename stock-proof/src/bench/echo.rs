@@ -1,17 +1,21 @@
-//! The ceiling that the bench compares with: a bare axum handler that parses an order and answers the
-//! JSON that the service would answer, and does nothing else. `PORT` says where, `POST /`.
-#![expect(clippy::expect_used, reason = "an example may end with a message")]
+//! The ceiling of every order: a bare axum handler that parses the same JSON and answers the JSON that
+//! the service would answer, and does nothing else. It runs in a process of its own.
 
 use std::net::Ipv4Addr;
+use std::process::Stdio;
 
-use axum::Json;
-use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::post;
+use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
+use stock_common::clock::Clock;
+use stock_online::servers::free_port;
+use tokio::net::TcpListener;
+use tokio::process::{Child, Command};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+use crate::Failure;
+use crate::client::Client;
+use crate::shop::{SECRET, until};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -78,16 +82,42 @@ async fn echo(Json(order): Json<OrderIn>) -> (StatusCode, Json<OrderOut>) {
     (StatusCode::CREATED, Json(answer))
 }
 
-#[tokio::main]
-async fn main() {
-    let port = std::env::var("PORT")
-        .ok()
-        .and_then(|port| port.parse().ok())
-        .unwrap_or(9_000);
-    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port))
-        .await
-        .expect("the port is free");
-    axum::serve(listener, Router::new().route("/", post(echo)))
-        .await
-        .expect("it serves");
+/// Serves until it is killed.
+///
+/// # Errors
+/// When the port cannot be had.
+pub async fn serve(port: u16) -> Result<(), Failure> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+    Ok(axum::serve(listener, Router::new().route("/", post(echo))).await?)
+}
+
+/// The echo in a process of its own, which ends when this is dropped.
+pub struct Echo {
+    /// Calls it.
+    pub client: Client,
+    _child: Child,
+}
+
+impl Echo {
+    /// Starts this program again, as the echo.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn start() -> Result<Self, Failure> {
+        let port = free_port()?;
+        let child = Command::new(std::env::current_exe()?)
+            .args(["--echo-port", &port.to_string()])
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()?;
+        let client = Client::new(&format!("127.0.0.1:{port}"), SECRET, Clock::system());
+        until("the echo answers", || async {
+            client.get("/").try_send().await.is_ok()
+        })
+        .await?;
+        Ok(Self {
+            client,
+            _child: child,
+        })
+    }
 }

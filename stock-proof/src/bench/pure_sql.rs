@@ -1,19 +1,15 @@
-//! The pure-SQL order that the bench compares with: SELECT … FOR UPDATE, UPDATE, three INSERTs, COMMIT on
-//! one hot row, in a private database with `innodb_flush_log_at_trx_commit = 1`.
-//!
-//! `row_lock [SECONDS] [CONNECTIONS]` prints orders per second; default 5 s and 16 connections.
-#![expect(
-    clippy::expect_used,
-    clippy::print_stdout,
-    reason = "an example may end with a message"
-)]
+//! The order that a shop writes without any of this: SELECT … FOR UPDATE, UPDATE, three INSERTs and
+//! COMMIT on one hot row, from 16 connections, on the same MySQL.
 
 use std::time::{Duration, Instant};
 
 use sqlx::mysql::MySqlPoolOptions;
 use sqlx::{Executor, MySqlPool};
-use stock_online::servers::Spec;
 
+use crate::Failure;
+use crate::shop::Servers;
+
+const CONNECTIONS: u32 = 16;
 const TABLES: [&str; 5] = [
     "CREATE TABLE stocks (product_id BIGINT PRIMARY KEY, quantity BIGINT NOT NULL) ENGINE = InnoDB",
     "CREATE TABLE orders (id BIGINT AUTO_INCREMENT PRIMARY KEY, user_id BIGINT NOT NULL, \
@@ -57,47 +53,39 @@ async fn order(pool: &MySqlPool) -> Result<(), sqlx::Error> {
     transaction.commit().await
 }
 
-#[tokio::main]
-async fn main() {
-    let mut arguments = std::env::args()
-        .skip(1)
-        .filter_map(|text| text.parse::<u32>().ok());
-    let seconds = arguments.next().unwrap_or(5);
-    let connections = arguments.next().unwrap_or(16);
-    let folder = std::env::temp_dir().join(format!("stock-row-lock-{}", std::process::id()));
-    let server = Spec::mysql(&folder)
-        .await
-        .expect("a database server is installed");
-    let server = server.start().await.expect("it starts");
-    server.create_database("shop").await.expect("it answers");
+/// Orders per second.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn run(servers: &Servers, seconds: u32) -> Result<f64, Failure> {
+    let name = format!("pure_sql_{:x}", rand::random::<u32>());
+    servers.mysql.create_database(&name).await?;
+    let url = format!("{}?ssl-mode=DISABLED", servers.mysql.spec.url(&name));
     let pool = MySqlPoolOptions::new()
-        .max_connections(connections)
-        .connect(&format!("{}?ssl-mode=DISABLED", server.spec.url("shop")))
-        .await
-        .expect("it answers");
+        .max_connections(CONNECTIONS)
+        .connect(&url)
+        .await?;
     for text in TABLES {
-        pool.execute(text).await.expect("the tables can be made");
+        pool.execute(text).await?;
     }
     let until = Instant::now() + Duration::from_secs(u64::from(seconds));
-    let workers: Vec<_> = (0..connections)
+    let workers: Vec<_> = (0..CONNECTIONS)
         .map(|_| {
             let pool = pool.clone();
             tokio::spawn(async move {
                 let mut orders = 0_u32;
                 while Instant::now() < until {
-                    order(&pool).await.expect("the order is written");
+                    order(&pool).await?;
                     orders += 1;
                 }
-                orders
+                Ok::<_, sqlx::Error>(orders)
             })
         })
         .collect();
     let mut orders = 0;
     for worker in workers {
-        orders += worker.await.expect("the worker ends");
+        orders += worker.await??;
     }
-    println!("{}", orders / seconds);
     pool.close().await;
-    server.stop().await;
-    std::fs::remove_dir_all(folder).expect("the folder can be removed");
+    Ok(f64::from(orders) / f64::from(seconds))
 }

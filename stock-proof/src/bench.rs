@@ -1,0 +1,212 @@
+//! The bench: each figure beside its ceiling, in one run, on one machine.
+//!
+//! | section | what |
+//! |---|---|
+//! | `orders` | closed loop by `wrk`: echo, Redis first in its variants, row lock, reads ([`orders`]) |
+//! | `engine` | no HTTP: the ledger in this process beside bare script calls ([`engine`]) |
+//! | `drain` | the subscriber alone beside bare multi-row inserts ([`drain`]) |
+//! | `sustained` | 60 s with MySQL keeping up, its lag watched from outside |
+//! | `latency` | open loop, free of coordinated omission ([`latency`]) |
+//! | `start` | memory and start-up time |
+//! | `growth` | more products, connections, lines, backlog ([`growth`]) |
+//!
+//! Sections of one fsync mode share their servers; each ends with `verify`. [`report`] writes what came
+//! of it into `docs/`.
+
+pub mod drain;
+pub mod echo;
+pub mod engine;
+pub mod growth;
+pub mod latency;
+pub mod orders;
+pub mod plots;
+pub mod pure_sql;
+pub mod report;
+pub mod sustained;
+pub mod watch;
+pub mod wrk;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Command;
+
+use clap::{Parser, ValueEnum};
+use stock_common::config::Durability;
+use stock_online::cli::output::say;
+
+use self::report::{Figure, Report};
+use crate::Failure;
+use crate::shop::Servers;
+
+/// A part of the bench.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Section {
+    /// Closed loop.
+    Orders,
+    /// No HTTP.
+    Engine,
+    /// The subscriber alone.
+    Drain,
+    /// A minute with MySQL keeping up, latency, memory and start-up.
+    Sustained,
+    /// More of everything.
+    Growth,
+}
+
+/// How the bench is run.
+#[derive(Debug, Parser)]
+#[command(about = "Each figure beside its ceiling, in one run")]
+pub struct Bench {
+    /// Which parts
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["orders", "engine", "drain", "sustained"])]
+    sections: Vec<Section>,
+    /// How Redis syncs: everysec, always
+    #[arg(long, value_delimiter = ',', default_values = ["everysec", "always"])]
+    modes: Vec<String>,
+    /// Seconds of each closed-loop figure
+    #[arg(long, default_value_t = 6)]
+    seconds: u32,
+    /// Rounds of the closed-loop figures, of which the median counts
+    #[arg(long, default_value_t = 3)]
+    rounds: u32,
+    /// Seconds of the sustained load
+    #[arg(long, default_value_t = 60)]
+    sustained_seconds: u32,
+    /// Write docs/performance.md and its plots; without it the table is only printed
+    #[arg(long)]
+    docs: Option<PathBuf>,
+    /// Serve the bare echo and nothing else
+    #[arg(long, hide = true)]
+    pub echo_port: Option<u16>,
+}
+
+/// What a section works with.
+pub struct Run<'a> {
+    /// The servers of this mode.
+    pub servers: &'a Servers,
+    /// How Redis syncs.
+    pub durability: Durability,
+    /// What was asked for.
+    pub options: &'a Bench,
+    /// Where figures go.
+    pub report: &'a mut Report,
+}
+
+impl Run<'_> {
+    /// Notes a figure beside its ceiling.
+    pub fn note(&mut self, what: &str, value: f64, of: Option<(&str, f64)>, goal: &str) {
+        self.report.add(Figure {
+            mode: self.durability.as_str().to_owned(),
+            what: what.to_owned(),
+            value,
+            unit: "/s",
+            of: of.map(|(name, ratio)| (name.to_owned(), ratio)),
+            goal: Some(goal.to_owned()).filter(|goal| !goal.is_empty()),
+        });
+    }
+
+    /// Notes a figure that has no ceiling.
+    pub fn note_unit(&mut self, what: &str, value: f64, unit: &'static str, goal: &str) {
+        self.note(what, value, None, goal);
+        if let Some(last) = self.report.figures.last_mut() {
+            last.unit = unit;
+        }
+    }
+}
+
+/// Runs what was asked for.
+///
+/// # Errors
+/// When a server does not answer, an order is not accepted, or a proof fails.
+pub async fn run(options: &Bench) -> Result<(), Failure> {
+    let mut report = Report {
+        machine: machine(),
+        ..Report::default()
+    };
+    for mode in &options.modes {
+        let durability = match mode.as_str() {
+            "always" => Durability::Always,
+            "everysec" => Durability::Everysec,
+            other => return Err(format!("{other} is neither everysec nor always").into()),
+        };
+        let servers = Servers::start(durability).await?;
+        let mut run = Run {
+            servers: &servers,
+            durability,
+            options,
+            report: &mut report,
+        };
+        let wants = |section| options.sections.contains(&section);
+        let mut peak = None;
+        if wants(Section::Orders) {
+            peak = Some(orders::run(&mut run, wants(Section::Drain)).await?);
+        }
+        if wants(Section::Engine) {
+            engine_figures(&mut run).await?;
+        }
+        if wants(Section::Sustained) {
+            sustained::run(&mut run, peak).await?;
+        }
+        if wants(Section::Growth) {
+            growth::run(&mut run).await?;
+        }
+        servers.redis.stop().await;
+        servers.mysql.stop().await;
+    }
+    if let Some(docs) = &options.docs {
+        report.write(docs)?;
+        say(&format!("written to {}", docs.display()));
+    }
+    Ok(())
+}
+
+async fn engine_figures(run: &mut Run<'_>) -> Result<(), Failure> {
+    let rates = engine::run(run.servers, run.durability, run.options.seconds).await?;
+    let goal = match run.durability {
+        Durability::Everysec => "≥ 170,000",
+        Durability::Always => "",
+    };
+    let of = Some(("bare script calls", rates.engine / rates.raw));
+    run.note("bare script calls, 256 orders each", rates.raw, None, "");
+    run.note("engine only, one hot product", rates.engine, of, goal);
+    let of = Some(("engine only", rates.limited / rates.engine));
+    let what = "engine only, sale with window and limit per buyer";
+    run.note(what, rates.limited, of, "");
+    Ok(())
+}
+
+/// The machine and the programs on it.
+fn machine() -> BTreeMap<String, String> {
+    let line = |program: &str, argument: &str| {
+        let out = Command::new(program).arg(argument).output().ok()?;
+        let text = String::from_utf8(out.stdout).ok()?;
+        text.lines().next().map(str::to_owned)
+    };
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let cpu = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let facts = [
+        (
+            "processor",
+            cpu.map(|name| format!("{cores} cores, {name}")),
+        ),
+        ("redis", line("redis-server", "--version")),
+        (
+            "database",
+            line("mariadbd", "--version").or_else(|| line("mysqld", "--version")),
+        ),
+        ("rust", line("rustc", "--version")),
+    ];
+    facts
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+        .collect()
+}
+
+/// The middle one of some numbers.
+fn median(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    numbers.get(numbers.len() / 2).copied().unwrap_or(0.0)
+}

@@ -1,0 +1,225 @@
+//! The engine without HTTP: orders of one hot product through the ledger in this process, beside the
+//! bare script call with the same batch.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use stock_common::clock::Clock;
+use stock_common::config::{Config, Durability};
+use stock_common::id::{ProductId, UserId};
+use stock_common::money::Money;
+use stock_domain::account::{Account, AccountKind};
+use stock_domain::database::{self, Role, migrate};
+use stock_domain::journal::Posting;
+use stock_domain::ledger::decide::{BatchHead, encode};
+use stock_domain::ledger::{Ledger, Request};
+use stock_domain::order::{self, DeliveryType, Order, OrderLine, Path, Quantity};
+use stock_domain::recover;
+use stock_domain::verdict::Verdict;
+use stock_online::cli::seed::{SeedArgs, seed};
+
+use crate::Failure;
+use crate::shop::Servers;
+
+/// Requests under way at the same time: four full batches.
+const CALLERS: u64 = 1_024;
+/// Requests in a bare script call, the largest batch that the engine sends.
+const BATCH: usize = 256;
+/// Bare calls under way at the same time, as many as the engine's.
+const CALLS: usize = 2;
+/// Buyers who share a limited sale.
+const BUYERS: u64 = 50_000;
+
+/// Orders per second, by the way they were decided.
+pub struct EngineRates {
+    /// Through the ledger.
+    pub engine: f64,
+    /// The bare script call.
+    pub raw: f64,
+    /// Through the ledger, in a sale with a window and a limit per buyer.
+    pub limited: f64,
+}
+
+fn one_unit(user: u64) -> Result<Order, Failure> {
+    let price = Money::new(1_000)?;
+    Ok(Order {
+        user_id: UserId(user),
+        path: Path::Redis,
+        delivery_type: DeliveryType::Online,
+        store_id: None,
+        lines: vec![OrderLine {
+            product_id: ProductId(1),
+            product_name: "product 1".to_owned(),
+            quantity: Quantity::new(1)?,
+            price,
+            unit_price: price,
+            sub_total: price,
+        }],
+        total_amount: price,
+    })
+}
+
+/// An order of a sale: its window, and one unit of what the buyer may still buy.
+fn limited(base: &Request, user: u64) -> Request {
+    let mut request = base.clone();
+    request.window_ms = Some((1, u64::from(u32::MAX) * 1_000));
+    let allowance = Account {
+        kind: AccountKind::Allowance,
+        owner: 1,
+        place: user,
+    };
+    request.draft.postings.push(Posting {
+        account: allowance,
+        delta: -1,
+        open: Some(1_000_000),
+    });
+    request
+}
+
+/// Measures all three.
+///
+/// # Errors
+/// When a server does not answer or an order is not accepted.
+pub async fn run(
+    servers: &Servers,
+    durability: Durability,
+    seconds: u32,
+) -> Result<EngineRates, Failure> {
+    let name = format!("engine_{:x}", rand::random::<u32>());
+    servers.mysql.create_database(&name).await?;
+    let config = Config {
+        redis_url: servers.redis.spec.url("0"),
+        redis_prefix: format!("sf:v1:{name}"),
+        database_url: servers.mysql.spec.url(&name),
+        durability,
+        lag_soft_entries: 90_000_000,
+        lag_hard_entries: 100_000_000,
+        ..Config::default()
+    };
+    let pool = database::pool(&config, Role::Tool)?;
+    migrate::migrate(&pool).await?;
+    recover::begin_first(&config, &pool).await?;
+    let ledger = Ledger::start(&config, pool.clone(), Clock::system())?;
+    if !ledger.wait_open(Duration::from_secs(10)).await {
+        return Err("redis cannot be proved".into());
+    }
+    let args = SeedArgs {
+        users: 1,
+        products: 1,
+        stock: 1_000_000_000,
+    };
+    seed(&pool, &ledger, &args).await?;
+    let base = order::place(&one_unit(2)?, None)?;
+    let engine = through_ledger(&ledger, seconds, {
+        let base = base.clone();
+        move |_| base.clone()
+    });
+    let engine = engine.await?;
+    let raw = raw(&config, &ledger, &base, seconds).await?;
+    let limited = through_ledger(&ledger, seconds, move |count| {
+        limited(&base, count % BUYERS)
+    });
+    let limited = limited.await?;
+    pool.close().await;
+    Ok(EngineRates {
+        engine,
+        raw,
+        limited,
+    })
+}
+
+async fn through_ledger(
+    ledger: &Ledger,
+    seconds: u32,
+    request: impl Fn(u64) -> Request + Send + Sync + 'static,
+) -> Result<f64, Failure> {
+    let (count, request) = (Arc::new(AtomicU64::new(0)), Arc::new(request));
+    let step = move |ledger: Ledger| {
+        let (count, request) = (Arc::clone(&count), Arc::clone(&request));
+        async move {
+            match ledger
+                .decide(request(count.fetch_add(1, Ordering::Relaxed)))
+                .await?
+            {
+                Verdict::Accepted(_) => Ok(1),
+                Verdict::Replayed(_) => Err("an order was replayed".into()),
+                Verdict::Refused(refusal) => Err(format!("refused: {}", refusal.name()).into()),
+            }
+        }
+    };
+    let callers = usize::try_from(CALLERS)?;
+    let ledger = ledger.clone();
+    rate(callers, seconds, move || step(ledger.clone())).await
+}
+
+async fn raw(
+    config: &Config,
+    ledger: &Ledger,
+    base: &Request,
+    seconds: u32,
+) -> Result<f64, Failure> {
+    let batch = (0..BATCH)
+        .map(|_| base.clone().seal())
+        .collect::<Result<Vec<_>, _>>()?;
+    let link = ledger.link()?;
+    let head = BatchHead {
+        epoch: &link.epoch,
+        lag_entries_max: (config.lag_hard_entries, 0),
+        remember_ms: (
+            config.idempotency_accepted_ms,
+            config.idempotency_refused_ms,
+        ),
+        deadline_ms: ledger.redis_now_ms() + 600_000,
+    };
+    let call = Arc::new(encode(ledger.keys(), &head, batch.iter()));
+    let client = redis::Client::open(config.redis_url.as_str())?;
+    let connection = client.get_multiplexed_async_connection().await?;
+    rate(CALLS, seconds, move || {
+        let (call, mut connection) = (Arc::clone(&call), connection.clone());
+        async move {
+            let reply: Vec<redis::Value> = call.query_async(&mut connection).await?;
+            if reply.len() != BATCH + 2 {
+                return Err("the script answered something else".into());
+            }
+            Ok(BATCH as u64)
+        }
+    })
+    .await
+}
+
+/// Repeats a step from so many tasks; what the steps count, per second.
+async fn rate<F>(
+    tasks: usize,
+    seconds: u32,
+    step: impl Fn() -> F + Clone + Send + 'static,
+) -> Result<f64, Failure>
+where
+    F: Future<Output = Result<u64, Failure>> + Send + 'static,
+{
+    let (warm, length) = (Duration::from_secs(1), Duration::from_secs(seconds.into()));
+    let from = Instant::now() + warm;
+    let until = from + length;
+    let running: Vec<_> = (0..tasks)
+        .map(|_| {
+            let step = step.clone();
+            tokio::spawn(async move {
+                let mut counted = 0;
+                while Instant::now() < until {
+                    let did = step().await?;
+                    if Instant::now() >= from {
+                        counted += did;
+                    }
+                }
+                Ok::<_, Failure>(counted)
+            })
+        })
+        .collect();
+    let mut counted = 0;
+    for task in running {
+        counted += task.await??;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a rate needs no last digit")]
+    Ok(counted as f64 / length.as_secs_f64())
+}

@@ -1,0 +1,39 @@
+-- wrk: sends what a file of requests says, and reports one line of JSON.
+--
+-- BENCH_TOKENS  a file of tokens, one a line
+-- BENCH_METHOD, BENCH_PATH, BENCH_BODY
+-- BENCH_KEYED   "1": each request has an Idempotency-Key of its own
+
+local requests, at, key = {}, 0, 0
+local keyed = os.getenv("BENCH_KEYED") == "1"
+local salt = os.getenv("BENCH_SALT")
+
+function init()
+  for token in io.lines(os.getenv("BENCH_TOKENS")) do
+    local headers = { ["Authorization"] = "Bearer " .. token, ["Content-Type"] = "application/json" }
+    local body = os.getenv("BENCH_BODY")
+    local request = wrk.format(os.getenv("BENCH_METHOD"), os.getenv("BENCH_PATH"), headers,
+      body ~= "" and body or nil)
+    if keyed then
+      local first, rest = request:match("^(.-\r\n)(.*)$")
+      requests[#requests + 1] = { first .. "Idempotency-Key: " .. salt .. "-", "\r\n" .. rest }
+    else
+      requests[#requests + 1] = request
+    end
+  end
+end
+
+function request()
+  at = at % #requests + 1
+  if not keyed then return requests[at] end
+  key = key + 1
+  return requests[at][1] .. key .. requests[at][2]
+end
+
+function done(summary, latency)
+  io.write(string.format(
+    '\n{"requests":%d,"micros":%d,"refused":%d,"broken":%d,"p50_us":%d,"p99_us":%d}\n',
+    summary.requests, summary.duration, summary.errors.status,
+    summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.timeout,
+    latency:percentile(50), latency:percentile(99)))
+end

@@ -1,0 +1,202 @@
+//! Closed loop: as many orders as the service answers, beside a bare echo of the same JSON.
+//!
+//! Each round measures everything once, so that a slow minute of the machine slows all of it; the
+//! median of the rounds' ratios counts.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::json;
+use stock_common::config::Durability;
+use stock_online::cli::output::say;
+
+use super::echo::Echo;
+use super::wrk::Load;
+use super::{Run, drain, median, pure_sql};
+use crate::Failure;
+use crate::shop::{Seed, Service, Shop, until};
+
+const REDIS_FIRST: &str = "/api/redis/orders";
+const ROW_LOCK: &str = "/api/orders";
+const HOLD: &str = "100000000";
+
+const ECHO: &str = "bare axum echo";
+const ONE: &str = "Redis first, one line, subscriber held";
+const THREE: &str = "Redis first, three lines, subscriber held";
+const KEYED: &str = "Redis first, one line, with Idempotency-Key, subscriber held";
+const SOLD_OUT: &str = "Redis first, sold-out product";
+const KEEPING_UP: &str = "Redis first, one line, MySQL keeping up";
+const LOCK: &str = "row lock in MySQL";
+const SQL: &str = "pure-SQL order, one hot row";
+const READ_REDIS: &str = "product read from Redis";
+const READ_MYSQL: &str = "product read from MySQL";
+
+/// What a round measures, and what should be reached of the echo.
+const FIGURES: [(&str, &str, &str); 9] = [
+    (ONE, "≥ 0.62", "≥ 0.50"),
+    (THREE, "≥ 0.50", ""),
+    (KEYED, "≥ 0.50", ""),
+    (SOLD_OUT, "≥ 0.80", "≥ 0.80"),
+    (KEEPING_UP, "", ""),
+    (LOCK, "", ""),
+    (SQL, "", ""),
+    (READ_REDIS, "", ""),
+    (READ_MYSQL, "", ""),
+];
+
+/// Measures everything; returns orders per second with MySQL keeping up.
+///
+/// # Errors
+/// When an order is not accepted or a proof fails.
+pub async fn run(run: &mut Run<'_>, with_drain: bool) -> Result<f64, Failure> {
+    let seed = Seed {
+        products: 10,
+        stock: 900_000_000,
+    };
+    // One shop whose orders nobody settles, so that only accepting is measured; and one at work.
+    let held = Shop::open(run.servers, "held", seed).await?;
+    let held_only = held
+        .with("STOCK_LAG_SOFT_ENTRIES", "90000000")
+        .with("STOCK_LAG_HARD_ENTRIES", HOLD);
+    let shop = Shop::open(run.servers, "shop", seed).await?;
+    let (mut held_service, mut service) = (
+        held_only.serve("http").await?,
+        shop.serve("http,subscriber,scheduler").await?,
+    );
+    let gone = open_product_without_stock(&held_service).await?;
+    let echo = Echo::start().await?;
+    let mut measured: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    for round in 0..=run.options.rounds {
+        let seconds = if round == 0 { 2 } else { run.options.seconds };
+        let at = |load: Load| load.seconds(seconds);
+        let mut found = vec![(
+            ECHO,
+            at(Load::orders("/", 1))
+                .run(&echo.client)
+                .await?
+                .accepted()?,
+        )];
+        let held = &held_service.client;
+        for (what, load) in [
+            (ONE, Load::orders(REDIS_FIRST, 1)),
+            (THREE, Load::orders(REDIS_FIRST, 3)),
+            (KEYED, Load::orders(REDIS_FIRST, 1).keyed()),
+        ] {
+            found.push((what, at(load).run(held).await?.accepted()?));
+        }
+        let sold_out = at(Load::orders_of(REDIS_FIRST, gone));
+        found.push((SOLD_OUT, sold_out.run(held).await?.refused()?));
+        for (what, load) in [
+            (KEEPING_UP, Load::orders(REDIS_FIRST, 1)),
+            (LOCK, Load::orders(ROW_LOCK, 1)),
+            (READ_REDIS, Load::get("/api/redis/products/1")),
+            (READ_MYSQL, Load::get("/api/products/1")),
+        ] {
+            found.push((what, at(load).run(&service.client).await?.accepted()?));
+            settled(&service).await?;
+        }
+        found.push((SQL, pure_sql::run(run.servers, seconds).await?));
+        if round > 0 {
+            for (what, value) in found {
+                measured.entry(what).or_default().push(value);
+            }
+        }
+    }
+    drop(echo);
+    report(run, &measured);
+    service.stop().await?;
+    held_service.stop().await?;
+    if with_drain {
+        drained(run, &held_only).await?;
+        verify(&held).await?;
+    }
+    verify(&shop).await?;
+    Ok(median(
+        measured.get(KEEPING_UP).cloned().unwrap_or_default(),
+    ))
+}
+
+fn report(run: &mut Run<'_>, measured: &BTreeMap<&str, Vec<f64>>) {
+    let values = |what: &str| measured.get(what).cloned().unwrap_or_default();
+    let ratio = |what: &str, of: &str| {
+        let pairs = values(what).into_iter().zip(values(of));
+        median(pairs.map(|(value, ceiling)| value / ceiling).collect())
+    };
+    run.note(ECHO, median(values(ECHO)), None, "");
+    for (what, everysec, always) in FIGURES {
+        let goal = match run.durability {
+            Durability::Everysec => everysec,
+            Durability::Always => always,
+        };
+        let of = Some((ECHO, ratio(what, ECHO)));
+        run.note(what, median(values(what)), of, goal);
+    }
+    for slow in [LOCK, SQL] {
+        let what = format!("{KEEPING_UP}, beside {slow}");
+        let of = Some((slow, ratio(KEEPING_UP, slow)));
+        run.note(&what, median(values(KEEPING_UP)), of, "≥ 20 ×");
+    }
+}
+
+async fn open_product_without_stock(service: &Service) -> Result<u64, Failure> {
+    let product = json!({ "name": "sold out", "description": "nothing is left of it",
+        "price": 1_000, "status": "ACTIVE", "stock": 0 });
+    let answer = service
+        .client
+        .post("/api/products")
+        .admin()
+        .json(&product)
+        .try_send()
+        .await?;
+    let id = answer.body.get("id").and_then(serde_json::Value::as_u64);
+    let id = id.ok_or_else(|| format!("no product was made: {}", answer.text))?;
+    until("the product can be asked for", || async {
+        let order = service.client.order(REDIS_FIRST, 2, &[(id, 1)]);
+        order
+            .try_send()
+            .await
+            .is_ok_and(|answer| answer.code() == "INSUFFICIENT_STOCK")
+    })
+    .await?;
+    Ok(id)
+}
+
+/// Waits until MySQL has everything, so that one figure does not pay for another.
+async fn settled(service: &Service) -> Result<(), Failure> {
+    until("mysql has everything", || async {
+        service.metric("stock_journal_lag_entries").await == Some(0.0)
+    })
+    .await
+}
+
+async fn drained(run: &mut Run<'_>, held: &Shop) -> Result<(), Failure> {
+    let mut redis = redis::Client::open(held.redis_url.as_str())?
+        .get_multiplexed_async_connection()
+        .await?;
+    let end: u64 = redis::cmd("HGET")
+        .arg(format!("{}:{{0}}:epoch", held.prefix))
+        .arg("number")
+        .query_async(&mut redis)
+        .await?;
+    let rate = drain::run(held, end).await?;
+    let raw = drain::raw(run.servers, held).await?;
+    run.note("bare multi-row inserts of an order's rows", raw, None, "");
+    let what = format!("subscriber alone, draining {end} entries");
+    let of = Some(("bare inserts", rate / raw));
+    run.note(&what, rate, of, "≥ 50,000");
+    Ok(())
+}
+
+/// Proves a shop whose orders are all settled.
+///
+/// # Errors
+/// When the proof fails.
+pub async fn verify(shop: &Shop) -> Result<(), Failure> {
+    let mut service = shop.serve("http,subscriber").await?;
+    settled(&service).await?;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let said = shop.command(&["verify", "--full"]).await;
+    service.stop().await?;
+    say(&format!("verify: {}", said?.trim()));
+    Ok(())
+}

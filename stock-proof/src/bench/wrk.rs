@@ -1,0 +1,174 @@
+//! Closed-loop load by `wrk`: how much the service answers when it is asked without a pause.
+
+use std::io::Write;
+use std::process::Stdio;
+
+use serde::Deserialize;
+use serde_json::Value;
+use stock_online::http::auth::Role;
+use tokio::process::Command;
+
+use crate::Failure;
+use crate::client::{Client, order_json};
+use crate::shop::Folder;
+
+/// How many buyers take turns.
+const BUYERS: u64 = 100;
+
+/// What is asked again and again.
+#[derive(Debug, Clone)]
+pub struct Load {
+    method: &'static str,
+    path: String,
+    body: Option<Value>,
+    is_keyed: bool,
+    /// Connections, each with one request under way.
+    pub connections: u32,
+    /// For how long.
+    pub seconds: u32,
+}
+
+impl Load {
+    /// Orders of one unit of each of products 1 to `lines`.
+    #[must_use]
+    pub fn orders(path: &str, lines: u64) -> Self {
+        let lines: Vec<_> = (1..=lines).map(|product| (product, 1)).collect();
+        Self {
+            method: "POST",
+            path: path.to_owned(),
+            body: Some(order_json(&lines)),
+            is_keyed: false,
+            connections: 128,
+            seconds: 6,
+        }
+    }
+
+    /// Orders of one unit of one product.
+    #[must_use]
+    pub fn orders_of(path: &str, product: u64) -> Self {
+        Self {
+            body: Some(order_json(&[(product, 1)])),
+            ..Self::orders(path, 1)
+        }
+    }
+
+    /// Reads.
+    #[must_use]
+    pub fn get(path: &str) -> Self {
+        Self {
+            method: "GET",
+            body: None,
+            ..Self::orders(path, 1)
+        }
+    }
+
+    /// Each request with an Idempotency-Key of its own.
+    #[must_use]
+    pub fn keyed(mut self) -> Self {
+        self.is_keyed = true;
+        self
+    }
+
+    /// On so many connections.
+    #[must_use]
+    pub fn connections(mut self, connections: u32) -> Self {
+        self.connections = connections;
+        self
+    }
+
+    /// For so long.
+    #[must_use]
+    pub fn seconds(mut self, seconds: u32) -> Self {
+        self.seconds = seconds;
+        self
+    }
+
+    /// Runs it against a service.
+    ///
+    /// # Errors
+    /// When `wrk` is not installed or connections broke.
+    pub async fn run(&self, client: &Client) -> Result<Loaded, Failure> {
+        let folder = Folder::new("wrk")?;
+        let (script, tokens) = (
+            folder.path().join("load.lua"),
+            folder.path().join("tokens.txt"),
+        );
+        std::fs::write(&script, include_str!("load.lua"))?;
+        let mut file = std::fs::File::create(&tokens)?;
+        for buyer in 0..BUYERS {
+            let bearer = client.bearer(2 + buyer, Role::User);
+            writeln!(file, "{}", bearer.trim_start_matches("Bearer "))?;
+        }
+        let body = self.body.as_ref().map(Value::to_string).unwrap_or_default();
+        let out = Command::new("wrk")
+            .args(["--latency", "-t1", "--timeout", "20s"])
+            .arg(format!("-c{}", self.connections))
+            .arg(format!("-d{}s", self.seconds))
+            .arg("-s")
+            .arg(&script)
+            .arg(format!("http://{}", client.address))
+            .env("BENCH_TOKENS", &tokens)
+            .env("BENCH_METHOD", self.method)
+            .env("BENCH_PATH", &self.path)
+            .env("BENCH_BODY", body)
+            .env("BENCH_KEYED", if self.is_keyed { "1" } else { "0" })
+            .env("BENCH_SALT", format!("{:x}", rand::random::<u64>()))
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await
+            .map_err(|error| format!("wrk cannot be run: {error}"))?;
+        let text = String::from_utf8_lossy(&out.stdout);
+        let line = text.lines().rev().find(|line| line.starts_with('{'));
+        let loaded: Loaded = serde_json::from_str(line.ok_or("wrk reported nothing")?)?;
+        if loaded.broken > 0 {
+            return Err(format!("{} connections broke under {}", loaded.broken, self.path).into());
+        }
+        Ok(loaded)
+    }
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Loaded {
+    requests: u64,
+    micros: u64,
+    /// Answers that were not 2xx or 3xx.
+    pub refused: u64,
+    broken: u64,
+    /// Half of the answers came within so many microseconds.
+    pub p50_us: u64,
+    /// All but one in a hundred did.
+    pub p99_us: u64,
+}
+
+impl Loaded {
+    /// Answers per second.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "a rate needs no last digit")]
+    pub fn per_second(&self) -> f64 {
+        self.requests as f64 * 1e6 / self.micros as f64
+    }
+
+    /// Answers per second, all of them good.
+    ///
+    /// # Errors
+    /// When one was refused.
+    pub fn accepted(&self) -> Result<f64, Failure> {
+        if self.refused > 0 {
+            return Err(format!("{} of {} were refused", self.refused, self.requests).into());
+        }
+        Ok(self.per_second())
+    }
+
+    /// Answers per second, all of them refusals.
+    ///
+    /// # Errors
+    /// When one was not.
+    pub fn refused(&self) -> Result<f64, Failure> {
+        if self.refused < self.requests {
+            return Err(format!("only {} of {} were refused", self.refused, self.requests).into());
+        }
+        Ok(self.per_second())
+    }
+}

@@ -1,0 +1,26 @@
+//! `make bench`: each figure beside its ceiling, in one run, into `docs/performance.md`.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use stock_online::cli::output::complain;
+use stock_proof::bench::{Bench, echo, run};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let options = Bench::parse();
+    let done = match options.echo_port {
+        Some(port) => echo::serve(port).await,
+        None => run(&options).await,
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("bench: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}

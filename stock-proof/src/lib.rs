@@ -1,0 +1,17 @@
+//! Programs that prove the two claims of Stock Flow on servers that they start and stop themselves.
+//!
+//! | part | what it does |
+//! |---|---|
+//! | [`client`] | calls a service over HTTP, as a buyer or an admin |
+//! | [`shop`] | private servers, a stocked shop on them, service processes to kill |
+//! | [`bench`] | each figure beside its ceiling, in one run (`make bench`) |
+//!
+//! Both look at the service from outside: processes, HTTP, and SQL and Redis reads of their own. The
+//! tests of `stock-online` use the same client.
+
+pub mod bench;
+pub mod client;
+pub mod shop;
+
+/// Any error that ends a program or a scenario.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;

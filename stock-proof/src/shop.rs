@@ -1,0 +1,327 @@
+//! Private servers, a stocked shop on them, and service processes that may be killed.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use sqlx::MySqlPool;
+use sqlx::mysql::MySqlPoolOptions;
+use stock_common::clock::Clock;
+use stock_common::config::Durability;
+use stock_online::servers::{Server, Spec, free_port};
+use tokio::process::{Child, Command};
+
+use crate::Failure;
+use crate::client::Client;
+
+/// The longest that any condition may take.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// The key of tokens; the shops that it opens live for minutes on 127.0.0.1.
+pub const SECRET: &str = "a secret of proofs, long enough for HS256";
+
+/// Waits for a condition, never for a time.
+///
+/// # Errors
+/// When it does not hold within two minutes.
+pub async fn until<F: Future<Output = bool>>(
+    what: &str,
+    mut holds: impl FnMut() -> F,
+) -> Result<(), Failure> {
+    let started = Instant::now();
+    while !holds().await {
+        if started.elapsed() > PATIENCE {
+            return Err(format!("did not happen: {what}").into());
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Ok(())
+}
+
+/// A folder that is gone when this is dropped.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// A new folder among the system's temporary ones.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn new(name: &str) -> Result<Self, Failure> {
+        let unique = format!("stock-{name}-{}-{}", std::process::id(), free_port()?);
+        let folder = std::env::temp_dir().join(unique);
+        std::fs::create_dir_all(&folder)?;
+        Ok(Self(folder))
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            tracing::warn!(%error, "cannot remove a folder");
+        }
+    }
+}
+
+/// A Redis and a database server of one's own.
+pub struct Servers {
+    /// The Redis.
+    pub redis: Server,
+    /// The MySQL or MariaDB.
+    pub mysql: Server,
+    /// What they keep on disk; dropped after them.
+    pub folder: Folder,
+}
+
+impl Servers {
+    /// Starts both.
+    ///
+    /// # Errors
+    /// When one is not installed or does not answer.
+    pub async fn start(durability: Durability) -> Result<Self, Failure> {
+        let folder = Folder::new("proof")?;
+        let redis = Spec::redis(&folder.path().join("redis"), durability)?;
+        let mysql = Spec::mysql(&folder.path().join("mysql")).await?;
+        let (redis, mysql) = tokio::join!(redis.start(), mysql.start());
+        Ok(Self {
+            redis: redis?,
+            mysql: mysql?,
+            folder,
+        })
+    }
+}
+
+/// How much a shop holds.
+#[derive(Debug, Clone, Copy)]
+pub struct Seed {
+    /// Products at a price of 1,000.
+    pub products: u64,
+    /// First stock of each.
+    pub stock: i64,
+}
+
+/// A shop: a key prefix and a database on some servers, and the settings under which it is served.
+#[derive(Clone)]
+pub struct Shop {
+    variables: Vec<(String, String)>,
+    database_url: String,
+    /// The URL of its Redis.
+    pub redis_url: String,
+    /// What its keys begin with.
+    pub prefix: String,
+}
+
+impl Shop {
+    /// Makes a database, migrates it and stocks the shop.
+    ///
+    /// # Errors
+    /// When a server does not answer or a command fails.
+    pub async fn open(servers: &Servers, name: &str, seed: Seed) -> Result<Self, Failure> {
+        let shop = Self::empty(servers, name).await?;
+        let (products, stock) = (seed.products.to_string(), seed.stock.to_string());
+        let seed = ["seed", "--users", "500", "--products", &products];
+        shop.command(&[&seed[..], &["--stock", &stock]].concat())
+            .await?;
+        // What the seed journaled is applied by the first subscriber that runs.
+        Ok(shop)
+    }
+
+    /// Makes a database with the tables and nothing in them.
+    ///
+    /// # Errors
+    /// When a server does not answer or a command fails.
+    pub async fn empty(servers: &Servers, name: &str) -> Result<Self, Failure> {
+        servers.mysql.create_database(name).await?;
+        let shop = Self::at(
+            &servers.redis.spec.url("0"),
+            &servers.mysql.spec.url(name),
+            name,
+        );
+        shop.command(&["migrate"]).await?;
+        Ok(shop)
+    }
+
+    /// The shop of that name at these URLs, as it is.
+    #[must_use]
+    pub fn at(redis_url: &str, database_url: &str, name: &str) -> Self {
+        let prefix = format!("sf:v1:{name}");
+        let variables = [
+            ("STOCK_REDIS_URL", redis_url),
+            ("STOCK_REDIS_PREFIX", &prefix),
+            ("STOCK_DATABASE_URL", database_url),
+            ("STOCK_JWT_SECRET", SECRET),
+            ("STOCK_METRICS_OPEN", "true"),
+            ("STOCK_LOG", "error"),
+        ];
+        Self {
+            variables: variables
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .to_vec(),
+            database_url: database_url.to_owned(),
+            redis_url: redis_url.to_owned(),
+            prefix,
+        }
+    }
+
+    /// The same shop under a further setting, `STOCK_*`.
+    #[must_use]
+    pub fn with(&self, name: &str, value: impl ToString) -> Self {
+        let mut shop = self.clone();
+        shop.variables.push((name.to_owned(), value.to_string()));
+        shop
+    }
+
+    /// Runs a command of `stock-online` and returns what it printed.
+    ///
+    /// # Errors
+    /// When it fails, with what it complained about.
+    pub async fn command(&self, arguments: &[&str]) -> Result<String, Failure> {
+        let out = Command::new(program("stock-online")?)
+            .args(arguments)
+            .envs(self.variables.iter().cloned())
+            .kill_on_drop(true)
+            .output()
+            .await?;
+        let (said, complained) = (
+            String::from_utf8_lossy(&out.stdout).into_owned(),
+            String::from_utf8_lossy(&out.stderr).into_owned(),
+        );
+        if out.status.success() {
+            Ok(said)
+        } else {
+            Err(format!(
+                "stock-online {} failed: {said}{complained}",
+                arguments.join(" ")
+            )
+            .into())
+        }
+    }
+
+    /// Starts a service process and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it ends or does not become ready.
+    pub async fn serve(&self, roles: &str) -> Result<Service, Failure> {
+        let mut service = self.spawn(roles)?;
+        let client = service.client.clone();
+        loop {
+            if client.is_ready().await {
+                return Ok(service);
+            }
+            if let Some(status) = service.child.try_wait()? {
+                return Err(format!("the service ended: {status}").into());
+            }
+            if service.started.elapsed() > PATIENCE {
+                return Err("the service does not become ready".into());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Starts a service process and does not wait.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn spawn(&self, roles: &str) -> Result<Service, Failure> {
+        let address = format!("127.0.0.1:{}", free_port()?);
+        let started = Instant::now();
+        let child = Command::new(program("stock-online")?)
+            .args(["serve", "--roles", roles])
+            .envs(self.variables.iter().cloned())
+            .env("STOCK_HTTP_ADDR", &address)
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()?;
+        let client = Client::new(&address, SECRET, Clock::system());
+        Ok(Service {
+            child,
+            client,
+            started,
+        })
+    }
+
+    /// A pool of a few connections, to look from outside.
+    ///
+    /// # Errors
+    /// When MySQL does not answer.
+    pub async fn pool(&self) -> Result<MySqlPool, Failure> {
+        let url = format!("{}?ssl-mode=DISABLED", self.database_url);
+        Ok(MySqlPoolOptions::new()
+            .max_connections(4)
+            .connect(&url)
+            .await?)
+    }
+}
+
+/// A program that was built beside this one.
+///
+/// # Errors
+/// When it was not.
+pub fn program(name: &str) -> Result<PathBuf, Failure> {
+    let own = std::env::current_exe()?;
+    let found = own
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file());
+    found.ok_or_else(|| format!("{name} is not built beside {}", own.display()).into())
+}
+
+/// A service in a process of its own. Dropping it kills it.
+pub struct Service {
+    /// The process.
+    pub child: Child,
+    /// Calls it.
+    pub client: Client,
+    /// When it was started.
+    pub started: Instant,
+}
+
+impl Service {
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn signal(&self, signal: Signal) -> Result<(), Failure> {
+        let pid = self.pid().ok_or("the service has ended")?;
+        Ok(kill_process(pid, signal)?)
+    }
+
+    fn pid(&self) -> Option<Pid> {
+        Pid::from_raw(i32::try_from(self.child.id()?).ok()?)
+    }
+
+    /// Stops it in order; whether it ended with 0.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub async fn stop(&mut self) -> Result<bool, Failure> {
+        self.signal(Signal::TERM)?;
+        let ended = tokio::time::timeout(Duration::from_secs(15), self.child.wait());
+        Ok(ended.await??.success())
+    }
+
+    /// A line of `/proc/<pid>/status` in bytes, such as `VmHWM`, the largest memory so far.
+    #[must_use]
+    pub fn memory_bytes(&self, line: &str) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()?)).ok()?;
+        let found = status.lines().find(|text| text.starts_with(line))?;
+        let kilobytes: u64 = found.split_whitespace().nth(1)?.parse().ok()?;
+        Some(kilobytes * 1_024)
+    }
+
+    /// A value of `/metrics`, labels included in the name.
+    pub async fn metric(&self, name: &str) -> Option<f64> {
+        let answer = self.client.get("/metrics").try_send().await.ok()?;
+        answer.text.lines().find_map(|line| {
+            let (key, value) = line.rsplit_once(' ')?;
+            (key == name).then(|| value.parse().ok())?
+        })
+    }
+}
