@@ -206,8 +206,15 @@ impl Draft {
     }
 }
 
+/// Kind, owner, place, delta, and where it is given the opening level.
 #[derive(Serialize, Deserialize)]
-struct WirePosting(AccountKind, u64, u64, i64, Option<i64>);
+struct WirePosting(
+    AccountKind,
+    u64,
+    u64,
+    i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")] Option<i64>,
+);
 
 impl From<&Posting> for WirePosting {
     fn from(p: &Posting) -> Self {
@@ -331,22 +338,19 @@ pub enum EntryError {
     },
 }
 
-/// What the script decided about an entry: its number and a level after each posting.
+/// What the script decided about an entry: a level after each posting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
-    /// The dense number within the shard.
-    pub number: u64,
     /// Per posting: seq, balance, whether the account was opened first.
     pub levels: Vec<(u64, i64, bool)>,
 }
 
 impl Facts {
-    /// Parses `number seq:balance seq:balance:o …`.
+    /// Parses `seq:balance seq:balance:o …`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let mut parts = text.split(' ');
-        let number = parts.next()?.parse().ok()?;
-        let levels = parts
+        let levels = text
+            .split_terminator(' ')
             .map(|part| {
                 let mut fields = part.split(':');
                 let seq = fields.next()?.parse().ok()?;
@@ -354,7 +358,7 @@ impl Facts {
                 Some((seq, balance, fields.next() == Some("o")))
             })
             .collect::<Option<_>>()?;
-        Some(Self { number, levels })
+        Some(Self { levels })
     }
 
     /// Joins the postings that were asked for with what was decided, opening postings included.
@@ -390,18 +394,23 @@ impl Facts {
 }
 
 impl Entry {
-    /// Reads an entry from its position, the script's facts and the payload.
+    /// Reads an entry from its position and number, the script's facts and the payload.
     ///
     /// # Errors
     /// [`EntryError::Newer`] for a kind or version of a later program, else
     /// [`EntryError::Malformed`].
-    pub fn decode(position: Position, facts: &str, payload: Vec<u8>) -> Result<Self, EntryError> {
+    pub fn decode(
+        position: Position,
+        number: u64,
+        facts: &str,
+        payload: Vec<u8>,
+    ) -> Result<Self, EntryError> {
         let malformed = |reason: &str| EntryError::Malformed {
             position,
             reason: reason.to_owned(),
         };
         let facts = Facts::parse(facts).ok_or_else(|| malformed("its facts have another form"))?;
-        Self::read(position, facts.number, payload, |asked| {
+        Self::read(position, number, payload, |asked| {
             facts
                 .join(asked)
                 .ok_or_else(|| malformed("its facts do not match its postings"))

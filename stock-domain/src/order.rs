@@ -7,9 +7,9 @@
 //! Pure rules: requests in, [`Request`]s for the script out. The stored order is the body of its
 //! entry, so an order can be shown before MySQL has it. Prices come from [`crate::pricing`].
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use stock_common::id::{LocationId, Position, ProductId, UserId};
-use stock_common::money::Money;
+use stock_common::money::{Money, MoneyError};
 
 use crate::account::Account;
 use crate::journal::{Draft, DraftError, Idempotency, Kind, Mark, Posting};
@@ -181,8 +181,10 @@ pub enum Path {
     Lock,
 }
 
-/// One product of an order.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// One product of an order. In an entry's body `[product, name, quantity, price, unit price]`: a line is
+/// copied half a dozen times between the handler and the disks.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "LineWire")]
 pub struct OrderLine {
     /// The product.
     pub product_id: ProductId,
@@ -198,6 +200,38 @@ pub struct OrderLine {
     pub sub_total: Money,
 }
 
+#[derive(Deserialize)]
+struct LineWire(ProductId, String, Quantity, Money, Money);
+
+impl TryFrom<LineWire> for OrderLine {
+    type Error = MoneyError;
+
+    fn try_from(wire: LineWire) -> Result<Self, MoneyError> {
+        let LineWire(product_id, product_name, quantity, price, unit_price) = wire;
+        Ok(Self {
+            product_id,
+            product_name,
+            quantity,
+            price,
+            unit_price,
+            sub_total: unit_price.times(quantity.get()).ok_or(MoneyError)?,
+        })
+    }
+}
+
+impl Serialize for OrderLine {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (
+            self.product_id,
+            &self.product_name,
+            self.quantity,
+            self.price,
+            self.unit_price,
+        )
+            .serialize(serializer)
+    }
+}
+
 /// A priced order: the body of its entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
@@ -208,6 +242,7 @@ pub struct Order {
     /// How it reaches the buyer.
     pub delivery_type: DeliveryType,
     /// The store whose stock it takes; none for ONLINE.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store_id: Option<u64>,
     /// What is bought, one line per product.
     pub lines: Vec<OrderLine>,

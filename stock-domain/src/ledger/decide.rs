@@ -176,8 +176,12 @@ where
     let Value::Array(parts) = reply else {
         return None;
     };
-    let [Value::Int(time), Value::Int(lag), answers @ ..] = parts.as_slice() else {
+    let [Value::Int(time), Value::Int(lag), first, answers @ ..] = parts.as_slice() else {
         return None;
+    };
+    let mut next = match text(first)?.split_once(' ') {
+        Some((id, number)) => Some((Position::from_stream_id(id)?, number.parse().ok()?)),
+        None => None,
     };
     let (time_ms, lag_entries) = (u64::try_from(*time).ok()?, u64::try_from(*lag).unwrap_or(0));
     let verdicts = match answers {
@@ -186,7 +190,7 @@ where
         }
         _ if answers.len() == batch.len() => answers
             .iter()
-            .map(|a| decode_one(text(a)?, batch.next()?))
+            .map(|a| decode_one(text(a)?, batch.next()?, &mut next))
             .collect::<Option<_>>()?,
         _ => return None,
     };
@@ -204,16 +208,21 @@ fn text(value: &Value) -> Option<&str> {
     None
 }
 
-fn decode_one(answer: &str, request: &Sealed) -> Option<Verdict> {
+/// Reads one answer; `next` is where the next accepted entry stands, and its number.
+fn decode_one(
+    answer: &str,
+    request: &Sealed,
+    next: &mut Option<(Position, u64)>,
+) -> Option<Verdict> {
     let (kind, rest) = answer.split_once(' ')?;
     Some(match kind {
         "A" => {
-            let (id, facts) = rest.split_once(' ')?;
-            let facts = Facts::parse(facts)?;
+            let (position, number) = (*next)?;
+            *next = Some((position.plus(1), number.checked_add(1)?));
             Verdict::Accepted(Accepted {
-                position: Position::from_stream_id(id)?,
-                number: facts.number,
-                postings: facts.join(&request.postings)?,
+                position,
+                number,
+                postings: Facts::parse(rest)?.join(&request.postings)?,
             })
         }
         "P" => Verdict::Replayed(Replay::Accepted(Position::from_stream_id(rest)?)),

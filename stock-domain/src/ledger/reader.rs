@@ -16,10 +16,19 @@ const FRAMES_MAX: usize = 1_024;
 /// `max_allowed_packet` of 16 MiB.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// One stream item: its first position, and facts and payload of each entry.
+/// One stream item: the position and number of its first entry, and facts and payload of each.
 struct Frame {
     first: Position,
+    number: u64,
     entries: Vec<(String, Vec<u8>)>,
+}
+
+/// An entry as it stands in a frame.
+struct Stored {
+    position: Position,
+    number: u64,
+    facts: String,
+    payload: Vec<u8>,
 }
 
 impl Frame {
@@ -33,30 +42,53 @@ impl Frame {
         else {
             return None;
         };
-        let first = Position::from_stream_id(std::str::from_utf8(&id).ok()?)?;
-        let mut entries = Vec::with_capacity(fields.len() / 2);
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
+        let first = Position::from_stream_id(&text(&id)?)?;
+        let mut pairs = Vec::with_capacity(fields.len() / 2);
         let mut fields = fields.into_iter();
-        while let (Some(facts), Some(payload)) = (fields.next(), fields.next()) {
-            let (Value::BulkString(facts), Value::BulkString(payload)) = (facts, payload) else {
+        while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
+            let (Value::BulkString(name), Value::BulkString(value)) = (name, value) else {
                 return None;
             };
-            entries.push((String::from_utf8(facts).ok()?, payload));
+            pairs.push((String::from_utf8(name).ok()?, value));
         }
-        Some(Self { first, entries })
+        let mut entries = pairs.into_iter();
+        let (name, number) = entries.next()?;
+        let number = text(&number)?.parse().ok().filter(|_| name == "number")?;
+        Some(Self {
+            first,
+            number,
+            entries: entries.collect(),
+        })
     }
 
-    fn parse_all(reply: Value) -> Vec<Self> {
+    /// The frames of a reply, up to the first item that is none.
+    fn parse_all(reply: Value) -> (Vec<Self>, bool) {
         let Value::Array(items) = reply else {
-            return Vec::new();
+            return (Vec::new(), false);
         };
-        items.into_iter().filter_map(Self::parse).collect()
+        let all = items.len();
+        let frames: Vec<Self> = items.into_iter().map_while(Self::parse).collect();
+        let is_cut = frames.len() < all;
+        (frames, is_cut)
     }
 
-    fn into_positions(self) -> impl Iterator<Item = (Position, (String, Vec<u8>))> {
-        let first = self.first;
+    fn into_entries(self) -> impl Iterator<Item = Stored> {
+        let (first, number) = (self.first, self.number);
         (0u64..)
             .zip(self.entries)
-            .map(move |(index, entry)| (first.plus(index), entry))
+            .map(move |(index, (facts, payload))| Stored {
+                position: first.plus(index),
+                number: number.saturating_add(index),
+                facts,
+                payload,
+            })
+    }
+}
+
+impl Stored {
+    fn decode(self) -> Result<Entry, EntryError> {
+        Entry::decode(self.position, self.number, &self.facts, self.payload)
     }
 }
 
@@ -77,12 +109,13 @@ pub(crate) async fn find(
         .arg(1)
         .query_async(connection)
         .await?;
-    let frame = Frame::parse_all(reply).pop();
-    let found = frame.and_then(|frame| frame.into_positions().find(|(at, _)| *at == position));
-    Ok(found.map(|(at, (facts, payload))| {
-        let entry = Entry::decode(at, &facts, payload);
-        (entry.as_ref().map_or(0, |entry| entry.number), entry)
-    }))
+    let frame = Frame::parse_all(reply).0.pop();
+    let found = frame.and_then(|frame| {
+        frame
+            .into_entries()
+            .find(|entry| entry.position == position)
+    });
+    Ok(found.map(|stored| (stored.number, stored.decode())))
 }
 
 /// The positions of all entries from `from` on.
@@ -102,13 +135,13 @@ pub(super) async fn positions_from(
             .arg(64)
             .query_async(connection)
             .await?;
-        let frames = Frame::parse_all(reply);
+        let (frames, _) = Frame::parse_all(reply);
         let Some(last) = frames.last() else {
             return Ok(positions);
         };
         start = format!("({}", last.first.stream_id());
-        let read = frames.into_iter().flat_map(Frame::into_positions);
-        positions.extend(read.map(|(at, _)| at));
+        let read = frames.into_iter().flat_map(Frame::into_entries);
+        positions.extend(read.map(|entry| entry.position));
     }
 }
 
@@ -173,8 +206,9 @@ pub(crate) async fn tail(
         .arg(frames_max)
         .query_async(connection)
         .await?;
-    let mut frames = Frame::parse_all(before);
-    frames.extend(Frame::parse_all(behind));
+    let (mut frames, _) = Frame::parse_all(before);
+    let (more, is_cut) = Frame::parse_all(behind);
+    frames.extend(more);
     let all: usize = frames.iter().map(|frame| frame.entries.len()).sum();
     let mut tail = Tail {
         epoch,
@@ -188,21 +222,18 @@ pub(crate) async fn tail(
     let mut bytes = 0;
     for frame in frames {
         let first = frame.first;
-        for (position, (facts, payload)) in frame.into_positions() {
-            if position == after {
-                tail.number = facts
-                    .split(' ')
-                    .next()
-                    .and_then(|number| number.parse().ok());
+        for stored in frame.into_entries() {
+            if stored.position == after {
+                tail.number = Some(stored.number);
             }
-            if position <= after {
+            if stored.position <= after {
                 continue;
             }
-            bytes += payload.len();
+            bytes += stored.payload.len();
             if tail.entries.len() >= entries_max || bytes > BATCH_BYTES_MAX {
                 return Ok(tail);
             }
-            match Entry::decode(position, &facts, payload) {
+            match stored.decode() {
                 Ok(entry) => tail.entries.push(entry),
                 Err(error) => {
                     tail.broken = Some(error);
@@ -211,6 +242,12 @@ pub(crate) async fn tail(
             }
             tail.last_frame = first;
         }
+    }
+    if is_cut {
+        tail.broken = Some(EntryError::Malformed {
+            position: tail.last_frame,
+            reason: "the item behind this frame is not a frame".to_owned(),
+        });
     }
     Ok(tail)
 }

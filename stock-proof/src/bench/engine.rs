@@ -180,7 +180,7 @@ async fn raw(
         let (call, mut connection) = (Arc::clone(&call), connection.clone());
         async move {
             let reply: Vec<redis::Value> = call.query_async(&mut connection).await?;
-            if reply.len() != BATCH + 2 {
+            if reply.len() != BATCH + 3 {
                 return Err("the script answered something else".into());
             }
             Ok(BATCH as u64)
