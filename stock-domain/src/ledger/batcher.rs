@@ -5,10 +5,12 @@
 //! link breaks behind it, its requests are answered [`DecideError::OutcomeUnknown`].
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
+use stock_common::config::Durability;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::decide::{self, BatchHead, BatchReply};
@@ -16,6 +18,9 @@ use super::gate::{GateState, Link};
 use super::request::Sealed;
 use super::{DecideError, Shared};
 use crate::verdict::{Refusal, Verdict};
+
+/// A call takes so many requests however few there are.
+const BATCH_REQUESTS_MIN: usize = 16;
 
 /// A request in the queue.
 #[derive(Debug)]
@@ -36,6 +41,7 @@ impl Waiting {
 pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Waiting>) {
     let in_flight = shared.config.batches_in_flight_max;
     let slots = Arc::new(Semaphore::new(in_flight));
+    let under_way = Arc::new(AtomicUsize::new(0));
     let mut buffer = Vec::with_capacity(shared.config.batch_requests_max);
     let mut carried = VecDeque::new();
     while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
@@ -52,14 +58,11 @@ pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Waiting>)
         if pause > Duration::ZERO {
             tokio::time::sleep(pause).await;
         }
-        while carried.len() < shared.config.batch_requests_max
-            && let Ok(next) = queue.try_recv()
-        {
-            carried.push_back(next);
-        }
-        let batch = take_batch(&shared, &mut carried);
+        let most = gather(&shared, &under_way, &mut queue, &mut carried).await;
+        let batch = take_batch(&shared, most, &mut carried);
         if !batch.is_empty() {
-            send(&shared, batch, slot);
+            let call = UnderWay::new(slot, &under_way, batch.len());
+            send(&shared, batch, call);
         }
     }
     drop(
@@ -69,8 +72,68 @@ pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Waiting>)
     );
 }
 
+/// One of the few calls under way, until it is dropped.
+struct UnderWay {
+    _slot: OwnedSemaphorePermit,
+    all: Arc<AtomicUsize>,
+    requests: usize,
+}
+
+impl UnderWay {
+    fn new(slot: OwnedSemaphorePermit, all: &Arc<AtomicUsize>, requests: usize) -> Self {
+        all.fetch_add(requests, Ordering::Relaxed);
+        Self {
+            _slot: slot,
+            all: Arc::clone(all),
+            requests,
+        }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.requests, Ordering::Relaxed);
+    }
+}
+
+/// Adds what has arrived, as long as more arrives, and returns how many requests the call may take.
+///
+/// Each turn gives way to the tasks that are ready to run, whose requests would else make small
+/// batches of their own; alone, a request waits for one turn. A call takes a part of all requests
+/// only, under way and waiting: if one took them all, Redis would rest while they are answered and
+/// asked again, and everybody else while Redis works (docs/performance.md).
+async fn gather(
+    shared: &Shared,
+    under_way: &AtomicUsize,
+    queue: &mut mpsc::Receiver<Waiting>,
+    carried: &mut VecDeque<Waiting>,
+) -> usize {
+    let parts = match shared.config.durability {
+        Durability::Everysec => 3,
+        // Each call waits for the disk: fewer and larger ones.
+        Durability::Always => 2,
+    };
+    loop {
+        tokio::task::yield_now().await;
+        let all = under_way.load(Ordering::Relaxed) + carried.len() + queue.len();
+        let most = all
+            .div_ceil(parts)
+            .max(BATCH_REQUESTS_MIN)
+            .min(shared.config.batch_requests_max);
+        let before = carried.len();
+        while carried.len() < most
+            && let Ok(next) = queue.try_recv()
+        {
+            carried.push_back(next);
+        }
+        if carried.len() == before || carried.len() >= most {
+            return most;
+        }
+    }
+}
+
 /// Takes as many requests as fit one call, dropping those whose callers have left or waited too long.
-fn take_batch(shared: &Shared, carried: &mut VecDeque<Waiting>) -> Vec<Waiting> {
+fn take_batch(shared: &Shared, most: usize, carried: &mut VecDeque<Waiting>) -> Vec<Waiting> {
     let wait_max = Duration::from_millis(shared.config.queue_wait_ms_max);
     let mut batch = Vec::with_capacity(carried.len());
     let mut postings = 0;
@@ -83,8 +146,7 @@ fn take_batch(shared: &Shared, carried: &mut VecDeque<Waiting>) -> Vec<Waiting> 
             continue;
         }
         let more = next.request.postings.len() + next.request.closings.len();
-        let is_full = batch.len() >= shared.config.batch_requests_max
-            || postings + more > shared.config.batch_postings_max;
+        let is_full = batch.len() >= most || postings + more > shared.config.batch_postings_max;
         if is_full && !batch.is_empty() {
             carried.push_front(next);
             break;
@@ -95,7 +157,7 @@ fn take_batch(shared: &Shared, carried: &mut VecDeque<Waiting>) -> Vec<Waiting> 
     batch
 }
 
-fn send(shared: &Arc<Shared>, batch: Vec<Waiting>, slot: OwnedSemaphorePermit) {
+fn send(shared: &Arc<Shared>, batch: Vec<Waiting>, under_way: UnderWay) {
     let state = shared.gate.state.borrow().clone();
     let link = match state {
         GateState::Open(link) => link,
@@ -106,7 +168,7 @@ fn send(shared: &Arc<Shared>, batch: Vec<Waiting>, slot: OwnedSemaphorePermit) {
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
         call(&shared, link, batch).await;
-        drop(slot);
+        drop(under_way);
     });
 }
 
