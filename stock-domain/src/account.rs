@@ -46,6 +46,12 @@ impl AccountKind {
         }
     }
 
+    /// Its place in MySQL's `ENUM`, from 1: a number is cheaper to write than a name.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self as u8 + 1
+    }
+
     /// The kind of a name.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {

@@ -1,7 +1,6 @@
 //! The journal and its postings in MySQL: the ledger's long memory.
 
 use sqlx::MySqlConnection;
-use stock_common::clock::datetime;
 use stock_common::id::Position;
 
 use super::rows::{Binding, MultiRow};
@@ -10,14 +9,14 @@ use crate::journal::{Entry, EntryError, Posted};
 
 /// Most entries have neither a reference nor a key: each parameter less is time of the server's.
 static PLAIN_ENTRIES: MultiRow = MultiRow::new(
-    "INSERT INTO journal (id, shard, number, kind, version, actor_id, payload, created_at) VALUES",
-    "(?, ?, ?, ?, ?, ?, ?, ?)",
+    "INSERT INTO journal (id, shard, number, kind, version, actor_id, payload) VALUES",
+    "(?, ?, ?, ?, ?, ?, ?)",
     "",
 );
 static ENTRIES: MultiRow = MultiRow::new(
-    "INSERT INTO journal (id, shard, number, kind, version, actor_id, payload, created_at, \
-     reference, key_hash, fingerprint) VALUES",
-    "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    "INSERT INTO journal (id, shard, number, kind, version, actor_id, payload, reference, \
+     key_hash, fingerprint) VALUES",
+    "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     "",
 );
 static POSTINGS: MultiRow = MultiRow::new(
@@ -52,7 +51,6 @@ fn bind_plain<'q>(query: Binding<'q>, entry: &'q Entry) -> Binding<'q> {
         .bind(entry.version)
         .bind(entry.actor.0)
         .bind(entry.payload.as_slice())
-        .bind(datetime(entry.position.unix_ms()))
 }
 
 /// Inserts entries and their postings.
@@ -90,7 +88,7 @@ pub async fn insert(
     POSTINGS
         .execute(connection, &postings, |query, (position, posted)| {
             query
-                .bind(posted.account.kind.as_str())
+                .bind(posted.account.kind.number())
                 .bind(posted.account.owner)
                 .bind(posted.account.place)
                 .bind(posted.seq)

@@ -8,7 +8,7 @@ use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{AssertSqlSafe, SqlSafeStr};
 
 /// Version, description and text of every migration, in order.
-const MIGRATIONS: [(i64, &str, &str); 3] = [
+const MIGRATIONS: [(i64, &str, &str); 4] = [
     (
         20_261_121_000_000,
         "create ledger",
@@ -23,6 +23,11 @@ const MIGRATIONS: [(i64, &str, &str); 3] = [
         20_261_121_000_200,
         "create orders",
         include_str!("../../../migrations/20261121000200_create_orders.sql"),
+    ),
+    (
+        20_261_121_000_300,
+        "derive columns",
+        include_str!("../../../migrations/20261121000300_derive_columns.sql"),
     ),
 ];
 

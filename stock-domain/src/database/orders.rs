@@ -2,7 +2,6 @@
 
 use chrono::NaiveDateTime;
 use sqlx::{AssertSqlSafe, MySqlConnection, MySqlPool};
-use stock_common::clock::datetime;
 use stock_common::id::{Position, ProductId, UserId};
 use stock_common::money::Money;
 
@@ -10,15 +9,15 @@ use super::rows::{MultiRow, padded};
 use crate::order::{DeliveryType, Order, OrderLine, OrderStatus, Path, Quantity};
 
 static ORDERS: MultiRow = MultiRow::new(
-    "INSERT INTO orders (id, user_id, status, path, delivery_type, store_id, total_amount, \
-     created_at) VALUES",
-    "(?, ?, 'SUCCESS', ?, ?, ?, ?, ?)",
+    "INSERT INTO orders (id, user_id, status, path, delivery_type, store_id, total_amount) \
+     VALUES",
+    "(?, ?, 'SUCCESS', ?, ?, ?, ?)",
     "",
 );
 static LINES: MultiRow = MultiRow::new(
     "INSERT INTO order_products (order_id, line, product_id, product_name, quantity, price, \
-     unit_price, sub_total) VALUES",
-    "(?, ?, ?, ?, ?, ?, ?, ?)",
+     unit_price) VALUES",
+    "(?, ?, ?, ?, ?, ?, ?)",
     "",
 );
 
@@ -70,7 +69,6 @@ pub async fn insert(
                 .bind(order.delivery_type.as_str())
                 .bind(order.store_id)
                 .bind(order.total_amount.get())
-                .bind(datetime(id.unix_ms()))
         })
         .await?;
     let lines: Vec<(Position, u16, &OrderLine)> = placed
@@ -87,7 +85,6 @@ pub async fn insert(
                 .bind(of.quantity.get())
                 .bind(of.price.get())
                 .bind(of.unit_price.get())
-                .bind(of.sub_total.get())
         })
         .await
 }

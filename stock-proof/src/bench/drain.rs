@@ -69,8 +69,8 @@ const TABLES: [(&str, &str, &str, &str); 4] = [
     (
         "journal",
         "id",
-        "id, shard, number, kind, version, actor_id, reference, payload, key_hash, fingerprint, created_at",
-        "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "id, shard, number, kind, version, actor_id, reference, payload, key_hash, fingerprint",
+        "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     ),
     (
         "postings",
@@ -81,14 +81,14 @@ const TABLES: [(&str, &str, &str, &str); 4] = [
     (
         "orders",
         "id",
-        "id, user_id, status, path, delivery_type, store_id, total_amount, created_at, updated_at",
-        "(?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "id, user_id, status, path, delivery_type, store_id, total_amount, updated_at",
+        "(?, ?, ?, ?, ?, ?, ?, ?)",
     ),
     (
         "order_products",
         "order_id",
-        "order_id, line, product_id, product_name, quantity, price, unit_price, sub_total",
-        "(?, ?, ?, ?, ?, ?, ?, ?)",
+        "order_id, line, product_id, product_name, quantity, price, unit_price",
+        "(?, ?, ?, ?, ?, ?, ?)",
     ),
 ];
 
