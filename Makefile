@@ -4,13 +4,14 @@ CARGO ?= cargo
 PORT ?= 8080
 ARGS ?=
 
-.PHONY: help run test check fmt bench jmeter compose-check install clean
+.PHONY: help run test check fmt bench faults jmeter compose-check install clean
 
 help:
 	@echo "make run     install what is missing, build, start everything on :$(PORT)"
 	@echo "make test    install what is missing, run all tests on servers of their own"
 	@echo "make check   formatting, lints, documentation, all warnings errors"
-	@echo "make bench   Redis-first orders beside the bare echo, row locks and pure SQL"
+	@echo "make bench   each figure beside its ceiling, into docs/performance.md"
+	@echo "make faults  everything that can break, one line each (SEED=, ROUNDS=)"
 	@echo "make jmeter  the JMeter comparison, with a report in jmeter/report"
 	@echo "make fmt     format the sources"
 
@@ -36,6 +37,11 @@ bench: install
 	@sh scripts/install.sh wrk
 	$(CARGO) build --release --locked --bins
 	./target/release/bench --docs docs $(ARGS)
+
+faults: install
+	@sh scripts/install.sh faults
+	$(CARGO) build --release --locked --bins
+	./target/release/faults $(if $(SEED),--seed $(SEED)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)
 
 jmeter: install
 	@sh scripts/install.sh jmeter

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what is missing and starts no system service. `install.sh servers|wrk|jmeter`.
+# Installs what is missing and starts no system service. `install.sh servers|wrk|faults|jmeter`.
 #
 # Debian and Ubuntu by apt-get (with sudo only when not root), macOS by Homebrew. On any other system
 # it says exactly what to install.
@@ -31,6 +31,11 @@ servers)
 wrk)
     has wrk || need "wrk" wrk wrk
     has curl || need "curl" curl curl
+    ;;
+faults)
+    has wrk || need "wrk" wrk wrk
+    # Without it the one fault with clocks says that it was skipped.
+    has faketime || need "faketime" faketime libfaketime
     ;;
 jmeter)
     has java || need "Java 11 or newer" openjdk-17-jre-headless openjdk

@@ -5,6 +5,7 @@
 //! MySQL is [`crate::database::products`]' work.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
@@ -66,6 +67,8 @@ pub struct CatalogProduct {
 #[derive(Debug, Clone, Default)]
 pub struct Catalog {
     products: Arc<RwLock<HashMap<ProductId, Arc<CatalogProduct>>>>,
+    /// Whether it was ever read: before that, a product that is not here may well exist.
+    is_read: Arc<AtomicBool>,
 }
 
 impl Catalog {
@@ -79,6 +82,12 @@ impl Catalog {
             .map(Arc::clone)
     }
 
+    /// Whether it was read at least once.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        self.is_read.load(Ordering::Acquire)
+    }
+
     /// Takes over products that were added or changed.
     pub fn update(&self, changed: Vec<CatalogProduct>) {
         let mut products = self
@@ -88,5 +97,6 @@ impl Catalog {
         for product in changed {
             products.insert(product.id, Arc::new(product));
         }
+        self.is_read.store(true, Ordering::Release);
     }
 }

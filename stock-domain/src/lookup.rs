@@ -63,12 +63,13 @@ pub async fn find(
             entry: None,
         }));
     }
-    let entry = match in_journal {
-        Ok(Some(entry)) => Some(entry),
+    let (entry, unread) = match in_journal {
+        Ok(Some(entry)) => (Some(entry), None),
         // Settled and trimmed between the two reads, or a dead letter: the journal in MySQL has it.
-        Ok(None) | Err(_) => {
+        other @ (Ok(None) | Err(_)) => {
             let mut connection = pool.acquire().await?;
-            journal::find(&mut connection, id).await?.transpose()?
+            let found = journal::find(&mut connection, id).await?.transpose()?;
+            (found, other.err())
         }
     };
     match (entry, stored) {
@@ -92,9 +93,9 @@ pub async fn find(
         }
         (Some(_), _) => Ok(None),
         // MySQL says that there is none; only the journal could have known better.
-        (None, Ok(_)) => match ledger.link() {
-            Ok(_) => Ok(None),
-            Err(error) => Err(error.into()),
+        (None, Ok(_)) => match unread {
+            None => Ok(None),
+            Some(error) => Err(error.into()),
         },
         (None, Err(error)) => Err(error.into()),
     }

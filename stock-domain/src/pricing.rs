@@ -40,6 +40,8 @@ pub struct AskedOrder {
 /// Why an order has no price, in the order of the checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unpriced {
+    /// The catalog was never read, so nothing is known of any product.
+    CatalogUnread,
     /// There is no such product, or it was deleted.
     ProductNotFound(ProductId),
     /// The product cannot be ordered now.
@@ -68,6 +70,9 @@ pub enum Unpriced {
 /// [`Unpriced`], the first reason found, in the order of its variants.
 pub fn price(asked: &AskedOrder, catalog: &Catalog) -> Result<Order, Unpriced> {
     let merged = merge(&asked.lines)?;
+    if !catalog.is_read() {
+        return Err(Unpriced::CatalogUnread);
+    }
     let mut products = Vec::with_capacity(merged.len());
     for line in &merged {
         let known = catalog

@@ -26,6 +26,7 @@ use stock_common::id::{Position, UserId};
 
 use crate::database::apply::{self, ApplyError};
 use crate::database::journal;
+use crate::database::record::{self, RecordError};
 use crate::database::settle::{self, Levels};
 use crate::database::shards::{self, ShardState};
 use crate::journal::{Draft, DraftError, Entry, VERSION};
@@ -72,6 +73,9 @@ pub enum RecoverError {
     /// Applying what the journal still had failed.
     #[error(transparent)]
     Apply(#[from] ApplyError),
+    /// What a dropped entry had recorded cannot be removed.
+    #[error(transparent)]
+    Erase(#[from] RecordError),
     /// The first entry cannot be written.
     #[error(transparent)]
     Draft(#[from] DraftError),
@@ -153,7 +157,7 @@ async fn save(
             return Err(RecoverError::WouldDiscard(rest.left.len()));
         };
         write_discarded(file, &rest.left)?;
-        remove(&mut transaction, &rest.left).await?;
+        record::erase(&mut transaction, &rest.left).await?;
     }
     transaction.commit().await?;
     Ok(old)
@@ -342,28 +346,6 @@ fn write_discarded(file: &Path, left: &[Entry]) -> Result<(), std::io::Error> {
         writeln!(out, "{line}")?;
     }
     out.sync_all()
-}
-
-/// Removes dropped entries that a synchronous order had recorded.
-async fn remove(
-    transaction: &mut Transaction<'static, MySql>,
-    left: &[Entry],
-) -> Result<(), sqlx::Error> {
-    const TABLES: [&str; 4] = [
-        "DELETE FROM order_products WHERE order_id = ?",
-        "DELETE FROM orders WHERE id = ?",
-        "DELETE FROM postings WHERE journal_id = ?",
-        "DELETE FROM journal WHERE id = ?",
-    ];
-    for entry in left {
-        for text in TABLES {
-            sqlx::query(text)
-                .bind(entry.position.get())
-                .execute(&mut **transaction)
-                .await?;
-        }
-    }
-    Ok(())
 }
 
 /// Chooses an epoch and a position above every one known: MySQL's, the old journal's, and what

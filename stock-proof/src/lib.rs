@@ -5,12 +5,14 @@
 //! | [`client`] | calls a service over HTTP, as a buyer or an admin |
 //! | [`shop`] | private servers, a stocked shop on them, service processes to kill |
 //! | [`bench`] | each figure beside its ceiling, in one run (`make bench`) |
+//! | [`faults`] | real servers, load, faults, invariants (`make faults`) |
 //!
 //! Both look at the service from outside: processes, HTTP, and SQL and Redis reads of their own. The
 //! tests of `stock-online` use the same client.
 
 pub mod bench;
 pub mod client;
+pub mod faults;
 pub mod shop;
 
 /// Any error that ends a program or a scenario.

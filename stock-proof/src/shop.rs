@@ -109,6 +109,8 @@ pub struct Seed {
 #[derive(Clone)]
 pub struct Shop {
     variables: Vec<(String, String)>,
+    /// Where its services log; without it to this program's own stderr.
+    log: Option<PathBuf>,
     database_url: String,
     /// The URL of its Redis.
     pub redis_url: String,
@@ -162,17 +164,26 @@ impl Shop {
             variables: variables
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .to_vec(),
+            log: None,
             database_url: database_url.to_owned(),
             redis_url: redis_url.to_owned(),
             prefix,
         }
     }
 
-    /// The same shop under a further setting, `STOCK_*`.
+    /// The same shop under a further setting, or another variable of its processes.
     #[must_use]
     pub fn with(&self, name: &str, value: impl ToString) -> Self {
         let mut shop = self.clone();
         shop.variables.push((name.to_owned(), value.to_string()));
+        shop
+    }
+
+    /// The same shop, whose services log to a file.
+    #[must_use]
+    pub fn logging_to(&self, file: &Path) -> Self {
+        let mut shop = self.with("STOCK_LOG", "info");
+        shop.log = Some(file.to_owned());
         shop
     }
 
@@ -230,13 +241,21 @@ impl Shop {
     pub fn spawn(&self, roles: &str) -> Result<Service, Failure> {
         let address = format!("127.0.0.1:{}", free_port()?);
         let started = Instant::now();
-        let child = Command::new(program("stock-online")?)
+        let mut command = Command::new(program("stock-online")?);
+        command
             .args(["serve", "--roles", roles])
             .envs(self.variables.iter().cloned())
             .env("STOCK_HTTP_ADDR", &address)
             .stdin(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()?;
+            .kill_on_drop(true);
+        if let Some(log) = &self.log {
+            let file = std::fs::File::options()
+                .create(true)
+                .append(true)
+                .open(log)?;
+            command.stderr(file);
+        }
+        let child = command.spawn()?;
         let client = Client::new(&address, SECRET, Clock::system());
         Ok(Service {
             child,

@@ -1,9 +1,11 @@
 //! The journal and its postings in MySQL: the ledger's long memory.
 
-use sqlx::MySqlConnection;
+use std::collections::BTreeSet;
+
+use sqlx::{AssertSqlSafe, MySqlConnection, MySqlPool};
 use stock_common::id::Position;
 
-use super::rows::{Binding, MultiRow};
+use super::rows::{Binding, MultiRow, padded};
 use crate::account::{Account, AccountKind};
 use crate::journal::{Entry, EntryError, Posted};
 
@@ -99,6 +101,27 @@ pub async fn insert(
         .await
 }
 
+/// Removes an entry and its postings.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn delete(
+    connection: &mut MySqlConnection,
+    position: Position,
+) -> Result<(), sqlx::Error> {
+    const TABLES: [&str; 2] = [
+        "DELETE FROM postings WHERE journal_id = ?",
+        "DELETE FROM journal WHERE id = ?",
+    ];
+    for text in TABLES {
+        sqlx::query(text)
+            .bind(position.get())
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}
+
 /// The positions between two, both included, that are there already.
 ///
 /// # Errors
@@ -117,6 +140,29 @@ pub async fn existing(
             .fetch_all(connection)
             .await?;
     Ok(ids.into_iter().map(Position::new).collect())
+}
+
+/// Those of some positions at which there is no entry.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn missing(
+    pool: &MySqlPool,
+    positions: &[Position],
+) -> Result<Vec<Position>, sqlx::Error> {
+    static FIND: MultiRow = MultiRow::new("SELECT id FROM journal WHERE", "id = ?", "");
+    let mut missing: BTreeSet<Position> = positions.iter().copied().collect();
+    for part in positions.chunks(1_024) {
+        let ids = padded(part);
+        let mut query = sqlx::query_scalar(AssertSqlSafe(FIND.alternatives(ids.len())));
+        for id in &ids {
+            query = query.bind(id.get());
+        }
+        for found in query.fetch_all(pool).await? {
+            missing.remove(&Position::new(found));
+        }
+    }
+    Ok(missing.into_iter().collect())
 }
 
 type PostingRow = (u64, String, u64, u64, u64, i64, i64);

@@ -89,6 +89,24 @@ pub async fn insert(
         .await
 }
 
+/// Removes an order and its lines.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn delete(connection: &mut MySqlConnection, id: Position) -> Result<(), sqlx::Error> {
+    const TABLES: [&str; 2] = [
+        "DELETE FROM order_products WHERE order_id = ?",
+        "DELETE FROM orders WHERE id = ?",
+    ];
+    for text in TABLES {
+        sqlx::query(text)
+            .bind(id.get())
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}
+
 /// Sets the final state of orders; one that is not there (a dead letter) is passed over.
 ///
 /// # Errors

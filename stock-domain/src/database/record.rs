@@ -43,6 +43,34 @@ pub async fn record_journal(
     journal::insert(connection, entries).await
 }
 
+/// The reverse of recording: removes the rows of entries that never take effect, and takes back what
+/// they said about others. Entries without rows are passed over.
+///
+/// # Errors
+/// [`RecordError`]; the caller rolls back.
+pub async fn erase(connection: &mut MySqlConnection, entries: &[Entry]) -> Result<(), RecordError> {
+    let mut standing = Vec::new();
+    for entry in entries {
+        match entry.kind {
+            Kind::OrderPlaced => orders::delete(connection, entry.position).await?,
+            // The order that it took back stands again.
+            Kind::OrderCancelled | Kind::OrderFailed => {
+                standing.push(entry.body::<OrderReversed>()?.order_id);
+            }
+            // Only orders and cancels are ever recorded without being settled.
+            Kind::ProductOpened
+            | Kind::ProductSwitched
+            | Kind::StockReceived
+            | Kind::StockAdjusted
+            | Kind::SellingSwitched
+            | Kind::EpochBegun => {}
+        }
+        journal::delete(connection, entry.position).await?;
+    }
+    orders::set_status(connection, &standing, OrderStatus::Success).await?;
+    Ok(())
+}
+
 /// Writes the entries' own tables, grouped by table.
 ///
 /// # Errors

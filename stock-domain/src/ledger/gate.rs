@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::keys::Keys;
 use super::reader;
 use super::scripts::SCRIPTS;
+use crate::database::journal;
 use crate::database::shards::{self, ShardState};
 
 /// How often a shut gate tries again, and how often an open one is checked.
@@ -249,18 +250,9 @@ impl Gate {
         read: &mut MultiplexedConnection,
         known: &ShardState,
     ) -> Result<(), Unproved> {
+        self.list_lost_with_epoch(&known.epoch).await?;
         let (last, first) = {
-            let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-            if memory.epoch != known.epoch {
-                let last = memory.last.max(known.watermark);
-                if last > known.watermark && !memory.epoch.is_empty() {
-                    tracing::error!(%last, "accepted under an earlier epoch and not recovered");
-                }
-                *memory = Memory {
-                    epoch: known.epoch.clone(),
-                    ..Memory::default()
-                };
-            }
+            let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
             (
                 memory.last,
                 memory
@@ -288,6 +280,28 @@ impl Gate {
             last,
             lost: lost.len(),
         })
+    }
+
+    /// A new epoch means that `recover` has run: what this instance accepted under the earlier one and
+    /// MySQL's journal lacks is lost, and is listed before the memory of it begins anew.
+    async fn list_lost_with_epoch(&self, epoch: &str) -> Result<(), Unproved> {
+        let accepted: Vec<Position> = {
+            let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+            if memory.epoch == epoch {
+                return Ok(());
+            }
+            memory.unsettled.iter().map(|&(_, at)| at).collect()
+        };
+        let lost = journal::missing(&self.pool, &accepted)
+            .await
+            .map_err(Unproved::Database)?;
+        self.list_lost(&lost).await;
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        *memory = Memory {
+            epoch: epoch.to_owned(),
+            ..Memory::default()
+        };
+        Ok(())
     }
 
     /// Lists what was accepted and lost: in the log, and in MySQL for `recover` and `explain`.

@@ -71,7 +71,8 @@ pub async fn readyz(State(app): State<Arc<App>>) -> Response {
         epoch,
         journal,
     };
-    let is_unready = epoch != "ok" || schema == "other" || full;
+    // Without a price nothing can be ordered: a service that has never read its catalog is not ready.
+    let is_unready = epoch != "ok" || schema == "other" || full || !app.catalog.is_read();
     let (code, status) = match (is_unready, mysql) {
         (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "unready"),
         (false, "down") => (StatusCode::OK, "degraded"),

@@ -47,7 +47,8 @@ async fn refuse(
     let Some(idempotency) = idempotency else {
         return Err(problem);
     };
-    if problem.code == Code::Unprocessable {
+    // What the request decides by itself, and what passes by, is not remembered.
+    if problem.code == Code::Unprocessable || problem.code.status() >= 500 {
         return Err(problem);
     }
     let draft = Draft::new(Kind::OrderPlaced, idempotency.user, &())?;

@@ -3,8 +3,6 @@
 
 use std::time::Duration;
 
-use stock_common::config::Durability;
-
 use super::report::Curve;
 use super::watch::{Look, Watch};
 use super::wrk::Load;

@@ -16,6 +16,7 @@ pub(super) fn unpriced(reason: Unpriced) -> Problem {
             Problem::new(Code::ProductNotFound, format!("there is no product {id}"))
                 .with("productId", id.0)
         }
+        Unpriced::CatalogUnread => Problem::of(Code::DatabaseUnavailable),
         Unpriced::ProductNotOnSale(id) => Problem::new(
             Code::ProductNotOnSale,
             format!("product {id} cannot be ordered now"),

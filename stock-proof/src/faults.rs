@@ -1,0 +1,156 @@
+//! Faults: real servers, buyers with a recorded seed and history, something that breaks, and every
+//! invariant checked from outside when it is over.
+//!
+//! | file | what breaks |
+//! |---|---|
+//! | [`processes`] | F1–F3, F16, F17, F20: kill, pause, terminate |
+//! | [`storage`] | F4–F6, F14, F15: files, memory, roles, room |
+//! | [`network`] | F7–F11: links, latency, locks, messages |
+//! | [`operations`] | F12, F13, F18, F19, F21, F22: poison, clocks, starts, passwords, overload |
+//! | [`random`] | combinations, by seed |
+//!
+//! [`world`] owns servers and the way back to health, [`buyers`] the load and its history, [`checker`]
+//! the invariants I1–I22 of `docs/faults.md`.
+
+pub mod buyers;
+pub mod checker;
+pub mod network;
+pub mod operations;
+pub mod processes;
+pub mod proxy;
+pub mod random;
+pub mod storage;
+pub mod world;
+
+use std::pin::Pin;
+use std::time::Instant;
+
+use clap::Parser;
+use stock_online::cli::output::say;
+
+use self::buyers::History;
+use crate::Failure;
+
+/// How the faults are run.
+#[derive(Debug, Parser)]
+#[command(about = "Break it, then prove that nothing was lost or sold twice")]
+pub struct Faults {
+    /// Only these, such as F2,F7; without it all
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// What buyers do and which combinations are drawn; printed, so that a run can be repeated
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Rounds of random combinations, after the named faults
+    #[arg(long, default_value_t = 0)]
+    rounds: u32,
+    /// Overload for 30 s instead of 5 s
+    #[arg(long)]
+    long: bool,
+}
+
+/// What a fault is given.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    /// What buyers do depends on it.
+    pub seed: u64,
+    /// Whether time is no matter.
+    pub is_long: bool,
+}
+
+/// How a fault ended, if nothing was wrong.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Everything holds.
+    Passed,
+    /// Everything holds, and this was measured.
+    PassedWith(String),
+    /// It cannot be had here.
+    Skipped(String),
+}
+
+type Run<'a> = Pin<Box<dyn Future<Output = Result<Outcome, Failure>> + 'a>>;
+
+/// A fault's name and how it is run.
+type Fault = (&'static str, for<'a> fn(&'a Plan) -> Run<'a>);
+
+/// Every fault, in the order of `docs/faults.md`.
+const FAULTS: [Fault; 22] = [
+    ("F1", |plan| Box::pin(processes::f1(plan))),
+    ("F2", |plan| Box::pin(processes::f2(plan))),
+    ("F3", |plan| Box::pin(processes::f3(plan))),
+    ("F4", |plan| Box::pin(storage::f4(plan))),
+    ("F5", |plan| Box::pin(storage::f5(plan))),
+    ("F6", |plan| Box::pin(storage::f6(plan))),
+    ("F7", |plan| Box::pin(network::f7(plan))),
+    ("F8", |plan| Box::pin(network::f8(plan))),
+    ("F9", |plan| Box::pin(network::f9(plan))),
+    ("F10", |plan| Box::pin(network::f10(plan))),
+    ("F11", |plan| Box::pin(network::f11(plan))),
+    ("F12", |plan| Box::pin(operations::f12(plan))),
+    ("F13", |plan| Box::pin(operations::f13(plan))),
+    ("F14", |plan| Box::pin(storage::f14(plan))),
+    ("F15", |plan| Box::pin(storage::f15(plan))),
+    ("F16", |plan| Box::pin(processes::f16(plan))),
+    ("F17", |plan| Box::pin(processes::f17(plan))),
+    ("F18", |plan| Box::pin(operations::f18(plan))),
+    ("F19", |plan| Box::pin(operations::f19(plan))),
+    ("F20", |plan| Box::pin(processes::f20(plan))),
+    ("F21", |plan| Box::pin(operations::f21(plan))),
+    ("F22", |plan| Box::pin(operations::f22(plan))),
+];
+
+fn passed(checked: Result<History, Failure>) -> Result<Outcome, Failure> {
+    checked.map(|_| Outcome::Passed)
+}
+
+/// Runs what was asked for; whether everything held.
+///
+/// # Errors
+/// When a fault is named that does not exist.
+pub async fn run(options: &Faults) -> Result<bool, Failure> {
+    let unknown = |name: &&String| !FAULTS.iter().any(|(known, _)| known == *name);
+    if let Some(name) = options.only.iter().find(unknown) {
+        return Err(format!("there is no fault {name}; there are F1 to F22").into());
+    }
+    let plan = Plan {
+        seed: options.seed.unwrap_or_else(rand::random),
+        is_long: options.long,
+    };
+    say(&format!("seed {}", plan.seed));
+    let mut all_held = true;
+    for (name, fault) in FAULTS {
+        if options.only.is_empty() && options.rounds == 0
+            || options.only.iter().any(|wanted| wanted == name)
+        {
+            all_held &= report(name, fault(&plan)).await;
+        }
+    }
+    for round in 0..options.rounds {
+        let plan = Plan {
+            seed: plan.seed.wrapping_add(round.into()),
+            ..plan
+        };
+        let name = format!("random combination, seed {}", plan.seed);
+        all_held &= report(&name, Box::pin(random::run(&plan))).await;
+    }
+    Ok(all_held)
+}
+
+async fn report(name: &str, run: Run<'_>) -> bool {
+    let began = Instant::now();
+    let ended = run.await;
+    let seconds = began.elapsed().as_secs();
+    match ended {
+        Ok(Outcome::Passed) => say(&format!("{name} passed ({seconds} s)")),
+        Ok(Outcome::PassedWith(figures)) => {
+            say(&format!("{name} passed ({seconds} s): {figures}"));
+        }
+        Ok(Outcome::Skipped(why)) => say(&format!("{name} skipped: {why}")),
+        Err(error) => {
+            say(&format!("{name} FAILED ({seconds} s): {error}"));
+            return false;
+        }
+    }
+    true
+}

@@ -1,0 +1,318 @@
+//! Buyers: a load with a recorded seed, and the history of everything that they were told.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::Failure;
+use crate::client::{Answer, Client, Session, order_json};
+
+/// How long a buyer waits after a refusal or a broken connection.
+const PAUSE: Duration = Duration::from_millis(5);
+/// Users 2 to 41 buy; user 1 is the admin.
+const USERS: u64 = 40;
+
+/// What a buyer was told of an order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Told {
+    /// 201, with the order's id.
+    Accepted(String),
+    /// 4xx, or a 503 that promises that nothing was done; with its code.
+    Refused(String),
+    /// A broken connection, a timeout or `OUTCOME_UNKNOWN`.
+    Unknown,
+}
+
+/// One order that was asked for.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// Who.
+    pub user: u64,
+    /// `/api/redis/orders` or `/api/orders`.
+    pub path: &'static str,
+    /// Its Idempotency-Key.
+    pub key: Option<String>,
+    /// Products and quantities, each product once.
+    pub lines: Vec<(u64, i64)>,
+    /// What came of it.
+    pub told: Told,
+    /// What came of its cancel, if one was asked for.
+    pub cancelled: Option<Told>,
+}
+
+/// Everything that buyers were told.
+#[derive(Debug, Default)]
+pub struct History {
+    /// Every order, in the order in which the answers came.
+    pub orders: Vec<Asked>,
+    /// What contradicts a promise at once: an own order not found, a version going back.
+    pub complaints: Vec<String>,
+    /// How often each code was answered.
+    pub codes: BTreeMap<String, u64>,
+    /// The longest wait for a refusal with 503, in ms.
+    pub slowest_503_ms: u128,
+}
+
+impl History {
+    /// Orders with a 201.
+    #[must_use]
+    pub fn accepted(&self) -> usize {
+        let is_accepted = |asked: &&Asked| matches!(asked.told, Told::Accepted(_));
+        self.orders.iter().filter(is_accepted).count()
+    }
+}
+
+/// A load that goes on until it is stopped.
+pub struct Buyers {
+    stop: CancellationToken,
+    history: Arc<Mutex<History>>,
+    workers: Vec<tokio::task::JoinHandle<Result<(), Failure>>>,
+}
+
+fn locked(history: &Mutex<History>) -> MutexGuard<'_, History> {
+    history.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What an answer says about an order, or about a cancel.
+fn told(answer: Result<Answer, Failure>) -> Told {
+    match answer {
+        Ok(answer) if answer.status < 300 => Told::Accepted(answer.order_id()),
+        // TIMEOUT comes from the outer time limit, which does not know how far the request was.
+        Ok(answer) if ["OUTCOME_UNKNOWN", "TIMEOUT", "INTERNAL"].contains(&answer.code()) => {
+            Told::Unknown
+        }
+        Ok(answer) => Told::Refused(answer.code().to_owned()),
+        Err(_) => Told::Unknown,
+    }
+}
+
+impl Buyers {
+    /// Starts `workers` buyers of products 1 to `products`, spread over the clients.
+    #[must_use]
+    pub fn start(clients: &[Client], workers: usize, products: u64, seed: u64) -> Self {
+        let (stop, history) = (
+            CancellationToken::new(),
+            Arc::new(Mutex::new(History::default())),
+        );
+        let workers = clients
+            .iter()
+            .cycle()
+            .take(workers)
+            .zip(0u64..)
+            .map(|(client, number)| {
+                let buyer = Buyer {
+                    client: client.clone(),
+                    session: Session::new(&client.address),
+                    rng: StdRng::seed_from_u64(seed.wrapping_add(number)),
+                    products,
+                    name: format!("{seed:x}-{number}-"),
+                    history: Arc::clone(&history),
+                    versions: BTreeMap::new(),
+                };
+                tokio::spawn(buyer.run(stop.clone()))
+            })
+            .collect();
+        Self {
+            stop,
+            history,
+            workers,
+        }
+    }
+
+    /// How many orders were accepted so far.
+    #[must_use]
+    pub fn accepted(&self) -> usize {
+        locked(&self.history).accepted()
+    }
+
+    /// How often a code was answered so far.
+    #[must_use]
+    pub fn refused(&self, code: &str) -> u64 {
+        locked(&self.history)
+            .codes
+            .get(code)
+            .copied()
+            .unwrap_or_default()
+    }
+
+    /// Stops and returns what they were told.
+    ///
+    /// # Errors
+    /// When a buyer could not even build a request.
+    pub async fn stop(self) -> Result<History, Failure> {
+        self.stop.cancel();
+        for worker in self.workers {
+            worker.await??;
+        }
+        Ok(std::mem::take(&mut *locked(&self.history)))
+    }
+}
+
+/// Asks for an order again under its key, until the answer is definite.
+///
+/// # Errors
+/// When none comes.
+pub async fn settle(client: &Client, asked: &Asked, key: &str) -> Result<Told, Failure> {
+    for _ in 0..200 {
+        let call = client.order(asked.path, asked.user, &asked.lines);
+        match told(call.header("idempotency-key", key).try_send().await) {
+            Told::Unknown => {}
+            // Nothing was done; the key is free or will be answered later.
+            Told::Refused(code)
+                if ["FENCED", "OVERLOADED", "BACKLOG", "DATABASE_UNAVAILABLE"]
+                    .contains(&code.as_str()) => {}
+            definite @ (Told::Accepted(_) | Told::Refused(_)) => return Ok(definite),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Err(format!("key {key} has no definite answer").into())
+}
+
+struct Buyer {
+    client: Client,
+    session: Session,
+    rng: StdRng,
+    products: u64,
+    name: String,
+    history: Arc<Mutex<History>>,
+    /// The newest stock version seen of each product.
+    versions: BTreeMap<u64, u64>,
+}
+
+impl Buyer {
+    async fn run(mut self, stop: CancellationToken) -> Result<(), Failure> {
+        let mut turn = 0_u64;
+        while !stop.is_cancelled() {
+            turn += 1;
+            let was_accepted = self.order(turn).await?;
+            if was_accepted {
+                match self.rng.random_range(0..10) {
+                    0 => self.cancel().await?,
+                    1 => self.look_at_order().await?,
+                    2 => self.look_at_product().await?,
+                    _ => {}
+                }
+            } else {
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn order(&mut self, turn: u64) -> Result<bool, Failure> {
+        let mut lines: Vec<(u64, i64)> = Vec::new();
+        for _ in 0..self.rng.random_range(1..=3) {
+            let product = self.rng.random_range(1..=self.products);
+            if !lines.iter().any(|(known, _)| *known == product) {
+                lines.push((product, self.rng.random_range(1..=3)));
+            }
+        }
+        let user = self.rng.random_range(2..2 + USERS);
+        let path = if self.rng.random_range(0..8) == 0 {
+            "/api/orders"
+        } else {
+            "/api/redis/orders"
+        };
+        let is_keyed = self.rng.random_bool(0.5);
+        let key = is_keyed.then(|| format!("{}{turn}", self.name));
+        let mut call = self.client.post(path).user(user).json(&order_json(&lines));
+        if let Some(key) = &key {
+            call = call.header("idempotency-key", key);
+        }
+        let request = call.request()?;
+        let sent = std::time::Instant::now();
+        let answer = self.session.send(request).await;
+        let took = sent.elapsed().as_millis();
+        let mut history = locked(&self.history);
+        if let Ok(answer) = &answer {
+            if answer.status == 503 {
+                history.slowest_503_ms = history.slowest_503_ms.max(took);
+                if !answer.headers.contains_key("retry-after") {
+                    let text = format!("a 503 {} without Retry-After", answer.code());
+                    history.complaints.push(text);
+                }
+            }
+            *history.codes.entry(answer.code().to_owned()).or_default() += 1;
+        }
+        let told = told(answer);
+        let was_accepted = matches!(told, Told::Accepted(_));
+        history.orders.push(Asked {
+            user,
+            path,
+            key,
+            lines,
+            told,
+            cancelled: None,
+        });
+        Ok(was_accepted)
+    }
+
+    /// The last order of this buyer; others may have added theirs meanwhile.
+    fn last(&self) -> Option<(usize, u64, String)> {
+        let history = locked(&self.history);
+        let mut newest = history.orders.iter().enumerate().rev();
+        newest.find_map(|(at, asked)| match (&asked.told, &asked.key) {
+            (Told::Accepted(id), Some(key)) if key.starts_with(&self.name) => asked
+                .cancelled
+                .is_none()
+                .then(|| (at, asked.user, id.clone())),
+            _ => None,
+        })
+    }
+
+    async fn cancel(&mut self) -> Result<(), Failure> {
+        let Some((at, user, id)) = self.last() else {
+            return Ok(());
+        };
+        let path = match self.rng.random_bool(0.7) {
+            true => format!("/api/redis/orders/{id}/cancel"),
+            false => format!("/api/orders/{id}/cancel"),
+        };
+        let request = self.client.patch(&path).user(user).json(&json!({}));
+        let answer = self.session.send(request.request()?).await;
+        if let Some(asked) = locked(&self.history).orders.get_mut(at) {
+            asked.cancelled = Some(told(answer));
+        }
+        Ok(())
+    }
+
+    /// I17: an order that was accepted is there, persisted or not.
+    async fn look_at_order(&mut self) -> Result<(), Failure> {
+        let Some((_, user, id)) = self.last() else {
+            return Ok(());
+        };
+        let path = format!("/api/orders/{id}");
+        let request = self.client.get(&path).user(user).request()?;
+        if let Ok(answer) = self.session.send(request).await
+            && answer.status == 404
+        {
+            let text = format!("I17: order {id} was accepted and is not found");
+            locked(&self.history).complaints.push(text);
+        }
+        Ok(())
+    }
+
+    /// I3 and I17: a level is never negative and its version never goes back.
+    async fn look_at_product(&mut self) -> Result<(), Failure> {
+        let product = self.rng.random_range(1..=self.products);
+        let path = format!("/api/redis/products/{product}");
+        let request = self.client.get(&path).user(2).request()?;
+        let Ok(answer) = self.session.send(request).await else {
+            return Ok(());
+        };
+        let Some(version) = answer.body.get("stockVersion").and_then(|v| v.as_u64()) else {
+            return Ok(());
+        };
+        let before = self.versions.insert(product, version).unwrap_or(0);
+        if version < before {
+            let text = format!("I17: product {product} went from version {before} to {version}");
+            locked(&self.history).complaints.push(text);
+        }
+        Ok(())
+    }
+}

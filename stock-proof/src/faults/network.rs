@@ -1,0 +1,128 @@
+//! Links that break, stall and dribble; a slow database; lost, doubled and stale messages.
+
+use std::time::Duration;
+
+use sqlx::{Connection, Executor};
+use stock_common::config::Durability::Always;
+
+use super::checker::Allowed;
+use super::proxy::Mode;
+use super::world::World;
+use super::{Outcome, Plan, passed};
+use crate::Failure;
+
+/// F7: the link to Redis is cut before a request is sent, and after it, before the answer.
+pub async fn f7(plan: &Plan) -> Result<Outcome, Failure> {
+    let mut world = World::open(Always, plan.seed).await?;
+    let buyers = world.buyers(12);
+    world.accept(&buyers, 200).await?;
+    for mode in [
+        Mode::CutBefore,
+        Mode::CutAfter,
+        Mode::CutBefore,
+        Mode::CutAfter,
+    ] {
+        world.redis.set(mode);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        world.redis.set(Mode::Pass);
+        world.accept(&buyers, 200).await?;
+    }
+    if buyers.refused("OUTCOME_UNKNOWN") == 0 {
+        return Err("no answer was ever unknown: the cut met nothing".into());
+    }
+    passed(world.check(buyers, Allowed::default()).await)
+}
+
+/// F8: half-open links, one-byte slices, a second of latency, 10 kB/s, to both servers.
+pub async fn f8(plan: &Plan) -> Result<Outcome, Failure> {
+    let mut world = World::open(Always, plan.seed).await?;
+    let buyers = world.buyers(12);
+    world.accept(&buyers, 200).await?;
+    for mode in [
+        Mode::HalfOpen,
+        Mode::Slices,
+        Mode::Latency(Duration::from_secs(1)),
+        Mode::Bandwidth(10_000),
+        Mode::Down,
+    ] {
+        for proxy in [&world.redis, &world.mysql] {
+            proxy.set(mode);
+            tokio::time::sleep(Duration::from_millis(2_500)).await;
+            proxy.set(Mode::Pass);
+        }
+        world.accept(&buyers, 100).await?;
+    }
+    passed(world.check(buyers, Allowed::default()).await)
+}
+
+/// F9: MySQL is slow, and rows are locked by somebody else: sales go on, lag rises, then it is made up.
+pub async fn f9(plan: &Plan) -> Result<Outcome, Failure> {
+    let mut world = World::open(Always, plan.seed).await?;
+    let buyers = world.buyers(12);
+    world.accept(&buyers, 200).await?;
+    world.mysql.set(Mode::Latency(Duration::from_millis(50)));
+    world.accept(&buyers, 200).await?;
+    world.mysql.set(Mode::Pass);
+    // Somebody holds the accounts' rows for longer than a lock wait may take (5 s: error 1205).
+    let pool = world.shop.pool().await?;
+    let mut connection = pool.acquire().await?;
+    let mut transaction = connection.begin().await?;
+    transaction
+        .execute("SELECT * FROM accounts WHERE kind = 'AVAILABLE' FOR UPDATE")
+        .await?;
+    world.accept(&buyers, 300).await?;
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    world.accept(&buyers, 300).await?;
+    transaction.rollback().await?;
+    drop(connection);
+    pool.close().await;
+    passed(world.check(buyers, Allowed::default()).await)
+}
+
+/// F10: the subscriber's Pub/Sub connections are killed again and again: the journal is read anyway.
+pub async fn f10(plan: &Plan) -> Result<Outcome, Failure> {
+    let mut world = World::open(Always, plan.seed).await?;
+    let buyers = world.buyers(12);
+    let mut redis = world.redis_connection().await?;
+    for _ in 0..10 {
+        world.accept(&buyers, 60).await?;
+        redis::cmd("CLIENT")
+            .arg("KILL")
+            .arg("TYPE")
+            .arg("pubsub")
+            .query_async::<i64>(&mut redis)
+            .await?;
+    }
+    passed(world.check(buyers, Allowed::default()).await)
+}
+
+/// F11: three subscribers read the same journal, and stale and broken messages ring the bell.
+pub async fn f11(plan: &Plan) -> Result<Outcome, Failure> {
+    let mut world = World::open(Always, plan.seed).await?;
+    world.serve().await?;
+    world.serve().await?;
+    let buyers = world.buyers(12);
+    let mut redis = world.redis_connection().await?;
+    let channel = format!("{}:{{0}}:levels", world.shop.prefix);
+    let stale = [
+        "1735689600000-0 0|AVAILABLE:1:0 0 1 0",
+        "1735689600000-0 0|AVAILABLE:1:0 999999999 2 1",
+        "nonsense",
+        "|||",
+        "",
+        "9 9|AVAILABLE:1:0 -5 x 7",
+    ];
+    for round in 0..50 {
+        for message in stale {
+            redis::cmd("PUBLISH")
+                .arg(&channel)
+                .arg(message)
+                .query_async::<i64>(&mut redis)
+                .await?;
+        }
+        if round % 10 == 0 {
+            world.accept(&buyers, 60).await?;
+        }
+    }
+    passed(world.check(buyers, Allowed::default()).await)
+}

@@ -1,0 +1,313 @@
+//! What operators meet: poison, clocks, wrong orders of starting, jobs that overlap, changed passwords,
+//! overload.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use sqlx::Executor;
+use stock_common::config::Durability::{Always, Everysec};
+
+use super::checker::Allowed;
+use super::proxy::Mode;
+use super::world::{ROLES, World};
+use super::{Outcome, Plan, passed};
+use crate::Failure;
+use crate::bench::wrk::Load;
+use crate::shop::until;
+
+/// F12: orders that their table cannot hold become dead letters, the rest flows.
+pub async fn f12(plan: &Plan) -> Result<Outcome, Failure> {
+    let mut world = World::open(Always, plan.seed).await?;
+    let buyers = world.buyers(12);
+    world.accept(&buyers, 200).await?;
+    let pool = world.shop.pool().await?;
+    pool.execute("ALTER TABLE order_products MODIFY product_name VARCHAR(20) NOT NULL")
+        .await?;
+    let client = world.client()?;
+    let product = json!({ "name": "a name that the table has no room for", "description": "",
+        "price": 1_000, "status": "ACTIVE", "stock": super::world::STOCK });
+    let made = client
+        .post("/api/products")
+        .admin()
+        .json(&product)
+        .try_send()
+        .await?;
+    let id = made.body.get("id").and_then(serde_json::Value::as_u64);
+    let id = id.ok_or_else(|| format!("no product was made: {}", made.text))?;
+    let mut poisoned = 0;
+    while poisoned < 3 {
+        let order = client.order("/api/redis/orders", 2, &[(id, 2)]);
+        poisoned += u32::from(order.try_send().await?.status == 201);
+    }
+    world.accept(&buyers, 200).await?;
+    until("they are set aside, and their stock is back", || async {
+        let text = "SELECT COUNT(*) FROM dead_letters WHERE state = 'COMPENSATED'";
+        let found: Result<i64, _> = sqlx::query_scalar(text).fetch_one(&pool).await;
+        found.is_ok_and(|found| found == 3)
+    })
+    .await?;
+    pool.execute("ALTER TABLE order_products MODIFY product_name VARCHAR(100) NOT NULL")
+        .await?;
+    pool.close().await;
+    let allowed = Allowed {
+        lost: false,
+        dead_letters: true,
+    };
+    passed(world.check(buyers, allowed).await)
+}
+
+/// F13: the service's clock jumps an hour ahead, an hour back, and home again.
+pub async fn f13(plan: &Plan) -> Result<Outcome, Failure> {
+    const LIBRARIES: [&str; 3] = [
+        "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
+        "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
+        "/usr/lib/faketime/libfaketimeMT.so.1",
+    ];
+    let Some(library) = LIBRARIES
+        .into_iter()
+        .find(|file| std::path::Path::new(file).exists())
+    else {
+        return Ok(Outcome::Skipped("libfaketime is not installed".to_owned()));
+    };
+    let mut world = World::closed(Always, plan.seed).await?;
+    let clock = world.servers.folder.path().join("clock");
+    std::fs::write(&clock, "+0s")?;
+    world.via = world
+        .via
+        .with("LD_PRELOAD", library)
+        .with("FAKETIME_TIMESTAMP_FILE", clock.display())
+        .with("FAKETIME_NO_CACHE", "1")
+        .with("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    world.serve().await?;
+    let buyers = world.buyers(12);
+    world.accept(&buyers, 200).await?;
+    for jump in ["+3500s", "-3500s", "+0s"] {
+        let before = buyers.accepted();
+        std::fs::write(&clock, jump)?;
+        if jump.starts_with('-') {
+            // Tokens of now are not valid yet: 401, and nothing else may happen.
+            until("tokens of the future are refused", || async {
+                buyers.refused("UNAUTHORIZED") > 20
+            })
+            .await?;
+        } else {
+            until("orders go on", || async {
+                buyers.accepted() > before + 100
+            })
+            .await?;
+        }
+    }
+    passed(world.check(buyers, Allowed::default()).await)
+}
+
+/// F18: services start before their servers, migrate at the same time, and meet a newer schema.
+pub async fn f18(plan: &Plan) -> Result<Outcome, Failure> {
+    let mut world = World::closed(Always, plan.seed).await?;
+    let pool = world.shop.pool().await?;
+    world.redis.set(Mode::Down);
+    world.mysql.set(Mode::Down);
+    let early = [world.via.spawn(ROLES)?, world.via.spawn(ROLES)?];
+    let [first, second] = early;
+    world.services = vec![first, second];
+    until("it answers, not ready", || async {
+        let ready = match world.client() {
+            Ok(client) => client.get("/readyz").try_send().await,
+            Err(error) => Err(error),
+        };
+        ready.is_ok_and(|answer| answer.status == 503)
+    })
+    .await?;
+    let order = world
+        .client()?
+        .order("/api/redis/orders", 2, &[(1, 1)])
+        .try_send()
+        .await?;
+    if order.status != 503 {
+        return Err(format!("without servers an order answers {}", order.text).into());
+    }
+    world.mysql.set(Mode::Pass);
+    world.redis.set(Mode::Pass);
+    for service in &world.services {
+        until("both become ready", || service.client.is_ready()).await?;
+    }
+    let buyers = world.buyers(12);
+    world.accept(&buyers, 200).await?;
+    // A later version has migrated: a program of this version does not serve that schema.
+    pool.execute(
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+         VALUES (99999999999999, 'from the future', 1, '', 0)",
+    )
+    .await?;
+    let mut late = world.via.spawn(ROLES)?;
+    until("it refuses the newer schema", || async {
+        let ready = late.client.get("/readyz").try_send().await;
+        ready.is_ok_and(|answer| {
+            let schema = answer
+                .body
+                .get("checks")
+                .and_then(|checks| checks.get("schema"));
+            answer.status == 503 && schema == Some(&"other".into())
+        })
+    })
+    .await?;
+    late.stop().await?;
+    pool.execute("DELETE FROM _sqlx_migrations WHERE version = 99999999999999")
+        .await?;
+    pool.close().await;
+    passed(world.check(buyers, Allowed::default()).await)
+}
+
+/// F19: reconcile and verify run over each other in a storm of sales, and change nothing.
+pub async fn f19(plan: &Plan) -> Result<Outcome, Failure> {
+    let mut world = World::closed(Always, plan.seed).await?;
+    world.via = world.via.with("STOCK_RECONCILE_CRON", "* * * * * *");
+    world.serve().await?;
+    world.serve().await?;
+    let buyers = world.buyers(24);
+    for _ in 0..5 {
+        let runs = [
+            &["reconcile", "--apply"][..],
+            &["reconcile", "--apply"],
+            &["verify"],
+            &["verify", "--full"],
+        ];
+        let [a, b, c, d] = runs.map(|arguments| world.shop.command(arguments));
+        let (a, b, c, d) = tokio::join!(a, b, c, d);
+        for done in [a, b, c, d] {
+            // One reconciles at a time; the other says so.
+            if let Err(error) = done
+                && !error
+                    .to_string()
+                    .contains("another instance is reconciling")
+            {
+                return Err(error);
+            }
+        }
+        world.accept(&buyers, 100).await?;
+    }
+    let pool = world.shop.pool().await?;
+    let drifts: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM drifts")
+        .fetch_one(&pool)
+        .await?;
+    if drifts > 0 {
+        return Err(format!("I14: reconcile found {drifts} differences in a healthy shop").into());
+    }
+    let stale = "SELECT COUNT(*) FROM jobs WHERE name = 'reconcile' \
+         AND last_success_at > NOW(3) - INTERVAL 30 SECOND";
+    until("the schedule still ticks", || async {
+        let found: Result<i64, _> = sqlx::query_scalar(stale).fetch_one(&pool).await;
+        found.is_ok_and(|found| found == 1)
+    })
+    .await?;
+    pool.close().await;
+    passed(world.check(buyers, Allowed::default()).await)
+}
+
+/// F21: the database's password changes at runtime, Redis asks for one, the token key is another.
+pub async fn f21(plan: &Plan) -> Result<Outcome, Failure> {
+    let mut world = World::closed(Always, plan.seed).await?;
+    let pool = world.shop.pool().await?;
+    for text in [
+        "CREATE USER 'shop'@'%' IDENTIFIED BY 'before'",
+        "GRANT ALL ON faults.* TO 'shop'@'%'",
+    ] {
+        pool.execute(text).await?;
+    }
+    let url = format!("mysql://shop:before@{}/faults", world.mysql.address);
+    world.via = world.via.with("STOCK_DATABASE_URL", url);
+    world.serve().await?;
+    let buyers = world.buyers(12);
+    world.accept(&buyers, 200).await?;
+    pool.execute("ALTER USER 'shop'@'%' IDENTIFIED BY 'after'")
+        .await?;
+    world.mysql.set(Mode::Down);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    world.mysql.set(Mode::Pass);
+    // Selling goes on; the service says that it is degraded, and does not end.
+    world.until_ready_says("mysql", "down").await?;
+    world.accept(&buyers, 100).await?;
+    pool.execute("ALTER USER 'shop'@'%' IDENTIFIED BY 'before'")
+        .await?;
+    pool.close().await;
+    let mut redis = world.redis_connection().await?;
+    let require = |password: &str| {
+        let mut command = redis::cmd("CONFIG");
+        command.arg("SET").arg("requirepass").arg(password);
+        command
+    };
+    require("secret").query_async::<()>(&mut redis).await?;
+    world.redis.set(Mode::Down);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    world.redis.set(Mode::Pass);
+    until("nothing is sold without the password", || async {
+        buyers.refused("FENCED") > 20
+    })
+    .await?;
+    require("").query_async::<()>(&mut redis).await?;
+    world.accept(&buyers, 100).await?;
+    let other = world.via.with(
+        "STOCK_JWT_SECRET",
+        "another secret, also long enough for HS256",
+    );
+    let mut rotated = other.spawn(ROLES)?;
+    let client = rotated.client.clone();
+    until("tokens of the old key are refused", || async {
+        let order = client
+            .order("/api/redis/orders", 2, &[(1, 1)])
+            .try_send()
+            .await;
+        order.is_ok_and(|answer| answer.status == 401)
+    })
+    .await?;
+    rotated.stop().await?;
+    passed(world.check(buyers, Allowed::default()).await)
+}
+
+/// F22: ten times the load, then the usual: goodput stays, refusals are quick, and it is over at once.
+pub async fn f22(plan: &Plan) -> Result<Outcome, Failure> {
+    let mut world = World::closed(Everysec, plan.seed).await?;
+    // A small queue, so that the load is more than it takes.
+    world.via = world.via.with("STOCK_QUEUE_REQUESTS_MAX", 256);
+    world.serve().await?;
+    let seconds = if plan.is_long { 30 } else { 5 };
+    let usual = Load::orders("/api/redis/orders", 1).seconds(5);
+    let client = world.client()?;
+    usual.run(&client).await?;
+    let peak = usual.run(&client).await?.accepted()?;
+    let pool = world.shop.pool().await?;
+    let mut redis = world.redis_connection().await?;
+    let began = Instant::now();
+    let before =
+        crate::bench::watch::Look::take(&mut redis, &pool, &world.shop.prefix, began).await?;
+    let flood = Load::orders("/api/redis/orders", 1)
+        .connections(1_280 * 4)
+        .seconds(seconds);
+    let flooded = flood.run(&client).await?;
+    let after =
+        crate::bench::watch::Look::take(&mut redis, &pool, &world.shop.prefix, began).await?;
+    #[expect(clippy::cast_precision_loss, reason = "a rate needs no last digit")]
+    let goodput = (after.accepted - before.accepted) as f64 / f64::from(seconds);
+    pool.close().await;
+    let used = world.first()?.memory_bytes("VmHWM").unwrap_or(u64::MAX);
+    let again = Load::orders("/api/redis/orders", 1)
+        .seconds(5)
+        .run(&client)
+        .await?;
+    let report = format!(
+        "peak {peak:.0}/s; flooded: {goodput:.0}/s good, {:.0}/s refused, p99 {} ms, {} MB; after: {:.0}/s",
+        f64::from(u32::try_from(flooded.refused)?) / f64::from(seconds),
+        flooded.p99_us / 1_000,
+        used / 1_000_000,
+        again.per_second(),
+    );
+    if goodput < 0.8 * peak || again.accepted()? < 0.8 * peak || used > 500_000_000 {
+        return Err(report.into());
+    }
+    let buyers = world.buyers(12);
+    world.accept(&buyers, 200).await?;
+    // Orders of the flood have no history: only what the ledger itself proves is checked here.
+    buyers.stop().await?;
+    world.well().await?;
+    world.shop.command(&["verify", "--full"]).await?;
+    Ok(Outcome::PassedWith(report))
+}

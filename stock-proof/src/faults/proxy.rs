@@ -1,0 +1,165 @@
+//! A TCP proxy that misbehaves on demand: latency, cuts before or after a request is passed on,
+//! half-open links, slices of one byte, little bandwidth.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use crate::Failure;
+
+/// What it does with bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Passes everything on.
+    Pass,
+    /// Passes everything on, this much later, both ways.
+    Latency(Duration),
+    /// Closes the connection when a request comes, which the server never sees.
+    CutBefore,
+    /// Passes a request on and closes the connection before its answer.
+    CutAfter,
+    /// Swallows everything and says nothing.
+    HalfOpen,
+    /// One byte at a time.
+    Slices,
+    /// So many bytes a second.
+    Bandwidth(u32),
+    /// Refuses connections and closes those there are.
+    Down,
+}
+
+/// The proxy, until it is dropped.
+pub struct Proxy {
+    /// Where it listens, `host:port`.
+    pub address: String,
+    mode: watch::Sender<Mode>,
+    target: watch::Sender<u16>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Proxy {
+    /// Starts it in front of a port of this machine.
+    ///
+    /// # Errors
+    /// When it cannot listen.
+    pub async fn start(port: u16) -> Result<Self, Failure> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?.to_string();
+        let (mode, target) = (watch::Sender::new(Mode::Pass), watch::Sender::new(port));
+        let (modes, targets) = (mode.subscribe(), target.subscribe());
+        let task = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let (mode, target) = (modes.clone(), targets.clone());
+                if *mode.borrow() != Mode::Down {
+                    tokio::spawn(async move {
+                        if let Err(error) = serve(client, mode, target).await {
+                            tracing::debug!(%error, "a connection ended");
+                        }
+                    });
+                }
+            }
+        });
+        Ok(Self {
+            address,
+            mode,
+            target,
+            task,
+        })
+    }
+
+    /// Changes what it does, for open connections too.
+    pub fn set(&self, mode: Mode) {
+        self.mode.send_replace(mode);
+    }
+
+    /// Sends new connections to another port, and ends those there are.
+    pub fn redirect(&self, port: u16) {
+        self.target.send_replace(port);
+    }
+}
+
+async fn serve(
+    client: TcpStream,
+    mode: watch::Receiver<Mode>,
+    mut target: watch::Receiver<u16>,
+) -> Result<(), Failure> {
+    let port = *target.borrow_and_update();
+    let server = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).await?;
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
+    let (from_client, to_client) = client.into_split();
+    let (from_server, to_server) = server.into_split();
+    // Whichever ends first ends all of it: the halves are dropped, and with them both connections.
+    tokio::select! {
+        ended = pass(from_client, to_server, mode.clone(), Side::Client) => ended,
+        ended = pass(from_server, to_client, mode.clone(), Side::Server) => ended,
+        () = down(mode) => Ok(()),
+        _ = target.changed() => Ok(()),
+    }
+}
+
+async fn down(mut mode: watch::Receiver<Mode>) {
+    if mode.wait_for(|mode| *mode == Mode::Down).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Client,
+    Server,
+}
+
+async fn pass(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mode: watch::Receiver<Mode>,
+    side: Side,
+) -> Result<(), Failure> {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let read = from.read(&mut buffer).await?;
+        let bytes = buffer.get(..read).unwrap_or_default();
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let mode = *mode.borrow();
+        match (mode, side) {
+            (Mode::Pass, _) => to.write_all(bytes).await?,
+            (Mode::Latency(by), _) => {
+                tokio::time::sleep(by).await;
+                to.write_all(bytes).await?;
+            }
+            (Mode::CutBefore, Side::Client) | (Mode::CutAfter, Side::Server) | (Mode::Down, _) => {
+                return Ok(());
+            }
+            (Mode::CutBefore, Side::Server) | (Mode::CutAfter, Side::Client) => {
+                to.write_all(bytes).await?;
+            }
+            (Mode::HalfOpen, _) => {}
+            (Mode::Slices, _) => {
+                for byte in bytes.chunks(1) {
+                    to.write_all(byte).await?;
+                }
+            }
+            (Mode::Bandwidth(per_second), _) => {
+                for part in bytes.chunks(512) {
+                    to.write_all(part).await?;
+                    let took =
+                        Duration::from_secs(1) * u32::try_from(part.len())? / per_second.max(1);
+                    tokio::time::sleep(took).await;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Redis that loses its memory, its files, its role or its room.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use stock_common::config::Durability::{Always, Everysec};
+use stock_online::servers::Spec;
+
+use super::checker::Allowed;
+use super::world::World;
+use super::{Outcome, Plan, passed};
+use crate::Failure;
+use crate::shop::until;
+
+const LOST: Allowed = Allowed {
+    lost: true,
+    dead_letters: false,
+};
+
+/// The append-only file that Redis is writing.
+fn append_only_file(world: &World) -> Result<PathBuf, Failure> {
+    let folder = world
+        .servers
+        .redis
+        .spec
+        .pid_file()
+        .with_file_name("appendonlydir");
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.to_string_lossy().ends_with(".incr.aof") {
+            return Ok(path);
+        }
+    }
+    Err("there is no append-only file".into())
+}
+
+/// F4: the file's tail is cut, then its middle is damaged.
+pub async fn f4(plan: &Plan) -> Result<Outcome, Failure> {
+    let mut world = World::open(Everysec, plan.seed).await?;
+    let buyers = world.buyers(12);
+    world.accept(&buyers, 400).await?;
+    world.servers.redis.kill().await;
+    let path = append_only_file(&world)?;
+    let file = OpenOptions::new().write(true).open(&path)?;
+    let length = file.metadata()?.len();
+    file.set_len(length.saturating_sub(2_000 + plan.seed % 3_000))?;
+    world.servers.redis.restart().await?;
+    // MySQL is ahead of what is left: nothing is sold until somebody has looked.
+    world.until_ready_says("epoch", "fenced").await?;
+    world.recover().await?;
+    world.accept(&buyers, 200).await?;
+
+    world.servers.redis.kill().await;
+    let path = append_only_file(&world)?;
+    let mut file = OpenOptions::new().write(true).open(&path)?;
+    let middle = file.metadata()?.len() / 2;
+    file.seek(SeekFrom::Start(middle))?;
+    // Wide enough to meet a command's head: inside a value Redis would not notice.
+    file.write_all(&[0xff; 4_096])?;
+    drop(file);
+    if world.servers.redis.restart().await.is_ok() {
+        return Err("redis started on a damaged file".into());
+    }
+    until("orders are refused", || async {
+        buyers.refused("FENCED") > 0
+    })
+    .await?;
+    // The runbook: put the damaged folder aside, start empty, rebuild from MySQL.
+    let folder = path.parent().ok_or("the file has no folder")?;
+    std::fs::rename(folder, folder.with_extension("damaged"))?;
+    world.servers.redis.restart().await?;
+    world.until_ready_says("epoch", "fenced").await?;
+    world.recover().await?;
+    world.accept(&buyers, 200).await?;
+    passed(world.check(buyers, LOST).await)
+}
+
+/// F5: Redis is emptied under load, and comes back empty.
+pub async fn f5(plan: &Plan) -> Result<Outcome, Failure> {
+    let mut world = World::open(Always, plan.seed).await?;
+    let buyers = world.buyers(12);
+    world.accept(&buyers, 400).await?;
+    let mut redis = world.redis_connection().await?;
+    redis::cmd("FLUSHALL").query_async::<()>(&mut redis).await?;
+    world.until_ready_says("epoch", "fenced").await?;
+    let refused = async |more: u64| {
+        let goal = buyers.refused("FENCED") + more;
+        until("orders are refused", || async {
+            buyers.refused("FENCED") >= goal
+        })
+        .await
+    };
+    // Answers to what was decided before may still be on their way.
+    refused(50).await?;
+    let before = buyers.accepted();
+    refused(200).await?;
+    if buyers.accepted() > before {
+        return Err("an empty redis sold something".into());
+    }
+    world.recover().await?;
+    world.accept(&buyers, 200).await?;
+    passed(world.check(buyers, LOST).await)
+}
+
+/// F6: failover to a replica that lags: acknowledged orders are gone, and are listed.
+pub async fn f6(plan: &Plan) -> Result<Outcome, Failure> {
+    let mut world = World::open(Everysec, plan.seed).await?;
+    let folder = world.servers.folder.path().join("replica");
+    let replica = Spec::redis(&folder, Everysec)?.start().await?;
+    let client = redis::Client::open(replica.spec.url("0"))?;
+    let mut connection = client.get_multiplexed_async_connection().await?;
+    redis::cmd("REPLICAOF")
+        .arg("127.0.0.1")
+        .arg(world.servers.redis.spec.port)
+        .query_async::<()>(&mut connection)
+        .await?;
+    until("the replica is in step", || async {
+        let info: Result<String, _> = redis::cmd("INFO")
+            .arg("replication")
+            .query_async(&mut connection.clone())
+            .await;
+        info.is_ok_and(|info| info.contains("master_link_status:up"))
+    })
+    .await?;
+    let buyers = world.buyers(12);
+    world.accept(&buyers, 300).await?;
+    // It falls behind for good: what is acknowledged from here on it never gets.
+    redis::cmd("REPLICAOF")
+        .arg("NO")
+        .arg("ONE")
+        .query_async::<()>(&mut connection)
+        .await?;
+    world.accept(&buyers, 300).await?;
+    world.servers.redis.kill().await;
+    world.redis.redirect(replica.spec.port);
+    world.until_ready_says("epoch", "fenced").await?;
+    world.shop.redis_url = replica.spec.url("0");
+    world.shop = world.shop.with("STOCK_REDIS_URL", replica.spec.url("0"));
+    world.recover().await?;
+    world.accept(&buyers, 200).await?;
+    let done = passed(world.check(buyers, LOST).await);
+    replica.stop().await;
+    done
+}
+
+/// F14: Redis is full: orders are refused whole, reads work, and it goes on when there is room.
+pub async fn f14(plan: &Plan) -> Result<Outcome, Failure> {
+    let mut world = World::open(Always, plan.seed).await?;
+    let buyers = world.buyers(12);
+    world.accept(&buyers, 300).await?;
+    let mut redis = world.redis_connection().await?;
+    let set = |bytes: u64| {
+        let mut command = redis::cmd("CONFIG");
+        command.arg("SET").arg("maxmemory").arg(bytes);
+        command
+    };
+    set(1_000_000).query_async::<()>(&mut redis).await?;
+    let code = "OVERLOADED";
+    until("orders are refused", || async { buyers.refused(code) > 20 }).await?;
+    let read = world
+        .client()?
+        .get("/api/redis/products/1")
+        .user(2)
+        .try_send()
+        .await?;
+    if read.status != 200 {
+        return Err(format!("a full redis cannot be read: {}", read.text).into());
+    }
+    set(0).query_async::<()>(&mut redis).await?;
+    world.accept(&buyers, 200).await?;
+    passed(world.check(buyers, Allowed::default()).await)
+}
+
+/// A small file system, until it is dropped.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(path: &Path, megabytes: u32) -> Result<Option<Self>, Failure> {
+        std::fs::create_dir_all(path)?;
+        let done = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={megabytes}m"), "tmpfs"])
+            .arg(path)
+            .output();
+        Ok(done
+            .is_ok_and(|done| done.status.success())
+            .then(|| Self(path.to_owned())))
+    }
+
+    /// Fills what is left.
+    fn fill(&self) -> Result<PathBuf, Failure> {
+        let path = self.0.join("ballast");
+        let mut file = File::create(&path)?;
+        while file.write_all(&[1; 65_536]).is_ok() {}
+        while file.write_all(&[1; 512]).is_ok() {}
+        Ok(path)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        if let Err(error) = Command::new("umount").arg("-l").arg(&self.0).status() {
+            tracing::warn!(%error, "cannot unmount");
+        }
+    }
+}
+
+/// F15: the disk of Redis is full, then that of MySQL.
+pub async fn f15(plan: &Plan) -> Result<Outcome, Failure> {
+    let mut world = World::closed(Everysec, plan.seed).await?;
+    let place = world.servers.folder.path().join("small");
+    let Some(disk) = SmallDisk::mount(&place, 64)? else {
+        return Ok(Outcome::Skipped(
+            "mounting a tmpfs is not allowed here".to_owned(),
+        ));
+    };
+    // Redis goes on appending in the small file system.
+    let mut redis = world.redis_connection().await?;
+    world.serve().await?;
+    world.servers.redis.kill().await;
+    let own = world
+        .servers
+        .redis
+        .spec
+        .pid_file()
+        .with_file_name("appendonlydir");
+    let there = place.join("appendonlydir");
+    let copied = Command::new("cp")
+        .arg("-a")
+        .arg(&own)
+        .arg(&there)
+        .status()?;
+    if !copied.success() {
+        return Err("the append-only file cannot be moved".into());
+    }
+    std::fs::rename(&own, own.with_extension("before"))?;
+    std::os::unix::fs::symlink(&there, &own)?;
+    world.servers.redis.restart().await?;
+    world.until_ready_says("epoch", "ok").await?;
+    let buyers = world.buyers(12);
+    world.accept(&buyers, 300).await?;
+    let ballast = disk.fill()?;
+    until("orders are refused", || async {
+        buyers.refused("OVERLOADED") > 20 || buyers.refused("FENCED") > 20
+    })
+    .await?;
+    std::fs::remove_file(ballast)?;
+    redis = match world.redis_connection().await {
+        Ok(connection) => connection,
+        Err(_) => redis,
+    };
+    drop(redis);
+    world.accept(&buyers, 200).await?;
+    let done = passed(world.check(buyers, LOST).await);
+    // The server ends before its files' file system.
+    world.servers.redis.kill().await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    drop(disk);
+    done
+}
