@@ -134,7 +134,7 @@ impl Default for Config {
             batch_requests_max: 256,
             batch_postings_max: 1_000,
             batches_in_flight_max: 2,
-            queue_requests_max: 8_192,
+            queue_requests_max: 20_000,
             queue_wait_ms_max: 5_000,
             sold_out_flag_ms: 200,
             lag_soft_entries: 40_000,

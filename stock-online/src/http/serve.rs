@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Body;
 use axum::http::uri::PathAndQuery;
-use axum::http::{HeaderValue, Request, Response, Uri};
+use axum::http::{HeaderValue, Request, Response, StatusCode, Uri};
 use axum::response::IntoResponse;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -132,7 +132,8 @@ async fn handle(
     front
         .durations
         .record(&route, response.status().as_u16(), took);
-    if response.status().is_server_error() {
+    // A 503 is an answer, counted above; a log line for each would be a load of its own.
+    if response.status().is_server_error() && response.status() != StatusCode::SERVICE_UNAVAILABLE {
         tracing::warn!(
             request.id = request_id,
             status = response.status().as_u16(),

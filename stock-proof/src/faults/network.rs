@@ -58,7 +58,7 @@ pub async fn f8(plan: &Plan) -> Result<Outcome, Failure> {
 /// F9: MySQL is slow, and rows are locked by somebody else: sales go on, lag rises, then it is made up.
 pub async fn f9(plan: &Plan) -> Result<Outcome, Failure> {
     let mut world = World::open(Always, plan.seed).await?;
-    let buyers = world.buyers(12);
+    let buyers = world.buyers(40);
     world.accept(&buyers, 200).await?;
     world.mysql.set(Mode::Latency(Duration::from_millis(50)));
     world.accept(&buyers, 200).await?;
@@ -70,9 +70,9 @@ pub async fn f9(plan: &Plan) -> Result<Outcome, Failure> {
     transaction
         .execute("SELECT * FROM accounts WHERE kind = 'AVAILABLE' FOR UPDATE")
         .await?;
-    world.accept(&buyers, 300).await?;
+    world.accept(&buyers, 100).await?;
     tokio::time::sleep(Duration::from_secs(6)).await;
-    world.accept(&buyers, 300).await?;
+    world.accept(&buyers, 100).await?;
     transaction.rollback().await?;
     drop(connection);
     pool.close().await;
