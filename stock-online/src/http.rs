@@ -1,10 +1,11 @@
 //! HTTP: every route in one table, and the layers around it.
 //!
-//! [`serve`] owns connections and time limits; [`extract`] turns bytes into types; [`problem`] turns
+//! [`openapi`] describes the same table; [`serve`] owns connections and time limits; [`extract`] turns bytes into types; [`problem`] turns
 //! errors into answers; the nouns' files hold the handlers and their wire types.
 
 pub mod auth;
 pub mod extract;
+pub mod openapi;
 pub mod ops;
 pub mod orders;
 pub mod problem;
@@ -40,6 +41,7 @@ pub fn routes(app: Arc<App>) -> Router {
                 .delete(products::delete),
         )
         .route("/api/ops/selling", put(ops::switch_selling))
+        .route("/api/openapi.json", get(ops::document))
         .route("/livez", get(ops::livez))
         .route("/readyz", get(ops::readyz))
         .route("/metrics", get(ops::metrics))

@@ -24,6 +24,8 @@ use super::auth::Caller;
 use super::problem::Problem;
 use crate::app::App;
 
+/// The largest number that any JSON reader keeps exact, 2^53 − 1: a larger id was never given.
+pub const ID_MAX: u64 = (1 << 53) - 1;
 /// How long a body may take to arrive once its headers have.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 

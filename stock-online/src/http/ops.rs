@@ -11,21 +11,23 @@ use stock_domain::database::migrate;
 use stock_domain::ledger::GateState;
 use stock_domain::selling;
 use stock_domain::verdict::Verdict;
+use utoipa::ToSchema;
 
 use super::auth::{Admin, Caller};
 use super::extract::{BodyIn, Keyed};
+use super::openapi;
 use super::orders::json;
 use super::problem::Problem;
 use crate::app::App;
 
-#[derive(Debug, Serialize)]
-struct Ready {
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Ready {
     status: &'static str,
     checks: Checks,
 }
 
-#[derive(Debug, Serialize)]
-struct Checks {
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Checks {
     redis: &'static str,
     mysql: &'static str,
     schema: &'static str,
@@ -34,7 +36,7 @@ struct Checks {
 }
 
 /// Whether selling is open.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Selling {
     open: bool,
@@ -117,6 +119,11 @@ pub async fn switch_selling(
         Verdict::Accepted(_) | Verdict::Replayed(_) => Ok(json(StatusCode::OK, &body)),
         Verdict::Refused(refusal) => Err(refusal.into()),
     }
+}
+
+/// GET `/api/openapi.json`: this interface as an OpenAPI document.
+pub async fn document() -> Response {
+    json(StatusCode::OK, openapi::document())
 }
 
 /// Any path that has no route.

@@ -29,11 +29,14 @@ use stock_domain::pricing;
 use stock_domain::verdict::{Refusal, Replay, Verdict};
 
 use self::refusals::{refused, unpriced};
+pub(super) use self::wire::{
+    DeliveryTypeName, LineIn, LineOut, ListOut as OrderListOut, OrderOut as OrderBody,
+    OrderStatusName, json, replayed,
+};
 pub use self::wire::{ListIn, NothingIn, OrderIn};
 use self::wire::{ListOut, OrderOut, created};
-pub(super) use self::wire::{json, replayed};
 use super::auth::Caller;
-use super::extract::{Filter, Keyed, PathId, cursor_of, limit_of};
+use super::extract::{Filter, ID_MAX, Keyed, PathId, cursor_of, limit_of};
 use super::problem::Problem;
 use crate::app::App;
 
@@ -358,7 +361,13 @@ pub async fn list(
 ) -> Result<Response, Problem> {
     let limit = limit_of(query.limit)?;
     let before = cursor_of(query.cursor.as_deref())?.map(Position::new);
-    let asked = query.user_id.map(UserId);
+    let asked = match query.user_id {
+        Some(id) if id > ID_MAX => {
+            let rule = format!("an id is at most {ID_MAX}");
+            return Err(Problem::unprocessable("/userId", rule));
+        }
+        id => id.map(UserId),
+    };
     if !caller.is_admin() && asked.is_some_and(|user| user != caller.user) {
         return Err(Problem::of(Code::Forbidden));
     }

@@ -23,6 +23,7 @@ use stock_domain::database::{accounts, error_number, journal};
 use stock_domain::product;
 use stock_domain::stock::{self, CHANGE_MAX, StockChanged};
 use stock_domain::verdict::{Refusal, Verdict};
+use utoipa::ToSchema;
 
 use super::auth::{Admin, Caller};
 use super::extract::{BodyIn, Filter, Keyed, PathId, cursor_of, limit_of};
@@ -31,16 +32,38 @@ use super::problem::Problem;
 use crate::app::App;
 
 /// A product as an admin writes it; PUT takes all of it, PATCH what is there.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ProductIn {
+    #[schema(min_length = 1, max_length = 100)]
     name: Option<String>,
+    #[schema(max_length = 255)]
     description: Option<String>,
+    #[schema(value_type = Option<u64>, maximum = 9_007_199_254_740_991_u64)]
     price: Option<Money>,
+    #[schema(value_type = Option<ProductStatusName>)]
     status: Option<ProductStatus>,
+    /// First ONLINE stock; only when the product is made.
+    #[schema(minimum = 0, maximum = 1_000_000_000_000_i64)]
     stock: Option<i64>,
+    #[schema(minimum = 0, maximum = 1_000_000_000_000_i64)]
     min_stock_level: Option<i64>,
+    #[schema(minimum = 0, maximum = 1_000_000_000_000_i64)]
     reorder_point: Option<i64>,
+}
+
+/// Whether a product can be ordered: only ACTIVE can.
+#[derive(ToSchema)]
+#[schema(rename_all = "SCREAMING_SNAKE_CASE")]
+#[expect(
+    dead_code,
+    reason = "only its schema is used; the type itself knows no HTTP"
+)]
+pub(super) enum ProductStatusName {
+    Active,
+    SoldOut,
+    EndOfSale,
+    Inactive,
 }
 
 impl BodyIn for ProductIn {}
@@ -53,41 +76,51 @@ pub struct ListIn {
     cursor: Option<String>,
     name: Option<String>,
     status: Option<ProductStatus>,
-    price_gte: Option<i64>,
-    price_lte: Option<i64>,
+    price_gte: Option<Money>,
+    price_lte: Option<Money>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct ItemOut<'a> {
+pub(super) struct ItemOut<'a> {
+    #[schema(value_type = u64)]
     id: ProductId,
     name: &'a str,
+    #[schema(value_type = u64)]
     price: Money,
+    #[schema(value_type = ProductStatusName)]
     status: ProductStatus,
     is_sold_out: bool,
     discount_amount: i64,
+    #[schema(value_type = u64)]
     unit_price: Money,
+    #[schema(value_type = u64)]
     final_price: Money,
+    /// Rises with every change of its ONLINE stock.
     stock_version: u64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct DetailOut<'a> {
+pub(super) struct DetailOut<'a> {
     #[serde(flatten)]
     item: ItemOut<'a>,
     description: &'a str,
     min_stock_level: i64,
     reorder_point: i64,
     coupon_discount_amount: i64,
+    #[schema(value_type = Option<Object>)]
     sale: Option<()>,
+    #[schema(value_type = String, format = DateTime)]
     created_at: String,
+    #[schema(value_type = String, format = DateTime)]
     updated_at: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct ListOut<'a> {
+#[schema(as = ProductListOut)]
+pub(super) struct ListOut<'a> {
     items: Vec<ItemOut<'a>>,
     next_cursor: Option<String>,
 }
@@ -158,8 +191,8 @@ async fn list_from(app: &App, query: ListIn, source: Source) -> Result<Response,
     let filter = ProductFilter {
         name: query.name.filter(|name| !name.is_empty()),
         status: query.status,
-        price_gte: query.price_gte,
-        price_lte: query.price_lte,
+        price_gte: query.price_gte.map(Money::get),
+        price_lte: query.price_lte.map(Money::get),
         before: cursor_of(query.cursor.as_deref())?.map(ProductId),
         limit: limit + 1,
     };

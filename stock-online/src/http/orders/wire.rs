@@ -9,36 +9,78 @@ use stock_common::id::{Position, ProductId};
 use stock_common::money::Money;
 use stock_domain::order::{DeliveryType, LINES_MAX, Order, OrderStatus, Path, Quantity};
 use stock_domain::pricing::{AskedLine, AskedOrder};
+use utoipa::ToSchema;
 
 use crate::http::auth::Caller;
 use crate::http::extract::BodyIn;
 use crate::http::problem::Problem;
 
 /// An order as a client asks for it.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OrderIn {
+    /// If given, the token's user.
     user_id: Option<u64>,
+    /// Lines of one product are added up.
+    #[schema(min_items = 1, max_items = 100)]
     order_products: Vec<LineIn>,
+    /// Σ `unitPrice · quantity`, as the client shows it to its buyer.
+    #[schema(value_type = u64, maximum = 9_007_199_254_740_991_u64)]
     total_amount: Money,
     #[serde(alias = "deliveryTypeRequest")]
+    #[schema(value_type = DeliveryTypeName)]
     delivery_type: DeliveryType,
+    /// Whose stock `TODAY_DELIVERY` and `PICKUP` take.
     store_id: Option<u64>,
     coupon_code: Option<String>,
+    #[schema(value_type = Option<u64>, maximum = 9_007_199_254_740_991_u64)]
     use_points: Option<Money>,
+    #[schema(value_type = Option<String>, pattern = "^[0-9]{1,20}$")]
     reservation_id: Option<Position>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct LineIn {
+pub(in crate::http) struct LineIn {
     product_id: u64,
+    /// Also as a sum over the lines of one product.
+    #[schema(value_type = u32, minimum = 1, maximum = 1_000_000)]
     quantity: Quantity,
+    /// If given, the current unit price.
+    #[schema(value_type = Option<u64>, maximum = 9_007_199_254_740_991_u64)]
     unit_price: Option<Money>,
 }
 
+/// How an order reaches its buyer.
+#[derive(ToSchema)]
+#[schema(rename_all = "SCREAMING_SNAKE_CASE")]
+#[expect(
+    dead_code,
+    reason = "only its schema is used; the type itself knows no HTTP"
+)]
+pub(in crate::http) enum DeliveryTypeName {
+    Online,
+    TodayDelivery,
+    Pickup,
+}
+
+/// Where an order stands.
+#[derive(ToSchema)]
+#[schema(rename_all = "SCREAMING_SNAKE_CASE")]
+#[expect(
+    dead_code,
+    reason = "only its schema is used; the type itself knows no HTTP"
+)]
+pub(in crate::http) enum OrderStatusName {
+    OrderPending,
+    Success,
+    Fail,
+    CancelRequested,
+    Cancel,
+}
+
 /// The body of a cancel: nothing.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NothingIn {}
 
@@ -59,11 +101,15 @@ pub struct ListIn {
 }
 
 /// An order as clients see it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct OrderOut<'a> {
+pub(in crate::http) struct OrderOut<'a> {
+    /// A decimal u64; JavaScript's numbers end before it.
+    #[schema(value_type = String, pattern = "^[0-9]{1,20}$")]
     order_id: Position,
+    #[schema(value_type = OrderStatusName)]
     order_status: OrderStatus,
+    #[schema(value_type = DeliveryTypeName)]
     delivery_type: DeliveryType,
     store_id: Option<u64>,
     order_product_infos: Vec<LineOut<'a>>,
@@ -71,23 +117,30 @@ pub(super) struct OrderOut<'a> {
     coupon_discount_amount: i64,
     used_points: i64,
     earned_points: i64,
+    #[schema(value_type = u64)]
     total_amount: Money,
+    #[schema(value_type = String, format = DateTime)]
     created_at: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct LineOut<'a> {
+pub(in crate::http) struct LineOut<'a> {
+    #[schema(value_type = u64)]
     product_id: ProductId,
     product_name: &'a str,
+    #[schema(value_type = u32)]
     quantity: Quantity,
+    #[schema(value_type = u64)]
     unit_price: Money,
+    #[schema(value_type = u64)]
     sub_total: Money,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct ListOut<'a> {
+#[schema(as = OrderListOut)]
+pub(in crate::http) struct ListOut<'a> {
     pub(super) items: Vec<OrderOut<'a>>,
     pub(super) next_cursor: Option<String>,
 }
