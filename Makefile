@@ -4,12 +4,13 @@ CARGO ?= cargo
 PORT ?= 8080
 ARGS ?=
 
-.PHONY: help run test check fmt bench faults jmeter compose-check install clean
+.PHONY: help run test check fmt contract bench faults jmeter compose-check install clean
 
 help:
 	@echo "make run     install what is missing, build, start everything on :$(PORT)"
 	@echo "make test    install what is missing, run all tests on servers of their own"
 	@echo "make check   formatting, lints, documentation, all warnings errors"
+	@echo "make contract  random requests against the served OpenAPI document"
 	@echo "make bench   each figure beside its ceiling, into docs/performance.md"
 	@echo "make faults  everything that can break, one line each (SEED=, ROUNDS=)"
 	@echo "make jmeter  the JMeter comparison, with a report in jmeter/report"
@@ -37,6 +38,11 @@ bench: install
 	@sh scripts/install.sh wrk
 	$(CARGO) build --release --locked --bins
 	./target/release/bench --docs docs $(ARGS)
+
+contract: install
+	@sh scripts/install.sh contract
+	$(CARGO) build --locked --bin stock-online
+	bash scripts/contract.sh
 
 faults: install
 	@sh scripts/install.sh faults

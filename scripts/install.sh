@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what is missing and starts no system service. `install.sh servers|wrk|faults|jmeter`.
+# Installs what is missing and starts no system service. `install.sh servers|wrk|contract|faults|jmeter`.
 #
 # Debian and Ubuntu by apt-get (with sudo only when not root), macOS by Homebrew. On any other system
 # it says exactly what to install.
@@ -30,6 +30,11 @@ servers)
     ;;
 wrk)
     has wrk || need "wrk" wrk wrk
+    has curl || need "curl" curl curl
+    ;;
+contract)
+    has python3 || need "python3" python3 python
+    python3 -c "import ensurepip, venv" 2>/dev/null || need "python3-venv" python3-venv ""
     has curl || need "curl" curl curl
     ;;
 faults)

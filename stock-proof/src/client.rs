@@ -75,13 +75,13 @@ pub struct Client {
 #[must_use]
 pub struct Call<'a> {
     client: &'a Client,
-    method: &'a str,
-    path: &'a str,
+    method: String,
+    path: String,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
 }
 
-impl<'a> Call<'a> {
+impl Call<'_> {
     /// Adds a header.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
@@ -143,7 +143,7 @@ impl<'a> Call<'a> {
     pub fn request(self) -> Result<Request<Full<Bytes>>, Failure> {
         let mut request = Request::builder()
             .method(Method::from_bytes(self.method.as_bytes())?)
-            .uri(self.path)
+            .uri(&self.path)
             .header("host", &self.client.address);
         for (name, value) in self.headers {
             request = request.header(name, value);
@@ -188,33 +188,33 @@ impl Client {
     }
 
     /// Begins a request.
-    pub fn call<'a>(&'a self, method: &'a str, path: &'a str) -> Call<'a> {
+    pub fn call(&self, method: &str, path: &str) -> Call<'_> {
         Call {
             client: self,
-            method,
-            path,
+            method: method.to_owned(),
+            path: path.to_owned(),
             headers: Vec::new(),
             body: Vec::new(),
         }
     }
 
     /// Begins a GET.
-    pub fn get<'a>(&'a self, path: &'a str) -> Call<'a> {
+    pub fn get(&self, path: &str) -> Call<'_> {
         self.call("GET", path)
     }
 
     /// Begins a POST.
-    pub fn post<'a>(&'a self, path: &'a str) -> Call<'a> {
+    pub fn post(&self, path: &str) -> Call<'_> {
         self.call("POST", path)
     }
 
     /// Begins a PATCH.
-    pub fn patch<'a>(&'a self, path: &'a str) -> Call<'a> {
+    pub fn patch(&self, path: &str) -> Call<'_> {
         self.call("PATCH", path)
     }
 
     /// Orders units of products at 1,000 each.
-    pub fn order<'a>(&'a self, path: &'a str, user: u64, lines: &[(u64, i64)]) -> Call<'a> {
+    pub fn order(&self, path: &str, user: u64, lines: &[(u64, i64)]) -> Call<'_> {
         self.post(path).user(user).json(&order_json(lines))
     }
 

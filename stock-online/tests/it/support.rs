@@ -3,7 +3,6 @@
 //! One Redis and one database server serve the whole binary; a test that kills servers starts its own.
 //! A watchdog process ends them all when this process is gone, however it went.
 
-use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -11,30 +10,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http1;
-use hyper::{Method, Request};
-use hyper_util::rt::TokioIo;
-use serde_json::{Value, json};
 use sqlx::MySqlPool;
 use stock_common::clock::Clock;
 use stock_common::config::{Config, Durability};
-use stock_common::id::UserId;
 use stock_domain::database::{self, Role};
 use stock_domain::ledger::Ledger;
 use stock_domain::recover;
 use stock_domain::verify::{Report, verify};
 use stock_online::cli::seed::{SeedArgs, seed};
-use stock_online::http::auth::{self, Caller, Tokens};
 use stock_online::servers::{Server, Spec};
 use stock_online::{Part, Start, install_metrics};
-use tokio::net::{TcpListener, TcpStream};
+pub(crate) use stock_proof::client::{Answer, Call, Client, order_json};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// The longest that any condition may take; reaching it fails the test.
 const PATIENCE: Duration = Duration::from_secs(60);
-const SECRET: &str = "a secret of tests, long enough for HS256";
+pub(crate) const SECRET: &str = "a secret of tests, long enough for HS256";
 
 /// Waits for a condition, never for a time.
 pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
@@ -234,12 +226,7 @@ impl Shop {
 
     /// A client of a service on this shop.
     pub(crate) fn client(&self, address: &str) -> Client {
-        let tokens = Tokens::new(SECRET, self.clock.clone());
-        Client {
-            address: address.to_owned(),
-            tokens: Arc::new(tokens),
-            clock: self.clock.clone(),
-        }
+        Client::new(address, SECRET, self.clock.clone())
     }
 
     /// The variables of a service process on this shop.
@@ -367,175 +354,6 @@ impl ServiceProcess {
         rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal)
             .unwrap();
     }
-}
-
-/// An answer.
-#[derive(Debug, Clone)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) headers: BTreeMap<String, String>,
-    pub(crate) body: Value,
-    pub(crate) text: String,
-}
-
-impl Answer {
-    /// The problem's code, or "".
-    pub(crate) fn code(&self) -> &str {
-        self.body["code"].as_str().unwrap_or_default()
-    }
-
-    pub(crate) fn order_id(&self) -> String {
-        self.body["orderId"].as_str().unwrap().to_owned()
-    }
-}
-
-/// Calls a service.
-#[derive(Clone)]
-pub(crate) struct Client {
-    pub(crate) address: String,
-    tokens: Arc<Tokens>,
-    clock: Clock,
-}
-
-/// A request to be sent.
-pub(crate) struct Call<'a> {
-    client: &'a Client,
-    method: Method,
-    path: String,
-    headers: Vec<(String, String)>,
-    body: Vec<u8>,
-}
-
-impl Call<'_> {
-    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
-        self.headers.push((name.to_owned(), value.to_owned()));
-        self
-    }
-
-    pub(crate) fn user(self, id: u64) -> Self {
-        self.role(id, auth::Role::User)
-    }
-
-    pub(crate) fn admin(self) -> Self {
-        self.role(1, auth::Role::Admin)
-    }
-
-    fn role(self, id: u64, role: auth::Role) -> Self {
-        let caller = Caller {
-            user: UserId(id),
-            role,
-            store_id: None,
-        };
-        let token = self
-            .client
-            .tokens
-            .issue(caller, self.client.clock.now_ms(), 3_600)
-            .unwrap();
-        self.header("authorization", &format!("Bearer {token}"))
-    }
-
-    pub(crate) fn json(self, body: &Value) -> Self {
-        self.raw(body.to_string().as_bytes())
-            .header("content-type", "application/json")
-    }
-
-    pub(crate) fn raw(mut self, body: &[u8]) -> Self {
-        self.body = body.to_vec();
-        self
-    }
-
-    /// Sends it; an error is a broken connection, whose outcome is unknown.
-    pub(crate) async fn try_send(self) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
-        let stream = TcpStream::connect(&self.client.address).await?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
-        let mut request = Request::builder()
-            .method(self.method)
-            .uri(self.path)
-            .header("host", &self.client.address);
-        for (name, value) in self.headers {
-            request = request.header(name, value);
-        }
-        let response = sender
-            .send_request(request.body(Full::new(Bytes::from(self.body)))?)
-            .await?;
-        let (parts, body) = response.into_parts();
-        let text = String::from_utf8(body.collect().await?.to_bytes().to_vec())?;
-        let headers = parts
-            .headers
-            .iter()
-            .map(|(name, value)| (name.to_string(), value.to_str().unwrap_or("").to_owned()))
-            .collect();
-        let body = serde_json::from_str(&text).unwrap_or_default();
-        Ok(Answer {
-            status: parts.status.as_u16(),
-            headers,
-            body,
-            text,
-        })
-    }
-
-    pub(crate) async fn send(self) -> Answer {
-        self.try_send().await.unwrap()
-    }
-}
-
-impl Client {
-    pub(crate) fn call(&self, method: &str, path: &str) -> Call<'_> {
-        let method = Method::from_bytes(method.as_bytes()).unwrap();
-        Call {
-            client: self,
-            method,
-            path: path.to_owned(),
-            headers: Vec::new(),
-            body: Vec::new(),
-        }
-    }
-
-    pub(crate) fn get(&self, path: &str) -> Call<'_> {
-        self.call("GET", path)
-    }
-
-    pub(crate) fn post(&self, path: &str) -> Call<'_> {
-        self.call("POST", path)
-    }
-
-    pub(crate) fn patch(&self, path: &str) -> Call<'_> {
-        self.call("PATCH", path)
-    }
-
-    async fn is_ready(&self) -> bool {
-        // An order that nobody can place says whether the catalog has been read.
-        let probe = json!({ "orderProducts": [{ "productId": 1, "quantity": 1 }],
-            "totalAmount": 1, "deliveryType": "ONLINE" });
-        let ready = self
-            .get("/readyz")
-            .try_send()
-            .await
-            .is_ok_and(|answer| answer.status == 200);
-        ready
-            && self
-                .post("/api/redis/orders")
-                .user(1)
-                .json(&probe)
-                .try_send()
-                .await
-                .is_ok_and(|answer| answer.code() == "TOTAL_AMOUNT_MISMATCH")
-    }
-
-    /// Orders units of products at 1,000 each.
-    pub(crate) fn order(&self, path: &str, user: u64, lines: &[(u64, i64)]) -> Call<'_> {
-        self.post(path).user(user).json(&order_json(lines))
-    }
-}
-
-pub(crate) fn order_json(lines: &[(u64, i64)]) -> Value {
-    let products: Vec<Value> = lines
-        .iter()
-        .map(|(product, quantity)| json!({ "productId": product, "quantity": quantity }))
-        .collect();
-    let total: i64 = lines.iter().map(|(_, quantity)| quantity * 1_000).sum();
-    json!({ "orderProducts": products, "totalAmount": total, "deliveryType": "ONLINE" })
 }
 
 /// Everything that clients saw during a load.

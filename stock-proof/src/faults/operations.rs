@@ -264,8 +264,9 @@ pub async fn f21(plan: &Plan) -> Result<Outcome, Failure> {
     passed(world.check(buyers, Allowed::default()).await)
 }
 
-/// F22: forty times the connections, then the usual: goodput stays, memory is bounded. With a queue that
-/// is too small for it, refusals are quick and say when to come again, and all is well a moment later.
+/// F22: forty times the connections, then the usual: goodput stays, memory is bounded.
+///
+/// With a queue that is too small for it, refusals are quick and say when to come again, and all is well a moment later.
 pub async fn f22(plan: &Plan) -> Result<Outcome, Failure> {
     const MEMORY_MAX: u64 = 400_000_000;
     const REFUSAL_MS_MAX: u128 = 1_000;
