@@ -3,6 +3,8 @@
 //! The order of the checks is the contract's: 413, 415, 400, 422. A body that is not JSON at all is a
 //! 400 even when an earlier part of it would be a 422.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +14,9 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, Uri};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::error::Category;
 use sha2::{Digest, Sha256};
@@ -130,22 +134,51 @@ fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
     }
 }
 
+/// What must be an object: the derived readers would also take an array of its fields in their order.
+#[derive(Debug)]
+pub(super) struct Object<T>(pub(super) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OfMap<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for OfMap<T> {
+            type Value = T;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+
+        deserializer.deserialize_map(OfMap(PhantomData)).map(Self)
+    }
+}
+
 /// Parses a body; the common case parses once, an error looks again for its kind and place.
 pub(super) fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let error = match serde_json::from_slice(bytes) {
-        Ok(value) => return Ok(value),
+        Ok(Object(value)) => return Ok(value),
         Err(error) => error,
     };
     // A number beyond any range is JSON, though not for the parser.
-    let is_range = error.to_string().starts_with("number out of range");
-    if !is_range && let Err(syntax) = serde_json::from_slice::<IgnoredAny>(bytes) {
+    let beyond = |error: &serde_json::Error| error.to_string().starts_with("number out of range");
+    let is_range = beyond(&error);
+    // The whole is decoded: a text that is passed over may hold what no text holds.
+    if !is_range
+        && let Err(syntax) = serde_json::from_slice::<Value>(bytes)
+        && !beyond(&syntax)
+    {
         return Err(Problem::new(Code::MalformedJson, syntax.to_string()));
     }
     if error.classify() != Category::Data && !is_range {
         return Err(Problem::new(Code::MalformedJson, error.to_string()));
     }
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let located = serde_path_to_error::deserialize::<_, T>(&mut reader).err();
+    let located = serde_path_to_error::deserialize::<_, Object<T>>(&mut reader).err();
     let pointer = located
         .map(|located| pointer_of(located.path()))
         .unwrap_or_default();

@@ -60,8 +60,7 @@ pub async fn serve(
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(Duration::from_millis(config.http_header_timeout_ms))
-        .max_buf_size(HEAD_BYTES_MAX)
-        .pipeline_flush(true);
+        .max_buf_size(HEAD_BYTES_MAX);
     let slots = Arc::new(Semaphore::new(config.http_connections_max));
     let graceful = GracefulShutdown::new();
     loop {

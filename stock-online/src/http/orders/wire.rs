@@ -12,18 +12,20 @@ use stock_domain::pricing::{AskedLine, AskedOrder};
 use utoipa::ToSchema;
 
 use crate::http::auth::Caller;
-use crate::http::extract::BodyIn;
+use crate::http::extract::{BodyIn, Object};
 use crate::http::problem::Problem;
 
 /// An order as a client asks for it.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(example = json!({ "orderProducts": [{ "productId": 1, "quantity": 2 }],
+    "totalAmount": 2_000, "deliveryType": "ONLINE" }))]
 pub struct OrderIn {
     /// If given, the token's user.
     user_id: Option<u64>,
     /// Lines of one product are added up.
-    #[schema(min_items = 1, max_items = 100)]
-    order_products: Vec<LineIn>,
+    #[schema(value_type = Vec<LineIn>, min_items = 1, max_items = 100)]
+    order_products: Vec<Object<LineIn>>,
     /// Σ `unitPrice · quantity`, as the client shows it to its buyer.
     #[schema(value_type = u64, maximum = 9_007_199_254_740_991_u64)]
     total_amount: Money,
@@ -232,7 +234,7 @@ impl OrderIn {
             lines: self
                 .order_products
                 .iter()
-                .map(|line| AskedLine {
+                .map(|Object(line)| AskedLine {
                     product_id: ProductId(line.product_id),
                     quantity: line.quantity,
                     unit_price: line.unit_price,
