@@ -4,13 +4,15 @@ CARGO ?= cargo
 PORT ?= 8080
 ARGS ?=
 
-.PHONY: help run test check fmt contract bench faults jmeter compose-check install clean
+.PHONY: help run test test-compat check fmt contract fuzz bench faults jmeter compose-check install clean
 
 help:
 	@echo "make run     install what is missing, build, start everything on :$(PORT)"
 	@echo "make test    install what is missing, run all tests on servers of their own"
+	@echo "make test-compat  the tests on Redis 8, Valkey and MySQL 9 (needs root for debootstrap)"
 	@echo "make check   formatting, lints, documentation, all warnings errors"
 	@echo "make contract  random requests against the served OpenAPI document"
+	@echo "make fuzz    decoders against random bytes, a minute each (SECONDS_EACH=)"
 	@echo "make bench   each figure beside its ceiling, into docs/performance.md"
 	@echo "make faults  everything that can break, one line each (SEED=, ROUNDS=)"
 	@echo "make jmeter  the JMeter comparison, with a report in jmeter/report"
@@ -39,10 +41,21 @@ bench: install
 	$(CARGO) build --release --locked --bins
 	./target/release/bench --docs docs $(ARGS)
 
+test-compat: install
+	@sh scripts/install.sh compat
+	bash scripts/compat.sh
+
 contract: install
 	@sh scripts/install.sh contract
 	$(CARGO) build --locked --bin stock-online
 	bash scripts/contract.sh
+
+# cargo-fuzz and a nightly compiler: cargo install cargo-fuzz; rustup toolchain install nightly
+fuzz:
+	for target in order_json cursor journal_entry script_reply; do \
+		mkdir -p fuzz/corpus/$$target; \
+		cargo +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- -max_total_time=$(or $(SECONDS_EACH),60) || exit 1; \
+	done
 
 faults: install
 	@sh scripts/install.sh faults

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what is missing and starts no system service. `install.sh servers|wrk|contract|faults|jmeter`.
+# Installs what is missing and starts no system service. `install.sh servers|wrk|contract|compat|faults|jmeter`.
 #
 # Debian and Ubuntu by apt-get (with sudo only when not root), macOS by Homebrew. On any other system
 # it says exactly what to install.
@@ -36,6 +36,9 @@ contract)
     has python3 || need "python3" python3 python
     python3 -c "import ensurepip, venv" 2>/dev/null || need "python3-venv" python3-venv ""
     has curl || need "curl" curl curl
+    ;;
+compat)
+    has debootstrap || need "debootstrap" debootstrap ""
     ;;
 faults)
     has wrk || need "wrk" wrk wrk

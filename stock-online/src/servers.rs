@@ -77,6 +77,13 @@ pub fn free_port() -> io::Result<u16> {
         .port())
 }
 
+/// Names the Redis and the MySQL program to start, instead of the first one found: how the tests run on
+/// other versions (`make test-compat`).
+const CHOSEN: [(&str, &str); 2] = [
+    ("redis-server", "REDIS_SERVER"),
+    ("mariadbd", "MYSQL_SERVER"),
+];
+
 /// Finds a program on PATH or where packages put servers.
 fn find(names: &[&str]) -> Option<PathBuf> {
     const ELSEWHERE: [&str; 6] = [
@@ -87,6 +94,12 @@ fn find(names: &[&str]) -> Option<PathBuf> {
         "/opt/homebrew/bin",
         "/opt/homebrew/opt/mysql/bin",
     ];
+    let chosen = CHOSEN
+        .iter()
+        .find(|(first, _)| names.first() == Some(first));
+    if let Some(program) = chosen.and_then(|(_, variable)| std::env::var_os(variable)) {
+        return Some(PathBuf::from(program));
+    }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders: Vec<PathBuf> = std::env::split_paths(&path)
         .chain(ELSEWHERE.iter().map(PathBuf::from))

@@ -1,0 +1,26 @@
+//! What the script returned: any reply is one verdict per request, or none at all.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use stock_common::id::{LocationId, ProductId, UserId};
+use stock_domain::account::Account;
+use stock_domain::journal::{Draft, Kind, Posting};
+use stock_domain::ledger::decide::decode;
+use stock_domain::ledger::request::{Request, Sealed};
+
+fn request() -> Sealed {
+    let mut draft = Draft::new(Kind::OrderPlaced, UserId(2), &()).expect("it has a JSON form");
+    let account = Account::available(ProductId(1), LocationId::ONLINE);
+    draft.postings = vec![Posting::new(account, -1)];
+    Request::new(draft).seal().expect("it has a payload")
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let Ok(reply) = redis::parse_redis_value(bytes) else {
+        return;
+    };
+    let batch = [request(), request()];
+    if let Some(decoded) = decode(&reply, batch.iter()) {
+        assert_eq!(decoded.verdicts.len(), batch.len());
+    }
+});
