@@ -4,7 +4,7 @@ CARGO ?= cargo
 PORT ?= 8080
 ARGS ?=
 
-.PHONY: help run test test-compat check fmt contract fuzz bench faults jmeter compose-check install clean
+.PHONY: help run test test-compat check fmt contract fuzz bench faults faults-short jmeter compose-check install clean
 
 help:
 	@echo "make run     install what is missing, build, start everything on :$(PORT)"
@@ -61,6 +61,12 @@ faults: install
 	@sh scripts/install.sh faults
 	$(CARGO) build --release --locked --bins
 	./target/release/faults $(if $(SEED),--seed $(SEED)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)
+
+# What CI runs: one fault of each kind and a random combination, on the program as the tests build it.
+faults-short: install
+	$(CARGO) build --locked --bins
+	./target/debug/faults --only F1,F2,F3,F5,F7,F12,F14,F18,F20 --seed $(or $(SEED),1)
+	./target/debug/faults --seed $(or $(SEED),1) --rounds 1
 
 jmeter: install
 	@sh scripts/install.sh jmeter

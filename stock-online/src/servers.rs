@@ -205,9 +205,19 @@ impl Spec {
             "--skip-log-bin".to_owned(),
             "--innodb-flush-log-at-trx-commit=1".to_owned(),
             "--innodb-buffer-pool-size=512M".to_owned(),
-            "--innodb-log-file-size=256M".to_owned(),
             "--max-connections=500".to_owned(),
         ];
+        if !is_mariadb(&program) {
+            // Debian's MySQL wants a folder that only its service has, and a second port.
+            let own = [
+                "--secure-file-priv=NULL",
+                "--mysqlx=OFF",
+                "--loose-innodb-redo-log-capacity=512M",
+            ];
+            arguments.extend(own.map(str::to_owned));
+        } else {
+            arguments.push("--innodb-log-file-size=256M".to_owned());
+        }
         if rustix::process::getuid().is_root() {
             arguments.push("--user=root".to_owned());
         }
@@ -378,13 +388,16 @@ async fn terminate(pid: Pid, is_alive: impl Fn() -> bool) {
     }
 }
 
+fn is_mariadb(program: &Path) -> bool {
+    program.file_name() == Some(OsStr::new("mariadbd"))
+}
+
 /// Makes the system tables of a database server.
 async fn initialize(program: &Path, folder: &Path, data: &Path) -> Result<(), ServerError> {
     let log = folder.join("initialize.log");
     let out = File::create(&log).map_err(at(&log))?;
     let error_out = out.try_clone().map_err(at(&log))?;
-    let is_mariadb = program.file_name() == Some(OsStr::new("mariadbd"));
-    let mut command = if is_mariadb {
+    let mut command = if is_mariadb(program) {
         let installer = find(&["mariadb-install-db", "mysql_install_db"]).ok_or(
             ServerError::Missing("mariadb-install-db", "mariadb-server-core"),
         )?;

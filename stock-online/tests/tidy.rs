@@ -44,7 +44,12 @@ fn files(folder: &str, endings: &[&str]) -> Vec<(String, String)> {
 }
 
 fn sources() -> Vec<(String, String)> {
-    let crates = ["stock-common", "stock-domain", "stock-online"];
+    let crates = [
+        "stock-common",
+        "stock-domain",
+        "stock-online",
+        "stock-proof",
+    ];
     crates
         .iter()
         .flat_map(|name| files(name, &[".rs"]))

@@ -93,24 +93,31 @@ pub struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Notes a figure beside its ceiling.
+    /// Notes a rate beside its ceiling.
     pub fn note(&mut self, what: &str, value: f64, of: Option<(&str, f64)>, goal: &str) {
+        self.add(what, (value, "/s"), of, goal);
+    }
+
+    /// Notes a figure that is no rate and has no ceiling.
+    pub fn note_unit(&mut self, what: &str, value: f64, unit: &'static str, goal: &str) {
+        self.add(what, (value, unit), None, goal);
+    }
+
+    fn add(
+        &mut self,
+        what: &str,
+        (value, unit): (f64, &'static str),
+        of: Option<(&str, f64)>,
+        goal: &str,
+    ) {
         self.report.add(Figure {
             mode: self.durability.as_str().to_owned(),
             what: what.to_owned(),
             value,
-            unit: "/s",
+            unit,
             of: of.map(|(name, ratio)| (name.to_owned(), ratio)),
             goal: Some(goal.to_owned()).filter(|goal| !goal.is_empty()),
         });
-    }
-
-    /// Notes a figure that has no ceiling.
-    pub fn note_unit(&mut self, what: &str, value: f64, unit: &'static str, goal: &str) {
-        self.note(what, value, None, goal);
-        if let Some(last) = self.report.figures.last_mut() {
-            last.unit = unit;
-        }
     }
 }
 
