@@ -48,6 +48,9 @@ pub struct Config {
     pub database_connections_max: u32,
     /// How long a request waits for a connection.
     pub database_acquire_timeout_ms: u64,
+    /// How long a transaction that writes may take before its connection is given up, as behind a
+    /// half-open link that swallowed a statement.
+    pub database_transaction_timeout_ms: u64,
     /// Synchronous orders at the same time; below the pool size, so that tills leave room.
     pub synchronous_orders_max: usize,
     /// The HS256 key of access tokens, at least 32 bytes.
@@ -123,6 +126,7 @@ impl Default for Config {
             database_url: "mysql://root@127.0.0.1:3306/stock".to_owned(),
             database_connections_max: 24,
             database_acquire_timeout_ms: 5_000,
+            database_transaction_timeout_ms: 20_000,
             synchronous_orders_max: 16,
             jwt_secret: String::new(),
             http_addr: "127.0.0.1:8080".to_owned(),

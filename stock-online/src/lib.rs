@@ -87,6 +87,8 @@ pub struct Start {
     pub prometheus: PrometheusHandle,
 }
 
+/// How long synchronous requests whose clients have left may still take after the last connection.
+const TASKS_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long to wait for MySQL between attempts at start, at first and at most.
 const MIGRATE_RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
@@ -131,7 +133,13 @@ pub async fn run(start: Start, shutdown: CancellationToken) -> Result<(), RunErr
     http::serve::serve(listener, router, &config, shutdown).await;
     tracing::info!("draining");
     app.tasks.close();
-    app.tasks.wait().await;
+    // What is decided is in the journal; a task that hangs has only its recording to do.
+    if tokio::time::timeout(TASKS_TIMEOUT, app.tasks.wait())
+        .await
+        .is_err()
+    {
+        tracing::warn!("synchronous requests did not end in time; the subscriber records them");
+    }
     background.cancel();
     tasks.close();
     if tokio::time::timeout(Duration::from_millis(1_500), tasks.wait())

@@ -6,6 +6,7 @@
 //! MySQL: who calls it, and when, is the subscriber's matter.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use sqlx::{Connection, MySqlConnection, MySqlPool};
 use stock_common::id::Position;
@@ -46,6 +47,9 @@ pub enum ApplyError {
     /// Redis did not answer: try again.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// MySQL did not answer in time: try again on another connection.
+    #[error("mysql did not answer in time; its connection is given up")]
+    Stalled,
     /// Redis holds another epoch, or lacks the watermark's entry.
     #[error("the journal is not the one that belongs to this database: {0}")]
     Fenced(String),
@@ -73,7 +77,7 @@ impl ApplyError {
     /// Whether trying again can help without anybody doing something.
     #[must_use]
     pub const fn is_passing(&self) -> bool {
-        matches!(self, Self::Database(_) | Self::Read(_))
+        matches!(self, Self::Database(_) | Self::Read(_) | Self::Stalled)
     }
 }
 
@@ -91,7 +95,25 @@ pub async fn apply(
     entries_max: usize,
     ahead: &mut ReadAhead,
 ) -> Result<Applied, ApplyError> {
+    let limit = Duration::from_millis(ledger.config().database_transaction_timeout_ms);
     let mut connection = pool.acquire().await?;
+    let applying = apply_on(&mut connection, ledger, entries_max, ahead);
+    match tokio::time::timeout(limit, applying).await {
+        Ok(applied) => applied,
+        Err(_elapsed) => {
+            // Not given back to the pool: a link that swallowed a statement would swallow the next.
+            drop(connection.detach());
+            Err(ApplyError::Stalled)
+        }
+    }
+}
+
+async fn apply_on(
+    connection: &mut MySqlConnection,
+    ledger: &Ledger,
+    entries_max: usize,
+    ahead: &mut ReadAhead,
+) -> Result<Applied, ApplyError> {
     let mut transaction = connection.begin().await?;
     let Some(mut state) = shards::try_lock(&mut transaction, ledger.keys().shard()).await? else {
         return Ok(Applied::Busy);

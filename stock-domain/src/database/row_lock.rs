@@ -4,7 +4,9 @@
 //! one authority for what is available, so both paths sell the same stock and can never oversell
 //! together. Balances and watermark are left to the subscriber, which comes by in journal order.
 
-use sqlx::{MySqlConnection, MySqlPool};
+use std::time::Duration;
+
+use sqlx::{Connection, MySqlConnection, MySqlPool};
 
 use super::{accounts, journal, record, shards};
 use crate::account::Account;
@@ -24,6 +26,10 @@ pub enum RowLockError {
     /// There is no verdict.
     #[error(transparent)]
     Decide(#[from] DecideError),
+    /// MySQL did not answer in time: whether it was decided is not known here. If it was, the entry is
+    /// in the journal, and the subscriber records it.
+    #[error("mysql did not answer in time; its connection is given up")]
+    Stalled,
 }
 
 /// A verdict, and whether MySQL has the entry.
@@ -46,6 +52,26 @@ pub async fn decide(
     request: Request,
     before: Option<Entry>,
 ) -> Result<Decided, RowLockError> {
+    let limit = Duration::from_millis(ledger.config().database_transaction_timeout_ms);
+    let mut connection = pool.acquire().await?;
+    let deciding = decide_on(&mut connection, pool, ledger, request, before);
+    match tokio::time::timeout(limit, deciding).await {
+        Ok(decided) => decided,
+        Err(_elapsed) => {
+            // Not given back to the pool: a link that swallowed a statement would swallow the next.
+            drop(connection.detach());
+            Err(RowLockError::Stalled)
+        }
+    }
+}
+
+async fn decide_on(
+    connection: &mut MySqlConnection,
+    pool: &MySqlPool,
+    ledger: &Ledger,
+    request: Request,
+    before: Option<Entry>,
+) -> Result<Decided, RowLockError> {
     let draft = request.draft.clone();
     let idempotency = request.idempotency.clone();
     let payload = draft
@@ -54,7 +80,7 @@ pub async fn decide(
     let mut touched: Vec<Account> = draft.postings.iter().map(|p| p.account).collect();
     touched.sort_unstable();
 
-    let mut transaction = pool.begin().await?;
+    let mut transaction = connection.begin().await?;
     let epoch = shards::share_epoch(&mut transaction, ledger.keys().shard()).await?;
     match ledger.link() {
         Ok(link) if *link.epoch == *epoch => {}

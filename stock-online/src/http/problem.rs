@@ -198,6 +198,7 @@ impl From<RowLockError> for Problem {
         match error {
             RowLockError::Database(error) => error.into(),
             RowLockError::Decide(error) => error.into(),
+            RowLockError::Stalled => DecideError::OutcomeUnknown.into(),
         }
     }
 }

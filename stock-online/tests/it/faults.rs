@@ -2,4 +2,5 @@
 
 mod fenced;
 mod kills;
+mod links;
 mod poison;

@@ -1,0 +1,42 @@
+//! Links that swallow what is sent.
+
+use std::time::{Duration, Instant};
+
+use stock_proof::faults::proxy::{Mode, Proxy};
+
+use crate::support::{Load, Shop, sorted};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statements_that_a_link_swallows_hold_up_neither_applying_nor_the_end() {
+    // Danger: a statement without an answer waits for ever, with its connection, its permit, and the
+    // subscriber. Method: a link to MySQL that is half open again and again, under load on both paths.
+    let mut shop = Shop::open(1, 1_000_000).await;
+    let port = shop
+        .config
+        .database_url
+        .split([':', '/'])
+        .find_map(|part| part.parse().ok());
+    let proxy = Proxy::start(port.unwrap()).await.unwrap();
+    let direct = format!("127.0.0.1:{}", port.unwrap());
+    shop.config.database_url = shop.config.database_url.replace(&direct, &proxy.address);
+    shop.config.database_transaction_timeout_ms = 300;
+    let service = shop.serve().await;
+    let load = Load::start(std::slice::from_ref(&service.client), 8);
+    for _ in 0..8 {
+        load.accept(20).await;
+        proxy.set(Mode::HalfOpen);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        proxy.set(Mode::Pass);
+    }
+    load.accept(100).await;
+    let history = load.stop().await;
+    shop.drained().await;
+    let stored = shop.stored_orders().await;
+    for id in sorted(history.accepted) {
+        assert!(stored.contains(&id), "{id} was accepted and is not stored");
+    }
+    shop.prove().await;
+    let began = Instant::now();
+    service.stop().await;
+    assert!(began.elapsed() < Duration::from_secs(10), "it ends in time");
+}
