@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`client`] | calls a service over HTTP, as a buyer or an admin |
 //! | [`shop`] | private servers, a stocked shop on them, service processes to kill |
-//! | [`bench`] | each figure beside its ceiling, in one run (`make bench`) |
+//! | [`mod@bench`] | each figure beside its ceiling, in one run (`make bench`) |
 //! | [`faults`] | real servers, load, faults, invariants (`make faults`) |
 //!
 //! Both look at the service from outside: processes, HTTP, and SQL and Redis reads of their own. The
