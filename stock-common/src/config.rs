@@ -40,7 +40,7 @@ pub struct Config {
     pub redis_prefix: String,
     /// How long an answer of Redis may take before its outcome counts as unknown.
     pub redis_response_timeout_ms: u64,
-    /// What `doctor` expects of Redis' `appendfsync`.
+    /// What Redis' `appendfsync` is: `doctor` expects it, and with `always` script calls are larger.
     pub durability: Durability,
     /// Where MySQL or MariaDB is, `mysql://user:password@host:port/database`.
     pub database_url: String,

@@ -2,6 +2,8 @@
 //! half-open links, slices of one byte, little bandwidth.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -38,6 +40,7 @@ pub struct Proxy {
     pub address: String,
     mode: watch::Sender<Mode>,
     target: watch::Sender<u16>,
+    swallowed: Arc<AtomicU64>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -57,12 +60,15 @@ impl Proxy {
         let address = listener.local_addr()?.to_string();
         let (mode, target) = (watch::Sender::new(Mode::Pass), watch::Sender::new(port));
         let (modes, targets) = (mode.subscribe(), target.subscribe());
+        let swallowed = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&swallowed);
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let (mode, target) = (modes.clone(), targets.clone());
+                let swallowed = Arc::clone(&count);
                 if *mode.borrow() != Mode::Down {
                     tokio::spawn(async move {
-                        if let Err(error) = serve(client, mode, target).await {
+                        if let Err(error) = serve(client, mode, target, &swallowed).await {
                             tracing::debug!(%error, "a connection ended");
                         }
                     });
@@ -73,6 +79,7 @@ impl Proxy {
             address,
             mode,
             target,
+            swallowed,
             task,
         })
     }
@@ -80,6 +87,12 @@ impl Proxy {
     /// Changes what it does, for open connections too.
     pub fn set(&self, mode: Mode) {
         self.mode.send_replace(mode);
+    }
+
+    /// How often a half-open link has swallowed something so far.
+    #[must_use]
+    pub fn swallowed(&self) -> u64 {
+        self.swallowed.load(Ordering::Relaxed)
     }
 
     /// Sends new connections to another port, and ends those there are.
@@ -92,6 +105,7 @@ async fn serve(
     client: TcpStream,
     mode: watch::Receiver<Mode>,
     mut target: watch::Receiver<u16>,
+    swallowed: &AtomicU64,
 ) -> Result<(), Failure> {
     let port = *target.borrow_and_update();
     let server = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).await?;
@@ -101,8 +115,8 @@ async fn serve(
     let (from_server, to_server) = server.into_split();
     // Whichever ends first ends all of it: the halves are dropped, and with them both connections.
     tokio::select! {
-        ended = pass(from_client, to_server, mode.clone(), Side::Client) => ended,
-        ended = pass(from_server, to_client, mode.clone(), Side::Server) => ended,
+        ended = pass(from_client, to_server, (mode.clone(), swallowed), Side::Client) => ended,
+        ended = pass(from_server, to_client, (mode.clone(), swallowed), Side::Server) => ended,
         () = down(mode) => Ok(()),
         _ = target.changed() => Ok(()),
     }
@@ -123,7 +137,7 @@ enum Side {
 async fn pass(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    mode: watch::Receiver<Mode>,
+    (mode, swallowed): (watch::Receiver<Mode>, &AtomicU64),
     side: Side,
 ) -> Result<(), Failure> {
     let mut buffer = vec![0; 64 * 1024];
@@ -146,7 +160,9 @@ async fn pass(
             (Mode::CutBefore, Side::Server) | (Mode::CutAfter, Side::Client) => {
                 to.write_all(bytes).await?;
             }
-            (Mode::HalfOpen, _) => {}
+            (Mode::HalfOpen, _) => {
+                swallowed.fetch_add(1, Ordering::Relaxed);
+            }
             (Mode::Slices, _) => {
                 for byte in bytes.chunks(1) {
                     to.write_all(byte).await?;

@@ -217,7 +217,6 @@ pub async fn f15(plan: &Plan) -> Result<Outcome, Failure> {
         ));
     };
     // Redis goes on appending in the small file system.
-    let mut redis = world.redis_connection().await?;
     world.serve().await?;
     world.servers.redis.kill().await;
     let own = world
@@ -247,11 +246,6 @@ pub async fn f15(plan: &Plan) -> Result<Outcome, Failure> {
     })
     .await?;
     std::fs::remove_file(ballast)?;
-    redis = match world.redis_connection().await {
-        Ok(connection) => connection,
-        Err(_) => redis,
-    };
-    drop(redis);
     world.accept(&buyers, 200).await?;
     let done = passed(world.check(buyers, LOST).await);
     // The server ends before its files' file system.
