@@ -322,7 +322,7 @@ async fn recorded_behind(
     let mut found = Vec::new();
     let mut after = state.number;
     loop {
-        let page = journal::page(transaction, state.shard, after, PAGE).await?;
+        let page = journal::page(transaction, state.shard, (after, u64::MAX), PAGE).await?;
         let numbers = page.iter().flatten().map(|entry| entry.number);
         let Some(last) = numbers.max().filter(|last| *last > after) else {
             return Ok(found);

@@ -17,6 +17,7 @@ use serde::Serialize;
 use sqlx::MySqlPool;
 
 use crate::account::Level;
+use crate::database::rows::MultiRow;
 use crate::database::shards;
 use crate::journal::EntryError;
 use crate::ledger::{Ledger, ReadError};
@@ -128,11 +129,18 @@ pub async fn verify(
     Ok(report)
 }
 
-/// What was proved before of a subject: how far, and the balance there.
+/// How far a subject is proved: an account's seq and its balance there, or an entry's number.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Proved {
+    upto: u64,
+    balance: i64,
+}
+
+/// What was proved before of some subjects.
 async fn proved(
     pool: &MySqlPool,
     subjects: &[String],
-) -> Result<HashMap<String, (u64, i64)>, sqlx::Error> {
+) -> Result<HashMap<String, Proved>, sqlx::Error> {
     let mut known = HashMap::new();
     for part in subjects.chunks(256) {
         let mut query: sqlx::QueryBuilder<sqlx::MySql> = sqlx::QueryBuilder::new(
@@ -144,30 +152,24 @@ async fn proved(
         }
         query.push(")");
         let rows: Vec<(String, u64, i64)> = query.build_query_as().fetch_all(pool).await?;
-        known.extend(
-            rows.into_iter()
-                .map(|(subject, proved, balance)| (subject, (proved, balance))),
-        );
+        let rows = rows.into_iter();
+        known.extend(rows.map(|(subject, upto, balance)| (subject, Proved { upto, balance })));
     }
     Ok(known)
 }
 
-async fn remember(
-    pool: &MySqlPool,
-    subject: &str,
-    proved: u64,
-    balance: i64,
-) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO proofs (subject, proved, balance) VALUES (?, ?, ?) \
-         ON DUPLICATE KEY UPDATE proved = VALUES(proved), balance = VALUES(balance)",
-    )
-    .bind(subject)
-    .bind(proved)
-    .bind(balance)
-    .execute(pool)
-    .await?;
-    Ok(())
+async fn remember(pool: &MySqlPool, subjects: &[(String, Proved)]) -> Result<(), sqlx::Error> {
+    static WRITE: MultiRow = MultiRow::new(
+        "INSERT INTO proofs (subject, proved, balance) VALUES",
+        "(?, ?, ?)",
+        "ON DUPLICATE KEY UPDATE proved = VALUES(proved), balance = VALUES(balance)",
+    );
+    let mut connection = pool.acquire().await?;
+    WRITE
+        .execute(&mut connection, subjects, |query, (subject, proved)| {
+            query.bind(subject).bind(proved.upto).bind(proved.balance)
+        })
+        .await
 }
 
 fn unreadable(error: &EntryError) -> Difference {

@@ -146,10 +146,13 @@ pub async fn run(options: &Bench) -> Result<(), Failure> {
         let wants = |section| options.sections.contains(&section);
         let mut peak = None;
         if wants(Section::Orders) {
-            peak = Some(orders::run(&mut run, wants(Section::Drain)).await?);
+            peak = Some(orders::run(&mut run).await?);
         }
         if wants(Section::Engine) {
             engine_figures(&mut run).await?;
+        }
+        if wants(Section::Drain) {
+            drain::measure(&mut run).await?;
         }
         if wants(Section::Sustained) {
             sustained::run(&mut run, peak).await?;

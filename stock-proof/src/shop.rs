@@ -8,7 +8,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use sqlx::MySqlPool;
 use sqlx::mysql::MySqlPoolOptions;
 use stock_common::clock::Clock;
-use stock_common::config::Durability;
+use stock_common::config::{Config, Durability};
+use stock_domain::database::{self, Role};
+use stock_domain::ledger::Ledger;
 use stock_online::servers::{Server, Spec, free_port};
 use tokio::process::{Child, Command};
 
@@ -262,6 +264,30 @@ impl Shop {
             client,
             started,
         })
+    }
+
+    /// The shop's ledger in this process, which never says that MySQL is too far behind: for load that
+    /// needs no HTTP.
+    ///
+    /// # Errors
+    /// When a server does not answer, or Redis cannot be proved.
+    pub async fn ledger(&self, durability: Durability) -> Result<Ledger, Failure> {
+        let config = Config {
+            redis_url: self.redis_url.clone(),
+            redis_prefix: self.prefix.clone(),
+            database_url: self.database_url.clone(),
+            durability,
+            lag_soft_entries: 90_000_000,
+            lag_hard_entries: 100_000_000,
+            ..Config::default()
+        };
+        let pool = database::pool(&config, Role::Tool)?;
+        let ledger = Ledger::start(&config, pool, Clock::system())?;
+        if ledger.wait_open(PATIENCE).await {
+            Ok(ledger)
+        } else {
+            Err("redis cannot be proved".into())
+        }
     }
 
     /// A pool of a few connections, to look from outside.

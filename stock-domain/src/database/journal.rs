@@ -206,22 +206,26 @@ pub async fn postings_between(
         .collect())
 }
 
-/// Entries of a shard behind a number, in order, up to `limit`, with their numbers and positions.
+/// Entries of a shard behind a number and up to another, in order, at most `limit`.
+///
+/// Both ends are given so that the server reads a range of the index; with one end it may read the
+/// index from its beginning for each page.
 ///
 /// # Errors
 /// When MySQL does not answer. An entry that cannot be read is an `Err` in its place.
 pub async fn page(
     connection: &mut MySqlConnection,
     shard: u64,
-    after_number: u64,
+    (after_number, last_number): (u64, u64),
     limit: u32,
 ) -> Result<Vec<Result<Entry, EntryError>>, sqlx::Error> {
     let rows: Vec<(u64, u64, Vec<u8>)> = sqlx::query_as(
-        "SELECT id, number, payload FROM journal WHERE shard = ? AND number > ? \
+        "SELECT id, number, payload FROM journal WHERE shard = ? AND number > ? AND number <= ? \
          ORDER BY number LIMIT ?",
     )
     .bind(shard)
     .bind(after_number)
+    .bind(last_number)
     .bind(limit)
     .fetch_all(&mut *connection)
     .await?;

@@ -1,13 +1,93 @@
 //! Part two: each account's postings, chained without a gap up to its level.
+//!
+//! Accounts that moved little since they were proved share a query; a hot one is read in slices.
 
-use sqlx::MySqlPool;
+use std::collections::HashMap;
 
-use super::{Difference, Progress, Report, VerifyError, level_text, proved, remember};
-use crate::account::{Account, Level};
+use sqlx::{AssertSqlSafe, MySqlPool};
+
+use super::{Difference, Progress, Proved, Report, VerifyError, level_text, proved, remember};
+use crate::account::{Account, AccountKind, Level};
 use crate::database::accounts;
+use crate::database::rows::{MultiRow, padded};
 
 const PAGE: u32 = 1_000;
+/// Postings of one account read at once.
 const SLICE: u64 = 10_000;
+/// An account with at most so many new postings shares a query with others.
+const FEW: u64 = 64;
+/// Accounts in one query.
+const TOGETHER: usize = 256;
+
+static POSTINGS: MultiRow = MultiRow::new(
+    "SELECT CAST(kind AS CHAR), owner_id, place_id, seq, delta, balance_after FROM postings \
+     FORCE INDEX (PRIMARY) WHERE",
+    "(kind = ? AND owner_id = ? AND place_id = ? AND seq > ? AND seq <= ?)",
+    "ORDER BY kind, owner_id, place_id, seq",
+);
+
+/// A posting without its account: seq, delta, balance afterwards.
+type Step = (u64, i64, i64);
+
+/// An account whose postings are being followed up to its level.
+#[derive(Debug, Clone, Copy)]
+struct Walk {
+    account: Account,
+    level: Level,
+    at: Proved,
+}
+
+impl Walk {
+    const fn missing(&self) -> u64 {
+        self.level.seq.saturating_sub(self.at.upto)
+    }
+
+    /// Takes steps that lie behind what was followed.
+    fn follow(&mut self, steps: &[Step]) -> Result<(), Difference> {
+        for &(seq, delta, after) in steps {
+            let expected = self.at.upto + 1;
+            if seq != expected {
+                return Err(self.differs(format!("posting {expected} is missing")));
+            }
+            let before = self.at.balance;
+            if before.checked_add(delta) != Some(after) || after < 0 {
+                let text = format!("posting {seq} moves {before} by {delta:+} to {after}");
+                return Err(self.differs(text));
+            }
+            self.at = Proved {
+                upto: seq,
+                balance: after,
+            };
+        }
+        Ok(())
+    }
+
+    /// The account is its last posting.
+    fn arrive(&self) -> Result<(), Difference> {
+        let (Proved { upto, balance }, level) = (self.at, self.level);
+        if upto < level.seq {
+            return Err(self.differs(format!("posting {} is missing", upto + 1)));
+        }
+        if (upto, balance) == (level.seq, level.balance) {
+            return Ok(());
+        }
+        let last = Level {
+            seq: upto,
+            balance,
+            closed: level.closed,
+        };
+        let text = format!(
+            "is {}, its postings say {}",
+            level_text(level),
+            level_text(last)
+        );
+        Err(self.differs(text))
+    }
+
+    fn differs(&self, text: String) -> Difference {
+        Difference::new("accounts", self.account, text)
+    }
+}
 
 /// Walks over all accounts.
 pub(super) async fn verify(
@@ -27,76 +107,109 @@ pub(super) async fn verify(
             return Ok(());
         };
         after = Some(*last);
-        let subjects: Vec<String> = page
-            .iter()
-            .map(|(account, _)| account.to_string())
-            .collect();
-        let known = if full {
-            Default::default()
-        } else {
-            proved(pool, &subjects).await?
-        };
-        for ((account, level), subject) in page.iter().zip(&subjects) {
-            let start = known.get(subject).copied().unwrap_or_default();
-            let found = chain(pool, *account, *level, start).await?;
-            if found.is_none() && start != (level.seq, level.balance) {
-                remember(pool, subject, level.seq, level.balance).await?;
-            }
-            report.add(found);
-            report.accounts += 1;
-            progress(report.accounts, all);
-        }
+        report.accounts += page.len() as u64;
+        prove(pool, &page, full, report).await?;
+        progress(report.accounts, all);
     }
 }
 
-/// Follows an account's postings from what was proved to its level.
-pub(super) async fn chain(
+async fn prove(
     pool: &MySqlPool,
-    account: Account,
-    level: Level,
-    (mut seq, mut balance): (u64, i64),
-) -> Result<Option<Difference>, sqlx::Error> {
-    let subject = account.to_string();
-    let differs = |text: String| Ok(Some(Difference::new("accounts", &subject, text)));
-    while seq < level.seq {
-        let upto = level.seq.min(seq + SLICE);
-        let rows: Vec<(u64, i64, i64)> = sqlx::query_as(
+    page: &[(Account, Level)],
+    full: bool,
+    report: &mut Report,
+) -> Result<(), VerifyError> {
+    let subjects: Vec<String> = page
+        .iter()
+        .map(|(account, _)| account.to_string())
+        .collect();
+    let known = if full {
+        HashMap::new()
+    } else {
+        proved(pool, &subjects).await?
+    };
+    let walks = page.iter().zip(&subjects).map(|(&(account, level), name)| {
+        let at = known.get(name).copied().unwrap_or_default();
+        Walk { account, level, at }
+    });
+    let (mut few, many): (Vec<Walk>, Vec<Walk>) = walks.partition(|walk| walk.missing() <= FEW);
+    let mut arrived = Vec::new();
+    let mut note = |walk: Walk, found: Result<(), Difference>, report: &mut Report| match found {
+        Err(difference) => report.add([difference]),
+        Ok(()) => arrived.push((walk.account.to_string(), walk.at)),
+    };
+    // What has not moved is compared without a query, and needs no new memory.
+    few.retain(|walk| {
+        let found = walk.arrive();
+        let is_moving = walk.missing() > 0;
+        if !is_moving {
+            report.add(found.err());
+        }
+        is_moving
+    });
+    for part in few.chunks(TOGETHER) {
+        let steps = steps_of(pool, part).await?;
+        for mut walk in part.iter().copied() {
+            let own = steps.get(&walk.account).map_or(&[][..], Vec::as_slice);
+            let found = walk.follow(own).and_then(|()| walk.arrive());
+            note(walk, found, report);
+        }
+    }
+    for mut walk in many {
+        let found = slices(pool, &mut walk).await?;
+        note(walk, found, report);
+    }
+    remember(pool, &arrived).await?;
+    Ok(())
+}
+
+/// The new postings of several accounts.
+async fn steps_of(
+    pool: &MySqlPool,
+    walks: &[Walk],
+) -> Result<HashMap<Account, Vec<Step>>, sqlx::Error> {
+    let asked = padded(walks);
+    let mut query = sqlx::query_as(AssertSqlSafe(POSTINGS.alternatives(asked.len())));
+    for walk in &asked {
+        query = query
+            .bind(walk.account.kind.as_str())
+            .bind(walk.account.owner)
+            .bind(walk.account.place)
+            .bind(walk.at.upto)
+            .bind(walk.level.seq);
+    }
+    let rows: Vec<(String, u64, u64, u64, i64, i64)> = query.fetch_all(pool).await?;
+    let mut steps: HashMap<Account, Vec<Step>> = HashMap::with_capacity(walks.len());
+    for (kind, owner, place, seq, delta, after) in rows {
+        if let Some(kind) = AccountKind::parse(&kind) {
+            let account = Account { kind, owner, place };
+            steps.entry(account).or_default().push((seq, delta, after));
+        }
+    }
+    Ok(steps)
+}
+
+/// Follows an account with many new postings, slice by slice.
+async fn slices(pool: &MySqlPool, walk: &mut Walk) -> Result<Result<(), Difference>, sqlx::Error> {
+    while walk.missing() > 0 {
+        let end = walk.level.seq.min(walk.at.upto + SLICE);
+        let steps: Vec<Step> = sqlx::query_as(
             "SELECT seq, delta, balance_after FROM postings WHERE kind = ? AND owner_id = ? \
              AND place_id = ? AND seq > ? AND seq <= ? ORDER BY seq",
         )
-        .bind(account.kind.as_str())
-        .bind(account.owner)
-        .bind(account.place)
-        .bind(seq)
-        .bind(upto)
+        .bind(walk.account.kind.as_str())
+        .bind(walk.account.owner)
+        .bind(walk.account.place)
+        .bind(walk.at.upto)
+        .bind(end)
         .fetch_all(pool)
         .await?;
-        for (at, delta, after) in rows {
-            if at != seq + 1 {
-                return differs(format!("posting {} is missing", seq + 1));
-            }
-            if balance.checked_add(delta) != Some(after) || after < 0 {
-                return differs(format!(
-                    "posting {at} moves {balance} by {delta:+} to {after}"
-                ));
-            }
-            (seq, balance) = (at, after);
+        if let Err(difference) = walk.follow(&steps) {
+            return Ok(Err(difference));
         }
-        if seq < upto {
-            return differs(format!("posting {} is missing", seq + 1));
+        if walk.at.upto < end {
+            return Ok(walk.arrive());
         }
     }
-    if (seq, balance) != (level.seq, level.balance) {
-        let last = Level {
-            seq,
-            balance,
-            closed: level.closed,
-        };
-        return differs(format!(
-            "is {}, its postings say {}",
-            level_text(level),
-            level_text(last)
-        ));
-    }
-    Ok(None)
+    Ok(walk.arrive())
 }

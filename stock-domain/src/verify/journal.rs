@@ -5,13 +5,14 @@ use std::collections::{HashMap, HashSet};
 use sqlx::MySqlPool;
 use stock_common::id::Position;
 
-use super::{Difference, Progress, Report, VerifyError, proved, remember, unreadable};
+use super::{Difference, Progress, Proved, Report, VerifyError, proved, remember, unreadable};
 use crate::database::orders::StoredOrder;
 use crate::database::shards::ShardState;
 use crate::database::{journal, orders};
 use crate::journal::{Entry, Kind};
 use crate::order::{Order, OrderReversed, OrderStatus};
 
+/// Entries compared at once.
 const SLICE: u32 = 1_000;
 const SUBJECT: &str = "journal:";
 
@@ -28,7 +29,7 @@ pub(super) async fn verify(
     let start = if full {
         0
     } else {
-        known.get(&subject).map_or(0, |known| known.0)
+        known.get(&subject).map_or(0, |known| known.upto)
     };
     let mut done = start.min(state.number);
     let mut last = match done {
@@ -36,16 +37,11 @@ pub(super) async fn verify(
         _ => last_before(pool, state.shard, done).await?,
     };
     while done < state.number {
-        let left = u32::try_from(state.number - done).unwrap_or(SLICE);
-        let page = journal::page(
-            &mut *pool.acquire().await?,
-            state.shard,
-            done,
-            SLICE.min(left),
-        )
-        .await?;
+        let end = state.number.min(done + u64::from(SLICE));
+        let page =
+            journal::page(&mut *pool.acquire().await?, state.shard, (done, end), SLICE).await?;
         if page.is_empty() {
-            let text = format!("entries {}..={} are missing", done + 1, state.number);
+            let text = format!("entries {}..={end} are missing", done + 1);
             report.add([Difference::new("journal", state.shard, text)]);
             return Ok(());
         }
@@ -71,7 +67,11 @@ pub(super) async fn verify(
         done = reached;
         progress(done - start, state.number - start);
         if report.differences.len() == before && report.differences.is_empty() {
-            remember(pool, &subject, done, 0).await?;
+            let upto = Proved {
+                upto: done,
+                balance: 0,
+            };
+            remember(pool, &[(subject.clone(), upto)]).await?;
         }
     }
     Ok(())

@@ -1,21 +1,22 @@
 //! `seed`: users, products and stores to try things with, once.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use clap::Args;
-use sqlx::MySqlPool;
+use sqlx::{MySqlConnection, MySqlPool};
 use stock_common::config::Config;
 use stock_common::id::{LocationId, UserId};
-use stock_common::money::Money;
-use stock_domain::catalog::ProductStatus;
-use stock_domain::database::products::{self, ProductFields};
 use stock_domain::database::rows::MultiRow;
 use stock_domain::ledger::Ledger;
 use stock_domain::product;
 use stock_domain::stock::{self, StockChanged};
 use stock_domain::verdict::{Refusal, Verdict};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::{Failure, connect, output};
+use crate::subscriber::{self, Subscriber};
 
 static USERS: MultiRow = MultiRow::new(
     "INSERT IGNORE INTO users (id, email, name, role) VALUES",
@@ -27,8 +28,15 @@ static STORES: MultiRow = MultiRow::new(
     "(?, ?, ?, ?, ?)",
     "",
 );
+static PRODUCTS: MultiRow = MultiRow::new(
+    "INSERT INTO products (name, description, price, min_stock_level, reorder_point) VALUES",
+    "(?, ?, ?, 10, 100)",
+    "",
+);
 /// Every product costs this, as in the reference system.
 const PRICE: i64 = 1_000;
+/// Products inserted by one statement, and stocked at the same time.
+const PRODUCTS_AT_ONCE: usize = 1_024;
 
 /// How much of everything.
 #[derive(Debug, Clone, Args)]
@@ -56,7 +64,7 @@ pub(super) async fn run(config: &Config, args: &SeedArgs) -> Result<bool, Failur
 }
 
 /// Seeds a database without products; `false` when there are some. Killed in the middle, running it
-/// again is right.
+/// again is right. What would fill the backlog, more products than half of it, is applied meanwhile.
 ///
 /// # Errors
 /// When Redis or MySQL does not answer.
@@ -72,18 +80,43 @@ pub async fn seed(pool: &MySqlPool, ledger: &Ledger, args: &SeedArgs) -> Result<
         return Ok(false);
     }
     let mut connection = pool.acquire().await?;
-    let users: Vec<(u64, String, String)> = (1..=args.users)
+    insert_users(&mut connection, args.users).await?;
+    insert_stores(&mut connection).await?;
+    insert_products(&mut connection, u64::try_from(known)? + 1..=args.products).await?;
+    drop(connection);
+    let stop = CancellationToken::new();
+    let applying = (2 * args.products >= ledger.config().lag_soft_entries).then(|| {
+        let subscriber = Subscriber::new(ledger.config(), ledger.clone(), pool.clone());
+        tokio::spawn(subscriber::run(subscriber, stop.clone()))
+    });
+    let stocked = stock_products(pool, ledger, args.stock).await;
+    stop.cancel();
+    if let Some(applying) = applying {
+        applying.await?;
+    }
+    stocked?;
+    sqlx::query("INSERT IGNORE INTO jobs (name) VALUES ('seed')")
+        .execute(pool)
+        .await?;
+    Ok(true)
+}
+
+async fn insert_users(connection: &mut MySqlConnection, users: u64) -> Result<(), sqlx::Error> {
+    let users: Vec<(u64, String, String)> = (1..=users)
         .map(|id| (id, format!("user{id}@example.com"), format!("user {id}")))
         .collect();
     USERS
-        .execute(&mut connection, &users, |query, (id, email, name)| {
+        .execute(connection, &users, |query, (id, email, name)| {
             query
                 .bind(*id)
                 .bind(email)
                 .bind(name)
                 .bind(if *id == 1 { "admin" } else { "user" })
         })
-        .await?;
+        .await
+}
+
+async fn insert_stores(connection: &mut MySqlConnection) -> Result<(), sqlx::Error> {
     let stores = [
         (1_u64, "Gangnam", 37.497_9_f64, 127.027_6_f64, false),
         (2, "Hongdae", 37.556_3, 126.922_0, false),
@@ -91,7 +124,7 @@ pub async fn seed(pool: &MySqlPool, ledger: &Ledger, args: &SeedArgs) -> Result<
     ];
     STORES
         .execute(
-            &mut connection,
+            connection,
             &stores,
             |query, (id, name, latitude, longitude, shares)| {
                 query
@@ -102,27 +135,28 @@ pub async fn seed(pool: &MySqlPool, ledger: &Ledger, args: &SeedArgs) -> Result<
                     .bind(*shares)
             },
         )
-        .await?;
-    drop(connection);
+        .await
+}
+
+async fn insert_products(
+    connection: &mut MySqlConnection,
+    numbers: RangeInclusive<u64>,
+) -> Result<(), sqlx::Error> {
     let bar = output::progress("seeding products");
-    for number in u64::try_from(known)? + 1..=args.products {
-        let fields = ProductFields {
-            name: format!("product {number}"),
-            description: format!("Seeded product number {number}"),
-            price: Money::new(PRICE)?,
-            status: ProductStatus::Active,
-            min_stock_level: 10,
-            reorder_point: 100,
-        };
-        products::insert(pool, &fields, None).await?;
-        output::advance(&bar, number, args.products);
+    let (all, numbers) = (*numbers.end(), numbers.collect::<Vec<_>>());
+    for part in numbers.chunks(PRODUCTS_AT_ONCE) {
+        PRODUCTS
+            .execute(connection, part, |query, number| {
+                query
+                    .bind(format!("product {number}"))
+                    .bind(format!("Seeded product number {number}"))
+                    .bind(PRICE)
+            })
+            .await?;
+        output::advance(&bar, part.last().copied().unwrap_or_default(), all);
     }
-    stock_products(pool, ledger, args.stock).await?;
     bar.finish_and_clear();
-    sqlx::query("INSERT IGNORE INTO jobs (name) VALUES ('seed')")
-        .execute(pool)
-        .await?;
-    Ok(true)
+    Ok(())
 }
 
 /// Opens the accounts of products that have none, and gives each its first stock.
@@ -131,27 +165,21 @@ async fn stock_products(pool: &MySqlPool, ledger: &Ledger, stock: i64) -> Result
         .fetch_all(pool)
         .await?;
     let bar = output::progress("stocking products");
-    for (done, part) in (0u64..).zip(ids.chunks(200)) {
-        let each = part.iter().map(|id| stock_one(ledger, *id, stock));
-        for result in futures_join(each).await {
-            result?;
+    let mut running = JoinSet::new();
+    for (done, id) in (0u64..).zip(&ids) {
+        if running.len() >= PRODUCTS_AT_ONCE
+            && let Some(stocked) = running.join_next().await
+        {
+            stocked??;
         }
-        output::advance(&bar, done * 200, ids.len() as u64);
+        running.spawn(stock_one(ledger, *id, stock));
+        output::advance(&bar, done, ids.len() as u64);
+    }
+    while let Some(stocked) = running.join_next().await {
+        stocked??;
     }
     bar.finish_and_clear();
     Ok(())
-}
-
-async fn futures_join<F>(each: impl Iterator<Item = F>) -> Vec<Result<(), Failure>>
-where
-    F: Future<Output = Result<(), Failure>> + Send + 'static,
-{
-    let running: Vec<_> = each.map(tokio::spawn).collect();
-    let mut results = Vec::with_capacity(running.len());
-    for task in running {
-        results.push(task.await.unwrap_or_else(|error| Err(error.into())));
-    }
-    results
 }
 
 fn stock_one(

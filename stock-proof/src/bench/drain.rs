@@ -5,10 +5,20 @@ use std::time::{Duration, Instant};
 use sqlx::mysql::MySqlRow;
 use sqlx::{AssertSqlSafe, Executor, MySqlPool, Row};
 use stock_domain::database::rows::MultiRow;
+use stock_domain::ledger::Ledger;
+use stock_domain::verdict::Verdict;
 
+use super::engine::one_unit;
+use super::{Run, orders};
 use crate::Failure;
-use crate::shop::{Servers, Shop};
+use crate::shop::{Seed, Servers, Shop};
 
+/// What waits for the subscriber: half a minute of it or less.
+const BACKLOG: u64 = 1_000_000;
+/// Orders under way at the same time while the backlog grows.
+const CALLERS: u64 = 1_024;
+const PRODUCTS: u64 = 10;
+const BUYERS: u64 = 100;
 /// Entries whose rows are written again.
 const RAW_ENTRIES: u64 = 200_000;
 /// Entries of one transaction, as the subscriber's.
@@ -18,17 +28,70 @@ const TRANSACTION: usize = 1_024;
 ///
 /// # Errors
 /// When MySQL does not answer.
-pub async fn settled(pool: &MySqlPool) -> Result<u64, Failure> {
+async fn settled(pool: &MySqlPool) -> Result<u64, Failure> {
     Ok(sqlx::query_scalar("SELECT number FROM shards")
         .fetch_one(pool)
         .await?)
+}
+
+/// Measures both on a shop of its own.
+///
+/// # Errors
+/// When a server does not answer or a proof fails.
+pub async fn measure(run: &mut Run<'_>) -> Result<(), Failure> {
+    let seed = Seed {
+        products: PRODUCTS,
+        stock: 900_000_000,
+    };
+    let shop = Shop::open(run.servers, "drain", seed).await?;
+    let ledger = shop.ledger(run.durability).await?;
+    let end = fill(&ledger, BACKLOG).await?;
+    let rate = drain(&shop, end).await?;
+    let raw = raw(run.servers, &shop).await?;
+    run.note("bare multi-row inserts of an order's rows", raw, None, "");
+    let what = format!("subscriber alone, draining {end} entries");
+    let of = Some(("bare inserts", rate / raw));
+    run.note(&what, rate, of, "≥ 50,000");
+    let seconds = orders::verify(&shop).await?;
+    #[expect(clippy::cast_precision_loss, reason = "a rate needs no last digit")]
+    let proved = end as f64 / seconds;
+    run.note("verify --full, entries compared", proved, None, "");
+    Ok(())
+}
+
+/// Orders of one unit of any product by any buyer, so many, with nobody settling them; returns the
+/// number of the last entry.
+async fn fill(ledger: &Ledger, orders: u64) -> Result<u64, Failure> {
+    let filling: Vec<_> = (0..CALLERS)
+        .map(|caller| {
+            let ledger = ledger.clone();
+            tokio::spawn(async move {
+                let mut last = 0;
+                for order in (caller..orders).step_by(usize::try_from(CALLERS)?) {
+                    let request = one_unit(1 + order % BUYERS, 1 + order % PRODUCTS)?;
+                    match ledger.decide(request).await? {
+                        Verdict::Accepted(accepted) => last = accepted.number,
+                        Verdict::Replayed(_) | Verdict::Refused(_) => {
+                            return Err("an order was not accepted".into());
+                        }
+                    }
+                }
+                Ok::<_, Failure>(last)
+            })
+        })
+        .collect();
+    let mut last = 0;
+    for task in filling {
+        last = last.max(task.await??);
+    }
+    Ok(last)
 }
 
 /// Entries per second that a subscriber process settles of a backlog, until it is gone.
 ///
 /// # Errors
 /// When it does not end, or there was no backlog.
-pub async fn run(shop: &Shop, end: u64) -> Result<f64, Failure> {
+async fn drain(shop: &Shop, end: u64) -> Result<f64, Failure> {
     let pool = shop.pool().await?;
     let mut service = shop.serve("subscriber").await?;
     // From the first settled batch on: starting up is not draining.
@@ -96,7 +159,7 @@ const TABLES: [(&str, &str, &str, &str); 4] = [
 ///
 /// # Errors
 /// When MySQL does not answer.
-pub async fn raw(servers: &Servers, shop: &Shop) -> Result<f64, Failure> {
+async fn raw(servers: &Servers, shop: &Shop) -> Result<f64, Failure> {
     let from = shop.pool().await?;
     let copy = Shop::empty(servers, "raw_inserts").await?;
     let to = copy.pool().await?;

@@ -6,22 +6,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use stock_common::clock::Clock;
-use stock_common::config::{Config, Durability};
+use stock_common::config::Durability;
 use stock_common::id::{ProductId, UserId};
 use stock_common::money::Money;
 use stock_domain::account::{Account, AccountKind};
-use stock_domain::database::{self, Role, migrate};
 use stock_domain::journal::Posting;
 use stock_domain::ledger::decide::{BatchHead, encode};
 use stock_domain::ledger::{Ledger, Request};
 use stock_domain::order::{self, DeliveryType, Order, OrderLine, Path, Quantity};
-use stock_domain::recover;
 use stock_domain::verdict::Verdict;
-use stock_online::cli::seed::{SeedArgs, seed};
 
 use crate::Failure;
-use crate::shop::Servers;
+use crate::shop::{Seed, Servers, Shop};
 
 /// Requests under way at the same time: four full batches.
 const CALLERS: u64 = 1_024;
@@ -42,23 +38,25 @@ pub struct EngineRates {
     pub limited: f64,
 }
 
-fn one_unit(user: u64) -> Result<Order, Failure> {
+/// An order of one unit.
+pub fn one_unit(user: u64, product: u64) -> Result<Request, Failure> {
     let price = Money::new(1_000)?;
-    Ok(Order {
+    let order = Order {
         user_id: UserId(user),
         path: Path::Redis,
         delivery_type: DeliveryType::Online,
         store_id: None,
         lines: vec![OrderLine {
-            product_id: ProductId(1),
-            product_name: "product 1".to_owned(),
+            product_id: ProductId(product),
+            product_name: format!("product {product}"),
             quantity: Quantity::new(1)?,
             price,
             unit_price: price,
             sub_total: price,
         }],
         total_amount: price,
-    })
+    };
+    Ok(order::place(&order, None)?)
 }
 
 /// An order of a sale: its window, and one unit of what the buyer may still buy.
@@ -87,42 +85,23 @@ pub async fn run(
     durability: Durability,
     seconds: u32,
 ) -> Result<EngineRates, Failure> {
-    let name = format!("engine_{:x}", rand::random::<u32>());
-    servers.mysql.create_database(&name).await?;
-    let config = Config {
-        redis_url: servers.redis.spec.url("0"),
-        redis_prefix: format!("sf:v1:{name}"),
-        database_url: servers.mysql.spec.url(&name),
-        durability,
-        lag_soft_entries: 90_000_000,
-        lag_hard_entries: 100_000_000,
-        ..Config::default()
-    };
-    let pool = database::pool(&config, Role::Tool)?;
-    migrate::migrate(&pool).await?;
-    recover::begin_first(&config, &pool).await?;
-    let ledger = Ledger::start(&config, pool.clone(), Clock::system())?;
-    if !ledger.wait_open(Duration::from_secs(10)).await {
-        return Err("redis cannot be proved".into());
-    }
-    let args = SeedArgs {
-        users: 1,
+    let seed = Seed {
         products: 1,
         stock: 1_000_000_000,
     };
-    seed(&pool, &ledger, &args).await?;
-    let base = order::place(&one_unit(2)?, None)?;
+    let shop = Shop::open(servers, "engine", seed).await?;
+    let ledger = shop.ledger(durability).await?;
+    let base = one_unit(2, 1)?;
     let engine = through_ledger(&ledger, seconds, {
         let base = base.clone();
         move |_| base.clone()
     });
     let engine = engine.await?;
-    let raw = raw(&config, &ledger, &base, seconds).await?;
+    let raw = raw(&shop, &ledger, &base, seconds).await?;
     let limited = through_ledger(&ledger, seconds, move |count| {
         limited(&base, count % BUYERS)
     });
     let limited = limited.await?;
-    pool.close().await;
     Ok(EngineRates {
         engine,
         raw,
@@ -154,16 +133,11 @@ async fn through_ledger(
     rate(callers, seconds, move || step(ledger.clone())).await
 }
 
-async fn raw(
-    config: &Config,
-    ledger: &Ledger,
-    base: &Request,
-    seconds: u32,
-) -> Result<f64, Failure> {
+async fn raw(shop: &Shop, ledger: &Ledger, base: &Request, seconds: u32) -> Result<f64, Failure> {
     let batch = (0..BATCH)
         .map(|_| base.clone().seal())
         .collect::<Result<Vec<_>, _>>()?;
-    let link = ledger.link()?;
+    let (link, config) = (ledger.link()?, ledger.config());
     let head = BatchHead {
         epoch: &link.epoch,
         lag_entries_max: (config.lag_hard_entries, 0),
@@ -174,7 +148,7 @@ async fn raw(
         deadline_ms: ledger.redis_now_ms() + 600_000,
     };
     let call = Arc::new(encode(ledger.keys(), &head, batch.iter()));
-    let client = redis::Client::open(config.redis_url.as_str())?;
+    let client = redis::Client::open(shop.redis_url.as_str())?;
     let connection = client.get_multiplexed_async_connection().await?;
     rate(CALLS, seconds, move || {
         let (call, mut connection) = (Arc::clone(&call), connection.clone());

@@ -29,7 +29,8 @@ pub async fn run(run: &mut Run<'_>) -> Result<(), Failure> {
     connections(run, &service).await?;
     backlog(run, &service).await?;
     service.stop().await?;
-    orders::verify(&shop).await
+    orders::verify(&shop).await?;
+    Ok(())
 }
 
 /// A catalog of 1,000 to a million products.
@@ -60,6 +61,9 @@ async fn products(run: &mut Run<'_>) -> Result<(), Failure> {
         }
         points.push((f64::from(products), rate));
         service.stop().await?;
+        let seconds = orders::verify(&shop).await?;
+        let what = format!("{products} products, verify --full");
+        run.note_unit(&what, seconds, "s", "");
     }
     curve(run, "products", "orders of three lines", points);
     Ok(())

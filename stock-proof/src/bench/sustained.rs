@@ -65,7 +65,8 @@ pub async fn run(run: &mut Run<'_>, peak: Option<f64>) -> Result<(), Failure> {
     })
     .await?;
     service.stop().await?;
-    orders::verify(&shop).await
+    orders::verify(&shop).await?;
+    Ok(())
 }
 
 /// From the start of the process to the first ready answer, with both servers up.
