@@ -26,6 +26,7 @@ run: install
 	./target/release/stock-online dev --port $(PORT) $(ARGS)
 
 test: install
+	@sh scripts/install.sh backup
 	$(CARGO) test --workspace --locked
 
 check: install

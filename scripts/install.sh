@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what is missing and starts no system service. `install.sh servers|wrk|contract|compat|faults|jmeter`.
+# Installs what is missing and starts no system service. `install.sh servers|backup|wrk|contract|compat|faults|jmeter`.
 #
 # Debian and Ubuntu by apt-get (with sudo only when not root), macOS by Homebrew. On any other system
 # it says exactly what to install.
@@ -27,6 +27,9 @@ servers)
         need "my_print_defaults" mariadb-client-core mariadb
     has cc || need "a C compiler (cc)" build-essential ""
     has ps || need "ps" procps ""
+    ;;
+backup)
+    has_any mariadb-dump mysqldump || need "mariadb-dump and mariadb-binlog" mariadb-client mariadb
     ;;
 wrk)
     has wrk || need "wrk" wrk wrk

@@ -230,6 +230,14 @@ impl Spec {
         })
     }
 
+    /// The same server, started with further arguments of its own.
+    #[must_use]
+    pub fn with(mut self, arguments: &[&str]) -> Self {
+        let more = arguments.iter().map(|&argument| argument.to_owned());
+        self.arguments.extend(more);
+        self
+    }
+
     const fn name(&self) -> &'static str {
         match self.kind {
             Kind::Redis => "redis",

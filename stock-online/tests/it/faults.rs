@@ -1,6 +1,8 @@
 //! Faults: kills, lost memory, lost messages; afterwards nothing accepted is missing.
 
+mod backup;
 mod fenced;
 mod kills;
 mod links;
 mod poison;
+mod tls;

@@ -177,15 +177,22 @@ impl Shop {
         let pool = database::pool(&config, Role::Tool).unwrap();
         database::migrate::migrate(&pool).await.unwrap();
         assert!(recover::begin_first(&config, &pool).await.unwrap());
-        let clock = Clock::system();
-        let ledger = Ledger::start(&config, pool.clone(), clock.clone()).unwrap();
-        assert!(ledger.wait_open(PATIENCE).await);
+        let shop = Self::at(config);
+        assert!(shop.ledger.wait_open(PATIENCE).await);
         let args = SeedArgs {
             users: 3,
             products,
             stock,
         };
-        assert!(seed(&pool, &ledger, &args).await.unwrap());
+        assert!(seed(&shop.pool, &shop.ledger, &args).await.unwrap());
+        shop
+    }
+
+    /// The shop that these settings name, as it is.
+    pub(crate) fn at(config: Config) -> Self {
+        let pool = database::pool(&config, Role::Tool).unwrap();
+        let clock = Clock::system();
+        let ledger = Ledger::start(&config, pool.clone(), clock.clone()).unwrap();
         Self {
             config,
             pool,
@@ -334,6 +341,11 @@ pub(crate) struct ServiceProcess {
 
 impl ServiceProcess {
     pub(crate) async fn start(shop: &Shop) -> Self {
+        Self::start_with(shop, Vec::new()).await
+    }
+
+    /// With further variables, which count before the shop's.
+    pub(crate) async fn start_with(shop: &Shop, variables: Vec<(&'static str, String)>) -> Self {
         let port = stock_online::servers::free_port().unwrap();
         let address = format!("127.0.0.1:{port}");
         let child = tokio::process::Command::new(env!("CARGO_BIN_EXE_stock-online"))
@@ -341,6 +353,7 @@ impl ServiceProcess {
             .envs(shop.variables())
             .env("STOCK_HTTP_ADDR", &address)
             .env("STOCK_LOG", "error")
+            .envs(variables)
             .kill_on_drop(true)
             .spawn()
             .unwrap();
