@@ -12,6 +12,7 @@
 //! | [`epoch`] | how Redis' memory begins |
 //! | [`gate`] | the proof that this is the Redis that MySQL knows |
 //! | [`reader`] | entries out of the journal |
+//! | [`redis_memory`] | how full Redis is |
 //!
 //! The ledger knows numbers and states; what they mean is in the nouns' files ([`crate::order`] …).
 
@@ -20,6 +21,7 @@ pub mod epoch;
 pub mod gate;
 pub mod keys;
 pub mod reader;
+pub mod redis_memory;
 pub mod request;
 pub mod scripts;
 
@@ -45,6 +47,7 @@ pub use self::gate::{GateState, Link};
 use self::keys::Keys;
 use self::pacer::Pacer;
 use self::reader::{Portion, Tail};
+use self::redis_memory::RedisMemory;
 pub use self::request::Request;
 use self::scripts::SCRIPTS;
 use self::sold_out::SoldOut;
@@ -343,6 +346,22 @@ impl Ledger {
             }
         }
         Ok(levels)
+    }
+
+    /// How far MySQL was when this process last heard of it: while MySQL is away it stays there.
+    #[must_use]
+    pub fn known_state(&self) -> Option<ShardState> {
+        let known = self.shared.gate.known.lock();
+        known.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How much memory Redis uses, and may use.
+    ///
+    /// # Errors
+    /// [`ReadError`] when Redis does not answer.
+    pub async fn memory(&self) -> Result<RedisMemory, ReadError> {
+        let mut link = self.link()?;
+        Ok(RedisMemory::read(&mut link.read).await?)
     }
 
     /// Notes in Redis how far MySQL has followed, and drops frames before `keep_from`.

@@ -1,9 +1,11 @@
-//! The monitor: once a second, measures what no request sees, lag, dead letters, the age of jobs.
+//! The monitor: once a second, measures what no request sees, lag, Redis' memory, dead letters, the
+//! age of jobs.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use stock_domain::database::{dead_letters, jobs, shards};
+use stock_domain::ledger::redis_memory::RedisMemory;
 use stock_domain::ledger::{ReadError, epoch};
 use stock_domain::reconcile::age_seconds;
 use tokio_util::sync::CancellationToken;
@@ -17,7 +19,15 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
     let version = env!("CARGO_PKG_VERSION");
     metrics::gauge!("stock_build_info", "version" => version).set(1.0);
     metrics::gauge!("stock_drift_accounts").set(0.0);
+    let mut was_nearly_full = false;
     loop {
+        match app.ledger.memory().await {
+            Ok(memory) => {
+                note_memory(memory, was_nearly_full);
+                was_nearly_full = memory.is_nearly_full();
+            }
+            Err(error) => tracing::debug!(%error, "cannot measure redis' memory"),
+        }
         if let Err(error) = measure_lag(&app).await {
             tracing::debug!(%error, "cannot measure the lag");
         }
@@ -32,13 +42,30 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
     }
 }
 
+/// Says once that it is getting full; the metrics say it all the time.
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+fn note_memory(memory: RedisMemory, was_nearly_full: bool) {
+    let (used, limit) = (memory.used_bytes, memory.limit_bytes);
+    metrics::gauge!("stock_redis_memory_used_bytes").set(used as f64);
+    metrics::gauge!("stock_redis_memory_limit_bytes").set(limit as f64);
+    if memory.is_nearly_full() && !was_nearly_full {
+        tracing::warn!(
+            used,
+            limit,
+            "redis is nearly full: soon it will refuse every order"
+        );
+    }
+}
+
 #[expect(
     clippy::cast_precision_loss,
     reason = "a gauge is a float, and lags are far below 2^53"
 )]
 async fn measure_lag(app: &App) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let mut link = app.ledger.link()?;
-    let Some(state) = shards::load(&app.pool, app.ledger.keys().shard()).await? else {
+    // Without MySQL, which then stands still, what this process last knew of it is as good.
+    let loaded = shards::load(&app.pool, app.ledger.keys().shard()).await;
+    let Some(state) = loaded.unwrap_or_else(|_away| app.ledger.known_state()) else {
         return Ok(());
     };
     let head = epoch::head(&mut link.read, app.ledger.keys())

@@ -5,6 +5,7 @@ use sqlx::MySqlPool;
 use stock_common::clock::Clock;
 use stock_common::config::{Config, Durability};
 use stock_domain::database::migrate;
+use stock_domain::ledger::redis_memory::RedisMemory;
 use stock_domain::ledger::{GateState, Ledger};
 
 use super::{Common, Failure, connect, output};
@@ -123,6 +124,14 @@ async fn redis_findings(config: &Config, findings: &mut Vec<Finding>) -> Result<
         &version,
         "version 7 or newer is needed",
     ));
+    let memory = RedisMemory::read(&mut connection).await?;
+    let text = match memory.limit_bytes {
+        0 => format!("{} bytes used, no maxmemory", memory.used_bytes),
+        limit => format!("{} of {limit} bytes used", memory.used_bytes),
+    };
+    let advice = "raise maxmemory: a full Redis refuses every order";
+    let ok = !memory.is_nearly_full();
+    findings.push(finding("redis memory", ok, text, advice));
     let (seconds, micros): (i64, i64) = redis::cmd("TIME")
         .query_async(&mut connection.clone())
         .await?;

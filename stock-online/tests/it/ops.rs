@@ -1,5 +1,7 @@
 //! Operations: health, metrics, the switch, the commands.
 
+mod rights;
+
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -45,6 +47,8 @@ async fn health_and_metrics_tell_what_happens() {
             "stock_journal_lag_entries",
             "stock_journal_lag_seconds",
             "stock_settled_entries_total",
+            "stock_redis_memory_used_bytes",
+            "stock_redis_memory_limit_bytes 0",
             "stock_drift_accounts",
             "stock_dead_letters",
             "http_request_duration_seconds_bucket",

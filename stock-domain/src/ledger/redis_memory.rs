@@ -1,0 +1,59 @@
+//! How full Redis is: beyond its limit every order is refused.
+
+use redis::aio::ConnectionLike;
+use redis::{RedisError, cmd};
+
+/// The part of the limit from which somebody should look: an alarm that comes before orders are refused.
+const NEARLY_FULL: f64 = 0.8;
+
+/// What Redis' `INFO memory` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RedisMemory {
+    /// Bytes in use (`used_memory`).
+    pub used_bytes: u64,
+    /// Bytes that may be used (`maxmemory`); 0 is no limit.
+    pub limit_bytes: u64,
+}
+
+impl RedisMemory {
+    /// Asks a Redis.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn read(connection: &mut impl ConnectionLike) -> Result<Self, RedisError> {
+        let info: String = cmd("INFO").arg("memory").query_async(connection).await?;
+        let field = |name: &str| {
+            info.lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+                .and_then(|value| value.trim().parse().ok())
+                .unwrap_or(0)
+        };
+        Ok(Self {
+            used_bytes: field("used_memory"),
+            limit_bytes: field("maxmemory"),
+        })
+    }
+
+    /// Whether four fifths of the limit are in use.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "a part of 1 needs no last byte")]
+    pub fn is_nearly_full(&self) -> bool {
+        self.limit_bytes > 0 && self.used_bytes as f64 >= NEARLY_FULL * self.limit_bytes as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::RedisMemory;
+
+    #[test]
+    fn four_fifths_of_a_limit_are_nearly_full_and_no_limit_is_never() {
+        let memory = |used_bytes, limit_bytes| RedisMemory {
+            used_bytes,
+            limit_bytes,
+        };
+        assert!(!memory(79, 100).is_nearly_full());
+        assert!(memory(80, 100).is_nearly_full());
+        assert!(!memory(1_000, 0).is_nearly_full());
+    }
+}

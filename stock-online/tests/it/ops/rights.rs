@@ -1,0 +1,86 @@
+//! The rights that docs/durability.md names are enough, on both servers.
+
+use redis::cmd;
+use sqlx::AssertSqlSafe;
+
+use super::command;
+use crate::support::{ServiceProcess, Shop, until};
+
+const DOCUMENT: &str = include_str!("../../../../docs/durability.md");
+
+/// The line of the document that begins so.
+fn line(begin: &str) -> &'static str {
+    let found = DOCUMENT.lines().find(|line| line.starts_with(begin));
+    found.unwrap()
+}
+
+/// The shop as its least users reach it.
+async fn with_least_rights(shop: &Shop) -> Shop {
+    let client = redis::Client::open(shop.config.redis_url.as_str()).unwrap();
+    let mut redis = client.get_multiplexed_async_connection().await.unwrap();
+    let mut words = line("ACL SETUSER").split(' ');
+    let mut acl = cmd(words.next().unwrap());
+    words.for_each(|word| {
+        acl.arg(word);
+    });
+    let _: () = acl.query_async(&mut redis).await.unwrap();
+    let (server, database) = shop.config.database_url.rsplit_once('/').unwrap();
+    let grant = line("GRANT").replace("stock.*", &format!("{database}.*"));
+    for text in [
+        "CREATE USER 'stock'@'%' IDENTIFIED BY 'password'",
+        grant.as_str(),
+    ] {
+        sqlx::query(AssertSqlSafe(text.to_owned()))
+            .execute(&shop.pool)
+            .await
+            .unwrap();
+    }
+    let mut config = shop.config.clone();
+    config.redis_url = config.redis_url.replace("://", "://stock:password@");
+    let server = server.replace("://root@", "://stock:password@");
+    config.database_url = format!("{server}/{database}");
+    Shop::at(config)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rights_that_the_document_names_are_enough() {
+    let shop = Shop::open(2, 10).await;
+    let least = with_least_rights(&shop).await;
+    let service = ServiceProcess::start(&least).await;
+    let client = &service.client;
+    for (path, product) in [("/api/redis/orders", 1), ("/api/orders", 2)] {
+        let order = client.order(path, 2, &[(product, 1)]);
+        let placed = order.header("idempotency-key", path).send().await;
+        assert_eq!(placed.status, 201, "{}", placed.text);
+        least.drained().await;
+        let cancel = format!("{path}/{}/cancel", placed.order_id());
+        let cancelled = client.patch(&cancel).user(2).send().await;
+        assert_eq!(cancelled.status, 200, "{}", cancelled.text);
+    }
+    let product = serde_json::json!({ "name": "new", "price": 10, "status": "ACTIVE", "stock": 5 });
+    let made = client
+        .post("/api/products")
+        .admin()
+        .json(&product)
+        .send()
+        .await;
+    assert_eq!(made.status, 201, "{}", made.text);
+    least.drained().await;
+    for arguments in [
+        &["verify", "--full"][..],
+        &["reconcile"],
+        &["explain", "AVAILABLE:1:0"],
+        &["doctor"],
+        &["recover"],
+    ] {
+        let (code, _, text) = command(&least, arguments);
+        assert_eq!(code, Some(0), "{arguments:?}: {text}");
+    }
+    until("selling goes on", || async {
+        let order = client.order("/api/redis/orders", 2, &[(1, 1)]);
+        order.send().await.status == 201
+    })
+    .await;
+    least.drained().await;
+    shop.prove().await;
+}
