@@ -29,7 +29,12 @@ check() (
         --exclude-checks positive_data_acceptance --max-examples "${EXAMPLES:-40}" \
         --seed "${SEED:-1}" --generation-database none "$@"
 )
-# The switch on its own and last: while selling is stopped every order is rightly a 503.
-check --exclude-path /api/ops/selling
+# On their own and last: what ends the token that everything is asked with, and the switch, because while
+# selling is stopped every order is rightly a 503.
+check --exclude-path /api/ops/selling --exclude-path '/api/users/{id}' \
+    --exclude-path /api/auth/logout-everywhere --exclude-path /api/me/password --exclude-path /account/logout
+check --include-path /api/me/password --include-path '/api/users/{id}'
+check --include-path /api/auth/logout-everywhere --include-path /account/logout
+token=$($program token --env-file "$env" --user-id 500 --role admin)
 check --include-path /api/ops/selling
 $program verify --full --env-file "$env"

@@ -55,6 +55,37 @@ pub struct Config {
     pub synchronous_orders_max: usize,
     /// The HS256 key of access tokens, at least 32 bytes.
     pub jwt_secret: String,
+    /// The key before `jwt_secret`: tokens that name it by its id still hold. Empty is none.
+    pub jwt_previous_secret: String,
+    /// How long an access token of a login holds.
+    pub access_token_seconds: i64,
+    /// How long a refresh token holds.
+    pub refresh_token_seconds: i64,
+    /// How long a page's session lasts after the login.
+    pub session_seconds: i64,
+    /// Whether browsers reach the service over TLS (of a proxy): cookies are `Secure`, answers carry HSTS.
+    pub public_tls: bool,
+    /// Password hashes computed at the same time, 19 MiB each.
+    pub password_hashes_max: usize,
+    /// The window in which requests are counted.
+    pub limit_window_seconds: u64,
+    /// Requests of one user in a window; 0 is no limit.
+    pub limit_user_requests: u32,
+    /// Requests from one address in a window; 0 is no limit.
+    pub limit_address_requests: u32,
+    /// Requests with an Idempotency-Key of one user in a window; 0 is no limit.
+    pub limit_user_keys: u32,
+    /// The window in which attempts to log in are counted.
+    pub limit_login_seconds: u64,
+    /// Attempts to log in to one account in a window, after which a right password is refused too; a
+    /// successful one forgets them. 0 is no limit.
+    pub limit_login_failures: u32,
+    /// Attempts to log in or sign up from one address in a window; 0 is no limit.
+    pub limit_address_logins: u32,
+    /// Proxies whose `X-Forwarded-For` is believed: addresses or networks, separated by commas.
+    pub trusted_proxies: String,
+    /// Origins whose pages may call the interface, separated by commas, such as `https://shop.example.com`.
+    pub cors_origins: String,
     /// Where the service listens.
     pub http_addr: String,
     /// How long a request may take altogether.
@@ -108,6 +139,8 @@ pub struct Config {
     pub reconcile_cron: String,
     /// When final marks are removed: a cron expression with seconds.
     pub forget_marks_cron: String,
+    /// When ended refresh tokens and sessions are removed: a cron expression with seconds.
+    pub forget_logins_cron: String,
     /// Whether `reconcile` of the schedule corrects what it finds.
     pub reconcile_apply: bool,
     /// Whether `/metrics` is open to everyone; else an admin's token is required.
@@ -129,6 +162,21 @@ impl Default for Config {
             database_transaction_timeout_ms: 20_000,
             synchronous_orders_max: 16,
             jwt_secret: String::new(),
+            jwt_previous_secret: String::new(),
+            access_token_seconds: 900,
+            refresh_token_seconds: 14 * 86_400,
+            session_seconds: 3_600,
+            public_tls: false,
+            password_hashes_max: 2,
+            limit_window_seconds: 10,
+            limit_user_requests: 200,
+            limit_address_requests: 2_000,
+            limit_user_keys: 100,
+            limit_login_seconds: 900,
+            limit_login_failures: 10,
+            limit_address_logins: 100,
+            trusted_proxies: String::new(),
+            cors_origins: String::new(),
             http_addr: "127.0.0.1:8080".to_owned(),
             http_timeout_ms: 10_000,
             http_header_timeout_ms: 30_000,
@@ -155,6 +203,7 @@ impl Default for Config {
             catalog_refresh_ms: 5_000,
             reconcile_cron: "0 */5 * * * *".to_owned(),
             forget_marks_cron: "30 7 * * * *".to_owned(),
+            forget_logins_cron: "0 17 * * * *".to_owned(),
             reconcile_apply: true,
             metrics_open: false,
             log: "info".to_owned(),
@@ -212,7 +261,22 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Contradiction`] with both settings named.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let rules: [(bool, &str); 9] = [
+        let rules: [(bool, &str); 12] = [
+            (
+                self.jwt_previous_secret.is_empty() || self.jwt_previous_secret.len() >= 32,
+                "jwt_previous_secret must have at least 32 bytes, as jwt_secret",
+            ),
+            (
+                self.access_token_seconds > 0
+                    && self.refresh_token_seconds > self.access_token_seconds,
+                "refresh_token_seconds must be above access_token_seconds, and both above 0",
+            ),
+            (
+                self.limit_window_seconds > 0
+                    && self.limit_login_seconds > 0
+                    && self.password_hashes_max > 0,
+                "limit_window_seconds, limit_login_seconds and password_hashes_max must be above 0",
+            ),
             (
                 self.redis_response_timeout_ms < self.http_timeout_ms,
                 "redis_response_timeout_ms must be below http_timeout_ms",
@@ -274,8 +338,10 @@ impl Config {
         let mut shown = self.clone();
         shown.redis_url = mask_password(&shown.redis_url);
         shown.database_url = mask_password(&shown.database_url);
-        if !shown.jwt_secret.is_empty() {
-            "***".clone_into(&mut shown.jwt_secret);
+        for secret in [&mut shown.jwt_secret, &mut shown.jwt_previous_secret] {
+            if !secret.is_empty() {
+                "***".clone_into(secret);
+            }
         }
         serde_json::to_value(shown).unwrap_or_default()
     }
@@ -335,6 +401,7 @@ mod tests {
             redis_url: "redis://:geheim@cache:6379".to_owned(),
             database_url: "mysql://shop:geheim@db/stock".to_owned(),
             jwt_secret: "geheim".repeat(6),
+            jwt_previous_secret: "geheim".repeat(7),
             ..Config::default()
         };
         let shown = config.masked().to_string();

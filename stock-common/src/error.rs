@@ -44,10 +44,16 @@ codes! {
     IdempotencyKeyInvalid = "IDEMPOTENCY_KEY_INVALID", 400, "The Idempotency-Key is not valid";
     /// There is no token, or it does not hold.
     Unauthorized = "UNAUTHORIZED", 401, "A valid access token is required";
+    /// Email or password is wrong; which one is not said.
+    InvalidCredentials = "INVALID_CREDENTIALS", 401, "Email or password is wrong";
+    /// The refresh token is unknown, too old, or was used before, which ended all that came of its login.
+    RefreshTokenInvalid = "REFRESH_TOKEN_INVALID", 401, "The refresh token does not hold";
     /// The role may not do this.
     Forbidden = "FORBIDDEN", 403, "The role of the token does not allow this";
     /// The body names another user than the token.
     UserMismatch = "USER_MISMATCH", 403, "The request names another user";
+    /// A browser sent a session's cookie from another site's page.
+    CrossSiteRequest = "CROSS_SITE_REQUEST", 403, "The request came from another site";
     /// There is no such route.
     NotFound = "NOT_FOUND", 404, "There is nothing here";
     /// There is no such product, or it was deleted.
@@ -58,6 +64,8 @@ codes! {
     MethodNotAllowed = "METHOD_NOT_ALLOWED", 405, "The method is not allowed here";
     /// The body did not arrive in time.
     RequestTimeout = "REQUEST_TIMEOUT", 408, "The body did not arrive in time";
+    /// An account with this address exists.
+    EmailTaken = "EMAIL_TAKEN", 409, "There is an account with this email";
     /// The product cannot be ordered now.
     ProductNotOnSale = "PRODUCT_NOT_ON_SALE", 409, "The product is not on sale";
     /// The unit price sent is not the current one.
@@ -90,6 +98,8 @@ codes! {
     TotalAmountMismatch = "TOTAL_AMOUNT_MISMATCH", 422, "The total amount does not match";
     /// The key was used for another request.
     IdempotencyKeyReused = "IDEMPOTENCY_KEY_REUSED", 422, "The Idempotency-Key was used before";
+    /// The user or the address has asked too often.
+    TooManyRequests = "TOO_MANY_REQUESTS", 429, "Too many requests";
     /// The header is too large.
     HeadersTooLarge = "HEADERS_TOO_LARGE", 431, "The headers are too large";
     /// A fault of ours; the log has the details under the request id.

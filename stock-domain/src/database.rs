@@ -10,6 +10,7 @@
 //! | [`apply`] | both for a batch, in one transaction, with dead letters |
 //! | [`row_lock`] | the synchronous path: decide and record under row locks |
 //! | [`accounts`], [`journal`], [`orders`], [`products`], [`dead_letters`], [`jobs`] | one table group each |
+//! | [`users`], [`refresh_tokens`], [`sessions`], [`audit_log`] | people: no part of the ledger |
 //!
 //! Every connection runs READ COMMITTED in strict mode. Locks are always taken in this order: shard
 //! row (or, on the synchronous path, the epoch's row in share mode), account rows by key, then reads
@@ -17,6 +18,7 @@
 
 pub mod accounts;
 pub mod apply;
+pub mod audit_log;
 pub mod dead_letters;
 pub mod jobs;
 pub mod journal;
@@ -24,10 +26,13 @@ pub mod migrate;
 pub mod orders;
 pub mod products;
 pub mod record;
+pub mod refresh_tokens;
 pub mod row_lock;
 pub mod rows;
+pub mod sessions;
 pub mod settle;
 pub mod shards;
+pub mod users;
 
 use std::str::FromStr;
 use std::time::Duration;

@@ -11,6 +11,7 @@
 //! | an order or entry wherever it is now | [`lookup`] |
 //! | price of an order, from the catalog | [`pricing`], [`catalog`] |
 //! | product: open, switch; stock: receive, adjust; selling: switch | [`product`], [`stock`], [`selling`] |
+//! | user, role, email, password | [`user`] |
 //! | the Redis side: script, batcher, gate, journal reader | [`ledger`] |
 //! | the MySQL side: record, settle, apply, verify | [`database`] |
 //! | proofs and repairs over both | [`verify`], [`reconcile`], [`recover`] |
@@ -28,5 +29,6 @@ pub mod reconcile;
 pub mod recover;
 pub mod selling;
 pub mod stock;
+pub mod user;
 pub mod verdict;
 pub mod verify;

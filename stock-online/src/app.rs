@@ -14,6 +14,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::catalog_refresher::CatalogRefresher;
 use crate::http::auth::Tokens;
+use crate::limits::Limits;
+use crate::passwords::Passwords;
 
 /// What handlers share.
 pub struct App {
@@ -31,6 +33,10 @@ pub struct App {
     pub catalog_refresher: CatalogRefresher,
     /// Checks tokens.
     pub tokens: Tokens,
+    /// Hashes passwords.
+    pub passwords: Passwords,
+    /// Counts requests.
+    pub limits: Limits,
     /// How many synchronous orders may run at once.
     pub synchronous_orders: Arc<Semaphore>,
     /// Work that outlives its request; waited for at shutdown.
@@ -52,7 +58,13 @@ impl App {
         prometheus: PrometheusHandle,
     ) -> Arc<Self> {
         Arc::new(Self {
-            tokens: Tokens::new(&config.jwt_secret, clock.clone()),
+            tokens: Tokens::new(
+                &config.jwt_secret,
+                &config.jwt_previous_secret,
+                clock.clone(),
+            ),
+            passwords: Passwords::new(config.password_hashes_max),
+            limits: Limits::new(config, clock.clone()),
             synchronous_orders: Arc::new(Semaphore::new(config.synchronous_orders_max)),
             config: config.clone(),
             clock,

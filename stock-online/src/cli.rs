@@ -1,5 +1,6 @@
 //! The commands. Results on stdout, logs on stderr, no questions asked; exit 0, 1 failed, 2 usage.
 
+mod create_admin;
 mod dead_letters;
 mod dev;
 mod doctor;
@@ -56,6 +57,8 @@ enum Command {
     Migrate,
     /// Write users, products and stores to try things with
     Seed(seed::SeedArgs),
+    /// Make an account that may write catalog and stock; its password is read from stdin
+    CreateAdmin(create_admin::CreateAdminArgs),
     /// Print access tokens
     Token(token::TokenArgs),
     /// Prove that nothing was lost or sold twice
@@ -109,6 +112,7 @@ async fn run(cli: Cli) -> Result<bool, Failure> {
         Command::Serve(args) => serve::run(config, args).await,
         Command::Migrate => serve::migrate(&config).await,
         Command::Seed(args) => seed::run(&config, &args).await,
+        Command::CreateAdmin(args) => create_admin::run(&config, &args).await,
         Command::Token(args) => token::run(&config, &args),
         Command::Verify(args) => prove::verify(&config, &common, &args).await,
         Command::Reconcile(args) => prove::reconcile(&config, &common, &args).await,

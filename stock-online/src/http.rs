@@ -1,16 +1,23 @@
 //! HTTP: every route in one table, and the layers around it.
 //!
-//! [`openapi`] describes the same table; [`serve`] owns connections and time limits; [`extract`] turns bytes into types; [`problem`] turns
-//! errors into answers; the nouns' files hold the handlers and their wire types.
+//! [`openapi`] describes the same table; [`serve`] owns connections, time limits and limits by address;
+//! [`extract`] turns bytes into types; [`auth`] says who calls; [`problem`] turns errors into answers; the
+//! nouns' files hold the handlers and their wire types.
 
+pub mod account_forms;
+pub mod accounts;
+pub mod audit;
 pub mod auth;
+pub mod cross_site;
 pub mod extract;
 pub mod openapi;
 pub mod ops;
 pub mod orders;
+pub mod origin;
 pub mod problem;
 pub mod products;
 pub mod serve;
+pub mod sessions;
 
 use std::sync::Arc;
 
@@ -40,6 +47,23 @@ pub fn routes(app: Arc<App>) -> Router {
                 .patch(products::edit)
                 .delete(products::delete),
         )
+        .route("/api/auth/signup", post(accounts::post_sign_up))
+        .route("/api/token", post(accounts::token))
+        .route("/api/token/refresh", post(accounts::refresh))
+        .route("/api/me", get(accounts::me))
+        .route("/api/me/password", post(accounts::change_password))
+        .route(
+            "/api/auth/logout-everywhere",
+            post(accounts::logout_everywhere),
+        )
+        .route("/api/users", get(accounts::list))
+        .route(
+            "/api/users/{id}",
+            patch(accounts::set_role).delete(accounts::delete),
+        )
+        .route("/account/signup", post(account_forms::sign_up))
+        .route("/account/login", post(account_forms::log_in))
+        .route("/account/logout", post(account_forms::log_out))
         .route("/api/ops/selling", put(ops::switch_selling))
         .route("/api/openapi.json", get(ops::document))
         .route("/livez", get(ops::livez))

@@ -6,6 +6,7 @@
 //! | [`subscriber`] | brings the journal into MySQL |
 //! | [`scheduler`] | reconcile and clean-up, by cron |
 //! | [`catalog_refresher`] | products and prices in memory |
+//! | [`limits`], [`passwords`], [`token_refresher`] | how often somebody may ask; hashes; whose tokens were ended |
 //! | [`monitor`] | lag, dead letters, ages of jobs |
 //! | [`servers`] | private Redis and MySQL, for `dev` and for tests |
 //! | [`cli`] | the commands |
@@ -17,10 +18,13 @@ pub mod app;
 pub mod catalog_refresher;
 pub mod cli;
 pub mod http;
+pub mod limits;
 pub mod monitor;
+pub mod passwords;
 pub mod scheduler;
 pub mod servers;
 pub mod subscriber;
+pub mod token_refresher;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -35,6 +39,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
+use crate::http::origin::{NotANetwork, TrustedProxies};
 use crate::subscriber::Subscriber;
 
 /// A part of the service that may run alone.
@@ -68,6 +73,9 @@ pub enum RunError {
     /// A setting cannot be used.
     #[error(transparent)]
     Config(#[from] stock_common::config::ConfigError),
+    /// A setting names no network.
+    #[error(transparent)]
+    Proxies(#[from] NotANetwork),
     /// A cron expression cannot be read.
     #[error("scheduler: {0}")]
     Scheduler(#[from] tokio_cron_scheduler::JobSchedulerError),
@@ -106,6 +114,7 @@ pub async fn run(start: Start, shutdown: CancellationToken) -> Result<(), RunErr
         prometheus,
     } = start;
     config.check_secret()?;
+    let proxies = TrustedProxies::parse(&config.trusted_proxies)?;
     let pool = database::pool(&config, Role::Requests)?;
     let ledger = Ledger::start(&config, pool.clone(), clock.clone())?;
     let app = App::new(&config, clock, pool.clone(), ledger.clone(), prometheus);
@@ -129,8 +138,9 @@ pub async fn run(start: Start, shutdown: CancellationToken) -> Result<(), RunErr
     if parts.contains(&Part::Subscriber) {
         tasks.spawn(subscriber::run(subscriber, background.clone()));
     }
-    let router = http::routes(Arc::clone(&app));
-    http::serve::serve(listener, router, &config, shutdown).await;
+    tasks.spawn(limits::run(Arc::clone(&app), background.clone()));
+    tasks.spawn(token_refresher::run(Arc::clone(&app), background.clone()));
+    http::serve::serve(listener, Arc::clone(&app), proxies, shutdown).await;
     tracing::info!("draining");
     app.tasks.close();
     // What is decided is in the journal; a task that hangs has only its recording to do.

@@ -4,6 +4,7 @@
 //! A job that is still running when its time comes again is skipped on this instance, and its row in
 //! `jobs` keeps other instances out; its age is a metric, so a job that stopped is seen.
 
+mod forget_logins;
 mod forget_marks;
 
 use std::future::Future;
@@ -32,6 +33,10 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) -> Result<(), JobSc
     let every = app.config.forget_marks_cron.clone();
     scheduler
         .add(job(&app, &every, |app| Box::pin(forget_marks::run(app)))?)
+        .await?;
+    let every = app.config.forget_logins_cron.clone();
+    scheduler
+        .add(job(&app, &every, |app| Box::pin(forget_logins::run(app)))?)
         .await?;
     scheduler.start().await?;
     shutdown.cancelled().await;

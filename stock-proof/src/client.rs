@@ -68,7 +68,6 @@ pub struct Client {
     /// Where it listens, `host:port`.
     pub address: String,
     tokens: Arc<Tokens>,
-    clock: Clock,
 }
 
 /// A request to be sent.
@@ -98,7 +97,13 @@ impl Call<'_> {
         self.role(1, auth::Role::Admin)
     }
 
-    fn role(self, id: u64, role: auth::Role) -> Self {
+    /// Sends it with a token that the service gave.
+    pub fn bearer(self, token: &str) -> Self {
+        self.header("authorization", &format!("Bearer {token}"))
+    }
+
+    /// Sends it as somebody of any role.
+    pub fn role(self, id: u64, role: auth::Role) -> Self {
         let value = self.client.bearer(id, role);
         self.header("authorization", &value)
     }
@@ -107,6 +112,12 @@ impl Call<'_> {
     pub fn json(self, body: &Value) -> Self {
         self.raw(body.to_string().as_bytes())
             .header("content-type", "application/json")
+    }
+
+    /// Sends the fields of a form.
+    pub fn form(self, fields: &str) -> Self {
+        self.raw(fields.as_bytes())
+            .header("content-type", "application/x-www-form-urlencoded")
     }
 
     /// Sends these bytes as the body.
@@ -136,6 +147,14 @@ impl Call<'_> {
         self.try_send().await.expect("the service answers")
     }
 
+    /// Sends it as [`Call::send`] and keeps only the status.
+    ///
+    /// # Panics
+    /// When there is no answer.
+    pub async fn status(self) -> u16 {
+        self.send().await.status
+    }
+
     /// The request itself.
     ///
     /// # Errors
@@ -158,8 +177,7 @@ impl Client {
     pub fn new(address: &str, secret: &str, clock: Clock) -> Self {
         Self {
             address: address.to_owned(),
-            tokens: Arc::new(Tokens::new(secret, clock.clone())),
-            clock,
+            tokens: Arc::new(Tokens::new(secret, "", clock)),
         }
     }
 
@@ -180,9 +198,7 @@ impl Client {
             role,
             store_id: None,
         };
-        let token = self
-            .tokens
-            .issue(caller, self.clock.now_ms(), TOKEN_SECONDS);
+        let token = self.tokens.issue(caller, 0, TOKEN_SECONDS);
         // A key of bytes signs anything; a token that could not be made is refused like a wrong one.
         format!("Bearer {}", token.unwrap_or_default())
     }

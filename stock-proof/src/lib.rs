@@ -17,3 +17,22 @@ pub mod shop;
 
 /// Any error that ends a program or a scenario.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Waits for SIGINT or SIGTERM; what it was is the failure that follows.
+pub async fn interrupted() -> Failure {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (interrupt, terminate) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    );
+    match (interrupt, terminate) {
+        (Ok(mut interrupt), Ok(mut terminate)) => {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            "interrupted".into()
+        }
+        (Err(error), _) | (_, Err(error)) => error.into(),
+    }
+}

@@ -8,7 +8,7 @@ use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{AssertSqlSafe, SqlSafeStr};
 
 /// Version, description and text of every migration, in order.
-const MIGRATIONS: [(i64, &str, &str); 4] = [
+const MIGRATIONS: [(i64, &str, &str); 5] = [
     (
         20_261_121_000_000,
         "create ledger",
@@ -28,6 +28,11 @@ const MIGRATIONS: [(i64, &str, &str); 4] = [
         20_261_121_000_300,
         "derive columns",
         include_str!("../../../migrations/20261121000300_derive_columns.sql"),
+    ),
+    (
+        20_261_121_000_400,
+        "people",
+        include_str!("../../../migrations/20261121000400_people.sql"),
     ),
 ];
 

@@ -11,9 +11,11 @@
 //! | `…:opened` | hash | account key → how often it was opened |
 //! | `…:a:<kind>:<owner>:<place>` | string | `balance seq closed` |
 //! | `…:idem:<user>:<key hash>` | string | `fingerprint A ms-low` or `fingerprint R code …` |
+//! | `<prefix>:limit:<subject>:<window>` | string | requests counted in a window; of no shard |
 //! | `…:levels` | channel | new levels, and that there is something to apply |
 //! | `…:catalog` | channel | that products have changed |
 
+use std::fmt::Display;
 use std::sync::Arc;
 
 use stock_common::id::UserId;
@@ -23,6 +25,7 @@ use crate::account::Account;
 /// The keys of one shard.
 #[derive(Debug, Clone)]
 pub struct Keys {
+    prefix: Arc<str>,
     base: Arc<str>,
     shard: u64,
 }
@@ -32,6 +35,7 @@ impl Keys {
     #[must_use]
     pub fn new(prefix: &str, shard: u64) -> Self {
         Self {
+            prefix: prefix.into(),
             base: format!("{prefix}:{{{shard}}}").into(),
             shard,
         }
@@ -77,6 +81,12 @@ impl Keys {
     #[must_use]
     pub fn idempotency(&self, user: UserId, key_hash: &str) -> String {
         format!("{}:idem:{user}:{key_hash}", self.base)
+    }
+
+    /// How often somebody has asked in a window. No script touches it, so it may lie on any shard.
+    #[must_use]
+    pub fn limit(&self, subject: &impl Display, window: u64) -> String {
+        format!("{}:limit:{subject}:{window}", self.prefix)
     }
 
     /// The channel of new levels.

@@ -13,15 +13,19 @@ use stock_common::config::{Config, Durability};
 use stock_common::telemetry;
 use stock_domain::database::{self, Role};
 use stock_domain::ledger::Ledger;
+use stock_domain::user::Password;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::serve::{prepare, shutdown_on_signal};
 use super::{Failure, output, seed};
+use crate::passwords::Passwords;
 use crate::servers::{Server, Spec};
 use crate::{Part, Start, install_metrics};
 
 /// Pause before a private server that died is started again.
+/// The password of every seeded user.
+const PASSWORD: &str = "password";
 const RESTART_PAUSE: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Args)]
@@ -71,6 +75,11 @@ pub(super) async fn run(args: DevArgs) -> Result<bool, Failure> {
         jwt_secret: secret(&folder)?,
         http_addr: address.to_string(),
         metrics_open: true,
+        // A load plan is one address with few users; the limit of logins to an account stays.
+        limit_user_requests: 0,
+        limit_address_requests: 0,
+        limit_user_keys: 0,
+        limit_address_logins: 0,
         ..Config::default()
     };
     write_env(&folder, &config)?;
@@ -101,7 +110,9 @@ async fn serve(
     prepare(config, &pool).await?;
     let ledger = Ledger::start(config, pool.clone(), Clock::system())?;
     if ledger.wait_open(Duration::from_secs(10)).await {
-        seed::seed(&pool, &ledger, &args.seed).await?;
+        let password = Password::claimed(PASSWORD).ok_or("no password")?;
+        let hash = Passwords::new(1).hash(password).await?;
+        seed::seed(&pool, &ledger, &args.seed, Some(&hash)).await?;
     } else {
         let env = folder.join("env");
         output::complain(&format!(

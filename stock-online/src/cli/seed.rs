@@ -19,8 +19,8 @@ use super::{Failure, connect, output};
 use crate::subscriber::{self, Subscriber};
 
 static USERS: MultiRow = MultiRow::new(
-    "INSERT IGNORE INTO users (id, email, name, role) VALUES",
-    "(?, ?, ?, ?)",
+    "INSERT IGNORE INTO users (id, email, name, role, password_hash) VALUES",
+    "(?, ?, ?, ?, ?)",
     "",
 );
 static STORES: MultiRow = MultiRow::new(
@@ -54,7 +54,8 @@ pub struct SeedArgs {
 
 pub(super) async fn run(config: &Config, args: &SeedArgs) -> Result<bool, Failure> {
     let (pool, ledger) = connect(config).await?;
-    let done = seed(&pool, &ledger, args).await?;
+    // Without a password nobody can log in as them: only `dev` has users whom everybody knows.
+    let done = seed(&pool, &ledger, args, None).await?;
     output::say(if done {
         "seeded"
     } else {
@@ -63,12 +64,19 @@ pub(super) async fn run(config: &Config, args: &SeedArgs) -> Result<bool, Failur
     Ok(true)
 }
 
-/// Seeds a database without products; `false` when there are some. Killed in the middle, running it
-/// again is right. What would fill the backlog, more products than half of it, is applied meanwhile.
+/// Seeds a database without products; `false` when there are some.
+///
+/// Users get a password's hash if one is given. Killed in the middle, running it again is right. What would
+/// fill the backlog, more products than half of it, is applied meanwhile.
 ///
 /// # Errors
 /// When Redis or MySQL does not answer.
-pub async fn seed(pool: &MySqlPool, ledger: &Ledger, args: &SeedArgs) -> Result<bool, Failure> {
+pub async fn seed(
+    pool: &MySqlPool,
+    ledger: &Ledger,
+    args: &SeedArgs,
+    password_hash: Option<&str>,
+) -> Result<bool, Failure> {
     let is_seeded: bool =
         sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM jobs WHERE name = 'seed')")
             .fetch_one(pool)
@@ -80,7 +88,7 @@ pub async fn seed(pool: &MySqlPool, ledger: &Ledger, args: &SeedArgs) -> Result<
         return Ok(false);
     }
     let mut connection = pool.acquire().await?;
-    insert_users(&mut connection, args.users).await?;
+    insert_users(&mut connection, args.users, password_hash).await?;
     insert_stores(&mut connection).await?;
     insert_products(&mut connection, u64::try_from(known)? + 1..=args.products).await?;
     drop(connection);
@@ -101,7 +109,11 @@ pub async fn seed(pool: &MySqlPool, ledger: &Ledger, args: &SeedArgs) -> Result<
     Ok(true)
 }
 
-async fn insert_users(connection: &mut MySqlConnection, users: u64) -> Result<(), sqlx::Error> {
+async fn insert_users(
+    connection: &mut MySqlConnection,
+    users: u64,
+    password_hash: Option<&str>,
+) -> Result<(), sqlx::Error> {
     let users: Vec<(u64, String, String)> = (1..=users)
         .map(|id| (id, format!("user{id}@example.com"), format!("user {id}")))
         .collect();
@@ -112,6 +124,7 @@ async fn insert_users(connection: &mut MySqlConnection, users: u64) -> Result<()
                 .bind(email)
                 .bind(name)
                 .bind(if *id == 1 { "admin" } else { "user" })
+                .bind(password_hash)
         })
         .await
 }

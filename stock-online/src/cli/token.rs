@@ -1,6 +1,7 @@
 //! `token`: access tokens for scripts, load plans and the first curl.
 
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use stock_common::clock::Clock;
 use stock_common::config::Config;
 use stock_common::id::UserId;
@@ -14,7 +15,7 @@ pub(super) struct TokenArgs {
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     user_id: u64,
     /// What its bearer may do
-    #[arg(long, value_enum, default_value = "user")]
+    #[arg(long, value_parser = role(), default_value = "user")]
     role: Role,
     /// The store of a `store` token
     #[arg(long, required_if_eq("role", "store"))]
@@ -30,17 +31,21 @@ pub(super) struct TokenArgs {
     ttl_seconds: i64,
 }
 
+/// Reads a role, and lists all of them in the help.
+pub(super) fn role() -> impl TypedValueParser<Value = Role> {
+    PossibleValuesParser::new(["user", "store", "admin"]).try_map(|text| text.parse::<Role>())
+}
+
 pub(super) fn run(config: &Config, args: &TokenArgs) -> Result<bool, Failure> {
     config.check_secret()?;
-    let tokens = Tokens::new(&config.jwt_secret, Clock::system());
-    let now = Clock::system().now_ms();
+    let tokens = Tokens::new(&config.jwt_secret, "", Clock::system());
     for id in (args.user_id..).take(usize::try_from(args.count)?) {
         let caller = Caller {
             user: UserId(id),
             role: args.role,
             store_id: args.store_id,
         };
-        let token = tokens.issue(caller, now, args.ttl_seconds)?;
+        let token = tokens.issue(caller, 0, args.ttl_seconds)?;
         output::say(&if args.csv {
             format!("{id},{token}")
         } else {

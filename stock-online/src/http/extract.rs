@@ -25,13 +25,19 @@ use stock_common::id::UserId;
 use stock_domain::journal::Idempotency;
 
 use super::auth::Caller;
+use super::cross_site;
 use super::problem::Problem;
 use crate::app::App;
+use crate::limits::Subject;
 
 /// The largest number that any JSON reader keeps exact, 2^53 − 1: a larger id was never given.
 pub const ID_MAX: u64 = (1 << 53) - 1;
 /// How long a body may take to arrive once its headers have.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How much of a body that is too large is passed over, and for how long.
+const LINGER_BYTES_MAX: usize = 8 * 1024 * 1024;
+const LINGER: Duration = Duration::from_millis(500);
 
 /// What a JSON body may be.
 pub trait BodyIn: DeserializeOwned {
@@ -49,19 +55,65 @@ pub struct Keyed<T> {
     pub idempotency: Option<Idempotency>,
 }
 
+/// The JSON body of somebody who need not say who they are.
+pub struct Anonymous<T>(pub T);
+
+impl<T: BodyIn> FromRequest<Arc<App>> for Anonymous<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        let bytes = read_json::<T>(&parts, body, app).await?;
+        parse_json(&bytes).map(Self)
+    }
+}
+
+/// The bytes of a body that is declared as JSON.
+async fn read_json<T: BodyIn>(
+    parts: &Parts,
+    body: axum::body::Body,
+    app: &App,
+) -> Result<Bytes, Problem> {
+    let bytes = read_body(parts, body, app.config.http_body_bytes_max).await?;
+    if bytes.is_empty() && T::MAY_BE_MISSING {
+        return Ok(Bytes::from_static(b"{}"));
+    }
+    check_type(&parts.headers)?;
+    Ok(bytes)
+}
+
+/// The fields of a page's form.
+pub struct Form<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<Arc<App>> for Form<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        // A browser posts forms to any site: the session that a login begins is to be asked for.
+        cross_site::check(&parts.method, &parts.headers)?;
+        let bytes = read_body(&parts, body, app.config.http_body_bytes_max).await?;
+        let kind = parts.headers.get(CONTENT_TYPE);
+        let is_form = kind.is_some_and(|kind| {
+            kind.as_bytes()
+                .starts_with(b"application/x-www-form-urlencoded")
+        });
+        if !is_form {
+            return Err(Problem::of(Code::UnsupportedMediaType));
+        }
+        serde_urlencoded::from_bytes(&bytes)
+            .map(Self)
+            .map_err(|error| Problem::new(Code::Unprocessable, error.to_string()))
+    }
+}
+
 impl<T: BodyIn> FromRequest<Arc<App>> for Keyed<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
         let (mut parts, body) = request.into_parts();
         let caller = Caller::from_request_parts(&mut parts, app).await?;
-        let bytes = read_body(&parts, body, app.config.http_body_bytes_max).await?;
-        let bytes = if bytes.is_empty() && T::MAY_BE_MISSING {
-            Bytes::from_static(b"{}")
-        } else {
-            check_type(&parts.headers)?;
-            bytes
-        };
+        let bytes = read_json::<T>(&parts, body, app).await?;
         let parsed = parse_json(&bytes);
         if let Err(problem) = &parsed
             && problem.code == Code::MalformedJson
@@ -69,12 +121,11 @@ impl<T: BodyIn> FromRequest<Arc<App>> for Keyed<T> {
             return Err(problem.clone());
         }
         let idempotency = match key_of(&parts.headers)? {
-            Some(key) => Some(idempotency(
-                caller.user,
-                key,
-                (&parts.method, &parts.uri),
-                &bytes,
-            )),
+            Some(key) => {
+                app.limits.admit(Subject::Keys(caller.user.0))?;
+                let target = (&parts.method, &parts.uri);
+                Some(idempotency(caller.user, key, target, &bytes))
+            }
             None => None,
         };
         Ok(Self {
@@ -96,20 +147,42 @@ async fn read_body(parts: &Parts, body: axum::body::Body, max: usize) -> Result<
         .headers
         .get(CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok());
+    let mut body = body;
     if length
         .and_then(|length| length.parse::<usize>().ok())
         .is_some_and(|length| length > max)
     {
+        pass_over(&mut body, LINGER_BYTES_MAX).await;
         return Err(too_large());
     }
-    let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, max).collect()).await;
+    let mut limited = Limited::new(&mut body, max);
+    let collected = tokio::time::timeout(BODY_TIMEOUT, (&mut limited).collect()).await;
     match collected.map_err(|_elapsed| Problem::of(Code::RequestTimeout))? {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            pass_over(&mut body, LINGER_BYTES_MAX).await;
+            Err(too_large())
+        }
         Err(_) => Err(Problem::new(
             Code::BadRequest,
             "the body cannot be read to its end",
         )),
+    }
+}
+
+/// Reads on for a while: who is still sending when the connection closes never sees the answer.
+async fn pass_over(body: &mut axum::body::Body, bytes_max: usize) {
+    let passing = async {
+        let mut passed = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            passed += frame.data_ref().map_or(0, Bytes::len);
+            if passed > bytes_max {
+                break;
+            }
+        }
+    };
+    if tokio::time::timeout(LINGER, passing).await.is_err() {
+        tracing::debug!("a large body was not passed over to its end");
     }
 }
 

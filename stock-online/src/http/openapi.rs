@@ -18,7 +18,7 @@ use utoipa::openapi::{
     ComponentsBuilder, Content, HttpMethod, InfoBuilder, OpenApi, OpenApiBuilder, Ref, Required,
 };
 
-use super::{ops, orders, products};
+use super::{account_forms, accounts, ops, orders, products};
 
 /// Who may call.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -33,6 +33,8 @@ enum Who {
 enum Carries {
     Nothing,
     Body(&'static str),
+    /// The fields of a page's form.
+    Form(&'static str),
     /// A body that may be left out, and a key.
     KeyedMaybe(&'static str),
     /// A body, and optionally an Idempotency-Key.
@@ -60,12 +62,15 @@ const PRODUCTS: &[(&str, &str)] = &[
     ("priceGte", "integer"),
     ("priceLte", "integer"),
 ];
+const USERS: &[(&str, &str)] = &[("limit", "limit"), ("cursor", "id")];
 const ORDERS: &[(&str, &str)] = &[
     ("limit", "limit"),
     ("cursor", "id"),
     ("userId", "integer"),
     ("status", "orderStatus"),
 ];
+const JSON: &str = "application/json";
+const FORM: &str = "application/x-www-form-urlencoded";
 /// What the ledger answers when it cannot decide.
 const LEDGER: [Code; 7] = [
     Code::Fenced,
@@ -135,6 +140,30 @@ operations! {
         Carries::Body("ProductIn"), &[], (200, "DetailOut"), &[Code::ProductNotFound, Code::PreconditionFailed];
     Delete "/api/products/{id}" "Take a product away" Admin
         Carries::Nothing, &[], (204, ""), &[Code::ProductNotFound, Code::PreconditionFailed, Code::Fenced, Code::Overloaded, Code::DatabaseUnavailable];
+    Post "/api/auth/signup" "Sign up" Anyone
+        Carries::Body("SignUpIn"), &[], (201, "SignedUpOut"), &[Code::EmailTaken];
+    Post "/api/token" "Log in: an access and a refresh token" Anyone
+        Carries::Body("CredentialsIn"), &[], (200, "TokensOut"), &[Code::InvalidCredentials];
+    Post "/api/token/refresh" "The next tokens; a refresh token holds once" Anyone
+        Carries::Body("RefreshIn"), &[], (200, "TokensOut"), &[Code::RefreshTokenInvalid];
+    Get "/api/me" "Who the caller is" User
+        Carries::Nothing, &[], (200, "UserOut"), &[Code::DatabaseUnavailable];
+    Post "/api/me/password" "Choose another password; all tokens and sessions end" User
+        Carries::Body("PasswordIn"), &[], (200, "TokensOut"), &[Code::InvalidCredentials];
+    Post "/api/auth/logout-everywhere" "End all tokens and sessions of the caller" User
+        Carries::Nothing, &[], (204, ""), &[Code::DatabaseUnavailable];
+    Get "/api/users" "All users, by id" Admin
+        Carries::Nothing, USERS, (200, "UserListOut"), &[Code::DatabaseUnavailable];
+    Patch "/api/users/{id}" "Give a user another role; their tokens and sessions end" Admin
+        Carries::Body("RoleIn"), &[], (200, "UserOut"), &[Code::NotFound];
+    Delete "/api/users/{id}" "Delete a user; their orders stay" Admin
+        Carries::Nothing, &[], (204, ""), &[Code::NotFound, Code::DatabaseUnavailable];
+    Post "/account/signup" "The sign-up page's form" Anyone
+        Carries::Form("SignUpForm"), &[], (303, ""), &[Code::CrossSiteRequest];
+    Post "/account/login" "The login page's form: begins a session" Anyone
+        Carries::Form("LoginForm"), &[], (303, ""), &[Code::CrossSiteRequest];
+    Post "/account/logout" "Ends the session" User
+        Carries::Nothing, &[], (303, ""), &[Code::DatabaseUnavailable];
     Put "/api/ops/selling" "Stop or resume all selling" Admin
         Carries::Body("Selling"), &[], (200, "Selling"), &[];
     Get "/api/openapi.json" "This document" Anyone
@@ -157,6 +186,13 @@ impl Operation {
         }
         if self.who == Who::Admin {
             codes.push(Code::Forbidden);
+        }
+        if self.path.starts_with("/api/") || self.path.starts_with("/account/") {
+            codes.push(Code::TooManyRequests);
+        }
+        // A session's cookie counts only from pages of this site.
+        if self.who != Who::Anyone && self.method != HttpMethod::Get {
+            codes.push(Code::CrossSiteRequest);
         }
         if !self.query.is_empty() {
             codes.push(Code::Unprocessable);
@@ -210,12 +246,13 @@ impl Operation {
         }
         let body = match self.carries {
             Carries::Nothing => None,
-            Carries::Body(name) | Carries::Keyed(name) => Some((name, Required::True)),
-            Carries::KeyedMaybe(name) => Some((name, Required::False)),
+            Carries::Form(name) => Some((name, FORM, Required::True)),
+            Carries::Body(name) | Carries::Keyed(name) => Some((name, JSON, Required::True)),
+            Carries::KeyedMaybe(name) => Some((name, JSON, Required::False)),
         };
-        operation.request_body(body.map(|(name, required)| {
+        operation.request_body(body.map(|(name, kind, required)| {
             RequestBodyBuilder::new()
-                .content("application/json", of(name))
+                .content(kind, of(name))
                 .required(Some(required))
                 .build()
         }))
@@ -349,6 +386,18 @@ pub fn document() -> &'static OpenApi {
             .schema_from::<products::ProductIn>()
             .schema_from::<products::DetailOut<'_>>()
             .schema_from::<products::ListOut<'_>>()
+            .schema_from::<accounts::SignUpIn>()
+            .schema_from::<accounts::CredentialsIn>()
+            .schema_from::<accounts::RefreshIn>()
+            .schema_from::<accounts::PasswordIn>()
+            .schema_from::<accounts::RoleIn>()
+            .schema_from::<accounts::RoleName>()
+            .schema_from::<accounts::SignedUpOut<'_>>()
+            .schema_from::<accounts::TokensOut>()
+            .schema_from::<accounts::UserOut<'_>>()
+            .schema_from::<accounts::UserListOut<'_>>()
+            .schema_from::<account_forms::SignUpForm>()
+            .schema_from::<account_forms::LoginForm>()
             .schema_from::<ops::Selling>()
             .schema_from::<ops::Ready>()
             .schema("Problem", problem())

@@ -7,16 +7,19 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use stock_common::error::Code;
+use stock_domain::database::audit_log::Action;
 use stock_domain::database::migrate;
 use stock_domain::ledger::GateState;
 use stock_domain::selling;
 use stock_domain::verdict::Verdict;
 use utoipa::ToSchema;
 
+use super::audit;
 use super::auth::{Admin, Caller};
 use super::extract::{BodyIn, Keyed};
 use super::openapi;
 use super::orders::json;
+use super::origin::Origin;
 use super::problem::Problem;
 use crate::app::App;
 
@@ -109,16 +112,24 @@ pub async fn metrics(
 pub async fn switch_selling(
     State(app): State<Arc<App>>,
     Admin(admin): Admin,
+    origin: Origin,
     Keyed { body, .. }: Keyed<Selling>,
 ) -> Result<Response, Problem> {
-    match app
-        .ledger
-        .decide(selling::switch(body.open, admin.user)?)
-        .await?
-    {
-        Verdict::Accepted(_) | Verdict::Replayed(_) => Ok(json(StatusCode::OK, &body)),
-        Verdict::Refused(refusal) => Err(refusal.into()),
+    let request = selling::switch(body.open, admin.user)?;
+    if let Verdict::Refused(refusal) = app.ledger.decide(request).await? {
+        return Err(refusal.into());
     }
+    // MySQL may be away when selling must stop: the answer does not wait for the log.
+    let subject = if body.open {
+        "selling open"
+    } else {
+        "selling stopped"
+    };
+    let (noting, who) = (Arc::clone(&app), Some(admin.user));
+    app.tasks.spawn(async move {
+        audit::note(&noting, &origin, Action::SellingSwitched, (who, subject)).await;
+    });
+    Ok(json(StatusCode::OK, &body))
 }
 
 /// GET `/api/openapi.json`: this interface as an OpenAPI document.

@@ -5,7 +5,7 @@
 //! to a client stands here, and what went wrong inside is logged here, once.
 
 use axum::body::Body;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -14,8 +14,11 @@ use stock_domain::database::row_lock::RowLockError;
 use stock_domain::ledger::{DecideError, ReadError};
 use stock_domain::verdict::Refusal;
 
-/// Seconds after which a client may try again.
-const RETRY_AFTER_SECONDS: u32 = 1;
+use crate::limits::Exceeded;
+use crate::passwords::PasswordError;
+
+/// Seconds after which a client may try again after a 503.
+const RETRY_AFTER_SECONDS: u64 = 1;
 
 /// An answer that is not what the client hoped for.
 #[derive(Debug, Clone)]
@@ -26,6 +29,8 @@ pub struct Problem {
     pub detail: String,
     /// Further members, such as `productId`.
     pub members: Map<String, Value>,
+    /// The limit that was exceeded, if one was.
+    pub exceeded: Option<Exceeded>,
     /// Whether the answer was first given to an earlier request with the same key.
     pub is_replayed: bool,
 }
@@ -45,6 +50,7 @@ impl Problem {
             code,
             detail: detail.into(),
             members: Map::new(),
+            exceeded: None,
             is_replayed: false,
         }
     }
@@ -96,6 +102,7 @@ impl Problem {
                 code,
                 detail: read.detail,
                 members: read.members,
+                exceeded: None,
                 is_replayed: false,
             })
         })
@@ -148,11 +155,57 @@ pub fn render(mut response: Response, request_id: &str) -> Response {
     if problem.code == Code::Unauthorized {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
+    if let Some(exceeded) = problem.exceeded {
+        limit_headers(headers, exceeded);
+    }
     if problem.is_replayed {
         headers.insert("idempotency-replayed", HeaderValue::from_static("true"));
     }
     *response.body_mut() = Body::from(Value::Object(members).to_string());
     response
+}
+
+/// When to come back, and the limit itself (the IETF's draft 10 of rate limit header fields).
+fn limit_headers(headers: &mut HeaderMap, exceeded: Exceeded) {
+    let Exceeded {
+        limit,
+        window_seconds,
+        retry_after_seconds,
+    } = exceeded;
+    headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after_seconds));
+    for (name, value) in [
+        (
+            "ratelimit-policy",
+            format!("\"default\";q={limit};w={window_seconds}"),
+        ),
+        (
+            "ratelimit",
+            format!("\"default\";r=0;t={retry_after_seconds}"),
+        ),
+    ] {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            headers.insert(name, value);
+        }
+    }
+}
+
+impl From<Exceeded> for Problem {
+    fn from(exceeded: Exceeded) -> Self {
+        let (limit, window) = (exceeded.limit, exceeded.window_seconds);
+        let detail = format!("at most {limit} in {window} s");
+        let mut problem = Self::new(Code::TooManyRequests, detail);
+        problem.exceeded = Some(exceeded);
+        problem
+    }
+}
+
+impl From<PasswordError> for Problem {
+    fn from(error: PasswordError) -> Self {
+        match error {
+            PasswordError::Busy => Self::new(Code::Overloaded, error.to_string()),
+            PasswordError::Failed(_) => Self::internal(&error),
+        }
+    }
 }
 
 impl From<DecideError> for Problem {

@@ -17,6 +17,7 @@ use stock_common::id::{LocationId, ProductId};
 use stock_common::money::Money;
 use stock_domain::account::{Account, Level};
 use stock_domain::catalog::ProductStatus;
+use stock_domain::database::audit_log::Action;
 use stock_domain::database::products::ProductFilter;
 use stock_domain::database::products::{self as table, CreationKey, Product, ProductFields};
 use stock_domain::database::{accounts, error_number, journal};
@@ -25,9 +26,11 @@ use stock_domain::stock::{self, CHANGE_MAX, StockChanged};
 use stock_domain::verdict::{Refusal, Verdict};
 use utoipa::ToSchema;
 
+use super::audit;
 use super::auth::{Admin, Caller};
 use super::extract::{BodyIn, Filter, Keyed, PathId, cursor_of, limit_of};
 use super::orders::{json, replayed};
+use super::origin::Origin;
 use super::problem::Problem;
 use crate::app::App;
 
@@ -341,7 +344,7 @@ fn accepted(verdict: Verdict) -> Result<(), Problem> {
 /// 422 for a product that does not fit.
 pub async fn create(
     State(app): State<Arc<App>>,
-    Admin(admin): Admin,
+    (Admin(admin), origin): (Admin, Origin),
     Keyed {
         body, idempotency, ..
     }: Keyed<ProductIn>,
@@ -380,6 +383,7 @@ pub async fn create(
         )?;
     }
     publish(&app).await?;
+    note(&app, &origin, Action::ProductCreated, (admin, id)).await;
     let product = table::find(&app.pool, id).await?;
     let product = product.ok_or_else(|| Problem::of(Code::ProductNotFound))?;
     let levels = levels(&app, Source::Redis, std::slice::from_ref(&product)).await?;
@@ -408,6 +412,11 @@ async fn created_before(
         Some(_) => Err(Problem::of(Code::IdempotencyKeyReused)),
         None => Err(Problem::of(Code::RequestInProgress)),
     }
+}
+
+async fn note(app: &App, origin: &Origin, action: Action, (admin, id): (Caller, ProductId)) {
+    let subject = format!("product:{id}");
+    audit::note(app, origin, action, (Some(admin.user), &subject)).await;
 }
 
 /// Closes or opens a product's accounts everywhere, before the admin is answered.
@@ -461,6 +470,7 @@ async fn find_match(
 
 async fn change(
     app: &App,
+    origin: &Origin,
     admin: Caller,
     product: Product,
     fields: ProductFields,
@@ -477,6 +487,7 @@ async fn change(
         switch(app, product.id, false, admin).await?;
     }
     publish(app).await?;
+    note(app, origin, Action::ProductChanged, (admin, product.id)).await;
     show_from(app, Ok(PathId(product.id.0)), Source::Redis).await
 }
 
@@ -486,7 +497,7 @@ async fn change(
 /// 404, 412 for a stale `If-Match`, 422.
 pub async fn replace(
     State(app): State<Arc<App>>,
-    Admin(admin): Admin,
+    (Admin(admin), origin): (Admin, Origin),
     id: Result<PathId, Problem>,
     headers: HeaderMap,
     Keyed { body, .. }: Keyed<ProductIn>,
@@ -494,7 +505,7 @@ pub async fn replace(
     let (fields, stock) = body.over(None)?;
     refuse_stock(stock)?;
     let product = find_match(&app, id, &headers).await?;
-    change(&app, admin, product, fields).await
+    change(&app, &origin, admin, product, fields).await
 }
 
 /// PATCH `/api/products/{id}`.
@@ -503,7 +514,7 @@ pub async fn replace(
 /// 404, 412 for a stale `If-Match`, 422.
 pub async fn edit(
     State(app): State<Arc<App>>,
-    Admin(admin): Admin,
+    (Admin(admin), origin): (Admin, Origin),
     id: Result<PathId, Problem>,
     headers: HeaderMap,
     Keyed { body, .. }: Keyed<ProductIn>,
@@ -511,7 +522,7 @@ pub async fn edit(
     refuse_stock(body.stock)?;
     let product = find_match(&app, id, &headers).await?;
     let (fields, _) = body.over(Some(product.fields.clone()))?;
-    change(&app, admin, product, fields).await
+    change(&app, &origin, admin, product, fields).await
 }
 
 /// Stock is changed by inbound and adjustment, which the ledger records.
@@ -531,7 +542,7 @@ fn refuse_stock(stock: Option<i64>) -> Result<(), Problem> {
 /// 404, 412 for a stale `If-Match`.
 pub async fn delete(
     State(app): State<Arc<App>>,
-    Admin(admin): Admin,
+    (Admin(admin), origin): (Admin, Origin),
     id: Result<PathId, Problem>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -541,5 +552,6 @@ pub async fn delete(
         return Err(Problem::of(Code::PreconditionFailed));
     }
     publish(&app).await?;
+    note(&app, &origin, Action::ProductDeleted, (admin, product.id)).await;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

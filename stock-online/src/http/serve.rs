@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Body;
 use axum::http::uri::PathAndQuery;
-use axum::http::{HeaderValue, Request, Response, StatusCode, Uri};
+use axum::http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use axum::response::IntoResponse;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -25,8 +26,13 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
+use tower_http::cors::{AllowOrigin, CorsLayer};
 
+use super::origin::{Origin, TrustedProxies};
 use super::problem::{Problem, render};
+use super::sessions;
+use crate::app::App;
+use crate::limits::Subject;
 
 /// How long to wait after `accept` failed, as when there are no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -35,7 +41,13 @@ const HEAD_BYTES_MAX: usize = 32 * 1024;
 
 /// What every request passes through.
 struct Front {
+    app: Arc<App>,
+    /// Every route.
     router: Router,
+    /// The same with sessions, for browsers: whoever sends no cookie does not pay for them.
+    for_browsers: Router,
+    proxies: TrustedProxies,
+    headers: Vec<(HeaderName, HeaderValue)>,
     timeout: Duration,
     /// Makes request ids unique across instances and restarts.
     instance: u32,
@@ -43,15 +55,81 @@ struct Front {
     durations: Durations,
 }
 
+/// What every answer says to browsers: take no answer for another type, keep none, show none in a frame,
+/// load nothing on its behalf, and come back over TLS.
+fn security_headers(config: &Config) -> Vec<(HeaderName, HeaderValue)> {
+    let mut headers = vec![
+        (
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        ),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (
+            header::CONTENT_SECURITY_POLICY,
+            HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
+        ),
+    ];
+    if config.public_tls {
+        headers.push((
+            header::STRICT_TRANSPORT_SECURITY,
+            HeaderValue::from_static("max-age=31536000; includeSubDomains"),
+        ));
+    }
+    headers
+}
+
+/// Lets pages of the configured origins read answers; without any, no origin's.
+fn cors(origins: &str) -> Option<CorsLayer> {
+    let origins: Vec<HeaderValue> = origins
+        .split(',')
+        .filter_map(|origin| HeaderValue::try_from(origin.trim()).ok())
+        .filter(|origin| !origin.is_empty())
+        .collect();
+    let layer = CorsLayer::new()
+        .allow_methods([
+            Method::GET,
+            Method::POST,
+            Method::PUT,
+            Method::PATCH,
+            Method::DELETE,
+        ])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            header::IF_MATCH,
+            HeaderName::from_static("idempotency-key"),
+        ])
+        .expose_headers([
+            header::ETAG,
+            header::LOCATION,
+            header::RETRY_AFTER,
+            HeaderName::from_static("idempotency-replayed"),
+            HeaderName::from_static("x-request-id"),
+        ]);
+    (!origins.is_empty()).then(|| layer.allow_origin(AllowOrigin::list(origins)))
+}
+
 /// Accepts connections until `shutdown`, then lets open requests end within the configured time.
 pub async fn serve(
     listener: TcpListener,
-    router: Router,
-    config: &Config,
+    app: Arc<App>,
+    proxies: TrustedProxies,
     shutdown: CancellationToken,
 ) {
+    let config = &app.config;
+    let router = super::routes(Arc::clone(&app));
+    let router = match cors(&config.cors_origins) {
+        Some(cors) => router.layer(cors),
+        None => router,
+    };
     let front = Arc::new(Front {
+        for_browsers: router
+            .clone()
+            .layer(sessions::layer(config, app.pool.clone())),
         router,
+        proxies,
+        headers: security_headers(config),
+        app: Arc::clone(&app),
         timeout: Duration::from_millis(config.http_timeout_ms),
         instance: rand::random(),
         requests: AtomicU64::new(0),
@@ -68,11 +146,11 @@ pub async fn serve(
             () = shutdown.cancelled() => break,
             accepted = accept(&listener, &slots) => accepted,
         };
-        let Some((stream, slot)) = accepted else {
+        let Some((stream, peer, slot)) = accepted else {
             continue;
         };
         let front = Arc::clone(&front);
-        let service = service_fn(move |request| handle(Arc::clone(&front), request));
+        let service = service_fn(move |request| handle(Arc::clone(&front), peer, request));
         let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
         tokio::spawn(async move {
             if let Err(error) = connection.await {
@@ -91,17 +169,21 @@ pub async fn serve(
     }
 }
 
-type Accepted = (tokio::net::TcpStream, tokio::sync::OwnedSemaphorePermit);
+type Accepted = (
+    tokio::net::TcpStream,
+    IpAddr,
+    tokio::sync::OwnedSemaphorePermit,
+);
 
 async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> Option<Accepted> {
     let slot = Arc::clone(slots).acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((stream, _)) => {
+        Ok((stream, peer)) => {
             // An answer must not wait for the acknowledgement of the one before.
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(%error, "cannot set TCP_NODELAY");
             }
-            Some((stream, slot))
+            Some((stream, peer.ip(), slot))
         }
         Err(error) => {
             tracing::warn!(%error, "cannot accept a connection");
@@ -111,36 +193,68 @@ async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> Option<Accept
     }
 }
 
+impl Front {
+    async fn answer(&self, address: IpAddr, request: Request<Incoming>) -> Response<Body> {
+        let path = request.uri().path();
+        let is_browser =
+            request.headers().contains_key(header::COOKIE) || !path.starts_with("/api/");
+        // Health and metrics are asked for by few, and often.
+        let is_counted = path.starts_with("/api/") || path.starts_with("/account/");
+        if is_counted && let Err(exceeded) = self.app.limits.admit(Subject::Address(address)) {
+            return Problem::from(exceeded).into_response();
+        }
+        let router = if is_browser {
+            &self.for_browsers
+        } else {
+            &self.router
+        };
+        let answer = router.clone().oneshot(request.map(Body::new));
+        match tokio::time::timeout(self.timeout, answer).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(never)) => match never {},
+            Err(_elapsed) => Problem::of(Code::Timeout).into_response(),
+        }
+    }
+}
+
 async fn handle(
     front: Arc<Front>,
+    peer: IpAddr,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     let started = Instant::now();
     let number = front.requests.fetch_add(1, Ordering::Relaxed);
-    let request_id = format!("{:08x}-{number:x}", front.instance);
+    let request_id: Arc<str> = format!("{:08x}-{number:x}", front.instance).into();
     strip_trailing_slash(request.uri_mut());
     let route = route_of(request.uri().path());
-    let answer = front.router.clone().oneshot(request.map(Body::new));
-    let response = match tokio::time::timeout(front.timeout, answer).await {
-        Ok(Ok(response)) => response,
-        Ok(Err(never)) => match never {},
-        Err(_elapsed) => Problem::of(Code::Timeout).into_response(),
-    };
+    let address = front.proxies.client(peer, request.headers());
+    request.extensions_mut().insert(Origin {
+        address,
+        request_id: Arc::clone(&request_id),
+    });
+    let response = front.answer(address, request).await;
     let took = started.elapsed();
     let mut response = render(response, &request_id);
+    for (name, value) in &front.headers {
+        // A page brings a policy of its own.
+        response
+            .headers_mut()
+            .entry(name)
+            .or_insert_with(|| value.clone());
+    }
     front
         .durations
         .record(&route, response.status().as_u16(), took);
     // A 503 is an answer, counted above; a log line for each would be a load of its own.
     if response.status().is_server_error() && response.status() != StatusCode::SERVICE_UNAVAILABLE {
         tracing::warn!(
-            request.id = request_id,
+            request.id = %request_id,
             status = response.status().as_u16(),
             duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             "request failed"
         );
     }
-    if let Ok(value) = HeaderValue::try_from(request_id) {
+    if let Ok(value) = HeaderValue::try_from(&*request_id) {
         response.headers_mut().insert("x-request-id", value);
     }
     Ok(response)

@@ -16,5 +16,6 @@ mod faults;
 mod ledger;
 mod ops;
 mod orders;
+mod people;
 mod products;
 mod races;

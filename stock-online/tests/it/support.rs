@@ -4,7 +4,7 @@
 //! A watchdog process ends them all when this process is gone, however it went.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -172,6 +172,11 @@ impl Shop {
             metrics_open: true,
             database_connections_max: 8,
             synchronous_orders_max: 4,
+            // A test is one address with few users; those of limits set their own.
+            limit_user_requests: 0,
+            limit_address_requests: 0,
+            limit_user_keys: 0,
+            limit_address_logins: 0,
             ..Config::default()
         };
         let pool = database::pool(&config, Role::Tool).unwrap();
@@ -184,7 +189,7 @@ impl Shop {
             products,
             stock,
         };
-        assert!(seed(&shop.pool, &shop.ledger, &args).await.unwrap());
+        assert!(seed(&shop.pool, &shop.ledger, &args, None).await.unwrap());
         shop
     }
 
@@ -244,6 +249,9 @@ impl Shop {
             ("STOCK_DATABASE_URL", self.config.database_url.clone()),
             ("STOCK_JWT_SECRET", SECRET.to_owned()),
             ("STOCK_METRICS_OPEN", "true".to_owned()),
+            ("STOCK_LIMIT_USER_REQUESTS", "0".to_owned()),
+            ("STOCK_LIMIT_ADDRESS_REQUESTS", "0".to_owned()),
+            ("STOCK_LIMIT_USER_KEYS", "0".to_owned()),
         ]
     }
 
@@ -278,6 +286,24 @@ impl Shop {
             .fetch_one(&self.pool)
             .await
             .unwrap()
+    }
+
+    /// Every text in the tables about people, one after the other.
+    pub(crate) async fn all_text(&self) -> String {
+        let mut text = String::new();
+        for table in [
+            "SELECT CONCAT_WS(' ', email, name, password_hash) FROM users",
+            "SELECT HEX(token_hash) FROM refresh_tokens",
+            "SELECT CONCAT(HEX(id_hash), ' ', data) FROM sessions",
+            "SELECT CONCAT(action, ' ', subject) FROM audit_log",
+        ] {
+            let rows: Vec<String> = sqlx::query_scalar(table)
+                .fetch_all(&self.pool)
+                .await
+                .unwrap();
+            text.extend(rows);
+        }
+        text
     }
 
     /// What Redis says is available of a product online.
@@ -346,6 +372,19 @@ impl ServiceProcess {
 
     /// With further variables, which count before the shop's.
     pub(crate) async fn start_with(shop: &Shop, variables: Vec<(&'static str, String)>) -> Self {
+        Self::spawn(shop, variables, Stdio::inherit()).await
+    }
+
+    /// The same, with its log in a file.
+    pub(crate) async fn start_logging(
+        shop: &Shop,
+        variables: Vec<(&'static str, String)>,
+        log: &Path,
+    ) -> Self {
+        Self::spawn(shop, variables, std::fs::File::create(log).unwrap().into()).await
+    }
+
+    async fn spawn(shop: &Shop, variables: Vec<(&'static str, String)>, log: Stdio) -> Self {
         let port = stock_online::servers::free_port().unwrap();
         let address = format!("127.0.0.1:{port}");
         let child = tokio::process::Command::new(env!("CARGO_BIN_EXE_stock-online"))
@@ -354,6 +393,7 @@ impl ServiceProcess {
             .env("STOCK_HTTP_ADDR", &address)
             .env("STOCK_LOG", "error")
             .envs(variables)
+            .stderr(log)
             .kill_on_drop(true)
             .spawn()
             .unwrap();

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use stock_online::cli::output::complain;
 use stock_proof::bench::{Bench, echo, run};
+use stock_proof::interrupted;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -12,9 +13,16 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[tokio::main]
 async fn main() -> ExitCode {
     let options = Bench::parse();
-    let done = match options.echo_port {
-        Some(port) => echo::serve(port).await,
-        None => run(&options).await,
+    let running = async {
+        match options.echo_port {
+            Some(port) => echo::serve(port).await,
+            None => run(&options).await,
+        }
+    };
+    // What is dropped by an interruption ends its servers.
+    let done = tokio::select! {
+        done = running => done,
+        error = interrupted() => Err(error),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -5,10 +5,17 @@ use std::process::ExitCode;
 use clap::Parser;
 use stock_online::cli::output::complain;
 use stock_proof::faults::{Faults, run};
+use stock_proof::interrupted;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(&Faults::parse()).await {
+    let options = Faults::parse();
+    // What is dropped by an interruption ends its servers.
+    let done = tokio::select! {
+        done = run(&options) => done,
+        error = interrupted() => Err(error),
+    };
+    match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

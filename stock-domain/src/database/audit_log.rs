@@ -1,0 +1,85 @@
+//! The audit log: what admins did, and who came in or failed to. Rows are only ever added.
+
+use sqlx::MySqlPool;
+use stock_common::id::UserId;
+
+macro_rules! actions {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal;)*) => {
+        /// What happened.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Action { $($(#[$doc])* $variant,)* }
+
+        impl Action {
+            /// The name in the table.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+actions! {
+    /// Somebody signed up.
+    SignedUp = "signed_up";
+    /// Somebody came in with a password.
+    LoggedIn = "logged_in";
+    /// Somebody tried, with a wrong password or an unknown address.
+    LoginFailed = "login_failed";
+    /// Somebody tried too often.
+    LoginLimited = "login_limited";
+    /// A session was ended by its user.
+    LoggedOut = "logged_out";
+    /// All of a user's tokens and sessions were ended.
+    LoggedOutEverywhere = "logged_out_everywhere";
+    /// A refresh token came back that had been used: its family was ended.
+    RefreshReused = "refresh_reused";
+    /// A user chose another password.
+    PasswordChanged = "password_changed";
+    /// A user got another role.
+    RoleChanged = "role_changed";
+    /// A user was deleted.
+    UserDeleted = "user_deleted";
+    /// A product was made.
+    ProductCreated = "product_created";
+    /// A product was changed.
+    ProductChanged = "product_changed";
+    /// A product was taken away.
+    ProductDeleted = "product_deleted";
+    /// All selling was stopped or resumed.
+    SellingSwitched = "selling_switched";
+}
+
+/// One line of the log.
+#[derive(Debug)]
+pub struct Event<'a> {
+    /// What happened.
+    pub action: Action,
+    /// Who did it, if they are known.
+    pub actor: Option<UserId>,
+    /// To whom or what: an address, `user:7`, `product:3`.
+    pub subject: &'a str,
+    /// Where the request came from.
+    pub address: &'a str,
+    /// The request.
+    pub request_id: &'a str,
+}
+
+/// Writes a line.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn insert(pool: &MySqlPool, event: &Event<'_>) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO audit_log (action, actor_id, subject, address, request_id) \
+         VALUES (?, ?, LEFT(?, 254), ?, ?)",
+    )
+    .bind(event.action.as_str())
+    .bind(event.actor.map(|actor| actor.0))
+    .bind(event.subject)
+    .bind(event.address)
+    .bind(event.request_id)
+    .execute(pool)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,42 @@
+//! `create-admin`: the first person who may write the catalog.
+
+use std::io::{BufRead, stdin};
+
+use clap::Args;
+use stock_common::config::Config;
+use stock_domain::database::users::{self, NewUser};
+use stock_domain::database::{self};
+use stock_domain::user::{Email, Password, Role};
+
+use super::{Failure, output};
+use crate::passwords::Passwords;
+
+#[derive(Debug, Args)]
+pub(super) struct CreateAdminArgs {
+    /// Their address
+    #[arg(long, value_parser = Email::new)]
+    email: Email,
+    /// What they are called
+    #[arg(long, default_value = "")]
+    name: String,
+}
+
+/// Reads the password as the first line of stdin: arguments and variables can be seen by others.
+pub(super) async fn run(config: &Config, args: &CreateAdminArgs) -> Result<bool, Failure> {
+    let mut line = String::new();
+    stdin().lock().read_line(&mut line)?;
+    let password = Password::choose(line.trim_end_matches(['\r', '\n']))
+        .map_err(|weak| format!("{weak} (it is read from stdin)"))?;
+    let pool = database::pool(config, database::Role::Tool)?;
+    let password_hash = Passwords::new(1).hash(password).await?;
+    let user = NewUser {
+        email: &args.email,
+        name: &args.name,
+        role: Role::Admin,
+        password_hash: &password_hash,
+    };
+    let id = users::insert(&pool, &user).await?;
+    let id = id.ok_or("there is an account with this address")?;
+    output::say(&format!("{} is admin, user {id}", args.email.as_str()));
+    Ok(true)
+}

@@ -1,0 +1,35 @@
+//! The audit log: handlers say what was done, and who asked for it from where.
+
+use stock_common::id::UserId;
+use stock_domain::database::audit_log::{self, Action, Event};
+
+use super::origin::Origin;
+use crate::app::App;
+
+/// Writes a line. What it tells of has happened already: when MySQL does not take the line, the log of
+/// the process has it.
+pub async fn note(
+    app: &App,
+    origin: &Origin,
+    action: Action,
+    (actor, subject): (Option<UserId>, &str),
+) {
+    let address = origin.address.to_string();
+    let event = Event {
+        action,
+        actor,
+        subject,
+        address: &address,
+        request_id: &origin.request_id,
+    };
+    if let Err(error) = audit_log::insert(&app.pool, &event).await {
+        tracing::error!(
+            %error,
+            action = action.as_str(),
+            actor = actor.map(|actor| actor.0),
+            subject,
+            address,
+            "the audit log did not take this"
+        );
+    }
+}

@@ -1,0 +1,70 @@
+//! Requests that another site's page makes a browser send with the cookie of ours (CSRF).
+//!
+//! Every browser says since 2023 where a request comes from: `Sec-Fetch-Site`, older ones `Origin`. What
+//! sends neither is no browser, and carries no cookie that it was not given.
+
+use axum::http::{HeaderMap, HeaderValue, Method, header};
+use stock_common::error::Code;
+
+use super::problem::Problem;
+
+/// Refuses what may change something and comes from another site.
+///
+/// # Errors
+/// 403 `CROSS_SITE_REQUEST`.
+pub fn check(method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
+    if method.is_safe() || is_own(headers) {
+        Ok(())
+    } else {
+        Err(Problem::of(Code::CrossSiteRequest))
+    }
+}
+
+fn is_own(headers: &HeaderMap) -> bool {
+    let text = |value: &HeaderValue| value.to_str().unwrap_or("").to_ascii_lowercase();
+    if let Some(site) = headers.get("sec-fetch-site") {
+        // `none`: a person's own doing, as an address typed in.
+        return matches!(text(site).as_str(), "same-origin" | "none");
+    }
+    let Some(origin) = headers.get(header::ORIGIN) else {
+        return true;
+    };
+    let origin = text(origin);
+    let named = origin.split_once("://").map(|(_, host)| host);
+    named.is_some() && named == headers.get(header::HOST).map(text).as_deref()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
+
+    use super::check;
+
+    fn is_let_in(method: &Method, lines: &[(&'static str, &'static str)]) -> bool {
+        let lines = lines.iter().map(|(name, value)| {
+            (
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            )
+        });
+        check(method, &lines.collect::<HeaderMap>()).is_ok()
+    }
+
+    #[test]
+    fn only_another_sites_changes_are_refused() {
+        let host = ("host", "shop.example:8080");
+        for (lines, expected) in [
+            (&[("sec-fetch-site", "same-origin")][..], true),
+            (&[("sec-fetch-site", "none")], true),
+            (&[("sec-fetch-site", "cross-site")], false),
+            (&[("sec-fetch-site", "same-site")], false),
+            (&[("origin", "http://shop.example:8080"), host], true),
+            (&[("origin", "http://evil.example"), host], false),
+            (&[("origin", "null"), host], false),
+            (&[host], true),
+        ] {
+            assert_eq!(is_let_in(&Method::POST, lines), expected, "{lines:?}");
+            assert!(is_let_in(&Method::GET, lines));
+        }
+    }
+}

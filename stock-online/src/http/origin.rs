@@ -1,0 +1,139 @@
+//! Where a request came from: its address, as far as proxies can be believed, and its id.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use axum::http::HeaderMap;
+use axum::http::request::Parts;
+use ipnet::IpNet;
+use stock_common::error::Code;
+
+use super::problem::Problem;
+use crate::app::App;
+
+/// Where a request came from.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// The client's address.
+    pub address: IpAddr,
+    /// The id of the request.
+    pub request_id: Arc<str>,
+}
+
+impl FromRequestParts<Arc<App>> for Origin {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _app: &Arc<App>) -> Result<Self, Problem> {
+        let known = parts.extensions.get::<Self>().cloned();
+        known.ok_or_else(|| Problem::of(Code::Internal))
+    }
+}
+
+/// Proxies whose word about the client's address is taken.
+#[derive(Debug, Clone, Default)]
+pub struct TrustedProxies(Vec<IpNet>);
+
+/// A text that is neither an address nor a network.
+#[derive(Debug, thiserror::Error)]
+#[error("trusted_proxies: {0:?} is neither an address nor a network such as 10.0.0.0/8")]
+pub struct NotANetwork(String);
+
+impl TrustedProxies {
+    /// Reads addresses and networks, separated by commas.
+    ///
+    /// # Errors
+    /// [`NotANetwork`] names the first that is neither.
+    pub fn parse(text: &str) -> Result<Self, NotANetwork> {
+        let parts = text
+            .split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty());
+        let networks = parts.map(|part| {
+            let address = || part.parse::<IpAddr>().map(IpNet::from);
+            part.parse::<IpNet>()
+                .or_else(|_not_a_network| address())
+                .map_err(|_neither| NotANetwork(part.to_owned()))
+        });
+        Ok(Self(networks.collect::<Result<_, _>>()?))
+    }
+
+    fn trusts(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|network| network.contains(&address))
+    }
+
+    /// The client's address: the connection's, or behind a trusted proxy the last one in
+    /// `X-Forwarded-For` that is no trusted proxy. What stands further left anybody may have written.
+    #[must_use]
+    pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let peer = peer.to_canonical();
+        if self.0.is_empty() || !self.trusts(peer) {
+            return peer;
+        }
+        let mut client = peer;
+        let values = headers.get_all("x-forwarded-for").iter().rev();
+        for part in values.flat_map(|value| value.to_str().unwrap_or("").rsplit(',')) {
+            // Nothing is believed behind something that is no address.
+            let Ok(address) = part.trim().parse::<IpAddr>() else {
+                break;
+            };
+            client = address.to_canonical();
+            if !self.trusts(client) {
+                break;
+            }
+        }
+        client
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use axum::http::{HeaderMap, HeaderValue};
+
+    use super::TrustedProxies;
+
+    fn client(proxies: &str, peer: &str, forwarded: &[&'static str]) -> String {
+        let mut headers = HeaderMap::new();
+        for value in forwarded {
+            headers.append("x-forwarded-for", HeaderValue::from_static(value));
+        }
+        let peer: IpAddr = peer.parse().unwrap();
+        let proxies = TrustedProxies::parse(proxies).unwrap();
+        proxies.client(peer, &headers).to_string()
+    }
+
+    #[test]
+    fn forwarded_addresses_are_believed_from_trusted_proxies_only() {
+        let own = "10.0.0.0/8, 192.168.1.1";
+        for (proxies, peer, forwarded, expected) in [
+            ("", "10.0.0.1", &["1.1.1.1"][..], "10.0.0.1"),
+            (own, "9.9.9.9", &["1.1.1.1"], "9.9.9.9"),
+            (own, "10.0.0.1", &["1.1.1.1"], "1.1.1.1"),
+            (own, "10.0.0.1", &["6.6.6.6, 1.1.1.1"], "1.1.1.1"),
+            (
+                own,
+                "10.0.0.1",
+                &["6.6.6.6, 1.1.1.1, 192.168.1.1"],
+                "1.1.1.1",
+            ),
+            (
+                own,
+                "10.0.0.1",
+                &["6.6.6.6", "1.1.1.1, 10.2.3.4"],
+                "1.1.1.1",
+            ),
+            (own, "10.0.0.1", &["1.1.1.1, nonsense"], "10.0.0.1"),
+            (own, "10.0.0.1", &[], "10.0.0.1"),
+            (own, "::ffff:10.0.0.1", &["2001:db8::1"], "2001:db8::1"),
+        ] {
+            assert_eq!(
+                client(proxies, peer, forwarded),
+                expected,
+                "{peer} {forwarded:?}"
+            );
+        }
+        assert!(TrustedProxies::parse("10.0.0.0/8, proxy").is_err());
+    }
+}

@@ -1,0 +1,84 @@
+//! Sessions of pages: a cookie with a random id, and a row in MySQL that says whose it is.
+
+use async_trait::async_trait;
+use sha2::{Digest, Sha256};
+use sqlx::MySqlPool;
+use stock_common::config::Config;
+use stock_domain::database::sessions;
+use tower_sessions::cookie::SameSite;
+use tower_sessions::cookie::time::{Duration, OffsetDateTime};
+use tower_sessions::session::{Id, Record};
+use tower_sessions::session_store::{Error, Result};
+use tower_sessions::{Expiry, SessionManagerLayer, SessionStore};
+
+/// Where a session keeps who logged in.
+pub const LOGIN: &str = "login";
+
+/// The layer that reads and writes sessions.
+pub fn layer(config: &Config, pool: MySqlPool) -> SessionManagerLayer<Store> {
+    // A browser takes a `__Host-` cookie only over TLS, from this host alone.
+    let name = if config.public_tls {
+        "__Host-session"
+    } else {
+        "session"
+    };
+    let rest = Duration::seconds(config.session_seconds);
+    SessionManagerLayer::new(Store { pool })
+        .with_name(name)
+        .with_http_only(true)
+        .with_same_site(SameSite::Lax)
+        .with_secure(config.public_tls)
+        .with_expiry(Expiry::OnInactivity(rest))
+}
+
+/// Sessions in MySQL, by the hash of their id: who reads the table cannot use them.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pool: MySqlPool,
+}
+
+fn hash(id: &Id) -> sessions::IdHash {
+    Sha256::digest(id.0.to_be_bytes()).into()
+}
+
+fn backend(error: impl std::fmt::Display) -> Error {
+    Error::Backend(error.to_string())
+}
+
+#[async_trait]
+impl SessionStore for Store {
+    async fn create(&self, record: &mut Record) -> Result<()> {
+        // 128 random bits: none is drawn twice.
+        self.save(record).await
+    }
+
+    async fn save(&self, record: &Record) -> Result<()> {
+        let data = serde_json::to_string(&record.data)
+            .map_err(|error| Error::Encode(error.to_string()))?;
+        let ends = record.expiry_date.unix_timestamp();
+        sessions::write(&self.pool, &hash(&record.id), &data, ends)
+            .await
+            .map_err(backend)
+    }
+
+    async fn load(&self, id: &Id) -> Result<Option<Record>> {
+        let row = sessions::read(&self.pool, &hash(id))
+            .await
+            .map_err(backend)?;
+        let Some((data, ends)) = row else {
+            return Ok(None);
+        };
+        let data = serde_json::from_str(&data).map_err(|error| Error::Decode(error.to_string()))?;
+        Ok(Some(Record {
+            id: *id,
+            data,
+            expiry_date: OffsetDateTime::from_unix_timestamp(ends).map_err(backend)?,
+        }))
+    }
+
+    async fn delete(&self, id: &Id) -> Result<()> {
+        sessions::delete(&self.pool, &hash(id))
+            .await
+            .map_err(backend)
+    }
+}

@@ -1,0 +1,297 @@
+//! Limits: how often a user or an address may ask, shared by all instances.
+//!
+//! Requests are counted in this process, in windows of fixed length, and told to Redis ten times a second:
+//! an order waits for no counter. An instance tells as soon as it has counted a twentieth of the limit, so
+//! n instances together let through at most n twentieths more than it. Attempts to log in are few and
+//! matter: each is counted in Redis before it is judged. Without Redis every instance counts alone.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use redis::{RedisError, pipe};
+use stock_common::clock::Clock;
+use stock_common::config::Config;
+use stock_domain::ledger::Ledger;
+use tokio_util::sync::CancellationToken;
+
+/// How often Redis is told.
+const TELL_EVERY: Duration = Duration::from_millis(100);
+/// A part of the limit below which Redis need not know.
+const UNTOLD_PART: u32 = 20;
+/// Maps that share the subjects, so that cores rarely meet at a lock.
+const MAPS: usize = 16;
+
+/// Whose requests are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// A user's requests.
+    User(u64),
+    /// An address's requests.
+    Address(IpAddr),
+    /// A user's requests with an Idempotency-Key: each is remembered for a day.
+    Keys(u64),
+    /// Attempts to log in to an account, by the hash of its address.
+    Login(u64),
+    /// Attempts to log in or sign up from an address.
+    LoginAddress(IpAddr),
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User(id) => write!(f, "user:{id}"),
+            Self::Address(address) => write!(f, "address:{address}"),
+            Self::Keys(id) => write!(f, "keys:{id}"),
+            Self::Login(hash) => write!(f, "login:{hash:016x}"),
+            Self::LoginAddress(address) => write!(f, "login-address:{address}"),
+        }
+    }
+}
+
+/// A limit is exceeded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exceeded {
+    /// How many are allowed in a window.
+    pub limit: u32,
+    /// Seconds of a window.
+    pub window_seconds: u64,
+    /// Seconds until the next one.
+    pub retry_after_seconds: u64,
+}
+
+/// How many in how long.
+#[derive(Debug, Clone, Copy)]
+struct Rule {
+    limit: u32,
+    window_ms: u64,
+}
+
+/// What was counted of a subject in a window.
+#[derive(Debug, Clone, Copy, Default)]
+struct Count {
+    window: u64,
+    /// Counted here.
+    own: u32,
+    /// The part of it that Redis knows.
+    told: u32,
+    /// Counted by other instances, as Redis last said.
+    elsewhere: u32,
+}
+
+/// The counters of this process.
+pub struct Limits {
+    maps: [Mutex<HashMap<Subject, Count>>; MAPS],
+    hasher: RandomState,
+    requests: Rule,
+    addresses: Rule,
+    keys: Rule,
+    logins: Rule,
+    login_addresses: Rule,
+    clock: Clock,
+}
+
+impl Limits {
+    /// Counters under the settings' limits; a limit of 0 is none.
+    #[must_use]
+    pub fn new(config: &Config, clock: Clock) -> Self {
+        let often = |limit| Rule {
+            limit,
+            window_ms: config.limit_window_seconds * 1_000,
+        };
+        let logins = |limit| Rule {
+            limit,
+            window_ms: config.limit_login_seconds * 1_000,
+        };
+        Self {
+            maps: Default::default(),
+            hasher: RandomState::new(),
+            requests: often(config.limit_user_requests),
+            addresses: often(config.limit_address_requests),
+            keys: often(config.limit_user_keys),
+            logins: logins(config.limit_login_failures),
+            login_addresses: logins(config.limit_address_logins),
+            clock,
+        }
+    }
+
+    const fn rule(&self, subject: Subject) -> Rule {
+        match subject {
+            Subject::User(_) => self.requests,
+            Subject::Address(_) => self.addresses,
+            Subject::Keys(_) => self.keys,
+            Subject::Login(_) => self.logins,
+            Subject::LoginAddress(_) => self.login_addresses,
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.clock.now_ms()).unwrap_or(0)
+    }
+
+    fn map(&self, subject: Subject) -> &Mutex<HashMap<Subject, Count>> {
+        let hash = usize::try_from(self.hasher.hash_one(subject)).unwrap_or(0);
+        // The remainder is always a map of these.
+        self.maps.get(hash % MAPS).unwrap_or(&self.maps[0])
+    }
+
+    /// Counts a request here.
+    ///
+    /// # Errors
+    /// [`Exceeded`] when the window is full; then it is not counted.
+    pub fn admit(&self, subject: Subject) -> Result<(), Exceeded> {
+        let rule = self.rule(subject);
+        if rule.limit == 0 {
+            return Ok(());
+        }
+        let now = self.now_ms();
+        let window = now / rule.window_ms;
+        let mut map = lock(self.map(subject));
+        let count = map.entry(subject).or_default();
+        if count.window != window {
+            *count = Count {
+                window,
+                ..Count::default()
+            };
+        }
+        if count.own.saturating_add(count.elsewhere) >= rule.limit {
+            return Err(rule.exceeded(now));
+        }
+        count.own += 1;
+        Ok(())
+    }
+
+    /// Counts an attempt in Redis, before it is judged.
+    ///
+    /// # Errors
+    /// [`Exceeded`] when the subject has tried too often.
+    pub async fn attempt(&self, ledger: &Ledger, subject: Subject) -> Result<(), Exceeded> {
+        let rule = self.rule(subject);
+        if rule.limit == 0 {
+            return Ok(());
+        }
+        match count_attempt(ledger, subject, rule).await {
+            Some((attempts, left_ms)) if attempts > u64::from(rule.limit) => Err(Exceeded {
+                limit: rule.limit,
+                window_seconds: rule.window_ms / 1_000,
+                retry_after_seconds: left_ms.div_ceil(1_000).max(1),
+            }),
+            Some(_) => Ok(()),
+            None => self.admit(subject),
+        }
+    }
+
+    /// Forgets the attempts of somebody who came in.
+    pub async fn forgive(&self, ledger: &Ledger, subject: Subject) {
+        lock(self.map(subject)).remove(&subject);
+        let forgotten = async {
+            let mut link = ledger.link()?;
+            let _gone: i64 = redis::cmd("DEL")
+                .arg(ledger.keys().limit(&subject, 0))
+                .query_async(&mut link.read)
+                .await?;
+            Ok::<_, stock_domain::ledger::ReadError>(())
+        };
+        if let Err(error) = forgotten.await {
+            tracing::debug!(%error, "cannot forget attempts");
+        }
+    }
+
+    /// What Redis should hear: of each subject with enough untold, how many more.
+    fn untold(&self) -> Vec<(Subject, u64, u32)> {
+        let now = self.now_ms();
+        let mut found = Vec::new();
+        for map in &self.maps {
+            lock(map).retain(|&subject, count| {
+                let rule = self.rule(subject);
+                let more = count.own - count.told;
+                if more > 0 && more >= rule.limit / UNTOLD_PART {
+                    found.push((subject, count.window, more));
+                }
+                count.window == now / rule.window_ms
+            });
+        }
+        found
+    }
+
+    async fn tell(&self, ledger: &Ledger) -> Result<(), RedisError> {
+        let untold = self.untold();
+        let Ok(mut link) = ledger.link() else {
+            return Ok(());
+        };
+        for part in untold.chunks(500) {
+            let mut pipe = pipe();
+            for &(subject, window, more) in part {
+                let (key, rule) = (ledger.keys().limit(&subject, window), self.rule(subject));
+                pipe.cmd("INCRBY").arg(&key).arg(more);
+                pipe.cmd("PEXPIRE").arg(&key).arg(rule.window_ms).ignore();
+            }
+            let sums: Vec<u64> = pipe.query_async(&mut link.read).await?;
+            for (&(subject, window, more), sum) in part.iter().zip(sums) {
+                if let Some(count) = lock(self.map(subject)).get_mut(&subject)
+                    && count.window == window
+                {
+                    count.told += more;
+                    let elsewhere = sum.saturating_sub(count.told.into());
+                    count.elsewhere = u32::try_from(elsewhere).unwrap_or(u32::MAX);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Rule {
+    const fn exceeded(self, now_ms: u64) -> Exceeded {
+        let left_ms = self.window_ms - now_ms % self.window_ms;
+        Exceeded {
+            limit: self.limit,
+            window_seconds: self.window_ms / 1_000,
+            retry_after_seconds: left_ms.div_ceil(1_000),
+        }
+    }
+}
+
+/// Attempts so far, this one included, and ms until they are forgotten; `None` without Redis.
+async fn count_attempt(ledger: &Ledger, subject: Subject, rule: Rule) -> Option<(u64, u64)> {
+    let mut link = ledger.link().ok()?;
+    let key = ledger.keys().limit(&subject, 0);
+    let mut pipe = pipe();
+    pipe.cmd("INCR").arg(&key);
+    // The first attempt begins the window; later ones do not prolong it.
+    pipe.cmd("PEXPIRE")
+        .arg(&key)
+        .arg(rule.window_ms)
+        .arg("NX")
+        .ignore();
+    pipe.cmd("PTTL").arg(&key);
+    match pipe.query_async::<(u64, i64)>(&mut link.read).await {
+        Ok((attempts, left_ms)) => Some((attempts, u64::try_from(left_ms).unwrap_or(0))),
+        Err(error) => {
+            tracing::debug!(%error, "attempts are counted here only");
+            None
+        }
+    }
+}
+
+fn lock(
+    map: &Mutex<HashMap<Subject, Count>>,
+) -> std::sync::MutexGuard<'_, HashMap<Subject, Count>> {
+    map.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Tells Redis what was counted, until `shutdown`.
+pub async fn run(app: std::sync::Arc<crate::app::App>, shutdown: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(TELL_EVERY) => {}
+        }
+        if let Err(error) = app.limits.tell(&app.ledger).await {
+            tracing::debug!(%error, "requests are counted here only");
+        }
+    }
+}

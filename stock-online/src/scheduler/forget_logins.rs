@@ -1,0 +1,27 @@
+//! Removes refresh tokens and sessions that have ended: they are refused anyway, and only take room.
+
+use std::sync::Arc;
+
+use stock_domain::database::{jobs, refresh_tokens, sessions};
+
+use crate::app::App;
+
+const JOB: &str = "forget_logins";
+
+/// One run.
+pub(super) async fn run(app: Arc<App>) {
+    match forget(&app).await {
+        Ok(Some(removed)) => tracing::info!(removed, "forgot ended logins"),
+        Ok(None) => tracing::debug!("another instance is forgetting logins"),
+        Err(error) => tracing::warn!(%error, "forgetting logins will be tried again"),
+    }
+}
+
+async fn forget(app: &App) -> Result<Option<u64>, sqlx::Error> {
+    let Some(claim) = jobs::claim(&app.pool, JOB).await? else {
+        return Ok(None);
+    };
+    let removed = refresh_tokens::forget(&app.pool).await? + sessions::forget(&app.pool).await?;
+    jobs::succeed(claim, JOB).await?;
+    Ok(Some(removed))
+}

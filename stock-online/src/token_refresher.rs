@@ -1,0 +1,30 @@
+//! Learns every few seconds whose tokens were ended by another instance: well within the minute in which a
+//! demotion, a deletion or a logout everywhere must count.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::app::App;
+
+const EVERY: Duration = Duration::from_secs(5);
+/// How long to wait after MySQL did not answer.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Learns until `shutdown`.
+pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
+    loop {
+        let wait = match app.tokens.refresh(&app.pool).await {
+            Ok(()) => EVERY,
+            Err(error) => {
+                tracing::debug!(%error, "cannot ask whose tokens were ended");
+                RETRY
+            }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}

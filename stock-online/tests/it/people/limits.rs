@@ -1,0 +1,222 @@
+//! Limits of logins and requests, shared by all instances.
+
+use serde_json::json;
+use stock_proof::client::Client;
+
+use super::{PASSWORD, log_in_with, sign_up};
+use crate::support::{Shop, until};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_ten_failures_the_right_password_is_refused_too_on_every_instance() {
+    let shop = Shop::open(1, 10).await;
+    let (here, there) = (shop.serve().await, shop.serve().await);
+    for email in ["one@example.com", "two@example.com"] {
+        sign_up(&here.client, email).await;
+    }
+    // A success forgets what was before it.
+    for _ in 0..9 {
+        assert_eq!(
+            log_in_with(&here.client, "one@example.com", "wrong")
+                .await
+                .status,
+            401
+        );
+    }
+    assert_eq!(
+        log_in_with(&here.client, "one@example.com", PASSWORD)
+            .await
+            .status,
+        200
+    );
+    for number in 0..10 {
+        let client = if number % 2 == 0 {
+            &here.client
+        } else {
+            &there.client
+        };
+        assert_eq!(
+            log_in_with(client, "ONE@example.com ", "wrong")
+                .await
+                .status,
+            401
+        );
+    }
+    let refused = log_in_with(&there.client, "one@example.com", PASSWORD).await;
+    assert_eq!(
+        (refused.status, refused.code()),
+        (429, "TOO_MANY_REQUESTS"),
+        "{}",
+        refused.text
+    );
+    let seconds: u64 = refused.headers["retry-after"].parse().unwrap();
+    assert!((1..=900).contains(&seconds), "{seconds}");
+    assert_eq!(
+        refused.headers["ratelimit-policy"],
+        "\"default\";q=10;w=900"
+    );
+    assert_eq!(
+        refused.headers["ratelimit"],
+        format!("\"default\";r=0;t={seconds}")
+    );
+    // An address that does not exist is limited alike; others are not.
+    for _ in 0..10 {
+        assert_eq!(
+            log_in_with(&here.client, "nobody@example.com", "wrong")
+                .await
+                .status,
+            401
+        );
+    }
+    assert_eq!(
+        log_in_with(&here.client, "nobody@example.com", "wrong")
+            .await
+            .status,
+        429
+    );
+    assert_eq!(
+        log_in_with(&here.client, "two@example.com", PASSWORD)
+            .await
+            .status,
+        200
+    );
+    here.stop().await;
+    there.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parallel_guesses_are_counted_before_they_are_judged() {
+    // Danger: fifty guesses at once all read the count before any has failed.
+    let shop = Shop::open(1, 10).await;
+    let service = shop.serve().await;
+    sign_up(&service.client, "one@example.com").await;
+    let guesses: Vec<_> = (0..30)
+        .map(|_| {
+            let client = service.client.clone();
+            tokio::spawn(async move {
+                log_in_with(&client, "one@example.com", "wrong")
+                    .await
+                    .status
+            })
+        })
+        .collect();
+    let mut judged = 0;
+    for guess in guesses {
+        judged += u32::from(guess.await.unwrap() == 401);
+    }
+    assert_eq!(judged, 10);
+    service.stop().await;
+}
+
+async fn list(client: &Client, user: u64) -> u16 {
+    client.get("/api/orders").user(user).status().await
+}
+
+/// Reads products, claiming to come from an address of a network for documentation.
+async fn read(client: &Client, from: u8) -> u16 {
+    let from = format!("203.0.113.{from}");
+    let call = client.get("/api/products").header("x-forwarded-for", &from);
+    call.status().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_users_requests_are_limited_across_instances() {
+    let mut shop = Shop::open(1, 1_000).await;
+    shop.config.limit_user_requests = 40;
+    shop.config.limit_user_keys = 3;
+    // One window for the whole test, whenever it begins.
+    shop.config.limit_window_seconds = 1_000_000_000_000;
+    let (here, there) = (shop.serve().await, shop.serve().await);
+    for _ in 0..40 {
+        assert_eq!(list(&here.client, 2).await, 200);
+    }
+    let refused = here.client.get("/api/orders").user(2).send().await;
+    assert_eq!((refused.status, refused.code()), (429, "TOO_MANY_REQUESTS"));
+    assert!(refused.headers.contains_key("retry-after"));
+    let let_in = std::sync::atomic::AtomicU32::new(0);
+    until("the other instance has heard of it", || async {
+        let status = list(&there.client, 2).await;
+        if status == 200 {
+            let_in.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+        status == 429
+    })
+    .await;
+    assert!(let_in.into_inner() < 40);
+    assert_eq!(list(&there.client, 3).await, 200, "others are not limited");
+    let keyed = |key: u32| {
+        let order = here.client.order("/api/redis/orders", 3, &[(1, 1)]);
+        order.header("idempotency-key", &key.to_string())
+    };
+    for key in 0..3 {
+        assert_eq!(keyed(key).send().await.status, 201);
+    }
+    assert_eq!(keyed(3).send().await.status, 429);
+    let plain = here.client.order("/api/redis/orders", 3, &[(1, 1)]);
+    assert_eq!(
+        plain.send().await.status,
+        201,
+        "an order without a key is remembered by nobody"
+    );
+    here.stop().await;
+    there.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_is_the_connections_unless_a_trusted_proxy_names_another() {
+    let mut shop = Shop::open(1, 10).await;
+    shop.config.limit_address_requests = 5;
+    shop.config.limit_window_seconds = 1_000_000_000_000;
+    let service = shop.serve_parts(&[stock_online::Part::Http]).await;
+    // Readiness was asked for with orders: some of the five are used up.
+    until("the address has asked too often", || async {
+        read(&service.client, 1).await == 429
+    })
+    .await;
+    assert_eq!(
+        read(&service.client, 2).await,
+        429,
+        "whatever the client writes"
+    );
+    assert_eq!(service.client.get("/livez").send().await.status, 200);
+    service.stop().await;
+    shop.config.trusted_proxies = "127.0.0.0/8".to_owned();
+    let service = shop.serve_parts(&[stock_online::Part::Http]).await;
+    for _ in 0..5 {
+        assert_eq!(read(&service.client, 3).await, 200);
+    }
+    assert_eq!(read(&service.client, 3).await, 429);
+    assert_eq!(read(&service.client, 4).await, 200);
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_redis_logins_are_counted_all_the_same() {
+    let own = crate::support::OwnServers::start(stock_common::config::Durability::Everysec).await;
+    let shop = Shop::open_on(&own.redis.spec, &own.mysql.spec, 1, 10).await;
+    let service = shop.serve().await;
+    sign_up(&service.client, "one@example.com").await;
+    let mut redis = own.redis;
+    redis.kill().await;
+    until("the gate is shut", || async {
+        service.client.get("/readyz").send().await.status == 503
+    })
+    .await;
+    for _ in 0..10 {
+        assert_eq!(
+            log_in_with(&service.client, "one@example.com", "wrong")
+                .await
+                .status,
+            401
+        );
+    }
+    assert_eq!(
+        log_in_with(&service.client, "one@example.com", PASSWORD)
+            .await
+            .status,
+        429
+    );
+    let body = json!({ "email": "one@example.com" });
+    let malformed = service.client.post("/api/token").json(&body).send().await;
+    assert_eq!(malformed.status, 422);
+    service.stop().await;
+}
