@@ -14,13 +14,13 @@ pub async fn note(
     action: Action,
     (actor, subject): (Option<UserId>, &str),
 ) {
-    let address = origin.address.to_string();
+    let (address, request_id) = (origin.address.to_string(), origin.request_id.to_string());
     let event = Event {
         action,
         actor,
         subject,
         address: &address,
-        request_id: &origin.request_id,
+        request_id: &request_id,
     };
     if let Err(error) = audit_log::insert(&app.pool, &event).await {
         tracing::error!(

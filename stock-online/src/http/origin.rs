@@ -1,5 +1,6 @@
 //! Where a request came from: its address, as far as proxies can be believed, and its id.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -12,20 +13,35 @@ use stock_common::error::Code;
 use super::problem::Problem;
 use crate::app::App;
 
+/// The id of a request, unique across instances and restarts.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestId {
+    /// A random number of the process.
+    pub instance: u32,
+    /// Its how-manieth request.
+    pub number: u64,
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}-{:x}", self.instance, self.number)
+    }
+}
+
 /// Where a request came from.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct Origin {
     /// The client's address.
     pub address: IpAddr,
-    /// The id of the request.
-    pub request_id: Arc<str>,
+    /// The request.
+    pub request_id: RequestId,
 }
 
 impl FromRequestParts<Arc<App>> for Origin {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _app: &Arc<App>) -> Result<Self, Problem> {
-        let known = parts.extensions.get::<Self>().cloned();
+        let known = parts.extensions.get::<Self>().copied();
         known.ok_or_else(|| Problem::of(Code::Internal))
     }
 }

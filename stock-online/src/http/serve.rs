@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use super::origin::{Origin, TrustedProxies};
+use super::origin::{Origin, RequestId, TrustedProxies};
 use super::problem::{Problem, render};
 use super::sessions;
 use crate::app::App;
@@ -224,16 +224,18 @@ async fn handle(
 ) -> Result<Response<Body>, Infallible> {
     let started = Instant::now();
     let number = front.requests.fetch_add(1, Ordering::Relaxed);
-    let request_id: Arc<str> = format!("{:08x}-{number:x}", front.instance).into();
+    let instance = front.instance;
+    let request_id = RequestId { instance, number };
     strip_trailing_slash(request.uri_mut());
     let route = route_of(request.uri().path());
     let address = front.proxies.client(peer, request.headers());
     request.extensions_mut().insert(Origin {
         address,
-        request_id: Arc::clone(&request_id),
+        request_id,
     });
     let response = front.answer(address, request).await;
     let took = started.elapsed();
+    let request_id = request_id.to_string();
     let mut response = render(response, &request_id);
     for (name, value) in &front.headers {
         // A page brings a policy of its own.
@@ -248,13 +250,13 @@ async fn handle(
     // A 503 is an answer, counted above; a log line for each would be a load of its own.
     if response.status().is_server_error() && response.status() != StatusCode::SERVICE_UNAVAILABLE {
         tracing::warn!(
-            request.id = %request_id,
+            request.id = request_id,
             status = response.status().as_u16(),
             duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             "request failed"
         );
     }
-    if let Ok(value) = HeaderValue::try_from(&*request_id) {
+    if let Ok(value) = HeaderValue::try_from(request_id) {
         response.headers_mut().insert("x-request-id", value);
     }
     Ok(response)

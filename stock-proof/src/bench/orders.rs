@@ -71,7 +71,7 @@ pub async fn run(run: &mut Run<'_>) -> Result<f64, Failure> {
     );
     let gone = open_product_without_stock(&held_service).await?;
     let echo = Echo::start().await?;
-    let mut measured: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    let mut measured = BTreeMap::<&str, Vec<f64>>::new();
     for round in 0..=run.options.rounds {
         let seconds = if round == 0 { 2 } else { run.options.seconds };
         let at = |load: Load| load.seconds(seconds);
