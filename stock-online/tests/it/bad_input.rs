@@ -23,7 +23,32 @@ fn every_body() -> Vec<(&'static str, &'static str, Value)> {
         ("PUT", "/api/products/1", product.clone()),
         ("PATCH", "/api/products/1", product),
         ("PUT", "/api/ops/selling", json!({ "open": true })),
+        (
+            "POST",
+            "/api/auth/signup",
+            json!({ "email": "x@example.com", "password": "open sesame", "confirmPassword": "open sesame" }),
+        ),
+        (
+            "POST",
+            "/api/token",
+            json!({ "email": "x@example.com", "password": "open sesame" }),
+        ),
+        ("POST", "/api/token/refresh", json!({ "refresh": "x" })),
+        (
+            "POST",
+            "/api/me/password",
+            json!({ "currentPassword": "x", "newPassword": "y", "confirmPassword": "y" }),
+        ),
+        ("PATCH", "/api/users/2", json!({ "role": "admin" })),
     ]
+}
+
+/// Those of them that ask who is calling.
+fn every_callers_body() -> Vec<(&'static str, &'static str, Value)> {
+    const ANYBODY: [&str; 3] = ["/api/auth/signup", "/api/token", "/api/token/refresh"];
+    let mut bodies = every_body();
+    bodies.retain(|(_, path, _)| !ANYBODY.contains(path));
+    bodies
 }
 
 /// A shop whose stock and orders must be the same afterwards.
@@ -50,6 +75,8 @@ impl Untouched {
         assert_eq!(self.shop.count("SELECT COUNT(*) FROM products").await, 2);
         let renamed = "SELECT COUNT(*) FROM products WHERE name LIKE 'product %'";
         assert_eq!(self.shop.count(renamed).await, 2, "a product was touched");
+        let people = "SELECT COUNT(*) FROM users WHERE password_hash IS NULL AND tokens_from = 0";
+        assert_eq!(self.shop.count(people).await, 3, "a user was touched");
         self.shop.prove().await;
         self.service.stop().await;
     }

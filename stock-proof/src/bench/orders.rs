@@ -75,13 +75,8 @@ pub async fn run(run: &mut Run<'_>) -> Result<f64, Failure> {
     for round in 0..=run.options.rounds {
         let seconds = if round == 0 { 2 } else { run.options.seconds };
         let at = |load: Load| load.seconds(seconds);
-        let mut found = vec![(
-            ECHO,
-            at(Load::orders("/", 1))
-                .run(&echo.client)
-                .await?
-                .accepted()?,
-        )];
+        let bare = at(Load::orders("/", 1)).run(&echo.client).await?;
+        let mut found = vec![(ECHO, bare.accepted()?)];
         let held = &held_service.client;
         for (what, load) in [
             (ONE, Load::orders(REDIS_FIRST, 1)),

@@ -5,14 +5,14 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{Untouched, assert_problem, every_body};
+use super::{Untouched, assert_problem, every_body, every_callers_body};
 use crate::support::{Client, SECRET};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn idempotency_keys_that_are_none_are_refused() {
     let untouched = Untouched::open().await;
     let long = "k".repeat(256);
-    for (method, path, body) in every_body() {
+    for (method, path, body) in every_callers_body() {
         for key in ["", "a b", "a\tb", "\u{e9}", long.as_str()] {
             let call = untouched.client().call(method, path).admin().json(&body);
             let answer = call.header("idempotency-key", key).send().await;
@@ -82,7 +82,7 @@ async fn only_a_token_of_ours_that_holds_now_is_believed() {
         ("nothing", String::new()),
         ("noise", "a.b.c".to_owned()),
     ];
-    for (method, path, body) in every_body() {
+    for (method, path, body) in every_callers_body() {
         for (what, token) in &tokens {
             let call = untouched.client().call(method, path).json(&body);
             let answer = call
