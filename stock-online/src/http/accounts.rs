@@ -37,7 +37,8 @@ const NAME_MAX: usize = 100;
 pub struct SignUpIn {
     #[schema(max_length = 254)]
     pub(super) email: String,
-    /// 8 to 128 characters, not among the most common ones.
+    /// Not among the most common ones.
+    #[schema(min_length = 8, max_length = 128)]
     pub(super) password: String,
     pub(super) confirm_password: String,
     #[schema(max_length = 100)]
@@ -70,6 +71,7 @@ impl BodyIn for RefreshIn {}
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PasswordIn {
     current_password: String,
+    #[schema(min_length = 8, max_length = 128)]
     new_password: String,
     confirm_password: String,
 }
