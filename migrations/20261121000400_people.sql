@@ -2,10 +2,12 @@
 -- token as SHA-256: whoever reads these tables can use neither. Users without a password exist (seeded
 -- ones, tests); they can only be named by a token that was made with the key.
 
--- `tokens_from`, in Unix seconds: access tokens and sessions that began before do not hold. It rises with
--- every demotion, deletion, change of password and logout everywhere; instances read by its index which
--- users have one.
+-- `tokens_from` rises with every demotion, deletion, change of password and logout everywhere, to the next
+-- second or by one: tokens and sessions that carry a smaller one do not hold, nor do tokens that carry none
+-- and were made before that second. Instances read by its index which users have one.
+-- Addresses are compared byte by byte, as they are counted: to another collation e and é are one.
 ALTER TABLE users
+  MODIFY COLUMN email VARCHAR(254) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
   ADD COLUMN password_hash VARCHAR(255) CHARACTER SET ascii NULL,
   ADD COLUMN store_id BIGINT UNSIGNED NULL,
   ADD COLUMN is_deleted TINYINT(1) NOT NULL DEFAULT 0,

@@ -261,7 +261,11 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Contradiction`] with both settings named.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let rules: [(bool, &str); 12] = [
+        let rules: [(bool, &str); 13] = [
+            (
+                !self.cors_origins.contains('*'),
+                "cors_origins names origins one by one: * would let every page read answers",
+            ),
             (
                 self.jwt_previous_secret.is_empty() || self.jwt_previous_secret.len() >= 32,
                 "jwt_previous_secret must have at least 32 bytes, as jwt_secret",

@@ -67,7 +67,7 @@ pub struct User {
     pub role: Role,
     /// The store whose till they run; exactly those of role `store` have one.
     pub store_id: Option<u64>,
-    /// Unix seconds; tokens and sessions that began before do not hold.
+    /// What their tokens and sessions must carry, or more: it rises when those of before are ended.
     pub tokens_from: i64,
 }
 

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -40,6 +40,29 @@ pub enum Subject {
     LoginAddress(IpAddr),
 }
 
+impl Subject {
+    /// Requests from an address. Of IPv6 the first 64 bits count: who has one of a network has them all.
+    #[must_use]
+    pub fn requests_from(address: IpAddr) -> Self {
+        Self::Address(network_of(address))
+    }
+
+    /// Attempts to log in or sign up from an address.
+    #[must_use]
+    pub fn login_from(address: IpAddr) -> Self {
+        Self::LoginAddress(network_of(address))
+    }
+}
+
+fn network_of(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => {
+            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
+        }
+    }
+}
+
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -61,6 +84,8 @@ pub struct Exceeded {
     pub window_seconds: u64,
     /// Seconds until the next one.
     pub retry_after_seconds: u64,
+    /// Whether it is the first beyond the limit in its window.
+    pub is_first: bool,
 }
 
 /// How many in how long.
@@ -178,6 +203,7 @@ impl Limits {
                 limit: rule.limit,
                 window_seconds: rule.window_ms / 1_000,
                 retry_after_seconds: left_ms.div_ceil(1_000).max(1),
+                is_first: attempts == u64::from(rule.limit) + 1,
             }),
             Some(_) => Ok(()),
             None => self.admit(subject),
@@ -187,17 +213,15 @@ impl Limits {
     /// Forgets the attempts of somebody who came in.
     pub async fn forgive(&self, ledger: &Ledger, subject: Subject) {
         lock(self.map(subject)).remove(&subject);
-        let forgotten = async {
-            let mut link = ledger.link()?;
-            let _gone: i64 = redis::cmd("DEL")
-                .arg(ledger.keys().limit(&subject, 0))
-                .query_async(&mut link.read)
-                .await?;
-            Ok::<_, stock_domain::ledger::ReadError>(())
-        };
-        if let Err(error) = forgotten.await {
-            tracing::debug!(%error, "cannot forget attempts");
+        change(ledger, "DEL", subject).await;
+    }
+
+    /// Takes back an attempt that could not be judged: a fault of ours is nobody's failure.
+    pub async fn take_back(&self, ledger: &Ledger, subject: Subject) {
+        if let Some(count) = lock(self.map(subject)).get_mut(&subject) {
+            count.own = count.own.saturating_sub(1);
         }
+        change(ledger, "DECR", subject).await;
     }
 
     /// What Redis should hear: of each subject with enough untold, how many more.
@@ -207,7 +231,7 @@ impl Limits {
         for map in &self.maps {
             lock(map).retain(|&subject, count| {
                 let rule = self.rule(subject);
-                let more = count.own - count.told;
+                let more = count.own.saturating_sub(count.told);
                 if more > 0 && more >= rule.limit / UNTOLD_PART {
                     found.push((subject, count.window, more));
                 }
@@ -251,6 +275,7 @@ impl Rule {
             limit: self.limit,
             window_seconds: self.window_ms / 1_000,
             retry_after_seconds: left_ms.div_ceil(1_000),
+            is_first: false,
         }
     }
 }
@@ -268,12 +293,31 @@ async fn count_attempt(ledger: &Ledger, subject: Subject, rule: Rule) -> Option<
         .arg("NX")
         .ignore();
     pipe.cmd("PTTL").arg(&key);
-    match pipe.query_async::<(u64, i64)>(&mut link.read).await {
-        Ok((attempts, left_ms)) => Some((attempts, u64::try_from(left_ms).unwrap_or(0))),
+    match pipe.query_async::<(i64, i64)>(&mut link.read).await {
+        Ok((attempts, left_ms)) => Some((
+            u64::try_from(attempts).unwrap_or(0),
+            u64::try_from(left_ms).unwrap_or(0),
+        )),
         Err(error) => {
             tracing::debug!(%error, "attempts are counted here only");
             None
         }
+    }
+}
+
+/// Changes a subject's attempts in Redis. A counter that has just ended is made again by DECR, at -1 and
+/// without an end: it is nobody's limit, and the next attempt gives it one.
+async fn change(ledger: &Ledger, command: &str, subject: Subject) {
+    let Ok(mut link) = ledger.link() else {
+        return;
+    };
+    let key = ledger.keys().limit(&subject, 0);
+    let done: Result<i64, RedisError> = redis::cmd(command)
+        .arg(key)
+        .query_async(&mut link.read)
+        .await;
+    if let Err(error) = done {
+        tracing::debug!(%error, "attempts stay as they were counted");
     }
 }
 

@@ -113,8 +113,11 @@ mod tests {
                 .unwrap()
         );
         let other = Password::choose("close sesame").unwrap();
-        assert!(!passwords.verify(other, Some(hash)).await.unwrap());
+        assert!(!passwords.verify(other, Some(hash.clone())).await.unwrap());
         assert!(!passwords.verify(sesame(), None).await.unwrap());
+        // What is checked for an unknown address costs what everybody's costs.
+        let cost = |hash: &str| hash.rsplitn(3, '$').last().map(str::to_owned);
+        assert_eq!(cost(NOBODYS), cost(&hash));
         assert!(
             !passwords
                 .verify(sesame(), Some(NOBODYS.to_owned()))

@@ -9,18 +9,22 @@ use tokio_util::sync::CancellationToken;
 use crate::app::App;
 
 const EVERY: Duration = Duration::from_secs(5);
+/// How long an answer may take: a link may have swallowed the question.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How long to wait after MySQL did not answer.
 const RETRY: Duration = Duration::from_millis(500);
 
 /// Learns until `shutdown`.
 pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
     loop {
-        let wait = match app.tokens.refresh(&app.pool).await {
-            Ok(()) => EVERY,
-            Err(error) => {
+        let asked = tokio::time::timeout(PATIENCE, app.tokens.refresh(&app.pool)).await;
+        let wait = match asked {
+            Ok(Ok(())) => EVERY,
+            Ok(Err(error)) => {
                 tracing::debug!(%error, "cannot ask whose tokens were ended");
                 RETRY
             }
+            Err(_elapsed) => RETRY,
         };
         tokio::select! {
             () = shutdown.cancelled() => return,

@@ -198,7 +198,7 @@ impl Client {
             role,
             store_id: None,
         };
-        let token = self.tokens.issue(caller, 0, TOKEN_SECONDS);
+        let token = self.tokens.issue(caller, None, TOKEN_SECONDS);
         // A key of bytes signs anything; a token that could not be made is refused like a wrong one.
         format!("Bearer {}", token.unwrap_or_default())
     }

@@ -109,89 +109,74 @@ pub async fn insert(pool: &MySqlPool, user: &NewUser<'_>) -> Result<Option<UserI
     }
 }
 
-/// Gives a user another role; their tokens and sessions of before `tokens_from` end. `false` when there
-/// is no such user.
+/// Locks a user's row until the transaction ends: no ending comes between what is read and what is written.
 ///
 /// # Errors
 /// When MySQL does not answer.
-pub async fn set_role(
+pub async fn lock(
     connection: &mut MySqlConnection,
     id: UserId,
-    (role, store_id): (Role, Option<u64>),
-    tokens_from: i64,
-) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query(
-        "UPDATE users SET role = ?, store_id = ?, tokens_from = GREATEST(tokens_from, ?) \
-         WHERE id = ? AND is_deleted = 0",
-    )
-    .bind(role.as_str())
-    .bind(store_id)
-    .bind(tokens_from)
-    .bind(id.0)
-    .execute(connection)
-    .await?;
-    Ok(done.rows_affected() > 0)
+) -> Result<Option<User>, sqlx::Error> {
+    let row: Option<Row> =
+        sqlx::query_as(AssertSqlSafe(format!("{COLUMNS} AND id = ? FOR UPDATE")))
+            .bind(id.0)
+            .fetch_optional(connection)
+            .await?;
+    Ok(row.and_then(parse).map(|(user, _)| user))
 }
 
-/// Gives a user another password; as [`set_role`] for what began before.
-///
-/// # Errors
-/// When MySQL does not answer.
-pub async fn set_password(
-    connection: &mut MySqlConnection,
-    id: UserId,
-    password_hash: &str,
-    tokens_from: i64,
-) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "UPDATE users SET password_hash = ?, tokens_from = GREATEST(tokens_from, ?) WHERE id = ?",
-    )
-    .bind(password_hash)
-    .bind(tokens_from)
-    .bind(id.0)
-    .execute(connection)
-    .await?;
-    Ok(())
+/// Why all tokens and sessions of a user end.
+#[derive(Debug, Clone, Copy)]
+pub enum Ending<'a> {
+    /// They asked for it.
+    LogoutEverywhere,
+    /// They have another password, with this hash.
+    NewPassword(&'a str),
+    /// They have another role, and a store if it is that of a till.
+    NewRole(Role, Option<u64>),
+    /// They are deleted: their orders stay, they are nobody any more.
+    Deletion,
 }
 
-/// Ends a user's tokens and sessions of before `tokens_from`.
+/// Ends what began before, and writes why; the user as they are then. `None` when there is no such user.
+/// The caller removes their refresh tokens in the same transaction.
 ///
 /// # Errors
 /// When MySQL does not answer.
 pub async fn end_tokens(
     connection: &mut MySqlConnection,
     id: UserId,
-    tokens_from: i64,
-) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE users SET tokens_from = GREATEST(tokens_from, ?) WHERE id = ?")
-        .bind(tokens_from)
-        .bind(id.0)
-        .execute(connection)
-        .await?;
-    Ok(())
-}
-
-/// Deletes a user: their orders stay, they are nobody any more. `false` when there is no such user.
-///
-/// # Errors
-/// When MySQL does not answer.
-pub async fn delete(
-    connection: &mut MySqlConnection,
-    id: UserId,
-    tokens_from: i64,
-) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query(
-        "UPDATE users SET is_deleted = 1, password_hash = NULL, \
-         tokens_from = GREATEST(tokens_from, ?) WHERE id = ? AND is_deleted = 0",
+    ending: Ending<'_>,
+    now_seconds: i64,
+) -> Result<Option<User>, sqlx::Error> {
+    let Some(mut user) = lock(connection, id).await? else {
+        return Ok(None);
+    };
+    user.tokens_from = (user.tokens_from + 1).max(now_seconds + 1);
+    if let Ending::NewRole(role, store_id) = ending {
+        (user.role, user.store_id) = (role, store_id);
+    }
+    let hash = match ending {
+        Ending::NewPassword(hash) => Some(hash),
+        Ending::LogoutEverywhere | Ending::NewRole(..) | Ending::Deletion => None,
+    };
+    let is_deleted = matches!(ending, Ending::Deletion);
+    sqlx::query(
+        "UPDATE users SET tokens_from = ?, role = ?, store_id = ?, is_deleted = ?, \
+         password_hash = IF(is_deleted, NULL, COALESCE(?, password_hash)) WHERE id = ?",
     )
-    .bind(tokens_from)
+    .bind(user.tokens_from)
+    .bind(user.role.as_str())
+    .bind(user.store_id)
+    .bind(is_deleted)
+    .bind(hash)
     .bind(id.0)
     .execute(connection)
     .await?;
-    Ok(done.rows_affected() > 0)
+    Ok(Some(user))
 }
 
-/// From when on tokens hold, of every user of whom some do not that began after `since`.
+/// What tokens must carry, of every user of whom some were ended after `since`, in Unix seconds.
 ///
 /// # Errors
 /// When MySQL does not answer.

@@ -4,8 +4,9 @@ use std::io::{BufRead, stdin};
 
 use clap::Args;
 use stock_common::config::Config;
+use stock_domain::database;
+use stock_domain::database::audit_log::{self, Action, Event};
 use stock_domain::database::users::{self, NewUser};
-use stock_domain::database::{self};
 use stock_domain::user::{Email, Password, Role};
 
 use super::{Failure, output};
@@ -37,6 +38,14 @@ pub(super) async fn run(config: &Config, args: &CreateAdminArgs) -> Result<bool,
     };
     let id = users::insert(&pool, &user).await?;
     let id = id.ok_or("there is an account with this address")?;
+    let event = Event {
+        action: Action::RoleChanged,
+        actor: None,
+        subject: &format!("user:{id} is admin"),
+        address: "command line",
+        request_id: "",
+    };
+    audit_log::insert(&pool, &event).await?;
     output::say(&format!("{} is admin, user {id}", args.email.as_str()));
     Ok(true)
 }

@@ -45,7 +45,7 @@ pub(super) fn run(config: &Config, args: &TokenArgs) -> Result<bool, Failure> {
             role: args.role,
             store_id: args.store_id,
         };
-        let token = tokens.issue(caller, 0, args.ttl_seconds)?;
+        let token = tokens.issue(caller, None, args.ttl_seconds)?;
         output::say(&if args.csv {
             format!("{id},{token}")
         } else {

@@ -86,9 +86,7 @@ pub async fn log_in(
     };
     let begun = async {
         session.cycle_id().await?;
-        session
-            .insert(LOGIN, Login::new(&user, app.tokens.now()))
-            .await?;
+        session.insert(LOGIN, Login::from(&user)).await?;
         session.save().await
     };
     begun.await.map_err(|error| {
@@ -118,7 +116,6 @@ pub async fn log_out(
         &origin,
         Action::LoggedOut,
         (Some(caller.user), &subject),
-    )
-    .await;
+    );
     Ok(Redirect::to("/").into_response())
 }

@@ -10,18 +10,17 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use sqlx::Connection;
 use stock_common::error::Code;
 use stock_common::id::UserId;
 use stock_domain::database::audit_log::Action;
 use stock_domain::database::refresh_tokens::{self, Redeemed, TokenHash};
-use stock_domain::database::users::{self, NewUser};
+use stock_domain::database::users::{self, Ending, NewUser};
 use stock_domain::user::{Email, Password, Role, User};
 use utoipa::ToSchema;
 
 use super::audit;
 use super::auth::{Admin, Caller};
-use super::extract::{Anonymous, BodyIn, Filter, Keyed, PathId, cursor_of, limit_of};
+use super::extract::{Anonymous, BodyIn, Filter, ID_MAX, Keyed, PathId, cursor_of, limit_of};
 use super::orders::json;
 use super::origin::Origin;
 use super::problem::Problem;
@@ -172,7 +171,7 @@ fn chosen(password: &str, again: &str, pointer: &str) -> Result<Password, Proble
 /// # Errors
 /// 409 `EMAIL_TAKEN`, 422, 429.
 pub(super) async fn sign_up(
-    app: &App,
+    app: &Arc<App>,
     origin: &Origin,
     body: SignUpIn,
 ) -> Result<(UserId, Email), Problem> {
@@ -184,8 +183,8 @@ pub(super) async fn sign_up(
         let rule = format!("at most {NAME_MAX} characters, none of them a control character");
         return Err(Problem::unprocessable("/name", rule));
     }
-    let from = Subject::LoginAddress(origin.address);
-    app.limits.attempt(&app.ledger, from).await?;
+    let from = Subject::login_from(origin.address);
+    attempt(app, origin, &[from], email.as_str()).await?;
     let password_hash = app.passwords.hash(password).await?;
     let user = NewUser {
         email: &email,
@@ -195,7 +194,7 @@ pub(super) async fn sign_up(
     };
     let id = users::insert(&app.pool, &user).await?;
     let id = id.ok_or_else(|| Problem::of(Code::EmailTaken))?;
-    audit::note(app, origin, Action::SignedUp, (Some(id), email.as_str())).await;
+    audit::note(app, origin, Action::SignedUp, (Some(id), email.as_str()));
     Ok((id, email))
 }
 
@@ -213,39 +212,79 @@ pub async fn post_sign_up(
     Ok(json(StatusCode::CREATED, &SignedUpOut { id, email }))
 }
 
+/// Counts attempts before anything is judged, so that many at once are not judged before one has failed.
+async fn attempt(
+    app: &Arc<App>,
+    origin: &Origin,
+    subjects: &[Subject],
+    claimed: &str,
+) -> Result<(), Problem> {
+    for subject in subjects {
+        if let Err(exceeded) = app.limits.attempt(&app.ledger, *subject).await {
+            // The first beyond the limit tells of all that follow.
+            if exceeded.is_first {
+                audit::note(app, origin, Action::LoginLimited, (None, claimed));
+            }
+            return Err(exceeded.into());
+        }
+    }
+    Ok(())
+}
+
+/// Whether a password is the one of a hash; a fault is no attempt.
+async fn is_right(
+    app: &App,
+    account: Subject,
+    password: &str,
+    hash: Option<String>,
+) -> Result<bool, Problem> {
+    let password = Password::claimed(password).unwrap_or_else(Password::nobodys);
+    match app.passwords.verify(password, hash).await {
+        Ok(is_right) => Ok(is_right),
+        Err(error) => {
+            app.limits.take_back(&app.ledger, account).await;
+            Err(error.into())
+        }
+    }
+}
+
 /// Who has these credentials. A wrong password and an unknown address take as long, count as much, and
 /// are answered alike.
 ///
 /// # Errors
 /// 401 `INVALID_CREDENTIALS`, 429, 503.
 pub(super) async fn log_in(
-    app: &App,
+    app: &Arc<App>,
     origin: &Origin,
     CredentialsIn { email, password }: CredentialsIn,
 ) -> Result<User, Problem> {
-    let claimed = email.trim().to_lowercase();
-    let account = Subject::Login(hash_of(&claimed));
-    for subject in [Subject::LoginAddress(origin.address), account] {
-        if let Err(exceeded) = app.limits.attempt(&app.ledger, subject).await {
-            audit::note(app, origin, Action::LoginLimited, (None, &claimed)).await;
-            return Err(exceeded.into());
+    let email = Email::new(&email);
+    // What is no address may be anything, a password too: the log shall not have it.
+    let claimed = email.as_ref().map_or("no address", Email::as_str);
+    let account = Subject::Login(hash_of(claimed));
+    let subjects = [Subject::login_from(origin.address), account];
+    attempt(app, origin, &subjects, claimed).await?;
+    let known = match &email {
+        Ok(email) => users::find_by_email(&app.pool, email).await,
+        Err(_) => Ok(None),
+    };
+    let known = match known {
+        Ok(known) => known,
+        Err(error) => {
+            app.limits.take_back(&app.ledger, account).await;
+            return Err(error.into());
         }
-    }
-    let known = match Email::new(&claimed) {
-        Ok(email) => users::find_by_email(&app.pool, &email).await?,
-        Err(_) => None,
     };
     let (user, hash) = known.map_or((None, None), |(user, hash)| (Some(user), hash));
-    let password = Password::claimed(&password).unwrap_or_else(Password::nobodys);
-    let is_right = app.passwords.verify(password, hash).await?;
+    let is_right = is_right(app, account, &password, hash).await?;
     match user.filter(|_| is_right) {
         Some(user) => {
             app.limits.forgive(&app.ledger, account).await;
-            audit::note(app, origin, Action::LoggedIn, (Some(user.id), &claimed)).await;
+            audit::note(app, origin, Action::LoggedIn, (Some(user.id), claimed));
             Ok(user)
         }
         None => {
-            audit::note(app, origin, Action::LoginFailed, (None, &claimed)).await;
+            audit::note(app, origin, Action::LoginFailed, (None, claimed));
             Err(Problem::of(Code::InvalidCredentials))
         }
     }
@@ -272,19 +311,13 @@ fn tokens_out(app: &App, user: &User, refresh: String) -> Result<Response, Probl
     let seconds = app.config.access_token_seconds;
     let access = app
         .tokens
-        .issue(Caller::from(user), user.tokens_from, seconds)
+        .issue(Caller::from(user), Some(user.tokens_from), seconds)
         .map_err(|error| Problem::internal(&error))?;
     Ok(json(StatusCode::OK, &TokensOut { access, refresh }))
 }
 
-/// Begins a family of refresh tokens.
-async fn first_tokens(app: &App, user: &User) -> Result<Response, Problem> {
-    let (refresh, hash) = new_refresh_token();
-    let family = rand::random::<u128>().to_be_bytes();
-    let mut connection = app.pool.acquire().await?;
-    let lasting = (&hash, app.config.refresh_token_seconds);
-    refresh_tokens::insert(&mut connection, user.id, family, lasting).await?;
-    tokens_out(app, user, refresh)
+fn new_family() -> [u8; 16] {
+    rand::random::<u128>().to_be_bytes()
 }
 
 /// POST `/api/token`.
@@ -297,7 +330,13 @@ pub async fn token(
     Anonymous(body): Anonymous<CredentialsIn>,
 ) -> Result<Response, Problem> {
     let user = log_in(&app, &origin, body).await?;
-    first_tokens(&app, &user).await
+    let (refresh, hash) = new_refresh_token();
+    let lasting = (&hash, app.config.refresh_token_seconds);
+    if !refresh_tokens::begin(&app.pool, &user, new_family(), lasting).await? {
+        // Another password, another role, a deletion: while this one was being checked.
+        return Err(Problem::of(Code::InvalidCredentials));
+    }
+    tokens_out(&app, &user, refresh)
 }
 
 /// POST `/api/token/refresh`.
@@ -317,19 +356,18 @@ pub async fn refresh(
         Redeemed::Good(user) => user,
         Redeemed::Reused(user) => {
             let subject = format!("user:{user}");
-            audit::note(&app, &origin, Action::RefreshReused, (None, &subject)).await;
+            audit::note(&app, &origin, Action::RefreshReused, (None, &subject));
             return Err(invalid());
         }
         Redeemed::Unknown => return Err(invalid()),
     };
-    let (user, _) = users::find(&app.pool, user).await?.ok_or_else(invalid)?;
     tokens_out(&app, &user, successor)
 }
 
 /// The caller as MySQL knows them; a token may name somebody who never was.
 async fn myself(app: &App, caller: Caller) -> Result<(User, Option<String>), Problem> {
     let found = users::find(&app.pool, caller.user).await?;
-    found.ok_or_else(|| Problem::new(Code::Unauthorized, "the token's user does not exist"))
+    found.ok_or_else(nobody)
 }
 
 /// GET `/api/me`.
@@ -341,38 +379,31 @@ pub async fn me(State(app): State<Arc<App>>, caller: Caller) -> Result<Response,
     Ok(json(StatusCode::OK, &UserOut::from(&user)))
 }
 
-/// What ends a user's tokens.
-enum Ending<'a> {
-    LogoutEverywhere,
-    NewPassword(&'a str),
-    NewRole(Role, Option<u64>),
-    Deletion,
-}
-
-/// Ends all tokens and sessions of a user; `false` when there is no such user.
-async fn end_tokens(app: &App, id: UserId, ending: Ending<'_>) -> Result<bool, Problem> {
-    // What began in this second ends too.
-    let from = app.tokens.now() + 1;
-    let mut connection = app.pool.acquire().await?;
-    let mut transaction = connection.begin().await?;
-    let found = match ending {
-        Ending::LogoutEverywhere => {
-            users::end_tokens(&mut transaction, id, from).await?;
-            true
-        }
-        Ending::NewPassword(hash) => {
-            users::set_password(&mut transaction, id, hash, from).await?;
-            true
-        }
-        Ending::NewRole(role, store) => {
-            users::set_role(&mut transaction, id, (role, store), from).await?
-        }
-        Ending::Deletion => users::delete(&mut transaction, id, from).await?,
+/// Ends all tokens and sessions of a user, and gives a first refresh token if one is wanted, all at once;
+/// the user as they are then, `None` when there is no such user.
+async fn end_tokens(
+    app: &App,
+    id: UserId,
+    ending: Ending<'_>,
+    refresh: Option<&TokenHash>,
+) -> Result<Option<User>, Problem> {
+    let mut transaction = app.pool.begin().await?;
+    let now = app.tokens.now();
+    let Some(user) = users::end_tokens(&mut transaction, id, ending, now).await? else {
+        return Ok(None);
     };
     refresh_tokens::delete_of(&mut transaction, id).await?;
+    if let Some(hash) = refresh {
+        let lasting = (hash, app.config.refresh_token_seconds);
+        refresh_tokens::insert(&mut transaction, id, new_family(), lasting).await?;
+    }
     transaction.commit().await?;
-    app.tokens.end(id, from);
-    Ok(found)
+    app.tokens.end(id, user.tokens_from);
+    Ok(Some(user))
+}
+
+fn nobody() -> Problem {
+    Problem::new(Code::Unauthorized, "the token's user does not exist")
 }
 
 /// POST `/api/me/password`: ends all tokens and sessions, and begins anew.
@@ -387,30 +418,19 @@ pub async fn change_password(
     let password = chosen(&body.new_password, &body.confirm_password, "/newPassword")?;
     let (user, hash) = myself(&app, caller).await?;
     let account = Subject::Login(hash_of(&user.email));
-    app.limits.attempt(&app.ledger, account).await?;
-    let current = Password::claimed(&body.current_password).unwrap_or_else(Password::nobodys);
-    if !app.passwords.verify(current, hash).await? {
-        audit::note(
-            &app,
-            &origin,
-            Action::LoginFailed,
-            (Some(user.id), &user.email),
-        )
-        .await;
+    attempt(&app, &origin, &[account], &user.email).await?;
+    let who = (Some(user.id), user.email.as_str());
+    if !is_right(&app, account, &body.current_password, hash).await? {
+        audit::note(&app, &origin, Action::LoginFailed, who);
         return Err(Problem::of(Code::InvalidCredentials));
     }
     app.limits.forgive(&app.ledger, account).await;
-    let hash = app.passwords.hash(password).await?;
-    end_tokens(&app, user.id, Ending::NewPassword(&hash)).await?;
-    audit::note(
-        &app,
-        &origin,
-        Action::PasswordChanged,
-        (Some(user.id), &user.email),
-    )
-    .await;
-    let (user, _) = myself(&app, caller).await?;
-    first_tokens(&app, &user).await
+    let password_hash = app.passwords.hash(password).await?;
+    let (refresh, refresh_hash) = new_refresh_token();
+    let ending = Ending::NewPassword(&password_hash);
+    let changed = end_tokens(&app, user.id, ending, Some(&refresh_hash)).await?;
+    audit::note(&app, &origin, Action::PasswordChanged, who);
+    tokens_out(&app, &changed.ok_or_else(nobody)?, refresh)
 }
 
 /// POST `/api/auth/logout-everywhere`: ends all tokens and sessions of the caller.
@@ -422,10 +442,11 @@ pub async fn logout_everywhere(
     origin: Origin,
     caller: Caller,
 ) -> Result<Response, Problem> {
-    end_tokens(&app, caller.user, Ending::LogoutEverywhere).await?;
+    let ended = end_tokens(&app, caller.user, Ending::LogoutEverywhere, None).await?;
+    ended.ok_or_else(nobody)?;
     let subject = format!("user:{}", caller.user);
     let who = (Some(caller.user), subject.as_str());
-    audit::note(&app, &origin, Action::LoggedOutEverywhere, who).await;
+    audit::note(&app, &origin, Action::LoggedOutEverywhere, who);
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -466,23 +487,22 @@ pub async fn set_role(
     id: Result<PathId, Problem>,
     Keyed { body, .. }: Keyed<RoleIn>,
 ) -> Result<Response, Problem> {
-    if (body.role == Role::Store) != body.store_id.is_some() {
+    let is_store = body.store_id.is_some_and(|id| (1..=ID_MAX).contains(&id));
+    if (body.role == Role::Store) != is_store || is_store != body.store_id.is_some() {
         let rule = "a store's user needs the store, and nobody else has one";
         return Err(Problem::unprocessable("/storeId", rule));
     }
     let id = UserId(id.map_err(|_malformed| no_such_user())?.0);
-    if !end_tokens(&app, id, Ending::NewRole(body.role, body.store_id)).await? {
-        return Err(no_such_user());
-    }
+    let ending = Ending::NewRole(body.role, body.store_id);
+    let user = end_tokens(&app, id, ending, None).await?;
+    let user = user.ok_or_else(no_such_user)?;
     let subject = format!("user:{id} is {}", body.role.as_str());
     audit::note(
         &app,
         &origin,
         Action::RoleChanged,
         (Some(admin.user), &subject),
-    )
-    .await;
-    let (user, _) = users::find(&app.pool, id).await?.ok_or_else(no_such_user)?;
+    );
     Ok(json(StatusCode::OK, &UserOut::from(&user)))
 }
 
@@ -497,16 +517,14 @@ pub async fn delete(
     id: Result<PathId, Problem>,
 ) -> Result<Response, Problem> {
     let id = UserId(id.map_err(|_malformed| no_such_user())?.0);
-    if !end_tokens(&app, id, Ending::Deletion).await? {
-        return Err(no_such_user());
-    }
+    let user = end_tokens(&app, id, Ending::Deletion, None).await?;
+    user.ok_or_else(no_such_user)?;
     let subject = format!("user:{id}");
     audit::note(
         &app,
         &origin,
         Action::UserDeleted,
         (Some(admin.user), &subject),
-    )
-    .await;
+    );
     Ok(StatusCode::NO_CONTENT.into_response())
 }

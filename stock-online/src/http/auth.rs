@@ -37,6 +37,9 @@ struct Claims {
     role: Role,
     #[serde(rename = "storeId", default, skip_serializing_if = "Option::is_none")]
     store_id: Option<u64>,
+    /// The user's `tokens_from` when it was made; tokens made without a login have none.
+    #[serde(rename = "gen", default, skip_serializing_if = "Option::is_none")]
+    generation: Option<i64>,
     iss: String,
     aud: String,
     iat: i64,
@@ -47,11 +50,18 @@ struct Claims {
 /// Tokens whose signature was found good, remembered at most; then the memory begins anew.
 const KNOWN_MAX: usize = 10_000;
 
+/// The end of a token's signature, by which it is found again; the whole is compared then.
+type End = [u8; 16];
+
+fn end_of(token: &str) -> End {
+    token.as_bytes().last_chunk().copied().unwrap_or_default()
+}
+
 /// A token's bearer, and the seconds between which it holds.
 #[derive(Debug, Clone, Copy)]
 struct Known {
     caller: Caller,
-    iat: i64,
+    generation: i64,
     nbf: i64,
     exp: i64,
 }
@@ -85,9 +95,9 @@ pub struct Tokens {
     current: Key,
     previous: Option<Key>,
     validation: Validation,
-    known: RwLock<HashMap<Box<str>, Known>>,
-    /// From which second on a user's tokens hold, of those of whom some were ended.
-    from: RwLock<HashMap<UserId, i64>>,
+    known: RwLock<HashMap<End, (Box<str>, Known)>>,
+    /// What a user's tokens must carry, of those of whom some were ended; `None` until MySQL was asked.
+    from: RwLock<Option<HashMap<UserId, i64>>>,
     clock: Clock,
 }
 
@@ -140,15 +150,15 @@ impl Tokens {
         }
     }
 
-    /// Makes an access token that holds for `ttl_seconds` from now on. `tokens_from` is the second from
-    /// which the user's tokens hold.
+    /// Makes an access token that holds for `ttl_seconds` from now on. `generation` is the user's
+    /// `tokens_from`; without it the second in which it is made counts.
     ///
     /// # Errors
     /// When the token cannot be signed.
     pub fn issue(
         &self,
         caller: Caller,
-        tokens_from: i64,
+        generation: Option<i64>,
         ttl_seconds: i64,
     ) -> Result<String, jsonwebtoken::errors::Error> {
         let now = self.now();
@@ -156,10 +166,10 @@ impl Tokens {
             sub: caller.user.to_string(),
             role: caller.role,
             store_id: caller.store_id,
+            generation,
             iss: NAME.to_owned(),
             aud: NAME.to_owned(),
-            // What is made in the second in which others were ended must not look like one of them.
-            iat: now.max(tokens_from),
+            iat: now,
             nbf: now,
             exp: now + ttl_seconds,
         };
@@ -174,32 +184,50 @@ impl Tokens {
         self.clock.now_ms() / 1_000
     }
 
-    /// Whether what began at a second still holds for a user.
-    #[must_use]
-    pub fn holds(&self, user: UserId, began: i64) -> bool {
+    /// Whether what carries a generation still holds for a user.
+    ///
+    /// # Errors
+    /// 503 until MySQL has said once whose tokens were ended.
+    pub fn holds(&self, user: UserId, generation: i64) -> Result<bool, Problem> {
         let from = self.from.read().unwrap_or_else(PoisonError::into_inner);
-        from.get(&user).is_none_or(|from| began >= *from)
+        let from = from.as_ref().ok_or_else(|| {
+            let detail = "it is not known yet whose tokens were ended";
+            Problem::new(Code::DatabaseUnavailable, detail)
+        })?;
+        Ok(from.get(&user).is_none_or(|from| generation >= *from))
     }
 
-    /// Ends a user's tokens that began before a second, here and now.
+    /// Whether MySQL has said whose tokens were ended.
+    #[must_use]
+    pub fn are_known(&self) -> bool {
+        let from = self.from.read().unwrap_or_else(PoisonError::into_inner);
+        from.is_some()
+    }
+
+    /// Ends a user's tokens below a generation, here and now.
     pub fn end(&self, user: UserId, tokens_from: i64) {
-        self.end_all(&[(user, tokens_from)]);
+        let mut from = self.from.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(from) = from.as_mut() {
+            self.note(from, &[(user, tokens_from)]);
+        }
     }
 
-    fn end_all(&self, ended: &[(UserId, i64)]) {
-        let mut from = self.from.write().unwrap_or_else(PoisonError::into_inner);
+    /// Notes endings, and takes what has ended out of the memory of good tokens.
+    fn note(&self, from: &mut HashMap<UserId, i64>, ended: &[(UserId, i64)]) {
         let mut news = HashMap::new();
-        for &(user, second) in ended {
+        for &(user, generation) in ended {
             let known = from.entry(user).or_insert(i64::MIN);
-            if *known < second {
-                *known = second;
-                news.insert(user, second);
+            if *known < generation {
+                *known = generation;
+                news.insert(user, generation);
             }
         }
-        drop(from);
         if !news.is_empty() {
             let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-            known.retain(|_, of| news.get(&of.caller.user).is_none_or(|from| of.iat >= *from));
+            known.retain(|_, (_, of)| {
+                let from = news.get(&of.caller.user);
+                from.is_none_or(|from| of.generation >= *from)
+            });
         }
     }
 
@@ -213,34 +241,42 @@ impl Tokens {
             .into_iter()
             .map(|(user, from)| (UserId(user), from))
             .collect();
-        self.end_all(&ended);
+        let mut from = self.from.write().unwrap_or_else(PoisonError::into_inner);
+        self.note(from.get_or_insert_default(), &ended);
         Ok(())
     }
 
     fn check(&self, token: &str) -> Result<Caller, Problem> {
         let now = self.now();
-        let known = self
-            .known
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(token)
-            .copied();
+        let end = end_of(token);
+        let known = {
+            let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+            let found = known.get(&end).filter(|(whole, _)| **whole == *token);
+            found.map(|(_, known)| *known)
+        };
         if let Some(known) = known.filter(|known| known.nbf <= now && now < known.exp) {
             return Ok(known.caller);
         }
         let found = self.verify(token)?;
+        self.refuse_ended(&found)?;
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= KNOWN_MAX {
             known.clear();
         }
-        known.insert(token.into(), found);
+        known.insert(end, (token.into(), found));
         drop(known);
-        // Asked last: what is ended after this takes the token out of the memory again.
-        if self.holds(found.caller.user, found.iat) {
-            Ok(found.caller)
-        } else {
+        // Asked again: an ending that came in between has looked for it in the memory too early.
+        self.refuse_ended(&found).inspect_err(|_| {
             let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-            known.remove(token);
+            known.remove(&end);
+        })?;
+        Ok(found.caller)
+    }
+
+    fn refuse_ended(&self, found: &Known) -> Result<(), Problem> {
+        if self.holds(found.caller.user, found.generation)? {
+            Ok(())
+        } else {
             Err(Problem::new(Code::Unauthorized, "the token was ended"))
         }
     }
@@ -272,7 +308,7 @@ impl Tokens {
         };
         Ok(Known {
             caller,
-            iat: claims.iat,
+            generation: claims.generation.unwrap_or(claims.iat),
             nbf: claims.nbf,
             exp: claims.exp,
         })
@@ -285,19 +321,16 @@ pub struct Login {
     user: UserId,
     role: Role,
     store_id: Option<u64>,
-    /// The second in which it began.
-    began: i64,
+    generation: i64,
 }
 
-impl Login {
-    /// A login that begins now.
-    #[must_use]
-    pub fn new(user: &User, now: i64) -> Self {
+impl From<&User> for Login {
+    fn from(user: &User) -> Self {
         Self {
             user: user.id,
             role: user.role,
             store_id: user.store_id,
-            began: now.max(user.tokens_from),
+            generation: user.tokens_from,
         }
     }
 }
@@ -314,9 +347,12 @@ async fn of_session(parts: &Parts, app: &App) -> Result<Option<Caller>, Problem>
         tracing::warn!(%error, "cannot read a session");
         Problem::of(Code::DatabaseUnavailable)
     })?;
-    let Some(login) = login.filter(|login| app.tokens.holds(login.user, login.began)) else {
+    let Some(login) = login else {
         return Ok(None);
     };
+    if !app.tokens.holds(login.user, login.generation)? {
+        return Ok(None);
+    }
     cross_site::check(&parts.method, &parts.headers)?;
     Ok(Some(Caller {
         user: login.user,

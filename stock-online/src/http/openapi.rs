@@ -358,6 +358,11 @@ fn problem() -> ObjectBuilder {
     object
 }
 
+/// Every path, with its parameters in braces.
+pub fn paths() -> impl Iterator<Item = &'static str> {
+    OPERATIONS.iter().map(|operation| operation.path)
+}
+
 /// The document, built once.
 pub fn document() -> &'static OpenApi {
     static DOCUMENT: OnceLock<OpenApi> = OnceLock::new();

@@ -77,7 +77,8 @@ pub async fn readyz(State(app): State<Arc<App>>) -> Response {
         journal,
     };
     // Without a price nothing can be ordered: a service that has never read its catalog is not ready.
-    let is_unready = epoch != "ok" || schema == "other" || full || !app.catalog.is_read();
+    let has_begun = app.catalog.is_read() && app.tokens.are_known();
+    let is_unready = epoch != "ok" || schema == "other" || full || !has_begun;
     let (code, status) = match (is_unready, mysql) {
         (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "unready"),
         (false, "down") => (StatusCode::OK, "degraded"),
@@ -119,16 +120,17 @@ pub async fn switch_selling(
     if let Verdict::Refused(refusal) = app.ledger.decide(request).await? {
         return Err(refusal.into());
     }
-    // MySQL may be away when selling must stop: the answer does not wait for the log.
     let subject = if body.open {
         "selling open"
     } else {
         "selling stopped"
     };
-    let (noting, who) = (Arc::clone(&app), Some(admin.user));
-    app.tasks.spawn(async move {
-        audit::note(&noting, &origin, Action::SellingSwitched, (who, subject)).await;
-    });
+    audit::note(
+        &app,
+        &origin,
+        Action::SellingSwitched,
+        (Some(admin.user), subject),
+    );
     Ok(json(StatusCode::OK, &body))
 }
 

@@ -383,7 +383,7 @@ pub async fn create(
         )?;
     }
     publish(&app).await?;
-    note(&app, &origin, Action::ProductCreated, (admin, id)).await;
+    note(&app, &origin, Action::ProductCreated, (admin, id));
     let product = table::find(&app.pool, id).await?;
     let product = product.ok_or_else(|| Problem::of(Code::ProductNotFound))?;
     let levels = levels(&app, Source::Redis, std::slice::from_ref(&product)).await?;
@@ -414,9 +414,9 @@ async fn created_before(
     }
 }
 
-async fn note(app: &App, origin: &Origin, action: Action, (admin, id): (Caller, ProductId)) {
+fn note(app: &Arc<App>, origin: &Origin, action: Action, (admin, id): (Caller, ProductId)) {
     let subject = format!("product:{id}");
-    audit::note(app, origin, action, (Some(admin.user), &subject)).await;
+    audit::note(app, origin, action, (Some(admin.user), &subject));
 }
 
 /// Closes or opens a product's accounts everywhere, before the admin is answered.
@@ -469,7 +469,7 @@ async fn find_match(
 }
 
 async fn change(
-    app: &App,
+    app: &Arc<App>,
     origin: &Origin,
     admin: Caller,
     product: Product,
@@ -487,7 +487,7 @@ async fn change(
         switch(app, product.id, false, admin).await?;
     }
     publish(app).await?;
-    note(app, origin, Action::ProductChanged, (admin, product.id)).await;
+    note(app, origin, Action::ProductChanged, (admin, product.id));
     show_from(app, Ok(PathId(product.id.0)), Source::Redis).await
 }
 
@@ -552,6 +552,6 @@ pub async fn delete(
         return Err(Problem::of(Code::PreconditionFailed));
     }
     publish(&app).await?;
-    note(&app, &origin, Action::ProductDeleted, (admin, product.id)).await;
+    note(&app, &origin, Action::ProductDeleted, (admin, product.id));
     Ok(StatusCode::NO_CONTENT.into_response())
 }

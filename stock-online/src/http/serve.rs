@@ -2,7 +2,7 @@
 //!
 //! An accept loop of its own, because axum's has no header timeout and no cap on connections.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
+use super::openapi;
 use super::origin::{Origin, RequestId, TrustedProxies};
 use super::problem::{Problem, render};
 use super::sessions;
@@ -56,7 +57,7 @@ struct Front {
 }
 
 /// What every answer says to browsers: take no answer for another type, keep none, show none in a frame,
-/// load nothing on its behalf, and come back over TLS.
+/// and come back over TLS.
 fn security_headers(config: &Config) -> Vec<(HeaderName, HeaderValue)> {
     let mut headers = vec![
         (
@@ -66,7 +67,7 @@ fn security_headers(config: &Config) -> Vec<(HeaderName, HeaderValue)> {
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
         (
             header::CONTENT_SECURITY_POLICY,
-            HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
+            HeaderValue::from_static("frame-ancestors 'none'"),
         ),
     ];
     if config.public_tls {
@@ -133,7 +134,7 @@ pub async fn serve(
         timeout: Duration::from_millis(config.http_timeout_ms),
         instance: rand::random(),
         requests: AtomicU64::new(0),
-        durations: Durations::default(),
+        durations: Durations::new(),
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
@@ -200,7 +201,8 @@ impl Front {
             request.headers().contains_key(header::COOKIE) || !path.starts_with("/api/");
         // Health and metrics are asked for by few, and often.
         let is_counted = path.starts_with("/api/") || path.starts_with("/account/");
-        if is_counted && let Err(exceeded) = self.app.limits.admit(Subject::Address(address)) {
+        if is_counted && let Err(exceeded) = self.app.limits.admit(Subject::requests_from(address))
+        {
             return Problem::from(exceeded).into_response();
         }
         let router = if is_browser {
@@ -210,11 +212,20 @@ impl Front {
         };
         let answer = router.clone().oneshot(request.map(Body::new));
         match tokio::time::timeout(self.timeout, answer).await {
+            // The session layer could not ask MySQL; it knows no problems.
+            Ok(Ok(response)) if is_bare_fault(&response) => {
+                Problem::of(Code::DatabaseUnavailable).into_response()
+            }
             Ok(Ok(response)) => response,
             Ok(Err(never)) => match never {},
             Err(_elapsed) => Problem::of(Code::Timeout).into_response(),
         }
     }
+}
+
+fn is_bare_fault(response: &Response<Body>) -> bool {
+    response.status() == StatusCode::INTERNAL_SERVER_ERROR
+        && response.extensions().get::<Problem>().is_none()
 }
 
 async fn handle(
@@ -266,7 +277,9 @@ async fn handle(
 fn route_of(path: &str) -> String {
     let mut route = String::with_capacity(path.len());
     for segment in path.split('/').skip(1) {
-        let is_word = segment.bytes().all(|byte| byte.is_ascii_lowercase());
+        let is_word = segment
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte == b'-' || byte == b'.');
         route.push('/');
         route.push_str(if is_word { segment } else { "{id}" });
     }
@@ -295,25 +308,46 @@ fn strip_trailing_slash(uri: &mut Uri) {
 }
 
 /// Histograms by route and status, resolved once each.
-#[derive(Default)]
-struct Durations(RwLock<HashMap<String, HashMap<u16, Histogram>>>);
+struct Durations {
+    histograms: RwLock<HashMap<String, HashMap<u16, Histogram>>>,
+    /// Whatever is called is one of these, or "none": nobody can make series by making up paths.
+    routes: HashSet<String>,
+}
+
+/// The name of what is no route.
+const NO_ROUTE: &str = "none";
 
 impl Durations {
+    /// For the routes of the served document, with all their parameters called `{id}`.
+    fn new() -> Self {
+        Self {
+            histograms: RwLock::default(),
+            routes: openapi::paths().map(route_of).collect(),
+        }
+    }
+
     fn record(&self, route: &str, status: u16, took: Duration) {
-        // What was not found may be called anything: it must not make a series of its own.
-        let route = if status == 404 { "none" } else { route };
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self
+            .histograms
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(histogram) = known.get(route).and_then(|of| of.get(&status)) {
             return histogram.record(took.as_secs_f64());
         }
         drop(known);
+        if route != NO_ROUTE && !self.routes.contains(route) {
+            return self.record(NO_ROUTE, status, took);
+        }
         let histogram = metrics::histogram!(
             "http_request_duration_seconds",
             "route" => route.to_owned(),
             "status" => status.to_string()
         );
         histogram.record(took.as_secs_f64());
-        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self
+            .histograms
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         known
             .entry(route.to_owned())
             .or_default()

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{Untouched, assert_problem, every_body, every_callers_body};
+use super::{Untouched, assert_problem, every_callers_body};
 use crate::support::{Client, SECRET};
 
 #[tokio::test(flavor = "multi_thread")]

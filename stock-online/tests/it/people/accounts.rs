@@ -6,7 +6,7 @@ use stock_domain::user::Role;
 use stock_online::http::auth::Tokens;
 
 use super::{PASSWORD, log_in, log_in_with, me, refresh, sign_up, sign_up_json, tokens_of};
-use crate::support::{SECRET, Shop, until};
+use crate::support::{Shop, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn somebody_signs_up_logs_in_and_is_who_they_are() {
@@ -122,7 +122,7 @@ async fn a_wrong_password_and_an_unknown_address_look_alike() {
     assert_eq!(wrong.0, 401);
     assert_eq!(wrong.1["code"], "INVALID_CREDENTIALS");
     let failed = "SELECT COUNT(*) FROM audit_log WHERE action = 'login_failed'";
-    assert_eq!(shop.count(failed).await, 5);
+    until("each is noted", || async { shop.count(failed).await == 5 }).await;
     service.stop().await;
 }
 
@@ -300,7 +300,7 @@ async fn a_token_of_the_previous_key_holds_until_the_key_is_gone() {
         store_id: None,
     };
     let token = Tokens::new(old, "", Clock::system())
-        .issue(caller, 0, 60)
+        .issue(caller, None, 60)
         .unwrap();
     let service = shop.serve().await;
     assert_eq!(me(&service.client, &token).await, 401);
@@ -309,12 +309,6 @@ async fn a_token_of_the_previous_key_holds_until_the_key_is_gone() {
     let service = shop.serve().await;
     assert_eq!(me(&service.client, &token).await, 200);
     let (fresh, _) = log_in(&service.client, "one@example.com").await;
-    assert!(
-        Tokens::new(SECRET, "", Clock::system())
-            .issue(caller, 0, 60)
-            .unwrap()
-            != token
-    );
     assert_eq!(me(&service.client, &fresh).await, 200);
     service.stop().await;
 }
@@ -324,4 +318,47 @@ async fn sign_up_with_any_key(shop: &Shop) -> u64 {
     let id = sign_up(&service.client, "one@example.com").await;
     service.stop().await;
     id
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_endings_in_one_second_are_two() {
+    // Danger: what the first ending gave is taken for something newer than the second.
+    let shop = Shop::open(1, 10).await;
+    let service = shop.serve().await;
+    let client = &service.client;
+    sign_up(client, "one@example.com").await;
+    let (mut access, _) = log_in(client, "one@example.com").await;
+    for number in 0..3 {
+        let current = if number == 0 {
+            PASSWORD
+        } else {
+            "another sesame"
+        };
+        let body = json!({ "currentPassword": current, "newPassword": "another sesame",
+            "confirmPassword": "another sesame" });
+        let change = client.post("/api/me/password").bearer(&access).json(&body);
+        let (next, _) = tokens_of(&change.send().await);
+        assert_eq!(
+            (me(client, &access).await, me(client, &next).await),
+            (401, 200)
+        );
+        access = next;
+    }
+    let out = client.post("/api/auth/logout-everywhere").bearer(&access);
+    assert_eq!(out.status().await, 204);
+    assert_eq!(me(client, &access).await, 401);
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_with_other_letters_is_another_one() {
+    // Danger: MySQL takes é for e, the counter of failed logins does not: each spelling gets ten guesses.
+    let shop = Shop::open(1, 10).await;
+    let service = shop.serve().await;
+    let client = &service.client;
+    sign_up(client, "renee@example.com").await;
+    let other = log_in_with(client, "ren\u{e9}e@example.com", PASSWORD).await;
+    assert_eq!(other.status, 401);
+    sign_up(client, "ren\u{e9}e@example.com").await;
+    service.stop().await;
 }

@@ -220,3 +220,32 @@ async fn without_redis_logins_are_counted_all_the_same() {
     assert_eq!(malformed.status, 422);
     service.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn made_up_paths_make_no_series_of_their_own() {
+    // Danger: each made-up path that is answered with anything but 404 becomes a histogram for ever.
+    let mut shop = Shop::open(1, 10).await;
+    shop.config.cors_origins = "https://shop.example.com".to_owned();
+    shop.config.limit_address_requests = 10;
+    shop.config.limit_window_seconds = 1_000_000_000_000;
+    let service = shop.serve_parts(&[stock_online::Part::Http]).await;
+    let client = &service.client;
+    let cancel = client.patch("/api/orders/madeupbysomebody/cancel");
+    assert!([401, 429].contains(&cancel.status().await));
+    let preflight = client.call("OPTIONS", "/api/madeupbysomebody");
+    let preflight = preflight.header("origin", "https://shop.example.com");
+    preflight
+        .header("access-control-request-method", "GET")
+        .send()
+        .await;
+    until("the address has asked too often", || async {
+        client.get("/api/madeupbysomebody").status().await == 429
+    })
+    .await;
+    let metrics = client.get("/metrics").send().await.text;
+    assert!(
+        metrics.contains("status=\"429\"") && !metrics.contains("madeup"),
+        "{metrics}"
+    );
+    service.stop().await;
+}
