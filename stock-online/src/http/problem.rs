@@ -152,7 +152,7 @@ pub fn render(mut response: Response, request_id: &str) -> Response {
     if problem.code.status() == 503 {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
     }
-    if problem.code == Code::Unauthorized {
+    if problem.code.status() == 401 {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     if let Some(exceeded) = problem.exceeded {
