@@ -18,6 +18,7 @@ pub mod problem;
 pub mod products;
 pub mod serve;
 pub mod sessions;
+pub mod users;
 
 use std::sync::Arc;
 
@@ -56,10 +57,10 @@ pub fn routes(app: Arc<App>) -> Router {
             "/api/auth/logout-everywhere",
             post(accounts::logout_everywhere),
         )
-        .route("/api/users", get(accounts::list))
+        .route("/api/users", get(users::list))
         .route(
             "/api/users/{id}",
-            patch(accounts::set_role).delete(accounts::delete),
+            patch(users::set_role).delete(users::delete),
         )
         .route("/account/signup", post(account_forms::sign_up))
         .route("/account/login", post(account_forms::log_in))

@@ -1,4 +1,4 @@
-//! Accounts of people: sign-up, tokens, passwords; and what an admin may do with users.
+//! Accounts of people: sign-up, tokens, passwords.
 //!
 //! Whatever ends tokens, ends them on this instance at once, and on others as soon as they ask MySQL,
 //! which they do every few seconds. What holds a password or a token has no `Debug`: no log can show it.
@@ -19,11 +19,12 @@ use stock_domain::user::{Email, Password, Role, User};
 use utoipa::ToSchema;
 
 use super::audit;
-use super::auth::{Admin, Caller};
-use super::extract::{Anonymous, BodyIn, Filter, ID_MAX, Keyed, PathId, cursor_of, limit_of};
+use super::auth::Caller;
+use super::extract::{Anonymous, BodyIn, Keyed};
 use super::orders::json;
 use super::origin::Origin;
 use super::problem::Problem;
+use super::users::RoleName;
 use crate::app::App;
 use crate::limits::Subject;
 
@@ -77,40 +78,6 @@ pub struct PasswordIn {
 
 impl BodyIn for PasswordIn {}
 
-/// What an admin makes of a user.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct RoleIn {
-    #[schema(value_type = RoleName)]
-    role: Role,
-    /// The store whose till they run; with role `store`, and only then.
-    #[schema(minimum = 1, maximum = 9_007_199_254_740_991_u64)]
-    store_id: Option<u64>,
-}
-
-impl BodyIn for RoleIn {}
-
-/// What somebody may do.
-#[derive(ToSchema)]
-#[schema(rename_all = "lowercase")]
-#[expect(
-    dead_code,
-    reason = "only its schema is used; the type itself knows no HTTP"
-)]
-pub(super) enum RoleName {
-    User,
-    Store,
-    Admin,
-}
-
-/// Which users to list.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct UsersIn {
-    limit: Option<u32>,
-    cursor: Option<String>,
-}
-
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct SignedUpOut<'a> {
     #[schema(value_type = u64)]
@@ -141,13 +108,6 @@ impl<'a> From<&'a User> for UserOut<'a> {
             store_id: user.store_id,
         }
     }
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct UserListOut<'a> {
-    items: Vec<UserOut<'a>>,
-    next_cursor: Option<String>,
 }
 
 /// An access token and the refresh token that gets the next one.
@@ -381,7 +341,7 @@ pub async fn me(State(app): State<Arc<App>>, caller: Caller) -> Result<Response,
 
 /// Ends all tokens and sessions of a user, and gives a first refresh token if one is wanted, all at once;
 /// the user as they are then, `None` when there is no such user.
-async fn end_tokens(
+pub(super) async fn end_tokens(
     app: &App,
     id: UserId,
     ending: Ending<'_>,
@@ -447,84 +407,5 @@ pub async fn logout_everywhere(
     let subject = format!("user:{}", caller.user);
     let who = (Some(caller.user), subject.as_str());
     audit::note(&app, &origin, Action::LoggedOutEverywhere, who);
-    Ok(StatusCode::NO_CONTENT.into_response())
-}
-
-/// GET `/api/users`: admin.
-///
-/// # Errors
-/// 422 for a page that cannot be.
-pub async fn list(
-    State(app): State<Arc<App>>,
-    Admin(_): Admin,
-    Filter(asked): Filter<UsersIn>,
-) -> Result<Response, Problem> {
-    let limit = limit_of(asked.limit)?;
-    let after = cursor_of(asked.cursor.as_deref())?.unwrap_or(0);
-    let mut found = users::list(&app.pool, after, limit + 1).await?;
-    let has_more = found.len() > limit as usize;
-    found.truncate(limit as usize);
-    let last = found.last().filter(|_| has_more);
-    let page = UserListOut {
-        next_cursor: last.map(|user| user.id.to_string()),
-        items: found.iter().map(UserOut::from).collect(),
-    };
-    Ok(json(StatusCode::OK, &page))
-}
-
-fn no_such_user() -> Problem {
-    Problem::new(Code::NotFound, "there is no such user")
-}
-
-/// PATCH `/api/users/{id}`: admin gives another role; the user has to log in again.
-///
-/// # Errors
-/// 404, 422.
-pub async fn set_role(
-    State(app): State<Arc<App>>,
-    Admin(admin): Admin,
-    origin: Origin,
-    id: Result<PathId, Problem>,
-    Keyed { body, .. }: Keyed<RoleIn>,
-) -> Result<Response, Problem> {
-    let is_store = body.store_id.is_some_and(|id| (1..=ID_MAX).contains(&id));
-    if (body.role == Role::Store) != is_store || is_store != body.store_id.is_some() {
-        let rule = "a store's user needs the store, and nobody else has one";
-        return Err(Problem::unprocessable("/storeId", rule));
-    }
-    let id = UserId(id.map_err(|_malformed| no_such_user())?.0);
-    let ending = Ending::NewRole(body.role, body.store_id);
-    let user = end_tokens(&app, id, ending, None).await?;
-    let user = user.ok_or_else(no_such_user)?;
-    let subject = format!("user:{id} is {}", body.role.as_str());
-    audit::note(
-        &app,
-        &origin,
-        Action::RoleChanged,
-        (Some(admin.user), &subject),
-    );
-    Ok(json(StatusCode::OK, &UserOut::from(&user)))
-}
-
-/// DELETE `/api/users/{id}`: admin; their orders stay.
-///
-/// # Errors
-/// 404.
-pub async fn delete(
-    State(app): State<Arc<App>>,
-    Admin(admin): Admin,
-    origin: Origin,
-    id: Result<PathId, Problem>,
-) -> Result<Response, Problem> {
-    let id = UserId(id.map_err(|_malformed| no_such_user())?.0);
-    let user = end_tokens(&app, id, Ending::Deletion, None).await?;
-    user.ok_or_else(no_such_user)?;
-    let subject = format!("user:{id}");
-    audit::note(
-        &app,
-        &origin,
-        Action::UserDeleted,
-        (Some(admin.user), &subject),
-    );
     Ok(StatusCode::NO_CONTENT.into_response())
 }

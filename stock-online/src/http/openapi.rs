@@ -18,7 +18,7 @@ use utoipa::openapi::{
     ComponentsBuilder, Content, HttpMethod, InfoBuilder, OpenApi, OpenApiBuilder, Ref, Required,
 };
 
-use super::{account_forms, accounts, ops, orders, products};
+use super::{account_forms, accounts, ops, orders, products, users};
 
 /// Who may call.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -395,12 +395,12 @@ pub fn document() -> &'static OpenApi {
             .schema_from::<accounts::CredentialsIn>()
             .schema_from::<accounts::RefreshIn>()
             .schema_from::<accounts::PasswordIn>()
-            .schema_from::<accounts::RoleIn>()
-            .schema_from::<accounts::RoleName>()
+            .schema_from::<users::RoleIn>()
+            .schema_from::<users::RoleName>()
             .schema_from::<accounts::SignedUpOut<'_>>()
             .schema_from::<accounts::TokensOut>()
             .schema_from::<accounts::UserOut<'_>>()
-            .schema_from::<accounts::UserListOut<'_>>()
+            .schema_from::<users::UserListOut<'_>>()
             .schema_from::<account_forms::SignUpForm>()
             .schema_from::<account_forms::LoginForm>()
             .schema_from::<ops::Selling>()
