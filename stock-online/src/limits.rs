@@ -213,7 +213,7 @@ impl Limits {
     /// Forgets the attempts of somebody who came in.
     pub async fn forgive(&self, ledger: &Ledger, subject: Subject) {
         lock(self.map(subject)).remove(&subject);
-        change(ledger, "DEL", subject).await;
+        change(ledger, "DEL", subject, self.rule(subject)).await;
     }
 
     /// Takes back an attempt that could not be judged: a fault of ours is nobody's failure.
@@ -221,7 +221,7 @@ impl Limits {
         if let Some(count) = lock(self.map(subject)).get_mut(&subject) {
             count.own = count.own.saturating_sub(1);
         }
-        change(ledger, "DECR", subject).await;
+        change(ledger, "DECR", subject, self.rule(subject)).await;
     }
 
     /// What Redis should hear: of each subject with enough untold, how many more.
@@ -305,17 +305,21 @@ async fn count_attempt(ledger: &Ledger, subject: Subject, rule: Rule) -> Option<
     }
 }
 
-/// Changes a subject's attempts in Redis. A counter that has just ended is made again by DECR, at -1 and
-/// without an end: it is nobody's limit, and the next attempt gives it one.
-async fn change(ledger: &Ledger, command: &str, subject: Subject) {
-    let Ok(mut link) = ledger.link() else {
+/// Changes a subject's attempts in Redis, if they are counted. A counter that has just ended is made again
+/// by DECR: it gets an end like any other.
+async fn change(ledger: &Ledger, command: &str, subject: Subject, rule: Rule) {
+    let (Ok(mut link), 1..) = (ledger.link(), rule.limit) else {
         return;
     };
     let key = ledger.keys().limit(&subject, 0);
-    let done: Result<i64, RedisError> = redis::cmd(command)
-        .arg(key)
-        .query_async(&mut link.read)
-        .await;
+    let mut pipe = pipe();
+    pipe.cmd(command).arg(&key).ignore();
+    pipe.cmd("PEXPIRE")
+        .arg(&key)
+        .arg(rule.window_ms)
+        .arg("NX")
+        .ignore();
+    let done: Result<(), RedisError> = pipe.query_async(&mut link.read).await;
     if let Err(error) = done {
         tracing::debug!(%error, "attempts stay as they were counted");
     }
