@@ -13,7 +13,8 @@
 --               field = facts, value = payload
 --   3 states    hash: mark id -> state@ms
 --   4 opened    hash: account label -> how often it was opened (never above 1)
---   5 ...       the accounts of the batch: "balance seq closed"
+--   5 deadlines zset: "ms-low what is held" of each live hold -> ms at which it expires
+--   6 ...       the accounts of the batch: "balance seq closed"
 --   then        the idempotency keys of the batch: "fingerprint A ms-low" | "fingerprint R code ..."
 --
 -- ARGV
@@ -32,7 +33,11 @@
 --     16   account flags: count, then account index, 1 = close or 0 = open of each
 --     256  refuse: an answer decided outside, remembered under the key
 --     512  selling switch: 1 = open, 0 = stopped
---     without a part: 32 takes from stock, 64 even from a closed account, 128 even above the limit
+--     2048 hold: ms that it lives, what is held (the member's text behind "ms-low ")
+--     4096 release: the member of a hold that ends with this request
+--     8192 expected: account index, the balance that it must have
+--     without a part: 32 takes from stock, 64 even from a closed account, 128 even above the limit,
+--     16384 an INSUFFICIENT while expired holds wait to be released is not remembered
 --   then its postings (account index, delta; with flag 1024 also the opening level or "") and
 --   unless refused outside, the payload
 --
@@ -41,12 +46,13 @@
 --   "A facts"         accepted        "P ms-low"        accepted earlier under the same key
 --   "R code rest"     refused         "Q code rest"     refused earlier under the same key
 --   facts: per posting seq:balance, or seq:balance:o if it opened the account first
+--   "R 63 posting balance due" says that expired holds wait to be released
 --
 -- CODES, in the order of the checks (numbered by hand, never reused)
 --   10 FENCED              20 KEY_REUSED          30 EXPIRED            31 BACKLOG
 --   32 REFUSED             40 NOT_OPEN            41 CLOSED             50 STALE_STATE
---   51 SELLING_STOPPED     60 UNKNOWN_ACCOUNT     61 CLOSED_ACCOUNT     62 BROKEN
---   63 INSUFFICIENT        64 OVERFLOW
+--   51 SELLING_STOPPED     52 CHANGED             60 UNKNOWN_ACCOUNT     61 CLOSED_ACCOUNT
+--   62 BROKEN              63 INSUFFICIENT        64 OVERFLOW
 --
 -- PUBLISHES  on the channel: "ms-low unsettled|label balance seq closed|..."
 --
@@ -59,7 +65,7 @@ local FRAME_ENTRIES = 100
 local CALL_ARGUMENTS = 500
 local BALANCE_MAX = 9007199254740991
 local POSTING_MAX = 1000000000000
-local PRIMED_KEYS = 4
+local PRIMED_KEYS = 5
 local HEAD = 11
 
 local now = redis.call('TIME')
@@ -86,7 +92,7 @@ local fenced = head.err or head[1] ~= ARGV[1]
   or redis.call('TYPE', KEYS[2]).ok ~= 'stream'
 for i = 3, PRIMED_KEYS do
   local kind = redis.call('TYPE', KEYS[i]).ok
-  fenced = fenced or (kind ~= 'hash' and kind ~= 'none')
+  fenced = fenced or (kind ~= 'none' and kind ~= (i == 5 and 'zset' or 'hash'))
 end
 if fenced then return { now_ms, 0, '', 'R 10' } end -- FENCED
 
@@ -136,6 +142,7 @@ local remember = {} -- key index -> { value, ms }
 local states = {} -- mark id -> state now, '' for none
 local marks_set, marks = {}, {}
 local frames, accepted = {}, 0
+local held, released = {}, {} -- of deadlines: score, member, ... and member, ...
 local switched
 local limit, limit_reserve = tonumber(ARGV[5]), ARGV[5] + ARGV[6]
 local id_prefix = text(ms) .. '-'
@@ -149,6 +156,16 @@ local function state_of(id)
     states[id] = state
   end
   return state
+end
+
+-- Whether a hold has expired that nobody has released yet; asked once, and only when stock is short.
+local due
+local function is_due()
+  if due == nil then
+    local first = redis.call('ZRANGE', KEYS[5], 0, 0, 'WITHSCORES')
+    due = first[2] ~= nil and tonumber(first[2]) <= now_ms
+  end
+  return due
 end
 
 -- A batch repeats its numbers: each text is converted once. False is no number that is allowed.
@@ -169,7 +186,8 @@ local forms = setmetatable({}, { __index = function(known, s)
   local form = {
     idempotency = has(1), deadline = has(2), window = has(4), marks = has(8), closings = has(16),
     takes_stock = has(32), even_closed = has(64), even_backlog = has(128), refuse = has(256),
-    switch = has(512), opens = has(1024), has_parts = band(flags, 799) ~= 0
+    switch = has(512), opens = has(1024), hold = has(2048), release = has(4096),
+    expected = has(8192), waits_for_holds = has(16384), has_parts = band(flags, 15135) ~= 0
   }
   known[s] = form
   return form
@@ -179,6 +197,7 @@ end })
 local form, postings, payload
 local account, change, open_at = {}, {}, {}
 local key, fingerprint, deadline, opens, closes, mark_list, closing_list, refuse, switch
+local hold_ms, hold_text, release, expected, expected_balance
 local i = HEAD + accounts
 
 local function next_argument()
@@ -204,6 +223,11 @@ local function parse_parts()
   end
   if form.refuse then refuse = next_argument() end
   if form.switch then switch = next_argument() end
+  if form.hold then hold_ms, hold_text = tonumber(next_argument()), next_argument() end
+  if form.release then release = next_argument() end
+  if form.expected then
+    expected, expected_balance = tonumber(next_argument()), tonumber(next_argument())
+  end
 end
 
 -- Parses the opening level of posting p; false when it is neither absent nor a level.
@@ -222,6 +246,7 @@ local function parse()
   form, postings = forms[ARGV[i + 1]], indices[ARGV[i + 2]]
   i = i + 2
   key, deadline, opens, closes, mark_list, closing_list, refuse, switch = nil
+  hold_ms, release, expected = nil
   if form.has_parts then parse_parts() end
   for p = 1, postings do
     local k, delta = indices[ARGV[i + 1]], deltas[ARGV[i + 2]]
@@ -261,7 +286,9 @@ local function move(p)
     condition[k], balance[k], seq[k], closed[k] = READ, before, 1, false
   end
   local after = before + delta
-  if after < 0 then return '63 ' .. p - 1 .. ' ' .. text(before) end -- INSUFFICIENT
+  if after < 0 then
+    return '63 ' .. p - 1 .. ' ' .. text(before) .. (is_due() and ' due' or '') -- INSUFFICIENT
+  end
   if after > BALANCE_MAX then return '64 ' .. p - 1 end -- OVERFLOW
   if delta ~= 0 then
     now_seq = now_seq + 1
@@ -306,6 +333,10 @@ local function guard()
     end
   end
   if not selling and form.takes_stock then return '51' end -- SELLING_STOPPED
+  if expected and condition[expected] ~= BROKEN then
+    local found = balance[expected] or 0
+    if found ~= expected_balance then return '52 ' .. text(found) end -- CHANGED
+  end
   return nil
 end
 
@@ -316,6 +347,10 @@ local function accept(decided)
     frame = { id_prefix .. low, 'number', text(number) }
     frames[#frames + 1], frame_length = frame, 3
   end
+  if hold_ms then
+    held[#held + 1], held[#held + 2] = text(ms + hold_ms), id_prefix .. low .. ' ' .. hold_text
+  end
+  if release then released[#released + 1] = release end
   accepted, low = accepted + 1, low + 1
   frame[frame_length + 1], frame[frame_length + 2] = decided, payload
   frame_length = frame_length + 2
@@ -350,7 +385,9 @@ local function judge()
   local refusal, decided = guard(), nil
   if not refusal then decided, refusal = post() end
   if refusal then
-    if key and not PASSING[string.match(refusal, '^%d+')] then
+    local code = string.match(refusal, '^%d+')
+    local waits = code == '63' and due and form.waits_for_holds
+    if key and not waits and not PASSING[code] then
       remember[key] = { fingerprint .. ' R ' .. refusal, ARGV[8] }
     end
     return 'R ' .. refusal
@@ -408,6 +445,8 @@ if accepted > 0 then
   end
   write_all('HSET', KEYS[3], set)
   write_all('HDEL', KEYS[3], forgotten)
+  write_all('ZADD', KEYS[5], held)
+  write_all('ZREM', KEYS[5], released)
   redis.call('PUBLISH', ARGV[9], table.concat(levels, '|'))
 end
 for k, value in pairs(remember) do

@@ -131,6 +131,11 @@ pub struct Config {
     pub journal_keep_entries: u64,
     /// How old a final mark must be before it is removed.
     pub marks_keep_ms: u64,
+    /// Live reservations that one user may have; 0 is no limit. Another number counts from the next
+    /// reservation on, those made under the old one are counted by themselves until they end.
+    pub holds_per_user_max: u32,
+    /// How often expired reservations are looked for.
+    pub expire_reservations_ms: u64,
     /// Dead letters within one minute from which the subscriber stops applying.
     pub dead_letters_per_minute_max: u32,
     /// The age from which the catalog snapshot is read again without being told to.
@@ -199,6 +204,8 @@ impl Default for Config {
             apply_poll_ms: 200,
             journal_keep_entries: 10_000,
             marks_keep_ms: 24 * 3_600_000,
+            holds_per_user_max: 20,
+            expire_reservations_ms: 200,
             dead_letters_per_minute_max: 10,
             catalog_refresh_ms: 5_000,
             reconcile_cron: "0 */5 * * * *".to_owned(),

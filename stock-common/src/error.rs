@@ -60,6 +60,12 @@ codes! {
     ProductNotFound = "PRODUCT_NOT_FOUND", 404, "There is no such product";
     /// There is no such order, or it is another user's.
     OrderNotFound = "ORDER_NOT_FOUND", 404, "There is no such order";
+    /// There is no such reservation, or it is another user's.
+    ReservationNotFound = "RESERVATION_NOT_FOUND", 404, "There is no such reservation";
+    /// There is no such store.
+    StoreNotFound = "STORE_NOT_FOUND", 404, "There is no such store";
+    /// The product has no such sale.
+    SaleNotFound = "SALE_NOT_FOUND", 404, "There is no such sale";
     /// The route exists, the method does not.
     MethodNotAllowed = "METHOD_NOT_ALLOWED", 405, "The method is not allowed here";
     /// The body did not arrive in time.
@@ -76,6 +82,22 @@ codes! {
     SaleClosed = "SALE_CLOSED", 409, "The sale is over";
     /// Less is available than was asked for.
     InsufficientStock = "INSUFFICIENT_STOCK", 409, "There is not enough stock";
+    /// The buyer has had all that the sale allows one buyer.
+    PurchaseLimitReached = "PURCHASE_LIMIT_REACHED", 409, "The sale allows one buyer no more";
+    /// The user has as many live reservations as the service allows.
+    HoldLimitReached = "HOLD_LIMIT_REACHED", 409, "There are too many live reservations";
+    /// The reservation was sold.
+    ReservationAlreadyConfirmed = "RESERVATION_ALREADY_CONFIRMED", 409, "The reservation was confirmed before";
+    /// The reservation was given back.
+    ReservationAlreadyCancelled = "RESERVATION_ALREADY_CANCELLED", 409, "The reservation was cancelled before";
+    /// The reservation's time is over.
+    ReservationAlreadyExpired = "RESERVATION_ALREADY_EXPIRED", 409, "The reservation has expired";
+    /// The order does not ask for what the reservation holds.
+    ReservationMismatch = "RESERVATION_MISMATCH", 409, "The reservation holds something else";
+    /// There is a store with this number.
+    StoreExists = "STORE_EXISTS", 409, "There is a store with this number";
+    /// What is available is not what the request expects.
+    StockChanged = "STOCK_CHANGED", 409, "The stock has changed";
     /// There is no such coupon for this user.
     CouponNotUsable = "COUPON_NOT_USABLE", 409, "The coupon cannot be used";
     /// The user has fewer points.

@@ -148,6 +148,11 @@ number_id! {
     LocationId
 }
 
+number_id! {
+    /// A flash sale of a product.
+    SaleId
+}
+
 impl LocationId {
     /// The warehouse that ONLINE orders are sold from.
     pub const ONLINE: Self = Self(0);

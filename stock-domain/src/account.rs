@@ -6,7 +6,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use stock_common::id::{LocationId, ProductId};
+use stock_common::id::{LocationId, ProductId, SaleId, UserId};
 
 /// What an account counts. The order is that of MySQL's `ENUM`, in which rows are locked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -22,16 +22,19 @@ pub enum AccountKind {
     Coupon,
     /// A user's points.
     Points,
+    /// How many more reservations a user may have at once.
+    Hold,
 }
 
 impl AccountKind {
     /// Every kind, in the order of MySQL's `ENUM`.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Available,
         Self::Reserved,
         Self::Allowance,
         Self::Coupon,
         Self::Points,
+        Self::Hold,
     ];
 
     /// The name in keys, tables and answers.
@@ -43,6 +46,7 @@ impl AccountKind {
             Self::Allowance => "ALLOWANCE",
             Self::Coupon => "COUPON",
             Self::Points => "POINTS",
+            Self::Hold => "HOLD",
         }
     }
 
@@ -72,7 +76,7 @@ pub struct Account {
     pub kind: AccountKind,
     /// A product, sale, coupon or user, by kind.
     pub owner: u64,
-    /// A location or user, by kind; 0 where there is none.
+    /// A location or user, by kind, or for `HOLD` the limit; 0 where there is none.
     pub place: u64,
 }
 
@@ -94,6 +98,27 @@ impl Account {
             kind: AccountKind::Reserved,
             owner: product.0,
             place: location.0,
+        }
+    }
+
+    /// What a user may still buy or hold in a sale.
+    #[must_use]
+    pub const fn allowance(sale: SaleId, user: UserId) -> Self {
+        Self {
+            kind: AccountKind::Allowance,
+            owner: sale.0,
+            place: user.0,
+        }
+    }
+
+    /// How many more reservations a user may have at once. The limit is a part of the name, so that
+    /// another setting begins another account, and what was taken goes back where it came from.
+    #[must_use]
+    pub const fn hold(user: UserId, limit: u32) -> Self {
+        Self {
+            kind: AccountKind::Hold,
+            owner: user.0,
+            place: limit as u64,
         }
     }
 

@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 use stock_common::id::ProductId;
 use stock_common::money::Money;
 
+use crate::discount::Discount;
+use crate::sale::Sale;
+
 /// Whether a product may be ordered; only `ACTIVE` can.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
@@ -61,6 +64,39 @@ pub struct CatalogProduct {
     pub status: ProductStatus,
     /// Whether it was deleted; it stays known so that it is not asked for again.
     pub is_deleted: bool,
+    /// Its discount, whose dates may lie elsewhere.
+    pub discount: Option<Discount>,
+    /// The sale that governs it.
+    pub sale: Option<Sale>,
+}
+
+impl CatalogProduct {
+    /// What a unit costs at a time in Unix ms: the sale's price, else the price less the discount.
+    #[must_use]
+    pub fn unit_price(&self, now_ms: u64) -> Money {
+        unit_price(
+            self.price,
+            self.sale.as_ref(),
+            self.discount.as_ref(),
+            now_ms,
+        )
+    }
+}
+
+/// What a unit costs at a time in Unix ms: the sale's price, which takes no discount, else the price less
+/// the discount whose dates count.
+#[must_use]
+pub fn unit_price(
+    price: Money,
+    sale: Option<&Sale>,
+    discount: Option<&Discount>,
+    now_ms: u64,
+) -> Money {
+    if let Some(price) = sale.and_then(|sale| sale.price) {
+        return price;
+    }
+    let off = discount.map_or(Money::ZERO, |discount| discount.amount(price, now_ms));
+    Money::new(price.get() - off.get()).unwrap_or(price)
 }
 
 /// The snapshot that orders are priced from; cloning shares it.

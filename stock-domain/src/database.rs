@@ -9,7 +9,7 @@
 //! | [`settle`] | balances and watermark, in journal order, chained without a gap |
 //! | [`apply`] | both for a batch, in one transaction, with dead letters |
 //! | [`row_lock`] | the synchronous path: decide and record under row locks |
-//! | [`accounts`], [`journal`], [`orders`], [`products`], [`dead_letters`], [`jobs`] | one table group each |
+//! | [`accounts`], [`journal`], [`movements`], [`orders`], [`reservations`], [`offline_sales`], [`products`], [`sales`], [`stores`], [`stock_levels`], [`dead_letters`], [`jobs`] | one table group each |
 //! | [`users`], [`refresh_tokens`], [`sessions`], [`audit_log`] | people: no part of the ledger |
 //!
 //! Every connection runs READ COMMITTED in strict mode. Locks are always taken in this order: shard
@@ -23,15 +23,21 @@ pub mod dead_letters;
 pub mod jobs;
 pub mod journal;
 pub mod migrate;
+pub mod movements;
+pub mod offline_sales;
 pub mod orders;
 pub mod products;
 pub mod record;
 pub mod refresh_tokens;
+pub mod reservations;
 pub mod row_lock;
 pub mod rows;
+pub mod sales;
 pub mod sessions;
 pub mod settle;
 pub mod shards;
+pub mod stock_levels;
+pub mod stores;
 pub mod users;
 
 use std::str::FromStr;

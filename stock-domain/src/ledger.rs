@@ -223,6 +223,7 @@ impl Ledger {
             Refusal::Insufficient {
                 posting: 0,
                 balance: 0,
+                due: false,
             },
         )
     }

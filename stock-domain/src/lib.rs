@@ -9,8 +9,10 @@
 //! | verdict, refusal | [`verdict`] |
 //! | order: place, cancel, fail; its states | [`order`] |
 //! | an order or entry wherever it is now | [`lookup`] |
-//! | price of an order, from the catalog | [`pricing`], [`catalog`] |
-//! | product: open, switch; stock: receive, adjust; selling: switch | [`product`], [`stock`], [`selling`] |
+//! | reservation: reserve, confirm, cancel, expire; releasing those whose time is over | [`reservation`], [`expiry`] |
+//! | price of an order, from the catalog; sale, discount | [`pricing`], [`catalog`], [`sale`], [`discount`] |
+//! | product: open, switch; stock: receive, adjust, import; selling: switch | [`product`], [`stock`], [`selling`] |
+//! | store | [`store`] |
 //! | user, role, email, password | [`user`] |
 //! | the Redis side: script, batcher, gate, journal reader | [`ledger`] |
 //! | the MySQL side: record, settle, apply, verify | [`database`] |
@@ -19,6 +21,8 @@
 pub mod account;
 pub mod catalog;
 pub mod database;
+pub mod discount;
+pub mod expiry;
 pub mod journal;
 pub mod ledger;
 pub mod lookup;
@@ -27,8 +31,11 @@ pub mod pricing;
 pub mod product;
 pub mod reconcile;
 pub mod recover;
+pub mod reservation;
+pub mod sale;
 pub mod selling;
 pub mod stock;
+pub mod store;
 pub mod user;
 pub mod verdict;
 pub mod verify;

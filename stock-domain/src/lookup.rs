@@ -1,16 +1,23 @@
-//! Lookup: an order wherever it is at the moment, in the journal, in MySQL, with its mark laid over.
+//! Lookup: an order or a reservation wherever it is at the moment, in the journal, in MySQL, with its mark
+//! laid over.
 //!
-//! An order can be read the moment its 201 is out: first from the journal by its id, then from MySQL,
-//! then the mark decides what is newer. With MySQL away an order that the journal still has is shown
-//! from there; with Redis away a stored one is shown from MySQL.
+//! Either can be read the moment its 201 is out: first from the journal by its id, then from MySQL, then the
+//! mark decides what is newer. With MySQL away what the journal still has is shown from there; with Redis
+//! away a stored order is shown from MySQL.
+
+use std::time::Duration;
 
 use sqlx::MySqlPool;
 use stock_common::id::Position;
 
-use crate::database::{dead_letters, journal, orders};
+use crate::database::{dead_letters, journal, orders, reservations, shards};
 use crate::journal::{Entry, EntryError, Kind};
-use crate::ledger::{Ledger, ReadError};
+use crate::ledger::{Ledger, ReadError, epoch};
 use crate::order::{self, Order, OrderStatus};
+use crate::reservation::{self, Reservation, ReservationStatus};
+
+/// How often MySQL is asked how far it is.
+const CATCH_UP_EVERY: Duration = Duration::from_millis(10);
 
 /// An order and where it stands.
 #[derive(Debug, Clone)]
@@ -38,7 +45,7 @@ pub enum LookupError {
     #[error(transparent)]
     Entry(#[from] EntryError),
     /// It is there and its body cannot be read.
-    #[error("the order in entry {0} cannot be read: {1}")]
+    #[error("what entry {0} says cannot be read: {1}")]
     Body(Position, serde_json::Error),
 }
 
@@ -101,6 +108,82 @@ pub async fn find(
     }
 }
 
+/// A reservation and where it stands.
+#[derive(Debug, Clone)]
+pub struct LocatedReservation {
+    /// Its id.
+    pub id: Position,
+    /// What was set aside.
+    pub reservation: Reservation,
+    /// Where it stands, its mark and Redis' clock included.
+    pub status: ReservationStatus,
+    /// The order that took it, if MySQL has that.
+    pub order_id: Option<Position>,
+    /// The state of its mark; none while it is live, and once it was forgotten.
+    pub mark: Option<String>,
+}
+
+/// Finds a reservation; `None` when there is none with this id. While it is live, MySQL is not asked.
+///
+/// # Errors
+/// [`LookupError`] when it may exist and cannot be read now.
+pub async fn reservation(
+    pool: &MySqlPool,
+    ledger: &Ledger,
+    id: Position,
+) -> Result<Option<LocatedReservation>, LookupError> {
+    let in_journal = ledger.find(id).await;
+    let mark = ledger.mark(&reservation::mark_id(id)).await?;
+    let ended = mark.as_deref().and_then(ReservationStatus::of_mark);
+    let now_ms = ledger.redis_now_ms();
+    let (made, unread) = match in_journal {
+        Ok(Some(entry)) if entry.kind == Kind::ReservationMade => {
+            let made: Result<Reservation, _> = entry.body();
+            (
+                Some(made.map_err(|error| LookupError::Body(id, error))?),
+                None,
+            )
+        }
+        Ok(Some(_)) => return Ok(None),
+        Ok(None) => (None, None),
+        Err(error) => (None, Some(error)),
+    };
+    if let Some(reservation) = &made
+        && ended.is_none()
+        && now_ms < reservation.expires_ms(id)
+    {
+        // Marks are kept for longer than any reservation lives.
+        return Ok(Some(LocatedReservation {
+            id,
+            reservation: reservation.clone(),
+            status: ReservationStatus::Pending,
+            order_id: None,
+            mark,
+        }));
+    }
+    let stored = reservations::find(pool, id).await;
+    let (reservation, status, order_id) = match (made, stored) {
+        (_, Ok(Some(stored))) => (stored.reservation, stored.status, stored.order_id),
+        (Some(made), Ok(None) | Err(_)) => (made, ReservationStatus::Pending, None),
+        // MySQL says that there is none; only the journal could have known better.
+        (None, Ok(None)) => return unread.map_or(Ok(None), |error| Err(error.into())),
+        (None, Err(error)) => return Err(error.into()),
+    };
+    let is_over = status == ReservationStatus::Pending && now_ms >= reservation.expires_ms(id);
+    let status = match ended {
+        Some(ended) => ended,
+        None if is_over => ReservationStatus::Expired,
+        None => status,
+    };
+    Ok(Some(LocatedReservation {
+        id,
+        reservation,
+        status,
+        order_id,
+        mark,
+    }))
+}
+
 /// Finds the entry at a position, in the journal or in MySQL.
 ///
 /// # Errors
@@ -117,4 +200,23 @@ pub async fn entry(
     Ok(journal::find(&mut connection, position)
         .await?
         .transpose()?)
+}
+
+/// Waits until MySQL has settled what Redis has accepted by now, at most for `limit`: who reads MySQL then
+/// sees what they were told before.
+pub async fn catch_up(pool: &MySqlPool, ledger: &Ledger, limit: Duration) {
+    let caught_up = async {
+        let mut link = ledger.link().ok()?;
+        let head = epoch::head(&mut link.read, ledger.keys()).await.ok()??;
+        loop {
+            let state = shards::load(pool, ledger.keys().shard()).await.ok()??;
+            if state.number >= head.number {
+                return Some(());
+            }
+            tokio::time::sleep(CATCH_UP_EVERY).await;
+        }
+    };
+    if tokio::time::timeout(limit, caught_up).await.is_err() {
+        tracing::debug!("mysql is behind; what is read may be a moment old");
+    }
 }

@@ -14,6 +14,8 @@ use stock_common::money::{Money, MoneyError};
 use crate::account::Account;
 use crate::journal::{Draft, DraftError, Idempotency, Kind, Mark, Posting};
 use crate::ledger::Request;
+use crate::reservation::Held;
+use crate::sale::Allowance;
 
 /// How many lines an order may have, before lines of one product are added up.
 pub const LINES_MAX: usize = 100;
@@ -179,10 +181,34 @@ pub enum Path {
     Redis,
     /// Under row locks in MySQL: answered when MySQL has it.
     Lock,
+    /// At a store's till, under row locks, or while the till was cut off.
+    Till,
 }
 
-/// One product of an order. In an entry's body `[product, name, quantity, price, unit price]`: a line is
-/// copied half a dozen times between the handler and the disks.
+impl Path {
+    /// The name in the table and in metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Redis => "redis",
+            Self::Lock => "lock",
+            Self::Till => "till",
+        }
+    }
+
+    /// The path of a name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Redis, Self::Lock, Self::Till]
+            .into_iter()
+            .find(|path| path.as_str() == name)
+    }
+}
+
+/// One product of an order.
+///
+/// In an entry's body `[product, name, quantity, price, unit price]`, and behind them a sale's limit if it has
+/// one: a line is copied half a dozen times between the handler and the disks.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "LineWire")]
 pub struct OrderLine {
@@ -198,16 +224,25 @@ pub struct OrderLine {
     pub unit_price: Money,
     /// `unit_price · quantity`.
     pub sub_total: Money,
+    /// The sale's limit that it counts against.
+    pub allowance: Option<Allowance>,
 }
 
 #[derive(Deserialize)]
-struct LineWire(ProductId, String, Quantity, Money, Money);
+struct LineWire(
+    ProductId,
+    String,
+    Quantity,
+    Money,
+    Money,
+    #[serde(default)] Option<Allowance>,
+);
 
 impl TryFrom<LineWire> for OrderLine {
     type Error = MoneyError;
 
     fn try_from(wire: LineWire) -> Result<Self, MoneyError> {
-        let LineWire(product_id, product_name, quantity, price, unit_price) = wire;
+        let LineWire(product_id, product_name, quantity, price, unit_price, allowance) = wire;
         Ok(Self {
             product_id,
             product_name,
@@ -215,20 +250,20 @@ impl TryFrom<LineWire> for OrderLine {
             price,
             unit_price,
             sub_total: unit_price.times(quantity.get()).ok_or(MoneyError)?,
+            allowance,
         })
     }
 }
 
 impl Serialize for OrderLine {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        (
-            self.product_id,
-            &self.product_name,
-            self.quantity,
-            self.price,
-            self.unit_price,
-        )
-            .serialize(serializer)
+        let (id, name, quantity) = (self.product_id, &self.product_name, self.quantity);
+        match self.allowance {
+            None => (id, name, quantity, self.price, self.unit_price).serialize(serializer),
+            Some(allowance) => {
+                (id, name, quantity, self.price, self.unit_price, allowance).serialize(serializer)
+            }
+        }
     }
 }
 
@@ -248,6 +283,15 @@ pub struct Order {
     pub lines: Vec<OrderLine>,
     /// What is paid.
     pub total_amount: Money,
+    /// The reservation whose stock it took.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reservation_id: Option<Position>,
+    /// Whether what the store sells is taken from the online stock too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shares_online_stock: bool,
+    /// The sale that a till made while it was cut off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offline: Option<OfflineSale>,
 }
 
 impl Order {
@@ -266,14 +310,79 @@ impl Order {
             .sum()
     }
 
-    fn postings(&self, sign: i64) -> Vec<Posting> {
-        let location = self.location();
-        let take = |line: &OrderLine| {
-            let account = Account::available(line.product_id, location);
-            Posting::new(account, sign * i64::from(line.quantity.get()))
-        };
-        self.lines.iter().map(take).collect()
+    /// What placing it moves: stock in the order of its lines, then the limits.
+    #[must_use]
+    pub fn postings(&self, held: Option<&Held>) -> Vec<Posting> {
+        let is_held =
+            |line: &OrderLine| held.is_some_and(|held| held.product_id == line.product_id);
+        let mut postings = self.stock(-1);
+        if let Some(held) = held {
+            for (posting, line) in postings.iter_mut().zip(&self.lines) {
+                if is_held(line) {
+                    *posting = held.release();
+                }
+            }
+        }
+        // A hold has taken its part of the limit already.
+        let limited = self.lines.iter().filter(|line| !is_held(line));
+        postings.extend(limited.filter_map(|line| {
+            let quantity = i64::from(line.quantity.get());
+            Some(line.allowance?.take(self.user_id, quantity))
+        }));
+        postings.extend(held.and_then(Held::free_one));
+        postings
     }
+
+    /// What taking it back moves: everything to where it is free again.
+    fn returned(&self) -> Vec<Posting> {
+        let mut postings = self.stock(1);
+        postings.extend(self.lines.iter().filter_map(|line| {
+            let quantity = i64::from(line.quantity.get());
+            Some(line.allowance?.give_back(self.user_id, quantity))
+        }));
+        postings
+    }
+
+    /// Each line's stock, then what a store that shares it takes from the online stock.
+    fn stock(&self, sign: i64) -> Vec<Posting> {
+        let online = self.shares_online_stock.then_some(LocationId::ONLINE);
+        let places = [self.location()].into_iter().chain(online);
+        let at = |place| {
+            self.lines.iter().map(move |line| {
+                let account = Account::available(line.product_id, place);
+                Posting::new(account, sign * i64::from(line.quantity.get()))
+            })
+        };
+        places.flat_map(at).collect()
+    }
+}
+
+/// A sale that a till made while it was cut off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfflineSale {
+    /// The till's own name for it, 1..=100 visible ASCII characters, unique in its store.
+    pub key: String,
+    /// Hash of its time and lines, 32 hexadecimal digits: the same key means the same sale.
+    pub fingerprint: String,
+    /// When it was sold, in Unix ms.
+    pub sold_ms: i64,
+}
+
+impl OfflineSale {
+    /// The mark of a till's sale: it is decided once, whoever sends it how often.
+    fn mark(&self, store_id: u64, state: &str) -> Mark {
+        Mark {
+            id: offline_mark_id(store_id, &self.key),
+            expected: String::new(),
+            next: state.to_owned(),
+        }
+    }
+}
+
+/// The mark of a till's sale.
+#[must_use]
+pub fn offline_mark_id(store_id: u64, key: &str) -> String {
+    format!("till:{store_id}:{key}")
 }
 
 /// The body of a cancel's or failure's entry.
@@ -289,17 +398,61 @@ pub fn mark_id(order: Position) -> String {
     format!("order:{order}")
 }
 
+/// Under what conditions an order is placed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Terms<'a> {
+    /// The time between which its sales are open, in Unix ms.
+    pub window_ms: Option<(u64, u64)>,
+    /// The reservation whose stock it takes, and when that expires.
+    pub held: Option<&'a (Held, u64)>,
+    /// Whether it is asked again after expired holds were released: what the answer is then, it stays.
+    pub is_last_try: bool,
+}
+
 /// Places an order: takes each line's stock, all or nothing.
 ///
 /// # Errors
 /// [`DraftError`] when the order has no JSON form.
-pub fn place(order: &Order, idempotency: Option<Idempotency>) -> Result<Request, DraftError> {
+pub fn place(
+    order: &Order,
+    terms: Terms<'_>,
+    idempotency: Option<Idempotency>,
+) -> Result<Request, DraftError> {
     let mut draft = Draft::new(Kind::OrderPlaced, order.user_id, order)?;
-    draft.postings = order.postings(-1);
+    let held = terms.held.map(|(held, _)| held);
+    draft.postings = order.postings(held);
+    draft.marks = held.map(Held::ordered).into_iter().collect();
+    draft.reference = order.reservation_id.map(|id| id.to_string());
+    if let (Some(sale), Some(store)) = (&order.offline, order.store_id) {
+        draft.marks.push(sale.mark(store, "SOLD"));
+        draft.reference = Some(sale.key.clone());
+    }
     let mut request = Request::new(draft);
     request.idempotency = idempotency;
-    request.takes_stock = true;
+    request.waits_for_holds = !terms.is_last_try;
+    // What is sold is sold, also of a product that is off sale by now, or while selling is stopped.
+    request.takes_stock = order.offline.is_none();
+    request.even_closed = order.offline.is_some();
+    request.release = held.map(Held::member);
+    request.window_ms = match (terms.window_ms, terms.held) {
+        (window, None) => window,
+        (None, Some((_, expires))) => Some((0, *expires)),
+        (Some((opens, closes)), Some((_, expires))) => Some((opens, closes.min(*expires))),
+    };
     Ok(request)
+}
+
+/// Notes a sale that a till made and for which there is no stock: a person has to resolve it.
+///
+/// # Errors
+/// [`DraftError`] when the order has no JSON form.
+pub fn oversold(order: &Order) -> Result<Request, DraftError> {
+    let mut draft = Draft::new(Kind::SaleOversold, order.user_id, order)?;
+    if let (Some(sale), Some(store)) = (&order.offline, order.store_id) {
+        draft.marks.push(sale.mark(store, "OVERSOLD"));
+        draft.reference = Some(sale.key.clone());
+    }
+    Ok(Request::new(draft))
 }
 
 /// Takes an order back at its owner's or an admin's word: gives each line's stock back, once.
@@ -335,7 +488,7 @@ fn reverse(kind: Kind, id: Position, order: &Order, actor: UserId) -> Result<Req
     };
     let mut draft = Draft::new(kind, actor, &OrderReversed { order_id: id })?;
     draft.reference = Some(id.to_string());
-    draft.postings = order.postings(1);
+    draft.postings = order.returned();
     draft.marks = vec![Mark {
         id: mark_id(id),
         expected: String::new(),

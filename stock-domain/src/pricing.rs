@@ -3,11 +3,15 @@
 //! The client's numbers are only compared, never used (the reference system trusted them:
 //! REFERENCE §1.6). Lines of one product become one line with the sum.
 
+use std::sync::Arc;
+
 use stock_common::id::{ProductId, UserId};
 use stock_common::money::Money;
 
-use crate::catalog::{Catalog, ProductStatus};
-use crate::order::{DeliveryType, Order, OrderLine, Path, Quantity};
+use crate::catalog::{Catalog, CatalogProduct, ProductStatus};
+use crate::order::{DeliveryType, OfflineSale, Order, OrderLine, Path, Quantity};
+use crate::reservation::Reservation;
+use crate::sale::{self, Sale};
 
 /// One product asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,8 +37,21 @@ pub struct AskedOrder {
     pub store_id: Option<u64>,
     /// What is bought, in the client's order.
     pub lines: Vec<AskedLine>,
-    /// The total that the client believes in.
-    pub total_amount: Money,
+    /// The total that the client believes in; none when a sale of the past is told.
+    pub total_amount: Option<Money>,
+    /// Whether what the store sells is taken from the online stock too.
+    pub shares_online_stock: bool,
+    /// The sale that a till made while it was cut off: at the prices it says, of any product that ever was.
+    pub offline: Option<OfflineSale>,
+}
+
+/// An order with its price, and what it depends on.
+#[derive(Debug, Clone)]
+pub struct Priced {
+    /// The order.
+    pub order: Order,
+    /// The time between which its sales are open, in Unix ms; none without a sale.
+    pub window_ms: Option<(u64, u64)>,
 }
 
 /// Why an order has no price, in the order of the checks.
@@ -64,50 +81,48 @@ pub enum Unpriced {
     AmountTooLarge,
 }
 
-/// Prices an order from the catalog.
+/// Prices an order from the catalog at a time in Unix ms. `held` is the reservation whose stock it takes: its
+/// product is neither limited nor bound to a window again.
 ///
 /// # Errors
 /// [`Unpriced`], the first reason found, in the order of its variants.
-pub fn price(asked: &AskedOrder, catalog: &Catalog) -> Result<Order, Unpriced> {
+pub fn price(
+    asked: &AskedOrder,
+    catalog: &Catalog,
+    held: Option<&Reservation>,
+    now_ms: u64,
+) -> Result<Priced, Unpriced> {
     let merged = merge(&asked.lines)?;
-    if !catalog.is_read() {
-        return Err(Unpriced::CatalogUnread);
-    }
-    let mut products = Vec::with_capacity(merged.len());
-    for line in &merged {
-        let known = catalog
-            .product(line.product_id)
-            .filter(|product| !product.is_deleted);
-        products.push(known.ok_or(Unpriced::ProductNotFound(line.product_id))?);
-    }
-    if let Some(stopped) = products
-        .iter()
-        .find(|product| product.status != ProductStatus::Active)
-    {
-        return Err(Unpriced::ProductNotOnSale(stopped.id));
-    }
-    for line in &asked.lines {
-        let current = products
-            .iter()
-            .find(|product| product.id == line.product_id);
-        if let (Some(claimed), Some(current)) = (line.unit_price, current)
-            && claimed != current.price
-        {
-            let expected = current.price;
-            return Err(Unpriced::PriceChanged {
-                product: line.product_id,
-                expected,
-            });
-        }
+    let products = find_products(asked, &merged, catalog)?;
+    let is_offline = asked.offline.is_some();
+    if !is_offline {
+        check_prices(asked, &products, now_ms)?;
     }
     let mut total = Money::ZERO;
     let mut lines = Vec::with_capacity(merged.len());
+    let mut sales = Vec::new();
     for (line, product) in merged.iter().zip(&products) {
-        let unit_price = product.price;
+        let current = product.unit_price(now_ms);
+        let unit_price = match line.unit_price {
+            Some(claimed) if is_offline => claimed,
+            _ => current,
+        };
         let sub_total = unit_price
             .times(line.quantity.get())
             .ok_or(Unpriced::AmountTooLarge)?;
         total = total.plus(sub_total).ok_or(Unpriced::AmountTooLarge)?;
+        let held = held.filter(|held| held.product_id == product.id);
+        let sale = product
+            .sale
+            .as_ref()
+            .filter(|_| held.is_none() && !is_offline);
+        sales.extend(sale);
+        let allowance = match held {
+            Some(held) => held.allowance,
+            // Who buys at a till is not known.
+            None if asked.path == Path::Till => None,
+            None => sale.and_then(Sale::allowance),
+        };
         lines.push(OrderLine {
             product_id: product.id,
             product_name: product.name.clone(),
@@ -115,19 +130,74 @@ pub fn price(asked: &AskedOrder, catalog: &Catalog) -> Result<Order, Unpriced> {
             price: product.price,
             unit_price,
             sub_total,
+            allowance,
         });
     }
-    if asked.total_amount != total {
+    let window_ms = sale::window(sales.into_iter());
+    if asked.total_amount.is_some_and(|claimed| claimed != total) {
         return Err(Unpriced::TotalAmountMismatch { expected: total });
     }
-    Ok(Order {
+    let order = Order {
         user_id: asked.user_id,
         path: asked.path,
         delivery_type: asked.delivery_type,
         store_id: asked.store_id,
         lines,
         total_amount: total,
-    })
+        reservation_id: None,
+        shares_online_stock: asked.shares_online_stock,
+        offline: asked.offline.clone(),
+    };
+    Ok(Priced { order, window_ms })
+}
+
+/// The products of the lines; what was sold in the past may be off sale or deleted by now.
+fn find_products(
+    asked: &AskedOrder,
+    merged: &[AskedLine],
+    catalog: &Catalog,
+) -> Result<Vec<Arc<CatalogProduct>>, Unpriced> {
+    if !catalog.is_read() {
+        return Err(Unpriced::CatalogUnread);
+    }
+    let is_offline = asked.offline.is_some();
+    let mut products = Vec::with_capacity(merged.len());
+    for line in merged {
+        let known = catalog
+            .product(line.product_id)
+            .filter(|product| is_offline || !product.is_deleted);
+        products.push(known.ok_or(Unpriced::ProductNotFound(line.product_id))?);
+    }
+    let stopped = products
+        .iter()
+        .find(|product| product.status != ProductStatus::Active);
+    match stopped {
+        Some(stopped) if !is_offline => Err(Unpriced::ProductNotOnSale(stopped.id)),
+        _ => Ok(products),
+    }
+}
+
+/// Each unit price that the client believes in is the current one.
+fn check_prices(
+    asked: &AskedOrder,
+    products: &[Arc<CatalogProduct>],
+    now_ms: u64,
+) -> Result<(), Unpriced> {
+    for line in &asked.lines {
+        let current = products
+            .iter()
+            .find(|product| product.id == line.product_id)
+            .map(|product| product.unit_price(now_ms));
+        if let (Some(claimed), Some(expected)) = (line.unit_price, current)
+            && claimed != expected
+        {
+            return Err(Unpriced::PriceChanged {
+                product: line.product_id,
+                expected,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// One line per product, in the order of first mention.
@@ -165,6 +235,8 @@ mod tests {
             price: Money::new(price).unwrap(),
             status,
             is_deleted,
+            discount: None,
+            sale: None,
         };
         catalog.update(vec![
             product(1, 1_000, ProductStatus::Active, false),
@@ -191,10 +263,13 @@ mod tests {
                     unit_price: (claimed > 0).then(|| Money::new(claimed).unwrap()),
                 })
                 .collect(),
-            total_amount: Money::new(total).unwrap(),
+            total_amount: Some(Money::new(total).unwrap()),
+            shares_online_stock: false,
+            offline: None,
         };
-        let got = price(&asked, &catalog()).map(|order| {
-            order
+        let got = price(&asked, &catalog(), None, 0).map(|priced| {
+            priced
+                .order
                 .lines
                 .iter()
                 .map(|l| (l.product_id.0, l.quantity.get()))

@@ -14,6 +14,7 @@ use crate::account::{Account, Level};
 use crate::database::{accounts, jobs};
 use crate::ledger::scripts::SCRIPTS;
 use crate::ledger::{Ledger, ReadError};
+use crate::verify::holds::{self, HoldDrift};
 use crate::verify::redis::{Compared, Drift, compare};
 use crate::verify::{Difference, VerifyError};
 
@@ -63,6 +64,12 @@ pub async fn reconcile(
     done.lag_entries = lag_entries;
     for drift in drifts {
         let corrected = apply && correct_redis(ledger, &drift).await?;
+        report(pool, &drift.difference, corrected).await?;
+        done.corrected += usize::from(corrected);
+        done.differences.push(drift.difference);
+    }
+    for drift in holds::compare(pool, ledger).await? {
+        let corrected = apply && correct_hold(ledger, &drift).await?;
         report(pool, &drift.difference, corrected).await?;
         done.corrected += usize::from(corrected);
         done.differences.push(drift.difference);
@@ -150,6 +157,25 @@ async fn correct_redis(ledger: &Ledger, drift: &Drift) -> Result<bool, ReadError
         .query_async(&mut link.read)
         .await?;
     Ok(set == 1)
+}
+
+/// Writes a missing deadline, or removes one of a hold that is over. If the hold ends in this moment, its
+/// deadline is looked at once more and removed then.
+async fn correct_hold(ledger: &Ledger, drift: &HoldDrift) -> Result<bool, ReadError> {
+    let mut link = ledger.link()?;
+    let command = match drift.expires_ms {
+        Some(expires_ms) => cmd("ZADD")
+            .arg(ledger.keys().deadlines())
+            .arg(expires_ms)
+            .arg(&drift.member)
+            .to_owned(),
+        None => cmd("ZREM")
+            .arg(ledger.keys().deadlines())
+            .arg(&drift.member)
+            .to_owned(),
+    };
+    let _changed: i64 = command.query_async(&mut link.read).await?;
+    Ok(true)
 }
 
 /// Writes the report before anybody relies on the correction.

@@ -4,7 +4,7 @@
 //! 2. take the epoch out of Redis: no instance can decide anything there any more;
 //! 3. apply, and commit, what the old journal or a synchronous order still has and what continues
 //!    MySQL's state; what does not continue it is dropped only into a file that the operator names;
-//! 4. under the locks again, rebuild accounts, flags, the switch, marks and keys from MySQL;
+//! 4. under the locks again, rebuild accounts, flags, the switch, marks, holds and keys from MySQL;
 //! 5. begin the journal at a position above every one known; write the new epoch to Redis, then
 //!    commit it to MySQL.
 //!
@@ -121,6 +121,7 @@ pub async fn recover(
     rebuild::clear(&mut redis, &keys).await?;
     done.accounts = rebuild::write_accounts(&mut redis, &keys, &mut transaction, progress).await?;
     rebuild::write_marks(&mut redis, &keys, &mut transaction).await?;
+    rebuild::write_holds(&mut redis, &keys, &mut transaction).await?;
     done.keys = rebuild::write_keys(&mut redis, &keys, &mut transaction, config).await?;
     begin(&mut transaction, &mut state, &beginning).await?;
     epoch::begin(&mut redis, &keys, &beginning).await?;

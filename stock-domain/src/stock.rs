@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use stock_common::id::{LocationId, ProductId, UserId};
 
 use crate::account::Account;
-use crate::journal::{Draft, DraftError, Idempotency, Kind, Posting};
+use crate::journal::{Closing, Draft, DraftError, Idempotency, Kind, Posting};
 use crate::ledger::Request;
 
 /// The largest change of a level by one entry (DESIGN: any posting is 1..=10^12).
@@ -23,16 +23,26 @@ pub struct StockChanged {
     pub reason: String,
 }
 
+/// What a change of stock is done under.
+#[derive(Debug, Clone, Default)]
+pub struct Terms {
+    /// What must be available for the change to be made.
+    pub expected_available: Option<i64>,
+    /// Whether the product is off sale: a store's accounts that are opened now are closed at once.
+    pub is_off_sale: bool,
+}
+
 /// Takes stock in.
 ///
 /// # Errors
 /// [`DraftError`] when the entry has no JSON form.
 pub fn receive(
     change: &StockChanged,
+    terms: &Terms,
     actor: UserId,
     idempotency: Option<Idempotency>,
 ) -> Result<Request, DraftError> {
-    moved(Kind::StockReceived, change, actor, idempotency)
+    moved(Kind::StockReceived, change, terms, (actor, idempotency))
 }
 
 /// Corrects a level by hand, also of a product that is not on sale; never below zero.
@@ -41,29 +51,121 @@ pub fn receive(
 /// [`DraftError`] when the entry has no JSON form.
 pub fn adjust(
     change: &StockChanged,
+    terms: &Terms,
     actor: UserId,
     idempotency: Option<Idempotency>,
 ) -> Result<Request, DraftError> {
-    moved(Kind::StockAdjusted, change, actor, idempotency)
+    moved(Kind::StockAdjusted, change, terms, (actor, idempotency))
 }
 
 fn moved(
     kind: Kind,
     change: &StockChanged,
-    actor: UserId,
-    idempotency: Option<Idempotency>,
+    terms: &Terms,
+    (actor, idempotency): (UserId, Option<Idempotency>),
 ) -> Result<Request, DraftError> {
     let mut draft = Draft::new(kind, actor, change)?;
     let account = Account::available(change.product_id, change.location_id);
-    // A store meets a product for the first time when its first stock arrives.
-    let open = (change.location_id != LocationId::ONLINE).then_some(0);
-    draft.postings = vec![Posting {
-        account,
-        delta: change.quantity,
-        open,
-    }];
+    draft.postings = postings(change.product_id, change.location_id, change.quantity);
+    if terms.is_off_sale && change.location_id != LocationId::ONLINE {
+        let closed = true;
+        draft.closings = vec![Closing { account, closed }];
+    }
     let mut request = Request::new(draft);
     request.idempotency = idempotency;
     request.even_closed = true;
+    request.expected = terms.expected_available.map(|balance| (account, balance));
     Ok(request)
+}
+
+/// A change of what is available. A store meets a product when its first stock arrives: both accounts are
+/// opened then, where they are not yet.
+fn postings(product: ProductId, location: LocationId, quantity: i64) -> Vec<Posting> {
+    let is_store = location != LocationId::ONLINE;
+    let mut postings = vec![Posting {
+        account: Account::available(product, location),
+        delta: quantity,
+        open: is_store.then_some(0),
+    }];
+    postings.extend(is_store.then(|| Posting {
+        account: Account::reserved(product, location),
+        delta: 0,
+        open: Some(0),
+    }));
+    postings
+}
+
+/// The body of an entry that wrote a part of a file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StockImported {
+    /// The import.
+    pub import_id: u64,
+    /// The first and the last line of the file that it holds.
+    pub lines: (u64, u64),
+}
+
+/// One row of a file: a change of what is available.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImportedRow {
+    /// Its line in the file, from 1.
+    pub line: u64,
+    /// The product.
+    pub product_id: ProductId,
+    /// Where.
+    pub location_id: LocationId,
+    /// By how much, ±1..=10^12.
+    pub quantity: i64,
+    /// Whether the product is off sale: a store's account that is opened now is closed at once.
+    pub is_off_sale: bool,
+}
+
+/// Writes a part of a file, all or nothing, once under its key. A refusal names a posting; the row is that of
+/// [`imported_row`].
+///
+/// # Errors
+/// [`DraftError`] when the entry has no JSON form.
+pub fn import(
+    import_id: u64,
+    rows: &[ImportedRow],
+    actor: UserId,
+    idempotency: Idempotency,
+) -> Result<Request, DraftError> {
+    let line = |row: Option<&ImportedRow>| row.map_or(0, |row| row.line);
+    let body = StockImported {
+        import_id,
+        lines: (line(rows.first()), line(rows.last())),
+    };
+    let mut draft = Draft::new(Kind::StockImported, actor, &body)?;
+    draft.reference = Some(format!("import {import_id}"));
+    draft.postings = rows
+        .iter()
+        .flat_map(|row| postings(row.product_id, row.location_id, row.quantity))
+        .collect();
+    let closed = rows
+        .iter()
+        .filter(|row| row.is_off_sale && row.location_id != LocationId::ONLINE);
+    draft.closings = closed
+        .map(|row| Closing {
+            account: Account::available(row.product_id, row.location_id),
+            closed: true,
+        })
+        .collect();
+    let mut request = Request::new(draft);
+    request.idempotency = Some(idempotency);
+    request.even_closed = true;
+    Ok(request)
+}
+
+/// The row that a posting of [`import`] belongs to.
+#[must_use]
+pub fn imported_row(rows: &[ImportedRow], posting: usize) -> Option<&ImportedRow> {
+    let mut postings = 0;
+    rows.iter().find(|row| {
+        postings += if row.location_id == LocationId::ONLINE {
+            1
+        } else {
+            2
+        };
+        posting < postings
+    })
 }

@@ -66,6 +66,11 @@ pub enum Refusal {
     },
     /// All selling is switched off.
     SellingStopped,
+    /// An account's balance is not the one that the request expects.
+    Changed {
+        /// What the account holds.
+        balance: i64,
+    },
     /// The posting's account does not exist.
     UnknownAccount {
         /// Which of the request's postings, from 0.
@@ -87,6 +92,8 @@ pub enum Refusal {
         posting: usize,
         /// What the account holds.
         balance: i64,
+        /// Whether expired holds wait to be released: asked again afterwards, it may be enough.
+        due: bool,
     },
     /// The posting's account would pass 2^53 − 1.
     Overflow {
@@ -97,7 +104,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// Codes and names, in the order of the checks; numbered by hand, never reused.
-    pub const CODES: [(u8, &'static str); 14] = [
+    pub const CODES: [(u8, &'static str); 15] = [
         (10, "FENCED"),
         (20, "KEY_REUSED"),
         (30, "EXPIRED"),
@@ -107,6 +114,7 @@ impl Refusal {
         (41, "CLOSED"),
         (50, "STALE_STATE"),
         (51, "SELLING_STOPPED"),
+        (52, "CHANGED"),
         (60, "UNKNOWN_ACCOUNT"),
         (61, "CLOSED_ACCOUNT"),
         (62, "BROKEN"),
@@ -127,6 +135,7 @@ impl Refusal {
             Self::Closed => 41,
             Self::StaleState { .. } => 50,
             Self::SellingStopped => 51,
+            Self::Changed { .. } => 52,
             Self::UnknownAccount { .. } => 60,
             Self::ClosedAccount { .. } => 61,
             Self::Broken { .. } => 62,
@@ -142,6 +151,31 @@ impl Refusal {
             .iter()
             .find(|(code, _)| *code == self.code())
             .map_or("", |(_, name)| name)
+    }
+
+    /// Which posting there was too little for, and how much its account holds: none, where there is no such
+    /// account.
+    #[must_use]
+    pub const fn short(&self) -> Option<(usize, i64)> {
+        match self {
+            Self::Insufficient {
+                posting, balance, ..
+            } => Some((*posting, *balance)),
+            Self::UnknownAccount { posting } => Some((*posting, 0)),
+            Self::Fenced
+            | Self::KeyReused
+            | Self::Expired
+            | Self::Backlog
+            | Self::Outside(_)
+            | Self::NotOpen
+            | Self::Closed
+            | Self::StaleState { .. }
+            | Self::SellingStopped
+            | Self::Changed { .. }
+            | Self::ClosedAccount { .. }
+            | Self::Broken { .. }
+            | Self::Overflow { .. } => None,
+        }
     }
 
     /// Parses `code rest`, as the script writes it.
@@ -165,6 +199,9 @@ impl Refusal {
                 }
             }
             "51" => Self::SellingStopped,
+            "52" => Self::Changed {
+                balance: rest.parse().ok()?,
+            },
             "60" => Self::UnknownAccount {
                 posting: posting()?,
             },
@@ -175,10 +212,11 @@ impl Refusal {
                 posting: posting()?,
             },
             "63" => {
-                let balance = rest.split(' ').nth(1)?.parse().ok()?;
+                let mut parts = rest.split(' ').skip(1);
                 Self::Insufficient {
                     posting: posting()?,
-                    balance,
+                    balance: parts.next()?.parse().ok()?,
+                    due: parts.next() == Some("due"),
                 }
             }
             "64" => Self::Overflow {

@@ -1,12 +1,13 @@
 //! Verify: the proof that nothing was lost or sold twice, at any time, under full load.
 //!
-//! Three parts, each in slices:
+//! Four parts, each in slices:
 //! 1. **journal**: entry numbers are dense and positions rise; each entry has exactly the postings
-//!    and the order that its payload says, and there is no order without an entry;
+//!    the order or the reservation that its payload says, and there is none without an entry;
 //! 2. **accounts**: per account the postings are 1..n, each balance follows from the one before, and
 //!    the account is its last posting;
 //! 3. **redis**: each level in Redis is that of a posting, settled or not yet, and the unsettled ones
-//!    chain from MySQL's level. Redis is read first, then MySQL, then Redis again.
+//!    chain from MySQL's level. Redis is read first, then MySQL, then Redis again;
+//! 4. **holds**: each live reservation stands in Redis' deadlines, and nothing else does.
 //!
 //! What was proved once is remembered in `proofs`; `full` begins at zero. It reports and changes
 //! nothing else; [`crate::reconcile`] corrects.
@@ -23,6 +24,7 @@ use crate::journal::EntryError;
 use crate::ledger::{Ledger, ReadError};
 
 mod accounts;
+pub mod holds;
 mod journal;
 pub mod redis;
 
@@ -115,6 +117,8 @@ pub async fn verify(
         Ok(compared) => {
             report.lag_entries = compared.lag_entries;
             report.add(compared.drifts.into_iter().map(|drift| drift.difference));
+            let holds = holds::compare(pool, ledger).await?;
+            report.add(holds.into_iter().map(|drift| drift.difference));
         }
         Err(VerifyError::Read(ReadError::Fenced(reason))) => {
             report.add([Difference::new("redis", "gate", reason.to_string())]);

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use sqlx::MySqlPool;
 use stock_common::clock::Clock;
 use stock_common::config::Config;
 use stock_domain::catalog::Catalog;
+use stock_domain::expiry::Expiry;
 use stock_domain::ledger::Ledger;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
@@ -16,6 +18,9 @@ use crate::catalog_refresher::CatalogRefresher;
 use crate::http::auth::Tokens;
 use crate::limits::Limits;
 use crate::passwords::Passwords;
+
+/// How long a list waits for MySQL to have what its reader was told before.
+pub const CATCH_UP_MAX: Duration = Duration::from_secs(1);
 
 /// What handlers share.
 pub struct App {
@@ -29,6 +34,8 @@ pub struct App {
     pub ledger: Ledger,
     /// Products and prices in memory.
     pub catalog: Catalog,
+    /// Releases expired holds for whoever is short of stock.
+    pub expiry: Expiry,
     /// What keeps the catalog fresh.
     pub catalog_refresher: CatalogRefresher,
     /// Checks tokens.
@@ -71,6 +78,7 @@ impl App {
             pool,
             ledger,
             catalog: Catalog::default(),
+            expiry: Expiry::default(),
             catalog_refresher: CatalogRefresher::default(),
             tasks: TaskTracker::new(),
             prometheus,

@@ -9,6 +9,7 @@ pub mod accounts;
 pub mod audit;
 pub mod auth;
 pub mod cross_site;
+pub mod discounts;
 pub mod extract;
 pub mod openapi;
 pub mod ops;
@@ -16,18 +17,25 @@ pub mod orders;
 pub mod origin;
 pub mod problem;
 pub mod products;
+pub mod reservations;
+pub mod sales;
 pub mod serve;
 pub mod sessions;
+pub mod stock;
+pub mod stores;
 pub mod users;
+
+mod verdicts;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{get, patch, post, put};
+use axum::routing::{self, get, patch, post, put};
 
 use crate::app::App;
 
 /// Every URL of the service.
+#[expect(clippy::too_many_lines, reason = "every route in one table")]
 pub fn routes(app: Arc<App>) -> Router {
     Router::new()
         .route("/api/redis/orders", post(orders::place_redis))
@@ -47,6 +55,56 @@ pub fn routes(app: Arc<App>) -> Router {
                 .put(products::replace)
                 .patch(products::edit)
                 .delete(products::delete),
+        )
+        .route("/api/products/{id}/discounts", post(discounts::create))
+        .route("/api/products/{id}/sales", post(sales::create))
+        .route(
+            "/api/products/{id}/sales/{sale_id}",
+            routing::delete(sales::delete),
+        )
+        .route("/api/products/stock/available", get(stock::available))
+        .route("/api/products/stock/inbound", post(stock::inbound))
+        .route("/api/products/{id}/stock", post(stock::adjust))
+        .route("/api/products/{id}/stock/movements", get(stock::movements))
+        .route(
+            "/api/products/{id}/stock/statistics",
+            get(stock::statistics),
+        )
+        .route("/api/products/stock/reserve", post(reservations::reserve))
+        .route("/api/reservations", get(reservations::list))
+        .route("/api/reservations/{id}", get(reservations::show))
+        .route(
+            "/api/reservations/{id}/confirm",
+            post(reservations::confirm),
+        )
+        .route("/api/reservations/{id}/cancel", post(reservations::cancel))
+        .route("/api/stores", get(stores::list).post(stores::create))
+        .route("/api/stores/{store_id}", put(stores::replace))
+        .route("/api/stores/{store_id}/products", get(stores::products))
+        .route(
+            "/api/stores/{store_id}/products/{product_id}/stock",
+            get(stores::stock),
+        )
+        .route(
+            "/api/stores/{store_id}/products/{product_id}/stock/nearby",
+            get(stores::nearby),
+        )
+        .route("/api/stores/{store_id}/orders", post(stores::till::place))
+        .route(
+            "/api/stores/{store_id}/orders/{order_id}/cancel",
+            patch(stores::till::cancel),
+        )
+        .route(
+            "/api/stores/{store_id}/orders/batch",
+            post(stores::offline::place_batch),
+        )
+        .route(
+            "/api/stores/{store_id}/oversold",
+            get(stores::offline::oversold),
+        )
+        .route(
+            "/api/stores/{store_id}/oversold/{sale_id}/resolve",
+            post(stores::offline::resolve),
         )
         .route("/api/auth/signup", post(accounts::post_sign_up))
         .route("/api/token", post(accounts::token))

@@ -48,6 +48,26 @@ actions! {
     ProductDeleted = "product_deleted";
     /// All selling was stopped or resumed.
     SellingSwitched = "selling_switched";
+    /// An admin gave a product a discount.
+    DiscountCreated = "discount_created";
+    /// An admin made a sale.
+    SaleCreated = "sale_created";
+    /// An admin ended a sale's rule.
+    SaleDeleted = "sale_deleted";
+    /// An admin took stock in.
+    StockReceived = "stock_received";
+    /// An admin corrected stock.
+    StockAdjusted = "stock_adjusted";
+    /// An admin wrote stock from a file.
+    StockImported = "stock_imported";
+    /// An admin took back what a reservation had sold.
+    ReservationForced = "reservation_forced";
+    /// An admin made a store.
+    StoreCreated = "store_created";
+    /// An admin changed a store.
+    StoreChanged = "store_changed";
+    /// Somebody resolved a sale for which there was no stock.
+    OversoldResolved = "oversold_resolved";
 }
 
 /// One line of the log.

@@ -1,12 +1,16 @@
 //! Orders and their lines in MySQL.
 
+use std::collections::HashMap;
+
 use chrono::NaiveDateTime;
 use sqlx::{AssertSqlSafe, MySqlConnection, MySqlPool};
-use stock_common::id::{Position, ProductId, UserId};
+use stock_common::id::{Position, ProductId, SaleId, UserId};
 use stock_common::money::Money;
 
-use super::rows::{MultiRow, padded};
-use crate::order::{DeliveryType, Order, OrderLine, OrderStatus, Path, Quantity};
+use super::offline_sales;
+use super::rows::{Binding, MultiRow, padded};
+use crate::order::{DeliveryType, OfflineSale, Order, OrderLine, OrderStatus, Path, Quantity};
+use crate::sale::Allowance;
 
 static ORDERS: MultiRow = MultiRow::new(
     "INSERT INTO orders (id, user_id, status, path, delivery_type, store_id, total_amount) \
@@ -14,10 +18,23 @@ static ORDERS: MultiRow = MultiRow::new(
     "(?, ?, 'SUCCESS', ?, ?, ?, ?)",
     "",
 );
+/// Orders that took more than their products' stock: most do not, and each parameter less is time.
+static SPECIAL: MultiRow = MultiRow::new(
+    "INSERT INTO orders (id, user_id, status, path, delivery_type, store_id, total_amount, \
+     reservation_id, shares_online_stock) VALUES",
+    "(?, ?, 'SUCCESS', ?, ?, ?, ?, ?, ?)",
+    "",
+);
 static LINES: MultiRow = MultiRow::new(
     "INSERT INTO order_products (order_id, line, product_id, product_name, quantity, price, \
      unit_price) VALUES",
     "(?, ?, ?, ?, ?, ?, ?)",
+    "",
+);
+static LIMITED_LINES: MultiRow = MultiRow::new(
+    "INSERT INTO order_products (order_id, line, product_id, product_name, quantity, price, \
+     unit_price, sale_id, sale_limit) VALUES",
+    "(?, ?, ?, ?, ?, ?, ?, ?, ?)",
     "",
 );
 
@@ -45,11 +62,28 @@ pub struct OrderFilter {
     pub limit: u32,
 }
 
-const fn path_name(path: Path) -> &'static str {
-    match path {
-        Path::Redis => "redis",
-        Path::Lock => "lock",
-    }
+fn bind_order<'q>(query: Binding<'q>, (id, order): &'q (Position, Order)) -> Binding<'q> {
+    query
+        .bind(id.get())
+        .bind(order.user_id.0)
+        .bind(order.path.as_str())
+        .bind(order.delivery_type.as_str())
+        .bind(order.store_id)
+        .bind(order.total_amount.get())
+}
+
+/// A line of an order, with its number there.
+type Numbered<'a> = (Position, u16, &'a OrderLine);
+
+fn bind_line<'q>(query: Binding<'q>, id: Position, line: u16, of: &'q OrderLine) -> Binding<'q> {
+    query
+        .bind(id.get())
+        .bind(line)
+        .bind(of.product_id.0)
+        .bind(of.product_name.as_str())
+        .bind(of.quantity.get())
+        .bind(of.price.get())
+        .bind(of.unit_price.get())
 }
 
 /// Inserts orders and their lines.
@@ -60,31 +94,34 @@ pub async fn insert(
     connection: &mut MySqlConnection,
     placed: &[(Position, Order)],
 ) -> Result<(), sqlx::Error> {
+    let (special, plain): (Vec<_>, Vec<_>) = placed
+        .iter()
+        .partition(|(_, order)| order.reservation_id.is_some() || order.shares_online_stock);
     ORDERS
-        .execute(connection, placed, |query, (id, order)| {
-            query
-                .bind(id.get())
-                .bind(order.user_id.0)
-                .bind(path_name(order.path))
-                .bind(order.delivery_type.as_str())
-                .bind(order.store_id)
-                .bind(order.total_amount.get())
+        .execute(connection, &plain, |query, of| bind_order(query, of))
+        .await?;
+    SPECIAL
+        .execute(connection, &special, |query, of| {
+            bind_order(query, of)
+                .bind(of.1.reservation_id.map(Position::get))
+                .bind(of.1.shares_online_stock)
         })
         .await?;
-    let lines: Vec<(Position, u16, &OrderLine)> = placed
+    let lines = placed
         .iter()
-        .flat_map(|(id, order)| (1u16..).zip(&order.lines).map(|(line, of)| (*id, line, of)))
-        .collect();
+        .flat_map(|(id, order)| (1u16..).zip(&order.lines).map(|(line, of)| (*id, line, of)));
+    let (limited, plain): (Vec<Numbered<'_>>, Vec<Numbered<'_>>) =
+        lines.partition(|(_, _, of)| of.allowance.is_some());
     LINES
-        .execute(connection, &lines, |query, (id, line, of)| {
-            query
-                .bind(id.get())
-                .bind(*line)
-                .bind(of.product_id.0)
-                .bind(of.product_name.as_str())
-                .bind(of.quantity.get())
-                .bind(of.price.get())
-                .bind(of.unit_price.get())
+        .execute(connection, &plain, |query, (id, line, of)| {
+            bind_line(query, *id, *line, of)
+        })
+        .await?;
+    LIMITED_LINES
+        .execute(connection, &limited, |query, (id, line, of)| {
+            bind_line(query, *id, *line, of)
+                .bind(of.allowance.map(|allowance| allowance.sale_id.0))
+                .bind(of.allowance.map(|allowance| allowance.limit))
         })
         .await
 }
@@ -133,11 +170,32 @@ pub async fn set_status(
     Ok(())
 }
 
-type OrderRow = (u64, u64, String, String, String, Option<u64>, i64);
-type LineRow = (u64, u64, String, u32, i64, i64, i64);
+type OrderRow = (
+    u64,
+    u64,
+    String,
+    String,
+    String,
+    Option<u64>,
+    i64,
+    Option<u64>,
+    bool,
+);
+type LineRow = (
+    u64,
+    u64,
+    String,
+    u32,
+    i64,
+    i64,
+    i64,
+    Option<u64>,
+    Option<u32>,
+);
 
 const COLUMNS: &str = "SELECT id, user_id, CAST(status AS CHAR), CAST(path AS CHAR), \
-     CAST(delivery_type AS CHAR), store_id, total_amount FROM orders";
+     CAST(delivery_type AS CHAR), store_id, total_amount, reservation_id, shares_online_stock \
+     FROM orders";
 
 /// Finds one order with its lines.
 ///
@@ -214,8 +272,8 @@ async fn with_lines(
         "WHERE order_id BETWEEN ? AND ?".to_owned()
     };
     let text = format!(
-        "SELECT order_id, product_id, product_name, quantity, price, unit_price, sub_total \
-         FROM order_products {text} ORDER BY order_id, line"
+        "SELECT order_id, product_id, product_name, quantity, price, unit_price, sub_total, \
+         sale_id, sale_limit FROM order_products {text} ORDER BY order_id, line"
     );
     let mut query = sqlx::query_as(AssertSqlSafe(text));
     let bounds = [first, last];
@@ -227,13 +285,24 @@ async fn with_lines(
         query = query.bind(*id);
     }
     let lines: Vec<LineRow> = query.fetch_all(pool).await?;
+    let at_till: Vec<Position> = rows
+        .iter()
+        .filter(|row| row.3 == Path::Till.as_str())
+        .map(|row| Position::new(row.0))
+        .collect();
+    let mut offline: HashMap<Position, OfflineSale> = offline_sales::of_orders(pool, &at_till)
+        .await?
+        .into_iter()
+        .map(|stored| (stored.id, stored.sale))
+        .collect();
     Ok(rows
         .into_iter()
         .filter_map(|row| {
             let from = lines.partition_point(|line| line.0 < row.0);
             // `lines` is ordered by order, as is every slice of it.
             let own = lines.iter().skip(from).take_while(|line| line.0 == row.0);
-            stored(&row, own.filter_map(line).collect())
+            let offline = offline.remove(&Position::new(row.0));
+            stored(&row, own.filter_map(line).collect(), offline)
         })
         .collect())
 }
@@ -246,21 +315,28 @@ fn line(row: &LineRow) -> Option<OrderLine> {
         price: Money::new(row.4).ok()?,
         unit_price: Money::new(row.5).ok()?,
         sub_total: Money::new(row.6).ok()?,
+        allowance: row.7.zip(row.8).map(|(sale, limit)| Allowance {
+            sale_id: SaleId(sale),
+            limit,
+        }),
     })
 }
 
-fn stored(row: &OrderRow, lines: Vec<OrderLine>) -> Option<StoredOrder> {
+fn stored(
+    row: &OrderRow,
+    lines: Vec<OrderLine>,
+    offline: Option<OfflineSale>,
+) -> Option<StoredOrder> {
     let order = Order {
         user_id: UserId(row.1),
-        path: if row.3 == "lock" {
-            Path::Lock
-        } else {
-            Path::Redis
-        },
+        path: Path::parse(&row.3)?,
         delivery_type: DeliveryType::parse(&row.4)?,
         store_id: row.5,
         lines,
         total_amount: Money::new(row.6).ok()?,
+        reservation_id: row.7.map(Position::new),
+        shares_online_stock: row.8,
+        offline,
     };
     Some(StoredOrder {
         id: Position::new(row.0),

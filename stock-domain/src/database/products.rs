@@ -1,12 +1,17 @@
 //! Products in MySQL: names, prices, statuses. What is left of one is an account.
 
+use std::sync::LazyLock;
+
 use chrono::NaiveDateTime;
 use sqlx::{AssertSqlSafe, MySql, MySqlConnection, MySqlPool, QueryBuilder};
 use stock_common::id::ProductId;
 use stock_common::money::Money;
 
 use super::rows::MultiRow;
+use super::sales;
 use crate::catalog::{CatalogProduct, ProductStatus};
+use crate::discount::Discount;
+use crate::sale::Sale;
 
 /// What an admin says of a product.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +43,10 @@ pub struct Product {
     pub created_at: NaiveDateTime,
     /// When it was last changed.
     pub updated_at: NaiveDateTime,
+    /// Its discount, whose dates may lie elsewhere.
+    pub discount: Option<Discount>,
+    /// The sale that governs it.
+    pub sale: Option<Sale>,
 }
 
 /// What to list.
@@ -66,37 +75,50 @@ pub struct CreationKey {
     pub fingerprint: Vec<u8>,
 }
 
-type Row = (
-    u64,
-    String,
-    String,
-    i64,
-    String,
-    i64,
-    i64,
-    u64,
-    NaiveDateTime,
-    NaiveDateTime,
-);
+#[derive(sqlx::FromRow)]
+struct Row {
+    id: u64,
+    name: String,
+    description: String,
+    price: i64,
+    status: String,
+    min_stock_level: i64,
+    reorder_point: i64,
+    revision: u64,
+    created_at: NaiveDateTime,
+    updated_at: NaiveDateTime,
+    is_deleted: bool,
+    #[sqlx(flatten)]
+    governed: sales::Governed,
+}
 
-const COLUMNS: &str = "SELECT id, name, description, price, CAST(status AS CHAR), min_stock_level, \
-     reorder_point, revision, created_at, updated_at FROM products";
+/// Products with what governs their price.
+static SELECT: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT p.id, p.name, p.description, p.price, CAST(p.status AS CHAR) AS status, \
+         p.min_stock_level, p.reorder_point, p.revision, p.created_at, p.updated_at, \
+         p.is_deleted, {} FROM products p {}",
+        sales::COLUMNS,
+        sales::JOINS
+    )
+});
 
 fn parse(row: Row) -> Option<Product> {
-    let (id, name, description, price, status, min_stock_level, reorder_point, ..) = row;
     Some(Product {
-        id: ProductId(id),
+        id: ProductId(row.id),
         fields: ProductFields {
-            name,
-            description,
-            price: Money::new(price).ok()?,
-            status: ProductStatus::parse(&status)?,
-            min_stock_level,
-            reorder_point,
+            name: row.name,
+            description: row.description,
+            price: Money::new(row.price).ok()?,
+            status: ProductStatus::parse(&row.status)?,
+            min_stock_level: row.min_stock_level,
+            reorder_point: row.reorder_point,
         },
-        revision: row.7,
-        created_at: row.8,
-        updated_at: row.9,
+        revision: row.revision,
+        created_at: row.created_at,
+        updated_at: row.updated_at,
+        discount: row.governed.discount(),
+        sale: row.governed.sale(),
     })
 }
 
@@ -192,7 +214,7 @@ pub async fn delete(pool: &MySqlPool, id: ProductId, revision: u64) -> Result<bo
 /// # Errors
 /// When MySQL does not answer.
 pub async fn find(pool: &MySqlPool, id: ProductId) -> Result<Option<Product>, sqlx::Error> {
-    let text = format!("{COLUMNS} WHERE id = ? AND is_deleted = 0");
+    let text = format!("{} WHERE p.id = ? AND p.is_deleted = 0", *SELECT);
     let row: Option<Row> = sqlx::query_as(AssertSqlSafe(text))
         .bind(id.0)
         .fetch_optional(pool)
@@ -205,31 +227,31 @@ pub async fn find(pool: &MySqlPool, id: ProductId) -> Result<Option<Product>, sq
 /// # Errors
 /// When MySQL does not answer.
 pub async fn list(pool: &MySqlPool, filter: &ProductFilter) -> Result<Vec<Product>, sqlx::Error> {
-    let mut query: QueryBuilder<MySql> = QueryBuilder::new(COLUMNS);
-    query.push(" WHERE is_deleted = 0");
+    let mut query: QueryBuilder<MySql> = QueryBuilder::new(SELECT.as_str());
+    query.push(" WHERE p.is_deleted = 0");
     if let Some(name) = &filter.name {
         let escaped = name
             .replace('\\', "\\\\")
             .replace('%', "\\%")
             .replace('_', "\\_");
         query
-            .push(" AND name LIKE ")
+            .push(" AND p.name LIKE ")
             .push_bind(format!("%{escaped}%"));
     }
     if let Some(status) = filter.status {
-        query.push(" AND status = ").push_bind(status.as_str());
+        query.push(" AND p.status = ").push_bind(status.as_str());
     }
     if let Some(price) = filter.price_gte {
-        query.push(" AND price >= ").push_bind(price);
+        query.push(" AND p.price >= ").push_bind(price);
     }
     if let Some(price) = filter.price_lte {
-        query.push(" AND price <= ").push_bind(price);
+        query.push(" AND p.price <= ").push_bind(price);
     }
     if let Some(before) = filter.before {
-        query.push(" AND id < ").push_bind(before.0);
+        query.push(" AND p.id < ").push_bind(before.0);
     }
     query
-        .push(" ORDER BY id DESC LIMIT ")
+        .push(" ORDER BY p.id DESC LIMIT ")
         .push_bind(filter.limit);
     let rows: Vec<Row> = query.build_query_as().fetch_all(pool).await?;
     Ok(rows.into_iter().filter_map(parse).collect())
@@ -244,22 +266,27 @@ pub async fn changed_since(
     pool: &MySqlPool,
     since: Option<NaiveDateTime>,
 ) -> Result<(Vec<CatalogProduct>, NaiveDateTime), sqlx::Error> {
-    type Changed = (u64, String, i64, String, bool);
     // A transaction that committed late carries an older time than this statement sees: look back.
     let now: NaiveDateTime = sqlx::query_scalar("SELECT NOW(3) - INTERVAL 10 SECOND")
         .fetch_one(pool)
         .await?;
-    const TEXT: &str = "SELECT id, name, price, CAST(status AS CHAR), is_deleted FROM products WHERE updated_at >= ?";
+    let text = format!("{} WHERE p.updated_at >= ?", *SELECT);
     let from = since.unwrap_or_default();
-    let rows: Vec<Changed> = sqlx::query_as(TEXT).bind(from).fetch_all(pool).await?;
-    let parse = |(id, name, price, status, is_deleted): Changed| {
-        let (price, status) = (Money::new(price).ok()?, ProductStatus::parse(&status)?);
+    let rows: Vec<Row> = sqlx::query_as(AssertSqlSafe(text))
+        .bind(from)
+        .fetch_all(pool)
+        .await?;
+    let parse = |row: Row| {
+        let is_deleted = row.is_deleted;
+        let product = parse(row)?;
         Some(CatalogProduct {
-            id: ProductId(id),
-            name,
-            price,
-            status,
+            id: product.id,
+            name: product.fields.name,
+            price: product.fields.price,
+            status: product.fields.status,
             is_deleted,
+            discount: product.discount,
+            sale: product.sale,
         })
     };
     Ok((rows.into_iter().filter_map(parse).collect(), now))
@@ -301,14 +328,4 @@ pub async fn set_opened(
         query.execute(&mut *connection).await?;
     }
     Ok(())
-}
-
-/// The ids of all locations besides the online warehouse.
-///
-/// # Errors
-/// When MySQL does not answer.
-pub async fn locations(pool: &MySqlPool) -> Result<Vec<u64>, sqlx::Error> {
-    sqlx::query_scalar("SELECT id FROM locations ORDER BY id")
-        .fetch_all(pool)
-        .await
 }

@@ -4,11 +4,14 @@
 //! entry's own stands in the table of [`crate::journal`].
 
 use sqlx::MySqlConnection;
+use stock_common::id::{Position, ProductId};
 
-use super::{journal, orders, products};
+use super::offline_sales::{self, OfflineState};
+use super::{journal, orders, products, reservations};
 use crate::journal::{Entry, Kind};
-use crate::order::{Order, OrderReversed, OrderStatus};
+use crate::order::{OfflineSale, Order, OrderReversed, OrderStatus};
 use crate::product::ProductOpened;
+use crate::reservation::{Reservation, ReservationEnded, ReservationStatus};
 
 /// Why an entry's own tables cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -52,16 +55,29 @@ pub async fn erase(connection: &mut MySqlConnection, entries: &[Entry]) -> Resul
     let mut standing = Vec::new();
     for entry in entries {
         match entry.kind {
-            Kind::OrderPlaced => orders::delete(connection, entry.position).await?,
+            Kind::OrderPlaced => {
+                let order = entry.body::<Order>()?;
+                orders::delete(connection, entry.position).await?;
+                offline_sales::delete(connection, entry.position).await?;
+                if let Some(reservation) = order.reservation_id {
+                    reservations::forget_order(connection, entry.position, reservation).await?;
+                }
+            }
             // The order that it took back stands again.
             Kind::OrderCancelled | Kind::OrderFailed => {
                 standing.push(entry.body::<OrderReversed>()?.order_id);
             }
             // Only orders and cancels are ever recorded without being settled.
-            Kind::ProductOpened
+            Kind::SaleOversold
+            | Kind::ReservationMade
+            | Kind::ReservationConfirmed
+            | Kind::ReservationCancelled
+            | Kind::ReservationExpired
+            | Kind::ProductOpened
             | Kind::ProductSwitched
             | Kind::StockReceived
             | Kind::StockAdjusted
+            | Kind::StockImported
             | Kind::SellingSwitched
             | Kind::EpochBegun => {}
         }
@@ -71,7 +87,71 @@ pub async fn erase(connection: &mut MySqlConnection, entries: &[Entry]) -> Resul
     Ok(())
 }
 
-/// Writes the entries' own tables, grouped by table.
+/// What a group of entries writes, by table.
+#[derive(Default)]
+struct Rows {
+    placed: Vec<(Position, Order)>,
+    cancelled: Vec<Position>,
+    failed: Vec<Position>,
+    offline: Vec<(Position, u64, OfflineSale, OfflineState)>,
+    reserved: Vec<(Position, Reservation)>,
+    ordered: Vec<(Position, Position)>,
+    confirmed: Vec<Position>,
+    returned: Vec<Position>,
+    expired: Vec<Position>,
+    opened: Vec<ProductId>,
+}
+
+impl Rows {
+    fn add(&mut self, entry: &Entry) -> Result<(), serde_json::Error> {
+        let ended = || {
+            let ended = entry.body::<ReservationEnded>()?;
+            Ok::<_, serde_json::Error>(ended.reservation_id)
+        };
+        match entry.kind {
+            Kind::OrderPlaced => {
+                let order = entry.body::<Order>()?;
+                let reservation = order.reservation_id;
+                self.ordered
+                    .extend(reservation.map(|reservation| (reservation, entry.position)));
+                self.offline
+                    .extend(offline(entry, &order, OfflineState::Sold));
+                self.placed.push((entry.position, order));
+            }
+            Kind::OrderCancelled => self.cancelled.push(entry.body::<OrderReversed>()?.order_id),
+            Kind::OrderFailed => self.failed.push(entry.body::<OrderReversed>()?.order_id),
+            Kind::SaleOversold => {
+                let order = entry.body::<Order>()?;
+                self.offline
+                    .extend(offline(entry, &order, OfflineState::Oversold));
+            }
+            Kind::ReservationMade => self.reserved.push((entry.position, entry.body()?)),
+            Kind::ReservationConfirmed => self.confirmed.push(ended()?),
+            Kind::ReservationCancelled => self.returned.push(ended()?),
+            Kind::ReservationExpired => self.expired.push(ended()?),
+            Kind::ProductOpened => self.opened.push(entry.body::<ProductOpened>()?.product_id),
+            Kind::ProductSwitched
+            | Kind::StockReceived
+            | Kind::StockAdjusted
+            | Kind::StockImported
+            | Kind::SellingSwitched
+            | Kind::EpochBegun => {}
+        }
+        Ok(())
+    }
+}
+
+fn offline(
+    entry: &Entry,
+    order: &Order,
+    state: OfflineState,
+) -> Option<(Position, u64, OfflineSale, OfflineState)> {
+    let sale = order.offline.clone()?;
+    Some((entry.position, order.store_id?, sale, state))
+}
+
+/// Writes the entries' own tables, grouped by table: what begins first, then what ends it, a sale's
+/// confirmation before what takes it back.
 ///
 /// # Errors
 /// [`RecordError`]; some rows may have been written, the caller rolls back to its savepoint.
@@ -79,26 +159,23 @@ pub async fn record_own(
     connection: &mut MySqlConnection,
     entries: &[&Entry],
 ) -> Result<(), RecordError> {
-    let mut placed = Vec::with_capacity(entries.len());
-    let mut cancelled = Vec::new();
-    let mut failed = Vec::new();
-    let mut opened = Vec::new();
+    let mut rows = Rows::default();
     for entry in entries {
-        match entry.kind {
-            Kind::OrderPlaced => placed.push((entry.position, entry.body::<Order>()?)),
-            Kind::OrderCancelled => cancelled.push(entry.body::<OrderReversed>()?.order_id),
-            Kind::OrderFailed => failed.push(entry.body::<OrderReversed>()?.order_id),
-            Kind::ProductOpened => opened.push(entry.body::<ProductOpened>()?.product_id),
-            Kind::ProductSwitched
-            | Kind::StockReceived
-            | Kind::StockAdjusted
-            | Kind::SellingSwitched
-            | Kind::EpochBegun => {}
-        }
+        rows.add(entry)?;
     }
-    orders::insert(connection, &placed).await?;
-    orders::set_status(connection, &cancelled, OrderStatus::Cancel).await?;
-    orders::set_status(connection, &failed, OrderStatus::Fail).await?;
-    products::set_opened(connection, &opened).await?;
+    orders::insert(connection, &rows.placed).await?;
+    orders::set_status(connection, &rows.cancelled, OrderStatus::Cancel).await?;
+    orders::set_status(connection, &rows.failed, OrderStatus::Fail).await?;
+    offline_sales::insert(connection, &rows.offline).await?;
+    reservations::insert(connection, &rows.reserved).await?;
+    reservations::set_ordered(connection, &rows.ordered).await?;
+    for (ended, status) in [
+        (&rows.confirmed, ReservationStatus::Confirmed),
+        (&rows.returned, ReservationStatus::Cancelled),
+        (&rows.expired, ReservationStatus::Expired),
+    ] {
+        reservations::set_status(connection, ended, status).await?;
+    }
+    products::set_opened(connection, &rows.opened).await?;
     Ok(())
 }

@@ -245,6 +245,7 @@ fn note_sold_out(shared: &Shared, waiting: &Waiting, verdict: &Verdict) {
     if let Verdict::Refused(Refusal::Insufficient {
         posting,
         balance: 0,
+        due: false,
     }) = verdict
         && let Some(posting) = waiting.request.postings.get(*posting)
     {

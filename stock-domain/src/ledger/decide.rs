@@ -67,8 +67,10 @@ impl Index {
         for request in batch {
             let posted = request.postings.iter().map(|posting| posting.account);
             let closed = request.closings.iter().map(|closing| closing.account);
+            let expected = request.expected.iter().map(|(account, _)| *account);
             posted
                 .chain(closed)
+                .chain(expected)
                 .for_each(|account| index.add_account(account));
             if let Some(known) = &request.idempotency {
                 index.add_key(keys.idempotency(known.user, &known.key));
@@ -87,11 +89,12 @@ where
     let mut cmd = Cmd::new();
     cmd.arg("EVALSHA")
         .arg(&SCRIPTS.decide.sha)
-        .arg(4 + index.accounts.len() + index.keys.len());
+        .arg(5 + index.accounts.len() + index.keys.len());
     cmd.arg(keys.epoch())
         .arg(keys.journal())
         .arg(keys.states())
-        .arg(keys.opened());
+        .arg(keys.opened())
+        .arg(keys.deadlines());
     for account in &index.accounts {
         cmd.arg(keys.account(*account));
     }
@@ -152,6 +155,15 @@ fn encode_request(cmd: &mut Cmd, keys: &Keys, index: &Index, request: &Sealed) {
     }
     if let Some(open) = request.selling {
         cmd.arg(u8::from(open));
+    }
+    if let Some(hold) = &request.hold {
+        cmd.arg(hold.ttl_ms).arg(&hold.text);
+    }
+    if let Some(member) = &request.release {
+        cmd.arg(member);
+    }
+    if let Some((account, balance)) = &request.expected {
+        cmd.arg(account_at(account)).arg(*balance);
     }
     let with_opens = request.flags & 1024 != 0;
     for posting in &request.postings {

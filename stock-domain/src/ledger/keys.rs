@@ -9,6 +9,7 @@
 //! | `…:journal` | stream | frames of up to 100 entries |
 //! | `…:states` | hash | mark id → `state@ms` |
 //! | `…:opened` | hash | account key → how often it was opened |
+//! | `…:deadlines` | zset | `ms-low what is held` of each live hold, by the ms at which it expires |
 //! | `…:a:<kind>:<owner>:<place>` | string | `balance seq closed` |
 //! | `…:idem:<user>:<key hash>` | string | `fingerprint A ms-low` or `fingerprint R code …` |
 //! | `<prefix>:limit:<subject>:<window>` | string | requests counted in a window; of no shard |
@@ -69,6 +70,12 @@ impl Keys {
     #[must_use]
     pub fn opened(&self) -> String {
         format!("{}:opened", self.base)
+    }
+
+    /// The live holds by the time at which they expire.
+    #[must_use]
+    pub fn deadlines(&self) -> String {
+        format!("{}:deadlines", self.base)
     }
 
     /// An account's level.

@@ -3,7 +3,17 @@
 //! Handlers, tests and jobs never fill one in by hand; each kind of entry has one function in its
 //! noun's file that builds it.
 
+use crate::account::Account;
 use crate::journal::{Closing, Draft, DraftError, Idempotency, Mark, Posting};
+
+/// A hold that begins with the request: it is in `deadlines` until something releases it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hold {
+    /// How long it lives, from the position's milliseconds on.
+    pub ttl_ms: u64,
+    /// The member's text behind its id: all that its expiry gives back.
+    pub text: String,
+}
 
 /// What the script is asked to decide.
 #[derive(Debug, Clone)]
@@ -24,6 +34,15 @@ pub struct Request {
     pub even_closed: bool,
     /// Whether it may use the reserve above the backlog limit: reversals and switches.
     pub even_backlog: bool,
+    /// The hold that begins with it.
+    pub hold: Option<Hold>,
+    /// The member of `deadlines` of the hold that ends with it.
+    pub release: Option<String>,
+    /// An account, and the balance that it must have.
+    pub expected: Option<(Account, i64)>,
+    /// Whether it will be asked again once expired holds are released: until then being short of stock
+    /// is not remembered under its key.
+    pub waits_for_holds: bool,
 }
 
 impl Request {
@@ -39,6 +58,10 @@ impl Request {
             takes_stock: false,
             even_closed: false,
             even_backlog: false,
+            hold: None,
+            release: None,
+            expected: None,
+            waits_for_holds: false,
         }
     }
 
@@ -60,6 +83,9 @@ impl Request {
             deadline_ms: self.deadline_ms,
             window_ms: self.window_ms,
             refuse: self.refuse,
+            hold: self.hold,
+            release: self.release,
+            expected: self.expected,
         })
     }
 
@@ -83,6 +109,10 @@ impl Request {
                     .iter()
                     .any(|posting| posting.open.is_some()),
             ),
+            (2048, self.hold.is_some()),
+            (4096, self.release.is_some()),
+            (8192, self.expected.is_some()),
+            (16384, self.waits_for_holds),
         ]
         .into_iter()
         .filter_map(|(bit, set)| set.then_some(bit))
@@ -113,4 +143,10 @@ pub struct Sealed {
     pub window_ms: Option<(u64, u64)>,
     /// An answer decided outside.
     pub refuse: Option<String>,
+    /// The hold that begins with it.
+    pub hold: Option<Hold>,
+    /// The hold that ends with it.
+    pub release: Option<String>,
+    /// An account, and the balance that it must have.
+    pub expected: Option<(Account, i64)>,
 }

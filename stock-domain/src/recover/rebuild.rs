@@ -1,4 +1,4 @@
-//! Rebuilding a shard's keys in Redis from MySQL: accounts, marks, idempotency keys.
+//! Rebuilding a shard's keys in Redis from MySQL: accounts, marks, holds, idempotency keys.
 
 use redis::aio::MultiplexedConnection;
 use redis::{RedisError, cmd, pipe};
@@ -8,13 +8,17 @@ use stock_common::id::{Position, UserId};
 
 use super::RecoverError;
 use crate::account::{Account, Level};
-use crate::database::{accounts, journal};
+use crate::database::{accounts, journal, reservations};
 use crate::ledger::epoch;
 use crate::ledger::keys::Keys;
+use crate::order;
+use crate::reservation;
 use crate::verify::Progress;
 
 /// Rows read at once.
 const PAGE: u32 = 1_000;
+/// How far back what a till sold is marked.
+const DAY_MS: u64 = 24 * 3_600_000;
 
 /// Deletes every key of the shard; the epoch's hash, already without an epoch, goes with them.
 pub(super) async fn clear(
@@ -75,7 +79,8 @@ pub(super) async fn write_accounts(
     }
 }
 
-/// Marks of orders that were taken back within a day, and of opened products.
+/// Marks of orders that were taken back within a day, of reservations that ended, of what tills sold, and of
+/// opened products.
 pub(super) async fn write_marks(
     redis: &mut MultiplexedConnection,
     keys: &Keys,
@@ -88,17 +93,37 @@ pub(super) async fn write_marks(
     )
     .fetch_all(&mut **transaction)
     .await?;
+    let holds: Vec<(u64, String)> = sqlx::query_as(
+        "SELECT id, IF(order_id IS NULL, CAST(status AS CHAR), 'ORDERED') FROM reservations \
+         WHERE status <> 'PENDING' AND ended_at > NOW(3) - INTERVAL 1 DAY",
+    )
+    .fetch_all(&mut **transaction)
+    .await?;
+    let now = epoch::time_ms(redis).await?;
+    let yesterday = Position::from_parts(now.saturating_sub(DAY_MS), 0).unwrap_or_default();
+    let sales: Vec<(u64, String, String)> = sqlx::query_as(
+        "SELECT store_id, sale_key, IF(state = 'SOLD', 'SOLD', 'OVERSOLD') FROM offline_sales \
+         WHERE journal_id > ?",
+    )
+    .bind(yesterday.get())
+    .fetch_all(&mut **transaction)
+    .await?;
     let products: Vec<u64> = sqlx::query_scalar("SELECT id FROM products WHERE opened = 1")
         .fetch_all(&mut **transaction)
         .await?;
-    let now = epoch::time_ms(redis).await?;
     let orders = orders
         .into_iter()
         .map(|(id, state)| (format!("order:{id}"), state));
     let products = products
         .into_iter()
         .map(|id| (format!("opened:{id}"), "OPEN".to_owned()));
-    let marks: Vec<(String, String)> = orders.chain(products).collect();
+    let holds = holds
+        .into_iter()
+        .map(|(id, state)| (reservation::mark_id(Position::new(id)), state));
+    let sales = sales
+        .into_iter()
+        .map(|(store, key, state)| (order::offline_mark_id(store, &key), state));
+    let marks: Vec<(String, String)> = orders.chain(products).chain(holds).chain(sales).collect();
     for part in marks.chunks(1_000) {
         let mut set = cmd("HSET");
         set.arg(keys.states());
@@ -108,6 +133,29 @@ pub(super) async fn write_marks(
         let _: i64 = set.query_async(redis).await?;
     }
     Ok(())
+}
+
+/// Live holds: those whose time went by meanwhile are released by the next sweep.
+pub(super) async fn write_holds(
+    redis: &mut MultiplexedConnection,
+    keys: &Keys,
+    transaction: &mut Transaction<'static, MySql>,
+) -> Result<(), RecoverError> {
+    let mut after = Position::ZERO;
+    loop {
+        let page = reservations::pending(transaction, after, PAGE).await?;
+        let Some(last) = page.last() else {
+            return Ok(());
+        };
+        after = last.id;
+        let mut add = cmd("ZADD");
+        add.arg(keys.deadlines());
+        for of in &page {
+            add.arg(of.reservation.expires_ms(of.id))
+                .arg(of.reservation.held(of.id).member());
+        }
+        let _: i64 = add.query_async(redis).await?;
+    }
 }
 
 /// Acceptances that are still remembered: a retry after a loss must find them.

@@ -1,4 +1,4 @@
-//! Part one: entries against their postings and their orders.
+//! Part one: entries against their postings, their orders and reservations.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,10 +7,12 @@ use stock_common::id::Position;
 
 use super::{Difference, Progress, Proved, Report, VerifyError, proved, remember, unreadable};
 use crate::database::orders::StoredOrder;
+use crate::database::reservations::StoredReservation;
 use crate::database::shards::ShardState;
-use crate::database::{journal, orders};
+use crate::database::{journal, orders, reservations};
 use crate::journal::{Entry, Kind};
 use crate::order::{Order, OrderReversed, OrderStatus};
+use crate::reservation::{Reservation, ReservationEnded, ReservationStatus};
 
 /// Entries compared at once.
 const SLICE: u32 = 1_000;
@@ -113,6 +115,9 @@ impl Slice {
             let dead = dead_between(pool, first, last.position).await?;
             found.extend(orders_of(&entries, &stored, &dead));
             found.extend(reversals_of(pool, &entries).await?);
+            let stored = reservations::between(pool, first, last.position).await?;
+            found.extend(reservations_of(&entries, &stored, &dead));
+            found.extend(ends_of(pool, &entries).await?);
         }
         Ok(found)
     }
@@ -216,6 +221,77 @@ fn orders_of(
         .map(|id| Difference::new("orders", id, "has no entry that placed it".to_owned()));
     found.extend(extra);
     found
+}
+
+/// Each reservation that was made is there as it was made, and no other.
+fn reservations_of(
+    entries: &[&Entry],
+    stored: &[StoredReservation],
+    dead: &HashSet<Position>,
+) -> Vec<Difference> {
+    let mut stored: HashMap<Position, &StoredReservation> =
+        stored.iter().map(|row| (row.id, row)).collect();
+    let mut found = Vec::new();
+    let made = entries
+        .iter()
+        .filter(|entry| entry.kind == Kind::ReservationMade);
+    for entry in made {
+        let (subject, row) = (entry.position, stored.remove(&entry.position));
+        let is_right = match (row, entry.body::<Reservation>()) {
+            (Some(row), Ok(reservation)) => row.reservation == reservation,
+            (Some(_), Err(_)) => false,
+            (None, _) => dead.contains(&subject),
+        };
+        if !is_right {
+            let text = format!("is {row:?}, not what its entry says");
+            found.push(Difference::new("reservations", subject, text));
+        }
+    }
+    let extra = stored
+        .into_keys()
+        .map(|id| Difference::new("reservations", id, "has no entry that made it".to_owned()));
+    found.extend(extra);
+    found
+}
+
+/// Each reservation that has ended says so: confirmed ones may have been taken back since.
+async fn ends_of(pool: &MySqlPool, entries: &[&Entry]) -> Result<Vec<Difference>, sqlx::Error> {
+    use ReservationStatus::{Cancelled, Confirmed, Expired};
+    let mut expected: Vec<(Position, &[ReservationStatus])> = Vec::new();
+    for entry in entries {
+        let ended = entry.body::<ReservationEnded>().ok();
+        let ended = ended.map(|ended| ended.reservation_id);
+        expected.extend(match entry.kind {
+            Kind::OrderPlaced => {
+                let order = entry.body::<Order>().ok();
+                let taken = order.and_then(|order| order.reservation_id);
+                taken.map(|id| (id, &[Confirmed][..]))
+            }
+            Kind::ReservationConfirmed => ended.map(|id| (id, &[Confirmed, Cancelled][..])),
+            Kind::ReservationCancelled => ended.map(|id| (id, &[Cancelled][..])),
+            Kind::ReservationExpired => ended.map(|id| (id, &[Expired][..])),
+            Kind::OrderCancelled
+            | Kind::OrderFailed
+            | Kind::SaleOversold
+            | Kind::ReservationMade
+            | Kind::ProductOpened
+            | Kind::ProductSwitched
+            | Kind::StockReceived
+            | Kind::StockAdjusted
+            | Kind::StockImported
+            | Kind::SellingSwitched
+            | Kind::EpochBegun => None,
+        });
+    }
+    let ids: Vec<Position> = expected.iter().map(|(id, _)| *id).collect();
+    let stored = reservations::of_ids(pool, &ids).await?;
+    let wrong = expected.into_iter().filter_map(|(id, expected)| {
+        // A dead letter has no row, and needs none.
+        let status = stored.get(&id)?;
+        let text = format!("is {status:?}, its end says {expected:?}");
+        (!expected.contains(status)).then(|| Difference::new("reservations", id, text))
+    });
+    Ok(wrong.collect())
 }
 
 /// Each order that was taken back says so.

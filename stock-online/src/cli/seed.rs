@@ -10,7 +10,7 @@ use stock_common::id::{LocationId, UserId};
 use stock_domain::database::rows::MultiRow;
 use stock_domain::ledger::Ledger;
 use stock_domain::product;
-use stock_domain::stock::{self, StockChanged};
+use stock_domain::stock::{self, StockChanged, Terms};
 use stock_domain::verdict::{Refusal, Verdict};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -214,7 +214,10 @@ fn stock_one(
                 quantity,
                 reason,
             };
-            decide(&ledger, || stock::receive(&change, UserId(1), None)).await?;
+            decide(&ledger, || {
+                stock::receive(&change, &Terms::default(), UserId(1), None)
+            })
+            .await?;
         }
         Ok(())
     }

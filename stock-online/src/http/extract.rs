@@ -35,6 +35,8 @@ pub const ID_MAX: u64 = (1 << 53) - 1;
 /// How long a body may take to arrive once its headers have.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The year 9999 in Unix ms: where MySQL's times end is not far behind.
+const TIME_END_MS: i64 = 253_370_764_800_000;
 /// How much of a body that is too large is passed over, and for how long.
 const LINGER_BYTES_MAX: usize = 8 * 1024 * 1024;
 const LINGER: Duration = Duration::from_millis(500);
@@ -43,6 +45,8 @@ const LINGER: Duration = Duration::from_millis(500);
 pub trait BodyIn: DeserializeOwned {
     /// Whether no body at all means the same as `{}`.
     const MAY_BE_MISSING: bool = false;
+    /// How large it may be, where that is more than other bodies.
+    const BYTES_MAX: Option<usize> = None;
 }
 
 /// A caller's JSON body, and the key under which its answer is to be remembered.
@@ -74,7 +78,8 @@ async fn read_json<T: BodyIn>(
     body: axum::body::Body,
     app: &App,
 ) -> Result<Bytes, Problem> {
-    let bytes = read_body(parts, body, app.config.http_body_bytes_max).await?;
+    let max = T::BYTES_MAX.unwrap_or(app.config.http_body_bytes_max);
+    let bytes = read_body(parts, body, max).await?;
     if bytes.is_empty() && T::MAY_BE_MISSING {
         return Ok(Bytes::from_static(b"{}"));
     }
@@ -310,7 +315,7 @@ fn idempotency(
 }
 
 /// 128 bits of SHA-256 over the parts, each ended by a byte that none of them contains.
-fn hash(parts: &[&str]) -> String {
+pub(super) fn hash(parts: &[&str]) -> String {
     let mut hasher = Sha256::new();
     for part in parts {
         hasher.update(part.as_bytes());
@@ -338,18 +343,68 @@ impl<T: DeserializeOwned> FromRequestParts<Arc<App>> for Filter<T> {
 /// The only id in a path; a malformed one is a 404 like an unknown one.
 pub struct PathId(pub u64);
 
+/// The two ids in a path, in their order.
+pub struct PathIds(pub u64, pub u64);
+
+/// The ids in a path.
+pub(super) async fn ids_of(parts: &mut Parts, app: &Arc<App>) -> Option<Vec<u64>> {
+    let params = RawPathParams::from_request_parts(parts, app).await.ok()?;
+    let id = |text: &str| {
+        let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
+        text.parse().ok().filter(|_| is_plain)
+    };
+    params.iter().map(|(_, text)| id(text)).collect()
+}
+
+// The caller is asked for before either: whether an id exists is nobody else's business.
+
 impl FromRequestParts<Arc<App>> for PathId {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
-        let params = RawPathParams::from_request_parts(parts, app).await;
-        let id = params.ok().and_then(|params| {
-            let (_, text) = params.iter().next()?;
-            let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
-            text.parse().ok().filter(|_| is_plain)
-        });
-        // The caller is asked for first: whether an id exists is nobody else's business.
-        id.map(Self).ok_or_else(|| Problem::of(Code::NotFound))
+        match ids_of(parts, app).await.as_deref() {
+            Some(&[id]) => Ok(Self(id)),
+            _ => Err(Problem::of(Code::NotFound)),
+        }
+    }
+}
+
+impl FromRequestParts<Arc<App>> for PathIds {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
+        match ids_of(parts, app).await.as_deref() {
+            Some(&[first, second]) => Ok(Self(first, second)),
+            _ => Err(Problem::of(Code::NotFound)),
+        }
+    }
+}
+
+/// A time in RFC 3339, from 1970 to 9999.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct TimeIn(i64);
+
+impl TimeIn {
+    /// Unix milliseconds.
+    #[must_use]
+    pub fn unix_ms(self) -> u64 {
+        u64::try_from(self.0).unwrap_or_default()
+    }
+}
+
+impl TryFrom<String> for TimeIn {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let unix_ms = chrono::DateTime::parse_from_rfc3339(&text)
+            .map(|time| time.timestamp_millis())
+            .map_err(|error| format!("a time as 2026-12-01T09:00:00Z is expected: {error}"))?;
+        if (0..TIME_END_MS).contains(&unix_ms) {
+            Ok(Self(unix_ms))
+        } else {
+            Err("a time from 1970 to 9998 is expected".to_owned())
+        }
     }
 }
 

@@ -1,8 +1,11 @@
 //! The interface as an OpenAPI 3.1 document: every route with every answer that it may give.
 //!
-//! One table, in the order of [`super::routes`]; a test asks the service for each path and method of it.
+//! One table, [`operations`], in the order of [`super::routes`]; a test asks the service for each path and method of it.
 //! What follows from an operation's kind (a token, a role, a body, Redis, MySQL) is written once, in
 //! [`Operation::codes`].
+
+mod operations;
+mod schemas;
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -13,18 +16,18 @@ use utoipa::openapi::path::{OperationBuilder, Parameter, ParameterBuilder, Param
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::response::{ResponseBuilder, ResponsesBuilder};
 use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
-use utoipa::openapi::{
-    ComponentsBuilder, Content, HttpMethod, InfoBuilder, OpenApi, OpenApiBuilder, Ref, Required,
-};
+use utoipa::openapi::security::SecurityRequirement;
+use utoipa::openapi::{Content, HttpMethod, InfoBuilder, OpenApi, OpenApiBuilder, Ref, Required};
 
-use super::{account_forms, accounts, ops, orders, products, users};
+use self::operations::OPERATIONS;
 
 /// Who may call.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Who {
     Anyone,
     User,
+    /// An admin, or somebody of the store in the path.
+    Till,
     Admin,
 }
 
@@ -54,21 +57,6 @@ struct Operation {
     codes: &'static [Code],
 }
 
-const PRODUCTS: &[(&str, &str)] = &[
-    ("limit", "limit"),
-    ("cursor", "id"),
-    ("name", "text"),
-    ("status", "productStatus"),
-    ("priceGte", "integer"),
-    ("priceLte", "integer"),
-];
-const USERS: &[(&str, &str)] = &[("limit", "limit"), ("cursor", "id")];
-const ORDERS: &[(&str, &str)] = &[
-    ("limit", "limit"),
-    ("cursor", "id"),
-    ("userId", "integer"),
-    ("status", "orderStatus"),
-];
 const JSON: &str = "application/json";
 const FORM: &str = "application/x-www-form-urlencoded";
 /// What the ledger answers when it cannot decide.
@@ -81,100 +69,6 @@ const LEDGER: [Code; 7] = [
     Code::SellingStopped,
     Code::DatabaseUnavailable,
 ];
-const PLACE: &[Code] = &[
-    Code::UserMismatch,
-    Code::ProductNotFound,
-    Code::ProductNotOnSale,
-    Code::PriceChanged,
-    Code::TotalAmountMismatch,
-    Code::InsufficientStock,
-    Code::SaleNotOpen,
-    Code::SaleClosed,
-    Code::CouponNotUsable,
-    Code::InsufficientPoints,
-];
-const CANCEL: &[Code] = &[Code::OrderNotFound, Code::InvalidOrderStatus];
-const READ: &[Code] = &[Code::DatabaseUnavailable, Code::Fenced];
-
-macro_rules! operations {
-    ($($method:ident $path:literal $summary:literal $who:ident $carries:expr, $query:expr, $ok:expr, $codes:expr;)*) => {
-        const OPERATIONS: &[Operation] = &[$(Operation {
-            method: HttpMethod::$method,
-            path: $path,
-            summary: $summary,
-            who: Who::$who,
-            carries: $carries,
-            query: $query,
-            ok: $ok,
-            codes: $codes,
-        },)*];
-    };
-}
-
-operations! {
-    Post "/api/redis/orders" "Order, Redis first" User
-        Carries::Keyed("OrderIn"), &[], (201, "OrderOut"), PLACE;
-    Patch "/api/redis/orders/{order_id}/cancel" "Cancel, Redis first" User
-        Carries::KeyedMaybe("NothingIn"), &[], (200, "OrderOut"), CANCEL;
-    Post "/api/orders" "Order under row locks in MySQL" User
-        Carries::Keyed("OrderIn"), &[], (201, "OrderOut"), PLACE;
-    Get "/api/orders" "Own stored orders, newest first" User
-        Carries::Nothing, ORDERS, (200, "OrderListOut"), &[Code::Forbidden, Code::DatabaseUnavailable];
-    Get "/api/orders/{order_id}" "One order, stored or not" User
-        Carries::Nothing, &[], (200, "OrderOut"), &[Code::OrderNotFound, Code::DatabaseUnavailable, Code::Fenced];
-    Patch "/api/orders/{order_id}/cancel" "Cancel under row locks" User
-        Carries::KeyedMaybe("NothingIn"), &[], (200, "OrderOut"), CANCEL;
-    Get "/api/redis/products" "Products, stock from Redis" Anyone
-        Carries::Nothing, PRODUCTS, (200, "ProductListOut"), READ;
-    Get "/api/redis/products/{id}" "One product, stock from Redis" Anyone
-        Carries::Nothing, &[], (200, "DetailOut"), &[Code::ProductNotFound, Code::DatabaseUnavailable, Code::Fenced];
-    Get "/api/products" "Products, stock from MySQL" Anyone
-        Carries::Nothing, PRODUCTS, (200, "ProductListOut"), READ;
-    Post "/api/products" "Make a product" Admin
-        Carries::Keyed("ProductIn"), &[], (201, "DetailOut"), &[Code::StockLimitReached];
-    Get "/api/products/{id}" "One product, stock from MySQL" Anyone
-        Carries::Nothing, &[], (200, "DetailOut"), &[Code::ProductNotFound, Code::DatabaseUnavailable];
-    Put "/api/products/{id}" "Write a product" Admin
-        Carries::Body("ProductIn"), &[], (200, "DetailOut"), &[Code::ProductNotFound, Code::PreconditionFailed];
-    Patch "/api/products/{id}" "Change a product" Admin
-        Carries::Body("ProductIn"), &[], (200, "DetailOut"), &[Code::ProductNotFound, Code::PreconditionFailed];
-    Delete "/api/products/{id}" "Take a product away" Admin
-        Carries::Nothing, &[], (204, ""), &[Code::ProductNotFound, Code::PreconditionFailed, Code::Fenced, Code::Overloaded, Code::DatabaseUnavailable];
-    Post "/api/auth/signup" "Sign up" Anyone
-        Carries::Body("SignUpIn"), &[], (201, "SignedUpOut"), &[Code::EmailTaken];
-    Post "/api/token" "Log in: an access and a refresh token" Anyone
-        Carries::Body("CredentialsIn"), &[], (200, "TokensOut"), &[Code::InvalidCredentials];
-    Post "/api/token/refresh" "The next tokens; a refresh token holds once" Anyone
-        Carries::Body("RefreshIn"), &[], (200, "TokensOut"), &[Code::RefreshTokenInvalid];
-    Get "/api/me" "Who the caller is" User
-        Carries::Nothing, &[], (200, "UserOut"), &[Code::DatabaseUnavailable];
-    Post "/api/me/password" "Choose another password; all tokens and sessions end" User
-        Carries::Body("PasswordIn"), &[], (200, "TokensOut"), &[Code::InvalidCredentials];
-    Post "/api/auth/logout-everywhere" "End all tokens and sessions of the caller" User
-        Carries::Nothing, &[], (204, ""), &[Code::DatabaseUnavailable];
-    Get "/api/users" "All users, by id" Admin
-        Carries::Nothing, USERS, (200, "UserListOut"), &[Code::DatabaseUnavailable];
-    Patch "/api/users/{id}" "Give a user another role; their tokens and sessions end" Admin
-        Carries::Body("RoleIn"), &[], (200, "UserOut"), &[Code::NotFound];
-    Delete "/api/users/{id}" "Delete a user; their orders stay" Admin
-        Carries::Nothing, &[], (204, ""), &[Code::NotFound, Code::DatabaseUnavailable];
-    Post "/account/signup" "The sign-up page's form" Anyone
-        Carries::Form("SignUpForm"), &[], (303, ""), &[Code::CrossSiteRequest];
-    Post "/account/login" "The login page's form: begins a session" Anyone
-        Carries::Form("LoginForm"), &[], (303, ""), &[Code::CrossSiteRequest];
-    Post "/account/logout" "Ends the session" User
-        Carries::Nothing, &[], (303, ""), &[Code::DatabaseUnavailable];
-    Put "/api/ops/selling" "Stop or resume all selling" Admin
-        Carries::Body("Selling"), &[], (200, "Selling"), &[];
-    Get "/api/openapi.json" "This document" Anyone
-        Carries::Nothing, &[], (200, "object"), &[];
-    Get "/livez" "The process answers" Anyone
-        Carries::Nothing, &[], (200, "object"), &[];
-    Get "/readyz" "Orders can be taken" Anyone
-        Carries::Nothing, &[], (200, "Ready"), &[];
-    Get "/metrics" "Prometheus' text format; by setting only for admins" Anyone
-        Carries::Nothing, &[], (200, "text"), &[Code::Unauthorized, Code::Forbidden];
-}
 
 impl Operation {
     /// Every problem that it may answer.
@@ -184,7 +78,7 @@ impl Operation {
         if self.who != Who::Anyone {
             codes.push(Code::Unauthorized);
         }
-        if self.who == Who::Admin {
+        if matches!(self.who, Who::Till | Who::Admin) {
             codes.push(Code::Forbidden);
         }
         if self.path.starts_with("/api/") || self.path.starts_with("/account/") {
@@ -216,11 +110,17 @@ impl Operation {
 
     fn parameters(&self) -> Vec<Parameter> {
         let mut found = Vec::new();
-        if self.path.contains("{order_id}") {
-            found.push(parameter("order_id", ParameterIn::Path, "id"));
-        }
-        if self.path.contains("{id}") {
-            found.push(parameter("id", ParameterIn::Path, "integer"));
+        let names = self.path.split('/').filter_map(|part| {
+            part.strip_prefix('{')
+                .and_then(|part| part.strip_suffix('}'))
+        });
+        for name in names {
+            // Positions are texts, whatever they are called.
+            let is_position = name == "order_id"
+                || self.path.starts_with("/api/reservations/")
+                || self.path.contains("/oversold/{sale_id}") && name == "sale_id";
+            let kind = if is_position { "id" } else { "integer" };
+            found.push(parameter(name, ParameterIn::Path, kind));
         }
         let query = self.query.iter();
         found.extend(query.map(|(name, kind)| parameter(name, ParameterIn::Query, kind)));
@@ -317,6 +217,10 @@ fn parameter(name: &str, place: ParameterIn, kind: &str) -> Parameter {
             .minimum(Some(0.0))
             .maximum(Some(9_007_199_254_740_991.0)),
         "id" => text().pattern(Some("^[0-9]{1,19}$")),
+        "pair" => text().pattern(Some("^[0-9]{1,19}-[0-9]{1,9}$")),
+        "boolean" => ObjectBuilder::new().schema_type(Type::Boolean),
+        "date" => text().format(Some(SchemaFormat::KnownFormat(KnownFormat::Date))),
+        "reservationStatus" => names(&["PENDING", "CONFIRMED", "CANCELLED", "EXPIRED"]),
         "key" => text().pattern(Some("^[!-~]{1,255}$")),
         "productStatus" => names(&["ACTIVE", "SOLD_OUT", "END_OF_SALE", "INACTIVE"]),
         "orderStatus" => names(&[
@@ -341,23 +245,6 @@ fn parameter(name: &str, place: ParameterIn, kind: &str) -> Parameter {
         .build()
 }
 
-/// The form of every problem (RFC 9457).
-fn problem() -> ObjectBuilder {
-    let number = ObjectBuilder::new().schema_type(Type::Integer);
-    let names: Vec<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
-    let mut object = ObjectBuilder::new()
-        .schema_type(Type::Object)
-        .property("status", number)
-        .property("code", text().enum_values(Some(names)));
-    for name in ["type", "title", "detail", "requestId"] {
-        object = object.property(name, text());
-    }
-    for name in ["type", "title", "status", "detail", "code", "requestId"] {
-        object = object.required(name);
-    }
-    object
-}
-
 /// Every path, with its parameters in braces.
 pub fn paths() -> impl Iterator<Item = &'static str> {
     OPERATIONS.iter().map(|operation| operation.path)
@@ -372,41 +259,6 @@ pub fn document() -> &'static OpenApi {
             let method = vec![operation.method.clone()];
             paths.add_path_operation(operation.path, method, operation.build());
         }
-        let bearer = HttpBuilder::new()
-            .scheme(HttpAuthScheme::Bearer)
-            .bearer_format("JWT")
-            .build();
-        let components = ComponentsBuilder::new()
-            .schema_from::<orders::OrderIn>()
-            .schema_from::<orders::LineIn>()
-            .schema_from::<orders::LineOut<'_>>()
-            .schema_from::<orders::DeliveryTypeName>()
-            .schema_from::<orders::OrderStatusName>()
-            .schema_from::<products::ItemOut<'_>>()
-            .schema_from::<products::ProductStatusName>()
-            .schema_from::<ops::Checks>()
-            .schema_from::<orders::NothingIn>()
-            .schema_from::<orders::OrderBody<'_>>()
-            .schema_from::<orders::OrderListOut<'_>>()
-            .schema_from::<products::ProductIn>()
-            .schema_from::<products::DetailOut<'_>>()
-            .schema_from::<products::ListOut<'_>>()
-            .schema_from::<accounts::SignUpIn>()
-            .schema_from::<accounts::CredentialsIn>()
-            .schema_from::<accounts::RefreshIn>()
-            .schema_from::<accounts::PasswordIn>()
-            .schema_from::<users::RoleIn>()
-            .schema_from::<users::RoleName>()
-            .schema_from::<accounts::SignedUpOut<'_>>()
-            .schema_from::<accounts::TokensOut>()
-            .schema_from::<accounts::UserOut<'_>>()
-            .schema_from::<users::UserListOut<'_>>()
-            .schema_from::<account_forms::SignUpForm>()
-            .schema_from::<account_forms::LoginForm>()
-            .schema_from::<ops::Selling>()
-            .schema_from::<ops::Ready>()
-            .schema("Problem", problem())
-            .security_scheme("bearer", SecurityScheme::Http(bearer));
         let info = InfoBuilder::new()
             .title("Stock Flow")
             .version(env!("CARGO_PKG_VERSION"))
@@ -416,7 +268,7 @@ pub fn document() -> &'static OpenApi {
         OpenApiBuilder::new()
             .info(info)
             .paths(paths)
-            .components(Some(components.build()))
+            .components(Some(schemas::components()))
             .build()
     })
 }

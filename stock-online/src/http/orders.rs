@@ -20,87 +20,143 @@ use axum::response::Response;
 use stock_common::error::Code;
 use stock_common::id::{Position, UserId};
 use stock_domain::database::orders::{self as table, OrderFilter};
-use stock_domain::database::row_lock;
-use stock_domain::journal::{Draft, Entry, Idempotency, Kind};
+use stock_domain::journal::{DraftError, Idempotency};
 use stock_domain::ledger::Request;
-use stock_domain::lookup::{self, Located, LookupError};
-use stock_domain::order::{self, Order, OrderStatus, Path};
-use stock_domain::pricing;
+use stock_domain::lookup::{self, Located, LocatedReservation};
+use stock_domain::order::{self, Order, OrderStatus, Path, Terms};
+use stock_domain::pricing::{self, AskedOrder, Priced};
+use stock_domain::reservation::Held;
 use stock_domain::verdict::{Refusal, Replay, Verdict};
 
-use self::refusals::{refused, unpriced};
+use self::refusals::refused;
+pub(super) use self::refusals::{off_sale, short_of, unpriced};
 pub(super) use self::wire::{
-    DeliveryTypeName, LineIn, LineOut, ListOut as OrderListOut, OrderOut as OrderBody,
-    OrderStatusName, json, replayed,
+    Benefits, DeliveryTypeName, LineIn, LineOut, ListOut as OrderListOut, OrderOut as OrderBody,
+    OrderStatusName, asked_lines, json, replayed,
 };
 pub use self::wire::{ListIn, NothingIn, OrderIn};
 use self::wire::{ListOut, OrderOut, created};
 use super::auth::Caller;
 use super::extract::{Filter, ID_MAX, Keyed, PathId, cursor_of, limit_of};
 use super::problem::Problem;
+use super::reservations::already;
+use super::verdicts::{decide_locked, decide_stock, decide_stock_locked, refuse, replayed_entry};
 use crate::app::App;
 
-/// Answers a refusal that was decided here; under a key the script remembers the answer, and whichever
-/// attempt reached Redis first is the answer of both.
-async fn refuse(
-    app: &App,
-    idempotency: Option<Idempotency>,
-    problem: Problem,
-) -> Result<Verdict, Problem> {
-    let Some(idempotency) = idempotency else {
-        return Err(problem);
+pub(super) fn count(path: Path, verdict: &Verdict) {
+    let verdict = match verdict {
+        Verdict::Accepted(_) => "ACCEPTED",
+        Verdict::Replayed(_) => "REPLAYED",
+        Verdict::Refused(refusal) => refusal.name(),
     };
-    // What the request decides by itself, and what passes by, is not remembered.
-    if problem.code == Code::Unprocessable || problem.code.status() >= 500 {
-        return Err(problem);
-    }
-    let draft = Draft::new(Kind::OrderPlaced, idempotency.user, &())?;
-    let mut request = Request::new(draft);
-    request.refuse = Some(problem.to_remember());
-    request.idempotency = Some(idempotency);
-    Ok(app.ledger.decide(request).await?)
+    metrics::counter!("stock_orders_total", "path" => path.as_str(), "verdict" => verdict)
+        .increment(1);
 }
 
-fn count(path: Path, verdict: &Verdict) {
-    let path = match path {
-        Path::Redis => "redis",
-        Path::Lock => "lock",
-    };
-    match (path, verdict) {
-        ("redis", Verdict::Accepted(_)) => {
-            metrics::counter!("stock_orders_total", "path" => "redis", "verdict" => "ACCEPTED")
-        }
-        (_, Verdict::Accepted(_)) => {
-            metrics::counter!("stock_orders_total", "path" => "lock", "verdict" => "ACCEPTED")
-        }
-        (_, Verdict::Replayed(_)) => {
-            metrics::counter!("stock_orders_total", "path" => path, "verdict" => "REPLAYED")
-        }
-        (_, Verdict::Refused(refusal)) => {
-            metrics::counter!("stock_orders_total", "path" => path, "verdict" => refusal.name())
-        }
+/// An order with its price, and what it depends on.
+pub(super) struct Placing {
+    order: Order,
+    window_ms: Option<(u64, u64)>,
+    /// The reservation whose stock it takes, and when that expires.
+    held: Option<(Held, u64)>,
+}
+
+impl Placing {
+    /// Whether the time of the reservation that it takes is over.
+    fn has_run_out(&self, now_ms: u64) -> bool {
+        self.held
+            .is_some_and(|(_, expires_ms)| expires_ms <= now_ms)
     }
-    .increment(1);
+
+    pub(super) fn request(
+        &self,
+        is_last_try: bool,
+        idempotency: Option<&Idempotency>,
+    ) -> Result<Request, DraftError> {
+        let terms = Terms {
+            window_ms: self.window_ms,
+            held: self.held.as_ref(),
+            is_last_try,
+        };
+        order::place(&self.order, terms, idempotency.cloned())
+    }
 }
 
 /// Prices what was asked for, or answers why it has no price.
-async fn price(
+pub(super) async fn price(
     app: &App,
-    body: OrderIn,
-    caller: Caller,
-    path: Path,
+    asked: AskedOrder,
+    benefits: Benefits,
     idempotency: Option<&Idempotency>,
-) -> Result<Result<Order, Verdict>, Problem> {
-    let benefits = body.refuse_benefits();
-    let asked = body.into_asked(caller, path)?;
-    let problem = match pricing::price(&asked, &app.catalog) {
-        Ok(order) => match benefits {
-            None => return Ok(Ok(order)),
+) -> Result<Result<Placing, Verdict>, Problem> {
+    let reservation = match benefits.reservation_id {
+        None => None,
+        Some(id) => Some(find_hold(app, asked.user_id, id).await?),
+    };
+    let made = reservation.as_ref().and_then(|found| found.as_ref().ok());
+    let now_ms = app.ledger.redis_now_ms();
+    let priced = pricing::price(&asked, &app.catalog, made.map(|of| &of.reservation), now_ms);
+    let problem = match priced {
+        Ok(Priced { order, window_ms }) => match benefits.refused {
             Some(problem) => problem,
+            None => match take_hold(order, reservation) {
+                Ok((order, held)) => {
+                    return Ok(Ok(Placing {
+                        order,
+                        window_ms,
+                        held,
+                    }));
+                }
+                Err(problem) => problem,
+            },
         },
         Err(reason) => unpriced(reason),
     };
     Ok(Err(refuse(app, idempotency.cloned(), problem).await?))
+}
+
+/// The caller's live reservation, or why it cannot be taken.
+async fn find_hold(
+    app: &App,
+    user: UserId,
+    id: Position,
+) -> Result<Result<LocatedReservation, Problem>, Problem> {
+    let found = lookup::reservation(&app.pool, &app.ledger, id).await?;
+    let own = found.filter(|found| found.reservation.user_id == user);
+    Ok(match own {
+        None => Err(Problem::of(Code::ReservationNotFound)),
+        Some(found) => match already(found.status) {
+            None => Ok(found),
+            Some(problem) => Err(problem),
+        },
+    })
+}
+
+/// Lets the order take a reservation's stock, if it asks for exactly that.
+fn take_hold(
+    mut order: Order,
+    reservation: Option<Result<LocatedReservation, Problem>>,
+) -> Result<(Order, Option<(Held, u64)>), Problem> {
+    let Some(found) = reservation.transpose()? else {
+        return Ok((order, None));
+    };
+    let of = &found.reservation;
+    let is_held = order.location() == of.location_id
+        && order
+            .lines
+            .iter()
+            .any(|line| line.product_id == of.product_id && line.quantity == of.quantity);
+    if !is_held {
+        let text = format!(
+            "{} units of product {} at location {} are reserved",
+            of.quantity.get(),
+            of.product_id,
+            of.location_id
+        );
+        return Err(Problem::new(Code::ReservationMismatch, text));
+    }
+    order.reservation_id = Some(found.id);
+    Ok((order, Some((of.held(found.id), of.expires_ms(found.id)))))
 }
 
 /// POST `/api/redis/orders`.
@@ -115,23 +171,23 @@ pub async fn place_redis(
         idempotency,
     }: Keyed<OrderIn>,
 ) -> Result<Response, Problem> {
-    let order = match price(&app, body, caller, Path::Redis, idempotency.as_ref()).await? {
-        Ok(order) => order,
+    let benefits = body.benefits();
+    let asked = body.into_asked(caller, Path::Redis)?;
+    let placing = match price(&app, asked, benefits, idempotency.as_ref()).await? {
+        Ok(placing) => placing,
         Err(verdict) => return answer_unplaced(&app, None, verdict).await,
     };
-    let verdict = app
-        .ledger
-        .decide(order::place(&order, idempotency)?)
-        .await?;
+    let build = |is_last_try| placing.request(is_last_try, idempotency.as_ref());
+    let verdict = decide_stock(&app, build).await?;
     count(Path::Redis, &verdict);
     match verdict {
         Verdict::Accepted(accepted) => Ok(created(
             accepted.position,
-            &order,
+            &placing.order,
             OrderStatus::OrderPending,
         )),
         other @ (Verdict::Replayed(_) | Verdict::Refused(_)) => {
-            answer_unplaced(&app, Some(&order), other).await
+            answer_unplaced(&app, Some(&placing), other).await
         }
     }
 }
@@ -148,69 +204,57 @@ pub async fn place_lock(
         idempotency,
     }: Keyed<OrderIn>,
 ) -> Result<Response, Problem> {
-    let order = match price(&app, body, caller, Path::Lock, idempotency.as_ref()).await? {
-        Ok(order) => order,
-        Err(verdict) => return answer_unplaced(&app, None, verdict).await,
+    let benefits = body.benefits();
+    let asked = body.into_asked(caller, Path::Lock)?;
+    place_synchronous(&app, asked, benefits, idempotency).await
+}
+
+/// Places an order under row locks in MySQL.
+pub(super) async fn place_synchronous(
+    app: &Arc<App>,
+    asked: AskedOrder,
+    benefits: Benefits,
+    idempotency: Option<Idempotency>,
+) -> Result<Response, Problem> {
+    let path = asked.path;
+    let placing = match price(app, asked, benefits, idempotency.as_ref()).await? {
+        Ok(placing) => placing,
+        Err(verdict) => return answer_unplaced(app, None, verdict).await,
     };
-    let request = order::place(&order, idempotency)?;
-    let decided = decide_locked(&app, request, None).await?;
-    count(Path::Lock, &decided.verdict);
+    let build = |is_last_try| placing.request(is_last_try, idempotency.as_ref());
+    let decided = decide_stock_locked(app, build).await?;
+    count(path, &decided.verdict);
     match decided.verdict {
         Verdict::Accepted(accepted) => {
             let status = match decided.is_recorded {
                 true => OrderStatus::Success,
                 false => OrderStatus::OrderPending,
             };
-            Ok(created(accepted.position, &order, status))
+            Ok(created(accepted.position, &placing.order, status))
         }
         other @ (Verdict::Replayed(_) | Verdict::Refused(_)) => {
-            answer_unplaced(&app, Some(&order), other).await
+            answer_unplaced(app, Some(&placing), other).await
         }
     }
 }
 
-/// Runs the synchronous path in a task of its own: a client that leaves cancels nothing halfway.
-async fn decide_locked(
-    app: &Arc<App>,
-    request: Request,
-    before: Option<Entry>,
-) -> Result<row_lock::Decided, Problem> {
-    let permit = Arc::clone(&app.synchronous_orders);
-    let permit = permit
-        .acquire_owned()
-        .await
-        .map_err(|error| Problem::internal(&error))?;
-    let task = {
-        let app = Arc::clone(app);
-        async move {
-            let decided = row_lock::decide(&app.pool, &app.ledger, request, before).await;
-            drop(permit);
-            decided
-        }
-    };
-    Ok(app.tasks.spawn(task).await??)
-}
-
-/// Answers a verdict that placed no order now. `order` is what was asked for, if it had a price.
+/// Answers a verdict that placed no order now. `placing` is what was asked for, if it had a price.
 async fn answer_unplaced(
     app: &App,
-    order: Option<&Order>,
+    placing: Option<&Placing>,
     verdict: Verdict,
 ) -> Result<Response, Problem> {
-    let translate = |refusal: Refusal| match order {
-        Some(order) => refused(app, order, refusal),
+    let translate = |refusal: Refusal| match placing {
+        Some(placing) => refused(app, placing, refusal),
         None => refusal.into(),
     };
     match verdict {
         Verdict::Replayed(Replay::Accepted(position)) => {
-            let entry = lookup::entry(&app.pool, &app.ledger, position)
-                .await
-                .map_err(lost)?;
-            let entry = entry.ok_or_else(|| Problem::of(Code::OutcomeUnknown))?;
+            let entry = replayed_entry(app, position).await?;
             let order: Order = entry.body().map_err(|error| Problem::internal(&error))?;
             let status = match order.path {
                 Path::Redis => OrderStatus::OrderPending,
-                Path::Lock => OrderStatus::Success,
+                Path::Lock | Path::Till => OrderStatus::Success,
             };
             Ok(replayed(created(position, &order, status)))
         }
@@ -220,26 +264,16 @@ async fn answer_unplaced(
     }
 }
 
-fn lost(error: LookupError) -> Problem {
-    match error {
-        LookupError::Database(error) => error.into(),
-        LookupError::Read(error) => error.into(),
-        error @ (LookupError::Entry(_) | LookupError::Body(..)) => Problem::internal(&error),
-    }
-}
-
 /// Finds an order that the caller may see; another's is a 404 like one that does not exist.
 async fn find_own(app: &App, caller: Caller, id: u64) -> Result<Located, Problem> {
-    let found = lookup::find(&app.pool, &app.ledger, Position::new(id))
-        .await
-        .map_err(lost)?;
+    let found = lookup::find(&app.pool, &app.ledger, Position::new(id)).await?;
     found
         .filter(|found| caller.is_admin() || found.order.user_id == caller.user)
         .ok_or_else(|| Problem::of(Code::OrderNotFound))
 }
 
 /// An order's path id, asked for after the caller; a malformed one is a 404.
-fn order_id(id: Result<PathId, Problem>) -> Result<u64, Problem> {
+pub(super) fn order_id(id: Result<PathId, Problem>) -> Result<u64, Problem> {
     id.map(|PathId(id)| id)
         .map_err(|_not_a_number| Problem::of(Code::OrderNotFound))
 }
@@ -281,14 +315,24 @@ pub async fn cancel_lock(
         idempotency,
     }: Keyed<NothingIn>,
 ) -> Result<Response, Problem> {
-    let mut found = find_own(&app, caller, order_id(id)?).await?;
+    let found = find_own(&app, caller, order_id(id)?).await?;
+    cancel_synchronous(&app, found, caller, idempotency).await
+}
+
+/// Takes an order back under row locks in MySQL.
+pub(super) async fn cancel_synchronous(
+    app: &Arc<App>,
+    mut found: Located,
+    caller: Caller,
+    idempotency: Option<Idempotency>,
+) -> Result<Response, Problem> {
     let mut status = OrderStatus::Cancel;
-    let verdict = match refuse_cancel(&app, &found, idempotency.as_ref()).await? {
+    let verdict = match refuse_cancel(app, &found, idempotency.as_ref()).await? {
         Some(verdict) => verdict,
         None => {
             let request = order::cancel(found.id, &found.order, caller.user, idempotency)?;
             // MySQL must have the order before it can have its cancel.
-            let decided = decide_locked(&app, request, found.entry.take()).await?;
+            let decided = decide_locked(app, request, found.entry.take()).await?;
             if !decided.is_recorded {
                 status = OrderStatus::CancelRequested;
             }

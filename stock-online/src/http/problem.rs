@@ -284,6 +284,10 @@ impl From<Refusal> for Problem {
                 Self::new(Code::InvalidOrderStatus, format!("the status is {state}"))
             }
             Refusal::SellingStopped => Self::of(Code::SellingStopped),
+            Refusal::Changed { balance } => {
+                Self::new(Code::StockChanged, format!("{balance} are available"))
+                    .with("available", balance)
+            }
             Refusal::UnknownAccount { .. } | Refusal::Insufficient { .. } => {
                 Self::of(Code::InsufficientStock)
             }

@@ -1,59 +1,34 @@
-//! Products: list and show on both paths, and what an admin may do with them.
+//! Products: list and show on both paths.
 //!
 //! The two paths differ in where the stock comes from: MySQL's level at the watermark, or Redis' level
-//! now. What an admin's answer confirms holds on this instance when it answers; what stops a product
-//! holds everywhere, because its accounts are closed in Redis before the answer.
+//! now. What an admin may do with products is in [`write`].
+
+mod write;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use stock_common::clock::{rfc3339, unix_ms};
 use stock_common::error::Code;
 use stock_common::id::{LocationId, ProductId};
 use stock_common::money::Money;
 use stock_domain::account::{Account, Level};
-use stock_domain::catalog::ProductStatus;
-use stock_domain::database::audit_log::Action;
-use stock_domain::database::products::ProductFilter;
-use stock_domain::database::products::{self as table, CreationKey, Product, ProductFields};
-use stock_domain::database::{accounts, error_number, journal};
-use stock_domain::product;
-use stock_domain::stock::{self, CHANGE_MAX, StockChanged};
-use stock_domain::verdict::{Refusal, Verdict};
+use stock_domain::catalog::{CatalogProduct, ProductStatus, unit_price};
+use stock_domain::database::accounts;
+use stock_domain::database::products::{self as table, Product, ProductFilter};
 use utoipa::ToSchema;
 
-use super::audit;
-use super::auth::{Admin, Caller};
-use super::extract::{BodyIn, Filter, Keyed, PathId, cursor_of, limit_of};
-use super::orders::{json, replayed};
-use super::origin::Origin;
+pub use self::write::{ProductIn, create, delete, edit, replace};
+pub(super) use self::write::{check_text, publish};
+use super::extract::{Filter, PathId, cursor_of, limit_of};
+use super::orders::json;
 use super::problem::Problem;
+use super::sales::SaleOut;
 use crate::app::App;
-
-/// A product as an admin writes it; PUT takes all of it, PATCH what is there.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ProductIn {
-    #[schema(min_length = 1, max_length = 100)]
-    name: Option<String>,
-    #[schema(max_length = 255)]
-    description: Option<String>,
-    #[schema(value_type = Option<u64>, maximum = 9_007_199_254_740_991_u64)]
-    price: Option<Money>,
-    #[schema(value_type = Option<ProductStatusName>)]
-    status: Option<ProductStatus>,
-    /// First ONLINE stock; only when the product is made.
-    #[schema(minimum = 0, maximum = 1_000_000_000_000_i64)]
-    stock: Option<i64>,
-    #[schema(minimum = 0, maximum = 1_000_000_000_000_i64)]
-    min_stock_level: Option<i64>,
-    #[schema(minimum = 0, maximum = 1_000_000_000_000_i64)]
-    reorder_point: Option<i64>,
-}
 
 /// Whether a product can be ordered: only ACTIVE can.
 #[derive(ToSchema)]
@@ -68,8 +43,6 @@ pub(super) enum ProductStatusName {
     EndOfSale,
     Inactive,
 }
-
-impl BodyIn for ProductIn {}
 
 /// What to list.
 #[derive(Debug, Deserialize)]
@@ -112,8 +85,8 @@ pub(super) struct DetailOut<'a> {
     min_stock_level: i64,
     reorder_point: i64,
     coupon_discount_amount: i64,
-    #[schema(value_type = Option<Object>)]
-    sale: Option<()>,
+    /// The sale that governs it.
+    sale: Option<SaleOut>,
     #[schema(value_type = String, format = DateTime)]
     created_at: String,
     #[schema(value_type = String, format = DateTime)]
@@ -148,19 +121,21 @@ async fn levels(app: &App, source: Source, products: &[Product]) -> Result<Level
     }
 }
 
-fn item<'a>(product: &'a Product, levels: &Levels) -> ItemOut<'a> {
+fn item<'a>(app: &App, product: &'a Product, levels: &Levels) -> ItemOut<'a> {
     let account = Account::available(product.id, LocationId::ONLINE);
     let level = levels.get(&account).copied().unwrap_or_default();
     let fields = &product.fields;
+    let (sale, discount) = (product.sale.as_ref(), product.discount.as_ref());
+    let unit_price = unit_price(fields.price, sale, discount, app.ledger.redis_now_ms());
     ItemOut {
         id: product.id,
         name: &fields.name,
         price: fields.price,
         status: fields.status,
         is_sold_out: level.balance == 0 || fields.status != ProductStatus::Active,
-        discount_amount: 0,
-        unit_price: fields.price,
-        final_price: fields.price,
+        discount_amount: fields.price.get() - unit_price.get(),
+        unit_price,
+        final_price: unit_price,
         stock_version: level.seq,
     }
 }
@@ -169,16 +144,17 @@ fn etag(product: &Product) -> String {
     format!("\"{}\"", product.revision)
 }
 
-fn detail(status: StatusCode, product: &Product, levels: &Levels) -> Response {
+fn detail(app: &App, status: StatusCode, product: &Product, levels: &Levels) -> Response {
+    let now_ms = app.ledger.redis_now_ms();
     let mut response = json(
         status,
         &DetailOut {
-            item: item(product, levels),
+            item: item(app, product, levels),
             description: &product.fields.description,
             min_stock_level: product.fields.min_stock_level,
             reorder_point: product.fields.reorder_point,
             coupon_discount_amount: 0,
-            sale: None,
+            sale: product.sale.as_ref().map(|sale| SaleOut::new(sale, now_ms)),
             created_at: rfc3339(unix_ms(product.created_at)),
             updated_at: rfc3339(unix_ms(product.updated_at)),
         },
@@ -207,7 +183,10 @@ async fn list_from(app: &App, query: ListIn, source: Source) -> Result<Response,
         .last()
         .filter(|_| has_more)
         .map(|last| last.id.to_string());
-    let items = found.iter().map(|product| item(product, &levels)).collect();
+    let items = found
+        .iter()
+        .map(|product| item(app, product, &levels))
+        .collect();
     Ok(json(
         StatusCode::OK,
         &ListOut {
@@ -225,6 +204,15 @@ async fn find(app: &App, id: Result<PathId, Problem>) -> Result<Product, Problem
         .ok_or_else(missing)
 }
 
+/// The product in the catalog, if it was not deleted.
+pub(super) fn find_known(app: &App, id: ProductId) -> Result<Arc<CatalogProduct>, Problem> {
+    if !app.catalog.is_read() {
+        return Err(Problem::of(Code::DatabaseUnavailable));
+    }
+    let known = app.catalog.product(id).filter(|known| !known.is_deleted);
+    known.ok_or_else(|| Problem::of(Code::ProductNotFound))
+}
+
 async fn show_from(
     app: &App,
     id: Result<PathId, Problem>,
@@ -232,7 +220,7 @@ async fn show_from(
 ) -> Result<Response, Problem> {
     let product = find(app, id).await?;
     let levels = levels(app, source, std::slice::from_ref(&product)).await?;
-    Ok(detail(StatusCode::OK, &product, &levels))
+    Ok(detail(app, StatusCode::OK, &product, &levels))
 }
 
 /// GET `/api/products`.
@@ -277,281 +265,4 @@ pub async fn show_redis(
     id: Result<PathId, Problem>,
 ) -> Result<Response, Problem> {
     show_from(&app, id, Source::Redis).await
-}
-
-fn check_text(text: &str, max: usize, pointer: &str, min: usize) -> Result<(), Problem> {
-    let length = text.chars().count();
-    let is_clean = !text.chars().any(char::is_control);
-    if (min..=max).contains(&length) && is_clean && (min == 0 || !text.trim().is_empty()) {
-        return Ok(());
-    }
-    let rule = format!("{min} to {max} characters without control characters");
-    Err(Problem::unprocessable(pointer, rule))
-}
-
-impl ProductIn {
-    /// Lays what is there over `base`, and checks the whole.
-    fn over(self, base: Option<ProductFields>) -> Result<(ProductFields, Option<i64>), Problem> {
-        let missing = |pointer: &str| Problem::unprocessable(pointer, "is required");
-        let mut fields = match base {
-            Some(base) => base,
-            None => ProductFields {
-                name: self.name.clone().ok_or_else(|| missing("/name"))?,
-                description: String::new(),
-                price: self.price.ok_or_else(|| missing("/price"))?,
-                status: ProductStatus::Active,
-                min_stock_level: 0,
-                reorder_point: 0,
-            },
-        };
-        fields.name = self.name.unwrap_or(fields.name);
-        fields.description = self.description.unwrap_or(fields.description);
-        fields.price = self.price.unwrap_or(fields.price);
-        fields.status = self.status.unwrap_or(fields.status);
-        fields.min_stock_level = self.min_stock_level.unwrap_or(fields.min_stock_level);
-        fields.reorder_point = self.reorder_point.unwrap_or(fields.reorder_point);
-        check_text(&fields.name, 100, "/name", 1)?;
-        check_text(&fields.description, 255, "/description", 0)?;
-        let levels = [
-            ("/minStockLevel", Some(fields.min_stock_level)),
-            ("/reorderPoint", Some(fields.reorder_point)),
-            ("/stock", self.stock),
-        ];
-        for (pointer, level) in levels {
-            if level.is_some_and(|level| !(0..=CHANGE_MAX).contains(&level)) {
-                let rule = format!("a whole number from 0 to {CHANGE_MAX}");
-                return Err(Problem::unprocessable(pointer, rule));
-            }
-        }
-        Ok((fields, self.stock.filter(|stock| *stock > 0)))
-    }
-}
-
-/// Turns a verdict on an admin's request into a problem, if it is one.
-fn accepted(verdict: Verdict) -> Result<(), Problem> {
-    match verdict {
-        // Another attempt at the same was quicker.
-        Verdict::Accepted(_)
-        | Verdict::Replayed(_)
-        | Verdict::Refused(Refusal::StaleState { .. }) => Ok(()),
-        Verdict::Refused(refusal) => Err(refusal.into()),
-    }
-}
-
-/// POST `/api/products`.
-///
-/// # Errors
-/// 422 for a product that does not fit.
-pub async fn create(
-    State(app): State<Arc<App>>,
-    (Admin(admin), origin): (Admin, Origin),
-    Keyed {
-        body, idempotency, ..
-    }: Keyed<ProductIn>,
-) -> Result<Response, Problem> {
-    let (fields, first_stock) = body.over(None)?;
-    // Without a proved Redis the accounts could not be opened.
-    app.ledger.link()?;
-    let key = idempotency.as_ref().and_then(|known| {
-        Some(CreationKey {
-            key_hash: journal::hash_bytes(&known.key)?,
-            fingerprint: journal::hash_bytes(&known.fingerprint)?,
-        })
-    });
-    let (id, is_replayed) = match table::insert(&app.pool, &fields, key.as_ref()).await {
-        Ok(id) => (id, false),
-        Err(error) => (created_before(&app, key.as_ref(), error).await?, true),
-    };
-    // Repeated for a replay: the first attempt may have ended here.
-    accepted(app.ledger.decide(product::open(id, admin.user)?).await?)?;
-    if fields.status != ProductStatus::Active {
-        switch(&app, id, true, admin).await?;
-    }
-    if let Some(quantity) = first_stock {
-        let reason = "first stock".to_owned();
-        let location_id = LocationId::ONLINE;
-        let change = StockChanged {
-            product_id: id,
-            location_id,
-            quantity,
-            reason,
-        };
-        accepted(
-            app.ledger
-                .decide(stock::receive(&change, admin.user, idempotency)?)
-                .await?,
-        )?;
-    }
-    publish(&app).await?;
-    note(&app, &origin, Action::ProductCreated, (admin, id));
-    let product = table::find(&app.pool, id).await?;
-    let product = product.ok_or_else(|| Problem::of(Code::ProductNotFound))?;
-    let levels = levels(&app, Source::Redis, std::slice::from_ref(&product)).await?;
-    let mut response = detail(StatusCode::CREATED, &product, &levels);
-    if let Ok(location) = HeaderValue::try_from(format!("/api/products/{id}")) {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
-    Ok(if is_replayed {
-        replayed(response)
-    } else {
-        response
-    })
-}
-
-/// The product that an earlier request with the same key created.
-async fn created_before(
-    app: &App,
-    key: Option<&CreationKey>,
-    error: sqlx::Error,
-) -> Result<ProductId, Problem> {
-    let Some(key) = key.filter(|_| error_number(&error) == Some(1062)) else {
-        return Err(error.into());
-    };
-    match table::find_by_key(&app.pool, key).await? {
-        Some((id, fingerprint)) if fingerprint == key.fingerprint => Ok(id),
-        Some(_) => Err(Problem::of(Code::IdempotencyKeyReused)),
-        None => Err(Problem::of(Code::RequestInProgress)),
-    }
-}
-
-fn note(app: &Arc<App>, origin: &Origin, action: Action, (admin, id): (Caller, ProductId)) {
-    let subject = format!("product:{id}");
-    audit::note(app, origin, action, (Some(admin.user), &subject));
-}
-
-/// Closes or opens a product's accounts everywhere, before the admin is answered.
-async fn switch(app: &App, id: ProductId, closed: bool, admin: Caller) -> Result<(), Problem> {
-    let stores = table::locations(&app.pool).await?;
-    let locations: Vec<LocationId> = [LocationId::ONLINE]
-        .into_iter()
-        .chain(stores.into_iter().map(LocationId))
-        .collect();
-    accepted(
-        app.ledger
-            .decide(product::switch(id, closed, &locations, admin.user)?)
-            .await?,
-    )
-}
-
-/// Takes the change over here, and tells the other instances.
-async fn publish(app: &App) -> Result<(), Problem> {
-    app.catalog_refresher
-        .refresh(&app.pool, &app.catalog)
-        .await?;
-    if let Err(error) = app.ledger.announce_catalog().await {
-        tracing::warn!(%error, "other instances learn of the change by themselves");
-    }
-    Ok(())
-}
-
-/// The product to change, if the client's `If-Match` still holds.
-async fn find_match(
-    app: &App,
-    id: Result<PathId, Problem>,
-    headers: &HeaderMap,
-) -> Result<Product, Problem> {
-    let product = find(app, id).await?;
-    let matches = match headers.get(header::IF_MATCH).map(HeaderValue::to_str) {
-        None => true,
-        Some(Ok(tags)) => {
-            let own = etag(&product);
-            tags.split(',')
-                .map(str::trim)
-                .any(|tag| tag == "*" || tag == own)
-        }
-        Some(Err(_)) => false,
-    };
-    if matches {
-        Ok(product)
-    } else {
-        Err(Problem::of(Code::PreconditionFailed))
-    }
-}
-
-async fn change(
-    app: &Arc<App>,
-    origin: &Origin,
-    admin: Caller,
-    product: Product,
-    fields: ProductFields,
-) -> Result<Response, Problem> {
-    let closes = fields.status != ProductStatus::Active;
-    // Closed before the change is confirmed, opened after it.
-    if closes {
-        switch(app, product.id, true, admin).await?;
-    }
-    if !table::update(&app.pool, product.id, &fields, product.revision).await? {
-        return Err(Problem::of(Code::PreconditionFailed));
-    }
-    if !closes && product.fields.status != ProductStatus::Active {
-        switch(app, product.id, false, admin).await?;
-    }
-    publish(app).await?;
-    note(app, origin, Action::ProductChanged, (admin, product.id));
-    show_from(app, Ok(PathId(product.id.0)), Source::Redis).await
-}
-
-/// PUT `/api/products/{id}`.
-///
-/// # Errors
-/// 404, 412 for a stale `If-Match`, 422.
-pub async fn replace(
-    State(app): State<Arc<App>>,
-    (Admin(admin), origin): (Admin, Origin),
-    id: Result<PathId, Problem>,
-    headers: HeaderMap,
-    Keyed { body, .. }: Keyed<ProductIn>,
-) -> Result<Response, Problem> {
-    let (fields, stock) = body.over(None)?;
-    refuse_stock(stock)?;
-    let product = find_match(&app, id, &headers).await?;
-    change(&app, &origin, admin, product, fields).await
-}
-
-/// PATCH `/api/products/{id}`.
-///
-/// # Errors
-/// 404, 412 for a stale `If-Match`, 422.
-pub async fn edit(
-    State(app): State<Arc<App>>,
-    (Admin(admin), origin): (Admin, Origin),
-    id: Result<PathId, Problem>,
-    headers: HeaderMap,
-    Keyed { body, .. }: Keyed<ProductIn>,
-) -> Result<Response, Problem> {
-    refuse_stock(body.stock)?;
-    let product = find_match(&app, id, &headers).await?;
-    let (fields, _) = body.over(Some(product.fields.clone()))?;
-    change(&app, &origin, admin, product, fields).await
-}
-
-/// Stock is changed by inbound and adjustment, which the ledger records.
-fn refuse_stock(stock: Option<i64>) -> Result<(), Problem> {
-    match stock {
-        None => Ok(()),
-        Some(_) => Err(Problem::unprocessable(
-            "/stock",
-            "only the first stock can be given here",
-        )),
-    }
-}
-
-/// DELETE `/api/products/{id}`.
-///
-/// # Errors
-/// 404, 412 for a stale `If-Match`.
-pub async fn delete(
-    State(app): State<Arc<App>>,
-    (Admin(admin), origin): (Admin, Origin),
-    id: Result<PathId, Problem>,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let product = find_match(&app, id, &headers).await?;
-    switch(&app, product.id, true, admin).await?;
-    if !table::delete(&app.pool, product.id, product.revision).await? {
-        return Err(Problem::of(Code::PreconditionFailed));
-    }
-    publish(&app).await?;
-    note(&app, &origin, Action::ProductDeleted, (admin, product.id));
-    Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -1,6 +1,6 @@
-//! Removes marks of orders that are final, old enough, and final in MySQL too.
+//! Removes marks of orders, reservations and tills' sales that are final, old enough, and final in MySQL too.
 //!
-//! Until then a late twin of a cancel finds the mark; afterwards handlers find MySQL's state.
+//! Until then a late twin finds the mark; afterwards handlers find MySQL's state.
 
 use std::sync::Arc;
 
@@ -45,7 +45,7 @@ async fn forget(app: &App) -> Result<Option<i64>, Box<dyn std::error::Error + Se
             .map_err(ReadError::from)?;
         let old: Vec<(String, String)> = marks
             .into_iter()
-            .filter(|(id, value)| is_old_order(id, value, before))
+            .filter(|(id, value)| is_old(id, value, before))
             .collect();
         removed += remove(app, &mut link, &old).await?;
         cursor = next;
@@ -57,15 +57,18 @@ async fn forget(app: &App) -> Result<Option<i64>, Box<dyn std::error::Error + Se
     Ok(Some(removed))
 }
 
-/// `opened:` marks stay for ever, an order's only until it is old.
-fn is_old_order(id: &str, value: &str, before_ms: u64) -> bool {
-    let is_order = id
-        .strip_prefix("order:")
-        .is_some_and(|id| id.parse::<Position>().is_ok());
+/// `opened:` marks stay for ever, the others until they are old.
+fn is_old(id: &str, value: &str, before_ms: u64) -> bool {
+    let is_final = match id.split_once(':') {
+        Some(("order", id)) => id.parse::<Position>().is_ok(),
+        Some(("hold", id)) => Position::from_stream_id(id).is_some(),
+        Some(("till", _)) => true,
+        _ => false,
+    };
     let set_ms = value
-        .split_once('@')
+        .rsplit_once('@')
         .and_then(|(_, ms)| ms.parse::<u64>().ok());
-    is_order && set_ms.is_some_and(|set_ms| set_ms < before_ms)
+    is_final && set_ms.is_some_and(|set_ms| set_ms < before_ms)
 }
 
 async fn remove(app: &App, link: &mut Link, marks: &[(String, String)]) -> Result<i64, RedisError> {

@@ -14,6 +14,7 @@ fn every_body() -> Vec<(&'static str, &'static str, Value)> {
     let order = json!({ "orderProducts": [{ "productId": 1, "quantity": 1 }],
         "totalAmount": 1_000, "deliveryType": "ONLINE" });
     let product = json!({ "name": "x", "description": "", "price": 1, "status": "ACTIVE" });
+    let store = json!({ "name": "x", "latitude": 0, "longitude": 0 });
     vec![
         ("POST", "/api/redis/orders", order.clone()),
         ("POST", "/api/orders", order),
@@ -23,6 +24,47 @@ fn every_body() -> Vec<(&'static str, &'static str, Value)> {
         ("PUT", "/api/products/1", product.clone()),
         ("PATCH", "/api/products/1", product),
         ("PUT", "/api/ops/selling", json!({ "open": true })),
+        (
+            "POST",
+            "/api/products/1/discounts",
+            json!({ "percentage": 10 }),
+        ),
+        (
+            "POST",
+            "/api/products/1/sales",
+            json!({ "startsAt": "2026-01-01T00:00:00Z", "endsAt": "2026-01-02T00:00:00Z" }),
+        ),
+        (
+            "POST",
+            "/api/products/stock/inbound",
+            json!({ "productId": 1, "quantity": 1, "reason": "" }),
+        ),
+        ("POST", "/api/products/1/stock", json!({ "change": 1 })),
+        (
+            "POST",
+            "/api/products/stock/reserve",
+            json!({ "productId": 1, "quantity": 1 }),
+        ),
+        ("POST", "/api/reservations/1/confirm", json!({})),
+        ("POST", "/api/reservations/1/cancel", json!({})),
+        ("POST", "/api/stores", store.clone()),
+        ("PUT", "/api/stores/1", store),
+        (
+            "POST",
+            "/api/stores/1/orders",
+            json!({ "orderProducts": [{ "productId": 1, "quantity": 1 }], "totalAmount": 1_000 }),
+        ),
+        ("PATCH", "/api/stores/1/orders/1/cancel", json!({})),
+        (
+            "POST",
+            "/api/stores/1/orders/batch",
+            json!({ "sales": [{}] }),
+        ),
+        (
+            "POST",
+            "/api/stores/1/oversold/1/resolve",
+            json!({ "note": "x" }),
+        ),
         (
             "POST",
             "/api/auth/signup",
@@ -75,6 +117,15 @@ impl Untouched {
         assert_eq!(self.shop.count("SELECT COUNT(*) FROM products").await, 2);
         let renamed = "SELECT COUNT(*) FROM products WHERE name LIKE 'product %'";
         assert_eq!(self.shop.count(renamed).await, 2, "a product was touched");
+        for empty in [
+            "SELECT COUNT(*) FROM sales",
+            "SELECT COUNT(*) FROM discounts",
+            "SELECT COUNT(*) FROM reservations",
+            "SELECT COUNT(*) FROM offline_sales",
+            "SELECT COUNT(*) - 3 FROM locations",
+        ] {
+            assert_eq!(self.shop.count(empty).await, 0, "{empty}");
+        }
         let people = "SELECT COUNT(*) FROM users WHERE password_hash IS NULL AND tokens_from = 0";
         assert_eq!(self.shop.count(people).await, 3, "a user was touched");
         self.shop.prove().await;

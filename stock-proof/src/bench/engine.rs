@@ -13,7 +13,7 @@ use stock_domain::account::{Account, AccountKind};
 use stock_domain::journal::Posting;
 use stock_domain::ledger::decide::{BatchHead, encode};
 use stock_domain::ledger::{Ledger, Request};
-use stock_domain::order::{self, DeliveryType, Order, OrderLine, Path, Quantity};
+use stock_domain::order::{self, DeliveryType, Order, OrderLine, Path, Quantity, Terms};
 use stock_domain::verdict::Verdict;
 
 use crate::Failure;
@@ -53,10 +53,14 @@ pub fn one_unit(user: u64, product: u64) -> Result<Request, Failure> {
             price,
             unit_price: price,
             sub_total: price,
+            allowance: None,
         }],
         total_amount: price,
+        reservation_id: None,
+        shares_online_stock: false,
+        offline: None,
     };
-    Ok(order::place(&order, None)?)
+    Ok(order::place(&order, Terms::default(), None)?)
 }
 
 /// An order of a sale: its window, and one unit of what the buyer may still buy.

@@ -201,14 +201,33 @@ pub(in crate::http) fn replayed(mut response: Response) -> Response {
     response
 }
 
+/// What an order asks for besides its price: a reservation's stock, a coupon, points.
+#[derive(Default)]
+pub(in crate::http) struct Benefits {
+    pub(in crate::http) reservation_id: Option<Position>,
+    /// Why what was asked for cannot be had.
+    pub(in crate::http) refused: Option<Problem>,
+}
+
+/// The lines of an order, counted before lines of one product are added up.
+pub(in crate::http) fn asked_lines(lines: &[Object<LineIn>]) -> Result<Vec<AskedLine>, Problem> {
+    let count = lines.len();
+    if !(1..=LINES_MAX).contains(&count) {
+        let text = format!("an order has 1 to {LINES_MAX} lines, not {count}");
+        return Err(Problem::unprocessable("/orderProducts", text));
+    }
+    let asked = lines.iter().map(|Object(line)| AskedLine {
+        product_id: ProductId(line.product_id),
+        quantity: line.quantity,
+        unit_price: line.unit_price,
+    });
+    Ok(asked.collect())
+}
+
 impl OrderIn {
     /// Checks what can be checked without the catalog.
     pub(super) fn into_asked(self, caller: Caller, path: Path) -> Result<AskedOrder, Problem> {
-        let lines = self.order_products.len();
-        if !(1..=LINES_MAX).contains(&lines) {
-            let text = format!("an order has 1 to {LINES_MAX} lines, not {lines}");
-            return Err(Problem::unprocessable("/orderProducts", text));
-        }
+        let lines = asked_lines(&self.order_products)?;
         let store_id = match (self.delivery_type, self.store_id) {
             (DeliveryType::Online, _) => None,
             (_, Some(store)) if store > 0 => Some(store),
@@ -219,10 +238,6 @@ impl OrderIn {
                 ));
             }
         };
-        if self.reservation_id.is_some() {
-            let text = "reservations are not offered yet";
-            return Err(Problem::unprocessable("/reservationId", text));
-        }
         if self.user_id.is_some_and(|user| user != caller.user.0) {
             return Err(Problem::of(Code::UserMismatch));
         }
@@ -231,25 +246,24 @@ impl OrderIn {
             path,
             delivery_type: self.delivery_type,
             store_id,
-            lines: self
-                .order_products
-                .iter()
-                .map(|Object(line)| AskedLine {
-                    product_id: ProductId(line.product_id),
-                    quantity: line.quantity,
-                    unit_price: line.unit_price,
-                })
-                .collect(),
-            total_amount: self.total_amount,
+            lines,
+            total_amount: Some(self.total_amount),
+            shares_online_stock: false,
+            offline: None,
         })
     }
 
     /// Nobody has a coupon or points yet.
-    pub(super) fn refuse_benefits(&self) -> Option<Problem> {
-        if self.coupon_code.is_some() {
-            return Some(Problem::of(Code::CouponNotUsable));
-        }
+    pub(super) fn benefits(&self) -> Benefits {
         let wants_points = self.use_points.is_some_and(|points| points > Money::ZERO);
-        wants_points.then(|| Problem::of(Code::InsufficientPoints).with("available", 0))
+        let refused = if self.coupon_code.is_some() {
+            Some(Problem::of(Code::CouponNotUsable))
+        } else {
+            wants_points.then(|| Problem::of(Code::InsufficientPoints).with("available", 0))
+        };
+        Benefits {
+            reservation_id: self.reservation_id,
+            refused,
+        }
     }
 }

@@ -5,7 +5,7 @@ use stock_common::money::Money;
 use stock_domain::database::apply::{self, ApplyError};
 use stock_domain::database::settle::SettleError;
 use stock_domain::database::{dead_letters, shards};
-use stock_domain::order::{self, DeliveryType, Order, OrderLine, Path, Quantity};
+use stock_domain::order::{self, DeliveryType, Order, OrderLine, Path, Quantity, Terms};
 use stock_domain::verdict::Verdict;
 use stock_online::Part;
 
@@ -25,15 +25,19 @@ fn poison() -> Order {
             price: Money::new(1_000).unwrap(),
             unit_price: Money::new(1_000).unwrap(),
             sub_total: Money::new(3_000).unwrap(),
+            allowance: None,
         }],
         total_amount: Money::new(3_000).unwrap(),
+        reservation_id: None,
+        shares_online_stock: false,
+        offline: None,
     }
 }
 
 async fn accept(shop: &Shop, order: &Order) -> stock_common::id::Position {
     match shop
         .ledger
-        .decide(order::place(order, None).unwrap())
+        .decide(order::place(order, Terms::default(), None).unwrap())
         .await
         .unwrap()
     {

@@ -1,4 +1,4 @@
-//! The script against a plain in-memory model: random orders, cancels, receipts, switches and keys, sent
+//! The script against a plain in-memory model: random orders, reservations, their ends, receipts, switches and keys, sent
 //! together so that they meet in one batch, and replayed.
 
 use std::collections::HashMap;
@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use stock_common::id::{LocationId, Position, ProductId, UserId};
 use stock_domain::ledger::{Ledger, Request};
-use stock_domain::order::{self, Order};
+use stock_domain::order::{self, Order, Quantity, Terms};
+use stock_domain::reservation::{self, Reservation};
 use stock_domain::stock::{self, StockChanged};
 use stock_domain::verdict::{Refusal, Replay, Verdict};
 use stock_domain::{product, selling};
@@ -27,6 +28,10 @@ enum Op {
     Receive(u64, i64),
     Close(u64, bool),
     Selling(bool),
+    /// Sets units of a product aside.
+    Reserve(u64, u32),
+    /// Confirms or cancels the how-manieth reservation.
+    End(usize, bool),
 }
 
 fn ops() -> impl Strategy<Value = Vec<Vec<Op>>> {
@@ -39,6 +44,8 @@ fn ops() -> impl Strategy<Value = Vec<Vec<Op>>> {
         1 => (0..PRODUCTS, 1i64..6).prop_map(|(product, quantity)| Op::Receive(product, quantity)),
         1 => (0..PRODUCTS, any::<bool>()).prop_map(|(product, closed)| Op::Close(product, closed)),
         1 => any::<bool>().prop_map(Op::Selling),
+        3 => (0..PRODUCTS, 1u32..4).prop_map(|(product, quantity)| Op::Reserve(product, quantity)),
+        3 => (0usize..6, any::<bool>()).prop_map(|(index, confirm)| Op::End(index, confirm)),
     ];
     prop::collection::vec(prop::collection::vec(op, 1..12), 1..5)
 }
@@ -59,6 +66,10 @@ struct Model {
     /// Orders that were accepted, with the state of their mark.
     orders: Vec<([u32; 3], bool)>,
     keys: HashMap<u8, (u8, Outcome)>,
+    /// What is set aside of each product.
+    reserved: HashMap<u64, i64>,
+    /// Reservations that were accepted: product, quantity, whether it is over.
+    holds: Vec<(u64, u32, bool)>,
 }
 
 impl Model {
@@ -87,6 +98,41 @@ impl Model {
         Outcome::Accepted(after)
     }
 
+    fn reserve(&mut self, product: u64, quantity: u32) -> Outcome {
+        if !self.selling {
+            return Outcome::Refused(51, None);
+        }
+        if self.closed.get(&product).copied().unwrap_or(false) {
+            return Outcome::Refused(61, Some((0, 0)));
+        }
+        let level = self.levels.get_mut(&product).unwrap();
+        if *level < i64::from(quantity) {
+            return Outcome::Refused(63, Some((0, *level)));
+        }
+        *level -= i64::from(quantity);
+        let reserved = self.reserved.entry(product).or_default();
+        *reserved += i64::from(quantity);
+        self.holds.push((product, quantity, false));
+        Outcome::Accepted(vec![*level, *reserved])
+    }
+
+    fn end(&mut self, index: usize, confirm: bool) -> Option<Outcome> {
+        let (product, quantity, is_over) = self.holds.get_mut(index)?;
+        if *is_over {
+            return Some(Outcome::Refused(50, None));
+        }
+        *is_over = true;
+        let reserved = self.reserved.get_mut(product).unwrap();
+        *reserved -= i64::from(*quantity);
+        let mut after = vec![*reserved];
+        if !confirm {
+            let level = self.levels.get_mut(product).unwrap();
+            *level += i64::from(*quantity);
+            after.push(*level);
+        }
+        Some(Outcome::Accepted(after))
+    }
+
     fn place(&mut self, quantities: [u32; 3], key: Option<(u8, u8)>) -> Outcome {
         let Some((key, fingerprint)) = key else {
             return self.take(quantities);
@@ -108,7 +154,7 @@ impl Model {
         }
     }
 
-    /// `None` when there is no such order.
+    /// `None` when there is no such order or reservation.
     fn apply(&mut self, op: &Op) -> Option<Outcome> {
         Some(match op {
             Op::Place(quantities, key) => self.place(*quantities, *key),
@@ -139,6 +185,8 @@ impl Model {
                 self.selling = *open;
                 Outcome::Accepted(vec![])
             }
+            Op::Reserve(product, quantity) => self.reserve(*product, *quantity),
+            Op::End(index, confirm) => return self.end(*index, *confirm),
         })
     }
 }
@@ -146,7 +194,9 @@ impl Model {
 fn outcome(verdict: &Verdict) -> Outcome {
     let refused = |refusal: &Refusal| {
         let place = match refusal {
-            Refusal::Insufficient { posting, balance } => Some((*posting, *balance)),
+            Refusal::Insufficient {
+                posting, balance, ..
+            } => Some((*posting, *balance)),
             Refusal::ClosedAccount { posting } => Some((*posting, 0)),
             _ => None,
         };
@@ -171,6 +221,14 @@ struct Run<'a> {
     ledger: &'a Ledger,
     base: u64,
     placed: Vec<(Position, Order)>,
+    held: Vec<(Position, Reservation)>,
+}
+
+/// What an operation would make, if it is accepted.
+enum Made {
+    Nothing,
+    Order(Order),
+    Reservation(Reservation),
 }
 
 impl Run<'_> {
@@ -184,8 +242,8 @@ impl Run<'_> {
         all
     }
 
-    /// The request of an operation, and the order that it would place.
-    fn request(&self, op: &Op) -> (Request, Option<Order>) {
+    /// The request of an operation, and what it would make.
+    fn request(&self, op: &Op) -> (Request, Made) {
         match op {
             Op::Place(quantities, with_key) => {
                 let order = self.order(*quantities);
@@ -195,11 +253,17 @@ impl Run<'_> {
                     known.key = format!("{:016x}{}", self.base, &known.key[..16]);
                     Some(known)
                 });
-                (order::place(&order, idempotency).unwrap(), Some(order))
+                (
+                    order::place(&order, Terms::default(), idempotency).unwrap(),
+                    Made::Order(order),
+                )
             }
             Op::Cancel(index) => {
                 let (id, order) = &self.placed[*index];
-                (order::cancel(*id, order, UserId(2), None).unwrap(), None)
+                (
+                    order::cancel(*id, order, UserId(2), None).unwrap(),
+                    Made::Nothing,
+                )
             }
             Op::Receive(product, quantity) => {
                 let change = StockChanged {
@@ -208,17 +272,44 @@ impl Run<'_> {
                     quantity: *quantity,
                     reason: String::new(),
                 };
-                (stock::receive(&change, UserId(1), None).unwrap(), None)
+                (
+                    stock::receive(&change, &stock::Terms::default(), UserId(1), None).unwrap(),
+                    Made::Nothing,
+                )
             }
             Op::Close(product, closed) => {
                 let id = ProductId(self.base + product);
                 let online = [LocationId::ONLINE];
                 (
                     product::switch(id, *closed, &online, UserId(1)).unwrap(),
-                    None,
+                    Made::Nothing,
                 )
             }
-            Op::Selling(open) => (selling::switch(*open, UserId(1)).unwrap(), None),
+            Op::Selling(open) => (selling::switch(*open, UserId(1)).unwrap(), Made::Nothing),
+            Op::Reserve(product, quantity) => {
+                let reservation = Reservation {
+                    user_id: UserId(2),
+                    product_id: ProductId(self.base + product),
+                    location_id: LocationId::ONLINE,
+                    quantity: Quantity::new(*quantity).unwrap(),
+                    ttl_ms: 3_600_000,
+                    allowance: None,
+                    hold_limit: 0,
+                };
+                let request = reservation::reserve(&reservation, None, None).unwrap();
+                (request, Made::Reservation(reservation))
+            }
+            Op::End(index, confirm) => {
+                let (id, reservation) = &self.held[*index];
+                let end = if *confirm {
+                    reservation::confirm
+                } else {
+                    reservation::cancel
+                };
+                let (held, expires_ms) = (reservation.held(*id), reservation.expires_ms(*id));
+                let request = end(&held, expires_ms, UserId(1), None).unwrap();
+                (request, Made::Nothing)
+            }
         }
     }
 
@@ -238,30 +329,37 @@ impl Run<'_> {
             self.ledger.decide(receive).await.unwrap();
         }
         for group in groups {
-            // A cancel names an order of an earlier group, whose id is known.
-            let known = self.placed.len();
+            // What ends names what began in an earlier group, whose id is known.
+            let (orders, holds) = (self.placed.len(), self.held.len());
             let group: Vec<&Op> = group
                 .iter()
-                .filter(|op| !matches!(op, Op::Cancel(index) if *index >= known))
+                .filter(|op| !matches!(op, Op::Cancel(index) if *index >= orders))
+                .filter(|op| !matches!(op, Op::End(index, _) if *index >= holds))
                 .collect();
             let requests: Vec<_> = group.iter().map(|op| self.request(op)).collect();
             // All are queued before the batcher runs: they meet in one batch, in this order.
             let running: Vec<_> = requests
                 .into_iter()
-                .map(|(request, order)| {
+                .map(|(request, made)| {
                     let ledger = self.ledger.clone();
                     (
                         tokio::spawn(async move { ledger.decide(request).await.unwrap() }),
-                        order,
+                        made,
                     )
                 })
                 .collect();
-            for (op, (verdict, order)) in group.iter().zip(running) {
+            for (op, (verdict, made)) in group.iter().zip(running) {
                 let verdict = verdict.await.unwrap();
                 let expected = model.apply(op).unwrap();
                 prop_assert_eq!(outcome(&verdict), expected, "{:?}", op);
-                if let (Verdict::Accepted(accepted), Some(order)) = (&verdict, order) {
-                    self.placed.push((accepted.position, order));
+                match (&verdict, made) {
+                    (Verdict::Accepted(accepted), Made::Order(order)) => {
+                        self.placed.push((accepted.position, order));
+                    }
+                    (Verdict::Accepted(accepted), Made::Reservation(reservation)) => {
+                        self.held.push((accepted.position, reservation));
+                    }
+                    _ => {}
                 }
             }
         }
@@ -300,6 +398,7 @@ fn the_script_decides_as_a_plain_model_does() {
             ledger: &ledger,
             base,
             placed: Vec::new(),
+            held: Vec::new(),
         };
         runtime.block_on(run.run(&groups))
     });

@@ -5,7 +5,7 @@ use stock_common::id::{LocationId, Position, ProductId, UserId};
 use stock_common::money::Money;
 use stock_domain::journal::{Idempotency, Posting};
 use stock_domain::ledger::{Ledger, Request};
-use stock_domain::order::{self, DeliveryType, Order, OrderLine, Path, Quantity};
+use stock_domain::order::{self, DeliveryType, Order, OrderLine, Path, Quantity, Terms};
 use stock_domain::stock::{self, StockChanged};
 use stock_domain::verdict::{Refusal, Replay, Verdict};
 use stock_domain::{product, selling};
@@ -28,8 +28,12 @@ pub(crate) fn order(product: u64, quantity: u32) -> Order {
             price: money(1_000),
             unit_price: money(1_000),
             sub_total: total,
+            allowance: None,
         }],
         total_amount: total,
+        reservation_id: None,
+        shares_online_stock: false,
+        offline: None,
     }
 }
 
@@ -43,7 +47,7 @@ pub(crate) fn key(name: u8, fingerprint: u8) -> Option<Idempotency> {
 }
 
 fn place(product: u64, quantity: u32) -> Request {
-    order::place(&order(product, quantity), None).unwrap()
+    order::place(&order(product, quantity), Terms::default(), None).unwrap()
 }
 
 fn receive(quantity: i64) -> Request {
@@ -53,7 +57,7 @@ fn receive(quantity: i64) -> Request {
         quantity,
         reason: "test".to_owned(),
     };
-    stock::receive(&change, UserId(1), None).unwrap()
+    stock::receive(&change, &stock::Terms::default(), UserId(1), None).unwrap()
 }
 
 async fn refusal(ledger: &Ledger, request: Request) -> Refusal {
@@ -127,6 +131,11 @@ async fn each_code_is_reached_once_and_changes_nothing() {
     seen.push(refusal(ledger, place(1, 1)).await);
     accepted(ledger, selling::switch(true, UserId(1)).unwrap()).await;
 
+    let mut unexpected = receive(1);
+    unexpected.expected = Some((account(1), 7));
+    seen.push(refusal(ledger, unexpected).await);
+    assert_eq!(seen.last(), Some(&Refusal::Changed { balance: 9 }));
+
     seen.push(refusal(ledger, place(99, 1)).await);
     let online = [LocationId::ONLINE];
     accepted(
@@ -171,7 +180,8 @@ async fn each_code_is_reached_once_and_changes_nothing() {
         seen.last(),
         Some(&Refusal::Insufficient {
             posting: 0,
-            balance: 10
+            balance: 10,
+            due: false,
         })
     );
     set("9007199254740990 2 0").await;
@@ -200,7 +210,7 @@ async fn several_lines_are_taken_together_or_not_at_all_within_one_batch() {
     let both = |quantity: u32| {
         let mut both = order(1, quantity);
         both.lines.extend(order(2, quantity).lines);
-        order::place(&both, None).unwrap()
+        order::place(&both, Terms::default(), None).unwrap()
     };
     let running: Vec<_> = (0..40)
         .map(|_| {

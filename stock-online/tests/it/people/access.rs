@@ -13,11 +13,13 @@ use crate::support::Shop;
 enum Who {
     Anyone,
     Somebody,
+    /// An admin, or somebody of that store: a store's token without a store is of none.
+    Till,
     Admin,
 }
-use Who::{Admin, Anyone, Somebody};
+use Who::{Admin, Anyone, Somebody, Till};
 
-const ACCESS: [(&str, &str, Who); 31] = [
+const ACCESS: [(&str, &str, Who); 55] = [
     ("post", "/api/redis/orders", Somebody),
     ("patch", "/api/redis/orders/{order_id}/cancel", Somebody),
     ("post", "/api/orders", Somebody),
@@ -32,6 +34,46 @@ const ACCESS: [(&str, &str, Who); 31] = [
     ("put", "/api/products/{id}", Admin),
     ("patch", "/api/products/{id}", Admin),
     ("delete", "/api/products/{id}", Admin),
+    ("post", "/api/products/{id}/discounts", Admin),
+    ("post", "/api/products/{id}/sales", Admin),
+    ("delete", "/api/products/{id}/sales/{sale_id}", Admin),
+    ("get", "/api/products/stock/available", Somebody),
+    ("post", "/api/products/stock/inbound", Admin),
+    ("post", "/api/products/{id}/stock", Admin),
+    ("get", "/api/products/{id}/stock/movements", Admin),
+    ("get", "/api/products/{id}/stock/statistics", Admin),
+    ("post", "/api/products/stock/reserve", Somebody),
+    ("get", "/api/reservations", Somebody),
+    ("get", "/api/reservations/{id}", Somebody),
+    ("post", "/api/reservations/{id}/confirm", Admin),
+    ("post", "/api/reservations/{id}/cancel", Somebody),
+    ("get", "/api/stores", Anyone),
+    ("post", "/api/stores", Admin),
+    ("put", "/api/stores/{store_id}", Admin),
+    ("get", "/api/stores/{store_id}/products", Anyone),
+    (
+        "get",
+        "/api/stores/{store_id}/products/{product_id}/stock",
+        Anyone,
+    ),
+    (
+        "get",
+        "/api/stores/{store_id}/products/{product_id}/stock/nearby",
+        Anyone,
+    ),
+    ("post", "/api/stores/{store_id}/orders", Till),
+    (
+        "patch",
+        "/api/stores/{store_id}/orders/{order_id}/cancel",
+        Till,
+    ),
+    ("post", "/api/stores/{store_id}/orders/batch", Till),
+    ("get", "/api/stores/{store_id}/oversold", Till),
+    (
+        "post",
+        "/api/stores/{store_id}/oversold/{sale_id}/resolve",
+        Till,
+    ),
     ("post", "/api/auth/signup", Anyone),
     ("post", "/api/token", Anyone),
     ("post", "/api/token/refresh", Anyone),
@@ -75,7 +117,10 @@ async fn every_endpoint_lets_in_whom_it_should_and_nobody_else() {
     assert_eq!(served, listed, "every endpoint stands in the table");
     let mut user = 1_000;
     for (method, path, who) in ACCESS {
-        let real = path.replace("{order_id}", "1").replace("{id}", "999");
+        let real = ["{order_id}", "{store_id}", "{product_id}", "{sale_id}"]
+            .iter()
+            .fold(path.to_owned(), |real, name| real.replace(name, "1"))
+            .replace("{id}", "999");
         let call = || client.call(&method.to_uppercase(), &real);
         let nobody = call().send().await;
         assert_eq!(
@@ -98,7 +143,7 @@ async fn every_endpoint_lets_in_whom_it_should_and_nobody_else() {
             let refused = answer.status == 403;
             assert_eq!(
                 refused,
-                who == Admin && role != Role::Admin,
+                matches!(who, Admin | Till) && role != Role::Admin,
                 "{method} {path} as {role:?}"
             );
         }

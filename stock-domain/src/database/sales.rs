@@ -1,0 +1,163 @@
+//! Sales and discounts in MySQL. The product names the one of each that governs it.
+
+use chrono::NaiveDateTime;
+use sqlx::{MySql, MySqlPool, Transaction};
+use stock_common::clock::{self, datetime};
+use stock_common::id::{ProductId, SaleId};
+use stock_common::money::Money;
+
+use crate::discount::{Discount, Percentage};
+use crate::sale::Sale;
+
+/// The columns that [`Governed`] reads, of `sales s` and `discounts d`.
+pub(super) const COLUMNS: &str = "s.id AS sale_id, s.starts_at AS sale_starts_at, \
+     s.ends_at AS sale_ends_at, s.price AS sale_price, s.limit_per_user, d.hundredths, \
+     d.starts_at AS discount_starts_at, d.ends_at AS discount_ends_at";
+/// The joins that bring them to `products p`.
+pub(super) const JOINS: &str =
+    "LEFT JOIN sales s ON s.id = p.sale_id LEFT JOIN discounts d ON d.id = p.discount_id";
+
+/// A product's sale and discount, if it has them.
+#[derive(Clone, sqlx::FromRow)]
+pub(super) struct Governed {
+    sale_id: Option<u64>,
+    sale_starts_at: Option<NaiveDateTime>,
+    sale_ends_at: Option<NaiveDateTime>,
+    sale_price: Option<i64>,
+    limit_per_user: Option<u32>,
+    hundredths: Option<u32>,
+    discount_starts_at: Option<NaiveDateTime>,
+    discount_ends_at: Option<NaiveDateTime>,
+}
+
+fn unix_ms(at: NaiveDateTime) -> u64 {
+    u64::try_from(clock::unix_ms(at)).unwrap_or_default()
+}
+
+impl Governed {
+    pub(super) fn sale(&self) -> Option<Sale> {
+        Some(Sale {
+            id: SaleId(self.sale_id?),
+            starts_ms: unix_ms(self.sale_starts_at?),
+            ends_ms: unix_ms(self.sale_ends_at?),
+            price: self.sale_price.and_then(|price| Money::new(price).ok()),
+            limit_per_user: self.limit_per_user,
+        })
+    }
+
+    pub(super) fn discount(&self) -> Option<Discount> {
+        Some(Discount {
+            percentage: Percentage::from_hundredths(self.hundredths?).ok()?,
+            starts_ms: unix_ms(self.discount_starts_at?),
+            ends_ms: unix_ms(self.discount_ends_at?),
+        })
+    }
+}
+
+/// Lets a product name another sale or discount; `false` when the product is gone. The change is one of the
+/// product: the catalog reads it by `updated_at`.
+async fn govern(
+    transaction: &mut Transaction<'_, MySql>,
+    text: &'static str,
+    id: u64,
+    product: ProductId,
+) -> Result<bool, sqlx::Error> {
+    let done = sqlx::query(text)
+        .bind(id)
+        .bind(product.0)
+        .execute(&mut **transaction)
+        .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Makes a sale that governs its product from now on; `None` when there is no such product.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn create(
+    pool: &MySqlPool,
+    product: ProductId,
+    sale: &Sale,
+) -> Result<Option<SaleId>, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    let done = sqlx::query(
+        "INSERT INTO sales (product_id, starts_at, ends_at, price, limit_per_user) \
+         VALUES (?, ?, ?, ?, ?)",
+    )
+    .bind(product.0)
+    .bind(datetime(sale.starts_ms))
+    .bind(datetime(sale.ends_ms))
+    .bind(sale.price.map(Money::get))
+    .bind(sale.limit_per_user)
+    .execute(&mut *transaction)
+    .await?;
+    let id = done.last_insert_id();
+    const GOVERN: &str = "UPDATE products SET sale_id = ?, revision = revision + 1 \
+         WHERE id = ? AND is_deleted = 0";
+    if !govern(&mut transaction, GOVERN, id, product).await? {
+        return Ok(None);
+    }
+    transaction.commit().await?;
+    Ok(Some(SaleId(id)))
+}
+
+/// Ends the rule of a sale; `false` when the product has no such sale.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn delete(
+    pool: &MySqlPool,
+    product: ProductId,
+    sale: SaleId,
+) -> Result<bool, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    let done = sqlx::query(
+        "UPDATE sales SET deleted_at = NOW(3) WHERE id = ? AND product_id = ? \
+         AND deleted_at IS NULL",
+    )
+    .bind(sale.0)
+    .bind(product.0)
+    .execute(&mut *transaction)
+    .await?;
+    if done.rows_affected() == 0 {
+        return Ok(false);
+    }
+    sqlx::query(
+        "UPDATE products SET sale_id = NULL, revision = revision + 1 WHERE id = ? AND sale_id = ?",
+    )
+    .bind(product.0)
+    .bind(sale.0)
+    .execute(&mut *transaction)
+    .await?;
+    transaction.commit().await?;
+    Ok(true)
+}
+
+/// Makes a discount that is the product's only one from now on; `None` when there is no such product.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn create_discount(
+    pool: &MySqlPool,
+    product: ProductId,
+    discount: &Discount,
+) -> Result<Option<u64>, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    let done = sqlx::query(
+        "INSERT INTO discounts (product_id, hundredths, starts_at, ends_at) VALUES (?, ?, ?, ?)",
+    )
+    .bind(product.0)
+    .bind(discount.percentage.hundredths())
+    .bind(datetime(discount.starts_ms))
+    .bind(datetime(discount.ends_ms))
+    .execute(&mut *transaction)
+    .await?;
+    let id = done.last_insert_id();
+    const GOVERN: &str = "UPDATE products SET discount_id = ?, revision = revision + 1 \
+         WHERE id = ? AND is_deleted = 0";
+    if !govern(&mut transaction, GOVERN, id, product).await? {
+        return Ok(None);
+    }
+    transaction.commit().await?;
+    Ok(Some(id))
+}

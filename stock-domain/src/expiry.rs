@@ -1,0 +1,160 @@
+//! Expiry: holds whose time is over give back what they held, a bounded number at a time.
+//!
+//! Any instance may sweep, several at once: the hold's mark lets one end happen, and the script judges by
+//! its own clock whether the time is over. The scheduler sweeps several times a second; whoever is short of
+//! stock while expired holds wait sweeps at once ([`Expiry::sweep_for`]), so that they block no buyer.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use redis::cmd;
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+
+use crate::account::Account;
+use crate::journal::DraftError;
+use crate::ledger::{DecideError, Ledger, ReadError};
+use crate::reservation::{self, Held};
+use crate::verdict::{Refusal, Verdict};
+
+/// Holds released at once; all of them fit the ledger's queue.
+const SWEEP_MAX: usize = 1_000;
+/// Members looked through for a certain account.
+const LOOK_MAX: usize = 20_000;
+
+/// What a sweep did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Holds released.
+    pub released: usize,
+    /// Whether there may be more whose time is over.
+    pub has_more: bool,
+}
+
+/// Why a sweep did not end.
+#[derive(Debug, thiserror::Error)]
+pub enum SweepError {
+    /// Redis did not answer.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// There is no verdict.
+    #[error(transparent)]
+    Decide(#[from] DecideError),
+    /// An entry cannot be written.
+    #[error(transparent)]
+    Draft(#[from] DraftError),
+}
+
+/// Sweeps on demand, one at a time in this process.
+#[derive(Debug, Default)]
+pub struct Expiry {
+    turn: Mutex<()>,
+    begun: AtomicU64,
+}
+
+impl Expiry {
+    /// Releases the expired holds that give back to an account. Who waited for a sweep that began after
+    /// they came is content with it.
+    ///
+    /// # Errors
+    /// [`SweepError`]; whatever was released stays so.
+    pub async fn sweep_for(&self, ledger: &Ledger, account: Account) -> Result<(), SweepError> {
+        let seen = self.begun.load(Ordering::Acquire);
+        let _turn = self.turn.lock().await;
+        if self.begun.load(Ordering::Acquire) > seen {
+            return Ok(());
+        }
+        self.begun.fetch_add(1, Ordering::AcqRel);
+        let due = due(ledger, LOOK_MAX).await?;
+        let (first, others): (Vec<_>, Vec<_>) = due
+            .into_iter()
+            .partition(|(held, _)| held.gives_back_to(account));
+        let all: Vec<(Held, u64)> = first.into_iter().chain(others).take(SWEEP_MAX).collect();
+        release(ledger, &all).await?;
+        Ok(())
+    }
+}
+
+/// Releases the holds that expired first, at most a thousand.
+///
+/// # Errors
+/// [`SweepError`]; whatever was released stays so.
+pub async fn sweep(ledger: &Ledger) -> Result<Swept, SweepError> {
+    let due = due(ledger, SWEEP_MAX).await?;
+    let released = release(ledger, &due).await?;
+    Ok(Swept {
+        released,
+        has_more: due.len() == SWEEP_MAX && released > 0,
+    })
+}
+
+/// Live holds whose time is over, with that time, the oldest first.
+async fn due(ledger: &Ledger, most: usize) -> Result<Vec<(Held, u64)>, ReadError> {
+    let mut link = ledger.link()?;
+    let members: Vec<(String, u64)> = cmd("ZRANGEBYSCORE")
+        .arg(ledger.keys().deadlines())
+        .arg("-inf")
+        .arg(ledger.redis_now_ms())
+        .arg("WITHSCORES")
+        .arg("LIMIT")
+        .arg(0)
+        .arg(most)
+        .query_async(&mut link.read)
+        .await?;
+    let parse = |(member, expires_ms): (String, u64)| match Held::parse(&member) {
+        Some(held) => Some((held, expires_ms)),
+        None => {
+            tracing::error!(member, "a member of the deadlines cannot be read");
+            None
+        }
+    };
+    Ok(members.into_iter().filter_map(parse).collect())
+}
+
+/// Sends the expiries together, so that they share script calls.
+async fn release(ledger: &Ledger, due: &[(Held, u64)]) -> Result<usize, SweepError> {
+    let lateness = metrics::histogram!("stock_reservation_expiry_lateness_seconds");
+    let mut running = JoinSet::new();
+    for &(held, expires_ms) in due {
+        let (ledger, request) = (ledger.clone(), reservation::expire(&held, expires_ms)?);
+        running.spawn(async move { (held, expires_ms, ledger.decide(request).await) });
+    }
+    let mut released = 0;
+    let mut stale = Vec::new();
+    let mut failed = None;
+    while let Some(done) = running.join_next().await {
+        let Ok((held, expires_ms, verdict)) = done else {
+            continue;
+        };
+        match verdict {
+            Ok(Verdict::Accepted(accepted)) => {
+                released += 1;
+                let late_ms = accepted.position.unix_ms().saturating_sub(expires_ms);
+                lateness.record(std::time::Duration::from_millis(late_ms).as_secs_f64());
+            }
+            // It has ended otherwise; its member should be gone with that.
+            Ok(Verdict::Refused(Refusal::StaleState { .. })) => stale.push(held.member()),
+            // This machine's idea of Redis' clock is ahead; or the hold waits for room in the backlog.
+            Ok(
+                Verdict::Refused(Refusal::NotOpen | Refusal::Backlog | Refusal::Expired)
+                | Verdict::Replayed(_),
+            ) => {}
+            Ok(Verdict::Refused(refusal)) => {
+                tracing::error!(reservation.id = %held.id, refusal = refusal.name(), "an expired hold cannot be released");
+            }
+            Err(error) => failed = Some(error),
+        }
+    }
+    if !stale.is_empty() {
+        let mut link = ledger.link()?;
+        let _gone: i64 = cmd("ZREM")
+            .arg(ledger.keys().deadlines())
+            .arg(&stale)
+            .query_async(&mut link.read)
+            .await
+            .map_err(ReadError::from)?;
+    }
+    match failed {
+        Some(error) => Err(error.into()),
+        None => Ok(released),
+    }
+}

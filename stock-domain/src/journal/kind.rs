@@ -1,0 +1,76 @@
+//! The kinds of entries, in the order of the table that opens [`crate::journal`].
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal;)*) => {
+        /// What kind of event an entry is.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Kind { $($(#[$doc])* $variant,)* }
+
+        impl Kind {
+            /// Every kind, in the order of the table above.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The name in the journal.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// A user bought.
+    OrderPlaced = "order_placed";
+    /// A user or an admin took an order back.
+    OrderCancelled = "order_cancelled";
+    /// An order that could not be stored was taken back by the engine.
+    OrderFailed = "order_failed";
+    /// A till sold while it was cut off what was not there any more.
+    SaleOversold = "sale_oversold";
+    /// A user set stock aside for a while.
+    ReservationMade = "reservation_made";
+    /// What was set aside was sold.
+    ReservationConfirmed = "reservation_confirmed";
+    /// What was set aside was given back.
+    ReservationCancelled = "reservation_cancelled";
+    /// What was set aside was given back because its time was over.
+    ReservationExpired = "reservation_expired";
+    /// A product's accounts were opened.
+    ProductOpened = "product_opened";
+    /// A product was taken off sale, or put on sale again.
+    ProductSwitched = "product_switched";
+    /// Stock came in.
+    StockReceived = "stock_received";
+    /// Stock was corrected by hand.
+    StockAdjusted = "stock_adjusted";
+    /// Stock was written from a file.
+    StockImported = "stock_imported";
+    /// All selling was stopped or resumed.
+    SellingSwitched = "selling_switched";
+    /// Redis began a new memory.
+    EpochBegun = "epoch_begun";
+}
+
+impl Kind {
+    /// The kind of a name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|kind| kind.as_str() == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Kind;
+
+    #[test]
+    fn the_table_names_every_kind_in_order() {
+        let rows: Vec<&str> = include_str!("../journal.rs")
+            .lines()
+            .filter_map(|line| line.strip_prefix("//! | `")?.split('`').next())
+            .collect();
+        let kinds: Vec<&str> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
+        assert_eq!(rows, kinds);
+    }
+}

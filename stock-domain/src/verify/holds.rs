@@ -1,0 +1,154 @@
+//! Part four: each live reservation stands in Redis' `deadlines`, and nothing else does.
+//!
+//! A hold that is missing there would keep its stock for ever; one too many is only looked at in vain.
+//! Redis is read first, then MySQL, then Redis again for what differs.
+
+use std::collections::HashSet;
+
+use redis::cmd;
+use sqlx::MySqlPool;
+use stock_common::id::Position;
+
+use super::{Difference, VerifyError};
+use crate::database::reservations::{self, StoredReservation};
+use crate::database::{dead_letters, shards};
+use crate::ledger::{Ledger, ReadError};
+use crate::reservation::{Held, ReservationStatus, mark_id};
+
+const PAGE: u32 = 1_000;
+
+/// A hold whose member of `deadlines` is missing, or is one too many.
+#[derive(Debug, Clone)]
+pub struct HoldDrift {
+    /// The member.
+    pub member: String,
+    /// When the hold expires; `None` when it is over and the member should not be there.
+    pub expires_ms: Option<u64>,
+    /// The same for people.
+    pub difference: Difference,
+}
+
+/// Compares every live reservation with Redis.
+///
+/// # Errors
+/// [`VerifyError`] when one of the two does not answer.
+pub async fn compare(pool: &MySqlPool, ledger: &Ledger) -> Result<Vec<HoldDrift>, VerifyError> {
+    let state = shards::load(pool, ledger.keys().shard())
+        .await?
+        .ok_or(VerifyError::NoEpoch)?;
+    let mut found = surplus(pool, ledger, state.watermark).await?;
+    let mut after = Position::ZERO;
+    loop {
+        let page = reservations::pending(&mut *pool.acquire().await?, after, PAGE).await?;
+        let Some(last) = page.last() else {
+            return Ok(found);
+        };
+        after = last.id;
+        found.extend(missing(pool, ledger, &page).await?);
+    }
+}
+
+async fn scores(ledger: &Ledger, members: &[String]) -> Result<Vec<Option<u64>>, ReadError> {
+    let mut link = ledger.link()?;
+    if members.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(cmd("ZMSCORE")
+        .arg(ledger.keys().deadlines())
+        .arg(members)
+        .query_async(&mut link.read)
+        .await?)
+}
+
+/// Live reservations that Redis does not know as such.
+async fn missing(
+    pool: &MySqlPool,
+    ledger: &Ledger,
+    page: &[StoredReservation],
+) -> Result<Vec<HoldDrift>, VerifyError> {
+    let member = |of: &StoredReservation| of.reservation.held(of.id).member();
+    let members: Vec<String> = page.iter().map(member).collect();
+    let mut found = Vec::new();
+    for (of, score) in page.iter().zip(scores(ledger, &members).await?) {
+        let expires_ms = of.reservation.expires_ms(of.id);
+        if score == Some(expires_ms) {
+            continue;
+        }
+        // It has ended, and MySQL does not know yet; or both happened since the page was read.
+        if ledger.mark(&mark_id(of.id)).await?.is_some() {
+            continue;
+        }
+        let now = reservations::find(pool, of.id).await?;
+        if now.is_none_or(|now| now.status != ReservationStatus::Pending) {
+            continue;
+        }
+        let text =
+            format!("is live, its deadline in redis is {score:?} and should be {expires_ms}");
+        found.push(HoldDrift {
+            member: member(of),
+            expires_ms: Some(expires_ms),
+            difference: Difference::new("reservations", of.id, text),
+        });
+    }
+    Ok(found)
+}
+
+/// Members of `deadlines` whose reservation, settled at the watermark, is over or was never made.
+async fn surplus(
+    pool: &MySqlPool,
+    ledger: &Ledger,
+    watermark: Position,
+) -> Result<Vec<HoldDrift>, VerifyError> {
+    let mut found = Vec::new();
+    let mut cursor: u64 = 0;
+    loop {
+        let mut link = ledger.link()?;
+        let (next, members): (u64, Vec<(String, u64)>) = cmd("ZSCAN")
+            .arg(ledger.keys().deadlines())
+            .arg(cursor)
+            .arg("COUNT")
+            .arg(PAGE)
+            .query_async(&mut link.read)
+            .await
+            .map_err(ReadError::from)?;
+        let settled: Vec<(String, Option<Held>)> = members
+            .into_iter()
+            .map(|(member, _)| (Held::parse(&member), member))
+            .filter(|(held, _)| held.is_none_or(|held| held.id <= watermark))
+            .map(|(held, member)| (member, held))
+            .collect();
+        let ids: Vec<Position> = settled
+            .iter()
+            .filter_map(|(_, held)| Some(held.as_ref()?.id))
+            .collect();
+        let live: HashSet<Position> = reservations::live_of(pool, &ids).await?;
+        for (member, held) in settled {
+            let is_live = held.is_some_and(|held| live.contains(&held.id));
+            let is_dead_letter = match held {
+                Some(held) if !is_live => dead_letters::state(pool, held.id).await?.is_some(),
+                _ => false,
+            };
+            if is_live || is_dead_letter {
+                continue;
+            }
+            // It ended meanwhile, and its member went with that.
+            if scores(ledger, std::slice::from_ref(&member)).await? == [None] {
+                continue;
+            }
+            let difference = Difference::new(
+                "reservations",
+                &member,
+                "stands in redis' deadlines and is over".to_owned(),
+            );
+            found.push(HoldDrift {
+                member,
+                expires_ms: None,
+                difference,
+            });
+        }
+        cursor = next;
+        if cursor == 0 {
+            return Ok(found);
+        }
+    }
+}

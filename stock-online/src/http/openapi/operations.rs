@@ -1,0 +1,235 @@
+//! Every operation: who may call it, what it carries, what it answers. In the order of [`crate::http::routes`].
+
+use stock_common::error::Code;
+use utoipa::openapi::HttpMethod;
+
+use super::{Carries, Operation, Who};
+
+const PRODUCTS: &[(&str, &str)] = &[
+    ("limit", "limit"),
+    ("cursor", "id"),
+    ("name", "text"),
+    ("status", "productStatus"),
+    ("priceGte", "integer"),
+    ("priceLte", "integer"),
+];
+const PAGE: &[(&str, &str)] = &[("limit", "limit"), ("cursor", "id")];
+const LEVELS: &[(&str, &str)] = &[
+    ("limit", "limit"),
+    ("cursor", "pair"),
+    ("productId", "integer"),
+    ("locationId", "integer"),
+    ("low", "boolean"),
+    ("reorder", "boolean"),
+];
+const MOVEMENTS: &[(&str, &str)] = &[
+    ("limit", "limit"),
+    ("cursor", "pair"),
+    ("locationId", "integer"),
+];
+const STATISTICS: &[(&str, &str)] = &[("from", "date"), ("to", "date"), ("locationId", "integer")];
+const RESERVATIONS: &[(&str, &str)] = &[
+    ("limit", "limit"),
+    ("cursor", "id"),
+    ("status", "reservationStatus"),
+    ("productId", "integer"),
+];
+const OVERSOLD: &[(&str, &str)] = &[
+    ("limit", "limit"),
+    ("cursor", "id"),
+    ("resolved", "boolean"),
+];
+const ORDERS: &[(&str, &str)] = &[
+    ("limit", "limit"),
+    ("cursor", "id"),
+    ("userId", "integer"),
+    ("status", "orderStatus"),
+];
+const PLACE: &[Code] = &[
+    Code::UserMismatch,
+    Code::ProductNotFound,
+    Code::ProductNotOnSale,
+    Code::PriceChanged,
+    Code::TotalAmountMismatch,
+    Code::InsufficientStock,
+    Code::SaleNotOpen,
+    Code::SaleClosed,
+    Code::PurchaseLimitReached,
+    Code::ReservationNotFound,
+    Code::ReservationMismatch,
+    Code::ReservationAlreadyConfirmed,
+    Code::ReservationAlreadyCancelled,
+    Code::ReservationAlreadyExpired,
+    Code::CouponNotUsable,
+    Code::InsufficientPoints,
+];
+const SELL: &[Code] = &[
+    Code::StoreNotFound,
+    Code::UserMismatch,
+    Code::ProductNotFound,
+    Code::ProductNotOnSale,
+    Code::PriceChanged,
+    Code::TotalAmountMismatch,
+    Code::InsufficientStock,
+    Code::SaleNotOpen,
+    Code::SaleClosed,
+];
+const RESERVE: &[Code] = &[
+    Code::ProductNotFound,
+    Code::ProductNotOnSale,
+    Code::InsufficientStock,
+    Code::SaleNotOpen,
+    Code::SaleClosed,
+    Code::PurchaseLimitReached,
+    Code::HoldLimitReached,
+];
+const END: &[Code] = &[
+    Code::ReservationNotFound,
+    Code::ReservationAlreadyConfirmed,
+    Code::ReservationAlreadyCancelled,
+    Code::ReservationAlreadyExpired,
+];
+const CHANGE: &[Code] = &[
+    Code::ProductNotFound,
+    Code::StoreNotFound,
+    Code::InsufficientStock,
+    Code::StockChanged,
+    Code::StockLimitReached,
+];
+const STOCK: &[Code] = &[
+    Code::ProductNotFound,
+    Code::StoreNotFound,
+    Code::DatabaseUnavailable,
+    Code::Fenced,
+];
+const CANCEL: &[Code] = &[Code::OrderNotFound, Code::InvalidOrderStatus];
+const READ: &[Code] = &[Code::DatabaseUnavailable, Code::Fenced];
+
+macro_rules! operations {
+    ($($method:ident $path:literal $summary:literal $who:ident $carries:expr, $query:expr, $ok:expr, $codes:expr;)*) => {
+        pub(super) const OPERATIONS: &[Operation] = &[$(Operation {
+            method: HttpMethod::$method,
+            path: $path,
+            summary: $summary,
+            who: Who::$who,
+            carries: $carries,
+            query: $query,
+            ok: $ok,
+            codes: $codes,
+        },)*];
+    };
+}
+
+operations! {
+    Post "/api/redis/orders" "Order, Redis first" User
+        Carries::Keyed("OrderIn"), &[], (201, "OrderOut"), PLACE;
+    Patch "/api/redis/orders/{order_id}/cancel" "Cancel, Redis first" User
+        Carries::KeyedMaybe("NothingIn"), &[], (200, "OrderOut"), CANCEL;
+    Post "/api/orders" "Order under row locks in MySQL" User
+        Carries::Keyed("OrderIn"), &[], (201, "OrderOut"), PLACE;
+    Get "/api/orders" "Own stored orders, newest first" User
+        Carries::Nothing, ORDERS, (200, "OrderListOut"), &[Code::Forbidden, Code::DatabaseUnavailable];
+    Get "/api/orders/{order_id}" "One order, stored or not" User
+        Carries::Nothing, &[], (200, "OrderOut"), &[Code::OrderNotFound, Code::DatabaseUnavailable, Code::Fenced];
+    Patch "/api/orders/{order_id}/cancel" "Cancel under row locks" User
+        Carries::KeyedMaybe("NothingIn"), &[], (200, "OrderOut"), CANCEL;
+    Get "/api/redis/products" "Products, stock from Redis" Anyone
+        Carries::Nothing, PRODUCTS, (200, "ProductListOut"), READ;
+    Get "/api/redis/products/{id}" "One product, stock from Redis" Anyone
+        Carries::Nothing, &[], (200, "DetailOut"), &[Code::ProductNotFound, Code::DatabaseUnavailable, Code::Fenced];
+    Get "/api/products" "Products, stock from MySQL" Anyone
+        Carries::Nothing, PRODUCTS, (200, "ProductListOut"), READ;
+    Post "/api/products" "Make a product" Admin
+        Carries::Keyed("ProductIn"), &[], (201, "DetailOut"), &[Code::StockLimitReached];
+    Get "/api/products/{id}" "One product, stock from MySQL" Anyone
+        Carries::Nothing, &[], (200, "DetailOut"), &[Code::ProductNotFound, Code::DatabaseUnavailable];
+    Put "/api/products/{id}" "Write a product" Admin
+        Carries::Body("ProductIn"), &[], (200, "DetailOut"), &[Code::ProductNotFound, Code::PreconditionFailed];
+    Patch "/api/products/{id}" "Change a product" Admin
+        Carries::Body("ProductIn"), &[], (200, "DetailOut"), &[Code::ProductNotFound, Code::PreconditionFailed];
+    Delete "/api/products/{id}" "Take a product away" Admin
+        Carries::Nothing, &[], (204, ""), &[Code::ProductNotFound, Code::PreconditionFailed, Code::Fenced, Code::Overloaded, Code::DatabaseUnavailable];
+    Post "/api/products/{id}/discounts" "Give a product a discount, in place of an earlier one" Admin
+        Carries::Body("DiscountIn"), &[], (201, "DiscountOut"), &[Code::ProductNotFound];
+    Post "/api/products/{id}/sales" "Let a sale govern a product" Admin
+        Carries::Body("SaleIn"), &[], (201, "SaleOut"), &[Code::ProductNotFound];
+    Delete "/api/products/{id}/sales/{sale_id}" "End the rule of a sale" Admin
+        Carries::Nothing, &[], (204, ""), &[Code::SaleNotFound, Code::DatabaseUnavailable];
+    Get "/api/products/stock/available" "Stock by product and location" User
+        Carries::Nothing, LEVELS, (200, "LevelListOut"), READ;
+    Post "/api/products/stock/inbound" "Take stock in" Admin
+        Carries::Keyed("InboundIn"), &[], (201, "InboundOut"), CHANGE;
+    Post "/api/products/{id}/stock" "Correct stock, by compare-and-set if asked" Admin
+        Carries::Keyed("AdjustIn"), &[], (200, "AdjustOut"), CHANGE;
+    Get "/api/products/{id}/stock/movements" "Every posting of a product's stock, newest first" Admin
+        Carries::Nothing, MOVEMENTS, (200, "MovementListOut"), STOCK;
+    Get "/api/products/{id}/stock/statistics" "What happened to a product's stock per day" Admin
+        Carries::Nothing, STATISTICS, (200, "StatisticsOut"), STOCK;
+    Post "/api/products/stock/reserve" "Set stock aside for a while" User
+        Carries::Keyed("ReserveIn"), &[], (201, "ReservationOut"), RESERVE;
+    Get "/api/reservations" "Own reservations, newest first" User
+        Carries::Nothing, RESERVATIONS, (200, "ReservationListOut"), &[Code::DatabaseUnavailable];
+    Get "/api/reservations/{id}" "One reservation, stored or not" User
+        Carries::Nothing, &[], (200, "ReservationOut"), &[Code::ReservationNotFound, Code::DatabaseUnavailable, Code::Fenced];
+    Post "/api/reservations/{id}/confirm" "Sell what was set aside" Admin
+        Carries::KeyedMaybe("NothingIn"), &[], (200, "ReservationOut"), END;
+    Post "/api/reservations/{id}/cancel" "Give back what was set aside" User
+        Carries::KeyedMaybe("CancelIn"), &[], (200, "ReservationOut"), &[Code::ReservationNotFound,
+            Code::ReservationAlreadyConfirmed, Code::ReservationAlreadyCancelled, Code::ReservationAlreadyExpired, Code::Forbidden];
+    Get "/api/stores" "Every store" Anyone
+        Carries::Nothing, PAGE, (200, "StoreListOut"), READ;
+    Post "/api/stores" "Make a store" Admin
+        Carries::Body("StoreIn"), &[], (201, "StoreOut"), &[Code::StoreExists];
+    Put "/api/stores/{store_id}" "Write a store" Admin
+        Carries::Body("StoreIn"), &[], (200, "StoreOut"), &[Code::StoreNotFound];
+    Get "/api/stores/{store_id}/products" "A store's products with stock" Anyone
+        Carries::Nothing, PAGE, (200, "StoreProductListOut"), STOCK;
+    Get "/api/stores/{store_id}/products/{product_id}/stock" "A product's stock in a store" Anyone
+        Carries::Nothing, &[], (200, "StoreStockOut"), STOCK;
+    Get "/api/stores/{store_id}/products/{product_id}/stock/nearby" "Its stock in the other stores, nearest first" Anyone
+        Carries::Nothing, &[("limit", "limit")], (200, "NearbyListOut"), STOCK;
+    Post "/api/stores/{store_id}/orders" "Sell at a till" Till
+        Carries::Keyed("TillOrderIn"), &[], (201, "OrderOut"), SELL;
+    Patch "/api/stores/{store_id}/orders/{order_id}/cancel" "Take back what a till sold" Till
+        Carries::KeyedMaybe("NothingIn"), &[], (200, "OrderOut"), CANCEL;
+    Post "/api/stores/{store_id}/orders/batch" "What a till sold while it was cut off" Till
+        Carries::Body("BatchIn"), &[], (200, "BatchOut"), &[Code::StoreNotFound];
+    Get "/api/stores/{store_id}/oversold" "Sales for which there was no stock" Till
+        Carries::Nothing, OVERSOLD, (200, "OversoldListOut"), STOCK;
+    Post "/api/stores/{store_id}/oversold/{sale_id}/resolve" "Note how such a sale was resolved" Till
+        Carries::Body("ResolveIn"), &[], (200, "object"), &[Code::NotFound, Code::StoreNotFound];
+    Post "/api/auth/signup" "Sign up" Anyone
+        Carries::Body("SignUpIn"), &[], (201, "SignedUpOut"), &[Code::EmailTaken];
+    Post "/api/token" "Log in: an access and a refresh token" Anyone
+        Carries::Body("CredentialsIn"), &[], (200, "TokensOut"), &[Code::InvalidCredentials];
+    Post "/api/token/refresh" "The next tokens; a refresh token holds once" Anyone
+        Carries::Body("RefreshIn"), &[], (200, "TokensOut"), &[Code::RefreshTokenInvalid];
+    Get "/api/me" "Who the caller is" User
+        Carries::Nothing, &[], (200, "UserOut"), &[Code::DatabaseUnavailable];
+    Post "/api/me/password" "Choose another password; all tokens and sessions end" User
+        Carries::Body("PasswordIn"), &[], (200, "TokensOut"), &[Code::InvalidCredentials];
+    Post "/api/auth/logout-everywhere" "End all tokens and sessions of the caller" User
+        Carries::Nothing, &[], (204, ""), &[Code::DatabaseUnavailable];
+    Get "/api/users" "All users, by id" Admin
+        Carries::Nothing, PAGE, (200, "UserListOut"), &[Code::DatabaseUnavailable];
+    Patch "/api/users/{id}" "Give a user another role; their tokens and sessions end" Admin
+        Carries::Body("RoleIn"), &[], (200, "UserOut"), &[Code::NotFound];
+    Delete "/api/users/{id}" "Delete a user; their orders stay" Admin
+        Carries::Nothing, &[], (204, ""), &[Code::NotFound, Code::DatabaseUnavailable];
+    Post "/account/signup" "The sign-up page's form" Anyone
+        Carries::Form("SignUpForm"), &[], (303, ""), &[Code::CrossSiteRequest];
+    Post "/account/login" "The login page's form: begins a session" Anyone
+        Carries::Form("LoginForm"), &[], (303, ""), &[Code::CrossSiteRequest];
+    Post "/account/logout" "Ends the session" User
+        Carries::Nothing, &[], (303, ""), &[Code::DatabaseUnavailable];
+    Put "/api/ops/selling" "Stop or resume all selling" Admin
+        Carries::Body("Selling"), &[], (200, "Selling"), &[];
+    Get "/api/openapi.json" "This document" Anyone
+        Carries::Nothing, &[], (200, "object"), &[];
+    Get "/livez" "The process answers" Anyone
+        Carries::Nothing, &[], (200, "object"), &[];
+    Get "/readyz" "Orders can be taken" Anyone
+        Carries::Nothing, &[], (200, "Ready"), &[];
+    Get "/metrics" "Prometheus' text format; by setting only for admins" Anyone
+        Carries::Nothing, &[], (200, "text"), &[Code::Unauthorized, Code::Forbidden];
+}

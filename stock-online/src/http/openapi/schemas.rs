@@ -1,0 +1,107 @@
+//! The forms of what is sent and answered, by name.
+
+use stock_common::error::Code;
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{Components, ComponentsBuilder};
+
+use super::text;
+use crate::http::stores::{offline, till};
+use crate::http::{
+    account_forms, accounts, discounts, ops, orders, products, reservations, sales, stock, stores,
+    users,
+};
+
+/// Every form, and how a caller says who they are.
+#[expect(clippy::too_many_lines, reason = "every form in one table")]
+pub(super) fn components() -> Components {
+    let bearer = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .bearer_format("JWT")
+        .build();
+    ComponentsBuilder::new()
+        .schema_from::<orders::OrderIn>()
+        .schema_from::<orders::LineIn>()
+        .schema_from::<orders::LineOut<'_>>()
+        .schema_from::<orders::DeliveryTypeName>()
+        .schema_from::<orders::OrderStatusName>()
+        .schema_from::<products::ItemOut<'_>>()
+        .schema_from::<products::ProductStatusName>()
+        .schema_from::<ops::Checks>()
+        .schema_from::<orders::NothingIn>()
+        .schema_from::<orders::OrderBody<'_>>()
+        .schema_from::<orders::OrderListOut<'_>>()
+        .schema_from::<products::ProductIn>()
+        .schema_from::<products::DetailOut<'_>>()
+        .schema_from::<products::ListOut<'_>>()
+        .schema_from::<discounts::DiscountIn>()
+        .schema_from::<discounts::DiscountOut>()
+        .schema_from::<sales::SaleIn>()
+        .schema_from::<sales::SaleOut>()
+        .schema_from::<stock::InboundIn>()
+        .schema_from::<stock::InboundOut>()
+        .schema_from::<stock::AdjustIn>()
+        .schema_from::<stock::AdjustOut>()
+        .schema_from::<stock::LevelOut>()
+        .schema_from::<stock::LevelListOut>()
+        .schema_from::<stock::MovementOut>()
+        .schema_from::<stock::MovementListOut>()
+        .schema_from::<stock::DayOut>()
+        .schema_from::<stock::StatisticsOut>()
+        .schema_from::<reservations::ReserveIn>()
+        .schema_from::<reservations::CancelIn>()
+        .schema_from::<reservations::ReservationStatusName>()
+        .schema_from::<reservations::ReservationOut>()
+        .schema_from::<reservations::ReservationListOut>()
+        .schema_from::<stores::StoreIn>()
+        .schema_from::<stores::StoreOut<'_>>()
+        .schema_from::<stores::StoreListOut<'_>>()
+        .schema_from::<stores::StoreProductOut>()
+        .schema_from::<stores::StoreProductListOut>()
+        .schema_from::<stores::StoreStockOut>()
+        .schema_from::<stores::NearbyOut>()
+        .schema_from::<stores::NearbyListOut>()
+        .schema_from::<till::TillOrderIn>()
+        .schema_from::<offline::BatchIn>()
+        .schema_from::<offline::OfflineSaleIn>()
+        .schema_from::<offline::ResultOut>()
+        .schema_from::<offline::BatchOut>()
+        .schema_from::<offline::ResolveIn>()
+        .schema_from::<offline::OversoldOut>()
+        .schema_from::<offline::OversoldListOut>()
+        .schema_from::<offline::SoldLineOut>()
+        .schema_from::<accounts::SignUpIn>()
+        .schema_from::<accounts::CredentialsIn>()
+        .schema_from::<accounts::RefreshIn>()
+        .schema_from::<accounts::PasswordIn>()
+        .schema_from::<users::RoleIn>()
+        .schema_from::<users::RoleName>()
+        .schema_from::<accounts::SignedUpOut<'_>>()
+        .schema_from::<accounts::TokensOut>()
+        .schema_from::<accounts::UserOut<'_>>()
+        .schema_from::<users::UserListOut<'_>>()
+        .schema_from::<account_forms::SignUpForm>()
+        .schema_from::<account_forms::LoginForm>()
+        .schema_from::<ops::Selling>()
+        .schema_from::<ops::Ready>()
+        .schema("Problem", problem())
+        .security_scheme("bearer", SecurityScheme::Http(bearer))
+        .build()
+}
+
+/// The form of every problem (RFC 9457).
+fn problem() -> ObjectBuilder {
+    let number = ObjectBuilder::new().schema_type(Type::Integer);
+    let names: Vec<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
+    let mut object = ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .property("status", number)
+        .property("code", text().enum_values(Some(names)));
+    for name in ["type", "title", "detail", "requestId"] {
+        object = object.property(name, text());
+    }
+    for name in ["type", "title", "status", "detail", "code", "requestId"] {
+        object = object.required(name);
+    }
+    object
+}

@@ -1,0 +1,429 @@
+//! Reservations: set stock aside, then confirm or cancel; read one, list one's own.
+//!
+//! | verb | path | answers |
+//! |---|---|---|
+//! | [`reserve`] | POST `/api/products/stock/reserve` | 201 `PENDING` |
+//! | [`confirm`] | POST `/api/reservations/{id}/confirm` | 200 `CONFIRMED`: what a payment system calls |
+//! | [`cancel`] | POST `/api/reservations/{id}/cancel` | 200 `CANCELLED` |
+//! | [`show`] | GET `/api/reservations/{id}` | 200 |
+//! | [`list`] | GET `/api/reservations` | 200, newest first |
+//!
+//! Expiry is the scheduler's, or whoever's is short of stock ([`super::verdicts`]).
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use stock_common::clock::rfc3339;
+use stock_common::error::Code;
+use stock_common::id::{LocationId, Position, ProductId};
+use stock_domain::catalog::ProductStatus;
+use stock_domain::database::audit_log::Action;
+use stock_domain::database::reservations::{self as table, ReservationFilter};
+use stock_domain::lookup::{self, LocatedReservation};
+use stock_domain::order::Quantity;
+use stock_domain::pricing::Unpriced;
+use stock_domain::reservation::{
+    self, Reservation, ReservationStatus, TTL_SECONDS, TTL_SECONDS_RANGE,
+};
+use stock_domain::sale::{self, Sale};
+use stock_domain::verdict::{Refusal, Replay, Verdict};
+use utoipa::ToSchema;
+
+use super::audit;
+use super::auth::{Admin, Caller};
+use super::extract::{BodyIn, Filter, Keyed, PathId, cursor_of, limit_of};
+use super::orders::{NothingIn, json, off_sale, replayed, short_of, unpriced};
+use super::origin::Origin;
+use super::problem::Problem;
+use super::verdicts::{decide_stock, refuse, replayed_entry};
+use crate::app::{App, CATCH_UP_MAX};
+
+/// What to set aside.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(example = json!({ "productId": 1, "quantity": 2 }))]
+pub struct ReserveIn {
+    product_id: u64,
+    #[schema(value_type = u32, minimum = 1, maximum = 1_000_000)]
+    quantity: Quantity,
+    /// 0, the online warehouse, unless it is a store's.
+    location_id: Option<u64>,
+    /// How long it is held.
+    #[schema(minimum = 30, maximum = 14_400)]
+    ttl_seconds: Option<u64>,
+}
+
+/// How to cancel.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CancelIn {
+    /// An admin's: also when it is CONFIRMED, whose stock then returns.
+    #[serde(default)]
+    force: bool,
+}
+
+impl BodyIn for ReserveIn {}
+
+impl BodyIn for CancelIn {
+    const MAY_BE_MISSING: bool = true;
+}
+
+/// What to list.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ListIn {
+    limit: Option<u32>,
+    cursor: Option<String>,
+    status: Option<ReservationStatus>,
+    product_id: Option<u64>,
+}
+
+/// Where a reservation stands.
+#[derive(ToSchema)]
+#[schema(rename_all = "SCREAMING_SNAKE_CASE")]
+#[expect(
+    dead_code,
+    reason = "only its schema is used; the type itself knows no HTTP"
+)]
+pub(super) enum ReservationStatusName {
+    Pending,
+    Confirmed,
+    Cancelled,
+    Expired,
+}
+
+/// A reservation as clients see it.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ReservationOut {
+    #[schema(value_type = String, pattern = "^[0-9]{1,20}$")]
+    reservation_id: Position,
+    user_id: u64,
+    product_id: u64,
+    location_id: u64,
+    #[schema(value_type = u32)]
+    quantity: Quantity,
+    #[schema(value_type = ReservationStatusName)]
+    status: ReservationStatus,
+    #[schema(value_type = String, format = DateTime)]
+    created_at: String,
+    #[schema(value_type = String, format = DateTime)]
+    expires_at: String,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ReservationListOut {
+    items: Vec<ReservationOut>,
+    next_cursor: Option<String>,
+}
+
+fn time(unix_ms: u64) -> String {
+    rfc3339(i64::try_from(unix_ms).unwrap_or_default())
+}
+
+impl ReservationOut {
+    fn new(id: Position, of: &Reservation, status: ReservationStatus) -> Self {
+        Self {
+            reservation_id: id,
+            user_id: of.user_id.0,
+            product_id: of.product_id.0,
+            location_id: of.location_id.0,
+            quantity: of.quantity,
+            status,
+            created_at: time(id.unix_ms()),
+            expires_at: time(of.expires_ms(id)),
+        }
+    }
+}
+
+/// Why a reservation that is over cannot end once more; `None` while it is live.
+pub(super) fn already(status: ReservationStatus) -> Option<Problem> {
+    match status {
+        ReservationStatus::Pending => None,
+        ReservationStatus::Confirmed => Some(Code::ReservationAlreadyConfirmed),
+        ReservationStatus::Cancelled => Some(Code::ReservationAlreadyCancelled),
+        ReservationStatus::Expired => Some(Code::ReservationAlreadyExpired),
+    }
+    .map(Problem::of)
+}
+
+/// What the product must be for a part of it to be set aside: the sale that governs it.
+fn find_sale(app: &App, id: ProductId) -> Result<Option<Sale>, Problem> {
+    if !app.catalog.is_read() {
+        return Err(unpriced(Unpriced::CatalogUnread));
+    }
+    let product = app.catalog.product(id).filter(|known| !known.is_deleted);
+    let product = product.ok_or_else(|| unpriced(Unpriced::ProductNotFound(id)))?;
+    if product.status != ProductStatus::Active {
+        return Err(unpriced(Unpriced::ProductNotOnSale(id)));
+    }
+    Ok(product.sale.clone())
+}
+
+fn created(id: Position, of: &Reservation) -> Response {
+    let body = ReservationOut::new(id, of, ReservationStatus::Pending);
+    let mut response = json(StatusCode::CREATED, &body);
+    if let Ok(location) = HeaderValue::try_from(format!("/api/reservations/{id}")) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
+
+/// POST `/api/products/stock/reserve`.
+///
+/// # Errors
+/// 404, 409 for a product off sale, a closed window, too little stock, a limit reached.
+pub async fn reserve(
+    State(app): State<Arc<App>>,
+    Keyed {
+        caller,
+        body,
+        idempotency,
+    }: Keyed<ReserveIn>,
+) -> Result<Response, Problem> {
+    let ttl_seconds = body.ttl_seconds.unwrap_or(TTL_SECONDS);
+    if !TTL_SECONDS_RANGE.contains(&ttl_seconds) {
+        let (least, most) = (TTL_SECONDS_RANGE.start(), TTL_SECONDS_RANGE.end());
+        let rule = format!("a whole number from {least} to {most}");
+        return Err(Problem::unprocessable("/ttlSeconds", rule));
+    }
+    let sale = match find_sale(&app, ProductId(body.product_id)) {
+        Ok(sale) => sale,
+        Err(problem) => {
+            let verdict = refuse(&app, idempotency, problem).await?;
+            return answer_reserve(&app, None, verdict).await;
+        }
+    };
+    let reservation = Reservation {
+        user_id: caller.user,
+        product_id: ProductId(body.product_id),
+        location_id: LocationId(body.location_id.unwrap_or(0)),
+        quantity: body.quantity,
+        ttl_ms: ttl_seconds * 1_000,
+        allowance: sale.as_ref().and_then(Sale::allowance),
+        hold_limit: app.config.holds_per_user_max,
+    };
+    let window_ms = sale::window(sale.iter());
+    let build = |is_last_try: bool| {
+        let mut request = reservation::reserve(&reservation, window_ms, idempotency.clone())?;
+        request.waits_for_holds = !is_last_try;
+        Ok(request)
+    };
+    let verdict = decide_stock(&app, build).await?;
+    let counted = match &verdict {
+        Verdict::Accepted(_) => "ACCEPTED",
+        Verdict::Replayed(_) => "REPLAYED",
+        Verdict::Refused(refusal) => refusal.name(),
+    };
+    metrics::counter!("stock_reservations_total", "verdict" => counted).increment(1);
+    answer_reserve(&app, Some(&reservation), verdict).await
+}
+
+async fn answer_reserve(
+    app: &App,
+    reservation: Option<&Reservation>,
+    verdict: Verdict,
+) -> Result<Response, Problem> {
+    let translate = |refusal: Refusal| match reservation {
+        Some(reservation) => refused(app, reservation, refusal),
+        None => refusal.into(),
+    };
+    match (verdict, reservation) {
+        (Verdict::Accepted(accepted), Some(reservation)) => {
+            Ok(created(accepted.position, reservation))
+        }
+        (Verdict::Accepted(_), None) => Err(Problem::of(Code::Internal)),
+        (Verdict::Replayed(Replay::Accepted(position)), _) => {
+            let entry = replayed_entry(app, position).await?;
+            let made: Reservation = entry.body().map_err(|error| Problem::internal(&error))?;
+            Ok(replayed(created(position, &made)))
+        }
+        (Verdict::Replayed(Replay::Refused(refusal)), _) => Err(translate(refusal).replayed()),
+        (Verdict::Refused(refusal), _) => Err(translate(refusal)),
+    }
+}
+
+fn refused(app: &App, reservation: &Reservation, refusal: Refusal) -> Problem {
+    if let Refusal::ClosedAccount { .. } = refusal {
+        return off_sale(app, reservation.product_id);
+    }
+    let postings = reservation.postings();
+    let short = refusal
+        .short()
+        .and_then(|(posting, left)| Some((postings.get(posting)?.account, left)));
+    match short {
+        Some((account, left)) => short_of(account, left),
+        None => refusal.into(),
+    }
+}
+
+/// Finds a reservation that the caller may see; another's is a 404 like one that does not exist.
+async fn find_own(
+    app: &App,
+    caller: Caller,
+    id: Result<PathId, Problem>,
+) -> Result<LocatedReservation, Problem> {
+    let missing = || Problem::of(Code::ReservationNotFound);
+    let PathId(id) = id.map_err(|_not_a_number| missing())?;
+    let found = lookup::reservation(&app.pool, &app.ledger, Position::new(id)).await?;
+    found
+        .filter(|found| caller.is_admin() || found.reservation.user_id == caller.user)
+        .ok_or_else(missing)
+}
+
+/// Why a reservation could not end: its time was over when the script looked, or its mark says that it has
+/// ended otherwise.
+fn ended_by(refusal: &Refusal) -> Option<Problem> {
+    if *refusal == Refusal::Closed {
+        return already(ReservationStatus::Expired);
+    }
+    ended_otherwise(refusal)
+}
+
+/// What the mark says that another end has set.
+pub(super) fn ended_otherwise(refusal: &Refusal) -> Option<Problem> {
+    let Refusal::StaleState { state, .. } = refusal else {
+        return None;
+    };
+    already(ReservationStatus::of_mark(state)?)
+}
+
+/// Answers what became of the wish to end a reservation, which was live when it was looked for.
+fn answer_end(
+    found: &LocatedReservation,
+    verdict: Verdict,
+    status: ReservationStatus,
+) -> Result<Response, Problem> {
+    let translate = |refusal: Refusal| ended_by(&refusal).unwrap_or_else(|| refusal.into());
+    let body = ReservationOut::new(found.id, &found.reservation, status);
+    match verdict {
+        Verdict::Accepted(_) => Ok(json(StatusCode::OK, &body)),
+        Verdict::Replayed(Replay::Accepted(_)) => Ok(replayed(json(StatusCode::OK, &body))),
+        Verdict::Replayed(Replay::Refused(refusal)) => Err(translate(refusal).replayed()),
+        Verdict::Refused(refusal) => Err(translate(refusal)),
+    }
+}
+
+/// POST `/api/reservations/{id}/confirm`.
+///
+/// # Errors
+/// 404, 409 when it is over.
+pub async fn confirm(
+    State(app): State<Arc<App>>,
+    Admin(admin): Admin,
+    id: Result<PathId, Problem>,
+    Keyed {
+        body: NothingIn {},
+        idempotency,
+        ..
+    }: Keyed<NothingIn>,
+) -> Result<Response, Problem> {
+    let found = find_own(&app, admin, id).await?;
+    let of = &found.reservation;
+    let verdict = match already(found.status) {
+        Some(problem) => refuse(&app, idempotency, problem).await?,
+        None => {
+            let (held, expires_ms) = (of.held(found.id), of.expires_ms(found.id));
+            let request = reservation::confirm(&held, expires_ms, admin.user, idempotency)?;
+            app.ledger.decide(request).await?
+        }
+    };
+    answer_end(&found, verdict, ReservationStatus::Confirmed)
+}
+
+/// POST `/api/reservations/{id}/cancel`.
+///
+/// # Errors
+/// 404, 409 when it is over, 403 for `force` by anybody but an admin.
+pub async fn cancel(
+    State(app): State<Arc<App>>,
+    origin: Origin,
+    id: Result<PathId, Problem>,
+    Keyed {
+        caller,
+        body,
+        idempotency,
+    }: Keyed<CancelIn>,
+) -> Result<Response, Problem> {
+    if body.force && !caller.is_admin() {
+        return Err(Problem::of(Code::Forbidden));
+    }
+    let found = find_own(&app, caller, id).await?;
+    let of = &found.reservation;
+    let held = of.held(found.id);
+    // What an order took is the order's: cancelling that returns it.
+    let is_ordered = found.order_id.is_some() || found.mark.as_deref() == Some("ORDERED");
+    let is_forced = body.force && found.status == ReservationStatus::Confirmed && !is_ordered;
+    let verdict = match already(found.status) {
+        Some(_) if is_forced => {
+            let mark = found.mark.as_deref();
+            let request = reservation::force_cancel(&held, mark, caller.user, idempotency)?;
+            app.ledger.decide(request).await?
+        }
+        Some(problem) => refuse(&app, idempotency, problem).await?,
+        None => {
+            let expires_ms = of.expires_ms(found.id);
+            let request = reservation::cancel(&held, expires_ms, caller.user, idempotency)?;
+            app.ledger.decide(request).await?
+        }
+    };
+    if is_forced && matches!(verdict, Verdict::Accepted(_)) {
+        let subject = format!("reservation:{}", found.id);
+        let action = Action::ReservationForced;
+        audit::note(&app, &origin, action, (Some(caller.user), &subject));
+    }
+    answer_end(&found, verdict, ReservationStatus::Cancelled)
+}
+
+/// GET `/api/reservations/{id}`.
+///
+/// # Errors
+/// 404 for one that is not the caller's.
+pub async fn show(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    id: Result<PathId, Problem>,
+) -> Result<Response, Problem> {
+    let found = find_own(&app, caller, id).await?;
+    let body = ReservationOut::new(found.id, &found.reservation, found.status);
+    Ok(json(StatusCode::OK, &body))
+}
+
+/// GET `/api/reservations`.
+///
+/// # Errors
+/// 422 for a filter that does not fit.
+pub async fn list(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Filter(query): Filter<ListIn>,
+) -> Result<Response, Problem> {
+    let limit = limit_of(query.limit)?;
+    let filter = ReservationFilter {
+        user: (!caller.is_admin()).then_some(caller.user),
+        product: query.product_id.map(ProductId),
+        status: query.status,
+        before: cursor_of(query.cursor.as_deref())?.map(Position::new),
+        limit: limit + 1,
+    };
+    lookup::catch_up(&app.pool, &app.ledger, CATCH_UP_MAX).await;
+    let mut found = table::list(&app.pool, &filter).await?;
+    let has_more = found.len() > limit as usize;
+    found.truncate(limit as usize);
+    let next_cursor = found
+        .last()
+        .filter(|_| has_more)
+        .map(|last| last.id.to_string());
+    let items = found
+        .iter()
+        .map(|of| ReservationOut::new(of.id, &of.reservation, of.status));
+    let items = items.collect();
+    Ok(json(
+        StatusCode::OK,
+        &ReservationListOut { items, next_cursor },
+    ))
+}

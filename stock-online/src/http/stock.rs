@@ -1,0 +1,607 @@
+//! Stock: what is there and what is low, taking in, correcting, and what happened to it.
+//!
+//! | verb | path | answers |
+//! |---|---|---|
+//! | [`available`] | GET `/api/products/stock/available` | levels by product and location |
+//! | [`inbound`] | POST `/api/products/stock/inbound` | 201: taken in |
+//! | [`adjust`] | POST `/api/products/{id}/stock` | 200: corrected, by compare-and-set if asked |
+//! | [`movements`] | GET `/api/products/{id}/stock/movements` | every posting, newest first |
+//! | [`statistics`] | GET `/api/products/{id}/stock/statistics` | per day |
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use chrono::{Days, NaiveDate, NaiveTime};
+use serde::{Deserialize, Serialize};
+use stock_common::clock::{rfc3339, unix_ms};
+use stock_common::error::Code;
+use stock_common::id::{LocationId, Position, ProductId};
+use stock_domain::account::Account;
+use stock_domain::catalog::ProductStatus;
+use stock_domain::database::audit_log::Action;
+use stock_domain::database::movements::{self as postings, Movement, MovementCursor};
+use stock_domain::database::products::{self, Product};
+use stock_domain::database::stock_levels::{self, StockLevel, StockLevelFilter};
+use stock_domain::database::stores;
+use stock_domain::journal::{Idempotency, Posted};
+use stock_domain::lookup;
+use stock_domain::product;
+use stock_domain::stock::{self, CHANGE_MAX, StockChanged, Terms};
+use stock_domain::verdict::{Refusal, Replay, Verdict};
+use utoipa::ToSchema;
+
+use super::audit;
+use super::auth::{Admin, Caller};
+use super::extract::{BodyIn, Filter, Keyed, PathId, limit_of};
+use super::orders::{json, replayed, short_of};
+use super::origin::Origin;
+use super::problem::Problem;
+use super::products::check_text;
+use super::verdicts::{refuse, replayed_entry};
+use crate::app::{App, CATCH_UP_MAX};
+
+/// Days that statistics may span.
+const DAYS_MAX: i64 = 366;
+/// Days that they span unless asked otherwise.
+const DAYS: u64 = 30;
+
+/// Stock that comes in.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(example = json!({ "productId": 1, "quantity": 100, "reason": "delivery 17" }))]
+pub struct InboundIn {
+    product_id: u64,
+    /// 0, the online warehouse, unless it is a store's.
+    location_id: Option<u64>,
+    #[schema(minimum = 1, maximum = 1_000_000_000_000_i64)]
+    quantity: i64,
+    #[schema(max_length = 255)]
+    reason: String,
+}
+
+/// A correction.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(example = json!({ "change": -3, "reason": "broken" }))]
+pub struct AdjustIn {
+    /// By how much, not 0.
+    #[schema(minimum = -1_000_000_000_000_i64, maximum = 1_000_000_000_000_i64)]
+    change: i64,
+    /// 0, the online warehouse, unless it is a store's.
+    location_id: Option<u64>,
+    #[schema(max_length = 255)]
+    reason: Option<String>,
+    /// What must be available for the change to be made.
+    #[schema(minimum = 0, maximum = 9_007_199_254_740_991_i64)]
+    expected_available: Option<i64>,
+}
+
+impl BodyIn for InboundIn {}
+
+impl BodyIn for AdjustIn {}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct InboundOut {
+    /// The entry's place in the journal.
+    #[schema(value_type = String, pattern = "^[0-9]{1,20}$")]
+    position: Position,
+    product_id: u64,
+    location_id: u64,
+    quantity: i64,
+    /// What is available afterwards.
+    available: i64,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct AdjustOut {
+    /// What is available afterwards.
+    new_stock_count: i64,
+}
+
+/// What to list of the levels.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LevelsIn {
+    limit: Option<u32>,
+    cursor: Option<String>,
+    product_id: Option<u64>,
+    location_id: Option<u64>,
+    low: Option<bool>,
+    reorder: Option<bool>,
+}
+
+/// The stock of a product at a location.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct LevelOut {
+    product_id: u64,
+    location_id: u64,
+    available: i64,
+    reserved: i64,
+    /// Available plus reserved.
+    physical: i64,
+    min_stock_level: i64,
+    reorder_point: i64,
+    /// Whether what is available is at most `minStockLevel`.
+    is_low: bool,
+    /// Whether what is available is at most `reorderPoint`.
+    needs_reorder: bool,
+    /// Rises with every change of what is available.
+    stock_version: u64,
+    #[schema(value_type = String, format = DateTime)]
+    updated_at: String,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct LevelListOut {
+    items: Vec<LevelOut>,
+    next_cursor: Option<String>,
+}
+
+/// What to list of the movements.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MovementsIn {
+    limit: Option<u32>,
+    cursor: Option<String>,
+    location_id: Option<u64>,
+}
+
+/// One posting.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct MovementOut {
+    #[schema(value_type = String, pattern = "^[0-9]{1,20}$")]
+    position: Position,
+    /// The how-manieth posting of its account, from 1 without a gap.
+    seq: u64,
+    /// What moved: `AVAILABLE` or `RESERVED`.
+    #[schema(pattern = "^(AVAILABLE|RESERVED)$")]
+    kind: &'static str,
+    location_id: u64,
+    delta: i64,
+    balance_after: i64,
+    /// The kind of the journal's entry, such as `order_placed`.
+    cause: String,
+    /// What the entry refers to, such as an order's id.
+    reference: Option<String>,
+    /// Who caused it; 0 is the engine.
+    actor_id: u64,
+    reason: Option<String>,
+    #[schema(value_type = String, format = DateTime)]
+    created_at: String,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct MovementListOut {
+    items: Vec<MovementOut>,
+    next_cursor: Option<String>,
+}
+
+/// Which days.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StatisticsIn {
+    from: Option<NaiveDate>,
+    to: Option<NaiveDate>,
+    location_id: Option<u64>,
+}
+
+/// What happened on a day (UTC), in units.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct DayOut {
+    #[schema(value_type = String, format = Date)]
+    date: NaiveDate,
+    /// Came in.
+    r#in: i64,
+    /// Left with an order or a confirmed reservation.
+    sold: i64,
+    /// Came back from orders and confirmed reservations.
+    cancelled: i64,
+    /// Set aside.
+    reserved: i64,
+    /// Set aside and given back, by cancel or expiry.
+    released: i64,
+    /// Corrected, both directions added up.
+    adjusted: i64,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct StatisticsOut {
+    product_id: u64,
+    items: Vec<DayOut>,
+}
+
+async fn find_product(app: &App, id: u64) -> Result<Product, Problem> {
+    products::find(&app.pool, ProductId(id))
+        .await?
+        .ok_or_else(|| Problem::of(Code::ProductNotFound))
+}
+
+/// The online warehouse or a store that exists.
+async fn find_location(app: &App, id: Option<u64>) -> Result<LocationId, Problem> {
+    let location = LocationId(id.unwrap_or(0));
+    if location != LocationId::ONLINE && stores::find(&app.pool, location).await?.is_none() {
+        return Err(Problem::of(Code::StoreNotFound));
+    }
+    Ok(location)
+}
+
+/// A change of stock: either of the two entries that a person makes.
+type Build = fn(
+    &StockChanged,
+    &Terms,
+    stock_common::id::UserId,
+    Option<Idempotency>,
+) -> Result<stock_domain::ledger::Request, stock_domain::journal::DraftError>;
+
+/// What moved AVAILABLE, and where it stands in the journal.
+struct Changed {
+    position: Position,
+    available: i64,
+    is_replayed: bool,
+}
+
+async fn change(
+    app: &App,
+    admin: Caller,
+    (build, change, expected): (Build, &StockChanged, Option<i64>),
+    idempotency: Option<Idempotency>,
+) -> Result<Changed, Problem> {
+    let checked = async {
+        let product = find_product(app, change.product_id.0).await?;
+        find_location(app, Some(change.location_id.0)).await?;
+        Ok::<Product, Problem>(product)
+    };
+    let product = match checked.await {
+        Ok(product) => product,
+        Err(problem) => {
+            let verdict = refuse(app, idempotency, problem).await?;
+            return changed(app, change, verdict).await;
+        }
+    };
+    let terms = Terms {
+        expected_available: expected,
+        is_off_sale: product.fields.status != ProductStatus::Active,
+    };
+    let request = build(change, &terms, admin.user, idempotency)?;
+    let verdict = app.ledger.decide(request).await?;
+    let is_opening = matches!(&verdict, Verdict::Accepted(accepted)
+        if accepted.postings.iter().any(|posted| posted.seq == 1));
+    if is_opening {
+        close_if_stopped(app, change.product_id, admin).await?;
+    }
+    changed(app, change, verdict).await
+}
+
+/// An account that was opened while its product was taken off sale is closed as the others were.
+async fn close_if_stopped(app: &App, id: ProductId, admin: Caller) -> Result<(), Problem> {
+    let product = products::find(&app.pool, id).await?;
+    let is_on_sale = product.is_some_and(|now| now.fields.status == ProductStatus::Active);
+    if !is_on_sale {
+        let locations = stores::ids(&app.pool).await?;
+        let request = product::switch(id, true, &locations, admin.user)?;
+        if let Verdict::Refused(refusal) = app.ledger.decide(request).await? {
+            return Err(refusal.into());
+        }
+    }
+    Ok(())
+}
+
+async fn changed(app: &App, change: &StockChanged, verdict: Verdict) -> Result<Changed, Problem> {
+    let account = Account::available(change.product_id, change.location_id);
+    let translate = |refusal: Refusal| match refusal.short() {
+        Some((_, left)) => short_of(account, left),
+        None => refusal.into(),
+    };
+    // The last posting of the account: before it may stand the one that opened it.
+    let after = |postings: &[Posted]| {
+        let own = postings
+            .iter()
+            .rev()
+            .find(|posted| posted.account == account);
+        own.map_or(0, |posted| posted.balance_after)
+    };
+    match verdict {
+        Verdict::Accepted(accepted) => Ok(Changed {
+            position: accepted.position,
+            available: after(&accepted.postings),
+            is_replayed: false,
+        }),
+        Verdict::Replayed(Replay::Accepted(position)) => {
+            let entry = replayed_entry(app, position).await?;
+            Ok(Changed {
+                position,
+                available: after(&entry.postings),
+                is_replayed: true,
+            })
+        }
+        Verdict::Replayed(Replay::Refused(refusal)) => Err(translate(refusal).replayed()),
+        Verdict::Refused(refusal) => Err(translate(refusal)),
+    }
+}
+
+fn answer(status: StatusCode, body: &impl Serialize, is_replayed: bool) -> Response {
+    let response = json(status, body);
+    if is_replayed {
+        replayed(response)
+    } else {
+        response
+    }
+}
+
+/// POST `/api/products/stock/inbound`.
+///
+/// # Errors
+/// 404, 409 when the level would become too large, 422.
+pub async fn inbound(
+    State(app): State<Arc<App>>,
+    (Admin(admin), origin): (Admin, Origin),
+    Keyed {
+        body, idempotency, ..
+    }: Keyed<InboundIn>,
+) -> Result<Response, Problem> {
+    if !(1..=CHANGE_MAX).contains(&body.quantity) {
+        let rule = format!("a whole number from 1 to {CHANGE_MAX}");
+        return Err(Problem::unprocessable("/quantity", rule));
+    }
+    check_text(&body.reason, 255, "/reason", 0)?;
+    let wanted = StockChanged {
+        product_id: ProductId(body.product_id),
+        location_id: LocationId(body.location_id.unwrap_or(0)),
+        quantity: body.quantity,
+        reason: body.reason,
+    };
+    let done = change(&app, admin, (stock::receive, &wanted, None), idempotency).await?;
+    note(&app, &origin, Action::StockReceived, (admin, &wanted));
+    let body = InboundOut {
+        position: done.position,
+        product_id: wanted.product_id.0,
+        location_id: wanted.location_id.0,
+        quantity: wanted.quantity,
+        available: done.available,
+    };
+    Ok(answer(StatusCode::CREATED, &body, done.is_replayed))
+}
+
+fn note(app: &Arc<App>, origin: &Origin, action: Action, (admin, change): (Caller, &StockChanged)) {
+    let (product, location) = (change.product_id, change.location_id);
+    let subject = format!(
+        "product:{product} location:{location} {:+}",
+        change.quantity
+    );
+    audit::note(app, origin, action, (Some(admin.user), &subject));
+}
+
+/// POST `/api/products/{id}/stock`.
+///
+/// # Errors
+/// 404, 409 below zero or when what is available is not what was expected, 422.
+pub async fn adjust(
+    State(app): State<Arc<App>>,
+    (Admin(admin), origin): (Admin, Origin),
+    id: Result<PathId, Problem>,
+    Keyed {
+        body, idempotency, ..
+    }: Keyed<AdjustIn>,
+) -> Result<Response, Problem> {
+    if body.change == 0 || !(-CHANGE_MAX..=CHANGE_MAX).contains(&body.change) {
+        let rule = format!("a whole number from -{CHANGE_MAX} to {CHANGE_MAX}, not 0");
+        return Err(Problem::unprocessable("/change", rule));
+    }
+    if body.expected_available.is_some_and(|level| level < 0) {
+        return Err(Problem::unprocessable("/expectedAvailable", "is below 0"));
+    }
+    let reason = body.reason.unwrap_or_default();
+    check_text(&reason, 255, "/reason", 0)?;
+    let PathId(id) = id.map_err(|_not_a_number| Problem::of(Code::ProductNotFound))?;
+    let wanted = StockChanged {
+        product_id: ProductId(id),
+        location_id: LocationId(body.location_id.unwrap_or(0)),
+        quantity: body.change,
+        reason,
+    };
+    let how = (stock::adjust as Build, &wanted, body.expected_available);
+    let done = change(&app, admin, how, idempotency).await?;
+    note(&app, &origin, Action::StockAdjusted, (admin, &wanted));
+    let body = AdjustOut {
+        new_stock_count: done.available,
+    };
+    Ok(answer(StatusCode::OK, &body, done.is_replayed))
+}
+
+/// GET `/api/products/stock/available`: the levels are Redis', now.
+///
+/// # Errors
+/// 422 for a filter that does not fit.
+pub async fn available(
+    State(app): State<Arc<App>>,
+    _caller: Caller,
+    Filter(query): Filter<LevelsIn>,
+) -> Result<Response, Problem> {
+    let limit = limit_of(query.limit)?;
+    let (is_low, needs_reorder) = (query.low == Some(true), query.reorder == Some(true));
+    let filter = StockLevelFilter {
+        product: query.product_id.map(ProductId),
+        location: query.location_id.map(LocationId),
+        is_low,
+        needs_reorder,
+        after: pair_of(query.cursor.as_deref())?
+            .map(|(product, location)| (ProductId(product), LocationId(location))),
+        limit: limit + 1,
+    };
+    lookup::catch_up(&app.pool, &app.ledger, CATCH_UP_MAX).await;
+    let mut found = stock_levels::list(&app.pool, &filter).await?;
+    let has_more = found.len() > limit as usize;
+    found.truncate(limit as usize);
+    let next_cursor = found
+        .last()
+        .filter(|_| has_more)
+        .map(|last| format!("{}-{}", last.product_id, last.location_id));
+    let names: Vec<Account> = found.iter().flat_map(accounts_of).collect();
+    let now = app.ledger.levels(&names).await?;
+    let items = found.iter().map(|level| {
+        let [available, reserved] = accounts_of(level);
+        let newer = now.get(&available);
+        let available = newer.map_or(level.available, |newer| newer.balance);
+        let reserved = now
+            .get(&reserved)
+            .map_or(level.reserved, |newer| newer.balance);
+        LevelOut {
+            product_id: level.product_id.0,
+            location_id: level.location_id.0,
+            available,
+            reserved,
+            physical: available + reserved,
+            min_stock_level: level.min_stock_level,
+            reorder_point: level.reorder_point,
+            is_low: available <= level.min_stock_level,
+            needs_reorder: available <= level.reorder_point,
+            stock_version: newer.map_or(level.seq, |newer| newer.seq),
+            updated_at: rfc3339(unix_ms(level.updated_at)),
+        }
+    });
+    let items = items
+        .filter(|item| (!is_low || item.is_low) && (!needs_reorder || item.needs_reorder))
+        .collect();
+    Ok(json(StatusCode::OK, &LevelListOut { items, next_cursor }))
+}
+
+fn accounts_of(level: &StockLevel) -> [Account; 2] {
+    let (product, location) = (level.product_id, level.location_id);
+    [
+        Account::available(product, location),
+        Account::reserved(product, location),
+    ]
+}
+
+/// A cursor of two numbers, `7-0`.
+fn pair_of(cursor: Option<&str>) -> Result<Option<(u64, u64)>, Problem> {
+    let parse = |text: &str| {
+        let (first, second) = text.split_once('-')?;
+        Some((first.parse().ok()?, second.parse().ok()?))
+    };
+    cursor
+        .map(|text| parse(text).ok_or_else(|| Problem::unprocessable("/cursor", "unknown cursor")))
+        .transpose()
+}
+
+/// GET `/api/products/{id}/stock/movements`.
+///
+/// # Errors
+/// 404, 422 for a filter that does not fit.
+pub async fn movements(
+    State(app): State<Arc<App>>,
+    Admin(_): Admin,
+    id: Result<PathId, Problem>,
+    Filter(query): Filter<MovementsIn>,
+) -> Result<Response, Problem> {
+    let limit = limit_of(query.limit)? as usize;
+    let from = pair_of(query.cursor.as_deref())?.map(|(position, given)| MovementCursor {
+        position: Position::new(position),
+        // More postings than this no entry has.
+        given: usize::try_from(given).unwrap_or(0).min(1_000),
+    });
+    let PathId(id) = id.map_err(|_not_a_number| Problem::of(Code::ProductNotFound))?;
+    lookup::catch_up(&app.pool, &app.ledger, CATCH_UP_MAX).await;
+    let location = query.location_id.map(LocationId);
+    let subject = (ProductId(id), location);
+    let mut found = postings::list(&app.pool, subject, from, limit + 1).await?;
+    if found.is_empty() {
+        // The history of a deleted product stays; one that never was has none.
+        find_product(&app, id).await?;
+    }
+    let has_more = found.len() > limit;
+    found.truncate(limit);
+    let next_cursor = found.last().filter(|_| has_more).map(|last| {
+        let given = found.iter().rev();
+        let own = given.take_while(|of| of.position == last.position).count();
+        let before = from.filter(|from| from.position == last.position);
+        format!(
+            "{}-{}",
+            last.position,
+            own + before.map_or(0, |from| from.given)
+        )
+    });
+    let items = found.into_iter().map(MovementOut::from).collect();
+    Ok(json(
+        StatusCode::OK,
+        &MovementListOut { items, next_cursor },
+    ))
+}
+
+impl From<Movement> for MovementOut {
+    fn from(of: Movement) -> Self {
+        Self {
+            position: of.position,
+            seq: of.posted.seq,
+            kind: of.posted.account.kind.as_str(),
+            location_id: of.posted.account.place,
+            delta: of.posted.delta,
+            balance_after: of.posted.balance_after,
+            cause: of.cause,
+            reference: of.reference,
+            actor_id: of.actor.0,
+            reason: of.reason,
+            created_at: rfc3339(i64::try_from(of.position.unix_ms()).unwrap_or_default()),
+        }
+    }
+}
+
+/// The last position before a day (UTC) begins.
+fn before(day: NaiveDate) -> Position {
+    let begins = unix_ms(day.and_time(NaiveTime::MIN));
+    let begins = u64::try_from(begins).unwrap_or_default();
+    let first = Position::from_parts(begins, 0).unwrap_or_default();
+    Position::new(first.get().saturating_sub(1))
+}
+
+/// GET `/api/products/{id}/stock/statistics`.
+///
+/// # Errors
+/// 404, 422 for days that do not fit.
+pub async fn statistics(
+    State(app): State<Arc<App>>,
+    Admin(_): Admin,
+    id: Result<PathId, Problem>,
+    Filter(query): Filter<StatisticsIn>,
+) -> Result<Response, Problem> {
+    let today = stock_common::clock::datetime(app.ledger.redis_now_ms()).date();
+    let to = query.to.unwrap_or(today);
+    let from = query.from.or(to.checked_sub_days(Days::new(DAYS)));
+    let from = from.filter(|from| *from <= to && (to - *from).num_days() < DAYS_MAX);
+    let (Some(from), Some(end)) = (from, to.checked_add_days(Days::new(1))) else {
+        let rule = format!("from is not after to, and at most {DAYS_MAX} days are asked for");
+        return Err(Problem::unprocessable("/from", rule));
+    };
+    let PathId(id) = id.map_err(|_not_a_number| Problem::of(Code::ProductNotFound))?;
+    lookup::catch_up(&app.pool, &app.ledger, CATCH_UP_MAX).await;
+    let location = query.location_id.map(LocationId);
+    let span = (before(from), before(end));
+    let days = postings::statistics(&app.pool, (ProductId(id), location), span).await?;
+    if days.is_empty() {
+        find_product(&app, id).await?;
+    }
+    let items = days.into_iter().map(|(date, day)| DayOut {
+        date,
+        r#in: day.received,
+        sold: day.sold,
+        cancelled: day.cancelled,
+        reserved: day.reserved,
+        released: day.released,
+        adjusted: day.adjusted,
+    });
+    let body = StatisticsOut {
+        product_id: id,
+        items: items.collect(),
+    };
+    Ok(json(StatusCode::OK, &body))
+}

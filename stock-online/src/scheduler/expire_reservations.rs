@@ -1,0 +1,38 @@
+//! Releases reservations whose time is over, several times a second, a bounded number at a time.
+//!
+//! Every scheduler does; the holds' marks let each end once, so no row in `jobs` keeps others out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use stock_domain::expiry;
+use stock_domain::ledger::GateState;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::App;
+
+/// How long to wait after Redis did not answer.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Runs until `shutdown`.
+pub(super) async fn run(app: Arc<App>, shutdown: CancellationToken) {
+    let every = Duration::from_millis(app.config.expire_reservations_ms);
+    while !shutdown.is_cancelled() {
+        let wait = match app.ledger.gate() {
+            GateState::Shut(_) => RETRY,
+            GateState::Open(_) => match expiry::sweep(&app.ledger).await {
+                // As many as fit one sweep: there are more.
+                Ok(swept) if swept.has_more => Duration::ZERO,
+                Ok(_) => every,
+                Err(error) => {
+                    tracing::warn!(%error, "expired reservations will be released later");
+                    RETRY
+                }
+            },
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
