@@ -3,4 +3,4 @@
 mod model;
 mod mysql;
 mod reconcile;
-mod verdicts;
+pub(crate) mod verdicts;

@@ -19,3 +19,7 @@ mod orders;
 mod people;
 mod products;
 mod races;
+mod reservations;
+mod sales;
+mod stock;
+mod stores;
