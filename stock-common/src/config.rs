@@ -94,6 +94,10 @@ pub struct Config {
     pub http_header_timeout_ms: u64,
     /// The largest body.
     pub http_body_bytes_max: usize,
+    /// The largest file of stock.
+    pub import_bytes_max: usize,
+    /// How long a file of stock may take to arrive and be judged.
+    pub import_timeout_ms: u64,
     /// Connections at the same time; further ones wait to be accepted.
     pub http_connections_max: usize,
     /// How long open requests and the last batches may take after SIGTERM.
@@ -186,6 +190,8 @@ impl Default for Config {
             http_timeout_ms: 10_000,
             http_header_timeout_ms: 30_000,
             http_body_bytes_max: 64 * 1024,
+            import_bytes_max: 64 * 1024 * 1024,
+            import_timeout_ms: 300_000,
             http_connections_max: 20_000,
             shutdown_timeout_ms: 8_000,
             batch_requests_max: 256,

@@ -14,7 +14,7 @@
 //! | `product_switched` | – (closes or opens accounts) | – | – | – |
 //! | `stock_received` | AVAILABLE +q; a store's accounts are opened at 0 | – | – | too large |
 //! | `stock_adjusted` | AVAILABLE ±q; as above | – | – | below zero, changed meanwhile |
-//! | `stock_imported` | AVAILABLE ±q per row; as above | – | – | below zero |
+//! | `stock_imported` | AVAILABLE ±q per row; as above | import: line before → last line | `import_rows` | below zero |
 //! | `selling_switched` | – (stops or resumes selling) | – | shards | – |
 //! | `epoch_begun` | – | – | – | – |
 //!

@@ -13,6 +13,7 @@
 //! | price of an order, from the catalog; sale, discount | [`pricing`], [`catalog`], [`sale`], [`discount`] |
 //! | product: open, switch; stock: receive, adjust, import; selling: switch | [`product`], [`stock`], [`selling`] |
 //! | store | [`store`] |
+//! | file of stock: judge, apply | [`import`] |
 //! | user, role, email, password | [`user`] |
 //! | the Redis side: script, batcher, gate, journal reader | [`ledger`] |
 //! | the MySQL side: record, settle, apply, verify | [`database`] |
@@ -23,6 +24,7 @@ pub mod catalog;
 pub mod database;
 pub mod discount;
 pub mod expiry;
+pub mod import;
 pub mod journal;
 pub mod ledger;
 pub mod lookup;

@@ -203,8 +203,8 @@ pub async fn entry(
 }
 
 /// Waits until MySQL has settled what Redis has accepted by now, at most for `limit`: who reads MySQL then
-/// sees what they were told before.
-pub async fn catch_up(pool: &MySqlPool, ledger: &Ledger, limit: Duration) {
+/// sees what they were told before. Returns whether it has.
+pub async fn catch_up(pool: &MySqlPool, ledger: &Ledger, limit: Duration) -> bool {
     let caught_up = async {
         let mut link = ledger.link().ok()?;
         let head = epoch::head(&mut link.read, ledger.keys()).await.ok()??;
@@ -216,7 +216,5 @@ pub async fn catch_up(pool: &MySqlPool, ledger: &Ledger, limit: Duration) {
             tokio::time::sleep(CATCH_UP_EVERY).await;
         }
     };
-    if tokio::time::timeout(limit, caught_up).await.is_err() {
-        tracing::debug!("mysql is behind; what is read may be a moment old");
-    }
+    matches!(tokio::time::timeout(limit, caught_up).await, Ok(Some(())))
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use stock_common::id::{LocationId, ProductId, UserId};
 
 use crate::account::Account;
-use crate::journal::{Closing, Draft, DraftError, Idempotency, Kind, Posting};
+use crate::journal::{Closing, Draft, DraftError, Idempotency, Kind, Mark, Posting};
 use crate::ledger::Request;
 
 /// The largest change of a level by one entry (DESIGN: any posting is 1..=10^12).
@@ -119,16 +119,21 @@ pub struct ImportedRow {
     pub is_off_sale: bool,
 }
 
-/// Writes a part of a file, all or nothing, once under its key. A refusal names a posting; the row is that of
-/// [`imported_row`].
+/// The mark of a file: the line that was reached.
+#[must_use]
+pub fn import_mark_id(import_id: u64) -> String {
+    format!("import:{import_id}")
+}
+
+/// Writes the next part of a file, all or nothing. `reached` is the line that the part before it has reached,
+/// none for the first. A refusal names a posting; the row is that of [`imported_row`].
 ///
 /// # Errors
 /// [`DraftError`] when the entry has no JSON form.
 pub fn import(
-    import_id: u64,
+    (import_id, reached): (u64, Option<&str>),
     rows: &[ImportedRow],
     actor: UserId,
-    idempotency: Idempotency,
 ) -> Result<Request, DraftError> {
     let line = |row: Option<&ImportedRow>| row.map_or(0, |row| row.line);
     let body = StockImported {
@@ -150,8 +155,12 @@ pub fn import(
             closed: true,
         })
         .collect();
+    draft.marks = vec![Mark {
+        id: import_mark_id(import_id),
+        expected: reached.unwrap_or_default().to_owned(),
+        next: body.lines.1.to_string(),
+    }];
     let mut request = Request::new(draft);
-    request.idempotency = Some(idempotency);
     request.even_closed = true;
     Ok(request)
 }

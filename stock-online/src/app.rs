@@ -11,7 +11,7 @@ use stock_common::config::Config;
 use stock_domain::catalog::Catalog;
 use stock_domain::expiry::Expiry;
 use stock_domain::ledger::Ledger;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::task::TaskTracker;
 
 use crate::catalog_refresher::CatalogRefresher;
@@ -36,6 +36,8 @@ pub struct App {
     pub catalog: Catalog,
     /// Releases expired holds for whoever is short of stock.
     pub expiry: Expiry,
+    /// Rung when a file of stock is to be written.
+    pub imports_bell: Notify,
     /// What keeps the catalog fresh.
     pub catalog_refresher: CatalogRefresher,
     /// Checks tokens.
@@ -79,6 +81,7 @@ impl App {
             ledger,
             catalog: Catalog::default(),
             expiry: Expiry::default(),
+            imports_bell: Notify::new(),
             catalog_refresher: CatalogRefresher::default(),
             tasks: TaskTracker::new(),
             prometheus,

@@ -5,6 +5,8 @@ mod dead_letters;
 mod dev;
 mod doctor;
 mod explain;
+mod export;
+mod import;
 pub mod output;
 mod prove;
 pub mod seed;
@@ -69,6 +71,10 @@ enum Command {
     Recover(prove::RecoverArgs),
     /// List dead letters, or write their tables again
     DeadLetters(dead_letters::DeadLettersArgs),
+    /// Write stock from a CSV file, all of it or nothing
+    Import(import::ImportArgs),
+    /// Print every stock level as CSV
+    Export(export::ExportArgs),
     /// Check the servers' settings, versions, clocks and durability
     Doctor,
     /// Say everything that is known about an order or an account
@@ -118,6 +124,8 @@ async fn run(cli: Cli) -> Result<bool, Failure> {
         Command::Reconcile(args) => prove::reconcile(&config, &common, &args).await,
         Command::Recover(args) => prove::recover(&config, &common, &args).await,
         Command::DeadLetters(args) => dead_letters::run(&config, &common, &args).await,
+        Command::Import(args) => import::run(&config, &common, &args).await,
+        Command::Export(args) => export::run(&config, &args).await,
         Command::Doctor => doctor::run(&config, &common).await,
         Command::Explain(args) => explain::run(&config, &common, &args).await,
     }

@@ -11,6 +11,7 @@ pub mod auth;
 pub mod cross_site;
 pub mod discounts;
 pub mod extract;
+pub mod imports;
 pub mod openapi;
 pub mod ops;
 pub mod orders;
@@ -106,6 +107,9 @@ pub fn routes(app: Arc<App>) -> Router {
             "/api/stores/{store_id}/oversold/{sale_id}/resolve",
             post(stores::offline::resolve),
         )
+        .route("/api/stock/import", post(imports::import))
+        .route("/api/stock/import/{id}", get(imports::show))
+        .route("/api/stock/export", get(imports::export))
         .route("/api/auth/signup", post(accounts::post_sign_up))
         .route("/api/token", post(accounts::token))
         .route("/api/token/refresh", post(accounts::refresh))

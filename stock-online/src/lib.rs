@@ -8,6 +8,7 @@
 //! | [`catalog_refresher`] | products and prices in memory |
 //! | [`limits`], [`passwords`], [`token_refresher`] | how often somebody may ask; hashes; whose tokens were ended |
 //! | [`monitor`] | lag, dead letters, ages of jobs |
+//! | [`stock_csv`] | files of stock |
 //! | [`servers`] | private Redis and MySQL, for `dev` and for tests |
 //! | [`cli`] | the commands |
 //!
@@ -23,6 +24,7 @@ pub mod monitor;
 pub mod passwords;
 pub mod scheduler;
 pub mod servers;
+pub mod stock_csv;
 pub mod subscriber;
 pub mod token_refresher;
 

@@ -1,9 +1,11 @@
 //! The scheduler: jobs by cron expression, each by one instance at a time.
 //!
-//! Cron expressions only, but for expired reservations, which are looked for several times a second: tokio-cron-scheduler's repeated jobs can stop for ever after a late tick.
+//! Cron expressions only, but for expired reservations, which are looked for several times a second, and files
+//! of stock, which are written at once: tokio-cron-scheduler's repeated jobs can stop for ever after a late tick.
 //! A job that is still running when its time comes again is skipped on this instance, and its row in
 //! `jobs` keeps other instances out; its age is a metric, so a job that stopped is seen.
 
+mod apply_imports;
 mod expire_reservations;
 mod forget_logins;
 mod forget_marks;
@@ -40,11 +42,13 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) -> Result<(), JobSc
         .add(job(&app, &every, |app| Box::pin(forget_logins::run(app)))?)
         .await?;
     scheduler.start().await?;
-    // Several times a second: no cron expression says that.
-    let expiring = tokio::spawn(expire_reservations::run(app, shutdown.clone()));
-    shutdown.cancelled().await;
-    if let Err(error) = expiring.await {
-        tracing::error!(%error, "expiring reservations ended by itself");
+    // No cron expression says how often these run.
+    let expiring = expire_reservations::run(Arc::clone(&app), shutdown.clone());
+    let importing = apply_imports::run(app, shutdown.clone());
+    for ended in [tokio::spawn(expiring), tokio::spawn(importing)] {
+        if let Err(error) = ended.await {
+            tracing::error!(%error, "a part of the scheduler ended by itself");
+        }
     }
     scheduler.shutdown().await
 }

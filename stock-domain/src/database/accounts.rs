@@ -140,6 +140,17 @@ pub async fn levels(
     pool: &MySqlPool,
     accounts: &[Account],
 ) -> Result<HashMap<Account, Level>, sqlx::Error> {
+    read(&mut *pool.acquire().await?, accounts).await
+}
+
+/// The same on a connection, as in a transaction that sees one moment.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn read(
+    connection: &mut MySqlConnection,
+    accounts: &[Account],
+) -> Result<HashMap<Account, Level>, sqlx::Error> {
     let mut levels = HashMap::with_capacity(accounts.len());
     for part in accounts.chunks(LOCK_MAX) {
         let keys = padded(part);
@@ -151,7 +162,7 @@ pub async fn levels(
                 .bind(key.owner)
                 .bind(key.place);
         }
-        let rows: Vec<Row> = query.fetch_all(pool).await?;
+        let rows: Vec<Row> = query.fetch_all(&mut *connection).await?;
         levels.extend(rows.into_iter().filter_map(parse));
     }
     Ok(levels)

@@ -8,7 +8,7 @@ use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{AssertSqlSafe, SqlSafeStr};
 
 /// Version, description and text of every migration, in order.
-const MIGRATIONS: [(i64, &str, &str); 6] = [
+const MIGRATIONS: [(i64, &str, &str); 7] = [
     (
         20_261_121_000_000,
         "create ledger",
@@ -38,6 +38,11 @@ const MIGRATIONS: [(i64, &str, &str); 6] = [
         20_261_121_000_500,
         "sales reservations stores",
         include_str!("../../../migrations/20261121000500_sales_reservations_stores.sql"),
+    ),
+    (
+        20_261_121_000_600,
+        "create imports",
+        include_str!("../../../migrations/20261121000600_create_imports.sql"),
     ),
 ];
 

@@ -1,5 +1,6 @@
 //! Products in MySQL: names, prices, statuses. What is left of one is an account.
 
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use chrono::NaiveDateTime;
@@ -328,4 +329,27 @@ pub async fn set_opened(
         query.execute(&mut *connection).await?;
     }
     Ok(())
+}
+
+/// The names of some products.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn names(
+    pool: &MySqlPool,
+    products: &[ProductId],
+) -> Result<HashMap<ProductId, String>, sqlx::Error> {
+    if products.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let mut query: QueryBuilder<MySql> =
+        QueryBuilder::new("SELECT id, name FROM products WHERE id IN (");
+    let mut list = query.separated(", ");
+    for id in products {
+        list.push_bind(id.0);
+    }
+    query.push(")");
+    let rows: Vec<(u64, String)> = query.build_query_as().fetch_all(pool).await?;
+    let name = |(id, name)| (ProductId(id), name);
+    Ok(rows.into_iter().map(name).collect())
 }

@@ -7,11 +7,12 @@ use sqlx::MySqlConnection;
 use stock_common::id::{Position, ProductId};
 
 use super::offline_sales::{self, OfflineState};
-use super::{journal, orders, products, reservations};
+use super::{imports, journal, orders, products, reservations};
 use crate::journal::{Entry, Kind};
 use crate::order::{OfflineSale, Order, OrderReversed, OrderStatus};
 use crate::product::ProductOpened;
 use crate::reservation::{Reservation, ReservationEnded, ReservationStatus};
+use crate::stock::StockImported;
 
 /// Why an entry's own tables cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +101,7 @@ struct Rows {
     returned: Vec<Position>,
     expired: Vec<Position>,
     opened: Vec<ProductId>,
+    imported: Vec<(u64, u64, u64)>,
 }
 
 impl Rows {
@@ -129,11 +131,14 @@ impl Rows {
             Kind::ReservationConfirmed => self.confirmed.push(ended()?),
             Kind::ReservationCancelled => self.returned.push(ended()?),
             Kind::ReservationExpired => self.expired.push(ended()?),
+            Kind::StockImported => {
+                let StockImported { import_id, lines } = entry.body()?;
+                self.imported.push((import_id, lines.0, lines.1));
+            }
             Kind::ProductOpened => self.opened.push(entry.body::<ProductOpened>()?.product_id),
             Kind::ProductSwitched
             | Kind::StockReceived
             | Kind::StockAdjusted
-            | Kind::StockImported
             | Kind::SellingSwitched
             | Kind::EpochBegun => {}
         }
@@ -177,5 +182,6 @@ pub async fn record_own(
         reservations::set_status(connection, ended, status).await?;
     }
     products::set_opened(connection, &rows.opened).await?;
+    imports::set_applied(connection, &rows.imported).await?;
     Ok(())
 }

@@ -15,6 +15,9 @@ const FRAMES_MAX: usize = 1_024;
 /// Payload bytes in one batch: with it a transaction's statements stay below MariaDB's default
 /// `max_allowed_packet` of 16 MiB.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Postings in one batch, unless a single entry has more: a transaction stays short when entries are large,
+/// as those of imports are.
+const BATCH_POSTINGS_MAX: usize = 20_000;
 
 /// One stream item: the position and number of its first entry, and facts and payload of each.
 struct Frame {
@@ -219,7 +222,7 @@ pub(crate) async fn tail(
         after,
         frame_entries: all.checked_div(frames.len()).unwrap_or(frame_entries),
     };
-    let mut bytes = 0;
+    let (mut bytes, mut postings) = (0, 0);
     for frame in frames {
         let first = frame.first;
         for stored in frame.into_entries() {
@@ -230,11 +233,15 @@ pub(crate) async fn tail(
                 continue;
             }
             bytes += stored.payload.len();
-            if tail.entries.len() >= entries_max || bytes > BATCH_BYTES_MAX {
+            let is_full = bytes > BATCH_BYTES_MAX || postings > BATCH_POSTINGS_MAX;
+            if tail.entries.len() >= entries_max || is_full {
                 return Ok(tail);
             }
             match stored.decode() {
-                Ok(entry) => tail.entries.push(entry),
+                Ok(entry) => {
+                    postings += entry.postings.len();
+                    tail.entries.push(entry);
+                }
                 Err(error) => {
                     tail.broken = Some(error);
                     return Ok(tail);

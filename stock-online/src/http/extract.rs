@@ -277,7 +277,7 @@ fn pointer_of(path: &serde_path_to_error::Path) -> String {
 }
 
 /// The one Idempotency-Key: 1..=255 visible ASCII characters.
-fn key_of(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+pub(super) fn key_of(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let mut values = headers.get_all("idempotency-key").iter();
     let Some(value) = values.next() else {
         return Ok(None);

@@ -42,6 +42,8 @@ enum Carries {
     KeyedMaybe(&'static str),
     /// A body, and optionally an Idempotency-Key.
     Keyed(&'static str),
+    /// A file of stock, and optionally an Idempotency-Key.
+    Csv,
 }
 
 /// One method of one path.
@@ -58,6 +60,7 @@ struct Operation {
 }
 
 const JSON: &str = "application/json";
+const CSV: &str = "text/csv";
 const FORM: &str = "application/x-www-form-urlencoded";
 /// What the ledger answers when it cannot decide.
 const LEDGER: [Code; 7] = [
@@ -71,6 +74,14 @@ const LEDGER: [Code; 7] = [
 ];
 
 impl Operation {
+    /// Whether it may carry an Idempotency-Key.
+    const fn is_keyed(&self) -> bool {
+        matches!(
+            self.carries,
+            Carries::Keyed(_) | Carries::KeyedMaybe(_) | Carries::Csv
+        )
+    }
+
     /// Every problem that it may answer.
     fn codes(&self) -> Vec<Code> {
         let mut codes = vec![Code::BadRequest, Code::HeadersTooLarge, Code::Timeout];
@@ -102,7 +113,7 @@ impl Operation {
                 Code::IdempotencyKeyInvalid,
             ]);
         }
-        if matches!(self.carries, Carries::Keyed(_) | Carries::KeyedMaybe(_)) {
+        if self.is_keyed() {
             codes.extend([Code::IdempotencyKeyReused, Code::RequestInProgress]);
         }
         codes
@@ -124,7 +135,7 @@ impl Operation {
         }
         let query = self.query.iter();
         found.extend(query.map(|(name, kind)| parameter(name, ParameterIn::Query, kind)));
-        if matches!(self.carries, Carries::Keyed(_) | Carries::KeyedMaybe(_)) {
+        if self.is_keyed() {
             found.push(parameter("Idempotency-Key", ParameterIn::Header, "key"));
         }
         if self.codes.contains(&Code::PreconditionFailed) {
@@ -147,6 +158,7 @@ impl Operation {
         let body = match self.carries {
             Carries::Nothing => None,
             Carries::Form(name) => Some((name, FORM, Required::True)),
+            Carries::Csv => Some(("text", CSV, Required::True)),
             Carries::Body(name) | Carries::Keyed(name) => Some((name, JSON, Required::True)),
             Carries::KeyedMaybe(name) => Some((name, JSON, Required::False)),
         };
@@ -163,13 +175,19 @@ impl Operation {
         let ok = ResponseBuilder::new().description(self.summary);
         let ok = match schema {
             "" => ok,
+            "csv" => ok.content(CSV, ContentBuilder::new().schema(Some(text())).build()),
             "text" => ok.content(
                 "text/plain",
                 ContentBuilder::new().schema(Some(text())).build(),
             ),
             _ => ok.content("application/json", of(schema)),
         };
-        let mut responses = ResponsesBuilder::new().response(status.to_string(), ok);
+        let ok = ok.build();
+        let mut responses = ResponsesBuilder::new();
+        if matches!(self.carries, Carries::Csv) {
+            responses = responses.response("200", ok.clone());
+        }
+        responses = responses.response(status.to_string(), ok);
         let mut by_status: BTreeMap<u16, Vec<&str>> = BTreeMap::new();
         for code in self.codes() {
             by_status
@@ -193,6 +211,9 @@ impl Operation {
 
 fn of(schema: &str) -> Content {
     let content = ContentBuilder::new();
+    if schema == "text" {
+        return content.schema(Some(text())).build();
+    }
     if schema == "object" {
         let object = ObjectBuilder::new().schema_type(Type::Object);
         return content.schema(Some(object)).build();

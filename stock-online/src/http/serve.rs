@@ -37,6 +37,8 @@ use crate::limits::Subject;
 
 /// How long to wait after `accept` failed, as when there are no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Where a file of stock arrives, which takes longer than any other request.
+const IMPORT: &str = "/api/stock/import";
 /// The largest request head; above it the answer is 431.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
 
@@ -50,6 +52,8 @@ struct Front {
     proxies: TrustedProxies,
     headers: Vec<(HeaderName, HeaderValue)>,
     timeout: Duration,
+    /// The same for a file of stock.
+    import_timeout: Duration,
     /// Makes request ids unique across instances and restarts.
     instance: u32,
     requests: AtomicU64,
@@ -132,6 +136,7 @@ pub async fn serve(
         headers: security_headers(config),
         app: Arc::clone(&app),
         timeout: Duration::from_millis(config.http_timeout_ms),
+        import_timeout: Duration::from_millis(config.import_timeout_ms),
         instance: rand::random(),
         requests: AtomicU64::new(0),
         durations: Durations::new(),
@@ -210,8 +215,12 @@ impl Front {
         } else {
             &self.router
         };
+        let timeout = match path {
+            IMPORT => self.import_timeout,
+            _ => self.timeout,
+        };
         let answer = router.clone().oneshot(request.map(Body::new));
-        match tokio::time::timeout(self.timeout, answer).await {
+        match tokio::time::timeout(timeout, answer).await {
             // The session layer could not ask MySQL; it knows no problems.
             Ok(Ok(response)) if is_bare_fault(&response) => {
                 Problem::of(Code::DatabaseUnavailable).into_response()

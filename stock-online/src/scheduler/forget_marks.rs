@@ -1,4 +1,4 @@
-//! Removes marks of orders, reservations and tills' sales that are final, old enough, and final in MySQL too.
+//! Removes marks of orders, reservations, tills' sales and files that are final, old enough, and final in MySQL too.
 //!
 //! Until then a late twin finds the mark; afterwards handlers find MySQL's state.
 
@@ -62,7 +62,7 @@ fn is_old(id: &str, value: &str, before_ms: u64) -> bool {
     let is_final = match id.split_once(':') {
         Some(("order", id)) => id.parse::<Position>().is_ok(),
         Some(("hold", id)) => Position::from_stream_id(id).is_some(),
-        Some(("till", _)) => true,
+        Some(("till" | "import", _)) => true,
         _ => false,
     };
     let set_ms = value

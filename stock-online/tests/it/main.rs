@@ -13,6 +13,7 @@ mod support;
 
 mod bad_input;
 mod faults;
+mod imports;
 mod ledger;
 mod ops;
 mod orders;

@@ -198,6 +198,12 @@ operations! {
         Carries::Nothing, OVERSOLD, (200, "OversoldListOut"), STOCK;
     Post "/api/stores/{store_id}/oversold/{sale_id}/resolve" "Note how such a sale was resolved" Till
         Carries::Body("ResolveIn"), &[], (200, "object"), &[Code::NotFound, Code::StoreNotFound];
+    Post "/api/stock/import" "Write stock from a CSV file, all of it or nothing" Admin
+        Carries::Csv, &[("dryRun", "boolean")], (201, "ImportOut"), &[];
+    Get "/api/stock/import/{id}" "How far a file was written" Admin
+        Carries::Nothing, &[], (200, "ImportOut"), &[Code::NotFound, Code::DatabaseUnavailable];
+    Get "/api/stock/export" "Every stock level as CSV" Admin
+        Carries::Nothing, &[], (200, "csv"), &[Code::DatabaseUnavailable];
     Post "/api/auth/signup" "Sign up" Anyone
         Carries::Body("SignUpIn"), &[], (201, "SignedUpOut"), &[Code::EmailTaken];
     Post "/api/token" "Log in: an access and a refresh token" Anyone

@@ -8,8 +8,8 @@ use utoipa::openapi::{Components, ComponentsBuilder};
 use super::text;
 use crate::http::stores::{offline, till};
 use crate::http::{
-    account_forms, accounts, discounts, ops, orders, products, reservations, sales, stock, stores,
-    users,
+    account_forms, accounts, discounts, imports, ops, orders, products, reservations, sales, stock,
+    stores, users,
 };
 
 /// Every form, and how a caller says who they are.
@@ -48,6 +48,8 @@ pub(super) fn components() -> Components {
         .schema_from::<stock::MovementListOut>()
         .schema_from::<stock::DayOut>()
         .schema_from::<stock::StatisticsOut>()
+        .schema_from::<imports::ImportOut>()
+        .schema_from::<imports::FailureOut>()
         .schema_from::<reservations::ReserveIn>()
         .schema_from::<reservations::CancelIn>()
         .schema_from::<reservations::ReservationStatusName>()

@@ -19,7 +19,7 @@ enum Who {
 }
 use Who::{Admin, Anyone, Somebody, Till};
 
-const ACCESS: [(&str, &str, Who); 55] = [
+const ACCESS: [(&str, &str, Who); 58] = [
     ("post", "/api/redis/orders", Somebody),
     ("patch", "/api/redis/orders/{order_id}/cancel", Somebody),
     ("post", "/api/orders", Somebody),
@@ -74,6 +74,9 @@ const ACCESS: [(&str, &str, Who); 55] = [
         "/api/stores/{store_id}/oversold/{sale_id}/resolve",
         Till,
     ),
+    ("post", "/api/stock/import", Admin),
+    ("get", "/api/stock/import/{id}", Admin),
+    ("get", "/api/stock/export", Admin),
     ("post", "/api/auth/signup", Anyone),
     ("post", "/api/token", Anyone),
     ("post", "/api/token/refresh", Anyone),

@@ -1,0 +1,50 @@
+//! `export`: every level as CSV.
+
+use std::collections::HashMap;
+use std::io::Write;
+
+use clap::Args;
+use stock_common::config::Config;
+use stock_common::id::ProductId;
+use stock_domain::database::products;
+use stock_domain::database::stock_levels::{self, StockLevelFilter};
+
+use super::{Failure, connect};
+use crate::stock_csv;
+
+/// Rows read at once.
+const PAGE: u32 = 1_000;
+
+#[derive(Debug, Args)]
+pub(super) struct ExportArgs {
+    /// Where to; stdout unless it is given
+    #[arg(long)]
+    output: Option<std::path::PathBuf>,
+}
+
+pub(super) async fn run(config: &Config, args: &ExportArgs) -> Result<bool, Failure> {
+    let (pool, _ledger) = connect(config).await?;
+    let mut out: Box<dyn Write + Send> = match &args.output {
+        Some(path) => Box::new(std::io::BufWriter::new(std::fs::File::create(path)?)),
+        None => Box::new(std::io::stdout()),
+    };
+    let mut after = None;
+    loop {
+        let filter = StockLevelFilter {
+            after,
+            limit: PAGE,
+            ..StockLevelFilter::default()
+        };
+        let page = stock_levels::list(&pool, &filter).await?;
+        let ids: Vec<ProductId> = page.iter().map(|level| level.product_id).collect();
+        let names: HashMap<ProductId, String> = products::names(&pool, &ids).await?;
+        let text = stock_csv::write(&page, |id| names.get(&id).cloned(), after.is_none());
+        out.write_all(text.as_bytes())?;
+        after = page.last().map(|last| (last.product_id, last.location_id));
+        if page.len() < PAGE as usize {
+            break;
+        }
+    }
+    out.flush()?;
+    Ok(true)
+}

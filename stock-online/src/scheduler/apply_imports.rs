@@ -1,0 +1,49 @@
+//! Writes files of stock that were judged good: at once when one was brought here, and what an instance left
+//! behind that ended in the middle.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use stock_domain::database::imports;
+use stock_domain::import::{self, ImportError};
+use tokio_util::sync::CancellationToken;
+
+use crate::app::App;
+
+/// How often files of other instances are looked for.
+const EVERY: Duration = Duration::from_secs(2);
+
+/// Runs until `shutdown`; a part under way is finished.
+pub(super) async fn run(app: Arc<App>, shutdown: CancellationToken) {
+    while !shutdown.is_cancelled() {
+        if let Err(error) = apply(&app, &shutdown).await {
+            tracing::warn!(%error, "a file of stock will be written later");
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = app.imports_bell.notified() => {}
+            () = tokio::time::sleep(EVERY) => {}
+        }
+    }
+}
+
+async fn apply(app: &App, shutdown: &CancellationToken) -> Result<(), ImportError> {
+    for waiting in imports::applying(&app.pool).await? {
+        let mut quiet = |_, _| {};
+        let writing = import::apply(&app.pool, &app.ledger, waiting.id, &mut quiet);
+        // Dropped in the middle it goes on elsewhere: each part is decided once.
+        let done = tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            done = writing => done?,
+        };
+        if let Some(done) = done {
+            tracing::info!(
+                import = done.id,
+                rows = done.total,
+                failed = done.failed,
+                "wrote a file of stock"
+            );
+        }
+    }
+    Ok(())
+}

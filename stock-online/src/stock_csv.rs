@@ -1,0 +1,247 @@
+//! Stock as CSV: reading a file row by row with its line numbers, and writing what there is.
+//!
+//! A file has the columns `product_id,location_id,quantity,mode` in this order, with their names in the first
+//! line; a byte order mark, LF or CRLF, and quoted fields are all read. Reading takes memory for some thousand
+//! rows however long the file is. What is written escapes what a spreadsheet would take for a formula.
+
+use std::io::Read;
+
+use csv::{ByteRecord, ReaderBuilder, Trim};
+use stock_common::id::{LocationId, ProductId};
+use stock_domain::database::stock_levels::StockLevel;
+use stock_domain::import::{FileRow, Mode, RowError, Rows};
+use tokio::sync::mpsc;
+
+/// The columns of a file.
+const COLUMNS: [&str; 4] = ["product_id", "location_id", "quantity", "mode"];
+/// The columns of an export.
+const EXPORTED: [&str; 9] = [
+    "product_id",
+    "location_id",
+    "product_name",
+    "available",
+    "reserved",
+    "physical",
+    "min_stock_level",
+    "reorder_point",
+    "stock_version",
+];
+/// Rows handed on at once.
+const ROWS_AT_ONCE: usize = 1_024;
+/// Parts read ahead.
+const PARTS_AHEAD: usize = 2;
+/// What some programs write at the beginning of UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Reads a file on a thread of its own. The task's result is the error that ended it early, if one did.
+pub fn read(
+    file: impl Read + Send + 'static,
+) -> (Rows, tokio::task::JoinHandle<Result<(), std::io::Error>>) {
+    let (send, rows) = mpsc::channel(PARTS_AHEAD);
+    let reading = tokio::task::spawn_blocking(move || read_all(file, &send));
+    (rows, reading)
+}
+
+type Part = Vec<Result<FileRow, RowError>>;
+
+fn read_all(file: impl Read, send: &mpsc::Sender<Part>) -> Result<(), std::io::Error> {
+    let mut reader = ReaderBuilder::new()
+        .has_headers(false)
+        .flexible(true)
+        .trim(Trim::All)
+        .from_reader(file);
+    let (mut record, mut part, mut is_first) = (ByteRecord::new(), Part::new(), true);
+    loop {
+        match reader.read_byte_record(&mut record) {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(error) => return Err(cause(error)),
+        }
+        let line = record.position().map_or(0, csv::Position::line);
+        if std::mem::take(&mut is_first) {
+            if let Some(wrong) = header(&record) {
+                part.push(Err(RowError {
+                    line,
+                    message: wrong,
+                }));
+                break;
+            }
+            continue;
+        }
+        part.push(row(&record, line));
+        // Nobody listens any more: what was read so far was enough.
+        if part.len() >= ROWS_AT_ONCE && send.blocking_send(std::mem::take(&mut part)).is_err() {
+            break;
+        }
+    }
+    drop(send.blocking_send(part));
+    // Who is still sending when the connection closes never sees the answer.
+    std::io::copy(&mut reader.into_inner(), &mut std::io::sink()).map(|_passed| ())
+}
+
+/// The reader's own error.
+fn cause(error: csv::Error) -> std::io::Error {
+    let text = error.to_string();
+    if let csv::ErrorKind::Io(error) = error.into_kind() {
+        return error;
+    }
+    std::io::Error::other(text)
+}
+
+/// What is wrong with the first line.
+fn header(record: &ByteRecord) -> Option<String> {
+    let names = record.iter().enumerate().map(|(index, name)| match index {
+        0 => name.strip_prefix(BYTE_ORDER_MARK).unwrap_or(name),
+        _ => name,
+    });
+    let is_right = names.eq(COLUMNS.map(str::as_bytes));
+    (!is_right).then(|| format!("the first line must be {}", COLUMNS.join(",")))
+}
+
+fn row(record: &ByteRecord, line: u64) -> Result<FileRow, RowError> {
+    let wrong = |message: String| RowError { line, message };
+    if record.len() != COLUMNS.len() {
+        let text = format!("{} fields instead of {}", record.len(), COLUMNS.len());
+        return Err(wrong(text));
+    }
+    let field = |index: usize| {
+        let bytes = record.get(index).unwrap_or_default();
+        std::str::from_utf8(bytes).unwrap_or("\u{fffd}")
+    };
+    let number = |index: usize| {
+        let text = field(index);
+        // What else Rust would read: a plus sign.
+        let is_plain = !text.starts_with('+');
+        text.parse::<i64>()
+            .ok()
+            .filter(|_| is_plain)
+            .ok_or_else(|| {
+                let name = COLUMNS.get(index).copied().unwrap_or_default();
+                wrong(format!("{name} is no whole number: {}", shown(text)))
+            })
+    };
+    let id = |index: usize| {
+        number(index).and_then(|number| {
+            let name = COLUMNS.get(index).copied().unwrap_or_default();
+            u64::try_from(number).map_err(|_below| wrong(format!("{name} is below 0")))
+        })
+    };
+    let mode = match field(3) {
+        "delta" => Mode::Delta,
+        "set" => Mode::Set,
+        other => return Err(wrong(format!("mode is delta or set, not {}", shown(other)))),
+    };
+    Ok(FileRow {
+        line,
+        product_id: ProductId(id(0)?),
+        location_id: LocationId(id(1)?),
+        quantity: number(2)?,
+        mode,
+    })
+}
+
+/// A field as a message may show it: short, on one line.
+fn shown(field: &str) -> String {
+    let short: String = field.chars().take(30).collect();
+    format!("{short:?}")
+}
+
+/// A text as a cell: one that a spreadsheet would take for a formula begins with an apostrophe.
+#[must_use]
+pub fn cell(text: &str) -> String {
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
+        format!("'{text}")
+    } else {
+        text.to_owned()
+    }
+}
+
+/// Levels as CSV, with the names of the columns first if asked.
+#[must_use]
+pub fn write(
+    levels: &[StockLevel],
+    name: impl Fn(ProductId) -> Option<String>,
+    with_header: bool,
+) -> String {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    // Writing to memory does not fail.
+    if with_header {
+        drop(writer.write_record(EXPORTED));
+    }
+    for level in levels {
+        drop(writer.write_record([
+            level.product_id.to_string(),
+            level.location_id.to_string(),
+            cell(&name(level.product_id).unwrap_or_default()),
+            level.available.to_string(),
+            level.reserved.to_string(),
+            (level.available + level.reserved).to_string(),
+            level.min_stock_level.to_string(),
+            level.reorder_point.to_string(),
+            level.seq.to_string(),
+        ]));
+    }
+    let bytes = writer.into_inner().unwrap_or_default();
+    String::from_utf8(bytes).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{cell, read};
+
+    async fn lines(file: &'static [u8]) -> (usize, Vec<(u64, String)>) {
+        let (mut rows, reading) = read(file);
+        let (mut good, mut wrong) = (0, Vec::new());
+        while let Some(part) = rows.recv().await {
+            for row in part {
+                match row {
+                    Ok(_) => good += 1,
+                    Err(error) => wrong.push((error.line, error.message)),
+                }
+            }
+        }
+        reading.await.unwrap().unwrap();
+        (good, wrong)
+    }
+
+    #[tokio::test]
+    async fn a_file_is_read_with_its_line_numbers_however_it_ends_its_lines() {
+        const HEAD: &str = "product_id,location_id,quantity,mode";
+        let good = b"product_id,location_id,quantity,mode\n1,0,5,delta\n\"2\", 0 ,-5,set\n";
+        assert_eq!(lines(good).await, (2, vec![]));
+        let windows = b"\xef\xbb\xbfproduct_id,location_id,quantity,mode\r\n1,0,5,delta\r\n";
+        assert_eq!(lines(windows).await, (1, vec![]));
+        assert_eq!(lines(b"").await, (0, vec![]));
+        let (_, wrong) = lines(b"location_id,product_id,quantity,mode\n1,0,5,delta\n").await;
+        assert_eq!(wrong, [(1, format!("the first line must be {HEAD}"))]);
+        let (good, wrong) = lines(
+            b"product_id,location_id,quantity,mode\n\
+              x,0,1,delta\n\
+              1,0,1\n\
+              1,0,1.5,delta\n\
+              1,0,1e3,delta\n\
+              -1,0,1,delta\n\
+              1,0,+1,delta\n\
+              1,0,99999999999999999999,delta\n\
+              1,0,1,add\n\
+              \"1\n2\",0,1,delta\n\
+              \xff,0,1,delta\n\
+              1,0,1,set\n",
+        )
+        .await;
+        let at: Vec<u64> = wrong.iter().map(|(line, _)| *line).collect();
+        assert_eq!(
+            (good, at),
+            (1, vec![2, 3, 4, 5, 6, 7, 8, 9, 10, 12]),
+            "{wrong:?}"
+        );
+    }
+
+    #[test]
+    fn what_a_spreadsheet_would_run_is_text() {
+        for text in ["=cmd()", "+1", "-1", "@x", "\tx"] {
+            assert_eq!(cell(text), format!("'{text}"));
+        }
+        assert_eq!(cell("a=b"), "a=b");
+    }
+}
