@@ -33,7 +33,8 @@ check() (
 )
 # On their own and last: what ends the token that everything is asked with, and the switch, because while
 # selling is stopped every order is rightly a 503.
-check 1 --exclude-path /api/ops/selling --exclude-path '/api/users/{id}' \
+# A stream of events does not end by itself.
+check 1 --exclude-path /api/events/levels --exclude-path /api/ops/selling --exclude-path '/api/users/{id}' \
     --exclude-path /api/auth/logout-everywhere --exclude-path /api/me/password --exclude-path /account/logout
 check 490 --include-path /api/me/password --include-path '/api/users/{id}'
 check 491 --include-path /api/auth/logout-everywhere --include-path /account/logout

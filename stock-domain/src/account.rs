@@ -81,6 +81,13 @@ pub struct Account {
 }
 
 impl Account {
+    /// The first in their order.
+    pub const FIRST: Self = Self {
+        kind: AccountKind::Available,
+        owner: 0,
+        place: 0,
+    };
+
     /// What may be sold of a product at a location.
     #[must_use]
     pub const fn available(product: ProductId, location: LocationId) -> Self {

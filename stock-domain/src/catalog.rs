@@ -118,6 +118,18 @@ impl Catalog {
             .map(Arc::clone)
     }
 
+    /// The products with the smallest ids that were not deleted.
+    #[must_use]
+    pub fn first(&self, most: usize) -> Vec<ProductId> {
+        let products = self.products.read().unwrap_or_else(PoisonError::into_inner);
+        let known = products.values().filter(|product| !product.is_deleted);
+        let mut ids: Vec<ProductId> = known.map(|product| product.id).collect();
+        drop(products);
+        ids.sort_unstable();
+        ids.truncate(most);
+        ids
+    }
+
     /// Whether it was read at least once.
     #[must_use]
     pub fn is_read(&self) -> bool {

@@ -12,6 +12,7 @@
 //! | [`epoch`] | how Redis' memory begins |
 //! | [`gate`] | the proof that this is the Redis that MySQL knows |
 //! | [`reader`] | entries out of the journal |
+//! | [`levels`] | the message of new levels |
 //! | [`redis_memory`] | how full Redis is |
 //!
 //! The ledger knows numbers and states; what they mean is in the nouns' files ([`crate::order`] …).
@@ -20,6 +21,7 @@ pub mod decide;
 pub mod epoch;
 pub mod gate;
 pub mod keys;
+pub mod levels;
 pub mod reader;
 pub mod redis_memory;
 pub mod request;
@@ -45,6 +47,7 @@ use self::batcher::Waiting;
 use self::gate::{Gate, Memory};
 pub use self::gate::{GateState, Link};
 use self::keys::Keys;
+use self::levels::LevelsMessage;
 use self::pacer::Pacer;
 use self::reader::{Portion, Tail};
 use self::redis_memory::RedisMemory;
@@ -228,14 +231,12 @@ impl Ledger {
         )
     }
 
-    /// Hears a levels message: `ms-low unsettled|label balance seq closed|…`.
-    pub fn hear(&self, message: &str) {
-        for level in message.split('|').skip(1) {
-            if let Some((account, level)) = level.split_once(' ')
-                && let (Some(account), Some(level)) = (Account::parse(account), Level::parse(level))
-            {
-                self.shared.sold_out.hear(account, level.balance, level.seq);
-            }
+    /// Hears new levels.
+    pub fn hear(&self, message: &LevelsMessage) {
+        for (account, level) in &message.levels {
+            self.shared
+                .sold_out
+                .hear(*account, level.balance, level.seq);
         }
     }
 

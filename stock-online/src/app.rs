@@ -12,10 +12,12 @@ use stock_domain::catalog::Catalog;
 use stock_domain::expiry::Expiry;
 use stock_domain::ledger::Ledger;
 use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::catalog_refresher::CatalogRefresher;
 use crate::http::auth::Tokens;
+use crate::levels::Levels;
 use crate::limits::Limits;
 use crate::passwords::Passwords;
 
@@ -32,6 +34,8 @@ pub struct App {
     pub pool: MySqlPool,
     /// Redis.
     pub ledger: Ledger,
+    /// The latest levels, for whoever watches.
+    pub levels: Levels,
     /// Products and prices in memory.
     pub catalog: Catalog,
     /// Releases expired holds for whoever is short of stock.
@@ -50,6 +54,8 @@ pub struct App {
     pub synchronous_orders: Arc<Semaphore>,
     /// Work that outlives its request; waited for at shutdown.
     pub tasks: TaskTracker,
+    /// Cancelled when the service stops taking requests: streams end then.
+    pub closing: CancellationToken,
     /// Renders `/metrics`.
     pub prometheus: PrometheusHandle,
     /// Accepted entries that MySQL has not settled, as last seen.
@@ -82,6 +88,8 @@ impl App {
             catalog: Catalog::default(),
             expiry: Expiry::default(),
             imports_bell: Notify::new(),
+            levels: Levels::default(),
+            closing: CancellationToken::new(),
             catalog_refresher: CatalogRefresher::default(),
             tasks: TaskTracker::new(),
             prometheus,

@@ -10,6 +10,7 @@ pub mod audit;
 pub mod auth;
 pub mod cross_site;
 pub mod discounts;
+pub mod events;
 pub mod extract;
 pub mod imports;
 pub mod openapi;
@@ -127,6 +128,7 @@ pub fn routes(app: Arc<App>) -> Router {
         .route("/account/signup", post(account_forms::sign_up))
         .route("/account/login", post(account_forms::log_in))
         .route("/account/logout", post(account_forms::log_out))
+        .route("/api/events/levels", get(events::levels))
         .route("/api/ops/selling", put(ops::switch_selling))
         .route("/api/openapi.json", get(ops::document))
         .route("/livez", get(ops::livez))

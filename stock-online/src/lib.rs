@@ -8,6 +8,7 @@
 //! | [`catalog_refresher`] | products and prices in memory |
 //! | [`limits`], [`passwords`], [`token_refresher`] | how often somebody may ask; hashes; whose tokens were ended |
 //! | [`monitor`] | lag, dead letters, ages of jobs |
+//! | [`levels`] | the latest levels, for whoever watches |
 //! | [`stock_csv`] | files of stock |
 //! | [`servers`] | private Redis and MySQL, for `dev` and for tests |
 //! | [`cli`] | the commands |
@@ -19,6 +20,7 @@ pub mod app;
 pub mod catalog_refresher;
 pub mod cli;
 pub mod http;
+pub mod levels;
 pub mod limits;
 pub mod monitor;
 pub mod passwords;

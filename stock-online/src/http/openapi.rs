@@ -175,6 +175,10 @@ impl Operation {
         let ok = ResponseBuilder::new().description(self.summary);
         let ok = match schema {
             "" => ok,
+            "events" => ok.content(
+                "text/event-stream",
+                ContentBuilder::new().schema(Some(text())).build(),
+            ),
             "csv" => ok.content(CSV, ContentBuilder::new().schema(Some(text())).build()),
             "text" => ok.content(
                 "text/plain",
@@ -238,6 +242,7 @@ fn parameter(name: &str, place: ParameterIn, kind: &str) -> Parameter {
             .minimum(Some(0.0))
             .maximum(Some(9_007_199_254_740_991.0)),
         "id" => text().pattern(Some("^[0-9]{1,19}$")),
+        "ids" => text().pattern(Some("^[0-9]{1,19}(,[0-9]{1,19}){0,99}$")),
         "pair" => text().pattern(Some("^[0-9]{1,19}-[0-9]{1,9}$")),
         "boolean" => ObjectBuilder::new().schema_type(Type::Boolean),
         "date" => text().format(Some(SchemaFormat::KnownFormat(KnownFormat::Date))),

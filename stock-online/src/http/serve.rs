@@ -166,6 +166,7 @@ pub async fn serve(
         });
     }
     drop(listener);
+    app.closing.cancel();
     let limit = Duration::from_millis(config.shutdown_timeout_ms);
     if tokio::time::timeout(limit, graceful.shutdown())
         .await

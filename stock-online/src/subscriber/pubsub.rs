@@ -10,6 +10,7 @@ use fred::clients::SubscriberClient;
 use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
 use fred::types::Builder;
 use fred::types::config::{Config as FredConfig, ReconnectPolicy};
+use stock_domain::ledger::levels::LevelsMessage;
 use tokio::sync::Notify;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
@@ -47,6 +48,7 @@ async fn connect(url: &str) -> Result<SubscriberClient, fred::error::Error> {
 async fn hear(app: &App, bell: &Notify) -> Result<(), fred::error::Error> {
     let client = connect(&app.config.redis_url).await?;
     let mut messages = client.message_rx();
+    let mut reconnections = client.reconnect_rx();
     let (levels, catalog) = (app.ledger.keys().levels(), app.ledger.keys().catalog());
     client
         .subscribe(vec![levels.clone(), catalog.clone()])
@@ -54,18 +56,32 @@ async fn hear(app: &App, bell: &Notify) -> Result<(), fred::error::Error> {
     let keeper = client.manage_subscriptions();
     tracing::info!("subscribed to levels and catalog");
     // The channels were silent until now: look once at what was missed.
+    app.levels.interrupted();
     bell.notify_one();
     app.catalog_refresher.bell.notify_one();
     loop {
-        match messages.recv().await {
+        let message = tokio::select! {
+            biased;
+            _ = reconnections.recv() => {
+                app.levels.interrupted();
+                continue;
+            }
+            message = messages.recv() => message,
+        };
+        match message {
             Ok(message) if *message.channel == *levels => {
                 bell.notify_one();
-                if let Some(text) = message.value.as_str() {
-                    app.ledger.hear(&text);
+                let text = message.value.as_str();
+                if let Some(message) = text.and_then(|text| LevelsMessage::parse(&text)) {
+                    app.ledger.hear(&message);
+                    app.levels.hear(&message);
                 }
             }
             Ok(_) => app.catalog_refresher.bell.notify_one(),
-            Err(RecvError::Lagged(_)) => bell.notify_one(),
+            Err(RecvError::Lagged(_)) => {
+                app.levels.interrupted();
+                bell.notify_one();
+            }
             Err(RecvError::Closed) => break,
         }
     }

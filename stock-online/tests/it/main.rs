@@ -12,6 +12,7 @@
 mod support;
 
 mod bad_input;
+mod events;
 mod faults;
 mod imports;
 mod ledger;

@@ -228,6 +228,8 @@ operations! {
         Carries::Form("LoginForm"), &[], (303, ""), &[Code::CrossSiteRequest];
     Post "/account/logout" "Ends the session" User
         Carries::Nothing, &[], (303, ""), &[Code::DatabaseUnavailable];
+    Get "/api/events/levels" "The latest levels as server-sent events" User
+        Carries::Nothing, &[("productId", "ids")], (200, "events"), &[];
     Put "/api/ops/selling" "Stop or resume all selling" Admin
         Carries::Body("Selling"), &[], (200, "Selling"), &[];
     Get "/api/openapi.json" "This document" Anyone

@@ -1,0 +1,204 @@
+//! GET `/api/events/levels`: the latest levels as server-sent events, resumable by the event's id.
+//!
+//! A stream begins with a snapshot from Redis: of the products asked for, else of the first thousand. Then come
+//! the changes, what moved within a fifth of a second in one event. With `Last-Event-ID` it goes on behind that
+//! event, on any instance; an instance that has not heard all since begins with a snapshot again.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use serde::{Deserialize, Serialize};
+use stock_common::id::{LocationId, Position, ProductId};
+use stock_domain::account::{Account, AccountKind, Level};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::auth::Caller;
+use super::extract::Filter;
+use super::problem::Problem;
+use crate::app::App;
+
+/// At most five events a second.
+const PACE: Duration = Duration::from_millis(200);
+/// How often a silent stream says that it is there.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Levels in one event, and products in a snapshot.
+const LEVELS_MAX: usize = 1_000;
+/// Products that may be asked for.
+const PRODUCTS_MAX: usize = 100;
+
+/// Which products.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EventsIn {
+    /// Ids, separated by commas.
+    product_id: Option<String>,
+}
+
+/// A level as a watcher sees it.
+#[derive(Serialize)]
+#[serde(untagged, rename_all_fields = "camelCase")]
+enum LevelOut {
+    Stock {
+        kind: &'static str,
+        product_id: u64,
+        location_id: u64,
+        available: i64,
+        seq: u64,
+    },
+    Coupon {
+        kind: &'static str,
+        coupon_id: u64,
+        remaining: i64,
+        seq: u64,
+    },
+}
+
+#[derive(Serialize)]
+struct LevelsOut {
+    levels: Vec<LevelOut>,
+}
+
+fn out((account, level): &(Account, Level)) -> Option<LevelOut> {
+    let (kind, seq) = (account.kind.as_str(), level.seq);
+    match account.kind {
+        AccountKind::Available => Some(LevelOut::Stock {
+            kind,
+            product_id: account.owner,
+            location_id: account.place,
+            available: level.balance,
+            seq,
+        }),
+        AccountKind::Coupon => Some(LevelOut::Coupon {
+            kind,
+            coupon_id: account.owner,
+            remaining: level.balance,
+            seq,
+        }),
+        AccountKind::Reserved
+        | AccountKind::Allowance
+        | AccountKind::Points
+        | AccountKind::Hold => None,
+    }
+}
+
+fn products_of(query: &EventsIn) -> Result<Option<Vec<ProductId>>, Problem> {
+    let Some(text) = &query.product_id else {
+        return Ok(None);
+    };
+    let ids: Option<Vec<ProductId>> = text
+        .split(',')
+        .map(|id| id.parse().ok().map(ProductId))
+        .collect();
+    let ids = ids.filter(|ids| ids.len() <= PRODUCTS_MAX);
+    let rule = format!("at most {PRODUCTS_MAX} ids, separated by commas");
+    ids.map(Some)
+        .ok_or_else(|| Problem::unprocessable("/productId", rule))
+}
+
+/// One watcher.
+struct Watcher {
+    app: Arc<App>,
+    /// Whose levels; none is everybody's.
+    products: Option<Vec<ProductId>>,
+    changed: watch::Receiver<Position>,
+    /// Up to where they know; none before their first snapshot.
+    after: Option<Position>,
+    /// When the last event was sent.
+    sent: Option<Instant>,
+}
+
+impl Watcher {
+    fn wants(&self, account: &Account) -> bool {
+        let of_product = |products: &Vec<ProductId>| {
+            account.kind == AccountKind::Available && products.contains(&ProductId(account.owner))
+        };
+        self.products.as_ref().is_none_or(of_product)
+    }
+
+    /// Waits for the next event; none ends the stream.
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(sent) = self.sent {
+                tokio::time::sleep_until(sent + PACE).await;
+            }
+            self.changed.borrow_and_update();
+            let known = self
+                .after
+                .and_then(|after| self.app.levels.since(after, LEVELS_MAX));
+            let (upto, levels) = match known {
+                Some(changes) => (changes.upto, changes.levels),
+                // Before Redis is asked: what moves in between comes again as a change.
+                None => (self.app.levels.last(), self.snapshot().await?),
+            };
+            let is_first = self.after.is_none();
+            self.after = Some(upto);
+            let levels: Vec<LevelOut> = levels
+                .iter()
+                .filter(|(account, _)| self.wants(account))
+                .filter_map(out)
+                .collect();
+            if !levels.is_empty() || is_first {
+                self.sent = Some(Instant::now());
+                let event = Event::default().event("levels").id(upto.to_string());
+                return event.json_data(LevelsOut { levels }).ok();
+            }
+            self.changed.changed().await.ok()?;
+        }
+    }
+
+    async fn snapshot(&self) -> Option<Vec<(Account, Level)>> {
+        let products = match &self.products {
+            Some(products) => products.clone(),
+            None => self.app.catalog.first(LEVELS_MAX),
+        };
+        let names: Vec<Account> = products
+            .iter()
+            .map(|product| Account::available(*product, LocationId::ONLINE))
+            .collect();
+        // Without Redis the stream ends; the browser comes again by itself.
+        let levels = self.app.ledger.levels(&names).await.ok()?;
+        let level = |name: &Account| Some((*name, *levels.get(name)?));
+        Some(names.iter().filter_map(level).collect())
+    }
+}
+
+/// GET `/api/events/levels`.
+///
+/// # Errors
+/// 422 for ids that are none.
+pub async fn levels(
+    State(app): State<Arc<App>>,
+    _caller: Caller,
+    Filter(query): Filter<EventsIn>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let products = products_of(&query)?;
+    // An id that is none of ours begins anew.
+    let after = headers
+        .get("last-event-id")
+        .and_then(|id| id.to_str().ok()?.parse().ok());
+    let watcher = Watcher {
+        changed: app.levels.watch(),
+        products,
+        after,
+        sent: None,
+        app,
+    };
+    let events = stream::unfold(watcher, |mut watcher| async move {
+        let closing = watcher.app.closing.clone();
+        let event = tokio::select! {
+            () = closing.cancelled() => return None,
+            event = watcher.next() => event?,
+        };
+        Some((Ok::<_, Infallible>(event), watcher))
+    });
+    let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
+    Ok(Sse::new(events).keep_alive(keep_alive).into_response())
+}
