@@ -140,6 +140,13 @@ pub struct Config {
     pub holds_per_user_max: u32,
     /// How often expired reservations are looked for.
     pub expire_reservations_ms: u64,
+    /// Whether webhooks may be sent to internal addresses and without TLS: for receivers on the same network.
+    pub webhook_internal_allowed: bool,
+    /// Seconds to wait after each attempt of a webhook's delivery that failed; after the last the webhook is
+    /// disabled. Each is varied by a tenth.
+    pub webhook_retry_seconds: String,
+    /// How many days delivered batches of webhooks stay in the log.
+    pub webhook_log_days: u32,
     /// Dead letters within one minute from which the subscriber stops applying.
     pub dead_letters_per_minute_max: u32,
     /// The age from which the catalog snapshot is read again without being told to.
@@ -212,6 +219,9 @@ impl Default for Config {
             marks_keep_ms: 24 * 3_600_000,
             holds_per_user_max: 20,
             expire_reservations_ms: 200,
+            webhook_internal_allowed: false,
+            webhook_retry_seconds: "5,300,1800,7200,18000,36000,50400,72000,86400".to_owned(),
+            webhook_log_days: 7,
             dead_letters_per_minute_max: 10,
             catalog_refresh_ms: 5_000,
             reconcile_cron: "0 */5 * * * *".to_owned(),

@@ -64,6 +64,8 @@ codes! {
     ReservationNotFound = "RESERVATION_NOT_FOUND", 404, "There is no such reservation";
     /// There is no such store.
     StoreNotFound = "STORE_NOT_FOUND", 404, "There is no such store";
+    /// There is no such webhook or delivery.
+    WebhookNotFound = "WEBHOOK_NOT_FOUND", 404, "There is no such webhook";
     /// The product has no such sale.
     SaleNotFound = "SALE_NOT_FOUND", 404, "There is no such sale";
     /// The route exists, the method does not.
@@ -94,6 +96,8 @@ codes! {
     ReservationAlreadyExpired = "RESERVATION_ALREADY_EXPIRED", 409, "The reservation has expired";
     /// The order does not ask for what the reservation holds.
     ReservationMismatch = "RESERVATION_MISMATCH", 409, "The reservation holds something else";
+    /// There are as many webhooks as there may be.
+    WebhookLimitReached = "WEBHOOK_LIMIT_REACHED", 409, "There are too many webhooks";
     /// There is a store with this number.
     StoreExists = "STORE_EXISTS", 409, "There is a store with this number";
     /// What is available is not what the request expects.

@@ -9,7 +9,7 @@
 //! | [`settle`] | balances and watermark, in journal order, chained without a gap |
 //! | [`apply`] | both for a batch, in one transaction, with dead letters |
 //! | [`row_lock`] | the synchronous path: decide and record under row locks |
-//! | [`accounts`], [`journal`], [`movements`], [`orders`], [`reservations`], [`offline_sales`], [`products`], [`sales`], [`stores`], [`stock_levels`], [`imports`], [`dead_letters`], [`jobs`] | one table group each |
+//! | [`accounts`], [`journal`], [`movements`], [`orders`], [`reservations`], [`offline_sales`], [`products`], [`sales`], [`stores`], [`stock_levels`], [`imports`], [`webhooks`], [`dead_letters`], [`jobs`] | one table group each |
 //! | [`users`], [`refresh_tokens`], [`sessions`], [`audit_log`] | people: no part of the ledger |
 //!
 //! Every connection runs READ COMMITTED in strict mode. Locks are always taken in this order: shard
@@ -40,6 +40,7 @@ pub mod shards;
 pub mod stock_levels;
 pub mod stores;
 pub mod users;
+pub mod webhooks;
 
 use std::str::FromStr;
 use std::time::Duration;

@@ -13,6 +13,7 @@
 //! | price of an order, from the catalog; sale, discount | [`pricing`], [`catalog`], [`sale`], [`discount`] |
 //! | product: open, switch; stock: receive, adjust, import; selling: switch | [`product`], [`stock`], [`selling`] |
 //! | store | [`store`] |
+//! | webhook: its secret, its message | [`webhook`] |
 //! | file of stock: judge, apply | [`import`] |
 //! | user, role, email, password | [`user`] |
 //! | the Redis side: script, batcher, gate, journal reader | [`ledger`] |
@@ -41,3 +42,4 @@ pub mod store;
 pub mod user;
 pub mod verdict;
 pub mod verify;
+pub mod webhook;

@@ -26,6 +26,7 @@ pub mod sessions;
 pub mod stock;
 pub mod stores;
 pub mod users;
+pub mod webhooks;
 
 mod verdicts;
 
@@ -128,6 +129,19 @@ pub fn routes(app: Arc<App>) -> Router {
         .route("/account/signup", post(account_forms::sign_up))
         .route("/account/login", post(account_forms::log_in))
         .route("/account/logout", post(account_forms::log_out))
+        .route("/api/webhooks", get(webhooks::list).post(webhooks::create))
+        .route(
+            "/api/webhooks/{id}",
+            get(webhooks::show)
+                .put(webhooks::replace)
+                .patch(webhooks::edit)
+                .delete(webhooks::delete),
+        )
+        .route("/api/webhooks/{id}/deliveries", get(webhooks::deliveries))
+        .route(
+            "/api/webhooks/{id}/deliveries/{delivery_id}/resend",
+            post(webhooks::resend),
+        )
         .route("/api/events/levels", get(events::levels))
         .route("/api/ops/selling", put(ops::switch_selling))
         .route("/api/openapi.json", get(ops::document))

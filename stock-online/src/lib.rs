@@ -10,6 +10,7 @@
 //! | [`monitor`] | lag, dead letters, ages of jobs |
 //! | [`levels`] | the latest levels, for whoever watches |
 //! | [`stock_csv`] | files of stock |
+//! | [`webhooks`] | brings what is settled to other systems |
 //! | [`servers`] | private Redis and MySQL, for `dev` and for tests |
 //! | [`cli`] | the commands |
 //!
@@ -29,6 +30,7 @@ pub mod servers;
 pub mod stock_csv;
 pub mod subscriber;
 pub mod token_refresher;
+pub mod webhooks;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;

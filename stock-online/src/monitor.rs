@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use stock_domain::database::{dead_letters, jobs, shards};
+use stock_domain::database::{dead_letters, jobs, shards, webhooks};
 use stock_domain::ledger::redis_memory::RedisMemory;
 use stock_domain::ledger::{ReadError, epoch};
 use stock_domain::reconcile::age_seconds;
@@ -91,6 +91,8 @@ async fn measure_lag(app: &App) -> Result<(), Box<dyn std::error::Error + Send +
 #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
 async fn measure_tables(app: &App) -> Result<(), sqlx::Error> {
     metrics::gauge!("stock_dead_letters").set(dead_letters::unresolved(&app.pool).await? as f64);
+    metrics::gauge!("stock_webhook_deliveries_waiting")
+        .set(webhooks::waiting(&app.pool).await? as f64);
     for (job, last) in jobs::last_success(&app.pool).await? {
         if let Some(age) = age_seconds(last, app.clock.now_ms()) {
             metrics::gauge!("stock_job_last_success_seconds", "job" => job).set(age as f64);

@@ -1,7 +1,7 @@
 //! The scheduler: jobs by cron expression, each by one instance at a time.
 //!
-//! Cron expressions only, but for expired reservations, which are looked for several times a second, and files
-//! of stock, which are written at once: tokio-cron-scheduler's repeated jobs can stop for ever after a late tick.
+//! Cron expressions only, but for expired reservations, which are looked for several times a second, files of
+//! stock, which are written at once, and webhooks: tokio-cron-scheduler's repeated jobs can stop for ever after a late tick.
 //! A job that is still running when its time comes again is skipped on this instance, and its row in
 //! `jobs` keeps other instances out; its age is a metric, so a job that stopped is seen.
 
@@ -20,6 +20,7 @@ use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
+use crate::webhooks;
 
 type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -44,8 +45,13 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) -> Result<(), JobSc
     scheduler.start().await?;
     // No cron expression says how often these run.
     let expiring = expire_reservations::run(Arc::clone(&app), shutdown.clone());
-    let importing = apply_imports::run(app, shutdown.clone());
-    for ended in [tokio::spawn(expiring), tokio::spawn(importing)] {
+    let importing = apply_imports::run(Arc::clone(&app), shutdown.clone());
+    let sending = webhooks::run(app, shutdown);
+    for ended in [
+        tokio::spawn(expiring),
+        tokio::spawn(importing),
+        tokio::spawn(sending),
+    ] {
         if let Err(error) = ended.await {
             tracing::error!(%error, "a part of the scheduler ended by itself");
         }

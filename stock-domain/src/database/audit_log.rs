@@ -68,6 +68,12 @@ actions! {
     StoreChanged = "store_changed";
     /// Somebody resolved a sale for which there was no stock.
     OversoldResolved = "oversold_resolved";
+    /// An admin made a webhook.
+    WebhookCreated = "webhook_created";
+    /// An admin changed a webhook.
+    WebhookChanged = "webhook_changed";
+    /// An admin removed a webhook.
+    WebhookDeleted = "webhook_deleted";
 }
 
 /// One line of the log.

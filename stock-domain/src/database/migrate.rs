@@ -8,7 +8,7 @@ use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{AssertSqlSafe, SqlSafeStr};
 
 /// Version, description and text of every migration, in order.
-const MIGRATIONS: [(i64, &str, &str); 7] = [
+const MIGRATIONS: [(i64, &str, &str); 8] = [
     (
         20_261_121_000_000,
         "create ledger",
@@ -43,6 +43,11 @@ const MIGRATIONS: [(i64, &str, &str); 7] = [
         20_261_121_000_600,
         "create imports",
         include_str!("../../../migrations/20261121000600_create_imports.sql"),
+    ),
+    (
+        20_261_121_000_700,
+        "create webhooks",
+        include_str!("../../../migrations/20261121000700_create_webhooks.sql"),
     ),
 ];
 

@@ -242,6 +242,7 @@ fn parameter(name: &str, place: ParameterIn, kind: &str) -> Parameter {
             .minimum(Some(0.0))
             .maximum(Some(9_007_199_254_740_991.0)),
         "id" => text().pattern(Some("^[0-9]{1,19}$")),
+        "deliveryState" => names(&["PENDING", "DELIVERED", "FAILED"]),
         "ids" => text().pattern(Some("^[0-9]{1,19}(,[0-9]{1,19}){0,99}$")),
         "pair" => text().pattern(Some("^[0-9]{1,19}-[0-9]{1,9}$")),
         "boolean" => ObjectBuilder::new().schema_type(Type::Boolean),

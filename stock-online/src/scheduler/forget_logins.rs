@@ -1,8 +1,9 @@
-//! Removes refresh tokens and sessions that have ended: they are refused anyway, and only take room.
+//! Removes refresh tokens and sessions that have ended, which are refused anyway and only take room, and what
+//! webhooks delivered long ago.
 
 use std::sync::Arc;
 
-use stock_domain::database::{jobs, refresh_tokens, sessions};
+use stock_domain::database::{jobs, refresh_tokens, sessions, webhooks};
 
 use crate::app::App;
 
@@ -22,6 +23,8 @@ async fn forget(app: &App) -> Result<Option<u64>, sqlx::Error> {
         return Ok(None);
     };
     let removed = refresh_tokens::forget(&app.pool).await? + sessions::forget(&app.pool).await?;
+    let delivered = webhooks::forget(&app.pool, app.config.webhook_log_days).await?;
+    tracing::debug!(delivered, "forgot delivered batches of webhooks");
     jobs::succeed(claim, JOB).await?;
     Ok(Some(removed))
 }

@@ -54,6 +54,17 @@ fn every_body() -> Vec<(&'static str, &'static str, Value)> {
             "/api/stores/1/orders",
             json!({ "orderProducts": [{ "productId": 1, "quantity": 1 }], "totalAmount": 1_000 }),
         ),
+        (
+            "POST",
+            "/api/webhooks",
+            json!({ "url": "https://93.184.216.34/" }),
+        ),
+        (
+            "PUT",
+            "/api/webhooks/1",
+            json!({ "url": "https://93.184.216.34/" }),
+        ),
+        ("PATCH", "/api/webhooks/1", json!({ "state": "PAUSED" })),
         ("PATCH", "/api/stores/1/orders/1/cancel", json!({})),
         (
             "POST",
@@ -122,6 +133,7 @@ impl Untouched {
             "SELECT COUNT(*) FROM discounts",
             "SELECT COUNT(*) FROM reservations",
             "SELECT COUNT(*) FROM offline_sales",
+            "SELECT COUNT(*) FROM webhooks",
             "SELECT COUNT(*) - 3 FROM locations",
         ] {
             assert_eq!(self.shop.count(empty).await, 0, "{empty}");

@@ -25,3 +25,4 @@ mod reservations;
 mod sales;
 mod stock;
 mod stores;
+mod webhooks;

@@ -34,6 +34,11 @@ const RESERVATIONS: &[(&str, &str)] = &[
     ("status", "reservationStatus"),
     ("productId", "integer"),
 ];
+const DELIVERIES: &[(&str, &str)] = &[
+    ("limit", "limit"),
+    ("cursor", "id"),
+    ("state", "deliveryState"),
+];
 const OVERSOLD: &[(&str, &str)] = &[
     ("limit", "limit"),
     ("cursor", "id"),
@@ -228,6 +233,22 @@ operations! {
         Carries::Form("LoginForm"), &[], (303, ""), &[Code::CrossSiteRequest];
     Post "/account/logout" "Ends the session" User
         Carries::Nothing, &[], (303, ""), &[Code::DatabaseUnavailable];
+    Get "/api/webhooks" "Every webhook" Admin
+        Carries::Nothing, &[], (200, "WebhookListOut"), &[Code::DatabaseUnavailable];
+    Post "/api/webhooks" "Tell another system of every change of stock from now on" Admin
+        Carries::Body("WebhookIn"), &[], (201, "WebhookOut"), &[Code::WebhookLimitReached];
+    Get "/api/webhooks/{id}" "One webhook" Admin
+        Carries::Nothing, &[], (200, "WebhookOut"), &[Code::WebhookNotFound, Code::DatabaseUnavailable];
+    Put "/api/webhooks/{id}" "Write a webhook" Admin
+        Carries::Body("WebhookIn"), &[], (200, "WebhookOut"), &[Code::WebhookNotFound];
+    Patch "/api/webhooks/{id}" "Change, pause or resume a webhook" Admin
+        Carries::Body("WebhookIn"), &[], (200, "WebhookOut"), &[Code::WebhookNotFound];
+    Delete "/api/webhooks/{id}" "Remove a webhook and its log" Admin
+        Carries::Nothing, &[], (204, ""), &[Code::WebhookNotFound, Code::DatabaseUnavailable];
+    Get "/api/webhooks/{id}/deliveries" "What was sent, newest first" Admin
+        Carries::Nothing, DELIVERIES, (200, "DeliveryListOut"), &[Code::WebhookNotFound, Code::DatabaseUnavailable];
+    Post "/api/webhooks/{id}/deliveries/{delivery_id}/resend" "Send a batch once more" Admin
+        Carries::Nothing, &[], (202, ""), &[Code::WebhookNotFound, Code::DatabaseUnavailable];
     Get "/api/events/levels" "The latest levels as server-sent events" User
         Carries::Nothing, &[("productId", "ids")], (200, "events"), &[];
     Put "/api/ops/selling" "Stop or resume all selling" Admin

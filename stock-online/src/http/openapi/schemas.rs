@@ -9,7 +9,7 @@ use super::text;
 use crate::http::stores::{offline, till};
 use crate::http::{
     account_forms, accounts, discounts, imports, ops, orders, products, reservations, sales, stock,
-    stores, users,
+    stores, users, webhooks,
 };
 
 /// Every form, and how a caller says who they are.
@@ -48,6 +48,11 @@ pub(super) fn components() -> Components {
         .schema_from::<stock::MovementListOut>()
         .schema_from::<stock::DayOut>()
         .schema_from::<stock::StatisticsOut>()
+        .schema_from::<webhooks::WebhookIn>()
+        .schema_from::<webhooks::WebhookOut>()
+        .schema_from::<webhooks::WebhookListOut>()
+        .schema_from::<webhooks::DeliveryOut>()
+        .schema_from::<webhooks::DeliveryListOut>()
         .schema_from::<imports::ImportOut>()
         .schema_from::<imports::FailureOut>()
         .schema_from::<reservations::ReserveIn>()

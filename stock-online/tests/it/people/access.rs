@@ -19,7 +19,7 @@ enum Who {
 }
 use Who::{Admin, Anyone, Somebody, Till};
 
-const ACCESS: [(&str, &str, Who); 59] = [
+const ACCESS: [(&str, &str, Who); 67] = [
     ("post", "/api/redis/orders", Somebody),
     ("patch", "/api/redis/orders/{order_id}/cancel", Somebody),
     ("post", "/api/orders", Somebody),
@@ -89,6 +89,18 @@ const ACCESS: [(&str, &str, Who); 59] = [
     ("post", "/account/signup", Anyone),
     ("post", "/account/login", Anyone),
     ("post", "/account/logout", Somebody),
+    ("get", "/api/webhooks", Admin),
+    ("post", "/api/webhooks", Admin),
+    ("get", "/api/webhooks/{id}", Admin),
+    ("put", "/api/webhooks/{id}", Admin),
+    ("patch", "/api/webhooks/{id}", Admin),
+    ("delete", "/api/webhooks/{id}", Admin),
+    ("get", "/api/webhooks/{id}/deliveries", Admin),
+    (
+        "post",
+        "/api/webhooks/{id}/deliveries/{delivery_id}/resend",
+        Admin,
+    ),
     ("get", "/api/events/levels", Somebody),
     ("put", "/api/ops/selling", Admin),
     ("get", "/api/openapi.json", Anyone),
@@ -121,7 +133,7 @@ async fn every_endpoint_lets_in_whom_it_should_and_nobody_else() {
     assert_eq!(served, listed, "every endpoint stands in the table");
     let mut user = 1_000;
     for (method, path, who) in ACCESS {
-        let real = ["{order_id}", "{store_id}", "{product_id}", "{sale_id}"]
+        let real = ["{order_id}", "{store_id}", "{product_id}", "{sale_id}", "{delivery_id}"]
             .iter()
             .fold(path.to_owned(), |real, name| real.replace(name, "1"))
             .replace("{id}", "999")

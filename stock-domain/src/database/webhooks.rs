@@ -1,0 +1,438 @@
+//! Webhooks and their deliveries in MySQL.
+
+use chrono::NaiveDateTime;
+use sqlx::{AssertSqlSafe, MySqlPool};
+
+/// Whether a webhook is sent to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WebhookState {
+    /// It is.
+    Active,
+    /// An admin has stopped it.
+    Paused,
+    /// Its receiver was away for three days, or has said that it is gone.
+    Disabled,
+}
+
+impl WebhookState {
+    /// The name in the table and in answers.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "ACTIVE",
+            Self::Paused => "PAUSED",
+            Self::Disabled => "DISABLED",
+        }
+    }
+
+    /// The state of a name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Active, Self::Paused, Self::Disabled]
+            .into_iter()
+            .find(|state| state.as_str() == name)
+    }
+}
+
+/// A webhook.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Webhook {
+    /// Its number.
+    pub id: u64,
+    /// Where it sends to.
+    pub url: String,
+    /// The kinds of messages that it sends.
+    pub events: Vec<String>,
+    /// Whether it is sent to.
+    pub state: WebhookState,
+    /// The journal's number up to which all was delivered.
+    pub sent_number: u64,
+    /// When it was made.
+    pub created_at: NaiveDateTime,
+}
+
+/// A batch that was or is to be sent.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct Delivery {
+    /// Its number.
+    pub id: u64,
+    /// The first journal entry that it tells of.
+    pub first_number: u64,
+    /// The last one.
+    pub last_number: u64,
+    /// `PENDING`, `DELIVERED` or `FAILED`.
+    pub state: String,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// When it is tried next.
+    pub next_attempt_at: NaiveDateTime,
+    /// The HTTP status of the last attempt, if there was an answer.
+    pub last_status: Option<u16>,
+    /// Why the last attempt failed.
+    pub last_error: Option<String>,
+    /// When it was made.
+    pub created_at: NaiveDateTime,
+}
+
+type Row = (u64, String, String, String, u64, NaiveDateTime);
+const COLUMNS: &str =
+    "SELECT id, url, events, CAST(state AS CHAR), sent_number, created_at FROM webhooks";
+const DELIVERY: &str = "SELECT id, first_number, last_number, CAST(state AS CHAR) AS state, \
+     attempts, next_attempt_at, last_status, last_error, created_at FROM webhook_deliveries";
+
+fn parse((id, url, events, state, sent_number, created_at): Row) -> Option<Webhook> {
+    Some(Webhook {
+        id,
+        url,
+        events: events.split(',').map(str::to_owned).collect(),
+        state: WebhookState::parse(&state)?,
+        sent_number,
+        created_at,
+    })
+}
+
+/// Inserts a webhook that tells of what is settled from now on, and returns its id.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn insert(
+    pool: &MySqlPool,
+    (url, events): (&str, &[String]),
+    secret: &str,
+    shard: u64,
+) -> Result<u64, sqlx::Error> {
+    let done = sqlx::query(
+        "INSERT INTO webhooks (url, events, secret, sent_number) \
+         SELECT ?, ?, ?, number FROM shards WHERE shard = ?",
+    )
+    .bind(url)
+    .bind(events.join(","))
+    .bind(secret)
+    .bind(shard)
+    .execute(pool)
+    .await?;
+    Ok(done.last_insert_id())
+}
+
+/// Writes where a webhook sends what, and whether it does. One that is made active again begins with what it
+/// could not deliver.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn update(
+    pool: &MySqlPool,
+    id: u64,
+    (url, events): (&str, &[String]),
+    state: WebhookState,
+) -> Result<(), sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    sqlx::query("UPDATE webhooks SET url = ?, events = ?, state = ? WHERE id = ?")
+        .bind(url)
+        .bind(events.join(","))
+        .bind(state.as_str())
+        .bind(id)
+        .execute(&mut *transaction)
+        .await?;
+    if state == WebhookState::Active {
+        sqlx::query(
+            "UPDATE webhook_deliveries SET state = 'PENDING', attempts = 0, \
+             next_attempt_at = NOW(3) WHERE webhook_id = ? AND state = 'FAILED'",
+        )
+        .bind(id)
+        .execute(&mut *transaction)
+        .await?;
+    }
+    transaction.commit().await
+}
+
+/// Writes another secret.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn set_secret(pool: &MySqlPool, id: u64, secret: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE webhooks SET secret = ? WHERE id = ?")
+        .bind(secret)
+        .bind(id)
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
+/// Stops a webhook whose receiver is away for good.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn disable(pool: &MySqlPool, id: u64) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE webhooks SET state = 'DISABLED' WHERE id = ?")
+        .bind(id)
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
+/// Removes a webhook and its log; `false` when there is none.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn delete(pool: &MySqlPool, id: u64) -> Result<bool, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    let done = sqlx::query("DELETE FROM webhooks WHERE id = ?")
+        .bind(id)
+        .execute(&mut *transaction)
+        .await?;
+    sqlx::query("DELETE FROM webhook_deliveries WHERE webhook_id = ?")
+        .bind(id)
+        .execute(&mut *transaction)
+        .await?;
+    transaction.commit().await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Every webhook, by id.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn all(pool: &MySqlPool) -> Result<Vec<Webhook>, sqlx::Error> {
+    let text = format!("{COLUMNS} ORDER BY id");
+    let rows: Vec<Row> = sqlx::query_as(AssertSqlSafe(text)).fetch_all(pool).await?;
+    Ok(rows.into_iter().filter_map(parse).collect())
+}
+
+/// Finds a webhook.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn find(pool: &MySqlPool, id: u64) -> Result<Option<Webhook>, sqlx::Error> {
+    let row: Option<Row> = sqlx::query_as(AssertSqlSafe(format!("{COLUMNS} WHERE id = ?")))
+        .bind(id)
+        .fetch_optional(pool)
+        .await?;
+    Ok(row.and_then(parse))
+}
+
+/// The secret that a webhook signs with.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn secret(pool: &MySqlPool, id: u64) -> Result<Option<String>, sqlx::Error> {
+    sqlx::query_scalar("SELECT secret FROM webhooks WHERE id = ?")
+        .bind(id)
+        .fetch_optional(pool)
+        .await
+}
+
+/// Takes a webhook for this instance for some seconds; `false` while another has it.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn lease(
+    pool: &MySqlPool,
+    id: u64,
+    (holder, seconds): (&str, u64),
+) -> Result<bool, sqlx::Error> {
+    let done = sqlx::query(
+        "UPDATE webhooks SET lease = ?, leased_until = NOW(3) + INTERVAL ? SECOND WHERE id = ? \
+         AND state = 'ACTIVE' AND (lease = ? OR leased_until IS NULL OR leased_until < NOW(3))",
+    )
+    .bind(holder)
+    .bind(seconds)
+    .bind(id)
+    .bind(holder)
+    .execute(pool)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Nothing in a stretch of the journal concerns the webhook.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn pass(pool: &MySqlPool, id: u64, number: u64) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE webhooks SET sent_number = GREATEST(sent_number, ?) WHERE id = ?")
+        .bind(number)
+        .bind(id)
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
+/// The batch that is to be sent before any other, and whether it is its time.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn next_pending(
+    pool: &MySqlPool,
+    webhook: u64,
+) -> Result<Option<(Delivery, bool)>, sqlx::Error> {
+    let text = format!("{DELIVERY} WHERE webhook_id = ? AND state = 'PENDING' ORDER BY id LIMIT 1");
+    let found: Option<Delivery> = sqlx::query_as(AssertSqlSafe(text))
+        .bind(webhook)
+        .fetch_optional(pool)
+        .await?;
+    let Some(found) = found else { return Ok(None) };
+    let is_due: bool =
+        sqlx::query_scalar("SELECT next_attempt_at <= NOW(3) FROM webhook_deliveries WHERE id = ?")
+            .bind(found.id)
+            .fetch_one(pool)
+            .await?;
+    Ok(Some((found, is_due)))
+}
+
+/// Lays a batch aside to be sent, and returns its id.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn insert_delivery(
+    pool: &MySqlPool,
+    webhook: u64,
+    (first, last): (u64, u64),
+    body: &[u8],
+) -> Result<u64, sqlx::Error> {
+    let done = sqlx::query(
+        "INSERT INTO webhook_deliveries (webhook_id, first_number, last_number, body) \
+         VALUES (?, ?, ?, ?)",
+    )
+    .bind(webhook)
+    .bind(first)
+    .bind(last)
+    .bind(body)
+    .execute(pool)
+    .await?;
+    Ok(done.last_insert_id())
+}
+
+/// What a batch says.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn body(pool: &MySqlPool, delivery: u64) -> Result<Vec<u8>, sqlx::Error> {
+    sqlx::query_scalar("SELECT body FROM webhook_deliveries WHERE id = ?")
+        .bind(delivery)
+        .fetch_one(pool)
+        .await
+}
+
+/// The receiver has a batch: the webhook moves on.
+///
+/// # Errors
+/// When MySQL does not answer; it is then sent again.
+pub async fn delivered(
+    pool: &MySqlPool,
+    webhook: u64,
+    (delivery, last_number): (u64, u64),
+    status: u16,
+) -> Result<(), sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    sqlx::query(
+        "UPDATE webhook_deliveries SET state = 'DELIVERED', attempts = attempts + 1, \
+         last_status = ?, last_error = NULL, ended_at = NOW(3) WHERE id = ?",
+    )
+    .bind(status)
+    .bind(delivery)
+    .execute(&mut *transaction)
+    .await?;
+    sqlx::query("UPDATE webhooks SET sent_number = GREATEST(sent_number, ?) WHERE id = ?")
+        .bind(last_number)
+        .bind(webhook)
+        .execute(&mut *transaction)
+        .await?;
+    transaction.commit().await
+}
+
+/// An attempt failed: the next one comes so much later, or none.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn failed(
+    pool: &MySqlPool,
+    delivery: u64,
+    (status, error): (Option<u16>, &str),
+    next_ms: Option<u64>,
+) -> Result<(), sqlx::Error> {
+    let error: String = error.chars().take(255).collect();
+    sqlx::query(
+        "UPDATE webhook_deliveries SET attempts = attempts + 1, last_status = ?, last_error = ?, \
+         state = IF(?, 'PENDING', 'FAILED'), next_attempt_at = NOW(3) + INTERVAL ? MICROSECOND, \
+         ended_at = IF(?, NULL, NOW(3)) WHERE id = ?",
+    )
+    .bind(status)
+    .bind(error)
+    .bind(next_ms.is_some())
+    .bind(next_ms.unwrap_or(0) * 1_000)
+    .bind(next_ms.is_some())
+    .bind(delivery)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Lists a webhook's batches in a state or in any, newest first, older than `before`.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn deliveries(
+    pool: &MySqlPool,
+    webhook: u64,
+    state: Option<&str>,
+    (before, limit): (Option<u64>, u32),
+) -> Result<Vec<Delivery>, sqlx::Error> {
+    let text = format!(
+        "{DELIVERY} WHERE webhook_id = ? AND (? OR state = ?) AND id < ? ORDER BY id DESC LIMIT ?"
+    );
+    sqlx::query_as(AssertSqlSafe(text))
+        .bind(webhook)
+        .bind(state.is_none())
+        .bind(state.unwrap_or_default())
+        .bind(before.unwrap_or(u64::MAX))
+        .bind(limit)
+        .fetch_all(pool)
+        .await
+}
+
+/// A batch is to be sent again, now; `false` when there is none.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn resend(pool: &MySqlPool, webhook: u64, delivery: u64) -> Result<bool, sqlx::Error> {
+    let done = sqlx::query(
+        "UPDATE webhook_deliveries SET state = 'PENDING', attempts = 0, next_attempt_at = NOW(3), \
+         ended_at = NULL WHERE id = ? AND webhook_id = ?",
+    )
+    .bind(delivery)
+    .bind(webhook)
+    .execute(pool)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Removes delivered batches older than so many days, in parts; returns how many.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn forget(pool: &MySqlPool, days: u32) -> Result<u64, sqlx::Error> {
+    let mut removed = 0;
+    loop {
+        let done = sqlx::query(
+            "DELETE FROM webhook_deliveries WHERE state = 'DELIVERED' \
+             AND created_at < NOW(3) - INTERVAL ? DAY LIMIT 1000",
+        )
+        .bind(days)
+        .execute(pool)
+        .await?
+        .rows_affected();
+        removed += done;
+        if done == 0 {
+            return Ok(removed);
+        }
+    }
+}
+
+/// How many batches wait, over all webhooks that are sent to.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn waiting(pool: &MySqlPool) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("SELECT COUNT(*) FROM webhook_deliveries WHERE state = 'PENDING'")
+        .fetch_one(pool)
+        .await
+}
