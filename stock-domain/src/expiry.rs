@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::account::Account;
 use crate::journal::DraftError;
-use crate::ledger::{DecideError, Ledger, ReadError};
+use crate::ledger::{DecideError, Ledger, ReadError, epoch};
 use crate::reservation::{self, Held};
 use crate::verdict::{Refusal, Verdict};
 
@@ -90,10 +90,12 @@ pub async fn sweep(ledger: &Ledger) -> Result<Swept, SweepError> {
 /// Live holds whose time is over, with that time, the oldest first.
 async fn due(ledger: &Ledger, most: usize) -> Result<Vec<(Held, u64)>, ReadError> {
     let mut link = ledger.link()?;
+    // Redis' own time: this machine's idea of it may be behind the script that found expired holds.
+    let now_ms = epoch::time_ms(&mut link.read).await?;
     let members: Vec<(String, u64)> = cmd("ZRANGEBYSCORE")
         .arg(ledger.keys().deadlines())
         .arg("-inf")
-        .arg(ledger.redis_now_ms())
+        .arg(now_ms)
         .arg("WITHSCORES")
         .arg("LIMIT")
         .arg(0)
@@ -133,7 +135,7 @@ async fn release(ledger: &Ledger, due: &[(Held, u64)]) -> Result<usize, SweepErr
             }
             // It has ended otherwise; its member should be gone with that.
             Ok(Verdict::Refused(Refusal::StaleState { .. })) => stale.push(held.member()),
-            // This machine's idea of Redis' clock is ahead; or the hold waits for room in the backlog.
+            // The clock was set back; or the hold waits for room in the backlog.
             Ok(
                 Verdict::Refused(Refusal::NotOpen | Refusal::Backlog | Refusal::Expired)
                 | Verdict::Replayed(_),
