@@ -5,6 +5,7 @@
 //! | `orders` | closed loop by `wrk`: echo, Redis first in its variants, row lock, reads ([`orders`]) |
 //! | `engine` | no HTTP: the ledger in this process beside bare script calls ([`engine`]) |
 //! | `drain` | the subscriber alone beside bare multi-row inserts ([`drain`]) |
+//! | `reservations` | holds beside orders, and how late they expire ([`reservations`]) |
 //! | `sustained` | 60 s with MySQL keeping up, its lag watched from outside |
 //! | `latency` | open loop, free of coordinated omission ([`latency`]) |
 //! | `start` | memory and start-up time |
@@ -22,6 +23,7 @@ pub mod orders;
 pub mod plots;
 pub mod pure_sql;
 pub mod report;
+pub mod reservations;
 pub mod sustained;
 pub mod watch;
 pub mod wrk;
@@ -47,6 +49,8 @@ pub enum Section {
     Engine,
     /// The subscriber alone.
     Drain,
+    /// Holds beside orders, and how late they expire.
+    Reservations,
     /// A minute with MySQL keeping up, latency, memory and start-up.
     Sustained,
     /// More of everything, in the first mode only.
@@ -58,7 +62,7 @@ pub enum Section {
 #[command(about = "Each figure beside its ceiling, in one run")]
 pub struct Bench {
     /// Which parts
-    #[arg(long, value_enum, value_delimiter = ',', default_values = ["orders", "engine", "drain", "sustained", "growth"])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["orders", "engine", "drain", "reservations", "sustained", "growth"])]
     sections: Vec<Section>,
     /// How Redis syncs: everysec, always
     #[arg(long, value_delimiter = ',', default_values = ["everysec", "always"])]
@@ -155,6 +159,7 @@ pub async fn run(options: &Bench) -> Result<(), Failure> {
                 Section::Orders => peak = Some(orders::run(&mut run).await?),
                 Section::Engine => engine_figures(&mut run).await?,
                 Section::Drain => drain::measure(&mut run).await?,
+                Section::Reservations => reservations::run(&mut run).await?,
                 Section::Sustained => sustained::run(&mut run, peak).await?,
                 Section::Growth => growth::run(&mut run).await?,
             }

@@ -113,7 +113,11 @@ pub async fn run(
     })
 }
 
-async fn through_ledger(
+/// Requests per second that the ledger in this process accepts.
+///
+/// # Errors
+/// When one is not accepted.
+pub async fn through_ledger(
     ledger: &Ledger,
     seconds: u32,
     request: impl Fn(u64) -> Request + Send + Sync + 'static,

@@ -1,0 +1,187 @@
+//! Reservations: how fast they are made beside orders, and how late they expire with a hundred thousand live.
+//!
+//! Lateness is asked of MySQL afterwards: the position of the entry that expired a hold, less the hold's
+//! deadline. Nothing is sampled.
+
+use std::time::{Duration, Instant};
+
+use sqlx::MySqlPool;
+use stock_common::id::{LocationId, ProductId, UserId};
+use stock_domain::ledger::{Ledger, Request};
+use stock_domain::order::Quantity;
+use stock_domain::reservation::{self, Reservation};
+use stock_domain::verdict::Verdict;
+
+use super::engine::{one_unit, through_ledger};
+use super::{Run, orders};
+use crate::Failure;
+use crate::shop::{Seed, Shop, until};
+
+/// Holds that are live at the same time.
+const LIVE: u64 = 100_000;
+const PRODUCTS: u64 = 10;
+const USERS: u64 = 10_000;
+/// How long each lives while the number of live ones stays the same.
+const TTL_MS: u64 = 20_000;
+/// How long that is watched.
+const STEADY: Duration = Duration::from_secs(30);
+/// Holds under way at the same time while they are made.
+const MAKERS: u64 = 64;
+
+fn hold(number: u64, ttl_ms: u64) -> Result<Request, Failure> {
+    let reservation = Reservation {
+        user_id: UserId(1 + number % USERS),
+        product_id: ProductId(1 + number % PRODUCTS),
+        location_id: LocationId::ONLINE,
+        quantity: Quantity::new(1)?,
+        ttl_ms,
+        allowance: None,
+        hold_limit: 1_000,
+    };
+    Ok(reservation::reserve(&reservation, None, None)?)
+}
+
+/// Measures all of it on shops of its own.
+///
+/// # Errors
+/// When a server does not answer or a proof fails.
+pub async fn run(run: &mut Run<'_>) -> Result<(), Failure> {
+    rates(run).await?;
+    lateness(run).await
+}
+
+/// Holds beside orders, through the ledger in this process.
+async fn rates(run: &mut Run<'_>) -> Result<(), Failure> {
+    let seed = Seed {
+        products: PRODUCTS,
+        stock: 1_000_000_000,
+    };
+    let shop = Shop::open(run.servers, "holds", seed).await?;
+    let ledger = shop.ledger(run.durability).await?;
+    let seconds = run.options.seconds;
+    let order = one_unit(2, 1)?;
+    let placed = through_ledger(&ledger, seconds, move |_| order.clone()).await?;
+    let base = hold(1, 14_400_000)?;
+    let held = through_ledger(&ledger, seconds, move |_| base.clone()).await?;
+    let of = Some(("orders, same engine", held / placed));
+    run.note("engine only, reservations of one hot product", held, of, "");
+    Ok(())
+}
+
+async fn lateness(run: &mut Run<'_>) -> Result<(), Failure> {
+    let seed = Seed {
+        products: PRODUCTS,
+        stock: 900_000_000,
+    };
+    let shop = Shop::open(run.servers, "expiry", seed).await?;
+    let ledger = shop.ledger(run.durability).await?;
+    let mut service = shop.serve("http,subscriber,scheduler").await?;
+    let pool = shop.pool().await?;
+
+    // As many as live, their ends spread over the time that one lives; then each that ends is followed by one.
+    make(&ledger, LIVE, |number| TTL_MS / 2 + number * TTL_MS / LIVE).await?;
+    let from_ms = ledger.redis_now_ms();
+    let every = Duration::from_millis(TTL_MS) / u32::try_from(LIVE / 1_000)?;
+    let steady = Instant::now();
+    let mut rounds = tokio::time::interval(every);
+    while steady.elapsed() < STEADY {
+        rounds.tick().await;
+        make(&ledger, 1_000, |_| TTL_MS).await?;
+    }
+    let until_ms = ledger.redis_now_ms();
+    report(run, &pool, "100,000 live", (from_ms, until_ms)).await?;
+
+    // Everybody reserved in the same moment: all expire in the same moment.
+    none_live(&pool).await?;
+    let together = ledger.redis_now_ms() + 15_000;
+    make_until(&ledger, LIVE, together).await?;
+    none_live(&pool).await?;
+    report(run, &pool, "100,000 at once", (together, u64::MAX)).await?;
+    orders::verify(&shop).await?;
+    pool.close().await;
+    service.stop().await?;
+    Ok(())
+}
+
+async fn make_until(ledger: &Ledger, count: u64, deadline_ms: u64) -> Result<(), Failure> {
+    let ledger_now = ledger.clone();
+    make(ledger, count, move |_| {
+        deadline_ms.saturating_sub(ledger_now.redis_now_ms()).max(1)
+    })
+    .await
+}
+
+/// Makes so many holds, each with the time to live of its number.
+async fn make(
+    ledger: &Ledger,
+    count: u64,
+    ttl_ms: impl Fn(u64) -> u64 + Clone + Send + 'static,
+) -> Result<(), Failure> {
+    let making: Vec<_> = (0..MAKERS)
+        .map(|maker| {
+            let (ledger, ttl_ms) = (ledger.clone(), ttl_ms.clone());
+            tokio::spawn(async move {
+                for number in (maker..count).step_by(usize::try_from(MAKERS)?) {
+                    match ledger.decide(hold(number, ttl_ms(number))?).await? {
+                        Verdict::Accepted(_) => {}
+                        other => return Err(format!("a hold was not made: {other:?}").into()),
+                    }
+                }
+                Ok::<_, Failure>(())
+            })
+        })
+        .collect();
+    for maker in making {
+        maker.await??;
+    }
+    Ok(())
+}
+
+/// Waits until MySQL has no live hold.
+async fn none_live(pool: &MySqlPool) -> Result<(), Failure> {
+    const LIVE: &str = "SELECT EXISTS (SELECT 1 FROM reservations WHERE status = 'PENDING')";
+    until("every hold has expired", || async {
+        let live: Result<bool, _> = sqlx::query_scalar(LIVE).fetch_one(pool).await;
+        live.is_ok_and(|live| !live)
+    })
+    .await
+}
+
+/// Notes how late the holds ended whose deadline lies in a span of Redis' time.
+async fn report(
+    run: &mut Run<'_>,
+    pool: &MySqlPool,
+    what: &str,
+    (from_ms, until_ms): (u64, u64),
+) -> Result<(), Failure> {
+    // What was accepted at the end of the span is settled a moment later.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let late_ms: Vec<i64> = sqlx::query_scalar(
+        "SELECT CAST(j.id >> 22 AS SIGNED) - CAST((r.id >> 22) + r.ttl_ms AS SIGNED) AS late \
+         FROM journal j JOIN reservations r ON r.id = CAST(j.reference AS UNSIGNED) \
+         WHERE j.kind = 'reservation_expired' \
+         AND (r.id >> 22) + r.ttl_ms BETWEEN ? AND ? ORDER BY late",
+    )
+    .bind(from_ms - POSITION_EPOCH_MS)
+    .bind(until_ms.saturating_sub(POSITION_EPOCH_MS))
+    .fetch_all(pool)
+    .await?;
+    let at = |part: usize| {
+        let index = late_ms.len().saturating_sub(1) * part / 1_000;
+        late_ms.get(index).copied().unwrap_or_default()
+    };
+    if late_ms.is_empty() {
+        return Err(format!("no hold has expired: {what}").into());
+    }
+    #[expect(clippy::cast_precision_loss, reason = "milliseconds")]
+    let mut note = |name: &str, ms: i64, goal: &str| {
+        run.note_unit(&format!("expiry, {what}: {name}"), ms as f64, "ms", goal);
+    };
+    note("median lateness", at(500), "");
+    note("99 % within", at(990), "≤ 2,000");
+    note("latest", at(1_000), "");
+    Ok(())
+}
+
+/// Where positions begin to count, 2025-01-01 in Unix ms.
+const POSITION_EPOCH_MS: u64 = 1_735_689_600_000;
