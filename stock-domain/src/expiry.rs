@@ -17,7 +17,7 @@ use crate::reservation::{self, Held};
 use crate::verdict::{Refusal, Verdict};
 
 /// Holds released at once; all of them fit the ledger's queue.
-const SWEEP_MAX: usize = 1_000;
+const SWEEP_MAX: usize = 2_000;
 /// Members looked through for a certain account.
 const LOOK_MAX: usize = 20_000;
 
@@ -74,7 +74,7 @@ impl Expiry {
     }
 }
 
-/// Releases the holds that expired first, at most a thousand.
+/// Releases the holds that expired first, at most two thousand.
 ///
 /// # Errors
 /// [`SweepError`]; whatever was released stays so.

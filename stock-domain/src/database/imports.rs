@@ -3,7 +3,7 @@
 use sqlx::{MySql, MySqlConnection, MySqlPool, QueryBuilder};
 use stock_common::id::{LocationId, ProductId, UserId};
 
-use super::rows::MultiRow;
+use super::rows::{MultiRow, push_list};
 use crate::stock::ImportedRow;
 
 /// Where a file stands.
@@ -396,16 +396,8 @@ pub async fn known_products(
         return Ok(Vec::new());
     }
     let mut query: QueryBuilder<MySql> =
-        QueryBuilder::new("SELECT id FROM products WHERE is_deleted = 0 AND id IN (");
-    let mut list = query.separated(", ");
-    for id in products {
-        list.push_bind(*id);
-    }
-    query.push(")");
-    let rows: Vec<(u64,)> = query
-        .build_query_as()
-        .persistent(false)
-        .fetch_all(connection)
-        .await?;
+        QueryBuilder::new("SELECT id FROM products WHERE is_deleted = 0 AND id IN ");
+    push_list(&mut query, products);
+    let rows: Vec<(u64,)> = query.build_query_as().fetch_all(connection).await?;
     Ok(rows.into_iter().map(|(id,)| id).collect())
 }

@@ -11,6 +11,7 @@ use serde_json::Value;
 use sqlx::{MySql, MySqlPool, QueryBuilder};
 use stock_common::id::{LocationId, Position, ProductId, UserId};
 
+use super::rows::push_list;
 use crate::account::{Account, AccountKind};
 use crate::journal::{Kind, Posted};
 
@@ -147,13 +148,10 @@ async fn with_causes(
         return Ok(Vec::new());
     }
     let mut query: QueryBuilder<MySql> = QueryBuilder::new(
-        "SELECT id, kind, actor_id, reference, payload FROM journal WHERE id IN (",
+        "SELECT id, kind, actor_id, reference, payload FROM journal WHERE id IN ",
     );
-    let mut list = query.separated(", ");
-    for (position, _) in &page {
-        list.push_bind(position.get());
-    }
-    query.push(")");
+    let ids: Vec<_> = page.iter().map(|(position, _)| position.get()).collect();
+    push_list(&mut query, &ids);
     let rows: Vec<Row> = query.build_query_as().fetch_all(pool).await?;
     let causes: HashMap<u64, Row> = rows.into_iter().map(|row| (row.0, row)).collect();
     Ok(page

@@ -4,7 +4,7 @@ use sqlx::{AssertSqlSafe, MySql, MySqlConnection, MySqlPool, QueryBuilder};
 use stock_common::id::{Position, UserId};
 
 use super::journal::{hash_bytes, hash_text};
-use super::rows::MultiRow;
+use super::rows::{MultiRow, push_list};
 use crate::order::OfflineSale;
 
 /// What became of a sale.
@@ -109,12 +109,8 @@ pub async fn find(
     for part in keys.chunks(500) {
         let mut query: QueryBuilder<MySql> = QueryBuilder::new(COLUMNS);
         query.push(" WHERE store_id = ").push_bind(store);
-        query.push(" AND sale_key IN (");
-        let mut list = query.separated(", ");
-        for key in part {
-            list.push_bind(*key);
-        }
-        query.push(")");
+        query.push(" AND sale_key IN ");
+        push_list(&mut query, part);
         let rows: Vec<Row> = query.build_query_as().fetch_all(pool).await?;
         found.extend(rows.into_iter().filter_map(parse));
     }
@@ -132,12 +128,9 @@ pub async fn of_orders(
     let mut found = Vec::new();
     for part in orders.chunks(500) {
         let mut query: QueryBuilder<MySql> = QueryBuilder::new(COLUMNS);
-        query.push(" WHERE journal_id IN (");
-        let mut list = query.separated(", ");
-        for id in part {
-            list.push_bind(id.get());
-        }
-        query.push(")");
+        query.push(" WHERE journal_id IN ");
+        let ids: Vec<_> = part.iter().map(|id| id.get()).collect();
+        push_list(&mut query, &ids);
         let rows: Vec<Row> = query.build_query_as().fetch_all(pool).await?;
         found.extend(rows.into_iter().filter_map(parse));
     }

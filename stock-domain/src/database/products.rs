@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, MySql, MySqlConnection, MySqlPool, QueryBuilder};
 use stock_common::id::ProductId;
 use stock_common::money::Money;
 
-use super::rows::MultiRow;
+use super::rows::{MultiRow, push_list};
 use super::sales;
 use crate::catalog::{CatalogProduct, ProductStatus};
 use crate::discount::Discount;
@@ -343,12 +343,9 @@ pub async fn names(
         return Ok(HashMap::new());
     }
     let mut query: QueryBuilder<MySql> =
-        QueryBuilder::new("SELECT id, name FROM products WHERE id IN (");
-    let mut list = query.separated(", ");
-    for id in products {
-        list.push_bind(id.0);
-    }
-    query.push(")");
+        QueryBuilder::new("SELECT id, name FROM products WHERE id IN ");
+    let ids: Vec<_> = products.iter().map(|id| id.0).collect();
+    push_list(&mut query, &ids);
     let rows: Vec<(u64, String)> = query.build_query_as().fetch_all(pool).await?;
     let name = |(id, name)| (ProductId(id), name);
     Ok(rows.into_iter().map(name).collect())

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use sqlx::{AssertSqlSafe, MySql, MySqlConnection, MySqlPool, QueryBuilder};
 use stock_common::id::{LocationId, Position, ProductId, SaleId, UserId};
 
-use super::rows::{MultiRow, padded};
+use super::rows::{MultiRow, padded, push_list};
 use crate::order::Quantity;
 use crate::reservation::{Reservation, ReservationStatus};
 use crate::sale::Allowance;
@@ -277,12 +277,9 @@ pub async fn of_ids(
     let mut found = HashMap::with_capacity(ids.len());
     for part in ids.chunks(500) {
         let mut query: QueryBuilder<MySql> =
-            QueryBuilder::new("SELECT id, CAST(status AS CHAR) FROM reservations WHERE id IN (");
-        let mut list = query.separated(", ");
-        for id in part {
-            list.push_bind(id.get());
-        }
-        query.push(")");
+            QueryBuilder::new("SELECT id, CAST(status AS CHAR) FROM reservations WHERE id IN ");
+        let ids: Vec<_> = part.iter().map(|id| id.get()).collect();
+        push_list(&mut query, &ids);
         let rows: Vec<(u64, String)> = query.build_query_as().fetch_all(pool).await?;
         let read = |(id, status): (u64, String)| {
             Some((Position::new(id), ReservationStatus::parse(&status)?))

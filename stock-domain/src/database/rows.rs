@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use sqlx::mysql::MySqlArguments;
 use sqlx::query::Query;
-use sqlx::{AssertSqlSafe, MySql, MySqlConnection};
+use sqlx::{AssertSqlSafe, Encode, MySql, MySqlConnection, QueryBuilder, Type};
 
 /// 2^10 rows at most in one statement.
 const LARGEST: usize = 10;
@@ -96,4 +96,18 @@ pub fn padded<T: Copy>(items: &[T]) -> Vec<T> {
         padded.resize(items.len().next_power_of_two(), last);
     }
     padded
+}
+
+/// Adds `(?, ?, …)` with values, padded to a power of two, so that the statement's text has few sizes and
+/// stays prepared. A statement prepared anew each time costs 40 ms.
+pub fn push_list<'v, T>(query: &mut QueryBuilder<MySql>, values: &[T])
+where
+    T: Copy + Encode<'v, MySql> + Type<MySql> + 'v,
+{
+    query.push("(");
+    let mut list = query.separated(", ");
+    for value in padded(values) {
+        list.push_bind(value);
+    }
+    query.push(")");
 }

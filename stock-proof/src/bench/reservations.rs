@@ -36,7 +36,7 @@ fn hold(number: u64, ttl_ms: u64) -> Result<Request, Failure> {
         quantity: Quantity::new(1)?,
         ttl_ms,
         allowance: None,
-        hold_limit: 1_000,
+        hold_limit: 1_000_000,
     };
     Ok(reservation::reserve(&reservation, None, None)?)
 }
@@ -61,8 +61,15 @@ async fn rates(run: &mut Run<'_>) -> Result<(), Failure> {
     let seconds = run.options.seconds;
     let order = one_unit(2, 1)?;
     let placed = through_ledger(&ledger, seconds, move |_| order.clone()).await?;
-    let base = hold(1, 14_400_000)?;
-    let held = through_ledger(&ledger, seconds, move |_| base.clone()).await?;
+    let users: Vec<Request> = (0..1_000)
+        .map(|user| hold(PRODUCTS * user, 14_400_000))
+        .collect::<Result<_, _>>()?;
+    let first = hold(0, 14_400_000)?;
+    let held = through_ledger(&ledger, seconds, move |count| {
+        let user = usize::try_from(count).unwrap_or(0) % users.len();
+        users.get(user).unwrap_or(&first).clone()
+    });
+    let held = held.await?;
     let of = Some(("orders, same engine", held / placed));
     run.note("engine only, reservations of one hot product", held, of, "");
     Ok(())
