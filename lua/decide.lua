@@ -30,11 +30,13 @@
 --     2    deadline: ms
 --     4    window: opens ms, closes ms (0 = no bound)
 --     8    marks: count, then id, expected state ("" = none), next state ("" = forget) of each
---     16   account flags: count, then account index, 1 = close or 0 = open of each
+--     16   account flags: count, then account index, 1 = close, 0 = open or 2 = close it if this request
+--          opens it of each
 --     256  refuse: an answer decided outside, remembered under the key
 --     512  selling switch: 1 = open, 0 = stopped
 --     2048 hold: ms that it lives, what is held (the member's text behind "ms-low ")
---     4096 release: the member of a hold that ends with this request
+--     4096 release: the member of a hold that ends with this request, ms from which that is too late
+--          (0 = never)
 --     8192 expected: account index, the balance that it must have
 --     without a part: 32 takes from stock, 64 even from a closed account, 128 even above the limit,
 --     16384 an INSUFFICIENT while expired holds wait to be released is not remembered
@@ -46,13 +48,14 @@
 --   "A facts"         accepted        "P ms-low"        accepted earlier under the same key
 --   "R code rest"     refused         "Q code rest"     refused earlier under the same key
 --   facts: per posting seq:balance, or seq:balance:o if it opened the account first
---   "R 63 posting balance due" says that expired holds wait to be released
+--   60, 61, 62 and 64 name posting and account, 63 posting, account and balance; behind them "due" if
+--   expired holds wait to be released
 --
 -- CODES, in the order of the checks (numbered by hand, never reused)
 --   10 FENCED              20 KEY_REUSED          30 EXPIRED            31 BACKLOG
 --   32 REFUSED             40 NOT_OPEN            41 CLOSED             50 STALE_STATE
---   51 SELLING_STOPPED     52 CHANGED             60 UNKNOWN_ACCOUNT     61 CLOSED_ACCOUNT
---   62 BROKEN              63 INSUFFICIENT        64 OVERFLOW
+--   51 SELLING_STOPPED     52 CHANGED             53 RUN_OUT             60 UNKNOWN_ACCOUNT
+--   61 CLOSED_ACCOUNT      62 BROKEN              63 INSUFFICIENT        64 OVERFLOW
 --
 -- PUBLISHES  on the channel: "ms-low unsettled|label balance seq closed|..."
 --
@@ -197,7 +200,7 @@ end })
 local form, postings, payload
 local account, change, open_at = {}, {}, {}
 local key, fingerprint, deadline, opens, closes, mark_list, closing_list, refuse, switch
-local hold_ms, hold_text, release, expected, expected_balance
+local hold_ms, hold_text, release, release_until, expected, expected_balance
 local i = HEAD + accounts
 
 local function next_argument()
@@ -218,13 +221,13 @@ local function parse_parts()
   if form.closings then
     closing_list = {}
     for c = 1, tonumber(next_argument()) do
-      closing_list[c] = { tonumber(next_argument()), next_argument() == '1' }
+      closing_list[c] = { tonumber(next_argument()), next_argument() }
     end
   end
   if form.refuse then refuse = next_argument() end
   if form.switch then switch = next_argument() end
   if form.hold then hold_ms, hold_text = tonumber(next_argument()), next_argument() end
-  if form.release then release = next_argument() end
+  if form.release then release, release_until = next_argument(), tonumber(next_argument()) end
   if form.expected then
     expected, expected_balance = tonumber(next_argument()), tonumber(next_argument())
   end
@@ -269,17 +272,27 @@ end
 -- What a request moved so far, to be put back when a later posting is refused. Used again by each.
 local undo_condition, undo_balance, undo_seq, facts = {}, {}, {}, {}
 
+-- A posting and its account, as a refusal names them: the answer under a key is read without the request.
+local names = setmetatable({}, { __index = function(known, k)
+  local name = ' ' .. string.match(KEYS[PRIMED_KEYS + k], ':a:(.*)$')
+  known[k] = name
+  return name
+end })
+local function place(p)
+  return ' ' .. p - 1 .. names[account[p]]
+end
+
 -- Moves the account's copy by posting p; returns the refusal, if it is one.
 local function move(p)
   local k, delta = account[p], change[p]
   local was, before, now_seq = condition[k], balance[k], seq[k]
   local open = form.opens and open_at[p]
   undo_condition[p], undo_balance[p], undo_seq[p] = was, before, now_seq
-  if was == MISSING and not open then return '60 ' .. p - 1 end -- UNKNOWN_ACCOUNT
+  if was == MISSING and not open then return '60' .. place(p) end -- UNKNOWN_ACCOUNT
   if delta < 0 and closed[k] and was == READ and not form.even_closed then
-    return '61 ' .. p - 1 -- CLOSED_ACCOUNT
+    return '61' .. place(p) -- CLOSED_ACCOUNT
   end
-  if was == BROKEN then return '62 ' .. p - 1 end -- BROKEN
+  if was == BROKEN then return '62' .. place(p) end -- BROKEN
   local mark = ''
   if was == MISSING then
     before, now_seq, mark = open, 1, ':o'
@@ -287,9 +300,9 @@ local function move(p)
   end
   local after = before + delta
   if after < 0 then
-    return '63 ' .. p - 1 .. ' ' .. text(before) .. (is_due() and ' due' or '') -- INSUFFICIENT
+    return '63' .. place(p) .. ' ' .. text(before) .. (is_due() and ' due' or '') -- INSUFFICIENT
   end
-  if after > BALANCE_MAX then return '64 ' .. p - 1 end -- OVERFLOW
+  if after > BALANCE_MAX then return '64' .. place(p) end -- OVERFLOW
   if delta ~= 0 then
     now_seq = now_seq + 1
     balance[k], seq[k] = after, now_seq
@@ -337,7 +350,16 @@ local function guard()
     local found = balance[expected] or 0
     if found ~= expected_balance then return '52 ' .. text(found) end -- CHANGED
   end
+  if release and release_until > 0 and now_ms >= release_until then return '53' end -- RUN_OUT
   return nil
+end
+
+-- Whether the request at hand, which was just accepted, has opened the account.
+local function opens_now(k)
+  for p = 1, postings do
+    if account[p] == k and undo_condition[p] == MISSING then return true end
+  end
+  return false
 end
 
 local frame, frame_length
@@ -364,8 +386,10 @@ local function accept(decided)
   end
   if closing_list then
     for c = 1, #closing_list do
-      local k = closing_list[c][1]
-      if condition[k] == READ then closed[k], touched[k] = closing_list[c][2], true end
+      local k, how = closing_list[c][1], closing_list[c][2]
+      if condition[k] == READ and (how ~= '2' or opens_now(k)) then
+        closed[k], touched[k] = how ~= '0', true
+      end
     end
   end
   if switch then selling, switched = switch == '1', switch end

@@ -15,21 +15,25 @@ CREATE TABLE webhooks (
   PRIMARY KEY (id)
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4;
 
--- One row per batch: what was sent, how often it was tried, and what came back.
+-- One row per batch: which entries it tells of, how often it was tried, and what came back. What it says follows
+-- from the journal. A stretch of the journal is one batch, whoever makes it.
 CREATE TABLE webhook_deliveries (
   id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT,
   webhook_id BIGINT UNSIGNED NOT NULL,
   first_number BIGINT UNSIGNED NOT NULL,
   last_number BIGINT UNSIGNED NOT NULL,
-  body MEDIUMBLOB NOT NULL,
   state ENUM('PENDING', 'DELIVERED', 'FAILED') NOT NULL DEFAULT 'PENDING',
   attempts INT UNSIGNED NOT NULL DEFAULT 0,
   next_attempt_at DATETIME(3) NOT NULL DEFAULT CURRENT_TIMESTAMP(3),
   last_status SMALLINT UNSIGNED NULL,
   last_error VARCHAR(255) NULL,
+  is_resent TINYINT(1) NOT NULL DEFAULT 0,
   created_at DATETIME(3) NOT NULL DEFAULT CURRENT_TIMESTAMP(3),
   ended_at DATETIME(3) NULL,
   PRIMARY KEY (id),
+  CONSTRAINT webhook_deliveries_first UNIQUE KEY (webhook_id, first_number),
   KEY webhook_deliveries_state (webhook_id, state, id),
+  KEY webhook_deliveries_waiting (state),
+  KEY webhook_deliveries_resent (webhook_id, is_resent),
   KEY webhook_deliveries_created (created_at)
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4;

@@ -125,8 +125,11 @@ impl Catalog {
         let known = products.values().filter(|product| !product.is_deleted);
         let mut ids: Vec<ProductId> = known.map(|product| product.id).collect();
         drop(products);
+        if ids.len() > most {
+            ids.select_nth_unstable(most);
+            ids.truncate(most);
+        }
         ids.sort_unstable();
-        ids.truncate(most);
         ids
     }
 

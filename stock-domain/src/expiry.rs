@@ -5,6 +5,7 @@
 //! stock while expired holds wait sweeps at once ([`Expiry::sweep_for`]), so that they block no buyer.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use redis::cmd;
 use tokio::sync::Mutex;
@@ -20,6 +21,9 @@ use crate::verdict::{Refusal, Verdict};
 const SWEEP_MAX: usize = 2_000;
 /// Members looked through for a certain account.
 const LOOK_MAX: usize = 20_000;
+
+/// How long what cannot be released is left alone.
+const POSTPONED_MS: u64 = 600_000;
 
 /// What a sweep did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -47,29 +51,33 @@ pub enum SweepError {
 /// Sweeps on demand, one at a time in this process.
 #[derive(Debug, Default)]
 pub struct Expiry {
-    turn: Mutex<()>,
+    /// Whether the last sweep released all that was over.
+    was_complete: Mutex<bool>,
     begun: AtomicU64,
 }
 
 impl Expiry {
     /// Releases the expired holds that give back to an account. Who waited for a sweep that began after
-    /// they came is content with it.
+    /// they came, and left nothing over, is content with it.
     ///
     /// # Errors
     /// [`SweepError`]; whatever was released stays so.
     pub async fn sweep_for(&self, ledger: &Ledger, account: Account) -> Result<(), SweepError> {
         let seen = self.begun.load(Ordering::Acquire);
-        let _turn = self.turn.lock().await;
-        if self.begun.load(Ordering::Acquire) > seen {
+        let mut was_complete = self.was_complete.lock().await;
+        if *was_complete && self.begun.load(Ordering::Acquire) > seen {
             return Ok(());
         }
         self.begun.fetch_add(1, Ordering::AcqRel);
+        *was_complete = false;
         let due = due(ledger, LOOK_MAX).await?;
+        let is_all = due.len() <= SWEEP_MAX;
         let (first, others): (Vec<_>, Vec<_>) = due
             .into_iter()
             .partition(|(held, _)| held.gives_back_to(account));
         let all: Vec<(Held, u64)> = first.into_iter().chain(others).take(SWEEP_MAX).collect();
         release(ledger, &all).await?;
+        *was_complete = is_all;
         Ok(())
     }
 }
@@ -102,14 +110,64 @@ async fn due(ledger: &Ledger, most: usize) -> Result<Vec<(Held, u64)>, ReadError
         .arg(most)
         .query_async(&mut link.read)
         .await?;
-    let parse = |(member, expires_ms): (String, u64)| match Held::parse(&member) {
-        Some(held) => Some((held, expires_ms)),
-        None => {
-            tracing::error!(member, "a member of the deadlines cannot be read");
-            None
+    let (mut held, mut strange) = (Vec::with_capacity(members.len()), Vec::new());
+    for (member, expires_ms) in members {
+        match Held::parse(&member) {
+            Some(hold) => held.push((hold, expires_ms)),
+            None => strange.push(member),
         }
-    };
-    Ok(members.into_iter().filter_map(parse).collect())
+    }
+    postpone(ledger, strange).await?;
+    Ok(held)
+}
+
+/// What cannot be released is looked at again later, so that it keeps nobody behind it waiting; `verify` shows it
+/// meanwhile.
+async fn postpone(ledger: &Ledger, members: Vec<String>) -> Result<(), ReadError> {
+    if members.is_empty() {
+        return Ok(());
+    }
+    let mut link = ledger.link()?;
+    let later_ms = ledger.redis_now_ms() + POSTPONED_MS;
+    let mut add = cmd("ZADD");
+    add.arg(ledger.keys().deadlines()).arg("XX");
+    for member in &members {
+        tracing::error!(member, "an expired hold cannot be released: see verify");
+        add.arg(later_ms).arg(member);
+    }
+    let _changed: i64 = add.query_async(&mut link.read).await?;
+    Ok(())
+}
+
+/// What became of an expiry that was not accepted.
+enum Left {
+    /// It has ended otherwise; its member should be gone with that.
+    Stale,
+    /// It cannot be right, now or in a moment.
+    Wrong,
+    /// It waits for the next sweep: the clock was set back, or there is no room in the backlog.
+    Waiting,
+}
+
+fn left(refusal: &Refusal) -> Left {
+    match refusal {
+        Refusal::StaleState { .. } => Left::Stale,
+        Refusal::UnknownAccount { .. }
+        | Refusal::ClosedAccount { .. }
+        | Refusal::Broken { .. }
+        | Refusal::Insufficient { .. }
+        | Refusal::Overflow { .. } => Left::Wrong,
+        Refusal::Fenced
+        | Refusal::KeyReused
+        | Refusal::Expired
+        | Refusal::Backlog
+        | Refusal::Outside(_)
+        | Refusal::NotOpen
+        | Refusal::Closed
+        | Refusal::SellingStopped
+        | Refusal::Changed { .. }
+        | Refusal::RunOut => Left::Waiting,
+    }
 }
 
 /// Sends the expiries together, so that they share script calls.
@@ -120,9 +178,8 @@ async fn release(ledger: &Ledger, due: &[(Held, u64)]) -> Result<usize, SweepErr
         let (ledger, request) = (ledger.clone(), reservation::expire(&held, expires_ms)?);
         running.spawn(async move { (held, expires_ms, ledger.decide(request).await) });
     }
-    let mut released = 0;
-    let mut stale = Vec::new();
-    let mut failed = None;
+    let (mut released, mut failed) = (0, None);
+    let (mut stale, mut wrong) = (Vec::new(), Vec::new());
     while let Some(done) = running.join_next().await {
         let Ok((held, expires_ms, verdict)) = done else {
             continue;
@@ -131,21 +188,18 @@ async fn release(ledger: &Ledger, due: &[(Held, u64)]) -> Result<usize, SweepErr
             Ok(Verdict::Accepted(accepted)) => {
                 released += 1;
                 let late_ms = accepted.position.unix_ms().saturating_sub(expires_ms);
-                lateness.record(std::time::Duration::from_millis(late_ms).as_secs_f64());
+                lateness.record(Duration::from_millis(late_ms).as_secs_f64());
             }
-            // It has ended otherwise; its member should be gone with that.
-            Ok(Verdict::Refused(Refusal::StaleState { .. })) => stale.push(held.member()),
-            // The clock was set back; or the hold waits for room in the backlog.
-            Ok(
-                Verdict::Refused(Refusal::NotOpen | Refusal::Backlog | Refusal::Expired)
-                | Verdict::Replayed(_),
-            ) => {}
-            Ok(Verdict::Refused(refusal)) => {
-                tracing::error!(reservation.id = %held.id, refusal = refusal.name(), "an expired hold cannot be released");
-            }
+            Ok(Verdict::Refused(refusal)) => match left(&refusal) {
+                Left::Stale => stale.push(held.member()),
+                Left::Wrong => wrong.push(held.member()),
+                Left::Waiting => {}
+            },
+            Ok(Verdict::Replayed(_)) => {}
             Err(error) => failed = Some(error),
         }
     }
+    postpone(ledger, wrong).await?;
     if !stale.is_empty() {
         let mut link = ledger.link()?;
         let _gone: i64 = cmd("ZREM")

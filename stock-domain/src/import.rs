@@ -16,10 +16,11 @@ use tokio::sync::mpsc;
 
 use crate::account::Account;
 use crate::database::imports::{self, Import, ImportState, StagedRow};
-use crate::database::{accounts, jobs, shards, stores};
+use crate::database::{accounts, shards, stores};
 use crate::journal::DraftError;
 use crate::ledger::{DecideError, Ledger, ReadError};
 use crate::lookup;
+use crate::product;
 use crate::stock::{self, CHANGE_MAX, ImportedRow};
 use crate::verdict::{Refusal, Verdict};
 
@@ -27,8 +28,6 @@ use crate::verdict::{Refusal, Verdict};
 pub const ERRORS_MAX: usize = 100;
 /// Rows of one entry.
 const ENTRY_ROWS: u32 = 200;
-/// The name of the job: one instance writes at a time.
-const JOB: &str = "import";
 /// How long to wait for MySQL to follow what was accepted.
 const CATCH_UP: Duration = Duration::from_secs(10);
 /// How long to wait when the ledger is full.
@@ -143,7 +142,6 @@ pub async fn judge(pool: &MySqlPool, import: u64, mut rows: Rows) -> Result<Judg
             }
         }
         let staged = deltas(&mut snapshot, &good, &mut judged).await?;
-        judged.changes += staged.len() as u64;
         if judged.error_count == 0 {
             imports::stage(&mut staging, import, &staged).await?;
         }
@@ -198,7 +196,7 @@ fn check(row: FileRow, places: &HashSet<LocationId>) -> Result<FileRow, RowError
     Err(RowError { line, message })
 }
 
-/// By how much each row changes its level at the snapshot's moment; those that change nothing are left out.
+/// By how much each row changes its level at the snapshot's moment.
 async fn deltas(
     snapshot: &mut MySqlConnection,
     rows: &[FileRow],
@@ -232,7 +230,11 @@ async fn deltas(
         if level + delta < 0 {
             let text = format!("{level} are available: {delta:+} would be below 0");
             judged.wrong(row.line, text);
-        } else if delta != 0 {
+        } else if !(-CHANGE_MAX..=CHANGE_MAX).contains(&delta) {
+            let text = format!("{level} are available: {delta:+} is more than one change may be");
+            judged.wrong(row.line, text);
+        } else {
+            judged.changes += u64::from(delta != 0);
             staged.push(StagedRow {
                 line: row.line,
                 product_id: row.product_id,
@@ -247,7 +249,9 @@ async fn deltas(
 /// Says how many rows of a file wait, of how many.
 pub type Progress<'a> = &'a mut (dyn FnMut(u64, u64) + Send);
 
-/// Writes what is left of a file; `None` while another instance is at it.
+/// Writes what is left of a file; `None` when another instance is at it.
+///
+/// Nobody needs to keep others out: the mark lets one of several go on.
 ///
 /// # Errors
 /// [`ImportError`]; beginning again goes on.
@@ -257,25 +261,39 @@ pub async fn apply(
     import: u64,
     progress: Progress<'_>,
 ) -> Result<Option<Import>, ImportError> {
-    let Some(claim) = jobs::claim(pool, JOB).await? else {
-        return Ok(None);
-    };
     loop {
         let Some(now) = imports::find(pool, import).await? else {
             return Ok(None);
         };
         if now.state != ImportState::Applying {
-            jobs::succeed(claim, JOB).await?;
             return Ok(Some(now));
         }
-        // What an earlier attempt had accepted is not staged any more once MySQL has followed.
+        // In this order: what was accepted before the mark was read is settled, and so not staged any more.
+        let reached = ledger.mark(&stock::import_mark_id(import)).await?;
         settle(pool, ledger).await?;
         if imports::waiting(pool, import).await? == 0 {
+            follow_statuses(pool, ledger, &now).await?;
             imports::finish(pool, import).await?;
-            continue;
+        } else if !write(pool, ledger, &now, (reached, &mut *progress)).await? {
+            return Ok(None);
         }
-        write(pool, ledger, &now, progress).await?;
     }
+}
+
+/// Products that were stopped or put on sale again while the file was written: their stores' accounts follow.
+async fn follow_statuses(
+    pool: &MySqlPool,
+    ledger: &Ledger,
+    import: &Import,
+) -> Result<(), ImportError> {
+    let places = stores::ids(pool).await?;
+    for (product, is_off_sale) in imports::restated(pool, import.id).await? {
+        let request = product::switch(product, is_off_sale, &places, import.actor)?;
+        if let Verdict::Refused(refusal) = ledger.decide(request).await? {
+            return Err(ImportError::Refused(refusal.name()));
+        }
+    }
+    Ok(())
 }
 
 /// Waits until MySQL has what the ledger has accepted, for as long as it follows.
@@ -293,19 +311,18 @@ async fn settle(pool: &MySqlPool, ledger: &Ledger) -> Result<(), ImportError> {
 }
 
 /// Sends every staged row once, in the order of the lines. Each part names in the file's mark the line that the
-/// one before it has reached, so of several writers one goes on.
+/// one before it has reached, so of several writers one goes on; `false` when it was not this one.
 async fn write(
     pool: &MySqlPool,
     ledger: &Ledger,
     import: &Import,
-    progress: Progress<'_>,
-) -> Result<(), ImportError> {
+    (mut reached, progress): (Option<String>, Progress<'_>),
+) -> Result<bool, ImportError> {
     let mut after = 0;
-    let mut reached = ledger.mark(&stock::import_mark_id(import.id)).await?;
     loop {
         let mut rows = imports::staged(pool, import.id, after, ENTRY_ROWS).await?;
         let Some(last) = rows.last().map(|row| row.line) else {
-            return Ok(());
+            return Ok(true);
         };
         after = last;
         while !rows.is_empty() {
@@ -323,6 +340,7 @@ async fn write(
                     imports::fail(pool, import.id, line, &note).await?;
                     rows.retain(|row| row.line != line);
                 }
+                (None, Refusal::StaleState { .. }) => return Ok(false),
                 (None, Refusal::Backlog | Refusal::Expired) => tokio::time::sleep(PAUSE).await,
                 (None, refusal) => return Err(ImportError::Refused(refusal.name())),
             }
@@ -333,12 +351,11 @@ async fn write(
 
 /// The row that a refusal is about, and what to say of it.
 fn blame(rows: &[ImportedRow], refusal: &Refusal) -> Option<(u64, String)> {
-    let (posting, note) = match (refusal, refusal.short()) {
-        (_, Some((posting, left))) => (posting, format!("{left} are available by now")),
-        (Refusal::Overflow { posting }, None) => {
-            (*posting, "the level would become too large".to_owned())
-        }
+    let note = match (refusal, refusal.short()) {
+        (_, Some((_, left))) => format!("{left} are available by now"),
+        (Refusal::Overflow { .. }, None) => "the level would become too large".to_owned(),
         (_, None) => return None,
     };
-    stock::imported_row(rows, posting).map(|row| (row.line, note))
+    let row = stock::imported_row(rows, refusal.posting()?)?;
+    Some((row.line, note))
 }

@@ -90,6 +90,8 @@ pub struct Closing {
     pub account: Account,
     /// Whether it is closed afterwards.
     pub closed: bool,
+    /// Only if this entry opens it.
+    pub only_if_opened: bool,
 }
 
 /// The key hash and fingerprint that an entry was decided under, 32 hexadecimal digits each.
@@ -201,11 +203,18 @@ impl From<&WirePosting> for Posting {
 }
 
 #[derive(Serialize, Deserialize)]
-struct WireClosing(AccountKind, u64, u64, bool);
+struct WireClosing(
+    AccountKind,
+    u64,
+    u64,
+    bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")] bool,
+);
 
 impl From<&Closing> for WireClosing {
     fn from(c: &Closing) -> Self {
-        Self(c.account.kind, c.account.owner, c.account.place, c.closed)
+        let Account { kind, owner, place } = c.account;
+        Self(kind, owner, place, c.closed, c.only_if_opened)
     }
 }
 
@@ -411,10 +420,13 @@ impl Entry {
             closings: wire
                 .closings
                 .iter()
-                .map(|&WireClosing(kind, owner, place, closed)| Closing {
-                    account: Account { kind, owner, place },
-                    closed,
-                })
+                .map(
+                    |&WireClosing(kind, owner, place, closed, only_if_opened)| Closing {
+                        account: Account { kind, owner, place },
+                        closed,
+                        only_if_opened,
+                    },
+                )
                 .collect(),
             selling: wire.selling,
             body: wire.body,

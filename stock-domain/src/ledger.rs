@@ -225,6 +225,7 @@ impl Ledger {
         (is_candidate && self.shared.sold_out.is_flagged(first.account)).then_some(
             Refusal::Insufficient {
                 posting: 0,
+                account: first.account,
                 balance: 0,
                 due: false,
             },

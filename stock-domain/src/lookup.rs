@@ -16,8 +16,8 @@ use crate::ledger::{Ledger, ReadError, epoch};
 use crate::order::{self, Order, OrderStatus};
 use crate::reservation::{self, Reservation, ReservationStatus};
 
-/// How often MySQL is asked how far it is.
-const CATCH_UP_EVERY: Duration = Duration::from_millis(10);
+/// How soon MySQL is asked again how far it is, at first and at most.
+const CATCH_UP_EVERY: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
 
 /// An order and where it stands.
 #[derive(Debug, Clone)]
@@ -121,6 +121,8 @@ pub struct LocatedReservation {
     pub order_id: Option<Position>,
     /// The state of its mark; none while it is live, and once it was forgotten.
     pub mark: Option<String>,
+    /// Its own entry, as far as the journal still has it: MySQL may not.
+    pub entry: Option<Entry>,
 }
 
 /// Finds a reservation; `None` when there is none with this id. While it is live, MySQL is not asked.
@@ -139,16 +141,14 @@ pub async fn reservation(
     let (made, unread) = match in_journal {
         Ok(Some(entry)) if entry.kind == Kind::ReservationMade => {
             let made: Result<Reservation, _> = entry.body();
-            (
-                Some(made.map_err(|error| LookupError::Body(id, error))?),
-                None,
-            )
+            let made = made.map_err(|error| LookupError::Body(id, error))?;
+            (Some((made, entry)), None)
         }
         Ok(Some(_)) => return Ok(None),
         Ok(None) => (None, None),
         Err(error) => (None, Some(error)),
     };
-    if let Some(reservation) = &made
+    if let Some((reservation, entry)) = &made
         && ended.is_none()
         && now_ms < reservation.expires_ms(id)
     {
@@ -159,12 +159,13 @@ pub async fn reservation(
             status: ReservationStatus::Pending,
             order_id: None,
             mark,
+            entry: Some(entry.clone()),
         }));
     }
     let stored = reservations::find(pool, id).await;
     let (reservation, status, order_id) = match (made, stored) {
         (_, Ok(Some(stored))) => (stored.reservation, stored.status, stored.order_id),
-        (Some(made), Ok(None) | Err(_)) => (made, ReservationStatus::Pending, None),
+        (Some((made, _)), Ok(None) | Err(_)) => (made, ReservationStatus::Pending, None),
         // MySQL says that there is none; only the journal could have known better.
         (None, Ok(None)) => return unread.map_or(Ok(None), |error| Err(error.into())),
         (None, Err(error)) => return Err(error.into()),
@@ -181,6 +182,7 @@ pub async fn reservation(
         status,
         order_id,
         mark,
+        entry: None,
     }))
 }
 
@@ -208,12 +210,14 @@ pub async fn catch_up(pool: &MySqlPool, ledger: &Ledger, limit: Duration) -> boo
     let caught_up = async {
         let mut link = ledger.link().ok()?;
         let head = epoch::head(&mut link.read, ledger.keys()).await.ok()??;
+        let (mut pause, longest) = CATCH_UP_EVERY;
         loop {
             let state = shards::load(pool, ledger.keys().shard()).await.ok()??;
             if state.number >= head.number {
                 return Some(());
             }
-            tokio::time::sleep(CATCH_UP_EVERY).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(longest);
         }
     };
     matches!(tokio::time::timeout(limit, caught_up).await, Ok(Some(())))

@@ -304,10 +304,13 @@ impl Order {
     /// What the prices of the day saved: Σ (price − unit price) · quantity.
     #[must_use]
     pub fn discount_amount(&self) -> i64 {
-        self.lines
-            .iter()
-            .map(|line| (line.price.get() - line.unit_price.get()) * i64::from(line.quantity.get()))
-            .sum()
+        let saved = |line: &OrderLine| {
+            let per_unit = i128::from(line.price.get()) - i128::from(line.unit_price.get());
+            per_unit * i128::from(line.quantity.get())
+        };
+        let all: i128 = self.lines.iter().map(saved).sum();
+        // A list price so high that the saving has no number: more than anybody has.
+        i64::try_from(all).unwrap_or(i64::MAX)
     }
 
     /// What placing it moves: stock in the order of its lines, then the limits.
@@ -374,9 +377,15 @@ impl OfflineSale {
         Mark {
             id: offline_mark_id(store_id, &self.key),
             expected: String::new(),
-            next: state.to_owned(),
+            next: offline_state(state, &self.fingerprint),
         }
     }
+}
+
+/// The state of a till's mark: what became of the sale, and which sale it is.
+#[must_use]
+pub fn offline_state(state: &str, fingerprint: &str) -> String {
+    format!("{state} {fingerprint}")
 }
 
 /// The mark of a till's sale.
@@ -433,12 +442,8 @@ pub fn place(
     // What is sold is sold, also of a product that is off sale by now, or while selling is stopped.
     request.takes_stock = order.offline.is_none();
     request.even_closed = order.offline.is_some();
-    request.release = held.map(Held::member);
-    request.window_ms = match (terms.window_ms, terms.held) {
-        (window, None) => window,
-        (None, Some((_, expires))) => Some((0, *expires)),
-        (Some((opens, closes)), Some((_, expires))) => Some((opens, closes.min(*expires))),
-    };
+    request.release = terms.held.map(|(held, until)| (held.member(), *until));
+    request.window_ms = terms.window_ms;
     Ok(request)
 }
 

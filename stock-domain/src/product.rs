@@ -74,6 +74,7 @@ pub fn switch(
     let close = |&place| Closing {
         account: Account::available(product, place),
         closed,
+        only_if_opened: false,
     };
     draft.closings = locations.iter().map(close).collect();
     let mut request = Request::new(draft);

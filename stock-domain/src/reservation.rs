@@ -309,7 +309,7 @@ pub fn confirm(
     let status = ReservationStatus::Confirmed;
     let mut request = end(Kind::ReservationConfirmed, held, (actor, status), postings)?;
     request.idempotency = idempotency;
-    request.window_ms = Some((0, expires_ms));
+    request.release = Some((held.member(), expires_ms));
     Ok(request)
 }
 
@@ -331,7 +331,7 @@ pub fn cancel(
         returned(held),
     )?;
     request.idempotency = idempotency;
-    request.window_ms = Some((0, expires_ms));
+    request.release = Some((held.member(), expires_ms));
     request.even_backlog = true;
     Ok(request)
 }
@@ -402,7 +402,7 @@ fn end(
     draft.marks = vec![held.ends(status.as_str())];
     let mut request = Request::new(draft);
     request.even_closed = true;
-    request.release = Some(held.member());
+    request.release = Some((held.member(), 0));
     Ok(request)
 }
 

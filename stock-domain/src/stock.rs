@@ -68,14 +68,22 @@ fn moved(
     let account = Account::available(change.product_id, change.location_id);
     draft.postings = postings(change.product_id, change.location_id, change.quantity);
     if terms.is_off_sale && change.location_id != LocationId::ONLINE {
-        let closed = true;
-        draft.closings = vec![Closing { account, closed }];
+        draft.closings = vec![opened_closed(account)];
     }
     let mut request = Request::new(draft);
     request.idempotency = idempotency;
     request.even_closed = true;
     request.expected = terms.expected_available.map(|balance| (account, balance));
     Ok(request)
+}
+
+/// A store's account of a product that is off sale: if it is opened now, nothing may be taken from it.
+const fn opened_closed(account: Account) -> Closing {
+    Closing {
+        account,
+        closed: true,
+        only_if_opened: true,
+    }
 }
 
 /// A change of what is available. A store meets a product when its first stock arrives: both accounts are
@@ -150,10 +158,7 @@ pub fn import(
         .iter()
         .filter(|row| row.is_off_sale && row.location_id != LocationId::ONLINE);
     draft.closings = closed
-        .map(|row| Closing {
-            account: Account::available(row.product_id, row.location_id),
-            closed: true,
-        })
+        .map(|row| opened_closed(Account::available(row.product_id, row.location_id)))
         .collect();
     draft.marks = vec![Mark {
         id: import_mark_id(import_id),

@@ -7,6 +7,7 @@
 
 use stock_common::id::Position;
 
+use crate::account::Account;
 use crate::journal::Posted;
 
 /// What became of a request.
@@ -71,25 +72,35 @@ pub enum Refusal {
         /// What the account holds.
         balance: i64,
     },
+    /// The time of the hold that the request ends is over.
+    RunOut,
     /// The posting's account does not exist.
     UnknownAccount {
         /// Which of the request's postings, from 0.
         posting: usize,
+        /// Its account.
+        account: Account,
     },
     /// The posting's account is closed for sale.
     ClosedAccount {
         /// Which of the request's postings, from 0.
         posting: usize,
+        /// Its account.
+        account: Account,
     },
     /// The posting's account cannot be read.
     Broken {
         /// Which of the request's postings, from 0.
         posting: usize,
+        /// Its account.
+        account: Account,
     },
     /// The posting's account would fall below zero.
     Insufficient {
         /// Which of the request's postings, from 0.
         posting: usize,
+        /// Its account.
+        account: Account,
         /// What the account holds.
         balance: i64,
         /// Whether expired holds wait to be released: asked again afterwards, it may be enough.
@@ -99,12 +110,14 @@ pub enum Refusal {
     Overflow {
         /// Which of the request's postings, from 0.
         posting: usize,
+        /// Its account.
+        account: Account,
     },
 }
 
 impl Refusal {
     /// Codes and names, in the order of the checks; numbered by hand, never reused.
-    pub const CODES: [(u8, &'static str); 15] = [
+    pub const CODES: [(u8, &'static str); 16] = [
         (10, "FENCED"),
         (20, "KEY_REUSED"),
         (30, "EXPIRED"),
@@ -115,6 +128,7 @@ impl Refusal {
         (50, "STALE_STATE"),
         (51, "SELLING_STOPPED"),
         (52, "CHANGED"),
+        (53, "RUN_OUT"),
         (60, "UNKNOWN_ACCOUNT"),
         (61, "CLOSED_ACCOUNT"),
         (62, "BROKEN"),
@@ -136,6 +150,7 @@ impl Refusal {
             Self::StaleState { .. } => 50,
             Self::SellingStopped => 51,
             Self::Changed { .. } => 52,
+            Self::RunOut => 53,
             Self::UnknownAccount { .. } => 60,
             Self::ClosedAccount { .. } => 61,
             Self::Broken { .. } => 62,
@@ -153,15 +168,14 @@ impl Refusal {
             .map_or("", |(_, name)| name)
     }
 
-    /// Which posting there was too little for, and how much its account holds: none, where there is no such
-    /// account.
+    /// The account that there was too little in, and how much that is: none, where there is no such account.
     #[must_use]
-    pub const fn short(&self) -> Option<(usize, i64)> {
+    pub const fn short(&self) -> Option<(Account, i64)> {
         match self {
             Self::Insufficient {
-                posting, balance, ..
-            } => Some((*posting, *balance)),
-            Self::UnknownAccount { posting } => Some((*posting, 0)),
+                account, balance, ..
+            } => Some((*account, *balance)),
+            Self::UnknownAccount { account, .. } => Some((*account, 0)),
             Self::Fenced
             | Self::KeyReused
             | Self::Expired
@@ -172,9 +186,33 @@ impl Refusal {
             | Self::StaleState { .. }
             | Self::SellingStopped
             | Self::Changed { .. }
+            | Self::RunOut
             | Self::ClosedAccount { .. }
             | Self::Broken { .. }
             | Self::Overflow { .. } => None,
+        }
+    }
+
+    /// The posting that it is about, if it is about one.
+    #[must_use]
+    pub const fn posting(&self) -> Option<usize> {
+        match self {
+            Self::UnknownAccount { posting, .. }
+            | Self::ClosedAccount { posting, .. }
+            | Self::Broken { posting, .. }
+            | Self::Insufficient { posting, .. }
+            | Self::Overflow { posting, .. } => Some(*posting),
+            Self::Fenced
+            | Self::KeyReused
+            | Self::Expired
+            | Self::Backlog
+            | Self::Outside(_)
+            | Self::NotOpen
+            | Self::Closed
+            | Self::StaleState { .. }
+            | Self::SellingStopped
+            | Self::Changed { .. }
+            | Self::RunOut => None,
         }
     }
 
@@ -182,7 +220,8 @@ impl Refusal {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (code, rest) = text.split_once(' ').unwrap_or((text, ""));
-        let posting = || rest.split(' ').next()?.parse().ok();
+        let mut parts = rest.split(' ');
+        let mut place = || Some((parts.next()?.parse().ok()?, Account::parse(parts.next()?)?));
         Some(match code {
             "10" => Self::Fenced,
             "20" => Self::KeyReused,
@@ -202,26 +241,32 @@ impl Refusal {
             "52" => Self::Changed {
                 balance: rest.parse().ok()?,
             },
-            "60" => Self::UnknownAccount {
-                posting: posting()?,
-            },
-            "61" => Self::ClosedAccount {
-                posting: posting()?,
-            },
-            "62" => Self::Broken {
-                posting: posting()?,
-            },
+            "53" => Self::RunOut,
+            "60" => {
+                let (posting, account) = place()?;
+                Self::UnknownAccount { posting, account }
+            }
+            "61" => {
+                let (posting, account) = place()?;
+                Self::ClosedAccount { posting, account }
+            }
+            "62" => {
+                let (posting, account) = place()?;
+                Self::Broken { posting, account }
+            }
             "63" => {
-                let mut parts = rest.split(' ').skip(1);
+                let (posting, account) = place()?;
                 Self::Insufficient {
-                    posting: posting()?,
+                    posting,
+                    account,
                     balance: parts.next()?.parse().ok()?,
                     due: parts.next() == Some("due"),
                 }
             }
-            "64" => Self::Overflow {
-                posting: posting()?,
-            },
+            "64" => {
+                let (posting, account) = place()?;
+                Self::Overflow { posting, account }
+            }
             _ => return None,
         })
     }

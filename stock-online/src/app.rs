@@ -32,6 +32,9 @@ pub struct App {
     pub clock: Clock,
     /// MySQL, for reads and the synchronous path.
     pub pool: MySqlPool,
+    /// MySQL, for what takes long or holds a job's row: the server ends no idle transaction of these within
+    /// seconds.
+    pub jobs_pool: MySqlPool,
     /// Redis.
     pub ledger: Ledger,
     /// The latest levels, for whoever watches.
@@ -40,6 +43,10 @@ pub struct App {
     pub catalog: Catalog,
     /// Releases expired holds for whoever is short of stock.
     pub expiry: Expiry,
+    /// Files of stock that are judged at the same time: one, which holds two of the jobs' connections.
+    pub imports: Semaphore,
+    /// How many more may watch levels.
+    pub event_streams: Arc<Semaphore>,
     /// Rung when a file of stock is to be written.
     pub imports_bell: Notify,
     /// What keeps the catalog fresh.
@@ -68,7 +75,7 @@ impl App {
     pub fn new(
         config: &Config,
         clock: Clock,
-        pool: MySqlPool,
+        (pool, jobs_pool): (MySqlPool, MySqlPool),
         ledger: Ledger,
         prometheus: PrometheusHandle,
     ) -> Arc<Self> {
@@ -84,6 +91,9 @@ impl App {
             config: config.clone(),
             clock,
             pool,
+            jobs_pool,
+            imports: Semaphore::new(1),
+            event_streams: Arc::new(Semaphore::new(config.event_streams_max)),
             ledger,
             catalog: Catalog::default(),
             expiry: Expiry::default(),

@@ -123,7 +123,8 @@ pub async fn run(start: Start, shutdown: CancellationToken) -> Result<(), RunErr
     let proxies = TrustedProxies::parse(&config.trusted_proxies)?;
     let pool = database::pool(&config, Role::Requests)?;
     let ledger = Ledger::start(&config, pool.clone(), clock.clone())?;
-    let app = App::new(&config, clock, pool.clone(), ledger.clone(), prometheus);
+    let pools = (pool.clone(), database::pool(&config, Role::Tool)?);
+    let app = App::new(&config, clock, pools, ledger.clone(), prometheus);
 
     let background = CancellationToken::new();
     let tasks = tokio_util::task::TaskTracker::new();

@@ -76,7 +76,7 @@ fn job(app: &Arc<App>, cron: &str, run: fn(Arc<App>) -> Running) -> Result<Job, 
 }
 
 async fn run_reconcile(app: Arc<App>) {
-    match reconcile::reconcile(&app.pool, &app.ledger, app.config.reconcile_apply).await {
+    match reconcile::reconcile(&app.jobs_pool, &app.ledger, app.config.reconcile_apply).await {
         Ok(Some(done)) => tracing::info!(
             differences = done.differences.len(),
             corrected = done.corrected,

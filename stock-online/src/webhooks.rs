@@ -8,6 +8,7 @@
 mod internal;
 mod send;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,14 +20,15 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use self::internal::is_internal;
-use self::send::Sender;
+use self::send::{Failure, Sender};
 pub use self::send::{UrlError, check_url};
 use crate::app::App;
 
-/// How often receivers are told what is new.
+/// How often it is looked whether there is something new.
 const EVERY: Duration = Duration::from_millis(200);
-/// Entries in one batch.
-const ENTRIES_MAX: u32 = 200;
+/// Entries looked at for one batch, and postings in it unless a single entry has more.
+const ENTRIES_MAX: u32 = 500;
+const POSTINGS_MAX: usize = 1_000;
 /// How long a webhook is an instance's; longer than an attempt may take.
 const LEASE_SECONDS: u64 = 30;
 
@@ -37,102 +39,122 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
         Err(error) => return tracing::error!(%error, "webhooks cannot be sent"),
     };
     let holder: Arc<str> = format!("{:032x}", rand::random::<u128>()).into();
+    // Each webhook in a task of its own, so that a slow receiver delays only its own.
+    let mut running = JoinSet::new();
+    let mut busy = HashSet::new();
     while !shutdown.is_cancelled() {
-        let round = send_all(&app, &sender, &holder);
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = round => {}
+        while let Some(ended) = running.try_join_next() {
+            busy.remove(&ended.unwrap_or_default());
+        }
+        if running.is_empty() {
+            busy.clear();
+        }
+        let all = table::all(&app.pool).await.unwrap_or_default();
+        for webhook in all {
+            if webhook.state == WebhookState::Active && busy.insert(webhook.id) {
+                let (app, sender) = (Arc::clone(&app), Arc::clone(&sender));
+                let holder = Arc::clone(&holder);
+                running.spawn(async move { drive(&app, &sender, webhook, &holder).await });
+            }
         }
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = tokio::time::sleep(EVERY) => {}
         }
     }
+    running.abort_all();
 }
 
-/// One step of every active webhook, all at the same time: a slow receiver delays only its own.
-async fn send_all(app: &Arc<App>, sender: &Arc<Sender>, holder: &Arc<str>) {
-    let all = match table::all(&app.pool).await {
-        Ok(all) => all,
-        Err(error) => return tracing::debug!(%error, "cannot read webhooks"),
-    };
-    let mut running = JoinSet::new();
-    for webhook in all {
-        if webhook.state == WebhookState::Active {
-            let (app, sender, holder) = (Arc::clone(app), Arc::clone(sender), Arc::clone(holder));
-            running.spawn(async move {
-                if let Err(error) = step(&app, &sender, &webhook, &holder).await {
-                    tracing::warn!(webhook.id = webhook.id, %error, "a webhook waits for mysql");
-                }
-            });
+/// Sends a webhook's batches one after the other, until there is nothing to send now.
+async fn drive(app: &App, sender: &Sender, webhook: Webhook, holder: &str) -> u64 {
+    let id = webhook.id;
+    loop {
+        match step(app, sender, id, holder).await {
+            Ok(true) => {}
+            Ok(false) => return id,
+            Err(error) => {
+                tracing::warn!(webhook.id = id, %error, "a webhook waits for mysql");
+                return id;
+            }
         }
     }
-    while running.join_next().await.is_some() {}
 }
 
-/// Sends the batch that comes next, if there is one and it is its time.
-async fn step(
-    app: &App,
-    sender: &Sender,
-    webhook: &Webhook,
-    holder: &str,
-) -> Result<(), sqlx::Error> {
-    if !table::lease(&app.pool, webhook.id, (holder, LEASE_SECONDS)).await? {
-        return Ok(());
+/// Sends the batch that comes next, if there is one and it is its time; whether it was delivered.
+async fn step(app: &App, sender: &Sender, id: u64, holder: &str) -> Result<bool, sqlx::Error> {
+    if !table::lease(&app.pool, id, (holder, LEASE_SECONDS)).await? {
+        return Ok(false);
     }
-    let delivery = match table::next_pending(&app.pool, webhook.id).await? {
-        Some((_, false)) => return Ok(()),
-        Some((delivery, true)) => Some(delivery),
-        None => next_batch(app, webhook).await?,
+    // Read behind the lease: until a moment ago it may have been another's.
+    let Some(webhook) = table::find(&app.pool, id).await? else {
+        return Ok(false);
     };
-    match delivery {
-        Some(delivery) => attempt(app, sender, webhook, delivery).await,
-        None => Ok(()),
+    if let Some(delivery) = table::next_resent(&app.pool, id).await? {
+        return resend(app, sender, &webhook, &delivery).await;
     }
+    if table::next_pending(&app.pool, id).await?.is_none() {
+        next_batch(app, &webhook).await?;
+    }
+    match table::next_pending(&app.pool, id).await? {
+        Some((delivery, true)) => attempt(app, sender, &webhook, &delivery).await,
+        Some((_, false)) | None => Ok(false),
+    }
+}
+
+/// Entries of the journal between two numbers, both included, up to one that this program cannot read.
+async fn entries(app: &App, first: u64, last: u64) -> Result<Vec<Entry>, sqlx::Error> {
+    let shard = app.ledger.keys().shard();
+    let span = (first.saturating_sub(1), last);
+    let mut connection = app.pool.acquire().await?;
+    let page = journal::page(&mut connection, shard, span, ENTRIES_MAX).await?;
+    Ok(page.into_iter().map_while(Result::ok).collect())
 }
 
 /// Makes a batch of what was settled since the last one.
-async fn next_batch(app: &App, webhook: &Webhook) -> Result<Option<Delivery>, sqlx::Error> {
-    let shard = app.ledger.keys().shard();
-    let Some(state) = shards::load(&app.pool, shard).await? else {
-        return Ok(None);
+async fn next_batch(app: &App, webhook: &Webhook) -> Result<(), sqlx::Error> {
+    let Some(state) = shards::load(&app.pool, app.ledger.keys().shard()).await? else {
+        return Ok(());
     };
-    // Read anew: the lease may have been another's a moment ago.
-    let Some(webhook) = table::find(&app.pool, webhook.id).await? else {
-        return Ok(None);
-    };
-    let span = (webhook.sent_number, state.number);
-    if span.0 >= span.1 {
-        return Ok(None);
+    if webhook.sent_number >= state.number {
+        return Ok(());
     }
-    let mut connection = app.pool.acquire().await?;
-    let page = journal::page(&mut connection, shard, span, ENTRIES_MAX).await?;
-    drop(connection);
-    let entries: Vec<Entry> = page.into_iter().flatten().collect();
-    let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
-        return Ok(None);
+    let found = entries(app, webhook.sent_number + 1, state.number).await?;
+    let mut postings = 0;
+    let batch = found.iter().take_while(|entry| {
+        let fits = postings == 0 || postings + entry.postings.len() <= POSTINGS_MAX;
+        postings += entry.postings.len();
+        fits
+    });
+    let batch: Vec<Entry> = batch.cloned().collect();
+    let (Some(first), Some(last)) = (batch.first(), batch.last()) else {
+        return Ok(());
     };
+    if webhook::stock_changed(&batch).is_none() {
+        return table::pass(&app.pool, webhook.id, last.number).await;
+    }
     let numbers = (first.number, last.number);
-    let Some(body) = webhook::stock_changed(&entries) else {
-        table::pass(&app.pool, webhook.id, numbers.1).await?;
-        return Ok(None);
-    };
-    table::insert_delivery(&app.pool, webhook.id, numbers, &body).await?;
-    let next = table::next_pending(&app.pool, webhook.id).await?;
-    Ok(next.map(|(delivery, _)| delivery))
+    table::insert_delivery(&app.pool, webhook.id, numbers).await
 }
 
-async fn attempt(
+/// Posts what a batch says; the same whenever it is sent.
+async fn post(
     app: &App,
     sender: &Sender,
     webhook: &Webhook,
-    delivery: Delivery,
-) -> Result<(), sqlx::Error> {
+    delivery: &Delivery,
+) -> Result<Result<u16, Failure>, sqlx::Error> {
+    let unknown = |text: &str| Failure {
+        status: None,
+        text: text.to_owned(),
+    };
     let secret = table::secret(&app.pool, webhook.id).await?;
     let Some(secret) = secret.and_then(|secret| secret.parse().ok()) else {
-        return Ok(());
+        return Ok(Err(unknown("its secret cannot be read")));
     };
-    let body = table::body(&app.pool, delivery.id).await?;
+    let batch = entries(app, delivery.first_number, delivery.last_number).await?;
+    let Some(body) = webhook::stock_changed(&batch) else {
+        return Ok(Err(unknown("its entries cannot be read")));
+    };
     let id = message_id(webhook.id, delivery.id);
     let now = app.clock.now_ms() / 1_000;
     let sent = sender.post(&webhook.url, &secret, (&id, now), body).await;
@@ -141,10 +163,36 @@ async fn attempt(
         Err(_) => "failed",
     };
     metrics::counter!("stock_webhook_attempts_total", "result" => result).increment(1);
-    let failure = match sent {
+    Ok(sent)
+}
+
+/// One attempt beside the others: whatever comes back, the webhook stays where it is.
+async fn resend(
+    app: &App,
+    sender: &Sender,
+    webhook: &Webhook,
+    delivery: &Delivery,
+) -> Result<bool, sqlx::Error> {
+    let sent = post(app, sender, webhook, delivery).await?;
+    let result = match &sent {
+        Ok(status) => (Some(*status), None),
+        Err(failure) => (failure.status, Some(failure.text.as_str())),
+    };
+    table::resent(&app.pool, delivery.id, result).await?;
+    Ok(true)
+}
+
+async fn attempt(
+    app: &App,
+    sender: &Sender,
+    webhook: &Webhook,
+    delivery: &Delivery,
+) -> Result<bool, sqlx::Error> {
+    let failure = match post(app, sender, webhook, delivery).await? {
         Ok(status) => {
             let done = (delivery.id, delivery.last_number);
-            return table::delivered(&app.pool, webhook.id, done, status).await;
+            table::delivered(&app.pool, webhook.id, done, status).await?;
+            return Ok(true);
         }
         Err(failure) => failure,
     };
@@ -162,7 +210,7 @@ async fn attempt(
             "a webhook is disabled: its receiver was away for too long, or is gone"
         );
     }
-    Ok(())
+    Ok(false)
 }
 
 /// The id of a message: whoever sends it again says the same.

@@ -237,6 +237,7 @@ async fn record_own(
                 savepoint.rollback().await?;
                 tracing::error!(position = %entry.position, %poison, "entry is a dead letter");
                 dead_letters::insert(transaction, entry, &poison.to_string()).await?;
+                record::record_taken(transaction, entry).await?;
                 dead += 1;
             }
         }

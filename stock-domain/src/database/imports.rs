@@ -149,13 +149,16 @@ pub async fn find_by_key(
     pool: &MySqlPool,
     key: &ImportKey,
 ) -> Result<Option<(Import, Vec<u8>)>, sqlx::Error> {
-    sqlx::query(
-        "DELETE FROM imports WHERE key_hash = ? AND state = 'STAGING' \
+    let given_up: Option<u64> = sqlx::query_scalar(
+        "SELECT id FROM imports WHERE key_hash = ? AND state = 'STAGING' \
          AND created_at < NOW(3) - INTERVAL 10 MINUTE",
     )
     .bind(&key.key_hash)
-    .execute(pool)
+    .fetch_optional(pool)
     .await?;
+    if let Some(id) = given_up {
+        remove(pool, id).await?;
+    }
     let row: Option<(u64, Vec<u8>)> =
         sqlx::query_as("SELECT id, fingerprint FROM imports WHERE key_hash = ?")
             .bind(&key.key_hash)
@@ -189,8 +192,8 @@ pub async fn stage(
     rows: &[StagedRow],
 ) -> Result<(), sqlx::Error> {
     static INSERT: MultiRow = MultiRow::new(
-        "INSERT INTO import_rows (import_id, line, product_id, location_id, delta) VALUES",
-        "(?, ?, ?, ?, ?)",
+        "INSERT INTO import_rows (import_id, line, product_id, location_id, delta, state) VALUES",
+        "(?, ?, ?, ?, ?, ?)",
         "",
     );
     INSERT
@@ -201,6 +204,8 @@ pub async fn stage(
                 .bind(row.product_id.0)
                 .bind(row.location_id.0)
                 .bind(row.delta)
+                // What changes nothing needs no entry.
+                .bind(if row.delta == 0 { "APPLIED" } else { "STAGED" })
         })
         .await
 }
@@ -255,6 +260,44 @@ pub async fn remove(pool: &MySqlPool, import: u64) -> Result<(), sqlx::Error> {
         .execute(pool)
         .await?;
     Ok(())
+}
+
+/// Removes files whose judging was given up ten minutes ago; returns how many.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn forget(pool: &MySqlPool) -> Result<u64, sqlx::Error> {
+    let ids: Vec<u64> = sqlx::query_scalar(
+        "SELECT id FROM imports WHERE state = 'STAGING' \
+         AND created_at < NOW(3) - INTERVAL 10 MINUTE",
+    )
+    .fetch_all(pool)
+    .await?;
+    for id in &ids {
+        remove(pool, *id).await?;
+    }
+    Ok(ids.len() as u64)
+}
+
+/// Products with rows at stores that were changed since the file was brought, and whether they are off sale.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn restated(
+    pool: &MySqlPool,
+    import: u64,
+) -> Result<Vec<(ProductId, bool)>, sqlx::Error> {
+    let rows: Vec<(u64, bool)> = sqlx::query_as(
+        "SELECT DISTINCT p.id, p.status <> 'ACTIVE' OR p.is_deleted FROM imports i \
+         JOIN products p ON p.updated_at >= i.created_at \
+         JOIN import_rows r ON r.import_id = i.id AND r.product_id = p.id AND r.location_id > 0 \
+         WHERE i.id = ?",
+    )
+    .bind(import)
+    .fetch_all(pool)
+    .await?;
+    let row = |(id, is_off_sale)| (ProductId(id), is_off_sale);
+    Ok(rows.into_iter().map(row).collect())
 }
 
 /// Rows that wait to be written, behind a line.

@@ -68,7 +68,7 @@ pub async fn erase(connection: &mut MySqlConnection, entries: &[Entry]) -> Resul
             Kind::OrderCancelled | Kind::OrderFailed => {
                 standing.push(entry.body::<OrderReversed>()?.order_id);
             }
-            // Only orders and cancels are ever recorded without being settled.
+            // Only orders, their cancels and the reservations they took are ever recorded unsettled, and those stay.
             Kind::SaleOversold
             | Kind::ReservationMade
             | Kind::ReservationConfirmed
@@ -86,6 +86,24 @@ pub async fn erase(connection: &mut MySqlConnection, entries: &[Entry]) -> Resul
     }
     orders::set_status(connection, &standing, OrderStatus::Success).await?;
     Ok(())
+}
+
+/// What even a dead letter says about others: the reservation that an order took is over, whatever becomes of the
+/// order.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn record_taken(
+    connection: &mut MySqlConnection,
+    entry: &Entry,
+) -> Result<(), sqlx::Error> {
+    let order = match entry.kind == Kind::OrderPlaced {
+        true => entry.body::<Order>().ok(),
+        false => None,
+    };
+    let taken = order.and_then(|order| order.reservation_id);
+    let taken: Vec<_> = taken.into_iter().map(|id| (id, entry.position)).collect();
+    reservations::set_ordered(connection, &taken).await
 }
 
 /// What a group of entries writes, by table.

@@ -41,8 +41,8 @@ pub struct Decided {
     pub is_recorded: bool,
 }
 
-/// Decides a request under row locks and records what was accepted. `before` is an entry that has to
-/// be in MySQL first, such as the order that a cancel refers to.
+/// Decides a request under row locks and records what was accepted. `before` are entries that have to be in
+/// MySQL first, such as the order that a cancel refers to.
 ///
 /// # Errors
 /// [`RowLockError`] when there is no verdict.
@@ -50,7 +50,7 @@ pub async fn decide(
     pool: &MySqlPool,
     ledger: &Ledger,
     request: Request,
-    before: Option<Entry>,
+    before: Vec<Entry>,
 ) -> Result<Decided, RowLockError> {
     let limit = Duration::from_millis(ledger.config().database_transaction_timeout_ms);
     let mut connection = pool.acquire().await?;
@@ -70,7 +70,7 @@ async fn decide_on(
     pool: &MySqlPool,
     ledger: &Ledger,
     request: Request,
-    before: Option<Entry>,
+    before: Vec<Entry>,
 ) -> Result<Decided, RowLockError> {
     let draft = request.draft.clone();
     let idempotency = request.idempotency.clone();

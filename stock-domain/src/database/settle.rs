@@ -103,6 +103,10 @@ pub fn advance(
         };
     }
     for closing in &entry.closings {
+        let is_opening = |posted: &Posted| posted.account == closing.account && posted.seq == 1;
+        if closing.only_if_opened && !entry.postings.iter().any(is_opening) {
+            continue;
+        }
         if let Some(level) = levels.get_mut(&closing.account) {
             level.closed = closing.closed;
         }

@@ -170,21 +170,23 @@ pub async fn disable(pool: &MySqlPool, id: u64) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-/// Removes a webhook and its log; `false` when there is none.
+/// Removes a webhook, and its log in parts; `false` when there is none.
 ///
 /// # Errors
 /// When MySQL does not answer.
 pub async fn delete(pool: &MySqlPool, id: u64) -> Result<bool, sqlx::Error> {
-    let mut transaction = pool.begin().await?;
+    const LOG: &str = "DELETE FROM webhook_deliveries WHERE webhook_id = ? LIMIT 10000";
     let done = sqlx::query("DELETE FROM webhooks WHERE id = ?")
         .bind(id)
-        .execute(&mut *transaction)
+        .execute(pool)
         .await?;
-    sqlx::query("DELETE FROM webhook_deliveries WHERE webhook_id = ?")
+    while sqlx::query(LOG)
         .bind(id)
-        .execute(&mut *transaction)
-        .await?;
-    transaction.commit().await?;
+        .execute(pool)
+        .await?
+        .rows_affected()
+        > 0
+    {}
     Ok(done.rows_affected() > 0)
 }
 
@@ -278,7 +280,8 @@ pub async fn next_pending(
     Ok(Some((found, is_due)))
 }
 
-/// Lays a batch aside to be sent, and returns its id.
+/// Lays a batch aside to be sent; one that begins at the same entry is there already if another instance was
+/// quicker.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -286,30 +289,51 @@ pub async fn insert_delivery(
     pool: &MySqlPool,
     webhook: u64,
     (first, last): (u64, u64),
-    body: &[u8],
-) -> Result<u64, sqlx::Error> {
-    let done = sqlx::query(
-        "INSERT INTO webhook_deliveries (webhook_id, first_number, last_number, body) \
-         VALUES (?, ?, ?, ?)",
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT IGNORE INTO webhook_deliveries (webhook_id, first_number, last_number) \
+         VALUES (?, ?, ?)",
     )
     .bind(webhook)
     .bind(first)
     .bind(last)
-    .bind(body)
     .execute(pool)
     .await?;
-    Ok(done.last_insert_id())
+    Ok(())
 }
 
-/// What a batch says.
+/// A batch that is to be sent once more, beside the others.
 ///
 /// # Errors
 /// When MySQL does not answer.
-pub async fn body(pool: &MySqlPool, delivery: u64) -> Result<Vec<u8>, sqlx::Error> {
-    sqlx::query_scalar("SELECT body FROM webhook_deliveries WHERE id = ?")
-        .bind(delivery)
-        .fetch_one(pool)
+pub async fn next_resent(pool: &MySqlPool, webhook: u64) -> Result<Option<Delivery>, sqlx::Error> {
+    let text = format!("{DELIVERY} WHERE webhook_id = ? AND is_resent = 1 ORDER BY id LIMIT 1");
+    sqlx::query_as(AssertSqlSafe(text))
+        .bind(webhook)
+        .fetch_optional(pool)
         .await
+}
+
+/// A batch was sent once more: what came back, and nothing else changes.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn resent(
+    pool: &MySqlPool,
+    delivery: u64,
+    (status, error): (Option<u16>, Option<&str>),
+) -> Result<(), sqlx::Error> {
+    let error: Option<String> = error.map(|error| error.chars().take(255).collect());
+    sqlx::query(
+        "UPDATE webhook_deliveries SET is_resent = 0, attempts = attempts + 1, last_status = ?, \
+         last_error = ? WHERE id = ?",
+    )
+    .bind(status)
+    .bind(error)
+    .bind(delivery)
+    .execute(pool)
+    .await?;
+    Ok(())
 }
 
 /// The receiver has a batch: the webhook moves on.
@@ -325,7 +349,7 @@ pub async fn delivered(
     let mut transaction = pool.begin().await?;
     sqlx::query(
         "UPDATE webhook_deliveries SET state = 'DELIVERED', attempts = attempts + 1, \
-         last_status = ?, last_error = NULL, ended_at = NOW(3) WHERE id = ?",
+         last_status = ?, last_error = NULL, ended_at = NOW(3) WHERE id = ? AND state = 'PENDING'",
     )
     .bind(status)
     .bind(delivery)
@@ -353,7 +377,7 @@ pub async fn failed(
     sqlx::query(
         "UPDATE webhook_deliveries SET attempts = attempts + 1, last_status = ?, last_error = ?, \
          state = IF(?, 'PENDING', 'FAILED'), next_attempt_at = NOW(3) + INTERVAL ? MICROSECOND, \
-         ended_at = IF(?, NULL, NOW(3)) WHERE id = ?",
+         ended_at = IF(?, NULL, NOW(3)) WHERE id = ? AND state = 'PENDING'",
     )
     .bind(status)
     .bind(error)
@@ -389,14 +413,14 @@ pub async fn deliveries(
         .await
 }
 
-/// A batch is to be sent again, now; `false` when there is none.
+/// A batch is to be sent once more: one that waits at once, another beside them; `false` when there is none.
 ///
 /// # Errors
 /// When MySQL does not answer.
 pub async fn resend(pool: &MySqlPool, webhook: u64, delivery: u64) -> Result<bool, sqlx::Error> {
     let done = sqlx::query(
-        "UPDATE webhook_deliveries SET state = 'PENDING', attempts = 0, next_attempt_at = NOW(3), \
-         ended_at = NULL WHERE id = ? AND webhook_id = ?",
+        "UPDATE webhook_deliveries SET is_resent = IF(state = 'PENDING', 0, 1), \
+         next_attempt_at = NOW(3) WHERE id = ? AND webhook_id = ?",
     )
     .bind(delivery)
     .bind(webhook)

@@ -236,20 +236,20 @@ fn answer(shared: &Shared, link: &Link, batch: Vec<Waiting>, reply: BatchReply) 
         shared.sold_out.clear();
     }
     for (waiting, verdict) in batch.into_iter().zip(reply.verdicts) {
-        note_sold_out(shared, &waiting, &verdict);
+        note_sold_out(shared, &verdict);
         waiting.reply(Ok(verdict));
     }
 }
 
-fn note_sold_out(shared: &Shared, waiting: &Waiting, verdict: &Verdict) {
+fn note_sold_out(shared: &Shared, verdict: &Verdict) {
     if let Verdict::Refused(Refusal::Insufficient {
-        posting,
+        account,
         balance: 0,
         due: false,
+        ..
     }) = verdict
-        && let Some(posting) = waiting.request.postings.get(*posting)
     {
-        shared.sold_out.refused_at_zero(posting.account);
+        shared.sold_out.refused_at_zero(*account);
     }
 }
 

@@ -146,8 +146,12 @@ fn encode_request(cmd: &mut Cmd, keys: &Keys, index: &Index, request: &Sealed) {
     if !request.closings.is_empty() {
         cmd.arg(request.closings.len());
         for closing in &request.closings {
-            cmd.arg(account_at(&closing.account))
-                .arg(u8::from(closing.closed));
+            let how = match (closing.closed, closing.only_if_opened) {
+                (false, _) => 0,
+                (true, false) => 1,
+                (true, true) => 2,
+            };
+            cmd.arg(account_at(&closing.account)).arg(how);
         }
     }
     if let Some(refuse) = &request.refuse {
@@ -159,8 +163,8 @@ fn encode_request(cmd: &mut Cmd, keys: &Keys, index: &Index, request: &Sealed) {
     if let Some(hold) = &request.hold {
         cmd.arg(hold.ttl_ms).arg(&hold.text);
     }
-    if let Some(member) = &request.release {
-        cmd.arg(member);
+    if let Some((member, until_ms)) = &request.release {
+        cmd.arg(member).arg(*until_ms);
     }
     if let Some((account, balance)) = &request.expected {
         cmd.arg(account_at(account)).arg(*balance);

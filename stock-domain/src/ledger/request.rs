@@ -36,8 +36,9 @@ pub struct Request {
     pub even_backlog: bool,
     /// The hold that begins with it.
     pub hold: Option<Hold>,
-    /// The member of `deadlines` of the hold that ends with it.
-    pub release: Option<String>,
+    /// The member of `deadlines` of the hold that ends with it, and Redis' time in Unix ms from which that is
+    /// too late; 0 is never.
+    pub release: Option<(String, u64)>,
     /// An account, and the balance that it must have.
     pub expected: Option<(Account, i64)>,
     /// Whether it will be asked again once expired holds are released: until then being short of stock
@@ -145,8 +146,8 @@ pub struct Sealed {
     pub refuse: Option<String>,
     /// The hold that begins with it.
     pub hold: Option<Hold>,
-    /// The hold that ends with it.
-    pub release: Option<String>,
+    /// The hold that ends with it, and from when that is too late.
+    pub release: Option<(String, u64)>,
     /// An account, and the balance that it must have.
     pub expected: Option<(Account, i64)>,
 }

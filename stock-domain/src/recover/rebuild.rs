@@ -101,9 +101,9 @@ pub(super) async fn write_marks(
     .await?;
     let now = epoch::time_ms(redis).await?;
     let yesterday = Position::from_parts(now.saturating_sub(DAY_MS), 0).unwrap_or_default();
-    let sales: Vec<(u64, String, String)> = sqlx::query_as(
-        "SELECT store_id, sale_key, IF(state = 'SOLD', 'SOLD', 'OVERSOLD') FROM offline_sales \
-         WHERE journal_id > ?",
+    let sales: Vec<(u64, String, String, Vec<u8>)> = sqlx::query_as(
+        "SELECT store_id, sale_key, IF(state = 'SOLD', 'SOLD', 'OVERSOLD'), fingerprint \
+         FROM offline_sales WHERE journal_id > ?",
     )
     .bind(yesterday.get())
     .fetch_all(&mut **transaction)
@@ -120,9 +120,10 @@ pub(super) async fn write_marks(
     let holds = holds
         .into_iter()
         .map(|(id, state)| (reservation::mark_id(Position::new(id)), state));
-    let sales = sales
-        .into_iter()
-        .map(|(store, key, state)| (order::offline_mark_id(store, &key), state));
+    let sales = sales.into_iter().map(|(store, key, state, fingerprint)| {
+        let state = order::offline_state(&state, &journal::hash_text(&fingerprint));
+        (order::offline_mark_id(store, &key), state)
+    });
     let marks: Vec<(String, String)> = orders.chain(products).chain(holds).chain(sales).collect();
     for part in marks.chunks(1_000) {
         let mut set = cmd("HSET");

@@ -9,9 +9,9 @@ use super::{Difference, Progress, Proved, Report, VerifyError, proved, remember,
 use crate::database::orders::StoredOrder;
 use crate::database::reservations::StoredReservation;
 use crate::database::shards::ShardState;
-use crate::database::{journal, orders, reservations};
+use crate::database::{journal, offline_sales, orders, reservations};
 use crate::journal::{Entry, Kind};
-use crate::order::{Order, OrderReversed, OrderStatus};
+use crate::order::{OfflineSale, Order, OrderReversed, OrderStatus};
 use crate::reservation::{Reservation, ReservationEnded, ReservationStatus};
 
 /// Entries compared at once.
@@ -118,6 +118,7 @@ impl Slice {
             let stored = reservations::between(pool, first, last.position).await?;
             found.extend(reservations_of(&entries, &stored, &dead));
             found.extend(ends_of(pool, &entries).await?);
+            found.extend(oversold_of(pool, &entries, &dead).await?);
         }
         Ok(found)
     }
@@ -252,6 +253,31 @@ fn reservations_of(
         .map(|id| Difference::new("reservations", id, "has no entry that made it".to_owned()));
     found.extend(extra);
     found
+}
+
+/// Each sale for which there was no stock waits for its person, or has found them.
+async fn oversold_of(
+    pool: &MySqlPool,
+    entries: &[&Entry],
+    dead: &HashSet<Position>,
+) -> Result<Vec<Difference>, sqlx::Error> {
+    let told: Vec<&&Entry> = entries
+        .iter()
+        .filter(|entry| entry.kind == Kind::SaleOversold && !dead.contains(&entry.position))
+        .collect();
+    let ids: Vec<Position> = told.iter().map(|entry| entry.position).collect();
+    let stored: HashMap<Position, OfflineSale> = offline_sales::of_orders(pool, &ids)
+        .await?
+        .into_iter()
+        .map(|stored| (stored.id, stored.sale))
+        .collect();
+    let wrong = told.into_iter().filter_map(|entry| {
+        let sale = entry.body::<Order>().ok().and_then(|order| order.offline);
+        let row = stored.get(&entry.position);
+        let text = format!("is {row:?}, not what its entry says");
+        (row != sale.as_ref()).then(|| Difference::new("offline_sales", entry.position, text))
+    });
+    Ok(wrong.collect())
 }
 
 /// Each reservation that has ended says so: confirmed ones may have been taken back since.

@@ -1,7 +1,7 @@
 //! GET `/api/events/levels`: the latest levels as server-sent events, resumable by the event's id.
 //!
-//! A stream begins with a snapshot from Redis: of the products asked for, else of the first thousand. Then come
-//! the changes, what moved within a fifth of a second in one event. With `Last-Event-ID` it goes on behind that
+//! A stream begins with a snapshot from Redis: of the products asked for, everywhere, else of the first thousand
+//! online. Then come the changes, what moved within a fifth of a second in one event. With `Last-Event-ID` it goes on behind that
 //! event, on any instance; an instance that has not heard all since begins with a snapshot again.
 
 use std::convert::Infallible;
@@ -14,9 +14,11 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde::{Deserialize, Serialize};
+use stock_common::error::Code;
 use stock_common::id::{LocationId, Position, ProductId};
 use stock_domain::account::{Account, AccountKind, Level};
-use tokio::sync::watch;
+use stock_domain::database::stores;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::Instant;
 
 use super::auth::Caller;
@@ -112,6 +114,8 @@ struct Watcher {
     after: Option<Position>,
     /// When the last event was sent.
     sent: Option<Instant>,
+    /// One of so many.
+    _place: OwnedSemaphorePermit,
 }
 
 impl Watcher {
@@ -144,6 +148,10 @@ impl Watcher {
                 .filter(|(account, _)| self.wants(account))
                 .filter_map(out)
                 .collect();
+            if levels.is_empty() && !is_first && upto < self.app.levels.last() {
+                // What moved was nothing to them, and there is more.
+                continue;
+            }
             if !levels.is_empty() || is_first {
                 self.sent = Some(Instant::now());
                 let event = Event::default().event("levels").id(upto.to_string());
@@ -154,15 +162,16 @@ impl Watcher {
     }
 
     async fn snapshot(&self) -> Option<Vec<(Account, Level)>> {
-        let products = match &self.products {
-            Some(products) => products.clone(),
-            None => self.app.catalog.first(LEVELS_MAX),
+        // Without Redis or MySQL the stream ends; the browser comes again by itself.
+        let (products, places) = match &self.products {
+            Some(products) => (products.clone(), stores::ids(&self.app.pool).await.ok()?),
+            None => (self.app.catalog.first(LEVELS_MAX), Vec::new()),
         };
+        let places = || [LocationId::ONLINE].iter().chain(&places);
         let names: Vec<Account> = products
             .iter()
-            .map(|product| Account::available(*product, LocationId::ONLINE))
+            .flat_map(|product| places().map(|place| Account::available(*product, *place)))
             .collect();
-        // Without Redis the stream ends; the browser comes again by itself.
         let levels = self.app.ledger.levels(&names).await.ok()?;
         let level = |name: &Account| Some((*name, *levels.get(name)?));
         Some(names.iter().filter_map(level).collect())
@@ -180,6 +189,8 @@ pub async fn levels(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let products = products_of(&query)?;
+    let place = Arc::clone(&app.event_streams).try_acquire_owned();
+    let place = place.map_err(|_full| Problem::of(Code::Overloaded))?;
     // An id that is none of ours begins anew.
     let after = headers
         .get("last-event-id")
@@ -189,6 +200,7 @@ pub async fn levels(
         products,
         after,
         sent: None,
+        _place: place,
         app,
     };
     let events = stream::unfold(watcher, |mut watcher| async move {

@@ -346,14 +346,23 @@ pub struct PathId(pub u64);
 /// The two ids in a path, in their order.
 pub struct PathIds(pub u64, pub u64);
 
+/// An id as it stands in a path.
+fn id_of(text: &str) -> Option<u64> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| is_plain)
+}
+
 /// The ids in a path.
-pub(super) async fn ids_of(parts: &mut Parts, app: &Arc<App>) -> Option<Vec<u64>> {
+async fn ids_of(parts: &mut Parts, app: &Arc<App>) -> Option<Vec<u64>> {
     let params = RawPathParams::from_request_parts(parts, app).await.ok()?;
-    let id = |text: &str| {
-        let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
-        text.parse().ok().filter(|_| is_plain)
-    };
-    params.iter().map(|(_, text)| id(text)).collect()
+    params.iter().map(|(_, text)| id_of(text)).collect()
+}
+
+/// The first id in a path, whatever the others are.
+pub(super) async fn first_id(parts: &mut Parts, app: &Arc<App>) -> Option<u64> {
+    let params = RawPathParams::from_request_parts(parts, app).await.ok()?;
+    let (_, text) = params.iter().next()?;
+    id_of(text)
 }
 
 // The caller is asked for before either: whether an id exists is nobody else's business.

@@ -174,7 +174,7 @@ fn key(app: &App, admin: Caller, headers: &HeaderMap) -> Result<Option<ImportKey
 pub async fn import(
     State(app): State<Arc<App>>,
     (Admin(admin), origin): (Admin, Origin),
-    Filter(query): Filter<ImportQuery>,
+    query: Result<Filter<ImportQuery>, Problem>,
     request: Request,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
@@ -193,7 +193,15 @@ pub async fn import(
             "Content-Type must be text/csv",
         ));
     }
+    let Filter(query) = query?;
     let is_dry_run = query.dry_run == Some(true);
+    let turn = app.imports.try_acquire();
+    let turn = turn.map_err(|_taken| {
+        Problem::new(
+            Code::Overloaded,
+            "another file is being judged; send this one again",
+        )
+    })?;
     let key = key(&app, admin, &parts.headers)?.filter(|_| !is_dry_run);
     let begun = match table::begin(&app.pool, admin.user, key.as_ref()).await {
         Ok(id) => Some(id),
@@ -205,6 +213,7 @@ pub async fn import(
         return brought_before(&app, key, file).await;
     };
     let judged = judge(&app, id, file, (is_dry_run, key.is_some())).await?;
+    drop(turn);
     if !judged.errors.is_empty() {
         return Err(wrong(&judged));
     }
@@ -276,7 +285,7 @@ async fn judge(
     file: Reading,
     (is_dry_run, is_keyed): (bool, bool),
 ) -> Result<Judged, Problem> {
-    let judged = import::judge(&app.pool, id, file.rows).await;
+    let judged = import::judge(&app.jobs_pool, id, file.rows).await;
     let end = Reading::end(file.reading, &file.digest, file.bytes_max).await;
     let good = judged
         .as_ref()

@@ -9,7 +9,7 @@
 //! | [`show`] | GET `/api/orders/{orderId}` | 200 |
 //! | [`list`] | GET `/api/orders` | 200, newest first |
 
-mod refusals;
+mod unpriced;
 mod wire;
 
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use axum::response::Response;
 use stock_common::error::Code;
 use stock_common::id::{Position, UserId};
 use stock_domain::database::orders::{self as table, OrderFilter};
-use stock_domain::journal::{DraftError, Idempotency};
+use stock_domain::journal::{DraftError, Entry, Idempotency};
 use stock_domain::ledger::Request;
 use stock_domain::lookup::{self, Located, LocatedReservation};
 use stock_domain::order::{self, Order, OrderStatus, Path, Terms};
@@ -28,8 +28,7 @@ use stock_domain::pricing::{self, AskedOrder, Priced};
 use stock_domain::reservation::Held;
 use stock_domain::verdict::{Refusal, Replay, Verdict};
 
-use self::refusals::refused;
-pub(super) use self::refusals::{off_sale, short_of, unpriced};
+pub(super) use self::unpriced::unpriced;
 pub(super) use self::wire::{
     Benefits, DeliveryTypeName, LineIn, LineOut, ListOut as OrderListOut, OrderOut as OrderBody,
     OrderStatusName, asked_lines, json, replayed,
@@ -39,7 +38,6 @@ use self::wire::{ListOut, OrderOut, created};
 use super::auth::Caller;
 use super::extract::{Filter, ID_MAX, Keyed, PathId, cursor_of, limit_of};
 use super::problem::Problem;
-use super::reservations::already;
 use super::verdicts::{decide_locked, decide_stock, decide_stock_locked, refuse, replayed_entry};
 use crate::app::App;
 
@@ -59,15 +57,11 @@ pub(super) struct Placing {
     window_ms: Option<(u64, u64)>,
     /// The reservation whose stock it takes, and when that expires.
     held: Option<(Held, u64)>,
+    /// The reservation's entry, which MySQL must have before it can have the order.
+    before: Option<Entry>,
 }
 
 impl Placing {
-    /// Whether the time of the reservation that it takes is over.
-    fn has_run_out(&self, now_ms: u64) -> bool {
-        self.held
-            .is_some_and(|(_, expires_ms)| expires_ms <= now_ms)
-    }
-
     pub(super) fn request(
         &self,
         is_last_try: bool,
@@ -99,14 +93,8 @@ pub(super) async fn price(
     let problem = match priced {
         Ok(Priced { order, window_ms }) => match benefits.refused {
             Some(problem) => problem,
-            None => match take_hold(order, reservation) {
-                Ok((order, held)) => {
-                    return Ok(Ok(Placing {
-                        order,
-                        window_ms,
-                        held,
-                    }));
-                }
+            None => match take_hold(order, window_ms, reservation) {
+                Ok(placing) => return Ok(Ok(placing)),
                 Err(problem) => problem,
             },
         },
@@ -125,7 +113,7 @@ async fn find_hold(
     let own = found.filter(|found| found.reservation.user_id == user);
     Ok(match own {
         None => Err(Problem::of(Code::ReservationNotFound)),
-        Some(found) => match already(found.status) {
+        Some(found) => match Problem::of_ended(found.status) {
             None => Ok(found),
             Some(problem) => Err(problem),
         },
@@ -135,10 +123,16 @@ async fn find_hold(
 /// Lets the order take a reservation's stock, if it asks for exactly that.
 fn take_hold(
     mut order: Order,
+    window_ms: Option<(u64, u64)>,
     reservation: Option<Result<LocatedReservation, Problem>>,
-) -> Result<(Order, Option<(Held, u64)>), Problem> {
+) -> Result<Placing, Problem> {
     let Some(found) = reservation.transpose()? else {
-        return Ok((order, None));
+        return Ok(Placing {
+            order,
+            window_ms,
+            held: None,
+            before: None,
+        });
     };
     let of = &found.reservation;
     let is_held = order.location() == of.location_id
@@ -156,7 +150,12 @@ fn take_hold(
         return Err(Problem::new(Code::ReservationMismatch, text));
     }
     order.reservation_id = Some(found.id);
-    Ok((order, Some((of.held(found.id), of.expires_ms(found.id)))))
+    Ok(Placing {
+        order,
+        window_ms,
+        held: Some((of.held(found.id), of.expires_ms(found.id))),
+        before: found.entry,
+    })
 }
 
 /// POST `/api/redis/orders`.
@@ -175,7 +174,7 @@ pub async fn place_redis(
     let asked = body.into_asked(caller, Path::Redis)?;
     let placing = match price(&app, asked, benefits, idempotency.as_ref()).await? {
         Ok(placing) => placing,
-        Err(verdict) => return answer_unplaced(&app, None, verdict).await,
+        Err(verdict) => return answer_unplaced(&app, verdict).await,
     };
     let build = |is_last_try| placing.request(is_last_try, idempotency.as_ref());
     let verdict = decide_stock(&app, build).await?;
@@ -186,9 +185,7 @@ pub async fn place_redis(
             &placing.order,
             OrderStatus::OrderPending,
         )),
-        other @ (Verdict::Replayed(_) | Verdict::Refused(_)) => {
-            answer_unplaced(&app, Some(&placing), other).await
-        }
+        other @ (Verdict::Replayed(_) | Verdict::Refused(_)) => answer_unplaced(&app, other).await,
     }
 }
 
@@ -219,10 +216,11 @@ pub(super) async fn place_synchronous(
     let path = asked.path;
     let placing = match price(app, asked, benefits, idempotency.as_ref()).await? {
         Ok(placing) => placing,
-        Err(verdict) => return answer_unplaced(app, None, verdict).await,
+        Err(verdict) => return answer_unplaced(app, verdict).await,
     };
     let build = |is_last_try| placing.request(is_last_try, idempotency.as_ref());
-    let decided = decide_stock_locked(app, build).await?;
+    let before = placing.before.iter().cloned().collect();
+    let decided = decide_stock_locked(app, build, before).await?;
     count(path, &decided.verdict);
     match decided.verdict {
         Verdict::Accepted(accepted) => {
@@ -232,22 +230,13 @@ pub(super) async fn place_synchronous(
             };
             Ok(created(accepted.position, &placing.order, status))
         }
-        other @ (Verdict::Replayed(_) | Verdict::Refused(_)) => {
-            answer_unplaced(app, Some(&placing), other).await
-        }
+        other @ (Verdict::Replayed(_) | Verdict::Refused(_)) => answer_unplaced(app, other).await,
     }
 }
 
-/// Answers a verdict that placed no order now. `placing` is what was asked for, if it had a price.
-async fn answer_unplaced(
-    app: &App,
-    placing: Option<&Placing>,
-    verdict: Verdict,
-) -> Result<Response, Problem> {
-    let translate = |refusal: Refusal| match placing {
-        Some(placing) => refused(app, placing, refusal),
-        None => refusal.into(),
-    };
+/// Answers a verdict that placed no order now.
+async fn answer_unplaced(app: &App, verdict: Verdict) -> Result<Response, Problem> {
+    let translate = |refusal: Refusal| Problem::of_refusal(&app.catalog, refusal);
     match verdict {
         Verdict::Replayed(Replay::Accepted(position)) => {
             let entry = replayed_entry(app, position).await?;
@@ -331,8 +320,15 @@ pub(super) async fn cancel_synchronous(
         Some(verdict) => verdict,
         None => {
             let request = order::cancel(found.id, &found.order, caller.user, idempotency)?;
-            // MySQL must have the order before it can have its cancel.
-            let decided = decide_locked(app, request, found.entry.take()).await?;
+            // MySQL must have the order before it can have its cancel, and before that what it took.
+            let mut before = Vec::new();
+            if let Some(entry) = found.entry.take() {
+                if let Some(reservation) = found.order.reservation_id {
+                    before.extend(app.ledger.find(reservation).await?);
+                }
+                before.push(entry);
+            }
+            let decided = decide_locked(app, request, before).await?;
             if !decided.is_recorded {
                 status = OrderStatus::CancelRequested;
             }

@@ -10,8 +10,12 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use stock_common::error::Code;
+use stock_common::id::ProductId;
+use stock_domain::account::{Account, AccountKind};
+use stock_domain::catalog::Catalog;
 use stock_domain::database::row_lock::RowLockError;
 use stock_domain::ledger::{DecideError, ReadError};
+use stock_domain::reservation::ReservationStatus;
 use stock_domain::verdict::Refusal;
 
 use crate::limits::Exceeded;
@@ -269,7 +273,8 @@ impl From<tokio::task::JoinError> for Problem {
     }
 }
 
-/// What a refusal means where no posting has to be named; handlers translate those that name one.
+/// What a refusal means to a client. It says all by itself, so that an answer under a key is the same when it is
+/// given again; only whether a closed product was deleted is asked of the catalog ([`Problem::of_refusal`]).
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         match refusal {
@@ -280,20 +285,82 @@ impl From<Refusal> for Problem {
             Refusal::Outside(text) => Self::from_remembered(&text),
             Refusal::NotOpen => Self::of(Code::SaleNotOpen),
             Refusal::Closed => Self::of(Code::SaleClosed),
-            Refusal::StaleState { state, .. } => {
-                Self::new(Code::InvalidOrderStatus, format!("the status is {state}"))
-            }
+            Refusal::StaleState { state, .. } => stale(&state),
             Refusal::SellingStopped => Self::of(Code::SellingStopped),
             Refusal::Changed { balance } => {
                 Self::new(Code::StockChanged, format!("{balance} are available"))
                     .with("available", balance)
             }
-            Refusal::UnknownAccount { .. } | Refusal::Insufficient { .. } => {
-                Self::of(Code::InsufficientStock)
+            Refusal::RunOut => Self::of(Code::ReservationAlreadyExpired),
+            Refusal::UnknownAccount { account, .. } => short(account, 0),
+            Refusal::Insufficient {
+                account, balance, ..
+            } => short(account, balance),
+            Refusal::ClosedAccount { account, .. } => {
+                let (id, text) = (account.owner, "cannot be ordered now");
+                Self::new(Code::ProductNotOnSale, format!("product {id} {text}"))
+                    .with("productId", id)
             }
-            Refusal::ClosedAccount { .. } => Self::of(Code::ProductNotOnSale),
             Refusal::Broken { .. } => Self::of(Code::AccountBroken),
             Refusal::Overflow { .. } => Self::of(Code::StockLimitReached),
         }
+    }
+}
+
+/// What the mark says: a reservation that has ended, or an order.
+fn stale(state: &str) -> Problem {
+    let ended = ReservationStatus::of_mark(state);
+    ended
+        .and_then(Problem::of_ended)
+        .unwrap_or_else(|| Problem::new(Code::InvalidOrderStatus, format!("the status is {state}")))
+}
+
+/// What an account that holds too little means: stock, a sale's limit, or the limit of reservations.
+fn short(account: Account, left: i64) -> Problem {
+    match account.kind {
+        AccountKind::Allowance => {
+            let text = format!("the sale allows this buyer {left} more");
+            Problem::new(Code::PurchaseLimitReached, text)
+                .with("saleId", account.owner)
+                .with("remaining", left)
+        }
+        AccountKind::Hold => {
+            let text = format!("at most {} reservations may be live", account.place);
+            Problem::new(Code::HoldLimitReached, text)
+        }
+        AccountKind::Available
+        | AccountKind::Reserved
+        | AccountKind::Coupon
+        | AccountKind::Points => {
+            let text = format!("product {} has {left} left", account.owner);
+            Problem::new(Code::InsufficientStock, text)
+                .with("productId", account.owner)
+                .with("available", left)
+        }
+    }
+}
+
+impl Problem {
+    /// What a refusal means, a deleted product told from one that is off sale.
+    pub fn of_refusal(catalog: &Catalog, refusal: Refusal) -> Self {
+        if let Refusal::ClosedAccount { account, .. } = &refusal {
+            let id = ProductId(account.owner);
+            if catalog.product(id).is_none_or(|known| known.is_deleted) {
+                return Self::new(Code::ProductNotFound, format!("there is no product {id}"))
+                    .with("productId", id.0);
+            }
+        }
+        refusal.into()
+    }
+
+    /// Why a reservation that is over cannot end once more; `None` while it is live.
+    pub fn of_ended(status: ReservationStatus) -> Option<Self> {
+        match status {
+            ReservationStatus::Pending => None,
+            ReservationStatus::Confirmed => Some(Code::ReservationAlreadyConfirmed),
+            ReservationStatus::Cancelled => Some(Code::ReservationAlreadyCancelled),
+            ReservationStatus::Expired => Some(Code::ReservationAlreadyExpired),
+        }
+        .map(Self::of)
     }
 }

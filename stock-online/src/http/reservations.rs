@@ -35,7 +35,7 @@ use utoipa::ToSchema;
 use super::audit;
 use super::auth::{Admin, Caller};
 use super::extract::{BodyIn, Filter, Keyed, PathId, cursor_of, limit_of};
-use super::orders::{NothingIn, json, off_sale, replayed, short_of, unpriced};
+use super::orders::{NothingIn, json, replayed, unpriced};
 use super::origin::Origin;
 use super::problem::Problem;
 use super::verdicts::{decide_stock, refuse, replayed_entry};
@@ -140,17 +140,6 @@ impl ReservationOut {
     }
 }
 
-/// Why a reservation that is over cannot end once more; `None` while it is live.
-pub(super) fn already(status: ReservationStatus) -> Option<Problem> {
-    match status {
-        ReservationStatus::Pending => None,
-        ReservationStatus::Confirmed => Some(Code::ReservationAlreadyConfirmed),
-        ReservationStatus::Cancelled => Some(Code::ReservationAlreadyCancelled),
-        ReservationStatus::Expired => Some(Code::ReservationAlreadyExpired),
-    }
-    .map(Problem::of)
-}
-
 /// What the product must be for a part of it to be set aside: the sale that governs it.
 fn find_sale(app: &App, id: ProductId) -> Result<Option<Sale>, Problem> {
     if !app.catalog.is_read() {
@@ -228,10 +217,7 @@ async fn answer_reserve(
     reservation: Option<&Reservation>,
     verdict: Verdict,
 ) -> Result<Response, Problem> {
-    let translate = |refusal: Refusal| match reservation {
-        Some(reservation) => refused(app, reservation, refusal),
-        None => refusal.into(),
-    };
+    let translate = |refusal: Refusal| Problem::of_refusal(&app.catalog, refusal);
     match (verdict, reservation) {
         (Verdict::Accepted(accepted), Some(reservation)) => {
             Ok(created(accepted.position, reservation))
@@ -244,20 +230,6 @@ async fn answer_reserve(
         }
         (Verdict::Replayed(Replay::Refused(refusal)), _) => Err(translate(refusal).replayed()),
         (Verdict::Refused(refusal), _) => Err(translate(refusal)),
-    }
-}
-
-fn refused(app: &App, reservation: &Reservation, refusal: Refusal) -> Problem {
-    if let Refusal::ClosedAccount { .. } = refusal {
-        return off_sale(app, reservation.product_id);
-    }
-    let postings = reservation.postings();
-    let short = refusal
-        .short()
-        .and_then(|(posting, left)| Some((postings.get(posting)?.account, left)));
-    match short {
-        Some((account, left)) => short_of(account, left),
-        None => refusal.into(),
     }
 }
 
@@ -275,36 +247,18 @@ async fn find_own(
         .ok_or_else(missing)
 }
 
-/// Why a reservation could not end: its time was over when the script looked, or its mark says that it has
-/// ended otherwise.
-fn ended_by(refusal: &Refusal) -> Option<Problem> {
-    if *refusal == Refusal::Closed {
-        return already(ReservationStatus::Expired);
-    }
-    ended_otherwise(refusal)
-}
-
-/// What the mark says that another end has set.
-pub(super) fn ended_otherwise(refusal: &Refusal) -> Option<Problem> {
-    let Refusal::StaleState { state, .. } = refusal else {
-        return None;
-    };
-    already(ReservationStatus::of_mark(state)?)
-}
-
 /// Answers what became of the wish to end a reservation, which was live when it was looked for.
 fn answer_end(
     found: &LocatedReservation,
     verdict: Verdict,
     status: ReservationStatus,
 ) -> Result<Response, Problem> {
-    let translate = |refusal: Refusal| ended_by(&refusal).unwrap_or_else(|| refusal.into());
     let body = ReservationOut::new(found.id, &found.reservation, status);
     match verdict {
         Verdict::Accepted(_) => Ok(json(StatusCode::OK, &body)),
         Verdict::Replayed(Replay::Accepted(_)) => Ok(replayed(json(StatusCode::OK, &body))),
-        Verdict::Replayed(Replay::Refused(refusal)) => Err(translate(refusal).replayed()),
-        Verdict::Refused(refusal) => Err(translate(refusal)),
+        Verdict::Replayed(Replay::Refused(refusal)) => Err(Problem::from(refusal).replayed()),
+        Verdict::Refused(refusal) => Err(refusal.into()),
     }
 }
 
@@ -324,7 +278,7 @@ pub async fn confirm(
 ) -> Result<Response, Problem> {
     let found = find_own(&app, admin, id).await?;
     let of = &found.reservation;
-    let verdict = match already(found.status) {
+    let verdict = match Problem::of_ended(found.status) {
         Some(problem) => refuse(&app, idempotency, problem).await?,
         None => {
             let (held, expires_ms) = (of.held(found.id), of.expires_ms(found.id));
@@ -358,7 +312,7 @@ pub async fn cancel(
     // What an order took is the order's: cancelling that returns it.
     let is_ordered = found.order_id.is_some() || found.mark.as_deref() == Some("ORDERED");
     let is_forced = body.force && found.status == ReservationStatus::Confirmed && !is_ordered;
-    let verdict = match already(found.status) {
+    let verdict = match Problem::of_ended(found.status) {
         Some(_) if is_forced => {
             let mark = found.mark.as_deref();
             let request = reservation::force_cancel(&held, mark, caller.user, idempotency)?;

@@ -29,13 +29,13 @@ use stock_domain::journal::{Idempotency, Posted};
 use stock_domain::lookup;
 use stock_domain::product;
 use stock_domain::stock::{self, CHANGE_MAX, StockChanged, Terms};
-use stock_domain::verdict::{Refusal, Replay, Verdict};
+use stock_domain::verdict::{Replay, Verdict};
 use utoipa::ToSchema;
 
 use super::audit;
 use super::auth::{Admin, Caller};
 use super::extract::{BodyIn, Filter, Keyed, PathId, limit_of};
-use super::orders::{json, replayed, short_of};
+use super::orders::{json, replayed};
 use super::origin::Origin;
 use super::problem::Problem;
 use super::products::check_text;
@@ -277,18 +277,23 @@ async fn change(
     let is_opening = matches!(&verdict, Verdict::Accepted(accepted)
         if accepted.postings.iter().any(|posted| posted.seq == 1));
     if is_opening {
-        close_if_stopped(app, change.product_id, admin).await?;
+        follow_status(app, change.product_id, terms.is_off_sale, admin).await?;
     }
     changed(app, change, verdict).await
 }
 
-/// An account that was opened while its product was taken off sale is closed as the others were.
-async fn close_if_stopped(app: &App, id: ProductId, admin: Caller) -> Result<(), Problem> {
+/// A product was taken off sale or put on sale while a store's account was opened: all follow what it is now.
+async fn follow_status(
+    app: &App,
+    id: ProductId,
+    was_off_sale: bool,
+    admin: Caller,
+) -> Result<(), Problem> {
     let product = products::find(&app.pool, id).await?;
     let is_on_sale = product.is_some_and(|now| now.fields.status == ProductStatus::Active);
-    if !is_on_sale {
+    if is_on_sale == was_off_sale {
         let locations = stores::ids(&app.pool).await?;
-        let request = product::switch(id, true, &locations, admin.user)?;
+        let request = product::switch(id, !is_on_sale, &locations, admin.user)?;
         if let Verdict::Refused(refusal) = app.ledger.decide(request).await? {
             return Err(refusal.into());
         }
@@ -298,10 +303,6 @@ async fn close_if_stopped(app: &App, id: ProductId, admin: Caller) -> Result<(),
 
 async fn changed(app: &App, change: &StockChanged, verdict: Verdict) -> Result<Changed, Problem> {
     let account = Account::available(change.product_id, change.location_id);
-    let translate = |refusal: Refusal| match refusal.short() {
-        Some((_, left)) => short_of(account, left),
-        None => refusal.into(),
-    };
     // The last posting of the account: before it may stand the one that opened it.
     let after = |postings: &[Posted]| {
         let own = postings
@@ -324,8 +325,8 @@ async fn changed(app: &App, change: &StockChanged, verdict: Verdict) -> Result<C
                 is_replayed: true,
             })
         }
-        Verdict::Replayed(Replay::Refused(refusal)) => Err(translate(refusal).replayed()),
-        Verdict::Refused(refusal) => Err(translate(refusal)),
+        Verdict::Replayed(Replay::Refused(refusal)) => Err(Problem::from(refusal).replayed()),
+        Verdict::Refused(refusal) => Err(refusal.into()),
     }
 }
 

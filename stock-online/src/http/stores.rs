@@ -35,7 +35,9 @@ use utoipa::ToSchema;
 
 use super::audit;
 use super::auth::{Admin, Caller, Role};
-use super::extract::{BodyIn, Filter, ID_MAX, Keyed, PathId, PathIds, cursor_of, ids_of, limit_of};
+use super::extract::{
+    BodyIn, Filter, ID_MAX, Keyed, PathId, PathIds, cursor_of, first_id, limit_of,
+};
 use super::orders::json;
 use super::origin::Origin;
 use super::problem::Problem;
@@ -53,8 +55,7 @@ impl FromRequestParts<Arc<App>> for Till {
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
         let caller = Caller::from_request_parts(parts, app).await?;
-        let ids = ids_of(parts, app).await.unwrap_or_default();
-        let store = ids.first().copied();
+        let store = first_id(parts, app).await;
         let is_own =
             caller.role == Role::Store && caller.store_id.is_some_and(|own| Some(own) == store);
         if !is_own && !caller.is_admin() {

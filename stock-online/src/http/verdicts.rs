@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use stock_common::error::Code;
 use stock_common::id::Position;
+use stock_domain::account::Account;
 use stock_domain::database::row_lock::{self, Decided};
 use stock_domain::journal::{Draft, DraftError, Entry, Idempotency, Kind};
 use stock_domain::ledger::Request;
@@ -44,52 +45,52 @@ pub(super) async fn decide_stock(
     let verdict = app.ledger.decide(build(false)?).await?;
     match short_while_due(&verdict) {
         None => Ok(verdict),
-        Some(posting) => Ok(app.ledger.decide(sweep(app, posting, build).await?).await?),
+        Some(account) => {
+            sweep(app, account).await;
+            Ok(app.ledger.decide(build(true)?).await?)
+        }
     }
 }
 
-/// The same under row locks in MySQL.
+/// The same under row locks in MySQL, which must have the entries `before` first.
 pub(super) async fn decide_stock_locked(
     app: &Arc<App>,
     build: impl Fn(bool) -> Result<Request, DraftError>,
+    before: Vec<Entry>,
 ) -> Result<Decided, Problem> {
-    let decided = decide_locked(app, build(false)?, None).await?;
+    let decided = decide_locked(app, build(false)?, before.clone()).await?;
     match short_while_due(&decided.verdict) {
         None => Ok(decided),
-        Some(posting) => decide_locked(app, sweep(app, posting, build).await?, None).await,
+        Some(account) => {
+            sweep(app, account).await;
+            decide_locked(app, build(true)?, before).await
+        }
     }
 }
 
-fn short_while_due(verdict: &Verdict) -> Option<usize> {
+/// The account that expired holds would raise.
+fn short_while_due(verdict: &Verdict) -> Option<Account> {
     match verdict {
         Verdict::Refused(Refusal::Insufficient {
-            posting, due: true, ..
-        }) => Some(*posting),
+            account, due: true, ..
+        }) => Some(*account),
         Verdict::Accepted(_) | Verdict::Replayed(_) | Verdict::Refused(_) => None,
     }
 }
 
-/// Releases the holds that the posting's account waits for, and builds the request anew.
-async fn sweep(
-    app: &App,
-    posting: usize,
-    build: impl Fn(bool) -> Result<Request, DraftError>,
-) -> Result<Request, Problem> {
-    let request = build(true)?;
-    if let Some(posting) = request.draft.postings.get(posting)
-        && let Err(error) = app.expiry.sweep_for(&app.ledger, posting.account).await
-    {
+/// Releases the holds that an account waits for.
+async fn sweep(app: &App, account: Account) {
+    if let Err(error) = app.expiry.sweep_for(&app.ledger, account).await {
         // The request is decided all the same: if stock is still short, that is the answer.
         tracing::warn!(%error, "expired holds could not be released");
     }
-    Ok(request)
 }
 
 /// Runs the synchronous path in a task of its own: a client that leaves cancels nothing halfway.
 pub(super) async fn decide_locked(
     app: &Arc<App>,
     request: Request,
-    before: Option<Entry>,
+    before: Vec<Entry>,
 ) -> Result<Decided, Problem> {
     let permit = Arc::clone(&app.synchronous_orders);
     let permit = permit

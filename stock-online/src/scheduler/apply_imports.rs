@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stock_domain::database::imports;
-use stock_domain::import::{self, ImportError};
+use stock_domain::import;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
@@ -17,7 +17,7 @@ const EVERY: Duration = Duration::from_secs(2);
 pub(super) async fn run(app: Arc<App>, shutdown: CancellationToken) {
     while !shutdown.is_cancelled() {
         if let Err(error) = apply(&app, &shutdown).await {
-            tracing::warn!(%error, "a file of stock will be written later");
+            tracing::warn!(%error, "files of stock will be looked for later");
         }
         tokio::select! {
             () = shutdown.cancelled() => {}
@@ -27,22 +27,25 @@ pub(super) async fn run(app: Arc<App>, shutdown: CancellationToken) {
     }
 }
 
-async fn apply(app: &App, shutdown: &CancellationToken) -> Result<(), ImportError> {
+async fn apply(app: &App, shutdown: &CancellationToken) -> Result<(), sqlx::Error> {
     for waiting in imports::applying(&app.pool).await? {
         let mut quiet = |_, _| {};
         let writing = import::apply(&app.pool, &app.ledger, waiting.id, &mut quiet);
         // Dropped in the middle it goes on elsewhere: each part is decided once.
         let done = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            done = writing => done?,
+            done = writing => done,
         };
-        if let Some(done) = done {
-            tracing::info!(
-                import = done.id,
-                rows = done.total,
-                failed = done.failed,
-                "wrote a file of stock"
-            );
+        match done {
+            Ok(Some(done)) => {
+                let (rows, failed) = (done.total, done.failed);
+                tracing::info!(import = done.id, rows, failed, "wrote a file of stock");
+            }
+            Ok(None) => tracing::debug!(import = waiting.id, "another instance is at it"),
+            // The next file may be written all the same.
+            Err(error) => {
+                tracing::warn!(import = waiting.id, %error, "a file of stock will be written later");
+            }
         }
     }
     Ok(())

@@ -1,9 +1,9 @@
-//! Removes refresh tokens and sessions that have ended, which are refused anyway and only take room, and what
-//! webhooks delivered long ago.
+//! Removes refresh tokens and sessions that have ended, which are refused anyway and only take room, what
+//! webhooks delivered long ago, and files of stock that were never judged to their end.
 
 use std::sync::Arc;
 
-use stock_domain::database::{jobs, refresh_tokens, sessions, webhooks};
+use stock_domain::database::{imports, jobs, refresh_tokens, sessions, webhooks};
 
 use crate::app::App;
 
@@ -19,11 +19,13 @@ pub(super) async fn run(app: Arc<App>) {
 }
 
 async fn forget(app: &App) -> Result<Option<u64>, sqlx::Error> {
-    let Some(claim) = jobs::claim(&app.pool, JOB).await? else {
+    let Some(claim) = jobs::claim(&app.jobs_pool, JOB).await? else {
         return Ok(None);
     };
     let removed = refresh_tokens::forget(&app.pool).await? + sessions::forget(&app.pool).await?;
     let delivered = webhooks::forget(&app.pool, app.config.webhook_log_days).await?;
+    let files = imports::forget(&app.pool).await?;
+    tracing::debug!(files, "forgot files of stock whose judging was given up");
     tracing::debug!(delivered, "forgot delivered batches of webhooks");
     jobs::succeed(claim, JOB).await?;
     Ok(Some(removed))

@@ -25,7 +25,7 @@ pub(super) async fn run(app: Arc<App>) {
 }
 
 async fn forget(app: &App) -> Result<Option<i64>, Box<dyn std::error::Error + Send + Sync>> {
-    let Some(claim) = jobs::claim(&app.pool, JOB).await? else {
+    let Some(claim) = jobs::claim(&app.jobs_pool, JOB).await? else {
         return Ok(None);
     };
     let mut link = app.ledger.link()?;

@@ -356,3 +356,42 @@ async fn the_command_takes_a_file_once_and_exports_what_there_is() {
     );
     service.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_writers_of_one_file_write_each_row_once() {
+    // Danger: a second writer sends again what the first has sent and nobody has settled. Method: four writers begin
+    // again and again while a subscriber follows as it can; the sum over all levels tells.
+    const PRODUCTS: u64 = 3_000;
+    let mut shop = Shop::open(PRODUCTS, 1).await;
+    shop.config.apply_entries_max = 4;
+    let service = shop.serve_parts(&[Part::Http, Part::Subscriber]).await;
+    let rows = (1..=PRODUCTS).fold(String::new(), |mut rows, product| {
+        writeln!(rows, "{product},0,3,delta").unwrap();
+        rows
+    });
+    let sent = import(&service.client, "", &rows).await;
+    assert_eq!(sent.body["state"], "APPLYING", "{}", sent.text);
+    let id = sent.body["importId"].as_u64().unwrap();
+    let writers: Vec<_> = (0..4)
+        .map(|_| {
+            let (pool, ledger) = (shop.pool.clone(), shop.ledger.clone());
+            tokio::spawn(async move {
+                let mut quiet = |_, _| {};
+                loop {
+                    let done = stock_domain::import::apply(&pool, &ledger, id, &mut quiet).await;
+                    if done.unwrap().is_some() {
+                        return;
+                    }
+                }
+            })
+        })
+        .collect();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    shop.drained().await;
+    let sum = "SELECT CAST(SUM(balance) AS SIGNED) FROM accounts WHERE kind = 'AVAILABLE'";
+    assert_eq!(shop.count(sum).await, i64::try_from(PRODUCTS).unwrap() * 4);
+    shop.prove().await;
+    service.stop().await;
+}

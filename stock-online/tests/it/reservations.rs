@@ -524,3 +524,113 @@ async fn live_reservations_survive_the_loss_of_redis() {
     shop.prove().await;
     service.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_under_row_locks_is_stored_before_its_reservation_was() {
+    // Danger: MySQL learns of the order first, and the reservation comes in as live: what it held would be given back
+    // a second time. Method: nobody applies until the order is stored; then Redis is built anew from MySQL.
+    let shop = Shop::open(1, 10).await;
+    let http = shop.serve_parts(&[stock_online::Part::Http]).await;
+    let client = &http.client;
+    let mut ids = Vec::new();
+    for cancels in [false, true] {
+        let id = reserve(client, 2, 2)
+            .await
+            .member("reservationId")
+            .to_owned();
+        let mut order = order_json(&[(1, 2)]);
+        order["reservationId"] = json!(id);
+        let path = if cancels {
+            "/api/redis/orders"
+        } else {
+            "/api/orders"
+        };
+        let placed = client.post(path).user(2).json(&order).send().await;
+        assert_eq!(placed.status, 201, "{}", placed.text);
+        if cancels {
+            let cancel = format!("/api/orders/{}/cancel", placed.order_id());
+            assert_eq!(client.patch(&cancel).user(2).status().await, 200);
+        }
+        ids.push(id);
+    }
+    let service = shop.serve().await;
+    shop.drained().await;
+    shop.prove().await;
+    let mut quiet = |_, _| {};
+    let rebuilt = stock_domain::recover::recover(&shop.config, &shop.pool, None, &mut quiet);
+    rebuilt.await.unwrap();
+    crate::support::until("the service is open again", || client.is_ready()).await;
+    for id in ids {
+        assert_eq!(
+            end(client, &id, "cancel").await.code(),
+            "RESERVATION_ALREADY_CONFIRMED"
+        );
+    }
+    assert_eq!(levels(client).await, (8, 0, 8));
+    shop.prove().await;
+    http.stop().await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_is_the_same_when_it_is_given_again() {
+    // Danger: an answer is rendered from what is true later. Method: what it depended on changes in between.
+    let shop = Shop::open(1, 10).await;
+    let service = shop.serve().await;
+    let client = &service.client;
+    let send = async |path: &str, user: u64, body: &Value, key: &str| {
+        let call = client.post(path).user(user).json(body);
+        let mut answer = call.header("idempotency-key", key).send().await;
+        answer.body.as_object_mut().unwrap().remove("requestId");
+        answer
+    };
+    let now = i64::try_from(shop.ledger.redis_now_ms()).unwrap();
+    let time = |ms: i64| stock_common::clock::rfc3339(now + ms);
+    let sale = json!({ "startsAt": time(-60_000), "endsAt": time(60_000), "limitPerUser": 2 });
+    let sale = client
+        .post("/api/products/1/sales")
+        .admin()
+        .json(&sale)
+        .send()
+        .await;
+    let path = "/api/products/stock/reserve";
+    let body = json!({ "productId": 1, "quantity": 3 });
+    let first = send(path, 2, &body, "a").await;
+    assert_eq!(first.code(), "PURCHASE_LIMIT_REACHED");
+    let delete = format!("/api/products/1/sales/{}", sale.body["saleId"]);
+    assert_eq!(client.call("DELETE", &delete).admin().status().await, 204);
+    assert_eq!(send(path, 2, &body, "a").await.body, first.body);
+
+    let id = reserve(client, 2, 1)
+        .await
+        .member("reservationId")
+        .to_owned();
+    let mut order = order_json(&[(1, 1)]);
+    order["reservationId"] = json!(id);
+    let both: Vec<_> = ["b", "c"]
+        .into_iter()
+        .map(|key| {
+            let (client, order) = (client.clone(), order.clone());
+            tokio::spawn(async move {
+                let call = client.post("/api/redis/orders").user(2).json(&order);
+                (key, call.header("idempotency-key", key).send().await)
+            })
+        })
+        .collect();
+    for answer in both {
+        let (key, mut answer) = answer.await.unwrap();
+        answer.body.as_object_mut().unwrap().remove("requestId");
+        assert!(
+            answer.status == 201 || answer.code() == "RESERVATION_ALREADY_CONFIRMED",
+            "{}",
+            answer.text
+        );
+        let again = send("/api/redis/orders", 2, &order, key).await;
+        assert_eq!(
+            (again.status, &again.body),
+            (answer.status, &answer.body),
+            "{key}"
+        );
+    }
+    service.stop().await;
+}

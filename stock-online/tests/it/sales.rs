@@ -198,7 +198,7 @@ async fn one_buyer_gets_only_as_much_as_a_sale_allows_however_they_ask() {
         (refused.code(), &refused.body["remaining"]),
         ("PURCHASE_LIMIT_REACHED", &json!(0))
     );
-    assert_eq!(refused.body["productId"], 1);
+    assert!(refused.body["saleId"].is_u64());
     shop.drained().await;
     // The cancel of a stored order finds the limit in MySQL.
     let cancel = format!("/api/orders/{}/cancel", placed.order_id());

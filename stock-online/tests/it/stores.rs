@@ -263,6 +263,15 @@ async fn a_till_sells_its_stores_stock_and_where_it_is_shared_the_online_stock_t
         client.patch(&cancel).bearer(&shared).send().await.code(),
         "INVALID_ORDER_STATUS"
     );
+    let malformed = client
+        .patch("/api/stores/1/orders/x/cancel")
+        .bearer(&own)
+        .send()
+        .await;
+    assert_eq!(
+        (malformed.status, malformed.code()),
+        (404, "ORDER_NOT_FOUND")
+    );
     let online = client
         .order("/api/redis/orders", 3, &[(1, 1)])
         .send()
@@ -365,11 +374,22 @@ async fn what_a_cut_off_till_sold_is_taken_once_in_the_order_of_its_times() {
         json!({ "key": "f" }),
         json!(7),
         offline(&shop, "k\u{e9}y", 1, &line(1)),
+        offline(&shop, "a ", 1, &line(1)),
+        offline(
+            &shop,
+            "two prices",
+            1,
+            &json!([
+                { "productId": 2, "quantity": 1, "unitPrice": 900 },
+                { "productId": 2, "quantity": 1, "unitPrice": 800 },
+            ]),
+        ),
     ];
     let answer = send(client.post(path).bearer(&token), &batch).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
     let expected = [
         "OVERSOLD", "ACCEPTED", "ACCEPTED", "INVALID", "INVALID", "INVALID", "INVALID", "INVALID",
+        "INVALID", "INVALID",
     ];
     assert_eq!(statuses(&answer), expected, "{}", answer.text);
     let results = answer.body["results"].as_array().unwrap();

@@ -12,6 +12,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Value, json as value};
 use stock_common::clock::rfc3339;
 use stock_common::error::Code;
@@ -21,7 +22,7 @@ use stock_domain::database::audit_log::Action;
 use stock_domain::database::offline_sales::{self as table, OfflineState, StoredOfflineSale};
 use stock_domain::lookup;
 use stock_domain::order::{self, DeliveryType, OfflineSale, Order, Path, Terms};
-use stock_domain::pricing::{self, AskedOrder, Priced};
+use stock_domain::pricing::{self, AskedLine, AskedOrder, Priced};
 use stock_domain::store::Store;
 use stock_domain::verdict::{Refusal, Verdict};
 use utoipa::ToSchema;
@@ -32,7 +33,7 @@ use crate::http::audit;
 use crate::http::extract::{
     BodyIn, Filter, Keyed, Object, PathIds, TimeIn, cursor_of, hash, limit_of,
 };
-use crate::http::orders::{LineIn, asked_lines, count, json, short_of, unpriced};
+use crate::http::orders::{LineIn, asked_lines, count, json, unpriced};
 use crate::http::origin::Origin;
 use crate::http::problem::Problem;
 use crate::http::products::check_text;
@@ -49,7 +50,7 @@ const AHEAD_MS: u64 = 300_000;
 pub struct BatchIn {
     /// Each is judged by itself: one that does not fit is answered `INVALID`.
     #[schema(value_type = Vec<OfflineSaleIn>, min_items = 1, max_items = 1_000)]
-    sales: Vec<Value>,
+    sales: Vec<Box<RawValue>>,
 }
 
 /// One sale.
@@ -184,18 +185,22 @@ impl ResultOut {
 }
 
 /// Reads one sale and prices it; a problem with it is its own, not the batch's.
-fn read(app: &App, till: &Till, store: &Store, raw: &Value) -> Result<Priced, ResultOut> {
-    let key = raw.get("key").and_then(Value::as_str);
+fn read(app: &App, till: &Till, store: &Store, raw: &RawValue) -> Result<Priced, ResultOut> {
+    // Its members in the order of their names: how they stood makes no other sale of it.
+    let canonical: Value = serde_json::from_str(raw.get()).unwrap_or_default();
+    let key = canonical.get("key").and_then(Value::as_str);
     let invalid = |problem: &Problem| {
         let mut result = ResultOut::new("", "INVALID").with(problem);
         result.key = key.map(str::to_owned);
         result
     };
-    let Object(sale): Object<OfflineSaleIn> = serde_json::from_value(raw.clone())
+    let Object(sale): Object<OfflineSaleIn> = serde_json::from_str(raw.get())
         .map_err(|error| invalid(&Problem::new(Code::Unprocessable, error.to_string())))?;
     let is_printable = sale.key.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
-    if !(1..=100).contains(&sale.key.len()) || !is_printable {
-        let rule = "a key has 1 to 100 printable ASCII characters";
+    // To MySQL's comparison a space at the end is none.
+    let is_trimmed = sale.key.trim() == sale.key;
+    if !(1..=100).contains(&sale.key.len()) || !is_printable || !is_trimmed {
+        let rule = "a key has 1 to 100 printable ASCII characters, and no space at its ends";
         return Err(invalid(&Problem::new(Code::Unprocessable, rule)));
     }
     let now_ms = app.ledger.redis_now_ms();
@@ -204,6 +209,14 @@ fn read(app: &App, till: &Till, store: &Store, raw: &Value) -> Result<Priced, Re
         return Err(invalid(&Problem::new(Code::Unprocessable, rule)));
     }
     let lines = asked_lines(&sale.order_products).map_err(|problem| invalid(&problem))?;
+    let has_two_prices = |a: &AskedLine| {
+        let same = lines.iter().filter(|b| b.product_id == a.product_id);
+        same.into_iter().any(|b| b.unit_price != a.unit_price)
+    };
+    if lines.iter().any(has_two_prices) {
+        let rule = "lines of one product have one unitPrice";
+        return Err(invalid(&Problem::new(Code::Unprocessable, rule)));
+    }
     let asked = AskedOrder {
         user_id: till.caller.user,
         path: Path::Till,
@@ -214,7 +227,7 @@ fn read(app: &App, till: &Till, store: &Store, raw: &Value) -> Result<Priced, Re
         shares_online_stock: store.fields.shares_online_stock,
         offline: Some(OfflineSale {
             key: sale.key,
-            fingerprint: hash(&[&raw.to_string()]),
+            fingerprint: hash(&[&canonical.to_string()]),
             sold_ms: i64::try_from(sale.sold_at.unix_ms()).unwrap_or_default(),
         }),
     };
@@ -301,7 +314,7 @@ async fn find_known(
         .collect())
 }
 
-/// Decides one sale; `None` when it was decided before.
+/// Decides one sale; `None` when it is an order since before.
 async fn decide(app: &App, order: &Order) -> Result<Option<ResultOut>, Problem> {
     let key = order.offline.as_ref().map_or("", |sale| &sale.key);
     let build = |is_last_try| {
@@ -313,29 +326,41 @@ async fn decide(app: &App, order: &Order) -> Result<Option<ResultOut>, Problem> 
     };
     let verdict = decide_stock(app, build).await?;
     count(Path::Till, &verdict);
-    let short = match verdict {
+    let problem = match verdict {
         Verdict::Accepted(accepted) => {
             return Ok(Some(ResultOut {
                 order_id: Some(accepted.position),
                 ..ResultOut::new(key, "ACCEPTED")
             }));
         }
-        Verdict::Refused(Refusal::StaleState { .. }) | Verdict::Replayed(_) => return Ok(None),
-        // What concerns them all, as a ledger that cannot decide: the batch is to be sent again.
-        Verdict::Refused(refusal) => refusal.short().ok_or_else(|| Problem::from(refusal))?,
-    };
-    let (posting, left) = short;
-    let postings = order.postings(None);
-    let account = postings.get(posting).map(|posting| posting.account);
-    let problem = match account {
-        Some(account) => short_of(account, left),
-        None => Problem::of(Code::InsufficientStock),
+        Verdict::Refused(refusal) if refusal.short().is_some() => Problem::from(refusal),
+        other @ (Verdict::Refused(_) | Verdict::Replayed(_)) => {
+            return decided_before(order, other);
+        }
     };
     match app.ledger.decide(order::oversold(order)?).await? {
         Verdict::Accepted(_) => Ok(Some(ResultOut::new(key, "OVERSOLD").with(&problem))),
-        Verdict::Refused(Refusal::StaleState { .. }) | Verdict::Replayed(_) => Ok(None),
-        Verdict::Refused(refusal) => Err(refusal.into()),
+        other @ (Verdict::Refused(_) | Verdict::Replayed(_)) => decided_before(order, other),
     }
+}
+
+/// What the mark says of a sale that was decided before: its order's id is MySQL's to say, none for now.
+fn decided_before(order: &Order, verdict: Verdict) -> Result<Option<ResultOut>, Problem> {
+    let (Verdict::Refused(refusal), Some(sale)) = (verdict, &order.offline) else {
+        return Err(Problem::of(Code::Internal));
+    };
+    let Refusal::StaleState { state, .. } = &refusal else {
+        // What concerns them all, as a ledger that cannot decide: the batch is to be sent again.
+        return Err(refusal.into());
+    };
+    if *state == order::offline_state("SOLD", &sale.fingerprint) {
+        return Ok(None);
+    }
+    if *state == order::offline_state("OVERSOLD", &sale.fingerprint) {
+        return Ok(Some(ResultOut::new(&sale.key, "OVERSOLD")));
+    }
+    let reused = Problem::of(Code::IdempotencyKeyReused);
+    Ok(Some(ResultOut::new(&sale.key, "INVALID").with(&reused)))
 }
 
 /// GET `/api/stores/{storeId}/oversold`.

@@ -197,7 +197,7 @@ fn outcome(verdict: &Verdict) -> Outcome {
             Refusal::Insufficient {
                 posting, balance, ..
             } => Some((*posting, *balance)),
-            Refusal::ClosedAccount { posting } => Some((*posting, 0)),
+            Refusal::ClosedAccount { posting, .. } => Some((*posting, 0)),
             _ => None,
         };
         Outcome::Refused(refusal.code(), place)

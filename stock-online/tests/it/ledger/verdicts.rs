@@ -6,6 +6,7 @@ use stock_common::money::Money;
 use stock_domain::journal::{Idempotency, Posting};
 use stock_domain::ledger::{Ledger, Request};
 use stock_domain::order::{self, DeliveryType, Order, OrderLine, Path, Quantity, Terms};
+use stock_domain::reservation::{self, Reservation};
 use stock_domain::stock::{self, StockChanged};
 use stock_domain::verdict::{Refusal, Replay, Verdict};
 use stock_domain::{product, selling};
@@ -136,6 +137,19 @@ async fn each_code_is_reached_once_and_changes_nothing() {
     seen.push(refusal(ledger, unexpected).await);
     assert_eq!(seen.last(), Some(&Refusal::Changed { balance: 9 }));
 
+    let held = Reservation {
+        user_id: UserId(2),
+        product_id: ProductId(1),
+        location_id: LocationId::ONLINE,
+        quantity: Quantity::new(1).unwrap(),
+        ttl_ms: 60_000,
+        allowance: None,
+        hold_limit: 0,
+    };
+    let id = accepted(ledger, reservation::reserve(&held, None, None).unwrap()).await;
+    let late = reservation::confirm(&held.held(id), 1, UserId(1), None).unwrap();
+    seen.push(refusal(ledger, late).await);
+
     seen.push(refusal(ledger, place(99, 1)).await);
     let online = [LocationId::ONLINE];
     accepted(
@@ -168,7 +182,10 @@ async fn each_code_is_reached_once_and_changes_nothing() {
         set(broken).await;
         assert_eq!(
             refusal(ledger, place(2, 1)).await,
-            Refusal::Broken { posting: 0 },
+            Refusal::Broken {
+                posting: 0,
+                account: account(2)
+            },
             "{broken}"
         );
     }
@@ -180,6 +197,7 @@ async fn each_code_is_reached_once_and_changes_nothing() {
         seen.last(),
         Some(&Refusal::Insufficient {
             posting: 0,
+            account: account(2),
             balance: 10,
             due: false,
         })

@@ -1,0 +1,44 @@
+//! Why an order has no price: each reason with its code and its product.
+
+use stock_common::error::Code;
+use stock_domain::order::Quantity;
+use stock_domain::pricing::Unpriced;
+
+use crate::http::problem::Problem;
+
+/// Translates why an order has no price.
+pub(in crate::http) fn unpriced(reason: Unpriced) -> Problem {
+    match reason {
+        Unpriced::ProductNotFound(id) => {
+            Problem::new(Code::ProductNotFound, format!("there is no product {id}"))
+                .with("productId", id.0)
+        }
+        Unpriced::CatalogUnread => Problem::of(Code::DatabaseUnavailable),
+        Unpriced::ProductNotOnSale(id) => Problem::new(
+            Code::ProductNotOnSale,
+            format!("product {id} cannot be ordered now"),
+        )
+        .with("productId", id.0),
+        Unpriced::PriceChanged { product, expected } => {
+            let text = format!("the unit price of product {product} is {expected}");
+            Problem::new(Code::PriceChanged, text)
+                .with("productId", product.0)
+                .with("expected", expected.get())
+        }
+        Unpriced::TotalAmountMismatch { expected } => Problem::new(
+            Code::TotalAmountMismatch,
+            format!("the total amount is {expected}"),
+        )
+        .with("expected", expected.get()),
+        Unpriced::QuantityTooLarge(id) => Problem::unprocessable(
+            "/orderProducts",
+            format!(
+                "the quantities of product {id} add up to more than {}",
+                Quantity::MAX
+            ),
+        ),
+        Unpriced::AmountTooLarge => {
+            Problem::unprocessable("/orderProducts", "the amount is too large")
+        }
+    }
+}
