@@ -45,11 +45,22 @@ pub struct Asked {
     pub cancelled: Option<Told>,
 }
 
+/// One reservation that was asked for.
+#[derive(Debug, Clone)]
+pub struct AskedHold {
+    /// What came of it; its id if it was made.
+    pub told: Told,
+    /// `confirm` or `cancel`, and what came of that, if it was asked to end.
+    pub ended: Option<(&'static str, Told)>,
+}
+
 /// Everything that buyers were told.
 #[derive(Debug, Default)]
 pub struct History {
     /// Every order, in the order in which the answers came.
     pub orders: Vec<Asked>,
+    /// Every reservation, likewise.
+    pub holds: Vec<AskedHold>,
     /// What contradicts a promise at once: an own order not found, a version going back.
     pub complaints: Vec<String>,
     /// How often each code was answered.
@@ -81,7 +92,14 @@ fn locked(history: &Mutex<History>) -> MutexGuard<'_, History> {
 /// What an answer says about an order, or about a cancel.
 fn told(answer: Result<Answer, Failure>) -> Told {
     match answer {
-        Ok(answer) if answer.status < 300 => Told::Accepted(answer.order_id()),
+        Ok(answer) if answer.status < 300 => {
+            let (order, hold) = (answer.order_id(), answer.member("reservationId"));
+            Told::Accepted(if order.is_empty() {
+                hold.to_owned()
+            } else {
+                order
+            })
+        }
         // TIMEOUT comes from the outer time limit, which does not know how far the request was.
         Ok(answer) if ["OUTCOME_UNKNOWN", "TIMEOUT", "INTERNAL"].contains(&answer.code()) => {
             Told::Unknown
@@ -189,6 +207,9 @@ impl Buyer {
         let mut turn = 0_u64;
         while !stop.is_cancelled() {
             turn += 1;
+            if self.rng.random_range(0..12) == 0 {
+                self.hold().await?;
+            }
             let was_accepted = self.order(turn).await?;
             if was_accepted {
                 match self.rng.random_range(0..10) {
@@ -201,6 +222,32 @@ impl Buyer {
                 tokio::time::sleep(PAUSE).await;
             }
         }
+        Ok(())
+    }
+
+    /// Sets stock aside, and then sells it, gives it back, or leaves it: nothing expires while the checks read.
+    async fn hold(&mut self) -> Result<(), Failure> {
+        let user = self.rng.random_range(2..2 + USERS);
+        let product = self.rng.random_range(1..=self.products);
+        let body = json!({ "productId": product, "quantity": self.rng.random_range(1..=3),
+            "ttlSeconds": 14_400 });
+        let call = self.client.post("/api/products/stock/reserve").user(user);
+        let told_made = told(self.session.send(call.json(&body).request()?).await);
+        let mut ended = None;
+        if let Told::Accepted(id) = &told_made {
+            let how = match self.rng.random_range(0..3) {
+                0 => Some("confirm"),
+                1 => Some("cancel"),
+                _ => None,
+            };
+            if let Some(how) = how {
+                let path = format!("/api/reservations/{id}/{how}");
+                let call = self.client.post(&path).admin().json(&json!({}));
+                ended = Some((how, told(self.session.send(call.request()?).await)));
+            }
+        }
+        let told = told_made;
+        locked(&self.history).holds.push(AskedHold { told, ended });
         Ok(())
     }
 

@@ -28,9 +28,19 @@ struct Row {
     lines: BTreeMap<u64, i64>,
 }
 
+/// A row of `reservations`.
+#[derive(Debug)]
+struct Hold {
+    product: u64,
+    quantity: i64,
+    status: String,
+    is_ordered: bool,
+}
+
 /// Everything that the checks read, once.
 struct Seen {
     rows: BTreeMap<String, Row>,
+    holds: BTreeMap<String, Hold>,
     lost: BTreeSet<String>,
     dead: BTreeSet<String>,
     complaints: Vec<String>,
@@ -60,6 +70,7 @@ pub async fn check(
         .await?;
     let mut seen = Seen {
         rows: rows(&pool).await?,
+        holds: holds(&pool).await?,
         lost: ids(&pool, "SELECT journal_id FROM lost_entries").await?,
         dead: ids(&pool, "SELECT journal_id FROM dead_letters").await?,
         // A level that was lost with Redis goes back, and an order with it.
@@ -69,6 +80,7 @@ pub async fn check(
         },
     };
     orders(&mut seen, history, allowed);
+    reservations(&mut seen, history, allowed);
     ledger(&mut seen, &pool).await?;
     stocks(&mut seen, &pool, &mut redis, &shop.prefix, stock).await?;
     pool.close().await;
@@ -109,6 +121,64 @@ async fn rows(pool: &MySqlPool) -> Result<BTreeMap<String, Row>, Failure> {
         row.lines.insert(product, quantity.into());
     }
     Ok(rows)
+}
+
+async fn holds(pool: &MySqlPool) -> Result<BTreeMap<String, Hold>, Failure> {
+    type Row = (u64, u64, u32, String, bool);
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT id, product_id, quantity, CAST(status AS CHAR), order_id IS NOT NULL \
+         FROM reservations",
+    )
+    .fetch_all(pool)
+    .await?;
+    let hold = |(id, product, quantity, status, is_ordered): Row| {
+        let quantity = quantity.into();
+        let hold = Hold {
+            product,
+            quantity,
+            status,
+            is_ordered,
+        };
+        (id.to_string(), hold)
+    };
+    Ok(rows.into_iter().map(hold).collect())
+}
+
+/// I10: a reservation that was made is there, and has ended as its user was told.
+fn reservations(seen: &mut Seen, history: &History, allowed: Allowed) {
+    let (mut known, mut unknown) = (BTreeSet::new(), 0);
+    for asked in &history.holds {
+        let Told::Accepted(id) = &asked.told else {
+            unknown += usize::from(asked.told == Told::Unknown);
+            continue;
+        };
+        let is_new = known.insert(id.clone());
+        seen.complain(is_new, || format!("I10: reservation {id} was given twice"));
+        let Some(status) = seen.holds.get(id).map(|hold| hold.status.clone()) else {
+            let is_listed = allowed.lost && seen.lost.contains(id);
+            seen.complain(is_listed, || {
+                format!("I10: reservation {id} was made, is not stored and not listed")
+            });
+            continue;
+        };
+        let expected: &[&str] = match &asked.ended {
+            Some((_, Told::Unknown)) => continue,
+            Some(("confirm", Told::Accepted(_))) => &["CONFIRMED"],
+            Some((_, Told::Accepted(_))) => &["CANCELLED"],
+            Some((_, Told::Refused(_))) | None => &["PENDING", "EXPIRED"],
+        };
+        let fits = allowed.lost || expected.contains(&status.as_str());
+        seen.complain(fits, || {
+            format!(
+                "I10: reservation {id} is {status}, its end was told {:?}",
+                asked.ended
+            )
+        });
+    }
+    let surplus = seen.holds.keys().filter(|id| !known.contains(*id)).count();
+    seen.complain(surplus <= unknown, || {
+        format!("I10: {surplus} reservations that nobody was told of, {unknown} unknown")
+    });
 }
 
 /// I4, I5, I6, I7, I9, I19: orders are what buyers were told.
@@ -229,6 +299,27 @@ async fn stocks(
         for (product, quantity) in &row.lines {
             *sold.entry(*product).or_default() += quantity;
         }
+    }
+    let mut held: BTreeMap<u64, i64> = BTreeMap::new();
+    for hold in seen.holds.values() {
+        let is_sold = hold.status == "CONFIRMED" && !hold.is_ordered;
+        if is_sold || hold.status == "PENDING" {
+            *sold.entry(hold.product).or_default() += hold.quantity;
+        }
+        if hold.status == "PENDING" {
+            *held.entry(hold.product).or_default() += hold.quantity;
+        }
+    }
+    let reserved: Vec<(u64, i64)> = sqlx::query_as(
+        "SELECT owner_id, balance FROM accounts WHERE kind = 'RESERVED' AND place_id = 0",
+    )
+    .fetch_all(pool)
+    .await?;
+    for (product, balance) in reserved {
+        let live = held.get(&product).copied().unwrap_or(0);
+        seen.complain(live == balance, || {
+            format!("I1/I10: product {product} has {balance} reserved, live holds are {live}")
+        });
     }
     for (product, balance, seq) in accounts {
         let level: Option<String> = redis::cmd("GET")
