@@ -389,6 +389,23 @@ impl FromRequestParts<Arc<App>> for PathIds {
     }
 }
 
+/// An id in a query: at most what any JSON reader keeps exact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "u64")]
+pub struct IdIn(pub u64);
+
+impl TryFrom<u64> for IdIn {
+    type Error = String;
+
+    fn try_from(id: u64) -> Result<Self, String> {
+        if id <= ID_MAX {
+            Ok(Self(id))
+        } else {
+            Err(format!("an id is at most {ID_MAX}"))
+        }
+    }
+}
+
 /// A time in RFC 3339, from 1970 to 9999.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]

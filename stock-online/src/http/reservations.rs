@@ -34,7 +34,7 @@ use utoipa::ToSchema;
 
 use super::audit;
 use super::auth::{Admin, Caller};
-use super::extract::{BodyIn, Filter, Keyed, PathId, cursor_of, limit_of};
+use super::extract::{BodyIn, Filter, IdIn, Keyed, PathId, cursor_of, limit_of};
 use super::orders::{NothingIn, json, replayed, unpriced};
 use super::origin::Origin;
 use super::problem::Problem;
@@ -78,7 +78,7 @@ pub struct ListIn {
     limit: Option<u32>,
     cursor: Option<String>,
     status: Option<ReservationStatus>,
-    product_id: Option<u64>,
+    product_id: Option<IdIn>,
 }
 
 /// Where a reservation stands.
@@ -359,7 +359,7 @@ pub async fn list(
     let limit = limit_of(query.limit)?;
     let filter = ReservationFilter {
         user: (!caller.is_admin()).then_some(caller.user),
-        product: query.product_id.map(ProductId),
+        product: query.product_id.map(|IdIn(id)| ProductId(id)),
         status: query.status,
         before: cursor_of(query.cursor.as_deref())?.map(Position::new),
         limit: limit + 1,

@@ -34,7 +34,7 @@ use utoipa::ToSchema;
 
 use super::audit;
 use super::auth::{Admin, Caller};
-use super::extract::{BodyIn, Filter, Keyed, PathId, limit_of};
+use super::extract::{BodyIn, Filter, IdIn, Keyed, PathId, limit_of};
 use super::orders::{json, replayed};
 use super::origin::Origin;
 use super::problem::Problem;
@@ -108,8 +108,8 @@ pub(super) struct AdjustOut {
 pub struct LevelsIn {
     limit: Option<u32>,
     cursor: Option<String>,
-    product_id: Option<u64>,
-    location_id: Option<u64>,
+    product_id: Option<IdIn>,
+    location_id: Option<IdIn>,
     low: Option<bool>,
     reorder: Option<bool>,
 }
@@ -149,7 +149,7 @@ pub(super) struct LevelListOut {
 pub struct MovementsIn {
     limit: Option<u32>,
     cursor: Option<String>,
-    location_id: Option<u64>,
+    location_id: Option<IdIn>,
 }
 
 /// One posting.
@@ -190,7 +190,7 @@ pub(super) struct MovementListOut {
 pub struct StatisticsIn {
     from: Option<NaiveDate>,
     to: Option<NaiveDate>,
-    location_id: Option<u64>,
+    location_id: Option<IdIn>,
 }
 
 /// What happened on a day (UTC), in units.
@@ -431,8 +431,8 @@ pub async fn available(
     let limit = limit_of(query.limit)?;
     let (is_low, needs_reorder) = (query.low == Some(true), query.reorder == Some(true));
     let filter = StockLevelFilter {
-        product: query.product_id.map(ProductId),
-        location: query.location_id.map(LocationId),
+        product: query.product_id.map(|IdIn(id)| ProductId(id)),
+        location: query.location_id.map(|IdIn(id)| LocationId(id)),
         is_low,
         needs_reorder,
         after: pair_of(query.cursor.as_deref())?
@@ -513,7 +513,7 @@ pub async fn movements(
     });
     let PathId(id) = id.map_err(|_not_a_number| Problem::of(Code::ProductNotFound))?;
     lookup::catch_up(&app.pool, &app.ledger, CATCH_UP_MAX).await;
-    let location = query.location_id.map(LocationId);
+    let location = query.location_id.map(|IdIn(id)| LocationId(id));
     let subject = (ProductId(id), location);
     let mut found = postings::list(&app.pool, subject, from, limit + 1).await?;
     if found.is_empty() {
@@ -585,7 +585,7 @@ pub async fn statistics(
     };
     let PathId(id) = id.map_err(|_not_a_number| Problem::of(Code::ProductNotFound))?;
     lookup::catch_up(&app.pool, &app.ledger, CATCH_UP_MAX).await;
-    let location = query.location_id.map(LocationId);
+    let location = query.location_id.map(|IdIn(id)| LocationId(id));
     let span = (before(from), before(end));
     let days = postings::statistics(&app.pool, (ProductId(id), location), span).await?;
     if days.is_empty() {

@@ -35,14 +35,15 @@ use utoipa::ToSchema;
 
 use super::audit;
 use super::auth::{Admin, Caller, Role};
-use super::extract::{
-    BodyIn, Filter, ID_MAX, Keyed, PathId, PathIds, cursor_of, first_id, limit_of,
-};
+use super::extract::{BodyIn, Filter, Keyed, PathId, PathIds, cursor_of, first_id, limit_of};
 use super::orders::json;
 use super::origin::Origin;
 use super::problem::Problem;
 use super::products::{check_text, find_known};
 use crate::app::{App, CATCH_UP_MAX};
+
+/// The largest number that a store may be given: the next free ones follow it.
+const STORE_ID_MAX: u64 = 1_000_000_000;
 
 /// Whoever may run a store's till: an admin, or somebody of that store.
 pub struct Till {
@@ -75,7 +76,7 @@ impl FromRequestParts<Arc<App>> for Till {
 #[schema(example = json!({ "name": "Gangnam", "latitude": 37.4979, "longitude": 127.0276 }))]
 pub struct StoreIn {
     /// Its number; the next free one unless it is given.
-    #[schema(minimum = 1, maximum = 9_007_199_254_740_991_u64)]
+    #[schema(minimum = 1, maximum = 1_000_000_000)]
     store_id: Option<u64>,
     #[schema(min_length = 1, max_length = 100)]
     name: String,
@@ -240,8 +241,8 @@ pub async fn create(
     Keyed { body, .. }: Keyed<StoreIn>,
 ) -> Result<Response, Problem> {
     let wanted = body.store_id;
-    if wanted.is_some_and(|id| !(1..=ID_MAX).contains(&id)) {
-        let rule = format!("a whole number from 1 to {ID_MAX}");
+    if wanted.is_some_and(|id| !(1..=STORE_ID_MAX).contains(&id)) {
+        let rule = format!("a whole number from 1 to {STORE_ID_MAX}");
         return Err(Problem::unprocessable("/storeId", rule));
     }
     let fields = body.check()?;
