@@ -48,8 +48,9 @@ const AHEAD_MS: u64 = 300_000;
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BatchIn {
-    /// Each is judged by itself: one that does not fit is answered `INVALID`.
-    #[schema(value_type = Vec<OfflineSaleIn>, min_items = 1, max_items = 1_000)]
+    /// Each of the form `OfflineSaleIn`, and judged by itself: one that is not of it is
+    /// answered `INVALID`, the others are sold.
+    #[schema(value_type = Vec<serde_json::Value>, min_items = 1, max_items = 1_000)]
     sales: Vec<Box<RawValue>>,
 }
 
