@@ -17,6 +17,7 @@ pub mod openapi;
 pub mod ops;
 pub mod orders;
 pub mod origin;
+pub mod page;
 pub mod problem;
 pub mod products;
 pub mod reservations;

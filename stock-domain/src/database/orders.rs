@@ -158,16 +158,7 @@ pub async fn set_status(
         "id = ?",
         "",
     );
-    for part in orders.chunks(1_024) {
-        let ids = padded(part);
-        let mut query = sqlx::query(AssertSqlSafe(SET.alternatives(ids.len())));
-        query = query.bind(status.as_str());
-        for id in &ids {
-            query = query.bind(id.get());
-        }
-        query.execute(&mut *connection).await?;
-    }
-    Ok(())
+    SET.set(connection, status.as_str(), orders).await
 }
 
 type OrderRow = (

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use sqlx::{AssertSqlSafe, MySql, MySqlConnection, MySqlPool, QueryBuilder};
 use stock_common::id::{LocationId, Position, ProductId, SaleId, UserId};
 
-use super::rows::{MultiRow, padded, push_list};
+use super::rows::{MultiRow, push_list};
 use crate::order::Quantity;
 use crate::reservation::{Reservation, ReservationStatus};
 use crate::sale::Allowance;
@@ -83,16 +83,7 @@ pub async fn set_status(
         "id = ?",
         "",
     );
-    for part in ended.chunks(1_024) {
-        let ids = padded(part);
-        let mut query = sqlx::query(AssertSqlSafe(SET.alternatives(ids.len())));
-        query = query.bind(status.as_str());
-        for id in &ids {
-            query = query.bind(id.get());
-        }
-        query.execute(&mut *connection).await?;
-    }
-    Ok(())
+    SET.set(connection, status.as_str(), ended).await
 }
 
 /// Notes which orders took reservations.

@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use sqlx::mysql::MySqlArguments;
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Encode, MySql, MySqlConnection, QueryBuilder, Type};
+use stock_common::id::Position;
 
 /// 2^10 rows at most in one statement.
 const LARGEST: usize = 10;
@@ -84,6 +85,27 @@ impl MultiRow {
             Some(text) => Arc::clone(text.get_or_init(build)),
             None => build(),
         }
+    }
+
+    /// Executes an update of one value in the rows of these ids: `… SET status = ? … WHERE`, `id = ?`.
+    ///
+    /// # Errors
+    /// As the server answers; earlier parts have then been executed.
+    pub async fn set(
+        &self,
+        connection: &mut MySqlConnection,
+        value: &str,
+        ids: &[Position],
+    ) -> Result<(), sqlx::Error> {
+        for part in ids.chunks(1 << LARGEST) {
+            let ids = padded(part);
+            let mut query = sqlx::query(AssertSqlSafe(self.alternatives(ids.len()))).bind(value);
+            for id in &ids {
+                query = query.bind(id.get());
+            }
+            query.execute(&mut *connection).await?;
+        }
+        Ok(())
     }
 }
 

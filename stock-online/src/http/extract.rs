@@ -434,30 +434,6 @@ impl TryFrom<String> for TimeIn {
     }
 }
 
-/// A page's size, 1..=100, 30 when none is asked for.
-///
-/// # Errors
-/// 422 outside the range.
-pub fn limit_of(limit: Option<u32>) -> Result<u32, Problem> {
-    match limit.unwrap_or(30) {
-        limit @ 1..=100 => Ok(limit),
-        _ => Err(Problem::unprocessable("/limit", "limit is 1 to 100")),
-    }
-}
-
-/// Where a page begins: the id of the last item seen.
-///
-/// # Errors
-/// 422 for a cursor that this service did not give.
-pub fn cursor_of(cursor: Option<&str>) -> Result<Option<u64>, Problem> {
-    cursor
-        .map(|text| {
-            text.parse()
-                .map_err(|_error| Problem::unprocessable("/cursor", "unknown cursor"))
-        })
-        .transpose()
-}
-
 #[cfg(test)]
 mod tests {
     use serde::Deserialize;

@@ -36,7 +36,8 @@ pub(super) use self::wire::{
 pub use self::wire::{ListIn, NothingIn, OrderIn};
 use self::wire::{ListOut, OrderOut, created};
 use super::auth::Caller;
-use super::extract::{Filter, ID_MAX, Keyed, PathId, cursor_of, limit_of};
+use super::extract::{Filter, ID_MAX, Keyed, PathId};
+use super::page::{cursor_of, cut, limit_of};
 use super::problem::Problem;
 use super::verdicts::{decide_locked, decide_stock, decide_stock_locked, refuse, replayed_entry};
 use crate::app::App;
@@ -423,12 +424,7 @@ pub async fn list(
         limit: limit + 1,
     };
     let mut found = table::list(&app.pool, &filter).await?;
-    let has_more = found.len() > limit as usize;
-    found.truncate(limit as usize);
-    let next = found
-        .last()
-        .filter(|_| has_more)
-        .map(|last| last.id.to_string());
+    let next = cut(&mut found, limit).map(|last| last.id.to_string());
     let items = found
         .iter()
         .map(|o| OrderOut::new(o.id, &o.order, o.status))

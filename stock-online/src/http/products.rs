@@ -1,7 +1,7 @@
 //! Products: list and show on both paths.
 //!
 //! The two paths differ in where the stock comes from: MySQL's level at the watermark, or Redis' level
-//! now. What an admin may do with products is in [`write`].
+//! now. What an admin may do with products is in [`mod@write`].
 
 mod write;
 
@@ -24,8 +24,9 @@ use utoipa::ToSchema;
 
 pub use self::write::{ProductIn, create, delete, edit, replace};
 pub(super) use self::write::{check_text, publish};
-use super::extract::{Filter, PathId, cursor_of, limit_of};
+use super::extract::{Filter, PathId};
 use super::orders::json;
+use super::page::{cursor_of, cut, limit_of};
 use super::problem::Problem;
 use super::sales::SaleOut;
 use crate::app::App;
@@ -176,13 +177,8 @@ async fn list_from(app: &App, query: ListIn, source: Source) -> Result<Response,
         limit: limit + 1,
     };
     let mut found = table::list(&app.pool, &filter).await?;
-    let has_more = found.len() > limit as usize;
-    found.truncate(limit as usize);
+    let next = cut(&mut found, limit).map(|last| last.id.to_string());
     let levels = levels(app, source, &found).await?;
-    let next = found
-        .last()
-        .filter(|_| has_more)
-        .map(|last| last.id.to_string());
     let items = found
         .iter()
         .map(|product| item(app, product, &levels))

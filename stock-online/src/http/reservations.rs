@@ -34,9 +34,10 @@ use utoipa::ToSchema;
 
 use super::audit;
 use super::auth::{Admin, Caller};
-use super::extract::{BodyIn, Filter, IdIn, Keyed, PathId, cursor_of, limit_of};
+use super::extract::{BodyIn, Filter, IdIn, Keyed, PathId};
 use super::orders::{NothingIn, json, replayed, unpriced};
 use super::origin::Origin;
+use super::page::{cursor_of, cut, limit_of};
 use super::problem::Problem;
 use super::verdicts::{decide_stock, refuse, replayed_entry};
 use crate::app::{App, CATCH_UP_MAX};
@@ -366,12 +367,7 @@ pub async fn list(
     };
     lookup::catch_up(&app.pool, &app.ledger, CATCH_UP_MAX).await;
     let mut found = table::list(&app.pool, &filter).await?;
-    let has_more = found.len() > limit as usize;
-    found.truncate(limit as usize);
-    let next_cursor = found
-        .last()
-        .filter(|_| has_more)
-        .map(|last| last.id.to_string());
+    let next_cursor = cut(&mut found, limit).map(|last| last.id.to_string());
     let items = found
         .iter()
         .map(|of| ReservationOut::new(of.id, &of.reservation, of.status));

@@ -8,6 +8,8 @@
 //! | [`movements`] | GET `/api/products/{id}/stock/movements` | every posting, newest first |
 //! | [`statistics`] | GET `/api/products/{id}/stock/statistics` | per day |
 
+mod change;
+
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -19,88 +21,26 @@ use stock_common::clock::{rfc3339, unix_ms};
 use stock_common::error::Code;
 use stock_common::id::{LocationId, Position, ProductId};
 use stock_domain::account::Account;
-use stock_domain::catalog::ProductStatus;
-use stock_domain::database::audit_log::Action;
 use stock_domain::database::movements::{self as postings, Movement, MovementCursor};
 use stock_domain::database::products::{self, Product};
 use stock_domain::database::stock_levels::{self, StockLevel, StockLevelFilter};
-use stock_domain::database::stores;
-use stock_domain::journal::{Idempotency, Posted};
 use stock_domain::lookup;
-use stock_domain::product;
-use stock_domain::stock::{self, CHANGE_MAX, StockChanged, Terms};
-use stock_domain::verdict::{Replay, Verdict};
 use utoipa::ToSchema;
 
-use super::audit;
 use super::auth::{Admin, Caller};
-use super::extract::{BodyIn, Filter, IdIn, Keyed, PathId, limit_of};
-use super::orders::{json, replayed};
-use super::origin::Origin;
+use super::extract::{Filter, IdIn, PathId};
+use super::orders::json;
+use super::page::{cursor_pair_of, cut, limit_of};
 use super::problem::Problem;
-use super::products::check_text;
-use super::verdicts::{refuse, replayed_entry};
 use crate::app::{App, CATCH_UP_MAX};
+
+pub use self::change::{AdjustIn, InboundIn, adjust, inbound};
+pub(super) use self::change::{AdjustOut, InboundOut};
 
 /// Days that statistics may span.
 const DAYS_MAX: i64 = 366;
 /// Days that they span unless asked otherwise.
 const DAYS: u64 = 30;
-
-/// Stock that comes in.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schema(example = json!({ "productId": 1, "quantity": 100, "reason": "delivery 17" }))]
-pub struct InboundIn {
-    product_id: u64,
-    /// 0, the online warehouse, unless it is a store's.
-    location_id: Option<u64>,
-    #[schema(minimum = 1, maximum = 1_000_000_000_000_i64)]
-    quantity: i64,
-    #[schema(max_length = 255)]
-    reason: String,
-}
-
-/// A correction.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schema(example = json!({ "change": -3, "reason": "broken" }))]
-pub struct AdjustIn {
-    /// By how much, not 0.
-    #[schema(minimum = -1_000_000_000_000_i64, maximum = 1_000_000_000_000_i64)]
-    change: i64,
-    /// 0, the online warehouse, unless it is a store's.
-    location_id: Option<u64>,
-    #[schema(max_length = 255)]
-    reason: Option<String>,
-    /// What must be available for the change to be made.
-    #[schema(minimum = 0, maximum = 9_007_199_254_740_991_i64)]
-    expected_available: Option<i64>,
-}
-
-impl BodyIn for InboundIn {}
-
-impl BodyIn for AdjustIn {}
-
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct InboundOut {
-    /// The entry's place in the journal.
-    #[schema(value_type = String, pattern = "^[0-9]{1,20}$")]
-    position: Position,
-    product_id: u64,
-    location_id: u64,
-    quantity: i64,
-    /// What is available afterwards.
-    available: i64,
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct AdjustOut {
-    /// What is available afterwards.
-    new_stock_count: i64,
-}
 
 /// What to list of the levels.
 #[derive(Debug, Deserialize)]
@@ -226,199 +166,6 @@ async fn find_product(app: &App, id: u64) -> Result<Product, Problem> {
         .ok_or_else(|| Problem::of(Code::ProductNotFound))
 }
 
-/// The online warehouse or a store that exists.
-async fn find_location(app: &App, id: Option<u64>) -> Result<LocationId, Problem> {
-    let location = LocationId(id.unwrap_or(0));
-    if location != LocationId::ONLINE && stores::find(&app.pool, location).await?.is_none() {
-        return Err(Problem::of(Code::StoreNotFound));
-    }
-    Ok(location)
-}
-
-/// A change of stock: either of the two entries that a person makes.
-type Build = fn(
-    &StockChanged,
-    &Terms,
-    stock_common::id::UserId,
-    Option<Idempotency>,
-) -> Result<stock_domain::ledger::Request, stock_domain::journal::DraftError>;
-
-/// What moved AVAILABLE, and where it stands in the journal.
-struct Changed {
-    position: Position,
-    available: i64,
-    is_replayed: bool,
-}
-
-async fn change(
-    app: &App,
-    admin: Caller,
-    (build, change, expected): (Build, &StockChanged, Option<i64>),
-    idempotency: Option<Idempotency>,
-) -> Result<Changed, Problem> {
-    let checked = async {
-        let product = find_product(app, change.product_id.0).await?;
-        find_location(app, Some(change.location_id.0)).await?;
-        Ok::<Product, Problem>(product)
-    };
-    let product = match checked.await {
-        Ok(product) => product,
-        Err(problem) => {
-            let verdict = refuse(app, idempotency, problem).await?;
-            return changed(app, change, verdict).await;
-        }
-    };
-    let terms = Terms {
-        expected_available: expected,
-        is_off_sale: product.fields.status != ProductStatus::Active,
-    };
-    let request = build(change, &terms, admin.user, idempotency)?;
-    let verdict = app.ledger.decide(request).await?;
-    let is_opening = matches!(&verdict, Verdict::Accepted(accepted)
-        if accepted.postings.iter().any(|posted| posted.seq == 1));
-    if is_opening {
-        follow_status(app, change.product_id, terms.is_off_sale, admin).await?;
-    }
-    changed(app, change, verdict).await
-}
-
-/// A product was taken off sale or put on sale while a store's account was opened: all follow what it is now.
-async fn follow_status(
-    app: &App,
-    id: ProductId,
-    was_off_sale: bool,
-    admin: Caller,
-) -> Result<(), Problem> {
-    let product = products::find(&app.pool, id).await?;
-    let is_on_sale = product.is_some_and(|now| now.fields.status == ProductStatus::Active);
-    if is_on_sale == was_off_sale {
-        let locations = stores::ids(&app.pool).await?;
-        let request = product::switch(id, !is_on_sale, &locations, admin.user)?;
-        if let Verdict::Refused(refusal) = app.ledger.decide(request).await? {
-            return Err(refusal.into());
-        }
-    }
-    Ok(())
-}
-
-async fn changed(app: &App, change: &StockChanged, verdict: Verdict) -> Result<Changed, Problem> {
-    let account = Account::available(change.product_id, change.location_id);
-    // The last posting of the account: before it may stand the one that opened it.
-    let after = |postings: &[Posted]| {
-        let own = postings
-            .iter()
-            .rev()
-            .find(|posted| posted.account == account);
-        own.map_or(0, |posted| posted.balance_after)
-    };
-    match verdict {
-        Verdict::Accepted(accepted) => Ok(Changed {
-            position: accepted.position,
-            available: after(&accepted.postings),
-            is_replayed: false,
-        }),
-        Verdict::Replayed(Replay::Accepted(position)) => {
-            let entry = replayed_entry(app, position).await?;
-            Ok(Changed {
-                position,
-                available: after(&entry.postings),
-                is_replayed: true,
-            })
-        }
-        Verdict::Replayed(Replay::Refused(refusal)) => Err(Problem::from(refusal).replayed()),
-        Verdict::Refused(refusal) => Err(refusal.into()),
-    }
-}
-
-fn answer(status: StatusCode, body: &impl Serialize, is_replayed: bool) -> Response {
-    let response = json(status, body);
-    if is_replayed {
-        replayed(response)
-    } else {
-        response
-    }
-}
-
-/// POST `/api/products/stock/inbound`.
-///
-/// # Errors
-/// 404, 409 when the level would become too large, 422.
-pub async fn inbound(
-    State(app): State<Arc<App>>,
-    (Admin(admin), origin): (Admin, Origin),
-    Keyed {
-        body, idempotency, ..
-    }: Keyed<InboundIn>,
-) -> Result<Response, Problem> {
-    if !(1..=CHANGE_MAX).contains(&body.quantity) {
-        let rule = format!("a whole number from 1 to {CHANGE_MAX}");
-        return Err(Problem::unprocessable("/quantity", rule));
-    }
-    check_text(&body.reason, 255, "/reason", 0)?;
-    let wanted = StockChanged {
-        product_id: ProductId(body.product_id),
-        location_id: LocationId(body.location_id.unwrap_or(0)),
-        quantity: body.quantity,
-        reason: body.reason,
-    };
-    let done = change(&app, admin, (stock::receive, &wanted, None), idempotency).await?;
-    note(&app, &origin, Action::StockReceived, (admin, &wanted));
-    let body = InboundOut {
-        position: done.position,
-        product_id: wanted.product_id.0,
-        location_id: wanted.location_id.0,
-        quantity: wanted.quantity,
-        available: done.available,
-    };
-    Ok(answer(StatusCode::CREATED, &body, done.is_replayed))
-}
-
-fn note(app: &Arc<App>, origin: &Origin, action: Action, (admin, change): (Caller, &StockChanged)) {
-    let (product, location) = (change.product_id, change.location_id);
-    let subject = format!(
-        "product:{product} location:{location} {:+}",
-        change.quantity
-    );
-    audit::note(app, origin, action, (Some(admin.user), &subject));
-}
-
-/// POST `/api/products/{id}/stock`.
-///
-/// # Errors
-/// 404, 409 below zero or when what is available is not what was expected, 422.
-pub async fn adjust(
-    State(app): State<Arc<App>>,
-    (Admin(admin), origin): (Admin, Origin),
-    id: Result<PathId, Problem>,
-    Keyed {
-        body, idempotency, ..
-    }: Keyed<AdjustIn>,
-) -> Result<Response, Problem> {
-    if body.change == 0 || !(-CHANGE_MAX..=CHANGE_MAX).contains(&body.change) {
-        let rule = format!("a whole number from -{CHANGE_MAX} to {CHANGE_MAX}, not 0");
-        return Err(Problem::unprocessable("/change", rule));
-    }
-    if body.expected_available.is_some_and(|level| level < 0) {
-        return Err(Problem::unprocessable("/expectedAvailable", "is below 0"));
-    }
-    let reason = body.reason.unwrap_or_default();
-    check_text(&reason, 255, "/reason", 0)?;
-    let PathId(id) = id.map_err(|_not_a_number| Problem::of(Code::ProductNotFound))?;
-    let wanted = StockChanged {
-        product_id: ProductId(id),
-        location_id: LocationId(body.location_id.unwrap_or(0)),
-        quantity: body.change,
-        reason,
-    };
-    let how = (stock::adjust as Build, &wanted, body.expected_available);
-    let done = change(&app, admin, how, idempotency).await?;
-    note(&app, &origin, Action::StockAdjusted, (admin, &wanted));
-    let body = AdjustOut {
-        new_stock_count: done.available,
-    };
-    Ok(answer(StatusCode::OK, &body, done.is_replayed))
-}
-
 /// GET `/api/products/stock/available`: the levels are Redis', now.
 ///
 /// # Errors
@@ -435,18 +182,14 @@ pub async fn available(
         location: query.location_id.map(|IdIn(id)| LocationId(id)),
         is_low,
         needs_reorder,
-        after: pair_of(query.cursor.as_deref())?
+        after: cursor_pair_of(query.cursor.as_deref())?
             .map(|(product, location)| (ProductId(product), LocationId(location))),
         limit: limit + 1,
     };
     lookup::catch_up(&app.pool, &app.ledger, CATCH_UP_MAX).await;
     let mut found = stock_levels::list(&app.pool, &filter).await?;
-    let has_more = found.len() > limit as usize;
-    found.truncate(limit as usize);
-    let next_cursor = found
-        .last()
-        .filter(|_| has_more)
-        .map(|last| format!("{}-{}", last.product_id, last.location_id));
+    let next_cursor =
+        cut(&mut found, limit).map(|last| format!("{}-{}", last.product_id, last.location_id));
     let names: Vec<Account> = found.iter().flat_map(accounts_of).collect();
     let now = app.ledger.levels(&names).await?;
     let items = found.iter().map(|level| {
@@ -484,17 +227,6 @@ fn accounts_of(level: &StockLevel) -> [Account; 2] {
     ]
 }
 
-/// A cursor of two numbers, `7-0`.
-fn pair_of(cursor: Option<&str>) -> Result<Option<(u64, u64)>, Problem> {
-    let parse = |text: &str| {
-        let (first, second) = text.split_once('-')?;
-        Some((first.parse().ok()?, second.parse().ok()?))
-    };
-    cursor
-        .map(|text| parse(text).ok_or_else(|| Problem::unprocessable("/cursor", "unknown cursor")))
-        .transpose()
-}
-
 /// GET `/api/products/{id}/stock/movements`.
 ///
 /// # Errors
@@ -505,8 +237,8 @@ pub async fn movements(
     id: Result<PathId, Problem>,
     Filter(query): Filter<MovementsIn>,
 ) -> Result<Response, Problem> {
-    let limit = limit_of(query.limit)? as usize;
-    let from = pair_of(query.cursor.as_deref())?.map(|(position, given)| MovementCursor {
+    let limit = limit_of(query.limit)?;
+    let from = cursor_pair_of(query.cursor.as_deref())?.map(|(position, given)| MovementCursor {
         position: Position::new(position),
         // More postings than this no entry has.
         given: usize::try_from(given).unwrap_or(0).min(1_000),
@@ -515,13 +247,12 @@ pub async fn movements(
     lookup::catch_up(&app.pool, &app.ledger, CATCH_UP_MAX).await;
     let location = query.location_id.map(|IdIn(id)| LocationId(id));
     let subject = (ProductId(id), location);
-    let mut found = postings::list(&app.pool, subject, from, limit + 1).await?;
+    let mut found = postings::list(&app.pool, subject, from, limit as usize + 1).await?;
     if found.is_empty() {
         // The history of a deleted product stays; one that never was has none.
         find_product(&app, id).await?;
     }
-    let has_more = found.len() > limit;
-    found.truncate(limit);
+    let has_more = cut(&mut found, limit).is_some();
     let next_cursor = found.last().filter(|_| has_more).map(|last| {
         let given = found.iter().rev();
         let own = given.take_while(|of| of.position == last.position).count();

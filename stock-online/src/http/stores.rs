@@ -35,9 +35,10 @@ use utoipa::ToSchema;
 
 use super::audit;
 use super::auth::{Admin, Caller, Role};
-use super::extract::{BodyIn, Filter, Keyed, PathId, PathIds, cursor_of, first_id, limit_of};
+use super::extract::{BodyIn, Filter, Keyed, PathId, PathIds, first_id};
 use super::orders::json;
 use super::origin::Origin;
+use super::page::{cursor_of, cut, limit_of};
 use super::problem::Problem;
 use super::products::{check_text, find_known};
 use crate::app::{App, CATCH_UP_MAX};
@@ -221,12 +222,7 @@ pub async fn list(
     let limit = limit_of(query.limit)?;
     let after = cursor_of(query.cursor.as_deref())?.map(LocationId);
     let mut found = table::list(&app.pool, after, limit + 1).await?;
-    let has_more = found.len() > limit as usize;
-    found.truncate(limit as usize);
-    let next_cursor = found
-        .last()
-        .filter(|_| has_more)
-        .map(|last| last.id.to_string());
+    let next_cursor = cut(&mut found, limit).map(|last| last.id.to_string());
     let items = found.iter().map(StoreOut::new).collect();
     Ok(json(StatusCode::OK, &StoreListOut { items, next_cursor }))
 }
@@ -319,12 +315,7 @@ pub async fn products(
     };
     lookup::catch_up(&app.pool, &app.ledger, CATCH_UP_MAX).await;
     let mut found = stock_levels::list(&app.pool, &filter).await?;
-    let has_more = found.len() > limit as usize;
-    found.truncate(limit as usize);
-    let next_cursor = found
-        .last()
-        .filter(|_| has_more)
-        .map(|last| last.product_id.to_string());
+    let next_cursor = cut(&mut found, limit).map(|last| last.product_id.to_string());
     let names: Vec<Account> = found
         .iter()
         .map(|level| Account::available(level.product_id, store))

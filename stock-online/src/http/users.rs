@@ -16,9 +16,10 @@ use utoipa::ToSchema;
 use super::accounts::{UserOut, end_tokens};
 use super::audit;
 use super::auth::Admin;
-use super::extract::{BodyIn, Filter, ID_MAX, Keyed, PathId, cursor_of, limit_of};
+use super::extract::{BodyIn, Filter, ID_MAX, Keyed, PathId};
 use super::orders::json;
 use super::origin::Origin;
+use super::page::{cursor_of, cut, limit_of};
 use super::problem::Problem;
 use crate::app::App;
 
@@ -75,11 +76,8 @@ pub async fn list(
     let limit = limit_of(asked.limit)?;
     let after = cursor_of(asked.cursor.as_deref())?.unwrap_or(0);
     let mut found = table::list(&app.pool, after, limit + 1).await?;
-    let has_more = found.len() > limit as usize;
-    found.truncate(limit as usize);
-    let last = found.last().filter(|_| has_more);
     let page = UserListOut {
-        next_cursor: last.map(|user| user.id.to_string()),
+        next_cursor: cut(&mut found, limit).map(|user| user.id.to_string()),
         items: found.iter().map(UserOut::from).collect(),
     };
     Ok(json(StatusCode::OK, &page))

@@ -16,9 +16,10 @@ use utoipa::ToSchema;
 
 use super::audit;
 use super::auth::{Admin, Caller};
-use super::extract::{BodyIn, Filter, Keyed, PathId, PathIds, cursor_of, limit_of};
+use super::extract::{BodyIn, Filter, Keyed, PathId, PathIds};
 use super::orders::json;
 use super::origin::Origin;
+use super::page::{cursor_of, cut, limit_of};
 use super::problem::Problem;
 use crate::app::App;
 use crate::webhooks::{check_url, message_id};
@@ -364,12 +365,7 @@ pub async fn deliveries(
         DeliveryState::Failed => "FAILED",
     });
     let mut found = table::deliveries(&app.pool, webhook, state, (before, limit + 1)).await?;
-    let has_more = found.len() > limit as usize;
-    found.truncate(limit as usize);
-    let next_cursor = found
-        .last()
-        .filter(|_| has_more)
-        .map(|last| last.id.to_string());
+    let next_cursor = cut(&mut found, limit).map(|last| last.id.to_string());
     let items = found.into_iter().map(|of| DeliveryOut::new(webhook, of));
     let body = DeliveryListOut {
         items: items.collect(),

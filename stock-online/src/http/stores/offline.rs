@@ -30,11 +30,10 @@ use utoipa::ToSchema;
 use super::{Till, find};
 use crate::app::{App, CATCH_UP_MAX};
 use crate::http::audit;
-use crate::http::extract::{
-    BodyIn, Filter, Keyed, Object, PathIds, TimeIn, cursor_of, hash, limit_of,
-};
+use crate::http::extract::{BodyIn, Filter, Keyed, Object, PathIds, TimeIn, hash};
 use crate::http::orders::{LineIn, asked_lines, count, json, unpriced};
 use crate::http::origin::Origin;
+use crate::http::page::{cursor_of, cut, limit_of};
 use crate::http::problem::Problem;
 use crate::http::products::check_text;
 use crate::http::verdicts::decide_stock;
@@ -382,12 +381,7 @@ pub async fn oversold(
     let store = find(&app, till.store).await?.id;
     lookup::catch_up(&app.pool, &app.ledger, CATCH_UP_MAX).await;
     let mut found = table::list(&app.pool, store.0, state, (before, limit + 1)).await?;
-    let has_more = found.len() > limit as usize;
-    found.truncate(limit as usize);
-    let next_cursor = found
-        .last()
-        .filter(|_| has_more)
-        .map(|last| last.id.to_string());
+    let next_cursor = cut(&mut found, limit).map(|last| last.id.to_string());
     let mut items = Vec::with_capacity(found.len());
     for stored in found {
         let entry = lookup::entry(&app.pool, &app.ledger, stored.id).await?;
