@@ -159,6 +159,14 @@ impl Shop {
         Self::open_on(&servers.redis, &servers.mysql, products, stock).await
     }
 
+    /// On a Redis of its own: for what would disturb other tests, such as lost scripts.
+    pub(crate) async fn open_on_own_redis(products: u64, stock: i64) -> (Self, Server) {
+        let redis = Spec::redis(&folder("own").join("redis"), Durability::Everysec).unwrap();
+        let redis = start(&redis).await;
+        let shop = Self::open_on(&redis.spec, &shared().mysql, products, stock).await;
+        (shop, redis)
+    }
+
     /// On given servers.
     pub(crate) async fn open_on(redis: &Spec, mysql: &Spec, products: u64, stock: i64) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);

@@ -118,7 +118,7 @@ async fn an_emptied_redis_is_fenced_at_the_next_order_and_recover_brings_its_lev
 
 #[tokio::test]
 async fn another_epoch_and_a_missing_watermark_are_fenced() {
-    let shop = Shop::open(1, 100).await;
+    let (shop, _redis) = Shop::open_on_own_redis(1, 100).await;
     let service = shop.serve().await;
     assert_eq!(
         service
@@ -179,7 +179,7 @@ async fn another_epoch_and_a_missing_watermark_are_fenced() {
 
 #[tokio::test]
 async fn lost_scripts_are_loaded_again_once_redis_is_proved() {
-    let shop = Shop::open(1, 100).await;
+    let (shop, _redis) = Shop::open_on_own_redis(1, 100).await;
     let service = shop.serve().await;
     let mut connection = redis(&shop).await;
     let _: String = cmd("SCRIPT")
