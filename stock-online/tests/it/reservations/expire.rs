@@ -2,11 +2,25 @@
 
 use redis::cmd;
 use serde_json::json;
+use stock_common::id::Position;
+use stock_domain::ledger::epoch;
 use stock_domain::reconcile::reconcile;
 use stock_online::Part;
 
 use super::{end, levels, reserve, reserve_for_ms};
 use crate::support::{Shop, until};
+
+/// Makes a hold whose time is over when this returns: by Redis' clock, which alone judges it.
+async fn expired_hold(shop: &Shop, quantity: u32) -> String {
+    let id = reserve_for_ms(shop, quantity, 1).await;
+    let expires_ms = id.parse::<Position>().unwrap().unix_ms() + 1;
+    until("the hold's time is over", || async {
+        let mut link = shop.ledger.link().unwrap();
+        epoch::time_ms(&mut link.read).await.unwrap() >= expires_ms
+    })
+    .await;
+    id
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_expires_comes_back_and_cannot_be_confirmed() {
@@ -78,7 +92,7 @@ async fn a_late_end_is_refused_before_anybody_has_swept() {
     let shop = Shop::open(1, 10).await;
     let service = shop.serve_parts(&[Part::Http, Part::Subscriber]).await;
     let client = &service.client;
-    let id = reserve_for_ms(&shop, 4, 1).await;
+    let id = expired_hold(&shop, 4).await;
     for how in ["confirm", "cancel"] {
         assert_eq!(
             end(client, &id, how).await.code(),
@@ -109,7 +123,7 @@ async fn whoever_is_short_of_stock_releases_what_has_expired_and_gets_it() {
     let service = shop.serve_parts(&[Part::Http, Part::Subscriber]).await;
     let client = &service.client;
     for (path, key) in [("/api/redis/orders", "a"), ("/api/orders", "b")] {
-        reserve_for_ms(&shop, 10, 1).await;
+        expired_hold(&shop, 10).await;
         let call = client
             .order(path, 3, &[(1, 10)])
             .header("idempotency-key", key);
@@ -118,7 +132,7 @@ async fn whoever_is_short_of_stock_releases_what_has_expired_and_gets_it() {
         let cancel = format!("/api/redis/orders/{}/cancel", placed.order_id());
         assert_eq!(client.patch(&cancel).user(3).status().await, 200);
     }
-    reserve_for_ms(&shop, 10, 1).await;
+    expired_hold(&shop, 10).await;
     assert_eq!(reserve(client, 3, 10).await.status, 201);
     // Nothing is left to release: the answer stays, and is remembered under its key.
     for _ in 0..2 {
