@@ -24,12 +24,14 @@
 --   7 ms that an acceptance is remembered    8 ms that a refusal is remembered
 --   9 channel of the levels message         10 number of requests
 --  11 ms after which the batch comes too late (a request may name an earlier one)
+--  12 number of marks
 --   then per account: its label in the levels message, or "" for an account that is not announced
+--   then the marks' ids, in the order in which the requests below speak of them
 --   then per request: flags, number of postings, and, where its flag is set, in this order
 --     1    idempotency: index of the key, fingerprint
 --     2    deadline: ms
 --     4    window: opens ms, closes ms (0 = no bound)
---     8    marks: count, then id, expected state ("" = none), next state ("" = forget) of each
+--     8    marks: count, then expected state ("" = none), next state ("" = forget) of each
 --     16   account flags: count, then account index, 1 = close, 0 = open or 2 = close it if this request
 --          opens it of each
 --     256  refuse: an answer decided outside, remembered under the key
@@ -38,8 +40,11 @@
 --     4096 release: the member of a hold that ends with this request, ms from which that is too late
 --          (0 = never)
 --     8192 expected: account index, the balance that it must have
+--     32768 late mark: before which posting the last of its marks is judged (from 1; one more than there
+--          are = behind all)
 --     without a part: 32 takes from stock, 64 even from a closed account, 128 even above the limit,
---     16384 an INSUFFICIENT while expired holds wait to be released is not remembered
+--     16384 an INSUFFICIENT while expired holds wait to be released is not remembered,
+--     65536 a TAKEN is not remembered
 --   then its postings (account index, delta; with flag 1024 also the opening level or "") and
 --   unless refused outside, the payload
 --
@@ -49,13 +54,14 @@
 --   "R code rest"     refused         "Q code rest"     refused earlier under the same key
 --   facts: per posting seq:balance, or seq:balance:o if it opened the account first
 --   60, 61, 62 and 64 name posting and account, 63 posting, account and balance; behind them "due" if
---   expired holds wait to be released
+--   expired holds wait to be released; 50 and 65 name the mark and its state
 --
 -- CODES, in the order of the checks (numbered by hand, never reused)
 --   10 FENCED              20 KEY_REUSED          30 EXPIRED            31 BACKLOG
 --   32 REFUSED             40 NOT_OPEN            41 CLOSED             50 STALE_STATE
 --   51 SELLING_STOPPED     52 CHANGED             53 RUN_OUT             60 UNKNOWN_ACCOUNT
 --   61 CLOSED_ACCOUNT      62 BROKEN              63 INSUFFICIENT        64 OVERFLOW
+--   65 TAKEN (a late mark)
 --
 -- PUBLISHES  on the channel: "ms-low unsettled|label balance seq closed|..."
 --
@@ -69,7 +75,7 @@ local CALL_ARGUMENTS = 500
 local BALANCE_MAX = 9007199254740991
 local POSTING_MAX = 1000000000000
 local PRIMED_KEYS = 5
-local HEAD = 11
+local HEAD = 12
 
 local now = redis.call('TIME')
 local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
@@ -102,6 +108,7 @@ if fenced then return { now_ms, 0, '', 'R 10' } end -- FENCED
 local shard_low = ARGV[2] * 65536
 local accounts, idempotency_keys = tonumber(ARGV[3]), tonumber(ARGV[4])
 local requests, batch_deadline = tonumber(ARGV[10]), tonumber(ARGV[11])
+local batch_marks = tonumber(ARGV[12])
 local number, settled = tonumber(head[4]), tonumber(head[5])
 local selling = head[6] ~= '0'
 
@@ -143,23 +150,22 @@ end
 local remembered = read_all(PRIMED_KEYS + accounts + 1, idempotency_keys)
 local remember = {} -- key index -> { value, ms }
 local states = {} -- mark id -> state now, '' for none
-local marks_set, marks = {}, {}
+local mark_at = HEAD + accounts -- behind it stand the ids of the marks that are to come
+local marks_end = mark_at + batch_marks
+for from = mark_at + 1, marks_end, CALL_ARGUMENTS do
+  local upto = math.min(from + CALL_ARGUMENTS - 1, marks_end)
+  local part = redis.call('HMGET', KEYS[3], unpack(ARGV, from, upto))
+  for m = 1, #part do
+    states[ARGV[from + m - 1]] = part[m] and string.match(part[m], '^[^@]*') or ''
+  end
+end
+local is_marked, marked, marked_count = {}, {}, 0 -- the ids of the marks that are set
 local frames, accepted = {}, 0
 local held, released = {}, {} -- of deadlines: score, member, ... and member, ...
 local switched
 local limit, limit_reserve = tonumber(ARGV[5]), ARGV[5] + ARGV[6]
 local id_prefix = text(ms) .. '-'
 local first_low, first_number = low, number + 1
-
-local function state_of(id)
-  local state = states[id]
-  if state == nil then
-    local value = redis.call('HGET', KEYS[3], id)
-    state = value and string.match(value, '^[^@]*') or ''
-    states[id] = state
-  end
-  return state
-end
 
 -- Whether a hold has expired that nobody has released yet; asked once, and only when stock is short.
 local due
@@ -190,7 +196,8 @@ local forms = setmetatable({}, { __index = function(known, s)
     idempotency = has(1), deadline = has(2), window = has(4), marks = has(8), closings = has(16),
     takes_stock = has(32), even_closed = has(64), even_backlog = has(128), refuse = has(256),
     switch = has(512), opens = has(1024), hold = has(2048), release = has(4096),
-    expected = has(8192), waits_for_holds = has(16384), has_parts = band(flags, 15135) ~= 0
+    expected = has(8192), waits_for_holds = has(16384), late_mark = has(32768),
+    redraws = has(65536), has_parts = band(flags, 47903) ~= 0
   }
   known[s] = form
   return form
@@ -199,9 +206,11 @@ end })
 -- The request at hand: its form, its postings as arrays from 1, and its parts, nil where it has none.
 local form, postings, payload
 local account, change, open_at = {}, {}, {}
-local key, fingerprint, deadline, opens, closes, mark_list, closing_list, refuse, switch
+local key, fingerprint, deadline, opens, closes, closing_list, refuse, switch
 local hold_ms, hold_text, release, release_until, expected, expected_balance
-local i = HEAD + accounts
+local marks, mark, mark_expected, mark_next, late_at = 0, {}, {}, {}, nil
+local has_parts = false
+local i = marks_end
 
 local function next_argument()
   i = i + 1
@@ -213,10 +222,14 @@ local function parse_parts()
   if form.deadline then deadline = tonumber(next_argument()) end
   if form.window then opens, closes = tonumber(next_argument()), tonumber(next_argument()) end
   if form.marks then
-    mark_list = {}
-    for m = 1, tonumber(next_argument()) do
-      mark_list[m] = { next_argument(), next_argument(), next_argument() }
+    i = i + 1
+    marks = indices[ARGV[i]]
+    if mark_at + marks > marks_end then return false end
+    for m = 1, marks do
+      mark[m], mark_expected[m], mark_next[m] = ARGV[mark_at + m], ARGV[i + 1], ARGV[i + 2]
+      i = i + 2
     end
+    mark_at = mark_at + marks
   end
   if form.closings then
     closing_list = {}
@@ -231,6 +244,11 @@ local function parse_parts()
   if form.expected then
     expected, expected_balance = tonumber(next_argument()), tonumber(next_argument())
   end
+  if form.late_mark then
+    i = i + 1
+    late_at = indices[ARGV[i]]
+  end
+  return true
 end
 
 -- Parses the opening level of posting p; false when it is neither absent nor a level.
@@ -248,9 +266,13 @@ end
 local function parse()
   form, postings = forms[ARGV[i + 1]], indices[ARGV[i + 2]]
   i = i + 2
-  key, deadline, opens, closes, mark_list, closing_list, refuse, switch = nil
-  hold_ms, release, expected = nil
-  if form.has_parts then parse_parts() end
+  if has_parts then -- the request before had some
+    key, deadline, opens, closes, closing_list, refuse, switch = nil
+    hold_ms, release, expected, late_at = nil
+    marks = 0
+  end
+  has_parts = form.has_parts
+  if has_parts and not parse_parts() then return false end
   for p = 1, postings do
     local k, delta = indices[ARGV[i + 1]], deltas[ARGV[i + 2]]
     i = i + 2
@@ -311,15 +333,48 @@ local function move(p)
   return nil
 end
 
+-- The first of the request's marks first..last that is in another state than it expects, and its state.
+local function stale(first, last)
+  for m = first, last do
+    local state = states[mark[m]]
+    if state ~= mark_expected[m] then return ' ' .. m - 1 .. ' ' .. state end
+  end
+  return nil
+end
+
+local function late_refusal()
+  local found = stale(marks, marks)
+  return found and '65' .. found -- TAKEN
+end
+
+-- Puts the copies back that postings 1..upto have moved.
+local function undo(upto)
+  for p = upto, 1, -1 do
+    local k = account[p]
+    condition[k], balance[k], seq[k] = undo_condition[p], undo_balance[p], undo_seq[p]
+  end
+end
+
 -- Moves the copies posting by posting; a refusal puts them back. Returns facts | nil, refusal.
 local function post()
   for p = 1, postings do
+    if p == late_at then
+      local refusal = late_refusal()
+      if refusal then
+        undo(p - 1)
+        return nil, refusal
+      end
+    end
     local refusal = move(p)
     if refusal then
-      for u = p, 1, -1 do
-        local k = account[u]
-        condition[k], balance[k], seq[k] = undo_condition[u], undo_balance[u], undo_seq[u]
-      end
+      undo(p)
+      return nil, refusal
+    end
+  end
+  if late_at and late_at > postings then
+    local refusal = late_refusal()
+    if refusal then
+      undo(postings)
       return nil, refusal
     end
   end
@@ -339,11 +394,9 @@ local function guard()
   if refuse then return '32 ' .. refuse end -- REFUSED
   if opens and opens > 0 and now_ms < opens then return '40' end -- NOT_OPEN
   if closes and closes > 0 and now_ms >= closes then return '41' end -- CLOSED
-  if mark_list then
-    for m = 1, #mark_list do
-      local state = state_of(mark_list[m][1])
-      if state ~= mark_list[m][2] then return '50 ' .. (m - 1) .. ' ' .. state end -- STALE_STATE
-    end
+  if marks > 0 then
+    local found = stale(1, late_at and marks - 1 or marks)
+    if found then return '50' .. found end -- STALE_STATE
   end
   if not selling and form.takes_stock then return '51' end -- SELLING_STOPPED
   if expected and condition[expected] ~= BROKEN then
@@ -376,12 +429,14 @@ local function accept(decided)
   accepted, low = accepted + 1, low + 1
   frame[frame_length + 1], frame[frame_length + 2] = decided, payload
   frame_length = frame_length + 2
-  if mark_list then
-    for m = 1, #mark_list do
-      local mark = mark_list[m]
-      states[mark[1]] = mark[3]
-      if not marks_set[mark[1]] then marks[#marks + 1] = mark[1] end
-      marks_set[mark[1]] = ms
+  if marks > 0 then
+    for m = 1, marks do
+      local k = mark[m]
+      states[k] = mark_next[m]
+      if not is_marked[k] then
+        marked_count = marked_count + 1
+        is_marked[k], marked[marked_count] = true, k
+      end
     end
   end
   if closing_list then
@@ -410,8 +465,9 @@ local function judge()
   if not refusal then decided, refusal = post() end
   if refusal then
     local code = string.match(refusal, '^%d+')
-    local waits = code == '63' and due and form.waits_for_holds
-    if key and not waits and not PASSING[code] then
+    local is_asked_again = code == '63' and due and form.waits_for_holds
+      or code == '65' and form.redraws
+    if key and not is_asked_again and not PASSING[code] then
       remember[key] = { fingerprint .. ' R ' .. refusal, ARGV[8] }
     end
     return 'R ' .. refusal
@@ -426,7 +482,7 @@ for n = 1, requests do
   if not parse() then return redis.error_reply('MALFORMED request ' .. n) end
   answers[n + 3] = judge()
 end
-if i ~= #ARGV then return redis.error_reply('MALFORMED batch') end
+if i ~= #ARGV or mark_at ~= marks_end then return redis.error_reply('MALFORMED batch') end
 answers[2] = number - settled
 if accepted > 0 then answers[3] = id_prefix .. first_low .. ' ' .. text(first_number) end
 
@@ -458,13 +514,14 @@ if accepted > 0 then
     end
   end
   write_all('MSET', nil, values)
-  local set, forgotten = {}, {}
-  for m = 1, #marks do
-    local id = marks[m]
-    if states[id] == '' then
-      forgotten[#forgotten + 1] = id
+  local set, set_length, forgotten, at = {}, 0, {}, '@' .. text(ms)
+  for m = 1, marked_count do
+    local k = marked[m]
+    if states[k] == '' then
+      forgotten[#forgotten + 1] = k
     else
-      set[#set + 1], set[#set + 2] = id, states[id] .. '@' .. text(marks_set[id])
+      set[set_length + 1], set[set_length + 2] = k, states[k] .. at
+      set_length = set_length + 2
     end
   end
   write_all('HSET', KEYS[3], set)

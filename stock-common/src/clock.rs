@@ -8,7 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use chrono::{DateTime, NaiveDateTime, SecondsFormat};
+use chrono::{
+    DateTime, NaiveDate, NaiveDateTime, NaiveTime, SecondsFormat, TimeDelta, TimeZone as _,
+};
+use chrono_tz::Tz;
 
 /// Time of day in Unix milliseconds, with a shift that tests may set.
 #[derive(Debug, Clone, Default)]
@@ -65,13 +68,62 @@ pub fn unix_ms(datetime: NaiveDateTime) -> i64 {
     datetime.and_utc().timestamp_millis()
 }
 
+/// The day that it is in a time zone.
+#[must_use]
+pub fn day_of(unix_ms: u64, zone: Tz) -> NaiveDate {
+    zone.from_utc_datetime(&datetime(unix_ms)).date_naive()
+}
+
+/// When a day begins in a time zone, in Unix ms: at midnight, or where clocks are put forward over it, at the
+/// first moment after. `None` before 1970 and after the calendar's end.
+#[must_use]
+pub fn day_begins_ms(day: NaiveDate, zone: Tz) -> Option<u64> {
+    let midnight = day.and_time(NaiveTime::MIN);
+    let moments = (0..=96)
+        .filter_map(|quarter| midnight.checked_add_signed(TimeDelta::minutes(15 * quarter)));
+    let mut real = moments.filter_map(|local| zone.from_local_datetime(&local).earliest());
+    u64::try_from(real.next()?.timestamp_millis()).ok()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{datetime, rfc3339, unix_ms};
+    use chrono::NaiveDate;
+    use chrono_tz::Tz;
+
+    use super::{datetime, day_begins_ms, day_of, rfc3339, unix_ms};
 
     #[test]
     fn a_time_survives_the_way_through_mysql() {
         assert_eq!(rfc3339(1_738_314_000_123), "2025-01-31T09:00:00.123Z");
         assert_eq!(unix_ms(datetime(1_738_314_000_123)), 1_738_314_000_123);
+    }
+
+    #[test]
+    fn a_day_begins_at_its_first_moment_wherever_that_is() {
+        let begins = |zone: Tz, (year, month, day)| {
+            let day = NaiveDate::from_ymd_opt(year, month, day).unwrap();
+            let begins = day_begins_ms(day, zone).unwrap();
+            assert!(day_of(begins, zone) >= day && day_of(begins - 1, zone) < day);
+            rfc3339(i64::try_from(begins).unwrap())
+        };
+        assert_eq!(
+            begins(Tz::Asia__Seoul, (2026, 11, 21)),
+            "2026-11-20T15:00:00.000Z"
+        );
+        // Clocks are put forward at midnight: the day begins at one o'clock.
+        assert_eq!(
+            begins(Tz::America__Sao_Paulo, (2018, 11, 4)),
+            "2018-11-04T03:00:00.000Z"
+        );
+        // Clocks are put back over midnight: of two midnights the first.
+        assert_eq!(
+            begins(Tz::America__Havana, (2026, 11, 1)),
+            "2026-11-01T04:00:00.000Z"
+        );
+        // A day that there was not.
+        assert_eq!(
+            begins(Tz::Pacific__Apia, (2011, 12, 30)),
+            "2011-12-30T10:00:00.000Z"
+        );
     }
 }

@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
+use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
 /// What an accepted order survives; see `docs/durability.md`.
@@ -149,6 +150,13 @@ pub struct Config {
     pub webhook_retry_seconds: String,
     /// How many days delivered batches of webhooks stay in the log.
     pub webhook_log_days: u32,
+    /// The time zone by which days of points end, such as `Asia/Seoul`.
+    pub time_zone: String,
+    /// When the daily reports of points are written, for the whole day before: a cron expression with seconds, in
+    /// that time zone.
+    pub points_report_cron: String,
+    /// The part of what is paid for an order that its buyer earns as points, in hundredths of a percent.
+    pub points_earn_hundredths: u32,
     /// Dead letters within one minute from which the subscriber stops applying.
     pub dead_letters_per_minute_max: u32,
     /// The age from which the catalog snapshot is read again without being told to.
@@ -225,6 +233,9 @@ impl Default for Config {
             webhook_internal_allowed: false,
             webhook_retry_seconds: "5,300,1800,7200,18000,36000,50400,72000,86400".to_owned(),
             webhook_log_days: 7,
+            time_zone: "Asia/Seoul".to_owned(),
+            points_report_cron: "0 0 1 * * *".to_owned(),
+            points_earn_hundredths: 0,
             dead_letters_per_minute_max: 10,
             catalog_refresh_ms: 5_000,
             reconcile_cron: "0 */5 * * * *".to_owned(),
@@ -287,7 +298,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Contradiction`] with both settings named.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let rules: [(bool, &str); 13] = [
+        let rules: [(bool, &str); 15] = [
             (
                 !self.cors_origins.contains('*'),
                 "cors_origins names origins one by one: * would let every page read answers",
@@ -340,6 +351,14 @@ impl Config {
                 "apply_entries_max must be 1..=1024",
             ),
             (
+                self.time_zone.parse::<Tz>().is_ok(),
+                "time_zone must be a name of the IANA list, such as Asia/Seoul or UTC",
+            ),
+            (
+                self.points_earn_hundredths <= 10_000,
+                "points_earn_hundredths must be 0..=10000, which is all of it",
+            ),
+            (
                 !self.redis_prefix.contains(['{', '}']),
                 "redis_prefix must not contain { or }, which choose a cluster's slot",
             ),
@@ -348,6 +367,12 @@ impl Config {
             Some((_, rule)) => Err(ConfigError::Contradiction((*rule).to_owned())),
             None => Ok(()),
         }
+    }
+
+    /// The time zone by which days end; [`Config::check`] has refused what is none.
+    #[must_use]
+    pub fn tz(&self) -> Tz {
+        self.time_zone.parse().unwrap_or(Tz::UTC)
     }
 
     /// Refuses a secret that is too short for HS256 (RFC 7518 §3.2: at least as long as the hash).

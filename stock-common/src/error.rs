@@ -66,6 +66,12 @@ codes! {
     StoreNotFound = "STORE_NOT_FOUND", 404, "There is no such store";
     /// There is no such webhook or delivery.
     WebhookNotFound = "WEBHOOK_NOT_FOUND", 404, "There is no such webhook";
+    /// There is no such coupon to draw.
+    CouponNotFound = "COUPON_NOT_FOUND", 404, "There is no such coupon";
+    /// There is no such campaign item.
+    WorkNotFound = "WORK_NOT_FOUND", 404, "There is no such work";
+    /// There is no such movement of points, or it is another user's.
+    PointNotFound = "POINT_NOT_FOUND", 404, "There is no such movement of points";
     /// The product has no such sale.
     SaleNotFound = "SALE_NOT_FOUND", 404, "There is no such sale";
     /// The route exists, the method does not.
@@ -102,10 +108,26 @@ codes! {
     StoreExists = "STORE_EXISTS", 409, "There is a store with this number";
     /// What is available is not what the request expects.
     StockChanged = "STOCK_CHANGED", 409, "The stock has changed";
+    /// The user has drawn this coupon for this work.
+    CouponAlreadyIssued = "COUPON_ALREADY_ISSUED", 409, "The coupon was issued to this user before";
+    /// All of the coupon have been drawn.
+    CouponSoldOut = "COUPON_SOLD_OUT", 409, "There is none of the coupon left";
+    /// The coupon's time has not begun.
+    CouponNotOpen = "COUPON_NOT_OPEN", 409, "The coupon cannot be drawn yet";
+    /// The coupon's time is over.
+    CouponClosed = "COUPON_CLOSED", 409, "The coupon cannot be drawn any more";
+    /// A coupon with this code exists.
+    CouponCodeTaken = "COUPON_CODE_TAKEN", 409, "There is a coupon with this code";
+    /// A work with this title exists.
+    WorkTitleTaken = "WORK_TITLE_TAKEN", 409, "There is a work with this title";
     /// There is no such coupon for this user.
     CouponNotUsable = "COUPON_NOT_USABLE", 409, "The coupon cannot be used";
     /// The user has fewer points.
     InsufficientPoints = "INSUFFICIENT_POINTS", 409, "There are not enough points";
+    /// The movement of points was cancelled.
+    PointAlreadyCanceled = "POINT_ALREADY_CANCELED", 409, "The movement of points was cancelled before";
+    /// It is a cancel itself, or an order's.
+    PointNotCancelable = "POINT_NOT_CANCELABLE", 409, "This movement of points cannot be cancelled by itself";
     /// The order is not in a state that allows this.
     InvalidOrderStatus = "INVALID_ORDER_STATUS", 409, "The order's status does not allow this";
     /// A level would pass 2^53 − 1.

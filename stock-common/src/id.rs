@@ -153,6 +153,16 @@ number_id! {
     SaleId
 }
 
+number_id! {
+    /// A coupon: a campaign's or somebody's own. In JSON an integer.
+    CouponId
+}
+
+number_id! {
+    /// A campaign item that coupons are drawn for. In JSON an integer.
+    WorkId
+}
+
 impl LocationId {
     /// The warehouse that ONLINE orders are sold from.
     pub const ONLINE: Self = Self(0);

@@ -49,6 +49,12 @@ impl Money {
         Self::new(self.0.checked_mul(i64::from(count))?).ok()
     }
 
+    /// What is left of it; `None` when that is less than nothing.
+    #[must_use]
+    pub fn minus(self, other: Self) -> Option<Self> {
+        Self::new(self.0 - other.0).ok()
+    }
+
     /// The sum of both; `None` when it does not fit.
     #[must_use]
     pub fn plus(self, other: Self) -> Option<Self> {

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use stock_common::id::{LocationId, ProductId, SaleId, UserId};
+use stock_common::id::{CouponId, LocationId, ProductId, SaleId, UserId};
 
 /// What an account counts. The order is that of MySQL's `ENUM`, in which rows are locked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -126,6 +126,26 @@ impl Account {
             kind: AccountKind::Hold,
             owner: user.0,
             place: limit as u64,
+        }
+    }
+
+    /// How many of a first-come coupon are left.
+    #[must_use]
+    pub const fn coupon(coupon: CouponId) -> Self {
+        Self {
+            kind: AccountKind::Coupon,
+            owner: coupon.0,
+            place: 0,
+        }
+    }
+
+    /// A user's points.
+    #[must_use]
+    pub const fn points(user: UserId) -> Self {
+        Self {
+            kind: AccountKind::Points,
+            owner: user.0,
+            place: 0,
         }
     }
 

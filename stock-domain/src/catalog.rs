@@ -4,12 +4,12 @@
 //! what matters at once: stock, windows and closed products are judged in Redis. Reading it from
 //! MySQL is [`crate::database::products`]' work.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
-use stock_common::id::ProductId;
+use stock_common::id::{ProductId, WorkId};
 use stock_common::money::Money;
 
 use crate::discount::Discount;
@@ -103,6 +103,7 @@ pub fn unit_price(
 #[derive(Debug, Clone, Default)]
 pub struct Catalog {
     products: Arc<RwLock<HashMap<ProductId, Arc<CatalogProduct>>>>,
+    works: Arc<RwLock<HashSet<WorkId>>>,
     /// Whether it was ever read: before that, a product that is not here may well exist.
     is_read: Arc<AtomicBool>,
 }
@@ -139,8 +140,26 @@ impl Catalog {
         self.is_read.load(Ordering::Acquire)
     }
 
-    /// Takes over products that were added or changed.
-    pub fn update(&self, changed: Vec<CatalogProduct>) {
+    /// Whether there is such a campaign item.
+    #[must_use]
+    pub fn has_work(&self, id: WorkId) -> bool {
+        self.works
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(&id)
+    }
+
+    /// Takes over products and campaign items that were added or changed; of an item, whether it is there.
+    pub fn update(&self, changed: Vec<CatalogProduct>, works: Vec<(WorkId, bool)>) {
+        let mut known = self.works.write().unwrap_or_else(PoisonError::into_inner);
+        for (work, is_there) in works {
+            if is_there {
+                known.insert(work);
+            } else {
+                known.remove(&work);
+            }
+        }
+        drop(known);
         let mut products = self
             .products
             .write()

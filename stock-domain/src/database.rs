@@ -9,7 +9,7 @@
 //! | [`settle`] | balances and watermark, in journal order, chained without a gap |
 //! | [`apply`] | both for a batch, in one transaction, with dead letters |
 //! | [`row_lock`] | the synchronous path: decide and record under row locks |
-//! | [`accounts`], [`journal`], [`movements`], [`orders`], [`reservations`], [`offline_sales`], [`products`], [`sales`], [`stores`], [`stock_levels`], [`imports`], [`webhooks`], [`dead_letters`], [`jobs`] | one table group each |
+//! | [`accounts`], [`journal`], [`movements`], [`orders`], [`reservations`], [`offline_sales`], [`products`], [`sales`], [`stores`], [`stock_levels`], [`works`], [`coupons`], [`coupon_issues`], [`point_transactions`], [`point_reports`], [`imports`], [`webhooks`], [`dead_letters`], [`jobs`] | one table group each |
 //! | [`users`], [`refresh_tokens`], [`sessions`], [`audit_log`] | people: no part of the ledger |
 //!
 //! Every connection runs READ COMMITTED in strict mode. Locks are always taken in this order: shard
@@ -19,6 +19,8 @@
 pub mod accounts;
 pub mod apply;
 pub mod audit_log;
+pub mod coupon_issues;
+pub mod coupons;
 pub mod dead_letters;
 pub mod imports;
 pub mod jobs;
@@ -27,6 +29,8 @@ pub mod migrate;
 pub mod movements;
 pub mod offline_sales;
 pub mod orders;
+pub mod point_reports;
+pub mod point_transactions;
 pub mod products;
 pub mod record;
 pub mod refresh_tokens;
@@ -41,6 +45,7 @@ pub mod stock_levels;
 pub mod stores;
 pub mod users;
 pub mod webhooks;
+pub mod works;
 
 use std::str::FromStr;
 use std::time::Duration;

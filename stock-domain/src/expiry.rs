@@ -156,7 +156,8 @@ fn left(refusal: &Refusal) -> Left {
         | Refusal::ClosedAccount { .. }
         | Refusal::Broken { .. }
         | Refusal::Insufficient { .. }
-        | Refusal::Overflow { .. } => Left::Wrong,
+        | Refusal::Overflow { .. }
+        | Refusal::Taken { .. } => Left::Wrong,
         Refusal::Fenced
         | Refusal::KeyReused
         | Refusal::Expired

@@ -2,9 +2,9 @@
 //!
 //! | kind | postings | marks | own tables | refusals |
 //! |---|---|---|---|---|
-//! | `order_placed` | AVAILABLE −q per line (RESERVED −q of its hold, HOLD +1), ALLOWANCE −q, opened at the limit | hold: none → ORDERED, till: none → SOLD | orders, `order_products`, reservations, `offline_sales` | stock, not on sale, limit, hold over |
-//! | `order_cancelled` | AVAILABLE +q per line, ALLOWANCE +q | order: none → `CANCEL_REQUESTED` | orders | already final |
-//! | `order_failed` | AVAILABLE +q per line, ALLOWANCE +q | order: none → FAIL | orders | already final |
+//! | `order_placed` | AVAILABLE −q per line (RESERVED −q of its hold, HOLD +1), ALLOWANCE −q, opened at the limit, POINTS −used, POINTS +earned, opened at 0 | hold: none → ORDERED, till: none → SOLD, late code: FREE → USED | orders, `order_products`, reservations, `offline_sales`, `coupon_issues`, `point_transactions` | stock, not on sale, limit, hold over, coupon, points |
+//! | `order_cancelled` | AVAILABLE +q per line, ALLOWANCE +q, POINTS +used −earned as one | order: none → `CANCEL_REQUESTED`, code: USED → FREE | orders, `coupon_issues`, `point_transactions` | already final, points |
+//! | `order_failed` | as `order_cancelled` | order: none → FAIL, code: USED → FREE | as `order_cancelled` | already final, points |
 //! | `sale_oversold` | – | till: none → OVERSOLD | `offline_sales` | known already |
 //! | `reservation_made` | AVAILABLE −q, RESERVED +q, ALLOWANCE −q, HOLD −1, opened at the limits | – (a member of `deadlines`) | reservations | stock, not on sale, limits |
 //! | `reservation_confirmed` | RESERVED −q, HOLD +1 | hold: none → CONFIRMED | reservations | over already |
@@ -15,6 +15,11 @@
 //! | `stock_received` | AVAILABLE +q; a store's accounts are opened at 0 | – | – | too large |
 //! | `stock_adjusted` | AVAILABLE ±q; as above | – | – | below zero, changed meanwhile |
 //! | `stock_imported` | AVAILABLE ±q per row; as above | import: line before → last line | `import_rows` | below zero |
+//! | `coupon_opened` | COUPON opened at 0, +count; none of a personal one | coupon: none → OPEN; of a personal one code: none → FREE | coupons, `coupon_issues` | already open, code taken |
+//! | `coupon_issued` | COUPON −1 | issued: none → ISSUED, late code: none → FREE | `coupon_issues` | already issued, sold out, code taken |
+//! | `points_earned` | POINTS +amount, opened at 0 | – | `point_transactions` | too large |
+//! | `points_used` | POINTS −amount | – | `point_transactions` | points |
+//! | `points_cancelled` | POINTS ∓amount | point: none → CANCELED | `point_transactions` | already cancelled, points |
 //! | `selling_switched` | – (stops or resumes selling) | – | shards | – |
 //! | `epoch_begun` | – | – | – | – |
 //!
@@ -22,7 +27,7 @@
 //! into an [`Entry`] by giving it a position, a number and the level after each posting. A test
 //! compares the table with [`Kind::ALL`]. Own tables are written by [`crate::database::record`].
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 use stock_common::id::{Position, UserId};
 
@@ -72,8 +77,10 @@ pub struct Posted {
     pub balance_after: i64,
 }
 
-/// A compare-and-set of a thing's state, in the same script as the postings. `""` is no state.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A compare-and-set of a thing's state, in the same script as the postings. `""` is no state. In an entry
+/// `[id, expected, next]`; entries of before name the three.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "MarkWire")]
 pub struct Mark {
     /// The thing, such as `order:123`.
     pub id: String,
@@ -81,6 +88,30 @@ pub struct Mark {
     pub expected: String,
     /// The state it is in afterwards.
     pub next: String,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum MarkWire {
+    List(String, String, String),
+    Named {
+        id: String,
+        expected: String,
+        next: String,
+    },
+}
+
+impl From<MarkWire> for Mark {
+    fn from(wire: MarkWire) -> Self {
+        let (MarkWire::List(id, expected, next) | MarkWire::Named { id, expected, next }) = wire;
+        Self { id, expected, next }
+    }
+}
+
+impl Serialize for Mark {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (&self.id, &self.expected, &self.next).serialize(serializer)
+    }
 }
 
 /// Closes an account for sale, or opens it again.
@@ -491,5 +522,26 @@ impl Entry {
     /// When the body does not fit: the entry is poison, its own tables cannot be written.
     pub fn body<'a, T: Deserialize<'a>>(&'a self) -> Result<T, serde_json::Error> {
         serde_json::from_str(self.body.get())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Mark;
+
+    #[test]
+    fn a_mark_is_read_in_the_form_of_before_too() {
+        let mark = Mark {
+            id: "order:5".to_owned(),
+            expected: String::new(),
+            next: "FAIL".to_owned(),
+        };
+        let text = serde_json::to_string(&mark).unwrap();
+        assert_eq!(text, r#"["order:5","","FAIL"]"#);
+        let named = r#"{"id":"order:5","expected":"","next":"FAIL"}"#;
+        for text in [text.as_str(), named] {
+            assert_eq!(serde_json::from_str::<Mark>(text).unwrap(), mark);
+        }
+        assert!(serde_json::from_str::<Mark>(r#"["order:5",""]"#).is_err());
     }
 }

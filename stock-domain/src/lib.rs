@@ -10,6 +10,7 @@
 //! | order: place, cancel, fail; its states | [`order`] |
 //! | an order or entry wherever it is now | [`lookup`] |
 //! | reservation: reserve, confirm, cancel, expire; releasing those whose time is over | [`reservation`], [`expiry`] |
+//! | coupon: open, issue; a code's states; points: earn, spend, cancel; their daily reports | [`coupon`], [`points`], [`points_report`] |
 //! | price of an order, from the catalog; sale, discount | [`pricing`], [`catalog`], [`sale`], [`discount`] |
 //! | product: open, switch; stock: receive, adjust, import; selling: switch | [`product`], [`stock`], [`selling`] |
 //! | store | [`store`] |
@@ -22,6 +23,7 @@
 
 pub mod account;
 pub mod catalog;
+pub mod coupon;
 pub mod database;
 pub mod discount;
 pub mod expiry;
@@ -30,6 +32,8 @@ pub mod journal;
 pub mod ledger;
 pub mod lookup;
 pub mod order;
+pub mod points;
+pub mod points_report;
 pub mod pricing;
 pub mod product;
 pub mod reconcile;

@@ -10,10 +10,11 @@ use std::time::Duration;
 use sqlx::MySqlPool;
 use stock_common::id::Position;
 
+use crate::coupon::{self, CodeState};
 use crate::database::{dead_letters, journal, orders, reservations, shards};
 use crate::journal::{Entry, EntryError, Kind};
 use crate::ledger::{Ledger, ReadError, epoch};
-use crate::order::{self, Order, OrderStatus};
+use crate::order::{self, Order, OrderStatus, Reversed};
 use crate::reservation::{self, Reservation, ReservationStatus};
 
 /// How soon MySQL is asked again how far it is, at first and at most.
@@ -30,6 +31,36 @@ pub struct Located {
     pub status: OrderStatus,
     /// Its own entry, when MySQL does not have the order.
     pub entry: Option<Entry>,
+    /// Whether the code of its coupon still has its mark.
+    pub has_code: bool,
+}
+
+impl Located {
+    /// What taking it back needs to know.
+    #[must_use]
+    pub const fn reversed(&self) -> Reversed<'_> {
+        Reversed {
+            id: self.id,
+            order: &self.order,
+            has_code: self.has_code,
+        }
+    }
+}
+
+/// Whether the code of an order's coupon still has its mark.
+///
+/// # Errors
+/// When Redis does not answer.
+pub async fn has_code(ledger: &Ledger, order: &Order) -> Result<bool, ReadError> {
+    match &order.coupon {
+        None => Ok(false),
+        Some(used) => {
+            let mark = ledger.mark(&coupon::code_mark_id(&used.code)).await?;
+            let state = mark.as_deref().and_then(CodeState::parse);
+            // Once it was forgotten the code may come again, as another's.
+            Ok(state.is_some_and(|of| of.is_of(used.coupon_id, order.user_id)))
+        }
+    }
 }
 
 /// Why an order cannot be looked up.
@@ -63,7 +94,9 @@ pub async fn find(
     let mark = ledger.mark(&order::mark_id(id)).await.ok().flatten();
     if let Ok(Some(stored)) = stored {
         let status = stored.status.with_mark(mark.as_deref());
+        let has_code = has_code(ledger, &stored.order).await.unwrap_or(true);
         return Ok(Some(Located {
+            has_code,
             id,
             order: stored.order,
             status,
@@ -81,7 +114,8 @@ pub async fn find(
     };
     match (entry, stored) {
         (Some(entry), stored) if entry.kind == Kind::OrderPlaced => {
-            let order = entry.body().map_err(|error| LookupError::Body(id, error))?;
+            let order: Order = entry.body().map_err(|error| LookupError::Body(id, error))?;
+            let has_code = has_code(ledger, &order).await.unwrap_or(true);
             let dead = match stored {
                 Ok(_) => dead_letters::state(pool, id).await?,
                 Err(_) => None,
@@ -96,6 +130,7 @@ pub async fn find(
                 order,
                 status,
                 entry: Some(entry),
+                has_code,
             }))
         }
         (Some(_), _) => Ok(None),

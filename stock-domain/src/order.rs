@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize, Serializer};
 use stock_common::id::{LocationId, Position, ProductId, UserId};
 use stock_common::money::{Money, MoneyError};
 
-use crate::account::Account;
+use crate::account::{Account, AccountKind};
+use crate::coupon::UsedCoupon;
 use crate::journal::{Draft, DraftError, Idempotency, Kind, Mark, Posting};
 use crate::ledger::Request;
 use crate::reservation::Held;
@@ -281,8 +282,17 @@ pub struct Order {
     pub store_id: Option<u64>,
     /// What is bought, one line per product.
     pub lines: Vec<OrderLine>,
-    /// What is paid.
+    /// What is paid: the lines' sum less the coupon's discount and the points.
     pub total_amount: Money,
+    /// The coupon that it used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coupon: Option<UsedCoupon>,
+    /// The points that it used.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub used_points: Money,
+    /// The points that it earned.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub earned_points: Money,
     /// The reservation whose stock it took.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reservation_id: Option<Position>,
@@ -292,6 +302,11 @@ pub struct Order {
     /// The sale that a till made while it was cut off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offline: Option<OfflineSale>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_zero(amount: &Money) -> bool {
+    *amount == Money::ZERO
 }
 
 impl Order {
@@ -313,7 +328,14 @@ impl Order {
         i64::try_from(all).unwrap_or(i64::MAX)
     }
 
-    /// What placing it moves: stock in the order of its lines, then the limits.
+    /// What the coupon took off.
+    #[must_use]
+    pub fn coupon_discount_amount(&self) -> Money {
+        let coupon = self.coupon.as_ref();
+        coupon.map_or(Money::ZERO, |coupon| coupon.discount_amount)
+    }
+
+    /// What placing it moves: stock in the order of its lines, then the limits, then points.
     #[must_use]
     pub fn postings(&self, held: Option<&Held>) -> Vec<Posting> {
         let is_held =
@@ -333,6 +355,14 @@ impl Order {
             Some(line.allowance?.take(self.user_id, quantity))
         }));
         postings.extend(held.and_then(Held::free_one));
+        let points = Account::points(self.user_id);
+        let (used, earned) = (self.used_points.get(), self.earned_points.get());
+        postings.extend((used > 0).then(|| Posting::new(points, -used)));
+        postings.extend((earned > 0).then_some(Posting {
+            account: points,
+            delta: earned,
+            open: Some(0),
+        }));
         postings
     }
 
@@ -343,6 +373,8 @@ impl Order {
             let quantity = i64::from(line.quantity.get());
             Some(line.allowance?.give_back(self.user_id, quantity))
         }));
+        let points = self.used_points.get() - self.earned_points.get();
+        postings.extend((points != 0).then(|| Posting::new(Account::points(self.user_id), points)));
         postings
     }
 
@@ -436,8 +468,16 @@ pub fn place(
         draft.marks.push(sale.mark(store, "SOLD"));
         draft.reference = Some(sale.key.clone());
     }
+    // Judged behind stock and limits, before points.
+    let late_mark = order.coupon.as_ref().map(|coupon| {
+        draft.marks.push(coupon.uses(order.user_id));
+        let mut postings = draft.postings.iter();
+        let points = postings.position(|posting| posting.account.kind == AccountKind::Points);
+        points.unwrap_or(draft.postings.len())
+    });
     let mut request = Request::new(draft);
     request.idempotency = idempotency;
+    request.late_mark = late_mark;
     request.waits_for_holds = !terms.is_last_try;
     // What is sold is sold, also of a product that is off sale by now, or while selling is stopped.
     request.takes_stock = order.offline.is_none();
@@ -460,17 +500,28 @@ pub fn oversold(order: &Order) -> Result<Request, DraftError> {
     Ok(Request::new(draft))
 }
 
-/// Takes an order back at its owner's or an admin's word: gives each line's stock back, once.
+/// An order to be taken back.
+#[derive(Debug, Clone, Copy)]
+pub struct Reversed<'a> {
+    /// Its id.
+    pub id: Position,
+    /// The order.
+    pub order: &'a Order,
+    /// Whether its coupon's code still has a mark. Long after a coupon is over it has none, and nothing is to be
+    /// given back.
+    pub has_code: bool,
+}
+
+/// Takes an order back at its owner's or an admin's word: gives back stock, limits, coupon and points, once.
 ///
 /// # Errors
 /// [`DraftError`] when the entry has no JSON form.
 pub fn cancel(
-    id: Position,
-    order: &Order,
+    of: Reversed<'_>,
     actor: UserId,
     idempotency: Option<Idempotency>,
 ) -> Result<Request, DraftError> {
-    let mut request = reverse(Kind::OrderCancelled, id, order, actor)?;
+    let mut request = reverse(Kind::OrderCancelled, of, actor)?;
     request.idempotency = idempotency;
     Ok(request)
 }
@@ -480,11 +531,16 @@ pub fn cancel(
 ///
 /// # Errors
 /// [`DraftError`] when the entry has no JSON form.
-pub fn fail(id: Position, order: &Order) -> Result<Request, DraftError> {
-    reverse(Kind::OrderFailed, id, order, UserId(0))
+pub fn fail(of: Reversed<'_>) -> Result<Request, DraftError> {
+    reverse(Kind::OrderFailed, of, UserId(0))
 }
 
-fn reverse(kind: Kind, id: Position, order: &Order, actor: UserId) -> Result<Request, DraftError> {
+fn reverse(kind: Kind, of: Reversed<'_>, actor: UserId) -> Result<Request, DraftError> {
+    let Reversed {
+        id,
+        order,
+        has_code,
+    } = of;
     let is_failure = kind == Kind::OrderFailed;
     let next = if is_failure {
         OrderStatus::Fail
@@ -499,6 +555,9 @@ fn reverse(kind: Kind, id: Position, order: &Order, actor: UserId) -> Result<Req
         expected: String::new(),
         next: next.as_str().to_owned(),
     }];
+    let coupon = order.coupon.as_ref().filter(|_| has_code);
+    let given_back = coupon.map(|coupon| coupon.gives_back(order.user_id));
+    draft.marks.extend(given_back);
     let mut request = Request::new(draft);
     request.even_closed = true;
     request.even_backlog = true;

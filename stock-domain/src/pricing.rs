@@ -9,7 +9,10 @@ use stock_common::id::{ProductId, UserId};
 use stock_common::money::Money;
 
 use crate::catalog::{Catalog, CatalogProduct, ProductStatus};
+use crate::coupon::{Coupon, UsedCoupon};
+use crate::discount::Percentage;
 use crate::order::{DeliveryType, OfflineSale, Order, OrderLine, Path, Quantity};
+use crate::points;
 use crate::reservation::Reservation;
 use crate::sale::{self, Sale};
 
@@ -45,6 +48,25 @@ pub struct AskedOrder {
     pub offline: Option<OfflineSale>,
 }
 
+/// What an order uses and earns besides.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Benefits<'a> {
+    /// The reservation whose stock it takes: its product is neither limited nor bound to a window again.
+    pub held: Option<&'a Reservation>,
+    /// A code, and the coupon that it is of; none when the code may not be used by this buyer now.
+    pub coupon: Option<(&'a str, Option<&'a Coupon>)>,
+    /// Points to pay with.
+    pub use_points: Money,
+    /// The part of what is paid that comes back as points.
+    pub earn_rate: Option<Percentage>,
+}
+
+impl Benefits<'_> {
+    fn holds(&self, product: ProductId) -> bool {
+        self.held.is_some_and(|held| held.product_id == product)
+    }
+}
+
 /// An order with its price, and what it depends on.
 #[derive(Debug, Clone)]
 pub struct Priced {
@@ -70,6 +92,11 @@ pub enum Unpriced {
         /// Its current unit price.
         expected: Money,
     },
+    /// There is less to pay than so many points.
+    PointsTooMany {
+        /// What there is to pay.
+        payable: Money,
+    },
     /// The client's total is not the computed one.
     TotalAmountMismatch {
         /// The computed total.
@@ -81,62 +108,47 @@ pub enum Unpriced {
     AmountTooLarge,
 }
 
-/// Prices an order from the catalog at a time in Unix ms. `held` is the reservation whose stock it takes: its
-/// product is neither limited nor bound to a window again.
+/// Prices an order from the catalog at a time in Unix ms: the products' discounts, then the coupon on the sum,
+/// then the points.
 ///
 /// # Errors
 /// [`Unpriced`], the first reason found, in the order of its variants.
 pub fn price(
     asked: &AskedOrder,
     catalog: &Catalog,
-    held: Option<&Reservation>,
+    benefits: Benefits<'_>,
     now_ms: u64,
 ) -> Result<Priced, Unpriced> {
     let merged = merge(&asked.lines)?;
     let products = find_products(asked, &merged, catalog)?;
-    let is_offline = asked.offline.is_some();
-    if !is_offline {
+    if asked.offline.is_none() {
         check_prices(asked, &products, now_ms)?;
     }
-    let mut total = Money::ZERO;
+    let mut sum = Money::ZERO;
     let mut lines = Vec::with_capacity(merged.len());
-    let mut sales = Vec::new();
     for (line, product) in merged.iter().zip(&products) {
-        let current = product.unit_price(now_ms);
-        let unit_price = match line.unit_price {
-            Some(claimed) if is_offline => claimed,
-            _ => current,
-        };
-        let sub_total = unit_price
-            .times(line.quantity.get())
-            .ok_or(Unpriced::AmountTooLarge)?;
-        total = total.plus(sub_total).ok_or(Unpriced::AmountTooLarge)?;
-        let held = held.filter(|held| held.product_id == product.id);
-        let sale = product
-            .sale
-            .as_ref()
-            .filter(|_| held.is_none() && !is_offline);
-        sales.extend(sale);
-        let allowance = match held {
-            Some(held) => held.allowance,
-            // Who buys at a till is not known.
-            None if asked.path == Path::Till => None,
-            None => sale.and_then(Sale::allowance),
-        };
-        lines.push(OrderLine {
-            product_id: product.id,
-            product_name: product.name.clone(),
-            quantity: line.quantity,
-            price: product.price,
-            unit_price,
-            sub_total,
-            allowance,
-        });
+        let line = price_line(asked, line, product, benefits.held, now_ms)?;
+        sum = sum.plus(line.sub_total).ok_or(Unpriced::AmountTooLarge)?;
+        lines.push(line);
     }
-    let window_ms = sale::window(sales.into_iter());
-    if asked.total_amount.is_some_and(|claimed| claimed != total) {
+    let coupon = benefits.coupon.map(|(code, coupon)| match coupon {
+        Some(coupon) => coupon.used(code, sum),
+        None => UsedCoupon::unusable(code),
+    });
+    let off = coupon.as_ref().map(|coupon| coupon.discount_amount);
+    let payable = sum.minus(off.unwrap_or_default());
+    let payable = payable.ok_or(Unpriced::AmountTooLarge)?;
+    let total = payable.minus(benefits.use_points);
+    let total = total.ok_or(Unpriced::PointsTooMany { payable })?;
+    // With a code that is refused the client's total is nobody's.
+    let is_unusable = matches!(benefits.coupon, Some((_, None)));
+    if !is_unusable && asked.total_amount.is_some_and(|claimed| claimed != total) {
         return Err(Unpriced::TotalAmountMismatch { expected: total });
     }
+    let window_ms = sale::window(products.iter().filter_map(|product| {
+        let is_bound = asked.offline.is_none() && !benefits.holds(product.id);
+        product.sale.as_ref().filter(|_| is_bound)
+    }));
     let order = Order {
         user_id: asked.user_id,
         path: asked.path,
@@ -144,11 +156,52 @@ pub fn price(
         store_id: asked.store_id,
         lines,
         total_amount: total,
+        coupon,
+        used_points: benefits.use_points,
+        earned_points: earned(asked, benefits.earn_rate, total),
         reservation_id: None,
         shares_online_stock: asked.shares_online_stock,
         offline: asked.offline.clone(),
     };
     Ok(Priced { order, window_ms })
+}
+
+/// One line at the server's price, or at the till's when it tells of the past.
+fn price_line(
+    asked: &AskedOrder,
+    line: &AskedLine,
+    product: &CatalogProduct,
+    held: Option<&Reservation>,
+    now_ms: u64,
+) -> Result<OrderLine, Unpriced> {
+    let is_offline = asked.offline.is_some();
+    let unit_price = match line.unit_price {
+        Some(claimed) if is_offline => claimed,
+        _ => product.unit_price(now_ms),
+    };
+    let sub_total = unit_price.times(line.quantity.get());
+    let allowance = match held.filter(|held| held.product_id == product.id) {
+        Some(held) => held.allowance,
+        // Who buys at a till is not known.
+        None if asked.path == Path::Till => None,
+        None => product.sale.as_ref().and_then(Sale::allowance),
+    };
+    Ok(OrderLine {
+        product_id: product.id,
+        product_name: product.name.clone(),
+        quantity: line.quantity,
+        price: product.price,
+        unit_price,
+        sub_total: sub_total.ok_or(Unpriced::AmountTooLarge)?,
+        allowance,
+    })
+}
+
+/// The points that an order earns. Who buys at a till is not known.
+fn earned(asked: &AskedOrder, rate: Option<Percentage>, total: Money) -> Money {
+    let rate = rate.filter(|_| asked.path != Path::Till);
+    let most = Money::new(points::AMOUNT_MAX).unwrap_or_default();
+    rate.map_or(Money::ZERO, |rate| rate.of(total).min(most))
 }
 
 /// The products of the lines; what was sold in the past may be off sale or deleted by now.
@@ -223,7 +276,7 @@ mod tests {
     use stock_common::id::{ProductId, UserId};
     use stock_common::money::Money;
 
-    use super::{AskedLine, AskedOrder, Unpriced, price};
+    use super::{AskedLine, AskedOrder, Benefits, Unpriced, price};
     use crate::catalog::{Catalog, CatalogProduct, ProductStatus};
     use crate::order::{DeliveryType, Path, Quantity};
 
@@ -238,13 +291,16 @@ mod tests {
             discount: None,
             sale: None,
         };
-        catalog.update(vec![
-            product(1, 1_000, ProductStatus::Active, false),
-            product(2, 700, ProductStatus::Active, false),
-            product(3, 1, ProductStatus::SoldOut, false),
-            product(4, 1, ProductStatus::Active, true),
-            product(5, Money::MAX, ProductStatus::Active, false),
-        ]);
+        catalog.update(
+            vec![
+                product(1, 1_000, ProductStatus::Active, false),
+                product(2, 700, ProductStatus::Active, false),
+                product(3, 1, ProductStatus::SoldOut, false),
+                product(4, 1, ProductStatus::Active, true),
+                product(5, Money::MAX, ProductStatus::Active, false),
+            ],
+            Vec::new(),
+        );
         catalog
     }
 
@@ -267,7 +323,7 @@ mod tests {
             shares_online_stock: false,
             offline: None,
         };
-        let got = price(&asked, &catalog(), None, 0).map(|priced| {
+        let got = price(&asked, &catalog(), Benefits::default(), 0).map(|priced| {
             priced
                 .order
                 .lines

@@ -120,7 +120,8 @@ pub async fn recover(
     done.epoch.clone_from(&beginning.epoch);
     rebuild::clear(&mut redis, &keys).await?;
     done.accounts = rebuild::write_accounts(&mut redis, &keys, &mut transaction, progress).await?;
-    rebuild::write_marks(&mut redis, &keys, &mut transaction).await?;
+    let keep_ms = config.marks_keep_ms;
+    rebuild::write_marks(&mut redis, &keys, &mut transaction, keep_ms).await?;
     rebuild::write_holds(&mut redis, &keys, &mut transaction).await?;
     done.keys = rebuild::write_keys(&mut redis, &keys, &mut transaction, config).await?;
     begin(&mut transaction, &mut state, &beginning).await?;

@@ -113,11 +113,30 @@ pub enum Refusal {
         /// Its account.
         account: Account,
     },
+    /// A mark that is judged among the postings is in another state.
+    Taken {
+        /// Which of the request's marks, from 0.
+        mark: usize,
+        /// The state it is in; empty when it has none.
+        state: String,
+    },
+}
+
+impl Verdict {
+    /// Its name in metrics: of a refusal that of its code.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Accepted(_) => "ACCEPTED",
+            Self::Replayed(_) => "REPLAYED",
+            Self::Refused(refusal) => refusal.name(),
+        }
+    }
 }
 
 impl Refusal {
     /// Codes and names, in the order of the checks; numbered by hand, never reused.
-    pub const CODES: [(u8, &'static str); 16] = [
+    pub const CODES: [(u8, &'static str); 17] = [
         (10, "FENCED"),
         (20, "KEY_REUSED"),
         (30, "EXPIRED"),
@@ -134,6 +153,7 @@ impl Refusal {
         (62, "BROKEN"),
         (63, "INSUFFICIENT"),
         (64, "OVERFLOW"),
+        (65, "TAKEN"),
     ];
 
     /// The number of the code.
@@ -156,6 +176,7 @@ impl Refusal {
             Self::Broken { .. } => 62,
             Self::Insufficient { .. } => 63,
             Self::Overflow { .. } => 64,
+            Self::Taken { .. } => 65,
         }
     }
 
@@ -189,7 +210,8 @@ impl Refusal {
             | Self::RunOut
             | Self::ClosedAccount { .. }
             | Self::Broken { .. }
-            | Self::Overflow { .. } => None,
+            | Self::Overflow { .. }
+            | Self::Taken { .. } => None,
         }
     }
 
@@ -212,7 +234,8 @@ impl Refusal {
             | Self::StaleState { .. }
             | Self::SellingStopped
             | Self::Changed { .. }
-            | Self::RunOut => None,
+            | Self::RunOut
+            | Self::Taken { .. } => None,
         }
     }
 
@@ -222,6 +245,10 @@ impl Refusal {
         let (code, rest) = text.split_once(' ').unwrap_or((text, ""));
         let mut parts = rest.split(' ');
         let mut place = || Some((parts.next()?.parse().ok()?, Account::parse(parts.next()?)?));
+        let mark = || {
+            let (mark, state) = rest.split_once(' ')?;
+            Some((mark.parse().ok()?, state.to_owned()))
+        };
         Some(match code {
             "10" => Self::Fenced,
             "20" => Self::KeyReused,
@@ -231,11 +258,8 @@ impl Refusal {
             "40" => Self::NotOpen,
             "41" => Self::Closed,
             "50" => {
-                let (mark, state) = rest.split_once(' ')?;
-                Self::StaleState {
-                    mark: mark.parse().ok()?,
-                    state: state.to_owned(),
-                }
+                let (mark, state) = mark()?;
+                Self::StaleState { mark, state }
             }
             "51" => Self::SellingStopped,
             "52" => Self::Changed {
@@ -266,6 +290,10 @@ impl Refusal {
             "64" => {
                 let (posting, account) = place()?;
                 Self::Overflow { posting, account }
+            }
+            "65" => {
+                let (mark, state) = mark()?;
+                Self::Taken { mark, state }
             }
             _ => return None,
         })

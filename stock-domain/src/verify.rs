@@ -1,13 +1,15 @@
 //! Verify: the proof that nothing was lost or sold twice, at any time, under full load.
 //!
-//! Four parts, each in slices:
+//! Five parts, each in slices:
 //! 1. **journal**: entry numbers are dense and positions rise; each entry has exactly the postings
 //!    the order or the reservation that its payload says, and there is none without an entry;
 //! 2. **accounts**: per account the postings are 1..n, each balance follows from the one before, and
 //!    the account is its last posting;
 //! 3. **redis**: each level in Redis is that of a posting, settled or not yet, and the unsettled ones
 //!    chain from MySQL's level. Redis is read first, then MySQL, then Redis again;
-//! 4. **holds**: each live reservation stands in Redis' deadlines, and nothing else does.
+//! 4. **holds**: each live reservation stands in Redis' deadlines, and nothing else does;
+//! 5. **benefits**: each coupon's codes are as many as were drawn, each daily report of points is the sum of its
+//!    postings.
 //!
 //! What was proved once is remembered in `proofs`; `full` begins at zero. It reports and changes
 //! nothing else; [`crate::reconcile`] corrects.
@@ -24,6 +26,7 @@ use crate::journal::EntryError;
 use crate::ledger::{Ledger, ReadError};
 
 mod accounts;
+mod benefits;
 pub mod holds;
 mod journal;
 pub mod redis;
@@ -113,6 +116,7 @@ pub async fn verify(
         .ok_or(VerifyError::NoEpoch)?;
     journal::verify(pool, &state, full, &mut report, progress).await?;
     accounts::verify(pool, full, &mut report, progress).await?;
+    report.add(benefits::verify(pool, full).await?);
     match redis::compare(pool, ledger).await {
         Ok(compared) => {
             report.lag_entries = compared.lag_entries;

@@ -9,6 +9,7 @@ use sqlx::MySqlPool;
 use stock_common::clock::Clock;
 use stock_common::config::Config;
 use stock_domain::catalog::Catalog;
+use stock_domain::discount::Percentage;
 use stock_domain::expiry::Expiry;
 use stock_domain::ledger::Ledger;
 use tokio::sync::{Notify, Semaphore};
@@ -16,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::catalog_refresher::CatalogRefresher;
+use crate::coupons::Coupons;
 use crate::http::auth::Tokens;
 use crate::levels::Levels;
 use crate::limits::Limits;
@@ -41,6 +43,10 @@ pub struct App {
     pub levels: Levels,
     /// Products and prices in memory.
     pub catalog: Catalog,
+    /// What coupons are worth.
+    pub coupons: Coupons,
+    /// The part of what is paid for an order that its buyer earns as points.
+    pub earn_rate: Option<Percentage>,
     /// Releases expired holds for whoever is short of stock.
     pub expiry: Expiry,
     /// Files of stock that are judged at the same time: one, which holds two of the jobs' connections.
@@ -96,6 +102,9 @@ impl App {
             event_streams: Arc::new(Semaphore::new(config.event_streams_max)),
             ledger,
             catalog: Catalog::default(),
+            coupons: Coupons::default(),
+            // 0 is no percentage: nothing is earned.
+            earn_rate: Percentage::from_hundredths(config.points_earn_hundredths).ok(),
             expiry: Expiry::default(),
             imports_bell: Notify::new(),
             levels: Levels::default(),

@@ -1,6 +1,6 @@
 //! Keeps the catalog in memory as fresh as MySQL: at once when told, at the latest every few seconds.
 //!
-//! Only changed rows are read. A product whose accounts were not opened, because a crash came between
+//! Only changed rows are read. A product or coupon whose accounts were not opened, because a crash came between
 //! its row and its entry, is opened here.
 
 use std::sync::Arc;
@@ -10,8 +10,11 @@ use chrono::NaiveDateTime;
 use sqlx::MySqlPool;
 use stock_common::id::UserId;
 use stock_domain::catalog::Catalog;
-use stock_domain::database::products;
-use stock_domain::product;
+use stock_domain::database::{coupons, products, works};
+use stock_domain::journal::DraftError;
+use stock_domain::ledger::Request;
+use stock_domain::verdict::Verdict;
+use stock_domain::{coupon, product};
 use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
 
@@ -35,8 +38,11 @@ impl CatalogRefresher {
     /// When MySQL does not answer.
     pub async fn refresh(&self, pool: &MySqlPool, catalog: &Catalog) -> Result<(), sqlx::Error> {
         let mut complete_until = self.complete_until.lock().await;
-        let (changed, now) = products::changed_since(pool, *complete_until).await?;
-        catalog.update(changed);
+        let since = *complete_until;
+        // `now` is asked for before either: what changes in between is read again.
+        let (changed, now) = products::changed_since(pool, since).await?;
+        let works = works::changed_since(pool, since).await?;
+        catalog.update(changed, works);
         *complete_until = Some(now);
         Ok(())
     }
@@ -61,15 +67,31 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
     }
 }
 
+/// Gives a request to the ledger that a crash kept from it.
+async fn open(app: &App, what: &str, request: Result<Request, DraftError>) -> Option<Verdict> {
+    match app.ledger.decide(request.ok()?).await {
+        Ok(verdict) => {
+            tracing::info!(what, ?verdict, "opened its accounts");
+            Some(verdict)
+        }
+        Err(error) => {
+            tracing::debug!(what, %error, "cannot open its accounts yet");
+            None
+        }
+    }
+}
+
 async fn open_forgotten(app: &App) {
-    let forgotten = products::unopened(&app.pool).await.unwrap_or_default();
-    for id in forgotten {
-        let Ok(request) = product::open(id, UserId(0)) else {
-            continue;
-        };
-        match app.ledger.decide(request).await {
-            Ok(verdict) => tracing::info!(product.id = %id, ?verdict, "opened its accounts"),
-            Err(error) => tracing::debug!(product.id = %id, %error, "cannot open its accounts yet"),
+    for id in products::unopened(&app.pool).await.unwrap_or_default() {
+        open(app, &format!("product {id}"), product::open(id, UserId(0))).await;
+    }
+    for forgotten in coupons::unopened(&app.pool).await.unwrap_or_default() {
+        let what = format!("coupon {}", forgotten.id);
+        let verdict = open(app, &what, coupon::open(&forgotten, UserId(0))).await;
+        if verdict.is_some_and(|verdict| coupon::is_taken(&forgotten, &verdict))
+            && let Err(error) = coupons::delete_unopened(&app.pool, forgotten.id).await
+        {
+            tracing::warn!(what, %error, "a coupon whose code is another's is still there");
         }
     }
 }

@@ -8,6 +8,7 @@ mod explain;
 mod export;
 mod import;
 pub mod output;
+mod points_report;
 mod prove;
 pub mod seed;
 mod serve;
@@ -75,6 +76,8 @@ enum Command {
     Import(import::ImportArgs),
     /// Print every stock level as CSV
     Export(export::ExportArgs),
+    /// Write the daily reports of points of a day, again if need be
+    PointsReport(points_report::PointsReportArgs),
     /// Check the servers' settings, versions, clocks and durability
     Doctor,
     /// Say everything that is known about an order or an account
@@ -126,6 +129,7 @@ async fn run(cli: Cli) -> Result<bool, Failure> {
         Command::DeadLetters(args) => dead_letters::run(&config, &common, &args).await,
         Command::Import(args) => import::run(&config, &common, &args).await,
         Command::Export(args) => export::run(&config, &args).await,
+        Command::PointsReport(args) => points_report::run(&config, &common, &args).await,
         Command::Doctor => doctor::run(&config, &common).await,
         Command::Explain(args) => explain::run(&config, &common, &args).await,
     }

@@ -8,6 +8,7 @@ pub mod account_forms;
 pub mod accounts;
 pub mod audit;
 pub mod auth;
+pub mod coupons;
 pub mod cross_site;
 pub mod discounts;
 pub mod events;
@@ -18,6 +19,7 @@ pub mod ops;
 pub mod orders;
 pub mod origin;
 pub mod page;
+pub mod points;
 pub mod problem;
 pub mod products;
 pub mod reservations;
@@ -28,6 +30,7 @@ pub mod stock;
 pub mod stores;
 pub mod users;
 pub mod webhooks;
+pub mod works;
 
 mod verdicts;
 
@@ -113,6 +116,41 @@ pub fn routes(app: Arc<App>) -> Router {
         .route("/api/stock/import", post(imports::import))
         .route("/api/stock/import/{id}", get(imports::show))
         .route("/api/stock/export", get(imports::export))
+        .route("/api/works", get(works::list).post(works::create))
+        .route("/api/works/{id}", put(works::replace).delete(works::delete))
+        .route("/api/coupons", get(coupons::list).post(coupons::create))
+        .route("/api/coupons/mine", get(coupons::mine))
+        .route("/api/coupons/{id}/issue", post(coupons::issue))
+        .route("/api/v1/points/earn", post(points::earn_lock))
+        .route("/api/v1/points/use", post(points::use_lock))
+        .route("/api/v1/points/{id}/cancel", post(points::cancel_lock))
+        .route(
+            "/api/v1/points/users/{user_id}/balance",
+            get(points::balance),
+        )
+        .route(
+            "/api/v1/points/users/{user_id}/history",
+            get(points::history),
+        )
+        .route(
+            "/api/v1/points/users/{user_id}/reports",
+            get(points::reports),
+        )
+        .route("/api/v2/points/earn", post(points::earn_redis))
+        .route("/api/v2/points/use", post(points::use_redis))
+        .route("/api/v2/points/{id}/cancel", post(points::cancel_redis))
+        .route(
+            "/api/v2/points/users/{user_id}/balance",
+            get(points::balance),
+        )
+        .route(
+            "/api/v2/points/users/{user_id}/history",
+            get(points::history),
+        )
+        .route(
+            "/api/v2/points/users/{user_id}/reports",
+            get(points::reports),
+        )
         .route("/api/auth/signup", post(accounts::post_sign_up))
         .route("/api/token", post(accounts::token))
         .route("/api/token/refresh", post(accounts::refresh))

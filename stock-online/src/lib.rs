@@ -6,6 +6,7 @@
 //! | [`subscriber`] | brings the journal into MySQL |
 //! | [`scheduler`] | reconcile and clean-up, by cron |
 //! | [`catalog_refresher`] | products and prices in memory |
+//! | [`coupons`] | what coupons are worth, in memory |
 //! | [`limits`], [`passwords`], [`token_refresher`] | how often somebody may ask; hashes; whose tokens were ended |
 //! | [`monitor`] | lag, dead letters, ages of jobs |
 //! | [`levels`] | the latest levels, for whoever watches |
@@ -20,6 +21,7 @@
 pub mod app;
 pub mod catalog_refresher;
 pub mod cli;
+pub mod coupons;
 pub mod http;
 pub mod levels;
 pub mod limits;

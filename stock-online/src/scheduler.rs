@@ -6,6 +6,7 @@
 //! `jobs` keeps other instances out; its age is a metric, so a job that stopped is seen.
 
 mod apply_imports;
+mod daily_points_report;
 mod expire_reservations;
 mod forget_logins;
 mod forget_marks;
@@ -15,6 +16,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use chrono_tz::Tz;
 use stock_domain::reconcile;
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 use tokio_util::sync::CancellationToken;
@@ -32,22 +34,36 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) -> Result<(), JobSc
     let mut scheduler = JobScheduler::new().await?;
     let every = app.config.reconcile_cron.clone();
     scheduler
-        .add(job(&app, &every, |app| Box::pin(run_reconcile(app)))?)
+        .add(job(&app, (&every, Tz::UTC), |app| {
+            Box::pin(run_reconcile(app))
+        })?)
         .await?;
     let every = app.config.forget_marks_cron.clone();
     scheduler
-        .add(job(&app, &every, |app| Box::pin(forget_marks::run(app)))?)
+        .add(job(&app, (&every, Tz::UTC), |app| {
+            Box::pin(forget_marks::run(app))
+        })?)
         .await?;
     let every = app.config.forget_logins_cron.clone();
     scheduler
-        .add(job(&app, &every, |app| Box::pin(forget_logins::run(app)))?)
+        .add(job(&app, (&every, Tz::UTC), |app| {
+            Box::pin(forget_logins::run(app))
+        })?)
+        .await?;
+    let every = app.config.points_report_cron.clone();
+    scheduler
+        .add(job(&app, (&every, app.config.tz()), |app| {
+            Box::pin(daily_points_report::run(app))
+        })?)
         .await?;
     scheduler.start().await?;
     // No cron expression says how often these run.
+    let reporting = daily_points_report::at_start(Arc::clone(&app), shutdown.clone());
     let expiring = expire_reservations::run(Arc::clone(&app), shutdown.clone());
     let importing = apply_imports::run(Arc::clone(&app), shutdown.clone());
     let sending = webhooks::run(app, shutdown);
     for ended in [
+        tokio::spawn(reporting),
         tokio::spawn(expiring),
         tokio::spawn(importing),
         tokio::spawn(sending),
@@ -60,10 +76,14 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) -> Result<(), JobSc
 }
 
 /// A job that is skipped while its last run is still going.
-fn job(app: &Arc<App>, cron: &str, run: fn(Arc<App>) -> Running) -> Result<Job, JobSchedulerError> {
+fn job(
+    app: &Arc<App>,
+    (cron, zone): (&str, Tz),
+    run: fn(Arc<App>) -> Running,
+) -> Result<Job, JobSchedulerError> {
     let app = Arc::clone(app);
     let is_running = Arc::new(AtomicBool::new(false));
-    Job::new_async(cron, move |_id, _scheduler| {
+    Job::new_async_tz(cron, zone, move |_id, _scheduler| {
         let (app, is_running) = (Arc::clone(&app), Arc::clone(&is_running));
         Box::pin(async move {
             if is_running.swap(true, Ordering::AcqRel) {

@@ -210,6 +210,20 @@ pub async fn write(
     Ok(dead)
 }
 
+/// What a dead letter says about others, unless MySQL refuses that too: then `verify` names what is missing.
+async fn record_taken(transaction: &mut MySqlConnection, entry: &Entry) -> Result<(), ApplyError> {
+    let mut savepoint = transaction.begin().await?;
+    match record::record_taken(&mut savepoint, entry).await {
+        Ok(()) => savepoint.commit().await?,
+        Err(poison) if super::is_data_error(&poison) => {
+            savepoint.rollback().await?;
+            tracing::error!(position = %entry.position, %poison, "what it took is not noted");
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
+}
+
 /// Writes own tables in groups; when a group holds poison, entry by entry.
 async fn record_own(
     transaction: &mut MySqlConnection,
@@ -237,7 +251,7 @@ async fn record_own(
                 savepoint.rollback().await?;
                 tracing::error!(position = %entry.position, %poison, "entry is a dead letter");
                 dead_letters::insert(transaction, entry, &poison.to_string()).await?;
-                record::record_taken(transaction, entry).await?;
+                record_taken(transaction, entry).await?;
                 dead += 1;
             }
         }

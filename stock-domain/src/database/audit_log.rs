@@ -62,6 +62,18 @@ actions! {
     StockImported = "stock_imported";
     /// An admin took back what a reservation had sold.
     ReservationForced = "reservation_forced";
+    /// An admin made a campaign item.
+    WorkCreated = "work_created";
+    /// An admin gave a campaign item another title.
+    WorkChanged = "work_changed";
+    /// An admin took a campaign item away.
+    WorkDeleted = "work_deleted";
+    /// An admin made a coupon.
+    CouponCreated = "coupon_created";
+    /// An admin gave a user points.
+    PointsEarned = "points_earned";
+    /// An admin took back what somebody earned or used.
+    PointsCancelled = "points_cancelled";
     /// An admin made a store.
     StoreCreated = "store_created";
     /// An admin changed a store.

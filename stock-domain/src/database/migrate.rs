@@ -8,7 +8,7 @@ use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{AssertSqlSafe, SqlSafeStr};
 
 /// Version, description and text of every migration, in order.
-const MIGRATIONS: [(i64, &str, &str); 8] = [
+const MIGRATIONS: [(i64, &str, &str); 9] = [
     (
         20_261_121_000_000,
         "create ledger",
@@ -48,6 +48,11 @@ const MIGRATIONS: [(i64, &str, &str); 8] = [
         20_261_121_000_700,
         "create webhooks",
         include_str!("../../../migrations/20261121000700_create_webhooks.sql"),
+    ),
+    (
+        20_261_121_000_800,
+        "create benefits",
+        include_str!("../../../migrations/20261121000800_create_benefits.sql"),
     ),
 ];
 

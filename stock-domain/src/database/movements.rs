@@ -211,6 +211,11 @@ impl DayStatistics {
             | Kind::SaleOversold
             | Kind::ProductOpened
             | Kind::ProductSwitched
+            | Kind::CouponOpened
+            | Kind::CouponIssued
+            | Kind::PointsEarned
+            | Kind::PointsUsed
+            | Kind::PointsCancelled
             | Kind::SellingSwitched
             | Kind::EpochBegun => {}
         }

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 
 use chrono::NaiveDateTime;
 use sqlx::{AssertSqlSafe, MySqlConnection, MySqlPool};
-use stock_common::id::{Position, ProductId, SaleId, UserId};
+use stock_common::id::{CouponId, Position, ProductId, SaleId, UserId};
 use stock_common::money::Money;
 
 use super::offline_sales;
 use super::rows::{Binding, MultiRow, padded};
+use crate::coupon::UsedCoupon;
 use crate::order::{DeliveryType, OfflineSale, Order, OrderLine, OrderStatus, Path, Quantity};
 use crate::sale::Allowance;
 
@@ -18,11 +19,12 @@ static ORDERS: MultiRow = MultiRow::new(
     "(?, ?, 'SUCCESS', ?, ?, ?, ?)",
     "",
 );
-/// Orders that took more than their products' stock: most do not, and each parameter less is time.
+/// Orders that took or gave more than their products' stock: most do not, and each parameter less is time.
 static SPECIAL: MultiRow = MultiRow::new(
     "INSERT INTO orders (id, user_id, status, path, delivery_type, store_id, total_amount, \
-     reservation_id, shares_online_stock) VALUES",
-    "(?, ?, 'SUCCESS', ?, ?, ?, ?, ?, ?)",
+     reservation_id, shares_online_stock, coupon_id, coupon_code, coupon_discount_amount, \
+     used_points, earned_points) VALUES",
+    "(?, ?, 'SUCCESS', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     "",
 );
 static LINES: MultiRow = MultiRow::new(
@@ -86,6 +88,15 @@ fn bind_line<'q>(query: Binding<'q>, id: Position, line: u16, of: &'q OrderLine)
         .bind(of.unit_price.get())
 }
 
+/// Whether an order moved more than the stock that its lines name.
+fn is_special(order: &Order) -> bool {
+    let points = order.used_points.max(order.earned_points);
+    order.reservation_id.is_some()
+        || order.shares_online_stock
+        || order.coupon.is_some()
+        || points > Money::ZERO
+}
+
 /// Inserts orders and their lines.
 ///
 /// # Errors
@@ -94,17 +105,24 @@ pub async fn insert(
     connection: &mut MySqlConnection,
     placed: &[(Position, Order)],
 ) -> Result<(), sqlx::Error> {
-    let (special, plain): (Vec<_>, Vec<_>) = placed
-        .iter()
-        .partition(|(_, order)| order.reservation_id.is_some() || order.shares_online_stock);
+    let (special, plain): (Vec<_>, Vec<_>) =
+        placed.iter().partition(|(_, order)| is_special(order));
     ORDERS
         .execute(connection, &plain, |query, of| bind_order(query, of))
         .await?;
     SPECIAL
         .execute(connection, &special, |query, of| {
+            let order = &of.1;
+            let points = |points: Money| (points > Money::ZERO).then_some(points.get());
+            let coupon = order.coupon.as_ref();
             bind_order(query, of)
-                .bind(of.1.reservation_id.map(Position::get))
-                .bind(of.1.shares_online_stock)
+                .bind(order.reservation_id.map(Position::get))
+                .bind(order.shares_online_stock)
+                .bind(coupon.map(|coupon| coupon.coupon_id.0))
+                .bind(coupon.map(|coupon| coupon.code.as_str()))
+                .bind(coupon.map(|coupon| coupon.discount_amount.get()))
+                .bind(points(order.used_points))
+                .bind(points(order.earned_points))
         })
         .await?;
     let lines = placed
@@ -161,17 +179,24 @@ pub async fn set_status(
     SET.set(connection, status.as_str(), orders).await
 }
 
-type OrderRow = (
-    u64,
-    u64,
-    String,
-    String,
-    String,
-    Option<u64>,
-    i64,
-    Option<u64>,
-    bool,
-);
+#[derive(sqlx::FromRow)]
+struct OrderRow {
+    id: u64,
+    user_id: u64,
+    status: String,
+    path: String,
+    delivery_type: String,
+    store_id: Option<u64>,
+    total_amount: i64,
+    reservation_id: Option<u64>,
+    shares_online_stock: bool,
+    coupon_id: Option<u64>,
+    coupon_code: Option<String>,
+    coupon_discount_amount: Option<i64>,
+    used_points: Option<i64>,
+    earned_points: Option<i64>,
+}
+
 type LineRow = (
     u64,
     u64,
@@ -184,9 +209,10 @@ type LineRow = (
     Option<u32>,
 );
 
-const COLUMNS: &str = "SELECT id, user_id, CAST(status AS CHAR), CAST(path AS CHAR), \
-     CAST(delivery_type AS CHAR), store_id, total_amount, reservation_id, shares_online_stock \
-     FROM orders";
+const COLUMNS: &str = "SELECT id, user_id, CAST(status AS CHAR) AS status, \
+     CAST(path AS CHAR) AS path, CAST(delivery_type AS CHAR) AS delivery_type, store_id, \
+     total_amount, reservation_id, shares_online_stock, coupon_id, coupon_code, \
+     coupon_discount_amount, used_points, earned_points FROM orders";
 
 /// Finds one order with its lines.
 ///
@@ -248,11 +274,11 @@ async fn with_lines(
     pool: &MySqlPool,
     rows: Vec<OrderRow>,
 ) -> Result<Vec<StoredOrder>, sqlx::Error> {
-    let ids = rows.iter().map(|row| row.0);
+    let ids = rows.iter().map(|row| row.id);
     let (Some(first), Some(last)) = (ids.clone().min(), ids.max()) else {
         return Ok(Vec::new());
     };
-    let known: Vec<u64> = rows.iter().map(|row| row.0).collect();
+    let known: Vec<u64> = rows.iter().map(|row| row.id).collect();
     let ids = padded(&known);
     // A short list is asked for by id, a slice by its range: between two pages of one user lie the
     // orders of everybody else.
@@ -278,8 +304,8 @@ async fn with_lines(
     let lines: Vec<LineRow> = query.fetch_all(pool).await?;
     let at_till: Vec<Position> = rows
         .iter()
-        .filter(|row| row.3 == Path::Till.as_str())
-        .map(|row| Position::new(row.0))
+        .filter(|row| row.path == Path::Till.as_str())
+        .map(|row| Position::new(row.id))
         .collect();
     let mut offline: HashMap<Position, OfflineSale> = offline_sales::of_orders(pool, &at_till)
         .await?
@@ -289,10 +315,10 @@ async fn with_lines(
     Ok(rows
         .into_iter()
         .filter_map(|row| {
-            let from = lines.partition_point(|line| line.0 < row.0);
+            let from = lines.partition_point(|line| line.0 < row.id);
             // `lines` is ordered by order, as is every slice of it.
-            let own = lines.iter().skip(from).take_while(|line| line.0 == row.0);
-            let offline = offline.remove(&Position::new(row.0));
+            let own = lines.iter().skip(from).take_while(|line| line.0 == row.id);
+            let offline = offline.remove(&Position::new(row.id));
             stored(&row, own.filter_map(line).collect(), offline)
         })
         .collect())
@@ -318,21 +344,31 @@ fn stored(
     lines: Vec<OrderLine>,
     offline: Option<OfflineSale>,
 ) -> Option<StoredOrder> {
+    let money = |units: Option<i64>| Money::new(units.unwrap_or(0)).ok();
+    let discount_amount = money(row.coupon_discount_amount)?;
+    let coupon = row.coupon_id.zip(row.coupon_code.clone());
     let order = Order {
-        user_id: UserId(row.1),
-        path: Path::parse(&row.3)?,
-        delivery_type: DeliveryType::parse(&row.4)?,
-        store_id: row.5,
+        user_id: UserId(row.user_id),
+        path: Path::parse(&row.path)?,
+        delivery_type: DeliveryType::parse(&row.delivery_type)?,
+        store_id: row.store_id,
         lines,
-        total_amount: Money::new(row.6).ok()?,
-        reservation_id: row.7.map(Position::new),
-        shares_online_stock: row.8,
+        total_amount: Money::new(row.total_amount).ok()?,
+        coupon: coupon.map(|(coupon, code)| UsedCoupon {
+            code,
+            coupon_id: CouponId(coupon),
+            discount_amount,
+        }),
+        used_points: money(row.used_points)?,
+        earned_points: money(row.earned_points)?,
+        reservation_id: row.reservation_id.map(Position::new),
+        shares_online_stock: row.shares_online_stock,
         offline,
     };
     Some(StoredOrder {
-        id: Position::new(row.0),
+        id: Position::new(row.id),
         order,
-        status: OrderStatus::parse(&row.2)?,
+        status: OrderStatus::parse(&row.status)?,
     })
 }
 

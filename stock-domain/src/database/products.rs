@@ -12,6 +12,7 @@ use super::rows::{MultiRow, push_list};
 use super::sales;
 use crate::catalog::{CatalogProduct, ProductStatus};
 use crate::discount::Discount;
+use crate::journal::Idempotency;
 use crate::sale::Sale;
 
 /// What an admin says of a product.
@@ -74,6 +75,17 @@ pub struct CreationKey {
     pub key_hash: Vec<u8>,
     /// Hash of the request.
     pub fingerprint: Vec<u8>,
+}
+
+impl CreationKey {
+    /// Of a request's key; `None` when its hashes are no hashes.
+    #[must_use]
+    pub fn of(known: &Idempotency) -> Option<Self> {
+        Some(Self {
+            key_hash: super::journal::hash_bytes(&known.key)?,
+            fingerprint: super::journal::hash_bytes(&known.fingerprint)?,
+        })
+    }
 }
 
 #[derive(sqlx::FromRow)]

@@ -4,12 +4,16 @@
 //! entry's own stands in the table of [`crate::journal`].
 
 use sqlx::MySqlConnection;
-use stock_common::id::{Position, ProductId};
+use stock_common::id::{CouponId, Position, ProductId};
 
 use super::offline_sales::{self, OfflineState};
-use super::{imports, journal, orders, products, reservations};
+use super::{
+    coupon_issues, coupons, imports, journal, orders, point_transactions, products, reservations,
+};
+use crate::coupon::{CODE_MARK, CouponIssued, CouponOpened};
 use crate::journal::{Entry, Kind};
 use crate::order::{OfflineSale, Order, OrderReversed, OrderStatus};
+use crate::points::{self, PointTransaction};
 use crate::product::ProductOpened;
 use crate::reservation::{Reservation, ReservationEnded, ReservationStatus};
 use crate::stock::StockImported;
@@ -54,7 +58,8 @@ pub async fn record_journal(
 /// [`RecordError`]; the caller rolls back.
 pub async fn erase(connection: &mut MySqlConnection, entries: &[Entry]) -> Result<(), RecordError> {
     let mut standing = Vec::new();
-    for entry in entries {
+    // The last first: what an earlier one said stands again when a later one is gone.
+    for entry in entries.iter().rev() {
         match entry.kind {
             Kind::OrderPlaced => {
                 let order = entry.body::<Order>()?;
@@ -63,13 +68,23 @@ pub async fn erase(connection: &mut MySqlConnection, entries: &[Entry]) -> Resul
                 if let Some(reservation) = order.reservation_id {
                     reservations::forget_order(connection, entry.position, reservation).await?;
                 }
+                if order.coupon.is_some() {
+                    coupon_issues::set_free(connection, &[entry.position]).await?;
+                }
             }
             // The order that it took back stands again.
             Kind::OrderCancelled | Kind::OrderFailed => {
-                standing.push(entry.body::<OrderReversed>()?.order_id);
+                let order = entry.body::<OrderReversed>()?.order_id;
+                if gives_code_back(entry) {
+                    coupon_issues::set_used(connection, &[order]).await?;
+                }
+                standing.push(order);
             }
-            // Only orders, their cancels and the reservations they took are ever recorded unsettled, and those stay.
-            Kind::SaleOversold
+            // Beside these only the reservations that orders took and points are ever recorded unsettled.
+            Kind::PointsEarned
+            | Kind::PointsUsed
+            | Kind::PointsCancelled
+            | Kind::SaleOversold
             | Kind::ReservationMade
             | Kind::ReservationConfirmed
             | Kind::ReservationCancelled
@@ -79,31 +94,42 @@ pub async fn erase(connection: &mut MySqlConnection, entries: &[Entry]) -> Resul
             | Kind::StockReceived
             | Kind::StockAdjusted
             | Kind::StockImported
+            | Kind::CouponOpened
+            | Kind::CouponIssued
             | Kind::SellingSwitched
             | Kind::EpochBegun => {}
         }
+        point_transactions::delete(connection, entry.position).await?;
         journal::delete(connection, entry.position).await?;
     }
     orders::set_status(connection, &standing, OrderStatus::Success).await?;
     Ok(())
 }
 
-/// What even a dead letter says about others: the reservation that an order took is over, whatever becomes of the
-/// order.
+/// What even a dead letter says about others: the reservation that an order took is over and its coupon used,
+/// whatever becomes of the order, and points have moved.
 ///
 /// # Errors
-/// When MySQL does not answer.
+/// When MySQL does not answer, or refuses the data.
 pub async fn record_taken(
     connection: &mut MySqlConnection,
     entry: &Entry,
 ) -> Result<(), sqlx::Error> {
-    let order = match entry.kind == Kind::OrderPlaced {
-        true => entry.body::<Order>().ok(),
-        false => None,
+    let moved = points::transactions(entry).unwrap_or_default();
+    point_transactions::insert(connection, &moved).await?;
+    if entry.kind != Kind::OrderPlaced {
+        return Ok(());
+    }
+    let Ok(order) = entry.body::<Order>() else {
+        return Ok(());
     };
-    let taken = order.and_then(|order| order.reservation_id);
-    let taken: Vec<_> = taken.into_iter().map(|id| (id, entry.position)).collect();
-    reservations::set_ordered(connection, &taken).await
+    let taken = order.reservation_id.map(|id| (id, entry.position));
+    let taken: Vec<_> = taken.into_iter().collect();
+    reservations::set_ordered(connection, &taken).await?;
+    match &order.coupon {
+        None => Ok(()),
+        Some(used) => coupon_issues::set_used_by(connection, used, entry.position).await,
+    }
 }
 
 /// What a group of entries writes, by table.
@@ -118,7 +144,12 @@ struct Rows {
     confirmed: Vec<Position>,
     returned: Vec<Position>,
     expired: Vec<Position>,
+    issued: Vec<(Position, CouponIssued)>,
+    used: Vec<Position>,
+    freed: Vec<Position>,
+    points: Vec<PointTransaction>,
     opened: Vec<ProductId>,
+    coupons: Vec<CouponId>,
     imported: Vec<(u64, u64, u64)>,
 }
 
@@ -128,9 +159,12 @@ impl Rows {
             let ended = entry.body::<ReservationEnded>()?;
             Ok::<_, serde_json::Error>(ended.reservation_id)
         };
+        self.points.extend(points::transactions(entry)?);
         match entry.kind {
             Kind::OrderPlaced => {
                 let order = entry.body::<Order>()?;
+                self.used
+                    .extend(order.coupon.is_some().then_some(entry.position));
                 let reservation = order.reservation_id;
                 self.ordered
                     .extend(reservation.map(|reservation| (reservation, entry.position)));
@@ -138,8 +172,16 @@ impl Rows {
                     .extend(offline(entry, &order, OfflineState::Sold));
                 self.placed.push((entry.position, order));
             }
-            Kind::OrderCancelled => self.cancelled.push(entry.body::<OrderReversed>()?.order_id),
-            Kind::OrderFailed => self.failed.push(entry.body::<OrderReversed>()?.order_id),
+            Kind::OrderCancelled | Kind::OrderFailed => {
+                let order = entry.body::<OrderReversed>()?.order_id;
+                if gives_code_back(entry) {
+                    self.freed.push(order);
+                }
+                match entry.kind == Kind::OrderFailed {
+                    true => self.failed.push(order),
+                    false => self.cancelled.push(order),
+                }
+            }
             Kind::SaleOversold => {
                 let order = entry.body::<Order>()?;
                 self.offline
@@ -154,14 +196,32 @@ impl Rows {
                 self.imported.push((import_id, lines.0, lines.1));
             }
             Kind::ProductOpened => self.opened.push(entry.body::<ProductOpened>()?.product_id),
+            Kind::CouponOpened => {
+                let opened = entry.body::<CouponOpened>()?;
+                self.coupons.push(opened.coupon_id);
+                let issued = opened.issued();
+                self.issued.extend(issued.map(|of| (entry.position, of)));
+            }
+            Kind::CouponIssued => self.issued.push((entry.position, entry.body()?)),
             Kind::ProductSwitched
             | Kind::StockReceived
             | Kind::StockAdjusted
+            | Kind::PointsEarned
+            | Kind::PointsUsed
+            | Kind::PointsCancelled
             | Kind::SellingSwitched
             | Kind::EpochBegun => {}
         }
         Ok(())
     }
+}
+
+/// Whether a cancel or failure gives a code back: long after its coupon is over there is nothing to give back.
+pub(crate) fn gives_code_back(entry: &Entry) -> bool {
+    entry
+        .marks
+        .iter()
+        .any(|mark| mark.id.starts_with(CODE_MARK))
 }
 
 fn offline(
@@ -199,7 +259,12 @@ pub async fn record_own(
     ] {
         reservations::set_status(connection, ended, status).await?;
     }
+    coupon_issues::insert(connection, &rows.issued).await?;
+    coupon_issues::set_used(connection, &rows.used).await?;
+    coupon_issues::set_free(connection, &rows.freed).await?;
+    point_transactions::insert(connection, &rows.points).await?;
     products::set_opened(connection, &rows.opened).await?;
+    coupons::set_opened(connection, &rows.coupons).await?;
     imports::set_applied(connection, &rows.imported).await?;
     Ok(())
 }

@@ -46,6 +46,16 @@ kinds! {
     StockAdjusted = "stock_adjusted";
     /// Stock was written from a file.
     StockImported = "stock_imported";
+    /// A coupon was made known to the ledger.
+    CouponOpened = "coupon_opened";
+    /// A user drew a coupon.
+    CouponIssued = "coupon_issued";
+    /// A user was given points.
+    PointsEarned = "points_earned";
+    /// A user gave points away.
+    PointsUsed = "points_used";
+    /// Points that were earned or used were taken back.
+    PointsCancelled = "points_cancelled";
     /// All selling was stopped or resumed.
     SellingSwitched = "selling_switched";
     /// Redis began a new memory.

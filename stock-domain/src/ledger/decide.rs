@@ -109,13 +109,22 @@ where
     cmd.arg(head.remember_ms.0).arg(head.remember_ms.1);
     cmd.arg(keys.levels())
         .arg(batch.clone().count())
-        .arg(head.deadline_ms);
+        .arg(head.deadline_ms)
+        .arg(
+            batch
+                .clone()
+                .map(|request| request.marks.len())
+                .sum::<usize>(),
+        );
     for account in &index.accounts {
         if account.kind.is_announced() {
             cmd.arg(account.to_string());
         } else {
             cmd.arg("");
         }
+    }
+    for mark in batch.clone().flat_map(|request| &request.marks) {
+        cmd.arg(&mark.id);
     }
     for request in batch {
         encode_request(&mut cmd, keys, &index, request);
@@ -140,7 +149,7 @@ fn encode_request(cmd: &mut Cmd, keys: &Keys, index: &Index, request: &Sealed) {
     if !request.marks.is_empty() {
         cmd.arg(request.marks.len());
         for mark in &request.marks {
-            cmd.arg(&mark.id).arg(&mark.expected).arg(&mark.next);
+            cmd.arg(&mark.expected).arg(&mark.next);
         }
     }
     if !request.closings.is_empty() {
@@ -168,6 +177,9 @@ fn encode_request(cmd: &mut Cmd, keys: &Keys, index: &Index, request: &Sealed) {
     }
     if let Some((account, balance)) = &request.expected {
         cmd.arg(account_at(account)).arg(*balance);
+    }
+    if let Some(before) = request.late_mark {
+        cmd.arg(before + 1);
     }
     let with_opens = request.flags & 1024 != 0;
     for posting in &request.postings {

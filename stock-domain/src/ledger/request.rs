@@ -44,6 +44,11 @@ pub struct Request {
     /// Whether it will be asked again once expired holds are released: until then being short of stock
     /// is not remembered under its key.
     pub waits_for_holds: bool,
+    /// Before which posting, from 0, the last of its marks is judged, so that what is refused first is said first; one
+    /// more than there are is behind all. Without it all marks are judged before the postings.
+    pub late_mark: Option<usize>,
+    /// Whether it is made anew when a late mark is taken: that is not remembered under its key.
+    pub redraws: bool,
 }
 
 impl Request {
@@ -63,6 +68,8 @@ impl Request {
             release: None,
             expected: None,
             waits_for_holds: false,
+            late_mark: None,
+            redraws: false,
         }
     }
 
@@ -87,6 +94,7 @@ impl Request {
             hold: self.hold,
             release: self.release,
             expected: self.expected,
+            late_mark: self.late_mark,
         })
     }
 
@@ -114,6 +122,8 @@ impl Request {
             (4096, self.release.is_some()),
             (8192, self.expected.is_some()),
             (16384, self.waits_for_holds),
+            (32768, self.late_mark.is_some()),
+            (65536, self.redraws),
         ]
         .into_iter()
         .filter_map(|(bit, set)| set.then_some(bit))
@@ -150,4 +160,6 @@ pub struct Sealed {
     pub release: Option<(String, u64)>,
     /// An account, and the balance that it must have.
     pub expected: Option<(Account, i64)>,
+    /// Before which posting the last of its marks is judged.
+    pub late_mark: Option<usize>,
 }

@@ -4,14 +4,16 @@ use redis::aio::MultiplexedConnection;
 use redis::{RedisError, cmd, pipe};
 use sqlx::{MySql, Transaction};
 use stock_common::config::Config;
-use stock_common::id::{Position, UserId};
+use stock_common::id::{CouponId, Position, UserId, WorkId};
 
 use super::RecoverError;
 use crate::account::{Account, Level};
+use crate::coupon::{self, CodeState};
 use crate::database::{accounts, journal, reservations};
 use crate::ledger::epoch;
 use crate::ledger::keys::Keys;
 use crate::order;
+use crate::points;
 use crate::reservation;
 use crate::verify::Progress;
 
@@ -85,6 +87,7 @@ pub(super) async fn write_marks(
     redis: &mut MultiplexedConnection,
     keys: &Keys,
     transaction: &mut Transaction<'static, MySql>,
+    keep_ms: u64,
 ) -> Result<(), RecoverError> {
     let orders: Vec<(u64, String)> = sqlx::query_as(
         "SELECT id, IF(status = 'CANCEL', 'CANCEL_REQUESTED', CAST(status AS CHAR)) FROM orders \
@@ -108,6 +111,7 @@ pub(super) async fn write_marks(
     .bind(yesterday.get())
     .fetch_all(&mut **transaction)
     .await?;
+    write_benefits(redis, keys, transaction, keep_ms).await?;
     let products: Vec<u64> = sqlx::query_scalar("SELECT id FROM products WHERE opened = 1")
         .fetch_all(&mut **transaction)
         .await?;
@@ -125,6 +129,16 @@ pub(super) async fn write_marks(
         (order::offline_mark_id(store, &key), state)
     });
     let marks: Vec<(String, String)> = orders.chain(products).chain(holds).chain(sales).collect();
+    set_marks(redis, keys, &marks, now).await?;
+    Ok(())
+}
+
+async fn set_marks(
+    redis: &mut MultiplexedConnection,
+    keys: &Keys,
+    marks: &[(String, String)],
+    now: u64,
+) -> Result<(), RedisError> {
     for part in marks.chunks(1_000) {
         let mut set = cmd("HSET");
         set.arg(keys.states());
@@ -134,6 +148,76 @@ pub(super) async fn write_marks(
         let _: i64 = set.query_async(redis).await?;
     }
     Ok(())
+}
+
+/// Marks of coupons that are not long over, of their codes, and of points that were taken back less than
+/// `keep_ms` ago.
+async fn write_benefits(
+    redis: &mut MultiplexedConnection,
+    keys: &Keys,
+    transaction: &mut Transaction<'static, MySql>,
+    keep_ms: u64,
+) -> Result<(), RecoverError> {
+    type Issue = (u64, u64, u64, Option<u64>, String, bool, bool);
+    let now = epoch::time_ms(redis).await?;
+    let coupons: Vec<u64> =
+        sqlx::query_scalar("SELECT id FROM coupons WHERE opened = 1 AND user_id IS NULL")
+            .fetch_all(&mut **transaction)
+            .await?;
+    let opened = |id| {
+        (
+            coupon::opened_mark_id(CouponId(id)),
+            coupon::OPEN.to_owned(),
+        )
+    };
+    let opened: Vec<_> = coupons.into_iter().map(opened).collect();
+    set_marks(redis, keys, &opened, now).await?;
+    // As long as handlers rely on the mark instead of asking MySQL.
+    let from = Position::from_parts(now.saturating_sub(keep_ms), 0).unwrap_or_default();
+    let cancelled: Vec<u64> = sqlx::query_scalar(
+        "SELECT cancels_id FROM point_transactions WHERE cancels_id IS NOT NULL AND id > ?",
+    )
+    .bind(from.get())
+    .fetch_all(&mut **transaction)
+    .await?;
+    let taken_back = |id| {
+        let state = points::PointType::Canceled.as_str().to_owned();
+        (points::mark_id(Position::new(id)), state)
+    };
+    let cancelled: Vec<_> = cancelled.into_iter().map(taken_back).collect();
+    set_marks(redis, keys, &cancelled, now).await?;
+    let mut after = 0;
+    loop {
+        let rows: Vec<Issue> = sqlx::query_as(
+            "SELECT i.id, i.coupon_id, i.user_id, i.work_id, i.code, i.is_used = 1, \
+             c.user_id IS NULL FROM coupon_issues i JOIN coupons c ON c.id = i.coupon_id \
+             WHERE i.id > ? AND (c.valid_to IS NULL OR c.valid_to > NOW(3) - INTERVAL 1 DAY) \
+             ORDER BY i.id LIMIT ?",
+        )
+        .bind(after)
+        .bind(PAGE)
+        .fetch_all(&mut **transaction)
+        .await?;
+        let Some(last) = rows.last() else {
+            return Ok(());
+        };
+        after = last.0;
+        let mut marks = Vec::with_capacity(2 * rows.len());
+        for (_, coupon, user, work, code, is_used, is_campaign) in rows {
+            let (coupon_id, user_id) = (CouponId(coupon), UserId(user));
+            if is_campaign {
+                let id = coupon::issue_mark_id(coupon_id, user_id, work.map(WorkId));
+                marks.push((id, coupon::ISSUED.to_owned()));
+            }
+            let state = CodeState {
+                is_used,
+                coupon_id,
+                user_id,
+            };
+            marks.push((coupon::code_mark_id(&code), state.to_string()));
+        }
+        set_marks(redis, keys, &marks, now).await?;
+    }
 }
 
 /// Live holds: those whose time went by meanwhile are released by the next sweep.

@@ -6,12 +6,16 @@ use sqlx::MySqlPool;
 use stock_common::id::Position;
 
 use super::{Difference, Progress, Proved, Report, VerifyError, proved, remember, unreadable};
+use crate::coupon::CouponIssued;
+use crate::database::coupon_issues::{self, StoredIssue};
 use crate::database::orders::StoredOrder;
+use crate::database::record::gives_code_back;
 use crate::database::reservations::StoredReservation;
 use crate::database::shards::ShardState;
-use crate::database::{journal, offline_sales, orders, reservations};
+use crate::database::{journal, offline_sales, orders, point_transactions, reservations};
 use crate::journal::{Entry, Kind};
 use crate::order::{OfflineSale, Order, OrderReversed, OrderStatus};
+use crate::points::{self, PointTransaction};
 use crate::reservation::{Reservation, ReservationEnded, ReservationStatus};
 
 /// Entries compared at once.
@@ -119,6 +123,11 @@ impl Slice {
             found.extend(reservations_of(&entries, &stored, &dead));
             found.extend(ends_of(pool, &entries).await?);
             found.extend(oversold_of(pool, &entries, &dead).await?);
+            let stored = coupon_issues::between(pool, first, last.position).await?;
+            found.extend(issues_of(&entries, &stored, &dead));
+            found.extend(codes_of(pool, &entries).await?);
+            let stored = point_transactions::between(pool, first, last.position).await?;
+            found.extend(points_of(&entries, &stored));
         }
         Ok(found)
     }
@@ -305,6 +314,11 @@ async fn ends_of(pool: &MySqlPool, entries: &[&Entry]) -> Result<Vec<Difference>
             | Kind::StockReceived
             | Kind::StockAdjusted
             | Kind::StockImported
+            | Kind::CouponOpened
+            | Kind::CouponIssued
+            | Kind::PointsEarned
+            | Kind::PointsUsed
+            | Kind::PointsCancelled
             | Kind::SellingSwitched
             | Kind::EpochBegun => None,
         });
@@ -352,4 +366,112 @@ async fn reversals_of(
         }
     }
     Ok(found)
+}
+
+/// Each code that was handed out is there as it was, and no other.
+fn issues_of(
+    entries: &[&Entry],
+    stored: &[StoredIssue],
+    dead: &HashSet<Position>,
+) -> Vec<Difference> {
+    let mut stored: HashMap<Position, &StoredIssue> =
+        stored.iter().map(|row| (row.id, row)).collect();
+    let mut found = Vec::new();
+    for entry in entries {
+        let Some(issued) = CouponIssued::of(entry) else {
+            continue;
+        };
+        let subject = entry.position;
+        match stored.remove(&subject) {
+            Some(row) if row.issued == issued => {}
+            None if dead.contains(&subject) => {}
+            row => {
+                let text = format!("is {row:?}, entry says {issued:?}");
+                found.push(Difference::new("coupon_issues", subject, text));
+            }
+        }
+    }
+    let extra = stored.into_keys().map(|id| {
+        Difference::new(
+            "coupon_issues",
+            id,
+            "has no entry that issued it".to_owned(),
+        )
+    });
+    found.extend(extra);
+    found
+}
+
+fn is_reversal(entry: &Entry) -> bool {
+    matches!(entry.kind, Kind::OrderCancelled | Kind::OrderFailed)
+}
+
+/// Each code that an order used, or whose use was taken back, says so: its order is the last that used it, if
+/// that stands.
+async fn codes_of(pool: &MySqlPool, entries: &[&Entry]) -> Result<Vec<Difference>, sqlx::Error> {
+    let mut used = HashMap::new();
+    let mut freed = HashSet::new();
+    for entry in entries {
+        if entry.kind == Kind::OrderPlaced {
+            let order = entry.body::<Order>().ok();
+            if let Some(coupon) = order.and_then(|order| order.coupon) {
+                used.insert((coupon.coupon_id, coupon.code), entry.position);
+            }
+        } else if is_reversal(entry) && gives_code_back(entry) {
+            let reversed = entry.body::<OrderReversed>().ok();
+            freed.extend(reversed.map(|reversed| reversed.order_id));
+        }
+    }
+    let codes: Vec<String> = used.keys().map(|(_, code)| code.clone()).collect();
+    let stored = coupon_issues::orders_of(pool, &codes).await?;
+    let mut found = Vec::new();
+    for (code, order) in used {
+        // A later order may have used it since, after this one was taken back.
+        let is_right = match stored.get(&code) {
+            Some(by) if freed.contains(&order) => *by > order,
+            Some(by) => *by >= order,
+            None => true,
+        };
+        let was_lost = !stored.contains_key(&code)
+            && !freed.contains(&order)
+            && !is_taken_back(pool, order).await?;
+        if !is_right || was_lost {
+            let text = format!("order {order} used it, it says {:?}", stored.get(&code));
+            found.push(Difference::new("coupon_issues", code.1, text));
+        }
+    }
+    Ok(found)
+}
+
+/// Whether an order was taken back, or is a dead letter, which says nothing.
+async fn is_taken_back(pool: &MySqlPool, order: Position) -> Result<bool, sqlx::Error> {
+    let status: Option<String> =
+        sqlx::query_scalar("SELECT CAST(status AS CHAR) FROM orders WHERE id = ?")
+            .bind(order.get())
+            .fetch_optional(pool)
+            .await?;
+    Ok(status.is_none_or(|status| status != OrderStatus::Success.as_str()))
+}
+
+/// Each movement of points is there with its reason, and no other.
+fn points_of(entries: &[&Entry], stored: &[PointTransaction]) -> Vec<Difference> {
+    let key = |of: &PointTransaction| (of.id, of.user_id, of.seq);
+    let mut stored: HashMap<_, &PointTransaction> =
+        stored.iter().map(|row| (key(row), row)).collect();
+    let mut found = Vec::new();
+    for entry in entries {
+        for moved in points::transactions(entry).unwrap_or_default() {
+            let row = stored.remove(&key(&moved));
+            if row != Some(&moved) {
+                let text = format!("is {row:?}, entry says {moved:?}");
+                found.push(Difference::new("point_transactions", entry.position, text));
+            }
+        }
+    }
+    let extra = stored.into_keys().map(|(id, ..)| {
+        let text = "has no entry that moved it".to_owned();
+        Difference::new("point_transactions", id, text)
+    });
+    found.extend(extra);
+    found
 }

@@ -4,7 +4,9 @@ use clap::{Args, Subcommand};
 use sqlx::{Connection, MySqlPool};
 use stock_common::config::Config;
 use stock_common::id::Position;
-use stock_domain::database::{self, Role, dead_letters, journal, orders, record};
+use stock_domain::database::{
+    self, Role, coupon_issues, dead_letters, journal, orders, point_transactions, record,
+};
 use stock_domain::order::OrderStatus;
 
 use super::{Common, Failure, output};
@@ -73,6 +75,8 @@ async fn retry(pool: &MySqlPool, position: Position, state: &str) -> Result<(), 
     let mut transaction = connection.begin().await?;
     let entry = journal::find(&mut transaction, position).await?;
     let entry = entry.ok_or("its entry is not in the journal")??;
+    // Points have moved and are noted already; the entry's own rows bring them again.
+    point_transactions::delete(&mut transaction, position).await?;
     record::record_own(&mut transaction, &[&entry]).await?;
     let status = match state {
         "COMPENSATED" => Some(OrderStatus::Fail),
@@ -81,6 +85,7 @@ async fn retry(pool: &MySqlPool, position: Position, state: &str) -> Result<(), 
     };
     if let Some(status) = status {
         orders::set_status(&mut transaction, &[position], status).await?;
+        coupon_issues::set_free(&mut transaction, &[position]).await?;
     }
     transaction.commit().await?;
     dead_letters::set_state(pool, position, "RESOLVED").await?;

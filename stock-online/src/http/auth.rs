@@ -391,6 +391,22 @@ impl FromRequestParts<Arc<App>> for Caller {
     }
 }
 
+/// A caller, if there is one: of what everybody may see, some see more. A token that does not hold is none.
+#[derive(Debug, Clone, Copy)]
+pub struct AnyCaller(pub Option<Caller>);
+
+impl FromRequestParts<Arc<App>> for AnyCaller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
+        match Caller::from_request_parts(parts, app).await {
+            Ok(caller) => Ok(Self(Some(caller))),
+            Err(problem) if problem.code == Code::Unauthorized => Ok(Self(None)),
+            Err(problem) => Err(problem),
+        }
+    }
+}
+
 /// A caller who is an admin; anybody else is refused with 403.
 #[derive(Debug, Clone, Copy)]
 pub struct Admin(pub Caller);

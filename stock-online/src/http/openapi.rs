@@ -129,6 +129,7 @@ impl Operation {
             // Positions are texts, whatever they are called.
             let is_position = name == "order_id"
                 || self.path.starts_with("/api/reservations/")
+                || self.path.ends_with("/points/{id}/cancel")
                 || self.path.contains("/oversold/{sale_id}") && name == "sale_id";
             let kind = if is_position { "id" } else { "integer" };
             found.push(parameter(name, ParameterIn::Path, kind));
@@ -146,7 +147,9 @@ impl Operation {
 
     fn build(&self) -> OperationBuilder {
         let mut tag = self.path.trim_start_matches("/api/").split('/');
-        let tag = tag.find(|part| *part != "redis").unwrap_or_default();
+        let tag = tag
+            .find(|part| !["redis", "v1", "v2"].contains(part))
+            .unwrap_or_default();
         let mut operation = OperationBuilder::new()
             .tag(tag.trim_end_matches(".json"))
             .summary(Some(self.summary))

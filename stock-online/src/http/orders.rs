@@ -19,19 +19,21 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use stock_common::error::Code;
 use stock_common::id::{Position, UserId};
+use stock_domain::coupon::{self, CodeState, Coupon};
+use stock_domain::database::coupon_issues;
 use stock_domain::database::orders::{self as table, OrderFilter};
 use stock_domain::journal::{DraftError, Entry, Idempotency};
 use stock_domain::ledger::Request;
 use stock_domain::lookup::{self, Located, LocatedReservation};
 use stock_domain::order::{self, Order, OrderStatus, Path, Terms};
-use stock_domain::pricing::{self, AskedOrder, Priced};
+use stock_domain::pricing::{self, AskedOrder, Priced, Unpriced};
 use stock_domain::reservation::Held;
 use stock_domain::verdict::{Refusal, Replay, Verdict};
 
 pub(super) use self::unpriced::unpriced;
 pub(super) use self::wire::{
     Benefits, DeliveryTypeName, LineIn, LineOut, ListOut as OrderListOut, OrderOut as OrderBody,
-    OrderStatusName, asked_lines, json, replayed,
+    OrderStatusName, asked_lines, json, located, replayed,
 };
 pub use self::wire::{ListIn, NothingIn, OrderIn};
 use self::wire::{ListOut, OrderOut, created};
@@ -39,17 +41,14 @@ use super::auth::Caller;
 use super::extract::{Filter, ID_MAX, Keyed, PathId};
 use super::page::{cursor_of, cut, limit_of};
 use super::problem::Problem;
-use super::verdicts::{decide_locked, decide_stock, decide_stock_locked, refuse, replayed_entry};
-use crate::app::App;
+use super::verdicts::{
+    decide_locked, decide_stock, decide_stock_locked, refuse, remember, replayed_entry,
+};
+use crate::app::{App, CATCH_UP_MAX};
 
 pub(super) fn count(path: Path, verdict: &Verdict) {
-    let verdict = match verdict {
-        Verdict::Accepted(_) => "ACCEPTED",
-        Verdict::Replayed(_) => "REPLAYED",
-        Verdict::Refused(refusal) => refusal.name(),
-    };
-    metrics::counter!("stock_orders_total", "path" => path.as_str(), "verdict" => verdict)
-        .increment(1);
+    let (path, verdict) = (path.as_str(), verdict.name());
+    metrics::counter!("stock_orders_total", "path" => path, "verdict" => verdict).increment(1);
 }
 
 /// An order with its price, and what it depends on.
@@ -89,19 +88,46 @@ pub(super) async fn price(
         Some(id) => Some(find_hold(app, asked.user_id, id).await?),
     };
     let made = reservation.as_ref().and_then(|found| found.as_ref().ok());
+    let code = benefits.coupon_code.as_deref();
+    let coupon = match code {
+        None => None,
+        Some(code) => find_coupon(app, asked.user_id, code).await?,
+    };
+    let benefits = pricing::Benefits {
+        held: made.map(|of| &of.reservation),
+        coupon: code.map(|code| (code, coupon.as_deref())),
+        use_points: benefits.use_points,
+        earn_rate: app.earn_rate,
+    };
     let now_ms = app.ledger.redis_now_ms();
-    let priced = pricing::price(&asked, &app.catalog, made.map(|of| &of.reservation), now_ms);
-    let problem = match priced {
-        Ok(Priced { order, window_ms }) => match benefits.refused {
-            Some(problem) => problem,
-            None => match take_hold(order, window_ms, reservation) {
-                Ok(placing) => return Ok(Ok(placing)),
-                Err(problem) => problem,
-            },
+    let problem = match pricing::price(&asked, &app.catalog, benefits, now_ms) {
+        Ok(Priced { order, window_ms }) => match take_hold(order, window_ms, reservation) {
+            Ok(placing) => return Ok(Ok(placing)),
+            Err(problem) => problem,
         },
+        // It is the price of the day that makes them too many.
+        Err(reason @ Unpriced::PointsTooMany { .. }) => {
+            let verdict = remember(app, idempotency.cloned(), unpriced(reason)).await?;
+            return Ok(Err(verdict));
+        }
         Err(reason) => unpriced(reason),
     };
     Ok(Err(refuse(app, idempotency.cloned(), problem).await?))
+}
+
+/// The coupon of a code that is the caller's and may be used now. Whether an order has used it already is the
+/// script's to say.
+async fn find_coupon(app: &App, user: UserId, code: &str) -> Result<Option<Arc<Coupon>>, Problem> {
+    if !coupon::is_code(code) {
+        return Ok(None);
+    }
+    let mark = app.ledger.mark(&coupon::code_mark_id(code)).await?;
+    let state = mark.as_deref().and_then(CodeState::parse);
+    let Some(own) = state.filter(|state| state.user_id == user) else {
+        return Ok(None);
+    };
+    let coupon = app.coupons.find(&app.pool, own.coupon_id).await?;
+    Ok(coupon.filter(|coupon| coupon.is_valid(app.ledger.redis_now_ms())))
 }
 
 /// The caller's live reservation, or why it cannot be taken.
@@ -171,7 +197,7 @@ pub async fn place_redis(
         idempotency,
     }: Keyed<OrderIn>,
 ) -> Result<Response, Problem> {
-    let benefits = body.benefits();
+    let benefits = body.benefits()?;
     let asked = body.into_asked(caller, Path::Redis)?;
     let placing = match price(&app, asked, benefits, idempotency.as_ref()).await? {
         Ok(placing) => placing,
@@ -202,7 +228,7 @@ pub async fn place_lock(
         idempotency,
     }: Keyed<OrderIn>,
 ) -> Result<Response, Problem> {
-    let benefits = body.benefits();
+    let benefits = body.benefits()?;
     let asked = body.into_asked(caller, Path::Lock)?;
     place_synchronous(&app, asked, benefits, idempotency).await
 }
@@ -219,6 +245,7 @@ pub(super) async fn place_synchronous(
         Ok(placing) => placing,
         Err(verdict) => return answer_unplaced(app, verdict).await,
     };
+    wait_for_code(app, &placing.order).await?;
     let build = |is_last_try| placing.request(is_last_try, idempotency.as_ref());
     let before = placing.before.iter().cloned().collect();
     let decided = decide_stock_locked(app, build, before).await?;
@@ -233,6 +260,21 @@ pub(super) async fn place_synchronous(
         }
         other @ (Verdict::Replayed(_) | Verdict::Refused(_)) => answer_unplaced(app, other).await,
     }
+}
+
+/// MySQL must know a code before it can note which order used it; one that was drawn a moment ago may be on its way.
+async fn wait_for_code(app: &App, order: &Order) -> Result<(), Problem> {
+    let Some(used) = order.coupon.as_ref().filter(|used| used.is_usable()) else {
+        return Ok(());
+    };
+    if coupon_issues::is_known(&app.pool, used).await? {
+        return Ok(());
+    }
+    lookup::catch_up(&app.pool, &app.ledger, CATCH_UP_MAX).await;
+    if coupon_issues::is_known(&app.pool, used).await? {
+        return Ok(());
+    }
+    Err(Problem::of(Code::Backlog))
 }
 
 /// Answers a verdict that placed no order now.
@@ -285,7 +327,7 @@ pub async fn cancel_redis(
     let verdict = match refuse_cancel(&app, &found, idempotency.as_ref()).await? {
         Some(verdict) => verdict,
         None => {
-            let request = order::cancel(found.id, &found.order, caller.user, idempotency)?;
+            let request = order::cancel(found.reversed(), caller.user, idempotency)?;
             app.ledger.decide(request).await?
         }
     };
@@ -320,7 +362,7 @@ pub(super) async fn cancel_synchronous(
     let verdict = match refuse_cancel(app, &found, idempotency.as_ref()).await? {
         Some(verdict) => verdict,
         None => {
-            let request = order::cancel(found.id, &found.order, caller.user, idempotency)?;
+            let request = order::cancel(found.reversed(), caller.user, idempotency)?;
             // MySQL must have the order before it can have its cancel, and before that what it took.
             let mut before = Vec::new();
             if let Some(entry) = found.entry.take() {

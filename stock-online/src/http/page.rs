@@ -3,7 +3,24 @@
 //! A handler reads one item more than was asked for; [`cut`] takes it off again, and knows by it that there
 //! is another page.
 
+use chrono::{Datelike as _, Days, NaiveDate};
+use serde::Deserialize;
+
 use super::problem::Problem;
+
+/// Days that are shown unless it is said which, and at most.
+const DAYS: u64 = 30;
+const DAYS_MAX: i64 = 366;
+
+/// A page of a list without filters.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PageIn {
+    /// How many items.
+    pub(super) limit: Option<u32>,
+    /// Where it begins.
+    pub(super) cursor: Option<String>,
+}
 
 /// A page's size, 1..=100, 30 when none is asked for.
 ///
@@ -46,4 +63,24 @@ pub fn cut<T>(found: &mut Vec<T>, limit: u32) -> Option<&T> {
     let has_more = found.len() > limit as usize;
     found.truncate(limit as usize);
     found.last().filter(|_| has_more)
+}
+
+/// The days to show, both included: the last thirty until today unless others are asked for.
+///
+/// # Errors
+/// 422 when they end before they begin, or are more than 366.
+pub fn days_of(
+    from: Option<NaiveDate>,
+    to: Option<NaiveDate>,
+    today: NaiveDate,
+) -> Result<(NaiveDate, NaiveDate), Problem> {
+    let to = to.unwrap_or(today);
+    let from = from.or(to.checked_sub_days(Days::new(DAYS)));
+    let is_year = |day: NaiveDate| (1970..=9998).contains(&day.year());
+    let from = from.filter(|from| is_year(*from) && is_year(to));
+    let from = from.filter(|from| *from <= to && (to - *from).num_days() < DAYS_MAX);
+    from.map(|from| (from, to)).ok_or_else(|| {
+        let rule = format!("from is not after to, both are from 1970 to 9998, and at most {DAYS_MAX} days are asked for");
+        Problem::unprocessable("/from", rule)
+    })
 }

@@ -18,6 +18,7 @@ use stock_domain::ledger::{DecideError, ReadError};
 use stock_domain::reservation::ReservationStatus;
 use stock_domain::verdict::Refusal;
 
+use crate::coupons::Unread;
 use crate::limits::Exceeded;
 use crate::passwords::PasswordError;
 
@@ -251,6 +252,13 @@ impl From<sqlx::Error> for Problem {
     }
 }
 
+impl From<Unread> for Problem {
+    fn from(error: Unread) -> Self {
+        tracing::warn!(%error, "mysql did not answer");
+        Self::of(Code::DatabaseUnavailable)
+    }
+}
+
 impl From<RowLockError> for Problem {
     fn from(error: RowLockError) -> Self {
         match error {
@@ -302,7 +310,11 @@ impl From<Refusal> for Problem {
                     .with("productId", id)
             }
             Refusal::Broken { .. } => Self::of(Code::AccountBroken),
-            Refusal::Overflow { .. } => Self::of(Code::StockLimitReached),
+            Refusal::Overflow { account, .. } => Self::new(
+                Code::StockLimitReached,
+                format!("{account} would be above 2^53 - 1"),
+            ),
+            Refusal::Taken { .. } => Self::of(Code::CouponNotUsable),
         }
     }
 }
@@ -328,10 +340,12 @@ fn short(account: Account, left: i64) -> Problem {
             let text = format!("at most {} reservations may be live", account.place);
             Problem::new(Code::HoldLimitReached, text)
         }
-        AccountKind::Available
-        | AccountKind::Reserved
-        | AccountKind::Coupon
-        | AccountKind::Points => {
+        AccountKind::Coupon => Problem::of(Code::CouponSoldOut),
+        AccountKind::Points => {
+            let text = format!("there are {left} points");
+            Problem::new(Code::InsufficientPoints, text).with("available", left)
+        }
+        AccountKind::Available | AccountKind::Reserved => {
             let text = format!("product {} has {left} left", account.owner);
             Problem::new(Code::InsufficientStock, text)
                 .with("productId", account.owner)

@@ -18,12 +18,13 @@ use stock_common::id::{LocationId, ProductId};
 use stock_common::money::Money;
 use stock_domain::account::{Account, Level};
 use stock_domain::catalog::{CatalogProduct, ProductStatus, unit_price};
-use stock_domain::database::accounts;
 use stock_domain::database::products::{self as table, Product, ProductFilter};
+use stock_domain::database::{accounts, coupon_issues};
 use utoipa::ToSchema;
 
 pub use self::write::{ProductIn, create, delete, edit, replace};
-pub(super) use self::write::{check_text, publish};
+pub(super) use self::write::{check_text, publish, same_request};
+use super::auth::{AnyCaller, Caller};
 use super::extract::{Filter, PathId};
 use super::orders::json;
 use super::page::{cursor_of, cut, limit_of};
@@ -85,7 +86,9 @@ pub(super) struct DetailOut<'a> {
     description: &'a str,
     min_stock_level: i64,
     reorder_point: i64,
-    coupon_discount_amount: i64,
+    /// What the caller's best coupon takes off one unit.
+    #[schema(value_type = u64)]
+    coupon_discount_amount: Money,
     /// The sale that governs it.
     sale: Option<SaleOut>,
     #[schema(value_type = String, format = DateTime)]
@@ -145,16 +148,53 @@ fn etag(product: &Product) -> String {
     format!("\"{}\"", product.revision)
 }
 
-fn detail(app: &App, status: StatusCode, product: &Product, levels: &Levels) -> Response {
+/// What the best of a caller's coupons takes off one unit.
+async fn coupon_discount(
+    app: &App,
+    caller: Option<Caller>,
+    product: &Product,
+) -> Result<Money, Problem> {
+    let Some(caller) = caller else {
+        return Ok(Money::ZERO);
+    };
     let now_ms = app.ledger.redis_now_ms();
+    let benefits = coupon_issues::best_of(&app.pool, caller.user, now_ms).await?;
+    let (sale, discount) = (product.sale.as_ref(), product.discount.as_ref());
+    let unit_price = unit_price(product.fields.price, sale, discount, now_ms);
+    let best = benefits
+        .into_iter()
+        .map(|benefit| benefit.of(unit_price))
+        .max();
+    Ok(best.unwrap_or_default())
+}
+
+/// A product with its levels, and what its reader's best coupon takes off.
+struct Detail<'a> {
+    product: &'a Product,
+    levels: &'a Levels,
+    coupon_discount: Money,
+}
+
+fn detail(app: &App, status: StatusCode, detail: &Detail<'_>) -> Response {
+    let Detail {
+        product,
+        levels,
+        coupon_discount,
+    } = *detail;
+    let now_ms = app.ledger.redis_now_ms();
+    let mut item = item(app, product, levels);
+    item.final_price = item
+        .unit_price
+        .minus(coupon_discount)
+        .unwrap_or(item.unit_price);
     let mut response = json(
         status,
         &DetailOut {
-            item: item(app, product, levels),
+            item,
             description: &product.fields.description,
             min_stock_level: product.fields.min_stock_level,
             reorder_point: product.fields.reorder_point,
-            coupon_discount_amount: 0,
+            coupon_discount_amount: coupon_discount,
             sale: product.sale.as_ref().map(|sale| SaleOut::new(sale, now_ms)),
             created_at: rfc3339(unix_ms(product.created_at)),
             updated_at: rfc3339(unix_ms(product.updated_at)),
@@ -211,12 +251,18 @@ pub(super) fn find_known(app: &App, id: ProductId) -> Result<Arc<CatalogProduct>
 
 async fn show_from(
     app: &App,
+    caller: Option<Caller>,
     id: Result<PathId, Problem>,
     source: Source,
 ) -> Result<Response, Problem> {
     let product = find(app, id).await?;
     let levels = levels(app, source, std::slice::from_ref(&product)).await?;
-    Ok(detail(app, StatusCode::OK, &product, &levels))
+    let shown = Detail {
+        product: &product,
+        levels: &levels,
+        coupon_discount: coupon_discount(app, caller, &product).await?,
+    };
+    Ok(detail(app, StatusCode::OK, &shown))
 }
 
 /// GET `/api/products`.
@@ -247,9 +293,10 @@ pub async fn list_redis(
 /// 404 for a product that does not exist.
 pub async fn show(
     State(app): State<Arc<App>>,
+    AnyCaller(caller): AnyCaller,
     id: Result<PathId, Problem>,
 ) -> Result<Response, Problem> {
-    show_from(&app, id, Source::MySql).await
+    show_from(&app, caller, id, Source::MySql).await
 }
 
 /// GET `/api/redis/products/{id}`.
@@ -258,7 +305,8 @@ pub async fn show(
 /// 404 for a product that does not exist.
 pub async fn show_redis(
     State(app): State<Arc<App>>,
+    AnyCaller(caller): AnyCaller,
     id: Result<PathId, Problem>,
 ) -> Result<Response, Problem> {
-    show_from(&app, id, Source::Redis).await
+    show_from(&app, caller, id, Source::Redis).await
 }

@@ -13,7 +13,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use stock_common::clock::rfc3339;
@@ -35,7 +35,7 @@ use utoipa::ToSchema;
 use super::audit;
 use super::auth::{Admin, Caller};
 use super::extract::{BodyIn, Filter, IdIn, Keyed, PathId};
-use super::orders::{NothingIn, json, replayed, unpriced};
+use super::orders::{NothingIn, json, located, replayed, unpriced};
 use super::origin::Origin;
 use super::page::{cursor_of, cut, limit_of};
 use super::problem::Problem;
@@ -156,11 +156,10 @@ fn find_sale(app: &App, id: ProductId) -> Result<Option<Sale>, Problem> {
 
 fn created(id: Position, of: &Reservation) -> Response {
     let body = ReservationOut::new(id, of, ReservationStatus::Pending);
-    let mut response = json(StatusCode::CREATED, &body);
-    if let Ok(location) = HeaderValue::try_from(format!("/api/reservations/{id}")) {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
-    response
+    located(
+        json(StatusCode::CREATED, &body),
+        format!("/api/reservations/{id}"),
+    )
 }
 
 /// POST `/api/products/stock/reserve`.

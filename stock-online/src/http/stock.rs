@@ -30,17 +30,12 @@ use utoipa::ToSchema;
 use super::auth::{Admin, Caller};
 use super::extract::{Filter, IdIn, PathId};
 use super::orders::json;
-use super::page::{cursor_pair_of, cut, limit_of};
+use super::page::{cursor_pair_of, cut, days_of, limit_of};
 use super::problem::Problem;
 use crate::app::{App, CATCH_UP_MAX};
 
 pub use self::change::{AdjustIn, InboundIn, adjust, inbound};
 pub(super) use self::change::{AdjustOut, InboundOut};
-
-/// Days that statistics may span.
-const DAYS_MAX: i64 = 366;
-/// Days that they span unless asked otherwise.
-const DAYS: u64 = 30;
 
 /// What to list of the levels.
 #[derive(Debug, Deserialize)]
@@ -307,13 +302,9 @@ pub async fn statistics(
     Filter(query): Filter<StatisticsIn>,
 ) -> Result<Response, Problem> {
     let today = stock_common::clock::datetime(app.ledger.redis_now_ms()).date();
-    let to = query.to.unwrap_or(today);
-    let from = query.from.or(to.checked_sub_days(Days::new(DAYS)));
-    let from = from.filter(|from| *from <= to && (to - *from).num_days() < DAYS_MAX);
-    let (Some(from), Some(end)) = (from, to.checked_add_days(Days::new(1))) else {
-        let rule = format!("from is not after to, and at most {DAYS_MAX} days are asked for");
-        return Err(Problem::unprocessable("/from", rule));
-    };
+    let (from, to) = days_of(query.from, query.to, today)?;
+    let rule = || Problem::unprocessable("/to", "the day after it has no name");
+    let end = to.checked_add_days(Days::new(1)).ok_or_else(rule)?;
     let PathId(id) = id.map_err(|_not_a_number| Problem::of(Code::ProductNotFound))?;
     lookup::catch_up(&app.pool, &app.ledger, CATCH_UP_MAX).await;
     let location = query.location_id.map(|IdIn(id)| LocationId(id));

@@ -17,8 +17,8 @@ pub mod till;
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, State};
+use axum::http::StatusCode;
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use stock_common::error::Code;
@@ -36,9 +36,9 @@ use utoipa::ToSchema;
 use super::audit;
 use super::auth::{Admin, Caller, Role};
 use super::extract::{BodyIn, Filter, Keyed, PathId, PathIds, first_id};
-use super::orders::json;
+use super::orders::{json, located};
 use super::origin::Origin;
-use super::page::{cursor_of, cut, limit_of};
+use super::page::{PageIn, cursor_of, cut, limit_of};
 use super::problem::Problem;
 use super::products::{check_text, find_known};
 use crate::app::{App, CATCH_UP_MAX};
@@ -91,14 +91,6 @@ pub struct StoreIn {
 }
 
 impl BodyIn for StoreIn {}
-
-/// A page of a list without filters.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct PageIn {
-    limit: Option<u32>,
-    cursor: Option<String>,
-}
 
 /// How many stores.
 #[derive(Debug, Deserialize)]
@@ -254,11 +246,10 @@ pub async fn create(
     let action = Action::StoreCreated;
     audit::note(&app, &origin, action, (Some(admin.user), &subject));
     let store = Store { id, fields };
-    let mut response = json(StatusCode::CREATED, &StoreOut::new(&store));
-    if let Ok(location) = HeaderValue::try_from(format!("/api/stores/{id}")) {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
-    Ok(response)
+    Ok(located(
+        json(StatusCode::CREATED, &StoreOut::new(&store)),
+        format!("/api/stores/{id}"),
+    ))
 }
 
 /// PUT `/api/stores/{storeId}`.

@@ -21,13 +21,23 @@ pub(super) async fn refuse(
     idempotency: Option<Idempotency>,
     problem: Problem,
 ) -> Result<Verdict, Problem> {
+    // What the request decides by itself, and what passes by, is not remembered.
+    let is_remembered = !matches!(problem.code, Code::Unprocessable | Code::Forbidden);
+    if !is_remembered || problem.code.status() >= 500 {
+        return Err(problem);
+    }
+    remember(app, idempotency, problem).await
+}
+
+/// The same for a refusal that depends on the catalog, whatever its code.
+pub(super) async fn remember(
+    app: &App,
+    idempotency: Option<Idempotency>,
+    problem: Problem,
+) -> Result<Verdict, Problem> {
     let Some(idempotency) = idempotency else {
         return Err(problem);
     };
-    // What the request decides by itself, and what passes by, is not remembered.
-    if problem.code == Code::Unprocessable || problem.code.status() >= 500 {
-        return Err(problem);
-    }
     // Nothing becomes of it: the kind is of no account.
     let draft = Draft::new(Kind::OrderPlaced, idempotency.user, &())?;
     let mut request = Request::new(draft);

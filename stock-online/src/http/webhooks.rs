@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use chrono::NaiveDateTime;
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 use super::audit;
 use super::auth::{Admin, Caller};
 use super::extract::{BodyIn, Filter, Keyed, PathId, PathIds};
-use super::orders::json;
+use super::orders::{json, located};
 use super::origin::Origin;
 use super::page::{cursor_of, cut, limit_of};
 use super::problem::Problem;
@@ -262,11 +262,10 @@ pub async fn create(
     note(&app, &origin, Action::WebhookCreated, (admin, id));
     let made = table::find(&app.pool, id).await?.ok_or_else(missing)?;
     let body = WebhookOut::new(made, Some(&secret));
-    let mut response = json(StatusCode::CREATED, &body);
-    if let Ok(location) = HeaderValue::try_from(format!("/api/webhooks/{id}")) {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
-    Ok(response)
+    Ok(located(
+        json(StatusCode::CREATED, &body),
+        format!("/api/webhooks/{id}"),
+    ))
 }
 
 /// GET `/api/webhooks/{id}`.

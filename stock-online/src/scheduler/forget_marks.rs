@@ -1,12 +1,16 @@
-//! Removes marks of orders, reservations, tills' sales and files that are final, old enough, and final in MySQL too.
+//! Removes marks of orders, reservations, tills' sales, files and cancelled points that are final, old enough, and
+//! final in MySQL too; those of coupons when their coupon is long over, since nothing is drawn or used any more.
 //!
-//! Until then a late twin finds the mark; afterwards handlers find MySQL's state.
+//! Until then a late twin finds the mark; afterwards handlers find MySQL's state, or that the coupon is over.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use redis::{RedisError, cmd};
-use stock_common::id::Position;
-use stock_domain::database::{jobs, shards};
+use stock_common::id::{CouponId, Position};
+use stock_domain::coupon::CodeState;
+use stock_domain::database::{coupons, jobs, shards};
 use stock_domain::ledger::scripts::SCRIPTS;
 use stock_domain::ledger::{Link, ReadError};
 
@@ -33,6 +37,8 @@ async fn forget(app: &App) -> Result<Option<i64>, Box<dyn std::error::Error + Se
     let settled_ms = state.map_or(0, |state| state.watermark.unix_ms());
     let now = app.ledger.redis_now_ms();
     let before = now.saturating_sub(app.config.marks_keep_ms).min(settled_ms);
+    let keep = Duration::from_millis(app.config.marks_keep_ms);
+    let over = coupons::over(&app.pool, keep).await?;
     let (mut cursor, mut removed) = (0u64, 0);
     loop {
         let (next, marks): (u64, Vec<(String, String)>) = cmd("HSCAN")
@@ -45,7 +51,7 @@ async fn forget(app: &App) -> Result<Option<i64>, Box<dyn std::error::Error + Se
             .map_err(ReadError::from)?;
         let old: Vec<(String, String)> = marks
             .into_iter()
-            .filter(|(id, value)| is_old(id, value, before))
+            .filter(|(id, value)| is_old(id, value, before, &over))
             .collect();
         removed += remove(app, &mut link, &old).await?;
         cursor = next;
@@ -57,18 +63,24 @@ async fn forget(app: &App) -> Result<Option<i64>, Box<dyn std::error::Error + Se
     Ok(Some(removed))
 }
 
-/// `opened:` marks stay for ever, the others until they are old.
-fn is_old(id: &str, value: &str, before_ms: u64) -> bool {
+/// Marks of what was opened stay for ever, those of a coupon until it is `over`, the others until they are old.
+fn is_old(id: &str, value: &str, before_ms: u64, over: &HashSet<CouponId>) -> bool {
+    let Some((state, set_ms)) = value.rsplit_once('@') else {
+        return false;
+    };
+    let is_over = |coupon: CouponId| over.contains(&coupon);
     let is_final = match id.split_once(':') {
-        Some(("order", id)) => id.parse::<Position>().is_ok(),
+        Some(("order" | "point", id)) => id.parse::<Position>().is_ok(),
         Some(("hold", id)) => Position::from_stream_id(id).is_some(),
         Some(("till" | "import", _)) => true,
+        Some(("code", _)) => CodeState::parse(state).is_some_and(|of| is_over(of.coupon_id)),
+        Some(("issued", of)) => {
+            let coupon = of.split(':').next().and_then(|id| id.parse().ok());
+            coupon.is_some_and(|id| is_over(CouponId(id)))
+        }
         _ => false,
     };
-    let set_ms = value
-        .rsplit_once('@')
-        .and_then(|(_, ms)| ms.parse::<u64>().ok());
-    is_final && set_ms.is_some_and(|set_ms| set_ms < before_ms)
+    is_final && set_ms.parse().is_ok_and(|set_ms: u64| set_ms < before_ms)
 }
 
 async fn remove(app: &App, link: &mut Link, marks: &[(String, String)]) -> Result<i64, RedisError> {
@@ -86,4 +98,35 @@ async fn remove(app: &App, link: &mut Link, marks: &[(String, String)]) -> Resul
         removed += count.max(0);
     }
     Ok(removed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use stock_common::id::CouponId;
+
+    use super::is_old;
+
+    #[test]
+    fn a_mark_is_old_when_it_is_final_and_a_coupons_when_that_is_over() {
+        let over = HashSet::from([CouponId(7)]);
+        for (id, value, old) in [
+            ("order:5", "FAIL@99", true),
+            ("order:5", "FAIL@100", false),
+            ("hold:1763700000000-1", "CANCELLED@1", true),
+            ("point:5", "CANCELED@1", true),
+            ("till:1:a:b", "SOLD x@1", true),
+            ("opened:7", "OPEN@1", false),
+            ("coupon:7", "OPEN@1", false),
+            ("code:AB", "FREE 7 3@1", true),
+            ("code:AB", "USED 7 3@1", true),
+            ("code:AB", "USED 8 3@1", false),
+            ("code:AB", "FREE 7 3@100", false),
+            ("issued:7:3:0", "ISSUED@1", true),
+            ("issued:8:7:7", "ISSUED@1", false),
+        ] {
+            assert_eq!(is_old(id, value, 100, &over), old, "{id} {value}");
+        }
+    }
 }

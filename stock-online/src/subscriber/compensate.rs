@@ -7,7 +7,8 @@ use sqlx::MySqlPool;
 use stock_common::id::Position;
 use stock_domain::database::{dead_letters, journal};
 use stock_domain::ledger::Ledger;
-use stock_domain::order::{self, Order, OrderStatus};
+use stock_domain::lookup;
+use stock_domain::order::{self, Order, OrderStatus, Reversed};
 use stock_domain::verdict::{Refusal, Verdict};
 
 /// Compensates every open dead letter; what fails is tried again later.
@@ -29,6 +30,20 @@ pub(super) async fn all(pool: &MySqlPool, ledger: &Ledger) {
     }
 }
 
+async fn take_back(
+    ledger: &Ledger,
+    id: Position,
+    order: &Order,
+) -> Result<Verdict, Box<dyn std::error::Error + Send + Sync>> {
+    let has_code = lookup::has_code(ledger, order).await?;
+    let of = Reversed {
+        id,
+        order,
+        has_code,
+    };
+    Ok(ledger.decide(order::fail(of)?).await?)
+}
+
 /// Compensates one order; returns the state that its dead letter is in now, if it changed.
 async fn one(
     pool: &MySqlPool,
@@ -44,9 +59,9 @@ async fn one(
     let state = match order {
         // What it took cannot be read: left for a person, its postings are settled.
         None => "KEPT",
-        Some(order) => match ledger.decide(order::fail(position, &order)?).await? {
+        Some(order) => match take_back(ledger, position, &order).await? {
             Verdict::Accepted(_) => "COMPENSATED",
-            Verdict::Refused(Refusal::StaleState { state, .. }) => {
+            Verdict::Refused(Refusal::StaleState { mark: 0, state }) => {
                 let was_failed = state == OrderStatus::Fail.as_str();
                 if was_failed {
                     "COMPENSATED"
@@ -55,7 +70,12 @@ async fn one(
                 }
             }
             // Giving back is refused only when it cannot be right: left for a person.
-            Verdict::Refused(Refusal::Overflow { .. } | Refusal::UnknownAccount { .. }) => "KEPT",
+            Verdict::Refused(
+                Refusal::Overflow { .. }
+                | Refusal::UnknownAccount { .. }
+                // Points that it earned are spent.
+                | Refusal::Insufficient { .. },
+            ) => "KEPT",
             Verdict::Refused(_) | Verdict::Replayed(_) => return Ok(None),
         },
     };

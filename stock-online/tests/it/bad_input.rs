@@ -15,6 +15,7 @@ fn every_body() -> Vec<(&'static str, &'static str, Value)> {
         "totalAmount": 1_000, "deliveryType": "ONLINE" });
     let product = json!({ "name": "x", "description": "", "price": 1, "status": "ACTIVE" });
     let store = json!({ "name": "x", "latitude": 0, "longitude": 0 });
+    let points = json!({ "userId": 1, "amount": 1, "description": "" });
     vec![
         ("POST", "/api/redis/orders", order.clone()),
         ("POST", "/api/orders", order),
@@ -76,6 +77,20 @@ fn every_body() -> Vec<(&'static str, &'static str, Value)> {
             "/api/stores/1/oversold/1/resolve",
             json!({ "note": "x" }),
         ),
+        ("POST", "/api/works", json!({ "title": "x" })),
+        ("PUT", "/api/works/1", json!({ "title": "x" })),
+        (
+            "POST",
+            "/api/coupons",
+            json!({ "name": "x", "discountRate": 10, "count": 1 }),
+        ),
+        ("POST", "/api/coupons/1/issue", json!({})),
+        ("POST", "/api/v1/points/earn", points.clone()),
+        ("POST", "/api/v1/points/use", points.clone()),
+        ("POST", "/api/v1/points/1/cancel", json!({})),
+        ("POST", "/api/v2/points/earn", points.clone()),
+        ("POST", "/api/v2/points/use", points),
+        ("POST", "/api/v2/points/1/cancel", json!({})),
         (
             "POST",
             "/api/auth/signup",
@@ -134,6 +149,10 @@ impl Untouched {
             "SELECT COUNT(*) FROM reservations",
             "SELECT COUNT(*) FROM offline_sales",
             "SELECT COUNT(*) FROM webhooks",
+            "SELECT COUNT(*) FROM works",
+            "SELECT COUNT(*) FROM coupons",
+            "SELECT COUNT(*) FROM coupon_issues",
+            "SELECT COUNT(*) FROM point_transactions",
             "SELECT COUNT(*) - 3 FROM locations",
         ] {
             assert_eq!(self.shop.count(empty).await, 0, "{empty}");

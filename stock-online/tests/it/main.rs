@@ -12,6 +12,7 @@
 mod support;
 
 mod bad_input;
+mod benefits;
 mod events;
 mod faults;
 mod imports;

@@ -20,7 +20,7 @@ use stock_domain::verify::{Report, verify};
 use stock_online::cli::seed::{SeedArgs, seed};
 use stock_online::servers::{Server, Spec};
 use stock_online::{Part, Start, install_metrics};
-pub(crate) use stock_proof::client::{Answer, Call, Client, order_json};
+pub(crate) use stock_proof::client::{Answer, Call, Client, Session, order_json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 

@@ -107,7 +107,27 @@ const STOCK: &[Code] = &[
     Code::DatabaseUnavailable,
     Code::Fenced,
 ];
-const CANCEL: &[Code] = &[Code::OrderNotFound, Code::InvalidOrderStatus];
+const DAYS: &[(&str, &str)] = &[("from", "date"), ("to", "date")];
+const ISSUE: &[Code] = &[
+    Code::CouponNotFound,
+    Code::WorkNotFound,
+    Code::CouponAlreadyIssued,
+    Code::CouponSoldOut,
+    Code::CouponNotOpen,
+    Code::CouponClosed,
+];
+const CANCEL_POINTS: &[Code] = &[
+    Code::PointNotFound,
+    Code::Forbidden,
+    Code::PointNotCancelable,
+    Code::PointAlreadyCanceled,
+    Code::InsufficientPoints,
+];
+const CANCEL: &[Code] = &[
+    Code::OrderNotFound,
+    Code::InvalidOrderStatus,
+    Code::InsufficientPoints,
+];
 const READ: &[Code] = &[Code::DatabaseUnavailable, Code::Fenced];
 
 macro_rules! operations {
@@ -209,6 +229,46 @@ operations! {
         Carries::Nothing, &[], (200, "ImportOut"), &[Code::NotFound, Code::DatabaseUnavailable];
     Get "/api/stock/export" "Every stock level as CSV" Admin
         Carries::Nothing, &[], (200, "csv"), &[Code::DatabaseUnavailable];
+    Get "/api/works" "Campaign items, newest first" Anyone
+        Carries::Nothing, PAGE, (200, "WorkListOut"), &[Code::DatabaseUnavailable];
+    Post "/api/works" "Make a campaign item" Admin
+        Carries::Body("WorkIn"), &[], (201, "WorkOut"), &[Code::WorkTitleTaken];
+    Put "/api/works/{id}" "Write a campaign item" Admin
+        Carries::Body("WorkIn"), &[], (200, "WorkOut"), &[Code::WorkNotFound, Code::WorkTitleTaken];
+    Delete "/api/works/{id}" "Take a campaign item away; what was drawn for it stays" Admin
+        Carries::Nothing, &[], (204, ""), &[Code::WorkNotFound, Code::DatabaseUnavailable];
+    Get "/api/coupons" "Campaigns with what is left of them, newest first" Anyone
+        Carries::Nothing, PAGE, (200, "CouponListOut"), READ;
+    Post "/api/coupons" "Make a campaign, or one user's coupon" Admin
+        Carries::Keyed("CouponIn"), &[], (201, "CouponOut"), &[Code::NotFound, Code::CouponCodeTaken];
+    Get "/api/coupons/mine" "Own codes, newest first" User
+        Carries::Nothing, PAGE, (200, "OwnCouponListOut"), &[Code::DatabaseUnavailable];
+    Post "/api/coupons/{id}/issue" "Draw a coupon, first come first served" User
+        Carries::KeyedMaybe("IssueIn"), &[], (201, "IssueOut"), ISSUE;
+    Post "/api/v1/points/earn" "Give a user points; MySQL has it when it answers" Admin
+        Carries::Keyed("PointsIn"), &[], (201, "PointOut"), &[Code::NotFound, Code::StockLimitReached];
+    Post "/api/v1/points/use" "Use own points; MySQL has it when it answers" User
+        Carries::Keyed("PointsIn"), &[], (201, "PointOut"), &[Code::UserMismatch, Code::InsufficientPoints];
+    Post "/api/v1/points/{id}/cancel" "Take a movement of points back, once; MySQL has it when it answers" User
+        Carries::KeyedMaybe("NothingIn"), &[], (200, "PointOut"), CANCEL_POINTS;
+    Get "/api/v1/points/users/{user_id}/balance" "Own points" User
+        Carries::Nothing, &[], (200, "BalanceOut"), &[Code::NotFound, Code::DatabaseUnavailable];
+    Get "/api/v1/points/users/{user_id}/history" "Every movement of own points, newest first" User
+        Carries::Nothing, PAGE, (200, "PointListOut"), &[Code::NotFound, Code::DatabaseUnavailable];
+    Get "/api/v1/points/users/{user_id}/reports" "What own points did per day" User
+        Carries::Nothing, DAYS, (200, "PointReportListOut"), &[Code::NotFound, Code::DatabaseUnavailable];
+    Post "/api/v2/points/earn" "Give a user points; Redis first" Admin
+        Carries::Keyed("PointsIn"), &[], (201, "PointOut"), &[Code::NotFound, Code::StockLimitReached];
+    Post "/api/v2/points/use" "Use own points; Redis first" User
+        Carries::Keyed("PointsIn"), &[], (201, "PointOut"), &[Code::UserMismatch, Code::InsufficientPoints];
+    Post "/api/v2/points/{id}/cancel" "Take a movement of points back, once; Redis first" User
+        Carries::KeyedMaybe("NothingIn"), &[], (200, "PointOut"), CANCEL_POINTS;
+    Get "/api/v2/points/users/{user_id}/balance" "Own points" User
+        Carries::Nothing, &[], (200, "BalanceOut"), &[Code::NotFound, Code::DatabaseUnavailable];
+    Get "/api/v2/points/users/{user_id}/history" "Every movement of own points, newest first" User
+        Carries::Nothing, PAGE, (200, "PointListOut"), &[Code::NotFound, Code::DatabaseUnavailable];
+    Get "/api/v2/points/users/{user_id}/reports" "What own points did per day" User
+        Carries::Nothing, DAYS, (200, "PointReportListOut"), &[Code::NotFound, Code::DatabaseUnavailable];
     Post "/api/auth/signup" "Sign up" Anyone
         Carries::Body("SignUpIn"), &[], (201, "SignedUpOut"), &[Code::EmailTaken];
     Post "/api/token" "Log in: an access and a refresh token" Anyone

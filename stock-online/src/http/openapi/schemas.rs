@@ -8,8 +8,8 @@ use utoipa::openapi::{Components, ComponentsBuilder};
 use super::text;
 use crate::http::stores::{offline, till};
 use crate::http::{
-    account_forms, accounts, discounts, imports, ops, orders, products, reservations, sales, stock,
-    stores, users, webhooks,
+    account_forms, accounts, coupons, discounts, imports, ops, orders, points, products,
+    reservations, sales, stock, stores, users, webhooks, works,
 };
 
 /// Every form, and how a caller says who they are.
@@ -77,6 +77,24 @@ pub(super) fn components() -> Components {
         .schema_from::<offline::OversoldOut>()
         .schema_from::<offline::OversoldListOut>()
         .schema_from::<offline::SoldLineOut>()
+        .schema_from::<works::WorkIn>()
+        .schema_from::<works::WorkOut>()
+        .schema_from::<works::WorkListOut>()
+        .schema_from::<coupons::CouponIn>()
+        .schema_from::<coupons::IssueIn>()
+        .schema_from::<coupons::WorthOut<'_>>()
+        .schema_from::<coupons::CouponOut<'_>>()
+        .schema_from::<coupons::CouponListOut<'_>>()
+        .schema_from::<coupons::IssueOut<'_>>()
+        .schema_from::<coupons::OwnCouponOut<'_>>()
+        .schema_from::<coupons::OwnCouponListOut<'_>>()
+        .schema_from::<points::PointsIn>()
+        .schema_from::<points::PointTypeName>()
+        .schema_from::<points::PointOut>()
+        .schema_from::<points::PointListOut>()
+        .schema_from::<points::BalanceOut>()
+        .schema_from::<points::PointReportOut>()
+        .schema_from::<points::PointReportListOut>()
         .schema_from::<accounts::SignUpIn>()
         .schema_from::<accounts::CredentialsIn>()
         .schema_from::<accounts::RefreshIn>()

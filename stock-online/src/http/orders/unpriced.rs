@@ -25,6 +25,9 @@ pub(in crate::http) fn unpriced(reason: Unpriced) -> Problem {
                 .with("productId", product.0)
                 .with("expected", expected.get())
         }
+        Unpriced::PointsTooMany { payable } => {
+            Problem::unprocessable("/usePoints", format!("there is only {payable} to pay"))
+        }
         Unpriced::TotalAmountMismatch { expected } => Problem::new(
             Code::TotalAmountMismatch,
             format!("the total amount is {expected}"),

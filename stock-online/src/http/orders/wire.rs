@@ -8,6 +8,7 @@ use stock_common::error::Code;
 use stock_common::id::{Position, ProductId};
 use stock_common::money::Money;
 use stock_domain::order::{DeliveryType, LINES_MAX, Order, OrderStatus, Path, Quantity};
+use stock_domain::points::AMOUNT_MAX as POINTS_MAX;
 use stock_domain::pricing::{AskedLine, AskedOrder};
 use utoipa::ToSchema;
 
@@ -26,7 +27,7 @@ pub struct OrderIn {
     /// Lines of one product are added up.
     #[schema(value_type = Vec<LineIn>, min_items = 1, max_items = 100)]
     order_products: Vec<Object<LineIn>>,
-    /// Σ `unitPrice · quantity`, as the client shows it to its buyer.
+    /// Σ `unitPrice · quantity`, less the coupon's discount and the points, as the client shows it to its buyer.
     #[schema(value_type = u64, maximum = 9_007_199_254_740_991_u64)]
     total_amount: Money,
     #[serde(alias = "deliveryTypeRequest")]
@@ -34,8 +35,10 @@ pub struct OrderIn {
     delivery_type: DeliveryType,
     /// Whose stock `TODAY_DELIVERY` and `PICKUP` take.
     store_id: Option<u64>,
+    /// An own code that no order has used.
     coupon_code: Option<String>,
-    #[schema(value_type = Option<u64>, maximum = 9_007_199_254_740_991_u64)]
+    /// Points to pay with.
+    #[schema(value_type = Option<u64>, maximum = 1_000_000_000_000_u64)]
     use_points: Option<Money>,
     #[schema(value_type = Option<String>, pattern = "^[0-9]{1,20}$")]
     reservation_id: Option<Position>,
@@ -116,9 +119,12 @@ pub(in crate::http) struct OrderOut<'a> {
     store_id: Option<u64>,
     order_product_infos: Vec<LineOut<'a>>,
     discount_amount: i64,
-    coupon_discount_amount: i64,
-    used_points: i64,
-    earned_points: i64,
+    #[schema(value_type = u64)]
+    coupon_discount_amount: Money,
+    #[schema(value_type = u64)]
+    used_points: Money,
+    #[schema(value_type = u64)]
+    earned_points: Money,
     #[schema(value_type = u64)]
     total_amount: Money,
     #[schema(value_type = String, format = DateTime)]
@@ -166,9 +172,9 @@ impl<'a> OrderOut<'a> {
                 })
                 .collect(),
             discount_amount: order.discount_amount(),
-            coupon_discount_amount: 0,
-            used_points: 0,
-            earned_points: 0,
+            coupon_discount_amount: order.coupon_discount_amount(),
+            used_points: order.used_points,
+            earned_points: order.earned_points,
             total_amount: order.total_amount,
             created_at: rfc3339(i64::try_from(id.unix_ms()).unwrap_or_default()),
         }
@@ -186,12 +192,19 @@ pub(in crate::http) fn json(status: StatusCode, body: &impl Serialize) -> Respon
     }
 }
 
-pub(super) fn created(id: Position, order: &Order, status: OrderStatus) -> Response {
-    let mut response = json(StatusCode::CREATED, &OrderOut::new(id, order, status));
-    if let Ok(location) = HeaderValue::try_from(format!("/api/orders/{id}")) {
+/// Says where what was created is.
+pub(in crate::http) fn located(mut response: Response, path: String) -> Response {
+    if let Ok(location) = HeaderValue::try_from(path) {
         response.headers_mut().insert(header::LOCATION, location);
     }
     response
+}
+
+pub(super) fn created(id: Position, order: &Order, status: OrderStatus) -> Response {
+    located(
+        json(StatusCode::CREATED, &OrderOut::new(id, order, status)),
+        format!("/api/orders/{id}"),
+    )
 }
 
 /// Marks an answer as one that was given before under the same key.
@@ -201,12 +214,12 @@ pub(in crate::http) fn replayed(mut response: Response) -> Response {
     response
 }
 
-/// What an order asks for besides its price: a reservation's stock, a coupon, points.
-#[derive(Default)]
+/// What an order asks for besides its lines: a reservation's stock, a coupon, points.
+#[derive(Debug, Default)]
 pub(in crate::http) struct Benefits {
     pub(in crate::http) reservation_id: Option<Position>,
-    /// Why what was asked for cannot be had.
-    pub(in crate::http) refused: Option<Problem>,
+    pub(in crate::http) coupon_code: Option<String>,
+    pub(in crate::http) use_points: Money,
 }
 
 /// The lines of an order, counted before lines of one product are added up.
@@ -253,17 +266,17 @@ impl OrderIn {
         })
     }
 
-    /// Nobody has a coupon or points yet.
-    pub(super) fn benefits(&self) -> Benefits {
-        let wants_points = self.use_points.is_some_and(|points| points > Money::ZERO);
-        let refused = if self.coupon_code.is_some() {
-            Some(Problem::of(Code::CouponNotUsable))
-        } else {
-            wants_points.then(|| Problem::of(Code::InsufficientPoints).with("available", 0))
-        };
-        Benefits {
-            reservation_id: self.reservation_id,
-            refused,
+    /// What it asks for besides.
+    pub(super) fn benefits(&self) -> Result<Benefits, Problem> {
+        let use_points = self.use_points.unwrap_or_default();
+        if use_points.get() > POINTS_MAX {
+            let rule = format!("at most {POINTS_MAX} points");
+            return Err(Problem::unprocessable("/usePoints", rule));
         }
+        Ok(Benefits {
+            reservation_id: self.reservation_id,
+            coupon_code: self.coupon_code.clone(),
+            use_points,
+        })
     }
 }

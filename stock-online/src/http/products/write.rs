@@ -15,18 +15,18 @@ use stock_common::money::Money;
 use stock_domain::catalog::ProductStatus;
 use stock_domain::database::audit_log::Action;
 use stock_domain::database::products::{self as table, CreationKey, Product, ProductFields};
-use stock_domain::database::{error_number, journal, stores};
+use stock_domain::database::{error_number, stores};
 use stock_domain::product;
 use stock_domain::stock::{self, CHANGE_MAX, StockChanged, Terms};
 use stock_domain::verdict::{Refusal, Verdict};
 use utoipa::ToSchema;
 
-use super::{ProductStatusName, Source, detail, etag, find, levels, show_from};
+use super::{Detail, ProductStatusName, Source, detail, etag, find, levels, show_from};
 use crate::app::App;
 use crate::http::audit;
 use crate::http::auth::{Admin, Caller};
 use crate::http::extract::{BodyIn, Keyed, PathId};
-use crate::http::orders::replayed;
+use crate::http::orders::{located, replayed};
 use crate::http::origin::Origin;
 use crate::http::problem::Problem;
 
@@ -131,12 +131,7 @@ pub async fn create(
     let (fields, first_stock) = body.over(None)?;
     // Without a proved Redis the accounts could not be opened.
     app.ledger.link()?;
-    let key = idempotency.as_ref().and_then(|known| {
-        Some(CreationKey {
-            key_hash: journal::hash_bytes(&known.key)?,
-            fingerprint: journal::hash_bytes(&known.fingerprint)?,
-        })
-    });
+    let key = idempotency.as_ref().and_then(CreationKey::of);
     let (id, is_replayed) = match table::insert(&app.pool, &fields, key.as_ref()).await {
         Ok(id) => (id, false),
         Err(error) => (created_before(&app, key.as_ref(), error).await?, true),
@@ -170,11 +165,13 @@ pub async fn create(
     note(&app, &origin, Action::ProductCreated, (admin, id));
     let product = table::find(&app.pool, id).await?;
     let product = product.ok_or_else(|| Problem::of(Code::ProductNotFound))?;
-    let levels = levels(&app, Source::Redis, std::slice::from_ref(&product)).await?;
-    let mut response = detail(&app, StatusCode::CREATED, &product, &levels);
-    if let Ok(location) = HeaderValue::try_from(format!("/api/products/{id}")) {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
+    let made = Detail {
+        product: &product,
+        levels: &levels(&app, Source::Redis, std::slice::from_ref(&product)).await?,
+        coupon_discount: Money::ZERO,
+    };
+    let response = detail(&app, StatusCode::CREATED, &made);
+    let response = located(response, format!("/api/products/{id}"));
     Ok(if is_replayed {
         replayed(response)
     } else {
@@ -191,7 +188,15 @@ async fn created_before(
     let Some(key) = key.filter(|_| error_number(&error) == Some(1062)) else {
         return Err(error.into());
     };
-    match table::find_by_key(&app.pool, key).await? {
+    same_request(table::find_by_key(&app.pool, key).await?, key)
+}
+
+/// What the same request created before; another one under its key is refused.
+pub(in crate::http) fn same_request<T>(
+    found: Option<(T, Vec<u8>)>,
+    key: &CreationKey,
+) -> Result<T, Problem> {
+    match found {
         Some((id, fingerprint)) if fingerprint == key.fingerprint => Ok(id),
         Some(_) => Err(Problem::of(Code::IdempotencyKeyReused)),
         None => Err(Problem::of(Code::RequestInProgress)),
@@ -269,7 +274,7 @@ async fn change(
     }
     publish(app).await?;
     note(app, origin, Action::ProductChanged, (admin, product.id));
-    show_from(app, Ok(PathId(product.id.0)), Source::Redis).await
+    show_from(app, Some(admin), Ok(PathId(product.id.0)), Source::Redis).await
 }
 
 /// PUT `/api/products/{id}`.

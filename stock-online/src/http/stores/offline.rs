@@ -231,7 +231,8 @@ fn read(app: &App, till: &Till, store: &Store, raw: &RawValue) -> Result<Priced,
             sold_ms: i64::try_from(sale.sold_at.unix_ms()).unwrap_or_default(),
         }),
     };
-    pricing::price(&asked, &app.catalog, None, now_ms).map_err(|why| invalid(&unpriced(why)))
+    let benefits = pricing::Benefits::default();
+    pricing::price(&asked, &app.catalog, benefits, now_ms).map_err(|why| invalid(&unpriced(why)))
 }
 
 /// POST `/api/stores/{storeId}/orders/batch`.

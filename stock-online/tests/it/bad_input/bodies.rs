@@ -203,6 +203,59 @@ async fn a_number_out_of_its_range_is_refused_wherever_it_stands() {
             }
         }
     }
+    let rest = [
+        (
+            "/api/coupons",
+            r#"{"name":"x","discountAmount":#}"#,
+            &["UNPROCESSABLE"][..],
+        ),
+        (
+            "/api/coupons",
+            r#"{"name":"x","discountRate":#}"#,
+            &["UNPROCESSABLE"],
+        ),
+        (
+            "/api/coupons",
+            r#"{"name":"x","discountRate":10,"count":#}"#,
+            &["UNPROCESSABLE"],
+        ),
+        (
+            "/api/coupons",
+            r#"{"name":"x","discountRate":10,"userId":#}"#,
+            &["UNPROCESSABLE", "NOT_FOUND"],
+        ),
+        (
+            "/api/coupons/1/issue",
+            r#"{"workId":#}"#,
+            &["UNPROCESSABLE", "COUPON_NOT_FOUND"],
+        ),
+        (
+            "/api/v1/points/earn",
+            r#"{"userId":2,"amount":#,"description":""}"#,
+            &["UNPROCESSABLE"],
+        ),
+        (
+            "/api/v2/points/use",
+            r#"{"userId":1,"amount":#,"description":""}"#,
+            &["UNPROCESSABLE"],
+        ),
+        (
+            "/api/v2/points/earn",
+            r#"{"userId":#,"amount":1,"description":""}"#,
+            &["UNPROCESSABLE", "NOT_FOUND"],
+        ),
+    ];
+    for number in numbers {
+        for (path, body, codes) in rest {
+            // A rate may have decimals; 1.5 percent is one.
+            if number == "1.5" && body.contains("\"discountRate\":#") {
+                continue;
+            }
+            let what = format!("{path} {body} with {number:.40}");
+            let answer = send("POST", path, body.replace('#', number)).await;
+            assert_problem(&answer, codes, &what);
+        }
+    }
     for (path, quantity) in [
         ("/api/redis/orders", "0"),
         ("/api/orders", "1000001"),

@@ -127,7 +127,15 @@ async fn only_a_token_of_ours_that_holds_now_is_believed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn queries_paths_and_methods_that_do_not_fit_are_refused() {
     let untouched = Untouched::open().await;
-    for path in ["/api/orders", "/api/products", "/api/redis/products"] {
+    for path in [
+        "/api/orders",
+        "/api/products",
+        "/api/redis/products",
+        "/api/works",
+        "/api/coupons",
+        "/api/coupons/mine",
+        "/api/v1/points/users/2/history",
+    ] {
         for query in [
             "limit=0",
             "limit=-1",
@@ -157,6 +165,9 @@ async fn queries_paths_and_methods_that_do_not_fit_are_refused() {
         "/api/products/x",
         "/api/products/-1",
         "/api/redis/products/1e3",
+        "/api/v2/points/users/x/balance",
+        "/api/v1/points/users/3/history",
+        "/api/v1/points/users/18446744073709551616/reports",
         "/api/nothing",
         "/api/..%2f..%2fetc/passwd",
         "/%c0%ae%c0%ae/",

@@ -1,7 +1,9 @@
 //! Poison: an entry whose own tables cannot be written; a journal that repeats, skips, or lies.
 
-use stock_common::id::{ProductId, UserId};
+use serde_json::json;
+use stock_common::id::{CouponId, ProductId, UserId};
 use stock_common::money::Money;
+use stock_domain::coupon::UsedCoupon;
 use stock_domain::database::apply::{self, ApplyError};
 use stock_domain::database::settle::SettleError;
 use stock_domain::database::{dead_letters, shards};
@@ -28,6 +30,9 @@ fn poison() -> Order {
             allowance: None,
         }],
         total_amount: Money::new(3_000).unwrap(),
+        coupon: None,
+        used_points: Money::ZERO,
+        earned_points: Money::ZERO,
         reservation_id: None,
         shares_online_stock: false,
         offline: None,
@@ -97,6 +102,74 @@ async fn a_poison_order_is_settled_laid_aside_and_taken_back_once() {
     assert_eq!(cancel.send().await.code(), "INVALID_ORDER_STATUS");
     shop.prove().await;
     held.stop().await;
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_poison_order_gives_its_coupon_and_points_back_and_can_be_stored_later() {
+    let shop = Shop::open(1, 100).await;
+    let service = shop.serve().await;
+    let client = &service.client;
+    let admin = |path: &str, body: serde_json::Value| {
+        let call = client.post(path).admin();
+        call.json(&body).send()
+    };
+    let body = json!({ "name": "own", "discountAmount": 500, "userId": 2, "code": "OWN" });
+    let made = admin("/api/coupons", body).await;
+    let coupon_id = CouponId(made.body["id"].as_u64().unwrap());
+    let gift = json!({ "userId": 2, "amount": 1_000, "description": "" });
+    assert_eq!(admin("/api/v2/points/earn", gift).await.status, 201);
+    let money = |units| Money::new(units).unwrap();
+    let bad = Order {
+        coupon: Some(UsedCoupon {
+            code: "OWN".to_owned(),
+            coupon_id,
+            discount_amount: money(500),
+        }),
+        used_points: money(400),
+        earned_points: money(30),
+        total_amount: money(2_100),
+        ..poison()
+    };
+    let bad = accept(&shop, &bad).await;
+    until("it is compensated", || async {
+        let state = dead_letters::state(&shop.pool, bad).await.unwrap();
+        state.as_deref() == Some("COMPENSATED")
+    })
+    .await;
+    shop.drained().await;
+    shop.prove().await;
+    let balance = client.get("/api/v1/points/users/2/balance").user(2);
+    assert_eq!(balance.send().await.body["balance"], 1_000);
+    let history = client.get("/api/v1/points/users/2/history").user(2);
+    let history = history.send().await;
+    assert_eq!(
+        history.body["items"].as_array().unwrap().len(),
+        4,
+        "{}",
+        history.text
+    );
+    let mine = async || {
+        let mine = client.get("/api/coupons/mine").user(2).send().await;
+        mine.body["items"][0]["isUsed"].clone()
+    };
+    assert_eq!(mine().await, json!(false));
+
+    // A person mends the column; the order is stored as the failed one that it is.
+    sqlx::query("ALTER TABLE order_products MODIFY product_name VARCHAR(200) NOT NULL")
+        .execute(&shop.pool)
+        .await
+        .unwrap();
+    let retried = std::process::Command::new(env!("CARGO_BIN_EXE_stock-online"))
+        .args(["dead-letters", "retry"])
+        .envs(shop.variables())
+        .output()
+        .unwrap();
+    assert_eq!(retried.status.code(), Some(0), "{retried:?}");
+    let state = dead_letters::state(&shop.pool, bad).await.unwrap();
+    assert_eq!(state.as_deref(), Some("RESOLVED"));
+    assert_eq!(mine().await, json!(false));
+    shop.prove().await;
     service.stop().await;
 }
 

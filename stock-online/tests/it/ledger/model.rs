@@ -14,7 +14,7 @@ use stock_domain::stock::{self, StockChanged};
 use stock_domain::verdict::{Refusal, Replay, Verdict};
 use stock_domain::{product, selling};
 
-use super::verdicts::{key, order};
+use super::verdicts::{key, order, reversed};
 use crate::support::Shop;
 
 const PRODUCTS: u64 = 3;
@@ -260,10 +260,8 @@ impl Run<'_> {
             }
             Op::Cancel(index) => {
                 let (id, order) = &self.placed[*index];
-                (
-                    order::cancel(*id, order, UserId(2), None).unwrap(),
-                    Made::Nothing,
-                )
+                let of = reversed(*id, order);
+                (order::cancel(of, UserId(2), None).unwrap(), Made::Nothing)
             }
             Op::Receive(product, quantity) => {
                 let change = StockChanged {

@@ -1,17 +1,30 @@
 //! Each refusal of the script, once, in the order of its codes.
 
 use redis::cmd;
-use stock_common::id::{LocationId, Position, ProductId, UserId};
+use stock_common::id::{CouponId, LocationId, Position, ProductId, SaleId, UserId};
 use stock_common::money::Money;
+use stock_domain::account::Account;
+use stock_domain::coupon::{self, Benefit, Coupon, CouponIssued};
 use stock_domain::journal::{Idempotency, Posting};
 use stock_domain::ledger::{Ledger, Request};
-use stock_domain::order::{self, DeliveryType, Order, OrderLine, Path, Quantity, Terms};
+use stock_domain::order::{self, DeliveryType, Order, OrderLine, Path, Quantity, Reversed, Terms};
+use stock_domain::points::{self, PointsMoved};
 use stock_domain::reservation::{self, Reservation};
+use stock_domain::sale::Allowance;
 use stock_domain::stock::{self, StockChanged};
 use stock_domain::verdict::{Refusal, Replay, Verdict};
 use stock_domain::{product, selling};
 
 use crate::support::{Shop, account};
+
+/// An order to be taken back that used no coupon.
+pub(crate) fn reversed(id: Position, order: &Order) -> Reversed<'_> {
+    Reversed {
+        id,
+        order,
+        has_code: false,
+    }
+}
 
 /// An order of one product at 1,000.
 pub(crate) fn order(product: u64, quantity: u32) -> Order {
@@ -32,6 +45,9 @@ pub(crate) fn order(product: u64, quantity: u32) -> Order {
             allowance: None,
         }],
         total_amount: total,
+        coupon: None,
+        used_points: Money::ZERO,
+        earned_points: Money::ZERO,
         reservation_id: None,
         shares_online_stock: false,
         offline: None,
@@ -73,6 +89,11 @@ async fn accepted(ledger: &Ledger, request: Request) -> Position {
         Verdict::Accepted(accepted) => accepted.position,
         other => panic!("{other:?}"),
     }
+}
+
+async fn level(ledger: &Ledger, account: Account) -> Option<i64> {
+    let levels = ledger.levels(&[account]).await.unwrap();
+    levels.get(&account).map(|level| level.balance)
 }
 
 #[tokio::test]
@@ -124,7 +145,7 @@ async fn each_code_is_reached_once_and_changes_nothing() {
     seen.push(refusal(ledger, closed).await);
 
     let id = accepted(ledger, place(1, 1)).await;
-    let cancel = || order::cancel(id, &order(1, 1), UserId(2), None).unwrap();
+    let cancel = || order::cancel(reversed(id, &order(1, 1)), UserId(2), None).unwrap();
     accepted(ledger, cancel()).await;
     seen.push(refusal(ledger, cancel()).await);
 
@@ -208,6 +229,28 @@ async fn each_code_is_reached_once_and_changes_nothing() {
     seen.push(refusal(ledger, most).await);
     assert_eq!(number().await, before, "refusals leave no entry");
 
+    accepted(ledger, coupon::open(&campaign(7), UserId(1)).unwrap()).await;
+    let issue = |user: u8, code: &str| {
+        let issued = CouponIssued {
+            coupon_id: CouponId(1),
+            user_id: UserId(u64::from(user)),
+            work_id: None,
+            code: code.to_owned(),
+        };
+        coupon::issue(&issued, (0, 0), key(40 + user, 9)).unwrap()
+    };
+    accepted(ledger, issue(2, "AAAAAAAA")).await;
+    seen.push(refusal(ledger, issue(3, "AAAAAAAA")).await);
+    let taken = Refusal::Taken {
+        mark: 1,
+        state: "FREE 1 2".to_owned(),
+    };
+    assert_eq!(seen.last(), Some(&taken));
+    // Not remembered under its key: it is drawn again.
+    accepted(ledger, issue(3, "BBBBBBBB")).await;
+    let left = level(ledger, Account::coupon(CouponId(1))).await;
+    assert_eq!(left, Some(5));
+
     let epoch = ledger.keys().epoch();
     let _: i64 = cmd("HSET")
         .arg(epoch)
@@ -219,6 +262,113 @@ async fn each_code_is_reached_once_and_changes_nothing() {
     seen.insert(0, refusal(ledger, place(1, 1)).await);
     let codes: Vec<u8> = seen.iter().map(Refusal::code).collect();
     assert_eq!(codes, Refusal::CODES.map(|(code, _)| code));
+}
+
+fn campaign(count: i64) -> Coupon {
+    Coupon {
+        id: CouponId(1),
+        name: "ten percent".to_owned(),
+        benefit: Benefit::Rate("10".parse().unwrap()),
+        count: Some(count),
+        window_ms: (0, 0),
+        personal: None,
+    }
+}
+
+#[tokio::test]
+async fn what_an_order_uses_is_judged_in_the_contracts_order_and_all_or_nothing() {
+    // Danger: a code or points that go although the stock does not. Method: an order short of everything, which
+    // is given what it lacks piece by piece; nothing moves until it has all.
+    let shop = Shop::open(2, 10).await;
+    let ledger = &shop.ledger;
+    let money = |units| Money::new(units).unwrap();
+    let mut wanted = order(1, 5);
+    wanted.lines.extend(order(2, 11).lines);
+    wanted.lines[0].allowance = Some(Allowance {
+        sale_id: SaleId(1),
+        limit: 4,
+    });
+    wanted.coupon = Some(campaign(7).used("AAAAAAAA", money(16_000)));
+    (wanted.used_points, wanted.earned_points) = (money(800), money(10));
+    let place = |order: &Order| order::place(order, Terms::default(), None).unwrap();
+    let points = Account::points(UserId(2));
+    let levels = async || {
+        let products = (
+            level(ledger, account(1)).await,
+            level(ledger, account(2)).await,
+        );
+        (products.0, products.1, level(ledger, points).await)
+    };
+    let short = |posting, account, balance| Refusal::Insufficient {
+        posting,
+        account,
+        balance,
+        due: false,
+    };
+    assert_eq!(
+        refusal(ledger, place(&wanted)).await,
+        short(1, account(2), 10)
+    );
+    wanted.lines[1] = order(2, 10).lines.remove(0);
+    let allowance = Account::allowance(SaleId(1), UserId(2));
+    assert_eq!(
+        refusal(ledger, place(&wanted)).await,
+        short(2, allowance, 4)
+    );
+    wanted.lines[0].quantity = Quantity::new(4).unwrap();
+    let untaken = Refusal::Taken {
+        mark: 0,
+        state: String::new(),
+    };
+    assert_eq!(refusal(ledger, place(&wanted)).await, untaken);
+    accepted(ledger, coupon::open(&campaign(7), UserId(1)).unwrap()).await;
+    let issued = CouponIssued {
+        coupon_id: CouponId(1),
+        user_id: UserId(2),
+        work_id: None,
+        code: "AAAAAAAA".to_owned(),
+    };
+    accepted(ledger, coupon::issue(&issued, (0, 0), None).unwrap()).await;
+    let unknown = Refusal::UnknownAccount {
+        posting: 3,
+        account: points,
+    };
+    assert_eq!(refusal(ledger, place(&wanted)).await, unknown);
+    let moved = PointsMoved {
+        user_id: UserId(2),
+        amount: 790,
+        description: String::new(),
+    };
+    let earn = |opens| points::earn(&moved, opens, UserId(1), None).unwrap();
+    accepted(ledger, earn(true)).await;
+    // What it would earn does not pay for it.
+    assert_eq!(refusal(ledger, place(&wanted)).await, short(3, points, 790));
+    accepted(ledger, earn(false)).await;
+    assert_eq!(levels().await, (Some(10), Some(10), Some(1_580)));
+    assert_eq!(
+        level(ledger, allowance).await,
+        None,
+        "a refusal opens nothing"
+    );
+
+    let id = accepted(ledger, place(&wanted)).await;
+    assert_eq!(levels().await, (Some(6), Some(0), Some(790)));
+    let used = ledger.mark("code:AAAAAAAA").await.unwrap();
+    assert_eq!(used.as_deref(), Some("USED 1 2"));
+    let mut second = order(1, 1);
+    second.coupon = wanted.coupon.clone();
+    let state = "USED 1 2".to_owned();
+    let taken = Refusal::Taken { mark: 0, state };
+    assert_eq!(refusal(ledger, place(&second)).await, taken);
+
+    let back = Reversed {
+        has_code: true,
+        ..reversed(id, &wanted)
+    };
+    accepted(ledger, order::cancel(back, UserId(2), None).unwrap()).await;
+    assert_eq!(levels().await, (Some(10), Some(10), Some(1_580)));
+    assert_eq!(level(ledger, allowance).await, Some(4));
+    accepted(ledger, place(&second)).await;
 }
 
 #[tokio::test]

@@ -149,7 +149,10 @@ async fn what_cannot_be_ordered_is_refused_with_its_code_and_changes_nothing() {
     .await;
     refuses(
         client,
-        &with(|b| b["usePoints"] = json!(5)),
+        &with(|b| {
+            b["usePoints"] = json!(5);
+            b["totalAmount"] = json!(995);
+        }),
         409,
         "INSUFFICIENT_POINTS",
     )

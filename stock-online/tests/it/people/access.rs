@@ -19,7 +19,7 @@ enum Who {
 }
 use Who::{Admin, Anyone, Somebody, Till};
 
-const ACCESS: [(&str, &str, Who); 67] = [
+const ACCESS: [(&str, &str, Who); 87] = [
     ("post", "/api/redis/orders", Somebody),
     ("patch", "/api/redis/orders/{order_id}/cancel", Somebody),
     ("post", "/api/orders", Somebody),
@@ -77,6 +77,26 @@ const ACCESS: [(&str, &str, Who); 67] = [
     ("post", "/api/stock/import", Admin),
     ("get", "/api/stock/import/{id}", Admin),
     ("get", "/api/stock/export", Admin),
+    ("get", "/api/works", Anyone),
+    ("post", "/api/works", Admin),
+    ("put", "/api/works/{id}", Admin),
+    ("delete", "/api/works/{id}", Admin),
+    ("get", "/api/coupons", Anyone),
+    ("post", "/api/coupons", Admin),
+    ("get", "/api/coupons/mine", Somebody),
+    ("post", "/api/coupons/{id}/issue", Somebody),
+    ("post", "/api/v1/points/earn", Admin),
+    ("post", "/api/v1/points/use", Somebody),
+    ("post", "/api/v1/points/{id}/cancel", Somebody),
+    ("get", "/api/v1/points/users/{user_id}/balance", Somebody),
+    ("get", "/api/v1/points/users/{user_id}/history", Somebody),
+    ("get", "/api/v1/points/users/{user_id}/reports", Somebody),
+    ("post", "/api/v2/points/earn", Admin),
+    ("post", "/api/v2/points/use", Somebody),
+    ("post", "/api/v2/points/{id}/cancel", Somebody),
+    ("get", "/api/v2/points/users/{user_id}/balance", Somebody),
+    ("get", "/api/v2/points/users/{user_id}/history", Somebody),
+    ("get", "/api/v2/points/users/{user_id}/reports", Somebody),
     ("post", "/api/auth/signup", Anyone),
     ("post", "/api/token", Anyone),
     ("post", "/api/token/refresh", Anyone),
@@ -133,7 +153,7 @@ async fn every_endpoint_lets_in_whom_it_should_and_nobody_else() {
     assert_eq!(served, listed, "every endpoint stands in the table");
     let mut user = 1_000;
     for (method, path, who) in ACCESS {
-        let real = ["{order_id}", "{store_id}", "{product_id}", "{sale_id}", "{delivery_id}"]
+        let real = ["{order_id}", "{user_id}", "{store_id}", "{product_id}", "{sale_id}", "{delivery_id}"]
             .iter()
             .fold(path.to_owned(), |real, name| real.replace(name, "1"))
             .replace("{id}", "999")

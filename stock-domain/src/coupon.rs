@@ -1,0 +1,442 @@
+//! Coupons: what one is worth, drawing one first come first served, and its code's way through orders.
+//!
+//! ```text
+//! FREE → USED (an order)        USED → FREE (its cancel)
+//! ```
+//!
+//! A campaign's coupon is an account that says how many are left; everybody draws a code of their own, once per
+//! coupon, user and work. A personal coupon is one user's, under a code that an admin chose. A code is a mark
+//! whose state says whose it is, so that an order needs nothing else to know it. A coupon never changes once
+//! it is there: what an order was priced by holds when it is decided.
+
+use std::fmt;
+
+use rand::RngExt as _;
+use rand::distr::Alphanumeric;
+use serde::{Deserialize, Serialize};
+use stock_common::id::{CouponId, UserId, WorkId};
+use stock_common::money::Money;
+
+use crate::account::Account;
+use crate::discount::Percentage;
+use crate::journal::{Draft, DraftError, Entry, Idempotency, Kind, Mark, Posting};
+use crate::ledger::Request;
+use crate::stock::CHANGE_MAX;
+use crate::verdict::{Refusal, Verdict};
+
+/// Characters of a code that is drawn, each of 62.
+const CODE_LENGTH: usize = 8;
+
+/// What a coupon takes off the sum of an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Benefit {
+    /// So much, at most all of it.
+    Amount(Money),
+    /// A part of it, rounded down to a whole unit.
+    Rate(Percentage),
+}
+
+impl Benefit {
+    /// What it takes off a sum.
+    #[must_use]
+    pub fn of(self, sum: Money) -> Money {
+        match self {
+            Self::Amount(amount) => amount.min(sum),
+            Self::Rate(rate) => rate.of(sum),
+        }
+    }
+}
+
+/// Whose a personal coupon is, and its code.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Personal {
+    /// Whose.
+    pub user_id: UserId,
+    /// Its code, 1..=50 letters, digits, `-` and `_`.
+    pub code: String,
+}
+
+/// A coupon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Coupon {
+    /// The coupon.
+    pub id: CouponId,
+    /// At most 100 characters.
+    pub name: String,
+    /// What it takes off.
+    pub benefit: Benefit,
+    /// How many there are to draw; none is as many as are wanted.
+    pub count: Option<i64>,
+    /// From when, and until when it may be drawn and used, in Unix ms; 0 is no bound.
+    pub window_ms: (u64, u64),
+    /// Whose it is, if it is not a campaign's.
+    pub personal: Option<Personal>,
+}
+
+impl Coupon {
+    /// Whether it may be used at a time in Unix ms.
+    #[must_use]
+    pub const fn is_valid(&self, now_ms: u64) -> bool {
+        let (from_ms, to_ms) = self.window_ms;
+        now_ms >= from_ms && (to_ms == 0 || now_ms < to_ms)
+    }
+
+    /// What an order with this sum uses of it, under one of its codes.
+    #[must_use]
+    pub fn used(&self, code: &str, sum: Money) -> UsedCoupon {
+        UsedCoupon {
+            code: code.to_owned(),
+            coupon_id: self.id,
+            discount_amount: self.benefit.of(sum),
+        }
+    }
+}
+
+/// A coupon as an order used it. In the order's body `[code, coupon, discount]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(String, CouponId, Money)", into = "(String, CouponId, Money)")]
+pub struct UsedCoupon {
+    /// Its code.
+    pub code: String,
+    /// The coupon.
+    pub coupon_id: CouponId,
+    /// What it took off.
+    pub discount_amount: Money,
+}
+
+impl From<(String, CouponId, Money)> for UsedCoupon {
+    fn from((code, coupon_id, discount_amount): (String, CouponId, Money)) -> Self {
+        Self {
+            code,
+            coupon_id,
+            discount_amount,
+        }
+    }
+}
+
+impl From<UsedCoupon> for (String, CouponId, Money) {
+    fn from(used: UsedCoupon) -> Self {
+        (used.code, used.coupon_id, used.discount_amount)
+    }
+}
+
+impl UsedCoupon {
+    /// What stands for a code that may not be used: no coupon has the id 0, so the script refuses it, behind stock
+    /// and limits as it refuses a code that is used already.
+    pub(crate) fn unusable(code: &str) -> Self {
+        // What is no code is sent no further.
+        let code = if is_code(code) { code } else { "" };
+        Self {
+            code: code.to_owned(),
+            coupon_id: CouponId(0),
+            discount_amount: Money::ZERO,
+        }
+    }
+
+    /// Whether it stands for a code that may be used.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        self.coupon_id != CouponId(0)
+    }
+
+    /// The mark that an order of this user sets.
+    pub(crate) fn uses(&self, user_id: UserId) -> Mark {
+        let free = CodeState::free(self.coupon_id, user_id);
+        free.becomes(free.used(), &self.code)
+    }
+
+    /// The mark that taking the order back sets.
+    pub(crate) fn gives_back(&self, user_id: UserId) -> Mark {
+        let free = CodeState::free(self.coupon_id, user_id);
+        free.used().becomes(free, &self.code)
+    }
+}
+
+/// The state of a code's mark, `FREE 7 3` or `USED 7 3`: of which coupon it is, and whose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CodeState {
+    /// Whether an order used it.
+    pub is_used: bool,
+    /// Of which coupon.
+    pub coupon_id: CouponId,
+    /// Whose.
+    pub user_id: UserId,
+}
+
+impl CodeState {
+    /// Of a code that no order has used.
+    #[must_use]
+    pub const fn free(coupon_id: CouponId, user_id: UserId) -> Self {
+        Self {
+            is_used: false,
+            coupon_id,
+            user_id,
+        }
+    }
+
+    /// Whether it is that user's code of that coupon.
+    #[must_use]
+    pub fn is_of(self, coupon_id: CouponId, user_id: UserId) -> bool {
+        (self.coupon_id, self.user_id) == (coupon_id, user_id)
+    }
+
+    const fn used(self) -> Self {
+        Self {
+            is_used: true,
+            ..self
+        }
+    }
+
+    fn becomes(self, next: Self, code: &str) -> Mark {
+        Mark {
+            id: code_mark_id(code),
+            expected: self.to_string(),
+            next: next.to_string(),
+        }
+    }
+
+    /// Parses the state of a code's mark.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split(' ');
+        let is_used = match parts.next()? {
+            "FREE" => false,
+            "USED" => true,
+            _ => return None,
+        };
+        let coupon_id = CouponId(parts.next()?.parse().ok()?);
+        let user_id = UserId(parts.next()?.parse().ok()?);
+        parts.next().is_none().then_some(Self {
+            is_used,
+            coupon_id,
+            user_id,
+        })
+    }
+}
+
+impl fmt::Display for CodeState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = if self.is_used { "USED" } else { "FREE" };
+        write!(f, "{word} {} {}", self.coupon_id, self.user_id)
+    }
+}
+
+/// How the marks of codes begin.
+pub const CODE_MARK: &str = "code:";
+
+/// The mark of a code.
+#[must_use]
+pub fn code_mark_id(code: &str) -> String {
+    format!("{CODE_MARK}{code}")
+}
+
+/// The mark of a user who drew a coupon, for a work or for none.
+#[must_use]
+pub fn issue_mark_id(coupon: CouponId, user: UserId, work: Option<WorkId>) -> String {
+    format!("issued:{coupon}:{user}:{}", work.map_or(0, |work| work.0))
+}
+
+/// The mark of a campaign's coupon that the ledger knows.
+#[must_use]
+pub fn opened_mark_id(coupon: CouponId) -> String {
+    format!("coupon:{coupon}")
+}
+
+/// The state of [`issue_mark_id`].
+pub const ISSUED: &str = "ISSUED";
+/// The state of [`opened_mark_id`].
+pub const OPEN: &str = "OPEN";
+
+/// Whether an admin may choose this as a personal coupon's code: 1..=50 letters, digits, `-` and `_`.
+#[must_use]
+pub fn is_code(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    (1..=50).contains(&text.len()) && text.bytes().all(fits)
+}
+
+/// Draws a code: 8 of 62 characters from a cryptographic source, each as likely as any other.
+#[must_use]
+pub fn draw_code() -> String {
+    let characters = rand::rng().sample_iter(Alphanumeric).take(CODE_LENGTH);
+    characters.map(char::from).collect()
+}
+
+/// The body of the entry that made a coupon known to the ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CouponOpened {
+    /// The coupon.
+    pub coupon_id: CouponId,
+    /// Whose it is, if it is not a campaign's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub personal: Option<Personal>,
+}
+
+impl CouponOpened {
+    /// A personal coupon is in its user's hands with that.
+    #[must_use]
+    pub fn issued(self) -> Option<CouponIssued> {
+        let Personal { user_id, code } = self.personal?;
+        Some(CouponIssued {
+            coupon_id: self.coupon_id,
+            user_id,
+            work_id: None,
+            code,
+        })
+    }
+}
+
+/// The body of the entry that drew a coupon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CouponIssued {
+    /// The coupon.
+    pub coupon_id: CouponId,
+    /// Who drew it.
+    pub user_id: UserId,
+    /// For which campaign item.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub work_id: Option<WorkId>,
+    /// The code that it is now.
+    pub code: String,
+}
+
+impl CouponIssued {
+    /// What an entry handed out, if it did and its body can be read.
+    pub(crate) fn of(entry: &Entry) -> Option<Self> {
+        if entry.kind == Kind::CouponOpened {
+            return entry.body::<CouponOpened>().ok()?.issued();
+        }
+        let issues = entry.kind == Kind::CouponIssued;
+        issues.then(|| entry.body().ok()).flatten()
+    }
+}
+
+/// Makes a coupon known to the ledger, once: opens a campaign's account, or hands out a personal code.
+///
+/// # Errors
+/// [`DraftError`] when the entry has no JSON form.
+pub fn open(coupon: &Coupon, actor: UserId) -> Result<Request, DraftError> {
+    let body = CouponOpened {
+        coupon_id: coupon.id,
+        personal: coupon.personal.clone(),
+    };
+    let mut draft = Draft::new(Kind::CouponOpened, actor, &body)?;
+    draft.reference = Some(coupon.id.to_string());
+    let mark = match &coupon.personal {
+        Some(of) => Mark {
+            id: code_mark_id(&of.code),
+            expected: String::new(),
+            next: CodeState::free(coupon.id, of.user_id).to_string(),
+        },
+        None => {
+            draft.postings.push(Posting {
+                account: Account::coupon(coupon.id),
+                // As many as are wanted: more than anybody will want.
+                delta: coupon.count.unwrap_or(CHANGE_MAX),
+                open: Some(0),
+            });
+            Mark {
+                id: opened_mark_id(coupon.id),
+                expected: String::new(),
+                next: OPEN.to_owned(),
+            }
+        }
+    };
+    draft.marks.push(mark);
+    Ok(Request::new(draft))
+}
+
+/// Whether a coupon can never be opened, because its code is another's by now.
+#[must_use]
+pub fn is_taken(coupon: &Coupon, verdict: &Verdict) -> bool {
+    let Verdict::Refused(Refusal::StaleState { state, .. }) = verdict else {
+        return false;
+    };
+    CodeState::parse(state).is_some_and(|found| found.coupon_id != coupon.id)
+}
+
+/// Draws a coupon, if its window is open: once per coupon, user and work, while there are some left.
+///
+/// Whether the user has it already is judged before whether any is left, and the code last, which may be drawn
+/// again.
+///
+/// # Errors
+/// [`DraftError`] when the entry has no JSON form.
+pub fn issue(
+    issued: &CouponIssued,
+    window_ms: (u64, u64),
+    idempotency: Option<Idempotency>,
+) -> Result<Request, DraftError> {
+    let &CouponIssued {
+        coupon_id,
+        user_id,
+        work_id,
+        ref code,
+    } = issued;
+    let mut draft = Draft::new(Kind::CouponIssued, user_id, issued)?;
+    draft.reference = Some(coupon_id.to_string());
+    draft.postings = vec![Posting::new(Account::coupon(coupon_id), -1)];
+    let new = |id: String, next: String| Mark {
+        id,
+        expected: String::new(),
+        next,
+    };
+    draft.marks = vec![
+        new(
+            issue_mark_id(coupon_id, user_id, work_id),
+            ISSUED.to_owned(),
+        ),
+        new(
+            code_mark_id(code),
+            CodeState::free(coupon_id, user_id).to_string(),
+        ),
+    ];
+    let mut request = Request::new(draft);
+    request.idempotency = idempotency;
+    request.window_ms = (window_ms != (0, 0)).then_some(window_ms);
+    request.late_mark = Some(1);
+    request.redraws = true;
+    Ok(request)
+}
+
+#[cfg(test)]
+mod tests {
+    use stock_common::id::{CouponId, UserId};
+    use stock_common::money::Money;
+
+    use super::{Benefit, CodeState, draw_code, is_code};
+    use crate::discount::Percentage;
+
+    #[test]
+    fn a_coupon_takes_at_most_all_and_rounds_its_part_down() {
+        let money = |units| Money::new(units).unwrap();
+        let rate = |text: &str| Benefit::Rate(text.parse::<Percentage>().unwrap());
+        for (benefit, sum, off) in [
+            (Benefit::Amount(money(500)), 2_000, 500),
+            (Benefit::Amount(money(500)), 300, 300),
+            (rate("10"), 18_000, 1_800),
+            (rate("33.33"), 100, 33),
+            (rate("100"), 999, 999),
+        ] {
+            assert_eq!(benefit.of(money(sum)), money(off), "{benefit:?} of {sum}");
+        }
+    }
+
+    #[test]
+    fn the_state_of_a_code_survives_the_way_through_redis() {
+        let free = CodeState::free(CouponId(7), UserId(3));
+        for state in [free, free.used()] {
+            assert_eq!(CodeState::parse(&state.to_string()), Some(state));
+        }
+        for text in ["", "FREE", "FREE 7", "FREE 7 3 1", "GONE 7 3", "FREE x 3"] {
+            assert_eq!(CodeState::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn codes_are_eight_characters_of_all_sixty_two() {
+        let codes: Vec<String> = (0..4_000).map(|_| draw_code()).collect();
+        let used: std::collections::BTreeSet<char> = codes.iter().flat_map(|c| c.chars()).collect();
+        assert_eq!(used.len(), 62);
+        assert!(codes.iter().all(|code| code.len() == 8 && is_code(code)));
+    }
+}

@@ -1,0 +1,96 @@
+//! Works in MySQL: the campaign items that coupons are drawn for.
+
+use chrono::NaiveDateTime;
+use sqlx::MySqlPool;
+use stock_common::id::WorkId;
+
+/// A campaign item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Work {
+    /// The work.
+    pub id: WorkId,
+    /// 1..=100 characters, unlike any other's.
+    pub title: String,
+}
+
+/// Inserts a work. A title that another has violates a unique key (`works_title`, error 1062).
+///
+/// # Errors
+/// When MySQL does not answer, or the title is taken.
+pub async fn insert(pool: &MySqlPool, title: &str) -> Result<WorkId, sqlx::Error> {
+    let done = sqlx::query("INSERT INTO works (title) VALUES (?)")
+        .bind(title)
+        .execute(pool)
+        .await?;
+    Ok(WorkId(done.last_insert_id()))
+}
+
+/// Gives a work another title; `false` when there is no such work.
+///
+/// # Errors
+/// When MySQL does not answer, or the title is taken.
+pub async fn update(pool: &MySqlPool, id: WorkId, title: &str) -> Result<bool, sqlx::Error> {
+    // Assigned even when it stays the same, so that a row that is there counts as one that was changed.
+    let done = sqlx::query(
+        "UPDATE works SET title = ?, updated_at = NOW(3) WHERE id = ? AND is_deleted = 0",
+    )
+    .bind(title)
+    .bind(id.0)
+    .execute(pool)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Takes a work away; what was drawn for it stays. `false` when there is no such work.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn delete(pool: &MySqlPool, id: WorkId) -> Result<bool, sqlx::Error> {
+    let done = sqlx::query("UPDATE works SET is_deleted = 1 WHERE id = ? AND is_deleted = 0")
+        .bind(id.0)
+        .execute(pool)
+        .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Lists works, newest first.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn list(
+    pool: &MySqlPool,
+    before: Option<WorkId>,
+    limit: u32,
+) -> Result<Vec<Work>, sqlx::Error> {
+    let rows: Vec<(u64, String)> = sqlx::query_as(
+        "SELECT id, title FROM works WHERE is_deleted = 0 AND id < ? ORDER BY id DESC LIMIT ?",
+    )
+    .bind(before.map_or(u64::MAX, |before| before.0))
+    .bind(limit)
+    .fetch_all(pool)
+    .await?;
+    let work = |(id, title)| Work {
+        id: WorkId(id),
+        title,
+    };
+    Ok(rows.into_iter().map(work).collect())
+}
+
+/// Works changed since a moment (all of them for `None`), and whether each is still there.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn changed_since(
+    pool: &MySqlPool,
+    since: Option<NaiveDateTime>,
+) -> Result<Vec<(WorkId, bool)>, sqlx::Error> {
+    let rows: Vec<(u64, bool)> =
+        sqlx::query_as("SELECT id, is_deleted FROM works WHERE updated_at >= ?")
+            .bind(since.unwrap_or_default())
+            .fetch_all(pool)
+            .await?;
+    Ok(rows
+        .into_iter()
+        .map(|(id, is_deleted)| (WorkId(id), !is_deleted))
+        .collect())
+}

@@ -1,0 +1,234 @@
+//! Points: earned, used, taken back; every movement with its reason and the balance after it.
+//!
+//! A user's points are an account. What an order uses and earns are postings of the order's own entry, and its
+//! cancel nets the two into one. A movement's id is the position of its entry. A movement that was made by
+//! itself is cancelled at most once, with the amount it had; one that an order made goes with the order.
+//!
+//! A day's report: `net = earn − use`, where a cancel counts against what it cancels. So `net` is by how much
+//! the user's points have changed: earned, less used, plus what cancels gave back, less what they took back.
+//! `cancel` is the sum of what was cancelled, in either direction.
+
+use serde::{Deserialize, Serialize};
+use stock_common::id::{Position, UserId};
+
+use crate::account::{Account, AccountKind};
+use crate::journal::{Draft, DraftError, Entry, Idempotency, Kind, Mark, Posted, Posting};
+use crate::ledger::Request;
+use crate::order::OrderReversed;
+use crate::stock::CHANGE_MAX;
+
+/// Points in one movement: 1..=10^12.
+pub const AMOUNT_MAX: i64 = CHANGE_MAX;
+
+/// What a movement was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum PointType {
+    /// Points came.
+    Earn,
+    /// Points went.
+    Used,
+    /// An earlier movement was taken back.
+    Canceled,
+}
+
+impl PointType {
+    /// Every type.
+    pub const ALL: [Self; 3] = [Self::Earn, Self::Used, Self::Canceled];
+
+    /// The name in the table and in answers.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Earn => "EARN",
+            Self::Used => "USED",
+            Self::Canceled => "CANCELED",
+        }
+    }
+
+    /// The type of a name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|of| of.as_str() == name)
+    }
+}
+
+/// The body of an entry that earned or used points.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PointsMoved {
+    /// Whose.
+    pub user_id: UserId,
+    /// How many, 1..=10^12.
+    pub amount: i64,
+    /// Why, as a person said it.
+    pub description: String,
+}
+
+/// The body of an entry that took points back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PointsCancelled {
+    /// The movement that was taken back.
+    pub point_id: Position,
+    /// What that was.
+    #[serde(flatten)]
+    pub of: PointsMoved,
+}
+
+/// A movement of a user's points, as MySQL keeps it: a posting with its reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PointTransaction {
+    /// The position of its entry.
+    pub id: Position,
+    /// Whose.
+    pub user_id: UserId,
+    /// The how-manieth posting of the user's account it is.
+    pub seq: u64,
+    /// What it was.
+    pub point_type: PointType,
+    /// By how much the balance moved.
+    pub delta: i64,
+    /// The balance after it.
+    pub balance_snapshot: i64,
+    /// Why.
+    pub description: String,
+    /// The order that moved them.
+    pub order_id: Option<Position>,
+    /// The movement that it took back.
+    pub cancels_id: Option<Position>,
+}
+
+/// The mark of a movement that was made by itself.
+#[must_use]
+pub fn mark_id(point: Position) -> String {
+    format!("point:{point}")
+}
+
+/// Gives a user points. The account is opened if `opens`, which the caller has checked to be a user's.
+///
+/// # Errors
+/// [`DraftError`] when the entry has no JSON form.
+pub fn earn(
+    moved: &PointsMoved,
+    opens: bool,
+    actor: UserId,
+    idempotency: Option<Idempotency>,
+) -> Result<Request, DraftError> {
+    let mut draft = Draft::new(Kind::PointsEarned, actor, moved)?;
+    draft.postings = vec![Posting {
+        account: Account::points(moved.user_id),
+        delta: moved.amount,
+        open: opens.then_some(0),
+    }];
+    let mut request = Request::new(draft);
+    request.idempotency = idempotency;
+    Ok(request)
+}
+
+/// Takes points at their owner's word; never below zero.
+///
+/// # Errors
+/// [`DraftError`] when the entry has no JSON form.
+pub fn spend(
+    moved: &PointsMoved,
+    actor: UserId,
+    idempotency: Option<Idempotency>,
+) -> Result<Request, DraftError> {
+    let mut draft = Draft::new(Kind::PointsUsed, actor, moved)?;
+    draft.postings = vec![Posting::new(Account::points(moved.user_id), -moved.amount)];
+    let mut request = Request::new(draft);
+    request.idempotency = idempotency;
+    Ok(request)
+}
+
+/// Takes a movement back, once: gives back what was used, takes back what was earned.
+///
+/// # Errors
+/// [`DraftError`] when the entry has no JSON form.
+pub fn cancel(
+    cancelled: &PointsCancelled,
+    was: PointType,
+    actor: UserId,
+    idempotency: Option<Idempotency>,
+) -> Result<Request, DraftError> {
+    let PointsCancelled { point_id, of } = cancelled;
+    let mut draft = Draft::new(Kind::PointsCancelled, actor, cancelled)?;
+    draft.reference = Some(point_id.to_string());
+    let delta = match was {
+        PointType::Used => of.amount,
+        PointType::Earn | PointType::Canceled => -of.amount,
+    };
+    draft.postings = vec![Posting::new(Account::points(of.user_id), delta)];
+    draft.marks = vec![Mark {
+        id: mark_id(*point_id),
+        expected: String::new(),
+        next: PointType::Canceled.as_str().to_owned(),
+    }];
+    let mut request = Request::new(draft);
+    request.idempotency = idempotency;
+    request.even_backlog = true;
+    Ok(request)
+}
+
+/// What an entry moved of points, with the reasons.
+///
+/// # Errors
+/// When the entry's body does not fit its kind.
+pub fn transactions(entry: &Entry) -> Result<Vec<PointTransaction>, serde_json::Error> {
+    let is_points = |posted: &&Posted| posted.account.kind == AccountKind::Points;
+    let moved: Vec<&Posted> = entry
+        .postings
+        .iter()
+        .filter(is_points)
+        // Opening an account is no movement.
+        .filter(|posted| posted.delta != 0)
+        .collect();
+    if moved.is_empty() {
+        return Ok(Vec::new());
+    }
+    let reason = Reason::of(entry)?;
+    let row = |posted: &Posted| PointTransaction {
+        id: entry.position,
+        user_id: UserId(posted.account.owner),
+        seq: posted.seq,
+        point_type: match reason.cancels {
+            true => PointType::Canceled,
+            false if posted.delta < 0 => PointType::Used,
+            false => PointType::Earn,
+        },
+        delta: posted.delta,
+        balance_snapshot: posted.balance_after,
+        description: reason.description.clone(),
+        order_id: reason.order_id,
+        cancels_id: reason.cancels_id,
+    };
+    Ok(moved.into_iter().map(row).collect())
+}
+
+/// Why an entry moved points.
+#[derive(Default)]
+struct Reason {
+    description: String,
+    cancels: bool,
+    order_id: Option<Position>,
+    cancels_id: Option<Position>,
+}
+
+impl Reason {
+    fn of(entry: &Entry) -> Result<Self, serde_json::Error> {
+        let mut reason = Self::default();
+        if entry.kind == Kind::OrderPlaced {
+            reason.order_id = Some(entry.position);
+        } else if matches!(entry.kind, Kind::OrderCancelled | Kind::OrderFailed) {
+            reason.cancels = true;
+            reason.order_id = Some(entry.body::<OrderReversed>()?.order_id);
+        } else if entry.kind == Kind::PointsCancelled {
+            let PointsCancelled { point_id, of } = entry.body()?;
+            reason.cancels = true;
+            reason.cancels_id = Some(point_id);
+            reason.description = of.description;
+        } else {
+            reason.description = entry.body::<PointsMoved>()?.description;
+        }
+        Ok(reason)
+    }
+}

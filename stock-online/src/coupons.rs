@@ -1,0 +1,52 @@
+//! Coupons in memory: one never changes once it is there, so what was read once is right for ever.
+//!
+//! Only those that are drawn or used are kept, and many who ask for one that is not kept read it once: when a
+//! campaign opens, MySQL is asked once per instance, and a campaign that is running does not need it.
+
+use std::sync::Arc;
+
+use moka::future::Cache;
+use sqlx::MySqlPool;
+use stock_common::id::CouponId;
+use stock_domain::coupon::Coupon;
+use stock_domain::database::coupons as table;
+
+/// Coupons kept; about 300 bytes each.
+const KEPT: u64 = 20_000;
+
+/// MySQL would have to be asked for a coupon, and does not answer.
+#[derive(Debug, thiserror::Error)]
+#[error("a coupon cannot be read: {0}")]
+pub struct Unread(Arc<sqlx::Error>);
+
+/// What is known of coupons.
+#[derive(Debug)]
+pub struct Coupons(Cache<CouponId, Arc<Coupon>>);
+
+impl Default for Coupons {
+    fn default() -> Self {
+        Self(Cache::new(KEPT))
+    }
+}
+
+impl Coupons {
+    /// Finds a coupon; `None` when there is none with this id.
+    ///
+    /// # Errors
+    /// [`Unread`] when MySQL would have to be asked and does not answer.
+    pub async fn find(
+        &self,
+        pool: &MySqlPool,
+        id: CouponId,
+    ) -> Result<Option<Arc<Coupon>>, Unread> {
+        let read = async {
+            let found = table::find(pool, id).await?;
+            found.map(Arc::new).ok_or(sqlx::Error::RowNotFound)
+        };
+        match self.0.try_get_with(id, read).await {
+            Ok(coupon) => Ok(Some(coupon)),
+            Err(error) if matches!(*error, sqlx::Error::RowNotFound) => Ok(None),
+            Err(error) => Err(Unread(error)),
+        }
+    }
+}

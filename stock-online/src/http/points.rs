@@ -1,0 +1,570 @@
+//! Points: earn, use, cancel; balance, history and daily reports.
+//!
+//! | verb | path | answers |
+//! |---|---|---|
+//! | [`earn_lock`], [`earn_redis`] | POST `/api/v1/points/earn`, `/api/v2/…` | 201 `EARN`: an admin's word |
+//! | [`use_lock`], [`use_redis`] | POST `/api/v1/points/use`, `/api/v2/…` | 201 `USED`: their owner's word |
+//! | [`cancel_lock`], [`cancel_redis`] | POST `/api/v1/points/{id}/cancel`, `/api/v2/…` | 200 `CANCELED`, once |
+//! | [`balance`] | GET `…/users/{userId}/balance` | what there is now |
+//! | [`history`] | GET `…/users/{userId}/history` | every movement, newest first |
+//! | [`reports`] | GET `…/users/{userId}/reports` | per day |
+//!
+//! v1 answers when MySQL has it (when that fails after the decision, the subscriber records it), v2 when Redis has
+//! decided; the rules are the same ones ([`stock_domain::points`]).
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use chrono::NaiveDate;
+use serde::{Deserialize, Serialize};
+use stock_common::clock::{day_of, rfc3339};
+use stock_common::error::Code;
+use stock_common::id::{Position, UserId};
+use stock_domain::account::Account;
+use stock_domain::database::audit_log::Action;
+use stock_domain::database::point_reports::{self, PointReport};
+use stock_domain::database::point_transactions as table;
+use stock_domain::database::{accounts, users};
+use stock_domain::journal::{Entry, Idempotency, Kind};
+use stock_domain::ledger::Request;
+use stock_domain::lookup;
+use stock_domain::order::Path;
+use stock_domain::points::{
+    self, AMOUNT_MAX, PointTransaction, PointType, PointsCancelled, PointsMoved,
+};
+use stock_domain::verdict::{Refusal, Replay, Verdict};
+use utoipa::ToSchema;
+
+use super::audit;
+use super::auth::{Admin, Caller};
+use super::extract::{BodyIn, Filter, Keyed, PathId};
+use super::orders::{NothingIn, json, replayed};
+use super::origin::Origin;
+use super::page::{PageIn, cursor_of, cut, days_of, limit_of};
+use super::problem::Problem;
+use super::products::check_text;
+use super::verdicts::{decide_locked, refuse, replayed_entry};
+use crate::app::{App, CATCH_UP_MAX};
+
+/// Points that come or go.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(example = json!({ "userId": 2, "amount": 1_000, "description": "welcome" }))]
+pub struct PointsIn {
+    /// Whose; of points that go, the token's user.
+    user_id: u64,
+    #[schema(minimum = 1, maximum = 1_000_000_000_000_i64)]
+    amount: i64,
+    #[schema(max_length = 255)]
+    description: String,
+}
+
+impl BodyIn for PointsIn {}
+
+/// Which days.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DaysIn {
+    from: Option<NaiveDate>,
+    to: Option<NaiveDate>,
+}
+
+/// What a movement of points was.
+#[derive(ToSchema)]
+#[schema(rename_all = "UPPERCASE")]
+#[expect(
+    dead_code,
+    reason = "only its schema is used; the type itself knows no HTTP"
+)]
+pub(super) enum PointTypeName {
+    Earn,
+    Used,
+    Canceled,
+}
+
+/// A movement of points.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct PointOut {
+    #[schema(value_type = String, pattern = "^[0-9]{1,20}$")]
+    id: Position,
+    user_id: u64,
+    amount: i64,
+    #[serde(rename = "type")]
+    #[schema(value_type = PointTypeName)]
+    point_type: PointType,
+    description: String,
+    /// The balance after it.
+    balance_snapshot: i64,
+    /// The order that moved them.
+    #[schema(value_type = Option<String>, pattern = "^[0-9]{1,20}$")]
+    order_id: Option<Position>,
+    /// The movement that it took back.
+    #[schema(value_type = Option<String>, pattern = "^[0-9]{1,20}$")]
+    cancels_id: Option<Position>,
+    #[schema(value_type = String, format = DateTime)]
+    created_at: String,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct PointListOut {
+    items: Vec<PointOut>,
+    next_cursor: Option<String>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct BalanceOut {
+    user_id: u64,
+    balance: i64,
+}
+
+/// What a user's points did on a day of the service's time zone.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct PointReportOut {
+    #[schema(value_type = String, format = Date)]
+    report_date: NaiveDate,
+    earn_amount: i64,
+    use_amount: i64,
+    /// What was cancelled, in either direction.
+    cancel_amount: i64,
+    /// Earned less used; a cancel counts against what it cancels.
+    net_amount: i64,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct PointReportListOut {
+    items: Vec<PointReportOut>,
+    /// None: all days that were asked for are there.
+    next_cursor: Option<String>,
+}
+
+impl From<PointTransaction> for PointOut {
+    fn from(of: PointTransaction) -> Self {
+        Self {
+            id: of.id,
+            user_id: of.user_id.0,
+            amount: of.delta.abs(),
+            point_type: of.point_type,
+            description: of.description,
+            balance_snapshot: of.balance_snapshot,
+            order_id: of.order_id,
+            cancels_id: of.cancels_id,
+            created_at: rfc3339(i64::try_from(of.id.unix_ms()).unwrap_or_default()),
+        }
+    }
+}
+
+impl From<PointReport> for PointReportOut {
+    fn from(of: PointReport) -> Self {
+        Self {
+            report_date: of.report_date,
+            earn_amount: of.earn_amount,
+            use_amount: of.use_amount,
+            cancel_amount: of.cancel_amount,
+            net_amount: of.net_amount,
+        }
+    }
+}
+
+impl PointsIn {
+    fn check(self) -> Result<PointsMoved, Problem> {
+        if !(1..=AMOUNT_MAX).contains(&self.amount) {
+            let rule = format!("a whole number from 1 to {AMOUNT_MAX}");
+            return Err(Problem::unprocessable("/amount", rule));
+        }
+        check_text(&self.description, 255, "/description", 0)?;
+        Ok(PointsMoved {
+            user_id: UserId(self.user_id),
+            amount: self.amount,
+            description: self.description,
+        })
+    }
+}
+
+/// Decides a movement. MySQL must have the entries `before` first.
+async fn decide(
+    app: &Arc<App>,
+    path: Path,
+    request: Request,
+    before: Vec<Entry>,
+) -> Result<Verdict, Problem> {
+    Ok(match path {
+        Path::Redis => app.ledger.decide(request).await?,
+        Path::Lock | Path::Till => decide_locked(app, request, before).await?.verdict,
+    })
+}
+
+/// A movement that a person makes.
+struct Wanted {
+    point_type: PointType,
+    moved: PointsMoved,
+    cancels_id: Option<Position>,
+}
+
+/// Answers with the movement that a verdict made.
+async fn answer(
+    app: &App,
+    status: StatusCode,
+    verdict: Verdict,
+    wanted: Wanted,
+) -> Result<Response, Problem> {
+    let Verdict::Accepted(accepted) = verdict else {
+        return answer_unmoved(app, status, verdict).await;
+    };
+    // The last posting of the account: before it may stand the one that opened it.
+    let last = accepted.postings.last();
+    let last = last.ok_or_else(|| Problem::of(Code::Internal))?;
+    let moved = PointTransaction {
+        id: accepted.position,
+        user_id: wanted.moved.user_id,
+        seq: last.seq,
+        point_type: wanted.point_type,
+        delta: last.delta,
+        balance_snapshot: last.balance_after,
+        description: wanted.moved.description,
+        order_id: None,
+        cancels_id: wanted.cancels_id,
+    };
+    Ok(json(status, &PointOut::from(moved)))
+}
+
+/// Answers a verdict that moved nothing now.
+async fn answer_unmoved(
+    app: &App,
+    status: StatusCode,
+    verdict: Verdict,
+) -> Result<Response, Problem> {
+    match verdict {
+        Verdict::Replayed(Replay::Accepted(position)) => {
+            let entry = replayed_entry(app, position).await?;
+            let moved = points::transactions(&entry).map_err(|error| Problem::internal(&error))?;
+            let moved = moved.into_iter().next();
+            let moved = moved.ok_or_else(|| Problem::of(Code::OutcomeUnknown))?;
+            Ok(replayed(json(status, &PointOut::from(moved))))
+        }
+        Verdict::Replayed(Replay::Refused(refusal)) => Err(unmoved(refusal).replayed()),
+        Verdict::Refused(refusal) => Err(unmoved(refusal)),
+        Verdict::Accepted(_) => Err(Problem::of(Code::Internal)),
+    }
+}
+
+/// What refuses a movement.
+fn unmoved(refusal: Refusal) -> Problem {
+    if matches!(refusal, Refusal::StaleState { .. }) {
+        Problem::of(Code::PointAlreadyCanceled)
+    } else {
+        refusal.into()
+    }
+}
+
+async fn earn(
+    app: &Arc<App>,
+    path: Path,
+    (admin, origin): (Caller, &Origin),
+    (body, idempotency): (PointsIn, Option<Idempotency>),
+) -> Result<Response, Problem> {
+    let moved = body.check()?;
+    let account = Account::points(moved.user_id);
+    let opens = !app.ledger.levels(&[account]).await?.contains_key(&account);
+    let verdict = if opens && users::find(&app.pool, moved.user_id).await?.is_none() {
+        refuse(app, idempotency, no_user()).await?
+    } else {
+        let request = points::earn(&moved, opens, admin.user, idempotency)?;
+        decide(app, path, request, Vec::new()).await?
+    };
+    if matches!(verdict, Verdict::Accepted(_)) {
+        let subject = format!("user:{} +{}", moved.user_id, moved.amount);
+        let action = Action::PointsEarned;
+        audit::note(app, origin, action, (Some(admin.user), &subject));
+    }
+    let wanted = Wanted {
+        point_type: PointType::Earn,
+        moved,
+        cancels_id: None,
+    };
+    answer(app, StatusCode::CREATED, verdict, wanted).await
+}
+
+async fn spend(
+    app: &Arc<App>,
+    path: Path,
+    caller: Caller,
+    (body, idempotency): (PointsIn, Option<Idempotency>),
+) -> Result<Response, Problem> {
+    let moved = body.check()?;
+    if moved.user_id != caller.user {
+        return Err(Problem::of(Code::UserMismatch));
+    }
+    let request = points::spend(&moved, caller.user, idempotency)?;
+    let verdict = decide(app, path, request, Vec::new()).await?;
+    let wanted = Wanted {
+        point_type: PointType::Used,
+        moved,
+        cancels_id: None,
+    };
+    answer(app, StatusCode::CREATED, verdict, wanted).await
+}
+
+/// A movement that a person made, to be taken back.
+struct Cancelable {
+    entry: Entry,
+    moved: PointsMoved,
+    point_type: PointType,
+}
+
+/// Finds a movement that the caller may take back; another's is a 404 like one that does not exist.
+async fn find_cancelable(
+    app: &App,
+    caller: Caller,
+    id: Result<PathId, Problem>,
+) -> Result<Cancelable, Problem> {
+    let missing = || Problem::of(Code::PointNotFound);
+    let PathId(id) = id.map_err(|_not_a_number| missing())?;
+    let id = Position::new(id);
+    let entry = lookup::entry(&app.pool, &app.ledger, id).await?;
+    let entry = entry.ok_or_else(missing)?;
+    let moved = points::transactions(&entry).map_err(|error| Problem::internal(&error))?;
+    let own = |of: &PointTransaction| caller.is_admin() || of.user_id == caller.user;
+    if !moved.iter().any(own) {
+        return Err(missing());
+    }
+    let point_type = if entry.kind == Kind::PointsUsed {
+        PointType::Used
+    } else if entry.kind != Kind::PointsEarned {
+        // What an order moved goes back with the order; a cancel is final.
+        return Err(Problem::of(Code::PointNotCancelable));
+    } else if caller.is_admin() {
+        PointType::Earn
+    } else {
+        return Err(Problem::of(Code::Forbidden));
+    };
+    let moved = entry.body().map_err(|error| Problem::internal(&error))?;
+    // A mark that was set less than so long ago is still there; after that MySQL knows.
+    let is_remembered = id.unix_ms() + app.config.marks_keep_ms > app.ledger.redis_now_ms();
+    if !is_remembered && table::is_cancelled(&app.pool, id).await? {
+        return Err(Problem::of(Code::PointAlreadyCanceled));
+    }
+    Ok(Cancelable {
+        entry,
+        moved,
+        point_type,
+    })
+}
+
+async fn cancel(
+    app: &Arc<App>,
+    path: Path,
+    (caller, origin): (Caller, &Origin),
+    (id, idempotency): (Result<PathId, Problem>, Option<Idempotency>),
+) -> Result<Response, Problem> {
+    let found = match find_cancelable(app, caller, id).await {
+        Ok(found) => found,
+        Err(problem) => {
+            let verdict = refuse(app, idempotency, problem).await?;
+            return answer_unmoved(app, StatusCode::OK, verdict).await;
+        }
+    };
+    let cancelled = PointsCancelled {
+        point_id: found.entry.position,
+        of: found.moved,
+    };
+    let request = points::cancel(&cancelled, found.point_type, caller.user, idempotency)?;
+    let verdict = decide(app, path, request, vec![found.entry]).await?;
+    if matches!(verdict, Verdict::Accepted(_)) && caller.is_admin() {
+        let PointsCancelled { point_id, of } = &cancelled;
+        let subject = format!("user:{} point:{point_id}", of.user_id);
+        let action = Action::PointsCancelled;
+        audit::note(app, origin, action, (Some(caller.user), &subject));
+    }
+    let wanted = Wanted {
+        point_type: PointType::Canceled,
+        moved: cancelled.of,
+        cancels_id: Some(cancelled.point_id),
+    };
+    answer(app, StatusCode::OK, verdict, wanted).await
+}
+
+/// POST `/api/v1/points/earn`.
+///
+/// # Errors
+/// 403, 404 for a user who does not exist, 422.
+pub async fn earn_lock(
+    State(app): State<Arc<App>>,
+    (Admin(admin), origin): (Admin, Origin),
+    Keyed {
+        body, idempotency, ..
+    }: Keyed<PointsIn>,
+) -> Result<Response, Problem> {
+    earn(&app, Path::Lock, (admin, &origin), (body, idempotency)).await
+}
+
+/// POST `/api/v2/points/earn`.
+///
+/// # Errors
+/// 403, 404 for a user who does not exist, 422.
+pub async fn earn_redis(
+    State(app): State<Arc<App>>,
+    (Admin(admin), origin): (Admin, Origin),
+    Keyed {
+        body, idempotency, ..
+    }: Keyed<PointsIn>,
+) -> Result<Response, Problem> {
+    earn(&app, Path::Redis, (admin, &origin), (body, idempotency)).await
+}
+
+/// POST `/api/v1/points/use`.
+///
+/// # Errors
+/// 403 for another's points, 409 when there are fewer, 422.
+pub async fn use_lock(
+    State(app): State<Arc<App>>,
+    Keyed {
+        caller,
+        body,
+        idempotency,
+    }: Keyed<PointsIn>,
+) -> Result<Response, Problem> {
+    spend(&app, Path::Lock, caller, (body, idempotency)).await
+}
+
+/// POST `/api/v2/points/use`.
+///
+/// # Errors
+/// 403 for another's points, 409 when there are fewer, 422.
+pub async fn use_redis(
+    State(app): State<Arc<App>>,
+    Keyed {
+        caller,
+        body,
+        idempotency,
+    }: Keyed<PointsIn>,
+) -> Result<Response, Problem> {
+    spend(&app, Path::Redis, caller, (body, idempotency)).await
+}
+
+/// POST `/api/v1/points/{id}/cancel`.
+///
+/// # Errors
+/// 403 for a user's own EARN, 404, 409 when it was cancelled before or points are spent.
+pub async fn cancel_lock(
+    State(app): State<Arc<App>>,
+    origin: Origin,
+    id: Result<PathId, Problem>,
+    Keyed {
+        caller,
+        body: NothingIn {},
+        idempotency,
+    }: Keyed<NothingIn>,
+) -> Result<Response, Problem> {
+    cancel(&app, Path::Lock, (caller, &origin), (id, idempotency)).await
+}
+
+/// POST `/api/v2/points/{id}/cancel`.
+///
+/// # Errors
+/// 403 for a user's own EARN, 404, 409 when it was cancelled before or points are spent.
+pub async fn cancel_redis(
+    State(app): State<Arc<App>>,
+    origin: Origin,
+    id: Result<PathId, Problem>,
+    Keyed {
+        caller,
+        body: NothingIn {},
+        idempotency,
+    }: Keyed<NothingIn>,
+) -> Result<Response, Problem> {
+    cancel(&app, Path::Redis, (caller, &origin), (id, idempotency)).await
+}
+
+fn no_user() -> Problem {
+    Problem::new(Code::NotFound, "there is no such user")
+}
+
+/// A user whose points the caller may see.
+fn user_id(caller: Caller, id: Result<PathId, Problem>) -> Result<UserId, Problem> {
+    let PathId(id) = id.map_err(|_not_a_number| no_user())?;
+    let user = UserId(id);
+    if caller.is_admin() || user == caller.user {
+        Ok(user)
+    } else {
+        Err(no_user())
+    }
+}
+
+/// GET `/api/v1/points/users/{userId}/balance`, `/api/v2/…`.
+///
+/// # Errors
+/// 404 for another's.
+pub async fn balance(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    id: Result<PathId, Problem>,
+) -> Result<Response, Problem> {
+    let user = user_id(caller, id)?;
+    let account = Account::points(user);
+    let levels = match app.ledger.levels(&[account]).await {
+        Ok(levels) => levels,
+        // As MySQL knows it while Redis does not answer.
+        Err(_) => accounts::levels(&app.pool, &[account]).await?,
+    };
+    let level = levels.get(&account).copied();
+    if level.is_none() && users::find(&app.pool, user).await?.is_none() {
+        return Err(no_user());
+    }
+    let body = BalanceOut {
+        user_id: user.0,
+        balance: level.unwrap_or_default().balance,
+    };
+    Ok(json(StatusCode::OK, &body))
+}
+
+/// GET `/api/v1/points/users/{userId}/history`, `/api/v2/…`.
+///
+/// # Errors
+/// 404 for another's, 422 for a page that does not fit.
+pub async fn history(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    id: Result<PathId, Problem>,
+    Filter(query): Filter<PageIn>,
+) -> Result<Response, Problem> {
+    let limit = limit_of(query.limit)?;
+    let before = cursor_of(query.cursor.as_deref())?;
+    let user = user_id(caller, id)?;
+    lookup::catch_up(&app.pool, &app.ledger, CATCH_UP_MAX).await;
+    let mut found = table::of_user(&app.pool, user, before, limit + 1).await?;
+    let next_cursor = cut(&mut found, limit).map(|last| last.seq.to_string());
+    let items = found.into_iter().map(PointOut::from).collect();
+    Ok(json(StatusCode::OK, &PointListOut { items, next_cursor }))
+}
+
+/// GET `/api/v1/points/users/{userId}/reports`, `/api/v2/…`.
+///
+/// # Errors
+/// 404 for another's, 422 for days that do not fit.
+pub async fn reports(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    id: Result<PathId, Problem>,
+    Filter(query): Filter<DaysIn>,
+) -> Result<Response, Problem> {
+    let now_ms = app.ledger.redis_now_ms();
+    let today = day_of(now_ms, app.config.tz());
+    let days = days_of(query.from, query.to, today)?;
+    let user = user_id(caller, id)?;
+    let found = point_reports::of_user(&app.pool, user, days).await?;
+    let items = found.into_iter().map(PointReportOut::from).collect();
+    Ok(json(
+        StatusCode::OK,
+        &PointReportListOut {
+            items,
+            next_cursor: None,
+        },
+    ))
+}

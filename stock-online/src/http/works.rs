@@ -1,0 +1,166 @@
+//! Works: the campaign items that coupons are drawn for.
+//!
+//! | verb | path | answers |
+//! |---|---|---|
+//! | [`list`] | GET `/api/works` | every work, newest first |
+//! | [`create`], [`replace`], [`delete`] | POST `/api/works`, PUT and DELETE `/api/works/{id}` | an admin's |
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use stock_common::error::Code;
+use stock_common::id::WorkId;
+use stock_domain::database::audit_log::Action;
+use stock_domain::database::error_number;
+use stock_domain::database::works::{self as table, Work};
+use utoipa::ToSchema;
+
+use super::audit;
+use super::auth::{Admin, Caller};
+use super::extract::{BodyIn, Filter, Keyed, PathId};
+use super::orders::{json, located};
+use super::origin::Origin;
+use super::page::{PageIn, cursor_of, cut, limit_of};
+use super::problem::Problem;
+use super::products::{check_text, publish};
+use crate::app::App;
+
+/// A work as an admin writes it.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(example = json!({ "title": "Winter concert" }))]
+pub struct WorkIn {
+    /// Unlike any other work's.
+    #[schema(min_length = 1, max_length = 100)]
+    title: String,
+}
+
+impl BodyIn for WorkIn {}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct WorkOut {
+    id: u64,
+    title: String,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct WorkListOut {
+    items: Vec<WorkOut>,
+    next_cursor: Option<String>,
+}
+
+impl From<Work> for WorkOut {
+    fn from(work: Work) -> Self {
+        Self {
+            id: work.id.0,
+            title: work.title,
+        }
+    }
+}
+
+/// GET `/api/works`.
+///
+/// # Errors
+/// 422 for a page that does not fit.
+pub async fn list(
+    State(app): State<Arc<App>>,
+    Filter(query): Filter<PageIn>,
+) -> Result<Response, Problem> {
+    let limit = limit_of(query.limit)?;
+    let before = cursor_of(query.cursor.as_deref())?.map(WorkId);
+    let mut found = table::list(&app.pool, before, limit + 1).await?;
+    let next_cursor = cut(&mut found, limit).map(|last| last.id.to_string());
+    let items = found.into_iter().map(WorkOut::from).collect();
+    Ok(json(StatusCode::OK, &WorkListOut { items, next_cursor }))
+}
+
+fn work_id(id: Result<PathId, Problem>) -> Result<WorkId, Problem> {
+    id.map(|PathId(id)| WorkId(id))
+        .map_err(|_not_a_number| Problem::of(Code::WorkNotFound))
+}
+
+fn written<T>(done: Result<T, sqlx::Error>) -> Result<T, Problem> {
+    match done {
+        // The title is another's.
+        Err(error) if error_number(&error) == Some(1062) => Err(Problem::of(Code::WorkTitleTaken)),
+        done => Ok(done?),
+    }
+}
+
+/// Takes the change over here, tells the other instances, and notes who made it.
+async fn changed(
+    app: &Arc<App>,
+    origin: &Origin,
+    action: Action,
+    (admin, id): (Caller, WorkId),
+) -> Result<(), Problem> {
+    publish(app).await?;
+    audit::note(
+        app,
+        origin,
+        action,
+        (Some(admin.user), &format!("work:{id}")),
+    );
+    Ok(())
+}
+
+/// POST `/api/works`.
+///
+/// # Errors
+/// 409 when another work has the title, 422.
+pub async fn create(
+    State(app): State<Arc<App>>,
+    (Admin(admin), origin): (Admin, Origin),
+    Keyed { body, .. }: Keyed<WorkIn>,
+) -> Result<Response, Problem> {
+    check_text(&body.title, 100, "/title", 1)?;
+    let id = written(table::insert(&app.pool, &body.title).await)?;
+    changed(&app, &origin, Action::WorkCreated, (admin, id)).await?;
+    let title = body.title;
+    Ok(located(
+        json(StatusCode::CREATED, &WorkOut { id: id.0, title }),
+        format!("/api/works/{id}"),
+    ))
+}
+
+/// PUT `/api/works/{id}`.
+///
+/// # Errors
+/// 404, 409 when another work has the title, 422.
+pub async fn replace(
+    State(app): State<Arc<App>>,
+    (Admin(admin), origin): (Admin, Origin),
+    id: Result<PathId, Problem>,
+    Keyed { body, .. }: Keyed<WorkIn>,
+) -> Result<Response, Problem> {
+    check_text(&body.title, 100, "/title", 1)?;
+    let id = work_id(id)?;
+    if !written(table::update(&app.pool, id, &body.title).await)? {
+        return Err(Problem::of(Code::WorkNotFound));
+    }
+    changed(&app, &origin, Action::WorkChanged, (admin, id)).await?;
+    let title = body.title;
+    Ok(json(StatusCode::OK, &WorkOut { id: id.0, title }))
+}
+
+/// DELETE `/api/works/{id}`: nothing is drawn for it any more; what was drawn stays.
+///
+/// # Errors
+/// 404.
+pub async fn delete(
+    State(app): State<Arc<App>>,
+    (Admin(admin), origin): (Admin, Origin),
+    id: Result<PathId, Problem>,
+) -> Result<Response, Problem> {
+    let id = work_id(id)?;
+    if !table::delete(&app.pool, id).await? {
+        return Err(Problem::of(Code::WorkNotFound));
+    }
+    changed(&app, &origin, Action::WorkDeleted, (admin, id)).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
