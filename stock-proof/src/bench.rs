@@ -6,6 +6,7 @@
 //! | `engine` | no HTTP: the ledger in this process beside bare script calls ([`engine`]) |
 //! | `drain` | the subscriber alone beside bare multi-row inserts ([`drain`]) |
 //! | `reservations` | holds beside orders, and how late they expire ([`reservations`]) |
+//! | `coupons` | draws of a coupon beside orders ([`coupons`]) |
 //! | `sustained` | 60 s with MySQL keeping up, its lag watched from outside |
 //! | `latency` | open loop, free of coordinated omission ([`latency`]) |
 //! | `start` | memory and start-up time |
@@ -14,6 +15,7 @@
 //! Each section has servers of its own and ends with `verify`. [`report`] writes what came
 //! of it into `docs/`.
 
+pub mod coupons;
 pub mod drain;
 pub mod echo;
 pub mod engine;
@@ -51,6 +53,8 @@ pub enum Section {
     Drain,
     /// Holds beside orders, and how late they expire.
     Reservations,
+    /// Draws of a coupon beside orders.
+    Coupons,
     /// A minute with MySQL keeping up, latency, memory and start-up.
     Sustained,
     /// More of everything, in the first mode only.
@@ -62,7 +66,7 @@ pub enum Section {
 #[command(about = "Each figure beside its ceiling, in one run")]
 pub struct Bench {
     /// Which parts
-    #[arg(long, value_enum, value_delimiter = ',', default_values = ["orders", "engine", "drain", "reservations", "sustained", "growth"])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["orders", "engine", "drain", "reservations", "coupons", "sustained", "growth"])]
     sections: Vec<Section>,
     /// How Redis syncs: everysec, always
     #[arg(long, value_delimiter = ',', default_values = ["everysec", "always"])]
@@ -160,6 +164,7 @@ pub async fn run(options: &Bench) -> Result<(), Failure> {
                 Section::Engine => engine_figures(&mut run).await?,
                 Section::Drain => drain::measure(&mut run).await?,
                 Section::Reservations => reservations::run(&mut run).await?,
+                Section::Coupons => coupons::run(&mut run).await?,
                 Section::Sustained => sustained::run(&mut run, peak).await?,
                 Section::Growth => growth::run(&mut run).await?,
             }

@@ -3,9 +3,13 @@
 -- BENCH_TOKENS  a file of tokens, one a line
 -- BENCH_METHOD, BENCH_PATH, BENCH_BODY
 -- BENCH_KEYED   "1": each request has an Idempotency-Key of its own
+-- BENCH_COUNTED "1": the number 1000000 in the body is another one in each round over all tokens, from
+--               BENCH_FIRST on, with as many digits
 
 local requests, at, key = {}, 0, 0
 local keyed = os.getenv("BENCH_KEYED") == "1"
+local counted = os.getenv("BENCH_COUNTED") == "1"
+local number = tonumber(os.getenv("BENCH_FIRST"))
 local salt = os.getenv("BENCH_SALT")
 
 function init()
@@ -17,6 +21,8 @@ function init()
     if keyed then
       local first, rest = request:match("^(.-\r\n)(.*)$")
       requests[#requests + 1] = { first .. "Idempotency-Key: " .. salt .. "-", "\r\n" .. rest }
+    elseif counted then
+      requests[#requests + 1] = { request:match("^(.*)1000000(.-)$") }
     else
       requests[#requests + 1] = request
     end
@@ -25,6 +31,10 @@ end
 
 function request()
   at = at % #requests + 1
+  if counted then
+    if at == 1 then number = number + 1 end
+    return requests[at][1] .. number .. requests[at][2]
+  end
   if not keyed then return requests[at] end
   key = key + 1
   return requests[at][1] .. key .. requests[at][2]

@@ -16,7 +16,7 @@ use super::{Run, median, pure_sql};
 use crate::Failure;
 use crate::shop::{Seed, Service, Shop, until};
 
-const REDIS_FIRST: &str = "/api/redis/orders";
+pub(super) const REDIS_FIRST: &str = "/api/redis/orders";
 const ROW_LOCK: &str = "/api/orders";
 const HOLD: &str = "100000000";
 

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::Stdio;
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use stock_online::http::auth::Role;
 use tokio::process::Command;
 
@@ -13,7 +13,7 @@ use crate::client::{Client, order_json};
 use crate::shop::Folder;
 
 /// How many buyers take turns.
-const BUYERS: u64 = 100;
+pub const BUYERS: u64 = 100;
 
 /// What is asked again and again.
 #[derive(Debug, Clone)]
@@ -22,6 +22,8 @@ pub struct Load {
     path: String,
     body: Option<Value>,
     is_keyed: bool,
+    /// Where the numbers begin that each round of all buyers has another of.
+    first: Option<u64>,
     /// Connections, each with one request under way.
     pub connections: u32,
     /// For how long.
@@ -38,6 +40,7 @@ impl Load {
             path: path.to_owned(),
             body: Some(order_json(&lines)),
             is_keyed: false,
+            first: None,
             connections: 128,
             seconds: 6,
         }
@@ -49,6 +52,17 @@ impl Load {
         Self {
             body: Some(order_json(&[(product, 1)])),
             ..Self::orders(path, 1)
+        }
+    }
+
+    /// Draws of a coupon, each for another pair of buyer and work; the works' ids follow `first`, a number of
+    /// seven digits.
+    #[must_use]
+    pub fn draws(coupon: u64, first: u64) -> Self {
+        Self {
+            body: Some(json!({ "workId": 1_000_000 })),
+            first: Some(first),
+            ..Self::orders(&format!("/api/coupons/{coupon}/issue"), 1)
         }
     }
 
@@ -112,6 +126,11 @@ impl Load {
             .env("BENCH_PATH", &self.path)
             .env("BENCH_BODY", body)
             .env("BENCH_KEYED", if self.is_keyed { "1" } else { "0" })
+            .env(
+                "BENCH_COUNTED",
+                if self.first.is_some() { "1" } else { "0" },
+            )
+            .env("BENCH_FIRST", self.first.unwrap_or_default().to_string())
             .env("BENCH_SALT", format!("{:x}", rand::random::<u64>()))
             .stdin(Stdio::null())
             .kill_on_drop(true)
@@ -143,6 +162,12 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// How many were answered.
+    #[must_use]
+    pub const fn requests(&self) -> u64 {
+        self.requests
+    }
+
     /// Answers per second.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a rate needs no last digit")]
