@@ -497,6 +497,12 @@ fn user_id(caller: Caller, id: Result<PathId, Problem>) -> Result<UserId, Proble
     }
 }
 
+/// A user of whom there is nothing to show is there all the same; one who never was is not.
+async fn find_user(app: &App, user: UserId) -> Result<(), Problem> {
+    let found = users::find(&app.pool, user).await?;
+    found.map(drop).ok_or_else(no_user)
+}
+
 /// GET `/api/v1/points/users/{userId}/balance`, `/api/v2/…`.
 ///
 /// # Errors
@@ -514,8 +520,8 @@ pub async fn balance(
         Err(_) => accounts::levels(&app.pool, &[account]).await?,
     };
     let level = levels.get(&account).copied();
-    if level.is_none() && users::find(&app.pool, user).await?.is_none() {
-        return Err(no_user());
+    if level.is_none() {
+        find_user(&app, user).await?;
     }
     let body = BalanceOut {
         user_id: user.0,
@@ -539,6 +545,9 @@ pub async fn history(
     let user = user_id(caller, id)?;
     lookup::catch_up(&app.pool, &app.ledger, CATCH_UP_MAX).await;
     let mut found = table::of_user(&app.pool, user, before, limit + 1).await?;
+    if found.is_empty() {
+        find_user(&app, user).await?;
+    }
     let next_cursor = cut(&mut found, limit).map(|last| last.seq.to_string());
     let items = found.into_iter().map(PointOut::from).collect();
     Ok(json(StatusCode::OK, &PointListOut { items, next_cursor }))
@@ -559,6 +568,9 @@ pub async fn reports(
     let days = days_of(query.from, query.to, today)?;
     let user = user_id(caller, id)?;
     let found = point_reports::of_user(&app.pool, user, days).await?;
+    if found.is_empty() {
+        find_user(&app, user).await?;
+    }
     let items = found.into_iter().map(PointReportOut::from).collect();
     Ok(json(
         StatusCode::OK,

@@ -122,8 +122,10 @@ async fn points_are_earned_used_and_taken_back_once_with_the_balance_after() {
             assert_eq!(client.get(&path).admin().status().await, 200);
         }
     }
-    let unknown = client.get("/api/v1/points/users/99/balance").admin();
-    assert_eq!(unknown.status().await, 404);
+    for noun in ["balance", "history", "reports"] {
+        let path = format!("/api/v1/points/users/99/{noun}");
+        assert_eq!(client.get(&path).admin().status().await, 404);
+    }
     for path in ["/api/v1/points/0/cancel", "/api/v2/points/x/cancel"] {
         assert_eq!(
             client.post(path).user(2).send().await.code(),
