@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::Failure;
@@ -16,6 +16,9 @@ use crate::client::{Answer, Client, Session, order_json};
 const PAUSE: Duration = Duration::from_millis(5);
 /// Users 2 to 41 buy; user 1 is the admin.
 const USERS: u64 = 40;
+/// What a coupon takes off, and what points are earned at a time.
+pub const COUPON: i64 = 100;
+const EARNED: i64 = 50;
 
 /// What a buyer was told of an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,10 +42,49 @@ pub struct Asked {
     pub key: Option<String>,
     /// Products and quantities, each product once.
     pub lines: Vec<(u64, i64)>,
+    /// The code of a coupon, and points, that it used.
+    pub benefits: Option<(String, i64)>,
     /// What came of it.
     pub told: Told,
     /// What came of its cancel, if one was asked for.
     pub cancelled: Option<Told>,
+}
+
+impl Asked {
+    /// What is paid: the lines less the coupon and the points.
+    #[must_use]
+    pub fn total(&self) -> i64 {
+        let lines: i64 = self
+            .lines
+            .iter()
+            .map(|(_, quantity)| quantity * 1_000)
+            .sum();
+        let used = self.benefits.as_ref();
+        lines - used.map_or(0, |(_, points)| COUPON + points)
+    }
+
+    /// The body of the request.
+    #[must_use]
+    pub fn body(&self) -> Value {
+        let mut body = order_json(&self.lines);
+        if let (Some((code, points)), Some(body)) = (&self.benefits, body.as_object_mut()) {
+            body.insert("couponCode".to_owned(), json!(code));
+            body.insert("usePoints".to_owned(), json!(points));
+            body.insert("totalAmount".to_owned(), json!(self.total()));
+        }
+        body
+    }
+}
+
+/// One movement of points, or one coupon, that was asked for.
+#[derive(Debug, Clone)]
+pub struct AskedBenefit {
+    /// Whose.
+    pub user: u64,
+    /// By how much the points move; 0 of a coupon.
+    pub delta: i64,
+    /// What came of it; its id if it was made.
+    pub told: Told,
 }
 
 /// One reservation that was asked for.
@@ -61,6 +103,8 @@ pub struct History {
     pub orders: Vec<Asked>,
     /// Every reservation, likewise.
     pub holds: Vec<AskedHold>,
+    /// Every movement of points and every coupon, likewise.
+    pub benefits: Vec<AskedBenefit>,
     /// What contradicts a promise at once: an own order not found, a version going back.
     pub complaints: Vec<String>,
     /// How often each code was answered.
@@ -93,12 +137,10 @@ fn locked(history: &Mutex<History>) -> MutexGuard<'_, History> {
 fn told(answer: Result<Answer, Failure>) -> Told {
     match answer {
         Ok(answer) if answer.status < 300 => {
-            let (order, hold) = (answer.order_id(), answer.member("reservationId"));
-            Told::Accepted(if order.is_empty() {
-                hold.to_owned()
-            } else {
-                order
-            })
+            let names = ["orderId", "reservationId", "id"];
+            let mut ids = names.iter().map(|name| answer.member(name));
+            let id = ids.find(|id| !id.is_empty());
+            Told::Accepted(id.unwrap_or_default().to_owned())
         }
         // TIMEOUT comes from the outer time limit, which does not know how far the request was.
         Ok(answer) if ["OUTCOME_UNKNOWN", "TIMEOUT", "INTERNAL"].contains(&answer.code()) => {
@@ -131,6 +173,7 @@ impl Buyers {
                     name: format!("{seed:x}-{number}-"),
                     history: Arc::clone(&history),
                     versions: BTreeMap::new(),
+                    purse: Vec::new(),
                 };
                 tokio::spawn(buyer.run(stop.clone()))
             })
@@ -177,7 +220,7 @@ impl Buyers {
 /// When none comes.
 pub async fn settle(client: &Client, asked: &Asked, key: &str) -> Result<Told, Failure> {
     for _ in 0..200 {
-        let call = client.order(asked.path, asked.user, &asked.lines);
+        let call = client.post(asked.path).user(asked.user).json(&asked.body());
         match told(call.header("idempotency-key", key).try_send().await) {
             Told::Unknown => {}
             // Nothing was done; the key is free or will be answered later.
@@ -200,6 +243,8 @@ struct Buyer {
     history: Arc<Mutex<History>>,
     /// The newest stock version seen of each product.
     versions: BTreeMap<u64, u64>,
+    /// Users, and codes of theirs that no order was asked for with.
+    purse: Vec<(u64, String)>,
 }
 
 impl Buyer {
@@ -209,6 +254,9 @@ impl Buyer {
             turn += 1;
             if self.rng.random_range(0..12) == 0 {
                 self.hold().await?;
+            }
+            if self.rng.random_range(0..12) == 0 {
+                self.give(turn).await?;
             }
             let was_accepted = self.order(turn).await?;
             if was_accepted {
@@ -251,6 +299,37 @@ impl Buyer {
         Ok(())
     }
 
+    /// Gives a user points and a coupon of their own; some of the points are taken back at once.
+    async fn give(&mut self, turn: u64) -> Result<(), Failure> {
+        let user = self.rng.random_range(2..2 + USERS);
+        let version = self.rng.random_range(1..=2);
+        let gift = json!({ "userId": user, "amount": EARNED, "description": "a gift" });
+        let path = format!("/api/v{version}/points/earn");
+        let call = self.client.post(&path).admin().json(&gift);
+        let earned = told(self.session.send(call.request()?).await);
+        let mut asked = vec![(EARNED, earned.clone())];
+        if let Told::Accepted(id) = &earned
+            && self.rng.random_range(0..4) == 0
+        {
+            let path = format!("/api/v{version}/points/{id}/cancel");
+            let call = self.client.post(&path).admin().json(&json!({}));
+            asked.push((-EARNED, told(self.session.send(call.request()?).await)));
+        }
+        let code = format!("{}{turn}", self.name);
+        let coupon =
+            json!({ "name": code, "discountAmount": COUPON, "userId": user, "code": code });
+        let call = self.client.post("/api/coupons").admin().json(&coupon);
+        let answer = self.session.send(call.request()?).await;
+        if answer.as_ref().is_ok_and(|answer| answer.status == 201) {
+            self.purse.push((user, code));
+        }
+        let mut history = locked(&self.history);
+        for (delta, told) in asked {
+            history.benefits.push(AskedBenefit { user, delta, told });
+        }
+        Ok(())
+    }
+
     async fn order(&mut self, turn: u64) -> Result<bool, Failure> {
         let mut lines: Vec<(u64, i64)> = Vec::new();
         for _ in 0..self.rng.random_range(1..=3) {
@@ -259,7 +338,10 @@ impl Buyer {
                 lines.push((product, self.rng.random_range(1..=3)));
             }
         }
-        let user = self.rng.random_range(2..2 + USERS);
+        let (user, benefits) = match self.purse.pop() {
+            Some((user, code)) => (user, Some((code, self.rng.random_range(0..=EARNED)))),
+            None => (self.rng.random_range(2..2 + USERS), None),
+        };
         let path = if self.rng.random_range(0..8) == 0 {
             "/api/orders"
         } else {
@@ -267,8 +349,17 @@ impl Buyer {
         };
         let is_keyed = self.rng.random_bool(0.5);
         let key = is_keyed.then(|| format!("{}{turn}", self.name));
-        let mut call = self.client.post(path).user(user).json(&order_json(&lines));
-        if let Some(key) = &key {
+        let mut asked = Asked {
+            user,
+            path,
+            key,
+            lines,
+            benefits,
+            told: Told::Unknown,
+            cancelled: None,
+        };
+        let mut call = self.client.post(path).user(user).json(&asked.body());
+        if let Some(key) = &asked.key {
             call = call.header("idempotency-key", key);
         }
         let request = call.request()?;
@@ -286,16 +377,9 @@ impl Buyer {
             }
             *history.codes.entry(answer.code().to_owned()).or_default() += 1;
         }
-        let told = told(answer);
-        let was_accepted = matches!(told, Told::Accepted(_));
-        history.orders.push(Asked {
-            user,
-            path,
-            key,
-            lines,
-            told,
-            cancelled: None,
-        });
+        asked.told = told(answer);
+        let was_accepted = matches!(asked.told, Told::Accepted(_));
+        history.orders.push(asked);
         Ok(was_accepted)
     }
 

@@ -182,6 +182,8 @@ pub async fn f20(plan: &Plan) -> Result<Outcome, Failure> {
     let mut history = more.stop().await?;
     let mut both = buyers.stop().await?;
     both.orders.append(&mut history.orders);
+    both.holds.append(&mut history.holds);
+    both.benefits.append(&mut history.benefits);
     both.complaints.append(&mut history.complaints);
     passed(world.check_history(both, Allowed::default()).await)
 }
