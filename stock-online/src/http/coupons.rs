@@ -9,281 +9,44 @@
 //!
 //! Using one is a part of an order ([`super::orders`]).
 
+mod wire;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use serde::{Deserialize, Serialize};
-use serde_json::Number;
-use stock_common::clock::rfc3339;
 use stock_common::error::Code;
-use stock_common::id::{CouponId, Position, UserId, WorkId};
-use stock_common::money::Money;
+use stock_common::id::{CouponId, Position, WorkId};
 use stock_domain::account::{Account, Level};
-use stock_domain::coupon::{self, Benefit, Coupon, CouponIssued, Personal};
+use stock_domain::coupon::{self, Coupon, CouponIssued};
 use stock_domain::database::audit_log::Action;
-use stock_domain::database::coupon_issues::{self, OwnCoupon};
+use stock_domain::database::coupon_issues;
 use stock_domain::database::coupons::{self as table, CouponFields};
 use stock_domain::database::products::CreationKey;
 use stock_domain::database::{accounts, error_number, users};
-use stock_domain::discount::Percentage;
 use stock_domain::journal::Idempotency;
 use stock_domain::lookup;
-use stock_domain::stock::CHANGE_MAX;
 use stock_domain::verdict::{Refusal, Replay, Verdict};
-use utoipa::ToSchema;
 
+pub use self::wire::{CouponIn, IssueIn};
+pub(super) use self::wire::{
+    CouponListOut, CouponOut, IssueOut, OwnCouponListOut, OwnCouponOut, WorthOut,
+};
 use super::audit;
 use super::auth::{Admin, AnyCaller, Caller};
-use super::extract::{BodyIn, Filter, Keyed, PathId, TimeIn};
+use super::extract::{Filter, Keyed, PathId};
 use super::orders::{json, replayed};
 use super::origin::Origin;
 use super::page::{PageIn, cursor_of, cut, limit_of};
 use super::problem::Problem;
-use super::products::{check_text, same_request};
+use super::products::same_request;
 use super::verdicts::{refuse, replayed_entry};
 use crate::app::{App, CATCH_UP_MAX};
 
 /// How often a code is drawn again that somebody has: once in 10^8 draws when two million are out.
 const DRAWS_MAX: usize = 5;
-
-/// A coupon as an admin makes it: a campaign's, or with `userId` one user's.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schema(example = json!({ "name": "Opening", "discountRate": 10, "count": 1_000 }))]
-pub struct CouponIn {
-    #[schema(min_length = 1, max_length = 100)]
-    name: String,
-    /// Either this or `discountRate`.
-    #[schema(value_type = Option<u64>, minimum = 1, maximum = 9_007_199_254_740_991_u64)]
-    discount_amount: Option<Money>,
-    /// Above 0 and at most 100, with at most two decimals.
-    #[schema(value_type = Option<f64>, minimum = 0.01, maximum = 100)]
-    discount_rate: Option<Number>,
-    /// How many there are to draw; as many as are wanted unless it is given. Not of a personal coupon.
-    #[schema(minimum = 0, maximum = 1_000_000_000_000_i64)]
-    count: Option<i64>,
-    /// From when it may be drawn and used.
-    #[schema(value_type = Option<String>, format = DateTime)]
-    valid_from: Option<TimeIn>,
-    /// Until when it may be drawn and used.
-    #[schema(value_type = Option<String>, format = DateTime)]
-    valid_to: Option<TimeIn>,
-    /// A personal coupon's code, unlike any other; drawn unless it is given.
-    #[schema(pattern = "^[0-9A-Za-z_-]{1,50}$")]
-    code: Option<String>,
-    /// Whose it is.
-    #[schema(minimum = 1)]
-    user_id: Option<u64>,
-}
-
-impl BodyIn for CouponIn {}
-
-/// What to draw a coupon for.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct IssueIn {
-    /// A campaign item: each user may draw one for each.
-    #[schema(minimum = 1)]
-    work_id: Option<u64>,
-}
-
-impl BodyIn for IssueIn {
-    const MAY_BE_MISSING: bool = true;
-}
-
-/// A coupon as everybody sees it; whose a personal one is only to admins.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct CouponOut<'a> {
-    id: u64,
-    #[serde(flatten)]
-    worth: WorthOut<'a>,
-    /// How many there were to draw.
-    count: Option<i64>,
-    /// How many are left; none when they are not counted.
-    remaining: Option<i64>,
-    code: Option<&'a str>,
-    user_id: Option<u64>,
-}
-
-/// What a coupon is worth, and when.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct WorthOut<'a> {
-    name: &'a str,
-    #[schema(value_type = Option<u64>)]
-    discount_amount: Option<Money>,
-    #[schema(value_type = Option<f64>)]
-    discount_rate: Option<Number>,
-    #[schema(value_type = Option<String>, format = DateTime)]
-    valid_from: Option<String>,
-    #[schema(value_type = Option<String>, format = DateTime)]
-    valid_to: Option<String>,
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct CouponListOut<'a> {
-    items: Vec<CouponOut<'a>>,
-    next_cursor: Option<String>,
-}
-
-/// A code that was drawn.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct IssueOut<'a> {
-    #[schema(value_type = String, pattern = "^[0-9]{1,20}$")]
-    id: Position,
-    coupon_id: u64,
-    work_id: Option<u64>,
-    code: &'a str,
-    is_used: bool,
-    #[schema(value_type = String, format = DateTime)]
-    created_at: String,
-}
-
-/// A code in the caller's hands.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct OwnCouponOut<'a> {
-    #[serde(flatten)]
-    issue: IssueOut<'a>,
-    #[serde(flatten)]
-    worth: WorthOut<'a>,
-    /// The order that used it.
-    #[schema(value_type = Option<String>, pattern = "^[0-9]{1,20}$")]
-    order_id: Option<Position>,
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct OwnCouponListOut<'a> {
-    items: Vec<OwnCouponOut<'a>>,
-    next_cursor: Option<String>,
-}
-
-fn time(unix_ms: u64) -> String {
-    rfc3339(i64::try_from(unix_ms).unwrap_or_default())
-}
-
-impl<'a> WorthOut<'a> {
-    fn new(coupon: &'a Coupon) -> Self {
-        let (from_ms, to_ms) = coupon.window_ms;
-        let bound = |ms: u64| (ms > 0).then(|| time(ms));
-        let (discount_amount, discount_rate) = match coupon.benefit {
-            Benefit::Amount(amount) => (Some(amount), None),
-            Benefit::Rate(rate) => (None, rate.to_string().parse().ok()),
-        };
-        Self {
-            name: &coupon.name,
-            discount_amount,
-            discount_rate,
-            valid_from: bound(from_ms),
-            valid_to: bound(to_ms),
-        }
-    }
-}
-
-impl<'a> CouponOut<'a> {
-    fn new(coupon: &'a Coupon, levels: &HashMap<Account, Level>) -> Self {
-        let level = levels.get(&Account::coupon(coupon.id));
-        let personal = coupon.personal.as_ref();
-        Self {
-            id: coupon.id.0,
-            worth: WorthOut::new(coupon),
-            count: coupon.count,
-            remaining: coupon.count.map(|_| level.map_or(0, |level| level.balance)),
-            code: personal.map(|of| of.code.as_str()),
-            user_id: personal.map(|of| of.user_id.0),
-        }
-    }
-}
-
-impl<'a> IssueOut<'a> {
-    fn new(id: Position, issued: &'a CouponIssued, is_used: bool) -> Self {
-        Self {
-            id,
-            coupon_id: issued.coupon_id.0,
-            work_id: issued.work_id.map(|work| work.0),
-            code: &issued.code,
-            is_used,
-            created_at: time(id.unix_ms()),
-        }
-    }
-}
-
-impl<'a> OwnCouponOut<'a> {
-    fn new(OwnCoupon { issue, coupon }: &'a OwnCoupon) -> Self {
-        Self {
-            issue: IssueOut::new(issue.id, &issue.issued, issue.order_id.is_some()),
-            worth: WorthOut::new(coupon),
-            order_id: issue.order_id,
-        }
-    }
-}
-
-impl CouponIn {
-    fn check(self) -> Result<CouponFields, Problem> {
-        check_text(&self.name, 100, "/name", 1)?;
-        let benefit = match (self.discount_amount, self.discount_rate) {
-            (Some(amount), None) if amount > Money::ZERO => Benefit::Amount(amount),
-            (None, Some(rate)) => {
-                let text = rate.to_string();
-                let rate: Percentage = text.parse().map_err(|error| {
-                    Problem::unprocessable("/discountRate", format!("{error}, not {text}"))
-                })?;
-                Benefit::Rate(rate)
-            }
-            (Some(_), None) => {
-                return Err(Problem::unprocessable("/discountAmount", "is 0"));
-            }
-            _ => {
-                let rule = "either discountAmount or discountRate is required";
-                return Err(Problem::unprocessable("/discountAmount", rule));
-            }
-        };
-        if self
-            .count
-            .is_some_and(|count| !(0..=CHANGE_MAX).contains(&count))
-        {
-            let rule = format!("a whole number from 0 to {CHANGE_MAX}");
-            return Err(Problem::unprocessable("/count", rule));
-        }
-        let bound = |at: Option<TimeIn>| at.map_or(0, TimeIn::unix_ms);
-        let window_ms = (bound(self.valid_from), bound(self.valid_to));
-        if self.valid_to.is_some() && window_ms.0 >= window_ms.1 {
-            return Err(Problem::unprocessable("/validTo", "is not after validFrom"));
-        }
-        let personal = match (self.user_id, self.code) {
-            (None, None) => None,
-            (None, Some(_)) => {
-                let rule = "is required: a campaign's codes are drawn";
-                return Err(Problem::unprocessable("/userId", rule));
-            }
-            (Some(_), _) if self.count.is_some() => {
-                return Err(Problem::unprocessable("/count", "a personal coupon is one"));
-            }
-            (Some(_), Some(code)) if !coupon::is_code(&code) => {
-                let rule = "1 to 50 letters, digits, - and _";
-                return Err(Problem::unprocessable("/code", rule));
-            }
-            (Some(user), code) => Some(Personal {
-                user_id: UserId(user),
-                code: code.unwrap_or_else(coupon::draw_code),
-            }),
-        };
-        Ok(CouponFields {
-            name: self.name,
-            benefit,
-            count: self.count,
-            window_ms,
-            personal,
-        })
-    }
-}
 
 /// What is left of coupons: in Redis, and while that does not answer, in MySQL.
 async fn remaining(app: &App, coupons: &[Coupon]) -> Result<HashMap<Account, Level>, Problem> {

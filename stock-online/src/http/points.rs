@@ -12,21 +12,21 @@
 //! v1 answers when MySQL has it (when that fails after the decision, the subscriber records it), v2 when Redis has
 //! decided; the rules are the same ones ([`stock_domain::points`]).
 
+mod read;
+
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
-use stock_common::clock::{day_of, rfc3339};
+use stock_common::clock::rfc3339;
 use stock_common::error::Code;
 use stock_common::id::{Position, UserId};
 use stock_domain::account::Account;
 use stock_domain::database::audit_log::Action;
-use stock_domain::database::point_reports::{self, PointReport};
 use stock_domain::database::point_transactions as table;
-use stock_domain::database::{accounts, users};
+use stock_domain::database::users;
 use stock_domain::journal::{Entry, Idempotency, Kind};
 use stock_domain::ledger::Request;
 use stock_domain::lookup;
@@ -37,16 +37,17 @@ use stock_domain::points::{
 use stock_domain::verdict::{Refusal, Replay, Verdict};
 use utoipa::ToSchema;
 
+pub(super) use self::read::{BalanceOut, PointListOut, PointReportListOut, PointReportOut};
+pub use self::read::{balance, history, reports};
 use super::audit;
 use super::auth::{Admin, Caller};
-use super::extract::{BodyIn, Filter, Keyed, PathId};
+use super::extract::{BodyIn, Keyed, PathId};
 use super::orders::{NothingIn, json, replayed};
 use super::origin::Origin;
-use super::page::{PageIn, cursor_of, cut, days_of, limit_of};
 use super::problem::Problem;
 use super::products::check_text;
 use super::verdicts::{decide_locked, refuse, replayed_entry};
-use crate::app::{App, CATCH_UP_MAX};
+use crate::app::App;
 
 /// Points that come or go.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -62,14 +63,6 @@ pub struct PointsIn {
 }
 
 impl BodyIn for PointsIn {}
-
-/// Which days.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct DaysIn {
-    from: Option<NaiveDate>,
-    to: Option<NaiveDate>,
-}
 
 /// What a movement of points was.
 #[derive(ToSchema)]
@@ -87,7 +80,7 @@ pub(super) enum PointTypeName {
 /// A movement of points.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct PointOut {
+pub(in crate::http) struct PointOut {
     #[schema(value_type = String, pattern = "^[0-9]{1,20}$")]
     id: Position,
     user_id: u64,
@@ -108,42 +101,6 @@ pub(super) struct PointOut {
     created_at: String,
 }
 
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct PointListOut {
-    items: Vec<PointOut>,
-    next_cursor: Option<String>,
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct BalanceOut {
-    user_id: u64,
-    balance: i64,
-}
-
-/// What a user's points did on a day of the service's time zone.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct PointReportOut {
-    #[schema(value_type = String, format = Date)]
-    report_date: NaiveDate,
-    earn_amount: i64,
-    use_amount: i64,
-    /// What was cancelled, in either direction.
-    cancel_amount: i64,
-    /// Earned less used; a cancel counts against what it cancels.
-    net_amount: i64,
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct PointReportListOut {
-    items: Vec<PointReportOut>,
-    /// None: all days that were asked for are there.
-    next_cursor: Option<String>,
-}
-
 impl From<PointTransaction> for PointOut {
     fn from(of: PointTransaction) -> Self {
         Self {
@@ -156,18 +113,6 @@ impl From<PointTransaction> for PointOut {
             order_id: of.order_id,
             cancels_id: of.cancels_id,
             created_at: rfc3339(i64::try_from(of.id.unix_ms()).unwrap_or_default()),
-        }
-    }
-}
-
-impl From<PointReport> for PointReportOut {
-    fn from(of: PointReport) -> Self {
-        Self {
-            report_date: of.report_date,
-            earn_amount: of.earn_amount,
-            use_amount: of.use_amount,
-            cancel_amount: of.cancel_amount,
-            net_amount: of.net_amount,
         }
     }
 }
@@ -484,99 +429,4 @@ pub async fn cancel_redis(
 
 fn no_user() -> Problem {
     Problem::new(Code::NotFound, "there is no such user")
-}
-
-/// A user whose points the caller may see.
-fn user_id(caller: Caller, id: Result<PathId, Problem>) -> Result<UserId, Problem> {
-    let PathId(id) = id.map_err(|_not_a_number| no_user())?;
-    let user = UserId(id);
-    if caller.is_admin() || user == caller.user {
-        Ok(user)
-    } else {
-        Err(no_user())
-    }
-}
-
-/// A user of whom there is nothing to show is there all the same; one who never was is not.
-async fn find_user(app: &App, user: UserId) -> Result<(), Problem> {
-    let found = users::find(&app.pool, user).await?;
-    found.map(drop).ok_or_else(no_user)
-}
-
-/// GET `/api/v1/points/users/{userId}/balance`, `/api/v2/…`.
-///
-/// # Errors
-/// 404 for another's.
-pub async fn balance(
-    State(app): State<Arc<App>>,
-    caller: Caller,
-    id: Result<PathId, Problem>,
-) -> Result<Response, Problem> {
-    let user = user_id(caller, id)?;
-    let account = Account::points(user);
-    let levels = match app.ledger.levels(&[account]).await {
-        Ok(levels) => levels,
-        // As MySQL knows it while Redis does not answer.
-        Err(_) => accounts::levels(&app.pool, &[account]).await?,
-    };
-    let level = levels.get(&account).copied();
-    if level.is_none() {
-        find_user(&app, user).await?;
-    }
-    let body = BalanceOut {
-        user_id: user.0,
-        balance: level.unwrap_or_default().balance,
-    };
-    Ok(json(StatusCode::OK, &body))
-}
-
-/// GET `/api/v1/points/users/{userId}/history`, `/api/v2/…`.
-///
-/// # Errors
-/// 404 for another's, 422 for a page that does not fit.
-pub async fn history(
-    State(app): State<Arc<App>>,
-    caller: Caller,
-    id: Result<PathId, Problem>,
-    Filter(query): Filter<PageIn>,
-) -> Result<Response, Problem> {
-    let limit = limit_of(query.limit)?;
-    let before = cursor_of(query.cursor.as_deref())?;
-    let user = user_id(caller, id)?;
-    lookup::catch_up(&app.pool, &app.ledger, CATCH_UP_MAX).await;
-    let mut found = table::of_user(&app.pool, user, before, limit + 1).await?;
-    if found.is_empty() {
-        find_user(&app, user).await?;
-    }
-    let next_cursor = cut(&mut found, limit).map(|last| last.seq.to_string());
-    let items = found.into_iter().map(PointOut::from).collect();
-    Ok(json(StatusCode::OK, &PointListOut { items, next_cursor }))
-}
-
-/// GET `/api/v1/points/users/{userId}/reports`, `/api/v2/…`.
-///
-/// # Errors
-/// 404 for another's, 422 for days that do not fit.
-pub async fn reports(
-    State(app): State<Arc<App>>,
-    caller: Caller,
-    id: Result<PathId, Problem>,
-    Filter(query): Filter<DaysIn>,
-) -> Result<Response, Problem> {
-    let now_ms = app.ledger.redis_now_ms();
-    let today = day_of(now_ms, app.config.tz());
-    let days = days_of(query.from, query.to, today)?;
-    let user = user_id(caller, id)?;
-    let found = point_reports::of_user(&app.pool, user, days).await?;
-    if found.is_empty() {
-        find_user(&app, user).await?;
-    }
-    let items = found.into_iter().map(PointReportOut::from).collect();
-    Ok(json(
-        StatusCode::OK,
-        &PointReportListOut {
-            items,
-            next_cursor: None,
-        },
-    ))
 }
