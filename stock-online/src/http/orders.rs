@@ -13,6 +13,7 @@ mod unpriced;
 mod wire;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -44,7 +45,10 @@ use super::problem::Problem;
 use super::verdicts::{
     decide_locked, decide_stock, decide_stock_locked, refuse, remember, replayed_entry,
 };
-use crate::app::{App, CATCH_UP_MAX};
+use crate::app::App;
+
+/// How long a synchronous order waits for MySQL to have its code: a 503 under a flood has to be quick.
+const CODE_WAIT: Duration = Duration::from_millis(300);
 
 pub(super) fn count(path: Path, verdict: &Verdict) {
     let (path, verdict) = (path.as_str(), verdict.name());
@@ -270,7 +274,7 @@ async fn wait_for_code(app: &App, order: &Order) -> Result<(), Problem> {
     if coupon_issues::is_known(&app.pool, used).await? {
         return Ok(());
     }
-    lookup::catch_up(&app.pool, &app.ledger, CATCH_UP_MAX).await;
+    lookup::catch_up(&app.pool, &app.ledger, CODE_WAIT).await;
     if coupon_issues::is_known(&app.pool, used).await? {
         return Ok(());
     }
