@@ -132,6 +132,8 @@ codes! {
     InvalidOrderStatus = "INVALID_ORDER_STATUS", 409, "The order's status does not allow this";
     /// A level would pass 2^53 − 1.
     StockLimitReached = "STOCK_LIMIT_REACHED", 409, "The stock level would become too large";
+    /// A dead letter's tables refused it once more.
+    DeadLetterStays = "DEAD_LETTER_STAYS", 409, "The entry's tables refuse it still";
     /// A request under the same key is being worked on.
     RequestInProgress = "REQUEST_IN_PROGRESS", 409, "The same request is being worked on";
     /// The object has changed since the `If-Match` version.

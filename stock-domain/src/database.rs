@@ -9,7 +9,7 @@
 //! | [`settle`] | balances and watermark, in journal order, chained without a gap |
 //! | [`apply`] | both for a batch, in one transaction, with dead letters |
 //! | [`row_lock`] | the synchronous path: decide and record under row locks |
-//! | [`accounts`], [`journal`], [`movements`], [`orders`], [`reservations`], [`offline_sales`], [`products`], [`sales`], [`stores`], [`stock_levels`], [`works`], [`coupons`], [`coupon_issues`], [`point_transactions`], [`point_reports`], [`imports`], [`webhooks`], [`dead_letters`], [`jobs`] | one table group each |
+//! | [`accounts`], [`journal`], [`movements`], [`orders`], [`reservations`], [`offline_sales`], [`products`], [`sales`], [`stores`], [`stock_levels`], [`works`], [`coupons`], [`coupon_issues`], [`point_transactions`], [`point_reports`], [`imports`], [`webhooks`], [`dead_letters`], [`jobs`], [`ledger_checks`] | one table group each |
 //! | [`users`], [`refresh_tokens`], [`sessions`], [`audit_log`] | people: no part of the ledger |
 //!
 //! Every connection runs READ COMMITTED in strict mode. Locks are always taken in this order: shard
@@ -25,6 +25,7 @@ pub mod dead_letters;
 pub mod imports;
 pub mod jobs;
 pub mod journal;
+pub mod ledger_checks;
 pub mod migrate;
 pub mod movements;
 pub mod offline_sales;

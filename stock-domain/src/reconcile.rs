@@ -5,12 +5,15 @@
 //! load, nothing differs and nothing is changed. A chain that is itself broken is reported and left:
 //! no level can be derived from it, that is `recover`'s work.
 
+use std::time::Instant;
+
 use redis::cmd;
 use serde::Serialize;
 use sqlx::MySqlPool;
 use stock_common::clock;
 
 use crate::account::{Account, Level};
+use crate::database::ledger_checks::{self, CheckKind, Ended};
 use crate::database::{accounts, jobs};
 use crate::ledger::scripts::SCRIPTS;
 use crate::ledger::{Ledger, ReadError};
@@ -47,6 +50,7 @@ pub async fn reconcile(
     let Some(claim) = jobs::claim(pool, JOB).await? else {
         return Ok(None);
     };
+    let started = Instant::now();
     let mut done = Reconciled::default();
     // MySQL first: Redis is compared with what is right there.
     for (account, stored, last) in misstated(pool).await? {
@@ -77,6 +81,14 @@ pub async fn reconcile(
     metrics::gauge!("stock_drift_accounts").set(f64::from(
         u32::try_from(done.differences.len() - done.corrected).unwrap_or(u32::MAX),
     ));
+    let ended = Ended {
+        kind: CheckKind::Reconcile,
+        took: started.elapsed(),
+        differences: done.differences.len(),
+        corrected: done.corrected,
+        report: &done,
+    };
+    ledger_checks::note(pool, &ended).await;
     jobs::succeed(claim, JOB).await?;
     Ok(Some(done))
 }

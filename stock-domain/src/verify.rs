@@ -11,15 +11,17 @@
 //! 5. **benefits**: each coupon's codes are as many as were drawn, each daily report of points is the sum of its
 //!    postings.
 //!
-//! What was proved once is remembered in `proofs`; `full` begins at zero. It reports and changes
-//! nothing else; [`crate::reconcile`] corrects.
+//! What was proved once is remembered in `proofs`; `full` begins at zero. It reports, notes in `ledger_checks`
+//! that it did, and changes nothing else; [`crate::reconcile`] corrects.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 use serde::Serialize;
 use sqlx::MySqlPool;
 
 use crate::account::Level;
+use crate::database::ledger_checks::{self, CheckKind, Ended};
 use crate::database::rows::MultiRow;
 use crate::database::shards;
 use crate::journal::EntryError;
@@ -104,6 +106,25 @@ pub type Progress<'a> = &'a mut (dyn FnMut(u64, u64) + Send);
 /// # Errors
 /// [`VerifyError`] when there can be no proof; what differs is in the report.
 pub async fn verify(
+    pool: &MySqlPool,
+    ledger: &Ledger,
+    full: bool,
+    progress: Progress<'_>,
+) -> Result<Report, VerifyError> {
+    let started = Instant::now();
+    let report = prove(pool, ledger, full, progress).await?;
+    let ended = Ended {
+        kind: CheckKind::Verify,
+        took: started.elapsed(),
+        differences: report.differences.len(),
+        corrected: 0,
+        report: &report,
+    };
+    ledger_checks::note(pool, &ended).await;
+    Ok(report)
+}
+
+async fn prove(
     pool: &MySqlPool,
     ledger: &Ledger,
     full: bool,

@@ -7,13 +7,16 @@
 pub mod account_forms;
 pub mod accounts;
 pub mod audit;
+pub mod audit_log;
 pub mod auth;
 pub mod coupons;
 pub mod cross_site;
+pub mod dead_letters;
 pub mod discounts;
 pub mod events;
 pub mod extract;
 pub mod imports;
+pub mod ledger_checks;
 pub mod openapi;
 pub mod ops;
 pub mod orders;
@@ -183,6 +186,15 @@ pub fn routes(app: Arc<App>) -> Router {
         )
         .route("/api/events/levels", get(events::levels))
         .route("/api/ops/selling", put(ops::switch_selling))
+        .route("/api/ops/status", get(ledger_checks::status))
+        .route("/api/ops/checks", get(ledger_checks::list))
+        .route("/api/ops/verify", post(ledger_checks::start))
+        .route("/api/ops/dead-letters", get(dead_letters::list))
+        .route(
+            "/api/ops/dead-letters/{position}/retry",
+            post(dead_letters::retry),
+        )
+        .route("/api/ops/audit-log", get(audit_log::list))
         .route("/api/openapi.json", get(ops::document))
         .route("/livez", get(ops::livez))
         .route("/readyz", get(ops::readyz))

@@ -1,5 +1,6 @@
 //! The audit log: what admins did, and who came in or failed to. Rows are only ever added.
 
+use chrono::NaiveDateTime;
 use sqlx::MySqlPool;
 use stock_common::id::UserId;
 
@@ -86,6 +87,10 @@ actions! {
     WebhookChanged = "webhook_changed";
     /// An admin removed a webhook.
     WebhookDeleted = "webhook_deleted";
+    /// An admin had an entry's tables written again.
+    DeadLetterRetried = "dead_letter_retried";
+    /// An admin had the ledger proved.
+    LedgerVerified = "ledger_verified";
 }
 
 /// One line of the log.
@@ -120,4 +125,42 @@ pub async fn insert(pool: &MySqlPool, event: &Event<'_>) -> Result<(), sqlx::Err
     .execute(pool)
     .await?;
     Ok(())
+}
+
+/// A line as it is stored.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct Line {
+    /// Rises with every line.
+    pub id: u64,
+    /// When, UTC.
+    pub at: NaiveDateTime,
+    /// A name of [`Action`].
+    pub action: String,
+    /// Who did it, if they were known.
+    pub actor_id: Option<u64>,
+    /// To whom or what.
+    pub subject: String,
+    /// Where the request came from.
+    pub address: String,
+    /// The request.
+    pub request_id: String,
+}
+
+/// Lists lines, the latest first.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn list(
+    pool: &MySqlPool,
+    before: Option<u64>,
+    limit: u32,
+) -> Result<Vec<Line>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT id, at, action, actor_id, subject, address, request_id FROM audit_log \
+         WHERE id < ? ORDER BY id DESC LIMIT ?",
+    )
+    .bind(before.unwrap_or(u64::MAX))
+    .bind(limit)
+    .fetch_all(pool)
+    .await
 }

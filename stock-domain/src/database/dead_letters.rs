@@ -4,10 +4,31 @@
 //! among them is taken back by a compensation under the order's mark, so that a cancel racing it and
 //! the compensation never both give the stock back.
 
-use sqlx::{MySqlConnection, MySqlPool};
+use chrono::NaiveDateTime;
+use sqlx::{AssertSqlSafe, Connection, MySqlConnection, MySqlPool};
 use stock_common::id::Position;
 
-use crate::journal::{Entry, Kind};
+use super::record::{self, RecordError};
+use super::{coupon_issues, journal, orders, point_transactions};
+use crate::journal::{Entry, EntryError, Kind};
+use crate::order::OrderStatus;
+
+/// Why another try did not bring an entry's tables either.
+#[derive(Debug, thiserror::Error)]
+pub enum RetryError {
+    /// MySQL did not answer.
+    #[error("mysql: {0}")]
+    Database(#[from] sqlx::Error),
+    /// The journal does not have it.
+    #[error("its entry is not in the journal")]
+    Missing,
+    /// What the journal has cannot be read.
+    #[error(transparent)]
+    Entry(#[from] EntryError),
+    /// Its tables refused it again.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+}
 
 /// A dead letter as operators see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +44,8 @@ pub struct DeadLetter {
     /// `OPEN`, `COMPENSATED` (by the engine), `CANCELLED` (its buyer was quicker), `KEPT` (for a
     /// person) or `RESOLVED` (its tables were written after all).
     pub state: String,
+    /// When it was laid aside, UTC.
+    pub created_at: NaiveDateTime,
 }
 
 /// Lays an entry aside, in the transaction that settles it. An order waits for its compensation;
@@ -67,30 +90,95 @@ pub async fn recent(connection: &mut MySqlConnection) -> Result<i64, sqlx::Error
     .await
 }
 
-/// Lists dead letters in a state, or all that are not resolved, oldest first.
-///
-/// # Errors
-/// When MySQL does not answer.
-pub async fn list(pool: &MySqlPool, state: Option<&str>) -> Result<Vec<DeadLetter>, sqlx::Error> {
-    type Row = (u64, String, String, u32, String);
-    let rows: Vec<Row> = sqlx::query_as(
-        "SELECT journal_id, kind, reason, attempts, CAST(state AS CHAR) FROM dead_letters \
-         WHERE state = ? OR (? = '' AND state <> 'RESOLVED') ORDER BY journal_id LIMIT 1000",
-    )
-    .bind(state.unwrap_or_default())
-    .bind(state.unwrap_or_default())
-    .fetch_all(pool)
-    .await?;
-    Ok(rows
-        .into_iter()
-        .map(|(id, kind, reason, attempts, state)| DeadLetter {
+type Row = (u64, String, String, u32, String, NaiveDateTime);
+
+impl From<Row> for DeadLetter {
+    fn from((id, kind, reason, attempts, state, created_at): Row) -> Self {
+        Self {
             position: Position::new(id),
             kind,
             reason,
             attempts,
             state,
-        })
-        .collect())
+            created_at,
+        }
+    }
+}
+
+const SELECT: &str =
+    "SELECT journal_id, kind, reason, attempts, CAST(state AS CHAR), created_at FROM dead_letters";
+
+/// Lists dead letters in a state, or all that are not resolved, oldest first.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn list(pool: &MySqlPool, state: Option<&str>) -> Result<Vec<DeadLetter>, sqlx::Error> {
+    let rows: Vec<Row> = sqlx::query_as(AssertSqlSafe(format!(
+        "{SELECT} WHERE state = ? OR (? = '' AND state <> 'RESOLVED') ORDER BY journal_id LIMIT 1000",
+    )))
+    .bind(state.unwrap_or_default())
+    .bind(state.unwrap_or_default())
+    .fetch_all(pool)
+    .await?;
+    Ok(rows.into_iter().map(DeadLetter::from).collect())
+}
+
+/// A page of all dead letters, also resolved ones, newest first.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn page(
+    pool: &MySqlPool,
+    before: Option<Position>,
+    limit: u32,
+) -> Result<Vec<DeadLetter>, sqlx::Error> {
+    let rows: Vec<Row> = sqlx::query_as(AssertSqlSafe(format!(
+        "{SELECT} WHERE journal_id < ? ORDER BY journal_id DESC LIMIT ?",
+    )))
+    .bind(before.map_or(u64::MAX, Position::get))
+    .bind(limit)
+    .fetch_all(pool)
+    .await?;
+    Ok(rows.into_iter().map(DeadLetter::from).collect())
+}
+
+/// The dead letter of an entry.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn find(pool: &MySqlPool, position: Position) -> Result<Option<DeadLetter>, sqlx::Error> {
+    let row: Option<Row> = sqlx::query_as(AssertSqlSafe(format!("{SELECT} WHERE journal_id = ?")))
+        .bind(position.get())
+        .fetch_optional(pool)
+        .await?;
+    Ok(row.map(DeadLetter::from))
+}
+
+/// Writes an entry's own tables again, which never sells again. An order that was taken back meanwhile is stored as such.
+///
+/// # Errors
+/// [`RetryError`] when they cannot be written; the letter is as before then.
+pub async fn retry(pool: &MySqlPool, letter: &DeadLetter) -> Result<(), RetryError> {
+    let position = letter.position;
+    let mut connection = pool.acquire().await?;
+    let mut transaction = connection.begin().await?;
+    let entry = journal::find(&mut transaction, position).await?;
+    let entry = entry.ok_or(RetryError::Missing)??;
+    // Points have moved and are noted already; the entry's own rows bring them again.
+    point_transactions::delete(&mut transaction, position).await?;
+    record::record_own(&mut transaction, &[&entry]).await?;
+    let status = match letter.state.as_str() {
+        "COMPENSATED" => Some(OrderStatus::Fail),
+        "CANCELLED" => Some(OrderStatus::Cancel),
+        _ => None,
+    };
+    if let Some(status) = status {
+        orders::set_status(&mut transaction, &[position], status).await?;
+        coupon_issues::set_free(&mut transaction, &[position]).await?;
+    }
+    transaction.commit().await?;
+    set_state(pool, position, "RESOLVED").await?;
+    Ok(())
 }
 
 /// Finds the dead letter of an entry.

@@ -8,7 +8,7 @@ use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{AssertSqlSafe, SqlSafeStr};
 
 /// Version, description and text of every migration, in order.
-const MIGRATIONS: [(i64, &str, &str); 9] = [
+const MIGRATIONS: [(i64, &str, &str); 10] = [
     (
         20_261_121_000_000,
         "create ledger",
@@ -53,6 +53,11 @@ const MIGRATIONS: [(i64, &str, &str); 9] = [
         20_261_121_000_800,
         "create benefits",
         include_str!("../../../migrations/20261121000800_create_benefits.sql"),
+    ),
+    (
+        20_261_122_000_000,
+        "create ledger checks",
+        include_str!("../../../migrations/20261122000000_create_ledger_checks.sql"),
     ),
 ];
 

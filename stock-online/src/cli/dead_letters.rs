@@ -1,13 +1,9 @@
 //! `dead-letters`: what could not be stored, and another try at it.
 
 use clap::{Args, Subcommand};
-use sqlx::{Connection, MySqlPool};
 use stock_common::config::Config;
 use stock_common::id::Position;
-use stock_domain::database::{
-    self, Role, coupon_issues, dead_letters, journal, orders, point_transactions, record,
-};
-use stock_domain::order::OrderStatus;
+use stock_domain::database::{self, Role, dead_letters};
 
 use super::{Common, Failure, output};
 
@@ -42,7 +38,7 @@ pub(super) async fn run(
             if position.is_some_and(|wanted| wanted != letter.position) {
                 continue;
             }
-            outcome = match retry(&pool, letter.position, &letter.state).await {
+            outcome = match dead_letters::retry(&pool, &letter).await {
                 Ok(()) => "RESOLVED".to_owned(),
                 Err(error) => {
                     all_done = false;
@@ -67,27 +63,4 @@ pub(super) async fn run(
         output::say("no dead letters");
     }
     Ok(all_done)
-}
-
-/// Writes an entry's own tables again. An order that was taken back meanwhile is stored as such.
-async fn retry(pool: &MySqlPool, position: Position, state: &str) -> Result<(), Failure> {
-    let mut connection = pool.acquire().await?;
-    let mut transaction = connection.begin().await?;
-    let entry = journal::find(&mut transaction, position).await?;
-    let entry = entry.ok_or("its entry is not in the journal")??;
-    // Points have moved and are noted already; the entry's own rows bring them again.
-    point_transactions::delete(&mut transaction, position).await?;
-    record::record_own(&mut transaction, &[&entry]).await?;
-    let status = match state {
-        "COMPENSATED" => Some(OrderStatus::Fail),
-        "CANCELLED" => Some(OrderStatus::Cancel),
-        _ => None,
-    };
-    if let Some(status) = status {
-        orders::set_status(&mut transaction, &[position], status).await?;
-        coupon_issues::set_free(&mut transaction, &[position]).await?;
-    }
-    transaction.commit().await?;
-    dead_letters::set_state(pool, position, "RESOLVED").await?;
-    Ok(())
 }

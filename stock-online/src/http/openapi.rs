@@ -38,6 +38,8 @@ enum Carries {
     Body(&'static str),
     /// The fields of a page's form.
     Form(&'static str),
+    /// A body that may be left out.
+    Maybe(&'static str),
     /// A body that may be left out, and a key.
     KeyedMaybe(&'static str),
     /// A body, and optionally an Idempotency-Key.
@@ -127,7 +129,7 @@ impl Operation {
         });
         for name in names {
             // Positions are texts, whatever they are called.
-            let is_position = name == "order_id"
+            let is_position = ["order_id", "position"].contains(&name)
                 || self.path.starts_with("/api/reservations/")
                 || self.path.ends_with("/points/{id}/cancel")
                 || self.path.contains("/oversold/{sale_id}") && name == "sale_id";
@@ -163,7 +165,7 @@ impl Operation {
             Carries::Form(name) => Some((name, FORM, Required::True)),
             Carries::Csv => Some(("text", CSV, Required::True)),
             Carries::Body(name) | Carries::Keyed(name) => Some((name, JSON, Required::True)),
-            Carries::KeyedMaybe(name) => Some((name, JSON, Required::False)),
+            Carries::Maybe(name) | Carries::KeyedMaybe(name) => Some((name, JSON, Required::False)),
         };
         operation.request_body(body.map(|(name, kind, required)| {
             RequestBodyBuilder::new()

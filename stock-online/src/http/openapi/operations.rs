@@ -313,6 +313,18 @@ operations! {
         Carries::Nothing, &[("productId", "ids")], (200, "events"), &[];
     Put "/api/ops/selling" "Stop or resume all selling" Admin
         Carries::Body("Selling"), &[], (200, "Selling"), &[];
+    Get "/api/ops/status" "How the ledger is: epoch, lag, drift, the last proof, jobs" Admin
+        Carries::Nothing, &[], (200, "StatusOut"), &[Code::DatabaseUnavailable];
+    Get "/api/ops/checks" "What each verify and reconcile found, newest first" Admin
+        Carries::Nothing, PAGE, (200, "CheckListOut"), &[Code::DatabaseUnavailable];
+    Post "/api/ops/verify" "Prove the ledger; what it finds stands in the checks" Admin
+        Carries::Maybe("VerifyIn"), &[], (202, "object"), &[Code::RequestInProgress];
+    Get "/api/ops/dead-letters" "Entries whose tables could not be written, newest first" Admin
+        Carries::Nothing, PAGE, (200, "DeadLetterListOut"), &[Code::DatabaseUnavailable];
+    Post "/api/ops/dead-letters/{position}/retry" "Write an entry's tables again" Admin
+        Carries::Nothing, &[], (200, "DeadLetterOut"), &[Code::NotFound, Code::DeadLetterStays, Code::DatabaseUnavailable];
+    Get "/api/ops/audit-log" "Who did what, newest first" Admin
+        Carries::Nothing, PAGE, (200, "AuditLogOut"), &[Code::DatabaseUnavailable];
     Get "/api/openapi.json" "This document" Anyone
         Carries::Nothing, &[], (200, "object"), &[];
     Get "/livez" "The process answers" Anyone

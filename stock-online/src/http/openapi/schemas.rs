@@ -8,8 +8,8 @@ use utoipa::openapi::{Components, ComponentsBuilder};
 use super::text;
 use crate::http::stores::{offline, till};
 use crate::http::{
-    account_forms, accounts, coupons, discounts, imports, ops, orders, points, products,
-    reservations, sales, stock, stores, users, webhooks, works,
+    account_forms, accounts, audit_log, coupons, dead_letters, discounts, imports, ledger_checks,
+    ops, orders, points, products, reservations, sales, stock, stores, users, webhooks, works,
 };
 
 /// Every form, and how a caller says who they are.
@@ -108,6 +108,15 @@ pub(super) fn components() -> Components {
         .schema_from::<account_forms::SignUpForm>()
         .schema_from::<account_forms::LoginForm>()
         .schema_from::<ops::Selling>()
+        .schema_from::<ledger_checks::StatusOut>()
+        .schema_from::<ledger_checks::JobOut>()
+        .schema_from::<ledger_checks::CheckOut>()
+        .schema_from::<ledger_checks::CheckListOut>()
+        .schema_from::<ledger_checks::VerifyIn>()
+        .schema_from::<dead_letters::DeadLetterOut>()
+        .schema_from::<dead_letters::DeadLetterListOut>()
+        .schema_from::<audit_log::AuditLineOut>()
+        .schema_from::<audit_log::AuditLogOut>()
         .schema_from::<ops::Ready>()
         .schema("Problem", problem())
         .security_scheme("bearer", SecurityScheme::Http(bearer))

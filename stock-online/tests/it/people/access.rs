@@ -19,7 +19,7 @@ enum Who {
 }
 use Who::{Admin, Anyone, Somebody, Till};
 
-const ACCESS: [(&str, &str, Who); 87] = [
+const ACCESS: [(&str, &str, Who); 93] = [
     ("post", "/api/redis/orders", Somebody),
     ("patch", "/api/redis/orders/{order_id}/cancel", Somebody),
     ("post", "/api/orders", Somebody),
@@ -123,6 +123,12 @@ const ACCESS: [(&str, &str, Who); 87] = [
     ),
     ("get", "/api/events/levels", Somebody),
     ("put", "/api/ops/selling", Admin),
+    ("get", "/api/ops/status", Admin),
+    ("get", "/api/ops/checks", Admin),
+    ("post", "/api/ops/verify", Admin),
+    ("get", "/api/ops/dead-letters", Admin),
+    ("post", "/api/ops/dead-letters/{position}/retry", Admin),
+    ("get", "/api/ops/audit-log", Admin),
     ("get", "/api/openapi.json", Anyone),
     ("get", "/livez", Anyone),
     ("get", "/readyz", Anyone),
@@ -153,7 +159,7 @@ async fn every_endpoint_lets_in_whom_it_should_and_nobody_else() {
     assert_eq!(served, listed, "every endpoint stands in the table");
     let mut user = 1_000;
     for (method, path, who) in ACCESS {
-        let real = ["{order_id}", "{user_id}", "{store_id}", "{product_id}", "{sale_id}", "{delivery_id}"]
+        let real = ["{order_id}", "{user_id}", "{store_id}", "{product_id}", "{sale_id}", "{delivery_id}", "{position}"]
             .iter()
             .fold(path.to_owned(), |real, name| real.replace(name, "1"))
             .replace("{id}", "999")

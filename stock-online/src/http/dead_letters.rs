@@ -1,0 +1,121 @@
+//! Dead letters, as an admin sees them and sends them once more.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::Serialize;
+use stock_common::clock::{rfc3339, unix_ms};
+use stock_common::error::Code;
+use stock_common::id::Position;
+use stock_domain::database::audit_log::Action;
+use stock_domain::database::dead_letters::{self as table, DeadLetter, RetryError};
+use utoipa::ToSchema;
+
+use super::audit;
+use super::auth::Admin;
+use super::extract::{Filter, PathId};
+use super::orders::json;
+use super::origin::Origin;
+use super::page::{PageIn, cursor_of, cut, limit_of};
+use super::problem::Problem;
+use crate::app::App;
+
+/// An entry whose own tables could not be written.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct DeadLetterOut {
+    #[schema(value_type = String, pattern = "^[0-9]{1,20}$")]
+    position: Position,
+    kind: String,
+    reason: String,
+    attempts: u32,
+    /// `OPEN`, `COMPENSATED`, `CANCELLED`, `KEPT` (for a person) or `RESOLVED`.
+    state: String,
+    #[schema(format = DateTime)]
+    created_at: String,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct DeadLetterListOut {
+    items: Vec<DeadLetterOut>,
+    next_cursor: Option<String>,
+}
+
+impl From<DeadLetter> for DeadLetterOut {
+    fn from(letter: DeadLetter) -> Self {
+        Self {
+            position: letter.position,
+            kind: letter.kind,
+            reason: letter.reason,
+            attempts: letter.attempts,
+            state: letter.state,
+            created_at: rfc3339(unix_ms(letter.created_at)),
+        }
+    }
+}
+
+/// GET `/api/ops/dead-letters`: admin; newest first, resolved ones too.
+///
+/// # Errors
+/// 422 for a page that does not fit.
+pub async fn list(
+    State(app): State<Arc<App>>,
+    Admin(_): Admin,
+    Filter(asked): Filter<PageIn>,
+) -> Result<Response, Problem> {
+    let limit = limit_of(asked.limit)?;
+    let before = cursor_of(asked.cursor.as_deref())?.map(Position::new);
+    let mut found = table::page(&app.pool, before, limit + 1).await?;
+    let page = DeadLetterListOut {
+        next_cursor: cut(&mut found, limit).map(|last| last.position.to_string()),
+        items: found.into_iter().map(DeadLetterOut::from).collect(),
+    };
+    Ok(json(StatusCode::OK, &page))
+}
+
+/// POST `/api/ops/dead-letters/{position}/retry`: admin; writes its tables again, which never sells again.
+///
+/// # Errors
+/// 404, 409 when the tables refuse it still.
+pub async fn retry(
+    State(app): State<Arc<App>>,
+    Admin(admin): Admin,
+    origin: Origin,
+    position: Result<PathId, Problem>,
+) -> Result<Response, Problem> {
+    let missing = || Problem::new(Code::NotFound, "there is no such dead letter");
+    let position = Position::new(position.map_err(|_malformed| missing())?.0);
+    let letter = table::find(&app.pool, position).await?;
+    let mut letter = letter.ok_or_else(missing)?;
+    if letter.state != "RESOLVED" {
+        table::retry(&app.pool, &letter).await.map_err(stays)?;
+        "RESOLVED".clone_into(&mut letter.state);
+        let subject = format!("entry:{position}");
+        let action = Action::DeadLetterRetried;
+        audit::note(&app, &origin, action, (Some(admin.user), &subject));
+    }
+    Ok(json(StatusCode::OK, &DeadLetterOut::from(letter)))
+}
+
+fn stays(error: RetryError) -> Problem {
+    match error {
+        RetryError::Database(error) if !stock_domain::database::is_data_error(&error) => {
+            error.into()
+        }
+        RetryError::Record(error) if !error.is_poison() => {
+            tracing::warn!(%error, "mysql did not answer");
+            Problem::of(Code::DatabaseUnavailable)
+        }
+        error @ (RetryError::Database(_)
+        | RetryError::Missing
+        | RetryError::Entry(_)
+        | RetryError::Record(_)) => {
+            // The cause names tables and columns: it stays here.
+            tracing::warn!(%error, "a dead letter stays one");
+            Problem::of(Code::DeadLetterStays)
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Checks of the ledger: when it was last proved and corrected, and a proof on demand; the state of the whole.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use stock_common::clock::{rfc3339, unix_ms};
+use stock_common::error::Code;
+use stock_domain::database::audit_log::Action;
+use stock_domain::database::ledger_checks::{self as table, CheckKind, LedgerCheck};
+use stock_domain::database::{dead_letters, jobs, shards};
+use stock_domain::ledger::GateState;
+use stock_domain::reconcile::age_seconds;
+use stock_domain::verify;
+use utoipa::ToSchema;
+
+use super::audit;
+use super::auth::Admin;
+use super::extract::{BodyIn, Filter, Keyed};
+use super::orders::json;
+use super::origin::Origin;
+use super::page::{PageIn, cursor_of, cut, limit_of};
+use super::problem::Problem;
+use crate::app::App;
+
+/// How the ledger is to be proved.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VerifyIn {
+    /// Begin at zero instead of where the last proof ended.
+    #[serde(default)]
+    full: bool,
+}
+
+impl BodyIn for VerifyIn {
+    const MAY_BE_MISSING: bool = true;
+}
+
+/// A run of `verify` or `reconcile` that ended.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct CheckOut {
+    id: u64,
+    /// `verify` or `reconcile`.
+    kind: String,
+    #[schema(format = DateTime)]
+    ended_at: String,
+    took_ms: u64,
+    /// How much did not agree.
+    differences: u32,
+    /// How much of that was put right.
+    corrected: u32,
+    /// What it said, as the command's `--json` does.
+    #[schema(value_type = Object)]
+    report: Option<Box<RawValue>>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct CheckListOut {
+    items: Vec<CheckOut>,
+    next_cursor: Option<String>,
+}
+
+/// How the ledger is, as far as this instance sees it.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct StatusOut {
+    version: &'static str,
+    /// Which Redis is proved to be the one that MySQL knows; none while orders are refused `FENCED`.
+    epoch: Option<String>,
+    /// Why orders are refused, if they are.
+    fenced: Option<String>,
+    /// What Redis' `appendfsync` is said to be.
+    durability: &'static str,
+    /// Whether selling is open.
+    selling: bool,
+    lag_entries: u64,
+    /// The last settled position.
+    watermark: Option<String>,
+    /// How many entries are settled.
+    settled_entries: u64,
+    /// Dead letters that wait for a compensation or a person.
+    dead_letters: i64,
+    /// Accounts that the last `reconcile` found to differ and did not put right.
+    drift_accounts: Option<u32>,
+    last_verify: Option<CheckOut>,
+    last_reconcile: Option<CheckOut>,
+    jobs: Vec<JobOut>,
+}
+
+/// A job of the scheduler.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct JobOut {
+    job: String,
+    #[schema(format = DateTime)]
+    last_success_at: Option<String>,
+    age_seconds: Option<i64>,
+}
+
+impl From<LedgerCheck> for CheckOut {
+    fn from(check: LedgerCheck) -> Self {
+        Self {
+            id: check.id,
+            kind: check.kind,
+            ended_at: rfc3339(unix_ms(check.ended_at)),
+            took_ms: check.took_ms,
+            differences: check.differences,
+            corrected: check.corrected,
+            report: RawValue::from_string(check.report).ok(),
+        }
+    }
+}
+
+/// GET `/api/ops/checks`: admin; newest first.
+///
+/// # Errors
+/// 422 for a page that does not fit.
+pub async fn list(
+    State(app): State<Arc<App>>,
+    Admin(_): Admin,
+    Filter(asked): Filter<PageIn>,
+) -> Result<Response, Problem> {
+    let limit = limit_of(asked.limit)?;
+    let before = cursor_of(asked.cursor.as_deref())?;
+    let mut found = table::list(&app.pool, before, limit + 1).await?;
+    let page = CheckListOut {
+        next_cursor: cut(&mut found, limit).map(|last| last.id.to_string()),
+        items: found.into_iter().map(CheckOut::from).collect(),
+    };
+    Ok(json(StatusCode::OK, &page))
+}
+
+/// GET `/api/ops/status`: admin.
+///
+/// # Errors
+/// 503 when MySQL does not answer.
+pub async fn status(State(app): State<Arc<App>>, Admin(_): Admin) -> Result<Response, Problem> {
+    let (epoch, fenced) = match app.ledger.gate() {
+        GateState::Open(link) => (Some(link.epoch.to_string()), None),
+        GateState::Shut(reason) => (None, Some(reason.to_string())),
+    };
+    let shard = shards::load(&app.pool, app.ledger.keys().shard()).await?;
+    let last_reconcile = table::latest(&app.pool, CheckKind::Reconcile).await?;
+    let jobs = jobs::last_success(&app.pool).await?;
+    let now_ms = app.clock.now_ms();
+    let job = |(job, last)| JobOut {
+        job,
+        last_success_at: Option::map(last, |at| rfc3339(unix_ms(at))),
+        age_seconds: age_seconds(last, now_ms),
+    };
+    let status = StatusOut {
+        version: env!("CARGO_PKG_VERSION"),
+        epoch,
+        fenced,
+        durability: app.config.durability.as_str(),
+        selling: shard.as_ref().is_none_or(|shard| shard.selling),
+        lag_entries: app.lag_entries(),
+        watermark: shard.as_ref().map(|shard| shard.watermark.to_string()),
+        settled_entries: shard.as_ref().map_or(0, |shard| shard.number),
+        dead_letters: dead_letters::unresolved(&app.pool).await?,
+        drift_accounts: last_reconcile
+            .as_ref()
+            .map(|last| last.differences.saturating_sub(last.corrected)),
+        last_verify: table::latest(&app.pool, CheckKind::Verify)
+            .await?
+            .map(CheckOut::from),
+        last_reconcile: last_reconcile.map(CheckOut::from),
+        jobs: jobs.into_iter().map(job).collect(),
+    };
+    Ok(json(StatusCode::OK, &status))
+}
+
+/// POST `/api/ops/verify`: admin; proves the ledger, one run at a time over all instances.
+///
+/// It may take longer than a request: the answer is 202, what it finds stands in `/api/ops/checks`.
+///
+/// # Errors
+/// 409 while another run is under way.
+pub async fn start(
+    State(app): State<Arc<App>>,
+    Admin(admin): Admin,
+    origin: Origin,
+    Keyed { body, .. }: Keyed<VerifyIn>,
+) -> Result<Response, Problem> {
+    let job = CheckKind::Verify.as_str();
+    let claim = jobs::claim(&app.jobs_pool, job).await?;
+    let claim = claim.ok_or_else(|| {
+        Problem::new(
+            Code::RequestInProgress,
+            "the ledger is being verified already",
+        )
+    })?;
+    audit::note(
+        &app,
+        &origin,
+        Action::LedgerVerified,
+        (Some(admin.user), job),
+    );
+    let running = Arc::clone(&app);
+    app.tasks.spawn(async move {
+        let app = running;
+        let mut progress = |_done, _all| {};
+        let proving = verify::verify(&app.jobs_pool, &app.ledger, body.full, &mut progress);
+        let proved = tokio::select! {
+            () = app.closing.cancelled() => return,
+            proved = proving => proved,
+        };
+        let ended = match proved {
+            Ok(report) => {
+                if !report.ok {
+                    tracing::error!(
+                        differences = report.differences.len(),
+                        "the ledger is not proved"
+                    );
+                }
+                jobs::succeed(claim, job).await
+            }
+            Err(error) => return tracing::warn!(%error, "the ledger could not be verified"),
+        };
+        if let Err(error) = ended {
+            tracing::warn!(%error, "the end of a verify was not noted");
+        }
+    });
+    let started = serde_json::json!({ "status": "RUNNING" });
+    Ok(json(StatusCode::ACCEPTED, &started))
+}
