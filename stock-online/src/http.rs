@@ -1,10 +1,9 @@
-//! HTTP: every route in one table, and the layers around it.
+//! HTTP: every route of the interface in one table, and the layers around it.
 //!
-//! [`openapi`] describes the same table; [`serve`] owns connections, time limits and limits by address;
+//! Pages have a table of their own, [`crate::pages`], and call this one. [`openapi`] describes the same table; [`serve`] owns connections, time limits and limits by address;
 //! [`extract`] turns bytes into types; [`auth`] says who calls; [`problem`] turns errors into answers; the
 //! nouns' files hold the handlers and their wire types.
 
-pub mod account_forms;
 pub mod accounts;
 pub mod audit;
 pub mod audit_log;
@@ -44,7 +43,7 @@ use axum::routing::{self, get, patch, post, put};
 
 use crate::app::App;
 
-/// Every URL of the service.
+/// Every URL of the interface.
 #[expect(clippy::too_many_lines, reason = "every route in one table")]
 pub fn routes(app: Arc<App>) -> Router {
     Router::new()
@@ -168,9 +167,6 @@ pub fn routes(app: Arc<App>) -> Router {
             "/api/users/{id}",
             patch(users::set_role).delete(users::delete),
         )
-        .route("/account/signup", post(account_forms::sign_up))
-        .route("/account/login", post(account_forms::log_in))
-        .route("/account/logout", post(account_forms::log_out))
         .route("/api/webhooks", get(webhooks::list).post(webhooks::create))
         .route(
             "/api/webhooks/{id}",

@@ -28,6 +28,8 @@ struct Heard {
 /// The latest levels.
 pub struct Levels {
     heard: Mutex<Heard>,
+    /// The highest that was seen of those that a page shows.
+    peaks: Mutex<HashMap<Account, i64>>,
     changed: watch::Sender<Position>,
 }
 
@@ -44,6 +46,7 @@ impl Default for Levels {
     fn default() -> Self {
         Self {
             heard: Mutex::default(),
+            peaks: Mutex::default(),
             changed: watch::Sender::new(Position::ZERO),
         }
     }
@@ -87,6 +90,18 @@ impl Levels {
         };
         drop(heard);
         self.changed.send_modify(|_| {});
+    }
+
+    /// The highest that was seen of an account here, and of its balance now: what a bar is full at.
+    #[must_use]
+    pub fn peak(&self, account: Account, balance: i64) -> i64 {
+        let mut peaks = self.peaks.lock().unwrap_or_else(PoisonError::into_inner);
+        if peaks.len() >= ACCOUNTS_MAX && !peaks.contains_key(&account) {
+            peaks.clear();
+        }
+        let peak = peaks.entry(account).or_insert(balance);
+        *peak = balance.max(*peak);
+        *peak
     }
 
     /// The last position heard of.

@@ -2,7 +2,8 @@
 //!
 //! | part | what it does |
 //! |---|---|
-//! | [`http`] | every route in one table; handlers; the accept loop |
+//! | [`http`] | every route of the interface in one table; handlers; the accept loop |
+//! | [`pages`] | what people see |
 //! | [`subscriber`] | brings the journal into MySQL |
 //! | [`scheduler`] | reconcile and clean-up, by cron |
 //! | [`catalog_refresher`] | products and prices in memory |
@@ -26,6 +27,7 @@ pub mod http;
 pub mod levels;
 pub mod limits;
 pub mod monitor;
+pub mod pages;
 pub mod passwords;
 pub mod scheduler;
 pub mod servers;

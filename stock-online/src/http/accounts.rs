@@ -36,13 +36,13 @@ const NAME_MAX: usize = 100;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SignUpIn {
     #[schema(max_length = 254)]
-    pub(super) email: String,
+    pub(crate) email: String,
     /// Not among the most common ones.
     #[schema(min_length = 8, max_length = 128)]
-    pub(super) password: String,
-    pub(super) confirm_password: String,
+    pub(crate) password: String,
+    pub(crate) confirm_password: String,
     #[schema(max_length = 100)]
-    pub(super) name: Option<String>,
+    pub(crate) name: Option<String>,
 }
 
 impl BodyIn for SignUpIn {}
@@ -51,8 +51,8 @@ impl BodyIn for SignUpIn {}
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CredentialsIn {
-    pub(super) email: String,
-    pub(super) password: String,
+    pub(crate) email: String,
+    pub(crate) password: String,
 }
 
 impl BodyIn for CredentialsIn {}
@@ -130,7 +130,7 @@ fn chosen(password: &str, again: &str, pointer: &str) -> Result<Password, Proble
 ///
 /// # Errors
 /// 409 `EMAIL_TAKEN`, 422, 429.
-pub(super) async fn sign_up(
+pub(crate) async fn sign_up(
     app: &Arc<App>,
     origin: &Origin,
     body: SignUpIn,
@@ -213,7 +213,7 @@ async fn is_right(
 ///
 /// # Errors
 /// 401 `INVALID_CREDENTIALS`, 429, 503.
-pub(super) async fn log_in(
+pub(crate) async fn log_in(
     app: &Arc<App>,
     origin: &Origin,
     CredentialsIn { email, password }: CredentialsIn,

@@ -1,7 +1,7 @@
 //! GET `/api/events/levels`: the latest levels as server-sent events, resumable by the event's id.
 //!
-//! A stream begins with a snapshot from Redis: of the products asked for, everywhere, else of the first thousand
-//! online. Then come the changes, what moved within a fifth of a second in one event. With `Last-Event-ID` it goes on behind that
+//! A stream begins with a snapshot from Redis: of the products and coupons asked for, a product's everywhere, else of
+//! the first thousand products online. Then come the changes, what moved within a fifth of a second in one event. With `Last-Event-ID` it goes on behind that
 //! event, on any instance; an instance that has not heard all since begins with a snapshot again.
 
 use std::convert::Infallible;
@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde::{Deserialize, Serialize};
 use stock_common::error::Code;
-use stock_common::id::{LocationId, Position, ProductId};
+use stock_common::id::{CouponId, LocationId, Position, ProductId};
 use stock_domain::account::{Account, AccountKind, Level};
 use stock_domain::database::stores;
 use tokio::sync::{OwnedSemaphorePermit, watch};
@@ -32,15 +32,23 @@ const PACE: Duration = Duration::from_millis(200);
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Levels in one event, and products in a snapshot.
 const LEVELS_MAX: usize = 1_000;
-/// Products that may be asked for.
-const PRODUCTS_MAX: usize = 100;
+/// Products, and coupons, that may be asked for.
+const IDS_MAX: usize = 100;
 
-/// Which products.
+/// Which products and coupons; all of them when none is named.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct EventsIn {
     /// Ids, separated by commas.
     product_id: Option<String>,
+    /// Ids, separated by commas.
+    coupon_id: Option<String>,
+}
+
+/// What a watcher named.
+struct Named {
+    products: Vec<ProductId>,
+    coupons: Vec<CouponId>,
 }
 
 /// A level as a watcher sees it.
@@ -90,25 +98,45 @@ fn out((account, level): &(Account, Level)) -> Option<LevelOut> {
     }
 }
 
-fn products_of(query: &EventsIn) -> Result<Option<Vec<ProductId>>, Problem> {
-    let Some(text) = &query.product_id else {
-        return Ok(None);
-    };
-    let ids: Option<Vec<ProductId>> = text
-        .split(',')
-        .map(|id| id.parse().ok().map(ProductId))
-        .collect();
-    let ids = ids.filter(|ids| ids.len() <= PRODUCTS_MAX);
-    let rule = format!("at most {PRODUCTS_MAX} ids, separated by commas");
-    ids.map(Some)
-        .ok_or_else(|| Problem::unprocessable("/productId", rule))
+fn ids_of(text: Option<&str>, pointer: &str) -> Result<Vec<u64>, Problem> {
+    let ids = text.into_iter().flat_map(|text| text.split(','));
+    let ids: Option<Vec<u64>> = ids.map(|id| id.parse().ok()).collect();
+    let ids = ids.filter(|ids| ids.len() <= IDS_MAX);
+    let rule = format!("at most {IDS_MAX} ids, separated by commas");
+    ids.ok_or_else(|| Problem::unprocessable(pointer, rule))
+}
+
+impl Named {
+    /// `None` when nothing is named: everything is watched then.
+    fn of(query: &EventsIn) -> Result<Option<Self>, Problem> {
+        if query.product_id.is_none() && query.coupon_id.is_none() {
+            return Ok(None);
+        }
+        let products = ids_of(query.product_id.as_deref(), "/productId")?;
+        let coupons = ids_of(query.coupon_id.as_deref(), "/couponId")?;
+        Ok(Some(Self {
+            products: products.into_iter().map(ProductId).collect(),
+            coupons: coupons.into_iter().map(CouponId).collect(),
+        }))
+    }
+
+    fn has(&self, account: &Account) -> bool {
+        match account.kind {
+            AccountKind::Available => self.products.contains(&ProductId(account.owner)),
+            AccountKind::Coupon => self.coupons.contains(&CouponId(account.owner)),
+            AccountKind::Reserved
+            | AccountKind::Allowance
+            | AccountKind::Points
+            | AccountKind::Hold => false,
+        }
+    }
 }
 
 /// One watcher.
 struct Watcher {
     app: Arc<App>,
     /// Whose levels; none is everybody's.
-    products: Option<Vec<ProductId>>,
+    named: Option<Named>,
     changed: watch::Receiver<Position>,
     /// Up to where they know; none before their first snapshot.
     after: Option<Position>,
@@ -120,10 +148,7 @@ struct Watcher {
 
 impl Watcher {
     fn wants(&self, account: &Account) -> bool {
-        let of_product = |products: &Vec<ProductId>| {
-            account.kind == AccountKind::Available && products.contains(&ProductId(account.owner))
-        };
-        self.products.as_ref().is_none_or(of_product)
+        self.named.as_ref().is_none_or(|named| named.has(account))
     }
 
     /// Waits for the next event; none ends the stream.
@@ -163,14 +188,18 @@ impl Watcher {
 
     async fn snapshot(&self) -> Option<Vec<(Account, Level)>> {
         // Without Redis or MySQL the stream ends; the browser comes again by itself.
-        let (products, places) = match &self.products {
-            Some(products) => (products.clone(), stores::ids(&self.app.pool).await.ok()?),
-            None => (self.app.catalog.first(LEVELS_MAX), Vec::new()),
+        let (products, coupons, places) = match &self.named {
+            Some(Named { products, coupons }) => {
+                let places = stores::ids(&self.app.pool).await.ok()?;
+                (products.clone(), coupons.clone(), places)
+            }
+            None => (self.app.catalog.first(LEVELS_MAX), Vec::new(), Vec::new()),
         };
         let places = || [LocationId::ONLINE].iter().chain(&places);
         let names: Vec<Account> = products
             .iter()
             .flat_map(|product| places().map(|place| Account::available(*product, *place)))
+            .chain(coupons.into_iter().map(Account::coupon))
             .collect();
         let levels = self.app.ledger.levels(&names).await.ok()?;
         let level = |name: &Account| Some((*name, *levels.get(name)?));
@@ -188,7 +217,15 @@ pub async fn levels(
     Filter(query): Filter<EventsIn>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let products = products_of(&query)?;
+    stream(app, &query, &headers)
+}
+
+/// The stream itself, for whoever may have it.
+///
+/// # Errors
+/// 422 for ids that are none, 503 when too many watch.
+pub fn stream(app: Arc<App>, query: &EventsIn, headers: &HeaderMap) -> Result<Response, Problem> {
+    let named = Named::of(query)?;
     let place = Arc::clone(&app.event_streams).try_acquire_owned();
     let place = place.map_err(|_full| Problem::of(Code::Overloaded))?;
     // An id that is none of ours begins anew.
@@ -197,7 +234,7 @@ pub async fn levels(
         .and_then(|id| id.to_str().ok()?.parse().ok());
     let watcher = Watcher {
         changed: app.levels.watch(),
-        products,
+        named,
         after,
         sent: None,
         _place: place,

@@ -34,6 +34,7 @@ use super::problem::{Problem, render};
 use super::sessions;
 use crate::app::App;
 use crate::limits::Subject;
+use crate::pages::{self, failure};
 
 /// How long to wait after `accept` failed, as when there are no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -122,11 +123,13 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) {
     let config = &app.config;
-    let router = super::routes(Arc::clone(&app));
+    let interface = super::routes(Arc::clone(&app));
+    let pages = pages::routes(Arc::clone(&app), interface.clone());
     let router = match cors(&config.cors_origins) {
-        Some(cors) => router.layer(cors),
-        None => router,
+        Some(cors) => interface.layer(cors),
+        None => interface,
     };
+    let router = router.merge(pages);
     let front = Arc::new(Front {
         for_browsers: router
             .clone()
@@ -254,12 +257,16 @@ async fn handle(
         address,
         request_id,
     });
+    let reader = failure::reader(request.uri().path(), request.headers());
     let response = front.answer(address, request).await;
     let took = started.elapsed();
     let request_id = request_id.to_string();
-    let mut response = render(response, &request_id);
+    let mut response = match reader {
+        Some(lang) => failure::render(response, &request_id, lang),
+        None => render(response, &request_id),
+    };
     for (name, value) in &front.headers {
-        // A page brings a policy of its own.
+        // A page brings a policy of its own, an asset its time to be kept.
         response
             .headers_mut()
             .entry(name)
@@ -332,7 +339,7 @@ impl Durations {
     fn new() -> Self {
         Self {
             histograms: RwLock::default(),
-            routes: openapi::paths().map(route_of).collect(),
+            routes: openapi::paths().chain(pages::PATHS).map(route_of).collect(),
         }
     }
 

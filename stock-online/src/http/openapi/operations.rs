@@ -288,9 +288,9 @@ operations! {
     Delete "/api/users/{id}" "Delete a user; their orders stay" Admin
         Carries::Nothing, &[], (204, ""), &[Code::NotFound, Code::DatabaseUnavailable];
     Post "/account/signup" "The sign-up page's form" Anyone
-        Carries::Form("SignUpForm"), &[], (303, ""), &[Code::CrossSiteRequest];
+        Carries::Form("SignUpForm"), &[], (303, ""), &[Code::CrossSiteRequest, Code::EmailTaken];
     Post "/account/login" "The login page's form: begins a session" Anyone
-        Carries::Form("LoginForm"), &[], (303, ""), &[Code::CrossSiteRequest];
+        Carries::Form("LoginForm"), &[], (303, ""), &[Code::CrossSiteRequest, Code::InvalidCredentials];
     Post "/account/logout" "Ends the session" User
         Carries::Nothing, &[], (303, ""), &[Code::DatabaseUnavailable];
     Get "/api/webhooks" "Every webhook" Admin
@@ -310,7 +310,7 @@ operations! {
     Post "/api/webhooks/{id}/deliveries/{delivery_id}/resend" "Send a batch once more" Admin
         Carries::Nothing, &[], (202, ""), &[Code::WebhookNotFound, Code::DatabaseUnavailable];
     Get "/api/events/levels" "The latest levels as server-sent events" User
-        Carries::Nothing, &[("productId", "ids")], (200, "events"), &[];
+        Carries::Nothing, &[("productId", "ids"), ("couponId", "ids")], (200, "events"), &[];
     Put "/api/ops/selling" "Stop or resume all selling" Admin
         Carries::Body("Selling"), &[], (200, "Selling"), &[];
     Get "/api/ops/status" "How the ledger is: epoch, lag, drift, the last proof, jobs" Admin

@@ -8,8 +8,8 @@ use utoipa::openapi::{Components, ComponentsBuilder};
 use super::text;
 use crate::http::stores::{offline, till};
 use crate::http::{
-    account_forms, accounts, audit_log, coupons, dead_letters, discounts, imports, ledger_checks,
-    ops, orders, points, products, reservations, sales, stock, stores, users, webhooks, works,
+    accounts, audit_log, coupons, dead_letters, discounts, imports, ledger_checks, ops, orders,
+    points, products, reservations, sales, stock, stores, users, webhooks, works,
 };
 
 /// Every form, and how a caller says who they are.
@@ -105,8 +105,8 @@ pub(super) fn components() -> Components {
         .schema_from::<accounts::TokensOut>()
         .schema_from::<accounts::UserOut<'_>>()
         .schema_from::<users::UserListOut<'_>>()
-        .schema_from::<account_forms::SignUpForm>()
-        .schema_from::<account_forms::LoginForm>()
+        .schema_from::<crate::pages::accounts::SignUpForm>()
+        .schema_from::<crate::pages::accounts::LoginForm>()
         .schema_from::<ops::Selling>()
         .schema_from::<ledger_checks::StatusOut>()
         .schema_from::<ledger_checks::JobOut>()

@@ -1,0 +1,79 @@
+//! Pages: what people see. Rendered here, readable without scripts, in English and Korean.
+//!
+//! | part | what it owns |
+//! |---|---|
+//! | [`shop`] | `/`: products, own orders, reservations, coupons, points; one product; one order |
+//! | [`event`] | `/event`: coupons drawn first come first served |
+//! | [`accounts`] | `/login`, `/signup` and what their forms post |
+//! | [`admin`] | `/admin`: everything that an admin's calls do, as lists and forms |
+//! | [`dashboard`] | `/dashboard`: figures of the last minutes, live |
+//! | [`reference`] | `/api/docs`, `/api/redoc`, `/problems`: the interface and its error codes |
+//! | [`frame`] | what every page has: its reader, their language, its headers |
+//! | [`texts`], [`assets`] | what is said, and what is loaded |
+//! | [`api`] | the interface, called in this process |
+//!
+//! A page shows what the interface answers to its reader ([`api`]), and its scripts call the same interface
+//! with the session's cookie: no page can do what a client cannot, and no rule stands twice. Scripts only add
+//! to a page: what moves by itself, and forms that send JSON.
+
+pub mod accounts;
+pub mod api;
+pub mod assets;
+pub mod event;
+pub mod failure;
+pub mod frame;
+pub mod shop;
+pub mod texts;
+
+mod live;
+
+use std::sync::Arc;
+
+use axum::routing::{get, post};
+use axum::{Extension, Router};
+use tower_http::compression::CompressionLayer;
+
+use crate::app::App;
+use crate::pages::api::Api;
+
+/// Every path of a page, with its parameters in braces.
+pub const PATHS: [&str; 18] = [
+    "/",
+    "/products/{id}",
+    "/orders/{id}",
+    "/event",
+    "/login",
+    "/signup",
+    "/account/login",
+    "/account/signup",
+    "/account/logout",
+    "/admin",
+    "/admin/{section}",
+    "/dashboard",
+    "/dashboard/live",
+    "/live/levels",
+    "/problems",
+    "/problems/{id}",
+    "/api/docs",
+    "/api/redoc",
+];
+
+/// Every page, over the interface that they call.
+pub fn routes(app: Arc<App>, interface: Router) -> Router {
+    Router::new()
+        .route("/", get(shop::show))
+        .route("/products/{id}", get(shop::product))
+        .route("/orders/{id}", get(shop::order))
+        .route("/event", get(event::show))
+        .route("/login", get(accounts::login))
+        .route("/signup", get(accounts::signup))
+        .route("/account/signup", post(accounts::sign_up))
+        .route("/account/login", post(accounts::log_in))
+        .route("/account/logout", post(accounts::log_out))
+        .route("/assets/{name}", get(assets::show))
+        .layer(CompressionLayer::new())
+        // Events are not compressed: each is to arrive when it is sent.
+        .route("/live/levels", get(live::levels))
+        .layer(Extension(Api::new(interface)))
+        .with_state(app)
+}

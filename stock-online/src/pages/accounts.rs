@@ -1,0 +1,314 @@
+//! `/login`, `/signup`, and what their forms post. A browser is shown what was wrong beside the field, and sent on
+//! when nothing was; whoever does not ask for HTML is answered as by the interface.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::{IntoResponse, Redirect, Response};
+use serde::Deserialize;
+use stock_common::error::Code;
+use stock_domain::database::audit_log::Action;
+use tower_sessions::Session;
+use utoipa::ToSchema;
+
+use super::failure::asks_for_html;
+use super::frame::{Frame, page, page_as};
+use crate::app::App;
+use crate::http::accounts::{self, CredentialsIn, SignUpIn};
+use crate::http::audit;
+use crate::http::auth::{Caller, Login};
+use crate::http::extract::Form;
+use crate::http::origin::Origin;
+use crate::http::problem::Problem;
+use crate::http::sessions::LOGIN;
+
+/// The fields of the sign-up form.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({ "email": "one@example.com", "password": "open sesame, please",
+    "confirm_password": "open sesame, please" }))]
+pub struct SignUpForm {
+    email: String,
+    password: String,
+    confirm_password: String,
+    name: Option<String>,
+    next: Option<String>,
+}
+
+/// The fields of the login form.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({ "email": "one@example.com", "password": "open sesame, please" }))]
+pub struct LoginForm {
+    email: String,
+    password: String,
+    next: Option<String>,
+}
+
+/// Where to go after a login.
+#[derive(Debug, Default, Deserialize)]
+struct NextIn {
+    #[serde(default)]
+    next: String,
+    /// Whether somebody has just signed up.
+    #[serde(default)]
+    new: bool,
+}
+
+impl NextIn {
+    fn of(uri: &Uri) -> Self {
+        let asked =
+            Query::<Self>::try_from_uri(uri).map_or_else(|_| Self::default(), |asked| asked.0);
+        Self {
+            next: local(&asked.next).to_owned(),
+            ..asked
+        }
+    }
+}
+
+/// A path of this site, else `/`: nobody is led elsewhere by a login.
+fn local(next: &str) -> &str {
+    let is_path = next.starts_with('/') && !next.starts_with("//");
+    let is_plain = next
+        .bytes()
+        .all(|byte| byte.is_ascii_graphic() && byte != b'\\');
+    if is_path && is_plain { next } else { "/" }
+}
+
+/// What was wrong with a form, and with which field of it.
+struct Wrong {
+    field: &'static str,
+    text: String,
+}
+
+impl Wrong {
+    fn of(frame: &Frame, problem: &Problem) -> Self {
+        let field = match problem.code {
+            Code::EmailTaken => "email",
+            Code::InvalidCredentials => "password",
+            _ => field_of(problem),
+        };
+        let known = frame
+            .lang
+            .find(&format!("problem-{}", problem.code.as_str()));
+        // A rule says what it wants; its text is of the field.
+        let rule = frame.lang.find(&format!("rule-{field}"));
+        let text = match problem.code {
+            Code::Unprocessable => rule,
+            _ => known,
+        };
+        Self {
+            field,
+            text: text.unwrap_or_else(|| problem.detail.clone()),
+        }
+    }
+}
+
+/// The field that a 422 points at.
+fn field_of(problem: &Problem) -> &'static str {
+    let pointer = problem
+        .members
+        .get("errors")
+        .and_then(|errors| errors.pointer("/0/pointer")?.as_str());
+    match pointer {
+        Some("/email") => "email",
+        Some("/password") => "password",
+        Some("/confirmPassword") => "confirm_password",
+        Some("/name") => "name",
+        _ => "",
+    }
+}
+
+#[derive(Template)]
+#[template(path = "accounts/login.html")]
+struct LoginPage {
+    frame: Frame,
+    next: String,
+    is_new: bool,
+    email: String,
+    wrong: Option<Wrong>,
+}
+
+impl LoginPage {
+    fn wrong(&self, field: &str) -> Option<&str> {
+        let wrong = self.wrong.as_ref().filter(|wrong| wrong.field == field);
+        wrong.map(|wrong| wrong.text.as_str())
+    }
+}
+
+#[derive(Template)]
+#[template(path = "accounts/signup.html")]
+struct SignUpPage {
+    frame: Frame,
+    next: String,
+    email: String,
+    name: String,
+    wrong: Option<Wrong>,
+}
+
+impl SignUpPage {
+    fn wrong(&self, field: &str) -> Option<&str> {
+        let wrong = self.wrong.as_ref().filter(|wrong| wrong.field == field);
+        wrong.map(|wrong| wrong.text.as_str())
+    }
+}
+
+/// GET `/login`.
+pub async fn login(frame: Frame, uri: Uri) -> Response {
+    let NextIn { next, new } = NextIn::of(&uri);
+    page(&LoginPage {
+        frame,
+        next,
+        is_new: new,
+        email: String::new(),
+        wrong: None,
+    })
+}
+
+/// GET `/signup`.
+pub async fn signup(frame: Frame, uri: Uri) -> Response {
+    page(&SignUpPage {
+        frame,
+        next: NextIn::of(&uri).next,
+        email: String::new(),
+        name: String::new(),
+        wrong: None,
+    })
+}
+
+/// Whether a problem is shown in the form: a fault, and too much of it, is a page of its own.
+fn is_shown(problem: &Problem, headers: &HeaderMap) -> bool {
+    problem.code.status() < 500 && problem.code != Code::TooManyRequests && asks_for_html(headers)
+}
+
+fn status(problem: &Problem) -> StatusCode {
+    StatusCode::from_u16(problem.code.status()).unwrap_or(StatusCode::UNPROCESSABLE_ENTITY)
+}
+
+/// POST `/account/signup`.
+///
+/// # Errors
+/// 403 from another site's page, 409, 422, 429, 503.
+pub async fn sign_up(
+    State(app): State<Arc<App>>,
+    (frame, origin, headers): (Frame, Origin, HeaderMap),
+    Form(form): Form<SignUpForm>,
+) -> Result<Response, Problem> {
+    let (email, name) = (form.email.clone(), form.name.clone());
+    let body = SignUpIn {
+        email: form.email,
+        password: form.password,
+        confirm_password: form.confirm_password,
+        name: form.name,
+    };
+    let next = local(form.next.as_deref().unwrap_or("/")).to_owned();
+    match accounts::sign_up(&app, &origin, body).await {
+        Ok(_) if next == "/" => Ok(Redirect::to("/login?new=true").into_response()),
+        Ok(_) => {
+            let query = [("new", "true"), ("next", &next)];
+            let query = serde_urlencoded::to_string(query).unwrap_or_default();
+            Ok(Redirect::to(&format!("/login?{query}")).into_response())
+        }
+        Err(problem) if is_shown(&problem, &headers) => {
+            let wrong = Some(Wrong::of(&frame, &problem));
+            let shown = SignUpPage {
+                frame,
+                next,
+                email,
+                name: name.unwrap_or_default(),
+                wrong,
+            };
+            Ok(page_as(status(&problem), &shown))
+        }
+        Err(problem) => Err(problem),
+    }
+}
+
+/// POST `/account/login`: the session gets another id, so that one that was planted is worth nothing.
+///
+/// # Errors
+/// 401, 403 from another site's page, 429, 503.
+pub async fn log_in(
+    State(app): State<Arc<App>>,
+    session: Session,
+    (frame, origin, headers): (Frame, Origin, HeaderMap),
+    Form(form): Form<LoginForm>,
+) -> Result<Response, Problem> {
+    let email = form.email.clone();
+    let next = local(form.next.as_deref().unwrap_or("/")).to_owned();
+    let credentials = CredentialsIn {
+        email: form.email,
+        password: form.password,
+    };
+    let user = match accounts::log_in(&app, &origin, credentials).await {
+        Ok(user) => user,
+        Err(problem) if is_shown(&problem, &headers) => {
+            let wrong = Some(Wrong::of(&frame, &problem));
+            let shown = LoginPage {
+                frame,
+                next,
+                is_new: false,
+                email,
+                wrong,
+            };
+            return Ok(page_as(status(&problem), &shown));
+        }
+        Err(problem) => return Err(problem),
+    };
+    let begun = async {
+        session.cycle_id().await?;
+        session.insert(LOGIN, Login::from(&user)).await?;
+        session.save().await
+    };
+    begun.await.map_err(|error| {
+        tracing::warn!(%error, "cannot write a session");
+        Problem::of(Code::DatabaseUnavailable)
+    })?;
+    Ok(Redirect::to(&next).into_response())
+}
+
+/// POST `/account/logout`.
+///
+/// # Errors
+/// 401 without a login, 403 from another site's page, 503.
+pub async fn log_out(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    session: Session,
+    origin: Origin,
+) -> Result<Response, Problem> {
+    session.flush().await.map_err(|error| {
+        tracing::warn!(%error, "cannot end a session");
+        Problem::of(Code::DatabaseUnavailable)
+    })?;
+    let subject = format!("user:{}", caller.user);
+    audit::note(
+        &app,
+        &origin,
+        Action::LoggedOut,
+        (Some(caller.user), &subject),
+    );
+    Ok(Redirect::to("/").into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::local;
+
+    #[test]
+    fn a_login_leads_nowhere_else() {
+        for (next, expected) in [
+            ("/event", "/event"),
+            ("/orders/7?lang=ko", "/orders/7?lang=ko"),
+            ("", "/"),
+            ("//evil.example", "/"),
+            ("/\\evil.example", "/"),
+            ("https://evil.example", "/"),
+            ("/a\r\nSet-Cookie: x", "/"),
+        ] {
+            assert_eq!(local(next), expected, "{next}");
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! The interface, called in this process: a page reads what a client would be answered.
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::Request;
+use http_body_util::BodyExt as _;
+use serde::de::DeserializeOwned;
+use tower::ServiceExt as _;
+
+use crate::http::auth::Caller;
+use crate::http::origin::Origin;
+use crate::http::problem::Problem;
+
+/// Every route of the interface.
+#[derive(Clone)]
+pub struct Api {
+    routes: Router,
+}
+
+impl Api {
+    /// Over these routes.
+    #[must_use]
+    pub const fn new(routes: Router) -> Self {
+        Self { routes }
+    }
+
+    /// What GET of a path answers to somebody, or to nobody in particular.
+    ///
+    /// # Errors
+    /// The interface's problem.
+    pub async fn get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        caller: Option<Caller>,
+        origin: Origin,
+    ) -> Result<T, Problem> {
+        let mut request = Request::get(path)
+            .body(Body::empty())
+            .map_err(|error| Problem::internal(&error))?;
+        let extensions = request.extensions_mut();
+        extensions.insert(origin);
+        if let Some(caller) = caller {
+            // Who is known already is not counted once more.
+            extensions.insert(caller);
+        }
+        let mut response = match self.routes.clone().oneshot(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        };
+        if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+            return Err(problem);
+        }
+        let body = response.into_body().collect().await;
+        let bytes = body.map_err(|error| Problem::internal(&error))?.to_bytes();
+        serde_json::from_slice(&bytes).map_err(|error| Problem::internal(&error))
+    }
+}

@@ -1,0 +1,135 @@
+//! `/event`: coupons drawn first come first served, one for each campaign item that there is.
+
+use std::collections::HashMap;
+
+use askama::Template;
+use axum::response::Response;
+use serde::Deserialize;
+
+use super::frame::{Frame, page};
+use super::shop::List;
+use crate::http::problem::Problem;
+
+/// Coupons and campaign items on the page.
+const SHOWN: u32 = 50;
+/// Own codes that are looked through for those of the page.
+const OWN: u32 = 100;
+
+/// A campaign as the interface gives it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Campaign {
+    id: u64,
+    name: String,
+    discount_amount: Option<i64>,
+    discount_rate: Option<f64>,
+    count: Option<i64>,
+    remaining: Option<i64>,
+    valid_from: Option<String>,
+    valid_to: Option<String>,
+    user_id: Option<u64>,
+    #[serde(skip)]
+    state: EventState,
+}
+
+/// A campaign item as the interface gives it.
+#[derive(Debug, Deserialize)]
+struct Work {
+    id: u64,
+    title: String,
+}
+
+/// A code in the reader's hands as the interface gives it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct OwnCode {
+    coupon_id: u64,
+    work_id: Option<u64>,
+    code: String,
+}
+
+/// Where a campaign stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum EventState {
+    /// Its time has not begun.
+    #[default]
+    Coming,
+    /// Codes can be drawn.
+    Running,
+    /// Its time is over, or no code is left.
+    Ended,
+}
+
+impl EventState {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Coming => "coming",
+            Self::Running => "running",
+            Self::Ended => "ended",
+        }
+    }
+
+    fn of(campaign: &Campaign, now_ms: i64) -> Self {
+        let ms = |at: &Option<String>| {
+            let at = chrono::DateTime::parse_from_rfc3339(at.as_deref()?).ok()?;
+            Some(at.timestamp_millis())
+        };
+        if ms(&campaign.valid_from).is_some_and(|from| now_ms < from) {
+            Self::Coming
+        } else if ms(&campaign.valid_to).is_some_and(|to| now_ms >= to)
+            || campaign.remaining == Some(0)
+        {
+            Self::Ended
+        } else {
+            Self::Running
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "event/event.html")]
+struct EventPage {
+    frame: Frame,
+    campaigns: Vec<Campaign>,
+    works: Vec<Work>,
+    codes: HashMap<(u64, Option<u64>), String>,
+}
+
+impl EventPage {
+    /// The reader's code of a campaign, for an item or for none.
+    fn code(&self, coupon: &u64, work: Option<&u64>) -> Option<&String> {
+        self.codes.get(&(*coupon, work.copied()))
+    }
+}
+
+/// GET `/event`.
+///
+/// # Errors
+/// 503 when MySQL does not answer.
+pub async fn show(frame: Frame) -> Result<Response, Problem> {
+    let campaigns: List<Campaign> = frame.get_own(format!("/api/coupons?limit={SHOWN}")).await?;
+    let works: List<Work> = frame.get_own(format!("/api/works?limit={SHOWN}")).await?;
+    let codes: List<OwnCode> = match frame.caller {
+        Some(_) => {
+            frame
+                .get_own(format!("/api/coupons/mine?limit={OWN}"))
+                .await?
+        }
+        None => List { items: Vec::new() },
+    };
+    let now_ms = i64::try_from(frame.app.ledger.redis_now_ms()).unwrap_or(i64::MAX);
+    let mut campaigns = campaigns.items;
+    campaigns.retain(|campaign| campaign.user_id.is_none());
+    for campaign in &mut campaigns {
+        campaign.state = EventState::of(campaign, now_ms);
+    }
+    let codes = codes.items.into_iter();
+    Ok(page(&EventPage {
+        campaigns,
+        works: works.items,
+        codes: codes
+            .map(|own| ((own.coupon_id, own.work_id), own.code))
+            .collect(),
+        frame,
+    }))
+}

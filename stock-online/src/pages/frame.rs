@@ -1,0 +1,325 @@
+//! The frame of a page: who reads it, in which language, and the headers under which it is sent.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::sync::Arc;
+
+use askama::Template;
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Redirect, Response};
+use fluent_templates::fluent_bundle::FluentValue;
+use serde::de::DeserializeOwned;
+use stock_common::clock::rfc3339;
+use stock_common::error::Code;
+use stock_domain::database::users;
+use stock_domain::order::OrderStatus;
+use stock_domain::user::User;
+
+use super::api::Api;
+use super::assets;
+use super::shop::BuyState;
+use super::texts::{COOKIE, Lang, grouped};
+use crate::app::App;
+use crate::http::auth::{AnyCaller, Caller, Role};
+use crate::http::origin::Origin;
+use crate::http::problem::Problem;
+
+/// What a page may load: its own files, and nothing from anywhere else.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+     connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+/// How long a chosen language is kept.
+const LANG_SECONDS: u32 = 365 * 86_400;
+
+/// What every page knows.
+pub struct Frame {
+    /// What handlers share.
+    pub app: Arc<App>,
+    /// Its language.
+    pub lang: Lang,
+    /// Who reads it, if they logged in.
+    pub user: Option<User>,
+    /// Who they are to the interface.
+    pub caller: Option<Caller>,
+    /// Its path, without its query.
+    pub path: String,
+    origin: Origin,
+    api: Api,
+}
+
+impl FromRequestParts<Arc<App>> for Frame {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Response> {
+        if let Some(chosen) = choice(parts, app) {
+            return Err(chosen);
+        }
+        Self::read(parts, app)
+            .await
+            .map_err(IntoResponse::into_response)
+    }
+}
+
+/// `?lang=ko` is remembered in a cookie, and the page shown without it.
+fn choice(parts: &Parts, app: &App) -> Option<Response> {
+    let pairs: Vec<(String, String)> = serde_urlencoded::from_str(parts.uri.query()?).ok()?;
+    let lang = pairs.iter().find(|(name, _)| name == COOKIE)?;
+    let lang = Lang::parse(&lang.1)?;
+    let rest: Vec<_> = pairs.iter().filter(|(name, _)| name != COOKIE).collect();
+    let rest = serde_urlencoded::to_string(rest).ok()?;
+    let path = parts.uri.path();
+    let target = if rest.is_empty() {
+        path.to_owned()
+    } else {
+        format!("{path}?{rest}")
+    };
+    let secure = if app.config.public_tls {
+        "; Secure"
+    } else {
+        ""
+    };
+    let cookie = format!(
+        "{COOKIE}={}; Path=/; Max-Age={LANG_SECONDS}; SameSite=Lax{secure}",
+        lang.as_str()
+    );
+    Some(([(header::SET_COOKIE, cookie)], Redirect::to(&target)).into_response())
+}
+
+impl Frame {
+    async fn read(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
+        let AnyCaller(caller) = AnyCaller::from_request_parts(parts, app).await?;
+        let origin = Origin::from_request_parts(parts, app).await?;
+        let api = parts.extensions.get::<Api>().cloned();
+        let user = match caller {
+            Some(caller) => users::find(&app.pool, caller.user).await?,
+            None => None,
+        };
+        Ok(Self {
+            app: Arc::clone(app),
+            lang: Lang::of(&parts.headers),
+            // A deleted user's session is nobody's.
+            caller: caller.filter(|_| user.is_some()),
+            user: user.map(|(user, _)| user),
+            path: parts.uri.path().to_owned(),
+            origin,
+            api: api.ok_or_else(|| Problem::of(Code::Internal))?,
+        })
+    }
+
+    /// What the interface answers to the reader.
+    ///
+    /// # Errors
+    /// The interface's problem.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Problem> {
+        self.api.get(path, self.caller, self.origin).await
+    }
+
+    /// The reader as a buyer: an admin's own things, not everybody's.
+    #[must_use]
+    pub fn buyer(&self) -> Option<Caller> {
+        self.caller.map(|caller| Caller {
+            role: Role::User,
+            store_id: None,
+            ..caller
+        })
+    }
+
+    /// What the interface answers to the reader as a buyer.
+    ///
+    /// # Errors
+    /// The interface's problem.
+    pub async fn get_own<T: DeserializeOwned>(&self, path: impl AsRef<str>) -> Result<T, Problem> {
+        self.api.get(path.as_ref(), self.buyer(), self.origin).await
+    }
+
+    /// Whether the reader is an admin.
+    #[must_use]
+    pub fn is_admin(&self) -> bool {
+        self.caller.is_some_and(|caller| caller.is_admin())
+    }
+
+    /// The reader, who must have logged in: everybody else is sent to do so.
+    ///
+    /// # Errors
+    /// The way to the login page and back.
+    #[expect(
+        clippy::result_large_err,
+        reason = "a response is what a handler answers"
+    )]
+    pub fn reader(&self) -> Result<Caller, Response> {
+        self.caller
+            .ok_or_else(|| Redirect::to(&self.login_url()).into_response())
+    }
+
+    /// The reader, who must be an admin.
+    ///
+    /// # Errors
+    /// The way to the login page and back, or 403.
+    #[expect(
+        clippy::result_large_err,
+        reason = "a response is what a handler answers"
+    )]
+    pub fn admin(&self) -> Result<Caller, Response> {
+        let caller = self.reader()?;
+        if caller.is_admin() {
+            Ok(caller)
+        } else {
+            Err(Problem::of(Code::Forbidden).into_response())
+        }
+    }
+
+    /// The login page, which leads back here.
+    #[must_use]
+    pub fn login_url(&self) -> String {
+        let next = serde_urlencoded::to_string([("next", &self.path)]).unwrap_or_default();
+        format!("/login?{next}")
+    }
+
+    /// A text.
+    #[must_use]
+    pub fn t(&self, id: &str) -> String {
+        self.lang.text(id)
+    }
+
+    /// The text of one of several: of a status, a kind, a state.
+    #[must_use]
+    pub fn of(&self, prefix: &str, name: impl Display) -> String {
+        self.t(&format!("{prefix}{name}"))
+    }
+
+    /// A text with a number, in the plural that it takes.
+    #[must_use]
+    pub fn count(&self, id: &str, count: &i64) -> String {
+        self.lang.filled(id, "count", *count)
+    }
+
+    /// A text with something filled in.
+    pub fn with(
+        &self,
+        id: &str,
+        name: &'static str,
+        value: impl Into<FluentValue<'static>>,
+    ) -> String {
+        self.lang.filled(id, name, value)
+    }
+
+    /// An amount of money.
+    #[must_use]
+    pub fn money(&self, amount: &i64) -> String {
+        self.lang.money(*amount)
+    }
+
+    /// A time in the shop's zone.
+    #[must_use]
+    pub fn time(&self, unix_ms: &i64) -> String {
+        self.lang.time(*unix_ms, self.app.config.tz())
+    }
+
+    /// The same time as machines read it.
+    #[must_use]
+    pub fn rfc3339(&self, unix_ms: &i64) -> String {
+        rfc3339(*unix_ms)
+    }
+
+    /// A time that the interface gave, in the shop's zone.
+    #[must_use]
+    pub fn time_of(&self, rfc3339: &str) -> String {
+        match chrono::DateTime::parse_from_rfc3339(rfc3339) {
+            Ok(time) => self.time(&time.timestamp_millis()),
+            Err(_) => rfc3339.to_owned(),
+        }
+    }
+
+    /// A number in groups of digits.
+    #[must_use]
+    pub fn number(&self, number: &i64) -> String {
+        grouped(*number)
+    }
+
+    /// What problems mean to a reader, by code, for the page's scripts; their own detail says the others.
+    #[must_use]
+    pub fn problem_texts(&self) -> String {
+        let text = |code: &Code| {
+            let text = self.lang.find(&format!("problem-{}", code.as_str()))?;
+            Some((code.as_str(), text))
+        };
+        let texts: BTreeMap<_, _> = Code::ALL.iter().filter_map(text).collect();
+        serde_json::to_string(&texts).unwrap_or_default()
+    }
+
+    /// The languages that can be chosen.
+    #[must_use]
+    pub const fn languages(&self) -> [Lang; 2] {
+        Lang::ALL
+    }
+
+    /// What a button that buys may say.
+    #[must_use]
+    pub const fn buy_states(&self) -> [BuyState; 6] {
+        BuyState::ALL
+    }
+
+    /// Where an order may stand.
+    #[must_use]
+    pub fn order_statuses(&self) -> Vec<&'static str> {
+        OrderStatus::ALL
+            .iter()
+            .map(|status| status.as_str())
+            .collect()
+    }
+
+    /// Where an asset is served.
+    #[must_use]
+    pub fn asset(&self, name: &str) -> String {
+        assets::url(name)
+    }
+
+    /// Whether a part of the navigation is the page's own.
+    #[must_use]
+    pub fn is_at(&self, path: &str) -> bool {
+        self.path == path || path.len() > 1 && self.path.starts_with(&format!("{path}/"))
+    }
+}
+
+/// A page as it is sent.
+#[must_use]
+pub fn page(template: &impl Template) -> Response {
+    page_with(StatusCode::OK, POLICY, template)
+}
+
+/// A page with a status of its own.
+#[must_use]
+pub fn page_as(status: StatusCode, template: &impl Template) -> Response {
+    page_with(status, POLICY, template)
+}
+
+/// A page with a status and a policy of its own.
+#[must_use]
+pub fn page_with(status: StatusCode, policy: &'static str, template: &impl Template) -> Response {
+    match template.render() {
+        Ok(html) => html_response(status, HeaderValue::from_static(policy), html),
+        Err(error) => Problem::internal(&error).into_response(),
+    }
+}
+
+/// HTML as it is sent.
+#[must_use]
+pub fn html_response(status: StatusCode, policy: HeaderValue, html: String) -> Response {
+    let headers = [
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("text/html; charset=utf-8"),
+        ),
+        (header::CONTENT_SECURITY_POLICY, policy),
+        (
+            header::VARY,
+            HeaderValue::from_static("Accept-Language, Cookie"),
+        ),
+        (
+            header::REFERRER_POLICY,
+            HeaderValue::from_static("same-origin"),
+        ),
+    ];
+    (status, headers, html).into_response()
+}

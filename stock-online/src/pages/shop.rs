@@ -1,0 +1,272 @@
+//! The shop: `/` with the products and what is the reader's own, one product, one order.
+
+mod card;
+
+use askama::Template;
+use axum::extract::{Path, Query};
+use axum::http::Uri;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use stock_common::error::Code;
+use stock_common::id::ProductId;
+use stock_domain::catalog::ProductStatus;
+use stock_domain::database::products::{self as table, ProductFilter};
+
+pub use self::card::{BuyState, Card};
+use super::frame::{Frame, page};
+use crate::http::problem::Problem;
+
+/// Products on a page.
+const PRODUCTS: u32 = 24;
+/// Own orders, reservations and so on, the newest.
+const OWN: u32 = 5;
+
+/// A list as the interface gives it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct List<T> {
+    /// What is listed.
+    pub items: Vec<T>,
+}
+
+/// An order as the interface gives it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Order {
+    order_id: String,
+    order_status: String,
+    delivery_type: String,
+    order_product_infos: Vec<OrderLine>,
+    discount_amount: i64,
+    coupon_discount_amount: i64,
+    used_points: i64,
+    earned_points: i64,
+    total_amount: i64,
+    created_at: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct OrderLine {
+    product_name: String,
+    quantity: i64,
+    unit_price: i64,
+    sub_total: i64,
+}
+
+impl Order {
+    /// Whether it may still be taken back.
+    fn may_cancel(&self) -> bool {
+        ["ORDER_PENDING", "SUCCESS"].contains(&self.order_status.as_str())
+    }
+}
+
+/// A reservation as the interface gives it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reservation {
+    reservation_id: String,
+    product_id: u64,
+    location_id: u64,
+    quantity: i64,
+    status: String,
+    expires_at: String,
+    /// What the product is called and costs, as it is now.
+    #[serde(skip)]
+    product: Option<(String, i64)>,
+}
+
+/// An own coupon as the interface gives it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OwnCoupon {
+    name: String,
+    code: String,
+    is_used: bool,
+    discount_amount: Option<i64>,
+    discount_rate: Option<f64>,
+    valid_to: Option<String>,
+}
+
+/// A movement of points as the interface gives it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Point {
+    amount: i64,
+    #[serde(rename = "type")]
+    kind: String,
+    description: String,
+    balance_snapshot: i64,
+    created_at: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Balance {
+    balance: i64,
+}
+
+/// A store as the interface gives it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Store {
+    store_id: u64,
+    name: String,
+}
+
+/// What is the reader's own.
+struct Own {
+    orders: Vec<Order>,
+    reservations: Vec<Reservation>,
+    coupons: Vec<OwnCoupon>,
+    points: Vec<Point>,
+    balance: i64,
+}
+
+impl Own {
+    async fn read(frame: &Frame) -> Result<Option<Self>, Problem> {
+        let Some(buyer) = frame.buyer() else {
+            return Ok(None);
+        };
+        let user = buyer.user;
+        let points = format!("/api/v2/points/users/{user}");
+        let (orders, reservations, coupons, history, balance) = tokio::try_join!(
+            frame.get_own::<List<Order>>(format!("/api/orders?limit={OWN}")),
+            frame.get_own::<List<Reservation>>(format!("/api/reservations?limit={OWN}")),
+            frame.get_own::<List<OwnCoupon>>(format!("/api/coupons/mine?limit={OWN}")),
+            frame.get_own::<List<Point>>(format!("{points}/history?limit={OWN}")),
+            frame.get_own::<Balance>(format!("{points}/balance")),
+        )?;
+        let mut reservations = reservations.items;
+        let now_ms = frame.app.ledger.redis_now_ms();
+        for reservation in &mut reservations {
+            let known = frame.app.catalog.product(ProductId(reservation.product_id));
+            reservation.product =
+                known.map(|known| (known.name.to_string(), known.unit_price(now_ms).get()));
+        }
+        Ok(Some(Self {
+            orders: orders.items,
+            reservations,
+            coupons: coupons.items,
+            points: history.items,
+            balance: balance.balance,
+        }))
+    }
+}
+
+/// Where the list of products begins, and what it is about.
+#[derive(Debug, Default, Deserialize)]
+pub struct ShopIn {
+    #[serde(default)]
+    name: String,
+    cursor: Option<u64>,
+}
+
+#[derive(Template)]
+#[template(path = "shop/shop.html")]
+struct ShopPage {
+    frame: Frame,
+    cards: Vec<Card>,
+    name: String,
+    next: Option<String>,
+    own: Option<Own>,
+}
+
+/// GET `/`.
+///
+/// # Errors
+/// 503 when MySQL or Redis does not answer.
+pub async fn show(frame: Frame, uri: Uri) -> Result<Response, Problem> {
+    // What does not fit is as good as nothing: a person may have cut the address.
+    let asked =
+        Query::<ShopIn>::try_from_uri(&uri).map_or_else(|_| ShopIn::default(), |asked| asked.0);
+    let filter = ProductFilter {
+        name: Some(asked.name.trim().to_owned()).filter(|name| !name.is_empty()),
+        before: asked.cursor.map(ProductId),
+        limit: PRODUCTS + 1,
+        ..ProductFilter::default()
+    };
+    let mut found = table::list(&frame.app.pool, &filter).await?;
+    let has_more = found.len() > PRODUCTS as usize;
+    found.truncate(PRODUCTS as usize);
+    let next = found.last().filter(|_| has_more).map(|last| {
+        let query = [
+            ("name", asked.name.clone()),
+            ("cursor", last.id.to_string()),
+        ];
+        serde_urlencoded::to_string(query).unwrap_or_default()
+    });
+    found.retain(|product| product.fields.status != ProductStatus::Inactive);
+    let cards = Card::of_all(&frame, &found).await?;
+    let own = Own::read(&frame).await?;
+    Ok(page(&ShopPage {
+        cards,
+        name: asked.name,
+        next,
+        own,
+        frame,
+    }))
+}
+
+#[derive(Template)]
+#[template(path = "shop/product.html")]
+struct ProductPage {
+    frame: Frame,
+    card: Card,
+    stores: Vec<Store>,
+    coupons: Vec<OwnCoupon>,
+    balance: i64,
+}
+
+/// GET `/products/{id}`.
+///
+/// # Errors
+/// 404 for a product that is not shown; 503.
+pub async fn product(frame: Frame, Path(id): Path<String>) -> Result<Response, Problem> {
+    let missing = || Problem::of(Code::ProductNotFound);
+    let id = id.parse().map_err(|_malformed| missing())?;
+    let found = table::find(&frame.app.pool, ProductId(id)).await?;
+    let found = found.filter(|product| product.fields.status != ProductStatus::Inactive);
+    let found = found.ok_or_else(missing)?;
+    let card = Card::of_all(&frame, std::slice::from_ref(&found))
+        .await?
+        .pop();
+    let stores: List<Store> = frame.get("/api/stores?limit=100").await?;
+    let (coupons, balance) = match frame.buyer() {
+        None => (Vec::new(), 0),
+        Some(buyer) => {
+            let points = format!("/api/v2/points/users/{}/balance", buyer.user);
+            let coupons: List<OwnCoupon> = frame.get_own("/api/coupons/mine?limit=100").await?;
+            let balance: Balance = frame.get_own(points).await?;
+            let usable = coupons.items.into_iter().filter(|coupon| !coupon.is_used);
+            (usable.collect(), balance.balance)
+        }
+    };
+    Ok(page(&ProductPage {
+        card: card.ok_or_else(missing)?,
+        stores: stores.items,
+        coupons,
+        balance,
+        frame,
+    }))
+}
+
+#[derive(Template)]
+#[template(path = "shop/order.html")]
+struct OrderPage {
+    frame: Frame,
+    order: Order,
+}
+
+/// GET `/orders/{id}`: also right after it was placed, while MySQL does not have it yet.
+///
+/// # Errors
+/// 404 for an order that is not the reader's.
+pub async fn order(frame: Frame, Path(id): Path<String>) -> Result<Response, Response> {
+    frame.reader()?;
+    let id: u64 = id
+        .parse()
+        .map_err(|_malformed| Problem::of(Code::OrderNotFound).into_response())?;
+    let order = frame.get(&format!("/api/orders/{id}")).await;
+    let order: Order = order.map_err(IntoResponse::into_response)?;
+    Ok(page(&OrderPage { frame, order }))
+}

@@ -1,0 +1,221 @@
+//! A product as the shop shows it: its price, what is left, and whether it can be bought now.
+
+use stock_common::id::LocationId;
+use stock_domain::account::Account;
+use stock_domain::catalog::{ProductStatus, unit_price};
+use stock_domain::database::products::Product;
+use stock_domain::sale::{Sale, SaleState};
+
+use crate::http::problem::Problem;
+use crate::pages::frame::Frame;
+
+/// So many units are the last ones, unless the product's own `minStockLevel` is higher.
+const LAST_UNITS: i64 = 5;
+
+/// What its button says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BuyState {
+    /// Its sale has not begun.
+    Soon,
+    /// It can be bought.
+    Buy,
+    /// It can be bought, and few are left.
+    LastUnits,
+    /// None is left, for now.
+    SoldOut,
+    /// The reader has what the sale allows one buyer.
+    LimitReached,
+    /// Its sale is over, or it is not sold any more.
+    Ended,
+}
+
+impl BuyState {
+    /// Every state.
+    pub const ALL: [Self; 6] = [
+        Self::Soon,
+        Self::Buy,
+        Self::LastUnits,
+        Self::SoldOut,
+        Self::LimitReached,
+        Self::Ended,
+    ];
+
+    /// Its name in the page; `buy-` and it is the id of its text.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Soon => "soon",
+            Self::Buy => "buy",
+            Self::LastUnits => "last-units",
+            Self::SoldOut => "sold-out",
+            Self::LimitReached => "limit-reached",
+            Self::Ended => "ended",
+        }
+    }
+
+    /// Whether it can be bought.
+    #[must_use]
+    pub const fn is_open(self) -> bool {
+        matches!(self, Self::Buy | Self::LastUnits)
+    }
+
+    /// What decides, in this order: the product, its sale's time, what is left, the reader's limit.
+    fn of(status: ProductStatus, sale: Option<SaleState>, left: Left) -> Self {
+        match (status, sale) {
+            (ProductStatus::EndOfSale | ProductStatus::Inactive, _)
+            | (_, Some(SaleState::Over)) => Self::Ended,
+            (ProductStatus::SoldOut, _) => Self::SoldOut,
+            (ProductStatus::Active, Some(SaleState::Upcoming)) => Self::Soon,
+            (ProductStatus::Active, _) if left.available <= 0 => Self::SoldOut,
+            (ProductStatus::Active, _) if left.of_limit == Some(0) => Self::LimitReached,
+            (ProductStatus::Active, _) if left.available <= left.last_units => Self::LastUnits,
+            (ProductStatus::Active, _) => Self::Buy,
+        }
+    }
+}
+
+/// What is left of a product.
+#[derive(Debug, Clone, Copy)]
+struct Left {
+    available: i64,
+    last_units: i64,
+    /// Of what the sale allows the reader.
+    of_limit: Option<i64>,
+}
+
+/// A product on a page.
+pub struct Card {
+    /// The product.
+    pub id: u64,
+    /// What it is called.
+    pub name: String,
+    /// What is said of it.
+    pub description: String,
+    /// Its price.
+    pub price: i64,
+    /// What a unit costs now.
+    pub unit_price: i64,
+    /// How much less that is, in percent, rounded down.
+    pub off_percent: i64,
+    /// Units left.
+    pub available: i64,
+    /// The most that there were.
+    pub peak: i64,
+    /// So many are the last ones.
+    pub last_units: i64,
+    /// Whether it can be bought.
+    pub state: BuyState,
+    /// When its sale begins, in Unix ms, if it has not.
+    pub starts_ms: Option<i64>,
+    /// When its sale ends, in Unix ms, if it is under way.
+    pub ends_ms: Option<i64>,
+    /// How many one buyer may have.
+    pub limit: Option<i64>,
+}
+
+impl Card {
+    /// The cards of some products.
+    ///
+    /// # Errors
+    /// 503 when Redis does not answer.
+    pub async fn of_all(frame: &Frame, products: &[Product]) -> Result<Vec<Self>, Problem> {
+        let user = frame.caller.map(|caller| caller.user);
+        let allowance = |product: &Product| {
+            let allowance = product.sale.as_ref()?.allowance()?;
+            Some(Account::allowance(allowance.sale_id, user?))
+        };
+        let online = |product: &Product| Account::available(product.id, LocationId::ONLINE);
+        let mut names: Vec<Account> = products.iter().map(online).collect();
+        names.extend(products.iter().filter_map(allowance));
+        let levels = frame.app.ledger.levels(&names).await?;
+        let now_ms = frame.app.ledger.redis_now_ms();
+        let card = |product| {
+            let available = levels
+                .get(&online(product))
+                .map_or(0, |level| level.balance);
+            let of_limit = allowance(product).and_then(|account| levels.get(&account));
+            let left = Left {
+                available,
+                last_units: product.fields.min_stock_level.max(LAST_UNITS),
+                of_limit: of_limit.map(|level| level.balance),
+            };
+            let peak = frame.app.levels.peak(online(product), available);
+            Self::new(product, left, peak, now_ms)
+        };
+        Ok(products.iter().map(card).collect())
+    }
+
+    fn new(product: &Product, left: Left, peak: i64, now_ms: u64) -> Self {
+        let fields = &product.fields;
+        let sale = product.sale.as_ref();
+        let unit_price = unit_price(fields.price, sale, product.discount.as_ref(), now_ms).get();
+        let price = fields.price.get();
+        let off = price - unit_price;
+        let state = sale.map(|sale| sale.state(now_ms));
+        let time = |when: SaleState, at: fn(&Sale) -> u64| {
+            sale.filter(|_| state == Some(when))
+                .map(|sale| i64::try_from(at(sale)).unwrap_or(i64::MAX))
+        };
+        Self {
+            id: product.id.0,
+            name: fields.name.clone(),
+            description: fields.description.clone(),
+            price,
+            unit_price,
+            off_percent: if price > 0 && off > 0 {
+                // Prices are below 2^53.
+                off.saturating_mul(100) / price
+            } else {
+                0
+            },
+            available: left.available,
+            peak,
+            last_units: left.last_units,
+            state: BuyState::of(fields.status, state, left),
+            starts_ms: time(SaleState::Upcoming, |sale| sale.starts_ms),
+            ends_ms: time(SaleState::Running, |sale| sale.ends_ms),
+            limit: sale.and_then(|sale| sale.limit_per_user).map(i64::from),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stock_domain::catalog::ProductStatus::{self, Active, EndOfSale, SoldOut};
+    use stock_domain::sale::SaleState::{self, Over, Running, Upcoming};
+
+    use super::{BuyState, Left};
+
+    fn check(
+        (status, sale): (ProductStatus, Option<SaleState>),
+        (available, of_limit): (i64, Option<i64>),
+        expected: BuyState,
+    ) {
+        let left = Left {
+            available,
+            last_units: 5,
+            of_limit,
+        };
+        let state = BuyState::of(status, sale, left);
+        assert_eq!(state, expected, "{status:?} {sale:?} {left:?}");
+    }
+
+    #[test]
+    fn the_button_says_what_would_happen() {
+        check((Active, None), (6, None), BuyState::Buy);
+        check((Active, None), (5, None), BuyState::LastUnits);
+        check((Active, None), (0, None), BuyState::SoldOut);
+        check((Active, Some(Upcoming)), (6, None), BuyState::Soon);
+        check((Active, Some(Upcoming)), (0, None), BuyState::Soon);
+        check((Active, Some(Running)), (6, Some(1)), BuyState::Buy);
+        check(
+            (Active, Some(Running)),
+            (6, Some(0)),
+            BuyState::LimitReached,
+        );
+        check((Active, Some(Running)), (0, Some(0)), BuyState::SoldOut);
+        check((Active, Some(Over)), (6, None), BuyState::Ended);
+        check((SoldOut, None), (6, None), BuyState::SoldOut);
+        check((EndOfSale, None), (6, None), BuyState::Ended);
+    }
+}
