@@ -78,9 +78,6 @@ pub async fn reconcile(
         done.corrected += usize::from(corrected);
         done.differences.push(drift.difference);
     }
-    metrics::gauge!("stock_drift_accounts").set(f64::from(
-        u32::try_from(done.differences.len() - done.corrected).unwrap_or(u32::MAX),
-    ));
     let ended = Ended {
         kind: CheckKind::Reconcile,
         took: started.elapsed(),

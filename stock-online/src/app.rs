@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::catalog_refresher::CatalogRefresher;
 use crate::coupons::Coupons;
+use crate::history::History;
 use crate::http::auth::Tokens;
 use crate::levels::Levels;
 use crate::limits::Limits;
@@ -41,6 +42,8 @@ pub struct App {
     pub ledger: Ledger,
     /// The latest levels, for whoever watches.
     pub levels: Levels,
+    /// What was measured in the last minutes.
+    pub history: History,
     /// Products and prices in memory.
     pub catalog: Catalog,
     /// What coupons are worth.
@@ -108,6 +111,7 @@ impl App {
             expiry: Expiry::default(),
             imports_bell: Notify::new(),
             levels: Levels::default(),
+            history: History::default(),
             closing: CancellationToken::new(),
             catalog_refresher: CatalogRefresher::default(),
             tasks: TaskTracker::new(),

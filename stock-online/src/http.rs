@@ -71,6 +71,7 @@ pub fn routes(app: Arc<App>) -> Router {
             "/api/products/{id}/sales/{sale_id}",
             routing::delete(sales::delete),
         )
+        .route("/api/sales", get(sales::list))
         .route("/api/products/stock/available", get(stock::available))
         .route("/api/products/stock/inbound", post(stock::inbound))
         .route("/api/products/{id}/stock", post(stock::adjust))

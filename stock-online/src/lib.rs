@@ -9,7 +9,7 @@
 //! | [`catalog_refresher`] | products and prices in memory |
 //! | [`coupons`] | what coupons are worth, in memory |
 //! | [`limits`], [`passwords`], [`token_refresher`] | how often somebody may ask; hashes; whose tokens were ended |
-//! | [`monitor`] | lag, dead letters, ages of jobs |
+//! | [`monitor`], [`history`] | lag, dead letters, ages of jobs; the last minutes of them |
 //! | [`levels`] | the latest levels, for whoever watches |
 //! | [`stock_csv`] | files of stock |
 //! | [`webhooks`] | brings what is settled to other systems |
@@ -23,6 +23,7 @@ pub mod app;
 pub mod catalog_refresher;
 pub mod cli;
 pub mod coupons;
+pub mod history;
 pub mod http;
 pub mod levels;
 pub mod limits;

@@ -1,9 +1,13 @@
 //! The monitor: once a second, measures what no request sees, lag, Redis' memory, dead letters, the
-//! age of jobs.
+//! age of jobs, the first products' stock; [`crate::history`] remembers it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use stock_common::clock::unix_ms;
+use stock_common::id::{LocationId, ProductId};
+use stock_domain::account::Account;
+use stock_domain::database::ledger_checks::{self, CheckKind};
 use stock_domain::database::{dead_letters, jobs, shards, webhooks};
 use stock_domain::ledger::redis_memory::RedisMemory;
 use stock_domain::ledger::{ReadError, epoch};
@@ -11,8 +15,11 @@ use stock_domain::reconcile::age_seconds;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
+use crate::history::{Counts, Lag, Sample, Stock, Tables};
 
 const EVERY: Duration = Duration::from_secs(1);
+/// Products whose stock is remembered.
+const STOCK_MAX: usize = 24;
 
 /// Measures until `shutdown`.
 pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
@@ -20,6 +27,7 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
     metrics::gauge!("stock_build_info", "version" => version).set(1.0);
     metrics::gauge!("stock_drift_accounts").set(0.0);
     let mut was_nearly_full = false;
+    let mut sample = Sample::default();
     loop {
         match app.ledger.memory().await {
             Ok(memory) => {
@@ -28,13 +36,24 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
             }
             Err(error) => tracing::debug!(%error, "cannot measure redis' memory"),
         }
-        if let Err(error) = measure_lag(&app).await {
-            tracing::debug!(%error, "cannot measure the lag");
+        // What could not be measured is as it was.
+        match measure_lag(&app).await {
+            Ok(Some(lag)) => sample.lag = lag,
+            Ok(None) => {}
+            Err(error) => tracing::debug!(%error, "cannot measure the lag"),
         }
-        if let Err(error) = measure_tables(&app).await {
-            tracing::debug!(%error, "cannot read the job tables");
+        match measure_tables(&app).await {
+            Ok(tables) => sample.tables = tables,
+            Err(error) => tracing::debug!(%error, "cannot read the job tables"),
+        }
+        match measure_stock(&app).await {
+            Ok(stock) => sample.stock = stock,
+            Err(error) => tracing::debug!(%error, "cannot read the first products' stock"),
         }
         app.prometheus.run_upkeep();
+        sample.at_ms = app.clock.now_ms();
+        sample.counts = Counts::read(&app.prometheus.render());
+        app.history.add(sample.clone());
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(EVERY) => {}
@@ -61,12 +80,12 @@ fn note_memory(memory: RedisMemory, was_nearly_full: bool) {
     clippy::cast_precision_loss,
     reason = "a gauge is a float, and lags are far below 2^53"
 )]
-async fn measure_lag(app: &App) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+async fn measure_lag(app: &App) -> Result<Option<Lag>, Box<dyn std::error::Error + Send + Sync>> {
     let mut link = app.ledger.link()?;
     // Without MySQL, which then stands still, what this process last knew of it is as good.
     let loaded = shards::load(&app.pool, app.ledger.keys().shard()).await;
     let Some(state) = loaded.unwrap_or_else(|_away| app.ledger.known_state()) else {
-        return Ok(());
+        return Ok(None);
     };
     let head = epoch::head(&mut link.read, app.ledger.keys())
         .await
@@ -85,18 +104,53 @@ async fn measure_lag(app: &App) -> Result<(), Box<dyn std::error::Error + Send +
             / 1_000.0
     });
     metrics::gauge!("stock_journal_lag_seconds").set(seconds);
-    Ok(())
+    Ok(Some(Lag {
+        accepted: state.number + lag,
+        settled: state.number,
+        seconds,
+    }))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
-async fn measure_tables(app: &App) -> Result<(), sqlx::Error> {
-    metrics::gauge!("stock_dead_letters").set(dead_letters::unresolved(&app.pool).await? as f64);
+async fn measure_tables(app: &App) -> Result<Tables, sqlx::Error> {
+    let dead_letters = dead_letters::unresolved(&app.pool).await?;
+    metrics::gauge!("stock_dead_letters").set(dead_letters as f64);
+    let reconciled = ledger_checks::latest(&app.pool, CheckKind::Reconcile).await?;
+    let verified = ledger_checks::latest(&app.pool, CheckKind::Verify).await?;
+    let drift_accounts = reconciled.map(|last| last.differences.saturating_sub(last.corrected));
+    // Whichever instance reconciled: every one tells of it.
+    metrics::gauge!("stock_drift_accounts").set(f64::from(drift_accounts.unwrap_or_default()));
     metrics::gauge!("stock_webhook_deliveries_waiting")
         .set(webhooks::waiting(&app.pool).await? as f64);
+    let mut jobs = Vec::new();
     for (job, last) in jobs::last_success(&app.pool).await? {
-        if let Some(age) = age_seconds(last, app.clock.now_ms()) {
-            metrics::gauge!("stock_job_last_success_seconds", "job" => job).set(age as f64);
+        let age = age_seconds(last, app.clock.now_ms());
+        if let Some(age) = age {
+            metrics::gauge!("stock_job_last_success_seconds", "job" => job.clone()).set(age as f64);
         }
+        jobs.push((job, age));
     }
-    Ok(())
+    Ok(Tables {
+        dead_letters,
+        drift_accounts,
+        verified: verified.map(|last| (unix_ms(last.ended_at), last.differences)),
+        jobs,
+    })
+}
+
+/// The stock of the first products, as the dashboard shows it.
+async fn measure_stock(app: &App) -> Result<Vec<Stock>, ReadError> {
+    let ids = app.catalog.first(STOCK_MAX);
+    let online = |id: &ProductId| Account::available(*id, LocationId::ONLINE);
+    let names: Vec<Account> = ids.iter().map(online).collect();
+    let levels = app.ledger.levels(&names).await?;
+    let stock = |id: ProductId| {
+        let known = app.catalog.product(id).filter(|known| !known.is_deleted)?;
+        Some(Stock {
+            id,
+            name: known.name.clone(),
+            available: levels.get(&online(&id)).map_or(0, |level| level.balance),
+        })
+    };
+    Ok(ids.into_iter().filter_map(stock).collect())
 }

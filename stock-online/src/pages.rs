@@ -17,11 +17,14 @@
 //! to a page: what moves by itself, and forms that send JSON.
 
 pub mod accounts;
+pub mod admin;
 pub mod api;
 pub mod assets;
+pub mod dashboard;
 pub mod event;
 pub mod failure;
 pub mod frame;
+pub mod reference;
 pub mod shop;
 pub mod texts;
 
@@ -37,7 +40,7 @@ use crate::app::App;
 use crate::pages::api::Api;
 
 /// Every path of a page, with its parameters in braces.
-pub const PATHS: [&str; 18] = [
+pub const PATHS: [&str; 21] = [
     "/",
     "/products/{id}",
     "/orders/{id}",
@@ -48,13 +51,16 @@ pub const PATHS: [&str; 18] = [
     "/account/signup",
     "/account/logout",
     "/admin",
-    "/admin/{section}",
+    "/admin/{id}",
+    "/admin/products/{id}",
     "/dashboard",
     "/dashboard/live",
     "/live/levels",
     "/problems",
     "/problems/{id}",
     "/api/docs",
+    "/api/docs/{id}",
+    "/assets/{id}",
     "/api/redoc",
 ];
 
@@ -70,9 +76,19 @@ pub fn routes(app: Arc<App>, interface: Router) -> Router {
         .route("/account/signup", post(accounts::sign_up))
         .route("/account/login", post(accounts::log_in))
         .route("/account/logout", post(accounts::log_out))
+        .route("/admin", get(admin::overview))
+        .route("/admin/products/{id}", get(admin::product))
+        .route("/admin/{section}", get(admin::section))
+        .route("/dashboard", get(dashboard::show))
+        .route("/problems", get(reference::problems))
+        .route("/problems/{code}", get(reference::problem))
+        .route("/api/docs", get(reference::swagger_ui))
+        .route("/api/docs/{file}", get(reference::swagger_file))
+        .route("/api/redoc", get(reference::redoc))
         .route("/assets/{name}", get(assets::show))
         .layer(CompressionLayer::new())
         // Events are not compressed: each is to arrive when it is sent.
+        .route("/dashboard/live", get(dashboard::live))
         .route("/live/levels", get(live::levels))
         .layer(Extension(Api::new(interface)))
         .with_state(app)

@@ -101,6 +101,53 @@ pub async fn create(
     Ok(Some(SaleId(id)))
 }
 
+/// A sale and what it is of.
+#[derive(Debug, Clone)]
+pub struct ListedSale {
+    /// The sale.
+    pub sale: Sale,
+    /// Its product.
+    pub product_id: ProductId,
+    /// What the product is called.
+    pub product_name: String,
+    /// Whether it is the one that governs its product: a newer one may have taken its place.
+    pub governs: bool,
+}
+
+/// Lists sales that were not deleted, newest first.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn list(
+    pool: &MySqlPool,
+    before: Option<SaleId>,
+    limit: u32,
+) -> Result<Vec<ListedSale>, sqlx::Error> {
+    type Row = (u64, u64, String, bool, NaiveDateTime, NaiveDateTime, Option<i64>, Option<u32>);
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT s.id, p.id, p.name, COALESCE(p.sale_id = s.id, 0), s.starts_at, s.ends_at, s.price, \
+         s.limit_per_user FROM sales s JOIN products p ON p.id = s.product_id \
+         WHERE s.id < ? AND s.deleted_at IS NULL AND p.is_deleted = 0 ORDER BY s.id DESC LIMIT ?",
+    )
+    .bind(before.map_or(u64::MAX, |id| id.0))
+    .bind(limit)
+    .fetch_all(pool)
+    .await?;
+    let listed = |(id, product, product_name, governs, starts, ends, price, limit): Row| ListedSale {
+        sale: Sale {
+            id: SaleId(id),
+            starts_ms: unix_ms(starts),
+            ends_ms: unix_ms(ends),
+            price: price.and_then(|price| Money::new(price).ok()),
+            limit_per_user: limit,
+        },
+        product_id: ProductId(product),
+        product_name,
+        governs,
+    };
+    Ok(rows.into_iter().map(listed).collect())
+}
+
 /// Ends the rule of a sale; `false` when the product has no such sale.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! Flash sales: POST `/api/products/{id}/sales`, DELETE `/api/products/{id}/sales/{saleId}`.
+//! Flash sales: POST `/api/products/{id}/sales`, DELETE `/api/products/{id}/sales/{saleId}`, GET `/api/sales`.
 
 use std::sync::Arc;
 
@@ -17,9 +17,10 @@ use utoipa::ToSchema;
 
 use super::audit;
 use super::auth::Admin;
-use super::extract::{BodyIn, Keyed, PathId, PathIds, TimeIn};
+use super::extract::{BodyIn, Filter, Keyed, PathId, PathIds, TimeIn};
 use super::orders::json;
 use super::origin::Origin;
+use super::page::{PageIn, cursor_of, cut, limit_of};
 use super::problem::Problem;
 use super::products::publish;
 use crate::app::App;
@@ -62,6 +63,49 @@ pub(super) struct SaleOut {
     #[schema(value_type = Option<u64>)]
     price: Option<Money>,
     limit_per_user: Option<u32>,
+}
+
+/// A sale in an admin's list.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ListedSaleOut {
+    #[serde(flatten)]
+    sale: SaleOut,
+    product_id: u64,
+    product_name: String,
+    /// Whether it is the one that governs its product.
+    governs: bool,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct SaleListOut {
+    items: Vec<ListedSaleOut>,
+    next_cursor: Option<String>,
+}
+
+/// GET `/api/sales`: admin; newest first, those of all products.
+///
+/// # Errors
+/// 422 for a page that does not fit.
+pub async fn list(
+    State(app): State<Arc<App>>,
+    Admin(_): Admin,
+    Filter(asked): Filter<PageIn>,
+) -> Result<Response, Problem> {
+    let limit = limit_of(asked.limit)?;
+    let before = cursor_of(asked.cursor.as_deref())?.map(SaleId);
+    let mut found = table::list(&app.pool, before, limit + 1).await?;
+    let now_ms = app.ledger.redis_now_ms();
+    let next_cursor = cut(&mut found, limit).map(|last| last.sale.id.0.to_string());
+    let item = |listed: table::ListedSale| ListedSaleOut {
+        sale: SaleOut::new(&listed.sale, now_ms),
+        product_id: listed.product_id.0,
+        product_name: listed.product_name,
+        governs: listed.governs,
+    };
+    let items = found.into_iter().map(item).collect();
+    Ok(json(StatusCode::OK, &SaleListOut { items, next_cursor }))
 }
 
 impl SaleOut {

@@ -180,6 +180,8 @@ operations! {
         Carries::Body("SaleIn"), &[], (201, "SaleOut"), &[Code::ProductNotFound];
     Delete "/api/products/{id}/sales/{sale_id}" "End the rule of a sale" Admin
         Carries::Nothing, &[], (204, ""), &[Code::SaleNotFound, Code::DatabaseUnavailable];
+    Get "/api/sales" "Sales of all products, newest first" Admin
+        Carries::Nothing, PAGE, (200, "SaleListOut"), &[Code::DatabaseUnavailable];
     Get "/api/products/stock/available" "Stock by product and location" User
         Carries::Nothing, LEVELS, (200, "LevelListOut"), READ;
     Post "/api/products/stock/inbound" "Take stock in" Admin

@@ -38,6 +38,8 @@ pub(super) fn components() -> Components {
         .schema_from::<discounts::DiscountOut>()
         .schema_from::<sales::SaleIn>()
         .schema_from::<sales::SaleOut>()
+        .schema_from::<sales::ListedSaleOut>()
+        .schema_from::<sales::SaleListOut>()
         .schema_from::<stock::InboundIn>()
         .schema_from::<stock::InboundOut>()
         .schema_from::<stock::AdjustIn>()

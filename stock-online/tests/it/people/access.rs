@@ -19,7 +19,7 @@ enum Who {
 }
 use Who::{Admin, Anyone, Somebody, Till};
 
-const ACCESS: [(&str, &str, Who); 93] = [
+const ACCESS: [(&str, &str, Who); 94] = [
     ("post", "/api/redis/orders", Somebody),
     ("patch", "/api/redis/orders/{order_id}/cancel", Somebody),
     ("post", "/api/orders", Somebody),
@@ -37,6 +37,7 @@ const ACCESS: [(&str, &str, Who); 93] = [
     ("post", "/api/products/{id}/discounts", Admin),
     ("post", "/api/products/{id}/sales", Admin),
     ("delete", "/api/products/{id}/sales/{sale_id}", Admin),
+    ("get", "/api/sales", Admin),
     ("get", "/api/products/stock/available", Somebody),
     ("post", "/api/products/stock/inbound", Admin),
     ("post", "/api/products/{id}/stock", Admin),

@@ -1,0 +1,313 @@
+//! `/admin`: what an admin's calls do, as lists and forms.
+//!
+//! The parts stand in one table ([`sections`]): which list of the interface each shows, which of its members,
+//! and which calls its forms make. This file turns an entry and what the interface answered into a page.
+
+mod form;
+mod sections;
+
+use askama::Template;
+use axum::extract::{Path, Query};
+use axum::http::Uri;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::Value;
+use stock_common::error::Code;
+
+use self::form::{Form, FormView};
+use self::sections::{Column, Kind, PRODUCT, SECTIONS, SELLING, Section};
+use super::frame::{Frame, page};
+use crate::http::problem::Problem;
+
+/// Rows on a page.
+const ROWS: u32 = 30;
+
+/// A cell of a table.
+struct Cell {
+    text: String,
+    kind: Kind,
+    /// Where it leads.
+    href: Option<String>,
+}
+
+/// A row of a table, and what can be done with it.
+struct Row {
+    cells: Vec<Cell>,
+    forms: Vec<FormView>,
+}
+
+/// Which page of which list.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct SectionIn {
+    cursor: Option<String>,
+    /// Of which object, where the list is one's own.
+    of: Option<u64>,
+    /// A filter, by its name in the table.
+    only: Option<String>,
+}
+
+/// A part in the navigation.
+struct Part {
+    slug: &'static str,
+    label: String,
+    is_here: bool,
+}
+
+fn parts(frame: &Frame, here: &str) -> Vec<Part> {
+    let listed = SECTIONS.iter().filter(|section| !section.is_of_one());
+    listed
+        .map(|section| Part {
+            slug: section.slug,
+            label: frame.of("admin-", section.slug),
+            is_here: section.slug == here,
+        })
+        .collect()
+}
+
+/// A member as a person reads it.
+fn shown(frame: &Frame, kind: Kind, value: &Value) -> String {
+    match (kind, value) {
+        (_, Value::Null) => "–".to_owned(),
+        (Kind::Time, Value::String(at)) => frame.time_of(at),
+        (_, Value::String(text)) => text.clone(),
+        (Kind::Money, value) => value
+            .as_i64()
+            .map_or_else(|| value.to_string(), |amount| frame.money(&amount)),
+        (_, Value::Bool(yes)) => frame.t(if *yes { "yes" } else { "no" }),
+        (Kind::Number, value) => value
+            .as_i64()
+            .map_or_else(|| value.to_string(), |number| frame.number(&number)),
+        (_, Value::Array(items)) => {
+            let items: Vec<String> = items.iter().map(|item| shown(frame, kind, item)).collect();
+            items.join(", ")
+        }
+        (_, Value::Object(_)) => {
+            // An order's line, a report: what a person needs of it.
+            let name = value["productName"].as_str();
+            let quantity = &value["quantity"];
+            match name {
+                Some(name) => format!("{name} × {quantity}"),
+                None => value.to_string(),
+            }
+        }
+        (_, value) => value.to_string(),
+    }
+}
+
+fn cell(frame: &Frame, column: &Column, item: &Value) -> Cell {
+    let value = &item[column.name];
+    Cell {
+        text: shown(frame, column.kind, value),
+        kind: column.kind,
+        href: column
+            .link
+            .filter(|_| !value.is_null())
+            .map(|link| form::filled(link, item)),
+    }
+}
+
+fn row(frame: &Frame, section: &Section, item: &Value) -> Row {
+    let cell = |column| cell(frame, column, item);
+    Row {
+        cells: section.columns.iter().map(cell).collect(),
+        forms: views(frame, section.row_forms, item),
+    }
+}
+
+/// The forms that make sense for an object.
+fn views(frame: &Frame, forms: &[Form], item: &Value) -> Vec<FormView> {
+    let fitting = forms.iter().filter(|form| form.fits(item));
+    fitting
+        .map(|form| FormView::new(frame, form, item))
+        .collect()
+}
+
+#[derive(Template)]
+#[template(path = "admin/section.html")]
+struct SectionPage {
+    frame: Frame,
+    parts: Vec<Part>,
+    title: String,
+    section: &'static Section,
+    headings: Vec<(String, bool)>,
+    has_actions: bool,
+    rows: Vec<Row>,
+    forms: Vec<FormView>,
+    next: Option<String>,
+    only: Option<String>,
+}
+
+/// GET `/admin/{section}`.
+///
+/// # Errors
+/// 403, 404 for a part that there is not, the interface's problems.
+pub async fn section(
+    frame: Frame,
+    Path(slug): Path<String>,
+    uri: Uri,
+) -> Result<Response, Response> {
+    frame.admin()?;
+    let known = SECTIONS.iter().find(|section| section.slug == slug);
+    let section = known.ok_or_else(|| Problem::of(Code::NotFound).into_response())?;
+    let asked = Query::<SectionIn>::try_from_uri(&uri)
+        .map_or_else(|_| SectionIn::default(), |asked| asked.0);
+    show(frame, section, asked)
+        .await
+        .map_err(IntoResponse::into_response)
+}
+
+async fn show(
+    frame: Frame,
+    section: &'static Section,
+    asked: SectionIn,
+) -> Result<Response, Problem> {
+    let only = section
+        .filters
+        .iter()
+        .find(|(name, _)| asked.only.as_deref() == Some(*name));
+    let mut query = vec![("limit", ROWS.to_string())];
+    query.extend(asked.cursor.map(|cursor| ("cursor", cursor)));
+    if let Some((_, (name, value))) = only {
+        query.push((name, (*value).to_owned()));
+    }
+    let query = serde_urlencoded::to_string(&query).unwrap_or_default();
+    let of = asked.of.unwrap_or_default();
+    let list = section.list.replace("{of}", &of.to_string());
+    let answer: Value = frame.get(&format!("{list}?{query}")).await?;
+    let mut items = answer["items"].as_array().cloned().unwrap_or_default();
+    for item in &mut items {
+        // Calls of a row may name whose list it is.
+        item["of"] = of.into();
+    }
+    let next = answer["nextCursor"].as_str().map(|cursor| {
+        let mut query = vec![("cursor", cursor.to_owned())];
+        query.extend(asked.of.map(|of| ("of", of.to_string())));
+        query.extend(only.map(|(name, _)| ("only", (*name).to_owned())));
+        serde_urlencoded::to_string(&query).unwrap_or_default()
+    });
+    let rows: Vec<Row> = items
+        .iter()
+        .map(|item| row(&frame, section, item))
+        .collect();
+    let title = frame.of("admin-", section.slug);
+    let heading = |column: &Column| (frame.of("field-", column.name), column.kind.is_number());
+    Ok(page(&SectionPage {
+        parts: parts(&frame, section.slug),
+        title: if section.is_of_one() {
+            format!("{title} {of}")
+        } else {
+            title
+        },
+        headings: section.columns.iter().map(heading).collect(),
+        has_actions: rows.iter().any(|row| !row.forms.is_empty()),
+        forms: views(&frame, section.forms, &serde_json::json!({ "of": of })),
+        rows,
+        next,
+        only: only.map(|(name, _)| (*name).to_owned()),
+        section,
+        frame,
+    }))
+}
+
+#[derive(Template)]
+#[template(path = "admin/product.html")]
+struct ProductPage {
+    frame: Frame,
+    parts: Vec<Part>,
+    id: u64,
+    name: String,
+    facts: Vec<(String, Cell)>,
+    forms: Vec<FormView>,
+}
+
+/// GET `/admin/products/{id}`.
+///
+/// # Errors
+/// 403, 404, the interface's problems.
+pub async fn product(frame: Frame, Path(id): Path<String>) -> Result<Response, Response> {
+    frame.admin()?;
+    let missing = |_malformed| Problem::of(Code::ProductNotFound).into_response();
+    let id: u64 = id.parse().map_err(missing)?;
+    let product = frame.get_own(format!("/api/redis/products/{id}")).await;
+    let mut product: Value = product.map_err(IntoResponse::into_response)?;
+    // What is of its sale stands beside what is of itself.
+    if let Some(sale) = product["sale"].as_object().cloned() {
+        for (name, value) in sale {
+            let name = if name == "price" {
+                "salePrice".to_owned()
+            } else {
+                name
+            };
+            product[name] = value;
+        }
+    }
+    let facts = PRODUCT
+        .columns
+        .iter()
+        .filter(|column| !product[column.name].is_null());
+    let facts = facts.map(|column| {
+        (
+            frame.of("field-", column.name),
+            cell(&frame, column, &product),
+        )
+    });
+    Ok(page(&ProductPage {
+        parts: parts(&frame, "products"),
+        id,
+        name: product["name"].as_str().unwrap_or_default().to_owned(),
+        facts: facts.collect(),
+        forms: views(&frame, PRODUCT.row_forms, &product),
+        frame,
+    }))
+}
+
+#[derive(Template)]
+#[template(path = "admin/overview.html")]
+struct OverviewPage {
+    frame: Frame,
+    parts: Vec<Part>,
+    status: Value,
+    forms: Vec<FormView>,
+}
+
+impl OverviewPage {
+    /// A member of the state as text, a dash when there is none.
+    fn fact(&self, name: &str) -> String {
+        shown(&self.frame, Kind::Number, &self.status[name])
+    }
+
+    /// When a check ended, and what it found.
+    fn check(&self, name: &str) -> Option<(String, i64)> {
+        let check = self.status[name].as_object()?;
+        let ended = self.frame.time_of(check.get("endedAt")?.as_str()?);
+        Some((ended, check.get("differences")?.as_i64()?))
+    }
+
+    fn jobs(&self) -> Vec<(String, String)> {
+        let jobs = self.status["jobs"].as_array();
+        let age = |job: &Value| match job["ageSeconds"].as_i64() {
+            Some(seconds) => self.frame.count("seconds-ago", &seconds),
+            None => self.frame.t("never"),
+        };
+        let jobs = jobs.into_iter().flatten();
+        jobs.map(|job| (job["job"].as_str().unwrap_or_default().to_owned(), age(job)))
+            .collect()
+    }
+}
+
+/// GET `/admin`.
+///
+/// # Errors
+/// 403, the interface's problems.
+pub async fn overview(frame: Frame) -> Result<Response, Response> {
+    frame.admin()?;
+    let status = frame.get("/api/ops/status").await;
+    let status: Value = status.map_err(IntoResponse::into_response)?;
+    Ok(page(&OverviewPage {
+        parts: parts(&frame, ""),
+        forms: views(&frame, SELLING, &status),
+        status,
+        frame,
+    }))
+}

@@ -1,0 +1,261 @@
+//! Forms of the admin's pages: which call each makes, with which fields, as the page's script sends it.
+
+use serde_json::Value;
+
+use crate::pages::frame::Frame;
+
+/// How a field is filled in.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Input {
+    Text,
+    Number,
+    Decimal,
+    /// True or false.
+    Check,
+    /// A time of day in the reader's zone.
+    Time,
+    /// One of some names.
+    Choice(&'static [&'static str]),
+    /// Names, separated by commas.
+    List,
+    /// Fixed, as text.
+    Fixed(&'static str),
+    /// Fixed, true or false.
+    FixedFlag(&'static str),
+    File,
+}
+
+/// Where a field is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Body,
+    Path,
+    Query,
+    /// It is the body.
+    Whole,
+}
+
+/// A field of a form.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Field {
+    name: &'static str,
+    input: Input,
+    is_required: bool,
+    place: Place,
+    /// The object's member that it shows.
+    prefilled: Option<&'static str>,
+}
+
+/// A required field of the body.
+pub(super) const fn field(name: &'static str, input: Input) -> Field {
+    Field {
+        name,
+        input,
+        is_required: true,
+        place: Place::Body,
+        prefilled: None,
+    }
+}
+
+impl Field {
+    pub(super) const fn optional(mut self) -> Self {
+        self.is_required = false;
+        self
+    }
+
+    pub(super) const fn at(mut self, place: Place) -> Self {
+        self.place = place;
+        self
+    }
+
+    /// Shows the object's member of the same name.
+    pub(super) const fn prefilled(self) -> Self {
+        self.prefilled_with(self.name)
+    }
+
+    pub(super) const fn prefilled_with(mut self, member: &'static str) -> Self {
+        self.prefilled = Some(member);
+        self
+    }
+}
+
+/// A form: a call and its fields.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Form {
+    /// `form-` and it is the id of its title.
+    pub(super) slug: &'static str,
+    /// Method and path; `{name}` is the object's member.
+    pub(super) call: &'static str,
+    pub(super) fields: &'static [Field],
+    /// Whether it carries an Idempotency-Key.
+    pub(super) is_keyed: bool,
+    /// Whether a person is asked once more.
+    pub(super) is_grave: bool,
+    /// Whether the answer is shown instead of the page again.
+    pub(super) shows_answer: bool,
+    /// For which objects: a member, and the values that it may have.
+    pub(super) only: Option<(&'static str, &'static [&'static str])>,
+}
+
+/// A form that carries no key.
+pub(super) const fn form(slug: &'static str, call: &'static str, fields: &'static [Field]) -> Form {
+    Form {
+        slug,
+        call,
+        fields,
+        is_keyed: false,
+        is_grave: false,
+        shows_answer: false,
+        only: None,
+    }
+}
+
+/// A form that carries an Idempotency-Key.
+pub(super) const fn keyed(
+    slug: &'static str,
+    call: &'static str,
+    fields: &'static [Field],
+) -> Form {
+    Form {
+        is_keyed: true,
+        ..form(slug, call, fields)
+    }
+}
+
+impl Form {
+    pub(super) const fn grave(mut self) -> Self {
+        self.is_grave = true;
+        self
+    }
+
+    pub(super) const fn answering(mut self) -> Self {
+        self.shows_answer = true;
+        self
+    }
+
+    pub(super) const fn only(
+        mut self,
+        member: &'static str,
+        values: &'static [&'static str],
+    ) -> Self {
+        self.only = Some((member, values));
+        self
+    }
+
+    /// Whether it makes sense for an object.
+    pub(super) fn fits(&self, item: &Value) -> bool {
+        self.only
+            .is_none_or(|(member, values)| values.contains(&plain(&item[member]).as_str()))
+    }
+}
+
+/// A member without quotes; nothing for none.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        value => value.to_string(),
+    }
+}
+
+/// A path with an object's members in it; what is none stays, for a field of the form.
+pub(super) fn filled(template: &str, item: &Value) -> String {
+    let mut path = template.to_owned();
+    for (name, value) in item.as_object().into_iter().flatten() {
+        path = path.replace(&format!("{{{name}}}"), &plain(value));
+    }
+    path
+}
+
+/// A field as the template draws it.
+pub(super) struct FieldView {
+    pub(super) name: &'static str,
+    pub(super) label: String,
+    /// The type of its input; `select` for a choice.
+    pub(super) kind: &'static str,
+    /// How the script reads it.
+    pub(super) read_as: &'static str,
+    /// Where the script sends it.
+    pub(super) place: &'static str,
+    pub(super) value: String,
+    pub(super) is_required: bool,
+    pub(super) is_checked: bool,
+    pub(super) choices: &'static [&'static str],
+}
+
+impl FieldView {
+    fn new(frame: &Frame, field: &Field, item: &Value) -> Self {
+        let known = field.prefilled.map(|member| &item[member]);
+        let (kind, read_as) = match field.input {
+            Input::Text => ("text", ""),
+            Input::Number => ("number", "integer"),
+            Input::Decimal => ("number", "number"),
+            Input::Check => ("checkbox", "boolean"),
+            Input::Time => ("datetime-local", "time"),
+            Input::Choice(_) => ("select", ""),
+            Input::List => ("text", "list"),
+            Input::Fixed(_) => ("hidden", ""),
+            Input::FixedFlag(_) => ("hidden", "boolean"),
+            Input::File => ("file", ""),
+        };
+        let value = match field.input {
+            Input::Fixed(value) | Input::FixedFlag(value) => value.to_owned(),
+            _ => known.map(plain).unwrap_or_default(),
+        };
+        Self {
+            name: field.name,
+            label: frame.of("field-", field.name),
+            kind,
+            read_as,
+            place: match field.place {
+                Place::Body => "",
+                Place::Path => "path",
+                Place::Query => "query",
+                Place::Whole => "body",
+            },
+            is_required: field.is_required,
+            is_checked: known == Some(&Value::Bool(true)),
+            choices: match field.input {
+                Input::Choice(choices) => choices,
+                _ => &[],
+            },
+            value,
+        }
+    }
+}
+
+/// A form as the template draws it.
+pub(super) struct FormView {
+    pub(super) slug: &'static str,
+    pub(super) title: String,
+    pub(super) call: String,
+    pub(super) fields: Vec<FieldView>,
+    pub(super) is_keyed: bool,
+    pub(super) shows_answer: bool,
+    /// What is asked before it is sent.
+    pub(super) question: Option<String>,
+    /// Whether it is a button and nothing else.
+    pub(super) is_bare: bool,
+}
+
+impl FormView {
+    pub(super) fn new(frame: &Frame, form: &Form, item: &Value) -> Self {
+        let title = frame.of("form-", form.slug);
+        let fields = form.fields.iter();
+        let fields: Vec<FieldView> = fields
+            .map(|field| FieldView::new(frame, field, item))
+            .collect();
+        Self {
+            slug: form.slug,
+            question: form
+                .is_grave
+                .then(|| frame.with("sure", "what", title.clone())),
+            title,
+            call: filled(form.call, item),
+            is_bare: fields.iter().all(|field| field.kind == "hidden"),
+            fields,
+            is_keyed: form.is_keyed,
+            shows_answer: form.shows_answer,
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! `/dashboard`: the last minutes, live. The page is drawn here, curves too; once a second its part that moves is
+//! drawn anew and sent as an event, so that a script has only to put it in its place.
+
+mod figures;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use askama::Template;
+use axum::extract::State;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use stock_common::error::Code;
+use stock_domain::ledger::GateState;
+
+use self::figures::{Figures, ProductFigures};
+use super::frame::{Frame, page};
+use crate::http::problem::Problem;
+
+/// What moves.
+#[derive(Template)]
+#[template(path = "dashboard/live.html")]
+struct Live<'a> {
+    frame: &'a Frame,
+    figures: Figures,
+    epoch: Option<String>,
+    fenced: Option<String>,
+    durability: &'static str,
+}
+
+impl<'a> Live<'a> {
+    fn new(frame: &'a Frame) -> Self {
+        let app = &frame.app;
+        let (epoch, fenced) = match app.ledger.gate() {
+            GateState::Open(link) => (Some(link.epoch.to_string()), None),
+            GateState::Shut(reason) => (None, Some(reason.to_string())),
+        };
+        Self {
+            figures: Figures::of(&app.history.samples()),
+            epoch,
+            fenced,
+            durability: app.config.durability.as_str(),
+            frame,
+        }
+    }
+
+    /// A rate with at most one decimal.
+    fn rate(&self, rate: &f64) -> String {
+        if *rate < 10.0 && *rate > 0.0 {
+            return format!("{rate:.1}");
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "rates are far below 2^53")]
+        let whole = rate.round() as i64;
+        self.frame.number(&whole)
+    }
+
+    /// Milliseconds with as many decimals as they are worth.
+    fn ms(&self, ms: &Option<f64>) -> String {
+        match ms {
+            None => "–".to_owned(),
+            Some(ms) if *ms < 10.0 => format!("{ms:.1} ms"),
+            Some(ms) => format!("{ms:.0} ms"),
+        }
+    }
+
+    fn seconds(&self, seconds: &f64) -> String {
+        format!("{seconds:.1} s")
+    }
+
+    fn product_url(&self, product: &ProductFigures) -> String {
+        format!("/admin/products/{}", product.id)
+    }
+}
+
+#[derive(Template)]
+#[template(path = "dashboard/dashboard.html")]
+struct DashboardPage<'a> {
+    frame: &'a Frame,
+    live: Live<'a>,
+}
+
+/// GET `/dashboard`.
+///
+/// # Errors
+/// The way to the login page; 403 for anybody but an admin.
+pub async fn show(frame: Frame) -> Result<Response, Response> {
+    frame.admin()?;
+    let live = Live::new(&frame);
+    Ok(page(&DashboardPage {
+        frame: &frame,
+        live,
+    }))
+}
+
+/// GET `/dashboard/live`: an event a second, the part of the page that moves.
+///
+/// # Errors
+/// The way to the login page; 403; 503 when too many watch.
+pub async fn live(
+    State(app): State<Arc<crate::app::App>>,
+    frame: Frame,
+) -> Result<Response, Response> {
+    frame.admin()?;
+    let place = Arc::clone(&app.event_streams).try_acquire_owned();
+    let place = place.map_err(|_full| Problem::of(Code::Overloaded).into_response())?;
+    let begun = (frame, app.history.watch(), place);
+    let events = stream::unfold(begun, |(frame, mut changed, place)| async move {
+        let closing = frame.app.closing.clone();
+        tokio::select! {
+            () = closing.cancelled() => return None,
+            changed = changed.changed() => changed.ok()?,
+        }
+        let html = Live::new(&frame).render().ok()?;
+        let event = Event::default().event("live").data(html);
+        Some((Ok::<_, Infallible>(event), (frame, changed, place)))
+    });
+    Ok(Sse::new(events)
+        .keep_alive(KeepAlive::default())
+        .into_response())
+}
