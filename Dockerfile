@@ -1,15 +1,14 @@
-# The service alone; docker-compose.yml puts Redis and MySQL beside it.
+# The service alone: a program and the C library, no shell, an ordinary user. docker-compose.yml puts Redis and MariaDB beside it.
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
 RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends build-essential
 COPY . .
-RUN cargo build --release --locked --bin stock-online
+RUN cargo build --release --locked --bin stock-online --config 'profile.release.strip="symbols"'
 
-FROM debian:bookworm-slim
-RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends curl \
-    && rm -rf /var/lib/apt/lists/* && useradd --system --uid 10001 stock
+FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /src/target/release/stock-online /usr/local/bin/stock-online
-USER stock
+ENV STOCK_HTTP_ADDR=0.0.0.0:8080
 EXPOSE 8080
+HEALTHCHECK --interval=2s --timeout=3s --retries=30 CMD ["stock-online", "ready"]
 ENTRYPOINT ["stock-online"]
 CMD ["serve"]

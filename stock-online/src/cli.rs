@@ -10,6 +10,7 @@ mod import;
 pub mod output;
 mod points_report;
 mod prove;
+mod ready;
 pub mod seed;
 mod serve;
 mod token;
@@ -78,6 +79,8 @@ enum Command {
     Export(export::ExportArgs),
     /// Write the daily reports of points of a day, again if need be
     PointsReport(points_report::PointsReportArgs),
+    /// Ask the service on this machine whether it takes orders, as a health check does
+    Ready,
     /// Check the servers' settings, versions, clocks and durability
     Doctor,
     /// Say everything that is known about an order or an account
@@ -130,6 +133,7 @@ async fn run(cli: Cli) -> Result<bool, Failure> {
         Command::Import(args) => import::run(&config, &common, &args).await,
         Command::Export(args) => export::run(&config, &args).await,
         Command::PointsReport(args) => points_report::run(&config, &common, &args).await,
+        Command::Ready => ready::run(&config).await,
         Command::Doctor => doctor::run(&config, &common).await,
         Command::Explain(args) => explain::run(&config, &common, &args).await,
     }

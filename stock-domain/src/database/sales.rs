@@ -123,7 +123,16 @@ pub async fn list(
     before: Option<SaleId>,
     limit: u32,
 ) -> Result<Vec<ListedSale>, sqlx::Error> {
-    type Row = (u64, u64, String, bool, NaiveDateTime, NaiveDateTime, Option<i64>, Option<u32>);
+    type Row = (
+        u64,
+        u64,
+        String,
+        bool,
+        NaiveDateTime,
+        NaiveDateTime,
+        Option<i64>,
+        Option<u32>,
+    );
     let rows: Vec<Row> = sqlx::query_as(
         "SELECT s.id, p.id, p.name, COALESCE(p.sale_id = s.id, 0), s.starts_at, s.ends_at, s.price, \
          s.limit_per_user FROM sales s JOIN products p ON p.id = s.product_id \
@@ -133,18 +142,19 @@ pub async fn list(
     .bind(limit)
     .fetch_all(pool)
     .await?;
-    let listed = |(id, product, product_name, governs, starts, ends, price, limit): Row| ListedSale {
-        sale: Sale {
-            id: SaleId(id),
-            starts_ms: unix_ms(starts),
-            ends_ms: unix_ms(ends),
-            price: price.and_then(|price| Money::new(price).ok()),
-            limit_per_user: limit,
-        },
-        product_id: ProductId(product),
-        product_name,
-        governs,
-    };
+    let listed =
+        |(id, product, product_name, governs, starts, ends, price, limit): Row| ListedSale {
+            sale: Sale {
+                id: SaleId(id),
+                starts_ms: unix_ms(starts),
+                ends_ms: unix_ms(ends),
+                price: price.and_then(|price| Money::new(price).ok()),
+                limit_per_user: limit,
+            },
+            product_id: ProductId(product),
+            product_name,
+            governs,
+        };
     Ok(rows.into_iter().map(listed).collect())
 }
 

@@ -301,10 +301,10 @@ fn idempotency(
     (method, uri): (&Method, &Uri),
     body: &[u8],
 ) -> Idempotency {
-    // `Value` keeps an object's members sorted by name.
-    let canonical = serde_json::from_slice::<Value>(body)
-        .unwrap_or_default()
-        .to_string();
+    let mut canonical = serde_json::from_slice::<Value>(body).unwrap_or_default();
+    // Said here, because some other crate's feature decides whether `Value` sorts by itself.
+    canonical.sort_all_objects();
+    let canonical = canonical.to_string();
     let path = uri.path().trim_end_matches('/');
     let query = uri.query().unwrap_or_default();
     Idempotency {

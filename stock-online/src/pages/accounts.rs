@@ -85,20 +85,21 @@ struct Wrong {
 
 impl Wrong {
     fn of(frame: &Frame, problem: &Problem) -> Self {
-        let field = match problem.code {
-            Code::EmailTaken => "email",
-            Code::InvalidCredentials => "password",
-            _ => field_of(problem),
+        let code = problem.code;
+        let field = if code == Code::EmailTaken {
+            "email"
+        } else if code == Code::InvalidCredentials {
+            "password"
+        } else {
+            field_of(problem)
         };
-        let known = frame
-            .lang
-            .find(&format!("problem-{}", problem.code.as_str()));
-        // A rule says what it wants; its text is of the field.
-        let rule = frame.lang.find(&format!("rule-{field}"));
-        let text = match problem.code {
-            Code::Unprocessable => rule,
-            _ => known,
+        // A rule says what it wants: its text is the field's.
+        let id = if code == Code::Unprocessable {
+            format!("rule-{field}")
+        } else {
+            format!("problem-{}", code.as_str())
         };
+        let text = frame.lang.find(&id);
         Self {
             field,
             text: text.unwrap_or_else(|| problem.detail.clone()),

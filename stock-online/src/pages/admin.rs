@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use stock_common::error::Code;
 
-use self::form::{Form, FormView};
+use self::form::{Form, FormView, member};
 use self::sections::{Column, Kind, PRODUCT, SECTIONS, SELLING, Section};
 use super::frame::{Frame, page};
 use crate::http::problem::Problem;
@@ -82,21 +82,17 @@ fn shown(frame: &Frame, kind: Kind, value: &Value) -> String {
             let items: Vec<String> = items.iter().map(|item| shown(frame, kind, item)).collect();
             items.join(", ")
         }
-        (_, Value::Object(_)) => {
-            // An order's line, a report: what a person needs of it.
-            let name = value["productName"].as_str();
-            let quantity = &value["quantity"];
-            match name {
-                Some(name) => format!("{name} × {quantity}"),
-                None => value.to_string(),
-            }
-        }
+        // An order's line: what a person needs of it.
+        (_, Value::Object(_)) => match member(value, "productName").as_str() {
+            Some(name) => format!("{name} × {}", member(value, "quantity")),
+            None => value.to_string(),
+        },
         (_, value) => value.to_string(),
     }
 }
 
 fn cell(frame: &Frame, column: &Column, item: &Value) -> Cell {
-    let value = &item[column.name];
+    let value = member(item, column.name);
     Cell {
         text: shown(frame, column.kind, value),
         kind: column.kind,
@@ -175,12 +171,17 @@ async fn show(
     let of = asked.of.unwrap_or_default();
     let list = section.list.replace("{of}", &of.to_string());
     let answer: Value = frame.get(&format!("{list}?{query}")).await?;
-    let mut items = answer["items"].as_array().cloned().unwrap_or_default();
+    let mut items = member(&answer, "items")
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
     for item in &mut items {
         // Calls of a row may name whose list it is.
-        item["of"] = of.into();
+        if let Some(item) = item.as_object_mut() {
+            item.insert("of".to_owned(), of.into());
+        }
     }
-    let next = answer["nextCursor"].as_str().map(|cursor| {
+    let next = member(&answer, "nextCursor").as_str().map(|cursor| {
         let mut query = vec![("cursor", cursor.to_owned())];
         query.extend(asked.of.map(|of| ("of", of.to_string())));
         query.extend(only.map(|(name, _)| ("only", (*name).to_owned())));
@@ -232,20 +233,16 @@ pub async fn product(frame: Frame, Path(id): Path<String>) -> Result<Response, R
     let product = frame.get_own(format!("/api/redis/products/{id}")).await;
     let mut product: Value = product.map_err(IntoResponse::into_response)?;
     // What is of its sale stands beside what is of itself.
-    if let Some(sale) = product["sale"].as_object().cloned() {
-        for (name, value) in sale {
-            let name = if name == "price" {
-                "salePrice".to_owned()
-            } else {
-                name
-            };
-            product[name] = value;
-        }
+    let sale = member(&product, "sale").as_object().cloned();
+    if let (Some(product), Some(mut sale)) = (product.as_object_mut(), sale) {
+        let price = sale.remove("price").unwrap_or_default();
+        sale.insert("salePrice".to_owned(), price);
+        product.extend(sale);
     }
     let facts = PRODUCT
         .columns
         .iter()
-        .filter(|column| !product[column.name].is_null());
+        .filter(|column| !member(&product, column.name).is_null());
     let facts = facts.map(|column| {
         (
             frame.of("field-", column.name),
@@ -255,7 +252,10 @@ pub async fn product(frame: Frame, Path(id): Path<String>) -> Result<Response, R
     Ok(page(&ProductPage {
         parts: parts(&frame, "products"),
         id,
-        name: product["name"].as_str().unwrap_or_default().to_owned(),
+        name: member(&product, "name")
+            .as_str()
+            .unwrap_or_default()
+            .to_owned(),
         facts: facts.collect(),
         forms: views(&frame, PRODUCT.row_forms, &product),
         frame,
@@ -274,25 +274,34 @@ struct OverviewPage {
 impl OverviewPage {
     /// A member of the state as text, a dash when there is none.
     fn fact(&self, name: &str) -> String {
-        shown(&self.frame, Kind::Number, &self.status[name])
+        shown(&self.frame, Kind::Number, member(&self.status, name))
+    }
+
+    fn has(&self, name: &str) -> bool {
+        !member(&self.status, name).is_null()
     }
 
     /// When a check ended, and what it found.
     fn check(&self, name: &str) -> Option<(String, i64)> {
-        let check = self.status[name].as_object()?;
+        let check = member(&self.status, name).as_object()?;
         let ended = self.frame.time_of(check.get("endedAt")?.as_str()?);
         Some((ended, check.get("differences")?.as_i64()?))
     }
 
     fn jobs(&self) -> Vec<(String, String)> {
-        let jobs = self.status["jobs"].as_array();
-        let age = |job: &Value| match job["ageSeconds"].as_i64() {
+        let jobs = member(&self.status, "jobs").as_array();
+        let age = |job: &Value| match member(job, "ageSeconds").as_i64() {
             Some(seconds) => self.frame.count("seconds-ago", &seconds),
             None => self.frame.t("never"),
         };
         let jobs = jobs.into_iter().flatten();
-        jobs.map(|job| (job["job"].as_str().unwrap_or_default().to_owned(), age(job)))
-            .collect()
+        jobs.map(|job| {
+            (
+                member(job, "job").as_str().unwrap_or_default().to_owned(),
+                age(job),
+            )
+        })
+        .collect()
     }
 }
 

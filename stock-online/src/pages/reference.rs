@@ -1,6 +1,6 @@
-//! The interface's own pages: Swagger UI, ReDoc, and what each error code means.
+//! The interface's own pages: Swagger UI, `ReDoc`, and what each error code means.
 //!
-//! The scripts of both readers come with their crates and are served from here; ReDoc's page is one document with its
+//! The scripts of both readers come with their crates and are served from here; `ReDoc`'s page is one document with its
 //! script inside, which its policy names by its hash.
 
 use std::collections::BTreeMap;
@@ -52,7 +52,7 @@ pub async fn swagger_file(Path(file): Path<String>) -> Result<Response, Problem>
     Ok((headers, found.bytes.into_owned()).into_response())
 }
 
-/// ReDoc's page and the policy that lets its own script run, and nothing else.
+/// `ReDoc`'s page and the policy that lets its own script run, and nothing else.
 static REDOC: LazyLock<(String, String)> = LazyLock::new(|| {
     let html = Redoc::new(DOCUMENT).with_title("Stock Flow").html();
     let script = html

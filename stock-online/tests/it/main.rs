@@ -19,6 +19,7 @@ mod imports;
 mod ledger;
 mod ops;
 mod orders;
+mod pages;
 mod people;
 mod products;
 mod races;

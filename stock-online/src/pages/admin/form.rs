@@ -25,6 +25,39 @@ pub(super) enum Input {
     File,
 }
 
+impl Input {
+    /// The type of its element, and how the script reads it.
+    const fn kind(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Text => ("text", ""),
+            Self::Number => ("number", "integer"),
+            Self::Decimal => ("number", "number"),
+            Self::Check => ("checkbox", "boolean"),
+            Self::Time => ("datetime-local", "time"),
+            Self::Choice(_) => ("select", ""),
+            Self::List => ("text", "list"),
+            Self::Fixed(_) => ("hidden", ""),
+            Self::FixedFlag(_) => ("hidden", "boolean"),
+            Self::File => ("file", ""),
+        }
+    }
+
+    /// The value that it always has, and those that it may have.
+    const fn values(self) -> (Option<&'static str>, &'static [&'static str]) {
+        match self {
+            Self::Fixed(value) | Self::FixedFlag(value) => (Some(value), &[]),
+            Self::Choice(choices) => (None, choices),
+            Self::Text
+            | Self::Number
+            | Self::Decimal
+            | Self::Check
+            | Self::Time
+            | Self::List
+            | Self::File => (None, &[]),
+        }
+    }
+}
+
 /// Where a field is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
@@ -145,16 +178,21 @@ impl Form {
     /// Whether it makes sense for an object.
     pub(super) fn fits(&self, item: &Value) -> bool {
         self.only
-            .is_none_or(|(member, values)| values.contains(&plain(&item[member]).as_str()))
+            .is_none_or(|(name, values)| values.contains(&plain(member(item, name)).as_str()))
     }
+}
+
+/// A member of an object; null when it has none.
+pub(super) fn member<'a>(item: &'a Value, name: &str) -> &'a Value {
+    item.get(name).unwrap_or(&Value::Null)
 }
 
 /// A member without quotes; nothing for none.
 fn plain(value: &Value) -> String {
-    match value {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        value => value.to_string(),
+    match value.as_str() {
+        Some(text) => text.to_owned(),
+        None if value.is_null() => String::new(),
+        None => value.to_string(),
     }
 }
 
@@ -185,22 +223,12 @@ pub(super) struct FieldView {
 
 impl FieldView {
     fn new(frame: &Frame, field: &Field, item: &Value) -> Self {
-        let known = field.prefilled.map(|member| &item[member]);
-        let (kind, read_as) = match field.input {
-            Input::Text => ("text", ""),
-            Input::Number => ("number", "integer"),
-            Input::Decimal => ("number", "number"),
-            Input::Check => ("checkbox", "boolean"),
-            Input::Time => ("datetime-local", "time"),
-            Input::Choice(_) => ("select", ""),
-            Input::List => ("text", "list"),
-            Input::Fixed(_) => ("hidden", ""),
-            Input::FixedFlag(_) => ("hidden", "boolean"),
-            Input::File => ("file", ""),
-        };
-        let value = match field.input {
-            Input::Fixed(value) | Input::FixedFlag(value) => value.to_owned(),
-            _ => known.map(plain).unwrap_or_default(),
+        let known = field.prefilled.map(|name| member(item, name));
+        let (kind, read_as) = field.input.kind();
+        let (fixed, choices) = field.input.values();
+        let value = match fixed {
+            Some(value) => value.to_owned(),
+            None => known.map(plain).unwrap_or_default(),
         };
         Self {
             name: field.name,
@@ -215,10 +243,7 @@ impl FieldView {
             },
             is_required: field.is_required,
             is_checked: known == Some(&Value::Bool(true)),
-            choices: match field.input {
-                Input::Choice(choices) => choices,
-                _ => &[],
-            },
+            choices,
             value,
         }
     }

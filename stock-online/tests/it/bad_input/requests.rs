@@ -171,7 +171,7 @@ async fn queries_paths_and_methods_that_do_not_fit_are_refused() {
         "/api/nothing",
         "/api/..%2f..%2fetc/passwd",
         "/%c0%ae%c0%ae/",
-        "//",
+        "//x",
     ] {
         let answer = untouched.client().get(path).user(2).send().await;
         let codes = ["NOT_FOUND", "ORDER_NOT_FOUND", "PRODUCT_NOT_FOUND"];

@@ -1,0 +1,415 @@
+//! Pages: whole, in both languages, for whom they are; the browser's own tests are in `tests/browser`.
+
+mod operations;
+mod texts;
+
+use serde_json::json;
+use stock_proof::client::{Answer, Call, Client};
+
+use crate::support::{Shop, until};
+
+const PUBLIC: [&str; 8] = [
+    "/",
+    "/?name=product&cursor=3",
+    "/products/1",
+    "/event",
+    "/login",
+    "/signup?next=/event",
+    "/problems",
+    "/problems/INSUFFICIENT_STOCK",
+];
+const ADMINS: [&str; 21] = [
+    "/admin",
+    "/admin/products",
+    "/admin/products?only=active",
+    "/admin/products/1",
+    "/admin/stock",
+    "/admin/stock?only=low",
+    "/admin/movements?of=1",
+    "/admin/sales",
+    "/admin/orders",
+    "/admin/reservations",
+    "/admin/stores",
+    "/admin/oversold?of=1",
+    "/admin/coupons",
+    "/admin/works",
+    "/admin/users",
+    "/admin/points?of=2",
+    "/admin/dead-letters",
+    "/admin/checks",
+    "/admin/webhooks",
+    "/admin/audit-log",
+    "/dashboard",
+];
+
+fn open<'a>(client: &'a Client, path: &str, lang: &str) -> Call<'a> {
+    client
+        .get(path)
+        .header("accept", "text/html,application/xhtml+xml")
+        .header("accept-language", lang)
+}
+
+/// A page is whole: HTML under a policy, every text in it, nothing from elsewhere, no style or script in it.
+fn check_whole(path: &str, lang: &str, page: &Answer) {
+    let text = &page.text;
+    assert_eq!(page.status, 200, "{path}: {text}");
+    assert_eq!(page.headers["content-type"], "text/html; charset=utf-8");
+    let policy = &page.headers["content-security-policy"];
+    assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"));
+    assert!(text.contains(&format!("<html lang=\"{lang}\">")), "{path}");
+    assert!(
+        !text.contains("Unknown localization"),
+        "{path} {lang}: {text}"
+    );
+    for outside in ["src=\"http", "href=\"http", "src=\"//", "href=\"//"] {
+        assert!(!text.contains(outside), "{path} loads from elsewhere");
+    }
+    assert!(
+        !text.contains("/assets/missing")
+            && !text.contains(" style=")
+            && !text.contains("<script>"),
+        "{path}"
+    );
+    assert!(!text.contains(" onclick="), "{path}");
+}
+
+/// What a shop has to have so that no page is empty.
+async fn furnish(client: &Client) -> String {
+    let make = async |path: &str, body| {
+        let made = client.post(path).admin().json(&body).send().await;
+        assert_eq!(made.status, 201, "{path}: {}", made.text);
+        made
+    };
+    make("/api/works", json!({ "title": "<b>First</b> & last" })).await;
+    make(
+        "/api/coupons",
+        json!({ "name": "Ten off", "discountRate": 10, "count": 5 }),
+    )
+    .await;
+    make(
+        "/api/coupons",
+        json!({ "name": "Later", "discountAmount": 500, "validFrom": "2099-01-01T00:00:00Z" }),
+    )
+    .await;
+    make("/api/products/2/discounts", json!({ "percentage": 12.5 })).await;
+    make(
+        "/api/products/3/sales",
+        json!({ "startsAt": "2099-01-01T00:00:00Z", "endsAt": "2099-01-02T00:00:00Z", "limitPerUser": 2 }),
+    )
+    .await;
+    make(
+        "/api/v2/points/earn",
+        json!({ "userId": 2, "amount": 700, "description": "Welcome" }),
+    )
+    .await;
+    let issue = client
+        .post("/api/coupons/1/issue")
+        .user(2)
+        .json(&json!({ "workId": 1 }));
+    assert_eq!(issue.send().await.status, 201);
+    let hold = json!({ "productId": 1, "quantity": 2 });
+    let held = client
+        .post("/api/products/stock/reserve")
+        .user(2)
+        .json(&hold)
+        .send()
+        .await;
+    assert_eq!(held.status, 201, "{}", held.text);
+    let order = client.order("/api/redis/orders", 2, &[(1, 1)]).send().await;
+    order.order_id()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_page_is_whole_in_both_languages() {
+    let shop = Shop::open(4, 50).await;
+    let service = shop.serve().await;
+    let client = &service.client;
+    let order = furnish(client).await;
+    shop.drained().await;
+    for (asked, lang) in [("en", "en"), ("ko-KR,ko;q=0.9,en;q=0.8", "ko")] {
+        for path in PUBLIC {
+            check_whole(path, lang, &open(client, path, asked).send().await);
+            check_whole(path, lang, &open(client, path, asked).user(2).send().await);
+        }
+        for path in ADMINS {
+            check_whole(path, lang, &open(client, path, asked).admin().send().await);
+        }
+        let path = format!("/orders/{order}");
+        let page = open(client, &path, asked).user(2).send().await;
+        check_whole(&path, lang, &page);
+        assert!(page.text.contains("product 1") && page.text.contains(&order));
+    }
+    let shop_page = open(client, "/", "en").user(2).send().await.text;
+    for part in [
+        "data-state=\"buy\"",
+        "data-state=\"soon\"",
+        "−12 %",
+        "₩875",
+        "At most 2 per buyer",
+        "700 points",
+        "Ten off",
+        &order,
+    ] {
+        assert!(shop_page.contains(part), "{part} in {shop_page}");
+    }
+    let event = open(client, "/event", "ko").user(2).send().await.text;
+    // What admins write is text, whatever it looks like.
+    assert!(
+        event.contains("&#60;b&#62;First&#60;/b&#62; &#38; last"),
+        "{event}"
+    );
+    assert!(event.contains("data-event-state=\"coming\"") && event.contains("진행 중"));
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_let_in_whom_they_should() {
+    let shop = Shop::open(1, 10).await;
+    let service = shop.serve().await;
+    let client = &service.client;
+    for path in [
+        "/admin",
+        "/admin/users",
+        "/admin/products/1",
+        "/dashboard",
+        "/dashboard/live",
+        "/orders/7",
+    ] {
+        let nobody = open(client, path, "en").send().await;
+        let next = path.replace('/', "%2F");
+        assert_eq!(nobody.status, 303, "{path}");
+        assert_eq!(nobody.headers["location"], format!("/login?next={next}"));
+        if path != "/orders/7" {
+            let buyer = open(client, path, "en").user(2).send().await;
+            assert_eq!(buyer.status, 403, "{path}");
+            assert!(
+                buyer.text.contains("Your account may not do this."),
+                "{}",
+                buyer.text
+            );
+        }
+    }
+    // Another's order is not there.
+    let order = client
+        .order("/api/redis/orders", 2, &[(1, 1)])
+        .send()
+        .await
+        .order_id();
+    let path = format!("/orders/{order}");
+    assert_eq!(open(client, &path, "en").user(3).send().await.status, 404);
+    assert_eq!(open(client, &path, "en").user(2).send().await.status, 200);
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_form_says_what_was_wrong_beside_its_field() {
+    let shop = Shop::open(1, 10).await;
+    let service = shop.serve().await;
+    let client = &service.client;
+    let post = async |path: &str, form: &str| {
+        let call = client.post(path).header("accept", "text/html").form(form);
+        call.send().await
+    };
+    let form = "email=new%40example.com&password=open+sesame%2C+please&confirm_password=open+sesame%2C+please";
+    let made = post("/account/signup", &format!("{form}&next=%2Fevent")).await;
+    assert_eq!(
+        (made.status, made.headers["location"].as_str()),
+        (303, "/login?new=true&next=%2Fevent")
+    );
+    for (path, form, status, said) in [
+        (
+            "/account/signup",
+            form,
+            409,
+            "There is an account with this address already.",
+        ),
+        (
+            "/account/signup",
+            "email=x&password=open+sesame&confirm_password=open+sesame",
+            422,
+            "This is not an email address.",
+        ),
+        (
+            "/account/signup",
+            "email=a%40b.example&password=short&confirm_password=short",
+            422,
+            "8 to 128 characters",
+        ),
+        (
+            "/account/signup",
+            "email=a%40b.example&password=open+sesame&confirm_password=other",
+            422,
+            "The two passwords differ.",
+        ),
+        (
+            "/account/login",
+            "email=new%40example.com&password=x",
+            401,
+            "Email or password is wrong.",
+        ),
+    ] {
+        let shown = post(path, form).await;
+        assert_eq!(shown.status, status, "{}", shown.text);
+        assert!(
+            shown.text.contains("role=\"alert\"") && shown.text.contains("aria-invalid=\"true\""),
+            "{}",
+            shown.text
+        );
+        assert!(shown.text.contains(said), "{said} in {}", shown.text);
+        // What was typed stays, but for the passwords.
+        let email = form.split(['=', '&']).nth(1).unwrap().replace("%40", "@");
+        assert!(
+            shown.text.contains(&format!("value=\"{email}\"")),
+            "{}",
+            shown.text
+        );
+        assert!(!shown.text.contains("sesame"));
+    }
+    // Who asked for no page is answered as by the interface.
+    let machine = client
+        .post("/account/login")
+        .form("email=new%40example.com&password=x");
+    assert_eq!(machine.send().await.code(), "INVALID_CREDENTIALS");
+    for (next, expected) in [
+        ("%2Fevent", "/event"),
+        ("%2F%2Fevil.example", "/"),
+        ("https%3A%2F%2Fevil.example", "/"),
+    ] {
+        let form = format!("email=new%40example.com&password=open+sesame%2C+please&next={next}");
+        let login = post("/account/login", &form).await;
+        assert_eq!(
+            (login.status, login.headers["location"].as_str()),
+            (303, expected)
+        );
+    }
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chosen_language_is_kept() {
+    let shop = Shop::open(1, 10).await;
+    let service = shop.serve().await;
+    let client = &service.client;
+    let chosen = open(client, "/?name=a&lang=ko", "en").send().await;
+    assert_eq!(
+        (chosen.status, chosen.headers["location"].as_str()),
+        (303, "/?name=a")
+    );
+    let cookie = &chosen.headers["set-cookie"];
+    assert!(cookie.starts_with("lang=ko; Path=/; Max-Age="), "{cookie}");
+    let page = open(client, "/", "en")
+        .header("cookie", "session=x; lang=ko")
+        .send()
+        .await;
+    assert!(page.text.contains("<html lang=\"ko\">"));
+    let unknown = open(client, "/?lang=fr", "ko").send().await;
+    assert!(unknown.status == 200 && unknown.text.contains("<html lang=\"ko\">"));
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn assets_are_kept_for_ever_under_names_of_their_own() {
+    let shop = Shop::open(1, 10).await;
+    let service = shop.serve().await;
+    let client = &service.client;
+    let page = open(client, "/", "en").send().await.text;
+    let links: Vec<&str> = page
+        .split('"')
+        .filter(|part| part.starts_with("/assets/"))
+        .collect();
+    assert!(links.len() >= 6, "{links:?}");
+    for link in links {
+        let asset = client.get(link).send().await;
+        assert_eq!(asset.status, 200, "{link}");
+        assert_eq!(
+            asset.headers["cache-control"],
+            "public, max-age=31536000, immutable"
+        );
+        assert_eq!(asset.headers["x-content-type-options"], "nosniff");
+        let kind = link.rsplit('.').next().unwrap();
+        assert!(asset.headers["content-type"].contains(if kind == "js" {
+            "javascript"
+        } else {
+            kind
+        }));
+    }
+    assert_eq!(client.get("/assets/pages.css").status().await, 404);
+    let small = client
+        .call("HEAD", "/api/docs/swagger-ui-bundle.js")
+        .header("accept-encoding", "gzip");
+    assert_eq!(small.send().await.headers["content-encoding"], "gzip");
+    for path in ["/api/docs", "/api/redoc", "/api/docs/swagger-ui.css"] {
+        assert_eq!(client.get(path).status().await, 200, "{path}");
+    }
+    assert_eq!(client.get("/api/docs/no.js").status().await, 404);
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browser_is_told_of_a_failure_by_a_page_and_a_client_by_a_problem() {
+    let shop = Shop::open(1, 10).await;
+    let service = shop.serve().await;
+    let client = &service.client;
+    let page = open(client, "/nothing", "ko").send().await;
+    assert_eq!(
+        (page.status, page.headers["content-type"].as_str()),
+        (404, "text/html; charset=utf-8")
+    );
+    assert!(
+        page.text.contains("페이지를 찾을 수 없습니다")
+            && page.text.contains("/problems/NOT_FOUND")
+    );
+    assert!(page.headers["content-security-policy"].contains("default-src 'none'"));
+    let problem = client.get("/nothing").send().await;
+    assert_eq!(problem.code(), "NOT_FOUND");
+    // The interface speaks JSON to whomever.
+    let problem = open(client, "/api/orders/1", "ko").send().await;
+    assert_eq!(problem.code(), "UNAUTHORIZED");
+    // Where a problem's type leads.
+    let leads = client
+        .get(problem.body["type"].as_str().unwrap())
+        .send()
+        .await;
+    assert!(leads.status == 200 && leads.text.contains("UNAUTHORIZED"));
+    assert_eq!(client.get("/problems/NO_SUCH").status().await, 404);
+    // A cut or broken address is as good as none.
+    assert_eq!(
+        open(client, "/?cursor=x&name=", "en").send().await.status,
+        200
+    );
+    assert_eq!(
+        open(client, "/admin/nothing", "en")
+            .admin()
+            .send()
+            .await
+            .status,
+        404
+    );
+    assert_eq!(
+        open(client, "/admin/products?cursor=x", "en")
+            .admin()
+            .send()
+            .await
+            .status,
+        422
+    );
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_dashboard_follows_what_is_sold() {
+    let shop = Shop::open(2, 50).await;
+    let service = shop.serve().await;
+    let client = &service.client;
+    for _ in 0..3 {
+        let order = client.order("/api/redis/orders", 2, &[(1, 1)]);
+        assert_eq!(order.send().await.status, 201);
+    }
+    until("the dashboard shows the stock that is left", || async {
+        let page = open(client, "/dashboard", "en").admin().send().await;
+        page.text.contains("<p class=\"figure\">47</p>")
+            && page.text.contains("<code>ACCEPTED</code>")
+    })
+    .await;
+    service.stop().await;
+}
