@@ -4,18 +4,20 @@ CARGO ?= cargo
 PORT ?= 8080
 ARGS ?=
 
-.PHONY: help run test test-compat check fmt contract fuzz bench faults faults-short jmeter compose-check install clean
+.PHONY: help run test test-compat browser book check fmt contract fuzz bench faults faults-short jmeter compose-check install clean
 
 help:
 	@echo "make run     install what is missing, build, start everything on :$(PORT)"
 	@echo "make test    install what is missing, run all tests on servers of their own"
 	@echo "make test-compat  the tests on Redis 8, Valkey and MySQL 9 (needs root for debootstrap)"
+	@echo "make browser the pages in headless Chromium; pictures in target/screenshots"
 	@echo "make check   formatting, lints, documentation, all warnings errors"
 	@echo "make contract  random requests against the served OpenAPI document"
 	@echo "make fuzz    decoders against random bytes, a minute each (SECONDS_EACH=)"
 	@echo "make bench   each figure beside its ceiling, into docs/performance.md"
 	@echo "make faults  everything that can break, one line each (SEED=, ROUNDS=)"
 	@echo "make jmeter  the JMeter comparison, with a report in jmeter/report"
+	@echo "make book    docs/ as a book in target/book"
 	@echo "make fmt     format the sources"
 
 install:
@@ -50,6 +52,17 @@ contract: install
 	@sh scripts/install.sh contract
 	$(CARGO) build --locked --bin stock-online
 	bash scripts/contract.sh
+
+# One browser after the other: each is half a core.
+browser: install
+	@sh scripts/install.sh browser
+	@python3 -m venv target/browser && target/browser/bin/pip install -q --no-deps axe-playwright-python==0.1.8
+	@cp target/browser/lib/python3*/site-packages/axe_playwright_python/axe.min.js target/browser/axe.min.js
+	$(CARGO) test --locked -p stock-online --test browser -- --test-threads 2
+
+book:
+	@command -v mdbook >/dev/null || $(CARGO) install --locked mdbook --version 0.5.4
+	mdbook build docs
 
 # cargo-fuzz and a nightly compiler: cargo install cargo-fuzz; rustup toolchain install nightly
 fuzz:

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what is missing and starts no system service. `install.sh servers|backup|wrk|contract|compat|faults|jmeter`.
+# Installs what is missing and starts no system service. `install.sh servers|backup|wrk|contract|browser|compat|faults|jmeter`.
 #
 # Debian and Ubuntu by apt-get (with sudo only when not root), macOS by Homebrew. On any other system
 # it says exactly what to install.
@@ -39,6 +39,14 @@ contract)
     has python3 || need "python3" python3 python
     python3 -c "import ensurepip, venv" 2>/dev/null || need "python3-venv" python3-venv ""
     has curl || need "curl" curl curl
+    ;;
+browser)
+    has_any chromium google-chrome chromium-browser || need "chromium" chromium "--cask chromium"
+    has chromedriver || need "chromedriver" chromium-driver "--cask chromedriver"
+    # Korean is drawn, not boxes.
+    fc-list 2>/dev/null | grep -q CJK || [ -d /usr/share/fonts/opentype/noto ] || need "a Korean font" fonts-noto-cjk ""
+    has python3 || need "python3" python3 python
+    python3 -c "import ensurepip, venv" 2>/dev/null || need "python3-venv" python3-venv ""
     ;;
 compat)
     has debootstrap || need "debootstrap" debootstrap ""

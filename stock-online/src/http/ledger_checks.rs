@@ -13,6 +13,7 @@ use stock_domain::database::audit_log::Action;
 use stock_domain::database::ledger_checks::{self as table, CheckKind, LedgerCheck};
 use stock_domain::database::{dead_letters, jobs, shards};
 use stock_domain::ledger::GateState;
+use stock_domain::lookup;
 use stock_domain::reconcile::age_seconds;
 use stock_domain::verify;
 use utoipa::ToSchema;
@@ -24,7 +25,7 @@ use super::orders::json;
 use super::origin::Origin;
 use super::page::{PageIn, cursor_of, cut, limit_of};
 use super::problem::Problem;
-use crate::app::App;
+use crate::app::{App, CATCH_UP_MAX};
 
 /// How the ledger is to be proved.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -144,6 +145,8 @@ pub async fn status(State(app): State<Arc<App>>, Admin(_): Admin) -> Result<Resp
         GateState::Open(link) => (Some(link.epoch.to_string()), None),
         GateState::Shut(reason) => (None, Some(reason.to_string())),
     };
+    // Whoever has just stopped selling is to see it.
+    lookup::catch_up(&app.pool, &app.ledger, CATCH_UP_MAX).await;
     let shard = shards::load(&app.pool, app.ledger.keys().shard()).await?;
     let last_reconcile = table::latest(&app.pool, CheckKind::Reconcile).await?;
     let jobs = jobs::last_success(&app.pool).await?;

@@ -28,7 +28,7 @@ async fn an_admin_takes_stock_in_corrects_it_and_reads_what_moved() {
         .fill("[data-form=inbound] [name=quantity]", "15")
         .await;
     browser.click("[data-form=inbound] button").await;
-    browser.until_says("Take stock in: Done").await;
+    browser.until_says("Take stock in: done").await;
     assert_eq!(shop.available(1).await, 25);
     browser.fill("[data-form=adjust] [name=change]", "-5").await;
     browser
@@ -57,7 +57,7 @@ async fn an_admin_takes_stock_in_corrects_it_and_reads_what_moved() {
             .await;
     }
     browser.click("[data-form=product-new] button").await;
-    browser.until_says("New product: Done").await;
+    browser.until_says("New product: done").await;
     browser.until_says("Lamp <b>").await;
     browser.keep("admin-products").await;
     browser.go("/").await;
@@ -96,7 +96,7 @@ async fn a_file_of_stock_is_tried_before_it_is_taken() {
             .await
             .unwrap();
         let choice = browser.find("[data-form=import] select").await;
-        choice.select_by_value(dry_run).await.unwrap();
+        choice.select_by_label(dry_run).await.unwrap();
         browser.click("[data-form=import] button").await;
     };
     send(&write("wrong.csv", "1,0,5,delta\n999,0,5,delta\n"), "true").await;
@@ -106,7 +106,7 @@ async fn a_file_of_stock_is_tried_before_it_is_taken() {
     browser.until_says("DRY_RUN").await;
     assert_eq!(shop.available(1).await, 10);
     send(&good, "false").await;
-    browser.until_says("Import CSV: Done").await;
+    browser.until_says("Import CSV: done").await;
     until("the file is written", || async {
         (shop.available(1).await, shop.available(2).await) == (15, 100)
     })
@@ -170,7 +170,7 @@ async fn an_operator_sends_a_dead_letter_again_and_stops_selling() {
     assert_eq!(stopped.code(), "SELLING_STOPPED");
     browser.ready().await;
     browser.click("[data-form=verify] button").await;
-    browser.until_says("Verify the ledger: Done").await;
+    browser.until_says("Verify the ledger: done").await;
     browser.keep("admin-overview").await;
     browser.close().await;
     service.stop().await;

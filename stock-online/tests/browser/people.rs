@@ -1,7 +1,9 @@
 //! Signing up, logging in and out, and the language.
 
+use fantoccini::Locator;
+
 use crate::browser::{Browser, PASSWORD, Setting};
-use crate::support::Shop;
+use crate::support::{Shop, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn somebody_signs_up_logs_in_and_out() {
@@ -107,12 +109,20 @@ async fn pages_can_be_read_without_scripts() {
     browser.fill("#password", PASSWORD).await;
     browser.fill("#confirm_password", PASSWORD).await;
     browser.click("main button.primary").await;
-    assert!(
-        browser
-            .text("main")
-            .await
-            .contains("Your account is there.")
-    );
+    until("the account is there", || async {
+        let note = browser
+            .page
+            .find(Locator::Css("main .note[role=status]"))
+            .await;
+        match note {
+            Ok(note) => note
+                .text()
+                .await
+                .is_ok_and(|text| text.contains("Your account is there.")),
+            Err(_) => false,
+        }
+    })
+    .await;
     browser.close().await;
     service.stop().await;
 }
