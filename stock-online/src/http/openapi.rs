@@ -4,12 +4,14 @@
 //! What follows from an operation's kind (a token, a role, a body, Redis, MySQL) is written once, in
 //! [`Operation::codes`].
 
+mod examples;
 mod operations;
 mod schemas;
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
+use serde_json::{Value, json};
 use stock_common::error::Code;
 use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::path::{OperationBuilder, Parameter, ParameterBuilder, ParameterIn, Paths};
@@ -86,8 +88,9 @@ impl Operation {
 
     /// Every problem that it may answer.
     fn codes(&self) -> Vec<Code> {
-        let mut codes = vec![Code::BadRequest, Code::HeadersTooLarge, Code::Timeout];
-        codes.extend(self.codes);
+        // An operation's own come first: they are its examples.
+        let mut codes = self.codes.to_vec();
+        codes.extend([Code::BadRequest, Code::HeadersTooLarge, Code::Timeout]);
         if self.who != Who::Anyone {
             codes.push(Code::Unauthorized);
         }
@@ -148,12 +151,18 @@ impl Operation {
     }
 
     fn build(&self) -> OperationBuilder {
-        let mut tag = self.path.trim_start_matches("/api/").split('/');
+        let mut tag = self.path.trim_start_matches("/api").split('/').skip(1);
         let tag = tag
             .find(|part| !["redis", "v1", "v2"].contains(part))
             .unwrap_or_default();
+        let tag = match tag {
+            "livez" | "readyz" | "metrics" | "openapi.json" => "health",
+            "auth" | "token" | "me" | "account" => "accounts",
+            "events" | "stock" => "stock",
+            tag => tag,
+        };
         let mut operation = OperationBuilder::new()
-            .tag(tag.trim_end_matches(".json"))
+            .tag(tag)
             .summary(Some(self.summary))
             .parameters(Some(self.parameters()))
             .responses(self.responses());
@@ -197,17 +206,19 @@ impl Operation {
             responses = responses.response("200", ok.clone());
         }
         responses = responses.response(status.to_string(), ok);
-        let mut by_status: BTreeMap<u16, Vec<&str>> = BTreeMap::new();
+        let mut by_status: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
         for code in self.codes() {
-            by_status
-                .entry(code.status())
-                .or_default()
-                .push(code.as_str());
+            by_status.entry(code.status()).or_default().push(code);
         }
-        for (status, names) in by_status {
+        for (status, codes) in by_status {
+            let names: Vec<&str> = codes.iter().map(|code| code.as_str()).collect();
+            let content = ContentBuilder::new()
+                .schema(Some(Ref::from_schema_name("Problem")))
+                // The first is the operation's own, if it has one.
+                .example(codes.first().copied().map(problem));
             let mut problem = ResponseBuilder::new()
                 .description(names.join(", "))
-                .content("application/problem+json", of("Problem"));
+                .content("application/problem+json", content.build());
             // Not ready is an answer of its own, and no problem.
             if self.path == "/readyz" && status == 503 {
                 problem = problem.content("application/json", of("Ready"));
@@ -218,8 +229,20 @@ impl Operation {
     }
 }
 
+/// A problem with a code.
+fn problem(code: Code) -> Value {
+    json!({
+        "type": format!("/problems/{}", code.as_str()),
+        "title": code.title(),
+        "status": code.status(),
+        "detail": code.title(),
+        "code": code.as_str(),
+        "requestId": "5f2c81aa-1f",
+    })
+}
+
 fn of(schema: &str) -> Content {
-    let content = ContentBuilder::new();
+    let content = ContentBuilder::new().example(examples::example(schema));
     if schema == "text" {
         return content.schema(Some(text())).build();
     }
@@ -295,7 +318,10 @@ pub fn document() -> &'static OpenApi {
             .title("Stock Flow")
             .version(env!("CARGO_PKG_VERSION"))
             .description(Some(
-                "A flash-sale stock engine. Error codes: docs/errors.md.",
+                "A flash-sale stock engine that is both fast and right. Get a token with `POST /api/token` and send it as \
+                 `Authorization: Bearer …`. What changes stock, coupons or points takes an `Idempotency-Key`: the same key \
+                 gets the first answer again. Every error is `application/problem+json` with a stable `code`: \
+                 [error codes](/problems).",
             ));
         OpenApiBuilder::new()
             .info(info)

@@ -48,14 +48,14 @@ struct OwnCode {
     code: String,
 }
 
-/// Where a campaign stands.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// Where a campaign stands, in the order of the page.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum EventState {
+    /// Codes can be drawn.
+    Running,
     /// Its time has not begun.
     #[default]
     Coming,
-    /// Codes can be drawn.
-    Running,
     /// Its time is over, or no code is left.
     Ended,
 }
@@ -123,6 +123,7 @@ pub async fn show(frame: Frame) -> Result<Response, Problem> {
     for campaign in &mut campaigns {
         campaign.state = EventState::of(campaign, now_ms);
     }
+    campaigns.sort_by_key(|campaign| campaign.state);
     let codes = codes.items.into_iter();
     Ok(page(&EventPage {
         campaigns,
