@@ -50,7 +50,7 @@ test-compat: install
 
 contract: install
 	@sh scripts/install.sh contract
-	$(CARGO) build --locked --bin stock-online
+	$(CARGO) build --locked -p stock-online --bin stock-online --example order
 	bash scripts/contract.sh
 
 # One browser after the other: each is half a core.

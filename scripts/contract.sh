@@ -39,4 +39,11 @@ check 1 --exclude-path /api/events/levels --exclude-path /api/ops/selling --excl
 check 490 --include-path /api/me/password --include-path '/api/users/{id}'
 check 491 --include-path /api/auth/logout-everywhere --include-path /account/logout
 check 492 --include-path /api/ops/selling
+# The recipes of the book, as they stand there.
+$program token --env-file "$env" --user-id 3 >"$work/token"
+TOKEN=$(cat "$work/token")
+export TOKEN SHOP_URL="http://$address"
+sh docs/recipes/order.sh
+python3 docs/recipes/order.py
+"$PWD/target/${PROFILE:-debug}/examples/order"
 $program verify --full --env-file "$env"
