@@ -65,7 +65,7 @@ pub struct Sample {
     pub lag: Lag,
     /// What its tables say.
     pub tables: Tables,
-    /// The first products' stock.
+    /// The newest products' stock.
     pub stock: Vec<Stock>,
     /// What was counted here.
     pub counts: Counts,

@@ -1,5 +1,5 @@
 //! The monitor: once a second, measures what no request sees, lag, Redis' memory, dead letters, the
-//! age of jobs, the first products' stock; [`crate::history`] remembers it.
+//! age of jobs, the newest products' stock; [`crate::history`] remembers it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,9 @@ use std::time::Duration;
 use stock_common::clock::unix_ms;
 use stock_common::id::{LocationId, ProductId};
 use stock_domain::account::Account;
+use stock_domain::catalog::ProductStatus;
 use stock_domain::database::ledger_checks::{self, CheckKind};
+use stock_domain::database::products::{self, ProductFilter};
 use stock_domain::database::{dead_letters, jobs, shards, webhooks};
 use stock_domain::ledger::redis_memory::RedisMemory;
 use stock_domain::ledger::{ReadError, epoch};
@@ -19,7 +21,9 @@ use crate::history::{Counts, Lag, Sample, Stock, Tables};
 
 const EVERY: Duration = Duration::from_secs(1);
 /// Products whose stock is remembered.
-const STOCK_MAX: usize = 24;
+const STOCK_MAX: u32 = 24;
+/// In how many rounds it is asked once which these are.
+const SHOWN_EVERY: u32 = 5;
 
 /// Measures until `shutdown`.
 pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
@@ -28,6 +32,7 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
     metrics::gauge!("stock_drift_accounts").set(0.0);
     let mut was_nearly_full = false;
     let mut sample = Sample::default();
+    let (mut round, mut products, mut has_begun) = (0_u32, Vec::new(), false);
     loop {
         match app.ledger.memory().await {
             Ok(memory) => {
@@ -38,7 +43,7 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
         }
         // What could not be measured is as it was.
         match measure_lag(&app).await {
-            Ok(Some(lag)) => sample.lag = lag,
+            Ok(Some(lag)) => (sample.lag, has_begun) = (lag, true),
             Ok(None) => {}
             Err(error) => tracing::debug!(%error, "cannot measure the lag"),
         }
@@ -46,14 +51,24 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
             Ok(tables) => sample.tables = tables,
             Err(error) => tracing::debug!(%error, "cannot read the job tables"),
         }
-        match measure_stock(&app).await {
+        if round.is_multiple_of(SHOWN_EVERY) {
+            match shown(&app).await {
+                Ok(found) => products = found,
+                Err(error) => tracing::debug!(%error, "cannot read the newest products"),
+            }
+        }
+        round += 1;
+        match measure_stock(&app, &products).await {
             Ok(stock) => sample.stock = stock,
-            Err(error) => tracing::debug!(%error, "cannot read the first products' stock"),
+            Err(error) => tracing::debug!(%error, "cannot read the newest products' stock"),
         }
         app.prometheus.run_upkeep();
         sample.at_ms = app.clock.now_ms();
         sample.counts = Counts::read(&app.prometheus.render());
-        app.history.add(sample.clone());
+        // A curve that began at nothing would show everything as one leap.
+        if has_begun {
+            app.history.add(sample.clone());
+        }
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(EVERY) => {}
@@ -138,19 +153,26 @@ async fn measure_tables(app: &App) -> Result<Tables, sqlx::Error> {
     })
 }
 
-/// The stock of the first products, as the dashboard shows it.
-async fn measure_stock(app: &App) -> Result<Vec<Stock>, ReadError> {
-    let ids = app.catalog.first(STOCK_MAX);
-    let online = |id: &ProductId| Account::available(*id, LocationId::ONLINE);
-    let names: Vec<Account> = ids.iter().map(online).collect();
-    let levels = app.ledger.levels(&names).await?;
-    let stock = |id: ProductId| {
-        let known = app.catalog.product(id).filter(|known| !known.is_deleted)?;
-        Some(Stock {
-            id,
-            name: known.name.clone(),
-            available: levels.get(&online(&id)).map_or(0, |level| level.balance),
-        })
+/// The products whose stock the dashboard shows: the newest that can be ordered.
+async fn shown(app: &App) -> Result<Vec<(ProductId, String)>, sqlx::Error> {
+    let filter = ProductFilter {
+        status: Some(ProductStatus::Active),
+        limit: STOCK_MAX,
+        ..ProductFilter::default()
     };
-    Ok(ids.into_iter().filter_map(stock).collect())
+    let found = products::list(&app.pool, &filter).await?;
+    let named = found.into_iter().map(|known| (known.id, known.fields.name));
+    Ok(named.collect())
+}
+
+async fn measure_stock(app: &App, shown: &[(ProductId, String)]) -> Result<Vec<Stock>, ReadError> {
+    let online = |id: &ProductId| Account::available(*id, LocationId::ONLINE);
+    let names: Vec<Account> = shown.iter().map(|(id, _)| online(id)).collect();
+    let levels = app.ledger.levels(&names).await?;
+    let stock = shown.iter().map(|(id, name)| Stock {
+        id: *id,
+        name: name.clone(),
+        available: levels.get(&online(id)).map_or(0, |level| level.balance),
+    });
+    Ok(stock.collect())
 }

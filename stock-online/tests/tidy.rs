@@ -115,7 +115,9 @@ fn breaks_an_absence((name, text): &File) -> Option<String> {
         (
             "SQL",
             &["sqlx::query"],
-            name.contains("src/ledger") || name.contains("src/http"),
+            ["src/ledger", "src/http", "src/pages"]
+                .iter()
+                .any(|part| name.contains(part)),
         ),
     ];
     let broken = rules.iter().find(|(_, words, applies)| {
@@ -173,6 +175,20 @@ fn names_missing_files(text: &str) -> Vec<String> {
             is_path && !name.starts_with('/') && name.contains('.') && !root().join(name).exists()
         })
         .map(|name| format!("ARCHITECTURE.md names {name}, which is not there"))
+        .collect()
+}
+
+/// Links of a document that lead to no file.
+fn broken_links(name: &str, text: &str) -> Vec<String> {
+    let folder = root().join(name).parent().unwrap().to_owned();
+    let targets = text
+        .split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split(')').next());
+    targets
+        .filter(|target| !target.starts_with("http") && !target.starts_with('#'))
+        .filter(|target| !folder.join(target.split('#').next().unwrap()).exists())
+        .map(|target| format!("{name} leads to {target}, which is not there"))
         .collect()
 }
 
@@ -250,6 +266,33 @@ fn what_the_documents_name_exists() {
     for code in Code::ALL {
         let row = format!("| `{}` | {} |", code.as_str(), code.status());
         assert!(errors.contains(&row), "docs/errors.md has no row {row}");
+    }
+}
+
+#[test]
+fn the_book_has_every_document_and_no_broken_link() {
+    let summary = read("docs/SUMMARY.md");
+    let mut documents = files("docs", &[".md"]);
+    for (name, _) in documents
+        .iter()
+        .filter(|(name, _)| !name.ends_with("SUMMARY.md"))
+    {
+        let chapter = format!("({})", name.trim_start_matches("docs/"));
+        assert!(summary.contains(&chapter), "docs/SUMMARY.md has no {name}");
+    }
+    for name in ["README.md", "README.ko.md"] {
+        documents.push((name.to_owned(), read(name)));
+    }
+    let broken: Vec<String> = documents
+        .iter()
+        .flat_map(|(name, text)| broken_links(name, text))
+        .collect();
+    assert!(broken.is_empty(), "{broken:#?}");
+    assert_eq!(broken_links("docs/a.md", "see [b](gone.md#x)").len(), 1);
+    // What the recipes show are the files that CI runs.
+    for part in read("docs/recipes.md").split("{{#include ").skip(1) {
+        let name = part.split("}}").next().unwrap();
+        assert!(root().join("docs").join(name).exists(), "{name}");
     }
 }
 

@@ -126,7 +126,7 @@ struct SectionPage {
     parts: Vec<Part>,
     title: String,
     section: &'static Section,
-    headings: Vec<(String, bool)>,
+    headings: Vec<(String, Kind)>,
     has_actions: bool,
     rows: Vec<Row>,
     forms: Vec<FormView>,
@@ -192,7 +192,7 @@ async fn show(
         .map(|item| row(&frame, section, item))
         .collect();
     let title = frame.of("admin-", section.slug);
-    let heading = |column: &Column| (frame.of("field-", column.name), column.kind.is_number());
+    let heading = |column: &Column| (frame.of("field-", column.name), column.kind);
     Ok(page(&SectionPage {
         parts: parts(&frame, section.slug),
         title: if section.is_of_one() {

@@ -16,8 +16,13 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const fn is_number(self) -> bool {
-        matches!(self, Self::Number | Self::Money)
+    /// How its cells are set.
+    pub(super) const fn class(self) -> &'static str {
+        match self {
+            Self::Number | Self::Money => "number",
+            Self::Time => "time",
+            Self::Text | Self::Code | Self::Status => "",
+        }
     }
 }
 
