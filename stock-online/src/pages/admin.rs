@@ -15,7 +15,7 @@ use serde_json::Value;
 use stock_common::error::Code;
 
 use self::form::{Form, FormView, member};
-use self::sections::{Column, Kind, PRODUCT, SECTIONS, SELLING, Section};
+use self::sections::{Column, Kind, PRODUCT, SELLING, Section, sections};
 use super::frame::{Frame, page};
 use crate::http::problem::Problem;
 
@@ -55,7 +55,7 @@ struct Part {
 }
 
 fn parts(frame: &Frame, here: &str) -> Vec<Part> {
-    let listed = SECTIONS.iter().filter(|section| !section.is_of_one());
+    let listed = sections().filter(|section| !section.is_of_one());
     listed
         .map(|section| Part {
             slug: section.slug,
@@ -144,7 +144,7 @@ pub async fn section(
     uri: Uri,
 ) -> Result<Response, Response> {
     frame.admin()?;
-    let known = SECTIONS.iter().find(|section| section.slug == slug);
+    let known = sections().find(|section| section.slug == slug);
     let section = known.ok_or_else(|| Problem::of(Code::NotFound).into_response())?;
     let asked = Query::<SectionIn>::try_from_uri(&uri)
         .map_or_else(|_| SectionIn::default(), |asked| asked.0);
