@@ -110,6 +110,54 @@ async fn a_watcher_sees_the_latest_levels_and_goes_on_behind_what_they_saw() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_coupon_is_watched_as_a_product_is() {
+    let shop = Shop::open(2, 10).await;
+    let service = shop.serve().await;
+    let client = &service.client;
+    for name in ["one", "two"] {
+        let coupon = json!({ "name": name, "discountAmount": 100, "count": 5 });
+        let made = client
+            .post("/api/coupons")
+            .admin()
+            .json(&coupon)
+            .send()
+            .await;
+        assert_eq!(made.status, 201, "{}", made.text);
+    }
+    let mut watcher = Watcher::open(client, "?couponId=1&productId=2", None).await;
+    let (_, mut first) = watcher.next().await.unwrap();
+    first.sort_by_key(|level| level["kind"].as_str().unwrap().to_owned());
+    assert_eq!(first.len(), 2, "{first:?}");
+    assert_eq!(
+        (&first[0]["productId"], &first[0]["available"]),
+        (&json!(2), &json!(10))
+    );
+    assert_eq!(
+        (&first[1]["couponId"], &first[1]["remaining"]),
+        (&json!(1), &json!(5))
+    );
+    for coupon in [2, 1] {
+        let path = format!("/api/coupons/{coupon}/issue");
+        assert_eq!(client.post(&path).user(2).send().await.status, 201);
+    }
+    let (_, levels) = watcher.next().await.unwrap();
+    let seen: Vec<_> = levels
+        .iter()
+        .map(|level| (&level["couponId"], &level["remaining"]))
+        .collect();
+    assert_eq!(seen, [(&json!(1), &json!(4))]);
+    for wrong in ["couponId=x", "couponId=1,,2"] {
+        let refused = client
+            .get(&format!("/api/events/levels?{wrong}"))
+            .user(2)
+            .send()
+            .await;
+        assert_eq!(refused.status, 422, "{wrong}");
+    }
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_rush_is_told_five_times_a_second_and_ends_with_the_last_level() {
     let shop = Shop::open(1, 600).await;
     let service = shop.serve().await;
