@@ -1,5 +1,6 @@
 """An order with the standard library alone: the same key until there is an answer, refusals by their code."""
 
+import http.client
 import json
 import os
 import time
@@ -34,7 +35,7 @@ def call(method, path, body=None, key=None, attempts=5):
             if not is_passing or attempt + 1 == attempts:
                 raise Refused(problem) from None
             time.sleep(float(error.headers.get("Retry-After", 1)))
-        except (urllib.error.URLError, TimeoutError):
+        except (OSError, http.client.HTTPException):
             # What became of it is not known; the key makes asking again safe.
             if not key or attempt + 1 == attempts:
                 raise

@@ -41,25 +41,29 @@ impl Shop {
                 .header("idempotency-key", key)
                 .header("content-type", "application/json")
                 .body(body.to_string());
+            let answer = match request.send().await {
+                Ok(answer) => (answer.status(), answer.text().await),
+                Err(error) => (StatusCode::SERVICE_UNAVAILABLE, Err(error)),
+            };
             let last = attempt == ATTEMPTS;
-            match request.send().await {
-                Ok(answer) => {
-                    let status = answer.status();
-                    let body: Value = serde_json::from_str(&answer.text().await?)?;
+            match answer {
+                (status, Ok(text)) => {
+                    let body: Value = serde_json::from_str(&text)?;
+                    if status.is_success() {
+                        return Ok(body);
+                    }
                     let is_passing = [
                         StatusCode::TOO_MANY_REQUESTS,
                         StatusCode::SERVICE_UNAVAILABLE,
                     ]
-                    .contains(&status);
-                    if status.is_success() {
-                        return Ok(body);
-                    }
+                    .contains(&status)
+                        || body["code"] == "REQUEST_IN_PROGRESS";
                     if last || !is_passing {
                         return Err(format!("{}: {}", body["code"], body["detail"]).into());
                     }
                 }
-                Err(error) if last => return Err(error.into()),
-                Err(_unknown) => {}
+                (_, Err(error)) if last => return Err(error.into()),
+                (_, Err(_unknown)) => {}
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
             attempt += 1;

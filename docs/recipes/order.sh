@@ -3,8 +3,8 @@
 set -eu
 KEY=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
 
-# The same key until there is an answer: three attempts are one order.
-ORDER=$(curl -sS --fail-with-body --retry 3 --retry-connrefused "$SHOP_URL/api/redis/orders" \
+# The same key until there is an answer: four attempts are one order. A connection that breaks is tried again too.
+ORDER=$(curl -sS --fail-with-body --retry 3 --retry-all-errors "$SHOP_URL/api/redis/orders" \
   -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -H "Idempotency-Key: $KEY" \
   -d '{"orderProducts":[{"productId":1,"quantity":2}],"totalAmount":2000,"deliveryType":"ONLINE"}')
 ID=$(echo "$ORDER" | sed 's/.*"orderId":"\([0-9]*\).*/\1/')

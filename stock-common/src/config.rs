@@ -143,6 +143,8 @@ pub struct Config {
     pub expire_reservations_ms: u64,
     /// Streams of levels at the same time; one more is answered `OVERLOADED`.
     pub event_streams_max: usize,
+    /// Streams of levels to pages at the same time, which need no login; one more shows its page without them.
+    pub page_streams_max: usize,
     /// Whether webhooks may be sent to internal addresses and without TLS: for receivers on the same network.
     pub webhook_internal_allowed: bool,
     /// Seconds to wait after each attempt of a webhook's delivery that failed; after the last the webhook is
@@ -230,6 +232,7 @@ impl Default for Config {
             holds_per_user_max: 20,
             expire_reservations_ms: 200,
             event_streams_max: 1_000,
+            page_streams_max: 2_000,
             webhook_internal_allowed: false,
             webhook_retry_seconds: "5,300,1800,7200,18000,36000,50400,72000,86400".to_owned(),
             webhook_log_days: 7,

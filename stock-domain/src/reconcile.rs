@@ -19,7 +19,7 @@ use crate::ledger::scripts::SCRIPTS;
 use crate::ledger::{Ledger, ReadError};
 use crate::verify::holds::{self, HoldDrift};
 use crate::verify::redis::{Compared, Drift, compare};
-use crate::verify::{Difference, VerifyError};
+use crate::verify::{Difference, VerifyError, noted};
 
 /// The name of the job.
 pub const JOB: &str = "reconcile";
@@ -83,7 +83,10 @@ pub async fn reconcile(
         took: started.elapsed(),
         differences: done.differences.len(),
         corrected: done.corrected,
-        report: &done,
+        report: &Reconciled {
+            differences: noted(&done.differences),
+            ..done.clone()
+        },
     };
     ledger_checks::note(pool, &ended).await;
     jobs::succeed(claim, JOB).await?;

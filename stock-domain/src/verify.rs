@@ -77,6 +77,12 @@ pub struct Report {
 /// Differences listed at most; more of them change nothing about what is to be done.
 pub const DIFFERENCES_MAX: usize = 1_000;
 
+/// As many of the differences as a noted run keeps: a person reads no more of them.
+pub(crate) fn noted(differences: &[Difference]) -> Vec<Difference> {
+    const NOTED_MAX: usize = 100;
+    differences.iter().take(NOTED_MAX).cloned().collect()
+}
+
 impl Report {
     fn add(&mut self, found: impl IntoIterator<Item = Difference>) {
         let room = DIFFERENCES_MAX.saturating_sub(self.differences.len());
@@ -118,7 +124,10 @@ pub async fn verify(
         took: started.elapsed(),
         differences: report.differences.len(),
         corrected: 0,
-        report: &report,
+        report: &Report {
+            differences: noted(&report.differences),
+            ..report.clone()
+        },
     };
     ledger_checks::note(pool, &ended).await;
     Ok(report)

@@ -56,6 +56,8 @@ pub struct App {
     pub imports: Semaphore,
     /// How many more may watch levels.
     pub event_streams: Arc<Semaphore>,
+    /// How many more pages may.
+    pub page_streams: Arc<Semaphore>,
     /// Rung when a file of stock is to be written.
     pub imports_bell: Notify,
     /// What keeps the catalog fresh.
@@ -103,6 +105,7 @@ impl App {
             jobs_pool,
             imports: Semaphore::new(1),
             event_streams: Arc::new(Semaphore::new(config.event_streams_max)),
+            page_streams: Arc::new(Semaphore::new(config.page_streams_max)),
             ledger,
             catalog: Catalog::default(),
             coupons: Coupons::default(),

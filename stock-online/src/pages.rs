@@ -37,6 +37,7 @@ use axum::{Extension, Router};
 use tower_http::compression::CompressionLayer;
 
 use crate::app::App;
+use crate::http::ops;
 use crate::pages::api::Api;
 
 /// Every path of a page, with its parameters in braces.
@@ -90,6 +91,7 @@ pub fn routes(app: Arc<App>, interface: Router) -> Router {
         // Events are not compressed: each is to arrive when it is sent.
         .route("/dashboard/live", get(dashboard::live))
         .route("/live/levels", get(live::levels))
+        .method_not_allowed_fallback(ops::method_not_allowed)
         .layer(Extension(Api::new(interface)))
         .with_state(app)
 }

@@ -5,7 +5,7 @@
 //! the compensation never both give the stock back.
 
 use chrono::NaiveDateTime;
-use sqlx::{AssertSqlSafe, Connection, MySqlConnection, MySqlPool};
+use sqlx::{AssertSqlSafe, MySqlConnection, MySqlPool};
 use stock_common::id::Position;
 
 use super::record::{self, RecordError};
@@ -25,6 +25,9 @@ pub enum RetryError {
     /// What the journal has cannot be read.
     #[error(transparent)]
     Entry(#[from] EntryError),
+    /// The engine is about to take it back.
+    #[error("its compensation is under way")]
+    Open,
     /// Its tables refused it again.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -156,28 +159,43 @@ pub async fn find(pool: &MySqlPool, position: Position) -> Result<Option<DeadLet
 
 /// Writes an entry's own tables again, which never sells again. An order that was taken back meanwhile is stored as such.
 ///
+/// The letter is locked from the reading of its state to the writing of its tables: of two who send it again one
+/// writes, and both are told that it is resolved.
+///
 /// # Errors
 /// [`RetryError`] when they cannot be written; the letter is as before then.
-pub async fn retry(pool: &MySqlPool, letter: &DeadLetter) -> Result<(), RetryError> {
-    let position = letter.position;
-    let mut connection = pool.acquire().await?;
-    let mut transaction = connection.begin().await?;
+pub async fn retry(pool: &MySqlPool, position: Position) -> Result<(), RetryError> {
+    let mut transaction = pool.begin().await?;
+    let state: Option<String> = sqlx::query_scalar(
+        "SELECT CAST(state AS CHAR) FROM dead_letters WHERE journal_id = ? FOR UPDATE",
+    )
+    .bind(position.get())
+    .fetch_optional(&mut *transaction)
+    .await?;
+    let status = match state.as_deref() {
+        None => return Err(RetryError::Missing),
+        Some("RESOLVED") => return Ok(()),
+        Some("OPEN") => return Err(RetryError::Open),
+        Some("COMPENSATED") => Some(OrderStatus::Fail),
+        Some("CANCELLED") => Some(OrderStatus::Cancel),
+        Some(_kept) => None,
+    };
     let entry = journal::find(&mut transaction, position).await?;
     let entry = entry.ok_or(RetryError::Missing)??;
     // Points have moved and are noted already; the entry's own rows bring them again.
     point_transactions::delete(&mut transaction, position).await?;
     record::record_own(&mut transaction, &[&entry]).await?;
-    let status = match letter.state.as_str() {
-        "COMPENSATED" => Some(OrderStatus::Fail),
-        "CANCELLED" => Some(OrderStatus::Cancel),
-        _ => None,
-    };
     if let Some(status) = status {
         orders::set_status(&mut transaction, &[position], status).await?;
         coupon_issues::set_free(&mut transaction, &[position]).await?;
     }
+    sqlx::query(
+        "UPDATE dead_letters SET state = 'RESOLVED', updated_at = NOW(3) WHERE journal_id = ?",
+    )
+    .bind(position.get())
+    .execute(&mut *transaction)
+    .await?;
     transaction.commit().await?;
-    set_state(pool, position, "RESOLVED").await?;
     Ok(())
 }
 

@@ -49,14 +49,14 @@ pub async fn succeed(
     transaction.commit().await
 }
 
-/// When each job last succeeded, on any instance.
+/// When each job last succeeded, on any instance. Seeding is a lock of the same kind, and no job.
 ///
 /// # Errors
 /// When MySQL does not answer.
 pub async fn last_success(
     pool: &MySqlPool,
 ) -> Result<Vec<(String, Option<NaiveDateTime>)>, sqlx::Error> {
-    sqlx::query_as("SELECT name, last_success_at FROM jobs ORDER BY name")
+    sqlx::query_as("SELECT name, last_success_at FROM jobs WHERE name <> 'seed' ORDER BY name")
         .fetch_all(pool)
         .await
 }

@@ -6,8 +6,8 @@ use chrono::NaiveDateTime;
 use serde::Serialize;
 use sqlx::MySqlPool;
 
-/// Runs that are kept.
-const KEPT: u64 = 10_000;
+/// Runs of each check that are kept.
+const KEPT: u32 = 3_000;
 
 /// Which check ran.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,8 +59,8 @@ pub struct LedgerCheck {
     pub differences: u32,
     /// How much of that was put right.
     pub corrected: u32,
-    /// What it said, as JSON.
-    pub report: String,
+    /// What it said, as JSON; none where only its outcome was asked for.
+    pub report: Option<String>,
 }
 
 /// Notes a run, and forgets the oldest ones. What the run said holds also when MySQL does not take the note.
@@ -77,7 +77,7 @@ async fn insert<R: Serialize + Sync>(
     let report = serde_json::to_string(ended.report)
         .map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-    let inserted = sqlx::query(
+    sqlx::query(
         "INSERT INTO ledger_checks (kind, took_ms, differences, corrected, report) \
          VALUES (?, ?, ?, ?, ?)",
     )
@@ -88,10 +88,15 @@ async fn insert<R: Serialize + Sync>(
     .bind(report)
     .execute(pool)
     .await?;
-    sqlx::query("DELETE FROM ledger_checks WHERE id <= ?")
-        .bind(inserted.last_insert_id().saturating_sub(KEPT))
-        .execute(pool)
-        .await?;
+    sqlx::query(
+        "DELETE FROM ledger_checks WHERE kind = ? AND id < (SELECT COALESCE(MIN(id), 0) FROM \
+         (SELECT id FROM ledger_checks WHERE kind = ? ORDER BY id DESC LIMIT ?) AS kept)",
+    )
+    .bind(ended.kind.as_str())
+    .bind(ended.kind.as_str())
+    .bind(KEPT)
+    .execute(pool)
+    .await?;
     Ok(())
 }
 
@@ -114,13 +119,13 @@ pub async fn list(
     .await
 }
 
-/// The latest run of a check.
+/// How the latest run of a check ended, without what it said: asked for every second.
 ///
 /// # Errors
 /// When MySQL does not answer.
 pub async fn latest(pool: &MySqlPool, kind: CheckKind) -> Result<Option<LedgerCheck>, sqlx::Error> {
     sqlx::query_as(
-        "SELECT id, CAST(kind AS CHAR) AS kind, ended_at, took_ms, differences, corrected, report \
+        "SELECT id, CAST(kind AS CHAR) AS kind, ended_at, took_ms, differences, corrected, NULL AS report \
          FROM ledger_checks WHERE kind = ? ORDER BY id DESC LIMIT 1",
     )
     .bind(kind.as_str())

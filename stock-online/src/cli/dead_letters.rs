@@ -38,7 +38,7 @@ pub(super) async fn run(
             if position.is_some_and(|wanted| wanted != letter.position) {
                 continue;
             }
-            outcome = match dead_letters::retry(&pool, &letter).await {
+            outcome = match dead_letters::retry(&pool, letter.position).await {
                 Ok(()) => "RESOLVED".to_owned(),
                 Err(error) => {
                     all_done = false;

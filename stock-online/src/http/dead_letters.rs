@@ -91,7 +91,7 @@ pub async fn retry(
     let letter = table::find(&app.pool, position).await?;
     let mut letter = letter.ok_or_else(missing)?;
     if letter.state != "RESOLVED" {
-        table::retry(&app.pool, &letter).await.map_err(stays)?;
+        table::retry(&app.pool, position).await.map_err(stays)?;
         "RESOLVED".clone_into(&mut letter.state);
         let subject = format!("entry:{position}");
         let action = Action::DeadLetterRetried;
@@ -109,6 +109,10 @@ fn stays(error: RetryError) -> Problem {
             tracing::warn!(%error, "mysql did not answer");
             Problem::of(Code::DatabaseUnavailable)
         }
+        RetryError::Open => Problem::new(
+            Code::RequestInProgress,
+            "its order is being taken back; send it again when that is done",
+        ),
         error @ (RetryError::Database(_)
         | RetryError::Missing
         | RetryError::Entry(_)

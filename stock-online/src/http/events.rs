@@ -18,7 +18,7 @@ use stock_common::error::Code;
 use stock_common::id::{CouponId, LocationId, Position, ProductId};
 use stock_domain::account::{Account, AccountKind, Level};
 use stock_domain::database::stores;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
 use super::auth::Caller;
@@ -46,9 +46,13 @@ pub struct EventsIn {
 }
 
 /// What a watcher named.
-struct Named {
-    products: Vec<ProductId>,
-    coupons: Vec<CouponId>,
+pub struct Named {
+    /// Products, at every place.
+    pub products: Vec<ProductId>,
+    /// Coupons.
+    pub coupons: Vec<CouponId>,
+    /// Whether only what is sold online is told.
+    pub is_online_only: bool,
 }
 
 /// A level as a watcher sees it.
@@ -108,7 +112,10 @@ fn ids_of(text: Option<&str>, pointer: &str) -> Result<Vec<u64>, Problem> {
 
 impl Named {
     /// `None` when nothing is named: everything is watched then.
-    fn of(query: &EventsIn) -> Result<Option<Self>, Problem> {
+    ///
+    /// # Errors
+    /// 422 for ids that are none, or too many.
+    pub fn of(query: &EventsIn) -> Result<Option<Self>, Problem> {
         if query.product_id.is_none() && query.coupon_id.is_none() {
             return Ok(None);
         }
@@ -117,12 +124,16 @@ impl Named {
         Ok(Some(Self {
             products: products.into_iter().map(ProductId).collect(),
             coupons: coupons.into_iter().map(CouponId).collect(),
+            is_online_only: false,
         }))
     }
 
     fn has(&self, account: &Account) -> bool {
         match account.kind {
-            AccountKind::Available => self.products.contains(&ProductId(account.owner)),
+            AccountKind::Available => {
+                let is_told = !self.is_online_only || account.place == LocationId::ONLINE.0;
+                is_told && self.products.contains(&ProductId(account.owner))
+            }
             AccountKind::Coupon => self.coupons.contains(&CouponId(account.owner)),
             AccountKind::Reserved
             | AccountKind::Allowance
@@ -189,9 +200,12 @@ impl Watcher {
     async fn snapshot(&self) -> Option<Vec<(Account, Level)>> {
         // Without Redis or MySQL the stream ends; the browser comes again by itself.
         let (products, coupons, places) = match &self.named {
-            Some(Named { products, coupons }) => {
-                let places = stores::ids(&self.app.pool).await.ok()?;
-                (products.clone(), coupons.clone(), places)
+            Some(named) => {
+                let places = match named.is_online_only {
+                    true => Vec::new(),
+                    false => stores::ids(&self.app.pool).await.ok()?,
+                };
+                (named.products.clone(), named.coupons.clone(), places)
             }
             None => (self.app.catalog.first(LEVELS_MAX), Vec::new(), Vec::new()),
         };
@@ -217,16 +231,21 @@ pub async fn levels(
     Filter(query): Filter<EventsIn>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    stream(app, &query, &headers)
+    let places = Arc::clone(&app.event_streams);
+    stream(app, Named::of(&query)?, &headers, places)
 }
 
-/// The stream itself, for whoever may have it.
+/// The stream itself, while there is a place.
 ///
 /// # Errors
-/// 422 for ids that are none, 503 when too many watch.
-pub fn stream(app: Arc<App>, query: &EventsIn, headers: &HeaderMap) -> Result<Response, Problem> {
-    let named = Named::of(query)?;
-    let place = Arc::clone(&app.event_streams).try_acquire_owned();
+/// 503 when too many watch.
+pub fn stream(
+    app: Arc<App>,
+    named: Option<Named>,
+    headers: &HeaderMap,
+    places: Arc<Semaphore>,
+) -> Result<Response, Problem> {
+    let place = places.try_acquire_owned();
     let place = place.map_err(|_full| Problem::of(Code::Overloaded))?;
     // An id that is none of ours begins anew.
     let after = headers

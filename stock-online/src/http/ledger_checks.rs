@@ -11,7 +11,7 @@ use stock_common::clock::{rfc3339, unix_ms};
 use stock_common::error::Code;
 use stock_domain::database::audit_log::Action;
 use stock_domain::database::ledger_checks::{self as table, CheckKind, LedgerCheck};
-use stock_domain::database::{dead_letters, jobs, shards};
+use stock_domain::database::{self, Role, dead_letters, jobs, shards};
 use stock_domain::ledger::GateState;
 use stock_domain::lookup;
 use stock_domain::reconcile::age_seconds;
@@ -54,8 +54,9 @@ pub(super) struct CheckOut {
     differences: u32,
     /// How much of that was put right.
     corrected: u32,
-    /// What it said, as the command's `--json` does.
-    #[schema(value_type = Object)]
+    /// What it said, as the command's `--json` does, with at most 100 differences; not in the status.
+    #[schema(value_type = Option<Object>)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     report: Option<Box<RawValue>>,
 }
 
@@ -112,7 +113,9 @@ impl From<LedgerCheck> for CheckOut {
             took_ms: check.took_ms,
             differences: check.differences,
             corrected: check.corrected,
-            report: RawValue::from_string(check.report).ok(),
+            report: check
+                .report
+                .and_then(|report| RawValue::from_string(report).ok()),
         }
     }
 }
@@ -191,7 +194,9 @@ pub async fn start(
     Keyed { body, .. }: Keyed<VerifyIn>,
 ) -> Result<Response, Problem> {
     let job = CheckKind::Verify.as_str();
-    let claim = jobs::claim(&app.jobs_pool, job).await?;
+    // Connections of its own: a long proof takes none of the jobs'.
+    let pool = database::pool(&app.config, Role::Tool)?;
+    let claim = jobs::claim(&pool, job).await?;
     let claim = claim.ok_or_else(|| {
         Problem::new(
             Code::RequestInProgress,
@@ -208,7 +213,7 @@ pub async fn start(
     app.tasks.spawn(async move {
         let app = running;
         let mut progress = |_done, _all| {};
-        let proving = verify::verify(&app.jobs_pool, &app.ledger, body.full, &mut progress);
+        let proving = verify::verify(&pool, &app.ledger, body.full, &mut progress);
         let proved = tokio::select! {
             () = app.closing.cancelled() => return,
             proved = proving => proved,

@@ -208,8 +208,9 @@ impl Front {
         let path = request.uri().path();
         let is_browser =
             request.headers().contains_key(header::COOKIE) || !path.starts_with("/api/");
-        // Health and metrics are asked for by few, and often.
-        let is_counted = path.starts_with("/api/") || path.starts_with("/account/");
+        // Health and metrics are asked for by few, and often; assets once.
+        let is_free = ["/livez", "/readyz", "/metrics"].contains(&path);
+        let is_counted = !is_free && !path.starts_with("/assets/");
         if is_counted && let Err(exceeded) = self.app.limits.admit(Subject::requests_from(address))
         {
             return Problem::from(exceeded).into_response();

@@ -156,11 +156,23 @@ impl SignUpPage {
     }
 }
 
-/// GET `/login`.
+/// The frame of an account's page: a login there leads on to where the reader was going, and the page in another
+/// language is the form, whatever was posted.
+fn framed(mut frame: Frame, path: &str, next: &str) -> Frame {
+    path.clone_into(&mut frame.path);
+    frame.query = serde_urlencoded::to_string([("next", next)]).unwrap_or_default();
+    next.clone_into(&mut frame.back);
+    frame
+}
+
+/// GET `/login`; who has logged in goes on.
 pub async fn login(frame: Frame, uri: Uri) -> Response {
     let NextIn { next, new } = NextIn::of(&uri);
+    if frame.caller.is_some() {
+        return Redirect::to(&next).into_response();
+    }
     page(&LoginPage {
-        frame,
+        frame: framed(frame, "/login", &next),
         next,
         is_new: new,
         email: String::new(),
@@ -170,9 +182,10 @@ pub async fn login(frame: Frame, uri: Uri) -> Response {
 
 /// GET `/signup`.
 pub async fn signup(frame: Frame, uri: Uri) -> Response {
+    let next = NextIn::of(&uri).next;
     page(&SignUpPage {
-        frame,
-        next: NextIn::of(&uri).next,
+        frame: framed(frame, "/signup", &next),
+        next,
         email: String::new(),
         name: String::new(),
         wrong: None,
@@ -215,7 +228,7 @@ pub async fn sign_up(
         Err(problem) if is_shown(&problem, &headers) => {
             let wrong = Some(Wrong::of(&frame, &problem));
             let shown = SignUpPage {
-                frame,
+                frame: framed(frame, "/signup", &next),
                 next,
                 email,
                 name: name.unwrap_or_default(),
@@ -248,7 +261,7 @@ pub async fn log_in(
         Err(problem) if is_shown(&problem, &headers) => {
             let wrong = Some(Wrong::of(&frame, &problem));
             let shown = LoginPage {
-                frame,
+                frame: framed(frame, "/login", &next),
                 next,
                 is_new: false,
                 email,

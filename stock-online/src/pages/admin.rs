@@ -15,7 +15,7 @@ use serde_json::Value;
 use stock_common::error::Code;
 
 use self::form::{Form, FormView, member};
-use self::sections::{Column, Kind, PRODUCT, SELLING, Section, sections};
+use self::sections::{Column, Kind, PRODUCT, SELLING, STOCK, Section, sections};
 use super::frame::{Frame, page};
 use crate::http::problem::Problem;
 
@@ -28,6 +28,8 @@ struct Cell {
     kind: Kind,
     /// Where it leads.
     href: Option<String>,
+    /// A time as machines read it.
+    time: Option<String>,
 }
 
 /// A row of a table, and what can be done with it.
@@ -96,6 +98,9 @@ fn cell(frame: &Frame, column: &Column, item: &Value) -> Cell {
     Cell {
         text: shown(frame, column.kind, value),
         kind: column.kind,
+        time: (column.kind == Kind::Time)
+            .then(|| value.as_str().map(ToOwned::to_owned))
+            .flatten(),
         href: column
             .link
             .filter(|_| !value.is_null())
@@ -109,6 +114,11 @@ fn row(frame: &Frame, section: &Section, item: &Value) -> Row {
         cells: section.columns.iter().map(cell).collect(),
         forms: views(frame, section.row_forms, item),
     }
+}
+
+fn headings(frame: &Frame, section: &Section) -> Vec<(String, Kind)> {
+    let heading = |column: &Column| (frame.of("field-", column.name), column.kind);
+    section.columns.iter().map(heading).collect()
 }
 
 /// The forms that make sense for an object.
@@ -192,7 +202,6 @@ async fn show(
         .map(|item| row(&frame, section, item))
         .collect();
     let title = frame.of("admin-", section.slug);
-    let heading = |column: &Column| (frame.of("field-", column.name), column.kind);
     Ok(page(&SectionPage {
         parts: parts(&frame, section.slug),
         title: if section.is_of_one() {
@@ -200,7 +209,7 @@ async fn show(
         } else {
             title
         },
-        headings: section.columns.iter().map(heading).collect(),
+        headings: headings(&frame, section),
         has_actions: rows.iter().any(|row| !row.forms.is_empty()),
         forms: views(&frame, section.forms, &serde_json::json!({ "of": of })),
         rows,
@@ -219,6 +228,9 @@ struct ProductPage {
     id: u64,
     name: String,
     facts: Vec<(String, Cell)>,
+    /// Its stock, a row for each place.
+    headings: Vec<(String, Kind)>,
+    rows: Vec<Row>,
     forms: Vec<FormView>,
 }
 
@@ -232,6 +244,15 @@ pub async fn product(frame: Frame, Path(id): Path<String>) -> Result<Response, R
     let id: u64 = id.parse().map_err(missing)?;
     let product = frame.get_own(format!("/api/redis/products/{id}")).await;
     let mut product: Value = product.map_err(IntoResponse::into_response)?;
+    let levels = format!("/api/products/stock/available?limit=100&productId={id}");
+    let levels: Value = frame
+        .get(&levels)
+        .await
+        .map_err(IntoResponse::into_response)?;
+    let levels = member(&levels, "items")
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
     // What is of its sale stands beside what is of itself.
     let sale = member(&product, "sale").as_object().cloned();
     if let (Some(product), Some(mut sale)) = (product.as_object_mut(), sale) {
@@ -257,6 +278,11 @@ pub async fn product(frame: Frame, Path(id): Path<String>) -> Result<Response, R
             .unwrap_or_default()
             .to_owned(),
         facts: facts.collect(),
+        headings: headings(&frame, &STOCK),
+        rows: levels
+            .iter()
+            .map(|item| row(&frame, &STOCK, item))
+            .collect(),
         forms: views(&frame, PRODUCT.row_forms, &product),
         frame,
     }))

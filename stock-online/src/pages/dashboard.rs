@@ -5,6 +5,7 @@ mod figures;
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use askama::Template;
 use axum::extract::State;
@@ -13,10 +14,15 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use stock_common::error::Code;
 use stock_domain::ledger::GateState;
+use tokio::time::Instant;
 
 use self::figures::{Figures, ProductFigures};
 use super::frame::{Frame, page};
 use crate::http::problem::Problem;
+
+/// After so long the stream ends, and the browser comes again by itself: whether its reader is still an admin is
+/// asked then.
+const ASK_AGAIN: Duration = Duration::from_secs(20);
 
 /// What moves.
 #[derive(Template)]
@@ -105,10 +111,12 @@ pub async fn live(
     let place = Arc::clone(&app.event_streams).try_acquire_owned();
     let place = place.map_err(|_full| Problem::of(Code::Overloaded).into_response())?;
     let begun = (frame, app.history.watch(), place);
-    let events = stream::unfold(begun, |(frame, mut changed, place)| async move {
+    let ends = Instant::now() + ASK_AGAIN;
+    let events = stream::unfold(begun, move |(frame, mut changed, place)| async move {
         let closing = frame.app.closing.clone();
         tokio::select! {
             () = closing.cancelled() => return None,
+            () = tokio::time::sleep_until(ends) => return None,
             changed = changed.changed() => changed.ok()?,
         }
         let html = Live::new(&frame).render().ok()?;

@@ -12,8 +12,8 @@ use crate::http::problem::Problem;
 
 /// Coupons and campaign items on the page.
 const SHOWN: u32 = 50;
-/// Own codes that are looked through for those of the page.
-const OWN: u32 = 100;
+/// Pages of a hundred own codes that are looked through for those of the page.
+const OWN_PAGES: usize = 20;
 
 /// A campaign as the interface gives it.
 #[derive(Debug, Deserialize)]
@@ -27,7 +27,6 @@ struct Campaign {
     remaining: Option<i64>,
     valid_from: Option<String>,
     valid_to: Option<String>,
-    user_id: Option<u64>,
     #[serde(skip)]
     state: EventState,
 }
@@ -102,29 +101,45 @@ impl EventPage {
     }
 }
 
+/// The reader's codes, newest first.
+async fn own_codes(frame: &Frame) -> Result<Vec<OwnCode>, Problem> {
+    let mut codes = Vec::new();
+    let mut cursor = String::new();
+    if frame.caller.is_none() {
+        return Ok(codes);
+    }
+    for _ in 0..OWN_PAGES {
+        let path = format!("/api/coupons/mine?limit=100{cursor}");
+        let found: List<OwnCode> = frame.get_own(path).await?;
+        codes.extend(found.items);
+        match found.next_cursor {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    Ok(codes)
+}
+
 /// GET `/event`.
 ///
 /// # Errors
 /// 503 when MySQL does not answer.
 pub async fn show(frame: Frame) -> Result<Response, Problem> {
-    let campaigns: List<Campaign> = frame.get_own(format!("/api/coupons?limit={SHOWN}")).await?;
-    let works: List<Work> = frame.get_own(format!("/api/works?limit={SHOWN}")).await?;
-    let codes: List<OwnCode> = match frame.caller {
-        Some(_) => {
-            frame
-                .get_own(format!("/api/coupons/mine?limit={OWN}"))
-                .await?
-        }
-        None => List { items: Vec::new() },
-    };
+    // As everybody sees them: personal coupons are no campaigns.
+    let campaigns: List<Campaign> = frame
+        .get_public(&format!("/api/coupons?limit={SHOWN}"))
+        .await?;
+    let works: List<Work> = frame
+        .get_public(&format!("/api/works?limit={SHOWN}"))
+        .await?;
+    let codes = own_codes(&frame).await?;
     let now_ms = i64::try_from(frame.app.ledger.redis_now_ms()).unwrap_or(i64::MAX);
     let mut campaigns = campaigns.items;
-    campaigns.retain(|campaign| campaign.user_id.is_none());
     for campaign in &mut campaigns {
         campaign.state = EventState::of(campaign, now_ms);
     }
     campaigns.sort_by_key(|campaign| campaign.state);
-    let codes = codes.items.into_iter();
+    let codes = codes.into_iter();
     Ok(page(&EventPage {
         campaigns,
         works: works.items,

@@ -44,6 +44,10 @@ pub struct Frame {
     pub caller: Option<Caller>,
     /// Its path, without its query.
     pub path: String,
+    /// Its query, without a choice of language.
+    pub query: String,
+    /// Where a login leads back to.
+    pub back: String,
     origin: Origin,
     api: Api,
 }
@@ -101,7 +105,13 @@ impl Frame {
             // A deleted user's session is nobody's.
             caller: caller.filter(|_| user.is_some()),
             user: user.map(|(user, _)| user),
+            back: parts
+                .uri
+                .path_and_query()
+                .map_or("/", |whole| whole.as_str())
+                .to_owned(),
             path: parts.uri.path().to_owned(),
+            query: parts.uri.query().unwrap_or_default().to_owned(),
             origin,
             api: api.ok_or_else(|| Problem::of(Code::Internal))?,
         })
@@ -123,6 +133,14 @@ impl Frame {
             store_id: None,
             ..caller
         })
+    }
+
+    /// What the interface answers to everybody, whoever reads.
+    ///
+    /// # Errors
+    /// The interface's problem.
+    pub async fn get_public<T: DeserializeOwned>(&self, path: &str) -> Result<T, Problem> {
+        self.api.get(path, None, self.origin).await
     }
 
     /// What the interface answers to the reader as a buyer.
@@ -172,8 +190,20 @@ impl Frame {
     /// The login page, which leads back here.
     #[must_use]
     pub fn login_url(&self) -> String {
-        let next = serde_urlencoded::to_string([("next", &self.path)]).unwrap_or_default();
+        let next = serde_urlencoded::to_string([("next", &self.back)]).unwrap_or_default();
         format!("/login?{next}")
+    }
+
+    /// This page in another language.
+    #[must_use]
+    pub fn lang_url(&self, lang: &Lang) -> String {
+        let and = if self.query.is_empty() { "" } else { "&" };
+        format!(
+            "{}?{}{and}{COOKIE}={}",
+            self.path,
+            self.query,
+            lang.as_str()
+        )
     }
 
     /// A text.

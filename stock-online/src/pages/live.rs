@@ -5,20 +5,38 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
+use stock_domain::catalog::ProductStatus;
 
 use crate::app::App;
-use crate::http::events::{self, EventsIn};
+use crate::http::events::{self, EventsIn, Named};
 use crate::http::extract::Filter;
 use crate::http::problem::Problem;
 
-/// GET `/live/levels`.
+/// GET `/live/levels`: of products that the shop shows and coupons that anybody may draw, online.
 ///
 /// # Errors
-/// 422 for ids that are none, 503 when too many watch.
+/// 422 for ids that are none, or without any; 503 when too many watch.
 pub(super) async fn levels(
     State(app): State<Arc<App>>,
     Filter(query): Filter<EventsIn>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    events::stream(app, &query, &headers)
+    let named = Named::of(&query)?;
+    let mut named =
+        named.ok_or_else(|| Problem::unprocessable("/productId", "ids are required"))?;
+    named.is_online_only = true;
+    named.products.retain(|id| {
+        let known = app.catalog.product(*id);
+        known.is_some_and(|known| !known.is_deleted && known.status != ProductStatus::Inactive)
+    });
+    let mut coupons = Vec::new();
+    for id in named.coupons {
+        let coupon = app.coupons.find(&app.pool, id).await?;
+        let is_public = coupon.is_some_and(|coupon| coupon.personal.is_none());
+        coupons.extend(is_public.then_some(id));
+    }
+    named.coupons = coupons;
+    // Whoever looks takes no place of those who built on the interface.
+    let places = Arc::clone(&app.page_streams);
+    events::stream(app, Some(named), &headers, places)
 }

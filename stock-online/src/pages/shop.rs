@@ -18,8 +18,8 @@ use crate::http::problem::Problem;
 
 /// Products on a page.
 const PRODUCTS: u32 = 24;
-/// Own orders, reservations and so on, the newest.
-const OWN: u32 = 5;
+/// Own orders, reservations and so on, on a page.
+const OWN: u32 = 8;
 
 /// A list as the interface gives it.
 #[derive(Debug, Deserialize)]
@@ -27,6 +27,9 @@ const OWN: u32 = 5;
 pub struct List<T> {
     /// What is listed.
     pub items: Vec<T>,
+    /// Where the next page begins.
+    #[serde(default)]
+    pub next_cursor: Option<String>,
 }
 
 /// An order as the interface gives it.
@@ -85,7 +88,21 @@ pub struct OwnCoupon {
     is_used: bool,
     discount_amount: Option<i64>,
     discount_rate: Option<f64>,
+    valid_from: Option<String>,
     valid_to: Option<String>,
+}
+
+impl OwnCoupon {
+    /// Whether an order may use it at a time in Unix ms.
+    fn is_usable(&self, now_ms: i64) -> bool {
+        let ms = |at: &Option<String>| {
+            let at = chrono::DateTime::parse_from_rfc3339(at.as_deref()?).ok()?;
+            Some(at.timestamp_millis())
+        };
+        let has_begun = ms(&self.valid_from).is_none_or(|from| now_ms >= from);
+        let is_over = ms(&self.valid_to).is_some_and(|to| now_ms >= to);
+        !self.is_used && has_begun && !is_over
+    }
 }
 
 /// A movement of points as the interface gives it.
@@ -115,39 +132,42 @@ pub struct Store {
 
 /// What is the reader's own.
 struct Own {
-    orders: Vec<Order>,
-    reservations: Vec<Reservation>,
-    coupons: Vec<OwnCoupon>,
-    points: Vec<Point>,
+    orders: List<Order>,
+    reservations: List<Reservation>,
+    coupons: List<OwnCoupon>,
+    points: List<Point>,
     balance: i64,
 }
 
 impl Own {
-    async fn read(frame: &Frame) -> Result<Option<Self>, Problem> {
+    async fn read(frame: &Frame, asked: &ShopIn) -> Result<Option<Self>, Problem> {
         let Some(buyer) = frame.buyer() else {
             return Ok(None);
         };
         let user = buyer.user;
         let points = format!("/api/v2/points/users/{user}");
-        let (orders, reservations, coupons, history, balance) = tokio::try_join!(
-            frame.get_own::<List<Order>>(format!("/api/orders?limit={OWN}")),
-            frame.get_own::<List<Reservation>>(format!("/api/reservations?limit={OWN}")),
-            frame.get_own::<List<OwnCoupon>>(format!("/api/coupons/mine?limit={OWN}")),
-            frame.get_own::<List<Point>>(format!("{points}/history?limit={OWN}")),
+        let page = |path: &str, cursor: Option<u64>| {
+            let cursor = cursor.map_or(String::new(), |at| format!("&cursor={at}"));
+            format!("{path}?limit={OWN}{cursor}")
+        };
+        let (orders, mut reservations, coupons, history, balance) = tokio::try_join!(
+            frame.get_own::<List<Order>>(page("/api/orders", asked.orders)),
+            frame.get_own::<List<Reservation>>(page("/api/reservations", asked.reservations)),
+            frame.get_own::<List<OwnCoupon>>(page("/api/coupons/mine", asked.coupons)),
+            frame.get_own::<List<Point>>(page(&format!("{points}/history"), asked.points)),
             frame.get_own::<Balance>(format!("{points}/balance")),
         )?;
-        let mut reservations = reservations.items;
         let now_ms = frame.app.ledger.redis_now_ms();
-        for reservation in &mut reservations {
+        for reservation in &mut reservations.items {
             let known = frame.app.catalog.product(ProductId(reservation.product_id));
             reservation.product =
                 known.map(|known| (known.name.to_string(), known.unit_price(now_ms).get()));
         }
         Ok(Some(Self {
-            orders: orders.items,
+            orders,
             reservations,
-            coupons: coupons.items,
-            points: history.items,
+            coupons,
+            points: history,
             balance: balance.balance,
         }))
     }
@@ -159,6 +179,10 @@ pub struct ShopIn {
     #[serde(default)]
     name: String,
     cursor: Option<u64>,
+    orders: Option<u64>,
+    reservations: Option<u64>,
+    coupons: Option<u64>,
+    points: Option<u64>,
 }
 
 #[derive(Template)]
@@ -197,7 +221,7 @@ pub async fn show(frame: Frame, uri: Uri) -> Result<Response, Problem> {
     });
     found.retain(|product| product.fields.status != ProductStatus::Inactive);
     let cards = Card::of_all(&frame, &found).await?;
-    let own = Own::read(&frame).await?;
+    let own = Own::read(&frame, &asked).await?;
     Ok(page(&ShopPage {
         cards,
         name: asked.name,
@@ -237,7 +261,9 @@ pub async fn product(frame: Frame, Path(id): Path<String>) -> Result<Response, P
             let points = format!("/api/v2/points/users/{}/balance", buyer.user);
             let coupons: List<OwnCoupon> = frame.get_own("/api/coupons/mine?limit=100").await?;
             let balance: Balance = frame.get_own(points).await?;
-            let usable = coupons.items.into_iter().filter(|coupon| !coupon.is_used);
+            let now_ms = i64::try_from(frame.app.ledger.redis_now_ms()).unwrap_or(i64::MAX);
+            let coupons = coupons.items.into_iter();
+            let usable = coupons.filter(|coupon| coupon.is_usable(now_ms));
             (usable.collect(), balance.balance)
         }
     };

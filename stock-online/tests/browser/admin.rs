@@ -170,7 +170,7 @@ async fn an_operator_sends_a_dead_letter_again_and_stops_selling() {
     assert_eq!(stopped.code(), "SELLING_STOPPED");
     browser.ready().await;
     browser.click("[data-form=verify] button").await;
-    browser.until_says("Verify the ledger: done").await;
+    browser.until_says("Verify the ledger: started").await;
     browser.keep("admin-overview").await;
     browser.close().await;
     service.stop().await;

@@ -4,7 +4,10 @@ mod operations;
 mod texts;
 
 use serde_json::json;
+use stock_domain::user::Role;
 use stock_proof::client::{Answer, Call, Client};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
 
 use crate::support::{Shop, until};
 
@@ -56,7 +59,7 @@ fn check_whole(path: &str, lang: &str, page: &Answer) {
     assert_eq!(page.headers["content-type"], "text/html; charset=utf-8");
     let policy = &page.headers["content-security-policy"];
     assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"));
-    assert!(text.contains(&format!("<html lang=\"{lang}\">")), "{path}");
+    assert!(text.contains(&format!("<html lang=\"{lang}\"")), "{path}");
     assert!(
         !text.contains("Unknown localization"),
         "{path} {lang}: {text}"
@@ -301,9 +304,41 @@ async fn a_chosen_language_is_kept() {
         .header("cookie", "session=x; lang=ko")
         .send()
         .await;
-    assert!(page.text.contains("<html lang=\"ko\">"));
+    assert!(page.text.contains("<html lang=\"ko\""));
+    // The switch keeps what the page was about.
+    let page = open(client, "/?name=a&cursor=3", "en").send().await;
+    assert!(
+        page.text
+            .contains("href=\"/?name=a&#38;cursor=3&#38;lang=ko\""),
+        "{}",
+        page.text
+    );
+    let page = open(client, "/login?next=%2Fevent", "en").send().await;
+    assert!(
+        page.text
+            .contains("href=\"/login?next=%2Fevent&#38;lang=ko\""),
+        "{}",
+        page.text
+    );
+    assert!(
+        page.text.contains("href=\"/login?next=%2Fevent\""),
+        "{}",
+        page.text
+    );
+    let wrong = client.post("/account/login").header("accept", "text/html");
+    let wrong = wrong
+        .form("email=a%40b.example&password=x&next=%2Fevent")
+        .send()
+        .await;
+    assert!(
+        wrong
+            .text
+            .contains("href=\"/login?next=%2Fevent&#38;lang=ko\""),
+        "{}",
+        wrong.text
+    );
     let unknown = open(client, "/?lang=fr", "ko").send().await;
-    assert!(unknown.status == 200 && unknown.text.contains("<html lang=\"ko\">"));
+    assert!(unknown.status == 200 && unknown.text.contains("<html lang=\"ko\""));
     service.stop().await;
 }
 
@@ -362,6 +397,16 @@ async fn a_browser_is_told_of_a_failure_by_a_page_and_a_client_by_a_problem() {
     assert!(page.headers["content-security-policy"].contains("default-src 'none'"));
     let problem = client.get("/nothing").send().await;
     assert_eq!(problem.code(), "NOT_FOUND");
+    // A method that a page does not have is a problem too.
+    let refused = client.post("/event").send().await;
+    assert_eq!(
+        (refused.status, refused.code()),
+        (405, "METHOD_NOT_ALLOWED")
+    );
+    assert_eq!(
+        open(client, "/account/login", "en").send().await.status,
+        405
+    );
     // The interface speaks JSON to whomever.
     let problem = open(client, "/api/orders/1", "ko").send().await;
     assert_eq!(problem.code(), "UNAUTHORIZED");
@@ -411,5 +456,34 @@ async fn the_dashboard_follows_what_is_sold() {
             && page.text.contains("<code>ACCEPTED</code>")
     })
     .await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_looks_at_pages_takes_no_stream_of_those_who_built_on_the_interface() {
+    let mut shop = Shop::open(1, 10).await;
+    shop.config.page_streams_max = 1;
+    shop.config.event_streams_max = 1;
+    let service = shop.serve().await;
+    let client = &service.client;
+    let watch = async |path: &str, header: String| {
+        let mut stream = TcpStream::connect(&client.address).await.unwrap();
+        let head = format!("GET {path}?productId=1 HTTP/1.1\r\nhost: x\r\n{header}\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut lines = BufReader::new(stream).lines();
+        let status = lines.next_line().await.unwrap().unwrap();
+        (status, lines)
+    };
+    let (first, _page) = watch("/live/levels", String::new()).await;
+    assert!(first.contains("200"), "{first}");
+    let (second, _) = watch("/live/levels", String::new()).await;
+    assert!(second.contains("503"), "{second}");
+    // Nor is everything told to everybody.
+    for (path, status) in [("/live/levels", 422), ("/live/levels?productId=x", 422)] {
+        assert_eq!(client.get(path).status().await, status, "{path}");
+    }
+    let bearer = format!("authorization: {}\r\n", client.bearer(2, Role::User));
+    let (built, _stream) = watch("/api/events/levels", bearer).await;
+    assert!(built.contains("200"), "{built}");
     service.stop().await;
 }

@@ -324,7 +324,7 @@ operations! {
     Get "/api/ops/dead-letters" "Entries whose tables could not be written, newest first" Admin
         Carries::Nothing, PAGE, (200, "DeadLetterListOut"), &[Code::DatabaseUnavailable];
     Post "/api/ops/dead-letters/{position}/retry" "Write an entry's tables again" Admin
-        Carries::Nothing, &[], (200, "DeadLetterOut"), &[Code::NotFound, Code::DeadLetterStays, Code::DatabaseUnavailable];
+        Carries::Nothing, &[], (200, "DeadLetterOut"), &[Code::NotFound, Code::DeadLetterStays, Code::RequestInProgress, Code::DatabaseUnavailable];
     Get "/api/ops/audit-log" "Who did what, newest first" Admin
         Carries::Nothing, PAGE, (200, "AuditLogOut"), &[Code::DatabaseUnavailable];
     Get "/api/openapi.json" "This document" Anyone

@@ -126,6 +126,8 @@ pub(super) struct Form {
     pub(super) is_grave: bool,
     /// Whether the answer is shown instead of the page again.
     pub(super) shows_answer: bool,
+    /// What is said when it was taken.
+    pub(super) said: &'static str,
     /// For which objects: a member, and the values that it may have.
     pub(super) only: Option<(&'static str, &'static [&'static str])>,
 }
@@ -139,6 +141,7 @@ pub(super) const fn form(slug: &'static str, call: &'static str, fields: &'stati
         is_keyed: false,
         is_grave: false,
         shows_answer: false,
+        said: "done",
         only: None,
     }
 }
@@ -158,6 +161,12 @@ pub(super) const fn keyed(
 impl Form {
     pub(super) const fn grave(mut self) -> Self {
         self.is_grave = true;
+        self
+    }
+
+    /// Says that it has begun: it takes longer than its answer.
+    pub(super) const fn beginning(mut self) -> Self {
+        self.said = "started";
         self
     }
 
@@ -218,6 +227,8 @@ pub(super) struct FieldView {
     pub(super) value: String,
     pub(super) is_required: bool,
     pub(super) is_checked: bool,
+    /// Whether an empty text is one: what it shows can be taken away.
+    pub(super) may_be_emptied: bool,
     pub(super) choices: &'static [&'static str],
 }
 
@@ -242,6 +253,7 @@ impl FieldView {
                 Place::Whole => "body",
             },
             is_required: field.is_required,
+            may_be_emptied: field.prefilled.is_some() && matches!(field.input, Input::Text),
             is_checked: known == Some(&Value::Bool(true)),
             choices,
             value,
@@ -257,6 +269,7 @@ pub(super) struct FormView {
     pub(super) fields: Vec<FieldView>,
     pub(super) is_keyed: bool,
     pub(super) shows_answer: bool,
+    pub(super) said: &'static str,
     /// What is asked before it is sent.
     pub(super) question: Option<String>,
     /// Whether it is a button and nothing else.
@@ -281,6 +294,7 @@ impl FormView {
             fields,
             is_keyed: form.is_keyed,
             shows_answer: form.shows_answer,
+            said: form.said,
         }
     }
 }

@@ -5,7 +5,7 @@ mod goods;
 mod operations;
 mod orders;
 
-pub(super) use self::goods::PRODUCT;
+pub(super) use self::goods::{PRODUCT, STOCK};
 pub(super) use self::operations::SELLING;
 use super::form::{Form, Input};
 

@@ -2,25 +2,43 @@
 
 const place = document.getElementById("live");
 const stale = document.getElementById("stale");
+let stream = null;
+let wait = 1000;
 
-function watch(after) {
-  const stream = new EventSource("/dashboard/live");
-  stream.addEventListener("live", (event) => {
-    after = 1000;
-    stale.hidden = true;
-    document.documentElement.dataset.live = "";
-    // Whoever is reading along with a keyboard keeps their place.
-    const focused = place.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
-    place.innerHTML = event.data;
-    if (focused) place.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
-  });
-  stream.addEventListener("error", () => {
-    stale.hidden = false;
-    if (stream.readyState === EventSource.CLOSED) {
-      setTimeout(() => watch(Math.min(after * 2, 30000)), after);
-    }
-  });
-  window.addEventListener("pagehide", () => stream.close(), { once: true });
+function close() {
+  stream?.close();
+  stream = null;
 }
 
-watch(1000);
+function show(html) {
+  // Whoever is reading along with a keyboard or has marked something keeps their place.
+  if (!document.getSelection().isCollapsed) return;
+  const focused = place.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+  place.innerHTML = html;
+  if (focused) place.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
+}
+
+function open() {
+  if (stream || document.hidden) return;
+  const own = new EventSource("/dashboard/live");
+  stream = own;
+  own.addEventListener("live", (event) => {
+    wait = 1000;
+    stale.hidden = true;
+    document.documentElement.dataset.live = "";
+    show(event.data);
+  });
+  own.addEventListener("error", () => {
+    if (own.readyState === EventSource.CLOSED && own === stream) {
+      stale.hidden = false;
+      close();
+      setTimeout(open, wait);
+      wait = Math.min(wait * 2, 30000);
+    }
+  });
+}
+
+document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
+window.addEventListener("pagehide", close);
+window.addEventListener("pageshow", open);
+open();

@@ -6,13 +6,15 @@
 //     <input name="storeId" data-optional>         left out when it is empty
 //     <input type="file" data-in="body">           is the body itself
 //
-// data-keyed sends an Idempotency-Key that stays until there is an answer, so that pressing again after a broken
-// connection never does the thing twice. data-done is where to go then: a path ({orderId} is a member of the
+// data-keyed sends an Idempotency-Key. It is kept, across reloads and a login too, until an answer says what became of
+// this very request, so that pressing again after a broken connection never does the thing twice. data-done is where to go then: a path ({orderId} is a member of the
 // answer), "reload", or nothing: then data-said is shown, with the answer's member that data-say names.
 // Before it is sent, a form gives the event "prepare" with its body.
 
 const problems = JSON.parse(document.body.dataset.problems || "{}");
 const SAID = "said";
+// Answers that say nothing about what became of the request, or of its first attempt.
+const OPEN_STATUSES = [401, 403, 408, 429];
 
 function newKey() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
@@ -109,6 +111,7 @@ function showProblem(form, problem) {
   form.querySelector("[aria-invalid]")?.focus();
 }
 
+// Whether another page comes.
 function done(form, answer) {
   const filled = (text) => text.replace(/\{(\w+)\}/g, (_, name) => encodeURIComponent(answer?.[name] ?? ""));
   const said = [form.dataset.said, answer?.[form.dataset.say]].filter(Boolean).join(" ");
@@ -117,22 +120,30 @@ function done(form, answer) {
     if (said) sessionStorage.setItem(SAID, said);
     if (target === "reload") location.reload();
     else location.assign(filled(target));
-    return;
+    return true;
   }
   if ("answer" in form.dataset) {
     show(form, [said, JSON.stringify(answer, null, 2)].filter(Boolean).join("\n"));
   } else {
     show(form, said);
   }
-  form.dispatchEvent(new CustomEvent("done", { detail: answer, bubbles: true }));
+  // What is had once is not offered again.
+  if ("once" in form.dataset) form.querySelectorAll("button").forEach((button) => button.remove());
+  return false;
+}
+
+// Under which name a request's key is kept: what it asks for.
+function keyName(method, path, body) {
+  return `key ${method} ${path} ${JSON.stringify(body)}`;
 }
 
 async function send(form) {
   const { method, path, body, raw } = read(form);
   const headers = { Accept: "application/json" };
+  const name = keyName(method, path, raw ? [raw.name, raw.size, raw.lastModified] : body);
   if ("keyed" in form.dataset) {
-    form.dataset.key ||= newKey();
-    headers["Idempotency-Key"] = form.dataset.key;
+    headers["Idempotency-Key"] = sessionStorage.getItem(name) ?? newKey();
+    sessionStorage.setItem(name, headers["Idempotency-Key"]);
   }
   const request = { method, headers, credentials: "same-origin" };
   if (raw) {
@@ -145,34 +156,51 @@ async function send(form) {
   const response = await fetch(path, request);
   const text = await response.text();
   const answer = text && response.headers.get("content-type")?.includes("json") ? JSON.parse(text) : null;
-  // 503, and one under way: what became of it is asked again under the same key.
-  if (response.status < 500 && answer?.code !== "REQUEST_IN_PROGRESS") {
-    delete form.dataset.key;
-  }
+  const isOpen = response.status >= 500 || OPEN_STATUSES.includes(response.status) || answer?.code === "REQUEST_IN_PROGRESS";
+  if (!isOpen) sessionStorage.removeItem(name);
   return { response, answer };
 }
 
+// A form that is under way is pressed by nobody; what is closed stays closed.
+function setBusy(form, isBusy) {
+  form.toggleAttribute("data-busy", isBusy);
+  form.querySelectorAll("button").forEach((button) => {
+    button.disabled = isBusy || "closed" in button.dataset;
+  });
+}
+
 async function submit(form) {
-  if (form.dataset.confirm && !confirm(form.dataset.confirm)) return;
-  const buttons = Array.from(form.querySelectorAll("button")).filter((button) => !button.disabled);
+  if ("busy" in form.dataset || (form.dataset.confirm && !confirm(form.dataset.confirm))) return;
   clear(form);
   show(form, document.body.dataset.waiting);
-  buttons.forEach((button) => { button.disabled = true; });
+  setBusy(form, true);
+  let leaves = false;
   try {
     const { response, answer } = await send(form);
     if (response.ok) {
-      done(form, answer);
+      leaves = done(form, answer);
     } else if (response.status === 401) {
+      leaves = true;
       location.assign(document.body.dataset.login);
     } else {
       showProblem(form, answer ?? { status: response.status });
     }
   } catch (error) {
     show(form, document.body.dataset.unreachable, true);
-  } finally {
-    buttons.forEach((button) => { button.disabled = false; });
   }
+  // While the next page is on its way, this one does nothing more.
+  if (!leaves) setBusy(form, false);
 }
+
+// Back from the next page: the form can be used again.
+window.addEventListener("pageshow", (event) => {
+  if (event.persisted) {
+    document.querySelectorAll("form[data-busy]").forEach((form) => {
+      setBusy(form, false);
+      show(form, "");
+    });
+  }
+});
 
 document.addEventListener("submit", (event) => {
   const form = event.target;
@@ -180,11 +208,6 @@ document.addEventListener("submit", (event) => {
     event.preventDefault();
     submit(form);
   }
-});
-
-// What was changed is another request: it gets a key of its own.
-document.addEventListener("input", (event) => {
-  if (event.target.form) delete event.target.form.dataset.key;
 });
 
 const said = sessionStorage.getItem(SAID);

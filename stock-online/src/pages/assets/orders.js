@@ -22,8 +22,10 @@ function totalOf(form) {
 function follow(form) {
   const shown = form.querySelector("[data-total]");
   if (shown) {
-    shown.value = totalOf(form);
-    shown.textContent = money(totalOf(form));
+    // What cannot be ordered has no price.
+    const total = form.checkValidity() ? totalOf(form) : -1;
+    shown.value = total;
+    shown.textContent = total < 0 ? "–" : money(total);
   }
   const store = form.querySelector("[data-for-store]");
   if (store) {

@@ -1,32 +1,43 @@
-// Countdowns: <time datetime="…" data-countdown> shows how long it still is, beside when it is; with the value
-// "reload" the page is shown anew when it is over, because what can be done has changed.
+// Times: each is shown in the reader's zone, and one with data-countdown says how long it still is. When it is over it
+// gives the event "due". The server's clock counts, whatever the reader's says.
 
-const format = new Intl.NumberFormat(document.documentElement.lang, { minimumIntegerDigits: 2 });
+const lang = document.documentElement.lang;
+const digits = new Intl.NumberFormat(lang, { minimumIntegerDigits: 2 });
+const days = new Intl.NumberFormat(lang, { style: "unit", unit: "day", unitDisplay: "long" });
+const shown = new Intl.DateTimeFormat(lang, { dateStyle: "medium", timeStyle: "short" });
+
+const serverNow = Number(document.documentElement.dataset.now);
+const begun = performance.now();
+const now = () => serverNow + performance.now() - begun;
 
 function left(ms) {
   const seconds = Math.max(0, Math.ceil(ms / 1000));
-  const days = Math.floor(seconds / 86400);
+  const whole = Math.floor(seconds / 86400);
   const parts = [Math.floor(seconds / 3600) % 24, Math.floor(seconds / 60) % 60, seconds % 60];
-  const clock = parts.map((part) => format.format(part)).join(":");
-  return days > 0 ? `${days} d ${clock}` : clock;
+  const clock = parts.map((part) => digits.format(part)).join(":");
+  return whole > 0 ? `${days.format(whole)} ${clock}` : clock;
+}
+
+for (const time of document.querySelectorAll("time[datetime]")) {
+  const at = Date.parse(time.dateTime);
+  if (!Number.isNaN(at)) time.textContent = shown.format(at);
 }
 
 const clocks = Array.from(document.querySelectorAll("time[data-countdown]"), (time) => {
-  const shown = document.createElement("span");
-  shown.className = "countdown";
-  shown.setAttribute("role", "timer");
-  time.after(" ", shown);
-  return { shown, time, at: Date.parse(time.dateTime) };
+  const place = document.createElement("span");
+  place.className = "countdown";
+  place.setAttribute("role", "timer");
+  time.after(" ", place);
+  return { place, time, at: Date.parse(time.dateTime), isOver: false };
 });
 
 function tick() {
   for (const clock of clocks) {
-    const rest = clock.at - Date.now();
-    clock.shown.textContent = left(rest);
-    if (rest <= 0 && clock.time.dataset.countdown === "reload" && !clock.isOver) {
+    const rest = clock.at - now();
+    clock.place.textContent = left(rest);
+    if (rest <= 0 && !clock.isOver) {
       clock.isOver = true;
-      // The server's clock decides: it may be a moment behind, and everybody's page comes at once.
-      setTimeout(() => location.reload(), 300 + Math.random() * 1500);
+      clock.time.dispatchEvent(new CustomEvent("due", { bubbles: true, detail: clock.time.dataset.countdown }));
     }
   }
 }

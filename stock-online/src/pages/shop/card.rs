@@ -107,7 +107,7 @@ pub struct Card {
     pub state: BuyState,
     /// When its sale begins, in Unix ms, if it has not.
     pub starts_ms: Option<i64>,
-    /// When its sale ends, in Unix ms, if it is under way.
+    /// When its sale ends, in Unix ms, if it has not.
     pub ends_ms: Option<i64>,
     /// How many one buyer may have.
     pub limit: Option<i64>,
@@ -152,8 +152,8 @@ impl Card {
         let price = fields.price.get();
         let off = price - unit_price;
         let state = sale.map(|sale| sale.state(now_ms));
-        let time = |when: SaleState, at: fn(&Sale) -> u64| {
-            sale.filter(|_| state == Some(when))
+        let time = |states: &[SaleState], at: fn(&Sale) -> u64| {
+            sale.filter(|_| state.is_some_and(|state| states.contains(&state)))
                 .map(|sale| i64::try_from(at(sale)).unwrap_or(i64::MAX))
         };
         Self {
@@ -172,8 +172,10 @@ impl Card {
             peak,
             last_units: left.last_units,
             state: BuyState::of(fields.status, state, left),
-            starts_ms: time(SaleState::Upcoming, |sale| sale.starts_ms),
-            ends_ms: time(SaleState::Running, |sale| sale.ends_ms),
+            starts_ms: time(&[SaleState::Upcoming], |sale| sale.starts_ms),
+            ends_ms: time(&[SaleState::Upcoming, SaleState::Running], |sale| {
+                sale.ends_ms
+            }),
             limit: sale.and_then(|sale| sale.limit_per_user).map(i64::from),
         }
     }

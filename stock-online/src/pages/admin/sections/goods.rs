@@ -122,6 +122,29 @@ const SALE: &[Field] = &[
     field("limitPerUser", NUMBER).optional(),
 ];
 
+/// Stock at every place.
+pub(in crate::pages::admin) const STOCK: Section = Section {
+    filters: &[("low", ("low", "true")), ("reorder", ("reorder", "true"))],
+    forms: &[INBOUND, ADJUST, IMPORT],
+    download: Some("/api/stock/export"),
+    ..section(
+        "stock",
+        "/api/products/stock/available",
+        &[
+            link("productId", Kind::Code, "/admin/products/{productId}"),
+            column("locationId", Kind::Code),
+            link("available", Kind::Number, "/admin/movements?of={productId}"),
+            column("reserved", Kind::Number),
+            column("physical", Kind::Number),
+            column("minStockLevel", Kind::Number),
+            column("isLow", Kind::Status),
+            column("reorderPoint", Kind::Number),
+            column("needsReorder", Kind::Status),
+            column("updatedAt", Kind::Time),
+        ],
+    )
+};
+
 pub(super) const SECTIONS: &[Section] = &[
     Section {
         filters: &[
@@ -156,27 +179,7 @@ pub(super) const SECTIONS: &[Section] = &[
             ],
         )
     },
-    Section {
-        filters: &[("low", ("low", "true")), ("reorder", ("reorder", "true"))],
-        forms: &[INBOUND, ADJUST, IMPORT],
-        download: Some("/api/stock/export"),
-        ..section(
-            "stock",
-            "/api/products/stock/available",
-            &[
-                link("productId", Kind::Code, "/admin/products/{productId}"),
-                column("locationId", Kind::Code),
-                link("available", Kind::Number, "/admin/movements?of={productId}"),
-                column("reserved", Kind::Number),
-                column("physical", Kind::Number),
-                column("minStockLevel", Kind::Number),
-                column("isLow", Kind::Status),
-                column("reorderPoint", Kind::Number),
-                column("needsReorder", Kind::Status),
-                column("updatedAt", Kind::Time),
-            ],
-        )
-    },
+    STOCK,
     section(
         "movements",
         "/api/products/{of}/stock/movements",

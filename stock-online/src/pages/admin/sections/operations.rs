@@ -18,7 +18,7 @@ pub(in crate::pages::admin) const SELLING: &[Form] = &[
         &[field("open", Input::FixedFlag("true"))],
     )
     .only("selling", &["false"]),
-    form("verify", "POST /api/ops/verify", &[]),
+    form("verify", "POST /api/ops/verify", &[]).beginning(),
 ];
 
 pub(super) const SECTIONS: &[Section] = &[
@@ -47,7 +47,8 @@ pub(super) const SECTIONS: &[Section] = &[
             "verify",
             "POST /api/ops/verify",
             &[field("full", Input::Check)],
-        )],
+        )
+        .beginning()],
         ..section(
             "checks",
             "/api/ops/checks",

@@ -34,7 +34,7 @@ public class StockFlow {
         }
     }
 
-    /** The answer is not yet: 429 or 503. */
+    /** The answer is not yet: 429, 503, or a first attempt that is under way. */
     private static class Passing extends Refused {
         Passing(Problem problem) {
             super(problem);
@@ -55,7 +55,8 @@ public class StockFlow {
                     var problem = new com.fasterxml.jackson.databind.ObjectMapper()
                             .configure(com.fasterxml.jackson.databind.DeserializationFeature.FAIL_ON_UNKNOWN_PROPERTIES, false)
                             .readValue(response.getBody(), Problem.class);
-                    var isPassing = problem.status() == 429 || problem.status() == 503;
+                    var isPassing = problem.status() == 429 || problem.status() == 503
+                            || problem.code().equals("REQUEST_IN_PROGRESS");
                     throw isPassing ? new Passing(problem) : new Refused(problem);
                 })
                 .build();
