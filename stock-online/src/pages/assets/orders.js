@@ -37,7 +37,7 @@ function follow(form) {
 
 for (const form of document.querySelectorAll("form[data-order]")) {
   form.addEventListener("prepare", (event) => { event.detail.totalAmount = totalOf(form); });
-  form.addEventListener("input", () => follow(form));
+  for (const name of ["input", "change"]) form.addEventListener(name, () => follow(form));
   follow(form);
 }
 
