@@ -7,7 +7,7 @@
 //! | [`accounts`] | `/login`, `/signup` and what their forms post |
 //! | [`admin`] | `/admin`: everything that an admin's calls do, as lists and forms |
 //! | [`dashboard`] | `/dashboard`: figures of the last minutes, live |
-//! | [`reference`] | `/api/docs`, `/api/redoc`, `/problems`: the interface and its error codes |
+//! | [`mod@reference`] | `/api/docs`, `/api/redoc`, `/problems`: the interface and its error codes |
 //! | [`frame`] | what every page has: its reader, their language, its headers |
 //! | [`texts`], [`assets`] | what is said, and what is loaded |
 //! | [`api`] | the interface, called in this process |
