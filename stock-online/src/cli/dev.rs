@@ -262,7 +262,8 @@ fn welcome(config: &Config, folder: &Path) {
     let env = folder.join("env");
     let (program, env, url) = (program.display(), env.display(), &config.http_addr);
     output::say(&format!(
-        "\nStock Flow is selling on http://{url} (durability {}). Try it, in another terminal:\n\n\
+        "\nStock Flow is selling on http://{url} (durability {}). Log in as user2@example.com, or as \
+         user1@example.com, the admin; every password is `{PASSWORD}`. Or, in another terminal:\n\n\
          TOKEN=$({program} token --env-file {env} --user-id 2)\n\n\
          ORDER=$(curl -s http://{url}/api/redis/orders -H \"Authorization: Bearer $TOKEN\" \
          -H 'Content-Type: application/json' -d '{{\"orderProducts\":[{{\"productId\":1,\
