@@ -8,14 +8,15 @@
 -- disk is short.
 --
 -- KEYS
---   1 epoch     hash: epoch, ms and low (last position), number, settled, selling
+--   1 epoch     hash: epoch, ms and low (last position), number, settled, selling, layout
 --   2 journal   stream: a frame is "number" and its first entry's number, then up to 100 entries,
 --               field = facts, value = payload
 --   3 states    hash: mark id -> state@ms
 --   4 opened    hash: account label -> how often it was opened (never above 1)
 --   5 deadlines zset: "ms-low what is held" of each live hold -> ms at which it expires
 --   6 ...       the accounts of the batch: "balance seq closed"
---   then        the idempotency keys of the batch: "fingerprint A ms-low" | "fingerprint R code ..."
+--   then        the idempotency keys of the batch: "fingerprint A ms-low" | "fingerprint R code ..." |
+--               "fingerprint C shard" (claimed for a request that is decided on another shard)
 --
 -- ARGV
 --   1 epoch that the caller believes in      2 shard (0..63)
@@ -24,7 +25,7 @@
 --   7 ms that an acceptance is remembered    8 ms that a refusal is remembered
 --   9 channel of the levels message         10 number of requests
 --  11 ms after which the batch comes too late (a request may name an earlier one)
---  12 number of marks
+--  12 number of marks                      13 layout: what is on this shard, as the caller believes
 --   then per account: its label in the levels message, or "" for an account that is not announced
 --   then the marks' ids, in the order in which the requests below speak of them
 --   then per request: flags, number of postings, and, where its flag is set, in this order
@@ -34,7 +35,7 @@
 --     8    marks: count, then expected state ("" = none), next state ("" = forget) of each
 --     16   account flags: count, then account index, 1 = close, 0 = open or 2 = close it if this request
 --          opens it of each
---     256  refuse: an answer decided outside, remembered under the key
+--     256  refuse: an answer decided outside, remembered under the key; behind "=" a refusal as below
 --     512  selling switch: 1 = open, 0 = stopped
 --     2048 hold: ms that it lives, what is held (the member's text behind "ms-low ")
 --     4096 release: the member of a hold that ends with this request, ms from which that is too late
@@ -57,11 +58,11 @@
 --   expired holds wait to be released; 50 and 65 name the mark and its state
 --
 -- CODES, in the order of the checks (numbered by hand, never reused)
---   10 FENCED              20 KEY_REUSED          30 EXPIRED            31 BACKLOG
---   32 REFUSED             40 NOT_OPEN            41 CLOSED             50 STALE_STATE
---   51 SELLING_STOPPED     52 CHANGED             53 RUN_OUT             60 UNKNOWN_ACCOUNT
---   61 CLOSED_ACCOUNT      62 BROKEN              63 INSUFFICIENT        64 OVERFLOW
---   65 TAKEN (a late mark)
+--   10 FENCED              11 MOVED               20 KEY_REUSED          21 CLAIMED
+--   30 EXPIRED             31 BACKLOG             32 REFUSED             40 NOT_OPEN
+--   41 CLOSED              50 STALE_STATE         51 SELLING_STOPPED     52 CHANGED
+--   53 RUN_OUT             60 UNKNOWN_ACCOUNT     61 CLOSED_ACCOUNT      62 BROKEN
+--   63 INSUFFICIENT        64 OVERFLOW            65 TAKEN (a late mark)
 --
 -- PUBLISHES  on the channel: "ms-low unsettled|label balance seq closed|..."
 --
@@ -75,7 +76,7 @@ local CALL_ARGUMENTS = 500
 local BALANCE_MAX = 9007199254740991
 local POSTING_MAX = 1000000000000
 local PRIMED_KEYS = 5
-local HEAD = 12
+local HEAD = 13
 
 local now = redis.call('TIME')
 local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
@@ -95,7 +96,8 @@ local function whole(s, max)
 end
 
 -- The only reads that may meet a key of a foreign type: such a Redis is not ours.
-local head = redis.pcall('HMGET', KEYS[1], 'epoch', 'ms', 'low', 'number', 'settled', 'selling')
+local head = redis.pcall('HMGET', KEYS[1], 'epoch', 'ms', 'low', 'number', 'settled', 'selling',
+  'layout')
 local fenced = head.err or head[1] ~= ARGV[1]
   or not (tonumber(head[2]) and tonumber(head[3]) and tonumber(head[4]) and tonumber(head[5]))
   or redis.call('TYPE', KEYS[2]).ok ~= 'stream'
@@ -104,6 +106,7 @@ for i = 3, PRIMED_KEYS do
   fenced = fenced or (kind ~= 'none' and kind ~= (i == 5 and 'zset' or 'hash'))
 end
 if fenced then return { now_ms, 0, '', 'R 10' } end -- FENCED
+if (head[7] or '0') ~= ARGV[13] then return { now_ms, 0, '', 'R 11' } end -- MOVED
 
 local shard_low = ARGV[2] * 65536
 local accounts, idempotency_keys = tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -391,7 +394,9 @@ local function guard()
   if now_ms > (deadline or batch_deadline) then return '30' end -- EXPIRED
   local most = form.even_backlog and limit_reserve or limit
   if not refuse and number - settled >= most then return '31' end -- BACKLOG
-  if refuse then return '32 ' .. refuse end -- REFUSED
+  if refuse then -- REFUSED, or what another shard refused
+    return string.match(refuse, '^=(.*)$') or '32 ' .. refuse
+  end
   if opens and opens > 0 and now_ms < opens then return '40' end -- NOT_OPEN
   if closes and closes > 0 and now_ms >= closes then return '41' end -- CLOSED
   if marks > 0 then
@@ -459,6 +464,7 @@ local function judge()
   if known then
     local print, kind, rest = string.match(known, '^(%S+) (%S) (.*)$')
     if print ~= fingerprint then return 'R 20' end -- KEY_REUSED
+    if kind == 'C' then return 'R 21 ' .. rest end -- CLAIMED
     return (kind == 'A' and 'P ' or 'Q ') .. rest
   end
   local refusal, decided = guard(), nil

@@ -35,8 +35,16 @@ impl Durability {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Where Redis is, `redis://host:port/db`.
+    /// Where Redis is: `redis://host:port/db`, or of a cluster some of its nodes,
+    /// `redis-cluster://host:port?node=host:port&node=host:port`.
     pub redis_url: String,
+    /// Parts into which the ledger of a new database is divided, 1..=64; `reshard` changes them later.
+    pub shards: u64,
+    /// Whether a master of a cluster that was promoted without its last entries is rebuilt with what the instances
+    /// remember, without a person.
+    pub failover_recovers: bool,
+    /// How long what an order takes on another shard is held for it before it is looked at what became of the order.
+    pub branch_hold_ms: u64,
     /// What every key begins with; two services with different prefixes share nothing.
     pub redis_prefix: String,
     /// How long an answer of Redis may take before its outcome counts as unknown.
@@ -181,6 +189,9 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             redis_url: "redis://127.0.0.1:6379/0".to_owned(),
+            shards: 1,
+            failover_recovers: true,
+            branch_hold_ms: 10_000,
             redis_prefix: "sf:v1".to_owned(),
             redis_response_timeout_ms: 2_000,
             durability: Durability::Always,
@@ -301,7 +312,12 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Contradiction`] with both settings named.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let rules: [(bool, &str); 15] = [
+        let rules: [(bool, &str); 17] = [
+            ((1..=64).contains(&self.shards), "shards must be 1..=64"),
+            (
+                self.queue_wait_ms_max + self.redis_response_timeout_ms < self.branch_hold_ms,
+                "branch_hold_ms must be above queue_wait_ms_max and redis_response_timeout_ms together",
+            ),
             (
                 !self.cors_origins.contains('*'),
                 "cors_origins names origins one by one: * would let every page read answers",

@@ -328,12 +328,10 @@ pub fn open(coupon: &Coupon, actor: UserId) -> Result<Request, DraftError> {
             next: CodeState::free(coupon.id, of.user_id).to_string(),
         },
         None => {
-            draft.postings.push(Posting {
-                account: Account::coupon(coupon.id),
-                // As many as are wanted: more than anybody will want.
-                delta: coupon.count.unwrap_or(CHANGE_MAX),
-                open: Some(0),
-            });
+            // As many as are wanted: more than anybody will want.
+            let count = coupon.count.unwrap_or(CHANGE_MAX);
+            let account = Account::coupon(coupon.id);
+            draft.postings.push(Posting::new(account, count).opening(0));
             Mark {
                 id: opened_mark_id(coupon.id),
                 expected: String::new(),

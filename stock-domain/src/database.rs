@@ -19,13 +19,16 @@
 pub mod accounts;
 pub mod apply;
 pub mod audit_log;
+pub mod branches;
 pub mod coupon_issues;
 pub mod coupons;
 pub mod dead_letters;
 pub mod imports;
 pub mod jobs;
 pub mod journal;
+pub mod layouts;
 pub mod ledger_checks;
+pub mod lost_entries;
 pub mod migrate;
 pub mod movements;
 pub mod offline_sales;
@@ -46,6 +49,7 @@ pub mod stock_levels;
 pub mod stores;
 pub mod users;
 pub mod webhooks;
+pub mod witnesses;
 pub mod works;
 
 use std::str::FromStr;
@@ -94,7 +98,8 @@ pub fn pool(config: &Config, role: Role) -> Result<MySqlPool, sqlx::Error> {
         options = options.ssl_mode(MySqlSslMode::Disabled);
     }
     let connections = match role {
-        Role::Subscriber => 2,
+        // Two for each shard; they are opened when they are needed.
+        Role::Subscriber => 128,
         Role::Requests => config.database_connections_max,
         Role::Tool => 4,
     };

@@ -12,8 +12,9 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
 use crate::account::Account;
+use crate::branch::Branch;
 use crate::journal::DraftError;
-use crate::ledger::{DecideError, Ledger, ReadError, epoch};
+use crate::ledger::{DecideError, Ledger, ReadError, Shard, epoch};
 use crate::reservation::{self, Held};
 use crate::verdict::{Refusal, Verdict};
 
@@ -70,7 +71,10 @@ impl Expiry {
         }
         self.begun.fetch_add(1, Ordering::AcqRel);
         *was_complete = false;
-        let due = due(ledger, LOOK_MAX).await?;
+        let mut due = Vec::new();
+        for shard in ledger.shards() {
+            due.extend(self::due(&shard, LOOK_MAX).await?);
+        }
         let is_all = due.len() <= SWEEP_MAX;
         let (first, others): (Vec<_>, Vec<_>) = due
             .into_iter()
@@ -87,16 +91,21 @@ impl Expiry {
 /// # Errors
 /// [`SweepError`]; whatever was released stays so.
 pub async fn sweep(ledger: &Ledger) -> Result<Swept, SweepError> {
-    let due = due(ledger, SWEEP_MAX).await?;
-    let released = release(ledger, &due).await?;
-    Ok(Swept {
-        released,
-        has_more: due.len() == SWEEP_MAX && released > 0,
-    })
+    let mut swept = Swept::default();
+    for shard in ledger.shards() {
+        // The others' holds do not wait for a shard that is away.
+        let Ok(due) = due(&shard, SWEEP_MAX).await else {
+            continue;
+        };
+        let released = release(ledger, &due).await?;
+        swept.released += released;
+        swept.has_more |= due.len() == SWEEP_MAX && released > 0;
+    }
+    Ok(swept)
 }
 
 /// Live holds whose time is over, with that time, the oldest first.
-async fn due(ledger: &Ledger, most: usize) -> Result<Vec<(Held, u64)>, ReadError> {
+async fn due(ledger: &Shard, most: usize) -> Result<Vec<(Held, u64)>, ReadError> {
     let mut link = ledger.link()?;
     // Redis' own time: this machine's idea of it may be behind the script that found expired holds.
     let now_ms = epoch::time_ms(&mut link.read).await?;
@@ -114,6 +123,8 @@ async fn due(ledger: &Ledger, most: usize) -> Result<Vec<(Held, u64)>, ReadError
     for (member, expires_ms) in members {
         match Held::parse(&member) {
             Some(hold) => held.push((hold, expires_ms)),
+            // [`crate::ledger::across`] ends these.
+            None if Branch::parse_member(&member).is_some() => {}
             None => strange.push(member),
         }
     }
@@ -123,7 +134,7 @@ async fn due(ledger: &Ledger, most: usize) -> Result<Vec<(Held, u64)>, ReadError
 
 /// What cannot be released is looked at again later, so that it keeps nobody behind it waiting; `verify` shows it
 /// meanwhile.
-async fn postpone(ledger: &Ledger, members: Vec<String>) -> Result<(), ReadError> {
+async fn postpone(ledger: &Shard, members: Vec<String>) -> Result<(), ReadError> {
     if members.is_empty() {
         return Ok(());
     }
@@ -159,7 +170,9 @@ fn left(refusal: &Refusal) -> Left {
         | Refusal::Overflow { .. }
         | Refusal::Taken { .. } => Left::Wrong,
         Refusal::Fenced
+        | Refusal::Moved
         | Refusal::KeyReused
+        | Refusal::Claimed(_)
         | Refusal::Expired
         | Refusal::Backlog
         | Refusal::Outside(_)
@@ -192,20 +205,23 @@ async fn release(ledger: &Ledger, due: &[(Held, u64)]) -> Result<usize, SweepErr
                 lateness.record(Duration::from_millis(late_ms).as_secs_f64());
             }
             Ok(Verdict::Refused(refusal)) => match left(&refusal) {
-                Left::Stale => stale.push(held.member()),
-                Left::Wrong => wrong.push(held.member()),
+                Left::Stale => stale.push(held),
+                Left::Wrong => wrong.push(held),
                 Left::Waiting => {}
             },
             Ok(Verdict::Replayed(_)) => {}
             Err(error) => failed = Some(error),
         }
     }
-    postpone(ledger, wrong).await?;
-    if !stale.is_empty() {
-        let mut link = ledger.link()?;
+    for held in wrong {
+        postpone(&ledger.shard_of(held.id)?, vec![held.member()]).await?;
+    }
+    for held in stale {
+        let shard = ledger.shard_of(held.id)?;
+        let mut link = shard.link()?;
         let _gone: i64 = cmd("ZREM")
-            .arg(ledger.keys().deadlines())
-            .arg(&stale)
+            .arg(shard.keys().deadlines())
+            .arg(held.member())
             .query_async(&mut link.read)
             .await
             .map_err(ReadError::from)?;

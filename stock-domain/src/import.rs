@@ -298,10 +298,9 @@ async fn follow_statuses(
 
 /// Waits until MySQL has what the ledger has accepted, for as long as it follows.
 async fn settle(pool: &MySqlPool, ledger: &Ledger) -> Result<(), ImportError> {
-    let shard = ledger.keys().shard();
     let mut before = None;
     while !lookup::catch_up(pool, ledger, CATCH_UP).await {
-        let now = shards::load(pool, shard).await?.map(|state| state.number);
+        let now = Some(shards::settled(pool).await?);
         if now == before {
             return Err(ImportError::Behind);
         }

@@ -21,6 +21,10 @@
 //! | `points_used` | POINTS −amount | – | `point_transactions` | points |
 //! | `points_cancelled` | POINTS ∓amount | point: none → CANCELED | `point_transactions` | already cancelled, points |
 //! | `selling_switched` | – (stops or resumes selling) | – | shards | – |
+//! | `branch_held` | what an entry on another shard takes here | as that entry's, branch: none → HELD (a member of `deadlines`) | branches, `point_transactions` | as that entry |
+//! | `branch_confirmed` | what it gives here | branch: HELD → CONFIRMED | branches, `point_transactions` | over already |
+//! | `branch_released` | what was taken, reversed | as they were, branch: HELD → RELEASED | branches, `point_transactions` | over already |
+//! | `across_aborted` | – | across: none → ABORTED | – | committed |
 //! | `epoch_begun` | – | – | – | – |
 //!
 //! A [`Draft`] is what a noun's function builds ([`crate::order::place`], …); the script turns it
@@ -29,7 +33,7 @@
 
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
-use stock_common::id::{Position, UserId};
+use stock_common::id::{Position, ProductId, UserId};
 
 use crate::account::{Account, AccountKind};
 use crate::verdict::Accepted;
@@ -50,6 +54,9 @@ pub struct Posting {
     pub delta: i64,
     /// Opens a missing account at this level, 0..=10^12, by a posting of its own before this one.
     pub open: Option<i64>,
+    /// The product whose shard the account lies on: an ALLOWANCE is named by its sale. The journal does not
+    /// keep it.
+    pub product: Option<ProductId>,
 }
 
 impl Posting {
@@ -60,6 +67,25 @@ impl Posting {
             account,
             delta,
             open: None,
+            product: None,
+        }
+    }
+
+    /// The same, where a missing account is opened first.
+    #[must_use]
+    pub const fn opening(self, level: i64) -> Self {
+        Self {
+            open: Some(level),
+            ..self
+        }
+    }
+
+    /// The same on the shard of a product.
+    #[must_use]
+    pub const fn beside(self, product: ProductId) -> Self {
+        Self {
+            product: Some(product),
+            ..self
         }
     }
 }
@@ -153,6 +179,8 @@ pub struct Draft {
     pub closings: Vec<Closing>,
     /// Whether all selling is open afterwards.
     pub selling: Option<bool>,
+    /// Its branches on other shards, held before: what they hold is its own from here on.
+    pub branches: Vec<Position>,
     /// The typed body of the kind as JSON.
     pub body: Box<RawValue>,
 }
@@ -176,6 +204,7 @@ impl Draft {
             marks: Vec::new(),
             closings: Vec::new(),
             selling: None,
+            branches: Vec::new(),
             body: serde_json::value::to_raw_value(body)?,
         })
     }
@@ -195,6 +224,7 @@ impl Draft {
             marks: &self.marks,
             closings: self.closings.iter().map(WireClosing::from).collect(),
             selling: self.selling,
+            branches: &self.branches,
             body: &self.body,
         };
         Ok(serde_json::to_vec(&wire)?)
@@ -226,9 +256,8 @@ impl From<&Posting> for WirePosting {
 impl From<&WirePosting> for Posting {
     fn from(&WirePosting(kind, owner, place, delta, open): &WirePosting) -> Self {
         Self {
-            account: Account { kind, owner, place },
-            delta,
             open,
+            ..Self::new(Account { kind, owner, place }, delta)
         }
     }
 }
@@ -266,6 +295,8 @@ struct WireOut<'a> {
     closings: Vec<WireClosing>,
     #[serde(skip_serializing_if = "Option::is_none")]
     selling: Option<bool>,
+    #[serde(skip_serializing_if = "<[Position]>::is_empty")]
+    branches: &'a [Position],
     body: &'a RawValue,
 }
 
@@ -283,6 +314,8 @@ struct WireIn<'a> {
     #[serde(default)]
     closings: Vec<WireClosing>,
     selling: Option<bool>,
+    #[serde(default)]
+    branches: Vec<Position>,
     body: Box<RawValue>,
 }
 
@@ -311,6 +344,8 @@ pub struct Entry {
     pub closings: Vec<Closing>,
     /// Whether all selling is open afterwards, if it was switched.
     pub selling: Option<bool>,
+    /// Its branches on other shards.
+    pub branches: Vec<Position>,
     /// The typed body of the kind as JSON.
     pub body: Box<RawValue>,
     /// The payload as it stands in the journal.
@@ -460,6 +495,7 @@ impl Entry {
                 )
                 .collect(),
             selling: wire.selling,
+            branches: wire.branches,
             body: wire.body,
             payload,
         })
@@ -485,6 +521,7 @@ impl Entry {
             marks: draft.marks,
             closings: draft.closings,
             selling: draft.selling,
+            branches: draft.branches,
             body: draft.body,
             payload,
         }

@@ -3,6 +3,9 @@
 //! | file | owns |
 //! |---|---|
 //! | [`keys`] | every key's name and format |
+//! | [`shard`] | one shard: its gate, its batcher, its journal |
+//! | [`across`] | what lies on several shards |
+//! | `servers` | where a shard's Redis is, in a cluster too |
 //! | [`scripts`] | the Lua scripts of `lua/` |
 //! | [`request`] | what the script is asked |
 //! | [`decide`] | the order of KEYS and ARGV, and the decoder of the reply |
@@ -17,6 +20,7 @@
 //!
 //! The ledger knows numbers and states; what they mean is in the nouns' files ([`crate::order`] …).
 
+pub mod across;
 pub mod decide;
 pub mod epoch;
 pub mod gate;
@@ -26,38 +30,45 @@ pub mod reader;
 pub mod redis_memory;
 pub mod request;
 pub mod scripts;
+pub mod servers;
+pub mod shard;
 
 mod batcher;
 mod pacer;
 mod sold_out;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use redis::{RedisError, cmd};
 use sqlx::MySqlPool;
 use stock_common::clock::Clock;
 use stock_common::config::Config;
-use stock_common::id::Position;
-use tokio::sync::{mpsc, oneshot, watch};
+use stock_common::id::{Position, UserId};
+use tokio::sync::{Notify, watch};
 
-use self::batcher::Waiting;
-use self::gate::{Gate, Memory};
 pub use self::gate::{GateState, Link};
 use self::keys::Keys;
 use self::levels::LevelsMessage;
-use self::pacer::Pacer;
-use self::reader::{Portion, Tail};
 use self::redis_memory::RedisMemory;
 pub use self::request::Request;
-use self::scripts::SCRIPTS;
-use self::sold_out::SoldOut;
+use self::request::Sealed;
+use self::servers::Servers;
+pub use self::shard::Shard;
+use self::shard::{Known, KnownOutcome};
 use crate::account::{Account, Level};
-use crate::database::shards::ShardState;
-use crate::journal::{DraftError, Entry, EntryError};
+use crate::branch::{self, Route};
+use crate::coupon::CODE_MARK;
+use crate::database::{layouts, witnesses};
+use crate::journal::{DraftError, Entry, EntryError, Idempotency};
+use crate::layout::{Layout, Place};
 use crate::verdict::{Refusal, Verdict};
+
+/// How often the layout is read, and this instance says that it is there.
+const REFRESH: Duration = Duration::from_secs(1);
+/// How often it is read while something moves.
+const REFRESH_MOVING: Duration = Duration::from_millis(5);
 
 /// Why there is no verdict.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -71,6 +82,9 @@ pub enum DecideError {
     /// Redis refused the whole batch, as when it is out of memory or disk; nothing was changed.
     #[error("redis refused the batch: {0}")]
     Unable(Arc<str>),
+    /// The keys are another master's, or will be in a moment; nothing was changed.
+    #[error("the keys are on another master: {0}")]
+    Elsewhere(Arc<str>),
     /// The link broke after sending: it may have been decided. The same key tells.
     #[error("the link to redis broke after the request was sent")]
     OutcomeUnknown,
@@ -82,6 +96,17 @@ pub enum DecideError {
 impl From<DraftError> for DecideError {
     fn from(error: DraftError) -> Self {
         Self::Draft(Arc::new(error))
+    }
+}
+
+impl From<ReadError> for DecideError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Fenced(reason) => Self::Fenced(reason),
+            other @ (ReadError::Redis(_) | ReadError::Entry(_)) => {
+                Self::Fenced(other.to_string().into())
+            }
+        }
     }
 }
 
@@ -99,236 +124,451 @@ pub enum ReadError {
     Entry(#[from] EntryError),
 }
 
-/// Metrics of the hot path, resolved once.
-struct LedgerMetrics {
-    batch_size: metrics::Histogram,
-    decide_seconds: metrics::Histogram,
+/// The shards, and what is on them.
+struct Map {
+    /// None until MySQL has said it.
+    layout: Option<Layout>,
+    shards: Vec<Shard>,
 }
 
-impl LedgerMetrics {
-    fn new() -> Self {
-        Self {
-            batch_size: metrics::histogram!("stock_decide_batch_size"),
-            decide_seconds: metrics::histogram!("stock_decide_duration_seconds"),
-        }
-    }
-
-    fn batch(&self, size: usize, took: Duration) {
-        self.batch_size
-            .record(u32::try_from(size).unwrap_or(u32::MAX));
-        self.decide_seconds.record(took.as_secs_f64());
-    }
-}
-
-/// What the ledger's tasks share.
-struct Shared {
+struct Inner {
     config: Config,
-    gate: Arc<Gate>,
+    pool: MySqlPool,
     clock: Clock,
-    /// Redis' time minus this machine's, in ms.
-    offset_ms: AtomicI64,
-    /// Entries in an average frame, as last read.
-    frame_entries: AtomicUsize,
-    sold_out: SoldOut,
-    pacer: Mutex<Pacer>,
-    metrics: LedgerMetrics,
+    /// This process' name among others.
+    instance: Arc<str>,
+    map: watch::Sender<Arc<Map>>,
+    /// Rung by whoever was told that the layout is another one.
+    wanted: Notify,
 }
 
-impl Shared {
-    fn pacer(&self) -> MutexGuard<'_, Pacer> {
-        self.pacer.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn redis_now_ms(&self) -> u64 {
-        let now = self.clock.now_ms() + self.offset_ms.load(Ordering::Relaxed);
-        u64::try_from(now).unwrap_or_default()
-    }
-
-    fn set_redis_time(&self, time_ms: u64) {
-        let offset = i64::try_from(time_ms).unwrap_or_default() - self.clock.now_ms();
-        self.offset_ms.store(offset, Ordering::Relaxed);
-    }
-}
-
-/// The ledger of one shard; cloning shares it.
+/// The ledger: all shards of it. Cloning shares it.
 #[derive(Clone)]
 pub struct Ledger {
-    shared: Arc<Shared>,
-    queue: mpsc::Sender<Waiting>,
+    inner: Arc<Inner>,
 }
 
 impl Ledger {
-    /// Starts the ledger's tasks: the gate's keeper and the batcher. The gate opens when Redis and
-    /// MySQL answer and agree, which may be later.
+    /// Starts the ledger's tasks: of each shard the gate's keeper and the batcher, and the keeper of the layout. A
+    /// gate opens when Redis and MySQL answer and agree, which may be later.
     ///
     /// # Errors
     /// When `redis_url` cannot be parsed.
     pub fn start(config: &Config, pool: MySqlPool, clock: Clock) -> Result<Self, RedisError> {
-        let for_gate = clock.clone();
-        let gate = Arc::new(Gate {
-            client: redis::Client::open(config.redis_url.as_str())?,
-            keys: Keys::new(&config.redis_prefix, 0),
-            pool,
-            response_timeout: Duration::from_millis(config.redis_response_timeout_ms),
-            now_ms: Box::new(move || for_gate.now_ms()),
-            state: watch::Sender::new(GateState::Shut("starting".into())),
-            memory: Mutex::new(Memory::default()),
-            known: Mutex::new(None),
+        // What the tasks of the shards parse again cannot fail any more.
+        Servers::parse(&config.redis_url)?;
+        let instance: Arc<str> = format!("{:032x}", rand::random::<u128>()).into();
+        let map = Arc::new(Map {
+            layout: None,
+            shards: Vec::new(),
         });
-        let shared = Arc::new(Shared {
+        let inner = Inner {
             config: config.clone(),
-            gate: Arc::clone(&gate),
+            pool,
             clock,
-            offset_ms: AtomicI64::new(0),
-            frame_entries: AtomicUsize::new(1),
-            sold_out: SoldOut::new(config.sold_out_flag_ms),
-            pacer: Mutex::new(Pacer::new(config.lag_soft_entries, Instant::now())),
-            metrics: LedgerMetrics::new(),
-        });
-        tokio::spawn(gate.keep());
-        let (queue, requests) = mpsc::channel(config.queue_requests_max);
-        tokio::spawn(batcher::run(Arc::clone(&shared), requests));
-        Ok(Self { shared, queue })
+            instance,
+            map: watch::Sender::new(map),
+            wanted: Notify::new(),
+        };
+        let ledger = Self {
+            inner: Arc::new(inner),
+        };
+        ledger.show(None, 1)?;
+        tokio::spawn(ledger.clone().keep());
+        Ok(ledger)
     }
 
-    /// Decides one request.
+    /// Shows a layout, and starts the shards that are new in it.
+    fn show(&self, layout: Option<Layout>, shards: u64) -> Result<(), RedisError> {
+        let Inner { config, pool, .. } = &*self.inner;
+        let mut all = self.map().shards.clone();
+        for shard in all.len() as u64..shards {
+            let servers = Servers::parse(&config.redis_url)?;
+            all.push(Shard::start(
+                shard,
+                (servers, Arc::clone(&self.inner.instance)),
+                config,
+                pool.clone(),
+                self.inner.clock.clone(),
+            ));
+        }
+        self.inner.map.send_replace(Arc::new(Map {
+            layout,
+            shards: all,
+        }));
+        Ok(())
+    }
+
+    /// Keeps the layout for ever, and says that this instance is there.
+    async fn keep(self) {
+        let mut seen = None::<Instant>;
+        loop {
+            let pool = &self.inner.pool;
+            if seen.is_none_or(|seen| seen.elapsed() >= REFRESH)
+                && witnesses::seen(pool, &self.inner.instance).await.is_ok()
+            {
+                seen = Some(Instant::now());
+            }
+            match layouts::load(pool).await {
+                Ok(layout) if self.map().layout.as_ref() == Some(&layout) => {}
+                Ok(layout) => {
+                    let shards = layout.shards;
+                    if let Err(error) = self.show(Some(layout), shards) {
+                        tracing::error!(%error, "the shards cannot be started");
+                    }
+                }
+                Err(error) => tracing::debug!(%error, "the layout cannot be read yet"),
+            }
+            let layout = self.map().layout.clone();
+            let wait = match layout {
+                Some(layout) if layout.is_moving() => REFRESH_MOVING,
+                Some(_) => REFRESH,
+                None => REFRESH / 10,
+            };
+            tokio::select! {
+                () = self.inner.wanted.notified() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    fn map(&self) -> Arc<Map> {
+        Arc::clone(&self.inner.map.borrow())
+    }
+
+    /// Every shard that is in use, in their order; the first is always there.
+    #[must_use]
+    pub fn shards(&self) -> Vec<Shard> {
+        let map = self.map();
+        let count = map.layout.as_ref().map_or(1, |layout| layout.shards);
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        map.shards.iter().take(count).cloned().collect()
+    }
+
+    /// The layout as it was last read; `None` until it was.
+    #[must_use]
+    pub fn layout(&self) -> Option<Layout> {
+        self.map().layout.clone()
+    }
+
+    /// The shard of a number.
+    ///
+    /// # Errors
+    /// [`ReadError::Fenced`] while it is not known.
+    pub fn shard(&self, shard: u64) -> Result<Shard, ReadError> {
+        let at = usize::try_from(shard).unwrap_or(usize::MAX);
+        let found = self.map().shards.get(at).cloned();
+        found.ok_or_else(|| ReadError::Fenced("the shard is not known yet".into()))
+    }
+
+    /// The shard that has what a position names.
+    ///
+    /// # Errors
+    /// [`ReadError::Fenced`] while the layout is not known.
+    pub fn shard_of(&self, position: Position) -> Result<Shard, ReadError> {
+        let of = self.known_layout()?.of_position(position);
+        self.shard(of)
+    }
+
+    fn known_layout(&self) -> Result<Layout, ReadError> {
+        self.layout()
+            .ok_or_else(|| ReadError::Fenced("mysql has not said yet where everything lies".into()))
+    }
+
+    /// The shard on which a request becomes an entry.
+    ///
+    /// # Errors
+    /// [`ReadError::Fenced`] while the layout is not known, or what it is about is moving.
+    pub fn home_of(&self, request: &Request) -> Result<Shard, ReadError> {
+        match branch::route(request, &self.known_layout()?, 0) {
+            Route::One(shard) => self.shard(shard),
+            Route::Several(split) => self.shard(split.home.shard),
+            Route::Moving => Err(ReadError::Fenced(
+                "what it is about is moving to another shard".into(),
+            )),
+        }
+    }
+
+    /// Decides one request, wherever what it is about lies.
     ///
     /// # Errors
     /// [`DecideError`] when there is no verdict; only with `OutcomeUnknown` may something have been
     /// changed.
     pub async fn decide(&self, request: Request) -> Result<Verdict, DecideError> {
-        if let GateState::Shut(reason) = &*self.shared.gate.state.borrow() {
-            return Err(DecideError::Fenced(Arc::clone(reason)));
+        if request.draft.selling.is_some() {
+            return self.decide_everywhere(request).await;
         }
-        if let Some(refusal) = self.refuse_sold_out(&request) {
-            return Ok(Verdict::Refused(refusal));
+        let sealed = Arc::new(request.seal()?);
+        let started = Instant::now();
+        let patience = Duration::from_millis(self.inner.config.queue_wait_ms_max);
+        loop {
+            let seen = self.map();
+            let verdict = self.attempt(&seen, &sealed).await;
+            let again = matches!(
+                verdict,
+                Ok(Verdict::Refused(Refusal::Moved)) | Err(DecideError::Elsewhere(_))
+            );
+            if !again {
+                return verdict;
+            }
+            // Nothing was executed. As soon as it is known where it lies now, it is asked there.
+            if started.elapsed() > patience {
+                let why = "what it is about is moving to another server";
+                return Err(DecideError::Fenced(why.into()));
+            }
+            self.await_change(&seen).await;
         }
-        let (answer, verdict) = oneshot::channel();
-        let waiting = Waiting {
-            request: request.seal()?,
-            since: Instant::now(),
-            answer,
-        };
-        self.queue
-            .try_send(waiting)
-            .or(Err(DecideError::Overloaded))?;
-        verdict.await.unwrap_or(Err(DecideError::OutcomeUnknown))
     }
 
-    /// Refuses an order whose first product is known to be gone, while others are queueing anyway.
-    /// One with a key goes through the script, which remembers the answer.
-    fn refuse_sold_out(&self, request: &Request) -> Option<Refusal> {
-        let first = request.draft.postings.first()?;
-        let is_candidate = request.takes_stock
-            && request.idempotency.is_none()
-            && self.queue.capacity() < self.queue.max_capacity();
-        (is_candidate && self.shared.sold_out.is_flagged(first.account)).then_some(
-            Refusal::Insufficient {
-                posting: 0,
-                account: first.account,
-                balance: 0,
-                due: false,
-            },
-        )
+    /// Waits a moment for another layout, or for gates that are shut to open.
+    async fn await_change(&self, seen: &Arc<Map>) {
+        const A_MOMENT: Duration = Duration::from_millis(20);
+        self.inner.wanted.notify_one();
+        let mut changes = self.inner.map.subscribe();
+        let other = changes.wait_for(|map| !Arc::ptr_eq(map, seen));
+        drop(tokio::time::timeout(A_MOMENT, other).await);
+        for shard in self.shards() {
+            if matches!(shard.gate(), GateState::Shut(_)) {
+                shard.wait_open(A_MOMENT).await;
+            }
+        }
+    }
+
+    /// Decides on every shard: the same switch on each, the first's verdict for all.
+    async fn decide_everywhere(&self, request: Request) -> Result<Verdict, DecideError> {
+        let layout = self.known_layout()?;
+        let mut first = None;
+        for shard in self.shards() {
+            let mut own = request.clone();
+            // A key is remembered once.
+            own.idempotency = own.idempotency.filter(|_| first.is_none());
+            let version = layout.version(shard.keys().shard());
+            let verdict = shard.decide(Arc::new(own.seal()?), version).await?;
+            if !matches!(verdict, Verdict::Accepted(_)) && first.is_none() {
+                return Ok(verdict);
+            }
+            first.get_or_insert(verdict);
+        }
+        first.ok_or_else(|| DecideError::Fenced("there is no shard".into()))
+    }
+
+    async fn attempt(&self, map: &Map, sealed: &Arc<Sealed>) -> Result<Verdict, DecideError> {
+        let Some(layout) = &map.layout else {
+            let why = "mysql has not said yet where everything lies";
+            return Err(DecideError::Fenced(why.into()));
+        };
+        let request = &sealed.request;
+        match branch::route(request, layout, self.inner.config.branch_hold_ms) {
+            Route::Moving => Ok(Verdict::Refused(Refusal::Moved)),
+            Route::One(shard) => {
+                let send = || self.send(layout, shard, sealed);
+                match &request.idempotency {
+                    Some(of) if layout.shards > 1 => {
+                        self.under_key(layout, (of, shard), send).await
+                    }
+                    _ => send().await,
+                }
+            }
+            Route::Several(split) => {
+                let send = || Box::pin(across::decide(self, &split));
+                match &request.idempotency {
+                    Some(of) => self.under_key(layout, (of, split.home.shard), send).await,
+                    None => send().await,
+                }
+            }
+        }
+    }
+
+    async fn send(
+        &self,
+        layout: &Layout,
+        shard: u64,
+        sealed: &Arc<Sealed>,
+    ) -> Result<Verdict, DecideError> {
+        let version = layout.version(shard);
+        self.shard(shard)?.decide(Arc::clone(sealed), version).await
+    }
+
+    /// Decides a part of a request on its shard.
+    async fn decide_part(&self, shard: u64, request: Request) -> Result<Verdict, DecideError> {
+        let layout = self.known_layout()?;
+        self.send(&layout, shard, &Arc::new(request.seal()?)).await
+    }
+
+    /// Decides under a key: it is claimed on the user's shard for the one that decides, so that it is decided
+    /// once, on whichever shard what it is about lies by then.
+    async fn under_key<F: Future<Output = Result<Verdict, DecideError>>>(
+        &self,
+        layout: &Layout,
+        (of, home): (&Idempotency, u64),
+        send: impl Fn() -> F,
+    ) -> Result<Verdict, DecideError> {
+        let Place::Shard(users) = layout.of_user(of.user) else {
+            return Ok(Verdict::Refused(Refusal::Moved));
+        };
+        if users != home {
+            match self.claim(of, users, home).await? {
+                None => {}
+                Some(known) => return Ok(known),
+            }
+        }
+        let verdict = send().await?;
+        let Verdict::Refused(Refusal::Claimed(before)) = verdict else {
+            return Ok(verdict);
+        };
+        // It was claimed for the shard that had it before, which may have decided it, and must not any more.
+        match self.claim(of, before, home).await? {
+            Some(known) => Ok(known),
+            None => {
+                self.shard(home)?.unclaim(of, before).await?;
+                send().await
+            }
+        }
+    }
+
+    /// Claims a key on a shard for another; the answer, if it is known already.
+    async fn claim(
+        &self,
+        of: &Idempotency,
+        mut on: u64,
+        home: u64,
+    ) -> Result<Option<Verdict>, DecideError> {
+        // From shard to shard, as often as it has moved since it was first claimed.
+        for _ in 0..=crate::layout::SHARDS_MAX {
+            if on == home {
+                return Ok(None);
+            }
+            let shard = self.shard(on)?;
+            let Some(Known {
+                fingerprint,
+                outcome,
+            }) = shard.claim(of, home).await?
+            else {
+                return Ok(None);
+            };
+            if fingerprint != of.fingerprint {
+                return Ok(Some(Verdict::Refused(Refusal::KeyReused)));
+            }
+            match outcome {
+                KnownOutcome::Decided(replay) => return Ok(Some(Verdict::Replayed(replay))),
+                KnownOutcome::Claimed(next) => on = next,
+            }
+        }
+        Ok(None)
     }
 
     /// Hears new levels.
     pub fn hear(&self, message: &LevelsMessage) {
-        for (account, level) in &message.levels {
-            self.shared
-                .sold_out
-                .hear(*account, level.balance, level.seq);
+        if let Ok(shard) = self.shard(message.position.shard()) {
+            shard.hear(message);
         }
     }
 
-    /// Whether there is a proved Redis.
+    /// Whether there is a proved Redis: of one shard at least. Requests for another are refused one by one.
     #[must_use]
     pub fn gate(&self) -> GateState {
-        self.shared.gate.state.borrow().clone()
+        let states: Vec<GateState> = self.shards().iter().map(Shard::gate).collect();
+        let open = states
+            .iter()
+            .find(|state| matches!(state, GateState::Open(_)));
+        open.or(states.first())
+            .cloned()
+            .unwrap_or_else(|| GateState::Shut("starting".into()))
     }
 
-    /// Compares the epoch with Redis now, so that a readiness answer is not a second old.
+    /// Compares the epochs with Redis now, so that a readiness answer is not a second old.
     pub async fn check_gate(&self) -> GateState {
-        if let GateState::Open(link) = self.gate() {
-            self.shared.gate.check(&link).await;
+        for shard in self.shards() {
+            shard.check_gate().await;
         }
         self.gate()
     }
 
-    /// Waits until the gate is open; `false` when `limit` passes first.
-    pub async fn wait_open(&self, limit: Duration) -> bool {
-        gate::wait_open(&self.shared.gate.state, limit).await
+    /// The shards that nothing is decided on, and why.
+    #[must_use]
+    pub fn shut(&self) -> Vec<(u64, Arc<str>)> {
+        let shut = |shard: Shard| match shard.gate() {
+            GateState::Open(_) => None,
+            GateState::Shut(reason) => Some((shard.keys().shard(), reason)),
+        };
+        self.shards().into_iter().filter_map(shut).collect()
     }
 
-    /// The names of this shard's keys.
+    /// Waits until the gates of all shards are open; `false` when `limit` passes first.
+    pub async fn wait_open(&self, limit: Duration) -> bool {
+        let until = Instant::now() + limit;
+        let mut maps = self.inner.map.subscribe();
+        let known = maps.wait_for(|map| map.layout.is_some());
+        if !matches!(tokio::time::timeout(limit, known).await, Ok(Ok(_))) {
+            return false;
+        }
+        for shard in self.shards() {
+            let left = until.saturating_duration_since(Instant::now());
+            if !shard.wait_open(left).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The names of what belongs to no shard, or to the first.
     #[must_use]
-    pub fn keys(&self) -> &Keys {
-        &self.shared.gate.keys
+    pub fn keys(&self) -> Keys {
+        Keys::new(&self.inner.config.redis_prefix, 0)
     }
 
     /// The settings that the ledger was started with.
     #[must_use]
     pub fn config(&self) -> &Config {
-        &self.shared.config
+        &self.inner.config
     }
 
-    /// Redis' time in Unix ms, from this machine's clock and the offset last seen.
+    /// Redis' time in Unix ms, from this machine's clock and the offset last seen on the first shard.
     #[must_use]
     pub fn redis_now_ms(&self) -> u64 {
-        self.shared.redis_now_ms()
+        self.map().shards.first().map_or_else(
+            || u64::try_from(self.inner.clock.now_ms()).unwrap_or_default(),
+            Shard::redis_now_ms,
+        )
     }
 
-    /// The open link.
+    /// A link to the first shard's Redis, for what belongs to no shard.
     ///
     /// # Errors
-    /// [`ReadError::Fenced`] when there is no proved Redis.
+    /// [`ReadError::Fenced`] when it is not proved.
     pub fn link(&self) -> Result<Link, ReadError> {
-        match self.gate() {
-            GateState::Open(link) => Ok(link),
-            GateState::Shut(reason) => Err(ReadError::Fenced(reason)),
-        }
+        self.shard(0)?.link()
     }
 
-    /// Finds an entry in the journal; `None` when it is not there (any more).
+    /// Finds an entry in its journal; `None` when it is not there (any more).
     ///
     /// # Errors
     /// [`ReadError`] when Redis does not answer or the entry cannot be read.
     pub async fn find(&self, position: Position) -> Result<Option<Entry>, ReadError> {
-        let mut link = self.link()?;
-        let found = reader::find(&mut link.read, self.keys(), position).await?;
-        Ok(found.map(|(_, entry)| entry).transpose()?)
+        if position.shard() >= self.known_layout()?.shards {
+            return Ok(None);
+        }
+        self.shard_of(position)?.find(position).await
     }
 
-    /// Reads what follows a position in the journal.
-    ///
-    /// # Errors
-    /// [`ReadError`] when Redis does not answer.
-    pub async fn tail(&self, after: Position, entries_max: usize) -> Result<Tail, ReadError> {
-        let mut link = self.link()?;
-        let frame_entries = self.shared.frame_entries.load(Ordering::Relaxed);
-        let portion = Portion {
-            entries_max,
-            frame_entries,
-        };
-        let tail = reader::tail(&mut link.read, self.keys(), after, portion).await?;
-        self.shared
-            .frame_entries
-            .store(tail.frame_entries, Ordering::Relaxed);
-        Ok(tail)
-    }
-
-    /// The state of a mark.
+    /// The state of a mark. A coupon's code, which does not name its coupon, is asked for everywhere.
     ///
     /// # Errors
     /// [`ReadError`] when Redis does not answer.
     pub async fn mark(&self, id: &str) -> Result<Option<String>, ReadError> {
-        let mut link = self.link()?;
-        let value: Option<String> = cmd("HGET")
-            .arg(self.keys().states())
-            .arg(id)
-            .query_async(&mut link.read)
-            .await?;
-        Ok(value.map(|value| value.split('@').next().unwrap_or_default().to_owned()))
+        let layout = self.known_layout()?;
+        if layout.shards > 1 && id.starts_with(CODE_MARK) {
+            for shard in self.shards() {
+                if let Some(state) = shard.mark(id).await? {
+                    return Ok(Some(state));
+                }
+            }
+            return Ok(None);
+        }
+        match layout.of_mark_id(id, None).unwrap_or(Place::Shard(0)) {
+            Place::Shard(shard) => self.shard(shard)?.mark(id).await,
+            Place::Moving => Err(moving()),
+        }
     }
 
     /// The levels of accounts, as Redis has them now; accounts that it lacks are absent.
@@ -336,64 +576,58 @@ impl Ledger {
     /// # Errors
     /// [`ReadError`] when Redis does not answer.
     pub async fn levels(&self, accounts: &[Account]) -> Result<HashMap<Account, Level>, ReadError> {
-        let mut levels = HashMap::with_capacity(accounts.len());
-        let mut link = self.link()?;
-        for part in accounts.chunks(500) {
-            let names: Vec<String> = part.iter().map(|a| self.keys().account(*a)).collect();
-            let values: Vec<Option<String>> =
-                cmd("MGET").arg(&names).query_async(&mut link.read).await?;
-            for (account, value) in part.iter().zip(values) {
-                if let Some(level) = value.as_deref().and_then(Level::parse) {
-                    levels.insert(*account, level);
+        let layout = self.known_layout()?;
+        if layout.shards == 1 {
+            return self.shard(0)?.levels(accounts).await;
+        }
+        let mut by_shard: HashMap<u64, Vec<Account>> = HashMap::new();
+        for account in accounts {
+            match layout.of_account(*account, None) {
+                Some(Place::Shard(shard)) => by_shard.entry(shard).or_default().push(*account),
+                // For the moment of a move the shard that had it knows it still.
+                Some(Place::Moving) | None => {
+                    for shard in 0..layout.shards {
+                        by_shard.entry(shard).or_default().push(*account);
+                    }
+                }
+            }
+        }
+        let mut levels: HashMap<Account, Level> = HashMap::with_capacity(accounts.len());
+        for (shard, names) in by_shard {
+            for (account, level) in self.shard(shard)?.levels(&names).await? {
+                let known = levels.entry(account).or_insert(level);
+                if known.seq < level.seq {
+                    *known = level;
                 }
             }
         }
         Ok(levels)
     }
 
-    /// How far MySQL was when this process last heard of it: while MySQL is away it stays there.
-    #[must_use]
-    pub fn known_state(&self) -> Option<ShardState> {
-        let known = self.shared.gate.known.lock();
-        known.unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// How much memory Redis uses, and may use.
+    /// How much memory the fullest Redis uses, and may use.
     ///
     /// # Errors
-    /// [`ReadError`] when Redis does not answer.
+    /// [`ReadError`] when one does not answer.
     pub async fn memory(&self) -> Result<RedisMemory, ReadError> {
-        let mut link = self.link()?;
-        Ok(RedisMemory::read(&mut link.read).await?)
+        let mut fullest = None::<RedisMemory>;
+        for shard in self.shards() {
+            let memory = shard.memory().await?;
+            if fullest.is_none_or(|known| known.used_bytes < memory.used_bytes) {
+                fullest = Some(memory);
+            }
+        }
+        fullest.ok_or_else(|| ReadError::Fenced("starting".into()))
     }
 
-    /// Notes in Redis how far MySQL has followed, and drops frames before `keep_from`.
+    /// Where a user's own accounts are.
     ///
     /// # Errors
-    /// [`ReadError`] when Redis does not answer; nothing depends on it having been done.
-    pub async fn settled(
-        &self,
-        state: &ShardState,
-        keep_from: Option<Position>,
-    ) -> Result<(), ReadError> {
-        *self
-            .shared
-            .gate
-            .known
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(state.clone());
-        let mut link = self.link()?;
-        let _dropped: i64 = cmd("EVALSHA")
-            .arg(&SCRIPTS.settled.sha)
-            .arg(2)
-            .arg(self.keys().epoch())
-            .arg(self.keys().journal())
-            .arg(&state.epoch)
-            .arg(state.number)
-            .arg(keep_from.map(Position::stream_id).unwrap_or_default())
-            .query_async(&mut link.read)
-            .await?;
-        Ok(())
+    /// [`ReadError::Fenced`] while they are moving.
+    pub fn shard_of_user(&self, user: UserId) -> Result<Shard, ReadError> {
+        match self.known_layout()?.of_user(user) {
+            Place::Shard(shard) => self.shard(shard),
+            Place::Moving => Err(moving()),
+        }
     }
 
     /// Tells every instance that products have changed.
@@ -409,4 +643,8 @@ impl Ledger {
             .await?;
         Ok(())
     }
+}
+
+fn moving() -> ReadError {
+    ReadError::Fenced("what it is about is moving to another shard".into())
 }

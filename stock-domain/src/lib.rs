@@ -13,6 +13,7 @@
 //! | coupon: open, issue; a code's states; points: earn, spend, cancel; their daily reports | [`coupon`], [`points`], [`points_report`] |
 //! | price of an order, from the catalog; sale, discount | [`pricing`], [`catalog`], [`sale`], [`discount`] |
 //! | product: open, switch; stock: receive, adjust, import; selling: switch | [`product`], [`stock`], [`selling`] |
+//! | which shard has what; an entry over several shards | [`layout`], [`branch`] |
 //! | store | [`store`] |
 //! | webhook: its secret, its message | [`webhook`] |
 //! | file of stock: judge, apply | [`import`] |
@@ -22,6 +23,7 @@
 //! | proofs and repairs over both | [`verify`], [`reconcile`], [`recover`] |
 
 pub mod account;
+pub mod branch;
 pub mod catalog;
 pub mod coupon;
 pub mod database;
@@ -29,6 +31,7 @@ pub mod discount;
 pub mod expiry;
 pub mod import;
 pub mod journal;
+pub mod layout;
 pub mod ledger;
 pub mod lookup;
 pub mod order;

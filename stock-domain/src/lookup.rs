@@ -243,17 +243,21 @@ pub async fn entry(
 /// sees what they were told before. Returns whether it has.
 pub async fn catch_up(pool: &MySqlPool, ledger: &Ledger, limit: Duration) -> bool {
     let caught_up = async {
-        let mut link = ledger.link().ok()?;
-        let head = epoch::head(&mut link.read, ledger.keys()).await.ok()??;
-        let (mut pause, longest) = CATCH_UP_EVERY;
-        loop {
-            let state = shards::load(pool, ledger.keys().shard()).await.ok()??;
-            if state.number >= head.number {
-                return Some(());
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(longest);
+        // All heads first: what is accepted while one shard is waited for need not be waited for.
+        let mut heads = Vec::new();
+        for shard in ledger.shards() {
+            let mut link = shard.link().ok()?;
+            let head = epoch::head(&mut link.read, shard.keys()).await.ok()??;
+            heads.push((shard.keys().shard(), head.number));
         }
+        for (shard, number) in heads {
+            let (mut pause, longest) = CATCH_UP_EVERY;
+            while shards::load(pool, shard).await.ok()??.number < number {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(longest);
+            }
+        }
+        Some(())
     };
     matches!(tokio::time::timeout(limit, caught_up).await, Ok(Some(())))
 }

@@ -352,17 +352,16 @@ impl Order {
         let limited = self.lines.iter().filter(|line| !is_held(line));
         postings.extend(limited.filter_map(|line| {
             let quantity = i64::from(line.quantity.get());
-            Some(line.allowance?.take(self.user_id, quantity))
+            Some(
+                line.allowance?
+                    .take(line.product_id, self.user_id, quantity),
+            )
         }));
         postings.extend(held.and_then(Held::free_one));
         let points = Account::points(self.user_id);
         let (used, earned) = (self.used_points.get(), self.earned_points.get());
         postings.extend((used > 0).then(|| Posting::new(points, -used)));
-        postings.extend((earned > 0).then_some(Posting {
-            account: points,
-            delta: earned,
-            open: Some(0),
-        }));
+        postings.extend((earned > 0).then(|| Posting::new(points, earned).opening(0)));
         postings
     }
 
@@ -371,7 +370,10 @@ impl Order {
         let mut postings = self.stock(1);
         postings.extend(self.lines.iter().filter_map(|line| {
             let quantity = i64::from(line.quantity.get());
-            Some(line.allowance?.give_back(self.user_id, quantity))
+            Some(
+                line.allowance?
+                    .give_back(line.product_id, self.user_id, quantity),
+            )
         }));
         let points = self.used_points.get() - self.earned_points.get();
         postings.extend((points != 0).then(|| Posting::new(Account::points(self.user_id), points)));

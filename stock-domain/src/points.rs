@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use stock_common::id::{Position, UserId};
 
 use crate::account::{Account, AccountKind};
+use crate::branch::{Branch, BranchEnded};
 use crate::journal::{Draft, DraftError, Entry, Idempotency, Kind, Mark, Posted, Posting};
 use crate::ledger::Request;
 use crate::order::OrderReversed;
@@ -114,10 +115,10 @@ pub fn earn(
     idempotency: Option<Idempotency>,
 ) -> Result<Request, DraftError> {
     let mut draft = Draft::new(Kind::PointsEarned, actor, moved)?;
+    let earned = Posting::new(Account::points(moved.user_id), moved.amount);
     draft.postings = vec![Posting {
-        account: Account::points(moved.user_id),
-        delta: moved.amount,
         open: opens.then_some(0),
+        ..earned
     }];
     let mut request = Request::new(draft);
     request.idempotency = idempotency;
@@ -221,6 +222,11 @@ impl Reason {
         } else if matches!(entry.kind, Kind::OrderCancelled | Kind::OrderFailed) {
             reason.cancels = true;
             reason.order_id = Some(entry.body::<OrderReversed>()?.order_id);
+        } else if matches!(
+            entry.kind,
+            Kind::BranchHeld | Kind::BranchConfirmed | Kind::BranchReleased
+        ) {
+            reason.of_branch(entry)?;
         } else if entry.kind == Kind::PointsCancelled {
             let PointsCancelled { point_id, of } = entry.body()?;
             reason.cancels = true;
@@ -230,5 +236,25 @@ impl Reason {
             reason.description = entry.body::<PointsMoved>()?.description;
         }
         Ok(reason)
+    }
+
+    /// A branch moves points for its entry. Which one that is, nobody knows before it is confirmed.
+    fn of_branch(&mut self, entry: &Entry) -> Result<(), serde_json::Error> {
+        let (of, entry_id, order_id) = if entry.kind == Kind::BranchHeld {
+            let Branch { of, order_id, .. } = entry.body()?;
+            (of, None, order_id)
+        } else {
+            let BranchEnded {
+                of,
+                entry_id,
+                order_id,
+                ..
+            } = entry.body()?;
+            (of, entry_id, order_id)
+        };
+        let is_reversal = order_id.is_some();
+        self.cancels = is_reversal || entry.kind == Kind::BranchReleased;
+        self.order_id = order_id.or(entry_id.filter(|_| of == Kind::OrderPlaced.as_str()));
+        Ok(())
     }
 }

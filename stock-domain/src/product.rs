@@ -31,11 +31,7 @@ pub struct ProductSwitched {
 /// # Errors
 /// [`DraftError`] when the entry has no JSON form.
 pub fn open(product: ProductId, actor: UserId) -> Result<Request, DraftError> {
-    let opened = |account| Posting {
-        account,
-        delta: 0,
-        open: Some(0),
-    };
+    let opened = |account| Posting::new(account, 0).opening(0);
     let mut draft = Draft::new(
         Kind::ProductOpened,
         actor,

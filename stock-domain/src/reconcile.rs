@@ -145,8 +145,9 @@ async fn correct_mysql(
 /// Sets a level in Redis if it is still the one that was read: then no posting has come since, and
 /// the truth that was computed afterwards is complete.
 async fn correct_redis(ledger: &Ledger, drift: &Drift) -> Result<bool, ReadError> {
-    let mut link = ledger.link()?;
-    let key = ledger.keys().account(drift.account);
+    let shard = ledger.shard(drift.shard)?;
+    let mut link = shard.link()?;
+    let key = shard.keys().account(drift.account);
     let stored: Option<String> = match drift.found {
         Some(level) => Some(level.to_string()),
         None => cmd("GET").arg(&key).query_async(&mut link.read).await?,
@@ -155,7 +156,7 @@ async fn correct_redis(ledger: &Ledger, drift: &Drift) -> Result<bool, ReadError
     let set: i64 = cmd("EVALSHA")
         .arg(&SCRIPTS.correct.sha)
         .arg(2)
-        .arg(ledger.keys().epoch())
+        .arg(shard.keys().epoch())
         .arg(key)
         .arg(&*link.epoch)
         .arg(stored.unwrap_or_default())
@@ -174,15 +175,16 @@ async fn correct_redis(ledger: &Ledger, drift: &Drift) -> Result<bool, ReadError
 /// Writes a missing deadline, or removes one of a hold that is over. If the hold ends in this moment, its
 /// deadline is looked at once more and removed then.
 async fn correct_hold(ledger: &Ledger, drift: &HoldDrift) -> Result<bool, ReadError> {
-    let mut link = ledger.link()?;
+    let shard = ledger.shard(drift.shard)?;
+    let mut link = shard.link()?;
     let command = match drift.expires_ms {
         Some(expires_ms) => cmd("ZADD")
-            .arg(ledger.keys().deadlines())
+            .arg(shard.keys().deadlines())
             .arg(expires_ms)
             .arg(&drift.member)
             .to_owned(),
         None => cmd("ZREM")
-            .arg(ledger.keys().deadlines())
+            .arg(shard.keys().deadlines())
             .arg(&drift.member)
             .to_owned(),
     };

@@ -11,28 +11,31 @@
 //! Killed anywhere, running it again is right: until the commit, MySQL's epoch is not in Redis, and
 //! every instance stays fenced.
 
-mod rebuild;
+pub(crate) mod rebuild;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{Client, RedisError, cmd};
+use redis::{RedisError, cmd};
 use serde::Serialize;
 use sqlx::{MySql, MySqlConnection, MySqlPool, Transaction};
 use stock_common::config::Config;
 use stock_common::id::{Position, UserId};
 
+pub(crate) use self::rebuild::{Rebuild, Scope};
 use crate::database::apply::{self, ApplyError};
-use crate::database::journal;
 use crate::database::record::{self, RecordError};
 use crate::database::settle::{self, Levels};
 use crate::database::shards::{self, ShardState};
+use crate::database::{journal, layouts, lost_entries, witnesses};
 use crate::journal::{Draft, DraftError, Entry, VERSION};
+use crate::layout::Layout;
 use crate::ledger::epoch::{self, Beginning, Head};
 use crate::ledger::keys::Keys;
 use crate::ledger::reader::{self, Portion};
+use crate::ledger::servers::{self, Servers};
 use crate::selling;
 use crate::verify::Progress;
 
@@ -98,8 +101,8 @@ pub enum RecoverError {
     WouldDiscard(usize),
 }
 
-/// Rebuilds Redis from MySQL. With `discard`, entries that cannot be applied are appended to that file
-/// as JSON lines.
+/// Rebuilds Redis from MySQL, every shard of it. With `discard`, entries that cannot be applied are appended to that
+/// file as JSON lines.
 ///
 /// # Errors
 /// [`RecoverError`]; the service then stays fenced.
@@ -109,24 +112,75 @@ pub async fn recover(
     discard: Option<&Path>,
     progress: Progress<'_>,
 ) -> Result<Recovered, RecoverError> {
-    let keys = Keys::new(&config.redis_prefix, 0);
-    let mut redis = connect(config).await?;
+    let shards = layouts::load(pool).await?.shards;
+    let mut all = Recovered::default();
+    for shard in 0..shards {
+        let done = recover_shard(config, pool, shard, discard, progress).await?;
+        all = Recovered {
+            epoch: done.epoch,
+            applied: all.applied + done.applied,
+            discarded: all.discarded + done.discarded,
+            accounts: all.accounts + done.accounts,
+            keys: all.keys + done.keys,
+        };
+    }
+    Ok(all)
+}
+
+/// Rebuilds one shard; the others go on meanwhile.
+///
+/// # Errors
+/// [`RecoverError`]; the shard then stays fenced.
+pub async fn recover_shard(
+    config: &Config,
+    pool: &MySqlPool,
+    shard: u64,
+    discard: Option<&Path>,
+    progress: Progress<'_>,
+) -> Result<Recovered, RecoverError> {
+    let layout = layouts::load(pool).await?.at_rest();
+    recover_as(config, pool, (shard, &layout), discard, progress).await
+}
+
+/// Rebuilds one shard as it is in a layout.
+pub(crate) async fn recover_as(
+    config: &Config,
+    pool: &MySqlPool,
+    (shard, layout): (u64, &Layout),
+    discard: Option<&Path>,
+    progress: Progress<'_>,
+) -> Result<Recovered, RecoverError> {
+    let keys = Keys::new(&config.redis_prefix, shard);
+    let mut redis = connect(config, &keys).await?;
     let mut done = Recovered::default();
     let old = save(&mut redis, &keys, pool, discard, &mut done).await?;
     // From here on MySQL has all that Redis could still give: the old journal may go.
     let mut transaction = pool.begin().await?;
     let mut state = lock(&mut transaction, keys.shard()).await?;
-    let beginning = next_epoch(&mut redis, &mut transaction, &state, old).await?;
+    let mut beginning = next_epoch(&mut redis, &mut transaction, &state, old).await?;
+    // As it is now: a move may have begun since.
+    beginning.layout = layouts::read(&mut transaction).await?.version(shard);
     done.epoch.clone_from(&beginning.epoch);
     rebuild::clear(&mut redis, &keys).await?;
-    done.accounts = rebuild::write_accounts(&mut redis, &keys, &mut transaction, progress).await?;
-    let keep_ms = config.marks_keep_ms;
-    rebuild::write_marks(&mut redis, &keys, &mut transaction, keep_ms).await?;
-    rebuild::write_holds(&mut redis, &keys, &mut transaction).await?;
-    done.keys = rebuild::write_keys(&mut redis, &keys, &mut transaction, config).await?;
+    let mut rebuild = Rebuild {
+        redis: &mut redis,
+        keys: &keys,
+        layout,
+        scope: &Scope::Shard,
+    };
+    done.accounts = rebuild.write_accounts(&mut transaction, progress).await?;
+    rebuild
+        .write_marks(&mut transaction, config.marks_keep_ms)
+        .await?;
+    rebuild.write_holds(&mut transaction).await?;
+    rebuild.write_branches(&mut transaction).await?;
+    done.keys = rebuild.write_keys(&mut transaction, config).await?;
     begin(&mut transaction, &mut state, &beginning).await?;
     epoch::begin(&mut redis, &keys, &beginning).await?;
+    let server = servers::run_id(&mut redis).await?;
     transaction.commit().await?;
+    // It has all that there is: no instance needs to say what it accepted before.
+    witnesses::prove(pool, shard, &server).await?;
     Ok(done)
 }
 
@@ -165,18 +219,36 @@ async fn save(
     Ok(old)
 }
 
-/// Writes the first epoch of a new database; does nothing when there is one.
+/// Writes the first epoch of each shard of a new database; does nothing where there is one. Returns whether it wrote
+/// any.
 ///
 /// # Errors
 /// [`RecoverError`]; running it again is right.
 pub async fn begin_first(config: &Config, pool: &MySqlPool) -> Result<bool, RecoverError> {
-    let keys = Keys::new(&config.redis_prefix, 0);
-    let mut redis = connect(config).await?;
+    let shards = layouts::divide(pool, config.shards).await?;
+    let mut has_begun = false;
+    for shard in 0..shards {
+        has_begun |= begin_shard(config, pool, shard).await?;
+    }
+    Ok(has_begun)
+}
+
+/// Writes the first epoch of a shard; does nothing when there is one.
+///
+/// # Errors
+/// [`RecoverError`]; running it again is right.
+pub async fn begin_shard(
+    config: &Config,
+    pool: &MySqlPool,
+    shard: u64,
+) -> Result<bool, RecoverError> {
+    let keys = Keys::new(&config.redis_prefix, shard);
+    let mut redis = connect(config, &keys).await?;
     let mut transaction = pool.begin().await?;
     // Of several processes the first inserts this row and the others wait for its commit.
     let inserted =
         sqlx::query("INSERT IGNORE INTO shards (shard, watermark, number) VALUES (?, 0, 0)")
-            .bind(keys.shard())
+            .bind(shard)
             .execute(&mut *transaction)
             .await?;
     if inserted.rows_affected() == 0 {
@@ -188,7 +260,7 @@ pub async fn begin_first(config: &Config, pool: &MySqlPool) -> Result<bool, Reco
         return Err(RecoverError::Foreign);
     }
     let mut state = ShardState {
-        shard: keys.shard(),
+        shard,
         watermark: Position::ZERO,
         number: 0,
         selling: true,
@@ -201,13 +273,10 @@ pub async fn begin_first(config: &Config, pool: &MySqlPool) -> Result<bool, Reco
     Ok(true)
 }
 
-async fn connect(config: &Config) -> Result<MultiplexedConnection, RedisError> {
-    let settings = redis::AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(Duration::from_secs(5)))
-        .set_response_timeout(Some(Duration::from_secs(60)));
-    Client::open(config.redis_url.as_str())?
-        .get_multiplexed_async_connection_with_config(&settings)
-        .await
+async fn connect(config: &Config, keys: &Keys) -> Result<MultiplexedConnection, RedisError> {
+    const TIMEOUT: Duration = Duration::from_secs(60);
+    let servers = Servers::parse(&config.redis_url)?;
+    Ok(servers.connect(&keys.epoch(), TIMEOUT).await?.connection)
 }
 
 async fn lock(
@@ -276,6 +345,17 @@ async fn apply_rest(
     for entry in recorded_behind(transaction, state).await? {
         candidates.insert((entry.number, entry.position), entry);
     }
+    // What Redis lost and an instance remembers.
+    let remembered = lost_entries::remembered(transaction, state.shard).await?;
+    let remembered: HashMap<Position, Entry> = remembered
+        .into_iter()
+        .filter(|entry| entry.number > state.number)
+        .map(|entry| (entry.position, entry))
+        .collect();
+    for entry in remembered.values() {
+        let at = (entry.number, entry.position);
+        candidates.entry(at).or_insert_with(|| entry.clone());
+    }
     let candidates: Vec<Entry> = candidates.into_values().collect();
     let (mut next, mut left) = (Vec::new(), Vec::new());
     let (mut levels, mut ahead) = (Levels::new(), state.clone());
@@ -295,6 +375,10 @@ async fn apply_rest(
     for part in next.chunks(1_024) {
         apply::write(transaction, state, part).await?;
     }
+    let entered: Vec<Position> = next.iter().map(|entry| entry.position).collect();
+    lost_entries::found(transaction, &entered).await?;
+    // What is on the list already need not be dropped into a file.
+    left.retain(|entry| !remembered.contains_key(&entry.position));
     Ok(Rest {
         applied: next.len(),
         left,
@@ -383,6 +467,7 @@ async fn next_epoch(
         number,
         selling: state.selling,
         payload,
+        layout: 0,
     })
 }
 
@@ -405,6 +490,7 @@ async fn begin(
         marks: Vec::new(),
         closings: Vec::new(),
         selling: None,
+        branches: Vec::new(),
         body: draft.body,
         payload: beginning.payload.clone(),
     };

@@ -127,18 +127,18 @@ impl Reservation {
                 -quantity,
             ),
             Posting {
-                account: Account::reserved(self.product_id, self.location_id),
-                delta: quantity,
                 open: (self.location_id != LocationId::ONLINE).then_some(0),
+                ..Posting::new(
+                    Account::reserved(self.product_id, self.location_id),
+                    quantity,
+                )
             },
         ];
-        postings.extend(self.allowance.map(|of| of.take(self.user_id, quantity)));
+        let allowance = self.allowance;
+        postings.extend(allowance.map(|of| of.take(self.product_id, self.user_id, quantity)));
         if self.hold_limit > 0 {
-            postings.push(Posting {
-                account: Account::hold(self.user_id, self.hold_limit),
-                delta: -1,
-                open: Some(i64::from(self.hold_limit)),
-            });
+            let account = Account::hold(self.user_id, self.hold_limit);
+            postings.push(Posting::new(account, -1).opening(i64::from(self.hold_limit)));
         }
         postings
     }
@@ -238,7 +238,8 @@ impl Held {
         let quantity = i64::from(self.quantity.get());
         let allowance = self
             .sale_id
-            .map(|sale| Posting::new(Account::allowance(sale, self.user_id), quantity));
+            .map(|sale| Posting::new(Account::allowance(sale, self.user_id), quantity))
+            .map(|posting| posting.beside(self.product_id));
         [Posting::new(self.available(), quantity)]
             .into_iter()
             .chain(allowance)

@@ -5,7 +5,7 @@
 //! Redis' time.
 
 use serde::{Deserialize, Serialize};
-use stock_common::id::{SaleId, UserId};
+use stock_common::id::{ProductId, SaleId, UserId};
 use stock_common::money::Money;
 
 use crate::account::Account;
@@ -84,17 +84,16 @@ pub struct Allowance {
 
 impl Allowance {
     /// Takes units out of what a buyer may still have; the first time at the sale's limit.
-    pub(crate) fn take(self, user: UserId, quantity: i64) -> Posting {
-        Posting {
-            account: Account::allowance(self.sale_id, user),
-            delta: -quantity,
-            open: Some(i64::from(self.limit)),
-        }
+    pub(crate) fn take(self, product: ProductId, user: UserId, quantity: i64) -> Posting {
+        let account = Account::allowance(self.sale_id, user);
+        Posting::new(account, -quantity)
+            .opening(i64::from(self.limit))
+            .beside(product)
     }
 
     /// Gives units back.
-    pub(crate) fn give_back(self, user: UserId, quantity: i64) -> Posting {
-        Posting::new(Account::allowance(self.sale_id, user), quantity)
+    pub(crate) fn give_back(self, product: ProductId, user: UserId, quantity: i64) -> Posting {
+        Posting::new(Account::allowance(self.sale_id, user), quantity).beside(product)
     }
 }
 

@@ -90,16 +90,13 @@ const fn opened_closed(account: Account) -> Closing {
 /// opened then, where they are not yet.
 fn postings(product: ProductId, location: LocationId, quantity: i64) -> Vec<Posting> {
     let is_store = location != LocationId::ONLINE;
+    let change = Posting::new(Account::available(product, location), quantity);
     let mut postings = vec![Posting {
-        account: Account::available(product, location),
-        delta: quantity,
         open: is_store.then_some(0),
+        ..change
     }];
-    postings.extend(is_store.then(|| Posting {
-        account: Account::reserved(product, location),
-        delta: 0,
-        open: Some(0),
-    }));
+    let reserved = Account::reserved(product, location);
+    postings.extend(is_store.then(|| Posting::new(reserved, 0).opening(0)));
     postings
 }
 

@@ -30,6 +30,8 @@ pub struct Accepted {
     pub number: u64,
     /// What moved, with the levels afterwards.
     pub postings: Vec<Posted>,
+    /// Whether that is all that it moved: of an entry with branches it is what moved on its own shard.
+    pub is_whole: bool,
 }
 
 /// The first answer under an Idempotency-Key.
@@ -46,8 +48,12 @@ pub enum Replay {
 pub enum Refusal {
     /// Redis holds another epoch, none, or keys that are not ours.
     Fenced,
+    /// What the batch is about lies on another shard by now.
+    Moved,
     /// The Idempotency-Key belongs to another request.
     KeyReused,
+    /// The Idempotency-Key was claimed for this request on another shard.
+    Claimed(u64),
     /// The deadline had passed when the script ran.
     Expired,
     /// Too many entries are not settled.
@@ -136,9 +142,11 @@ impl Verdict {
 
 impl Refusal {
     /// Codes and names, in the order of the checks; numbered by hand, never reused.
-    pub const CODES: [(u8, &'static str); 17] = [
+    pub const CODES: [(u8, &'static str); 19] = [
         (10, "FENCED"),
+        (11, "MOVED"),
         (20, "KEY_REUSED"),
+        (21, "CLAIMED"),
         (30, "EXPIRED"),
         (31, "BACKLOG"),
         (32, "REFUSED"),
@@ -161,7 +169,9 @@ impl Refusal {
     pub const fn code(&self) -> u8 {
         match self {
             Self::Fenced => 10,
+            Self::Moved => 11,
             Self::KeyReused => 20,
+            Self::Claimed(_) => 21,
             Self::Expired => 30,
             Self::Backlog => 31,
             Self::Outside(_) => 32,
@@ -198,7 +208,9 @@ impl Refusal {
             } => Some((*account, *balance)),
             Self::UnknownAccount { account, .. } => Some((*account, 0)),
             Self::Fenced
+            | Self::Moved
             | Self::KeyReused
+            | Self::Claimed(_)
             | Self::Expired
             | Self::Backlog
             | Self::Outside(_)
@@ -225,7 +237,9 @@ impl Refusal {
             | Self::Insufficient { posting, .. }
             | Self::Overflow { posting, .. } => Some(*posting),
             Self::Fenced
+            | Self::Moved
             | Self::KeyReused
+            | Self::Claimed(_)
             | Self::Expired
             | Self::Backlog
             | Self::Outside(_)
@@ -236,6 +250,98 @@ impl Refusal {
             | Self::Changed { .. }
             | Self::RunOut
             | Self::Taken { .. } => None,
+        }
+    }
+
+    /// The same refusal of a part, as the whole request would have been told: `postings` and `marks` say which
+    /// of its own the part's are.
+    #[must_use]
+    pub fn of_whole(self, postings: &[usize], marks: &[usize]) -> Self {
+        let at = |own: &[usize], index: usize| own.get(index).copied().unwrap_or(index);
+        match self {
+            Self::StaleState { mark, state } => Self::StaleState {
+                mark: at(marks, mark),
+                state,
+            },
+            Self::Taken { mark, state } => Self::Taken {
+                mark: at(marks, mark),
+                state,
+            },
+            Self::UnknownAccount { posting, account } => Self::UnknownAccount {
+                posting: at(postings, posting),
+                account,
+            },
+            Self::ClosedAccount { posting, account } => Self::ClosedAccount {
+                posting: at(postings, posting),
+                account,
+            },
+            Self::Broken { posting, account } => Self::Broken {
+                posting: at(postings, posting),
+                account,
+            },
+            Self::Overflow { posting, account } => Self::Overflow {
+                posting: at(postings, posting),
+                account,
+            },
+            Self::Insufficient {
+                posting,
+                account,
+                balance,
+                due,
+            } => Self::Insufficient {
+                posting: at(postings, posting),
+                account,
+                balance,
+                due,
+            },
+            whole @ (Self::Fenced
+            | Self::Moved
+            | Self::KeyReused
+            | Self::Claimed(_)
+            | Self::Expired
+            | Self::Backlog
+            | Self::Outside(_)
+            | Self::NotOpen
+            | Self::Closed
+            | Self::SellingStopped
+            | Self::Changed { .. }
+            | Self::RunOut) => whole,
+        }
+    }
+
+    /// What the script would have written of it: how a refusal of a part is remembered under the whole's key.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let code = self.code();
+        match self {
+            Self::StaleState { mark, state } | Self::Taken { mark, state } => {
+                format!("{code} {mark} {state}")
+            }
+            Self::UnknownAccount { posting, account }
+            | Self::ClosedAccount { posting, account }
+            | Self::Broken { posting, account }
+            | Self::Overflow { posting, account } => format!("{code} {posting} {account}"),
+            Self::Insufficient {
+                posting,
+                account,
+                balance,
+                due,
+            } => {
+                let due = if *due { " due" } else { "" };
+                format!("{code} {posting} {account} {balance}{due}")
+            }
+            Self::Changed { balance } => format!("{code} {balance}"),
+            Self::Claimed(shard) => format!("{code} {shard}"),
+            Self::Outside(answer) => format!("{code} {answer}"),
+            Self::Fenced
+            | Self::Moved
+            | Self::KeyReused
+            | Self::Expired
+            | Self::Backlog
+            | Self::NotOpen
+            | Self::Closed
+            | Self::SellingStopped
+            | Self::RunOut => code.to_string(),
         }
     }
 
@@ -251,7 +357,9 @@ impl Refusal {
         };
         Some(match code {
             "10" => Self::Fenced,
+            "11" => Self::Moved,
             "20" => Self::KeyReused,
+            "21" => Self::Claimed(rest.parse().ok()?),
             "30" => Self::Expired,
             "31" => Self::Backlog,
             "32" => Self::Outside(rest.to_owned()),

@@ -1,6 +1,6 @@
 //! Verify: the proof that nothing was lost or sold twice, at any time, under full load.
 //!
-//! Five parts, each in slices:
+//! Six parts, each in slices:
 //! 1. **journal**: entry numbers are dense and positions rise; each entry has exactly the postings
 //!    the order or the reservation that its payload says, and there is none without an entry;
 //! 2. **accounts**: per account the postings are 1..n, each balance follows from the one before, and
@@ -9,7 +9,8 @@
 //!    chain from MySQL's level. Redis is read first, then MySQL, then Redis again;
 //! 4. **holds**: each live reservation stands in Redis' deadlines, and nothing else does;
 //! 5. **benefits**: each coupon's codes are as many as were drawn, each daily report of points is the sum of its
-//!    postings.
+//!    postings;
+//! 6. **branches**: what was held on other shards for an entry was confirmed if that entry is there, and only then.
 //!
 //! What was proved once is remembered in `proofs`; `full` begins at zero. It reports, notes in `ledger_checks`
 //! that it did, and changes nothing else; [`crate::reconcile`] corrects.
@@ -23,7 +24,7 @@ use sqlx::MySqlPool;
 use crate::account::Level;
 use crate::database::ledger_checks::{self, CheckKind, Ended};
 use crate::database::rows::MultiRow;
-use crate::database::shards;
+use crate::database::{branches, shards};
 use crate::journal::EntryError;
 use crate::ledger::{Ledger, ReadError};
 
@@ -73,6 +74,9 @@ pub struct Report {
     /// What differs, at most [`DIFFERENCES_MAX`].
     pub differences: Vec<Difference>,
 }
+
+/// How long something may be held for an entry on another shard before it is a difference.
+const BRANCH_SECONDS_MAX: u64 = 300;
 
 /// Differences listed at most; more of them change nothing about what is to be done.
 pub const DIFFERENCES_MAX: usize = 1_000;
@@ -140,13 +144,18 @@ async fn prove(
     progress: Progress<'_>,
 ) -> Result<Report, VerifyError> {
     let mut report = Report::default();
-    let shard = ledger.keys().shard();
-    let state = shards::load(pool, shard)
-        .await?
-        .ok_or(VerifyError::NoEpoch)?;
-    journal::verify(pool, &state, full, &mut report, progress).await?;
+    let states = shards::all(pool).await?;
+    if states.is_empty() {
+        return Err(VerifyError::NoEpoch);
+    }
+    for state in &states {
+        journal::verify(pool, state, full, &mut report, progress).await?;
+    }
     accounts::verify(pool, full, &mut report, progress).await?;
     report.add(benefits::verify(pool, full).await?);
+    let wrong = branches::wrong(pool, BRANCH_SECONDS_MAX).await?;
+    let wrong = wrong.into_iter();
+    report.add(wrong.map(|(id, text)| Difference::new("branches", id, text)));
     match redis::compare(pool, ledger).await {
         Ok(compared) => {
             report.lag_entries = compared.lag_entries;

@@ -51,7 +51,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::http::origin::{NotANetwork, TrustedProxies};
-use crate::subscriber::Subscriber;
 
 /// A part of the service that may run alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -134,21 +133,22 @@ pub async fn run(start: Start, shutdown: CancellationToken) -> Result<(), RunErr
     let background = CancellationToken::new();
     let tasks = tokio_util::task::TaskTracker::new();
     let subscriber_pool = database::pool(&config, Role::Subscriber)?;
-    let subscriber = Subscriber::new(&config, ledger, subscriber_pool);
-    let bell = Arc::clone(&subscriber.bell);
+    let bells = Arc::new(subscriber::Bells::default());
     if parts.contains(&Part::Scheduler) {
         tasks.spawn(keep_schedule(Arc::clone(&app), background.clone()));
     }
     tasks.spawn(prepare_schema(pool, background.clone()));
     tasks.spawn(subscriber::pubsub::run(
         Arc::clone(&app),
-        bell,
+        Arc::clone(&bells),
         background.clone(),
     ));
     tasks.spawn(catalog_refresher::run(Arc::clone(&app), background.clone()));
     tasks.spawn(monitor::run(Arc::clone(&app), background.clone()));
     if parts.contains(&Part::Subscriber) {
-        tasks.spawn(subscriber::run(subscriber, background.clone()));
+        let applies = (ledger, subscriber_pool);
+        let applying = subscriber::run(config, applies, bells, background.clone());
+        tasks.spawn(applying);
     }
     tasks.spawn(limits::run(Arc::clone(&app), background.clone()));
     tasks.spawn(token_refresher::run(Arc::clone(&app), background.clone()));

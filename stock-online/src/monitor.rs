@@ -12,7 +12,7 @@ use stock_domain::database::ledger_checks::{self, CheckKind};
 use stock_domain::database::products::{self, ProductFilter};
 use stock_domain::database::{dead_letters, jobs, shards, webhooks};
 use stock_domain::ledger::redis_memory::RedisMemory;
-use stock_domain::ledger::{ReadError, epoch};
+use stock_domain::ledger::{ReadError, Shard, epoch};
 use stock_domain::reconcile::age_seconds;
 use tokio_util::sync::CancellationToken;
 
@@ -96,29 +96,54 @@ fn note_memory(memory: RedisMemory, was_nearly_full: bool) {
     reason = "a gauge is a float, and lags are far below 2^53"
 )]
 async fn measure_lag(app: &App) -> Result<Option<Lag>, Box<dyn std::error::Error + Send + Sync>> {
-    let mut link = app.ledger.link()?;
-    // Without MySQL, which then stands still, what this process last knew of it is as good.
-    let loaded = shards::load(&app.pool, app.ledger.keys().shard()).await;
-    let Some(state) = loaded.unwrap_or_else(|_away| app.ledger.known_state()) else {
+    let mut all = None::<Lag>;
+    for shard in app.ledger.shards() {
+        let Some(lag) = lag_of(app, &shard).await? else {
+            continue;
+        };
+        let number = shard.keys().shard().to_string();
+        let entries = lag.accepted - lag.settled;
+        metrics::gauge!("stock_shard_lag_entries", "shard" => number).set(entries as f64);
+        let known = all.get_or_insert_default();
+        known.accepted += lag.accepted;
+        known.settled += lag.settled;
+        known.seconds = known.seconds.max(lag.seconds);
+    }
+    let Some(lag) = all else {
         return Ok(None);
     };
-    let head = epoch::head(&mut link.read, app.ledger.keys())
+    let entries = lag.accepted - lag.settled;
+    app.set_lag_entries(entries);
+    metrics::gauge!("stock_journal_lag_entries").set(entries as f64);
+    metrics::gauge!("stock_journal_lag_seconds").set(lag.seconds);
+    Ok(Some(lag))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a time is a float")]
+async fn lag_of(
+    app: &App,
+    shard: &Shard,
+) -> Result<Option<Lag>, Box<dyn std::error::Error + Send + Sync>> {
+    let mut link = shard.link()?;
+    // Without MySQL, which then stands still, what this process last knew of it is as good.
+    let loaded = shards::load(&app.pool, shard.keys().shard()).await;
+    let Some(state) = loaded.unwrap_or_else(|_away| shard.known_state()) else {
+        return Ok(None);
+    };
+    let head = epoch::head(&mut link.read, shard.keys())
         .await
         .map_err(ReadError::from)?;
     let lag = head.map_or(0, |head| head.number.saturating_sub(state.number));
-    app.set_lag_entries(lag);
-    metrics::gauge!("stock_journal_lag_entries").set(lag as f64);
     let oldest = match lag {
         0 => None,
-        _ => app.ledger.tail(state.watermark, 1).await?.entries.pop(),
+        _ => shard.tail(state.watermark, 1).await?.entries.pop(),
     };
     let seconds = oldest.map_or(0.0, |entry| {
-        app.ledger
+        let age_ms = shard
             .redis_now_ms()
-            .saturating_sub(entry.position.unix_ms()) as f64
-            / 1_000.0
+            .saturating_sub(entry.position.unix_ms());
+        age_ms as f64 / 1_000.0
     });
-    metrics::gauge!("stock_journal_lag_seconds").set(seconds);
     Ok(Some(Lag {
         accepted: state.number + lag,
         settled: state.number,

@@ -2,13 +2,13 @@
 //!
 //! [`run`] waits for a message on the levels channel, or a short time when one is lost; [`Subscriber::step`]
 //! applies one bounded batch. Pub/Sub is only the bell; the journal is the truth. Any number of
-//! instances may run it: the shard's row lock lets one apply at a time.
+//! instances may run it: the shard's row lock lets one apply at a time. Each shard has one of its own.
 
 mod compensate;
 pub mod pubsub;
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sqlx::MySqlPool;
@@ -16,13 +16,16 @@ use stock_common::config::Config;
 use stock_common::id::Position;
 use stock_domain::database::apply::{Applied, ApplyError, ReadAhead, apply};
 use stock_domain::database::shards::ShardState;
-use stock_domain::ledger::Ledger;
+use stock_domain::ledger::{Ledger, Shard};
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// How long to wait after a failed step; doubled up to the maximum.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// How often it is looked whether there are further shards.
+const LOOK_FOR_SHARDS: Duration = Duration::from_millis(250);
 /// Entries in a batch from which it is a rush.
 const GATHER_FROM: usize = 64;
 /// How often dead letters are looked at when none was made here.
@@ -31,10 +34,11 @@ const COMPENSATE_EVERY: Duration = Duration::from_secs(1);
 /// What the subscriber works with.
 pub struct Subscriber {
     ledger: Ledger,
+    shard: Shard,
     /// Its own pool, whose idle transactions the server ends after 2 s.
     pool: MySqlPool,
     /// Rung by the levels channel.
-    pub bell: Arc<Notify>,
+    bell: Arc<Notify>,
     /// Positions below which frames may be dropped once enough entries have been settled since.
     checkpoints: VecDeque<(u64, Position)>,
     ahead: ReadAhead,
@@ -52,11 +56,12 @@ struct SubscriberMetrics {
 }
 
 impl Subscriber {
-    /// A subscriber over its own pool.
+    /// The subscriber of a shard over its own pool.
     #[must_use]
-    pub fn new(config: &Config, ledger: Ledger, pool: MySqlPool) -> Self {
+    pub fn new(config: &Config, ledger: Ledger, shard: Shard, pool: MySqlPool) -> Self {
         Self {
             ledger,
+            shard,
             pool,
             bell: Arc::new(Notify::new()),
             checkpoints: VecDeque::new(),
@@ -79,7 +84,7 @@ impl Subscriber {
     /// [`ApplyError`]; nothing was changed.
     pub async fn step(&mut self) -> Result<Applied, ApplyError> {
         let started = Instant::now();
-        let applied = apply(&self.pool, &self.ledger, self.entries_max, &mut self.ahead).await?;
+        let applied = apply(&self.pool, &self.shard, self.entries_max, &mut self.ahead).await?;
         if let Applied::Settled {
             state,
             entries,
@@ -107,19 +112,81 @@ impl Subscriber {
             self.checkpoints.pop_front();
         }
         // Nothing depends on it: the next step says it again.
-        if let Err(error) = self.ledger.settled(state, keep_from).await {
+        if let Err(error) = self.shard.settled(state, keep_from).await {
             tracing::debug!(%error, "cannot note in redis what is settled");
         }
     }
 }
 
-/// Applies until `shutdown`; a step under way is finished.
-pub async fn run(mut subscriber: Subscriber, shutdown: CancellationToken) {
+/// The bells of all shards.
+#[derive(Default)]
+pub struct Bells(Mutex<HashMap<u64, Arc<Notify>>>);
+
+impl Bells {
+    fn of(&self, shard: u64) -> Arc<Notify> {
+        let mut bells = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(bells.entry(shard).or_default())
+    }
+
+    /// There is something to apply of a shard.
+    pub fn ring(&self, shard: u64) {
+        self.of(shard).notify_one();
+    }
+
+    /// There may be something to apply.
+    pub fn ring_all(&self) {
+        let bells = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        bells.values().for_each(|bell| bell.notify_one());
+    }
+}
+
+/// Applies every shard until `shutdown`, those too that there will be.
+pub async fn run(
+    config: Config,
+    (ledger, pool): (Ledger, MySqlPool),
+    bells: Arc<Bells>,
+    shutdown: CancellationToken,
+) {
+    let mut running: JoinSet<u64> = JoinSet::new();
+    let mut known = HashSet::new();
+    while !shutdown.is_cancelled() {
+        for shard in ledger.shards() {
+            let number = shard.keys().shard();
+            if known.insert(number) {
+                let mut one = Subscriber::new(&config, ledger.clone(), shard, pool.clone());
+                one.bell = bells.of(number);
+                running.spawn(run_one(one, shutdown.clone()));
+            }
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            Some(ended) = running.join_next() => {
+                // A shard that was given up; or its task broke, and another takes its place.
+                match ended {
+                    Ok(shard) => drop(known.remove(&shard)),
+                    Err(error) => {
+                        tracing::error!(%error, "a subscriber broke");
+                        running.shutdown().await;
+                        known.clear();
+                    }
+                }
+                tokio::time::sleep(BACKOFF_MIN).await;
+            }
+            () = tokio::time::sleep(LOOK_FOR_SHARDS) => {}
+        }
+    }
+    while running.join_next().await.is_some() {}
+}
+
+/// Applies a shard until `shutdown`, or until it is given up; a step under way is finished.
+async fn run_one(mut subscriber: Subscriber, shutdown: CancellationToken) -> u64 {
+    let number = subscriber.shard.keys().shard();
     // The gate opens a moment after the start; that is nothing to warn about.
-    subscriber.ledger.wait_open(BACKOFF_MAX).await;
+    subscriber.shard.wait_open(BACKOFF_MAX).await;
     let mut backoff = BACKOFF_MIN;
     let mut compensated = Instant::now();
-    while !shutdown.is_cancelled() {
+    let is_used = |ledger: &Ledger| ledger.shards().len() as u64 > number;
+    while !shutdown.is_cancelled() && is_used(&subscriber.ledger) {
         let wait = match subscriber.step().await {
             Ok(Applied::Settled {
                 dead_letters,
@@ -158,6 +225,7 @@ pub async fn run(mut subscriber: Subscriber, shutdown: CancellationToken) {
             () = tokio::time::sleep(wait) => {}
         }
     }
+    number
 }
 
 fn alarm(subscriber: &Subscriber, error: &ApplyError) {

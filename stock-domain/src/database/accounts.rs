@@ -21,6 +21,13 @@ static WRITE: MultiRow = MultiRow::new(
     "ON DUPLICATE KEY UPDATE balance = VALUES(balance), seq = VALUES(seq), \
      closed = VALUES(closed), updated_at = NOW(3)",
 );
+/// Of a shard that is not the first, which the column says by itself.
+static WRITE_ELSEWHERE: MultiRow = MultiRow::new(
+    "INSERT INTO accounts (kind, owner_id, place_id, balance, seq, closed, shard) VALUES",
+    "(?, ?, ?, ?, ?, ?, ?)",
+    "ON DUPLICATE KEY UPDATE balance = VALUES(balance), seq = VALUES(seq), \
+     closed = VALUES(closed), shard = VALUES(shard), updated_at = NOW(3)",
+);
 /// Alternatives in one statement; more are split.
 const LOCK_MAX: usize = 256;
 
@@ -75,25 +82,58 @@ pub async fn lock(
     Ok(levels)
 }
 
-/// Writes levels; the caller holds the shard's lock and those of the existing rows.
+/// Writes levels of a shard's accounts; the caller holds the shard's lock and those of the existing rows.
 ///
 /// # Errors
 /// When MySQL does not answer.
 pub async fn write(
     connection: &mut MySqlConnection,
+    shard: u64,
     levels: &[(Account, Level)],
 ) -> Result<(), sqlx::Error> {
-    WRITE
-        .execute(connection, levels, |query, (account, level)| {
-            query
-                .bind(account.kind.as_str())
-                .bind(account.owner)
-                .bind(account.place)
-                .bind(level.balance)
-                .bind(level.seq)
-                .bind(level.closed)
-        })
-        .await
+    let text = if shard == 0 { &WRITE } else { &WRITE_ELSEWHERE };
+    text.execute(connection, levels, |query, (account, level)| {
+        let query = query
+            .bind(account.kind.as_str())
+            .bind(account.owner)
+            .bind(account.place)
+            .bind(level.balance)
+            .bind(level.seq)
+            .bind(level.closed);
+        if shard == 0 { query } else { query.bind(shard) }
+    })
+    .await
+}
+
+/// The shards whose journals move accounts; accounts that MySQL lacks are absent.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn shards_of(
+    pool: &MySqlPool,
+    accounts: &[Account],
+) -> Result<HashMap<Account, u64>, sqlx::Error> {
+    let mut shards = HashMap::with_capacity(accounts.len());
+    for part in accounts.chunks(LOCK_MAX) {
+        let keys = padded(part);
+        let text = LOCK
+            .alternatives(keys.len())
+            .replace("balance, seq, closed", "shard")
+            .replace(" FOR UPDATE", "");
+        let mut query = sqlx::query_as(AssertSqlSafe(text));
+        for key in &keys {
+            query = query
+                .bind(key.kind.as_str())
+                .bind(key.owner)
+                .bind(key.place);
+        }
+        let rows: Vec<(String, u64, u64, u64)> = query.fetch_all(pool).await?;
+        shards.extend(rows.into_iter().filter_map(|(kind, owner, place, shard)| {
+            let kind = AccountKind::parse(&kind)?;
+            Some((Account { kind, owner, place }, shard))
+        }));
+    }
+    Ok(shards)
 }
 
 /// Reads up to `limit` accounts behind `after`, in the order of their keys.
@@ -105,11 +145,25 @@ pub async fn page(
     after: Option<Account>,
     limit: u32,
 ) -> Result<Vec<(Account, Level)>, sqlx::Error> {
+    page_of(connection, None, after, limit).await
+}
+
+/// The same of one shard's accounts, or of all.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn page_of(
+    connection: &mut MySqlConnection,
+    shard: Option<u64>,
+    after: Option<Account>,
+    limit: u32,
+) -> Result<Vec<(Account, Level)>, sqlx::Error> {
     const TEXT: &str = "SELECT CAST(kind AS CHAR), owner_id, place_id, balance, seq, closed \
          FROM accounts WHERE kind = ? AND owner_id >= ? AND (owner_id > ? OR place_id > ?) \
-         ORDER BY owner_id, place_id LIMIT ?";
+         AND (? IS NULL OR shard = ?) ORDER BY owner_id, place_id LIMIT ?";
     const FIRST: &str = "SELECT CAST(kind AS CHAR), owner_id, place_id, balance, seq, closed \
-         FROM accounts WHERE kind = ? ORDER BY owner_id, place_id LIMIT ?";
+         FROM accounts WHERE kind = ? AND (? IS NULL OR shard = ?) \
+         ORDER BY owner_id, place_id LIMIT ?";
     let first = after.map_or(AccountKind::Available, |after| after.kind);
     // A page holds one kind, so that its condition is a range of the primary key.
     for kind in AccountKind::ALL
@@ -124,7 +178,8 @@ pub async fn page(
                 .bind(owner)
                 .bind(place),
         };
-        let rows: Vec<Row> = query.bind(limit).fetch_all(&mut *connection).await?;
+        let query = query.bind(shard).bind(shard).bind(limit);
+        let rows: Vec<Row> = query.fetch_all(&mut *connection).await?;
         if !rows.is_empty() {
             return Ok(rows.into_iter().filter_map(parse).collect());
         }

@@ -16,7 +16,7 @@ use super::shards::{self, ShardState};
 use super::{dead_letters, journal, record};
 use crate::journal::{Entry, EntryError};
 use crate::ledger::reader::Tail;
-use crate::ledger::{Ledger, ReadError};
+use crate::ledger::{ReadError, Shard};
 
 /// What one step did.
 #[derive(Debug)]
@@ -91,13 +91,13 @@ pub struct ReadAhead(Option<Tail>);
 /// [`ApplyError`]; nothing was changed.
 pub async fn apply(
     pool: &MySqlPool,
-    ledger: &Ledger,
+    shard: &Shard,
     entries_max: usize,
     ahead: &mut ReadAhead,
 ) -> Result<Applied, ApplyError> {
-    let limit = Duration::from_millis(ledger.config().database_transaction_timeout_ms);
+    let limit = Duration::from_millis(shard.config().database_transaction_timeout_ms);
     let mut connection = pool.acquire().await?;
-    let applying = apply_on(&mut connection, ledger, entries_max, ahead);
+    let applying = apply_on(&mut connection, shard, entries_max, ahead);
     match tokio::time::timeout(limit, applying).await {
         Ok(applied) => applied,
         Err(_elapsed) => {
@@ -110,12 +110,12 @@ pub async fn apply(
 
 async fn apply_on(
     connection: &mut MySqlConnection,
-    ledger: &Ledger,
+    shard: &Shard,
     entries_max: usize,
     ahead: &mut ReadAhead,
 ) -> Result<Applied, ApplyError> {
     let mut transaction = connection.begin().await?;
-    let Some(mut state) = shards::try_lock(&mut transaction, ledger.keys().shard()).await? else {
+    let Some(mut state) = shards::try_lock(&mut transaction, shard.keys().shard()).await? else {
         return Ok(Applied::Busy);
     };
     // Entries never change, so what was read ahead is as good as read now, under the same epoch.
@@ -124,7 +124,7 @@ async fn apply_on(
     });
     let tail = match known {
         Some(tail) => tail,
-        None => ledger.tail(state.watermark, entries_max).await?,
+        None => shard.tail(state.watermark, entries_max).await?,
     };
     check(&state, &tail)?;
     let Some(last) = tail.entries.last().map(|entry| entry.position) else {
@@ -137,7 +137,7 @@ async fn apply_on(
         let dead = write(&mut transaction, &mut state, &tail.entries).await?;
         if dead > 0 {
             let recent = dead_letters::recent(&mut transaction).await?;
-            if recent > i64::from(ledger.config().dead_letters_per_minute_max) {
+            if recent > i64::from(shard.config().dead_letters_per_minute_max) {
                 return Err(ApplyError::DeadLetters(recent));
             }
         }
@@ -147,7 +147,7 @@ async fn apply_on(
     let read_on = async {
         // Worth it only under a backlog; a short tail will have grown by the time it is needed.
         match tail.entries.len() >= entries_max {
-            true => ledger.tail(last, entries_max).await.ok(),
+            true => shard.tail(last, entries_max).await.ok(),
             false => None,
         }
     };

@@ -160,6 +160,12 @@ async fn with_causes(
             let (_, cause, actor, reference, payload) = causes.get(&position.get())?.clone();
             let payload: Value = serde_json::from_slice(&payload).unwrap_or_default();
             let reason = payload.pointer("/body/reason").and_then(Value::as_str);
+            // A branch moves for the entry that it belongs to.
+            let of = payload.pointer("/body/of").and_then(Value::as_str);
+            let cause = match of {
+                Some(of) if cause.starts_with("branch_") => of.to_owned(),
+                Some(_) | None => cause,
+            };
             Some(Movement {
                 position,
                 posted,
@@ -217,6 +223,10 @@ impl DayStatistics {
             | Kind::PointsUsed
             | Kind::PointsCancelled
             | Kind::SellingSwitched
+            | Kind::BranchHeld
+            | Kind::BranchConfirmed
+            | Kind::BranchReleased
+            | Kind::AcrossAborted
             | Kind::EpochBegun => {}
         }
     }
@@ -236,10 +246,13 @@ pub async fn statistics(
         let from = seq_at(pool, (account, last), after).await?;
         let to = seq_at(pool, (account, last), upto).await?;
         let rows: Vec<(NaiveDate, String, i64)> = sqlx::query_as(
-            "SELECT DATE(j.created_at) AS day, j.kind, CAST(SUM(p.delta) AS SIGNED) \
+            // A branch counts as the entry that it belongs to.
+            "SELECT DATE(j.created_at) AS day, IF(j.kind IN ('branch_held', 'branch_confirmed', \
+             'branch_released'), JSON_UNQUOTE(JSON_EXTRACT(CONVERT(j.payload USING utf8mb4), \
+             '$.body.of')), j.kind) AS cause, CAST(SUM(p.delta) AS SIGNED) \
              FROM postings p JOIN journal j ON j.id = p.journal_id \
              WHERE p.kind = ? AND p.owner_id = ? AND p.place_id = ? AND p.seq > ? AND p.seq <= ? \
-             GROUP BY day, j.kind",
+             GROUP BY day, cause",
         )
         .bind(account.kind.as_str())
         .bind(account.owner)

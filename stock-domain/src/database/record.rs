@@ -8,8 +8,10 @@ use stock_common::id::{CouponId, Position, ProductId};
 
 use super::offline_sales::{self, OfflineState};
 use super::{
-    coupon_issues, coupons, imports, journal, orders, point_transactions, products, reservations,
+    branches, coupon_issues, coupons, imports, journal, orders, point_transactions, products,
+    reservations,
 };
+use crate::branch::{ACROSS_MARK, Branch, BranchEnded};
 use crate::coupon::{CODE_MARK, CouponIssued, CouponOpened};
 use crate::journal::{Entry, Kind};
 use crate::order::{OfflineSale, Order, OrderReversed, OrderStatus};
@@ -97,7 +99,14 @@ pub async fn erase(connection: &mut MySqlConnection, entries: &[Entry]) -> Resul
             | Kind::CouponOpened
             | Kind::CouponIssued
             | Kind::SellingSwitched
+            | Kind::BranchHeld
+            | Kind::BranchConfirmed
+            | Kind::BranchReleased
+            | Kind::AcrossAborted
             | Kind::EpochBegun => {}
+        }
+        if !entry.branches.is_empty() {
+            branches::forget_entry(connection, entry.position).await?;
         }
         point_transactions::delete(connection, entry.position).await?;
         journal::delete(connection, entry.position).await?;
@@ -117,6 +126,7 @@ pub async fn record_taken(
 ) -> Result<(), sqlx::Error> {
     let moved = points::transactions(entry).unwrap_or_default();
     point_transactions::insert(connection, &moved).await?;
+    branches::set_entry(connection, &owned(entry)).await?;
     if entry.kind != Kind::OrderPlaced {
         return Ok(());
     }
@@ -151,6 +161,9 @@ struct Rows {
     opened: Vec<ProductId>,
     coupons: Vec<CouponId>,
     imported: Vec<(u64, u64, u64)>,
+    held: Vec<(Position, String)>,
+    owned: Vec<(Position, String, Position)>,
+    ended: Vec<branches::Ended>,
 }
 
 impl Rows {
@@ -160,6 +173,7 @@ impl Rows {
             Ok::<_, serde_json::Error>(ended.reservation_id)
         };
         self.points.extend(points::transactions(entry)?);
+        self.owned.extend(owned(entry));
         match entry.kind {
             Kind::OrderPlaced => {
                 let order = entry.body::<Order>()?;
@@ -203,6 +217,21 @@ impl Rows {
                 self.issued.extend(issued.map(|of| (entry.position, of)));
             }
             Kind::CouponIssued => self.issued.push((entry.position, entry.body()?)),
+            Kind::BranchHeld => {
+                let across = entry.body::<Branch>()?.across;
+                self.held.push((entry.position, across.to_string()));
+            }
+            Kind::BranchConfirmed | Kind::BranchReleased => {
+                let BranchEnded {
+                    branch_id,
+                    entry_id,
+                    ..
+                } = entry.body()?;
+                self.ended.push(branches::Ended {
+                    id: branch_id,
+                    commit: entry_id,
+                });
+            }
             Kind::ProductSwitched
             | Kind::StockReceived
             | Kind::StockAdjusted
@@ -210,10 +239,22 @@ impl Rows {
             | Kind::PointsUsed
             | Kind::PointsCancelled
             | Kind::SellingSwitched
+            | Kind::AcrossAborted
             | Kind::EpochBegun => {}
         }
         Ok(())
     }
+}
+
+/// The branches of an entry, with the id that they share.
+fn owned(entry: &Entry) -> Vec<(Position, String, Position)> {
+    let mut marks = entry.marks.iter();
+    let across = marks.find_map(|mark| mark.id.strip_prefix(ACROSS_MARK));
+    let across = across.unwrap_or_default();
+    let branches = entry.branches.iter();
+    branches
+        .map(|branch| (*branch, across.to_owned(), entry.position))
+        .collect()
 }
 
 /// Whether a cancel or failure gives a code back: long after its coupon is over there is nothing to give back.
@@ -266,5 +307,8 @@ pub async fn record_own(
     products::set_opened(connection, &rows.opened).await?;
     coupons::set_opened(connection, &rows.coupons).await?;
     imports::set_applied(connection, &rows.imported).await?;
+    branches::insert(connection, &rows.held).await?;
+    branches::set_entry(connection, &rows.owned).await?;
+    branches::end(connection, &rows.ended).await?;
     Ok(())
 }

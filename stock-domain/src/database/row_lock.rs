@@ -80,9 +80,10 @@ async fn decide_on(
     let mut touched: Vec<Account> = draft.postings.iter().map(|p| p.account).collect();
     touched.sort_unstable();
 
+    let home = ledger.home_of(&request).map_err(DecideError::from)?;
     let mut transaction = connection.begin().await?;
-    let epoch = shards::share_epoch(&mut transaction, ledger.keys().shard()).await?;
-    match ledger.link() {
+    let epoch = shards::share_epoch(&mut transaction, home.keys().shard()).await?;
+    match home.link() {
         Ok(link) if *link.epoch == *epoch => {}
         Ok(_) => return Err(DecideError::Fenced("mysql holds another epoch".into()).into()),
         Err(error) => return Err(DecideError::Fenced(error.to_string().into()).into()),
@@ -95,7 +96,20 @@ async fn decide_on(
             is_recorded: false,
         });
     };
-    let entry = Entry::accepted(draft, idempotency, payload, accepted);
+    let entry = if accepted.is_whole {
+        Entry::accepted(draft, idempotency, payload, accepted)
+    } else {
+        // Its branches are recorded by their shards' subscribers, and what it became itself stands in the journal.
+        match ledger.find(accepted.position).await {
+            Ok(Some(entry)) => entry,
+            Ok(None) | Err(_) => {
+                return Ok(Decided {
+                    verdict,
+                    is_recorded: false,
+                });
+            }
+        }
+    };
     let entries: Vec<&Entry> = before.iter().chain([&entry]).collect();
     let mut done = match record_missing(&mut transaction, &entries).await {
         Ok(()) => transaction

@@ -134,7 +134,7 @@ pub async fn settle(
         .map(|(account, level)| (*account, *level))
         .collect();
     moved.sort_unstable_by_key(|(account, _)| *account);
-    accounts::write(connection, &moved).await?;
+    accounts::write(connection, state.shard, &moved).await?;
     shards::advance(connection, state).await?;
     Ok(())
 }

@@ -112,23 +112,29 @@ pub async fn share_epoch(
         .await
 }
 
-/// Lists entries that were accepted and are not in the journal any more; returns how many were new.
+/// How many entries are settled, of all shards together.
 ///
 /// # Errors
 /// When MySQL does not answer.
-pub async fn list_lost(
-    pool: &MySqlPool,
-    shard: u64,
-    lost: &[Position],
-) -> Result<u64, sqlx::Error> {
-    let mut listed = 0;
-    for position in lost {
-        let done = sqlx::query("INSERT IGNORE INTO lost_entries (journal_id, shard) VALUES (?, ?)")
-            .bind(position.get())
-            .bind(shard)
-            .execute(pool)
-            .await?;
-        listed += done.rows_affected();
-    }
-    Ok(listed)
+pub async fn settled(pool: &MySqlPool) -> Result<u64, sqlx::Error> {
+    sqlx::query_scalar("SELECT CAST(COALESCE(SUM(number), 0) AS UNSIGNED) FROM shards")
+        .fetch_one(pool)
+        .await
+}
+
+/// The states of all shards that there ever were.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn all(pool: &MySqlPool) -> Result<Vec<ShardState>, sqlx::Error> {
+    let rows: Vec<(u64, u64, u64, bool, String)> = sqlx::query_as(
+        "SELECT s.shard, s.watermark, s.number, s.selling, e.epoch FROM shards s \
+         JOIN epochs e ON e.shard = s.shard ORDER BY s.shard",
+    )
+    .fetch_all(pool)
+    .await?;
+    let state = |(shard, watermark, number, selling, epoch)| {
+        ShardState::from_row(shard, (watermark, number, selling, epoch))
+    };
+    Ok(rows.into_iter().map(state).collect())
 }

@@ -58,6 +58,14 @@ kinds! {
     PointsCancelled = "points_cancelled";
     /// All selling was stopped or resumed.
     SellingSwitched = "selling_switched";
+    /// What an entry on another shard takes here was held for it.
+    BranchHeld = "branch_held";
+    /// That entry was written: what it gives here was given.
+    BranchConfirmed = "branch_confirmed";
+    /// That entry was not written: what was held was given back.
+    BranchReleased = "branch_released";
+    /// An entry that had branches will never be written.
+    AcrossAborted = "across_aborted";
     /// Redis began a new memory.
     EpochBegun = "epoch_begun";
 }

@@ -13,10 +13,11 @@ use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
 use stock_common::config::Durability;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
+use super::DecideError;
 use super::decide::{self, BatchHead, BatchReply};
-use super::gate::{GateState, Link};
+use super::gate::{GateState, Link, Remembered};
 use super::request::Sealed;
-use super::{DecideError, Shared};
+use super::shard::Shared;
 use crate::verdict::{Refusal, Verdict};
 
 /// A call takes so many requests however few there are.
@@ -25,7 +26,9 @@ const BATCH_REQUESTS_MIN: usize = 16;
 /// A request in the queue.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    pub(super) request: Sealed,
+    pub(super) request: Arc<Sealed>,
+    /// The version of the layout that it was routed by.
+    pub(super) layout: u64,
     pub(super) since: Instant,
     pub(super) answer: oneshot::Sender<Result<Verdict, DecideError>>,
 }
@@ -145,8 +148,13 @@ fn take_batch(shared: &Shared, most: usize, carried: &mut VecDeque<Waiting>) -> 
             next.reply(Err(DecideError::Overloaded));
             continue;
         }
-        let more = next.request.postings.len() + next.request.closings.len();
-        let is_full = batch.len() >= most || postings + more > shared.config.batch_postings_max;
+        let draft = &next.request.request.draft;
+        let more = draft.postings.len() + draft.closings.len();
+        let is_full = batch.len() >= most
+            || postings + more > shared.config.batch_postings_max
+            || batch
+                .first()
+                .is_some_and(|first: &Waiting| first.layout != next.layout);
         if is_full && !batch.is_empty() {
             carried.push_front(next);
             break;
@@ -183,13 +191,14 @@ async fn call(shared: &Shared, mut link: Link, batch: Vec<Waiting>) {
             config.idempotency_refused_ms,
         ),
         deadline_ms,
+        layout: batch.first().map_or(0, |first| first.layout),
     };
-    let cmd = decide::encode(&shared.gate.keys, &head, batch.iter().map(|w| &w.request));
+    let cmd = decide::encode(&shared.gate.keys, &head, batch.iter().map(|w| &*w.request));
     let started = Instant::now();
     let reply: Result<Value, RedisError> = cmd.query_async(&mut link.decide).await;
     shared.metrics.batch(batch.len(), started.elapsed());
     match reply {
-        Ok(value) => match decide::decode(&value, batch.iter().map(|w| &w.request)) {
+        Ok(value) => match decide::decode(&value, batch.iter().map(|w| &*w.request)) {
             Some(reply) => answer(shared, &link, batch, reply),
             None => {
                 tracing::error!("the script returned something that is not a reply");
@@ -208,22 +217,24 @@ fn answer(shared: &Shared, link: &Link, batch: Vec<Waiting>, reply: BatchReply) 
     let accepted: Vec<_> = reply
         .verdicts
         .iter()
-        .filter_map(|verdict| match verdict {
+        .zip(&batch)
+        .filter_map(|(verdict, waiting)| match verdict {
             Verdict::Accepted(accepted) => {
                 shared.sold_out.moved(&accepted.postings);
-                Some((accepted.number, accepted.position))
+                Some(Remembered::new(accepted, &waiting.request))
             }
             Verdict::Replayed(_) | Verdict::Refused(_) => None,
         })
         .collect();
-    if let Some(&(number, _)) = accepted.last() {
+    if let Some(last) = accepted.last() {
+        let number = last.number;
         let settled = number.saturating_sub(reply.lag_entries);
         let mut memory = shared
             .gate
             .memory
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        memory.accepted(&accepted, settled);
+        memory.accepted(accepted, settled);
         drop(memory);
         shared
             .pacer()
@@ -255,19 +266,24 @@ fn note_sold_out(shared: &Shared, verdict: &Verdict) {
 
 /// A server's refusal executed nothing; anything else may have been executed.
 fn answer_failure(shared: &Shared, link: &Link, batch: Vec<Waiting>, error: &RedisError) {
-    use ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, NoPerm, NoScript, ReadOnly};
-    const ANOTHER: [ServerErrorKind; 6] = [
-        NoScript,
-        ReadOnly,
-        BusyLoading,
-        MasterDown,
-        ClusterDown,
-        NoPerm,
-    ];
+    use ServerErrorKind::{
+        Ask, BusyLoading, ClusterDown, MasterDown, Moved, NoPerm, NoScript, ReadOnly, TryAgain,
+    };
+    const ANOTHER: [ServerErrorKind; 3] = [NoScript, BusyLoading, NoPerm];
+    // The keys are another master's, or will be in a moment: it may be asked.
+    const ELSEWHERE: [ServerErrorKind; 6] =
+        [Moved, Ask, TryAgain, ClusterDown, MasterDown, ReadOnly];
     let (kind, why) = (error.kind(), error.to_string());
     let is_another = ANOTHER.iter().any(|one| kind == ErrorKind::Server(*one));
+    let is_elsewhere = ELSEWHERE.iter().any(|one| kind == ErrorKind::Server(*one));
     let is_refusal = matches!(kind, ErrorKind::Server(_) | ErrorKind::Extension);
-    if is_another {
+    if is_elsewhere {
+        shared.gate.shut(
+            link.generation,
+            &format!("another master has the keys: {why}"),
+        );
+        answer_all(batch, &DecideError::Elsewhere(why.into()));
+    } else if is_another {
         // Without its scripts, or not a master: perhaps not the Redis that was proved.
         shared
             .gate

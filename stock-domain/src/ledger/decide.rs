@@ -25,6 +25,8 @@ pub struct BatchHead<'a> {
     pub remember_ms: (u64, u64),
     /// Redis' time after which the batch comes too late.
     pub deadline_ms: u64,
+    /// What is on the shard, as the caller believes: a version of [`crate::layout::Layout`].
+    pub layout: u64,
 }
 
 /// What came back for a batch.
@@ -64,9 +66,9 @@ impl Index {
 
     fn of<'a>(keys: &Keys, batch: impl Iterator<Item = &'a Sealed>) -> Self {
         let mut index = Self::default();
-        for request in batch {
-            let posted = request.postings.iter().map(|posting| posting.account);
-            let closed = request.closings.iter().map(|closing| closing.account);
+        for Sealed { request, .. } in batch {
+            let posted = request.draft.postings.iter().map(|posting| posting.account);
+            let closed = request.draft.closings.iter().map(|closing| closing.account);
             let expected = request.expected.iter().map(|(account, _)| *account);
             posted
                 .chain(closed)
@@ -113,9 +115,10 @@ where
         .arg(
             batch
                 .clone()
-                .map(|request| request.marks.len())
+                .map(|sealed| sealed.request.draft.marks.len())
                 .sum::<usize>(),
-        );
+        )
+        .arg(head.layout);
     for account in &index.accounts {
         if account.kind.is_announced() {
             cmd.arg(account.to_string());
@@ -123,7 +126,7 @@ where
             cmd.arg("");
         }
     }
-    for mark in batch.clone().flat_map(|request| &request.marks) {
+    for mark in batch.clone().flat_map(|sealed| &sealed.request.draft.marks) {
         cmd.arg(&mark.id);
     }
     for request in batch {
@@ -132,9 +135,15 @@ where
     cmd
 }
 
-fn encode_request(cmd: &mut Cmd, keys: &Keys, index: &Index, request: &Sealed) {
+fn encode_request(cmd: &mut Cmd, keys: &Keys, index: &Index, sealed: &Sealed) {
+    let Sealed {
+        request,
+        flags,
+        payload,
+    } = sealed;
+    let draft = &request.draft;
     let account_at = |account: &Account| index.account_at.get(account).copied().unwrap_or_default();
-    cmd.arg(request.flags).arg(request.postings.len());
+    cmd.arg(*flags).arg(draft.postings.len());
     if let Some(known) = &request.idempotency {
         let key = keys.idempotency(known.user, &known.key);
         cmd.arg(index.key_at.get(&key).copied().unwrap_or_default())
@@ -146,15 +155,15 @@ fn encode_request(cmd: &mut Cmd, keys: &Keys, index: &Index, request: &Sealed) {
     if let Some((opens, closes)) = request.window_ms {
         cmd.arg(opens).arg(closes);
     }
-    if !request.marks.is_empty() {
-        cmd.arg(request.marks.len());
-        for mark in &request.marks {
+    if !draft.marks.is_empty() {
+        cmd.arg(draft.marks.len());
+        for mark in &draft.marks {
             cmd.arg(&mark.expected).arg(&mark.next);
         }
     }
-    if !request.closings.is_empty() {
-        cmd.arg(request.closings.len());
-        for closing in &request.closings {
+    if !draft.closings.is_empty() {
+        cmd.arg(draft.closings.len());
+        for closing in &draft.closings {
             let how = match (closing.closed, closing.only_if_opened) {
                 (false, _) => 0,
                 (true, false) => 1,
@@ -166,7 +175,7 @@ fn encode_request(cmd: &mut Cmd, keys: &Keys, index: &Index, request: &Sealed) {
     if let Some(refuse) = &request.refuse {
         cmd.arg(refuse);
     }
-    if let Some(open) = request.selling {
+    if let Some(open) = draft.selling {
         cmd.arg(u8::from(open));
     }
     if let Some(hold) = &request.hold {
@@ -181,8 +190,8 @@ fn encode_request(cmd: &mut Cmd, keys: &Keys, index: &Index, request: &Sealed) {
     if let Some(before) = request.late_mark {
         cmd.arg(before + 1);
     }
-    let with_opens = request.flags & 1024 != 0;
-    for posting in &request.postings {
+    let with_opens = flags & 1024 != 0;
+    for posting in &draft.postings {
         cmd.arg(account_at(&posting.account)).arg(posting.delta);
         if with_opens {
             match posting.open {
@@ -192,7 +201,7 @@ fn encode_request(cmd: &mut Cmd, keys: &Keys, index: &Index, request: &Sealed) {
         }
     }
     if request.refuse.is_none() {
-        cmd.arg(&request.payload);
+        cmd.arg(payload);
     }
 }
 
@@ -215,6 +224,9 @@ where
     let verdicts = match answers {
         [only] if text(only)? == "R 10" => {
             batch.map(|_| Verdict::Refused(Refusal::Fenced)).collect()
+        }
+        [only] if text(only)? == "R 11" => {
+            batch.map(|_| Verdict::Refused(Refusal::Moved)).collect()
         }
         _ if answers.len() == batch.len() => answers
             .iter()
@@ -250,7 +262,8 @@ fn decode_one(
             Verdict::Accepted(Accepted {
                 position,
                 number,
-                postings: Facts::parse(rest)?.join(&request.postings)?,
+                postings: Facts::parse(rest)?.join(&request.request.draft.postings)?,
+                is_whole: request.request.draft.branches.is_empty(),
             })
         }
         "P" => Verdict::Replayed(Replay::Accepted(Position::from_stream_id(rest)?)),

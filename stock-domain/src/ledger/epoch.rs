@@ -66,6 +66,8 @@ pub struct Beginning {
     pub selling: bool,
     /// The entry's payload.
     pub payload: Vec<u8>,
+    /// The version of what is on the shard.
+    pub layout: u64,
 }
 
 /// Writes the first entry and the hash, the epoch with them: from here on this Redis can be proved.
@@ -103,6 +105,8 @@ pub async fn begin(
         .arg(beginning.number)
         .arg("selling")
         .arg(u8::from(beginning.selling))
+        .arg("layout")
+        .arg(beginning.layout)
         .query_async(connection)
         .await
 }

@@ -10,17 +10,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, RedisError, cmd};
+use redis::{RedisError, cmd};
 use sqlx::MySqlPool;
+use stock_common::config::{Config, Durability};
 use stock_common::id::Position;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::keys::Keys;
 use super::reader;
+use super::request::Sealed;
 use super::scripts::SCRIPTS;
-use crate::database::journal;
+use super::servers::{self, Servers};
 use crate::database::shards::{self, ShardState};
+use crate::database::{journal, lost_entries, witnesses};
+use crate::journal::Posted;
+use crate::recover;
+use crate::verdict::Accepted;
 
 /// How often a shut gate tries again, and how often an open one is checked.
 const RETRY: Duration = Duration::from_millis(200);
@@ -50,27 +56,52 @@ pub enum GateState {
     Shut(Arc<str>),
 }
 
+/// An entry that this instance accepted, with all that it takes to write it once more.
+#[derive(Debug, Clone)]
+pub struct Remembered {
+    /// Its dense number.
+    pub number: u64,
+    /// Where it stood.
+    pub position: Position,
+    /// What moved.
+    pub postings: Vec<Posted>,
+    /// What was asked.
+    pub request: Arc<Sealed>,
+}
+
+impl Remembered {
+    pub(super) fn new(accepted: &Accepted, request: &Arc<Sealed>) -> Self {
+        Self {
+            number: accepted.number,
+            position: accepted.position,
+            postings: accepted.postings.clone(),
+            request: Arc::clone(request),
+        }
+    }
+}
+
 /// What this instance accepted and MySQL may not have yet.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     epoch: String,
     last: Position,
-    unsettled: VecDeque<(u64, Position)>,
+    unsettled: VecDeque<Remembered>,
 }
 
 impl Memory {
     /// Remembers accepted entries and forgets settled ones.
-    pub(super) fn accepted(&mut self, entries: &[(u64, Position)], settled: u64) {
+    pub(super) fn accepted(&mut self, entries: Vec<Remembered>, settled: u64) {
+        let last = entries.iter().map(|entry| entry.position).max();
+        self.last = last.unwrap_or(self.last);
         self.unsettled.extend(entries);
-        self.last = entries
-            .iter()
-            .map(|&(_, position)| position)
-            .max()
-            .unwrap_or(self.last);
+        self.settled(settled);
+    }
+
+    fn settled(&mut self, number: u64) {
         while self
             .unsettled
             .front()
-            .is_some_and(|&(number, _)| number <= settled)
+            .is_some_and(|entry| entry.number <= number)
         {
             self.unsettled.pop_front();
         }
@@ -94,11 +125,27 @@ pub(super) enum Unproved {
     WatermarkMissing(Position),
     #[error("entry {last} that this instance accepted is not in the journal; {lost} entries lost")]
     OwnEntryMissing { last: Position, lost: usize },
+    #[error("entry {0} that another instance accepted is not in the journal")]
+    OthersEntryMissing(Position),
+    #[error("another redis than before: {0} instances have not said yet what they accepted last")]
+    WitnessesMissing(u64),
+}
+
+impl Unproved {
+    /// Whether Redis lacks entries that were accepted, so that it must be rebuilt.
+    const fn is_loss(&self) -> bool {
+        matches!(
+            self,
+            Self::WatermarkMissing(_) | Self::OwnEntryMissing { .. } | Self::OthersEntryMissing(_)
+        )
+    }
 }
 
 /// What the gate needs to prove a Redis.
 pub(super) struct Gate {
-    pub(super) client: Client,
+    pub(super) servers: Servers,
+    pub(super) instance: Arc<str>,
+    pub(super) config: Config,
     pub(super) keys: Keys,
     pub(super) pool: MySqlPool,
     pub(super) response_timeout: Duration,
@@ -106,6 +153,8 @@ pub(super) struct Gate {
     pub(super) state: watch::Sender<GateState>,
     pub(super) memory: Mutex<Memory>,
     pub(super) known: Mutex<Option<ShardState>>,
+    /// The server that was proved last.
+    pub(super) proved: Mutex<String>,
 }
 
 impl Gate {
@@ -138,12 +187,19 @@ impl Gate {
                 continue;
             }
             generation += 1;
+            self.say_shut().await;
             let next = match self.prove(generation).await {
                 Ok(link) => {
                     tracing::info!(epoch = %link.epoch, "gate open: redis is proved");
                     GateState::Open(link)
                 }
-                Err(why) => GateState::Shut(describe(&why).into()),
+                Err(why) => {
+                    let reason = describe(&why);
+                    if why.is_loss() {
+                        self.recover().await;
+                    }
+                    GateState::Shut(reason.into())
+                }
             };
             self.tell(next);
             if matches!(&*self.state.borrow(), GateState::Shut(_)) {
@@ -181,17 +237,12 @@ impl Gate {
         }
     }
 
-    async fn connect(&self) -> Result<MultiplexedConnection, RedisError> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(Duration::from_secs(2)))
-            .set_response_timeout(Some(self.response_timeout));
-        self.client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await
-    }
-
     async fn prove(&self, generation: u64) -> Result<Link, Unproved> {
-        let (decide, mut read) = (self.connect().await?, self.connect().await?);
+        let key = self.keys.epoch();
+        let connected = self.servers.connect(&key, self.response_timeout).await?;
+        let decide = connected.connection;
+        let mut read = servers::connect(&connected.url, self.response_timeout).await?;
+        let server = servers::run_id(&mut read).await?;
         let time: (i64, i64) = cmd("TIME").query_async(&mut read).await?;
         let epoch: Option<String> = cmd("HGET")
             .arg(self.keys.epoch())
@@ -199,20 +250,25 @@ impl Gate {
             .query_async(&mut read)
             .await?;
         let epoch = epoch.ok_or(Unproved::NoEpoch)?;
-        let known = self.shard_state(&epoch).await?;
+        let (known, is_fresh) = self.shard_state(&epoch, &server).await?;
         if known.epoch != epoch {
             return Err(Unproved::OtherEpoch);
         }
+        let own = self.find_own_last(&mut read, &known).await;
+        if is_fresh {
+            self.witness(&mut read, &known, &server).await?;
+        }
+        own?;
         let found = reader::find(&mut read, &self.keys, known.watermark).await?;
         if found.is_none_or(|(number, _)| number != known.number) {
             return Err(Unproved::WatermarkMissing(known.watermark));
         }
-        self.find_own_last(&mut read, &known).await?;
         let mut scripts = decide.clone();
         for script in SCRIPTS.all() {
             let load = cmd("SCRIPT").arg("LOAD").arg(script.text).to_owned();
             let _sha: String = load.query_async(&mut scripts).await?;
         }
+        *self.proved.lock().unwrap_or_else(PoisonError::into_inner) = server;
         let offset_ms = time.0 * 1_000 + time.1 / 1_000 - (self.now_ms)();
         Ok(Link {
             decide,
@@ -223,12 +279,87 @@ impl Gate {
         })
     }
 
-    /// MySQL's state, or what this instance saw of it last while MySQL is away.
-    async fn shard_state(&self, epoch: &str) -> Result<ShardState, Unproved> {
+    /// A Redis that is not the one that was proved before may lack what others accepted: it is proved when every
+    /// live instance has said what it accepted last, and all of that is there. Until then nobody sells on it.
+    async fn witness(
+        &self,
+        read: &mut MultiplexedConnection,
+        known: &ShardState,
+        server: &str,
+    ) -> Result<(), Unproved> {
+        let shard = self.keys.shard();
+        let last = {
+            let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+            memory.last
+        };
+        let said = witnesses::say(&self.pool, shard, (&self.instance, last), server).await;
+        let Some(witnessed) = said.map_err(Unproved::Database)? else {
+            return Ok(());
+        };
+        if witnessed.missing > 0 {
+            return Err(Unproved::WitnessesMissing(witnessed.missing));
+        }
+        let is_settled = witnessed.last <= known.watermark;
+        if !is_settled
+            && reader::find(read, &self.keys, witnessed.last)
+                .await?
+                .is_none()
+        {
+            return Err(Unproved::OthersEntryMissing(witnessed.last));
+        }
+        witnesses::prove(&self.pool, shard, server)
+            .await
+            .map_err(Unproved::Database)
+    }
+
+    /// Nobody needs to wait for what this instance will say of another server: it accepts nothing until it has.
+    async fn say_shut(&self) {
+        let last = {
+            let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+            memory.last
+        };
+        let shard = self.keys.shard();
+        if let Err(error) = witnesses::shut(&self.pool, shard, &self.instance, last).await {
+            tracing::debug!(%error, "mysql does not hear that the gate is shut");
+        }
+    }
+
+    fn has_proved(&self, server: &str) -> bool {
+        *self.proved.lock().unwrap_or_else(PoisonError::into_inner) == server
+    }
+
+    /// Rebuilds a Redis of a cluster that lost entries when it was promoted: what the instances remember is
+    /// entered again. Never what would drop an entry; then it waits for a person.
+    async fn recover(&self) {
+        if !self.servers.is_cluster() || !self.config.failover_recovers {
+            return;
+        }
+        let (shard, mut quiet) = (self.keys.shard(), |_, _| {});
+        // Who has not met this server yet may remember more.
+        match witnesses::unmet(&self.pool, shard).await {
+            Ok(0) => {}
+            Ok(instances) => return tracing::warn!(instances, "waiting for what they remember"),
+            Err(error) => return tracing::warn!(%error, "redis cannot be rebuilt yet"),
+        }
+        let recovering = recover::recover_shard(&self.config, &self.pool, shard, None, &mut quiet);
+        match recovering.await {
+            Ok(done) => tracing::warn!(
+                shard,
+                applied = done.applied,
+                epoch = done.epoch,
+                "a failover had lost entries: redis was rebuilt"
+            ),
+            Err(error) => tracing::error!(%error, "redis cannot be rebuilt yet"),
+        }
+    }
+
+    /// MySQL's state and whether it is fresh, or what this instance saw of it last while MySQL is away: then only of a
+    /// server that it has proved before, or that cannot have lost anything.
+    async fn shard_state(&self, epoch: &str, server: &str) -> Result<(ShardState, bool), Unproved> {
         match shards::load(&self.pool, self.keys.shard()).await {
             Ok(Some(state)) => {
                 *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(state.clone());
-                Ok(state)
+                Ok((state, true))
             }
             Ok(None) => Err(Unproved::NoDatabaseEpoch),
             Err(error) => {
@@ -237,8 +368,12 @@ impl Gate {
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
                     .clone();
+                let loses_nothing =
+                    self.config.durability == Durability::Always && !self.servers.is_cluster();
                 known
                     .filter(|state| state.epoch == epoch)
+                    .filter(|_| loses_nothing || self.has_proved(server))
+                    .map(|state| (state, false))
                     .ok_or(Unproved::Database(error))
             }
         }
@@ -258,7 +393,7 @@ impl Gate {
                 memory
                     .unsettled
                     .front()
-                    .map_or(memory.last, |&(_, first)| first),
+                    .map_or(memory.last, |first| first.position),
             )
         };
         if last <= known.watermark || reader::find(read, &self.keys, last).await?.is_some() {
@@ -268,12 +403,12 @@ impl Gate {
             .await?
             .into_iter()
             .collect();
-        let lost: Vec<Position> = {
+        let lost: Vec<Remembered> = {
             let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-            let unsettled = memory.unsettled.iter().map(|&(_, position)| position);
-            unsettled
-                .filter(|p| *p > known.watermark && !present.contains(p))
-                .collect()
+            let is_lost = |entry: &&Remembered| {
+                entry.position > known.watermark && !present.contains(&entry.position)
+            };
+            memory.unsettled.iter().filter(is_lost).cloned().collect()
         };
         self.list_lost(&lost).await;
         Err(Unproved::OwnEntryMissing {
@@ -285,17 +420,19 @@ impl Gate {
     /// A new epoch means that `recover` has run: what this instance accepted under the earlier one and
     /// MySQL's journal lacks is lost, and is listed before the memory of it begins anew.
     async fn list_lost_with_epoch(&self, epoch: &str) -> Result<(), Unproved> {
-        let accepted: Vec<Position> = {
+        let mut accepted: Vec<Remembered> = {
             let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
             if memory.epoch == epoch {
                 return Ok(());
             }
-            memory.unsettled.iter().map(|&(_, at)| at).collect()
+            memory.unsettled.iter().cloned().collect()
         };
-        let lost = journal::missing(&self.pool, &accepted)
+        let positions: Vec<Position> = accepted.iter().map(|entry| entry.position).collect();
+        let lost = journal::missing(&self.pool, &positions)
             .await
             .map_err(Unproved::Database)?;
-        self.list_lost(&lost).await;
+        accepted.retain(|entry| lost.contains(&entry.position));
+        self.list_lost(&accepted).await;
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         *memory = Memory {
             epoch: epoch.to_owned(),
@@ -305,11 +442,11 @@ impl Gate {
     }
 
     /// Lists what was accepted and lost: in the log, and in MySQL for `recover` and `explain`.
-    async fn list_lost(&self, lost: &[Position]) {
-        match shards::list_lost(&self.pool, self.keys.shard(), lost).await {
+    async fn list_lost(&self, lost: &[Remembered]) {
+        match lost_entries::list(&self.pool, self.keys.shard(), lost).await {
             Ok(0) => {}
             Ok(_) => {
-                for position in lost {
+                for Remembered { position, .. } in lost {
                     tracing::error!(%position, "accepted entry is not in the journal any more");
                 }
             }

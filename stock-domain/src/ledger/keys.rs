@@ -12,7 +12,7 @@
 //! | `…:deadlines` | zset | `ms-low what is held` of each live hold, by the ms at which it expires |
 //! | `…:a:<kind>:<owner>:<place>` | string | `balance seq closed` |
 //! | `…:idem:<user>:<key hash>` | string | `fingerprint A ms-low` or `fingerprint R code …` |
-//! | `<prefix>:limit:<subject>:<window>` | string | requests counted in a window; of no shard |
+//! | `<prefix>:limit:{0}:<subject>:<window>` | string | requests counted in a window; of no shard |
 //! | `…:levels` | channel | new levels, and that there is something to apply |
 //! | `…:catalog` | channel | that products have changed |
 
@@ -90,10 +90,11 @@ impl Keys {
         format!("{}:idem:{user}:{key_hash}", self.base)
     }
 
-    /// How often somebody has asked in a window. No script touches it, so it may lie on any shard.
+    /// How often somebody has asked in a window. No script touches it; it lies with the first shard, so that one
+    /// connection reaches all of them.
     #[must_use]
     pub fn limit(&self, subject: &impl Display, window: u64) -> String {
-        format!("{}:limit:{subject}:{window}", self.prefix)
+        format!("{}:limit:{{0}}:{subject}:{window}", self.prefix)
     }
 
     /// The channel of new levels.

@@ -4,7 +4,7 @@
 //! noun's file that builds it.
 
 use crate::account::Account;
-use crate::journal::{Closing, Draft, DraftError, Idempotency, Mark, Posting};
+use crate::journal::{Draft, DraftError, Idempotency};
 
 /// A hold that begins with the request: it is in `deadlines` until something releases it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,20 +81,9 @@ impl Request {
         let payload = self.draft.payload(self.idempotency.as_ref())?;
         let flags = self.flags();
         Ok(Sealed {
+            request: self,
             flags,
             payload,
-            postings: self.draft.postings,
-            marks: self.draft.marks,
-            closings: self.draft.closings,
-            selling: self.draft.selling,
-            idempotency: self.idempotency,
-            deadline_ms: self.deadline_ms,
-            window_ms: self.window_ms,
-            refuse: self.refuse,
-            hold: self.hold,
-            release: self.release,
-            expected: self.expected,
-            late_mark: self.late_mark,
         })
     }
 
@@ -134,32 +123,10 @@ impl Request {
 /// A request as the batcher sends it.
 #[derive(Debug)]
 pub struct Sealed {
+    /// What is asked.
+    pub request: Request,
     /// The bits of `lua/decide.lua`'s header.
     pub flags: u32,
     /// What the journal keeps.
     pub payload: Vec<u8>,
-    /// What moves.
-    pub postings: Vec<Posting>,
-    /// States compared and set.
-    pub marks: Vec<Mark>,
-    /// Accounts closed or opened.
-    pub closings: Vec<Closing>,
-    /// Whether all selling is open afterwards.
-    pub selling: Option<bool>,
-    /// The key under which the answer is remembered.
-    pub idempotency: Option<Idempotency>,
-    /// Redis' time in Unix ms after which it comes too late.
-    pub deadline_ms: Option<u64>,
-    /// Redis' time in Unix ms from which, and until which, it may be accepted.
-    pub window_ms: Option<(u64, u64)>,
-    /// An answer decided outside.
-    pub refuse: Option<String>,
-    /// The hold that begins with it.
-    pub hold: Option<Hold>,
-    /// The hold that ends with it, and from when that is too late.
-    pub release: Option<(String, u64)>,
-    /// An account, and the balance that it must have.
-    pub expected: Option<(Account, i64)>,
-    /// Before which posting the last of its marks is judged.
-    pub late_mark: Option<usize>,
 }

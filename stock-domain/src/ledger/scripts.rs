@@ -36,17 +36,23 @@ pub struct Scripts {
     pub correct: Script,
     /// Removes marks that are final and old.
     pub forget_marks: Script,
+    /// Removes the claim of a key for another shard.
+    pub unclaim: Script,
+    /// Takes slots away from a shard: what was routed before is refused.
+    pub relayout: Script,
 }
 
 impl Scripts {
     /// Every script, for loading and for tests.
     #[must_use]
-    pub const fn all(&self) -> [&Script; 4] {
+    pub const fn all(&self) -> [&Script; 6] {
         [
             &self.decide,
             &self.settled,
             &self.correct,
             &self.forget_marks,
+            &self.unclaim,
+            &self.relayout,
         ]
     }
 }
@@ -60,4 +66,6 @@ pub static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
         "forget_marks",
         include_str!("../../../lua/forget_marks.lua"),
     ),
+    unclaim: Script::new("unclaim", include_str!("../../../lua/unclaim.lua")),
+    relayout: Script::new("relayout", include_str!("../../../lua/relayout.lua")),
 });

@@ -1,4 +1,7 @@
-//! Rebuilding a shard's keys in Redis from MySQL: accounts, marks, holds, idempotency keys.
+//! Rebuilding a shard's keys in Redis from MySQL: accounts, marks, holds, branches, idempotency keys; all of them, or
+//! those that move to it from another shard.
+
+use std::collections::BTreeSet;
 
 use redis::aio::MultiplexedConnection;
 use redis::{RedisError, cmd, pipe};
@@ -8,8 +11,10 @@ use stock_common::id::{CouponId, Position, UserId, WorkId};
 
 use super::RecoverError;
 use crate::account::{Account, Level};
+use crate::branch::{Across, Branch, COMMITTED};
 use crate::coupon::{self, CodeState};
-use crate::database::{accounts, journal, reservations};
+use crate::database::{accounts, branches, journal, reservations};
+use crate::layout::{self, Layout, MarkHome, Place};
 use crate::ledger::epoch;
 use crate::ledger::keys::Keys;
 use crate::order;
@@ -47,244 +52,349 @@ pub(super) async fn clear(
     }
 }
 
-pub(super) async fn write_accounts(
-    redis: &mut MultiplexedConnection,
-    keys: &Keys,
-    transaction: &mut Transaction<'static, MySql>,
-    progress: Progress<'_>,
-) -> Result<u64, RecoverError> {
-    let (all,): (i64,) = sqlx::query_as("SELECT COUNT(*) FROM accounts")
-        .fetch_one(&mut **transaction)
-        .await?;
-    let all = u64::try_from(all).unwrap_or_default();
-    let (mut after, mut written) = (None, 0);
-    loop {
-        let page: Vec<(Account, Level)> = accounts::page(transaction, after, PAGE).await?;
-        let Some((last, _)) = page.last() else {
-            return Ok(written);
-        };
-        after = Some(*last);
-        let (mut levels, mut opened) = (cmd("MSET"), cmd("HSET"));
-        opened.arg(keys.opened());
-        for (account, level) in &page {
-            levels.arg(keys.account(*account)).arg(level.to_string());
-            opened.arg(keys.account(*account)).arg(1);
+/// What is rebuilt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// Everything that the layout has on the shard.
+    Shard,
+    /// What is in these slots.
+    Slots(BTreeSet<u16>),
+    /// What names the number of a shard that is given up, or comes back: marks, holds, branches and keys.
+    Number(u64),
+}
+
+/// Writes into a shard's Redis what MySQL knows of it.
+pub(crate) struct Rebuild<'a> {
+    pub(crate) redis: &'a mut MultiplexedConnection,
+    pub(crate) keys: &'a Keys,
+    /// Where everything lies as it will be.
+    pub(crate) layout: &'a Layout,
+    pub(crate) scope: &'a Scope,
+}
+
+impl Rebuild<'_> {
+    fn has_mark(&self, id: &str, state: &str) -> bool {
+        let code = CodeState::parse(state);
+        match (self.scope, MarkHome::of(id, code)) {
+            (Scope::Slots(slots), Some(MarkHome::Slot(slot))) => slots.contains(&slot),
+            (Scope::Number(number), Some(MarkHome::Shard(shard))) => *number == shard,
+            (Scope::Shard, _) => {
+                self.layout.of_mark_id(id, code) == Some(Place::Shard(self.keys.shard()))
+            }
+            (Scope::Slots(_) | Scope::Number(_), _) => false,
         }
-        let _: () = pipe()
+    }
+
+    fn has_position(&self, position: Position) -> bool {
+        match self.scope {
+            Scope::Shard => self.layout.of_position(position) == self.keys.shard(),
+            Scope::Number(number) => position.shard() == *number,
+            Scope::Slots(_) => false,
+        }
+    }
+
+    /// Writes these levels.
+    pub(crate) async fn set_levels(&mut self, page: &[(Account, Level)]) -> Result<(), RedisError> {
+        if page.is_empty() {
+            return Ok(());
+        }
+        let (mut levels, mut opened) = (cmd("MSET"), cmd("HSET"));
+        opened.arg(self.keys.opened());
+        for (account, level) in page {
+            levels
+                .arg(self.keys.account(*account))
+                .arg(level.to_string());
+            opened.arg(self.keys.account(*account)).arg(1);
+        }
+        pipe()
             .add_command(levels)
             .add_command(opened)
             .ignore()
-            .query_async(redis)
-            .await?;
-        written += page.len() as u64;
-        progress(written, all);
+            .query_async(self.redis)
+            .await
     }
-}
 
-/// Marks of orders that were taken back within a day, of reservations that ended, of what tills sold, and of
-/// opened products.
-pub(super) async fn write_marks(
-    redis: &mut MultiplexedConnection,
-    keys: &Keys,
-    transaction: &mut Transaction<'static, MySql>,
-    keep_ms: u64,
-) -> Result<(), RecoverError> {
-    let orders: Vec<(u64, String)> = sqlx::query_as(
-        "SELECT id, IF(status = 'CANCEL', 'CANCEL_REQUESTED', CAST(status AS CHAR)) FROM orders \
-         WHERE status <> 'SUCCESS' AND updated_at > NOW(3) - INTERVAL 1 DAY \
-         UNION ALL SELECT journal_id, 'FAIL' FROM dead_letters WHERE state = 'COMPENSATED'",
-    )
-    .fetch_all(&mut **transaction)
-    .await?;
-    let holds: Vec<(u64, String)> = sqlx::query_as(
-        "SELECT id, IF(order_id IS NULL, CAST(status AS CHAR), 'ORDERED') FROM reservations \
-         WHERE status <> 'PENDING' AND ended_at > NOW(3) - INTERVAL 1 DAY",
-    )
-    .fetch_all(&mut **transaction)
-    .await?;
-    let now = epoch::time_ms(redis).await?;
-    let yesterday = Position::from_parts(now.saturating_sub(DAY_MS), 0).unwrap_or_default();
-    let sales: Vec<(u64, String, String, Vec<u8>)> = sqlx::query_as(
-        "SELECT store_id, sale_key, IF(state = 'SOLD', 'SOLD', 'OVERSOLD'), fingerprint \
-         FROM offline_sales WHERE journal_id > ?",
-    )
-    .bind(yesterday.get())
-    .fetch_all(&mut **transaction)
-    .await?;
-    write_benefits(redis, keys, transaction, keep_ms).await?;
-    let products: Vec<u64> = sqlx::query_scalar("SELECT id FROM products WHERE opened = 1")
+    /// Every account of the shard.
+    pub(crate) async fn write_accounts(
+        &mut self,
+        transaction: &mut Transaction<'static, MySql>,
+        progress: Progress<'_>,
+    ) -> Result<u64, RecoverError> {
+        let shard = self.keys.shard();
+        let (all,): (i64,) = sqlx::query_as("SELECT COUNT(*) FROM accounts WHERE shard = ?")
+            .bind(shard)
+            .fetch_one(&mut **transaction)
+            .await?;
+        let all = u64::try_from(all).unwrap_or_default();
+        let (mut after, mut written) = (None, 0);
+        loop {
+            let page = accounts::page_of(transaction, Some(shard), after, PAGE).await?;
+            let Some((last, _)) = page.last() else {
+                return Ok(written);
+            };
+            after = Some(*last);
+            self.set_levels(&page).await?;
+            written += page.len() as u64;
+            progress(written, all);
+        }
+    }
+
+    /// Marks of orders that were taken back within a day, of reservations that ended, of what tills sold, and of
+    /// opened products.
+    pub(crate) async fn write_marks(
+        &mut self,
+        transaction: &mut Transaction<'static, MySql>,
+        keep_ms: u64,
+    ) -> Result<(), RecoverError> {
+        let orders: Vec<(u64, String)> = sqlx::query_as(
+            "SELECT id, IF(status = 'CANCEL', 'CANCEL_REQUESTED', CAST(status AS CHAR)) FROM orders \
+             WHERE status <> 'SUCCESS' AND updated_at > NOW(3) - INTERVAL 1 DAY \
+             UNION ALL SELECT journal_id, 'FAIL' FROM dead_letters WHERE state = 'COMPENSATED'",
+        )
         .fetch_all(&mut **transaction)
         .await?;
-    let orders = orders
-        .into_iter()
-        .map(|(id, state)| (format!("order:{id}"), state));
-    let products = products
-        .into_iter()
-        .map(|id| (format!("opened:{id}"), "OPEN".to_owned()));
-    let holds = holds
-        .into_iter()
-        .map(|(id, state)| (reservation::mark_id(Position::new(id)), state));
-    let sales = sales.into_iter().map(|(store, key, state, fingerprint)| {
-        let state = order::offline_state(&state, &journal::hash_text(&fingerprint));
-        (order::offline_mark_id(store, &key), state)
-    });
-    let marks: Vec<(String, String)> = orders.chain(products).chain(holds).chain(sales).collect();
-    set_marks(redis, keys, &marks, now).await?;
-    Ok(())
-}
-
-async fn set_marks(
-    redis: &mut MultiplexedConnection,
-    keys: &Keys,
-    marks: &[(String, String)],
-    now: u64,
-) -> Result<(), RedisError> {
-    for part in marks.chunks(1_000) {
-        let mut set = cmd("HSET");
-        set.arg(keys.states());
-        for (id, state) in part {
-            set.arg(id).arg(format!("{state}@{now}"));
-        }
-        let _: i64 = set.query_async(redis).await?;
-    }
-    Ok(())
-}
-
-/// Marks of coupons that are not long over, of their codes, and of points that were taken back less than
-/// `keep_ms` ago.
-async fn write_benefits(
-    redis: &mut MultiplexedConnection,
-    keys: &Keys,
-    transaction: &mut Transaction<'static, MySql>,
-    keep_ms: u64,
-) -> Result<(), RecoverError> {
-    type Issue = (u64, u64, u64, Option<u64>, String, bool, bool);
-    let now = epoch::time_ms(redis).await?;
-    let coupons: Vec<u64> =
-        sqlx::query_scalar("SELECT id FROM coupons WHERE opened = 1 AND user_id IS NULL")
+        let holds: Vec<(u64, String)> = sqlx::query_as(
+            "SELECT id, IF(order_id IS NULL, CAST(status AS CHAR), 'ORDERED') FROM reservations \
+             WHERE status <> 'PENDING' AND ended_at > NOW(3) - INTERVAL 1 DAY",
+        )
+        .fetch_all(&mut **transaction)
+        .await?;
+        let now = epoch::time_ms(self.redis).await?;
+        let yesterday = Position::from_parts(now.saturating_sub(DAY_MS), 0).unwrap_or_default();
+        let sales: Vec<(u64, String, String, Vec<u8>)> = sqlx::query_as(
+            "SELECT store_id, sale_key, IF(state = 'SOLD', 'SOLD', 'OVERSOLD'), fingerprint \
+             FROM offline_sales WHERE journal_id > ?",
+        )
+        .bind(yesterday.get())
+        .fetch_all(&mut **transaction)
+        .await?;
+        self.write_benefits(transaction, keep_ms).await?;
+        let products: Vec<u64> = sqlx::query_scalar("SELECT id FROM products WHERE opened = 1")
             .fetch_all(&mut **transaction)
             .await?;
-    let opened = |id| {
-        (
-            coupon::opened_mark_id(CouponId(id)),
-            coupon::OPEN.to_owned(),
-        )
-    };
-    let opened: Vec<_> = coupons.into_iter().map(opened).collect();
-    set_marks(redis, keys, &opened, now).await?;
-    // As long as handlers rely on the mark instead of asking MySQL.
-    let from = Position::from_parts(now.saturating_sub(keep_ms), 0).unwrap_or_default();
-    let cancelled: Vec<u64> = sqlx::query_scalar(
-        "SELECT cancels_id FROM point_transactions WHERE cancels_id IS NOT NULL AND id > ?",
-    )
-    .bind(from.get())
-    .fetch_all(&mut **transaction)
-    .await?;
-    let taken_back = |id| {
-        let state = points::PointType::Canceled.as_str().to_owned();
-        (points::mark_id(Position::new(id)), state)
-    };
-    let cancelled: Vec<_> = cancelled.into_iter().map(taken_back).collect();
-    set_marks(redis, keys, &cancelled, now).await?;
-    let mut after = 0;
-    loop {
-        let rows: Vec<Issue> = sqlx::query_as(
-            "SELECT i.id, i.coupon_id, i.user_id, i.work_id, i.code, i.is_used = 1, \
-             c.user_id IS NULL FROM coupon_issues i JOIN coupons c ON c.id = i.coupon_id \
-             WHERE i.id > ? AND (c.valid_to IS NULL OR c.valid_to > NOW(3) - INTERVAL 1 DAY) \
-             ORDER BY i.id LIMIT ?",
-        )
-        .bind(after)
-        .bind(PAGE)
-        .fetch_all(&mut **transaction)
-        .await?;
-        let Some(last) = rows.last() else {
-            return Ok(());
-        };
-        after = last.0;
-        let mut marks = Vec::with_capacity(2 * rows.len());
-        for (_, coupon, user, work, code, is_used, is_campaign) in rows {
-            let (coupon_id, user_id) = (CouponId(coupon), UserId(user));
-            if is_campaign {
-                let id = coupon::issue_mark_id(coupon_id, user_id, work.map(WorkId));
-                marks.push((id, coupon::ISSUED.to_owned()));
+        let orders = orders
+            .into_iter()
+            .map(|(id, state)| (format!("order:{id}"), state));
+        let products = products
+            .into_iter()
+            .map(|id| (format!("opened:{id}"), "OPEN".to_owned()));
+        let holds = holds
+            .into_iter()
+            .map(|(id, state)| (reservation::mark_id(Position::new(id)), state));
+        let sales = sales.into_iter().map(|(store, key, state, fingerprint)| {
+            let state = order::offline_state(&state, &journal::hash_text(&fingerprint));
+            (order::offline_mark_id(store, &key), state)
+        });
+        let marks: Vec<(String, String)> =
+            orders.chain(products).chain(holds).chain(sales).collect();
+        self.set_marks(&marks, now).await?;
+        Ok(())
+    }
+
+    async fn set_marks(&mut self, marks: &[(String, String)], now: u64) -> Result<(), RedisError> {
+        let own = |(id, state): &&(String, String)| self.has_mark(id, state);
+        let own: Vec<&(String, String)> = marks.iter().filter(own).collect();
+        for part in own.chunks(1_000) {
+            let mut set = cmd("HSET");
+            set.arg(self.keys.states());
+            for (id, state) in part {
+                set.arg(id).arg(format!("{state}@{now}"));
             }
-            let state = CodeState {
-                is_used,
-                coupon_id,
-                user_id,
-            };
-            marks.push((coupon::code_mark_id(&code), state.to_string()));
+            let _: i64 = set.query_async(self.redis).await?;
         }
-        set_marks(redis, keys, &marks, now).await?;
+        Ok(())
     }
-}
 
-/// Live holds: those whose time went by meanwhile are released by the next sweep.
-pub(super) async fn write_holds(
-    redis: &mut MultiplexedConnection,
-    keys: &Keys,
-    transaction: &mut Transaction<'static, MySql>,
-) -> Result<(), RecoverError> {
-    let mut after = Position::ZERO;
-    loop {
-        let page = reservations::pending(transaction, after, PAGE).await?;
-        let Some(last) = page.last() else {
-            return Ok(());
+    /// Marks of coupons that are not long over, of their codes, and of points that were taken back less than
+    /// `keep_ms` ago.
+    async fn write_benefits(
+        &mut self,
+        transaction: &mut Transaction<'static, MySql>,
+        keep_ms: u64,
+    ) -> Result<(), RecoverError> {
+        type Issue = (u64, u64, u64, Option<u64>, String, bool, bool);
+        let now = epoch::time_ms(self.redis).await?;
+        let coupons: Vec<u64> =
+            sqlx::query_scalar("SELECT id FROM coupons WHERE opened = 1 AND user_id IS NULL")
+                .fetch_all(&mut **transaction)
+                .await?;
+        let opened = |id| {
+            (
+                coupon::opened_mark_id(CouponId(id)),
+                coupon::OPEN.to_owned(),
+            )
         };
-        after = last.id;
-        let mut add = cmd("ZADD");
-        add.arg(keys.deadlines());
-        for of in &page {
-            add.arg(of.reservation.expires_ms(of.id))
-                .arg(of.reservation.held(of.id).member());
-        }
-        let _: i64 = add.query_async(redis).await?;
-    }
-}
-
-/// Acceptances that are still remembered: a retry after a loss must find them.
-pub(super) async fn write_keys(
-    redis: &mut MultiplexedConnection,
-    keys: &Keys,
-    transaction: &mut Transaction<'static, MySql>,
-    config: &Config,
-) -> Result<u64, RecoverError> {
-    type Row = (u64, u64, Vec<u8>, Vec<u8>);
-    let now = epoch::time_ms(redis).await?;
-    let from = now.saturating_sub(config.idempotency_accepted_ms);
-    let (mut after, mut written) = (Position::from_parts(from, 0).unwrap_or_default(), 0);
-    loop {
-        let rows: Vec<Row> = sqlx::query_as(
-            "SELECT id, actor_id, key_hash, fingerprint FROM journal \
-             WHERE id > ? AND key_hash IS NOT NULL AND fingerprint IS NOT NULL \
-             ORDER BY id LIMIT ?",
+        let opened: Vec<_> = coupons.into_iter().map(opened).collect();
+        self.set_marks(&opened, now).await?;
+        // As long as handlers rely on the mark instead of asking MySQL.
+        let from = Position::from_parts(now.saturating_sub(keep_ms), 0).unwrap_or_default();
+        let cancelled: Vec<u64> = sqlx::query_scalar(
+            "SELECT cancels_id FROM point_transactions WHERE cancels_id IS NOT NULL AND id > ?",
         )
-        .bind(after.get())
-        .bind(PAGE)
+        .bind(from.get())
         .fetch_all(&mut **transaction)
         .await?;
-        let Some(last) = rows.last() else {
-            return Ok(written);
+        let taken_back = |id| {
+            let state = points::PointType::Canceled.as_str().to_owned();
+            (points::mark_id(Position::new(id)), state)
         };
-        after = Position::new(last.0);
-        let mut commands = pipe();
-        for (id, actor, key, fingerprint) in &rows {
-            let position = Position::new(*id);
-            let left = (position.unix_ms() + config.idempotency_accepted_ms).saturating_sub(now);
-            commands
-                .cmd("SET")
-                .arg(keys.idempotency(UserId(*actor), &journal::hash_text(key)))
-                .arg(format!(
-                    "{} A {}",
-                    journal::hash_text(fingerprint),
-                    position.stream_id()
-                ))
-                .arg("PX")
-                .arg(left.max(1))
-                .ignore();
+        let cancelled: Vec<_> = cancelled.into_iter().map(taken_back).collect();
+        self.set_marks(&cancelled, now).await?;
+        let mut after = 0;
+        loop {
+            let rows: Vec<Issue> = sqlx::query_as(
+                "SELECT i.id, i.coupon_id, i.user_id, i.work_id, i.code, i.is_used = 1, \
+                 c.user_id IS NULL FROM coupon_issues i JOIN coupons c ON c.id = i.coupon_id \
+                 WHERE i.id > ? AND (c.valid_to IS NULL OR c.valid_to > NOW(3) - INTERVAL 1 DAY) \
+                 ORDER BY i.id LIMIT ?",
+            )
+            .bind(after)
+            .bind(PAGE)
+            .fetch_all(&mut **transaction)
+            .await?;
+            let Some(last) = rows.last() else {
+                return Ok(());
+            };
+            after = last.0;
+            let mut marks = Vec::with_capacity(2 * rows.len());
+            for (_, coupon, user, work, code, is_used, is_campaign) in rows {
+                let (coupon_id, user_id) = (CouponId(coupon), UserId(user));
+                if is_campaign {
+                    let id = coupon::issue_mark_id(coupon_id, user_id, work.map(WorkId));
+                    marks.push((id, coupon::ISSUED.to_owned()));
+                }
+                let state = CodeState {
+                    is_used,
+                    coupon_id,
+                    user_id,
+                };
+                marks.push((coupon::code_mark_id(&code), state.to_string()));
+            }
+            self.set_marks(&marks, now).await?;
         }
-        let _: () = commands.query_async(redis).await?;
-        written += rows.len() as u64;
+    }
+
+    /// Live holds: those whose time went by meanwhile are released by the next sweep.
+    pub(crate) async fn write_holds(
+        &mut self,
+        transaction: &mut Transaction<'static, MySql>,
+    ) -> Result<(), RecoverError> {
+        let mut after = Position::ZERO;
+        loop {
+            let page = reservations::pending(transaction, after, PAGE).await?;
+            let Some(last) = page.last() else {
+                return Ok(());
+            };
+            after = last.id;
+            let own: Vec<_> = page.iter().filter(|of| self.has_position(of.id)).collect();
+            if own.is_empty() {
+                continue;
+            }
+            let mut add = cmd("ZADD");
+            add.arg(self.keys.deadlines());
+            for of in own {
+                add.arg(of.reservation.expires_ms(of.id))
+                    .arg(of.reservation.held(of.id).member());
+            }
+            let _: i64 = add.query_async(self.redis).await?;
+        }
+    }
+
+    /// Acceptances that are still remembered: a retry after a loss must find them.
+    pub(crate) async fn write_keys(
+        &mut self,
+        transaction: &mut Transaction<'static, MySql>,
+        config: &Config,
+    ) -> Result<u64, RecoverError> {
+        type Row = (u64, u64, Vec<u8>, Vec<u8>);
+        let now = epoch::time_ms(self.redis).await?;
+        let from = now.saturating_sub(config.idempotency_accepted_ms);
+        let (mut after, mut written) = (Position::from_parts(from, 0).unwrap_or_default(), 0);
+        loop {
+            let rows: Vec<Row> = sqlx::query_as(
+                "SELECT id, actor_id, key_hash, fingerprint FROM journal \
+                 WHERE id > ? AND key_hash IS NOT NULL AND fingerprint IS NOT NULL \
+                 ORDER BY id LIMIT ?",
+            )
+            .bind(after.get())
+            .bind(PAGE)
+            .fetch_all(&mut **transaction)
+            .await?;
+            let Some(last) = rows.last() else {
+                return Ok(written);
+            };
+            after = Position::new(last.0);
+            let mut commands = pipe();
+            for (id, actor, key, fingerprint) in &rows {
+                let (position, user) = (Position::new(*id), UserId(*actor));
+                let known = if self.has_position(position) {
+                    format!("A {}", position.stream_id())
+                } else if self.has_key_of(user) {
+                    format!("C {}", position.shard())
+                } else {
+                    continue;
+                };
+                written += 1;
+                let left =
+                    (position.unix_ms() + config.idempotency_accepted_ms).saturating_sub(now);
+                commands
+                    .cmd("SET")
+                    .arg(self.keys.idempotency(user, &journal::hash_text(key)))
+                    .arg(format!("{} {known}", journal::hash_text(fingerprint)))
+                    .arg("PX")
+                    .arg(left.max(1))
+                    .ignore();
+            }
+            let _: () = commands.query_async(self.redis).await?;
+        }
+    }
+
+    /// Whether a user's keys are claimed on this shard for the one that decided.
+    fn has_key_of(&self, user: UserId) -> bool {
+        match self.scope {
+            Scope::Shard => self.layout.of_user(user) == Place::Shard(self.keys.shard()),
+            Scope::Slots(slots) => slots.contains(&layout::user_slot(user)),
+            Scope::Number(_) => false,
+        }
+    }
+
+    /// What is held for entries on other shards, and the marks of the parts of entries.
+    pub(crate) async fn write_branches(
+        &mut self,
+        transaction: &mut Transaction<'static, MySql>,
+    ) -> Result<(), RecoverError> {
+        let now = epoch::time_ms(self.redis).await?;
+        let mut after = Position::ZERO;
+        loop {
+            let page = branches::recent(transaction, after, PAGE).await?;
+            let Some(last) = page.last() else {
+                return Ok(());
+            };
+            after = last.id;
+            let mut marks = Vec::new();
+            for branch in page {
+                let Ok(across) = branch.across.parse::<Across>() else {
+                    continue;
+                };
+                if branch.is_committed {
+                    marks.push((across.mark_id(), COMMITTED.to_owned()));
+                }
+                if branch.state == "EXPECTED" {
+                    continue;
+                }
+                let is_held = branch.state == "HELD";
+                let of_shard = branch.id.shard();
+                marks.push((across.branch_mark_id(of_shard), branch.state));
+                if is_held && self.has_position(branch.id) {
+                    let add = cmd("ZADD")
+                        .arg(self.keys.deadlines())
+                        .arg(now)
+                        .arg(Branch::member(branch.id))
+                        .to_owned();
+                    let _: i64 = add.query_async(self.redis).await?;
+                }
+            }
+            self.set_marks(&marks, now).await?;
+        }
     }
 }

@@ -3,16 +3,17 @@
 //! A hold that is missing there would keep its stock for ever; one too many is only looked at in vain.
 //! Redis is read first, then MySQL, then Redis again for what differs.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use redis::cmd;
 use sqlx::MySqlPool;
 use stock_common::id::Position;
 
 use super::{Difference, VerifyError};
+use crate::branch::Branch;
 use crate::database::reservations::{self, StoredReservation};
 use crate::database::{dead_letters, shards};
-use crate::ledger::{Ledger, ReadError};
+use crate::ledger::{Ledger, ReadError, Shard};
 use crate::reservation::{Held, ReservationStatus, mark_id};
 
 const PAGE: u32 = 1_000;
@@ -20,6 +21,8 @@ const PAGE: u32 = 1_000;
 /// A hold whose member of `deadlines` is missing, or is one too many.
 #[derive(Debug, Clone)]
 pub struct HoldDrift {
+    /// The shard.
+    pub shard: u64,
     /// The member.
     pub member: String,
     /// When the hold expires; `None` when it is over and the member should not be there.
@@ -33,10 +36,13 @@ pub struct HoldDrift {
 /// # Errors
 /// [`VerifyError`] when one of the two does not answer.
 pub async fn compare(pool: &MySqlPool, ledger: &Ledger) -> Result<Vec<HoldDrift>, VerifyError> {
-    let state = shards::load(pool, ledger.keys().shard())
-        .await?
-        .ok_or(VerifyError::NoEpoch)?;
-    let mut found = surplus(pool, ledger, state.watermark).await?;
+    let mut found = Vec::new();
+    for shard in ledger.shards() {
+        let state = shards::load(pool, shard.keys().shard())
+            .await?
+            .ok_or(VerifyError::NoEpoch)?;
+        found.extend(surplus(pool, &shard, state.watermark).await?);
+    }
     let mut after = Position::ZERO;
     loop {
         let page = reservations::pending(&mut *pool.acquire().await?, after, PAGE).await?;
@@ -44,23 +50,30 @@ pub async fn compare(pool: &MySqlPool, ledger: &Ledger) -> Result<Vec<HoldDrift>
             return Ok(found);
         };
         after = last.id;
-        found.extend(missing(pool, ledger, &page).await?);
+        let mut by_shard: BTreeMap<u64, Vec<StoredReservation>> = BTreeMap::new();
+        for of in page {
+            let shard = ledger.shard_of(of.id)?.keys().shard();
+            by_shard.entry(shard).or_default().push(of);
+        }
+        for own in by_shard.values() {
+            found.extend(missing(pool, ledger, own).await?);
+        }
     }
 }
 
-async fn scores(ledger: &Ledger, members: &[String]) -> Result<Vec<Option<u64>>, ReadError> {
-    let mut link = ledger.link()?;
+async fn scores(shard: &Shard, members: &[String]) -> Result<Vec<Option<u64>>, ReadError> {
+    let mut link = shard.link()?;
     if members.is_empty() {
         return Ok(Vec::new());
     }
     Ok(cmd("ZMSCORE")
-        .arg(ledger.keys().deadlines())
+        .arg(shard.keys().deadlines())
         .arg(members)
         .query_async(&mut link.read)
         .await?)
 }
 
-/// Live reservations that Redis does not know as such.
+/// Live reservations of one shard that Redis does not know as such.
 async fn missing(
     pool: &MySqlPool,
     ledger: &Ledger,
@@ -69,7 +82,11 @@ async fn missing(
     let member = |of: &StoredReservation| of.reservation.held(of.id).member();
     let members: Vec<String> = page.iter().map(member).collect();
     let mut found = Vec::new();
-    for (of, score) in page.iter().zip(scores(ledger, &members).await?) {
+    let Some(first) = page.first() else {
+        return Ok(found);
+    };
+    let shard = ledger.shard_of(first.id)?;
+    for (of, score) in page.iter().zip(scores(&shard, &members).await?) {
         let expires_ms = of.reservation.expires_ms(of.id);
         if score == Some(expires_ms) {
             continue;
@@ -85,6 +102,7 @@ async fn missing(
         let text =
             format!("is live, its deadline in redis is {score:?} and should be {expires_ms}");
         found.push(HoldDrift {
+            shard: shard.keys().shard(),
             member: member(of),
             expires_ms: Some(expires_ms),
             difference: Difference::new("reservations", of.id, text),
@@ -96,15 +114,15 @@ async fn missing(
 /// Members of `deadlines` whose reservation, settled at the watermark, is over or was never made.
 async fn surplus(
     pool: &MySqlPool,
-    ledger: &Ledger,
+    shard: &Shard,
     watermark: Position,
 ) -> Result<Vec<HoldDrift>, VerifyError> {
     let mut found = Vec::new();
     let mut cursor: u64 = 0;
     loop {
-        let mut link = ledger.link()?;
+        let mut link = shard.link()?;
         let (next, members): (u64, Vec<(String, u64)>) = cmd("ZSCAN")
-            .arg(ledger.keys().deadlines())
+            .arg(shard.keys().deadlines())
             .arg(cursor)
             .arg("COUNT")
             .arg(PAGE)
@@ -113,6 +131,8 @@ async fn surplus(
             .map_err(ReadError::from)?;
         let settled: Vec<(String, Option<Held>)> = members
             .into_iter()
+            // Branches have a check of their own.
+            .filter(|(member, _)| Branch::parse_member(member).is_none())
             .map(|(member, _)| (Held::parse(&member), member))
             .filter(|(held, _)| held.is_none_or(|held| held.id <= watermark))
             .map(|(held, member)| (member, held))
@@ -132,7 +152,7 @@ async fn surplus(
                 continue;
             }
             // It ended meanwhile, and its member went with that.
-            if scores(ledger, std::slice::from_ref(&member)).await? == [None] {
+            if scores(shard, std::slice::from_ref(&member)).await? == [None] {
                 continue;
             }
             let difference = Difference::new(
@@ -141,6 +161,7 @@ async fn surplus(
                 "stands in redis' deadlines and is over".to_owned(),
             );
             found.push(HoldDrift {
+                shard: shard.keys().shard(),
                 member,
                 expires_ms: None,
                 difference,

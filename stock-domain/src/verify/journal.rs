@@ -320,6 +320,10 @@ async fn ends_of(pool: &MySqlPool, entries: &[&Entry]) -> Result<Vec<Difference>
             | Kind::PointsUsed
             | Kind::PointsCancelled
             | Kind::SellingSwitched
+            | Kind::BranchHeld
+            | Kind::BranchConfirmed
+            | Kind::BranchReleased
+            | Kind::AcrossAborted
             | Kind::EpochBegun => None,
         });
     }

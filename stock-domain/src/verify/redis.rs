@@ -10,7 +10,7 @@ use crate::account::{Account, Level};
 use crate::database::accounts;
 use crate::database::shards::{self, ShardState};
 use crate::journal::Posted;
-use crate::ledger::{Ledger, ReadError, epoch};
+use crate::ledger::{Ledger, ReadError, Shard, epoch};
 
 const PAGE: u32 = 2_000;
 const TAIL: usize = 5_000;
@@ -20,6 +20,8 @@ const ATTEMPTS: usize = 5;
 /// An account whose level in Redis is not what its postings say.
 #[derive(Debug, Clone)]
 pub struct Drift {
+    /// The shard that it lies on.
+    pub shard: u64,
     /// The account.
     pub account: Account,
     /// The level that Redis has; `None` when it lacks the account or it cannot be read.
@@ -49,10 +51,10 @@ struct Unsettled {
 /// # Errors
 /// [`VerifyError`] when one of the two does not answer.
 pub async fn compare(pool: &MySqlPool, ledger: &Ledger) -> Result<Compared, VerifyError> {
-    let mut compared = Compared {
-        lag_entries: lag(pool, ledger).await?,
-        ..Compared::default()
-    };
+    let mut compared = Compared::default();
+    for shard in ledger.shards() {
+        compared.lag_entries += lag(pool, &shard).await?;
+    }
     let mut after = None;
     loop {
         let page = accounts::page(&mut *pool.acquire().await?, after, PAGE).await?;
@@ -63,11 +65,41 @@ pub async fn compare(pool: &MySqlPool, ledger: &Ledger) -> Result<Compared, Veri
         let names: Vec<Account> = page.into_iter().map(|(account, _)| account).collect();
         compared
             .drifts
-            .extend(compare_page(pool, ledger, &names).await?);
+            .extend(compare_names(pool, ledger, &names).await?);
     }
 }
 
-async fn lag(pool: &MySqlPool, ledger: &Ledger) -> Result<u64, VerifyError> {
+/// Compares accounts where they lie. What was moved to another shard meanwhile is looked for again.
+async fn compare_names(
+    pool: &MySqlPool,
+    ledger: &Ledger,
+    names: &[Account],
+) -> Result<Vec<Drift>, VerifyError> {
+    let (mut names, mut found) = (names.to_vec(), Vec::new());
+    for _ in 0..ATTEMPTS {
+        let lie = accounts::shards_of(pool, &names).await?;
+        let mut drifts = Vec::new();
+        for shard in ledger.shards() {
+            let is_here = |name: &&Account| lie.get(name) == Some(&shard.keys().shard());
+            let own: Vec<Account> = names.iter().filter(is_here).copied().collect();
+            if !own.is_empty() {
+                drifts.extend(compare_page(pool, &shard, &own).await?);
+            }
+        }
+        let suspects: Vec<Account> = drifts.iter().map(|drift| drift.account).collect();
+        let lie_now = accounts::shards_of(pool, &suspects).await?;
+        let has_moved = |drift: &Drift| lie.get(&drift.account) != lie_now.get(&drift.account);
+        let (moved, stay): (Vec<Drift>, Vec<Drift>) = drifts.into_iter().partition(has_moved);
+        found.extend(stay);
+        names = moved.into_iter().map(|drift| drift.account).collect();
+        if names.is_empty() {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+async fn lag(pool: &MySqlPool, ledger: &Shard) -> Result<u64, VerifyError> {
     let state = load(pool, ledger).await?;
     let mut link = ledger.link()?;
     let head = epoch::head(&mut link.read, ledger.keys())
@@ -76,7 +108,7 @@ async fn lag(pool: &MySqlPool, ledger: &Ledger) -> Result<u64, VerifyError> {
     Ok(head.map_or(0, |head| head.number.saturating_sub(state.number)))
 }
 
-async fn load(pool: &MySqlPool, ledger: &Ledger) -> Result<ShardState, VerifyError> {
+async fn load(pool: &MySqlPool, ledger: &Shard) -> Result<ShardState, VerifyError> {
     shards::load(pool, ledger.keys().shard())
         .await?
         .ok_or(VerifyError::NoEpoch)
@@ -84,7 +116,7 @@ async fn load(pool: &MySqlPool, ledger: &Ledger) -> Result<ShardState, VerifyErr
 
 async fn compare_page(
     pool: &MySqlPool,
-    ledger: &Ledger,
+    ledger: &Shard,
     names: &[Account],
 ) -> Result<Vec<Drift>, VerifyError> {
     for _ in 0..ATTEMPTS {
@@ -102,7 +134,11 @@ async fn compare_page(
                 .get(&account)
                 .map_or(&[][..], Vec::as_slice);
             let (found, later) = (first.get(&account).copied(), again.get(&account).copied());
-            drift_of(account, stored, postings, (found, later))
+            let drift = drift_of(account, stored, postings, (found, later))?;
+            Some(Drift {
+                shard: ledger.keys().shard(),
+                ..drift
+            })
         };
         return Ok(names.iter().filter_map(drift).collect());
     }
@@ -111,7 +147,7 @@ async fn compare_page(
 
 /// Reads the journal beyond a watermark; `None` when its entry is not there any more.
 async fn read_unsettled(
-    ledger: &Ledger,
+    ledger: &Shard,
     state: &ShardState,
 ) -> Result<Option<Unsettled>, VerifyError> {
     let mut postings: HashMap<Account, Vec<Posted>> = HashMap::new();
@@ -191,6 +227,7 @@ fn drift_of(
         _ => return None,
     };
     Some(Drift {
+        shard: 0,
         account,
         found,
         truth,

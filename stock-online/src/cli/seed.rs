@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{Failure, connect, output};
-use crate::subscriber::{self, Subscriber};
+use crate::subscriber;
 
 static USERS: MultiRow = MultiRow::new(
     "INSERT IGNORE INTO users (id, email, name, role, password_hash) VALUES",
@@ -94,8 +94,9 @@ pub async fn seed(
     drop(connection);
     let stop = CancellationToken::new();
     let applying = (2 * args.products >= ledger.config().lag_soft_entries).then(|| {
-        let subscriber = Subscriber::new(ledger.config(), ledger.clone(), pool.clone());
-        tokio::spawn(subscriber::run(subscriber, stop.clone()))
+        let (config, bells) = (ledger.config().clone(), std::sync::Arc::default());
+        let applies = (ledger.clone(), pool.clone());
+        tokio::spawn(subscriber::run(config, applies, bells, stop.clone()))
     });
     let stocked = stock_products(pool, ledger, args.stock).await;
     stop.cancel();

@@ -145,12 +145,16 @@ pub async fn list(
 /// 503 when MySQL does not answer.
 pub async fn status(State(app): State<Arc<App>>, Admin(_): Admin) -> Result<Response, Problem> {
     let (epoch, fenced) = match app.ledger.gate() {
-        GateState::Open(link) => (Some(link.epoch.to_string()), None),
+        GateState::Open(link) => {
+            let shut = app.ledger.shut().into_iter().next();
+            let shut = shut.map(|(shard, reason)| format!("shard {shard}: {reason}"));
+            (Some(link.epoch.to_string()), shut)
+        }
         GateState::Shut(reason) => (None, Some(reason.to_string())),
     };
     // Whoever has just stopped selling is to see it.
     lookup::catch_up(&app.pool, &app.ledger, CATCH_UP_MAX).await;
-    let shard = shards::load(&app.pool, app.ledger.keys().shard()).await?;
+    let states = shards::all(&app.pool).await?;
     let last_reconcile = table::latest(&app.pool, CheckKind::Reconcile).await?;
     let jobs = jobs::last_success(&app.pool).await?;
     let now_ms = app.clock.now_ms();
@@ -164,10 +168,14 @@ pub async fn status(State(app): State<Arc<App>>, Admin(_): Admin) -> Result<Resp
         epoch,
         fenced,
         durability: app.config.durability.as_str(),
-        selling: shard.as_ref().is_none_or(|shard| shard.selling),
+        selling: states.iter().all(|state| state.selling),
         lag_entries: app.lag_entries(),
-        watermark: shard.as_ref().map(|shard| shard.watermark.to_string()),
-        settled_entries: shard.as_ref().map_or(0, |shard| shard.number),
+        watermark: states
+            .iter()
+            .map(|state| state.watermark)
+            .max()
+            .map(|at| at.to_string()),
+        settled_entries: states.iter().map(|state| state.number).sum(),
         dead_letters: dead_letters::unresolved(&app.pool).await?,
         drift_accounts: last_reconcile
             .as_ref()

@@ -217,7 +217,7 @@ impl From<PasswordError> for Problem {
 impl From<DecideError> for Problem {
     fn from(error: DecideError) -> Self {
         match error {
-            DecideError::Fenced(reason) => {
+            DecideError::Fenced(reason) | DecideError::Elsewhere(reason) => {
                 tracing::debug!(%reason, "fenced");
                 Self::of(Code::Fenced)
             }
@@ -286,7 +286,7 @@ impl From<tokio::task::JoinError> for Problem {
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::Fenced => Self::of(Code::Fenced),
+            Refusal::Fenced | Refusal::Moved | Refusal::Claimed(_) => Self::of(Code::Fenced),
             Refusal::KeyReused => Self::of(Code::IdempotencyKeyReused),
             Refusal::Expired => Self::of(Code::Overloaded),
             Refusal::Backlog => Self::of(Code::Backlog),

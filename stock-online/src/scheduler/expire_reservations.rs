@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stock_domain::expiry;
-use stock_domain::ledger::GateState;
+use stock_domain::ledger::{GateState, across};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
@@ -30,6 +30,10 @@ pub(super) async fn run(app: Arc<App>, shutdown: CancellationToken) {
                 }
             },
         };
+        // What was held for orders of which nobody has told the end.
+        if let Err(error) = across::sweep(&app.pool, &app.ledger).await {
+            tracing::warn!(%error, "branches will be ended later");
+        }
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = tokio::time::sleep(wait) => {}

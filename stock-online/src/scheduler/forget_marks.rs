@@ -10,9 +10,10 @@ use std::time::Duration;
 use redis::{RedisError, cmd};
 use stock_common::id::{CouponId, Position};
 use stock_domain::coupon::CodeState;
-use stock_domain::database::{coupons, jobs, shards};
+use stock_domain::database::{coupons, jobs, shards, witnesses};
+use stock_domain::ledger::keys::Keys;
 use stock_domain::ledger::scripts::SCRIPTS;
-use stock_domain::ledger::{Link, ReadError};
+use stock_domain::ledger::{Link, ReadError, Shard};
 
 use crate::app::App;
 
@@ -32,17 +33,31 @@ async fn forget(app: &App) -> Result<Option<i64>, Box<dyn std::error::Error + Se
     let Some(claim) = jobs::claim(&app.jobs_pool, JOB).await? else {
         return Ok(None);
     };
-    let mut link = app.ledger.link()?;
-    let state = shards::load(&app.pool, app.ledger.keys().shard()).await?;
-    let settled_ms = state.map_or(0, |state| state.watermark.unix_ms());
-    let now = app.ledger.redis_now_ms();
-    let before = now.saturating_sub(app.config.marks_keep_ms).min(settled_ms);
     let keep = Duration::from_millis(app.config.marks_keep_ms);
     let over = coupons::over(&app.pool, keep).await?;
+    let mut removed = 0;
+    for shard in app.ledger.shards() {
+        removed += forget_on(app, &shard, &over).await?;
+    }
+    witnesses::forget(&app.pool).await?;
+    jobs::succeed(claim, JOB).await?;
+    Ok(Some(removed))
+}
+
+async fn forget_on(
+    app: &App,
+    shard: &Shard,
+    over: &HashSet<CouponId>,
+) -> Result<i64, Box<dyn std::error::Error + Send + Sync>> {
+    let mut link = shard.link()?;
+    let state = shards::load(&app.pool, shard.keys().shard()).await?;
+    let settled_ms = state.map_or(0, |state| state.watermark.unix_ms());
+    let now = shard.redis_now_ms();
+    let before = now.saturating_sub(app.config.marks_keep_ms).min(settled_ms);
     let (mut cursor, mut removed) = (0u64, 0);
     loop {
         let (next, marks): (u64, Vec<(String, String)>) = cmd("HSCAN")
-            .arg(app.ledger.keys().states())
+            .arg(shard.keys().states())
             .arg(cursor)
             .arg("COUNT")
             .arg(SCAN)
@@ -51,16 +66,14 @@ async fn forget(app: &App) -> Result<Option<i64>, Box<dyn std::error::Error + Se
             .map_err(ReadError::from)?;
         let old: Vec<(String, String)> = marks
             .into_iter()
-            .filter(|(id, value)| is_old(id, value, before, &over))
+            .filter(|(id, value)| is_old(id, value, before, over))
             .collect();
-        removed += remove(app, &mut link, &old).await?;
+        removed += remove(shard.keys(), &mut link, &old).await?;
         cursor = next;
         if cursor == 0 {
-            break;
+            return Ok(removed);
         }
     }
-    jobs::succeed(claim, JOB).await?;
-    Ok(Some(removed))
 }
 
 /// Marks of what was opened stay for ever, those of a coupon until it is `over`, the others until they are old.
@@ -73,6 +86,8 @@ fn is_old(id: &str, value: &str, before_ms: u64, over: &HashSet<CouponId>) -> bo
         Some(("order" | "point", id)) => id.parse::<Position>().is_ok(),
         Some(("hold", id)) => Position::from_stream_id(id).is_some(),
         Some(("till" | "import", _)) => true,
+        // What is held is not over, however long it takes.
+        Some(("across" | "branch", _)) => state != "HELD",
         Some(("code", _)) => CodeState::parse(state).is_some_and(|of| is_over(of.coupon_id)),
         Some(("issued", of)) => {
             let coupon = of.split(':').next().and_then(|id| id.parse().ok());
@@ -83,14 +98,16 @@ fn is_old(id: &str, value: &str, before_ms: u64, over: &HashSet<CouponId>) -> bo
     is_final && set_ms.parse().is_ok_and(|set_ms: u64| set_ms < before_ms)
 }
 
-async fn remove(app: &App, link: &mut Link, marks: &[(String, String)]) -> Result<i64, RedisError> {
+async fn remove(
+    keys: &Keys,
+    link: &mut Link,
+    marks: &[(String, String)],
+) -> Result<i64, RedisError> {
     let mut removed = 0;
     for part in marks.chunks(200) {
         let mut call = cmd("EVALSHA");
         call.arg(&SCRIPTS.forget_marks.sha).arg(2);
-        call.arg(app.ledger.keys().epoch())
-            .arg(app.ledger.keys().states())
-            .arg(&*link.epoch);
+        call.arg(keys.epoch()).arg(keys.states()).arg(&*link.epoch);
         for (id, value) in part {
             call.arg(id).arg(value);
         }
@@ -117,6 +134,9 @@ mod tests {
             ("hold:1763700000000-1", "CANCELLED@1", true),
             ("point:5", "CANCELED@1", true),
             ("till:1:a:b", "SOLD x@1", true),
+            ("across:0:ab", "COMMITTED@1", true),
+            ("branch:0:ab", "RELEASED@1", true),
+            ("branch:0:ab", "HELD@1", false),
             ("opened:7", "OPEN@1", false),
             ("coupon:7", "OPEN@1", false),
             ("code:AB", "FREE 7 3@1", true),

@@ -10,23 +10,25 @@ use fred::clients::SubscriberClient;
 use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
 use fred::types::Builder;
 use fred::types::config::{Config as FredConfig, ReconnectPolicy};
+use stock_domain::layout::SHARDS_MAX;
+use stock_domain::ledger::keys::Keys;
 use stock_domain::ledger::levels::LevelsMessage;
-use tokio::sync::Notify;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
+use super::Bells;
 use crate::app::App;
 
 /// Milliseconds between attempts to connect, and how they grow.
 const RECONNECT: (u32, u32, u32) = (50, 2_000, 2);
 const RETRY: Duration = Duration::from_millis(500);
 
-/// Hears the levels and catalog channels until `shutdown`; `bell` wakes the subscriber.
-pub async fn run(app: Arc<App>, bell: Arc<Notify>, shutdown: CancellationToken) {
+/// Hears the levels and catalog channels until `shutdown`; `bells` wake the subscribers.
+pub async fn run(app: Arc<App>, bells: Arc<Bells>, shutdown: CancellationToken) {
     while !shutdown.is_cancelled() {
         tokio::select! {
             () = shutdown.cancelled() => return,
-            result = hear(&app, &bell) => {
+            result = hear(&app, &bells) => {
                 if let Err(error) = result {
                     tracing::debug!(%error, "cannot subscribe yet");
                 }
@@ -45,19 +47,21 @@ async fn connect(url: &str) -> Result<SubscriberClient, fred::error::Error> {
     Ok(client)
 }
 
-async fn hear(app: &App, bell: &Notify) -> Result<(), fred::error::Error> {
+async fn hear(app: &App, bells: &Bells) -> Result<(), fred::error::Error> {
     let client = connect(&app.config.redis_url).await?;
     let mut messages = client.message_rx();
     let mut reconnections = client.reconnect_rx();
-    let (levels, catalog) = (app.ledger.keys().levels(), app.ledger.keys().catalog());
-    client
-        .subscribe(vec![levels.clone(), catalog.clone()])
-        .await?;
+    let catalog = app.ledger.keys().catalog();
+    client.subscribe(vec![catalog.clone()]).await?;
+    // Those of shards that there will be are silent.
+    let prefix = &app.config.redis_prefix;
+    let levels = (0..SHARDS_MAX).map(|shard| Keys::new(prefix, shard).levels());
+    client.subscribe(levels.collect::<Vec<String>>()).await?;
     let keeper = client.manage_subscriptions();
     tracing::info!("subscribed to levels and catalog");
     // The channels were silent until now: look once at what was missed.
     app.levels.interrupted();
-    bell.notify_one();
+    bells.ring_all();
     app.catalog_refresher.bell.notify_one();
     loop {
         let message = tokio::select! {
@@ -69,10 +73,10 @@ async fn hear(app: &App, bell: &Notify) -> Result<(), fred::error::Error> {
             message = messages.recv() => message,
         };
         match message {
-            Ok(message) if *message.channel == *levels => {
-                bell.notify_one();
+            Ok(message) if *message.channel != *catalog => {
                 let text = message.value.as_str();
                 if let Some(message) = text.and_then(|text| LevelsMessage::parse(&text)) {
+                    bells.ring(message.position.shard());
                     app.ledger.hear(&message);
                     app.levels.hear(&message);
                 }
@@ -80,7 +84,7 @@ async fn hear(app: &App, bell: &Notify) -> Result<(), fred::error::Error> {
             Ok(_) => app.catalog_refresher.bell.notify_one(),
             Err(RecvError::Lagged(_)) => {
                 app.levels.interrupted();
-                bell.notify_one();
+                bells.ring_all();
             }
             Err(RecvError::Closed) => break,
         }

@@ -75,11 +75,8 @@ fn limited(base: &Request, user: u64) -> Request {
         owner: 1,
         place: user,
     };
-    request.draft.postings.push(Posting {
-        account: allowance,
-        delta: -1,
-        open: Some(1_000_000),
-    });
+    let posting = Posting::new(allowance, -1).opening(1_000_000);
+    request.draft.postings.push(posting);
     request
 }
 
@@ -157,8 +154,9 @@ async fn raw(shop: &Shop, ledger: &Ledger, base: &Request, seconds: u32) -> Resu
             config.idempotency_refused_ms,
         ),
         deadline_ms: ledger.redis_now_ms() + 600_000,
+        layout: 0,
     };
-    let call = Arc::new(encode(ledger.keys(), &head, batch.iter()));
+    let call = Arc::new(encode(&ledger.keys(), &head, batch.iter()));
     let client = redis::Client::open(shop.redis_url.as_str())?;
     let connection = client.get_multiplexed_async_connection().await?;
     rate(CALLS, seconds, move || {

@@ -264,6 +264,8 @@ async fn duplicated_entries_change_nothing_and_gaps_and_reorderings_stop_applyin
     let start = shards::load(&shop.pool, 0).await.unwrap().unwrap();
     let entries = shop
         .ledger
+        .shard(0)
+        .unwrap()
         .tail(start.watermark, 1_000)
         .await
         .unwrap()

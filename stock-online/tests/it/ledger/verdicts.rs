@@ -105,7 +105,7 @@ async fn each_code_is_reached_once_and_changes_nothing() {
     let mut seen = Vec::new();
     let number = async || {
         let mut link = ledger.link().unwrap();
-        stock_domain::ledger::epoch::head(&mut link.read, ledger.keys())
+        stock_domain::ledger::epoch::head(&mut link.read, &ledger.keys())
             .await
             .unwrap()
             .unwrap()

@@ -1,0 +1,270 @@
+//! Deciding a request that lies on several shards: hold, decide at home, confirm.
+//!
+//! [`crate::branch`] says what the parts are; here they are sent. Whoever holds comes back; if it does not, because it
+//! was killed or a link broke, [`sweep`] on any instance asks the home what became of the entry, or sees to it
+//! that nothing will, and ends the branch accordingly.
+
+use redis::cmd;
+use sqlx::MySqlPool;
+use stock_common::id::Position;
+
+use super::{DecideError, Ledger, ReadError, Shard, epoch};
+use crate::branch::{Branch, COMMITTED, Part, Split};
+use crate::database::branches;
+use crate::journal::{DraftError, Idempotency};
+use crate::lookup::{self, LookupError};
+use crate::verdict::{Accepted, Refusal, Verdict};
+
+/// Branches that one sweep ends.
+const SWEEP_MAX: usize = 500;
+/// How long a branch that cannot be ended yet is left alone.
+const POSTPONED_MS: u64 = 1_000;
+
+/// A branch that was held.
+struct Held<'a> {
+    at: Position,
+    part: &'a Part,
+}
+
+/// Decides the parts.
+pub(super) async fn decide(ledger: &Ledger, split: &Split) -> Result<Verdict, DecideError> {
+    let mut held = Vec::with_capacity(split.branches.len());
+    for part in &split.branches {
+        match ledger.decide_part(part.shard, part.request()?).await {
+            Ok(Verdict::Accepted(Accepted { position, .. })) => {
+                held.push(Held { at: position, part })
+            }
+            Ok(Verdict::Refused(refusal)) => {
+                release(ledger, held).await;
+                let refusal = refusal.of_whole(&part.postings, &part.marks);
+                return remember(ledger, split, refusal).await;
+            }
+            // A branch has no key.
+            Ok(Verdict::Replayed(_)) => return Err(DecideError::OutcomeUnknown),
+            Err(error) => {
+                release(ledger, held).await;
+                // The order itself was never asked for.
+                return Err(match error {
+                    DecideError::OutcomeUnknown => DecideError::Overloaded,
+                    other => other,
+                });
+            }
+        }
+    }
+    let home = &split.home;
+    let mut request = home.request()?;
+    request.draft.branches = held.iter().map(|held| held.at).collect();
+    let verdict = ledger.decide_part(home.shard, request).await;
+    match verdict {
+        Ok(Verdict::Accepted(accepted)) => {
+            confirm(ledger, held, accepted.position).await;
+            Ok(Verdict::Accepted(accepted))
+        }
+        Ok(Verdict::Refused(refusal)) => {
+            release(ledger, held).await;
+            Ok(Verdict::Refused(
+                refusal.of_whole(&home.postings, &home.marks),
+            ))
+        }
+        Ok(Verdict::Replayed(replay)) => {
+            release(ledger, held).await;
+            Ok(Verdict::Replayed(replay))
+        }
+        // It may have been decided: the sweep finds out, and ends the branches.
+        Err(DecideError::OutcomeUnknown) => Err(DecideError::OutcomeUnknown),
+        Err(error) => {
+            release(ledger, held).await;
+            Err(error)
+        }
+    }
+}
+
+/// A branch's refusal is the whole's, under its key too.
+async fn remember(
+    ledger: &Ledger,
+    split: &Split,
+    refusal: Refusal,
+) -> Result<Verdict, DecideError> {
+    let is_passing = matches!(
+        refusal,
+        Refusal::Moved
+            | Refusal::Fenced
+            | Refusal::Expired
+            | Refusal::Backlog
+            | Refusal::SellingStopped
+            | Refusal::Broken { .. }
+            | Refusal::Insufficient { due: true, .. }
+    );
+    let Some(idempotency) = split.home.request.idempotency.clone() else {
+        return Ok(Verdict::Refused(refusal));
+    };
+    if is_passing || split.home.request.redraws {
+        return Ok(Verdict::Refused(refusal));
+    }
+    refuse(ledger, split, idempotency, refusal).await
+}
+
+async fn refuse(
+    ledger: &Ledger,
+    split: &Split,
+    idempotency: Idempotency,
+    refusal: Refusal,
+) -> Result<Verdict, DecideError> {
+    let mut request = split.home.request.clone();
+    request.draft.postings.clear();
+    request.draft.marks.clear();
+    request.draft.closings.clear();
+    request.late_mark = None;
+    request.expected = None;
+    request.hold = None;
+    request.release = None;
+    request.window_ms = None;
+    request.idempotency = Some(idempotency);
+    request.refuse = Some(format!("={}", refusal.text()));
+    ledger.decide_part(split.home.shard, request).await
+}
+
+/// Ends branches; what fails is ended by the sweep.
+async fn release(ledger: &Ledger, held: Vec<Held<'_>>) {
+    for Held { at, part } in held {
+        if let Some(branch) = &part.branch {
+            end(ledger, at, branch.release(at)).await;
+        }
+    }
+}
+
+async fn confirm(ledger: &Ledger, held: Vec<Held<'_>>, entry: Position) {
+    for Held { at, part } in held {
+        if let Some(branch) = &part.branch {
+            end(ledger, at, branch.confirm(at, entry)).await;
+        }
+    }
+}
+
+async fn end(ledger: &Ledger, at: Position, request: Result<super::Request, DraftError>) {
+    let ended = match request {
+        Ok(request) => Box::pin(ledger.decide(request)).await,
+        Err(error) => Err(error.into()),
+    };
+    match ended {
+        Ok(Verdict::Accepted(_)) => {}
+        Ok(other) => tracing::warn!(branch = %at, verdict = ?other, "branch not ended now"),
+        Err(error) => tracing::warn!(branch = %at, %error, "branch not ended now"),
+    }
+}
+
+/// Why branches could not be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum SweepError {
+    /// Redis did not answer.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// MySQL did not answer.
+    #[error("mysql: {0}")]
+    Database(#[from] sqlx::Error),
+    /// The branch's entry cannot be read.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// There is no verdict.
+    #[error(transparent)]
+    Decide(#[from] DecideError),
+    /// An entry cannot be written.
+    #[error(transparent)]
+    Draft(#[from] DraftError),
+    /// What is held cannot be read.
+    #[error("what branch {0} holds cannot be read: {1}")]
+    Body(Position, serde_json::Error),
+}
+
+/// Ends the branches whose deadline has passed, on every shard; returns how many.
+///
+/// # Errors
+/// [`SweepError`] when nothing could be looked at; a branch that cannot be ended waits for the next sweep.
+pub async fn sweep(pool: &MySqlPool, ledger: &Ledger) -> Result<usize, SweepError> {
+    let mut ended = 0;
+    for shard in ledger.shards() {
+        let Ok(due) = due(&shard).await else {
+            continue;
+        };
+        for at in due {
+            match settle(pool, ledger, at).await {
+                Ok(true) => ended += 1,
+                Ok(false) => postpone(&shard, at).await?,
+                Err(error) => {
+                    tracing::warn!(branch = %at, %error, "branch not ended yet");
+                    postpone(&shard, at).await?;
+                }
+            }
+        }
+    }
+    Ok(ended)
+}
+
+async fn due(shard: &Shard) -> Result<Vec<Position>, ReadError> {
+    let mut link = shard.link()?;
+    let now_ms = epoch::time_ms(&mut link.read).await?;
+    let members: Vec<String> = cmd("ZRANGEBYSCORE")
+        .arg(shard.keys().deadlines())
+        .arg("-inf")
+        .arg(now_ms)
+        .arg("LIMIT")
+        .arg(0)
+        .arg(SWEEP_MAX)
+        .query_async(&mut link.read)
+        .await?;
+    let positions = members.iter().filter_map(|text| Branch::parse_member(text));
+    Ok(positions.collect())
+}
+
+async fn postpone(shard: &Shard, at: Position) -> Result<(), ReadError> {
+    let mut link = shard.link()?;
+    let _changed: i64 = cmd("ZADD")
+        .arg(shard.keys().deadlines())
+        .arg("XX")
+        .arg(shard.redis_now_ms() + POSTPONED_MS)
+        .arg(Branch::member(at))
+        .query_async(&mut link.read)
+        .await?;
+    Ok(())
+}
+
+/// Ends a branch as its home says; returns whether it has ended.
+async fn settle(pool: &MySqlPool, ledger: &Ledger, at: Position) -> Result<bool, SweepError> {
+    let Some(entry) = lookup::entry(pool, ledger, at).await? else {
+        return Ok(false);
+    };
+    let branch = Branch::of(&entry).map_err(|error| SweepError::Body(at, error))?;
+    let outcome = ledger.decide(branch.abort()?).await?;
+    let request = match outcome {
+        Verdict::Accepted(_) => branch.release(at)?,
+        Verdict::Refused(Refusal::StaleState { state, .. }) if state == COMMITTED => {
+            // The home's entry is named by MySQL, as soon as it is settled there.
+            match branches::entry_of(pool, at).await? {
+                Some(entry) => branch.confirm(at, entry)?,
+                None => return Ok(false),
+            }
+        }
+        Verdict::Refused(Refusal::StaleState { .. }) => branch.release(at)?,
+        Verdict::Refused(_) | Verdict::Replayed(_) => return Ok(false),
+    };
+    Ok(match ledger.decide(request).await? {
+        Verdict::Accepted(_) => true,
+        // It has ended meanwhile; its member went with that.
+        Verdict::Refused(Refusal::StaleState { mark: 0, .. }) => {
+            forget(ledger, at).await?;
+            true
+        }
+        Verdict::Refused(_) | Verdict::Replayed(_) => false,
+    })
+}
+
+async fn forget(ledger: &Ledger, at: Position) -> Result<(), ReadError> {
+    let shard = ledger.shard_of(at)?;
+    let mut link = shard.link()?;
+    let _gone: i64 = cmd("ZREM")
+        .arg(shard.keys().deadlines())
+        .arg(Branch::member(at))
+        .query_async(&mut link.read)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,260 @@
+//! Where a shard's Redis is: the one server, or in a cluster the master of the shard's hash slot.
+//!
+//! A cluster client would follow the masters by itself, and would send again what it cannot know to
+//! have failed. Here each shard has one plain connection to its master; when that answers that the
+//! keys are elsewhere, which executes nothing, the cluster is asked anew.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, Value, cmd};
+
+/// Schemes of a cluster's URL, and what its nodes are then reached by.
+const CLUSTER_SCHEMES: [(&str, &str); 2] = [
+    ("redis-cluster://", "redis://"),
+    ("rediss-cluster://", "rediss://"),
+];
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The Redis servers that a URL names.
+#[derive(Debug)]
+pub struct Servers {
+    /// `redis://login@` or `rediss://login@` in front of a node's address; the URL of the only server.
+    base: String,
+    /// The cluster's nodes as last seen, those of the URL first; empty without a cluster.
+    nodes: Mutex<Vec<String>>,
+}
+
+/// A connection, and which server it leads to.
+pub(crate) struct Connected {
+    pub(crate) connection: MultiplexedConnection,
+    /// The server's URL: for a second connection to the same one.
+    pub(crate) url: String,
+}
+
+impl Servers {
+    /// Reads `redis://host:port/db`, or `redis-cluster://host:port?node=host:port&node=…`.
+    ///
+    /// # Errors
+    /// When it is neither.
+    pub fn parse(url: &str) -> Result<Self, RedisError> {
+        let cluster = CLUSTER_SCHEMES
+            .into_iter()
+            .find_map(|(scheme, node)| Some((url.strip_prefix(scheme)?, node)));
+        let Some((rest, scheme)) = cluster else {
+            Client::open(url)?;
+            return Ok(Self {
+                base: url.to_owned(),
+                nodes: Mutex::default(),
+            });
+        };
+        let (first, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (login, first) = match first.rsplit_once('@') {
+            Some((login, first)) => (format!("{login}@"), first),
+            None => (String::new(), first),
+        };
+        let others = query
+            .split('&')
+            .filter_map(|part| part.strip_prefix("node="));
+        let nodes: Vec<String> = [first.trim_end_matches('/')]
+            .into_iter()
+            .chain(others)
+            .map(str::to_owned)
+            .collect();
+        let base = format!("{scheme}{login}");
+        for node in &nodes {
+            Client::open(format!("{base}{node}"))?;
+        }
+        Ok(Self {
+            base,
+            nodes: Mutex::new(nodes),
+        })
+    }
+
+    fn nodes(&self) -> Vec<String> {
+        self.nodes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Whether they are a cluster.
+    #[must_use]
+    pub fn is_cluster(&self) -> bool {
+        !self.nodes().is_empty()
+    }
+
+    /// The URL of the server that has a key now.
+    async fn url_of(&self, key: &str) -> Result<String, RedisError> {
+        let nodes = self.nodes();
+        if nodes.is_empty() {
+            return Ok(self.base.clone());
+        }
+        let mut failed = None;
+        for node in &nodes {
+            match self.ask(node, key).await {
+                Ok((master, others)) => {
+                    self.learn(others);
+                    return Ok(format!("{}{master}", self.base));
+                }
+                Err(error) => failed = Some(error),
+            }
+        }
+        Err(failed.unwrap_or_else(|| no_master(key)))
+    }
+
+    /// Asks a node for the master of a key's slot, and for all nodes.
+    async fn ask(&self, node: &str, key: &str) -> Result<(String, Vec<String>), RedisError> {
+        let url = format!("{}{node}", self.base);
+        let mut connection = connect(&url, CONNECT_TIMEOUT).await?;
+        let slot: i64 = cmd("CLUSTER")
+            .arg("KEYSLOT")
+            .arg(key)
+            .query_async(&mut connection)
+            .await?;
+        let ranges: Value = cmd("CLUSTER")
+            .arg("SLOTS")
+            .query_async(&mut connection)
+            .await?;
+        let ranges = parse_slots(&ranges, node);
+        let master = ranges
+            .iter()
+            .find(|range| (range.first..=range.last).contains(&slot))
+            .and_then(|range| range.nodes.first().cloned())
+            .ok_or_else(|| no_master(key))?;
+        let others = ranges.into_iter().flat_map(|range| range.nodes).collect();
+        Ok((master, others))
+    }
+
+    /// Adds nodes that the URL did not name.
+    fn learn(&self, others: Vec<String>) {
+        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        for node in others {
+            if !nodes.contains(&node) {
+                nodes.push(node);
+            }
+        }
+    }
+
+    /// Connects to the server that has a key.
+    ///
+    /// # Errors
+    /// When no server answers, or none has the key.
+    pub(crate) async fn connect(
+        &self,
+        key: &str,
+        response_timeout: Duration,
+    ) -> Result<Connected, RedisError> {
+        let url = self.url_of(key).await?;
+        let connection = connect(&url, response_timeout).await?;
+        Ok(Connected { connection, url })
+    }
+}
+
+/// Connects to one server.
+pub(crate) async fn connect(
+    url: &str,
+    response_timeout: Duration,
+) -> Result<MultiplexedConnection, RedisError> {
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(CONNECT_TIMEOUT))
+        .set_response_timeout(Some(response_timeout));
+    Client::open(url)?
+        .get_multiplexed_async_connection_with_config(&config)
+        .await
+}
+
+/// The run id of the server: another one after each start, and of each node.
+pub(crate) async fn run_id(connection: &mut MultiplexedConnection) -> Result<String, RedisError> {
+    let info: String = cmd("INFO").arg("server").query_async(connection).await?;
+    let id = info.lines().find_map(|line| line.strip_prefix("run_id:"));
+    Ok(id.unwrap_or_default().trim().to_owned())
+}
+
+fn no_master(key: &str) -> RedisError {
+    let text = format!("no node of the cluster names a master for {key}");
+    (ErrorKind::Io, "cluster", text).into()
+}
+
+/// A range of slots with its nodes, the master first.
+struct Range {
+    first: i64,
+    last: i64,
+    nodes: Vec<String>,
+}
+
+/// Reads the reply of `CLUSTER SLOTS`; a node without an address is the one that was asked.
+fn parse_slots(reply: &Value, asked: &str) -> Vec<Range> {
+    let Value::Array(ranges) = reply else {
+        return Vec::new();
+    };
+    let host_asked = asked.rsplit_once(':').map_or(asked, |(host, _)| host);
+    let node = |node: &Value| {
+        let Value::Array(parts) = node else {
+            return None;
+        };
+        let (host, port) = (parts.first()?, parts.get(1)?);
+        let host = match host {
+            Value::BulkString(host) if !host.is_empty() => String::from_utf8(host.clone()).ok()?,
+            _ => host_asked.to_owned(),
+        };
+        match port {
+            Value::Int(port) => Some(format!("{host}:{port}")),
+            _ => None,
+        }
+    };
+    let range = |range: &Value| {
+        let Value::Array(parts) = range else {
+            return None;
+        };
+        let [Value::Int(first), Value::Int(last), nodes @ ..] = parts.as_slice() else {
+            return None;
+        };
+        Some(Range {
+            first: *first,
+            last: *last,
+            nodes: nodes.iter().filter_map(node).collect(),
+        })
+    };
+    ranges.iter().filter_map(range).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::Value;
+
+    use super::{Servers, parse_slots};
+
+    #[test]
+    fn a_url_names_one_server_or_the_nodes_of_a_cluster() {
+        let one = Servers::parse("redis://:geheim@cache:6379/2").unwrap();
+        assert!(!one.is_cluster());
+        let many = Servers::parse("redis-cluster://u:p@a:1?node=b:2&node=c:3").unwrap();
+        assert_eq!(
+            (many.base.as_str(), many.nodes()),
+            (
+                "redis://u:p@",
+                vec!["a:1".to_owned(), "b:2".to_owned(), "c:3".to_owned(),]
+            )
+        );
+        for wrong in ["", "http://a", "redis-cluster://"] {
+            assert!(Servers::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_range_of_slots_has_its_master_first() {
+        let text = |text: &str| Value::BulkString(text.as_bytes().to_vec());
+        let node = |host: &str, port| Value::Array(vec![text(host), Value::Int(port), text("id")]);
+        let reply = Value::Array(vec![Value::Array(vec![
+            Value::Int(0),
+            Value::Int(16_383),
+            node("10.0.0.1", 7_000),
+            node("", 7_001),
+        ])]);
+        let ranges = parse_slots(&reply, "seed:6379");
+        let nodes: Vec<&[String]> = ranges.iter().map(|range| &*range.nodes).collect();
+        assert_eq!(nodes, [["10.0.0.1:7000", "seed:7001"]]);
+    }
+}

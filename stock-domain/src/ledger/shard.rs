@@ -1,0 +1,410 @@
+//! The ledger of one shard: its gate, its batcher, its journal.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use redis::cmd;
+use sqlx::MySqlPool;
+use stock_common::clock::Clock;
+use stock_common::config::Config;
+use stock_common::id::Position;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::batcher::{self, Waiting};
+use super::gate::{self, Gate, GateState, Link, Memory};
+use super::keys::Keys;
+use super::levels::LevelsMessage;
+use super::pacer::Pacer;
+use super::reader::{self, Portion, Tail};
+use super::redis_memory::RedisMemory;
+use super::request::{Request, Sealed};
+use super::scripts::SCRIPTS;
+use super::servers::Servers;
+use super::sold_out::SoldOut;
+use super::{DecideError, ReadError};
+use crate::account::{Account, Level};
+use crate::database::shards::ShardState;
+use crate::journal::{Entry, Idempotency};
+use crate::verdict::{Refusal, Replay, Verdict};
+
+/// What is remembered under an Idempotency-Key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Known {
+    /// Of which request.
+    pub(super) fingerprint: String,
+    /// What became of it.
+    pub(super) outcome: KnownOutcome,
+}
+
+/// What became of a request under a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum KnownOutcome {
+    /// It was decided.
+    Decided(Replay),
+    /// Another shard decides it.
+    Claimed(u64),
+}
+
+impl Known {
+    fn parse(text: &str) -> Option<Self> {
+        let (fingerprint, rest) = text.split_once(' ')?;
+        let (kind, rest) = rest.split_once(' ')?;
+        let outcome = match kind {
+            "A" => KnownOutcome::Decided(Replay::Accepted(Position::from_stream_id(rest)?)),
+            "R" => KnownOutcome::Decided(Replay::Refused(Refusal::parse(rest)?)),
+            "C" => KnownOutcome::Claimed(rest.parse().ok()?),
+            _ => return None,
+        };
+        Some(Self {
+            fingerprint: fingerprint.to_owned(),
+            outcome,
+        })
+    }
+}
+
+/// Metrics of the hot path, resolved once.
+pub(super) struct LedgerMetrics {
+    batch_size: metrics::Histogram,
+    decide_seconds: metrics::Histogram,
+}
+
+impl LedgerMetrics {
+    fn new() -> Self {
+        Self {
+            batch_size: metrics::histogram!("stock_decide_batch_size"),
+            decide_seconds: metrics::histogram!("stock_decide_duration_seconds"),
+        }
+    }
+
+    pub(super) fn batch(&self, size: usize, took: Duration) {
+        self.batch_size
+            .record(u32::try_from(size).unwrap_or(u32::MAX));
+        self.decide_seconds.record(took.as_secs_f64());
+    }
+}
+
+/// What a shard's tasks share.
+pub(super) struct Shared {
+    pub(super) config: Config,
+    pub(super) gate: Arc<Gate>,
+    clock: Clock,
+    /// Redis' time minus this machine's, in ms.
+    offset_ms: AtomicI64,
+    /// Entries in an average frame, as last read.
+    frame_entries: AtomicUsize,
+    pub(super) sold_out: SoldOut,
+    pacer: Mutex<Pacer>,
+    pub(super) metrics: LedgerMetrics,
+}
+
+impl Shared {
+    pub(super) fn pacer(&self) -> MutexGuard<'_, Pacer> {
+        self.pacer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn redis_now_ms(&self) -> u64 {
+        let now = self.clock.now_ms() + self.offset_ms.load(Ordering::Relaxed);
+        u64::try_from(now).unwrap_or_default()
+    }
+
+    pub(super) fn set_redis_time(&self, time_ms: u64) {
+        let offset = i64::try_from(time_ms).unwrap_or_default() - self.clock.now_ms();
+        self.offset_ms.store(offset, Ordering::Relaxed);
+    }
+}
+
+/// The ledger of one shard; cloning shares it.
+#[derive(Clone)]
+pub struct Shard {
+    shared: Arc<Shared>,
+    queue: mpsc::Sender<Waiting>,
+}
+
+impl Shard {
+    /// Starts the ledger's tasks: the gate's keeper and the batcher. The gate opens when Redis and
+    /// MySQL answer and agree, which may be later.
+    ///
+    /// Starts the tasks of a shard; `instance` is this process' name among others.
+    pub(super) fn start(
+        shard: u64,
+        (servers, instance): (Servers, Arc<str>),
+        config: &Config,
+        pool: MySqlPool,
+        clock: Clock,
+    ) -> Self {
+        let for_gate = clock.clone();
+        let gate = Arc::new(Gate {
+            servers,
+            instance,
+            config: config.clone(),
+            keys: Keys::new(&config.redis_prefix, shard),
+            pool,
+            response_timeout: Duration::from_millis(config.redis_response_timeout_ms),
+            now_ms: Box::new(move || for_gate.now_ms()),
+            state: watch::Sender::new(GateState::Shut("starting".into())),
+            memory: Mutex::new(Memory::default()),
+            known: Mutex::new(None),
+            proved: Mutex::default(),
+        });
+        let shared = Arc::new(Shared {
+            config: config.clone(),
+            gate: Arc::clone(&gate),
+            clock,
+            offset_ms: AtomicI64::new(0),
+            frame_entries: AtomicUsize::new(1),
+            sold_out: SoldOut::new(config.sold_out_flag_ms),
+            pacer: Mutex::new(Pacer::new(config.lag_soft_entries, Instant::now())),
+            metrics: LedgerMetrics::new(),
+        });
+        tokio::spawn(gate.keep());
+        let (queue, requests) = mpsc::channel(config.queue_requests_max);
+        tokio::spawn(batcher::run(Arc::clone(&shared), requests));
+        Self { shared, queue }
+    }
+
+    /// Decides one request, all of which lies on this shard at that version of the layout.
+    ///
+    /// # Errors
+    /// [`DecideError`] when there is no verdict; only with `OutcomeUnknown` may something have been
+    /// changed.
+    pub async fn decide(&self, request: Arc<Sealed>, layout: u64) -> Result<Verdict, DecideError> {
+        if let GateState::Shut(reason) = &*self.shared.gate.state.borrow() {
+            return Err(DecideError::Fenced(Arc::clone(reason)));
+        }
+        if let Some(refusal) = self.refuse_sold_out(&request.request) {
+            return Ok(Verdict::Refused(refusal));
+        }
+        let (answer, verdict) = oneshot::channel();
+        let waiting = Waiting {
+            request,
+            layout,
+            since: Instant::now(),
+            answer,
+        };
+        self.queue
+            .try_send(waiting)
+            .or(Err(DecideError::Overloaded))?;
+        verdict.await.unwrap_or(Err(DecideError::OutcomeUnknown))
+    }
+
+    /// Refuses an order whose first product is known to be gone, while others are queueing anyway.
+    /// One with a key goes through the script, which remembers the answer.
+    fn refuse_sold_out(&self, request: &Request) -> Option<Refusal> {
+        let first = request.draft.postings.first()?;
+        let is_candidate = request.takes_stock
+            && request.idempotency.is_none()
+            && self.queue.capacity() < self.queue.max_capacity();
+        (is_candidate && self.shared.sold_out.is_flagged(first.account)).then_some(
+            Refusal::Insufficient {
+                posting: 0,
+                account: first.account,
+                balance: 0,
+                due: false,
+            },
+        )
+    }
+
+    /// Hears new levels.
+    pub fn hear(&self, message: &LevelsMessage) {
+        for (account, level) in &message.levels {
+            self.shared
+                .sold_out
+                .hear(*account, level.balance, level.seq);
+        }
+    }
+
+    /// Whether there is a proved Redis.
+    #[must_use]
+    pub fn gate(&self) -> GateState {
+        self.shared.gate.state.borrow().clone()
+    }
+
+    /// Compares the epoch with Redis now, so that a readiness answer is not a second old.
+    pub async fn check_gate(&self) -> GateState {
+        if let GateState::Open(link) = self.gate() {
+            self.shared.gate.check(&link).await;
+        }
+        self.gate()
+    }
+
+    /// Waits until the gate is open; `false` when `limit` passes first.
+    pub async fn wait_open(&self, limit: Duration) -> bool {
+        gate::wait_open(&self.shared.gate.state, limit).await
+    }
+
+    /// The names of this shard's keys.
+    #[must_use]
+    pub fn keys(&self) -> &Keys {
+        &self.shared.gate.keys
+    }
+
+    /// The settings that the ledger was started with.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    /// Redis' time in Unix ms, from this machine's clock and the offset last seen.
+    #[must_use]
+    pub fn redis_now_ms(&self) -> u64 {
+        self.shared.redis_now_ms()
+    }
+
+    /// The open link.
+    ///
+    /// # Errors
+    /// [`ReadError::Fenced`] when there is no proved Redis.
+    pub fn link(&self) -> Result<Link, ReadError> {
+        match self.gate() {
+            GateState::Open(link) => Ok(link),
+            GateState::Shut(reason) => Err(ReadError::Fenced(reason)),
+        }
+    }
+
+    /// Finds an entry in the journal; `None` when it is not there (any more).
+    ///
+    /// # Errors
+    /// [`ReadError`] when Redis does not answer or the entry cannot be read.
+    pub async fn find(&self, position: Position) -> Result<Option<Entry>, ReadError> {
+        let mut link = self.link()?;
+        let found = reader::find(&mut link.read, self.keys(), position).await?;
+        Ok(found.map(|(_, entry)| entry).transpose()?)
+    }
+
+    /// Reads what follows a position in the journal.
+    ///
+    /// # Errors
+    /// [`ReadError`] when Redis does not answer.
+    pub async fn tail(&self, after: Position, entries_max: usize) -> Result<Tail, ReadError> {
+        let mut link = self.link()?;
+        let frame_entries = self.shared.frame_entries.load(Ordering::Relaxed);
+        let portion = Portion {
+            entries_max,
+            frame_entries,
+        };
+        let tail = reader::tail(&mut link.read, self.keys(), after, portion).await?;
+        self.shared
+            .frame_entries
+            .store(tail.frame_entries, Ordering::Relaxed);
+        Ok(tail)
+    }
+
+    /// The state of a mark.
+    ///
+    /// # Errors
+    /// [`ReadError`] when Redis does not answer.
+    pub async fn mark(&self, id: &str) -> Result<Option<String>, ReadError> {
+        let mut link = self.link()?;
+        let value: Option<String> = cmd("HGET")
+            .arg(self.keys().states())
+            .arg(id)
+            .query_async(&mut link.read)
+            .await?;
+        Ok(value.map(|value| value.split('@').next().unwrap_or_default().to_owned()))
+    }
+
+    /// The levels of accounts, as Redis has them now; accounts that it lacks are absent.
+    ///
+    /// # Errors
+    /// [`ReadError`] when Redis does not answer.
+    pub async fn levels(&self, accounts: &[Account]) -> Result<HashMap<Account, Level>, ReadError> {
+        let mut levels = HashMap::with_capacity(accounts.len());
+        let mut link = self.link()?;
+        for part in accounts.chunks(500) {
+            let names: Vec<String> = part.iter().map(|a| self.keys().account(*a)).collect();
+            let values: Vec<Option<String>> =
+                cmd("MGET").arg(&names).query_async(&mut link.read).await?;
+            for (account, value) in part.iter().zip(values) {
+                if let Some(level) = value.as_deref().and_then(Level::parse) {
+                    levels.insert(*account, level);
+                }
+            }
+        }
+        Ok(levels)
+    }
+
+    /// How far MySQL was when this process last heard of it: while MySQL is away it stays there.
+    #[must_use]
+    pub fn known_state(&self) -> Option<ShardState> {
+        let known = self.shared.gate.known.lock();
+        known.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How much memory Redis uses, and may use.
+    ///
+    /// # Errors
+    /// [`ReadError`] when Redis does not answer.
+    pub async fn memory(&self) -> Result<RedisMemory, ReadError> {
+        let mut link = self.link()?;
+        Ok(RedisMemory::read(&mut link.read).await?)
+    }
+
+    /// Notes in Redis how far MySQL has followed, and drops frames before `keep_from`.
+    ///
+    /// # Errors
+    /// [`ReadError`] when Redis does not answer; nothing depends on it having been done.
+    pub async fn settled(
+        &self,
+        state: &ShardState,
+        keep_from: Option<Position>,
+    ) -> Result<(), ReadError> {
+        *self
+            .shared
+            .gate
+            .known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(state.clone());
+        let mut link = self.link()?;
+        let _dropped: i64 = cmd("EVALSHA")
+            .arg(&SCRIPTS.settled.sha)
+            .arg(2)
+            .arg(self.keys().epoch())
+            .arg(self.keys().journal())
+            .arg(&state.epoch)
+            .arg(state.number)
+            .arg(keep_from.map(Position::stream_id).unwrap_or_default())
+            .query_async(&mut link.read)
+            .await?;
+        Ok(())
+    }
+
+    /// Claims a key for a request that another shard decides, unless something is known of it already.
+    ///
+    /// # Errors
+    /// [`ReadError`] when Redis does not answer; asking again is right.
+    pub(super) async fn claim(
+        &self,
+        of: &Idempotency,
+        for_shard: u64,
+    ) -> Result<Option<Known>, ReadError> {
+        let mut link = self.link()?;
+        let before: Option<String> = cmd("SET")
+            .arg(self.keys().idempotency(of.user, &of.key))
+            .arg(format!("{} C {for_shard}", of.fingerprint))
+            .arg("NX")
+            .arg("GET")
+            .arg("PX")
+            .arg(self.config().idempotency_accepted_ms)
+            .query_async(&mut link.decide)
+            .await?;
+        Ok(before.as_deref().and_then(Known::parse))
+    }
+
+    /// Removes the claim of a key for another shard, if it is still that.
+    ///
+    /// # Errors
+    /// [`ReadError`] when Redis does not answer; asking again is right.
+    pub(super) async fn unclaim(&self, of: &Idempotency, for_shard: u64) -> Result<(), ReadError> {
+        let mut link = self.link()?;
+        let _removed: i64 = cmd("EVALSHA")
+            .arg(&SCRIPTS.unclaim.sha)
+            .arg(1)
+            .arg(self.keys().idempotency(of.user, &of.key))
+            .arg(format!("{} C {for_shard}", of.fingerprint))
+            .query_async(&mut link.decide)
+            .await?;
+        Ok(())
+    }
+}
