@@ -4,7 +4,7 @@ CARGO ?= cargo
 PORT ?= 8080
 ARGS ?=
 
-.PHONY: help run test test-compat browser book check fmt contract fuzz bench faults faults-short jmeter compose-check install clean
+.PHONY: help run test test-compat browser book check fmt contract fuzz bench faults faults-short jmeter compose-check deploy-check install clean
 
 help:
 	@echo "make run     install what is missing, build, start everything on :$(PORT)"
@@ -17,6 +17,7 @@ help:
 	@echo "make bench   each figure beside its ceiling, into docs/performance.md"
 	@echo "make faults  everything that can break, one line each (SEED=, ROUNDS=)"
 	@echo "make jmeter  the JMeter comparison, with a report in jmeter/report"
+	@echo "make deploy-check  the files of deploy/ on kubectl, nginx and Redis, half a minute"
 	@echo "make book    docs/ as a book in target/book"
 	@echo "make fmt     format the sources"
 
@@ -89,6 +90,13 @@ jmeter: install
 
 compose-check:
 	docker compose config --quiet
+	docker compose -f docker-compose.cluster.yml config --quiet
+
+# kubernetes-validate carries the schemas of every Kubernetes version in itself; nothing is fetched while it runs.
+deploy-check:
+	@sh scripts/install.sh deploy
+	@python3 -m venv target/deploy && target/deploy/bin/pip install -q kubernetes-validate==1.37.0 PyYAML==6.0.3
+	target/deploy/bin/python scripts/deploy_check.py $(ARGS)
 
 clean:
 	$(CARGO) clean

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what is missing and starts no system service. `install.sh servers|backup|wrk|contract|browser|compat|faults|jmeter`.
+# Installs what is missing and starts no system service. `install.sh servers|backup|wrk|contract|browser|compat|faults|jmeter|deploy`.
 #
 # Debian and Ubuntu by apt-get (with sudo only when not root), macOS by Homebrew. On any other system
 # it says exactly what to install.
@@ -55,6 +55,15 @@ faults)
     has wrk || need "wrk" wrk wrk
     # Without it the one fault with clocks says that it was skipped.
     has faketime || need "faketime" faketime libfaketime
+    ;;
+deploy)
+    has nginx || need "nginx" nginx-light nginx
+    has_any redis-server valkey-server || need "redis-server 7 or newer" redis-server redis
+    has shellcheck || need "shellcheck" shellcheck shellcheck
+    # Debian's own (1.20) builds no components; machines of GitHub have a newer one.
+    has_any kubectl kustomize || need "kubectl 1.27 or newer, or kustomize 5" "" kubernetes-cli
+    has python3 || need "python3" python3 python
+    python3 -c "import ensurepip, venv" 2>/dev/null || need "python3-venv" python3-venv ""
     ;;
 jmeter)
     has java || need "Java 11 or newer" openjdk-17-jre-headless openjdk

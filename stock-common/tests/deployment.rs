@@ -16,6 +16,14 @@ use serde_json::{Map, Value};
 use stock_common::config::Config;
 use stock_common::error::Code;
 
+#[path = "deployment/cluster.rs"]
+mod cluster;
+#[path = "deployment/kubernetes.rs"]
+mod kubernetes;
+
+/// Settings that files name before [`Config`] has them.
+const COMING: [&str; 1] = ["STOCK_SHARDS"];
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
@@ -43,7 +51,24 @@ fn variables() -> BTreeSet<String> {
     let names = settings.as_object().unwrap().keys();
     names
         .map(|name| format!("STOCK_{}", name.to_uppercase()))
+        .chain(COMING.map(str::to_owned))
         .collect()
+}
+
+/// Every file in a folder, however deep, as a path from the root.
+fn files_in(folder: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(root().join(folder)).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.strip_prefix(root()).unwrap().display().to_string();
+        if path.is_dir() {
+            found.extend(files_in(&name));
+        } else {
+            found.push(name);
+        }
+    }
+    found.sort();
+    found
 }
 
 /// Every word of a text that begins so.
@@ -53,9 +78,14 @@ fn words<'a>(text: &'a str, beginning: &str) -> BTreeSet<&'a str> {
         .collect()
 }
 
-/// A service with its merged anchors (`<<`).
+/// A service with its merged anchors (`<<`), also those of an anchor.
 fn merged(service: &Value) -> Value {
-    let mut all = service["<<"].clone();
+    let anchor = &service["<<"];
+    let mut all = if anchor.is_null() {
+        Value::Null
+    } else {
+        merged(anchor)
+    };
     match (all.as_object_mut(), service.as_object()) {
         (Some(all), Some(own)) => all.extend(own.clone()),
         _ => return service.clone(),
@@ -163,6 +193,8 @@ fn every_setting_that_a_file_names_exists() {
         "README.md".to_owned(),
     ];
     files.push("README.ko.md".to_owned());
+    files.push("docker-compose.cluster.yml".to_owned());
+    files.extend(files_in("deploy"));
     for entry in fs::read_dir(root().join("docs")).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|kind| kind == "md") {
