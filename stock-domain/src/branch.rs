@@ -17,9 +17,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use stock_common::id::{Position, ProductId, UserId};
+use stock_common::id::{CouponId, Position, ProductId, UserId};
 
 use crate::account::{Account, AccountKind};
+use crate::coupon::{CODE_MARK, CodeState};
 use crate::journal::{Draft, DraftError, Entry, Kind, Mark, Posting};
 use crate::layout::{Layout, Place};
 use crate::ledger::Request;
@@ -163,6 +164,30 @@ pub struct BranchEnded {
     /// The order that the entry took back, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order_id: Option<Position>,
+    /// The coupon's code that it used or gave back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    code: Option<(CouponId, String)>,
+}
+
+/// What became of a coupon's code on a branch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CodeMoved {
+    /// An order used it.
+    Used((CouponId, String), Position),
+    /// The order that had used it was taken back.
+    Freed(Position),
+}
+
+impl BranchEnded {
+    /// What became of the code that it moved, if it moved one and was confirmed.
+    #[must_use]
+    pub fn code(&self) -> Option<CodeMoved> {
+        let (code, entry) = self.code.clone().zip(self.entry_id)?;
+        Some(match self.order_id {
+            Some(order) => CodeMoved::Freed(order),
+            None => CodeMoved::Used(code, entry),
+        })
+    }
 }
 
 /// A part of a request that lies on one shard.
@@ -499,6 +524,10 @@ impl Branch {
             of: self.of.clone(),
             entry_id: entry,
             order_id: self.order_id,
+            code: self.marks.iter().find_map(|mark| {
+                let code = mark.id.strip_prefix(CODE_MARK)?;
+                Some((CodeState::parse(&mark.next)?.coupon_id, code.to_owned()))
+            }),
         };
         let mut draft = Draft::new(kind, UserId(0), &body)?;
         draft.reference = Some(self.across.id.clone());

@@ -39,6 +39,7 @@ mod sold_out;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use redis::{RedisError, cmd};
@@ -140,6 +141,8 @@ struct Inner {
     map: watch::Sender<Arc<Map>>,
     /// Rung by whoever was told that the layout is another one.
     wanted: Notify,
+    /// Whether every gate was open at the same time.
+    was_open: AtomicBool,
 }
 
 /// The ledger: all shards of it. Cloning shares it.
@@ -169,6 +172,7 @@ impl Ledger {
             instance,
             map: watch::Sender::new(map),
             wanted: Notify::new(),
+            was_open: AtomicBool::new(false),
         };
         let ledger = Self {
             inner: Arc::new(inner),
@@ -464,16 +468,26 @@ impl Ledger {
         }
     }
 
-    /// Whether there is a proved Redis: of one shard at least. Requests for another are refused one by one.
+    /// Whether there is a proved Redis: at the start of every shard, later of one at least. Requests for another are
+    /// refused one by one then.
     #[must_use]
     pub fn gate(&self) -> GateState {
         let states: Vec<GateState> = self.shards().iter().map(Shard::gate).collect();
-        let open = states
-            .iter()
-            .find(|state| matches!(state, GateState::Open(_)));
-        open.or(states.first())
-            .cloned()
-            .unwrap_or_else(|| GateState::Shut("starting".into()))
+        let is_open = |state: &&GateState| matches!(state, GateState::Open(_));
+        let (open, shut) = (
+            states.iter().find(is_open),
+            states.iter().find(|s| !is_open(s)),
+        );
+        let shown = match (open, shut) {
+            (Some(open), None) if self.layout().is_some() => {
+                self.inner.was_open.store(true, Ordering::Relaxed);
+                Some(open)
+            }
+            (Some(open), Some(_)) if self.inner.was_open.load(Ordering::Relaxed) => Some(open),
+            (_, shut) => shut,
+        };
+        let starting = || GateState::Shut("starting".into());
+        shown.cloned().unwrap_or_else(starting)
     }
 
     /// Compares the epochs with Redis now, so that a readiness answer is not a second old.

@@ -82,13 +82,13 @@ pub async fn set_used(
     Ok(())
 }
 
-/// The same of an order that could not be stored.
+/// The same of an order that is not stored, or by another shard.
 ///
 /// # Errors
 /// When MySQL does not answer.
 pub async fn set_used_by(
     connection: &mut MySqlConnection,
-    used: &UsedCoupon,
+    (coupon, code): (CouponId, &str),
     order: Position,
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
@@ -96,8 +96,8 @@ pub async fn set_used_by(
          AND (order_id IS NULL OR order_id < ?)",
     )
     .bind(order.get())
-    .bind(&used.code)
-    .bind(used.coupon_id.0)
+    .bind(code)
+    .bind(coupon.0)
     .bind(order.get())
     .execute(connection)
     .await?;

@@ -11,7 +11,7 @@ use super::{
     branches, coupon_issues, coupons, imports, journal, orders, point_transactions, products,
     reservations,
 };
-use crate::branch::{ACROSS_MARK, Branch, BranchEnded};
+use crate::branch::{ACROSS_MARK, Branch, BranchEnded, CodeMoved};
 use crate::coupon::{CODE_MARK, CouponIssued, CouponOpened};
 use crate::journal::{Entry, Kind};
 use crate::order::{OfflineSale, Order, OrderReversed, OrderStatus};
@@ -77,7 +77,7 @@ pub async fn erase(connection: &mut MySqlConnection, entries: &[Entry]) -> Resul
             // The order that it took back stands again.
             Kind::OrderCancelled | Kind::OrderFailed => {
                 let order = entry.body::<OrderReversed>()?.order_id;
-                if gives_code_back(entry) {
+                if has_code_mark(entry) {
                     coupon_issues::set_used(connection, &[order]).await?;
                 }
                 standing.push(order);
@@ -136,9 +136,12 @@ pub async fn record_taken(
     let taken = order.reservation_id.map(|id| (id, entry.position));
     let taken: Vec<_> = taken.into_iter().collect();
     reservations::set_ordered(connection, &taken).await?;
-    match &order.coupon {
+    match order.coupon.as_ref().filter(|_| has_code_mark(entry)) {
         None => Ok(()),
-        Some(used) => coupon_issues::set_used_by(connection, used, entry.position).await,
+        Some(used) => {
+            let code = (used.coupon_id, used.code.as_str());
+            coupon_issues::set_used_by(connection, code, entry.position).await
+        }
     }
 }
 
@@ -164,6 +167,7 @@ struct Rows {
     held: Vec<(Position, String)>,
     owned: Vec<(Position, String, Position)>,
     ended: Vec<branches::Ended>,
+    codes: Vec<((CouponId, String), Position)>,
 }
 
 impl Rows {
@@ -178,7 +182,7 @@ impl Rows {
             Kind::OrderPlaced => {
                 let order = entry.body::<Order>()?;
                 self.used
-                    .extend(order.coupon.is_some().then_some(entry.position));
+                    .extend(has_code_mark(entry).then_some(entry.position));
                 let reservation = order.reservation_id;
                 self.ordered
                     .extend(reservation.map(|reservation| (reservation, entry.position)));
@@ -188,7 +192,7 @@ impl Rows {
             }
             Kind::OrderCancelled | Kind::OrderFailed => {
                 let order = entry.body::<OrderReversed>()?.order_id;
-                if gives_code_back(entry) {
+                if has_code_mark(entry) {
                     self.freed.push(order);
                 }
                 match entry.kind == Kind::OrderFailed {
@@ -222,11 +226,18 @@ impl Rows {
                 self.held.push((entry.position, across.to_string()));
             }
             Kind::BranchConfirmed | Kind::BranchReleased => {
+                let ended: BranchEnded = entry.body()?;
                 let BranchEnded {
                     branch_id,
                     entry_id,
                     ..
-                } = entry.body()?;
+                } = &ended;
+                let (branch_id, entry_id) = (*branch_id, *entry_id);
+                match ended.code() {
+                    Some(CodeMoved::Used(code, order)) => self.codes.push((code, order)),
+                    Some(CodeMoved::Freed(order)) => self.freed.push(order),
+                    None => {}
+                }
                 self.ended.push(branches::Ended {
                     id: branch_id,
                     commit: entry_id,
@@ -257,8 +268,9 @@ fn owned(entry: &Entry) -> Vec<(Position, String, Position)> {
         .collect()
 }
 
-/// Whether a cancel or failure gives a code back: long after its coupon is over there is nothing to give back.
-pub(crate) fn gives_code_back(entry: &Entry) -> bool {
+/// Whether an entry uses a code or gives it back, on its own shard. Long after its coupon is over there is nothing to
+/// give back; a code on another shard is moved by a branch.
+pub(crate) fn has_code_mark(entry: &Entry) -> bool {
     entry
         .marks
         .iter()
@@ -302,6 +314,9 @@ pub async fn record_own(
     }
     coupon_issues::insert(connection, &rows.issued).await?;
     coupon_issues::set_used(connection, &rows.used).await?;
+    for ((coupon, code), order) in &rows.codes {
+        coupon_issues::set_used_by(connection, (*coupon, code), *order).await?;
+    }
     coupon_issues::set_free(connection, &rows.freed).await?;
     point_transactions::insert(connection, &rows.points).await?;
     products::set_opened(connection, &rows.opened).await?;

@@ -6,10 +6,11 @@ use sqlx::MySqlPool;
 use stock_common::id::Position;
 
 use super::{Difference, Progress, Proved, Report, VerifyError, proved, remember, unreadable};
+use crate::branch::{BranchEnded, CodeMoved};
 use crate::coupon::CouponIssued;
 use crate::database::coupon_issues::{self, StoredIssue};
 use crate::database::orders::StoredOrder;
-use crate::database::record::gives_code_back;
+use crate::database::record::has_code_mark;
 use crate::database::reservations::StoredReservation;
 use crate::database::shards::ShardState;
 use crate::database::{journal, offline_sales, orders, point_transactions, reservations};
@@ -53,6 +54,7 @@ pub(super) async fn verify(
         }
         let before = report.differences.len();
         let slice = Slice {
+            shard: state.shard,
             after: last,
             first_number: done + 1,
         };
@@ -93,8 +95,9 @@ async fn last_before(pool: &MySqlPool, shard: u64, number: u64) -> Result<Positi
     Ok(id.map_or(Position::ZERO, Position::new))
 }
 
-/// A run of entries behind a position.
+/// A run of entries of a shard behind a position.
 struct Slice {
+    shard: u64,
     after: Position,
     first_number: u64,
 }
@@ -115,18 +118,22 @@ impl Slice {
         found.extend(entries.iter().filter_map(|entry| postings_of(entry)));
         if let Some(last) = entries.last() {
             let first = Position::new(self.after.get() + 1);
-            let stored = orders::between(pool, first, last.position).await?;
+            let mut stored = orders::between(pool, first, last.position).await?;
+            stored.retain(|row| row.id.shard() == self.shard);
             let dead = dead_between(pool, first, last.position).await?;
             found.extend(orders_of(&entries, &stored, &dead));
             found.extend(reversals_of(pool, &entries).await?);
-            let stored = reservations::between(pool, first, last.position).await?;
+            let mut stored = reservations::between(pool, first, last.position).await?;
+            stored.retain(|row| row.id.shard() == self.shard);
             found.extend(reservations_of(&entries, &stored, &dead));
             found.extend(ends_of(pool, &entries).await?);
             found.extend(oversold_of(pool, &entries, &dead).await?);
-            let stored = coupon_issues::between(pool, first, last.position).await?;
+            let mut stored = coupon_issues::between(pool, first, last.position).await?;
+            stored.retain(|row| row.id.shard() == self.shard);
             found.extend(issues_of(&entries, &stored, &dead));
             found.extend(codes_of(pool, &entries).await?);
-            let stored = point_transactions::between(pool, first, last.position).await?;
+            let mut stored = point_transactions::between(pool, first, last.position).await?;
+            stored.retain(|row| row.id.shard() == self.shard);
             found.extend(points_of(&entries, &stored));
         }
         Ok(found)
@@ -418,10 +425,24 @@ async fn codes_of(pool: &MySqlPool, entries: &[&Entry]) -> Result<Vec<Difference
     for entry in entries {
         if entry.kind == Kind::OrderPlaced {
             let order = entry.body::<Order>().ok();
-            if let Some(coupon) = order.and_then(|order| order.coupon) {
+            // A code on another shard is that one's branch to tell of.
+            let coupon = order.and_then(|order| order.coupon);
+            if let Some(coupon) = coupon.filter(|_| has_code_mark(entry)) {
                 used.insert((coupon.coupon_id, coupon.code), entry.position);
             }
-        } else if is_reversal(entry) && gives_code_back(entry) {
+        } else if entry.kind == Kind::BranchConfirmed {
+            let ended = entry.body::<BranchEnded>().ok();
+            let code = ended.as_ref().and_then(BranchEnded::code);
+            match code {
+                Some(CodeMoved::Used(code, order)) => {
+                    used.insert(code, order);
+                }
+                Some(CodeMoved::Freed(order)) => {
+                    freed.insert(order);
+                }
+                None => {}
+            }
+        } else if is_reversal(entry) && has_code_mark(entry) {
             let reversed = entry.body::<OrderReversed>().ok();
             freed.extend(reversed.map(|reversed| reversed.order_id));
         }

@@ -169,11 +169,22 @@ impl Shop {
 
     /// On given servers.
     pub(crate) async fn open_on(redis: &Spec, mysql: &Spec, products: u64, stock: i64) -> Self {
+        Self::open_divided(redis.url("0"), mysql, shards(), (products, stock)).await
+    }
+
+    /// Divided into shards, on a Redis or a cluster.
+    pub(crate) async fn open_divided(
+        redis_url: String,
+        mysql: &Spec,
+        shards: u64,
+        (products, stock): (u64, i64),
+    ) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let name = format!("shop_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         create_database(mysql, &name).await;
         let config = Config {
-            redis_url: redis.url("0"),
+            redis_url,
+            shards,
             redis_prefix: format!("sf:v1:{}:{name}", std::process::id()),
             database_url: mysql.url(&name),
             jwt_secret: SECRET.to_owned(),
@@ -335,6 +346,11 @@ impl Shop {
             .unwrap();
         ids.into_iter().map(|id| id.to_string()).collect()
     }
+}
+
+/// Into how many shards a shop is divided: `SHARDS=3 cargo test` runs every test over three.
+fn shards() -> u64 {
+    std::env::var("SHARDS").map_or(1, |text| text.parse().unwrap())
 }
 
 pub(crate) fn account(product: u64) -> stock_domain::account::Account {

@@ -251,6 +251,26 @@ async fn each_code_is_reached_once_and_changes_nothing() {
     let left = level(ledger, Account::coupon(CouponId(1))).await;
     assert_eq!(left, Some(5));
 
+    let known = key(30, 1).unwrap();
+    // What is claimed for another shard, and what is asked by another layout.
+    let _: () = cmd("SET")
+        .arg(ledger.keys().idempotency(UserId(2), &known.key))
+        .arg(format!("{} C 5", known.fingerprint))
+        .query_async(&mut redis)
+        .await
+        .unwrap();
+    let sealed = || {
+        let mut claimed = place(1, 1);
+        claimed.idempotency = key(30, 1);
+        std::sync::Arc::new(claimed.seal().unwrap())
+    };
+    let first = ledger.shard(0).unwrap();
+    for (layout, expected) in [(0, Refusal::Claimed(5)), (7, Refusal::Moved)] {
+        let verdict = first.decide(sealed(), layout).await.unwrap();
+        assert_eq!(verdict, Verdict::Refused(expected.clone()));
+        seen.push(expected);
+    }
+
     let epoch = ledger.keys().epoch();
     let _: i64 = cmd("HSET")
         .arg(epoch)
@@ -259,8 +279,9 @@ async fn each_code_is_reached_once_and_changes_nothing() {
         .query_async(&mut redis)
         .await
         .unwrap();
-    seen.insert(0, refusal(ledger, place(1, 1)).await);
-    let codes: Vec<u8> = seen.iter().map(Refusal::code).collect();
+    seen.push(refusal(ledger, place(1, 1)).await);
+    let mut codes: Vec<u8> = seen.iter().map(Refusal::code).collect();
+    codes.sort_unstable();
     assert_eq!(codes, Refusal::CODES.map(|(code, _)| code));
 }
 
