@@ -19,6 +19,8 @@ CREATE TABLE slots (
   slot SMALLINT UNSIGNED NOT NULL,
   shard SMALLINT UNSIGNED NOT NULL,
   moving_to SMALLINT UNSIGNED NULL,
+  previous SMALLINT UNSIGNED NULL,
+  moved_at DATETIME(3) NULL,
   PRIMARY KEY (slot)
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4;
 
@@ -64,3 +66,17 @@ CREATE TABLE masters (
   server VARCHAR(64) CHARACTER SET ascii NOT NULL,
   PRIMARY KEY (shard)
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4;
+
+-- How far each webhook has told of each shard's journal.
+CREATE TABLE webhook_cursors (
+  webhook_id BIGINT UNSIGNED NOT NULL,
+  shard SMALLINT UNSIGNED NOT NULL,
+  sent_number BIGINT UNSIGNED NOT NULL,
+  PRIMARY KEY (webhook_id, shard)
+) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4;
+INSERT INTO webhook_cursors (webhook_id, shard, sent_number) SELECT id, 0, sent_number FROM webhooks;
+ALTER TABLE webhooks DROP COLUMN sent_number;
+ALTER TABLE webhook_deliveries
+  ADD COLUMN shard SMALLINT UNSIGNED NOT NULL DEFAULT 0 AFTER webhook_id,
+  DROP KEY webhook_deliveries_first,
+  ADD CONSTRAINT webhook_deliveries_first UNIQUE KEY (webhook_id, shard, first_number);

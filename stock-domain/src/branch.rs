@@ -179,6 +179,15 @@ pub enum CodeMoved {
 }
 
 impl BranchEnded {
+    /// The branch and the order that it was confirmed for, if that is an order.
+    #[must_use]
+    pub fn placed(&self) -> Option<(Position, Position)> {
+        let is_order = self.of == Kind::OrderPlaced.as_str();
+        self.entry_id
+            .filter(|_| is_order)
+            .map(|entry| (self.branch_id, entry))
+    }
+
     /// What became of the code that it moved, if it moved one and was confirmed.
     #[must_use]
     pub fn code(&self) -> Option<CodeMoved> {
@@ -235,6 +244,27 @@ pub struct Split {
     pub branches: Vec<Part>,
     /// What is decided behind them. Its draft lacks the branches' positions.
     pub home: Part,
+    late_mark: Option<usize>,
+}
+
+impl Split {
+    /// What all parts take, by its place in the whole, in that order.
+    pub fn taken(&self) -> impl Iterator<Item = (usize, Posting)> {
+        let parts = self.branches.iter().chain([&self.home]);
+        let taken = parts.flat_map(|part| {
+            let postings = part.request.draft.postings.iter().copied();
+            part.postings.iter().copied().zip(postings)
+        });
+        let mut taken: Vec<_> = taken.filter(|(_, posting)| posting.delta < 0).collect();
+        taken.sort_unstable_by_key(|(index, _)| *index);
+        taken.into_iter()
+    }
+
+    /// Before which posting of the whole its late mark is judged.
+    #[must_use]
+    pub const fn late_mark(&self) -> Option<usize> {
+        self.late_mark
+    }
 }
 
 /// The shards of a request's postings and marks.
@@ -289,10 +319,11 @@ pub fn route(request: &Request, layout: &Layout, hold_ms: u64) -> Route {
     };
     let draft = &request.draft;
     let stateful = draft.marks.iter().position(is_stateful);
+    // Everybody asks the shards in the same order, the home last of all: of two that want the same last units one
+    // gets to the second shard before the other.
     let home = stateful
         .and_then(|at| of.marks.get(at))
-        .or(of.postings.first())
-        .or(of.marks.first())
+        .or(of.postings.iter().chain(&of.marks).max())
         .copied();
     let home = match home {
         Some(home) => home,
@@ -352,6 +383,7 @@ fn split(request: &Request, of: &Shards, home: u64, hold_ms: u64) -> Split {
     Split {
         branches,
         home: part,
+        late_mark: request.late_mark,
     }
 }
 
@@ -605,7 +637,7 @@ mod tests {
         ));
         let mut moving = layout.clone();
         let slot = crate::layout::product_slot(other);
-        moving.place(slot, 0, true);
+        moving.place(slot, 0, true, None);
         assert!(matches!(route(&both, &moving, HOLD_MS), Route::Moving));
         assert!(matches!(route(&of_sale, &moving, HOLD_MS), Route::One(_)));
     }
@@ -630,9 +662,9 @@ mod tests {
         let Route::Several(split) = route(&both, &layout, HOLD_MS) else {
             panic!("one call");
         };
-        let home = &split.home.request;
-        assert_eq!(home.draft.postings, [take(first, 1)]);
-        assert_eq!(home.draft.marks[0].next, "COMMITTED");
+        let parts: Vec<u64> = split.branches.iter().map(|part| part.shard).collect();
+        assert!(parts.is_sorted() && parts.iter().all(|shard| *shard < split.home.shard));
+        assert_eq!(split.home.request.draft.marks[0].next, "COMMITTED");
         let branch = split
             .branches
             .iter()

@@ -99,6 +99,8 @@ pub struct Layout {
 struct Slot {
     shard: u64,
     is_moving: bool,
+    /// The shard that had it less than a day ago.
+    previous: Option<u64>,
 }
 
 impl Layout {
@@ -108,6 +110,7 @@ impl Layout {
         let slots = (0..SLOTS).map(|slot| Slot {
             shard: jump(slot, shards),
             is_moving: false,
+            previous: None,
         });
         Self {
             shards,
@@ -117,10 +120,35 @@ impl Layout {
     }
 
     /// Notes where a slot is.
-    pub fn place(&mut self, slot: u16, shard: u64, is_moving: bool) {
+    pub fn place(&mut self, slot: u16, shard: u64, is_moving: bool, previous: Option<u64>) {
         if let Some(known) = self.slots.get_mut(usize::from(slot)) {
-            *known = Slot { shard, is_moving };
+            *known = Slot {
+                shard,
+                is_moving,
+                previous,
+            };
         }
+    }
+
+    /// The shard that has a slot, also while it is moving away from there.
+    #[must_use]
+    pub fn owner(&self, slot: u16) -> u64 {
+        let known = self.slots.get(usize::from(slot));
+        known.map_or(0, |slot| slot.shard)
+    }
+
+    /// Slots that are said to be moving and belong where they are.
+    #[must_use]
+    pub fn halfway(&self, target: impl Fn(u16) -> u64) -> Vec<u16> {
+        let stays = |(number, slot): &(u16, &Slot)| slot.is_moving && target(*number) == slot.shard;
+        let slots = (0..SLOTS).zip(&self.slots).filter(stays);
+        slots.map(|(number, _)| number).collect()
+    }
+
+    /// The shard that had a slot less than a day ago, where keys may be known.
+    #[must_use]
+    pub fn previous(&self, slot: u16) -> Option<u64> {
+        self.slots.get(usize::from(slot))?.previous
     }
 
     /// Where a slot is.
@@ -133,14 +161,6 @@ impl Layout {
             Some(slot) => Place::Shard(slot.shard),
             None => Place::Shard(0),
         }
-    }
-
-    /// The slots of a shard, those that are moving away from it included.
-    #[must_use]
-    pub fn slots_of(&self, shard: u64) -> Vec<u16> {
-        let of_shard = |(_, slot): &(u16, &Slot)| slot.shard == shard;
-        let slots = (0..SLOTS).zip(&self.slots).filter(of_shard);
-        slots.map(|(number, _)| number).collect()
     }
 
     /// The same layout with what moves where it was: what is rebuilt is rebuilt there.

@@ -63,7 +63,7 @@ use crate::branch::{self, Route};
 use crate::coupon::CODE_MARK;
 use crate::database::{layouts, witnesses};
 use crate::journal::{DraftError, Entry, EntryError, Idempotency};
-use crate::layout::{Layout, Place};
+use crate::layout::{self, Layout, Place};
 use crate::verdict::{Refusal, Verdict};
 
 /// How often the layout is read, and this instance says that it is there.
@@ -282,15 +282,18 @@ impl Ledger {
     /// The shard on which a request becomes an entry.
     ///
     /// # Errors
-    /// [`ReadError::Fenced`] while the layout is not known, or what it is about is moving.
-    pub fn home_of(&self, request: &Request) -> Result<Shard, ReadError> {
-        match branch::route(request, &self.known_layout()?, 0) {
-            Route::One(shard) => self.shard(shard),
-            Route::Several(split) => self.shard(split.home.shard),
-            Route::Moving => Err(ReadError::Fenced(
-                "what it is about is moving to another shard".into(),
-            )),
-        }
+    /// [`DecideError::Fenced`] while the layout is not known, `Elsewhere` while what it is about is moving.
+    pub fn home_of(&self, request: &Request) -> Result<Shard, DecideError> {
+        let home = match branch::route(request, &self.known_layout()?, 0) {
+            Route::One(shard) => shard,
+            Route::Several(split) => split.home.shard,
+            Route::Moving => {
+                return Err(DecideError::Elsewhere(
+                    "it is moving to another shard".into(),
+                ));
+            }
+        };
+        Ok(self.shard(home)?)
     }
 
     /// Decides one request, wherever what it is about lies.
@@ -322,6 +325,25 @@ impl Ledger {
             }
             self.await_change(&seen).await;
         }
+    }
+
+    /// Decides one request without waiting for it to arrive where it is moving to: for whoever holds locks meanwhile.
+    ///
+    /// # Errors
+    /// [`DecideError`]; `Elsewhere` where [`Ledger::decide`] would ask again: nothing was changed.
+    pub async fn decide_once(&self, request: Request) -> Result<Verdict, DecideError> {
+        let seen = self.map();
+        match self.attempt(&seen, &Arc::new(request.seal()?)).await {
+            Ok(Verdict::Refused(Refusal::Moved)) => Err(DecideError::Elsewhere(
+                "it is moving to another shard".into(),
+            )),
+            other => other,
+        }
+    }
+
+    /// Waits a moment for what is moving to have arrived.
+    pub async fn moment(&self) {
+        self.await_change(&self.map()).await;
     }
 
     /// Waits a moment for another layout, or for gates that are shut to open.
@@ -410,11 +432,16 @@ impl Ledger {
         let Place::Shard(users) = layout.of_user(of.user) else {
             return Ok(Verdict::Refused(Refusal::Moved));
         };
-        if users != home {
-            match self.claim(of, users, home).await? {
-                None => {}
-                Some(known) => return Ok(known),
-            }
+        if users != home
+            && let Some(known) = self.claim(of, users, home).await?
+        {
+            return Ok(known);
+        }
+        // Before its user moved it was claimed where they were.
+        if let Some(previous) = layout.previous(layout::user_slot(of.user))
+            && let Some(known) = self.claim(of, layout.of_number(previous), home).await?
+        {
+            return Ok(known);
         }
         let verdict = send().await?;
         let Verdict::Refused(Refusal::Claimed(before)) = verdict else {
@@ -438,11 +465,11 @@ impl Ledger {
         home: u64,
     ) -> Result<Option<Verdict>, DecideError> {
         // From shard to shard, as often as it has moved since it was first claimed.
-        for _ in 0..=crate::layout::SHARDS_MAX {
+        for _ in 0..=layout::SHARDS_MAX {
             if on == home {
                 return Ok(None);
             }
-            let shard = self.shard(on)?;
+            let shard = self.shard(self.known_layout()?.of_number(on))?;
             let Some(Known {
                 fingerprint,
                 outcome,

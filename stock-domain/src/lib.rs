@@ -21,6 +21,7 @@
 //! | the Redis side: script, batcher, gate, journal reader | [`ledger`] |
 //! | the MySQL side: record, settle, apply, verify | [`database`] |
 //! | proofs and repairs over both | [`verify`], [`reconcile`], [`recover`] |
+//! | another number of shards | [`reshard`] |
 
 pub mod account;
 pub mod branch;
@@ -42,6 +43,7 @@ pub mod product;
 pub mod reconcile;
 pub mod recover;
 pub mod reservation;
+pub mod reshard;
 pub mod sale;
 pub mod selling;
 pub mod stock;

@@ -273,7 +273,10 @@ pub async fn begin_shard(
     Ok(true)
 }
 
-async fn connect(config: &Config, keys: &Keys) -> Result<MultiplexedConnection, RedisError> {
+pub(crate) async fn connect(
+    config: &Config,
+    keys: &Keys,
+) -> Result<MultiplexedConnection, RedisError> {
     const TIMEOUT: Duration = Duration::from_secs(60);
     let servers = Servers::parse(&config.redis_url)?;
     Ok(servers.connect(&keys.epoch(), TIMEOUT).await?.connection)

@@ -12,6 +12,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use stock_domain::database::shards::ShardState;
 use stock_domain::database::webhooks::{self as table, Delivery, Webhook, WebhookState};
 use stock_domain::database::{journal, shards};
 use stock_domain::journal::Entry;
@@ -101,24 +102,37 @@ async fn step(app: &App, sender: &Sender, id: u64, holder: &str) -> Result<bool,
     }
 }
 
-/// Entries of the journal between two numbers, both included, up to one that this program cannot read.
-async fn entries(app: &App, first: u64, last: u64) -> Result<Vec<Entry>, sqlx::Error> {
-    let shard = app.ledger.keys().shard();
+/// Entries of a shard's journal between two numbers, both included, up to one that this program cannot read.
+async fn entries(
+    app: &App,
+    shard: u64,
+    (first, last): (u64, u64),
+) -> Result<Vec<Entry>, sqlx::Error> {
     let span = (first.saturating_sub(1), last);
     let mut connection = app.pool.acquire().await?;
     let page = journal::page(&mut connection, shard, span, ENTRIES_MAX).await?;
     Ok(page.into_iter().map_while(Result::ok).collect())
 }
 
-/// Makes a batch of what was settled since the last one.
+/// Makes a batch, of each shard, of what was settled since the last one.
 async fn next_batch(app: &App, webhook: &Webhook) -> Result<(), sqlx::Error> {
-    let Some(state) = shards::load(&app.pool, app.ledger.keys().shard()).await? else {
-        return Ok(());
-    };
-    if webhook.sent_number >= state.number {
+    for state in shards::all(&app.pool).await? {
+        next_batch_of(app, webhook, &state).await?;
+    }
+    Ok(())
+}
+
+async fn next_batch_of(
+    app: &App,
+    webhook: &Webhook,
+    state: &ShardState,
+) -> Result<(), sqlx::Error> {
+    let shard = state.shard;
+    let sent = table::sent(&app.pool, webhook.id, shard).await?;
+    if sent >= state.number {
         return Ok(());
     }
-    let found = entries(app, webhook.sent_number + 1, state.number).await?;
+    let found = entries(app, shard, (sent + 1, state.number)).await?;
     let mut postings = 0;
     let batch = found.iter().take_while(|entry| {
         let fits = postings == 0 || postings + entry.postings.len() <= POSTINGS_MAX;
@@ -130,10 +144,10 @@ async fn next_batch(app: &App, webhook: &Webhook) -> Result<(), sqlx::Error> {
         return Ok(());
     };
     if webhook::stock_changed(&batch).is_none() {
-        return table::pass(&app.pool, webhook.id, last.number).await;
+        return table::pass(&app.pool, webhook.id, (shard, last.number)).await;
     }
     let numbers = (first.number, last.number);
-    table::insert_delivery(&app.pool, webhook.id, numbers).await
+    table::insert_delivery(&app.pool, (webhook.id, shard), numbers).await
 }
 
 /// Posts what a batch says; the same whenever it is sent.
@@ -151,7 +165,10 @@ async fn post(
     let Some(secret) = secret.and_then(|secret| secret.parse().ok()) else {
         return Ok(Err(unknown("its secret cannot be read")));
     };
-    let batch = entries(app, delivery.first_number, delivery.last_number).await?;
+    let batch = {
+        let numbers = (delivery.first_number, delivery.last_number);
+        entries(app, delivery.shard, numbers).await?
+    };
     let Some(body) = webhook::stock_changed(&batch) else {
         return Ok(Err(unknown("its entries cannot be read")));
     };
@@ -190,8 +207,7 @@ async fn attempt(
 ) -> Result<bool, sqlx::Error> {
     let failure = match post(app, sender, webhook, delivery).await? {
         Ok(status) => {
-            let done = (delivery.id, delivery.last_number);
-            table::delivered(&app.pool, webhook.id, done, status).await?;
+            table::delivered(&app.pool, webhook.id, delivery, status).await?;
             return Ok(true);
         }
         Err(failure) => failure,

@@ -105,6 +105,34 @@ pub async fn write(
     .await
 }
 
+/// Says that accounts are moved by another shard's journal from now on.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn set_shard(
+    connection: &mut MySqlConnection,
+    names: &[Account],
+    shard: u64,
+) -> Result<(), sqlx::Error> {
+    static MOVE: MultiRow = MultiRow::new(
+        "UPDATE accounts SET shard = ? WHERE",
+        "(kind = ? AND owner_id = ? AND place_id = ?)",
+        "",
+    );
+    for part in names.chunks(LOCK_MAX) {
+        let keys = padded(part);
+        let mut query = sqlx::query(AssertSqlSafe(MOVE.alternatives(keys.len()))).bind(shard);
+        for key in &keys {
+            query = query
+                .bind(key.kind.as_str())
+                .bind(key.owner)
+                .bind(key.place);
+        }
+        query.execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
 /// The shards whose journals move accounts; accounts that MySQL lacks are absent.
 ///
 /// # Errors

@@ -34,12 +34,14 @@ pub async fn read(connection: &mut MySqlConnection) -> Result<Layout, sqlx::Erro
             *known = version;
         }
     }
-    let slots: Vec<(u16, u64, bool)> =
-        sqlx::query_as("SELECT slot, shard, moving_to IS NOT NULL FROM slots")
-            .fetch_all(connection)
-            .await?;
-    for (slot, shard, is_moving) in slots {
-        layout.place(slot, shard, is_moving);
+    let slots: Vec<(u16, u64, bool, Option<u64>)> = sqlx::query_as(
+        "SELECT slot, shard, moving_to IS NOT NULL, \
+         IF(moved_at > NOW(3) - INTERVAL 1 DAY, previous, NULL) FROM slots",
+    )
+    .fetch_all(connection)
+    .await?;
+    for (slot, shard, is_moving, previous) in slots {
+        layout.place(slot, shard, is_moving, previous);
     }
     Ok(layout)
 }
@@ -89,7 +91,7 @@ pub async fn set_shards(pool: &MySqlPool, shards: u64) -> Result<(), sqlx::Error
     transaction.commit().await
 }
 
-/// Says that a slot is moving: nothing in it is decided from the moment the shard's new version is in Redis.
+/// Says that slots are moving: nothing in it is decided from the moment the shard's new version is in Redis.
 /// Returns that version.
 ///
 /// # Errors
@@ -119,6 +121,20 @@ pub async fn begin_move(
     Ok(version)
 }
 
+/// Says that slots which a killed run has left moving stay where they are.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn stay(pool: &MySqlPool, slots: &[u16]) -> Result<(), sqlx::Error> {
+    for slot in slots {
+        sqlx::query("UPDATE slots SET moving_to = NULL WHERE slot = ?")
+            .bind(slot)
+            .execute(pool)
+            .await?;
+    }
+    Ok(())
+}
+
 /// Says that slots are on another shard from now on.
 ///
 /// # Errors
@@ -126,14 +142,18 @@ pub async fn begin_move(
 pub async fn end_move(
     connection: &mut MySqlConnection,
     slots: &[u16],
-    to: u64,
+    (from, to): (u64, u64),
 ) -> Result<(), sqlx::Error> {
     for slot in slots {
-        sqlx::query("UPDATE slots SET shard = ?, moving_to = NULL WHERE slot = ?")
-            .bind(to)
-            .bind(slot)
-            .execute(&mut *connection)
-            .await?;
+        sqlx::query(
+            "UPDATE slots SET shard = ?, moving_to = NULL, previous = ?, moved_at = NOW(3) \
+             WHERE slot = ?",
+        )
+        .bind(to)
+        .bind(from)
+        .bind(slot)
+        .execute(&mut *connection)
+        .await?;
     }
     Ok(())
 }

@@ -127,3 +127,19 @@ pub async fn is_cancelled(pool: &MySqlPool, id: Position) -> Result<bool, sqlx::
         .fetch_one(pool)
         .await
 }
+
+/// Notes the order for which a branch moved points: it has its id since the branch was confirmed.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn set_order(
+    connection: &mut MySqlConnection,
+    (branch, order): (Position, Position),
+) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE point_transactions SET order_id = ? WHERE id = ? AND order_id IS NULL")
+        .bind(order.get())
+        .bind(branch.get())
+        .execute(connection)
+        .await?;
+    Ok(())
+}

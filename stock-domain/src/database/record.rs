@@ -168,6 +168,7 @@ struct Rows {
     owned: Vec<(Position, String, Position)>,
     ended: Vec<branches::Ended>,
     codes: Vec<((CouponId, String), Position)>,
+    placed_by: Vec<(Position, Position)>,
 }
 
 impl Rows {
@@ -238,6 +239,7 @@ impl Rows {
                     Some(CodeMoved::Freed(order)) => self.freed.push(order),
                     None => {}
                 }
+                self.placed_by.extend(ended.placed());
                 self.ended.push(branches::Ended {
                     id: branch_id,
                     commit: entry_id,
@@ -319,6 +321,9 @@ pub async fn record_own(
     }
     coupon_issues::set_free(connection, &rows.freed).await?;
     point_transactions::insert(connection, &rows.points).await?;
+    for branch in &rows.placed_by {
+        point_transactions::set_order(connection, *branch).await?;
+    }
     products::set_opened(connection, &rows.opened).await?;
     coupons::set_opened(connection, &rows.coupons).await?;
     imports::set_applied(connection, &rows.imported).await?;

@@ -4,7 +4,7 @@
 //! one authority for what is available, so both paths sell the same stock and can never oversell
 //! together. Balances and watermark are left to the subscriber, which comes by in journal order.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::{Connection, MySqlConnection, MySqlPool};
 
@@ -52,6 +52,25 @@ pub async fn decide(
     request: Request,
     before: Vec<Entry>,
 ) -> Result<Decided, RowLockError> {
+    let until = Instant::now() + Duration::from_millis(ledger.config().queue_wait_ms_max);
+    loop {
+        let decided = decide_within(pool, ledger, request.clone(), before.clone()).await;
+        match decided {
+            // Nothing was changed, and no lock is held while it moves.
+            Err(RowLockError::Decide(DecideError::Elsewhere(_))) if Instant::now() < until => {
+                ledger.moment().await;
+            }
+            other => return other,
+        }
+    }
+}
+
+async fn decide_within(
+    pool: &MySqlPool,
+    ledger: &Ledger,
+    request: Request,
+    before: Vec<Entry>,
+) -> Result<Decided, RowLockError> {
     let limit = Duration::from_millis(ledger.config().database_transaction_timeout_ms);
     let mut connection = pool.acquire().await?;
     let deciding = decide_on(&mut connection, pool, ledger, request, before);
@@ -80,7 +99,7 @@ async fn decide_on(
     let mut touched: Vec<Account> = draft.postings.iter().map(|p| p.account).collect();
     touched.sort_unstable();
 
-    let home = ledger.home_of(&request).map_err(DecideError::from)?;
+    let home = ledger.home_of(&request)?;
     let mut transaction = connection.begin().await?;
     let epoch = shards::share_epoch(&mut transaction, home.keys().shard()).await?;
     match home.link() {
@@ -89,7 +108,7 @@ async fn decide_on(
         Err(error) => return Err(DecideError::Fenced(error.to_string().into()).into()),
     }
     accounts::lock(&mut transaction, &touched).await?;
-    let verdict = ledger.decide(request).await?;
+    let verdict = ledger.decide_once(request).await?;
     let Verdict::Accepted(accepted) = &verdict else {
         return Ok(Decided {
             verdict,

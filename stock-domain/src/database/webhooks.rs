@@ -1,7 +1,7 @@
 //! Webhooks and their deliveries in MySQL.
 
 use chrono::NaiveDateTime;
-use sqlx::{AssertSqlSafe, MySqlPool};
+use sqlx::{AssertSqlSafe, MySqlConnection, MySqlPool};
 
 /// Whether a webhook is sent to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub struct Webhook {
     pub events: Vec<String>,
     /// Whether it is sent to.
     pub state: WebhookState,
-    /// The journal's number up to which all was delivered.
+    /// How many entries it has told of, or passed over, of all shards together.
     pub sent_number: u64,
     /// When it was made.
     pub created_at: NaiveDateTime,
@@ -56,6 +56,8 @@ pub struct Webhook {
 pub struct Delivery {
     /// Its number.
     pub id: u64,
+    /// The shard whose entries it tells of.
+    pub shard: u64,
     /// The first journal entry that it tells of.
     pub first_number: u64,
     /// The last one.
@@ -75,9 +77,9 @@ pub struct Delivery {
 }
 
 type Row = (u64, String, String, String, u64, NaiveDateTime);
-const COLUMNS: &str =
-    "SELECT id, url, events, CAST(state AS CHAR), sent_number, created_at FROM webhooks";
-const DELIVERY: &str = "SELECT id, first_number, last_number, CAST(state AS CHAR) AS state, \
+const COLUMNS: &str = "SELECT id, url, events, CAST(state AS CHAR), CAST(COALESCE((SELECT SUM(sent_number) FROM \
+     webhook_cursors WHERE webhook_id = webhooks.id), 0) AS UNSIGNED), created_at FROM webhooks";
+const DELIVERY: &str = "SELECT id, shard, first_number, last_number, CAST(state AS CHAR) AS state, \
      attempts, next_attempt_at, last_status, last_error, created_at FROM webhook_deliveries";
 
 fn parse((id, url, events, state, sent_number, created_at): Row) -> Option<Webhook> {
@@ -99,19 +101,24 @@ pub async fn insert(
     pool: &MySqlPool,
     (url, events): (&str, &[String]),
     secret: &str,
-    shard: u64,
 ) -> Result<u64, sqlx::Error> {
-    let done = sqlx::query(
-        "INSERT INTO webhooks (url, events, secret, sent_number) \
-         SELECT ?, ?, ?, number FROM shards WHERE shard = ?",
+    let mut transaction = pool.begin().await?;
+    let done = sqlx::query("INSERT INTO webhooks (url, events, secret) VALUES (?, ?, ?)")
+        .bind(url)
+        .bind(events.join(","))
+        .bind(secret)
+        .execute(&mut *transaction)
+        .await?;
+    let id = done.last_insert_id();
+    sqlx::query(
+        "INSERT INTO webhook_cursors (webhook_id, shard, sent_number) \
+         SELECT ?, shard, number FROM shards",
     )
-    .bind(url)
-    .bind(events.join(","))
-    .bind(secret)
-    .bind(shard)
-    .execute(pool)
+    .bind(id)
+    .execute(&mut *transaction)
     .await?;
-    Ok(done.last_insert_id())
+    transaction.commit().await?;
+    Ok(id)
 }
 
 /// Writes where a webhook sends what, and whether it does. One that is made active again begins with what it
@@ -245,16 +252,47 @@ pub async fn lease(
     Ok(done.rows_affected() > 0)
 }
 
-/// Nothing in a stretch of the journal concerns the webhook.
+/// The number of a shard's journal up to which all was delivered; of a shard that is new, none.
 ///
 /// # Errors
 /// When MySQL does not answer.
-pub async fn pass(pool: &MySqlPool, id: u64, number: u64) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE webhooks SET sent_number = GREATEST(sent_number, ?) WHERE id = ?")
-        .bind(number)
-        .bind(id)
-        .execute(pool)
-        .await?;
+pub async fn sent(pool: &MySqlPool, id: u64, shard: u64) -> Result<u64, sqlx::Error> {
+    let number: Option<u64> = sqlx::query_scalar(
+        "SELECT sent_number FROM webhook_cursors WHERE webhook_id = ? AND shard = ?",
+    )
+    .bind(id)
+    .bind(shard)
+    .fetch_optional(pool)
+    .await?;
+    Ok(number.unwrap_or(0))
+}
+
+/// Nothing in a stretch of a shard's journal concerns the webhook.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn pass(
+    pool: &MySqlPool,
+    id: u64,
+    (shard, number): (u64, u64),
+) -> Result<(), sqlx::Error> {
+    advance(&mut *pool.acquire().await?, id, (shard, number)).await
+}
+
+async fn advance(
+    connection: &mut MySqlConnection,
+    id: u64,
+    (shard, number): (u64, u64),
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO webhook_cursors (webhook_id, shard, sent_number) VALUES (?, ?, ?) \
+         ON DUPLICATE KEY UPDATE sent_number = GREATEST(sent_number, VALUES(sent_number))",
+    )
+    .bind(id)
+    .bind(shard)
+    .bind(number)
+    .execute(connection)
+    .await?;
     Ok(())
 }
 
@@ -287,14 +325,15 @@ pub async fn next_pending(
 /// When MySQL does not answer.
 pub async fn insert_delivery(
     pool: &MySqlPool,
-    webhook: u64,
+    (webhook, shard): (u64, u64),
     (first, last): (u64, u64),
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "INSERT IGNORE INTO webhook_deliveries (webhook_id, first_number, last_number) \
-         VALUES (?, ?, ?)",
+        "INSERT IGNORE INTO webhook_deliveries (webhook_id, shard, first_number, last_number) \
+         VALUES (?, ?, ?, ?)",
     )
     .bind(webhook)
+    .bind(shard)
     .bind(first)
     .bind(last)
     .execute(pool)
@@ -343,7 +382,7 @@ pub async fn resent(
 pub async fn delivered(
     pool: &MySqlPool,
     webhook: u64,
-    (delivery, last_number): (u64, u64),
+    delivery: &Delivery,
     status: u16,
 ) -> Result<(), sqlx::Error> {
     let mut transaction = pool.begin().await?;
@@ -352,14 +391,11 @@ pub async fn delivered(
          last_status = ?, last_error = NULL, ended_at = NOW(3) WHERE id = ? AND state = 'PENDING'",
     )
     .bind(status)
-    .bind(delivery)
+    .bind(delivery.id)
     .execute(&mut *transaction)
     .await?;
-    sqlx::query("UPDATE webhooks SET sent_number = GREATEST(sent_number, ?) WHERE id = ?")
-        .bind(last_number)
-        .bind(webhook)
-        .execute(&mut *transaction)
-        .await?;
+    let upto = (delivery.shard, delivery.last_number);
+    advance(&mut transaction, webhook, upto).await?;
     transaction.commit().await
 }
 

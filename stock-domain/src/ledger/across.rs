@@ -9,9 +9,10 @@ use sqlx::MySqlPool;
 use stock_common::id::Position;
 
 use super::{DecideError, Ledger, ReadError, Shard, epoch};
+use crate::account::Account;
 use crate::branch::{Branch, COMMITTED, Part, Split};
 use crate::database::branches;
-use crate::journal::{DraftError, Idempotency};
+use crate::journal::{DraftError, Idempotency, Posting};
 use crate::lookup::{self, LookupError};
 use crate::verdict::{Accepted, Refusal, Verdict};
 
@@ -37,6 +38,7 @@ pub(super) async fn decide(ledger: &Ledger, split: &Split) -> Result<Verdict, De
             Ok(Verdict::Refused(refusal)) => {
                 release(ledger, held).await;
                 let refusal = refusal.of_whole(&part.postings, &part.marks);
+                let refusal = first_of(ledger, split, refusal).await;
                 return remember(ledger, split, refusal).await;
             }
             // A branch has no key.
@@ -77,6 +79,35 @@ pub(super) async fn decide(ledger: &Ledger, split: &Split) -> Result<Verdict, De
             Err(error)
         }
     }
+}
+
+/// The refusal that one script would have given: that of the first posting which cannot be. What was not asked for is
+/// only looked at; the request is refused in any case.
+async fn first_of(ledger: &Ledger, split: &Split, refusal: Refusal) -> Refusal {
+    let late = split.late_mark();
+    let asked = match &refusal {
+        Refusal::Taken { .. } => late,
+        other => other.posting(),
+    };
+    let Some(asked) = asked else {
+        return refusal;
+    };
+    let before = split.taken().filter(|(index, _)| *index < asked);
+    let before: Vec<(usize, Posting)> = before.collect();
+    let names: Vec<Account> = before.iter().map(|(_, posting)| posting.account).collect();
+    let Ok(levels) = ledger.levels(&names).await else {
+        return refusal;
+    };
+    let short = |&(index, posting): &(usize, Posting)| {
+        let level = levels.get(&posting.account)?;
+        (level.balance + posting.delta < 0).then_some(Refusal::Insufficient {
+            posting: index,
+            account: posting.account,
+            balance: level.balance,
+            due: false,
+        })
+    };
+    before.iter().find_map(short).unwrap_or(refusal)
 }
 
 /// A branch's refusal is the whole's, under its key too.

@@ -139,13 +139,24 @@ impl Rebuild<'_> {
         }
     }
 
-    /// Marks of orders that were taken back within a day, of reservations that ended, of what tills sold, and of
-    /// opened products.
+    /// Every mark that is still wanted.
     pub(crate) async fn write_marks(
         &mut self,
         transaction: &mut Transaction<'static, MySql>,
         keep_ms: u64,
     ) -> Result<(), RecoverError> {
+        self.write_position_marks(transaction, keep_ms).await?;
+        self.write_slot_marks(transaction).await
+    }
+
+    /// Marks that lie where their position says: of orders that were taken back within a day, of reservations that
+    /// ended, and of points that were taken back less than `keep_ms` ago.
+    async fn write_position_marks(
+        &mut self,
+        transaction: &mut Transaction<'static, MySql>,
+        keep_ms: u64,
+    ) -> Result<(), RecoverError> {
+        let now = epoch::time_ms(self.redis).await?;
         let orders: Vec<(u64, String)> = sqlx::query_as(
             "SELECT id, IF(status = 'CANCEL', 'CANCEL_REQUESTED', CAST(status AS CHAR)) FROM orders \
              WHERE status <> 'SUCCESS' AND updated_at > NOW(3) - INTERVAL 1 DAY \
@@ -159,6 +170,34 @@ impl Rebuild<'_> {
         )
         .fetch_all(&mut **transaction)
         .await?;
+        // As long as handlers rely on the mark instead of asking MySQL.
+        let from = Position::from_parts(now.saturating_sub(keep_ms), 0).unwrap_or_default();
+        let points: Vec<u64> = sqlx::query_scalar(
+            "SELECT cancels_id FROM point_transactions WHERE cancels_id IS NOT NULL AND id > ?",
+        )
+        .bind(from.get())
+        .fetch_all(&mut **transaction)
+        .await?;
+        let orders = orders
+            .into_iter()
+            .map(|(id, state)| (format!("order:{id}"), state));
+        let holds = holds
+            .into_iter()
+            .map(|(id, state)| (reservation::mark_id(Position::new(id)), state));
+        let points = points.into_iter().map(|id| {
+            let state = points::PointType::Canceled.as_str().to_owned();
+            (points::mark_id(Position::new(id)), state)
+        });
+        let marks: Vec<(String, String)> = orders.chain(holds).chain(points).collect();
+        self.set_marks(&marks, now).await?;
+        Ok(())
+    }
+
+    /// Marks that lie in a slot: of opened products, of what tills sold within a day, of coupons and their codes.
+    pub(crate) async fn write_slot_marks(
+        &mut self,
+        transaction: &mut Transaction<'static, MySql>,
+    ) -> Result<(), RecoverError> {
         let now = epoch::time_ms(self.redis).await?;
         let yesterday = Position::from_parts(now.saturating_sub(DAY_MS), 0).unwrap_or_default();
         let sales: Vec<(u64, String, String, Vec<u8>)> = sqlx::query_as(
@@ -168,27 +207,19 @@ impl Rebuild<'_> {
         .bind(yesterday.get())
         .fetch_all(&mut **transaction)
         .await?;
-        self.write_benefits(transaction, keep_ms).await?;
         let products: Vec<u64> = sqlx::query_scalar("SELECT id FROM products WHERE opened = 1")
             .fetch_all(&mut **transaction)
             .await?;
-        let orders = orders
-            .into_iter()
-            .map(|(id, state)| (format!("order:{id}"), state));
         let products = products
             .into_iter()
             .map(|id| (format!("opened:{id}"), "OPEN".to_owned()));
-        let holds = holds
-            .into_iter()
-            .map(|(id, state)| (reservation::mark_id(Position::new(id)), state));
         let sales = sales.into_iter().map(|(store, key, state, fingerprint)| {
             let state = order::offline_state(&state, &journal::hash_text(&fingerprint));
             (order::offline_mark_id(store, &key), state)
         });
-        let marks: Vec<(String, String)> =
-            orders.chain(products).chain(holds).chain(sales).collect();
+        let marks: Vec<(String, String)> = products.chain(sales).collect();
         self.set_marks(&marks, now).await?;
-        Ok(())
+        self.write_coupons(transaction, now).await
     }
 
     async fn set_marks(&mut self, marks: &[(String, String)], now: u64) -> Result<(), RedisError> {
@@ -205,41 +236,33 @@ impl Rebuild<'_> {
         Ok(())
     }
 
-    /// Marks of coupons that are not long over, of their codes, and of points that were taken back less than
-    /// `keep_ms` ago.
-    async fn write_benefits(
+    /// Marks of coupons that are not long over, and of their codes.
+    async fn write_coupons(
         &mut self,
         transaction: &mut Transaction<'static, MySql>,
-        keep_ms: u64,
+        now: u64,
     ) -> Result<(), RecoverError> {
         type Issue = (u64, u64, u64, Option<u64>, String, bool, bool);
-        let now = epoch::time_ms(self.redis).await?;
-        let coupons: Vec<u64> =
-            sqlx::query_scalar("SELECT id FROM coupons WHERE opened = 1 AND user_id IS NULL")
+        let all: Vec<(u64, bool)> =
+            sqlx::query_as("SELECT id, opened = 1 AND user_id IS NULL FROM coupons")
                 .fetch_all(&mut **transaction)
                 .await?;
-        let opened = |id| {
-            (
-                coupon::opened_mark_id(CouponId(id)),
-                coupon::OPEN.to_owned(),
-            )
-        };
-        let opened: Vec<_> = coupons.into_iter().map(opened).collect();
+        // The codes of all coupons are many; of most slots there is no coupon.
+        if let Scope::Slots(slots) = self.scope
+            && !all
+                .iter()
+                .any(|(id, _)| slots.contains(&layout::slot("coupon", id)))
+        {
+            return Ok(());
+        }
+        let opened = all.into_iter().filter(|(_, is_opened)| *is_opened);
+        let opened: Vec<(String, String)> = opened
+            .map(|(id, _)| {
+                let id = coupon::opened_mark_id(CouponId(id));
+                (id, coupon::OPEN.to_owned())
+            })
+            .collect();
         self.set_marks(&opened, now).await?;
-        // As long as handlers rely on the mark instead of asking MySQL.
-        let from = Position::from_parts(now.saturating_sub(keep_ms), 0).unwrap_or_default();
-        let cancelled: Vec<u64> = sqlx::query_scalar(
-            "SELECT cancels_id FROM point_transactions WHERE cancels_id IS NOT NULL AND id > ?",
-        )
-        .bind(from.get())
-        .fetch_all(&mut **transaction)
-        .await?;
-        let taken_back = |id| {
-            let state = points::PointType::Canceled.as_str().to_owned();
-            (points::mark_id(Position::new(id)), state)
-        };
-        let cancelled: Vec<_> = cancelled.into_iter().map(taken_back).collect();
-        self.set_marks(&cancelled, now).await?;
         let mut after = 0;
         loop {
             let rows: Vec<Issue> = sqlx::query_as(

@@ -485,8 +485,12 @@ fn points_of(entries: &[&Entry], stored: &[PointTransaction]) -> Vec<Difference>
         stored.iter().map(|row| (key(row), row)).collect();
     let mut found = Vec::new();
     for entry in entries {
-        for moved in points::transactions(entry).unwrap_or_default() {
+        for mut moved in points::transactions(entry).unwrap_or_default() {
             let row = stored.remove(&key(&moved));
+            // The order that a branch was held for is known when it is confirmed.
+            if entry.kind == Kind::BranchHeld && moved.order_id.is_none() {
+                moved.order_id = row.and_then(|row| row.order_id);
+            }
             if row != Some(&moved) {
                 let text = format!("is {row:?}, entry says {moved:?}");
                 found.push(Difference::new("point_transactions", entry.position, text));

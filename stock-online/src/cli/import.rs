@@ -13,8 +13,10 @@ use stock_domain::database::error_number;
 use stock_domain::database::imports::{self, Import, ImportKey};
 use stock_domain::import::{self, Judged};
 use stock_domain::ledger::Ledger;
+use stock_domain::lookup;
 
 use super::{Common, Failure, connect, output};
+use crate::app::CATCH_UP_MAX;
 use crate::stock_csv;
 
 #[derive(Debug, Args)]
@@ -44,6 +46,7 @@ pub(super) async fn run(
         Err(error) => return Err(error.into()),
     };
     let (rows, reading) = stock_csv::read(std::fs::File::open(&args.file)?);
+    lookup::catch_up(&pool, &ledger, CATCH_UP_MAX).await;
     let judged = import::judge(&pool, id, rows).await;
     let read = reading.await?;
     let good = judged

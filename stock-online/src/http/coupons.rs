@@ -20,7 +20,7 @@ use axum::response::Response;
 use stock_common::error::Code;
 use stock_common::id::{CouponId, Position, WorkId};
 use stock_domain::account::{Account, Level};
-use stock_domain::coupon::{self, Coupon, CouponIssued};
+use stock_domain::coupon::{self, CodeState, Coupon, CouponIssued};
 use stock_domain::database::audit_log::Action;
 use stock_domain::database::coupon_issues;
 use stock_domain::database::coupons::{self as table, CouponFields};
@@ -143,6 +143,10 @@ async fn make(
     };
     let created = app.coupons.find(&app.pool, id).await?;
     let created = created.ok_or_else(|| Problem::of(Code::CouponNotFound))?;
+    if is_code_of_another(app, &created).await? {
+        table::delete_unopened(&app.pool, id).await?;
+        return Err(Problem::of(Code::CouponCodeTaken));
+    }
     // Repeated for a replay: the first attempt may have ended here.
     match app
         .ledger
@@ -159,6 +163,16 @@ async fn make(
         | Verdict::Refused(Refusal::StaleState { .. }) => Ok((created, is_replayed)),
         Verdict::Refused(refusal) => Err(refusal.into()),
     }
+}
+
+/// Whether a coupon's code is another's. On their own shard the script sees to that; this looks at the others.
+async fn is_code_of_another(app: &App, created: &Coupon) -> Result<bool, Problem> {
+    let Some(of) = &created.personal else {
+        return Ok(false);
+    };
+    let state = app.ledger.mark(&coupon::code_mark_id(&of.code)).await?;
+    let known = state.as_deref().and_then(CodeState::parse);
+    Ok(known.is_some_and(|known| known.coupon_id != created.id))
 }
 
 /// The coupon that an earlier request with the same key created, unless it is the code that another has.

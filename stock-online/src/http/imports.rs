@@ -24,6 +24,7 @@ use stock_domain::database::imports::{self as table, Import, ImportKey, ImportSt
 use stock_domain::database::stock_levels::{self, StockLevelFilter};
 use stock_domain::database::{error_number, journal, products};
 use stock_domain::import::{self, Judged, Rows};
+use stock_domain::lookup;
 use tokio::task::JoinHandle;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 use utoipa::ToSchema;
@@ -34,7 +35,7 @@ use super::extract::{Filter, PathId, hash, key_of};
 use super::orders::{json, replayed};
 use super::origin::Origin;
 use super::problem::Problem;
-use crate::app::App;
+use crate::app::{App, CATCH_UP_MAX};
 use crate::limits::Subject;
 use crate::stock_csv;
 
@@ -285,6 +286,8 @@ async fn judge(
     file: Reading,
     (is_dry_run, is_keyed): (bool, bool),
 ) -> Result<Judged, Problem> {
+    // A count is of what was told before.
+    lookup::catch_up(&app.pool, &app.ledger, CATCH_UP_MAX).await;
     let judged = import::judge(&app.jobs_pool, id, file.rows).await;
     let end = Reading::end(file.reading, &file.digest, file.bytes_max).await;
     let good = judged

@@ -254,8 +254,7 @@ pub async fn create(
     }
     let secret = wanted.secret.unwrap_or_else(Secret::random);
     let what = (wanted.url.as_str(), wanted.events.as_slice());
-    let shard = app.ledger.keys().shard();
-    let id = table::insert(&app.pool, what, &secret.reveal(), shard).await?;
+    let id = table::insert(&app.pool, what, &secret.reveal()).await?;
     if wanted.state != WebhookState::Active {
         table::update(&app.pool, id, what, wanted.state).await?;
     }

@@ -159,17 +159,25 @@ impl Shop {
         Self::open_on(&servers.redis, &servers.mysql, products, stock).await
     }
 
-    /// On a Redis of its own: for what would disturb other tests, such as lost scripts.
+    /// On a Redis of its own, undivided: for what would disturb other tests, such as lost scripts.
     pub(crate) async fn open_on_own_redis(products: u64, stock: i64) -> (Self, Server) {
         let redis = Spec::redis(&folder("own").join("redis"), Durability::Everysec).unwrap();
         let redis = start(&redis).await;
-        let shop = Self::open_on(&redis.spec, &shared().mysql, products, stock).await;
+        let (url, mysql) = (redis.spec.url("0"), &shared().mysql);
+        let shop = Self::open_divided(url, mysql, 1, (products, stock)).await;
         (shop, redis)
     }
 
     /// On given servers.
     pub(crate) async fn open_on(redis: &Spec, mysql: &Spec, products: u64, stock: i64) -> Self {
         Self::open_divided(redis.url("0"), mysql, shards(), (products, stock)).await
+    }
+
+    /// Of one shard whatever the others are: for what looks at its keys.
+    pub(crate) async fn open_undivided(products: u64, stock: i64) -> Self {
+        let servers = shared();
+        let url = servers.redis.url("0");
+        Self::open_divided(url, &servers.mysql, 1, (products, stock)).await
     }
 
     /// Divided into shards, on a Redis or a cluster.

@@ -208,7 +208,7 @@ async fn a_price_that_falls_below_the_points_changes_no_answer_under_a_key() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_code_that_was_forgotten_long_after_its_coupon_hinders_no_cancel() {
-    let shop = Shop::open(1, 5).await;
+    let shop = Shop::open_undivided(1, 5).await;
     let service = shop.serve().await;
     let client = &service.client;
     let id = campaign(client, &json!({ "discountAmount": 300 })).await;

@@ -101,7 +101,7 @@ async fn verify_names_what_was_changed_behind_the_engines_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_emptied_redis_gets_its_codes_draws_and_cancels_back() {
     let own = OwnServers::start(Durability::Everysec).await;
-    let shop = Shop::open_on(&own.redis.spec, &own.mysql.spec, 1, 100).await;
+    let shop = Shop::open_divided(own.redis.spec.url("0"), &own.mysql.spec, 1, (1, 100)).await;
     let service = shop.serve().await;
     let client = &service.client;
     let id = campaign(client, &json!({ "discountAmount": 300, "count": 5 })).await;

@@ -375,7 +375,7 @@ fn the_script_decides_as_a_plain_model_does() {
         .enable_all()
         .build()
         .unwrap();
-    let mut shop = runtime.block_on(Shop::open(1, 1));
+    let mut shop = runtime.block_on(Shop::open_undivided(1, 1));
     // One call under way: batches are decided in the order in which they were sent.
     shop.config.batches_in_flight_max = 1;
     // The flag may refuse for a moment what a reversal in the same batch has just made possible.

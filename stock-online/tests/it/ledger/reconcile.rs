@@ -32,7 +32,7 @@ async fn under_load_nothing_differs_and_nothing_is_changed() {
 
 #[tokio::test]
 async fn a_level_changed_by_hand_is_reported_first_and_then_corrected() {
-    let shop = Shop::open(3, 100).await;
+    let shop = Shop::open_undivided(3, 100).await;
     let service = shop.serve().await;
     assert_eq!(
         service

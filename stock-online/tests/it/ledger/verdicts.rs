@@ -98,7 +98,7 @@ async fn level(ledger: &Ledger, account: Account) -> Option<i64> {
 
 #[tokio::test]
 async fn each_code_is_reached_once_and_changes_nothing() {
-    let shop = Shop::open(2, 10).await;
+    let shop = Shop::open_undivided(2, 10).await;
     let ledger = &shop.ledger;
     let client = redis::Client::open(shop.config.redis_url.as_str()).unwrap();
     let mut redis = client.get_multiplexed_async_connection().await.unwrap();
@@ -300,7 +300,7 @@ fn campaign(count: i64) -> Coupon {
 async fn what_an_order_uses_is_judged_in_the_contracts_order_and_all_or_nothing() {
     // Danger: a code or points that go although the stock does not. Method: an order short of everything, which
     // is given what it lacks piece by piece; nothing moves until it has all.
-    let shop = Shop::open(2, 10).await;
+    let shop = Shop::open_undivided(2, 10).await;
     let ledger = &shop.ledger;
     let money = |units| Money::new(units).unwrap();
     let mut wanted = order(1, 5);
@@ -395,7 +395,7 @@ async fn what_an_order_uses_is_judged_in_the_contracts_order_and_all_or_nothing(
 #[tokio::test]
 async fn several_lines_are_taken_together_or_not_at_all_within_one_batch() {
     // Danger: twins in one batch do not see each other's stock. Method: many at once, odd sums.
-    let shop = Shop::open(2, 10).await;
+    let shop = Shop::open_undivided(2, 10).await;
     let both = |quantity: u32| {
         let mut both = order(1, quantity);
         both.lines.extend(order(2, quantity).lines);
