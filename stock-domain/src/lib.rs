@@ -19,9 +19,11 @@
 //! | user, role, email, password | [`user`] |
 //! | the Redis side: script, batcher, gate, journal reader | [`ledger`] |
 //! | the MySQL side: record, settle, apply, verify | [`database`] |
+//! | months of the journal, moved into files | [`archive`] |
 //! | proofs and repairs over both | [`verify`], [`reconcile`], [`recover`] |
 
 pub mod account;
+pub mod archive;
 pub mod catalog;
 pub mod coupon;
 pub mod database;

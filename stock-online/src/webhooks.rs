@@ -152,6 +152,9 @@ async fn post(
         return Ok(Err(unknown("its secret cannot be read")));
     };
     let batch = entries(app, delivery.first_number, delivery.last_number).await?;
+    if batch.first().map(|entry| entry.number) != Some(delivery.first_number) {
+        return Ok(Err(unknown("its entries were archived")));
+    }
     let Some(body) = webhook::stock_changed(&batch) else {
         return Ok(Err(unknown("its entries cannot be read")));
     };

@@ -8,7 +8,7 @@ use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{AssertSqlSafe, SqlSafeStr};
 
 /// Version, description and text of every migration, in order.
-const MIGRATIONS: [(i64, &str, &str); 10] = [
+const MIGRATIONS: [(i64, &str, &str); 11] = [
     (
         20_261_121_000_000,
         "create ledger",
@@ -58,6 +58,11 @@ const MIGRATIONS: [(i64, &str, &str); 10] = [
         20_261_122_000_000,
         "create ledger checks",
         include_str!("../../../migrations/20261122000000_create_ledger_checks.sql"),
+    ),
+    (
+        20_261_122_000_200,
+        "create archives",
+        include_str!("../../../migrations/20261122000200_create_archives.sql"),
     ),
 ];
 

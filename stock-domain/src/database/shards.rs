@@ -47,6 +47,16 @@ pub async fn load(pool: &MySqlPool, shard: u64) -> Result<Option<ShardState>, sq
     Ok(row.map(|row| ShardState::from_row(shard, row)))
 }
 
+/// Every shard that has begun.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn all(pool: &MySqlPool) -> Result<Vec<u64>, sqlx::Error> {
+    sqlx::query_scalar("SELECT CAST(shard AS UNSIGNED) FROM shards ORDER BY shard")
+        .fetch_all(pool)
+        .await
+}
+
 /// Locks a shard's row until the transaction ends; `None` when another holds it.
 ///
 /// # Errors

@@ -117,6 +117,9 @@ pub(super) struct MovementOut {
 pub(super) struct MovementListOut {
     items: Vec<MovementOut>,
     next_cursor: Option<String>,
+    /// Movements up to then were archived, and are not listed any more.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    archived_until: Option<String>,
 }
 
 /// Which days.
@@ -153,6 +156,9 @@ pub(super) struct DayOut {
 pub(super) struct StatisticsOut {
     product_id: u64,
     items: Vec<DayOut>,
+    /// Movements up to then were archived, and are not counted any more.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    archived_until: Option<String>,
 }
 
 async fn find_product(app: &App, id: u64) -> Result<Product, Problem> {
@@ -243,7 +249,8 @@ pub async fn movements(
     let location = query.location_id.map(|IdIn(id)| LocationId(id));
     let subject = (ProductId(id), location);
     let mut found = postings::list(&app.pool, subject, from, limit as usize + 1).await?;
-    if found.is_empty() {
+    let archived_until = archived_until(&app, subject).await?;
+    if found.is_empty() && archived_until.is_none() {
         // The history of a deleted product stays; one that never was has none.
         find_product(&app, id).await?;
     }
@@ -258,11 +265,21 @@ pub async fn movements(
             own + before.map_or(0, |from| from.given)
         )
     });
-    let items = found.into_iter().map(MovementOut::from).collect();
-    Ok(json(
-        StatusCode::OK,
-        &MovementListOut { items, next_cursor },
-    ))
+    let body = MovementListOut {
+        items: found.into_iter().map(MovementOut::from).collect(),
+        next_cursor,
+        archived_until,
+    };
+    Ok(json(StatusCode::OK, &body))
+}
+
+/// When the last movement of a product's stock that is in no table any more may have been made.
+async fn archived_until(
+    app: &App,
+    subject: (ProductId, Option<LocationId>),
+) -> Result<Option<String>, Problem> {
+    let until = postings::archived_until(&app.pool, subject).await?;
+    Ok(until.map(|until| rfc3339(i64::try_from(until.unix_ms()).unwrap_or_default())))
 }
 
 impl From<Movement> for MovementOut {
@@ -309,8 +326,10 @@ pub async fn statistics(
     lookup::catch_up(&app.pool, &app.ledger, CATCH_UP_MAX).await;
     let location = query.location_id.map(|IdIn(id)| LocationId(id));
     let span = (before(from), before(end));
-    let days = postings::statistics(&app.pool, (ProductId(id), location), span).await?;
-    if days.is_empty() {
+    let subject = (ProductId(id), location);
+    let days = postings::statistics(&app.pool, subject, span).await?;
+    let archived_until = archived_until(&app, subject).await?;
+    if days.is_empty() && archived_until.is_none() {
         find_product(&app, id).await?;
     }
     let items = days.into_iter().map(|(date, day)| DayOut {
@@ -325,6 +344,7 @@ pub async fn statistics(
     let body = StatisticsOut {
         product_id: id,
         items: items.collect(),
+        archived_until,
     };
     Ok(json(StatusCode::OK, &body))
 }
