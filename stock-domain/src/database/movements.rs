@@ -57,9 +57,9 @@ async fn accounts(
     location: Option<LocationId>,
 ) -> Result<Vec<StockAccount>, sqlx::Error> {
     let rows: Vec<(String, u64, u64, u64)> = sqlx::query_as(
-        "SELECT CAST(kind AS CHAR), place_id, seq, COALESCE((SELECT l.seq FROM archived_levels l \
-         WHERE l.kind = a.kind AND l.owner_id = a.owner_id AND l.place_id = a.place_id), 0) \
-         FROM accounts a \
+        "SELECT CAST(kind AS CHAR), place_id, seq, CAST(COALESCE((SELECT l.seq \
+         FROM archived_levels l WHERE l.kind = a.kind AND l.owner_id = a.owner_id \
+         AND l.place_id = a.place_id), 0) AS UNSIGNED) FROM accounts a \
          WHERE kind IN ('AVAILABLE', 'RESERVED') AND owner_id = ? AND (? OR place_id = ?)",
     )
     .bind(product.0)
