@@ -309,7 +309,7 @@ async fn an_archive_that_is_killed_anywhere_is_finished_by_the_next_one() {
     // report: while they write, before and after the file is noted, between parts that are removed.
     let (shop, to) = (Shop::open(1, 1_000_000).await, folder("archive"));
     let service = shop.serve().await;
-    let load = Load::start(&[service.client.clone()], 8);
+    let load = Load::start(std::slice::from_ref(&service.client), 8);
     load.accept(2_500).await;
     assert_eq!(differences(&shop).await, []);
     let cut_off = now_ms(&shop);
