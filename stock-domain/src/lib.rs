@@ -19,6 +19,7 @@
 //! | user, role, email, password | [`user`] |
 //! | the Redis side: script, batcher, gate, journal reader | [`ledger`] |
 //! | the MySQL side: record, settle, apply, verify | [`database`] |
+//! | which database answers a read | [`reads`] |
 //! | months of the journal, moved into files | [`archive`] |
 //! | proofs and repairs over both | [`verify`], [`reconcile`], [`recover`] |
 
@@ -38,6 +39,7 @@ pub mod points;
 pub mod points_report;
 pub mod pricing;
 pub mod product;
+pub mod reads;
 pub mod reconcile;
 pub mod recover;
 pub mod reservation;

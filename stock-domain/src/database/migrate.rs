@@ -8,7 +8,7 @@ use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{AssertSqlSafe, SqlSafeStr};
 
 /// Version, description and text of every migration, in order.
-const MIGRATIONS: [(i64, &str, &str); 11] = [
+const MIGRATIONS: [(i64, &str, &str); 12] = [
     (
         20_261_121_000_000,
         "create ledger",
@@ -63,6 +63,11 @@ const MIGRATIONS: [(i64, &str, &str); 11] = [
         20_261_122_000_200,
         "create archives",
         include_str!("../../../migrations/20261122000200_create_archives.sql"),
+    ),
+    (
+        20_261_122_000_210,
+        "create replica beats",
+        include_str!("../../../migrations/20261122000210_create_replica_beats.sql"),
     ),
 ];
 

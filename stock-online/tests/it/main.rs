@@ -24,6 +24,7 @@ mod pages;
 mod people;
 mod products;
 mod races;
+mod reads;
 mod reservations;
 mod sales;
 mod stock;
