@@ -300,6 +300,16 @@ impl Reads {
         Ok(())
     }
 
+    /// The replicas by host and port, and how many ms each may lag behind; `None` when it shows no beat.
+    #[must_use]
+    pub fn lags(&self) -> Vec<(&str, Option<u64>)> {
+        let lag = |fresh_ms: u64| (fresh_ms > 0).then(|| self.now_ms().saturating_sub(fresh_ms));
+        self.replicas
+            .iter()
+            .map(|of| (of.name.as_str(), lag(of.fresh_ms.load(Ordering::Acquire))))
+            .collect()
+    }
+
     #[expect(
         clippy::cast_precision_loss,
         reason = "a gauge is a float, and lags are far below 2^53"

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, MySqlPool};
 use stock_common::config::{Config, ConfigError, Durability};
 use stock_online::servers::{Server, Spec};
@@ -144,6 +144,20 @@ async fn sees(services: &[&Service], order: &str, statuses: &[&str]) {
     }
 }
 
+/// Whether `doctor` finds that all replicas follow, and how many it has looked at.
+fn doctor(shop: &Shop) -> (bool, usize) {
+    let out = std::process::Command::new(env!("CARGO_BIN_EXE_stock-online"))
+        .args(["doctor", "--json"])
+        .envs(shop.variables())
+        .env("STOCK_DATABASE_READ_URLS", &shop.config.database_read_urls)
+        .output()
+        .unwrap();
+    let report: Value = serde_json::from_slice(&out.stdout).unwrap();
+    let checks = report["checks"].as_array().unwrap().iter();
+    let own: Vec<_> = checks.filter(|of| of["check"] == "read replica").collect();
+    (own.iter().all(|of| of["ok"] == true), own.len())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_has_written_sees_it_on_every_instance_while_the_replica_lags() {
     let replicated = Replicated::open(2).await;
@@ -208,6 +222,7 @@ async fn who_has_written_sees_it_on_every_instance_while_the_replica_lags() {
     })
     .await;
     replicated.is_used(&both).await;
+    assert_eq!(doctor(shop), (true, 1));
     let text = first.client.get("/metrics").send().await.text;
     for wanted in [
         "stock_reads_total{source=\"replica\"}",
@@ -279,6 +294,7 @@ async fn a_replica_that_never_answers_is_never_asked() {
     )
     .await;
     assert_eq!(service.client.get("/api/products").status().await, 200);
+    assert_eq!(doctor(&shop), (false, 1));
     service.stop().await;
     let wrong = Config {
         read_your_writes_ms: 1_000,
