@@ -19,7 +19,7 @@ use std::str::FromStr;
 
 use chrono::{Datelike as _, Months, NaiveDate, NaiveTime};
 use serde::{Serialize, Serializer};
-use sqlx::MySqlPool;
+use sqlx::{MySql, MySqlPool, Transaction};
 use stock_common::clock::{datetime, unix_ms};
 use stock_common::config::Config;
 use stock_common::id::Position;
@@ -30,6 +30,9 @@ use crate::database::archives::{self, Archive, ArchivedLevel, Reached};
 use crate::database::{dead_letters, jobs, journal, offline_sales, shards, webhooks};
 use crate::journal::EntryError;
 use crate::verify::{Progress, proved_number};
+
+/// The job, held.
+type Claim = Transaction<'static, MySql>;
 
 /// The name of the job: one process archives at a time.
 pub const JOB: &str = "archive";
@@ -245,16 +248,14 @@ pub async fn archive(
     before_ms: u64,
     progress: Progress<'_>,
 ) -> Result<Archived, ArchiveError> {
-    let claim = jobs::claim(pool, JOB).await?.ok_or(ArchiveError::Busy)?;
+    let mut claim = jobs::claim(pool, JOB).await?.ok_or(ArchiveError::Busy)?;
     std::fs::create_dir_all(folder).map_err(file::at(folder))?;
     let mut done = Archived::default();
     for shard in shards::all(pool).await? {
         if let Some(begun) = archives::unfinished(pool, shard).await? {
             let before = begun.first_number - 1;
-            remove(pool, folder, &begun, &mut |reached| {
-                progress(reached - before, begun.entries);
-            })
-            .await?;
+            let mut reached = |number| progress(number - before, begun.entries);
+            remove((pool, &mut claim), folder, &begun, &mut reached).await?;
             done.files.push(begun);
         }
     }
@@ -265,15 +266,11 @@ pub async fn archive(
     let mut earlier = 0;
     for stretch in stretches {
         let (before, entries) = (stretch.first_number - 1, stretch.entries());
-        let begun = write(pool, folder, &stretch, &mut |reached| {
-            progress(earlier + reached - before, all);
-        })
-        .await?;
+        let mut reached = |number| progress(earlier + number - before, all);
+        let begun = write((pool, &mut claim), folder, &stretch, &mut reached).await?;
         earlier += entries;
-        remove(pool, folder, &begun, &mut |reached| {
-            progress(earlier + reached - before, all);
-        })
-        .await?;
+        let mut reached = |number| progress(earlier + number - before, all);
+        remove((pool, &mut claim), folder, &begun, &mut reached).await?;
         earlier += entries;
         done.files.push(begun);
     }
@@ -350,7 +347,7 @@ fn differs((shard, number): (u64, u64), what: impl Into<String>) -> ArchiveError
 
 /// Writes a stretch to its file, and notes that it is there.
 async fn write(
-    pool: &MySqlPool,
+    (pool, claim): (&MySqlPool, &mut Claim),
     folder: &Path,
     stretch: &Stretch,
     reached: &mut (dyn FnMut(u64) + Send),
@@ -369,6 +366,7 @@ async fn write(
             out.write(&entry)?;
             next += 1;
         }
+        jobs::keep(claim).await?;
         reached(next - 1);
     }
     drop(connection);
@@ -390,7 +388,7 @@ async fn write(
 
 /// Removes what a file holds, as it is read back from there.
 async fn remove(
-    pool: &MySqlPool,
+    (pool, claim): (&MySqlPool, &mut Claim),
     folder: &Path,
     archive: &Archive,
     reached: &mut (dyn FnMut(u64) + Send),
@@ -407,6 +405,7 @@ async fn remove(
             return Ok(());
         };
         remove_part(pool, archive, part).await?;
+        jobs::keep(claim).await?;
         reached(last);
     }
 }

@@ -236,7 +236,7 @@ pub async fn remove(
     shard: u64,
     (first, last): (u64, u64),
 ) -> Result<(u64, u64), sqlx::Error> {
-    const POSTINGS: &str = "DELETE p FROM journal j JOIN postings p ON p.journal_id = j.id \
+    const POSTINGS: &str = "DELETE p FROM journal j STRAIGHT_JOIN postings p ON p.journal_id = j.id \
          WHERE j.shard = ? AND j.number BETWEEN ? AND ?";
     const ENTRIES: &str = "DELETE FROM journal WHERE shard = ? AND number BETWEEN ? AND ?";
     let mut removed = [0; 2];
