@@ -53,6 +53,14 @@ pub struct Config {
     pub durability: Durability,
     /// Where MySQL or MariaDB is, `mysql://user:password@host:port/database`.
     pub database_url: String,
+    /// Replicas of that database which answer reads of products, orders and stock, separated by commas; empty is none.
+    pub database_read_urls: String,
+    /// How far a replica may lag behind and still be asked.
+    pub read_lag_ms_max: u64,
+    /// How long who has written something reads the primary; above `read_lag_ms_max`.
+    pub read_your_writes_ms: u64,
+    /// How long a replica may take before the primary is asked instead; below `read_lag_ms_max`.
+    pub read_timeout_ms: u64,
     /// Connections for reads and the synchronous path.
     pub database_connections_max: u32,
     /// How long a request waits for a connection.
@@ -186,6 +194,7 @@ pub struct Config {
 }
 
 impl Default for Config {
+    #[expect(clippy::too_many_lines, reason = "every setting in one table")]
     fn default() -> Self {
         Self {
             redis_url: "redis://127.0.0.1:6379/0".to_owned(),
@@ -196,6 +205,10 @@ impl Default for Config {
             redis_response_timeout_ms: 2_000,
             durability: Durability::Always,
             database_url: "mysql://root@127.0.0.1:3306/stock".to_owned(),
+            database_read_urls: String::new(),
+            read_lag_ms_max: 2_000,
+            read_your_writes_ms: 5_000,
+            read_timeout_ms: 500,
             database_connections_max: 24,
             database_acquire_timeout_ms: 5_000,
             database_transaction_timeout_ms: 20_000,
@@ -311,8 +324,9 @@ impl Config {
     ///
     /// # Errors
     /// [`ConfigError::Contradiction`] with both settings named.
+    #[expect(clippy::too_many_lines, reason = "every rule in one table")]
     pub fn check(&self) -> Result<(), ConfigError> {
-        let rules: [(bool, &str); 17] = [
+        let rules: [(bool, &str); 18] = [
             ((1..=64).contains(&self.shards), "shards must be 1..=64"),
             (
                 self.queue_wait_ms_max + self.redis_response_timeout_ms < self.branch_hold_ms,
@@ -348,6 +362,11 @@ impl Config {
             (
                 self.synchronous_orders_max < self.database_connections_max as usize,
                 "synchronous_orders_max must be below database_connections_max",
+            ),
+            (
+                self.read_timeout_ms < self.read_lag_ms_max
+                    && self.read_lag_ms_max < self.read_your_writes_ms,
+                "read_timeout_ms must be below read_lag_ms_max, and that below read_your_writes_ms",
             ),
             (
                 self.lag_soft_entries < self.lag_hard_entries,
@@ -412,6 +431,8 @@ impl Config {
         let mut shown = self.clone();
         shown.redis_url = mask_password(&shown.redis_url);
         shown.database_url = mask_password(&shown.database_url);
+        let replicas = shown.database_read_urls.split(',').map(mask_password);
+        shown.database_read_urls = replicas.collect::<Vec<_>>().join(",");
         for secret in [&mut shown.jwt_secret, &mut shown.jwt_previous_secret] {
             if !secret.is_empty() {
                 "***".clone_into(secret);
@@ -474,6 +495,8 @@ mod tests {
         let config = Config {
             redis_url: "redis://:geheim@cache:6379".to_owned(),
             database_url: "mysql://shop:geheim@db/stock".to_owned(),
+            database_read_urls: "mysql://shop:geheim@a/stock, mysql://shop:geheim@b/stock"
+                .to_owned(),
             jwt_secret: "geheim".repeat(6),
             jwt_previous_secret: "geheim".repeat(7),
             ..Config::default()

@@ -75,11 +75,7 @@ impl Across {
     }
 
     fn mark(&self, expected: &str, next: &str) -> Mark {
-        Mark {
-            id: self.mark_id(),
-            expected: expected.to_owned(),
-            next: next.to_owned(),
-        }
+        Mark::new(self.mark_id(), expected, next.to_owned())
     }
 
     /// The home's mark when the entry was written.
@@ -101,11 +97,7 @@ impl Across {
     }
 
     fn branch_mark(&self, shard: u64, expected: &str, next: &str) -> Mark {
-        Mark {
-            id: self.branch_mark_id(shard),
-            expected: expected.to_owned(),
-            next: next.to_owned(),
-        }
+        Mark::new(self.branch_mark_id(shard), expected, next.to_owned())
     }
 }
 
@@ -147,8 +139,8 @@ pub struct Branch {
     taken: Vec<Moved>,
     /// What is given when it is confirmed.
     given: Vec<Moved>,
-    /// The entry's own marks, set when it is held.
-    marks: Vec<Mark>,
+    /// The entry's own marks, set when it is held, each with the product that it lies with.
+    marks: Vec<(Mark, Option<ProductId>)>,
 }
 
 /// The body of an entry that ended a branch.
@@ -248,6 +240,20 @@ pub struct Split {
 }
 
 impl Split {
+    /// The marks of all parts that are judged before the postings, by their place in the whole, in that order.
+    #[must_use]
+    pub fn judged_first(&self) -> Vec<(usize, &Mark)> {
+        let parts = self.branches.iter().chain([&self.home]);
+        let marks =
+            parts.flat_map(|part| part.marks.iter().copied().zip(&part.request.draft.marks));
+        let mut marks: Vec<_> = marks.filter(|(index, _)| *index != usize::MAX).collect();
+        marks.sort_unstable_by_key(|(index, _)| *index);
+        if self.late_mark.is_some() {
+            marks.pop();
+        }
+        marks
+    }
+
     /// What all parts take, by its place in the whole, in that order.
     pub fn taken(&self) -> impl Iterator<Item = (usize, Posting)> {
         let parts = self.branches.iter().chain([&self.home]);
@@ -321,8 +327,11 @@ pub fn route(request: &Request, layout: &Layout, hold_ms: u64) -> Route {
     let stateful = draft.marks.iter().position(is_stateful);
     // Everybody asks the shards in the same order, the home last of all: of two that want the same last units one
     // gets to the second shard before the other.
+    let held_with = of.postings.first().filter(|_| request.hold.is_some());
     let home = stateful
         .and_then(|at| of.marks.get(at))
+        // What ends a hold needs its stock, not the limits of its user.
+        .or(held_with)
         .or(of.postings.iter().chain(&of.marks).max())
         .copied();
     let home = match home {
@@ -437,7 +446,12 @@ fn branch(request: &Request, of: &Shards, (across, shard): (&Across, u64), hold_
         order_id: reversed_order(&request.draft),
         taken: own.draft.postings.iter().map(Moved::from).collect(),
         given,
-        marks: own.draft.marks.clone(),
+        marks: own
+            .draft
+            .marks
+            .iter()
+            .map(|mark| (mark.clone(), mark.product))
+            .collect(),
     };
     own.draft
         .marks
@@ -532,10 +546,9 @@ impl Branch {
                 ..posting
             }
         };
-        let marks = self.marks.iter().map(|mark| Mark {
-            id: mark.id.clone(),
-            expected: mark.next.clone(),
-            next: mark.expected.clone(),
+        let marks = self.marks.iter().map(|(mark, product)| Mark {
+            product: *product,
+            ..Mark::new(mark.id.clone(), &mark.next, mark.expected.clone())
         });
         let postings = self.taken.iter().map(back).collect();
         self.end((at, None), RELEASED, (postings, marks.collect()))
@@ -556,7 +569,7 @@ impl Branch {
             of: self.of.clone(),
             entry_id: entry,
             order_id: self.order_id,
-            code: self.marks.iter().find_map(|mark| {
+            code: self.marks.iter().find_map(|(mark, _)| {
                 let code = mark.id.strip_prefix(CODE_MARK)?;
                 Some((CodeState::parse(&mark.next)?.coupon_id, code.to_owned()))
             }),
@@ -653,11 +666,11 @@ mod tests {
             Posting::new(points, -30),
             Posting::new(points, 7).opening(0),
         ]);
-        both.draft.marks.push(Mark {
-            id: "code:AB".to_owned(),
-            expected: "FREE 1 2".to_owned(),
-            next: "USED 1 2".to_owned(),
-        });
+        both.draft.marks.push(Mark::new(
+            "code:AB".to_owned(),
+            "FREE 1 2",
+            "USED 1 2".to_owned(),
+        ));
         both.late_mark = Some(2);
         let Route::Several(split) = route(&both, &layout, HOLD_MS) else {
             panic!("one call");

@@ -188,11 +188,7 @@ impl CodeState {
     }
 
     fn becomes(self, next: Self, code: &str) -> Mark {
-        Mark {
-            id: code_mark_id(code),
-            expected: self.to_string(),
-            next: next.to_string(),
-        }
+        Mark::new(code_mark_id(code), &self.to_string(), next.to_string())
     }
 
     /// Parses the state of a code's mark.
@@ -322,21 +318,17 @@ pub fn open(coupon: &Coupon, actor: UserId) -> Result<Request, DraftError> {
     let mut draft = Draft::new(Kind::CouponOpened, actor, &body)?;
     draft.reference = Some(coupon.id.to_string());
     let mark = match &coupon.personal {
-        Some(of) => Mark {
-            id: code_mark_id(&of.code),
-            expected: String::new(),
-            next: CodeState::free(coupon.id, of.user_id).to_string(),
-        },
+        Some(of) => Mark::new(
+            code_mark_id(&of.code),
+            "",
+            CodeState::free(coupon.id, of.user_id).to_string(),
+        ),
         None => {
             // As many as are wanted: more than anybody will want.
             let count = coupon.count.unwrap_or(CHANGE_MAX);
             let account = Account::coupon(coupon.id);
             draft.postings.push(Posting::new(account, count).opening(0));
-            Mark {
-                id: opened_mark_id(coupon.id),
-                expected: String::new(),
-                next: OPEN.to_owned(),
-            }
+            Mark::new(opened_mark_id(coupon.id), "", OPEN.to_owned())
         }
     };
     draft.marks.push(mark);
@@ -373,11 +365,7 @@ pub fn issue(
     let mut draft = Draft::new(Kind::CouponIssued, user_id, issued)?;
     draft.reference = Some(coupon_id.to_string());
     draft.postings = vec![Posting::new(Account::coupon(coupon_id), -1)];
-    let new = |id: String, next: String| Mark {
-        id,
-        expected: String::new(),
-        next,
-    };
+    let new = |id: String, next: String| Mark::new(id, "", next);
     draft.marks = vec![
         new(
             issue_mark_id(coupon_id, user_id, work_id),

@@ -9,6 +9,8 @@
 //! | [`settle`] | balances and watermark, in journal order, chained without a gap |
 //! | [`apply`] | both for a batch, in one transaction, with dead letters |
 //! | [`row_lock`] | the synchronous path: decide and record under row locks |
+//! | [`archives`] | how far the journal was removed into files, and the levels there |
+//! | [`replica_beats`] | how far a replica follows |
 //! | [`accounts`], [`journal`], [`movements`], [`orders`], [`reservations`], [`offline_sales`], [`products`], [`sales`], [`stores`], [`stock_levels`], [`works`], [`coupons`], [`coupon_issues`], [`point_transactions`], [`point_reports`], [`imports`], [`webhooks`], [`dead_letters`], [`jobs`], [`ledger_checks`] | one table group each |
 //! | [`users`], [`refresh_tokens`], [`sessions`], [`audit_log`] | people: no part of the ledger |
 //!
@@ -18,6 +20,7 @@
 
 pub mod accounts;
 pub mod apply;
+pub mod archives;
 pub mod audit_log;
 pub mod branches;
 pub mod coupon_issues;
@@ -38,6 +41,7 @@ pub mod point_transactions;
 pub mod products;
 pub mod record;
 pub mod refresh_tokens;
+pub mod replica_beats;
 pub mod reservations;
 pub mod row_lock;
 pub mod rows;

@@ -114,6 +114,21 @@ pub struct Mark {
     pub expected: String,
     /// The state it is in afterwards.
     pub next: String,
+    /// The product whose shard it lies on, where its name does not say that. The journal does not keep it.
+    pub product: Option<ProductId>,
+}
+
+impl Mark {
+    /// A change of state.
+    #[must_use]
+    pub fn new(id: String, expected: &str, next: String) -> Self {
+        Self {
+            id,
+            expected: expected.to_owned(),
+            next,
+            product: None,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -130,7 +145,7 @@ enum MarkWire {
 impl From<MarkWire> for Mark {
     fn from(wire: MarkWire) -> Self {
         let (MarkWire::List(id, expected, next) | MarkWire::Named { id, expected, next }) = wire;
-        Self { id, expected, next }
+        Self::new(id, &expected, next)
     }
 }
 
@@ -568,11 +583,7 @@ mod tests {
 
     #[test]
     fn a_mark_is_read_in_the_form_of_before_too() {
-        let mark = Mark {
-            id: "order:5".to_owned(),
-            expected: String::new(),
-            next: "FAIL".to_owned(),
-        };
+        let mark = Mark::new("order:5".to_owned(), "", "FAIL".to_owned());
         let text = serde_json::to_string(&mark).unwrap();
         assert_eq!(text, r#"["order:5","","FAIL"]"#);
         let named = r#"{"id":"order:5","expected":"","next":"FAIL"}"#;

@@ -11,7 +11,8 @@
 //! | COUPON, marks `coupon`, `issued`, `code` | the coupon |
 //! | POINTS, HOLD, Idempotency-Keys | the user |
 //! | marks `order`, `hold`, `point` | their own position, which names its shard |
-//! | marks `till`, `import` | their own text |
+//! | mark `till` | the first product of the sale |
+//! | mark `import` | its own text |
 //!
 //! So an order of one product, in its sale or not, is one script call on one shard.
 //!
@@ -221,6 +222,9 @@ impl Layout {
     /// Where a mark is; `None` for a coupon's code whose coupon its states do not name.
     #[must_use]
     pub fn of_mark(&self, mark: &Mark) -> Option<Place> {
+        if let Some(product) = mark.product {
+            return Some(self.of_slot(product_slot(product)));
+        }
         let of_code = [&mark.expected, &mark.next]
             .into_iter()
             .find_map(|state| CodeState::parse(state));
@@ -323,11 +327,7 @@ mod tests {
         assert_eq!(layout.of_mark_id("opened:9", None), home);
         let coupon = layout.of_account(Account::coupon(CouponId(4)), None);
         assert_eq!(layout.of_mark_id("issued:4:5:6", None), coupon);
-        let code = Mark {
-            id: "code:ABC".to_owned(),
-            expected: String::new(),
-            next: "FREE 4 5".to_owned(),
-        };
+        let code = Mark::new("code:ABC".to_owned(), "", "FREE 4 5".to_owned());
         assert_eq!(layout.of_mark(&code), coupon);
         let position = Position::from_parts(1_800_000_000_000, 5 << 16).unwrap();
         assert_eq!(

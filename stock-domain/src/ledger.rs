@@ -62,7 +62,7 @@ use crate::account::{Account, Level};
 use crate::branch::{self, Route};
 use crate::coupon::CODE_MARK;
 use crate::database::{layouts, witnesses};
-use crate::journal::{DraftError, Entry, EntryError, Idempotency};
+use crate::journal::{DraftError, Entry, EntryError, Idempotency, Mark};
 use crate::layout::{self, Layout, Place};
 use crate::verdict::{Refusal, Verdict};
 
@@ -608,6 +608,18 @@ impl Ledger {
         }
         match layout.of_mark_id(id, None).unwrap_or(Place::Shard(0)) {
             Place::Shard(shard) => self.shard(shard)?.mark(id).await,
+            Place::Moving => Err(moving()),
+        }
+    }
+
+    /// The state of a mark where a request would look for it.
+    async fn state_of(&self, mark: &Mark) -> Result<Option<String>, ReadError> {
+        match self
+            .known_layout()?
+            .of_mark(mark)
+            .unwrap_or(Place::Shard(0))
+        {
+            Place::Shard(shard) => self.shard(shard)?.mark(&mark.id).await,
             Place::Moving => Err(moving()),
         }
     }

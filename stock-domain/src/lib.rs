@@ -20,10 +20,13 @@
 //! | user, role, email, password | [`user`] |
 //! | the Redis side: script, batcher, gate, journal reader | [`ledger`] |
 //! | the MySQL side: record, settle, apply, verify | [`database`] |
+//! | which database answers a read | [`reads`] |
+//! | months of the journal, moved into files | [`archive`] |
 //! | proofs and repairs over both | [`verify`], [`reconcile`], [`recover`] |
 //! | another number of shards | [`reshard`] |
 
 pub mod account;
+pub mod archive;
 pub mod branch;
 pub mod catalog;
 pub mod coupon;
@@ -40,6 +43,7 @@ pub mod points;
 pub mod points_report;
 pub mod pricing;
 pub mod product;
+pub mod reads;
 pub mod reconcile;
 pub mod recover;
 pub mod reservation;

@@ -406,12 +406,13 @@ pub struct OfflineSale {
 }
 
 impl OfflineSale {
-    /// The mark of a till's sale: it is decided once, whoever sends it how often.
-    fn mark(&self, store_id: u64, state: &str) -> Mark {
+    /// The mark of a till's sale: it is decided once, whoever sends it how often. It lies with the first product,
+    /// so that a sale of one product is decided on one shard.
+    fn mark(&self, store_id: u64, order: &Order, state: &str) -> Mark {
+        let next = offline_state(state, &self.fingerprint);
         Mark {
-            id: offline_mark_id(store_id, &self.key),
-            expected: String::new(),
-            next: offline_state(state, &self.fingerprint),
+            product: order.lines.first().map(|line| line.product_id),
+            ..Mark::new(offline_mark_id(store_id, &self.key), "", next)
         }
     }
 }
@@ -467,7 +468,7 @@ pub fn place(
     draft.marks = held.map(Held::ordered).into_iter().collect();
     draft.reference = order.reservation_id.map(|id| id.to_string());
     if let (Some(sale), Some(store)) = (&order.offline, order.store_id) {
-        draft.marks.push(sale.mark(store, "SOLD"));
+        draft.marks.push(sale.mark(store, order, "SOLD"));
         draft.reference = Some(sale.key.clone());
     }
     // Judged behind stock and limits, before points.
@@ -496,7 +497,7 @@ pub fn place(
 pub fn oversold(order: &Order) -> Result<Request, DraftError> {
     let mut draft = Draft::new(Kind::SaleOversold, order.user_id, order)?;
     if let (Some(sale), Some(store)) = (&order.offline, order.store_id) {
-        draft.marks.push(sale.mark(store, "OVERSOLD"));
+        draft.marks.push(sale.mark(store, order, "OVERSOLD"));
         draft.reference = Some(sale.key.clone());
     }
     Ok(Request::new(draft))
@@ -552,11 +553,7 @@ fn reverse(kind: Kind, of: Reversed<'_>, actor: UserId) -> Result<Request, Draft
     let mut draft = Draft::new(kind, actor, &OrderReversed { order_id: id })?;
     draft.reference = Some(id.to_string());
     draft.postings = order.returned();
-    draft.marks = vec![Mark {
-        id: mark_id(id),
-        expected: String::new(),
-        next: next.as_str().to_owned(),
-    }];
+    draft.marks = vec![Mark::new(mark_id(id), "", next.as_str().to_owned())];
     let coupon = order.coupon.as_ref().filter(|_| has_code);
     let given_back = coupon.map(|coupon| coupon.gives_back(order.user_id));
     draft.marks.extend(given_back);

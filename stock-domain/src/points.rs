@@ -159,11 +159,11 @@ pub fn cancel(
         PointType::Earn | PointType::Canceled => -of.amount,
     };
     draft.postings = vec![Posting::new(Account::points(of.user_id), delta)];
-    draft.marks = vec![Mark {
-        id: mark_id(*point_id),
-        expected: String::new(),
-        next: PointType::Canceled.as_str().to_owned(),
-    }];
+    draft.marks = vec![Mark::new(
+        mark_id(*point_id),
+        "",
+        PointType::Canceled.as_str().to_owned(),
+    )];
     let mut request = Request::new(draft);
     request.idempotency = idempotency;
     request.even_backlog = true;

@@ -44,11 +44,7 @@ pub fn open(product: ProductId, actor: UserId) -> Result<Request, DraftError> {
         opened(Account::reserved(product, LocationId::ONLINE)),
     ];
     let id = format!("opened:{product}");
-    draft.marks = vec![Mark {
-        id,
-        expected: String::new(),
-        next: "OPEN".to_owned(),
-    }];
+    draft.marks = vec![Mark::new(id, "", "OPEN".to_owned())];
     Ok(Request::new(draft))
 }
 

@@ -14,7 +14,7 @@ use stock_common::clock;
 
 use crate::account::{Account, Level};
 use crate::database::ledger_checks::{self, CheckKind, Ended};
-use crate::database::{accounts, jobs};
+use crate::database::{accounts, archives, jobs};
 use crate::ledger::scripts::SCRIPTS;
 use crate::ledger::{Ledger, ReadError};
 use crate::verify::holds::{self, HoldDrift};
@@ -114,11 +114,26 @@ async fn misstated(pool: &MySqlPool) -> Result<Vec<(Account, Level, Level)>, sql
             .bind(level.seq)
             .fetch_optional(pool)
             .await?;
+            let balance = match balance {
+                None => archived(pool, account, level.seq).await?,
+                found => found,
+            };
             if let Some(balance) = balance.filter(|balance| *balance != level.balance) {
                 found.push((account, level, Level { balance, ..level }));
             }
         }
     }
+}
+
+/// The balance after an account's last posting, when that was archived.
+async fn archived(
+    pool: &MySqlPool,
+    account: Account,
+    seq: u64,
+) -> Result<Option<i64>, sqlx::Error> {
+    let levels = archives::levels(&mut *pool.acquire().await?, &[account]).await?;
+    let last = levels.get(&account).filter(|level| level.seq == seq);
+    Ok(last.map(|level| level.balance))
 }
 
 async fn correct_mysql(

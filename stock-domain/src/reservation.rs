@@ -247,11 +247,7 @@ impl Held {
 
     /// The mark that an end of it sets.
     fn ends(&self, state: &str) -> Mark {
-        Mark {
-            id: mark_id(self.id),
-            expected: String::new(),
-            next: state.to_owned(),
-        }
+        Mark::new(mark_id(self.id), "", state.to_owned())
     }
 
     /// The mark that an order sets which takes it.

@@ -157,11 +157,11 @@ pub fn import(
     draft.closings = closed
         .map(|row| opened_closed(Account::available(row.product_id, row.location_id)))
         .collect();
-    draft.marks = vec![Mark {
-        id: import_mark_id(import_id),
-        expected: reached.unwrap_or_default().to_owned(),
-        next: body.lines.1.to_string(),
-    }];
+    draft.marks = vec![Mark::new(
+        import_mark_id(import_id),
+        reached.unwrap_or_default(),
+        body.lines.1.to_string(),
+    )];
     let mut request = Request::new(draft);
     request.even_closed = true;
     Ok(request)

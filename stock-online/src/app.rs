@@ -12,6 +12,7 @@ use stock_domain::catalog::Catalog;
 use stock_domain::discount::Percentage;
 use stock_domain::expiry::Expiry;
 use stock_domain::ledger::Ledger;
+use stock_domain::reads::Reads;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -35,6 +36,8 @@ pub struct App {
     pub clock: Clock,
     /// MySQL, for reads and the synchronous path.
     pub pool: MySqlPool,
+    /// MySQL or a replica of it, for reads that need not be of this very moment.
+    pub reads: Reads,
     /// MySQL, for what takes long or holds a job's row: the server ends no idle transaction of these within
     /// seconds.
     pub jobs_pool: MySqlPool,
@@ -86,7 +89,7 @@ impl App {
     pub fn new(
         config: &Config,
         clock: Clock,
-        (pool, jobs_pool): (MySqlPool, MySqlPool),
+        (pool, jobs_pool, reads): (MySqlPool, MySqlPool, Reads),
         ledger: Ledger,
         prometheus: PrometheusHandle,
     ) -> Arc<Self> {
@@ -102,6 +105,7 @@ impl App {
             config: config.clone(),
             clock,
             pool,
+            reads,
             jobs_pool,
             imports: Semaphore::new(1),
             event_streams: Arc::new(Semaphore::new(config.event_streams_max)),

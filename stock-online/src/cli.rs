@@ -1,5 +1,6 @@
 //! The commands. Results on stdout, logs on stderr, no questions asked; exit 0, 1 failed, 2 usage.
 
+mod archive;
 mod create_admin;
 mod dead_letters;
 mod dev;
@@ -71,6 +72,8 @@ enum Command {
     Reconcile(prove::ReconcileArgs),
     /// Rebuild Redis from MySQL after a loss of data
     Recover(prove::RecoverArgs),
+    /// Move months of the journal into files
+    Archive(archive::ArchiveArgs),
     /// List dead letters, or write their tables again
     DeadLetters(dead_letters::DeadLettersArgs),
     /// Write stock from a CSV file, all of it or nothing
@@ -129,6 +132,7 @@ async fn run(cli: Cli) -> Result<bool, Failure> {
         Command::Verify(args) => prove::verify(&config, &common, &args).await,
         Command::Reconcile(args) => prove::reconcile(&config, &common, &args).await,
         Command::Recover(args) => prove::recover(&config, &common, &args).await,
+        Command::Archive(args) => archive::run(&config, &common, &args).await,
         Command::DeadLetters(args) => dead_letters::run(&config, &common, &args).await,
         Command::Import(args) => import::run(&config, &common, &args).await,
         Command::Export(args) => export::run(&config, &args).await,

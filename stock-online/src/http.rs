@@ -24,6 +24,7 @@ pub mod page;
 pub mod points;
 pub mod problem;
 pub mod products;
+pub mod reader;
 pub mod reservations;
 pub mod sales;
 pub mod serve;
@@ -39,6 +40,7 @@ mod verdicts;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::middleware;
 use axum::routing::{self, get, patch, post, put};
 
 use crate::app::App;
@@ -46,7 +48,7 @@ use crate::app::App;
 /// Every URL of the interface.
 #[expect(clippy::too_many_lines, reason = "every route in one table")]
 pub fn routes(app: Arc<App>) -> Router {
-    Router::new()
+    let routes = Router::new()
         .route("/api/redis/orders", post(orders::place_redis))
         .route(
             "/api/redis/orders/{order_id}/cancel",
@@ -197,6 +199,10 @@ pub fn routes(app: Arc<App>) -> Router {
         .route("/readyz", get(ops::readyz))
         .route("/metrics", get(ops::metrics))
         .fallback(ops::not_found)
-        .method_not_allowed_fallback(ops::method_not_allowed)
-        .with_state(app)
+        .method_not_allowed_fallback(ops::method_not_allowed);
+    if app.reads.has_replicas() {
+        let note = middleware::from_fn_with_state(Arc::clone(&app), reader::note_writers);
+        return routes.layer(note).with_state(app);
+    }
+    routes.with_state(app)
 }

@@ -10,6 +10,7 @@
 //! | [`coupons`] | what coupons are worth, in memory |
 //! | [`limits`], [`passwords`], [`token_refresher`] | how often somebody may ask; hashes; whose tokens were ended |
 //! | [`monitor`], [`history`] | lag, dead letters, ages of jobs; the last minutes of them |
+//! | [`replicas`] | how far read replicas follow |
 //! | [`levels`] | the latest levels, for whoever watches |
 //! | [`stock_csv`] | files of stock |
 //! | [`webhooks`] | brings what is settled to other systems |
@@ -30,6 +31,7 @@ pub mod limits;
 pub mod monitor;
 pub mod pages;
 pub mod passwords;
+pub mod replicas;
 pub mod scheduler;
 pub mod servers;
 pub mod stock_csv;
@@ -46,6 +48,7 @@ use stock_common::clock::Clock;
 use stock_common::config::Config;
 use stock_domain::database::{self, Role, migrate};
 use stock_domain::ledger::Ledger;
+use stock_domain::reads::Reads;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -127,7 +130,8 @@ pub async fn run(start: Start, shutdown: CancellationToken) -> Result<(), RunErr
     let proxies = TrustedProxies::parse(&config.trusted_proxies)?;
     let pool = database::pool(&config, Role::Requests)?;
     let ledger = Ledger::start(&config, pool.clone(), clock.clone())?;
-    let pools = (pool.clone(), database::pool(&config, Role::Tool)?);
+    let reads = Reads::new(&config, pool.clone())?;
+    let pools = (pool.clone(), database::pool(&config, Role::Tool)?, reads);
     let app = App::new(&config, clock, pools, ledger.clone(), prometheus);
 
     let background = CancellationToken::new();
@@ -143,6 +147,7 @@ pub async fn run(start: Start, shutdown: CancellationToken) -> Result<(), RunErr
         Arc::clone(&bells),
         background.clone(),
     ));
+    tasks.spawn(replicas::run(Arc::clone(&app), background.clone()));
     tasks.spawn(catalog_refresher::run(Arc::clone(&app), background.clone()));
     tasks.spawn(monitor::run(Arc::clone(&app), background.clone()));
     if parts.contains(&Part::Subscriber) {

@@ -169,6 +169,9 @@ async fn post(
         let numbers = (delivery.first_number, delivery.last_number);
         entries(app, delivery.shard, numbers).await?
     };
+    if batch.first().map(|entry| entry.number) != Some(delivery.first_number) {
+        return Ok(Err(unknown("its entries were archived")));
+    }
     let Some(body) = webhook::stock_changed(&batch) else {
         return Ok(Err(unknown("its entries cannot be read")));
     };

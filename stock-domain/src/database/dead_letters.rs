@@ -20,7 +20,7 @@ pub enum RetryError {
     #[error("mysql: {0}")]
     Database(#[from] sqlx::Error),
     /// The journal does not have it.
-    #[error("its entry is not in the journal")]
+    #[error("its entry is not in the journal, or was archived")]
     Missing,
     /// What the journal has cannot be read.
     #[error(transparent)]
@@ -225,6 +225,24 @@ pub async fn set_state(
         .execute(pool)
         .await?;
     Ok(())
+}
+
+/// The first entry of a shard that waits for a compensation or a person.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn oldest_unresolved(
+    pool: &MySqlPool,
+    shard: u64,
+) -> Result<Option<Position>, sqlx::Error> {
+    let id: Option<u64> = sqlx::query_scalar(
+        "SELECT MIN(journal_id) FROM dead_letters WHERE state IN ('OPEN', 'KEPT') \
+         AND (journal_id >> 16) & 63 = ?",
+    )
+    .bind(shard)
+    .fetch_one(pool)
+    .await?;
+    Ok(id.map(Position::new))
 }
 
 /// How many wait for a compensation or a person.

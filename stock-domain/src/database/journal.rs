@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use sqlx::{AssertSqlSafe, MySqlConnection, MySqlPool};
 use stock_common::id::Position;
 
+use super::archives::{self, Reached};
 use super::rows::{Binding, MultiRow, padded};
 use crate::account::{Account, AccountKind};
 use crate::journal::{Entry, EntryError, Posted};
@@ -142,7 +143,7 @@ pub async fn existing(
     Ok(ids.into_iter().map(Position::new).collect())
 }
 
-/// Those of some positions at which there is no entry.
+/// Those of some positions at which there is no entry, and was none that was archived.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -161,6 +162,11 @@ pub async fn missing(
         for found in query.fetch_all(pool).await? {
             missing.remove(&Position::new(found));
         }
+    }
+    let shards: BTreeSet<u64> = missing.iter().map(|position| position.shard()).collect();
+    for shard in shards {
+        let archived = archives::reached(pool, shard).await?.position;
+        missing.retain(|position| position.shard() != shard || *position > archived);
     }
     Ok(missing.into_iter().collect())
 }
@@ -247,6 +253,47 @@ pub async fn page(
             Entry::restore(position, number, payload, own)
         })
         .collect())
+}
+
+/// A shard's last entry before a position.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn last_before(
+    pool: &MySqlPool,
+    shard: u64,
+    position: Position,
+) -> Result<Option<Reached>, sqlx::Error> {
+    let row: Option<(u64, u64)> = sqlx::query_as(
+        "SELECT number, id FROM journal FORCE INDEX (PRIMARY) WHERE id < ? AND shard = ? \
+         ORDER BY id DESC LIMIT 1",
+    )
+    .bind(position.get())
+    .bind(shard)
+    .fetch_optional(pool)
+    .await?;
+    Ok(row.map(|(number, id)| Reached {
+        number,
+        position: Position::new(id),
+    }))
+}
+
+/// Where a shard's entry of a number stands.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn position_of(
+    pool: &MySqlPool,
+    shard: u64,
+    number: u64,
+) -> Result<Option<Position>, sqlx::Error> {
+    let id: Option<u64> =
+        sqlx::query_scalar("SELECT id FROM journal WHERE shard = ? AND number = ?")
+            .bind(shard)
+            .bind(number)
+            .fetch_optional(pool)
+            .await?;
+    Ok(id.map(Position::new))
 }
 
 /// Finds one entry.

@@ -8,7 +8,7 @@ use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{AssertSqlSafe, SqlSafeStr};
 
 /// Version, description and text of every migration, in order.
-const MIGRATIONS: [(i64, &str, &str); 11] = [
+const MIGRATIONS: [(i64, &str, &str); 13] = [
     (
         20_261_121_000_000,
         "create ledger",
@@ -63,6 +63,16 @@ const MIGRATIONS: [(i64, &str, &str); 11] = [
         20_261_122_000_100,
         "grow past one machine",
         include_str!("../../../migrations/20261122000100_grow_past_one_machine.sql"),
+    ),
+    (
+        20_261_122_000_200,
+        "create archives",
+        include_str!("../../../migrations/20261122000200_create_archives.sql"),
+    ),
+    (
+        20_261_122_000_210,
+        "create replica beats",
+        include_str!("../../../migrations/20261122000210_create_replica_beats.sql"),
     ),
 ];
 

@@ -41,14 +41,25 @@ pub struct MovementCursor {
     pub given: usize,
 }
 
-/// The accounts of a product's stock, with the seq that each has reached.
+/// An account of a product's stock.
+#[derive(Debug, Clone, Copy)]
+struct StockAccount {
+    account: Account,
+    /// Its last posting that was archived; 0 when none was.
+    archived: u64,
+    /// The seq that it has reached.
+    last: u64,
+}
+
 async fn accounts(
     pool: &MySqlPool,
     product: ProductId,
     location: Option<LocationId>,
-) -> Result<Vec<(Account, u64)>, sqlx::Error> {
-    let rows: Vec<(String, u64, u64)> = sqlx::query_as(
-        "SELECT CAST(kind AS CHAR), place_id, seq FROM accounts \
+) -> Result<Vec<StockAccount>, sqlx::Error> {
+    let rows: Vec<(String, u64, u64, u64)> = sqlx::query_as(
+        "SELECT CAST(kind AS CHAR), place_id, seq, CAST(COALESCE((SELECT l.seq \
+         FROM archived_levels l WHERE l.kind = a.kind AND l.owner_id = a.owner_id \
+         AND l.place_id = a.place_id), 0) AS UNSIGNED) FROM accounts a \
          WHERE kind IN ('AVAILABLE', 'RESERVED') AND owner_id = ? AND (? OR place_id = ?)",
     )
     .bind(product.0)
@@ -56,21 +67,26 @@ async fn accounts(
     .bind(location.map_or(0, |location| location.0))
     .fetch_all(pool)
     .await?;
-    let account = |(kind, place, seq): (String, u64, u64)| {
+    let account = |(kind, place, last, archived): (String, u64, u64, u64)| {
         let kind = AccountKind::parse(&kind)?;
         let owner = product.0;
-        Some((Account { kind, owner, place }, seq))
+        Some(StockAccount {
+            account: Account { kind, owner, place },
+            archived,
+            last,
+        })
     };
     Ok(rows.into_iter().filter_map(account).collect())
 }
 
-/// The last seq of an account, of at most `last`, whose entry does not stand behind `position`; 0 if none.
+/// The last seq of an account whose entry does not stand behind `position`; what was archived does not count, and
+/// its last seq is the least.
 async fn seq_at(
     pool: &MySqlPool,
-    (account, last): (Account, u64),
+    of: StockAccount,
     position: Position,
 ) -> Result<u64, sqlx::Error> {
-    let (mut low, mut high) = (0, last);
+    let (account, mut low, mut high) = (of.account, of.archived, of.last);
     while low < high {
         let middle = low + (high - low).div_ceil(2);
         let id: Option<u64> = sqlx::query_scalar(
@@ -92,6 +108,27 @@ async fn seq_at(
     Ok(low)
 }
 
+/// The position up to which movements of a product's stock were archived; `None` when none were. Between it and the
+/// last of them nothing may have moved.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn archived_until(
+    pool: &MySqlPool,
+    (product, location): (ProductId, Option<LocationId>),
+) -> Result<Option<Position>, sqlx::Error> {
+    let id: Option<u64> = sqlx::query_scalar(
+        "SELECT MAX(position) FROM archives WHERE EXISTS (SELECT 1 FROM archived_levels \
+         WHERE kind IN ('AVAILABLE', 'RESERVED') AND owner_id = ? AND (? OR place_id = ?))",
+    )
+    .bind(product.0)
+    .bind(location.is_none())
+    .bind(location.map_or(0, |location| location.0))
+    .fetch_one(pool)
+    .await?;
+    Ok(id.map(Position::new))
+}
+
 /// A product's movements, newest first, at one location or at all.
 ///
 /// # Errors
@@ -105,10 +142,11 @@ pub async fn list(
     type Row = (u64, u64, i64, i64);
     let skip = from.map_or(0, |from| from.given);
     let mut found: Vec<(Position, Posted)> = Vec::new();
-    for (account, last) in accounts(pool, product, location).await? {
+    for of in accounts(pool, product, location).await? {
+        let account = of.account;
         let last = match from {
-            Some(from) => seq_at(pool, (account, last), from.position).await?,
-            None => last,
+            Some(from) => seq_at(pool, of, from.position).await?,
+            None => of.last,
         };
         let rows: Vec<Row> = sqlx::query_as(
             "SELECT journal_id, seq, delta, balance_after FROM postings \
@@ -242,9 +280,10 @@ pub async fn statistics(
     (after, upto): (Position, Position),
 ) -> Result<BTreeMap<NaiveDate, DayStatistics>, sqlx::Error> {
     let mut days: BTreeMap<NaiveDate, DayStatistics> = BTreeMap::new();
-    for (account, last) in accounts(pool, product, location).await? {
-        let from = seq_at(pool, (account, last), after).await?;
-        let to = seq_at(pool, (account, last), upto).await?;
+    for of in accounts(pool, product, location).await? {
+        let account = of.account;
+        let from = seq_at(pool, of, after).await?;
+        let to = seq_at(pool, of, upto).await?;
         let rows: Vec<(NaiveDate, String, i64)> = sqlx::query_as(
             // A branch counts as the entry that it belongs to.
             "SELECT DATE(j.created_at) AS day, IF(j.kind IN ('branch_held', 'branch_confirmed', \

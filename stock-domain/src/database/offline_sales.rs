@@ -161,6 +161,24 @@ pub async fn list(
     Ok(rows.into_iter().filter_map(parse).collect())
 }
 
+/// The first oversold sale of a shard that nobody has resolved.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn oldest_unresolved(
+    pool: &MySqlPool,
+    shard: u64,
+) -> Result<Option<Position>, sqlx::Error> {
+    let id: Option<u64> = sqlx::query_scalar(
+        "SELECT MIN(journal_id) FROM offline_sales WHERE state = 'OVERSOLD' \
+         AND (journal_id >> 16) & 63 = ?",
+    )
+    .bind(shard)
+    .fetch_one(pool)
+    .await?;
+    Ok(id.map(Position::new))
+}
+
 /// Notes that a person has resolved an oversold sale; `false` when there is none to resolve.
 ///
 /// # Errors

@@ -98,8 +98,8 @@ pub type Sums = (i64, i64, i64, i64);
 
 /// Users whose report of a day is not the sum of what they moved in it, with both; for `verify`.
 ///
-/// The parts are summed over movements, each of which `verify` compares with its entry; the net over postings. One
-/// without a report should have one.
+/// The parts are summed over movements, each of which `verify` compares with its entry; the net over postings, or
+/// where some of those were archived over movements too. One without a report should have one.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -123,15 +123,22 @@ pub async fn differing(
     .bind(date)
     .fetch_all(pool)
     .await?;
+    let is_archived: bool =
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM archives WHERE position >= ?)")
+            .bind(first)
+            .fetch_one(pool)
+            .await?;
     let moved: Vec<(u64, i64, i64, i64, i64)> = sqlx::query_as(
         "SELECT t.user_id, CAST(SUM(IF(type = 'EARN', delta, 0)) AS SIGNED), \
          CAST(SUM(IF(type = 'USED', -delta, 0)) AS SIGNED), \
          CAST(SUM(IF(type = 'CANCELED', ABS(delta), 0)) AS SIGNED), \
+         IF(?, CAST(SUM(delta) AS SIGNED), \
          (SELECT CAST(COALESCE(SUM(p.delta), 0) AS SIGNED) FROM postings p \
          WHERE p.kind = 'POINTS' AND p.owner_id = t.user_id AND p.place_id = 0 \
-         AND p.journal_id >= ? AND p.journal_id < ?) \
+         AND p.journal_id >= ? AND p.journal_id < ?)) \
          FROM point_transactions t WHERE t.id >= ? AND t.id < ? GROUP BY t.user_id",
     )
+    .bind(is_archived)
     .bind(first)
     .bind(end)
     .bind(first)

@@ -117,6 +117,17 @@ pub async fn between(
     Ok(rows.into_iter().filter_map(parse).collect())
 }
 
+/// What an entry moved; nothing when it moved no points, or is not settled.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn of_entry(
+    pool: &MySqlPool,
+    id: Position,
+) -> Result<Vec<PointTransaction>, sqlx::Error> {
+    between(pool, id, id).await
+}
+
 /// Whether a movement was taken back.
 ///
 /// # Errors

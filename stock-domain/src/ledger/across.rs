@@ -92,6 +92,14 @@ async fn first_of(ledger: &Ledger, split: &Split, refusal: Refusal) -> Refusal {
     let Some(asked) = asked else {
         return refusal;
     };
+    for (index, mark) in split.judged_first() {
+        // Those of this refusal's own part were judged by it.
+        let state = ledger.state_of(mark).await.ok().flatten();
+        let state = state.unwrap_or_default();
+        if state != mark.expected {
+            return Refusal::StaleState { mark: index, state };
+        }
+    }
     let before = split.taken().filter(|(index, _)| *index < asked);
     let before: Vec<(usize, Posting)> = before.collect();
     let names: Vec<Account> = before.iter().map(|(_, posting)| posting.account).collect();

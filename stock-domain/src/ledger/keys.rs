@@ -13,6 +13,7 @@
 //! | `…:a:<kind>:<owner>:<place>` | string | `balance seq closed` |
 //! | `…:idem:<user>:<key hash>` | string | `fingerprint A ms-low` or `fingerprint R code …` |
 //! | `<prefix>:limit:{0}:<subject>:<window>` | string | requests counted in a window; of no shard |
+//! | `<prefix>:wrote:{0}:<user>` | string | a user has written just now; of no shard |
 //! | `…:levels` | channel | new levels, and that there is something to apply |
 //! | `…:catalog` | channel | that products have changed |
 
@@ -95,6 +96,12 @@ impl Keys {
     #[must_use]
     pub fn limit(&self, subject: &impl Display, window: u64) -> String {
         format!("{}:limit:{{0}}:{subject}:{window}", self.prefix)
+    }
+
+    /// That somebody has written just now. No script touches it; it lies with the first shard.
+    #[must_use]
+    pub fn wrote(&self, user: UserId) -> String {
+        format!("{}:wrote:{{0}}:{user}", self.prefix)
     }
 
     /// The channel of new levels.

@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 
 use redis::aio::MultiplexedConnection;
 use redis::{RedisError, cmd, pipe};
+use serde::Deserialize;
 use sqlx::{MySql, Transaction};
 use stock_common::config::Config;
-use stock_common::id::{CouponId, Position, UserId, WorkId};
+use stock_common::id::{CouponId, Position, ProductId, UserId, WorkId};
 
 use super::RecoverError;
 use crate::account::{Account, Level};
@@ -17,7 +18,7 @@ use crate::database::{accounts, branches, journal, reservations};
 use crate::layout::{self, Layout, MarkHome, Place};
 use crate::ledger::epoch;
 use crate::ledger::keys::Keys;
-use crate::order;
+use crate::order::{self, Order};
 use crate::points;
 use crate::reservation;
 use crate::verify::Progress;
@@ -200,9 +201,10 @@ impl Rebuild<'_> {
     ) -> Result<(), RecoverError> {
         let now = epoch::time_ms(self.redis).await?;
         let yesterday = Position::from_parts(now.saturating_sub(DAY_MS), 0).unwrap_or_default();
-        let sales: Vec<(u64, String, String, Vec<u8>)> = sqlx::query_as(
-            "SELECT store_id, sale_key, IF(state = 'SOLD', 'SOLD', 'OVERSOLD'), fingerprint \
-             FROM offline_sales WHERE journal_id > ?",
+        let sales: Vec<(u64, String, String, Vec<u8>, Vec<u8>)> = sqlx::query_as(
+            "SELECT s.store_id, s.sale_key, IF(s.state = 'SOLD', 'SOLD', 'OVERSOLD'), \
+             s.fingerprint, j.payload FROM offline_sales s JOIN journal j ON j.id = s.journal_id \
+             WHERE s.journal_id > ?",
         )
         .bind(yesterday.get())
         .fetch_all(&mut **transaction)
@@ -213,19 +215,39 @@ impl Rebuild<'_> {
         let products = products
             .into_iter()
             .map(|id| (format!("opened:{id}"), "OPEN".to_owned()));
-        let sales = sales.into_iter().map(|(store, key, state, fingerprint)| {
-            let state = order::offline_state(&state, &journal::hash_text(&fingerprint));
-            (order::offline_mark_id(store, &key), state)
-        });
-        let marks: Vec<(String, String)> = products.chain(sales).collect();
-        self.set_marks(&marks, now).await?;
+        let sales = sales
+            .into_iter()
+            .filter_map(|(store, key, state, fingerprint, payload)| {
+                let product = first_product(&payload)?;
+                let is_here = match self.scope {
+                    Scope::Shard => {
+                        let place = self.layout.of_slot(layout::product_slot(product));
+                        place == Place::Shard(self.keys.shard())
+                    }
+                    Scope::Slots(slots) => slots.contains(&layout::product_slot(product)),
+                    Scope::Number(_) => false,
+                };
+                let state = order::offline_state(&state, &journal::hash_text(&fingerprint));
+                is_here.then(|| (order::offline_mark_id(store, &key), state))
+            });
+        let sales: Vec<(String, String)> = sales.collect();
+        self.write_states(&sales, now).await?;
+        self.set_marks(&products.collect::<Vec<_>>(), now).await?;
         self.write_coupons(transaction, now).await
     }
 
     async fn set_marks(&mut self, marks: &[(String, String)], now: u64) -> Result<(), RedisError> {
         let own = |(id, state): &&(String, String)| self.has_mark(id, state);
-        let own: Vec<&(String, String)> = marks.iter().filter(own).collect();
-        for part in own.chunks(1_000) {
+        let own: Vec<(String, String)> = marks.iter().filter(own).cloned().collect();
+        self.write_states(&own, now).await
+    }
+
+    async fn write_states(
+        &mut self,
+        marks: &[(String, String)],
+        now: u64,
+    ) -> Result<(), RedisError> {
+        for part in marks.chunks(1_000) {
             let mut set = cmd("HSET");
             set.arg(self.keys.states());
             for (id, state) in part {
@@ -368,7 +390,9 @@ impl Rebuild<'_> {
                     .arg(left.max(1))
                     .ignore();
             }
-            let _: () = commands.query_async(self.redis).await?;
+            if !commands.is_empty() {
+                let _: () = commands.query_async(self.redis).await?;
+            }
         }
     }
 
@@ -420,4 +444,14 @@ impl Rebuild<'_> {
             self.set_marks(&marks, now).await?;
         }
     }
+}
+
+/// The first product of what a till sold, as its entry says.
+fn first_product(payload: &[u8]) -> Option<ProductId> {
+    #[derive(Deserialize)]
+    struct Payload {
+        body: Order,
+    }
+    let payload: Payload = serde_json::from_slice(payload).ok()?;
+    payload.body.lines.first().map(|line| line.product_id)
 }

@@ -1,4 +1,4 @@
-//! Part two: each account's postings, chained without a gap up to its level.
+//! Part two: each account's postings, chained without a gap from what was archived up to its level.
 //!
 //! Accounts that moved little since they were proved share a query; a hot one is read in slices.
 
@@ -9,6 +9,7 @@ use sqlx::{AssertSqlSafe, MySqlPool};
 use super::{Difference, Progress, Proved, Report, VerifyError, level_text, proved, remember};
 use crate::account::{Account, AccountKind, Level};
 use crate::database::accounts;
+use crate::database::archives::{self, ArchivedLevel};
 use crate::database::rows::{MultiRow, padded};
 
 const PAGE: u32 = 1_000;
@@ -128,8 +129,17 @@ async fn prove(
     } else {
         proved(pool, &subjects).await?
     };
+    let archived = archived(pool, page, full, report).await?;
     let walks = page.iter().zip(&subjects).map(|(&(account, level), name)| {
-        let at = known.get(name).copied().unwrap_or_default();
+        let proved = known.get(name).copied().unwrap_or_default();
+        let archived = archived.get(&account).copied().unwrap_or_default();
+        let at = match archived.seq > proved.upto {
+            true => Proved {
+                upto: archived.seq,
+                balance: archived.balance,
+            },
+            false => proved,
+        };
         Walk { account, level, at }
     });
     let (mut few, many): (Vec<Walk>, Vec<Walk>) = walks.partition(|walk| walk.missing() <= FEW);
@@ -161,6 +171,27 @@ async fn prove(
     }
     remember(pool, &arrived).await?;
     Ok(())
+}
+
+/// Where the postings of accounts begin. In a full run it is looked whether any are left before that.
+async fn archived(
+    pool: &MySqlPool,
+    page: &[(Account, Level)],
+    full: bool,
+    report: &mut Report,
+) -> Result<HashMap<Account, ArchivedLevel>, sqlx::Error> {
+    let names: Vec<Account> = page.iter().map(|(account, _)| *account).collect();
+    let mut connection = pool.acquire().await?;
+    let levels = archives::levels(&mut connection, &names).await?;
+    if full {
+        let begun: Vec<_> = levels.iter().map(|(name, level)| (*name, *level)).collect();
+        let left = archives::postings_left_behind(&mut connection, &begun).await?;
+        report.add(left.into_iter().map(|(account, seq)| {
+            let text = format!("posting {seq} was archived, and is still there");
+            Difference::new("accounts", account, text)
+        }));
+    }
+    Ok(levels)
 }
 
 /// The new postings of several accounts.

@@ -34,12 +34,15 @@ pub(super) async fn verify(pool: &MySqlPool, full: bool) -> Result<Vec<Differenc
     Ok(found)
 }
 
-/// One statement, so one state of all three tables. A dead letter has drawn too, and has no row.
+/// One statement, so one state of all tables. A dead letter has drawn too, and has no row. What was archived are the
+/// two postings that opened an account (at 0, and by its count), and one for each draw.
 async fn coupons(pool: &MySqlPool) -> Result<Vec<Difference>, sqlx::Error> {
     let rows: Vec<(u64, i64, i64)> = sqlx::query_as(
         "SELECT * FROM (SELECT a.owner_id, \
          (SELECT COUNT(*) FROM postings p WHERE p.kind = 'COUPON' AND p.owner_id = a.owner_id \
-         AND p.place_id = 0 AND p.delta < 0) AS drawn, \
+         AND p.place_id = 0 AND p.delta < 0) \
+         + COALESCE((SELECT CAST(l.seq AS SIGNED) - 2 FROM archived_levels l WHERE l.kind = 'COUPON' \
+         AND l.owner_id = a.owner_id AND l.place_id = 0), 0) AS drawn, \
          (SELECT COUNT(*) FROM coupon_issues i WHERE i.coupon_id = a.owner_id) \
          + (SELECT COUNT(*) FROM dead_letters d JOIN postings p ON p.journal_id = d.journal_id \
          WHERE p.kind = 'COUPON' AND p.owner_id = a.owner_id AND p.delta < 0 \

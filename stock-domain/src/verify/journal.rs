@@ -13,7 +13,7 @@ use crate::database::orders::StoredOrder;
 use crate::database::record::has_code_mark;
 use crate::database::reservations::StoredReservation;
 use crate::database::shards::ShardState;
-use crate::database::{journal, offline_sales, orders, point_transactions, reservations};
+use crate::database::{archives, journal, offline_sales, orders, point_transactions, reservations};
 use crate::journal::{Entry, Kind};
 use crate::order::{OfflineSale, Order, OrderReversed, OrderStatus};
 use crate::points::{self, PointTransaction};
@@ -32,16 +32,20 @@ pub(super) async fn verify(
     progress: Progress<'_>,
 ) -> Result<(), VerifyError> {
     let subject = format!("{SUBJECT}{}", state.shard);
-    let known = proved(pool, std::slice::from_ref(&subject)).await?;
-    let start = if full {
-        0
-    } else {
-        known.get(&subject).map_or(0, |known| known.upto)
+    let archived = archives::reached(pool, state.shard).await?;
+    if let Some(left) = archives::left_behind(pool, state.shard, archived.number).await? {
+        let text = format!("entry {left} was archived, and is still there");
+        report.add([Difference::new("journal", state.shard, text)]);
+    }
+    let proved = match full {
+        true => 0,
+        false => proved_number(pool, state.shard).await?,
     };
+    let start = proved.max(archived.number);
     let mut done = start.min(state.number);
-    let mut last = match done {
-        0 => Position::ZERO,
-        _ => last_before(pool, state.shard, done).await?,
+    let mut last = match journal::position_of(pool, state.shard, done).await? {
+        Some(position) => position,
+        None => archived.position,
     };
     while done < state.number {
         let end = state.number.min(done + u64::from(SLICE));
@@ -85,14 +89,14 @@ pub(super) async fn verify(
     Ok(())
 }
 
-async fn last_before(pool: &MySqlPool, shard: u64, number: u64) -> Result<Position, sqlx::Error> {
-    let id: Option<u64> =
-        sqlx::query_scalar("SELECT id FROM journal WHERE shard = ? AND number = ?")
-            .bind(shard)
-            .bind(number)
-            .fetch_optional(pool)
-            .await?;
-    Ok(id.map_or(Position::ZERO, Position::new))
+/// The number up to which a shard's entries were proved.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub(crate) async fn proved_number(pool: &MySqlPool, shard: u64) -> Result<u64, sqlx::Error> {
+    let subject = format!("{SUBJECT}{shard}");
+    let known = proved(pool, std::slice::from_ref(&subject)).await?;
+    Ok(known.get(&subject).map_or(0, |known| known.upto))
 }
 
 /// A run of entries of a shard behind a position.

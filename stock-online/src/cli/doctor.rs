@@ -1,5 +1,7 @@
 //! `doctor`: are the servers set up so that the promises hold?
 
+use std::time::Duration;
+
 use serde::Serialize;
 use sqlx::MySqlPool;
 use stock_common::clock::Clock;
@@ -7,11 +9,15 @@ use stock_common::config::{Config, Durability};
 use stock_domain::database::migrate;
 use stock_domain::ledger::redis_memory::RedisMemory;
 use stock_domain::ledger::{GateState, Ledger};
+use stock_domain::reads::Reads;
 
 use super::{Common, Failure, connect, output};
 
 /// Milliseconds by which clocks may differ before it is worth a word.
 const CLOCK_SKEW_MS_MAX: i64 = 1_000;
+/// How often it is looked whether replicas follow, and for how long.
+const PROBE_EVERY: Duration = Duration::from_millis(50);
+const PROBE_MAX: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Serialize)]
 struct Finding {
@@ -53,6 +59,7 @@ pub(super) async fn run(config: &Config, common: &Common) -> Result<bool, Failur
             ));
         }
     }
+    replica_findings(Reads::new(config, pool)?, &mut findings).await;
     findings.push(gate_finding(&ledger));
     let weak = config.check_secret().is_err();
     let advice = "set STOCK_JWT_SECRET to at least 32 random bytes";
@@ -83,6 +90,28 @@ pub(super) async fn run(config: &Config, common: &Common) -> Result<bool, Failur
         }
     }
     Ok(all_ok)
+}
+
+/// Whether each read replica shows what was written on the primary.
+async fn replica_findings(reads: Reads, findings: &mut Vec<Finding>) {
+    let follow = async {
+        while reads.lags().iter().any(|(_, lag)| lag.is_none()) {
+            if reads.probe().await.is_err() {
+                return;
+            }
+            tokio::time::sleep(PROBE_EVERY).await;
+        }
+    };
+    // However it ends, what is known then is what is said.
+    drop(tokio::time::timeout(PROBE_MAX, follow).await);
+    for (name, lag) in reads.lags() {
+        let text = match lag {
+            Some(lag) => format!("{name} follows, {lag} ms behind at most"),
+            None => format!("{name} does not show what was written on the primary"),
+        };
+        let advice = "is it up, does it replicate, and is database_read_urls right?";
+        findings.push(finding("read replica", lag.is_some(), text, advice));
+    }
 }
 
 fn gate_finding(ledger: &Ledger) -> Finding {

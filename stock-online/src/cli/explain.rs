@@ -7,7 +7,7 @@ use stock_common::clock::rfc3339;
 use stock_common::config::Config;
 use stock_common::id::Position;
 use stock_domain::account::{Account, Level};
-use stock_domain::database::{accounts, dead_letters, journal, orders, shards};
+use stock_domain::database::{accounts, archives, dead_letters, journal, orders, shards};
 use stock_domain::journal::Entry;
 use stock_domain::ledger::Ledger;
 use stock_domain::order;
@@ -96,11 +96,16 @@ async fn explain_entry(
         Some(Err(error)) => json!({ "error": error.to_string() }),
         None => Value::Null,
     };
-    let found = matches!(in_redis, Ok(Some(_))) || in_mysql.is_some() || lost > 0;
+    let archive = match in_mysql {
+        Some(_) => None,
+        None => archives::holding(pool, position).await?,
+    };
+    let found = matches!(in_redis, Ok(Some(_))) || in_mysql.is_some() || row.is_some() || lost > 0;
     Ok(json!({
         "found": found,
         "position": position, "streamId": position.stream_id(), "shard": position.shard(),
         "isSettled": state.is_some_and(|state| position <= state.watermark),
+        "archived": archive.map(|of| json!({ "month": of.month, "file": of.file })),
         "redisJournal": journal_redis, "mark": mark, "mysqlJournal": journal_mysql,
         "order": row.map(|row| json!({
             "status": row.status, "userId": row.order.user_id, "totalAmount": row.order.total_amount,
@@ -138,6 +143,9 @@ async fn explain_account(
     .bind(POSTINGS)
     .fetch_all(pool)
     .await?;
+    let mut connection = pool.acquire().await?;
+    let archived = archives::levels(&mut connection, &[account]).await?;
+    let archived = archived.get(&account);
     let in_redis = match &redis {
         Ok(levels) => level_json(levels.get(&account)),
         Err(error) => json!({ "error": error.to_string() }),
@@ -155,5 +163,6 @@ async fn explain_account(
     Ok(json!({
         "found": found, "account": account.to_string(), "key": ledger.keys().account(account),
         "redis": in_redis, "mysql": level_json(mysql.get(&account)), "lastPostings": postings,
+        "archived": archived.map(|last| json!({ "seq": last.seq, "balance": last.balance })),
     }))
 }

@@ -22,6 +22,7 @@ use tower_sessions::Session;
 
 use super::cross_site;
 use super::problem::Problem;
+use super::reader::Writer;
 use super::sessions::LOGIN;
 use crate::app::App;
 use crate::limits::Subject;
@@ -365,8 +366,9 @@ impl FromRequestParts<Arc<App>> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
-        if let Some(known) = parts.extensions.get::<Self>() {
-            return Ok(*known);
+        if let Some(known) = parts.extensions.get::<Self>().copied() {
+            Writer::note(parts, known.user);
+            return Ok(known);
         }
         let mut values = parts.headers.get_all(AUTHORIZATION).iter();
         let caller = match (values.next(), values.next()) {
@@ -387,6 +389,7 @@ impl FromRequestParts<Arc<App>> for Caller {
         };
         app.limits.admit(Subject::User(caller.user.0))?;
         parts.extensions.insert(caller);
+        Writer::note(parts, caller.user);
         Ok(caller)
     }
 }

@@ -28,6 +28,7 @@ use stock_domain::ledger::Request;
 use stock_domain::lookup::{self, Located, LocatedReservation};
 use stock_domain::order::{self, Order, OrderStatus, Path, Terms};
 use stock_domain::pricing::{self, AskedOrder, Priced, Unpriced};
+use stock_domain::reads::Reader;
 use stock_domain::reservation::Held;
 use stock_domain::verdict::{Refusal, Replay, Verdict};
 
@@ -42,10 +43,11 @@ use super::auth::Caller;
 use super::extract::{Filter, ID_MAX, Keyed, PathId};
 use super::page::{cursor_of, cut, limit_of};
 use super::problem::Problem;
+use super::reader::Reading;
 use super::verdicts::{
     decide_locked, decide_stock, decide_stock_locked, refuse, remember, replayed_entry,
 };
-use crate::app::App;
+use crate::app::{App, CATCH_UP_MAX};
 
 /// How long a synchronous order waits for MySQL to have its code: a 503 under a flood has to be quick.
 const CODE_WAIT: Duration = Duration::from_millis(300);
@@ -301,8 +303,10 @@ async fn answer_unplaced(app: &App, verdict: Verdict) -> Result<Response, Proble
 }
 
 /// Finds an order that the caller may see; another's is a 404 like one that does not exist.
-async fn find_own(app: &App, caller: Caller, id: u64) -> Result<Located, Problem> {
-    let found = lookup::find(&app.pool, &app.ledger, Position::new(id)).await?;
+async fn find_own(app: &App, reader: Reader, caller: Caller, id: u64) -> Result<Located, Problem> {
+    let (ledger, id) = (&app.ledger, Position::new(id));
+    let find = |pool| async move { lookup::find(&pool, ledger, id).await };
+    let found = app.reads.find(reader, find).await?;
     found
         .filter(|found| caller.is_admin() || found.order.user_id == caller.user)
         .ok_or_else(|| Problem::of(Code::OrderNotFound))
@@ -327,7 +331,7 @@ pub async fn cancel_redis(
         idempotency,
     }: Keyed<NothingIn>,
 ) -> Result<Response, Problem> {
-    let found = find_own(&app, caller, order_id(id)?).await?;
+    let found = find_own(&app, Reader::Writer, caller, order_id(id)?).await?;
     let verdict = match refuse_cancel(&app, &found, idempotency.as_ref()).await? {
         Some(verdict) => verdict,
         None => {
@@ -351,7 +355,7 @@ pub async fn cancel_lock(
         idempotency,
     }: Keyed<NothingIn>,
 ) -> Result<Response, Problem> {
-    let found = find_own(&app, caller, order_id(id)?).await?;
+    let found = find_own(&app, Reader::Writer, caller, order_id(id)?).await?;
     cancel_synchronous(&app, found, caller, idempotency).await
 }
 
@@ -428,9 +432,10 @@ fn answer_cancel(
 pub async fn show(
     State(app): State<Arc<App>>,
     caller: Caller,
+    Reading(reader): Reading,
     id: Result<PathId, Problem>,
 ) -> Result<Response, Problem> {
-    let found = find_own(&app, caller, order_id(id)?).await?;
+    let found = find_own(&app, reader, caller, order_id(id)?).await?;
     Ok(json(
         StatusCode::OK,
         &OrderOut::new(found.id, &found.order, found.status),
@@ -444,6 +449,7 @@ pub async fn show(
 pub async fn list(
     State(app): State<Arc<App>>,
     caller: Caller,
+    Reading(reader): Reading,
     Filter(query): Filter<ListIn>,
 ) -> Result<Response, Problem> {
     let limit = limit_of(query.limit)?;
@@ -469,7 +475,13 @@ pub async fn list(
         before,
         limit: limit + 1,
     };
-    let mut found = table::list(&app.pool, &filter).await?;
+    if reader == Reader::Writer {
+        // What they were told a moment ago may not be settled yet.
+        lookup::catch_up(&app.pool, &app.ledger, CATCH_UP_MAX).await;
+    }
+    let filter = &filter;
+    let list = |pool| async move { table::list(&pool, filter).await };
+    let mut found = app.reads.read(reader, list).await?;
     let next = cut(&mut found, limit).map(|last| last.id.to_string());
     let items = found
         .iter()

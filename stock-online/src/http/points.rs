@@ -27,7 +27,7 @@ use stock_domain::account::Account;
 use stock_domain::database::audit_log::Action;
 use stock_domain::database::point_transactions as table;
 use stock_domain::database::users;
-use stock_domain::journal::{Entry, Idempotency, Kind};
+use stock_domain::journal::{Entry, Idempotency};
 use stock_domain::ledger::Request;
 use stock_domain::lookup;
 use stock_domain::order::Path;
@@ -258,7 +258,9 @@ async fn spend(
 
 /// A movement that a person made, to be taken back.
 struct Cancelable {
-    entry: Entry,
+    id: Position,
+    /// None when it was archived.
+    entry: Option<Entry>,
     moved: PointsMoved,
     point_type: PointType,
 }
@@ -273,32 +275,34 @@ async fn find_cancelable(
     let PathId(id) = id.map_err(|_not_a_number| missing())?;
     let id = Position::new(id);
     let entry = lookup::entry(&app.pool, &app.ledger, id).await?;
-    let entry = entry.ok_or_else(missing)?;
-    let moved = points::transactions(&entry).map_err(|error| Problem::internal(&error))?;
-    let own = |of: &PointTransaction| caller.is_admin() || of.user_id == caller.user;
-    if !moved.iter().any(own) {
-        return Err(missing());
-    }
-    let point_type = if entry.kind == Kind::PointsUsed {
-        PointType::Used
-    } else if entry.kind != Kind::PointsEarned {
+    let moved = match &entry {
+        Some(entry) => points::transactions(entry).map_err(|error| Problem::internal(&error))?,
+        None => table::of_entry(&app.pool, id).await?,
+    };
+    let own = |of: &&PointTransaction| caller.is_admin() || of.user_id == caller.user;
+    let moved = moved.into_iter().find(|of| own(&of)).ok_or_else(missing)?;
+    let is_final = moved.order_id.is_some() || moved.point_type == PointType::Canceled;
+    if is_final {
         // What an order moved goes back with the order; a cancel is final.
         return Err(Problem::of(Code::PointNotCancelable));
-    } else if caller.is_admin() {
-        PointType::Earn
-    } else {
+    }
+    if moved.point_type == PointType::Earn && !caller.is_admin() {
         return Err(Problem::of(Code::Forbidden));
-    };
-    let moved = entry.body().map_err(|error| Problem::internal(&error))?;
+    }
     // A mark that was set less than so long ago is still there; after that MySQL knows.
     let is_remembered = id.unix_ms() + app.config.marks_keep_ms > app.ledger.redis_now_ms();
     if !is_remembered && table::is_cancelled(&app.pool, id).await? {
         return Err(Problem::of(Code::PointAlreadyCanceled));
     }
     Ok(Cancelable {
+        id,
         entry,
-        moved,
-        point_type,
+        point_type: moved.point_type,
+        moved: PointsMoved {
+            user_id: moved.user_id,
+            amount: moved.delta.abs(),
+            description: moved.description,
+        },
     })
 }
 
@@ -316,11 +320,11 @@ async fn cancel(
         }
     };
     let cancelled = PointsCancelled {
-        point_id: found.entry.position,
+        point_id: found.id,
         of: found.moved,
     };
     let request = points::cancel(&cancelled, found.point_type, caller.user, idempotency)?;
-    let verdict = decide(app, path, request, vec![found.entry]).await?;
+    let verdict = decide(app, path, request, found.entry.into_iter().collect()).await?;
     if matches!(verdict, Verdict::Accepted(_)) && caller.is_admin() {
         let PointsCancelled { point_id, of } = &cancelled;
         let subject = format!("user:{} point:{point_id}", of.user_id);

@@ -12,6 +12,7 @@ use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
+use sqlx::MySqlPool;
 use stock_common::clock::{rfc3339, unix_ms};
 use stock_common::error::Code;
 use stock_common::id::{LocationId, ProductId};
@@ -20,6 +21,7 @@ use stock_domain::account::{Account, Level};
 use stock_domain::catalog::{CatalogProduct, ProductStatus, unit_price};
 use stock_domain::database::products::{self as table, Product, ProductFilter};
 use stock_domain::database::{accounts, coupon_issues};
+use stock_domain::reads::Reader;
 use utoipa::ToSchema;
 
 pub use self::write::{ProductIn, create, delete, edit, replace};
@@ -29,6 +31,7 @@ use super::extract::{Filter, PathId};
 use super::orders::json;
 use super::page::{cursor_of, cut, limit_of};
 use super::problem::Problem;
+use super::reader::Reading;
 use super::sales::SaleOut;
 use crate::app::App;
 
@@ -114,15 +117,14 @@ enum Source {
 
 type Levels = HashMap<Account, Level>;
 
-async fn levels(app: &App, source: Source, products: &[Product]) -> Result<Levels, Problem> {
-    let names: Vec<Account> = products
-        .iter()
-        .map(|p| Account::available(p.id, LocationId::ONLINE))
-        .collect();
-    match source {
-        Source::Redis => Ok(app.ledger.levels(&names).await?),
-        Source::MySql => Ok(accounts::levels(&app.pool, &names).await?),
-    }
+/// Their levels in the database in which they were found.
+async fn stored(pool: &MySqlPool, products: &[Product]) -> Result<Levels, sqlx::Error> {
+    accounts::levels(pool, &names(products)).await
+}
+
+fn names(products: &[Product]) -> Vec<Account> {
+    let name = |product: &Product| Account::available(product.id, LocationId::ONLINE);
+    products.iter().map(name).collect()
 }
 
 fn item<'a>(app: &App, product: &'a Product, levels: &Levels) -> ItemOut<'a> {
@@ -151,6 +153,7 @@ fn etag(product: &Product) -> String {
 /// What the best of a caller's coupons takes off one unit.
 async fn coupon_discount(
     app: &App,
+    reader: Reader,
     caller: Option<Caller>,
     product: &Product,
 ) -> Result<Money, Problem> {
@@ -158,7 +161,8 @@ async fn coupon_discount(
         return Ok(Money::ZERO);
     };
     let now_ms = app.ledger.redis_now_ms();
-    let benefits = coupon_issues::best_of(&app.pool, caller.user, now_ms).await?;
+    let best = |pool| async move { coupon_issues::best_of(&pool, caller.user, now_ms).await };
+    let benefits = app.reads.read(reader, best).await?;
     let (sale, discount) = (product.sale.as_ref(), product.discount.as_ref());
     let unit_price = unit_price(product.fields.price, sale, discount, now_ms);
     let best = benefits
@@ -206,7 +210,12 @@ fn detail(app: &App, status: StatusCode, detail: &Detail<'_>) -> Response {
     response
 }
 
-async fn list_from(app: &App, query: ListIn, source: Source) -> Result<Response, Problem> {
+async fn list_from(
+    app: &App,
+    reader: Reader,
+    query: ListIn,
+    source: Source,
+) -> Result<Response, Problem> {
     let limit = limit_of(query.limit)?;
     let filter = ProductFilter {
         name: query.name.filter(|name| !name.is_empty()),
@@ -216,9 +225,20 @@ async fn list_from(app: &App, query: ListIn, source: Source) -> Result<Response,
         before: cursor_of(query.cursor.as_deref())?.map(ProductId),
         limit: limit + 1,
     };
-    let mut found = table::list(&app.pool, &filter).await?;
+    let filter = &filter;
+    let list = |pool: MySqlPool| async move {
+        let found = table::list(&pool, filter).await?;
+        let levels = match source {
+            Source::Redis => Levels::new(),
+            Source::MySql => stored(&pool, &found).await?,
+        };
+        Ok::<_, sqlx::Error>((found, levels))
+    };
+    let (mut found, mut levels) = app.reads.read(reader, list).await?;
     let next = cut(&mut found, limit).map(|last| last.id.to_string());
-    let levels = levels(app, source, &found).await?;
+    if matches!(source, Source::Redis) {
+        levels = app.ledger.levels(&names(&found)).await?;
+    }
     let items = found
         .iter()
         .map(|product| item(app, product, &levels))
@@ -251,16 +271,34 @@ pub(super) fn find_known(app: &App, id: ProductId) -> Result<Arc<CatalogProduct>
 
 async fn show_from(
     app: &App,
-    caller: Option<Caller>,
+    (reader, caller): (Reader, Option<Caller>),
     id: Result<PathId, Problem>,
     source: Source,
 ) -> Result<Response, Problem> {
-    let product = find(app, id).await?;
-    let levels = levels(app, source, std::slice::from_ref(&product)).await?;
+    let missing = || Problem::of(Code::ProductNotFound);
+    let PathId(id) = id.map_err(|_not_a_number| missing())?;
+    let find = |pool: MySqlPool| async move {
+        let Some(product) = table::find(&pool, ProductId(id)).await? else {
+            return Ok(None);
+        };
+        let levels = match source {
+            Source::Redis => Levels::new(),
+            Source::MySql => stored(&pool, std::slice::from_ref(&product)).await?,
+        };
+        Ok::<_, sqlx::Error>(Some((product, levels)))
+    };
+    let found = app.reads.find(reader, find).await?;
+    let (product, mut levels) = found.ok_or_else(missing)?;
+    if matches!(source, Source::Redis) {
+        levels = app
+            .ledger
+            .levels(&names(std::slice::from_ref(&product)))
+            .await?;
+    }
     let shown = Detail {
         product: &product,
         levels: &levels,
-        coupon_discount: coupon_discount(app, caller, &product).await?,
+        coupon_discount: coupon_discount(app, reader, caller, &product).await?,
     };
     Ok(detail(app, StatusCode::OK, &shown))
 }
@@ -271,9 +309,10 @@ async fn show_from(
 /// 422 for a filter that does not fit.
 pub async fn list(
     State(app): State<Arc<App>>,
+    Reading(reader): Reading,
     Filter(query): Filter<ListIn>,
 ) -> Result<Response, Problem> {
-    list_from(&app, query, Source::MySql).await
+    list_from(&app, reader, query, Source::MySql).await
 }
 
 /// GET `/api/redis/products`.
@@ -282,9 +321,10 @@ pub async fn list(
 /// 422 for a filter that does not fit.
 pub async fn list_redis(
     State(app): State<Arc<App>>,
+    Reading(reader): Reading,
     Filter(query): Filter<ListIn>,
 ) -> Result<Response, Problem> {
-    list_from(&app, query, Source::Redis).await
+    list_from(&app, reader, query, Source::Redis).await
 }
 
 /// GET `/api/products/{id}`.
@@ -294,9 +334,10 @@ pub async fn list_redis(
 pub async fn show(
     State(app): State<Arc<App>>,
     AnyCaller(caller): AnyCaller,
+    Reading(reader): Reading,
     id: Result<PathId, Problem>,
 ) -> Result<Response, Problem> {
-    show_from(&app, caller, id, Source::MySql).await
+    show_from(&app, (reader, caller), id, Source::MySql).await
 }
 
 /// GET `/api/redis/products/{id}`.
@@ -306,7 +347,8 @@ pub async fn show(
 pub async fn show_redis(
     State(app): State<Arc<App>>,
     AnyCaller(caller): AnyCaller,
+    Reading(reader): Reading,
     id: Result<PathId, Problem>,
 ) -> Result<Response, Problem> {
-    show_from(&app, caller, id, Source::Redis).await
+    show_from(&app, (reader, caller), id, Source::Redis).await
 }

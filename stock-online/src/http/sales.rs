@@ -23,6 +23,7 @@ use super::origin::Origin;
 use super::page::{PageIn, cursor_of, cut, limit_of};
 use super::problem::Problem;
 use super::products::publish;
+use super::reader::Reading;
 use crate::app::App;
 
 /// The most units that one buyer may be allowed.
@@ -91,11 +92,13 @@ pub(super) struct SaleListOut {
 pub async fn list(
     State(app): State<Arc<App>>,
     Admin(_): Admin,
+    Reading(reader): Reading,
     Filter(asked): Filter<PageIn>,
 ) -> Result<Response, Problem> {
     let limit = limit_of(asked.limit)?;
     let before = cursor_of(asked.cursor.as_deref())?.map(SaleId);
-    let mut found = table::list(&app.pool, before, limit + 1).await?;
+    let list = |pool| async move { table::list(&pool, before, limit + 1).await };
+    let mut found = app.reads.read(reader, list).await?;
     let now_ms = app.ledger.redis_now_ms();
     let next_cursor = cut(&mut found, limit).map(|last| last.sale.id.0.to_string());
     let item = |listed: table::ListedSale| ListedSaleOut {

@@ -17,6 +17,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use chrono::{Days, NaiveDate, NaiveTime};
 use serde::{Deserialize, Serialize};
+use sqlx::MySqlPool;
 use stock_common::clock::{rfc3339, unix_ms};
 use stock_common::error::Code;
 use stock_common::id::{LocationId, Position, ProductId};
@@ -24,7 +25,6 @@ use stock_domain::account::Account;
 use stock_domain::database::movements::{self as postings, Movement, MovementCursor};
 use stock_domain::database::products::{self, Product};
 use stock_domain::database::stock_levels::{self, StockLevel, StockLevelFilter};
-use stock_domain::lookup;
 use utoipa::ToSchema;
 
 use super::auth::{Admin, Caller};
@@ -32,6 +32,7 @@ use super::extract::{Filter, IdIn, PathId};
 use super::orders::json;
 use super::page::{cursor_pair_of, cut, days_of, limit_of};
 use super::problem::Problem;
+use super::reader::Reading;
 use crate::app::{App, CATCH_UP_MAX};
 
 pub use self::change::{AdjustIn, InboundIn, adjust, inbound};
@@ -117,6 +118,9 @@ pub(super) struct MovementOut {
 pub(super) struct MovementListOut {
     items: Vec<MovementOut>,
     next_cursor: Option<String>,
+    /// Movements up to then were archived, and are not listed any more.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    archived_until: Option<String>,
 }
 
 /// Which days.
@@ -153,6 +157,9 @@ pub(super) struct DayOut {
 pub(super) struct StatisticsOut {
     product_id: u64,
     items: Vec<DayOut>,
+    /// Movements up to then were archived, and are not counted any more.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    archived_until: Option<String>,
 }
 
 async fn find_product(app: &App, id: u64) -> Result<Product, Problem> {
@@ -168,6 +175,7 @@ async fn find_product(app: &App, id: u64) -> Result<Product, Problem> {
 pub async fn available(
     State(app): State<Arc<App>>,
     _caller: Caller,
+    Reading(reader): Reading,
     Filter(query): Filter<LevelsIn>,
 ) -> Result<Response, Problem> {
     let limit = limit_of(query.limit)?;
@@ -181,8 +189,10 @@ pub async fn available(
             .map(|(product, location)| (ProductId(product), LocationId(location))),
         limit: limit + 1,
     };
-    lookup::catch_up(&app.pool, &app.ledger, CATCH_UP_MAX).await;
-    let mut found = stock_levels::list(&app.pool, &filter).await?;
+    let filter = &filter;
+    let list = |pool| async move { stock_levels::list(&pool, filter).await };
+    let settled = (&app.ledger, CATCH_UP_MAX);
+    let mut found = app.reads.read_settled(settled, reader, list).await?;
     let next_cursor =
         cut(&mut found, limit).map(|last| format!("{}-{}", last.product_id, last.location_id));
     let names: Vec<Account> = found.iter().flat_map(accounts_of).collect();
@@ -229,6 +239,7 @@ fn accounts_of(level: &StockLevel) -> [Account; 2] {
 pub async fn movements(
     State(app): State<Arc<App>>,
     Admin(_): Admin,
+    Reading(reader): Reading,
     id: Result<PathId, Problem>,
     Filter(query): Filter<MovementsIn>,
 ) -> Result<Response, Problem> {
@@ -239,11 +250,15 @@ pub async fn movements(
         given: usize::try_from(given).unwrap_or(0).min(1_000),
     });
     let PathId(id) = id.map_err(|_not_a_number| Problem::of(Code::ProductNotFound))?;
-    lookup::catch_up(&app.pool, &app.ledger, CATCH_UP_MAX).await;
     let location = query.location_id.map(|IdIn(id)| LocationId(id));
     let subject = (ProductId(id), location);
-    let mut found = postings::list(&app.pool, subject, from, limit as usize + 1).await?;
-    if found.is_empty() {
+    let list = |pool: MySqlPool| async move {
+        let found = postings::list(&pool, subject, from, limit as usize + 1).await?;
+        Ok::<_, sqlx::Error>((found, archived_until(&pool, subject).await?))
+    };
+    let settled = (&app.ledger, CATCH_UP_MAX);
+    let (mut found, archived_until) = app.reads.read_settled(settled, reader, list).await?;
+    if found.is_empty() && archived_until.is_none() {
         // The history of a deleted product stays; one that never was has none.
         find_product(&app, id).await?;
     }
@@ -258,11 +273,21 @@ pub async fn movements(
             own + before.map_or(0, |from| from.given)
         )
     });
-    let items = found.into_iter().map(MovementOut::from).collect();
-    Ok(json(
-        StatusCode::OK,
-        &MovementListOut { items, next_cursor },
-    ))
+    let body = MovementListOut {
+        items: found.into_iter().map(MovementOut::from).collect(),
+        next_cursor,
+        archived_until,
+    };
+    Ok(json(StatusCode::OK, &body))
+}
+
+/// When the last movement of a product's stock that is in no table any more may have been made.
+async fn archived_until(
+    pool: &MySqlPool,
+    subject: (ProductId, Option<LocationId>),
+) -> Result<Option<String>, sqlx::Error> {
+    let until = postings::archived_until(pool, subject).await?;
+    Ok(until.map(|until| rfc3339(i64::try_from(until.unix_ms()).unwrap_or_default())))
 }
 
 impl From<Movement> for MovementOut {
@@ -298,6 +323,7 @@ fn before(day: NaiveDate) -> Position {
 pub async fn statistics(
     State(app): State<Arc<App>>,
     Admin(_): Admin,
+    Reading(reader): Reading,
     id: Result<PathId, Problem>,
     Filter(query): Filter<StatisticsIn>,
 ) -> Result<Response, Problem> {
@@ -306,11 +332,16 @@ pub async fn statistics(
     let rule = || Problem::unprocessable("/to", "the day after it has no name");
     let end = to.checked_add_days(Days::new(1)).ok_or_else(rule)?;
     let PathId(id) = id.map_err(|_not_a_number| Problem::of(Code::ProductNotFound))?;
-    lookup::catch_up(&app.pool, &app.ledger, CATCH_UP_MAX).await;
     let location = query.location_id.map(|IdIn(id)| LocationId(id));
     let span = (before(from), before(end));
-    let days = postings::statistics(&app.pool, (ProductId(id), location), span).await?;
-    if days.is_empty() {
+    let subject = (ProductId(id), location);
+    let sum = |pool: MySqlPool| async move {
+        let days = postings::statistics(&pool, subject, span).await?;
+        Ok::<_, sqlx::Error>((days, archived_until(&pool, subject).await?))
+    };
+    let settled = (&app.ledger, CATCH_UP_MAX);
+    let (days, archived_until) = app.reads.read_settled(settled, reader, sum).await?;
+    if days.is_empty() && archived_until.is_none() {
         find_product(&app, id).await?;
     }
     let items = days.into_iter().map(|(date, day)| DayOut {
@@ -325,6 +356,7 @@ pub async fn statistics(
     let body = StatisticsOut {
         product_id: id,
         items: items.collect(),
+        archived_until,
     };
     Ok(json(StatusCode::OK, &body))
 }

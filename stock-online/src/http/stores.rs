@@ -29,7 +29,6 @@ use stock_domain::database::audit_log::Action;
 use stock_domain::database::error_number;
 use stock_domain::database::stock_levels::{self, StockLevelFilter};
 use stock_domain::database::stores as table;
-use stock_domain::lookup;
 use stock_domain::store::{Store, StoreFields};
 use utoipa::ToSchema;
 
@@ -41,6 +40,7 @@ use super::origin::Origin;
 use super::page::{PageIn, cursor_of, cut, limit_of};
 use super::problem::Problem;
 use super::products::{check_text, find_known};
+use super::reader::Reading;
 use crate::app::{App, CATCH_UP_MAX};
 
 /// The largest number that a store may be given: the next free ones follow it.
@@ -292,6 +292,7 @@ fn store_id(id: Result<PathId, Problem>) -> Result<LocationId, Problem> {
 /// 404, 422 for a page that does not fit.
 pub async fn products(
     State(app): State<Arc<App>>,
+    Reading(reader): Reading,
     id: Result<PathId, Problem>,
     Filter(query): Filter<PageIn>,
 ) -> Result<Response, Problem> {
@@ -304,8 +305,10 @@ pub async fn products(
         limit: limit + 1,
         ..StockLevelFilter::default()
     };
-    lookup::catch_up(&app.pool, &app.ledger, CATCH_UP_MAX).await;
-    let mut found = stock_levels::list(&app.pool, &filter).await?;
+    let filter = &filter;
+    let list = |pool| async move { stock_levels::list(&pool, filter).await };
+    let settled = (&app.ledger, CATCH_UP_MAX);
+    let mut found = app.reads.read_settled(settled, reader, list).await?;
     let next_cursor = cut(&mut found, limit).map(|last| last.product_id.to_string());
     let names: Vec<Account> = found
         .iter()

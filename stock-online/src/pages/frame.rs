@@ -15,6 +15,7 @@ use stock_common::clock::rfc3339;
 use stock_common::error::Code;
 use stock_domain::database::users;
 use stock_domain::order::OrderStatus;
+use stock_domain::reads::Reader as Reading;
 use stock_domain::user::User;
 
 use super::api::Api;
@@ -123,6 +124,12 @@ impl Frame {
     /// The interface's problem.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Problem> {
         self.api.get(path, self.caller, self.origin).await
+    }
+
+    /// For whom the page reads: somebody who has just written sees it.
+    pub async fn reading(&self) -> Reading {
+        let user = self.caller.map(|caller| caller.user);
+        self.app.reads.reader(&self.app.ledger, user).await
     }
 
     /// The reader as a buyer: an admin's own things, not everybody's.

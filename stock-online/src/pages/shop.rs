@@ -209,7 +209,9 @@ pub async fn show(frame: Frame, uri: Uri) -> Result<Response, Problem> {
         limit: PRODUCTS + 1,
         ..ProductFilter::default()
     };
-    let mut found = table::list(&frame.app.pool, &filter).await?;
+    let filter = &filter;
+    let list = |pool| async move { table::list(&pool, filter).await };
+    let mut found = frame.app.reads.read(frame.reading().await, list).await?;
     let has_more = found.len() > PRODUCTS as usize;
     found.truncate(PRODUCTS as usize);
     let next = found.last().filter(|_| has_more).map(|last| {
@@ -248,7 +250,8 @@ struct ProductPage {
 pub async fn product(frame: Frame, Path(id): Path<String>) -> Result<Response, Problem> {
     let missing = || Problem::of(Code::ProductNotFound);
     let id = id.parse().map_err(|_malformed| missing())?;
-    let found = table::find(&frame.app.pool, ProductId(id)).await?;
+    let find = |pool| async move { table::find(&pool, ProductId(id)).await };
+    let found = frame.app.reads.find(frame.reading().await, find).await?;
     let found = found.filter(|product| product.fields.status != ProductStatus::Inactive);
     let found = found.ok_or_else(missing)?;
     let card = Card::of_all(&frame, std::slice::from_ref(&found))

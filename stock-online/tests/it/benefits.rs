@@ -20,7 +20,7 @@ async fn coupon(client: &Client, fields: &Value) -> Answer {
 }
 
 /// Makes a campaign's coupon and returns its id.
-async fn campaign(client: &Client, fields: &Value) -> u64 {
+pub(crate) async fn campaign(client: &Client, fields: &Value) -> u64 {
     let made = coupon(client, fields).await;
     assert_eq!(made.status, 201, "{}", made.text);
     made.body["id"].as_u64().unwrap()
@@ -33,14 +33,14 @@ async fn draw(client: &Client, user: u64, id: u64, body: &Value) -> Answer {
 }
 
 /// Draws a coupon and returns its code.
-async fn code(client: &Client, user: u64, id: u64) -> String {
+pub(crate) async fn code(client: &Client, user: u64, id: u64) -> String {
     let drawn = draw(client, user, id, &json!({})).await;
     assert_eq!(drawn.status, 201, "{}", drawn.text);
     drawn.member("code").to_owned()
 }
 
 /// Gives a user points.
-async fn earn(client: &Client, user: u64, amount: i64) -> Answer {
+pub(crate) async fn earn(client: &Client, user: u64, amount: i64) -> Answer {
     let body = json!({ "userId": user, "amount": amount, "description": "a gift" });
     let call = client.post("/api/v2/points/earn").admin();
     let earned = call.json(&body).send().await;
@@ -48,7 +48,7 @@ async fn earn(client: &Client, user: u64, amount: i64) -> Answer {
     earned
 }
 
-async fn balance(client: &Client, user: u64) -> i64 {
+pub(crate) async fn balance(client: &Client, user: u64) -> i64 {
     let path = format!("/api/v1/points/users/{user}/balance");
     let shown = client.get(&path).user(user).send().await;
     assert_eq!(shown.status, 200, "{}", shown.text);

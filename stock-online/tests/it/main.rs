@@ -11,6 +11,7 @@
 
 mod support;
 
+mod archive;
 mod bad_input;
 mod benefits;
 mod events;
@@ -23,6 +24,7 @@ mod pages;
 mod people;
 mod products;
 mod races;
+mod reads;
 mod reservations;
 mod sales;
 mod stock;

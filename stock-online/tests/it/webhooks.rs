@@ -172,6 +172,7 @@ async fn every_change_of_stock_is_told_once_signed_and_in_order() {
         .send()
         .await;
     delivered(&receiver, 1, 93).await;
+    delivered(&receiver, 2, 100).await;
     let levels = receiver.levels();
     let level = |kind: &str, product: u64| levels[&(kind.to_owned(), product, 0)].1;
     assert_eq!((level("RESERVED", 1), level("AVAILABLE", 2)), (5, 100));

@@ -17,11 +17,12 @@ use stock_domain::database::audit_log::Action;
 use stock_domain::database::products::{self as table, CreationKey, Product, ProductFields};
 use stock_domain::database::{error_number, stores};
 use stock_domain::product;
+use stock_domain::reads::Reader;
 use stock_domain::stock::{self, CHANGE_MAX, StockChanged, Terms};
 use stock_domain::verdict::{Refusal, Verdict};
 use utoipa::ToSchema;
 
-use super::{Detail, ProductStatusName, Source, detail, etag, find, levels, show_from};
+use super::{Detail, ProductStatusName, Source, detail, etag, find, names, show_from};
 use crate::app::App;
 use crate::http::audit;
 use crate::http::auth::{Admin, Caller};
@@ -167,7 +168,10 @@ pub async fn create(
     let product = product.ok_or_else(|| Problem::of(Code::ProductNotFound))?;
     let made = Detail {
         product: &product,
-        levels: &levels(&app, Source::Redis, std::slice::from_ref(&product)).await?,
+        levels: &app
+            .ledger
+            .levels(&names(std::slice::from_ref(&product)))
+            .await?,
         coupon_discount: Money::ZERO,
     };
     let response = detail(&app, StatusCode::CREATED, &made);
@@ -274,7 +278,13 @@ async fn change(
     }
     publish(app).await?;
     note(app, origin, Action::ProductChanged, (admin, product.id));
-    show_from(app, Some(admin), Ok(PathId(product.id.0)), Source::Redis).await
+    show_from(
+        app,
+        (Reader::Writer, Some(admin)),
+        Ok(PathId(product.id.0)),
+        Source::Redis,
+    )
+    .await
 }
 
 /// PUT `/api/products/{id}`.

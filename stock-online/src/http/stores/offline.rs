@@ -18,6 +18,7 @@ use stock_common::clock::rfc3339;
 use stock_common::error::Code;
 use stock_common::id::Position;
 use stock_common::money::Money;
+use stock_domain::database::archives;
 use stock_domain::database::audit_log::Action;
 use stock_domain::database::offline_sales::{self as table, OfflineState, StoredOfflineSale};
 use stock_domain::lookup;
@@ -386,6 +387,9 @@ pub async fn oversold(
     let mut items = Vec::with_capacity(found.len());
     for stored in found {
         let entry = lookup::entry(&app.pool, &app.ledger, stored.id).await?;
+        if entry.is_none() && is_archived(&app, stored.id).await? {
+            continue;
+        }
         let order: Option<Order> = entry.and_then(|entry| entry.body().ok());
         let order = order.ok_or_else(|| Problem::of(Code::Internal))?;
         items.push(OversoldOut {
@@ -411,6 +415,12 @@ pub async fn oversold(
         StatusCode::OK,
         &OversoldListOut { items, next_cursor },
     ))
+}
+
+/// What was resolved and archived is not listed any more.
+async fn is_archived(app: &App, sale: Position) -> Result<bool, Problem> {
+    let mut connection = app.pool.acquire().await?;
+    Ok(archives::is_removed(&mut connection, sale).await?)
 }
 
 /// POST `/api/stores/{storeId}/oversold/{saleId}/resolve`: a person has done what was to be done.

@@ -194,7 +194,7 @@ async fn confirm_cancel_and_expiry_race_and_exactly_one_wins() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reconcile_keeps_live_holds_and_brings_back_a_lost_deadline() {
-    let shop = Shop::open(1, 10).await;
+    let shop = Shop::open_undivided(1, 10).await;
     let service = shop.serve_parts(&[Part::Http, Part::Subscriber]).await;
     let client = &service.client;
     let id = reserve(client, 2, 4)

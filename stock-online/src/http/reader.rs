@@ -1,0 +1,73 @@
+//! For whom something is read: who has written just now reads what they wrote, on any instance, whatever a replica
+//! lags behind ([`stock_domain::reads`]).
+//!
+//! [`note_writers`] lies around every route: whichever handler writes, whoever it found to be its caller is remembered
+//! before they are answered. Without replicas there is no such layer, and every reader is anybody.
+
+use std::sync::{Arc, OnceLock};
+
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::request::Parts;
+use axum::middleware::Next;
+use axum::response::Response;
+use stock_common::id::UserId;
+use stock_domain::reads::Reader;
+
+use super::auth::AnyCaller;
+use crate::app::App;
+
+/// Where the caller of a request that may write is put down.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Writer(Arc<OnceLock<UserId>>);
+
+impl Writer {
+    /// Puts the caller of a request down, if somebody wants to know.
+    pub(super) fn note(parts: &Parts, user: UserId) {
+        if let Some(Self(known)) = parts.extensions.get() {
+            known.get_or_init(|| user);
+        }
+    }
+}
+
+/// Remembers who has written. What was refused has changed nothing; of what failed it is not known.
+pub(super) async fn note_writers(
+    State(app): State<Arc<App>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    if request.method().is_safe() {
+        return next.run(request).await;
+    }
+    let Writer(known) = Writer::default();
+    request.extensions_mut().insert(Writer(Arc::clone(&known)));
+    let response = next.run(request).await;
+    if !response.status().is_client_error()
+        && let Some(user) = known.get()
+    {
+        app.reads.wrote(&app.ledger, *user).await;
+    }
+    response
+}
+
+/// For whom a handler reads.
+#[derive(Debug, Clone, Copy)]
+pub struct Reading(pub Reader);
+
+impl FromRequestParts<Arc<App>> for Reading {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        app: &Arc<App>,
+    ) -> Result<Self, Self::Rejection> {
+        if !app.reads.has_replicas() {
+            return Ok(Self(Reader::Other));
+        }
+        // Whoever cannot be asked who they are may have written.
+        let Ok(AnyCaller(caller)) = AnyCaller::from_request_parts(parts, app).await else {
+            return Ok(Self(Reader::Writer));
+        };
+        let user = caller.map(|caller| caller.user);
+        Ok(Self(app.reads.reader(&app.ledger, user).await))
+    }
+}
