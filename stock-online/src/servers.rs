@@ -4,6 +4,8 @@
 //! the process that started them; a pid file in their folder lets the next `dev` find one that was
 //! left behind by a kill.
 
+pub mod cluster;
+
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;

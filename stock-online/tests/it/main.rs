@@ -27,6 +27,7 @@ mod races;
 mod reads;
 mod reservations;
 mod sales;
+mod shards;
 mod stock;
 mod stores;
 mod webhooks;

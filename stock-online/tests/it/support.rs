@@ -18,6 +18,7 @@ use stock_domain::ledger::Ledger;
 use stock_domain::recover;
 use stock_domain::verify::{Report, verify};
 use stock_online::cli::seed::{SeedArgs, seed};
+use stock_online::servers::cluster::{RedisCluster, Shape};
 use stock_online::servers::{Server, Spec};
 use stock_online::{Part, Start, install_metrics};
 pub(crate) use stock_proof::client::{Answer, Call, Client, Session, order_json};
@@ -25,7 +26,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// The longest that any condition may take; reaching it fails the test.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const SECRET: &str = "a secret of tests, long enough for HS256";
 
 /// Waits for a condition, never for a time.
@@ -143,6 +144,33 @@ impl OwnServers {
     }
 }
 
+/// A Redis Cluster, and a database server, of a test's own.
+pub(crate) struct OwnCluster {
+    pub(crate) cluster: RedisCluster,
+    pub(crate) mysql: Server,
+}
+
+impl OwnCluster {
+    pub(crate) async fn start(shape: Shape) -> Self {
+        let folder = folder("cluster");
+        let mut nodes = Vec::new();
+        for spec in RedisCluster::specs(&folder, shape).unwrap() {
+            nodes.push(start(&spec).await);
+        }
+        let mysql = Spec::mysql(&folder.join("mysql")).await.unwrap();
+        Self {
+            cluster: RedisCluster::of(nodes, shape.replicas).await.unwrap(),
+            mysql: start(&mysql).await,
+        }
+    }
+
+    /// A shop on it, in so many shards.
+    pub(crate) async fn shop(&self, shards: u64, products: u64, stock: i64) -> Shop {
+        let url = self.cluster.url();
+        Shop::open_divided(url, &self.mysql.spec, shards, (products, stock)).await
+    }
+}
+
 /// A shop: a fresh prefix and database, migrated and stocked; services on it are started at will.
 #[derive(Clone)]
 pub(crate) struct Shop {
@@ -175,9 +203,14 @@ impl Shop {
 
     /// Of one shard whatever the others are: for what looks at its keys.
     pub(crate) async fn open_undivided(products: u64, stock: i64) -> Self {
+        Self::open_in(1, products, stock).await
+    }
+
+    /// In so many shards, on the shared servers.
+    pub(crate) async fn open_in(shards: u64, products: u64, stock: i64) -> Self {
         let servers = shared();
         let url = servers.redis.url("0");
-        Self::open_divided(url, &servers.mysql, 1, (products, stock)).await
+        Self::open_divided(url, &servers.mysql, shards, (products, stock)).await
     }
 
     /// Divided into shards, on a Redis or a cluster.
@@ -470,6 +503,11 @@ pub(crate) struct Load {
 impl Load {
     /// `workers` clients order one unit of product 1 again and again, on both paths.
     pub(crate) fn start(clients: &[Client], workers: usize) -> Self {
+        Self::start_of(clients, workers, &[(1, 1)])
+    }
+
+    /// The same of products and quantities.
+    pub(crate) fn start_of(clients: &[Client], workers: usize, lines: &[(u64, i64)]) -> Self {
         let stop = CancellationToken::new();
         let history = Arc::new(Mutex::new(History::default()));
         let workers = (0..workers)
@@ -481,9 +519,10 @@ impl Load {
                 } else {
                     "/api/redis/orders"
                 };
+                let lines = lines.to_vec();
                 tokio::spawn(async move {
                     while !stop.is_cancelled() {
-                        let answer = client.order(path, 2, &[(1, 1)]).try_send().await;
+                        let answer = client.order(path, 2, &lines).try_send().await;
                         history.lock().unwrap().note(answer.ok());
                         tokio::task::yield_now().await;
                     }

@@ -1,0 +1,179 @@
+//! A private Redis Cluster: masters and replicas on 127.0.0.1, as `redis-cli --cluster` makes one.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use redis::{Client, RedisError, cmd};
+use stock_common::config::Durability;
+use tokio::process::Command;
+
+use super::{PAUSE, START_TIMEOUT, Server, ServerError, Spec, at, find, free_port};
+
+/// How long a node may be silent before the others promote its replica.
+const NODE_TIMEOUT: Duration = Duration::from_millis(1_500);
+
+/// How a cluster is made.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    /// Masters, at least 3.
+    pub masters: usize,
+    /// Replicas of each.
+    pub replicas: usize,
+    /// What Redis' `appendfsync` is.
+    pub durability: Durability,
+    /// `min-replicas-to-write`: 0 lets a master write that has lost its replicas.
+    pub replicas_to_write: u8,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self {
+            masters: 3,
+            replicas: 1,
+            durability: Durability::Everysec,
+            replicas_to_write: 0,
+        }
+    }
+}
+
+/// A running cluster.
+#[derive(Debug)]
+pub struct RedisCluster {
+    /// Its nodes, in no order: after a failover a replica is a master.
+    pub nodes: Vec<Server>,
+}
+
+impl RedisCluster {
+    /// How its nodes are started; each keeps its data in a folder of its own.
+    ///
+    /// # Errors
+    /// [`ServerError`] when Redis is not installed.
+    pub fn specs(folder: &Path, shape: Shape) -> Result<Vec<Spec>, ServerError> {
+        let count = shape.masters * (1 + shape.replicas);
+        let spec = |number: usize| {
+            let bus = free_port().map_err(at(folder))?.to_string();
+            let timeout = NODE_TIMEOUT.as_millis().to_string();
+            let spec = Spec::redis(&folder.join(format!("node-{number}")), shape.durability)?;
+            Ok(spec.with(&[
+                "--cluster-enabled",
+                "yes",
+                "--cluster-port",
+                &bus,
+                "--cluster-node-timeout",
+                &timeout,
+                "--cluster-require-full-coverage",
+                "no",
+                "--repl-diskless-sync-delay",
+                "0",
+                "--min-replicas-to-write",
+                &shape.replicas_to_write.to_string(),
+                "--min-replicas-max-lag",
+                "2",
+            ]))
+        };
+        (0..count).map(spec).collect()
+    }
+
+    /// Makes one cluster of nodes that were started and are empty.
+    ///
+    /// # Errors
+    /// [`ServerError`] when it is not whole in time.
+    pub async fn of(nodes: Vec<Server>, replicas: usize) -> Result<Self, ServerError> {
+        let program = find(&["redis-cli", "valkey-cli"])
+            .ok_or(ServerError::Missing("redis-cli, valkey-cli", "redis-tools"))?;
+        let addresses = nodes
+            .iter()
+            .map(|node| format!("127.0.0.1:{}", node.spec.port));
+        let made = Command::new(&program)
+            .args(["--cluster", "create"])
+            .args(addresses)
+            .args(["--cluster-replicas", &replicas.to_string(), "--cluster-yes"])
+            .stdin(Stdio::null())
+            .output()
+            .await
+            .map_err(at(&program))?;
+        let cluster = Self { nodes };
+        if !made.status.success() {
+            tracing::error!(out = %String::from_utf8_lossy(&made.stdout), "no cluster was made");
+            return Err(cluster.not_ready());
+        }
+        let started = Instant::now();
+        while !cluster.is_whole(replicas).await {
+            if started.elapsed() > START_TIMEOUT {
+                return Err(cluster.not_ready());
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(cluster)
+    }
+
+    fn not_ready(&self) -> ServerError {
+        let log = self.nodes.first().map(|node| node.spec.log());
+        ServerError::NotReady {
+            name: "redis cluster",
+            log: log.unwrap_or_default(),
+        }
+    }
+
+    /// Every node knows who serves every slot, and every replica follows.
+    async fn is_whole(&self, replicas: usize) -> bool {
+        for node in &self.nodes {
+            let Ok((info, replication)) = node_info(node).await else {
+                return false;
+            };
+            let is_master = replication.contains("role:master");
+            let follows = replication.contains("master_link_status:up");
+            let is_followed = replication.contains(&format!("connected_slaves:{replicas}"));
+            if !info.contains("cluster_state:ok") || !(follows || is_master && is_followed) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The URL of the whole.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let mut addresses = self
+            .nodes
+            .iter()
+            .map(|node| format!("127.0.0.1:{}", node.spec.port));
+        let first = addresses.next().unwrap_or_default();
+        let others: Vec<String> = addresses.map(|other| format!("node={other}")).collect();
+        format!("redis-cluster://{first}?{}", others.join("&"))
+    }
+
+    /// Which node is the master of a key now; `None` while there is none.
+    pub async fn master_of(&self, key: &str) -> Option<usize> {
+        for (index, node) in self.nodes.iter().enumerate() {
+            let Ok(client) = Client::open(node.spec.url("0")) else {
+                continue;
+            };
+            let Ok(mut connection) = client.get_multiplexed_async_connection().await else {
+                continue;
+            };
+            // A replica, and the master of another slot, answer MOVED.
+            let found: Result<i64, RedisError> =
+                cmd("EXISTS").arg(key).query_async(&mut connection).await;
+            if found.is_ok() {
+                return Some(index);
+            }
+        }
+        None
+    }
+}
+
+async fn node_info(node: &Server) -> Result<(String, String), RedisError> {
+    let client = Client::open(node.spec.url("0"))?;
+    let mut connection = client.get_multiplexed_async_connection().await?;
+    let info = cmd("CLUSTER")
+        .arg("INFO")
+        .query_async(&mut connection)
+        .await?;
+    let replication = cmd("INFO")
+        .arg("replication")
+        .query_async(&mut connection)
+        .await?;
+    Ok((info, replication))
+}

@@ -1,0 +1,109 @@
+//! Several shards on a Redis Cluster: orders over them, keys, kills, failover, and another number of them.
+
+mod failover;
+mod keys;
+mod reshard;
+mod steps;
+
+use serde_json::json;
+use stock_domain::account::Account;
+use stock_domain::layout::{Layout, Place};
+use stock_online::servers::cluster::Shape;
+use stock_proof::client::{Answer, Client};
+
+use crate::support::{OwnCluster, account};
+
+/// Of the products 1..=`products` one on each shard.
+fn one_on_each(layout: &Layout, products: u64) -> Vec<u64> {
+    (0..layout.shards)
+        .map(|shard| {
+            let lies = |product: &u64| {
+                layout.of_account(account(*product), None) == Some(Place::Shard(shard))
+            };
+            (1..=products).find(lies).unwrap()
+        })
+        .collect()
+}
+
+/// The shard of an account that names its slot.
+fn shard_of(layout: &Layout, account: Account) -> u64 {
+    match layout.of_account(account, None) {
+        Some(Place::Shard(shard)) => shard,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn order(client: &Client, user: u64, lines: &[(u64, i64)]) -> Answer {
+    client.order("/api/redis/orders", user, lines).send().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_sells_as_one_redis_does() {
+    // Method: lines on every shard, both paths, a cancel, and the last units of two shards wanted by many who name
+    // them in both orders: as many orders as there are units, none for nothing.
+    let own = OwnCluster::start(Shape::default()).await;
+    let shop = own.shop(4, 24, 20).await;
+    let service = shop.serve().await;
+    let client = &service.client;
+    let layout = shop.ledger.layout().unwrap();
+    let each = one_on_each(&layout, 24);
+    let lines: Vec<(u64, i64)> = each.iter().map(|product| (*product, 2)).collect();
+    let first = order(client, 2, &lines).await;
+    assert_eq!(first.status, 201, "{}", first.text);
+    let second = client.order("/api/orders", 3, &lines).send().await;
+    assert_eq!(
+        (second.status, &second.body["orderStatus"]),
+        (201, &json!("SUCCESS"))
+    );
+    for product in &each {
+        assert_eq!(shop.available(*product).await, 16, "product {product}");
+    }
+    let cancel = format!("/api/redis/orders/{}/cancel", first.order_id());
+    assert_eq!(client.patch(&cancel).user(2).send().await.status, 200);
+    assert_eq!(client.patch(&cancel).user(2).send().await.status, 409);
+    for product in &each {
+        assert_eq!(shop.available(*product).await, 18, "product {product}");
+    }
+    let too_much = order(client, 2, &[(each[0], 1), (each[3], 19)]).await;
+    assert_eq!(
+        (
+            too_much.status,
+            too_much.code(),
+            &too_much.body["productId"]
+        ),
+        (409, "INSUFFICIENT_STOCK", &json!(each[3]))
+    );
+
+    let wanted: Vec<_> = (0..40)
+        .map(|number: u64| {
+            let client = client.clone();
+            let mut lines = vec![(each[1], 1), (each[2], 1)];
+            if number % 2 == 1 {
+                lines.reverse();
+            }
+            tokio::spawn(async move { order(&client, 2 + number % 2, &lines).await })
+        })
+        .collect();
+    let mut accepted = 0;
+    for answer in wanted {
+        let answer = answer.await.unwrap();
+        assert!(
+            answer.status == 201 || answer.code() == "INSUFFICIENT_STOCK",
+            "{}",
+            answer.text
+        );
+        accepted += i64::from(answer.status == 201);
+    }
+    assert_eq!(accepted, 18, "as many as there were");
+    for product in [each[1], each[2]] {
+        assert_eq!(shop.available(product).await, 0);
+    }
+    shop.drained().await;
+    let report = shop.prove().await;
+    assert_eq!(report.lag_entries, 0);
+    let shards = shop
+        .count("SELECT COUNT(DISTINCT shard) FROM journal")
+        .await;
+    assert_eq!(shards, 4, "each shard has a journal of its own");
+    service.stop().await;
+}

@@ -1,0 +1,109 @@
+//! An Idempotency-Key is one key, whatever shard decides.
+
+use serde_json::{Value, json};
+use stock_domain::reshard::reshard;
+use stock_proof::client::{Answer, Client};
+
+use super::one_on_each;
+use crate::support::Shop;
+
+async fn send(client: &Client, key: &str, product: u64, quantity: u64) -> Answer {
+    let body = json!({ "deliveryType": "ONLINE", "items": [{ "productId": product, "quantity": quantity }] });
+    let call = client.post("/api/redis/orders").user(2).json(&body);
+    call.header("idempotency-key", key).send().await
+}
+
+fn shown(answer: &Answer) -> (u16, Value) {
+    let mut body = answer.body.clone();
+    body.as_object_mut().unwrap().remove("requestId");
+    (answer.status, body)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_decided_once_on_whichever_shard() {
+    let mut shop = Shop::open_in(3, 24, 100).await;
+    let service = shop.serve().await;
+    let client = &service.client;
+    let each = one_on_each(&shop.ledger.layout().unwrap(), 24);
+    for product in &each {
+        let key = format!("first-{product}");
+        let first = send(client, &key, *product, 1).await;
+        assert_eq!(first.status, 201, "{}", first.text);
+        assert_eq!(shown(&send(client, &key, *product, 1).await), shown(&first));
+        for other in &each {
+            if other != product {
+                let reused = send(client, &key, *other, 1).await;
+                assert_eq!(
+                    (reused.status, reused.code()),
+                    (422, "IDEMPOTENCY_KEY_REUSED")
+                );
+            }
+        }
+        // A refusal is remembered as well.
+        let key = format!("short-{product}");
+        let short = send(client, &key, *product, 1_000).await;
+        assert_eq!(short.code(), "INSUFFICIENT_STOCK");
+        assert_eq!(
+            shown(&send(client, &key, *product, 1_000).await),
+            shown(&short)
+        );
+    }
+    let many: Vec<_> = (0..30)
+        .map(|number: usize| {
+            let (client, product) = (client.clone(), each[number % each.len()]);
+            tokio::spawn(async move { (product, send(&client, "many", product, 1).await) })
+        })
+        .collect();
+    let mut ids = Vec::new();
+    for one in many {
+        let (_, answer) = one.await.unwrap();
+        match answer.status {
+            201 => ids.push(answer.order_id()),
+            _ => assert_eq!(answer.code(), "IDEMPOTENCY_KEY_REUSED", "{}", answer.text),
+        }
+    }
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 1, "one of them was first");
+    let all = each.len() as u64;
+    let several = json!({ "deliveryType": "ONLINE", "items": each.iter()
+        .map(|product| json!({ "productId": product, "quantity": 1 })).collect::<Vec<_>>() });
+    let twice: Vec<_> = (0..10)
+        .map(|_| {
+            let (client, several) = (client.clone(), several.clone());
+            tokio::spawn(async move {
+                let call = client.post("/api/redis/orders").user(3).json(&several);
+                call.header("idempotency-key", "several").send().await
+            })
+        })
+        .collect();
+    let mut ids = Vec::new();
+    for one in twice {
+        let answer = one.await.unwrap();
+        assert_eq!(answer.status, 201, "{}", answer.text);
+        ids.push(answer.order_id());
+    }
+    ids.dedup();
+    assert_eq!((ids.len(), all), (1, 3), "ten attempts are one order");
+
+    // Also when what it is about, and its user, have moved meanwhile.
+    let before: Vec<Answer> = {
+        let mut before = Vec::new();
+        for product in 1..=24 {
+            before.push(send(client, &format!("moved-{product}"), product, 1).await);
+        }
+        before
+    };
+    shop.config.shards = 5;
+    let mut quiet = |_, _| {};
+    reshard(&shop.config, &shop.pool, 5, &mut quiet)
+        .await
+        .unwrap();
+    for (product, first) in (1..=24).zip(&before) {
+        let again = send(client, &format!("moved-{product}"), product, 1).await;
+        assert_eq!(shown(&again), shown(first), "product {product}");
+    }
+    shop.drained().await;
+    shop.prove().await;
+    service.stop().await;
+}
