@@ -6,7 +6,6 @@ mod reshard;
 mod steps;
 
 use serde_json::json;
-use stock_domain::account::Account;
 use stock_domain::layout::{Layout, Place};
 use stock_online::servers::cluster::Shape;
 use stock_proof::client::{Answer, Client};
@@ -23,14 +22,6 @@ fn one_on_each(layout: &Layout, products: u64) -> Vec<u64> {
             (1..=products).find(lies).unwrap()
         })
         .collect()
-}
-
-/// The shard of an account that names its slot.
-fn shard_of(layout: &Layout, account: Account) -> u64 {
-    match layout.of_account(account, None) {
-        Some(Place::Shard(shard)) => shard,
-        other => panic!("{other:?}"),
-    }
 }
 
 async fn order(client: &Client, user: u64, lines: &[(u64, i64)]) -> Answer {

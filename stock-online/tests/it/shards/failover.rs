@@ -29,6 +29,15 @@ async fn what_a_promoted_replica_lacks_is_entered_again_from_memory() {
     assert_eq!(order(&one.client, 2, &[(each[0], 1)]).await.status, 201);
 
     own.cluster.nodes[replica].signal(Signal::STOP);
+    // What is under way to it stays there: from here on the master writes for itself.
+    let closed: i64 = cmd("CLIENT")
+        .arg("KILL")
+        .arg("TYPE")
+        .arg("replica")
+        .query_async(&mut connect(&own, master).await)
+        .await
+        .unwrap();
+    assert_eq!(closed, 1);
     let mut accepted = Vec::new();
     // Nine were left; all of them are sold, by both instances.
     for number in 0..9 {
@@ -56,6 +65,11 @@ async fn what_a_promoted_replica_lacks_is_entered_again_from_memory() {
     })
     .await;
     assert_eq!(shop.count("SELECT COUNT(*) FROM lost_entries").await, 0);
+    let epochs = "SELECT COUNT(*) FROM journal WHERE kind = 'epoch_begun' AND shard = 0";
+    until("the shard is rebuilt", || async {
+        shop.count(epochs).await == 2
+    })
+    .await;
     // The last unit was sold before; it is not sold again.
     for client in [&one.client, &two.client] {
         until("the shard sells again", || async {
@@ -124,12 +138,10 @@ async fn a_master_that_is_killed_under_load_costs_no_order() {
 /// The node that follows another.
 async fn replica_of(own: &OwnCluster, master: usize) -> usize {
     let port = own.cluster.nodes[master].spec.port;
-    for (index, node) in own.cluster.nodes.iter().enumerate() {
-        let client = redis::Client::open(node.spec.url("0")).unwrap();
-        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    for index in 0..own.cluster.nodes.len() {
         let info: String = cmd("INFO")
             .arg("replication")
-            .query_async(&mut connection)
+            .query_async(&mut connect(own, index).await)
             .await
             .unwrap();
         if info.contains(&format!("master_port:{port}")) {
@@ -137,4 +149,9 @@ async fn replica_of(own: &OwnCluster, master: usize) -> usize {
         }
     }
     panic!("nobody follows it")
+}
+
+async fn connect(own: &OwnCluster, node: usize) -> redis::aio::MultiplexedConnection {
+    let client = redis::Client::open(own.cluster.nodes[node].spec.url("0")).unwrap();
+    client.get_multiplexed_async_connection().await.unwrap()
 }

@@ -1,15 +1,14 @@
 //! An Idempotency-Key is one key, whatever shard decides.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use stock_domain::reshard::reshard;
 use stock_proof::client::{Answer, Client};
 
 use super::one_on_each;
 use crate::support::Shop;
 
-async fn send(client: &Client, key: &str, product: u64, quantity: u64) -> Answer {
-    let body = json!({ "deliveryType": "ONLINE", "items": [{ "productId": product, "quantity": quantity }] });
-    let call = client.post("/api/redis/orders").user(2).json(&body);
+async fn send(client: &Client, key: &str, product: u64, quantity: i64) -> Answer {
+    let call = client.order("/api/redis/orders", 2, &[(product, quantity)]);
     call.header("idempotency-key", key).send().await
 }
 
@@ -66,13 +65,12 @@ async fn a_key_is_decided_once_on_whichever_shard() {
     ids.dedup();
     assert_eq!(ids.len(), 1, "one of them was first");
     let all = each.len() as u64;
-    let several = json!({ "deliveryType": "ONLINE", "items": each.iter()
-        .map(|product| json!({ "productId": product, "quantity": 1 })).collect::<Vec<_>>() });
+    let several: Vec<(u64, i64)> = each.iter().map(|product| (*product, 1)).collect();
     let twice: Vec<_> = (0..10)
         .map(|_| {
             let (client, several) = (client.clone(), several.clone());
             tokio::spawn(async move {
-                let call = client.post("/api/redis/orders").user(3).json(&several);
+                let call = client.order("/api/redis/orders", 3, &several);
                 call.header("idempotency-key", "several").send().await
             })
         })

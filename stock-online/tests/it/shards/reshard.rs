@@ -70,18 +70,21 @@ async fn a_shop_grows_and_shrinks_under_load() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reshard_that_was_cut_off_goes_on_or_back() {
     let shop = Shop::open_in(2, 24, 100).await;
-    let service = shop.serve().await;
-    let slots = async || {
-        let text = "SELECT COUNT(*) FROM slots WHERE moving_to IS NOT NULL";
-        shop.count(text).await
+    let running = shop.serve().await;
+    let (shop, service) = (&shop, &running);
+    let moved = async || {
+        shop.count("SELECT COUNT(*) FROM slots WHERE previous IS NOT NULL")
+            .await
     };
-    for target in [4, 2] {
+    // Cut off on the way to one number, then sent on to it, or to another.
+    for (aim, target) in [(4, 4), (7, 4), (6, 6)] {
+        let before = moved().await;
         let (config, pool) = (shop.config.clone(), shop.pool.clone());
         let cut = tokio::spawn(async move {
             let mut quiet = |_, _| {};
-            reshard(&config, &pool, 4, &mut quiet).await.map(drop)
+            reshard(&config, &pool, aim, &mut quiet).await.map(drop)
         });
-        crate::support::until("slots are moving", || async { slots().await > 0 }).await;
+        crate::support::until("some slots have moved", || async { moved().await > before }).await;
         cut.abort();
         drop(cut.await);
         let mut quiet = |_, _| {};
@@ -95,7 +98,8 @@ async fn a_reshard_that_was_cut_off_goes_on_or_back() {
         let again = reshard(&shop.config, &shop.pool, target, &mut quiet)
             .await
             .unwrap();
-        assert_eq!((again.slots, slots().await), (0, 0));
+        let moving = "SELECT COUNT(*) FROM slots WHERE moving_to IS NOT NULL";
+        assert_eq!((again.slots, shop.count(moving).await), (0, 0));
         let order = service
             .client
             .order("/api/redis/orders", 2, &[(1, 1), (2, 1), (3, 1)]);
@@ -103,7 +107,6 @@ async fn a_reshard_that_was_cut_off_goes_on_or_back() {
         shop.drained().await;
         shop.prove().await;
     }
-    service.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
