@@ -21,9 +21,6 @@ mod cluster;
 #[path = "deployment/kubernetes.rs"]
 mod kubernetes;
 
-/// Settings that files name before [`Config`] has them.
-const COMING: [&str; 1] = ["STOCK_SHARDS"];
-
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
@@ -51,7 +48,6 @@ fn variables() -> BTreeSet<String> {
     let names = settings.as_object().unwrap().keys();
     names
         .map(|name| format!("STOCK_{}", name.to_uppercase()))
-        .chain(COMING.map(str::to_owned))
         .collect()
 }
 

@@ -354,7 +354,7 @@ impl Ledger {
         let other = changes.wait_for(|map| !Arc::ptr_eq(map, seen));
         drop(tokio::time::timeout(A_MOMENT, other).await);
         for shard in self.shards() {
-            if matches!(shard.gate(), GateState::Shut(_)) {
+            if !shard.is_open() {
                 shard.wait_open(A_MOMENT).await;
             }
         }
@@ -537,19 +537,19 @@ impl Ledger {
 
     /// Waits until the gates of all shards are open; `false` when `limit` passes first.
     pub async fn wait_open(&self, limit: Duration) -> bool {
+        const A_MOMENT: Duration = Duration::from_millis(20);
         let until = Instant::now() + limit;
-        let mut maps = self.inner.map.subscribe();
-        let known = maps.wait_for(|map| map.layout.is_some());
-        if !matches!(tokio::time::timeout(limit, known).await, Ok(Ok(_))) {
-            return false;
-        }
-        for shard in self.shards() {
-            let left = until.saturating_duration_since(Instant::now());
-            if !shard.wait_open(left).await {
-                return false;
+        // Which shards there are may change meanwhile.
+        loop {
+            let is_known = self.layout().is_some();
+            let shut = self.shards().into_iter().find(|shard| !shard.is_open());
+            match shut {
+                None if is_known => return true,
+                _ if Instant::now() >= until => return false,
+                Some(shard) => drop(shard.wait_open(A_MOMENT).await),
+                None => tokio::time::sleep(A_MOMENT).await,
             }
         }
-        true
     }
 
     /// The names of what belongs to no shard, or to the first.

@@ -12,6 +12,7 @@ pub mod output;
 mod points_report;
 mod prove;
 mod ready;
+mod reshard;
 pub mod seed;
 mod serve;
 mod token;
@@ -72,6 +73,8 @@ enum Command {
     Reconcile(prove::ReconcileArgs),
     /// Rebuild Redis from MySQL after a loss of data
     Recover(prove::RecoverArgs),
+    /// Divide the ledger into another number of shards, while the shop is open
+    Reshard(reshard::ReshardArgs),
     /// Move months of the journal into files
     Archive(archive::ArchiveArgs),
     /// List dead letters, or write their tables again
@@ -132,6 +135,7 @@ async fn run(cli: Cli) -> Result<bool, Failure> {
         Command::Verify(args) => prove::verify(&config, &common, &args).await,
         Command::Reconcile(args) => prove::reconcile(&config, &common, &args).await,
         Command::Recover(args) => prove::recover(&config, &common, &args).await,
+        Command::Reshard(args) => reshard::run(&config, &common, &args).await,
         Command::Archive(args) => archive::run(&config, &common, &args).await,
         Command::DeadLetters(args) => dead_letters::run(&config, &common, &args).await,
         Command::Import(args) => import::run(&config, &common, &args).await,

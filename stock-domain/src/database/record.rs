@@ -222,28 +222,8 @@ impl Rows {
                 self.issued.extend(issued.map(|of| (entry.position, of)));
             }
             Kind::CouponIssued => self.issued.push((entry.position, entry.body()?)),
-            Kind::BranchHeld => {
-                let across = entry.body::<Branch>()?.across;
-                self.held.push((entry.position, across.to_string()));
-            }
-            Kind::BranchConfirmed | Kind::BranchReleased => {
-                let ended: BranchEnded = entry.body()?;
-                let BranchEnded {
-                    branch_id,
-                    entry_id,
-                    ..
-                } = &ended;
-                let (branch_id, entry_id) = (*branch_id, *entry_id);
-                match ended.code() {
-                    Some(CodeMoved::Used(code, order)) => self.codes.push((code, order)),
-                    Some(CodeMoved::Freed(order)) => self.freed.push(order),
-                    None => {}
-                }
-                self.placed_by.extend(ended.placed());
-                self.ended.push(branches::Ended {
-                    id: branch_id,
-                    commit: entry_id,
-                });
+            Kind::BranchHeld | Kind::BranchConfirmed | Kind::BranchReleased => {
+                self.add_branch(entry)?;
             }
             Kind::ProductSwitched
             | Kind::StockReceived
@@ -255,6 +235,26 @@ impl Rows {
             | Kind::AcrossAborted
             | Kind::EpochBegun => {}
         }
+        Ok(())
+    }
+
+    fn add_branch(&mut self, entry: &Entry) -> Result<(), serde_json::Error> {
+        if entry.kind == Kind::BranchHeld {
+            let across = entry.body::<Branch>()?.across;
+            self.held.push((entry.position, across.to_string()));
+            return Ok(());
+        }
+        let ended: BranchEnded = entry.body()?;
+        match ended.code() {
+            Some(CodeMoved::Used(code, order)) => self.codes.push((code, order)),
+            Some(CodeMoved::Freed(order)) => self.freed.push(order),
+            None => {}
+        }
+        self.placed_by.extend(ended.placed());
+        self.ended.push(branches::Ended {
+            id: ended.branch_id,
+            commit: ended.entry_id,
+        });
         Ok(())
     }
 }

@@ -494,7 +494,7 @@ pub async fn forget(pool: &MySqlPool, days: u32) -> Result<u64, sqlx::Error> {
 /// When MySQL does not answer.
 pub async fn slowest(pool: &MySqlPool, shard: u64) -> Result<Option<(u64, u64)>, sqlx::Error> {
     sqlx::query_as(
-        "SELECT id, number FROM (SELECT w.id, COALESCE(c.sent_number, 0) AS number \
+        "SELECT id, CAST(number AS UNSIGNED) FROM (SELECT w.id, COALESCE(c.sent_number, 0) AS number \
          FROM webhooks w LEFT JOIN webhook_cursors c ON c.webhook_id = w.id AND c.shard = ? \
          UNION ALL SELECT webhook_id, first_number - 1 FROM webhook_deliveries \
          WHERE is_resent = 1 AND shard = ?) needed ORDER BY number LIMIT 1",

@@ -33,7 +33,7 @@ pub(super) async fn decide(ledger: &Ledger, split: &Split) -> Result<Verdict, De
     for part in &split.branches {
         match ledger.decide_part(part.shard, part.request()?).await {
             Ok(Verdict::Accepted(Accepted { position, .. })) => {
-                held.push(Held { at: position, part })
+                held.push(Held { at: position, part });
             }
             Ok(Verdict::Refused(refusal)) => {
                 release(ledger, held).await;
@@ -45,10 +45,12 @@ pub(super) async fn decide(ledger: &Ledger, split: &Split) -> Result<Verdict, De
             Ok(Verdict::Replayed(_)) => return Err(DecideError::OutcomeUnknown),
             Err(error) => {
                 release(ledger, held).await;
-                // The order itself was never asked for.
-                return Err(match error {
-                    DecideError::OutcomeUnknown => DecideError::Overloaded,
-                    other => other,
+                // The entry itself was never asked for.
+                let is_unknown = matches!(error, DecideError::OutcomeUnknown);
+                return Err(if is_unknown {
+                    DecideError::Overloaded
+                } else {
+                    error
                 });
             }
         }
@@ -85,11 +87,8 @@ pub(super) async fn decide(ledger: &Ledger, split: &Split) -> Result<Verdict, De
 /// only looked at; the request is refused in any case.
 async fn first_of(ledger: &Ledger, split: &Split, refusal: Refusal) -> Refusal {
     let late = split.late_mark();
-    let asked = match &refusal {
-        Refusal::Taken { .. } => late,
-        other => other.posting(),
-    };
-    let Some(asked) = asked else {
+    let is_late = matches!(refusal, Refusal::Taken { .. });
+    let Some(asked) = late.filter(|_| is_late).or(refusal.posting()) else {
         return refusal;
     };
     for (index, mark) in split.judged_first() {
@@ -275,7 +274,6 @@ async fn settle(pool: &MySqlPool, ledger: &Ledger, at: Position) -> Result<bool,
     let branch = Branch::of(&entry).map_err(|error| SweepError::Body(at, error))?;
     let outcome = ledger.decide(branch.abort()?).await?;
     let request = match outcome {
-        Verdict::Accepted(_) => branch.release(at)?,
         Verdict::Refused(Refusal::StaleState { state, .. }) if state == COMMITTED => {
             // The home's entry is named by MySQL, as soon as it is settled there.
             match branches::entry_of(pool, at).await? {
@@ -283,7 +281,10 @@ async fn settle(pool: &MySqlPool, ledger: &Ledger, at: Position) -> Result<bool,
                 None => return Ok(false),
             }
         }
-        Verdict::Refused(Refusal::StaleState { .. }) => branch.release(at)?,
+        // It will never be committed: from now on, or since before.
+        Verdict::Accepted(_) | Verdict::Refused(Refusal::StaleState { .. }) => {
+            branch.release(at)?
+        }
         Verdict::Refused(_) | Verdict::Replayed(_) => return Ok(false),
     };
     Ok(match ledger.decide(request).await? {

@@ -27,10 +27,12 @@ pub struct Servers {
 }
 
 /// A connection, and which server it leads to.
-pub(crate) struct Connected {
-    pub(crate) connection: MultiplexedConnection,
+#[derive(Debug)]
+pub struct Connected {
+    /// The connection.
+    pub connection: MultiplexedConnection,
     /// The server's URL: for a second connection to the same one.
-    pub(crate) url: String,
+    pub url: String,
 }
 
 impl Servers {
@@ -141,7 +143,7 @@ impl Servers {
     ///
     /// # Errors
     /// When no server answers, or none has the key.
-    pub(crate) async fn connect(
+    pub async fn connect(
         &self,
         key: &str,
         response_timeout: Duration,
@@ -166,7 +168,10 @@ pub(crate) async fn connect(
 }
 
 /// The run id of the server: another one after each start, and of each node.
-pub(crate) async fn run_id(connection: &mut MultiplexedConnection) -> Result<String, RedisError> {
+///
+/// # Errors
+/// When it does not answer.
+pub async fn run_id(connection: &mut MultiplexedConnection) -> Result<String, RedisError> {
     let info: String = cmd("INFO").arg("server").query_async(connection).await?;
     let id = info.lines().find_map(|line| line.strip_prefix("run_id:"));
     Ok(id.unwrap_or_default().trim().to_owned())
@@ -195,14 +200,16 @@ fn parse_slots(reply: &Value, asked: &str) -> Vec<Range> {
             return None;
         };
         let (host, port) = (parts.first()?, parts.get(1)?);
-        let host = match host {
-            Value::BulkString(host) if !host.is_empty() => String::from_utf8(host.clone()).ok()?,
-            _ => host_asked.to_owned(),
+        let named = if let Value::BulkString(host) = host {
+            String::from_utf8(host.clone()).ok()?
+        } else {
+            String::new()
         };
-        match port {
-            Value::Int(port) => Some(format!("{host}:{port}")),
-            _ => None,
-        }
+        let host = if named.is_empty() { host_asked } else { &named };
+        let Value::Int(port) = port else {
+            return None;
+        };
+        Some(format!("{host}:{port}"))
     };
     let range = |range: &Value| {
         let Value::Array(parts) = range else {

@@ -221,6 +221,12 @@ impl Shard {
         self.shared.gate.state.borrow().clone()
     }
 
+    /// Whether there is a proved Redis.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self.gate(), GateState::Open(_))
+    }
+
     /// Compares the epoch with Redis now, so that a readiness answer is not a second old.
     pub async fn check_gate(&self) -> GateState {
         if let GateState::Open(link) = self.gate() {

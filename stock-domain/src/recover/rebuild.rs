@@ -201,7 +201,8 @@ impl Rebuild<'_> {
     ) -> Result<(), RecoverError> {
         let now = epoch::time_ms(self.redis).await?;
         let yesterday = Position::from_parts(now.saturating_sub(DAY_MS), 0).unwrap_or_default();
-        let sales: Vec<(u64, String, String, Vec<u8>, Vec<u8>)> = sqlx::query_as(
+        type Sale = (u64, String, String, Vec<u8>, Vec<u8>);
+        let sales: Vec<Sale> = sqlx::query_as(
             "SELECT s.store_id, s.sale_key, IF(s.state = 'SOLD', 'SOLD', 'OVERSOLD'), \
              s.fingerprint, j.payload FROM offline_sales s JOIN journal j ON j.id = s.journal_id \
              WHERE s.journal_id > ?",

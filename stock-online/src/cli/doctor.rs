@@ -1,5 +1,6 @@
 //! `doctor`: are the servers set up so that the promises hold?
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -8,6 +9,7 @@ use stock_common::clock::Clock;
 use stock_common::config::{Config, Durability};
 use stock_domain::database::migrate;
 use stock_domain::ledger::redis_memory::RedisMemory;
+use stock_domain::ledger::servers::{self, Servers};
 use stock_domain::ledger::{GateState, Ledger};
 use stock_domain::reads::Reads;
 
@@ -39,7 +41,7 @@ fn finding(check: &'static str, ok: bool, found: impl ToString, advice: &'static
 pub(super) async fn run(config: &Config, common: &Common) -> Result<bool, Failure> {
     let (pool, ledger) = connect(config).await?;
     let mut findings = Vec::new();
-    match redis_findings(config, &mut findings).await {
+    match servers_findings(config, &ledger, &mut findings).await {
         Ok(()) => {}
         Err(error) => findings.push(finding(
             "redis",
@@ -61,6 +63,7 @@ pub(super) async fn run(config: &Config, common: &Common) -> Result<bool, Failur
     }
     replica_findings(Reads::new(config, pool)?, &mut findings).await;
     findings.push(gate_finding(&ledger));
+    findings.extend(shard_findings(config, &ledger));
     let weak = config.check_secret().is_err();
     let advice = "set STOCK_JWT_SECRET to at least 32 random bytes";
     findings.push(finding(
@@ -126,9 +129,53 @@ fn gate_finding(ledger: &Ledger) -> Finding {
     }
 }
 
-async fn redis_findings(config: &Config, findings: &mut Vec<Finding>) -> Result<(), Failure> {
-    let client = redis::Client::open(config.redis_url.as_str())?;
-    let mut connection = client.get_multiplexed_async_connection().await?;
+/// Which shards are shut, and whether there are as many as the settings say.
+fn shard_findings(config: &Config, ledger: &Ledger) -> Vec<Finding> {
+    let shut = ledger.shut().into_iter().map(|(shard, reason)| {
+        let text = format!("shard {shard}: {reason}");
+        finding("shard", false, text, "see docs/recovery.md")
+    });
+    let mut findings: Vec<Finding> = shut.collect();
+    if let Some(layout) = ledger.layout() {
+        let text = format!(
+            "{} in the database, {} in the settings",
+            layout.shards, config.shards
+        );
+        let advice = "STOCK_SHARDS is for new databases; `reshard` changes this one";
+        findings.push(finding(
+            "shards",
+            layout.shards == config.shards,
+            text,
+            advice,
+        ));
+    }
+    findings
+}
+
+/// Every Redis server that has a shard.
+async fn servers_findings(
+    config: &Config,
+    ledger: &Ledger,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Failure> {
+    const TIMEOUT: Duration = Duration::from_secs(5);
+    let servers = Servers::parse(&config.redis_url)?;
+    let mut seen = HashSet::new();
+    for shard in ledger.shards() {
+        let key = shard.keys().epoch();
+        let mut connection = servers.connect(&key, TIMEOUT).await?.connection;
+        if seen.insert(servers::run_id(&mut connection).await?) {
+            redis_findings(config, connection, findings).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn redis_findings(
+    config: &Config,
+    mut connection: redis::aio::MultiplexedConnection,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Failure> {
     redis_durability(config, &connection, findings).await?;
     let info: String = redis::cmd("INFO")
         .arg("server")
@@ -206,6 +253,12 @@ async fn redis_durability(
     };
     let ok = fsync == config.durability.as_str();
     findings.push(finding("redis appendfsync", ok, fsync, advice));
+    if Servers::parse(&config.redis_url)?.is_cluster() {
+        let replicas = setting("min-replicas-to-write").await?;
+        let advice = "set min-replicas-to-write 1: a master that is cut off would go on alone";
+        let ok = replicas != "0";
+        findings.push(finding("redis min-replicas-to-write", ok, replicas, advice));
+    }
     let policy = setting("maxmemory-policy").await?;
     let advice = "set maxmemory-policy noeviction: eviction would delete stock";
     findings.push(finding(

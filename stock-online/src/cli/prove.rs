@@ -29,6 +29,9 @@ pub(super) struct RecoverArgs {
     /// Append entries that cannot be applied to this file as JSON lines; without it they stop the run
     #[arg(long, value_name = "FILE")]
     discard: Option<PathBuf>,
+    /// Rebuild one shard only; the others sell on
+    #[arg(long, value_name = "NUMBER")]
+    shard: Option<u64>,
 }
 
 fn list(differences: &[Difference]) {
@@ -102,7 +105,13 @@ pub(super) async fn recover(
     let pool = database::pool(config, Role::Tool)?;
     let bar = output::progress("rebuilding accounts");
     let mut progress = |done, all| output::advance(&bar, done, all);
-    let done = recovering::recover(config, &pool, args.discard.as_deref(), &mut progress).await?;
+    let discard = args.discard.as_deref();
+    let done = match args.shard {
+        Some(shard) => {
+            recovering::recover_shard(config, &pool, shard, discard, &mut progress).await?
+        }
+        None => recovering::recover(config, &pool, discard, &mut progress).await?,
+    };
     bar.finish_and_clear();
     if common.json {
         output::document(&done)?;

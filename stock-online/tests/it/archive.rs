@@ -387,7 +387,7 @@ async fn differences(shop: &Shop) -> Vec<Difference> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_somebody_waits_for_stays() {
-    let (shop, to) = (Shop::open(1, 100).await, folder("archive"));
+    let (shop, to) = (Shop::open_undivided(1, 100).await, folder("archive"));
     let service = shop.serve().await;
     let order = async || {
         let call = service.client.order("/api/redis/orders", 2, &[(1, 1)]);
@@ -410,6 +410,9 @@ async fn what_somebody_waits_for_stays() {
     let stuck = order().await;
     order().await;
     assert_eq!(reason().await, (Some(first + 2), None));
+    let webhook = 7;
+    let cursor = format!("INSERT INTO webhook_cursors VALUES ({webhook}, 0, {first})");
+    run(cursor).await;
     for (make, undo, why) in [
         (
             format!("INSERT INTO dead_letters (journal_id, kind, reason) VALUES ({stuck}, '', '')"),
@@ -426,8 +429,8 @@ async fn what_somebody_waits_for_stays() {
         ),
         (
             format!(
-                "INSERT INTO webhooks (url, events, secret, state, sent_number) \
-                 VALUES ('http://127.0.0.1/', '', '', 'DISABLED', {first})"
+                "INSERT INTO webhooks (id, url, events, secret, state) \
+                 VALUES ({webhook}, 'http://127.0.0.1/', '', '', 'DISABLED')"
             ),
             "DELETE FROM webhooks",
             "has not delivered them",

@@ -333,7 +333,8 @@ impl Shop {
 
     /// Proves the whole ledger from zero.
     pub(crate) async fn prove(&self) -> Report {
-        assert!(self.ledger.wait_open(PATIENCE).await, "the gate is open");
+        let is_open = self.ledger.wait_open(PATIENCE).await;
+        assert!(is_open, "shut: {:?}", self.ledger.shut());
         let report = verify(&self.pool, &self.ledger, true, &mut |_, _| {})
             .await
             .unwrap();
@@ -368,7 +369,8 @@ impl Shop {
 
     /// What Redis says is available of a product online.
     pub(crate) async fn available(&self, product: u64) -> i64 {
-        assert!(self.ledger.wait_open(PATIENCE).await, "the gate is open");
+        let is_open = self.ledger.wait_open(PATIENCE).await;
+        assert!(is_open, "shut: {:?}", self.ledger.shut());
         let account = account(product);
         self.ledger
             .levels(&[account])
