@@ -106,7 +106,7 @@ for i = 3, PRIMED_KEYS do
   fenced = fenced or (kind ~= 'none' and kind ~= (i == 5 and 'zset' or 'hash'))
 end
 if fenced then return { now_ms, 0, '', 'R 10' } end -- FENCED
-if (head[7] or '0') ~= ARGV[13] then return { now_ms, 0, '', 'R 11' } end -- MOVED
+if tonumber(ARGV[13]) < tonumber(head[7] or 0) then return { now_ms, 0, '', 'R 11' } end -- MOVED
 
 local shard_low = ARGV[2] * 65536
 local accounts, idempotency_keys = tonumber(ARGV[3]), tonumber(ARGV[4])

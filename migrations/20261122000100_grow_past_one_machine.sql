@@ -19,7 +19,8 @@ CREATE TABLE slots (
   slot SMALLINT UNSIGNED NOT NULL,
   shard SMALLINT UNSIGNED NOT NULL,
   moving_to SMALLINT UNSIGNED NULL,
-  previous SMALLINT UNSIGNED NULL,
+  -- The shards that had it within a day before moved_at, a bit for each.
+  previous BIGINT UNSIGNED NOT NULL DEFAULT 0,
   moved_at DATETIME(3) NULL,
   PRIMARY KEY (slot)
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4;

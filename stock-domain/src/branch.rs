@@ -21,7 +21,7 @@ use stock_common::id::{CouponId, Position, ProductId, UserId};
 
 use crate::account::{Account, AccountKind};
 use crate::coupon::{CODE_MARK, CodeState};
-use crate::journal::{Draft, DraftError, Entry, Kind, Mark, Posting};
+use crate::journal::{Closing, Draft, DraftError, Entry, Kind, Mark, Posting};
 use crate::layout::{Layout, Place};
 use crate::ledger::Request;
 use crate::ledger::request::Hold;
@@ -139,6 +139,9 @@ pub struct Branch {
     taken: Vec<Moved>,
     /// What is given when it is confirmed.
     given: Vec<Moved>,
+    /// Accounts that are closed or opened when it is confirmed, and whether only if it opens them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    closings: Vec<(String, bool, bool)>,
     /// The entry's own marks, set when it is held, each with the product that it lies with.
     marks: Vec<(Mark, Option<ProductId>)>,
 }
@@ -273,10 +276,26 @@ impl Split {
     }
 }
 
-/// The shards of a request's postings and marks.
+/// The shards of a request's postings, marks and closings.
 struct Shards {
     postings: Vec<u64>,
     marks: Vec<u64>,
+    closings: Vec<u64>,
+}
+
+impl Shards {
+    fn all(&self) -> impl Iterator<Item = &u64> {
+        self.postings
+            .iter()
+            .chain(&self.marks)
+            .chain(&self.closings)
+    }
+
+    fn closings_on(&self, request: &Request, shard: u64) -> Vec<Closing> {
+        let closings = request.draft.closings.iter().zip(&self.closings);
+        let own = closings.filter(|(_, at)| **at == shard);
+        own.map(|(closing, _)| *closing).collect()
+    }
 }
 
 /// Where things of a request lie that is not moving.
@@ -302,9 +321,15 @@ fn shards(request: &Request, layout: &Layout) -> Option<Shards> {
         .iter()
         .map(|mark| known(layout.of_mark(mark).unwrap_or(beside)))
         .collect();
+    let closings: Option<Vec<u64>> = draft
+        .closings
+        .iter()
+        .map(|closing| known(layout.of_account(closing.account, None).unwrap_or(beside)))
+        .collect();
     Some(Shards {
         postings: postings?,
         marks: marks?,
+        closings: closings?,
     })
 }
 
@@ -332,39 +357,32 @@ pub fn route(request: &Request, layout: &Layout, hold_ms: u64) -> Route {
         .and_then(|at| of.marks.get(at))
         // What ends a hold needs its stock, not the limits of its user.
         .or(held_with)
-        .or(of.postings.iter().chain(&of.marks).max())
+        .or(of.all().max())
         .copied();
     let home = match home {
         Some(home) => home,
-        // It moves nothing: closings are those of one product, a key is its user's.
+        // It moves nothing: a key is its user's.
         None => match alone(request, layout) {
             Place::Shard(shard) => shard,
             Place::Moving => return Route::Moving,
         },
     };
-    if of
-        .postings
-        .iter()
-        .chain(&of.marks)
-        .all(|shard| *shard == home)
-    {
+    if of.all().all(|shard| *shard == home) {
         return Route::One(home);
     }
     Route::Several(Box::new(split(request, &of, home, hold_ms)))
 }
 
-/// Where a request without postings and marks is decided.
+/// Where a request that moves nothing is decided.
 fn alone(request: &Request, layout: &Layout) -> Place {
-    let closing = request.draft.closings.first();
-    let closing = closing.and_then(|closing| layout.of_account(closing.account, None));
     let user = request.idempotency.as_ref();
     let user = user.map(|key| layout.of_user(key.user));
-    closing.or(user).unwrap_or(Place::Shard(0))
+    user.unwrap_or(Place::Shard(0))
 }
 
 fn split(request: &Request, of: &Shards, home: u64, hold_ms: u64) -> Split {
     let across = Across::new(home);
-    let mut others: Vec<u64> = of.postings.iter().chain(&of.marks).copied().collect();
+    let mut others: Vec<u64> = of.all().copied().collect();
     others.retain(|shard| *shard != home);
     others.sort_unstable();
     others.dedup();
@@ -376,6 +394,7 @@ fn split(request: &Request, of: &Shards, home: u64, hold_ms: u64) -> Split {
     let draft = &mut part.request.draft;
     draft.postings.clear();
     draft.marks.clear();
+    draft.closings = of.closings_on(request, home);
     take(request, of, &mut part, |_| true);
     part.request.draft.marks.insert(0, across.committed());
     part.marks.insert(0, usize::MAX);
@@ -446,6 +465,11 @@ fn branch(request: &Request, of: &Shards, (across, shard): (&Across, u64), hold_
         order_id: reversed_order(&request.draft),
         taken: own.draft.postings.iter().map(Moved::from).collect(),
         given,
+        closings: of
+            .closings_on(request, shard)
+            .into_iter()
+            .map(|of| (of.account.to_string(), of.closed, of.only_if_opened))
+            .collect(),
         marks: own
             .draft
             .marks
@@ -530,7 +554,16 @@ impl Branch {
     /// [`DraftError`] when the entry has no JSON form.
     pub fn confirm(&self, at: Position, entry: Position) -> Result<Request, DraftError> {
         let postings = self.given.iter().map(Posting::from).collect();
-        self.end((at, Some(entry)), CONFIRMED, (postings, Vec::new()))
+        let mut request = self.end((at, Some(entry)), CONFIRMED, (postings, Vec::new()))?;
+        let closing = |(account, closed, only_if_opened): &(String, bool, bool)| {
+            Some(Closing {
+                account: Account::parse(account)?,
+                closed: *closed,
+                only_if_opened: *only_if_opened,
+            })
+        };
+        request.draft.closings = self.closings.iter().filter_map(closing).collect();
+        Ok(request)
     }
 
     /// Gives back what was taken here: the entry was not written and never will be.
@@ -650,7 +683,7 @@ mod tests {
         ));
         let mut moving = layout.clone();
         let slot = crate::layout::product_slot(other);
-        moving.place(slot, 0, true, None);
+        moving.place(slot, 0, true, 0);
         assert!(matches!(route(&both, &moving, HOLD_MS), Route::Moving));
         assert!(matches!(route(&of_sale, &moving, HOLD_MS), Route::One(_)));
     }

@@ -73,7 +73,8 @@ impl Expiry {
         *was_complete = false;
         let mut due = Vec::new();
         for shard in ledger.shards() {
-            due.extend(self::due(&shard, LOOK_MAX).await?);
+            // Others' holds do not wait for a shard that is away.
+            due.extend(self::due(&shard, LOOK_MAX).await.unwrap_or_default());
         }
         let is_all = due.len() <= SWEEP_MAX;
         let (first, others): (Vec<_>, Vec<_>) = due
@@ -91,17 +92,21 @@ impl Expiry {
 /// # Errors
 /// [`SweepError`]; whatever was released stays so.
 pub async fn sweep(ledger: &Ledger) -> Result<Swept, SweepError> {
-    let mut swept = Swept::default();
+    let (mut swept, mut failed) = (Swept::default(), None);
     for shard in ledger.shards() {
         // The others' holds do not wait for a shard that is away.
         let Ok(due) = due(&shard, SWEEP_MAX).await else {
             continue;
         };
-        let released = release(ledger, &due).await?;
-        swept.released += released;
-        swept.has_more |= due.len() == SWEEP_MAX && released > 0;
+        match release(ledger, &due).await {
+            Ok(released) => {
+                swept.released += released;
+                swept.has_more |= due.len() == SWEEP_MAX && released > 0;
+            }
+            Err(error) => failed = Some(error),
+        }
     }
-    Ok(swept)
+    failed.map_or(Ok(swept), Err)
 }
 
 /// Live holds whose time is over, with that time, the oldest first.

@@ -100,8 +100,8 @@ pub struct Layout {
 struct Slot {
     shard: u64,
     is_moving: bool,
-    /// The shard that had it less than a day ago.
-    previous: Option<u64>,
+    /// The shards that had it less than a day ago, a bit for each.
+    previous: u64,
 }
 
 impl Layout {
@@ -111,7 +111,7 @@ impl Layout {
         let slots = (0..SLOTS).map(|slot| Slot {
             shard: jump(slot, shards),
             is_moving: false,
-            previous: None,
+            previous: 0,
         });
         Self {
             shards,
@@ -121,7 +121,7 @@ impl Layout {
     }
 
     /// Notes where a slot is.
-    pub fn place(&mut self, slot: u16, shard: u64, is_moving: bool, previous: Option<u64>) {
+    pub fn place(&mut self, slot: u16, shard: u64, is_moving: bool, previous: u64) {
         if let Some(known) = self.slots.get_mut(usize::from(slot)) {
             *known = Slot {
                 shard,
@@ -146,10 +146,11 @@ impl Layout {
         slots.map(|(number, _)| number).collect()
     }
 
-    /// The shard that had a slot less than a day ago, where keys may be known.
-    #[must_use]
-    pub fn previous(&self, slot: u16) -> Option<u64> {
-        self.slots.get(usize::from(slot))?.previous
+    /// The shards that had a slot less than a day ago, where keys may be known.
+    pub fn previous(&self, slot: u16) -> impl Iterator<Item = u64> + use<> {
+        let known = self.slots.get(usize::from(slot));
+        let previous = known.map_or(0, |slot| slot.previous);
+        (0..SHARDS_MAX).filter(move |shard| previous >> shard & 1 == 1)
     }
 
     /// Where a slot is.

@@ -38,6 +38,7 @@ mod pacer;
 mod sold_out;
 
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -49,6 +50,7 @@ use stock_common::config::Config;
 use stock_common::id::{Position, UserId};
 use tokio::sync::{Notify, watch};
 
+use self::gate::Beat;
 pub use self::gate::{GateState, Link};
 use self::keys::Keys;
 use self::levels::LevelsMessage;
@@ -59,9 +61,9 @@ use self::servers::Servers;
 pub use self::shard::Shard;
 use self::shard::{Known, KnownOutcome};
 use crate::account::{Account, Level};
-use crate::branch::{self, Route};
+use crate::branch::{self, Route, Split};
 use crate::coupon::CODE_MARK;
-use crate::database::{layouts, witnesses};
+use crate::database::{self, Role, layouts, witnesses};
 use crate::journal::{DraftError, Entry, EntryError, Idempotency, Mark};
 use crate::layout::{self, Layout, Place};
 use crate::verdict::{Refusal, Verdict};
@@ -128,7 +130,7 @@ pub enum ReadError {
 /// The shards, and what is on them.
 struct Map {
     /// None until MySQL has said it.
-    layout: Option<Layout>,
+    layout: Option<Arc<Layout>>,
     shards: Vec<Shard>,
 }
 
@@ -138,6 +140,9 @@ struct Inner {
     clock: Clock,
     /// This process' name among others.
     instance: Arc<str>,
+    beat: Arc<Beat>,
+    /// Connections that no request waits for, or holds up.
+    beat_pool: MySqlPool,
     map: watch::Sender<Arc<Map>>,
     /// Rung by whoever was told that the layout is another one.
     wanted: Notify,
@@ -167,9 +172,12 @@ impl Ledger {
         });
         let inner = Inner {
             config: config.clone(),
-            pool,
             clock,
             instance,
+            beat: Arc::default(),
+            // The URL was good enough for the pool that was given.
+            beat_pool: database::pool(config, Role::Tool).unwrap_or_else(|_| pool.clone()),
+            pool,
             map: watch::Sender::new(map),
             wanted: Notify::new(),
             was_open: AtomicBool::new(false),
@@ -183,14 +191,18 @@ impl Ledger {
     }
 
     /// Shows a layout, and starts the shards that are new in it.
-    fn show(&self, layout: Option<Layout>, shards: u64) -> Result<(), RedisError> {
+    fn show(&self, layout: Option<Arc<Layout>>, shards: u64) -> Result<(), RedisError> {
         let Inner { config, pool, .. } = &*self.inner;
         let mut all = self.map().shards.clone();
         for shard in all.len() as u64..shards {
             let servers = Servers::parse(&config.redis_url)?;
             all.push(Shard::start(
                 shard,
-                (servers, Arc::clone(&self.inner.instance)),
+                (
+                    servers,
+                    Arc::clone(&self.inner.instance),
+                    Arc::clone(&self.inner.beat),
+                ),
                 config,
                 pool.clone(),
                 self.inner.clock.clone(),
@@ -207,17 +219,18 @@ impl Ledger {
     async fn keep(self) {
         let mut seen = None::<Instant>;
         loop {
-            let pool = &self.inner.pool;
+            let pool = &self.inner.beat_pool;
             if seen.is_none_or(|seen| seen.elapsed() >= REFRESH)
                 && witnesses::seen(pool, &self.inner.instance).await.is_ok()
             {
+                self.inner.beat.told();
                 seen = Some(Instant::now());
             }
             match layouts::load(pool).await {
-                Ok(layout) if self.map().layout.as_ref() == Some(&layout) => {}
+                Ok(layout) if self.map().layout.as_deref() == Some(&layout) => {}
                 Ok(layout) => {
                     let shards = layout.shards;
-                    if let Err(error) = self.show(Some(layout), shards) {
+                    if let Err(error) = self.show(Some(Arc::new(layout)), shards) {
                         tracing::error!(%error, "the shards cannot be started");
                     }
                 }
@@ -251,7 +264,7 @@ impl Ledger {
 
     /// The layout as it was last read; `None` until it was.
     #[must_use]
-    pub fn layout(&self) -> Option<Layout> {
+    pub fn layout(&self) -> Option<Arc<Layout>> {
         self.map().layout.clone()
     }
 
@@ -274,7 +287,7 @@ impl Ledger {
         self.shard(of)
     }
 
-    fn known_layout(&self) -> Result<Layout, ReadError> {
+    fn known_layout(&self) -> Result<Arc<Layout>, ReadError> {
         self.layout()
             .ok_or_else(|| ReadError::Fenced("mysql has not said yet where everything lies".into()))
     }
@@ -284,7 +297,8 @@ impl Ledger {
     /// # Errors
     /// [`DecideError::Fenced`] while the layout is not known, `Elsewhere` while what it is about is moving.
     pub fn home_of(&self, request: &Request) -> Result<Shard, DecideError> {
-        let home = match branch::route(request, &self.known_layout()?, 0) {
+        let layout = self.known_layout()?;
+        let home = match branch::route(request, &layout, 0) {
             Route::One(shard) => shard,
             Route::Several(split) => split.home.shard,
             Route::Moving => {
@@ -327,6 +341,14 @@ impl Ledger {
         }
     }
 
+    /// The same as a value of known type: the end of a branch is decided while its entry is.
+    fn decide_boxed(
+        &self,
+        request: Request,
+    ) -> Pin<Box<dyn Future<Output = Result<Verdict, DecideError>> + Send + '_>> {
+        Box::pin(self.decide(request))
+    }
+
     /// Decides one request without waiting for it to arrive where it is moving to: for whoever holds locks meanwhile.
     ///
     /// # Errors
@@ -360,17 +382,25 @@ impl Ledger {
         }
     }
 
-    /// Decides on every shard: the same switch on each, the first's verdict for all.
+    /// Decides on every shard: the same switch on each, the first's verdict for all. It is done when all have it.
     async fn decide_everywhere(&self, request: Request) -> Result<Verdict, DecideError> {
-        let layout = self.known_layout()?;
+        let until = Instant::now() + Duration::from_millis(self.inner.config.queue_wait_ms_max);
         let mut first = None;
         for shard in self.shards() {
             let mut own = request.clone();
             // A key is remembered once.
             own.idempotency = own.idempotency.filter(|_| first.is_none());
-            let version = layout.version(shard.keys().shard());
-            let verdict = shard.decide(Arc::new(own.seal()?), version).await?;
-            if !matches!(verdict, Verdict::Accepted(_)) && first.is_none() {
+            let own = Arc::new(own.seal()?);
+            let verdict = loop {
+                let seen = self.map();
+                let version = self.known_layout()?.version(shard.keys().shard());
+                let verdict = shard.decide(Arc::clone(&own), version).await?;
+                if verdict != Verdict::Refused(Refusal::Moved) || Instant::now() > until {
+                    break verdict;
+                }
+                self.await_change(&seen).await;
+            };
+            if !matches!(verdict, Verdict::Accepted(_)) {
                 return Ok(verdict);
             }
             first.get_or_insert(verdict);
@@ -392,11 +422,21 @@ impl Ledger {
                     Some(of) if layout.shards > 1 => {
                         self.under_key(layout, (of, shard), send).await
                     }
-                    _ => send().await,
+                    Some(of) => match send().await? {
+                        // Claimed while there were more.
+                        Verdict::Refused(Refusal::Claimed(_)) => {
+                            self.under_key(layout, (of, shard), send).await
+                        }
+                        verdict @ (Verdict::Accepted(_)
+                        | Verdict::Replayed(_)
+                        | Verdict::Refused(_)) => Ok(verdict),
+                    },
+                    None => send().await,
                 }
             }
             Route::Several(split) => {
-                let send = || Box::pin(across::decide(self, &split));
+                let split: Arc<Split> = split.into();
+                let send = || self.send_across(&split);
                 match &request.idempotency {
                     Some(of) => self.under_key(layout, (of, split.home.shard), send).await,
                     None => send().await,
@@ -413,6 +453,14 @@ impl Ledger {
     ) -> Result<Verdict, DecideError> {
         let version = layout.version(shard);
         self.shard(shard)?.decide(Arc::clone(sealed), version).await
+    }
+
+    /// Decides on several shards, in a task of its own: a client that leaves breaks nothing off halfway.
+    async fn send_across(&self, split: &Arc<Split>) -> Result<Verdict, DecideError> {
+        let (ledger, split) = (self.clone(), Arc::clone(split));
+        let deciding = async move { across::decide(&ledger, &split).await };
+        let decided = tokio::spawn(deciding).await;
+        decided.unwrap_or(Err(DecideError::OutcomeUnknown))
     }
 
     /// Decides a part of a request on its shard.
@@ -438,10 +486,13 @@ impl Ledger {
             return Ok(known);
         }
         // Before its user moved it was claimed where they were.
-        if let Some(previous) = layout.previous(layout::user_slot(of.user))
-            && let Some(known) = self.claim(of, layout.of_number(previous), home).await?
-        {
-            return Ok(known);
+        for previous in layout.previous(layout::user_slot(of.user)) {
+            let previous = layout.of_number(previous);
+            if previous != users
+                && let Some(known) = self.claim(of, previous, home).await?
+            {
+                return Ok(known);
+            }
         }
         let verdict = send().await?;
         let Verdict::Refused(Refusal::Claimed(before)) = verdict else {
@@ -663,7 +714,7 @@ impl Ledger {
     /// [`ReadError`] when one does not answer.
     pub async fn memory(&self) -> Result<RedisMemory, ReadError> {
         let mut fullest = None::<RedisMemory>;
-        for shard in self.shards() {
+        for shard in self.shards().into_iter().filter(Shard::is_open) {
             let memory = shard.memory().await?;
             if fullest.is_none_or(|known| known.used_bytes < memory.used_bytes) {
                 fullest = Some(memory);

@@ -29,6 +29,7 @@ use crate::database::apply::{self, ApplyError};
 use crate::database::record::{self, RecordError};
 use crate::database::settle::{self, Levels};
 use crate::database::shards::{self, ShardState};
+use crate::database::{self, Role, jobs};
 use crate::database::{journal, layouts, lost_entries, witnesses};
 use crate::journal::{Draft, DraftError, Entry, VERSION};
 use crate::layout::Layout;
@@ -39,6 +40,8 @@ use crate::ledger::servers::{self, Servers};
 use crate::selling;
 use crate::verify::Progress;
 
+/// The name of the jobs, with the shard behind it.
+pub const JOB: &str = "recover";
 /// How long to wait for a subscriber or a synchronous order to end its transaction.
 const LOCK_ATTEMPTS: usize = 100;
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
@@ -88,6 +91,9 @@ pub enum RecoverError {
     /// Another instance kept the shard's row locked.
     #[error("another process keeps the shard locked; stop it, or wait, and run this again")]
     Busy,
+    /// Somebody else has rebuilt it meanwhile.
+    #[error("the shard was rebuilt meanwhile")]
+    Done,
     /// MySQL has no epoch yet.
     #[error("mysql has no epoch: run `stock-online migrate`")]
     NoEpoch,
@@ -139,84 +145,178 @@ pub async fn recover_shard(
     progress: Progress<'_>,
 ) -> Result<Recovered, RecoverError> {
     let layout = layouts::load(pool).await?.at_rest();
-    recover_as(config, pool, (shard, &layout), discard, progress).await
+    let run = Run {
+        config,
+        pool,
+        shard,
+        layout: &layout,
+        discard,
+        lost_under: None,
+    };
+    run.run(progress).await
 }
 
-/// Rebuilds one shard as it is in a layout.
+/// Rebuilds a shard that was seen to have lost entries under an epoch, unless that was done meanwhile. What does not
+/// continue MySQL's state is not dropped, not even onto the list.
+///
+/// # Errors
+/// [`RecoverError`]; the shard then stays fenced.
+pub(crate) async fn recover_lost(
+    config: &Config,
+    shard: u64,
+    epoch: &str,
+) -> Result<Recovered, RecoverError> {
+    // Connections whose transactions may take long.
+    let pool = database::pool(config, Role::Tool)?;
+    let layout = layouts::load(&pool).await?.at_rest();
+    let run = Run {
+        config,
+        pool: &pool,
+        shard,
+        layout: &layout,
+        discard: None,
+        lost_under: Some(epoch),
+    };
+    run.run(&mut |_, _| {}).await
+}
+
+/// Rebuilds a shard as it is in a layout that is not in use yet.
 pub(crate) async fn recover_as(
     config: &Config,
     pool: &MySqlPool,
     (shard, layout): (u64, &Layout),
-    discard: Option<&Path>,
-    progress: Progress<'_>,
 ) -> Result<Recovered, RecoverError> {
-    let keys = Keys::new(&config.redis_prefix, shard);
-    let mut redis = connect(config, &keys).await?;
-    let mut done = Recovered::default();
-    let old = save(&mut redis, &keys, pool, discard, &mut done).await?;
-    // From here on MySQL has all that Redis could still give: the old journal may go.
-    let mut transaction = pool.begin().await?;
-    let mut state = lock(&mut transaction, keys.shard()).await?;
-    let mut beginning = next_epoch(&mut redis, &mut transaction, &state, old).await?;
-    // As it is now: a move may have begun since.
-    beginning.layout = layouts::read(&mut transaction).await?.version(shard);
-    done.epoch.clone_from(&beginning.epoch);
-    rebuild::clear(&mut redis, &keys).await?;
-    let mut rebuild = Rebuild {
-        redis: &mut redis,
-        keys: &keys,
+    let run = Run {
+        config,
+        pool,
+        shard,
         layout,
-        scope: &Scope::Shard,
+        discard: None,
+        lost_under: None,
     };
-    done.accounts = rebuild.write_accounts(&mut transaction, progress).await?;
-    rebuild
-        .write_marks(&mut transaction, config.marks_keep_ms)
-        .await?;
-    rebuild.write_holds(&mut transaction).await?;
-    rebuild.write_branches(&mut transaction).await?;
-    done.keys = rebuild.write_keys(&mut transaction, config).await?;
-    begin(&mut transaction, &mut state, &beginning).await?;
-    epoch::begin(&mut redis, &keys, &beginning).await?;
-    let server = servers::run_id(&mut redis).await?;
-    transaction.commit().await?;
-    // It has all that there is: no instance needs to say what it accepted before.
-    witnesses::prove(pool, shard, &server).await?;
-    Ok(done)
+    run.run(&mut |_, _| {}).await
 }
 
-/// Takes the epoch out of Redis and commits to MySQL what the old journal still has, so that nothing
-/// accepted is only in a transaction when the journal is deleted. Returns the old head.
-async fn save(
-    redis: &mut MultiplexedConnection,
-    keys: &Keys,
-    pool: &MySqlPool,
-    discard: Option<&Path>,
-    done: &mut Recovered,
-) -> Result<Option<Head>, RecoverError> {
-    let mut transaction = pool.begin().await?;
-    let mut state = lock(&mut transaction, keys.shard()).await?;
-    let old = epoch::head(redis, keys).await?;
-    let _removed: i64 = cmd("HDEL")
-        .arg(keys.epoch())
-        .arg("epoch")
-        .query_async(redis)
-        .await?;
-    let rest = apply_rest(redis, keys, &mut transaction, &mut state).await?;
-    done.applied = rest.applied;
-    done.discarded = rest.left.len();
-    if !rest.left.is_empty() {
-        let Some(file) = discard else {
-            if let Some(old) = old.filter(|old| !old.epoch.is_empty()) {
-                restore_epoch(redis, keys, &old).await?;
-            }
-            transaction.rollback().await?;
-            return Err(RecoverError::WouldDiscard(rest.left.len()));
-        };
-        write_discarded(file, &rest.left)?;
-        record::erase(&mut transaction, &rest.left).await?;
+/// One run over one shard.
+struct Run<'a> {
+    config: &'a Config,
+    pool: &'a MySqlPool,
+    shard: u64,
+    layout: &'a Layout,
+    discard: Option<&'a Path>,
+    /// The epoch under which a loss was seen, when nobody asked for the run.
+    lost_under: Option<&'a str>,
+}
+
+impl Run<'_> {
+    async fn run(&self, progress: Progress<'_>) -> Result<Recovered, RecoverError> {
+        // One run at a time: another one's second half would clear what this one has begun.
+        let name = format!("{JOB} {}", self.shard);
+        let claim = jobs::claim(self.pool, &name).await?;
+        let claim = claim.ok_or(RecoverError::Busy)?;
+        let keys = Keys::new(&self.config.redis_prefix, self.shard);
+        let mut redis = connect(self.config, &keys).await?;
+        let mut done = Recovered::default();
+        let old = self.save(&mut redis, &keys, &mut done).await?;
+        self.rebuild(&mut redis, &keys, (old, &mut done), progress)
+            .await?;
+        jobs::succeed(claim, &name).await?;
+        Ok(done)
     }
-    transaction.commit().await?;
-    Ok(old)
+
+    /// From here on MySQL has all that Redis could still give: the old journal may go.
+    async fn rebuild(
+        &self,
+        redis: &mut MultiplexedConnection,
+        keys: &Keys,
+        (old, done): (Option<Head>, &mut Recovered),
+        progress: Progress<'_>,
+    ) -> Result<(), RecoverError> {
+        let mut transaction = self.pool.begin().await?;
+        let mut state = lock(&mut transaction, self.shard).await?;
+        let mut beginning = next_epoch(redis, &mut transaction, &state, old).await?;
+        // As it is now: a move may have begun since.
+        beginning.layout = state.layout;
+        done.epoch.clone_from(&beginning.epoch);
+        rebuild::clear(redis, keys).await?;
+        let mut rebuild = Rebuild {
+            redis,
+            keys,
+            layout: self.layout,
+            scope: &Scope::Shard,
+        };
+        done.accounts = rebuild.write_accounts(&mut transaction, progress).await?;
+        let keep_ms = self.config.marks_keep_ms;
+        rebuild.write_marks(&mut transaction, keep_ms).await?;
+        rebuild.write_holds(&mut transaction).await?;
+        rebuild.write_branches(&mut transaction).await?;
+        done.keys = rebuild.write_keys(&mut transaction, self.config).await?;
+        begin(&mut transaction, &mut state, &beginning).await?;
+        epoch::begin(redis, keys, &beginning).await?;
+        // It has all that there is: no instance needs to say what it accepted before.
+        let server = servers::run_id(redis).await?;
+        witnesses::set(&mut transaction, self.shard, &server).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Takes the epoch out of Redis and commits to MySQL what the old journal still has, so that nothing
+    /// accepted is only in a transaction when the journal is deleted. Returns the old head.
+    async fn save(
+        &self,
+        redis: &mut MultiplexedConnection,
+        keys: &Keys,
+        done: &mut Recovered,
+    ) -> Result<Option<Head>, RecoverError> {
+        let mut transaction = self.pool.begin().await?;
+        let mut state = lock(&mut transaction, self.shard).await?;
+        if self.lost_under.is_some_and(|epoch| epoch != state.epoch) {
+            return Err(RecoverError::Done);
+        }
+        let old = epoch::head(redis, keys).await?;
+        let _removed: i64 = cmd("HDEL")
+            .arg(keys.epoch())
+            .arg("epoch")
+            .query_async(redis)
+            .await?;
+        let saved = self.save_rest(redis, keys, (&mut transaction, &mut state), done);
+        match saved.await {
+            Ok(()) => {
+                transaction.commit().await?;
+                Ok(old)
+            }
+            Err(error) => {
+                transaction.rollback().await?;
+                if let Some(old) = old.filter(|old| !old.epoch.is_empty()) {
+                    restore_epoch(redis, keys, &old).await?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn save_rest(
+        &self,
+        redis: &mut MultiplexedConnection,
+        keys: &Keys,
+        (transaction, state): (&mut Transaction<'static, MySql>, &mut ShardState),
+        done: &mut Recovered,
+    ) -> Result<(), RecoverError> {
+        let rest = apply_rest(redis, keys, transaction, state).await?;
+        done.applied = rest.applied;
+        done.discarded = rest.left.len();
+        if self.lost_under.is_some() && rest.left.len() + rest.listed > 0 {
+            return Err(RecoverError::WouldDiscard(rest.left.len() + rest.listed));
+        }
+        if !rest.left.is_empty() {
+            let file = self
+                .discard
+                .ok_or(RecoverError::WouldDiscard(rest.left.len()))?;
+            write_discarded(file, &rest.left)?;
+            record::erase(transaction, &rest.left).await?;
+        }
+        Ok(())
+    }
 }
 
 /// Writes the first epoch of each shard of a new database; does nothing where there is one. Returns whether it wrote
@@ -259,16 +359,23 @@ pub async fn begin_shard(
     if old.as_ref().is_some_and(|old| old.number > 1) {
         return Err(RecoverError::Foreign);
     }
+    // One that is new among others sells if they do.
+    let selling: Option<bool> = sqlx::query_scalar("SELECT selling FROM shards WHERE shard = 0")
+        .fetch_optional(&mut *transaction)
+        .await?;
     let mut state = ShardState {
         shard,
         watermark: Position::ZERO,
         number: 0,
-        selling: true,
+        selling: selling.unwrap_or(true),
         epoch: String::new(),
+        layout: 0,
     };
     let beginning = next_epoch(&mut redis, &mut transaction, &state, old).await?;
     begin(&mut transaction, &mut state, &beginning).await?;
     epoch::begin(&mut redis, &keys, &beginning).await?;
+    let server = servers::run_id(&mut redis).await?;
+    witnesses::set(&mut transaction, shard, &server).await?;
     transaction.commit().await?;
     Ok(true)
 }
@@ -317,10 +424,11 @@ async fn restore_epoch(
         .await
 }
 
-/// What was applied, and what does not continue MySQL's state.
+/// What was applied, what does not continue MySQL's state, and how much of that is on the list of lost entries.
 struct Rest {
     applied: usize,
     left: Vec<Entry>,
+    listed: usize,
 }
 
 /// Applies, in order of their numbers, the entries behind the watermark that Redis' journal or a
@@ -381,9 +489,11 @@ async fn apply_rest(
     let entered: Vec<Position> = next.iter().map(|entry| entry.position).collect();
     lost_entries::found(transaction, &entered).await?;
     // What is on the list already need not be dropped into a file.
+    let all = left.len();
     left.retain(|entry| !remembered.contains_key(&entry.position));
     Ok(Rest {
         applied: next.len(),
+        listed: all - left.len(),
         left,
     })
 }

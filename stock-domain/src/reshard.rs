@@ -24,6 +24,7 @@ use crate::account::{Account, AccountKind};
 use crate::database::rows::push_list;
 use crate::database::{accounts, jobs, layouts, shards};
 use crate::layout::{Layout, SHARDS_MAX, SLOTS, jump};
+use crate::ledger::epoch;
 use crate::ledger::keys::Keys;
 use crate::ledger::scripts::SCRIPTS;
 use crate::recover::{self, Rebuild, RecoverError, Scope};
@@ -35,6 +36,8 @@ pub const JOB: &str = "reshard";
 const TOGETHER: usize = 8;
 /// How long to wait for MySQL to settle what a shard accepted.
 const SETTLE_MAX: Duration = Duration::from_secs(30);
+/// A version of the layout that is never reached.
+const NOBODYS_VERSION: u64 = 1 << 52;
 const SETTLE_EVERY: Duration = Duration::from_millis(2);
 
 /// What a run did.
@@ -93,6 +96,7 @@ pub async fn reshard(
     let claim = jobs::claim(pool, JOB).await?.ok_or(ReshardError::Busy)?;
     let mover = Mover { config, pool };
     let before = layouts::load(pool).await?.shards;
+    mover.mend(before).await?;
     if target > before {
         mover.grow(before, target).await?;
     } else {
@@ -108,7 +112,14 @@ pub async fn reshard(
     let all = moves.iter().map(|(_, slots)| slots.len()).sum::<usize>();
     for (way, slots) in moves {
         let started = Instant::now();
-        done.accounts += mover.move_slots(way, &slots).await?;
+        match mover.move_slots(way, &slots).await {
+            Ok(accounts) => done.accounts += accounts,
+            Err(error) => {
+                // They stay where they were; nothing of them was decided anywhere else.
+                layouts::stay(pool, &slots).await?;
+                return Err(error);
+            }
+        }
         let pause = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         done.longest_pause_ms = done.longest_pause_ms.max(pause);
         done.slots += slots.len();
@@ -166,10 +177,19 @@ impl Mover<'_> {
             let version = layouts::begin_move(self.pool, &[], (0, 0)).await?;
             self.freeze(0, version).await?;
         }
+        self.mend(target).await
+    }
+
+    /// Rebuilds shards that are in use and have no epoch in Redis: those that come back.
+    async fn mend(&self, shards: u64) -> Result<(), ReshardError> {
         let layout = layouts::load(self.pool).await?.at_rest();
-        for shard in back {
-            let mut quiet = |_, _| {};
-            recover::recover_as(self.config, self.pool, (shard, &layout), None, &mut quiet).await?;
+        for shard in 0..shards {
+            let mut redis = self.connect(shard).await?;
+            let head = epoch::head(&mut redis, &self.keys(shard)).await?;
+            if head.is_none_or(|head| head.epoch.is_empty()) {
+                shards::follow_switch(self.pool, shard).await?;
+                recover::recover_as(self.config, self.pool, (shard, &layout)).await?;
+            }
         }
         Ok(())
     }
@@ -188,6 +208,7 @@ impl Mover<'_> {
             .query_async(&mut redis)
             .await?;
         let number = u64::try_from(number).or(Err(ReshardError::Fenced(shard)))?;
+        replicated(&mut redis).await?;
         let started = Instant::now();
         loop {
             let state = shards::load(self.pool, shard).await?;
@@ -225,6 +246,7 @@ impl Mover<'_> {
             rebuild.set_levels(part).await?;
         }
         rebuild.write_slot_marks(&mut transaction).await?;
+        replicated(&mut redis).await?;
         for part in names.chunks(256) {
             accounts::set_shard(&mut transaction, part, to).await?;
         }
@@ -249,8 +271,8 @@ impl Mover<'_> {
     /// Gives up the last shards, on which nothing lies any more but what names them.
     async fn shrink(&self, before: u64, target: u64) -> Result<(), ReshardError> {
         for shard in target..before {
-            let version = layouts::begin_move(self.pool, &[], (shard, shard)).await?;
-            self.freeze(shard, version).await?;
+            // Nobody can name this version: from here on nothing is decided there.
+            self.freeze(shard, NOBODYS_VERSION).await?;
         }
         let mut redis = self.connect(0).await?;
         let (keys, mut layout) = (self.keys(0), layouts::load(self.pool).await?);
@@ -282,6 +304,23 @@ impl Mover<'_> {
         }
         Ok(())
     }
+}
+
+/// Waits until the replicas have what was written: no entry of the journal would tell that it is missing.
+async fn replicated(redis: &mut MultiplexedConnection) -> Result<(), RedisError> {
+    const TIMEOUT_MS: u64 = 2_000;
+    let info: String = cmd("INFO").arg("replication").query_async(redis).await?;
+    let replicas = info
+        .lines()
+        .find_map(|line| line.strip_prefix("connected_slaves:"));
+    let replicas: u64 = replicas
+        .and_then(|count| count.trim().parse().ok())
+        .unwrap_or(0);
+    if replicas > 0 {
+        let wait = cmd("WAIT").arg(replicas).arg(TIMEOUT_MS).to_owned();
+        let _have: u64 = wait.query_async(redis).await?;
+    }
+    Ok(())
 }
 
 /// The accounts of a shard that are in some slots, by the same hash as [`crate::layout::slot`].

@@ -97,7 +97,7 @@ fn note_memory(memory: RedisMemory, was_nearly_full: bool) {
 )]
 async fn measure_lag(app: &App) -> Result<Option<Lag>, Box<dyn std::error::Error + Send + Sync>> {
     let mut all = None::<Lag>;
-    for shard in app.ledger.shards() {
+    for shard in app.ledger.shards().into_iter().filter(Shard::is_open) {
         let Some(lag) = lag_of(app, &shard).await? else {
             continue;
         };

@@ -59,6 +59,7 @@ impl Subscriber {
     /// The subscriber of a shard over its own pool.
     #[must_use]
     pub fn new(config: &Config, ledger: Ledger, shard: Shard, pool: MySqlPool) -> Self {
+        let number = shard.keys().shard().to_string();
         Self {
             ledger,
             shard,
@@ -73,7 +74,7 @@ impl Subscriber {
             metrics: SubscriberMetrics {
                 settled: metrics::counter!("stock_settled_entries_total"),
                 apply_seconds: metrics::histogram!("stock_apply_duration_seconds"),
-                stopped: metrics::gauge!("stock_apply_stopped"),
+                stopped: metrics::gauge!("stock_apply_stopped", "shard" => number),
             },
         }
     }

@@ -58,14 +58,17 @@ pub async fn succeed(
     transaction.commit().await
 }
 
-/// When each job last succeeded, on any instance. Seeding is a lock of the same kind, and no job.
+/// When each job last succeeded, on any instance. What a person starts is a lock of the same kind, and no job.
 ///
 /// # Errors
 /// When MySQL does not answer.
 pub async fn last_success(
     pool: &MySqlPool,
 ) -> Result<Vec<(String, Option<NaiveDateTime>)>, sqlx::Error> {
-    sqlx::query_as("SELECT name, last_success_at FROM jobs WHERE name <> 'seed' ORDER BY name")
-        .fetch_all(pool)
-        .await
+    sqlx::query_as(
+        "SELECT name, last_success_at FROM jobs WHERE name NOT IN ('seed', 'reshard') \
+         AND name NOT LIKE 'recover %' ORDER BY name",
+    )
+    .fetch_all(pool)
+    .await
 }

@@ -34,9 +34,9 @@ pub async fn read(connection: &mut MySqlConnection) -> Result<Layout, sqlx::Erro
             *known = version;
         }
     }
-    let slots: Vec<(u16, u64, bool, Option<u64>)> = sqlx::query_as(
+    let slots: Vec<(u16, u64, bool, u64)> = sqlx::query_as(
         "SELECT slot, shard, moving_to IS NOT NULL, \
-         IF(moved_at > NOW(3) - INTERVAL 1 DAY, previous, NULL) FROM slots",
+         CAST(IF(moved_at > NOW(3) - INTERVAL 1 DAY, previous, 0) AS UNSIGNED) FROM slots",
     )
     .fetch_all(connection)
     .await?;
@@ -146,8 +146,9 @@ pub async fn end_move(
 ) -> Result<(), sqlx::Error> {
     for slot in slots {
         sqlx::query(
-            "UPDATE slots SET shard = ?, moving_to = NULL, previous = ?, moved_at = NOW(3) \
-             WHERE slot = ?",
+            "UPDATE slots SET shard = ?, moving_to = NULL, \
+             previous = IF(moved_at > NOW(3) - INTERVAL 1 DAY, previous, 0) | (1 << ?), \
+             moved_at = NOW(3) WHERE slot = ?",
         )
         .bind(to)
         .bind(from)

@@ -38,6 +38,8 @@ fn read(text: &str) -> Option<Vec<Posted>> {
 /// # Errors
 /// When MySQL does not answer.
 pub async fn list(pool: &MySqlPool, shard: u64, lost: &[Remembered]) -> Result<u64, sqlx::Error> {
+    // All at once: who rebuilds Redis finds what an instance remembers, or nothing of it.
+    let mut transaction = pool.begin().await?;
     let mut listed = 0;
     for entry in lost {
         let done = sqlx::query(
@@ -47,12 +49,18 @@ pub async fn list(pool: &MySqlPool, shard: u64, lost: &[Remembered]) -> Result<u
         .bind(entry.position.get())
         .bind(shard)
         .bind(entry.number)
-        .bind(write(&entry.postings))
-        .bind(entry.request.payload.as_slice())
-        .execute(pool)
+        .bind(entry.content.as_ref().map(|(postings, _)| write(postings)))
+        .bind(
+            entry
+                .content
+                .as_ref()
+                .map(|(_, request)| request.payload.as_slice()),
+        )
+        .execute(&mut *transaction)
         .await?;
         listed += done.rows_affected();
     }
+    transaction.commit().await?;
     Ok(listed)
 }
 

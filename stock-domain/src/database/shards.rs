@@ -16,18 +16,21 @@ pub struct ShardState {
     pub selling: bool,
     /// The epoch that Redis must hold.
     pub epoch: String,
+    /// The version of what is on the shard.
+    pub layout: u64,
 }
 
-type Row = (u64, u64, bool, String);
+type Row = (u64, u64, bool, String, u64);
 
 impl ShardState {
-    fn from_row(shard: u64, (watermark, number, selling, epoch): Row) -> Self {
+    fn from_row(shard: u64, (watermark, number, selling, epoch, layout): Row) -> Self {
         Self {
             shard,
             watermark: Position::new(watermark),
             number,
             selling,
             epoch,
+            layout,
         }
     }
 }
@@ -38,7 +41,7 @@ impl ShardState {
 /// When MySQL does not answer.
 pub async fn load(pool: &MySqlPool, shard: u64) -> Result<Option<ShardState>, sqlx::Error> {
     let row: Option<Row> = sqlx::query_as(
-        "SELECT s.watermark, s.number, s.selling, e.epoch FROM shards s \
+        "SELECT s.watermark, s.number, s.selling, e.epoch, s.layout FROM shards s \
          JOIN epochs e ON e.shard = s.shard WHERE s.shard = ?",
     )
     .bind(shard)
@@ -55,13 +58,13 @@ pub async fn try_lock(
     connection: &mut MySqlConnection,
     shard: u64,
 ) -> Result<Option<ShardState>, sqlx::Error> {
-    let locked: Result<(u64, u64, bool), sqlx::Error> = sqlx::query_as(
-        "SELECT watermark, number, selling FROM shards WHERE shard = ? FOR UPDATE NOWAIT",
+    let locked: Result<(u64, u64, bool, u64), sqlx::Error> = sqlx::query_as(
+        "SELECT watermark, number, selling, layout FROM shards WHERE shard = ? FOR UPDATE NOWAIT",
     )
     .bind(shard)
     .fetch_one(&mut *connection)
     .await;
-    let (watermark, number, selling) = match locked {
+    let (watermark, number, selling, layout) = match locked {
         Ok(row) => row,
         Err(error) if super::is_passing(&error) => return Ok(None),
         Err(error) => return Err(error),
@@ -73,7 +76,7 @@ pub async fn try_lock(
         .await?;
     Ok(Some(ShardState::from_row(
         shard,
-        (watermark, number, selling, epoch),
+        (watermark, number, selling, epoch, layout),
     )))
 }
 
@@ -127,14 +130,28 @@ pub async fn settled(pool: &MySqlPool) -> Result<u64, sqlx::Error> {
 /// # Errors
 /// When MySQL does not answer.
 pub async fn all(pool: &MySqlPool) -> Result<Vec<ShardState>, sqlx::Error> {
-    let rows: Vec<(u64, u64, u64, bool, String)> = sqlx::query_as(
-        "SELECT s.shard, s.watermark, s.number, s.selling, e.epoch FROM shards s \
+    let rows: Vec<(u64, u64, u64, bool, String, u64)> = sqlx::query_as(
+        "SELECT s.shard, s.watermark, s.number, s.selling, e.epoch, s.layout FROM shards s \
          JOIN epochs e ON e.shard = s.shard ORDER BY s.shard",
     )
     .fetch_all(pool)
     .await?;
-    let state = |(shard, watermark, number, selling, epoch)| {
-        ShardState::from_row(shard, (watermark, number, selling, epoch))
+    let state = |(shard, watermark, number, selling, epoch, layout)| {
+        ShardState::from_row(shard, (watermark, number, selling, epoch, layout))
     };
     Ok(rows.into_iter().map(state).collect())
+}
+
+/// Lets a shard that comes back sell if the first one does.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn follow_switch(pool: &MySqlPool, shard: u64) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE shards s JOIN shards f ON f.shard = 0 SET s.selling = f.selling WHERE s.shard = ?",
+    )
+    .bind(shard)
+    .execute(pool)
+    .await?;
+    Ok(())
 }

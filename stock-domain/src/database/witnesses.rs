@@ -1,10 +1,12 @@
 //! Witnesses: what each instance accepted last, so that a Redis that was promoted can be proved to have it.
 
-use sqlx::MySqlPool;
+use std::time::Duration;
+
+use sqlx::{MySqlConnection, MySqlPool};
 use stock_common::id::Position;
 
 /// How long an instance counts as alive after it was seen; it says so every second.
-const ALIVE_SECONDS: u32 = 3;
+pub const ALIVE: Duration = Duration::from_secs(3);
 /// Said while an instance meets no server: it accepts nothing.
 const NO_SERVER: &str = "*";
 
@@ -13,12 +15,16 @@ const NO_SERVER: &str = "*";
 /// # Errors
 /// When MySQL does not answer.
 pub async fn seen(pool: &MySqlPool, instance: &str) -> Result<(), sqlx::Error> {
+    touch(&mut *pool.acquire().await?, instance).await
+}
+
+async fn touch(connection: &mut MySqlConnection, instance: &str) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO instances (id, seen_at) VALUES (?, NOW(3)) \
          ON DUPLICATE KEY UPDATE seen_at = NOW(3)",
     )
     .bind(instance)
-    .execute(pool)
+    .execute(connection)
     .await?;
     Ok(())
 }
@@ -35,20 +41,6 @@ pub async fn forget(pool: &MySqlPool) -> Result<(), sqlx::Error> {
         .execute(pool)
         .await?;
     Ok(())
-}
-
-/// How many instances are alive.
-///
-/// # Errors
-/// When MySQL does not answer.
-pub async fn alive(pool: &MySqlPool) -> Result<u64, sqlx::Error> {
-    let count: i64 = sqlx::query_scalar(
-        "SELECT COUNT(*) FROM instances WHERE seen_at > NOW(3) - INTERVAL ? SECOND",
-    )
-    .bind(ALIVE_SECONDS)
-    .fetch_one(pool)
-    .await?;
-    Ok(u64::try_from(count).unwrap_or_default())
 }
 
 /// What all said about a server.
@@ -68,18 +60,38 @@ pub struct Witnessed {
 pub async fn say(
     pool: &MySqlPool,
     shard: u64,
-    (instance, last): (&str, Position),
+    own: (&str, Position),
     server: &str,
 ) -> Result<Option<Witnessed>, sqlx::Error> {
-    seen(pool, instance).await?;
-    write(pool, shard, (instance, last), server).await?;
-    let proved: Option<String> = sqlx::query_scalar("SELECT server FROM masters WHERE shard = ?")
+    let mut transaction = pool.begin().await?;
+    let proved = lock(&mut transaction, shard).await?;
+    touch(&mut transaction, own.0).await?;
+    write(&mut transaction, shard, own, server).await?;
+    let witnessed = match proved == server {
+        true => None,
+        false => Some(ask(&mut transaction, shard, server).await?),
+    };
+    transaction.commit().await?;
+    Ok(witnessed)
+}
+
+/// Locks the row that says which server was proved last: of several instances one decides at a time.
+async fn lock(connection: &mut MySqlConnection, shard: u64) -> Result<String, sqlx::Error> {
+    sqlx::query("INSERT IGNORE INTO masters (shard, server) VALUES (?, '')")
         .bind(shard)
-        .fetch_optional(pool)
+        .execute(&mut *connection)
         .await?;
-    if proved.is_some_and(|proved| proved == server) {
-        return Ok(None);
-    }
+    sqlx::query_scalar("SELECT server FROM masters WHERE shard = ? FOR UPDATE")
+        .bind(shard)
+        .fetch_one(connection)
+        .await
+}
+
+async fn ask(
+    connection: &mut MySqlConnection,
+    shard: u64,
+    server: &str,
+) -> Result<Witnessed, sqlx::Error> {
     let (missing, last): (i64, u64) = sqlx::query_as(
         "SELECT COUNT(*) - COUNT(w.instance), CAST(COALESCE(MAX(w.last_id), 0) AS UNSIGNED) \
          FROM instances i LEFT JOIN witnesses w \
@@ -89,17 +101,17 @@ pub async fn say(
     .bind(shard)
     .bind(server)
     .bind(NO_SERVER)
-    .bind(ALIVE_SECONDS)
-    .fetch_one(pool)
+    .bind(ALIVE.as_secs())
+    .fetch_one(connection)
     .await?;
-    Ok(Some(Witnessed {
+    Ok(Witnessed {
         missing: u64::try_from(missing).unwrap_or_default(),
         last: Position::new(last),
-    }))
+    })
 }
 
 async fn write(
-    pool: &MySqlPool,
+    connection: &mut MySqlConnection,
     shard: u64,
     (instance, last): (&str, Position),
     server: &str,
@@ -112,7 +124,7 @@ async fn write(
     .bind(instance)
     .bind(server)
     .bind(last.get())
-    .execute(pool)
+    .execute(connection)
     .await?;
     Ok(())
 }
@@ -128,41 +140,67 @@ pub async fn shut(
     instance: &str,
     last: Position,
 ) -> Result<(), sqlx::Error> {
-    write(pool, shard, (instance, last), NO_SERVER).await
+    let mut connection = pool.acquire().await?;
+    write(&mut connection, shard, (instance, last), NO_SERVER).await
 }
 
-/// How many live instances have not met the server that the others have: what they accepted and it lacks is not
+/// How many live instances accepted something that is not settled and meet no server: what Redis lacks of it is not
 /// listed yet.
 ///
 /// # Errors
 /// When MySQL does not answer.
-pub async fn unmet(pool: &MySqlPool, shard: u64) -> Result<u64, sqlx::Error> {
+pub async fn unmet(pool: &MySqlPool, shard: u64, settled: Position) -> Result<u64, sqlx::Error> {
     let count: i64 = sqlx::query_scalar(
-        "SELECT COUNT(*) FROM instances i LEFT JOIN witnesses w \
-         ON w.instance = i.id AND w.shard = ? WHERE i.seen_at > NOW(3) - INTERVAL ? SECOND \
-         AND COALESCE(w.server, ?) = ?",
+        "SELECT COUNT(*) FROM instances i JOIN witnesses w ON w.instance = i.id AND w.shard = ? \
+         WHERE i.seen_at > NOW(3) - INTERVAL ? SECOND AND w.server = ? AND w.last_id > ?",
     )
     .bind(shard)
-    .bind(ALIVE_SECONDS)
+    .bind(ALIVE.as_secs())
     .bind(NO_SERVER)
-    .bind(NO_SERVER)
+    .bind(settled.get())
     .fetch_one(pool)
     .await?;
     Ok(u64::try_from(count).unwrap_or_default())
 }
 
-/// Notes the server that has all that was accepted.
+/// Notes the server that has all that was accepted up to `last`, unless somebody has met another one or accepted more
+/// meanwhile; returns whether it was noted.
 ///
 /// # Errors
 /// When MySQL does not answer.
-pub async fn prove(pool: &MySqlPool, shard: u64, server: &str) -> Result<(), sqlx::Error> {
+pub async fn prove(
+    pool: &MySqlPool,
+    shard: u64,
+    server: &str,
+    last: Position,
+) -> Result<bool, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    lock(&mut transaction, shard).await?;
+    let now = ask(&mut transaction, shard, server).await?;
+    let is_proved = now.missing == 0 && now.last <= last;
+    if is_proved {
+        set(&mut transaction, shard, server).await?;
+    }
+    transaction.commit().await?;
+    Ok(is_proved)
+}
+
+/// Notes a server that was just rebuilt.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn set(
+    connection: &mut MySqlConnection,
+    shard: u64,
+    server: &str,
+) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO masters (shard, server) VALUES (?, ?) \
          ON DUPLICATE KEY UPDATE server = VALUES(server)",
     )
     .bind(shard)
     .bind(server)
-    .execute(pool)
+    .execute(connection)
     .await?;
     Ok(())
 }

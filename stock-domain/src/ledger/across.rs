@@ -181,7 +181,7 @@ async fn confirm(ledger: &Ledger, held: Vec<Held<'_>>, entry: Position) {
 
 async fn end(ledger: &Ledger, at: Position, request: Result<super::Request, DraftError>) {
     let ended = match request {
-        Ok(request) => Box::pin(ledger.decide(request)).await,
+        Ok(request) => ledger.decide_boxed(request).await,
         Err(error) => Err(error.into()),
     };
     match ended {
@@ -225,13 +225,16 @@ pub async fn sweep(pool: &MySqlPool, ledger: &Ledger) -> Result<usize, SweepErro
             continue;
         };
         for at in due {
-            match settle(pool, ledger, at).await {
-                Ok(true) => ended += 1,
-                Ok(false) => postpone(&shard, at).await?,
-                Err(error) => {
-                    tracing::warn!(branch = %at, %error, "branch not ended yet");
-                    postpone(&shard, at).await?;
+            match end_of(pool, ledger, &shard, at).await {
+                Ok(true) => {
+                    ended += 1;
+                    continue;
                 }
+                Ok(false) => {}
+                Err(error) => tracing::warn!(branch = %at, %error, "branch not ended yet"),
+            }
+            if let Err(error) = postpone(&shard, at).await {
+                tracing::warn!(branch = %at, %error, "branch not postponed");
             }
         }
     }
@@ -267,19 +270,23 @@ async fn postpone(shard: &Shard, at: Position) -> Result<(), ReadError> {
 }
 
 /// Ends a branch as its home says; returns whether it has ended.
-async fn settle(pool: &MySqlPool, ledger: &Ledger, at: Position) -> Result<bool, SweepError> {
+async fn end_of(
+    pool: &MySqlPool,
+    ledger: &Ledger,
+    shard: &Shard,
+    at: Position,
+) -> Result<bool, SweepError> {
     let Some(entry) = lookup::entry(pool, ledger, at).await? else {
         return Ok(false);
     };
     let branch = Branch::of(&entry).map_err(|error| SweepError::Body(at, error))?;
-    let outcome = ledger.decide(branch.abort()?).await?;
-    let request = match outcome {
+    // The home's entry is named by MySQL, as soon as it is settled there; also when its mark is forgotten.
+    if let Some(entry) = branches::entry_of(pool, at).await? {
+        return finish(ledger, shard, (at, branch.confirm(at, entry)?)).await;
+    }
+    let request = match ledger.decide(branch.abort()?).await? {
         Verdict::Refused(Refusal::StaleState { state, .. }) if state == COMMITTED => {
-            // The home's entry is named by MySQL, as soon as it is settled there.
-            match branches::entry_of(pool, at).await? {
-                Some(entry) => branch.confirm(at, entry)?,
-                None => return Ok(false),
-            }
+            return Ok(false);
         }
         // It will never be committed: from now on, or since before.
         Verdict::Accepted(_) | Verdict::Refused(Refusal::StaleState { .. }) => {
@@ -287,19 +294,26 @@ async fn settle(pool: &MySqlPool, ledger: &Ledger, at: Position) -> Result<bool,
         }
         Verdict::Refused(_) | Verdict::Replayed(_) => return Ok(false),
     };
+    finish(ledger, shard, (at, request)).await
+}
+
+async fn finish(
+    ledger: &Ledger,
+    shard: &Shard,
+    (at, request): (Position, super::Request),
+) -> Result<bool, SweepError> {
     Ok(match ledger.decide(request).await? {
         Verdict::Accepted(_) => true,
         // It has ended meanwhile; its member went with that.
         Verdict::Refused(Refusal::StaleState { mark: 0, .. }) => {
-            forget(ledger, at).await?;
+            forget(shard, at).await?;
             true
         }
         Verdict::Refused(_) | Verdict::Replayed(_) => false,
     })
 }
 
-async fn forget(ledger: &Ledger, at: Position) -> Result<(), ReadError> {
-    let shard = ledger.shard_of(at)?;
+async fn forget(shard: &Shard, at: Position) -> Result<(), ReadError> {
     let mut link = shard.link()?;
     let _gone: i64 = cmd("ZREM")
         .arg(shard.keys().deadlines())

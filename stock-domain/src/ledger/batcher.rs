@@ -5,8 +5,8 @@
 //! link breaks behind it, its requests are answered [`DecideError::OutcomeUnknown`].
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::DecideError;
 use super::decide::{self, BatchHead, BatchReply};
-use super::gate::{GateState, Link, Remembered};
+use super::gate::{GateState, Link};
 use super::request::Sealed;
 use super::shard::Shared;
 use crate::verdict::{Refusal, Verdict};
@@ -221,7 +221,7 @@ fn answer(shared: &Shared, link: &Link, batch: Vec<Waiting>, reply: BatchReply) 
         .filter_map(|(verdict, waiting)| match verdict {
             Verdict::Accepted(accepted) => {
                 shared.sold_out.moved(&accepted.postings);
-                Some(Remembered::new(accepted, &waiting.request))
+                Some(shared.gate.remember(accepted, &waiting.request))
             }
             Verdict::Replayed(_) | Verdict::Refused(_) => None,
         })
@@ -229,13 +229,9 @@ fn answer(shared: &Shared, link: &Link, batch: Vec<Waiting>, reply: BatchReply) 
     if let Some(last) = accepted.last() {
         let number = last.number;
         let settled = number.saturating_sub(reply.lag_entries);
-        let mut memory = shared
-            .gate
-            .memory
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        memory.accepted(accepted, settled);
-        drop(memory);
+        if !shared.gate.note(link, accepted, settled) {
+            return answer_all(batch, &DecideError::OutcomeUnknown);
+        }
         shared
             .pacer()
             .hear(number, reply.lag_entries, Instant::now());

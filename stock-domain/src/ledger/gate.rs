@@ -25,7 +25,7 @@ use super::servers::{self, Servers};
 use crate::database::shards::{self, ShardState};
 use crate::database::{journal, lost_entries, witnesses};
 use crate::journal::Posted;
-use crate::recover;
+use crate::recover::{self, RecoverError};
 use crate::verdict::Accepted;
 
 /// How often a shut gate tries again, and how often an open one is checked.
@@ -63,21 +63,8 @@ pub struct Remembered {
     pub number: u64,
     /// Where it stood.
     pub position: Position,
-    /// What moved.
-    pub postings: Vec<Posted>,
-    /// What was asked.
-    pub request: Arc<Sealed>,
-}
-
-impl Remembered {
-    pub(super) fn new(accepted: &Accepted, request: &Arc<Sealed>) -> Self {
-        Self {
-            number: accepted.number,
-            position: accepted.position,
-            postings: accepted.postings.clone(),
-            request: Arc::clone(request),
-        }
-    }
+    /// What moved, and what was asked; none where Redis cannot lose it.
+    pub content: Option<(Vec<Posted>, Arc<Sealed>)>,
 }
 
 /// What this instance accepted and MySQL may not have yet.
@@ -91,13 +78,14 @@ pub(super) struct Memory {
 impl Memory {
     /// Remembers accepted entries and forgets settled ones.
     pub(super) fn accepted(&mut self, entries: Vec<Remembered>, settled: u64) {
+        // Batches are answered by tasks of their own: a later one may have been first.
         let last = entries.iter().map(|entry| entry.position).max();
-        self.last = last.unwrap_or(self.last);
+        self.last = self.last.max(last.unwrap_or(self.last));
         self.unsettled.extend(entries);
         self.settled(settled);
     }
 
-    fn settled(&mut self, number: u64) {
+    pub(super) fn settled(&mut self, number: u64) {
         while self
             .unsettled
             .front()
@@ -117,6 +105,8 @@ pub(super) enum Unproved {
     Database(#[source] sqlx::Error),
     #[error("redis has no epoch: it is empty, or not the one that belongs to this database")]
     NoEpoch,
+    #[error("redis has no epoch: rebuilding it was cut off")]
+    CutOff,
     #[error("mysql has no epoch: run `stock-online migrate`")]
     NoDatabaseEpoch,
     #[error("redis holds another epoch than mysql")]
@@ -136,8 +126,30 @@ impl Unproved {
     const fn is_loss(&self) -> bool {
         matches!(
             self,
-            Self::WatermarkMissing(_) | Self::OwnEntryMissing { .. } | Self::OthersEntryMissing(_)
+            Self::WatermarkMissing(_)
+                | Self::OwnEntryMissing { .. }
+                | Self::OthersEntryMissing(_)
+                | Self::CutOff
         )
+    }
+}
+
+/// Since when this instance has told MySQL without a break that it is there.
+#[derive(Debug, Default)]
+pub(super) struct Beat(Mutex<Option<(Instant, Instant)>>);
+
+impl Beat {
+    /// It has told it now.
+    pub(super) fn told(&self) {
+        let now = Instant::now();
+        let mut span = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = span.filter(|(_, last)| now - *last < witnesses::ALIVE);
+        *span = Some((since.map_or(now, |(since, _)| since), now));
+    }
+
+    fn is_steady(&self, least: Duration) -> bool {
+        let span = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        span.is_some_and(|(since, last)| last - since >= least && last.elapsed() < least)
     }
 }
 
@@ -145,6 +157,7 @@ impl Unproved {
 pub(super) struct Gate {
     pub(super) servers: Servers,
     pub(super) instance: Arc<str>,
+    pub(super) beat: Arc<Beat>,
     pub(super) config: Config,
     pub(super) keys: Keys,
     pub(super) pool: MySqlPool,
@@ -158,6 +171,32 @@ pub(super) struct Gate {
 }
 
 impl Gate {
+    /// An accepted entry as it is to be remembered.
+    pub(super) fn remember(&self, accepted: &Accepted, request: &Arc<Sealed>) -> Remembered {
+        let content = || (accepted.postings.clone(), Arc::clone(request));
+        Remembered {
+            number: accepted.number,
+            position: accepted.position,
+            content: (!self.loses_nothing()).then(content),
+        }
+    }
+
+    /// Whether the one Redis that there is keeps all that it has accepted.
+    fn loses_nothing(&self) -> bool {
+        self.config.durability == Durability::Always && !self.servers.is_cluster()
+    }
+
+    /// Notes accepted entries, if the gate is still open on the link that brought them; what comes later is told
+    /// as unknown, since this instance has said by then what it accepted last.
+    pub(super) fn note(&self, link: &Link, entries: Vec<Remembered>, settled: u64) -> bool {
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_current = matches!(&*self.state.borrow(), GateState::Open(now) if now.generation == link.generation);
+        if is_current {
+            memory.accepted(entries, settled);
+        }
+        is_current
+    }
+
     /// Shuts the gate if `generation` is still the one in use.
     pub(super) fn shut(&self, generation: u64, reason: &str) {
         self.state.send_if_modified(|state| match state {
@@ -249,7 +288,11 @@ impl Gate {
             .arg("epoch")
             .query_async(&mut read)
             .await?;
-        let epoch = epoch.ok_or(Unproved::NoEpoch)?;
+        let Some(epoch) = epoch else {
+            // `recover` takes the epoch out, and nothing else, before it begins.
+            let head = super::epoch::head(&mut read, &self.keys).await?;
+            return Err(head.map_or(Unproved::NoEpoch, |_| Unproved::CutOff));
+        };
         let (known, is_fresh) = self.shard_state(&epoch, &server).await?;
         if known.epoch != epoch {
             return Err(Unproved::OtherEpoch);
@@ -268,6 +311,15 @@ impl Gate {
             let load = cmd("SCRIPT").arg("LOAD").arg(script.text).to_owned();
             let _sha: String = load.query_async(&mut scripts).await?;
         }
+        // What was taken away from the shard stays away, also where a promoted replica does not know it.
+        let _number: i64 = cmd("EVALSHA")
+            .arg(&SCRIPTS.relayout.sha)
+            .arg(1)
+            .arg(self.keys.epoch())
+            .arg(&epoch)
+            .arg(known.layout)
+            .query_async(&mut scripts)
+            .await?;
         *self.proved.lock().unwrap_or_else(PoisonError::into_inner) = server;
         let offset_ms = time.0 * 1_000 + time.1 / 1_000 - (self.now_ms)();
         Ok(Link {
@@ -292,10 +344,15 @@ impl Gate {
             let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
             memory.last
         };
-        let said = witnesses::say(&self.pool, shard, (&self.instance, last), server).await;
+        let own = (&*self.instance, last);
+        let said = witnesses::say(&self.pool, shard, own, server).await;
         let Some(witnessed) = said.map_err(Unproved::Database)? else {
             return Ok(());
         };
+        // Behind an outage of MySQL nobody has said for a while that they are there.
+        if !self.beat.is_steady(witnesses::ALIVE) {
+            return Err(Unproved::WitnessesMissing(witnessed.missing.max(1)));
+        }
         if witnessed.missing > 0 {
             return Err(Unproved::WitnessesMissing(witnessed.missing));
         }
@@ -307,9 +364,12 @@ impl Gate {
         {
             return Err(Unproved::OthersEntryMissing(witnessed.last));
         }
-        witnesses::prove(&self.pool, shard, server)
-            .await
-            .map_err(Unproved::Database)
+        // Only if nobody has met another one meanwhile.
+        let proved = witnesses::prove(&self.pool, shard, server, witnessed.last).await;
+        match proved.map_err(Unproved::Database)? {
+            true => Ok(()),
+            false => Err(Unproved::WitnessesMissing(1)),
+        }
     }
 
     /// Nobody needs to wait for what this instance will say of another server: it accepts nothing until it has.
@@ -331,24 +391,33 @@ impl Gate {
     /// Rebuilds a Redis of a cluster that lost entries when it was promoted: what the instances remember is
     /// entered again. Never what would drop an entry; then it waits for a person.
     async fn recover(&self) {
-        if !self.servers.is_cluster() || !self.config.failover_recovers {
+        let shard = self.keys.shard();
+        let known = self
+            .known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let (true, true, Some(known)) = (
+            self.servers.is_cluster(),
+            self.config.failover_recovers,
+            known,
+        ) else {
             return;
-        }
-        let (shard, mut quiet) = (self.keys.shard(), |_, _| {});
+        };
         // Who has not met this server yet may remember more.
-        match witnesses::unmet(&self.pool, shard).await {
+        match witnesses::unmet(&self.pool, shard, known.watermark).await {
             Ok(0) => {}
             Ok(instances) => return tracing::warn!(instances, "waiting for what they remember"),
             Err(error) => return tracing::warn!(%error, "redis cannot be rebuilt yet"),
         }
-        let recovering = recover::recover_shard(&self.config, &self.pool, shard, None, &mut quiet);
-        match recovering.await {
+        match recover::recover_lost(&self.config, shard, &known.epoch).await {
             Ok(done) => tracing::warn!(
                 shard,
                 applied = done.applied,
                 epoch = done.epoch,
                 "a failover had lost entries: redis was rebuilt"
             ),
+            Err(RecoverError::Done | RecoverError::Busy) => {}
             Err(error) => tracing::error!(%error, "redis cannot be rebuilt yet"),
         }
     }
@@ -388,13 +457,8 @@ impl Gate {
         self.list_lost_with_epoch(&known.epoch).await?;
         let (last, first) = {
             let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-            (
-                memory.last,
-                memory
-                    .unsettled
-                    .front()
-                    .map_or(memory.last, |first| first.position),
-            )
+            let first = memory.unsettled.iter().map(|entry| entry.position).min();
+            (memory.last, first.unwrap_or(memory.last))
         };
         if last <= known.watermark || reader::find(read, &self.keys, last).await?.is_some() {
             return Ok(());
@@ -410,7 +474,7 @@ impl Gate {
             };
             memory.unsettled.iter().filter(is_lost).cloned().collect()
         };
-        self.list_lost(&lost).await;
+        self.list_lost(&lost).await?;
         Err(Unproved::OwnEntryMissing {
             last,
             lost: lost.len(),
@@ -432,7 +496,7 @@ impl Gate {
             .await
             .map_err(Unproved::Database)?;
         accepted.retain(|entry| lost.contains(&entry.position));
-        self.list_lost(&accepted).await;
+        self.list_lost(&accepted).await?;
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         *memory = Memory {
             epoch: epoch.to_owned(),
@@ -442,16 +506,16 @@ impl Gate {
     }
 
     /// Lists what was accepted and lost: in the log, and in MySQL for `recover` and `explain`.
-    async fn list_lost(&self, lost: &[Remembered]) {
-        match lost_entries::list(&self.pool, self.keys.shard(), lost).await {
-            Ok(0) => {}
-            Ok(_) => {
-                for Remembered { position, .. } in lost {
-                    tracing::error!(%position, "accepted entry is not in the journal any more");
-                }
+    async fn list_lost(&self, lost: &[Remembered]) -> Result<(), Unproved> {
+        let listed = lost_entries::list(&self.pool, self.keys.shard(), lost)
+            .await
+            .map_err(Unproved::Database)?;
+        if listed > 0 {
+            for Remembered { position, .. } in lost {
+                tracing::error!(%position, "accepted entry is not in the journal any more");
             }
-            Err(error) => tracing::error!(%error, lost = lost.len(), "cannot list lost entries"),
         }
+        Ok(())
     }
 }
 

@@ -13,7 +13,7 @@ use stock_common::id::Position;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::batcher::{self, Waiting};
-use super::gate::{self, Gate, GateState, Link, Memory};
+use super::gate::{self, Beat, Gate, GateState, Link, Memory};
 use super::keys::Keys;
 use super::levels::LevelsMessage;
 use super::pacer::Pacer;
@@ -123,13 +123,10 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Starts the ledger's tasks: the gate's keeper and the batcher. The gate opens when Redis and
-    /// MySQL answer and agree, which may be later.
-    ///
     /// Starts the tasks of a shard; `instance` is this process' name among others.
     pub(super) fn start(
         shard: u64,
-        (servers, instance): (Servers, Arc<str>),
+        (servers, instance, beat): (Servers, Arc<str>, Arc<Beat>),
         config: &Config,
         pool: MySqlPool,
         clock: Clock,
@@ -138,6 +135,7 @@ impl Shard {
         let gate = Arc::new(Gate {
             servers,
             instance,
+            beat,
             config: config.clone(),
             keys: Keys::new(&config.redis_prefix, shard),
             pool,
@@ -362,6 +360,12 @@ impl Shard {
             .known
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = Some(state.clone());
+        self.shared
+            .gate
+            .memory
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .settled(state.number);
         let mut link = self.link()?;
         let _dropped: i64 = cmd("EVALSHA")
             .arg(&SCRIPTS.settled.sha)

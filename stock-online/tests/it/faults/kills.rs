@@ -100,6 +100,8 @@ async fn what_a_killed_redis_loses_is_listed_and_entered_again_from_memory() {
     // the tail of the append-only file as a crash would, start it again.
     let mut own = OwnServers::start(Durability::Everysec).await;
     let mut shop = Shop::open_on(&own.redis.spec, &own.mysql.spec, 1, 1_000_000).await;
+    // What says `always` remembers less: that cannot be lost.
+    shop.config.durability = Durability::Everysec;
     // Nothing is settled, so that what is lost in Redis is lost.
     let service = shop.serve_parts(&[stock_online::Part::Http]).await;
     let order = || {
