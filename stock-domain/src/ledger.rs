@@ -39,8 +39,8 @@ mod sold_out;
 
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use redis::{RedisError, cmd};
@@ -141,11 +141,9 @@ struct Inner {
     /// This process' name among others.
     instance: Arc<str>,
     beat: Arc<Beat>,
-    /// Connections that no request waits for, or holds up.
-    beat_pool: MySqlPool,
     map: watch::Sender<Arc<Map>>,
     /// Rung by whoever was told that the layout is another one.
-    wanted: Notify,
+    wanted: Arc<Notify>,
     /// Whether every gate was open at the same time.
     was_open: AtomicBool,
 }
@@ -175,18 +173,24 @@ impl Ledger {
             clock,
             instance,
             beat: Arc::default(),
-            // The URL was good enough for the pool that was given.
-            beat_pool: database::pool(config, Role::Tool).unwrap_or_else(|_| pool.clone()),
             pool,
             map: watch::Sender::new(map),
-            wanted: Notify::new(),
+            wanted: Arc::default(),
             was_open: AtomicBool::new(false),
         };
         let ledger = Self {
             inner: Arc::new(inner),
         };
         ledger.show(None, 1)?;
-        tokio::spawn(ledger.clone().keep());
+        // Connections that no request waits for, or holds up. The URL was good enough for the pool that was given.
+        let beat_pool = database::pool(config, Role::Tool);
+        let beat_pool = beat_pool.unwrap_or_else(|_| ledger.inner.pool.clone());
+        let name = Arc::clone(&ledger.inner.instance);
+        tokio::spawn(Self::keep(
+            Arc::downgrade(&ledger.inner),
+            Arc::clone(&ledger.inner.wanted),
+            (beat_pool, name),
+        ));
         Ok(ledger)
     }
 
@@ -215,37 +219,45 @@ impl Ledger {
         Ok(())
     }
 
-    /// Keeps the layout for ever, and says that this instance is there.
-    async fn keep(self) {
+    /// Keeps the layout, and says that this instance is there, until the ledger is dropped.
+    async fn keep(
+        inner: Weak<Inner>,
+        wanted: Arc<Notify>,
+        (pool, instance): (MySqlPool, Arc<str>),
+    ) {
         let mut seen = None::<Instant>;
-        loop {
-            let pool = &self.inner.beat_pool;
+        while let Some(inner) = inner.upgrade() {
+            let ledger = Self { inner };
             if seen.is_none_or(|seen| seen.elapsed() >= REFRESH)
-                && witnesses::seen(pool, &self.inner.instance).await.is_ok()
+                && witnesses::seen(&pool, &instance).await.is_ok()
             {
-                self.inner.beat.told();
+                ledger.inner.beat.told();
                 seen = Some(Instant::now());
             }
-            match layouts::load(pool).await {
-                Ok(layout) if self.map().layout.as_deref() == Some(&layout) => {}
+            match layouts::load(&pool).await {
+                Ok(layout) if ledger.map().layout.as_deref() == Some(&layout) => {}
                 Ok(layout) => {
                     let shards = layout.shards;
-                    if let Err(error) = self.show(Some(Arc::new(layout)), shards) {
+                    if let Err(error) = ledger.show(Some(Arc::new(layout)), shards) {
                         tracing::error!(%error, "the shards cannot be started");
                     }
                 }
                 Err(error) => tracing::debug!(%error, "the layout cannot be read yet"),
             }
-            let layout = self.map().layout.clone();
-            let wait = match layout {
+            let wait = match ledger.layout() {
                 Some(layout) if layout.is_moving() => REFRESH_MOVING,
                 Some(_) => REFRESH,
                 None => REFRESH / 10,
             };
+            drop(ledger);
             tokio::select! {
-                () = self.inner.wanted.notified() => {}
+                () = wanted.notified() => {}
                 () = tokio::time::sleep(wait) => {}
             }
+        }
+        // Nobody has to wait for what it would say.
+        if let Err(error) = witnesses::gone(&pool, &instance).await {
+            tracing::debug!(%error, "mysql does not hear that this instance has gone");
         }
     }
 

@@ -29,6 +29,18 @@ async fn touch(connection: &mut MySqlConnection, instance: &str) -> Result<(), s
     Ok(())
 }
 
+/// Forgets an instance that has ended in order: it accepts nothing any more.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn gone(pool: &MySqlPool, instance: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM instances WHERE id = ?")
+        .bind(instance)
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
 /// Forgets instances, and what they said, that were not seen for a day.
 ///
 /// # Errors
