@@ -122,7 +122,7 @@ impl World {
     #[must_use]
     pub fn buyers(&self, workers: usize) -> Buyers {
         let clients: Vec<Client> = self.services.iter().map(|s| s.client.clone()).collect();
-        Buyers::start(&clients, workers, PRODUCTS, self.seed)
+        Buyers::start(&clients, workers, 1..=PRODUCTS, self.seed)
     }
 
     /// Waits until this many more orders are accepted.
