@@ -396,7 +396,7 @@ impl Ledger {
                 }
             }
             Route::Several(split) => {
-                let send = || Box::pin(across::decide(self, &split));
+                let send = || Box::pin(across::decide(self, layout, &split));
                 match &request.idempotency {
                     Some(of) => self.under_key(layout, (of, split.home.shard), send).await,
                     None => send().await,
@@ -415,10 +415,15 @@ impl Ledger {
         self.shard(shard)?.decide(Arc::clone(sealed), version).await
     }
 
-    /// Decides a part of a request on its shard.
-    async fn decide_part(&self, shard: u64, request: Request) -> Result<Verdict, DecideError> {
-        let layout = self.known_layout()?;
-        self.send(&layout, shard, &Arc::new(request.seal()?)).await
+    /// Decides a part of a request on its shard, by the layout that it was divided by: what has moved since then is
+    /// refused, and the whole is routed again.
+    async fn decide_part(
+        &self,
+        layout: &Layout,
+        shard: u64,
+        request: Request,
+    ) -> Result<Verdict, DecideError> {
+        self.send(layout, shard, &Arc::new(request.seal()?)).await
     }
 
     /// Decides under a key: it is claimed on the user's shard for the one that decides, so that it is decided
