@@ -16,6 +16,8 @@ use crate::client::{Answer, Client, Session, order_json};
 const PAUSE: Duration = Duration::from_millis(5);
 /// Users 2 to 41 buy; user 1 is the admin.
 const USERS: u64 = 40;
+/// Of a hundred orders twelve go the way of row locks, so that both meet.
+pub const ROW_LOCKED: f64 = 0.12;
 /// What a coupon takes off, and what points are earned at a time.
 pub const COUPON: i64 = 100;
 const EARNED: i64 = 50;
@@ -177,12 +179,14 @@ fn told(answer: Result<Answer, Failure>) -> Told {
 }
 
 impl Buyers {
-    /// Starts `workers` buyers of some products, spread over the clients.
+    /// Starts `workers` buyers of some products, spread over the clients, who send a share of their orders the way
+    /// of row locks.
     #[must_use]
     pub fn start(
         clients: &[Client],
         workers: usize,
         products: impl IntoIterator<Item = u64>,
+        row_locked: f64,
         seed: u64,
     ) -> Self {
         let (stop, history) = (
@@ -201,6 +205,7 @@ impl Buyers {
                     session: Session::new(&client.address),
                     rng: StdRng::seed_from_u64(seed.wrapping_add(number)),
                     products: Arc::clone(&products),
+                    row_locked,
                     name: format!("{seed:x}-{number}-"),
                     history: Arc::clone(&history),
                     versions: BTreeMap::new(),
@@ -271,6 +276,8 @@ struct Buyer {
     rng: StdRng,
     /// What they choose from.
     products: Arc<[u64]>,
+    /// The share of orders that take row locks.
+    row_locked: f64,
     name: String,
     history: Arc<Mutex<History>>,
     /// The newest stock version seen of each product.
@@ -380,7 +387,7 @@ impl Buyer {
             Some((user, code)) => (user, Some((code, self.rng.random_range(0..=EARNED)))),
             None => (self.rng.random_range(2..2 + USERS), None),
         };
-        let path = if self.rng.random_range(0..8) == 0 {
+        let path = if self.rng.random_bool(self.row_locked) {
             "/api/orders"
         } else {
             "/api/redis/orders"
@@ -407,13 +414,13 @@ impl Buyer {
         let answer = self.session.send(request).await;
         asked.took = asked.sent.elapsed();
         let mut history = locked(&self.history);
-        if let Ok(answer) = &answer {
-            if answer.status == 503 {
-                history.slowest_503_ms = history.slowest_503_ms.max(asked.took.as_millis());
-                if !answer.headers.contains_key("retry-after") {
-                    let text = format!("a 503 {} without Retry-After", answer.code());
-                    history.complaints.push(text);
-                }
+        if let Ok(answer) = &answer
+            && answer.status == 503
+        {
+            history.slowest_503_ms = history.slowest_503_ms.max(asked.took.as_millis());
+            if !answer.headers.contains_key("retry-after") {
+                let text = format!("a 503 {} without Retry-After", answer.code());
+                history.complaints.push(text);
             }
         }
         let code = match &answer {

@@ -290,6 +290,7 @@ pub async fn f22(plan: &Plan) -> Result<Outcome, Failure> {
         std::slice::from_ref(&small.client),
         8,
         1..=PRODUCTS,
+        super::buyers::ROW_LOCKED,
         plan.seed,
     );
     let refused = flood.run(&small.client).await?.refused;

@@ -171,6 +171,7 @@ pub async fn f20(plan: &Plan) -> Result<Outcome, Failure> {
         std::slice::from_ref(&second.client),
         6,
         1..=super::world::PRODUCTS,
+        super::buyers::ROW_LOCKED,
         plan.seed.wrapping_add(1_000),
     );
     world.accept(&more, 100).await?;

@@ -16,6 +16,9 @@ use crate::faults::buyers::{Asked, Buyers, History, Told};
 /// How long the orders of a shard may be away, whatever happens.
 const AWAY_MAX: Duration = Duration::from_secs(10);
 
+/// The share of orders under row locks, which take a second among so many and would soon have all buyers wait.
+const ROW_LOCKED: f64 = 0.01;
+
 /// A load that goes on until it is stopped.
 pub struct Load {
     groups: Vec<Buyers>,
@@ -35,12 +38,12 @@ impl Load {
             .zip(1..)
             .map(|(products, number)| {
                 let seed = seed.wrapping_add(number << 16);
-                Buyers::start(client, each, products.iter().copied(), seed)
+                Buyers::start(client, each, products.iter().copied(), ROW_LOCKED, seed)
             })
             .collect();
         let others = clients.saturating_sub(each * groups.len()).max(1);
         let all = world.shards.iter().flatten().copied();
-        groups.push(Buyers::start(client, others, all, seed));
+        groups.push(Buyers::start(client, others, all, ROW_LOCKED, seed));
         Self {
             groups,
             shards: world.shards.clone(),
