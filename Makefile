@@ -4,7 +4,7 @@ CARGO ?= cargo
 PORT ?= 8080
 ARGS ?=
 
-.PHONY: help run test test-compat browser book check fmt contract fuzz bench faults faults-short jmeter compose-check deploy-check install clean
+.PHONY: help run test test-compat browser book check fmt contract fuzz bench faults faults-short scale jmeter compose-check deploy-check install clean
 
 help:
 	@echo "make run     install what is missing, build, start everything on :$(PORT)"
@@ -16,6 +16,7 @@ help:
 	@echo "make fuzz    decoders against random bytes, a minute each (SECONDS_EACH=)"
 	@echo "make bench   each figure beside its ceiling, into docs/performance.md"
 	@echo "make faults  everything that can break, one line each (SEED=, ROUNDS=)"
+	@echo "make scale   instances behind nginx on a Redis Cluster, killed, replaced and resharded under load"
 	@echo "make jmeter  the JMeter comparison, with a report in jmeter/report"
 	@echo "make deploy-check  the files of deploy/ on kubectl, nginx and Redis, half a minute"
 	@echo "make book    docs/ as a book in target/book"
@@ -76,6 +77,11 @@ faults: install
 	@sh scripts/install.sh faults
 	$(CARGO) build --release --locked --bins
 	./target/release/faults $(if $(SEED),--seed $(SEED)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)
+
+scale: install
+	@sh scripts/install.sh scale
+	$(CARGO) build --release --locked --bins
+	./target/release/scale $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 # What CI runs: one fault of each kind and a random combination, on the program as the tests build it.
 faults-short: install

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what is missing and starts no system service. `install.sh servers|backup|wrk|contract|browser|compat|faults|jmeter|deploy`.
+# Installs what is missing and starts no system service. `install.sh servers|backup|wrk|contract|browser|compat|faults|scale|jmeter|deploy`.
 #
 # Debian and Ubuntu by apt-get (with sudo only when not root), macOS by Homebrew. On any other system
 # it says exactly what to install.
@@ -55,6 +55,10 @@ faults)
     has wrk || need "wrk" wrk wrk
     # Without it the one fault with clocks says that it was skipped.
     has faketime || need "faketime" faketime libfaketime
+    ;;
+scale)
+    has nginx || need "nginx" nginx-light nginx
+    has_any redis-cli valkey-cli || need "redis-cli" redis-tools redis
     ;;
 deploy)
     has nginx || need "nginx" nginx-light nginx

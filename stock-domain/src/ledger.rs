@@ -448,7 +448,7 @@ impl Ledger {
             }
             Route::Several(split) => {
                 let split: Arc<Split> = split.into();
-                let send = || self.send_across(&split);
+                let send = || self.send_across(layout, &split);
                 match &request.idempotency {
                     Some(of) => self.under_key(layout, (of, split.home.shard), send).await,
                     None => send().await,
@@ -468,17 +468,26 @@ impl Ledger {
     }
 
     /// Decides on several shards, in a task of its own: a client that leaves breaks nothing off halfway.
-    async fn send_across(&self, split: &Arc<Split>) -> Result<Verdict, DecideError> {
-        let (ledger, split) = (self.clone(), Arc::clone(split));
-        let deciding = async move { across::decide(&ledger, &split).await };
+    async fn send_across(
+        &self,
+        layout: &Arc<Layout>,
+        split: &Arc<Split>,
+    ) -> Result<Verdict, DecideError> {
+        let (ledger, layout, split) = (self.clone(), Arc::clone(layout), Arc::clone(split));
+        let deciding = async move { across::decide(&ledger, &layout, &split).await };
         let decided = tokio::spawn(deciding).await;
         decided.unwrap_or(Err(DecideError::OutcomeUnknown))
     }
 
-    /// Decides a part of a request on its shard.
-    async fn decide_part(&self, shard: u64, request: Request) -> Result<Verdict, DecideError> {
-        let layout = self.known_layout()?;
-        self.send(&layout, shard, &Arc::new(request.seal()?)).await
+    /// Decides a part of a request on its shard, by the layout that it was divided by: what has moved since then is
+    /// refused, and the whole is routed again.
+    async fn decide_part(
+        &self,
+        layout: &Layout,
+        shard: u64,
+        request: Request,
+    ) -> Result<Verdict, DecideError> {
+        self.send(layout, shard, &Arc::new(request.seal()?)).await
     }
 
     /// Decides under a key: it is claimed on the user's shard for the one that decides, so that it is decided

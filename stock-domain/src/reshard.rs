@@ -22,7 +22,7 @@ use stock_common::config::Config;
 
 use crate::account::{Account, AccountKind};
 use crate::database::rows::push_list;
-use crate::database::{accounts, jobs, layouts, shards};
+use crate::database::{accounts, is_passing, jobs, layouts, shards};
 use crate::layout::{Layout, SHARDS_MAX, SLOTS, jump};
 use crate::ledger::epoch;
 use crate::ledger::keys::Keys;
@@ -39,6 +39,8 @@ const SETTLE_MAX: Duration = Duration::from_secs(30);
 /// A version of the layout that is never reached.
 const NOBODYS_VERSION: u64 = 1 << 52;
 const SETTLE_EVERY: Duration = Duration::from_millis(2);
+/// How often a step is tried whose rows subscribers and orders hold for longer than a lock wait.
+const ATTEMPTS: usize = 10;
 
 /// What a run did.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -112,7 +114,7 @@ pub async fn reshard(
     let all = moves.iter().map(|(_, slots)| slots.len()).sum::<usize>();
     for (way, slots) in moves {
         let started = Instant::now();
-        match mover.move_slots(way, &slots).await {
+        match mover.move_for_certain(way, &slots).await {
             Ok(accounts) => done.accounts += accounts,
             Err(error) => {
                 // They stay where they were; nothing of them was decided anywhere else.
@@ -174,7 +176,7 @@ impl Mover<'_> {
         layouts::set_shards(self.pool, target).await?;
         if !back.is_empty() {
             // What names them is theirs now: the first one must not decide it any more.
-            let version = layouts::begin_move(self.pool, &[], (0, 0)).await?;
+            let version = self.begin_move(&[], (0, 0)).await?;
             self.freeze(0, version).await?;
         }
         self.mend(target).await
@@ -222,12 +224,38 @@ impl Mover<'_> {
         }
     }
 
+    async fn begin_move(&self, slots: &[u16], way: (u64, u64)) -> Result<u64, sqlx::Error> {
+        for _ in 1..ATTEMPTS {
+            match layouts::begin_move(self.pool, slots, way).await {
+                Err(error) if is_passing(&error) => again(&error),
+                begun => return begun,
+            }
+        }
+        layouts::begin_move(self.pool, slots, way).await
+    }
+
+    /// Moves slots, from the first step on when MySQL rolled the last one back: given up now, they would wait until
+    /// somebody runs it again.
+    async fn move_for_certain(
+        &self,
+        way: (u64, u64),
+        slots: &[u16],
+    ) -> Result<usize, ReshardError> {
+        for _ in 1..ATTEMPTS {
+            match self.move_slots(way, slots).await {
+                Err(ReshardError::Database(error)) if is_passing(&error) => again(&error),
+                moved => return moved,
+            }
+        }
+        self.move_slots(way, slots).await
+    }
+
     async fn move_slots(
         &self,
         (from, to): (u64, u64),
         slots: &[u16],
     ) -> Result<usize, ReshardError> {
-        let version = layouts::begin_move(self.pool, slots, (from, to)).await?;
+        let version = self.begin_move(slots, (from, to)).await?;
         self.freeze(from, version).await?;
         let mut redis = self.connect(to).await?;
         let (keys, layout) = (self.keys(to), layouts::load(self.pool).await?);
@@ -321,6 +349,10 @@ async fn replicated(redis: &mut MultiplexedConnection) -> Result<(), RedisError>
         let _have: u64 = wait.query_async(redis).await?;
     }
     Ok(())
+}
+
+fn again(error: &sqlx::Error) {
+    tracing::info!(%error, "a step is done again");
 }
 
 /// The accounts of a shard that are in some slots, by the same hash as [`crate::layout::slot`].

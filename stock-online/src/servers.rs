@@ -87,7 +87,8 @@ const CHOSEN: [(&str, &str); 2] = [
 ];
 
 /// Finds a program on PATH or where packages put servers.
-fn find(names: &[&str]) -> Option<PathBuf> {
+#[must_use]
+pub fn find(names: &[&str]) -> Option<PathBuf> {
     const ELSEWHERE: [&str; 6] = [
         "/usr/sbin",
         "/usr/libexec",

@@ -6,13 +6,15 @@
 //! | [`shop`] | private servers, a stocked shop on them, service processes to kill |
 //! | [`mod@bench`] | each figure beside its ceiling, in one run (`make bench`) |
 //! | [`faults`] | real servers, load, faults, invariants (`make faults`) |
+//! | [`scale`] | several instances and shards, replaced and moved under load (`make scale`) |
 //!
-//! Both look at the service from outside: processes, HTTP, and SQL and Redis reads of their own. The
+//! All look at the service from outside: processes, HTTP, and SQL and Redis reads of their own. The
 //! tests of `stock-online` use the same client.
 
 pub mod bench;
 pub mod client;
 pub mod faults;
+pub mod scale;
 pub mod shop;
 
 /// Any error that ends a program or a scenario.

@@ -127,12 +127,20 @@ impl Shop {
     /// When a server does not answer or a command fails.
     pub async fn open(servers: &Servers, name: &str, seed: Seed) -> Result<Self, Failure> {
         let shop = Self::empty(servers, name).await?;
+        shop.stock(seed).await?;
+        Ok(shop)
+    }
+
+    /// Stocks a shop; what that journals is applied by the first subscriber that runs.
+    ///
+    /// # Errors
+    /// When the command fails.
+    pub async fn stock(&self, seed: Seed) -> Result<(), Failure> {
         let (products, stock) = (seed.products.to_string(), seed.stock.to_string());
         let seed = ["seed", "--users", "500", "--products", &products];
-        shop.command(&[&seed[..], &["--stock", &stock]].concat())
+        self.command(&[&seed[..], &["--stock", &stock]].concat())
             .await?;
-        // What the seed journaled is applied by the first subscriber that runs.
-        Ok(shop)
+        Ok(())
     }
 
     /// Makes a database with the tables and nothing in them.
@@ -224,7 +232,15 @@ impl Shop {
     /// # Errors
     /// When it ends or does not become ready.
     pub async fn serve(&self, roles: &str) -> Result<Service, Failure> {
-        let mut service = self.spawn(roles)?;
+        self.serve_at(&free_address()?, roles).await
+    }
+
+    /// The same at an address.
+    ///
+    /// # Errors
+    /// As [`Shop::serve`].
+    pub async fn serve_at(&self, address: &str, roles: &str) -> Result<Service, Failure> {
+        let mut service = self.spawn_at(address, roles)?;
         let client = service.client.clone();
         loop {
             if client.is_ready().await {
@@ -245,13 +261,16 @@ impl Shop {
     /// # Errors
     /// When it cannot be started.
     pub fn spawn(&self, roles: &str) -> Result<Service, Failure> {
-        let address = format!("127.0.0.1:{}", free_port()?);
+        self.spawn_at(&free_address()?, roles)
+    }
+
+    fn spawn_at(&self, address: &str, roles: &str) -> Result<Service, Failure> {
         let started = Instant::now();
         let mut command = Command::new(program("stock-online")?);
         command
             .args(["serve", "--roles", roles])
             .envs(self.variables.iter().cloned())
-            .env("STOCK_HTTP_ADDR", &address)
+            .env("STOCK_HTTP_ADDR", address)
             .stdin(Stdio::null())
             .kill_on_drop(true);
         if let Some(log) = &self.log {
@@ -262,7 +281,7 @@ impl Shop {
             command.stderr(file);
         }
         let child = command.spawn()?;
-        let client = Client::new(&address, SECRET, Clock::system());
+        let client = Client::new(address, SECRET, Clock::system());
         Ok(Service {
             child,
             client,
@@ -276,7 +295,20 @@ impl Shop {
     /// # Errors
     /// When a server does not answer, or Redis cannot be proved.
     pub async fn ledger(&self, durability: Durability) -> Result<Ledger, Failure> {
-        let config = Config {
+        let config = self.config(durability);
+        let pool = database::pool(&config, Role::Tool)?;
+        let ledger = Ledger::start(&config, pool, Clock::system())?;
+        if ledger.wait_open(PATIENCE).await {
+            Ok(ledger)
+        } else {
+            Err("redis cannot be proved".into())
+        }
+    }
+
+    /// The settings of [`Shop::ledger`].
+    #[must_use]
+    pub fn config(&self, durability: Durability) -> Config {
+        Config {
             redis_url: self.redis_url.clone(),
             redis_prefix: self.prefix.clone(),
             database_url: self.database_url.clone(),
@@ -284,13 +316,6 @@ impl Shop {
             lag_soft_entries: 90_000_000,
             lag_hard_entries: 100_000_000,
             ..Config::default()
-        };
-        let pool = database::pool(&config, Role::Tool)?;
-        let ledger = Ledger::start(&config, pool, Clock::system())?;
-        if ledger.wait_open(PATIENCE).await {
-            Ok(ledger)
-        } else {
-            Err("redis cannot be proved".into())
         }
     }
 
@@ -305,6 +330,14 @@ impl Shop {
             .connect(&url)
             .await?)
     }
+}
+
+/// An address at which nobody listens.
+///
+/// # Errors
+/// When the machine has none.
+pub fn free_address() -> Result<String, Failure> {
+    Ok(format!("127.0.0.1:{}", free_port()?))
 }
 
 /// A program that was built beside this one.

@@ -8,11 +8,12 @@ use redis::cmd;
 use sqlx::MySqlPool;
 use stock_common::id::Position;
 
-use super::{DecideError, Ledger, ReadError, Shard, epoch};
+use super::{DecideError, Ledger, ReadError, Request, Shard, epoch};
 use crate::account::Account;
 use crate::branch::{Branch, COMMITTED, Part, Split};
 use crate::database::branches;
 use crate::journal::{DraftError, Idempotency, Posting};
+use crate::layout::Layout;
 use crate::lookup::{self, LookupError};
 use crate::verdict::{Accepted, Refusal, Verdict};
 
@@ -27,11 +28,18 @@ struct Held<'a> {
     part: &'a Part,
 }
 
-/// Decides the parts.
-pub(super) async fn decide(ledger: &Ledger, split: &Split) -> Result<Verdict, DecideError> {
+/// Decides the parts that a request has in a layout.
+pub(super) async fn decide(
+    ledger: &Ledger,
+    layout: &Layout,
+    split: &Split,
+) -> Result<Verdict, DecideError> {
     let mut held = Vec::with_capacity(split.branches.len());
     for part in &split.branches {
-        match ledger.decide_part(part.shard, part.request()?).await {
+        match ledger
+            .decide_part(layout, part.shard, part.request()?)
+            .await
+        {
             Ok(Verdict::Accepted(Accepted { position, .. })) => {
                 held.push(Held { at: position, part });
             }
@@ -39,7 +47,7 @@ pub(super) async fn decide(ledger: &Ledger, split: &Split) -> Result<Verdict, De
                 release(ledger, held).await;
                 let refusal = refusal.of_whole(&part.postings, &part.marks);
                 let refusal = first_of(ledger, split, refusal).await;
-                return remember(ledger, split, refusal).await;
+                return remember(ledger, layout, split, refusal).await;
             }
             // A branch has no key.
             Ok(Verdict::Replayed(_)) => return Err(DecideError::OutcomeUnknown),
@@ -58,7 +66,7 @@ pub(super) async fn decide(ledger: &Ledger, split: &Split) -> Result<Verdict, De
     let home = &split.home;
     let mut request = home.request()?;
     request.draft.branches = held.iter().map(|held| held.at).collect();
-    let verdict = ledger.decide_part(home.shard, request).await;
+    let verdict = ledger.decide_part(layout, home.shard, request).await;
     match verdict {
         Ok(Verdict::Accepted(accepted)) => {
             confirm(ledger, held, accepted.position).await;
@@ -120,6 +128,7 @@ async fn first_of(ledger: &Ledger, split: &Split, refusal: Refusal) -> Refusal {
 /// A branch's refusal is the whole's, under its key too.
 async fn remember(
     ledger: &Ledger,
+    layout: &Layout,
     split: &Split,
     refusal: Refusal,
 ) -> Result<Verdict, DecideError> {
@@ -139,15 +148,12 @@ async fn remember(
     if is_passing || split.home.request.redraws {
         return Ok(Verdict::Refused(refusal));
     }
-    refuse(ledger, split, idempotency, refusal).await
+    let request = refuse(split, idempotency, &refusal);
+    ledger.decide_part(layout, split.home.shard, request).await
 }
 
-async fn refuse(
-    ledger: &Ledger,
-    split: &Split,
-    idempotency: Idempotency,
-    refusal: Refusal,
-) -> Result<Verdict, DecideError> {
+/// A request that only says under a key that it was refused.
+fn refuse(split: &Split, idempotency: Idempotency, refusal: &Refusal) -> Request {
     let mut request = split.home.request.clone();
     request.draft.postings.clear();
     request.draft.marks.clear();
@@ -159,7 +165,7 @@ async fn refuse(
     request.window_ms = None;
     request.idempotency = Some(idempotency);
     request.refuse = Some(format!("={}", refusal.text()));
-    ledger.decide_part(split.home.shard, request).await
+    request
 }
 
 /// Ends branches; what fails is ended by the sweep.
@@ -179,7 +185,7 @@ async fn confirm(ledger: &Ledger, held: Vec<Held<'_>>, entry: Position) {
     }
 }
 
-async fn end(ledger: &Ledger, at: Position, request: Result<super::Request, DraftError>) {
+async fn end(ledger: &Ledger, at: Position, request: Result<Request, DraftError>) {
     let ended = match request {
         Ok(request) => ledger.decide_boxed(request).await,
         Err(error) => Err(error.into()),
@@ -300,7 +306,7 @@ async fn end_of(
 async fn finish(
     ledger: &Ledger,
     shard: &Shard,
-    (at, request): (Position, super::Request),
+    (at, request): (Position, Request),
 ) -> Result<bool, SweepError> {
     Ok(match ledger.decide(request).await? {
         Verdict::Accepted(_) => true,

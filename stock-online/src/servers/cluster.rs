@@ -117,7 +117,7 @@ impl RedisCluster {
     }
 
     /// Every node knows who serves every slot, and every replica follows.
-    async fn is_whole(&self, replicas: usize) -> bool {
+    pub async fn is_whole(&self, replicas: usize) -> bool {
         for node in &self.nodes {
             let Ok((info, replication)) = node_info(node).await else {
                 return false;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -16,6 +16,8 @@ use crate::client::{Answer, Client, Session, order_json};
 const PAUSE: Duration = Duration::from_millis(5);
 /// Users 2 to 41 buy; user 1 is the admin.
 const USERS: u64 = 40;
+/// Of a hundred orders twelve go the way of row locks, so that both meet.
+pub const ROW_LOCKED: f64 = 0.12;
 /// What a coupon takes off, and what points are earned at a time.
 pub const COUPON: i64 = 100;
 const EARNED: i64 = 50;
@@ -27,7 +29,7 @@ pub enum Told {
     Accepted(String),
     /// 4xx, or a 503 that promises that nothing was done; with its code.
     Refused(String),
-    /// A broken connection, a timeout or `OUTCOME_UNKNOWN`.
+    /// A broken connection, a timeout, a proxy's own answer or `OUTCOME_UNKNOWN`.
     Unknown,
 }
 
@@ -48,6 +50,10 @@ pub struct Asked {
     pub told: Told,
     /// What came of its cancel, if one was asked for.
     pub cancelled: Option<Told>,
+    /// When it was sent, so that a load can be measured afterwards.
+    pub sent: Instant,
+    /// How long its answer took.
+    pub took: Duration,
 }
 
 impl Asked {
@@ -107,7 +113,7 @@ pub struct History {
     pub benefits: Vec<AskedBenefit>,
     /// What contradicts a promise at once: an own order not found, a version going back.
     pub complaints: Vec<String>,
-    /// How often each code was answered.
+    /// How often each code was answered to an order; without one the status counts, or that nothing came.
     pub codes: BTreeMap<String, u64>,
     /// The longest wait for a refusal with 503, in ms.
     pub slowest_503_ms: u128,
@@ -119,6 +125,25 @@ impl History {
     pub fn accepted(&self) -> usize {
         let is_accepted = |asked: &&Asked| matches!(asked.told, Told::Accepted(_));
         self.orders.iter().filter(is_accepted).count()
+    }
+
+    /// Orders of which nobody knows what became of them.
+    #[must_use]
+    pub fn unknown(&self) -> usize {
+        let is_unknown = |asked: &&Asked| asked.told == Told::Unknown;
+        self.orders.iter().filter(is_unknown).count()
+    }
+
+    /// Takes over what others were told.
+    pub fn append(&mut self, mut other: Self) {
+        self.orders.append(&mut other.orders);
+        self.holds.append(&mut other.holds);
+        self.benefits.append(&mut other.benefits);
+        self.complaints.append(&mut other.complaints);
+        for (code, count) in other.codes {
+            *self.codes.entry(code).or_default() += count;
+        }
+        self.slowest_503_ms = self.slowest_503_ms.max(other.slowest_503_ms);
     }
 }
 
@@ -146,19 +171,29 @@ fn told(answer: Result<Answer, Failure>) -> Told {
         Ok(answer) if ["OUTCOME_UNKNOWN", "TIMEOUT", "INTERNAL"].contains(&answer.code()) => {
             Told::Unknown
         }
+        // Each refusal of the service has a code: this is a proxy, which does not know how far the request was.
+        Ok(answer) if answer.status >= 500 && answer.code().is_empty() => Told::Unknown,
         Ok(answer) => Told::Refused(answer.code().to_owned()),
         Err(_) => Told::Unknown,
     }
 }
 
 impl Buyers {
-    /// Starts `workers` buyers of products 1 to `products`, spread over the clients.
+    /// Starts `workers` buyers of some products, spread over the clients, who send a share of their orders the way
+    /// of row locks.
     #[must_use]
-    pub fn start(clients: &[Client], workers: usize, products: u64, seed: u64) -> Self {
+    pub fn start(
+        clients: &[Client],
+        workers: usize,
+        products: impl IntoIterator<Item = u64>,
+        row_locked: f64,
+        seed: u64,
+    ) -> Self {
         let (stop, history) = (
             CancellationToken::new(),
             Arc::new(Mutex::new(History::default())),
         );
+        let products: Arc<[u64]> = products.into_iter().collect();
         let workers = clients
             .iter()
             .cycle()
@@ -169,7 +204,8 @@ impl Buyers {
                     client: client.clone(),
                     session: Session::new(&client.address),
                     rng: StdRng::seed_from_u64(seed.wrapping_add(number)),
-                    products,
+                    products: Arc::clone(&products),
+                    row_locked,
                     name: format!("{seed:x}-{number}-"),
                     history: Arc::clone(&history),
                     versions: BTreeMap::new(),
@@ -238,7 +274,10 @@ struct Buyer {
     client: Client,
     session: Session,
     rng: StdRng,
-    products: u64,
+    /// What they choose from.
+    products: Arc<[u64]>,
+    /// The share of orders that take row locks.
+    row_locked: f64,
     name: String,
     history: Arc<Mutex<History>>,
     /// The newest stock version seen of each product.
@@ -273,10 +312,16 @@ impl Buyer {
         Ok(())
     }
 
+    /// One of the products.
+    fn product(&mut self) -> u64 {
+        let at = self.rng.random_range(0..self.products.len());
+        self.products.get(at).copied().unwrap_or_default()
+    }
+
     /// Sets stock aside, and then sells it, gives it back, or leaves it: nothing expires while the checks read.
     async fn hold(&mut self) -> Result<(), Failure> {
         let user = self.rng.random_range(2..2 + USERS);
-        let product = self.rng.random_range(1..=self.products);
+        let product = self.product();
         let body = json!({ "productId": product, "quantity": self.rng.random_range(1..=3),
             "ttlSeconds": 14_400 });
         let call = self.client.post("/api/products/stock/reserve").user(user);
@@ -333,7 +378,7 @@ impl Buyer {
     async fn order(&mut self, turn: u64) -> Result<bool, Failure> {
         let mut lines: Vec<(u64, i64)> = Vec::new();
         for _ in 0..self.rng.random_range(1..=3) {
-            let product = self.rng.random_range(1..=self.products);
+            let product = self.product();
             if !lines.iter().any(|(known, _)| *known == product) {
                 lines.push((product, self.rng.random_range(1..=3)));
             }
@@ -342,7 +387,7 @@ impl Buyer {
             Some((user, code)) => (user, Some((code, self.rng.random_range(0..=EARNED)))),
             None => (self.rng.random_range(2..2 + USERS), None),
         };
-        let path = if self.rng.random_range(0..8) == 0 {
+        let path = if self.rng.random_bool(self.row_locked) {
             "/api/orders"
         } else {
             "/api/redis/orders"
@@ -357,26 +402,33 @@ impl Buyer {
             benefits,
             told: Told::Unknown,
             cancelled: None,
+            sent: Instant::now(),
+            took: Duration::ZERO,
         };
         let mut call = self.client.post(path).user(user).json(&asked.body());
         if let Some(key) = &asked.key {
             call = call.header("idempotency-key", key);
         }
         let request = call.request()?;
-        let sent = std::time::Instant::now();
+        asked.sent = Instant::now();
         let answer = self.session.send(request).await;
-        let took = sent.elapsed().as_millis();
+        asked.took = asked.sent.elapsed();
         let mut history = locked(&self.history);
-        if let Ok(answer) = &answer {
-            if answer.status == 503 {
-                history.slowest_503_ms = history.slowest_503_ms.max(took);
-                if !answer.headers.contains_key("retry-after") {
-                    let text = format!("a 503 {} without Retry-After", answer.code());
-                    history.complaints.push(text);
-                }
+        if let Ok(answer) = &answer
+            && answer.status == 503
+        {
+            history.slowest_503_ms = history.slowest_503_ms.max(asked.took.as_millis());
+            if !answer.headers.contains_key("retry-after") {
+                let text = format!("a 503 {} without Retry-After", answer.code());
+                history.complaints.push(text);
             }
-            *history.codes.entry(answer.code().to_owned()).or_default() += 1;
         }
+        let code = match &answer {
+            Ok(answer) if answer.code().is_empty() => answer.status.to_string(),
+            Ok(answer) => answer.code().to_owned(),
+            Err(_) => "no answer".to_owned(),
+        };
+        *history.codes.entry(code).or_default() += 1;
         asked.told = told(answer);
         let was_accepted = matches!(asked.told, Told::Accepted(_));
         history.orders.push(asked);
@@ -430,7 +482,7 @@ impl Buyer {
 
     /// I3 and I17: a level is never negative and its version never goes back.
     async fn look_at_product(&mut self) -> Result<(), Failure> {
-        let product = self.rng.random_range(1..=self.products);
+        let product = self.product();
         let path = format!("/api/redis/products/{product}");
         let request = self.client.get(&path).user(2).request()?;
         let Ok(answer) = self.session.send(request).await else {

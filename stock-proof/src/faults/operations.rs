@@ -286,7 +286,13 @@ pub async fn f22(plan: &Plan) -> Result<Outcome, Failure> {
 
     let narrow = world.via.with("STOCK_QUEUE_REQUESTS_MAX", 512);
     let small = narrow.serve("http").await?;
-    let buyers = Buyers::start(std::slice::from_ref(&small.client), 8, PRODUCTS, plan.seed);
+    let buyers = Buyers::start(
+        std::slice::from_ref(&small.client),
+        8,
+        1..=PRODUCTS,
+        super::buyers::ROW_LOCKED,
+        plan.seed,
+    );
     let refused = flood.run(&small.client).await?.refused;
     let began = Instant::now();
     usual

@@ -170,7 +170,8 @@ pub async fn f20(plan: &Plan) -> Result<Outcome, Failure> {
     let more = crate::faults::buyers::Buyers::start(
         std::slice::from_ref(&second.client),
         6,
-        super::world::PRODUCTS,
+        1..=super::world::PRODUCTS,
+        super::buyers::ROW_LOCKED,
         plan.seed.wrapping_add(1_000),
     );
     world.accept(&more, 100).await?;
@@ -179,11 +180,7 @@ pub async fn f20(plan: &Plan) -> Result<Outcome, Failure> {
         tracing::debug!(%error, "it was quick");
     }
     tokio::time::timeout(DEADLINE, second.child.wait()).await??;
-    let mut history = more.stop().await?;
     let mut both = buyers.stop().await?;
-    both.orders.append(&mut history.orders);
-    both.holds.append(&mut history.holds);
-    both.benefits.append(&mut history.benefits);
-    both.complaints.append(&mut history.complaints);
+    both.append(more.stop().await?);
     passed(world.check_history(both, Allowed::default()).await)
 }

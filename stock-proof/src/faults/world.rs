@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use stock_common::config::Durability;
 
-use super::buyers::{Buyers, History, Told, settle};
+use super::buyers::{Buyers, History, ROW_LOCKED, Told, settle};
 use super::checker::{Allowed, check};
 use super::proxy::{Mode, Proxy};
 use crate::Failure;
@@ -122,7 +122,7 @@ impl World {
     #[must_use]
     pub fn buyers(&self, workers: usize) -> Buyers {
         let clients: Vec<Client> = self.services.iter().map(|s| s.client.clone()).collect();
-        Buyers::start(&clients, workers, PRODUCTS, self.seed)
+        Buyers::start(&clients, workers, 1..=PRODUCTS, ROW_LOCKED, self.seed)
     }
 
     /// Waits until this many more orders are accepted.

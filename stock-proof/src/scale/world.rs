@@ -1,0 +1,240 @@
+//! What everything happens to: a Redis Cluster, a database, instances behind nginx; the way back to rest, and
+//! every check there is.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use sqlx::MySqlPool;
+use stock_common::clock::Clock;
+use stock_common::config::Config;
+use stock_common::id::ProductId;
+use stock_domain::database::{self, Role};
+use stock_domain::layout::product_slot;
+use stock_domain::ledger::{GateState, Ledger};
+use stock_domain::verify::verify;
+use stock_online::servers::cluster::{RedisCluster, Shape};
+use stock_online::servers::{Server, Spec};
+
+use super::lag::look;
+use super::nginx::Nginx;
+use crate::Failure;
+use crate::client::Client;
+use crate::faults::buyers::{History, Told, settle};
+use crate::faults::checker::check_told;
+use crate::faults::world::{ROLES, STOCK};
+use crate::shop::{Folder, Seed, Service, Shop, free_address};
+
+/// Instances behind nginx.
+const INSTANCES: usize = 3;
+/// Enough that each shard has some.
+const PRODUCTS: u64 = 60;
+/// How long after a load everything must be settled and whole.
+const REST_WITHIN: Duration = Duration::from_secs(60);
+
+/// A shop of several instances and shards. Servers end in the order of the fields.
+pub struct World {
+    /// In front of the instances.
+    nginx: Nginx,
+    /// The instances, each at an address that nginx knows.
+    pub services: Vec<Service>,
+    /// Calls them through nginx.
+    pub client: Client,
+    /// Which products are on which shard.
+    pub shards: Vec<Vec<u64>>,
+    /// The settings of this program itself, for what an operator does.
+    pub config: Config,
+    /// What it looks at, and reshards with.
+    pub pool: MySqlPool,
+    /// The same of Redis; it decides nothing.
+    pub ledger: Ledger,
+    /// The Redis Cluster.
+    pub cluster: RedisCluster,
+    shop: Shop,
+    mysql: Server,
+    folder: Folder,
+}
+
+impl World {
+    /// Starts everything.
+    ///
+    /// # Errors
+    /// When a part is not installed or does not become ready.
+    pub async fn open(shards: u64, log: Option<&Path>) -> Result<Self, Failure> {
+        let folder = Folder::new("scale")?;
+        let shape = Shape::default();
+        let mut nodes = Vec::new();
+        for spec in RedisCluster::specs(folder.path(), shape)? {
+            nodes.push(spec.start().await?);
+        }
+        let mysql = Spec::mysql(&folder.path().join("mysql")).await?;
+        let (cluster, mysql) = tokio::join!(RedisCluster::of(nodes, shape.replicas), mysql.start());
+        let (cluster, mysql) = (cluster?, mysql?);
+        let own_log = folder.path().join("service.log");
+        mysql.create_database("scale").await?;
+        let shop = Shop::at(&cluster.url(), &mysql.spec.url("scale"), "scale")
+            .with("STOCK_SHARDS", shards)
+            .with("STOCK_TRUSTED_PROXIES", "127.0.0.1")
+            .logging_to(log.unwrap_or(&own_log));
+        shop.command(&["migrate"]).await?;
+        let seed = Seed {
+            products: PRODUCTS,
+            stock: STOCK,
+        };
+        shop.stock(seed).await?;
+        let addresses = (0..INSTANCES)
+            .map(|_| free_address())
+            .collect::<Result<Vec<_>, _>>()?;
+        let nginx = Nginx::start(&folder.path().join("nginx"), &addresses).await?;
+        let mut services = Vec::new();
+        for address in &addresses {
+            services.push(shop.serve_at(address, ROLES).await?);
+        }
+        let config = Config {
+            shards,
+            ..shop.config(shape.durability)
+        };
+        let pool = database::pool(&config, Role::Tool)?;
+        let ledger = Ledger::start(&config, pool.clone(), Clock::system())?;
+        if !ledger.wait_open(REST_WITHIN).await {
+            return Err("redis cannot be proved".into());
+        }
+        let layout = ledger.layout().ok_or("the layout is not known")?;
+        let mut products = vec![Vec::new(); usize::try_from(shards)?];
+        for product in 1..=PRODUCTS {
+            let shard = layout.owner(product_slot(ProductId(product)));
+            let on = products.get_mut(usize::try_from(shard)?);
+            on.ok_or("a product is on no shard")?.push(product);
+        }
+        products.retain(|products| !products.is_empty());
+        let first = services.first().ok_or("no instance runs")?;
+        Ok(Self {
+            client: first.client.at(&nginx.address),
+            nginx,
+            services,
+            shards: products,
+            config,
+            pool,
+            ledger,
+            cluster,
+            shop,
+            mysql,
+            folder,
+        })
+    }
+
+    /// The first instance.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn first(&mut self) -> Result<&mut Service, Failure> {
+        self.services
+            .first_mut()
+            .ok_or_else(|| "no instance runs".into())
+    }
+
+    /// Starts an instance that has ended, at its address, and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub async fn start_again(&mut self, number: usize) -> Result<(), Failure> {
+        let service = self.services.get_mut(number).ok_or("no such instance")?;
+        let address = service.client.address.clone();
+        *service = self.shop.serve_at(&address, ROLES).await?;
+        Ok(())
+    }
+
+    /// Waits until everything is settled and whole; how long that took.
+    ///
+    /// # Errors
+    /// When it takes too long, with what is not.
+    pub async fn rest(&self) -> Result<Duration, Failure> {
+        let began = Instant::now();
+        while let Some(restless) = self.restless().await? {
+            if began.elapsed() > REST_WITHIN {
+                return Err(format!("not at rest after {REST_WITHIN:?}: {restless}").into());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(began.elapsed())
+    }
+
+    async fn restless(&self) -> Result<Option<String>, Failure> {
+        for service in &self.services {
+            let ready = service.client.get("/readyz").try_send().await?;
+            if ready.body.get("status") != Some(&"ready".into()) {
+                return Ok(Some(ready.text));
+            }
+        }
+        for shard in self.ledger.shards() {
+            let gate = shard.gate();
+            if !matches!(gate, GateState::Open(_)) {
+                return Ok(Some(format!("shard {}: {gate:?}", shard.keys().shard())));
+            }
+        }
+        let lags = look(&self.pool, &self.ledger).await?;
+        if let Some(lag) = lags
+            .into_iter()
+            .find(|lag| lag.accepted != Some(lag.settled))
+        {
+            return Ok(Some(format!("{lag:?}")));
+        }
+        let open: i64 =
+            sqlx::query_scalar("SELECT COUNT(*) FROM branches WHERE state IN ('HELD', 'EXPECTED')")
+                .fetch_one(&self.pool)
+                .await?;
+        if open > 0 {
+            return Ok(Some(format!("{open} branches have not ended")));
+        }
+        let is_whole = self.cluster.is_whole(Shape::default().replicas).await;
+        Ok((!is_whole).then(|| "the cluster is not whole".to_owned()))
+    }
+
+    /// Settles what is unknown by its key, and checks all that was told so far; returns what does not hold.
+    ///
+    /// # Errors
+    /// When a server does not answer.
+    pub async fn check(&self, history: &mut History) -> Result<Vec<String>, Failure> {
+        for asked in &mut history.orders {
+            if let (Told::Unknown, Some(key)) = (&asked.told, &asked.key) {
+                asked.told = settle(&self.client, asked, key).await?;
+            }
+        }
+        self.rest().await?;
+        let mut complaints = check_told(&self.pool, history).await?;
+        let mut quiet = |_, _| {};
+        let report = verify(&self.pool, &self.ledger, true, &mut quiet).await?;
+        let wrong = report.differences.iter();
+        complaints.extend(wrong.map(|found| {
+            format!(
+                "verify: {} {}: {}",
+                found.check, found.subject, found.detail
+            )
+        }));
+        for (what, count) in [
+            ("dead letters", report.dead_letters),
+            ("lost entries", report.lost_entries),
+        ] {
+            if count > 0 {
+                complaints.push(format!("{count} {what}"));
+            }
+        }
+        Ok(complaints)
+    }
+
+    /// Ends everything in order.
+    ///
+    /// # Errors
+    /// When an instance does not end with 0.
+    pub async fn close(self) -> Result<(), Failure> {
+        for mut service in self.services {
+            if !service.stop().await? {
+                return Err("an instance did not end with 0".into());
+            }
+        }
+        drop(self.nginx);
+        self.pool.close().await;
+        self.mysql.stop().await;
+        drop((self.cluster, self.folder));
+        Ok(())
+    }
+}
