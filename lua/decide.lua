@@ -394,9 +394,9 @@ local function guard()
   if now_ms > (deadline or batch_deadline) then return '30' end -- EXPIRED
   local most = form.even_backlog and limit_reserve or limit
   if not refuse and number - settled >= most then return '31' end -- BACKLOG
-  if refuse then -- REFUSED, or what another shard refused
-    return string.match(refuse, '^=(.*)$') or '32 ' .. refuse
-  end
+  local elsewhere = refuse and string.match(refuse, '^=(.*)$')
+  if elsewhere then return elsewhere end -- what another shard has refused
+  if refuse then return '32 ' .. refuse end -- REFUSED
   if opens and opens > 0 and now_ms < opens then return '40' end -- NOT_OPEN
   if closes and closes > 0 and now_ms >= closes then return '41' end -- CLOSED
   if marks > 0 then

@@ -25,18 +25,25 @@ CREATE TABLE slots (
   PRIMARY KEY (slot)
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4;
 
--- What an entry (entry_id) takes and gives on another shard: held at position id, then confirmed or released. It
--- is EXPECTED while only the entry's shard is settled.
+-- What an entry takes and gives on another shard: held at position id, then confirmed (for the entry commit_id) or
+-- released. Each of the two tables is written by the subscriber of one shard: this one by the branch's.
 CREATE TABLE branches (
   id BIGINT UNSIGNED NOT NULL,
   across VARCHAR(40) CHARACTER SET ascii NOT NULL,
-  state ENUM('EXPECTED', 'HELD', 'CONFIRMED', 'RELEASED') NOT NULL,
-  entry_id BIGINT UNSIGNED NULL,
+  state ENUM('HELD', 'CONFIRMED', 'RELEASED') NOT NULL DEFAULT 'HELD',
   commit_id BIGINT UNSIGNED NULL,
   updated_at DATETIME(3) NOT NULL DEFAULT CURRENT_TIMESTAMP(3),
   PRIMARY KEY (id),
-  KEY branches_state (state, id),
-  KEY branches_entry (entry_id)
+  KEY branches_state (state, id)
+) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4;
+
+-- Which entry relies on which branches: written by the entry's shard.
+CREATE TABLE entry_branches (
+  branch_id BIGINT UNSIGNED NOT NULL,
+  across VARCHAR(40) CHARACTER SET ascii NOT NULL,
+  entry_id BIGINT UNSIGNED NOT NULL,
+  PRIMARY KEY (entry_id, branch_id),
+  KEY entry_branches_branch (branch_id)
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4;
 
 -- All that it takes to enter a lost entry again.

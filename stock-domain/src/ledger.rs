@@ -5,6 +5,7 @@
 //! | [`keys`] | every key's name and format |
 //! | [`shard`] | one shard: its gate, its batcher, its journal |
 //! | [`across`] | what lies on several shards |
+//! | `claims` | one key, whatever shard decides |
 //! | `servers` | where a shard's Redis is, in a cluster too |
 //! | [`scripts`] | the Lua scripts of `lua/` |
 //! | [`request`] | what the script is asked |
@@ -34,6 +35,8 @@ pub mod servers;
 pub mod shard;
 
 mod batcher;
+mod claims;
+mod error;
 mod pacer;
 mod sold_out;
 
@@ -50,6 +53,7 @@ use stock_common::config::Config;
 use stock_common::id::{Position, UserId};
 use tokio::sync::{Notify, watch};
 
+pub use self::error::{DecideError, ReadError};
 use self::gate::Beat;
 pub use self::gate::{GateState, Link};
 use self::keys::Keys;
@@ -59,73 +63,18 @@ pub use self::request::Request;
 use self::request::Sealed;
 use self::servers::Servers;
 pub use self::shard::Shard;
-use self::shard::{Known, KnownOutcome};
 use crate::account::{Account, Level};
 use crate::branch::{self, Route, Split};
 use crate::coupon::CODE_MARK;
 use crate::database::{self, Role, layouts, witnesses};
-use crate::journal::{DraftError, Entry, EntryError, Idempotency, Mark};
-use crate::layout::{self, Layout, Place};
+use crate::journal::{Entry, Mark};
+use crate::layout::{Layout, Place};
 use crate::verdict::{Refusal, Verdict};
 
 /// How often the layout is read, and this instance says that it is there.
 const REFRESH: Duration = Duration::from_secs(1);
 /// How often it is read while something moves.
 const REFRESH_MOVING: Duration = Duration::from_millis(5);
-
-/// Why there is no verdict.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum DecideError {
-    /// No proved Redis; nothing was sent.
-    #[error("no proved redis: {0}")]
-    Fenced(Arc<str>),
-    /// The queue is full, or the request waited too long in it; nothing was sent.
-    #[error("the queue is full, or the request waited too long in it")]
-    Overloaded,
-    /// Redis refused the whole batch, as when it is out of memory or disk; nothing was changed.
-    #[error("redis refused the batch: {0}")]
-    Unable(Arc<str>),
-    /// The keys are another master's, or will be in a moment; nothing was changed.
-    #[error("the keys are on another master: {0}")]
-    Elsewhere(Arc<str>),
-    /// The link broke after sending: it may have been decided. The same key tells.
-    #[error("the link to redis broke after the request was sent")]
-    OutcomeUnknown,
-    /// The request has no payload.
-    #[error("{0}")]
-    Draft(Arc<DraftError>),
-}
-
-impl From<DraftError> for DecideError {
-    fn from(error: DraftError) -> Self {
-        Self::Draft(Arc::new(error))
-    }
-}
-
-impl From<ReadError> for DecideError {
-    fn from(error: ReadError) -> Self {
-        match error {
-            ReadError::Fenced(reason) => Self::Fenced(reason),
-            other @ (ReadError::Redis(_) | ReadError::Entry(_)) => {
-                Self::Fenced(other.to_string().into())
-            }
-        }
-    }
-}
-
-/// Why something cannot be read from Redis.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// No proved Redis.
-    #[error("no proved redis: {0}")]
-    Fenced(Arc<str>),
-    /// Redis did not answer.
-    #[error("redis did not answer: {0}")]
-    Redis(#[from] RedisError),
-    /// What is there is not an entry of this program.
-    #[error(transparent)]
-    Entry(#[from] EntryError),
-}
 
 /// The shards, and what is on them.
 struct Map {
@@ -488,76 +437,6 @@ impl Ledger {
         request: Request,
     ) -> Result<Verdict, DecideError> {
         self.send(layout, shard, &Arc::new(request.seal()?)).await
-    }
-
-    /// Decides under a key: it is claimed on the user's shard for the one that decides, so that it is decided
-    /// once, on whichever shard what it is about lies by then.
-    async fn under_key<F: Future<Output = Result<Verdict, DecideError>>>(
-        &self,
-        layout: &Layout,
-        (of, home): (&Idempotency, u64),
-        send: impl Fn() -> F,
-    ) -> Result<Verdict, DecideError> {
-        let Place::Shard(users) = layout.of_user(of.user) else {
-            return Ok(Verdict::Refused(Refusal::Moved));
-        };
-        if users != home
-            && let Some(known) = self.claim(of, users, home).await?
-        {
-            return Ok(known);
-        }
-        // Before its user moved it was claimed where they were.
-        for previous in layout.previous(layout::user_slot(of.user)) {
-            let previous = layout.of_number(previous);
-            if previous != users
-                && let Some(known) = self.claim(of, previous, home).await?
-            {
-                return Ok(known);
-            }
-        }
-        let verdict = send().await?;
-        let Verdict::Refused(Refusal::Claimed(before)) = verdict else {
-            return Ok(verdict);
-        };
-        // It was claimed for the shard that had it before, which may have decided it, and must not any more.
-        match self.claim(of, before, home).await? {
-            Some(known) => Ok(known),
-            None => {
-                self.shard(home)?.unclaim(of, before).await?;
-                send().await
-            }
-        }
-    }
-
-    /// Claims a key on a shard for another; the answer, if it is known already.
-    async fn claim(
-        &self,
-        of: &Idempotency,
-        mut on: u64,
-        home: u64,
-    ) -> Result<Option<Verdict>, DecideError> {
-        // From shard to shard, as often as it has moved since it was first claimed.
-        for _ in 0..=layout::SHARDS_MAX {
-            if on == home {
-                return Ok(None);
-            }
-            let shard = self.shard(self.known_layout()?.of_number(on))?;
-            let Some(Known {
-                fingerprint,
-                outcome,
-            }) = shard.claim(of, home).await?
-            else {
-                return Ok(None);
-            };
-            if fingerprint != of.fingerprint {
-                return Ok(Some(Verdict::Refused(Refusal::KeyReused)));
-            }
-            match outcome {
-                KnownOutcome::Decided(replay) => return Ok(Some(Verdict::Replayed(replay))),
-                KnownOutcome::Claimed(next) => on = next,
-            }
-        }
-        Ok(None)
     }
 
     /// Hears new levels.

@@ -5,15 +5,11 @@ use stock_common::id::Position;
 
 use super::rows::MultiRow;
 
-static HELD: MultiRow = MultiRow::new(
-    "INSERT INTO branches (id, across, state) VALUES",
-    "(?, ?, 'HELD')",
-    "ON DUPLICATE KEY UPDATE state = IF(state = 'EXPECTED', 'HELD', state)",
-);
+static HELD: MultiRow = MultiRow::new("INSERT INTO branches (id, across) VALUES", "(?, ?)", "");
 static OWNED: MultiRow = MultiRow::new(
-    "INSERT INTO branches (id, across, state, entry_id) VALUES",
-    "(?, ?, 'EXPECTED', ?)",
-    "ON DUPLICATE KEY UPDATE entry_id = VALUES(entry_id)",
+    "INSERT INTO entry_branches (branch_id, across, entry_id) VALUES",
+    "(?, ?, ?)",
+    "ON DUPLICATE KEY UPDATE across = VALUES(across)",
 );
 
 /// What a branch became, or was before.
@@ -65,7 +61,7 @@ pub async fn forget_entry(
     connection: &mut MySqlConnection,
     entry: Position,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE branches SET entry_id = NULL WHERE entry_id = ?")
+    sqlx::query("DELETE FROM entry_branches WHERE entry_id = ?")
         .bind(entry.get())
         .execute(connection)
         .await?;
@@ -96,11 +92,12 @@ pub async fn end(connection: &mut MySqlConnection, ended: &[Ended]) -> Result<()
 /// # Errors
 /// When MySQL does not answer.
 pub async fn entry_of(pool: &MySqlPool, branch: Position) -> Result<Option<Position>, sqlx::Error> {
-    let id: Option<Option<u64>> = sqlx::query_scalar("SELECT entry_id FROM branches WHERE id = ?")
-        .bind(branch.get())
-        .fetch_optional(pool)
-        .await?;
-    Ok(id.flatten().map(Position::new))
+    let id: Option<u64> =
+        sqlx::query_scalar("SELECT entry_id FROM entry_branches WHERE branch_id = ?")
+            .bind(branch.get())
+            .fetch_optional(pool)
+            .await?;
+    Ok(id.map(Position::new))
 }
 
 /// A branch as MySQL has it.
@@ -110,10 +107,8 @@ pub struct StoredBranch {
     pub id: Position,
     /// The id that all parts share, `home:id`.
     pub across: String,
-    /// `HELD`, `CONFIRMED`, `RELEASED`, or `EXPECTED`.
+    /// `HELD`, `CONFIRMED` or `RELEASED`.
     pub state: String,
-    /// Whether its entry was written.
-    pub is_committed: bool,
 }
 
 /// Branches that are held, or whose marks are still wanted, behind a position, in their order.
@@ -125,21 +120,34 @@ pub async fn recent(
     after: Position,
     limit: u32,
 ) -> Result<Vec<StoredBranch>, sqlx::Error> {
-    let rows: Vec<(u64, String, String, bool)> = sqlx::query_as(
-        "SELECT id, across, CAST(state AS CHAR), entry_id IS NOT NULL FROM branches WHERE id > ? \
+    let rows: Vec<(u64, String, String)> = sqlx::query_as(
+        "SELECT id, across, CAST(state AS CHAR) FROM branches WHERE id > ? \
          AND (state = 'HELD' OR updated_at > NOW(3) - INTERVAL 1 DAY) ORDER BY id LIMIT ?",
     )
     .bind(after.get())
     .bind(limit)
     .fetch_all(connection)
     .await?;
-    let row = |(id, across, state, is_committed)| StoredBranch {
+    let row = |(id, across, state)| StoredBranch {
         id: Position::new(id),
         across,
         state,
-        is_committed,
     };
     Ok(rows.into_iter().map(row).collect())
+}
+
+/// The ids of entries with branches that were written behind a position.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn committed(
+    connection: &mut MySqlConnection,
+    after: Position,
+) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar("SELECT DISTINCT across FROM entry_branches WHERE entry_id > ?")
+        .bind(after.get())
+        .fetch_all(connection)
+        .await
 }
 
 /// Branches whose state contradicts their entry's, as far as both shards are settled, and those that were held
@@ -149,17 +157,18 @@ pub async fn recent(
 /// When MySQL does not answer.
 pub async fn wrong(pool: &MySqlPool, seconds: u64) -> Result<Vec<(Position, String)>, sqlx::Error> {
     const TEXT: &str = "\
-        SELECT b.id, CONCAT('is ', b.state, ', and entry ', b.entry_id, ' relies on it') \
-          FROM branches b WHERE b.state = 'RELEASED' AND b.entry_id IS NOT NULL \
+        SELECT b.id, CONCAT('is ', b.state, ', and entry ', e.entry_id, ' relies on it') \
+          FROM branches b JOIN entry_branches e ON e.branch_id = b.id WHERE b.state = 'RELEASED' \
         UNION ALL SELECT b.id, CONCAT('was confirmed for entry ', b.commit_id, ', which is not there') \
           FROM branches b JOIN shards s ON s.shard = ((b.commit_id >> 16) & 63) \
-          WHERE b.state = 'CONFIRMED' AND b.entry_id IS NULL AND b.commit_id <= s.watermark \
-        UNION ALL SELECT b.id, CONCAT('is not there, and entry ', b.entry_id, ' relies on it') \
-          FROM branches b JOIN shards s ON s.shard = ((b.id >> 16) & 63) \
-          WHERE b.state = 'EXPECTED' AND b.id <= s.watermark \
+          LEFT JOIN entry_branches e ON e.branch_id = b.id \
+          WHERE b.state = 'CONFIRMED' AND e.entry_id IS NULL AND b.commit_id <= s.watermark \
+        UNION ALL SELECT e.branch_id, CONCAT('is not there, and entry ', e.entry_id, ' relies on it') \
+          FROM entry_branches e JOIN shards s ON s.shard = ((e.branch_id >> 16) & 63) \
+          LEFT JOIN branches b ON b.id = e.branch_id \
+          WHERE b.id IS NULL AND e.branch_id <= s.watermark \
         UNION ALL SELECT b.id, 'was held and has not ended' FROM branches b \
-          JOIN shards s ON s.shard = ((b.id >> 16) & 63) WHERE b.state = 'HELD' \
-          AND b.updated_at < NOW(3) - INTERVAL ? SECOND \
+          WHERE b.state = 'HELD' AND b.updated_at < NOW(3) - INTERVAL ? SECOND \
         LIMIT 1000";
     let rows: Vec<(u64, String)> = sqlx::query_as(TEXT).bind(seconds).fetch_all(pool).await?;
     Ok(rows

@@ -412,6 +412,13 @@ impl Rebuild<'_> {
         transaction: &mut Transaction<'static, MySql>,
     ) -> Result<(), RecoverError> {
         let now = epoch::time_ms(self.redis).await?;
+        let yesterday = Position::from_parts(now.saturating_sub(DAY_MS), 0).unwrap_or_default();
+        let committed = branches::committed(transaction, yesterday).await?;
+        let committed = committed.iter().filter_map(|across| {
+            let across: Across = across.parse().ok()?;
+            Some((across.mark_id(), COMMITTED.to_owned()))
+        });
+        self.set_marks(&committed.collect::<Vec<_>>(), now).await?;
         let mut after = Position::ZERO;
         loop {
             let page = branches::recent(transaction, after, PAGE).await?;
@@ -424,12 +431,6 @@ impl Rebuild<'_> {
                 let Ok(across) = branch.across.parse::<Across>() else {
                     continue;
                 };
-                if branch.is_committed {
-                    marks.push((across.mark_id(), COMMITTED.to_owned()));
-                }
-                if branch.state == "EXPECTED" {
-                    continue;
-                }
                 let is_held = branch.state == "HELD";
                 let of_shard = branch.id.shard();
                 marks.push((across.branch_mark_id(of_shard), branch.state));

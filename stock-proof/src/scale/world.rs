@@ -178,10 +178,9 @@ impl World {
         {
             return Ok(Some(format!("{lag:?}")));
         }
-        let open: i64 =
-            sqlx::query_scalar("SELECT COUNT(*) FROM branches WHERE state IN ('HELD', 'EXPECTED')")
-                .fetch_one(&self.pool)
-                .await?;
+        let open: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM branches WHERE state = 'HELD'")
+            .fetch_one(&self.pool)
+            .await?;
         if open > 0 {
             return Ok(Some(format!("{open} branches have not ended")));
         }

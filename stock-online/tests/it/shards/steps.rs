@@ -75,7 +75,7 @@ async fn settled(shop: &Shop) {
     until("every branch has ended", || async {
         across::sweep(&shop.pool, &shop.ledger).await.unwrap();
         shop.drained().await;
-        shop.count("SELECT COUNT(*) FROM branches WHERE state IN ('HELD', 'EXPECTED')")
+        shop.count("SELECT COUNT(*) FROM branches WHERE state = 'HELD'")
             .await
             == 0
     })

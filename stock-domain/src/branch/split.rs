@@ -1,0 +1,331 @@
+//! Dividing a request by the shards that it lies on.
+
+use super::{Across, Branch, DEADLINE, HELD, Moved, reversed_order};
+use crate::account::Account;
+use crate::journal::{Closing, Draft, DraftError, Kind, Mark, Posting};
+use crate::layout::{Layout, Place};
+use crate::ledger::Request;
+use crate::ledger::request::Hold;
+
+/// A part of a request that lies on one shard.
+#[derive(Debug)]
+pub struct Part {
+    /// The shard.
+    pub shard: u64,
+    /// What is asked there.
+    pub request: Request,
+    /// Which of the whole's postings the part's are.
+    pub postings: Vec<usize>,
+    /// Which of the whole's marks.
+    pub marks: Vec<usize>,
+    /// What the part holds; none at home.
+    pub branch: Option<Branch>,
+}
+
+impl Part {
+    const fn new(shard: u64, request: Request) -> Self {
+        Self {
+            shard,
+            request,
+            postings: Vec::new(),
+            marks: Vec::new(),
+            branch: None,
+        }
+    }
+}
+
+/// Where a request is decided.
+#[derive(Debug)]
+pub enum Route {
+    /// On one shard, as it is.
+    One(u64),
+    /// On several.
+    Several(Box<Split>),
+    /// Nowhere for a moment.
+    Moving,
+}
+
+/// A request over several shards.
+#[derive(Debug)]
+pub struct Split {
+    /// What is held first, in the order of the shards.
+    pub branches: Vec<Part>,
+    /// What is decided behind them. Its draft lacks the branches' positions.
+    pub home: Part,
+    late_mark: Option<usize>,
+}
+
+impl Split {
+    /// The marks of all parts that are judged before the postings, by their place in the whole, in that order.
+    #[must_use]
+    pub fn judged_first(&self) -> Vec<(usize, &Mark)> {
+        let parts = self.branches.iter().chain([&self.home]);
+        let marks =
+            parts.flat_map(|part| part.marks.iter().copied().zip(&part.request.draft.marks));
+        let mut marks: Vec<_> = marks.filter(|(index, _)| *index != usize::MAX).collect();
+        marks.sort_unstable_by_key(|(index, _)| *index);
+        if self.late_mark.is_some() {
+            marks.pop();
+        }
+        marks
+    }
+
+    /// What all parts take, by its place in the whole, in that order.
+    pub fn taken(&self) -> impl Iterator<Item = (usize, Posting)> {
+        let parts = self.branches.iter().chain([&self.home]);
+        let taken = parts.flat_map(|part| {
+            let postings = part.request.draft.postings.iter().copied();
+            part.postings.iter().copied().zip(postings)
+        });
+        let mut taken: Vec<_> = taken.filter(|(_, posting)| posting.delta < 0).collect();
+        taken.sort_unstable_by_key(|(index, _)| *index);
+        taken.into_iter()
+    }
+
+    /// Before which posting of the whole its late mark is judged.
+    #[must_use]
+    pub const fn late_mark(&self) -> Option<usize> {
+        self.late_mark
+    }
+}
+
+/// The shards of a request's postings, marks and closings.
+struct Shards {
+    postings: Vec<u64>,
+    marks: Vec<u64>,
+    closings: Vec<u64>,
+}
+
+impl Shards {
+    fn all(&self) -> impl Iterator<Item = &u64> {
+        self.postings
+            .iter()
+            .chain(&self.marks)
+            .chain(&self.closings)
+    }
+
+    fn closings_on(&self, request: &Request, shard: u64) -> Vec<Closing> {
+        let closings = request.draft.closings.iter().zip(&self.closings);
+        let own = closings.filter(|(_, at)| **at == shard);
+        own.map(|(closing, _)| *closing).collect()
+    }
+}
+
+/// Where things of a request lie that is not moving.
+fn shards(request: &Request, layout: &Layout) -> Option<Shards> {
+    let draft = &request.draft;
+    let known = |place| match place {
+        Place::Shard(shard) => Some(shard),
+        Place::Moving => None,
+    };
+    // An ALLOWANCE of which nobody says the product lies with the first account that says where it is.
+    let beside = draft
+        .postings
+        .iter()
+        .find_map(|posting| layout.of_account(posting.account, posting.product))
+        .unwrap_or(Place::Shard(0));
+    let postings: Option<Vec<u64>> = draft
+        .postings
+        .iter()
+        .map(|posting| known(layout.of_posting(posting, beside)))
+        .collect();
+    let marks: Option<Vec<u64>> = draft
+        .marks
+        .iter()
+        .map(|mark| known(layout.of_mark(mark).unwrap_or(beside)))
+        .collect();
+    let closings: Option<Vec<u64>> = draft
+        .closings
+        .iter()
+        .map(|closing| known(layout.of_account(closing.account, None).unwrap_or(beside)))
+        .collect();
+    Some(Shards {
+        postings: postings?,
+        marks: marks?,
+        closings: closings?,
+    })
+}
+
+/// Whether a mark is the state of what its position names: that is looked for where the position says.
+fn is_stateful(mark: &Mark) -> bool {
+    const KINDS: [&str; 5] = ["order:", "hold:", "point:", "across:", "branch:"];
+    KINDS.iter().any(|kind| mark.id.starts_with(kind))
+}
+
+/// Finds where a request is decided, and divides one that lies on several shards.
+#[must_use]
+pub fn route(request: &Request, layout: &Layout, hold_ms: u64) -> Route {
+    if layout.shards == 1 {
+        return Route::One(0);
+    }
+    let Some(of) = shards(request, layout) else {
+        return Route::Moving;
+    };
+    let draft = &request.draft;
+    let stateful = draft.marks.iter().position(is_stateful);
+    // Everybody asks the shards in the same order, the home last of all: of two that want the same last units one
+    // gets to the second shard before the other.
+    let held_with = of.postings.first().filter(|_| request.hold.is_some());
+    let home = stateful
+        .and_then(|at| of.marks.get(at))
+        // What ends a hold needs its stock, not the limits of its user.
+        .or(held_with)
+        .or(of.all().max())
+        .copied();
+    let home = match home {
+        Some(home) => home,
+        // It moves nothing: a key is its user's.
+        None => match alone(request, layout) {
+            Place::Shard(shard) => shard,
+            Place::Moving => return Route::Moving,
+        },
+    };
+    if of.all().all(|shard| *shard == home) {
+        return Route::One(home);
+    }
+    Route::Several(Box::new(split(request, &of, home, hold_ms)))
+}
+
+/// Where a request that moves nothing is decided.
+fn alone(request: &Request, layout: &Layout) -> Place {
+    let user = request.idempotency.as_ref();
+    let user = user.map(|key| layout.of_user(key.user));
+    user.unwrap_or(Place::Shard(0))
+}
+
+fn split(request: &Request, of: &Shards, home: u64, hold_ms: u64) -> Split {
+    let across = Across::new(home);
+    let mut others: Vec<u64> = of.all().copied().collect();
+    others.retain(|shard| *shard != home);
+    others.sort_unstable();
+    others.dedup();
+    let branches = others
+        .into_iter()
+        .map(|shard| branch(request, of, (&across, shard), hold_ms))
+        .collect();
+    let mut part = Part::new(home, request.clone());
+    let draft = &mut part.request.draft;
+    draft.postings.clear();
+    draft.marks.clear();
+    draft.closings = of.closings_on(request, home);
+    take(request, of, &mut part, |_| true);
+    part.request.draft.marks.insert(0, across.committed());
+    part.marks.insert(0, usize::MAX);
+    if part.request.expected.is_some_and(|(account, _)| {
+        !part
+            .request
+            .draft
+            .postings
+            .iter()
+            .any(|p| p.account == account)
+    }) {
+        part.request.expected = None;
+    }
+    Split {
+        branches,
+        home: part,
+        late_mark: request.late_mark,
+    }
+}
+
+/// Takes over what of a request lies on the part's shard.
+fn take(request: &Request, of: &Shards, part: &mut Part, wanted: impl Fn(&Posting) -> bool) {
+    let draft = &request.draft;
+    let is_here = |shard: &u64| *shard == part.shard;
+    let mut late_before = 0;
+    for (index, (posting, shard)) in draft.postings.iter().zip(&of.postings).enumerate() {
+        if is_here(shard) && wanted(posting) {
+            part.request.draft.postings.push(*posting);
+            part.postings.push(index);
+            late_before += usize::from(request.late_mark.is_some_and(|late| index < late));
+        }
+    }
+    for (index, (mark, shard)) in draft.marks.iter().zip(&of.marks).enumerate() {
+        if is_here(shard) {
+            part.request.draft.marks.push(mark.clone());
+            part.marks.push(index);
+        }
+    }
+    // The late one is the last of all marks.
+    let has_late = of.marks.last().is_some_and(is_here);
+    part.request.late_mark = request.late_mark.filter(|_| has_late).map(|_| late_before);
+}
+
+/// What is held on a shard: all that is taken there; what is given waits for the outcome.
+fn branch(request: &Request, of: &Shards, (across, shard): (&Across, u64), hold_ms: u64) -> Part {
+    let draft = Draft {
+        kind: Kind::BranchHeld,
+        reference: Some(across.id.clone()),
+        postings: Vec::new(),
+        marks: Vec::new(),
+        closings: Vec::new(),
+        selling: None,
+        ..request.draft.clone()
+    };
+    let mut part = Part::new(shard, Request::new(draft));
+    let is_taken = |posting: &Posting| posting.delta < 0;
+    take(request, of, &mut part, is_taken);
+    let given = request.draft.postings.iter().zip(&of.postings);
+    let given: Vec<Moved> = given
+        .filter(|(posting, at)| **at == shard && !is_taken(posting))
+        .map(|(posting, _)| Moved::from(posting))
+        .collect();
+    let own = &mut part.request;
+    let body = Branch {
+        across: across.clone(),
+        shard,
+        of: request.draft.kind.as_str().to_owned(),
+        order_id: reversed_order(&request.draft),
+        taken: own.draft.postings.iter().map(Moved::from).collect(),
+        given,
+        closings: of
+            .closings_on(request, shard)
+            .into_iter()
+            .map(|of| (of.account.to_string(), of.closed, of.only_if_opened))
+            .collect(),
+        marks: own
+            .draft
+            .marks
+            .iter()
+            .map(|mark| (mark.clone(), mark.product))
+            .collect(),
+    };
+    own.draft
+        .marks
+        .insert(0, across.branch_mark(shard, "", HELD));
+    part.marks.insert(0, usize::MAX);
+    own.deadline_ms = request.deadline_ms;
+    own.window_ms = request.window_ms;
+    own.takes_stock = request.takes_stock;
+    own.even_closed = request.even_closed;
+    own.even_backlog = request.even_backlog;
+    own.waits_for_holds = request.waits_for_holds;
+    own.redraws = request.redraws;
+    let is_here = |(account, _): &(Account, i64)| {
+        own.draft
+            .postings
+            .iter()
+            .any(|posting| posting.account == *account)
+    };
+    own.expected = request.expected.filter(is_here);
+    own.hold = Some(Hold {
+        ttl_ms: hold_ms,
+        text: DEADLINE.to_owned(),
+    });
+    part.branch = Some(body);
+    part
+}
+
+impl Part {
+    /// What is sent: a branch with its body.
+    ///
+    /// # Errors
+    /// [`DraftError`] when the body has no JSON form.
+    pub fn request(&self) -> Result<Request, DraftError> {
+        let mut request = self.request.clone();
+        if let Some(branch) = &self.branch {
+            request.draft.body = serde_json::value::to_raw_value(branch)?;
+        }
+        Ok(request)
+    }
+}

@@ -1,0 +1,79 @@
+//! Idempotency-Keys over several shards: claimed on the user's shard for the one that decides.
+
+use super::shard::{Known, KnownOutcome};
+use super::{DecideError, Ledger};
+use crate::journal::Idempotency;
+use crate::layout::{self, Layout, Place};
+use crate::verdict::{Refusal, Verdict};
+
+impl Ledger {
+    /// Decides under a key: it is claimed on the user's shard for the one that decides, so that it is decided
+    /// once, on whichever shard what it is about lies by then.
+    pub(super) async fn under_key<F: Future<Output = Result<Verdict, DecideError>>>(
+        &self,
+        layout: &Layout,
+        (of, home): (&Idempotency, u64),
+        send: impl Fn() -> F,
+    ) -> Result<Verdict, DecideError> {
+        let Place::Shard(users) = layout.of_user(of.user) else {
+            return Ok(Verdict::Refused(Refusal::Moved));
+        };
+        if users != home
+            && let Some(known) = self.claim(of, users, home).await?
+        {
+            return Ok(known);
+        }
+        // Before its user moved it was claimed where they were.
+        for previous in layout.previous(layout::user_slot(of.user)) {
+            let previous = layout.of_number(previous);
+            if previous != users
+                && let Some(known) = self.claim(of, previous, home).await?
+            {
+                return Ok(known);
+            }
+        }
+        let verdict = send().await?;
+        let Verdict::Refused(Refusal::Claimed(before)) = verdict else {
+            return Ok(verdict);
+        };
+        // It was claimed for the shard that had it before, which may have decided it, and must not any more.
+        match self.claim(of, before, home).await? {
+            Some(known) => Ok(known),
+            None => {
+                self.shard(home)?.unclaim(of, before).await?;
+                send().await
+            }
+        }
+    }
+
+    /// Claims a key on a shard for another; the answer, if it is known already.
+    async fn claim(
+        &self,
+        of: &Idempotency,
+        mut on: u64,
+        home: u64,
+    ) -> Result<Option<Verdict>, DecideError> {
+        // From shard to shard, as often as it has moved since it was first claimed.
+        for _ in 0..=layout::SHARDS_MAX {
+            if on == home {
+                return Ok(None);
+            }
+            let shard = self.shard(self.known_layout()?.of_number(on))?;
+            let Some(Known {
+                fingerprint,
+                outcome,
+            }) = shard.claim(of, home).await?
+            else {
+                return Ok(None);
+            };
+            if fingerprint != of.fingerprint {
+                return Ok(Some(Verdict::Refused(Refusal::KeyReused)));
+            }
+            match outcome {
+                KnownOutcome::Decided(replay) => return Ok(Some(Verdict::Replayed(replay))),
+                KnownOutcome::Claimed(next) => on = next,
+            }
+        }
+        Ok(None)
+    }
+}
