@@ -58,7 +58,6 @@ use self::gate::Beat;
 pub use self::gate::{GateState, Link};
 use self::keys::Keys;
 use self::levels::LevelsMessage;
-use self::redis_memory::RedisMemory;
 pub use self::request::Request;
 use self::request::Sealed;
 use self::servers::Servers;
@@ -606,21 +605,6 @@ impl Ledger {
             }
         }
         Ok(levels)
-    }
-
-    /// How much memory the fullest Redis uses, and may use.
-    ///
-    /// # Errors
-    /// [`ReadError`] when one does not answer.
-    pub async fn memory(&self) -> Result<RedisMemory, ReadError> {
-        let mut fullest = None::<RedisMemory>;
-        for shard in self.shards().into_iter().filter(Shard::is_open) {
-            let memory = shard.memory().await?;
-            if fullest.is_none_or(|known| known.used_bytes < memory.used_bytes) {
-                fullest = Some(memory);
-            }
-        }
-        fullest.ok_or_else(|| ReadError::Fenced("starting".into()))
     }
 
     /// Where a user's own accounts are.

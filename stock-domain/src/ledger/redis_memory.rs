@@ -3,6 +3,8 @@
 use redis::aio::ConnectionLike;
 use redis::{RedisError, cmd};
 
+use super::{Ledger, ReadError, Shard};
+
 /// The part of the limit from which somebody should look: an alarm that comes before orders are refused.
 const NEARLY_FULL: f64 = 0.8;
 
@@ -39,6 +41,23 @@ impl RedisMemory {
     #[expect(clippy::cast_precision_loss, reason = "a part of 1 needs no last byte")]
     pub fn is_nearly_full(&self) -> bool {
         self.limit_bytes > 0 && self.used_bytes as f64 >= NEARLY_FULL * self.limit_bytes as f64
+    }
+}
+
+impl Ledger {
+    /// How much memory the fullest Redis uses, and may use.
+    ///
+    /// # Errors
+    /// [`ReadError`] when one does not answer.
+    pub async fn memory(&self) -> Result<RedisMemory, ReadError> {
+        let mut fullest = None::<RedisMemory>;
+        for shard in self.shards().into_iter().filter(Shard::is_open) {
+            let memory = shard.memory().await?;
+            if fullest.is_none_or(|known| known.used_bytes < memory.used_bytes) {
+                fullest = Some(memory);
+            }
+        }
+        fullest.ok_or_else(|| ReadError::Fenced("starting".into()))
     }
 }
 
