@@ -63,7 +63,7 @@ pub struct Remembered {
     pub number: u64,
     /// Where it stood.
     pub position: Position,
-    /// What moved, and what was asked; none where Redis cannot lose it.
+    /// What moved, and what was asked; of a cluster only, where another master may lack it.
     pub content: Option<(Vec<Posted>, Arc<Sealed>)>,
 }
 
@@ -177,7 +177,8 @@ impl Gate {
         Remembered {
             number: accepted.number,
             position: accepted.position,
-            content: (!self.loses_nothing()).then(content),
+            // Kept for nothing by everybody else: what a lone Redis loses is listed, as it always was.
+            content: self.servers.is_cluster().then(content),
         }
     }
 
@@ -437,11 +438,11 @@ impl Gate {
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
                     .clone();
-                let loses_nothing =
-                    self.config.durability == Durability::Always && !self.servers.is_cluster();
+                // Of a cluster another may have been promoted meanwhile, and only MySQL knows.
+                let is_alone = !self.servers.is_cluster();
+                let is_known = self.loses_nothing() || is_alone && self.has_proved(server);
                 known
-                    .filter(|state| state.epoch == epoch)
-                    .filter(|_| loses_nothing || self.has_proved(server))
+                    .filter(|state| state.epoch == epoch && is_known)
                     .map(|state| (state, false))
                     .ok_or(Unproved::Database(error))
             }

@@ -22,6 +22,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Servers {
     /// `redis://login@` or `rediss://login@` in front of a node's address; the URL of the only server.
     base: String,
+    is_cluster: bool,
     /// The cluster's nodes as last seen, those of the URL first; empty without a cluster.
     nodes: Mutex<Vec<String>>,
 }
@@ -48,6 +49,7 @@ impl Servers {
             Client::open(url)?;
             return Ok(Self {
                 base: url.to_owned(),
+                is_cluster: false,
                 nodes: Mutex::default(),
             });
         };
@@ -70,6 +72,7 @@ impl Servers {
         }
         Ok(Self {
             base,
+            is_cluster: true,
             nodes: Mutex::new(nodes),
         })
     }
@@ -83,8 +86,8 @@ impl Servers {
 
     /// Whether they are a cluster.
     #[must_use]
-    pub fn is_cluster(&self) -> bool {
-        !self.nodes().is_empty()
+    pub const fn is_cluster(&self) -> bool {
+        self.is_cluster
     }
 
     /// The URL of the server that has a key now.
