@@ -25,7 +25,8 @@
 --   7 ms that an acceptance is remembered    8 ms that a refusal is remembered
 --   9 channel of the levels message         10 number of requests
 --  11 ms after which the batch comes too late (a request may name an earlier one)
---  12 number of marks                      13 layout: what is on this shard, as the caller believes
+--  12 number of marks                      13 layout: the version of what is on this shard by which the
+--      caller has routed; an earlier one than Redis knows is MOVED
 --   then per account: its label in the levels message, or "" for an account that is not announced
 --   then the marks' ids, in the order in which the requests below speak of them
 --   then per request: flags, number of postings, and, where its flag is set, in this order

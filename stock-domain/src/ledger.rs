@@ -6,6 +6,7 @@
 //! | [`shard`] | one shard: its gate, its batcher, its journal |
 //! | [`across`] | what lies on several shards |
 //! | `claims` | one key, whatever shard decides |
+//! | `lookup` | entries, marks and levels, wherever they lie |
 //! | `servers` | where a shard's Redis is, in a cluster too |
 //! | [`scripts`] | the Lua scripts of `lua/` |
 //! | [`request`] | what the script is asked |
@@ -37,10 +38,10 @@ pub mod shard;
 mod batcher;
 mod claims;
 mod error;
+mod lookup;
 mod pacer;
 mod sold_out;
 
-use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -50,7 +51,7 @@ use redis::{RedisError, cmd};
 use sqlx::MySqlPool;
 use stock_common::clock::Clock;
 use stock_common::config::Config;
-use stock_common::id::{Position, UserId};
+use stock_common::id::Position;
 use tokio::sync::{Notify, watch};
 
 pub use self::error::{DecideError, ReadError};
@@ -62,12 +63,9 @@ pub use self::request::Request;
 use self::request::Sealed;
 use self::servers::Servers;
 pub use self::shard::Shard;
-use crate::account::{Account, Level};
 use crate::branch::{self, Route, Split};
-use crate::coupon::CODE_MARK;
 use crate::database::{self, Role, layouts, witnesses};
-use crate::journal::{Entry, Mark};
-use crate::layout::{Layout, Place};
+use crate::layout::Layout;
 use crate::verdict::{Refusal, Verdict};
 
 /// How often the layout is read, and this instance says that it is there.
@@ -531,93 +529,6 @@ impl Ledger {
         self.shard(0)?.link()
     }
 
-    /// Finds an entry in its journal; `None` when it is not there (any more).
-    ///
-    /// # Errors
-    /// [`ReadError`] when Redis does not answer or the entry cannot be read.
-    pub async fn find(&self, position: Position) -> Result<Option<Entry>, ReadError> {
-        if position.shard() >= self.known_layout()?.shards {
-            return Ok(None);
-        }
-        self.shard_of(position)?.find(position).await
-    }
-
-    /// The state of a mark. A coupon's code, which does not name its coupon, is asked for everywhere.
-    ///
-    /// # Errors
-    /// [`ReadError`] when Redis does not answer.
-    pub async fn mark(&self, id: &str) -> Result<Option<String>, ReadError> {
-        let layout = self.known_layout()?;
-        if layout.shards > 1 && id.starts_with(CODE_MARK) {
-            for shard in self.shards() {
-                if let Some(state) = shard.mark(id).await? {
-                    return Ok(Some(state));
-                }
-            }
-            return Ok(None);
-        }
-        match layout.of_mark_id(id, None).unwrap_or(Place::Shard(0)) {
-            Place::Shard(shard) => self.shard(shard)?.mark(id).await,
-            Place::Moving => Err(moving()),
-        }
-    }
-
-    /// The state of a mark where a request would look for it.
-    async fn state_of(&self, mark: &Mark) -> Result<Option<String>, ReadError> {
-        match self
-            .known_layout()?
-            .of_mark(mark)
-            .unwrap_or(Place::Shard(0))
-        {
-            Place::Shard(shard) => self.shard(shard)?.mark(&mark.id).await,
-            Place::Moving => Err(moving()),
-        }
-    }
-
-    /// The levels of accounts, as Redis has them now; accounts that it lacks are absent.
-    ///
-    /// # Errors
-    /// [`ReadError`] when Redis does not answer.
-    pub async fn levels(&self, accounts: &[Account]) -> Result<HashMap<Account, Level>, ReadError> {
-        let layout = self.known_layout()?;
-        if layout.shards == 1 {
-            return self.shard(0)?.levels(accounts).await;
-        }
-        let mut by_shard: HashMap<u64, Vec<Account>> = HashMap::new();
-        for account in accounts {
-            match layout.of_account(*account, None) {
-                Some(Place::Shard(shard)) => by_shard.entry(shard).or_default().push(*account),
-                // For the moment of a move the shard that had it knows it still.
-                Some(Place::Moving) | None => {
-                    for shard in 0..layout.shards {
-                        by_shard.entry(shard).or_default().push(*account);
-                    }
-                }
-            }
-        }
-        let mut levels: HashMap<Account, Level> = HashMap::with_capacity(accounts.len());
-        for (shard, names) in by_shard {
-            for (account, level) in self.shard(shard)?.levels(&names).await? {
-                let known = levels.entry(account).or_insert(level);
-                if known.seq < level.seq {
-                    *known = level;
-                }
-            }
-        }
-        Ok(levels)
-    }
-
-    /// Where a user's own accounts are.
-    ///
-    /// # Errors
-    /// [`ReadError::Fenced`] while they are moving.
-    pub fn shard_of_user(&self, user: UserId) -> Result<Shard, ReadError> {
-        match self.known_layout()?.of_user(user) {
-            Place::Shard(shard) => self.shard(shard),
-            Place::Moving => Err(moving()),
-        }
-    }
-
     /// Tells every instance that products have changed.
     ///
     /// # Errors
@@ -631,8 +542,4 @@ impl Ledger {
             .await?;
         Ok(())
     }
-}
-
-fn moving() -> ReadError {
-    ReadError::Fenced("what it is about is moving to another shard".into())
 }

@@ -256,45 +256,16 @@ impl Refusal {
     /// The same refusal of a part, as the whole request would have been told: `postings` and `marks` say which
     /// of its own the part's are.
     #[must_use]
-    pub fn of_whole(self, postings: &[usize], marks: &[usize]) -> Self {
+    pub fn of_whole(mut self, postings: &[usize], marks: &[usize]) -> Self {
         let at = |own: &[usize], index: usize| own.get(index).copied().unwrap_or(index);
-        match self {
-            Self::StaleState { mark, state } => Self::StaleState {
-                mark: at(marks, mark),
-                state,
-            },
-            Self::Taken { mark, state } => Self::Taken {
-                mark: at(marks, mark),
-                state,
-            },
-            Self::UnknownAccount { posting, account } => Self::UnknownAccount {
-                posting: at(postings, posting),
-                account,
-            },
-            Self::ClosedAccount { posting, account } => Self::ClosedAccount {
-                posting: at(postings, posting),
-                account,
-            },
-            Self::Broken { posting, account } => Self::Broken {
-                posting: at(postings, posting),
-                account,
-            },
-            Self::Overflow { posting, account } => Self::Overflow {
-                posting: at(postings, posting),
-                account,
-            },
-            Self::Insufficient {
-                posting,
-                account,
-                balance,
-                due,
-            } => Self::Insufficient {
-                posting: at(postings, posting),
-                account,
-                balance,
-                due,
-            },
-            whole @ (Self::Fenced
+        match &mut self {
+            Self::StaleState { mark, .. } | Self::Taken { mark, .. } => *mark = at(marks, *mark),
+            Self::UnknownAccount { posting, .. }
+            | Self::ClosedAccount { posting, .. }
+            | Self::Broken { posting, .. }
+            | Self::Insufficient { posting, .. }
+            | Self::Overflow { posting, .. } => *posting = at(postings, *posting),
+            Self::Fenced
             | Self::Moved
             | Self::KeyReused
             | Self::Claimed(_)
@@ -305,8 +276,9 @@ impl Refusal {
             | Self::Closed
             | Self::SellingStopped
             | Self::Changed { .. }
-            | Self::RunOut) => whole,
+            | Self::RunOut => {}
         }
+        self
     }
 
     /// What the script would have written of it: how a refusal of a part is remembered under the whole's key.

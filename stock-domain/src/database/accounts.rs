@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use sqlx::{AssertSqlSafe, MySqlConnection, MySqlPool};
+use sqlx::mysql::MySqlRow;
+use sqlx::{AssertSqlSafe, FromRow, MySqlConnection, MySqlPool};
 
 use super::rows::{MultiRow, padded};
 use crate::account::{Account, AccountKind, Level};
@@ -66,20 +67,33 @@ pub async fn lock(
     let mut sorted = accounts.to_vec();
     sorted.sort_unstable();
     sorted.dedup();
-    let mut levels = HashMap::with_capacity(sorted.len());
-    for part in sorted.chunks(LOCK_MAX) {
+    let rows: Vec<Row> = select(connection, &sorted, |text| text).await?;
+    Ok(rows.into_iter().filter_map(parse).collect())
+}
+
+/// Reads accounts by name; `of` changes the statement that would lock them.
+async fn select<R>(
+    connection: &mut MySqlConnection,
+    accounts: &[Account],
+    of: impl Fn(String) -> String,
+) -> Result<Vec<R>, sqlx::Error>
+where
+    R: for<'r> FromRow<'r, MySqlRow> + Send + Unpin,
+{
+    let mut found = Vec::with_capacity(accounts.len());
+    for part in accounts.chunks(LOCK_MAX) {
         let keys = padded(part);
-        let mut query = sqlx::query_as(AssertSqlSafe(LOCK.alternatives(keys.len())));
+        let text = of(LOCK.alternatives(keys.len()).to_string());
+        let mut query = sqlx::query_as(AssertSqlSafe(text));
         for key in &keys {
             query = query
                 .bind(key.kind.as_str())
                 .bind(key.owner)
                 .bind(key.place);
         }
-        let rows: Vec<Row> = query.fetch_all(&mut *connection).await?;
-        levels.extend(rows.into_iter().filter_map(parse));
+        found.extend(query.fetch_all(&mut *connection).await?);
     }
-    Ok(levels)
+    Ok(found)
 }
 
 /// Writes levels of a shard's accounts; the caller holds the shard's lock and those of the existing rows.
@@ -141,27 +155,17 @@ pub async fn shards_of(
     pool: &MySqlPool,
     accounts: &[Account],
 ) -> Result<HashMap<Account, u64>, sqlx::Error> {
-    let mut shards = HashMap::with_capacity(accounts.len());
-    for part in accounts.chunks(LOCK_MAX) {
-        let keys = padded(part);
-        let text = LOCK
-            .alternatives(keys.len())
-            .replace("balance, seq, closed", "shard")
-            .replace(" FOR UPDATE", "");
-        let mut query = sqlx::query_as(AssertSqlSafe(text));
-        for key in &keys {
-            query = query
-                .bind(key.kind.as_str())
-                .bind(key.owner)
-                .bind(key.place);
-        }
-        let rows: Vec<(String, u64, u64, u64)> = query.fetch_all(pool).await?;
-        shards.extend(rows.into_iter().filter_map(|(kind, owner, place, shard)| {
-            let kind = AccountKind::parse(&kind)?;
-            Some((Account { kind, owner, place }, shard))
-        }));
-    }
-    Ok(shards)
+    let of = |text: String| {
+        let text = text.replace("balance, seq, closed", "shard");
+        text.replace(" FOR UPDATE", "")
+    };
+    let rows: Vec<(String, u64, u64, u64)> =
+        select(&mut *pool.acquire().await?, accounts, of).await?;
+    let shard = |(kind, owner, place, shard): (String, u64, u64, u64)| {
+        let kind = AccountKind::parse(&kind)?;
+        Some((Account { kind, owner, place }, shard))
+    };
+    Ok(rows.into_iter().filter_map(shard).collect())
 }
 
 /// Reads up to `limit` accounts behind `after`, in the order of their keys.
@@ -234,19 +238,7 @@ pub async fn read(
     connection: &mut MySqlConnection,
     accounts: &[Account],
 ) -> Result<HashMap<Account, Level>, sqlx::Error> {
-    let mut levels = HashMap::with_capacity(accounts.len());
-    for part in accounts.chunks(LOCK_MAX) {
-        let keys = padded(part);
-        let text = LOCK.alternatives(keys.len()).replace(" FOR UPDATE", "");
-        let mut query = sqlx::query_as(AssertSqlSafe(text));
-        for key in &keys {
-            query = query
-                .bind(key.kind.as_str())
-                .bind(key.owner)
-                .bind(key.place);
-        }
-        let rows: Vec<Row> = query.fetch_all(&mut *connection).await?;
-        levels.extend(rows.into_iter().filter_map(parse));
-    }
-    Ok(levels)
+    let of = |text: String| text.replace(" FOR UPDATE", "");
+    let rows: Vec<Row> = select(connection, accounts, of).await?;
+    Ok(rows.into_iter().filter_map(parse).collect())
 }

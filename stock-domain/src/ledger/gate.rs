@@ -5,7 +5,9 @@
 //! epoch with MySQL's, finds the watermark's entry in the journal, and finds what this instance itself
 //! accepted last; only then the scripts are loaded. Until then every request is answered `FENCED`.
 
-use std::collections::{HashSet, VecDeque};
+mod memory;
+
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +19,8 @@ use stock_common::id::Position;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+pub use self::memory::Remembered;
+pub(super) use self::memory::{Beat, Memory};
 use super::keys::Keys;
 use super::reader;
 use super::request::Sealed;
@@ -24,7 +28,6 @@ use super::scripts::SCRIPTS;
 use super::servers::{self, Servers};
 use crate::database::shards::{self, ShardState};
 use crate::database::{journal, lost_entries, witnesses};
-use crate::journal::Posted;
 use crate::recover::{self, RecoverError};
 use crate::verdict::Accepted;
 
@@ -54,46 +57,6 @@ pub enum GateState {
     Open(Link),
     /// Requests are answered `FENCED`, for this reason.
     Shut(Arc<str>),
-}
-
-/// An entry that this instance accepted, with all that it takes to write it once more.
-#[derive(Debug, Clone)]
-pub struct Remembered {
-    /// Its dense number.
-    pub number: u64,
-    /// Where it stood.
-    pub position: Position,
-    /// What moved, and what was asked; of a cluster only, where another master may lack it.
-    pub content: Option<(Vec<Posted>, Arc<Sealed>)>,
-}
-
-/// What this instance accepted and MySQL may not have yet.
-#[derive(Debug, Default)]
-pub(super) struct Memory {
-    epoch: String,
-    last: Position,
-    unsettled: VecDeque<Remembered>,
-}
-
-impl Memory {
-    /// Remembers accepted entries and forgets settled ones.
-    pub(super) fn accepted(&mut self, entries: Vec<Remembered>, settled: u64) {
-        // Batches are answered by tasks of their own: a later one may have been first.
-        let last = entries.iter().map(|entry| entry.position).max();
-        self.last = self.last.max(last.unwrap_or(self.last));
-        self.unsettled.extend(entries);
-        self.settled(settled);
-    }
-
-    pub(super) fn settled(&mut self, number: u64) {
-        while self
-            .unsettled
-            .front()
-            .is_some_and(|entry| entry.number <= number)
-        {
-            self.unsettled.pop_front();
-        }
-    }
 }
 
 /// Why a Redis is not proved.
@@ -131,25 +94,6 @@ impl Unproved {
                 | Self::OthersEntryMissing(_)
                 | Self::CutOff
         )
-    }
-}
-
-/// Since when this instance has told MySQL without a break that it is there.
-#[derive(Debug, Default)]
-pub(super) struct Beat(Mutex<Option<(Instant, Instant)>>);
-
-impl Beat {
-    /// It has told it now.
-    pub(super) fn told(&self) {
-        let now = Instant::now();
-        let mut span = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = span.filter(|(_, last)| now - *last < witnesses::ALIVE);
-        *span = Some((since.map_or(now, |(since, _)| since), now));
-    }
-
-    fn is_steady(&self, least: Duration) -> bool {
-        let span = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        span.is_some_and(|(since, last)| last - since >= least && last.elapsed() < least)
     }
 }
 

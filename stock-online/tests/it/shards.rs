@@ -10,7 +10,7 @@ use stock_domain::layout::{Layout, Place};
 use stock_online::servers::cluster::Shape;
 use stock_proof::client::{Answer, Client};
 
-use crate::support::{OwnCluster, account};
+use crate::support::{OwnCluster, Shop, account};
 
 /// Of the products 1..=`products` one on each shard.
 fn one_on_each(layout: &Layout, products: u64) -> Vec<u64> {
@@ -96,5 +96,35 @@ async fn a_cluster_sells_as_one_redis_does() {
         .count("SELECT COUNT(DISTINCT shard) FROM journal")
         .await;
     assert_eq!(shards, 4, "each shard has a journal of its own");
+
+    // What an operator types.
+    let doctor = command(&shop, &["doctor"]).await;
+    assert!(
+        doctor.contains("FAIL redis min-replicas-to-write: 0"),
+        "{doctor}"
+    );
+    assert!(
+        doctor.contains("ok   shards: 4 in the database, 4 in the settings"),
+        "{doctor}"
+    );
+    let moved = command(&shop, &["reshard", "--shards", "5"]).await;
+    assert!(moved.starts_with("5 shards: "), "{moved}");
+    let rebuilt = command(&shop, &["recover", "--shard", "2"]).await;
+    assert!(rebuilt.starts_with("recovered: "), "{rebuilt}");
+    let proved = command(&shop, &["verify", "--full"]).await;
+    assert!(proved.starts_with("nothing is missing"), "{proved}");
     service.stop().await;
+}
+
+/// What a command of the program says on a shop.
+async fn command(shop: &Shop, arguments: &[&str]) -> String {
+    let out = tokio::process::Command::new(env!("CARGO_BIN_EXE_stock-online"))
+        .args(arguments)
+        .envs(shop.variables())
+        .env("STOCK_SHARDS", shop.config.shards.to_string())
+        .output()
+        .await
+        .unwrap();
+    let (said, complaint) = (out.stdout, out.stderr);
+    String::from_utf8(said).unwrap() + &String::from_utf8(complaint).unwrap()
 }
