@@ -46,7 +46,7 @@
 --          are = behind all)
 --     without a part: 32 takes from stock, 64 even from a closed account, 128 even above the limit,
 --     16384 an INSUFFICIENT while expired holds wait to be released is not remembered,
---     65536 a TAKEN is not remembered
+--     65536 a TAKEN is not remembered, 131072 being short of stock is not: another bucket will be asked
 --   then its postings (account index, delta; with flag 1024 also the opening level or "") and
 --   unless refused outside, the payload
 --
@@ -201,7 +201,7 @@ local forms = setmetatable({}, { __index = function(known, s)
     takes_stock = has(32), even_closed = has(64), even_backlog = has(128), refuse = has(256),
     switch = has(512), opens = has(1024), hold = has(2048), release = has(4096),
     expected = has(8192), waits_for_holds = has(16384), late_mark = has(32768),
-    redraws = has(65536), has_parts = band(flags, 47903) ~= 0
+    redraws = has(65536), asks_on = has(131072), has_parts = band(flags, 47903) ~= 0
   }
   known[s] = form
   return form
@@ -474,6 +474,7 @@ local function judge()
     local code = string.match(refusal, '^%d+')
     local is_asked_again = code == '63' and due and form.waits_for_holds
       or code == '65' and form.redraws
+      or (code == '60' or code == '63') and form.asks_on
     if key and not is_asked_again and not PASSING[code] then
       remember[key] = { fingerprint .. ' R ' .. refusal, ARGV[8] }
     end

@@ -24,17 +24,20 @@ pub enum AccountKind {
     Points,
     /// How many more reservations a user may have at once.
     Hold,
+    /// What may be sold online of a product out of one of its buckets.
+    Bucket,
 }
 
 impl AccountKind {
     /// Every kind, in the order of MySQL's `ENUM`.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Available,
         Self::Reserved,
         Self::Allowance,
         Self::Coupon,
         Self::Points,
         Self::Hold,
+        Self::Bucket,
     ];
 
     /// The name in keys, tables and answers.
@@ -47,6 +50,7 @@ impl AccountKind {
             Self::Coupon => "COUPON",
             Self::Points => "POINTS",
             Self::Hold => "HOLD",
+            Self::Bucket => "BUCKET",
         }
     }
 
@@ -65,7 +69,7 @@ impl AccountKind {
     /// Whether new levels are published, for live pages and sold-out flags.
     #[must_use]
     pub const fn is_announced(self) -> bool {
-        matches!(self, Self::Available | Self::Coupon)
+        matches!(self, Self::Available | Self::Coupon | Self::Bucket)
     }
 }
 
@@ -76,7 +80,7 @@ pub struct Account {
     pub kind: AccountKind,
     /// A product, sale, coupon or user, by kind.
     pub owner: u64,
-    /// A location or user, by kind, or for `HOLD` the limit; 0 where there is none.
+    /// A location, user or slot, by kind, or for `HOLD` the limit; 0 where there is none.
     pub place: u64,
 }
 
@@ -126,6 +130,16 @@ impl Account {
             kind: AccountKind::Hold,
             owner: user.0,
             place: limit as u64,
+        }
+    }
+
+    /// What may be sold online of a product out of the bucket in a slot ([`crate::bucket`]).
+    #[must_use]
+    pub const fn bucket(product: ProductId, slot: u16) -> Self {
+        Self {
+            kind: AccountKind::Bucket,
+            owner: product.0,
+            place: slot as u64,
         }
     }
 

@@ -23,6 +23,7 @@ pub mod apply;
 pub mod archives;
 pub mod audit_log;
 pub mod branches;
+pub mod buckets;
 pub mod coupon_issues;
 pub mod coupons;
 pub mod dead_letters;

@@ -7,16 +7,15 @@
 //!    transaction that records it, so whoever begins again, after a crash anywhere, goes on with what is left.
 //!    A row that meanwhile would fall below zero is noted as failed; the others are written.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::time::Duration;
 
 use sqlx::{Connection, Executor, MySqlConnection, MySqlPool};
 use stock_common::id::{LocationId, ProductId};
 use tokio::sync::mpsc;
 
-use crate::account::Account;
 use crate::database::imports::{self, Import, ImportState, StagedRow};
-use crate::database::{accounts, shards, stores};
+use crate::database::{buckets, shards, stores};
 use crate::journal::DraftError;
 use crate::ledger::{DecideError, Ledger, ReadError};
 use crate::lookup;
@@ -209,20 +208,16 @@ async fn deltas(
         .await?
         .into_iter()
         .collect();
-    let account = |row: &FileRow| Account::available(row.product_id, row.location_id);
-    let names: Vec<Account> = rows.iter().map(account).collect();
-    let levels: HashMap<Account, i64> = accounts::read(snapshot, &names)
-        .await?
-        .into_iter()
-        .map(|(account, level)| (account, level.balance))
-        .collect();
+    let name = |row: &FileRow| (row.product_id, row.location_id);
+    let names: Vec<(ProductId, LocationId)> = rows.iter().map(name).collect();
+    let levels = buckets::available(snapshot, &names).await?;
     let mut staged = Vec::with_capacity(rows.len());
     for row in rows {
         if !known.contains(&row.product_id.0) {
             judged.wrong(row.line, format!("there is no product {}", row.product_id));
             continue;
         }
-        let level = levels.get(&account(row)).copied().unwrap_or_default();
+        let level = levels.get(&name(row)).copied().unwrap_or_default();
         let delta = match row.mode {
             Mode::Delta => row.quantity,
             Mode::Set => row.quantity - level,

@@ -2,7 +2,7 @@
 //!
 //! | kind | postings | marks | own tables | refusals |
 //! |---|---|---|---|---|
-//! | `order_placed` | AVAILABLE −q per line (RESERVED −q of its hold, HOLD +1), ALLOWANCE −q, opened at the limit, POINTS −used, POINTS +earned, opened at 0 | hold: none → ORDERED, till: none → SOLD, late code: FREE → USED | orders, `order_products`, reservations, `offline_sales`, `coupon_issues`, `point_transactions` | stock, not on sale, limit, hold over, coupon, points |
+//! | `order_placed` | AVAILABLE −q per line, of a divided product BUCKET (RESERVED −q of its hold, HOLD +1), ALLOWANCE −q, opened at the limit, POINTS −used, POINTS +earned, opened at 0 | hold: none → ORDERED, till: none → SOLD, late code: FREE → USED | orders, `order_products`, reservations, `offline_sales`, `coupon_issues`, `point_transactions` | stock, not on sale, limit, hold over, coupon, points |
 //! | `order_cancelled` | AVAILABLE +q per line, ALLOWANCE +q, POINTS +used −earned as one | order: none → `CANCEL_REQUESTED`, code: USED → FREE | orders, `coupon_issues`, `point_transactions` | already final, points |
 //! | `order_failed` | as `order_cancelled` | order: none → FAIL, code: USED → FREE | as `order_cancelled` | already final, points |
 //! | `sale_oversold` | – | till: none → OVERSOLD | `offline_sales` | known already |
@@ -15,6 +15,7 @@
 //! | `stock_received` | AVAILABLE +q; a store's accounts are opened at 0 | – | – | too large |
 //! | `stock_adjusted` | AVAILABLE ±q; as above | – | – | below zero, changed meanwhile |
 //! | `stock_imported` | AVAILABLE ±q per row; as above | import: line before → last line | `import_rows` | below zero |
+//! | `stock_moved` | AVAILABLE or BUCKET −q, BUCKET or AVAILABLE +q, opened at 0 | – | – | stock |
 //! | `coupon_opened` | COUPON opened at 0, +count; none of a personal one | coupon: none → OPEN; of a personal one code: none → FREE | coupons, `coupon_issues` | already open, code taken |
 //! | `coupon_issued` | COUPON −1 | issued: none → ISSUED, late code: none → FREE | `coupon_issues` | already issued, sold out, code taken |
 //! | `points_earned` | POINTS +amount, opened at 0 | – | `point_transactions` | too large |

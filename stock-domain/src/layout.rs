@@ -8,6 +8,7 @@
 //! | accounts and marks | go with |
 //! |---|---|
 //! | AVAILABLE, RESERVED, ALLOWANCE (of its sales), mark `opened` | the product |
+//! | BUCKET | itself: its place is a slot |
 //! | COUPON, marks `coupon`, `issued`, `code` | the coupon |
 //! | POINTS, HOLD, Idempotency-Keys | the user |
 //! | marks `order`, `hold`, `point` | their own position, which names its shard |
@@ -23,6 +24,7 @@ use std::fmt::Display;
 use stock_common::id::{Position, ProductId, UserId};
 
 use crate::account::{Account, AccountKind};
+use crate::bucket::Buckets;
 use crate::coupon::{CODE_MARK, CodeState};
 use crate::journal::{Mark, Posting};
 
@@ -57,6 +59,7 @@ pub fn account_slot(account: Account) -> Option<u16> {
         AccountKind::Available | AccountKind::Reserved => Some(slot("product", account.owner)),
         AccountKind::Coupon => Some(slot("coupon", account.owner)),
         AccountKind::Points | AccountKind::Hold => Some(slot("user", account.owner)),
+        AccountKind::Bucket => Some(u16::try_from(account.place).unwrap_or_default() % SLOTS),
         AccountKind::Allowance => None,
     }
 }
@@ -92,6 +95,8 @@ pub struct Layout {
     pub shards: u64,
     /// Of each shard, how often something was taken away from it: a batch routed before is refused.
     pub versions: Vec<u64>,
+    /// The products whose online stock is divided.
+    pub buckets: Buckets,
     slots: Vec<Slot>,
 }
 
@@ -116,6 +121,7 @@ impl Layout {
         Self {
             shards,
             versions: vec![0; usize::try_from(shards).unwrap_or_default()],
+            buckets: Buckets::default(),
             slots: slots.collect(),
         }
     }

@@ -5,6 +5,7 @@
 //! | [`keys`] | every key's name and format |
 //! | [`shard`] | one shard: its gate, its batcher, its journal |
 //! | [`across`] | what lies on several shards |
+//! | `buckets` | what is divided over shards |
 //! | `claims` | one key, whatever shard decides |
 //! | `lookup` | entries, marks and levels, wherever they lie |
 //! | `servers` | where a shard's Redis is, in a cluster too |
@@ -36,6 +37,7 @@ pub mod servers;
 pub mod shard;
 
 mod batcher;
+mod buckets;
 mod claims;
 mod error;
 mod lookup;
@@ -54,6 +56,7 @@ use stock_common::config::Config;
 use stock_common::id::Position;
 use tokio::sync::{Notify, watch};
 
+pub(crate) use self::buckets::{Judged, Placing};
 pub use self::error::{DecideError, ReadError};
 use self::gate::Beat;
 pub use self::gate::{GateState, Link};
@@ -63,6 +66,7 @@ pub use self::request::Request;
 use self::request::Sealed;
 use self::servers::Servers;
 pub use self::shard::Shard;
+use self::sold_out::SoldOut;
 use crate::branch::{self, Route, Split};
 use crate::database::{self, Role, layouts, witnesses};
 use crate::layout::Layout;
@@ -92,6 +96,8 @@ struct Inner {
     wanted: Arc<Notify>,
     /// Whether every gate was open at the same time.
     was_open: AtomicBool,
+    /// Divided products of which no share held anything a moment ago.
+    gone: SoldOut,
 }
 
 /// The ledger: all shards of it. Cloning shares it.
@@ -123,6 +129,7 @@ impl Ledger {
             map: watch::Sender::new(map),
             wanted: Arc::default(),
             was_open: AtomicBool::new(false),
+            gone: SoldOut::new(config.sold_out_flag_ms),
         };
         let ledger = Self {
             inner: Arc::new(inner),
@@ -277,9 +284,49 @@ impl Ledger {
         if request.draft.selling.is_some() {
             return self.decide_everywhere(request).await;
         }
+        if self
+            .map()
+            .layout
+            .as_ref()
+            .is_none_or(|all| all.shards == 1 && all.buckets.is_empty())
+        {
+            return self.decide_placed(request).await;
+        }
+        let started = Instant::now();
+        loop {
+            let decided = self.place_and_decide(request.clone()).await;
+            match decided {
+                // Its stock was divided meanwhile, in another way.
+                Err(DecideError::Elsewhere(_)) if started.elapsed() < self.patience() => {}
+                decided => return decided,
+            }
+        }
+    }
+
+    async fn place_and_decide(&self, request: Request) -> Result<Verdict, DecideError> {
+        let mut placing = match Placing::begin(self, &request).await? {
+            None => return self.decide_placed(request).await,
+            Some(Err(refusal)) => return Ok(Verdict::Refused(refusal)),
+            Some(Ok(placing)) => placing,
+        };
+        loop {
+            let verdict = self.decide_placed(placing.request()).await;
+            match placing.judge(self, verdict).await? {
+                Judged::Whole(verdict) => return Ok(verdict),
+                Judged::AskAgain => {}
+            }
+        }
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_millis(self.inner.config.queue_wait_ms_max)
+    }
+
+    /// Decides one request that says of which accounts it takes; `Elsewhere` when stock is divided in another way than
+    /// when it came.
+    async fn decide_placed(&self, request: Request) -> Result<Verdict, DecideError> {
         let sealed = Arc::new(request.seal()?);
         let started = Instant::now();
-        let patience = Duration::from_millis(self.inner.config.queue_wait_ms_max);
         loop {
             let seen = self.map();
             let verdict = self.attempt(&seen, &sealed).await;
@@ -291,11 +338,14 @@ impl Ledger {
                 return verdict;
             }
             // Nothing was executed. As soon as it is known where it lies now, it is asked there.
-            if started.elapsed() > patience {
+            if started.elapsed() > self.patience() {
                 let why = "what it is about is moving to another server";
                 return Err(DecideError::Fenced(why.into()));
             }
             self.await_change(&seen).await;
+            if self.is_divided_otherwise(&seen) {
+                return Err(DecideError::Elsewhere("its stock was divided".into()));
+            }
         }
     }
 
@@ -326,6 +376,11 @@ impl Ledger {
         self.await_change(&self.map()).await;
     }
 
+    fn is_divided_otherwise(&self, seen: &Map) -> bool {
+        let buckets = |map: &Map| map.layout.as_ref().map(|layout| layout.buckets.clone());
+        buckets(seen) != buckets(&self.map())
+    }
+
     /// Waits a moment for another layout, or for gates that are shut to open.
     async fn await_change(&self, seen: &Arc<Map>) {
         const A_MOMENT: Duration = Duration::from_millis(20);
@@ -342,7 +397,7 @@ impl Ledger {
 
     /// Decides on every shard: the same switch on each, the first's verdict for all. It is done when all have it.
     async fn decide_everywhere(&self, request: Request) -> Result<Verdict, DecideError> {
-        let until = Instant::now() + Duration::from_millis(self.inner.config.queue_wait_ms_max);
+        let until = Instant::now() + self.patience();
         let mut first = None;
         for shard in self.shards() {
             let mut own = request.clone();
@@ -438,6 +493,7 @@ impl Ledger {
 
     /// Hears new levels.
     pub fn hear(&self, message: &LevelsMessage) {
+        self.hear_shares(&message.levels);
         if let Ok(shard) = self.shard(message.position.shard()) {
             shard.hear(message);
         }

@@ -28,6 +28,7 @@
 pub mod account;
 pub mod archive;
 pub mod branch;
+pub mod bucket;
 pub mod catalog;
 pub mod coupon;
 pub mod database;

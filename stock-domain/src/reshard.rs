@@ -134,6 +134,17 @@ pub async fn reshard(
     Ok(done)
 }
 
+/// Makes every instance read the layout again before it decides anything more on a shard.
+///
+/// # Errors
+/// [`ReshardError`] when Redis or MySQL does not answer; doing it again is right.
+pub async fn tell(config: &Config, pool: &MySqlPool, shard: u64) -> Result<(), ReshardError> {
+    let mover = Mover { config, pool };
+    let version = mover.begin_move(&[], (shard, shard)).await?;
+    mover.raise(shard, version).await?;
+    Ok(())
+}
+
 /// Which slots move from where to where, a few at a time.
 fn moves(layout: &Layout, target: u64) -> Vec<((u64, u64), Vec<u16>)> {
     let mut ways = std::collections::BTreeMap::<(u64, u64), Vec<u16>>::new();
@@ -196,8 +207,8 @@ impl Mover<'_> {
         Ok(())
     }
 
-    /// Refuses what was routed by an earlier layout, and waits until MySQL has all that was accepted before.
-    async fn freeze(&self, shard: u64, version: u64) -> Result<(), ReshardError> {
+    /// Refuses what was routed by an earlier layout; returns the number of the last entry before.
+    async fn raise(&self, shard: u64, version: u64) -> Result<u64, ReshardError> {
         let mut redis = self.connect(shard).await?;
         let state = shards::load(self.pool, shard).await?;
         let epoch = state.map(|state| state.epoch).unwrap_or_default();
@@ -211,6 +222,12 @@ impl Mover<'_> {
             .await?;
         let number = u64::try_from(number).or(Err(ReshardError::Fenced(shard)))?;
         replicated(&mut redis).await?;
+        Ok(number)
+    }
+
+    /// The same, and waits until MySQL has all that was accepted before.
+    async fn freeze(&self, shard: u64, version: u64) -> Result<(), ReshardError> {
+        let number = self.raise(shard, version).await?;
         let started = Instant::now();
         loop {
             let state = shards::load(self.pool, shard).await?;
@@ -361,27 +378,28 @@ async fn accounts_in(
     shard: u64,
     slots: &[u16],
 ) -> Result<Vec<Account>, sqlx::Error> {
-    const KINDS: [(&[AccountKind], &str); 3] = [
-        (&[AccountKind::Available, AccountKind::Reserved], "product"),
-        (&[AccountKind::Coupon], "coupon"),
-        (&[AccountKind::Points, AccountKind::Hold], "user"),
+    const KINDS: [(AccountKind, &str); 6] = [
+        (
+            AccountKind::Available,
+            "CRC32(CONCAT('product:', owner_id))",
+        ),
+        (AccountKind::Reserved, "CRC32(CONCAT('product:', owner_id))"),
+        (AccountKind::Coupon, "CRC32(CONCAT('coupon:', owner_id))"),
+        (AccountKind::Points, "CRC32(CONCAT('user:', owner_id))"),
+        (AccountKind::Hold, "CRC32(CONCAT('user:', owner_id))"),
+        (AccountKind::Bucket, "place_id"),
     ];
     let mut found = Vec::new();
     let of_kind = |kind| move |(owner, place)| Account { kind, owner, place };
-    for (kinds, owner) in KINDS {
-        for kind in kinds {
-            let mut query: QueryBuilder<MySql> =
-                QueryBuilder::new("SELECT owner_id, place_id FROM accounts WHERE kind = ");
-            query.push_bind(kind.as_str()).push(" AND shard = ");
-            query.push_bind(shard);
-            query.push(format!(
-                " AND CRC32(CONCAT('{owner}:', owner_id)) MOD {SLOTS} IN "
-            ));
-            push_list(&mut query, slots);
-            let rows: Vec<(u64, u64)> =
-                query.build_query_as().fetch_all(&mut **transaction).await?;
-            found.extend(rows.into_iter().map(of_kind(*kind)));
-        }
+    for (kind, hash) in KINDS {
+        let mut query: QueryBuilder<MySql> =
+            QueryBuilder::new("SELECT owner_id, place_id FROM accounts WHERE kind = ");
+        query.push_bind(kind.as_str()).push(" AND shard = ");
+        query.push_bind(shard);
+        query.push(format!(" AND {hash} MOD {SLOTS} IN "));
+        push_list(&mut query, slots);
+        let rows: Vec<(u64, u64)> = query.build_query_as().fetch_all(&mut **transaction).await?;
+        found.extend(rows.into_iter().map(of_kind(kind)));
     }
     let mut query: QueryBuilder<MySql> = QueryBuilder::new(format!(
         "SELECT a.owner_id, a.place_id FROM sales s JOIN accounts a ON a.kind = 'ALLOWANCE' AND \

@@ -1,6 +1,7 @@
 //! The commands. Results on stdout, logs on stderr, no questions asked; exit 0, 1 failed, 2 usage.
 
 mod archive;
+mod buckets;
 mod create_admin;
 mod dead_letters;
 mod dev;
@@ -75,6 +76,8 @@ enum Command {
     Recover(prove::RecoverArgs),
     /// Divide the ledger into another number of shards, while the shop is open
     Reshard(reshard::ReshardArgs),
+    /// Divide a hot product's stock over shards, or list what is divided
+    Buckets(buckets::BucketsArgs),
     /// Move months of the journal into files
     Archive(archive::ArchiveArgs),
     /// List dead letters, or write their tables again
@@ -136,6 +139,7 @@ async fn run(cli: Cli) -> Result<bool, Failure> {
         Command::Reconcile(args) => prove::reconcile(&config, &common, &args).await,
         Command::Recover(args) => prove::recover(&config, &common, &args).await,
         Command::Reshard(args) => reshard::run(&config, &common, &args).await,
+        Command::Buckets(args) => buckets::run(&config, &common, &args).await,
         Command::Archive(args) => archive::run(&config, &common, &args).await,
         Command::DeadLetters(args) => dead_letters::run(&config, &common, &args).await,
         Command::Import(args) => import::run(&config, &common, &args).await,

@@ -12,6 +12,8 @@ use stock_domain::account::{Account, Level};
 use stock_domain::ledger::levels::LevelsMessage;
 use tokio::sync::watch;
 
+/// How far apart two instances may have heard the same message, in ms.
+const APART_MS: u64 = 1_000;
 /// Accounts remembered; those that moved longest ago are forgotten first.
 const ACCOUNTS_MAX: usize = 100_000;
 
@@ -60,10 +62,11 @@ impl Levels {
     /// Hears a message.
     pub fn hear(&self, message: &LevelsMessage) {
         let mut heard = self.heard();
-        let at = message.position;
+        // In the order in which they are heard here: shards count for themselves.
+        let at = message.position.max(heard.last.plus(1));
         // The first one tells only what follows it.
         heard.complete_from.get_or_insert(at);
-        heard.last = heard.last.max(at);
+        heard.last = at;
         for &(account, level) in &message.levels {
             if let Some((before, _)) = heard.latest.insert(account, (at, level)) {
                 heard.by_position.remove(&(before, account));
@@ -90,6 +93,13 @@ impl Levels {
         };
         drop(heard);
         self.changed.send_modify(|_| {});
+    }
+
+    /// Where a stream goes on that another instance may have begun, which hears several shards in another order.
+    #[must_use]
+    pub fn resumed(position: Position) -> Position {
+        let ms = position.unix_ms().saturating_sub(APART_MS);
+        Position::from_parts(ms, 0).unwrap_or_default()
     }
 
     /// The highest that was seen of an account here, and of its balance now: what a bar is full at.

@@ -1,11 +1,12 @@
 //! The scheduler: jobs by cron expression, each by one instance at a time.
 //!
 //! Cron expressions only, but for expired reservations, which are looked for several times a second, files of
-//! stock, which are written at once, and webhooks: tokio-cron-scheduler's repeated jobs can stop for ever after a late tick.
+//! stock, which are written at once, stock that moves between buckets, and webhooks: tokio-cron-scheduler's repeated jobs can stop for ever after a late tick.
 //! A job that is still running when its time comes again is skipped on this instance, and its row in
 //! `jobs` keeps other instances out; its age is a metric, so a job that stopped is seen.
 
 mod apply_imports;
+mod balance_buckets;
 mod daily_points_report;
 mod expire_reservations;
 mod forget_logins;
@@ -60,11 +61,13 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) -> Result<(), JobSc
     // No cron expression says how often these run.
     let reporting = daily_points_report::at_start(Arc::clone(&app), shutdown.clone());
     let expiring = expire_reservations::run(Arc::clone(&app), shutdown.clone());
+    let balancing = balance_buckets::run(Arc::clone(&app), shutdown.clone());
     let importing = apply_imports::run(Arc::clone(&app), shutdown.clone());
     let sending = webhooks::run(app, shutdown);
     for ended in [
         tokio::spawn(reporting),
         tokio::spawn(expiring),
+        tokio::spawn(balancing),
         tokio::spawn(importing),
         tokio::spawn(sending),
     ] {

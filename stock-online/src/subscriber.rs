@@ -6,6 +6,7 @@
 
 mod compensate;
 pub mod pubsub;
+mod shares;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};

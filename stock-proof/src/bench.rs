@@ -7,6 +7,7 @@
 //! | `drain` | the subscriber alone beside bare multi-row inserts ([`drain`]) |
 //! | `reservations` | holds beside orders, and how late they expire ([`reservations`]) |
 //! | `coupons` | draws of a coupon beside orders ([`coupons`]) |
+//! | `buckets` | one hot product on one to three masters of a cluster ([`buckets`]) |
 //! | `sustained` | 60 s with MySQL keeping up, its lag watched from outside |
 //! | `latency` | open loop, free of coordinated omission ([`latency`]) |
 //! | `start` | memory and start-up time |
@@ -15,6 +16,7 @@
 //! Each section has servers of its own and ends with `verify`. [`report`] writes what came
 //! of it into `docs/`.
 
+pub mod buckets;
 pub mod coupons;
 pub mod drain;
 pub mod echo;
@@ -55,6 +57,8 @@ pub enum Section {
     Reservations,
     /// Draws of a coupon beside orders.
     Coupons,
+    /// One hot product on several Redis masters, in the first mode only.
+    Buckets,
     /// A minute with MySQL keeping up, latency, memory and start-up.
     Sustained,
     /// More of everything, in the first mode only.
@@ -66,7 +70,7 @@ pub enum Section {
 #[command(about = "Each figure beside its ceiling, in one run")]
 pub struct Bench {
     /// Which parts
-    #[arg(long, value_enum, value_delimiter = ',', default_values = ["orders", "engine", "drain", "reservations", "coupons", "sustained", "growth"])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["orders", "engine", "drain", "reservations", "coupons", "buckets", "sustained", "growth"])]
     sections: Vec<Section>,
     /// How Redis syncs: everysec, always
     #[arg(long, value_delimiter = ',', default_values = ["everysec", "always"])]
@@ -147,7 +151,8 @@ pub async fn run(options: &Bench) -> Result<(), Failure> {
         let mut peak = None;
         for section in &options.sections {
             // How cost grows does not depend on when Redis syncs: once is enough.
-            if *section == Section::Growth && options.modes.first() != Some(mode) {
+            let is_once = matches!(section, Section::Growth | Section::Buckets);
+            if is_once && options.modes.first() != Some(mode) {
                 continue;
             }
             // Servers of its own: a Redis that holds millions of another section's entries would rewrite
@@ -165,6 +170,7 @@ pub async fn run(options: &Bench) -> Result<(), Failure> {
                 Section::Drain => drain::measure(&mut run).await?,
                 Section::Reservations => reservations::run(&mut run).await?,
                 Section::Coupons => coupons::run(&mut run).await?,
+                Section::Buckets => buckets::run(&mut run).await?,
                 Section::Sustained => sustained::run(&mut run, peak).await?,
                 Section::Growth => growth::run(&mut run).await?,
             }

@@ -2,6 +2,7 @@
 
 use sqlx::{MySqlConnection, MySqlPool};
 
+use super::buckets;
 use crate::layout::{Layout, SLOTS, jump};
 
 /// Reads the layout; of a database that says nothing, one shard.
@@ -38,11 +39,12 @@ pub async fn read(connection: &mut MySqlConnection) -> Result<Layout, sqlx::Erro
         "SELECT slot, shard, moving_to IS NOT NULL, \
          CAST(IF(moved_at > NOW(3) - INTERVAL 1 DAY, previous, 0) AS UNSIGNED) FROM slots",
     )
-    .fetch_all(connection)
+    .fetch_all(&mut *connection)
     .await?;
     for (slot, shard, is_moving, previous) in slots {
         layout.place(slot, shard, is_moving, previous);
     }
+    layout.buckets = buckets::load(connection).await?;
     Ok(layout)
 }
 

@@ -60,7 +60,8 @@ async fn accounts(
         "SELECT CAST(kind AS CHAR), place_id, seq, CAST(COALESCE((SELECT l.seq \
          FROM archived_levels l WHERE l.kind = a.kind AND l.owner_id = a.owner_id \
          AND l.place_id = a.place_id), 0) AS UNSIGNED) FROM accounts a \
-         WHERE kind IN ('AVAILABLE', 'RESERVED') AND owner_id = ? AND (? OR place_id = ?)",
+         WHERE kind IN ('AVAILABLE', 'RESERVED', 'BUCKET') AND owner_id = ? \
+         AND (? OR IF(kind = 'BUCKET', 0, place_id) = ?)",
     )
     .bind(product.0)
     .bind(location.is_none())
@@ -119,7 +120,8 @@ pub async fn archived_until(
 ) -> Result<Option<Position>, sqlx::Error> {
     let id: Option<u64> = sqlx::query_scalar(
         "SELECT MAX(position) FROM archives WHERE EXISTS (SELECT 1 FROM archived_levels \
-         WHERE kind IN ('AVAILABLE', 'RESERVED') AND owner_id = ? AND (? OR place_id = ?))",
+         WHERE kind IN ('AVAILABLE', 'RESERVED', 'BUCKET') AND owner_id = ? \
+         AND (? OR IF(kind = 'BUCKET', 0, place_id) = ?))",
     )
     .bind(product.0)
     .bind(location.is_none())
@@ -236,7 +238,7 @@ pub struct DayStatistics {
 impl DayStatistics {
     /// Adds what postings of one kind of account, caused by one kind of entry, sum up to.
     fn add(&mut self, account: AccountKind, cause: Kind, sum: i64) {
-        let is_available = account == AccountKind::Available;
+        let is_available = account != AccountKind::Reserved;
         match cause {
             Kind::OrderPlaced | Kind::ReservationConfirmed => self.sold -= sum,
             Kind::OrderCancelled | Kind::OrderFailed => self.cancelled += sum,
@@ -255,6 +257,7 @@ impl DayStatistics {
             | Kind::SaleOversold
             | Kind::ProductOpened
             | Kind::ProductSwitched
+            | Kind::StockMoved
             | Kind::CouponOpened
             | Kind::CouponIssued
             | Kind::PointsEarned

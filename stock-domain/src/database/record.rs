@@ -96,6 +96,7 @@ pub async fn erase(connection: &mut MySqlConnection, entries: &[Entry]) -> Resul
             | Kind::StockReceived
             | Kind::StockAdjusted
             | Kind::StockImported
+            | Kind::StockMoved
             | Kind::CouponOpened
             | Kind::CouponIssued
             | Kind::SellingSwitched
@@ -228,6 +229,7 @@ impl Rows {
             Kind::ProductSwitched
             | Kind::StockReceived
             | Kind::StockAdjusted
+            | Kind::StockMoved
             | Kind::PointsEarned
             | Kind::PointsUsed
             | Kind::PointsCancelled

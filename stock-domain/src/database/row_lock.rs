@@ -11,7 +11,7 @@ use sqlx::{Connection, MySqlConnection, MySqlPool};
 use super::{accounts, archives, journal, record, shards};
 use crate::account::Account;
 use crate::journal::Entry;
-use crate::ledger::{DecideError, Ledger, Request};
+use crate::ledger::{DecideError, Judged, Ledger, Placing, Request};
 use crate::verdict::Verdict;
 
 /// How often recording is tried after an accepted decision before the subscriber is left with it.
@@ -41,6 +41,15 @@ pub struct Decided {
     pub is_recorded: bool,
 }
 
+impl Decided {
+    const fn unrecorded(verdict: Verdict) -> Self {
+        Self {
+            verdict,
+            is_recorded: false,
+        }
+    }
+}
+
 /// Decides a request under row locks and records what was accepted. `before` are entries that have to be in
 /// MySQL first, such as the order that a cancel refers to.
 ///
@@ -54,13 +63,40 @@ pub async fn decide(
 ) -> Result<Decided, RowLockError> {
     let until = Instant::now() + Duration::from_millis(ledger.config().queue_wait_ms_max);
     loop {
-        let decided = decide_within(pool, ledger, request.clone(), before.clone()).await;
+        let decided = place_and_decide(pool, ledger, request.clone(), before.clone()).await;
         match decided {
             // Nothing was changed, and no lock is held while it moves.
             Err(RowLockError::Decide(DecideError::Elsewhere(_))) if Instant::now() < until => {
                 ledger.moment().await;
             }
             other => return other,
+        }
+    }
+}
+
+async fn place_and_decide(
+    pool: &MySqlPool,
+    ledger: &Ledger,
+    request: Request,
+    before: Vec<Entry>,
+) -> Result<Decided, RowLockError> {
+    let mut placing = match Placing::begin(ledger, &request).await? {
+        None => return decide_within(pool, ledger, request, before).await,
+        Some(Err(refusal)) => return Ok(Decided::unrecorded(Verdict::Refused(refusal))),
+        Some(Ok(placing)) => placing,
+    };
+    loop {
+        let decided = decide_within(pool, ledger, placing.request(), before.clone()).await;
+        let (verdict, is_recorded) = match decided {
+            Ok(decided) => (Ok(decided.verdict), decided.is_recorded),
+            Err(RowLockError::Decide(error)) => (Err(error), false),
+            Err(other) => return Err(other),
+        };
+        if let Judged::Whole(verdict) = placing.judge(ledger, verdict).await? {
+            return Ok(Decided {
+                verdict,
+                is_recorded,
+            });
         }
     }
 }
@@ -110,10 +146,7 @@ async fn decide_on(
     accounts::lock(&mut transaction, &touched).await?;
     let verdict = ledger.decide_once(request).await?;
     let Verdict::Accepted(accepted) = &verdict else {
-        return Ok(Decided {
-            verdict,
-            is_recorded: false,
-        });
+        return Ok(Decided::unrecorded(verdict));
     };
     let entry = if accepted.is_whole {
         Entry::accepted(draft, idempotency, payload, accepted)
@@ -122,10 +155,7 @@ async fn decide_on(
         match ledger.find(accepted.position).await {
             Ok(Some(entry)) => entry,
             Ok(None) | Err(_) => {
-                return Ok(Decided {
-                    verdict,
-                    is_recorded: false,
-                });
+                return Ok(Decided::unrecorded(verdict));
             }
         }
     };

@@ -46,6 +46,8 @@ kinds! {
     StockAdjusted = "stock_adjusted";
     /// Stock was written from a file.
     StockImported = "stock_imported";
+    /// Stock moved from one bucket of a product to another.
+    StockMoved = "stock_moved";
     /// A coupon was made known to the ledger.
     CouponOpened = "coupon_opened";
     /// A user drew a coupon.

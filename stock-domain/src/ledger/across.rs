@@ -12,7 +12,7 @@ use super::{DecideError, Ledger, ReadError, Request, Shard, epoch};
 use crate::account::Account;
 use crate::branch::{Branch, COMMITTED, Part, Split};
 use crate::database::branches;
-use crate::journal::{DraftError, Idempotency, Posting};
+use crate::journal::{DraftError, Posting};
 use crate::layout::Layout;
 use crate::lookup::{self, LookupError};
 use crate::verdict::{Accepted, Refusal, Verdict};
@@ -110,7 +110,7 @@ async fn first_of(ledger: &Ledger, split: &Split, refusal: Refusal) -> Refusal {
     let before = split.taken().filter(|(index, _)| *index < asked);
     let before: Vec<(usize, Posting)> = before.collect();
     let names: Vec<Account> = before.iter().map(|(_, posting)| posting.account).collect();
-    let Ok(levels) = ledger.levels(&names).await else {
+    let Ok(levels) = ledger.own_levels(&names).await else {
         return refusal;
     };
     let short = |&(index, posting): &(usize, Posting)| {
@@ -142,30 +142,13 @@ async fn remember(
             | Refusal::Broken { .. }
             | Refusal::Insufficient { due: true, .. }
     );
-    let Some(idempotency) = split.home.request.idempotency.clone() else {
-        return Ok(Verdict::Refused(refusal));
-    };
-    if is_passing || split.home.request.redraws {
+    let home = &split.home.request;
+    let is_asked_again = home.redraws || home.asks_on && refusal.short().is_some();
+    if home.idempotency.is_none() || is_passing || is_asked_again {
         return Ok(Verdict::Refused(refusal));
     }
-    let request = refuse(split, idempotency, &refusal);
+    let request = home.refusing(&refusal);
     ledger.decide_part(layout, split.home.shard, request).await
-}
-
-/// A request that only says under a key that it was refused.
-fn refuse(split: &Split, idempotency: Idempotency, refusal: &Refusal) -> Request {
-    let mut request = split.home.request.clone();
-    request.draft.postings.clear();
-    request.draft.marks.clear();
-    request.draft.closings.clear();
-    request.late_mark = None;
-    request.expected = None;
-    request.hold = None;
-    request.release = None;
-    request.window_ms = None;
-    request.idempotency = Some(idempotency);
-    request.refuse = Some(format!("={}", refusal.text()));
-    request
 }
 
 /// Ends branches; what fails is ended by the sweep.

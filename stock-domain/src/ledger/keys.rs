@@ -12,6 +12,7 @@
 //! | `…:deadlines` | zset | `ms-low what is held` of each live hold, by the ms at which it expires |
 //! | `…:a:<kind>:<owner>:<place>` | string | `balance seq closed` |
 //! | `…:idem:<user>:<key hash>` | string | `fingerprint A ms-low` or `fingerprint R code …` |
+//! | `…:moving:<product>` | zset | what moves between a divided product's buckets → ms after which it is over in any case |
 //! | `<prefix>:limit:{0}:<subject>:<window>` | string | requests counted in a window; of no shard |
 //! | `<prefix>:wrote:{0}:<user>` | string | a user has written just now; of no shard |
 //! | `…:levels` | channel | new levels, and that there is something to apply |
@@ -20,7 +21,7 @@
 use std::fmt::Display;
 use std::sync::Arc;
 
-use stock_common::id::UserId;
+use stock_common::id::{ProductId, UserId};
 
 use crate::account::Account;
 
@@ -77,6 +78,12 @@ impl Keys {
     #[must_use]
     pub fn deadlines(&self) -> String {
         format!("{}:deadlines", self.base)
+    }
+
+    /// What moves between a product's buckets right now.
+    #[must_use]
+    pub fn moving(&self, product: ProductId) -> String {
+        format!("{}:moving:{product}", self.base)
     }
 
     /// An account's level.

@@ -6,6 +6,7 @@ use stock_common::id::Position;
 
 use super::{Ledger, ReadError};
 use crate::account::{Account, Level};
+use crate::bucket;
 use crate::coupon::CODE_MARK;
 use crate::journal::{Entry, Mark};
 use crate::layout::Place;
@@ -54,11 +55,35 @@ impl Ledger {
         }
     }
 
-    /// The levels of accounts, as Redis has them now; accounts that it lacks are absent.
+    /// The levels of accounts, as Redis has them now; accounts that it lacks are absent. A product's stock is what all
+    /// its shares hold.
     ///
     /// # Errors
     /// [`ReadError`] when Redis does not answer.
     pub async fn levels(&self, accounts: &[Account]) -> Result<HashMap<Account, Level>, ReadError> {
+        let layout = self.known_layout()?;
+        let product = |account: &Account| layout.buckets.divided(*account);
+        if !accounts.iter().any(|account| product(account).is_some()) {
+            return self.own_levels(accounts).await;
+        }
+        let shares = |account: &Account| match product(account) {
+            Some(product) => layout.buckets.accounts(product),
+            None => vec![*account],
+        };
+        let all: Vec<Account> = accounts.iter().flat_map(shares).collect();
+        let levels = self.own_levels(&all).await?;
+        let level = |account: &Account| Some((*account, bucket::sum(&levels, &shares(account))?));
+        Ok(accounts.iter().filter_map(level).collect())
+    }
+
+    /// The same, where a product's stock is only what its own account holds.
+    ///
+    /// # Errors
+    /// [`ReadError`] when Redis does not answer.
+    pub async fn own_levels(
+        &self,
+        accounts: &[Account],
+    ) -> Result<HashMap<Account, Level>, ReadError> {
         let layout = self.known_layout()?;
         if layout.shards == 1 {
             return self.shard(0)?.levels(accounts).await;

@@ -5,6 +5,7 @@
 
 use crate::account::Account;
 use crate::journal::{Draft, DraftError, Idempotency};
+use crate::verdict::Refusal;
 
 /// A hold that begins with the request: it is in `deadlines` until something releases it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +50,8 @@ pub struct Request {
     pub late_mark: Option<usize>,
     /// Whether it is made anew when a late mark is taken: that is not remembered under its key.
     pub redraws: bool,
+    /// Whether other buckets are asked when one is short of stock: that is not remembered under its key.
+    pub asks_on: bool,
 }
 
 impl Request {
@@ -70,6 +73,26 @@ impl Request {
             waits_for_holds: false,
             late_mark: None,
             redraws: false,
+            asks_on: false,
+        }
+    }
+
+    /// The request that only says under this one's key, if it has one, that it was refused.
+    #[must_use]
+    pub fn refusing(&self, refusal: &Refusal) -> Self {
+        let draft = Draft {
+            postings: Vec::new(),
+            marks: Vec::new(),
+            closings: Vec::new(),
+            ..self.draft.clone()
+        };
+        Self {
+            idempotency: self.idempotency.clone(),
+            deadline_ms: self.deadline_ms,
+            refuse: Some(format!("={}", refusal.text())),
+            takes_stock: self.takes_stock,
+            even_backlog: self.even_backlog,
+            ..Self::new(draft)
         }
     }
 
@@ -113,6 +136,7 @@ impl Request {
             (16384, self.waits_for_holds),
             (32768, self.late_mark.is_some()),
             (65536, self.redraws),
+            (131_072, self.asks_on),
         ]
         .into_iter()
         .filter_map(|(bit, set)| set.then_some(bit))

@@ -191,9 +191,7 @@ impl Shard {
     /// One with a key goes through the script, which remembers the answer.
     fn refuse_sold_out(&self, request: &Request) -> Option<Refusal> {
         let first = request.draft.postings.first()?;
-        let is_candidate = request.takes_stock
-            && request.idempotency.is_none()
-            && self.queue.capacity() < self.queue.max_capacity();
+        let is_candidate = request.takes_stock && request.idempotency.is_none() && self.is_busy();
         (is_candidate && self.shared.sold_out.is_flagged(first.account)).then_some(
             Refusal::Insufficient {
                 posting: 0,
@@ -202,6 +200,26 @@ impl Shard {
                 due: false,
             },
         )
+    }
+
+    /// Whether requests are queueing.
+    pub(super) fn is_busy(&self) -> bool {
+        self.queue.capacity() < self.queue.max_capacity()
+    }
+
+    /// Whether a hold has expired that nobody has released yet.
+    ///
+    /// # Errors
+    /// [`ReadError`] when Redis does not answer.
+    pub(super) async fn has_due(&self) -> Result<bool, ReadError> {
+        let mut link = self.link()?;
+        let due: u64 = cmd("ZCOUNT")
+            .arg(self.keys().deadlines())
+            .arg("-inf")
+            .arg(self.redis_now_ms())
+            .query_async(&mut link.read)
+            .await?;
+        Ok(due > 0)
     }
 
     /// Hears new levels.

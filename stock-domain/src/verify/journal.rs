@@ -325,6 +325,7 @@ async fn ends_of(pool: &MySqlPool, entries: &[&Entry]) -> Result<Vec<Difference>
             | Kind::StockReceived
             | Kind::StockAdjusted
             | Kind::StockImported
+            | Kind::StockMoved
             | Kind::CouponOpened
             | Kind::CouponIssued
             | Kind::PointsEarned

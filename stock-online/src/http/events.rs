@@ -25,6 +25,7 @@ use super::auth::Caller;
 use super::extract::Filter;
 use super::problem::Problem;
 use crate::app::App;
+use crate::levels::Levels;
 
 /// At most five events a second.
 const PACE: Duration = Duration::from_millis(200);
@@ -98,7 +99,8 @@ fn out((account, level): &(Account, Level)) -> Option<LevelOut> {
         AccountKind::Reserved
         | AccountKind::Allowance
         | AccountKind::Points
-        | AccountKind::Hold => None,
+        | AccountKind::Hold
+        | AccountKind::Bucket => None,
     }
 }
 
@@ -138,7 +140,8 @@ impl Named {
             AccountKind::Reserved
             | AccountKind::Allowance
             | AccountKind::Points
-            | AccountKind::Hold => false,
+            | AccountKind::Hold
+            | AccountKind::Bucket => false,
         }
     }
 }
@@ -251,6 +254,8 @@ pub fn stream(
     let after = headers
         .get("last-event-id")
         .and_then(|id| id.to_str().ok()?.parse().ok());
+    let is_divided = app.ledger.shards().len() > 1;
+    let after = after.map(|at| if is_divided { Levels::resumed(at) } else { at });
     let watcher = Watcher {
         changed: app.levels.watch(),
         named,

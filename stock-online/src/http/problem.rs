@@ -345,7 +345,7 @@ fn short(account: Account, left: i64) -> Problem {
             let text = format!("there are {left} points");
             Problem::new(Code::InsufficientPoints, text).with("available", left)
         }
-        AccountKind::Available | AccountKind::Reserved => {
+        AccountKind::Available | AccountKind::Reserved | AccountKind::Bucket => {
             let text = format!("product {} has {left} left", account.owner);
             Problem::new(Code::InsufficientStock, text)
                 .with("productId", account.owner)

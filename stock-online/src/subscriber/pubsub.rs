@@ -17,6 +17,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
 use super::Bells;
+use super::shares::Shares;
 use crate::app::App;
 
 /// Milliseconds between attempts to connect, and how they grow.
@@ -25,10 +26,18 @@ const RETRY: Duration = Duration::from_millis(500);
 
 /// Hears the levels and catalog channels until `shutdown`; `bells` wake the subscribers.
 pub async fn run(app: Arc<App>, bells: Arc<Bells>, shutdown: CancellationToken) {
+    let shares = Shares::default();
+    tokio::select! {
+        () = shares.tell(&app) => {}
+        () = hear_until(&app, &bells, &shares, &shutdown) => {}
+    }
+}
+
+async fn hear_until(app: &App, bells: &Bells, shares: &Shares, shutdown: &CancellationToken) {
     while !shutdown.is_cancelled() {
         tokio::select! {
             () = shutdown.cancelled() => return,
-            result = hear(&app, &bells) => {
+            result = hear(app, bells, shares) => {
                 if let Err(error) = result {
                     tracing::debug!(%error, "cannot subscribe yet");
                 }
@@ -47,7 +56,7 @@ async fn connect(url: &str) -> Result<SubscriberClient, fred::error::Error> {
     Ok(client)
 }
 
-async fn hear(app: &App, bells: &Bells) -> Result<(), fred::error::Error> {
+async fn hear(app: &App, bells: &Bells, shares: &Shares) -> Result<(), fred::error::Error> {
     let client = connect(&app.config.redis_url).await?;
     let mut messages = client.message_rx();
     let mut reconnections = client.reconnect_rx();
@@ -78,7 +87,7 @@ async fn hear(app: &App, bells: &Bells) -> Result<(), fred::error::Error> {
                 if let Some(message) = text.and_then(|text| LevelsMessage::parse(&text)) {
                     bells.ring(message.position.shard());
                     app.ledger.hear(&message);
-                    app.levels.hear(&message);
+                    app.levels.hear(&shares.without(&app.ledger, message));
                 }
             }
             Ok(_) => app.catalog_refresher.bell.notify_one(),

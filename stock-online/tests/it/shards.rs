@@ -1,5 +1,6 @@
 //! Several shards on a Redis Cluster: orders over them, keys, kills, failover, and another number of them.
 
+mod buckets;
 mod failover;
 mod keys;
 mod reshard;
