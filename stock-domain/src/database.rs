@@ -70,12 +70,13 @@ const PREPARED_MAX: usize = 512;
 const SQL_MODE: &str = "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,ERROR_FOR_DIVISION_BY_ZERO";
 
 /// How long a transaction may stay idle before the server rolls it back, so that a paused process
-/// does not hold its locks for ever.
+/// does not hold its locks for ever. Idle is one that is not asked anything, however slow MySQL is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// The subscriber: 2 s, so that another instance takes over soon.
+    /// The subscriber: 1 s, so that another instance takes over soon.
     Subscriber,
-    /// Requests and jobs: 10 s.
+    /// Requests: 1 s as well, for row-locked orders hold what the subscriber needs. One whose Redis takes longer is
+    /// left to the subscriber.
     Requests,
     /// `recover` and `verify`, whose transactions may take long.
     Tool,
@@ -84,8 +85,7 @@ pub enum Role {
 impl Role {
     const fn idle_seconds(self) -> u32 {
         match self {
-            Self::Subscriber => 2,
-            Self::Requests => 10,
+            Self::Subscriber | Self::Requests => 1,
             Self::Tool => 600,
         }
     }
@@ -108,15 +108,14 @@ pub fn pool(config: &Config, role: Role) -> Result<MySqlPool, sqlx::Error> {
         Role::Requests => config.database_connections_max,
         Role::Tool => 4,
     };
-    let idle = role.idle_seconds();
     Ok(MySqlPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(Duration::from_millis(config.database_acquire_timeout_ms))
-        .after_connect(move |connection, _| Box::pin(prepare_session(connection, idle)))
+        .after_connect(move |connection, _| Box::pin(prepare_session(connection, role)))
         .connect_lazy_with(options))
 }
 
-async fn prepare_session(connection: &mut MySqlConnection, idle: u32) -> Result<(), sqlx::Error> {
+async fn prepare_session(connection: &mut MySqlConnection, role: Role) -> Result<(), sqlx::Error> {
     let (version,): (String,) = sqlx::query_as("SELECT VERSION()")
         .fetch_one(&mut *connection)
         .await?;
@@ -127,10 +126,9 @@ async fn prepare_session(connection: &mut MySqlConnection, idle: u32) -> Result<
         "wait_timeout"
     };
     // A pooled connection of MySQL must outlive the pool's own idle time between requests.
-    let seconds = if version.contains("MariaDB") || idle <= 2 {
-        idle
-    } else {
-        28_800
+    let seconds = match role {
+        Role::Requests | Role::Tool if !version.contains("MariaDB") => 28_800,
+        Role::Requests | Role::Subscriber | Role::Tool => role.idle_seconds(),
     };
     let text = format!(
         "SET SESSION {variable} = {seconds}, SESSION sql_mode = '{SQL_MODE}', \

@@ -1,3 +1,5 @@
+//! What a division into shares promises, without servers.
+
 use std::collections::HashMap;
 
 use stock_common::id::{LocationId, ProductId, SaleId, UserId};

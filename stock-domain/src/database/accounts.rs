@@ -71,6 +71,19 @@ pub async fn lock(
     Ok(rows.into_iter().filter_map(parse).collect())
 }
 
+/// The same of those that nobody else holds; the others are absent.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn lock_free(
+    connection: &mut MySqlConnection,
+    accounts: &[Account],
+) -> Result<HashMap<Account, Level>, sqlx::Error> {
+    let of = |text: String| text.replace("FOR UPDATE", "FOR UPDATE SKIP LOCKED");
+    let rows: Vec<Row> = select(connection, accounts, of).await?;
+    Ok(rows.into_iter().filter_map(parse).collect())
+}
+
 /// Reads accounts by name; `of` changes the statement that would lock them.
 async fn select<R>(
     connection: &mut MySqlConnection,

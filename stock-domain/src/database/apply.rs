@@ -11,7 +11,7 @@ use std::time::Duration;
 use sqlx::{Connection, MySqlConnection, MySqlPool};
 use stock_common::id::Position;
 
-use super::settle::{self, SettleError};
+use super::settle::{self, Levels, SettleError};
 use super::shards::{self, ShardState};
 use super::{dead_letters, journal, record};
 use crate::journal::{Entry, EntryError};
@@ -119,10 +119,8 @@ async fn apply_on(
         return Ok(Applied::Busy);
     };
     // Entries never change, so what was read ahead is as good as read now, under the same epoch.
-    let known = ahead.0.take().filter(|tail| {
-        tail.after == state.watermark && tail.entries.len() >= entries_max && tail.broken.is_none()
-    });
-    let tail = match known {
+    let known = ahead.0.take().filter(|tail| tail.after == state.watermark);
+    let mut tail = match known {
         Some(tail) => tail,
         None => shard.tail(state.watermark, entries_max).await?,
     };
@@ -133,8 +131,10 @@ async fn apply_on(
             None => Ok(Applied::Nothing(state)),
         };
     };
+    let (levels, ours) = settle::lock_ahead(&mut transaction, &tail.entries).await?;
+    let rest = tail.split_off(ours);
     let written = async {
-        let dead = write(&mut transaction, &mut state, &tail.entries).await?;
+        let dead = write_locked(&mut transaction, &mut state, (&tail.entries, levels)).await?;
         if dead > 0 {
             let recent = dead_letters::recent(&mut transaction).await?;
             if recent > i64::from(shard.config().dead_letters_per_minute_max) {
@@ -146,13 +146,14 @@ async fn apply_on(
     };
     let read_on = async {
         // Worth it only under a backlog; a short tail will have grown by the time it is needed.
-        match tail.entries.len() >= entries_max {
+        match rest.is_none() && tail.entries.len() >= entries_max {
             true => shard.tail(last, entries_max).await.ok(),
             false => None,
         }
     };
     let (dead, next) = tokio::join!(written, read_on);
-    ahead.0 = next;
+    let next = next.filter(|next| next.entries.len() >= entries_max && next.broken.is_none());
+    ahead.0 = rest.or(next);
     let (entries, last_frame, dead_letters) = (tail.entries.len(), tail.last_frame, dead?);
     Ok(Applied::Settled {
         state,
@@ -189,13 +190,21 @@ pub async fn write(
     state: &mut ShardState,
     entries: &[Entry],
 ) -> Result<usize, ApplyError> {
+    let levels = settle::lock(transaction, entries).await?;
+    write_locked(transaction, state, (entries, levels)).await
+}
+
+/// The same of entries whose accounts are locked. First the locks, then the question what is there: a synchronous order
+/// holds its accounts until its rows are committed.
+async fn write_locked(
+    transaction: &mut MySqlConnection,
+    state: &mut ShardState,
+    (entries, mut levels): (&[Entry], Levels),
+) -> Result<usize, ApplyError> {
     let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
         return Ok(0);
     };
     let (first, last) = (first.position, last.position);
-    // First the locks, then the question what is there: a synchronous order holds its accounts until
-    // its rows are committed.
-    let mut levels = settle::lock(transaction, entries).await?;
     let existing: HashSet<Position> = journal::existing(transaction, state.shard, first, last)
         .await?
         .into_iter()

@@ -4,7 +4,7 @@
 //! demands dense entry numbers, and for every account `seq = stored + 1` and
 //! `balance_after = stored + delta`. Anything else is not guessed at: applying stops with an alarm.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use sqlx::MySqlConnection;
 use stock_common::id::Position;
@@ -57,6 +57,41 @@ pub async fn lock(
 ) -> Result<Levels, sqlx::Error> {
     let touched: BTreeSet<Account> = entries.iter().flat_map(touched).collect();
     accounts::lock(connection, &touched.into_iter().collect::<Vec<_>>()).await
+}
+
+/// Locks and reads the accounts of the first entry, and of as many behind it as nobody else holds.
+///
+/// Returns how many entries that are. The first is waited for; the others' accounts are not held meanwhile.
+///
+/// # Errors
+/// When MySQL does not answer, or the first entry's locks are not had in time.
+pub async fn lock_ahead(
+    connection: &mut MySqlConnection,
+    entries: &[Entry],
+) -> Result<(Levels, usize), sqlx::Error> {
+    let (first, others) = entries.split_at(entries.len().min(1));
+    let mut levels = lock(connection, first).await?;
+    let held: HashSet<Account> = first.iter().flat_map(touched).collect();
+    let others: BTreeSet<Account> = others
+        .iter()
+        .flat_map(touched)
+        .filter(|account| !held.contains(account))
+        .collect();
+    if others.is_empty() {
+        return Ok((levels, entries.len()));
+    }
+    let others: Vec<Account> = others.into_iter().collect();
+    levels.extend(accounts::lock_free(connection, &others).await?);
+    // What is not there is new, or another's.
+    let mut known = held;
+    known.extend(levels.keys());
+    let mut is_ours = |entry: &&Entry| {
+        let opened = entry.postings.iter().filter(|posted| posted.seq == 1);
+        known.extend(opened.map(|posted| posted.account));
+        touched(entry).all(|account| known.contains(&account))
+    };
+    let ours = entries.iter().take_while(|entry| is_ours(entry)).count();
+    Ok((levels, ours))
 }
 
 fn touched(entry: &Entry) -> impl Iterator<Item = Account> {
@@ -129,8 +164,10 @@ pub async fn settle(
     for entry in entries {
         advance(levels, state, entry)?;
     }
+    let moved: HashSet<Account> = entries.iter().flat_map(touched).collect();
     let mut moved: Vec<(Account, Level)> = levels
         .iter()
+        .filter(|(account, _)| moved.contains(account))
         .map(|(account, level)| (*account, *level))
         .collect();
     moved.sort_unstable_by_key(|(account, _)| *account);

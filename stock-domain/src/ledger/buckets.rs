@@ -213,13 +213,16 @@ async fn is_in_transit(
     for product in products {
         let shard = home(ledger, layout, *product)?;
         let mut link = shard.link()?;
-        let moving: u64 = cmd("ZCOUNT")
+        let moving: Vec<String> = cmd("ZRANGEBYSCORE")
             .arg(shard.keys().moving(*product))
             .arg(shard.redis_now_ms())
             .arg("+inf")
+            .arg("LIMIT")
+            .arg(0)
+            .arg(1)
             .query_async(&mut link.read)
             .await?;
-        if moving > 0 {
+        if !moving.is_empty() {
             return Ok(true);
         }
     }
@@ -247,15 +250,11 @@ impl InTransit {
             let shard = home(ledger, &layout, *product)?;
             let mut link = shard.link()?;
             let key = shard.keys().moving(*product);
-            let _added: (i64, i64, i64) = redis::pipe()
+            let _added: (i64, i64) = redis::pipe()
                 .cmd("ZADD")
                 .arg(&key)
                 .arg(shard.redis_now_ms() + IN_TRANSIT_MS)
                 .arg(&of.token)
-                .cmd("ZREMRANGEBYSCORE")
-                .arg(&key)
-                .arg("-inf")
-                .arg(shard.redis_now_ms())
                 .cmd("PEXPIRE")
                 .arg(&key)
                 .arg(IN_TRANSIT_MS * 2)

@@ -142,6 +142,17 @@ impl Gate {
         is_current
     }
 
+    /// Forgets what MySQL has settled of what this instance accepted; not behind a silence of its own, when other entries
+    /// may have its numbers.
+    pub(super) fn settled(&self, state: &ShardState) {
+        let silences = self.beat.silences();
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(state.clone());
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        if memory.silences == silences && memory.epoch == state.epoch {
+            memory.settled(state.number);
+        }
+    }
+
     /// Shuts the gate if `generation` is still the one in use.
     pub(super) fn shut(&self, generation: u64, reason: &str) {
         self.state.send_if_modified(|state| match state {
@@ -214,7 +225,11 @@ impl Gate {
             .query_async(&mut connection)
             .await;
         match read {
-            Ok(Some(epoch)) if *epoch == *link.epoch => {}
+            Ok(Some(epoch)) if *epoch == *link.epoch => {
+                if let Err(error) = self.find_settled_in_silence().await {
+                    tracing::debug!(%error, "what was settled in a silence is compared later");
+                }
+            }
             Ok(None) => self.shut(link.generation, &Unproved::NoEpoch.to_string()),
             Ok(Some(_)) => self.shut(link.generation, &Unproved::OtherEpoch.to_string()),
             Err(error) => self.shut(link.generation, &Unproved::Redis(error).to_string()),
@@ -400,6 +415,7 @@ impl Gate {
         known: &ShardState,
     ) -> Result<(), Unproved> {
         self.list_lost_with_epoch(&known.epoch).await?;
+        self.find_settled_in_silence().await?;
         let (last, first) = {
             let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
             let first = memory.unsettled.iter().map(|entry| entry.position).min();
@@ -447,6 +463,38 @@ impl Gate {
             epoch: epoch.to_owned(),
             ..Memory::default()
         };
+        Ok(())
+    }
+
+    /// Nobody waits for an instance that says nothing for long: behind a failover in that time others go on without what
+    /// only it knew, and MySQL settles theirs. What is not among that is lost, and is listed.
+    async fn find_settled_in_silence(&self) -> Result<(), Unproved> {
+        let silences = self.beat.silences();
+        let accepted: Vec<Remembered> = {
+            let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+            if memory.silences == silences {
+                return Ok(());
+            }
+            memory.unsettled.iter().cloned().collect()
+        };
+        let shard = self.keys.shard();
+        let state = shards::load(&self.pool, shard).await;
+        let watermark = state
+            .map_err(Unproved::Database)?
+            .map(|state| state.watermark);
+        let is_settled = |of: &Remembered| watermark.is_some_and(|upto| of.position <= upto);
+        let mut settled: Vec<Remembered> = accepted.into_iter().filter(is_settled).collect();
+        let positions: Vec<Position> = settled.iter().map(|entry| entry.position).collect();
+        let lost = journal::missing(&self.pool, &positions)
+            .await
+            .map_err(Unproved::Database)?;
+        settled.retain(|entry| lost.contains(&entry.position));
+        self.list_lost(&settled).await?;
+        let compared: HashSet<Position> = positions.into_iter().collect();
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_open = |entry: &Remembered| !compared.contains(&entry.position);
+        memory.unsettled.retain(is_open);
+        memory.silences = silences;
         Ok(())
     }
 

@@ -167,6 +167,26 @@ pub struct Tail {
     pub frame_entries: usize,
 }
 
+impl Tail {
+    /// Keeps the first entries, and returns the rest as what was read behind them; `None` where there is none.
+    pub(crate) fn split_off(&mut self, at: usize) -> Option<Self> {
+        let rest = self.entries.split_off(at.min(self.entries.len()));
+        let last = self.entries.last().filter(|_| !rest.is_empty())?;
+        let rest = Self {
+            epoch: self.epoch.clone(),
+            number: Some(last.number),
+            entries: rest,
+            broken: self.broken.take(),
+            last_frame: self.last_frame,
+            after: last.position,
+            frame_entries: self.frame_entries,
+        };
+        // Which frame the last one kept is in is not known: none is dropped for it.
+        self.last_frame = Position::ZERO;
+        Some(rest)
+    }
+}
+
 /// How much to read at once.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Portion {

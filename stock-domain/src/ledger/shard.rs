@@ -213,13 +213,16 @@ impl Shard {
     /// [`ReadError`] when Redis does not answer.
     pub(super) async fn has_due(&self) -> Result<bool, ReadError> {
         let mut link = self.link()?;
-        let due: u64 = cmd("ZCOUNT")
+        let due: Vec<String> = cmd("ZRANGEBYSCORE")
             .arg(self.keys().deadlines())
             .arg("-inf")
             .arg(self.redis_now_ms())
+            .arg("LIMIT")
+            .arg(0)
+            .arg(1)
             .query_async(&mut link.read)
             .await?;
-        Ok(due > 0)
+        Ok(!due.is_empty())
     }
 
     /// Hears new levels.
@@ -372,18 +375,7 @@ impl Shard {
         state: &ShardState,
         keep_from: Option<Position>,
     ) -> Result<(), ReadError> {
-        *self
-            .shared
-            .gate
-            .known
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(state.clone());
-        self.shared
-            .gate
-            .memory
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .settled(state.number);
+        self.shared.gate.settled(state);
         let mut link = self.link()?;
         let _dropped: i64 = cmd("EVALSHA")
             .arg(&SCRIPTS.settled.sha)

@@ -432,6 +432,9 @@ pub(crate) struct ServiceProcess {
     pub(crate) child: tokio::process::Child,
 }
 
+/// Every part of the service.
+const ROLES: &str = "http,subscriber,scheduler";
+
 impl ServiceProcess {
     pub(crate) async fn start(shop: &Shop) -> Self {
         Self::start_with(shop, Vec::new()).await
@@ -439,7 +442,12 @@ impl ServiceProcess {
 
     /// With further variables, which count before the shop's.
     pub(crate) async fn start_with(shop: &Shop, variables: Vec<(&'static str, String)>) -> Self {
-        Self::spawn(shop, variables, Stdio::inherit()).await
+        Self::spawn(shop, variables, (ROLES, Stdio::inherit())).await
+    }
+
+    /// With only some parts.
+    pub(crate) async fn start_roles(shop: &Shop, roles: &str) -> Self {
+        Self::spawn(shop, Vec::new(), (roles, Stdio::inherit())).await
     }
 
     /// The same, with its log in a file.
@@ -448,14 +456,19 @@ impl ServiceProcess {
         variables: Vec<(&'static str, String)>,
         log: &Path,
     ) -> Self {
-        Self::spawn(shop, variables, std::fs::File::create(log).unwrap().into()).await
+        let log = std::fs::File::create(log).unwrap().into();
+        Self::spawn(shop, variables, (ROLES, log)).await
     }
 
-    async fn spawn(shop: &Shop, variables: Vec<(&'static str, String)>, log: Stdio) -> Self {
+    async fn spawn(
+        shop: &Shop,
+        variables: Vec<(&'static str, String)>,
+        (roles, log): (&str, Stdio),
+    ) -> Self {
         let port = stock_online::servers::free_port().unwrap();
         let address = format!("127.0.0.1:{port}");
         let child = tokio::process::Command::new(env!("CARGO_BIN_EXE_stock-online"))
-            .arg("serve")
+            .args(["serve", "--roles", roles])
             .envs(shop.variables())
             .env("STOCK_HTTP_ADDR", &address)
             .env("STOCK_LOG", "error")

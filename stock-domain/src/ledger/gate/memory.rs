@@ -1,6 +1,7 @@
 //! What an instance remembers of what it accepted, and since when it is known to be there.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -26,13 +27,15 @@ pub struct Remembered {
 #[derive(Debug, Default)]
 pub(in crate::ledger) struct Memory {
     pub(super) epoch: String,
+    /// How often this instance had been silent when it was last compared with MySQL ([`Beat::silences`]).
+    pub(super) silences: u64,
     pub(super) last: Position,
     pub(super) unsettled: VecDeque<Remembered>,
 }
 
 impl Memory {
     /// Remembers accepted entries and forgets settled ones.
-    pub(in crate::ledger) fn accepted(&mut self, entries: Vec<Remembered>, settled: u64) {
+    pub(super) fn accepted(&mut self, entries: Vec<Remembered>, settled: u64) {
         // Batches are answered by tasks of their own: a later one may have been first.
         let last = entries.iter().map(|entry| entry.position).max();
         self.last = self.last.max(last.unwrap_or(self.last));
@@ -40,7 +43,7 @@ impl Memory {
         self.settled(settled);
     }
 
-    pub(in crate::ledger) fn settled(&mut self, number: u64) {
+    pub(super) fn settled(&mut self, number: u64) {
         while self
             .unsettled
             .front()
@@ -51,21 +54,34 @@ impl Memory {
     }
 }
 
-/// Since when this instance has told MySQL without a break that it is there.
+/// Since when this instance has told MySQL without a break that it is there, and when it did last.
 #[derive(Debug, Default)]
-pub(in crate::ledger) struct Beat(Mutex<Option<(Instant, Instant)>>);
+pub(in crate::ledger) struct Beat {
+    span: Mutex<Option<(Instant, Instant)>>,
+    silences: AtomicU64,
+}
 
 impl Beat {
     /// It has told it now.
     pub(in crate::ledger) fn told(&self) {
         let now = Instant::now();
-        let mut span = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut span = self.span.lock().unwrap_or_else(PoisonError::into_inner);
         let since = span.filter(|(_, last)| now - *last < witnesses::ALIVE);
+        if span.is_some() && since.is_none() {
+            self.silences.fetch_add(1, Ordering::Relaxed);
+        }
         *span = Some((since.map_or(now, |(since, _)| since), now));
     }
 
+    /// How often it was silent for so long that others did not wait for it, and may sell on another server.
+    pub(super) fn silences(&self) -> u64 {
+        let span = self.span.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_silent = span.is_some_and(|(_, last)| last.elapsed() >= witnesses::ALIVE);
+        self.silences.load(Ordering::Relaxed) + u64::from(is_silent)
+    }
+
     pub(super) fn is_steady(&self, least: Duration) -> bool {
-        let span = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let span = self.span.lock().unwrap_or_else(PoisonError::into_inner);
         span.is_some_and(|(since, last)| last - since >= least && last.elapsed() < least)
     }
 }

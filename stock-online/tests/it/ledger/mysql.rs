@@ -6,7 +6,7 @@ use stock_domain::account::Account;
 use stock_domain::database::{accounts, jobs, shards};
 use stock_online::servers::{Spec, has_mysql};
 
-use crate::support::{Shop, folder, start};
+use crate::support::{Shop, folder, start, until};
 
 #[tokio::test]
 async fn locking_accounts_reads_only_their_rows_by_the_primary_key() {
@@ -145,6 +145,40 @@ async fn the_same_holds_on_mysql_where_it_is_installed() {
         );
     }
     shop.drained().await;
+    shop.prove().await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_somebody_holds_stops_only_what_needs_it() {
+    // Danger: the subscriber holds the rows of a whole batch while it waits for one, and everybody waits for it.
+    // Method: one product's row is held; orders before its order are stored, the row of one behind it is free.
+    let shop = Shop::open_undivided(3, 100).await;
+    let service = shop.serve().await;
+    let client = &service.client;
+    shop.drained().await;
+    let row = |product: u64| Account::parse(&format!("AVAILABLE:{product}:0")).unwrap();
+    let mut holder = shop.pool.begin().await.unwrap();
+    accounts::lock(&mut holder, &[row(2)]).await.unwrap();
+    for product in [1, 1, 2, 3, 1] {
+        let order = client.order("/api/redis/orders", 2, &[(product, 1)]);
+        assert_eq!(order.send().await.status, 201);
+    }
+    until("what stands before it is stored", || async {
+        shop.stored_orders().await.len() == 2
+    })
+    .await;
+    let mut other = shop.pool.begin().await.unwrap();
+    let rows = [row(1), row(2), row(3)];
+    let free = accounts::lock_free(&mut other, &rows).await.unwrap();
+    assert!(
+        free.contains_key(&row(1)) && free.contains_key(&row(3)) && !free.contains_key(&row(2)),
+        "{free:?}"
+    );
+    other.rollback().await.unwrap();
+    holder.rollback().await.unwrap();
+    shop.drained().await;
+    assert_eq!(shop.stored_orders().await.len(), 5);
     shop.prove().await;
     service.stop().await;
 }
