@@ -10,6 +10,7 @@ CREATE TABLE buckets (
   product_id BIGINT UNSIGNED NOT NULL,
   slot SMALLINT UNSIGNED NOT NULL,
   is_open TINYINT(1) NOT NULL DEFAULT 1,
+  closed_at DATETIME(3) NULL,
   PRIMARY KEY (product_id, slot)
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4;
 ALTER TABLE archived_levels MODIFY COLUMN kind

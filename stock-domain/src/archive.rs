@@ -28,7 +28,7 @@ pub use self::file::{ArchivedEntry, read};
 use crate::account::Account;
 use crate::database::archives::{self, Archive, ArchivedLevel, Reached};
 use crate::database::shards::ShardState;
-use crate::database::{dead_letters, jobs, journal, offline_sales, shards, webhooks};
+use crate::database::{branches, dead_letters, jobs, journal, offline_sales, shards, webhooks};
 use crate::journal::EntryError;
 use crate::verify::{Progress, proved_number};
 
@@ -275,6 +275,13 @@ pub async fn archive(
         earlier += entries;
         done.files.push(begun);
     }
+    // What became of branches is of use while their entries are there.
+    let mut everywhere = None::<Position>;
+    for ShardState { shard, .. } in shards::all(pool).await? {
+        let reached = archives::reached(pool, shard).await?.position;
+        everywhere = Some(everywhere.map_or(reached, |least| least.min(reached)));
+    }
+    branches::forget(pool, everywhere.unwrap_or_default()).await?;
     jobs::succeed(claim, JOB).await?;
     Ok(done)
 }

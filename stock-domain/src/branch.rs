@@ -214,6 +214,12 @@ impl Branch {
         entry.body()
     }
 
+    /// The accounts that it moves.
+    pub fn accounts(&self) -> impl Iterator<Item = Account> + use<'_> {
+        let moved = self.taken.iter().chain(&self.given);
+        moved.map(|moved| Posting::from(moved).account)
+    }
+
     /// The member of `deadlines` of what was held at a position.
     #[must_use]
     pub fn member(at: Position) -> String {

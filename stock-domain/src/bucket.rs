@@ -22,12 +22,13 @@ use serde::{Deserialize, Serialize};
 use stock_common::id::{LocationId, ProductId, UserId};
 
 use crate::account::{Account, AccountKind, Level};
-use crate::journal::{Draft, DraftError, Kind, Posting};
+use crate::journal::{Closing, Draft, DraftError, Kind, Posting};
 use crate::layout::{Layout, SLOTS, product_slot};
 use crate::ledger::Request;
+use crate::product;
 
-pub use self::divide::{DivideError, divide};
-pub use self::place::{Placed, Short, concerns, gather, place, undivided};
+pub use self::divide::{DivideError, divide, forget_emptied};
+pub use self::place::{Placed, Short, concerns, gather, home, place, undivided};
 
 /// Units that are worth an entry over two shards.
 const WORTH_MOVING: i64 = 100;
@@ -90,6 +91,15 @@ impl Buckets {
             .into_iter()
             .chain(buckets)
             .collect()
+    }
+
+    /// The accounts that a level is the sum of: a divided product's shares, of any other account itself.
+    #[must_use]
+    pub fn shares(&self, account: Account) -> Vec<Account> {
+        match self.divided(account) {
+            Some(product) => self.accounts(product),
+            None => vec![account],
+        }
     }
 
     /// The product of an account that holds a part of divided stock.
@@ -172,6 +182,34 @@ pub fn open(bucket: Account, actor: UserId) -> Result<Request, DraftError> {
     let mut request = Request::new(draft);
     request.even_closed = true;
     Ok(request)
+}
+
+/// Closes or opens the shares that are not as the product's own account is; `None` when all are.
+///
+/// # Errors
+/// [`DraftError`] when the entry has no JSON form.
+pub fn follow(
+    product: ProductId,
+    levels: &HashMap<Account, Level>,
+) -> Result<Option<Request>, DraftError> {
+    let own = Account::available(product, LocationId::ONLINE);
+    let Some(Level { closed, .. }) = levels.get(&own).copied() else {
+        return Ok(None);
+    };
+    let differs = levels.iter().filter(|(_, level)| level.closed != closed);
+    let closings: Vec<Closing> = differs
+        .map(|(account, _)| Closing {
+            account: *account,
+            closed,
+            only_if_opened: false,
+        })
+        .collect();
+    if closings.is_empty() {
+        return Ok(None);
+    }
+    let mut request = product::switch(product, closed, &[], UserId(0))?;
+    request.draft.closings = closings;
+    Ok(Some(request))
 }
 
 /// What should move between a product's shares.

@@ -14,6 +14,7 @@ use sqlx::{Connection, Executor, MySqlConnection, MySqlPool};
 use stock_common::id::{LocationId, ProductId};
 use tokio::sync::mpsc;
 
+use crate::account::Account;
 use crate::database::imports::{self, Import, ImportState, StagedRow};
 use crate::database::{buckets, shards, stores};
 use crate::journal::DraftError;
@@ -208,16 +209,16 @@ async fn deltas(
         .await?
         .into_iter()
         .collect();
-    let name = |row: &FileRow| (row.product_id, row.location_id);
-    let names: Vec<(ProductId, LocationId)> = rows.iter().map(name).collect();
-    let levels = buckets::available(snapshot, &names).await?;
+    let account = |row: &FileRow| Account::available(row.product_id, row.location_id);
+    let names: Vec<Account> = rows.iter().map(account).collect();
+    let levels = buckets::levels(snapshot, &names).await?;
     let mut staged = Vec::with_capacity(rows.len());
     for row in rows {
         if !known.contains(&row.product_id.0) {
             judged.wrong(row.line, format!("there is no product {}", row.product_id));
             continue;
         }
-        let level = levels.get(&name(row)).copied().unwrap_or_default();
+        let level = levels.get(&account(row)).map_or(0, |level| level.balance);
         let delta = match row.mode {
             Mode::Delta => row.quantity,
             Mode::Set => row.quantity - level,

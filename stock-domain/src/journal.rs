@@ -2,7 +2,7 @@
 //!
 //! | kind | postings | marks | own tables | refusals |
 //! |---|---|---|---|---|
-//! | `order_placed` | AVAILABLE −q per line, of a divided product BUCKET (RESERVED −q of its hold, HOLD +1), ALLOWANCE −q, opened at the limit, POINTS −used, POINTS +earned, opened at 0 | hold: none → ORDERED, till: none → SOLD, late code: FREE → USED | orders, `order_products`, reservations, `offline_sales`, `coupon_issues`, `point_transactions` | stock, not on sale, limit, hold over, coupon, points |
+//! | `order_placed` | AVAILABLE −q per line (RESERVED −q of its hold, HOLD +1), ALLOWANCE −q, opened at the limit, POINTS −used, POINTS +earned, opened at 0 | hold: none → ORDERED, till: none → SOLD, late code: FREE → USED | orders, `order_products`, reservations, `offline_sales`, `coupon_issues`, `point_transactions` | stock, not on sale, limit, hold over, coupon, points |
 //! | `order_cancelled` | AVAILABLE +q per line, ALLOWANCE +q, POINTS +used −earned as one | order: none → `CANCEL_REQUESTED`, code: USED → FREE | orders, `coupon_issues`, `point_transactions` | already final, points |
 //! | `order_failed` | as `order_cancelled` | order: none → FAIL, code: USED → FREE | as `order_cancelled` | already final, points |
 //! | `sale_oversold` | – | till: none → OVERSOLD | `offline_sales` | known already |
@@ -27,6 +27,8 @@
 //! | `branch_released` | what was taken, reversed | as they were, branch: HELD → RELEASED | branches, `point_transactions` | over already |
 //! | `across_aborted` | – | across: none → ABORTED | – | committed |
 //! | `epoch_begun` | – | – | – | – |
+//!
+//! What is taken from AVAILABLE online is taken from BUCKETs where a product's stock is divided ([`crate::bucket`]).
 //!
 //! A [`Draft`] is what a noun's function builds ([`crate::order::place`], …); the script turns it
 //! into an [`Entry`] by giving it a position, a number and the level after each posting. A test

@@ -68,6 +68,7 @@ use self::servers::Servers;
 pub use self::shard::Shard;
 use self::sold_out::SoldOut;
 use crate::branch::{self, Route, Split};
+use crate::bucket;
 use crate::database::{self, Role, layouts, witnesses};
 use crate::layout::Layout;
 use crate::verdict::{Refusal, Verdict};
@@ -284,20 +285,34 @@ impl Ledger {
         if request.draft.selling.is_some() {
             return self.decide_everywhere(request).await;
         }
-        if self
-            .map()
-            .layout
-            .as_ref()
-            .is_none_or(|all| all.shards == 1 && all.buckets.is_empty())
-        {
+        let map = self.map();
+        let (is_one, concerns) = map.layout.as_ref().map_or((true, false), |layout| {
+            let is_one = layout.shards == 1 && layout.buckets.is_empty();
+            (is_one, bucket::concerns(&request, &layout.buckets))
+        });
+        if is_one {
             return self.decide_placed(request).await;
         }
+        if !concerns {
+            match self.decide_placed(request.clone()).await {
+                // Its stock was divided meanwhile.
+                Err(DecideError::Elsewhere(_)) => {}
+                decided => return decided,
+            }
+        }
+        // A client that leaves does not leave units on their way.
+        let ledger = self.clone();
+        let decided = tokio::spawn(async move { ledger.decide_divided(&request).await }).await;
+        decided.unwrap_or(Err(DecideError::OutcomeUnknown))
+    }
+
+    async fn decide_divided(&self, request: &Request) -> Result<Verdict, DecideError> {
         let started = Instant::now();
         loop {
-            let decided = self.place_and_decide(request.clone()).await;
-            match decided {
-                // Its stock was divided meanwhile, in another way.
+            match self.place_and_decide(request.clone()).await {
+                // It was divided in another way.
                 Err(DecideError::Elsewhere(_)) if started.elapsed() < self.patience() => {}
+                Err(DecideError::Elsewhere(why)) => return Err(DecideError::Fenced(why)),
                 decided => return decided,
             }
         }
@@ -306,7 +321,7 @@ impl Ledger {
     async fn place_and_decide(&self, request: Request) -> Result<Verdict, DecideError> {
         let mut placing = match Placing::begin(self, &request).await? {
             None => return self.decide_placed(request).await,
-            Some(Err(refusal)) => return Ok(Verdict::Refused(refusal)),
+            Some(Err(verdict)) => return Ok(verdict),
             Some(Ok(placing)) => placing,
         };
         loop {

@@ -1,7 +1,7 @@
 //! Dividing a request by the shards that it lies on.
 
 use super::{Across, Branch, DEADLINE, HELD, Moved, reversed_order};
-use crate::account::Account;
+use crate::account::{Account, AccountKind};
 use crate::journal::{Closing, Draft, DraftError, Kind, Mark, Posting};
 use crate::layout::{Layout, Place};
 use crate::ledger::Request;
@@ -165,11 +165,16 @@ pub fn route(request: &Request, layout: &Layout, hold_ms: u64) -> Route {
     let stateful = draft.marks.iter().position(is_stateful);
     // Everybody asks the shards in the same order, the home last of all: of two that want the same last units one
     // gets to the second shard before the other.
-    let held_with = of.postings.first().filter(|_| request.hold.is_some());
+    let is_held = |posting: &Posting| posting.account.kind == AccountKind::Reserved;
+    let held = draft.postings.iter().position(is_held);
+    let held_with = of.postings.get(held.unwrap_or_default());
+    let held_with = held_with.filter(|_| request.hold.is_some());
     let home = stateful
         .and_then(|at| of.marks.get(at))
         // What ends a hold needs its stock, not the limits of its user.
         .or(held_with)
+        // A key is decided on one shard, whatever share is asked.
+        .or(request.home.as_ref())
         .or(of.all().max())
         .copied();
     let home = match home {

@@ -4,8 +4,8 @@
 //! 2. MySQL says that they are there;
 //! 3. from then on nothing is decided on the product's own shard by anybody who has not heard of them, so whoever
 //!    closes the product closes them too;
-//! 4. they are closed if the product is not on sale;
-//! 5. stock is moved into them, and out of those that are given up.
+//! 4. they are closed if the product is, and stock is moved into them, and out of those that are given up
+//!    ([`Ledger::balance`]).
 //!
 //! Cut off anywhere, running it again goes on.
 
@@ -13,16 +13,14 @@ use std::time::Duration;
 
 use sqlx::MySqlPool;
 use stock_common::config::Config;
-use stock_common::id::{LocationId, ProductId, UserId};
+use stock_common::id::{ProductId, UserId};
 
-use super::{open, slots};
+use super::{Bucket, open, slots};
 use crate::account::Account;
-use crate::catalog::ProductStatus;
 use crate::database::{buckets, products};
 use crate::journal::DraftError;
 use crate::layout::{SHARDS_MAX, product_slot};
 use crate::ledger::{DecideError, Ledger, Request};
-use crate::product;
 use crate::reshard::{self, ReshardError};
 use crate::verdict::Verdict;
 
@@ -90,25 +88,30 @@ pub async fn divide(
     if !ledger.wait_divided(product, &slots, HEARD_MAX).await {
         return Err(DivideError::Unheard);
     }
-    follow_status(pool, ledger, product).await?;
     Ok(ledger.balance(product).await?)
 }
 
-/// Closes the buckets of a product that is not on sale, as an admin's last change says.
-async fn follow_status(
-    pool: &MySqlPool,
-    ledger: &Ledger,
+/// Forgets the buckets of a product that were emptied.
+///
+/// # Errors
+/// [`DivideError`].
+pub async fn forget_emptied(
+    (pool, ledger): (&MySqlPool, &Ledger),
     product: ProductId,
 ) -> Result<(), DivideError> {
-    let closed = async || -> Result<bool, sqlx::Error> {
-        let known = products::find(pool, product).await?;
-        Ok(known.is_none_or(|known| known.fields.status != ProductStatus::Active))
+    let Some(layout) = ledger.layout() else {
+        return Ok(());
     };
-    let mut switched = false;
-    while closed().await? != switched {
-        switched = !switched;
-        let request = product::switch(product, switched, &[LocationId::ONLINE], UserId(0))?;
-        decide(ledger, request).await?;
+    let closed = layout.buckets.of(product).iter().filter(|of| !of.is_open);
+    for Bucket { slot, .. } in closed {
+        let account = Account::bucket(product, *slot);
+        let levels = ledger
+            .own_levels(&[account])
+            .await
+            .map_err(DecideError::from)?;
+        if levels.get(&account).is_none_or(|level| level.balance == 0) {
+            buckets::forget(pool, product, *slot).await?;
+        }
     }
     Ok(())
 }

@@ -59,6 +59,12 @@ impl Placed {
         Self { request, origin }
     }
 
+    /// The same, decided on a shard, if it has a key.
+    fn at(mut self, home: Option<u64>) -> Self {
+        self.request.home = home.filter(|_| self.request.idempotency.is_some());
+        self
+    }
+
     /// The posting of the whole, and the account, that a refusal says is short: a share of divided stock.
     #[must_use]
     pub fn short(&self, buckets: &Buckets, refusal: &Refusal) -> Option<(usize, ProductId)> {
@@ -140,6 +146,12 @@ fn anchor(request: &Request, layout: &Layout, placed: &[(usize, ProductId, i64)]
     }
 }
 
+/// The shard on which a request is decided that has a key.
+#[must_use]
+pub fn home(request: &Request, layout: &Layout) -> Option<u64> {
+    anchor(request, layout, &taken(request, &layout.buckets))
+}
+
 /// The shares of a product in the order in which a request asks them.
 fn shares(
     layout: &Layout,
@@ -170,6 +182,7 @@ pub fn place(request: &Request, layout: &Layout) -> Placed {
         let share = shares(layout, *product, near).into_iter().next()?;
         Some(vec![(share, -quantity)])
     })
+    .at(near.0)
 }
 
 /// A product of which there is too little in all shares together.
@@ -231,7 +244,6 @@ pub fn gather(
         }
         placed.insert(posting, parts);
     }
-    Ok(Placed::new(request, &layout.buckets, |index| {
-        placed.remove(&index)
-    }))
+    let placed = Placed::new(request, &layout.buckets, |index| placed.remove(&index));
+    Ok(placed.at(near.0))
 }

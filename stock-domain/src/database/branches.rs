@@ -150,6 +150,25 @@ pub async fn committed(
         .await
 }
 
+/// Removes branches up to a position that agree with their entries; what does not agree stays for `verify`.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn forget(pool: &MySqlPool, upto: Position) -> Result<(), sqlx::Error> {
+    const CONFIRMED: &str = "DELETE b, e FROM branches b JOIN entry_branches e \
+         ON e.branch_id = b.id AND e.entry_id = b.commit_id \
+         WHERE b.state = 'CONFIRMED' AND b.id <= ? AND b.commit_id <= ?";
+    const RELEASED: &str = "DELETE b FROM branches b LEFT JOIN entry_branches e \
+         ON e.branch_id = b.id WHERE b.state = 'RELEASED' AND b.id <= ? AND e.branch_id IS NULL";
+    sqlx::query(CONFIRMED)
+        .bind(upto.get())
+        .bind(upto.get())
+        .execute(pool)
+        .await?;
+    sqlx::query(RELEASED).bind(upto.get()).execute(pool).await?;
+    Ok(())
+}
+
 /// Branches whose state contradicts their entry's, as far as both shards are settled, and those that were held
 /// for longer than `seconds` and have not ended: the branch, and what is wrong.
 ///

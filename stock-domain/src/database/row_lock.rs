@@ -82,7 +82,7 @@ async fn place_and_decide(
 ) -> Result<Decided, RowLockError> {
     let mut placing = match Placing::begin(ledger, &request).await? {
         None => return decide_within(pool, ledger, request, before).await,
-        Some(Err(refusal)) => return Ok(Decided::unrecorded(Verdict::Refused(refusal))),
+        Some(Err(verdict)) => return Ok(Decided::unrecorded(verdict)),
         Some(Ok(placing)) => placing,
     };
     loop {

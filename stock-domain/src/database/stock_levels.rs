@@ -19,9 +19,9 @@ pub struct StockLevel {
     pub min_stock_level: i64,
     /// From which level on it is to be ordered again.
     pub reorder_point: i64,
-    /// How many postings AVAILABLE has had.
+    /// How many postings AVAILABLE has had, with those of its buckets.
     pub seq: u64,
-    /// When AVAILABLE moved last.
+    /// When AVAILABLE itself moved last.
     pub updated_at: NaiveDateTime,
 }
 

@@ -8,7 +8,7 @@ use redis::cmd;
 use sqlx::MySqlPool;
 use stock_common::id::Position;
 
-use super::{DecideError, Ledger, ReadError, Request, Shard, epoch};
+use super::{DecideError, Ledger, ReadError, Request, Shard, buckets, epoch};
 use crate::account::Account;
 use crate::branch::{Branch, COMMITTED, Part, Split};
 use crate::database::branches;
@@ -155,7 +155,10 @@ async fn remember(
 async fn release(ledger: &Ledger, held: Vec<Held<'_>>) {
     for Held { at, part } in held {
         if let Some(branch) = &part.branch {
-            end(ledger, at, branch.release(at)).await;
+            let is_ended = end(ledger, at, branch.release(at)).await;
+            if !is_ended {
+                buckets::left_on_its_way(ledger, branch.accounts()).await;
+            }
         }
     }
 }
@@ -163,21 +166,25 @@ async fn release(ledger: &Ledger, held: Vec<Held<'_>>) {
 async fn confirm(ledger: &Ledger, held: Vec<Held<'_>>, entry: Position) {
     for Held { at, part } in held {
         if let Some(branch) = &part.branch {
-            end(ledger, at, branch.confirm(at, entry)).await;
+            let is_ended = end(ledger, at, branch.confirm(at, entry)).await;
+            if !is_ended {
+                buckets::left_on_its_way(ledger, branch.accounts()).await;
+            }
         }
     }
 }
 
-async fn end(ledger: &Ledger, at: Position, request: Result<Request, DraftError>) {
+async fn end(ledger: &Ledger, at: Position, request: Result<Request, DraftError>) -> bool {
     let ended = match request {
         Ok(request) => ledger.decide_boxed(request).await,
         Err(error) => Err(error.into()),
     };
     match ended {
-        Ok(Verdict::Accepted(_)) => {}
+        Ok(Verdict::Accepted(_)) => return true,
         Ok(other) => tracing::warn!(branch = %at, verdict = ?other, "branch not ended now"),
         Err(error) => tracing::warn!(branch = %at, %error, "branch not ended now"),
     }
+    false
 }
 
 /// Why branches could not be looked at.

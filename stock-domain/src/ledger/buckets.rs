@@ -3,16 +3,16 @@
 use std::time::{Duration, Instant};
 
 use redis::cmd;
-use stock_common::id::{LocationId, ProductId};
+use stock_common::id::{LocationId, ProductId, UserId};
 
 use super::{DecideError, Ledger, ReadError, Request, Shard};
-use crate::account::Account;
+use crate::account::{Account, Level};
 use crate::bucket::{self, Placed, Short};
 use crate::layout::{Layout, Place, product_slot};
 use crate::verdict::{Refusal, Replay, Verdict};
 
-/// Longer than a branch is held before a sweep ends it.
-const IN_TRANSIT_MS: u64 = 15_000;
+/// How much longer than it is held a branch may take to be ended by a sweep.
+const SWEPT_MS: u64 = 5_000;
 /// How long it is waited before what moves is looked at again.
 const A_MOMENT: Duration = Duration::from_millis(5);
 
@@ -34,11 +34,11 @@ pub(crate) enum Judged {
 }
 
 impl Placing {
-    /// Places a request; `None` when it is not about divided stock.
+    /// Places a request, or says at once what becomes of it; `None` when it is not about divided stock.
     pub(crate) async fn begin(
         ledger: &Ledger,
         request: &Request,
-    ) -> Result<Option<Result<Self, Refusal>>, DecideError> {
+    ) -> Result<Option<Result<Self, Verdict>>, DecideError> {
         let Some(layout) = ledger.layout() else {
             return Ok(None);
         };
@@ -54,11 +54,12 @@ impl Placing {
             let levels = ledger.levels(&[account]).await?;
             let balance = levels.get(&account).map_or(0, |level| level.balance);
             if balance != expected {
-                return Ok(Some(Err(Refusal::Changed { balance })));
+                let refusal = Refusal::Changed { balance };
+                return Ok(Some(Err(remember(ledger, &whole, refusal).await?)));
             }
         }
         if let Some(refusal) = known_gone(ledger, &whole) {
-            return Ok(Some(Err(refusal)));
+            return Ok(Some(Err(Verdict::Refused(refusal))));
         }
         Ok(Some(Ok(Self {
             placed: bucket::place(&whole, &layout),
@@ -81,8 +82,8 @@ impl Placing {
     ) -> Result<Judged, DecideError> {
         // What nobody knows the outcome of is on its way until a sweep has ended it.
         let is_known = !matches!(verdict, Err(DecideError::OutcomeUnknown));
-        if let Some(over) = self.in_transit.take_if(|_| is_known) {
-            over.end().await;
+        if let Some(in_transit) = self.in_transit.take() {
+            in_transit.end(is_known).await;
         }
         let layout = ledger.known_layout()?;
         Ok(Judged::Whole(match verdict? {
@@ -90,7 +91,14 @@ impl Placing {
                 if self.placed.short(&layout.buckets, &refusal).is_some() {
                     return self.ask_others(ledger, &refusal).await;
                 }
-                Verdict::Refused(self.placed.of_whole(refusal))
+                let is_short = refusal.short().is_some();
+                let is_due = matches!(refusal, Refusal::Insufficient { due: true, .. });
+                let refusal = self.placed.of_whole(refusal);
+                // Short of something else: nobody else is asked for that.
+                match is_short && !(is_due && self.whole.waits_for_holds) {
+                    true => remember(ledger, &self.whole, refusal).await?,
+                    false => Verdict::Refused(refusal),
+                }
             }
             Verdict::Replayed(Replay::Refused(refusal)) => {
                 Verdict::Replayed(Replay::Refused(bucket::undivided(refusal)))
@@ -131,7 +139,14 @@ impl Placing {
                 }
                 Err(short) => {
                     let is_moving = is_in_transit(ledger, &layout, &products).await?;
-                    if is_moving || ledger.own_levels(&names).await? != levels {
+                    let now = ledger.own_levels(&names).await?;
+                    let is_short = bucket::gather(&self.whole, &layout, &now).is_err();
+                    // Selling only lowers them: what was short before it was looked at again is short.
+                    let rose = |(account, level): (&Account, &Level)| {
+                        let before = levels.get(account).map_or(0, |level| level.balance);
+                        level.balance > before
+                    };
+                    if is_moving || !is_short || now.iter().any(rose) {
                         tokio::time::sleep(A_MOMENT).await;
                         continue;
                     }
@@ -163,12 +178,25 @@ impl Placing {
         if left == 0 && !due {
             ledger.inner.gone.refused_at_zero(account);
         }
-        if self.whole.idempotency.is_none() || due && self.whole.waits_for_holds {
-            return Ok(Judged::Whole(Verdict::Refused(refusal)));
-        }
-        let request = self.whole.refusing(&refusal);
-        Ok(Judged::Whole(ledger.decide_placed(request).await?))
+        Ok(Judged::Whole(match due && self.whole.waits_for_holds {
+            true => Verdict::Refused(refusal),
+            false => remember(ledger, &self.whole, refusal).await?,
+        }))
     }
+}
+
+/// A refusal of the whole, under its key too; or what is known under that already.
+async fn remember(
+    ledger: &Ledger,
+    whole: &Request,
+    refusal: Refusal,
+) -> Result<Verdict, DecideError> {
+    if whole.idempotency.is_none() {
+        return Ok(Verdict::Refused(refusal));
+    }
+    let mut request = whole.refusing(&refusal);
+    request.home = bucket::home(whole, &*ledger.known_layout()?);
+    ledger.decide_placed(request).await
 }
 
 /// Refuses an order of a product that was gone a moment ago, while others are queueing anyway.
@@ -205,23 +233,36 @@ fn home(ledger: &Ledger, layout: &Layout, product: ProductId) -> Result<Shard, R
     ledger.shard(layout.owner(product_slot(product)))
 }
 
+/// Whether something is on its way between shares.
+///
+/// # Errors
+/// `Elsewhere` when the stock was divided in another way meanwhile.
 async fn is_in_transit(
     ledger: &Ledger,
     layout: &Layout,
     products: &[ProductId],
-) -> Result<bool, ReadError> {
+) -> Result<bool, DecideError> {
     for product in products {
         let shard = home(ledger, layout, *product)?;
         let mut link = shard.link()?;
-        let moving: Vec<String> = cmd("ZRANGEBYSCORE")
+        let (moving, version): (Vec<String>, Option<u64>) = redis::pipe()
+            .cmd("ZRANGEBYSCORE")
             .arg(shard.keys().moving(*product))
             .arg(shard.redis_now_ms())
             .arg("+inf")
             .arg("LIMIT")
             .arg(0)
             .arg(1)
+            .cmd("HGET")
+            .arg(shard.keys().epoch())
+            .arg("layout")
             .query_async(&mut link.read)
-            .await?;
+            .await
+            .map_err(ReadError::from)?;
+        if version.is_some_and(|now| now > layout.version(shard.keys().shard())) {
+            ledger.moment().await;
+            return Err(DecideError::Elsewhere("its stock was divided".into()));
+        }
         if !moving.is_empty() {
             return Ok(true);
         }
@@ -235,6 +276,7 @@ pub(crate) struct InTransit {
     ledger: Ledger,
     products: Vec<ProductId>,
     token: String,
+    is_over: bool,
 }
 
 impl InTransit {
@@ -244,7 +286,9 @@ impl InTransit {
             ledger: ledger.clone(),
             products: products.to_vec(),
             token: format!("{:032x}", rand::random::<u128>()),
+            is_over: false,
         };
+        let most_ms = ledger.config().branch_hold_ms + SWEPT_MS;
         let layout = ledger.known_layout()?;
         for product in products {
             let shard = home(ledger, &layout, *product)?;
@@ -253,38 +297,76 @@ impl InTransit {
             let _added: (i64, i64) = redis::pipe()
                 .cmd("ZADD")
                 .arg(&key)
-                .arg(shard.redis_now_ms() + IN_TRANSIT_MS)
+                .arg(shard.redis_now_ms() + most_ms)
                 .arg(&of.token)
                 .cmd("PEXPIRE")
                 .arg(&key)
-                .arg(IN_TRANSIT_MS * 2)
+                .arg(most_ms * 2)
                 .query_async(&mut link.decide)
                 .await?;
         }
         Ok(of)
     }
 
-    /// They have arrived; where that is not known, it is after a while.
-    pub(crate) async fn end(self) {
-        let Ok(layout) = self.ledger.known_layout() else {
-            return;
-        };
-        for product in &self.products {
-            let Ok(shard) = home(&self.ledger, &layout, *product) else {
-                continue;
-            };
-            let Ok(mut link) = shard.link() else {
-                continue;
-            };
-            let removed: Result<i64, _> = cmd("ZREM")
-                .arg(shard.keys().moving(*product))
-                .arg(&self.token)
-                .query_async(&mut link.decide)
-                .await;
-            if let Err(error) = removed {
-                tracing::debug!(%error, "what has arrived is said to move for a while");
-            }
+    /// They have arrived, or never left; where that is not known, it is so after a while.
+    pub(crate) async fn end(mut self, is_known: bool) {
+        self.is_over = true;
+        if is_known {
+            arrived(&self.ledger, &self.products, &self.token).await;
         }
+    }
+}
+
+impl Drop for InTransit {
+    /// Whoever asked has left before anything was decided, or the rest goes on without them.
+    fn drop(&mut self) {
+        if !self.is_over
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let (ledger, token) = (self.ledger.clone(), self.token.clone());
+            let products = std::mem::take(&mut self.products);
+            runtime.spawn(async move { arrived(&ledger, &products, &token).await });
+        }
+    }
+}
+
+async fn arrived(ledger: &Ledger, products: &[ProductId], token: &str) {
+    let Ok(layout) = ledger.known_layout() else {
+        return;
+    };
+    for product in products {
+        let Ok(shard) = home(ledger, &layout, *product) else {
+            continue;
+        };
+        let Ok(mut link) = shard.link() else {
+            continue;
+        };
+        let removed: Result<i64, _> = cmd("ZREM")
+            .arg(shard.keys().moving(*product))
+            .arg(token)
+            .query_async(&mut link.decide)
+            .await;
+        if let Err(error) = removed {
+            tracing::debug!(%error, "what has arrived is said to move for a while");
+        }
+    }
+}
+
+/// What a branch holds or gives that could not be ended now stays on its way until a sweep has ended it.
+pub(super) async fn left_on_its_way(ledger: &Ledger, accounts: impl Iterator<Item = Account>) {
+    let Some(layout) = ledger.layout().filter(|layout| !layout.buckets.is_empty()) else {
+        return;
+    };
+    let mut products: Vec<ProductId> = accounts
+        .filter_map(|account| layout.buckets.divided(account))
+        .collect();
+    products.dedup();
+    if products.is_empty() {
+        return;
+    }
+    match InTransit::begin(ledger, &products).await {
+        Ok(in_transit) => in_transit.end(false).await,
+        Err(error) => tracing::warn!(%error, "what a branch holds may be missing for a while"),
     }
 }
 
@@ -315,14 +397,19 @@ impl Ledger {
     pub async fn balance(&self, product: ProductId) -> Result<i64, DecideError> {
         let layout = self.known_layout()?;
         let levels = self.own_levels(&layout.buckets.accounts(product)).await?;
+        // Closings arrive on each shard by themselves: one that came too late is mended.
+        if let Some(request) = bucket::follow(product, &levels)? {
+            let verdict = self.decide_placed(request).await?;
+            tracing::info!(%product, ?verdict, "a share follows what is closed");
+        }
         let mut moved = 0;
         for (way, quantity) in bucket::balance(&layout.buckets, product, &levels) {
-            let request = bucket::transfer(way, quantity, stock_common::id::UserId(0))?;
+            let request = bucket::transfer(way, quantity, UserId(0))?;
             let in_transit = InTransit::begin(self, &[product]).await?;
             let verdict = self.decide_placed(request).await;
-            // Where the outcome is not known yet they are on their way until a sweep has ended that.
+            let is_known = !matches!(verdict, Err(DecideError::OutcomeUnknown));
+            in_transit.end(is_known).await;
             let verdict = verdict?;
-            in_transit.end().await;
             if let Verdict::Accepted(_) = verdict {
                 moved += quantity;
             } else {
@@ -333,7 +420,7 @@ impl Ledger {
     }
 
     /// Hears that there is stock again.
-    pub(super) fn hear_shares(&self, levels: &[(Account, crate::account::Level)]) {
+    pub(super) fn hear_shares(&self, levels: &[(Account, Level)]) {
         for (account, level) in levels {
             let of = bucket::whole(*account);
             if level.balance > 0 && of.place == LocationId::ONLINE.0 {

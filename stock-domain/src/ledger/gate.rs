@@ -469,10 +469,11 @@ impl Gate {
     /// Nobody waits for an instance that says nothing for long: behind a failover in that time others go on without what
     /// only it knew, and MySQL settles theirs. What is not among that is lost, and is listed.
     async fn find_settled_in_silence(&self) -> Result<(), Unproved> {
-        let silences = self.beat.silences();
+        // One that goes on is compared again when it is over.
+        let silences = self.beat.past_silences();
         let accepted: Vec<Remembered> = {
             let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-            if memory.silences == silences {
+            if memory.silences == self.beat.silences() {
                 return Ok(());
             }
             memory.unsettled.iter().cloned().collect()

@@ -62,14 +62,10 @@ impl Ledger {
     /// [`ReadError`] when Redis does not answer.
     pub async fn levels(&self, accounts: &[Account]) -> Result<HashMap<Account, Level>, ReadError> {
         let layout = self.known_layout()?;
-        let product = |account: &Account| layout.buckets.divided(*account);
-        if !accounts.iter().any(|account| product(account).is_some()) {
+        if layout.buckets.is_empty() {
             return self.own_levels(accounts).await;
         }
-        let shares = |account: &Account| match product(account) {
-            Some(product) => layout.buckets.accounts(product),
-            None => vec![*account],
-        };
+        let shares = |account: &Account| layout.buckets.shares(*account);
         let all: Vec<Account> = accounts.iter().flat_map(shares).collect();
         let levels = self.own_levels(&all).await?;
         let level = |account: &Account| Some((*account, bucket::sum(&levels, &shares(account))?));

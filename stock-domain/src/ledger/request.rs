@@ -50,6 +50,9 @@ pub struct Request {
     pub late_mark: Option<usize>,
     /// Whether it is made anew when a late mark is taken: that is not remembered under its key.
     pub redraws: bool,
+    /// The shard on which it is decided, wherever it takes from: where its key is, whichever share is asked. Without
+    /// it that follows from what it is about.
+    pub home: Option<u64>,
     /// Whether other buckets are asked when one is short of stock: that is not remembered under its key.
     pub asks_on: bool,
 }
@@ -73,6 +76,7 @@ impl Request {
             waits_for_holds: false,
             late_mark: None,
             redraws: false,
+            home: None,
             asks_on: false,
         }
     }

@@ -20,7 +20,7 @@ use stock_common::money::Money;
 use stock_domain::account::{Account, Level};
 use stock_domain::catalog::{CatalogProduct, ProductStatus, unit_price};
 use stock_domain::database::products::{self as table, Product, ProductFilter};
-use stock_domain::database::{accounts, coupon_issues};
+use stock_domain::database::{buckets, coupon_issues};
 use stock_domain::reads::Reader;
 use utoipa::ToSchema;
 
@@ -119,7 +119,7 @@ type Levels = HashMap<Account, Level>;
 
 /// Their levels in the database in which they were found.
 async fn stored(pool: &MySqlPool, products: &[Product]) -> Result<Levels, sqlx::Error> {
-    accounts::levels(pool, &names(products)).await
+    buckets::levels(&mut *pool.acquire().await?, &names(products)).await
 }
 
 fn names(products: &[Product]) -> Vec<Account> {

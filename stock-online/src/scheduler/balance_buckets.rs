@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use stock_domain::bucket::forget_emptied;
 use stock_domain::database::jobs;
 use tokio_util::sync::CancellationToken;
 
@@ -34,9 +35,14 @@ async fn balance(app: &App) -> Result<(), Box<dyn std::error::Error + Send + Syn
         return Ok(());
     };
     for product in products {
-        let units = app.ledger.balance(product).await?;
-        if units > 0 {
-            tracing::info!(%product, units, "moved stock between shards");
+        // A shard that is away is no reason to leave the others' products.
+        match app.ledger.balance(product).await {
+            Ok(0) => {}
+            Ok(units) => tracing::info!(%product, units, "moved stock between shards"),
+            Err(error) => tracing::warn!(%product, %error, "stock will be moved later"),
+        }
+        if let Err(error) = forget_emptied((&app.pool, &app.ledger), product).await {
+            tracing::debug!(%product, %error, "emptied buckets are forgotten later");
         }
     }
     Ok(jobs::succeed(claim, JOB).await?)

@@ -14,6 +14,8 @@ use crate::app::App;
 
 /// How often what moves all the time is read.
 const PACE: Duration = Duration::from_millis(100);
+/// How long a shard that does not answer is left alone.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// The divided products that have moved.
 #[derive(Default)]
@@ -35,11 +37,15 @@ impl Shares {
             product.is_none()
         });
         if !moved.is_empty() {
-            let mut all = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
-            all.append(&mut moved);
-            self.bell.notify_one();
+            self.note(moved);
         }
         message
+    }
+
+    fn note(&self, mut moved: BTreeSet<ProductId>) {
+        let mut all = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        all.append(&mut moved);
+        self.bell.notify_one();
     }
 
     /// Tells whoever watches what their levels are now, for ever.
@@ -48,16 +54,17 @@ impl Shares {
             self.bell.notified().await;
             let moved =
                 std::mem::take(&mut *self.moved.lock().unwrap_or_else(PoisonError::into_inner));
-            let online = |product| Account::available(product, LocationId::ONLINE);
-            let names: Vec<Account> = moved.into_iter().map(online).collect();
+            let online = |product: &ProductId| Account::available(*product, LocationId::ONLINE);
+            let names: Vec<Account> = moved.iter().map(online).collect();
             match app.ledger.levels(&names).await {
                 Ok(levels) => app.levels.hear(&LevelsMessage {
                     position: app.levels.last(),
                     levels: levels.into_iter().collect(),
                 }),
                 Err(error) => {
-                    tracing::debug!(%error, "levels of divided products cannot be read");
-                    app.levels.interrupted();
+                    tracing::debug!(%error, "levels of divided products are read again");
+                    self.note(moved);
+                    tokio::time::sleep(RETRY).await;
                 }
             }
             tokio::time::sleep(PACE).await;

@@ -552,3 +552,36 @@ async fn each_month_goes_into_a_file_of_its_own_and_what_is_young_stays() {
     assert_eq!(add_up(&shop, &to).await, before);
     assert_eq!(shop.prove().await.entries, kept);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_became_of_branches_goes_with_their_entries() {
+    let shop = Shop::open_in(3, 24, 100).await;
+    let service = shop.serve().await;
+    let client = &service.client;
+    let lines: Vec<(u64, i64)> = (1..=6).map(|product| (product, 1)).collect();
+    let mut orders = Vec::new();
+    for _ in 0..5 {
+        let order = client.order("/api/redis/orders", 2, &lines).send().await;
+        assert_eq!(order.status, 201, "{}", order.text);
+        orders.push(order.order_id());
+    }
+    // Held on one shard, and released because another has not as much.
+    let much: Vec<(u64, i64)> = lines.iter().map(|(product, _)| (*product, 60)).collect();
+    for expected in [201, 409] {
+        let order = client.order("/api/redis/orders", 2, &much).send().await;
+        assert_eq!(order.status, expected, "{}", order.text);
+    }
+    let cancel = format!("/api/redis/orders/{}/cancel", orders[0]);
+    assert_eq!(client.patch(&cancel).user(2).send().await.status, 200);
+    proved(&shop).await;
+    let rows = "SELECT (SELECT COUNT(*) FROM branches) + (SELECT COUNT(*) FROM entry_branches)";
+    assert!(shop.count(rows).await > 10);
+    let to = folder("branches");
+    everything(&shop, &to).await.unwrap();
+    assert_eq!(shop.count(rows).await, 0);
+    let order = client.order("/api/redis/orders", 2, &lines).send().await;
+    assert_eq!(order.status, 201, "{}", order.text);
+    proved(&shop).await;
+    assert!(shop.count(rows).await > 0, "what is not archived stays");
+    service.stop().await;
+}

@@ -73,6 +73,11 @@ impl Beat {
         *span = Some((since.map_or(now, |(since, _)| since), now));
     }
 
+    /// How often it was, and is not any more.
+    pub(super) fn past_silences(&self) -> u64 {
+        self.silences.load(Ordering::Relaxed)
+    }
+
     /// How often it was silent for so long that others did not wait for it, and may sell on another server.
     pub(super) fn silences(&self) -> u64 {
         let span = self.span.lock().unwrap_or_else(PoisonError::into_inner);

@@ -2,10 +2,13 @@
 
 use redis::cmd;
 use serde_json::{Value, json};
-use stock_common::id::ProductId;
+use stock_common::id::{ProductId, UserId};
 use stock_domain::account::Account;
 use stock_domain::bucket::divide;
+use stock_domain::journal::Closing;
+use stock_domain::product;
 use stock_domain::reshard::reshard;
+use stock_domain::verdict::Verdict;
 use stock_proof::client::{Answer, Client};
 
 use super::{command, order};
@@ -163,6 +166,35 @@ async fn what_an_admin_does_to_a_divided_product_is_done_to_all_of_it() {
     );
     let more = adjust(client, json!({ "change": 5, "expectedAvailable": 290 })).await;
     assert_eq!(more.body, json!({ "newStockCount": 295 }));
+    // What was answered under a key is answered again, whatever has changed.
+    let keyed = async |key: &str, body: Value| {
+        let call = client.post("/api/products/1/stock").admin().json(&body);
+        call.header("idempotency-key", key).send().await
+    };
+    let compare = json!({ "change": 5, "expectedAvailable": 295 });
+    for _ in 0..2 {
+        assert_eq!(keyed("compared", compare.clone()).await.status, 200);
+        let changed = keyed("changed", compare.clone()).await;
+        assert_eq!(changed.code(), "STOCK_CHANGED", "{}", changed.text);
+    }
+    adjust(client, json!({ "change": -5 })).await;
+    let changed = keyed("changed", compare).await;
+    assert_eq!(changed.body["available"], json!(300), "as it was then");
+    let short = async || {
+        let call = client.order("/api/redis/orders", 4, &[(1, 1), (2, 5_000)]);
+        call.header("idempotency-key", "short").send().await
+    };
+    let first = short().await;
+    assert_eq!(
+        (first.code(), &first.body["productId"]),
+        ("INSUFFICIENT_STOCK", &json!(2))
+    );
+    let more = client.post("/api/products/2/stock").admin();
+    let more = more.json(&json!({ "change": 9_000 })).send().await;
+    assert_eq!(more.status, 200, "{}", more.text);
+    let again = short().await;
+    assert_eq!(again.body["available"], first.body["available"]);
+
     let file = "product_id,location_id,quantity,mode\n1,0,2000,set\n";
     let import = client.post("/api/stock/import").admin();
     let import = import
@@ -196,6 +228,15 @@ async fn what_an_admin_does_to_a_divided_product_is_done_to_all_of_it() {
         listed.text
     );
     let export = client.get("/api/stock/export").admin().send().await;
+    for path in ["/api/products/1", "/api/redis/products/1"] {
+        let shown = client.get(path).send().await;
+        assert_eq!(
+            (&shown.body["isSoldOut"], &shown.body["stockVersion"]),
+            (&json!(false), &listed.body["items"][0]["stockVersion"]),
+            "{path}: {}",
+            shown.text
+        );
+    }
     assert!(export.text.contains(",1997,3,2000,"), "{}", export.text);
     let path = "/api/products/1/stock/movements?locationId=0&limit=100";
     let movements = client.get(path).admin().send().await;
@@ -215,6 +256,14 @@ async fn what_an_admin_does_to_a_divided_product_is_done_to_all_of_it() {
     .await;
     assert_eq!(shares(&shop).await[0], 1_997);
     assert_eq!(order(client, 3, &[(1, 1_997)]).await.status, 201);
+    sqlx::query("UPDATE buckets SET closed_at = closed_at - INTERVAL 2 MINUTE")
+        .execute(&shop.pool)
+        .await
+        .unwrap();
+    until("the emptied buckets are forgotten", || async {
+        shop.count("SELECT COUNT(*) FROM buckets").await == 0
+    })
+    .await;
     shop.drained().await;
     shop.prove().await;
     service.stop().await;
@@ -261,6 +310,104 @@ async fn nobody_is_told_that_what_moves_is_gone() {
         "{}",
         gone.text
     );
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_key_orders_a_divided_product_once() {
+    // Method: four units, one in some share or other; twins of one key while others buy and cancel: the share that is
+    // asked first is short for one and not for the other.
+    let shop = Shop::open_in(4, 24, 400).await;
+    let service = shop.serve().await;
+    let client = &service.client;
+    into(&shop, 4).await;
+    assert_eq!(order(client, 2, &[(1, 396)]).await.status, 201);
+    for round in 0..8_u64 {
+        let user = 10 + round;
+        let key = format!("round-{round}");
+        let twins: Vec<_> = (0..6)
+            .map(|number| {
+                let (client, key) = (client.clone(), key.clone());
+                tokio::spawn(async move {
+                    if number % 2 == 1 {
+                        let other = order(&client, 60 + number, &[(1, 4)]).await;
+                        if other.status == 201 {
+                            let id = other.order_id();
+                            let cancel = format!("/api/redis/orders/{id}/cancel");
+                            let cancelled = client.patch(&cancel).user(60 + number).send().await;
+                            assert_eq!(cancelled.status, 200, "{}", cancelled.text);
+                        }
+                        return None;
+                    }
+                    let call = client.order("/api/redis/orders", user, &[(1, 1)]);
+                    Some(call.header("idempotency-key", &key).send().await)
+                })
+            })
+            .collect();
+        let mut ids = Vec::new();
+        for twin in twins {
+            if let Some(answer) = twin.await.unwrap()
+                && answer.status == 201
+            {
+                ids.push(answer.order_id());
+            }
+        }
+        ids.sort();
+        ids.dedup();
+        assert!(ids.len() <= 1, "{round}: {ids:?}");
+        shop.drained().await;
+        let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM orders WHERE user_id = ?")
+            .bind(user)
+            .fetch_one(&shop.pool)
+            .await
+            .unwrap();
+        assert_eq!(count, i64::try_from(ids.len()).unwrap(), "{round}");
+        for id in ids {
+            let cancel = format!("/api/redis/orders/{id}/cancel");
+            let cancelled = client.patch(&cancel).user(user).send().await;
+            assert_eq!(cancelled.status, 200, "{}", cancelled.text);
+        }
+        assert_eq!(shop.available(1).await, 4);
+    }
+    shop.drained().await;
+    shop.prove().await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_share_that_was_closed_too_late_is_opened_and_a_large_order_is_answered() {
+    let shop = Shop::open_in(3, 24, 100_000).await;
+    let service = shop.serve().await;
+    let client = &service.client;
+    into(&shop, 3).await;
+    let layout = shop.ledger.layout().unwrap();
+    let bucket = layout.buckets.accounts(PRODUCT)[1];
+    // As a confirmation does that arrives behind a later one.
+    let mut late = product::switch(PRODUCT, true, &[], UserId(1)).unwrap();
+    late.draft.closings = vec![Closing {
+        account: bucket,
+        closed: true,
+        only_if_opened: false,
+    }];
+    let on = layout.owner(stock_domain::layout::account_slot(bucket).unwrap());
+    let sealed = std::sync::Arc::new(late.seal().unwrap());
+    let shard = shop.ledger.shard(on).unwrap();
+    let verdict = shard.decide(sealed, layout.version(on)).await.unwrap();
+    assert!(matches!(verdict, Verdict::Accepted(_)), "{verdict:?}");
+    until("it is as the product is", || async {
+        let levels = shop.ledger.own_levels(&[bucket]).await.unwrap();
+        !levels[&bucket].closed
+    })
+    .await;
+    // Levels that fall all the time are no reason to wait.
+    let load = Load::start_of(std::slice::from_ref(client), 6, &[(1, 1)]);
+    load.accept(20).await;
+    let large = order(client, 3, &[(1, 900_000)]).await;
+    assert_eq!(large.code(), "INSUFFICIENT_STOCK", "{}", large.text);
+    let history = load.stop().await;
+    assert_eq!((history.refused, history.unknown), (0, 0));
+    shop.drained().await;
+    shop.prove().await;
     service.stop().await;
 }
 
