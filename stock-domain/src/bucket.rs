@@ -4,7 +4,7 @@
 //! share of its stock, and each BUCKET, an account in a slot of another shard, is one more. A product's stock
 //! is what all of them hold together:
 //! - what is taken from the product is taken from one share, that of the shard on which the rest of the
-//!   request lies anyway, or else its buyer's ([`place`]); when that is short, from another that holds
+//!   request lies anyway, or else its buyer's ([`place()`]); when that is short, from another that holds
 //!   enough, or from several together ([`gather`]);
 //! - what is given goes to AVAILABLE;
 //! - what closes the product closes all of it;
