@@ -6,6 +6,7 @@
 //! | [`shard`] | one shard: its gate, its batcher, its journal |
 //! | [`across`] | what lies on several shards |
 //! | `buckets` | what is divided over shards |
+//! | `routing` | where a request is decided |
 //! | `claims` | one key, whatever shard decides |
 //! | `lookup` | entries, marks and levels, wherever they lie |
 //! | `servers` | where a shard's Redis is, in a cluster too |
@@ -42,9 +43,9 @@ mod claims;
 mod error;
 mod lookup;
 mod pacer;
+mod routing;
 mod sold_out;
 
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -63,15 +64,11 @@ pub use self::gate::{GateState, Link};
 use self::keys::Keys;
 use self::levels::LevelsMessage;
 pub use self::request::Request;
-use self::request::Sealed;
 use self::servers::Servers;
 pub use self::shard::Shard;
 use self::sold_out::SoldOut;
-use crate::branch::{self, Route, Split};
-use crate::bucket;
 use crate::database::{self, Role, layouts, witnesses};
 use crate::layout::Layout;
-use crate::verdict::{Refusal, Verdict};
 
 /// How often the layout is read, and this instance says that it is there.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -256,254 +253,6 @@ impl Ledger {
     fn known_layout(&self) -> Result<Arc<Layout>, ReadError> {
         self.layout()
             .ok_or_else(|| ReadError::Fenced("mysql has not said yet where everything lies".into()))
-    }
-
-    /// The shard on which a request becomes an entry.
-    ///
-    /// # Errors
-    /// [`DecideError::Fenced`] while the layout is not known, `Elsewhere` while what it is about is moving.
-    pub fn home_of(&self, request: &Request) -> Result<Shard, DecideError> {
-        let layout = self.known_layout()?;
-        let home = match branch::route(request, &layout, 0) {
-            Route::One(shard) => shard,
-            Route::Several(split) => split.home.shard,
-            Route::Moving => {
-                return Err(DecideError::Elsewhere(
-                    "it is moving to another shard".into(),
-                ));
-            }
-        };
-        Ok(self.shard(home)?)
-    }
-
-    /// Decides one request, wherever what it is about lies.
-    ///
-    /// # Errors
-    /// [`DecideError`] when there is no verdict; only with `OutcomeUnknown` may something have been
-    /// changed.
-    pub async fn decide(&self, request: Request) -> Result<Verdict, DecideError> {
-        if request.draft.selling.is_some() {
-            return self.decide_everywhere(request).await;
-        }
-        let map = self.map();
-        let (is_one, concerns) = map.layout.as_ref().map_or((true, false), |layout| {
-            let is_one = layout.shards == 1 && layout.buckets.is_empty();
-            (is_one, bucket::concerns(&request, &layout.buckets))
-        });
-        if is_one {
-            return self.decide_placed(request).await;
-        }
-        if !concerns {
-            match self.decide_placed(request.clone()).await {
-                // Its stock was divided meanwhile.
-                Err(DecideError::Elsewhere(_)) => {}
-                decided => return decided,
-            }
-        }
-        // A client that leaves does not leave units on their way.
-        let ledger = self.clone();
-        let decided = tokio::spawn(async move { ledger.decide_divided(&request).await }).await;
-        decided.unwrap_or(Err(DecideError::OutcomeUnknown))
-    }
-
-    async fn decide_divided(&self, request: &Request) -> Result<Verdict, DecideError> {
-        let started = Instant::now();
-        loop {
-            match self.place_and_decide(request.clone()).await {
-                // It was divided in another way.
-                Err(DecideError::Elsewhere(_)) if started.elapsed() < self.patience() => {}
-                Err(DecideError::Elsewhere(why)) => return Err(DecideError::Fenced(why)),
-                decided => return decided,
-            }
-        }
-    }
-
-    async fn place_and_decide(&self, request: Request) -> Result<Verdict, DecideError> {
-        let mut placing = match Placing::begin(self, &request).await? {
-            None => return self.decide_placed(request).await,
-            Some(Err(verdict)) => return Ok(verdict),
-            Some(Ok(placing)) => placing,
-        };
-        loop {
-            let verdict = self.decide_placed(placing.request()).await;
-            match placing.judge(self, verdict).await? {
-                Judged::Whole(verdict) => return Ok(verdict),
-                Judged::AskAgain => {}
-            }
-        }
-    }
-
-    fn patience(&self) -> Duration {
-        Duration::from_millis(self.inner.config.queue_wait_ms_max)
-    }
-
-    /// Decides one request that says of which accounts it takes; `Elsewhere` when stock is divided in another way than
-    /// when it came.
-    async fn decide_placed(&self, request: Request) -> Result<Verdict, DecideError> {
-        let sealed = Arc::new(request.seal()?);
-        let started = Instant::now();
-        loop {
-            let seen = self.map();
-            let verdict = self.attempt(&seen, &sealed).await;
-            let again = matches!(
-                verdict,
-                Ok(Verdict::Refused(Refusal::Moved)) | Err(DecideError::Elsewhere(_))
-            );
-            if !again {
-                return verdict;
-            }
-            // Nothing was executed. As soon as it is known where it lies now, it is asked there.
-            if started.elapsed() > self.patience() {
-                let why = "what it is about is moving to another server";
-                return Err(DecideError::Fenced(why.into()));
-            }
-            self.await_change(&seen).await;
-            if self.is_divided_otherwise(&seen) {
-                return Err(DecideError::Elsewhere("its stock was divided".into()));
-            }
-        }
-    }
-
-    /// The same as a value of known type: the end of a branch is decided while its entry is.
-    fn decide_boxed(
-        &self,
-        request: Request,
-    ) -> Pin<Box<dyn Future<Output = Result<Verdict, DecideError>> + Send + '_>> {
-        Box::pin(self.decide(request))
-    }
-
-    /// Decides one request without waiting for it to arrive where it is moving to: for whoever holds locks meanwhile.
-    ///
-    /// # Errors
-    /// [`DecideError`]; `Elsewhere` where [`Ledger::decide`] would ask again: nothing was changed.
-    pub async fn decide_once(&self, request: Request) -> Result<Verdict, DecideError> {
-        let seen = self.map();
-        match self.attempt(&seen, &Arc::new(request.seal()?)).await {
-            Ok(Verdict::Refused(Refusal::Moved)) => Err(DecideError::Elsewhere(
-                "it is moving to another shard".into(),
-            )),
-            other => other,
-        }
-    }
-
-    /// Waits a moment for what is moving to have arrived.
-    pub async fn moment(&self) {
-        self.await_change(&self.map()).await;
-    }
-
-    fn is_divided_otherwise(&self, seen: &Map) -> bool {
-        let buckets = |map: &Map| map.layout.as_ref().map(|layout| layout.buckets.clone());
-        buckets(seen) != buckets(&self.map())
-    }
-
-    /// Waits a moment for another layout, or for gates that are shut to open.
-    async fn await_change(&self, seen: &Arc<Map>) {
-        const A_MOMENT: Duration = Duration::from_millis(20);
-        self.inner.wanted.notify_one();
-        let mut changes = self.inner.map.subscribe();
-        let other = changes.wait_for(|map| !Arc::ptr_eq(map, seen));
-        drop(tokio::time::timeout(A_MOMENT, other).await);
-        for shard in self.shards() {
-            if !shard.is_open() {
-                shard.wait_open(A_MOMENT).await;
-            }
-        }
-    }
-
-    /// Decides on every shard: the same switch on each, the first's verdict for all. It is done when all have it.
-    async fn decide_everywhere(&self, request: Request) -> Result<Verdict, DecideError> {
-        let until = Instant::now() + self.patience();
-        let mut first = None;
-        for shard in self.shards() {
-            let mut own = request.clone();
-            // A key is remembered once.
-            own.idempotency = own.idempotency.filter(|_| first.is_none());
-            let own = Arc::new(own.seal()?);
-            let verdict = loop {
-                let seen = self.map();
-                let version = self.known_layout()?.version(shard.keys().shard());
-                let verdict = shard.decide(Arc::clone(&own), version).await?;
-                if verdict != Verdict::Refused(Refusal::Moved) || Instant::now() > until {
-                    break verdict;
-                }
-                self.await_change(&seen).await;
-            };
-            if !matches!(verdict, Verdict::Accepted(_)) {
-                return Ok(verdict);
-            }
-            first.get_or_insert(verdict);
-        }
-        first.ok_or_else(|| DecideError::Fenced("there is no shard".into()))
-    }
-
-    async fn attempt(&self, map: &Map, sealed: &Arc<Sealed>) -> Result<Verdict, DecideError> {
-        let Some(layout) = &map.layout else {
-            let why = "mysql has not said yet where everything lies";
-            return Err(DecideError::Fenced(why.into()));
-        };
-        let request = &sealed.request;
-        match branch::route(request, layout, self.inner.config.branch_hold_ms) {
-            Route::Moving => Ok(Verdict::Refused(Refusal::Moved)),
-            Route::One(shard) => {
-                let send = || self.send(layout, shard, sealed);
-                match &request.idempotency {
-                    Some(of) if layout.shards > 1 => {
-                        self.under_key(layout, (of, shard), send).await
-                    }
-                    Some(of) => match send().await? {
-                        // Claimed while there were more.
-                        Verdict::Refused(Refusal::Claimed(_)) => {
-                            self.under_key(layout, (of, shard), send).await
-                        }
-                        verdict @ (Verdict::Accepted(_)
-                        | Verdict::Replayed(_)
-                        | Verdict::Refused(_)) => Ok(verdict),
-                    },
-                    None => send().await,
-                }
-            }
-            Route::Several(split) => {
-                let split: Arc<Split> = split.into();
-                let send = || self.send_across(layout, &split);
-                match &request.idempotency {
-                    Some(of) => self.under_key(layout, (of, split.home.shard), send).await,
-                    None => send().await,
-                }
-            }
-        }
-    }
-
-    async fn send(
-        &self,
-        layout: &Layout,
-        shard: u64,
-        sealed: &Arc<Sealed>,
-    ) -> Result<Verdict, DecideError> {
-        let version = layout.version(shard);
-        self.shard(shard)?.decide(Arc::clone(sealed), version).await
-    }
-
-    /// Decides on several shards, in a task of its own: a client that leaves breaks nothing off halfway.
-    async fn send_across(
-        &self,
-        layout: &Arc<Layout>,
-        split: &Arc<Split>,
-    ) -> Result<Verdict, DecideError> {
-        let (ledger, layout, split) = (self.clone(), Arc::clone(layout), Arc::clone(split));
-        let deciding = async move { across::decide(&ledger, &layout, &split).await };
-        let decided = tokio::spawn(deciding).await;
-        decided.unwrap_or(Err(DecideError::OutcomeUnknown))
-    }
-
-    /// Decides a part of a request on its shard, by the layout that it was divided by: what has moved since then is
-    /// refused, and the whole is routed again.
-    async fn decide_part(
-        &self,
-        layout: &Layout,
-        shard: u64,
-        request: Request,
-    ) -> Result<Verdict, DecideError> {
-        self.send(layout, shard, &Arc::new(request.seal()?)).await
     }
 
     /// Hears new levels.
