@@ -152,7 +152,7 @@ async fn sell(client: &crate::support::Client) -> Sold {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_left_is_proved_and_what_was_archived_is_still_taken_back() {
-    let (shop, to) = (Shop::open(2, 100).await, folder("archive"));
+    let (shop, to) = (Shop::open_undivided(2, 100).await, folder("archive"));
     let service = shop.serve().await;
     let client = &service.client;
     let sold = sell(client).await;
@@ -223,7 +223,7 @@ async fn what_is_left_is_proved_and_what_was_archived_is_still_taken_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_difference_in_what_is_left_is_found() {
-    let (shop, to) = (Shop::open(2, 100).await, folder("archive"));
+    let (shop, to) = (Shop::open_undivided(2, 100).await, folder("archive"));
     let service = shop.serve().await;
     let client = &service.client;
     let sold = sell(client).await;
@@ -307,7 +307,7 @@ async fn a_difference_in_what_is_left_is_found() {
 async fn an_archive_that_is_killed_anywhere_is_finished_by_the_next_one() {
     // Danger: entries that are in no place, or in two. Method: selling goes on, runs are killed at each step they
     // report: while they write, before and after the file is noted, between parts that are removed.
-    let (shop, to) = (Shop::open(1, 1_000_000).await, folder("archive"));
+    let (shop, to) = (Shop::open_undivided(1, 1_000_000).await, folder("archive"));
     let service = shop.serve().await;
     let load = Load::start(std::slice::from_ref(&service.client), 8);
     load.accept(2_500).await;
@@ -449,7 +449,7 @@ async fn what_somebody_waits_for_stays() {
         assert_eq!(reason().await, (Some(first + 2), None));
     }
     // Another journal's files are not written over.
-    let other = Shop::open(1, 1).await;
+    let other = Shop::open_undivided(1, 1).await;
     other.prove().await;
     everything(&other, &to).await.unwrap();
     let refused = everything(&shop, &to).await.unwrap_err();
@@ -460,7 +460,7 @@ async fn what_somebody_waits_for_stays() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_command_takes_only_months_that_are_long_over() {
-    let (shop, to) = (Shop::open(1, 5).await, folder("archive"));
+    let (shop, to) = (Shop::open_undivided(1, 5).await, folder("archive"));
     shop.prove().await;
     let run = |before: &str, more: &[&str]| {
         let out = std::process::Command::new(env!("CARGO_BIN_EXE_stock-online"))
@@ -511,7 +511,7 @@ async fn the_command_takes_only_months_that_are_long_over() {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_month_goes_into_a_file_of_its_own_and_what_is_young_stays() {
     // The first entries are dated back behind the engine's back; what they are is in no table of their own.
-    let (shop, to) = (Shop::open(3, 5).await, folder("archive"));
+    let (shop, to) = (Shop::open_undivided(3, 5).await, folder("archive"));
     let service = shop.serve().await;
     proved(&shop).await;
     service.stop().await;

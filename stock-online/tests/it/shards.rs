@@ -122,7 +122,6 @@ async fn command(shop: &Shop, arguments: &[&str]) -> String {
     let out = tokio::process::Command::new(env!("CARGO_BIN_EXE_stock-online"))
         .args(arguments)
         .envs(shop.variables())
-        .env("STOCK_SHARDS", shop.config.shards.to_string())
         .output()
         .await
         .unwrap();

@@ -307,6 +307,7 @@ impl Shop {
             ("STOCK_REDIS_URL", self.config.redis_url.clone()),
             ("STOCK_REDIS_PREFIX", self.config.redis_prefix.clone()),
             ("STOCK_DATABASE_URL", self.config.database_url.clone()),
+            ("STOCK_SHARDS", self.config.shards.to_string()),
             ("STOCK_JWT_SECRET", SECRET.to_owned()),
             ("STOCK_METRICS_OPEN", "true".to_owned()),
             ("STOCK_LIMIT_USER_REQUESTS", "0".to_owned()),

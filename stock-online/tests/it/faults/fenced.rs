@@ -45,7 +45,8 @@ async fn sells_again(shop: &Shop, service: &Service) {
 #[tokio::test]
 async fn an_emptied_redis_is_fenced_at_the_next_order_and_recover_brings_its_levels_back() {
     let own = OwnServers::start(stock_common::config::Durability::Everysec).await;
-    let shop = Shop::open_on(&own.redis.spec, &own.mysql.spec, 2, 100).await;
+    let url = own.redis.spec.url("0");
+    let shop = Shop::open_divided(url, &own.mysql.spec, 1, (2, 100)).await;
     let service = shop.serve().await;
     let client = &service.client;
     let keyed = || {
