@@ -334,6 +334,8 @@ impl Shop {
 
     /// Proves the whole ledger from zero.
     pub(crate) async fn prove(&self) -> Report {
+        // Another process may have recovered less than a second ago.
+        self.ledger.check_gate().await;
         let is_open = self.ledger.wait_open(PATIENCE).await;
         assert!(is_open, "shut: {:?}", self.ledger.shut());
         let report = verify(&self.pool, &self.ledger, true, &mut |_, _| {})
