@@ -8,15 +8,16 @@
 //! | [`record`] | what belongs to an entry: journal row, postings, its own tables |
 //! | [`settle`] | balances and watermark, in journal order, chained without a gap |
 //! | [`apply`] | both for a batch, in one transaction, with dead letters |
+//! | [`row_queue`] | who of a process may lock an account's row next |
 //! | [`row_lock`] | the synchronous path: decide and record under row locks |
 //! | [`archives`] | how far the journal was removed into files, and the levels there |
 //! | [`replica_beats`] | how far a replica follows |
 //! | [`accounts`], [`journal`], [`movements`], [`orders`], [`reservations`], [`offline_sales`], [`products`], [`sales`], [`stores`], [`stock_levels`], [`works`], [`coupons`], [`coupon_issues`], [`point_transactions`], [`point_reports`], [`imports`], [`webhooks`], [`dead_letters`], [`jobs`], [`ledger_checks`] | one table group each |
 //! | [`users`], [`refresh_tokens`], [`sessions`], [`audit_log`] | people: no part of the ledger |
 //!
-//! Every connection runs READ COMMITTED in strict mode. Locks are always taken in this order: shard
-//! row (or, on the synchronous path, the epoch's row in share mode), account rows by key, then reads
-//! and inserts.
+//! Every connection runs READ COMMITTED in strict mode. Locks are always taken in this order: the turn in the
+//! process, shard row (or, on the synchronous path, the epoch's row in share mode), account rows by key, then
+//! reads and inserts. Who has a shard's row only takes a turn that nobody has.
 
 pub mod accounts;
 pub mod apply;
@@ -45,6 +46,7 @@ pub mod refresh_tokens;
 pub mod replica_beats;
 pub mod reservations;
 pub mod row_lock;
+pub mod row_queue;
 pub mod rows;
 pub mod sales;
 pub mod sessions;

@@ -67,6 +67,7 @@ pub use self::request::Request;
 use self::servers::Servers;
 pub use self::shard::Shard;
 use self::sold_out::SoldOut;
+use crate::database::row_queue::RowQueue;
 use crate::database::{self, Role, layouts, witnesses};
 use crate::layout::Layout;
 
@@ -96,6 +97,7 @@ struct Inner {
     was_open: AtomicBool,
     /// Divided products of which no share held anything a moment ago.
     gone: SoldOut,
+    rows: RowQueue,
 }
 
 /// The ledger: all shards of it. Cloning shares it.
@@ -128,6 +130,7 @@ impl Ledger {
             wanted: Arc::default(),
             was_open: AtomicBool::new(false),
             gone: SoldOut::new(config.sold_out_flag_ms),
+            rows: RowQueue::default(),
         };
         let ledger = Self {
             inner: Arc::new(inner),
@@ -330,6 +333,12 @@ impl Ledger {
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.inner.config
+    }
+
+    /// Who of this process may lock an account's row in MySQL next.
+    #[must_use]
+    pub fn rows(&self) -> &RowQueue {
+        &self.inner.rows
     }
 
     /// Redis' time in Unix ms, from this machine's clock and the offset last seen on the first shard.

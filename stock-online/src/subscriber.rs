@@ -36,7 +36,7 @@ const COMPENSATE_EVERY: Duration = Duration::from_secs(1);
 pub struct Subscriber {
     ledger: Ledger,
     shard: Shard,
-    /// Its own pool, whose idle transactions the server ends after 2 s.
+    /// Its own pool, whose idle transactions the server ends after 1 s.
     pool: MySqlPool,
     /// Rung by the levels channel.
     bell: Arc<Notify>,
@@ -86,7 +86,14 @@ impl Subscriber {
     /// [`ApplyError`]; nothing was changed.
     pub async fn step(&mut self) -> Result<Applied, ApplyError> {
         let started = Instant::now();
-        let applied = apply(&self.pool, &self.shard, self.entries_max, &mut self.ahead).await?;
+        let applied = apply(
+            &self.pool,
+            &self.shard,
+            self.ledger.rows(),
+            self.entries_max,
+            &mut self.ahead,
+        )
+        .await?;
         if let Applied::Settled {
             state,
             entries,

@@ -11,9 +11,11 @@ use std::time::Duration;
 use sqlx::{Connection, MySqlConnection, MySqlPool};
 use stock_common::id::Position;
 
+use super::row_queue::{RowQueue, Turn};
 use super::settle::{self, Levels, SettleError};
 use super::shards::{self, ShardState};
 use super::{dead_letters, journal, record};
+use crate::account::Account;
 use crate::journal::{Entry, EntryError};
 use crate::ledger::reader::Tail;
 use crate::ledger::{ReadError, Shard};
@@ -85,25 +87,40 @@ impl ApplyError {
 #[derive(Debug, Default)]
 pub struct ReadAhead(Option<Tail>);
 
-/// Applies at most `entries_max` entries, and reads on while MySQL writes them.
+/// What a transaction came to.
+enum Step {
+    Done(Applied),
+    /// It is not this one's turn in this process for these accounts; nothing is held.
+    Waits(Vec<Account>),
+}
+
+/// Applies at most `entries_max` entries, and reads on while MySQL writes them. `rows` are the queues of this process.
 ///
 /// # Errors
 /// [`ApplyError`]; nothing was changed.
 pub async fn apply(
     pool: &MySqlPool,
     shard: &Shard,
+    rows: &RowQueue,
     entries_max: usize,
     ahead: &mut ReadAhead,
 ) -> Result<Applied, ApplyError> {
     let limit = Duration::from_millis(shard.config().database_transaction_timeout_ms);
-    let mut connection = pool.acquire().await?;
-    let applying = apply_on(&mut connection, shard, entries_max, ahead);
-    match tokio::time::timeout(limit, applying).await {
-        Ok(applied) => applied,
-        Err(_elapsed) => {
+    let mut turn = Turn::default();
+    loop {
+        let mut connection = pool.acquire().await?;
+        let turn_of = (rows, &mut turn);
+        let applying = apply_on(&mut connection, shard, turn_of, entries_max, ahead);
+        let Ok(step) = tokio::time::timeout(limit, applying).await else {
             // Not given back to the pool: a link that swallowed a statement would swallow the next.
             drop(connection.detach());
-            Err(ApplyError::Stalled)
+            return Err(ApplyError::Stalled);
+        };
+        drop(connection);
+        match step? {
+            Step::Done(applied) => return Ok(applied),
+            // The shard is nobody's meanwhile, so another instance may be quicker.
+            Step::Waits(accounts) => turn = rows.turn(&accounts).await,
         }
     }
 }
@@ -111,12 +128,13 @@ pub async fn apply(
 async fn apply_on(
     connection: &mut MySqlConnection,
     shard: &Shard,
+    turn_of: (&RowQueue, &mut Turn),
     entries_max: usize,
     ahead: &mut ReadAhead,
-) -> Result<Applied, ApplyError> {
+) -> Result<Step, ApplyError> {
     let mut transaction = connection.begin().await?;
     let Some(mut state) = shards::try_lock(&mut transaction, shard.keys().shard()).await? else {
-        return Ok(Applied::Busy);
+        return Ok(Step::Done(Applied::Busy));
     };
     // Entries never change, so what was read ahead is as good as read now, under the same epoch.
     let known = ahead.0.take().filter(|tail| tail.after == state.watermark);
@@ -128,10 +146,18 @@ async fn apply_on(
     let Some(last) = tail.entries.last().map(|entry| entry.position) else {
         return match tail.broken {
             Some(error) => Err(error.into()),
-            None => Ok(Applied::Nothing(state)),
+            None => Ok(Step::Done(Applied::Nothing(state))),
         };
     };
-    let (levels, ours) = settle::lock_ahead(&mut transaction, &tail.entries).await?;
+    let locked = settle::lock_ahead(&mut transaction, &tail.entries, turn_of).await?;
+    let (levels, ours) = match locked {
+        Ok(locked) => locked,
+        Err(accounts) => {
+            transaction.rollback().await?;
+            ahead.0 = Some(tail);
+            return Ok(Step::Waits(accounts));
+        }
+    };
     let rest = tail.split_off(ours);
     let written = async {
         let dead = write_locked(&mut transaction, &mut state, (&tail.entries, levels)).await?;
@@ -155,12 +181,12 @@ async fn apply_on(
     let next = next.filter(|next| next.entries.len() >= entries_max && next.broken.is_none());
     ahead.0 = rest.or(next);
     let (entries, last_frame, dead_letters) = (tail.entries.len(), tail.last_frame, dead?);
-    Ok(Applied::Settled {
+    Ok(Step::Done(Applied::Settled {
         state,
         entries,
         dead_letters,
         last_frame,
-    })
+    }))
 }
 
 /// The journal must be the one that MySQL knows, and hold the watermark's entry.

@@ -107,9 +107,15 @@ async fn decide_within(
     request: Request,
     before: Vec<Entry>,
 ) -> Result<Decided, RowLockError> {
-    let limit = Duration::from_millis(ledger.config().database_transaction_timeout_ms);
+    let config = ledger.config();
+    let limit = Duration::from_millis(config.database_transaction_timeout_ms);
+    let wait_max = Duration::from_millis(config.queue_wait_ms_max);
+    let mut touched: Vec<Account> = request.draft.postings.iter().map(|p| p.account).collect();
+    touched.sort_unstable();
+    let turn = tokio::time::timeout(wait_max, ledger.rows().turn(&touched));
+    let _turn = turn.await.map_err(|_elapsed| DecideError::Overloaded)?;
     let mut connection = pool.acquire().await?;
-    let deciding = decide_on(&mut connection, pool, ledger, request, before);
+    let deciding = decide_on(&mut connection, pool, ledger, (request, &touched), before);
     match tokio::time::timeout(limit, deciding).await {
         Ok(decided) => decided,
         Err(_elapsed) => {
@@ -124,7 +130,7 @@ async fn decide_on(
     connection: &mut MySqlConnection,
     pool: &MySqlPool,
     ledger: &Ledger,
-    request: Request,
+    (request, touched): (Request, &[Account]),
     before: Vec<Entry>,
 ) -> Result<Decided, RowLockError> {
     let draft = request.draft.clone();
@@ -132,9 +138,6 @@ async fn decide_on(
     let payload = draft
         .payload(idempotency.as_ref())
         .map_err(DecideError::from)?;
-    let mut touched: Vec<Account> = draft.postings.iter().map(|p| p.account).collect();
-    touched.sort_unstable();
-
     let home = ledger.home_of(&request)?;
     let mut transaction = connection.begin().await?;
     let epoch = shards::share_epoch(&mut transaction, home.keys().shard()).await?;
@@ -143,9 +146,11 @@ async fn decide_on(
         Ok(_) => return Err(DecideError::Fenced("mysql holds another epoch".into()).into()),
         Err(error) => return Err(DecideError::Fenced(error.to_string().into()).into()),
     }
-    accounts::lock(&mut transaction, &touched).await?;
+    accounts::lock(&mut transaction, touched).await?;
     let verdict = ledger.decide_once(request).await?;
     let Verdict::Accepted(accepted) = &verdict else {
+        // Before it is the next one's turn; a link that broke has ended it too.
+        drop(transaction.rollback().await);
         return Ok(Decided::unrecorded(verdict));
     };
     let entry = if accepted.is_whole {

@@ -10,6 +10,7 @@ use sqlx::MySqlConnection;
 use stock_common::id::Position;
 
 use super::accounts;
+use super::row_queue::{RowQueue, Turn};
 use super::shards::{self, ShardState};
 use crate::account::{Account, Level};
 use crate::journal::{Entry, Posted};
@@ -61,26 +62,40 @@ pub async fn lock(
 
 /// Locks and reads the accounts of the first entry, and of as many behind it as nobody else holds.
 ///
-/// Returns how many entries that are. The first is waited for; the others' accounts are not held meanwhile.
+/// Returns how many entries that are. The first is waited for; the others' accounts are not held meanwhile. It is
+/// not waited for while its accounts are another transaction's turn in this process: those are returned then.
 ///
 /// # Errors
 /// When MySQL does not answer, or the first entry's locks are not had in time.
 pub async fn lock_ahead(
     connection: &mut MySqlConnection,
     entries: &[Entry],
-) -> Result<(Levels, usize), sqlx::Error> {
+    (rows, turn): (&RowQueue, &mut Turn),
+) -> Result<Result<(Levels, usize), Vec<Account>>, sqlx::Error> {
     let (first, others) = entries.split_at(entries.len().min(1));
+    let awaited: Vec<Account> = first.iter().flat_map(touched).collect();
+    if !turn.covers(&awaited) {
+        // Who waits for a turn has none of another.
+        *turn = Turn::default();
+        rows.extend(turn, &awaited);
+        if !turn.covers(&awaited) {
+            *turn = Turn::default();
+            return Ok(Err(awaited));
+        }
+    }
     let mut levels = lock(connection, first).await?;
-    let held: HashSet<Account> = first.iter().flat_map(touched).collect();
+    let held: HashSet<Account> = awaited.into_iter().collect();
     let others: BTreeSet<Account> = others
         .iter()
         .flat_map(touched)
         .filter(|account| !held.contains(account))
         .collect();
     if others.is_empty() {
-        return Ok((levels, entries.len()));
+        return Ok(Ok((levels, entries.len())));
     }
-    let others: Vec<Account> = others.into_iter().collect();
+    let mut others: Vec<Account> = others.into_iter().collect();
+    rows.extend(turn, &others);
+    others.retain(|account| turn.has(*account));
     levels.extend(accounts::lock_free(connection, &others).await?);
     // What is not there is new, or another's.
     let mut known = held;
@@ -91,7 +106,7 @@ pub async fn lock_ahead(
         touched(entry).all(|account| known.contains(&account))
     };
     let ours = entries.iter().take_while(|entry| is_ours(entry)).count();
-    Ok((levels, ours))
+    Ok(Ok((levels, ours)))
 }
 
 fn touched(entry: &Entry) -> impl Iterator<Item = Account> {

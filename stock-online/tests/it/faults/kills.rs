@@ -1,8 +1,13 @@
 //! `kill -9` of each process in mid-load, and SIGTERM.
 
+use std::time::{Duration, Instant};
+
 use rustix::process::Signal;
 use stock_common::config::Durability;
+use stock_domain::account::Account;
+use stock_domain::database::accounts;
 use stock_domain::recover::recover;
+use tokio::task::JoinSet;
 
 use crate::support::{History, Load, OwnServers, ServiceProcess, Shop, sorted, until};
 
@@ -47,7 +52,7 @@ async fn sigterm_under_load_answers_what_was_accepted_and_exits_with_zero() {
     let load = Load::start(std::slice::from_ref(&service.client), 8);
     load.accept(500).await;
     service.signal(Signal::TERM);
-    let status = tokio::time::timeout(std::time::Duration::from_secs(10), service.child.wait());
+    let status = tokio::time::timeout(Duration::from_secs(10), service.child.wait());
     let status = status.await.expect("it ends within 10 s").unwrap();
     assert_eq!(status.code(), Some(0));
     let history = load.stop().await;
@@ -168,4 +173,53 @@ fn cut_append_only_file(own: &OwnServers) {
         .unwrap()
         .set_len(length - 3_001)
         .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sleeping_service_keeps_a_row_once_however_many_of_its_orders_wait_for_it() {
+    // Danger: MySQL gives the row to each of the sleeper's transactions in turn, and ends each after a second of
+    // idleness. Method: the row is held until its subscriber and three orders want it, then the service sleeps.
+    let shop = Shop::open_undivided(1, 100).await;
+    let service = ServiceProcess::start(&shop).await;
+    shop.drained().await;
+    let row = [Account::parse("AVAILABLE:1:0").unwrap()];
+    let mut holder = shop.pool.begin().await.unwrap();
+    accounts::lock(&mut holder, &row).await.unwrap();
+    let first = service.client.order("/api/redis/orders", 2, &[(1, 1)]);
+    assert_eq!(first.send().await.status, 201);
+    let waiting = "SELECT COUNT(*) FROM information_schema.processlist
+        WHERE db = DATABASE() AND info LIKE '%FROM accounts%FOR UPDATE'";
+    until("its subscriber waits", || async {
+        shop.count(waiting).await > 0
+    })
+    .await;
+    let mut load = JoinSet::new();
+    for _ in 0..3 {
+        let client = service.client.clone();
+        load.spawn(async move {
+            let order = client.order("/api/orders", 2, &[(1, 1)]);
+            order.send().await.status
+        });
+    }
+    // As many as are going to wait in MySQL do so once the process has answered these.
+    for _ in 0..20 {
+        assert!(service.client.is_ready().await);
+    }
+    service.signal(Signal::STOP);
+    let began = Instant::now();
+    holder.rollback().await.unwrap();
+    let mut heir = shop.pool.begin().await.unwrap();
+    accounts::lock(&mut heir, &row).await.unwrap();
+    let took = began.elapsed();
+    heir.rollback().await.unwrap();
+    service.signal(Signal::CONT);
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    // The transaction that was ended is unknown or tried again, the others go on.
+    let statuses = load.join_all().await;
+    assert!(
+        statuses.iter().filter(|status| **status == 201).count() >= 2,
+        "{statuses:?}"
+    );
+    shop.drained().await;
+    shop.prove().await;
 }
