@@ -61,14 +61,14 @@ pub struct Config {
     pub read_your_writes_ms: u64,
     /// How long a replica may take before the primary is asked instead; below `read_lag_ms_max`.
     pub read_timeout_ms: u64,
-    /// Connections for reads and the synchronous path.
+    /// Connections for reads and what is no order.
     pub database_connections_max: u32,
     /// How long a request waits for a connection.
     pub database_acquire_timeout_ms: u64,
     /// How long a transaction that writes may take before its connection is given up, as behind a
     /// half-open link that swallowed a statement.
     pub database_transaction_timeout_ms: u64,
-    /// Synchronous orders at the same time; below the pool size, so that tills leave room.
+    /// Synchronous orders at the same time, each with a connection of its own.
     pub synchronous_orders_max: usize,
     /// The HS256 key of access tokens, at least 32 bytes.
     pub jwt_secret: String,
@@ -360,8 +360,8 @@ impl Config {
                 "queue_wait_ms_max must be below http_timeout_ms",
             ),
             (
-                self.synchronous_orders_max < self.database_connections_max as usize,
-                "synchronous_orders_max must be below database_connections_max",
+                self.synchronous_orders_max > 0,
+                "synchronous_orders_max must be above 0",
             ),
             (
                 self.read_timeout_ms < self.read_lag_ms_max

@@ -75,10 +75,10 @@ const SQL_MODE: &str = "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,ERROR_FOR_DIVIS
 /// does not hold its locks for ever. Idle is one that is not asked anything, however slow MySQL is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// The subscriber: 1 s, so that another instance takes over soon.
-    Subscriber,
-    /// Requests: 1 s as well, for row-locked orders hold what the subscriber needs. One whose Redis takes longer is
-    /// left to the subscriber.
+    /// Who locks rows that every instance needs, the subscriber and row-locked orders: 1 s, so that another instance
+    /// takes over soon. An order whose Redis takes longer is left to the subscriber.
+    Locking,
+    /// Other requests: 10 s.
     Requests,
     /// `recover` and `verify`, whose transactions may take long.
     Tool,
@@ -87,7 +87,8 @@ pub enum Role {
 impl Role {
     const fn idle_seconds(self) -> u32 {
         match self {
-            Self::Subscriber | Self::Requests => 1,
+            Self::Locking => 1,
+            Self::Requests => 10,
             Self::Tool => 600,
         }
     }
@@ -104,9 +105,10 @@ pub fn pool(config: &Config, role: Role) -> Result<MySqlPool, sqlx::Error> {
     if !config.database_url.contains("ssl-mode") {
         options = options.ssl_mode(MySqlSslMode::Disabled);
     }
+    let orders = u32::try_from(config.synchronous_orders_max).unwrap_or(u32::MAX);
     let connections = match role {
-        // Two for each shard; they are opened when they are needed.
-        Role::Subscriber => 128,
+        // Two for each shard that there may be; they are opened when they are needed.
+        Role::Locking => orders.saturating_add(128),
         Role::Requests => config.database_connections_max,
         Role::Tool => 4,
     };
@@ -127,10 +129,11 @@ async fn prepare_session(connection: &mut MySqlConnection, role: Role) -> Result
     } else {
         "wait_timeout"
     };
-    // A pooled connection of MySQL must outlive the pool's own idle time between requests.
+    // A pooled connection of MySQL must outlive the pool's own idle time between requests. One that locks is opened
+    // anew instead when it was idle for long.
     let seconds = match role {
         Role::Requests | Role::Tool if !version.contains("MariaDB") => 28_800,
-        Role::Requests | Role::Subscriber | Role::Tool => role.idle_seconds(),
+        Role::Requests | Role::Locking | Role::Tool => role.idle_seconds(),
     };
     let text = format!(
         "SET SESSION {variable} = {seconds}, SESSION sql_mode = '{SQL_MODE}', \

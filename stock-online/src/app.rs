@@ -28,14 +28,28 @@ use crate::passwords::Passwords;
 /// How long a list waits for MySQL to have what its reader was told before.
 pub const CATCH_UP_MAX: Duration = Duration::from_secs(1);
 
+/// MySQL, by what it is asked for.
+pub struct Pools {
+    /// Reads, and what is no order.
+    pub pool: MySqlPool,
+    /// What locks rows that every instance needs.
+    pub locking: MySqlPool,
+    /// What takes long.
+    pub jobs: MySqlPool,
+    /// Reads that need not be of this very moment.
+    pub reads: Reads,
+}
+
 /// What handlers share.
 pub struct App {
     /// The settings.
     pub config: Config,
     /// The time of day.
     pub clock: Clock,
-    /// MySQL, for reads and the synchronous path.
+    /// MySQL, for reads and what is no order.
     pub pool: MySqlPool,
+    /// MySQL, for row-locked orders: the server soon ends their transactions when nothing is asked in them.
+    pub locking_pool: MySqlPool,
     /// MySQL or a replica of it, for reads that need not be of this very moment.
     pub reads: Reads,
     /// MySQL, for what takes long or holds a job's row: the server ends no idle transaction of these within
@@ -89,7 +103,7 @@ impl App {
     pub fn new(
         config: &Config,
         clock: Clock,
-        (pool, jobs_pool, reads): (MySqlPool, MySqlPool, Reads),
+        pools: Pools,
         ledger: Ledger,
         prometheus: PrometheusHandle,
     ) -> Arc<Self> {
@@ -104,9 +118,10 @@ impl App {
             synchronous_orders: Arc::new(Semaphore::new(config.synchronous_orders_max)),
             config: config.clone(),
             clock,
-            pool,
-            reads,
-            jobs_pool,
+            pool: pools.pool,
+            locking_pool: pools.locking,
+            reads: pools.reads,
+            jobs_pool: pools.jobs,
             imports: Semaphore::new(1),
             event_streams: Arc::new(Semaphore::new(config.event_streams_max)),
             page_streams: Arc::new(Semaphore::new(config.page_streams_max)),

@@ -52,7 +52,7 @@ use stock_domain::reads::Reads;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::app::App;
+use crate::app::{App, Pools};
 use crate::http::origin::{NotANetwork, TrustedProxies};
 
 /// A part of the service that may run alone.
@@ -131,12 +131,17 @@ pub async fn run(start: Start, shutdown: CancellationToken) -> Result<(), RunErr
     let pool = database::pool(&config, Role::Requests)?;
     let ledger = Ledger::start(&config, pool.clone(), clock.clone())?;
     let reads = Reads::new(&config, pool.clone())?;
-    let pools = (pool.clone(), database::pool(&config, Role::Tool)?, reads);
+    let locking_pool = database::pool(&config, Role::Locking)?;
+    let pools = Pools {
+        pool: pool.clone(),
+        locking: locking_pool.clone(),
+        jobs: database::pool(&config, Role::Tool)?,
+        reads,
+    };
     let app = App::new(&config, clock, pools, ledger.clone(), prometheus);
 
     let background = CancellationToken::new();
     let tasks = tokio_util::task::TaskTracker::new();
-    let subscriber_pool = database::pool(&config, Role::Subscriber)?;
     let bells = Arc::new(subscriber::Bells::default());
     if parts.contains(&Part::Scheduler) {
         tasks.spawn(keep_schedule(Arc::clone(&app), background.clone()));
@@ -151,7 +156,7 @@ pub async fn run(start: Start, shutdown: CancellationToken) -> Result<(), RunErr
     tasks.spawn(catalog_refresher::run(Arc::clone(&app), background.clone()));
     tasks.spawn(monitor::run(Arc::clone(&app), background.clone()));
     if parts.contains(&Part::Subscriber) {
-        let applies = (ledger, subscriber_pool);
+        let applies = (ledger, locking_pool);
         let applying = subscriber::run(config, applies, bells, background.clone());
         tasks.spawn(applying);
     }

@@ -36,7 +36,7 @@ const COMPENSATE_EVERY: Duration = Duration::from_secs(1);
 pub struct Subscriber {
     ledger: Ledger,
     shard: Shard,
-    /// Its own pool, whose idle transactions the server ends after 1 s.
+    /// A pool whose idle transactions the server ends after 1 s.
     pool: MySqlPool,
     /// Rung by the levels channel.
     bell: Arc<Notify>,

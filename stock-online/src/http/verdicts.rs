@@ -110,7 +110,7 @@ pub(super) async fn decide_locked(
     let task = {
         let app = Arc::clone(app);
         async move {
-            let decided = row_lock::decide(&app.pool, &app.ledger, request, before).await;
+            let decided = row_lock::decide(&app.locking_pool, &app.ledger, request, before).await;
             drop(permit);
             decided
         }

@@ -14,9 +14,9 @@ use sqlx::MySqlPool;
 use stock_common::clock::Clock;
 use stock_common::config::{Config, Durability};
 use stock_domain::database::{self, Role};
-use stock_domain::ledger::Ledger;
+use stock_domain::ledger::{Ledger, ReadError};
 use stock_domain::recover;
-use stock_domain::verify::{Report, verify};
+use stock_domain::verify::{Report, VerifyError, verify};
 use stock_online::cli::seed::{SeedArgs, seed};
 use stock_online::servers::cluster::{RedisCluster, Shape};
 use stock_online::servers::{Server, Spec};
@@ -334,13 +334,17 @@ impl Shop {
 
     /// Proves the whole ledger from zero.
     pub(crate) async fn prove(&self) -> Report {
-        // Another process may have recovered less than a second ago.
-        self.ledger.check_gate().await;
-        let is_open = self.ledger.wait_open(PATIENCE).await;
-        assert!(is_open, "shut: {:?}", self.ledger.shut());
-        let report = verify(&self.pool, &self.ledger, true, &mut |_, _| {})
-            .await
-            .unwrap();
+        // Another process may have recovered, or brought another shard, less than a second ago.
+        let since = Instant::now();
+        let report = loop {
+            self.ledger.check_gate().await;
+            let is_open = self.ledger.wait_open(PATIENCE).await;
+            assert!(is_open, "shut: {:?}", self.ledger.shut());
+            match verify(&self.pool, &self.ledger, true, &mut |_, _| {}).await {
+                Err(VerifyError::Read(ReadError::Fenced(_))) if since.elapsed() < PATIENCE => {}
+                report => break report.unwrap(),
+            }
+        };
         assert!(report.ok, "{:?}", report.differences);
         report
     }

@@ -15,8 +15,8 @@ const ASLEEP: Duration = Duration::from_secs(3);
 /// nginx leaves an instance alone for the 5 s of `fail_timeout`; if the next is replaced before it is asked again, and
 /// then the last, nginx knows none and answers 502 by itself.
 const NOTICED: Duration = Duration::from_secs(6);
-/// A transaction that sleeps with a shard's row is ended by MySQL after 2 s; then another instance looks.
-const TAKEN_OVER: Duration = Duration::from_millis(2_500);
+/// A transaction that sleeps with a shard's row is ended by MySQL after 1 s; then another instance looks.
+const TAKEN_OVER: Duration = Duration::from_secs(2);
 /// Anything else may make MySQL wait for as long as shards may be away.
 const STILL_MAX: Duration = Duration::from_secs(10);
 
