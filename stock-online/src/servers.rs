@@ -6,13 +6,16 @@
 
 pub mod cluster;
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -69,14 +72,26 @@ pub struct Spec {
     pub port: u16,
 }
 
-/// A free port on 127.0.0.1.
+/// A free port on 127.0.0.1, which this process is not given again.
+///
+/// None of those that the system gives to clients: one could have it before the server that it is meant for.
 ///
 /// # Errors
-/// When the machine has none.
+/// When there is none.
 pub fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
-        .local_addr()?
-        .port())
+    const PORTS: RangeInclusive<u16> = 15_000..=32_000;
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    for _ in PORTS {
+        let port = rand::random_range(PORTS);
+        let is_new = GIVEN
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(port);
+        if is_new && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err(io::ErrorKind::AddrInUse.into())
 }
 
 /// Names the Redis and the MySQL program to start, instead of the first one found: how the tests run on
