@@ -276,12 +276,11 @@ pub async fn archive(
         done.files.push(begun);
     }
     // What became of branches is of use while their entries are there.
-    let mut everywhere = None::<Position>;
+    let mut reached = Vec::new();
     for ShardState { shard, .. } in shards::all(pool).await? {
-        let reached = archives::reached(pool, shard).await?.position;
-        everywhere = Some(everywhere.map_or(reached, |least| least.min(reached)));
+        reached.push((shard, archives::reached(pool, shard).await?.position));
     }
-    branches::forget(pool, everywhere.unwrap_or_default()).await?;
+    branches::forget(pool, &reached).await?;
     jobs::succeed(claim, JOB).await?;
     Ok(done)
 }

@@ -157,22 +157,38 @@ pub async fn committed(
         .await
 }
 
-/// Removes branches up to a position that agree with their entries; what does not agree stays for `verify`.
+/// Removes branches that agree with their entries, up to a position of every shard; what does not agree stays for
+/// `verify`.
 ///
 /// # Errors
 /// When MySQL does not answer.
-pub async fn forget(pool: &MySqlPool, upto: Position) -> Result<(), sqlx::Error> {
+pub async fn forget(pool: &MySqlPool, upto: &[(u64, Position)]) -> Result<(), sqlx::Error> {
+    // Both must be behind: where the branch was held, and where its entry is.
     const CONFIRMED: &str = "DELETE b, e FROM branches b JOIN entry_branches e \
          ON e.branch_id = b.id AND e.entry_id = b.commit_id \
-         WHERE b.state = 'CONFIRMED' AND b.id <= ? AND b.commit_id <= ?";
+         JOIN JSON_TABLE(?, '$[*]' COLUMNS (shard INT PATH '$[0]', upto BIGINT UNSIGNED PATH '$[1]')) h \
+         ON h.shard = ((b.id >> 16) & 63) AND b.id <= h.upto \
+         JOIN JSON_TABLE(?, '$[*]' COLUMNS (shard INT PATH '$[0]', upto BIGINT UNSIGNED PATH '$[1]')) c \
+         ON c.shard = ((b.commit_id >> 16) & 63) AND b.commit_id <= c.upto \
+         WHERE b.state = 'CONFIRMED'";
     const RELEASED: &str = "DELETE b FROM branches b LEFT JOIN entry_branches e \
          ON e.branch_id = b.id WHERE b.state = 'RELEASED' AND b.id <= ? AND e.branch_id IS NULL";
+    let rows: Vec<(u64, String)> = upto
+        .iter()
+        .map(|(shard, position)| (*shard, position.to_string()))
+        .collect();
+    let rows = serde_json::to_string(&rows).map_err(|error| sqlx::Error::Encode(error.into()))?;
     sqlx::query(CONFIRMED)
-        .bind(upto.get())
-        .bind(upto.get())
+        .bind(&rows)
+        .bind(&rows)
         .execute(pool)
         .await?;
-    sqlx::query(RELEASED).bind(upto.get()).execute(pool).await?;
+    // The entry that one was not held for could be anywhere.
+    let everywhere = upto.iter().map(|(_, position)| *position).min();
+    sqlx::query(RELEASED)
+        .bind(everywhere.unwrap_or_default().get())
+        .execute(pool)
+        .await?;
     Ok(())
 }
 
