@@ -47,6 +47,8 @@ pub const JOB: &str = "recover";
 /// How long to wait for a subscriber or a synchronous order to end its transaction.
 const LOCK_ATTEMPTS: usize = 100;
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
+/// How long Redis may take for a command: it may have a large journal to drop.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 const PAGE: u32 = 1_000;
 const PORTION: Portion = Portion {
     entries_max: 5_000,
@@ -153,20 +155,20 @@ pub async fn recover_shard(
         shard,
         layout: &layout,
         discard,
-        lost_under: None,
+        lost: None,
     };
     run.run(progress).await
 }
 
-/// Rebuilds a shard that was seen to have lost entries under an epoch, unless that was done meanwhile. What does not
-/// continue MySQL's state is not dropped, not even onto the list.
+/// Rebuilds a shard, on the server that was seen to have lost entries under an epoch, unless that was done meanwhile.
+/// What does not continue MySQL's state is not dropped, not even onto the list.
 ///
 /// # Errors
 /// [`RecoverError`]; the shard then stays fenced.
 pub(crate) async fn recover_lost(
     config: &Config,
     shard: u64,
-    epoch: &str,
+    lost: (&str, &str),
 ) -> Result<Recovered, RecoverError> {
     // Connections whose transactions may take long.
     let pool = database::pool(config, Role::Tool)?;
@@ -177,7 +179,7 @@ pub(crate) async fn recover_lost(
         shard,
         layout: &layout,
         discard: None,
-        lost_under: Some(epoch),
+        lost: Some(lost),
     };
     run.run(&mut |_, _| {}).await
 }
@@ -194,7 +196,7 @@ pub(crate) async fn recover_as(
         shard,
         layout,
         discard: None,
-        lost_under: None,
+        lost: None,
     };
     run.run(&mut |_, _| {}).await
 }
@@ -206,8 +208,8 @@ struct Run<'a> {
     shard: u64,
     layout: &'a Layout,
     discard: Option<&'a Path>,
-    /// The epoch under which a loss was seen, when nobody asked for the run.
-    lost_under: Option<&'a str>,
+    /// The epoch under which a loss was seen, and the URL of the server, when nobody asked for the run.
+    lost: Option<(&'a str, &'a str)>,
 }
 
 impl Run<'_> {
@@ -217,7 +219,10 @@ impl Run<'_> {
         let claim = jobs::claim(self.pool, &name).await?;
         let claim = claim.ok_or(RecoverError::Busy)?;
         let keys = Keys::new(&self.config.redis_prefix, self.shard);
-        let mut redis = connect(self.config, &keys).await?;
+        let mut redis = match self.lost {
+            Some((_, url)) => servers::connect(url, RESPONSE_TIMEOUT).await?,
+            None => connect(self.config, &keys).await?,
+        };
         let mut done = Recovered::default();
         let old = self.save(&mut redis, &keys, &mut done).await?;
         self.rebuild(&mut redis, &keys, (old, &mut done), progress)
@@ -272,7 +277,7 @@ impl Run<'_> {
     ) -> Result<Option<Head>, RecoverError> {
         let mut transaction = self.pool.begin().await?;
         let mut state = lock(&mut transaction, self.shard).await?;
-        if self.lost_under.is_some_and(|epoch| epoch != state.epoch) {
+        if self.lost.is_some_and(|(epoch, _)| epoch != state.epoch) {
             return Err(RecoverError::Done);
         }
         let old = epoch::head(redis, keys).await?;
@@ -307,7 +312,7 @@ impl Run<'_> {
         let rest = apply_rest(redis, keys, transaction, state).await?;
         done.applied = rest.applied;
         done.discarded = rest.left.len();
-        if self.lost_under.is_some() && rest.left.len() + rest.listed > 0 {
+        if self.lost.is_some() && rest.left.len() + rest.listed > 0 {
             return Err(RecoverError::WouldDiscard(rest.left.len() + rest.listed));
         }
         if !rest.left.is_empty() {
@@ -325,9 +330,9 @@ pub(crate) async fn connect(
     config: &Config,
     keys: &Keys,
 ) -> Result<MultiplexedConnection, RedisError> {
-    const TIMEOUT: Duration = Duration::from_secs(60);
     let servers = Servers::parse(&config.redis_url)?;
-    Ok(servers.connect(&keys.epoch(), TIMEOUT).await?.connection)
+    let connected = servers.connect(&keys.epoch(), RESPONSE_TIMEOUT).await?;
+    Ok(connected.connection)
 }
 
 async fn lock(

@@ -6,11 +6,10 @@
 
 pub mod cluster;
 
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -72,7 +71,7 @@ pub struct Spec {
     pub port: u16,
 }
 
-/// A free port on 127.0.0.1, which this process is not given again.
+/// A free port on 127.0.0.1, which neither this process nor another that asks here is given before this one has ended.
 ///
 /// None of those that the system gives to clients: one could have it before the server that it is meant for.
 ///
@@ -80,14 +79,16 @@ pub struct Spec {
 /// When there is none.
 pub fn free_port() -> io::Result<u16> {
     const PORTS: RangeInclusive<u16> = 15_000..=32_000;
-    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    // Servers speak TCP. The same number's UDP port is the sign that it is given, and goes with the process.
+    static GIVEN: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
     for _ in PORTS {
         let port = rand::random_range(PORTS);
-        let is_new = GIVEN
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(port);
-        if is_new && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+        let address = (Ipv4Addr::LOCALHOST, port);
+        if let Ok(sign) = UdpSocket::bind(address)
+            && TcpListener::bind(address).is_ok()
+        {
+            let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+            given.push(sign);
             return Ok(port);
         }
     }

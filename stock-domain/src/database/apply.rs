@@ -12,7 +12,7 @@ use sqlx::{Connection, MySqlConnection, MySqlPool};
 use stock_common::id::Position;
 
 use super::row_queue::{RowQueue, Turn};
-use super::settle::{self, Levels, SettleError};
+use super::settle::{self, Ahead, Levels, SettleError};
 use super::shards::{self, ShardState};
 use super::{dead_letters, journal, record};
 use crate::account::Account;
@@ -151,8 +151,8 @@ async fn apply_on(
     };
     let locked = settle::lock_ahead(&mut transaction, &tail.entries, turn_of).await?;
     let (levels, ours) = match locked {
-        Ok(locked) => locked,
-        Err(accounts) => {
+        Ahead::Locked(levels, ours) => (levels, ours),
+        Ahead::Queued(accounts) => {
             transaction.rollback().await?;
             ahead.0 = Some(tail);
             return Ok(Step::Waits(accounts));

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use sqlx::{Connection, MySqlConnection, MySqlPool};
+use sqlx::{Connection, MySql, MySqlConnection, MySqlPool, Transaction};
 
 use super::{accounts, archives, journal, record, shards};
 use crate::account::Account;
@@ -112,9 +112,10 @@ async fn decide_within(
     let wait_max = Duration::from_millis(config.queue_wait_ms_max);
     let mut touched: Vec<Account> = request.draft.postings.iter().map(|p| p.account).collect();
     touched.sort_unstable();
+    // Before the turn, which is over sooner: a connection for each of these orders is there.
+    let mut connection = pool.acquire().await?;
     let turn = tokio::time::timeout(wait_max, ledger.rows().turn(&touched));
     let _turn = turn.await.map_err(|_elapsed| DecideError::Overloaded)?;
-    let mut connection = pool.acquire().await?;
     let deciding = decide_on(&mut connection, pool, ledger, (request, &touched), before);
     match tokio::time::timeout(limit, deciding).await {
         Ok(decided) => decided,
@@ -133,35 +134,13 @@ async fn decide_on(
     (request, touched): (Request, &[Account]),
     before: Vec<Entry>,
 ) -> Result<Decided, RowLockError> {
-    let draft = request.draft.clone();
-    let idempotency = request.idempotency.clone();
-    let payload = draft
-        .payload(idempotency.as_ref())
-        .map_err(DecideError::from)?;
-    let home = ledger.home_of(&request)?;
     let mut transaction = connection.begin().await?;
-    let epoch = shards::share_epoch(&mut transaction, home.keys().shard()).await?;
-    match home.link() {
-        Ok(link) if *link.epoch == *epoch => {}
-        Ok(_) => return Err(DecideError::Fenced("mysql holds another epoch".into()).into()),
-        Err(error) => return Err(DecideError::Fenced(error.to_string().into()).into()),
-    }
-    accounts::lock(&mut transaction, touched).await?;
-    let verdict = ledger.decide_once(request).await?;
-    let Verdict::Accepted(accepted) = &verdict else {
-        // Before it is the next one's turn; a link that broke has ended it too.
-        drop(transaction.rollback().await);
-        return Ok(Decided::unrecorded(verdict));
-    };
-    let entry = if accepted.is_whole {
-        Entry::accepted(draft, idempotency, payload, accepted)
-    } else {
-        // Its branches are recorded by their shards' subscribers, and what it became itself stands in the journal.
-        match ledger.find(accepted.position).await {
-            Ok(Some(entry)) => entry,
-            Ok(None) | Err(_) => {
-                return Ok(Decided::unrecorded(verdict));
-            }
+    let judged = judge(&mut transaction, ledger, request, touched).await;
+    let (verdict, entry) = match judged {
+        Ok((verdict, Some(entry))) => (verdict, entry),
+        nothing => {
+            end(transaction).await;
+            return nothing.map(|(verdict, _)| Decided::unrecorded(verdict));
         }
     };
     let entries: Vec<&Entry> = before.iter().chain([&entry]).collect();
@@ -170,7 +149,10 @@ async fn decide_on(
             .commit()
             .await
             .map_err(record::RecordError::from),
-        Err(error) => Err(error),
+        Err(error) => {
+            end(transaction).await;
+            Err(error)
+        }
     };
     // What was decided stands; only recording it is tried again.
     for _ in 1..RECORD_ATTEMPTS {
@@ -188,6 +170,43 @@ async fn decide_on(
         verdict,
         is_recorded: done.is_ok(),
     })
+}
+
+/// Locks the rows and decides; returns with the verdict what is to be recorded of it here.
+async fn judge(
+    transaction: &mut MySqlConnection,
+    ledger: &Ledger,
+    request: Request,
+    touched: &[Account],
+) -> Result<(Verdict, Option<Entry>), RowLockError> {
+    let draft = request.draft.clone();
+    let idempotency = request.idempotency.clone();
+    let payload = draft
+        .payload(idempotency.as_ref())
+        .map_err(DecideError::from)?;
+    let home = ledger.home_of(&request)?;
+    let epoch = shards::share_epoch(transaction, home.keys().shard()).await?;
+    match home.link() {
+        Ok(link) if *link.epoch == *epoch => {}
+        Ok(_) => return Err(DecideError::Fenced("mysql holds another epoch".into()).into()),
+        Err(error) => return Err(DecideError::Fenced(error.to_string().into()).into()),
+    }
+    accounts::lock(transaction, touched).await?;
+    let verdict = ledger.decide_once(request).await?;
+    let entry = match &verdict {
+        Verdict::Accepted(accepted) if accepted.is_whole => {
+            Some(Entry::accepted(draft, idempotency, payload, accepted))
+        }
+        // Its branches are recorded by their shards' subscribers, and what it became itself stands in the journal.
+        Verdict::Accepted(accepted) => ledger.find(accepted.position).await.ok().flatten(),
+        _ => None,
+    };
+    Ok((verdict, entry))
+}
+
+/// Ends a transaction that is of no use before it is the next one's turn; a link that broke has ended it too.
+async fn end(transaction: Transaction<'_, MySql>) {
+    drop(transaction.rollback().await);
 }
 
 async fn record_again(pool: &MySqlPool, entries: &[&Entry]) -> Result<(), record::RecordError> {

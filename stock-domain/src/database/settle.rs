@@ -60,10 +60,18 @@ pub async fn lock(
     accounts::lock(connection, &touched.into_iter().collect::<Vec<_>>()).await
 }
 
+/// What was locked of a tail of entries.
+#[derive(Debug)]
+pub enum Ahead {
+    /// The accounts of the first entries, and how many entries that are.
+    Locked(Levels, usize),
+    /// Nothing: the first entry's accounts are another transaction's turn in this process.
+    Queued(Vec<Account>),
+}
+
 /// Locks and reads the accounts of the first entry, and of as many behind it as nobody else holds.
 ///
-/// Returns how many entries that are. The first is waited for; the others' accounts are not held meanwhile. It is
-/// not waited for while its accounts are another transaction's turn in this process: those are returned then.
+/// The first is waited for, if it is its turn; the others' accounts are not held meanwhile.
 ///
 /// # Errors
 /// When MySQL does not answer, or the first entry's locks are not had in time.
@@ -71,7 +79,7 @@ pub async fn lock_ahead(
     connection: &mut MySqlConnection,
     entries: &[Entry],
     (rows, turn): (&RowQueue, &mut Turn),
-) -> Result<Result<(Levels, usize), Vec<Account>>, sqlx::Error> {
+) -> Result<Ahead, sqlx::Error> {
     let (first, others) = entries.split_at(entries.len().min(1));
     let awaited: Vec<Account> = first.iter().flat_map(touched).collect();
     if !turn.covers(&awaited) {
@@ -80,7 +88,7 @@ pub async fn lock_ahead(
         rows.extend(turn, &awaited);
         if !turn.covers(&awaited) {
             *turn = Turn::default();
-            return Ok(Err(awaited));
+            return Ok(Ahead::Queued(awaited));
         }
     }
     let mut levels = lock(connection, first).await?;
@@ -91,7 +99,7 @@ pub async fn lock_ahead(
         .filter(|account| !held.contains(account))
         .collect();
     if others.is_empty() {
-        return Ok(Ok((levels, entries.len())));
+        return Ok(Ahead::Locked(levels, entries.len()));
     }
     let mut others: Vec<Account> = others.into_iter().collect();
     rows.extend(turn, &others);
@@ -106,7 +114,7 @@ pub async fn lock_ahead(
         touched(entry).all(|account| known.contains(&account))
     };
     let ours = entries.iter().take_while(|entry| is_ours(entry)).count();
-    Ok(Ok((levels, ours)))
+    Ok(Ahead::Locked(levels, ours))
 }
 
 fn touched(entry: &Entry) -> impl Iterator<Item = Account> {

@@ -25,7 +25,7 @@ use super::keys::Keys;
 use super::reader;
 use super::request::Sealed;
 use super::scripts::SCRIPTS;
-use super::servers::{self, Servers};
+use super::servers::{self, Connected, Servers};
 use crate::database::shards::{self, ShardState};
 use crate::database::{journal, lost_entries, witnesses};
 use crate::recover::{self, RecoverError};
@@ -95,6 +95,11 @@ impl Unproved {
                 | Self::CutOff
         )
     }
+
+    /// Whether it may not be the shard's Redis at all.
+    const fn is_another(&self) -> bool {
+        matches!(self, Self::Redis(_) | Self::NoEpoch | Self::OtherEpoch)
+    }
 }
 
 /// What the gate needs to prove a Redis.
@@ -157,7 +162,7 @@ impl Gate {
     pub(super) fn shut(&self, generation: u64, reason: &str) {
         self.state.send_if_modified(|state| match state {
             GateState::Open(link) if link.generation == generation => {
-                tracing::warn!(reason, "gate shut");
+                tracing::warn!(shard = self.keys.shard(), reason, "gate shut");
                 *state = GateState::Shut(reason.into());
                 true
             }
@@ -183,18 +188,13 @@ impl Gate {
             }
             generation += 1;
             self.say_shut().await;
-            let next = match self.prove(generation).await {
+            let next = match self.meet(generation).await {
                 Ok(link) => {
-                    tracing::info!(epoch = %link.epoch, "gate open: redis is proved");
+                    let shard = self.keys.shard();
+                    tracing::info!(shard, epoch = %link.epoch, "gate open: redis is proved");
                     GateState::Open(link)
                 }
-                Err(why) => {
-                    let reason = describe(&why);
-                    if why.is_loss() {
-                        self.recover().await;
-                    }
-                    GateState::Shut(reason.into())
-                }
+                Err(why) => GateState::Shut(describe(&why).into()),
             };
             self.tell(next);
             if matches!(&*self.state.borrow(), GateState::Shut(_)) {
@@ -208,7 +208,9 @@ impl Gate {
         self.state.send_if_modified(|state| {
             match (&*state, &next) {
                 (GateState::Shut(old), GateState::Shut(new)) if old == new => return false,
-                (_, GateState::Shut(new)) => tracing::warn!(reason = %new, "gate shut"),
+                (_, GateState::Shut(new)) => {
+                    tracing::warn!(shard = self.keys.shard(), reason = %new, "gate shut");
+                }
                 (_, GateState::Open(_)) => {}
             }
             *state = next;
@@ -236,10 +238,22 @@ impl Gate {
         }
     }
 
-    async fn prove(&self, generation: u64) -> Result<Link, Unproved> {
+    /// Finds the shard's Redis and proves it; rebuilds one that lost entries.
+    async fn meet(&self, generation: u64) -> Result<Link, Unproved> {
         let key = self.keys.epoch();
-        let connected = self.servers.connect(&key, self.response_timeout).await?;
-        let decide = connected.connection;
+        let met = self.servers.connect(&key, self.response_timeout).await?;
+        let proved = self.prove(&met, generation).await;
+        match &proved {
+            Ok(_) => self.servers.trust(&met),
+            Err(why) if why.is_loss() => self.recover(&met.url).await,
+            Err(why) if why.is_another() => self.servers.mistrust(&met),
+            Err(_) => {}
+        }
+        proved
+    }
+
+    async fn prove(&self, connected: &Connected, generation: u64) -> Result<Link, Unproved> {
+        let decide = connected.connection.clone();
         let mut read = servers::connect(&connected.url, self.response_timeout).await?;
         let server = servers::run_id(&mut read).await?;
         let time: (i64, i64) = cmd("TIME").query_async(&mut read).await?;
@@ -350,7 +364,7 @@ impl Gate {
 
     /// Rebuilds a Redis of a cluster that lost entries when it was promoted: what the instances remember is
     /// entered again. Never what would drop an entry; then it waits for a person.
-    async fn recover(&self) {
+    async fn recover(&self, url: &str) {
         let shard = self.keys.shard();
         let known = self
             .known
@@ -370,7 +384,7 @@ impl Gate {
             Ok(instances) => return tracing::warn!(instances, "waiting for what they remember"),
             Err(error) => return tracing::warn!(%error, "redis cannot be rebuilt yet"),
         }
-        match recover::recover_lost(&self.config, shard, &known.epoch).await {
+        match recover::recover_lost(&self.config, shard, (&known.epoch, url)).await {
             Ok(done) => tracing::warn!(
                 shard,
                 applied = done.applied,

@@ -23,7 +23,7 @@ pub struct Servers {
     /// `redis://login@` or `rediss://login@` in front of a node's address; the URL of the only server.
     base: String,
     is_cluster: bool,
-    /// The cluster's nodes as last seen, those of the URL first; empty without a cluster.
+    /// The cluster's nodes, in the order in which they are asked; empty without a cluster.
     nodes: Mutex<Vec<String>>,
 }
 
@@ -34,6 +34,8 @@ pub struct Connected {
     pub connection: MultiplexedConnection,
     /// The server's URL: for a second connection to the same one.
     pub url: String,
+    /// The node that named it, and all that this node knows; nobody without a cluster.
+    named_by: Option<(String, Vec<String>)>,
 }
 
 impl Servers {
@@ -90,21 +92,41 @@ impl Servers {
         self.is_cluster
     }
 
-    /// The URL of the server that has a key now.
-    async fn url_of(&self, key: &str) -> Result<String, RedisError> {
-        let nodes = self.nodes();
-        if nodes.is_empty() {
-            return Ok(self.base.clone());
-        }
+    /// Connects to the server that has a key, as the first node says that answers.
+    ///
+    /// # Errors
+    /// When no server answers, or none has the key.
+    pub async fn connect(
+        &self,
+        key: &str,
+        response_timeout: Duration,
+    ) -> Result<Connected, RedisError> {
+        let (url, named_by) = match self.is_cluster {
+            true => self.master_of(key).await?,
+            false => (self.base.clone(), None),
+        };
+        Ok(Connected {
+            connection: connect(&url, response_timeout).await?,
+            url,
+            named_by,
+        })
+    }
+
+    /// The URL of a key's master, and who named it.
+    async fn master_of(
+        &self,
+        key: &str,
+    ) -> Result<(String, Option<(String, Vec<String>)>), RedisError> {
         let mut failed = None;
-        for node in &nodes {
-            match self.ask(node, key).await {
-                Ok((master, others)) => {
-                    self.learn(others);
-                    return Ok(format!("{}{master}", self.base));
+        for node in self.nodes() {
+            match self.ask(&node, key).await {
+                Ok((master, known)) => {
+                    let url = format!("{}{master}", self.base);
+                    return Ok((url, Some((node, known))));
                 }
                 Err(error) => failed = Some(error),
             }
+            self.ask_last(&node);
         }
         Err(failed.unwrap_or_else(|| no_master(key)))
     }
@@ -128,32 +150,36 @@ impl Servers {
             .find(|range| (range.first..=range.last).contains(&slot))
             .and_then(|range| range.nodes.first().cloned())
             .ok_or_else(|| no_master(key))?;
-        let others = ranges.into_iter().flat_map(|range| range.nodes).collect();
-        Ok((master, others))
+        let known = ranges.into_iter().flat_map(|range| range.nodes).collect();
+        Ok((master, known))
     }
 
-    /// Adds nodes that the URL did not name.
-    fn learn(&self, others: Vec<String>) {
+    /// Notes that a server is the right one: whom the node that named it knows is asked too from now on.
+    pub(super) fn trust(&self, connected: &Connected) {
+        let Some((_, known)) = &connected.named_by else {
+            return;
+        };
         let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        for node in others {
-            if !nodes.contains(&node) {
-                nodes.push(node);
+        for node in known {
+            if !nodes.contains(node) {
+                nodes.push(node.clone());
             }
         }
     }
 
-    /// Connects to the server that has a key.
-    ///
-    /// # Errors
-    /// When no server answers, or none has the key.
-    pub async fn connect(
-        &self,
-        key: &str,
-        response_timeout: Duration,
-    ) -> Result<Connected, RedisError> {
-        let url = self.url_of(key).await?;
-        let connection = connect(&url, response_timeout).await?;
-        Ok(Connected { connection, url })
+    /// Notes that a server is perhaps a wrong one: another node is asked next. The one that named it may be cut off
+    /// from the others, or another cluster may have been given its address.
+    pub(super) fn mistrust(&self, connected: &Connected) {
+        if let Some((node, _)) = &connected.named_by {
+            self.ask_last(node);
+        }
+    }
+
+    fn ask_last(&self, node: &str) {
+        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = nodes.iter().position(|other| other == node) {
+            nodes[at..].rotate_left(1);
+        }
     }
 }
 
@@ -251,6 +277,16 @@ mod tests {
         for wrong in ["", "http://a", "redis-cluster://"] {
             assert!(Servers::parse(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn who_misled_is_asked_last() {
+        let servers = Servers::parse("redis-cluster://a:1?node=b:2&node=c:3").unwrap();
+        servers.ask_last("b:2");
+        assert_eq!(servers.nodes(), ["a:1", "c:3", "b:2"]);
+        servers.ask_last("a:1");
+        servers.ask_last("z:9");
+        assert_eq!(servers.nodes(), ["c:3", "b:2", "a:1"]);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use sqlx::MySqlPool;
 use stock_common::clock::Clock;
 use stock_common::config::{Config, Durability};
+use stock_common::telemetry;
 use stock_domain::database::{self, Role};
 use stock_domain::ledger::{Ledger, ReadError};
 use stock_domain::recover;
@@ -221,6 +222,9 @@ impl Shop {
         (products, stock): (u64, i64),
     ) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
+        if let Ok(filter) = std::env::var("TEST_LOG") {
+            telemetry::init(&filter);
+        }
         let name = format!("shop_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         create_database(mysql, &name).await;
         let config = Config {

@@ -3,10 +3,10 @@
 use redis::cmd;
 use rustix::process::Signal;
 use stock_domain::ledger::GateState;
-use stock_online::servers::cluster::Shape;
+use stock_online::servers::cluster::{RedisCluster, Shape};
 
 use super::{one_on_each, order};
-use crate::support::{Load, OwnCluster, PATIENCE, ServiceProcess, until};
+use crate::support::{Load, OwnCluster, PATIENCE, ServiceProcess, folder, start, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_promoted_replica_lacks_is_entered_again_from_memory() {
@@ -181,6 +181,45 @@ async fn a_master_that_is_killed_under_load_costs_no_order() {
     shop.prove().await;
     one.stop().await;
     two.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_another_cluster_was_given_leads_nobody_away() {
+    // Danger: a lost node's address is given again, where pods come and go within seconds, and who is asked first for
+    // the way then speaks for somebody else's cluster. Method: another cluster is made on the first node's port.
+    let mut own = OwnCluster::start(Shape::default()).await;
+    let shop = own.shop(3, 24, 1_000).await;
+    let one = shop.serve().await;
+    let each = one_on_each(&shop.ledger.layout().unwrap(), 24);
+    own.cluster.nodes[0].kill().await;
+    let port = own.cluster.nodes[0].spec.port;
+    let alone = Shape {
+        replicas: 0,
+        ..Shape::default()
+    };
+    let mut others = RedisCluster::specs(&folder("others"), alone).unwrap();
+    others[0].port = port;
+    others[0] = others[0].clone().with(&["--port", &port.to_string()]);
+    let mut nodes = Vec::new();
+    for spec in others {
+        nodes.push(start(&spec).await);
+    }
+    let other = RedisCluster::of(nodes, 0).await.unwrap();
+    let late = shop.serve().await;
+    for client in [&one.client, &late.client] {
+        for product in &each {
+            until("every shard sells", || async {
+                order(client, 2, &[(*product, 1)]).await.status == 201
+            })
+            .await;
+        }
+    }
+    shop.drained().await;
+    shop.prove().await;
+    for service in [one, late] {
+        service.stop().await;
+    }
+    drop(other);
 }
 
 /// The node that follows another.
