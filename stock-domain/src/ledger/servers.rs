@@ -4,7 +4,7 @@
 //! have failed. Here each shard has one plain connection to its master; when that answers that the
 //! keys are elsewhere, which executes nothing, the cluster is asked anew.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -79,11 +79,13 @@ impl Servers {
         })
     }
 
-    fn nodes(&self) -> Vec<String> {
-        self.nodes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    fn list(&self) -> MutexGuard<'_, Vec<String>> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many nodes of a cluster are asked, one after the other; 0 without a cluster.
+    pub(crate) fn nodes(&self) -> usize {
+        self.list().len()
     }
 
     /// Whether they are a cluster.
@@ -118,7 +120,8 @@ impl Servers {
         key: &str,
     ) -> Result<(String, Option<(String, Vec<String>)>), RedisError> {
         let mut failed = None;
-        for node in self.nodes() {
+        let nodes = self.list().clone();
+        for node in nodes {
             match self.ask(&node, key).await {
                 Ok((master, known)) => {
                     let url = format!("{}{master}", self.base);
@@ -159,7 +162,7 @@ impl Servers {
         let Some((_, known)) = &connected.named_by else {
             return;
         };
-        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut nodes = self.list();
         for node in known {
             if !nodes.contains(node) {
                 nodes.push(node.clone());
@@ -169,14 +172,14 @@ impl Servers {
 
     /// Notes that a server is perhaps a wrong one: another node is asked next. The one that named it may be cut off
     /// from the others, or another cluster may have been given its address.
-    pub(super) fn mistrust(&self, connected: &Connected) {
+    pub(crate) fn mistrust(&self, connected: &Connected) {
         if let Some((node, _)) = &connected.named_by {
             self.ask_last(node);
         }
     }
 
     fn ask_last(&self, node: &str) {
-        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut nodes = self.list();
         if let Some(at) = nodes.iter().position(|other| other == node) {
             nodes[at..].rotate_left(1);
         }
@@ -268,7 +271,7 @@ mod tests {
         assert!(!one.is_cluster());
         let many = Servers::parse("redis-cluster://u:p@a:1?node=b:2&node=c:3").unwrap();
         assert_eq!(
-            (many.base.as_str(), many.nodes()),
+            (many.base.as_str(), many.list().clone()),
             (
                 "redis://u:p@",
                 vec!["a:1".to_owned(), "b:2".to_owned(), "c:3".to_owned(),]
@@ -283,10 +286,10 @@ mod tests {
     fn who_misled_is_asked_last() {
         let servers = Servers::parse("redis-cluster://a:1?node=b:2&node=c:3").unwrap();
         servers.ask_last("b:2");
-        assert_eq!(servers.nodes(), ["a:1", "c:3", "b:2"]);
+        assert_eq!(*servers.list(), ["a:1", "c:3", "b:2"]);
         servers.ask_last("a:1");
         servers.ask_last("z:9");
-        assert_eq!(servers.nodes(), ["c:3", "b:2", "a:1"]);
+        assert_eq!(*servers.list(), ["c:3", "b:2", "a:1"]);
     }
 
     #[test]

@@ -116,7 +116,7 @@ impl RedisCluster {
         }
     }
 
-    /// Every node knows who serves every slot, and every replica follows.
+    /// Every node knows who serves every slot, and every replica has what its master was told last.
     pub async fn is_whole(&self, replicas: usize) -> bool {
         for node in &self.nodes {
             let Ok((info, replication)) = node_info(node).await else {
@@ -126,6 +126,9 @@ impl RedisCluster {
             let follows = replication.contains("master_link_status:up");
             let is_followed = replication.contains(&format!("connected_slaves:{replicas}"));
             if !info.contains("cluster_state:ok") || !(follows || is_master && is_followed) {
+                return false;
+            }
+            if is_master && !reaches(node, replicas).await.unwrap_or(false) {
                 return false;
             }
         }
@@ -162,6 +165,32 @@ impl RedisCluster {
         }
         None
     }
+}
+
+/// Whether what a master is told now gets to its replicas. Behind the first copy it may send nothing for a second, though
+/// both say that the link is up: a replica that was promoted then would be empty.
+async fn reaches(master: &Server, replicas: usize) -> Result<bool, RedisError> {
+    const WAIT: Duration = Duration::from_millis(300);
+    let client = Client::open(master.spec.url("0"))?;
+    let mut connection = client.get_multiplexed_async_connection().await?;
+    // Of three masters each has a third of all keys.
+    for number in 0..1_000 {
+        let key = format!("reaches:{number}");
+        let set = cmd("SET").arg(&key).arg("").to_owned();
+        let told: Result<(), RedisError> = set.query_async(&mut connection).await;
+        if told.is_err() {
+            continue;
+        }
+        let wait = u64::try_from(WAIT.as_millis()).unwrap_or_default();
+        let reached: usize = cmd("WAIT")
+            .arg(replicas)
+            .arg(wait)
+            .query_async(&mut connection)
+            .await?;
+        let _removed: i64 = cmd("DEL").arg(&key).query_async(&mut connection).await?;
+        return Ok(reached >= replicas);
+    }
+    Ok(false)
 }
 
 async fn node_info(node: &Server) -> Result<(String, String), RedisError> {

@@ -84,7 +84,9 @@ pub(crate) fn folder(name: &str) -> PathBuf {
     let folder =
         std::env::temp_dir().join(format!("stock-it-{}-{number}-{name}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
-    watchdog().at_end(&format!("rm -rf '{}'", folder.display()));
+    if std::env::var_os("TEST_KEEP").is_none() {
+        watchdog().at_end(&format!("rm -rf '{}'", folder.display()));
+    }
     folder
 }
 

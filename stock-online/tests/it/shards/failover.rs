@@ -3,6 +3,8 @@
 use redis::cmd;
 use rustix::process::Signal;
 use stock_domain::ledger::GateState;
+use stock_domain::recover;
+use stock_online::servers::Server;
 use stock_online::servers::cluster::{RedisCluster, Shape};
 
 use super::{one_on_each, order};
@@ -219,7 +221,18 @@ async fn an_address_that_another_cluster_was_given_leads_nobody_away() {
     for service in [one, late] {
         service.stop().await;
     }
-    drop(other);
+    // Nor who rebuilds: what it begins there would be somebody else's.
+    recover::recover(&shop.config, &shop.pool, None, &mut |_, _| {})
+        .await
+        .unwrap();
+    for node in &other.nodes {
+        let keys: i64 = cmd("DBSIZE")
+            .query_async(&mut connect(node).await)
+            .await
+            .unwrap();
+        assert_eq!(keys, 0);
+    }
+    shop.prove().await;
 }
 
 /// The node that follows another.
@@ -228,7 +241,7 @@ async fn replica_of(own: &OwnCluster, master: usize) -> usize {
     for index in 0..own.cluster.nodes.len() {
         let info: String = cmd("INFO")
             .arg("replication")
-            .query_async(&mut connect(own, index).await)
+            .query_async(&mut connect(&own.cluster.nodes[index]).await)
             .await
             .unwrap();
         if info.contains(&format!("master_port:{port}")) {
@@ -238,8 +251,8 @@ async fn replica_of(own: &OwnCluster, master: usize) -> usize {
     panic!("nobody follows it")
 }
 
-async fn connect(own: &OwnCluster, node: usize) -> redis::aio::MultiplexedConnection {
-    let client = redis::Client::open(own.cluster.nodes[node].spec.url("0")).unwrap();
+async fn connect(node: &Server) -> redis::aio::MultiplexedConnection {
+    let client = redis::Client::open(node.spec.url("0")).unwrap();
     client.get_multiplexed_async_connection().await.unwrap()
 }
 
@@ -250,7 +263,7 @@ async fn cut_off(own: &OwnCluster, master: usize, replica: usize) {
         .arg("KILL")
         .arg("TYPE")
         .arg("replica")
-        .query_async(&mut connect(own, master).await)
+        .query_async(&mut connect(&own.cluster.nodes[master]).await)
         .await
         .unwrap();
     assert_eq!(closed, 1);
