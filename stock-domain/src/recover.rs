@@ -326,21 +326,13 @@ impl Run<'_> {
     }
 }
 
-/// Connects to a shard's Redis: of a cluster to where the shard has begun, whatever single nodes say.
+/// Connects to a shard's Redis, whatever it holds.
 pub(crate) async fn connect(
     config: &Config,
     keys: &Keys,
 ) -> Result<MultiplexedConnection, RedisError> {
-    let servers = Servers::parse(&config.redis_url)?;
-    for _ in 0..servers.nodes() {
-        let mut met = servers.connect(&keys.epoch(), RESPONSE_TIMEOUT).await?;
-        let head = epoch::head(&mut met.connection, keys).await;
-        if matches!(head, Ok(Some(_))) {
-            return Ok(met.connection);
-        }
-        servers.mistrust(&met);
-    }
-    let connected = servers.connect(&keys.epoch(), RESPONSE_TIMEOUT).await?;
+    let (servers, key) = (Servers::parse(&config.redis_url)?, keys.epoch());
+    let connected = servers.connect_agreed(&key, RESPONSE_TIMEOUT).await?;
     Ok(connected.connection)
 }
 

@@ -109,8 +109,15 @@ pub async fn apply(
     let mut turn = Turn::default();
     loop {
         let mut connection = pool.acquire().await?;
-        let turn_of = (rows, &mut turn);
-        let applying = apply_on(&mut connection, shard, turn_of, entries_max, ahead);
+        let applying = async {
+            let turn_of = (rows, &mut turn);
+            let step = apply_on(&mut connection, shard, turn_of, entries_max, ahead).await;
+            if step.is_err() {
+                // What was begun is rolled back before it is the next one's turn.
+                drop(connection.ping().await);
+            }
+            step
+        };
         let Ok(step) = tokio::time::timeout(limit, applying).await else {
             // Not given back to the pool: a link that swallowed a statement would swallow the next.
             drop(connection.detach());

@@ -112,10 +112,9 @@ async fn decide_within(
     let wait_max = Duration::from_millis(config.queue_wait_ms_max);
     let mut touched: Vec<Account> = request.draft.postings.iter().map(|p| p.account).collect();
     touched.sort_unstable();
-    // Before the turn, which is over sooner: a connection for each of these orders is there.
-    let mut connection = pool.acquire().await?;
     let turn = tokio::time::timeout(wait_max, ledger.rows().turn(&touched));
     let _turn = turn.await.map_err(|_elapsed| DecideError::Overloaded)?;
+    let mut connection = pool.acquire().await?;
     let deciding = decide_on(&mut connection, pool, ledger, (request, &touched), before);
     match tokio::time::timeout(limit, deciding).await {
         Ok(decided) => decided,
@@ -199,7 +198,7 @@ async fn judge(
         }
         // Its branches are recorded by their shards' subscribers, and what it became itself stands in the journal.
         Verdict::Accepted(accepted) => ledger.find(accepted.position).await.ok().flatten(),
-        _ => None,
+        Verdict::Replayed(_) | Verdict::Refused(_) => None,
     };
     Ok((verdict, entry))
 }

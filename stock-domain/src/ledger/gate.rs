@@ -95,11 +95,6 @@ impl Unproved {
                 | Self::CutOff
         )
     }
-
-    /// Whether it may not be the shard's Redis at all.
-    const fn is_another(&self) -> bool {
-        matches!(self, Self::Redis(_) | Self::NoEpoch | Self::OtherEpoch)
-    }
 }
 
 /// What the gate needs to prove a Redis.
@@ -245,9 +240,12 @@ impl Gate {
         let proved = self.prove(&met, generation).await;
         match &proved {
             Ok(_) => self.servers.trust(&met),
-            Err(why) if why.is_loss() => self.recover(&met.url).await,
-            Err(why) if why.is_another() => self.servers.mistrust(&met),
-            Err(_) => {}
+            Err(why) => {
+                if why.is_loss() {
+                    self.recover(&met.url).await;
+                }
+                self.servers.mistrust(&met);
+            }
         }
         proved
     }
@@ -383,6 +381,12 @@ impl Gate {
             Ok(0) => {}
             Ok(instances) => return tracing::warn!(instances, "waiting for what they remember"),
             Err(error) => return tracing::warn!(%error, "redis cannot be rebuilt yet"),
+        }
+        // What is there is cleared: one node's word is not enough.
+        match self.servers.agreed(&self.keys.epoch()).await {
+            Ok(agreed) if agreed == url => {}
+            Ok(_) => return tracing::warn!(shard, "most nodes name another master"),
+            Err(error) => return tracing::warn!(shard, %error, "redis cannot be rebuilt yet"),
         }
         match recover::recover_lost(&self.config, shard, (&known.epoch, url)).await {
             Ok(done) => tracing::warn!(

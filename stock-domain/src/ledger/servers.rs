@@ -4,6 +4,7 @@
 //! have failed. Here each shard has one plain connection to its master; when that answers that the
 //! keys are elsewhere, which executes nothing, the cluster is asked anew.
 
+use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,7 +24,9 @@ pub struct Servers {
     /// `redis://login@` or `rediss://login@` in front of a node's address; the URL of the only server.
     base: String,
     is_cluster: bool,
-    /// The cluster's nodes, in the order in which they are asked; empty without a cluster.
+    /// The nodes that the URL names.
+    named: Vec<String>,
+    /// These and others of the cluster, in the order in which they are asked; empty without a cluster.
     nodes: Mutex<Vec<String>>,
 }
 
@@ -36,6 +39,16 @@ pub struct Connected {
     pub url: String,
     /// The node that named it, and all that this node knows; nobody without a cluster.
     named_by: Option<(String, Vec<String>)>,
+}
+
+impl Connected {
+    async fn to(url: String, response_timeout: Duration) -> Result<Self, RedisError> {
+        Ok(Self {
+            connection: connect(&url, response_timeout).await?,
+            url,
+            named_by: None,
+        })
+    }
 }
 
 impl Servers {
@@ -52,6 +65,7 @@ impl Servers {
             return Ok(Self {
                 base: url.to_owned(),
                 is_cluster: false,
+                named: Vec::new(),
                 nodes: Mutex::default(),
             });
         };
@@ -75,6 +89,7 @@ impl Servers {
         Ok(Self {
             base,
             is_cluster: true,
+            named: nodes.clone(),
             nodes: Mutex::new(nodes),
         })
     }
@@ -83,18 +98,13 @@ impl Servers {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many nodes of a cluster are asked, one after the other; 0 without a cluster.
-    pub(crate) fn nodes(&self) -> usize {
-        self.list().len()
-    }
-
     /// Whether they are a cluster.
     #[must_use]
     pub const fn is_cluster(&self) -> bool {
         self.is_cluster
     }
 
-    /// Connects to the server that has a key, as the first node says that answers.
+    /// Connects to the server that has a key, as the first node says that leads to one.
     ///
     /// # Errors
     /// When no server answers, or none has the key.
@@ -103,38 +113,64 @@ impl Servers {
         key: &str,
         response_timeout: Duration,
     ) -> Result<Connected, RedisError> {
-        let (url, named_by) = match self.is_cluster {
-            true => self.master_of(key).await?,
-            false => (self.base.clone(), None),
-        };
-        Ok(Connected {
-            connection: connect(&url, response_timeout).await?,
-            url,
-            named_by,
-        })
-    }
-
-    /// The URL of a key's master, and who named it.
-    async fn master_of(
-        &self,
-        key: &str,
-    ) -> Result<(String, Option<(String, Vec<String>)>), RedisError> {
+        if !self.is_cluster {
+            return Connected::to(self.base.clone(), response_timeout).await;
+        }
         let mut failed = None;
         let nodes = self.list().clone();
         for node in nodes {
-            match self.ask(&node, key).await {
-                Ok((master, known)) => {
-                    let url = format!("{}{master}", self.base);
-                    return Ok((url, Some((node, known))));
-                }
+            let led = async {
+                let (url, known) = self.ask(&node, key).await?;
+                let connected = Connected::to(url, response_timeout).await?;
+                Ok(Connected {
+                    named_by: Some((node.clone(), known)),
+                    ..connected
+                })
+            };
+            match led.await {
+                Ok(connected) => return Ok(connected),
                 Err(error) => failed = Some(error),
             }
+            // It does not answer, or names one that does not.
             self.ask_last(&node);
         }
         Err(failed.unwrap_or_else(|| no_master(key)))
     }
 
-    /// Asks a node for the master of a key's slot, and for all nodes.
+    /// Connects to the server that has a key, as most nodes say: for who writes to whatever is there.
+    ///
+    /// # Errors
+    /// When no server answers, none has the key, or the nodes do not agree.
+    pub async fn connect_agreed(
+        &self,
+        key: &str,
+        response_timeout: Duration,
+    ) -> Result<Connected, RedisError> {
+        Connected::to(self.agreed(key).await?, response_timeout).await
+    }
+
+    /// The URL of the server that more than half of the nodes that answer name for a key.
+    pub(super) async fn agreed(&self, key: &str) -> Result<String, RedisError> {
+        if !self.is_cluster {
+            return Ok(self.base.clone());
+        }
+        let (mut votes, mut failed) = (HashMap::<String, usize>::new(), None);
+        let nodes = self.list().clone();
+        for node in nodes {
+            match self.ask(&node, key).await {
+                Ok((url, _)) => *votes.entry(url).or_default() += 1,
+                Err(error) => failed = Some(error),
+            }
+        }
+        let all: usize = votes.values().sum();
+        match votes.into_iter().find(|(_, votes)| votes * 2 > all) {
+            Some((url, _)) => Ok(url),
+            None if all > 0 => Err(no_agreement(key)),
+            None => Err(failed.unwrap_or_else(|| no_master(key))),
+        }
+    }
+
+    /// Asks a node for the URL of the master of a key's slot, and for all nodes.
     async fn ask(&self, node: &str, key: &str) -> Result<(String, Vec<String>), RedisError> {
         let url = format!("{}{node}", self.base);
         let mut connection = connect(&url, CONNECT_TIMEOUT).await?;
@@ -154,15 +190,17 @@ impl Servers {
             .and_then(|range| range.nodes.first().cloned())
             .ok_or_else(|| no_master(key))?;
         let known = ranges.into_iter().flat_map(|range| range.nodes).collect();
-        Ok((master, known))
+        Ok((format!("{}{master}", self.base), known))
     }
 
-    /// Notes that a server is the right one: whom the node that named it knows is asked too from now on.
+    /// Notes that a server is the right one: whom the node that named it knows is asked too from now on, and nobody else
+    /// but those of the URL.
     pub(super) fn trust(&self, connected: &Connected) {
         let Some((_, known)) = &connected.named_by else {
             return;
         };
         let mut nodes = self.list();
+        nodes.retain(|node| self.named.contains(node) || known.contains(node));
         for node in known {
             if !nodes.contains(node) {
                 nodes.push(node.clone());
@@ -170,9 +208,9 @@ impl Servers {
         }
     }
 
-    /// Notes that a server is perhaps a wrong one: another node is asked next. The one that named it may be cut off
-    /// from the others, or another cluster may have been given its address.
-    pub(crate) fn mistrust(&self, connected: &Connected) {
+    /// Notes that a server is not proved: another node is asked next. The one that named it may be cut off from the
+    /// others, or another cluster may have been given its address.
+    pub(super) fn mistrust(&self, connected: &Connected) {
         if let Some((node, _)) = &connected.named_by {
             self.ask_last(node);
         }
@@ -181,7 +219,8 @@ impl Servers {
     fn ask_last(&self, node: &str) {
         let mut nodes = self.list();
         if let Some(at) = nodes.iter().position(|other| other == node) {
-            nodes[at..].rotate_left(1);
+            let last = nodes.remove(at);
+            nodes.push(last);
         }
     }
 }
@@ -211,6 +250,11 @@ pub async fn run_id(connection: &mut MultiplexedConnection) -> Result<String, Re
 
 fn no_master(key: &str) -> RedisError {
     let text = format!("no node of the cluster names a master for {key}");
+    (ErrorKind::Io, "cluster", text).into()
+}
+
+fn no_agreement(key: &str) -> RedisError {
+    let text = format!("the nodes of the cluster name different masters for {key}");
     (ErrorKind::Io, "cluster", text).into()
 }
 

@@ -163,7 +163,7 @@ async fn servers_findings(
     let mut seen = HashSet::new();
     for shard in ledger.shards() {
         let key = shard.keys().epoch();
-        let mut connection = servers.connect(&key, TIMEOUT).await?.connection;
+        let mut connection = servers.connect_agreed(&key, TIMEOUT).await?.connection;
         if seen.insert(servers::run_id(&mut connection).await?) {
             redis_findings(config, connection, findings).await?;
         }

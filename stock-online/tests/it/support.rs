@@ -245,17 +245,23 @@ impl Shop {
             limit_address_logins: 0,
             ..Config::default()
         };
-        let pool = database::pool(&config, Role::Tool).unwrap();
-        database::migrate::migrate(&pool).await.unwrap();
-        assert!(recover::begin_first(&config, &pool).await.unwrap());
-        let shop = Self::at(config);
-        assert!(shop.ledger.wait_open(PATIENCE).await);
+        let shop = Self::begin(config).await;
         let args = SeedArgs {
             users: 3,
             products,
             stock,
         };
         assert!(seed(&shop.pool, &shop.ledger, &args, None).await.unwrap());
+        shop
+    }
+
+    /// An empty shop in a database that was just made.
+    pub(crate) async fn begin(config: Config) -> Self {
+        let pool = database::pool(&config, Role::Tool).unwrap();
+        database::migrate::migrate(&pool).await.unwrap();
+        assert!(recover::begin_first(&config, &pool).await.unwrap());
+        let shop = Self::at(config);
+        assert!(shop.ledger.wait_open(PATIENCE).await);
         shop
     }
 

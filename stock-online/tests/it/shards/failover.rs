@@ -1,14 +1,17 @@
 //! A master is lost, and its replica lacks what it was told last.
 
-use redis::cmd;
+use std::collections::HashMap;
+
+use redis::{RedisResult, cmd};
 use rustix::process::Signal;
+use stock_common::config::Config;
 use stock_domain::ledger::GateState;
 use stock_domain::recover;
 use stock_online::servers::Server;
 use stock_online::servers::cluster::{RedisCluster, Shape};
 
 use super::{one_on_each, order};
-use crate::support::{Load, OwnCluster, PATIENCE, ServiceProcess, folder, start, until};
+use crate::support::{Load, OwnCluster, PATIENCE, ServiceProcess, Shop, folder, start, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_promoted_replica_lacks_is_entered_again_from_memory() {
@@ -188,27 +191,29 @@ async fn a_master_that_is_killed_under_load_costs_no_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_that_another_cluster_was_given_leads_nobody_away() {
     // Danger: a lost node's address is given again, where pods come and go within seconds, and who is asked first for
-    // the way then speaks for somebody else's cluster. Method: another cluster is made on the first node's port.
+    // the way then speaks for somebody else's cluster. Method: another cluster is made on the first node's port, with
+    // a shop of the same prefix.
     let mut own = OwnCluster::start(Shape::default()).await;
     let shop = own.shop(3, 24, 1_000).await;
     let one = shop.serve().await;
     let each = one_on_each(&shop.ledger.layout().unwrap(), 24);
     own.cluster.nodes[0].kill().await;
-    let port = own.cluster.nodes[0].spec.port;
-    let alone = Shape {
-        replicas: 0,
-        ..Shape::default()
-    };
-    let mut others = RedisCluster::specs(&folder("others"), alone).unwrap();
-    others[0].port = port;
-    others[0] = others[0].clone().with(&["--port", &port.to_string()]);
-    let mut nodes = Vec::new();
-    for spec in others {
-        nodes.push(start(&spec).await);
+    let mut other = other_cluster(own.cluster.nodes[0].spec.port).await;
+    own.mysql.create_database("others").await.unwrap();
+    let others = Shop::begin(Config {
+        redis_url: other.url(),
+        database_url: own.mysql.spec.url("others"),
+        ..shop.config.clone()
+    });
+    let others = others.await;
+    let before = heads(&others).await.unwrap();
+    let two = shop.serve().await;
+    // What the first node names now is not there.
+    for node in &mut other.nodes[1..] {
+        node.kill().await;
     }
-    let other = RedisCluster::of(nodes, 0).await.unwrap();
-    let late = shop.serve().await;
-    for client in [&one.client, &late.client] {
+    let three = shop.serve().await;
+    for client in [&one.client, &two.client, &three.client] {
         for product in &each {
             until("every shard sells", || async {
                 order(client, 2, &[(*product, 1)]).await.status == 201
@@ -218,21 +223,51 @@ async fn an_address_that_another_cluster_was_given_leads_nobody_away() {
     }
     shop.drained().await;
     shop.prove().await;
-    for service in [one, late] {
+    for service in [one, two, three] {
         service.stop().await;
     }
-    // Nor who rebuilds: what it begins there would be somebody else's.
+    // Nor who rebuilds: what is cleared there would be somebody else's.
+    for node in &mut other.nodes[1..] {
+        node.restart().await.unwrap();
+    }
     recover::recover(&shop.config, &shop.pool, None, &mut |_, _| {})
         .await
         .unwrap();
-    for node in &other.nodes {
-        let keys: i64 = cmd("DBSIZE")
-            .query_async(&mut connect(node).await)
-            .await
-            .unwrap();
-        assert_eq!(keys, 0);
-    }
+    until("the other shop is as it was", || async {
+        heads(&others).await.is_ok_and(|now| now == before)
+    })
+    .await;
+    assert!(others.ledger.wait_open(PATIENCE).await);
     shop.prove().await;
+}
+
+/// A cluster of three masters, the first on this port.
+async fn other_cluster(port: u16) -> RedisCluster {
+    let shape = Shape {
+        replicas: 0,
+        ..Shape::default()
+    };
+    let mut specs = RedisCluster::specs(&folder("other"), shape).unwrap();
+    specs[0].port = port;
+    specs[0] = specs[0].clone().with(&["--port", &port.to_string()]);
+    let mut nodes = Vec::new();
+    for spec in specs {
+        nodes.push(start(&spec).await);
+    }
+    RedisCluster::of(nodes, shape.replicas).await.unwrap()
+}
+
+/// What stands at the head of each of a shop's shards, if its links are whole.
+async fn heads(shop: &Shop) -> RedisResult<Vec<HashMap<String, String>>> {
+    let mut heads = Vec::new();
+    for shard in shop.ledger.shards() {
+        let Ok(mut link) = shard.link() else {
+            continue;
+        };
+        let head = cmd("HGETALL").arg(shard.keys().epoch()).to_owned();
+        heads.push(head.query_async(&mut link.read).await?);
+    }
+    Ok(heads)
 }
 
 /// The node that follows another.
