@@ -92,19 +92,14 @@ impl Gate {
     /// A new epoch means that `recover` has run: what this instance accepted under the earlier one and
     /// MySQL's journal lacks is lost, and is listed before the memory of it begins anew.
     async fn list_lost_with_epoch(&self, epoch: &str) -> Result<(), Unproved> {
-        let mut accepted: Vec<Remembered> = {
+        let accepted: Vec<Remembered> = {
             let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
             if memory.epoch == epoch {
                 return Ok(());
             }
             memory.unsettled.iter().cloned().collect()
         };
-        let positions: Vec<Position> = accepted.iter().map(|entry| entry.position).collect();
-        let lost = journal::missing(&self.pool, &positions)
-            .await
-            .map_err(Unproved::Database)?;
-        accepted.retain(|entry| lost.contains(&entry.position));
-        self.list_lost(&accepted).await?;
+        self.list_unrecorded(accepted).await?;
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         *memory = Memory {
             epoch: epoch.to_owned(),
@@ -131,19 +126,24 @@ impl Gate {
             .map_err(Unproved::Database)?
             .map(|state| state.watermark);
         let is_settled = |of: &Remembered| watermark.is_some_and(|upto| of.position <= upto);
-        let mut settled: Vec<Remembered> = accepted.into_iter().filter(is_settled).collect();
-        let positions: Vec<Position> = settled.iter().map(|entry| entry.position).collect();
-        let lost = journal::missing(&self.pool, &positions)
-            .await
-            .map_err(Unproved::Database)?;
-        settled.retain(|entry| lost.contains(&entry.position));
-        self.list_lost(&settled).await?;
-        let compared: HashSet<Position> = positions.into_iter().collect();
+        let settled: Vec<Remembered> = accepted.into_iter().filter(is_settled).collect();
+        let compared: HashSet<Position> = settled.iter().map(|entry| entry.position).collect();
+        self.list_unrecorded(settled).await?;
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         let is_open = |entry: &Remembered| !compared.contains(&entry.position);
         memory.unsettled.retain(is_open);
         memory.silences = silences;
         Ok(())
+    }
+
+    /// Lists those of the entries that MySQL's journal lacks.
+    async fn list_unrecorded(&self, mut entries: Vec<Remembered>) -> Result<(), Unproved> {
+        let positions: Vec<Position> = entries.iter().map(|entry| entry.position).collect();
+        let lost = journal::missing(&self.pool, &positions)
+            .await
+            .map_err(Unproved::Database)?;
+        entries.retain(|entry| lost.contains(&entry.position));
+        self.list_lost(&entries).await
     }
 
     /// Lists what was accepted and lost: in the log, and in MySQL for `recover` and `explain`.
