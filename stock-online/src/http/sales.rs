@@ -10,6 +10,7 @@ use stock_common::clock::rfc3339;
 use stock_common::error::Code;
 use stock_common::id::{ProductId, SaleId};
 use stock_common::money::Money;
+use stock_domain::account::Book;
 use stock_domain::database::audit_log::Action;
 use stock_domain::database::sales as table;
 use stock_domain::sale::Sale;
@@ -157,6 +158,11 @@ pub async fn create(
     };
     let made = table::create(&app.pool, ProductId(id), &sale).await?;
     sale.id = made.ok_or_else(missing)?;
+    // Without it the sale's first order would wait until the book is begun by its being missed.
+    let book = Book::Allowances(sale.id);
+    if let Err(error) = app.ledger.begin_book(book, ProductId(id)).await {
+        tracing::warn!(sale.id = %sale.id, %error, "the limits of a sale are not begun yet");
+    }
     publish(&app).await?;
     let subject = format!("product:{id} sale:{}", sale.id);
     let action = Action::SaleCreated;
