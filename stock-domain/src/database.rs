@@ -11,8 +11,9 @@
 //! | [`row_queue`] | who of a process may lock an account's row next |
 //! | [`row_lock`] | the synchronous path: decide and record under row locks |
 //! | [`archives`] | how far the journal was removed into files, and the levels there |
+//! | [`server_settings`] | whether MySQL keeps what is promised |
 //! | [`replica_beats`] | how far a replica follows |
-//! | [`accounts`], [`journal`], [`movements`], [`orders`], [`reservations`], [`offline_sales`], [`products`], [`sales`], [`stores`], [`stock_levels`], [`works`], [`coupons`], [`coupon_issues`], [`point_transactions`], [`point_reports`], [`imports`], [`webhooks`], [`dead_letters`], [`jobs`], [`ledger_checks`] | one table group each |
+//! | [`accounts`], [`journal`], [`movements`], [`orders`], [`reservations`], [`offline_sales`], [`products`], [`sales`], [`selling`], [`stores`], [`stock_levels`], [`works`], [`coupons`], [`coupon_issues`], [`point_transactions`], [`point_reports`], [`imports`], [`webhooks`], [`dead_letters`], [`jobs`], [`ledger_checks`] | one table group each |
 //! | [`users`], [`refresh_tokens`], [`sessions`], [`audit_log`] | people: no part of the ledger |
 //!
 //! Every connection runs READ COMMITTED in strict mode. Locks are always taken in this order: the turn in the
@@ -49,6 +50,8 @@ pub mod row_lock;
 pub mod row_queue;
 pub mod rows;
 pub mod sales;
+pub mod selling;
+pub mod server_settings;
 pub mod sessions;
 pub mod settle;
 pub mod shards;

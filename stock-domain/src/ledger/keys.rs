@@ -123,6 +123,12 @@ impl Keys {
         format!("{}:catalog", self.base)
     }
 
+    /// The channel that says whether selling is open.
+    #[must_use]
+    pub fn selling(&self) -> String {
+        format!("{}:selling", self.base)
+    }
+
     /// A `SCAN` pattern for every key of the shard, for `recover`.
     #[must_use]
     pub fn everything(&self) -> String {

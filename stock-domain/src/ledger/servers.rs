@@ -11,6 +11,8 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, Value, cmd};
 
+use super::info::Info;
+
 /// Schemes of a cluster's URL, and what its nodes are then reached by.
 const CLUSTER_SCHEMES: [(&str, &str); 2] = [
     ("redis-cluster://", "redis://"),
@@ -243,9 +245,8 @@ pub(crate) async fn connect(
 /// # Errors
 /// When it does not answer.
 pub async fn run_id(connection: &mut MultiplexedConnection) -> Result<String, RedisError> {
-    let info: String = cmd("INFO").arg("server").query_async(connection).await?;
-    let id = info.lines().find_map(|line| line.strip_prefix("run_id:"));
-    Ok(id.unwrap_or_default().trim().to_owned())
+    let info = Info::read(connection, &["server"]).await?;
+    Ok(info.field("run_id").unwrap_or_default().to_owned())
 }
 
 fn no_master(key: &str) -> RedisError {
