@@ -71,8 +71,8 @@ use self::keys::Keys;
 use self::levels::LevelsMessage;
 pub use self::request::Request;
 use self::servers::Servers;
-pub use self::shard::Shard;
 use self::shard::Common;
+pub use self::shard::Shard;
 use self::sold_out::SoldOut;
 use self::switch::{Switch, Switched};
 use crate::database::row_queue::RowQueue;
@@ -157,10 +157,14 @@ impl Ledger {
             Arc::downgrade(&ledger.inner),
             Arc::clone(&ledger.inner.wanted),
         );
-        tokio::spawn(supervise("ledger", config.redis_prefix.clone(), move || {
-            let (inner, wanted) = (Weak::clone(&inner), Arc::clone(&wanted));
-            Self::keep(inner, wanted, (beat_pool.clone(), Arc::clone(&name)))
-        }));
+        tokio::spawn(supervise(
+            "ledger",
+            config.redis_prefix.clone(),
+            move || {
+                let (inner, wanted) = (Weak::clone(&inner), Arc::clone(&wanted));
+                Self::keep(inner, wanted, (beat_pool.clone(), Arc::clone(&name)))
+            },
+        ));
         Ok(ledger)
     }
 

@@ -46,7 +46,9 @@ impl Setting {
         let is_named = matches!(standing, Standing::Weak | Standing::Unsafe);
         Self {
             name,
-            found: found.unwrap_or("not told: CONFIG is not allowed").to_owned(),
+            found: found
+                .unwrap_or("not told: CONFIG is not allowed")
+                .to_owned(),
             standing,
             advice: if is_named { advice } else { "" },
         }
@@ -339,13 +341,10 @@ mod tests {
             flush_log_at_commit: 2,
             sync_binlog: Some(0),
         };
-        let names: Vec<(&str, Standing)> = [
-            "read_only",
-            "innodb_flush_log_at_trx_commit",
-            "sync_binlog",
-        ]
-        .map(|name| (name, Standing::Weak))
-        .into();
+        let names: Vec<(&str, Standing)> =
+            ["read_only", "innodb_flush_log_at_trx_commit", "sync_binlog"]
+                .map(|name| (name, Standing::Weak))
+                .into();
         let judged = settings.judge();
         assert_eq!(wrong(&judged), names);
     }

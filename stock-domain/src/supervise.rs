@@ -51,9 +51,9 @@ async fn breakable(_task: &'static str, _of: String, running: impl Future<Output
 }
 
 #[cfg(debug_assertions)]
-use self::breaking::breakable;
-#[cfg(debug_assertions)]
 pub use self::breaking::break_task;
+#[cfg(debug_assertions)]
+use self::breaking::breakable;
 
 /// Breaks tasks on demand, for tests: a build without debug assertions has none of it.
 #[cfg(debug_assertions)]

@@ -63,7 +63,12 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) -> Result<(), JobSc
     let of = app.config.redis_prefix.clone();
     let every = (app, shutdown);
     tokio::join!(
-        keep("daily_points_report", &of, &every, daily_points_report::at_start),
+        keep(
+            "daily_points_report",
+            &of,
+            &every,
+            daily_points_report::at_start
+        ),
         keep("expire_reservations", &of, &every, expire_reservations::run),
         keep("balance_buckets", &of, &every, balance_buckets::run),
         keep("apply_imports", &of, &every, apply_imports::run),

@@ -9,9 +9,10 @@ use crate::ledger::switch::Switched;
 /// # Errors
 /// When MySQL does not answer.
 pub async fn load(pool: &MySqlPool) -> Result<Option<Switched>, sqlx::Error> {
-    let row: Option<(bool, u64)> = sqlx::query_as("SELECT is_open, at_ms FROM selling WHERE id = 1")
-        .fetch_optional(pool)
-        .await?;
+    let row: Option<(bool, u64)> =
+        sqlx::query_as("SELECT is_open, at_ms FROM selling WHERE id = 1")
+            .fetch_optional(pool)
+            .await?;
     Ok(row.map(|(open, at_ms)| Switched { open, at_ms }))
 }
 

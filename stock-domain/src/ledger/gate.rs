@@ -26,8 +26,8 @@ use stock_common::id::Position;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-pub(super) use self::live::Line;
 use self::live::Heard;
+pub(super) use self::live::Line;
 pub use self::memory::Remembered;
 pub(super) use self::memory::{Beat, Memory};
 use self::same::Identity;

@@ -41,7 +41,12 @@ impl RedisMemory {
 }
 
 fn untold(name: &'static str) -> RedisError {
-    (ErrorKind::UnexpectedReturnType, "INFO does not tell", name.to_owned()).into()
+    (
+        ErrorKind::UnexpectedReturnType,
+        "INFO does not tell",
+        name.to_owned(),
+    )
+        .into()
 }
 
 impl Ledger {

@@ -198,10 +198,8 @@ impl Ledger {
         };
         self.hear_switch(switched);
         let generation = switch.generation();
-        let (decided, ()) = tokio::join!(
-            self.decide_everywhere(&request),
-            self.tell_switch(switched),
-        );
+        let (decided, ()) =
+            tokio::join!(self.decide_everywhere(&request), self.tell_switch(switched),);
         let mut shards = Vec::new();
         for (shard, decided) in decided? {
             let has_followed = matches!(decided, Ok(Verdict::Accepted(_)));

@@ -183,7 +183,11 @@ async fn redis_findings(
     let settings = redis_settings::read(&mut connection).await?;
     let is_cluster = Servers::parse(&config.redis_url)?.is_cluster();
     let judged = settings.judge(config.durability, is_cluster, false);
-    findings.extend(judged.into_iter().map(|setting| of_setting("redis", setting)));
+    findings.extend(
+        judged
+            .into_iter()
+            .map(|setting| of_setting("redis", setting)),
+    );
     let info = Info::read(&mut connection, &["server"]).await?;
     let version = info.field("redis_version").unwrap_or_default();
     let major = version
@@ -251,7 +255,11 @@ async fn mysql_findings(pool: &MySqlPool, findings: &mut Vec<Finding>) -> Result
         advice,
     ));
     let judged = server_settings::read(pool).await?.judge();
-    findings.extend(judged.into_iter().map(|setting| of_setting("mysql", setting)));
+    findings.extend(
+        judged
+            .into_iter()
+            .map(|setting| of_setting("mysql", setting)),
+    );
     let is_current = migrate::is_current(pool).await?;
     let found = if is_current {
         "current"

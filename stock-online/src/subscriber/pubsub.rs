@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use fred::clients::SubscriberClient;
 use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
-use fred::types::{Builder, Value as FredValue};
 use fred::types::config::{Config as FredConfig, ReconnectPolicy};
+use fred::types::{Builder, Value as FredValue};
 use stock_domain::layout::SHARDS_MAX;
 use stock_domain::ledger::keys::Keys;
 use stock_domain::ledger::levels::LevelsMessage;

@@ -1,8 +1,12 @@
 //! Faults: kills, lost memory, lost messages; afterwards nothing accepted is missing.
 
+mod away;
 mod backup;
 mod fenced;
+mod idle;
 mod kills;
 mod links;
 mod poison;
+mod settings;
+mod tasks;
 mod tls;

@@ -4,8 +4,8 @@
 //! second; whoever uses a link that has said nothing for a moment asks first. A link that broke is replaced
 //! while requests wait; nothing was sent on it, so none of them pays for it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;

@@ -1,7 +1,7 @@
 //! Whether the Redis behind the gate keeps what is promised: nothing is sold on one that does not.
 
-use std::sync::PoisonError;
 use std::sync::Arc;
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use redis::RedisError;

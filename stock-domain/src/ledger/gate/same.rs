@@ -5,8 +5,8 @@
 
 use std::sync::PoisonError;
 
-use redis::aio::MultiplexedConnection;
 use redis::RedisError;
+use redis::aio::MultiplexedConnection;
 use stock_common::id::Position;
 
 use super::{Gate, Unproved};
