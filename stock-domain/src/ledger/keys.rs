@@ -129,6 +129,12 @@ impl Keys {
         format!("{}:selling", self.base)
     }
 
+    /// The channel on which instances hear that their subscriptions are alive.
+    #[must_use]
+    pub fn beats(&self) -> String {
+        format!("{}:beats", self.base)
+    }
+
     /// A `SCAN` pattern for every key of the shard, for `recover`.
     #[must_use]
     pub fn everything(&self) -> String {

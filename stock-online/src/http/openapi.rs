@@ -67,8 +67,9 @@ const JSON: &str = "application/json";
 const CSV: &str = "text/csv";
 const FORM: &str = "application/x-www-form-urlencoded";
 /// What the ledger answers when it cannot decide.
-const LEDGER: [Code; 7] = [
+const LEDGER: [Code; 8] = [
     Code::Fenced,
+    Code::UnsafeRedis,
     Code::Overloaded,
     Code::Backlog,
     Code::OutcomeUnknown,

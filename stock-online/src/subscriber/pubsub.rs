@@ -3,13 +3,13 @@
 //! A lost message is harmless: the subscriber polls, sold-out flags expire, the catalog refreshes.
 //! `fred` re-sends commands after a broken connection, so nothing else is ever sent through it.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use fred::clients::SubscriberClient;
 use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
+use fred::types::Builder;
 use fred::types::config::{Config as FredConfig, ReconnectPolicy};
-use fred::types::{Builder, Value as FredValue};
 use stock_domain::layout::SHARDS_MAX;
 use stock_domain::ledger::keys::Keys;
 use stock_domain::ledger::levels::LevelsMessage;
@@ -24,9 +24,9 @@ use crate::app::App;
 /// Milliseconds between attempts to connect, and how they grow.
 const RECONNECT: (u32, u32, u32) = (50, 2_000, 2);
 const RETRY: Duration = Duration::from_millis(500);
-/// How often it is asked whether the link still leads to Redis, and how long the answer may take.
-const PING_EVERY: Duration = Duration::from_secs(1);
-const PONG_MAX: Duration = Duration::from_secs(1);
+/// How often a beat is published, and how long the channels may be silent all the same.
+const BEAT_EVERY: Duration = Duration::from_secs(1);
+const SILENCE_MAX: Duration = Duration::from_secs(3);
 
 /// Hears the levels and catalog channels until `shutdown`; `bells` wake the subscribers.
 pub async fn run(app: Arc<App>, bells: Arc<Bells>, shutdown: CancellationToken) {
@@ -64,17 +64,19 @@ async fn hear(app: &App, bells: &Bells, shares: &Shares) -> Result<(), fred::err
     let client = connect(&app.config.redis_url).await?;
     let mut messages = client.message_rx();
     let mut reconnections = client.reconnect_rx();
-    let catalog = app.ledger.keys().catalog();
-    let selling = app.ledger.keys().selling();
+    let keys = app.ledger.keys();
+    let catalog = keys.catalog();
+    let (selling, beats) = (keys.selling(), keys.beats());
     client
-        .subscribe(vec![catalog.clone(), selling.clone()])
+        .subscribe(vec![catalog.clone(), selling.clone(), beats.clone()])
         .await?;
     // Those of shards that there will be are silent.
     let prefix = &app.config.redis_prefix;
     let levels = (0..SHARDS_MAX).map(|shard| Keys::new(prefix, shard).levels());
     client.subscribe(levels.collect::<Vec<String>>()).await?;
     let keeper = client.manage_subscriptions();
-    let silent = silence(&client);
+    let heard = Mutex::new(Instant::now());
+    let silent = silence(app, &heard);
     tokio::pin!(silent);
     tracing::info!("subscribed to levels and catalog");
     // The channels were silent until now: look once at what was missed.
@@ -88,10 +90,15 @@ async fn hear(app: &App, bells: &Bells, shares: &Shares) -> Result<(), fred::err
                 app.levels.interrupted();
                 continue;
             }
-            () = &mut silent => break,
+            () = &mut silent => {
+                tracing::warn!("the channels are silent: they are subscribed again");
+                break;
+            }
             message = messages.recv() => message,
         };
+        *heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         match message {
+            Ok(message) if *message.channel == *beats => {}
             Ok(message) if *message.channel == *selling => {
                 let text = message.value.as_str();
                 if let Some(switched) = text.and_then(|text| Switched::parse(&text)) {
@@ -118,22 +125,21 @@ async fn hear(app: &App, bells: &Bells, shares: &Shares) -> Result<(), fred::err
     Ok(())
 }
 
-/// Replaces the link when it does not answer any more: nothing would come over it, and nobody would know. Returns when
-/// it cannot be replaced.
-async fn silence(client: &SubscriberClient) {
+/// Returns when nothing was heard for long although beats were published: a link that is lost without a word would be
+/// listened to for ever.
+async fn silence(app: &App, heard: &Mutex<Instant>) {
     loop {
-        tokio::time::sleep(PING_EVERY).await;
-        // A link that is broken, and not silent, is mended by the client itself.
-        if !client.is_connected() {
+        tokio::time::sleep(BEAT_EVERY).await;
+        // Without Redis there is nothing to hear.
+        let Ok(mut link) = app.ledger.live_link().await else {
+            *heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
             continue;
-        }
-        let pong = client.ping::<FredValue>(None);
-        if tokio::time::timeout(PONG_MAX, pong).await.is_ok() {
-            continue;
-        }
-        tracing::warn!("the link of the channels is silent: another one is made");
-        let replaced = tokio::time::timeout(PONG_MAX, client.force_reconnection()).await;
-        if !matches!(replaced, Ok(Ok(()))) {
+        };
+        let mut beat = redis::cmd("PUBLISH");
+        beat.arg(app.ledger.keys().beats()).arg("");
+        let published = beat.query_async::<i64>(&mut link.read).await;
+        let last = *heard.lock().unwrap_or_else(PoisonError::into_inner);
+        if published.is_ok() && last.elapsed() > SILENCE_MAX {
             return;
         }
     }

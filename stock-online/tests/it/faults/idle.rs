@@ -21,7 +21,12 @@ async fn all_are_answered(service: &Service, id: &str, between: impl AsyncFn()) 
     let login = json!({ "email": "user2@example.com", "password": "wrong-password" });
     for (call, expected) in [
         (client.order("/api/redis/orders", 2, &[(1, 1)]), 201),
-        (client.get("/api/products/stock/available?productId=1"), 200),
+        (
+            client
+                .get("/api/products/stock/available?productId=1")
+                .user(2),
+            200,
+        ),
         (client.order("/api/orders", 2, &[(1, 1)]), 201),
         (client.get(&format!("/api/orders/{id}")).user(2), 200),
         (client.post("/api/token").json(&login), 401),
