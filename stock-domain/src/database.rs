@@ -72,7 +72,7 @@ use stock_common::config::Config;
 /// Statements that a connection keeps prepared: a size of every multi-row insert, and the rest.
 const PREPARED_MAX: usize = 512;
 /// How long an idle connection may take to say that it is alive before another one is made.
-const PONG_MAX: Duration = Duration::from_millis(500);
+const PONG_MAX: Duration = Duration::from_millis(300);
 /// What data must be: an error, never cut to fit.
 const SQL_MODE: &str = "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,ERROR_FOR_DIVISION_BY_ZERO";
 

@@ -124,7 +124,7 @@ pub(super) async fn run(shared: Arc<Shared>, queue: Arc<Mutex<mpsc::Receiver<Wai
 async fn find_link(shared: &Shared, under_way: &AtomicUsize) -> Result<Link, Arc<str>> {
     match under_way.load(Ordering::Relaxed) {
         0 => shared.gate.live_link(Line::Decide).await,
-        _ => shared.gate.link_when_mended().await,
+        _ => shared.gate.busy_link().await,
     }
 }
 

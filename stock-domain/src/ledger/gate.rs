@@ -62,6 +62,8 @@ pub struct Link {
     pub offset_ms: i64,
     /// When each of the two connections last answered.
     pub(super) heard: Arc<Heard>,
+    /// Whether the connection for scripts has ended.
+    ends: watch::Receiver<bool>,
 }
 
 /// Whether there is a proved Redis, or why not.
@@ -272,8 +274,9 @@ impl Gate {
     }
 
     async fn prove(&self, connected: &Connected, generation: u64) -> Result<Link, Unproved> {
-        let decide = connected.connection.clone();
-        let mut read = servers::connect(&connected.url, self.response_timeout).await?;
+        let watched = servers::connect_watched(&connected.url, self.response_timeout).await?;
+        let (decide, ends) = watched;
+        let mut read = connected.connection.clone();
         let server = Identity::read(&mut read).await?;
         let time: (i64, i64) = cmd("TIME").query_async(&mut read).await?;
         let epoch: Option<String> = cmd("HGET")
@@ -316,6 +319,7 @@ impl Gate {
             generation,
             offset_ms,
             heard: Arc::new(Heard::now()),
+            ends,
         })
     }
 

@@ -19,6 +19,8 @@ use super::{CHECK, Gate, GateState, Link, MEND_MAX, Unproved};
 const FRESH: Duration = Duration::from_millis(100);
 /// How long an answer may take before it is asked whether the link or Redis is at fault.
 const PONG_MAX: Duration = Duration::from_millis(300);
+/// Why a link is given up whose server has closed it, or was lost.
+const ENDED: &str = "the link to redis broke: it was closed";
 /// How often the server behind the link, and its settings, are looked at.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -96,20 +98,36 @@ impl Gate {
     pub(in crate::ledger) async fn live_link(&self, line: Line) -> Result<Link, Arc<str>> {
         loop {
             let link = self.link_when_mended().await?;
-            if link.heard.is_fresh(line) || self.still_leads(&link, line).await {
+            if *link.ends.borrow() {
+                self.shut(link.generation, ENDED);
+            } else if link.heard.is_fresh(line) || self.still_leads(&link, line).await {
                 return Ok(link);
             }
         }
     }
 
     /// The open link; where it is being replaced, the one that comes.
-    pub(in crate::ledger) async fn link_when_mended(&self) -> Result<Link, Arc<str>> {
+    async fn link_when_mended(&self) -> Result<Link, Arc<str>> {
         let mut changes = self.state.subscribe();
         let decided = changes.wait_for(|state| !matches!(state, GateState::Mending(_)));
         drop(timeout(MEND_MAX, decided).await);
         match &*self.state.borrow() {
             GateState::Open(link) => Ok(link.clone()),
             GateState::Mending(reason) | GateState::Shut(reason) => Err(Arc::clone(reason)),
+        }
+    }
+
+    /// The open link for a call, while another one is under way on it: that one's answer will tell where it leads.
+    ///
+    /// # Errors
+    /// Why the gate is shut.
+    pub(in crate::ledger) async fn busy_link(&self) -> Result<Link, Arc<str>> {
+        loop {
+            let link = self.link_when_mended().await?;
+            if !*link.ends.borrow() {
+                return Ok(link);
+            }
+            self.shut(link.generation, ENDED);
         }
     }
 
@@ -173,8 +191,11 @@ impl Gate {
                 }
             }
         };
+        let mut ends = link.ends.clone();
         tokio::select! {
             _ = given_up => {}
+            // Before the next request comes.
+            _ = ends.wait_for(|has_ended| *has_ended) => self.shut(link.generation, ENDED),
             () = check => {}
             () = look => {}
             () = compare => {}

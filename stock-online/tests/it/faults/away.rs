@@ -38,8 +38,6 @@ async fn reset_links(redis: &Spec) {
 async fn sells_over_reset_links(own: &OwnServers, service: &Service) {
     let began = Instant::now();
     while began.elapsed() < OUTAGE {
-        // As long as a link may have been silent and still count as alive.
-        tokio::time::sleep(Duration::from_millis(150)).await;
         reset_links(&own.redis.spec).await;
         let asked = Instant::now();
         let (status, text) = order(service).await;
