@@ -8,7 +8,7 @@ use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{AssertSqlSafe, SqlSafeStr};
 
 /// Version, description and text of every migration, in order.
-const MIGRATIONS: [(i64, &str, &str); 15] = [
+const MIGRATIONS: [(i64, &str, &str); 16] = [
     (
         20_261_121_000_000,
         "create ledger",
@@ -83,6 +83,11 @@ const MIGRATIONS: [(i64, &str, &str); 15] = [
         20_261_129_000_000,
         "forget allowances",
         include_str!("../../../migrations/20261129000000_forget_allowances.sql"),
+    ),
+    (
+        20_261_129_000_100,
+        "keep the switch",
+        include_str!("../../../migrations/20261129000100_keep_the_switch.sql"),
     ),
 ];
 
