@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use stock_common::config::Durability;
-use stock_common::id::{ProductId, UserId};
+use stock_common::id::{ProductId, SaleId, UserId};
 use stock_common::money::Money;
-use stock_domain::account::{Account, AccountKind};
-use stock_domain::journal::Posting;
+use stock_domain::account::{Account, AccountKind, Book};
+use stock_domain::journal::{Idempotency, Posting};
 use stock_domain::ledger::decide::{BatchHead, encode};
 use stock_domain::ledger::{Ledger, Request};
 use stock_domain::order::{self, DeliveryType, Order, OrderLine, Path, Quantity, Terms};
@@ -25,6 +25,8 @@ const CALLERS: u64 = 1_024;
 const BATCH: usize = 256;
 /// Bare calls under way at the same time, as many as the engine's.
 const CALLS: usize = 2;
+/// Spreads the counted keys over the hash's whole width, as real ones are.
+const KEY_FACTOR: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
 /// Buyers who share a limited sale.
 const BUYERS: u64 = 50_000;
 
@@ -36,6 +38,8 @@ pub struct EngineRates {
     pub raw: f64,
     /// Through the ledger, in a sale with a window and a limit per buyer.
     pub limited: f64,
+    /// Through the ledger, each under an Idempotency-Key of its own.
+    pub keyed: f64,
 }
 
 /// An order of one unit.
@@ -80,7 +84,19 @@ fn limited(base: &Request, user: u64) -> Request {
     request
 }
 
-/// Measures all three.
+/// An order under a key of its own.
+fn keyed(base: &Request, count: u64) -> Request {
+    let mut request = base.clone();
+    let key = format!("{:032x}", u128::from(count).wrapping_mul(KEY_FACTOR));
+    request.idempotency = Some(Idempotency {
+        user: UserId(2),
+        fingerprint: key.clone(),
+        key,
+    });
+    request
+}
+
+/// Measures all four.
 ///
 /// # Errors
 /// When a server does not answer or an order is not accepted.
@@ -102,14 +118,19 @@ pub async fn run(
     });
     let engine = engine.await?;
     let raw = raw(&shop, &ledger, &base, seconds).await?;
+    let keyed_base = base.clone();
+    let book = Book::Allowances(SaleId(1));
+    ledger.begin_book(book, ProductId(1)).await?;
     let limited = through_ledger(&ledger, seconds, move |count| {
         limited(&base, count % BUYERS)
     });
     let limited = limited.await?;
+    let keyed = through_ledger(&ledger, seconds, move |count| keyed(&keyed_base, count)).await?;
     Ok(EngineRates {
         engine,
         raw,
         limited,
+        keyed,
     })
 }
 
