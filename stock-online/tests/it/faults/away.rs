@@ -59,7 +59,7 @@ async fn the_same_redis_behind_a_reset_link_needs_no_word_of_mysql() {
     // Danger: one reset link while MySQL is away, and nothing is sold until MySQL is back. Method: links are reset
     // under orders while MySQL is dead, and while it is silent.
     let mut own = OwnServers::start(Durability::Everysec).await;
-    let shop = Shop::open_on(&own.redis.spec, &own.mysql.spec, 1, 1_000).await;
+    let shop = Shop::open_on(&own.redis.spec, &own.mysql.spec, 1, 1_000_000).await;
     let service = shop.serve().await;
     assert_eq!(order(&service).await.0, 201);
     own.mysql.kill().await;
