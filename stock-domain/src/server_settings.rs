@@ -5,6 +5,19 @@
 
 use stock_common::config::Durability;
 
+const APPENDONLY: &str = "set appendonly yes: without it a restart loses every order";
+const FSYNC_ALWAYS: &str = "set appendfsync always, or STOCK_DURABILITY=everysec";
+const FSYNC_EVERYSEC: &str =
+    "set appendfsync everysec: without it a crash loses half a minute of orders";
+const ON_REWRITE: &str = "set no-appendfsync-on-rewrite no: a rewrite would suspend durability";
+const POLICY: &str = "set maxmemory-policy noeviction: eviction would delete stock, or what is \
+                      remembered of a key";
+const LAST_WRITE: &str = "make room on Redis' disk: it refuses writes until it can append them";
+const LAST_REWRITE: &str = "see Redis' log, then run BGREWRITEAOF: the append-only file grows until \
+                            it can be rewritten";
+const MIN_REPLICAS: &str =
+    "set min-replicas-to-write 1: a master that is cut off would go on alone";
+
 /// What a value means for what is promised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
@@ -94,24 +107,15 @@ impl RedisSettings {
             (false, _) => "no",
         };
         let syncs: (&[&str], &str) = match durability {
-            Durability::Always => (
-                &["always"],
-                "set appendfsync always, or STOCK_DURABILITY=everysec",
-            ),
-            Durability::Everysec => (
-                &["everysec", "always"],
-                "set appendfsync everysec: without it a crash loses half a minute of orders",
-            ),
+            Durability::Always => (&["always"], FSYNC_ALWAYS),
+            Durability::Everysec => (&["everysec", "always"], FSYNC_EVERYSEC),
         };
         let mut settings = vec![
             Setting::judge(
                 "appendonly",
                 Some(appends),
                 |value| value == "yes",
-                (
-                    Unsafe,
-                    "set appendonly yes: without it a restart loses every order",
-                ),
+                (Unsafe, APPENDONLY),
             ),
             Setting::judge(
                 "appendfsync",
@@ -123,39 +127,25 @@ impl RedisSettings {
                 "no-appendfsync-on-rewrite",
                 self.no_appendfsync_on_rewrite.as_deref(),
                 |value| value == "no",
-                (
-                    Unsafe,
-                    "set no-appendfsync-on-rewrite no: a rewrite would suspend durability",
-                ),
+                (Unsafe, ON_REWRITE),
             ),
             Setting::judge(
                 "maxmemory-policy",
                 self.maxmemory_policy.as_deref(),
                 |value| value == "noeviction",
-                (
-                    Unsafe,
-                    "set maxmemory-policy noeviction: eviction would delete stock, or what is \
-                     remembered of a key",
-                ),
+                (Unsafe, POLICY),
             ),
             Setting::judge(
                 "aof_last_write_status",
                 self.aof_last_write_status.as_deref(),
                 |value| value == "ok",
-                (
-                    Weak,
-                    "make room on Redis' disk: it refuses writes until it can append them",
-                ),
+                (Weak, LAST_WRITE),
             ),
             Setting::judge(
                 "aof_last_bgrewrite_status",
                 self.aof_last_bgrewrite_status.as_deref(),
                 |value| value == "ok",
-                (
-                    Weak,
-                    "see Redis' log, then run BGREWRITEAOF: the append-only file grows until it can \
-                     be rewritten",
-                ),
+                (Weak, LAST_REWRITE),
             ),
         ];
         if is_cluster {
@@ -163,10 +153,7 @@ impl RedisSettings {
                 "min-replicas-to-write",
                 self.min_replicas_to_write.as_deref(),
                 |value| value != "0",
-                (
-                    Weak,
-                    "set min-replicas-to-write 1: a master that is cut off would go on alone",
-                ),
+                (Weak, MIN_REPLICAS),
             ));
         }
         settings

@@ -78,7 +78,6 @@ mod breaking {
         bell(task, of.to_owned()).notify_one();
     }
 
-    #[expect(clippy::panic, reason = "it is what a test asked for")]
     pub(super) async fn breakable(
         task: &'static str,
         of: String,

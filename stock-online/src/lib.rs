@@ -177,6 +177,12 @@ pub async fn run(start: Start, shutdown: CancellationToken) -> Result<(), RunErr
     task.keep("limits", limits::run);
     task.keep("tokens", token_refresher::run);
     http::serve::serve(listener, Arc::clone(&app), proxies, shutdown).await;
+    drain(&app, &tasks, &background).await;
+    Ok(())
+}
+
+/// Lets end what is under way, each for a while.
+async fn drain(app: &App, tasks: &tokio_util::task::TaskTracker, background: &CancellationToken) {
     tracing::info!("draining");
     app.tasks.close();
     // What is decided is in the journal; a task that hangs has only its recording to do.
@@ -195,7 +201,6 @@ pub async fn run(start: Start, shutdown: CancellationToken) -> Result<(), RunErr
         tracing::warn!("background tasks did not end in time; nothing is lost by it");
     }
     tracing::info!("stopped");
-    Ok(())
 }
 
 /// What every task of a service is started with.

@@ -144,6 +144,8 @@ pub(super) struct Gate {
     pub(super) follows: Follows,
     /// Whether MySQL may have been told that this instance accepts nothing until it has proved a server again.
     pub(super) said_shut: AtomicBool,
+    /// Whether the last attempt has met a server, and MySQL was told what this instance accepted before.
+    pub(super) has_met: AtomicBool,
 }
 
 impl Gate {
@@ -207,6 +209,7 @@ impl Gate {
                 continue;
             }
             let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
+            self.has_met.store(false, Ordering::Relaxed);
             let next = match self.meet_in_time(generation).await {
                 Ok(link) => {
                     let shard = self.keys.shard();
@@ -217,7 +220,10 @@ impl Gate {
             };
             self.tell(next);
             if matches!(&*self.state.borrow(), GateState::Shut(_)) {
-                self.say_shut().await;
+                // What it said of the server that it met stands, and is what others wait for.
+                if !self.has_met.load(Ordering::Relaxed) {
+                    self.say_shut().await;
+                }
                 tokio::time::sleep(RETRY).await;
             }
         }

@@ -238,9 +238,11 @@ pub(super) async fn connect_watched(
     response_timeout: Duration,
 ) -> Result<(MultiplexedConnection, watch::Receiver<bool>), RedisError> {
     let (has_ended, ends) = watch::channel(false);
-    let note = move |info: PushInfo| match info.kind {
-        PushKind::Disconnection => has_ended.send(true),
-        _ => Ok(()),
+    let note = move |info: PushInfo| {
+        if info.kind == PushKind::Disconnection {
+            return has_ended.send(true);
+        }
+        Ok(())
     };
     let config = config(response_timeout).set_push_sender(note);
     let info = url.into_connection_info()?;

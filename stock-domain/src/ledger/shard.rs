@@ -149,6 +149,7 @@ impl Shard {
             switch: common.switch,
             follows: Follows::default(),
             said_shut: AtomicBool::new(false),
+            has_met: AtomicBool::new(false),
         });
         let shared = Arc::new(Shared {
             config: config.clone(),

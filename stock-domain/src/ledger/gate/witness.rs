@@ -29,6 +29,7 @@ impl Gate {
         let shard = self.keys.shard();
         let own = (&*self.instance, self.own_last());
         self.note_told(false);
+        self.has_met.store(true, Ordering::Relaxed);
         let said = witnesses::say(&self.pool, shard, own, server).await;
         let Some(witnessed) = said.map_err(Unproved::Database)? else {
             return Ok(());
