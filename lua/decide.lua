@@ -46,8 +46,10 @@
 --          are = behind all)
 --     without a part: 32 takes from stock, 64 even from a closed account, 128 even above the limit,
 --     16384 an INSUFFICIENT while expired holds wait to be released is not remembered,
---     65536 a TAKEN is not remembered, 131072 being short of stock is not: another bucket will be asked
---   then its postings (account index, delta; with flag 1024 also the opening level or "") and
+--     65536 a TAKEN is not remembered, 131072 being short of stock is not: another bucket will be asked,
+--     262144 a NOT_OPEN or CLOSED is not: it will be asked again with the other side's price
+--   then its postings (account index, delta; with flag 1024 also the opening level or "", and behind a
+--   level and a space the level that the posting may not leave less than, 0 otherwise) and
 --   unless refused outside, the payload
 --
 -- RETURNS  { time ms, unsettled entries, first, answer of request 1, answer of request 2, ... }
@@ -201,7 +203,7 @@ local forms = setmetatable({}, { __index = function(known, s)
     takes_stock = has(32), even_closed = has(64), even_backlog = has(128), refuse = has(256),
     switch = has(512), opens = has(1024), hold = has(2048), release = has(4096),
     expected = has(8192), waits_for_holds = has(16384), late_mark = has(32768),
-    redraws = has(65536), asks_on = has(131072), has_parts = band(flags, 47903) ~= 0
+    redraws = has(65536), asks_on = has(131072), reprices = has(262144), has_parts = band(flags, 47903) ~= 0
   }
   known[s] = form
   return form
@@ -209,7 +211,7 @@ end })
 
 -- The request at hand: its form, its postings as arrays from 1, and its parts, nil where it has none.
 local form, postings, payload
-local account, change, open_at = {}, {}, {}
+local account, change, open_at, least_at = {}, {}, {}, {}
 local key, fingerprint, deadline, opens, closes, closing_list, refuse, switch
 local hold_ms, hold_text, release, release_until, expected, expected_balance
 local marks, mark, mark_expected, mark_next, late_at = 0, {}, {}, {}, nil
@@ -255,15 +257,26 @@ local function parse_parts()
   return true
 end
 
+-- An opening level and the least level behind it, converted once like a delta. False is neither.
+local openings = setmetatable({}, { __index = function(known, s)
+  local level, least = string.match(s, '^(%S+) ?(%S*)$')
+  level, least = whole(level, POSTING_MAX), least == '' and 0 or whole(least, POSTING_MAX)
+  local pair = level and level >= 0 and least and least >= 0 and { level, least } or false
+  known[s] = pair
+  return pair
+end })
+
 -- Parses the opening level of posting p; false when it is neither absent nor a level.
 local function parse_open(p)
   local open = next_argument()
   if open == '' then
-    open_at[p] = nil
+    open_at[p], least_at[p] = nil, 0
     return change[p] ~= 0
   end
-  open_at[p] = whole(open, POSTING_MAX)
-  return open_at[p] and open_at[p] >= 0
+  local pair = openings[open]
+  if not pair then return false end
+  open_at[p], least_at[p] = pair[1], pair[2]
+  return true
 end
 
 -- Parses one request; false when a number is not what both sides agreed on.
@@ -324,9 +337,10 @@ local function move(p)
     before, now_seq, mark = open, 1, ':o'
     condition[k], balance[k], seq[k], closed[k] = READ, before, 1, false
   end
-  local after = before + delta
-  if after < 0 then
-    return '63' .. place(p) .. ' ' .. text(before) .. (is_due() and ' due' or '') -- INSUFFICIENT
+  local after, least = before + delta, form.opens and least_at[p] or 0
+  if delta < 0 and after < least then
+    local left = text(math.max(before - least, 0))
+    return '63' .. place(p) .. ' ' .. left .. (is_due() and ' due' or '') -- INSUFFICIENT
   end
   if after > BALANCE_MAX then return '64' .. place(p) end -- OVERFLOW
   if delta ~= 0 then
@@ -475,6 +489,7 @@ local function judge()
     local is_asked_again = code == '63' and due and form.waits_for_holds
       or code == '65' and form.redraws
       or (code == '60' or code == '63') and form.asks_on
+      or (code == '40' or code == '41') and form.reprices
     if key and not is_asked_again and not PASSING[code] then
       remember[key] = { fingerprint .. ' R ' .. refusal, ARGV[8] }
     end

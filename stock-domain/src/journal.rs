@@ -57,6 +57,9 @@ pub struct Posting {
     pub delta: i64,
     /// Opens a missing account at this level, 0..=10^12, by a posting of its own before this one.
     pub open: Option<i64>,
+    /// The level that it may not leave less than, 0..=10^12; above 0 only beside `open`. A condition of the
+    /// request, which the journal does not keep.
+    pub least: i64,
     /// The product whose shard the account lies on: an ALLOWANCE is named by its sale. The journal does not
     /// keep it.
     pub product: Option<ProductId>,
@@ -70,6 +73,7 @@ impl Posting {
             account,
             delta,
             open: None,
+            least: 0,
             product: None,
         }
     }
@@ -81,6 +85,12 @@ impl Posting {
             open: Some(level),
             ..self
         }
+    }
+
+    /// The same, which may not leave less than a level above zero.
+    #[must_use]
+    pub const fn leaving(self, least: i64) -> Self {
+        Self { least, ..self }
     }
 
     /// The same on the shard of a product.

@@ -8,7 +8,7 @@ use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{AssertSqlSafe, SqlSafeStr};
 
 /// Version, description and text of every migration, in order.
-const MIGRATIONS: [(i64, &str, &str); 14] = [
+const MIGRATIONS: [(i64, &str, &str); 17] = [
     (
         20_261_121_000_000,
         "create ledger",
@@ -78,6 +78,21 @@ const MIGRATIONS: [(i64, &str, &str); 14] = [
         20_261_122_000_300,
         "divide hot products",
         include_str!("../../../migrations/20261122000300_divide_hot_products.sql"),
+    ),
+    (
+        20_261_129_000_100,
+        "freeze held prices",
+        include_str!("../../../migrations/20261129000100_freeze_held_prices.sql"),
+    ),
+    (
+        20_261_129_000_110,
+        "change sales",
+        include_str!("../../../migrations/20261129000110_change_sales.sql"),
+    ),
+    (
+        20_261_129_000_120,
+        "create idempotent requests",
+        include_str!("../../../migrations/20261129000120_create_idempotent_requests.sql"),
     ),
 ];
 

@@ -195,6 +195,7 @@ fn encode_request(cmd: &mut Cmd, keys: &Keys, index: &Index, sealed: &Sealed) {
         cmd.arg(account_at(&posting.account)).arg(posting.delta);
         if with_opens {
             match posting.open {
+                Some(level) if posting.least > 0 => cmd.arg(format!("{level} {}", posting.least)),
                 Some(level) => cmd.arg(level),
                 None => cmd.arg(""),
             };

@@ -55,6 +55,9 @@ pub struct Request {
     pub home: Option<u64>,
     /// Whether other buckets are asked when one is short of stock: that is not remembered under its key.
     pub asks_on: bool,
+    /// Whether it is priced anew and asked again when its window is not open: that is not remembered under its
+    /// key.
+    pub reprices: bool,
 }
 
 impl Request {
@@ -78,6 +81,7 @@ impl Request {
             redraws: false,
             home: None,
             asks_on: false,
+            reprices: false,
         }
     }
 
@@ -141,6 +145,7 @@ impl Request {
             (32768, self.late_mark.is_some()),
             (65536, self.redraws),
             (131_072, self.asks_on),
+            (262_144, self.reprices),
         ]
         .into_iter()
         .filter_map(|(bit, set)| set.then_some(bit))

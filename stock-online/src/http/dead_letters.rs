@@ -15,7 +15,8 @@ use utoipa::ToSchema;
 
 use super::audit;
 use super::auth::Admin;
-use super::extract::{Filter, PathId};
+use super::extract::{Bodiless, Filter, PathId};
+use super::once::{Begun, Once};
 use super::orders::json;
 use super::origin::Origin;
 use super::page::{PageIn, cursor_of, cut, limit_of};
@@ -85,19 +86,31 @@ pub async fn retry(
     Admin(admin): Admin,
     origin: Origin,
     position: Result<PathId, Problem>,
+    Bodiless { idempotency, .. }: Bodiless,
 ) -> Result<Response, Problem> {
     let missing = || Problem::new(Code::NotFound, "there is no such dead letter");
     let position = Position::new(position.map_err(|_malformed| missing())?.0);
     let letter = table::find(&app.pool, position).await?;
     let mut letter = letter.ok_or_else(missing)?;
-    if letter.state != "RESOLVED" {
-        table::retry(&app.pool, position).await.map_err(stays)?;
-        "RESOLVED".clone_into(&mut letter.state);
+    let once = match Once::begin(&app, idempotency).await? {
+        Begun::Fresh(once) => once,
+        Begun::Before(answer) => return answer,
+    };
+    let is_due = letter.state != "RESOLVED";
+    // In a transaction of its own: what is resolved stays so, however often it is asked for.
+    let retried = match is_due {
+        true => table::retry(&app.pool, position).await.map_err(stays),
+        false => Ok(()),
+    };
+    "RESOLVED".clone_into(&mut letter.state);
+    let retried = retried.map(|()| (json(StatusCode::OK, &DeadLetterOut::from(letter)), ()));
+    let (response, ()) = once.end(retried).await?;
+    if is_due {
         let subject = format!("entry:{position}");
         let action = Action::DeadLetterRetried;
         audit::note(&app, &origin, action, (Some(admin.user), &subject));
     }
-    Ok(json(StatusCode::OK, &DeadLetterOut::from(letter)))
+    Ok(response)
 }
 
 fn stays(error: RetryError) -> Problem {

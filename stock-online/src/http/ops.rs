@@ -1,6 +1,7 @@
 //! Operations: is it alive, is it ready, how is it doing, and the switch that stops selling.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use stock_common::error::Code;
 use stock_domain::database::audit_log::Action;
 use stock_domain::database::migrate;
+use stock_domain::journal::Idempotency;
 use stock_domain::ledger::GateState;
 use stock_domain::selling;
 use stock_domain::verdict::Verdict;
@@ -17,11 +19,15 @@ use utoipa::ToSchema;
 use super::audit;
 use super::auth::{Admin, Caller};
 use super::extract::{BodyIn, Keyed};
+use super::once::{Begun, Once};
 use super::openapi;
 use super::orders::json;
 use super::origin::Origin;
 use super::problem::Problem;
 use crate::app::App;
+
+/// How long the switch waits for MySQL to say whether its key is known.
+const KEY_WAIT: Duration = Duration::from_millis(300);
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Ready {
@@ -114,8 +120,15 @@ pub async fn switch_selling(
     State(app): State<Arc<App>>,
     Admin(admin): Admin,
     origin: Origin,
-    Keyed { body, .. }: Keyed<Selling>,
+    Keyed {
+        body, idempotency, ..
+    }: Keyed<Selling>,
 ) -> Result<Response, Problem> {
+    let once = match begin_switch(&app, idempotency).await {
+        Some(Begun::Before(answer)) => return answer,
+        Some(Begun::Fresh(once)) => Some(once),
+        None => None,
+    };
     let request = selling::switch(body.open, admin.user)?;
     if let Verdict::Refused(refusal) = app.ledger.decide(request).await? {
         return Err(refusal.into());
@@ -131,7 +144,21 @@ pub async fn switch_selling(
         Action::SellingSwitched,
         (Some(admin.user), subject),
     );
-    Ok(json(StatusCode::OK, &body))
+    let switched = json(StatusCode::OK, &body);
+    let Some(once) = once else {
+        return Ok(switched);
+    };
+    match once.end(Ok((switched, ()))).await {
+        Ok((response, ())) => Ok(response),
+        Err(_not_remembered) => Ok(json(StatusCode::OK, &body)),
+    }
+}
+
+/// Asks whether the same switch was thrown before, under a key, while MySQL answers at once. It must work while MySQL
+/// is away: then a request that is repeated sets the same state again.
+async fn begin_switch(app: &App, key: Option<Idempotency>) -> Option<Begun> {
+    let begun = Once::begin(app, Some(key?));
+    tokio::time::timeout(KEY_WAIT, begun).await.ok()?.ok()
 }
 
 /// GET `/api/openapi.json`: this interface as an OpenAPI document.

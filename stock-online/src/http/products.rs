@@ -252,14 +252,6 @@ async fn list_from(
     ))
 }
 
-async fn find(app: &App, id: Result<PathId, Problem>) -> Result<Product, Problem> {
-    let missing = || Problem::of(Code::ProductNotFound);
-    let id = id.map_err(|_not_a_number| missing())?;
-    table::find(&app.pool, ProductId(id.0))
-        .await?
-        .ok_or_else(missing)
-}
-
 /// The product in the catalog, if it was not deleted.
 pub(super) fn find_known(app: &App, id: ProductId) -> Result<Arc<CatalogProduct>, Problem> {
     if !app.catalog.is_read() {

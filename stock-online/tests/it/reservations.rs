@@ -1,6 +1,7 @@
 //! Reservations: set aside, confirmed, cancelled, expired; each exactly once.
 
 mod expire;
+mod frozen;
 
 use serde_json::{Value, json};
 use stock_common::id::{LocationId, Position, ProductId, UserId};
@@ -27,6 +28,7 @@ pub(crate) async fn reserve_for_ms(shop: &Shop, quantity: u32, ttl_ms: u64) -> S
         ttl_ms,
         allowance: None,
         hold_limit: 0,
+        frozen: None,
     };
     let request = reservation::reserve(&reservation, None, None).unwrap();
     match shop.ledger.decide(request).await.unwrap() {

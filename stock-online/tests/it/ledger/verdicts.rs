@@ -166,6 +166,7 @@ async fn each_code_is_reached_once_and_changes_nothing() {
         ttl_ms: 60_000,
         allowance: None,
         hold_limit: 0,
+        frozen: None,
     };
     let id = accepted(ledger, reservation::reserve(&held, None, None).unwrap()).await;
     let late = reservation::confirm(&held.held(id), 1, UserId(1), None).unwrap();
@@ -316,6 +317,7 @@ async fn what_an_order_uses_is_judged_in_the_contracts_order_and_all_or_nothing(
     wanted.lines[0].allowance = Some(Allowance {
         sale_id: SaleId(1),
         limit: 4,
+        counted_from: 1_000_000,
     });
     wanted.coupon = Some(campaign(7).used("AAAAAAAA", money(16_000)));
     (wanted.used_points, wanted.earned_points) = (money(800), money(10));
