@@ -23,10 +23,10 @@ use crate::ledger::request::Hold;
 use crate::order::Quantity;
 use crate::sale::Allowance;
 
-/// How long a reservation lives unless it says otherwise.
+/// How long a reservation lives unless it says otherwise, where the setting `hold_ttl_seconds_max` allows that.
 pub const TTL_SECONDS: u64 = 1_800;
-/// How long it may ask to live.
-pub const TTL_SECONDS_RANGE: std::ops::RangeInclusive<u64> = 30..=14_400;
+/// The shortest life that it may ask for.
+pub const TTL_SECONDS_MIN: u64 = 30;
 /// The state of a hold's mark when an order took it; to the outside it is CONFIRMED.
 const ORDERED: &str = "ORDERED";
 

@@ -306,7 +306,13 @@ fn parameter(name: &str, place: ParameterIn, kind: &str) -> Parameter {
 pub fn keyed() -> impl Iterator<Item = String> {
     let keyed = OPERATIONS.iter().filter(|operation| operation.is_keyed());
     keyed.map(|operation| {
-        let method = format!("{:?}", operation.method).to_uppercase();
+        let method = match operation.method {
+            HttpMethod::Post => "POST",
+            HttpMethod::Put => "PUT",
+            HttpMethod::Patch => "PATCH",
+            HttpMethod::Delete => "DELETE",
+            HttpMethod::Get | HttpMethod::Options | HttpMethod::Head | HttpMethod::Trace => "",
+        };
         format!("{method} {}", operation.path)
     })
 }

@@ -26,7 +26,7 @@ use stock_domain::lookup::{self, LocatedReservation};
 use stock_domain::order::Quantity;
 use stock_domain::pricing::Unpriced;
 use stock_domain::reservation::{
-    self, Reservation, ReservationStatus, TTL_SECONDS, TTL_SECONDS_RANGE,
+    self, Reservation, ReservationStatus, TTL_SECONDS, TTL_SECONDS_MIN,
 };
 use stock_domain::sale::{self, Sale};
 use stock_domain::verdict::{Refusal, Replay, Verdict};
@@ -52,7 +52,7 @@ pub struct ReserveIn {
     quantity: Quantity,
     /// 0, the online warehouse, unless it is a store's.
     location_id: Option<u64>,
-    /// How long it is held.
+    /// How long it is held, at most as long as the setting `hold_ttl_seconds_max` says.
     #[schema(minimum = 30, maximum = 14_400)]
     ttl_seconds: Option<u64>,
 }
@@ -174,10 +174,10 @@ pub async fn reserve(
         idempotency,
     }: Keyed<ReserveIn>,
 ) -> Result<Response, Problem> {
-    let ttl_seconds = body.ttl_seconds.unwrap_or(TTL_SECONDS);
-    if !TTL_SECONDS_RANGE.contains(&ttl_seconds) {
-        let (least, most) = (TTL_SECONDS_RANGE.start(), TTL_SECONDS_RANGE.end());
-        let rule = format!("a whole number from {least} to {most}");
+    let most = app.config.hold_ttl_seconds_max;
+    let ttl_seconds = body.ttl_seconds.unwrap_or(TTL_SECONDS.min(most));
+    if !(TTL_SECONDS_MIN..=most).contains(&ttl_seconds) {
+        let rule = format!("a whole number from {TTL_SECONDS_MIN} to {most}");
         return Err(Problem::unprocessable("/ttlSeconds", rule));
     }
     let mut round = Round::first(&app);

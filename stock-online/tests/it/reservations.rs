@@ -424,7 +424,7 @@ async fn what_cannot_be_reserved_is_refused_with_its_code() {
             "UNPROCESSABLE",
         ),
         (
-            json!({ "productId": 1, "quantity": 1, "ttlSeconds": 14_401 }),
+            json!({ "productId": 1, "quantity": 1, "ttlSeconds": 1_801 }),
             422,
             "UNPROCESSABLE",
         ),
