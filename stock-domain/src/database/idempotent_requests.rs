@@ -5,7 +5,7 @@
 //! leaves either both, the change and its answer, or neither. Requests that the script decides are remembered
 //! in Redis instead.
 
-use sqlx::{MySqlConnection, MySqlPool};
+use sqlx::{Executor, MySqlConnection, MySqlPool};
 
 use super::{error_number, journal};
 use crate::journal::Idempotency;
@@ -117,6 +117,26 @@ pub async fn claim(
         }
     }
     Ok(Claim::InProgress)
+}
+
+/// Notes the place in a transaction at which its change begins.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn mark(connection: &mut MySqlConnection) -> Result<(), sqlx::Error> {
+    connection.execute("SAVEPOINT the_change").await?;
+    Ok(())
+}
+
+/// Takes the change back, and keeps the claim.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn undo(connection: &mut MySqlConnection) -> Result<(), sqlx::Error> {
+    connection
+        .execute("ROLLBACK TO SAVEPOINT the_change")
+        .await?;
+    Ok(())
 }
 
 /// Writes the answer of the request that claimed the key in this transaction; it is given again for so many ms.

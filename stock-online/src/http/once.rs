@@ -12,7 +12,7 @@
 use axum::body::{Body, Bytes, to_bytes};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use sqlx::{Executor, MySql, MySqlConnection, Transaction};
+use sqlx::{MySql, MySqlConnection, Transaction};
 use stock_common::error::Code;
 use stock_domain::database::idempotent_requests::{self as table, Answer, Claim};
 use stock_domain::journal::Idempotency;
@@ -57,7 +57,7 @@ impl Once {
         };
         let before = match claim {
             Claim::Fresh => {
-                transaction.execute(SAVEPOINT).await?;
+                table::mark(&mut transaction).await?;
                 return Ok(Begun::Fresh(Self {
                     transaction,
                     key,
@@ -103,7 +103,7 @@ impl Once {
                 Ok(done)
             }
             (Err(problem), Some(key)) if is_remembered(&problem) => {
-                self.transaction.execute(UNDO).await?;
+                table::undo(&mut self.transaction).await?;
                 let answer = Answer {
                     status: problem.code.status(),
                     headers: PROBLEM.to_owned(),
@@ -121,10 +121,6 @@ impl Once {
         }
     }
 }
-
-/// Between the claim of the key and the change.
-const SAVEPOINT: &str = "SAVEPOINT once";
-const UNDO: &str = "ROLLBACK TO SAVEPOINT once";
 
 /// Refusals that depend on the state of the shop, and not on what is under way.
 fn is_remembered(problem: &Problem) -> bool {
