@@ -5,7 +5,7 @@
 //! leaves either both, the change and its answer, or neither. Requests that the script decides are remembered
 //! in Redis instead.
 
-use sqlx::{Executor, MySqlConnection, MySqlPool};
+use sqlx::{Executor, MySqlConnection, MySqlExecutor, MySqlPool};
 
 use super::{error_number, journal};
 use crate::journal::Idempotency;
@@ -48,6 +48,46 @@ struct Row {
     is_expired: bool,
 }
 
+impl Row {
+    /// What it says to a request with a fingerprint.
+    fn claim(self, fingerprint: &[u8]) -> Claim {
+        if self.fingerprint != fingerprint {
+            return Claim::Reused;
+        }
+        match self.status.zip(self.headers).zip(self.body) {
+            Some(((status, headers), body)) => Claim::Answered(Answer {
+                status,
+                headers,
+                body,
+            }),
+            None => Claim::InProgress,
+        }
+    }
+}
+
+async fn find(executor: impl MySqlExecutor<'_>, key: &[u8]) -> Result<Option<Row>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT fingerprint, status, headers, body, expires_at < NOW(3) AS is_expired \
+         FROM idempotent_requests WHERE key_hash = ?",
+    )
+    .bind(key)
+    .fetch_optional(executor)
+    .await
+}
+
+/// What is known of a key, without claiming it.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn look(
+    executor: impl MySqlExecutor<'_>,
+    known: &Idempotency,
+) -> Result<Claim, sqlx::Error> {
+    let (key, fingerprint) = hashes(known)?;
+    let row = find(executor, &key).await?.filter(|row| !row.is_expired);
+    Ok(row.map_or(Claim::Fresh, |row| row.claim(&fingerprint)))
+}
+
 fn hashes(known: &Idempotency) -> Result<(Vec<u8>, Vec<u8>), sqlx::Error> {
     let hash = |text: &str| {
         journal::hash_bytes(text)
@@ -84,14 +124,7 @@ pub async fn claim(
                 _ => return Err(error),
             },
         }
-        let row: Option<Row> = sqlx::query_as(
-            "SELECT fingerprint, status, headers, body, expires_at < NOW(3) AS is_expired \
-             FROM idempotent_requests WHERE key_hash = ?",
-        )
-        .bind(&key)
-        .fetch_optional(&mut *connection)
-        .await?;
-        match row {
+        match find(&mut *connection, &key).await? {
             // Its request made no change, or it was forgotten a moment ago.
             None => {}
             Some(row) if row.is_expired => {
@@ -102,18 +135,7 @@ pub async fn claim(
                 .execute(&mut *connection)
                 .await?;
             }
-            Some(row) if row.fingerprint != fingerprint => return Ok(Claim::Reused),
-            Some(row) => {
-                let answer = row.status.zip(row.headers).zip(row.body);
-                return Ok(match answer {
-                    Some(((status, headers), body)) => Claim::Answered(Answer {
-                        status,
-                        headers,
-                        body,
-                    }),
-                    None => Claim::InProgress,
-                });
-            }
+            Some(row) => return Ok(row.claim(&fingerprint)),
         }
     }
     Ok(Claim::InProgress)

@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 use super::audit;
 use super::auth::Admin;
 use super::extract::{Bodiless, Filter, PathId};
-use super::once::{Begun, Once};
+use super::once;
 use super::orders::json;
 use super::origin::Origin;
 use super::page::{PageIn, cursor_of, cut, limit_of};
@@ -92,25 +92,23 @@ pub async fn retry(
     let position = Position::new(position.map_err(|_malformed| missing())?.0);
     let letter = table::find(&app.pool, position).await?;
     let mut letter = letter.ok_or_else(missing)?;
-    let once = match Once::begin(&app, idempotency).await? {
-        Begun::Fresh(once) => once,
-        Begun::Before(answer) => return answer,
-    };
+    if let Some(before) = once::look(&app, idempotency.as_ref()).await? {
+        return before;
+    }
     let is_due = letter.state != "RESOLVED";
-    // In a transaction of its own: what is resolved stays so, however often it is asked for.
+    // What is resolved stays so, however often it is asked for.
     let retried = match is_due {
         true => table::retry(&app.pool, position).await.map_err(stays),
         false => Ok(()),
     };
     "RESOLVED".clone_into(&mut letter.state);
-    let retried = retried.map(|()| (json(StatusCode::OK, &DeadLetterOut::from(letter)), ()));
-    let (response, ()) = once.end(retried).await?;
-    if is_due {
+    if is_due && retried.is_ok() {
         let subject = format!("entry:{position}");
         let action = Action::DeadLetterRetried;
         audit::note(&app, &origin, action, (Some(admin.user), &subject));
     }
-    Ok(response)
+    let retried = retried.map(|()| json(StatusCode::OK, &DeadLetterOut::from(letter)));
+    once::keep(&app, idempotency, retried).await
 }
 
 fn stays(error: RetryError) -> Problem {

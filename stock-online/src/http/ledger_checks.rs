@@ -21,7 +21,7 @@ use utoipa::ToSchema;
 use super::audit;
 use super::auth::Admin;
 use super::extract::{BodyIn, Filter, Keyed};
-use super::once::{Begun, Once};
+use super::once;
 use super::orders::json;
 use super::origin::Origin;
 use super::page::{PageIn, cursor_of, cut, limit_of};
@@ -205,10 +205,9 @@ pub async fn start(
     }: Keyed<VerifyIn>,
 ) -> Result<Response, Problem> {
     let job = CheckKind::Verify.as_str();
-    let once = match Once::begin(&app, idempotency).await? {
-        Begun::Fresh(once) => once,
-        Begun::Before(answer) => return answer,
-    };
+    if let Some(before) = once::look(&app, idempotency.as_ref()).await? {
+        return before;
+    }
     // Connections of its own: a long proof takes none of the jobs'.
     let pool = database::pool(&app.config, Role::Tool)?;
     let claim = jobs::claim(&pool, job).await?;
@@ -220,7 +219,7 @@ pub async fn start(
     })?;
     let started = serde_json::json!({ "status": "RUNNING" });
     let started = json(StatusCode::ACCEPTED, &started);
-    let (response, ()) = once.end(Ok((started, ()))).await?;
+    let response = once::keep(&app, idempotency, Ok(started)).await?;
     audit::note(
         &app,
         &origin,

@@ -1,9 +1,11 @@
 //! Once: a change that MySQL decides is made once under an Idempotency-Key.
 //!
 //! A handler begins, makes its change on the connection that it is given, and ends with its answer. Change and answer
-//! are one transaction, and handlers ask for nothing else from the pool meanwhile. The same request gets the first answer again, whether or not the client saw it, and a
-//! crash in between leaves nothing to repeat. What a handler does in the ledger besides must bear being repeated,
-//! as setting a state does. Requests that the script decides carry their key there ([`super::verdicts`]).
+//! are one transaction, and handlers ask for nothing else from the pool meanwhile: each of many would hold one
+//! connection and wait for another. The same request gets the first answer again, whether or not the client saw it, and a
+//! crash in between leaves nothing to repeat. What is done elsewhere and bears being repeated, as setting a state
+//! does, is looked up before ([`look`]) and kept afterwards ([`keep`]). Requests that the script decides carry
+//! their key there ([`super::verdicts`]).
 //!
 //! Remembered are acceptances (`idempotency_accepted_ms`) and refusals that depend on the state of the shop
 //! (`idempotency_refused_ms`); not what the request decides by itself, and not what passes by. Without a key the
@@ -55,19 +57,15 @@ impl Once {
             None => Claim::Fresh,
             Some(known) => table::claim(&mut transaction, known).await?,
         };
-        let before = match claim {
-            Claim::Fresh => {
-                table::mark(&mut transaction).await?;
-                return Ok(Begun::Fresh(Self {
-                    transaction,
-                    key,
-                    remember_ms,
-                }));
-            }
-            Claim::Reused => Err(Problem::of(Code::IdempotencyKeyReused)),
-            Claim::InProgress => Err(Problem::of(Code::RequestInProgress)),
-            Claim::Answered(answer) => again(answer),
-        };
+        if claim == Claim::Fresh {
+            table::mark(&mut transaction).await?;
+            return Ok(Begun::Fresh(Self {
+                transaction,
+                key,
+                remember_ms,
+            }));
+        }
+        let before = before(claim);
         transaction.rollback().await?;
         if before.is_ok() {
             // What the first answer confirmed holds here too when it is given again.
@@ -119,6 +117,53 @@ impl Once {
                 Err(problem)
             }
         }
+    }
+}
+
+/// The answer that the same request got before, if it got one.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub(super) async fn look(
+    app: &App,
+    key: Option<&Idempotency>,
+) -> Result<Option<Result<Response, Problem>>, Problem> {
+    let Some(known) = key else {
+        return Ok(None);
+    };
+    Ok(match table::look(&app.pool, known).await? {
+        Claim::Fresh => None,
+        claim => Some(before(claim)),
+    })
+}
+
+/// Keeps the answer of what has been done, and gives it; the first of several twins' answers is that of all.
+///
+/// # Errors
+/// The problem that it ended with, or that MySQL did not answer.
+pub(super) async fn keep(
+    app: &App,
+    key: Option<Idempotency>,
+    done: Result<Response, Problem>,
+) -> Result<Response, Problem> {
+    if key.is_none() {
+        return done;
+    }
+    match Once::begin(app, key).await? {
+        Begun::Before(answer) => answer,
+        Begun::Fresh(once) => {
+            let (response, ()) = once.end(done.map(|response| (response, ()))).await?;
+            Ok(response)
+        }
+    }
+}
+
+/// What a claim that is not this request's says.
+fn before(claim: Claim) -> Result<Response, Problem> {
+    match claim {
+        Claim::Answered(answer) => again(answer),
+        Claim::Reused => Err(Problem::of(Code::IdempotencyKeyReused)),
+        Claim::InProgress | Claim::Fresh => Err(Problem::of(Code::RequestInProgress)),
     }
 }
 

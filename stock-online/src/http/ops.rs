@@ -10,16 +10,16 @@ use serde::{Deserialize, Serialize};
 use stock_common::error::Code;
 use stock_domain::database::audit_log::Action;
 use stock_domain::database::migrate;
-use stock_domain::journal::Idempotency;
 use stock_domain::ledger::GateState;
 use stock_domain::selling;
 use stock_domain::verdict::Verdict;
+use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use super::audit;
 use super::auth::{Admin, Caller};
 use super::extract::{BodyIn, Keyed};
-use super::once::{Begun, Once};
+use super::once;
 use super::openapi;
 use super::orders::json;
 use super::origin::Origin;
@@ -124,11 +124,11 @@ pub async fn switch_selling(
         body, idempotency, ..
     }: Keyed<Selling>,
 ) -> Result<Response, Problem> {
-    let once = match begin_switch(&app, idempotency).await {
-        Some(Begun::Before(answer)) => return answer,
-        Some(Begun::Fresh(once)) => Some(once),
-        None => None,
-    };
+    // It must work while MySQL is away: then a request that is repeated sets the same state again.
+    let known = once::look(&app, idempotency.as_ref());
+    if let Ok(Ok(Some(before))) = timeout(KEY_WAIT, known).await {
+        return before;
+    }
     let request = selling::switch(body.open, admin.user)?;
     if let Verdict::Refused(refusal) = app.ledger.decide(request).await? {
         return Err(refusal.into());
@@ -144,21 +144,11 @@ pub async fn switch_selling(
         Action::SellingSwitched,
         (Some(admin.user), subject),
     );
-    let switched = json(StatusCode::OK, &body);
-    let Some(once) = once else {
-        return Ok(switched);
-    };
-    match once.end(Ok((switched, ()))).await {
-        Ok((response, ())) => Ok(response),
-        Err(_not_remembered) => Ok(json(StatusCode::OK, &body)),
+    let kept = once::keep(&app, idempotency, Ok(json(StatusCode::OK, &body)));
+    match timeout(KEY_WAIT, kept).await {
+        Ok(Ok(response)) => Ok(response),
+        Ok(Err(_)) | Err(_) => Ok(json(StatusCode::OK, &body)),
     }
-}
-
-/// Asks whether the same switch was thrown before, under a key, while MySQL answers at once. It must work while MySQL
-/// is away: then a request that is repeated sets the same state again.
-async fn begin_switch(app: &App, key: Option<Idempotency>) -> Option<Begun> {
-    let begun = Once::begin(app, Some(key?));
-    tokio::time::timeout(KEY_WAIT, begun).await.ok()?.ok()
 }
 
 /// GET `/api/openapi.json`: this interface as an OpenAPI document.

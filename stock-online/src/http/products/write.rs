@@ -11,9 +11,10 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use sqlx::MySqlConnection;
 use stock_common::error::Code;
-use stock_common::id::{LocationId, ProductId};
+use stock_common::id::{LocationId, ProductId, UserId};
 use stock_common::money::Money;
 use stock_domain::catalog::ProductStatus;
+use stock_domain::coupon::Benefit;
 use stock_domain::database::audit_log::Action;
 use stock_domain::database::products::{self as table, CreationKey, Product, ProductFields};
 use stock_domain::database::{error_number, stores};
@@ -23,7 +24,7 @@ use stock_domain::stock::{self, CHANGE_MAX, StockChanged, Terms};
 use stock_domain::verdict::{Refusal, Verdict};
 use utoipa::ToSchema;
 
-use super::{Detail, ProductStatusName, coupon_discount, detail, etag, names};
+use super::{Detail, ProductStatusName, benefits_of, coupon_discount, detail, etag, names};
 use crate::app::App;
 use crate::http::audit;
 use crate::http::auth::{Admin, Caller};
@@ -142,8 +143,8 @@ pub async fn create(
     // Repeated for a replay: the first attempt may have ended here.
     accepted(app.ledger.decide(product::open(id, admin.user)?).await?)?;
     if fields.status != ProductStatus::Active {
-        let stores = stores::ids(&app.pool).await?;
-        switch(&app, id, true, (admin, &stores)).await?;
+        let by = By::find(&app, admin).await?;
+        switch(&app, id, true, &by).await?;
     }
     if let Some(quantity) = first_stock {
         let reason = "first stock".to_owned();
@@ -215,18 +216,31 @@ fn note(app: &Arc<App>, origin: &Origin, action: Action, (admin, id): (Caller, P
     audit::note(app, origin, action, (Some(admin.user), &subject));
 }
 
+/// Who changes a product, and what is read for that before the change holds a connection.
+struct By {
+    admin: UserId,
+    /// What the admin's own coupons are worth.
+    benefits: Vec<Benefit>,
+    stores: Vec<LocationId>,
+}
+
+impl By {
+    async fn find(app: &App, admin: Caller) -> Result<Self, Problem> {
+        Ok(Self {
+            admin: admin.user,
+            benefits: benefits_of(app, Reader::Writer, Some(admin)).await?,
+            stores: stores::ids(&app.pool).await?,
+        })
+    }
+}
+
 /// Closes or opens a product's accounts everywhere, before the admin is answered.
-async fn switch(
-    app: &App,
-    id: ProductId,
-    closed: bool,
-    (admin, stores): (Caller, &[LocationId]),
-) -> Result<(), Problem> {
+async fn switch(app: &App, id: ProductId, closed: bool, by: &By) -> Result<(), Problem> {
     let online = [LocationId::ONLINE];
-    let locations: Vec<LocationId> = online.iter().chain(stores).copied().collect();
+    let locations: Vec<LocationId> = online.iter().chain(&by.stores).copied().collect();
     accepted(
         app.ledger
-            .decide(product::switch(id, closed, &locations, admin.user)?)
+            .decide(product::switch(id, closed, &locations, by.admin)?)
             .await?,
     )
 }
@@ -273,19 +287,19 @@ async fn find_match(
 async fn change(
     app: &App,
     connection: &mut MySqlConnection,
-    (admin, stores): (Caller, &[LocationId]),
+    by: &By,
     (product, fields): (Product, ProductFields),
 ) -> Result<(Response, ProductId), Problem> {
     let closes = fields.status != ProductStatus::Active;
     // Closed before the change is there, opened with it. Until it is there the catalog refuses what is open already.
     if closes {
-        switch(app, product.id, true, (admin, stores)).await?;
+        switch(app, product.id, true, by).await?;
     }
     if !table::update(&mut *connection, product.id, &fields, product.revision).await? {
         return Err(Problem::of(Code::PreconditionFailed));
     }
     if !closes && product.fields.status != ProductStatus::Active {
-        switch(app, product.id, false, (admin, stores)).await?;
+        switch(app, product.id, false, by).await?;
     }
     let changed = table::find(connection, product.id).await?;
     let changed = changed.ok_or_else(|| Problem::of(Code::ProductNotFound))?;
@@ -295,7 +309,7 @@ async fn change(
             .ledger
             .levels(&names(std::slice::from_ref(&changed)))
             .await?,
-        coupon_discount: coupon_discount(app, Reader::Writer, Some(admin), &changed).await?,
+        coupon_discount: coupon_discount(app, &by.benefits, &changed),
     };
     Ok((detail(app, StatusCode::OK, &shown), changed.id))
 }
@@ -328,7 +342,7 @@ pub async fn replace(
 ) -> Result<Response, Problem> {
     let (fields, stock) = body.over(None)?;
     refuse_stock(stock)?;
-    let stores = stores::ids(&app.pool).await?;
+    let by = By::find(&app, admin).await?;
     let mut once = match Once::begin(&app, idempotency).await? {
         Begun::Fresh(once) => once,
         Begun::Before(answer) => return answer,
@@ -336,7 +350,7 @@ pub async fn replace(
     let replaced = async {
         let connection = once.connection();
         let product = find_match(connection, id, &headers).await?;
-        change(&app, connection, (admin, &stores), (product, fields)).await
+        change(&app, connection, &by, (product, fields)).await
     };
     let replaced = replaced.await;
     end(
@@ -362,7 +376,7 @@ pub async fn edit(
     }: Keyed<ProductIn>,
 ) -> Result<Response, Problem> {
     refuse_stock(body.stock)?;
-    let stores = stores::ids(&app.pool).await?;
+    let by = By::find(&app, admin).await?;
     let mut once = match Once::begin(&app, idempotency).await? {
         Begun::Fresh(once) => once,
         Begun::Before(answer) => return answer,
@@ -371,7 +385,7 @@ pub async fn edit(
         let connection = once.connection();
         let product = find_match(connection, id, &headers).await?;
         let (fields, _) = body.over(Some(product.fields.clone()))?;
-        change(&app, connection, (admin, &stores), (product, fields)).await
+        change(&app, connection, &by, (product, fields)).await
     };
     let edited = edited.await;
     end(
@@ -405,7 +419,7 @@ pub async fn delete(
     headers: HeaderMap,
     Bodiless { idempotency, .. }: Bodiless,
 ) -> Result<Response, Problem> {
-    let stores = stores::ids(&app.pool).await?;
+    let by = By::find(&app, admin).await?;
     let mut once = match Once::begin(&app, idempotency).await? {
         Begun::Fresh(once) => once,
         Begun::Before(answer) => return answer,
@@ -413,7 +427,7 @@ pub async fn delete(
     let deleted = async {
         let connection = once.connection();
         let product = find_match(connection, id, &headers).await?;
-        switch(&app, product.id, true, (admin, &stores)).await?;
+        switch(&app, product.id, true, &by).await?;
         if !table::delete(connection, product.id, product.revision).await? {
             return Err(Problem::of(Code::PreconditionFailed));
         }

@@ -32,7 +32,7 @@ use super::{Till, find};
 use crate::app::{App, CATCH_UP_MAX};
 use crate::http::audit;
 use crate::http::extract::{BodyIn, Filter, Keyed, Object, PathIds, TimeIn, hash};
-use crate::http::once::{Begun, Once};
+use crate::http::once::{self, Begun, Once};
 use crate::http::orders::{LineIn, asked_lines, count, json, unpriced};
 use crate::http::origin::Origin;
 use crate::http::page::{cursor_of, cut, limit_of};
@@ -257,15 +257,13 @@ pub async fn place_batch(
     if !app.catalog.is_read() {
         return Err(Problem::of(Code::DatabaseUnavailable));
     }
-    let once = match Once::begin(&app, idempotency).await? {
-        Begun::Fresh(once) => once,
-        Begun::Before(answer) => return answer,
-    };
+    if let Some(before) = once::look(&app, idempotency.as_ref()).await? {
+        return before;
+    }
     // Each sale is decided once by its own key, however often the batch is.
     let sold = sell(&app, &till, &store, &body.sales).await;
-    let sold = sold.map(|results| (json(StatusCode::OK, &BatchOut { results }), ()));
-    let (response, ()) = once.end(sold).await?;
-    Ok(response)
+    let sold = sold.map(|results| json(StatusCode::OK, &BatchOut { results }));
+    once::keep(&app, idempotency, sold).await
 }
 
 async fn sell(

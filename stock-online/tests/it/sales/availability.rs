@@ -97,13 +97,13 @@ async fn buy_on(
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_pays_the_price_of_the_other_side_while_the_window_opens_and_closes() {
     // Danger: a price is found by a clock that is off, and the script accepts it on the other side of the window.
-    // Method: an instance whose clock jumps ahead and one whose does not; a window that opens and closes while buyers
+    // Method: an instance whose clock jumps back and one whose does not; a window that opens and closes while buyers
     // try both prices. Each order's own position says on which side of the window it was decided.
     let shop = Shop::open(1, 100_000).await;
     let service = shop.serve().await;
-    let mut ahead = shop.clone();
-    ahead.clock = Clock::system();
-    let other = ahead.serve().await;
+    let mut behind = shop.clone();
+    behind.clock = Clock::system();
+    let other = behind.serve().await;
     let client = &service.client;
     let opens = shop.ledger.redis_now_ms() + 1_500;
     let closes = opens + 600;
@@ -133,7 +133,7 @@ async fn nobody_pays_the_price_of_the_other_side_while_the_window_opens_and_clos
         })
         .collect();
     for step in 1..=5 {
-        ahead.clock.shift(step * 150);
+        behind.clock.shift(step * -150);
         crate::support::until("the window has moved on", || async {
             shop.ledger.redis_now_ms() > opens + u64::try_from(step).unwrap() * 160
         })
