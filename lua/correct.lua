@@ -1,12 +1,20 @@
 #!lua
 -- correct: set an account to the level of its last posting, if nobody changed it in between.
 --
--- KEYS  1 epoch (hash)   2 account
--- ARGV  1 epoch that the caller compared under   2 the value that it read ("" = missing)
---       3 the value to set
--- RETURNS  1 set, 0 the account has moved on (nothing is changed), -1 another epoch
+-- KEYS  1 epoch (hash)   2 the account's key, or its book
+-- ARGV  1 epoch that the caller compared under   2 the account's field in its book, or "" for a key of
+--       its own   3 the value that was read ("" = missing, or a key of another type)   4 the value to set
+-- RETURNS  1 set, 0 the account has moved on, or its book was lost (nothing is changed), -1 another epoch
 
 if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then return -1 end
-if (redis.call('GET', KEYS[2]) or '') ~= ARGV[2] then return 0 end
-redis.call('SET', KEYS[2], ARGV[3])
+if ARGV[2] ~= '' then
+  local found = redis.pcall('HMGET', KEYS[2], '.', ARGV[2])
+  if found.err or found[1] ~= ARGV[1] or (found[2] or '') ~= ARGV[3] then return 0 end
+  redis.call('HSET', KEYS[2], ARGV[2], ARGV[4])
+  return 1
+end
+local found = redis.pcall('GET', KEYS[2])
+if type(found) == 'table' then found = '' end
+if (found or '') ~= ARGV[3] then return 0 end
+redis.call('SET', KEYS[2], ARGV[4])
 return 1

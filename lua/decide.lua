@@ -8,29 +8,44 @@
 -- disk is short.
 --
 -- KEYS
---   1 epoch     hash: epoch, ms and low (last position), number, settled, selling, layout
+--   1 epoch     hash: epoch, ms and low (last position), number, settled, selling, layout; accepted
+--               and refused (the number of the youngest generation of idempotency records) and
+--               accepted_from and refused_from (the ms at which it began)
 --   2 journal   stream: a frame is "number" and its first entry's number, then up to 100 entries,
 --               field = facts, value = payload
---   3 states    hash: mark id -> state@ms
---   4 opened    hash: account label -> how often it was opened (never above 1)
---   5 deadlines zset: "ms-low what is held" of each live hold -> ms at which it expires
---   6 ...       the accounts of the batch: "balance seq closed"
---   then        the idempotency keys of the batch: "fingerprint A ms-low" | "fingerprint R code ..." |
---               "fingerprint C shard" (claimed for a request that is decided on another shard)
+--   3 states    book: mark id -> state@ms
+--   4 deadlines zset: "ms-low what is held" of each live hold -> ms at which it expires; and "."
+--   5, 6        the generations of accepted idempotency records with an even and an odd number
+--   7, 8        the same of refused ones
+--               a generation is a book: key hash -> print "A" ms-low | print "R" ms " " code rest |
+--               print "C" ms " " shard (claimed for a request that is decided on another shard);
+--               key hash and print (of the fingerprint) are 16 and 8 bytes
+--   9 ...       the accounts of the batch that have a key of their own: "balance seq flag"
+--   then        the account books of the batch: field -> "balance seq" or "balance seq flag"
+--
+-- A book is a hash whose field "." is written when the book is begun: the epoch, or a generation's
+-- number. Without it the hash was lost, and a missing field says nothing. In a book that is whole, a
+-- missing field is an account that nobody has touched yet. An account with a key of its own must be
+-- there, unless the request opens it. A flag is 0 open, 1 closed, 2 quarantined.
 --
 -- ARGV
 --   1 epoch that the caller believes in      2 shard (0..63)
---   3 number of accounts                     4 number of idempotency keys
---   5 unsettled entries allowed              6 further ones allowed to cancels and expiries
---   7 ms that an acceptance is remembered    8 ms that a refusal is remembered
---   9 channel of the levels message         10 number of requests
---  11 ms after which the batch comes too late (a request may name an earlier one)
---  12 number of marks                      13 layout: the version of what is on this shard by which the
+--   3 number of accounts with own keys       4 number of account books
+--   5 number of idempotency keys             6 unsettled entries allowed
+--   7 further ones allowed to cancels and expiries
+--   8 ms that an acceptance is remembered    9 ms that a refusal is remembered
+--  10 channel of the levels message         11 number of requests
+--  12 ms after which the batch comes too late (a request may name an earlier one)
+--  13 number of marks                       14 layout: the version of what is on this shard by which the
 --      caller has routed; an earlier one than Redis knows is MOVED
---   then per account: its label in the levels message, or "" for an account that is not announced
+--   then per account with its own key: its label in the levels message, or "" for an account that is
+--   not announced
+--   then per book: 1 = its accounts are announced, 0 = not; number of fields; the fields. Accounts are
+--   numbered from 1, those with keys first, then the books' fields in this order
+--   then the key hashes of the idempotency keys
 --   then the marks' ids, in the order in which the requests below speak of them
 --   then per request: flags, number of postings, and, where its flag is set, in this order
---     1    idempotency: index of the key, fingerprint
+--     1    idempotency: index of the key, print
 --     2    deadline: ms
 --     4    window: opens ms, closes ms (0 = no bound)
 --     8    marks: count, then expected state ("" = none), next state ("" = forget) of each
@@ -58,14 +73,15 @@
 --   "R code rest"     refused         "Q code rest"     refused earlier under the same key
 --   facts: per posting seq:balance, or seq:balance:o if it opened the account first
 --   60, 61, 62 and 64 name posting and account, 63 posting, account and balance; behind them "due" if
---   expired holds wait to be released; 50 and 65 name the mark and its state
+--   expired holds wait to be released; 50 and 65 name the mark and its state; 12 says which key was
+--   lost: states, deadlines or keys
 --
 -- CODES, in the order of the checks (numbered by hand, never reused)
---   10 FENCED              11 MOVED               20 KEY_REUSED          21 CLAIMED
---   30 EXPIRED             31 BACKLOG             32 REFUSED             40 NOT_OPEN
---   41 CLOSED              50 STALE_STATE         51 SELLING_STOPPED     52 CHANGED
---   53 RUN_OUT             60 UNKNOWN_ACCOUNT     61 CLOSED_ACCOUNT      62 BROKEN
---   63 INSUFFICIENT        64 OVERFLOW            65 TAKEN (a late mark)
+--   10 FENCED              11 MOVED               12 LOST                20 KEY_REUSED
+--   21 CLAIMED             30 EXPIRED             31 BACKLOG             32 REFUSED
+--   40 NOT_OPEN            41 CLOSED              50 STALE_STATE         51 SELLING_STOPPED
+--   52 CHANGED             53 RUN_OUT             60 UNKNOWN_ACCOUNT     61 CLOSED_ACCOUNT
+--   62 BROKEN              63 INSUFFICIENT        64 OVERFLOW            65 TAKEN (a late mark)
 --
 -- PUBLISHES  on the channel: "ms-low unsettled|label balance seq closed|..."
 --
@@ -78,8 +94,9 @@ local FRAME_ENTRIES = 100
 local CALL_ARGUMENTS = 500
 local BALANCE_MAX = 9007199254740991
 local POSTING_MAX = 1000000000000
-local PRIMED_KEYS = 5
-local HEAD = 13
+local PRIMED_KEYS = 8
+local HEAD = 14
+local EPOCH = ARGV[1]
 
 local now = redis.call('TIME')
 local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
@@ -100,21 +117,18 @@ end
 
 -- The only reads that may meet a key of a foreign type: such a Redis is not ours.
 local head = redis.pcall('HMGET', KEYS[1], 'epoch', 'ms', 'low', 'number', 'settled', 'selling',
-  'layout')
-local fenced = head.err or head[1] ~= ARGV[1]
+  'layout', 'accepted', 'accepted_from', 'refused', 'refused_from')
+if head.err or head[1] ~= EPOCH
   or not (tonumber(head[2]) and tonumber(head[3]) and tonumber(head[4]) and tonumber(head[5]))
-  or redis.call('TYPE', KEYS[2]).ok ~= 'stream'
-for i = 3, PRIMED_KEYS do
-  local kind = redis.call('TYPE', KEYS[i]).ok
-  fenced = fenced or (kind ~= 'none' and kind ~= (i == 5 and 'zset' or 'hash'))
+  or redis.call('TYPE', KEYS[2]).ok ~= 'stream' then
+  return { now_ms, 0, '', 'R 10' } -- FENCED
 end
-if fenced then return { now_ms, 0, '', 'R 10' } end -- FENCED
-if tonumber(ARGV[13]) < tonumber(head[7] or 0) then return { now_ms, 0, '', 'R 11' } end -- MOVED
+if tonumber(ARGV[14]) < tonumber(head[7] or 0) then return { now_ms, 0, '', 'R 11' } end -- MOVED
 
 local shard_low = ARGV[2] * 65536
-local accounts, idempotency_keys = tonumber(ARGV[3]), tonumber(ARGV[4])
-local requests, batch_deadline = tonumber(ARGV[10]), tonumber(ARGV[11])
-local batch_marks = tonumber(ARGV[12])
+local own_accounts, books, idempotency_keys = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local requests, batch_deadline = tonumber(ARGV[11]), tonumber(ARGV[12])
+local batch_marks = tonumber(ARGV[13])
 local number, settled = tonumber(head[4]), tonumber(head[5])
 local selling = head[6] ~= '0'
 
@@ -126,58 +140,132 @@ elseif low + requests > shard_low + 65535 then
   ms, low = ms + 1, shard_low
 end
 
-local function read_all(first, count)
-  local values = {}
-  for from = first, first + count - 1, CALL_ARGUMENTS do
-    local upto = math.min(from + CALL_ARGUMENTS, first + count) - 1
-    local part = redis.call('MGET', unpack(KEYS, from, upto))
-    for i = 1, #part do values[#values + 1] = part[i] end
+-- The fields of a book that stand in ARGV from..upto, handed to take(index in ARGV, value); false when
+-- the book was lost, or its key is of another type.
+local function read_book(book, sentinel, from, upto, take)
+  for first = from, upto, CALL_ARGUMENTS do
+    local last = math.min(first + CALL_ARGUMENTS - 1, upto)
+    local part = redis.pcall('HMGET', book, '.', unpack(ARGV, first, last))
+    if part.err or part[1] ~= sentinel then return false end
+    for i = first, last do take(i, part[i - first + 2]) end
   end
-  return values
+  return true
 end
 
-local BROKEN, MISSING, READ = 0, 1, 2
-local balance, seq, closed, condition, touched, opened = {}, {}, {}, {}, {}, {}
-local stored = read_all(PRIMED_KEYS + 1, accounts)
-for k = 1, accounts do
-  local value = stored[k]
-  if value then
-    local b, s, c = string.match(value, '^(%d+) (%d+) ([01])$')
-    b, s = whole(b, BALANCE_MAX), whole(s, BALANCE_MAX)
-    condition[k] = b and s and READ or BROKEN
-    balance[k], seq[k], closed[k] = b, s, c == '1'
-  else
-    -- MGET answers nil for a key of another type as well; that one must not be opened over.
-    local key = KEYS[PRIMED_KEYS + k]
-    condition[k] = redis.call('EXISTS', key) == 1 and BROKEN or MISSING
+-- An account that is missing may be opened; one that is lost has a key of its own, which may be opened
+-- by the request that begins it; one that is broken cannot be read, or its book was lost.
+local BROKEN, LOST, MISSING, READ = 0, 1, 2, 3
+local balance, seq, flag, condition, touched = {}, {}, {}, {}, {}
+local label = {} -- account index -> its label in the levels message, or ''
+local book_of, field_at = {}, {} -- account index -> its book, from 1, and its field's index in ARGV
+local accounts = own_accounts
+
+local function read_account(k, b, s, f)
+  b, s = whole(b, BALANCE_MAX), whole(s, BALANCE_MAX)
+  condition[k] = b and s and READ or BROKEN
+  balance[k], seq[k], flag[k] = b, s, f
+end
+
+for from = 1, own_accounts, CALL_ARGUMENTS do
+  local upto = math.min(from + CALL_ARGUMENTS - 1, own_accounts)
+  local part = redis.call('MGET', unpack(KEYS, PRIMED_KEYS + from, PRIMED_KEYS + upto))
+  for k = from, upto do
+    local value, key = part[k - from + 1], KEYS[PRIMED_KEYS + k]
+    label[k] = ARGV[HEAD + k]
+    if value then
+      read_account(k, string.match(value, '^(%d+) (%d+) ([012])$'))
+    else
+      -- MGET answers nil for a key of another type as well; that one must not be opened over.
+      condition[k] = redis.call('EXISTS', key) == 1 and BROKEN or LOST
+    end
   end
 end
 
-local remembered = read_all(PRIMED_KEYS + accounts + 1, idempotency_keys)
-local remember = {} -- key index -> { value, ms }
+local i = HEAD + own_accounts
+for b = 1, books do
+  local book, is_announced, from = KEYS[PRIMED_KEYS + own_accounts + b], ARGV[i + 1] == '1', i + 3
+  i = from + ARGV[i + 2] - 1
+  local function take(at, value)
+    local k = accounts + at - from + 1
+    if value then
+      read_account(k, string.match(value, '^(%d+) (%d+) ?([012]?)$'))
+    else
+      condition[k] = MISSING
+    end
+  end
+  local is_whole = read_book(book, EPOCH, from, i, take)
+  for at = from, i do
+    accounts = accounts + 1
+    if not is_whole then condition[accounts] = BROKEN end
+    label[accounts] = is_announced and string.match(book, ':b:(.*)$') .. ':' .. ARGV[at] or ''
+    book_of[accounts], field_at[accounts] = b, at
+  end
+end
+
+-- Idempotency records: two generations for acceptances and two for refusals, of which the younger is
+-- written. When it is as old as what it holds is remembered, it becomes the older one. Each of the two
+-- kinds says whether its younger one is full, and the index in KEYS of the one that is written.
+local keys_lost = false
+local remembered = {} -- index of the key -> its record
+local first_key = i
+i = i + idempotency_keys
+local function generation(first, young, from, remember_ms)
+  young, from = tonumber(young), tonumber(from)
+  if not (young and from) then
+    keys_lost = true
+    return nil
+  end
+  local function take(at, record)
+    local since = record and tonumber(string.match(record, '^%d+', 10))
+    if since and now_ms - since <= remember_ms then remembered[at - first_key] = record end
+  end
+  for g = young - 1, young do
+    local book = KEYS[first + g % 2]
+    -- The older generation is empty for long, and both are where nobody is refused.
+    local size = redis.pcall('HLEN', book)
+    local upto = size == 1 and first_key or first_key + idempotency_keys
+    local is_whole = upto > first_key and read_book(book, tostring(g), first_key + 1, upto, take)
+      or size == 1 and redis.call('HGET', book, '.') == tostring(g)
+    keys_lost = keys_lost or not is_whole
+  end
+  local is_full = now_ms - from >= remember_ms
+  return { is_full = is_full, number = is_full and young + 1 or young, first = first, set = {} }
+end
+local accepted_keys, refused_keys
+if idempotency_keys > 0 then
+  refused_keys = generation(7, head[10], head[11], tonumber(ARGV[9]))
+  accepted_keys = generation(5, head[8], head[9], tonumber(ARGV[8]))
+end
+
 local states = {} -- mark id -> state now, '' for none
-local mark_at = HEAD + accounts -- behind it stand the ids of the marks that are to come
+local mark_at = i -- behind it stand the ids of the marks that are to come
 local marks_end = mark_at + batch_marks
-for from = mark_at + 1, marks_end, CALL_ARGUMENTS do
-  local upto = math.min(from + CALL_ARGUMENTS - 1, marks_end)
-  local part = redis.call('HMGET', KEYS[3], unpack(ARGV, from, upto))
-  for m = 1, #part do
-    states[ARGV[from + m - 1]] = part[m] and string.match(part[m], '^[^@]*') or ''
-  end
-end
+local states_lost = not read_book(KEYS[3], EPOCH, mark_at + 1, marks_end, function(at, value)
+  states[ARGV[at]] = value and string.match(value, '^[^@]*') or ''
+end)
 local is_marked, marked, marked_count = {}, {}, 0 -- the ids of the marks that are set
 local frames, accepted = {}, 0
 local held, released = {}, {} -- of deadlines: score, member, ... and member, ...
 local switched
-local limit, limit_reserve = tonumber(ARGV[5]), ARGV[5] + ARGV[6]
+local limit, limit_reserve = tonumber(ARGV[6]), ARGV[6] + ARGV[7]
 local id_prefix = text(ms) .. '-'
 local first_low, first_number = low, number + 1
+
+-- Whether the live holds were lost; asked once, and only where a hold is spoken of.
+local deadlines_lost
+local function lost_deadlines()
+  if deadlines_lost == nil then
+    deadlines_lost = type(redis.pcall('ZSCORE', KEYS[4], '.')) ~= 'string'
+  end
+  return deadlines_lost
+end
 
 -- Whether a hold has expired that nobody has released yet; asked once, and only when stock is short.
 local due
 local function is_due()
+  if due == nil and lost_deadlines() then due = false end
   if due == nil then
-    local first = redis.call('ZRANGE', KEYS[5], 0, 0, 'WITHSCORES')
+    local first = redis.call('ZRANGE', KEYS[4], 0, 0, 'WITHSCORES')
     due = first[2] ~= nil and tonumber(first[2]) <= now_ms
   end
   return due
@@ -212,11 +300,11 @@ end })
 -- The request at hand: its form, its postings as arrays from 1, and its parts, nil where it has none.
 local form, postings, payload
 local account, change, open_at, least_at = {}, {}, {}, {}
-local key, fingerprint, deadline, opens, closes, closing_list, refuse, switch
+local key, print, deadline, opens, closes, closing_list, refuse, switch
 local hold_ms, hold_text, release, release_until, expected, expected_balance
 local marks, mark, mark_expected, mark_next, late_at = 0, {}, {}, {}, nil
 local has_parts = false
-local i = marks_end
+i = marks_end
 
 local function next_argument()
   i = i + 1
@@ -224,7 +312,7 @@ local function next_argument()
 end
 
 local function parse_parts()
-  if form.idempotency then key, fingerprint = tonumber(next_argument()), next_argument() end
+  if form.idempotency then key, print = tonumber(next_argument()), next_argument() end
   if form.deadline then deadline = tonumber(next_argument()) end
   if form.window then opens, closes = tonumber(next_argument()), tonumber(next_argument()) end
   if form.marks then
@@ -312,13 +400,12 @@ end
 local undo_condition, undo_balance, undo_seq, facts = {}, {}, {}, {}
 
 -- A posting and its account, as a refusal names them: the answer under a key is read without the request.
-local names = setmetatable({}, { __index = function(known, k)
-  local name = ' ' .. string.match(KEYS[PRIMED_KEYS + k], ':a:(.*)$')
-  known[k] = name
-  return name
-end })
 local function place(p)
-  return ' ' .. p - 1 .. names[account[p]]
+  local k = account[p]
+  local b = book_of[k]
+  local name = b and string.match(KEYS[PRIMED_KEYS + own_accounts + b], ':b:(.*)$') .. ':'
+    .. ARGV[field_at[k]] or string.match(KEYS[PRIMED_KEYS + k], ':a:(.*)$')
+  return ' ' .. p - 1 .. ' ' .. name
 end
 
 -- Moves the account's copy by posting p; returns the refusal, if it is one.
@@ -328,14 +415,17 @@ local function move(p)
   local open = form.opens and open_at[p]
   undo_condition[p], undo_balance[p], undo_seq[p] = was, before, now_seq
   if was == MISSING and not open then return '60' .. place(p) end -- UNKNOWN_ACCOUNT
-  if delta < 0 and closed[k] and was == READ and not form.even_closed then
+  if delta < 0 and was == READ and flag[k] == '1' and not form.even_closed then
     return '61' .. place(p) -- CLOSED_ACCOUNT
   end
-  if was == BROKEN then return '62' .. place(p) end -- BROKEN
+  if was == BROKEN or was == LOST and not open
+    or delta < 0 and was == READ and flag[k] == '2' then
+    return '62' .. place(p) -- BROKEN
+  end
   local mark = ''
-  if was == MISSING then
+  if was ~= READ then
     before, now_seq, mark = open, 1, ':o'
-    condition[k], balance[k], seq[k], closed[k] = READ, before, 1, false
+    condition[k], balance[k], seq[k], flag[k] = READ, before, 1, '0'
   end
   local after, least = before + delta, form.opens and least_at[p] or 0
   if delta < 0 and after < least then
@@ -396,12 +486,17 @@ local function post()
       return nil, refusal
     end
   end
-  for p = 1, postings do
-    touched[account[p]] = true
-    if undo_condition[p] == MISSING then opened[account[p]] = true end
-  end
+  for p = 1, postings do touched[account[p]] = true end
   if postings == 1 then return facts[1] end
   return table.concat(facts, ' ', 1, postings)
+end
+
+-- The key without which the request at hand cannot be judged, and which was lost.
+local function lost()
+  if key and keys_lost then return '12 keys' end
+  if marks > 0 and states_lost then return '12 states' end
+  if (hold_ms or release) and lost_deadlines() then return '12 deadlines' end
+  return nil
 end
 
 -- The guards that stand before the postings, in the order of the codes.
@@ -419,7 +514,7 @@ local function guard()
     if found then return '50' .. found end -- STALE_STATE
   end
   if not selling and form.takes_stock then return '51' end -- SELLING_STOPPED
-  if expected and condition[expected] ~= BROKEN then
+  if expected and condition[expected] >= MISSING then
     local found = balance[expected] or 0
     if found ~= expected_balance then return '52 ' .. text(found) end -- CHANGED
   end
@@ -430,7 +525,7 @@ end
 -- Whether the request at hand, which was just accepted, has opened the account.
 local function opens_now(k)
   for p = 1, postings do
-    if account[p] == k and undo_condition[p] == MISSING then return true end
+    if account[p] == k and undo_condition[p] ~= READ then return true end
   end
   return false
 end
@@ -462,25 +557,35 @@ local function accept(decided)
   if closing_list then
     for c = 1, #closing_list do
       local k, how = closing_list[c][1], closing_list[c][2]
-      if condition[k] == READ and (how ~= '2' or opens_now(k)) then
-        closed[k], touched[k] = how ~= '0', true
+      -- A quarantined account stays so until it is released.
+      if condition[k] == READ and flag[k] ~= '2' and (how ~= '2' or opens_now(k)) then
+        flag[k], touched[k] = how == '0' and '0' or '1', true
       end
     end
   end
   if switch then selling, switched = switch == '1', switch end
 end
 
--- What a request decides by itself, and what passes by (a fence, a full backlog, a late request, a
--- broken key), is not remembered: the same key may be tried again.
+-- What a request decides by itself, and what passes by (a lost or broken key, a full backlog, a late
+-- request), is not remembered: the same key may be tried again.
 local PASSING = { ['30'] = true, ['31'] = true, ['51'] = true, ['62'] = true }
 
+local function remember(generations, record)
+  remembered[key] = record
+  generations.set[key] = record
+end
+
 local function judge()
-  local known = key and (remember[key] and remember[key][1] or remembered[key])
-  if known then
-    local print, kind, rest = string.match(known, '^(%S+) (%S) (.*)$')
-    if print ~= fingerprint then return 'R 20' end -- KEY_REUSED
+  local missing = lost()
+  if missing then return 'R ' .. missing end -- LOST
+  local record = key and remembered[key]
+  if record then
+    if string.sub(record, 1, 8) ~= print then return 'R 20' end -- KEY_REUSED
+    local kind = string.sub(record, 9, 9)
+    if kind == 'A' then return 'P ' .. string.sub(record, 10) end
+    local rest = string.match(record, '^%d+ (.*)$', 10)
     if kind == 'C' then return 'R 21 ' .. rest end -- CLAIMED
-    return (kind == 'A' and 'P ' or 'Q ') .. rest
+    return 'Q ' .. rest
   end
   local refusal, decided = guard(), nil
   if not refusal then decided, refusal = post() end
@@ -491,11 +596,11 @@ local function judge()
       or (code == '60' or code == '63') and form.asks_on
       or (code == '40' or code == '41') and form.reprices
     if key and not is_asked_again and not PASSING[code] then
-      remember[key] = { fingerprint .. ' R ' .. refusal, ARGV[8] }
+      remember(refused_keys, print .. 'R' .. text(now_ms) .. ' ' .. refusal)
     end
     return 'R ' .. refusal
   end
-  if key then remember[key] = { fingerprint .. ' A ' .. id_prefix .. low, ARGV[7] } end
+  if key then remember(accepted_keys, print .. 'A' .. id_prefix .. low) end
   accept(decided)
   return 'A ' .. decided
 end
@@ -526,17 +631,29 @@ for f = 1, #frames do redis.call('XADD', KEYS[2], unpack(frames[f])) end
 if accepted > 0 then
   redis.call('HSET', KEYS[1], 'ms', text(ms), 'low', text(low - 1), 'number', text(number))
   if switched then redis.call('HSET', KEYS[1], 'selling', switched) end
-  local levels, values = { text(ms) .. '-' .. text(low - 1) .. ' ' .. text(number - settled) }, {}
+  local levels, values, book_values = { text(ms) .. '-' .. text(low - 1) .. ' ' .. text(number - settled) }, {}, {}
+  for b = 1, books do book_values[b] = {} end
   for k = 1, accounts do
     if touched[k] then
-      local level = text(balance[k]) .. ' ' .. text(seq[k]) .. (closed[k] and ' 1' or ' 0')
-      values[#values + 1], values[#values + 2] = KEYS[PRIMED_KEYS + k], level
-      local label = ARGV[HEAD + k]
-      if label ~= '' then levels[#levels + 1] = label .. ' ' .. level end
-      if opened[k] then redis.call('HINCRBY', KEYS[4], KEYS[PRIMED_KEYS + k], 1) end
+      local b, level = book_of[k], text(balance[k]) .. ' ' .. text(seq[k])
+      local is_plain = flag[k] == '0' or flag[k] == ''
+      if label[k] ~= '' then
+        levels[#levels + 1] = label[k] .. ' ' .. level .. (is_plain and ' 0' or ' 1')
+      end
+      if b then
+        local list = book_values[b]
+        list[#list + 1] = ARGV[field_at[k]]
+        list[#list + 1] = is_plain and level or level .. ' ' .. flag[k]
+      else
+        values[#values + 1] = KEYS[PRIMED_KEYS + k]
+        values[#values + 1] = level .. ' ' .. flag[k]
+      end
     end
   end
   write_all('MSET', nil, values)
+  for b = 1, books do
+    write_all('HSET', KEYS[PRIMED_KEYS + own_accounts + b], book_values[b])
+  end
   local set, set_length, forgotten, at = {}, 0, {}, '@' .. text(ms)
   for m = 1, marked_count do
     local k = marked[m]
@@ -549,11 +666,29 @@ if accepted > 0 then
   end
   write_all('HSET', KEYS[3], set)
   write_all('HDEL', KEYS[3], forgotten)
-  write_all('ZADD', KEYS[5], held)
-  write_all('ZREM', KEYS[5], released)
-  redis.call('PUBLISH', ARGV[9], table.concat(levels, '|'))
+  write_all('ZADD', KEYS[4], held)
+  write_all('ZREM', KEYS[4], released)
+  redis.call('PUBLISH', ARGV[10], table.concat(levels, '|'))
 end
-for k, value in pairs(remember) do
-  redis.call('SET', KEYS[PRIMED_KEYS + accounts + k], value[1], 'PX', value[2])
+
+-- Begins the next generation where the younger one is full, and writes the records.
+local function write_records(kind, generations)
+  local records = {}
+  for k, record in pairs(generations.set) do
+    records[#records + 1] = ARGV[first_key + k]
+    records[#records + 1] = record
+  end
+  if #records == 0 then return end
+  local book, young = KEYS[generations.first + generations.number % 2], tostring(generations.number)
+  if generations.is_full then
+    redis.call('UNLINK', book)
+    redis.call('HSET', book, '.', young)
+    redis.call('HSET', KEYS[1], kind, young, kind .. '_from', text(now_ms))
+  end
+  write_all('HSET', book, records)
+end
+if accepted_keys and refused_keys then
+  write_records('accepted', accepted_keys)
+  write_records('refused', refused_keys)
 end
 return answers

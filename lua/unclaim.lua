@@ -1,9 +1,16 @@
 #!lua
 -- unclaim: remove the claim of an Idempotency-Key for another shard, if it is still that.
 --
--- KEYS  1 the key's record
--- ARGV  1 the claim that the caller read
--- RETURNS  1 removed, 0 it is something else by now (nothing is changed)
+-- KEYS  1, 2 the generations of accepted records
+-- ARGV  1 the key's hash   2 print of the request's fingerprint   3 the shard that it was claimed for
+-- RETURNS  claims removed
 
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-return redis.call('DEL', KEYS[1])
+local removed = 0
+for _, book in ipairs(KEYS) do
+  local record = redis.call('HGET', book, ARGV[1])
+  if record and string.sub(record, 1, 9) == ARGV[2] .. 'C'
+    and string.match(record, '^%d+ (.*)$', 10) == ARGV[3] then
+    removed = removed + redis.call('HDEL', book, ARGV[1])
+  end
+end
+return removed

@@ -2,6 +2,9 @@
 //!
 //! An account is named by what it counts, whose it is and where: `(kind, owner, place)`. Redis holds
 //! its current [`Level`], MySQL the level at the watermark and every posting that led there.
+//!
+//! An account that is opened at its first touch lies in a [`Book`], where a missing account and a lost
+//! one can be told apart; the others have a key of their own and must be there.
 
 use std::fmt;
 
@@ -163,6 +166,20 @@ impl Account {
         }
     }
 
+    /// The book that it lies in; `None` for an account with a key of its own.
+    #[must_use]
+    pub const fn book(&self) -> Option<Book> {
+        Some(match self.kind {
+            AccountKind::Available if self.place != LocationId::ONLINE.0 => Book::StoreAvailable,
+            AccountKind::Reserved if self.place != LocationId::ONLINE.0 => Book::StoreReserved,
+            AccountKind::Allowance => Book::Allowances(SaleId(self.owner)),
+            AccountKind::Points => Book::Points,
+            AccountKind::Hold => Book::Holds,
+            AccountKind::Bucket => Book::Buckets,
+            AccountKind::Available | AccountKind::Reserved | AccountKind::Coupon => return None,
+        })
+    }
+
     /// Parses the text form, `AVAILABLE:7:0`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
@@ -183,6 +200,75 @@ impl fmt::Display for Account {
     }
 }
 
+/// Accounts that are opened at their first touch, in one hash that says whether it is whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Book {
+    /// What each buyer may still buy in a sale.
+    Allowances(SaleId),
+    /// What may be sold at the stores.
+    StoreAvailable,
+    /// What is held at the stores.
+    StoreReserved,
+    /// Every user's points.
+    Points,
+    /// How many more reservations each user may have.
+    Holds,
+    /// What may be sold out of the buckets of a shard.
+    Buckets,
+}
+
+impl Book {
+    /// The books that every shard has from its first epoch on; a sale begins its own.
+    pub const OF_EVERY_SHARD: [Self; 5] = [
+        Self::StoreAvailable,
+        Self::StoreReserved,
+        Self::Points,
+        Self::Holds,
+        Self::Buckets,
+    ];
+
+    /// What its accounts count.
+    #[must_use]
+    pub const fn kind(self) -> AccountKind {
+        match self {
+            Self::Allowances(_) => AccountKind::Allowance,
+            Self::StoreAvailable => AccountKind::Available,
+            Self::StoreReserved => AccountKind::Reserved,
+            Self::Points => AccountKind::Points,
+            Self::Holds => AccountKind::Hold,
+            Self::Buckets => AccountKind::Bucket,
+        }
+    }
+
+    /// The field of one of its accounts: the rest of the account's text form behind the book's.
+    #[must_use]
+    pub fn field(self, account: Account) -> String {
+        match self {
+            Self::Allowances(_) => account.place.to_string(),
+            Self::StoreAvailable
+            | Self::StoreReserved
+            | Self::Points
+            | Self::Holds
+            | Self::Buckets => format!("{}:{}", account.owner, account.place),
+        }
+    }
+}
+
+/// Its text form, `ALLOWANCE:4` or `POINTS`, ends its key in Redis.
+impl fmt::Display for Book {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = self.kind().as_str();
+        match self {
+            Self::Allowances(sale) => write!(f, "{kind}:{sale}"),
+            Self::StoreAvailable
+            | Self::StoreReserved
+            | Self::Points
+            | Self::Holds
+            | Self::Buckets => f.write_str(kind),
+        }
+    }
+}
+
 /// What an account holds after its latest posting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Level {
@@ -195,16 +281,23 @@ pub struct Level {
 }
 
 impl Level {
-    /// Parses the value in Redis, `balance seq closed`.
+    /// The value in a book, where a flag of 0 is left out.
+    #[must_use]
+    pub fn in_book(&self) -> String {
+        let text = self.to_string();
+        text.strip_suffix(" 0").map(str::to_owned).unwrap_or(text)
+    }
+
+    /// Parses the value in Redis, `balance seq flag`; in a book a flag of 0 is left out.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split(' ');
         let balance = parts.next()?.parse().ok().filter(|balance| *balance >= 0)?;
         let seq = parts.next()?.parse().ok()?;
-        let closed = match parts.next()? {
-            "0" => false,
-            "1" => true,
-            _ => return None,
+        let closed = match parts.next() {
+            None | Some("0") => false,
+            Some("1") => true,
+            Some(_) => return None,
         };
         parts.next().is_none().then_some(Self {
             balance,
@@ -233,6 +326,10 @@ mod tests {
                 place: 3,
             };
             assert_eq!(Account::parse(&account.to_string()), Some(account));
+            if let Some(book) = account.book() {
+                let text = format!("{book}:{}", book.field(account));
+                assert_eq!(Account::parse(&text), Some(account));
+            }
         }
         let level = Level {
             balance: 12,
@@ -240,7 +337,8 @@ mod tests {
             closed: true,
         };
         assert_eq!(Level::parse(&level.to_string()), Some(level));
-        for text in ["", "1 2", "-1 2 0", "1 2 2", "1 2 0 0", "x 1 0"] {
+        assert_eq!(Level::parse("12 3").map(|level| level.closed), Some(false));
+        for text in ["", "1", "-1 2 0", "1 2 2", "1 2 0 0", "x 1 0"] {
             assert_eq!(Level::parse(text), None, "{text}");
         }
     }

@@ -176,6 +176,7 @@ fn left(refusal: &Refusal) -> Left {
         | Refusal::Taken { .. } => Left::Wrong,
         Refusal::Fenced
         | Refusal::Moved
+        | Refusal::Lost(_)
         | Refusal::KeyReused
         | Refusal::Claimed(_)
         | Refusal::Expired

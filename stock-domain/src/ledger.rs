@@ -7,7 +7,9 @@
 //! | [`across`] | what lies on several shards |
 //! | `buckets` | what is divided over shards |
 //! | `routing` | where a request is decided |
+//! | [`records`] | what is remembered under a key, and for how long |
 //! | `claims` | one key, whatever shard decides |
+//! | [`lost`], `heal`, `mend` | what was found lost in Redis, and how it is brought back |
 //! | `lookup` | entries, marks and levels, wherever they lie |
 //! | `servers` | where a shard's Redis is, in a cluster too |
 //! | [`scripts`] | the Lua scripts of `lua/` |
@@ -30,7 +32,9 @@ pub mod epoch;
 pub mod gate;
 pub mod keys;
 pub mod levels;
+pub mod lost;
 pub mod reader;
+pub mod records;
 pub mod redis_memory;
 pub mod request;
 pub mod scripts;
@@ -41,7 +45,9 @@ mod batcher;
 mod buckets;
 mod claims;
 mod error;
+mod heal;
 mod lookup;
+pub(crate) mod mend;
 mod pacer;
 mod routing;
 mod sold_out;

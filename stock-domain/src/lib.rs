@@ -11,6 +11,7 @@
 //! | an order or entry wherever it is now | [`lookup`] |
 //! | reservation: reserve, confirm, cancel, expire; releasing those whose time is over | [`reservation`], [`expiry`] |
 //! | coupon: open, issue; a code's states; points: earn, spend, cancel; their daily reports | [`coupon`], [`points`], [`points_report`] |
+//! | limits of sales that are long over | [`forget_sales`] |
 //! | price of an order, from the catalog; sale, discount | [`pricing`], [`catalog`], [`sale`], [`discount`] |
 //! | product: open, switch; stock: receive, adjust, import; selling: switch | [`product`], [`stock`], [`selling`] |
 //! | which shard has what; an entry over several shards | [`layout`], [`branch`] |
@@ -34,6 +35,7 @@ pub mod coupon;
 pub mod database;
 pub mod discount;
 pub mod expiry;
+pub mod forget_sales;
 pub mod import;
 pub mod journal;
 pub mod layout;

@@ -8,14 +8,16 @@
 use std::time::Duration;
 
 use sqlx::MySqlPool;
-use stock_common::id::Position;
+use stock_common::id::{Position, SaleId};
 
+use crate::account::Book;
 use crate::coupon::{self, CodeState};
-use crate::database::{dead_letters, journal, orders, reservations, shards};
+use crate::database::{dead_letters, journal, orders, reservations, sales, shards};
 use crate::journal::{Entry, EntryError, Kind};
 use crate::ledger::{Ledger, ReadError, epoch};
 use crate::order::{self, Order, OrderStatus, Reversed};
 use crate::reservation::{self, Reservation, ReservationStatus};
+use crate::sale::Allowance;
 
 /// How soon MySQL is asked again how far it is, at first and at most.
 const CATCH_UP_EVERY: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
@@ -36,13 +38,14 @@ pub struct Located {
 }
 
 impl Located {
-    /// What taking it back needs to know.
+    /// What taking it back needs to know, [`forgotten_sales`] among it.
     #[must_use]
-    pub const fn reversed(&self) -> Reversed<'_> {
+    pub const fn reversed<'a>(&'a self, forgotten: &'a [SaleId]) -> Reversed<'a> {
         Reversed {
             id: self.id,
             order: &self.order,
             has_code: self.has_code,
+            forgotten,
         }
     }
 }
@@ -61,6 +64,29 @@ pub async fn has_code(ledger: &Ledger, order: &Order) -> Result<bool, ReadError>
             Ok(state.is_some_and(|of| of.is_of(used.coupon_id, order.user_id)))
         }
     }
+}
+
+/// The sales among an order's lines whose limits are forgotten. A book that Redis has is kept, and one that
+/// it lacks may be lost: then MySQL knows.
+///
+/// # Errors
+/// When Redis does not answer, or MySQL where it is asked.
+pub async fn forgotten_sales(
+    pool: &MySqlPool,
+    ledger: &Ledger,
+    order: &Order,
+) -> Result<Vec<SaleId>, LookupError> {
+    let mut forgotten = Vec::new();
+    for line in &order.lines {
+        let Some(Allowance { sale_id, .. }) = line.allowance else {
+            continue;
+        };
+        let book = Book::Allowances(sale_id);
+        if !ledger.has_book(book, line.product_id).await? && !sales::is_kept(pool, sale_id).await? {
+            forgotten.push(sale_id);
+        }
+    }
+    Ok(forgotten)
 }
 
 /// Why an order cannot be looked up.

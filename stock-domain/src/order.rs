@@ -8,7 +8,7 @@
 //! entry, so an order can be shown before MySQL has it. Prices come from [`crate::pricing`].
 
 use serde::{Deserialize, Serialize, Serializer};
-use stock_common::id::{LocationId, Position, ProductId, UserId};
+use stock_common::id::{LocationId, Position, ProductId, SaleId, UserId};
 use stock_common::money::{Money, MoneyError};
 
 use crate::account::{Account, AccountKind};
@@ -365,15 +365,15 @@ impl Order {
         postings
     }
 
-    /// What taking it back moves: everything to where it is free again.
-    fn returned(&self) -> Vec<Posting> {
+    /// What taking it back moves: everything to where it is free again, except what is forgotten.
+    fn returned(&self, forgotten: &[SaleId]) -> Vec<Posting> {
         let mut postings = self.stock(1);
         postings.extend(self.lines.iter().filter_map(|line| {
             let quantity = i64::from(line.quantity.get());
-            Some(
-                line.allowance?
-                    .give_back(line.product_id, self.user_id, quantity),
-            )
+            let kept = line
+                .allowance
+                .filter(|allowance| !forgotten.contains(&allowance.sale_id));
+            Some(kept?.give_back(line.product_id, self.user_id, quantity))
         }));
         let points = self.used_points.get() - self.earned_points.get();
         postings.extend((points != 0).then(|| Posting::new(Account::points(self.user_id), points)));
@@ -516,6 +516,8 @@ pub struct Reversed<'a> {
     /// Whether its coupon's code still has a mark. Long after a coupon is over it has none, and nothing is to be
     /// given back.
     pub has_code: bool,
+    /// Sales among its lines whose limits are forgotten ([`crate::forget_sales`]): nothing is given back to them.
+    pub forgotten: &'a [SaleId],
 }
 
 /// Takes an order back at its owner's or an admin's word: gives back stock, limits, coupon and points, once.
@@ -546,6 +548,7 @@ fn reverse(kind: Kind, of: Reversed<'_>, actor: UserId) -> Result<Request, Draft
         id,
         order,
         has_code,
+        forgotten,
     } = of;
     let is_failure = kind == Kind::OrderFailed;
     let next = if is_failure {
@@ -555,7 +558,7 @@ fn reverse(kind: Kind, of: Reversed<'_>, actor: UserId) -> Result<Request, Draft
     };
     let mut draft = Draft::new(kind, actor, &OrderReversed { order_id: id })?;
     draft.reference = Some(id.to_string());
-    draft.postings = order.returned();
+    draft.postings = order.returned(forgotten);
     draft.marks = vec![Mark::new(mark_id(id), "", next.as_str().to_owned())];
     let coupon = order.coupon.as_ref().filter(|_| has_code);
     let given_back = coupon.map(|coupon| coupon.gives_back(order.user_id));

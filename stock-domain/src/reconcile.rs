@@ -15,6 +15,7 @@ use stock_common::clock;
 use crate::account::{Account, Level};
 use crate::database::ledger_checks::{self, CheckKind, Ended};
 use crate::database::{accounts, archives, jobs};
+use crate::ledger::keys::Address;
 use crate::ledger::scripts::SCRIPTS;
 use crate::ledger::{Ledger, ReadError};
 use crate::verify::holds::{self, HoldDrift};
@@ -162,26 +163,36 @@ async fn correct_mysql(
 async fn correct_redis(ledger: &Ledger, drift: &Drift) -> Result<bool, ReadError> {
     let shard = ledger.shard(drift.shard)?;
     let mut link = shard.link()?;
-    let key = shard.keys().account(drift.account);
+    let Address { key, field } = shard.keys().address(drift.account);
+    // A missing book, or a key of another type, is brought back as a whole ([`crate::ledger`]).
+    let read = match &field {
+        None => cmd("GET").arg(&key).to_owned(),
+        Some(field) => cmd("HGET").arg(&key).arg(field).to_owned(),
+    };
     let stored: Option<String> = match drift.found {
-        Some(level) => Some(level.to_string()),
-        None => cmd("GET").arg(&key).query_async(&mut link.read).await?,
+        Some(level) if field.is_none() => Some(level.to_string()),
+        Some(level) => Some(level.in_book()),
+        None => read.query_async(&mut link.read).await?,
     };
     let closed = drift.found.map_or(drift.truth.closed, |found| found.closed);
+    let truth = Level {
+        closed,
+        ..drift.truth
+    };
+    let is_in_book = field.is_some();
     let set: i64 = cmd("EVALSHA")
         .arg(&SCRIPTS.correct.sha)
         .arg(2)
         .arg(shard.keys().epoch())
         .arg(key)
         .arg(&*link.epoch)
+        .arg(field.unwrap_or_default())
         .arg(stored.unwrap_or_default())
-        .arg(
-            Level {
-                closed,
-                ..drift.truth
-            }
-            .to_string(),
-        )
+        .arg(if is_in_book {
+            truth.in_book()
+        } else {
+            truth.to_string()
+        })
         .query_async(&mut link.read)
         .await?;
     Ok(set == 1)

@@ -27,7 +27,7 @@ use stock_common::id::Position;
 
 use self::begin::{begin, next_epoch};
 pub use self::begin::{begin_first, begin_shard};
-pub(crate) use self::rebuild::{Rebuild, Scope};
+pub(crate) use self::rebuild::{Filling, Rebuild, Scope};
 use crate::database::apply::{self, ApplyError};
 use crate::database::record::{self, RecordError};
 use crate::database::settle::{self, Levels};
@@ -251,12 +251,17 @@ impl Run<'_> {
             keys,
             layout: self.layout,
             scope: &Scope::Shard,
+            filling: Filling::Directly,
         };
         done.accounts = rebuild.write_accounts(&mut transaction, progress).await?;
+        rebuild
+            .begin_sales(&mut transaction, &beginning.epoch)
+            .await?;
         let keep_ms = self.config.marks_keep_ms;
         rebuild.write_marks(&mut transaction, keep_ms).await?;
         rebuild.write_holds(&mut transaction).await?;
-        rebuild.write_branches(&mut transaction).await?;
+        rebuild.write_branch_marks(&mut transaction).await?;
+        rebuild.write_branch_holds(&mut transaction).await?;
         done.keys = rebuild.write_keys(&mut transaction, self.config).await?;
         begin(&mut transaction, &mut state, &beginning).await?;
         epoch::begin(redis, keys, &beginning).await?;

@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
-use redis::{RedisError, cmd};
+use redis::{RedisError, cmd, pipe};
 use serde::Serialize;
 use sqlx::{MySql, MySqlPool, QueryBuilder, Transaction};
 use stock_common::config::Config;
@@ -25,9 +25,9 @@ use crate::database::rows::push_list;
 use crate::database::{accounts, is_passing, jobs, layouts, shards};
 use crate::layout::{Layout, SHARDS_MAX, SLOTS, jump};
 use crate::ledger::epoch;
-use crate::ledger::keys::Keys;
+use crate::ledger::keys::{Address, Keys};
 use crate::ledger::scripts::SCRIPTS;
-use crate::recover::{self, Rebuild, RecoverError, Scope};
+use crate::recover::{self, Filling, Rebuild, RecoverError, Scope};
 use crate::verify::Progress;
 
 /// The name of the job, whose row lets one instance do it.
@@ -282,6 +282,7 @@ impl Mover<'_> {
             keys: &keys,
             layout: &layout,
             scope: &scope,
+            filling: Filling::Directly,
         };
         let mut transaction = self.pool.begin().await?;
         let names = accounts_in(&mut transaction, from, slots).await?;
@@ -290,6 +291,9 @@ impl Mover<'_> {
         for part in levels.chunks(1_000) {
             rebuild.set_levels(part).await?;
         }
+        let epoch = shards::load(self.pool, to).await?.map(|state| state.epoch);
+        let epoch = epoch.ok_or(ReshardError::Fenced(to))?;
+        rebuild.begin_sales(&mut transaction, &epoch).await?;
         rebuild.write_slot_marks(&mut transaction).await?;
         replicated(&mut redis).await?;
         for part in names.chunks(256) {
@@ -305,10 +309,15 @@ impl Mover<'_> {
     async fn forget(&self, from: u64, names: &[Account]) -> Result<(), ReshardError> {
         let (mut redis, keys) = (self.connect(from).await?, self.keys(from));
         for part in names.chunks(500) {
-            let gone: Vec<String> = part.iter().map(|name| keys.account(*name)).collect();
-            let _: i64 = cmd("UNLINK").arg(&gone).query_async(&mut redis).await?;
-            let opened = cmd("HDEL").arg(keys.opened()).arg(&gone).to_owned();
-            let _: i64 = opened.query_async(&mut redis).await?;
+            let mut gone = pipe();
+            for name in part {
+                let Address { key, field } = keys.address(*name);
+                match field {
+                    None => gone.cmd("UNLINK").arg(key),
+                    Some(field) => gone.cmd("HDEL").arg(key).arg(field),
+                };
+            }
+            let _: () = gone.ignore().query_async(&mut redis).await?;
         }
         Ok(())
     }
@@ -329,12 +338,14 @@ impl Mover<'_> {
                 keys: &keys,
                 layout: &layout,
                 scope: &scope,
+                filling: Filling::Directly,
             };
             let mut transaction = self.pool.begin().await?;
             let keep_ms = self.config.marks_keep_ms;
             rebuild.write_marks(&mut transaction, keep_ms).await?;
             rebuild.write_holds(&mut transaction).await?;
-            rebuild.write_branches(&mut transaction).await?;
+            rebuild.write_branch_marks(&mut transaction).await?;
+            rebuild.write_branch_holds(&mut transaction).await?;
             rebuild.write_keys(&mut transaction, self.config).await?;
             transaction.commit().await?;
         }

@@ -43,6 +43,35 @@ pub enum Replay {
     Refused(Refusal),
 }
 
+/// A key of a shard, accounts aside, whose loss is noticed by a request that needs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LostKey {
+    /// The states of things.
+    States,
+    /// The live holds.
+    Deadlines,
+    /// A generation of idempotency records.
+    Records,
+}
+
+impl LostKey {
+    /// The name in the script's answer.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::States => "states",
+            Self::Deadlines => "deadlines",
+            Self::Records => "keys",
+        }
+    }
+
+    fn parse(name: &str) -> Option<Self> {
+        [Self::States, Self::Deadlines, Self::Records]
+            .into_iter()
+            .find(|key| key.as_str() == name)
+    }
+}
+
 /// Why a request was refused, in the order of the checks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
@@ -50,6 +79,8 @@ pub enum Refusal {
     Fenced,
     /// What the batch is about lies on another shard by now.
     Moved,
+    /// A key in Redis that the request needs was lost; it is being brought back.
+    Lost(LostKey),
     /// The Idempotency-Key belongs to another request.
     KeyReused,
     /// The Idempotency-Key was claimed for this request on another shard.
@@ -142,9 +173,10 @@ impl Verdict {
 
 impl Refusal {
     /// Codes and names, in the order of the checks; numbered by hand, never reused.
-    pub const CODES: [(u8, &'static str); 19] = [
+    pub const CODES: [(u8, &'static str); 20] = [
         (10, "FENCED"),
         (11, "MOVED"),
+        (12, "LOST"),
         (20, "KEY_REUSED"),
         (21, "CLAIMED"),
         (30, "EXPIRED"),
@@ -170,6 +202,7 @@ impl Refusal {
         match self {
             Self::Fenced => 10,
             Self::Moved => 11,
+            Self::Lost(_) => 12,
             Self::KeyReused => 20,
             Self::Claimed(_) => 21,
             Self::Expired => 30,
@@ -209,6 +242,7 @@ impl Refusal {
             Self::UnknownAccount { account, .. } => Some((*account, 0)),
             Self::Fenced
             | Self::Moved
+            | Self::Lost(_)
             | Self::KeyReused
             | Self::Claimed(_)
             | Self::Expired
@@ -238,6 +272,7 @@ impl Refusal {
             | Self::Overflow { posting, .. } => Some(*posting),
             Self::Fenced
             | Self::Moved
+            | Self::Lost(_)
             | Self::KeyReused
             | Self::Claimed(_)
             | Self::Expired
@@ -267,6 +302,7 @@ impl Refusal {
             | Self::Overflow { posting, .. } => *posting = at(postings, *posting),
             Self::Fenced
             | Self::Moved
+            | Self::Lost(_)
             | Self::KeyReused
             | Self::Claimed(_)
             | Self::Expired
@@ -304,6 +340,7 @@ impl Refusal {
             }
             Self::Changed { balance } => format!("{code} {balance}"),
             Self::Claimed(shard) => format!("{code} {shard}"),
+            Self::Lost(key) => format!("{code} {}", key.as_str()),
             Self::Outside(answer) => format!("{code} {answer}"),
             Self::Fenced
             | Self::Moved
@@ -330,6 +367,7 @@ impl Refusal {
         Some(match code {
             "10" => Self::Fenced,
             "11" => Self::Moved,
+            "12" => Self::Lost(LostKey::parse(rest)?),
             "20" => Self::KeyReused,
             "21" => Self::Claimed(rest.parse().ok()?),
             "30" => Self::Expired,

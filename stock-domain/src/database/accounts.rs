@@ -6,7 +6,7 @@ use sqlx::mysql::MySqlRow;
 use sqlx::{AssertSqlSafe, FromRow, MySqlConnection, MySqlPool};
 
 use super::rows::{MultiRow, padded};
-use crate::account::{Account, AccountKind, Level};
+use crate::account::{Account, AccountKind, Book, Level};
 
 /// One equality per row and the primary key forced: a row-constructor IN would be read by a scan,
 /// and lock more than it names. A test asserts the plan.
@@ -230,6 +230,43 @@ pub async fn page_of(
         }
     }
     Ok(Vec::new())
+}
+
+/// Up to `limit` accounts of a book on a shard, behind one of them.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn page_of_book(
+    connection: &mut MySqlConnection,
+    (book, shard): (Book, u64),
+    after: Option<Account>,
+    limit: u32,
+) -> Result<Vec<(Account, Level)>, sqlx::Error> {
+    const TEXT: &str = "SELECT CAST(kind AS CHAR), owner_id, place_id, balance, seq, closed \
+         FROM accounts WHERE kind = ? AND owner_id BETWEEN ? AND ? \
+         AND (? OR owner_id > ? OR place_id > ?) AND place_id >= ? AND shard = ? ORDER BY owner_id, place_id LIMIT ?";
+    let (first, last) = match book {
+        Book::Allowances(sale) => (sale.0, sale.0),
+        Book::StoreAvailable | Book::StoreReserved | Book::Points | Book::Holds | Book::Buckets => {
+            (0, u64::MAX)
+        }
+    };
+    let is_of_stores = matches!(book, Book::StoreAvailable | Book::StoreReserved);
+    // A read-on begins with the owner of the last one, whose further places may follow.
+    let after_owner = after.map_or(first, |after| after.owner);
+    let rows: Vec<Row> = sqlx::query_as(TEXT)
+        .bind(book.kind().as_str())
+        .bind(after_owner)
+        .bind(last)
+        .bind(after.is_none())
+        .bind(after_owner)
+        .bind(after.map_or(0, |after| after.place))
+        .bind(u64::from(is_of_stores))
+        .bind(shard)
+        .bind(limit)
+        .fetch_all(connection)
+        .await?;
+    Ok(rows.into_iter().filter_map(parse).collect())
 }
 
 /// Reads accounts by name, without a lock; accounts that MySQL lacks are absent.

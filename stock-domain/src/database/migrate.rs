@@ -8,7 +8,7 @@ use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{AssertSqlSafe, SqlSafeStr};
 
 /// Version, description and text of every migration, in order.
-const MIGRATIONS: [(i64, &str, &str); 17] = [
+const MIGRATIONS: [(i64, &str, &str); 18] = [
     (
         20_261_121_000_000,
         "create ledger",
@@ -78,6 +78,11 @@ const MIGRATIONS: [(i64, &str, &str); 17] = [
         20_261_122_000_300,
         "divide hot products",
         include_str!("../../../migrations/20261122000300_divide_hot_products.sql"),
+    ),
+    (
+        20_261_129_000_000,
+        "forget allowances",
+        include_str!("../../../migrations/20261129000000_forget_allowances.sql"),
     ),
     (
         20_261_129_000_100,

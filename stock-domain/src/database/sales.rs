@@ -334,3 +334,82 @@ pub async fn create_discount(
          WHERE id = ? AND is_deleted = 0";
     Ok(govern(connection, GOVERN, id, product).await?.then_some(id))
 }
+
+/// Whether what each buyer may still have in a sale is kept: it was not forgotten.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn is_kept(pool: &MySqlPool, sale: SaleId) -> Result<bool, sqlx::Error> {
+    let kept: Option<bool> =
+        sqlx::query_scalar("SELECT forgotten_at IS NULL FROM sales WHERE id = ?")
+            .bind(sale.0)
+            .fetch_optional(pool)
+            .await?;
+    Ok(kept.unwrap_or(false))
+}
+
+/// Sales whose limits nobody needs any more: over for `over_days`, or deleted for a day, which is longer than
+/// any reservation lives; and those whose forgetting was cut off.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn to_be_forgotten(pool: &MySqlPool, over_days: u32) -> Result<Vec<SaleId>, sqlx::Error> {
+    let ids: Vec<u64> = sqlx::query_scalar(
+        "SELECT id FROM sales WHERE allowances_archived_at IS NULL AND (forgotten_at IS NOT NULL \
+         OR ends_at < NOW(3) - INTERVAL ? DAY OR deleted_at < NOW(3) - INTERVAL 1 DAY) \
+         ORDER BY id LIMIT 1000",
+    )
+    .bind(over_days)
+    .fetch_all(pool)
+    .await?;
+    Ok(ids.into_iter().map(SaleId).collect())
+}
+
+/// Notes that a sale's limits are forgotten from now on.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn forget(pool: &MySqlPool, sale: SaleId) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE sales SET forgotten_at = NOW(3) WHERE id = ? AND forgotten_at IS NULL")
+        .bind(sale.0)
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
+/// Moves the accounts of a forgotten sale, all of whose entries are settled, into `archived_allowances`; returns
+/// how many.
+///
+/// # Errors
+/// When MySQL does not answer; moving them again goes on.
+pub async fn archive_allowances(pool: &MySqlPool, sale: SaleId) -> Result<u64, sqlx::Error> {
+    const PART: u32 = 5_000;
+    const COPY: &str = "INSERT IGNORE INTO archived_allowances (sale_id, user_id, balance, seq) \
+         SELECT owner_id, place_id, balance, seq FROM accounts \
+         WHERE kind = 'ALLOWANCE' AND owner_id = ? ORDER BY place_id LIMIT ?";
+    const DELETE: &str = "DELETE FROM accounts WHERE kind = 'ALLOWANCE' AND owner_id = ? \
+         ORDER BY place_id LIMIT ?";
+    let mut moved = 0;
+    loop {
+        let mut transaction = pool.begin().await?;
+        for text in [COPY, DELETE] {
+            let done = sqlx::query(text).bind(sale.0).bind(PART);
+            let rows = done.execute(&mut *transaction).await?.rows_affected();
+            moved += if text == DELETE { rows } else { 0 };
+        }
+        transaction.commit().await?;
+        let left: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM accounts WHERE kind = 'ALLOWANCE' AND owner_id = ?)",
+        )
+        .bind(sale.0)
+        .fetch_one(pool)
+        .await?;
+        if !left {
+            sqlx::query("UPDATE sales SET allowances_archived_at = NOW(3) WHERE id = ?")
+                .bind(sale.0)
+                .execute(pool)
+                .await?;
+            return Ok(moved);
+        }
+    }
+}

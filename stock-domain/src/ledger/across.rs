@@ -137,6 +137,7 @@ async fn remember(
         refusal,
         Refusal::Moved
             | Refusal::Fenced
+            | Refusal::Lost(_)
             | Refusal::Expired
             | Refusal::Backlog
             | Refusal::SellingStopped

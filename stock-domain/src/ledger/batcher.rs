@@ -243,21 +243,26 @@ fn answer(shared: &Shared, link: &Link, batch: Vec<Waiting>, reply: BatchReply) 
         shared.sold_out.clear();
     }
     for (waiting, verdict) in batch.into_iter().zip(reply.verdicts) {
-        note_sold_out(shared, &verdict);
+        note_refusal(shared, &verdict);
         waiting.reply(Ok(verdict));
     }
 }
 
-fn note_sold_out(shared: &Shared, verdict: &Verdict) {
-    if let Verdict::Refused(Refusal::Insufficient {
+/// Notes what a refusal says about others: that an account is empty, or that something was lost.
+fn note_refusal(shared: &Shared, verdict: &Verdict) {
+    let Verdict::Refused(refusal) = verdict else {
+        return;
+    };
+    if let Refusal::Insufficient {
         account,
         balance: 0,
         due: false,
         ..
-    }) = verdict
+    } = refusal
     {
         shared.sold_out.refused_at_zero(*account);
     }
+    shared.lost.note(refusal);
 }
 
 /// A server's refusal executed nothing; anything else may have been executed.

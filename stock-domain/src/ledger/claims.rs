@@ -1,10 +1,10 @@
 //! Idempotency-Keys over several shards: claimed on the user's shard for the one that decides.
 
-use super::shard::{Known, KnownOutcome};
+use super::records::{Claim, Known, KnownOutcome, RecordName};
 use super::{DecideError, Ledger};
 use crate::journal::Idempotency;
 use crate::layout::{self, Layout, Place};
-use crate::verdict::{Refusal, Verdict};
+use crate::verdict::{LostKey, Refusal, Verdict};
 
 impl Ledger {
     /// Decides under a key: it is claimed on the user's shard for the one that decides, so that it is decided
@@ -59,14 +59,16 @@ impl Ledger {
                 return Ok(None);
             }
             let shard = self.shard(self.known_layout()?.of_number(on))?;
-            let Some(Known {
-                fingerprint,
-                outcome,
-            }) = shard.claim(of, home).await?
-            else {
-                return Ok(None);
+            let Known { print, outcome } = match shard.claim(of, home).await? {
+                Claim::Made => return Ok(None),
+                Claim::Lost => {
+                    let lost = Refusal::Lost(LostKey::Records);
+                    shard.note_lost(&lost);
+                    return Ok(Some(Verdict::Refused(lost)));
+                }
+                Claim::Known(known) => known,
             };
-            if fingerprint != of.fingerprint {
+            if print != RecordName::of(of).print {
                 return Ok(Some(Verdict::Refused(Refusal::KeyReused)));
             }
             match outcome {

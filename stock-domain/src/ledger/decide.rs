@@ -2,15 +2,16 @@
 //!
 //! This file and the script's header say the same; nothing else knows the form.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use redis::{Cmd, Value};
 use stock_common::id::Position;
 
-use super::keys::Keys;
+use super::keys::{Keys, Records};
+use super::records::RecordName;
 use super::request::Sealed;
 use super::scripts::SCRIPTS;
-use crate::account::Account;
+use crate::account::{Account, Book};
 use crate::journal::Facts;
 use crate::verdict::{Accepted, Refusal, Replay, Verdict};
 
@@ -40,33 +41,40 @@ pub struct BatchReply {
     pub verdicts: Vec<Verdict>,
 }
 
-/// Accounts and keys of a batch by their index, from 1 as in Lua.
+/// Accounts and keys of a batch by their index, from 1 as in Lua: first the accounts with keys of their
+/// own, then those in books.
 #[derive(Default)]
 struct Index {
-    accounts: Vec<Account>,
+    own: Vec<Account>,
+    books: BTreeMap<Book, Vec<Account>>,
     account_at: HashMap<Account, usize>,
-    keys: Vec<String>,
-    key_at: HashMap<String, usize>,
+    keys: Vec<[u8; 16]>,
+    key_at: HashMap<[u8; 16], usize>,
 }
 
 impl Index {
     fn add_account(&mut self, account: Account) {
-        if !self.account_at.contains_key(&account) {
-            self.accounts.push(account);
-            self.account_at.insert(account, self.accounts.len());
+        if self.account_at.insert(account, 0).is_none() {
+            match account.book() {
+                None => self.own.push(account),
+                Some(book) => self.books.entry(book).or_default().push(account),
+            }
         }
     }
 
-    fn add_key(&mut self, key: String) {
+    fn add_key(&mut self, key: [u8; 16]) {
         if !self.key_at.contains_key(&key) {
-            self.keys.push(key.clone());
+            self.keys.push(key);
             self.key_at.insert(key, self.keys.len());
         }
     }
 
-    fn of<'a>(keys: &Keys, batch: impl Iterator<Item = &'a Sealed>) -> Self {
+    fn of<'a>(batch: impl Iterator<Item = &'a Sealed>) -> Self {
         let mut index = Self::default();
-        for Sealed { request, .. } in batch {
+        for Sealed {
+            request, record, ..
+        } in batch
+        {
             let posted = request.draft.postings.iter().map(|posting| posting.account);
             let closed = request.draft.closings.iter().map(|closing| closing.account);
             let expected = request.expected.iter().map(|(account, _)| *account);
@@ -74,9 +82,13 @@ impl Index {
                 .chain(closed)
                 .chain(expected)
                 .for_each(|account| index.add_account(account));
-            if let Some(known) = &request.idempotency {
-                index.add_key(keys.idempotency(known.user, &known.key));
+            if let Some(record) = record {
+                index.add_key(record.key);
             }
+        }
+        let all = index.own.iter().chain(index.books.values().flatten());
+        for (at, account) in all.enumerate() {
+            index.account_at.insert(*account, at + 1);
         }
         index
     }
@@ -87,67 +99,81 @@ pub fn encode<'a, I>(keys: &Keys, head: &BatchHead<'_>, batch: I) -> Cmd
 where
     I: Iterator<Item = &'a Sealed> + Clone,
 {
-    let index = Index::of(keys, batch.clone());
+    let index = Index::of(batch.clone());
     let mut cmd = Cmd::new();
-    cmd.arg("EVALSHA")
-        .arg(&SCRIPTS.decide.sha)
-        .arg(5 + index.accounts.len() + index.keys.len());
-    cmd.arg(keys.epoch())
-        .arg(keys.journal())
-        .arg(keys.states())
-        .arg(keys.opened())
-        .arg(keys.deadlines());
-    for account in &index.accounts {
-        cmd.arg(keys.account(*account));
-    }
-    for key in &index.keys {
-        cmd.arg(key);
-    }
+    cmd.arg("EVALSHA").arg(&SCRIPTS.decide.sha);
+    encode_keys(&mut cmd, keys, &index);
     cmd.arg(head.epoch)
         .arg(keys.shard())
-        .arg(index.accounts.len())
+        .arg(index.own.len())
+        .arg(index.books.len())
         .arg(index.keys.len());
     cmd.arg(head.lag_entries_max.0).arg(head.lag_entries_max.1);
     cmd.arg(head.remember_ms.0).arg(head.remember_ms.1);
+    let marks = batch.clone().flat_map(|sealed| &sealed.request.draft.marks);
     cmd.arg(keys.levels())
         .arg(batch.clone().count())
         .arg(head.deadline_ms)
-        .arg(
-            batch
-                .clone()
-                .map(|sealed| sealed.request.draft.marks.len())
-                .sum::<usize>(),
-        )
+        .arg(marks.clone().count())
         .arg(head.layout);
-    for account in &index.accounts {
+    for account in &index.own {
         if account.kind.is_announced() {
             cmd.arg(account.to_string());
         } else {
             cmd.arg("");
         }
     }
-    for mark in batch.clone().flat_map(|sealed| &sealed.request.draft.marks) {
+    for (book, accounts) in &index.books {
+        cmd.arg(u8::from(book.kind().is_announced()))
+            .arg(accounts.len());
+        for account in accounts {
+            cmd.arg(book.field(*account));
+        }
+    }
+    for key in &index.keys {
+        cmd.arg(key);
+    }
+    for mark in marks {
         cmd.arg(&mark.id);
     }
     for request in batch {
-        encode_request(&mut cmd, keys, &index, request);
+        encode_request(&mut cmd, &index, request);
     }
     cmd
 }
 
-fn encode_request(cmd: &mut Cmd, keys: &Keys, index: &Index, sealed: &Sealed) {
+fn encode_keys(cmd: &mut Cmd, keys: &Keys, index: &Index) {
+    const PRIMED: usize = 8;
+    cmd.arg(PRIMED + index.own.len() + index.books.len());
+    cmd.arg(keys.epoch())
+        .arg(keys.journal())
+        .arg(keys.states())
+        .arg(keys.deadlines());
+    for records in Records::ALL {
+        cmd.arg(keys.records(records, 0))
+            .arg(keys.records(records, 1));
+    }
+    for account in &index.own {
+        cmd.arg(keys.account(*account));
+    }
+    for book in index.books.keys() {
+        cmd.arg(keys.book(*book));
+    }
+}
+
+fn encode_request(cmd: &mut Cmd, index: &Index, sealed: &Sealed) {
     let Sealed {
         request,
         flags,
+        record,
         payload,
     } = sealed;
     let draft = &request.draft;
     let account_at = |account: &Account| index.account_at.get(account).copied().unwrap_or_default();
     cmd.arg(*flags).arg(draft.postings.len());
-    if let Some(known) = &request.idempotency {
-        let key = keys.idempotency(known.user, &known.key);
-        cmd.arg(index.key_at.get(&key).copied().unwrap_or_default())
-            .arg(&known.fingerprint);
+    if let Some(RecordName { key, print }) = record {
+        cmd.arg(index.key_at.get(key).copied().unwrap_or_default())
+            .arg(print);
     }
     if let Some(deadline) = request.deadline_ms {
         cmd.arg(deadline);

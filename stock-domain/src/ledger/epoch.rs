@@ -1,10 +1,14 @@
 //! Epochs: the beginning of Redis' memory, written by `migrate` once and by `recover` after a loss.
 
 use redis::aio::MultiplexedConnection;
-use redis::{RedisError, cmd, pipe};
+use redis::{Pipeline, RedisError, cmd, pipe};
 use stock_common::id::Position;
 
-use super::keys::Keys;
+use super::keys::{Keys, Records, SENTINEL, SENTINEL_SCORE};
+use crate::account::Book;
+
+/// The number of the younger generation of idempotency records when an epoch begins.
+pub const FIRST_GENERATION: u64 = 1;
 
 /// What the epoch's hash says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,7 +84,8 @@ pub async fn begin(
     beginning: &Beginning,
 ) -> Result<(), RedisError> {
     let at = beginning.position;
-    pipe()
+    let mut commands = pipe();
+    commands
         .atomic()
         .cmd("DEL")
         .arg(keys.journal())
@@ -91,6 +96,34 @@ pub async fn begin(
         .arg(beginning.number)
         .arg("")
         .arg(&beginning.payload)
+        .cmd("ZADD")
+        .arg(keys.deadlines())
+        .arg(SENTINEL_SCORE)
+        .arg(SENTINEL);
+    let books = Book::OF_EVERY_SHARD.map(|book| keys.book(book));
+    for book in books.into_iter().chain([keys.states()]) {
+        commands
+            .cmd("HSET")
+            .arg(book)
+            .arg(SENTINEL)
+            .arg(&beginning.epoch);
+    }
+    for records in Records::ALL {
+        for number in [FIRST_GENERATION - 1, FIRST_GENERATION] {
+            commands
+                .cmd("HSET")
+                .arg(keys.records(records, number))
+                .arg(SENTINEL)
+                .arg(number);
+        }
+    }
+    begin_head(&mut commands, keys, beginning);
+    commands.query_async(connection).await
+}
+
+fn begin_head(commands: &mut Pipeline, keys: &Keys, beginning: &Beginning) {
+    let at = beginning.position;
+    commands
         .cmd("HSET")
         .arg(keys.epoch())
         .arg("epoch")
@@ -106,7 +139,12 @@ pub async fn begin(
         .arg("selling")
         .arg(u8::from(beginning.selling))
         .arg("layout")
-        .arg(beginning.layout)
-        .query_async(connection)
-        .await
+        .arg(beginning.layout);
+    for records in Records::ALL {
+        commands
+            .arg(records.as_str())
+            .arg(FIRST_GENERATION)
+            .arg(records.began())
+            .arg(at.unix_ms());
+    }
 }

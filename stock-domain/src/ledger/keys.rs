@@ -5,25 +5,76 @@
 //!
 //! | key | type | holds |
 //! |---|---|---|
-//! | `…:epoch` | hash | epoch, ms, low (last position), number, settled, selling |
+//! | `…:epoch` | hash | epoch, ms, low (last position), number, settled, selling, layout, and of the idempotency records accepted, refused (the younger generation's number), accepted_from, refused_from (the ms at which it began) |
 //! | `…:journal` | stream | frames of up to 100 entries |
-//! | `…:states` | hash | mark id → `state@ms` |
-//! | `…:opened` | hash | account key → how often it was opened |
-//! | `…:deadlines` | zset | `ms-low what is held` of each live hold, by the ms at which it expires |
-//! | `…:a:<kind>:<owner>:<place>` | string | `balance seq closed` |
-//! | `…:idem:<user>:<key hash>` | string | `fingerprint A ms-low` or `fingerprint R code …` |
+//! | `…:states` | book | mark id → `state@ms` |
+//! | `…:deadlines` | zset | `ms-low what is held` of each live hold, by the ms at which it expires; and `.` |
+//! | `…:a:<kind>:<owner>:<place>` | string | `balance seq flag` of an account that must be there |
+//! | `…:b:<kind>`, `…:b:ALLOWANCE:<sale>` | book | `owner:place`, or user → `balance seq`, or `balance seq flag`, of accounts that are opened at their first touch |
+//! | `…:k:accepted:<0 or 1>` | book | key hash → print `A` ms-low, or print `C` ms ` ` shard |
+//! | `…:k:refused:<0 or 1>` | book | key hash → print `R` ms ` ` code … |
 //! | `…:moving:<product>` | zset | what moves between a divided product's buckets → ms after which it is over in any case |
 //! | `<prefix>:limit:{0}:<subject>:<window>` | string | requests counted in a window; of no shard |
 //! | `<prefix>:wrote:{0}:<user>` | string | a user has written just now; of no shard |
 //! | `…:levels` | channel | new levels, and that there is something to apply |
 //! | `…:catalog` | channel | that products have changed |
+//!
+//! A book is a hash with a sentinel: the field `.` holds the epoch, or the number of a generation of
+//! idempotency records. It is written when the book is begun, so a hash without it was lost. No key of a
+//! shard has a time to live: no eviction policy may take one, and [`super::heal`] brings back what is lost.
 
 use std::fmt::Display;
 use std::sync::Arc;
 
 use stock_common::id::{ProductId, UserId};
 
-use crate::account::Account;
+use crate::account::{Account, Book};
+
+/// The field of a book, and the member of `deadlines`, that says that the key was not lost.
+pub const SENTINEL: &str = ".";
+/// The score of the sentinel in `deadlines`: no time that comes.
+pub const SENTINEL_SCORE: u64 = (1 << 53) - 1;
+
+/// Where an account's level stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// The key.
+    pub key: String,
+    /// The field, where the key is a book.
+    pub field: Option<String>,
+}
+
+/// Which idempotency records a generation holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Records {
+    /// Acceptances, and claims for other shards.
+    Accepted,
+    /// Refusals.
+    Refused,
+}
+
+impl Records {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Accepted, Self::Refused];
+
+    /// The name in keys, and of the field of the epoch's hash with the younger generation's number.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Refused => "refused",
+        }
+    }
+
+    /// The field of the epoch's hash with the ms at which the younger generation began.
+    #[must_use]
+    pub const fn began(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted_from",
+            Self::Refused => "refused_from",
+        }
+    }
+}
 
 /// The keys of one shard.
 #[derive(Debug, Clone)]
@@ -68,12 +119,6 @@ impl Keys {
         format!("{}:states", self.base)
     }
 
-    /// The hash that counts openings.
-    #[must_use]
-    pub fn opened(&self) -> String {
-        format!("{}:opened", self.base)
-    }
-
     /// The live holds by the time at which they expire.
     #[must_use]
     pub fn deadlines(&self) -> String {
@@ -86,16 +131,37 @@ impl Keys {
         format!("{}:moving:{product}", self.base)
     }
 
-    /// An account's level.
+    /// The key of an account that has one of its own.
     #[must_use]
     pub fn account(&self, account: Account) -> String {
         format!("{}:a:{account}", self.base)
     }
 
-    /// What is remembered under an Idempotency-Key.
+    /// A book of accounts.
     #[must_use]
-    pub fn idempotency(&self, user: UserId, key_hash: &str) -> String {
-        format!("{}:idem:{user}:{key_hash}", self.base)
+    pub fn book(&self, book: Book) -> String {
+        format!("{}:b:{book}", self.base)
+    }
+
+    /// Where an account's level stands.
+    #[must_use]
+    pub fn address(&self, account: Account) -> Address {
+        match account.book() {
+            None => Address {
+                key: self.account(account),
+                field: None,
+            },
+            Some(book) => Address {
+                key: self.book(book),
+                field: Some(book.field(account)),
+            },
+        }
+    }
+
+    /// A generation of idempotency records; two numbers that follow each other have two keys.
+    #[must_use]
+    pub fn records(&self, records: Records, generation: u64) -> String {
+        format!("{}:k:{}:{}", self.base, records.as_str(), generation % 2)
     }
 
     /// How often somebody has asked in a window. No script touches it; it lies with the first shard, so that one

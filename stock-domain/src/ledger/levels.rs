@@ -1,8 +1,60 @@
-//! The levels message: what `lua/decide.lua` publishes about the accounts that a batch has moved.
+//! Levels out of Redis: read where they stand, or heard in the message that `lua/decide.lua` publishes
+//! about the accounts that a batch has moved.
 
+use std::collections::{BTreeMap, HashMap};
+
+use redis::aio::MultiplexedConnection;
+use redis::{RedisError, pipe};
 use stock_common::id::Position;
 
-use crate::account::{Account, Level};
+use super::keys::Keys;
+use crate::account::{Account, Book, Level};
+
+/// Accounts that are read by one command.
+const PART: usize = 500;
+
+/// Reads the levels of a shard's accounts, in one trip for some hundreds; accounts that Redis lacks, or
+/// whose book was lost, are absent.
+///
+/// # Errors
+/// When Redis does not answer.
+pub async fn read(
+    connection: &mut MultiplexedConnection,
+    keys: &Keys,
+    accounts: &[Account],
+) -> Result<HashMap<Account, Level>, RedisError> {
+    let mut levels = HashMap::with_capacity(accounts.len());
+    for part in accounts.chunks(PART) {
+        let mut commands = pipe();
+        let mut groups: BTreeMap<Option<Book>, Vec<Account>> = BTreeMap::new();
+        for account in part {
+            groups.entry(account.book()).or_default().push(*account);
+        }
+        for (book, group) in &groups {
+            match book {
+                None => {
+                    let names: Vec<String> = group.iter().map(|of| keys.account(*of)).collect();
+                    commands.cmd("MGET").arg(&names);
+                }
+                Some(book) => {
+                    let fields: Vec<String> = group.iter().map(|of| book.field(*of)).collect();
+                    commands.cmd("HMGET").arg(keys.book(*book)).arg(&fields);
+                }
+            }
+        }
+        // A key of another type holds no level of anybody.
+        let found: Vec<redis::Value> = commands.ignore_errors().query_async(connection).await?;
+        for (group, values) in groups.values().zip(found) {
+            let values: Vec<Option<String>> = redis::from_redis_value(values).unwrap_or_default();
+            for (account, value) in group.iter().zip(values) {
+                if let Some(level) = value.as_deref().and_then(Level::parse) {
+                    levels.insert(*account, level);
+                }
+            }
+        }
+    }
+    Ok(levels)
+}
 
 /// New levels, in one message.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 
-use stock_common::id::Position;
+use stock_common::id::{Position, ProductId};
 
 use super::{Ledger, ReadError};
-use crate::account::{Account, Level};
+use crate::account::{Account, Book, Level};
 use crate::bucket;
 use crate::coupon::CODE_MARK;
 use crate::journal::{Entry, Mark};
-use crate::layout::Place;
+use crate::layout::{self, Place};
 
 impl Ledger {
     /// Finds an entry in its journal; `None` when it is not there (any more).
@@ -41,6 +41,30 @@ impl Ledger {
             Place::Shard(shard) => self.shard(shard)?.mark(id).await,
             Place::Moving => Err(moving()),
         }
+    }
+
+    /// Whether Redis has a book of a product, and it is whole.
+    ///
+    /// # Errors
+    /// [`ReadError`] when Redis does not answer.
+    pub async fn has_book(&self, book: Book, product: ProductId) -> Result<bool, ReadError> {
+        let slot = layout::product_slot(product);
+        let Place::Shard(shard) = self.known_layout()?.of_slot(slot) else {
+            return Err(moving());
+        };
+        self.shard(shard)?.has_book(book).await
+    }
+
+    /// Begins a book of a product that is new.
+    ///
+    /// # Errors
+    /// [`ReadError`] when Redis does not answer; the first request that needs it then has to wait for it.
+    pub async fn begin_book(&self, book: Book, product: ProductId) -> Result<(), ReadError> {
+        let slot = layout::product_slot(product);
+        let Place::Shard(shard) = self.known_layout()?.of_slot(slot) else {
+            return Err(moving());
+        };
+        self.shard(shard)?.begin_book(book).await
     }
 
     /// The state of a mark where a request would look for it.

@@ -3,6 +3,7 @@
 //! Handlers, tests and jobs never fill one in by hand; each kind of entry has one function in its
 //! noun's file that builds it.
 
+use super::records::RecordName;
 use crate::account::Account;
 use crate::journal::{Draft, DraftError, Idempotency};
 use crate::verdict::Refusal;
@@ -111,9 +112,11 @@ impl Request {
     pub fn seal(self) -> Result<Sealed, DraftError> {
         let payload = self.draft.payload(self.idempotency.as_ref())?;
         let flags = self.flags();
+        let record = self.idempotency.as_ref().map(RecordName::of);
         Ok(Sealed {
             request: self,
             flags,
+            record,
             payload,
         })
     }
@@ -160,6 +163,8 @@ pub struct Sealed {
     pub request: Request,
     /// The bits of `lua/decide.lua`'s header.
     pub flags: u32,
+    /// Where the answer is remembered, if it has a key.
+    pub record: Option<RecordName>,
     /// What the journal keeps.
     pub payload: Vec<u8>,
 }

@@ -36,8 +36,12 @@ pub struct Scripts {
     pub correct: Script,
     /// Removes marks that are final and old.
     pub forget_marks: Script,
+    /// Claims a key for another shard.
+    pub claim: Script,
     /// Removes the claim of a key for another shard.
     pub unclaim: Script,
+    /// Begins a book, or fills one anew that was lost.
+    pub mend: Script,
     /// Takes slots away from a shard: what was routed before is refused.
     pub relayout: Script,
 }
@@ -45,13 +49,15 @@ pub struct Scripts {
 impl Scripts {
     /// Every script, for loading and for tests.
     #[must_use]
-    pub const fn all(&self) -> [&Script; 6] {
+    pub const fn all(&self) -> [&Script; 8] {
         [
             &self.decide,
             &self.settled,
             &self.correct,
             &self.forget_marks,
+            &self.claim,
             &self.unclaim,
+            &self.mend,
             &self.relayout,
         ]
     }
@@ -66,6 +72,8 @@ pub static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
         "forget_marks",
         include_str!("../../../lua/forget_marks.lua"),
     ),
+    claim: Script::new("claim", include_str!("../../../lua/claim.lua")),
+    mend: Script::new("mend", include_str!("../../../lua/mend.lua")),
     unclaim: Script::new("unclaim", include_str!("../../../lua/unclaim.lua")),
     relayout: Script::new("relayout", include_str!("../../../lua/relayout.lua")),
 });

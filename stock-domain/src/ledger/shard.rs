@@ -14,8 +14,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::batcher::{self, Waiting};
 use super::gate::{self, Beat, Gate, GateState, Link, Memory};
-use super::keys::Keys;
-use super::levels::LevelsMessage;
+use super::heal::{self, Healer};
+use super::keys::{Keys, SENTINEL};
+use super::levels::{self, LevelsMessage};
+use super::lost::Lost;
 use super::pacer::Pacer;
 use super::reader::{self, Portion, Tail};
 use super::redis_memory::RedisMemory;
@@ -24,45 +26,10 @@ use super::scripts::SCRIPTS;
 use super::servers::Servers;
 use super::sold_out::SoldOut;
 use super::{DecideError, ReadError};
-use crate::account::{Account, Level};
+use crate::account::{Account, Book, Level};
 use crate::database::shards::ShardState;
-use crate::journal::{Entry, Idempotency};
-use crate::verdict::{Refusal, Replay, Verdict};
-
-/// What is remembered under an Idempotency-Key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Known {
-    /// Of which request.
-    pub(super) fingerprint: String,
-    /// What became of it.
-    pub(super) outcome: KnownOutcome,
-}
-
-/// What became of a request under a key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum KnownOutcome {
-    /// It was decided.
-    Decided(Replay),
-    /// Another shard decides it.
-    Claimed(u64),
-}
-
-impl Known {
-    fn parse(text: &str) -> Option<Self> {
-        let (fingerprint, rest) = text.split_once(' ')?;
-        let (kind, rest) = rest.split_once(' ')?;
-        let outcome = match kind {
-            "A" => KnownOutcome::Decided(Replay::Accepted(Position::from_stream_id(rest)?)),
-            "R" => KnownOutcome::Decided(Replay::Refused(Refusal::parse(rest)?)),
-            "C" => KnownOutcome::Claimed(rest.parse().ok()?),
-            _ => return None,
-        };
-        Some(Self {
-            fingerprint: fingerprint.to_owned(),
-            outcome,
-        })
-    }
-}
+use crate::journal::Entry;
+use crate::verdict::{Refusal, Verdict};
 
 /// Metrics of the hot path, resolved once.
 pub(super) struct LedgerMetrics {
@@ -95,6 +62,8 @@ pub(super) struct Shared {
     /// Entries in an average frame, as last read.
     frame_entries: AtomicUsize,
     pub(super) sold_out: SoldOut,
+    /// What was found lost in Redis and is to be brought back.
+    pub(super) lost: Arc<Lost>,
     pacer: Mutex<Pacer>,
     pub(super) metrics: LedgerMetrics,
 }
@@ -112,6 +81,12 @@ impl Shared {
     pub(super) fn set_redis_time(&self, time_ms: u64) {
         let offset = i64::try_from(time_ms).unwrap_or_default() - self.clock.now_ms();
         self.offset_ms.store(offset, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.lost.close();
     }
 }
 
@@ -153,9 +128,14 @@ impl Shard {
             offset_ms: AtomicI64::new(0),
             frame_entries: AtomicUsize::new(1),
             sold_out: SoldOut::new(config.sold_out_flag_ms),
+            lost: Arc::default(),
             pacer: Mutex::new(Pacer::new(config.lag_soft_entries, Instant::now())),
             metrics: LedgerMetrics::new(),
         });
+        tokio::spawn(heal::run(
+            Healer::new(Arc::clone(&gate)),
+            Arc::clone(&shared.lost),
+        ));
         tokio::spawn(gate.keep());
         let (queue, requests) = mpsc::channel(config.queue_requests_max);
         tokio::spawn(batcher::run(Arc::clone(&shared), requests));
@@ -335,19 +315,37 @@ impl Shard {
     /// # Errors
     /// [`ReadError`] when Redis does not answer.
     pub async fn levels(&self, accounts: &[Account]) -> Result<HashMap<Account, Level>, ReadError> {
-        let mut levels = HashMap::with_capacity(accounts.len());
         let mut link = self.link()?;
-        for part in accounts.chunks(500) {
-            let names: Vec<String> = part.iter().map(|a| self.keys().account(*a)).collect();
-            let values: Vec<Option<String>> =
-                cmd("MGET").arg(&names).query_async(&mut link.read).await?;
-            for (account, value) in part.iter().zip(values) {
-                if let Some(level) = value.as_deref().and_then(Level::parse) {
-                    levels.insert(*account, level);
-                }
-            }
-        }
-        Ok(levels)
+        levels::read(&mut link.read, self.keys(), accounts)
+            .await
+            .map_err(ReadError::from)
+    }
+
+    /// Whether Redis has a book, and it is whole.
+    ///
+    /// # Errors
+    /// [`ReadError`] when Redis does not answer.
+    pub async fn has_book(&self, book: Book) -> Result<bool, ReadError> {
+        let mut link = self.link()?;
+        let sentinel: Option<String> = cmd("HGET")
+            .arg(self.keys().book(book))
+            .arg(SENTINEL)
+            .query_async(&mut link.read)
+            .await?;
+        Ok(sentinel.as_deref() == Some(&*link.epoch))
+    }
+
+    /// Begins a book that this shard does not have yet, as of a sale that is new.
+    ///
+    /// # Errors
+    /// [`ReadError`] when Redis does not answer; the first request that needs it then has to wait for it.
+    pub async fn begin_book(&self, book: Book) -> Result<(), ReadError> {
+        Healer::new(Arc::clone(&self.shared.gate)).begin(book).await
+    }
+
+    /// Notes what a refusal says was lost, so that it is brought back ([`super::heal`]).
+    pub(super) fn note_lost(&self, refusal: &Refusal) {
+        self.shared.lost.note(refusal);
     }
 
     /// How far MySQL was when this process last heard of it: while MySQL is away it stays there.
@@ -386,44 +384,6 @@ impl Shard {
             .arg(state.number)
             .arg(keep_from.map(Position::stream_id).unwrap_or_default())
             .query_async(&mut link.read)
-            .await?;
-        Ok(())
-    }
-
-    /// Claims a key for a request that another shard decides, unless something is known of it already.
-    ///
-    /// # Errors
-    /// [`ReadError`] when Redis does not answer; asking again is right.
-    pub(super) async fn claim(
-        &self,
-        of: &Idempotency,
-        for_shard: u64,
-    ) -> Result<Option<Known>, ReadError> {
-        let mut link = self.link()?;
-        let before: Option<String> = cmd("SET")
-            .arg(self.keys().idempotency(of.user, &of.key))
-            .arg(format!("{} C {for_shard}", of.fingerprint))
-            .arg("NX")
-            .arg("GET")
-            .arg("PX")
-            .arg(self.config().idempotency_accepted_ms)
-            .query_async(&mut link.decide)
-            .await?;
-        Ok(before.as_deref().and_then(Known::parse))
-    }
-
-    /// Removes the claim of a key for another shard, if it is still that.
-    ///
-    /// # Errors
-    /// [`ReadError`] when Redis does not answer; asking again is right.
-    pub(super) async fn unclaim(&self, of: &Idempotency, for_shard: u64) -> Result<(), ReadError> {
-        let mut link = self.link()?;
-        let _removed: i64 = cmd("EVALSHA")
-            .arg(&SCRIPTS.unclaim.sha)
-            .arg(1)
-            .arg(self.keys().idempotency(of.user, &of.key))
-            .arg(format!("{} C {for_shard}", of.fingerprint))
-            .query_async(&mut link.decide)
             .await?;
         Ok(())
     }

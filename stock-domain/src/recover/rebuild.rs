@@ -1,23 +1,25 @@
 //! Rebuilding a shard's keys in Redis from MySQL: accounts, marks, holds, branches, idempotency keys; all of them, or
 //! those that move to it from another shard.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use redis::aio::MultiplexedConnection;
-use redis::{RedisError, cmd, pipe};
+use redis::{Cmd, RedisError, cmd, pipe};
 use serde::Deserialize;
 use sqlx::{MySql, Transaction};
 use stock_common::config::Config;
-use stock_common::id::{CouponId, Position, ProductId, UserId, WorkId};
+use stock_common::id::{CouponId, Position, ProductId, SaleId, UserId, WorkId};
 
 use super::RecoverError;
-use crate::account::{Account, Level};
+use crate::account::{Account, Book, Level};
 use crate::branch::{Across, Branch, COMMITTED};
 use crate::coupon::{self, CodeState};
 use crate::database::{accounts, branches, journal, reservations};
 use crate::layout::{self, Layout, MarkHome, Place};
 use crate::ledger::epoch;
-use crate::ledger::keys::Keys;
+use crate::ledger::keys::{Keys, Records, SENTINEL};
+use crate::ledger::mend::Mend;
+use crate::ledger::records::RecordName;
 use crate::order::{self, Order};
 use crate::points;
 use crate::reservation;
@@ -64,6 +66,14 @@ pub(crate) enum Scope {
     Number(u64),
 }
 
+/// How the fields of a book are written.
+pub(crate) enum Filling<'a> {
+    /// Into a Redis, or of things, on which nobody decides meanwhile.
+    Directly,
+    /// Into a book that was lost in a Redis that is in use.
+    Mend(&'a Mend),
+}
+
 /// Writes into a shard's Redis what MySQL knows of it.
 pub(crate) struct Rebuild<'a> {
     pub(crate) redis: &'a mut MultiplexedConnection,
@@ -71,6 +81,7 @@ pub(crate) struct Rebuild<'a> {
     /// Where everything lies as it will be.
     pub(crate) layout: &'a Layout,
     pub(crate) scope: &'a Scope,
+    pub(crate) filling: Filling<'a>,
 }
 
 impl Rebuild<'_> {
@@ -99,20 +110,67 @@ impl Rebuild<'_> {
         if page.is_empty() {
             return Ok(());
         }
-        let (mut levels, mut opened) = (cmd("MSET"), cmd("HSET"));
-        opened.arg(self.keys.opened());
+        let mut levels = cmd("MSET");
+        let mut books: BTreeMap<Book, Cmd> = BTreeMap::new();
+        let (mut commands, mut has_own) = (pipe(), false);
         for (account, level) in page {
-            levels
-                .arg(self.keys.account(*account))
-                .arg(level.to_string());
-            opened.arg(self.keys.account(*account)).arg(1);
+            match account.book() {
+                None => {
+                    has_own = true;
+                    levels
+                        .arg(self.keys.account(*account))
+                        .arg(level.to_string());
+                }
+                Some(book) => {
+                    let fields = books.entry(book).or_insert_with(|| {
+                        let mut set = cmd("HSET");
+                        set.arg(self.keys.book(book));
+                        set
+                    });
+                    fields.arg(book.field(*account)).arg(level.in_book());
+                }
+            }
         }
-        pipe()
-            .add_command(levels)
-            .add_command(opened)
-            .ignore()
-            .query_async(self.redis)
-            .await
+        if has_own {
+            commands.add_command(levels);
+        }
+        for (_, set) in books {
+            commands.add_command(set);
+        }
+        commands.ignore().query_async(self.redis).await
+    }
+
+    /// Begins the books of sales whose allowances are still kept. Those of a shard stand in the epoch's beginning.
+    pub(crate) async fn begin_sales(
+        &mut self,
+        transaction: &mut Transaction<'static, MySql>,
+        epoch: &str,
+    ) -> Result<(), RecoverError> {
+        let sales: Vec<(u64, u64)> =
+            sqlx::query_as("SELECT id, product_id FROM sales WHERE forgotten_at IS NULL")
+                .fetch_all(&mut **transaction)
+                .await?;
+        let mut commands = pipe();
+        for (sale, product) in sales {
+            let slot = layout::product_slot(ProductId(product));
+            let is_here = match self.scope {
+                Scope::Shard => self.layout.of_slot(slot) == Place::Shard(self.keys.shard()),
+                Scope::Slots(slots) => slots.contains(&slot),
+                Scope::Number(_) => false,
+            };
+            if is_here {
+                commands
+                    .cmd("HSET")
+                    .arg(self.keys.book(Book::Allowances(SaleId(sale))))
+                    .arg(SENTINEL)
+                    .arg(epoch)
+                    .ignore();
+            }
+        }
+        if !commands.is_empty() {
+            let _: () = commands.query_async(self.redis).await?;
+        }
+        Ok(())
     }
 
     /// Every account of the shard.
@@ -248,11 +306,24 @@ impl Rebuild<'_> {
         marks: &[(String, String)],
         now: u64,
     ) -> Result<(), RedisError> {
-        for part in marks.chunks(1_000) {
+        let fields = marks.iter().map(|(id, state)| {
+            let value = format!("{state}@{now}");
+            (id.clone().into_bytes(), value.into_bytes())
+        });
+        let key = self.keys.states();
+        self.fill(&key, &fields.collect::<Vec<_>>()).await
+    }
+
+    /// Writes fields of a book.
+    async fn fill(&mut self, key: &str, fields: &[(Vec<u8>, Vec<u8>)]) -> Result<(), RedisError> {
+        if let Filling::Mend(mend) = self.filling {
+            return mend.fill(self.redis, fields).await;
+        }
+        for part in fields.chunks(1_000) {
             let mut set = cmd("HSET");
-            set.arg(self.keys.states());
-            for (id, state) in part {
-                set.arg(id).arg(format!("{state}@{now}"));
+            set.arg(key);
+            for (field, value) in part {
+                set.arg(field).arg(value);
             }
             let _: i64 = set.query_async(self.redis).await?;
         }
@@ -355,6 +426,14 @@ impl Rebuild<'_> {
         type Row = (u64, u64, Vec<u8>, Vec<u8>);
         let now = epoch::time_ms(self.redis).await?;
         let from = now.saturating_sub(config.idempotency_accepted_ms);
+        // The younger generation: there is none yet where an epoch is still to begin.
+        let young: Option<u64> = cmd("HGET")
+            .arg(self.keys.epoch())
+            .arg(Records::Accepted.as_str())
+            .query_async(self.redis)
+            .await?;
+        let young = young.unwrap_or(epoch::FIRST_GENERATION);
+        let book = self.keys.records(Records::Accepted, young);
         let (mut after, mut written) = (Position::from_parts(from, 0).unwrap_or_default(), 0);
         loop {
             let rows: Vec<Row> = sqlx::query_as(
@@ -370,30 +449,27 @@ impl Rebuild<'_> {
                 return Ok(written);
             };
             after = Position::new(last.0);
-            let mut commands = pipe();
+            let mut records = Vec::with_capacity(rows.len());
             for (id, actor, key, fingerprint) in &rows {
                 let (position, user) = (Position::new(*id), UserId(*actor));
-                let known = if self.has_position(position) {
-                    format!("A {}", position.stream_id())
+                let (Ok(key), Ok(fingerprint)) = (
+                    <[u8; 16]>::try_from(&**key),
+                    <[u8; 16]>::try_from(&**fingerprint),
+                ) else {
+                    continue;
+                };
+                let name = RecordName::from_bytes(key, fingerprint);
+                let record = if self.has_position(position) {
+                    name.accepted(position)
                 } else if self.has_key_of(user) {
-                    format!("C {}", position.shard())
+                    name.claimed(position.unix_ms(), position.shard())
                 } else {
                     continue;
                 };
-                written += 1;
-                let left =
-                    (position.unix_ms() + config.idempotency_accepted_ms).saturating_sub(now);
-                commands
-                    .cmd("SET")
-                    .arg(self.keys.idempotency(user, &journal::hash_text(key)))
-                    .arg(format!("{} {known}", journal::hash_text(fingerprint)))
-                    .arg("PX")
-                    .arg(left.max(1))
-                    .ignore();
+                records.push((name.key.to_vec(), record));
             }
-            if !commands.is_empty() {
-                let _: () = commands.query_async(self.redis).await?;
-            }
+            written += records.len() as u64;
+            self.fill(&book, &records).await?;
         }
     }
 
@@ -406,8 +482,8 @@ impl Rebuild<'_> {
         }
     }
 
-    /// What is held for entries on other shards, and the marks of the parts of entries.
-    pub(crate) async fn write_branches(
+    /// The marks of the parts of entries over several shards.
+    pub(crate) async fn write_branch_marks(
         &mut self,
         transaction: &mut Transaction<'static, MySql>,
     ) -> Result<(), RecoverError> {
@@ -426,24 +502,37 @@ impl Rebuild<'_> {
                 return Ok(());
             };
             after = last.id;
-            let mut marks = Vec::new();
+            let marks = page.into_iter().filter_map(|branch| {
+                let across: Across = branch.across.parse().ok()?;
+                Some((across.branch_mark_id(branch.id.shard()), branch.state))
+            });
+            self.set_marks(&marks.collect::<Vec<_>>(), now).await?;
+        }
+    }
+
+    /// What is held for entries on other shards; it is looked at at once.
+    pub(crate) async fn write_branch_holds(
+        &mut self,
+        transaction: &mut Transaction<'static, MySql>,
+    ) -> Result<(), RecoverError> {
+        let now = epoch::time_ms(self.redis).await?;
+        let mut after = Position::ZERO;
+        loop {
+            let page = branches::recent(transaction, after, PAGE).await?;
+            let Some(last) = page.last() else {
+                return Ok(());
+            };
+            after = last.id;
             for branch in page {
-                let Ok(across) = branch.across.parse::<Across>() else {
-                    continue;
-                };
-                let is_held = branch.state == "HELD";
-                let of_shard = branch.id.shard();
-                marks.push((across.branch_mark_id(of_shard), branch.state));
-                if is_held && self.has_position(branch.id) {
-                    let add = cmd("ZADD")
+                if branch.state == "HELD" && self.has_position(branch.id) {
+                    let _: i64 = cmd("ZADD")
                         .arg(self.keys.deadlines())
                         .arg(now)
                         .arg(Branch::member(branch.id))
-                        .to_owned();
-                    let _: i64 = add.query_async(self.redis).await?;
+                        .query_async(self.redis)
+                        .await?;
                 }
             }
-            self.set_marks(&marks, now).await?;
         }
     }
 }

@@ -13,6 +13,7 @@ use super::{Difference, VerifyError};
 use crate::branch::Branch;
 use crate::database::reservations::{self, StoredReservation};
 use crate::database::{dead_letters, shards};
+use crate::ledger::keys::SENTINEL;
 use crate::ledger::{Ledger, ReadError, Shard};
 use crate::reservation::{Held, ReservationStatus, mark_id};
 
@@ -132,7 +133,7 @@ async fn surplus(
         let settled: Vec<(String, Option<Held>)> = members
             .into_iter()
             // Branches have a check of their own.
-            .filter(|(member, _)| Branch::parse_member(member).is_none())
+            .filter(|(member, _)| member != SENTINEL && Branch::parse_member(member).is_none())
             .map(|(member, _)| (Held::parse(&member), member))
             .filter(|(held, _)| held.is_none_or(|held| held.id <= watermark))
             .map(|(held, member)| (member, held))

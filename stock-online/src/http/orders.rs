@@ -364,7 +364,8 @@ pub async fn cancel_redis(
     let verdict = match refuse_cancel(&app, &found, idempotency.as_ref()).await? {
         Some(verdict) => verdict,
         None => {
-            let request = order::cancel(found.reversed(), caller.user, idempotency)?;
+            let forgotten = lookup::forgotten_sales(&app.pool, &app.ledger, &found.order).await?;
+            let request = order::cancel(found.reversed(&forgotten), caller.user, idempotency)?;
             app.ledger.decide(request).await?
         }
     };
@@ -399,7 +400,8 @@ pub(super) async fn cancel_synchronous(
     let verdict = match refuse_cancel(app, &found, idempotency.as_ref()).await? {
         Some(verdict) => verdict,
         None => {
-            let request = order::cancel(found.reversed(), caller.user, idempotency)?;
+            let forgotten = lookup::forgotten_sales(&app.pool, &app.ledger, &found.order).await?;
+            let request = order::cancel(found.reversed(&forgotten), caller.user, idempotency)?;
             // MySQL must have the order before it can have its cancel, and before that what it took.
             let mut before = Vec::new();
             if let Some(entry) = found.entry.take() {

@@ -309,7 +309,7 @@ impl From<Refusal> for Problem {
                 Self::new(Code::ProductNotOnSale, format!("product {id} {text}"))
                     .with("productId", id)
             }
-            Refusal::Broken { .. } => Self::of(Code::AccountBroken),
+            Refusal::Broken { .. } | Refusal::Lost(_) => Self::of(Code::AccountBroken),
             Refusal::Overflow { account, .. } => Self::new(
                 Code::StockLimitReached,
                 format!("{account} would be above 2^53 - 1"),

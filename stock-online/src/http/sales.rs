@@ -12,6 +12,7 @@ use stock_common::clock::rfc3339;
 use stock_common::error::Code;
 use stock_common::id::{ProductId, SaleId};
 use stock_common::money::Money;
+use stock_domain::account::Book;
 use stock_domain::database::audit_log::Action;
 use stock_domain::database::sales::{self as table, CreateError};
 use stock_domain::lookup;
@@ -247,6 +248,11 @@ pub async fn create(
         Err(CreateError::Database(error)) => Err(error.into()),
     };
     let (response, sale) = once.end(made).await?;
+    // Without it the sale's first order would wait until the book is begun by its being missed.
+    let book = Book::Allowances(sale);
+    if let Err(error) = app.ledger.begin_book(book, ProductId(id)).await {
+        tracing::warn!(sale.id = %sale, %error, "the limits of a sale are not begun yet");
+    }
     publish(&app).await?;
     let subject = format!("product:{id} sale:{sale}");
     let action = Action::SaleCreated;

@@ -1,5 +1,6 @@
 //! Removes marks of orders, reservations, tills' sales, files and cancelled points that are final, old enough, and
-//! final in MySQL too; those of coupons when their coupon is long over, since nothing is drawn or used any more.
+//! final in MySQL too; those of coupons when their coupon is long over, since nothing is drawn or used any more; and
+//! the limits of sales that are long over.
 //!
 //! Until then a late twin finds the mark; afterwards handlers find MySQL's state, or that the coupon is over.
 
@@ -11,6 +12,7 @@ use redis::{RedisError, cmd};
 use stock_common::id::{CouponId, Position};
 use stock_domain::coupon::CodeState;
 use stock_domain::database::{coupons, jobs, shards, witnesses};
+use stock_domain::forget_sales::{self, OVER_DAYS};
 use stock_domain::ledger::keys::Keys;
 use stock_domain::ledger::scripts::SCRIPTS;
 use stock_domain::ledger::{Link, ReadError, Shard};
@@ -39,6 +41,7 @@ async fn forget(app: &App) -> Result<Option<i64>, Box<dyn std::error::Error + Se
     for shard in app.ledger.shards() {
         removed += forget_on(app, &shard, &over).await?;
     }
+    forget_sales::forget_sales(&app.pool, &app.ledger, OVER_DAYS).await?;
     witnesses::forget(&app.pool).await?;
     jobs::succeed(claim, JOB).await?;
     Ok(Some(removed))

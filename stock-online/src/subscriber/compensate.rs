@@ -31,15 +31,18 @@ pub(super) async fn all(pool: &MySqlPool, ledger: &Ledger) {
 }
 
 async fn take_back(
+    pool: &MySqlPool,
     ledger: &Ledger,
     id: Position,
     order: &Order,
 ) -> Result<Verdict, Box<dyn std::error::Error + Send + Sync>> {
     let has_code = lookup::has_code(ledger, order).await?;
+    let forgotten = lookup::forgotten_sales(pool, ledger, order).await?;
     let of = Reversed {
         id,
         order,
         has_code,
+        forgotten: &forgotten,
     };
     Ok(ledger.decide(order::fail(of)?).await?)
 }
@@ -59,7 +62,7 @@ async fn one(
     let state = match order {
         // What it took cannot be read: left for a person, its postings are settled.
         None => "KEPT",
-        Some(order) => match take_back(ledger, position, &order).await? {
+        Some(order) => match take_back(pool, ledger, position, &order).await? {
             Verdict::Accepted(_) => "COMPENSATED",
             Verdict::Refused(Refusal::StaleState { mark: 0, state }) => {
                 let was_failed = state == OrderStatus::Fail.as_str();

@@ -4,5 +4,6 @@ mod backup;
 mod fenced;
 mod kills;
 mod links;
+mod lost_keys;
 mod poison;
 mod tls;

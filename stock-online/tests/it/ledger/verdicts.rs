@@ -3,16 +3,19 @@
 use redis::cmd;
 use stock_common::id::{CouponId, LocationId, Position, ProductId, SaleId, UserId};
 use stock_common::money::Money;
-use stock_domain::account::Account;
+use stock_domain::account::{Account, Book};
 use stock_domain::coupon::{self, Benefit, Coupon, CouponIssued};
 use stock_domain::journal::{Idempotency, Posting};
+use stock_domain::ledger::epoch::FIRST_GENERATION;
+use stock_domain::ledger::keys::{Records, SENTINEL};
+use stock_domain::ledger::records::RecordName;
 use stock_domain::ledger::{Ledger, Request};
 use stock_domain::order::{self, DeliveryType, Order, OrderLine, Path, Quantity, Reversed, Terms};
 use stock_domain::points::{self, PointsMoved};
 use stock_domain::reservation::{self, Reservation};
 use stock_domain::sale::Allowance;
 use stock_domain::stock::{self, StockChanged};
-use stock_domain::verdict::{Refusal, Replay, Verdict};
+use stock_domain::verdict::{LostKey, Refusal, Replay, Verdict};
 use stock_domain::{product, selling};
 
 use crate::support::{Shop, account};
@@ -23,6 +26,7 @@ pub(crate) fn reversed(id: Position, order: &Order) -> Reversed<'_> {
         id,
         order,
         has_code: false,
+        forgotten: &[],
     }
 }
 
@@ -172,7 +176,17 @@ async fn each_code_is_reached_once_and_changes_nothing() {
     let late = reservation::confirm(&held.held(id), 1, UserId(1), None).unwrap();
     seen.push(refusal(ledger, late).await);
 
-    seen.push(refusal(ledger, place(99, 1)).await);
+    // Nobody has touched the store's account, and the product's own must be there.
+    let mut at_store = place(1, 1);
+    let store_account = Account::available(ProductId(1), LocationId(3));
+    at_store.draft.postings = vec![Posting::new(store_account, -1)];
+    seen.push(refusal(ledger, at_store).await);
+    let never_opened = refusal(ledger, place(99, 1)).await;
+    let broken = Refusal::Broken {
+        posting: 0,
+        account: account(99),
+    };
+    assert_eq!(never_opened, broken);
     let online = [LocationId::ONLINE];
     accepted(
         ledger,
@@ -197,7 +211,7 @@ async fn each_code_is_reached_once_and_changes_nothing() {
         "7 1",
         "-7 1 0",
         "1e3 1 0",
-        "7 1 2",
+        "7 1 3",
         "99999999999999999 1 0",
         "nan 1 0",
     ] {
@@ -254,9 +268,11 @@ async fn each_code_is_reached_once_and_changes_nothing() {
 
     let known = key(30, 1).unwrap();
     // What is claimed for another shard, and what is asked by another layout.
-    let _: () = cmd("SET")
-        .arg(ledger.keys().idempotency(UserId(2), &known.key))
-        .arg(format!("{} C 5", known.fingerprint))
+    let name = RecordName::of(&known);
+    let _: () = cmd("HSET")
+        .arg(ledger.keys().records(Records::Accepted, FIRST_GENERATION))
+        .arg(&name.key)
+        .arg(name.claimed(ledger.redis_now_ms(), 5))
         .query_async(&mut redis)
         .await
         .unwrap();
@@ -275,11 +291,23 @@ async fn each_code_is_reached_once_and_changes_nothing() {
         .await
         .unwrap();
     // Each at its place in the order of the checks.
-    for (place, layout, expected) in [(1, 9, Refusal::Claimed(5)), (0, 7, Refusal::Moved)] {
+    let claimed = || (1, 9, Refusal::Claimed(5));
+    for (place, layout, expected) in [claimed(), (0, 7, Refusal::Moved)] {
         let verdict = first.decide(sealed(), layout).await.unwrap();
         assert_eq!(verdict, Verdict::Refused(expected.clone()));
         seen.insert(place, expected);
     }
+    let records = ledger.keys().records(Records::Accepted, FIRST_GENERATION);
+    let _: i64 = cmd("HDEL")
+        .arg(&records)
+        .arg(SENTINEL)
+        .query_async(&mut redis)
+        .await
+        .unwrap();
+    let verdict = first.decide(sealed(), 9).await.unwrap();
+    let lost = Refusal::Lost(LostKey::Records);
+    assert_eq!(verdict, Verdict::Refused(lost.clone()));
+    seen.insert(1, lost);
 
     let epoch = ledger.keys().epoch();
     let _: i64 = cmd("HSET")
@@ -311,6 +339,8 @@ async fn what_an_order_uses_is_judged_in_the_contracts_order_and_all_or_nothing(
     // is given what it lacks piece by piece; nothing moves until it has all.
     let shop = Shop::open_undivided(2, 10).await;
     let ledger = &shop.ledger;
+    let book = Book::Allowances(SaleId(1));
+    ledger.begin_book(book, ProductId(1)).await.unwrap();
     let money = |units| Money::new(units).unwrap();
     let mut wanted = order(1, 5);
     wanted.lines.extend(order(2, 11).lines);

@@ -4,6 +4,7 @@ use redis::cmd;
 use serde_json::json;
 use stock_common::id::Position;
 use stock_domain::ledger::epoch;
+use stock_domain::ledger::keys::SENTINEL_SCORE;
 use stock_domain::reconcile::reconcile;
 use stock_online::Part;
 
@@ -211,8 +212,11 @@ async fn reconcile_keeps_live_holds_and_brings_back_a_lost_deadline() {
 
     let mut redis = shop.ledger.link().unwrap().read;
     let deadlines = shop.ledger.keys().deadlines();
-    let _: i64 = cmd("DEL")
+    // The hold's own member is lost, not the whole key.
+    let _: i64 = cmd("ZREMRANGEBYSCORE")
         .arg(&deadlines)
+        .arg("-inf")
+        .arg(SENTINEL_SCORE - 1)
         .query_async(&mut redis)
         .await
         .unwrap();
