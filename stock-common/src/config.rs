@@ -155,6 +155,8 @@ pub struct Config {
     /// Live reservations that one user may have; 0 is no limit. Another number counts from the next
     /// reservation on, those made under the old one are counted by themselves until they end.
     pub holds_per_user_max: u32,
+    /// Units of one product that one user may hold at once, unless a sale's limit does that; 0 is no limit.
+    pub hold_units_per_user_max: u32,
     /// How long a reservation may ask to live, 30..=14400.
     pub hold_ttl_seconds_max: u64,
     /// How often expired reservations are looked for.
@@ -256,6 +258,7 @@ impl Default for Config {
             journal_keep_entries: 10_000,
             marks_keep_ms: 24 * 3_600_000,
             holds_per_user_max: 20,
+            hold_units_per_user_max: 200,
             hold_ttl_seconds_max: 1_800,
             expire_reservations_ms: 200,
             event_streams_max: 1_000,

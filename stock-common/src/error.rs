@@ -100,6 +100,8 @@ codes! {
     PurchaseLimitReached = "PURCHASE_LIMIT_REACHED", 409, "The sale allows one buyer no more";
     /// The user has as many live reservations as the service allows.
     HoldLimitReached = "HOLD_LIMIT_REACHED", 409, "There are too many live reservations";
+    /// The user holds as many units of the product as the service allows.
+    HoldUnitsReached = "HOLD_UNITS_REACHED", 409, "No more units of the product may be held";
     /// The reservation was sold.
     ReservationAlreadyConfirmed = "RESERVATION_ALREADY_CONFIRMED", 409, "The reservation was confirmed before";
     /// The reservation was given back.

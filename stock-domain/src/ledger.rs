@@ -40,6 +40,7 @@ pub mod request;
 pub mod scripts;
 pub mod servers;
 pub mod shard;
+pub mod units;
 
 mod batcher;
 mod buckets;

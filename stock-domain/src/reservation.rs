@@ -307,6 +307,13 @@ pub fn mark_id(reservation: Position) -> String {
     format!("hold:{}", reservation.stream_id())
 }
 
+/// The field of Redis' `held_units` of what a member of `deadlines` holds, and how many units that is.
+#[must_use]
+pub fn held_units(held: &Held) -> (String, u64) {
+    let field = format!("{}:{}", held.product_id, held.user_id);
+    (field, u64::from(held.quantity.get()))
+}
+
 /// Sets stock aside, if the time between which its price holds has come and is not over.
 ///
 /// # Errors
@@ -326,6 +333,7 @@ pub fn reserve(
     request.hold = Some(Hold {
         ttl_ms: reservation.ttl_ms,
         text: reservation.held(Position::ZERO).text(),
+        units_max: 0,
     });
     Ok(request)
 }

@@ -143,6 +143,7 @@ async fn remember(
             | Refusal::SellingStopped
             | Refusal::Broken { .. }
             | Refusal::Insufficient { due: true, .. }
+            | Refusal::HeldEnough { due: true, .. }
     );
     let home = &split.home.request;
     let is_outside = matches!(refusal, Refusal::NotOpen | Refusal::Closed);

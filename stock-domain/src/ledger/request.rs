@@ -15,6 +15,8 @@ pub struct Hold {
     pub ttl_ms: u64,
     /// The member's text behind its id: all that its expiry gives back.
     pub text: String,
+    /// How many units of its product its user may hold with it; 0 is any number.
+    pub units_max: u32,
 }
 
 /// What the script is asked to decide.

@@ -205,6 +205,14 @@ pub async fn reserve(
             let mut request = reservation::reserve(&reservation, window_ms, idempotency.clone())?;
             request.waits_for_holds = !is_last_try;
             request.reprices = reprices;
+            // What a sale's limit counts needs no other cap.
+            if let Some(hold) = request
+                .hold
+                .as_mut()
+                .filter(|_| reservation.allowance.is_none())
+            {
+                hold.units_max = app.config.hold_units_per_user_max;
+            }
             Ok(request)
         };
         let verdict = decide_stock(&app, build).await?;

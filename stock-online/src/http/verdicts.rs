@@ -99,8 +99,10 @@ pub(super) async fn decide_stock(
     app: &App,
     build: impl Fn(bool) -> Result<Request, DraftError>,
 ) -> Result<Verdict, Problem> {
-    let verdict = app.ledger.decide(build(false)?).await?;
-    match short_while_due(&verdict) {
+    let request = build(false)?;
+    let first = first_account(&request);
+    let verdict = app.ledger.decide(request).await?;
+    match short_while_due(&verdict, first) {
         None => Ok(verdict),
         Some(account) => {
             sweep(app, account).await;
@@ -115,8 +117,10 @@ pub(super) async fn decide_stock_locked(
     build: impl Fn(bool) -> Result<Request, DraftError>,
     before: Vec<Entry>,
 ) -> Result<Decided, Problem> {
-    let decided = decide_locked(app, build(false)?, before.clone()).await?;
-    match short_while_due(&decided.verdict) {
+    let request = build(false)?;
+    let first = first_account(&request);
+    let decided = decide_locked(app, request, before.clone()).await?;
+    match short_while_due(&decided.verdict, first) {
         None => Ok(decided),
         Some(account) => {
             sweep(app, account).await;
@@ -125,12 +129,18 @@ pub(super) async fn decide_stock_locked(
     }
 }
 
-/// The account that expired holds would raise.
-fn short_while_due(verdict: &Verdict) -> Option<Account> {
+fn first_account(request: &Request) -> Option<Account> {
+    let first = request.draft.postings.first();
+    first.map(|posting| posting.account)
+}
+
+/// The account that expired holds would raise; of one that held too much, the stock that it would take first.
+fn short_while_due(verdict: &Verdict, first: Option<Account>) -> Option<Account> {
     match verdict {
         Verdict::Refused(Refusal::Insufficient {
             account, due: true, ..
         }) => Some(*account),
+        Verdict::Refused(Refusal::HeldEnough { due: true, .. }) => first,
         Verdict::Accepted(_) | Verdict::Replayed(_) | Verdict::Refused(_) => None,
     }
 }

@@ -2,6 +2,7 @@
 
 mod expire;
 mod frozen;
+mod units;
 
 use serde_json::{Value, json};
 use stock_common::id::{LocationId, Position, ProductId, UserId};

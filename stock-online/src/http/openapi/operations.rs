@@ -87,6 +87,7 @@ const RESERVE: &[Code] = &[
     Code::SaleClosed,
     Code::PurchaseLimitReached,
     Code::HoldLimitReached,
+    Code::HoldUnitsReached,
 ];
 const END: &[Code] = &[
     Code::ReservationNotFound,

@@ -175,6 +175,14 @@ async fn each_code_is_reached_once_and_changes_nothing() {
     let id = accepted(ledger, reservation::reserve(&held, None, None).unwrap()).await;
     let late = reservation::confirm(&held.held(id), 1, UserId(1), None).unwrap();
     seen.push(refusal(ledger, late).await);
+    let mut more = reservation::reserve(&held, None, None).unwrap();
+    more.hold.as_mut().unwrap().units_max = 1;
+    let enough = Refusal::HeldEnough {
+        left: 0,
+        due: false,
+    };
+    assert_eq!(refusal(ledger, more).await, enough);
+    seen.push(enough);
 
     // Nobody has touched the store's account, and the product's own must be there.
     let mut at_store = place(1, 1);
