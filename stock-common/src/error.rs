@@ -173,7 +173,7 @@ codes! {
     /// The link broke after sending; the same key tells what happened.
     OutcomeUnknown = "OUTCOME_UNKNOWN", 503, "The outcome is not known";
     /// An account in Redis cannot be read.
-    AccountBroken = "ACCOUNT_BROKEN", 503, "A stock account cannot be read";
+    AccountBroken = "ACCOUNT_BROKEN", 503, "What it needs is being brought back";
     /// MySQL did not answer.
     DatabaseUnavailable = "DATABASE_UNAVAILABLE", 503, "The database is not available";
     /// The request took longer than the service allows.

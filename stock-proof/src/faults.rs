@@ -7,6 +7,7 @@
 //! | [`storage`] | F4–F6, F14, F15: files, memory, roles, room |
 //! | [`network`] | F7–F11: links, latency, locks, messages |
 //! | [`operations`] | F12, F13, F18, F19, F21, F22: poison, clocks, starts, passwords, overload |
+//! | [`keys`] | F25: one key of Redis |
 //! | [`random`] | combinations, by seed |
 //!
 //! [`world`] owns servers and the way back to health, [`buyers`] the load and its history, [`checker`]
@@ -14,6 +15,7 @@
 
 pub mod buyers;
 pub mod checker;
+pub mod keys;
 pub mod network;
 pub mod operations;
 pub mod processes;
@@ -75,7 +77,7 @@ type Run<'a> = Pin<Box<dyn Future<Output = Result<Outcome, Failure>> + 'a>>;
 type Fault = (&'static str, for<'a> fn(&'a Plan) -> Run<'a>);
 
 /// Every fault, in the order of `docs/faults.md`.
-const FAULTS: [Fault; 22] = [
+const FAULTS: [Fault; 23] = [
     ("F1", |plan| Box::pin(processes::f1(plan))),
     ("F2", |plan| Box::pin(processes::f2(plan))),
     ("F3", |plan| Box::pin(processes::f3(plan))),
@@ -98,6 +100,7 @@ const FAULTS: [Fault; 22] = [
     ("F20", |plan| Box::pin(processes::f20(plan))),
     ("F21", |plan| Box::pin(operations::f21(plan))),
     ("F22", |plan| Box::pin(operations::f22(plan))),
+    ("F25", |plan| Box::pin(keys::f25(plan))),
 ];
 
 fn passed(checked: Result<History, Failure>) -> Result<Outcome, Failure> {
@@ -111,7 +114,7 @@ fn passed(checked: Result<History, Failure>) -> Result<Outcome, Failure> {
 pub async fn run(options: &Faults) -> Result<bool, Failure> {
     let unknown = |name: &&String| !FAULTS.iter().any(|(known, _)| known == *name);
     if let Some(name) = options.only.iter().find(unknown) {
-        return Err(format!("there is no fault {name}; there are F1 to F22").into());
+        return Err(format!("there is no fault {name}; see docs/faults.md").into());
     }
     let plan = Plan {
         seed: options.seed.unwrap_or_else(rand::random),

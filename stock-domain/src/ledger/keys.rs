@@ -5,7 +5,7 @@
 //!
 //! | key | type | holds |
 //! |---|---|---|
-//! | `…:epoch` | hash | epoch, ms, low (last position), number, settled, selling, layout, and of the idempotency records accepted, refused (the younger generation's number), accepted_from, refused_from (the ms at which it began) |
+//! | `…:epoch` | hash | epoch, ms, low (last position), number, settled, selling, layout; `accepted`, `refused` (numbers of the younger generations of records), `accepted_from`, `refused_from` (ms at which they began) |
 //! | `…:journal` | stream | frames of up to 100 entries |
 //! | `…:states` | book | mark id → `state@ms` |
 //! | `…:deadlines` | zset | `ms-low what is held` of each live hold, by the ms at which it expires; and `.` |

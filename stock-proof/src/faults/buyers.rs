@@ -237,6 +237,40 @@ impl Buyers {
             .unwrap_or_default()
     }
 
+    /// How many orders were asked for so far, whatever came of them.
+    #[must_use]
+    pub fn asked(&self) -> usize {
+        locked(&self.history).orders.len()
+    }
+
+    /// The part of the orders since the `first` that were served: accepted, or refused for a reason of the
+    /// shop. Orders that were answered with `code` are the victims' own, and count as none.
+    #[must_use]
+    pub fn served_since(&self, first: usize, code: &str) -> f64 {
+        const UNSERVED: [&str; 7] = [
+            "FENCED",
+            "OVERLOADED",
+            "BACKLOG",
+            "DATABASE_UNAVAILABLE",
+            "SELLING_STOPPED",
+            "UNSAFE_REDIS",
+            "ACCOUNT_BROKEN",
+        ];
+        let history = locked(&self.history);
+        let (mut served, mut all) = (0_u32, 0_u32);
+        for asked in history.orders.iter().skip(first) {
+            let is_served = match &asked.told {
+                Told::Refused(refused) if refused == code => continue,
+                Told::Refused(refused) => !UNSERVED.contains(&refused.as_str()),
+                Told::Accepted(_) => true,
+                Told::Unknown => false,
+            };
+            all += 1;
+            served += u32::from(is_served);
+        }
+        f64::from(served) / f64::from(all.max(1))
+    }
+
     /// Stops and returns what they were told.
     ///
     /// # Errors
