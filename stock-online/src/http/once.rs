@@ -133,7 +133,7 @@ pub(super) async fn look(
     };
     Ok(match table::look(&app.pool, known).await? {
         Claim::Fresh => None,
-        claim => Some(before(claim)),
+        claim @ (Claim::Answered(_) | Claim::Reused | Claim::InProgress) => Some(before(claim)),
     })
 }
 
