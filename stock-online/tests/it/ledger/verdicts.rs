@@ -436,7 +436,7 @@ async fn what_an_order_uses_is_judged_in_the_contracts_order_and_all_or_nothing(
     };
     accepted(ledger, order::cancel(back, UserId(2), None).unwrap()).await;
     assert_eq!(levels().await, (Some(10), Some(10), Some(1_580)));
-    assert_eq!(level(ledger, allowance).await, Some(4));
+    assert_eq!(level(ledger, allowance).await, Some(1_000_000));
     accepted(ledger, place(&second)).await;
 }
 
