@@ -5,6 +5,7 @@
 -- back in one atomic step, where it was lost, where the holds were written anew, or where it is wrong.
 --
 -- KEYS  1 deadlines (zset)   2 held_units (hash)
+-- ARGV  none
 -- RETURNS  the number of fields
 
 local units, count = { ['.'] = '0' }, 0
