@@ -522,9 +522,9 @@ end
 
 -- The key without which the request at hand cannot be judged, and which was lost.
 local function lost()
-  if key and keys_lost then return '12 keys' end
-  if marks > 0 and states_lost then return '12 states' end
-  if (hold_ms or release) and lost_deadlines() then return '12 deadlines' end
+  if key and keys_lost then return 'keys' end
+  if marks > 0 and states_lost then return 'states' end
+  if (hold_ms or release) and lost_deadlines() then return 'deadlines' end
   return nil
 end
 
@@ -615,7 +615,7 @@ end
 
 local function judge()
   local missing = lost()
-  if missing then return 'R ' .. missing end -- LOST
+  if missing then return 'R 12 ' .. missing end -- LOST
   local record = key and remembered[key]
   if record then
     if string.sub(record, 1, 8) ~= print then return 'R 20' end -- KEY_REUSED

@@ -49,8 +49,11 @@ pub struct Config {
     pub redis_prefix: String,
     /// How long an answer of Redis may take before its outcome counts as unknown.
     pub redis_response_timeout_ms: u64,
-    /// What Redis' `appendfsync` is: `doctor` expects it, and with `always` script calls are larger.
+    /// What Redis' `appendfsync` is at least: nothing is sold on a Redis that keeps less, and with `always` script
+    /// calls are larger.
     pub durability: Durability,
+    /// Whether orders are taken also while Redis is not set up as `durability` promises, or may evict.
+    pub allow_unsafe_redis: bool,
     /// Where MySQL or MariaDB is, `mysql://user:password@host:port/database`.
     pub database_url: String,
     /// Replicas of that database which answer reads of products, orders and stock, separated by commas; empty is none.
@@ -208,6 +211,7 @@ impl Default for Config {
             redis_prefix: "sf:v1".to_owned(),
             redis_response_timeout_ms: 2_000,
             durability: Durability::Always,
+            allow_unsafe_redis: false,
             database_url: "mysql://root@127.0.0.1:3306/stock".to_owned(),
             database_read_urls: String::new(),
             read_lag_ms_max: 2_000,

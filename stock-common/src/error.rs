@@ -164,6 +164,8 @@ codes! {
     Internal = "INTERNAL", 500, "Something went wrong";
     /// Redis is away or not proved to be the one that MySQL knows.
     Fenced = "FENCED", 503, "Selling is suspended until the ledger is proved";
+    /// Redis is not set up to keep what is promised.
+    UnsafeRedis = "UNSAFE_REDIS", 503, "Redis is not set up to keep orders";
     /// An operator stopped selling.
     SellingStopped = "SELLING_STOPPED", 503, "Selling is stopped";
     /// The queue is full, or the request waited too long.

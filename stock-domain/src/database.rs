@@ -11,8 +11,9 @@
 //! | [`row_queue`] | who of a process may lock an account's row next |
 //! | [`row_lock`] | the synchronous path: decide and record under row locks |
 //! | [`archives`] | how far the journal was removed into files, and the levels there |
+//! | [`server_settings`] | whether MySQL keeps what is promised |
 //! | [`replica_beats`] | how far a replica follows |
-//! | [`accounts`], [`journal`], [`movements`], [`orders`], [`reservations`], [`offline_sales`], [`products`], [`sales`], [`stores`], [`stock_levels`], [`works`], [`coupons`], [`coupon_issues`], [`point_transactions`], [`point_reports`], [`imports`], [`webhooks`], [`dead_letters`], [`jobs`], [`ledger_checks`] | one table group each |
+//! | [`accounts`], [`journal`], [`movements`], [`orders`], [`reservations`], [`offline_sales`], [`products`], [`sales`], [`selling`], [`stores`], [`stock_levels`], [`works`], [`coupons`], [`coupon_issues`], [`point_transactions`], [`point_reports`], [`imports`], [`webhooks`], [`dead_letters`], [`jobs`], [`ledger_checks`] | one table group each |
 //! | [`idempotent_requests`] | answers under an Idempotency-Key, of what is decided here |
 //! | [`users`], [`refresh_tokens`], [`sessions`], [`audit_log`] | people: no part of the ledger |
 //!
@@ -51,6 +52,8 @@ pub mod row_lock;
 pub mod row_queue;
 pub mod rows;
 pub mod sales;
+pub mod selling;
+pub mod server_settings;
 pub mod sessions;
 pub mod settle;
 pub mod shards;
@@ -65,11 +68,13 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlPoolOptions, MySqlSslMode};
-use sqlx::{AssertSqlSafe, Executor, MySqlConnection, MySqlPool};
+use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, MySqlPool};
 use stock_common::config::Config;
 
 /// Statements that a connection keeps prepared: a size of every multi-row insert, and the rest.
 const PREPARED_MAX: usize = 512;
+/// How long an idle connection may take to say that it is alive before another one is made.
+const PONG_MAX: Duration = Duration::from_millis(300);
 /// What data must be: an error, never cut to fit.
 const SQL_MODE: &str = "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,ERROR_FOR_DIVISION_BY_ZERO";
 
@@ -118,7 +123,16 @@ pub fn pool(config: &Config, role: Role) -> Result<MySqlPool, sqlx::Error> {
         .max_connections(connections)
         .acquire_timeout(Duration::from_millis(config.database_acquire_timeout_ms))
         .after_connect(move |connection, _| Box::pin(prepare_session(connection, role)))
+        .test_before_acquire(false)
+        .before_acquire(|connection, _| Box::pin(still_answers(connection)))
         .connect_lazy_with(options))
+}
+
+/// Whether an idle connection may be used: one that the server has closed is replaced, and one that swallows what is
+/// sent soon enough that no request fails for it.
+async fn still_answers(connection: &mut MySqlConnection) -> Result<bool, sqlx::Error> {
+    let answered = tokio::time::timeout(PONG_MAX, connection.ping()).await;
+    Ok(matches!(answered, Ok(Ok(()))))
 }
 
 async fn prepare_session(connection: &mut MySqlConnection, role: Role) -> Result<(), sqlx::Error> {

@@ -23,6 +23,9 @@
 //! | [`reader`] | entries out of the journal |
 //! | [`levels`] | the message of new levels |
 //! | [`redis_memory`] | how full Redis is |
+//! | [`redis_settings`] | whether Redis keeps what is promised |
+//! | [`info`] | what Redis says of itself |
+//! | [`switch`] | the emergency stop, as this instance knows it |
 //!
 //! The ledger knows numbers and states; what they mean is in the nouns' files ([`crate::order`] …).
 
@@ -30,16 +33,19 @@ pub mod across;
 pub mod decide;
 pub mod epoch;
 pub mod gate;
+pub mod info;
 pub mod keys;
 pub mod levels;
 pub mod lost;
 pub mod reader;
 pub mod records;
 pub mod redis_memory;
+pub mod redis_settings;
 pub mod request;
 pub mod scripts;
 pub mod servers;
 pub mod shard;
+pub mod switch;
 pub mod units;
 
 mod batcher;
@@ -72,14 +78,19 @@ use self::keys::Keys;
 use self::levels::LevelsMessage;
 pub use self::request::Request;
 use self::servers::Servers;
+use self::shard::Common;
 pub use self::shard::Shard;
 use self::sold_out::SoldOut;
+use self::switch::{Switch, Switched};
 use crate::database::row_queue::RowQueue;
-use crate::database::{self, Role, layouts, witnesses};
+use crate::database::{self, Role, layouts, selling, witnesses};
 use crate::layout::Layout;
+use crate::supervise::supervise;
 
 /// How often the layout is read, and this instance says that it is there.
 const REFRESH: Duration = Duration::from_secs(1);
+/// How long reading it may take.
+const REFRESH_MAX: Duration = Duration::from_secs(5);
 /// How often it is read while something moves.
 const REFRESH_MOVING: Duration = Duration::from_millis(5);
 
@@ -97,6 +108,7 @@ struct Inner {
     /// This process' name among others.
     instance: Arc<str>,
     beat: Arc<Beat>,
+    switch: Arc<Switch>,
     map: watch::Sender<Arc<Map>>,
     /// Rung by whoever was told that the layout is another one.
     wanted: Arc<Notify>,
@@ -132,6 +144,7 @@ impl Ledger {
             clock,
             instance,
             beat: Arc::default(),
+            switch: Arc::default(),
             pool,
             map: watch::Sender::new(map),
             wanted: Arc::default(),
@@ -147,10 +160,17 @@ impl Ledger {
         let beat_pool = database::pool(config, Role::Tool);
         let beat_pool = beat_pool.unwrap_or_else(|_| ledger.inner.pool.clone());
         let name = Arc::clone(&ledger.inner.instance);
-        tokio::spawn(Self::keep(
+        let (inner, wanted) = (
             Arc::downgrade(&ledger.inner),
             Arc::clone(&ledger.inner.wanted),
-            (beat_pool, name),
+        );
+        tokio::spawn(supervise(
+            "ledger",
+            config.redis_prefix.clone(),
+            move || {
+                let (inner, wanted) = (Weak::clone(&inner), Arc::clone(&wanted));
+                Self::keep(inner, wanted, (beat_pool.clone(), Arc::clone(&name)))
+            },
         ));
         Ok(ledger)
     }
@@ -160,14 +180,15 @@ impl Ledger {
         let Inner { config, pool, .. } = &*self.inner;
         let mut all = self.map().shards.clone();
         for shard in all.len() as u64..shards {
-            let servers = Servers::parse(&config.redis_url)?;
+            let common = Common {
+                servers: Servers::parse(&config.redis_url)?,
+                instance: Arc::clone(&self.inner.instance),
+                beat: Arc::clone(&self.inner.beat),
+                switch: Arc::clone(&self.inner.switch),
+            };
             all.push(Shard::start(
                 shard,
-                (
-                    servers,
-                    Arc::clone(&self.inner.instance),
-                    Arc::clone(&self.inner.beat),
-                ),
+                common,
                 config,
                 pool.clone(),
                 self.inner.clock.clone(),
@@ -189,21 +210,12 @@ impl Ledger {
         let mut seen = None::<Instant>;
         while let Some(inner) = inner.upgrade() {
             let ledger = Self { inner };
-            if seen.is_none_or(|seen| seen.elapsed() >= REFRESH)
-                && witnesses::seen(&pool, &instance).await.is_ok()
-            {
-                ledger.inner.beat.told();
-                seen = Some(Instant::now());
-            }
-            match layouts::load(&pool).await {
-                Ok(layout) if ledger.map().layout.as_deref() == Some(&layout) => {}
-                Ok(layout) => {
-                    let shards = layout.shards;
-                    if let Err(error) = ledger.show(Some(Arc::new(layout)), shards) {
-                        tracing::error!(%error, "the shards cannot be started");
-                    }
-                }
-                Err(error) => tracing::debug!(%error, "the layout cannot be read yet"),
+            // A statement that a link has swallowed is never answered.
+            let refreshed = ledger.refresh(&pool, &mut seen);
+            match tokio::time::timeout(REFRESH_MAX, refreshed).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "the layout cannot be read yet"),
+                Err(_) => tracing::debug!("mysql does not say the layout"),
             }
             let wait = match ledger.layout() {
                 Some(layout) if layout.is_moving() => REFRESH_MOVING,
@@ -219,6 +231,44 @@ impl Ledger {
         // Nobody has to wait for what it would say.
         if let Err(error) = witnesses::gone(&pool, &instance).await {
             tracing::debug!(%error, "mysql does not hear that this instance has gone");
+        }
+    }
+
+    /// Says that this instance is there, and reads what every instance must know.
+    async fn refresh(
+        &self,
+        pool: &MySqlPool,
+        seen: &mut Option<Instant>,
+    ) -> Result<(), sqlx::Error> {
+        let mut is_due = false;
+        if seen.is_none_or(|seen| seen.elapsed() >= REFRESH) {
+            witnesses::seen(pool, &self.inner.instance).await?;
+            self.inner.beat.told();
+            *seen = Some(Instant::now());
+            is_due = true;
+        }
+        let layout = layouts::load(pool).await?;
+        if self.map().layout.as_deref() != Some(&layout) {
+            let shards = layout.shards;
+            if let Err(error) = self.show(Some(Arc::new(layout)), shards) {
+                tracing::error!(%error, "the shards cannot be started");
+            }
+        }
+        if is_due {
+            self.compare_switch(pool).await?;
+        }
+        Ok(())
+    }
+
+    /// What was asked for last counts, whether MySQL heard it first or this instance.
+    async fn compare_switch(&self, pool: &MySqlPool) -> Result<(), sqlx::Error> {
+        let told = selling::load(pool).await?;
+        if let Some(told) = told {
+            self.hear_switch(told);
+        }
+        match self.inner.switch.last() {
+            Some(known) if told != Some(known) => selling::save(pool, known).await,
+            Some(_) | None => Ok(()),
         }
     }
 
@@ -307,7 +357,8 @@ impl Ledger {
     #[must_use]
     pub fn shut(&self) -> Vec<(u64, Arc<str>)> {
         let shut = |shard: Shard| match shard.gate() {
-            GateState::Open(_) => None,
+            // One that is being replaced is there in a moment, or shut.
+            GateState::Open(_) | GateState::Mending(_) => None,
             GateState::Shut(reason) => Some((shard.keys().shard(), reason)),
         };
         self.shards().into_iter().filter_map(shut).collect()
@@ -365,12 +416,27 @@ impl Ledger {
         self.shard(0)?.link()
     }
 
+    /// The same for a request: one that answers.
+    ///
+    /// # Errors
+    /// [`ReadError::Fenced`] when it is not proved.
+    pub async fn live_link(&self) -> Result<Link, ReadError> {
+        self.shard(0)?.live_link().await
+    }
+
+    /// Hears what an operator asked for, from another instance.
+    pub fn hear_switch(&self, heard: Switched) {
+        if self.inner.switch.hear(heard) {
+            tracing::warn!(open = heard.open, "selling was switched");
+        }
+    }
+
     /// Tells every instance that products have changed.
     ///
     /// # Errors
     /// [`ReadError`] when Redis does not answer; the others then notice by themselves.
     pub async fn announce_catalog(&self) -> Result<(), ReadError> {
-        let mut link = self.link()?;
+        let mut link = self.live_link().await?;
         let _heard: i64 = cmd("PUBLISH")
             .arg(self.keys().catalog())
             .arg("changed")

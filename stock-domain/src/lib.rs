@@ -18,6 +18,8 @@
 //! | store | [`store`] |
 //! | webhook: its secret, its message | [`webhook`] |
 //! | file of stock: judge, apply | [`import`] |
+//! | settings of the servers that a promise rests on | [`server_settings`] |
+//! | tasks that are started again when they break | [`supervise`] |
 //! | user, role, email, password | [`user`] |
 //! | the Redis side: script, batcher, gate, journal reader | [`ledger`] |
 //! | the MySQL side: record, settle, apply, verify | [`database`] |
@@ -53,8 +55,10 @@ pub mod reservation;
 pub mod reshard;
 pub mod sale;
 pub mod selling;
+pub mod server_settings;
 pub mod stock;
 pub mod store;
+pub mod supervise;
 pub mod user;
 pub mod verdict;
 pub mod verify;

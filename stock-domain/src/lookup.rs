@@ -272,7 +272,7 @@ pub async fn catch_up(pool: &MySqlPool, ledger: &Ledger, limit: Duration) -> boo
         // All heads first: what is accepted while one shard is waited for need not be waited for.
         let mut heads = Vec::new();
         for shard in ledger.shards() {
-            let mut link = shard.link().ok()?;
+            let mut link = shard.live_link().await.ok()?;
             let head = epoch::head(&mut link.read, shard.keys()).await.ok()??;
             heads.push((shard.keys().shard(), head.number));
         }

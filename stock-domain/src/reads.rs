@@ -140,7 +140,7 @@ impl Reads {
     }
 
     async fn tell(&self, ledger: &Ledger, user: UserId) -> Result<(), ReadError> {
-        let mut link = ledger.link()?;
+        let mut link = ledger.live_link().await?;
         Ok(cmd("SET")
             .arg(ledger.keys().wrote(user))
             .arg(1)
@@ -168,7 +168,7 @@ impl Reads {
     }
 
     async fn wrote_elsewhere(&self, ledger: &Ledger, user: UserId) -> Result<bool, ReadError> {
-        let mut link = ledger.link()?;
+        let mut link = ledger.live_link().await?;
         Ok(cmd("EXISTS")
             .arg(ledger.keys().wrote(user))
             .query_async(&mut link.read)

@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::catalog_refresher::CatalogRefresher;
 use crate::coupons::Coupons;
+use crate::health::Health;
 use crate::history::History;
 use crate::http::auth::Tokens;
 use crate::levels::Levels;
@@ -61,6 +62,8 @@ pub struct App {
     pub levels: Levels,
     /// What was measured in the last minutes.
     pub history: History,
+    /// How the servers were a moment ago.
+    pub health: Health,
     /// Products and prices in memory.
     pub catalog: Catalog,
     /// What coupons are worth.
@@ -134,6 +137,7 @@ impl App {
             imports_bell: Notify::new(),
             levels: Levels::default(),
             history: History::default(),
+            health: Health::default(),
             closing: CancellationToken::new(),
             catalog_refresher: CatalogRefresher::default(),
             tasks: TaskTracker::new(),

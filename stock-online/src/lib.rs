@@ -9,6 +9,7 @@
 //! | [`catalog_refresher`] | products and prices in memory |
 //! | [`coupons`] | what coupons are worth, in memory |
 //! | [`limits`], [`passwords`], [`token_refresher`] | how often somebody may ask; hashes; whose tokens were ended |
+//! | [`health`] | how the servers were a moment ago: what `/readyz` says |
 //! | [`monitor`], [`history`] | lag, dead letters, ages of jobs; the last minutes of them |
 //! | [`replicas`] | how far read replicas follow |
 //! | [`levels`] | the latest levels, for whoever watches |
@@ -24,6 +25,7 @@ pub mod app;
 pub mod catalog_refresher;
 pub mod cli;
 pub mod coupons;
+pub mod health;
 pub mod history;
 pub mod http;
 pub mod levels;
@@ -49,6 +51,7 @@ use stock_common::config::Config;
 use stock_domain::database::{self, Role, migrate};
 use stock_domain::ledger::Ledger;
 use stock_domain::reads::Reads;
+use stock_domain::supervise::supervise;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -143,25 +146,36 @@ pub async fn run(start: Start, shutdown: CancellationToken) -> Result<(), RunErr
     let background = CancellationToken::new();
     let tasks = tokio_util::task::TaskTracker::new();
     let bells = Arc::new(subscriber::Bells::default());
+    let task = Tasks {
+        tracker: &tasks,
+        app: &app,
+        shutdown: &background,
+    };
     if parts.contains(&Part::Scheduler) {
-        tasks.spawn(keep_schedule(Arc::clone(&app), background.clone()));
+        task.keep("scheduler", keep_schedule);
     }
-    tasks.spawn(prepare_schema(pool, background.clone()));
-    tasks.spawn(subscriber::pubsub::run(
-        Arc::clone(&app),
-        Arc::clone(&bells),
-        background.clone(),
-    ));
-    tasks.spawn(replicas::run(Arc::clone(&app), background.clone()));
-    tasks.spawn(catalog_refresher::run(Arc::clone(&app), background.clone()));
-    tasks.spawn(monitor::run(Arc::clone(&app), background.clone()));
+    task.keep("schema", move |_, shutdown| {
+        prepare_schema(pool.clone(), shutdown)
+    });
+    let hears = Arc::clone(&bells);
+    task.keep("pubsub", move |app, shutdown| {
+        subscriber::pubsub::run(app, Arc::clone(&hears), shutdown)
+    });
+    task.keep("replicas", replicas::run);
+    task.keep("catalog", catalog_refresher::run);
+    task.keep("monitor", monitor::run);
+    let health_pool = database::pool(&config, Role::Tool)?;
+    task.keep("health", move |app, shutdown| {
+        health::run(app, health_pool.clone(), shutdown)
+    });
     if parts.contains(&Part::Subscriber) {
-        let applies = (ledger, locking_pool);
-        let applying = subscriber::run(config, applies, bells, background.clone());
-        tasks.spawn(applying);
+        task.keep("subscriber", move |app, shutdown| {
+            let applies = (ledger.clone(), locking_pool.clone());
+            subscriber::run(app.config.clone(), applies, Arc::clone(&bells), shutdown)
+        });
     }
-    tasks.spawn(limits::run(Arc::clone(&app), background.clone()));
-    tasks.spawn(token_refresher::run(Arc::clone(&app), background.clone()));
+    task.keep("limits", limits::run);
+    task.keep("tokens", token_refresher::run);
     http::serve::serve(listener, Arc::clone(&app), proxies, shutdown).await;
     tracing::info!("draining");
     app.tasks.close();
@@ -182,6 +196,29 @@ pub async fn run(start: Start, shutdown: CancellationToken) -> Result<(), RunErr
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What every task of a service is started with.
+struct Tasks<'a> {
+    tracker: &'a tokio_util::task::TaskTracker,
+    app: &'a Arc<App>,
+    shutdown: &'a CancellationToken,
+}
+
+impl Tasks<'_> {
+    /// Runs a task until the shutdown, again when it breaks.
+    fn keep<T>(
+        &self,
+        name: &'static str,
+        run: impl Fn(Arc<App>, CancellationToken) -> T + Send + 'static,
+    ) where
+        T: Future<Output = ()> + Send + 'static,
+    {
+        let (app, shutdown) = (Arc::clone(self.app), self.shutdown.clone());
+        let of = app.config.redis_prefix.clone();
+        let make = move || run(Arc::clone(&app), shutdown.clone());
+        self.tracker.spawn(supervise(name, of, make));
+    }
 }
 
 /// Applies pending migrations, waiting for MySQL if need be. A newer schema is left alone: `/readyz`

@@ -282,7 +282,7 @@ impl Rule {
 
 /// Attempts so far, this one included, and ms until they are forgotten; `None` without Redis.
 async fn count_attempt(ledger: &Ledger, subject: Subject, rule: Rule) -> Option<(u64, u64)> {
-    let mut link = ledger.link().ok()?;
+    let mut link = ledger.live_link().await.ok()?;
     let key = ledger.keys().limit(&subject, 0);
     let mut pipe = pipe();
     pipe.cmd("INCR").arg(&key);
@@ -308,7 +308,7 @@ async fn count_attempt(ledger: &Ledger, subject: Subject, rule: Rule) -> Option<
 /// Changes a subject's attempts in Redis, if they are counted. A counter that has just ended is made again
 /// by DECR: it gets an end like any other.
 async fn change(ledger: &Ledger, command: &str, subject: Subject, rule: Rule) {
-    let (Ok(mut link), 1..) = (ledger.link(), rule.limit) else {
+    let (Ok(mut link), 1..) = (ledger.live_link().await, rule.limit) else {
         return;
     };
     let key = ledger.keys().limit(&subject, 0);

@@ -127,6 +127,9 @@ async fn lag_of(
     let mut link = shard.link()?;
     // Without MySQL, which then stands still, what this process last knew of it is as good.
     let loaded = shards::load(&app.pool, shard.keys().shard()).await;
+    if let Ok(Some(state)) = &loaded {
+        shard.hear_state(state);
+    }
     let Some(state) = loaded.unwrap_or_else(|_away| shard.known_state()) else {
         return Ok(None);
     };
@@ -165,6 +168,11 @@ async fn measure_tables(app: &App) -> Result<Tables, sqlx::Error> {
     let mut jobs = Vec::new();
     for (job, last) in jobs::last_success(&app.pool).await? {
         let age = age_seconds(last, app.clock.now_ms());
+        if let Some(at) = last {
+            let seconds = unix_ms(at) as f64 / 1_000.0;
+            metrics::gauge!("stock_job_last_success_timestamp_seconds", "job" => job.clone())
+                .set(seconds);
+        }
         if let Some(age) = age {
             metrics::gauge!("stock_job_last_success_seconds", "job" => job.clone()).set(age as f64);
         }

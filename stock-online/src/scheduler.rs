@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use chrono_tz::Tz;
 use stock_domain::reconcile;
+use stock_domain::supervise::supervise;
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 use tokio_util::sync::CancellationToken;
 
@@ -59,23 +60,34 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) -> Result<(), JobSc
         .await?;
     scheduler.start().await?;
     // No cron expression says how often these run.
-    let reporting = daily_points_report::at_start(Arc::clone(&app), shutdown.clone());
-    let expiring = expire_reservations::run(Arc::clone(&app), shutdown.clone());
-    let balancing = balance_buckets::run(Arc::clone(&app), shutdown.clone());
-    let importing = apply_imports::run(Arc::clone(&app), shutdown.clone());
-    let sending = webhooks::run(app, shutdown);
-    for ended in [
-        tokio::spawn(reporting),
-        tokio::spawn(expiring),
-        tokio::spawn(balancing),
-        tokio::spawn(importing),
-        tokio::spawn(sending),
-    ] {
-        if let Err(error) = ended.await {
-            tracing::error!(%error, "a part of the scheduler ended by itself");
-        }
-    }
+    let of = app.config.redis_prefix.clone();
+    let every = (app, shutdown);
+    tokio::join!(
+        keep(
+            "daily_points_report",
+            &of,
+            &every,
+            daily_points_report::at_start
+        ),
+        keep("expire_reservations", &of, &every, expire_reservations::run),
+        keep("balance_buckets", &of, &every, balance_buckets::run),
+        keep("apply_imports", &of, &every, apply_imports::run),
+        keep("webhooks", &of, &every, webhooks::run),
+    );
     scheduler.shutdown().await
+}
+
+/// Runs what has a loop of its own, again when it breaks.
+async fn keep<T>(
+    name: &'static str,
+    of: &str,
+    (app, shutdown): &(Arc<App>, CancellationToken),
+    run: impl Fn(Arc<App>, CancellationToken) -> T,
+) where
+    T: Future<Output = ()> + Send + 'static,
+{
+    let make = || run(Arc::clone(app), shutdown.clone());
+    supervise(name, of.to_owned(), make).await;
 }
 
 /// A job that is skipped while its last run is still going.
@@ -92,7 +104,11 @@ fn job(
             if is_running.swap(true, Ordering::AcqRel) {
                 return tracing::warn!("a job is skipped: its last run is not over");
             }
-            run(app).await;
+            // One that breaks has ended too: it runs again at its next time.
+            if let Err(error) = tokio::spawn(run(app)).await {
+                metrics::counter!("stock_task_restarts_total", "task" => "job").increment(1);
+                tracing::error!(%error, "a job broke");
+            }
             is_running.store(false, Ordering::Release);
         })
     })

@@ -174,6 +174,8 @@ pub async fn run(
                 match ended {
                     Ok(shard) => drop(known.remove(&shard)),
                     Err(error) => {
+                        metrics::counter!("stock_task_restarts_total", "task" => "subscriber")
+                            .increment(1);
                         tracing::error!(%error, "a subscriber broke");
                         running.shutdown().await;
                         known.clear();

@@ -76,6 +76,8 @@ pub struct Servers {
     pub redis: Server,
     /// The MySQL or MariaDB.
     pub mysql: Server,
+    /// What the Redis promises, and so its shops.
+    pub durability: Durability,
     /// What they keep on disk; dropped after them.
     pub folder: Folder,
 }
@@ -93,6 +95,7 @@ impl Servers {
         Ok(Self {
             redis: redis?,
             mysql: mysql?,
+            durability,
             folder,
         })
     }
@@ -153,7 +156,8 @@ impl Shop {
             &servers.redis.spec.url("0"),
             &servers.mysql.spec.url(name),
             name,
-        );
+        )
+        .with("STOCK_DURABILITY", servers.durability.as_str());
         shop.command(&["migrate"]).await?;
         Ok(shop)
     }

@@ -185,7 +185,7 @@ async fn judge(
         .map_err(DecideError::from)?;
     let home = ledger.home_of(&request)?;
     let epoch = shards::share_epoch(transaction, home.keys().shard()).await?;
-    match home.link() {
+    match home.live_link().await {
         Ok(link) if *link.epoch == *epoch => {}
         Ok(_) => return Err(DecideError::Fenced("mysql holds another epoch".into()).into()),
         Err(error) => return Err(DecideError::Fenced(error.to_string().into()).into()),

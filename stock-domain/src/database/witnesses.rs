@@ -147,13 +147,11 @@ async fn write(
 /// # Errors
 /// When MySQL does not answer.
 pub async fn shut(
-    pool: &MySqlPool,
+    connection: &mut MySqlConnection,
     shard: u64,
-    instance: &str,
-    last: Position,
+    own: (&str, Position),
 ) -> Result<(), sqlx::Error> {
-    let mut connection = pool.acquire().await?;
-    write(&mut connection, shard, (instance, last), NO_SERVER).await
+    write(connection, shard, own, NO_SERVER).await
 }
 
 /// How many live instances accepted something that is not settled and meet no server: what Redis lacks of it is not

@@ -243,7 +243,7 @@ pub async fn sweep(pool: &MySqlPool, ledger: &Ledger) -> Result<usize, SweepErro
 }
 
 async fn due(shard: &Shard) -> Result<Vec<Position>, ReadError> {
-    let mut link = shard.link()?;
+    let mut link = shard.live_link().await?;
     let now_ms = epoch::time_ms(&mut link.read).await?;
     let members: Vec<String> = cmd("ZRANGEBYSCORE")
         .arg(shard.keys().deadlines())
@@ -259,7 +259,7 @@ async fn due(shard: &Shard) -> Result<Vec<Position>, ReadError> {
 }
 
 async fn postpone(shard: &Shard, at: Position) -> Result<(), ReadError> {
-    let mut link = shard.link()?;
+    let mut link = shard.live_link().await?;
     let _changed: i64 = cmd("ZADD")
         .arg(shard.keys().deadlines())
         .arg("XX")
@@ -315,7 +315,7 @@ async fn finish(
 }
 
 async fn forget(shard: &Shard, at: Position) -> Result<(), ReadError> {
-    let mut link = shard.link()?;
+    let mut link = shard.live_link().await?;
     let _gone: i64 = cmd("ZREM")
         .arg(shard.keys().deadlines())
         .arg(Branch::member(at))

@@ -2,7 +2,8 @@
 //!
 //! One task owns the queue; at most a few calls are under way; one is sent as soon as a slot is free,
 //! so a lone request does not wait and a rush fills the batches. A call is never sent twice: when the
-//! link breaks behind it, its requests are answered [`DecideError::OutcomeUnknown`].
+//! link breaks behind it, its requests are answered [`DecideError::OutcomeUnknown`]. A request that is
+//! dropped, as by a task that breaks, answers itself.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
 use stock_common::config::Durability;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::DecideError;
 use super::decide::{self, BatchHead, BatchReply};
-use super::gate::{GateState, Link};
+use super::gate::{Line, Link};
 use super::request::Sealed;
 use super::shard::Shared;
 use crate::verdict::{Refusal, Verdict};
@@ -30,18 +31,57 @@ pub(super) struct Waiting {
     /// The version of the layout that it was routed by.
     pub(super) layout: u64,
     pub(super) since: Instant,
-    pub(super) answer: oneshot::Sender<Result<Verdict, DecideError>>,
+    /// None once it was answered.
+    answer: Option<oneshot::Sender<Result<Verdict, DecideError>>>,
+    /// Whether it may have been decided.
+    is_sent: bool,
 }
 
 impl Waiting {
-    fn reply(self, answer: Result<Verdict, DecideError>) {
-        // A caller that has left meanwhile needs no answer.
-        drop(self.answer.send(answer));
+    /// A request that begins to wait, and where its answer will come.
+    pub(super) fn new(
+        request: Arc<Sealed>,
+        layout: u64,
+    ) -> (Self, oneshot::Receiver<Result<Verdict, DecideError>>) {
+        let (answer, verdict) = oneshot::channel();
+        let waiting = Self {
+            request,
+            layout,
+            since: Instant::now(),
+            answer: Some(answer),
+            is_sent: false,
+        };
+        (waiting, verdict)
+    }
+
+    fn has_left(&self) -> bool {
+        self.answer.as_ref().is_none_or(oneshot::Sender::is_closed)
+    }
+
+    fn reply(mut self, answer: Result<Verdict, DecideError>) {
+        self.answer_once(answer);
+    }
+
+    fn answer_once(&mut self, answer: Result<Verdict, DecideError>) {
+        if let Some(caller) = self.answer.take() {
+            // A caller that has left meanwhile needs no answer.
+            drop(caller.send(answer));
+        }
     }
 }
 
-/// Runs until the queue is closed and empty, then waits for the calls under way.
-pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Waiting>) {
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.answer_once(Err(match self.is_sent {
+            true => DecideError::OutcomeUnknown,
+            false => DecideError::Overloaded,
+        }));
+    }
+}
+
+/// Runs until the queue is closed and empty, then waits for the calls under way. The queue outlives a run that breaks.
+pub(super) async fn run(shared: Arc<Shared>, queue: Arc<Mutex<mpsc::Receiver<Waiting>>>) {
+    let mut queue = queue.lock().await;
     let in_flight = shared.config.batches_in_flight_max;
     let slots = Arc::new(Semaphore::new(in_flight));
     let under_way = Arc::new(AtomicUsize::new(0));
@@ -61,11 +101,16 @@ pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Waiting>)
         if pause > Duration::ZERO {
             tokio::time::sleep(pause).await;
         }
+        let link = find_link(&shared, &under_way).await;
         let most = gather(&shared, &under_way, &mut queue, &mut carried).await;
         let batch = take_batch(&shared, most, &mut carried);
-        if !batch.is_empty() {
-            let call = UnderWay::new(slot, &under_way, batch.len());
-            send(&shared, batch, call);
+        match link {
+            Ok(link) if !batch.is_empty() => {
+                let call = UnderWay::new(slot, &under_way, batch.len());
+                send(&shared, link, batch, call);
+            }
+            Ok(_) => {}
+            Err(reason) => answer_all(batch, &DecideError::Fenced(reason)),
         }
     }
     drop(
@@ -73,6 +118,14 @@ pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Waiting>)
             .acquire_many(u32::try_from(in_flight).unwrap_or(u32::MAX))
             .await,
     );
+}
+
+/// The link for the next call. One that carries a call is not asked whether it leads to Redis: its answer will tell.
+async fn find_link(shared: &Shared, under_way: &AtomicUsize) -> Result<Link, Arc<str>> {
+    match under_way.load(Ordering::Relaxed) {
+        0 => shared.gate.live_link(Line::Decide).await,
+        _ => shared.gate.busy_link().await,
+    }
 }
 
 /// One of the few calls under way, until it is dropped.
@@ -141,7 +194,7 @@ fn take_batch(shared: &Shared, most: usize, carried: &mut VecDeque<Waiting>) -> 
     let mut batch = Vec::with_capacity(carried.len());
     let mut postings = 0;
     while let Some(next) = carried.pop_front() {
-        if next.answer.is_closed() {
+        if next.has_left() {
             continue;
         }
         if next.since.elapsed() > wait_max {
@@ -165,14 +218,7 @@ fn take_batch(shared: &Shared, most: usize, carried: &mut VecDeque<Waiting>) -> 
     batch
 }
 
-fn send(shared: &Arc<Shared>, batch: Vec<Waiting>, under_way: UnderWay) {
-    let state = shared.gate.state.borrow().clone();
-    let link = match state {
-        GateState::Open(link) => link,
-        GateState::Shut(reason) => {
-            return answer_all(batch, &DecideError::Fenced(reason));
-        }
-    };
+fn send(shared: &Arc<Shared>, link: Link, batch: Vec<Waiting>, under_way: UnderWay) {
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
         call(&shared, link, batch).await;
@@ -180,7 +226,7 @@ fn send(shared: &Arc<Shared>, batch: Vec<Waiting>, under_way: UnderWay) {
     });
 }
 
-async fn call(shared: &Shared, mut link: Link, batch: Vec<Waiting>) {
+async fn call(shared: &Shared, mut link: Link, mut batch: Vec<Waiting>) {
     let config = &shared.config;
     let deadline_ms = shared.redis_now_ms() + config.redis_response_timeout_ms;
     let head = BatchHead {
@@ -194,9 +240,15 @@ async fn call(shared: &Shared, mut link: Link, batch: Vec<Waiting>) {
         layout: batch.first().map_or(0, |first| first.layout),
     };
     let cmd = decide::encode(&shared.gate.keys, &head, batch.iter().map(|w| &*w.request));
+    for waiting in &mut batch {
+        waiting.is_sent = true;
+    }
     let started = Instant::now();
     let reply: Result<Value, RedisError> = cmd.query_async(&mut link.decide).await;
     shared.metrics.batch(batch.len(), started.elapsed());
+    if reply.is_ok() {
+        link.heard(Line::Decide);
+    }
     match reply {
         Ok(value) => match decide::decode(&value, batch.iter().map(|w| &*w.request)) {
             Some(reply) => answer(shared, &link, batch, reply),

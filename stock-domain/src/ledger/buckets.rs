@@ -244,7 +244,7 @@ async fn is_in_transit(
 ) -> Result<bool, DecideError> {
     for product in products {
         let shard = home(ledger, layout, *product)?;
-        let mut link = shard.link()?;
+        let mut link = shard.live_link().await?;
         let (moving, version): (Vec<String>, Option<u64>) = redis::pipe()
             .cmd("ZRANGEBYSCORE")
             .arg(shard.keys().moving(*product))
@@ -292,7 +292,7 @@ impl InTransit {
         let layout = ledger.known_layout()?;
         for product in products {
             let shard = home(ledger, &layout, *product)?;
-            let mut link = shard.link()?;
+            let mut link = shard.live_link().await?;
             let key = shard.keys().moving(*product);
             let _added: (i64, i64) = redis::pipe()
                 .cmd("ZADD")
@@ -338,7 +338,7 @@ async fn arrived(ledger: &Ledger, products: &[ProductId], token: &str) {
         let Ok(shard) = home(ledger, &layout, *product) else {
             continue;
         };
-        let Ok(mut link) = shard.link() else {
+        let Ok(mut link) = shard.live_link().await else {
             continue;
         };
         let removed: Result<i64, _> = cmd("ZREM")

@@ -12,6 +12,9 @@ pub enum DecideError {
     /// No proved Redis; nothing was sent.
     #[error("no proved redis: {0}")]
     Fenced(Arc<str>),
+    /// Redis is not set up to keep what is promised, by this setting; nothing was sent.
+    #[error("redis does not keep what is promised: {0}")]
+    Unsafe(Arc<str>),
     /// The queue is full, or the request waited too long in it; nothing was sent.
     #[error("the queue is full, or the request waited too long in it")]
     Overloaded,

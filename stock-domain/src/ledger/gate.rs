@@ -4,10 +4,17 @@
 //! empty, lost its tail, or was restored from a backup. Before the first batch the keeper compares the
 //! epoch with MySQL's, finds the watermark's entry in the journal, and finds what this instance itself
 //! accepted last; only then the scripts are loaded. Until then every request is answered `FENCED`.
+//! A link that broke to the very server that was proved needs no word of MySQL (`same`); requests wait
+//! for it to be replaced (`live`).
 
+mod live;
 mod loss;
 mod memory;
+mod safe;
+mod same;
+mod witness;
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,20 +26,26 @@ use stock_common::id::Position;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use self::live::Heard;
+pub(super) use self::live::Line;
 pub use self::memory::Remembered;
 pub(super) use self::memory::{Beat, Memory};
+use self::same::Identity;
 use super::keys::Keys;
 use super::reader;
 use super::request::Sealed;
 use super::scripts::SCRIPTS;
 use super::servers::{self, Connected, Servers};
+use super::switch::{Follows, Switch};
 use crate::database::shards::{self, ShardState};
-use crate::database::witnesses;
+use crate::server_settings::Setting;
 use crate::verdict::Accepted;
 
 /// How often a shut gate tries again, and how often an open one is checked.
 const RETRY: Duration = Duration::from_millis(200);
 const CHECK: Duration = Duration::from_secs(1);
+/// How long requests wait for a link that broke to be replaced.
+const MEND_MAX: Duration = Duration::from_secs(1);
 
 /// A proved Redis.
 #[derive(Debug, Clone)]
@@ -47,6 +60,10 @@ pub struct Link {
     pub generation: u64,
     /// Redis' time minus this machine's, in ms, when it was proved.
     pub offset_ms: i64,
+    /// When each of the two connections last answered.
+    pub(super) heard: Arc<Heard>,
+    /// Whether the connection for scripts has ended.
+    ends: watch::Receiver<bool>,
 }
 
 /// Whether there is a proved Redis, or why not.
@@ -54,6 +71,8 @@ pub struct Link {
 pub enum GateState {
     /// Requests are decided.
     Open(Link),
+    /// The link broke a moment ago, for this reason, and is being replaced: requests wait for that, and not for long.
+    Mending(Arc<str>),
     /// Requests are answered `FENCED`, for this reason.
     Shut(Arc<str>),
 }
@@ -63,8 +82,10 @@ pub enum GateState {
 pub(super) enum Unproved {
     #[error("redis does not answer: {0}")]
     Redis(#[from] RedisError),
-    #[error("mysql does not answer, and this instance has not seen its watermark before: {0}")]
+    #[error("mysql does not answer: {0}")]
     Database(#[source] sqlx::Error),
+    #[error("only mysql can tell whether this is the right redis, and it does not answer: {0}")]
+    Unwarranted(#[source] sqlx::Error),
     #[error("redis has no epoch: it is empty, or not the one that belongs to this database")]
     NoEpoch,
     #[error("redis has no epoch: rebuilding it was cut off")]
@@ -107,10 +128,22 @@ pub(super) struct Gate {
     pub(super) response_timeout: Duration,
     pub(super) now_ms: Box<dyn Fn() -> i64 + Send + Sync>,
     pub(super) state: watch::Sender<GateState>,
+    /// The generation of the last link.
+    pub(super) generation: AtomicU64,
     pub(super) memory: Mutex<Memory>,
     pub(super) known: Mutex<Option<ShardState>>,
-    /// The server that was proved last.
-    pub(super) proved: Mutex<String>,
+    /// The server that was proved last, as it was when it was last seen.
+    pub(super) proved: Mutex<Option<Identity>>,
+    /// What was found of the server's settings.
+    pub(super) settings: Mutex<Arc<[Setting]>>,
+    /// Whether one of them breaks what is promised.
+    pub(super) is_unsafe: AtomicBool,
+    /// Whether selling is open, as an operator asked for it last.
+    pub(super) switch: Arc<Switch>,
+    /// Which switch the script was seen to follow.
+    pub(super) follows: Follows,
+    /// Whether MySQL may have been told that this instance accepts nothing until it has proved a server again.
+    pub(super) said_shut: AtomicBool,
 }
 
 impl Gate {
@@ -152,37 +185,29 @@ impl Gate {
         }
     }
 
-    /// Shuts the gate if `generation` is still the one in use.
+    /// Gives up the link of `generation`, if it is still the one in use: another one is made at once, and what Redis
+    /// says then decides whether the gate stays shut.
     pub(super) fn shut(&self, generation: u64, reason: &str) {
         self.state.send_if_modified(|state| match state {
             GateState::Open(link) if link.generation == generation => {
-                tracing::warn!(shard = self.keys.shard(), reason, "gate shut");
-                *state = GateState::Shut(reason.into());
+                tracing::warn!(shard = self.keys.shard(), reason, "the link is given up");
+                *state = GateState::Mending(reason.into());
                 true
             }
-            GateState::Open(_) | GateState::Shut(_) => false,
+            GateState::Open(_) | GateState::Mending(_) | GateState::Shut(_) => false,
         });
     }
 
     /// Keeps the gate for ever: proves a Redis while it is shut, checks it while it is open.
     pub(super) async fn keep(self: Arc<Self>) {
-        let mut generation = 0;
         loop {
-            let open = match &*self.state.borrow() {
-                GateState::Open(link) => Some(link.clone()),
-                GateState::Shut(_) => None,
-            };
-            if let Some(link) = open {
-                let mut changes = self.state.subscribe();
-                let shut = changes.wait_for(|state| matches!(state, GateState::Shut(_)));
-                if tokio::time::timeout(CHECK, shut).await.is_err() {
-                    self.check(&link).await;
-                }
+            let state = self.state.borrow().clone();
+            if let GateState::Open(link) = state {
+                self.watch(&link).await;
                 continue;
             }
-            generation += 1;
-            self.say_shut().await;
-            let next = match self.meet(generation).await {
+            let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
+            let next = match self.meet_in_time(generation).await {
                 Ok(link) => {
                     let shard = self.keys.shard();
                     tracing::info!(shard, epoch = %link.epoch, "gate open: redis is proved");
@@ -192,9 +217,28 @@ impl Gate {
             };
             self.tell(next);
             if matches!(&*self.state.borrow(), GateState::Shut(_)) {
+                self.say_shut().await;
                 tokio::time::sleep(RETRY).await;
             }
         }
+    }
+
+    /// Nobody waits longer for a link than [`MEND_MAX`], however long finding another one takes.
+    async fn meet_in_time(&self, generation: u64) -> Result<Link, Unproved> {
+        let meeting = self.meet(generation);
+        tokio::pin!(meeting);
+        if let Ok(met) = tokio::time::timeout(MEND_MAX, &mut meeting).await {
+            return met;
+        }
+        self.state.send_if_modified(|state| {
+            let GateState::Mending(reason) = state else {
+                return false;
+            };
+            tracing::warn!(shard = self.keys.shard(), %reason, "gate shut");
+            *state = GateState::Shut(Arc::clone(reason));
+            true
+        });
+        meeting.await
     }
 
     /// Publishes a state; a reason that has not changed is not logged again.
@@ -205,31 +249,11 @@ impl Gate {
                 (_, GateState::Shut(new)) => {
                     tracing::warn!(shard = self.keys.shard(), reason = %new, "gate shut");
                 }
-                (_, GateState::Open(_)) => {}
+                (_, GateState::Open(_) | GateState::Mending(_)) => {}
             }
             *state = next;
             true
         });
-    }
-
-    /// Compares the epoch of an open link again; shuts the gate when it is another one.
-    pub(super) async fn check(&self, link: &Link) {
-        let mut connection = link.read.clone();
-        let read: Result<Option<String>, RedisError> = cmd("HGET")
-            .arg(self.keys.epoch())
-            .arg("epoch")
-            .query_async(&mut connection)
-            .await;
-        match read {
-            Ok(Some(epoch)) if *epoch == *link.epoch => {
-                if let Err(error) = self.find_settled_in_silence().await {
-                    tracing::debug!(%error, "what was settled in a silence is compared later");
-                }
-            }
-            Ok(None) => self.shut(link.generation, &Unproved::NoEpoch.to_string()),
-            Ok(Some(_)) => self.shut(link.generation, &Unproved::OtherEpoch.to_string()),
-            Err(error) => self.shut(link.generation, &Unproved::Redis(error).to_string()),
-        }
     }
 
     /// Finds the shard's Redis and proves it; rebuilds one that lost entries.
@@ -250,9 +274,10 @@ impl Gate {
     }
 
     async fn prove(&self, connected: &Connected, generation: u64) -> Result<Link, Unproved> {
-        let decide = connected.connection.clone();
-        let mut read = servers::connect(&connected.url, self.response_timeout).await?;
-        let server = servers::run_id(&mut read).await?;
+        let watched = servers::connect_watched(&connected.url, self.response_timeout).await?;
+        let (decide, ends) = watched;
+        let mut read = connected.connection.clone();
+        let server = Identity::read(&mut read).await?;
         let time: (i64, i64) = cmd("TIME").query_async(&mut read).await?;
         let epoch: Option<String> = cmd("HGET")
             .arg(self.keys.epoch())
@@ -264,19 +289,12 @@ impl Gate {
             let head = super::epoch::head(&mut read, &self.keys).await?;
             return Err(head.map_or(Unproved::NoEpoch, |_| Unproved::CutOff));
         };
-        let (known, is_fresh) = self.shard_state(&epoch, &server).await?;
-        if known.epoch != epoch {
-            return Err(Unproved::OtherEpoch);
-        }
-        let own = self.find_own_last(&mut read, &known).await;
-        if is_fresh {
-            self.witness(&mut read, &known, &server).await?;
-        }
-        own?;
-        let found = reader::find(&mut read, &self.keys, known.watermark).await?;
-        if found.is_none_or(|(number, _)| number != known.number) {
-            return Err(Unproved::WatermarkMissing(known.watermark));
-        }
+        let known = match self.known_of_same(&mut read, &server, &epoch).await? {
+            Some(known) => known,
+            None => self.known_of_other(&mut read, &server, &epoch).await?,
+        };
+        // Before the first request, and not a moment after it.
+        self.read_settings(&mut read).await?;
         let mut scripts = decide.clone();
         for script in SCRIPTS.all() {
             let load = cmd("SCRIPT").arg("LOAD").arg(script.text).to_owned();
@@ -291,7 +309,8 @@ impl Gate {
             .arg(known.layout)
             .query_async(&mut scripts)
             .await?;
-        *self.proved.lock().unwrap_or_else(PoisonError::into_inner) = server;
+        *self.proved.lock().unwrap_or_else(PoisonError::into_inner) = Some(server);
+        self.said_shut.store(false, Ordering::Relaxed);
         let offset_ms = time.0 * 1_000 + time.1 / 1_000 - (self.now_ms)();
         Ok(Link {
             decide,
@@ -299,69 +318,37 @@ impl Gate {
             epoch: epoch.into(),
             generation,
             offset_ms,
+            heard: Arc::new(Heard::now()),
+            ends,
         })
     }
 
-    /// A Redis that is not the one that was proved before may lack what others accepted: it is proved when every
-    /// live instance has said what it accepted last, and all of that is there. Until then nobody sells on it.
-    async fn witness(
+    /// Proves a server that is not known to be the one of a moment ago, by what MySQL says.
+    async fn known_of_other(
         &self,
         read: &mut MultiplexedConnection,
-        known: &ShardState,
-        server: &str,
-    ) -> Result<(), Unproved> {
-        let shard = self.keys.shard();
-        let last = {
-            let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-            memory.last
-        };
-        let own = (&*self.instance, last);
-        let said = witnesses::say(&self.pool, shard, own, server).await;
-        let Some(witnessed) = said.map_err(Unproved::Database)? else {
-            return Ok(());
-        };
-        // Behind an outage of MySQL nobody has said for a while that they are there.
-        if !self.beat.is_steady(witnesses::ALIVE) {
-            return Err(Unproved::WitnessesMissing(witnessed.missing.max(1)));
+        server: &Identity,
+        epoch: &str,
+    ) -> Result<ShardState, Unproved> {
+        let (known, is_fresh) = self.shard_state(epoch).await?;
+        if known.epoch != epoch {
+            return Err(Unproved::OtherEpoch);
         }
-        if witnessed.missing > 0 {
-            return Err(Unproved::WitnessesMissing(witnessed.missing));
+        let own = self.find_own_last(read, &known).await;
+        if is_fresh {
+            self.witness(read, &known, &server.run_id).await?;
         }
-        let is_settled = witnessed.last <= known.watermark;
-        if !is_settled
-            && reader::find(read, &self.keys, witnessed.last)
-                .await?
-                .is_none()
-        {
-            return Err(Unproved::OthersEntryMissing(witnessed.last));
+        own?;
+        let found = reader::find(read, &self.keys, known.watermark).await?;
+        if found.is_none_or(|(number, _)| number != known.number) {
+            return Err(Unproved::WatermarkMissing(known.watermark));
         }
-        // Only if nobody has met another one meanwhile.
-        let proved = witnesses::prove(&self.pool, shard, server, witnessed.last).await;
-        match proved.map_err(Unproved::Database)? {
-            true => Ok(()),
-            false => Err(Unproved::WitnessesMissing(1)),
-        }
-    }
-
-    /// Nobody needs to wait for what this instance will say of another server: it accepts nothing until it has.
-    async fn say_shut(&self) {
-        let last = {
-            let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-            memory.last
-        };
-        let shard = self.keys.shard();
-        if let Err(error) = witnesses::shut(&self.pool, shard, &self.instance, last).await {
-            tracing::debug!(%error, "mysql does not hear that the gate is shut");
-        }
-    }
-
-    fn has_proved(&self, server: &str) -> bool {
-        *self.proved.lock().unwrap_or_else(PoisonError::into_inner) == server
+        Ok(known)
     }
 
     /// MySQL's state and whether it is fresh, or what this instance saw of it last while MySQL is away: then only of a
-    /// server that it has proved before, or that cannot have lost anything.
-    async fn shard_state(&self, epoch: &str, server: &str) -> Result<(ShardState, bool), Unproved> {
+    /// server that cannot have lost anything.
+    async fn shard_state(&self, epoch: &str) -> Result<(ShardState, bool), Unproved> {
         match shards::load(&self.pool, self.keys.shard()).await {
             Ok(Some(state)) => {
                 *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(state.clone());
@@ -369,18 +356,13 @@ impl Gate {
             }
             Ok(None) => Err(Unproved::NoDatabaseEpoch),
             Err(error) => {
-                let known = self
-                    .known
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .clone();
-                // Of a cluster another may have been promoted meanwhile, and only MySQL knows.
-                let is_alone = !self.servers.is_cluster();
-                let is_known = self.loses_nothing() || is_alone && self.has_proved(server);
-                known
-                    .filter(|state| state.epoch == epoch && is_known)
-                    .map(|state| (state, false))
-                    .ok_or(Unproved::Database(error))
+                let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+                let known = known.clone().filter(|state| state.epoch == epoch);
+                // A lone Redis that syncs each write has lost nothing, whatever became of its process.
+                match known {
+                    Some(state) if self.loses_nothing() => Ok((state, false)),
+                    Some(_) | None => Err(Unproved::Unwarranted(error)),
+                }
             }
         }
     }

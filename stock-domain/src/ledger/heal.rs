@@ -88,7 +88,9 @@ impl Healer {
     fn link(&self) -> Result<Link, ReadError> {
         match &*self.gate.state.borrow() {
             GateState::Open(link) => Ok(link.clone()),
-            GateState::Shut(reason) => Err(ReadError::Fenced(Arc::clone(reason))),
+            GateState::Mending(reason) | GateState::Shut(reason) => {
+                Err(ReadError::Fenced(Arc::clone(reason)))
+            }
         }
     }
 

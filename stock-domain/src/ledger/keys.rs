@@ -196,6 +196,18 @@ impl Keys {
         format!("{}:catalog", self.base)
     }
 
+    /// The channel that says whether selling is open.
+    #[must_use]
+    pub fn selling(&self) -> String {
+        format!("{}:selling", self.base)
+    }
+
+    /// The channel on which instances hear that their subscriptions are alive.
+    #[must_use]
+    pub fn beats(&self) -> String {
+        format!("{}:beats", self.base)
+    }
+
     /// A `SCAN` pattern for every key of the shard, for `recover`.
     #[must_use]
     pub fn everything(&self) -> String {

@@ -131,7 +131,7 @@ impl Shard {
     /// # Errors
     /// [`ReadError`] when Redis does not answer; asking again is right.
     pub(super) async fn claim(&self, of: &Idempotency, for_shard: u64) -> Result<Claim, ReadError> {
-        let (mut link, name) = (self.link()?, RecordName::of(of));
+        let (mut link, name) = (self.live_link().await?, RecordName::of(of));
         let answer: Vec<u8> = call(&SCRIPTS.claim.sha, self.keys(), self.config())
             .arg(&name.key)
             .arg(&name.print)
@@ -150,7 +150,7 @@ impl Shard {
     /// # Errors
     /// [`ReadError`] when Redis does not answer; asking again is right.
     pub(super) async fn unclaim(&self, of: &Idempotency, for_shard: u64) -> Result<(), ReadError> {
-        let (mut link, name) = (self.link()?, RecordName::of(of));
+        let (mut link, name) = (self.live_link().await?, RecordName::of(of));
         let mut call = cmd("EVALSHA");
         call.arg(&SCRIPTS.unclaim.sha).arg(2);
         for generation in 0..2 {

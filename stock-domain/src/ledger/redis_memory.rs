@@ -1,8 +1,9 @@
 //! How full Redis is: beyond its limit every order is refused.
 
 use redis::aio::ConnectionLike;
-use redis::{RedisError, cmd};
+use redis::{ErrorKind, RedisError};
 
+use super::info::Info;
 use super::{Ledger, ReadError, Shard};
 
 /// The part of the limit from which somebody should look: an alarm that comes before orders are refused.
@@ -23,16 +24,11 @@ impl RedisMemory {
     /// # Errors
     /// When it does not answer.
     pub async fn read(connection: &mut impl ConnectionLike) -> Result<Self, RedisError> {
-        let info: String = cmd("INFO").arg("memory").query_async(connection).await?;
-        let field = |name: &str| {
-            info.lines()
-                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-                .and_then(|value| value.trim().parse().ok())
-                .unwrap_or(0)
-        };
+        let info = Info::read(connection, &["memory"]).await?;
+        let field = |name| info.number(name).ok_or_else(|| untold(name));
         Ok(Self {
-            used_bytes: field("used_memory"),
-            limit_bytes: field("maxmemory"),
+            used_bytes: field("used_memory")?,
+            limit_bytes: field("maxmemory")?,
         })
     }
 
@@ -42,6 +38,15 @@ impl RedisMemory {
     pub fn is_nearly_full(&self) -> bool {
         self.limit_bytes > 0 && self.used_bytes as f64 >= NEARLY_FULL * self.limit_bytes as f64
     }
+}
+
+fn untold(name: &'static str) -> RedisError {
+    (
+        ErrorKind::UnexpectedReturnType,
+        "INFO does not tell",
+        name.to_owned(),
+    )
+        .into()
 }
 
 impl Ledger {

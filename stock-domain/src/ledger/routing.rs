@@ -4,12 +4,22 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
+use redis::cmd;
+use stock_common::id::UserId;
+
 use super::request::Sealed;
+use super::switch::Switched;
 use super::{DecideError, Judged, Ledger, Map, Placing, Request, Shard, across};
 use crate::branch::{self, Route, Split};
 use crate::bucket;
+use crate::database::selling as selling_table;
 use crate::layout::Layout;
+use crate::selling;
 use crate::verdict::{Refusal, Verdict};
+
+/// How long MySQL may take to hear a switch; afterwards it is told again each second.
+const TELLING_MAX: Duration = Duration::from_secs(1);
 
 impl Ledger {
     /// The shard on which a request becomes an entry.
@@ -37,7 +47,12 @@ impl Ledger {
     /// changed.
     pub async fn decide(&self, request: Request) -> Result<Verdict, DecideError> {
         if request.draft.selling.is_some() {
-            return self.decide_everywhere(request).await;
+            // The first verdict for all, or the first reason why a shard has none.
+            let mut decided = self.decide_everywhere(&request).await?;
+            let failed = decided
+                .iter()
+                .position(|(_, of)| !matches!(of, Ok(Verdict::Accepted(_))));
+            return decided.swap_remove(failed.unwrap_or(0)).1;
         }
         let map = self.map();
         let (is_one, concerns) = map.layout.as_ref().map_or((true, false), |layout| {
@@ -164,30 +179,104 @@ impl Ledger {
         }
     }
 
-    /// Decides on every shard: the same switch on each, the first's verdict for all. It is done when all have it.
-    async fn decide_everywhere(&self, request: Request) -> Result<Verdict, DecideError> {
+    /// Switches selling on every shard, on this instance at once and on the others as soon as they hear it. Returns of
+    /// each shard whether selling is open there, as far as is known: one that cannot be reached did not follow.
+    ///
+    /// # Errors
+    /// [`DecideError`] when the entry has no JSON form, or it is not known which shards there are.
+    pub async fn switch_selling(
+        &self,
+        open: bool,
+        actor: UserId,
+    ) -> Result<Vec<(u64, bool)>, DecideError> {
+        let request = selling::switch(open, actor)?;
+        let switch = &self.inner.switch;
+        let last_ms = switch.last().map_or(0, |last| last.at_ms);
+        let switched = Switched {
+            open,
+            at_ms: self.redis_now_ms().max(last_ms + 1),
+        };
+        self.hear_switch(switched);
+        let generation = switch.generation();
+        let (decided, ()) =
+            tokio::join!(self.decide_everywhere(&request), self.tell_switch(switched),);
+        let mut shards = Vec::new();
+        for (shard, decided) in decided? {
+            let has_followed = matches!(decided, Ok(Verdict::Accepted(_)));
+            if has_followed {
+                self.shard(shard)?.note_switched(generation, open);
+            } else {
+                tracing::error!(shard, open, ?decided, "a shard did not follow the switch");
+            }
+            shards.push((shard, if has_followed { open } else { !open }));
+        }
+        Ok(shards)
+    }
+
+    /// Tells the other instances, by MySQL's row and by the channel, whichever can be reached.
+    async fn tell_switch(&self, switched: Switched) {
+        let storing = async {
+            let stored = selling_table::save(&self.inner.pool, switched);
+            match tokio::time::timeout(TELLING_MAX, stored).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "mysql does not know the switch yet"),
+                Err(_) => tracing::warn!("mysql does not answer: it does not know the switch yet"),
+            }
+        };
+        let publishing = async {
+            // The servers of a cluster tell each other; of one server any link will do.
+            for shard in self.shards() {
+                let Ok(mut link) = shard.live_link().await else {
+                    continue;
+                };
+                let mut command = cmd("PUBLISH");
+                command.arg(self.keys().selling()).arg(switched.text());
+                if command.query_async::<i64>(&mut link.read).await.is_ok() {
+                    return;
+                }
+            }
+        };
+        tokio::join!(storing, publishing);
+    }
+
+    /// Decides the same on every shard at the same time, and stops at none that fails.
+    async fn decide_everywhere(
+        &self,
+        request: &Request,
+    ) -> Result<Vec<(u64, Result<Verdict, DecideError>)>, DecideError> {
         let until = Instant::now() + self.patience();
-        let mut first = None;
+        let mut all = Vec::new();
         for shard in self.shards() {
             let mut own = request.clone();
             // A key is remembered once.
-            own.idempotency = own.idempotency.filter(|_| first.is_none());
+            own.idempotency = own.idempotency.filter(|_| all.is_empty());
             let own = Arc::new(own.seal()?);
-            let verdict = loop {
-                let seen = self.map();
-                let version = self.known_layout()?.version(shard.keys().shard());
-                let verdict = shard.decide(Arc::clone(&own), version).await?;
-                if verdict != Verdict::Refused(Refusal::Moved) || Instant::now() > until {
-                    break verdict;
-                }
-                self.await_change(&seen).await;
-            };
-            if !matches!(verdict, Verdict::Accepted(_)) {
+            all.push(async move {
+                let number = shard.keys().shard();
+                (number, self.decide_on(&shard, &own, until).await)
+            });
+        }
+        match all.is_empty() {
+            true => Err(DecideError::Fenced("there is no shard".into())),
+            false => Ok(join_all(all).await),
+        }
+    }
+
+    async fn decide_on(
+        &self,
+        shard: &Shard,
+        own: &Arc<Sealed>,
+        until: Instant,
+    ) -> Result<Verdict, DecideError> {
+        loop {
+            let seen = self.map();
+            let version = self.known_layout()?.version(shard.keys().shard());
+            let verdict = shard.decide(Arc::clone(own), version).await?;
+            if verdict != Verdict::Refused(Refusal::Moved) || Instant::now() > until {
                 return Ok(verdict);
             }
-            first.get_or_insert(verdict);
+            self.await_change(&seen).await;
         }
-        first.ok_or_else(|| DecideError::Fenced("there is no shard".into()))
     }
 
     async fn attempt(&self, map: &Map, sealed: &Arc<Sealed>) -> Result<Verdict, DecideError> {

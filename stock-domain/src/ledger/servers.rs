@@ -9,7 +9,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, Value, cmd};
+use redis::{
+    AsyncConnectionConfig, Client, ErrorKind, IntoConnectionInfo, ProtocolVersion, PushInfo,
+    PushKind, RedisError, Value, cmd,
+};
+use tokio::sync::watch;
+
+use super::info::Info;
 
 /// Schemes of a cluster's URL, and what its nodes are then reached by.
 const CLUSTER_SCHEMES: [(&str, &str); 2] = [
@@ -225,16 +231,40 @@ impl Servers {
     }
 }
 
+/// Connects to one server, with word of when the connection ends: what is sent behind it reaches nobody. Only RESP3
+/// has a place for that.
+pub(super) async fn connect_watched(
+    url: &str,
+    response_timeout: Duration,
+) -> Result<(MultiplexedConnection, watch::Receiver<bool>), RedisError> {
+    let (has_ended, ends) = watch::channel(false);
+    let note = move |info: PushInfo| match info.kind {
+        PushKind::Disconnection => has_ended.send(true),
+        _ => Ok(()),
+    };
+    let config = config(response_timeout).set_push_sender(note);
+    let info = url.into_connection_info()?;
+    let settings = info.redis_settings().clone();
+    let info = info.set_redis_settings(settings.set_protocol(ProtocolVersion::RESP3));
+    let connection = Client::open(info)?
+        .get_multiplexed_async_connection_with_config(&config)
+        .await?;
+    Ok((connection, ends))
+}
+
+fn config(response_timeout: Duration) -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(CONNECT_TIMEOUT))
+        .set_response_timeout(Some(response_timeout))
+}
+
 /// Connects to one server.
 pub(crate) async fn connect(
     url: &str,
     response_timeout: Duration,
 ) -> Result<MultiplexedConnection, RedisError> {
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(CONNECT_TIMEOUT))
-        .set_response_timeout(Some(response_timeout));
     Client::open(url)?
-        .get_multiplexed_async_connection_with_config(&config)
+        .get_multiplexed_async_connection_with_config(&config(response_timeout))
         .await
 }
 
@@ -243,9 +273,8 @@ pub(crate) async fn connect(
 /// # Errors
 /// When it does not answer.
 pub async fn run_id(connection: &mut MultiplexedConnection) -> Result<String, RedisError> {
-    let info: String = cmd("INFO").arg("server").query_async(connection).await?;
-    let id = info.lines().find_map(|line| line.strip_prefix("run_id:"));
-    Ok(id.unwrap_or_default().trim().to_owned())
+    let info = Info::read(connection, &["server"]).await?;
+    Ok(info.field("run_id").unwrap_or_default().to_owned())
 }
 
 fn no_master(key: &str) -> RedisError {

@@ -1,7 +1,7 @@
 //! The ledger of one shard: its gate, its batcher, its journal.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,10 +10,11 @@ use sqlx::MySqlPool;
 use stock_common::clock::Clock;
 use stock_common::config::Config;
 use stock_common::id::Position;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
+use tokio::task::AbortHandle;
 
 use super::batcher::{self, Waiting};
-use super::gate::{self, Beat, Gate, GateState, Link, Memory};
+use super::gate::{self, Beat, Gate, GateState, Line, Link, Memory};
 use super::heal::{self, Healer};
 use super::keys::{Keys, SENTINEL};
 use super::levels::{self, LevelsMessage};
@@ -25,10 +26,13 @@ use super::request::{Request, Sealed};
 use super::scripts::SCRIPTS;
 use super::servers::Servers;
 use super::sold_out::SoldOut;
+use super::switch::{Follows, Switch};
 use super::{DecideError, ReadError};
 use crate::account::{Account, Book, Level};
 use crate::database::shards::ShardState;
 use crate::journal::Entry;
+use crate::server_settings::Setting;
+use crate::supervise::supervise;
 use crate::verdict::{Refusal, Verdict};
 
 /// Metrics of the hot path, resolved once.
@@ -90,27 +94,46 @@ impl Drop for Shared {
     }
 }
 
+/// The keeper of a gate ends with the shard whose gate it is.
+struct Keeper(AbortHandle);
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// What a shard of a ledger shares with the others.
+pub(super) struct Common {
+    pub(super) servers: Servers,
+    /// This process' name among others.
+    pub(super) instance: Arc<str>,
+    pub(super) beat: Arc<Beat>,
+    pub(super) switch: Arc<Switch>,
+}
+
 /// The ledger of one shard; cloning shares it.
 #[derive(Clone)]
 pub struct Shard {
     shared: Arc<Shared>,
+    _keeper: Arc<Keeper>,
     queue: mpsc::Sender<Waiting>,
 }
 
 impl Shard {
-    /// Starts the tasks of a shard; `instance` is this process' name among others.
+    /// Starts the tasks of a shard.
     pub(super) fn start(
         shard: u64,
-        (servers, instance, beat): (Servers, Arc<str>, Arc<Beat>),
+        common: Common,
         config: &Config,
         pool: MySqlPool,
         clock: Clock,
     ) -> Self {
         let for_gate = clock.clone();
         let gate = Arc::new(Gate {
-            servers,
-            instance,
-            beat,
+            servers: common.servers,
+            instance: common.instance,
+            beat: common.beat,
             config: config.clone(),
             keys: Keys::new(&config.redis_prefix, shard),
             pool,
@@ -120,6 +143,12 @@ impl Shard {
             memory: Mutex::new(Memory::default()),
             known: Mutex::new(None),
             proved: Mutex::default(),
+            generation: AtomicU64::new(0),
+            settings: Mutex::new(Arc::new([])),
+            is_unsafe: AtomicBool::new(false),
+            switch: common.switch,
+            follows: Follows::default(),
+            said_shut: AtomicBool::new(false),
         });
         let shared = Arc::new(Shared {
             config: config.clone(),
@@ -132,14 +161,23 @@ impl Shard {
             pacer: Mutex::new(Pacer::new(config.lag_soft_entries, Instant::now())),
             metrics: LedgerMetrics::new(),
         });
-        tokio::spawn(heal::run(
-            Healer::new(Arc::clone(&gate)),
-            Arc::clone(&shared.lost),
-        ));
-        tokio::spawn(gate.keep());
+        let name = gate.keys.epoch();
+        let (healing, lost) = (Arc::clone(&gate), Arc::clone(&shared.lost));
+        tokio::spawn(supervise("heal", name.clone(), move || {
+            heal::run(Healer::new(Arc::clone(&healing)), Arc::clone(&lost))
+        }));
+        let keeping = supervise("gate", name.clone(), move || Arc::clone(&gate).keep());
+        let keeper = tokio::spawn(keeping).abort_handle();
         let (queue, requests) = mpsc::channel(config.queue_requests_max);
-        tokio::spawn(batcher::run(Arc::clone(&shared), requests));
-        Self { shared, queue }
+        let (batching, requests) = (Arc::clone(&shared), Arc::new(AsyncMutex::new(requests)));
+        tokio::spawn(supervise("batcher", name, move || {
+            batcher::run(Arc::clone(&batching), Arc::clone(&requests))
+        }));
+        Self {
+            shared,
+            _keeper: Arc::new(Keeper(keeper)),
+            queue,
+        }
     }
 
     /// Decides one request, all of which lies on this shard at that version of the layout.
@@ -148,23 +186,67 @@ impl Shard {
     /// [`DecideError`] when there is no verdict; only with `OutcomeUnknown` may something have been
     /// changed.
     pub async fn decide(&self, request: Arc<Sealed>, layout: u64) -> Result<Verdict, DecideError> {
+        if self.is_stopped_by_hand(&request.request) {
+            return Ok(Verdict::Refused(Refusal::SellingStopped));
+        }
         if let GateState::Shut(reason) = &*self.shared.gate.state.borrow() {
             return Err(DecideError::Fenced(Arc::clone(reason)));
+        }
+        // What stops selling is no promise to anybody.
+        if request.request.draft.selling.is_none()
+            && let Some(setting) = self.shared.gate.unsafe_setting()
+        {
+            return Err(DecideError::Unsafe(setting));
         }
         if let Some(refusal) = self.refuse_sold_out(&request.request) {
             return Ok(Verdict::Refused(refusal));
         }
-        let (answer, verdict) = oneshot::channel();
-        let waiting = Waiting {
-            request,
-            layout,
-            since: Instant::now(),
-            answer,
-        };
+        let (waiting, verdict) = Waiting::new(request, layout);
         self.queue
             .try_send(waiting)
             .or(Err(DecideError::Overloaded))?;
         verdict.await.unwrap_or(Err(DecideError::OutcomeUnknown))
+    }
+
+    /// Whether selling is stopped and this shard's script is not known to know it. One that does refuses by itself, and
+    /// answers again what it had answered under a key.
+    fn is_stopped_by_hand(&self, request: &Request) -> bool {
+        let gate = &self.shared.gate;
+        request.takes_stock
+            && gate.switch.is_stopped()
+            && !(self.is_open() && gate.follows.has_stopped(&gate.switch))
+    }
+
+    /// Notes that this shard's script has followed the switch of a generation.
+    pub(super) fn note_switched(&self, generation: u64, open: bool) {
+        self.shared.gate.follows.note(generation, open);
+    }
+
+    /// The settings of the shard's Redis as they were found last.
+    #[must_use]
+    pub fn settings(&self) -> Arc<[Setting]> {
+        self.shared.gate.settings()
+    }
+
+    /// Hears how far MySQL is: what this instance goes by while MySQL is away.
+    pub fn hear_state(&self, state: &ShardState) {
+        let known = self.shared.gate.known.lock();
+        let mut known = known.unwrap_or_else(PoisonError::into_inner);
+        let is_older = known
+            .as_ref()
+            .is_some_and(|known| known.epoch == state.epoch && known.number > state.number);
+        if !is_older {
+            *known = Some(state.clone());
+        }
+    }
+
+    /// The open link, one that answers; where it broke a moment ago, the one that takes its place.
+    ///
+    /// # Errors
+    /// [`ReadError::Fenced`] when there is no proved Redis.
+    pub async fn live_link(&self) -> Result<Link, ReadError> {
+        let link = self.shared.gate.live_link(Line::Read).await;
+        link.map_err(ReadError::Fenced)
     }
 
     /// Refuses an order whose first product is known to be gone, while others are queueing anyway.
@@ -192,7 +274,7 @@ impl Shard {
     /// # Errors
     /// [`ReadError`] when Redis does not answer.
     pub(super) async fn has_due(&self) -> Result<bool, ReadError> {
-        let mut link = self.link()?;
+        let mut link = self.live_link().await?;
         let due: Vec<String> = cmd("ZRANGEBYSCORE")
             .arg(self.keys().deadlines())
             .arg("-inf")
@@ -257,14 +339,14 @@ impl Shard {
         self.shared.redis_now_ms()
     }
 
-    /// The open link.
+    /// The open link, for who comes again when it is broken; a request takes [`Shard::live_link`].
     ///
     /// # Errors
     /// [`ReadError::Fenced`] when there is no proved Redis.
     pub fn link(&self) -> Result<Link, ReadError> {
         match self.gate() {
             GateState::Open(link) => Ok(link),
-            GateState::Shut(reason) => Err(ReadError::Fenced(reason)),
+            GateState::Mending(reason) | GateState::Shut(reason) => Err(ReadError::Fenced(reason)),
         }
     }
 
@@ -273,7 +355,7 @@ impl Shard {
     /// # Errors
     /// [`ReadError`] when Redis does not answer or the entry cannot be read.
     pub async fn find(&self, position: Position) -> Result<Option<Entry>, ReadError> {
-        let mut link = self.link()?;
+        let mut link = self.live_link().await?;
         let found = reader::find(&mut link.read, self.keys(), position).await?;
         Ok(found.map(|(_, entry)| entry).transpose()?)
     }
@@ -283,7 +365,7 @@ impl Shard {
     /// # Errors
     /// [`ReadError`] when Redis does not answer.
     pub async fn tail(&self, after: Position, entries_max: usize) -> Result<Tail, ReadError> {
-        let mut link = self.link()?;
+        let mut link = self.live_link().await?;
         let frame_entries = self.shared.frame_entries.load(Ordering::Relaxed);
         let portion = Portion {
             entries_max,
@@ -301,7 +383,7 @@ impl Shard {
     /// # Errors
     /// [`ReadError`] when Redis does not answer.
     pub async fn mark(&self, id: &str) -> Result<Option<String>, ReadError> {
-        let mut link = self.link()?;
+        let mut link = self.live_link().await?;
         let value: Option<String> = cmd("HGET")
             .arg(self.keys().states())
             .arg(id)
@@ -315,7 +397,7 @@ impl Shard {
     /// # Errors
     /// [`ReadError`] when Redis does not answer.
     pub async fn levels(&self, accounts: &[Account]) -> Result<HashMap<Account, Level>, ReadError> {
-        let mut link = self.link()?;
+        let mut link = self.live_link().await?;
         levels::read(&mut link.read, self.keys(), accounts)
             .await
             .map_err(ReadError::from)
@@ -326,7 +408,7 @@ impl Shard {
     /// # Errors
     /// [`ReadError`] when Redis does not answer.
     pub async fn has_book(&self, book: Book) -> Result<bool, ReadError> {
-        let mut link = self.link()?;
+        let mut link = self.live_link().await?;
         let sentinel: Option<String> = cmd("HGET")
             .arg(self.keys().book(book))
             .arg(SENTINEL)
@@ -360,7 +442,7 @@ impl Shard {
     /// # Errors
     /// [`ReadError`] when Redis does not answer.
     pub async fn memory(&self) -> Result<RedisMemory, ReadError> {
-        let mut link = self.link()?;
+        let mut link = self.live_link().await?;
         Ok(RedisMemory::read(&mut link.read).await?)
     }
 
@@ -374,7 +456,7 @@ impl Shard {
         keep_from: Option<Position>,
     ) -> Result<(), ReadError> {
         self.shared.gate.settled(state);
-        let mut link = self.link()?;
+        let mut link = self.live_link().await?;
         let _dropped: i64 = cmd("EVALSHA")
             .arg(&SCRIPTS.settled.sha)
             .arg(2)

@@ -1,17 +1,21 @@
 //! `doctor`: are the servers set up so that the promises hold?
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::time::Duration;
 
 use serde::Serialize;
 use sqlx::MySqlPool;
 use stock_common::clock::Clock;
-use stock_common::config::{Config, Durability};
-use stock_domain::database::migrate;
+use stock_common::config::Config;
+use stock_domain::database::{migrate, server_settings};
+use stock_domain::ledger::info::Info;
 use stock_domain::ledger::redis_memory::RedisMemory;
+use stock_domain::ledger::redis_settings;
 use stock_domain::ledger::servers::{self, Servers};
 use stock_domain::ledger::{GateState, Ledger};
 use stock_domain::reads::Reads;
+use stock_domain::server_settings::Setting;
 
 use super::{Common, Failure, connect, output};
 
@@ -23,7 +27,7 @@ const PROBE_MAX: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Serialize)]
 struct Finding {
-    check: &'static str,
+    check: Cow<'static, str>,
     ok: bool,
     found: String,
     advice: &'static str,
@@ -31,7 +35,7 @@ struct Finding {
 
 fn finding(check: &'static str, ok: bool, found: impl ToString, advice: &'static str) -> Finding {
     Finding {
-        check,
+        check: check.into(),
         ok,
         found: found.to_string(),
         advice: if ok { "" } else { advice },
@@ -120,7 +124,7 @@ async fn replica_findings(reads: Reads, findings: &mut Vec<Finding>) {
 fn gate_finding(ledger: &Ledger) -> Finding {
     match ledger.gate() {
         GateState::Open(link) => finding("epoch", true, &link.epoch, ""),
-        GateState::Shut(reason) => finding(
+        GateState::Mending(reason) | GateState::Shut(reason) => finding(
             "epoch",
             false,
             reason,
@@ -176,28 +180,24 @@ async fn redis_findings(
     mut connection: redis::aio::MultiplexedConnection,
     findings: &mut Vec<Finding>,
 ) -> Result<(), Failure> {
-    redis_durability(config, &connection, findings).await?;
-    let info: String = redis::cmd("INFO")
-        .arg("server")
-        .arg("persistence")
-        .query_async(&mut connection)
-        .await?;
-    let field = |name: &str| {
-        let line = info
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        line.unwrap_or_default().trim().to_owned()
-    };
-    let version = field("redis_version");
-    let major: u32 = version
+    let settings = redis_settings::read(&mut connection).await?;
+    let is_cluster = Servers::parse(&config.redis_url)?.is_cluster();
+    let judged = settings.judge(config.durability, is_cluster, false);
+    findings.extend(
+        judged
+            .into_iter()
+            .map(|setting| of_setting("redis", setting)),
+    );
+    let info = Info::read(&mut connection, &["server"]).await?;
+    let version = info.field("redis_version").unwrap_or_default();
+    let major = version
         .split('.')
         .next()
-        .and_then(|major| major.parse().ok())
-        .unwrap_or(0);
+        .and_then(|major| major.parse::<u32>().ok());
     findings.push(finding(
         "redis version",
-        major >= 7,
-        &version,
+        major.is_some_and(|major| major >= 7),
+        version,
         "version 7 or newer is needed",
     ));
     let memory = RedisMemory::read(&mut connection).await?;
@@ -223,66 +223,20 @@ async fn redis_findings(
     Ok(())
 }
 
-/// Whether what Redis accepts stays.
-async fn redis_durability(
-    config: &Config,
-    connection: &redis::aio::MultiplexedConnection,
-    findings: &mut Vec<Finding>,
-) -> Result<(), Failure> {
-    let setting = async |name: &str| -> Result<String, Failure> {
-        let mut connection = connection.clone();
-        let (_, value): (String, String) = redis::cmd("CONFIG")
-            .arg("GET")
-            .arg(name)
-            .query_async(&mut connection)
-            .await?;
-        Ok(value)
-    };
-    let appendonly = setting("appendonly").await?;
-    let advice = "set appendonly yes: without it a restart loses every order";
-    findings.push(finding(
-        "redis appendonly",
-        appendonly == "yes",
-        appendonly,
-        advice,
-    ));
-    let fsync = setting("appendfsync").await?;
-    let advice = match config.durability {
-        Durability::Always => "set appendfsync always, or STOCK_DURABILITY=everysec",
-        Durability::Everysec => "set appendfsync everysec, or STOCK_DURABILITY=always",
-    };
-    let ok = fsync == config.durability.as_str();
-    findings.push(finding("redis appendfsync", ok, fsync, advice));
-    if Servers::parse(&config.redis_url)?.is_cluster() {
-        let replicas = setting("min-replicas-to-write").await?;
-        let advice = "set min-replicas-to-write 1: a master that is cut off would go on alone";
-        let ok = replicas != "0";
-        findings.push(finding("redis min-replicas-to-write", ok, replicas, advice));
+/// A setting as the running service judges it too.
+fn of_setting(server: &str, setting: Setting) -> Finding {
+    Finding {
+        check: format!("{server} {}", setting.name).into(),
+        ok: !setting.is_wrong(),
+        found: setting.found,
+        advice: setting.advice,
     }
-    let policy = setting("maxmemory-policy").await?;
-    let advice = "set maxmemory-policy noeviction: eviction would delete stock";
-    findings.push(finding(
-        "redis maxmemory-policy",
-        policy == "noeviction",
-        policy,
-        advice,
-    ));
-    let on_rewrite = setting("no-appendfsync-on-rewrite").await?;
-    let advice = "set no-appendfsync-on-rewrite no: a rewrite would suspend durability";
-    findings.push(finding(
-        "redis fsync on rewrite",
-        on_rewrite == "no",
-        on_rewrite,
-        advice,
-    ));
-    Ok(())
 }
 
 async fn mysql_findings(pool: &MySqlPool, findings: &mut Vec<Finding>) -> Result<(), Failure> {
-    let (version, flush): (String, u64) =
-        sqlx::query_as("SELECT VERSION(), CAST(@@innodb_flush_log_at_trx_commit AS UNSIGNED)")
-            .fetch_one(pool)
-            .await?;
+    let version: String = sqlx::query_scalar("SELECT VERSION()")
+        .fetch_one(pool)
+        .await?;
     let numbers: Vec<u32> = version
         .split(['.', '-'])
         .map_while(|part| part.parse().ok())
@@ -300,8 +254,12 @@ async fn mysql_findings(pool: &MySqlPool, findings: &mut Vec<Finding>) -> Result
         version,
         advice,
     ));
-    let advice = "set innodb_flush_log_at_trx_commit = 1: a crash would lose settled orders";
-    findings.push(finding("mysql flush at commit", flush == 1, flush, advice));
+    let judged = server_settings::read(pool).await?.judge();
+    findings.extend(
+        judged
+            .into_iter()
+            .map(|setting| of_setting("mysql", setting)),
+    );
     let is_current = migrate::is_current(pool).await?;
     let found = if is_current {
         "current"

@@ -92,7 +92,7 @@ pub async fn create(
     let is_drawn = body.code.is_none();
     let mut fields = body.check()?;
     // Without a proved Redis it could not be opened.
-    app.ledger.link()?;
+    app.ledger.live_link().await?;
     if let Some(of) = &fields.personal
         && users::find(&app.pool, of.user_id).await?.is_none()
     {

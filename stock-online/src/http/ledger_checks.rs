@@ -151,7 +151,7 @@ pub async fn status(State(app): State<Arc<App>>, Admin(_): Admin) -> Result<Resp
             let shut = shut.map(|(shard, reason)| format!("shard {shard}: {reason}"));
             (Some(link.epoch.to_string()), shut)
         }
-        GateState::Shut(reason) => (None, Some(reason.to_string())),
+        GateState::Mending(reason) | GateState::Shut(reason) => (None, Some(reason.to_string())),
     };
     // Whoever has just stopped selling is to see it.
     lookup::catch_up(&app.pool, &app.ledger, CATCH_UP_MAX).await;

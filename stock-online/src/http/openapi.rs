@@ -63,8 +63,9 @@ const JSON: &str = "application/json";
 const CSV: &str = "text/csv";
 const FORM: &str = "application/x-www-form-urlencoded";
 /// What the ledger answers when it cannot decide.
-const LEDGER: [Code; 7] = [
+const LEDGER: [Code; 8] = [
     Code::Fenced,
+    Code::UnsafeRedis,
     Code::Overloaded,
     Code::Backlog,
     Code::OutcomeUnknown,
@@ -222,8 +223,14 @@ impl Operation {
                 .description(names.join(", "))
                 .content("application/problem+json", content.build());
             // Not ready is an answer of its own, and no problem.
-            if self.path == "/readyz" && status == 503 {
-                problem = problem.content("application/json", of("Ready"));
+            let own = match self.path {
+                "/readyz" => Some("Ready"),
+                // A shard that did not follow is told in the same form.
+                "/api/ops/selling" => Some("SellingDone"),
+                _ => None,
+            };
+            if let Some(own) = own.filter(|_| status == 503) {
+                problem = problem.content("application/json", of(own));
             }
             responses = responses.response(status.to_string(), problem);
         }

@@ -9,10 +9,8 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use stock_common::error::Code;
 use stock_domain::database::audit_log::Action;
-use stock_domain::database::migrate;
 use stock_domain::ledger::GateState;
-use stock_domain::selling;
-use stock_domain::verdict::Verdict;
+use stock_domain::server_settings::Standing;
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
@@ -25,6 +23,7 @@ use super::orders::json;
 use super::origin::Origin;
 use super::problem::Problem;
 use crate::app::App;
+use crate::health::{self, Database, ServerSetting};
 
 /// How long the switch waits for MySQL to say whether its key is known.
 const KEY_WAIT: Duration = Duration::from_millis(300);
@@ -33,6 +32,17 @@ const KEY_WAIT: Duration = Duration::from_millis(300);
 pub(super) struct Ready {
     status: &'static str,
     checks: Checks,
+    /// Settings of the servers that are not as they must be.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    settings: Vec<SettingOut>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct SettingOut {
+    server: &'static str,
+    setting: &'static str,
+    found: String,
+    advice: &'static str,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -53,47 +63,107 @@ pub struct Selling {
 
 impl BodyIn for Selling {}
 
+/// What became of the switch, shard by shard.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SellingDone {
+    open: bool,
+    shards: Vec<ShardSelling>,
+}
+
+/// Whether selling is open on a shard, as far as is known.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ShardSelling {
+    shard: u64,
+    open: bool,
+}
+
 /// GET `/livez`: the process answers; no other server is asked.
 pub async fn livez() -> Response {
     json(StatusCode::OK, &serde_json::json!({ "status": "alive" }))
 }
 
-/// GET `/readyz`: 503 only when orders cannot be taken; MySQL away is degraded.
-pub async fn readyz(State(app): State<Arc<App>>) -> Response {
-    let (redis, epoch) = match app.ledger.check_gate().await {
-        GateState::Open(_) => ("ok", "ok"),
-        GateState::Shut(reason) if reason.contains("redis does not answer") => ("down", "unknown"),
-        GateState::Shut(reason) if reason.contains("the link to redis broke") => {
-            ("down", "unknown")
+/// Whether a gate is shut because its Redis does not answer.
+pub(crate) fn is_away(reason: &str) -> bool {
+    ["redis does not answer", "the link to redis"]
+        .iter()
+        .any(|text| reason.contains(text))
+}
+
+/// Whether orders can be taken, as far as was seen last.
+pub(crate) fn is_ready(app: &App) -> bool {
+    readiness(app).status != "unready"
+}
+
+/// What was seen last of everything that orders need.
+fn readiness(app: &App) -> Ready {
+    let wrong: Vec<ServerSetting> = health::settings(app)
+        .into_iter()
+        .filter(|known| known.setting.is_wrong())
+        .collect();
+    let worst = |server| {
+        let of = wrong.iter().filter(|known| known.server == server);
+        let is_unsafe = of
+            .clone()
+            .any(|known| known.setting.standing == Standing::Unsafe);
+        match (is_unsafe, of.count()) {
+            (true, _) => "unsafe",
+            (false, 0) => "ok",
+            (false, _) => "weak",
         }
+    };
+    let (redis, epoch) = match app.ledger.gate() {
+        GateState::Open(_) | GateState::Mending(_) => (worst("redis"), "ok"),
+        GateState::Shut(reason) if is_away(&reason) => ("down", "unknown"),
         GateState::Shut(_) => ("ok", "fenced"),
     };
-    let (mysql, schema) = match migrate::is_current(&app.pool).await {
-        Ok(true) => ("ok", "ok"),
-        Ok(false) => ("ok", "other"),
-        Err(_) => ("down", "unknown"),
+    let (mysql, schema) = match app.health.database() {
+        Database::Current => (worst("mysql"), "ok"),
+        Database::Other => ("ok", "other"),
+        Database::Down | Database::Unknown => ("down", "unknown"),
     };
     let full = app.lag_entries() >= app.config.lag_hard_entries;
     let journal = if full { "full" } else { "ok" };
-    let checks = Checks {
-        redis,
-        mysql,
-        schema,
-        epoch,
-        journal,
-    };
     // Without a price nothing can be ordered: a service that has never read its catalog is not ready.
     let has_begun = app.catalog.is_read() && app.tokens.are_known();
-    let is_unready = epoch != "ok" || schema == "other" || full || !has_begun;
-    let (code, status) = match (is_unready, mysql) {
-        (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "unready"),
-        (false, "down") => (StatusCode::OK, "degraded"),
-        (false, _) => (StatusCode::OK, "ready"),
+    let is_refusing = redis == "unsafe" && !app.config.allow_unsafe_redis;
+    let is_unready = epoch != "ok" || schema == "other" || full || !has_begun || is_refusing;
+    let status = match is_unready {
+        true => "unready",
+        false if redis == "ok" && mysql == "ok" => "ready",
+        false => "degraded",
     };
-    let mut response = json(code, &Ready { status, checks });
-    if is_unready {
-        response.headers_mut().insert(header::RETRY_AFTER, 1.into());
+    let settings = wrong.into_iter().map(|known| SettingOut {
+        server: known.server,
+        setting: known.setting.name,
+        found: known.setting.found,
+        advice: known.setting.advice,
+    });
+    Ready {
+        status,
+        checks: Checks {
+            redis,
+            mysql,
+            schema,
+            epoch,
+            journal,
+        },
+        settings: settings.collect(),
     }
+}
+
+/// GET `/readyz`: 503 only when orders cannot be taken; MySQL away is degraded. No server is asked: it says what was
+/// seen a moment ago.
+pub async fn readyz(State(app): State<Arc<App>>) -> Response {
+    let ready = readiness(&app);
+    if ready.status != "unready" {
+        return json(StatusCode::OK, &ready);
+    }
+    later(json(StatusCode::SERVICE_UNAVAILABLE, &ready))
+}
+
+/// Says when to come again.
+fn later(mut response: Response) -> Response {
+    response.headers_mut().insert(header::RETRY_AFTER, 1.into());
     response
 }
 
@@ -112,7 +182,8 @@ pub async fn metrics(
     Ok(([(header::CONTENT_TYPE, kind)], app.prometheus.render()).into_response())
 }
 
-/// PUT `/api/ops/selling`: stops all selling at once, on every instance, or resumes it.
+/// PUT `/api/ops/selling`: stops all selling at once, on every instance, or resumes it; 503 with the same body when a
+/// shard did not follow. The instances refuse at once all the same.
 ///
 /// # Errors
 /// 403 for anybody but an admin.
@@ -129,10 +200,7 @@ pub async fn switch_selling(
     if let Ok(Ok(Some(before))) = timeout(KEY_WAIT, known).await {
         return before;
     }
-    let request = selling::switch(body.open, admin.user)?;
-    if let Verdict::Refused(refusal) = app.ledger.decide(request).await? {
-        return Err(refusal.into());
-    }
+    let switched = app.ledger.switch_selling(body.open, admin.user).await?;
     let subject = if body.open {
         "selling open"
     } else {
@@ -144,10 +212,21 @@ pub async fn switch_selling(
         Action::SellingSwitched,
         (Some(admin.user), subject),
     );
-    let kept = once::keep(&app, idempotency, Ok(json(StatusCode::OK, &body)));
+    let have_followed = switched.iter().all(|(_, open)| *open == body.open);
+    let shards = switched
+        .into_iter()
+        .map(|(shard, open)| ShardSelling { shard, open });
+    let done = SellingDone {
+        open: body.open,
+        shards: shards.collect(),
+    };
+    if !have_followed {
+        return Ok(later(json(StatusCode::SERVICE_UNAVAILABLE, &done)));
+    }
+    let kept = once::keep(&app, idempotency, Ok(json(StatusCode::OK, &done)));
     match timeout(KEY_WAIT, kept).await {
         Ok(Ok(response)) => Ok(response),
-        Ok(Err(_)) | Err(_) => Ok(json(StatusCode::OK, &body)),
+        Ok(Err(_)) | Err(_) => Ok(json(StatusCode::OK, &done)),
     }
 }
 

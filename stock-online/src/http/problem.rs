@@ -221,6 +221,8 @@ impl From<DecideError> for Problem {
                 tracing::debug!(%reason, "fenced");
                 Self::of(Code::Fenced)
             }
+            // Which setting it is stands in the log, on `/readyz` and in a metric.
+            DecideError::Unsafe(_) => Self::of(Code::UnsafeRedis),
             DecideError::Overloaded => Self::of(Code::Overloaded),
             DecideError::Unable(_) => Self::new(
                 Code::Overloaded,

@@ -40,7 +40,9 @@ impl<'a> Live<'a> {
         let app = &frame.app;
         let (epoch, fenced) = match app.ledger.gate() {
             GateState::Open(link) => (Some(link.epoch.to_string()), None),
-            GateState::Shut(reason) => (None, Some(reason.to_string())),
+            GateState::Mending(reason) | GateState::Shut(reason) => {
+                (None, Some(reason.to_string()))
+            }
         };
         Self {
             figures: Figures::of(&app.history.samples()),

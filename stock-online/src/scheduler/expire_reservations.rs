@@ -20,6 +20,7 @@ pub(super) async fn run(app: Arc<App>, shutdown: CancellationToken) {
     while !shutdown.is_cancelled() {
         let wait = match app.ledger.gate() {
             GateState::Shut(_) => RETRY,
+            GateState::Mending(_) => every,
             GateState::Open(_) => match expiry::sweep(&app.ledger).await {
                 // As many as fit one sweep: there are more.
                 Ok(swept) if swept.has_more => Duration::ZERO,

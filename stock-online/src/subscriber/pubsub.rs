@@ -3,8 +3,8 @@
 //! A lost message is harmless: the subscriber polls, sold-out flags expire, the catalog refreshes.
 //! `fred` re-sends commands after a broken connection, so nothing else is ever sent through it.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use fred::clients::SubscriberClient;
 use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
@@ -13,6 +13,7 @@ use fred::types::config::{Config as FredConfig, ReconnectPolicy};
 use stock_domain::layout::SHARDS_MAX;
 use stock_domain::ledger::keys::Keys;
 use stock_domain::ledger::levels::LevelsMessage;
+use stock_domain::ledger::switch::Switched;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +24,9 @@ use crate::app::App;
 /// Milliseconds between attempts to connect, and how they grow.
 const RECONNECT: (u32, u32, u32) = (50, 2_000, 2);
 const RETRY: Duration = Duration::from_millis(500);
+/// How often a beat is published, and how long the channels may be silent all the same.
+const BEAT_EVERY: Duration = Duration::from_secs(1);
+const SILENCE_MAX: Duration = Duration::from_secs(3);
 
 /// Hears the levels and catalog channels until `shutdown`; `bells` wake the subscribers.
 pub async fn run(app: Arc<App>, bells: Arc<Bells>, shutdown: CancellationToken) {
@@ -60,13 +64,20 @@ async fn hear(app: &App, bells: &Bells, shares: &Shares) -> Result<(), fred::err
     let client = connect(&app.config.redis_url).await?;
     let mut messages = client.message_rx();
     let mut reconnections = client.reconnect_rx();
-    let catalog = app.ledger.keys().catalog();
-    client.subscribe(vec![catalog.clone()]).await?;
+    let keys = app.ledger.keys();
+    let catalog = keys.catalog();
+    let (selling, beats) = (keys.selling(), keys.beats());
+    client
+        .subscribe(vec![catalog.clone(), selling.clone(), beats.clone()])
+        .await?;
     // Those of shards that there will be are silent.
     let prefix = &app.config.redis_prefix;
     let levels = (0..SHARDS_MAX).map(|shard| Keys::new(prefix, shard).levels());
     client.subscribe(levels.collect::<Vec<String>>()).await?;
     let keeper = client.manage_subscriptions();
+    let heard = Mutex::new(Instant::now());
+    let silent = silence(app, &heard);
+    tokio::pin!(silent);
     tracing::info!("subscribed to levels and catalog");
     // The channels were silent until now: look once at what was missed.
     app.levels.interrupted();
@@ -79,9 +90,21 @@ async fn hear(app: &App, bells: &Bells, shares: &Shares) -> Result<(), fred::err
                 app.levels.interrupted();
                 continue;
             }
+            () = &mut silent => {
+                tracing::warn!("the channels are silent: they are subscribed again");
+                break;
+            }
             message = messages.recv() => message,
         };
+        *heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         match message {
+            Ok(message) if *message.channel == *beats => {}
+            Ok(message) if *message.channel == *selling => {
+                let text = message.value.as_str();
+                if let Some(switched) = text.and_then(|text| Switched::parse(&text)) {
+                    app.ledger.hear_switch(switched);
+                }
+            }
             Ok(message) if *message.channel != *catalog => {
                 let text = message.value.as_str();
                 if let Some(message) = text.and_then(|text| LevelsMessage::parse(&text)) {
@@ -100,4 +123,24 @@ async fn hear(app: &App, bells: &Bells, shares: &Shares) -> Result<(), fred::err
     }
     keeper.abort();
     Ok(())
+}
+
+/// Returns when nothing was heard for long although beats were published: a link that is lost without a word would be
+/// listened to for ever.
+async fn silence(app: &App, heard: &Mutex<Instant>) {
+    loop {
+        tokio::time::sleep(BEAT_EVERY).await;
+        // Without Redis there is nothing to hear.
+        let Ok(mut link) = app.ledger.live_link().await else {
+            *heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            continue;
+        };
+        let mut beat = redis::cmd("PUBLISH");
+        beat.arg(app.ledger.keys().beats()).arg("");
+        let published = beat.query_async::<i64>(&mut link.read).await;
+        let last = *heard.lock().unwrap_or_else(PoisonError::into_inner);
+        if published.is_ok() && last.elapsed() > SILENCE_MAX {
+            return;
+        }
+    }
 }

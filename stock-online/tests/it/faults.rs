@@ -1,9 +1,13 @@
 //! Faults: kills, lost memory, lost messages; afterwards nothing accepted is missing.
 
+mod away;
 mod backup;
 mod fenced;
+mod idle;
 mod kills;
 mod links;
 mod lost_keys;
 mod poison;
+mod settings;
+mod tasks;
 mod tls;

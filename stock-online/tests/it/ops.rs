@@ -100,7 +100,11 @@ async fn the_switch_stops_all_selling_on_every_instance_and_nothing_else() {
             .status,
         403
     );
-    assert_eq!(put(false).await.body, json!({ "open": false }));
+    let stopped = put(false).await;
+    assert_eq!(stopped.status, 200);
+    let shards = stopped.body["shards"].as_array().unwrap();
+    assert_eq!(stopped.body["open"], false);
+    assert!(shards.iter().all(|shard| shard["open"] == false));
     for path in ["/api/redis/orders", "/api/orders"] {
         let stopped = second.client.order(path, 2, &[(1, 1)]).send().await;
         assert_eq!((stopped.status, stopped.code()), (503, "SELLING_STOPPED"));
@@ -127,11 +131,10 @@ async fn the_switch_stops_all_selling_on_every_instance_and_nothing_else() {
 }
 
 /// Runs a command on a shop; its exit code, and stdout as JSON where it is one.
-fn command(shop: &Shop, arguments: &[&str]) -> (Option<i32>, Value, String) {
+pub(crate) fn command(shop: &Shop, arguments: &[&str]) -> (Option<i32>, Value, String) {
     let out = Command::new(env!("CARGO_BIN_EXE_stock-online"))
         .args(arguments)
         .envs(shop.variables())
-        .env("STOCK_DURABILITY", "everysec")
         .output()
         .unwrap();
     let text = String::from_utf8(out.stdout).unwrap();

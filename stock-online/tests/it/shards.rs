@@ -5,6 +5,7 @@ mod failover;
 mod keys;
 mod reshard;
 mod steps;
+mod stop;
 
 use serde_json::json;
 use stock_domain::layout::{Layout, Place};

@@ -15,6 +15,7 @@ use stock_common::clock::Clock;
 use stock_common::config::{Config, Durability};
 use stock_common::telemetry;
 use stock_domain::database::{self, Role};
+use stock_domain::ledger::servers::Servers;
 use stock_domain::ledger::{Ledger, ReadError};
 use stock_domain::recover;
 use stock_domain::verify::{Report, VerifyError, verify};
@@ -257,6 +258,10 @@ impl Shop {
 
     /// An empty shop in a database that was just made.
     pub(crate) async fn begin(config: Config) -> Self {
+        let config = Config {
+            durability: durability_of(&config.redis_url).await,
+            ..config
+        };
         let pool = database::pool(&config, Role::Tool).unwrap();
         database::migrate::migrate(&pool).await.unwrap();
         assert!(recover::begin_first(&config, &pool).await.unwrap());
@@ -320,6 +325,10 @@ impl Shop {
             ("STOCK_REDIS_PREFIX", self.config.redis_prefix.clone()),
             ("STOCK_DATABASE_URL", self.config.database_url.clone()),
             ("STOCK_SHARDS", self.config.shards.to_string()),
+            (
+                "STOCK_DURABILITY",
+                self.config.durability.as_str().to_owned(),
+            ),
             ("STOCK_JWT_SECRET", SECRET.to_owned()),
             ("STOCK_METRICS_OPEN", "true".to_owned()),
             ("STOCK_LIMIT_USER_REQUESTS", "0".to_owned()),
@@ -407,6 +416,22 @@ impl Shop {
             .await
             .unwrap();
         ids.into_iter().map(|id| id.to_string()).collect()
+    }
+}
+
+/// What a Redis promises: a shop on it promises no more.
+async fn durability_of(redis_url: &str) -> Durability {
+    let servers = Servers::parse(redis_url).unwrap();
+    let connected = servers.connect_agreed("any", PATIENCE).await.unwrap();
+    let mut connection = connected.connection;
+    let asked = redis::cmd("CONFIG")
+        .arg("GET")
+        .arg("appendfsync")
+        .to_owned();
+    let (_, value): (String, String) = asked.query_async(&mut connection).await.unwrap();
+    match value.as_str() {
+        "always" => Durability::Always,
+        _ => Durability::Everysec,
     }
 }
 

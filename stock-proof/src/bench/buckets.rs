@@ -45,7 +45,9 @@ pub async fn run(run: &mut Run<'_>) -> Result<(), Failure> {
     let mysql = &run.servers.mysql;
     mysql.create_database("buckets").await?;
     let shop = Shop::at(&cluster.url(), &mysql.spec.url("buckets"), "buckets");
-    let shop = shop.with("STOCK_SHARDS", SHARDS);
+    let shop = shop
+        .with("STOCK_SHARDS", SHARDS)
+        .with("STOCK_DURABILITY", run.durability.as_str());
     shop.command(&["migrate"]).await?;
     let product = product_on(&Layout::new(SHARDS), HOME);
     let seed = Seed {

@@ -41,6 +41,8 @@ pub struct Proxy {
     mode: watch::Sender<Mode>,
     target: watch::Sender<u16>,
     swallowed: Arc<AtomicU64>,
+    /// Connections older than this swallow everything, whatever the mode.
+    lost: watch::Sender<u64>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -62,13 +64,18 @@ impl Proxy {
         let (modes, targets) = (mode.subscribe(), target.subscribe());
         let swallowed = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&swallowed);
+        let lost = watch::Sender::new(0);
+        let losses = lost.subscribe();
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let (mode, target) = (modes.clone(), targets.clone());
                 let swallowed = Arc::clone(&count);
+                let losses = losses.clone();
+                let born = *losses.borrow();
                 if *mode.borrow() != Mode::Down {
                     tokio::spawn(async move {
-                        if let Err(error) = serve(client, mode, target, &swallowed).await {
+                        let fate = Fate { mode, losses, born };
+                        if let Err(error) = serve(client, fate, target, &swallowed).await {
                             tracing::debug!(%error, "a connection ended");
                         }
                     });
@@ -80,6 +87,7 @@ impl Proxy {
             mode,
             target,
             swallowed,
+            lost,
             task,
         })
     }
@@ -87,6 +95,11 @@ impl Proxy {
     /// Changes what it does, for open connections too.
     pub fn set(&self, mode: Mode) {
         self.mode.send_replace(mode);
+    }
+
+    /// Loses the connections that there are, silently: they swallow everything from now on, new ones do not.
+    pub fn lose(&self) {
+        self.lost.send_modify(|lost| *lost += 1);
     }
 
     /// How often a half-open link has swallowed something so far.
@@ -101,9 +114,27 @@ impl Proxy {
     }
 }
 
+/// What a connection does with its bytes.
+#[derive(Clone)]
+struct Fate {
+    mode: watch::Receiver<Mode>,
+    losses: watch::Receiver<u64>,
+    /// The losses before it was made.
+    born: u64,
+}
+
+impl Fate {
+    fn mode(&self) -> Mode {
+        match *self.losses.borrow() > self.born {
+            true => Mode::HalfOpen,
+            false => *self.mode.borrow(),
+        }
+    }
+}
+
 async fn serve(
     client: TcpStream,
-    mode: watch::Receiver<Mode>,
+    fate: Fate,
     mut target: watch::Receiver<u16>,
     swallowed: &AtomicU64,
 ) -> Result<(), Failure> {
@@ -115,9 +146,9 @@ async fn serve(
     let (from_server, to_server) = server.into_split();
     // Whichever ends first ends all of it: the halves are dropped, and with them both connections.
     tokio::select! {
-        ended = pass(from_client, to_server, (mode.clone(), swallowed), Side::Client) => ended,
-        ended = pass(from_server, to_client, (mode.clone(), swallowed), Side::Server) => ended,
-        () = down(mode) => Ok(()),
+        ended = pass(from_client, to_server, (&fate, swallowed), Side::Client) => ended,
+        ended = pass(from_server, to_client, (&fate, swallowed), Side::Server) => ended,
+        () = down(fate.mode.clone()) => Ok(()),
         _ = target.changed() => Ok(()),
     }
 }
@@ -137,7 +168,7 @@ enum Side {
 async fn pass(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    (mode, swallowed): (watch::Receiver<Mode>, &AtomicU64),
+    (fate, swallowed): (&Fate, &AtomicU64),
     side: Side,
 ) -> Result<(), Failure> {
     let mut buffer = vec![0; 64 * 1024];
@@ -147,8 +178,7 @@ async fn pass(
         if bytes.is_empty() {
             return Ok(());
         }
-        let mode = *mode.borrow();
-        match (mode, side) {
+        match (fate.mode(), side) {
             (Mode::Pass, _) => to.write_all(bytes).await?,
             (Mode::Latency(by), _) => {
                 tokio::time::sleep(by).await;

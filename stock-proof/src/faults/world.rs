@@ -76,7 +76,6 @@ impl World {
                 "STOCK_DATABASE_URL",
                 format!("mysql://root@{}/faults", mysql.address),
             )
-            .with("STOCK_DURABILITY", durability.as_str())
             .logging_to(&log);
         Ok(Self {
             servers,

@@ -73,6 +73,7 @@ impl World {
         mysql.create_database("scale").await?;
         let shop = Shop::at(&cluster.url(), &mysql.spec.url("scale"), "scale")
             .with("STOCK_SHARDS", shards)
+            .with("STOCK_DURABILITY", shape.durability.as_str())
             .with("STOCK_TRUSTED_PROXIES", "127.0.0.1")
             .logging_to(log.unwrap_or(&own_log));
         shop.command(&["migrate"]).await?;

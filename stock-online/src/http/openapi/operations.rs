@@ -318,7 +318,7 @@ operations! {
     Get "/api/events/levels" "The latest levels as server-sent events" User
         Carries::Nothing, &[("productId", "ids"), ("couponId", "ids")], (200, "events"), &[];
     Put "/api/ops/selling" "Stop or resume all selling" Admin
-        Carries::Body("Selling"), &[], (200, "Selling"), &[];
+        Carries::Body("Selling"), &[], (200, "SellingDone"), &[];
     Get "/api/ops/status" "How the ledger is: epoch, lag, drift, the last proof, jobs" Admin
         Carries::Nothing, &[], (200, "StatusOut"), &[Code::DatabaseUnavailable];
     Get "/api/ops/checks" "What each verify and reconcile found, newest first" Admin

@@ -134,7 +134,7 @@ pub async fn create(
 ) -> Result<Response, Problem> {
     let (fields, first_stock) = body.over(None)?;
     // Without a proved Redis the accounts could not be opened.
-    app.ledger.link()?;
+    app.ledger.live_link().await?;
     let key = idempotency.as_ref().and_then(CreationKey::of);
     let (id, is_replayed) = match table::insert(&app.pool, &fields, key.as_ref()).await {
         Ok(id) => (id, false),

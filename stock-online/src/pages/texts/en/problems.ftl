@@ -26,6 +26,7 @@ problem-HOLD_LIMIT_REACHED = You have too many reservations.
 problem-INVALID_ORDER_STATUS = The order's status does not allow this.
 problem-RESERVATION_ALREADY_EXPIRED = The reservation has run out.
 problem-SELLING_STOPPED = Selling is stopped for a moment. Try again soon.
+problem-UNSAFE_REDIS = Orders cannot be taken at the moment. Try again soon.
 problem-FENCED = Orders cannot be taken at the moment. Try again soon.
 problem-OVERLOADED = Too many people at once. Press again in a moment.
 problem-BACKLOG = Too many people at once. Press again in a moment.

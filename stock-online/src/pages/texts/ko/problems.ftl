@@ -26,6 +26,7 @@ problem-HOLD_LIMIT_REACHED = 예약이 너무 많습니다.
 problem-INVALID_ORDER_STATUS = 현재 주문 상태에서는 할 수 없습니다.
 problem-RESERVATION_ALREADY_EXPIRED = 예약이 만료되었습니다.
 problem-SELLING_STOPPED = 판매가 잠시 중단되었습니다. 잠시 후 다시 시도하세요.
+problem-UNSAFE_REDIS = 지금은 주문을 받을 수 없습니다. 잠시 후 다시 시도하세요.
 problem-FENCED = 지금은 주문을 받을 수 없습니다. 잠시 후 다시 시도하세요.
 problem-OVERLOADED = 접속자가 많습니다. 잠시 후 다시 눌러 주세요.
 problem-BACKLOG = 접속자가 많습니다. 잠시 후 다시 눌러 주세요.

@@ -1,0 +1,237 @@
+//! Links that answer: none is used behind a silence before it was asked whether it still leads to Redis.
+//!
+//! A server closes a link that was idle for long, and a firewall forgets one without a word. The keeper asks each
+//! second; whoever uses a link that has said nothing for a moment asks first. A link that broke is replaced
+//! while requests wait; nothing was sent on it, so none of them pays for it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{RedisError, cmd};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
+
+use super::{CHECK, Gate, GateState, Link, MEND_MAX, Unproved};
+
+/// A link that has answered so recently leads to Redis.
+const FRESH: Duration = Duration::from_millis(100);
+/// How long an answer may take before it is asked whether the link or Redis is at fault.
+const PONG_MAX: Duration = Duration::from_millis(300);
+/// Why a link is given up whose server has closed it, or was lost.
+const ENDED: &str = "the link to redis broke: it was closed";
+/// How often the server behind the link, and its settings, are looked at.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Which of the two connections of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::ledger) enum Line {
+    /// For scripts.
+    Decide,
+    /// For reads.
+    Read,
+}
+
+/// When the connections of a link last answered.
+#[derive(Debug)]
+pub(in crate::ledger) struct Heard {
+    since: Instant,
+    decide_ms: AtomicU64,
+    read_ms: AtomicU64,
+    /// One asks for all who want to know.
+    turn: Mutex<()>,
+}
+
+impl Heard {
+    pub(super) fn now() -> Self {
+        Self {
+            since: Instant::now(),
+            decide_ms: AtomicU64::new(0),
+            read_ms: AtomicU64::new(0),
+            turn: Mutex::new(()),
+        }
+    }
+
+    const fn of(&self, line: Line) -> &AtomicU64 {
+        match line {
+            Line::Decide => &self.decide_ms,
+            Line::Read => &self.read_ms,
+        }
+    }
+
+    fn age_ms(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// It has answered now.
+    pub(in crate::ledger) fn note(&self, line: Line) {
+        self.of(line).store(self.age_ms(), Ordering::Relaxed);
+    }
+
+    fn is_fresh(&self, line: Line) -> bool {
+        let last_ms = self.of(line).load(Ordering::Relaxed);
+        let silent_ms = self.age_ms().saturating_sub(last_ms);
+        Duration::from_millis(silent_ms) < FRESH
+    }
+}
+
+impl Link {
+    /// A connection has answered now.
+    pub(in crate::ledger) fn heard(&self, line: Line) {
+        self.heard.note(line);
+    }
+
+    const fn line(&self, line: Line) -> &MultiplexedConnection {
+        match line {
+            Line::Decide => &self.decide,
+            Line::Read => &self.read,
+        }
+    }
+}
+
+impl Gate {
+    /// The open link, one that leads to Redis: behind a silence it is asked first, and replaced when it is broken.
+    ///
+    /// # Errors
+    /// Why the gate is shut.
+    pub(in crate::ledger) async fn live_link(&self, line: Line) -> Result<Link, Arc<str>> {
+        loop {
+            let link = self.link_when_mended().await?;
+            if *link.ends.borrow() {
+                self.shut(link.generation, ENDED);
+            } else if link.heard.is_fresh(line) || self.still_leads(&link, line).await {
+                return Ok(link);
+            }
+        }
+    }
+
+    /// The open link; where it is being replaced, the one that comes.
+    async fn link_when_mended(&self) -> Result<Link, Arc<str>> {
+        let mut changes = self.state.subscribe();
+        let decided = changes.wait_for(|state| !matches!(state, GateState::Mending(_)));
+        drop(timeout(MEND_MAX, decided).await);
+        match &*self.state.borrow() {
+            GateState::Open(link) => Ok(link.clone()),
+            GateState::Mending(reason) | GateState::Shut(reason) => Err(Arc::clone(reason)),
+        }
+    }
+
+    /// The open link for a call, while another one is under way on it: that one's answer will tell where it leads.
+    ///
+    /// # Errors
+    /// Why the gate is shut.
+    pub(in crate::ledger) async fn busy_link(&self) -> Result<Link, Arc<str>> {
+        loop {
+            let link = self.link_when_mended().await?;
+            if !*link.ends.borrow() {
+                return Ok(link);
+            }
+            self.shut(link.generation, ENDED);
+        }
+    }
+
+    /// Asks a link whether it still leads to Redis; gives it up if it does not.
+    async fn still_leads(&self, link: &Link, line: Line) -> bool {
+        let _turn = link.heard.turn.lock().await;
+        if link.heard.is_fresh(line) {
+            return true;
+        }
+        let why = match timeout(PONG_MAX, ping(link.line(line))).await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(Unproved::Redis(error).to_string()),
+            // Is it the link, or is Redis slow? Giving up one that works would make unknown what is under way on it.
+            Err(_) => match timeout(PONG_MAX, self.ping_anew()).await {
+                Ok(Ok(())) => Some("the link to redis is silent: another one is not".to_owned()),
+                Ok(Err(_)) | Err(_) => None,
+            },
+        };
+        match why {
+            None => {
+                link.heard.note(line);
+                true
+            }
+            Some(why) => {
+                self.shut(link.generation, &why);
+                false
+            }
+        }
+    }
+
+    async fn ping_anew(&self) -> Result<(), RedisError> {
+        let key = self.keys.epoch();
+        let met = self.servers.connect(&key, self.response_timeout).await?;
+        ping(&met.connection).await
+    }
+
+    /// Watches an open link until it is given up.
+    pub(super) async fn watch(&self, link: &Link) {
+        let mut changes = self.state.subscribe();
+        let given_up = changes.wait_for(|state| !matches!(state, GateState::Open(_)));
+        let check = async {
+            loop {
+                tokio::time::sleep(CHECK).await;
+                self.check(link).await;
+            }
+        };
+        let look = async {
+            loop {
+                tokio::time::sleep(LOOK).await;
+                if let Err(error) = self.look(link).await {
+                    tracing::debug!(%error, "redis is looked at later");
+                }
+            }
+        };
+        // What MySQL must say keeps nobody from noticing what becomes of the link.
+        let compare = async {
+            loop {
+                tokio::time::sleep(CHECK).await;
+                if let Err(error) = self.find_settled_in_silence().await {
+                    tracing::debug!(%error, "what was settled in a silence is compared later");
+                }
+            }
+        };
+        let mut ends = link.ends.clone();
+        tokio::select! {
+            _ = given_up => {}
+            // Before the next request comes.
+            _ = ends.wait_for(|has_ended| *has_ended) => self.shut(link.generation, ENDED),
+            () = check => {}
+            () = look => {}
+            () = compare => {}
+        }
+    }
+
+    /// Compares the epoch of an open link again, and hears both of its connections; gives it up when it is broken, or
+    /// the epoch another one.
+    pub(in crate::ledger) async fn check(&self, link: &Link) {
+        let mut connection = link.read.clone();
+        let switch = self.switch.generation();
+        let mut command = cmd("HMGET");
+        command.arg(self.keys.epoch()).arg("epoch").arg("selling");
+        let read = command.query_async::<(Option<String>, Option<String>)>(&mut connection);
+        let (read, pong) = tokio::join!(read, ping(&link.decide));
+        let read = pong.and(read);
+        match read {
+            Ok((Some(epoch), selling)) if *epoch == *link.epoch => {
+                self.follows.note(switch, selling.as_deref() != Some("0"));
+                link.heard(Line::Decide);
+                link.heard(Line::Read);
+            }
+            Ok((None, _)) => self.shut(link.generation, &Unproved::NoEpoch.to_string()),
+            Ok((Some(_), _)) => self.shut(link.generation, &Unproved::OtherEpoch.to_string()),
+            Err(error) => self.shut(link.generation, &Unproved::Redis(error).to_string()),
+        }
+    }
+
+    /// Looks at the server behind an open link, and at its settings.
+    async fn look(&self, link: &Link) -> Result<(), RedisError> {
+        let mut connection = link.read.clone();
+        self.see(&mut connection).await?;
+        self.read_settings(&mut connection).await
+    }
+}
+
+async fn ping(connection: &MultiplexedConnection) -> Result<(), RedisError> {
+    cmd("PING").query_async(&mut connection.clone()).await
+}

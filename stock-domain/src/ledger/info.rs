@@ -1,0 +1,40 @@
+//! What a Redis says of itself in `INFO`.
+
+use redis::aio::ConnectionLike;
+use redis::{RedisError, cmd};
+
+/// Some sections of it.
+#[derive(Debug, Clone)]
+pub struct Info(String);
+
+impl Info {
+    /// Asks a Redis.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn read(
+        connection: &mut impl ConnectionLike,
+        sections: &[&str],
+    ) -> Result<Self, RedisError> {
+        let mut command = cmd("INFO");
+        for section in sections {
+            command.arg(*section);
+        }
+        Ok(Self(command.query_async(connection).await?))
+    }
+
+    /// The text of a field; `None` where this Redis does not say it.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.0
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+            .map(str::trim)
+    }
+
+    /// The number of a field; `None` where this Redis does not say one.
+    #[must_use]
+    pub fn number(&self, name: &str) -> Option<u64> {
+        self.field(name)?.parse().ok()
+    }
+}

@@ -1,0 +1,351 @@
+//! Settings of the servers on which a promise rests: each as it was found, and what that means.
+//!
+//! The service looks at them every few seconds, `doctor` when it is asked; both judge here. What Redis does not
+//! keep as `durability` promises is [`Standing::Unsafe`], and is not sold.
+
+use stock_common::config::Durability;
+
+/// What a value means for what is promised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// As it must be.
+    Good,
+    /// The server does not say it to this user.
+    Unknown,
+    /// Orders are safe; something else is not as it should be.
+    Weak,
+    /// Accepted orders may be lost or decided twice: nothing is sold.
+    Unsafe,
+}
+
+/// A setting as it was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// The server's name for it.
+    pub name: &'static str,
+    /// Its value.
+    pub found: String,
+    /// What it means.
+    pub standing: Standing,
+    /// What to do about it, where something is to be done.
+    pub advice: &'static str,
+}
+
+impl Setting {
+    fn judge(
+        name: &'static str,
+        found: Option<&str>,
+        is_good: impl Fn(&str) -> bool,
+        (otherwise, advice): (Standing, &'static str),
+    ) -> Self {
+        let standing = match found {
+            None => Standing::Unknown,
+            Some(value) if is_good(value) => Standing::Good,
+            Some(_) => otherwise,
+        };
+        let is_named = matches!(standing, Standing::Weak | Standing::Unsafe);
+        Self {
+            name,
+            found: found
+                .unwrap_or("not told: CONFIG is not allowed")
+                .to_owned(),
+            standing,
+            advice: if is_named { advice } else { "" },
+        }
+    }
+
+    /// Whether there is something to do about it.
+    #[must_use]
+    pub const fn is_wrong(&self) -> bool {
+        matches!(self.standing, Standing::Weak | Standing::Unsafe)
+    }
+}
+
+/// What a Redis says of itself; `None` is what it does not say where `CONFIG` is not allowed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RedisSettings {
+    /// Whether it appends each write to a file, and that file is whole.
+    pub appendonly: bool,
+    /// Whether the first such file is still being written.
+    pub is_rewriting: bool,
+    /// When it brings the file to disk.
+    pub appendfsync: Option<String>,
+    /// Whether it does not while it rewrites the file.
+    pub no_appendfsync_on_rewrite: Option<String>,
+    /// What it removes when its memory is full.
+    pub maxmemory_policy: Option<String>,
+    /// How many replicas must be there for it to write.
+    pub min_replicas_to_write: Option<String>,
+    /// Whether the last write to the file succeeded: `ok` or `err`.
+    pub aof_last_write_status: Option<String>,
+    /// Whether the last rewrite of it did.
+    pub aof_last_bgrewrite_status: Option<String>,
+}
+
+impl RedisSettings {
+    /// Judges them by what is promised; `was_off` tells that it did not append a moment ago, when a file that is being
+    /// written lacks what was accepted before.
+    #[must_use]
+    pub fn judge(&self, durability: Durability, is_cluster: bool, was_off: bool) -> Vec<Setting> {
+        use Standing::{Unsafe, Weak};
+        let appends = match (self.appendonly, was_off && self.is_rewriting) {
+            (true, false) => "yes",
+            (true, true) => "yes, and its first file is not whole yet",
+            (false, _) => "no",
+        };
+        let syncs: (&[&str], &str) = match durability {
+            Durability::Always => (
+                &["always"],
+                "set appendfsync always, or STOCK_DURABILITY=everysec",
+            ),
+            Durability::Everysec => (
+                &["everysec", "always"],
+                "set appendfsync everysec: without it a crash loses half a minute of orders",
+            ),
+        };
+        let mut settings = vec![
+            Setting::judge(
+                "appendonly",
+                Some(appends),
+                |value| value == "yes",
+                (
+                    Unsafe,
+                    "set appendonly yes: without it a restart loses every order",
+                ),
+            ),
+            Setting::judge(
+                "appendfsync",
+                self.appendfsync.as_deref(),
+                |value| syncs.0.contains(&value),
+                (Unsafe, syncs.1),
+            ),
+            Setting::judge(
+                "no-appendfsync-on-rewrite",
+                self.no_appendfsync_on_rewrite.as_deref(),
+                |value| value == "no",
+                (
+                    Unsafe,
+                    "set no-appendfsync-on-rewrite no: a rewrite would suspend durability",
+                ),
+            ),
+            Setting::judge(
+                "maxmemory-policy",
+                self.maxmemory_policy.as_deref(),
+                |value| value == "noeviction",
+                (
+                    Unsafe,
+                    "set maxmemory-policy noeviction: eviction would delete stock, or what is \
+                     remembered of a key",
+                ),
+            ),
+            Setting::judge(
+                "aof_last_write_status",
+                self.aof_last_write_status.as_deref(),
+                |value| value == "ok",
+                (
+                    Weak,
+                    "make room on Redis' disk: it refuses writes until it can append them",
+                ),
+            ),
+            Setting::judge(
+                "aof_last_bgrewrite_status",
+                self.aof_last_bgrewrite_status.as_deref(),
+                |value| value == "ok",
+                (
+                    Weak,
+                    "see Redis' log, then run BGREWRITEAOF: the append-only file grows until it can \
+                     be rewritten",
+                ),
+            ),
+        ];
+        if is_cluster {
+            settings.push(Setting::judge(
+                "min-replicas-to-write",
+                self.min_replicas_to_write.as_deref(),
+                |value| value != "0",
+                (
+                    Weak,
+                    "set min-replicas-to-write 1: a master that is cut off would go on alone",
+                ),
+            ));
+        }
+        settings
+    }
+}
+
+/// What a MySQL says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatabaseSettings {
+    /// Whether it refuses writes.
+    pub is_read_only: bool,
+    /// `innodb_flush_log_at_trx_commit`.
+    pub flush_log_at_commit: u64,
+    /// `sync_binlog`; `None` of one that writes no binary log.
+    pub sync_binlog: Option<u64>,
+}
+
+impl DatabaseSettings {
+    /// Judges them.
+    #[must_use]
+    pub fn judge(&self) -> Vec<Setting> {
+        use Standing::Weak;
+        let read_only = if self.is_read_only { "on" } else { "off" };
+        let mut settings = vec![
+            Setting::judge(
+                "read_only",
+                Some(read_only),
+                |value| value == "off",
+                (
+                    Weak,
+                    "set read_only off, or name the primary: nothing can be stored",
+                ),
+            ),
+            Setting::judge(
+                "innodb_flush_log_at_trx_commit",
+                Some(&self.flush_log_at_commit.to_string()),
+                |value| value == "1",
+                (
+                    Weak,
+                    "set innodb_flush_log_at_trx_commit = 1: a crash would lose settled orders",
+                ),
+            ),
+        ];
+        if let Some(sync) = self.sync_binlog {
+            settings.push(Setting::judge(
+                "sync_binlog",
+                Some(&sync.to_string()),
+                |value| value == "1",
+                (
+                    Weak,
+                    "set sync_binlog = 1: a crash would part replicas and backups from the primary",
+                ),
+            ));
+        }
+        settings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stock_common::config::Durability;
+
+    use super::{DatabaseSettings, RedisSettings, Setting, Standing};
+
+    fn safe() -> RedisSettings {
+        RedisSettings {
+            appendonly: true,
+            is_rewriting: false,
+            appendfsync: Some("always".to_owned()),
+            no_appendfsync_on_rewrite: Some("no".to_owned()),
+            maxmemory_policy: Some("noeviction".to_owned()),
+            min_replicas_to_write: Some("1".to_owned()),
+            aof_last_write_status: Some("ok".to_owned()),
+            aof_last_bgrewrite_status: Some("ok".to_owned()),
+        }
+    }
+
+    fn wrong(settings: &[Setting]) -> Vec<(&str, Standing)> {
+        let wrong = settings.iter().filter(|setting| setting.is_wrong());
+        wrong
+            .map(|setting| (setting.name, setting.standing))
+            .collect()
+    }
+
+    #[test]
+    fn each_setting_of_redis_that_breaks_a_promise_is_named() {
+        let check = |changed: RedisSettings, durability, expected: &[(&str, Standing)]| {
+            assert_eq!(wrong(&changed.judge(durability, true, false)), expected);
+        };
+        let (always, everysec) = (Durability::Always, Durability::Everysec);
+        check(safe(), always, &[]);
+        // More than is promised is no fault.
+        check(safe(), everysec, &[]);
+        let fsync = |value: &str| RedisSettings {
+            appendfsync: Some(value.to_owned()),
+            ..safe()
+        };
+        check(fsync("everysec"), everysec, &[]);
+        check(
+            fsync("everysec"),
+            always,
+            &[("appendfsync", Standing::Unsafe)],
+        );
+        check(fsync("no"), everysec, &[("appendfsync", Standing::Unsafe)]);
+        let off = RedisSettings {
+            appendonly: false,
+            ..safe()
+        };
+        check(off, everysec, &[("appendonly", Standing::Unsafe)]);
+        for policy in [
+            "allkeys-lru",
+            "allkeys-lfu",
+            "allkeys-random",
+            "volatile-lru",
+            "volatile-lfu",
+            "volatile-random",
+            "volatile-ttl",
+        ] {
+            let evicting = RedisSettings {
+                maxmemory_policy: Some(policy.to_owned()),
+                ..safe()
+            };
+            check(evicting, always, &[("maxmemory-policy", Standing::Unsafe)]);
+        }
+        let alone = RedisSettings {
+            min_replicas_to_write: Some("0".to_owned()),
+            aof_last_write_status: Some("err".to_owned()),
+            ..safe()
+        };
+        check(
+            alone,
+            always,
+            &[
+                ("aof_last_write_status", Standing::Weak),
+                ("min-replicas-to-write", Standing::Weak),
+            ],
+        );
+    }
+
+    #[test]
+    fn what_info_does_not_tell_is_unknown_and_not_good() {
+        let silent = RedisSettings {
+            appendfsync: None,
+            no_appendfsync_on_rewrite: None,
+            ..safe()
+        };
+        let judged = silent.judge(Durability::Always, false, false);
+        assert_eq!(wrong(&judged), []);
+        let unknown = |setting: &&Setting| setting.standing == Standing::Unknown;
+        let names: Vec<&str> = judged
+            .iter()
+            .filter(unknown)
+            .map(|setting| setting.name)
+            .collect();
+        assert_eq!(names, ["appendfsync", "no-appendfsync-on-rewrite"]);
+    }
+
+    #[test]
+    fn a_file_that_is_not_whole_yet_keeps_nothing() {
+        let beginning = RedisSettings {
+            is_rewriting: true,
+            ..safe()
+        };
+        let judge = |was_off| wrong(&beginning.judge(Durability::Always, false, was_off)).len();
+        assert_eq!((judge(false), judge(true)), (0, 1));
+    }
+
+    #[test]
+    fn each_setting_of_mysql_that_is_weak_is_named() {
+        let settings = DatabaseSettings {
+            is_read_only: true,
+            flush_log_at_commit: 2,
+            sync_binlog: Some(0),
+        };
+        let names: Vec<(&str, Standing)> =
+            ["read_only", "innodb_flush_log_at_trx_commit", "sync_binlog"]
+                .map(|name| (name, Standing::Weak))
+                .into();
+        let judged = settings.judge();
+        assert_eq!(wrong(&judged), names);
+    }
+}

@@ -1,0 +1,174 @@
+//! Health: what the servers looked like a moment ago, so that `/readyz` answers at once whatever they do now.
+//!
+//! MySQL is asked several times a second whether it is there, and every few seconds for the settings on which a
+//! promise rests; those of Redis come from the ledger, which looks by itself. What is found is told in metrics.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use sqlx::MySqlPool;
+use stock_domain::database::{migrate, server_settings};
+use stock_domain::ledger::GateState;
+use stock_domain::server_settings::{Setting, Standing};
+use tokio_util::sync::CancellationToken;
+
+use crate::app::App;
+
+/// How often MySQL is asked whether it is there, and how long it may take.
+const EVERY: Duration = Duration::from_millis(250);
+const ANSWER_MAX: Duration = Duration::from_secs(1);
+/// How often it is asked for its settings.
+const SETTINGS_EVERY: Duration = Duration::from_secs(2);
+
+/// How MySQL was when it was asked last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Database {
+    /// It was not asked yet.
+    #[default]
+    Unknown,
+    /// It does not answer.
+    Down,
+    /// It answers; its schema is the program's.
+    Current,
+    /// It answers; its schema is another program's.
+    Other,
+}
+
+#[derive(Default)]
+struct Seen {
+    database: Database,
+    settings: Vec<Setting>,
+}
+
+/// What was seen last.
+#[derive(Default)]
+pub struct Health {
+    seen: Mutex<Seen>,
+}
+
+/// A setting of one of the servers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerSetting {
+    /// `redis` or `mysql`.
+    pub server: &'static str,
+    /// The setting.
+    pub setting: Setting,
+}
+
+impl Health {
+    /// How MySQL was a moment ago.
+    #[must_use]
+    pub fn database(&self) -> Database {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.database
+    }
+
+    fn note(&self, database: Database) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.database = database;
+    }
+
+    fn note_settings(&self, settings: Vec<Setting>) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = std::mem::replace(&mut seen.settings, settings);
+        for setting in &seen.settings {
+            if setting.is_wrong() && !known.contains(setting) {
+                let Setting {
+                    name,
+                    found,
+                    advice,
+                    ..
+                } = setting;
+                tracing::warn!(name, found, advice, "mysql is weak");
+            }
+        }
+    }
+
+    fn database_settings(&self) -> Vec<Setting> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.settings.clone()
+    }
+}
+
+/// The settings of all servers as they were found last, each once.
+#[must_use]
+pub fn settings(app: &App) -> Vec<ServerSetting> {
+    let redis = app.ledger.shards().into_iter().flat_map(|shard| {
+        let settings = shard.settings();
+        settings.iter().cloned().collect::<Vec<_>>()
+    });
+    let of = |server| move |setting| ServerSetting { server, setting };
+    let mysql = app.health.database_settings().into_iter().map(of("mysql"));
+    let mut all: Vec<ServerSetting> = Vec::new();
+    for setting in redis.map(of("redis")).chain(mysql) {
+        if !all.contains(&setting) {
+            all.push(setting);
+        }
+    }
+    all
+}
+
+/// Looks until `shutdown`, over a connection of its own: one that no request takes away.
+pub async fn run(app: Arc<App>, pool: MySqlPool, shutdown: CancellationToken) {
+    let mut looked = None::<Instant>;
+    while !shutdown.is_cancelled() {
+        let asked = tokio::time::timeout(ANSWER_MAX, migrate::is_current(&pool)).await;
+        app.health.note(match asked {
+            Ok(Ok(true)) => Database::Current,
+            Ok(Ok(false)) => Database::Other,
+            Ok(Err(_)) | Err(_) => Database::Down,
+        });
+        if looked.is_none_or(|looked| looked.elapsed() >= SETTINGS_EVERY) {
+            let read = tokio::time::timeout(ANSWER_MAX, server_settings::read(&pool)).await;
+            // What cannot be read is as it was.
+            if let Ok(Ok(read)) = read {
+                app.health.note_settings(read.judge());
+                looked = Some(Instant::now());
+            }
+        }
+        tell(&app);
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = tokio::time::sleep(EVERY) => {}
+        }
+    }
+}
+
+/// Tells it in metrics.
+fn tell(app: &App) {
+    let is_ready = crate::http::ops::is_ready(app);
+    metrics::gauge!("stock_ready").set(f64::from(u8::from(is_ready)));
+    let is_up = matches!(app.health.database(), Database::Current | Database::Other);
+    metrics::gauge!("stock_dependency_up", "name" => "mysql").set(f64::from(u8::from(is_up)));
+    let mut all_up = true;
+    for shard in app.ledger.shards() {
+        let (is_fenced, is_up) = match shard.gate() {
+            GateState::Open(_) | GateState::Mending(_) => (false, true),
+            GateState::Shut(reason) => (true, !crate::http::ops::is_away(&reason)),
+        };
+        all_up &= is_up;
+        let number = shard.keys().shard().to_string();
+        metrics::gauge!("stock_fenced", "shard" => number).set(f64::from(u8::from(is_fenced)));
+    }
+    metrics::gauge!("stock_dependency_up", "name" => "redis").set(f64::from(u8::from(all_up)));
+    // A setting that differs between servers counts as the worst of them.
+    let mut worst: Vec<(&str, &str, u8)> = Vec::new();
+    for ServerSetting { server, setting } in settings(app) {
+        let standing = match setting.standing {
+            Standing::Good | Standing::Unknown => 0,
+            Standing::Weak => 1,
+            Standing::Unsafe => 2,
+        };
+        let known = worst
+            .iter_mut()
+            .find(|known| (known.0, known.1) == (server, setting.name));
+        match known {
+            Some(known) => known.2 = known.2.max(standing),
+            None => worst.push((server, setting.name, standing)),
+        }
+    }
+    for (server, setting, standing) in worst {
+        metrics::gauge!("stock_server_setting", "server" => server, "setting" => setting)
+            .set(f64::from(standing));
+    }
+}

@@ -1,0 +1,162 @@
+//! MySQL is away, dead or silent, and a link to Redis breaks: the same Redis is gone on with at once.
+
+use std::time::{Duration, Instant};
+
+use redis::cmd;
+use rustix::process::Signal;
+use stock_common::config::Durability;
+use stock_domain::ledger::GateState;
+use stock_online::servers::Spec;
+use stock_proof::faults::proxy::{Mode, Proxy};
+
+use crate::support::{OwnServers, Service, Shop, until};
+
+/// Longer than an instance may be silent towards MySQL before the others go on without it.
+const OUTAGE: Duration = Duration::from_secs(4);
+
+async fn order(service: &Service) -> (u16, String) {
+    let call = service.client.order("/api/redis/orders", 2, &[(1, 1)]);
+    let answer = call.send().await;
+    (answer.status, answer.text)
+}
+
+/// Resets every link to Redis but the one that says so.
+async fn reset_links(redis: &Spec) {
+    let client = redis::Client::open(redis.url("0")).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let killed: i64 = cmd("CLIENT")
+        .arg("KILL")
+        .arg("TYPE")
+        .arg("normal")
+        .query_async(&mut connection)
+        .await
+        .unwrap();
+    assert!(killed > 0);
+}
+
+/// Orders go on over links that are reset again and again, for as long as an outage that others would notice.
+async fn sells_over_reset_links(own: &OwnServers, service: &Service) {
+    let began = Instant::now();
+    while began.elapsed() < OUTAGE {
+        reset_links(&own.redis.spec).await;
+        let asked = Instant::now();
+        let (status, text) = order(service).await;
+        assert_eq!(status, 201, "{text}");
+        assert!(asked.elapsed() < Duration::from_secs(1), "at once");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_redis_behind_a_reset_link_needs_no_word_of_mysql() {
+    // Danger: one reset link while MySQL is away, and nothing is sold until MySQL is back. Method: links are reset
+    // under orders while MySQL is dead, and while it is silent.
+    let mut own = OwnServers::start(Durability::Everysec).await;
+    let shop = Shop::open_on(&own.redis.spec, &own.mysql.spec, 1, 1_000).await;
+    let service = shop.serve().await;
+    assert_eq!(order(&service).await.0, 201);
+    own.mysql.kill().await;
+    sells_over_reset_links(&own, &service).await;
+    own.mysql.restart().await.unwrap();
+    shop.drained().await;
+    own.mysql.signal(Signal::STOP);
+    sells_over_reset_links(&own, &service).await;
+    own.mysql.signal(Signal::CONT);
+    shop.drained().await;
+    shop.prove().await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_is_reached_again_is_gone_on_with_while_mysql_is_silent() {
+    // Danger: MySQL is asked before every attempt, and does not answer. Method: Redis cannot be reached for a while.
+    let own = OwnServers::start(Durability::Everysec).await;
+    let mut shop = Shop::open_on(&own.redis.spec, &own.mysql.spec, 1, 1_000).await;
+    let proxy = Proxy::start(own.redis.spec.port).await.unwrap();
+    shop.config.redis_url = format!("redis://{}/0", proxy.address);
+    let service = shop.serve().await;
+    assert_eq!(order(&service).await.0, 201);
+    own.mysql.signal(Signal::STOP);
+    proxy.set(Mode::Down);
+    until("it cannot sell", || async {
+        order(&service).await.0 == 503
+    })
+    .await;
+    until("it says so", || async {
+        let ready = service.client.get("/readyz").send().await;
+        ready.body["checks"]["redis"] == "down" && ready.status == 503
+    })
+    .await;
+    proxy.set(Mode::Pass);
+    let back = Instant::now();
+    until("it sells again", || async {
+        order(&service).await.0 == 201
+    })
+    .await;
+    assert!(
+        back.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        back.elapsed()
+    );
+    own.mysql.signal(Signal::CONT);
+    shop.drained().await;
+    shop.prove().await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_process_of_redis_needs_the_word_of_mysql() {
+    // Danger: a Redis that has lost its tail is taken for the one of a moment ago. Method: it is killed and started
+    // again while MySQL is away.
+    let mut own = OwnServers::start(Durability::Everysec).await;
+    let shop = Shop::open_divided(own.redis.spec.url("0"), &own.mysql.spec, 1, (1, 1_000)).await;
+    let service = shop.serve().await;
+    assert_eq!(order(&service).await.0, 201);
+    shop.drained().await;
+    own.mysql.kill().await;
+    own.redis.kill().await;
+    own.redis.restart().await.unwrap();
+    until("the true reason is said", || async {
+        match shop.ledger.gate() {
+            GateState::Shut(reason) => reason.contains("only mysql can tell whether"),
+            GateState::Open(_) | GateState::Mending(_) => false,
+        }
+    })
+    .await;
+    let (status, text) = order(&service).await;
+    assert_eq!(status, 503);
+    assert!(text.contains("FENCED"), "{text}");
+    own.mysql.restart().await.unwrap();
+    until("it sells again", || async {
+        order(&service).await.0 == 201
+    })
+    .await;
+    shop.drained().await;
+    shop.prove().await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_process_that_lost_entries_is_not_the_same_redis() {
+    // Danger: the run id alone would let an emptied Redis sell. Method: its journal loses its end, and its links.
+    let own = OwnServers::start(Durability::Everysec).await;
+    let shop = Shop::open_divided(own.redis.spec.url("0"), &own.mysql.spec, 1, (1, 1_000)).await;
+    let service = shop.serve_parts(&[stock_online::Part::Http]).await;
+    assert_eq!(order(&service).await.0, 201);
+    let client = redis::Client::open(own.redis.spec.url("0")).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let journal = shop.ledger.keys().journal();
+    let trimmed: i64 = cmd("XTRIM")
+        .arg(&journal)
+        .arg("MAXLEN")
+        .arg(0)
+        .query_async(&mut connection)
+        .await
+        .unwrap();
+    assert!(trimmed > 0);
+    reset_links(&own.redis.spec).await;
+    until("it is fenced", || async {
+        order(&service).await.1.contains("FENCED")
+    })
+    .await;
+    service.stop().await;
+}
