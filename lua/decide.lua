@@ -20,7 +20,9 @@
 --               a generation is a book: key hash -> print "A" ms-low | print "R" ms " " code rest |
 --               print "C" ms " " shard (claimed for a request that is decided on another shard);
 --               key hash and print (of the fingerprint) are 16 and 8 bytes
---   9 ...       the accounts of the batch that have a key of their own: "balance seq flag"
+--   9 held_units hash: product:user -> units that the user holds of the product now; and ".". Derived
+--               from deadlines (lua/count_held.lua), and lost with them
+--  10 ...       the accounts of the batch that have a key of their own: "balance seq flag"
 --   then        the account books of the batch: field -> "balance seq" or "balance seq flag"
 --
 -- A book is a hash whose field "." is written when the book is begun: the epoch, or a generation's
@@ -53,7 +55,8 @@
 --          opens it of each
 --     256  refuse: an answer decided outside, remembered under the key; behind "=" a refusal as below
 --     512  selling switch: 1 = open, 0 = stopped
---     2048 hold: ms that it lives, what is held (the member's text behind "ms-low ")
+--     2048 hold: ms that it lives, what is held (the member's text behind "ms-low "), how many units of
+--          its product its user may hold with it (0 = any number)
 --     4096 release: the member of a hold that ends with this request, ms from which that is too late
 --          (0 = never)
 --     8192 expected: account index, the balance that it must have
@@ -61,8 +64,10 @@
 --          are = behind all)
 --     without a part: 32 takes from stock, 64 even from a closed account, 128 even above the limit,
 --     16384 an INSUFFICIENT while expired holds wait to be released is not remembered,
---     65536 a TAKEN is not remembered, 131072 being short of stock is not: another bucket will be asked
---   then its postings (account index, delta; with flag 1024 also the opening level or "") and
+--     65536 a TAKEN is not remembered, 131072 being short of stock is not: another bucket will be asked,
+--     262144 a NOT_OPEN or CLOSED is not: it will be asked again with the other side's price
+--   then its postings (account index, delta; with flag 1024 also the opening level or "", and behind a
+--   level and a space the level that the posting may not leave less than, 0 otherwise) and
 --   unless refused outside, the payload
 --
 -- RETURNS  { time ms, unsettled entries, first, answer of request 1, answer of request 2, ... }
@@ -72,14 +77,15 @@
 --   facts: per posting seq:balance, or seq:balance:o if it opened the account first
 --   60, 61, 62 and 64 name posting and account, 63 posting, account and balance; behind them "due" if
 --   expired holds wait to be released; 50 and 65 name the mark and its state; 12 says which key was
---   lost: states, deadlines or keys
+--   lost: states, deadlines or keys; 54 says how many units more may be held, and "due" as above
 --
 -- CODES, in the order of the checks (numbered by hand, never reused)
 --   10 FENCED              11 MOVED               12 LOST                20 KEY_REUSED
 --   21 CLAIMED             30 EXPIRED             31 BACKLOG             32 REFUSED
 --   40 NOT_OPEN            41 CLOSED              50 STALE_STATE         51 SELLING_STOPPED
---   52 CHANGED             53 RUN_OUT             60 UNKNOWN_ACCOUNT     61 CLOSED_ACCOUNT
---   62 BROKEN              63 INSUFFICIENT        64 OVERFLOW            65 TAKEN (a late mark)
+--   52 CHANGED             53 RUN_OUT             54 HELD_ENOUGH         60 UNKNOWN_ACCOUNT
+--   61 CLOSED_ACCOUNT      62 BROKEN              63 INSUFFICIENT        64 OVERFLOW
+--   65 TAKEN (a late mark)
 --
 -- PUBLISHES  on the channel: "ms-low unsettled|label balance seq closed|..."
 --
@@ -92,7 +98,7 @@ local FRAME_ENTRIES = 100
 local CALL_ARGUMENTS = 500
 local BALANCE_MAX = 9007199254740991
 local POSTING_MAX = 1000000000000
-local PRIMED_KEYS = 8
+local PRIMED_KEYS = 9
 local HEAD = 14
 local EPOCH = ARGV[1]
 
@@ -254,6 +260,7 @@ local deadlines_lost
 local function lost_deadlines()
   if deadlines_lost == nil then
     deadlines_lost = type(redis.pcall('ZSCORE', KEYS[4], '.')) ~= 'string'
+      or type(redis.pcall('HGET', KEYS[9], '.')) ~= 'string'
   end
   return deadlines_lost
 end
@@ -267,6 +274,27 @@ local function is_due()
     due = first[2] ~= nil and tonumber(first[2]) <= now_ms
   end
   return due
+end
+
+-- Units that users hold, as far as the batch speaks of them: field of held_units -> units now.
+local units, units_changed = {}, {}
+local function units_at(field)
+  if not units[field] then units[field] = tonumber(redis.call('HGET', KEYS[9], field)) or 0 end
+  return units[field]
+end
+
+-- The field of what is held, and its units; nil of a branch, which holds for nobody.
+local function held_of(what)
+  local user, product, quantity = string.match(what, '^(%d+) (%d+) %d+ (%d+) %d+ %d+$')
+  if user then return product .. ':' .. user, tonumber(quantity) end
+  return nil
+end
+
+local function hold_units(what, sign)
+  local field, quantity = held_of(what)
+  if not field then return end
+  units[field] = math.max(units_at(field) + sign * quantity, 0)
+  units_changed[field] = true
 end
 
 -- A batch repeats its numbers: each text is converted once. False is no number that is allowed.
@@ -289,7 +317,7 @@ local forms = setmetatable({}, { __index = function(known, s)
     takes_stock = has(32), even_closed = has(64), even_backlog = has(128), refuse = has(256),
     switch = has(512), opens = has(1024), hold = has(2048), release = has(4096),
     expected = has(8192), waits_for_holds = has(16384), late_mark = has(32768),
-    redraws = has(65536), asks_on = has(131072), has_parts = band(flags, 47903) ~= 0
+    redraws = has(65536), asks_on = has(131072), reprices = has(262144), has_parts = band(flags, 47903) ~= 0
   }
   known[s] = form
   return form
@@ -297,9 +325,9 @@ end })
 
 -- The request at hand: its form, its postings as arrays from 1, and its parts, nil where it has none.
 local form, postings, payload
-local account, change, open_at = {}, {}, {}
+local account, change, open_at, least_at = {}, {}, {}, {}
 local key, print, deadline, opens, closes, closing_list, refuse, switch
-local hold_ms, hold_text, release, release_until, expected, expected_balance
+local hold_ms, hold_text, hold_most, release, release_until, expected, expected_balance
 local marks, mark, mark_expected, mark_next, late_at = 0, {}, {}, {}, nil
 local has_parts = false
 i = marks_end
@@ -331,7 +359,10 @@ local function parse_parts()
   end
   if form.refuse then refuse = next_argument() end
   if form.switch then switch = next_argument() end
-  if form.hold then hold_ms, hold_text = tonumber(next_argument()), next_argument() end
+  if form.hold then
+    hold_ms, hold_text = tonumber(next_argument()), next_argument()
+    hold_most = tonumber(next_argument())
+  end
   if form.release then release, release_until = next_argument(), tonumber(next_argument()) end
   if form.expected then
     expected, expected_balance = tonumber(next_argument()), tonumber(next_argument())
@@ -343,15 +374,26 @@ local function parse_parts()
   return true
 end
 
+-- An opening level and the least level behind it, converted once like a delta. False is neither.
+local openings = setmetatable({}, { __index = function(known, s)
+  local level, least = string.match(s, '^(%S+) ?(%S*)$')
+  level, least = whole(level, POSTING_MAX), least == '' and 0 or whole(least, POSTING_MAX)
+  local pair = level and level >= 0 and least and least >= 0 and { level, least } or false
+  known[s] = pair
+  return pair
+end })
+
 -- Parses the opening level of posting p; false when it is neither absent nor a level.
 local function parse_open(p)
   local open = next_argument()
   if open == '' then
-    open_at[p] = nil
+    open_at[p], least_at[p] = nil, 0
     return change[p] ~= 0
   end
-  open_at[p] = whole(open, POSTING_MAX)
-  return open_at[p] and open_at[p] >= 0
+  local pair = openings[open]
+  if not pair then return false end
+  open_at[p], least_at[p] = pair[1], pair[2]
+  return true
 end
 
 -- Parses one request; false when a number is not what both sides agreed on.
@@ -414,9 +456,10 @@ local function move(p)
     before, now_seq, mark = open, 1, ':o'
     condition[k], balance[k], seq[k], flag[k] = READ, before, 1, '0'
   end
-  local after = before + delta
-  if after < 0 then
-    return '63' .. place(p) .. ' ' .. text(before) .. (is_due() and ' due' or '') -- INSUFFICIENT
+  local after, least = before + delta, form.opens and least_at[p] or 0
+  if delta < 0 and after < least then
+    local left = text(math.max(before - least, 0))
+    return '63' .. place(p) .. ' ' .. left .. (is_due() and ' due' or '') -- INSUFFICIENT
   end
   if after > BALANCE_MAX then return '64' .. place(p) end -- OVERFLOW
   if delta ~= 0 then
@@ -479,9 +522,9 @@ end
 
 -- The key without which the request at hand cannot be judged, and which was lost.
 local function lost()
-  if key and keys_lost then return '12 keys' end
-  if marks > 0 and states_lost then return '12 states' end
-  if (hold_ms or release) and lost_deadlines() then return '12 deadlines' end
+  if key and keys_lost then return 'keys' end
+  if marks > 0 and states_lost then return 'states' end
+  if (hold_ms or release) and lost_deadlines() then return 'deadlines' end
   return nil
 end
 
@@ -505,6 +548,11 @@ local function guard()
     if found ~= expected_balance then return '52 ' .. text(found) end -- CHANGED
   end
   if release and release_until > 0 and now_ms >= release_until then return '53' end -- RUN_OUT
+  if hold_ms and hold_most > 0 then
+    local field, quantity = held_of(hold_text)
+    local left = math.max(hold_most - units_at(field), 0)
+    if quantity > left then return '54 ' .. left .. (is_due() and ' due' or '') end -- HELD_ENOUGH
+  end
   return nil
 end
 
@@ -525,8 +573,12 @@ local function accept(decided)
   end
   if hold_ms then
     held[#held + 1], held[#held + 2] = text(ms + hold_ms), id_prefix .. low .. ' ' .. hold_text
+    hold_units(hold_text, 1)
   end
-  if release then released[#released + 1] = release end
+  if release then
+    released[#released + 1] = release
+    hold_units(string.match(release, '^%S+ (.*)$') or '', -1)
+  end
   accepted, low = accepted + 1, low + 1
   frame[frame_length + 1], frame[frame_length + 2] = decided, payload
   frame_length = frame_length + 2
@@ -563,7 +615,7 @@ end
 
 local function judge()
   local missing = lost()
-  if missing then return 'R ' .. missing end -- LOST
+  if missing then return 'R 12 ' .. missing end -- LOST
   local record = key and remembered[key]
   if record then
     if string.sub(record, 1, 8) ~= print then return 'R 20' end -- KEY_REUSED
@@ -577,9 +629,10 @@ local function judge()
   if not refusal then decided, refusal = post() end
   if refusal then
     local code = string.match(refusal, '^%d+')
-    local is_asked_again = code == '63' and due and form.waits_for_holds
+    local is_asked_again = (code == '63' or code == '54') and due and form.waits_for_holds
       or code == '65' and form.redraws
       or (code == '60' or code == '63') and form.asks_on
+      or (code == '40' or code == '41') and form.reprices
     if key and not is_asked_again and not PASSING[code] then
       remember(refused_keys, print .. 'R' .. text(now_ms) .. ' ' .. refusal)
     end
@@ -653,6 +706,16 @@ if accepted > 0 then
   write_all('HDEL', KEYS[3], forgotten)
   write_all('ZADD', KEYS[4], held)
   write_all('ZREM', KEYS[4], released)
+  local holding, idle = {}, {}
+  for field in pairs(units_changed) do
+    if units[field] > 0 then
+      holding[#holding + 1], holding[#holding + 2] = field, units[field]
+    else
+      idle[#idle + 1] = field
+    end
+  end
+  write_all('HSET', KEYS[9], holding)
+  write_all('HDEL', KEYS[9], idle)
   redis.call('PUBLISH', ARGV[10], table.concat(levels, '|'))
 end
 

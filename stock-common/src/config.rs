@@ -158,6 +158,10 @@ pub struct Config {
     /// Live reservations that one user may have; 0 is no limit. Another number counts from the next
     /// reservation on, those made under the old one are counted by themselves until they end.
     pub holds_per_user_max: u32,
+    /// Units of one product that one user may hold at once, unless a sale's limit does that; 0 is no limit.
+    pub hold_units_per_user_max: u32,
+    /// How long a reservation may ask to live, 30..=14400.
+    pub hold_ttl_seconds_max: u64,
     /// How often expired reservations are looked for.
     pub expire_reservations_ms: u64,
     /// Streams of levels at the same time; one more is answered `OVERLOADED`.
@@ -258,6 +262,8 @@ impl Default for Config {
             journal_keep_entries: 10_000,
             marks_keep_ms: 24 * 3_600_000,
             holds_per_user_max: 20,
+            hold_units_per_user_max: 200,
+            hold_ttl_seconds_max: 1_800,
             expire_reservations_ms: 200,
             event_streams_max: 1_000,
             page_streams_max: 2_000,
@@ -330,7 +336,7 @@ impl Config {
     /// [`ConfigError::Contradiction`] with both settings named.
     #[expect(clippy::too_many_lines, reason = "every rule in one table")]
     pub fn check(&self) -> Result<(), ConfigError> {
-        let rules: [(bool, &str); 18] = [
+        let rules: [(bool, &str); 19] = [
             ((1..=64).contains(&self.shards), "shards must be 1..=64"),
             (
                 self.queue_wait_ms_max + self.redis_response_timeout_ms < self.branch_hold_ms,
@@ -362,6 +368,10 @@ impl Config {
             (
                 self.queue_wait_ms_max < self.http_timeout_ms,
                 "queue_wait_ms_max must be below http_timeout_ms",
+            ),
+            (
+                (30..=14_400).contains(&self.hold_ttl_seconds_max),
+                "hold_ttl_seconds_max must be 30..=14400",
             ),
             (
                 self.synchronous_orders_max > 0,

@@ -88,12 +88,20 @@ codes! {
     SaleNotOpen = "SALE_NOT_OPEN", 409, "The sale has not begun";
     /// The sale is over.
     SaleClosed = "SALE_CLOSED", 409, "The sale is over";
+    /// The product has a sale that is not over.
+    SaleExists = "SALE_EXISTS", 409, "The product has a sale that is not over";
+    /// The sale has begun, which settles this.
+    SaleHasBegun = "SALE_HAS_BEGUN", 409, "The sale has begun";
+    /// A buyer has had more than the new limit.
+    SaleLimitBelowTaken = "SALE_LIMIT_BELOW_TAKEN", 409, "A buyer has had more than that";
     /// Less is available than was asked for.
     InsufficientStock = "INSUFFICIENT_STOCK", 409, "There is not enough stock";
     /// The buyer has had all that the sale allows one buyer.
     PurchaseLimitReached = "PURCHASE_LIMIT_REACHED", 409, "The sale allows one buyer no more";
     /// The user has as many live reservations as the service allows.
     HoldLimitReached = "HOLD_LIMIT_REACHED", 409, "There are too many live reservations";
+    /// The user holds as many units of the product as the service allows.
+    HoldUnitsReached = "HOLD_UNITS_REACHED", 409, "No more units of the product may be held";
     /// The reservation was sold.
     ReservationAlreadyConfirmed = "RESERVATION_ALREADY_CONFIRMED", 409, "The reservation was confirmed before";
     /// The reservation was given back.

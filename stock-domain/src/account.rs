@@ -19,7 +19,7 @@ pub enum AccountKind {
     Available,
     /// What is held of a product at a location; physical stock is available plus reserved.
     Reserved,
-    /// What one user may still buy in a sale.
+    /// What one user has taken in a sale, counted down from [`crate::sale::COUNTED_FROM`].
     Allowance,
     /// How many of a first-come coupon are left.
     Coupon,
@@ -115,7 +115,7 @@ impl Account {
         }
     }
 
-    /// What a user may still buy or hold in a sale.
+    /// What a user has bought or holds in a sale.
     #[must_use]
     pub const fn allowance(sale: SaleId, user: UserId) -> Self {
         Self {

@@ -120,6 +120,8 @@ impl From<&Moved> for Posting {
             account: Account { kind, owner, place },
             delta,
             open,
+            // It was held: what is confirmed or given back takes from no limit.
+            least: 0,
             product,
         }
     }

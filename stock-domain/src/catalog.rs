@@ -13,6 +13,7 @@ use stock_common::id::{ProductId, WorkId};
 use stock_common::money::Money;
 
 use crate::discount::Discount;
+use crate::reservation::FrozenPrice;
 use crate::sale::Sale;
 
 /// Whether a product may be ordered; only `ACTIVE` can.
@@ -71,7 +72,7 @@ pub struct CatalogProduct {
 }
 
 impl CatalogProduct {
-    /// What a unit costs at a time in Unix ms: the sale's price, else the price less the discount.
+    /// The price of a unit at a time in Unix ms: the sale's price, else the price less the discount.
     #[must_use]
     pub fn unit_price(&self, now_ms: u64) -> Money {
         unit_price(
@@ -81,10 +82,26 @@ impl CatalogProduct {
             now_ms,
         )
     }
+
+    /// The sale that counts at a time in Unix ms, if one does.
+    #[must_use]
+    pub fn sale_at(&self, now_ms: u64) -> Option<&Sale> {
+        self.sale.as_ref().filter(|sale| sale.counts(now_ms))
+    }
+
+    /// The price at a time in Unix ms, as a reservation freezes it.
+    #[must_use]
+    pub fn frozen(&self, now_ms: u64) -> FrozenPrice {
+        FrozenPrice {
+            price: self.price,
+            unit_price: self.unit_price(now_ms),
+            sale_id: self.sale_at(now_ms).map(|sale| sale.id),
+        }
+    }
 }
 
-/// What a unit costs at a time in Unix ms: the sale's price, which takes no discount, else the price less
-/// the discount whose dates count.
+/// The price of a unit at a time in Unix ms: that of the sale that counts, which takes no discount, else the
+/// price less the discount whose dates count.
 #[must_use]
 pub fn unit_price(
     price: Money,
@@ -92,7 +109,8 @@ pub fn unit_price(
     discount: Option<&Discount>,
     now_ms: u64,
 ) -> Money {
-    if let Some(price) = sale.and_then(|sale| sale.price) {
+    let counting = sale.filter(|sale| sale.counts(now_ms));
+    if let Some(price) = counting.and_then(|sale| sale.price) {
         return price;
     }
     let off = discount.map_or(Money::ZERO, |discount| discount.amount(price, now_ms));

@@ -14,6 +14,7 @@
 //! | [`server_settings`] | whether MySQL keeps what is promised |
 //! | [`replica_beats`] | how far a replica follows |
 //! | [`accounts`], [`journal`], [`movements`], [`orders`], [`reservations`], [`offline_sales`], [`products`], [`sales`], [`selling`], [`stores`], [`stock_levels`], [`works`], [`coupons`], [`coupon_issues`], [`point_transactions`], [`point_reports`], [`imports`], [`webhooks`], [`dead_letters`], [`jobs`], [`ledger_checks`] | one table group each |
+//! | [`idempotent_requests`] | answers under an Idempotency-Key, of what is decided here |
 //! | [`users`], [`refresh_tokens`], [`sessions`], [`audit_log`] | people: no part of the ledger |
 //!
 //! Every connection runs READ COMMITTED in strict mode. Locks are always taken in this order: the turn in the
@@ -29,6 +30,7 @@ pub mod buckets;
 pub mod coupon_issues;
 pub mod coupons;
 pub mod dead_letters;
+pub mod idempotent_requests;
 pub mod imports;
 pub mod jobs;
 pub mod journal;

@@ -186,7 +186,8 @@ fn left(refusal: &Refusal) -> Left {
         | Refusal::Closed
         | Refusal::SellingStopped
         | Refusal::Changed { .. }
-        | Refusal::RunOut => Left::Waiting,
+        | Refusal::RunOut
+        | Refusal::HeldEnough { .. } => Left::Waiting,
     }
 }
 

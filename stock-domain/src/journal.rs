@@ -2,11 +2,11 @@
 //!
 //! | kind | postings | marks | own tables | refusals |
 //! |---|---|---|---|---|
-//! | `order_placed` | AVAILABLE −q per line (RESERVED −q of its hold, HOLD +1), ALLOWANCE −q, opened at the limit, POINTS −used, POINTS +earned, opened at 0 | hold: none → ORDERED, till: none → SOLD, late code: FREE → USED | orders, `order_products`, reservations, `offline_sales`, `coupon_issues`, `point_transactions` | stock, not on sale, limit, hold over, coupon, points |
+//! | `order_placed` | AVAILABLE −q per line (RESERVED −q of its hold, HOLD +1), ALLOWANCE −q, opened above any limit, POINTS −used, POINTS +earned, opened at 0 | hold: none → ORDERED, till: none → SOLD, late code: FREE → USED | orders, `order_products`, reservations, `offline_sales`, `coupon_issues`, `point_transactions` | stock, not on sale, limit, hold over, coupon, points |
 //! | `order_cancelled` | AVAILABLE +q per line, ALLOWANCE +q, POINTS +used −earned as one | order: none → `CANCEL_REQUESTED`, code: USED → FREE | orders, `coupon_issues`, `point_transactions` | already final, points |
 //! | `order_failed` | as `order_cancelled` | order: none → FAIL, code: USED → FREE | as `order_cancelled` | already final, points |
 //! | `sale_oversold` | – | till: none → OVERSOLD | `offline_sales` | known already |
-//! | `reservation_made` | AVAILABLE −q, RESERVED +q, ALLOWANCE −q, HOLD −1, opened at the limits | – (a member of `deadlines`) | reservations | stock, not on sale, limits |
+//! | `reservation_made` | AVAILABLE −q, RESERVED +q, ALLOWANCE −q, opened above any limit, HOLD −1, opened at the limit | – (a member of `deadlines`) | reservations | stock, not on sale, limits |
 //! | `reservation_confirmed` | RESERVED −q, HOLD +1 | hold: none → CONFIRMED | reservations | over already |
 //! | `reservation_cancelled` | RESERVED −q, AVAILABLE +q, ALLOWANCE +q, HOLD +1; forced: AVAILABLE +q, ALLOWANCE +q | hold: none → CANCELLED; forced: CONFIRMED → CANCELLED | reservations | over already |
 //! | `reservation_expired` | RESERVED −q, AVAILABLE +q, ALLOWANCE +q, HOLD +1 | hold: none → EXPIRED | reservations | over already |
@@ -57,6 +57,9 @@ pub struct Posting {
     pub delta: i64,
     /// Opens a missing account at this level, 0..=10^12, by a posting of its own before this one.
     pub open: Option<i64>,
+    /// The level that it may not leave less than, 0..=10^12; above 0 only beside `open`. A condition of the
+    /// request, which the journal does not keep.
+    pub least: i64,
     /// The product whose shard the account lies on: an ALLOWANCE is named by its sale. The journal does not
     /// keep it.
     pub product: Option<ProductId>,
@@ -70,6 +73,7 @@ impl Posting {
             account,
             delta,
             open: None,
+            least: 0,
             product: None,
         }
     }
@@ -81,6 +85,12 @@ impl Posting {
             open: Some(level),
             ..self
         }
+    }
+
+    /// The same, which may not leave less than a level above zero.
+    #[must_use]
+    pub const fn leaving(self, least: i64) -> Self {
+        Self { least, ..self }
     }
 
     /// The same on the shard of a product.

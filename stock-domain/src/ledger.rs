@@ -46,6 +46,7 @@ pub mod scripts;
 pub mod servers;
 pub mod shard;
 pub mod switch;
+pub mod units;
 
 mod batcher;
 mod buckets;

@@ -445,8 +445,10 @@ pub fn mark_id(order: Position) -> String {
 /// Under what conditions an order is placed.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Terms<'a> {
-    /// The time between which its sales are open, in Unix ms.
+    /// The time between which its prices hold, in Unix ms; 0 is no bound.
     pub window_ms: Option<(u64, u64)>,
+    /// Whether it is priced anew and asked again when that time has not come or is over.
+    pub reprices: bool,
     /// The reservation whose stock it takes, and when that expires.
     pub held: Option<&'a (Held, u64)>,
     /// Whether it is asked again after expired holds were released: what the answer is then, it stays.
@@ -487,6 +489,7 @@ pub fn place(
     request.even_closed = order.offline.is_some();
     request.release = terms.held.map(|(held, until)| (held.member(), *until));
     request.window_ms = terms.window_ms;
+    request.reprices = terms.reprices;
     Ok(request)
 }
 

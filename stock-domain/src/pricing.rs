@@ -13,7 +13,7 @@ use crate::coupon::{Coupon, UsedCoupon};
 use crate::discount::Percentage;
 use crate::order::{DeliveryType, OfflineSale, Order, OrderLine, Path, Quantity};
 use crate::points;
-use crate::reservation::Reservation;
+use crate::reservation::{FrozenPrice, Reservation};
 use crate::sale::{self, Sale};
 
 /// One product asked for.
@@ -51,7 +51,8 @@ pub struct AskedOrder {
 /// What an order uses and earns besides.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Benefits<'a> {
-    /// The reservation whose stock it takes: its product is neither limited nor bound to a window again.
+    /// The reservation whose stock it takes: its product is charged what the reservation promises, and is
+    /// neither limited nor bound to a window again.
     pub held: Option<&'a Reservation>,
     /// A code, and the coupon that it is of; none when the code may not be used by this buyer now.
     pub coupon: Option<(&'a str, Option<&'a Coupon>)>,
@@ -62,8 +63,15 @@ pub struct Benefits<'a> {
 }
 
 impl Benefits<'_> {
-    fn holds(&self, product: ProductId) -> bool {
-        self.held.is_some_and(|held| held.product_id == product)
+    /// The reservation, if it is of this product.
+    fn hold_of(&self, product: ProductId) -> Option<&Reservation> {
+        self.held.filter(|held| held.product_id == product)
+    }
+
+    /// The price of a product at a time in Unix ms: the reservation's, else the one of that time.
+    fn price_of(&self, product: &CatalogProduct, now_ms: u64) -> FrozenPrice {
+        let frozen = self.hold_of(product.id).and_then(|held| held.frozen);
+        frozen.unwrap_or_else(|| product.frozen(now_ms))
     }
 }
 
@@ -72,8 +80,10 @@ impl Benefits<'_> {
 pub struct Priced {
     /// The order.
     pub order: Order,
-    /// The time between which its sales are open, in Unix ms; none without a sale.
+    /// The time between which its prices hold, in Unix ms, where 0 is no bound; none without a sale.
     pub window_ms: Option<(u64, u64)>,
+    /// Whether outside that time it has another price, so that it is to be priced anew instead of refused.
+    pub is_repriced: bool,
 }
 
 /// Why an order has no price, in the order of the checks.
@@ -122,12 +132,12 @@ pub fn price(
     let merged = merge(&asked.lines)?;
     let products = find_products(asked, &merged, catalog)?;
     if asked.offline.is_none() {
-        check_prices(asked, &products, now_ms)?;
+        check_prices(asked, &products, &benefits, now_ms)?;
     }
     let mut sum = Money::ZERO;
     let mut lines = Vec::with_capacity(merged.len());
     for (line, product) in merged.iter().zip(&products) {
-        let line = price_line(asked, line, product, benefits.held, now_ms)?;
+        let line = price_line(asked, line, product, (&benefits, now_ms))?;
         sum = sum.plus(line.sub_total).ok_or(Unpriced::AmountTooLarge)?;
         lines.push(line);
     }
@@ -145,10 +155,15 @@ pub fn price(
     if !is_unusable && asked.total_amount.is_some_and(|claimed| claimed != total) {
         return Err(Unpriced::TotalAmountMismatch { expected: total });
     }
-    let window_ms = sale::window(products.iter().filter_map(|product| {
-        let is_bound = asked.offline.is_none() && !benefits.holds(product.id);
-        product.sale.as_ref().filter(|_| is_bound)
-    }));
+    let binding = || {
+        let is_bound = |product: &&Arc<CatalogProduct>| {
+            asked.offline.is_none() && benefits.hold_of(product.id).is_none()
+        };
+        let bound = products.iter().filter(is_bound);
+        bound.filter_map(|product| product.sale.as_ref())
+    };
+    let window_ms = sale::window(binding(), now_ms);
+    let is_repriced = binding().any(Sale::is_repriced);
     let order = Order {
         user_id: asked.user_id,
         path: asked.path,
@@ -163,7 +178,11 @@ pub fn price(
         shares_online_stock: asked.shares_online_stock,
         offline: asked.offline.clone(),
     };
-    Ok(Priced { order, window_ms })
+    Ok(Priced {
+        order,
+        window_ms,
+        is_repriced,
+    })
 }
 
 /// One line at the server's price, or at the till's when it tells of the past.
@@ -171,26 +190,26 @@ fn price_line(
     asked: &AskedOrder,
     line: &AskedLine,
     product: &CatalogProduct,
-    held: Option<&Reservation>,
-    now_ms: u64,
+    (benefits, now_ms): (&Benefits<'_>, u64),
 ) -> Result<OrderLine, Unpriced> {
     let is_offline = asked.offline.is_some();
+    let current = benefits.price_of(product, now_ms);
     let unit_price = match line.unit_price {
         Some(claimed) if is_offline => claimed,
-        _ => product.unit_price(now_ms),
+        _ => current.unit_price,
     };
     let sub_total = unit_price.times(line.quantity.get());
-    let allowance = match held.filter(|held| held.product_id == product.id) {
+    let allowance = match benefits.hold_of(product.id) {
         Some(held) => held.allowance,
         // Who buys at a till is not known.
         None if asked.path == Path::Till => None,
-        None => product.sale.as_ref().and_then(Sale::allowance),
+        None => product.sale_at(now_ms).and_then(Sale::allowance),
     };
     Ok(OrderLine {
         product_id: product.id,
         product_name: product.name.clone(),
         quantity: line.quantity,
-        price: product.price,
+        price: current.price,
         unit_price,
         sub_total: sub_total.ok_or(Unpriced::AmountTooLarge)?,
         allowance,
@@ -234,13 +253,14 @@ fn find_products(
 fn check_prices(
     asked: &AskedOrder,
     products: &[Arc<CatalogProduct>],
+    benefits: &Benefits<'_>,
     now_ms: u64,
 ) -> Result<(), Unpriced> {
     for line in &asked.lines {
         let current = products
             .iter()
             .find(|product| product.id == line.product_id)
-            .map(|product| product.unit_price(now_ms));
+            .map(|product| benefits.price_of(product, now_ms).unit_price);
         if let (Some(claimed), Some(expected)) = (line.unit_price, current)
             && claimed != expected
         {

@@ -17,9 +17,11 @@ use crate::database::ledger_checks::{self, CheckKind, Ended};
 use crate::database::{accounts, archives, jobs};
 use crate::ledger::keys::Address;
 use crate::ledger::scripts::SCRIPTS;
+use crate::ledger::units::count_held;
 use crate::ledger::{Ledger, ReadError};
 use crate::verify::holds::{self, HoldDrift};
 use crate::verify::redis::{Compared, Drift, compare};
+use crate::verify::units;
 use crate::verify::{Difference, VerifyError, noted};
 
 /// The name of the job.
@@ -75,6 +77,12 @@ pub async fn reconcile(
     }
     for drift in holds::compare(pool, ledger).await? {
         let corrected = apply && correct_hold(ledger, &drift).await?;
+        report(pool, &drift.difference, corrected).await?;
+        done.corrected += usize::from(corrected);
+        done.differences.push(drift.difference);
+    }
+    for drift in units::compare(ledger).await.map_err(VerifyError::from)? {
+        let corrected = apply && correct_units(ledger, drift.shard).await?;
         report(pool, &drift.difference, corrected).await?;
         done.corrected += usize::from(corrected);
         done.differences.push(drift.difference);
@@ -215,6 +223,14 @@ async fn correct_hold(ledger: &Ledger, drift: &HoldDrift) -> Result<bool, ReadEr
             .to_owned(),
     };
     let _changed: i64 = command.query_async(&mut link.read).await?;
+    Ok(true)
+}
+
+/// Counts anew what the live holds add up to.
+async fn correct_units(ledger: &Ledger, shard: u64) -> Result<bool, ReadError> {
+    let shard = ledger.shard(shard)?;
+    let mut link = shard.link()?;
+    count_held(&mut link.read, shard.keys()).await?;
     Ok(true)
 }
 

@@ -8,9 +8,13 @@
 //! `deadlines` names it and all that it gives back. Like an order it has no mark until it is over; the
 //! mark lets exactly one end happen. It expires by Redis' clock, `ttl_ms` behind its position. An order
 //! may take it instead of free stock ([`crate::order::place`]); it is CONFIRMED then.
+//!
+//! A reservation is a promise of a price as well: its entry says what a unit cost and which sale counted
+//! when it was made ([`FrozenPrice`]), and the order that takes it is priced and counted by that.
 
 use serde::{Deserialize, Serialize};
 use stock_common::id::{LocationId, Position, ProductId, SaleId, UserId};
+use stock_common::money::Money;
 
 use crate::account::Account;
 use crate::journal::{Draft, DraftError, Idempotency, Kind, Mark, Posting};
@@ -19,10 +23,10 @@ use crate::ledger::request::Hold;
 use crate::order::Quantity;
 use crate::sale::Allowance;
 
-/// How long a reservation lives unless it says otherwise.
+/// How long a reservation lives unless it says otherwise, where the setting `hold_ttl_seconds_max` allows that.
 pub const TTL_SECONDS: u64 = 1_800;
-/// How long it may ask to live.
-pub const TTL_SECONDS_RANGE: std::ops::RangeInclusive<u64> = 30..=14_400;
+/// The shortest life that it may ask for.
+pub const TTL_SECONDS_MIN: u64 = 30;
 /// The state of a hold's mark when an order took it; to the outside it is CONFIRMED.
 const ORDERED: &str = "ORDERED";
 
@@ -76,6 +80,36 @@ impl ReservationStatus {
     }
 }
 
+/// The price of a unit when it was set aside. In an entry's body `[price, unit price, sale]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "FrozenWire", into = "FrozenWire")]
+pub struct FrozenPrice {
+    /// The list price.
+    pub price: Money,
+    /// The price that an order is charged which takes the reservation.
+    pub unit_price: Money,
+    /// The sale under which it was made, with a limit or without; none is the normal price.
+    pub sale_id: Option<SaleId>,
+}
+
+type FrozenWire = (Money, Money, Option<SaleId>);
+
+impl From<FrozenWire> for FrozenPrice {
+    fn from((price, unit_price, sale_id): FrozenWire) -> Self {
+        Self {
+            price,
+            unit_price,
+            sale_id,
+        }
+    }
+}
+
+impl From<FrozenPrice> for FrozenWire {
+    fn from(frozen: FrozenPrice) -> Self {
+        (frozen.price, frozen.unit_price, frozen.sale_id)
+    }
+}
+
 /// What was set aside: the body of its entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reservation {
@@ -94,6 +128,10 @@ pub struct Reservation {
     pub allowance: Option<Allowance>,
     /// How many reservations the user could have at once; 0 was no limit.
     pub hold_limit: u32,
+    /// The price that it promises. An entry of a program before 1.1 has none: its order is charged the
+    /// price of the day on which it is placed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frozen: Option<FrozenPrice>,
 }
 
 impl Reservation {
@@ -269,7 +307,14 @@ pub fn mark_id(reservation: Position) -> String {
     format!("hold:{}", reservation.stream_id())
 }
 
-/// Sets stock aside, if its sale's window is open.
+/// The field of Redis' `held_units` of what a member of `deadlines` holds, and how many units that is.
+#[must_use]
+pub fn held_units(held: &Held) -> (String, u64) {
+    let field = format!("{}:{}", held.product_id, held.user_id);
+    (field, u64::from(held.quantity.get()))
+}
+
+/// Sets stock aside, if the time between which its price holds has come and is not over.
 ///
 /// # Errors
 /// [`DraftError`] when the entry has no JSON form.
@@ -288,6 +333,7 @@ pub fn reserve(
     request.hold = Some(Hold {
         ttl_ms: reservation.ttl_ms,
         text: reservation.held(Position::ZERO).text(),
+        units_max: 0,
     });
     Ok(request)
 }

@@ -1,8 +1,13 @@
 //! Flash sales: a window, a price and a limit per buyer that govern one product.
 //!
-//! The newest sale governs its product from its creation until it is deleted. An order is priced and
-//! limited by it without looking at a clock; whether the window is open is judged by the script, by
-//! Redis' time.
+//! The newest sale governs its product from its creation until it is deleted. A `SALE_ONLY` product is sold
+//! in the window and at no other time; an `ALWAYS` product is sold outside the window as well, at its
+//! normal price and without the limit. Either way an order is priced for one side of the window, and carries
+//! the times between which that price holds ([`Sale::window_at`]): whether they hold is judged by the script, by
+//! Redis' time. So nobody is charged a price of the other side, however far a service's clock is off.
+//!
+//! A limit is judged when a buyer takes, by the limit that the sale has then; the buyer's ALLOWANCE only counts
+//! what was taken, down from [`COUNTED_FROM`]. That is why a limit can change while a sale runs.
 
 use serde::{Deserialize, Serialize};
 use stock_common::id::{ProductId, SaleId, UserId};
@@ -10,6 +15,40 @@ use stock_common::money::Money;
 
 use crate::account::Account;
 use crate::journal::Posting;
+
+/// The level at which an ALLOWANCE is opened, and the highest limit: what is missing there was taken.
+pub const COUNTED_FROM: u32 = 1_000_000;
+
+/// When the product of a sale is sold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Availability {
+    /// In the sale's window only.
+    #[default]
+    SaleOnly,
+    /// At any time; outside the window at its normal price and without the limit.
+    Always,
+}
+
+impl Availability {
+    /// Every availability.
+    pub const ALL: [Self; 2] = [Self::SaleOnly, Self::Always];
+
+    /// The name in the table and in answers.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::SaleOnly => "SALE_ONLY",
+            Self::Always => "ALWAYS",
+        }
+    }
+
+    /// The availability of a name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.as_str() == name)
+    }
+}
 
 /// A sale of a product.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +63,40 @@ pub struct Sale {
     pub price: Option<Money>,
     /// How many units one buyer may have in it.
     pub limit_per_user: Option<u32>,
+    /// The level at which its buyers' ALLOWANCEs are opened: [`COUNTED_FROM`], or the limit that a sale had
+    /// which was made before limits could change.
+    pub counted_from: u32,
+    /// When its product is sold.
+    pub availability: Availability,
+}
+
+/// What an admin changes of a sale; what is `None` stays.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SaleChange {
+    /// When it opens, in Unix ms.
+    pub starts_ms: Option<u64>,
+    /// When it closes, in Unix ms.
+    pub ends_ms: Option<u64>,
+    /// Its price per unit, or that it leaves the product's.
+    pub price: Option<Option<Money>>,
+    /// How many units one buyer may have in it, or that it has no limit.
+    pub limit_per_user: Option<Option<u32>>,
+}
+
+/// Why a sale cannot be changed like that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unchangeable {
+    /// It is over, or another sale governs its product.
+    Over,
+    /// It has begun, which settles when it began and how its buyers are counted.
+    Begun(&'static str),
+    /// A buyer has had more than the new limit.
+    BelowTaken {
+        /// How many units that buyer has had.
+        taken: u32,
+    },
+    /// It would end before it begins.
+    Backwards,
 }
 
 /// Whether a sale has begun, as pages show it.
@@ -62,12 +135,87 @@ impl Sale {
         }
     }
 
+    /// The sale with a change, judged at a time in Unix ms. `most_taken` is what the buyer has had who has had
+    /// the most; whoever takes more in the moment of the change keeps it, and gets no more.
+    ///
+    /// # Errors
+    /// [`Unchangeable`].
+    pub fn changed(
+        &self,
+        change: SaleChange,
+        now_ms: u64,
+        most_taken: u32,
+    ) -> Result<Self, Unchangeable> {
+        let has_begun = match self.state(now_ms) {
+            SaleState::Upcoming => false,
+            SaleState::Running => true,
+            SaleState::Over => return Err(Unchangeable::Over),
+        };
+        let mut changed = self.clone();
+        if let Some(starts_ms) = change.starts_ms.filter(|starts| *starts != self.starts_ms) {
+            if has_begun {
+                return Err(Unchangeable::Begun("startsAt"));
+            }
+            changed.starts_ms = starts_ms;
+        }
+        changed.ends_ms = change.ends_ms.unwrap_or(self.ends_ms);
+        if changed.starts_ms >= changed.ends_ms {
+            return Err(Unchangeable::Backwards);
+        }
+        changed.price = change.price.unwrap_or(self.price);
+        changed.limit_per_user = change.limit_per_user.unwrap_or(self.limit_per_user);
+        if !has_begun {
+            // Nobody has taken anything: whatever a sale of before would have counted from.
+            changed.counted_from = COUNTED_FROM;
+            return Ok(changed);
+        }
+        match (self.limit_per_user, changed.limit_per_user) {
+            // What was taken without a limit was not counted.
+            (None, Some(_)) => Err(Unchangeable::Begun("limitPerUser")),
+            (_, Some(limit)) if limit > self.counted_from => {
+                Err(Unchangeable::Begun("limitPerUser"))
+            }
+            (_, Some(limit)) if limit < most_taken => {
+                Err(Unchangeable::BelowTaken { taken: most_taken })
+            }
+            (_, Some(_) | None) => Ok(changed),
+        }
+    }
+
+    /// Whether its price and its limit count at a time in Unix ms.
+    #[must_use]
+    pub fn counts(&self, now_ms: u64) -> bool {
+        match self.availability {
+            Availability::SaleOnly => true,
+            Availability::Always => self.state(now_ms) == SaleState::Running,
+        }
+    }
+
+    /// Whether its product has another price outside the window, instead of none.
+    #[must_use]
+    pub fn is_repriced(&self) -> bool {
+        self.availability == Availability::Always
+    }
+
+    /// The times, in Unix ms, between which a price holds that was found at `now_ms`; 0 is no bound.
+    #[must_use]
+    pub fn window_at(&self, now_ms: u64) -> (u64, u64) {
+        match (self.availability, self.state(now_ms)) {
+            (Availability::SaleOnly, _) | (Availability::Always, SaleState::Running) => {
+                (self.starts_ms, self.ends_ms)
+            }
+            (Availability::Always, SaleState::Upcoming) => (0, self.starts_ms),
+            (Availability::Always, SaleState::Over) => (self.ends_ms, 0),
+        }
+    }
+
     /// What an order of one buyer takes from the limit, if there is one.
     #[must_use]
     pub fn allowance(&self) -> Option<Allowance> {
         self.limit_per_user.map(|limit| Allowance {
             sale_id: self.id,
             limit,
+            counted_from: self.counted_from,
         })
     }
 }
@@ -78,16 +226,25 @@ impl Sale {
 pub struct Allowance {
     /// The sale.
     pub sale_id: SaleId,
-    /// How many units one buyer may have in it; the account is opened at this level.
+    /// How many units one buyer may have in it.
     pub limit: u32,
+    /// The level at which the account is opened. No body keeps it: only taking needs it.
+    pub counted_from: u32,
 }
 
 impl Allowance {
-    /// Takes units out of what a buyer may still have; the first time at the sale's limit.
+    /// The level that taking may not leave less than: a buyer who is there has had all that the limit allows.
+    #[must_use]
+    pub fn least(self) -> i64 {
+        i64::from(self.counted_from.saturating_sub(self.limit))
+    }
+
+    /// Takes units out of what a buyer may still have.
     pub(crate) fn take(self, product: ProductId, user: UserId, quantity: i64) -> Posting {
         let account = Account::allowance(self.sale_id, user);
         Posting::new(account, -quantity)
-            .opening(i64::from(self.limit))
+            .opening(i64::from(self.counted_from))
+            .leaving(self.least())
             .beside(product)
     }
 
@@ -99,7 +256,11 @@ impl Allowance {
 
 impl From<(SaleId, u32)> for Allowance {
     fn from((sale_id, limit): (SaleId, u32)) -> Self {
-        Self { sale_id, limit }
+        Self {
+            sale_id,
+            limit,
+            counted_from: COUNTED_FROM,
+        }
     }
 }
 
@@ -109,10 +270,126 @@ impl From<Allowance> for (SaleId, u32) {
     }
 }
 
-/// The time between which all of some sales are open, in Unix ms; `None` without a sale.
+/// The times, in Unix ms, between which all prices hold that some sales' products had at `now_ms`; 0 is no
+/// bound, `None` is without a sale.
 #[must_use]
-pub fn window<'a>(sales: impl Iterator<Item = &'a Sale>) -> Option<(u64, u64)> {
+pub fn window<'a>(sales: impl Iterator<Item = &'a Sale>, now_ms: u64) -> Option<(u64, u64)> {
+    let earlier = |a: u64, b: u64| match (a, b) {
+        (0, only) | (only, 0) => only,
+        (a, b) => a.min(b),
+    };
     sales
-        .map(|sale| (sale.starts_ms, sale.ends_ms))
-        .reduce(|(opens, closes), (starts, ends)| (opens.max(starts), closes.min(ends)))
+        .map(|sale| sale.window_at(now_ms))
+        .reduce(|(opens, closes), (starts, ends)| (opens.max(starts), earlier(closes, ends)))
+}
+
+#[cfg(test)]
+mod tests {
+    use stock_common::id::SaleId;
+
+    use super::Availability::{Always, SaleOnly};
+    use super::{Availability, COUNTED_FROM, Sale, SaleChange, Unchangeable, window};
+
+    fn sale(availability: Availability, (starts_ms, ends_ms): (u64, u64)) -> Sale {
+        Sale {
+            id: SaleId(1),
+            starts_ms,
+            ends_ms,
+            price: None,
+            limit_per_user: Some(2),
+            counted_from: COUNTED_FROM,
+            availability,
+        }
+    }
+
+    fn check(sales: &[Sale], now_ms: u64, expected: (u64, u64)) {
+        assert_eq!(
+            window(sales.iter(), now_ms),
+            Some(expected),
+            "{sales:?} {now_ms}"
+        );
+    }
+
+    #[test]
+    fn a_sale_changes_only_what_takes_nothing_from_its_buyers() {
+        let of = sale(SaleOnly, (10, 20));
+        let limit = |limit| SaleChange {
+            limit_per_user: Some(limit),
+            ..SaleChange::default()
+        };
+        let starts = |at| SaleChange {
+            starts_ms: Some(at),
+            ..SaleChange::default()
+        };
+        let ends = |at| SaleChange {
+            ends_ms: Some(at),
+            ..SaleChange::default()
+        };
+        let unlimited = Sale {
+            limit_per_user: None,
+            ..of.clone()
+        };
+        let of_before = Sale {
+            counted_from: 2,
+            ..of.clone()
+        };
+        for (of, change, now_ms, expected) in [
+            (&of, starts(5), 9, Ok(())),
+            (&of, starts(5), 10, Err(Unchangeable::Begun("startsAt"))),
+            (&of, starts(10), 10, Ok(())),
+            (&of, starts(20), 9, Err(Unchangeable::Backwards)),
+            (&of, ends(30), 19, Ok(())),
+            (&of, ends(10), 15, Err(Unchangeable::Backwards)),
+            (&of, ends(30), 20, Err(Unchangeable::Over)),
+            (&of, limit(Some(1)), 15, Ok(())),
+            (
+                &of,
+                limit(Some(0)),
+                15,
+                Err(Unchangeable::BelowTaken { taken: 1 }),
+            ),
+            (&of, limit(Some(COUNTED_FROM)), 15, Ok(())),
+            (&of, limit(None), 15, Ok(())),
+            (&unlimited, limit(Some(1)), 9, Ok(())),
+            (
+                &unlimited,
+                limit(Some(1)),
+                15,
+                Err(Unchangeable::Begun("limitPerUser")),
+            ),
+            (&of_before, limit(Some(1)), 15, Ok(())),
+            (&of_before, limit(Some(3)), 9, Ok(())),
+            (
+                &of_before,
+                limit(Some(3)),
+                15,
+                Err(Unchangeable::Begun("limitPerUser")),
+            ),
+        ] {
+            let got = of.changed(change, now_ms, 1).map(|_changed| ());
+            assert_eq!(got, expected, "{of:?} {change:?} {now_ms}");
+        }
+        let changed = of_before.changed(limit(Some(3)), 9, 0).unwrap();
+        assert_eq!(changed.counted_from, COUNTED_FROM);
+    }
+
+    #[test]
+    fn a_price_holds_on_the_side_of_the_window_for_which_it_was_found() {
+        let only = sale(SaleOnly, (10, 20));
+        let always = sale(Always, (10, 20));
+        for now_ms in [9, 10, 19, 20] {
+            check(std::slice::from_ref(&only), now_ms, (10, 20));
+            assert!(only.counts(now_ms));
+            assert_eq!(always.counts(now_ms), (10..20).contains(&now_ms));
+        }
+        check(std::slice::from_ref(&always), 9, (0, 10));
+        check(std::slice::from_ref(&always), 10, (10, 20));
+        check(std::slice::from_ref(&always), 20, (20, 0));
+        // Of several, the time in which all hold: before one of them and within the other, and so on.
+        let other = sale(SaleOnly, (5, 15));
+        check(&[always.clone(), other.clone()], 7, (5, 10));
+        check(&[other.clone(), always.clone()], 12, (10, 15));
+        check(&[always, other], 25, (20, 15));
+        assert_eq!(window([].into_iter(), 1), None);
+    }
 }

@@ -111,6 +111,13 @@ pub enum Refusal {
     },
     /// The time of the hold that the request ends is over.
     RunOut,
+    /// The user holds as many units of the product as one may.
+    HeldEnough {
+        /// How many units more the user may hold.
+        left: i64,
+        /// Whether expired holds wait to be released: asked again afterwards, it may be enough.
+        due: bool,
+    },
     /// The posting's account does not exist.
     UnknownAccount {
         /// Which of the request's postings, from 0.
@@ -173,7 +180,7 @@ impl Verdict {
 
 impl Refusal {
     /// Codes and names, in the order of the checks; numbered by hand, never reused.
-    pub const CODES: [(u8, &'static str); 20] = [
+    pub const CODES: [(u8, &'static str); 21] = [
         (10, "FENCED"),
         (11, "MOVED"),
         (12, "LOST"),
@@ -188,6 +195,7 @@ impl Refusal {
         (51, "SELLING_STOPPED"),
         (52, "CHANGED"),
         (53, "RUN_OUT"),
+        (54, "HELD_ENOUGH"),
         (60, "UNKNOWN_ACCOUNT"),
         (61, "CLOSED_ACCOUNT"),
         (62, "BROKEN"),
@@ -214,6 +222,7 @@ impl Refusal {
             Self::SellingStopped => 51,
             Self::Changed { .. } => 52,
             Self::RunOut => 53,
+            Self::HeldEnough { .. } => 54,
             Self::UnknownAccount { .. } => 60,
             Self::ClosedAccount { .. } => 61,
             Self::Broken { .. } => 62,
@@ -254,6 +263,7 @@ impl Refusal {
             | Self::SellingStopped
             | Self::Changed { .. }
             | Self::RunOut
+            | Self::HeldEnough { .. }
             | Self::ClosedAccount { .. }
             | Self::Broken { .. }
             | Self::Overflow { .. }
@@ -284,6 +294,7 @@ impl Refusal {
             | Self::SellingStopped
             | Self::Changed { .. }
             | Self::RunOut
+            | Self::HeldEnough { .. }
             | Self::Taken { .. } => None,
         }
     }
@@ -312,7 +323,8 @@ impl Refusal {
             | Self::Closed
             | Self::SellingStopped
             | Self::Changed { .. }
-            | Self::RunOut => {}
+            | Self::RunOut
+            | Self::HeldEnough { .. } => {}
         }
         self
     }
@@ -339,6 +351,10 @@ impl Refusal {
                 format!("{code} {posting} {account} {balance}{due}")
             }
             Self::Changed { balance } => format!("{code} {balance}"),
+            Self::HeldEnough { left, due } => {
+                let due = if *due { " due" } else { "" };
+                format!("{code} {left}{due}")
+            }
             Self::Claimed(shard) => format!("{code} {shard}"),
             Self::Lost(key) => format!("{code} {}", key.as_str()),
             Self::Outside(answer) => format!("{code} {answer}"),
@@ -384,6 +400,10 @@ impl Refusal {
                 balance: rest.parse().ok()?,
             },
             "53" => Self::RunOut,
+            "54" => Self::HeldEnough {
+                left: parts.next()?.parse().ok()?,
+                due: parts.next() == Some("due"),
+            },
             "60" => {
                 let (posting, account) = place()?;
                 Self::UnknownAccount { posting, account }

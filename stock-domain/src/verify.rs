@@ -35,6 +35,7 @@ mod benefits;
 pub mod holds;
 mod journal;
 pub mod redis;
+pub mod units;
 
 pub(crate) use self::journal::proved_number;
 
@@ -172,6 +173,8 @@ async fn prove(
         Ok(compared) => {
             report.lag_entries = compared.lag_entries;
             report.add(compared.drifts.into_iter().map(|drift| drift.difference));
+            let units = units::compare(ledger).await?;
+            report.add(units.into_iter().map(|drift| drift.difference));
             let holds = holds::compare(pool, ledger).await?;
             report.add(holds.into_iter().map(|drift| drift.difference));
         }

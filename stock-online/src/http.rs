@@ -35,13 +35,14 @@ pub mod users;
 pub mod webhooks;
 pub mod works;
 
+mod once;
 mod verdicts;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware;
-use axum::routing::{self, get, patch, post, put};
+use axum::routing::{get, patch, post, put};
 
 use crate::app::App;
 
@@ -71,7 +72,7 @@ pub fn routes(app: Arc<App>) -> Router {
         .route("/api/products/{id}/sales", post(sales::create))
         .route(
             "/api/products/{id}/sales/{sale_id}",
-            routing::delete(sales::delete),
+            patch(sales::edit).delete(sales::delete),
         )
         .route("/api/sales", get(sales::list))
         .route("/api/products/stock/available", get(stock::available))

@@ -316,6 +316,7 @@ fn branch(request: &Request, of: &Shards, (across, shard): (&Across, u64), hold_
     own.hold = Some(Hold {
         ttl_ms: hold_ms,
         text: DEADLINE.to_owned(),
+        units_max: 0,
     });
     part.branch = Some(body);
     part

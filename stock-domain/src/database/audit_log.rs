@@ -53,6 +53,8 @@ actions! {
     DiscountCreated = "discount_created";
     /// An admin made a sale.
     SaleCreated = "sale_created";
+    /// A sale was changed.
+    SaleChanged = "sale_changed";
     /// An admin ended a sale's rule.
     SaleDeleted = "sale_deleted";
     /// An admin took stock in.

@@ -8,7 +8,7 @@ use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{AssertSqlSafe, SqlSafeStr};
 
 /// Version, description and text of every migration, in order.
-const MIGRATIONS: [(i64, &str, &str); 16] = [
+const MIGRATIONS: [(i64, &str, &str); 19] = [
     (
         20_261_121_000_000,
         "create ledger",
@@ -88,6 +88,21 @@ const MIGRATIONS: [(i64, &str, &str); 16] = [
         20_261_129_000_100,
         "keep the switch",
         include_str!("../../../migrations/20261129000100_keep_the_switch.sql"),
+    ),
+    (
+        20_261_129_000_200,
+        "freeze held prices",
+        include_str!("../../../migrations/20261129000200_freeze_held_prices.sql"),
+    ),
+    (
+        20_261_129_000_210,
+        "change sales",
+        include_str!("../../../migrations/20261129000210_change_sales.sql"),
+    ),
+    (
+        20_261_129_000_220,
+        "create idempotent requests",
+        include_str!("../../../migrations/20261129000220_create_idempotent_requests.sql"),
     ),
 ];
 

@@ -1,6 +1,6 @@
 //! Sales that tills made while they were cut off, by the tills' own keys.
 
-use sqlx::{AssertSqlSafe, MySql, MySqlConnection, MySqlPool, QueryBuilder};
+use sqlx::{AssertSqlSafe, MySql, MySqlConnection, MySqlExecutor, MySqlPool, QueryBuilder};
 use stock_common::id::{Position, UserId};
 
 use super::journal::{hash_bytes, hash_text};
@@ -184,7 +184,7 @@ pub async fn oldest_unresolved(
 /// # Errors
 /// When MySQL does not answer.
 pub async fn resolve(
-    pool: &MySqlPool,
+    executor: impl MySqlExecutor<'_>,
     store: u64,
     id: Position,
     (by, note): (UserId, &str),
@@ -197,7 +197,7 @@ pub async fn resolve(
     .bind(by.0)
     .bind(id.get())
     .bind(store)
-    .execute(pool)
+    .execute(executor)
     .await?;
     Ok(done.rows_affected() > 0)
 }

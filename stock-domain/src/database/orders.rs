@@ -332,10 +332,7 @@ fn line(row: &LineRow) -> Option<OrderLine> {
         price: Money::new(row.4).ok()?,
         unit_price: Money::new(row.5).ok()?,
         sub_total: Money::new(row.6).ok()?,
-        allowance: row.7.zip(row.8).map(|(sale, limit)| Allowance {
-            sale_id: SaleId(sale),
-            limit,
-        }),
+        allowance: row.7.map(SaleId).zip(row.8).map(Allowance::from),
     })
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use chrono::NaiveDateTime;
-use sqlx::{AssertSqlSafe, MySql, MySqlConnection, MySqlPool, QueryBuilder};
+use sqlx::{AssertSqlSafe, MySql, MySqlConnection, MySqlExecutor, MySqlPool, QueryBuilder};
 use stock_common::id::ProductId;
 use stock_common::money::Money;
 
@@ -183,7 +183,7 @@ pub async fn find_by_key(
 /// # Errors
 /// When MySQL does not answer.
 pub async fn update(
-    pool: &MySqlPool,
+    executor: impl MySqlExecutor<'_>,
     id: ProductId,
     fields: &ProductFields,
     revision: u64,
@@ -201,7 +201,7 @@ pub async fn update(
     .bind(fields.reorder_point)
     .bind(id.0)
     .bind(revision)
-    .execute(pool)
+    .execute(executor)
     .await?;
     Ok(done.rows_affected() > 0)
 }
@@ -210,14 +210,18 @@ pub async fn update(
 ///
 /// # Errors
 /// When MySQL does not answer.
-pub async fn delete(pool: &MySqlPool, id: ProductId, revision: u64) -> Result<bool, sqlx::Error> {
+pub async fn delete(
+    executor: impl MySqlExecutor<'_>,
+    id: ProductId,
+    revision: u64,
+) -> Result<bool, sqlx::Error> {
     let done = sqlx::query(
         "UPDATE products SET is_deleted = 1, deleted_at = NOW(3), revision = revision + 1 \
          WHERE id = ? AND revision = ? AND is_deleted = 0",
     )
     .bind(id.0)
     .bind(revision)
-    .execute(pool)
+    .execute(executor)
     .await?;
     Ok(done.rows_affected() > 0)
 }
@@ -226,11 +230,14 @@ pub async fn delete(pool: &MySqlPool, id: ProductId, revision: u64) -> Result<bo
 ///
 /// # Errors
 /// When MySQL does not answer.
-pub async fn find(pool: &MySqlPool, id: ProductId) -> Result<Option<Product>, sqlx::Error> {
+pub async fn find(
+    executor: impl MySqlExecutor<'_>,
+    id: ProductId,
+) -> Result<Option<Product>, sqlx::Error> {
     let text = format!("{} WHERE p.id = ? AND p.is_deleted = 0", *SELECT);
     let row: Option<Row> = sqlx::query_as(AssertSqlSafe(text))
         .bind(id.0)
-        .fetch_optional(pool)
+        .fetch_optional(executor)
         .await?;
     Ok(row.and_then(parse))
 }

@@ -4,16 +4,17 @@ use std::collections::{HashMap, HashSet};
 
 use sqlx::{AssertSqlSafe, MySql, MySqlConnection, MySqlPool, QueryBuilder};
 use stock_common::id::{LocationId, Position, ProductId, SaleId, UserId};
+use stock_common::money::Money;
 
 use super::rows::{MultiRow, push_list};
 use crate::order::Quantity;
-use crate::reservation::{Reservation, ReservationStatus};
+use crate::reservation::{FrozenPrice, Reservation, ReservationStatus};
 use crate::sale::Allowance;
 
 static INSERT: MultiRow = MultiRow::new(
     "INSERT INTO reservations (id, user_id, product_id, location_id, quantity, ttl_ms, sale_id, \
-     sale_limit, hold_limit) VALUES",
-    "(?, ?, ?, ?, ?, ?, ?, ?, ?)",
+     sale_limit, hold_limit, price, unit_price) VALUES",
+    "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     "",
 );
 
@@ -55,6 +56,8 @@ pub async fn insert(
 ) -> Result<(), sqlx::Error> {
     INSERT
         .execute(connection, made, |query, (id, of)| {
+            let limited = of.allowance.map(|allowance| allowance.sale_id);
+            let sale = of.frozen.map_or(limited, |frozen| frozen.sale_id);
             query
                 .bind(id.get())
                 .bind(of.user_id.0)
@@ -62,9 +65,11 @@ pub async fn insert(
                 .bind(of.location_id.0)
                 .bind(of.quantity.get())
                 .bind(of.ttl_ms)
-                .bind(of.allowance.map(|allowance| allowance.sale_id.0))
+                .bind(sale.map(|sale| sale.0))
                 .bind(of.allowance.map(|allowance| allowance.limit))
                 .bind(of.hold_limit)
+                .bind(of.frozen.map(|frozen| frozen.price.get()))
+                .bind(of.frozen.map(|frozen| frozen.unit_price.get()))
         })
         .await
 }
@@ -127,43 +132,51 @@ pub async fn forget_order(
     Ok(())
 }
 
-type Row = (
-    u64,
-    u64,
-    u64,
-    u64,
-    u32,
-    u64,
-    Option<u64>,
-    Option<u32>,
-    u32,
-    String,
-    Option<u64>,
-);
+#[derive(sqlx::FromRow)]
+struct Row {
+    id: u64,
+    user_id: u64,
+    product_id: u64,
+    location_id: u64,
+    quantity: u32,
+    ttl_ms: u64,
+    sale_id: Option<u64>,
+    sale_limit: Option<u32>,
+    hold_limit: u32,
+    price: Option<i64>,
+    unit_price: Option<i64>,
+    status: String,
+    order_id: Option<u64>,
+}
 
 const COLUMNS: &str = "SELECT id, user_id, product_id, location_id, quantity, ttl_ms, sale_id, \
-     sale_limit, hold_limit, CAST(status AS CHAR), order_id FROM reservations";
+     sale_limit, hold_limit, price, unit_price, CAST(status AS CHAR) AS status, order_id \
+     FROM reservations";
 
 fn parse(row: Row) -> Option<StoredReservation> {
-    let (id, user, product, location, quantity, ttl_ms, sale, limit, hold_limit, status, order) =
-        row;
-    let allowance = sale.zip(limit).map(|(sale, limit)| Allowance {
-        sale_id: SaleId(sale),
-        limit,
-    });
+    let sale_id = row.sale_id.map(SaleId);
+    let frozen = match row.price.zip(row.unit_price) {
+        None => None,
+        Some((price, unit_price)) => Some(FrozenPrice {
+            price: Money::new(price).ok()?,
+            unit_price: Money::new(unit_price).ok()?,
+            sale_id,
+        }),
+    };
     Some(StoredReservation {
-        id: Position::new(id),
+        id: Position::new(row.id),
         reservation: Reservation {
-            user_id: UserId(user),
-            product_id: ProductId(product),
-            location_id: LocationId(location),
-            quantity: Quantity::new(quantity).ok()?,
-            ttl_ms,
-            allowance,
-            hold_limit,
+            user_id: UserId(row.user_id),
+            product_id: ProductId(row.product_id),
+            location_id: LocationId(row.location_id),
+            quantity: Quantity::new(row.quantity).ok()?,
+            ttl_ms: row.ttl_ms,
+            allowance: sale_id.zip(row.sale_limit).map(Allowance::from),
+            hold_limit: row.hold_limit,
+            frozen,
         },
-        status: ReservationStatus::parse(&status)?,
-        order_id: order.map(Position::new),
+        status: ReservationStatus::parse(&row.status)?,
+        order_id: row.order_id.map(Position::new),
     })
 }
 

@@ -1,30 +1,40 @@
 //! Sales and discounts in MySQL. The product names the one of each that governs it.
 
 use chrono::NaiveDateTime;
-use sqlx::{MySql, MySqlPool, Transaction};
+use sqlx::{AssertSqlSafe, MySqlConnection, MySqlPool};
 use stock_common::clock::{self, datetime};
 use stock_common::id::{ProductId, SaleId};
 use stock_common::money::Money;
 
 use crate::discount::{Discount, Percentage};
-use crate::sale::Sale;
+use crate::sale::{Availability, Sale, SaleState};
 
 /// The columns that [`Governed`] reads, of `sales s` and `discounts d`.
 pub(super) const COLUMNS: &str = "s.id AS sale_id, s.starts_at AS sale_starts_at, \
-     s.ends_at AS sale_ends_at, s.price AS sale_price, s.limit_per_user, d.hundredths, \
+     s.ends_at AS sale_ends_at, s.price AS sale_price, s.limit_per_user, s.counted_from, \
+     CAST(s.availability AS CHAR) AS availability, d.hundredths, \
      d.starts_at AS discount_starts_at, d.ends_at AS discount_ends_at";
 /// The joins that bring them to `products p`.
 pub(super) const JOINS: &str =
     "LEFT JOIN sales s ON s.id = p.sale_id LEFT JOIN discounts d ON d.id = p.discount_id";
 
-/// A product's sale and discount, if it has them.
+/// A sale, if there is one.
 #[derive(Clone, sqlx::FromRow)]
-pub(super) struct Governed {
+struct SaleRow {
     sale_id: Option<u64>,
     sale_starts_at: Option<NaiveDateTime>,
     sale_ends_at: Option<NaiveDateTime>,
     sale_price: Option<i64>,
     limit_per_user: Option<u32>,
+    counted_from: Option<u32>,
+    availability: Option<String>,
+}
+
+/// A product's sale and discount, if it has them.
+#[derive(Clone, sqlx::FromRow)]
+pub(super) struct Governed {
+    #[sqlx(flatten)]
+    sale: SaleRow,
     hundredths: Option<u32>,
     discount_starts_at: Option<NaiveDateTime>,
     discount_ends_at: Option<NaiveDateTime>,
@@ -34,15 +44,23 @@ fn unix_ms(at: NaiveDateTime) -> u64 {
     u64::try_from(clock::unix_ms(at)).unwrap_or_default()
 }
 
-impl Governed {
-    pub(super) fn sale(&self) -> Option<Sale> {
+impl SaleRow {
+    fn sale(&self) -> Option<Sale> {
         Some(Sale {
             id: SaleId(self.sale_id?),
             starts_ms: unix_ms(self.sale_starts_at?),
             ends_ms: unix_ms(self.sale_ends_at?),
             price: self.sale_price.and_then(|price| Money::new(price).ok()),
             limit_per_user: self.limit_per_user,
+            counted_from: self.counted_from?,
+            availability: Availability::parse(self.availability.as_deref()?)?,
         })
+    }
+}
+
+impl Governed {
+    pub(super) fn sale(&self) -> Option<Sale> {
+        self.sale.sale()
     }
 
     pub(super) fn discount(&self) -> Option<Discount> {
@@ -57,7 +75,7 @@ impl Governed {
 /// Lets a product name another sale or discount; `false` when the product is gone. The change is one of the
 /// product: the catalog reads it by `updated_at`.
 async fn govern(
-    transaction: &mut Transaction<'_, MySql>,
+    connection: &mut MySqlConnection,
     text: &'static str,
     id: u64,
     product: ProductId,
@@ -65,40 +83,67 @@ async fn govern(
     let done = sqlx::query(text)
         .bind(id)
         .bind(product.0)
-        .execute(&mut **transaction)
+        .execute(connection)
         .await?;
     Ok(done.rows_affected() > 0)
 }
 
-/// Makes a sale that governs its product from now on; `None` when there is no such product.
+/// Why a product does not get a sale.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// There is no such product.
+    #[error("there is no such product")]
+    NoProduct,
+    /// It has one that is not over.
+    #[error("sale {0} is not over")]
+    Exists(SaleId),
+    /// MySQL did not answer.
+    #[error("mysql: {0}")]
+    Database(#[from] sqlx::Error),
+}
+
+/// Makes a sale that governs its product from now on, unless one that is not over at `now_ms` does. In a
+/// transaction: the product's row stays locked, so that of two at once one is made.
 ///
 /// # Errors
-/// When MySQL does not answer.
+/// [`CreateError`]; the caller rolls back.
 pub async fn create(
-    pool: &MySqlPool,
+    connection: &mut MySqlConnection,
     product: ProductId,
     sale: &Sale,
-) -> Result<Option<SaleId>, sqlx::Error> {
-    let mut transaction = pool.begin().await?;
+    now_ms: u64,
+) -> Result<SaleId, CreateError> {
+    if !lock_product(connection, product).await? {
+        return Err(CreateError::NoProduct);
+    }
+    let text = format!("{LISTED} AND s.product_id = ? AND p.sale_id = s.id");
+    let governing: Option<Listed> = sqlx::query_as(AssertSqlSafe(text))
+        .bind(product.0)
+        .fetch_optional(&mut *connection)
+        .await?;
+    if let Some(other) = governing.and_then(Listed::parse)
+        && other.sale.state(now_ms) != SaleState::Over
+    {
+        return Err(CreateError::Exists(other.sale.id));
+    }
     let done = sqlx::query(
-        "INSERT INTO sales (product_id, starts_at, ends_at, price, limit_per_user) \
-         VALUES (?, ?, ?, ?, ?)",
+        "INSERT INTO sales (product_id, starts_at, ends_at, price, limit_per_user, counted_from, \
+         availability) VALUES (?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(product.0)
     .bind(datetime(sale.starts_ms))
     .bind(datetime(sale.ends_ms))
     .bind(sale.price.map(Money::get))
     .bind(sale.limit_per_user)
-    .execute(&mut *transaction)
+    .bind(sale.counted_from)
+    .bind(sale.availability.as_str())
+    .execute(&mut *connection)
     .await?;
     let id = done.last_insert_id();
     const GOVERN: &str = "UPDATE products SET sale_id = ?, revision = revision + 1 \
          WHERE id = ? AND is_deleted = 0";
-    if !govern(&mut transaction, GOVERN, id, product).await? {
-        return Ok(None);
-    }
-    transaction.commit().await?;
-    Ok(Some(SaleId(id)))
+    govern(connection, GOVERN, id, product).await?;
+    Ok(SaleId(id))
 }
 
 /// A sale and what it is of.
@@ -114,6 +159,32 @@ pub struct ListedSale {
     pub governs: bool,
 }
 
+#[derive(sqlx::FromRow)]
+struct Listed {
+    product_id: u64,
+    product_name: String,
+    governs: bool,
+    #[sqlx(flatten)]
+    sale: SaleRow,
+}
+
+const LISTED: &str = "SELECT s.id AS sale_id, s.product_id, p.name AS product_name, \
+     COALESCE(p.sale_id = s.id, 0) AS governs, s.starts_at AS sale_starts_at, \
+     s.ends_at AS sale_ends_at, s.price AS sale_price, s.limit_per_user, s.counted_from, \
+     CAST(s.availability AS CHAR) AS availability FROM sales s \
+     JOIN products p ON p.id = s.product_id WHERE s.deleted_at IS NULL AND p.is_deleted = 0";
+
+impl Listed {
+    fn parse(self) -> Option<ListedSale> {
+        Some(ListedSale {
+            sale: self.sale.sale()?,
+            product_id: ProductId(self.product_id),
+            product_name: self.product_name,
+            governs: self.governs,
+        })
+    }
+}
+
 /// Lists sales that were not deleted, newest first.
 ///
 /// # Errors
@@ -123,58 +194,108 @@ pub async fn list(
     before: Option<SaleId>,
     limit: u32,
 ) -> Result<Vec<ListedSale>, sqlx::Error> {
-    type Row = (
-        u64,
-        u64,
-        String,
-        bool,
-        NaiveDateTime,
-        NaiveDateTime,
-        Option<i64>,
-        Option<u32>,
-    );
-    let rows: Vec<Row> = sqlx::query_as(
-        "SELECT s.id, p.id, p.name, COALESCE(p.sale_id = s.id, 0), s.starts_at, s.ends_at, s.price, \
-         s.limit_per_user FROM sales s JOIN products p ON p.id = s.product_id \
-         WHERE s.id < ? AND s.deleted_at IS NULL AND p.is_deleted = 0 ORDER BY s.id DESC LIMIT ?",
-    )
-    .bind(before.map_or(u64::MAX, |id| id.0))
-    .bind(limit)
-    .fetch_all(pool)
-    .await?;
-    let listed =
-        |(id, product, product_name, governs, starts, ends, price, limit): Row| ListedSale {
-            sale: Sale {
-                id: SaleId(id),
-                starts_ms: unix_ms(starts),
-                ends_ms: unix_ms(ends),
-                price: price.and_then(|price| Money::new(price).ok()),
-                limit_per_user: limit,
-            },
-            product_id: ProductId(product),
-            product_name,
-            governs,
-        };
-    Ok(rows.into_iter().map(listed).collect())
+    let text = format!("{LISTED} AND s.id < ? ORDER BY s.id DESC LIMIT ?");
+    let rows: Vec<Listed> = sqlx::query_as(AssertSqlSafe(text))
+        .bind(before.map_or(u64::MAX, |id| id.0))
+        .bind(limit)
+        .fetch_all(pool)
+        .await?;
+    Ok(rows.into_iter().filter_map(Listed::parse).collect())
 }
 
-/// Ends the rule of a sale; `false` when the product has no such sale.
+/// Finds a sale of a product that was not deleted.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn find(
+    connection: &mut MySqlConnection,
+    product: ProductId,
+    sale: SaleId,
+) -> Result<Option<ListedSale>, sqlx::Error> {
+    let text = format!("{LISTED} AND s.id = ? AND s.product_id = ?");
+    let row: Option<Listed> = sqlx::query_as(AssertSqlSafe(text))
+        .bind(sale.0)
+        .bind(product.0)
+        .fetch_optional(connection)
+        .await?;
+    Ok(row.and_then(Listed::parse))
+}
+
+/// What the buyer has had who has had the most in a sale, as far as MySQL has settled.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn most_taken(connection: &mut MySqlConnection, sale: &Sale) -> Result<u32, sqlx::Error> {
+    let least: Option<i64> = sqlx::query_scalar(
+        "SELECT MIN(balance) FROM accounts WHERE kind = 'ALLOWANCE' AND owner_id = ?",
+    )
+    .bind(sale.id.0)
+    .fetch_one(connection)
+    .await?;
+    let taken = least.map_or(0, |least| i64::from(sale.counted_from) - least);
+    // A balance is never above what it counts from.
+    Ok(u32::try_from(taken.max(0)).unwrap_or(u32::MAX))
+}
+
+/// Locks a product's row, so that its sales change one at a time; `false` when there is no such product.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn lock_product(
+    connection: &mut MySqlConnection,
+    product: ProductId,
+) -> Result<bool, sqlx::Error> {
+    let found: Option<u64> =
+        sqlx::query_scalar("SELECT id FROM products WHERE id = ? AND is_deleted = 0 FOR UPDATE")
+            .bind(product.0)
+            .fetch_optional(connection)
+            .await?;
+    Ok(found.is_some())
+}
+
+/// Writes what was changed of a sale.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn update(connection: &mut MySqlConnection, sale: &Sale) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE sales SET starts_at = ?, ends_at = ?, price = ?, limit_per_user = ?, \
+         counted_from = ? WHERE id = ?",
+    )
+    .bind(datetime(sale.starts_ms))
+    .bind(datetime(sale.ends_ms))
+    .bind(sale.price.map(Money::get))
+    .bind(sale.limit_per_user)
+    .bind(sale.counted_from)
+    .bind(sale.id.0)
+    .execute(&mut *connection)
+    .await?;
+    // A change of the product, so that the catalog reads it.
+    sqlx::query("UPDATE products SET revision = revision + 1 WHERE sale_id = ?")
+        .bind(sale.id.0)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Ends the rule of a sale; `false` when the product has no such sale. In a transaction.
 ///
 /// # Errors
 /// When MySQL does not answer.
 pub async fn delete(
-    pool: &MySqlPool,
+    connection: &mut MySqlConnection,
     product: ProductId,
     sale: SaleId,
 ) -> Result<bool, sqlx::Error> {
-    let mut transaction = pool.begin().await?;
+    // The product first, as everybody locks the two. The sale of a deleted product can be deleted too.
+    lock_product(connection, product).await?;
     let done = sqlx::query(
         "UPDATE sales SET deleted_at = NOW(3) WHERE id = ? AND product_id = ? \
          AND deleted_at IS NULL",
     )
     .bind(sale.0)
     .bind(product.0)
-    .execute(&mut *transaction)
+    .execute(&mut *connection)
     .await?;
     if done.rows_affected() == 0 {
         return Ok(false);
@@ -184,22 +305,21 @@ pub async fn delete(
     )
     .bind(product.0)
     .bind(sale.0)
-    .execute(&mut *transaction)
+    .execute(connection)
     .await?;
-    transaction.commit().await?;
     Ok(true)
 }
 
-/// Makes a discount that is the product's only one from now on; `None` when there is no such product.
+/// Makes a discount that is the product's only one from now on; `None` when there is no such product. In a
+/// transaction, which the caller rolls back then.
 ///
 /// # Errors
 /// When MySQL does not answer.
 pub async fn create_discount(
-    pool: &MySqlPool,
+    connection: &mut MySqlConnection,
     product: ProductId,
     discount: &Discount,
 ) -> Result<Option<u64>, sqlx::Error> {
-    let mut transaction = pool.begin().await?;
     let done = sqlx::query(
         "INSERT INTO discounts (product_id, hundredths, starts_at, ends_at) VALUES (?, ?, ?, ?)",
     )
@@ -207,16 +327,12 @@ pub async fn create_discount(
     .bind(discount.percentage.hundredths())
     .bind(datetime(discount.starts_ms))
     .bind(datetime(discount.ends_ms))
-    .execute(&mut *transaction)
+    .execute(&mut *connection)
     .await?;
     let id = done.last_insert_id();
     const GOVERN: &str = "UPDATE products SET discount_id = ?, revision = revision + 1 \
          WHERE id = ? AND is_deleted = 0";
-    if !govern(&mut transaction, GOVERN, id, product).await? {
-        return Ok(None);
-    }
-    transaction.commit().await?;
-    Ok(Some(id))
+    Ok(govern(connection, GOVERN, id, product).await?.then_some(id))
 }
 
 /// Whether what each buyer may still have in a sale is kept: it was not forgotten.

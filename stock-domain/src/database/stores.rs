@@ -1,6 +1,6 @@
 //! Stores in MySQL: the locations besides the online warehouse.
 
-use sqlx::MySqlPool;
+use sqlx::{MySqlExecutor, MySqlPool};
 use stock_common::id::LocationId;
 
 use crate::store::{Store, StoreFields};
@@ -67,12 +67,15 @@ pub async fn list(
 ///
 /// # Errors
 /// When MySQL does not answer.
-pub async fn find(pool: &MySqlPool, id: LocationId) -> Result<Option<Store>, sqlx::Error> {
+pub async fn find(
+    executor: impl MySqlExecutor<'_>,
+    id: LocationId,
+) -> Result<Option<Store>, sqlx::Error> {
     let row: Option<Row> = sqlx::query_as(
         "SELECT id, name, latitude, longitude, shares_online_stock FROM locations WHERE id = ?",
     )
     .bind(id.0)
-    .fetch_optional(pool)
+    .fetch_optional(executor)
     .await?;
     Ok(row.map(parse))
 }
@@ -82,7 +85,7 @@ pub async fn find(pool: &MySqlPool, id: LocationId) -> Result<Option<Store>, sql
 /// # Errors
 /// When MySQL does not answer, or the number is taken (error 1062).
 pub async fn insert(
-    pool: &MySqlPool,
+    executor: impl MySqlExecutor<'_>,
     id: Option<LocationId>,
     fields: &StoreFields,
 ) -> Result<LocationId, sqlx::Error> {
@@ -95,7 +98,7 @@ pub async fn insert(
     .bind(fields.latitude)
     .bind(fields.longitude)
     .bind(fields.shares_online_stock)
-    .execute(pool)
+    .execute(executor)
     .await?;
     Ok(id.unwrap_or(LocationId(done.last_insert_id())))
 }
@@ -105,7 +108,7 @@ pub async fn insert(
 /// # Errors
 /// When MySQL does not answer.
 pub async fn update(
-    pool: &MySqlPool,
+    executor: impl MySqlExecutor<'_>,
     id: LocationId,
     fields: &StoreFields,
 ) -> Result<(), sqlx::Error> {
@@ -118,7 +121,7 @@ pub async fn update(
     .bind(fields.longitude)
     .bind(fields.shares_online_stock)
     .bind(id.0)
-    .execute(pool)
+    .execute(executor)
     .await?;
     Ok(())
 }

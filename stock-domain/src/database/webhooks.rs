@@ -1,7 +1,7 @@
 //! Webhooks and their deliveries in MySQL.
 
 use chrono::NaiveDateTime;
-use sqlx::{AssertSqlSafe, MySqlConnection, MySqlPool};
+use sqlx::{AssertSqlSafe, MySqlConnection, MySqlExecutor, MySqlPool};
 
 /// Whether a webhook is sent to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,21 +93,20 @@ fn parse((id, url, events, state, sent_number, created_at): Row) -> Option<Webho
     })
 }
 
-/// Inserts a webhook that tells of what is settled from now on, and returns its id.
+/// Inserts a webhook that tells of what is settled from now on, and returns its id. In a transaction.
 ///
 /// # Errors
 /// When MySQL does not answer.
 pub async fn insert(
-    pool: &MySqlPool,
+    connection: &mut MySqlConnection,
     (url, events): (&str, &[String]),
     secret: &str,
 ) -> Result<u64, sqlx::Error> {
-    let mut transaction = pool.begin().await?;
     let done = sqlx::query("INSERT INTO webhooks (url, events, secret) VALUES (?, ?, ?)")
         .bind(url)
         .bind(events.join(","))
         .bind(secret)
-        .execute(&mut *transaction)
+        .execute(&mut *connection)
         .await?;
     let id = done.last_insert_id();
     sqlx::query(
@@ -115,30 +114,28 @@ pub async fn insert(
          SELECT ?, shard, number FROM shards",
     )
     .bind(id)
-    .execute(&mut *transaction)
+    .execute(connection)
     .await?;
-    transaction.commit().await?;
     Ok(id)
 }
 
 /// Writes where a webhook sends what, and whether it does. One that is made active again begins with what it
-/// could not deliver.
+/// could not deliver. In a transaction.
 ///
 /// # Errors
 /// When MySQL does not answer.
 pub async fn update(
-    pool: &MySqlPool,
+    connection: &mut MySqlConnection,
     id: u64,
     (url, events): (&str, &[String]),
     state: WebhookState,
 ) -> Result<(), sqlx::Error> {
-    let mut transaction = pool.begin().await?;
     sqlx::query("UPDATE webhooks SET url = ?, events = ?, state = ? WHERE id = ?")
         .bind(url)
         .bind(events.join(","))
         .bind(state.as_str())
         .bind(id)
-        .execute(&mut *transaction)
+        .execute(&mut *connection)
         .await?;
     if state == WebhookState::Active {
         sqlx::query(
@@ -146,21 +143,25 @@ pub async fn update(
              next_attempt_at = NOW(3) WHERE webhook_id = ? AND state = 'FAILED'",
         )
         .bind(id)
-        .execute(&mut *transaction)
+        .execute(connection)
         .await?;
     }
-    transaction.commit().await
+    Ok(())
 }
 
 /// Writes another secret.
 ///
 /// # Errors
 /// When MySQL does not answer.
-pub async fn set_secret(pool: &MySqlPool, id: u64, secret: &str) -> Result<(), sqlx::Error> {
+pub async fn set_secret(
+    executor: impl MySqlExecutor<'_>,
+    id: u64,
+    secret: &str,
+) -> Result<(), sqlx::Error> {
     sqlx::query("UPDATE webhooks SET secret = ? WHERE id = ?")
         .bind(secret)
         .bind(id)
-        .execute(pool)
+        .execute(executor)
         .await?;
     Ok(())
 }
@@ -177,16 +178,24 @@ pub async fn disable(pool: &MySqlPool, id: u64) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-/// Removes a webhook, and its log in parts; `false` when there is none.
+/// Removes a webhook; `false` when there is none. Its log goes with [`delete_log`].
 ///
 /// # Errors
 /// When MySQL does not answer.
-pub async fn delete(pool: &MySqlPool, id: u64) -> Result<bool, sqlx::Error> {
-    const LOG: &str = "DELETE FROM webhook_deliveries WHERE webhook_id = ? LIMIT 10000";
+pub async fn delete(executor: impl MySqlExecutor<'_>, id: u64) -> Result<bool, sqlx::Error> {
     let done = sqlx::query("DELETE FROM webhooks WHERE id = ?")
         .bind(id)
-        .execute(pool)
+        .execute(executor)
         .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Removes the log of a webhook that was removed, in parts.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn delete_log(pool: &MySqlPool, id: u64) -> Result<(), sqlx::Error> {
+    const LOG: &str = "DELETE FROM webhook_deliveries WHERE webhook_id = ? LIMIT 10000";
     while sqlx::query(LOG)
         .bind(id)
         .execute(pool)
@@ -194,16 +203,18 @@ pub async fn delete(pool: &MySqlPool, id: u64) -> Result<bool, sqlx::Error> {
         .rows_affected()
         > 0
     {}
-    Ok(done.rows_affected() > 0)
+    Ok(())
 }
 
 /// Every webhook, by id.
 ///
 /// # Errors
 /// When MySQL does not answer.
-pub async fn all(pool: &MySqlPool) -> Result<Vec<Webhook>, sqlx::Error> {
+pub async fn all(executor: impl MySqlExecutor<'_>) -> Result<Vec<Webhook>, sqlx::Error> {
     let text = format!("{COLUMNS} ORDER BY id");
-    let rows: Vec<Row> = sqlx::query_as(AssertSqlSafe(text)).fetch_all(pool).await?;
+    let rows: Vec<Row> = sqlx::query_as(AssertSqlSafe(text))
+        .fetch_all(executor)
+        .await?;
     Ok(rows.into_iter().filter_map(parse).collect())
 }
 
@@ -211,10 +222,13 @@ pub async fn all(pool: &MySqlPool) -> Result<Vec<Webhook>, sqlx::Error> {
 ///
 /// # Errors
 /// When MySQL does not answer.
-pub async fn find(pool: &MySqlPool, id: u64) -> Result<Option<Webhook>, sqlx::Error> {
+pub async fn find(
+    executor: impl MySqlExecutor<'_>,
+    id: u64,
+) -> Result<Option<Webhook>, sqlx::Error> {
     let row: Option<Row> = sqlx::query_as(AssertSqlSafe(format!("{COLUMNS} WHERE id = ?")))
         .bind(id)
-        .fetch_optional(pool)
+        .fetch_optional(executor)
         .await?;
     Ok(row.and_then(parse))
 }
@@ -453,14 +467,18 @@ pub async fn deliveries(
 ///
 /// # Errors
 /// When MySQL does not answer.
-pub async fn resend(pool: &MySqlPool, webhook: u64, delivery: u64) -> Result<bool, sqlx::Error> {
+pub async fn resend(
+    executor: impl MySqlExecutor<'_>,
+    webhook: u64,
+    delivery: u64,
+) -> Result<bool, sqlx::Error> {
     let done = sqlx::query(
         "UPDATE webhook_deliveries SET is_resent = IF(state = 'PENDING', 0, 1), \
          next_attempt_at = NOW(3) WHERE id = ? AND webhook_id = ?",
     )
     .bind(delivery)
     .bind(webhook)
-    .execute(pool)
+    .execute(executor)
     .await?;
     Ok(done.rows_affected() > 0)
 }

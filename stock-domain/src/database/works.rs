@@ -1,7 +1,7 @@
 //! Works in MySQL: the campaign items that coupons are drawn for.
 
 use chrono::NaiveDateTime;
-use sqlx::MySqlPool;
+use sqlx::{MySqlExecutor, MySqlPool};
 use stock_common::id::WorkId;
 
 /// A campaign item.
@@ -17,10 +17,10 @@ pub struct Work {
 ///
 /// # Errors
 /// When MySQL does not answer, or the title is taken.
-pub async fn insert(pool: &MySqlPool, title: &str) -> Result<WorkId, sqlx::Error> {
+pub async fn insert(executor: impl MySqlExecutor<'_>, title: &str) -> Result<WorkId, sqlx::Error> {
     let done = sqlx::query("INSERT INTO works (title) VALUES (?)")
         .bind(title)
-        .execute(pool)
+        .execute(executor)
         .await?;
     Ok(WorkId(done.last_insert_id()))
 }
@@ -29,14 +29,18 @@ pub async fn insert(pool: &MySqlPool, title: &str) -> Result<WorkId, sqlx::Error
 ///
 /// # Errors
 /// When MySQL does not answer, or the title is taken.
-pub async fn update(pool: &MySqlPool, id: WorkId, title: &str) -> Result<bool, sqlx::Error> {
+pub async fn update(
+    executor: impl MySqlExecutor<'_>,
+    id: WorkId,
+    title: &str,
+) -> Result<bool, sqlx::Error> {
     // Assigned even when it stays the same, so that a row that is there counts as one that was changed.
     let done = sqlx::query(
         "UPDATE works SET title = ?, updated_at = NOW(3) WHERE id = ? AND is_deleted = 0",
     )
     .bind(title)
     .bind(id.0)
-    .execute(pool)
+    .execute(executor)
     .await?;
     Ok(done.rows_affected() > 0)
 }
@@ -45,10 +49,10 @@ pub async fn update(pool: &MySqlPool, id: WorkId, title: &str) -> Result<bool, s
 ///
 /// # Errors
 /// When MySQL does not answer.
-pub async fn delete(pool: &MySqlPool, id: WorkId) -> Result<bool, sqlx::Error> {
+pub async fn delete(executor: impl MySqlExecutor<'_>, id: WorkId) -> Result<bool, sqlx::Error> {
     let done = sqlx::query("UPDATE works SET is_deleted = 1 WHERE id = ? AND is_deleted = 0")
         .bind(id.0)
-        .execute(pool)
+        .execute(executor)
         .await?;
     Ok(done.rows_affected() > 0)
 }

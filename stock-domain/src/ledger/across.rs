@@ -114,11 +114,12 @@ async fn first_of(ledger: &Ledger, split: &Split, refusal: Refusal) -> Refusal {
         return refusal;
     };
     let short = |&(index, posting): &(usize, Posting)| {
-        let level = levels.get(&posting.account)?;
-        (level.balance + posting.delta < 0).then_some(Refusal::Insufficient {
+        let level = levels.get(&posting.account).map(|level| level.balance);
+        let left = level.or(posting.open)? - posting.least;
+        (left + posting.delta < 0).then_some(Refusal::Insufficient {
             posting: index,
             account: posting.account,
-            balance: level.balance,
+            balance: left.max(0),
             due: false,
         })
     };
@@ -142,9 +143,12 @@ async fn remember(
             | Refusal::SellingStopped
             | Refusal::Broken { .. }
             | Refusal::Insufficient { due: true, .. }
+            | Refusal::HeldEnough { due: true, .. }
     );
     let home = &split.home.request;
-    let is_asked_again = home.redraws || home.asks_on && refusal.short().is_some();
+    let is_outside = matches!(refusal, Refusal::NotOpen | Refusal::Closed);
+    let is_asked_again =
+        home.redraws || home.asks_on && refusal.short().is_some() || home.reprices && is_outside;
     if home.idempotency.is_none() || is_passing || is_asked_again {
         return Ok(Verdict::Refused(refusal));
     }

@@ -143,7 +143,7 @@ where
 }
 
 fn encode_keys(cmd: &mut Cmd, keys: &Keys, index: &Index) {
-    const PRIMED: usize = 8;
+    const PRIMED: usize = 9;
     cmd.arg(PRIMED + index.own.len() + index.books.len());
     cmd.arg(keys.epoch())
         .arg(keys.journal())
@@ -153,6 +153,7 @@ fn encode_keys(cmd: &mut Cmd, keys: &Keys, index: &Index) {
         cmd.arg(keys.records(records, 0))
             .arg(keys.records(records, 1));
     }
+    cmd.arg(keys.held_units());
     for account in &index.own {
         cmd.arg(keys.account(*account));
     }
@@ -205,7 +206,7 @@ fn encode_request(cmd: &mut Cmd, index: &Index, sealed: &Sealed) {
         cmd.arg(u8::from(open));
     }
     if let Some(hold) = &request.hold {
-        cmd.arg(hold.ttl_ms).arg(&hold.text);
+        cmd.arg(hold.ttl_ms).arg(&hold.text).arg(hold.units_max);
     }
     if let Some((member, until_ms)) = &request.release {
         cmd.arg(member).arg(*until_ms);
@@ -221,6 +222,7 @@ fn encode_request(cmd: &mut Cmd, index: &Index, sealed: &Sealed) {
         cmd.arg(account_at(&posting.account)).arg(posting.delta);
         if with_opens {
             match posting.open {
+                Some(level) if posting.least > 0 => cmd.arg(format!("{level} {}", posting.least)),
                 Some(level) => cmd.arg(level),
                 None => cmd.arg(""),
             };

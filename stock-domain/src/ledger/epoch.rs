@@ -99,7 +99,11 @@ pub async fn begin(
         .cmd("ZADD")
         .arg(keys.deadlines())
         .arg(SENTINEL_SCORE)
-        .arg(SENTINEL);
+        .arg(SENTINEL)
+        .cmd("HSET")
+        .arg(keys.held_units())
+        .arg(SENTINEL)
+        .arg(0);
     let books = Book::OF_EVERY_SHARD.map(|book| keys.book(book));
     for book in books.into_iter().chain([keys.states()]) {
         commands

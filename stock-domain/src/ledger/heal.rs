@@ -21,6 +21,7 @@ use super::keys::{Keys, Records, SENTINEL, SENTINEL_SCORE};
 use super::lost::{Lost, LostThing};
 use super::mend::Mend;
 use super::scripts::SCRIPTS;
+use super::units::count_held;
 use crate::account::{Account, Book, Level};
 use crate::database::{accounts, layouts, sales, shards};
 use crate::layout::Layout;
@@ -87,7 +88,9 @@ impl Healer {
     fn link(&self) -> Result<Link, ReadError> {
         match &*self.gate.state.borrow() {
             GateState::Open(link) => Ok(link.clone()),
-            GateState::Mending(reason) | GateState::Shut(reason) => Err(ReadError::Fenced(Arc::clone(reason))),
+            GateState::Mending(reason) | GateState::Shut(reason) => {
+                Err(ReadError::Fenced(Arc::clone(reason)))
+            }
         }
     }
 
@@ -270,7 +273,11 @@ impl Healer {
             .query_async::<Option<String>>(&mut link.read)
             .await;
         match score {
-            Ok(Some(_)) => return Ok(()),
+            // What is counted of them was lost alone.
+            Ok(Some(_)) => {
+                count_held(&mut link.read, self.keys()).await?;
+                return Ok(());
+            }
             Ok(None) => {}
             Err(_of_another_type) => {
                 let _: i64 = cmd("UNLINK").arg(&key).query_async(&mut link.read).await?;

@@ -9,6 +9,7 @@
 //! | `…:journal` | stream | frames of up to 100 entries |
 //! | `…:states` | book | mark id → `state@ms` |
 //! | `…:deadlines` | zset | `ms-low what is held` of each live hold, by the ms at which it expires; and `.` |
+//! | `…:held_units` | hash | `product:user` → units that the user holds of the product now; and `.`; derived from `…:deadlines` |
 //! | `…:a:<kind>:<owner>:<place>` | string | `balance seq flag` of an account that must be there |
 //! | `…:b:<kind>`, `…:b:ALLOWANCE:<sale>` | book | `owner:place`, or user → `balance seq`, or `balance seq flag`, of accounts that are opened at their first touch |
 //! | `…:k:accepted:<0 or 1>` | book | key hash → print `A` ms-low, or print `C` ms ` ` shard |
@@ -123,6 +124,12 @@ impl Keys {
     #[must_use]
     pub fn deadlines(&self) -> String {
         format!("{}:deadlines", self.base)
+    }
+
+    /// How many units of each product each user holds.
+    #[must_use]
+    pub fn held_units(&self) -> String {
+        format!("{}:held_units", self.base)
     }
 
     /// What moves between a product's buckets right now.

@@ -15,6 +15,8 @@ pub struct Hold {
     pub ttl_ms: u64,
     /// The member's text behind its id: all that its expiry gives back.
     pub text: String,
+    /// How many units of its product its user may hold with it; 0 is any number.
+    pub units_max: u32,
 }
 
 /// What the script is asked to decide.
@@ -56,6 +58,9 @@ pub struct Request {
     pub home: Option<u64>,
     /// Whether other buckets are asked when one is short of stock: that is not remembered under its key.
     pub asks_on: bool,
+    /// Whether it is priced anew and asked again when its window is not open: that is not remembered under its
+    /// key.
+    pub reprices: bool,
 }
 
 impl Request {
@@ -79,6 +84,7 @@ impl Request {
             redraws: false,
             home: None,
             asks_on: false,
+            reprices: false,
         }
     }
 
@@ -144,6 +150,7 @@ impl Request {
             (32768, self.late_mark.is_some()),
             (65536, self.redraws),
             (131_072, self.asks_on),
+            (262_144, self.reprices),
         ]
         .into_iter()
         .filter_map(|(bit, set)| set.then_some(bit))

@@ -36,6 +36,8 @@ pub struct Scripts {
     pub correct: Script,
     /// Removes marks that are final and old.
     pub forget_marks: Script,
+    /// Counts anew what users hold.
+    pub count_held: Script,
     /// Claims a key for another shard.
     pub claim: Script,
     /// Removes the claim of a key for another shard.
@@ -49,12 +51,13 @@ pub struct Scripts {
 impl Scripts {
     /// Every script, for loading and for tests.
     #[must_use]
-    pub const fn all(&self) -> [&Script; 8] {
+    pub const fn all(&self) -> [&Script; 9] {
         [
             &self.decide,
             &self.settled,
             &self.correct,
             &self.forget_marks,
+            &self.count_held,
             &self.claim,
             &self.unclaim,
             &self.mend,
@@ -72,6 +75,7 @@ pub static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
         "forget_marks",
         include_str!("../../../lua/forget_marks.lua"),
     ),
+    count_held: Script::new("count_held", include_str!("../../../lua/count_held.lua")),
     claim: Script::new("claim", include_str!("../../../lua/claim.lua")),
     mend: Script::new("mend", include_str!("../../../lua/mend.lua")),
     unclaim: Script::new("unclaim", include_str!("../../../lua/unclaim.lua")),

@@ -20,6 +20,7 @@ use crate::ledger::epoch;
 use crate::ledger::keys::{Keys, Records, SENTINEL};
 use crate::ledger::mend::Mend;
 use crate::ledger::records::RecordName;
+use crate::ledger::units::count_held;
 use crate::order::{self, Order};
 use crate::points;
 use crate::reservation;
@@ -400,6 +401,7 @@ impl Rebuild<'_> {
         loop {
             let page = reservations::pending(transaction, after, PAGE).await?;
             let Some(last) = page.last() else {
+                count_held(self.redis, self.keys).await?;
                 return Ok(());
             };
             after = last.id;

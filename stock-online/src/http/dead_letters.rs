@@ -15,7 +15,8 @@ use utoipa::ToSchema;
 
 use super::audit;
 use super::auth::Admin;
-use super::extract::{Filter, PathId};
+use super::extract::{Bodiless, Filter, PathId};
+use super::once;
 use super::orders::json;
 use super::origin::Origin;
 use super::page::{PageIn, cursor_of, cut, limit_of};
@@ -85,19 +86,29 @@ pub async fn retry(
     Admin(admin): Admin,
     origin: Origin,
     position: Result<PathId, Problem>,
+    Bodiless { idempotency, .. }: Bodiless,
 ) -> Result<Response, Problem> {
     let missing = || Problem::new(Code::NotFound, "there is no such dead letter");
     let position = Position::new(position.map_err(|_malformed| missing())?.0);
     let letter = table::find(&app.pool, position).await?;
     let mut letter = letter.ok_or_else(missing)?;
-    if letter.state != "RESOLVED" {
-        table::retry(&app.pool, position).await.map_err(stays)?;
-        "RESOLVED".clone_into(&mut letter.state);
+    if let Some(before) = once::look(&app, idempotency.as_ref()).await? {
+        return before;
+    }
+    let is_due = letter.state != "RESOLVED";
+    // What is resolved stays so, however often it is asked for.
+    let retried = match is_due {
+        true => table::retry(&app.pool, position).await.map_err(stays),
+        false => Ok(()),
+    };
+    "RESOLVED".clone_into(&mut letter.state);
+    if is_due && retried.is_ok() {
         let subject = format!("entry:{position}");
         let action = Action::DeadLetterRetried;
         audit::note(&app, &origin, action, (Some(admin.user), &subject));
     }
-    Ok(json(StatusCode::OK, &DeadLetterOut::from(letter)))
+    let retried = retried.map(|()| json(StatusCode::OK, &DeadLetterOut::from(letter)));
+    once::keep(&app, idempotency, retried).await
 }
 
 fn stays(error: RetryError) -> Problem {

@@ -18,6 +18,7 @@ use utoipa::ToSchema;
 use super::audit;
 use super::auth::Admin;
 use super::extract::{BodyIn, Keyed, PathId, TimeIn};
+use super::once::{Begun, Once};
 use super::orders::json;
 use super::origin::Origin;
 use super::problem::Problem;
@@ -70,7 +71,9 @@ pub async fn create(
     State(app): State<Arc<App>>,
     (Admin(admin), origin): (Admin, Origin),
     id: Result<PathId, Problem>,
-    Keyed { body, .. }: Keyed<DiscountIn>,
+    Keyed {
+        body, idempotency, ..
+    }: Keyed<DiscountIn>,
 ) -> Result<Response, Problem> {
     let missing = || Problem::of(Code::ProductNotFound);
     let text = body.percentage.to_string();
@@ -92,20 +95,30 @@ pub async fn create(
         starts_ms,
         ends_ms,
     };
-    let made = table::create_discount(&app.pool, ProductId(id), &discount).await?;
-    let discount_id = made.ok_or_else(missing)?;
+    let mut once = match Once::begin(&app, idempotency).await? {
+        Begun::Fresh(once) => once,
+        Begun::Before(answer) => return answer,
+    };
+    let time = |ms: u64| rfc3339(i64::try_from(ms).unwrap_or_default());
+    let made = match table::create_discount(once.connection(), ProductId(id), &discount).await {
+        Ok(Some(discount_id)) => {
+            let body = DiscountOut {
+                discount_id,
+                product_id: id,
+                percentage: body.percentage,
+                is_active: true,
+                starts_at: time(starts_ms),
+                ends_at: time(ends_ms),
+            };
+            Ok((json(StatusCode::CREATED, &body), ()))
+        }
+        Ok(None) => Err(missing()),
+        Err(error) => Err(error.into()),
+    };
+    let (response, ()) = once.end(made).await?;
     publish(&app).await?;
     let subject = format!("product:{id}");
     let action = Action::DiscountCreated;
     audit::note(&app, &origin, action, (Some(admin.user), &subject));
-    let time = |ms: u64| rfc3339(i64::try_from(ms).unwrap_or_default());
-    let body = DiscountOut {
-        discount_id,
-        product_id: id,
-        percentage: body.percentage,
-        is_active: true,
-        starts_at: time(starts_ms),
-        ends_at: time(ends_ms),
-    };
-    Ok(json(StatusCode::CREATED, &body))
+    Ok(response)
 }

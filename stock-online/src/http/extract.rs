@@ -125,20 +125,49 @@ impl<T: BodyIn> FromRequest<Arc<App>> for Keyed<T> {
         {
             return Err(problem.clone());
         }
-        let idempotency = match key_of(&parts.headers)? {
-            Some(key) => {
-                app.limits.admit(Subject::Keys(caller.user.0))?;
-                let target = (&parts.method, &parts.uri);
-                Some(idempotency(caller.user, key, target, &bytes))
-            }
-            None => None,
-        };
+        let idempotency = keyed(app, caller, &parts, &bytes)?;
         Ok(Self {
             caller,
             body: parsed?,
             idempotency,
         })
     }
+}
+
+/// A caller who sends no body, and the key under which the answer is to be remembered. A body is not looked at.
+pub struct Bodiless {
+    /// Who sent it.
+    pub caller: Caller,
+    /// The key, if one was sent.
+    pub idempotency: Option<Idempotency>,
+}
+
+impl FromRequestParts<Arc<App>> for Bodiless {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
+        let caller = Caller::from_request_parts(parts, app).await?;
+        let idempotency = keyed(app, caller, parts, b"{}")?;
+        Ok(Self {
+            caller,
+            idempotency,
+        })
+    }
+}
+
+/// The key of a request, counted against its user's limit.
+fn keyed(
+    app: &App,
+    caller: Caller,
+    parts: &Parts,
+    body: &[u8],
+) -> Result<Option<Idempotency>, Problem> {
+    let Some(key) = key_of(&parts.headers)? else {
+        return Ok(None);
+    };
+    app.limits.admit(Subject::Keys(caller.user.0))?;
+    let target = (&parts.method, &parts.uri);
+    Ok(Some(idempotency(caller.user, key, target, body)))
 }
 
 async fn read_body(parts: &Parts, body: axum::body::Body, max: usize) -> Result<Bytes, Problem> {

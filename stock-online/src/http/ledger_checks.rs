@@ -21,6 +21,7 @@ use utoipa::ToSchema;
 use super::audit;
 use super::auth::Admin;
 use super::extract::{BodyIn, Filter, Keyed};
+use super::once;
 use super::orders::json;
 use super::origin::Origin;
 use super::page::{PageIn, cursor_of, cut, limit_of};
@@ -199,9 +200,14 @@ pub async fn start(
     State(app): State<Arc<App>>,
     Admin(admin): Admin,
     origin: Origin,
-    Keyed { body, .. }: Keyed<VerifyIn>,
+    Keyed {
+        body, idempotency, ..
+    }: Keyed<VerifyIn>,
 ) -> Result<Response, Problem> {
     let job = CheckKind::Verify.as_str();
+    if let Some(before) = once::look(&app, idempotency.as_ref()).await? {
+        return before;
+    }
     // Connections of its own: a long proof takes none of the jobs'.
     let pool = database::pool(&app.config, Role::Tool)?;
     let claim = jobs::claim(&pool, job).await?;
@@ -211,6 +217,9 @@ pub async fn start(
             "the ledger is being verified already",
         )
     })?;
+    let started = serde_json::json!({ "status": "RUNNING" });
+    let started = json(StatusCode::ACCEPTED, &started);
+    let response = once::keep(&app, idempotency, Ok(started)).await?;
     audit::note(
         &app,
         &origin,
@@ -242,6 +251,5 @@ pub async fn start(
             tracing::warn!(%error, "the end of a verify was not noted");
         }
     });
-    let started = serde_json::json!({ "status": "RUNNING" });
-    Ok(json(StatusCode::ACCEPTED, &started))
+    Ok(response)
 }

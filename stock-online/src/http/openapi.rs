@@ -42,11 +42,7 @@ enum Carries {
     Form(&'static str),
     /// A body that may be left out.
     Maybe(&'static str),
-    /// A body that may be left out, and a key.
-    KeyedMaybe(&'static str),
-    /// A body, and optionally an Idempotency-Key.
-    Keyed(&'static str),
-    /// A file of stock, and optionally an Idempotency-Key.
+    /// A file of stock.
     Csv,
 }
 
@@ -79,12 +75,12 @@ const LEDGER: [Code; 8] = [
 ];
 
 impl Operation {
-    /// Whether it may carry an Idempotency-Key.
-    const fn is_keyed(&self) -> bool {
-        matches!(
-            self.carries,
-            Carries::Keyed(_) | Carries::KeyedMaybe(_) | Carries::Csv
-        )
+    /// Whether it honours an Idempotency-Key: it changes something of the shop, and not of a person.
+    fn is_keyed(&self) -> bool {
+        const PEOPLE: [&str; 4] = ["/api/auth/", "/api/me/", "/api/users/", "/account/"];
+        let is_of_people = PEOPLE.iter().any(|prefix| self.path.starts_with(prefix))
+            || self.path.starts_with("/api/token");
+        self.method != HttpMethod::Get && !is_of_people
     }
 
     /// Every problem that it may answer.
@@ -116,11 +112,17 @@ impl Operation {
                 Code::PayloadTooLarge,
                 Code::UnsupportedMediaType,
                 Code::Unprocessable,
+                // A key is looked at also where none is honoured.
                 Code::IdempotencyKeyInvalid,
             ]);
         }
         if self.is_keyed() {
-            codes.extend([Code::IdempotencyKeyReused, Code::RequestInProgress]);
+            codes.extend([
+                Code::IdempotencyKeyInvalid,
+                Code::IdempotencyKeyReused,
+                Code::RequestInProgress,
+                Code::DatabaseUnavailable,
+            ]);
         }
         codes
     }
@@ -174,8 +176,8 @@ impl Operation {
             Carries::Nothing => None,
             Carries::Form(name) => Some((name, FORM, Required::True)),
             Carries::Csv => Some(("text", CSV, Required::True)),
-            Carries::Body(name) | Carries::Keyed(name) => Some((name, JSON, Required::True)),
-            Carries::Maybe(name) | Carries::KeyedMaybe(name) => Some((name, JSON, Required::False)),
+            Carries::Body(name) => Some((name, JSON, Required::True)),
+            Carries::Maybe(name) => Some((name, JSON, Required::False)),
         };
         operation.request_body(body.map(|(name, kind, required)| {
             RequestBodyBuilder::new()
@@ -307,6 +309,21 @@ fn parameter(name: &str, place: ParameterIn, kind: &str) -> Parameter {
         .build()
 }
 
+/// Every operation that honours an Idempotency-Key, `POST /api/orders`.
+pub fn keyed() -> impl Iterator<Item = String> {
+    let keyed = OPERATIONS.iter().filter(|operation| operation.is_keyed());
+    keyed.map(|operation| {
+        let method = match operation.method {
+            HttpMethod::Post => "POST",
+            HttpMethod::Put => "PUT",
+            HttpMethod::Patch => "PATCH",
+            HttpMethod::Delete => "DELETE",
+            HttpMethod::Get | HttpMethod::Options | HttpMethod::Head | HttpMethod::Trace => "",
+        };
+        format!("{method} {}", operation.path)
+    })
+}
+
 /// Every path, with its parameters in braces.
 pub fn paths() -> impl Iterator<Item = &'static str> {
     OPERATIONS.iter().map(|operation| operation.path)
@@ -326,7 +343,7 @@ pub fn document() -> &'static OpenApi {
             .version(env!("CARGO_PKG_VERSION"))
             .description(Some(
                 "A flash-sale stock engine that is both fast and right. Get a token with `POST /api/token` and send it as \
-                 `Authorization: Bearer …`. What changes stock, coupons or points takes an `Idempotency-Key`: the same key \
+                 `Authorization: Bearer …`. Whatever changes something of the shop takes an `Idempotency-Key`: the same key \
                  gets the first answer again. Every error is `application/problem+json` with a stable `code`: \
                  [error codes](/problems).",
             ));

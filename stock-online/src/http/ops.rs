@@ -1,6 +1,7 @@
 //! Operations: is it alive, is it ready, how is it doing, and the switch that stops selling.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -10,17 +11,22 @@ use stock_common::error::Code;
 use stock_domain::database::audit_log::Action;
 use stock_domain::ledger::GateState;
 use stock_domain::server_settings::Standing;
+use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use super::audit;
 use super::auth::{Admin, Caller};
 use super::extract::{BodyIn, Keyed};
+use super::once;
 use super::openapi;
 use super::orders::json;
 use super::origin::Origin;
 use super::problem::Problem;
 use crate::app::App;
 use crate::health::{self, Database, ServerSetting};
+
+/// How long the switch waits for MySQL to say whether its key is known.
+const KEY_WAIT: Duration = Duration::from_millis(300);
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Ready {
@@ -185,8 +191,15 @@ pub async fn switch_selling(
     State(app): State<Arc<App>>,
     Admin(admin): Admin,
     origin: Origin,
-    Keyed { body, .. }: Keyed<Selling>,
+    Keyed {
+        body, idempotency, ..
+    }: Keyed<Selling>,
 ) -> Result<Response, Problem> {
+    // It must work while MySQL is away: then a request that is repeated sets the same state again.
+    let known = once::look(&app, idempotency.as_ref());
+    if let Ok(Ok(Some(before))) = timeout(KEY_WAIT, known).await {
+        return before;
+    }
     let switched = app.ledger.switch_selling(body.open, admin.user).await?;
     let subject = if body.open {
         "selling open"
@@ -207,10 +220,14 @@ pub async fn switch_selling(
         open: body.open,
         shards: shards.collect(),
     };
-    Ok(match have_followed {
-        true => json(StatusCode::OK, &done),
-        false => later(json(StatusCode::SERVICE_UNAVAILABLE, &done)),
-    })
+    if !have_followed {
+        return Ok(later(json(StatusCode::SERVICE_UNAVAILABLE, &done)));
+    }
+    let kept = once::keep(&app, idempotency, Ok(json(StatusCode::OK, &done)));
+    match timeout(KEY_WAIT, kept).await {
+        Ok(Ok(response)) => Ok(response),
+        Ok(Err(_)) | Err(_) => Ok(json(StatusCode::OK, &done)),
+    }
 }
 
 /// GET `/api/openapi.json`: this interface as an OpenAPI document.

@@ -45,7 +45,7 @@ use super::page::{cursor_of, cut, limit_of};
 use super::problem::Problem;
 use super::reader::Reading;
 use super::verdicts::{
-    decide_locked, decide_stock, decide_stock_locked, refuse, remember, replayed_entry,
+    Round, decide_locked, decide_stock, decide_stock_locked, refuse, remember, replayed_entry,
 };
 use crate::app::{App, CATCH_UP_MAX};
 
@@ -61,6 +61,8 @@ pub(super) fn count(path: Path, verdict: &Verdict) {
 pub(super) struct Placing {
     order: Order,
     window_ms: Option<(u64, u64)>,
+    /// Whether it has another price outside that time.
+    is_repriced: bool,
     /// The reservation whose stock it takes, and when that expires.
     held: Option<(Held, u64)>,
     /// The reservation's entry, which MySQL must have before it can have the order.
@@ -68,13 +70,14 @@ pub(super) struct Placing {
 }
 
 impl Placing {
-    pub(super) fn request(
+    fn request(
         &self,
         is_last_try: bool,
-        idempotency: Option<&Idempotency>,
+        (reprices, idempotency): (bool, Option<&Idempotency>),
     ) -> Result<Request, DraftError> {
         let terms = Terms {
             window_ms: self.window_ms,
+            reprices,
             held: self.held.as_ref(),
             is_last_try,
         };
@@ -82,12 +85,12 @@ impl Placing {
     }
 }
 
-/// Prices what was asked for, or answers why it has no price.
-pub(super) async fn price(
+/// Prices what was asked for at a time in Unix ms, or answers why it has no price.
+async fn price(
     app: &App,
-    asked: AskedOrder,
-    benefits: Benefits,
+    (asked, benefits): (&AskedOrder, &Benefits),
     idempotency: Option<&Idempotency>,
+    now_ms: u64,
 ) -> Result<Result<Placing, Verdict>, Problem> {
     let reservation = match benefits.reservation_id {
         None => None,
@@ -105,9 +108,8 @@ pub(super) async fn price(
         use_points: benefits.use_points,
         earn_rate: app.earn_rate,
     };
-    let now_ms = app.ledger.redis_now_ms();
-    let problem = match pricing::price(&asked, &app.catalog, benefits, now_ms) {
-        Ok(Priced { order, window_ms }) => match take_hold(order, window_ms, reservation) {
+    let problem = match pricing::price(asked, &app.catalog, benefits, now_ms) {
+        Ok(priced) => match take_hold(priced, reservation) {
             Ok(placing) => return Ok(Ok(placing)),
             Err(problem) => problem,
         },
@@ -155,14 +157,19 @@ async fn find_hold(
 
 /// Lets the order take a reservation's stock, if it asks for exactly that.
 fn take_hold(
-    mut order: Order,
-    window_ms: Option<(u64, u64)>,
+    priced: Priced,
     reservation: Option<Result<LocatedReservation, Problem>>,
 ) -> Result<Placing, Problem> {
+    let Priced {
+        mut order,
+        window_ms,
+        is_repriced,
+    } = priced;
     let Some(found) = reservation.transpose()? else {
         return Ok(Placing {
             order,
             window_ms,
+            is_repriced,
             held: None,
             before: None,
         });
@@ -186,6 +193,7 @@ fn take_hold(
     Ok(Placing {
         order,
         window_ms,
+        is_repriced,
         held: Some((of.held(found.id), of.expires_ms(found.id))),
         before: found.entry,
     })
@@ -205,20 +213,31 @@ pub async fn place_redis(
 ) -> Result<Response, Problem> {
     let benefits = body.benefits()?;
     let asked = body.into_asked(caller, Path::Redis)?;
-    let placing = match price(&app, asked, benefits, idempotency.as_ref()).await? {
-        Ok(placing) => placing,
-        Err(verdict) => return answer_unplaced(&app, verdict).await,
-    };
-    let build = |is_last_try| placing.request(is_last_try, idempotency.as_ref());
-    let verdict = decide_stock(&app, build).await?;
-    count(Path::Redis, &verdict);
-    match verdict {
-        Verdict::Accepted(accepted) => Ok(created(
-            accepted.position,
-            &placing.order,
-            OrderStatus::OrderPending,
-        )),
-        other @ (Verdict::Replayed(_) | Verdict::Refused(_)) => answer_unplaced(&app, other).await,
+    let key = idempotency.as_ref();
+    let mut round = Round::first(&app);
+    loop {
+        let placing = match price(&app, (&asked, &benefits), key, round.now_ms).await? {
+            Ok(placing) => placing,
+            Err(verdict) => return answer_unplaced(&app, verdict).await,
+        };
+        let reprices = placing.is_repriced && !round.is_last();
+        let build = |is_last_try| placing.request(is_last_try, (reprices, key));
+        let verdict = decide_stock(&app, build).await?;
+        if reprices && let Some(next) = round.next(&app, &verdict, placing.window_ms) {
+            round = next;
+            continue;
+        }
+        count(Path::Redis, &verdict);
+        return match verdict {
+            Verdict::Accepted(accepted) => Ok(created(
+                accepted.position,
+                &placing.order,
+                OrderStatus::OrderPending,
+            )),
+            other @ (Verdict::Replayed(_) | Verdict::Refused(_)) => {
+                answer_unplaced(&app, other).await
+            }
+        };
     }
 }
 
@@ -246,25 +265,35 @@ pub(super) async fn place_synchronous(
     benefits: Benefits,
     idempotency: Option<Idempotency>,
 ) -> Result<Response, Problem> {
-    let path = asked.path;
-    let placing = match price(app, asked, benefits, idempotency.as_ref()).await? {
-        Ok(placing) => placing,
-        Err(verdict) => return answer_unplaced(app, verdict).await,
-    };
-    wait_for_code(app, &placing.order).await?;
-    let build = |is_last_try| placing.request(is_last_try, idempotency.as_ref());
-    let before = placing.before.iter().cloned().collect();
-    let decided = decide_stock_locked(app, build, before).await?;
-    count(path, &decided.verdict);
-    match decided.verdict {
-        Verdict::Accepted(accepted) => {
-            let status = match decided.is_recorded {
-                true => OrderStatus::Success,
-                false => OrderStatus::OrderPending,
-            };
-            Ok(created(accepted.position, &placing.order, status))
+    let (path, key) = (asked.path, idempotency.as_ref());
+    let mut round = Round::first(app);
+    loop {
+        let placing = match price(app, (&asked, &benefits), key, round.now_ms).await? {
+            Ok(placing) => placing,
+            Err(verdict) => return answer_unplaced(app, verdict).await,
+        };
+        wait_for_code(app, &placing.order).await?;
+        let reprices = placing.is_repriced && !round.is_last();
+        let build = |is_last_try| placing.request(is_last_try, (reprices, key));
+        let before = placing.before.iter().cloned().collect();
+        let decided = decide_stock_locked(app, build, before).await?;
+        if reprices && let Some(next) = round.next(app, &decided.verdict, placing.window_ms) {
+            round = next;
+            continue;
         }
-        other @ (Verdict::Replayed(_) | Verdict::Refused(_)) => answer_unplaced(app, other).await,
+        count(path, &decided.verdict);
+        return match decided.verdict {
+            Verdict::Accepted(accepted) => {
+                let status = match decided.is_recorded {
+                    true => OrderStatus::Success,
+                    false => OrderStatus::OrderPending,
+                };
+                Ok(created(accepted.position, &placing.order, status))
+            }
+            other @ (Verdict::Replayed(_) | Verdict::Refused(_)) => {
+                answer_unplaced(app, other).await
+            }
+        };
     }
 }
 

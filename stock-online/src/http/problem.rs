@@ -302,6 +302,10 @@ impl From<Refusal> for Problem {
                     .with("available", balance)
             }
             Refusal::RunOut => Self::of(Code::ReservationAlreadyExpired),
+            Refusal::HeldEnough { left, .. } => {
+                let text = format!("{left} more units of the product may be held");
+                Self::new(Code::HoldUnitsReached, text).with("remaining", left)
+            }
             Refusal::UnknownAccount { account, .. } => short(account, 0),
             Refusal::Insufficient {
                 account, balance, ..

@@ -19,6 +19,7 @@ use stock_common::id::{LocationId, ProductId};
 use stock_common::money::Money;
 use stock_domain::account::{Account, Level};
 use stock_domain::catalog::{CatalogProduct, ProductStatus, unit_price};
+use stock_domain::coupon::Benefit;
 use stock_domain::database::products::{self as table, Product, ProductFilter};
 use stock_domain::database::{buckets, coupon_issues};
 use stock_domain::reads::Reader;
@@ -150,26 +151,27 @@ fn etag(product: &Product) -> String {
     format!("\"{}\"", product.revision)
 }
 
-/// What the best of a caller's coupons takes off one unit.
-async fn coupon_discount(
+/// What a caller's coupons are worth.
+async fn benefits_of(
     app: &App,
     reader: Reader,
     caller: Option<Caller>,
-    product: &Product,
-) -> Result<Money, Problem> {
+) -> Result<Vec<Benefit>, Problem> {
     let Some(caller) = caller else {
-        return Ok(Money::ZERO);
+        return Ok(Vec::new());
     };
     let now_ms = app.ledger.redis_now_ms();
     let best = |pool| async move { coupon_issues::best_of(&pool, caller.user, now_ms).await };
-    let benefits = app.reads.read(reader, best).await?;
+    Ok(app.reads.read(reader, best).await?)
+}
+
+/// What the best of some coupons takes off one unit; nothing where there is none.
+fn coupon_discount(app: &App, benefits: &[Benefit], product: &Product) -> Money {
     let (sale, discount) = (product.sale.as_ref(), product.discount.as_ref());
+    let now_ms = app.ledger.redis_now_ms();
     let unit_price = unit_price(product.fields.price, sale, discount, now_ms);
-    let best = benefits
-        .into_iter()
-        .map(|benefit| benefit.of(unit_price))
-        .max();
-    Ok(best.unwrap_or_default())
+    let best = benefits.iter().map(|benefit| benefit.of(unit_price)).max();
+    best.unwrap_or(Money::ZERO)
 }
 
 /// A product with its levels, and what its reader's best coupon takes off.
@@ -252,14 +254,6 @@ async fn list_from(
     ))
 }
 
-async fn find(app: &App, id: Result<PathId, Problem>) -> Result<Product, Problem> {
-    let missing = || Problem::of(Code::ProductNotFound);
-    let id = id.map_err(|_not_a_number| missing())?;
-    table::find(&app.pool, ProductId(id.0))
-        .await?
-        .ok_or_else(missing)
-}
-
 /// The product in the catalog, if it was not deleted.
 pub(super) fn find_known(app: &App, id: ProductId) -> Result<Arc<CatalogProduct>, Problem> {
     if !app.catalog.is_read() {
@@ -298,7 +292,7 @@ async fn show_from(
     let shown = Detail {
         product: &product,
         levels: &levels,
-        coupon_discount: coupon_discount(app, reader, caller, &product).await?,
+        coupon_discount: coupon_discount(app, &benefits_of(app, reader, caller).await?, &product),
     };
     Ok(detail(app, StatusCode::OK, &shown))
 }

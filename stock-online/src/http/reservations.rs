@@ -19,14 +19,14 @@ use serde::{Deserialize, Serialize};
 use stock_common::clock::rfc3339;
 use stock_common::error::Code;
 use stock_common::id::{LocationId, Position, ProductId};
-use stock_domain::catalog::ProductStatus;
+use stock_domain::catalog::{CatalogProduct, ProductStatus};
 use stock_domain::database::audit_log::Action;
 use stock_domain::database::reservations::{self as table, ReservationFilter};
 use stock_domain::lookup::{self, LocatedReservation};
 use stock_domain::order::Quantity;
 use stock_domain::pricing::Unpriced;
 use stock_domain::reservation::{
-    self, Reservation, ReservationStatus, TTL_SECONDS, TTL_SECONDS_RANGE,
+    self, Reservation, ReservationStatus, TTL_SECONDS, TTL_SECONDS_MIN,
 };
 use stock_domain::sale::{self, Sale};
 use stock_domain::verdict::{Refusal, Replay, Verdict};
@@ -39,7 +39,7 @@ use super::orders::{NothingIn, json, located, replayed, unpriced};
 use super::origin::Origin;
 use super::page::{cursor_of, cut, limit_of};
 use super::problem::Problem;
-use super::verdicts::{decide_stock, refuse, replayed_entry};
+use super::verdicts::{Round, decide_stock, refuse, replayed_entry};
 use crate::app::{App, CATCH_UP_MAX};
 
 /// What to set aside.
@@ -52,7 +52,7 @@ pub struct ReserveIn {
     quantity: Quantity,
     /// 0, the online warehouse, unless it is a store's.
     location_id: Option<u64>,
-    /// How long it is held.
+    /// How long it is held, at most as long as the setting `hold_ttl_seconds_max` says.
     #[schema(minimum = 30, maximum = 14_400)]
     ttl_seconds: Option<u64>,
 }
@@ -141,8 +141,8 @@ impl ReservationOut {
     }
 }
 
-/// What the product must be for a part of it to be set aside: the sale that governs it.
-fn find_sale(app: &App, id: ProductId) -> Result<Option<Sale>, Problem> {
+/// The product of which a part is set aside, if it can be ordered.
+fn find_product(app: &App, id: ProductId) -> Result<Arc<CatalogProduct>, Problem> {
     if !app.catalog.is_read() {
         return Err(unpriced(Unpriced::CatalogUnread));
     }
@@ -151,7 +151,7 @@ fn find_sale(app: &App, id: ProductId) -> Result<Option<Sale>, Problem> {
     if product.status != ProductStatus::Active {
         return Err(unpriced(Unpriced::ProductNotOnSale(id)));
     }
-    Ok(product.sale.clone())
+    Ok(product)
 }
 
 fn created(id: Position, of: &Reservation) -> Response {
@@ -174,42 +174,55 @@ pub async fn reserve(
         idempotency,
     }: Keyed<ReserveIn>,
 ) -> Result<Response, Problem> {
-    let ttl_seconds = body.ttl_seconds.unwrap_or(TTL_SECONDS);
-    if !TTL_SECONDS_RANGE.contains(&ttl_seconds) {
-        let (least, most) = (TTL_SECONDS_RANGE.start(), TTL_SECONDS_RANGE.end());
-        let rule = format!("a whole number from {least} to {most}");
+    let most = app.config.hold_ttl_seconds_max;
+    let ttl_seconds = body.ttl_seconds.unwrap_or(TTL_SECONDS.min(most));
+    if !(TTL_SECONDS_MIN..=most).contains(&ttl_seconds) {
+        let rule = format!("a whole number from {TTL_SECONDS_MIN} to {most}");
         return Err(Problem::unprocessable("/ttlSeconds", rule));
     }
-    let sale = match find_sale(&app, ProductId(body.product_id)) {
-        Ok(sale) => sale,
-        Err(problem) => {
-            let verdict = refuse(&app, idempotency, problem).await?;
-            return answer_reserve(&app, None, verdict).await;
+    let mut round = Round::first(&app);
+    loop {
+        let product = match find_product(&app, ProductId(body.product_id)) {
+            Ok(product) => product,
+            Err(problem) => {
+                let verdict = refuse(&app, idempotency, problem).await?;
+                return answer_reserve(&app, None, verdict).await;
+            }
+        };
+        let reservation = Reservation {
+            user_id: caller.user,
+            product_id: product.id,
+            location_id: LocationId(body.location_id.unwrap_or(0)),
+            quantity: body.quantity,
+            ttl_ms: ttl_seconds * 1_000,
+            allowance: product.sale_at(round.now_ms).and_then(Sale::allowance),
+            hold_limit: app.config.holds_per_user_max,
+            frozen: Some(product.frozen(round.now_ms)),
+        };
+        let window_ms = sale::window(product.sale.iter(), round.now_ms);
+        let reprices = product.sale.as_ref().is_some_and(Sale::is_repriced) && !round.is_last();
+        let build = |is_last_try: bool| {
+            let mut request = reservation::reserve(&reservation, window_ms, idempotency.clone())?;
+            request.waits_for_holds = !is_last_try;
+            request.reprices = reprices;
+            // What a sale's limit counts needs no other cap.
+            if let Some(hold) = request
+                .hold
+                .as_mut()
+                .filter(|_| reservation.allowance.is_none())
+            {
+                hold.units_max = app.config.hold_units_per_user_max;
+            }
+            Ok(request)
+        };
+        let verdict = decide_stock(&app, build).await?;
+        if reprices && let Some(next) = round.next(&app, &verdict, window_ms) {
+            round = next;
+            continue;
         }
-    };
-    let reservation = Reservation {
-        user_id: caller.user,
-        product_id: ProductId(body.product_id),
-        location_id: LocationId(body.location_id.unwrap_or(0)),
-        quantity: body.quantity,
-        ttl_ms: ttl_seconds * 1_000,
-        allowance: sale.as_ref().and_then(Sale::allowance),
-        hold_limit: app.config.holds_per_user_max,
-    };
-    let window_ms = sale::window(sale.iter());
-    let build = |is_last_try: bool| {
-        let mut request = reservation::reserve(&reservation, window_ms, idempotency.clone())?;
-        request.waits_for_holds = !is_last_try;
-        Ok(request)
-    };
-    let verdict = decide_stock(&app, build).await?;
-    let counted = match &verdict {
-        Verdict::Accepted(_) => "ACCEPTED",
-        Verdict::Replayed(_) => "REPLAYED",
-        Verdict::Refused(refusal) => refusal.name(),
-    };
-    metrics::counter!("stock_reservations_total", "verdict" => counted).increment(1);
-    answer_reserve(&app, Some(&reservation), verdict).await
+        metrics::counter!("stock_reservations_total", "verdict" => verdict.name()).increment(1);
+        return answer_reserve(&app, Some(&reservation), verdict).await;
+    }
 }
 
 async fn answer_reserve(

@@ -21,6 +21,7 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
+use sqlx::MySqlConnection;
 use stock_common::error::Code;
 use stock_common::id::{LocationId, ProductId};
 use stock_common::money::Money;
@@ -35,6 +36,7 @@ use utoipa::ToSchema;
 use super::audit;
 use super::auth::{Admin, Caller, Role};
 use super::extract::{BodyIn, Filter, Keyed, PathId, PathIds, first_id};
+use super::once::{Begun, Once};
 use super::orders::{json, located};
 use super::origin::Origin;
 use super::page::{PageIn, cursor_of, cut, limit_of};
@@ -226,7 +228,9 @@ pub async fn list(
 pub async fn create(
     State(app): State<Arc<App>>,
     (Admin(admin), origin): (Admin, Origin),
-    Keyed { body, .. }: Keyed<StoreIn>,
+    Keyed {
+        body, idempotency, ..
+    }: Keyed<StoreIn>,
 ) -> Result<Response, Problem> {
     let wanted = body.store_id;
     if wanted.is_some_and(|id| !(1..=STORE_ID_MAX).contains(&id)) {
@@ -234,22 +238,25 @@ pub async fn create(
         return Err(Problem::unprocessable("/storeId", rule));
     }
     let fields = body.check()?;
-    let made = table::insert(&app.pool, wanted.map(LocationId), &fields).await;
-    let id = match made {
-        // The primary key: somebody has that number.
-        Err(error) if error_number(&error) == Some(1062) => {
-            return Err(Problem::of(Code::StoreExists));
-        }
-        made => made?,
+    let mut once = match Once::begin(&app, idempotency).await? {
+        Begun::Fresh(once) => once,
+        Begun::Before(answer) => return answer,
     };
+    let made = table::insert(once.connection(), wanted.map(LocationId), &fields).await;
+    let created = match made {
+        Ok(id) => {
+            let body = json(StatusCode::CREATED, &StoreOut::new(&Store { id, fields }));
+            Ok((located(body, format!("/api/stores/{id}")), id))
+        }
+        // The primary key: somebody has that number.
+        Err(error) if error_number(&error) == Some(1062) => Err(Problem::of(Code::StoreExists)),
+        Err(error) => Err(error.into()),
+    };
+    let (response, id) = once.end(created).await?;
     let subject = format!("store:{id}");
     let action = Action::StoreCreated;
     audit::note(&app, &origin, action, (Some(admin.user), &subject));
-    let store = Store { id, fields };
-    Ok(located(
-        json(StatusCode::CREATED, &StoreOut::new(&store)),
-        format!("/api/stores/{id}"),
-    ))
+    Ok(response)
 }
 
 /// PUT `/api/stores/{storeId}`.
@@ -260,7 +267,9 @@ pub async fn replace(
     State(app): State<Arc<App>>,
     (Admin(admin), origin): (Admin, Origin),
     id: Result<PathId, Problem>,
-    Keyed { body, .. }: Keyed<StoreIn>,
+    Keyed {
+        body, idempotency, ..
+    }: Keyed<StoreIn>,
 ) -> Result<Response, Problem> {
     let id = store_id(id);
     if body
@@ -270,15 +279,24 @@ pub async fn replace(
         return Err(Problem::unprocessable("/storeId", "is not the path's"));
     }
     let fields = body.check()?;
-    let store = Store {
-        fields,
-        ..find(&app, id?).await?
+    let id = id?;
+    let mut once = match Once::begin(&app, idempotency).await? {
+        Begun::Fresh(once) => once,
+        Begun::Before(answer) => return answer,
     };
-    table::update(&app.pool, store.id, &store.fields).await?;
-    let subject = format!("store:{}", store.id);
+    let replaced = write(once.connection(), Store { id, fields }).await;
+    let (response, ()) = once.end(replaced).await?;
+    let subject = format!("store:{id}");
     let action = Action::StoreChanged;
     audit::note(&app, &origin, action, (Some(admin.user), &subject));
-    Ok(json(StatusCode::OK, &StoreOut::new(&store)))
+    Ok(response)
+}
+
+async fn write(connection: &mut MySqlConnection, store: Store) -> Result<(Response, ()), Problem> {
+    let known = table::find(&mut *connection, store.id).await?;
+    known.ok_or_else(|| Problem::of(Code::StoreNotFound))?;
+    table::update(connection, store.id, &store.fields).await?;
+    Ok((json(StatusCode::OK, &StoreOut::new(&store)), ()))
 }
 
 fn store_id(id: Result<PathId, Problem>) -> Result<LocationId, Problem> {

@@ -46,14 +46,63 @@ pub(super) async fn remember(
     Ok(app.ledger.decide(request).await?)
 }
 
+/// One pricing of a request. A price that holds on one side of a sale's window only is found anew when the script
+/// says that it is the other side's turn: the script's clock is right, the one that the price was found by may not be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Round {
+    /// The time for which it is priced, in Unix ms.
+    pub(super) now_ms: u64,
+    left: u8,
+}
+
+impl Round {
+    /// Further pricings of one request: a window may both open and close while it is asked.
+    const FURTHER: u8 = 2;
+
+    /// Priced for what the time seems to be.
+    pub(super) fn first(app: &App) -> Self {
+        Self {
+            now_ms: app.ledger.redis_now_ms(),
+            left: Self::FURTHER,
+        }
+    }
+
+    /// Whether what the script says now is the answer in any case.
+    pub(super) const fn is_last(self) -> bool {
+        self.left == 0
+    }
+
+    /// The next pricing, on the other side of the bound that refused this one; `None` for any other verdict.
+    pub(super) fn next(
+        self,
+        app: &App,
+        verdict: &Verdict,
+        window_ms: Option<(u64, u64)>,
+    ) -> Option<Self> {
+        let (opens, closes) = window_ms?;
+        let seems_ms = app.ledger.redis_now_ms();
+        let now_ms = match verdict {
+            Verdict::Refused(Refusal::NotOpen) => seems_ms.min(opens.saturating_sub(1)),
+            Verdict::Refused(Refusal::Closed) => seems_ms.max(closes),
+            Verdict::Accepted(_) | Verdict::Replayed(_) | Verdict::Refused(_) => return None,
+        };
+        Some(Self {
+            now_ms,
+            left: self.left.checked_sub(1)?,
+        })
+    }
+}
+
 /// Decides a request that takes stock. If it is short while expired holds wait to be released, they are
 /// released and it is asked once more; `build` is told whether that is the last time.
 pub(super) async fn decide_stock(
     app: &App,
     build: impl Fn(bool) -> Result<Request, DraftError>,
 ) -> Result<Verdict, Problem> {
-    let verdict = app.ledger.decide(build(false)?).await?;
-    match short_while_due(&verdict) {
+    let request = build(false)?;
+    let first = first_account(&request);
+    let verdict = app.ledger.decide(request).await?;
+    match short_while_due(&verdict, first) {
         None => Ok(verdict),
         Some(account) => {
             sweep(app, account).await;
@@ -68,8 +117,10 @@ pub(super) async fn decide_stock_locked(
     build: impl Fn(bool) -> Result<Request, DraftError>,
     before: Vec<Entry>,
 ) -> Result<Decided, Problem> {
-    let decided = decide_locked(app, build(false)?, before.clone()).await?;
-    match short_while_due(&decided.verdict) {
+    let request = build(false)?;
+    let first = first_account(&request);
+    let decided = decide_locked(app, request, before.clone()).await?;
+    match short_while_due(&decided.verdict, first) {
         None => Ok(decided),
         Some(account) => {
             sweep(app, account).await;
@@ -78,12 +129,18 @@ pub(super) async fn decide_stock_locked(
     }
 }
 
-/// The account that expired holds would raise.
-fn short_while_due(verdict: &Verdict) -> Option<Account> {
+fn first_account(request: &Request) -> Option<Account> {
+    let first = request.draft.postings.first();
+    first.map(|posting| posting.account)
+}
+
+/// The account that expired holds would raise; of one that held too much, the stock that it would take first.
+fn short_while_due(verdict: &Verdict, first: Option<Account>) -> Option<Account> {
     match verdict {
         Verdict::Refused(Refusal::Insufficient {
             account, due: true, ..
         }) => Some(*account),
+        Verdict::Refused(Refusal::HeldEnough { due: true, .. }) => first,
         Verdict::Accepted(_) | Verdict::Replayed(_) | Verdict::Refused(_) => None,
     }
 }

@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use chrono::NaiveDateTime;
 use serde::{Deserialize, Serialize};
+use sqlx::{MySqlConnection, MySqlExecutor};
 use stock_common::clock::{rfc3339, unix_ms};
 use stock_common::error::Code;
 use stock_domain::database::audit_log::Action;
@@ -16,7 +17,8 @@ use utoipa::ToSchema;
 
 use super::audit;
 use super::auth::{Admin, Caller};
-use super::extract::{BodyIn, Filter, Keyed, PathId, PathIds};
+use super::extract::{Bodiless, BodyIn, Filter, Keyed, PathId, PathIds};
+use super::once::{Begun, Once};
 use super::orders::{json, located};
 use super::origin::Origin;
 use super::page::{cursor_of, cut, limit_of};
@@ -213,8 +215,15 @@ fn missing() -> Problem {
 }
 
 async fn find(app: &App, id: Result<PathId, Problem>) -> Result<Webhook, Problem> {
+    find_in(&app.pool, id).await
+}
+
+async fn find_in(
+    executor: impl MySqlExecutor<'_>,
+    id: Result<PathId, Problem>,
+) -> Result<Webhook, Problem> {
     let PathId(id) = id.map_err(|_not_a_number| missing())?;
-    table::find(&app.pool, id).await?.ok_or_else(missing)
+    table::find(executor, id).await?.ok_or_else(missing)
 }
 
 fn note(app: &Arc<App>, origin: &Origin, action: Action, (admin, id): (Caller, u64)) {
@@ -245,26 +254,38 @@ pub async fn list(State(app): State<Arc<App>>, Admin(_): Admin) -> Result<Respon
 pub async fn create(
     State(app): State<Arc<App>>,
     (Admin(admin), origin): (Admin, Origin),
-    Keyed { body, .. }: Keyed<WebhookIn>,
+    Keyed {
+        body, idempotency, ..
+    }: Keyed<WebhookIn>,
 ) -> Result<Response, Problem> {
     let wanted = body.over(&app, None)?;
-    if table::all(&app.pool).await?.len() >= WEBHOOKS_MAX {
+    let mut once = match Once::begin(&app, idempotency).await? {
+        Begun::Fresh(once) => once,
+        Begun::Before(answer) => return answer,
+    };
+    let made = insert(once.connection(), wanted).await;
+    let (response, id) = once.end(made).await?;
+    note(&app, &origin, Action::WebhookCreated, (admin, id));
+    Ok(response)
+}
+
+async fn insert(
+    connection: &mut MySqlConnection,
+    wanted: Wanted,
+) -> Result<(Response, u64), Problem> {
+    if table::all(&mut *connection).await?.len() >= WEBHOOKS_MAX {
         let text = format!("there are {WEBHOOKS_MAX} webhooks already");
         return Err(Problem::new(Code::WebhookLimitReached, text));
     }
     let secret = wanted.secret.unwrap_or_else(Secret::random);
     let what = (wanted.url.as_str(), wanted.events.as_slice());
-    let id = table::insert(&app.pool, what, &secret.reveal()).await?;
+    let id = table::insert(connection, what, &secret.reveal()).await?;
     if wanted.state != WebhookState::Active {
-        table::update(&app.pool, id, what, wanted.state).await?;
+        table::update(connection, id, what, wanted.state).await?;
     }
-    note(&app, &origin, Action::WebhookCreated, (admin, id));
-    let made = table::find(&app.pool, id).await?.ok_or_else(missing)?;
-    let body = WebhookOut::new(made, Some(&secret));
-    Ok(located(
-        json(StatusCode::CREATED, &body),
-        format!("/api/webhooks/{id}"),
-    ))
+    let made = table::find(connection, id).await?.ok_or_else(missing)?;
+    let body = json(StatusCode::CREATED, &WebhookOut::new(made, Some(&secret)));
+    Ok((located(body, format!("/api/webhooks/{id}")), id))
 }
 
 /// GET `/api/webhooks/{id}`.
@@ -288,11 +309,22 @@ pub async fn replace(
     State(app): State<Arc<App>>,
     (Admin(admin), origin): (Admin, Origin),
     id: Result<PathId, Problem>,
-    Keyed { body, .. }: Keyed<WebhookIn>,
+    Keyed {
+        body, idempotency, ..
+    }: Keyed<WebhookIn>,
 ) -> Result<Response, Problem> {
     let wanted = body.over(&app, None)?;
-    let webhook = find(&app, id).await?;
-    write(&app, &origin, admin, (webhook.id, wanted)).await
+    let mut once = match Once::begin(&app, idempotency).await? {
+        Begun::Fresh(once) => once,
+        Begun::Before(answer) => return answer,
+    };
+    let replaced = match find_in(once.connection(), id).await {
+        Ok(webhook) => write(once.connection(), webhook.id, wanted).await,
+        Err(problem) => Err(problem),
+    };
+    let (response, id) = once.end(replaced).await?;
+    note(&app, &origin, Action::WebhookChanged, (admin, id));
+    Ok(response)
 }
 
 /// PATCH `/api/webhooks/{id}`.
@@ -303,28 +335,41 @@ pub async fn edit(
     State(app): State<Arc<App>>,
     (Admin(admin), origin): (Admin, Origin),
     id: Result<PathId, Problem>,
-    Keyed { body, .. }: Keyed<WebhookIn>,
+    Keyed {
+        body, idempotency, ..
+    }: Keyed<WebhookIn>,
 ) -> Result<Response, Problem> {
-    let webhook = find(&app, id).await?;
-    let id = webhook.id;
-    let wanted = body.over(&app, Some(webhook))?;
-    write(&app, &origin, admin, (id, wanted)).await
+    let mut once = match Once::begin(&app, idempotency).await? {
+        Begun::Fresh(once) => once,
+        Begun::Before(answer) => return answer,
+    };
+    let edited = match find_in(once.connection(), id).await {
+        Ok(webhook) => {
+            let id = webhook.id;
+            match body.over(&app, Some(webhook)) {
+                Ok(wanted) => write(once.connection(), id, wanted).await,
+                Err(problem) => Err(problem),
+            }
+        }
+        Err(problem) => Err(problem),
+    };
+    let (response, id) = once.end(edited).await?;
+    note(&app, &origin, Action::WebhookChanged, (admin, id));
+    Ok(response)
 }
 
 async fn write(
-    app: &Arc<App>,
-    origin: &Origin,
-    admin: Caller,
-    (id, wanted): (u64, Wanted),
-) -> Result<Response, Problem> {
+    connection: &mut MySqlConnection,
+    id: u64,
+    wanted: Wanted,
+) -> Result<(Response, u64), Problem> {
     let what = (wanted.url.as_str(), wanted.events.as_slice());
-    table::update(&app.pool, id, what, wanted.state).await?;
+    table::update(connection, id, what, wanted.state).await?;
     if let Some(secret) = &wanted.secret {
-        table::set_secret(&app.pool, id, &secret.reveal()).await?;
+        table::set_secret(&mut *connection, id, &secret.reveal()).await?;
     }
-    note(app, origin, Action::WebhookChanged, (admin, id));
-    let webhook = table::find(&app.pool, id).await?.ok_or_else(missing)?;
-    Ok(json(StatusCode::OK, &WebhookOut::new(webhook, None)))
+    let webhook = table::find(connection, id).await?.ok_or_else(missing)?;
+    Ok((json(StatusCode::OK, &WebhookOut::new(webhook, None)), id))
 }
 
 /// DELETE `/api/webhooks/{id}`.
@@ -335,13 +380,22 @@ pub async fn delete(
     State(app): State<Arc<App>>,
     (Admin(admin), origin): (Admin, Origin),
     id: Result<PathId, Problem>,
+    Bodiless { idempotency, .. }: Bodiless,
 ) -> Result<Response, Problem> {
     let PathId(id) = id.map_err(|_not_a_number| missing())?;
-    if !table::delete(&app.pool, id).await? {
-        return Err(missing());
-    }
+    let mut once = match Once::begin(&app, idempotency).await? {
+        Begun::Fresh(once) => once,
+        Begun::Before(answer) => return answer,
+    };
+    let done = match table::delete(once.connection(), id).await {
+        Ok(true) => Ok((StatusCode::NO_CONTENT.into_response(), ())),
+        Ok(false) => Err(missing()),
+        Err(error) => Err(error.into()),
+    };
+    let (response, ()) = once.end(done).await?;
+    table::delete_log(&app.pool, id).await?;
     note(&app, &origin, Action::WebhookDeleted, (admin, id));
-    Ok(StatusCode::NO_CONTENT.into_response())
+    Ok(response)
 }
 
 /// GET `/api/webhooks/{id}/deliveries`: newest first.
@@ -380,10 +434,18 @@ pub async fn resend(
     State(app): State<Arc<App>>,
     Admin(_): Admin,
     ids: Result<PathIds, Problem>,
+    Bodiless { idempotency, .. }: Bodiless,
 ) -> Result<Response, Problem> {
     let PathIds(webhook, delivery) = ids.map_err(|_not_numbers| missing())?;
-    if !table::resend(&app.pool, webhook, delivery).await? {
-        return Err(missing());
-    }
-    Ok(StatusCode::ACCEPTED.into_response())
+    let mut once = match Once::begin(&app, idempotency).await? {
+        Begun::Fresh(once) => once,
+        Begun::Before(answer) => return answer,
+    };
+    let done = match table::resend(once.connection(), webhook, delivery).await {
+        Ok(true) => Ok((StatusCode::ACCEPTED.into_response(), ())),
+        Ok(false) => Err(missing()),
+        Err(error) => Err(error.into()),
+    };
+    let (response, ()) = once.end(done).await?;
+    Ok(response)
 }

@@ -20,7 +20,8 @@ use utoipa::ToSchema;
 
 use super::audit;
 use super::auth::{Admin, Caller};
-use super::extract::{BodyIn, Filter, Keyed, PathId};
+use super::extract::{Bodiless, BodyIn, Filter, Keyed, PathId};
+use super::once::{Begun, Once};
 use super::orders::{json, located};
 use super::origin::Origin;
 use super::page::{PageIn, cursor_of, cut, limit_of};
@@ -116,16 +117,24 @@ async fn changed(
 pub async fn create(
     State(app): State<Arc<App>>,
     (Admin(admin), origin): (Admin, Origin),
-    Keyed { body, .. }: Keyed<WorkIn>,
+    Keyed {
+        body, idempotency, ..
+    }: Keyed<WorkIn>,
 ) -> Result<Response, Problem> {
     check_text(&body.title, 100, "/title", 1)?;
-    let id = written(table::insert(&app.pool, &body.title).await)?;
-    changed(&app, &origin, Action::WorkCreated, (admin, id)).await?;
+    let mut once = match Once::begin(&app, idempotency).await? {
+        Begun::Fresh(once) => once,
+        Begun::Before(answer) => return answer,
+    };
     let title = body.title;
-    Ok(located(
-        json(StatusCode::CREATED, &WorkOut { id: id.0, title }),
-        format!("/api/works/{id}"),
-    ))
+    let made = written(table::insert(once.connection(), &title).await);
+    let created = made.map(|id| {
+        let body = json(StatusCode::CREATED, &WorkOut { id: id.0, title });
+        (located(body, format!("/api/works/{id}")), id)
+    });
+    let (response, id) = once.end(created).await?;
+    changed(&app, &origin, Action::WorkCreated, (admin, id)).await?;
+    Ok(response)
 }
 
 /// PUT `/api/works/{id}`.
@@ -136,16 +145,25 @@ pub async fn replace(
     State(app): State<Arc<App>>,
     (Admin(admin), origin): (Admin, Origin),
     id: Result<PathId, Problem>,
-    Keyed { body, .. }: Keyed<WorkIn>,
+    Keyed {
+        body, idempotency, ..
+    }: Keyed<WorkIn>,
 ) -> Result<Response, Problem> {
     check_text(&body.title, 100, "/title", 1)?;
     let id = work_id(id)?;
-    if !written(table::update(&app.pool, id, &body.title).await)? {
-        return Err(Problem::of(Code::WorkNotFound));
-    }
-    changed(&app, &origin, Action::WorkChanged, (admin, id)).await?;
+    let mut once = match Once::begin(&app, idempotency).await? {
+        Begun::Fresh(once) => once,
+        Begun::Before(answer) => return answer,
+    };
     let title = body.title;
-    Ok(json(StatusCode::OK, &WorkOut { id: id.0, title }))
+    let done = match written(table::update(once.connection(), id, &title).await) {
+        Ok(true) => Ok((json(StatusCode::OK, &WorkOut { id: id.0, title }), ())),
+        Ok(false) => Err(Problem::of(Code::WorkNotFound)),
+        Err(problem) => Err(problem),
+    };
+    let (response, ()) = once.end(done).await?;
+    changed(&app, &origin, Action::WorkChanged, (admin, id)).await?;
+    Ok(response)
 }
 
 /// DELETE `/api/works/{id}`: nothing is drawn for it any more; what was drawn stays.
@@ -156,11 +174,19 @@ pub async fn delete(
     State(app): State<Arc<App>>,
     (Admin(admin), origin): (Admin, Origin),
     id: Result<PathId, Problem>,
+    Bodiless { idempotency, .. }: Bodiless,
 ) -> Result<Response, Problem> {
     let id = work_id(id)?;
-    if !table::delete(&app.pool, id).await? {
-        return Err(Problem::of(Code::WorkNotFound));
-    }
+    let mut once = match Once::begin(&app, idempotency).await? {
+        Begun::Fresh(once) => once,
+        Begun::Before(answer) => return answer,
+    };
+    let done = match table::delete(once.connection(), id).await {
+        Ok(true) => Ok((StatusCode::NO_CONTENT.into_response(), ())),
+        Ok(false) => Err(Problem::of(Code::WorkNotFound)),
+        Err(error) => Err(error.into()),
+    };
+    let (response, ()) = once.end(done).await?;
     changed(&app, &origin, Action::WorkDeleted, (admin, id)).await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    Ok(response)
 }

@@ -11,6 +11,7 @@ use stock_common::error::Code;
 use stock_common::id::ProductId;
 use stock_domain::catalog::ProductStatus;
 use stock_domain::database::products::{self as table, ProductFilter};
+use stock_domain::reservation::TTL_SECONDS;
 
 pub use self::card::{BuyState, Card};
 use super::frame::{Frame, page};
@@ -233,6 +234,9 @@ pub async fn show(frame: Frame, uri: Uri) -> Result<Response, Problem> {
     }))
 }
 
+/// The shortest time for which the page sets stock aside.
+const SHORT_HOLD_SECONDS: u64 = 300;
+
 #[derive(Template)]
 #[template(path = "shop/product.html")]
 struct ProductPage {
@@ -241,6 +245,9 @@ struct ProductPage {
     stores: Vec<Store>,
     coupons: Vec<OwnCoupon>,
     balance: i64,
+    /// How long stock may be set aside.
+    hold_seconds: Vec<u64>,
+    usual_hold_seconds: u64,
 }
 
 /// GET `/products/{id}`.
@@ -270,11 +277,17 @@ pub async fn product(frame: Frame, Path(id): Path<String>) -> Result<Response, P
             (usable.collect(), balance.balance)
         }
     };
+    let most = frame.app.config.hold_ttl_seconds_max;
+    let usual_hold_seconds = TTL_SECONDS.min(most);
+    let mut hold_seconds = vec![SHORT_HOLD_SECONDS.min(most), usual_hold_seconds, most];
+    hold_seconds.dedup();
     Ok(page(&ProductPage {
         card: card.ok_or_else(missing)?,
         stores: stores.items,
         coupons,
         balance,
+        hold_seconds,
+        usual_hold_seconds,
         frame,
     }))
 }

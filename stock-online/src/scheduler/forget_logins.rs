@@ -1,9 +1,12 @@
 //! Removes refresh tokens and sessions that have ended, which are refused anyway and only take room, what
-//! webhooks delivered long ago, and files of stock that were never judged to their end.
+//! webhooks delivered long ago, files of stock that were never judged to their end, and answers under
+//! Idempotency-Keys that are not given again any more.
 
 use std::sync::Arc;
 
-use stock_domain::database::{imports, jobs, refresh_tokens, sessions, webhooks};
+use stock_domain::database::{
+    idempotent_requests, imports, jobs, refresh_tokens, sessions, webhooks,
+};
 
 use crate::app::App;
 
@@ -25,6 +28,8 @@ async fn forget(app: &App) -> Result<Option<u64>, sqlx::Error> {
     let removed = refresh_tokens::forget(&app.pool).await? + sessions::forget(&app.pool).await?;
     let delivered = webhooks::forget(&app.pool, app.config.webhook_log_days).await?;
     let files = imports::forget(&app.pool).await?;
+    let answers = idempotent_requests::forget(&app.pool).await?;
+    tracing::debug!(answers, "forgot answers under idempotency keys");
     tracing::debug!(files, "forgot files of stock whose judging was given up");
     tracing::debug!(delivered, "forgot delivered batches of webhooks");
     jobs::succeed(claim, JOB).await?;

@@ -18,6 +18,7 @@ mod events;
 mod faults;
 mod imports;
 mod ledger;
+mod once;
 mod ops;
 mod orders;
 mod pages;

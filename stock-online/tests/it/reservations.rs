@@ -1,6 +1,8 @@
 //! Reservations: set aside, confirmed, cancelled, expired; each exactly once.
 
 mod expire;
+mod frozen;
+mod units;
 
 use serde_json::{Value, json};
 use stock_common::id::{LocationId, Position, ProductId, UserId};
@@ -27,6 +29,7 @@ pub(crate) async fn reserve_for_ms(shop: &Shop, quantity: u32, ttl_ms: u64) -> S
         ttl_ms,
         allowance: None,
         hold_limit: 0,
+        frozen: None,
     };
     let request = reservation::reserve(&reservation, None, None).unwrap();
     match shop.ledger.decide(request).await.unwrap() {
@@ -422,7 +425,7 @@ async fn what_cannot_be_reserved_is_refused_with_its_code() {
             "UNPROCESSABLE",
         ),
         (
-            json!({ "productId": 1, "quantity": 1, "ttlSeconds": 14_401 }),
+            json!({ "productId": 1, "quantity": 1, "ttlSeconds": 1_801 }),
             422,
             "UNPROCESSABLE",
         ),

@@ -1,5 +1,8 @@
 //! Flash sales and discounts: windows by Redis' clock, prices, limits per buyer.
 
+mod availability;
+mod change;
+
 use serde_json::{Value, json};
 use stock_common::clock::rfc3339;
 use stock_domain::order::{self, Terms};
@@ -9,7 +12,12 @@ use crate::ledger::verdicts;
 use crate::support::{Answer, Client, Shop, order_json};
 
 /// Lets a sale govern product 1, from and until so many ms from now.
-async fn sale(shop: &Shop, client: &Client, (from, until): (i64, i64), more: Value) -> Answer {
+pub(crate) async fn sale(
+    shop: &Shop,
+    client: &Client,
+    (from, until): (i64, i64),
+    more: Value,
+) -> Answer {
     let now = i64::try_from(shop.ledger.redis_now_ms()).unwrap();
     let mut body = json!({ "startsAt": rfc3339(now + from), "endsAt": rfc3339(now + until) });
     body.as_object_mut()
@@ -19,9 +27,15 @@ async fn sale(shop: &Shop, client: &Client, (from, until): (i64, i64), more: Val
     call.json(&body).send().await
 }
 
-const HOUR: i64 = 3_600_000;
+/// Ends the rule of a sale of product 1.
+pub(crate) async fn delete_sale(client: &Client, sale: &Answer) {
+    let path = format!("/api/products/1/sales/{}", sale.body["saleId"]);
+    assert_eq!(client.call("DELETE", &path).admin().status().await, 204);
+}
 
-async fn buy(client: &Client, user: u64, quantity: i64, unit_price: i64) -> Answer {
+pub(crate) const HOUR: i64 = 3_600_000;
+
+pub(crate) async fn buy(client: &Client, user: u64, quantity: i64, unit_price: i64) -> Answer {
     let mut body = order_json(&[(1, quantity)]);
     body["totalAmount"] = json!(quantity * unit_price);
     client
@@ -53,6 +67,12 @@ async fn a_sale_governs_its_product_until_it_is_deleted() {
         .send()
         .await;
     assert_eq!(reserve.code(), "SALE_NOT_OPEN");
+    let second = sale(&shop, client, (-HOUR, HOUR), json!({})).await;
+    assert_eq!(
+        (second.status, second.code(), &second.body["saleId"]),
+        (409, "SALE_EXISTS", &soon.body["saleId"])
+    );
+    delete_sale(client, &soon).await;
 
     let over = sale(&shop, client, (-2 * HOUR, -HOUR), json!({})).await;
     assert_eq!(over.body["state"], "OVER");

@@ -79,7 +79,7 @@ fn limited(base: &Request, user: u64) -> Request {
         owner: 1,
         place: user,
     };
-    let posting = Posting::new(allowance, -1).opening(1_000_000);
+    let posting = Posting::new(allowance, -1).opening(1_000_000).leaving(1);
     request.draft.postings.push(posting);
     request
 }

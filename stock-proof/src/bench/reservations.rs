@@ -37,6 +37,7 @@ fn hold(number: u64, ttl_ms: u64) -> Result<Request, Failure> {
         ttl_ms,
         allowance: None,
         hold_limit: 1_000_000,
+        frozen: None,
     };
     Ok(reservation::reserve(&reservation, None, None)?)
 }

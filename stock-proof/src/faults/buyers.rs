@@ -357,7 +357,7 @@ impl Buyer {
         let user = self.rng.random_range(2..2 + USERS);
         let product = self.product();
         let body = json!({ "productId": product, "quantity": self.rng.random_range(1..=3),
-            "ttlSeconds": 14_400 });
+            "ttlSeconds": 1_800 });
         let call = self.client.post("/api/products/stock/reserve").user(user);
         let told_made = told(self.session.send(call.json(&body).request()?).await);
         let mut ended = None;

@@ -87,6 +87,7 @@ const RESERVE: &[Code] = &[
     Code::SaleClosed,
     Code::PurchaseLimitReached,
     Code::HoldLimitReached,
+    Code::HoldUnitsReached,
 ];
 const END: &[Code] = &[
     Code::ReservationNotFound,
@@ -147,17 +148,17 @@ macro_rules! operations {
 
 operations! {
     Post "/api/redis/orders" "Order, Redis first" User
-        Carries::Keyed("OrderIn"), &[], (201, "OrderOut"), PLACE;
+        Carries::Body("OrderIn"), &[], (201, "OrderOut"), PLACE;
     Patch "/api/redis/orders/{order_id}/cancel" "Cancel, Redis first" User
-        Carries::KeyedMaybe("NothingIn"), &[], (200, "OrderOut"), CANCEL;
+        Carries::Maybe("NothingIn"), &[], (200, "OrderOut"), CANCEL;
     Post "/api/orders" "Order under row locks in MySQL" User
-        Carries::Keyed("OrderIn"), &[], (201, "OrderOut"), PLACE;
+        Carries::Body("OrderIn"), &[], (201, "OrderOut"), PLACE;
     Get "/api/orders" "Own stored orders, newest first" User
         Carries::Nothing, ORDERS, (200, "OrderListOut"), &[Code::Forbidden, Code::DatabaseUnavailable];
     Get "/api/orders/{order_id}" "One order, stored or not" User
         Carries::Nothing, &[], (200, "OrderOut"), &[Code::OrderNotFound, Code::DatabaseUnavailable, Code::Fenced];
     Patch "/api/orders/{order_id}/cancel" "Cancel under row locks" User
-        Carries::KeyedMaybe("NothingIn"), &[], (200, "OrderOut"), CANCEL;
+        Carries::Maybe("NothingIn"), &[], (200, "OrderOut"), CANCEL;
     Get "/api/redis/products" "Products, stock from Redis" Anyone
         Carries::Nothing, PRODUCTS, (200, "ProductListOut"), READ;
     Get "/api/redis/products/{id}" "One product, stock from Redis" Anyone
@@ -165,7 +166,7 @@ operations! {
     Get "/api/products" "Products, stock from MySQL" Anyone
         Carries::Nothing, PRODUCTS, (200, "ProductListOut"), READ;
     Post "/api/products" "Make a product" Admin
-        Carries::Keyed("ProductIn"), &[], (201, "DetailOut"), &[Code::StockLimitReached];
+        Carries::Body("ProductIn"), &[], (201, "DetailOut"), &[Code::StockLimitReached];
     Get "/api/products/{id}" "One product, stock from MySQL" Anyone
         Carries::Nothing, &[], (200, "DetailOut"), &[Code::ProductNotFound, Code::DatabaseUnavailable];
     Put "/api/products/{id}" "Write a product" Admin
@@ -177,7 +178,10 @@ operations! {
     Post "/api/products/{id}/discounts" "Give a product a discount, in place of an earlier one" Admin
         Carries::Body("DiscountIn"), &[], (201, "DiscountOut"), &[Code::ProductNotFound];
     Post "/api/products/{id}/sales" "Let a sale govern a product" Admin
-        Carries::Body("SaleIn"), &[], (201, "SaleOut"), &[Code::ProductNotFound];
+        Carries::Body("SaleIn"), &[], (201, "SaleOut"), &[Code::ProductNotFound, Code::SaleExists];
+    Patch "/api/products/{id}/sales/{sale_id}" "Change a sale that is planned or runs" Admin
+        Carries::Body("SaleEdit"), &[], (200, "SaleOut"), &[Code::SaleNotFound, Code::SaleClosed, Code::SaleHasBegun,
+            Code::SaleLimitBelowTaken, Code::Backlog];
     Delete "/api/products/{id}/sales/{sale_id}" "End the rule of a sale" Admin
         Carries::Nothing, &[], (204, ""), &[Code::SaleNotFound, Code::DatabaseUnavailable];
     Get "/api/sales" "Sales of all products, newest first" Admin
@@ -185,23 +189,23 @@ operations! {
     Get "/api/products/stock/available" "Stock by product and location" User
         Carries::Nothing, LEVELS, (200, "LevelListOut"), READ;
     Post "/api/products/stock/inbound" "Take stock in" Admin
-        Carries::Keyed("InboundIn"), &[], (201, "InboundOut"), CHANGE;
+        Carries::Body("InboundIn"), &[], (201, "InboundOut"), CHANGE;
     Post "/api/products/{id}/stock" "Correct stock, by compare-and-set if asked" Admin
-        Carries::Keyed("AdjustIn"), &[], (200, "AdjustOut"), CHANGE;
+        Carries::Body("AdjustIn"), &[], (200, "AdjustOut"), CHANGE;
     Get "/api/products/{id}/stock/movements" "Every posting of a product's stock, newest first" Admin
         Carries::Nothing, MOVEMENTS, (200, "MovementListOut"), STOCK;
     Get "/api/products/{id}/stock/statistics" "What happened to a product's stock per day" Admin
         Carries::Nothing, STATISTICS, (200, "StatisticsOut"), STOCK;
     Post "/api/products/stock/reserve" "Set stock aside for a while" User
-        Carries::Keyed("ReserveIn"), &[], (201, "ReservationOut"), RESERVE;
+        Carries::Body("ReserveIn"), &[], (201, "ReservationOut"), RESERVE;
     Get "/api/reservations" "Own reservations, newest first" User
         Carries::Nothing, RESERVATIONS, (200, "ReservationListOut"), &[Code::DatabaseUnavailable];
     Get "/api/reservations/{id}" "One reservation, stored or not" User
         Carries::Nothing, &[], (200, "ReservationOut"), &[Code::ReservationNotFound, Code::DatabaseUnavailable, Code::Fenced];
     Post "/api/reservations/{id}/confirm" "Sell what was set aside" Admin
-        Carries::KeyedMaybe("NothingIn"), &[], (200, "ReservationOut"), END;
+        Carries::Maybe("NothingIn"), &[], (200, "ReservationOut"), END;
     Post "/api/reservations/{id}/cancel" "Give back what was set aside" User
-        Carries::KeyedMaybe("CancelIn"), &[], (200, "ReservationOut"), &[Code::ReservationNotFound,
+        Carries::Maybe("CancelIn"), &[], (200, "ReservationOut"), &[Code::ReservationNotFound,
             Code::ReservationAlreadyConfirmed, Code::ReservationAlreadyCancelled, Code::ReservationAlreadyExpired, Code::Forbidden];
     Get "/api/stores" "Every store" Anyone
         Carries::Nothing, PAGE, (200, "StoreListOut"), READ;
@@ -216,9 +220,9 @@ operations! {
     Get "/api/stores/{store_id}/products/{product_id}/stock/nearby" "Its stock in the other stores, nearest first" Anyone
         Carries::Nothing, &[("limit", "limit")], (200, "NearbyListOut"), STOCK;
     Post "/api/stores/{store_id}/orders" "Sell at a till" Till
-        Carries::Keyed("TillOrderIn"), &[], (201, "OrderOut"), SELL;
+        Carries::Body("TillOrderIn"), &[], (201, "OrderOut"), SELL;
     Patch "/api/stores/{store_id}/orders/{order_id}/cancel" "Take back what a till sold" Till
-        Carries::KeyedMaybe("NothingIn"), &[], (200, "OrderOut"), CANCEL;
+        Carries::Maybe("NothingIn"), &[], (200, "OrderOut"), CANCEL;
     Post "/api/stores/{store_id}/orders/batch" "What a till sold while it was cut off" Till
         Carries::Body("BatchIn"), &[], (200, "BatchOut"), &[Code::StoreNotFound];
     Get "/api/stores/{store_id}/oversold" "Sales for which there was no stock" Till
@@ -242,17 +246,17 @@ operations! {
     Get "/api/coupons" "Campaigns with what is left of them, newest first" Anyone
         Carries::Nothing, PAGE, (200, "CouponListOut"), READ;
     Post "/api/coupons" "Make a campaign, or one user's coupon" Admin
-        Carries::Keyed("CouponIn"), &[], (201, "CouponOut"), &[Code::NotFound, Code::CouponCodeTaken];
+        Carries::Body("CouponIn"), &[], (201, "CouponOut"), &[Code::NotFound, Code::CouponCodeTaken];
     Get "/api/coupons/mine" "Own codes, newest first" User
         Carries::Nothing, PAGE, (200, "OwnCouponListOut"), &[Code::DatabaseUnavailable];
     Post "/api/coupons/{id}/issue" "Draw a coupon, first come first served" User
-        Carries::KeyedMaybe("IssueIn"), &[], (201, "IssueOut"), ISSUE;
+        Carries::Maybe("IssueIn"), &[], (201, "IssueOut"), ISSUE;
     Post "/api/v1/points/earn" "Give a user points; MySQL has it when it answers" Admin
-        Carries::Keyed("PointsIn"), &[], (201, "PointOut"), &[Code::NotFound, Code::StockLimitReached];
+        Carries::Body("PointsIn"), &[], (201, "PointOut"), &[Code::NotFound, Code::StockLimitReached];
     Post "/api/v1/points/use" "Use own points; MySQL has it when it answers" User
-        Carries::Keyed("PointsIn"), &[], (201, "PointOut"), &[Code::UserMismatch, Code::InsufficientPoints];
+        Carries::Body("PointsIn"), &[], (201, "PointOut"), &[Code::UserMismatch, Code::InsufficientPoints];
     Post "/api/v1/points/{id}/cancel" "Take a movement of points back, once; MySQL has it when it answers" User
-        Carries::KeyedMaybe("NothingIn"), &[], (200, "PointOut"), CANCEL_POINTS;
+        Carries::Maybe("NothingIn"), &[], (200, "PointOut"), CANCEL_POINTS;
     Get "/api/v1/points/users/{user_id}/balance" "Own points" User
         Carries::Nothing, &[], (200, "BalanceOut"), &[Code::NotFound, Code::DatabaseUnavailable];
     Get "/api/v1/points/users/{user_id}/history" "Every movement of own points, newest first" User
@@ -260,11 +264,11 @@ operations! {
     Get "/api/v1/points/users/{user_id}/reports" "What own points did per day" User
         Carries::Nothing, DAYS, (200, "PointReportListOut"), &[Code::NotFound, Code::DatabaseUnavailable];
     Post "/api/v2/points/earn" "Give a user points; Redis first" Admin
-        Carries::Keyed("PointsIn"), &[], (201, "PointOut"), &[Code::NotFound, Code::StockLimitReached];
+        Carries::Body("PointsIn"), &[], (201, "PointOut"), &[Code::NotFound, Code::StockLimitReached];
     Post "/api/v2/points/use" "Use own points; Redis first" User
-        Carries::Keyed("PointsIn"), &[], (201, "PointOut"), &[Code::UserMismatch, Code::InsufficientPoints];
+        Carries::Body("PointsIn"), &[], (201, "PointOut"), &[Code::UserMismatch, Code::InsufficientPoints];
     Post "/api/v2/points/{id}/cancel" "Take a movement of points back, once; Redis first" User
-        Carries::KeyedMaybe("NothingIn"), &[], (200, "PointOut"), CANCEL_POINTS;
+        Carries::Maybe("NothingIn"), &[], (200, "PointOut"), CANCEL_POINTS;
     Get "/api/v2/points/users/{user_id}/balance" "Own points" User
         Carries::Nothing, &[], (200, "BalanceOut"), &[Code::NotFound, Code::DatabaseUnavailable];
     Get "/api/v2/points/users/{user_id}/history" "Every movement of own points, newest first" User

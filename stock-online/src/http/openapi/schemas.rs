@@ -37,6 +37,8 @@ pub(super) fn components() -> Components {
         .schema_from::<discounts::DiscountIn>()
         .schema_from::<discounts::DiscountOut>()
         .schema_from::<sales::SaleIn>()
+        .schema_from::<sales::SaleEdit>()
+        .schema_from::<sales::AvailabilityName>()
         .schema_from::<sales::SaleOut>()
         .schema_from::<sales::ListedSaleOut>()
         .schema_from::<sales::SaleListOut>()

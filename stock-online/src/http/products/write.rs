@@ -9,10 +9,12 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
+use sqlx::MySqlConnection;
 use stock_common::error::Code;
-use stock_common::id::{LocationId, ProductId};
+use stock_common::id::{LocationId, ProductId, UserId};
 use stock_common::money::Money;
 use stock_domain::catalog::ProductStatus;
+use stock_domain::coupon::Benefit;
 use stock_domain::database::audit_log::Action;
 use stock_domain::database::products::{self as table, CreationKey, Product, ProductFields};
 use stock_domain::database::{error_number, stores};
@@ -22,11 +24,12 @@ use stock_domain::stock::{self, CHANGE_MAX, StockChanged, Terms};
 use stock_domain::verdict::{Refusal, Verdict};
 use utoipa::ToSchema;
 
-use super::{Detail, ProductStatusName, Source, detail, etag, find, names, show_from};
+use super::{Detail, ProductStatusName, benefits_of, coupon_discount, detail, etag, names};
 use crate::app::App;
 use crate::http::audit;
 use crate::http::auth::{Admin, Caller};
-use crate::http::extract::{BodyIn, Keyed, PathId};
+use crate::http::extract::{Bodiless, BodyIn, Keyed, PathId};
+use crate::http::once::{Begun, Once};
 use crate::http::orders::{located, replayed};
 use crate::http::origin::Origin;
 use crate::http::problem::Problem;
@@ -140,7 +143,8 @@ pub async fn create(
     // Repeated for a replay: the first attempt may have ended here.
     accepted(app.ledger.decide(product::open(id, admin.user)?).await?)?;
     if fields.status != ProductStatus::Active {
-        switch(&app, id, true, admin).await?;
+        let by = By::find(&app, admin).await?;
+        switch(&app, id, true, &by).await?;
     }
     if let Some(quantity) = first_stock {
         let reason = "first stock".to_owned();
@@ -212,13 +216,31 @@ fn note(app: &Arc<App>, origin: &Origin, action: Action, (admin, id): (Caller, P
     audit::note(app, origin, action, (Some(admin.user), &subject));
 }
 
+/// Who changes a product, and what is read for that before the change holds a connection.
+struct By {
+    admin: UserId,
+    /// What the admin's own coupons are worth.
+    benefits: Vec<Benefit>,
+    stores: Vec<LocationId>,
+}
+
+impl By {
+    async fn find(app: &App, admin: Caller) -> Result<Self, Problem> {
+        Ok(Self {
+            admin: admin.user,
+            benefits: benefits_of(app, Reader::Writer, Some(admin)).await?,
+            stores: stores::ids(&app.pool).await?,
+        })
+    }
+}
+
 /// Closes or opens a product's accounts everywhere, before the admin is answered.
-async fn switch(app: &App, id: ProductId, closed: bool, admin: Caller) -> Result<(), Problem> {
-    let stores = stores::ids(&app.pool).await?;
-    let locations: Vec<LocationId> = [LocationId::ONLINE].into_iter().chain(stores).collect();
+async fn switch(app: &App, id: ProductId, closed: bool, by: &By) -> Result<(), Problem> {
+    let online = [LocationId::ONLINE];
+    let locations: Vec<LocationId> = online.iter().chain(&by.stores).copied().collect();
     accepted(
         app.ledger
-            .decide(product::switch(id, closed, &locations, admin.user)?)
+            .decide(product::switch(id, closed, &locations, by.admin)?)
             .await?,
     )
 }
@@ -236,11 +258,14 @@ pub(in crate::http) async fn publish(app: &App) -> Result<(), Problem> {
 
 /// The product to change, if the client's `If-Match` still holds.
 async fn find_match(
-    app: &App,
+    connection: &mut MySqlConnection,
     id: Result<PathId, Problem>,
     headers: &HeaderMap,
 ) -> Result<Product, Problem> {
-    let product = find(app, id).await?;
+    let missing = || Problem::of(Code::ProductNotFound);
+    let PathId(id) = id.map_err(|_not_a_number| missing())?;
+    let product = table::find(connection, ProductId(id)).await?;
+    let product = product.ok_or_else(missing)?;
     let matches = match headers.get(header::IF_MATCH).map(HeaderValue::to_str) {
         None => true,
         Some(Ok(tags)) => {
@@ -258,33 +283,48 @@ async fn find_match(
     }
 }
 
+/// Writes a product anew, and answers with it as it is then.
 async fn change(
-    app: &Arc<App>,
-    origin: &Origin,
-    admin: Caller,
-    product: Product,
-    fields: ProductFields,
-) -> Result<Response, Problem> {
+    app: &App,
+    connection: &mut MySqlConnection,
+    by: &By,
+    (product, fields): (Product, ProductFields),
+) -> Result<(Response, ProductId), Problem> {
     let closes = fields.status != ProductStatus::Active;
-    // Closed before the change is confirmed, opened after it.
+    // Closed before the change is there, opened with it. Until it is there the catalog refuses what is open already.
     if closes {
-        switch(app, product.id, true, admin).await?;
+        switch(app, product.id, true, by).await?;
     }
-    if !table::update(&app.pool, product.id, &fields, product.revision).await? {
+    if !table::update(&mut *connection, product.id, &fields, product.revision).await? {
         return Err(Problem::of(Code::PreconditionFailed));
     }
     if !closes && product.fields.status != ProductStatus::Active {
-        switch(app, product.id, false, admin).await?;
+        switch(app, product.id, false, by).await?;
     }
+    let changed = table::find(connection, product.id).await?;
+    let changed = changed.ok_or_else(|| Problem::of(Code::ProductNotFound))?;
+    let shown = Detail {
+        product: &changed,
+        levels: &app
+            .ledger
+            .levels(&names(std::slice::from_ref(&changed)))
+            .await?,
+        coupon_discount: coupon_discount(app, &by.benefits, &changed),
+    };
+    Ok((detail(app, StatusCode::OK, &shown), changed.id))
+}
+
+/// Ends a change of a product: takes it over here, tells the other instances, and notes who made it.
+async fn end(
+    app: &Arc<App>,
+    origin: &Origin,
+    (once, done): (Once, Result<(Response, ProductId), Problem>),
+    (admin, action): (Caller, Action),
+) -> Result<Response, Problem> {
+    let (response, id) = once.end(done).await?;
     publish(app).await?;
-    note(app, origin, Action::ProductChanged, (admin, product.id));
-    show_from(
-        app,
-        (Reader::Writer, Some(admin)),
-        Ok(PathId(product.id.0)),
-        Source::Redis,
-    )
-    .await
+    note(app, origin, action, (admin, id));
+    Ok(response)
 }
 
 /// PUT `/api/products/{id}`.
@@ -296,12 +336,30 @@ pub async fn replace(
     (Admin(admin), origin): (Admin, Origin),
     id: Result<PathId, Problem>,
     headers: HeaderMap,
-    Keyed { body, .. }: Keyed<ProductIn>,
+    Keyed {
+        body, idempotency, ..
+    }: Keyed<ProductIn>,
 ) -> Result<Response, Problem> {
     let (fields, stock) = body.over(None)?;
     refuse_stock(stock)?;
-    let product = find_match(&app, id, &headers).await?;
-    change(&app, &origin, admin, product, fields).await
+    let by = By::find(&app, admin).await?;
+    let mut once = match Once::begin(&app, idempotency).await? {
+        Begun::Fresh(once) => once,
+        Begun::Before(answer) => return answer,
+    };
+    let replaced = async {
+        let connection = once.connection();
+        let product = find_match(connection, id, &headers).await?;
+        change(&app, connection, &by, (product, fields)).await
+    };
+    let replaced = replaced.await;
+    end(
+        &app,
+        &origin,
+        (once, replaced),
+        (admin, Action::ProductChanged),
+    )
+    .await
 }
 
 /// PATCH `/api/products/{id}`.
@@ -313,12 +371,30 @@ pub async fn edit(
     (Admin(admin), origin): (Admin, Origin),
     id: Result<PathId, Problem>,
     headers: HeaderMap,
-    Keyed { body, .. }: Keyed<ProductIn>,
+    Keyed {
+        body, idempotency, ..
+    }: Keyed<ProductIn>,
 ) -> Result<Response, Problem> {
     refuse_stock(body.stock)?;
-    let product = find_match(&app, id, &headers).await?;
-    let (fields, _) = body.over(Some(product.fields.clone()))?;
-    change(&app, &origin, admin, product, fields).await
+    let by = By::find(&app, admin).await?;
+    let mut once = match Once::begin(&app, idempotency).await? {
+        Begun::Fresh(once) => once,
+        Begun::Before(answer) => return answer,
+    };
+    let edited = async {
+        let connection = once.connection();
+        let product = find_match(connection, id, &headers).await?;
+        let (fields, _) = body.over(Some(product.fields.clone()))?;
+        change(&app, connection, &by, (product, fields)).await
+    };
+    let edited = edited.await;
+    end(
+        &app,
+        &origin,
+        (once, edited),
+        (admin, Action::ProductChanged),
+    )
+    .await
 }
 
 /// Stock is changed by inbound and adjustment, which the ledger records.
@@ -341,13 +417,28 @@ pub async fn delete(
     (Admin(admin), origin): (Admin, Origin),
     id: Result<PathId, Problem>,
     headers: HeaderMap,
+    Bodiless { idempotency, .. }: Bodiless,
 ) -> Result<Response, Problem> {
-    let product = find_match(&app, id, &headers).await?;
-    switch(&app, product.id, true, admin).await?;
-    if !table::delete(&app.pool, product.id, product.revision).await? {
-        return Err(Problem::of(Code::PreconditionFailed));
-    }
-    publish(&app).await?;
-    note(&app, &origin, Action::ProductDeleted, (admin, product.id));
-    Ok(StatusCode::NO_CONTENT.into_response())
+    let by = By::find(&app, admin).await?;
+    let mut once = match Once::begin(&app, idempotency).await? {
+        Begun::Fresh(once) => once,
+        Begun::Before(answer) => return answer,
+    };
+    let deleted = async {
+        let connection = once.connection();
+        let product = find_match(connection, id, &headers).await?;
+        switch(&app, product.id, true, &by).await?;
+        if !table::delete(connection, product.id, product.revision).await? {
+            return Err(Problem::of(Code::PreconditionFailed));
+        }
+        Ok((StatusCode::NO_CONTENT.into_response(), product.id))
+    };
+    let deleted = deleted.await;
+    end(
+        &app,
+        &origin,
+        (once, deleted),
+        (admin, Action::ProductDeleted),
+    )
+    .await
 }

@@ -32,6 +32,7 @@ use super::{Till, find};
 use crate::app::{App, CATCH_UP_MAX};
 use crate::http::audit;
 use crate::http::extract::{BodyIn, Filter, Keyed, Object, PathIds, TimeIn, hash};
+use crate::http::once::{self, Begun, Once};
 use crate::http::orders::{LineIn, asked_lines, count, json, unpriced};
 use crate::http::origin::Origin;
 use crate::http::page::{cursor_of, cut, limit_of};
@@ -243,7 +244,9 @@ fn read(app: &App, till: &Till, store: &Store, raw: &RawValue) -> Result<Priced,
 pub async fn place_batch(
     State(app): State<Arc<App>>,
     till: Till,
-    Keyed { body, .. }: Keyed<BatchIn>,
+    Keyed {
+        body, idempotency, ..
+    }: Keyed<BatchIn>,
 ) -> Result<Response, Problem> {
     let count = body.sales.len();
     if !(1..=SALES_MAX).contains(&count) {
@@ -254,15 +257,30 @@ pub async fn place_batch(
     if !app.catalog.is_read() {
         return Err(Problem::of(Code::DatabaseUnavailable));
     }
-    let mut results: Vec<Option<ResultOut>> = vec![None; count];
-    let mut sales: Vec<(usize, Order)> = Vec::with_capacity(count);
-    for (index, (raw, result)) in body.sales.iter().zip(&mut results).enumerate() {
-        match read(&app, &till, &store, raw) {
+    if let Some(before) = once::look(&app, idempotency.as_ref()).await? {
+        return before;
+    }
+    // Each sale is decided once by its own key, however often the batch is.
+    let sold = sell(&app, &till, &store, &body.sales).await;
+    let sold = sold.map(|results| json(StatusCode::OK, &BatchOut { results }));
+    once::keep(&app, idempotency, sold).await
+}
+
+async fn sell(
+    app: &App,
+    till: &Till,
+    store: &Store,
+    asked: &[Box<RawValue>],
+) -> Result<Vec<ResultOut>, Problem> {
+    let mut results: Vec<Option<ResultOut>> = vec![None; asked.len()];
+    let mut sales: Vec<(usize, Order)> = Vec::with_capacity(asked.len());
+    for (index, (raw, result)) in asked.iter().zip(&mut results).enumerate() {
+        match read(app, till, store, raw) {
             Ok(priced) => sales.push((index, priced.order)),
             Err(invalid) => *result = Some(invalid),
         }
     }
-    let known = find_known(&app, &store, &sales).await?;
+    let known = find_known(app, store, &sales).await?;
     sales.retain(|(index, order)| {
         let Some(sale) = &order.offline else {
             return false;
@@ -275,7 +293,7 @@ pub async fn place_batch(
     });
     // Asked for in the order of the times of sale: the ledger's queue keeps it.
     sales.sort_by_key(|(_, order)| order.offline.as_ref().map(|sale| sale.sold_ms));
-    let decided = join_all(sales.iter().map(|(_, order)| decide(&app, order))).await;
+    let decided = join_all(sales.iter().map(|(_, order)| decide(app, order))).await;
     let mut twins = Vec::new();
     for ((index, order), decided) in sales.into_iter().zip(decided) {
         match (decided?, results.get_mut(index)) {
@@ -286,7 +304,7 @@ pub async fn place_batch(
     if !twins.is_empty() {
         // Decided before, and not in MySQL when it was asked.
         lookup::catch_up(&app.pool, &app.ledger, CATCH_UP_MAX).await;
-        let known = find_known(&app, &store, &twins).await?;
+        let known = find_known(app, store, &twins).await?;
         for (index, order) in twins {
             if let (Some(sale), Some(result)) = (&order.offline, results.get_mut(index)) {
                 let of = known
@@ -296,8 +314,7 @@ pub async fn place_batch(
             }
         }
     }
-    let results = results.into_iter().flatten().collect();
-    Ok(json(StatusCode::OK, &BatchOut { results }))
+    Ok(results.into_iter().flatten().collect())
 }
 
 async fn find_known(
@@ -432,19 +449,32 @@ pub async fn resolve(
     till: Till,
     origin: Origin,
     ids: Result<PathIds, Problem>,
-    Keyed { body, .. }: Keyed<ResolveIn>,
+    Keyed {
+        body, idempotency, ..
+    }: Keyed<ResolveIn>,
 ) -> Result<Response, Problem> {
     check_text(&body.note, 255, "/note", 1)?;
     let missing = || Problem::new(Code::NotFound, "there is no such sale to resolve");
     let PathIds(_, sale) = ids.map_err(|_not_numbers| missing())?;
     lookup::catch_up(&app.pool, &app.ledger, CATCH_UP_MAX).await;
+    let mut once = match Once::begin(&app, idempotency).await? {
+        Begun::Fresh(once) => once,
+        Begun::Before(answer) => return answer,
+    };
     let by = (till.caller.user, body.note.as_str());
-    if !table::resolve(&app.pool, till.store.0, Position::new(sale), by).await? {
-        return Err(missing());
-    }
+    let resolving = table::resolve(once.connection(), till.store.0, Position::new(sale), by);
+    let resolved = match resolving.await {
+        Ok(true) => {
+            let id = sale.to_string();
+            let body = value!({ "saleId": id, "state": "RESOLVED", "note": body.note });
+            Ok((json(StatusCode::OK, &body), ()))
+        }
+        Ok(false) => Err(missing()),
+        Err(error) => Err(error.into()),
+    };
+    let (response, ()) = once.end(resolved).await?;
     let subject = format!("store:{} sale:{sale}", till.store);
     let action = Action::OversoldResolved;
     audit::note(&app, &origin, action, (Some(till.caller.user), &subject));
-    let body = value!({ "saleId": sale.to_string(), "state": "RESOLVED", "note": body.note });
-    Ok(json(StatusCode::OK, &body))
+    Ok(response)
 }

@@ -113,6 +113,11 @@ pub struct Card {
     pub limit: Option<i64>,
 }
 
+/// The sale whose price and limit count.
+fn counting(product: &Product, now_ms: u64) -> Option<&Sale> {
+    product.sale.as_ref().filter(|sale| sale.counts(now_ms))
+}
+
 impl Card {
     /// The cards of some products.
     ///
@@ -120,15 +125,14 @@ impl Card {
     /// 503 when Redis does not answer.
     pub async fn of_all(frame: &Frame, products: &[Product]) -> Result<Vec<Self>, Problem> {
         let user = frame.caller.map(|caller| caller.user);
-        let allowance = |product: &Product| {
-            let allowance = product.sale.as_ref()?.allowance()?;
-            Some(Account::allowance(allowance.sale_id, user?))
-        };
+        let now_ms = frame.app.ledger.redis_now_ms();
+        let limited = |product: &Product| counting(product, now_ms)?.allowance();
+        let allowance =
+            |product: &Product| Some(Account::allowance(limited(product)?.sale_id, user?));
         let online = |product: &Product| Account::available(product.id, LocationId::ONLINE);
         let mut names: Vec<Account> = products.iter().map(online).collect();
         names.extend(products.iter().filter_map(allowance));
         let levels = frame.app.ledger.levels(&names).await?;
-        let now_ms = frame.app.ledger.redis_now_ms();
         let card = |product| {
             let available = levels
                 .get(&online(product))
@@ -137,7 +141,10 @@ impl Card {
             let left = Left {
                 available,
                 last_units: product.fields.min_stock_level.max(LAST_UNITS),
-                of_limit: of_limit.map(|level| level.balance),
+                // What the account counts down from is above the limit.
+                of_limit: of_limit
+                    .zip(limited(product))
+                    .map(|(level, limit)| (level.balance - limit.least()).max(0)),
             };
             let peak = frame.app.levels.peak(online(product), available);
             Self::new(product, left, peak, now_ms)
@@ -147,7 +154,7 @@ impl Card {
 
     fn new(product: &Product, left: Left, peak: i64, now_ms: u64) -> Self {
         let fields = &product.fields;
-        let sale = product.sale.as_ref();
+        let (sale, counting) = (product.sale.as_ref(), counting(product, now_ms));
         let unit_price = unit_price(fields.price, sale, product.discount.as_ref(), now_ms).get();
         let price = fields.price.get();
         let off = price - unit_price;
@@ -171,12 +178,13 @@ impl Card {
             available: left.available,
             peak,
             last_units: left.last_units,
-            state: BuyState::of(fields.status, state, left),
+            // Before and after its sale a product that is always sold is like one without a sale.
+            state: BuyState::of(fields.status, counting.and(state), left),
             starts_ms: time(&[SaleState::Upcoming], |sale| sale.starts_ms),
             ends_ms: time(&[SaleState::Upcoming, SaleState::Running], |sale| {
                 sale.ends_ms
             }),
-            limit: sale.and_then(|sale| sale.limit_per_user).map(i64::from),
+            limit: counting.and_then(|sale| sale.limit_per_user).map(i64::from),
         }
     }
 }

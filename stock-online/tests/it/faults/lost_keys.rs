@@ -390,7 +390,8 @@ async fn the_limits_of_a_sale_that_is_long_over_are_forgotten_and_its_orders_can
     assert!(!shop.ledger.has_book(book, ProductId(1)).await.unwrap());
     let left = "SELECT COUNT(*) FROM accounts WHERE kind = 'ALLOWANCE'";
     assert_eq!(shop.count(left).await, 0);
-    let kept = "SELECT COUNT(*) FROM archived_allowances WHERE seq = 2 AND balance IN (0, 1)";
+    let kept =
+        "SELECT COUNT(*) FROM archived_allowances WHERE seq = 2 AND balance IN (999998, 999999)";
     assert_eq!(shop.count(kept).await, 2);
     for order in [first, second] {
         let user = if order.body["totalAmount"] == json!(2_000) {

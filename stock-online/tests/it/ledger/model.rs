@@ -293,6 +293,7 @@ impl Run<'_> {
                     ttl_ms: 3_600_000,
                     allowance: None,
                     hold_limit: 0,
+                    frozen: None,
                 };
                 let request = reservation::reserve(&reservation, None, None).unwrap();
                 (request, Made::Reservation(reservation))

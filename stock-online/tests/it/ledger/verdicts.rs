@@ -170,10 +170,19 @@ async fn each_code_is_reached_once_and_changes_nothing() {
         ttl_ms: 60_000,
         allowance: None,
         hold_limit: 0,
+        frozen: None,
     };
     let id = accepted(ledger, reservation::reserve(&held, None, None).unwrap()).await;
     let late = reservation::confirm(&held.held(id), 1, UserId(1), None).unwrap();
     seen.push(refusal(ledger, late).await);
+    let mut more = reservation::reserve(&held, None, None).unwrap();
+    more.hold.as_mut().unwrap().units_max = 1;
+    let enough = Refusal::HeldEnough {
+        left: 0,
+        due: false,
+    };
+    assert_eq!(refusal(ledger, more).await, enough);
+    seen.push(enough);
 
     // Nobody has touched the store's account, and the product's own must be there.
     let mut at_store = place(1, 1);
@@ -346,6 +355,7 @@ async fn what_an_order_uses_is_judged_in_the_contracts_order_and_all_or_nothing(
     wanted.lines[0].allowance = Some(Allowance {
         sale_id: SaleId(1),
         limit: 4,
+        counted_from: 1_000_000,
     });
     wanted.coupon = Some(campaign(7).used("AAAAAAAA", money(16_000)));
     (wanted.used_points, wanted.earned_points) = (money(800), money(10));
@@ -426,7 +436,7 @@ async fn what_an_order_uses_is_judged_in_the_contracts_order_and_all_or_nothing(
     };
     accepted(ledger, order::cancel(back, UserId(2), None).unwrap()).await;
     assert_eq!(levels().await, (Some(10), Some(10), Some(1_580)));
-    assert_eq!(level(ledger, allowance).await, Some(4));
+    assert_eq!(level(ledger, allowance).await, Some(1_000_000));
     accepted(ledger, place(&second)).await;
 }
 

@@ -197,8 +197,8 @@ async fn sales_of_all_products_are_listed_and_say_which_governs() {
     let shop = Shop::open(2, 10).await;
     let service = shop.serve().await;
     let client = &service.client;
-    let plan = async |price: u64| {
-        let sale = json!({ "startsAt": "2020-01-01T00:00:00Z", "endsAt": "2099-01-02T00:00:00Z", "price": price });
+    let plan = async |ends: &str| {
+        let sale = json!({ "startsAt": "2020-01-01T00:00:00Z", "endsAt": ends, "price": 900 });
         let made = client
             .post("/api/products/2/sales")
             .admin()
@@ -208,7 +208,10 @@ async fn sales_of_all_products_are_listed_and_say_which_governs() {
         assert_eq!(made.status, 201, "{}", made.text);
         made.body["saleId"].as_u64().unwrap()
     };
-    let (first, second) = (plan(900).await, plan(800).await);
+    let (first, second) = (
+        plan("2020-01-02T00:00:00Z").await,
+        plan("2099-01-02T00:00:00Z").await,
+    );
     let list = client.get("/api/sales").admin().send().await.body;
     let seen: Vec<_> = list["items"]
         .as_array()
@@ -222,7 +225,7 @@ async fn sales_of_all_products_are_listed_and_say_which_governs() {
             )
         })
         .collect();
-    assert_eq!(seen, [(second, true, "RUNNING"), (first, false, "RUNNING")]);
+    assert_eq!(seen, [(second, true, "RUNNING"), (first, false, "OVER")]);
     assert_eq!(list["items"][0]["productName"], "product 2");
     let gone = client
         .call("DELETE", &format!("/api/products/2/sales/{second}"))

@@ -19,7 +19,7 @@ enum Who {
 }
 use Who::{Admin, Anyone, Somebody, Till};
 
-const ACCESS: [(&str, &str, Who); 94] = [
+const ACCESS: [(&str, &str, Who); 95] = [
     ("post", "/api/redis/orders", Somebody),
     ("patch", "/api/redis/orders/{order_id}/cancel", Somebody),
     ("post", "/api/orders", Somebody),
@@ -36,6 +36,7 @@ const ACCESS: [(&str, &str, Who); 94] = [
     ("delete", "/api/products/{id}", Admin),
     ("post", "/api/products/{id}/discounts", Admin),
     ("post", "/api/products/{id}/sales", Admin),
+    ("patch", "/api/products/{id}/sales/{sale_id}", Admin),
     ("delete", "/api/products/{id}/sales/{sale_id}", Admin),
     ("get", "/api/sales", Admin),
     ("get", "/api/products/stock/available", Somebody),

@@ -74,7 +74,7 @@ pub(in crate::pages::admin) const PRODUCT: Section = Section {
                 REASON.optional(),
             ],
         ),
-        form(
+        keyed(
             "discount",
             "POST /api/products/{id}/discounts",
             &[
@@ -83,8 +83,8 @@ pub(in crate::pages::admin) const PRODUCT: Section = Section {
                 field("endsAt", Input::Time).optional(),
             ],
         ),
-        form("sale", "POST /api/products/{id}/sales", SALE),
-        form(
+        keyed("sale", "POST /api/products/{id}/sales", SALE),
+        keyed(
             "sale-delete",
             "DELETE /api/products/{id}/sales/{saleId}",
             &[],
@@ -109,17 +109,29 @@ pub(in crate::pages::admin) const PRODUCT: Section = Section {
             column("endsAt", Kind::Time),
             column("salePrice", Kind::Money),
             column("limitPerUser", Kind::Number),
+            column("availability", Kind::Status),
             column("createdAt", Kind::Time),
             column("updatedAt", Kind::Time),
         ],
     )
 };
 
+const AVAILABILITY: Input = Input::Choice(&["SALE_ONLY", "ALWAYS"]);
+
 const SALE: &[Field] = &[
     field("startsAt", Input::Time),
     field("endsAt", Input::Time),
     field("price", NUMBER).optional(),
     field("limitPerUser", NUMBER).optional(),
+    field("availability", AVAILABILITY),
+];
+
+/// What may be changed of a sale; what is left empty stays.
+const SALE_EDIT: &[Field] = &[
+    field("startsAt", Input::Time).optional(),
+    field("endsAt", Input::Time).optional(),
+    field("price", NUMBER).prefilled().optional(),
+    field("limitPerUser", NUMBER).prefilled().optional(),
 ];
 
 /// Stock at every place.
@@ -197,13 +209,21 @@ pub(super) const SECTIONS: &[Section] = &[
         ],
     ),
     Section {
-        row_forms: &[form(
-            "sale-delete",
-            "DELETE /api/products/{productId}/sales/{saleId}",
-            &[],
-        )
-        .grave()],
-        forms: &[form(
+        row_forms: &[
+            keyed(
+                "sale-edit",
+                "PATCH /api/products/{productId}/sales/{saleId}",
+                SALE_EDIT,
+            )
+            .only("state", &["UPCOMING", "RUNNING"]),
+            keyed(
+                "sale-delete",
+                "DELETE /api/products/{productId}/sales/{saleId}",
+                &[],
+            )
+            .grave(),
+        ],
+        forms: &[keyed(
             "sale",
             "POST /api/products/{id}/sales",
             &[
@@ -212,6 +232,7 @@ pub(super) const SECTIONS: &[Section] = &[
                 field("endsAt", Input::Time),
                 field("price", NUMBER).optional(),
                 field("limitPerUser", NUMBER).optional(),
+                field("availability", AVAILABILITY),
             ],
         )],
         ..section(
@@ -225,6 +246,7 @@ pub(super) const SECTIONS: &[Section] = &[
                 column("endsAt", Kind::Time),
                 column("price", Kind::Money),
                 column("limitPerUser", Kind::Number),
+                column("availability", Kind::Status),
                 column("governs", Kind::Status),
             ],
         )

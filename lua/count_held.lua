@@ -1,0 +1,22 @@
+#!lua
+-- count_held: count anew, from the live holds, how many units of each product each user holds.
+--
+-- What is counted is derived: the script that decides keeps it, and nothing else changes it. This brings it
+-- back in one atomic step, where it was lost, where the holds were written anew, or where it is wrong.
+--
+-- KEYS  1 deadlines (zset)   2 held_units (hash)
+-- ARGV  none
+-- RETURNS  the number of fields
+
+local units, count = { ['.'] = '0' }, 0
+for _, member in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
+  local user, product, quantity = string.match(member, '^%S+ (%d+) (%d+) %d+ (%d+) %d+ %d+$')
+  if user then
+    local field = product .. ':' .. user
+    if not units[field] then count = count + 1 end
+    units[field] = (units[field] or 0) + tonumber(quantity)
+  end
+end
+redis.call('UNLINK', KEYS[2])
+for field, held in pairs(units) do redis.call('HSET', KEYS[2], field, held) end
+return count

@@ -1,0 +1,221 @@
+//! Once: a change that MySQL decides is made once under an Idempotency-Key.
+//!
+//! A handler begins, makes its change on the connection that it is given, and ends with its answer. Change and answer
+//! are one transaction, and handlers ask for nothing else from the pool meanwhile: each of many would hold one
+//! connection and wait for another. The same request gets the first answer again, whether or not the client saw it, and a
+//! crash in between leaves nothing to repeat. What is done elsewhere and bears being repeated, as setting a state
+//! does, is looked up before ([`look`]) and kept afterwards ([`keep`]). Requests that the script decides carry
+//! their key there ([`super::verdicts`]).
+//!
+//! Remembered are acceptances (`idempotency_accepted_ms`) and refusals that depend on the state of the shop
+//! (`idempotency_refused_ms`); not what the request decides by itself, and not what passes by. Without a key the
+//! change is one transaction all the same.
+
+use axum::body::{Body, Bytes, to_bytes};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use sqlx::{MySql, MySqlConnection, Transaction};
+use stock_common::error::Code;
+use stock_domain::database::idempotent_requests::{self as table, Answer, Claim};
+use stock_domain::journal::Idempotency;
+
+use super::orders::replayed;
+use super::problem::Problem;
+use super::products::publish;
+use crate::app::App;
+
+/// The largest answer of a change.
+const BODY_MAX: usize = 1 << 20;
+/// In place of headers: the body is a problem that is yet to be rendered.
+const PROBLEM: &str = "problem";
+
+/// A change that has begun.
+pub(super) struct Once {
+    transaction: Transaction<'static, MySql>,
+    key: Option<Idempotency>,
+    /// How long what was done, and what was refused, is remembered.
+    remember_ms: (u64, u64),
+}
+
+/// Whether a change is to be made.
+pub(super) enum Begun {
+    /// It is.
+    Fresh(Once),
+    /// It was made, or refused, before: the answer.
+    Before(Result<Response, Problem>),
+}
+
+impl Once {
+    /// Begins a change, or finds the answer that the same request got before.
+    pub(super) async fn begin(app: &App, key: Option<Idempotency>) -> Result<Begun, Problem> {
+        let remember_ms = (
+            app.config.idempotency_accepted_ms,
+            app.config.idempotency_refused_ms,
+        );
+        let mut transaction = app.pool.begin().await?;
+        let claim = match &key {
+            None => Claim::Fresh,
+            Some(known) => table::claim(&mut transaction, known).await?,
+        };
+        if claim == Claim::Fresh {
+            table::mark(&mut transaction).await?;
+            return Ok(Begun::Fresh(Self {
+                transaction,
+                key,
+                remember_ms,
+            }));
+        }
+        let before = before(claim);
+        transaction.rollback().await?;
+        if before.is_ok() {
+            // What the first answer confirmed holds here too when it is given again.
+            publish(app).await?;
+        }
+        Ok(Begun::Before(before))
+    }
+
+    /// Where the change is made.
+    pub(super) fn connection(&mut self) -> &mut MySqlConnection {
+        &mut self.transaction
+    }
+
+    /// Ends the change: with its answer it is there, with a problem it is not. What stands beside the answer is the
+    /// handler's own.
+    ///
+    /// # Errors
+    /// The problem that it ended with, or that MySQL did not answer.
+    pub(super) async fn end<T>(
+        mut self,
+        done: Result<(Response, T), Problem>,
+    ) -> Result<(Response, T), Problem> {
+        match (done, &self.key) {
+            (Ok((response, own)), Some(key)) => {
+                let (answer, response) = read(response).await?;
+                let (done_ms, _) = self.remember_ms;
+                table::answer(&mut self.transaction, key, &answer, done_ms).await?;
+                self.transaction.commit().await?;
+                Ok((response, own))
+            }
+            (Ok(done), None) => {
+                self.transaction.commit().await?;
+                Ok(done)
+            }
+            (Err(problem), Some(key)) if is_remembered(&problem) => {
+                table::undo(&mut self.transaction).await?;
+                let answer = Answer {
+                    status: problem.code.status(),
+                    headers: PROBLEM.to_owned(),
+                    body: problem.to_remember().into_bytes(),
+                };
+                let (_, refused_ms) = self.remember_ms;
+                table::answer(&mut self.transaction, key, &answer, refused_ms).await?;
+                self.transaction.commit().await?;
+                Err(problem)
+            }
+            (Err(problem), _) => {
+                self.transaction.rollback().await?;
+                Err(problem)
+            }
+        }
+    }
+}
+
+/// The answer that the same request got before, if it got one.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub(super) async fn look(
+    app: &App,
+    key: Option<&Idempotency>,
+) -> Result<Option<Result<Response, Problem>>, Problem> {
+    let Some(known) = key else {
+        return Ok(None);
+    };
+    Ok(match table::look(&app.pool, known).await? {
+        Claim::Fresh => None,
+        claim @ (Claim::Answered(_) | Claim::Reused | Claim::InProgress) => Some(before(claim)),
+    })
+}
+
+/// Keeps the answer of what has been done, and gives it; the first of several twins' answers is that of all.
+///
+/// # Errors
+/// The problem that it ended with, or that MySQL did not answer.
+pub(super) async fn keep(
+    app: &App,
+    key: Option<Idempotency>,
+    done: Result<Response, Problem>,
+) -> Result<Response, Problem> {
+    if key.is_none() {
+        return done;
+    }
+    match Once::begin(app, key).await? {
+        Begun::Before(answer) => answer,
+        Begun::Fresh(once) => {
+            let (response, ()) = once.end(done.map(|response| (response, ()))).await?;
+            Ok(response)
+        }
+    }
+}
+
+/// What a claim that is not this request's says.
+fn before(claim: Claim) -> Result<Response, Problem> {
+    match claim {
+        Claim::Answered(answer) => again(answer),
+        Claim::Reused => Err(Problem::of(Code::IdempotencyKeyReused)),
+        Claim::InProgress | Claim::Fresh => Err(Problem::of(Code::RequestInProgress)),
+    }
+}
+
+/// Refusals that depend on the state of the shop, and not on what is under way.
+fn is_remembered(problem: &Problem) -> bool {
+    let is_state = matches!(problem.code.status(), 404 | 409 | 412);
+    is_state && problem.code != Code::RequestInProgress
+}
+
+/// Reads an answer, to be remembered and to be given.
+async fn read(response: Response) -> Result<(Answer, Response), Problem> {
+    let (parts, body) = response.into_parts();
+    let body = to_bytes(body, BODY_MAX)
+        .await
+        .map_err(|error| Problem::internal(&error))?;
+    let headers: Vec<(&str, &str)> = parts
+        .headers
+        .iter()
+        .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
+        .collect();
+    let headers = serde_json::to_string(&headers).map_err(|error| Problem::internal(&error))?;
+    let answer = Answer {
+        status: parts.status.as_u16(),
+        headers,
+        body: body.to_vec(),
+    };
+    Ok((answer, Response::from_parts(parts, Body::from(body))))
+}
+
+/// The first answer again.
+fn again(answer: Answer) -> Result<Response, Problem> {
+    let Answer {
+        status,
+        headers,
+        body,
+    } = answer;
+    if headers == PROBLEM {
+        let text = String::from_utf8_lossy(&body);
+        return Err(Problem::from_remembered(&text).replayed());
+    }
+    let status = StatusCode::from_u16(status).map_err(|error| Problem::internal(&error))?;
+    let mut response = (status, Bytes::from(body)).into_response();
+    let headers: Vec<(String, String)> =
+        serde_json::from_str(&headers).map_err(|error| Problem::internal(&error))?;
+    response.headers_mut().clear();
+    for (name, value) in headers {
+        let pair = HeaderName::try_from(name)
+            .ok()
+            .zip(HeaderValue::try_from(value).ok());
+        if let Some((name, value)) = pair {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    Ok(replayed(response))
+}

@@ -1,0 +1,597 @@
+//! Every request that changes something of the shop is carried out once under its Idempotency-Key.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use stock_common::config::Durability;
+use stock_online::Part;
+use stock_online::http::openapi;
+
+use crate::support::{Answer, Client, OwnServers, Shop, order_json, until};
+
+/// What is sent: an operation, its path, its body, another body for the same key, and who sends it.
+struct Sent {
+    operation: &'static str,
+    path: String,
+    body: Option<Value>,
+    other: Option<Value>,
+    user: Option<u64>,
+}
+
+fn sent(operation: &'static str, path: impl Into<String>, body: Value, other: Value) -> Sent {
+    Sent {
+        operation,
+        path: path.into(),
+        body: Some(body),
+        other: Some(other),
+        user: None,
+    }
+}
+
+/// A request without a body.
+fn bare(operation: &'static str, path: impl Into<String>) -> Sent {
+    Sent {
+        operation,
+        path: path.into(),
+        body: None,
+        other: None,
+        user: None,
+    }
+}
+
+impl Sent {
+    fn by(self, user: u64) -> Self {
+        Self {
+            user: Some(user),
+            ..self
+        }
+    }
+
+    async fn send(&self, client: &Client, key: &str, body: Option<&Value>) -> Answer {
+        let method = self.operation.split(' ').next().unwrap();
+        let call = client.call(method, &self.path);
+        let call = match self.user {
+            Some(user) => call.user(user),
+            None => call.admin(),
+        };
+        let call = match body {
+            Some(Value::String(csv)) => call.raw(csv.as_bytes()).header("content-type", "text/csv"),
+            Some(body) => call.json(body),
+            None => call,
+        };
+        call.header("idempotency-key", key).send().await
+    }
+}
+
+/// An answer's body without the request's own id.
+fn told(answer: &Answer) -> Value {
+    let mut body = answer.body.clone();
+    if let Some(members) = body.as_object_mut() {
+        members.remove("requestId");
+    }
+    body
+}
+
+/// What the requests are about, made beforehand.
+struct Made {
+    orders: Vec<String>,
+    till_orders: Vec<String>,
+    holds: Vec<String>,
+    points: Vec<String>,
+    sale: u64,
+    oversold: String,
+    webhook: u64,
+    delivery: u64,
+}
+
+async fn id(client: &Client, path: &str, body: &Value, member: &str) -> String {
+    let made = client.post(path).admin().json(body).send().await;
+    assert!([200, 201].contains(&made.status), "{path}: {}", made.text);
+    match &made.body[member] {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+async fn prepare(shop: &Shop, client: &Client) -> Made {
+    let order = order_json(&[(1, 1)]);
+    let till = json!({ "orderProducts": [{ "productId": 1, "quantity": 1 }], "totalAmount": 1000 });
+    let stock = json!({ "productId": 1, "locationId": 1, "quantity": 100, "reason": "test" });
+    let store = json!({ "storeId": 1, "name": "Gangnam", "latitude": 37.4, "longitude": 127.0 });
+    if client.get("/api/stores").send().await.body["items"] == json!([]) {
+        id(client, "/api/stores", &store, "storeId").await;
+    }
+    id(client, "/api/products/stock/inbound", &stock, "position").await;
+    let mut made = Made {
+        orders: Vec::new(),
+        till_orders: Vec::new(),
+        holds: Vec::new(),
+        points: Vec::new(),
+        sale: 0,
+        oversold: String::new(),
+        webhook: 0,
+        delivery: 0,
+    };
+    for _ in 0..2 {
+        made.orders
+            .push(id(client, "/api/redis/orders", &order, "orderId").await);
+        made.till_orders
+            .push(id(client, "/api/stores/1/orders", &till, "orderId").await);
+        let hold = json!({ "productId": 1, "quantity": 1 });
+        made.holds.push(
+            id(
+                client,
+                "/api/products/stock/reserve",
+                &hold,
+                "reservationId",
+            )
+            .await,
+        );
+        let points = json!({ "userId": 2, "amount": 100, "description": "test" });
+        made.points
+            .push(id(client, "/api/v2/points/earn", &points, "id").await);
+    }
+    let sale = json!({ "startsAt": "2099-01-01T00:00:00Z", "endsAt": "2099-01-02T00:00:00Z" });
+    made.sale = id(client, "/api/products/3/sales", &sale, "saleId")
+        .await
+        .parse()
+        .unwrap();
+    let oversold = json!({ "sales": [{ "key": "gone", "soldAt": "2026-11-21T09:00:00Z",
+        "orderProducts": [{ "productId": 2, "quantity": 1, "unitPrice": 1000 }] }] });
+    let told = client
+        .post("/api/stores/1/orders/batch")
+        .admin()
+        .json(&oversold)
+        .send()
+        .await;
+    assert_eq!(
+        told.body["results"][0]["status"], "OVERSOLD",
+        "{}",
+        told.text
+    );
+    shop.drained().await;
+    let listed = client.get("/api/stores/1/oversold").admin().send().await;
+    made.oversold = listed.body["items"][0]["saleId"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let hook = json!({ "url": "https://shop.example.com/stock", "state": "PAUSED" });
+    made.webhook = id(client, "/api/webhooks", &hook, "id")
+        .await
+        .parse()
+        .unwrap();
+    let text = "INSERT INTO webhook_deliveries (webhook_id, first_number, last_number, state) \
+                VALUES (?, 1, 1, 'DELIVERED')";
+    let row = sqlx::query(text)
+        .bind(made.webhook)
+        .execute(&shop.pool)
+        .await
+        .unwrap();
+    made.delivery = row.last_insert_id();
+    let text = "INSERT INTO dead_letters (journal_id, kind, reason, state) \
+                VALUES (1, 'order_placed', 'test', 'RESOLVED')";
+    sqlx::query(text).execute(&shop.pool).await.unwrap();
+    made
+}
+
+/// One request of every operation, in an order in which each can be carried out.
+fn requests(made: &Made) -> Vec<Sent> {
+    let order = |quantity| order_json(&[(1, quantity)]);
+    let till = |quantity: u64| json!({ "orderProducts": [{ "productId": 1, "quantity": quantity }], "totalAmount": quantity * 1000 });
+    let reserve = |quantity: u64| json!({ "productId": 1, "quantity": quantity });
+    let hold = |number: usize, how: &str| format!("/api/reservations/{}/{how}", made.holds[number]);
+    let inbound = |quantity: u64| json!({ "productId": 1, "quantity": quantity, "reason": "test" });
+    let points = |amount: u64| json!({ "userId": 2, "amount": amount, "description": "test" });
+    let sale = |price: u64| json!({ "startsAt": "2099-01-01T00:00:00Z", "endsAt": "2099-01-02T00:00:00Z", "price": price });
+    let sale_path = format!("/api/products/3/sales/{}", made.sale);
+    let store = |name: &str| json!({ "name": name, "latitude": 37.5, "longitude": 127.0 });
+    let offline = |key: &str| {
+        json!({ "sales": [{ "key": key, "soldAt": "2026-11-21T09:00:00Z",
+        "orderProducts": [{ "productId": 1, "quantity": 1, "unitPrice": 1000 }] }] })
+    };
+    let hook = format!("/api/webhooks/{}", made.webhook);
+    let url = |name: &str| json!({ "url": format!("https://{name}.example.com/stock") });
+    vec![
+        sent(
+            "POST /api/redis/orders",
+            "/api/redis/orders",
+            order(1),
+            order(2),
+        )
+        .by(2),
+        sent("POST /api/orders", "/api/orders", order(1), order(2)).by(2),
+        bare(
+            "PATCH /api/redis/orders/{order_id}/cancel",
+            format!("/api/redis/orders/{}/cancel", made.orders[0]),
+        ),
+        bare(
+            "PATCH /api/orders/{order_id}/cancel",
+            format!("/api/orders/{}/cancel", made.orders[1]),
+        ),
+        sent(
+            "POST /api/products/stock/reserve",
+            "/api/products/stock/reserve",
+            reserve(1),
+            reserve(2),
+        )
+        .by(2),
+        bare("POST /api/reservations/{id}/confirm", hold(0, "confirm")),
+        sent(
+            "POST /api/reservations/{id}/cancel",
+            hold(1, "cancel"),
+            json!({}),
+            json!({ "force": true }),
+        ),
+        sent(
+            "POST /api/products/stock/inbound",
+            "/api/products/stock/inbound",
+            inbound(5),
+            inbound(6),
+        ),
+        sent(
+            "POST /api/products/{id}/stock",
+            "/api/products/1/stock",
+            json!({ "change": 1 }),
+            json!({ "change": 2 }),
+        ),
+        sent(
+            "POST /api/products",
+            "/api/products",
+            json!({ "name": "once", "price": 5 }),
+            json!({ "name": "twice", "price": 5 }),
+        ),
+        sent(
+            "PUT /api/products/{id}",
+            "/api/products/2",
+            json!({ "name": "written", "price": 7 }),
+            json!({ "name": "again", "price": 7 }),
+        ),
+        sent(
+            "PATCH /api/products/{id}",
+            "/api/products/2",
+            json!({ "price": 8 }),
+            json!({ "price": 9 }),
+        ),
+        sent(
+            "POST /api/products/{id}/discounts",
+            "/api/products/2/discounts",
+            json!({ "percentage": 10 }),
+            json!({ "percentage": 11 }),
+        ),
+        sent(
+            "POST /api/products/{id}/sales",
+            "/api/products/2/sales",
+            sale(5),
+            sale(6),
+        ),
+        sent(
+            "PATCH /api/products/{id}/sales/{sale_id}",
+            &sale_path,
+            json!({ "price": 3 }),
+            json!({ "price": 4 }),
+        ),
+        bare("DELETE /api/products/{id}/sales/{sale_id}", &sale_path),
+        bare("DELETE /api/products/{id}", "/api/products/3"),
+        sent(
+            "POST /api/stores",
+            "/api/stores",
+            store("new"),
+            store("newer"),
+        ),
+        sent(
+            "PUT /api/stores/{store_id}",
+            "/api/stores/1",
+            store("written"),
+            store("again"),
+        ),
+        sent(
+            "POST /api/stores/{store_id}/orders",
+            "/api/stores/1/orders",
+            till(1),
+            till(2),
+        ),
+        bare(
+            "PATCH /api/stores/{store_id}/orders/{order_id}/cancel",
+            format!("/api/stores/1/orders/{}/cancel", made.till_orders[0]),
+        ),
+        sent(
+            "POST /api/stores/{store_id}/orders/batch",
+            "/api/stores/1/orders/batch",
+            offline("a"),
+            offline("b"),
+        ),
+        sent(
+            "POST /api/stores/{store_id}/oversold/{sale_id}/resolve",
+            format!("/api/stores/1/oversold/{}/resolve", made.oversold),
+            json!({ "note": "called" }),
+            json!({ "note": "called again" }),
+        ),
+        sent(
+            "POST /api/stock/import",
+            "/api/stock/import",
+            json!("product_id,location_id,quantity,mode\n1,0,1,delta\n"),
+            json!("product_id,location_id,quantity,mode\n1,0,2,delta\n"),
+        ),
+        sent(
+            "POST /api/works",
+            "/api/works",
+            json!({ "title": "one" }),
+            json!({ "title": "two" }),
+        ),
+        sent(
+            "PUT /api/works/{id}",
+            "/api/works/1",
+            json!({ "title": "three" }),
+            json!({ "title": "four" }),
+        ),
+        bare("DELETE /api/works/{id}", "/api/works/1"),
+        sent(
+            "POST /api/coupons",
+            "/api/coupons",
+            json!({ "name": "ten", "discountRate": 10, "count": 5 }),
+            json!({ "name": "ten", "discountRate": 10, "count": 6 }),
+        ),
+        sent(
+            "POST /api/coupons/{id}/issue",
+            "/api/coupons/1/issue",
+            json!({}),
+            json!({ "workId": 9 }),
+        )
+        .by(2),
+        sent(
+            "POST /api/v1/points/earn",
+            "/api/v1/points/earn",
+            points(5),
+            points(6),
+        ),
+        sent(
+            "POST /api/v2/points/earn",
+            "/api/v2/points/earn",
+            points(5),
+            points(6),
+        ),
+        sent(
+            "POST /api/v1/points/use",
+            "/api/v1/points/use",
+            points(1),
+            points(2),
+        )
+        .by(2),
+        sent(
+            "POST /api/v2/points/use",
+            "/api/v2/points/use",
+            points(1),
+            points(2),
+        )
+        .by(2),
+        bare(
+            "POST /api/v1/points/{id}/cancel",
+            format!("/api/v1/points/{}/cancel", made.points[0]),
+        ),
+        bare(
+            "POST /api/v2/points/{id}/cancel",
+            format!("/api/v2/points/{}/cancel", made.points[1]),
+        ),
+        sent(
+            "POST /api/webhooks",
+            "/api/webhooks",
+            url("new"),
+            url("newer"),
+        ),
+        sent("PUT /api/webhooks/{id}", &hook, url("put"), url("other")),
+        sent(
+            "PATCH /api/webhooks/{id}",
+            &hook,
+            json!({ "state": "PAUSED" }),
+            json!({ "state": "ACTIVE" }),
+        ),
+        bare(
+            "POST /api/webhooks/{id}/deliveries/{delivery_id}/resend",
+            format!("{hook}/deliveries/{}/resend", made.delivery),
+        ),
+        bare("DELETE /api/webhooks/{id}", &hook),
+        sent(
+            "PUT /api/ops/selling",
+            "/api/ops/selling",
+            json!({ "open": true }),
+            json!({ "open": false }),
+        ),
+        sent(
+            "POST /api/ops/verify",
+            "/api/ops/verify",
+            json!({}),
+            json!({ "full": true }),
+        ),
+        bare(
+            "POST /api/ops/dead-letters/{position}/retry",
+            "/api/ops/dead-letters/1/retry",
+        ),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_change_is_carried_out_once_under_its_key() {
+    // Danger: a route forgets the key, and a client that repeats after a timeout makes a second sale. Method: each
+    // operation of the document, twice under one key, and then another body under it.
+    let shop = Shop::open(3, 1_000).await;
+    let service = shop.serve().await;
+    let client = &service.client;
+    let made = prepare(&shop, client).await;
+    let requests = requests(&made);
+    let known: BTreeSet<String> = openapi::keyed().collect();
+    let sent: BTreeSet<String> = requests
+        .iter()
+        .map(|sent| sent.operation.to_owned())
+        .collect();
+    assert_eq!(known, sent, "each operation that takes a key, and no other");
+    assert_eq!(sent.len(), requests.len());
+    for (number, request) in requests.iter().enumerate() {
+        let (name, key) = (request.operation, format!("key-{number}"));
+        let first = request.send(client, &key, request.body.as_ref()).await;
+        assert!((200..300).contains(&first.status), "{name}: {}", first.text);
+        assert!(
+            !first.headers.contains_key("idempotency-replayed"),
+            "{name}"
+        );
+        let again = request.send(client, &key, request.body.as_ref()).await;
+        assert_eq!(
+            (again.status, told(&again)),
+            (first.status, told(&first)),
+            "{name}: {}",
+            again.text
+        );
+        assert_eq!(again.headers["idempotency-replayed"], "true", "{name}");
+        for header in ["location", "etag"] {
+            assert_eq!(
+                again.headers.get(header),
+                first.headers.get(header),
+                "{name}"
+            );
+        }
+        if let Some(other) = &request.other {
+            let reused = request.send(client, &key, Some(other)).await;
+            assert_eq!(
+                (reused.status, reused.code()),
+                (422, "IDEMPOTENCY_KEY_REUSED"),
+                "{name}: {}",
+                reused.text
+            );
+        }
+        let long = "k".repeat(256);
+        let wrong = request.send(client, &long, request.body.as_ref()).await;
+        assert_eq!(
+            (wrong.status, wrong.code()),
+            (400, "IDEMPOTENCY_KEY_INVALID"),
+            "{name}"
+        );
+    }
+    for (count, expected) in [
+        ("SELECT COUNT(*) FROM discounts", 1),
+        ("SELECT COUNT(*) FROM sales", 2),
+        ("SELECT COUNT(*) FROM webhooks", 1),
+        ("SELECT COUNT(*) FROM works", 1),
+        ("SELECT COUNT(*) FROM coupons", 1),
+        ("SELECT COUNT(*) FROM products", 4),
+        (
+            "SELECT COUNT(*) FROM locations WHERE name IN ('new', 'newer')",
+            1,
+        ),
+    ] {
+        assert_eq!(shop.count(count).await, expected, "{count}");
+    }
+    shop.drained().await;
+    service.stop().await;
+}
+
+async fn work(client: &Client, title: &str, key: &str) -> Answer {
+    let call = client
+        .post("/api/works")
+        .admin()
+        .json(&json!({ "title": title }));
+    call.header("idempotency-key", key).send().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twins_that_come_at_once_make_one_change() {
+    let shop = Shop::open(1, 1).await;
+    let service = shop.serve().await;
+    let twins: Vec<_> = (0..30)
+        .map(|_| {
+            let client = service.client.clone();
+            tokio::spawn(async move { work(&client, "one", "k").await })
+        })
+        .collect();
+    let mut ids = BTreeSet::new();
+    for twin in twins {
+        let answer = twin.await.unwrap();
+        if answer.status == 201 {
+            ids.insert(answer.body["id"].as_u64().unwrap());
+        } else {
+            assert_eq!(
+                (answer.status, answer.code()),
+                (409, "REQUEST_IN_PROGRESS"),
+                "{}",
+                answer.text
+            );
+        }
+    }
+    assert_eq!(ids.len(), 1);
+    assert_eq!(shop.count("SELECT COUNT(*) FROM works").await, 1);
+    assert_eq!(work(&service.client, "one", "k").await.status, 201);
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_whose_answer_cannot_be_kept_is_not_made() {
+    // Danger: the change is made and the process ends before the answer is noted, so that the retry makes it again.
+    // Method: noting fails. Both are one transaction: there is neither.
+    let shop = Shop::open(1, 1).await;
+    let service = shop.serve().await;
+    let client = &service.client;
+    let alter = async |text: &'static str| sqlx::query(text).execute(&shop.pool).await.unwrap();
+    alter("ALTER TABLE idempotent_requests RENAME COLUMN headers TO gone").await;
+    let failed = work(client, "one", "k").await;
+    assert_eq!(failed.status, 503, "{}", failed.text);
+    assert_eq!(shop.count("SELECT COUNT(*) FROM works").await, 0);
+    alter("ALTER TABLE idempotent_requests RENAME COLUMN gone TO headers").await;
+    assert_eq!(work(client, "one", "k").await.status, 201);
+    assert_eq!(work(client, "one", "k").await.status, 201);
+    assert_eq!(shop.count("SELECT COUNT(*) FROM works").await, 1);
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_by_state_is_remembered_for_a_while_and_one_by_the_request_is_not() {
+    let shop = Shop::open(1, 1).await;
+    let service = shop.serve().await;
+    let client = &service.client;
+    assert_eq!(work(client, "", "bad").await.status, 422);
+    let first = work(client, "one", "bad").await;
+    assert_eq!(first.status, 201, "a 422 does not use the key up");
+    let taken = work(client, "one", "late").await;
+    assert_eq!((taken.status, taken.code()), (409, "WORK_TITLE_TAKEN"));
+    assert_eq!(
+        client.call("DELETE", "/api/works/1").admin().status().await,
+        204
+    );
+    let alter = async |text: &'static str| sqlx::query(text).execute(&shop.pool).await.unwrap();
+    alter("DELETE FROM works").await;
+    let again = work(client, "one", "late").await;
+    assert_eq!((again.status, told(&again)), (409, told(&taken)));
+    assert_eq!(again.headers["idempotency-replayed"], "true");
+    let kept: i64 = shop
+        .count(
+            "SELECT CAST(TIMESTAMPDIFF(MINUTE, created_at, expires_at) AS SIGNED) \
+             FROM idempotent_requests ORDER BY 1 LIMIT 1",
+        )
+        .await;
+    assert!((9..=10).contains(&kept), "{kept} minutes");
+    // Once its time is over, it is forgotten; also before the job has removed it.
+    alter("UPDATE idempotent_requests SET expires_at = NOW(3) - INTERVAL 1 SECOND").await;
+    assert_eq!(work(client, "one", "late").await.status, 201);
+    let removed = stock_domain::database::idempotent_requests::forget(&shop.pool).await;
+    assert_eq!(removed.unwrap(), 1, "the other one");
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_switch_that_stops_selling_works_with_a_key_while_mysql_is_away() {
+    let servers = OwnServers::start(Durability::Everysec).await;
+    let shop = Shop::open_on(&servers.redis.spec, &servers.mysql.spec, 1, 10).await;
+    let service = shop.serve_parts(&[Part::Http]).await;
+    let client = &service.client;
+    let mut mysql = servers.mysql;
+    mysql.kill().await;
+    let stop = client.call("PUT", "/api/ops/selling").admin();
+    let stop = stop
+        .json(&json!({ "open": false }))
+        .header("idempotency-key", "k");
+    let stopped = stop.send().await;
+    assert_eq!(stopped.status, 200, "{}", stopped.text);
+    until("selling is stopped", || async {
+        let answer = client.order("/api/redis/orders", 2, &[(1, 1)]).send().await;
+        answer.code() == "SELLING_STOPPED"
+    })
+    .await;
+    service.stop().await;
+}
