@@ -226,7 +226,11 @@ fn send(shared: &Arc<Shared>, link: Link, batch: Vec<Waiting>, under_way: UnderW
     });
 }
 
-async fn call(shared: &Shared, mut link: Link, mut batch: Vec<Waiting>) {
+async fn call(shared: &Shared, link: Link, mut batch: Vec<Waiting>) {
+    let (mut link, _calling) = match shared.gate.begin_call(link).await {
+        Ok(begun) => begun,
+        Err(reason) => return answer_all(batch, &DecideError::Fenced(reason)),
+    };
     let config = &shared.config;
     let deadline_ms = shared.redis_now_ms() + config.redis_response_timeout_ms;
     let head = BatchHead {

@@ -5,7 +5,7 @@
 //! while requests wait; nothing was sent on it, so none of them pays for it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -41,6 +41,24 @@ pub(in crate::ledger) struct Heard {
     read_ms: AtomicU64,
     /// One asks for all who want to know.
     turn: Mutex<()>,
+    /// Script calls under way.
+    calls: AtomicUsize,
+}
+
+/// A script call that is under way on a link.
+pub(in crate::ledger) struct Calling(Arc<Heard>);
+
+impl Calling {
+    fn on(link: &Link) -> Self {
+        link.heard.calls.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(&link.heard))
+    }
+}
+
+impl Drop for Calling {
+    fn drop(&mut self) {
+        self.0.calls.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Heard {
@@ -50,6 +68,7 @@ impl Heard {
             decide_ms: AtomicU64::new(0),
             read_ms: AtomicU64::new(0),
             turn: Mutex::new(()),
+            calls: AtomicUsize::new(0),
         }
     }
 
@@ -131,31 +150,67 @@ impl Gate {
         }
     }
 
+    /// Begins a script call on a link, or on the one that has taken its place: until it ends the link is not given up
+    /// for silence, which would make unknown what Redis is about to answer.
+    ///
+    /// # Errors
+    /// Why the gate is shut.
+    pub(in crate::ledger) async fn begin_call(
+        &self,
+        mut link: Link,
+    ) -> Result<(Link, Calling), Arc<str>> {
+        loop {
+            let calling = Calling::on(&link);
+            let is_current = matches!(&*self.state.borrow(), GateState::Open(now) if now.generation == link.generation);
+            if is_current {
+                return Ok((link, calling));
+            }
+            link = self.busy_link().await?;
+        }
+    }
+
     /// Asks a link whether it still leads to Redis; gives it up if it does not.
     async fn still_leads(&self, link: &Link, line: Line) -> bool {
         let _turn = link.heard.turn.lock().await;
         if link.heard.is_fresh(line) {
             return true;
         }
-        let why = match timeout(PONG_MAX, ping(link.line(line))).await {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(Unproved::Redis(error).to_string()),
-            // Is it the link, or is Redis slow? Giving up one that works would make unknown what is under way on it.
-            Err(_) => match timeout(PONG_MAX, self.ping_anew()).await {
-                Ok(Ok(())) => Some("the link to redis is silent: another one is not".to_owned()),
-                Ok(Err(_)) | Err(_) => None,
-            },
-        };
-        match why {
-            None => {
-                link.heard.note(line);
-                true
+        match timeout(PONG_MAX, ping(link.line(line))).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                self.shut(link.generation, &Unproved::Redis(error).to_string());
+                return false;
             }
-            Some(why) => {
-                self.shut(link.generation, &why);
-                false
+            // Is it the link, or is Redis slow, or busy with a large answer?
+            Err(_) => {
+                let another = timeout(PONG_MAX, self.ping_anew()).await;
+                if matches!(another, Ok(Ok(()))) && self.give_up_idle(link) {
+                    return false;
+                }
             }
         }
+        link.heard.note(line);
+        true
+    }
+
+    /// Gives up a link that is silent, unless a call is under way on it: that one's answer, or its time, will tell.
+    fn give_up_idle(&self, silent: &Link) -> bool {
+        const SILENT: &str = "the link to redis is silent: another one is not";
+        self.state.send_if_modified(|state| match state {
+            GateState::Open(link)
+                if link.generation == silent.generation
+                    && link.heard.calls.load(Ordering::SeqCst) == 0 =>
+            {
+                tracing::warn!(
+                    shard = self.keys.shard(),
+                    reason = SILENT,
+                    "the link is given up"
+                );
+                *state = GateState::Mending(SILENT.into());
+                true
+            }
+            GateState::Open(_) | GateState::Mending(_) | GateState::Shut(_) => false,
+        })
     }
 
     async fn ping_anew(&self) -> Result<(), RedisError> {
