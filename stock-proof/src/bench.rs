@@ -198,7 +198,12 @@ async fn engine_figures(run: &mut Run<'_>) -> Result<(), Failure> {
     let what = "engine only, sale with window and limit per buyer";
     run.note(what, rates.limited, of, "");
     let of = Some(("engine only", rates.keyed / rates.engine));
-    run.note("engine only, each with an Idempotency-Key", rates.keyed, of, "");
+    run.note(
+        "engine only, each with an Idempotency-Key",
+        rates.keyed,
+        of,
+        "",
+    );
     Ok(())
 }
 

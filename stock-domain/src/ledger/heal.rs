@@ -120,7 +120,8 @@ impl Healer {
     }
 
     /// Waits until MySQL has settled all that is accepted now. What touches lost keys is among it: since
-    /// they were lost, nothing that needs them was accepted.
+    /// they were lost, nothing that needs them was accepted. A book is waited for once it is begun: it may have
+    /// been brought back, used and lost again since it was missed, and only from there on nobody uses it.
     async fn await_settled(&self, link: &mut Link) -> Result<(), HealError> {
         let head = epoch::head(&mut link.read, self.keys()).await?;
         let head = head.filter(|head| *head.epoch == *link.epoch);
@@ -180,6 +181,7 @@ impl Healer {
         if !mend.begin(&mut link.read).await? {
             return Ok(());
         }
+        self.await_settled(link).await?;
         let (mut after, mut count) = (None, 0);
         let mut connection = self.pool().acquire().await?;
         loop {
@@ -225,6 +227,7 @@ impl Healer {
                 if !mend.begin(&mut link.read).await? {
                     continue;
                 }
+                self.await_settled(link).await?;
                 if records == Records::Accepted {
                     let mut transaction = self.pool().begin().await?;
                     let layout = layouts::load(self.pool()).await?.at_rest();
@@ -253,6 +256,7 @@ impl Healer {
         if !mend.begin(&mut link.read).await? {
             return Ok(());
         }
+        self.await_settled(link).await?;
         let mut transaction = self.pool().begin().await?;
         let layout = layouts::load(self.pool()).await?.at_rest();
         let keep_ms = self.gate.config.marks_keep_ms;

@@ -2,6 +2,7 @@
 //! `/api/sales`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -29,7 +30,10 @@ use super::page::{PageIn, cursor_of, cut, limit_of};
 use super::problem::Problem;
 use super::products::publish;
 use super::reader::Reading;
-use crate::app::{App, CATCH_UP_MAX};
+use crate::app::App;
+
+/// How long a changed limit waits for MySQL to know what buyers have had.
+const TAKEN_WAIT: Duration = Duration::from_secs(5);
 
 /// A sale as an admin makes it.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -277,7 +281,7 @@ pub async fn edit(
     check_limit(change.limit_per_user.flatten())?;
     let PathIds(id, sale) = ids.map_err(|_not_numbers| missing())?;
     let asks_what_was_taken = change.limit_per_user.flatten().is_some();
-    if asks_what_was_taken && !lookup::catch_up(&app.pool, &app.ledger, CATCH_UP_MAX).await {
+    if asks_what_was_taken && !lookup::catch_up(&app.pool, &app.ledger, TAKEN_WAIT).await {
         // What buyers have had is not known.
         return Err(Problem::of(Code::Backlog));
     }

@@ -171,7 +171,10 @@ async fn the_cap_outlives_the_loss_of_redis_and_a_wrong_count_is_named_and_mende
     let empty = stock_domain::recover::recover(&shop.config, &shop.pool, None, &mut quiet);
     empty.await.unwrap();
     assert!(shop.ledger.wait_open(crate::support::PATIENCE).await);
-    until("the service is open again", || client.is_ready()).await;
+    until("the service is open again", || async {
+        reserve(client, 2, 3).await.code() != "FENCED"
+    })
+    .await;
     refused(client, 2, 3, 2).await;
     shop.prove().await;
 
