@@ -106,7 +106,6 @@ impl Healer {
 
     async fn heal(&self, things: &BTreeSet<LostThing>) -> Result<(), HealError> {
         let mut link = self.link()?;
-        self.await_settled(&mut link).await?;
         for thing in things {
             match *thing {
                 LostThing::Account(account) => self.heal_account(&mut link, account).await?,
@@ -120,8 +119,9 @@ impl Healer {
     }
 
     /// Waits until MySQL has settled all that is accepted now. What touches lost keys is among it: since
-    /// they were lost, nothing that needs them was accepted. A book is waited for once it is begun: it may have
-    /// been brought back, used and lost again since it was missed, and only from there on nobody uses it.
+    /// they were lost, nothing that needs them was accepted. It is waited for once a book is begun, or a mark
+    /// stands in the place of a level: the key may have been brought back, used and lost again since it was
+    /// missed, and only from there on nobody uses it.
     async fn await_settled(&self, link: &mut Link) -> Result<(), HealError> {
         let head = epoch::head(&mut link.read, self.keys()).await?;
         let head = head.filter(|head| *head.epoch == *link.epoch);
@@ -139,36 +139,60 @@ impl Healer {
         }
     }
 
+    /// Puts a mark where the level should be before MySQL is waited for: an account that was brought back, used and
+    /// lost again meanwhile has lost the mark with it, and is brought back by whoever missed it then.
     async fn heal_account(&self, link: &mut Link, account: Account) -> Result<(), HealError> {
-        let levels = accounts::levels(self.pool(), &[account]).await?;
-        let Some(level) = levels.get(&account) else {
+        if accounts::levels(self.pool(), &[account]).await?.is_empty() {
             // Nobody has opened it: it was asked for too early, or there is no such thing.
             return Ok(());
-        };
-        let address = self.keys().address(account);
+        }
         let found: Option<String> = cmd("GET")
-            .arg(&address.key)
+            .arg(self.keys().account(account))
             .query_async(&mut link.read)
             .await
-            .unwrap_or_default();
+            // A key of another type holds no level.
+            .unwrap_or(None);
         if found.as_deref().and_then(Level::parse).is_some() {
             return Ok(());
         }
+        let mark = format!("lost {:016x}", rand::random::<u64>());
+        if !self.replace(link, account, found, &mark).await? {
+            return Ok(());
+        }
+        self.await_settled(link).await?;
+        let levels = accounts::levels(self.pool(), &[account]).await?;
+        let Some(level) = levels.get(&account) else {
+            return Ok(());
+        };
+        if self
+            .replace(link, account, Some(mark), &level.to_string())
+            .await?
+        {
+            tracing::warn!(%account, ?level, "an account that redis had lost is brought back");
+        }
+        Ok(())
+    }
+
+    /// Sets an account's value, if it is still the one that was found.
+    async fn replace(
+        &self,
+        link: &mut Link,
+        account: Account,
+        found: Option<String>,
+        value: &str,
+    ) -> Result<bool, HealError> {
         let set: i64 = cmd("EVALSHA")
             .arg(&SCRIPTS.correct.sha)
             .arg(2)
             .arg(self.keys().epoch())
-            .arg(&address.key)
+            .arg(self.keys().account(account))
             .arg(&*link.epoch)
             .arg("")
             .arg(found.unwrap_or_default())
-            .arg(level.to_string())
+            .arg(value)
             .query_async(&mut link.read)
             .await?;
-        if set == 1 {
-            tracing::warn!(%account, ?level, "an account that redis had lost is brought back");
-        }
-        Ok(())
+        Ok(set == 1)
     }
 
     async fn heal_book(&self, link: &mut Link, book: Book) -> Result<(), HealError> {
@@ -287,6 +311,7 @@ impl Healer {
                 let _: i64 = cmd("UNLINK").arg(&key).query_async(&mut link.read).await?;
             }
         }
+        self.await_settled(link).await?;
         let mut transaction: Transaction<'static, MySql> = self.pool().begin().await?;
         let layout = layouts::load(self.pool()).await?.at_rest();
         let mut rebuild = self.rebuild(&mut link.read, &layout, Filling::Directly);
