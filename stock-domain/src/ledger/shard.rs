@@ -202,6 +202,19 @@ impl Shard {
         if let Some(refusal) = self.refuse_sold_out(&request.request) {
             return Ok(Verdict::Refused(refusal));
         }
+        let verdict = self.ask(Arc::clone(&request), layout).await;
+        let is_fenced = matches!(
+            verdict,
+            Ok(Verdict::Refused(Refusal::Fenced)) | Err(DecideError::Fenced(_))
+        );
+        // Nothing was executed. If the link only led to an epoch, or to scripts, that are gone, it is asked once more.
+        if is_fenced && self.shared.gate.link_when_mended().await.is_ok() {
+            return self.ask(request, layout).await;
+        }
+        verdict
+    }
+
+    async fn ask(&self, request: Arc<Sealed>, layout: u64) -> Result<Verdict, DecideError> {
         let (waiting, verdict) = Waiting::new(request, layout);
         self.queue
             .try_send(waiting)

@@ -126,7 +126,7 @@ impl Gate {
     }
 
     /// The open link; where it is being replaced, the one that comes.
-    async fn link_when_mended(&self) -> Result<Link, Arc<str>> {
+    pub(in crate::ledger) async fn link_when_mended(&self) -> Result<Link, Arc<str>> {
         let mut changes = self.state.subscribe();
         let decided = changes.wait_for(|state| !matches!(state, GateState::Mending(_)));
         drop(timeout(MEND_MAX, decided).await);

