@@ -273,7 +273,7 @@ impl Default for Config {
             time_zone: "Asia/Seoul".to_owned(),
             points_report_cron: "0 0 1 * * *".to_owned(),
             points_earn_hundredths: 0,
-            dead_letters_per_minute_max: 10,
+            dead_letters_per_minute_max: 100,
             catalog_refresh_ms: 5_000,
             reconcile_cron: "0 */5 * * * *".to_owned(),
             forget_marks_cron: "30 7 * * * *".to_owned(),

@@ -26,7 +26,7 @@ use crate::account::Level;
 use crate::database::archives;
 use crate::database::ledger_checks::{self, CheckKind, Ended};
 use crate::database::rows::MultiRow;
-use crate::database::{branches, shards};
+use crate::database::{branches, quarantine, shards};
 use crate::journal::EntryError;
 use crate::ledger::{Ledger, ReadError};
 
@@ -182,6 +182,10 @@ async fn prove(
             report.add([Difference::new("redis", "gate", reason.to_string())]);
         }
         Err(error) => return Err(error),
+    }
+    for of in quarantine::list(pool).await? {
+        let text = format!("is under quarantine: {}", of.broken.reason);
+        report.add([Difference::new("quarantine", of.broken.account, text)]);
     }
     report.dead_letters = crate::database::dead_letters::unresolved(pool).await?;
     report.lost_entries = sqlx::query_scalar("SELECT COUNT(*) FROM lost_entries")

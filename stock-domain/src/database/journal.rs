@@ -1,6 +1,6 @@
 //! The journal and its postings in MySQL: the ledger's long memory.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use sqlx::{AssertSqlSafe, MySqlConnection, MySqlPool};
 use stock_common::id::Position;
@@ -56,28 +56,39 @@ fn bind_plain<'q>(query: Binding<'q>, entry: &'q Entry) -> Binding<'q> {
         .bind(entry.payload.as_slice())
 }
 
-/// Inserts entries and their postings.
+/// Inserts entries and their postings, without those of accounts that are `aside`.
 ///
 /// # Errors
 /// When MySQL does not answer, or an entry is there already.
 pub async fn insert(
     connection: &mut MySqlConnection,
     entries: &[&Entry],
+    aside: &HashSet<(Position, Account)>,
 ) -> Result<(), sqlx::Error> {
     let (plain, full): (Vec<&Entry>, Vec<&Entry>) = entries
         .iter()
         .partition(|entry| entry.reference.is_none() && entry.idempotency.is_none());
     PLAIN_ENTRIES
-        .execute(connection, &plain, |query, entry| bind_plain(query, entry))
+        .execute_sized(
+            connection,
+            &plain,
+            |entry| entry.payload.len(),
+            |query, entry| bind_plain(query, entry),
+        )
         .await?;
     ENTRIES
-        .execute(connection, &full, |query, entry| {
-            let keys = entry.idempotency.as_ref();
-            bind_plain(query, entry)
-                .bind(entry.reference.as_deref())
-                .bind(keys.and_then(|keys| hash_bytes(&keys.key)))
-                .bind(keys.and_then(|keys| hash_bytes(&keys.fingerprint)))
-        })
+        .execute_sized(
+            connection,
+            &full,
+            |entry| entry.payload.len() + 191,
+            |query, entry| {
+                let keys = entry.idempotency.as_ref();
+                bind_plain(query, entry)
+                    .bind(entry.reference.as_deref())
+                    .bind(keys.and_then(|keys| hash_bytes(&keys.key)))
+                    .bind(keys.and_then(|keys| hash_bytes(&keys.fingerprint)))
+            },
+        )
         .await?;
     let postings: Vec<(Position, Posted)> = entries
         .iter()
@@ -87,9 +98,23 @@ pub async fn insert(
                 .iter()
                 .map(|posted| (entry.position, *posted))
         })
+        .filter(|(position, posted)| {
+            aside.is_empty() || !aside.contains(&(*position, posted.account))
+        })
         .collect();
+    insert_postings(connection, &postings).await
+}
+
+/// Inserts postings of entries.
+///
+/// # Errors
+/// When MySQL does not answer, or another posting stands in the place of one.
+pub async fn insert_postings(
+    connection: &mut MySqlConnection,
+    postings: &[(Position, Posted)],
+) -> Result<(), sqlx::Error> {
     POSTINGS
-        .execute(connection, &postings, |query, (position, posted)| {
+        .execute(connection, postings, |query, (position, posted)| {
             query
                 .bind(posted.account.kind.number())
                 .bind(posted.account.owner)
@@ -110,8 +135,9 @@ pub async fn delete(
     connection: &mut MySqlConnection,
     position: Position,
 ) -> Result<(), sqlx::Error> {
-    const TABLES: [&str; 2] = [
+    const TABLES: [&str; 3] = [
         "DELETE FROM postings WHERE journal_id = ?",
+        "DELETE FROM quarantined_postings WHERE journal_id = ?",
         "DELETE FROM journal WHERE id = ?",
     ];
     for text in TABLES {
@@ -173,7 +199,7 @@ pub async fn missing(
 
 type PostingRow = (u64, String, u64, u64, u64, i64, i64);
 
-/// The postings of entries between two positions, both included, by entry.
+/// The postings of entries between two positions, both included, by entry; those that are kept aside too.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -183,10 +209,14 @@ pub async fn postings_between(
     last: Position,
 ) -> Result<Vec<(Position, Posted)>, sqlx::Error> {
     let rows: Vec<PostingRow> = sqlx::query_as(
-        "SELECT journal_id, CAST(kind AS CHAR), owner_id, place_id, seq, delta, balance_after \
+        "SELECT journal_id, CAST(kind AS CHAR) AS kind, owner_id, place_id, seq, delta, balance_after \
          FROM postings WHERE journal_id BETWEEN ? AND ? \
+         UNION ALL SELECT journal_id, CAST(kind AS CHAR), owner_id, place_id, seq, delta, balance_after \
+         FROM quarantined_postings WHERE journal_id BETWEEN ? AND ? \
          ORDER BY journal_id, kind, owner_id, place_id, seq",
     )
+    .bind(first.get())
+    .bind(last.get())
     .bind(first.get())
     .bind(last.get())
     .fetch_all(&mut *connection)

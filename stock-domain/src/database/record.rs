@@ -42,17 +42,6 @@ impl RecordError {
     }
 }
 
-/// Writes journal rows and postings.
-///
-/// # Errors
-/// When MySQL does not answer, or an entry is there already.
-pub async fn record_journal(
-    connection: &mut MySqlConnection,
-    entries: &[&Entry],
-) -> Result<(), sqlx::Error> {
-    journal::insert(connection, entries).await
-}
-
 /// The reverse of recording: removes the rows of entries that never take effect, and takes back what
 /// they said about others. Entries without rows are passed over.
 ///

@@ -76,6 +76,7 @@ impl Walk {
             seq: upto,
             balance,
             closed: level.closed,
+            ..Level::default()
         };
         let text = format!(
             "is {}, its postings say {}",

@@ -8,7 +8,7 @@ use stock_common::config::Durability;
 use stock_common::id::{Position, UserId};
 use stock_domain::account::Account;
 use stock_domain::database::point_reports;
-use stock_domain::recover::recover;
+use stock_domain::recover::{Allowed, recover};
 use stock_domain::verify::verify;
 
 use super::{PATHS, balance, campaign, code, draw, earn, order_using};
@@ -134,7 +134,7 @@ async fn an_emptied_redis_gets_its_codes_draws_and_cancels_back() {
         client.post(&back).user(2).send().await.code() == "FENCED"
     })
     .await;
-    recover(&shop.config, &shop.pool, None, &mut |_, _| {})
+    recover(&shop.config, &shop.pool, Allowed::default(), &mut |_, _| {})
         .await
         .unwrap();
     until("the gate is open", || async {

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use stock_common::config::Durability;
 use stock_domain::account::Account;
 use stock_domain::database::accounts;
-use stock_domain::recover::recover;
+use stock_domain::recover::{Allowed, recover};
 use tokio::task::JoinSet;
 
 use crate::support::{History, Load, OwnServers, ServiceProcess, Shop, sorted, until};
@@ -128,7 +128,7 @@ async fn what_a_killed_redis_loses_is_listed_and_nothing_is_oversold() {
     assert_eq!((refused.status, refused.code()), (503, "FENCED"));
     assert!(refused.headers.contains_key("retry-after"));
 
-    let recovered = recover(&shop.config, &shop.pool, None, &mut |_, _| {})
+    let recovered = recover(&shop.config, &shop.pool, Allowed::default(), &mut |_, _| {})
         .await
         .unwrap();
     assert!(
