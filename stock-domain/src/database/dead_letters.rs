@@ -96,7 +96,7 @@ pub async fn alike_if_most(
         "SELECT CAST(COUNT(*) AS UNSIGNED), MIN(j.number) FROM dead_letters d \
          JOIN journal j ON j.id = d.journal_id \
          WHERE d.created_at > NOW(3) - INTERVAL 1 MINUTE AND j.shard = ? \
-         GROUP BY SUBSTRING_INDEX(d.reason, '\'', 1) ORDER BY 1 DESC LIMIT 1",
+         GROUP BY SUBSTRING_INDEX(d.reason, CHAR(39 USING utf8mb4), 1) ORDER BY 1 DESC LIMIT 1",
     )
     .bind(state.shard)
     .fetch_optional(connection)

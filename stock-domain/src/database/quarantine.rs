@@ -274,7 +274,7 @@ pub async fn add_kept(
 ) -> Result<(), sqlx::Error> {
     let rows: Vec<(String, u64, u64, i64, u64)> = sqlx::query_as(
         "SELECT CAST(a.kind AS CHAR), a.owner_id, a.place_id, \
-         CAST(COALESCE(SUM(p.delta), 0) AS SIGNED), COUNT(p.seq) FROM quarantined_accounts a \
+         CAST(COALESCE(SUM(p.delta), 0) AS SIGNED), CAST(COUNT(p.seq) AS UNSIGNED) FROM quarantined_accounts a \
          LEFT JOIN quarantined_postings p ON p.kind = a.kind AND p.owner_id = a.owner_id \
          AND p.place_id = a.place_id WHERE a.shard = ? GROUP BY a.kind, a.owner_id, a.place_id",
     )
@@ -300,7 +300,7 @@ pub async fn add_kept(
 type Row = (String, u64, u64, u64, u64, String, u64, NaiveDateTime);
 
 const SELECT: &str = "SELECT CAST(a.kind AS CHAR), a.owner_id, a.place_id, a.shard, a.journal_id, a.reason, \
-     (SELECT COUNT(*) FROM quarantined_postings p WHERE p.kind = a.kind AND p.owner_id = a.owner_id \
+     (SELECT CAST(COUNT(*) AS UNSIGNED) FROM quarantined_postings p WHERE p.kind = a.kind AND p.owner_id = a.owner_id \
      AND p.place_id = a.place_id), a.created_at FROM quarantined_accounts a";
 
 fn quarantined(
