@@ -182,7 +182,7 @@ pub struct Config {
     pub points_report_cron: String,
     /// The part of what is paid for an order that its buyer earns as points, in hundredths of a percent.
     pub points_earn_hundredths: u32,
-    /// Dead letters within one minute from which the subscriber stops applying.
+    /// Dead letters of one reason within a minute from which the subscriber stops applying, if they are most of the entries.
     pub dead_letters_per_minute_max: u32,
     /// The age from which the catalog snapshot is read again without being told to.
     pub catalog_refresh_ms: u64,

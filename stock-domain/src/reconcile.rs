@@ -16,6 +16,7 @@ use stock_common::clock;
 
 use crate::account::{Account, AccountKind, Level};
 use crate::database::ledger_checks::{self, CheckKind, Ended};
+use crate::database::reservations::StoredReservation;
 use crate::database::{accounts, jobs, journal, quarantine, reservations, settle, shards};
 use crate::evidence::{Contradiction, Evidence, EvidenceError, Seen};
 use crate::journal::Posted;
@@ -244,8 +245,8 @@ async fn try_repair(
     Ok(corrected)
 }
 
-/// Writes the deadline of a hold that no entry has ended, or removes that of one that an entry has. What only a row of
-/// `reservations` says is no evidence.
+/// Writes the deadline of a hold that no entry has ended, or removes that of one that an entry has ended, or that neither an
+/// entry nor a row knows. What only a row of `reservations` says is no evidence.
 async fn correct_hold(
     pool: &MySqlPool,
     ledger: &Ledger,
@@ -255,7 +256,9 @@ async fn correct_hold(
         return Ok(false);
     };
     let is_made = journal::missing(pool, &[held.id]).await?.is_empty();
-    let is_over = is_over(pool, &held).await?;
+    let stored = reservations::find(pool, held.id).await?;
+    let is_nobodys = !is_made && stored.is_none();
+    let is_over = is_nobodys || is_over(pool, &held, stored).await?;
     let shard = ledger.shard(drift.shard)?;
     let command = match drift.expires_ms {
         Some(expires_ms) if is_made && !is_over => cmd("ZADD")
@@ -276,11 +279,14 @@ async fn correct_hold(
 }
 
 /// Whether an entry has ended a hold, also as an order of another shard.
-async fn is_over(pool: &MySqlPool, held: &Held) -> Result<bool, sqlx::Error> {
+async fn is_over(
+    pool: &MySqlPool,
+    held: &Held,
+    stored: Option<StoredReservation>,
+) -> Result<bool, sqlx::Error> {
     if reservations::ended_by(pool, held).await?.is_some() {
         return Ok(true);
     }
-    let stored = reservations::find(pool, held.id).await?;
     let Some(order) = stored.and_then(|stored| stored.order_id) else {
         return Ok(false);
     };

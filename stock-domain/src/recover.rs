@@ -123,6 +123,14 @@ pub struct Allowed<'a> {
     pub force: bool,
 }
 
+impl Allowed<'_> {
+    /// Rebuild whatever Redis holds, and drop nothing.
+    pub const FORCED: Self = Self {
+        discard: None,
+        force: true,
+    };
+}
+
 /// Rebuilds Redis from MySQL, every shard of it. If one serves, and that is not forced, none is touched.
 ///
 /// # Errors
@@ -189,7 +197,7 @@ pub(crate) async fn recover_lost(
         pool: &pool,
         shard,
         layout: &layout,
-        allowed: FORCED,
+        allowed: Allowed::FORCED,
         lost: Some(lost),
     };
     run.run(&mut |_, _| {}).await
@@ -206,17 +214,11 @@ pub(crate) async fn recover_as(
         pool,
         shard,
         layout,
-        allowed: FORCED,
+        allowed: Allowed::FORCED,
         lost: None,
     };
     run.run(&mut |_, _| {}).await
 }
-
-/// The program knows why it rebuilds.
-const FORCED: Allowed<'static> = Allowed {
-    discard: None,
-    force: true,
-};
 
 /// One run over one shard.
 struct Run<'a> {

@@ -307,7 +307,7 @@ async fn write_locked(
     for entry in entries {
         settle::advance(&mut levels, state, entry, &mut broken)?;
     }
-    record_journal(transaction, &missing, &broken).await?;
+    record_journal(transaction, state.shard, &missing, &broken).await?;
     let dead_letters = record_own(transaction, &missing).await?;
     settle::settle(transaction, &levels, state, entries).await?;
     for found in &broken.begun {
@@ -323,6 +323,7 @@ async fn write_locked(
 /// Writes journal rows and postings; what is under quarantine is kept aside.
 async fn record_journal(
     transaction: &mut MySqlConnection,
+    shard: u64,
     missing: &[&Entry],
     broken: &Quarantine,
 ) -> Result<(), ApplyError> {
@@ -340,7 +341,6 @@ async fn record_journal(
         quarantine::keep(transaction, &broken.kept).await?;
     }
     if !broken.begun.is_empty() {
-        let shard = missing.first().map_or(0, |entry| entry.position.shard());
         quarantine::begin(transaction, shard, &broken.begun).await?;
     }
     Ok(())

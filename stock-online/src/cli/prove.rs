@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use serde::Serialize;
 use stock_common::config::Config;
 use stock_domain::database::{self, Role, layouts};
-use stock_domain::recover::{Allowed, Plan};
+use stock_domain::recover::{Allowed, Plan, Recovered};
 use stock_domain::verify::Difference;
 use stock_domain::{reconcile as reconciling, recover as recovering, verify as verifying};
 
@@ -140,7 +141,7 @@ pub(super) async fn recover(
     };
     bar.finish_and_clear();
     if common.json {
-        output::document(&serde_json::json!({ "plan": plans, "done": done }))?;
+        output::document(&Done { plan: &plans, done })?;
     } else {
         output::say(&format!(
             "recovered: {} accounts and {} keys rebuilt, {} entries applied, {} discarded; epoch {}",
@@ -148,6 +149,14 @@ pub(super) async fn recover(
         ));
     }
     Ok(true)
+}
+
+/// What a run did, and what it had meant to do.
+#[derive(Serialize)]
+struct Done<'a> {
+    #[serde(flatten)]
+    done: Recovered,
+    plan: &'a [Plan],
 }
 
 /// Says what a run is about to do with a shard, and each accepted entry that it would drop.

@@ -504,7 +504,7 @@ async fn live_reservations_survive_the_loss_of_redis() {
     let empty = stock_domain::recover::recover(
         &shop.config,
         &shop.pool,
-        stock_domain::recover::Allowed::default(),
+        stock_domain::recover::Allowed::FORCED,
         &mut quiet,
     );
     empty.await.unwrap();
@@ -571,7 +571,7 @@ async fn an_order_under_row_locks_is_stored_before_its_reservation_was() {
     let rebuilt = stock_domain::recover::recover(
         &shop.config,
         &shop.pool,
-        stock_domain::recover::Allowed::default(),
+        stock_domain::recover::Allowed::FORCED,
         &mut quiet,
     );
     rebuilt.await.unwrap();

@@ -189,7 +189,7 @@ async fn a_promise_outlives_the_service_and_the_loss_of_redis() {
     let empty = stock_domain::recover::recover(
         &shop.config,
         &shop.pool,
-        stock_domain::recover::Allowed::default(),
+        stock_domain::recover::Allowed::FORCED,
         &mut quiet,
     );
     empty.await.unwrap();

@@ -171,7 +171,7 @@ async fn the_cap_outlives_the_loss_of_redis_and_a_wrong_count_is_named_and_mende
     let empty = stock_domain::recover::recover(
         &shop.config,
         &shop.pool,
-        stock_domain::recover::Allowed::default(),
+        stock_domain::recover::Allowed::FORCED,
         &mut quiet,
     );
     empty.await.unwrap();

@@ -233,7 +233,7 @@ async fn an_address_that_another_cluster_was_given_leads_nobody_away() {
     recover::recover(
         &shop.config,
         &shop.pool,
-        recover::Allowed::default(),
+        recover::Allowed::FORCED,
         &mut |_, _| {},
     )
     .await
