@@ -53,6 +53,7 @@ pub mod trouble;
 pub mod units;
 
 pub(crate) use self::journal::proved_number;
+use self::again::Look;
 use self::round::Due;
 
 /// Something that does not agree.
@@ -202,8 +203,7 @@ async fn prove(
     };
     accounts::verify(pool, due, &mut report, progress).await?;
     report.add(benefits::verify(pool, due).await?);
-    let strays = async || strays::differing(pool, full).await;
-    report.add(again::twice(pool, ledger, strays).await?);
+    report.add(again::twice(pool, ledger, Look::Strays { full }).await?);
     let wrong = branches::wrong(pool, BRANCH_SECONDS_MAX).await?;
     let wrong = wrong.into_iter();
     report.add(wrong.map(|(id, text)| Difference::new("branches", id, text)));
@@ -234,8 +234,7 @@ async fn prove_redis(
     }
     report.add(compared.drifts.into_iter().map(|drift| drift.difference));
     report.add(others);
-    let memory = async || memory(pool, ledger).await;
-    let memory = again::twice(pool, ledger, memory).await;
+    let memory = again::twice(pool, ledger, Look::Memory).await;
     let memory = report.unless_shut(memory)?.unwrap_or_default();
     report.add(memory);
     let units = units::compare(ledger).await.map_err(VerifyError::from);

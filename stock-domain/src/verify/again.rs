@@ -1,10 +1,13 @@
 //! What differs only because it moved meanwhile is no difference: a look is taken again when MySQL has followed.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use sqlx::MySqlPool;
+use stock_common::id::Position;
 
-use super::{Difference, VerifyError};
+use super::pass::Courses;
+use super::{Difference, VerifyError, ends, journal, memory, strays};
 use crate::ledger::Ledger;
 use crate::lookup;
 
@@ -30,19 +33,49 @@ pub(super) fn keep(found: &mut Vec<Difference>, again: &[Difference]) {
     found.retain(is_there);
 }
 
+/// Something that is looked at as a whole.
+pub(super) enum Look<'a> {
+    /// What ended, in these buckets.
+    Ends(&'a [usize]),
+    /// Dead letters, against the orders without a row that were taken back.
+    Letters(&'a Courses, &'a HashMap<Position, &'static str>),
+    /// What no position leads to.
+    Strays {
+        /// With what takes long.
+        full: bool,
+    },
+    /// What Redis has besides levels and holds.
+    Memory,
+}
+
+impl Look<'_> {
+    async fn take(
+        &self,
+        pool: &MySqlPool,
+        ledger: &Ledger,
+    ) -> Result<Vec<Difference>, VerifyError> {
+        match self {
+            Self::Ends(left) => ends::differing(pool, left).await,
+            Self::Letters(courses, rowless) => journal::letters(pool, courses, rowless).await,
+            Self::Strays { full } => strays::differing(pool, *full).await,
+            Self::Memory => memory(pool, ledger).await,
+        }
+    }
+}
+
 /// What a look finds each time that it is taken.
 pub(super) async fn twice(
     pool: &MySqlPool,
     ledger: &Ledger,
-    mut look: impl AsyncFnMut() -> Result<Vec<Difference>, VerifyError>,
+    look: Look<'_>,
 ) -> Result<Vec<Difference>, VerifyError> {
-    let mut found = look().await?;
+    let mut found = look.take(pool, ledger).await?;
     for _ in 1..LOOKS {
         if found.is_empty() {
             break;
         }
         settle(pool, ledger).await;
-        keep(&mut found, &look().await?);
+        keep(&mut found, &look.take(pool, ledger).await?);
     }
     Ok(found)
 }

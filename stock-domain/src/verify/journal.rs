@@ -8,12 +8,13 @@ use std::collections::HashMap;
 use sqlx::MySqlPool;
 use stock_common::id::Position;
 
-use super::pass::{Courses, Pass, courses};
+use super::pass::{Course, Courses, Pass, courses};
 use super::proofs::{Proved, proved, remember};
 use super::rows::LETTERS;
 use super::tally::Tally;
-use super::{Difference, Progress, Report, VerifyError, again, ends, round};
-use crate::database::journal;
+use super::again::Look;
+use super::{Difference, Progress, Report, VerifyError, again, round};
+use crate::database::{archives, journal};
 use crate::database::shards::ShardState;
 use crate::ledger::Ledger;
 
@@ -49,7 +50,7 @@ pub(super) async fn verify(
     progress: Progress<'_>,
 ) -> Result<(), VerifyError> {
     let start = match full {
-        true => Position::ZERO,
+        true => archived_position(pool, states).await?,
         false => proved_position(pool, states).await?,
     };
     let mut pass = Pass {
@@ -58,34 +59,44 @@ pub(super) async fn verify(
         courses: courses(pool, states, start).await?,
         tally: full.then(Tally::new),
         rowless: HashMap::new(),
-        entries_max: u64::MAX,
     };
     let end = end_of(states);
     let before: u64 = pass.courses.values().map(|of| of.done.number).sum();
     let all: u64 = states.iter().map(|(state, _)| state.number).sum();
-    let (mut done, mut is_right) = (0, true);
-    pass.run((start, end), report, async |courses, entries, was_right| {
-        done += entries;
-        is_right &= was_right;
+    let (mut at, mut done, mut is_right) = (start, 0, true);
+    while at < end {
+        let step = pass.step((at, end), report).await?;
+        at = step.at;
+        done += step.entries;
+        is_right &= step.is_right;
         progress(done, all.saturating_sub(before));
         if is_right {
-            note(pool, courses).await?;
+            note(pool, &pass.courses).await?;
         }
-        Ok(())
-    })
-    .await?;
-    report.add(pass.courses.values().filter_map(|of| of.missing()));
+    }
+    report.entries = done;
+    report.add(pass.courses.values().filter_map(Course::missing));
     if let Some(tally) = &pass.tally {
         let left = tally.left();
-        report.add(again::twice(pool, ledger, async || ends::differing(pool, &left).await).await?);
-        let rowless = &pass.rowless;
-        let courses = &pass.courses;
-        let letters = async || letters(pool, courses, rowless).await;
+        report.add(again::twice(pool, ledger, Look::Ends(&left)).await?);
+        let letters = Look::Letters(&pass.courses, &pass.rowless);
         report.add(again::twice(pool, ledger, letters).await?);
-        report.add(pass.courses.values().flat_map(|of| of.switched()));
+        report.add(pass.courses.values().flat_map(Course::switched));
         return Ok(());
     }
     round::verify((pool, ledger), states, start, report).await
+}
+
+/// The position behind which something was not archived.
+pub(super) async fn archived_position(
+    pool: &MySqlPool,
+    states: &States,
+) -> Result<Position, sqlx::Error> {
+    let mut start = end_of(states);
+    for (state, _) in states {
+        start = start.min(archives::reached(pool, state.shard).await?.position);
+    }
+    Ok(start)
 }
 
 /// The position behind which something is not proved.
@@ -95,7 +106,8 @@ async fn proved_position(pool: &MySqlPool, states: &States) -> Result<Position, 
         let number = proved_number(pool, state.shard).await?;
         if number < state.number {
             let position = journal::position_of(pool, state.shard, number).await?;
-            start = start.min(position.unwrap_or_default());
+            let archived = archives::reached(pool, state.shard).await?.position;
+            start = start.min(position.unwrap_or_default().max(archived));
         }
     }
     Ok(start)
@@ -113,7 +125,7 @@ async fn note(pool: &MySqlPool, courses: &Courses) -> Result<(), sqlx::Error> {
 }
 
 /// Each dead letter of an order says whether the order was taken back, and by whom.
-async fn letters(
+pub(super) async fn letters(
     pool: &MySqlPool,
     courses: &Courses,
     rowless: &HashMap<Position, &'static str>,

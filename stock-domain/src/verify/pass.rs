@@ -124,8 +124,16 @@ pub(super) struct Pass<'a> {
     pub(super) tally: Option<Tally>,
     /// Orders without a row that were taken back, and what they are since.
     pub(super) rowless: HashMap<Position, &'static str>,
-    /// So many entries are compared, and not more than a window beyond.
-    pub(super) entries_max: u64,
+}
+
+/// What a step of a pass came to.
+pub(super) struct Step {
+    /// Up to where everything is compared.
+    pub(super) at: Position,
+    /// The entries that were.
+    pub(super) entries: u64,
+    /// Whether nothing differs.
+    pub(super) is_right: bool,
 }
 
 /// What one window holds.
@@ -139,31 +147,26 @@ pub(super) struct Read {
 }
 
 impl Pass<'_> {
-    /// Compares what lies behind a position and up to another; `reached` hears how far it is after each window, and
-    /// whether nothing differed there.
-    pub(super) async fn run(
+    /// Compares the next window behind a position, and not beyond another.
+    pub(super) async fn step(
         &mut self,
         (after, upto): (Position, Position),
         report: &mut Report,
-        mut reached: impl AsyncFnMut(&Courses, u64, bool) -> Result<(), VerifyError>,
-    ) -> Result<Position, VerifyError> {
-        let (mut at, mut compared) = (after, 0);
-        while at < upto && compared < self.entries_max {
-            let page = journal::stored(self.pool, (at, upto), WINDOW).await?;
-            let is_last = page.len() < WINDOW as usize;
-            let last = page.last().map(|entry| entry.position);
-            let end = last.filter(|_| !is_last).unwrap_or(upto);
-            let entries = page.len() as u64;
-            let (found, courses) = self.settled_look(page, (at, end), report).await?;
-            let is_right = found.is_empty();
-            report.add(found);
-            report.entries += entries;
-            compared += entries;
-            self.courses = courses;
-            reached(&self.courses, entries, is_right).await?;
-            at = end;
-        }
-        Ok(at)
+    ) -> Result<Step, VerifyError> {
+        let page = journal::stored(self.pool, (after, upto), WINDOW).await?;
+        let is_last = page.len() < WINDOW as usize;
+        let last = page.last().map(|entry| entry.position);
+        let at = last.filter(|_| !is_last).unwrap_or(upto);
+        let entries = page.len() as u64;
+        let (found, courses) = self.settled_look(page, (after, at), report).await?;
+        let is_right = found.is_empty();
+        report.add(found);
+        self.courses = courses;
+        Ok(Step {
+            at,
+            entries,
+            is_right,
+        })
     }
 
     /// Looks at a window until what differs there differs in the same way again.
@@ -236,20 +239,20 @@ impl Pass<'_> {
         let second = async { tokio::try_join!(issues, points, branches, owned, letters) };
         let (first, second) = tokio::try_join!(first, second)?;
         let mut postings = first.0;
-        postings.retain(|(at, _)| self.is_settled(*at));
+        postings.retain(|(at, _)| self.has(*at));
         let mut stored = vec![
             first.1, first.2, first.3, first.4, second.0, second.1, second.2, second.3, second.4,
         ];
         for rows in &mut stored {
-            rows.retain(|row| self.is_settled(row.at));
+            rows.retain(|row| self.has(row.at));
         }
         Ok((postings, stored))
     }
 
-    /// Whether a position is not one that MySQL has still to settle.
-    fn is_settled(&self, position: Position) -> bool {
+    /// Whether rows of a position are looked at: it is settled and not archived, or of a shard that is none.
+    fn has(&self, position: Position) -> bool {
         let course = self.courses.get(&position.shard());
-        course.is_none_or(|course| position <= course.state.watermark)
+        course.is_none_or(|course| course.has(position))
     }
 }
 

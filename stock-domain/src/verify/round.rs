@@ -14,11 +14,12 @@ use sqlx::MySqlPool;
 use stock_common::clock;
 use stock_common::id::Position;
 
-use super::journal::{States, end_of};
+use super::journal::{States, archived_position, end_of};
 use super::pass::{Pass, courses};
 use super::proofs::{Proved, proved, remember};
 use super::tally::Tally;
-use super::{Report, VerifyError, again, ends};
+use super::again::Look;
+use super::{Report, VerifyError, again};
 use crate::database::shards::ShardState;
 use crate::database::{archives, journal};
 use crate::ledger::Ledger;
@@ -86,7 +87,7 @@ pub(super) async fn verify(
         then.push((then_state, since.format("%Y-%m-%d %H:%M:%S%.3f").to_string()));
     }
     let (at, end) = (Position::new(upto), end_of(&then));
-    let begin_at = first(pool, states).await?;
+    let begin_at = archived_position(pool, states).await?;
     let whole = end.get().saturating_sub(begin_at.get());
     let passed = now.saturating_sub(unsigned(balance));
     let target = at.get().max(begin_at.get()).saturating_add(due(whole, passed));
@@ -97,18 +98,17 @@ pub(super) async fn verify(
         courses: courses(pool, &then, at).await?,
         tally: Some(load(pool).await?),
         rowless: HashMap::new(),
-        entries_max: ENTRIES_MAX,
     };
-    let before = report.entries;
-    let reached = pass
-        .run((at.max(begin_at), target), report, async |_, _, _| Ok(()))
-        .await?;
-    report.reproved_entries = report.entries - before;
-    report.entries = before;
+    let mut reached = at.max(begin_at);
+    while reached < target && report.reproved_entries < ENTRIES_MAX {
+        let step = pass.step((reached, target), report).await?;
+        reached = step.at;
+        report.reproved_entries += step.entries;
+    }
     let tally = pass.tally.unwrap_or_else(Tally::new);
     if reached >= end {
         let left = tally.left();
-        report.add(again::twice(pool, ledger, async || ends::differing(pool, &left).await).await?);
+        report.add(again::twice(pool, ledger, Look::Ends(&left)).await?);
         return begin(pool, states, now).await;
     }
     let until = match reached >= target {
@@ -126,13 +126,6 @@ pub(super) async fn verify(
         balance: signed(until),
     };
     Ok(remember(pool, &[(ROUND.to_owned(), upto)]).await?)
-}
-
-/// The first position that may be there.
-async fn first(pool: &MySqlPool, states: &States) -> Result<Position, sqlx::Error> {
-    let first: Option<u64> = sqlx::query_scalar("SELECT MIN(id) FROM journal").fetch_one(pool).await?;
-    let first = first.map(|id| Position::new(id.saturating_sub(1)));
-    Ok(first.unwrap_or_else(|| end_of(states)))
 }
 
 /// Begins a round over what is settled now.

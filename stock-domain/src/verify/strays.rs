@@ -12,7 +12,12 @@ use crate::database::shards;
 type Rule = (&'static str, &'static str);
 
 /// What holds at any moment.
-const RULES: [Rule; 9] = [
+const RULES: [Rule; 10] = [
+    (
+        "journal",
+        "SELECT j.id, 'was archived, and is still there' FROM archives a JOIN journal j \
+         ON j.shard = a.shard AND j.number BETWEEN a.first_number AND a.number",
+    ),
     (
         "journal",
         "SELECT j.id, 'is not settled, and its number is' FROM shards s JOIN journal j \
