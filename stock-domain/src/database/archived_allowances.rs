@@ -41,10 +41,7 @@ pub async fn page(
 ///
 /// # Errors
 /// When MySQL does not answer.
-pub async fn find(
-    pool: &MySqlPool,
-    account: Account,
-) -> Result<Option<Level>, sqlx::Error> {
+pub async fn find(pool: &MySqlPool, account: Account) -> Result<Option<Level>, sqlx::Error> {
     let row: Option<(u64, u64, i64, u64)> = sqlx::query_as(
         "SELECT sale_id, user_id, balance, seq FROM archived_allowances WHERE sale_id = ? \
          AND user_id = ?",

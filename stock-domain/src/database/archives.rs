@@ -95,7 +95,8 @@ pub async fn reached(pool: &MySqlPool, shard: u64) -> Result<Reached, sqlx::Erro
 /// When MySQL does not answer.
 pub async fn removed(pool: &MySqlPool) -> Result<u64, sqlx::Error> {
     sqlx::query_scalar(
-        "SELECT CAST(COALESCE(SUM(number + 1 - first_number), 0) AS UNSIGNED) FROM archives",
+        "SELECT CAST(COALESCE(SUM(IF(number < first_number, 0, number + 1 - first_number)), 0) \
+         AS UNSIGNED) FROM archives",
     )
     .fetch_one(pool)
     .await

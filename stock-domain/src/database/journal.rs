@@ -281,7 +281,10 @@ impl StoredEntry {
             ("actor_id", self.actor == entry.actor.0),
             ("reference", self.reference == entry.reference),
             ("key_hash", self.key == hash(|of| &of.key)),
-            ("fingerprint", self.fingerprint == hash(|of| &of.fingerprint)),
+            (
+                "fingerprint",
+                self.fingerprint == hash(|of| &of.fingerprint),
+            ),
         ];
         let wrong: Vec<&str> = columns
             .into_iter()
@@ -302,7 +305,18 @@ pub(crate) async fn stored(
     (after, upto): (Position, Position),
     limit: u32,
 ) -> Result<Vec<StoredEntry>, sqlx::Error> {
-    type Columns = (u64, u64, u64, String, u16, u64, Option<String>, Hash, Hash, Vec<u8>);
+    type Columns = (
+        u64,
+        u64,
+        u64,
+        String,
+        u16,
+        u64,
+        Option<String>,
+        Hash,
+        Hash,
+        Vec<u8>,
+    );
     type Hash = Option<Vec<u8>>;
     let rows: Vec<Columns> = sqlx::query_as(
         "SELECT id, CAST(shard AS UNSIGNED), number, kind, version, actor_id, reference, key_hash, \

@@ -306,15 +306,21 @@ impl Keys {
                 let (kind, sale) = behind.split_once(':').unwrap_or((behind, "0"));
                 let kind = AccountKind::parse(kind)?;
                 let is_of_sale = kind == AccountKind::Allowance && sale.parse::<u64>().is_ok();
-                let of_every = Book::OF_EVERY_SHARD.iter().any(|book| book.to_string() == behind);
+                let of_every = Book::OF_EVERY_SHARD
+                    .iter()
+                    .any(|book| book.to_string() == behind);
                 (is_of_sale || of_every).then(|| Shape::Book(behind.to_owned()))
             }
             "k" => {
                 let books = Records::ALL.into_iter().flat_map(|of| [(of, 0), (of, 1)]);
                 let mut own = books.map(|(of, generation)| self.records(of, generation));
-                own.any(|own| own == key).then_some(Shape::Other(Kind::Records))
+                own.any(|own| own == key)
+                    .then_some(Shape::Other(Kind::Records))
             }
-            "moving" => behind.parse::<u64>().ok().map(|_| Shape::Other(Kind::Moving)),
+            "moving" => behind
+                .parse::<u64>()
+                .ok()
+                .map(|_| Shape::Other(Kind::Moving)),
             _ => other.map(|(_, kind)| Shape::Other(kind)),
         }
     }

@@ -196,7 +196,10 @@ mod tests {
             })
         };
         let accepted = KnownOutcome::Decided(Replay::Accepted(position));
-        assert_eq!(Known::parse(&name.accepted(position)), known(accepted, position.unix_ms()));
+        assert_eq!(
+            Known::parse(&name.accepted(position)),
+            known(accepted, position.unix_ms())
+        );
         let claimed = KnownOutcome::Claimed(5);
         assert_eq!(Known::parse(&name.claimed(123, 5)), known(claimed, 123));
         let refused = KnownOutcome::Decided(Replay::Refused(Refusal::Changed { balance: 9 }));

@@ -10,9 +10,9 @@ use super::proofs::{Proved, proved, remember};
 use super::round::Due;
 use super::{Difference, Progress, Report, VerifyError, level_text};
 use crate::account::{Account, AccountKind, Level};
-use crate::database::{accounts, archived_allowances};
 use crate::database::archives::{self, ArchivedLevel};
 use crate::database::rows::{MultiRow, padded};
+use crate::database::{accounts, archived_allowances};
 
 const PAGE: u32 = 1_000;
 /// Postings of one account read at once.
@@ -214,7 +214,9 @@ async fn archived(
     let mut connection = pool.acquire().await?;
     let levels = archives::levels(&mut connection, &names).await?;
     let begun = levels.iter().map(|(name, level)| (*name, *level));
-    let begun: Vec<_> = begun.filter(|(name, _)| due.has(&name.to_string())).collect();
+    let begun: Vec<_> = begun
+        .filter(|(name, _)| due.has(&name.to_string()))
+        .collect();
     if !begun.is_empty() {
         let left = archives::postings_left_behind(&mut connection, &begun).await?;
         report.add(left.into_iter().map(|(account, seq)| {

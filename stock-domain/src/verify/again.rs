@@ -45,7 +45,10 @@ pub(super) enum Look<'a> {
         full: bool,
     },
     /// What Redis has besides levels and holds.
-    Memory,
+    Memory {
+        /// With what takes long.
+        full: bool,
+    },
 }
 
 impl Look<'_> {
@@ -58,7 +61,7 @@ impl Look<'_> {
             Self::Ends(left) => ends::differing(pool, left).await,
             Self::Letters(courses, rowless) => journal::letters(pool, courses, rowless).await,
             Self::Strays { full } => strays::differing(pool, *full).await,
-            Self::Memory => memory(pool, ledger).await,
+            Self::Memory { full } => memory(pool, ledger, *full).await,
         }
     }
 }

@@ -167,7 +167,10 @@ async fn ends(
         .await?;
     let entry = |(id, number, payload)| {
         let position = Position::new(id);
-        (position, Entry::restore(position, number, payload, Vec::new()))
+        (
+            position,
+            Entry::restore(position, number, payload, Vec::new()),
+        )
     };
     Ok(rows.into_iter().map(entry).collect())
 }
@@ -181,17 +184,25 @@ fn said(entry: Result<Entry, EntryError>) -> Vec<((Thing, Position), String)> {
     if rows.add(&entry).is_err() {
         return Vec::new();
     }
-    let order = |(id, status): (Position, OrderStatus)| {
-        ((Thing::Order, id), status.as_str().to_owned())
-    };
+    let order =
+        |(id, status): (Position, OrderStatus)| ((Thing::Order, id), status.as_str().to_owned());
     let hold = |(id, status): (Position, ReservationStatus)| {
         ((Thing::Reservation, id), status.as_str().to_owned())
     };
     let cancelled = rows.cancelled.iter().map(|id| (*id, OrderStatus::Cancel));
     let failed = rows.failed.iter().map(|id| (*id, OrderStatus::Fail));
-    let confirmed = rows.confirmed.iter().map(|id| (*id, ReservationStatus::Confirmed));
-    let returned = rows.returned.iter().map(|id| (*id, ReservationStatus::Cancelled));
-    let expired = rows.expired.iter().map(|id| (*id, ReservationStatus::Expired));
+    let confirmed = rows
+        .confirmed
+        .iter()
+        .map(|id| (*id, ReservationStatus::Confirmed));
+    let returned = rows
+        .returned
+        .iter()
+        .map(|id| (*id, ReservationStatus::Cancelled));
+    let expired = rows
+        .expired
+        .iter()
+        .map(|id| (*id, ReservationStatus::Expired));
     let branches = rows.ended.iter().map(|of| {
         let state = match of.commit {
             Some(entry) => format!("CONFIRMED {entry}"),

@@ -27,7 +27,9 @@ pub(super) async fn differing(
         if let Some(error) = tail.broken {
             return Err(crate::ledger::ReadError::Entry(error).into());
         }
-        let state = shards::load(pool, number).await?.ok_or(VerifyError::NoEpoch)?;
+        let state = shards::load(pool, number)
+            .await?
+            .ok_or(VerifyError::NoEpoch)?;
         let archived = archives::reached(pool, number).await?.position;
         let (Some(first), Some(last)) = (tail.entries.first(), tail.entries.last()) else {
             return Ok(found);
@@ -49,7 +51,10 @@ pub(super) async fn differing(
         for entry in &tail.entries {
             let at = entry.position;
             if before.is_some_and(|before| entry.number != before + 1) {
-                found.push(wrong(at, format!("number {} does not follow", entry.number)));
+                found.push(wrong(
+                    at,
+                    format!("number {} does not follow", entry.number),
+                ));
             }
             before = Some(entry.number);
             if at > state.watermark || at <= archived {

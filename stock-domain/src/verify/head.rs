@@ -26,18 +26,38 @@ pub(super) async fn differing(
     read.atomic();
     read.cmd("HGETALL").arg(keys.epoch());
     read.cmd("TIME");
-    read.cmd("XREVRANGE").arg(keys.journal()).arg("+").arg("-").arg("COUNT").arg(1);
+    read.cmd("XREVRANGE")
+        .arg(keys.journal())
+        .arg("+")
+        .arg("-")
+        .arg("COUNT")
+        .arg(1);
     for records in Records::ALL {
         for generation in 0..2 {
             let book = keys.records(records, generation);
             read.cmd("HGET").arg(book).arg(SENTINEL);
         }
     }
-    type Sentinels = (Option<String>, Option<String>, Option<String>, Option<String>);
+    type Sentinels = (
+        Option<String>,
+        Option<String>,
+        Option<String>,
+        Option<String>,
+    );
     type Read = (Fields, (u64, u64), Value);
-    type All = (Fields, (u64, u64), Value, Option<String>, Option<String>, Option<String>, Option<String>);
-    let (head, time, last, a, b, c, d): All =
-        read.query_async(&mut link.read).await.map_err(ReadError::from)?;
+    type All = (
+        Fields,
+        (u64, u64),
+        Value,
+        Option<String>,
+        Option<String>,
+        Option<String>,
+        Option<String>,
+    );
+    let (head, time, last, a, b, c, d): All = read
+        .query_async(&mut link.read)
+        .await
+        .map_err(ReadError::from)?;
     let (read, sentinels): (Read, Sentinels) = ((head, time, last), (a, b, c, d));
     let (head, (seconds, micros), last) = read;
     let now = seconds * 1_000 + micros / 1_000;
@@ -45,10 +65,15 @@ pub(super) async fn differing(
     let state = state.ok_or(VerifyError::NoEpoch)?;
     let number = |field: &str| head.get(field).and_then(|value| value.parse::<u64>().ok());
     let mut wrong: Vec<(&str, String)> = Vec::new();
-    let unknown = head.keys().filter(|field| !HEAD_FIELDS.contains(&field.as_str()));
+    let unknown = head
+        .keys()
+        .filter(|field| !HEAD_FIELDS.contains(&field.as_str()));
     wrong.extend(unknown.map(|field| ("fields", format!("has a field {field}"))));
     if head.get("epoch") != Some(&state.epoch) {
-        wrong.push(("epoch", format!("is {:?}, mysql has {}", head.get("epoch"), state.epoch)));
+        wrong.push((
+            "epoch",
+            format!("is {:?}, mysql has {}", head.get("epoch"), state.epoch),
+        ));
     }
     let position = number("ms").zip(number("low"));
     let position = position.and_then(|(ms, low)| Position::from_parts(ms, low));
@@ -61,7 +86,10 @@ pub(super) async fn differing(
     // It is told behind each step and may lag, as a subscriber that was killed leaves it; ahead it never is.
     let settled = number("settled");
     if settled.is_none_or(|settled| settled > state.number) {
-        wrong.push(("settled", format!("is {settled:?}, mysql has {}", state.number)));
+        wrong.push((
+            "settled",
+            format!("is {settled:?}, mysql has {}", state.number),
+        ));
     }
     if number("layout").unwrap_or_default() != state.layout {
         let text = format!("is {:?}, mysql has {}", head.get("layout"), state.layout);
@@ -81,7 +109,11 @@ pub(super) async fn differing(
         let young = number(records.as_str());
         let expected = young.map(|young| {
             let older = young.saturating_sub(1);
-            let [even, odd] = if young % 2 == 0 { [young, older] } else { [older, young] };
+            let [even, odd] = if young % 2 == 0 {
+                [young, older]
+            } else {
+                [older, young]
+            };
             [Some(even.to_string()), Some(odd.to_string())]
         });
         if expected.as_ref() != Some(&books) {
@@ -96,5 +128,7 @@ pub(super) async fn differing(
     }
     let name = |field: &str| format!("{} {field}", keys.epoch());
     let wrong = wrong.into_iter();
-    Ok(wrong.map(|(field, text)| Difference::new("epoch", name(field), text)).collect())
+    Ok(wrong
+        .map(|(field, text)| Difference::new("epoch", name(field), text))
+        .collect())
 }

@@ -8,14 +8,14 @@ use std::collections::HashMap;
 use sqlx::MySqlPool;
 use stock_common::id::Position;
 
+use super::again::Look;
 use super::pass::{Course, Courses, Pass, courses};
 use super::proofs::{Proved, proved, remember};
 use super::rows::LETTERS;
 use super::tally::Tally;
-use super::again::Look;
 use super::{Difference, Progress, Report, VerifyError, again, round};
-use crate::database::{archives, journal};
 use crate::database::shards::ShardState;
+use crate::database::{archives, journal};
 use crate::ledger::Ledger;
 
 const SUBJECT: &str = "journal:";

@@ -93,7 +93,10 @@ fn set_by<'a>(ledger: &Ledger, layout: &Layout, entries: &'a [Entry]) -> ByShard
         if let Some(of) = idempotency.filter(|_| at.unix_ms() > records_since) {
             let name = RecordName::of(of);
             let home = layout.of_position(at);
-            add(Some(Place::Shard(home)), Set::Record(name, name.accepted(at)));
+            add(
+                Some(Place::Shard(home)),
+                Set::Record(name, name.accepted(at)),
+            );
         }
     }
     by_shard
@@ -162,11 +165,20 @@ async fn lacking(
     }
     let ids: Vec<&str> = missing.iter().map(|(_, id, _)| *id).collect();
     let says = says(pool, &ids).await?;
-    let coupons = missing.iter().filter_map(|(_, id, next)| coupon_of(id, next));
+    let coupons = missing
+        .iter()
+        .filter_map(|(_, id, next)| coupon_of(id, next));
     let over = "COALESCE(valid_to < NOW(3) - INTERVAL 23 HOUR, 0)";
     let over = find(pool, ("coupons", "id", over), coupons).await?;
-    let held = entries.iter().filter(|entry| entry.kind == Kind::BranchHeld);
-    let held = find(pool, ("branches", "id", "state"), held.map(|of| of.position.get())).await?;
+    let held = entries
+        .iter()
+        .filter(|entry| entry.kind == Kind::BranchHeld);
+    let held = find(
+        pool,
+        ("branches", "id", "state"),
+        held.map(|of| of.position.get()),
+    )
+    .await?;
     let mut found = Vec::new();
     for (at, id, next) in missing {
         let is_over = coupon_of(id, next)

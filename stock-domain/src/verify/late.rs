@@ -7,17 +7,14 @@
 use std::collections::{HashMap, HashSet};
 
 use sqlx::{AssertSqlSafe, MySqlPool, Row as _};
-use stock_common::id::{CouponId, Position};
+use stock_common::id::Position;
 
 use super::Difference;
 use super::pass::{Courses, Read};
 use super::rows::{BRANCHES, ORDERS, RESERVATIONS, Row, Text};
 use super::tally::{Tally, Thing};
-use crate::branch::{Branch, BranchEnded, CodeMoved};
-use crate::database::coupon_issues;
-use crate::database::record::has_code_mark;
-use crate::journal::{Entry, Kind};
-use crate::order::{Order, OrderReversed, OrderStatus};
+use crate::journal::Kind;
+use crate::order::OrderStatus;
 use crate::reservation::{ReservationEnded, ReservationStatus};
 
 /// A window of a pass, with all that was read of it.
@@ -42,8 +39,9 @@ pub(super) async fn find(
         let list = part.join(", ");
         let text = format!("SELECT {id}, {columns} FROM {table} WHERE {id} IN ({list})");
         for row in sqlx::raw_sql(AssertSqlSafe(text)).fetch_all(pool).await? {
-            let values: Result<Vec<Text>, _> =
-                (1..row.len()).map(|index| row.try_get_unchecked(index)).collect();
+            let values: Result<Vec<Text>, _> = (1..row.len())
+                .map(|index| row.try_get_unchecked(index))
+                .collect();
             let id: String = row.try_get_unchecked(0)?;
             found.insert(id.parse().unwrap_or_default(), values?);
         }
@@ -77,7 +75,7 @@ impl Window<'_> {
         Ok(found)
     }
 
-    fn stored(&self, table: &super::rows::Table) -> &[Row] {
+    pub(super) fn stored(&self, table: &super::rows::Table) -> &[Row] {
         let tables = super::rows::TABLES.iter().zip(&self.read.stored);
         let mut own = tables.filter(|(of, _)| of.name == table.name);
         own.next().map_or(&[], |(_, rows)| rows.as_slice())
@@ -272,7 +270,11 @@ impl Window<'_> {
         let mut found = Vec::new();
         for of in ended {
             let commit = of.commit.map(|entry| entry.to_string());
-            let state = if commit.is_some() { "CONFIRMED" } else { "RELEASED" };
+            let state = if commit.is_some() {
+                "CONFIRMED"
+            } else {
+                "RELEASED"
+            };
             // What was archived has no row any more, and what cannot be written has none.
             let Some(row) = stored.get(&of.id) else {
                 continue;
@@ -283,125 +285,13 @@ impl Window<'_> {
                 let state = format!("{state} {}", commit.as_deref().unwrap_or_default());
                 tally.entry((Thing::Branch, of.id), &state);
             }
-            let is_right = row.iter().map(Option::as_deref).eq([Some(state), commit.as_deref()]);
+            let is_right = row
+                .iter()
+                .map(Option::as_deref)
+                .eq([Some(state), commit.as_deref()]);
             if !is_right {
                 let text = format!("is {row:?}, its end says {state} {commit:?}");
                 found.push(Difference::new("branches", of.id, text));
-            }
-        }
-        Ok(found)
-    }
-
-    /// Each code that an order used, or whose use was taken back, says so: its order is the last that used it, if that
-    /// stands.
-    async fn codes(&self) -> Result<Vec<Difference>, sqlx::Error> {
-        let mut used: HashMap<(CouponId, String), Position> = HashMap::new();
-        let mut freed = HashSet::new();
-        for entry in &self.read.entries {
-            match code_of(entry) {
-                Some(CodeMoved::Used(code, order)) => {
-                    used.insert(code, order);
-                }
-                Some(CodeMoved::Freed(order)) => {
-                    freed.insert(order);
-                }
-                None => {}
-            }
-        }
-        if used.is_empty() {
-            return Ok(Vec::new());
-        }
-        let codes: Vec<String> = used.keys().map(|(_, code)| code.clone()).collect();
-        let stored = coupon_issues::orders_of(self.pool, &codes).await?;
-        let orders = used.values().map(|order| order.get());
-        let standing = find(self.pool, ("orders", "id", "status"), orders).await?;
-        let mut found = Vec::new();
-        for (code, order) in used {
-            // A later order may have used it since, after this one was taken back.
-            let is_right = match stored.get(&code) {
-                Some(by) if freed.contains(&order) => *by > order,
-                Some(by) => *by >= order,
-                None => {
-                    freed.contains(&order) || value(&standing, order, 0) != Some("SUCCESS")
-                }
-            };
-            if !is_right {
-                let text = format!("order {order} used it, it says {:?}", stored.get(&code));
-                found.push(Difference::new("coupon_issues", code.1, text));
-            }
-        }
-        Ok(found)
-    }
-
-    /// Each code that says which order used it was used by that order, which stands.
-    async fn issues(&self) -> Result<Vec<Difference>, sqlx::Error> {
-        let issues = self.stored(&super::rows::ISSUES).iter();
-        let used: Vec<(&Row, Position)> = issues
-            .filter_map(|row| Some((row, row.late(0)?.parse().ok()?)))
-            .collect();
-        let ids = used.iter().map(|(_, order)| order.get());
-        let columns = "coupon_id, coupon_code, status";
-        let orders = find(self.pool, ("orders", "id", columns), ids).await?;
-        let lacking = used.iter().map(|(_, order)| *order);
-        let lacking = lacking.filter(|order| !orders.contains_key(order));
-        let letters = ("dead_letters", "journal_id", "state");
-        let letters = find(self.pool, letters, lacking.map(Position::get)).await?;
-        let mut found = Vec::new();
-        for (row, order) in used {
-            let expected = [row.value(1), row.value(4), Some("SUCCESS")];
-            let is_standing = match orders.get(&order) {
-                Some(of) => of.iter().map(Option::as_deref).eq(expected),
-                // A code may be used on its shard before its order is settled on another.
-                None => {
-                    let course = self.courses.get(&order.shard());
-                    let is_settled =
-                        course.is_some_and(|course| order <= course.state.watermark);
-                    let is_dead = matches!(value(&letters, order, 0), Some("OPEN" | "KEPT"));
-                    is_dead || (!is_settled && course.is_some())
-                }
-            };
-            if !is_standing {
-                let text = format!("says that order {order} used it, which did not, or does not stand");
-                found.push(Difference::new("coupon_issues", row.at, text));
-            }
-        }
-        Ok(found)
-    }
-
-    /// Each movement of points names the order that moved them. Those of a branch have it when that is confirmed.
-    async fn points(&self) -> Result<Vec<Difference>, sqlx::Error> {
-        let moved = self.read.rows.points.iter();
-        let told: HashMap<(String, String), Option<Position>> = moved
-            .map(|of| ((of.user_id.to_string(), of.seq.to_string()), of.order_id))
-            .collect();
-        let entries = self.read.entries.iter();
-        let held: HashSet<Position> = entries
-            .filter(|entry| {
-                let of_order = |branch: Branch| branch.of == Kind::OrderPlaced.as_str();
-                entry.kind == Kind::BranchHeld && Branch::of(entry).is_ok_and(of_order)
-            })
-            .map(|entry| entry.position)
-            .collect();
-        let stored = self.stored(&super::rows::POINTS);
-        let ids = stored.iter().map(|row| row.at).filter(|at| held.contains(at));
-        let ids = ids.map(Position::get);
-        let branches = find(self.pool, ("branches", "id", "commit_id"), ids).await?;
-        let mut found = Vec::new();
-        for row in stored {
-            let (Some(user), Some(seq)) = (row.value(1), row.value(2)) else {
-                continue;
-            };
-            let Some(of) = told.get(&(user.to_owned(), seq.to_owned())) else {
-                continue;
-            };
-            let says = of.map(|order| order.to_string());
-            let says = match held.contains(&row.at) {
-                true => value(&branches, row.at, 0),
-                false => says.as_deref(),
-            };
-            if row.late(0) != says {
-                let text = format!("names order {:?}, its entry says {says:?}", row.late(0));
-                found.push(Difference::new("point_transactions", row.at, text));
             }
         }
         Ok(found)
@@ -474,21 +364,4 @@ pub(super) fn state_of(thing: Thing, row: &Row) -> String {
         Thing::Order | Thing::Reservation => state.to_owned(),
         Thing::Branch => format!("{state} {}", row.late(1).unwrap_or_default()),
     }
-}
-
-/// What an entry did with a code: a code on another shard is that one's branch to tell of.
-fn code_of(entry: &Entry) -> Option<CodeMoved> {
-    if entry.kind == Kind::BranchConfirmed {
-        return entry.body::<BranchEnded>().ok()?.code();
-    }
-    if !has_code_mark(entry) {
-        return None;
-    }
-    if entry.kind == Kind::OrderPlaced {
-        let coupon = entry.body::<Order>().ok()?.coupon?;
-        return Some(CodeMoved::Used((coupon.coupon_id, coupon.code), entry.position));
-    }
-    let is_reversal = matches!(entry.kind, Kind::OrderCancelled | Kind::OrderFailed);
-    let reversed = entry.body::<OrderReversed>().ok().filter(|_| is_reversal)?;
-    Some(CodeMoved::Freed(reversed.order_id))
 }

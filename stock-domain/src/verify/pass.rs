@@ -10,8 +10,9 @@ use sqlx::MySqlPool;
 use stock_common::id::Position;
 
 use super::late::Window;
-use super::rows::{self, Row, TABLES};
+use super::rows::{Row, TABLES};
 use super::tally::Tally;
+use super::told::told;
 use super::{Difference, Report, VerifyError, again, kept, unreadable};
 use crate::account::Account;
 use crate::database::archives::{self, Reached};
@@ -20,8 +21,8 @@ use crate::database::record::{Rows, owned};
 use crate::database::shards::ShardState;
 use crate::journal::{Entry, Kind, Posted};
 use crate::ledger::Ledger;
-use crate::selling::EpochBegun;
 use crate::points;
+use crate::selling::EpochBegun;
 
 /// Entries compared at once.
 const WINDOW: u32 = 2_000;
@@ -203,8 +204,10 @@ impl Pass<'_> {
         read.stored = stored;
         read.dead = dead(&read.stored);
         read.gather();
-        let told = rows::told(&read.rows);
-        for (table, (told, stored)) in TABLES.iter().zip(told.into_iter().zip(&read.stored)) {
+        for (table, (told, stored)) in TABLES
+            .iter()
+            .zip(told(&read.rows).into_iter().zip(&read.stored))
+        {
             read.found.extend(table.compare(told, stored));
         }
         read.found.extend(opened(self.pool, &read.entries).await?);
@@ -228,8 +231,17 @@ impl Pass<'_> {
         &self,
         span: (Position, Position),
     ) -> Result<(Vec<(Position, Posted)>, Vec<Vec<Row>>), sqlx::Error> {
-        let [orders, lines, reservations, offline, issues, points, branches, owned, letters] =
-            TABLES.map(|table| table.between(self.pool, span));
+        let [
+            orders,
+            lines,
+            reservations,
+            offline,
+            issues,
+            points,
+            branches,
+            owned,
+            letters,
+        ] = TABLES.map(|table| table.between(self.pool, span));
         let postings = async {
             let mut connection = self.pool.acquire().await?;
             let first = Position::new(span.0.get() + 1);
@@ -309,7 +321,8 @@ fn decode(
         let position = stored.position;
         let wrong = |text: String| Difference::new("journal", position, text);
         let Some(course) = courses.get_mut(&position.shard()) else {
-            read.found.push(wrong("is of a shard that is none".to_owned()));
+            read.found
+                .push(wrong("is of a shard that is none".to_owned()));
             continue;
         };
         if position > course.state.watermark {
@@ -333,8 +346,7 @@ fn decode(
         let entry = Entry::restore(position, stored.number, stored.payload.clone(), posted);
         match entry {
             Ok(entry) => {
-                read.found
-                    .extend(stored.differing(&entry).map(wrong));
+                read.found.extend(stored.differing(&entry).map(wrong));
                 read.found.extend(postings_of(&entry));
                 course.selling = entry.selling.or(course.selling);
                 let begun = (entry.kind == Kind::EpochBegun).then(|| entry.body::<EpochBegun>());

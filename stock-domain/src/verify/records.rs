@@ -128,7 +128,10 @@ async fn accepted_of(
             }
         };
         if at > archived || entries.contains_key(&at) {
-            found.push(wrong(record, &format!("names entry {at}, which was not decided under it")));
+            found.push(wrong(
+                record,
+                &format!("names entry {at}, which was not decided under it"),
+            ));
         }
     }
     Ok(found)

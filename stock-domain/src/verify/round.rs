@@ -14,11 +14,11 @@ use sqlx::MySqlPool;
 use stock_common::clock;
 use stock_common::id::Position;
 
+use super::again::Look;
 use super::journal::{States, archived_position, end_of};
 use super::pass::{Pass, courses};
 use super::proofs::{Proved, proved, remember};
 use super::tally::Tally;
-use super::again::Look;
 use super::{Report, VerifyError, again};
 use crate::database::shards::ShardState;
 use crate::database::{archives, journal};
@@ -84,13 +84,19 @@ pub(super) async fn verify(
             number,
             ..state.clone()
         };
-        then.push((then_state, since.format("%Y-%m-%d %H:%M:%S%.3f").to_string()));
+        then.push((
+            then_state,
+            since.format("%Y-%m-%d %H:%M:%S%.3f").to_string(),
+        ));
     }
     let (at, end) = (Position::new(upto), end_of(&then));
     let begin_at = archived_position(pool, states).await?;
     let whole = end.get().saturating_sub(begin_at.get());
     let passed = now.saturating_sub(unsigned(balance));
-    let target = at.get().max(begin_at.get()).saturating_add(due(whole, passed));
+    let target = at
+        .get()
+        .max(begin_at.get())
+        .saturating_add(due(whole, passed));
     let target = Position::new(target).min(end).min(start.max(at));
     let mut pass = Pass {
         pool,

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use redis::cmd;
-use sqlx::{MySql, MySqlPool, QueryBuilder};
+use sqlx::{AssertSqlSafe, MySql, MySqlPool, QueryBuilder};
 use stock_common::id::Position;
 
 use super::late::{find, value};
@@ -16,7 +16,7 @@ use crate::coupon::{CODE_MARK, CodeState, ISSUED, OPEN, code_mark_id};
 use crate::database::rows::push_list;
 use crate::database::{dead_letters, offline_sales, shards};
 use crate::ledger::keys::SENTINEL;
-use crate::ledger::{ReadError, Shard};
+use crate::ledger::{Ledger, ReadError, Shard};
 use crate::order::{offline_mark_id, offline_state};
 
 const PAGE: usize = 1_000;
@@ -87,6 +87,81 @@ async fn page(
     Ok(found)
 }
 
+/// Names the states that last as long as their thing, and are not there: of products, coupons and codes, each of which
+/// MySQL's rows name, also when their entries were archived.
+pub(super) async fn missing(
+    pool: &MySqlPool,
+    ledger: &Ledger,
+) -> Result<Vec<Difference>, VerifyError> {
+    const LIVE: &str = "(c.valid_to IS NULL OR c.valid_to > NOW(3) - INTERVAL 23 HOUR)";
+    let mut found = Vec::new();
+    for (id, rows) in [
+        (
+            "p.id",
+            "CONCAT('opened:', p.id), NULL FROM products p WHERE p.opened = 1".to_owned(),
+        ),
+        (
+            "c.id",
+            format!(
+                "CONCAT('coupon:', c.id), NULL FROM coupons c WHERE c.opened = 1 \
+                 AND c.user_id IS NULL AND {LIVE}"
+            ),
+        ),
+        (
+            "i.id",
+            format!(
+                "CONCAT('code:', i.code), IF(c.user_id IS NULL, CONCAT('issued:', i.coupon_id, \
+                 ':', i.user_id, ':', COALESCE(i.work_id, 0)), NULL) FROM coupon_issues i \
+                 JOIN coupons c ON c.id = i.coupon_id WHERE {LIVE}"
+            ),
+        ),
+    ] {
+        let mut at = 0_u64;
+        loop {
+            let text = format!("SELECT {id}, {rows} AND {id} > ? ORDER BY {id} LIMIT {PAGE}");
+            let page: Vec<(u64, String, Option<String>)> = sqlx::query_as(AssertSqlSafe(text))
+                .bind(at)
+                .fetch_all(pool)
+                .await?;
+            let Some((last, ..)) = page.last() else {
+                break;
+            };
+            at = *last;
+            let ids = page
+                .into_iter()
+                .flat_map(|(_, id, other)| [Some(id), other]);
+            found.extend(lacking(ledger, ids.flatten().collect()).await?);
+        }
+    }
+    Ok(found)
+}
+
+/// Those of some states that are on no shard.
+async fn lacking(ledger: &Ledger, ids: Vec<String>) -> Result<Vec<Difference>, VerifyError> {
+    let mut left = ids;
+    for shard in ledger.shards() {
+        if left.is_empty() {
+            break;
+        }
+        let mut link = shard.link()?;
+        let states: Vec<Option<String>> = cmd("HMGET")
+            .arg(shard.keys().states())
+            .arg(&left)
+            .query_async(&mut link.read)
+            .await
+            .map_err(ReadError::from)?;
+        let both = left.into_iter().zip(states);
+        left = both
+            .filter(|(_, state)| state.is_none())
+            .map(|(id, _)| id)
+            .collect();
+    }
+    let left = left.into_iter();
+    Ok(left
+        .map(|id| Difference::new("states", id, "is not there".to_owned()))
+        .collect())
+}
+
 /// What MySQL says of the states of things.
 pub(super) async fn says(pool: &MySqlPool, ids: &[&str]) -> Result<Says, sqlx::Error> {
     let mut of: HashMap<&str, Vec<(&str, &str)>> = HashMap::new();
@@ -147,11 +222,7 @@ async fn orders(
     Ok(())
 }
 
-async fn holds(
-    pool: &MySqlPool,
-    ids: &[(&str, &str)],
-    says: &mut Says,
-) -> Result<(), sqlx::Error> {
+async fn holds(pool: &MySqlPool, ids: &[(&str, &str)], says: &mut Says) -> Result<(), sqlx::Error> {
     let at = |rest: &str| Position::from_stream_id(rest).unwrap_or_default();
     let numbers = || ids.iter().map(|(_, rest)| at(rest).get());
     let rows = find(pool, ("reservations", "id", "status, order_id"), numbers()).await?;
@@ -172,11 +243,7 @@ async fn holds(
     Ok(())
 }
 
-async fn codes(
-    pool: &MySqlPool,
-    ids: &[(&str, &str)],
-    says: &mut Says,
-) -> Result<(), sqlx::Error> {
+async fn codes(pool: &MySqlPool, ids: &[(&str, &str)], says: &mut Says) -> Result<(), sqlx::Error> {
     says.extend(ids.iter().map(|(id, _)| ((*id).to_owned(), None)));
     let codes: Vec<&str> = ids.iter().map(|(_, code)| *code).collect();
     for part in codes.chunks(500) {
@@ -220,11 +287,7 @@ async fn issued(
     Ok(())
 }
 
-async fn tills(
-    pool: &MySqlPool,
-    ids: &[(&str, &str)],
-    says: &mut Says,
-) -> Result<(), sqlx::Error> {
+async fn tills(pool: &MySqlPool, ids: &[(&str, &str)], says: &mut Says) -> Result<(), sqlx::Error> {
     says.extend(ids.iter().map(|(id, _)| ((*id).to_owned(), None)));
     let mut stores: HashMap<u64, Vec<&str>> = HashMap::new();
     for (_, rest) in ids {
@@ -252,6 +315,8 @@ pub(super) fn coupon_of(id: &str, state: &str) -> Option<u64> {
     if id.starts_with(CODE_MARK) {
         return Some(CodeState::parse(state)?.coupon_id.0);
     }
-    let rest = id.strip_prefix("issued:").or_else(|| id.strip_prefix("coupon:"))?;
+    let rest = id
+        .strip_prefix("issued:")
+        .or_else(|| id.strip_prefix("coupon:"))?;
     rest.split(':').next()?.parse().ok()
 }

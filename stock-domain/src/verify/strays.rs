@@ -41,9 +41,9 @@ const RULES: [Rule; 10] = [
         "archives",
         "SELECT CONCAT_WS(':', a.shard, a.first_number), 'does not follow the one before' \
          FROM archives a LEFT JOIN archives b ON b.shard = a.shard \
-         AND b.last_number = a.first_number - 1 WHERE (a.first_number > 1 AND b.shard IS NULL) \
+         AND b.last_number + 1 = a.first_number WHERE (a.first_number > 1 AND b.shard IS NULL) \
          OR a.number + 1 < a.first_number OR a.number > a.last_number \
-         OR a.entries <> a.last_number + 1 - a.first_number",
+         OR a.entries + a.first_number <> a.last_number + 1",
     ),
     (
         "archived_allowances",
@@ -105,7 +105,8 @@ pub(super) async fn differing(
             "SELECT CAST(subject AS CHAR), CAST(wrong AS CHAR) FROM (SELECT NULL AS subject, \
              NULL AS wrong WHERE FALSE UNION ALL {text}) broken LIMIT {LISTED_MAX}"
         );
-        let rows: Vec<(String, String)> = sqlx::query_as(AssertSqlSafe(text)).fetch_all(pool).await?;
+        let rows: Vec<(String, String)> =
+            sqlx::query_as(AssertSqlSafe(text)).fetch_all(pool).await?;
         let rows = rows.into_iter();
         found.extend(rows.map(|(subject, wrong)| Difference::new(table, subject, wrong)));
     }

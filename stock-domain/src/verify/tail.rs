@@ -57,7 +57,10 @@ impl Unsettled {
 
     fn add(&mut self, entry: &Entry) {
         for posted in &entry.postings {
-            self.postings.entry(posted.account).or_default().push(*posted);
+            self.postings
+                .entry(posted.account)
+                .or_default()
+                .push(*posted);
         }
         for mark in &entry.marks {
             self.marks.insert(mark.id.clone(), mark.next.clone());

@@ -158,7 +158,11 @@ async fn what_a_killed_redis_loses_is_listed_and_nothing_is_oversold() {
     let report = verify(&shop.pool, &shop.ledger, true, &mut |_, _| {}).await;
     let report = report.unwrap();
     assert!(!report.ok, "what was lost is named");
-    let named: Vec<String> = report.differences.into_iter().map(|of| of.subject).collect();
+    let named: Vec<String> = report
+        .differences
+        .into_iter()
+        .map(|of| of.subject)
+        .collect();
     assert_eq!(named, listed);
     sqlx::query("DELETE FROM lost_entries")
         .execute(&shop.pool)

@@ -101,7 +101,7 @@ impl<'a> Planter<'a> {
             let command = set(&key, field.as_bytes(), changed.as_bytes());
             self.plant(batch, &key, command, ("epoch", named));
         }
-        self.plant(0, &key, set(&key, b"more", b"1"), ("epoch", "fields"));
+        self.plant(99, &key, set(&key, b"more", b"1"), ("epoch", "fields"));
     }
 
     /// The stream is written anew: with another payload, other facts, another number, or without a frame.
@@ -121,7 +121,8 @@ impl<'a> Planter<'a> {
                 "frame" => drop(frames.remove(at)),
                 "number" => frames[at].1[1] = b"7".to_vec(),
                 "facts" => {
-                    let frame = frames.iter_mut().find(|(_, fields)| !fields[2].is_empty());
+                    // The newest: what was archived is no part of the proof any more.
+                    let frame = frames.iter_mut().rfind(|(_, fields)| !fields[2].is_empty());
                     let facts = &mut frame.unwrap().1[2];
                     let text = String::from_utf8(facts.clone()).unwrap();
                     let (seq, rest) = text.split_once(':').unwrap();
@@ -172,7 +173,15 @@ impl<'a> Planter<'a> {
                 self.plant(2, &key, unset(&key, &id), ("states", &name));
             }
         }
-        let orphans: [&str; 7] = ["order:5", "hold:5-5", "point:5", "opened:999", "coupon:999", "code:ZZZZ", "issued:9:9:9"];
+        let orphans: [&str; 7] = [
+            "order:5",
+            "hold:5-5",
+            "point:5",
+            "opened:999",
+            "coupon:999",
+            "code:ZZZZ",
+            "issued:9:9:9",
+        ];
         for id in orphans {
             let command = set(&key, id.as_bytes(), b"FAIL@5");
             self.plant(0, &key, command, ("states", id));
@@ -209,7 +218,10 @@ impl<'a> Planter<'a> {
     async fn held_units(&mut self) {
         let key = self.keys.held_units();
         let fields = self.hash(&key).await;
-        if let Some((field, _)) = fields.iter().find(|(field, _)| *field != SENTINEL.as_bytes()) {
+        if let Some((field, _)) = fields
+            .iter()
+            .find(|(field, _)| *field != SENTINEL.as_bytes())
+        {
             let name = String::from_utf8(field.clone()).unwrap();
             self.plant(0, &key, set(&key, field, b"99"), ("held_units", &name));
             self.plant(1, &key, unset(&key, field), ("held_units", &name));
@@ -221,7 +233,11 @@ impl<'a> Planter<'a> {
 
     async fn keys_like(&mut self, part: &str) -> Vec<String> {
         let pattern = self.keys.everything().replace(":*", &format!(":{part}:*"));
-        let mut names: Vec<String> = cmd("KEYS").arg(pattern).query_async(self.redis).await.unwrap();
+        let mut names: Vec<String> = cmd("KEYS")
+            .arg(pattern)
+            .query_async(self.redis)
+            .await
+            .unwrap();
         names.sort();
         names
     }
@@ -249,7 +265,9 @@ impl<'a> Planter<'a> {
         for key in self.keys_like("b").await {
             let label = key.rsplit_once(":b:").unwrap().1.to_owned();
             let fields = self.hash(&key).await;
-            let own = fields.iter().find(|(field, _)| *field != SENTINEL.as_bytes());
+            let own = fields
+                .iter()
+                .find(|(field, _)| *field != SENTINEL.as_bytes());
             if let Some((field, value)) = own {
                 let name = format!("{label}:{}", String::from_utf8(field.clone()).unwrap());
                 let value = String::from_utf8(value.clone()).unwrap();
@@ -259,7 +277,11 @@ impl<'a> Planter<'a> {
                 }
                 self.plant(4, &key, unset(&key, field), ("redis", &name));
             }
-            let orphan = if label.starts_with("ALLOWANCE") { "999" } else { "999:1" };
+            let orphan = if label.starts_with("ALLOWANCE") {
+                "999"
+            } else {
+                "999:1"
+            };
             let name = format!("{label}:{orphan}");
             let command = set(&key, orphan.as_bytes(), b"1 1");
             self.plant(0, &key, command, ("redis", &name));
@@ -288,7 +310,12 @@ impl<'a> Planter<'a> {
                     }
                 }
                 let command = set(&key, b"0123456789abcdef", b"12345678A1767225600000-5");
-                self.plant(0, &key, command, ("records", "30313233343536373839616263646566"));
+                self.plant(
+                    0,
+                    &key,
+                    command,
+                    ("records", "30313233343536373839616263646566"),
+                );
                 let command = set(&key, SENTINEL.as_bytes(), b"9");
                 self.plant(4, &key, command, ("epoch", records.as_str()));
             }

@@ -162,7 +162,12 @@ async fn benefits(shop: &Shop, client: &Client) {
     assert_eq!(client.post(&back).user(2).status().await, 200);
     shop.drained().await;
     let using = json!({ "couponCode": used, "usePoints": 200 });
-    let placed = client.post(REDIS).user(2).json(&order(2, &using, 500)).send().await;
+    let placed = client
+        .post(REDIS)
+        .user(2)
+        .json(&order(2, &using, 500))
+        .send()
+        .await;
     assert_eq!(placed.status, 201, "{}", placed.text);
 }
 
@@ -177,10 +182,11 @@ async fn tills(shop: &Shop, client: &Client) {
     let sales = json!({ "sales": [sold("a", 30, 2), sold("b", 20, 1), sold("c", 10, 1)] });
     by_admin(client, "/api/stores/1/orders/batch", &sales).await;
     shop.drained().await;
-    let id: u64 = sqlx::query_scalar("SELECT MIN(journal_id) FROM offline_sales WHERE state = 'OVERSOLD'")
-        .fetch_one(&shop.pool)
-        .await
-        .unwrap();
+    let id: u64 =
+        sqlx::query_scalar("SELECT MIN(journal_id) FROM offline_sales WHERE state = 'OVERSOLD'")
+            .fetch_one(&shop.pool)
+            .await
+            .unwrap();
     let resolve = format!("/api/stores/1/oversold/{id}/resolve");
     by_admin(client, &resolve, &json!({ "note": "refunded" })).await;
 }

@@ -39,25 +39,52 @@ pub(super) const OTHERS: [(&str, &str); 31] = [
     ("_sqlx_migrations", "the schema, not what happened"),
     ("audit_log", "who asked: people are no part of the ledger"),
     ("buckets", "where stock lies; its levels are accounts"),
-    ("coupons", "what a coupon is worth: an admin's word; what the ledger knows of it is in FACTS"),
-    ("discounts", "an admin's word; what was charged stands in each order"),
+    (
+        "coupons",
+        "what a coupon is worth: an admin's word; what the ledger knows of it is in FACTS",
+    ),
+    (
+        "discounts",
+        "an admin's word; what was charged stands in each order",
+    ),
     ("drifts", "a diary of reconcile"),
-    ("idempotent_requests", "what MySQL alone decided; its answer is in no journal"),
-    ("import_rows", "a worksheet that ends with its file; what was written stands in entries"),
+    (
+        "idempotent_requests",
+        "what MySQL alone decided; its answer is in no journal",
+    ),
+    (
+        "import_rows",
+        "a worksheet that ends with its file; what was written stands in entries",
+    ),
     ("imports", "as import_rows"),
     ("instances", "who is there"),
     ("jobs", "when jobs ran"),
     ("layouts", "how many shards there are: a setting"),
     ("ledger_checks", "a diary of verify and reconcile"),
     ("locations", "an admin's word"),
-    ("lost_entries", "what instances alone remember; each row is named as lost"),
+    (
+        "lost_entries",
+        "what instances alone remember; each row is named as lost",
+    ),
     ("masters", "which server was met last"),
-    ("products", "an admin's word; what the ledger knows of it is in FACTS"),
-    ("proofs", "what verify remembers of itself: a full run does not read it"),
+    (
+        "products",
+        "an admin's word; what the ledger knows of it is in FACTS",
+    ),
+    (
+        "proofs",
+        "what verify remembers of itself: a full run does not read it",
+    ),
     ("refresh_tokens", "people are no part of the ledger"),
     ("replica_beats", "how far replicas are"),
-    ("sales", "an admin's word; what was counted stands in accounts, and what follows is in FACTS"),
-    ("selling", "what an operator asked for last; what came of it is in shards"),
+    (
+        "sales",
+        "an admin's word; what was counted stands in accounts, and what follows is in FACTS",
+    ),
+    (
+        "selling",
+        "what an operator asked for last; what came of it is in shards",
+    ),
     ("sessions", "people are no part of the ledger"),
     ("slots", "where things lie"),
     ("users", "people are no part of the ledger"),
@@ -66,16 +93,27 @@ pub(super) const OTHERS: [(&str, &str); 31] = [
     ("webhooks", "who is told"),
     ("witnesses", "what instances said"),
     ("works", "an admin's word"),
-    ("quarantined_accounts", "what waits for a person; each row is named"),
+    (
+        "quarantined_accounts",
+        "what waits for a person; each row is named",
+    ),
 ];
 
 /// Columns of the ledger's tables that state nothing that could be known otherwise, and why.
 pub(super) const NO_FACT: [(&str, &str, &str); 13] = [
     ("accounts", "updated_at", "when MySQL was told"),
-    ("archives", "checksum", "`archive` compares it with the file"),
+    (
+        "archives",
+        "checksum",
+        "`archive` compares it with the file",
+    ),
     ("archives", "file", "`archive` looks for it"),
     ("archives", "month", "for people"),
-    ("archives", "position", "the entry that it names is in the file"),
+    (
+        "archives",
+        "position",
+        "the entry that it names is in the file",
+    ),
     ("archives", "written_at", "for people"),
     ("branches", "updated_at", "when MySQL was told"),
     ("daily_point_reports", "updated_at", "when it was written"),
@@ -188,8 +226,8 @@ fn newest(table: &str) -> &'static str {
         "accounts" | "archived_levels" => "kind, owner_id, place_id",
         "archived_allowances" => "sale_id",
         "archives" => "shard, first_number",
-        "branches" | "coupon_issues" | "journal" | "orders" | "reservations" | "coupons" | "products"
-        | "sales" => "id DESC",
+        "branches" | "coupon_issues" | "journal" | "orders" | "reservations" | "coupons"
+        | "products" | "sales" => "id DESC",
         "daily_point_reports" => "user_id",
         "dead_letters" | "offline_sales" => "journal_id DESC",
         "postings" => "journal_id DESC, kind, owner_id",
@@ -227,10 +265,14 @@ pub(super) fn changes(column: &Column) -> Vec<Planting> {
 
 /// A row taken away, and one added that nothing made.
 pub(super) fn rows(table: &str, columns: &[Column]) -> Vec<Planting> {
-    let own = columns.iter().filter(|of| of.table_name == table && !of.is_generated);
+    let own = columns
+        .iter()
+        .filter(|of| of.table_name == table && !of.is_generated);
     let own: Vec<&Column> = own.collect();
     let names: Vec<&str> = own.iter().map(|of| of.column_name.as_str()).collect();
-    let first_key = own.iter().find(|of| of.is_key() && of.column_type.contains("int"));
+    let first_key = own
+        .iter()
+        .find(|of| of.is_key() && of.column_type.contains("int"));
     let first_key = first_key.map(|of| of.column_name.as_str());
     let value = |name: &&str| match (table, *name) {
         (_, name) if Some(name) == first_key => format!("{name} + 7777"),
@@ -242,7 +284,9 @@ pub(super) fn rows(table: &str, columns: &[Column]) -> Vec<Planting> {
     let (names, values, newest) = (names.join(", "), values.join(", "), newest(table));
     let statements = [
         format!("DELETE FROM {table} ORDER BY {newest} LIMIT 1"),
-        format!("INSERT INTO {table} ({names}) SELECT {values} FROM {table} ORDER BY {newest} LIMIT 1"),
+        format!(
+            "INSERT INTO {table} ({names}) SELECT {values} FROM {table} ORDER BY {newest} LIMIT 1"
+        ),
     ];
     let planting = |statement| Planting {
         table: table.to_owned(),
@@ -277,7 +321,9 @@ impl<'a> Kept<'a> {
 
     /// Runs a statement; returns how many rows it changed.
     pub(super) async fn run(&self, statement: &str) -> u64 {
-        let done = sqlx::raw_sql(AssertSqlSafe(statement.to_owned())).execute(self.pool).await;
+        let done = sqlx::raw_sql(AssertSqlSafe(statement.to_owned()))
+            .execute(self.pool)
+            .await;
         match done {
             Ok(done) => done.rows_affected(),
             Err(error) => panic!("{statement}: {error}"),
@@ -288,6 +334,9 @@ impl<'a> Kept<'a> {
     pub(super) async fn restore(&self, table: &str) {
         let names = &self.names[table];
         self.run(&format!("DELETE FROM {table}")).await;
-        self.run(&format!("INSERT INTO {table} ({names}) SELECT {names} FROM kept_{table}")).await;
+        self.run(&format!(
+            "INSERT INTO {table} ({names}) SELECT {names} FROM kept_{table}"
+        ))
+        .await;
     }
 }
