@@ -24,6 +24,7 @@
 
 pub mod accounts;
 pub mod apply;
+pub mod archived_allowances;
 pub mod archives;
 pub mod audit_log;
 pub mod branches;

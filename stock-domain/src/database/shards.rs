@@ -140,16 +140,26 @@ pub async fn settled(pool: &MySqlPool) -> Result<u64, sqlx::Error> {
 /// # Errors
 /// When MySQL does not answer.
 pub async fn all(pool: &MySqlPool) -> Result<Vec<ShardState>, sqlx::Error> {
-    let rows: Vec<(u64, u64, u64, bool, String, u64, bool)> =
-        sqlx::query_as(AssertSqlSafe(format!(
-            "SELECT s.shard, s.watermark, s.number, s.selling, e.epoch, s.layout, {HAS_QUARANTINE} \
-         FROM shards s JOIN epochs e ON e.shard = s.shard ORDER BY s.shard",
-        )))
-        .fetch_all(pool)
-        .await?;
-    let state = |(shard, watermark, number, selling, epoch, layout, has_quarantine)| {
+    let states = all_since(pool).await?;
+    Ok(states.into_iter().map(|(state, _)| state).collect())
+}
+
+/// The same, each with the time at which it was settled, as MySQL prints it.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn all_since(pool: &MySqlPool) -> Result<Vec<(ShardState, String)>, sqlx::Error> {
+    type Row = (u64, u64, u64, bool, String, u64, bool, String);
+    let rows: Vec<Row> = sqlx::query_as(AssertSqlSafe(format!(
+        "SELECT s.shard, s.watermark, s.number, s.selling, e.epoch, s.layout, {HAS_QUARANTINE}, \
+         CAST(s.updated_at AS CHAR) FROM shards s JOIN epochs e ON e.shard = s.shard \
+         ORDER BY s.shard",
+    )))
+    .fetch_all(pool)
+    .await?;
+    let state = |(shard, watermark, number, selling, epoch, layout, has_quarantine, since): Row| {
         let row = (watermark, number, selling, epoch, layout, has_quarantine);
-        ShardState::from_row(shard, row)
+        (ShardState::from_row(shard, row), since)
     };
     Ok(rows.into_iter().map(state).collect())
 }

@@ -71,9 +71,10 @@ pub(super) async fn verify(
             "NOT PROVED"
         };
         output::say(&format!(
-            "{verdict}: {} entries and {} accounts compared, {} entries not settled yet, {} dead \
-             letters, {} lost entries listed",
+            "{verdict}: {} entries ({} more again) and {} accounts compared, {} entries not settled \
+             yet, {} dead letters, {} lost entries listed",
             report.entries,
+            report.reproved_entries,
             report.accounts,
             report.lag_entries,
             report.dead_letters,

@@ -15,7 +15,7 @@ use stock_proof::client::{Answer, Client};
 use crate::support::{OwnCluster, Shop, account};
 
 /// Of the products 1..=`products` one on each shard.
-fn one_on_each(layout: &Layout, products: u64) -> Vec<u64> {
+pub(crate) fn one_on_each(layout: &Layout, products: u64) -> Vec<u64> {
     (0..layout.shards)
         .map(|shard| {
             let lies = |product: &u64| {

@@ -29,8 +29,12 @@ async fn verify_names_what_was_changed_behind_the_engines_back() {
     shop.drained().await;
     let today = stock_common::clock::datetime(shop.ledger.redis_now_ms()).date();
     let mut connection = shop.pool.acquire().await.unwrap();
-    let all = (Position::ZERO, Position::new(u64::MAX >> 1));
-    let written = point_reports::write(&mut connection, today, all).await;
+    let begins = |date| {
+        let ms = stock_common::clock::day_begins_ms(date, chrono_tz::UTC);
+        Position::from_parts(ms.unwrap(), 0).unwrap()
+    };
+    let span = (begins(today), begins(today.succ_opt().unwrap()));
+    let written = point_reports::write(&mut connection, today, span).await;
     assert_eq!(written.unwrap(), 1);
     shop.prove().await;
     service.stop().await;
