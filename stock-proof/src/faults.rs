@@ -13,14 +13,23 @@
 //! [`world`] owns servers and the way back to health, [`buyers`] the load and its history, [`checker`]
 //! the invariants I1–I22 of `docs/faults.md`.
 
+pub mod alarms;
 pub mod buyers;
 pub mod checker;
+pub mod crowd;
+pub mod history;
 pub mod keys;
 pub mod network;
 pub mod operations;
+pub mod pairs;
+pub mod poison;
 pub mod processes;
 pub mod proxy;
 pub mod random;
+pub mod scarce;
+pub mod settings;
+pub mod silence;
+pub mod singles;
 pub mod storage;
 pub mod world;
 
@@ -30,7 +39,7 @@ use std::time::Instant;
 use clap::Parser;
 use stock_online::cli::output::say;
 
-use self::buyers::History;
+use self::history::History;
 use crate::Failure;
 
 /// How the faults are run.
@@ -77,7 +86,7 @@ type Run<'a> = Pin<Box<dyn Future<Output = Result<Outcome, Failure>> + 'a>>;
 type Fault = (&'static str, for<'a> fn(&'a Plan) -> Run<'a>);
 
 /// Every fault, in the order of `docs/faults.md`.
-const FAULTS: [Fault; 23] = [
+const FAULTS: [Fault; 29] = [
     ("F1", |plan| Box::pin(processes::f1(plan))),
     ("F2", |plan| Box::pin(processes::f2(plan))),
     ("F3", |plan| Box::pin(processes::f3(plan))),
@@ -100,7 +109,13 @@ const FAULTS: [Fault; 23] = [
     ("F20", |plan| Box::pin(processes::f20(plan))),
     ("F21", |plan| Box::pin(operations::f21(plan))),
     ("F22", |plan| Box::pin(operations::f22(plan))),
+    ("F23", |plan| Box::pin(silence::f23(plan))),
+    ("F24", |plan| Box::pin(pairs::f24(plan))),
     ("F25", |plan| Box::pin(keys::f25(plan))),
+    ("F26", |plan| Box::pin(settings::f26(plan))),
+    ("F29", |plan| Box::pin(silence::f29(plan))),
+    ("F31", |plan| Box::pin(poison::f31(plan))),
+    ("F36", |plan| Box::pin(scarce::f36(plan))),
 ];
 
 fn passed(checked: Result<History, Failure>) -> Result<Outcome, Failure> {

@@ -7,7 +7,7 @@ use serde_json::json;
 use sqlx::Executor;
 use stock_common::config::Durability::{Always, Everysec};
 
-use super::buyers::Buyers;
+use super::buyers::{Buyers, Habits};
 use super::checker::Allowed;
 use super::proxy::Mode;
 use super::world::{PRODUCTS, ROLES, World};
@@ -290,7 +290,7 @@ pub async fn f22(plan: &Plan) -> Result<Outcome, Failure> {
         std::slice::from_ref(&small.client),
         8,
         1..=PRODUCTS,
-        super::buyers::ROW_LOCKED,
+        Habits::ALL,
         plan.seed,
     );
     let refused = flood.run(&small.client).await?.refused;

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use stock_common::config::Durability::{Always, Everysec};
 
+use super::buyers::{Buyers, Habits};
 use super::checker::Allowed;
-use super::world::{ROLES, World};
+use super::world::{PRODUCTS, ROLES, World};
 use super::{Outcome, Plan, passed};
 use crate::Failure;
 use crate::shop::until;
@@ -167,11 +168,11 @@ pub async fn f20(plan: &Plan) -> Result<Outcome, Failure> {
     world.services.clear();
     // An impatient operator: two signals; what was accepted is in the journal.
     let mut second = world.via.serve(ROLES).await?;
-    let more = crate::faults::buyers::Buyers::start(
+    let more = Buyers::start(
         std::slice::from_ref(&second.client),
         6,
-        1..=super::world::PRODUCTS,
-        super::buyers::ROW_LOCKED,
+        1..=PRODUCTS,
+        Habits::ALL,
         plan.seed.wrapping_add(1_000),
     );
     world.accept(&more, 100).await?;
