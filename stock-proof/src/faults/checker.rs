@@ -137,7 +137,7 @@ async fn ids(pool: &MySqlPool, text: &'static str) -> Result<BTreeSet<String>, F
 async fn rows(pool: &MySqlPool) -> Result<BTreeMap<String, Row>, Failure> {
     type Order = (u64, u64, String, i64, u64, bool);
     let orders: Vec<Order> = sqlx::query_as(
-        "SELECT id, user_id, CAST(status AS CHAR), total_amount, COALESCE(store_id, 0), \
+        "SELECT id, user_id, CAST(status AS CHAR), total_amount, CAST(COALESCE(store_id, 0) AS UNSIGNED), \
          shares_online_stock FROM orders",
     )
     .fetch_all(pool)
