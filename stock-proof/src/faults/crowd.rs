@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::history::{Asked, AskedHold, History, Told, told};
+use super::history::{Asked, AskedHold, History, Told, UNSERVED, told};
 use super::world::PRODUCTS;
 use crate::Failure;
 use crate::client::{Client, Session};
@@ -25,6 +25,9 @@ const HOLD_SECONDS: u64 = 30;
 pub const TILL_PRODUCT: u64 = 4;
 /// Where they sell it: a store with stock of its own, and one that shares the online stock; with the path of each.
 pub const STORES: [(u64, &str); 2] = [(1, "/api/stores/1/orders"), (3, "/api/stores/3/orders")];
+/// How often, and after what pause, a buyer comes again who was told to.
+const TRIES: u32 = 200;
+const AGAIN: Duration = Duration::from_millis(100);
 /// Sales of each till.
 const TILL_SALES: usize = 100;
 
@@ -211,20 +214,28 @@ impl One {
             reservation,
             ..asked(self.user, path, lines.to_vec())
         };
-        let mut call = self.client.post(path).user(self.user).json(&order.body());
-        if self.rng.random_bool(0.5) {
-            let key = format!("crowd-{}-{:x}", self.user, self.rng.random::<u64>());
-            call = call.header("idempotency-key", &key);
-            order.key = Some(key);
+        let is_keyed = self.rng.random_bool(0.5);
+        order.key = is_keyed.then(|| format!("crowd-{}-{:x}", self.user, self.rng.random::<u64>()));
+        for _ in 0..TRIES {
+            let mut call = self.client.post(path).user(self.user).json(&order.body());
+            if let Some(key) = &order.key {
+                call = call.header("idempotency-key", key);
+            }
+            order.told = told(self.session.send(call.request()?).await);
+            // Whoever is told to come again later comes again.
+            let is_later =
+                matches!(&order.told, Told::Refused(code) if UNSERVED.contains(&code.as_str()));
+            if !is_later {
+                break;
+            }
+            tokio::time::sleep(AGAIN).await;
         }
-        let answer = self.session.send(call.request()?).await;
-        order.took = order.sent.elapsed();
-        let code = match &answer {
-            Ok(answer) => format!("{} {}", answer.status, answer.code()),
-            Err(_) => "no answer".to_owned(),
+        let code = match &order.told {
+            Told::Accepted(_) => "accepted",
+            Told::Refused(code) => code,
+            Told::Unknown => "unknown",
         };
-        order.told = told(answer);
-        let (outcome, user) = (order.told.clone(), self.user);
+        let (code, outcome, user) = (code.to_owned(), order.told.clone(), self.user);
         let at = {
             let mut history = locked(&self.history);
             *history.codes.entry(code).or_default() += 1;

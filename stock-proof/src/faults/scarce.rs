@@ -51,16 +51,12 @@ pub async fn f36(plan: &Plan) -> Result<Outcome, Failure> {
         Arc::clone(&history),
         stop.clone(),
     ));
+    let begun = fault.begin(&mut world).await?;
     let crowd = {
         let history = Arc::clone(&history);
         let seed = plan.seed;
         tokio::spawn(async move { rush(&clients, coupon, seed, &history).await })
     };
-    until("the rush has begun", || async {
-        locked(&history).orders.len() > 100
-    })
-    .await?;
-    let begun = fault.begin(&mut world).await?;
     tokio::time::sleep(LASTS).await;
     fault.end(begun, &mut world).await?;
     crowd.await??;

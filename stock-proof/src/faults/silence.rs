@@ -217,6 +217,7 @@ pub async fn f29(plan: &Plan) -> Result<Outcome, Failure> {
         };
         slowest = slowest.max(all_are_answered(&world, &history, lose).await?);
     }
+    world.seed = world.seed.wrapping_add(1_000);
     let more = world.buyers(8);
     world.accept(&more, 200).await?;
     let mut both = history;
