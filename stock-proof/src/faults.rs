@@ -22,6 +22,7 @@ pub mod keys;
 pub mod network;
 pub mod operations;
 pub mod pairs;
+pub mod planted;
 pub mod poison;
 pub mod processes;
 pub mod proxy;
@@ -86,7 +87,7 @@ type Run<'a> = Pin<Box<dyn Future<Output = Result<Outcome, Failure>> + 'a>>;
 type Fault = (&'static str, for<'a> fn(&'a Plan) -> Run<'a>);
 
 /// Every fault, in the order of `docs/faults.md`.
-const FAULTS: [Fault; 29] = [
+const FAULTS: [Fault; 31] = [
     ("F1", |plan| Box::pin(processes::f1(plan))),
     ("F2", |plan| Box::pin(processes::f2(plan))),
     ("F3", |plan| Box::pin(processes::f3(plan))),
@@ -114,7 +115,9 @@ const FAULTS: [Fault; 29] = [
     ("F25", |plan| Box::pin(keys::f25(plan))),
     ("F26", |plan| Box::pin(settings::f26(plan))),
     ("F29", |plan| Box::pin(silence::f29(plan))),
+    ("F30", |plan| Box::pin(network::f30(plan))),
     ("F31", |plan| Box::pin(poison::f31(plan))),
+    ("F33", |plan| Box::pin(planted::f33(plan))),
     ("F36", |plan| Box::pin(scarce::f36(plan))),
 ];
 

@@ -184,10 +184,17 @@ impl World {
     /// # Errors
     /// When it does not come.
     pub async fn until_ready_says(&self, name: &str, value: &str) -> Result<(), Failure> {
-        until(&format!("{name} is {value}"), || async {
+        let what = format!("{name} is {value}");
+        let said = until(&what, || async {
             self.readiness(name).await.is_ok_and(|now| now == value)
-        })
-        .await
+        });
+        match said.await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                let ready = self.client()?.get("/readyz").try_send().await?;
+                Err(format!("{error}, but: {}", ready.text).into())
+            }
+        }
     }
 
     /// Takes all faults away, stops the buyers, waits until all is well, and checks everything.
