@@ -19,11 +19,11 @@ pub mod checker;
 pub mod crowd;
 pub mod history;
 pub mod keys;
+pub mod narrow;
 pub mod network;
 pub mod operations;
 pub mod pairs;
 pub mod planted;
-pub mod poison;
 pub mod processes;
 pub mod proxy;
 pub mod random;
@@ -31,6 +31,7 @@ pub mod scarce;
 pub mod settings;
 pub mod silence;
 pub mod singles;
+pub mod spoilt;
 pub mod storage;
 pub mod world;
 
@@ -50,10 +51,10 @@ pub struct Faults {
     /// Only these, such as F2,F7; without it all
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// What buyers do and which combinations are drawn; printed, so that a run can be repeated
+    /// What buyers do and which pairs are drawn; printed, so that a run can be repeated
     #[arg(long)]
     seed: Option<u64>,
-    /// Rounds of random combinations, after the named faults
+    /// Rounds of random pairs, after the named faults
     #[arg(long, default_value_t = 0)]
     rounds: u32,
     /// Overload for 30 s instead of 5 s
@@ -87,7 +88,7 @@ type Run<'a> = Pin<Box<dyn Future<Output = Result<Outcome, Failure>> + 'a>>;
 type Fault = (&'static str, for<'a> fn(&'a Plan) -> Run<'a>);
 
 /// Every fault, in the order of `docs/faults.md`.
-const FAULTS: [Fault; 31] = [
+const FAULTS: [Fault; 32] = [
     ("F1", |plan| Box::pin(processes::f1(plan))),
     ("F2", |plan| Box::pin(processes::f2(plan))),
     ("F3", |plan| Box::pin(processes::f3(plan))),
@@ -116,7 +117,8 @@ const FAULTS: [Fault; 31] = [
     ("F26", |plan| Box::pin(settings::f26(plan))),
     ("F29", |plan| Box::pin(silence::f29(plan))),
     ("F30", |plan| Box::pin(network::f30(plan))),
-    ("F31", |plan| Box::pin(poison::f31(plan))),
+    ("F31", |plan| Box::pin(narrow::f31(plan))),
+    ("F32", |plan| Box::pin(spoilt::f32(plan))),
     ("F33", |plan| Box::pin(planted::f33(plan))),
     ("F36", |plan| Box::pin(scarce::f36(plan))),
 ];
@@ -152,7 +154,7 @@ pub async fn run(options: &Faults) -> Result<bool, Failure> {
             seed: plan.seed.wrapping_add(round.into()),
             ..plan
         };
-        let name = format!("random combination, seed {}", plan.seed);
+        let name = format!("random pairs, seed {}", plan.seed);
         all_held &= report(&name, Box::pin(random::run(&plan))).await;
     }
     Ok(all_held)

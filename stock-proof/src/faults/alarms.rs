@@ -11,6 +11,7 @@ use super::buyers::Buyers;
 use super::history::Asked;
 use super::world::World;
 use crate::Failure;
+use crate::client::Answer;
 
 const RULES: &str = include_str!("../../../observability/alerts.yml");
 /// Within which a fault must be named.
@@ -23,8 +24,26 @@ const SERVED_MIN: f64 = 0.8;
 pub enum Says {
     /// A check has a value.
     Check(&'static str, &'static str),
-    /// A server's setting is listed as wrong, and the status is this.
+    /// A server's setting is listed as wrong, and the status is this, if one is given.
     Setting(&'static str, &'static str),
+    /// A check is not `ok`, whatever it says instead.
+    NotOk(&'static str),
+}
+
+impl Says {
+    fn is_said(self, ready: &Answer) -> bool {
+        let check = |name| ready.body.pointer(&format!("/checks/{name}"));
+        match self {
+            Self::Check(name, value) => check(name) == Some(&value.into()),
+            Self::NotOk(name) => check(name).is_some_and(|said| said != "ok"),
+            Self::Setting(name, status) => {
+                let listed = ready.body.get("settings").and_then(Value::as_array);
+                let mut listed = listed.into_iter().flatten();
+                listed.any(|one| one.get("setting") == Some(&name.into()))
+                    && (status.is_empty() || ready.member("status") == status)
+            }
+        }
+    }
 }
 
 /// What must name a fault.
@@ -51,6 +70,16 @@ pub const REDIS_DOWN: Sign = Sign {
     readyz: Some(Says::Check("redis", "down")),
     alert: "StockFlowFenced",
 };
+/// Entries that their own tables refuse.
+pub const DEAD_LETTERS: Sign = Sign {
+    readyz: None,
+    alert: "StockFlowDeadLetters",
+};
+/// An account whose postings do not chain.
+pub const QUARANTINED: Sign = Sign {
+    readyz: None,
+    alert: "StockFlowQuarantined",
+};
 
 impl World {
     /// I24: waits until the first service names what lasts since `since`.
@@ -58,39 +87,26 @@ impl World {
     /// # Errors
     /// When it does not within 10 s of that.
     pub async fn named(&self, sign: Sign, since: Instant) -> Result<Duration, Failure> {
+        let client = self.client()?;
         loop {
-            let (ready, firing) = self.signs(sign).await?;
-            if ready && firing {
+            let ready = client.get("/readyz").try_send().await?;
+            let metrics = client.get("/metrics").try_send().await?;
+            let is_said = sign.readyz.is_none_or(|says| says.is_said(&ready));
+            let is_firing = is_firing(RULES, sign.alert, &metrics.text);
+            let is_firing =
+                is_firing.ok_or_else(|| format!("alert {} cannot be judged", sign.alert))?;
+            if is_said && is_firing {
                 return Ok(since.elapsed());
             }
             if since.elapsed() > NAMED_WITHIN {
-                let text =
-                    format!("I24: {sign:?} after {NAMED_WITHIN:?}: readyz {ready}, alert {firing}");
+                let text = format!(
+                    "I24: not named within {NAMED_WITHIN:?} by {sign:?}: alert {is_firing}, {}",
+                    ready.text
+                );
                 return Err(text.into());
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-    }
-
-    /// Whether `/readyz` and the alert say it now.
-    async fn signs(&self, sign: Sign) -> Result<(bool, bool), Failure> {
-        let client = self.client()?;
-        let ready = client.get("/readyz").try_send().await?;
-        let metrics = client.get("/metrics").try_send().await?;
-        let says = |says: Says| match says {
-            Says::Check(name, value) => {
-                ready.body.pointer(&format!("/checks/{name}")) == Some(&value.into())
-            }
-            Says::Setting(name, status) => {
-                let listed = ready.body.get("settings").and_then(Value::as_array);
-                let mut listed = listed.into_iter().flatten();
-                listed.any(|one| one.get("setting") == Some(&name.into()))
-                    && ready.member("status") == status
-            }
-        };
-        let firing = is_firing(RULES, sign.alert, &metrics.text)
-            .ok_or_else(|| format!("alert {} cannot be judged", sign.alert))?;
-        Ok((sign.readyz.is_none_or(says), firing))
     }
 }
 

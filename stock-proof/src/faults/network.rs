@@ -9,6 +9,7 @@ use stock_common::config::Durability::Always;
 use super::alarms::others_are_served;
 use super::buyers::{Buyers, Habits};
 use super::checker::Allowed;
+use super::history::Asked;
 use super::proxy::Mode;
 use super::world::{PRODUCTS, ROLES, World};
 use super::{Outcome, Plan, passed};
@@ -64,6 +65,7 @@ pub async fn f9(plan: &Plan) -> Result<Outcome, Failure> {
     let mut world = World::open(Always, plan.seed).await?;
     let buyers = world.buyers(40);
     world.accept(&buyers, 200).await?;
+    let first = buyers.asked();
     world.mysql.set(Mode::Latency(Duration::from_millis(50)));
     world.accept(&buyers, 200).await?;
     world.mysql.set(Mode::Pass);
@@ -77,6 +79,7 @@ pub async fn f9(plan: &Plan) -> Result<Outcome, Failure> {
     world.accept(&buyers, 100).await?;
     tokio::time::sleep(Duration::from_secs(6)).await;
     world.accept(&buyers, 100).await?;
+    others_are_served(&buyers, first, Asked::needs_mysql)?;
     transaction.rollback().await?;
     drop(connection);
     pool.close().await;
@@ -97,6 +100,7 @@ pub async fn f10(plan: &Plan) -> Result<Outcome, Failure> {
             .query_async::<i64>(&mut redis)
             .await?;
     }
+    others_are_served(&buyers, 0, |_| false)?;
     passed(world.check(buyers, Allowed::default()).await)
 }
 
@@ -128,6 +132,7 @@ pub async fn f11(plan: &Plan) -> Result<Outcome, Failure> {
             world.accept(&buyers, 60).await?;
         }
     }
+    others_are_served(&buyers, 0, |_| false)?;
     passed(world.check(buyers, Allowed::default()).await)
 }
 

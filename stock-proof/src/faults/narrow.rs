@@ -1,4 +1,4 @@
-//! A MySQL that takes less than the service would like to send, and rows that it refuses.
+//! A MySQL that takes less than the service would like to send.
 
 use std::time::{Duration, Instant};
 
