@@ -5,13 +5,20 @@
 //! |---|---|
 //! | [`processes`] | F1–F3, F16, F17, F20: kill, pause, terminate |
 //! | [`storage`] | F4–F6, F14, F15: files, memory, roles, room |
-//! | [`network`] | F7–F11: links, latency, locks, messages |
+//! | [`network`] | F7–F11, F30: links, latency, locks, messages |
 //! | [`operations`] | F12, F13, F18, F19, F21, F22: poison, clocks, starts, passwords, overload |
+//! | [`silence`] | F23, F29: servers and links that say nothing |
+//! | [`pairs`] | F24: two at once |
 //! | [`keys`] | F25: one key of Redis |
-//! | [`random`] | combinations, by seed |
+//! | [`settings`] | F26: settings of both servers |
+//! | [`narrow`] | F31: a MySQL that takes less than the service would like to send |
+//! | [`spoilt`] | F32: rows that are refused, or changed by hand |
+//! | [`planted`] | F33: differences that must be found |
+//! | [`scarce`] | F36: everything runs out, under a [`crowd`] |
+//! | [`random`] | pairs of [`singles`], by seed |
 //!
-//! [`world`] owns servers and the way back to health, [`buyers`] the load and its history, [`checker`]
-//! the invariants I1–I22 of `docs/faults.md`.
+//! [`world`] owns servers and the way back to health, [`buyers`] the load, [`history`] what they were told, [`alarms`] judges what
+//! a fault does to others and by what it is named, [`checker`] all the other invariants of `docs/faults.md`.
 
 pub mod alarms;
 pub mod buyers;

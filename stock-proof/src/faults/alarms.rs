@@ -168,8 +168,9 @@ mod tests {
 
     #[test]
     fn alerts_are_judged_by_what_the_metrics_say() {
-        let check =
-            |alert, metrics, expected| assert_eq!(is_firing(RULES, alert, metrics), expected);
+        let check = |alert: &str, metrics: &str, expected| {
+            assert_eq!(is_firing(RULES, alert, metrics), expected);
+        };
         let down = "stock_dependency_up{name=\"mysql\"} 0\nstock_dependency_up{name=\"redis\"} 1\n";
         check("StockFlowMysqlDown", down, Some(true));
         check(

@@ -19,6 +19,101 @@ const QUIET: u64 = 5;
 const PROOFS: u32 = 10;
 const PROOFS_LONG: u32 = 200;
 
+/// What is changed in tables, and how that is taken back; of the quiet product, an order that stands, one that was
+/// cancelled, a live hold, and a code that was used.
+const IN_TABLES: [(&str, &str, &str); 18] = [
+    (
+        "the status of an order",
+        "UPDATE orders SET status = 'CANCEL' WHERE id = :order",
+        "UPDATE orders SET status = 'SUCCESS' WHERE id = :order",
+    ),
+    (
+        "the status of a cancelled order",
+        "UPDATE orders SET status = 'SUCCESS' WHERE id = :cancelled",
+        "UPDATE orders SET status = 'CANCEL' WHERE id = :cancelled",
+    ),
+    (
+        "the total of an order",
+        "UPDATE orders SET total_amount = total_amount + 1 WHERE id = :order",
+        "UPDATE orders SET total_amount = total_amount - 1 WHERE id = :order",
+    ),
+    (
+        "the buyer of an order",
+        "UPDATE orders SET user_id = user_id + 1 WHERE id = :order",
+        "UPDATE orders SET user_id = user_id - 1 WHERE id = :order",
+    ),
+    (
+        "the quantity of a line",
+        "UPDATE order_products SET quantity = quantity + 1 WHERE order_id = :order AND line = 1",
+        "UPDATE order_products SET quantity = quantity - 1 WHERE order_id = :order AND line = 1",
+    ),
+    (
+        "a line without an order",
+        "INSERT INTO order_products (order_id, line, product_id, product_name, quantity, price, unit_price) VALUES (1, 1, 5, 'x', 1, 1, 1)",
+        "DELETE FROM order_products WHERE order_id = 1",
+    ),
+    (
+        "the delta of a posting",
+        "UPDATE postings SET delta = delta + 1 WHERE kind = 'AVAILABLE' AND owner_id = 5 AND place_id = 0 AND seq = 7",
+        "UPDATE postings SET delta = delta - 1 WHERE kind = 'AVAILABLE' AND owner_id = 5 AND place_id = 0 AND seq = 7",
+    ),
+    (
+        "the balance behind a posting",
+        "UPDATE postings SET balance_after = balance_after + 1 WHERE kind = 'AVAILABLE' AND owner_id = 5 AND place_id = 0 AND seq = 7",
+        "UPDATE postings SET balance_after = balance_after - 1 WHERE kind = 'AVAILABLE' AND owner_id = 5 AND place_id = 0 AND seq = 7",
+    ),
+    (
+        "the entry of a posting",
+        "UPDATE postings SET journal_id = journal_id + 1 WHERE kind = 'AVAILABLE' AND owner_id = 5 AND place_id = 0 AND seq = 7",
+        "UPDATE postings SET journal_id = journal_id - 1 WHERE kind = 'AVAILABLE' AND owner_id = 5 AND place_id = 0 AND seq = 7",
+    ),
+    (
+        "a posting without an account",
+        "INSERT INTO postings (kind, owner_id, place_id, seq, journal_id, delta, balance_after) VALUES ('AVAILABLE', 999999, 0, 1, :order, 1, 1)",
+        "DELETE FROM postings WHERE owner_id = 999999",
+    ),
+    (
+        "the balance of an account",
+        "UPDATE accounts SET balance = balance + 1 WHERE kind = 'AVAILABLE' AND owner_id = 5 AND place_id = 0",
+        "UPDATE accounts SET balance = balance - 1 WHERE kind = 'AVAILABLE' AND owner_id = 5 AND place_id = 0",
+    ),
+    (
+        "the seq of an account",
+        "UPDATE accounts SET seq = seq + 1 WHERE kind = 'AVAILABLE' AND owner_id = 5 AND place_id = 0",
+        "UPDATE accounts SET seq = seq - 1 WHERE kind = 'AVAILABLE' AND owner_id = 5 AND place_id = 0",
+    ),
+    (
+        "an account that is closed",
+        "UPDATE accounts SET closed = 1 WHERE kind = 'AVAILABLE' AND owner_id = 5 AND place_id = 0",
+        "UPDATE accounts SET closed = 0 WHERE kind = 'AVAILABLE' AND owner_id = 5 AND place_id = 0",
+    ),
+    (
+        "the status of a hold",
+        "UPDATE reservations SET status = 'CANCELLED' WHERE id = :hold",
+        "UPDATE reservations SET status = 'PENDING' WHERE id = :hold",
+    ),
+    (
+        "the quantity of a hold",
+        "UPDATE reservations SET quantity = quantity + 1 WHERE id = :hold",
+        "UPDATE reservations SET quantity = quantity - 1 WHERE id = :hold",
+    ),
+    (
+        "the order that used a code",
+        "UPDATE coupon_issues SET order_id = order_id + 1 WHERE id = :issue",
+        "UPDATE coupon_issues SET order_id = order_id - 1 WHERE id = :issue",
+    ),
+    (
+        "the owner of a code",
+        "UPDATE coupon_issues SET user_id = user_id + 1 WHERE id = :issue",
+        "UPDATE coupon_issues SET user_id = user_id - 1 WHERE id = :issue",
+    ),
+    (
+        "the kind of an entry",
+        "UPDATE journal SET kind = 'order_cancelled' WHERE id = :order",
+        "UPDATE journal SET kind = 'order_placed' WHERE id = :order",
+    ),
+];
+
 /// A change, and what takes it back.
 struct Plant {
     name: &'static str,
@@ -38,11 +133,23 @@ pub async fn f33(plan: &Plan) -> Result<Outcome, Failure> {
     world.via = world.via.with("STOCK_RECONCILE_APPLY", "false");
     world.serve().await?;
     let client = world.client()?;
-    let past = Buyers::start(&[client.clone()], 8, [QUIET], Habits::ALL, plan.seed);
+    let past = Buyers::start(
+        std::slice::from_ref(&client),
+        8,
+        [QUIET],
+        Habits::ALL,
+        plan.seed,
+    );
     world.accept(&past, 300).await?;
     let mut history = past.stop().await?;
     let seed = plan.seed.wrapping_add(1_000);
-    let buyers = Buyers::start(&[client], 4, 1..QUIET, Habits::ALL, seed);
+    let buyers = Buyers::start(
+        std::slice::from_ref(&client),
+        4,
+        1..QUIET,
+        Habits::ALL,
+        seed,
+    );
     world.accept(&buyers, 100).await?;
     let mut missed = Vec::new();
     let plants = plants(&world).await?;
@@ -147,129 +254,30 @@ async fn plants(world: &World) -> Result<Vec<Plant>, Failure> {
         "SELECT id FROM coupon_issues WHERE order_id IS NOT NULL ORDER BY id LIMIT 1".to_owned(),
     )
     .await?;
-    let mut plants = in_tables(stands, cancelled, hold, issue);
+    let ids = [
+        (":order", stands),
+        (":cancelled", cancelled),
+        (":hold", hold),
+        (":issue", issue),
+    ];
+    let mut plants: Vec<Plant> = in_tables(&ids).collect();
     plants.extend(in_redis(world, stands, cancelled, hold).await?);
     pool.close().await;
     Ok(plants)
 }
 
-fn in_tables(stands: u64, cancelled: u64, hold: u64, issue: u64) -> Vec<Plant> {
-    let quiet = format!("kind = 'AVAILABLE' AND owner_id = {QUIET} AND place_id = 0");
-    let middle = format!("{quiet} AND seq = 7");
-    let add = |table: &str, column: &str, rows: &str| {
-        let by = |sign: char| {
-            Change::Sql(format!(
-                "UPDATE {table} SET {column} = {column} {sign} 1 WHERE {rows}"
-            ))
+fn in_tables(ids: &[(&str, u64)]) -> impl Iterator<Item = Plant> {
+    IN_TABLES.into_iter().map(|(name, change, undo)| {
+        let filled = |text: &str| {
+            let fill = |text: String, (name, id): &(&str, u64)| text.replace(name, &id.to_string());
+            Change::Sql(ids.iter().fold(text.to_owned(), fill))
         };
-        (by('+'), by('-'))
-    };
-    let set = |table: &str, column: &str, (wrong, right): (&str, &str), rows: String| {
-        let to = |value: &str| {
-            Change::Sql(format!(
-                "UPDATE {table} SET {column} = {value} WHERE {rows}"
-            ))
-        };
-        (to(wrong), to(right))
-    };
-    let put = |table: &str, columns: &str, values: String, rows: String| {
-        let insert = format!("INSERT INTO {table} ({columns}) VALUES ({values})");
-        (
-            Change::Sql(insert),
-            Change::Sql(format!("DELETE FROM {table} WHERE {rows}")),
-        )
-    };
-    let (of, of_cancelled) = (format!("id = {stands}"), format!("id = {cancelled}"));
-    let posting = "kind, owner_id, place_id, seq, journal_id, delta, balance_after";
-    let line = "order_id, line, product_id, product_name, quantity, price, unit_price";
-    let named = [
-        (
-            "the status of an order",
-            set("orders", "status", ("'CANCEL'", "'SUCCESS'"), of.clone()),
-        ),
-        (
-            "the status of a cancelled order",
-            set("orders", "status", ("'SUCCESS'", "'CANCEL'"), of_cancelled),
-        ),
-        ("the total of an order", add("orders", "total_amount", &of)),
-        ("the buyer of an order", add("orders", "user_id", &of)),
-        (
-            "the quantity of a line",
-            add(
-                "order_products",
-                "quantity",
-                &format!("order_id = {stands} AND line = 1"),
-            ),
-        ),
-        (
-            "a line without an order",
-            put(
-                "order_products",
-                line,
-                format!("1, 1, {QUIET}, 'x', 1, 1, 1"),
-                "order_id = 1".to_owned(),
-            ),
-        ),
-        ("the delta of a posting", add("postings", "delta", &middle)),
-        (
-            "the balance behind a posting",
-            add("postings", "balance_after", &middle),
-        ),
-        (
-            "the entry of a posting",
-            add("postings", "journal_id", &middle),
-        ),
-        (
-            "a posting without an account",
-            put(
-                "postings",
-                posting,
-                format!("'AVAILABLE', 999999, 0, 1, {stands}, 1, 1"),
-                "owner_id = 999999".to_owned(),
-            ),
-        ),
-        (
-            "the balance of an account",
-            add("accounts", "balance", &quiet),
-        ),
-        ("the seq of an account", add("accounts", "seq", &quiet)),
-        (
-            "an account that is closed",
-            set("accounts", "closed", ("1", "0"), quiet.clone()),
-        ),
-        (
-            "the status of a hold",
-            set(
-                "reservations",
-                "status",
-                ("'CANCELLED'", "'PENDING'"),
-                format!("id = {hold}"),
-            ),
-        ),
-        (
-            "the quantity of a hold",
-            add("reservations", "quantity", &format!("id = {hold}")),
-        ),
-        (
-            "the order that used a code",
-            add("coupon_issues", "order_id", &format!("id = {issue}")),
-        ),
-        (
-            "the owner of a code",
-            add("coupon_issues", "user_id", &format!("id = {issue}")),
-        ),
-        (
-            "the kind of an entry",
-            set(
-                "journal",
-                "kind",
-                ("'order_cancelled'", "'order_placed'"),
-                of,
-            ),
-        ),
-    ];
-    let plant = |(name, (change, undo))| Plant { name, change, undo };
-    named.into_iter().map(plant).collect()
+        Plant {
+            name,
+            change: filled(change),
+            undo: filled(undo),
+        }
+    })
 }
 
 async fn in_redis(

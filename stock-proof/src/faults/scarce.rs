@@ -237,7 +237,7 @@ async fn sell_out(world: &World, history: &Shared) -> Result<i64, Failure> {
             user += 1;
             match buy(&client, user, product, history).await? {
                 Told::Accepted(id) => last = Some((user, id)),
-                other => {
+                other @ (Told::Refused(_) | Told::Unknown) => {
                     return Err(format!(
                         "I27: {left} of product {product} are left, and: {other:?}"
                     )
@@ -274,12 +274,7 @@ async fn comes_back(
             .try_send()
             .await,
     );
-    let mut all = locked(history);
-    let of_it = |told: &Told| matches!(told, Told::Accepted(known) if known == id);
-    if let Some(asked) = all.orders.iter_mut().find(|asked| of_it(&asked.told)) {
-        asked.cancelled = Some(cancelled);
-    }
-    drop(all);
+    note_cancel(history, id, cancelled);
     let since = Instant::now();
     loop {
         if let Told::Accepted(_) = buy(client, user, product, history).await? {
@@ -292,6 +287,14 @@ async fn comes_back(
             .into());
         }
         tokio::time::sleep(EVERY).await;
+    }
+}
+
+fn note_cancel(history: &Shared, id: &str, cancelled: Told) {
+    let of_it = |told: &Told| matches!(told, Told::Accepted(known) if known == id);
+    let mut all = locked(history);
+    if let Some(asked) = all.orders.iter_mut().find(|asked| of_it(&asked.told)) {
+        asked.cancelled = Some(cancelled);
     }
 }
 

@@ -148,14 +148,17 @@ impl Single {
     /// Whether both can be at once: a server that is away cannot be asked to do the other.
     #[must_use]
     pub fn goes_with(self, other: Self) -> bool {
-        let asks = |one: Self| match one {
-            Self::RedisBusy
-            | Self::RedisFull
-            | Self::RedisUnsafe
-            | Self::KeyLost(_)
-            | Self::RedisLinksReset => Some(Place::RedisProcess),
-            Self::RowsLocked => Some(Place::MysqlProcess),
-            _ => None,
+        let asks = |one: Self| {
+            let asks_redis = matches!(
+                one,
+                Self::RedisBusy
+                    | Self::RedisFull
+                    | Self::RedisUnsafe
+                    | Self::RedisLinksReset
+                    | Self::KeyLost(_)
+            );
+            let redis = asks_redis.then_some(Place::RedisProcess);
+            redis.or((one == Self::RowsLocked).then_some(Place::MysqlProcess))
         };
         let is_away = |one: Self| {
             matches!(
