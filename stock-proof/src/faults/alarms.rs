@@ -73,12 +73,12 @@ pub const REDIS_DOWN: Sign = Sign {
 /// Entries that their own tables refuse.
 pub const DEAD_LETTERS: Sign = Sign {
     readyz: None,
-    alert: "StockFlowDeadLetters",
+    alert: "StockFlowNewDeadLetters",
 };
 /// An account whose postings do not chain.
 pub const QUARANTINED: Sign = Sign {
-    readyz: None,
-    alert: "StockFlowQuarantined",
+    readyz: Some(Says::NotOk("apply")),
+    alert: "StockFlowQuarantine",
 };
 
 impl World {

@@ -115,8 +115,11 @@ async fn no_connections(plan: &Plan) -> Result<Duration, Failure> {
     world.mysql.set(Mode::Pass);
     let since = Instant::now();
     let named = world.named(MYSQL_DOWN, since).await?;
-    world.accept(&buyers, 100).await?;
+    world.accept(&buyers, 300).await?;
     others_are_served(&buyers, first, Asked::needs_mysql)?;
+    if world.readiness("mysql").await? != "down" {
+        return Err("the service found a connection that there was not".into());
+    }
     for connection in taken {
         connection.close().await?;
     }
