@@ -28,6 +28,12 @@ const DISK_FULL: Sign = Sign {
     alert: "StockFlowWeakSetting",
 };
 
+/// Redis has no room.
+const MEMORY_FULL: Sign = Sign {
+    readyz: Some(Says::Setting("maxmemory", "degraded")),
+    alert: "StockFlowWeakSetting",
+};
+
 /// The append-only file that Redis is writing.
 fn append_only_file(world: &World) -> Result<PathBuf, Failure> {
     let folder = world
@@ -166,9 +172,11 @@ pub async fn f14(plan: &Plan) -> Result<Outcome, Failure> {
         command.arg("SET").arg("maxmemory").arg(bytes);
         command
     };
+    let since = Instant::now();
     set(1_000_000).query_async::<()>(&mut redis).await?;
     let code = "OVERLOADED";
     until("orders are refused", || async { buyers.refused(code) > 20 }).await?;
+    world.named(MEMORY_FULL, since).await?;
     let read = world
         .client()?
         .get("/api/redis/products/1")
