@@ -12,6 +12,7 @@ const FSYNC_EVERYSEC: &str =
 const ON_REWRITE: &str = "set no-appendfsync-on-rewrite no: a rewrite would suspend durability";
 const POLICY: &str = "set maxmemory-policy noeviction: eviction would delete stock, or what is \
                       remembered of a key";
+const MEMORY: &str = "raise maxmemory: a full Redis refuses every order";
 const LAST_WRITE: &str = "make room on Redis' disk: it refuses writes until it can append them";
 const LAST_REWRITE: &str = "see Redis' log, then run BGREWRITEAOF: the append-only file grows until \
                             it can be rewritten";
@@ -87,6 +88,8 @@ pub struct RedisSettings {
     pub no_appendfsync_on_rewrite: Option<String>,
     /// What it removes when its memory is full.
     pub maxmemory_policy: Option<String>,
+    /// Whether four fifths of its memory are in use.
+    pub is_nearly_full: bool,
     /// How many replicas must be there for it to write.
     pub min_replicas_to_write: Option<String>,
     /// Whether the last write to the file succeeded: `ok` or `err`.
@@ -134,6 +137,15 @@ impl RedisSettings {
                 self.maxmemory_policy.as_deref(),
                 |value| value == "noeviction",
                 (Unsafe, POLICY),
+            ),
+            Setting::judge(
+                "maxmemory",
+                Some(match self.is_nearly_full {
+                    true => "four fifths are in use",
+                    false => "has room",
+                }),
+                |value| value == "has room",
+                (Weak, MEMORY),
             ),
             Setting::judge(
                 "aof_last_write_status",
@@ -225,6 +237,7 @@ mod tests {
             appendfsync: Some("always".to_owned()),
             no_appendfsync_on_rewrite: Some("no".to_owned()),
             maxmemory_policy: Some("noeviction".to_owned()),
+            is_nearly_full: false,
             min_replicas_to_write: Some("1".to_owned()),
             aof_last_write_status: Some("ok".to_owned()),
             aof_last_bgrewrite_status: Some("ok".to_owned()),
@@ -278,6 +291,11 @@ mod tests {
             };
             check(evicting, always, &[("maxmemory-policy", Standing::Unsafe)]);
         }
+        let full = RedisSettings {
+            is_nearly_full: true,
+            ..safe()
+        };
+        check(full, always, &[("maxmemory", Standing::Weak)]);
         let alone = RedisSettings {
             min_replicas_to_write: Some("0".to_owned()),
             aof_last_write_status: Some("err".to_owned()),

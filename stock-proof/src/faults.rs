@@ -5,22 +5,40 @@
 //! |---|---|
 //! | [`processes`] | F1–F3, F16, F17, F20: kill, pause, terminate |
 //! | [`storage`] | F4–F6, F14, F15: files, memory, roles, room |
-//! | [`network`] | F7–F11: links, latency, locks, messages |
+//! | [`network`] | F7–F11, F30: links, latency, locks, messages |
 //! | [`operations`] | F12, F13, F18, F19, F21, F22: poison, clocks, starts, passwords, overload |
+//! | [`silence`] | F23, F29: servers and links that say nothing |
+//! | [`pairs`] | F24: two at once |
 //! | [`keys`] | F25: one key of Redis |
-//! | [`random`] | combinations, by seed |
+//! | [`settings`] | F26: settings of both servers |
+//! | [`narrow`] | F31: a MySQL that takes less than the service would like to send |
+//! | [`spoilt`] | F32: rows that are refused, or changed by hand |
+//! | [`planted`] | F33: differences that must be found |
+//! | [`scarce`] | F36: everything runs out, under a [`crowd`] |
+//! | [`random`] | pairs of [`singles`], by seed |
 //!
-//! [`world`] owns servers and the way back to health, [`buyers`] the load and its history, [`checker`]
-//! the invariants I1–I22 of `docs/faults.md`.
+//! [`world`] owns servers and the way back to health, [`buyers`] the load, [`history`] what they were told, [`alarms`] judges what
+//! a fault does to others and by what it is named, [`checker`] all the other invariants of `docs/faults.md`.
 
+pub mod alarms;
 pub mod buyers;
 pub mod checker;
+pub mod crowd;
+pub mod history;
 pub mod keys;
+pub mod narrow;
 pub mod network;
 pub mod operations;
+pub mod pairs;
+pub mod planted;
 pub mod processes;
 pub mod proxy;
 pub mod random;
+pub mod scarce;
+pub mod settings;
+pub mod silence;
+pub mod singles;
+pub mod spoilt;
 pub mod storage;
 pub mod world;
 
@@ -30,7 +48,7 @@ use std::time::Instant;
 use clap::Parser;
 use stock_online::cli::output::say;
 
-use self::buyers::History;
+use self::history::History;
 use crate::Failure;
 
 /// How the faults are run.
@@ -40,10 +58,10 @@ pub struct Faults {
     /// Only these, such as F2,F7; without it all
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// What buyers do and which combinations are drawn; printed, so that a run can be repeated
+    /// What buyers do and which pairs are drawn; printed, so that a run can be repeated
     #[arg(long)]
     seed: Option<u64>,
-    /// Rounds of random combinations, after the named faults
+    /// Rounds of random pairs, after the named faults
     #[arg(long, default_value_t = 0)]
     rounds: u32,
     /// Overload for 30 s instead of 5 s
@@ -77,7 +95,7 @@ type Run<'a> = Pin<Box<dyn Future<Output = Result<Outcome, Failure>> + 'a>>;
 type Fault = (&'static str, for<'a> fn(&'a Plan) -> Run<'a>);
 
 /// Every fault, in the order of `docs/faults.md`.
-const FAULTS: [Fault; 23] = [
+const FAULTS: [Fault; 32] = [
     ("F1", |plan| Box::pin(processes::f1(plan))),
     ("F2", |plan| Box::pin(processes::f2(plan))),
     ("F3", |plan| Box::pin(processes::f3(plan))),
@@ -100,7 +118,16 @@ const FAULTS: [Fault; 23] = [
     ("F20", |plan| Box::pin(processes::f20(plan))),
     ("F21", |plan| Box::pin(operations::f21(plan))),
     ("F22", |plan| Box::pin(operations::f22(plan))),
+    ("F23", |plan| Box::pin(silence::f23(plan))),
+    ("F24", |plan| Box::pin(pairs::f24(plan))),
     ("F25", |plan| Box::pin(keys::f25(plan))),
+    ("F26", |plan| Box::pin(settings::f26(plan))),
+    ("F29", |plan| Box::pin(silence::f29(plan))),
+    ("F30", |plan| Box::pin(network::f30(plan))),
+    ("F31", |plan| Box::pin(narrow::f31(plan))),
+    ("F32", |plan| Box::pin(spoilt::f32(plan))),
+    ("F33", |plan| Box::pin(planted::f33(plan))),
+    ("F36", |plan| Box::pin(scarce::f36(plan))),
 ];
 
 fn passed(checked: Result<History, Failure>) -> Result<Outcome, Failure> {
@@ -134,7 +161,7 @@ pub async fn run(options: &Faults) -> Result<bool, Failure> {
             seed: plan.seed.wrapping_add(round.into()),
             ..plan
         };
-        let name = format!("random combination, seed {}", plan.seed);
+        let name = format!("random pairs, seed {}", plan.seed);
         all_held &= report(&name, Box::pin(random::run(&plan))).await;
     }
     Ok(all_held)

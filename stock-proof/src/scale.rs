@@ -29,7 +29,7 @@ use self::load::{Figures, Load};
 use self::phases::{PHASES, Phase};
 use self::world::World;
 use crate::Failure;
-use crate::faults::buyers::History;
+use crate::faults::history::History;
 
 /// How the scale is tried.
 #[derive(Debug, Parser)]

@@ -268,7 +268,11 @@ impl Shop {
         self.spawn_at(&free_address()?, roles)
     }
 
-    fn spawn_at(&self, address: &str, roles: &str) -> Result<Service, Failure> {
+    /// The same at an address.
+    ///
+    /// # Errors
+    /// As [`Shop::spawn`].
+    pub fn spawn_at(&self, address: &str, roles: &str) -> Result<Service, Failure> {
         let started = Instant::now();
         let mut command = Command::new(program("stock-online")?);
         command

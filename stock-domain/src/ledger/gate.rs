@@ -146,6 +146,8 @@ pub(super) struct Gate {
     pub(super) said_shut: AtomicBool,
     /// Whether the last attempt has met a server, and MySQL was told what this instance accepted before.
     pub(super) has_met: AtomicBool,
+    /// Whether the open server was proved without MySQL, which does not know of it yet.
+    pub(super) is_unsaid: AtomicBool,
 }
 
 impl Gate {
@@ -344,6 +346,7 @@ impl Gate {
         if is_fresh {
             self.witness(read, &known, &server.run_id).await?;
         }
+        self.is_unsaid.store(!is_fresh, Ordering::Relaxed);
         own?;
         let found = reader::find(read, &self.keys, known.watermark).await?;
         if found.is_none_or(|(number, _)| number != known.number) {

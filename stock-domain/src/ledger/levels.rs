@@ -43,8 +43,15 @@ pub async fn read(
                 }
             }
         }
-        // A key of another type holds no level of anybody.
         let found: Vec<redis::Value> = commands.ignore_errors().query_async(connection).await?;
+        for value in &found {
+            // A key of another type holds no level of anybody. A Redis that is busy says nothing of any.
+            if let redis::Value::ServerError(error) = value
+                && error.code() != "WRONGTYPE"
+            {
+                return Err(error.clone().into());
+            }
+        }
         for (group, values) in groups.values().zip(found) {
             let values: Vec<Option<String>> = redis::from_redis_value(values).unwrap_or_default();
             for (account, value) in group.iter().zip(values) {

@@ -24,7 +24,14 @@ impl RedisMemory {
     /// # Errors
     /// When it does not answer.
     pub async fn read(connection: &mut impl ConnectionLike) -> Result<Self, RedisError> {
-        let info = Info::read(connection, &["memory"]).await?;
+        Self::of(&Info::read(connection, &["memory"]).await?)
+    }
+
+    /// What the section says that was read.
+    ///
+    /// # Errors
+    /// When it does not say it.
+    pub(super) fn of(info: &Info) -> Result<Self, RedisError> {
         let field = |name| info.number(name).ok_or_else(|| untold(name));
         Ok(Self {
             used_bytes: field("used_memory")?,

@@ -9,6 +9,7 @@ use redis::aio::ConnectionLike;
 use redis::{ErrorKind, RedisError, ServerErrorKind, cmd};
 
 use super::info::Info;
+use super::redis_memory::RedisMemory;
 use crate::server_settings::RedisSettings;
 
 const ASKED: [&str; 3] = [
@@ -39,6 +40,7 @@ pub async fn read(connection: &mut impl ConnectionLike) -> Result<RedisSettings,
         appendfsync: config.get("appendfsync").cloned(),
         no_appendfsync_on_rewrite: config.get("no-appendfsync-on-rewrite").cloned(),
         maxmemory_policy: text("maxmemory_policy"),
+        is_nearly_full: RedisMemory::of(&info).is_ok_and(|memory| memory.is_nearly_full()),
         min_replicas_to_write: config.get("min-replicas-to-write").cloned(),
         aof_last_write_status: text("aof_last_write_status"),
         aof_last_bgrewrite_status: text("aof_last_bgrewrite_status"),

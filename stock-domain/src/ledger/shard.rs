@@ -150,6 +150,7 @@ impl Shard {
             follows: Follows::default(),
             said_shut: AtomicBool::new(false),
             has_met: AtomicBool::new(false),
+            is_unsaid: AtomicBool::new(false),
         });
         let shared = Arc::new(Shared {
             config: config.clone(),

@@ -21,7 +21,7 @@ use stock_domain::account::{Account, Level};
 use stock_domain::catalog::{CatalogProduct, ProductStatus, unit_price};
 use stock_domain::coupon::Benefit;
 use stock_domain::database::products::{self as table, Product, ProductFilter};
-use stock_domain::database::{buckets, coupon_issues};
+use stock_domain::database::{accounts, buckets, coupon_issues};
 use stock_domain::reads::Reader;
 use utoipa::ToSchema;
 
@@ -121,6 +121,22 @@ type Levels = HashMap<Account, Level>;
 /// Their levels in the database in which they were found.
 async fn stored(pool: &MySqlPool, products: &[Product]) -> Result<Levels, sqlx::Error> {
     buckets::levels(&mut *pool.acquire().await?, &names(products)).await
+}
+
+/// Their levels in Redis, and which of them it has lost: MySQL has accounts of these.
+async fn decided(
+    app: &App,
+    products: &[Product],
+) -> Result<(Levels, Vec<(Account, Level)>), Problem> {
+    let names = names(products);
+    let levels = app.ledger.levels(&names).await?;
+    let is_missing = |name: &&Account| !levels.contains_key(*name);
+    let missing: Vec<Account> = names.iter().filter(is_missing).copied().collect();
+    if missing.is_empty() {
+        return Ok((levels, Vec::new()));
+    }
+    let lost = accounts::levels(&app.pool, &missing).await?;
+    Ok((levels, lost.into_iter().collect()))
 }
 
 fn names(products: &[Product]) -> Vec<Account> {
@@ -239,7 +255,10 @@ async fn list_from(
     let (mut found, mut levels) = app.reads.read(reader, list).await?;
     let next = cut(&mut found, limit).map(|last| last.id.to_string());
     if matches!(source, Source::Redis) {
-        levels = app.ledger.levels(&names(&found)).await?;
+        let (known, lost) = decided(app, &found).await?;
+        levels = known;
+        // As it was when MySQL settled it last, until it has been brought back.
+        levels.extend(lost);
     }
     let items = found
         .iter()
@@ -284,10 +303,12 @@ async fn show_from(
     let found = app.reads.find(reader, find).await?;
     let (product, mut levels) = found.ok_or_else(missing)?;
     if matches!(source, Source::Redis) {
-        levels = app
-            .ledger
-            .levels(&names(std::slice::from_ref(&product)))
-            .await?;
+        let (known, lost) = decided(app, std::slice::from_ref(&product)).await?;
+        // What MySQL knows may be older than what a reader was told before.
+        if !lost.is_empty() {
+            return Err(Problem::of(Code::AccountBroken));
+        }
+        levels = known;
     }
     let shown = Detail {
         product: &product,

@@ -6,145 +6,41 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use super::history::{Asked, AskedBenefit, AskedHold, History, Told, UNSERVED, told};
 use crate::Failure;
-use crate::client::{Answer, Client, Session, order_json};
+use crate::client::{Client, Session};
 
 /// How long a buyer waits after a refusal or a broken connection.
 const PAUSE: Duration = Duration::from_millis(5);
 /// Users 2 to 41 buy; user 1 is the admin.
 const USERS: u64 = 40;
-/// Of a hundred orders twelve go the way of row locks, so that both meet.
-pub const ROW_LOCKED: f64 = 0.12;
 /// What a coupon takes off, and what points are earned at a time.
 pub const COUPON: i64 = 100;
 const EARNED: i64 = 50;
 
-/// What a buyer was told of an order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Told {
-    /// 201, with the order's id.
-    Accepted(String),
-    /// 4xx, or a 503 that promises that nothing was done; with its code.
-    Refused(String),
-    /// A broken connection, a timeout, a proxy's own answer or `OUTCOME_UNKNOWN`.
-    Unknown,
+/// What buyers do besides Redis-first orders.
+#[derive(Debug, Clone, Copy)]
+pub struct Habits {
+    /// The share of orders that go the way of row locks.
+    pub row_locked: f64,
+    /// Whether they set stock aside, cancel, and are given coupons and points, some of which needs MySQL.
+    pub is_mixed: bool,
 }
 
-/// One order that was asked for.
-#[derive(Debug, Clone)]
-pub struct Asked {
-    /// Who.
-    pub user: u64,
-    /// `/api/redis/orders` or `/api/orders`.
-    pub path: &'static str,
-    /// Its Idempotency-Key.
-    pub key: Option<String>,
-    /// Products and quantities, each product once.
-    pub lines: Vec<(u64, i64)>,
-    /// The code of a coupon, and points, that it used.
-    pub benefits: Option<(String, i64)>,
-    /// What came of it.
-    pub told: Told,
-    /// What came of its cancel, if one was asked for.
-    pub cancelled: Option<Told>,
-    /// When it was sent, so that a load can be measured afterwards.
-    pub sent: Instant,
-    /// How long its answer took.
-    pub took: Duration,
-}
-
-impl Asked {
-    /// What is paid: the lines less the coupon and the points.
-    #[must_use]
-    pub fn total(&self) -> i64 {
-        let lines: i64 = self
-            .lines
-            .iter()
-            .map(|(_, quantity)| quantity * 1_000)
-            .sum();
-        let used = self.benefits.as_ref();
-        lines - used.map_or(0, |(_, points)| COUPON + points)
-    }
-
-    /// The body of the request.
-    #[must_use]
-    pub fn body(&self) -> Value {
-        let mut body = order_json(&self.lines);
-        if let (Some((code, points)), Some(body)) = (&self.benefits, body.as_object_mut()) {
-            body.insert("couponCode".to_owned(), json!(code));
-            body.insert("usePoints".to_owned(), json!(points));
-            body.insert("totalAmount".to_owned(), json!(self.total()));
-        }
-        body
-    }
-}
-
-/// One movement of points, or one coupon, that was asked for.
-#[derive(Debug, Clone)]
-pub struct AskedBenefit {
-    /// Whose.
-    pub user: u64,
-    /// By how much the points move; 0 of a coupon.
-    pub delta: i64,
-    /// What came of it; its id if it was made.
-    pub told: Told,
-}
-
-/// One reservation that was asked for.
-#[derive(Debug, Clone)]
-pub struct AskedHold {
-    /// What came of it; its id if it was made.
-    pub told: Told,
-    /// `confirm` or `cancel`, and what came of that, if it was asked to end.
-    pub ended: Option<(&'static str, Told)>,
-}
-
-/// Everything that buyers were told.
-#[derive(Debug, Default)]
-pub struct History {
-    /// Every order, in the order in which the answers came.
-    pub orders: Vec<Asked>,
-    /// Every reservation, likewise.
-    pub holds: Vec<AskedHold>,
-    /// Every movement of points and every coupon, likewise.
-    pub benefits: Vec<AskedBenefit>,
-    /// What contradicts a promise at once: an own order not found, a version going back.
-    pub complaints: Vec<String>,
-    /// How often each code was answered to an order; without one the status counts, or that nothing came.
-    pub codes: BTreeMap<String, u64>,
-    /// The longest wait for a refusal with 503, in ms.
-    pub slowest_503_ms: u128,
-}
-
-impl History {
-    /// Orders with a 201.
-    #[must_use]
-    pub fn accepted(&self) -> usize {
-        let is_accepted = |asked: &&Asked| matches!(asked.told, Told::Accepted(_));
-        self.orders.iter().filter(is_accepted).count()
-    }
-
-    /// Orders of which nobody knows what became of them.
-    #[must_use]
-    pub fn unknown(&self) -> usize {
-        let is_unknown = |asked: &&Asked| asked.told == Told::Unknown;
-        self.orders.iter().filter(is_unknown).count()
-    }
-
-    /// Takes over what others were told.
-    pub fn append(&mut self, mut other: Self) {
-        self.orders.append(&mut other.orders);
-        self.holds.append(&mut other.holds);
-        self.benefits.append(&mut other.benefits);
-        self.complaints.append(&mut other.complaints);
-        for (code, count) in other.codes {
-            *self.codes.entry(code).or_default() += count;
-        }
-        self.slowest_503_ms = self.slowest_503_ms.max(other.slowest_503_ms);
-    }
+impl Habits {
+    /// Everything. Of a hundred orders twelve go the way of row locks, so that both meet.
+    pub const ALL: Self = Self {
+        row_locked: 0.12,
+        is_mixed: true,
+    };
+    /// Nothing: no request needs MySQL.
+    pub const REDIS_ONLY: Self = Self {
+        row_locked: 0.0,
+        is_mixed: false,
+    };
 }
 
 /// A load that goes on until it is stopped.
@@ -158,35 +54,14 @@ fn locked(history: &Mutex<History>) -> MutexGuard<'_, History> {
     history.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What an answer says about an order, or about a cancel.
-fn told(answer: Result<Answer, Failure>) -> Told {
-    match answer {
-        Ok(answer) if answer.status < 300 => {
-            let names = ["orderId", "reservationId", "id"];
-            let mut ids = names.iter().map(|name| answer.member(name));
-            let id = ids.find(|id| !id.is_empty());
-            Told::Accepted(id.unwrap_or_default().to_owned())
-        }
-        // TIMEOUT comes from the outer time limit, which does not know how far the request was.
-        Ok(answer) if ["OUTCOME_UNKNOWN", "TIMEOUT", "INTERNAL"].contains(&answer.code()) => {
-            Told::Unknown
-        }
-        // Each refusal of the service has a code: this is a proxy, which does not know how far the request was.
-        Ok(answer) if answer.status >= 500 && answer.code().is_empty() => Told::Unknown,
-        Ok(answer) => Told::Refused(answer.code().to_owned()),
-        Err(_) => Told::Unknown,
-    }
-}
-
 impl Buyers {
-    /// Starts `workers` buyers of some products, spread over the clients, who send a share of their orders the way
-    /// of row locks.
+    /// Starts `workers` buyers of some products, spread over the clients.
     #[must_use]
     pub fn start(
         clients: &[Client],
         workers: usize,
         products: impl IntoIterator<Item = u64>,
-        row_locked: f64,
+        habits: Habits,
         seed: u64,
     ) -> Self {
         let (stop, history) = (
@@ -205,7 +80,7 @@ impl Buyers {
                     session: Session::new(&client.address),
                     rng: StdRng::seed_from_u64(seed.wrapping_add(number)),
                     products: Arc::clone(&products),
-                    row_locked,
+                    habits,
                     name: format!("{seed:x}-{number}-"),
                     history: Arc::clone(&history),
                     versions: BTreeMap::new(),
@@ -243,32 +118,16 @@ impl Buyers {
         locked(&self.history).orders.len()
     }
 
-    /// The part of the orders since the `first` that were served: accepted, or refused for a reason of the
-    /// shop. Orders that were answered with `code` are the victims' own, and count as none.
+    /// [`History::served_since`] so far.
     #[must_use]
-    pub fn served_since(&self, first: usize, code: &str) -> f64 {
-        const UNSERVED: [&str; 7] = [
-            "FENCED",
-            "OVERLOADED",
-            "BACKLOG",
-            "DATABASE_UNAVAILABLE",
-            "SELLING_STOPPED",
-            "UNSAFE_REDIS",
-            "ACCOUNT_BROKEN",
-        ];
-        let history = locked(&self.history);
-        let (mut served, mut all) = (0_u32, 0_u32);
-        for asked in history.orders.iter().skip(first) {
-            let is_served = match &asked.told {
-                Told::Refused(refused) if refused == code => continue,
-                Told::Refused(refused) => !UNSERVED.contains(&refused.as_str()),
-                Told::Accepted(_) => true,
-                Told::Unknown => false,
-            };
-            all += 1;
-            served += u32::from(is_served);
-        }
-        f64::from(served) / f64::from(all.max(1))
+    pub fn served_since(&self, first: usize, is_victim: impl Fn(&Asked) -> bool) -> f64 {
+        locked(&self.history).served_since(first, is_victim)
+    }
+
+    /// [`History::took_since`] so far.
+    #[must_use]
+    pub fn took_since(&self, first: usize) -> Vec<Duration> {
+        locked(&self.history).took_since(first)
     }
 
     /// Stops and returns what they were told.
@@ -294,9 +153,7 @@ pub async fn settle(client: &Client, asked: &Asked, key: &str) -> Result<Told, F
         match told(call.header("idempotency-key", key).try_send().await) {
             Told::Unknown => {}
             // Nothing was done; the key is free or will be answered later.
-            Told::Refused(code)
-                if ["FENCED", "OVERLOADED", "BACKLOG", "DATABASE_UNAVAILABLE"]
-                    .contains(&code.as_str()) => {}
+            Told::Refused(code) if UNSERVED.contains(&code.as_str()) => {}
             definite @ (Told::Accepted(_) | Told::Refused(_)) => return Ok(definite),
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -310,8 +167,7 @@ struct Buyer {
     rng: StdRng,
     /// What they choose from.
     products: Arc<[u64]>,
-    /// The share of orders that take row locks.
-    row_locked: f64,
+    habits: Habits,
     name: String,
     history: Arc<Mutex<History>>,
     /// The newest stock version seen of each product.
@@ -325,21 +181,22 @@ impl Buyer {
         let mut turn = 0_u64;
         while !stop.is_cancelled() {
             turn += 1;
-            if self.rng.random_range(0..12) == 0 {
+            let is_mixed = self.habits.is_mixed;
+            if is_mixed && self.rng.random_range(0..12) == 0 {
                 self.hold().await?;
             }
-            if self.rng.random_range(0..12) == 0 {
+            if is_mixed && self.rng.random_range(0..12) == 0 {
                 self.give(turn).await?;
             }
             let was_accepted = self.order(turn).await?;
-            if was_accepted {
+            if was_accepted && is_mixed {
                 match self.rng.random_range(0..10) {
                     0 => self.cancel().await?,
                     1 => self.look_at_order().await?,
                     2 => self.look_at_product().await?,
                     _ => {}
                 }
-            } else {
+            } else if !was_accepted {
                 tokio::time::sleep(PAUSE).await;
             }
         }
@@ -421,7 +278,7 @@ impl Buyer {
             Some((user, code)) => (user, Some((code, self.rng.random_range(0..=EARNED)))),
             None => (self.rng.random_range(2..2 + USERS), None),
         };
-        let path = if self.rng.random_bool(self.row_locked) {
+        let path = if self.rng.random_bool(self.habits.row_locked) {
             "/api/orders"
         } else {
             "/api/redis/orders"
@@ -434,6 +291,7 @@ impl Buyer {
             key,
             lines,
             benefits,
+            reservation: None,
             told: Told::Unknown,
             cancelled: None,
             sent: Instant::now(),

@@ -39,7 +39,7 @@ pub async fn f25(plan: &Plan) -> Result<Outcome, Failure> {
         let first = buyers.asked();
         lose(&world, key, number % 2 == 1).await?;
         world.accept(&buyers, AFTER).await?;
-        let served = buyers.served_since(first, "ACCOUNT_BROKEN");
+        let served = buyers.served_since(first, |asked| asked.was_refused("ACCOUNT_BROKEN"));
         worst = worst.min(served);
         if served < SERVED_MIN {
             let text = format!("I23: {key} was lost, and {served:.2} of the others were served");

@@ -1,15 +1,20 @@
-//! Links that break, stall and dribble; a slow database; lost, doubled and stale messages.
+//! Links that break, stall and dribble; a slow database; lost, doubled, stale and foreign messages.
 
 use std::time::Duration;
 
+use serde_json::json;
 use sqlx::{Connection, Executor};
 use stock_common::config::Durability::Always;
 
+use super::alarms::others_are_served;
+use super::buyers::{Buyers, Habits};
 use super::checker::Allowed;
+use super::history::Asked;
 use super::proxy::Mode;
-use super::world::World;
+use super::world::{PRODUCTS, ROLES, World};
 use super::{Outcome, Plan, passed};
 use crate::Failure;
+use crate::shop::{Seed, Shop};
 
 /// F7: the link to Redis is cut before a request is sent, and after it, before the answer.
 pub async fn f7(plan: &Plan) -> Result<Outcome, Failure> {
@@ -60,6 +65,7 @@ pub async fn f9(plan: &Plan) -> Result<Outcome, Failure> {
     let mut world = World::open(Always, plan.seed).await?;
     let buyers = world.buyers(40);
     world.accept(&buyers, 200).await?;
+    let first = buyers.asked();
     world.mysql.set(Mode::Latency(Duration::from_millis(50)));
     world.accept(&buyers, 200).await?;
     world.mysql.set(Mode::Pass);
@@ -73,6 +79,7 @@ pub async fn f9(plan: &Plan) -> Result<Outcome, Failure> {
     world.accept(&buyers, 100).await?;
     tokio::time::sleep(Duration::from_secs(6)).await;
     world.accept(&buyers, 100).await?;
+    others_are_served(&buyers, first, Asked::needs_mysql)?;
     transaction.rollback().await?;
     drop(connection);
     pool.close().await;
@@ -93,6 +100,7 @@ pub async fn f10(plan: &Plan) -> Result<Outcome, Failure> {
             .query_async::<i64>(&mut redis)
             .await?;
     }
+    others_are_served(&buyers, 0, |_| false)?;
     passed(world.check(buyers, Allowed::default()).await)
 }
 
@@ -124,5 +132,61 @@ pub async fn f11(plan: &Plan) -> Result<Outcome, Failure> {
             world.accept(&buyers, 60).await?;
         }
     }
+    others_are_served(&buyers, 0, |_| false)?;
     passed(world.check(buyers, Allowed::default()).await)
+}
+
+/// F30: another shop of the same prefix lies in another database of the same Redis, where channels have no database; and
+/// somebody publishes what nobody understands. Orders and levels stay right.
+pub async fn f30(plan: &Plan) -> Result<Outcome, Failure> {
+    const FOREIGN_STOCK: i64 = 5;
+    let mut world = World::open(Always, plan.seed).await?;
+    let (redis_url, servers) = (world.servers.redis.spec.url("1"), &world.servers);
+    servers.mysql.create_database("foreign").await?;
+    let foreign = Shop::at(&redis_url, &servers.mysql.spec.url("foreign"), "faults");
+    foreign.command(&["migrate"]).await?;
+    let how_much = Seed {
+        products: PRODUCTS,
+        stock: FOREIGN_STOCK,
+    };
+    foreign.stock(how_much).await?;
+    let mut service = foreign.serve(ROLES).await?;
+    let buyers = world.buyers(8);
+    world.accept(&buyers, 200).await?;
+    let first = buyers.asked();
+    // It sells out and takes in again, and each of its levels is told on the channel of both.
+    let strangers = Buyers::start(
+        &[service.client.clone()],
+        4,
+        1..=PRODUCTS,
+        Habits::ALL,
+        plan.seed,
+    );
+    let mut redis = world.redis_connection().await?;
+    for round in 0..20 {
+        let inbound = json!({ "productId": 1 + round % PRODUCTS, "locationId": 0, "quantity": 5, "reason": "more" });
+        let inbound = service
+            .client
+            .post("/api/products/stock/inbound")
+            .admin()
+            .json(&inbound);
+        inbound.try_send().await?;
+        for channel in ["levels", "catalog", "selling", "beats"] {
+            let noise: [u8; 24] = rand::random();
+            let publish = redis::cmd("PUBLISH")
+                .arg(format!("{}:{{0}}:{channel}", world.shop.prefix))
+                .arg(&noise)
+                .to_owned();
+            publish.query_async::<i64>(&mut redis).await?;
+        }
+        world.accept(&buyers, 30).await?;
+    }
+    strangers.stop().await?;
+    let served = others_are_served(&buyers, first, |_| false)?;
+    let misled = buyers.refused("INSUFFICIENT_STOCK");
+    service.stop().await?;
+    passed(world.check(buyers, Allowed::default()).await)?;
+    Ok(Outcome::PassedWith(format!(
+        "{served:.2} of orders served; {misled} were refused as sold out for up to 200 ms by the other shop's levels"
+    )))
 }

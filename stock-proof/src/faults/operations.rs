@@ -7,8 +7,10 @@ use serde_json::json;
 use sqlx::Executor;
 use stock_common::config::Durability::{Always, Everysec};
 
-use super::buyers::Buyers;
+use super::alarms::{MYSQL_DOWN, others_are_served};
+use super::buyers::{Buyers, Habits};
 use super::checker::Allowed;
+use super::history::Asked;
 use super::proxy::Mode;
 use super::world::{PRODUCTS, ROLES, World};
 use super::{Outcome, Plan, passed};
@@ -47,6 +49,7 @@ pub async fn f12(plan: &Plan) -> Result<Outcome, Failure> {
         found.is_ok_and(|found| found == 3)
     })
     .await?;
+    others_are_served(&buyers, 0, |_| false)?;
     pool.execute("ALTER TABLE order_products MODIFY product_name VARCHAR(100) NOT NULL")
         .await?;
     pool.close().await;
@@ -186,6 +189,7 @@ pub async fn f19(plan: &Plan) -> Result<Outcome, Failure> {
         }
         world.accept(&buyers, 100).await?;
     }
+    others_are_served(&buyers, 0, |_| false)?;
     let pool = world.shop.pool().await?;
     let drifts: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM drifts")
         .fetch_one(&pool)
@@ -219,14 +223,16 @@ pub async fn f21(plan: &Plan) -> Result<Outcome, Failure> {
     world.serve().await?;
     let buyers = world.buyers(12);
     world.accept(&buyers, 200).await?;
+    let first = buyers.asked();
     pool.execute("ALTER USER 'shop'@'%' IDENTIFIED BY 'after'")
         .await?;
     world.mysql.set(Mode::Down);
     tokio::time::sleep(Duration::from_millis(100)).await;
     world.mysql.set(Mode::Pass);
     // Selling goes on; the service says that it is degraded, and does not end.
-    world.until_ready_says("mysql", "down").await?;
+    world.named(MYSQL_DOWN, Instant::now()).await?;
     world.accept(&buyers, 100).await?;
+    others_are_served(&buyers, first, Asked::needs_mysql)?;
     pool.execute("ALTER USER 'shop'@'%' IDENTIFIED BY 'before'")
         .await?;
     pool.close().await;
@@ -290,7 +296,7 @@ pub async fn f22(plan: &Plan) -> Result<Outcome, Failure> {
         std::slice::from_ref(&small.client),
         8,
         1..=PRODUCTS,
-        super::buyers::ROW_LOCKED,
+        Habits::ALL,
         plan.seed,
     );
     let refused = flood.run(&small.client).await?.refused;

@@ -5,8 +5,11 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use stock_common::config::Durability::{Always, Everysec};
 
+use super::alarms::{MYSQL_DOWN, others_are_served};
+use super::buyers::{Buyers, Habits};
 use super::checker::Allowed;
-use super::world::{ROLES, World};
+use super::history::Asked;
+use super::world::{PRODUCTS, ROLES, World};
 use super::{Outcome, Plan, passed};
 use crate::Failure;
 use crate::shop::until;
@@ -74,12 +77,15 @@ pub async fn f3(plan: &Plan) -> Result<Outcome, Failure> {
     world.serve().await?;
     let buyers = world.buyers(12);
     world.accept(&buyers, 300).await?;
+    let (first, since) = (buyers.asked(), Instant::now());
     world.servers.mysql.kill().await;
     world.accept(&buyers, 300).await?;
+    others_are_served(&buyers, first, Asked::needs_mysql)?;
     let ready = world.client()?.get("/readyz").try_send().await?;
     if ready.status != 200 || ready.body.get("status") != Some(&"degraded".into()) {
         return Err(format!("with mysql down /readyz says {}", ready.text).into());
     }
+    world.named(MYSQL_DOWN, since).await?;
     until("the backlog limit is reached", || async {
         buyers.refused("BACKLOG") > 0
     })
@@ -167,11 +173,11 @@ pub async fn f20(plan: &Plan) -> Result<Outcome, Failure> {
     world.services.clear();
     // An impatient operator: two signals; what was accepted is in the journal.
     let mut second = world.via.serve(ROLES).await?;
-    let more = crate::faults::buyers::Buyers::start(
+    let more = Buyers::start(
         std::slice::from_ref(&second.client),
         6,
-        1..=super::world::PRODUCTS,
-        super::buyers::ROW_LOCKED,
+        1..=PRODUCTS,
+        Habits::ALL,
         plan.seed.wrapping_add(1_000),
     );
     world.accept(&more, 100).await?;

@@ -1,30 +1,21 @@
-//! Random combinations of faults that lose nothing under `always`, drawn by seed: the same seed draws
-//! the same faults in the same order.
+//! Random pairs of faults that overlap and lose nothing under `always`, drawn by seed: the same seed draws the same
+//! pairs in the same order.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use rustix::process::Signal;
 use stock_common::config::Durability::Always;
 use stock_online::cli::output::say;
 
 use super::checker::Allowed;
-use super::proxy::Mode;
+use super::singles::Single;
 use super::world::World;
 use super::{Outcome, Plan, passed};
 use crate::Failure;
 
-/// Faults of one round.
-const STEPS: u32 = 8;
-const MODES: [Mode; 6] = [
-    Mode::CutBefore,
-    Mode::CutAfter,
-    Mode::HalfOpen,
-    Mode::Slices,
-    Mode::Latency(Duration::from_millis(300)),
-    Mode::Down,
-];
+/// Pairs of one round.
+const PAIRS: u32 = 3;
 
 /// One round.
 ///
@@ -35,60 +26,59 @@ pub async fn run(plan: &Plan) -> Result<Outcome, Failure> {
     let mut world = World::open(Always, plan.seed).await?;
     world.serve().await?;
     let buyers = world.buyers(12);
-    let mut drawn = Vec::new();
-    for _ in 0..STEPS {
+    let mut longest = Duration::ZERO;
+    for _ in 0..PAIRS {
         world.accept(&buyers, 50).await?;
-        let pause = Duration::from_millis(rng.random_range(50..1_500));
-        let what = rng.random_range(0..7);
-        match what {
-            0 => {
-                // Its buyers meet a closed port from now on; the other service takes over.
-                world.serve().await?;
-                if world.services.len() > 3 {
-                    world.kill_service().await?;
-                }
-            }
-            1 => {
-                world.servers.redis.kill().await;
-                tokio::time::sleep(pause).await;
-                world.servers.redis.restart().await?;
-            }
-            2 => {
-                world.servers.mysql.kill().await;
-                tokio::time::sleep(pause).await;
-                world.servers.mysql.restart().await?;
-            }
-            3 | 4 => {
-                let mode = *MODES
-                    .get(rng.random_range(0..MODES.len()))
-                    .ok_or("no mode")?;
-                let proxy = if what == 3 {
-                    &world.redis
-                } else {
-                    &world.mysql
-                };
-                proxy.set(mode);
-                tokio::time::sleep(pause).await;
-                proxy.set(Mode::Pass);
-            }
-            5 => {
-                world.signal_service(Signal::STOP)?;
-                tokio::time::sleep(pause * 2).await;
-                world.signal_service(Signal::CONT)?;
-                world.services.rotate_left(1);
-            }
-            _ => {
-                let stopped = match rng.random_bool(0.5) {
-                    true => &world.servers.redis,
-                    false => &world.servers.mysql,
-                };
-                stopped.signal(Signal::STOP);
-                tokio::time::sleep(pause * 2).await;
-                stopped.signal(Signal::CONT);
-            }
-        }
-        drawn.push(what.to_string());
+        let (one, other) = draw(&mut rng)?;
+        say(&format!("  {one:?} and {other:?}"));
+        overlap(&mut world, (one, other), &mut rng).await?;
+        let over = Instant::now();
+        world.accept(&buyers, 50).await?;
+        longest = longest.max(over.elapsed());
     }
-    say(&format!("  drawn: {}", drawn.join(" ")));
-    passed(world.check(buyers, Allowed::default()).await)
+    passed(world.check(buyers, Allowed::default()).await)?;
+    Ok(Outcome::PassedWith(format!(
+        "50 orders at most {longest:.1?} after a pair was over"
+    )))
+}
+
+/// Two faults that can be at once.
+///
+/// # Errors
+/// Never.
+pub fn draw(rng: &mut StdRng) -> Result<(Single, Single), Failure> {
+    loop {
+        let pair = (Single::draw(rng)?, Single::draw(rng)?);
+        if pair.0.goes_with(pair.1) {
+            return Ok(pair);
+        }
+    }
+}
+
+/// Lets the second begin while the first lasts, and either of them end first.
+///
+/// # Errors
+/// When one cannot begin or end.
+pub async fn overlap(
+    world: &mut World,
+    (one, other): (Single, Single),
+    rng: &mut StdRng,
+) -> Result<(), Failure> {
+    let mut pause = async || {
+        tokio::time::sleep(Duration::from_millis(rng.random_range(50..1_500))).await;
+    };
+    let first = one.begin(world).await?;
+    pause().await;
+    let second = other.begin(world).await?;
+    pause().await;
+    pause().await;
+    if rng.random_bool(0.5) {
+        one.end(first, world).await?;
+        tokio::time::sleep(Duration::from_millis(rng.random_range(50..1_500))).await;
+        other.end(second, world).await
+    } else {
+        other.end(second, world).await?;
+        tokio::time::sleep(Duration::from_millis(rng.random_range(50..1_500))).await;
+        one.end(first, world).await
+    }
 }

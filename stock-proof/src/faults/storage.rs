@@ -4,11 +4,14 @@ use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use stock_common::config::Durability::{Always, Everysec};
 use stock_online::servers::Spec;
 
+use super::alarms::{FENCED, Says, Sign, others_are_served};
 use super::checker::Allowed;
+use super::history::Asked;
 use super::world::World;
 use super::{Outcome, Plan, passed};
 use crate::Failure;
@@ -17,6 +20,18 @@ use crate::shop::until;
 const LOST: Allowed = Allowed {
     lost: true,
     dead_letters: false,
+};
+
+/// Redis could not append what it was told.
+const DISK_FULL: Sign = Sign {
+    readyz: Some(Says::Setting("aof_last_write_status", "")),
+    alert: "StockFlowWeakSetting",
+};
+
+/// Redis has no room.
+const MEMORY_FULL: Sign = Sign {
+    readyz: Some(Says::Setting("maxmemory", "degraded")),
+    alert: "StockFlowWeakSetting",
 };
 
 /// The append-only file that Redis is writing.
@@ -83,8 +98,9 @@ pub async fn f5(plan: &Plan) -> Result<Outcome, Failure> {
     let buyers = world.buyers(12);
     world.accept(&buyers, 400).await?;
     let mut redis = world.redis_connection().await?;
+    let since = Instant::now();
     redis::cmd("FLUSHALL").query_async::<()>(&mut redis).await?;
-    world.until_ready_says("epoch", "fenced").await?;
+    world.named(FENCED, since).await?;
     let refused = async |more: u64| {
         let goal = buyers.refused("FENCED") + more;
         until("orders are refused", || async {
@@ -156,9 +172,11 @@ pub async fn f14(plan: &Plan) -> Result<Outcome, Failure> {
         command.arg("SET").arg("maxmemory").arg(bytes);
         command
     };
+    let since = Instant::now();
     set(1_000_000).query_async::<()>(&mut redis).await?;
     let code = "OVERLOADED";
     until("orders are refused", || async { buyers.refused(code) > 20 }).await?;
+    world.named(MEMORY_FULL, since).await?;
     let read = world
         .client()?
         .get("/api/redis/products/1")
@@ -244,11 +262,13 @@ async fn redis_disk(plan: &Plan) -> Result<Outcome, Failure> {
     world.until_ready_says("epoch", "ok").await?;
     let buyers = world.buyers(12);
     world.accept(&buyers, 300).await?;
+    let since = Instant::now();
     let ballast = disk.fill()?;
     until("orders are refused", || async {
         buyers.refused("OVERLOADED") > 20 || buyers.refused("FENCED") > 20
     })
     .await?;
+    world.named(DISK_FULL, since).await?;
     std::fs::remove_file(ballast)?;
     world.accept(&buyers, 200).await?;
     let done = passed(world.check(buyers, LOST).await);
@@ -274,6 +294,7 @@ async fn mysql_disk(plan: &Plan) -> Result<Outcome, Failure> {
     world.serve().await?;
     let buyers = world.buyers(12);
     world.accept(&buyers, 300).await?;
+    let first = buyers.asked();
     let ballast = disk.fill()?;
     let waiting = async || {
         let service = world.services.first()?;
@@ -284,6 +305,7 @@ async fn mysql_disk(plan: &Plan) -> Result<Outcome, Failure> {
     })
     .await?;
     world.accept(&buyers, 200).await?;
+    others_are_served(&buyers, first, Asked::needs_mysql)?;
     std::fs::remove_file(ballast)?;
     // Some versions end themselves on a full disk; an operator, or systemd, starts them again.
     if world.servers.mysql.has_ended() {

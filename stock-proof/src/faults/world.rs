@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use stock_common::config::Durability;
 
-use super::buyers::{Buyers, History, ROW_LOCKED, Told, settle};
+use super::buyers::{Buyers, Habits, settle};
 use super::checker::{Allowed, check};
+use super::history::{History, Told};
 use super::proxy::{Mode, Proxy};
 use crate::Failure;
 use crate::bench::watch::Look;
@@ -40,6 +41,8 @@ pub struct World {
     pub services: Vec<Service>,
     /// What buyers do depends on it.
     pub seed: u64,
+    /// First stock of each product.
+    pub stock: i64,
     log: PathBuf,
 }
 
@@ -59,10 +62,18 @@ impl World {
     /// # Errors
     /// When a server does not start.
     pub async fn closed(durability: Durability, seed: u64) -> Result<Self, Failure> {
+        Self::stocked(durability, seed, STOCK).await
+    }
+
+    /// The same with another first stock of each product.
+    ///
+    /// # Errors
+    /// When a server does not start.
+    pub async fn stocked(durability: Durability, seed: u64, stock: i64) -> Result<Self, Failure> {
         let servers = Servers::start(durability).await?;
         let how_much = Seed {
             products: PRODUCTS,
-            stock: STOCK,
+            stock,
         };
         let shop = Shop::open(&servers, "faults", how_much).await?;
         let (redis, mysql) = (
@@ -85,6 +96,7 @@ impl World {
             mysql,
             services: Vec::new(),
             seed,
+            stock,
             log,
         })
     }
@@ -120,8 +132,14 @@ impl World {
     /// Lets buyers in, at all services.
     #[must_use]
     pub fn buyers(&self, workers: usize) -> Buyers {
+        self.buyers_with(workers, Habits::ALL)
+    }
+
+    /// Lets buyers of some habits in, at all services.
+    #[must_use]
+    pub fn buyers_with(&self, workers: usize, habits: Habits) -> Buyers {
         let clients: Vec<Client> = self.services.iter().map(|s| s.client.clone()).collect();
-        Buyers::start(&clients, workers, 1..=PRODUCTS, ROW_LOCKED, self.seed)
+        Buyers::start(&clients, workers, 1..=PRODUCTS, habits, self.seed)
     }
 
     /// Waits until this many more orders are accepted.
@@ -166,10 +184,17 @@ impl World {
     /// # Errors
     /// When it does not come.
     pub async fn until_ready_says(&self, name: &str, value: &str) -> Result<(), Failure> {
-        until(&format!("{name} is {value}"), || async {
+        let what = format!("{name} is {value}");
+        let said = until(&what, || async {
             self.readiness(name).await.is_ok_and(|now| now == value)
-        })
-        .await
+        });
+        match said.await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                let ready = self.client()?.get("/readyz").try_send().await?;
+                Err(format!("{error}, but: {}", ready.text).into())
+            }
+        }
     }
 
     /// Takes all faults away, stops the buyers, waits until all is well, and checks everything.
@@ -205,7 +230,7 @@ impl World {
         }
         self.replay(&client, &history, allowed).await?;
         self.well().await?;
-        let mut complaints = check(&self.shop, &history, STOCK, allowed).await?;
+        let mut complaints = check(&self.shop, &history, self.stock, allowed).await?;
         complaints.extend(self.secrets()?);
         // A healthy system is not changed by being looked at (I14).
         for command in [&["verify", "--full"][..], &["reconcile"], &["verify"]] {
@@ -280,6 +305,17 @@ impl World {
         Err(format!("I20: not well again: {last}\n  {}", tail.join("\n  ")).into())
     }
 
+    /// Entries that Redis has accepted, and those that MySQL has settled.
+    ///
+    /// # Errors
+    /// When a server does not answer.
+    pub async fn accepted_and_settled(&self) -> Result<(u64, u64), Failure> {
+        let pool = self.shop.pool().await?;
+        let look = self.look(&pool, Instant::now()).await?;
+        pool.close().await;
+        Ok((look.accepted, look.settled))
+    }
+
     async fn look(&self, pool: &sqlx::MySqlPool, began: Instant) -> Result<Look, Failure> {
         let mut redis = self.redis_connection().await?;
         Look::take(&mut redis, pool, &self.shop.prefix, began).await
@@ -301,6 +337,17 @@ impl World {
     pub async fn kill_service(&mut self) -> Result<(), Failure> {
         self.first()?.child.kill().await?;
         self.services.remove(0);
+        Ok(())
+    }
+
+    /// Starts the first service again, where its buyers look for it, and does not wait.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn restart_service(&mut self) -> Result<(), Failure> {
+        let address = self.client()?.address;
+        let again = self.via.spawn_at(&address, ROLES)?;
+        *self.first()? = again;
         Ok(())
     }
 

@@ -11,13 +11,17 @@ use serde::Serialize;
 use super::phases::Phase;
 use super::world::World;
 use crate::Failure;
-use crate::faults::buyers::{Asked, Buyers, History, Told};
+use crate::faults::buyers::{Buyers, Habits};
+use crate::faults::history::{Asked, History, Told};
 
 /// How long the orders of a shard may be away, whatever happens.
 const AWAY_MAX: Duration = Duration::from_secs(10);
 
 /// The share of orders under row locks, which take a second among so many and would soon have all buyers wait.
-const ROW_LOCKED: f64 = 0.01;
+const HABITS: Habits = Habits {
+    row_locked: 0.01,
+    ..Habits::ALL
+};
 
 /// A load that goes on until it is stopped.
 pub struct Load {
@@ -38,12 +42,12 @@ impl Load {
             .zip(1..)
             .map(|(products, number)| {
                 let seed = seed.wrapping_add(number << 16);
-                Buyers::start(client, each, products.iter().copied(), ROW_LOCKED, seed)
+                Buyers::start(client, each, products.iter().copied(), HABITS, seed)
             })
             .collect();
         let others = clients.saturating_sub(each * groups.len()).max(1);
         let all = world.shards.iter().flatten().copied();
-        groups.push(Buyers::start(client, others, all, ROW_LOCKED, seed));
+        groups.push(Buyers::start(client, others, all, HABITS, seed));
         Self {
             groups,
             shards: world.shards.clone(),

@@ -19,8 +19,9 @@ use super::lag::look;
 use super::nginx::Nginx;
 use crate::Failure;
 use crate::client::Client;
-use crate::faults::buyers::{History, Told, settle};
+use crate::faults::buyers::settle;
 use crate::faults::checker::check_told;
+use crate::faults::history::{History, Told};
 use crate::faults::world::{ROLES, STOCK};
 use crate::shop::{Folder, Seed, Service, Shop, free_address};
 

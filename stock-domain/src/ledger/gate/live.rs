@@ -244,6 +244,9 @@ impl Gate {
                 if let Err(error) = self.find_settled_in_silence().await {
                     tracing::debug!(%error, "what was settled in a silence is compared later");
                 }
+                if let Err(error) = self.say_afterwards(link).await {
+                    tracing::debug!(%error, "mysql hears of the server later");
+                }
             }
         };
         let mut ends = link.ends.clone();

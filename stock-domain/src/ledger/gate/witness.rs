@@ -7,8 +7,9 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use stock_common::id::Position;
 
-use super::{Gate, Unproved};
-use crate::database::shards::ShardState;
+use super::same::Identity;
+use super::{Gate, Link, Unproved};
+use crate::database::shards::{self, ShardState};
 use crate::database::witnesses;
 use crate::ledger::reader;
 
@@ -54,6 +55,37 @@ impl Gate {
         match proved.map_err(Unproved::Database)? {
             true => Ok(()),
             false => Err(Unproved::WitnessesMissing(1)),
+        }
+    }
+
+    /// Tells MySQL of the server behind an open link that was proved while MySQL was away: whoever comes later waits for
+    /// what the live instances say of it. The link is given up when MySQL knows better.
+    pub(super) async fn say_afterwards(&self, link: &Link) -> Result<(), Unproved> {
+        if !self.is_unsaid.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let known = shards::load(&self.pool, self.keys.shard()).await;
+        let known = known.map_err(Unproved::Database)?;
+        let known = known.ok_or(Unproved::NoDatabaseEpoch)?;
+        let mut read = link.read.clone();
+        let server = Identity::read(&mut read).await?;
+        let said = match known.epoch == *link.epoch {
+            true => self.witness(&mut read, &known, &server.run_id).await,
+            false => Err(Unproved::OtherEpoch),
+        };
+        match said {
+            Ok(()) => {
+                let mut proved = self.proved.lock().unwrap_or_else(PoisonError::into_inner);
+                *proved = Some(server);
+                self.is_unsaid.store(false, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(why) => {
+                if why.is_loss() || matches!(why, Unproved::OtherEpoch) {
+                    self.shut(link.generation, &why.to_string());
+                }
+                Err(why)
+            }
         }
     }
 

@@ -144,6 +144,41 @@ async fn another_process_of_redis_needs_the_word_of_mysql() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn mysql_hears_afterwards_of_a_redis_that_needed_no_word_of_it() {
+    // Danger: instances go on with a restarted Redis while MySQL is away, and say nothing of it later; whoever comes new
+    // waits for their word for ever. Method: another instance is started when MySQL is back.
+    let mut own = OwnServers::start(Durability::Always).await;
+    let mut shop =
+        Shop::open_divided(own.redis.spec.url("0"), &own.mysql.spec, 1, (1, 1_000)).await;
+    let proxy = Proxy::start(own.mysql.spec.port).await.unwrap();
+    let direct = format!("127.0.0.1:{}", own.mysql.spec.port);
+    shop.config.database_url = shop.config.database_url.replace(&direct, &proxy.address);
+    let service = shop.serve().await;
+    assert_eq!(order(&service).await.0, 201);
+    shop.drained().await;
+    proxy.set(Mode::Down);
+    own.redis.kill().await;
+    own.redis.restart().await.unwrap();
+    let away = Instant::now();
+    until("it sells, since nothing can be lost", || async {
+        // Behind a silence of its own it would wait for MySQL.
+        order(&service).await.0 == 201 || away.elapsed() > OUTAGE
+    })
+    .await;
+    proxy.set(Mode::Pass);
+    let another = shop.serve().await;
+    until("another instance sells too", || async {
+        order(&another).await.0 == 201
+    })
+    .await;
+    assert_eq!(order(&service).await.0, 201);
+    shop.drained().await;
+    shop.prove().await;
+    another.stop().await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_same_process_that_lost_entries_is_not_the_same_redis() {
     // Danger: the run id alone would let an emptied Redis sell. Method: its journal loses its end, and its links.
     let own = OwnServers::start(Durability::Everysec).await;

@@ -3,6 +3,7 @@
 use redis::cmd;
 use serde_json::json;
 use stock_common::clock::rfc3339;
+use stock_common::config::Durability;
 use stock_common::id::{LocationId, ProductId, SaleId, UserId};
 use stock_domain::account::{Account, Book};
 use stock_domain::forget_sales::forget_sales;
@@ -13,7 +14,7 @@ use stock_domain::stock::{self, StockChanged};
 use stock_domain::verdict::{LostKey, Refusal, Verdict};
 
 use crate::ledger::verdicts;
-use crate::support::{Answer, Client, PATIENCE, Shop, account, until};
+use crate::support::{Answer, Client, OwnServers, PATIENCE, Shop, account, until};
 
 const HOUR: i64 = 3_600_000;
 
@@ -167,6 +168,69 @@ async fn lost_points_levels_and_stores_are_brought_back_from_mysql() {
     let at_store = Account::available(ProductId(1), LocationId(2));
     let levels = shop.ledger.levels(&[at_store]).await.unwrap();
     assert_eq!(levels[&at_store].balance, 8);
+    shop.drained().await;
+    shop.prove().await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_level_that_redis_does_not_tell_is_never_shown_as_none() {
+    // Danger: a product whose level is lost, or whose Redis is busy, is shown as sold out, at version 0. Method: the level
+    // is deleted, then Redis is kept busy, and both lists and single products are read meanwhile.
+    let own = OwnServers::start(Durability::Everysec).await;
+    let shop = Shop::open_divided(own.redis.spec.url("0"), &own.mysql.spec, 1, (1, 10)).await;
+    let service = shop.serve().await;
+    let client = &service.client;
+    assert_eq!(buy(client, 2, 1, 1).await.status, 201);
+    shop.drained().await;
+    let read = async |path: &str| client.get(path).user(2).send().await;
+    let (one, list) = ("/api/redis/products/1", "/api/redis/products");
+    let before = read(one).await.body["stockVersion"].clone();
+
+    let level = Account::available(ProductId(1), LocationId::ONLINE);
+    lose(&shop, &shop.ledger.keys().account(level)).await;
+    let shown = read(one).await;
+    assert_eq!((shown.status, shown.code()), (503, "ACCOUNT_BROKEN"));
+    let shown = read(list).await;
+    assert_eq!(shown.status, 200, "{}", shown.text);
+    assert_eq!(shown.body["items"][0]["isSoldOut"], false);
+    assert_eq!(shown.body["items"][0]["stockVersion"], before);
+    let back = once_back("the level", async || buy(client, 2, 1, 1).await).await;
+    assert_eq!(back.status, 201, "{}", back.text);
+
+    let script =
+        "local t = redis.call('TIME')[1] + 2 while redis.call('TIME')[1] + 0 < t do end return 1";
+    let redis = redis::Client::open(own.redis.spec.url("0")).unwrap();
+    let mut redis = redis.get_multiplexed_async_connection().await.unwrap();
+    let _: () = cmd("CONFIG")
+        .arg("SET")
+        .arg("busy-reply-threshold")
+        .arg(100)
+        .query_async(&mut redis)
+        .await
+        .unwrap();
+    redis.set_response_timeout(PATIENCE);
+    let busy = tokio::spawn(async move {
+        let mut eval = cmd("EVAL");
+        let _: i64 = eval
+            .arg(script)
+            .arg(0)
+            .query_async(&mut redis)
+            .await
+            .unwrap();
+    });
+    while !busy.is_finished() {
+        for path in [one, list] {
+            let shown = read(path).await;
+            if shown.status == 200 {
+                let item = shown.body.pointer("/items/0").unwrap_or(&shown.body);
+                assert_eq!(item["isSoldOut"], false, "{}", shown.text);
+            } else {
+                assert_eq!(shown.status, 503, "{}", shown.text);
+            }
+        }
+    }
+    busy.await.unwrap();
     shop.drained().await;
     shop.prove().await;
     service.stop().await;

@@ -1,0 +1,194 @@
+//! I23 and I24: a fault harms its victims only, and what lasts is named by `/readyz`, a metric and an alert.
+//!
+//! Alerts are those of `observability/alerts.yml`, judged by what the service's `/metrics` says now. How long a rule
+//! waits (`for`) is Prometheus' matter, and is not waited for here.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::buyers::Buyers;
+use super::history::Asked;
+use super::world::World;
+use crate::Failure;
+use crate::client::Answer;
+
+const RULES: &str = include_str!("../../../observability/alerts.yml");
+/// Within which a fault must be named.
+pub const NAMED_WITHIN: Duration = Duration::from_secs(10);
+/// The part of the others' orders that must be served during a fault.
+const SERVED_MIN: f64 = 0.8;
+
+/// What `/readyz` must say.
+#[derive(Debug, Clone, Copy)]
+pub enum Says {
+    /// A check has a value.
+    Check(&'static str, &'static str),
+    /// A server's setting is listed as wrong, and the status is this, if one is given.
+    Setting(&'static str, &'static str),
+    /// A check is not `ok`, whatever it says instead.
+    NotOk(&'static str),
+}
+
+impl Says {
+    fn is_said(self, ready: &Answer) -> bool {
+        let check = |name| ready.body.pointer(&format!("/checks/{name}"));
+        match self {
+            Self::Check(name, value) => check(name) == Some(&value.into()),
+            Self::NotOk(name) => check(name).is_some_and(|said| said != "ok"),
+            Self::Setting(name, status) => {
+                let listed = ready.body.get("settings").and_then(Value::as_array);
+                let mut listed = listed.into_iter().flatten();
+                listed.any(|one| one.get("setting") == Some(&name.into()))
+                    && (status.is_empty() || ready.member("status") == status)
+            }
+        }
+    }
+}
+
+/// What must name a fault.
+#[derive(Debug, Clone, Copy)]
+pub struct Sign {
+    /// What `/readyz` must say, if the fault is one that it tells of.
+    pub readyz: Option<Says>,
+    /// The alert, by its name.
+    pub alert: &'static str,
+}
+
+/// MySQL does not answer.
+pub const MYSQL_DOWN: Sign = Sign {
+    readyz: Some(Says::Check("mysql", "down")),
+    alert: "StockFlowMysqlDown",
+};
+/// Nothing is decided: another Redis than before, or one that has lost something.
+pub const FENCED: Sign = Sign {
+    readyz: Some(Says::Check("epoch", "fenced")),
+    alert: "StockFlowFenced",
+};
+/// Redis does not answer.
+pub const REDIS_DOWN: Sign = Sign {
+    readyz: Some(Says::Check("redis", "down")),
+    alert: "StockFlowFenced",
+};
+/// Entries that their own tables refuse.
+pub const DEAD_LETTERS: Sign = Sign {
+    readyz: None,
+    alert: "StockFlowNewDeadLetters",
+};
+/// An account whose postings do not chain.
+pub const QUARANTINED: Sign = Sign {
+    readyz: Some(Says::NotOk("apply")),
+    alert: "StockFlowQuarantine",
+};
+
+impl World {
+    /// I24: waits until the first service names what lasts since `since`.
+    ///
+    /// # Errors
+    /// When it does not within 10 s of that.
+    pub async fn named(&self, sign: Sign, since: Instant) -> Result<Duration, Failure> {
+        let client = self.client()?;
+        loop {
+            let ready = client.get("/readyz").try_send().await?;
+            let metrics = client.get("/metrics").try_send().await?;
+            let is_said = sign.readyz.is_none_or(|says| says.is_said(&ready));
+            let is_firing = is_firing(RULES, sign.alert, &metrics.text);
+            let is_firing =
+                is_firing.ok_or_else(|| format!("alert {} cannot be judged", sign.alert))?;
+            if is_said && is_firing {
+                return Ok(since.elapsed());
+            }
+            if since.elapsed() > NAMED_WITHIN {
+                let text = format!(
+                    "I24: not named within {NAMED_WITHIN:?} by {sign:?}: alert {is_firing}, {}",
+                    ready.text
+                );
+                return Err(text.into());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+/// I23: the part of the orders since the `first` that were served, those of victims aside.
+///
+/// # Errors
+/// When it is too small.
+pub fn others_are_served(
+    buyers: &Buyers,
+    first: usize,
+    is_victim: impl Fn(&Asked) -> bool,
+) -> Result<f64, Failure> {
+    let served = buyers.served_since(first, is_victim);
+    match served >= SERVED_MIN {
+        true => Ok(served),
+        false => Err(format!("I23: {served:.2} of the others' orders were served").into()),
+    }
+}
+
+/// Whether an alert's expression holds for these metrics; `None` when the rule is not there or has another form than
+/// `max|min [by (…)] (metric[{labels}]) op number`.
+fn is_firing(rules: &str, alert: &str, metrics: &str) -> Option<bool> {
+    let mut lines = rules.lines().map(str::trim);
+    lines.find(|line| line.strip_prefix("- alert: ") == Some(alert))?;
+    let expression = lines.next()?.strip_prefix("expr: ")?;
+    let (series, comparison) = (
+        expression.split_once('(')?,
+        expression.rsplit_once(')')?.1.trim(),
+    );
+    let is_least = series.0.starts_with("min");
+    let series = expression.get(..expression.rfind(')')?)?;
+    let series = series.get(series.rfind('(')? + 1..)?;
+    let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+    let labels: Vec<&str> = labels.trim_end_matches('}').split(',').collect();
+    let (operator, bound) = comparison.split_once(' ')?;
+    let bound: f64 = bound.parse().ok()?;
+    let values = metrics.lines().filter_map(|line| {
+        let (key, value) = line.rsplit_once(' ')?;
+        let (found, of) = key.split_once('{').unwrap_or((key, ""));
+        let fits = found == name && labels.iter().all(|label| of.contains(label));
+        fits.then(|| value.parse::<f64>().ok())?
+    });
+    let holds = |value: f64| match operator {
+        ">" => Some(value > bound),
+        "==" => Some((value - bound).abs() < f64::EPSILON),
+        _ => None,
+    };
+    let held: Vec<bool> = values.map(holds).collect::<Option<_>>()?;
+    // The least is above a bound when all are, and equal to nothing that is below; the greatest when one is.
+    Some(match is_least && operator == ">" {
+        true => !held.is_empty() && held.iter().all(|held| *held),
+        false => held.iter().any(|held| *held),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{RULES, is_firing};
+
+    #[test]
+    fn alerts_are_judged_by_what_the_metrics_say() {
+        let check = |alert: &str, metrics: &str, expected| {
+            assert_eq!(is_firing(RULES, alert, metrics), expected);
+        };
+        let down = "stock_dependency_up{name=\"mysql\"} 0\nstock_dependency_up{name=\"redis\"} 1\n";
+        check("StockFlowMysqlDown", down, Some(true));
+        check(
+            "StockFlowMysqlDown",
+            "stock_dependency_up{name=\"redis\"} 0",
+            Some(false),
+        );
+        let setting = "stock_server_setting{server=\"redis\",setting=\"appendonly\"} ";
+        check("StockFlowUnsafeSetting", &format!("{setting}2"), Some(true));
+        check(
+            "StockFlowUnsafeSetting",
+            &format!("{setting}1"),
+            Some(false),
+        );
+        check("StockFlowWeakSetting", &format!("{setting}1"), Some(true));
+        check("StockFlowFenced", "stock_fenced{shard=\"0\"} 1", Some(true));
+        check("StockFlowDeadLetters", "stock_dead_letters 0", Some(false));
+        check("StockFlowLag", "stock_journal_lag_seconds 10.5", Some(true));
+        check("NoSuchAlert", "", None);
+    }
+}

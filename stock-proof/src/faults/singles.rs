@@ -1,0 +1,293 @@
+//! Faults that begin and end, lose nothing under `always`, and so can overlap.
+
+use std::time::Duration;
+
+use rand::RngExt;
+use rand::rngs::StdRng;
+use redis::cmd;
+use rustix::process::Signal;
+use sqlx::{Connection, Executor, MySqlConnection};
+use tokio::task::JoinHandle;
+
+use super::proxy::Mode;
+use super::world::World;
+use crate::Failure;
+use crate::shop::Shop;
+
+const MODES: [Mode; 6] = [
+    Mode::CutBefore,
+    Mode::CutAfter,
+    Mode::HalfOpen,
+    Mode::Slices,
+    Mode::Latency(Duration::from_millis(300)),
+    Mode::Down,
+];
+/// Keys that are lost: one of each type that heals.
+const KEYS: [&str; 6] = [
+    "a:AVAILABLE:1:0",
+    "a:RESERVED:2:0",
+    "b:POINTS",
+    "b:HOLD",
+    "states",
+    "deadlines",
+];
+/// Room that Redis has not.
+const FULL_BYTES: u64 = 1_000_000;
+
+/// What a fault sits in. Two in one place would undo each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    RedisProcess,
+    MysqlProcess,
+    RedisLink,
+    MysqlLink,
+    RedisData,
+    MysqlData,
+    Service,
+    Commands,
+}
+
+/// A fault that begins and ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Single {
+    /// Redis is killed, and started again at the end.
+    RedisKilled,
+    /// Redis is stopped, and goes on at the end.
+    RedisStopped,
+    /// Redis is busy with a script.
+    RedisBusy,
+    /// Redis has no room.
+    RedisFull,
+    /// Redis would not bring its file to disk while it rewrites it.
+    RedisUnsafe,
+    /// MySQL is killed, and started again at the end.
+    MysqlKilled,
+    /// MySQL is stopped, and goes on at the end.
+    MysqlStopped,
+    /// Links to Redis misbehave.
+    RedisLink(Mode),
+    /// Links to Redis that there are swallow everything.
+    RedisLinksLost,
+    /// Redis drops every link.
+    RedisLinksReset,
+    /// Links to MySQL misbehave.
+    MysqlLink(Mode),
+    /// Links to MySQL that there are swallow everything.
+    MysqlLinksLost,
+    /// A key of Redis is deleted.
+    KeyLost(&'static str),
+    /// Somebody else holds the accounts' rows.
+    RowsLocked,
+    /// The first service is killed, and started again at the end.
+    ServiceKilled,
+    /// The first service is stopped, and goes on at the end.
+    ServiceStopped,
+    /// `reconcile --apply` and `verify` run one after the other.
+    Repairs,
+}
+
+/// What is left to do at the end of a fault.
+pub enum Begun {
+    /// It ended by itself, or needs only what [`Single`] says.
+    Nothing,
+    /// Who holds the rows.
+    Locks(Box<MySqlConnection>),
+    /// What runs beside.
+    Task(JoinHandle<Result<(), Failure>>),
+}
+
+impl Single {
+    /// Draws one.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn draw(rng: &mut StdRng) -> Result<Self, Failure> {
+        let mode = *MODES
+            .get(rng.random_range(0..MODES.len()))
+            .ok_or("no mode")?;
+        let key = *KEYS.get(rng.random_range(0..KEYS.len())).ok_or("no key")?;
+        let all = [
+            Self::RedisKilled,
+            Self::RedisStopped,
+            Self::RedisBusy,
+            Self::RedisFull,
+            Self::RedisUnsafe,
+            Self::MysqlKilled,
+            Self::MysqlStopped,
+            Self::RedisLink(mode),
+            Self::RedisLinksLost,
+            Self::RedisLinksReset,
+            Self::MysqlLink(mode),
+            Self::MysqlLinksLost,
+            Self::KeyLost(key),
+            Self::RowsLocked,
+            Self::ServiceKilled,
+            Self::ServiceStopped,
+            Self::Repairs,
+        ];
+        Ok(*all.get(rng.random_range(0..all.len())).ok_or("no fault")?)
+    }
+
+    const fn place(self) -> Place {
+        match self {
+            Self::RedisKilled
+            | Self::RedisStopped
+            | Self::RedisBusy
+            | Self::RedisFull
+            | Self::RedisUnsafe => Place::RedisProcess,
+            Self::MysqlKilled | Self::MysqlStopped => Place::MysqlProcess,
+            Self::RedisLink(_) | Self::RedisLinksLost | Self::RedisLinksReset => Place::RedisLink,
+            Self::MysqlLink(_) | Self::MysqlLinksLost => Place::MysqlLink,
+            Self::KeyLost(_) => Place::RedisData,
+            Self::RowsLocked => Place::MysqlData,
+            Self::ServiceKilled | Self::ServiceStopped => Place::Service,
+            Self::Repairs => Place::Commands,
+        }
+    }
+
+    /// Whether both can be at once: a server that is away cannot be asked to do the other.
+    #[must_use]
+    pub fn goes_with(self, other: Self) -> bool {
+        let asks = |one: Self| {
+            let asks_redis = matches!(
+                one,
+                Self::RedisBusy
+                    | Self::RedisFull
+                    | Self::RedisUnsafe
+                    | Self::RedisLinksReset
+                    | Self::KeyLost(_)
+            );
+            let redis = asks_redis.then_some(Place::RedisProcess);
+            redis.or((one == Self::RowsLocked).then_some(Place::MysqlProcess))
+        };
+        let is_away = |one: Self| {
+            matches!(
+                one,
+                Self::RedisKilled | Self::RedisStopped | Self::MysqlKilled | Self::MysqlStopped
+            )
+        };
+        let hinders = |one: Self, of: Self| is_away(one) && asks(of) == Some(one.place());
+        self.place() != other.place() && !hinders(self, other) && !hinders(other, self)
+    }
+
+    /// Begins.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub async fn begin(self, world: &mut World) -> Result<Begun, Failure> {
+        match self {
+            Self::RedisKilled => world.servers.redis.kill().await,
+            Self::RedisStopped => world.servers.redis.signal(Signal::STOP),
+            Self::RedisBusy => return busy(world).await,
+            Self::RedisFull => configure(world, "maxmemory", &FULL_BYTES.to_string()).await?,
+            Self::RedisUnsafe => configure(world, "no-appendfsync-on-rewrite", "yes").await?,
+            Self::MysqlKilled => world.servers.mysql.kill().await,
+            Self::MysqlStopped => world.servers.mysql.signal(Signal::STOP),
+            Self::RedisLink(mode) => world.redis.set(mode),
+            Self::RedisLinksLost => world.redis.lose(),
+            Self::RedisLinksReset => {
+                let mut redis = world.redis_connection().await?;
+                let kill = cmd("CLIENT")
+                    .arg("KILL")
+                    .arg("TYPE")
+                    .arg("normal")
+                    .to_owned();
+                kill.query_async::<i64>(&mut redis).await?;
+            }
+            Self::MysqlLink(mode) => world.mysql.set(mode),
+            Self::MysqlLinksLost => world.mysql.lose(),
+            Self::KeyLost(rest) => {
+                let mut redis = world.redis_connection().await?;
+                let key = format!("{}:{{0}}:{rest}", world.shop.prefix);
+                cmd("UNLINK")
+                    .arg(key)
+                    .query_async::<i64>(&mut redis)
+                    .await?;
+            }
+            Self::RowsLocked => return lock(&world.shop).await,
+            Self::ServiceKilled => world.first()?.child.kill().await?,
+            Self::ServiceStopped => world.signal_service(Signal::STOP)?,
+            Self::Repairs => return Ok(repair(world.shop.clone())),
+        }
+        Ok(Begun::Nothing)
+    }
+
+    /// Ends.
+    ///
+    /// # Errors
+    /// When it cannot, or what ran beside found something.
+    pub async fn end(self, begun: Begun, world: &mut World) -> Result<(), Failure> {
+        match begun {
+            Begun::Nothing => {}
+            Begun::Locks(connection) => connection.close().await?,
+            Begun::Task(task) => task.await??,
+        }
+        match self {
+            Self::RedisKilled => world.servers.redis.restart().await?,
+            Self::RedisStopped => world.servers.redis.signal(Signal::CONT),
+            Self::RedisFull => configure(world, "maxmemory", "0").await?,
+            Self::RedisUnsafe => configure(world, "no-appendfsync-on-rewrite", "no").await?,
+            Self::MysqlKilled => world.servers.mysql.restart().await?,
+            Self::MysqlStopped => world.servers.mysql.signal(Signal::CONT),
+            Self::RedisLink(_) => world.redis.set(Mode::Pass),
+            Self::MysqlLink(_) => world.mysql.set(Mode::Pass),
+            Self::ServiceKilled => world.restart_service()?,
+            Self::ServiceStopped => {
+                world.signal_service(Signal::CONT)?;
+                world.services.rotate_left(1);
+            }
+            Self::RedisBusy
+            | Self::RedisLinksLost
+            | Self::RedisLinksReset
+            | Self::MysqlLinksLost
+            | Self::KeyLost(_)
+            | Self::RowsLocked
+            | Self::Repairs => {}
+        }
+        Ok(())
+    }
+}
+
+async fn configure(world: &World, name: &str, value: &str) -> Result<(), Failure> {
+    let mut redis = world.redis_connection().await?;
+    let set = cmd("CONFIG").arg("SET").arg(name).arg(value).to_owned();
+    Ok(set.query_async(&mut redis).await?)
+}
+
+/// A script that runs for two seconds.
+async fn busy(world: &World) -> Result<Begun, Failure> {
+    const SCRIPT: &str =
+        "local t = redis.call('TIME')[1] + 2 while redis.call('TIME')[1] + 0 < t do end return 1";
+    configure(world, "busy-reply-threshold", "200").await?;
+    let mut redis = world.redis_connection().await?;
+    redis.set_response_timeout(Duration::from_secs(30));
+    Ok(Begun::Task(tokio::spawn(async move {
+        let run = cmd("EVAL").arg(SCRIPT).arg(0).to_owned();
+        run.query_async::<i64>(&mut redis).await?;
+        Ok(())
+    })))
+}
+
+async fn lock(shop: &Shop) -> Result<Begun, Failure> {
+    let pool = shop.pool().await?;
+    let mut connection = pool.acquire().await?.detach();
+    connection.execute("START TRANSACTION").await?;
+    connection
+        .execute("SELECT * FROM accounts WHERE kind = 'AVAILABLE' FOR UPDATE")
+        .await?;
+    pool.close().await;
+    Ok(Begun::Locks(Box::new(connection)))
+}
+
+/// What repairs and proves runs beside the other fault. It may fail, since servers may be away; what it must not do,
+/// change something that was right, the checks find afterwards.
+fn repair(shop: Shop) -> Begun {
+    Begun::Task(tokio::spawn(async move {
+        for command in [&["reconcile", "--apply"][..], &["verify", "--full"]] {
+            if let Err(error) = shop.command(command).await {
+                tracing::debug!(%error, "a repair beside a fault");
+            }
+        }
+        Ok(())
+    }))
+}
