@@ -6,7 +6,7 @@ use sqlx::MySqlPool;
 use stock_common::id::Position;
 
 use super::{Difference, VerifyError};
-use crate::database::{archives, journal, shards};
+use crate::database::{archives, journal, quarantine, shards};
 use crate::journal::Posted;
 use crate::ledger::Shard;
 
@@ -31,6 +31,7 @@ pub(super) async fn differing(
             .await?
             .ok_or(VerifyError::NoEpoch)?;
         let archived = archives::reached(pool, number).await?.position;
+        let released = quarantine::released(pool, number).await?;
         let (Some(first), Some(last)) = (tail.entries.first(), tail.entries.last()) else {
             return Ok(found);
         };
@@ -66,10 +67,21 @@ pub(super) async fn differing(
             if !is_right {
                 found.push(wrong(at, "is not what mysql's journal has".to_owned()));
             }
-            let mut told = entry.postings.clone();
-            let mut is = posted.remove(&at).unwrap_or_default();
-            told.sort_unstable_by_key(|of| (of.account, of.seq));
-            is.sort_unstable_by_key(|of| (of.account, of.seq));
+            // Postings that were kept aside may have been numbered anew.
+            let is_numbered = |of: &Posted| released.get(&of.account).is_none_or(|upto| at > *upto);
+            let plain = |of: &Posted| match is_numbered(of) {
+                true => *of,
+                false => Posted {
+                    seq: 0,
+                    balance_after: 0,
+                    ..*of
+                },
+            };
+            let mut told: Vec<Posted> = entry.postings.iter().map(plain).collect();
+            let is = posted.remove(&at).unwrap_or_default();
+            let mut is: Vec<Posted> = is.iter().map(plain).collect();
+            told.sort_unstable_by_key(|of| (of.account, of.seq, of.delta));
+            is.sort_unstable_by_key(|of| (of.account, of.seq, of.delta));
             if told != is {
                 found.push(wrong(at, format!("posts {told:?}, mysql has {is:?}")));
             }
