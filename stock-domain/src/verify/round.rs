@@ -233,6 +233,11 @@ impl Due {
         })
     }
 
+    /// Whether nothing is left out.
+    pub(super) const fn is_all(self) -> bool {
+        self.count == PARTS
+    }
+
     /// Whether something is compared again.
     pub(super) fn has(self, name: &str) -> bool {
         let mut hasher = DefaultHasher::new();
