@@ -1,7 +1,7 @@
 //! Verify: the proof that nothing was lost or sold twice, at any time, under full load.
 //!
 //! Each part works in slices and keeps no table in memory:
-//! 1. **journal** ([`pass`], [`late`], [`kept`]): a pass over the entries in the order of their positions. Each has exactly
+//! 1. **journal** ([`pass`], [`entries`], [`late`], [`kept`]): a pass over the entries in the order of their positions. Each has exactly
 //!    the postings and rows that it tells of, no row is without an entry, what later entries say of rows is said by
 //!    them, and what entries of the last day have set in Redis stands there;
 //! 2. **accounts**: per account the postings are 1..n, each balance follows from the one before, and the account is its
@@ -37,6 +37,7 @@ mod accounts;
 mod again;
 mod benefits;
 mod ends;
+mod entries;
 mod frames;
 mod head;
 pub mod holds;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use sqlx::MySqlPool;
 use stock_common::id::Position;
 
+use super::entries::stored;
 use super::{Difference, VerifyError};
 use crate::database::{archives, journal, shards};
 use crate::journal::Posted;
@@ -36,7 +37,7 @@ pub(super) async fn differing(
         };
         let upto = last.position.min(state.watermark);
         let behind = Position::new(first.position.get().saturating_sub(1));
-        let stored = journal::stored(pool, (behind, upto), u32::MAX).await?;
+        let stored = stored(pool, (behind, upto), u32::MAX).await?;
         let stored: HashMap<Position, (u64, Vec<u8>)> = stored
             .into_iter()
             .map(|of| (of.position, (of.number, of.payload)))
