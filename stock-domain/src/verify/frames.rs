@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use sqlx::MySqlPool;
 use stock_common::id::Position;
 
+use super::entries::stored;
 use super::{Difference, VerifyError};
 use crate::database::{archives, journal, quarantine, shards};
 use crate::journal::Posted;
@@ -18,7 +19,7 @@ pub(super) async fn differing(
     pool: &MySqlPool,
     shard: &Shard,
 ) -> Result<Vec<Difference>, VerifyError> {
-    let mut found = Vec::new();
+    let mut found = unsettled(pool, shard).await?;
     let wrong = |at: Position, text: String| Difference::new("frames", at, text);
     let number = shard.keys().shard();
     let (mut after, mut before): (Position, Option<u64>) = (Position::ZERO, None);
@@ -37,7 +38,7 @@ pub(super) async fn differing(
         };
         let upto = last.position.min(state.watermark);
         let behind = Position::new(first.position.get().saturating_sub(1));
-        let stored = journal::stored(pool, (behind, upto), u32::MAX).await?;
+        let stored = stored(pool, (behind, upto), u32::MAX).await?;
         let stored: HashMap<Position, (u64, Vec<u8>)> = stored
             .into_iter()
             .map(|of| (of.position, (of.number, of.payload)))
@@ -88,4 +89,25 @@ pub(super) async fn differing(
         }
         after = last.position;
     }
+}
+
+/// Entries that MySQL has before they are settled, as of an order under row locks, are in Redis.
+async fn unsettled(pool: &MySqlPool, shard: &Shard) -> Result<Vec<Difference>, VerifyError> {
+    const LOOKED_AT_MAX: u32 = 100;
+    let ids: Vec<u64> = sqlx::query_scalar(
+        "SELECT j.id FROM shards s JOIN journal j ON j.shard = s.shard AND j.number > s.number \
+         WHERE s.shard = ? ORDER BY j.number DESC LIMIT ?",
+    )
+    .bind(shard.keys().shard())
+    .bind(LOOKED_AT_MAX)
+    .fetch_all(pool)
+    .await?;
+    let mut found = Vec::new();
+    for at in ids.into_iter().map(Position::new) {
+        if shard.find(at).await?.is_none() {
+            let text = "is not settled, and not in redis".to_owned();
+            found.push(Difference::new("journal", at, text));
+        }
+    }
+    Ok(found)
 }
