@@ -500,14 +500,7 @@ async fn live_reservations_survive_the_loss_of_redis() {
     end(client, &confirmed, "confirm").await;
     let short = reserve_for_ms(&shop, 4, 5_000).await;
     shop.drained().await;
-    let mut quiet = |_, _| {};
-    let empty = stock_domain::recover::recover(
-        &shop.config,
-        &shop.pool,
-        stock_domain::recover::Allowed::FORCED,
-        &mut quiet,
-    );
-    empty.await.unwrap();
+    shop.rebuild().await;
     assert!(
         shop.ledger
             .wait_open(std::time::Duration::from_secs(10))
@@ -567,14 +560,7 @@ async fn an_order_under_row_locks_is_stored_before_its_reservation_was() {
     let service = shop.serve().await;
     shop.drained().await;
     shop.prove().await;
-    let mut quiet = |_, _| {};
-    let rebuilt = stock_domain::recover::recover(
-        &shop.config,
-        &shop.pool,
-        stock_domain::recover::Allowed::FORCED,
-        &mut quiet,
-    );
-    rebuilt.await.unwrap();
+    shop.rebuild().await;
     crate::support::until("the service is open again", || client.is_ready()).await;
     for id in ids {
         assert_eq!(

@@ -371,6 +371,13 @@ impl Shop {
         report
     }
 
+    /// Rebuilds Redis from MySQL, though it serves.
+    pub(crate) async fn rebuild(&self) {
+        let allowed = recover::Allowed::FORCED;
+        let done = recover::recover(&self.config, &self.pool, allowed, &mut |_, _| {}).await;
+        done.unwrap();
+    }
+
     pub(crate) async fn count(&self, text: &'static str) -> i64 {
         sqlx::query_scalar(text)
             .fetch_one(&self.pool)

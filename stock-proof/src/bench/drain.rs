@@ -4,11 +4,13 @@ use std::time::{Duration, Instant};
 
 use sqlx::mysql::MySqlRow;
 use sqlx::{AssertSqlSafe, Executor, MySqlPool, Row};
+use stock_common::id::{ProductId, SaleId};
+use stock_domain::account::Book;
 use stock_domain::database::rows::MultiRow;
-use stock_domain::ledger::Ledger;
+use stock_domain::ledger::{Ledger, Request};
 use stock_domain::verdict::Verdict;
 
-use super::engine::one_unit;
+use super::engine::{bytes_per_field, limited, one_unit};
 use super::{Run, orders};
 use crate::Failure;
 use crate::shop::{Seed, Servers, Shop};
@@ -17,6 +19,8 @@ use crate::shop::{Seed, Servers, Shop};
 const BACKLOG: u64 = 1_000_000;
 /// Orders under way at the same time while the backlog grows.
 const CALLERS: u64 = 1_024;
+/// Accounts that are compared.
+const ACCOUNTS: u64 = 1_000_000;
 const PRODUCTS: u64 = 10;
 const BUYERS: u64 = 100;
 /// Entries whose rows are written again.
@@ -55,21 +59,50 @@ pub async fn measure(run: &mut Run<'_>) -> Result<(), Failure> {
     let seconds = orders::verify(&shop).await?;
     #[expect(clippy::cast_precision_loss, reason = "a rate needs no last digit")]
     let proved = end as f64 / seconds;
-    run.note("verify --full, entries compared", proved, None, "");
+    run.note("verify --full, entries compared", proved, None, "≥ 50,000");
+    reconcile(run, &shop, &ledger).await
+}
+
+/// Compares the copies of a million accounts: what each of a million buyers may still have of a sale.
+async fn reconcile(run: &mut Run<'_>, shop: &Shop, ledger: &Ledger) -> Result<(), Failure> {
+    let book = Book::Allowances(SaleId(1));
+    ledger.begin_book(book, ProductId(1)).await?;
+    let end = decide_all(ledger, ACCOUNTS, |order| {
+        let base = one_unit(1 + order % BUYERS, 1 + order % PRODUCTS)?;
+        Ok(limited(&base, order))
+    });
+    let end = end.await?;
+    let bytes = bytes_per_field(ledger, &ledger.keys().book(book)).await?;
+    let what = "Redis' memory of a buyer in a sale with a limit";
+    run.note_unit(what, bytes, "bytes", "≤ 60");
+    drain(shop, end).await?;
+    let began = Instant::now();
+    shop.command(&["reconcile"]).await?;
+    let what = format!("reconcile of {ACCOUNTS} accounts and a few");
+    run.note_unit(&what, began.elapsed().as_secs_f64(), "s", "≤ 60");
     Ok(())
 }
 
 /// Orders of one unit of any product by any buyer, so many, with nobody settling them; returns the
 /// number of the last entry.
 async fn fill(ledger: &Ledger, orders: u64) -> Result<u64, Failure> {
+    let any = |order| one_unit(1 + order % BUYERS, 1 + order % PRODUCTS);
+    decide_all(ledger, orders, any).await
+}
+
+/// Decides so many requests; returns the number of the last entry.
+async fn decide_all(
+    ledger: &Ledger,
+    requests: u64,
+    build: impl Fn(u64) -> Result<Request, Failure> + Copy + Send + 'static,
+) -> Result<u64, Failure> {
     let filling: Vec<_> = (0..CALLERS)
         .map(|caller| {
             let ledger = ledger.clone();
             tokio::spawn(async move {
                 let mut last = 0;
-                for order in (caller..orders).step_by(usize::try_from(CALLERS)?) {
-                    let request = one_unit(1 + order % BUYERS, 1 + order % PRODUCTS)?;
-                    match ledger.decide(request).await? {
+                for number in (caller..requests).step_by(usize::try_from(CALLERS)?) {
+                    match ledger.decide(build(number)?).await? {
                         Verdict::Accepted(accepted) => last = accepted.number,
                         Verdict::Replayed(_) | Verdict::Refused(_) => {
                             return Err("an order was not accepted".into());

@@ -6,12 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use redis::cmd;
 use stock_common::config::Durability;
 use stock_common::id::{ProductId, SaleId, UserId};
 use stock_common::money::Money;
 use stock_domain::account::{Account, AccountKind, Book};
 use stock_domain::journal::{Idempotency, Posting};
 use stock_domain::ledger::decide::{BatchHead, encode};
+use stock_domain::ledger::epoch::FIRST_GENERATION;
+use stock_domain::ledger::keys::Records;
 use stock_domain::ledger::{Ledger, Request};
 use stock_domain::order::{self, DeliveryType, Order, OrderLine, Path, Quantity, Terms};
 use stock_domain::verdict::Verdict;
@@ -40,6 +43,8 @@ pub struct EngineRates {
     pub limited: f64,
     /// Through the ledger, each under an Idempotency-Key of its own.
     pub keyed: f64,
+    /// Bytes that Redis keeps of a key.
+    pub bytes_per_key: f64,
 }
 
 /// An order of one unit.
@@ -71,7 +76,7 @@ pub fn one_unit(user: u64, product: u64) -> Result<Request, Failure> {
 }
 
 /// An order of a sale: its window, and one unit of what the buyer may still buy.
-fn limited(base: &Request, user: u64) -> Request {
+pub fn limited(base: &Request, user: u64) -> Request {
     let mut request = base.clone();
     request.window_ms = Some((1, u64::from(u32::MAX) * 1_000));
     let allowance = Account {
@@ -126,12 +131,27 @@ pub async fn run(
     });
     let limited = limited.await?;
     let keyed = through_ledger(&ledger, seconds, move |count| keyed(&keyed_base, count)).await?;
+    let records = ledger.keys().records(Records::Accepted, FIRST_GENERATION);
     Ok(EngineRates {
+        bytes_per_key: bytes_per_field(&ledger, &records).await?,
         engine,
         raw,
         limited,
         keyed,
     })
+}
+
+/// Bytes that Redis keeps of each field of a hash.
+///
+/// # Errors
+/// When Redis does not answer.
+pub async fn bytes_per_field(ledger: &Ledger, key: &str) -> Result<f64, Failure> {
+    let mut link = ledger.live_link().await?;
+    let mut usage = cmd("MEMORY");
+    usage.arg("USAGE").arg(key).arg("SAMPLES").arg(0);
+    let bytes: f64 = usage.query_async(&mut link.read).await?;
+    let fields: f64 = cmd("HLEN").arg(key).query_async(&mut link.read).await?;
+    Ok(bytes / fields)
 }
 
 /// Requests per second that the ledger in this process accepts.

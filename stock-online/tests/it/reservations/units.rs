@@ -167,14 +167,7 @@ async fn the_cap_outlives_the_loss_of_redis_and_a_wrong_count_is_named_and_mende
     let client = &service.client;
     let id = held(client, 2, 8).await;
     shop.drained().await;
-    let mut quiet = |_, _| {};
-    let empty = stock_domain::recover::recover(
-        &shop.config,
-        &shop.pool,
-        stock_domain::recover::Allowed::FORCED,
-        &mut quiet,
-    );
-    empty.await.unwrap();
+    shop.rebuild().await;
     assert!(shop.ledger.wait_open(crate::support::PATIENCE).await);
     until("the service is open again", || async {
         reserve(client, 2, 3).await.code() != "FENCED"
@@ -197,8 +190,10 @@ async fn the_cap_outlives_the_loss_of_redis_and_a_wrong_count_is_named_and_mende
         let proving = stock_domain::verify::verify(&shop.pool, &shop.ledger, true, &mut quiet);
         let report = proving.await.unwrap();
         let named = format!("{:?}", report.differences);
+        // Whoever met the lost key first has counted anew.
+        let is_healed = wrong.is_none() && report.ok;
         assert!(
-            !report.ok && named.contains("held_units"),
+            is_healed || !report.ok && named.contains("held_units"),
             "{wrong:?}: {named}"
         );
         let mended = stock_domain::reconcile::reconcile(&shop.pool, &shop.ledger, true).await;

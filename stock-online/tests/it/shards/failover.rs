@@ -6,7 +6,6 @@ use redis::{RedisResult, cmd};
 use rustix::process::Signal;
 use stock_common::config::Config;
 use stock_domain::ledger::GateState;
-use stock_domain::recover;
 use stock_online::servers::Server;
 use stock_online::servers::cluster::{RedisCluster, Shape};
 
@@ -230,14 +229,7 @@ async fn an_address_that_another_cluster_was_given_leads_nobody_away() {
     for node in &mut other.nodes[1..] {
         node.restart().await.unwrap();
     }
-    recover::recover(
-        &shop.config,
-        &shop.pool,
-        recover::Allowed::FORCED,
-        &mut |_, _| {},
-    )
-    .await
-    .unwrap();
+    shop.rebuild().await;
     until("the other shop is as it was", || async {
         heads(&others).await.is_ok_and(|now| now == before)
     })
