@@ -182,7 +182,7 @@ pub struct Config {
     pub points_report_cron: String,
     /// The part of what is paid for an order that its buyer earns as points, in hundredths of a percent.
     pub points_earn_hundredths: u32,
-    /// Dead letters within one minute from which the subscriber stops applying.
+    /// Dead letters of one reason within a minute from which the subscriber stops applying, if they are most of the entries.
     pub dead_letters_per_minute_max: u32,
     /// The age from which the catalog snapshot is read again without being told to.
     pub catalog_refresh_ms: u64,
@@ -273,7 +273,7 @@ impl Default for Config {
             time_zone: "Asia/Seoul".to_owned(),
             points_report_cron: "0 0 1 * * *".to_owned(),
             points_earn_hundredths: 0,
-            dead_letters_per_minute_max: 10,
+            dead_letters_per_minute_max: 100,
             catalog_refresh_ms: 5_000,
             reconcile_cron: "0 */5 * * * *".to_owned(),
             forget_marks_cron: "30 7 * * * *".to_owned(),

@@ -142,6 +142,8 @@ codes! {
     StockLimitReached = "STOCK_LIMIT_REACHED", 409, "The stock level would become too large";
     /// A dead letter's tables refused it once more.
     DeadLetterStays = "DEAD_LETTER_STAYS", 409, "The entry's tables refuse it still";
+    /// An account stays under quarantine.
+    QuarantineStays = "QUARANTINE_STAYS", 409, "The account stays under quarantine";
     /// A request under the same key is being worked on.
     RequestInProgress = "REQUEST_IN_PROGRESS", 409, "The same request is being worked on";
     /// The object has changed since the `If-Match` version.

@@ -278,6 +278,8 @@ pub struct Level {
     pub seq: u64,
     /// Whether nothing may be taken from it, as of a product that is not on sale.
     pub closed: bool,
+    /// Whether its postings do not chain, so that nothing may be taken from it until somebody ends that.
+    pub quarantined: bool,
 }
 
 impl Level {
@@ -288,28 +290,44 @@ impl Level {
         text.strip_suffix(" 0").map(str::to_owned).unwrap_or(text)
     }
 
+    /// The value of an account's in Redis, with a key of its own or in a book.
+    #[must_use]
+    pub fn value_of(&self, account: Account) -> String {
+        match account.book() {
+            None => self.to_string(),
+            Some(_) => self.in_book(),
+        }
+    }
+
     /// Parses the value in Redis, `balance seq flag`; in a book a flag of 0 is left out.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split(' ');
         let balance = parts.next()?.parse().ok().filter(|balance| *balance >= 0)?;
         let seq = parts.next()?.parse().ok()?;
-        let closed = match parts.next() {
-            None | Some("0") => false,
-            Some("1") => true,
+        let (closed, quarantined) = match parts.next() {
+            None | Some("0") => (false, false),
+            Some("1") => (true, false),
+            Some("2") => (false, true),
             Some(_) => return None,
         };
         parts.next().is_none().then_some(Self {
             balance,
             seq,
             closed,
+            quarantined,
         })
     }
 }
 
 impl fmt::Display for Level {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {}", self.balance, self.seq, u8::from(self.closed))
+        let flag = if self.quarantined {
+            2
+        } else {
+            u8::from(self.closed)
+        };
+        write!(f, "{} {} {flag}", self.balance, self.seq)
     }
 }
 
@@ -335,10 +353,14 @@ mod tests {
             balance: 12,
             seq: 3,
             closed: true,
+            quarantined: false,
         };
         assert_eq!(Level::parse(&level.to_string()), Some(level));
+        let quarantined = Level::parse("12 3 2").unwrap();
+        assert!(quarantined.quarantined && !quarantined.closed);
+        assert_eq!(quarantined.in_book(), "12 3 2");
         assert_eq!(Level::parse("12 3").map(|level| level.closed), Some(false));
-        for text in ["", "1", "-1 2 0", "1 2 2", "1 2 0 0", "x 1 0"] {
+        for text in ["", "1", "-1 2 0", "1 2 3", "1 2 0 0", "x 1 0"] {
             assert_eq!(Level::parse(text), None, "{text}");
         }
     }

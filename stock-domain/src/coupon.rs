@@ -19,7 +19,7 @@ use stock_common::money::Money;
 
 use crate::account::Account;
 use crate::discount::Percentage;
-use crate::journal::{Draft, DraftError, Entry, Idempotency, Kind, Mark, Posting};
+use crate::journal::{Draft, DraftError, Idempotency, Kind, Mark, Posting};
 use crate::ledger::Request;
 use crate::stock::CHANGE_MAX;
 use crate::verdict::{Refusal, Verdict};
@@ -293,17 +293,6 @@ pub struct CouponIssued {
     pub work_id: Option<WorkId>,
     /// The code that it is now.
     pub code: String,
-}
-
-impl CouponIssued {
-    /// What an entry handed out, if it did and its body can be read.
-    pub(crate) fn of(entry: &Entry) -> Option<Self> {
-        if entry.kind == Kind::CouponOpened {
-            return entry.body::<CouponOpened>().ok()?.issued();
-        }
-        let issues = entry.kind == Kind::CouponIssued;
-        issues.then(|| entry.body().ok()).flatten()
-    }
 }
 
 /// Makes a coupon known to the ledger, once: opens a campaign's account, or hands out a personal code.

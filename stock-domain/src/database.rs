@@ -7,7 +7,8 @@
 //! | [`shards`] | watermark, epoch, the row lock that fences subscribers, lost entries |
 //! | [`record`] | what belongs to an entry: journal row, postings, its own tables |
 //! | [`settle`] | balances and watermark, in journal order, chained without a gap |
-//! | [`apply`] | both for a batch, in one transaction, with dead letters |
+//! | [`apply`] | both for a batch, in one transaction, with dead letters and quarantine |
+//! | [`quarantine`] | accounts whose postings do not chain, and what is kept aside of them |
 //! | [`row_queue`] | who of a process may lock an account's row next |
 //! | [`row_lock`] | the synchronous path: decide and record under row locks |
 //! | [`archives`] | how far the journal was removed into files, and the levels there |
@@ -23,6 +24,7 @@
 
 pub mod accounts;
 pub mod apply;
+pub mod archived_allowances;
 pub mod archives;
 pub mod audit_log;
 pub mod branches;
@@ -44,6 +46,7 @@ pub mod orders;
 pub mod point_reports;
 pub mod point_transactions;
 pub mod products;
+pub mod quarantine;
 pub mod record;
 pub mod refresh_tokens;
 pub mod replica_beats;
@@ -136,9 +139,11 @@ async fn still_answers(connection: &mut MySqlConnection) -> Result<bool, sqlx::E
 }
 
 async fn prepare_session(connection: &mut MySqlConnection, role: Role) -> Result<(), sqlx::Error> {
-    let (version,): (String,) = sqlx::query_as("SELECT VERSION()")
-        .fetch_one(&mut *connection)
-        .await?;
+    let (version, packet): (String, u64) =
+        sqlx::query_as("SELECT VERSION(), CAST(@@max_allowed_packet AS UNSIGNED)")
+            .fetch_one(&mut *connection)
+            .await?;
+    rows::set_packet_max(packet);
     // MariaDB ends an idle transaction; MySQL only knows the idle connection.
     let variable = if version.contains("MariaDB") {
         "idle_transaction_timeout"

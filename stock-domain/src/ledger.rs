@@ -68,7 +68,7 @@ use sqlx::MySqlPool;
 use stock_common::clock::Clock;
 use stock_common::config::Config;
 use stock_common::id::Position;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 pub(crate) use self::buckets::{Judged, Placing};
 pub use self::error::{DecideError, ReadError};
@@ -117,6 +117,8 @@ struct Inner {
     /// Divided products of which no share held anything a moment ago.
     gone: SoldOut,
     rows: RowQueue,
+    /// How many transactions under row locks may run at once.
+    row_locks: Semaphore,
 }
 
 /// The ledger: all shards of it. Cloning shares it.
@@ -151,6 +153,7 @@ impl Ledger {
             was_open: AtomicBool::new(false),
             gone: SoldOut::new(config.sold_out_flag_ms),
             rows: RowQueue::default(),
+            row_locks: Semaphore::new(config.synchronous_orders_max),
         };
         let ledger = Self {
             inner: Arc::new(inner),
@@ -397,6 +400,13 @@ impl Ledger {
     #[must_use]
     pub fn rows(&self) -> &RowQueue {
         &self.inner.rows
+    }
+
+    /// The permits of transactions under row locks. One is taken behind the turn for the rows, so that those who queue
+    /// for one row keep nobody from another.
+    #[must_use]
+    pub fn row_locks(&self) -> &Semaphore {
+        &self.inner.row_locks
     }
 
     /// Redis' time in Unix ms, from this machine's clock and the offset last seen on the first shard.

@@ -26,6 +26,7 @@
 //! | which database answers a read | [`reads`] |
 //! | months of the journal, moved into files | [`archive`] |
 //! | proofs and repairs over both | [`verify`], [`reconcile`], [`recover`] |
+//! | what an account holds when its copies differ; accounts from which nothing may be taken | [`evidence`], [`quarantine`] |
 //! | another number of shards | [`reshard`] |
 
 pub mod account;
@@ -36,6 +37,7 @@ pub mod catalog;
 pub mod coupon;
 pub mod database;
 pub mod discount;
+pub mod evidence;
 pub mod expiry;
 pub mod forget_sales;
 pub mod import;
@@ -48,6 +50,7 @@ pub mod points;
 pub mod points_report;
 pub mod pricing;
 pub mod product;
+pub mod quarantine;
 pub mod reads;
 pub mod reconcile;
 pub mod recover;

@@ -1,33 +1,42 @@
-//! Reconcile: on a schedule, compare both copies with the postings, report, then correct.
+//! Reconcile: on a schedule, compare the copies of each level, report, then correct.
 //!
-//! The postings are the truth. A level that is not its last posting's is set to it, in Redis by
-//! compare-and-set on the value that was read, in MySQL by its seq. On a healthy system, under any
-//! load, nothing differs and nothing is changed. A chain that is itself broken is reported and left:
-//! no level can be derived from it, that is `recover`'s work.
+//! Pages of accounts are compared by a few statements each, in Redis and in MySQL. On a healthy system, under any
+//! load, nothing differs and nothing is changed. What differs is judged by itself ([`crate::evidence`]): it is
+//! corrected when the chain of its postings holds from end to end and another copy agrees with it, in Redis by
+//! compare-and-set on the value that was read. Contradictions are reported and left. The deadline of a hold follows
+//! the journal: it is removed when an entry ended the hold, and written again when none did.
 
-use std::time::Instant;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
-use redis::cmd;
+use redis::{RedisError, cmd};
 use serde::Serialize;
 use sqlx::MySqlPool;
 use stock_common::clock;
 
-use crate::account::{Account, Level};
+use crate::account::{Account, AccountKind, Level};
 use crate::database::ledger_checks::{self, CheckKind, Ended};
-use crate::database::{accounts, archives, jobs};
-use crate::ledger::keys::Address;
-use crate::ledger::scripts::SCRIPTS;
+use crate::database::reservations::StoredReservation;
+use crate::database::{accounts, jobs, journal, quarantine, reservations, settle, shards};
+use crate::evidence::{Contradiction, Evidence, EvidenceError, Seen};
+use crate::journal::Posted;
 use crate::ledger::units::count_held;
 use crate::ledger::{Ledger, ReadError};
+use crate::order::Order;
+use crate::quarantine::{ReleaseError, release};
+use crate::reservation::Held;
 use crate::verify::holds::{self, HoldDrift};
-use crate::verify::redis::{Compared, Drift, compare};
+use crate::verify::redis::{Compared, compare};
 use crate::verify::units;
 use crate::verify::{Difference, VerifyError, noted};
 
 /// The name of the job.
 pub const JOB: &str = "reconcile";
 /// Accounts read at once.
-const PAGE: u32 = 1_000;
+const PAGE: u32 = 2_000;
+/// How often a level that moves is tried to be corrected.
+const ATTEMPTS: usize = 20;
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// What one run found.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -55,28 +64,38 @@ pub async fn reconcile(
     };
     let started = Instant::now();
     let mut done = Reconciled::default();
-    // MySQL first: Redis is compared with what is right there.
-    for (account, stored, last) in misstated(pool).await? {
-        let text = format!("mysql has {stored:?}, its last posting is {last:?}");
-        let difference = Difference::new("accounts", account, text);
-        let corrected = apply && correct_mysql(pool, account, stored, last).await?;
-        report(pool, &difference, corrected).await?;
-        done.corrected += usize::from(corrected);
-        done.differences.push(difference);
-    }
+    let suspects = misstated(pool).await?;
     let Compared {
         lag_entries,
         drifts,
     } = compare(pool, ledger).await?;
     done.lag_entries = lag_entries;
-    for drift in drifts {
-        let corrected = apply && correct_redis(ledger, &drift).await?;
-        report(pool, &drift.difference, corrected).await?;
+    let drifts = drifts
+        .into_iter()
+        .map(|drift| (drift.account, drift.difference));
+    let mut suspects: BTreeMap<Account, Difference> = suspects.into_iter().chain(drifts).collect();
+    for of in quarantine::list(pool).await? {
+        let text = format!("is under quarantine: {}", of.broken.reason);
+        let account = of.broken.account;
+        suspects.insert(account, Difference::new("quarantine", account, text));
+    }
+    for (account, mut difference) in suspects {
+        let corrected = match apply {
+            false => false,
+            true => match repair(pool, ledger, account).await {
+                Ok(corrected) => corrected,
+                Err(left) => {
+                    difference.detail = format!("{}; not corrected: {left}", difference.detail);
+                    false
+                }
+            },
+        };
+        report(pool, &difference, corrected).await?;
         done.corrected += usize::from(corrected);
-        done.differences.push(drift.difference);
+        done.differences.push(difference);
     }
     for drift in holds::compare(pool, ledger).await? {
-        let corrected = apply && correct_hold(ledger, &drift).await?;
+        let corrected = apply && correct_hold(pool, ledger, &drift).await?;
         report(pool, &drift.difference, corrected).await?;
         done.corrected += usize::from(corrected);
         done.differences.push(drift.difference);
@@ -102,128 +121,178 @@ pub async fn reconcile(
     Ok(Some(done))
 }
 
-/// Accounts in MySQL that are not their last posting.
-async fn misstated(pool: &MySqlPool) -> Result<Vec<(Account, Level, Level)>, sqlx::Error> {
-    let mut found = Vec::new();
-    let mut after = None;
+/// Accounts in MySQL that are not their last posting: a statement for each page.
+async fn misstated(pool: &MySqlPool) -> Result<Vec<(Account, Difference)>, sqlx::Error> {
+    type Row = (String, u64, u64, i64, u64, Option<i64>);
+    const TEXT: &str = "SELECT CAST(a.kind AS CHAR), a.owner_id, a.place_id, a.balance, a.seq, \
+         COALESCE(p.balance_after, l.balance_after) FROM accounts a \
+         LEFT JOIN postings p ON p.kind = a.kind AND p.owner_id = a.owner_id \
+         AND p.place_id = a.place_id AND p.seq = a.seq \
+         LEFT JOIN archived_levels l ON l.kind = a.kind AND l.owner_id = a.owner_id \
+         AND l.place_id = a.place_id AND l.seq = a.seq \
+         WHERE a.kind = ? AND a.owner_id BETWEEN ? AND ? AND a.place_id BETWEEN ? AND ? \
+         AND (COALESCE(p.balance_after, l.balance_after) IS NULL \
+         OR COALESCE(p.balance_after, l.balance_after) <> a.balance)";
+    let (mut found, mut after) = (Vec::new(), None);
     loop {
         let page = accounts::page(&mut *pool.acquire().await?, after, PAGE).await?;
-        let Some((last, _)) = page.last() else {
+        let (Some((first, _)), Some((last, _))) = (page.first(), page.last()) else {
             return Ok(found);
         };
         after = Some(*last);
-        for (account, level) in page {
-            let balance: Option<i64> = sqlx::query_scalar(
-                "SELECT balance_after FROM postings WHERE kind = ? AND owner_id = ? \
-                 AND place_id = ? AND seq = ?",
-            )
-            .bind(account.kind.as_str())
-            .bind(account.owner)
-            .bind(account.place)
-            .bind(level.seq)
-            .fetch_optional(pool)
+        // A page is of one owner, or begins with an owner's first place; its last owner may go on behind it.
+        let places = match first.owner == last.owner {
+            true => (first.place, last.place),
+            false => (0, u64::MAX),
+        };
+        let rows: Vec<Row> = sqlx::query_as(TEXT)
+            .bind(first.kind.as_str())
+            .bind(first.owner)
+            .bind(last.owner)
+            .bind(places.0)
+            .bind(places.1)
+            .fetch_all(pool)
             .await?;
-            let balance = match balance {
-                None => archived(pool, account, level.seq).await?,
-                found => found,
+        for (kind, owner, place, balance, seq, posted) in rows {
+            let Some(kind) = AccountKind::parse(&kind) else {
+                continue;
             };
-            if let Some(balance) = balance.filter(|balance| *balance != level.balance) {
-                found.push((account, level, Level { balance, ..level }));
-            }
+            let account = Account { kind, owner, place };
+            let text = format!("mysql has {balance} at posting {seq}, which says {posted:?}");
+            found.push((account, Difference::new("accounts", account, text)));
         }
     }
 }
 
-/// The balance after an account's last posting, when that was archived.
-async fn archived(
+/// Why something that differs was left as it is.
+#[derive(Debug, thiserror::Error)]
+enum Left {
+    #[error(transparent)]
+    Evidence(#[from] EvidenceError),
+    #[error(transparent)]
+    Contradiction(#[from] Contradiction),
+    #[error("the journal does not chain from what mysql has")]
+    Unchained,
+    #[error("another process holds the shard, or the level is moving")]
+    Busy,
+    #[error(transparent)]
+    Quarantine(#[from] ReleaseError),
+}
+
+impl From<sqlx::Error> for Left {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Evidence(error.into())
+    }
+}
+
+impl From<ReadError> for Left {
+    fn from(error: ReadError) -> Self {
+        Self::Evidence(error.into())
+    }
+}
+
+/// Sets the copies of an account's level that differ from what the other two say. `false` when none does any more.
+async fn repair(pool: &MySqlPool, ledger: &Ledger, account: Account) -> Result<bool, Left> {
+    let is_kept = quarantine::find(&mut *pool.acquire().await?, account).await?;
+    if is_kept.is_some() {
+        release(pool, ledger, account, false).await?;
+        return Ok(true);
+    }
+    let seen = Seen::read(&mut *pool.acquire().await?, account).await?;
+    for _ in 0..ATTEMPTS {
+        match try_repair(pool, ledger, (account, &seen)).await {
+            Err(Left::Busy) => tokio::time::sleep(PAUSE).await,
+            other => return other,
+        }
+    }
+    Err(Left::Busy)
+}
+
+async fn try_repair(
     pool: &MySqlPool,
-    account: Account,
-    seq: u64,
-) -> Result<Option<i64>, sqlx::Error> {
-    let levels = archives::levels(&mut *pool.acquire().await?, &[account]).await?;
-    let last = levels.get(&account).filter(|level| level.seq == seq);
-    Ok(last.map(|level| level.balance))
+    ledger: &Ledger,
+    (account, seen): (Account, &Seen),
+) -> Result<bool, Left> {
+    let lies = accounts::shards_of(pool, &[account]).await?;
+    let Some(&number) = lies.get(&account) else {
+        return Ok(false);
+    };
+    let mut transaction = pool.begin().await?;
+    let state = shards::try_lock(&mut transaction, number).await?;
+    let (state, shard) = (state.ok_or(Left::Busy)?, ledger.shard(number)?);
+    let evidence = Evidence::gather(&mut transaction, (&shard, &state), account, seen).await?;
+    let settled = evidence.agreed(&evidence.unsettled)?;
+    let follow = |level: Level, posted: &Posted| settle::follow(level, posted);
+    let truth = evidence.unsettled.iter().try_fold(settled, follow);
+    let truth = truth.ok_or(Left::Unchained)?;
+    let mut corrected = false;
+    let found = Level::parse(&evidence.in_redis);
+    if found.is_none_or(|found| (found.balance, found.seq) != (truth.balance, truth.seq)) {
+        let level = Level {
+            closed: found.map_or(truth.closed, |found| found.closed),
+            ..truth
+        };
+        if !shard.correct(account, &evidence.in_redis, level).await? {
+            return Err(Left::Busy);
+        }
+        corrected = true;
+    }
+    if (settled.balance, settled.seq) != (evidence.stored.balance, evidence.stored.seq) {
+        accounts::write(&mut transaction, number, &[(account, settled)]).await?;
+        corrected = true;
+    }
+    transaction.commit().await?;
+    Ok(corrected)
 }
 
-async fn correct_mysql(
+/// Writes the deadline of a hold that no entry has ended, or removes that of one that an entry has ended, or that neither an
+/// entry nor a row knows. What only a row of `reservations` says is no evidence.
+async fn correct_hold(
     pool: &MySqlPool,
-    account: Account,
-    stored: Level,
-    last: Level,
-) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query(
-        "UPDATE accounts SET balance = ?, updated_at = NOW(3) \
-         WHERE kind = ? AND owner_id = ? AND place_id = ? AND seq = ? AND balance = ?",
-    )
-    .bind(last.balance)
-    .bind(account.kind.as_str())
-    .bind(account.owner)
-    .bind(account.place)
-    .bind(stored.seq)
-    .bind(stored.balance)
-    .execute(pool)
-    .await?;
-    Ok(done.rows_affected() == 1)
-}
-
-/// Sets a level in Redis if it is still the one that was read: then no posting has come since, and
-/// the truth that was computed afterwards is complete.
-async fn correct_redis(ledger: &Ledger, drift: &Drift) -> Result<bool, ReadError> {
+    ledger: &Ledger,
+    drift: &HoldDrift,
+) -> Result<bool, VerifyError> {
+    let Some(held) = Held::parse(&drift.member) else {
+        return Ok(false);
+    };
+    let is_made = journal::missing(pool, &[held.id]).await?.is_empty();
+    let stored = reservations::find(pool, held.id).await?;
+    let is_nobodys = !is_made && stored.is_none();
+    let is_over = is_nobodys || is_over(pool, &held, stored).await?;
     let shard = ledger.shard(drift.shard)?;
-    let mut link = shard.link()?;
-    let Address { key, field } = shard.keys().address(drift.account);
-    // A missing book, or a key of another type, is brought back as a whole ([`crate::ledger`]).
-    let read = match &field {
-        None => cmd("GET").arg(&key).to_owned(),
-        Some(field) => cmd("HGET").arg(&key).arg(field).to_owned(),
-    };
-    let stored: Option<String> = match drift.found {
-        Some(level) if field.is_none() => Some(level.to_string()),
-        Some(level) => Some(level.in_book()),
-        None => read.query_async(&mut link.read).await?,
-    };
-    let closed = drift.found.map_or(drift.truth.closed, |found| found.closed);
-    let truth = Level {
-        closed,
-        ..drift.truth
-    };
-    let is_in_book = field.is_some();
-    let set: i64 = cmd("EVALSHA")
-        .arg(&SCRIPTS.correct.sha)
-        .arg(2)
-        .arg(shard.keys().epoch())
-        .arg(key)
-        .arg(&*link.epoch)
-        .arg(field.unwrap_or_default())
-        .arg(stored.unwrap_or_default())
-        .arg(if is_in_book {
-            truth.in_book()
-        } else {
-            truth.to_string()
-        })
-        .query_async(&mut link.read)
-        .await?;
-    Ok(set == 1)
-}
-
-/// Writes a missing deadline, or removes one of a hold that is over. If the hold ends in this moment, its
-/// deadline is looked at once more and removed then.
-async fn correct_hold(ledger: &Ledger, drift: &HoldDrift) -> Result<bool, ReadError> {
-    let shard = ledger.shard(drift.shard)?;
-    let mut link = shard.link()?;
     let command = match drift.expires_ms {
-        Some(expires_ms) => cmd("ZADD")
+        Some(expires_ms) if is_made && !is_over => cmd("ZADD")
             .arg(shard.keys().deadlines())
             .arg(expires_ms)
             .arg(&drift.member)
             .to_owned(),
-        None => cmd("ZREM")
+        None if is_over => cmd("ZREM")
             .arg(shard.keys().deadlines())
             .arg(&drift.member)
             .to_owned(),
+        Some(_) | None => return Ok(false),
     };
-    let _changed: i64 = command.query_async(&mut link.read).await?;
+    let mut link = shard.link()?;
+    let changed: Result<i64, RedisError> = command.query_async(&mut link.read).await;
+    changed.map_err(ReadError::from)?;
     Ok(true)
+}
+
+/// Whether an entry has ended a hold, also as an order of another shard.
+async fn is_over(
+    pool: &MySqlPool,
+    held: &Held,
+    stored: Option<StoredReservation>,
+) -> Result<bool, sqlx::Error> {
+    if reservations::ended_by(pool, held).await?.is_some() {
+        return Ok(true);
+    }
+    let Some(order) = stored.and_then(|stored| stored.order_id) else {
+        return Ok(false);
+    };
+    let entry = journal::find(&mut *pool.acquire().await?, order).await?;
+    let order = entry.and_then(|entry| entry.ok()?.body::<Order>().ok());
+    Ok(order.is_some_and(|order| order.reservation_id == Some(held.id)))
 }
 
 /// Counts anew what the live holds add up to.

@@ -3,42 +3,45 @@
 //! 1. lock the shard's row and the epoch's row: no subscriber applies, no synchronous order runs;
 //! 2. take the epoch out of Redis: no instance can decide anything there any more;
 //! 3. apply, and commit, what the old journal or a synchronous order still has and what continues
-//!    MySQL's state; what does not continue it is dropped only into a file that the operator names;
+//!    MySQL's state. An account whose postings do not chain comes under quarantine; entries behind a gap
+//!    in the numbers are dropped only into a file that the operator names;
 //! 4. under the locks again, rebuild accounts, flags, the switch, marks, holds and keys from MySQL;
 //! 5. begin the journal at a position above every one known; write the new epoch to Redis, then
 //!    commit it to MySQL.
 //!
 //! Killed anywhere, running it again is right: until the commit, MySQL's epoch is not in Redis, and
-//! every instance stays fenced.
+//! every instance stays fenced. A Redis that serves is left alone unless that is forced; [`plan`] says what
+//! a run would do.
 
 mod begin;
 pub(crate) mod rebuild;
+mod rest;
 
-use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{RedisError, cmd};
 use serde::Serialize;
-use sqlx::{MySql, MySqlConnection, MySqlPool, Transaction};
+use sqlx::{MySql, MySqlPool, Transaction};
 use stock_common::config::Config;
 use stock_common::id::Position;
 
 use self::begin::{begin, next_epoch};
 pub use self::begin::{begin_first, begin_shard};
 pub(crate) use self::rebuild::{Filling, Rebuild, Scope};
+use self::rest::Chosen;
+pub use self::rest::{Left, Plan, plan};
 use crate::database::apply::{self, ApplyError};
 use crate::database::record::{self, RecordError};
-use crate::database::settle::{self, Levels};
+use crate::database::settle;
 use crate::database::shards::{self, ShardState};
 use crate::database::{self, Role, jobs};
-use crate::database::{journal, layouts, lost_entries, witnesses};
+use crate::database::{accounts, layouts, lost_entries, witnesses};
 use crate::journal::{DraftError, Entry};
 use crate::layout::Layout;
 use crate::ledger::epoch::{self, Head};
 use crate::ledger::keys::Keys;
-use crate::ledger::reader::{self, Portion};
 use crate::ledger::servers::{self, Servers};
 use crate::verify::Progress;
 
@@ -49,11 +52,6 @@ const LOCK_ATTEMPTS: usize = 100;
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
 /// How long Redis may take for a command: it may have a large journal to drop.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
-const PAGE: u32 = 1_000;
-const PORTION: Portion = Portion {
-    entries_max: 5_000,
-    frame_entries: 50,
-};
 
 /// What a run did.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -104,28 +102,49 @@ pub enum RecoverError {
     /// Redis belongs to another database.
     #[error("redis holds entries of another database under this prefix; choose another prefix")]
     Foreign,
+    /// Redis holds what MySQL knows, and instances decide on it.
+    #[error(
+        "the redis of shard {0} serves: nothing is to be rebuilt; --force rebuilds it all the same"
+    )]
+    Serving(u64),
     /// Entries would be lost, and no file was named for them.
     #[error(
-        "{0} entries do not continue the database's state; name a file for them: --discard FILE"
+        "{0} accepted entries do not continue the database's state; name a file for them: --discard FILE"
     )]
     WouldDiscard(usize),
 }
 
-/// Rebuilds Redis from MySQL, every shard of it. With `discard`, entries that cannot be applied are appended to that
-/// file as JSON lines.
+/// What an operator allows a run to do.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Allowed<'a> {
+    /// Entries that cannot be applied are appended to this file as JSON lines; without it they stop the run.
+    pub discard: Option<&'a Path>,
+    /// Rebuild a Redis that serves.
+    pub force: bool,
+}
+
+impl Allowed<'_> {
+    /// Rebuild whatever Redis holds, and drop nothing.
+    pub const FORCED: Self = Self {
+        discard: None,
+        force: true,
+    };
+}
+
+/// Rebuilds Redis from MySQL, every shard of it. If one serves, and that is not forced, none is touched.
 ///
 /// # Errors
 /// [`RecoverError`]; the service then stays fenced.
 pub async fn recover(
     config: &Config,
     pool: &MySqlPool,
-    discard: Option<&Path>,
+    allowed: Allowed<'_>,
     progress: Progress<'_>,
 ) -> Result<Recovered, RecoverError> {
     let shards = layouts::load(pool).await?.shards;
     let mut all = Recovered::default();
     for shard in 0..shards {
-        let done = recover_shard(config, pool, shard, discard, progress).await?;
+        let done = recover_shard(config, pool, shard, allowed, progress).await?;
         all = Recovered {
             epoch: done.epoch,
             applied: all.applied + done.applied,
@@ -145,7 +164,7 @@ pub async fn recover_shard(
     config: &Config,
     pool: &MySqlPool,
     shard: u64,
-    discard: Option<&Path>,
+    allowed: Allowed<'_>,
     progress: Progress<'_>,
 ) -> Result<Recovered, RecoverError> {
     let layout = layouts::load(pool).await?.at_rest();
@@ -154,7 +173,7 @@ pub async fn recover_shard(
         pool,
         shard,
         layout: &layout,
-        discard,
+        allowed,
         lost: None,
     };
     run.run(progress).await
@@ -178,7 +197,7 @@ pub(crate) async fn recover_lost(
         pool: &pool,
         shard,
         layout: &layout,
-        discard: None,
+        allowed: Allowed::FORCED,
         lost: Some(lost),
     };
     run.run(&mut |_, _| {}).await
@@ -195,7 +214,7 @@ pub(crate) async fn recover_as(
         pool,
         shard,
         layout,
-        discard: None,
+        allowed: Allowed::FORCED,
         lost: None,
     };
     run.run(&mut |_, _| {}).await
@@ -207,7 +226,7 @@ struct Run<'a> {
     pool: &'a MySqlPool,
     shard: u64,
     layout: &'a Layout,
-    discard: Option<&'a Path>,
+    allowed: Allowed<'a>,
     /// The epoch under which a loss was seen, and the URL of the server, when nobody asked for the run.
     lost: Option<(&'a str, &'a str)>,
 }
@@ -286,6 +305,10 @@ impl Run<'_> {
             return Err(RecoverError::Done);
         }
         let old = epoch::head(redis, keys).await?;
+        let has_lost = lost_entries::is_listed(&mut transaction, self.shard).await?;
+        if !self.allowed.force && !has_lost && rest::is_serving(redis, keys, &state).await? {
+            return Err(RecoverError::Serving(self.shard));
+        }
         let _removed: i64 = cmd("HDEL")
             .arg(keys.epoch())
             .arg("epoch")
@@ -322,6 +345,7 @@ impl Run<'_> {
         }
         if !rest.left.is_empty() {
             let file = self
+                .allowed
                 .discard
                 .ok_or(RecoverError::WouldDiscard(rest.left.len()))?;
             write_discarded(file, &rest.left)?;
@@ -391,50 +415,12 @@ async fn apply_rest(
     transaction: &mut Transaction<'static, MySql>,
     state: &mut ShardState,
 ) -> Result<Rest, RecoverError> {
-    let mut candidates: BTreeMap<(u64, Position), Entry> = BTreeMap::new();
-    let mut after = state.watermark;
-    loop {
-        let tail = reader::tail(redis, keys, after, PORTION).await?;
-        let Some(last) = tail.entries.last() else {
-            break;
-        };
-        after = last.position;
-        candidates.extend(
-            tail.entries
-                .into_iter()
-                .map(|e| ((e.number, e.position), e)),
-        );
+    let found = rest::candidates(redis, keys, transaction, state).await?;
+    let mut levels = settle::Levels::new();
+    for part in rest::touched(&found.entries).chunks(1_024) {
+        levels.extend(accounts::lock(transaction, part).await?);
     }
-    for entry in recorded_behind(transaction, state).await? {
-        candidates.insert((entry.number, entry.position), entry);
-    }
-    // What Redis lost and an instance remembers.
-    let remembered = lost_entries::remembered(transaction, state.shard).await?;
-    let remembered: HashMap<Position, Entry> = remembered
-        .into_iter()
-        .filter(|entry| entry.number > state.number)
-        .map(|entry| (entry.position, entry))
-        .collect();
-    for entry in remembered.values() {
-        let at = (entry.number, entry.position);
-        candidates.entry(at).or_insert_with(|| entry.clone());
-    }
-    let candidates: Vec<Entry> = candidates.into_values().collect();
-    let (mut next, mut left) = (Vec::new(), Vec::new());
-    let (mut levels, mut ahead) = (Levels::new(), state.clone());
-    for part in candidates.chunks(1_024) {
-        for (account, level) in settle::lock(transaction, part).await? {
-            levels.entry(account).or_insert(level);
-        }
-        for entry in part {
-            let to = if continues(&mut levels, &mut ahead, entry) {
-                &mut next
-            } else {
-                &mut left
-            };
-            to.push(entry.clone());
-        }
-    }
+    let Chosen { next, mut left } = rest::choose(found.entries, levels, state);
     for part in next.chunks(1_024) {
         apply::write(transaction, state, part).await?;
     }
@@ -442,45 +428,12 @@ async fn apply_rest(
     lost_entries::found(transaction, &entered).await?;
     // What is on the list already need not be dropped into a file.
     let all = left.len();
-    left.retain(|entry| !remembered.contains_key(&entry.position));
+    left.retain(|entry| !found.remembered.contains_key(&entry.position));
     Ok(Rest {
         applied: next.len(),
         listed: all - left.len(),
         left,
     })
-}
-
-/// Moves levels and state over an entry that continues them; changes nothing for another.
-fn continues(levels: &mut Levels, state: &mut ShardState, entry: &Entry) -> bool {
-    let touched = entry.postings.iter().map(|posted| posted.account);
-    let mut own: Levels = touched
-        .filter_map(|account| Some((account, *levels.get(&account)?)))
-        .collect();
-    let mut ahead = state.clone();
-    let continues = settle::advance(&mut own, &mut ahead, entry).is_ok();
-    if continues {
-        levels.extend(own);
-        *state = ahead;
-    }
-    continues
-}
-
-/// Entries that synchronous orders recorded and nobody settled.
-async fn recorded_behind(
-    transaction: &mut MySqlConnection,
-    state: &ShardState,
-) -> Result<Vec<Entry>, sqlx::Error> {
-    let mut found = Vec::new();
-    let mut after = state.number;
-    loop {
-        let page = journal::page(transaction, state.shard, (after, u64::MAX), PAGE).await?;
-        let numbers = page.iter().flatten().map(|entry| entry.number);
-        let Some(last) = numbers.max().filter(|last| *last > after) else {
-            return Ok(found);
-        };
-        after = last;
-        found.extend(page.into_iter().flatten());
-    }
 }
 
 fn write_discarded(file: &Path, left: &[Entry]) -> Result<(), std::io::Error> {

@@ -1,22 +1,26 @@
 //! Verify: the proof that nothing was lost or sold twice, at any time, under full load.
 //!
-//! Six parts, each in slices:
-//! 1. **journal**: entry numbers are dense and positions rise; each entry has exactly the postings
-//!    the order or the reservation that its payload says, and there is none without an entry;
-//! 2. **accounts**: per account the postings are 1..n, each balance follows from the one before, and
-//!    the account is its last posting;
-//! 3. **redis**: each level in Redis is that of a posting, settled or not yet, and the unsettled ones
-//!    chain from MySQL's level. Redis is read first, then MySQL, then Redis again;
-//! 4. **holds**: each live reservation stands in Redis' deadlines, and nothing else does;
-//! 5. **benefits**: each coupon's codes are as many as were drawn, each daily report of points is the sum of its
-//!    postings;
-//! 6. **branches**: what was held on other shards for an entry was confirmed if that entry is there, and only then.
+//! Each part works in slices and keeps no table in memory:
+//! 1. **journal** ([`pass`], [`late`], [`kept`]): a pass over the entries in the order of their positions. Each has exactly
+//!    the postings and rows that it tells of, no row is without an entry, what later entries say of rows is said by
+//!    them, and what entries of the last day have set in Redis stands there;
+//! 2. **accounts**: per account the postings are 1..n, each balance follows from the one before, and the account is its
+//!    last posting;
+//! 3. **benefits**: each coupon's codes are as many as were drawn, each daily report of points is the sum of its postings;
+//! 4. **strays**: tables that agree with each other, and rows behind the watermark that nothing made;
+//! 5. **branches**: what was held on other shards for an entry was confirmed if that entry is there, and only then;
+//! 6. **redis**: each level is that of a posting, settled or not yet; head, frames, states, idempotency records, deadlines
+//!    and units held say what MySQL and the unsettled entries say, and there is no other key;
+//! 7. **trouble**: nothing is listed as lost, and MySQL moves.
 //!
-//! What was proved once is remembered in `proofs`; `full` begins at zero. What was archived is no part of it: numbers
-//! are dense from the last archived entry, postings chain from each account's archived level. It reports, notes in `ledger_checks`
-//! that it did, and changes nothing else; [`crate::reconcile`] corrects.
+//! A full run compares everything. Any other compares what came since the last one, and a part of the rest ([`round`]).
+//! What was archived is no part of it: numbers are dense from the last archived entry, postings chain from each account's
+//! archived level. What differs only because it moved meanwhile is looked at again ([`again`]). It reports, notes in
+//! `ledger_checks` that it did, and changes nothing else; [`crate::reconcile`] corrects.
+//!
+//! That it is complete is what a test shows which changes every column and every field (`planted` in the tests of
+//! stock-online).
 
-use std::collections::HashMap;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -25,19 +29,39 @@ use sqlx::MySqlPool;
 use crate::account::Level;
 use crate::database::archives;
 use crate::database::ledger_checks::{self, CheckKind, Ended};
-use crate::database::rows::MultiRow;
 use crate::database::{branches, shards};
 use crate::journal::EntryError;
 use crate::ledger::{Ledger, ReadError};
 
 mod accounts;
+mod again;
 mod benefits;
+mod ends;
+mod frames;
+mod head;
 pub mod holds;
 mod journal;
+mod kept;
+mod keyspace;
+mod late;
+mod pass;
+mod proofs;
+mod records;
 pub mod redis;
+mod round;
+mod rows;
+mod states;
+mod strays;
+mod tail;
+mod tally;
+mod told;
+pub mod trouble;
 pub mod units;
+mod used;
 
+use self::again::Look;
 pub(crate) use self::journal::proved_number;
+use self::round::Due;
 
 /// Something that does not agree.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -68,8 +92,10 @@ pub struct Report {
     pub ok: bool,
     /// Accepted entries that MySQL had not settled when it was read.
     pub lag_entries: u64,
-    /// Entries compared in this run.
+    /// Entries compared in this run that were not proved before, or all in a full one.
     pub entries: u64,
+    /// Entries of before that were compared again.
+    pub reproved_entries: u64,
     /// Accounts compared in this run.
     pub accounts: u64,
     /// Dead letters that wait for a compensation or a person.
@@ -96,6 +122,26 @@ impl Report {
     fn add(&mut self, found: impl IntoIterator<Item = Difference>) {
         let room = DIFFERENCES_MAX.saturating_sub(self.differences.len());
         self.differences.extend(found.into_iter().take(room));
+    }
+
+    /// What was found, if Redis could be compared; otherwise why not is a difference, once.
+    fn unless_shut<T>(&mut self, found: Result<T, VerifyError>) -> Result<Option<T>, VerifyError> {
+        let why = match found {
+            Ok(found) => return Ok(Some(found)),
+            Err(VerifyError::Read(ReadError::Fenced(reason))) => {
+                Difference::new("redis", "gate", reason.to_string())
+            }
+            Err(VerifyError::Read(ReadError::Entry(error))) => unreadable(&error),
+            Err(VerifyError::NoEpoch) => {
+                let text = "mysql lacks the state or the epoch of a shard".to_owned();
+                Difference::new("shards", "epoch", text)
+            }
+            Err(error) => return Err(error),
+        };
+        if !self.differences.contains(&why) {
+            self.add([why]);
+        }
+        Ok(None)
     }
 }
 
@@ -157,32 +203,25 @@ async fn prove(
     progress: Progress<'_>,
 ) -> Result<Report, VerifyError> {
     let mut report = Report::default();
-    let states = shards::all(pool).await?;
+    let states = shards::all_since(pool).await?;
     if states.is_empty() {
         return Err(VerifyError::NoEpoch);
     }
-    for state in &states {
-        journal::verify(pool, state, full, &mut report, progress).await?;
-    }
-    accounts::verify(pool, full, &mut report, progress).await?;
-    report.add(benefits::verify(pool, full).await?);
+    journal::verify((pool, ledger), &states, full, &mut report, progress).await?;
+    let due = match full {
+        true => Due::ALL,
+        false => Due::take(pool, ledger.redis_now_ms()).await?,
+    };
+    accounts::verify(pool, due, &mut report, progress).await?;
+    report.add(benefits::verify(pool, due).await?);
+    report.add(again::twice(pool, ledger, Look::Strays { full }).await?);
     let wrong = branches::wrong(pool, BRANCH_SECONDS_MAX).await?;
     let wrong = wrong.into_iter();
     report.add(wrong.map(|(id, text)| Difference::new("branches", id, text)));
-    match redis::compare(pool, ledger).await {
-        Ok(compared) => {
-            report.lag_entries = compared.lag_entries;
-            report.add(compared.drifts.into_iter().map(|drift| drift.difference));
-            let units = units::compare(ledger).await?;
-            report.add(units.into_iter().map(|drift| drift.difference));
-            let holds = holds::compare(pool, ledger).await?;
-            report.add(holds.into_iter().map(|drift| drift.difference));
-        }
-        Err(VerifyError::Read(ReadError::Fenced(reason))) => {
-            report.add([Difference::new("redis", "gate", reason.to_string())]);
-        }
-        Err(error) => return Err(error),
-    }
+    prove_redis((pool, ledger), full, &mut report).await?;
+    let trouble = trouble::found(pool, ledger).await;
+    let trouble = report.unless_shut(trouble)?.unwrap_or_default();
+    report.add(trouble);
     report.dead_letters = crate::database::dead_letters::unresolved(pool).await?;
     report.lost_entries = sqlx::query_scalar("SELECT COUNT(*) FROM lost_entries")
         .fetch_one(pool)
@@ -191,47 +230,53 @@ async fn prove(
     Ok(report)
 }
 
-/// How far a subject is proved: an account's seq and its balance there, or an entry's number.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Proved {
-    upto: u64,
-    balance: i64,
-}
-
-/// What was proved before of some subjects.
-async fn proved(
-    pool: &MySqlPool,
-    subjects: &[String],
-) -> Result<HashMap<String, Proved>, sqlx::Error> {
-    let mut known = HashMap::new();
-    for part in subjects.chunks(256) {
-        let mut query: sqlx::QueryBuilder<sqlx::MySql> = sqlx::QueryBuilder::new(
-            "SELECT subject, proved, balance FROM proofs WHERE subject IN (",
-        );
-        let mut list = query.separated(", ");
-        for subject in part {
-            list.push_bind(subject);
+/// Compares Redis with MySQL. What keeps a part from being compared is named, and the others are compared.
+async fn prove_redis(
+    (pool, ledger): (&MySqlPool, &Ledger),
+    full: bool,
+    report: &mut Report,
+) -> Result<(), VerifyError> {
+    let compared = redis::compare_all(pool, ledger).await;
+    let (compared, mut others) = report.unless_shut(compared)?.unwrap_or_default();
+    report.lag_entries = compared.lag_entries;
+    if !others.is_empty() {
+        again::settle(pool, ledger).await;
+        if let Ok((_, later)) = redis::compare_all(pool, ledger).await {
+            again::keep(&mut others, &later);
         }
-        query.push(")");
-        let rows: Vec<(String, u64, i64)> = query.build_query_as().fetch_all(pool).await?;
-        let rows = rows.into_iter();
-        known.extend(rows.map(|(subject, upto, balance)| (subject, Proved { upto, balance })));
     }
-    Ok(known)
+    report.add(compared.drifts.into_iter().map(|drift| drift.difference));
+    report.add(others);
+    let memory = again::twice(pool, ledger, Look::Memory { full }).await;
+    let memory = report.unless_shut(memory)?.unwrap_or_default();
+    report.add(memory);
+    let units = units::compare(ledger).await.map_err(VerifyError::from);
+    let units = report.unless_shut(units)?.unwrap_or_default();
+    report.add(units.into_iter().map(|drift| drift.difference));
+    let holds = holds::compare(pool, ledger).await;
+    let holds = report.unless_shut(holds)?.unwrap_or_default();
+    report.add(holds.into_iter().map(|drift| drift.difference));
+    Ok(())
 }
 
-async fn remember(pool: &MySqlPool, subjects: &[(String, Proved)]) -> Result<(), sqlx::Error> {
-    static WRITE: MultiRow = MultiRow::new(
-        "INSERT INTO proofs (subject, proved, balance) VALUES",
-        "(?, ?, ?)",
-        "ON DUPLICATE KEY UPDATE proved = VALUES(proved), balance = VALUES(balance)",
-    );
-    let mut connection = pool.acquire().await?;
-    WRITE
-        .execute(&mut connection, subjects, |query, (subject, proved)| {
-            query.bind(subject).bind(proved.upto).bind(proved.balance)
-        })
-        .await
+/// What Redis has besides levels and holds: its head, frames, states, records, and no other key.
+async fn memory(
+    pool: &MySqlPool,
+    ledger: &Ledger,
+    full: bool,
+) -> Result<Vec<Difference>, VerifyError> {
+    let mut found = match full {
+        true => states::missing(pool, ledger).await?,
+        false => Vec::new(),
+    };
+    for shard in ledger.shards() {
+        found.extend(head::differing(pool, &shard).await?);
+        found.extend(frames::differing(pool, &shard).await?);
+        found.extend(states::differing(pool, &shard).await?);
+        found.extend(records::differing(pool, ledger, &shard).await?);
+        found.extend(keyspace::differing(pool, &shard).await?);
+    }
+    Ok(found)
 }
 
 fn unreadable(error: &EntryError) -> Difference {

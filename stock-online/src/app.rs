@@ -25,6 +25,7 @@ use crate::http::auth::Tokens;
 use crate::levels::Levels;
 use crate::limits::Limits;
 use crate::passwords::Passwords;
+use crate::subscriber::troubles::Troubles;
 
 /// How long a list waits for MySQL to have what its reader was told before.
 pub const CATCH_UP_MAX: Duration = Duration::from_secs(1);
@@ -64,6 +65,8 @@ pub struct App {
     pub history: History,
     /// How the servers were a moment ago.
     pub health: Health,
+    /// What keeps this process from applying the journal.
+    pub troubles: Arc<Troubles>,
     /// Products and prices in memory.
     pub catalog: Catalog,
     /// What coupons are worth.
@@ -88,8 +91,6 @@ pub struct App {
     pub passwords: Passwords,
     /// Counts requests.
     pub limits: Limits,
-    /// How many synchronous orders may run at once.
-    pub synchronous_orders: Arc<Semaphore>,
     /// Work that outlives its request; waited for at shutdown.
     pub tasks: TaskTracker,
     /// Cancelled when the service stops taking requests: streams end then.
@@ -118,7 +119,6 @@ impl App {
             ),
             passwords: Passwords::new(config.password_hashes_max),
             limits: Limits::new(config, clock.clone()),
-            synchronous_orders: Arc::new(Semaphore::new(config.synchronous_orders_max)),
             config: config.clone(),
             clock,
             pool: pools.pool,
@@ -138,6 +138,7 @@ impl App {
             levels: Levels::default(),
             history: History::default(),
             health: Health::default(),
+            troubles: Arc::default(),
             closing: CancellationToken::new(),
             catalog_refresher: CatalogRefresher::default(),
             tasks: TaskTracker::new(),

@@ -12,6 +12,7 @@ mod import;
 pub mod output;
 mod points_report;
 mod prove;
+mod quarantine;
 mod ready;
 mod reshard;
 pub mod seed;
@@ -82,6 +83,8 @@ enum Command {
     Archive(archive::ArchiveArgs),
     /// List dead letters, or write their tables again
     DeadLetters(dead_letters::DeadLettersArgs),
+    /// List accounts under quarantine, or release one
+    Quarantine(quarantine::QuarantineArgs),
     /// Write stock from a CSV file, all of it or nothing
     Import(import::ImportArgs),
     /// Print every stock level as CSV
@@ -142,6 +145,7 @@ async fn run(cli: Cli) -> Result<bool, Failure> {
         Command::Buckets(args) => buckets::run(&config, &common, &args).await,
         Command::Archive(args) => archive::run(&config, &common, &args).await,
         Command::DeadLetters(args) => dead_letters::run(&config, &common, &args).await,
+        Command::Quarantine(args) => quarantine::run(&config, &common, &args).await,
         Command::Import(args) => import::run(&config, &common, &args).await,
         Command::Export(args) => export::run(&config, &args).await,
         Command::PointsReport(args) => points_report::run(&config, &common, &args).await,

@@ -24,6 +24,7 @@ pub mod page;
 pub mod points;
 pub mod problem;
 pub mod products;
+pub mod quarantine;
 pub mod reader;
 pub mod reservations;
 pub mod sales;
@@ -193,6 +194,11 @@ pub fn routes(app: Arc<App>) -> Router {
         .route(
             "/api/ops/dead-letters/{position}/retry",
             post(dead_letters::retry),
+        )
+        .route("/api/ops/quarantine", get(quarantine::list))
+        .route(
+            "/api/ops/quarantine/{account}/release",
+            post(quarantine::release),
         )
         .route("/api/ops/audit-log", get(audit_log::list))
         .route("/api/openapi.json", get(ops::document))

@@ -169,7 +169,7 @@ mod tests {
             let level = Level {
                 balance,
                 seq,
-                closed: false,
+                ..Level::default()
             };
             (
                 Account::available(ProductId(product), LocationId::ONLINE),

@@ -171,7 +171,8 @@ pub async fn run(start: Start, shutdown: CancellationToken) -> Result<(), RunErr
     if parts.contains(&Part::Subscriber) {
         task.keep("subscriber", move |app, shutdown| {
             let applies = (ledger.clone(), locking_pool.clone());
-            subscriber::run(app.config.clone(), applies, Arc::clone(&bells), shutdown)
+            let tells = (Arc::clone(&bells), Arc::clone(&app.troubles));
+            subscriber::run(app.config.clone(), applies, tells, shutdown)
         });
     }
     task.keep("limits", limits::run);

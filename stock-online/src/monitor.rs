@@ -10,7 +10,7 @@ use stock_domain::account::Account;
 use stock_domain::catalog::ProductStatus;
 use stock_domain::database::ledger_checks::{self, CheckKind};
 use stock_domain::database::products::{self, ProductFilter};
-use stock_domain::database::{dead_letters, jobs, shards, webhooks};
+use stock_domain::database::{dead_letters, jobs, quarantine, shards, webhooks};
 use stock_domain::ledger::redis_memory::RedisMemory;
 use stock_domain::ledger::{ReadError, Shard, epoch};
 use stock_domain::reconcile::age_seconds;
@@ -158,6 +158,8 @@ async fn lag_of(
 async fn measure_tables(app: &App) -> Result<Tables, sqlx::Error> {
     let dead_letters = dead_letters::unresolved(&app.pool).await?;
     metrics::gauge!("stock_dead_letters").set(dead_letters as f64);
+    let quarantined = quarantine::count(&app.pool).await?;
+    app.troubles.note_quarantined(quarantined);
     let reconciled = ledger_checks::latest(&app.pool, CheckKind::Reconcile).await?;
     let verified = ledger_checks::latest(&app.pool, CheckKind::Verify).await?;
     let drift_accounts = reconciled.map(|last| last.differences.saturating_sub(last.corrected));

@@ -7,6 +7,7 @@
 mod compensate;
 pub mod pubsub;
 mod shares;
+pub mod troubles;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,9 +19,12 @@ use stock_common::id::Position;
 use stock_domain::database::apply::{Applied, ApplyError, ReadAhead, apply};
 use stock_domain::database::shards::ShardState;
 use stock_domain::ledger::{Ledger, Shard};
+use stock_domain::quarantine::flag;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+use self::troubles::Troubles;
 
 /// How long to wait after a failed step; doubled up to the maximum.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
@@ -29,8 +33,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(2);
 const LOOK_FOR_SHARDS: Duration = Duration::from_millis(250);
 /// Entries in a batch from which it is a rush.
 const GATHER_FROM: usize = 64;
-/// How often dead letters are looked at when none was made here.
-const COMPENSATE_EVERY: Duration = Duration::from_secs(1);
+/// How often dead letters and accounts under quarantine are looked at when there is no new one here.
+const TEND_EVERY: Duration = Duration::from_secs(1);
 
 /// What the subscriber works with.
 pub struct Subscriber {
@@ -47,20 +51,14 @@ pub struct Subscriber {
     entries_max: usize,
     gather: Duration,
     poll: Duration,
-    metrics: SubscriberMetrics,
-}
-
-struct SubscriberMetrics {
     settled: metrics::Counter,
     apply_seconds: metrics::Histogram,
-    stopped: metrics::Gauge,
 }
 
 impl Subscriber {
     /// The subscriber of a shard over its own pool.
     #[must_use]
     pub fn new(config: &Config, ledger: Ledger, shard: Shard, pool: MySqlPool) -> Self {
-        let number = shard.keys().shard().to_string();
         Self {
             ledger,
             shard,
@@ -72,11 +70,8 @@ impl Subscriber {
             entries_max: config.apply_entries_max,
             gather: Duration::from_millis(config.apply_gather_ms),
             poll: Duration::from_millis(config.apply_poll_ms),
-            metrics: SubscriberMetrics {
-                settled: metrics::counter!("stock_settled_entries_total"),
-                apply_seconds: metrics::histogram!("stock_apply_duration_seconds"),
-                stopped: metrics::gauge!("stock_apply_stopped", "shard" => number),
-            },
+            settled: metrics::counter!("stock_settled_entries_total"),
+            apply_seconds: metrics::histogram!("stock_apply_duration_seconds"),
         }
     }
 
@@ -101,10 +96,8 @@ impl Subscriber {
             ..
         } = &applied
         {
-            self.metrics.settled.increment(*entries as u64);
-            self.metrics
-                .apply_seconds
-                .record(started.elapsed().as_secs_f64());
+            self.settled.increment(*entries as u64);
+            self.apply_seconds.record(started.elapsed().as_secs_f64());
             self.note_settled(state, *last_frame).await;
         }
         Ok(applied)
@@ -153,7 +146,7 @@ impl Bells {
 pub async fn run(
     config: Config,
     (ledger, pool): (Ledger, MySqlPool),
-    bells: Arc<Bells>,
+    (bells, troubles): (Arc<Bells>, Arc<Troubles>),
     shutdown: CancellationToken,
 ) {
     let mut running: JoinSet<u64> = JoinSet::new();
@@ -164,7 +157,7 @@ pub async fn run(
             if known.insert(number) {
                 let mut one = Subscriber::new(&config, ledger.clone(), shard, pool.clone());
                 one.bell = bells.of(number);
-                running.spawn(run_one(one, shutdown.clone()));
+                running.spawn(run_one(one, Arc::clone(&troubles), shutdown.clone()));
             }
         }
         tokio::select! {
@@ -190,25 +183,30 @@ pub async fn run(
 }
 
 /// Applies a shard until `shutdown`, or until it is given up; a step under way is finished.
-async fn run_one(mut subscriber: Subscriber, shutdown: CancellationToken) -> u64 {
+async fn run_one(
+    mut subscriber: Subscriber,
+    troubles: Arc<Troubles>,
+    shutdown: CancellationToken,
+) -> u64 {
     let number = subscriber.shard.keys().shard();
     // The gate opens a moment after the start; that is nothing to warn about.
     subscriber.shard.wait_open(BACKOFF_MAX).await;
     let mut backoff = BACKOFF_MIN;
-    let mut compensated = Instant::now();
+    let mut tended = Instant::now();
     let is_used = |ledger: &Ledger| ledger.shards().len() as u64 > number;
     while !shutdown.is_cancelled() && is_used(&subscriber.ledger) {
         let wait = match subscriber.step().await {
             Ok(Applied::Settled {
                 dead_letters,
+                quarantined,
                 entries,
                 ..
             }) => {
                 backoff = BACKOFF_MIN;
-                subscriber.metrics.stopped.set(0.0);
-                if dead_letters > 0 || compensated.elapsed() > COMPENSATE_EVERY {
-                    compensate::all(&subscriber.pool, &subscriber.ledger).await;
-                    compensated = Instant::now();
+                troubles.end(number);
+                if dead_letters + quarantined > 0 || tended.elapsed() > TEND_EVERY {
+                    tend(&subscriber).await;
+                    tended = Instant::now();
                 }
                 if (GATHER_FROM..subscriber.entries_max).contains(&entries) {
                     tokio::time::sleep(subscriber.gather).await;
@@ -217,18 +215,19 @@ async fn run_one(mut subscriber: Subscriber, shutdown: CancellationToken) -> u64
             }
             Ok(Applied::Nothing(_) | Applied::Busy) => {
                 backoff = BACKOFF_MIN;
-                subscriber.metrics.stopped.set(0.0);
+                troubles.end(number);
                 subscriber.poll
             }
             Err(error) => {
-                alarm(&subscriber, &error);
+                alarm(&error);
+                troubles.note(number, &error);
                 backoff = (backoff * 2).min(BACKOFF_MAX);
                 backoff
             }
         };
-        if compensated.elapsed() > COMPENSATE_EVERY {
-            compensate::all(&subscriber.pool, &subscriber.ledger).await;
-            compensated = Instant::now();
+        if tended.elapsed() > TEND_EVERY {
+            tend(&subscriber).await;
+            tended = Instant::now();
         }
         tokio::select! {
             () = shutdown.cancelled() => {}
@@ -239,11 +238,18 @@ async fn run_one(mut subscriber: Subscriber, shutdown: CancellationToken) -> u64
     number
 }
 
-fn alarm(subscriber: &Subscriber, error: &ApplyError) {
+/// Takes back what could not be stored, and has Redis refuse what would take from accounts under quarantine.
+async fn tend(subscriber: &Subscriber) {
+    compensate::all(&subscriber.pool, &subscriber.ledger).await;
+    if let Err(error) = flag(&subscriber.pool, &subscriber.shard).await {
+        tracing::warn!(%error, "accounts under quarantine are not flagged in redis yet");
+    }
+}
+
+fn alarm(error: &ApplyError) {
     if error.is_passing() {
         tracing::warn!(%error, "applying will be tried again");
     } else {
-        subscriber.metrics.stopped.set(1.0);
         tracing::error!(%error, "applying has stopped");
     }
 }

@@ -46,6 +46,7 @@ fn parse((kind, owner, place, balance, seq, closed): Row) -> Option<(Account, Le
             balance,
             seq,
             closed,
+            ..Level::default()
         },
     ))
 }
@@ -203,8 +204,13 @@ pub async fn page_of(
     after: Option<Account>,
     limit: u32,
 ) -> Result<Vec<(Account, Level)>, sqlx::Error> {
-    const TEXT: &str = "SELECT CAST(kind AS CHAR), owner_id, place_id, balance, seq, closed \
-         FROM accounts WHERE kind = ? AND owner_id >= ? AND (owner_id > ? OR place_id > ?) \
+    // An owner may have a million places, and each condition is one range of the primary key: the rest of the owner's
+    // places first, then the next owners.
+    const PLACES: &str = "SELECT CAST(kind AS CHAR), owner_id, place_id, balance, seq, closed \
+         FROM accounts WHERE kind = ? AND owner_id = ? AND place_id > ? \
+         AND (? IS NULL OR shard = ?) ORDER BY place_id LIMIT ?";
+    const OWNERS: &str = "SELECT CAST(kind AS CHAR), owner_id, place_id, balance, seq, closed \
+         FROM accounts WHERE kind = ? AND owner_id > ? \
          AND (? IS NULL OR shard = ?) ORDER BY owner_id, place_id LIMIT ?";
     const FIRST: &str = "SELECT CAST(kind AS CHAR), owner_id, place_id, balance, seq, closed \
          FROM accounts WHERE kind = ? AND (? IS NULL OR shard = ?) \
@@ -215,18 +221,20 @@ pub async fn page_of(
         .into_iter()
         .skip_while(|kind| *kind != first)
     {
-        let query = match after.filter(|after| after.kind == kind) {
-            None => sqlx::query_as(FIRST).bind(kind.as_str()),
-            Some(Account { owner, place, .. }) => sqlx::query_as(TEXT)
-                .bind(kind.as_str())
-                .bind(owner)
-                .bind(owner)
-                .bind(place),
+        let name = kind.as_str();
+        let queries = match after.filter(|after| after.kind == kind) {
+            None => vec![sqlx::query_as(FIRST).bind(name)],
+            Some(Account { owner, place, .. }) => vec![
+                sqlx::query_as(PLACES).bind(name).bind(owner).bind(place),
+                sqlx::query_as(OWNERS).bind(name).bind(owner),
+            ],
         };
-        let query = query.bind(shard).bind(shard).bind(limit);
-        let rows: Vec<Row> = query.fetch_all(&mut *connection).await?;
-        if !rows.is_empty() {
-            return Ok(rows.into_iter().filter_map(parse).collect());
+        for query in queries {
+            let query = query.bind(shard).bind(shard).bind(limit);
+            let rows: Vec<Row> = query.fetch_all(&mut *connection).await?;
+            if !rows.is_empty() {
+                return Ok(rows.into_iter().filter_map(parse).collect());
+            }
         }
     }
     Ok(Vec::new())

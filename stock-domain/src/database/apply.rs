@@ -1,9 +1,16 @@
 //! Apply: record and settle one batch of the journal in one transaction.
 //!
 //! The watermark moves in the same transaction as the rows, so each entry takes effect exactly once,
-//! however often it is read, by however many instances. An entry whose own tables cannot be written
-//! becomes a dead letter; its postings are settled all the same. A pure function of the journal and
-//! MySQL: who calls it, and when, is the subscriber's matter.
+//! however often it is read, by however many instances. An error is one of three kinds:
+//!
+//! | kind | what it is | what happens |
+//! |---|---|---|
+//! | passing | a connection, a lock, a full disk, a missing table | the step is tried again |
+//! | poison | an entry's own tables refuse its data | it becomes a dead letter; its postings are settled |
+//! | broken chain | a posting does not follow from its account's level, or another one stands in its place | the account comes under quarantine ([`super::quarantine`]); everybody else's postings are settled |
+//!
+//! Only what concerns the shard as a whole stops applying: another epoch, a gap in the numbers, an entry of
+//! a newer program, a schema that refuses most entries. Who calls it, and when, is the subscriber's matter.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -12,11 +19,11 @@ use sqlx::{Connection, MySqlConnection, MySqlPool};
 use stock_common::id::Position;
 
 use super::row_queue::{RowQueue, Turn};
-use super::settle::{self, Ahead, Levels, SettleError};
+use super::settle::{self, Ahead, Gap, Levels, Quarantine};
 use super::shards::{self, ShardState};
-use super::{dead_letters, journal, record};
+use super::{dead_letters, journal, quarantine, record};
 use crate::account::Account;
-use crate::journal::{Entry, EntryError};
+use crate::journal::{Entry, EntryError, Posted};
 use crate::ledger::reader::Tail;
 use crate::ledger::{ReadError, Shard};
 
@@ -35,6 +42,8 @@ pub enum Applied {
         entries: usize,
         /// How many of them became dead letters.
         dead_letters: usize,
+        /// How many accounts came under quarantine.
+        quarantined: usize,
         /// Where the frame of the last entry begins: what must stay in the journal.
         last_frame: Position,
     },
@@ -57,22 +66,19 @@ pub enum ApplyError {
     Fenced(String),
     /// The journal does not continue MySQL's state: applying stops.
     #[error(transparent)]
-    Settle(SettleError),
+    Gap(#[from] Gap),
     /// An entry cannot be read: applying stops.
     #[error(transparent)]
     Entry(#[from] EntryError),
-    /// Too many dead letters at once: applying stops.
-    #[error("{0} dead letters within a minute: something is wrong that is not the entries")]
-    DeadLetters(i64),
-}
-
-impl From<SettleError> for ApplyError {
-    fn from(error: SettleError) -> Self {
-        match error {
-            SettleError::Database(error) => Self::Database(error),
-            other @ (SettleError::Gap { .. } | SettleError::Chain { .. }) => Self::Settle(other),
-        }
-    }
+    /// The journal's tables refuse a row, and no account is to blame: applying stops.
+    #[error("mysql refuses a row of the journal: {0}")]
+    Refused(#[source] sqlx::Error),
+    /// Most entries of the last minute became dead letters for one reason: applying stops, and lets through as many
+    /// dead letters a minute as the setting says.
+    #[error(
+        "{0} entries within a minute were refused for one reason, most of all: the schema, not the entries, is wrong"
+    )]
+    Circuit(u64),
 }
 
 impl ApplyError {
@@ -106,12 +112,16 @@ pub async fn apply(
     ahead: &mut ReadAhead,
 ) -> Result<Applied, ApplyError> {
     let limit = Duration::from_millis(shard.config().database_transaction_timeout_ms);
-    let mut turn = Turn::default();
+    let (mut turn, mut care) = (Turn::default(), Care::Trusting);
     loop {
         let mut connection = pool.acquire().await?;
         let applying = async {
-            let turn_of = (rows, &mut turn);
-            let step = apply_on(&mut connection, shard, turn_of, entries_max, ahead).await;
+            let asked = Asked {
+                shard,
+                entries_max,
+                care,
+            };
+            let step = apply_on(&mut connection, &asked, (rows, &mut turn), ahead).await;
             if step.is_err() {
                 // What was begun is rolled back before it is the next one's turn.
                 drop(connection.ping().await);
@@ -124,19 +134,39 @@ pub async fn apply(
             return Err(ApplyError::Stalled);
         };
         drop(connection);
-        match step? {
-            Step::Done(applied) => return Ok(applied),
+        match step {
+            Ok(Step::Done(applied)) => return Ok(applied),
             // The shard is nobody's meanwhile, so another instance may be quicker.
-            Step::Waits(accounts) => turn = rows.turn(&accounts).await,
+            Ok(Step::Waits(accounts)) => turn = rows.turn(&accounts).await,
+            // Something stands where a posting should go: the next try finds out what.
+            Err(ApplyError::Refused(_)) if care == Care::Trusting => care = Care::Looking,
+            Err(error) => return Err(error),
         }
     }
 }
 
+/// Whether it is looked first if the place of each posting is free. It always is, so a batch begins without asking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Care {
+    Trusting,
+    Looking,
+}
+
+/// What a step is asked to do.
+struct Asked<'a> {
+    shard: &'a Shard,
+    entries_max: usize,
+    care: Care,
+}
+
 async fn apply_on(
     connection: &mut MySqlConnection,
-    shard: &Shard,
+    &Asked {
+        shard,
+        entries_max,
+        care,
+    }: &Asked<'_>,
     turn_of: (&RowQueue, &mut Turn),
-    entries_max: usize,
     ahead: &mut ReadAhead,
 ) -> Result<Step, ApplyError> {
     let mut transaction = connection.begin().await?;
@@ -167,15 +197,17 @@ async fn apply_on(
     };
     let rest = tail.split_off(ours);
     let written = async {
-        let dead = write_locked(&mut transaction, &mut state, (&tail.entries, levels)).await?;
-        if dead > 0 {
-            let recent = dead_letters::recent(&mut transaction).await?;
-            if recent > i64::from(shard.config().dead_letters_per_minute_max) {
-                return Err(ApplyError::DeadLetters(recent));
+        let batch = (&*tail.entries, levels, care);
+        let written = write_locked(&mut transaction, &mut state, batch).await?;
+        if written.dead_letters > 0 {
+            let limit = u64::from(shard.config().dead_letters_per_minute_max);
+            let alike = dead_letters::alike_if_most(&mut transaction, &state).await?;
+            if alike > limit {
+                return Err(ApplyError::Circuit(alike));
             }
         }
         transaction.commit().await?;
-        Ok(dead)
+        Ok(written)
     };
     let read_on = async {
         // Worth it only under a backlog; a short tail will have grown by the time it is needed.
@@ -184,14 +216,15 @@ async fn apply_on(
             false => None,
         }
     };
-    let (dead, next) = tokio::join!(written, read_on);
+    let (written, next) = tokio::join!(written, read_on);
     let next = next.filter(|next| next.entries.len() >= entries_max && next.broken.is_none());
     ahead.0 = rest.or(next);
-    let (entries, last_frame, dead_letters) = (tail.entries.len(), tail.last_frame, dead?);
+    let (entries, last_frame, written) = (tail.entries.len(), tail.last_frame, written?);
     Ok(Step::Done(Applied::Settled {
         state,
         entries,
-        dead_letters,
+        dead_letters: written.dead_letters,
+        quarantined: written.quarantined,
         last_frame,
     }))
 }
@@ -213,8 +246,16 @@ fn check(state: &ShardState, tail: &Tail) -> Result<(), ApplyError> {
     Ok(())
 }
 
-/// Records and settles entries that follow the state; returns how many became dead letters. The
-/// caller holds the shard's lock and commits.
+/// What became of entries that were written.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Written {
+    /// How many became dead letters.
+    pub dead_letters: usize,
+    /// How many accounts came under quarantine.
+    pub quarantined: usize,
+}
+
+/// Records and settles entries that follow the state. The caller holds the shard's lock and commits.
 ///
 /// # Errors
 /// [`ApplyError`]; the caller rolls back.
@@ -222,9 +263,9 @@ pub async fn write(
     transaction: &mut MySqlConnection,
     state: &mut ShardState,
     entries: &[Entry],
-) -> Result<usize, ApplyError> {
+) -> Result<Written, ApplyError> {
     let levels = settle::lock(transaction, entries).await?;
-    write_locked(transaction, state, (entries, levels)).await
+    write_locked(transaction, state, (entries, levels, Care::Looking)).await
 }
 
 /// The same of entries whose accounts are locked. First the locks, then the question what is there: a synchronous order
@@ -232,10 +273,10 @@ pub async fn write(
 async fn write_locked(
     transaction: &mut MySqlConnection,
     state: &mut ShardState,
-    (entries, mut levels): (&[Entry], Levels),
-) -> Result<usize, ApplyError> {
+    (entries, mut levels, care): (&[Entry], Levels, Care),
+) -> Result<Written, ApplyError> {
     let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
-        return Ok(0);
+        return Ok(Written::default());
     };
     let (first, last) = (first.position, last.position);
     let existing: HashSet<Position> = journal::existing(transaction, state.shard, first, last)
@@ -246,10 +287,63 @@ async fn write_locked(
         .iter()
         .filter(|entry| !existing.contains(&entry.position))
         .collect();
-    record::record_journal(transaction, &missing).await?;
-    let dead = record_own(transaction, &missing).await?;
-    settle::settle(transaction, &mut levels, state, entries).await?;
-    Ok(dead)
+    let mut broken = Quarantine::default();
+    if state.has_quarantine {
+        broken.accounts = quarantine::of_shard(transaction, state.shard).await?;
+    }
+    if care == Care::Looking {
+        let mut wanted: Vec<(Position, Posted)> = Vec::new();
+        for entry in &missing {
+            wanted.extend(
+                entry
+                    .postings
+                    .iter()
+                    .map(|posted| (entry.position, *posted)),
+            );
+        }
+        let occupied = quarantine::occupied(transaction, &wanted).await?;
+        occupied.into_iter().for_each(|found| broken.begin(found));
+    }
+    for entry in entries {
+        settle::advance(&mut levels, state, entry, &mut broken)?;
+    }
+    record_journal(transaction, state.shard, &missing, &broken).await?;
+    let dead_letters = record_own(transaction, &missing).await?;
+    settle::settle(transaction, &levels, state, entries).await?;
+    for found in &broken.begun {
+        let (account, reason) = (found.account, &found.reason);
+        tracing::error!(%account, %reason, "an account comes under quarantine");
+    }
+    Ok(Written {
+        dead_letters,
+        quarantined: broken.begun.len(),
+    })
+}
+
+/// Writes journal rows and postings; what is under quarantine is kept aside.
+async fn record_journal(
+    transaction: &mut MySqlConnection,
+    shard: u64,
+    missing: &[&Entry],
+    broken: &Quarantine,
+) -> Result<(), ApplyError> {
+    let aside: HashSet<(Position, Account)> = broken
+        .kept
+        .iter()
+        .map(|(position, posted)| (*position, posted.account))
+        .collect();
+    let recorded = journal::insert(transaction, missing, &aside).await;
+    recorded.map_err(|error| match super::is_data_error(&error) {
+        true => ApplyError::Refused(error),
+        false => ApplyError::Database(error),
+    })?;
+    if !broken.kept.is_empty() {
+        quarantine::keep(transaction, &broken.kept).await?;
+    }
+    if !broken.begun.is_empty() {
+        quarantine::begin(transaction, shard, &broken.begun).await?;
+    }
+    Ok(())
 }
 
 /// What a dead letter says about others, unless MySQL refuses that too: then `verify` names what is missing.

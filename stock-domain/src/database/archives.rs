@@ -95,26 +95,11 @@ pub async fn reached(pool: &MySqlPool, shard: u64) -> Result<Reached, sqlx::Erro
 /// When MySQL does not answer.
 pub async fn removed(pool: &MySqlPool) -> Result<u64, sqlx::Error> {
     sqlx::query_scalar(
-        "SELECT CAST(COALESCE(SUM(number + 1 - first_number), 0) AS UNSIGNED) FROM archives",
+        "SELECT CAST(COALESCE(SUM(IF(number < first_number, 0, number + 1 - first_number)), 0) \
+         AS UNSIGNED) FROM archives",
     )
     .fetch_one(pool)
     .await
-}
-
-/// The first entry of a shard that is in the journal although it was removed up to a number, for `verify`.
-///
-/// # Errors
-/// When MySQL does not answer.
-pub async fn left_behind(
-    pool: &MySqlPool,
-    shard: u64,
-    number: u64,
-) -> Result<Option<u64>, sqlx::Error> {
-    sqlx::query_scalar("SELECT MIN(number) FROM journal WHERE shard = ? AND number <= ?")
-        .bind(shard)
-        .bind(number)
-        .fetch_one(pool)
-        .await
 }
 
 /// The archive whose entries are not all removed, if there is one: a run was killed.

@@ -91,6 +91,8 @@ actions! {
     WebhookDeleted = "webhook_deleted";
     /// An admin had an entry's tables written again.
     DeadLetterRetried = "dead_letter_retried";
+    /// An admin ended the quarantine of an account.
+    AccountReleased = "account_released";
     /// An admin had the ledger proved.
     LedgerVerified = "ledger_verified";
 }

@@ -9,6 +9,7 @@ use sqlx::{AssertSqlSafe, MySqlConnection, MySqlPool};
 use stock_common::id::Position;
 
 use super::record::{self, RecordError};
+use super::shards::ShardState;
 use super::{coupon_issues, journal, orders, point_transactions};
 use crate::journal::{Entry, EntryError, Kind};
 use crate::order::OrderStatus;
@@ -81,16 +82,28 @@ pub async fn insert(
     Ok(())
 }
 
-/// How many were laid aside within the last minute.
+/// How many of a shard were laid aside for the same reason within the last minute, if they are most of the entries
+/// since the first of them; otherwise 0. The state is the one behind the batch that is being settled.
 ///
 /// # Errors
 /// When MySQL does not answer.
-pub async fn recent(connection: &mut MySqlConnection) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar(
-        "SELECT COUNT(*) FROM dead_letters WHERE created_at > NOW(3) - INTERVAL 1 MINUTE",
+pub async fn alike_if_most(
+    connection: &mut MySqlConnection,
+    state: &ShardState,
+) -> Result<u64, sqlx::Error> {
+    // What stands between quotes differs from row to row.
+    let found: Option<(u64, u64)> = sqlx::query_as(
+        "SELECT CAST(COUNT(*) AS UNSIGNED), MIN(j.number) FROM dead_letters d \
+         JOIN journal j ON j.id = d.journal_id \
+         WHERE d.created_at > NOW(3) - INTERVAL 1 MINUTE AND j.shard = ? \
+         GROUP BY SUBSTRING_INDEX(d.reason, CHAR(39 USING utf8mb4), 1) ORDER BY 1 DESC LIMIT 1",
     )
-    .fetch_one(connection)
-    .await
+    .bind(state.shard)
+    .fetch_optional(connection)
+    .await?;
+    let (alike, first) = found.unwrap_or_default();
+    let entries = (state.number + 1).saturating_sub(first);
+    Ok(if 2 * alike > entries { alike } else { 0 })
 }
 
 type Row = (u64, String, String, u32, String, NaiveDateTime);

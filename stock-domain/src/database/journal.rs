@@ -1,6 +1,6 @@
 //! The journal and its postings in MySQL: the ledger's long memory.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use sqlx::{AssertSqlSafe, MySqlConnection, MySqlPool};
 use stock_common::id::Position;
@@ -8,7 +8,7 @@ use stock_common::id::Position;
 use super::archives::{self, Reached};
 use super::rows::{Binding, MultiRow, padded};
 use crate::account::{Account, AccountKind};
-use crate::journal::{Entry, EntryError, Posted};
+use crate::journal::{Entry, EntryError, Idempotency, Posted};
 
 /// Most entries have neither a reference nor a key: each parameter less is time of the server's.
 static PLAIN_ENTRIES: MultiRow = MultiRow::new(
@@ -56,28 +56,39 @@ fn bind_plain<'q>(query: Binding<'q>, entry: &'q Entry) -> Binding<'q> {
         .bind(entry.payload.as_slice())
 }
 
-/// Inserts entries and their postings.
+/// Inserts entries and their postings, without those of accounts that are `aside`.
 ///
 /// # Errors
 /// When MySQL does not answer, or an entry is there already.
 pub async fn insert(
     connection: &mut MySqlConnection,
     entries: &[&Entry],
+    aside: &HashSet<(Position, Account)>,
 ) -> Result<(), sqlx::Error> {
     let (plain, full): (Vec<&Entry>, Vec<&Entry>) = entries
         .iter()
         .partition(|entry| entry.reference.is_none() && entry.idempotency.is_none());
     PLAIN_ENTRIES
-        .execute(connection, &plain, |query, entry| bind_plain(query, entry))
+        .execute_sized(
+            connection,
+            &plain,
+            |entry| entry.payload.len(),
+            |query, entry| bind_plain(query, entry),
+        )
         .await?;
     ENTRIES
-        .execute(connection, &full, |query, entry| {
-            let keys = entry.idempotency.as_ref();
-            bind_plain(query, entry)
-                .bind(entry.reference.as_deref())
-                .bind(keys.and_then(|keys| hash_bytes(&keys.key)))
-                .bind(keys.and_then(|keys| hash_bytes(&keys.fingerprint)))
-        })
+        .execute_sized(
+            connection,
+            &full,
+            |entry| entry.payload.len() + 191,
+            |query, entry| {
+                let keys = entry.idempotency.as_ref();
+                bind_plain(query, entry)
+                    .bind(entry.reference.as_deref())
+                    .bind(keys.and_then(|keys| hash_bytes(&keys.key)))
+                    .bind(keys.and_then(|keys| hash_bytes(&keys.fingerprint)))
+            },
+        )
         .await?;
     let postings: Vec<(Position, Posted)> = entries
         .iter()
@@ -87,9 +98,23 @@ pub async fn insert(
                 .iter()
                 .map(|posted| (entry.position, *posted))
         })
+        .filter(|(position, posted)| {
+            aside.is_empty() || !aside.contains(&(*position, posted.account))
+        })
         .collect();
+    insert_postings(connection, &postings).await
+}
+
+/// Inserts postings of entries.
+///
+/// # Errors
+/// When MySQL does not answer, or another posting stands in the place of one.
+pub async fn insert_postings(
+    connection: &mut MySqlConnection,
+    postings: &[(Position, Posted)],
+) -> Result<(), sqlx::Error> {
     POSTINGS
-        .execute(connection, &postings, |query, (position, posted)| {
+        .execute(connection, postings, |query, (position, posted)| {
             query
                 .bind(posted.account.kind.number())
                 .bind(posted.account.owner)
@@ -110,8 +135,9 @@ pub async fn delete(
     connection: &mut MySqlConnection,
     position: Position,
 ) -> Result<(), sqlx::Error> {
-    const TABLES: [&str; 2] = [
+    const TABLES: [&str; 3] = [
         "DELETE FROM postings WHERE journal_id = ?",
+        "DELETE FROM quarantined_postings WHERE journal_id = ?",
         "DELETE FROM journal WHERE id = ?",
     ];
     for text in TABLES {
@@ -173,7 +199,7 @@ pub async fn missing(
 
 type PostingRow = (u64, String, u64, u64, u64, i64, i64);
 
-/// The postings of entries between two positions, both included, by entry.
+/// The postings of entries between two positions, both included, by entry; those that are kept aside too.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -183,10 +209,14 @@ pub async fn postings_between(
     last: Position,
 ) -> Result<Vec<(Position, Posted)>, sqlx::Error> {
     let rows: Vec<PostingRow> = sqlx::query_as(
-        "SELECT journal_id, CAST(kind AS CHAR), owner_id, place_id, seq, delta, balance_after \
+        "SELECT journal_id, CAST(kind AS CHAR) AS kind, owner_id, place_id, seq, delta, balance_after \
          FROM postings WHERE journal_id BETWEEN ? AND ? \
+         UNION ALL SELECT journal_id, CAST(kind AS CHAR), owner_id, place_id, seq, delta, balance_after \
+         FROM quarantined_postings WHERE journal_id BETWEEN ? AND ? \
          ORDER BY journal_id, kind, owner_id, place_id, seq",
     )
+    .bind(first.get())
+    .bind(last.get())
     .bind(first.get())
     .bind(last.get())
     .fetch_all(&mut *connection)
@@ -253,6 +283,97 @@ pub async fn page(
             Entry::restore(position, number, payload, own)
         })
         .collect())
+}
+
+/// An entry's own row, for `verify`.
+#[derive(Debug)]
+pub(crate) struct StoredEntry {
+    pub(crate) position: Position,
+    pub(crate) number: u64,
+    pub(crate) payload: Vec<u8>,
+    shard: u64,
+    kind: String,
+    version: u16,
+    actor: u64,
+    reference: Option<String>,
+    key: Option<Vec<u8>>,
+    fingerprint: Option<Vec<u8>>,
+}
+
+impl StoredEntry {
+    /// The columns that do not say what the payload says.
+    pub(crate) fn differing(&self, entry: &Entry) -> Option<String> {
+        let hash = |of: fn(&Idempotency) -> &str| hash_bytes(of(entry.idempotency.as_ref()?));
+        let columns = [
+            ("shard", self.shard == entry.position.shard()),
+            ("kind", self.kind == entry.kind.as_str()),
+            ("version", self.version == entry.version),
+            ("actor_id", self.actor == entry.actor.0),
+            ("reference", self.reference == entry.reference),
+            ("key_hash", self.key == hash(|of| &of.key)),
+            (
+                "fingerprint",
+                self.fingerprint == hash(|of| &of.fingerprint),
+            ),
+        ];
+        let wrong: Vec<&str> = columns
+            .into_iter()
+            .filter(|(_, is_right)| !is_right)
+            .map(|(column, _)| column)
+            .collect();
+        let text = format!("{} not what the payload says", wrong.join(", "));
+        (!wrong.is_empty()).then_some(text)
+    }
+}
+
+/// The rows of entries of all shards behind a position and up to another, in order, at most `limit`.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub(crate) async fn stored(
+    pool: &MySqlPool,
+    (after, upto): (Position, Position),
+    limit: u32,
+) -> Result<Vec<StoredEntry>, sqlx::Error> {
+    type Columns = (
+        u64,
+        u64,
+        u64,
+        String,
+        u16,
+        u64,
+        Option<String>,
+        Hash,
+        Hash,
+        Vec<u8>,
+    );
+    type Hash = Option<Vec<u8>>;
+    let rows: Vec<Columns> = sqlx::query_as(
+        "SELECT id, CAST(shard AS UNSIGNED), number, kind, version, actor_id, reference, key_hash, \
+         fingerprint, payload FROM journal FORCE INDEX (PRIMARY) WHERE id > ? AND id <= ? \
+         ORDER BY id LIMIT ?",
+    )
+    .bind(after.get())
+    .bind(upto.get())
+    .bind(limit)
+    .fetch_all(pool)
+    .await?;
+    let stored = |row: Columns| {
+        let (id, shard, number, kind, version, actor, reference, key, fingerprint, payload) = row;
+        StoredEntry {
+            position: Position::new(id),
+            number,
+            payload,
+            shard,
+            kind,
+            version,
+            actor,
+            reference,
+            key,
+            fingerprint,
+        }
+    };
+    Ok(rows.into_iter().map(stored).collect())
 }
 
 /// A shard's last entry before a position.

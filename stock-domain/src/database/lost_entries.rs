@@ -85,6 +85,20 @@ pub async fn remembered(
     Ok(rows.into_iter().filter_map(entry).collect())
 }
 
+/// Whether entries of a shard are listed that MySQL has not settled past.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn is_listed(connection: &mut MySqlConnection, shard: u64) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM lost_entries l JOIN shards s ON s.shard = l.shard \
+         WHERE l.shard = ? AND (l.number IS NULL OR l.number > s.number))",
+    )
+    .bind(shard)
+    .fetch_one(connection)
+    .await
+}
+
 /// Takes entries off the list: they are in MySQL's journal.
 ///
 /// # Errors

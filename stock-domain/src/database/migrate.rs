@@ -8,7 +8,7 @@ use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{AssertSqlSafe, SqlSafeStr};
 
 /// Version, description and text of every migration, in order.
-const MIGRATIONS: [(i64, &str, &str); 19] = [
+const MIGRATIONS: [(i64, &str, &str); 20] = [
     (
         20_261_121_000_000,
         "create ledger",
@@ -103,6 +103,11 @@ const MIGRATIONS: [(i64, &str, &str); 19] = [
         20_261_129_000_220,
         "create idempotent requests",
         include_str!("../../../migrations/20261129000220_create_idempotent_requests.sql"),
+    ),
+    (
+        20_261_129_000_300,
+        "quarantine accounts",
+        include_str!("../../../migrations/20261129000300_quarantine_accounts.sql"),
     ),
 ];
 

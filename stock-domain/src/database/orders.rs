@@ -162,7 +162,8 @@ pub async fn delete(connection: &mut MySqlConnection, id: Position) -> Result<()
     Ok(())
 }
 
-/// Sets the final state of orders; one that is not there (a dead letter) is passed over.
+/// Sets the state of orders; one that is not there (a dead letter) is passed over. An order that stands was
+/// never taken back.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -172,7 +173,7 @@ pub async fn set_status(
     status: OrderStatus,
 ) -> Result<(), sqlx::Error> {
     static SET: MultiRow = MultiRow::new(
-        "UPDATE orders SET status = ?, updated_at = NOW(3) WHERE",
+        "UPDATE orders SET status = ?, updated_at = IF(status = 'SUCCESS', NULL, NOW(3)) WHERE",
         "id = ?",
         "",
     );

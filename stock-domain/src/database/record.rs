@@ -42,17 +42,6 @@ impl RecordError {
     }
 }
 
-/// Writes journal rows and postings.
-///
-/// # Errors
-/// When MySQL does not answer, or an entry is there already.
-pub async fn record_journal(
-    connection: &mut MySqlConnection,
-    entries: &[&Entry],
-) -> Result<(), sqlx::Error> {
-    journal::insert(connection, entries).await
-}
-
 /// The reverse of recording: removes the rows of entries that never take effect, and takes back what
 /// they said about others. Entries without rows are passed over.
 ///
@@ -148,32 +137,33 @@ pub async fn record_taken(
 
 /// What a group of entries writes, by table.
 #[derive(Default)]
-struct Rows {
-    placed: Vec<(Position, Order)>,
-    cancelled: Vec<Position>,
-    failed: Vec<Position>,
-    offline: Vec<(Position, u64, OfflineSale, OfflineState)>,
-    reserved: Vec<(Position, Reservation)>,
-    ordered: Vec<(Position, Position)>,
-    confirmed: Vec<Position>,
-    returned: Vec<Position>,
-    expired: Vec<Position>,
-    issued: Vec<(Position, CouponIssued)>,
-    used: Vec<Position>,
-    freed: Vec<Position>,
-    points: Vec<PointTransaction>,
-    opened: Vec<ProductId>,
-    coupons: Vec<CouponId>,
-    imported: Vec<(u64, u64, u64)>,
-    held: Vec<(Position, String)>,
-    owned: Vec<(Position, String, Position)>,
-    ended: Vec<branches::Ended>,
-    codes: Vec<((CouponId, String), Position)>,
-    placed_by: Vec<(Position, Position)>,
+pub(crate) struct Rows {
+    pub(crate) placed: Vec<(Position, Order)>,
+    pub(crate) cancelled: Vec<Position>,
+    pub(crate) failed: Vec<Position>,
+    pub(crate) offline: Vec<(Position, u64, OfflineSale, OfflineState)>,
+    pub(crate) reserved: Vec<(Position, Reservation)>,
+    pub(crate) ordered: Vec<(Position, Position)>,
+    pub(crate) confirmed: Vec<Position>,
+    pub(crate) returned: Vec<Position>,
+    pub(crate) expired: Vec<Position>,
+    pub(crate) issued: Vec<(Position, CouponIssued)>,
+    pub(crate) used: Vec<Position>,
+    pub(crate) freed: Vec<Position>,
+    pub(crate) points: Vec<PointTransaction>,
+    pub(crate) opened: Vec<ProductId>,
+    pub(crate) coupons: Vec<CouponId>,
+    pub(crate) imported: Vec<(u64, u64, u64)>,
+    pub(crate) held: Vec<(Position, String)>,
+    pub(crate) owned: Vec<(Position, String, Position)>,
+    pub(crate) ended: Vec<branches::Ended>,
+    pub(crate) codes: Vec<((CouponId, String), Position)>,
+    pub(crate) placed_by: Vec<(Position, Position)>,
 }
 
 impl Rows {
-    fn add(&mut self, entry: &Entry) -> Result<(), serde_json::Error> {
+    /// Adds what an entry writes.
+    pub(crate) fn add(&mut self, entry: &Entry) -> Result<(), serde_json::Error> {
         let ended = || {
             let ended = entry.body::<ReservationEnded>()?;
             Ok::<_, serde_json::Error>(ended.reservation_id)
@@ -262,7 +252,7 @@ impl Rows {
 }
 
 /// The branches of an entry, with the id that they share.
-fn owned(entry: &Entry) -> Vec<(Position, String, Position)> {
+pub(crate) fn owned(entry: &Entry) -> Vec<(Position, String, Position)> {
     let mut marks = entry.marks.iter();
     let across = marks.find_map(|mark| mark.id.strip_prefix(ACROSS_MARK));
     let across = across.unwrap_or_default();

@@ -7,8 +7,9 @@ use stock_common::id::{LocationId, Position, ProductId, SaleId, UserId};
 use stock_common::money::Money;
 
 use super::rows::{MultiRow, push_list};
+use crate::account::Account;
 use crate::order::Quantity;
-use crate::reservation::{FrozenPrice, Reservation, ReservationStatus};
+use crate::reservation::{FrozenPrice, Held, Reservation, ReservationStatus};
 use crate::sale::Allowance;
 
 static INSERT: MultiRow = MultiRow::new(
@@ -256,6 +257,28 @@ pub async fn pending(
         .fetch_all(connection)
         .await?;
     Ok(rows.into_iter().filter_map(parse).collect())
+}
+
+/// The entry that ended a hold: it gave the user's hold back and names it. `None` when there is none, or none that can be
+/// found, as when users were not limited.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn ended_by(pool: &MySqlPool, held: &Held) -> Result<Option<Position>, sqlx::Error> {
+    let account = Account::hold(held.user_id, held.hold_limit);
+    let id: Option<u64> = sqlx::query_scalar(
+        "SELECT j.id FROM postings p JOIN journal j ON j.id = p.journal_id \
+         WHERE p.kind = ? AND p.owner_id = ? AND p.place_id = ? AND p.journal_id > ? \
+         AND p.delta > 0 AND j.reference = ? LIMIT 1",
+    )
+    .bind(account.kind.as_str())
+    .bind(account.owner)
+    .bind(account.place)
+    .bind(held.id.get())
+    .bind(held.id.to_string())
+    .fetch_optional(pool)
+    .await?;
+    Ok(id.map(Position::new))
 }
 
 /// Those of some reservations that are live.

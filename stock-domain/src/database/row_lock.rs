@@ -4,6 +4,7 @@
 //! one authority for what is available, so both paths sell the same stock and can never oversell
 //! together. Balances and watermark are left to the subscriber, which comes by in journal order.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use sqlx::{Connection, MySql, MySqlConnection, MySqlPool, Transaction};
@@ -112,8 +113,12 @@ async fn decide_within(
     let wait_max = Duration::from_millis(config.queue_wait_ms_max);
     let mut touched: Vec<Account> = request.draft.postings.iter().map(|p| p.account).collect();
     touched.sort_unstable();
-    let turn = tokio::time::timeout(wait_max, ledger.rows().turn(&touched));
-    let _turn = turn.await.map_err(|_elapsed| DecideError::Overloaded)?;
+    let waiting = async {
+        let turn = ledger.rows().turn(&touched).await;
+        (turn, ledger.row_locks().acquire().await)
+    };
+    let waited = tokio::time::timeout(wait_max, waiting).await;
+    let _turn_and_permit = waited.map_err(|_elapsed| DecideError::Overloaded)?;
     let mut connection = pool.acquire().await?;
     let deciding = decide_on(&mut connection, pool, ledger, (request, &touched), before);
     match tokio::time::timeout(limit, deciding).await {
@@ -230,6 +235,6 @@ async fn record_missing(
             missing.push(*entry);
         }
     }
-    record::record_journal(connection, &missing).await?;
+    journal::insert(connection, &missing, &HashSet::new()).await?;
     record::record_own(connection, &missing).await
 }

@@ -1,8 +1,9 @@
 //! Settle: balances and watermark move in journal order, each posting chained to the one before.
 //!
 //! Only the holder of the shard's row calls it, in the transaction that records the entries. It
-//! demands dense entry numbers, and for every account `seq = stored + 1` and
-//! `balance_after = stored + delta`. Anything else is not guessed at: applying stops with an alarm.
+//! demands dense entry numbers; a [`Gap`] stops applying with an alarm. For every account it demands
+//! `seq = stored + 1` and `balance_after = stored + delta`; an account of which that does not hold
+//! comes under quarantine, and everybody else goes on.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -10,39 +11,42 @@ use sqlx::MySqlConnection;
 use stock_common::id::Position;
 
 use super::accounts;
+use super::quarantine::Broken;
 use super::row_queue::{RowQueue, Turn};
 use super::shards::{self, ShardState};
 use crate::account::{Account, Level};
 use crate::journal::{Entry, Posted};
 
-/// Why entries cannot be settled.
-#[derive(Debug, thiserror::Error)]
-pub enum SettleError {
-    /// MySQL did not answer.
-    #[error("mysql: {0}")]
-    Database(#[from] sqlx::Error),
-    /// An entry is missing, or comes twice.
-    #[error("entry {position} has number {number}, expected {expected}")]
-    Gap {
-        /// Where it stands.
-        position: Position,
-        /// The number it has.
-        number: u64,
-        /// The number that should come.
-        expected: u64,
-    },
-    /// A posting does not follow from the account's level.
-    #[error("entry {position} moves {account} to {posted:?}, but it stands at {stored:?}")]
-    Chain {
-        /// Where the entry stands.
-        position: Position,
-        /// The account.
-        account: Account,
-        /// What the entry says.
-        posted: Box<Posted>,
-        /// What MySQL has.
-        stored: Level,
-    },
+/// An entry is missing, or comes twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("entry {position} has number {number}, expected {expected}")]
+pub struct Gap {
+    /// Where it stands.
+    pub position: Position,
+    /// The number it has.
+    pub number: u64,
+    /// The number that should come.
+    pub expected: u64,
+}
+
+/// Accounts under quarantine, and what a batch adds to them.
+#[derive(Debug, Default)]
+pub struct Quarantine {
+    /// Those under quarantine so far.
+    pub accounts: HashSet<Account>,
+    /// Those that came under quarantine in this batch.
+    pub begun: Vec<Broken>,
+    /// Postings of this batch that are kept aside.
+    pub kept: Vec<(Position, Posted)>,
+}
+
+impl Quarantine {
+    /// Puts an account under quarantine, unless it is there already.
+    pub fn begin(&mut self, broken: Broken) {
+        if self.accounts.insert(broken.account) {
+            self.begun.push(broken);
+        }
+    }
 }
 
 /// The levels of the accounts that entries touch, locked.
@@ -122,43 +126,72 @@ fn touched(entry: &Entry) -> impl Iterator<Item = Account> {
     posted.chain(entry.closings.iter().map(|closing| closing.account))
 }
 
-/// Moves levels and state over one entry.
+/// Whether an entry is the next one of its shard.
 ///
 /// # Errors
-/// [`SettleError::Gap`] or [`SettleError::Chain`]; levels and state are then of no use any more.
+/// [`Gap`].
+pub const fn check_number(state: &ShardState, entry: &Entry) -> Result<(), Gap> {
+    let (position, number, expected) = (entry.position, entry.number, state.number + 1);
+    if number == expected && position.get() > state.watermark.get() {
+        return Ok(());
+    }
+    Err(Gap {
+        position,
+        number,
+        expected,
+    })
+}
+
+/// The level behind a posting; `None` when the posting does not follow from the one before.
+#[must_use]
+pub fn follow(level: Level, posted: &Posted) -> Option<Level> {
+    let follows = posted.seq == level.seq + 1
+        && level.balance.checked_add(posted.delta) == Some(posted.balance_after)
+        && posted.balance_after >= 0;
+    follows.then_some(Level {
+        balance: posted.balance_after,
+        seq: posted.seq,
+        ..level
+    })
+}
+
+/// Moves levels and state over one entry; postings that do not follow are kept aside.
+///
+/// # Errors
+/// [`Gap`]; nothing was moved.
 pub fn advance(
     levels: &mut Levels,
     state: &mut ShardState,
     entry: &Entry,
-) -> Result<(), SettleError> {
-    let (position, number, expected) = (entry.position, entry.number, state.number + 1);
-    if number != expected || position <= state.watermark {
-        return Err(SettleError::Gap {
-            position,
-            number,
-            expected,
-        });
-    }
+    quarantine: &mut Quarantine,
+) -> Result<(), Gap> {
+    check_number(state, entry)?;
     for posted in &entry.postings {
-        let level = levels.entry(posted.account).or_default();
-        let follows = posted.seq == level.seq + 1
-            && level.balance.checked_add(posted.delta) == Some(posted.balance_after)
-            && posted.balance_after >= 0;
-        if !follows {
-            let (account, stored) = (posted.account, *level);
-            let posted = Box::new(*posted);
-            return Err(SettleError::Chain {
-                position,
-                account,
-                posted,
-                stored,
-            });
+        let account = posted.account;
+        if quarantine.accounts.contains(&account) {
+            quarantine.kept.push((entry.position, *posted));
+            continue;
         }
-        *level = Level {
-            balance: posted.balance_after,
-            seq: posted.seq,
-            closed: level.closed,
-        };
+        let level = levels.entry(account).or_default();
+        if let Some(next) = follow(*level, posted) {
+            *level = next;
+            continue;
+        }
+        let reason = format!(
+            "entry {} says {:+} to {} as posting {}, but mysql has {} at posting {}",
+            entry.position,
+            posted.delta,
+            posted.balance_after,
+            posted.seq,
+            level.balance,
+            level.seq
+        );
+        quarantine.begin(Broken {
+            account,
+            position: entry.position,
+            reason,
+        });
+        quarantine.kept.push((entry.position, *posted));
     }
     for closing in &entry.closings {
         let is_opening = |posted: &Posted| posted.account == closing.account && posted.seq == 1;
@@ -169,32 +202,28 @@ pub fn advance(
             level.closed = closing.closed;
         }
     }
-    (state.watermark, state.number) = (position, number);
+    (state.watermark, state.number) = (entry.position, entry.number);
     state.selling = entry.selling.unwrap_or(state.selling);
     Ok(())
 }
 
-/// Settles entries: moves the accounts and the watermark.
+/// Settles entries over which levels and state were moved: writes the accounts and the watermark.
 ///
 /// # Errors
-/// [`SettleError`]; the caller rolls back.
+/// When MySQL does not answer; the caller rolls back.
 pub async fn settle(
     connection: &mut MySqlConnection,
-    levels: &mut Levels,
-    state: &mut ShardState,
+    levels: &Levels,
+    state: &ShardState,
     entries: &[Entry],
-) -> Result<(), SettleError> {
-    for entry in entries {
-        advance(levels, state, entry)?;
-    }
+) -> Result<(), sqlx::Error> {
     let moved: HashSet<Account> = entries.iter().flat_map(touched).collect();
     let mut moved: Vec<(Account, Level)> = levels
         .iter()
-        .filter(|(account, _)| moved.contains(account))
+        .filter(|(account, level)| moved.contains(account) && level.seq > 0)
         .map(|(account, level)| (*account, *level))
         .collect();
     moved.sort_unstable_by_key(|(account, _)| *account);
     accounts::write(connection, state.shard, &moved).await?;
-    shards::advance(connection, state).await?;
-    Ok(())
+    shards::advance(connection, state).await
 }

@@ -1,6 +1,6 @@
 //! Shards: how far a journal is settled, under which epoch, and who may settle it.
 
-use sqlx::{MySqlConnection, MySqlPool};
+use sqlx::{AssertSqlSafe, MySqlConnection, MySqlPool};
 use stock_common::id::Position;
 
 /// What MySQL knows of a shard.
@@ -18,12 +18,17 @@ pub struct ShardState {
     pub epoch: String,
     /// The version of what is on the shard.
     pub layout: u64,
+    /// Whether accounts of the shard are under quarantine.
+    pub has_quarantine: bool,
 }
 
-type Row = (u64, u64, bool, String, u64);
+type Row = (u64, u64, bool, String, u64, bool);
 
 impl ShardState {
-    fn from_row(shard: u64, (watermark, number, selling, epoch, layout): Row) -> Self {
+    fn from_row(
+        shard: u64,
+        (watermark, number, selling, epoch, layout, has_quarantine): Row,
+    ) -> Self {
         Self {
             shard,
             watermark: Position::new(watermark),
@@ -31,19 +36,24 @@ impl ShardState {
             selling,
             epoch,
             layout,
+            has_quarantine,
         }
     }
 }
+
+/// Whether accounts of the shard of the row `e` are under quarantine.
+const HAS_QUARANTINE: &str =
+    "EXISTS (SELECT 1 FROM quarantined_accounts q WHERE q.shard = e.shard)";
 
 /// Reads a shard's state; `None` before the first epoch was written.
 ///
 /// # Errors
 /// When MySQL does not answer.
 pub async fn load(pool: &MySqlPool, shard: u64) -> Result<Option<ShardState>, sqlx::Error> {
-    let row: Option<Row> = sqlx::query_as(
-        "SELECT s.watermark, s.number, s.selling, e.epoch, s.layout FROM shards s \
+    let row: Option<Row> = sqlx::query_as(AssertSqlSafe(format!(
+        "SELECT s.watermark, s.number, s.selling, e.epoch, s.layout, {HAS_QUARANTINE} FROM shards s \
          JOIN epochs e ON e.shard = s.shard WHERE s.shard = ?",
-    )
+    )))
     .bind(shard)
     .fetch_optional(pool)
     .await?;
@@ -70,14 +80,14 @@ pub async fn try_lock(
         Err(error) => return Err(error),
     };
     // Read after the lock, so that it belongs to the same state.
-    let epoch: String = sqlx::query_scalar("SELECT epoch FROM epochs WHERE shard = ?")
-        .bind(shard)
-        .fetch_one(connection)
-        .await?;
-    Ok(Some(ShardState::from_row(
-        shard,
-        (watermark, number, selling, epoch, layout),
+    let (epoch, has_quarantine): (String, bool) = sqlx::query_as(AssertSqlSafe(format!(
+        "SELECT e.epoch, {HAS_QUARANTINE} FROM epochs e WHERE e.shard = ?"
     )))
+    .bind(shard)
+    .fetch_one(connection)
+    .await?;
+    let row = (watermark, number, selling, epoch, layout, has_quarantine);
+    Ok(Some(ShardState::from_row(shard, row)))
 }
 
 /// Moves the watermark; the caller holds the row's lock.
@@ -130,14 +140,26 @@ pub async fn settled(pool: &MySqlPool) -> Result<u64, sqlx::Error> {
 /// # Errors
 /// When MySQL does not answer.
 pub async fn all(pool: &MySqlPool) -> Result<Vec<ShardState>, sqlx::Error> {
-    let rows: Vec<(u64, u64, u64, bool, String, u64)> = sqlx::query_as(
-        "SELECT s.shard, s.watermark, s.number, s.selling, e.epoch, s.layout FROM shards s \
-         JOIN epochs e ON e.shard = s.shard ORDER BY s.shard",
-    )
+    let states = all_since(pool).await?;
+    Ok(states.into_iter().map(|(state, _)| state).collect())
+}
+
+/// The same, each with the time at which it was settled, as MySQL prints it.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn all_since(pool: &MySqlPool) -> Result<Vec<(ShardState, String)>, sqlx::Error> {
+    type Row = (u64, u64, u64, bool, String, u64, bool, String);
+    let rows: Vec<Row> = sqlx::query_as(AssertSqlSafe(format!(
+        "SELECT s.shard, s.watermark, s.number, s.selling, e.epoch, s.layout, {HAS_QUARANTINE}, \
+         CAST(s.updated_at AS CHAR) FROM shards s JOIN epochs e ON e.shard = s.shard \
+         ORDER BY s.shard",
+    )))
     .fetch_all(pool)
     .await?;
-    let state = |(shard, watermark, number, selling, epoch, layout)| {
-        ShardState::from_row(shard, (watermark, number, selling, epoch, layout))
+    let state = |(shard, watermark, number, selling, epoch, layout, has_quarantine, since): Row| {
+        let row = (watermark, number, selling, epoch, layout, has_quarantine);
+        (ShardState::from_row(shard, row), since)
     };
     Ok(rows.into_iter().map(state).collect())
 }

@@ -59,7 +59,7 @@ impl Ledger {
                 return Ok(None);
             }
             let shard = self.shard(self.known_layout()?.of_number(on))?;
-            let Known { print, outcome } = match shard.claim(of, home).await? {
+            let Known { print, outcome, .. } = match shard.claim(of, home).await? {
                 Claim::Made => return Ok(None),
                 Claim::Lost => {
                     let lost = Refusal::Lost(LostKey::Records);

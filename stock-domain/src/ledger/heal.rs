@@ -18,12 +18,12 @@ use super::ReadError;
 use super::epoch;
 use super::gate::{Gate, GateState, Link};
 use super::keys::{Keys, Records, SENTINEL, SENTINEL_SCORE};
+use super::levels;
 use super::lost::{Lost, LostThing};
 use super::mend::Mend;
-use super::scripts::SCRIPTS;
 use super::units::count_held;
 use crate::account::{Account, Book, Level};
-use crate::database::{accounts, layouts, sales, shards};
+use crate::database::{accounts, layouts, quarantine, sales, shards};
 use crate::layout::Layout;
 use crate::recover::{Filling, Rebuild, RecoverError, Scope};
 use crate::verdict::LostKey;
@@ -160,8 +160,11 @@ impl Healer {
             return Ok(());
         }
         self.await_settled(link).await?;
-        let levels = accounts::levels(self.pool(), &[account]).await?;
-        let Some(level) = levels.get(&account) else {
+        let mut connection = self.pool().acquire().await?;
+        let levels = accounts::read(&mut connection, &[account]).await?;
+        let mut levels: Vec<(Account, Level)> = levels.into_iter().collect();
+        quarantine::add_kept(&mut connection, self.keys().shard(), &mut levels).await?;
+        let Some((_, level)) = levels.first() else {
             return Ok(());
         };
         if self
@@ -181,18 +184,9 @@ impl Healer {
         found: Option<String>,
         value: &str,
     ) -> Result<bool, HealError> {
-        let set: i64 = cmd("EVALSHA")
-            .arg(&SCRIPTS.correct.sha)
-            .arg(2)
-            .arg(self.keys().epoch())
-            .arg(self.keys().account(account))
-            .arg(&*link.epoch)
-            .arg("")
-            .arg(found.unwrap_or_default())
-            .arg(value)
-            .query_async(&mut link.read)
-            .await?;
-        Ok(set == 1)
+        let (keys, epoch) = (self.keys(), &*link.epoch);
+        let found = found.unwrap_or_default();
+        Ok(levels::correct(&mut link.read, (keys, epoch), account, &found, value).await?)
     }
 
     async fn heal_book(&self, link: &mut Link, book: Book) -> Result<(), HealError> {
@@ -210,11 +204,13 @@ impl Healer {
         let mut connection = self.pool().acquire().await?;
         loop {
             let shard = self.keys().shard();
-            let page = accounts::page_of_book(&mut connection, (book, shard), after, PAGE).await?;
+            let mut page =
+                accounts::page_of_book(&mut connection, (book, shard), after, PAGE).await?;
             let Some((last, _)) = page.last() else {
                 break;
             };
             after = Some(*last);
+            quarantine::add_kept(&mut connection, shard, &mut page).await?;
             count += page.len();
             let fields = page.iter().map(|(account, level)| {
                 let text = level.in_book();

@@ -29,7 +29,83 @@ use std::sync::Arc;
 
 use stock_common::id::{ProductId, UserId};
 
-use crate::account::{Account, Book};
+use crate::account::{Account, AccountKind, Book};
+
+/// The fields of the epoch's hash.
+pub const HEAD_FIELDS: [&str; 11] = [
+    "epoch",
+    "ms",
+    "low",
+    "number",
+    "settled",
+    "selling",
+    "layout",
+    "accepted",
+    "accepted_from",
+    "refused",
+    "refused_from",
+];
+
+/// What a key of a shard may be: the rows of the table above.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// The epoch's hash.
+    Head,
+    /// The journal.
+    Journal,
+    /// The states of things.
+    States,
+    /// The live holds.
+    Deadlines,
+    /// How many units each user holds.
+    HeldUnits,
+    /// An account with a key of its own.
+    Account,
+    /// A book of accounts.
+    Book,
+    /// A generation of idempotency records.
+    Records,
+    /// What moves between a product's buckets.
+    Moving,
+}
+
+impl Kind {
+    /// Every kind of key. The keys of no shard, and channels, hold nothing of the ledger.
+    pub const ALL: [Self; 9] = [
+        Self::Head,
+        Self::Journal,
+        Self::States,
+        Self::Deadlines,
+        Self::HeldUnits,
+        Self::Account,
+        Self::Book,
+        Self::Records,
+        Self::Moving,
+    ];
+}
+
+/// What a key is, by its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shape {
+    /// An account with a key of its own.
+    Account(Account),
+    /// A book of accounts, by its label.
+    Book(String),
+    /// Any other.
+    Other(Kind),
+}
+
+impl Shape {
+    /// The kind of key.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Account(_) => Kind::Account,
+            Self::Book(_) => Kind::Book,
+            Self::Other(kind) => *kind,
+        }
+    }
+}
 
 /// The field of a book, and the member of `deadlines`, that says that the key was not lost.
 pub const SENTINEL: &str = ".";
@@ -206,6 +282,47 @@ impl Keys {
     #[must_use]
     pub fn beats(&self) -> String {
         format!("{}:beats", self.base)
+    }
+
+    /// What a key of this shard is; `None` when there is no such key.
+    #[must_use]
+    pub fn shape(&self, key: &str) -> Option<Shape> {
+        let rest = key.strip_prefix(&*self.base)?.strip_prefix(':')?;
+        let (first, behind) = rest.split_once(':').unwrap_or((rest, ""));
+        let alone = [
+            ("epoch", Kind::Head),
+            ("journal", Kind::Journal),
+            ("states", Kind::States),
+            ("deadlines", Kind::Deadlines),
+            ("held_units", Kind::HeldUnits),
+        ];
+        let other = alone.into_iter().find(|(name, _)| *name == rest);
+        match first {
+            "a" => {
+                let account = Account::parse(behind)?;
+                account.book().is_none().then_some(Shape::Account(account))
+            }
+            "b" => {
+                let (kind, sale) = behind.split_once(':').unwrap_or((behind, "0"));
+                let kind = AccountKind::parse(kind)?;
+                let is_of_sale = kind == AccountKind::Allowance && sale.parse::<u64>().is_ok();
+                let of_every = Book::OF_EVERY_SHARD
+                    .iter()
+                    .any(|book| book.to_string() == behind);
+                (is_of_sale || of_every).then(|| Shape::Book(behind.to_owned()))
+            }
+            "k" => {
+                let books = Records::ALL.into_iter().flat_map(|of| [(of, 0), (of, 1)]);
+                let mut own = books.map(|(of, generation)| self.records(of, generation));
+                own.any(|own| own == key)
+                    .then_some(Shape::Other(Kind::Records))
+            }
+            "moving" => behind
+                .parse::<u64>()
+                .ok()
+                .map(|_| Shape::Other(Kind::Moving)),
+            _ => other.map(|(_, kind)| Shape::Other(kind)),
+        }
     }
 
     /// A `SCAN` pattern for every key of the shard, for `recover`.

@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, HashMap};
 
 use redis::aio::MultiplexedConnection;
-use redis::{RedisError, pipe};
+use redis::{RedisError, cmd, pipe};
 use stock_common::id::Position;
 
-use super::keys::Keys;
+use super::keys::{Address, Keys};
+use super::scripts::SCRIPTS;
 use crate::account::{Account, Book, Level};
 
 /// Accounts that are read by one command.
@@ -61,6 +62,44 @@ pub async fn read(
         }
     }
     Ok(levels)
+}
+
+/// Sets a level to another one, if it is still as it was found: `found` is the value in Redis, "" for none. `false`
+/// when it has moved on, or its book was lost.
+///
+/// # Errors
+/// When Redis does not answer.
+pub async fn correct(
+    connection: &mut MultiplexedConnection,
+    (keys, epoch): (&Keys, &str),
+    account: Account,
+    found: &str,
+    value: &str,
+) -> Result<bool, RedisError> {
+    let Address { key, field } = keys.address(account);
+    let set: i64 = cmd("EVALSHA")
+        .arg(&SCRIPTS.correct.sha)
+        .arg(2)
+        .arg(keys.epoch())
+        .arg(key)
+        .arg(epoch)
+        .arg(field.unwrap_or_default())
+        .arg(found)
+        .arg(value)
+        .query_async(connection)
+        .await?;
+    Ok(set == 1)
+}
+
+/// An account's value as it stands in Redis; "" when there is none, or a key of another type.
+pub async fn raw(connection: &mut MultiplexedConnection, keys: &Keys, account: Account) -> String {
+    let Address { key, field } = keys.address(account);
+    let read = match field {
+        None => cmd("GET").arg(&key).to_owned(),
+        Some(field) => cmd("HGET").arg(&key).arg(field).to_owned(),
+    };
+    let found: Option<String> = read.query_async(connection).await.unwrap_or(None);
+    found.unwrap_or_default()
 }
 
 /// New levels, in one message.

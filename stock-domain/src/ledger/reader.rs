@@ -95,6 +95,13 @@ impl Stored {
     }
 }
 
+/// Where the newest frame of a reply ends: the position and number of its last entry.
+pub(crate) fn last_of(reply: Value) -> Option<(Position, u64)> {
+    let frame = Frame::parse_all(reply).0.pop()?;
+    let last = frame.into_entries().last()?;
+    Some((last.position, last.number))
+}
+
 /// Finds the entry at `position`; `None` when it is not in the journal. The first part is its number.
 ///
 /// # Errors

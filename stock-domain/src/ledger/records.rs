@@ -67,16 +67,18 @@ impl RecordName {
 
 /// What is remembered under an Idempotency-Key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Known {
+pub(crate) struct Known {
     /// The first half of the request's fingerprint.
     pub(super) print: [u8; 8],
     /// What became of it.
-    pub(super) outcome: KnownOutcome,
+    pub(crate) outcome: KnownOutcome,
+    /// Since when it is remembered, in Unix ms.
+    pub(crate) since_ms: u64,
 }
 
 /// What became of a request under a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum KnownOutcome {
+pub(crate) enum KnownOutcome {
     /// It was decided.
     Decided(Replay),
     /// Another shard decides it.
@@ -84,10 +86,13 @@ pub(super) enum KnownOutcome {
 }
 
 impl Known {
-    fn parse(record: &[u8]) -> Option<Self> {
+    /// Reads a record.
+    pub(crate) fn parse(record: &[u8]) -> Option<Self> {
         let (print, rest) = record.split_first_chunk::<8>()?;
         let (kind, rest) = std::str::from_utf8(rest).ok()?.split_at_checked(1)?;
         let behind_time = || Some(rest.split_once(' ')?.1);
+        // A position's text begins with its ms as well.
+        let since = rest.split([' ', '-']).next()?.parse();
         let outcome = match kind {
             "A" => KnownOutcome::Decided(Replay::Accepted(Position::from_stream_id(rest)?)),
             "R" => KnownOutcome::Decided(Replay::Refused(Refusal::parse(behind_time()?)?)),
@@ -97,6 +102,7 @@ impl Known {
         Some(Self {
             print: *print,
             outcome,
+            since_ms: since.ok()?,
         })
     }
 }
@@ -182,18 +188,22 @@ mod tests {
             ],
         );
         let position = Position::from_parts(1_795_250_000_123, 5).unwrap();
-        let known = |outcome| {
+        let known = |outcome, since_ms| {
             Some(Known {
                 print: name.print,
                 outcome,
+                since_ms,
             })
         };
         let accepted = KnownOutcome::Decided(Replay::Accepted(position));
-        assert_eq!(Known::parse(&name.accepted(position)), known(accepted));
+        assert_eq!(
+            Known::parse(&name.accepted(position)),
+            known(accepted, position.unix_ms())
+        );
         let claimed = KnownOutcome::Claimed(5);
-        assert_eq!(Known::parse(&name.claimed(123, 5)), known(claimed));
+        assert_eq!(Known::parse(&name.claimed(123, 5)), known(claimed, 123));
         let refused = KnownOutcome::Decided(Replay::Refused(Refusal::Changed { balance: 9 }));
-        assert_eq!(Known::parse(&name.value("R123 52 9")), known(refused));
+        assert_eq!(Known::parse(&name.value("R123 52 9")), known(refused, 123));
         for record in [
             &b""[..],
             b"1234567",

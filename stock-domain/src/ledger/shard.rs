@@ -418,6 +418,21 @@ impl Shard {
             .map_err(ReadError::from)
     }
 
+    /// Sets an account's level, if its value in Redis is still the one that was found ("" for none).
+    ///
+    /// # Errors
+    /// [`ReadError`] when Redis does not answer.
+    pub async fn correct(
+        &self,
+        account: Account,
+        found: &str,
+        level: Level,
+    ) -> Result<bool, ReadError> {
+        let mut link = self.live_link().await?;
+        let (of, value) = ((self.keys(), &*link.epoch), level.value_of(account));
+        Ok(levels::correct(&mut link.read, of, account, found, &value).await?)
+    }
+
     /// Whether Redis has a book, and it is whole.
     ///
     /// # Errors

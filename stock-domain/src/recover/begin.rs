@@ -65,6 +65,7 @@ pub async fn begin_shard(
         selling: selling.unwrap_or(true),
         epoch: String::new(),
         layout: 0,
+        has_quarantine: false,
     };
     let beginning = next_epoch(&mut redis, &mut transaction, &state, old).await?;
     begin(&mut transaction, &mut state, &beginning).await?;

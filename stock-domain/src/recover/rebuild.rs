@@ -14,7 +14,7 @@ use super::RecoverError;
 use crate::account::{Account, Book, Level};
 use crate::branch::{Across, Branch, COMMITTED};
 use crate::coupon::{self, CodeState};
-use crate::database::{accounts, branches, journal, reservations};
+use crate::database::{accounts, branches, journal, quarantine, reservations};
 use crate::layout::{self, Layout, MarkHome, Place};
 use crate::ledger::epoch;
 use crate::ledger::keys::{Keys, Records, SENTINEL};
@@ -188,11 +188,12 @@ impl Rebuild<'_> {
         let all = u64::try_from(all).unwrap_or_default();
         let (mut after, mut written) = (None, 0);
         loop {
-            let page = accounts::page_of(transaction, Some(shard), after, PAGE).await?;
+            let mut page = accounts::page_of(transaction, Some(shard), after, PAGE).await?;
             let Some((last, _)) = page.last() else {
                 return Ok(written);
             };
             after = Some(*last);
+            quarantine::add_kept(transaction, shard, &mut page).await?;
             self.set_levels(&page).await?;
             written += page.len() as u64;
             progress(written, all);

@@ -6,11 +6,13 @@ use std::collections::HashMap;
 
 use sqlx::{AssertSqlSafe, MySqlPool};
 
-use super::{Difference, Progress, Proved, Report, VerifyError, level_text, proved, remember};
+use super::proofs::{Proved, proved, remember};
+use super::round::Due;
+use super::{Difference, Progress, Report, VerifyError, level_text};
 use crate::account::{Account, AccountKind, Level};
-use crate::database::accounts;
 use crate::database::archives::{self, ArchivedLevel};
 use crate::database::rows::{MultiRow, padded};
+use crate::database::{accounts, archived_allowances};
 
 const PAGE: u32 = 1_000;
 /// Postings of one account read at once.
@@ -66,6 +68,9 @@ impl Walk {
     /// The account is its last posting.
     fn arrive(&self) -> Result<(), Difference> {
         let (Proved { upto, balance }, level) = (self.at, self.level);
+        if level.seq == 0 {
+            return Err(self.differs("has no posting that opened it".to_owned()));
+        }
         if upto < level.seq {
             return Err(self.differs(format!("posting {} is missing", upto + 1)));
         }
@@ -76,6 +81,7 @@ impl Walk {
             seq: upto,
             balance,
             closed: level.closed,
+            ..Level::default()
         };
         let text = format!(
             "is {}, its postings say {}",
@@ -90,10 +96,27 @@ impl Walk {
     }
 }
 
-/// Walks over all accounts.
+/// Those of some accounts that MySQL has neither as accounts nor archived with their sale.
+pub(super) async fn missing(
+    pool: &MySqlPool,
+    names: &[Account],
+) -> Result<Vec<Account>, sqlx::Error> {
+    let known = accounts::levels(pool, names).await?;
+    let mut missing: Vec<Account> = Vec::new();
+    for account in names.iter().filter(|name| !known.contains_key(name)) {
+        let is_archived = account.kind == AccountKind::Allowance
+            && archived_allowances::find(pool, *account).await?.is_some();
+        if !is_archived {
+            missing.push(*account);
+        }
+    }
+    Ok(missing)
+}
+
+/// Walks over all accounts, and those that were archived with their sales.
 pub(super) async fn verify(
     pool: &MySqlPool,
-    full: bool,
+    due: Due,
     report: &mut Report,
     progress: Progress<'_>,
 ) -> Result<(), VerifyError> {
@@ -105,31 +128,39 @@ pub(super) async fn verify(
     loop {
         let page = accounts::page(&mut *pool.acquire().await?, after, PAGE).await?;
         let Some((last, _)) = page.last() else {
+            break;
+        };
+        after = Some(*last);
+        report.accounts += page.len() as u64;
+        prove(pool, &page, due, report).await?;
+        progress(report.accounts, all);
+    }
+    let mut after = None;
+    loop {
+        let page = archived_allowances::page(pool, after, PAGE).await?;
+        let Some((last, _)) = page.last() else {
             return Ok(());
         };
         after = Some(*last);
         report.accounts += page.len() as u64;
-        prove(pool, &page, full, report).await?;
-        progress(report.accounts, all);
+        prove(pool, &page, due, report).await?;
     }
 }
 
 async fn prove(
     pool: &MySqlPool,
     page: &[(Account, Level)],
-    full: bool,
+    due: Due,
     report: &mut Report,
 ) -> Result<(), VerifyError> {
     let subjects: Vec<String> = page
         .iter()
         .map(|(account, _)| account.to_string())
         .collect();
-    let known = if full {
-        HashMap::new()
-    } else {
-        proved(pool, &subjects).await?
-    };
-    let archived = archived(pool, page, full, report).await?;
+    // What is due is walked again from its first posting.
+    let wanted: Vec<String> = subjects.iter().filter(|of| !due.has(of)).cloned().collect();
+    let known = proved(pool, &wanted).await?;
+    let archived = archived(pool, page, due, report).await?;
     let walks = page.iter().zip(&subjects).map(|(&(account, level), name)| {
         let proved = known.get(name).copied().unwrap_or_default();
         let archived = archived.get(&account).copied().unwrap_or_default();
@@ -173,18 +204,21 @@ async fn prove(
     Ok(())
 }
 
-/// Where the postings of accounts begin. In a full run it is looked whether any are left before that.
+/// Where the postings of accounts begin. Of those that are due it is looked whether any are left before that.
 async fn archived(
     pool: &MySqlPool,
     page: &[(Account, Level)],
-    full: bool,
+    due: Due,
     report: &mut Report,
 ) -> Result<HashMap<Account, ArchivedLevel>, sqlx::Error> {
     let names: Vec<Account> = page.iter().map(|(account, _)| *account).collect();
     let mut connection = pool.acquire().await?;
     let levels = archives::levels(&mut connection, &names).await?;
-    if full {
-        let begun: Vec<_> = levels.iter().map(|(name, level)| (*name, *level)).collect();
+    let begun = levels.iter().map(|(name, level)| (*name, *level));
+    let begun: Vec<_> = begun
+        .filter(|(name, _)| due.has(&name.to_string()))
+        .collect();
+    if !begun.is_empty() {
         let left = archives::postings_left_behind(&mut connection, &begun).await?;
         report.add(left.into_iter().map(|(account, seq)| {
             let text = format!("posting {seq} was archived, and is still there");

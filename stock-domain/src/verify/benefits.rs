@@ -1,29 +1,34 @@
 //! Part five: coupons and points as sums. Each coupon's codes are as many as its account has lost; each daily
 //! report is the sum of its user's postings.
 
+use chrono::NaiveDate;
 use sqlx::MySqlPool;
+use stock_common::clock::unix_ms;
+use stock_common::id::Position;
 
-use super::{Difference, Proved, VerifyError, proved, remember};
+use super::proofs::{Proved, proved, remember};
+use super::round::Due;
+use super::{Difference, VerifyError};
 use crate::database::point_reports;
 
 /// Compares coupons, and the reports that were not proved before.
-pub(super) async fn verify(pool: &MySqlPool, full: bool) -> Result<Vec<Difference>, VerifyError> {
+pub(super) async fn verify(pool: &MySqlPool, due: Due) -> Result<Vec<Difference>, VerifyError> {
     let mut found = coupons(pool).await?;
     let dates = point_reports::dates(pool).await?;
     let subjects: Vec<String> = dates
         .iter()
         .map(|date| point_reports::proof_subject(*date))
         .collect();
-    let known = match full {
-        true => std::collections::HashMap::new(),
-        false => proved(pool, &subjects).await?,
-    };
+    let known = proved(pool, &subjects).await?;
     for (date, subject) in dates.into_iter().zip(subjects) {
-        if known.contains_key(&subject) {
+        if known.contains_key(&subject) && !due.has(&subject) {
             continue;
         }
+        let wrong = day(pool, date).await?;
         let differing = point_reports::differing(pool, date).await?;
-        if differing.is_empty() {
+        let is_right = wrong.is_none() && differing.is_empty();
+        found.extend(wrong.map(|text| Difference::new("daily_point_reports", date, text)));
+        if is_right {
             remember(pool, &[(subject, Proved::default())]).await?;
         }
         found.extend(differing.into_iter().map(|(user, reported, posted)| {
@@ -56,4 +61,29 @@ async fn coupons(pool: &MySqlPool) -> Result<Vec<Difference>, sqlx::Error> {
         Difference::new("coupons", coupon, text)
     };
     Ok(rows.into_iter().map(difference).collect())
+}
+
+/// A date's reports are of one day of some time zone: it begins on a quarter of an hour, lasts about a day and is that
+/// date's. What is wrong about it, if anything.
+async fn day(pool: &MySqlPool, date: NaiveDate) -> Result<Option<String>, sqlx::Error> {
+    const QUARTER_MS: u64 = 900_000;
+    const HOUR_MS: u64 = 3_600_000;
+    let spans: Vec<(u64, u64)> = sqlx::query_as(
+        "SELECT DISTINCT first_id, end_id FROM daily_point_reports WHERE report_date = ? LIMIT 2",
+    )
+    .bind(date)
+    .fetch_all(pool)
+    .await?;
+    let [(first, end)] = spans.as_slice() else {
+        return Ok((!spans.is_empty()).then(|| format!("are of several days: {spans:?}")));
+    };
+    let begins = [*first, *end].map(Position::new);
+    let is_begin = |at: &Position| at.low() == 0 && at.unix_ms() % QUARTER_MS == 0;
+    let [first, end] = begins.map(Position::unix_ms);
+    let noon = date.and_hms_opt(12, 0, 0).map_or(0, unix_ms);
+    let noon = u64::try_from(noon).unwrap_or_default();
+    let is_day = begins.iter().all(is_begin)
+        && (23 * HOUR_MS..=25 * HOUR_MS).contains(&end.saturating_sub(first))
+        && (first + 12 * HOUR_MS).abs_diff(noon) <= 14 * HOUR_MS;
+    Ok((!is_day).then(|| format!("are of {first} to {end}, which is no such day")))
 }

@@ -3,17 +3,16 @@
 use std::collections::HashMap;
 
 use sqlx::MySqlPool;
-use stock_common::id::Position;
 
+use super::tail::Unsettled;
 use super::{Difference, VerifyError, level_text};
 use crate::account::{Account, Level};
-use crate::database::accounts;
 use crate::database::shards::{self, ShardState};
+use crate::database::{accounts, quarantine};
 use crate::journal::Posted;
 use crate::ledger::{Ledger, ReadError, Shard, epoch};
 
 const PAGE: u32 = 2_000;
-const TAIL: usize = 5_000;
 /// How often a page is read again when MySQL settled past the journal's kept part meanwhile.
 const ATTEMPTS: usize = 5;
 
@@ -41,17 +40,20 @@ pub struct Compared {
     pub drifts: Vec<Drift>,
 }
 
-/// What the journal holds beyond a watermark, per account in order of seq.
-struct Unsettled {
-    postings: HashMap<Account, Vec<Posted>>,
-}
-
-/// Compares every account that MySQL knows with Redis.
+/// Compares the level of every account that MySQL knows with Redis.
 ///
 /// # Errors
 /// [`VerifyError`] when one of the two does not answer.
 pub async fn compare(pool: &MySqlPool, ledger: &Ledger) -> Result<Compared, VerifyError> {
-    let mut compared = Compared::default();
+    Ok(compare_all(pool, ledger).await?.0)
+}
+
+/// The same, with what differs and cannot be put right by a level: flags, and where accounts lie.
+pub(super) async fn compare_all(
+    pool: &MySqlPool,
+    ledger: &Ledger,
+) -> Result<(Compared, Vec<Difference>), VerifyError> {
+    let (mut compared, mut others) = (Compared::default(), Vec::new());
     for shard in ledger.shards() {
         compared.lag_entries += lag(pool, &shard).await?;
     }
@@ -59,13 +61,12 @@ pub async fn compare(pool: &MySqlPool, ledger: &Ledger) -> Result<Compared, Veri
     loop {
         let page = accounts::page(&mut *pool.acquire().await?, after, PAGE).await?;
         let Some((last, _)) = page.last() else {
-            return Ok(compared);
+            return Ok((compared, others));
         };
         after = Some(*last);
         let names: Vec<Account> = page.into_iter().map(|(account, _)| account).collect();
-        compared
-            .drifts
-            .extend(compare_names(pool, ledger, &names).await?);
+        let found = (&mut compared.drifts, &mut others);
+        compare_names(pool, ledger, &names, found).await?;
     }
 }
 
@@ -74,18 +75,29 @@ async fn compare_names(
     pool: &MySqlPool,
     ledger: &Ledger,
     names: &[Account],
-) -> Result<Vec<Drift>, VerifyError> {
-    let (mut names, mut found) = (names.to_vec(), Vec::new());
+    (found, others): (&mut Vec<Drift>, &mut Vec<Difference>),
+) -> Result<(), VerifyError> {
+    let mut names = names.to_vec();
     for _ in 0..ATTEMPTS {
         let lie = accounts::shards_of(pool, &names).await?;
-        let mut drifts = Vec::new();
-        for shard in ledger.shards() {
+        let shards = ledger.shards();
+        let (mut drifts, mut flags) = (Vec::new(), Vec::new());
+        for shard in &shards {
             let is_here = |name: &&Account| lie.get(name) == Some(&shard.keys().shard());
             let own: Vec<Account> = names.iter().filter(is_here).copied().collect();
             if !own.is_empty() {
-                drifts.extend(compare_page(pool, &shard, &own).await?);
+                let (own, differing) = compare_page(pool, shard, &own).await?;
+                drifts.extend(own);
+                flags.extend(differing);
             }
         }
+        others.extend(flags);
+        let is_nowhere = |(_, shard): &(&Account, &u64)| **shard >= shards.len() as u64;
+        let nowhere = lie.iter().filter(is_nowhere).map(|(account, shard)| {
+            let text = format!("is said to lie on shard {shard}, which there is not");
+            Difference::new("redis", account, text)
+        });
+        others.extend(nowhere);
         let suspects: Vec<Account> = drifts.iter().map(|drift| drift.account).collect();
         let lie_now = accounts::shards_of(pool, &suspects).await?;
         let has_moved = |drift: &Drift| lie.get(&drift.account) != lie_now.get(&drift.account);
@@ -96,7 +108,7 @@ async fn compare_names(
             break;
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 async fn lag(pool: &MySqlPool, ledger: &Shard) -> Result<u64, VerifyError> {
@@ -118,12 +130,22 @@ async fn compare_page(
     pool: &MySqlPool,
     ledger: &Shard,
     names: &[Account],
-) -> Result<Vec<Drift>, VerifyError> {
+) -> Result<(Vec<Drift>, Vec<Difference>), VerifyError> {
     for _ in 0..ATTEMPTS {
         let first = ledger.levels(names).await?;
         let state = load(pool, ledger).await?;
-        let settled = accounts::levels(pool, names).await?;
-        let Some(unsettled) = read_unsettled(ledger, &state).await? else {
+        let settled = settled(pool, &state, names).await?;
+        // What stands still, as most accounts do, is as MySQL has it.
+        let still = |name: &Account| {
+            let (found, stored) = (first.get(name), settled.get(name));
+            found.map(Level::to_string) == stored.map(Level::to_string)
+        };
+        let names: Vec<Account> = names.iter().copied().filter(|name| !still(name)).collect();
+        let names = &*names;
+        if names.is_empty() {
+            return Ok((Vec::new(), Vec::new()));
+        }
+        let Some(unsettled) = Unsettled::read(ledger, &state).await? else {
             continue;
         };
         let again = ledger.levels(names).await?;
@@ -140,36 +162,35 @@ async fn compare_page(
                 ..drift
             })
         };
-        return Ok(names.iter().filter_map(drift).collect());
+        let flag = |account: &Account| {
+            let stored = settled.get(account)?.closed;
+            let expected = unsettled.closed.get(account).copied().unwrap_or(stored);
+            let (found, later) = (first.get(account)?.closed, again.get(account)?.closed);
+            let text = format!("closed is {found} in redis, and should be {expected}");
+            // A level under quarantine shows that instead.
+            let is_shown = !first.get(account)?.quarantined;
+            let differs = is_shown && found == later && found != expected;
+            differs.then(|| Difference::new("redis", account, text))
+        };
+        let flags = names.iter().filter_map(flag).collect();
+        return Ok((names.iter().filter_map(drift).collect(), flags));
     }
     Err(ReadError::Fenced("the journal was trimmed while it was read".into()).into())
 }
 
-/// Reads the journal beyond a watermark; `None` when its entry is not there any more.
-async fn read_unsettled(
-    ledger: &Shard,
+/// MySQL's levels, with what is kept aside of those that are under quarantine.
+async fn settled(
+    pool: &MySqlPool,
     state: &ShardState,
-) -> Result<Option<Unsettled>, VerifyError> {
-    let mut postings: HashMap<Account, Vec<Posted>> = HashMap::new();
-    let mut after: Position = state.watermark;
-    let mut is_first = true;
-    loop {
-        let tail = ledger.tail(after, TAIL).await?;
-        if is_first && tail.number != Some(state.number) {
-            return Ok(None);
-        }
-        is_first = false;
-        if let Some(error) = tail.broken {
-            return Err(ReadError::Entry(error).into());
-        }
-        let Some(last) = tail.entries.last() else {
-            return Ok(Some(Unsettled { postings }));
-        };
-        after = last.position;
-        for posted in tail.entries.iter().flat_map(|entry| &entry.postings) {
-            postings.entry(posted.account).or_default().push(*posted);
-        }
+    names: &[Account],
+) -> Result<HashMap<Account, Level>, sqlx::Error> {
+    let levels = accounts::levels(pool, names).await?;
+    if !state.has_quarantine {
+        return Ok(levels);
     }
+    let mut levels: Vec<(Account, Level)> = levels.into_iter().collect();
+    quarantine::add_kept(&mut *pool.acquire().await?, state.shard, &mut levels).await?;
+    Ok(levels.into_iter().collect())
 }
 
 /// `stored` is MySQL's level, at the watermark or later; `unsettled` what follows the watermark;
@@ -197,6 +218,7 @@ fn drift_of(
             balance: posted.balance_after,
             seq: posted.seq,
             closed: truth.closed,
+            ..Level::default()
         };
     }
     let detail = match (found, later) {
@@ -248,6 +270,7 @@ mod tests {
             balance,
             seq,
             closed: false,
+            quarantined: false,
         }
     }
 

@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use serde::Serialize;
 use stock_common::config::Config;
-use stock_domain::database::{self, Role};
+use stock_domain::database::{self, Role, layouts};
+use stock_domain::recover::{Allowed, Plan, Recovered};
 use stock_domain::verify::Difference;
 use stock_domain::{reconcile as reconciling, recover as recovering, verify as verifying};
 
@@ -32,6 +34,12 @@ pub(super) struct RecoverArgs {
     /// Rebuild one shard only; the others sell on
     #[arg(long, value_name = "NUMBER")]
     shard: Option<u64>,
+    /// Rebuild a Redis that serves
+    #[arg(long)]
+    force: bool,
+    /// Print the plan and change nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 fn list(differences: &[Difference]) {
@@ -63,9 +71,10 @@ pub(super) async fn verify(
             "NOT PROVED"
         };
         output::say(&format!(
-            "{verdict}: {} entries and {} accounts compared, {} entries not settled yet, {} dead \
-             letters, {} lost entries listed",
+            "{verdict}: {} entries ({} more again) and {} accounts compared, {} entries not settled \
+             yet, {} dead letters, {} lost entries listed",
             report.entries,
+            report.reproved_entries,
             report.accounts,
             report.lag_entries,
             report.dead_letters,
@@ -103,18 +112,37 @@ pub(super) async fn recover(
     args: &RecoverArgs,
 ) -> Result<bool, Failure> {
     let pool = database::pool(config, Role::Tool)?;
+    let shards = match args.shard {
+        Some(shard) => shard..shard + 1,
+        None => 0..layouts::load(&pool).await?.shards,
+    };
+    let plans = recovering::plan(config, &pool, shards).await?;
+    if args.dry_run {
+        if common.json {
+            output::document(&plans)?;
+        } else {
+            plans.iter().for_each(say_plan);
+        }
+        return Ok(true);
+    }
+    if !common.json {
+        plans.iter().for_each(say_plan);
+    }
     let bar = output::progress("rebuilding accounts");
     let mut progress = |done, all| output::advance(&bar, done, all);
-    let discard = args.discard.as_deref();
+    let allowed = Allowed {
+        discard: args.discard.as_deref(),
+        force: args.force,
+    };
     let done = match args.shard {
         Some(shard) => {
-            recovering::recover_shard(config, &pool, shard, discard, &mut progress).await?
+            recovering::recover_shard(config, &pool, shard, allowed, &mut progress).await?
         }
-        None => recovering::recover(config, &pool, discard, &mut progress).await?,
+        None => recovering::recover(config, &pool, allowed, &mut progress).await?,
     };
     bar.finish_and_clear();
     if common.json {
-        output::document(&done)?;
+        output::document(&Done { plan: &plans, done })?;
     } else {
         output::say(&format!(
             "recovered: {} accounts and {} keys rebuilt, {} entries applied, {} discarded; epoch {}",
@@ -122,4 +150,36 @@ pub(super) async fn recover(
         ));
     }
     Ok(true)
+}
+
+/// What a run did, and what it had meant to do.
+#[derive(Serialize)]
+struct Done<'a> {
+    #[serde(flatten)]
+    done: Recovered,
+    plan: &'a [Plan],
+}
+
+/// Says what a run is about to do with a shard, and each accepted entry that it would drop.
+fn say_plan(plan: &Plan) {
+    let state = if plan.serving {
+        "its redis serves"
+    } else {
+        "its redis does not serve"
+    };
+    output::say(&format!(
+        "shard {}: {state}; {} accounts to rebuild, {} entries to apply, {} accepted entries to drop",
+        plan.shard,
+        plan.accounts,
+        plan.apply,
+        plan.left.len()
+    ));
+    for left in &plan.left {
+        let amount = left.total_amount;
+        let amount = amount.map_or(String::new(), |amount| format!(", total {amount}"));
+        output::say(&format!(
+            "  {} {} of user {}{amount}",
+            left.kind, left.position, left.user_id
+        ));
+    }
 }

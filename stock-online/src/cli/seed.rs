@@ -1,6 +1,7 @@
 //! `seed`: users, products and stores to try things with, once.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -94,9 +95,14 @@ pub async fn seed(
     drop(connection);
     let stop = CancellationToken::new();
     let applying = (2 * args.products >= ledger.config().lag_soft_entries).then(|| {
-        let (config, bells) = (ledger.config().clone(), std::sync::Arc::default());
+        let tells = (Arc::default(), Arc::default());
         let applies = (ledger.clone(), pool.clone());
-        tokio::spawn(subscriber::run(config, applies, bells, stop.clone()))
+        tokio::spawn(subscriber::run(
+            ledger.config().clone(),
+            applies,
+            tells,
+            stop.clone(),
+        ))
     });
     let stocked = stock_products(pool, ledger, args.stock).await;
     stop.cancel();

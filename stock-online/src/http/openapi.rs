@@ -139,7 +139,11 @@ impl Operation {
                 || self.path.starts_with("/api/reservations/")
                 || self.path.ends_with("/points/{id}/cancel")
                 || self.path.contains("/oversold/{sale_id}") && name == "sale_id";
-            let kind = if is_position { "id" } else { "integer" };
+            let kind = match name {
+                "account" => "account",
+                _ if is_position => "id",
+                _ => "integer",
+            };
             found.push(parameter(name, ParameterIn::Path, kind));
         }
         let query = self.query.iter();
@@ -279,6 +283,7 @@ fn parameter(name: &str, place: ParameterIn, kind: &str) -> Parameter {
             .minimum(Some(0.0))
             .maximum(Some(9_007_199_254_740_991.0)),
         "id" => text().pattern(Some("^[0-9]{1,19}$")),
+        "account" => text().pattern(Some("^[A-Z]{1,20}:[0-9]{1,19}:[0-9]{1,19}$")),
         "deliveryState" => names(&["PENDING", "DELIVERED", "FAILED"]),
         "ids" => text().pattern(Some("^[0-9]{1,19}(,[0-9]{1,19}){0,99}$")),
         "pair" => text().pattern(Some("^[0-9]{1,19}-[0-9]{1,9}$")),

@@ -52,6 +52,8 @@ pub(super) struct Checks {
     schema: &'static str,
     epoch: &'static str,
     journal: &'static str,
+    /// `ok`, or why MySQL does not get what was accepted.
+    apply: String,
 }
 
 /// Whether selling is open.
@@ -127,9 +129,10 @@ fn readiness(app: &App) -> Ready {
     let has_begun = app.catalog.is_read() && app.tokens.are_known();
     let is_refusing = redis == "unsafe" && !app.config.allow_unsafe_redis;
     let is_unready = epoch != "ok" || schema == "other" || full || !has_begun || is_refusing;
+    let trouble = app.troubles.reason();
     let status = match is_unready {
         true => "unready",
-        false if redis == "ok" && mysql == "ok" => "ready",
+        false if redis == "ok" && mysql == "ok" && trouble.is_none() => "ready",
         false => "degraded",
     };
     let settings = wrong.into_iter().map(|known| SettingOut {
@@ -146,6 +149,7 @@ fn readiness(app: &App) -> Ready {
             schema,
             epoch,
             journal,
+            apply: trouble.unwrap_or_else(|| "ok".to_owned()),
         },
         settings: settings.collect(),
     }

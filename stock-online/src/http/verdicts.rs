@@ -159,18 +159,9 @@ pub(super) async fn decide_locked(
     request: Request,
     before: Vec<Entry>,
 ) -> Result<Decided, Problem> {
-    let permit = Arc::clone(&app.synchronous_orders);
-    let permit = permit
-        .acquire_owned()
-        .await
-        .map_err(|error| Problem::internal(&error))?;
     let task = {
         let app = Arc::clone(app);
-        async move {
-            let decided = row_lock::decide(&app.locking_pool, &app.ledger, request, before).await;
-            drop(permit);
-            decided
-        }
+        async move { row_lock::decide(&app.locking_pool, &app.ledger, request, before).await }
     };
     Ok(app.tasks.spawn(task).await??)
 }

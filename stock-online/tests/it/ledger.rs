@@ -2,5 +2,6 @@
 
 mod model;
 mod mysql;
+mod planted;
 mod reconcile;
 pub(crate) mod verdicts;

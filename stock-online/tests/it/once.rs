@@ -171,6 +171,9 @@ async fn prepare(shop: &Shop, client: &Client) -> Made {
     let text = "INSERT INTO dead_letters (journal_id, kind, reason, state) \
                 VALUES (1, 'order_placed', 'test', 'RESOLVED')";
     sqlx::query(text).execute(&shop.pool).await.unwrap();
+    let text = "INSERT INTO quarantined_accounts (kind, owner_id, place_id, shard, journal_id, reason) \
+                VALUES ('POINTS', 999, 0, 0, 1, 'test')";
+    sqlx::query(text).execute(&shop.pool).await.unwrap();
     made
 }
 
@@ -405,6 +408,12 @@ fn requests(made: &Made) -> Vec<Sent> {
         bare(
             "POST /api/ops/dead-letters/{position}/retry",
             "/api/ops/dead-letters/1/retry",
+        ),
+        sent(
+            "POST /api/ops/quarantine/{account}/release",
+            "/api/ops/quarantine/POINTS:999:0/release",
+            json!({}),
+            json!({ "force": true }),
         ),
     ]
 }

@@ -18,7 +18,7 @@ async fn health_and_metrics_tell_what_happens() {
     assert_eq!(
         ready.body,
         json!({ "status": "ready", "checks": { "redis": "ok", "mysql": "ok", "schema": "ok",
-            "epoch": "ok", "journal": "ok" } })
+            "epoch": "ok", "journal": "ok", "apply": "ok" } })
     );
     assert_eq!(
         client
@@ -209,7 +209,7 @@ async fn every_command_reports_and_exits_as_it_says() {
     assert!(text.contains("\"jwt_secret\": \"***\""), "{text}");
     assert_eq!(command(&shop, &["nonsense"]).0, Some(2));
     assert_eq!(command(&shop, &["token"]).0, Some(2));
-    let (code, report, text) = command(&shop, &["recover", "--json"]);
+    let (code, report, text) = command(&shop, &["recover", "--force", "--json"]);
     assert_eq!(
         (code, report["discarded"].clone()),
         (Some(0), json!(0)),

@@ -3,4 +3,5 @@
 mod cancel;
 mod idempotency;
 mod place;
+mod rows;
 mod show;

@@ -21,7 +21,7 @@ const PUBLIC: [&str; 8] = [
     "/problems",
     "/problems/INSUFFICIENT_STOCK",
 ];
-const ADMINS: [&str; 21] = [
+const ADMINS: [&str; 22] = [
     "/admin",
     "/admin/products",
     "/admin/products?only=active",
@@ -39,6 +39,7 @@ const ADMINS: [&str; 21] = [
     "/admin/users",
     "/admin/points?of=2",
     "/admin/dead-letters",
+    "/admin/quarantine",
     "/admin/checks",
     "/admin/webhooks",
     "/admin/audit-log",

@@ -501,7 +501,12 @@ async fn live_reservations_survive_the_loss_of_redis() {
     let short = reserve_for_ms(&shop, 4, 5_000).await;
     shop.drained().await;
     let mut quiet = |_, _| {};
-    let empty = stock_domain::recover::recover(&shop.config, &shop.pool, None, &mut quiet);
+    let empty = stock_domain::recover::recover(
+        &shop.config,
+        &shop.pool,
+        stock_domain::recover::Allowed::FORCED,
+        &mut quiet,
+    );
     empty.await.unwrap();
     assert!(
         shop.ledger
@@ -563,7 +568,12 @@ async fn an_order_under_row_locks_is_stored_before_its_reservation_was() {
     shop.drained().await;
     shop.prove().await;
     let mut quiet = |_, _| {};
-    let rebuilt = stock_domain::recover::recover(&shop.config, &shop.pool, None, &mut quiet);
+    let rebuilt = stock_domain::recover::recover(
+        &shop.config,
+        &shop.pool,
+        stock_domain::recover::Allowed::FORCED,
+        &mut quiet,
+    );
     rebuilt.await.unwrap();
     crate::support::until("the service is open again", || client.is_ready()).await;
     for id in ids {

@@ -348,8 +348,9 @@ impl Shop {
     }
 
     async fn verify(&self) -> Option<Report> {
-        verify(&self.pool, &self.ledger, false, &mut |_, _| {})
-            .await
+        let report = verify(&self.pool, &self.ledger, false, &mut |_, _| {}).await;
+        report
+            .inspect_err(|error| tracing::warn!(%error, "there is no proof"))
             .ok()
     }
 

@@ -329,6 +329,10 @@ operations! {
         Carries::Nothing, PAGE, (200, "DeadLetterListOut"), &[Code::DatabaseUnavailable];
     Post "/api/ops/dead-letters/{position}/retry" "Write an entry's tables again" Admin
         Carries::Nothing, &[], (200, "DeadLetterOut"), &[Code::NotFound, Code::DeadLetterStays, Code::RequestInProgress, Code::DatabaseUnavailable];
+    Get "/api/ops/quarantine" "Accounts whose postings do not chain, the oldest first" Admin
+        Carries::Nothing, &[], (200, "QuarantinedListOut"), &[Code::DatabaseUnavailable];
+    Post "/api/ops/quarantine/{account}/release" "End an account's quarantine" Admin
+        Carries::Maybe("Release"), &[], (200, "ReleasedOut"), &[Code::NotFound, Code::QuarantineStays, Code::DatabaseUnavailable, Code::Fenced];
     Get "/api/ops/audit-log" "Who did what, newest first" Admin
         Carries::Nothing, PAGE, (200, "AuditLogOut"), &[Code::DatabaseUnavailable];
     Get "/api/openapi.json" "This document" Anyone

@@ -9,7 +9,7 @@ use super::text;
 use crate::http::stores::{offline, till};
 use crate::http::{
     accounts, audit_log, coupons, dead_letters, discounts, imports, ledger_checks, ops, orders,
-    points, products, reservations, sales, stock, stores, users, webhooks, works,
+    points, products, quarantine, reservations, sales, stock, stores, users, webhooks, works,
 };
 
 /// Every form, and how a caller says who they are.
@@ -121,6 +121,10 @@ pub(super) fn components() -> Components {
         .schema_from::<ledger_checks::VerifyIn>()
         .schema_from::<dead_letters::DeadLetterOut>()
         .schema_from::<dead_letters::DeadLetterListOut>()
+        .schema_from::<quarantine::QuarantinedOut>()
+        .schema_from::<quarantine::QuarantinedListOut>()
+        .schema_from::<quarantine::Release>()
+        .schema_from::<quarantine::ReleasedOut>()
         .schema_from::<audit_log::AuditLineOut>()
         .schema_from::<audit_log::AuditLogOut>()
         .schema_from::<ops::Ready>()

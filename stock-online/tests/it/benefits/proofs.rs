@@ -8,7 +8,7 @@ use stock_common::config::Durability;
 use stock_common::id::{Position, UserId};
 use stock_domain::account::Account;
 use stock_domain::database::point_reports;
-use stock_domain::recover::recover;
+use stock_domain::recover::{Allowed, recover};
 use stock_domain::verify::verify;
 
 use super::{PATHS, balance, campaign, code, draw, earn, order_using};
@@ -29,8 +29,12 @@ async fn verify_names_what_was_changed_behind_the_engines_back() {
     shop.drained().await;
     let today = stock_common::clock::datetime(shop.ledger.redis_now_ms()).date();
     let mut connection = shop.pool.acquire().await.unwrap();
-    let all = (Position::ZERO, Position::new(u64::MAX >> 1));
-    let written = point_reports::write(&mut connection, today, all).await;
+    let begins = |date| {
+        let ms = stock_common::clock::day_begins_ms(date, chrono_tz::UTC);
+        Position::from_parts(ms.unwrap(), 0).unwrap()
+    };
+    let span = (begins(today), begins(today.succ_opt().unwrap()));
+    let written = point_reports::write(&mut connection, today, span).await;
     assert_eq!(written.unwrap(), 1);
     shop.prove().await;
     service.stop().await;
@@ -134,7 +138,7 @@ async fn an_emptied_redis_gets_its_codes_draws_and_cancels_back() {
         client.post(&back).user(2).send().await.code() == "FENCED"
     })
     .await;
-    recover(&shop.config, &shop.pool, None, &mut |_, _| {})
+    recover(&shop.config, &shop.pool, Allowed::default(), &mut |_, _| {})
         .await
         .unwrap();
     until("the gate is open", || async {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Output;
 
 use stock_common::config::{Config, Durability};
-use stock_domain::recover::recover;
+use stock_domain::recover::{Allowed, recover};
 use stock_online::servers::{Server, Spec};
 
 use crate::support::{Load, Shop, folder, sorted, start, until};
@@ -114,9 +114,14 @@ async fn a_restored_database_gets_what_redis_still_has_and_agrees_with_a_rebuilt
     let empty = Spec::redis(&folder.join("empty"), Durability::Always).unwrap();
     let empty = start(&empty).await;
     let rebuilt = moved(&shop, &empty.spec, &spare.spec);
-    recover(&rebuilt.config, &rebuilt.pool, None, &mut |_, _| {})
-        .await
-        .unwrap();
+    recover(
+        &rebuilt.config,
+        &rebuilt.pool,
+        Allowed::default(),
+        &mut |_, _| {},
+    )
+    .await
+    .unwrap();
     let service = rebuilt.serve().await;
     let answer = service.client.order("/api/redis/orders", 2, &[(1, 1)]);
     assert_eq!(answer.send().await.status, 201);

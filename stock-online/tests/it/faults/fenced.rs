@@ -2,7 +2,7 @@
 
 use redis::cmd;
 use serde_json::json;
-use stock_domain::recover::{RecoverError, recover};
+use stock_domain::recover::{Allowed, RecoverError, recover};
 use stock_domain::verify::verify;
 
 use crate::support::{OwnServers, Service, Shop, until};
@@ -86,7 +86,7 @@ async fn an_emptied_redis_is_fenced_at_the_next_order_and_recover_brings_its_lev
         "no proof without redis"
     );
 
-    let done = recover(&shop.config, &shop.pool, None, &mut |_, _| {})
+    let done = recover(&shop.config, &shop.pool, Allowed::default(), &mut |_, _| {})
         .await
         .unwrap();
     assert_eq!((done.applied, done.discarded, done.keys), (0, 0, 1));
@@ -141,7 +141,7 @@ async fn another_epoch_and_a_missing_watermark_are_fenced() {
         .await
         .unwrap();
     is_fenced(&service).await;
-    recover(&shop.config, &shop.pool, None, &mut |_, _| {})
+    recover(&shop.config, &shop.pool, Allowed::default(), &mut |_, _| {})
         .await
         .unwrap();
     sells_again(&shop, &service).await;
@@ -171,7 +171,7 @@ async fn another_epoch_and_a_missing_watermark_are_fenced() {
             && service.client.get("/readyz").send().await.status == 503
     })
     .await;
-    recover(&shop.config, &shop.pool, None, &mut |_, _| {})
+    recover(&shop.config, &shop.pool, Allowed::default(), &mut |_, _| {})
         .await
         .unwrap();
     sells_again(&shop, &service).await;
@@ -233,7 +233,7 @@ async fn recover_keeps_what_continues_and_drops_the_rest_only_into_a_file() {
         .order_id();
     held.stop().await;
 
-    let refused = recover(&shop.config, &shop.pool, None, &mut |_, _| {}).await;
+    let refused = recover(&shop.config, &shop.pool, Allowed::default(), &mut |_, _| {}).await;
     assert!(
         matches!(refused, Err(RecoverError::WouldDiscard(1))),
         "{refused:?}"
@@ -244,9 +244,17 @@ async fn recover_keeps_what_continues_and_drops_the_rest_only_into_a_file() {
         .unwrap();
     assert_eq!(state, unchanged);
     let file = crate::support::folder("discarded").join("entries.jsonl");
-    let done = recover(&shop.config, &shop.pool, Some(&file), &mut |_, _| {})
-        .await
-        .unwrap();
+    let done = recover(
+        &shop.config,
+        &shop.pool,
+        Allowed {
+            discard: Some(&file),
+            force: false,
+        },
+        &mut |_, _| {},
+    )
+    .await
+    .unwrap();
     assert_eq!(done.discarded, 1);
     assert!(std::fs::read_to_string(&file).unwrap().contains(&behind));
     assert_eq!(shop.stored_orders().await, [applied]);

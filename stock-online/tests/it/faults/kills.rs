@@ -6,7 +6,8 @@ use rustix::process::Signal;
 use stock_common::config::Durability;
 use stock_domain::account::Account;
 use stock_domain::database::accounts;
-use stock_domain::recover::recover;
+use stock_domain::recover::{Allowed, recover};
+use stock_domain::verify::verify;
 use tokio::task::JoinSet;
 
 use crate::support::{History, Load, OwnServers, ServiceProcess, Shop, sorted, until};
@@ -128,7 +129,7 @@ async fn what_a_killed_redis_loses_is_listed_and_nothing_is_oversold() {
     assert_eq!((refused.status, refused.code()), (503, "FENCED"));
     assert!(refused.headers.contains_key("retry-after"));
 
-    let recovered = recover(&shop.config, &shop.pool, None, &mut |_, _| {})
+    let recovered = recover(&shop.config, &shop.pool, Allowed::default(), &mut |_, _| {})
         .await
         .unwrap();
     assert!(
@@ -154,6 +155,19 @@ async fn what_a_killed_redis_loses_is_listed_and_nothing_is_oversold() {
     shop.drained().await;
     let sold = i64::try_from(shop.stored_orders().await.len()).unwrap();
     assert_eq!(shop.available(1).await, 1_000_000 - sold);
+    let report = verify(&shop.pool, &shop.ledger, true, &mut |_, _| {}).await;
+    let report = report.unwrap();
+    assert!(!report.ok, "what was lost is named");
+    let named: Vec<String> = report
+        .differences
+        .into_iter()
+        .map(|of| of.subject)
+        .collect();
+    assert_eq!(named, listed);
+    sqlx::query("DELETE FROM lost_entries")
+        .execute(&shop.pool)
+        .await
+        .unwrap();
     shop.prove().await;
     service.stop().await;
 }

@@ -4,8 +4,9 @@ use serde_json::json;
 use stock_common::id::{CouponId, ProductId, UserId};
 use stock_common::money::Money;
 use stock_domain::coupon::UsedCoupon;
-use stock_domain::database::apply::{self, ApplyError};
-use stock_domain::database::settle::SettleError;
+use stock_domain::database::apply::{self, ApplyError, Written};
+
+use stock_domain::database::settle::Gap;
 use stock_domain::database::{dead_letters, shards};
 use stock_domain::order::{self, DeliveryType, Order, OrderLine, Path, Quantity, Terms};
 use stock_domain::verdict::Verdict;
@@ -284,9 +285,9 @@ async fn duplicated_entries_change_nothing_and_gaps_and_reorderings_stop_applyin
         }
         result
     };
-    let refused = |result: Result<usize, ApplyError>| {
+    let refused = |result: Result<Written, ApplyError>| {
         assert!(
-            matches!(result, Err(ApplyError::Settle(SettleError::Gap { .. }))),
+            matches!(result, Err(ApplyError::Gap(Gap { .. }))),
             "{result:?}"
         );
     };

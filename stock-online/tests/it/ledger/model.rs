@@ -218,6 +218,7 @@ fn outcome(verdict: &Verdict) -> Outcome {
 
 /// One run on products of its own: `base`, `base + 1`, `base + 2`.
 struct Run<'a> {
+    shop: &'a Shop,
     ledger: &'a Ledger,
     base: u64,
     placed: Vec<(Position, Order)>,
@@ -320,6 +321,11 @@ impl Run<'_> {
         for product in 0..PRODUCTS {
             model.levels.insert(product, 5);
             let id = ProductId(self.base + product);
+            sqlx::query("INSERT INTO products (id, name, price) VALUES (?, 'of a model', 1000)")
+                .bind(id.0)
+                .execute(&self.shop.pool)
+                .await
+                .unwrap();
             self.ledger
                 .decide(product::open(id, UserId(1)).unwrap())
                 .await
@@ -394,6 +400,7 @@ fn the_script_decides_as_a_plain_model_does() {
     let result = TestRunner::new(config).run(&ops(), |groups| {
         let base = 1_000 * CASE.fetch_add(1, Ordering::Relaxed);
         let mut run = Run {
+            shop: &shop,
             ledger: &ledger,
             base,
             placed: Vec::new(),

@@ -124,7 +124,7 @@ async fn verify_finds_what_is_missing_doubled_or_changed() {
     let damages: [(&str, &str, &str); 5] = [
         (
             "UPDATE order_products SET quantity = 2 WHERE order_id = ?",
-            "orders",
+            "order_products",
             "entry says",
         ),
         (

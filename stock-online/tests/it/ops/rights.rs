@@ -71,7 +71,7 @@ async fn the_rights_that_the_document_names_are_enough() {
         &["reconcile"],
         &["explain", "AVAILABLE:1:0"],
         &["doctor"],
-        &["recover"],
+        &["recover", "--force"],
     ] {
         let (code, _, text) = command(&least, arguments);
         assert_eq!(code, Some(0), "{arguments:?}: {text}");

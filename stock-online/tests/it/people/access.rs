@@ -19,7 +19,7 @@ enum Who {
 }
 use Who::{Admin, Anyone, Somebody, Till};
 
-const ACCESS: [(&str, &str, Who); 95] = [
+const ACCESS: [(&str, &str, Who); 97] = [
     ("post", "/api/redis/orders", Somebody),
     ("patch", "/api/redis/orders/{order_id}/cancel", Somebody),
     ("post", "/api/orders", Somebody),
@@ -130,6 +130,8 @@ const ACCESS: [(&str, &str, Who); 95] = [
     ("post", "/api/ops/verify", Admin),
     ("get", "/api/ops/dead-letters", Admin),
     ("post", "/api/ops/dead-letters/{position}/retry", Admin),
+    ("get", "/api/ops/quarantine", Admin),
+    ("post", "/api/ops/quarantine/{account}/release", Admin),
     ("get", "/api/ops/audit-log", Admin),
     ("get", "/api/openapi.json", Anyone),
     ("get", "/livez", Anyone),

@@ -186,7 +186,12 @@ async fn a_promise_outlives_the_service_and_the_loss_of_redis() {
     assert_eq!(placed.status, 201, "{}", placed.text);
     shop.drained().await;
     let mut quiet = |_, _| {};
-    let empty = stock_domain::recover::recover(&shop.config, &shop.pool, None, &mut quiet);
+    let empty = stock_domain::recover::recover(
+        &shop.config,
+        &shop.pool,
+        stock_domain::recover::Allowed::FORCED,
+        &mut quiet,
+    );
     empty.await.unwrap();
     assert!(shop.ledger.wait_open(Duration::from_secs(10)).await);
     // The service hears of the new epoch by its next request, or within a second.

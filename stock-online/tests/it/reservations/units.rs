@@ -168,7 +168,12 @@ async fn the_cap_outlives_the_loss_of_redis_and_a_wrong_count_is_named_and_mende
     let id = held(client, 2, 8).await;
     shop.drained().await;
     let mut quiet = |_, _| {};
-    let empty = stock_domain::recover::recover(&shop.config, &shop.pool, None, &mut quiet);
+    let empty = stock_domain::recover::recover(
+        &shop.config,
+        &shop.pool,
+        stock_domain::recover::Allowed::FORCED,
+        &mut quiet,
+    );
     empty.await.unwrap();
     assert!(shop.ledger.wait_open(crate::support::PATIENCE).await);
     until("the service is open again", || async {

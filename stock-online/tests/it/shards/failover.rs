@@ -230,9 +230,14 @@ async fn an_address_that_another_cluster_was_given_leads_nobody_away() {
     for node in &mut other.nodes[1..] {
         node.restart().await.unwrap();
     }
-    recover::recover(&shop.config, &shop.pool, None, &mut |_, _| {})
-        .await
-        .unwrap();
+    recover::recover(
+        &shop.config,
+        &shop.pool,
+        recover::Allowed::FORCED,
+        &mut |_, _| {},
+    )
+    .await
+    .unwrap();
     until("the other shop is as it was", || async {
         heads(&others).await.is_ok_and(|now| now == before)
     })

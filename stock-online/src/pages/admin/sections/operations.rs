@@ -1,4 +1,4 @@
-//! What keeps the service alive: dead letters, checks, webhooks, the audit log.
+//! What keeps the service alive: dead letters, quarantine, checks, webhooks, the audit log.
 
 use super::{Kind, Section, TEXT, column, link, section};
 use crate::pages::admin::form::{Form, Input, field, form};
@@ -39,6 +39,25 @@ pub(super) const SECTIONS: &[Section] = &[
                 column("reason", Kind::Text),
                 column("attempts", Kind::Number),
                 column("state", Kind::Status),
+            ],
+        )
+    },
+    Section {
+        row_forms: &[form(
+            "quarantine-release",
+            "POST /api/ops/quarantine/{account}/release",
+            &[field("force", Input::Check)],
+        )
+        .grave()],
+        ..section(
+            "quarantine",
+            "/api/ops/quarantine",
+            &[
+                column("account", Kind::Code),
+                column("createdAt", Kind::Time),
+                column("position", Kind::Code),
+                column("reason", Kind::Text),
+                column("kept", Kind::Number),
             ],
         )
     },

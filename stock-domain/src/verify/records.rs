@@ -1,0 +1,153 @@
+//! Part three, continued: what Redis remembers under Idempotency-Keys, against the keys that MySQL's journal names.
+//!
+//! An acceptance must be that of the entry that it names. A claim and a refusal are what Redis alone knows: they must have
+//! their form, and a time that has come. That no acceptance is missing is looked at beside the entries ([`super::kept`]).
+
+use std::collections::HashMap;
+
+use redis::cmd;
+use sqlx::MySqlPool;
+use stock_common::id::Position;
+
+use super::late::find;
+use super::tail::Unsettled;
+use super::{Difference, VerifyError};
+use crate::database::{archives, journal, shards};
+use crate::ledger::keys::{Records, SENTINEL};
+use crate::ledger::records::{Known, KnownOutcome, RecordName};
+use crate::ledger::{Ledger, ReadError, Shard};
+use crate::verdict::Replay;
+
+const PAGE: usize = 1_000;
+
+type Record = (Vec<u8>, Vec<u8>);
+
+/// Compares a shard's generations.
+pub(super) async fn differing(
+    pool: &MySqlPool,
+    ledger: &Ledger,
+    shard: &Shard,
+) -> Result<Vec<Difference>, VerifyError> {
+    let mut found = Vec::new();
+    for records in Records::ALL {
+        for generation in 0..2 {
+            let book = shard.keys().records(records, generation);
+            let mut cursor: u64 = 0;
+            loop {
+                let mut link = shard.link()?;
+                let (next, page): (u64, Vec<Record>) = cmd("HSCAN")
+                    .arg(&book)
+                    .arg(cursor)
+                    .arg("COUNT")
+                    .arg(PAGE)
+                    .query_async(&mut link.read)
+                    .await
+                    .map_err(ReadError::from)?;
+                found.extend(compare(pool, ledger, (shard, records), &page).await?);
+                cursor = next;
+                if cursor == 0 {
+                    break;
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+async fn compare(
+    pool: &MySqlPool,
+    ledger: &Ledger,
+    (shard, records): (&Shard, Records),
+    page: &[Record],
+) -> Result<Vec<Difference>, VerifyError> {
+    let now = shard.redis_now_ms().saturating_add(60_000);
+    let shards = ledger.shards().len() as u64;
+    let mut found = Vec::new();
+    let mut accepted: Vec<(&Record, Position)> = Vec::new();
+    for record in page.iter().filter(|(key, _)| key != SENTINEL.as_bytes()) {
+        let known = Known::parse(&record.1).filter(|_| record.0.len() == 16);
+        let is_here = match known.as_ref().map(|known| &known.outcome) {
+            Some(KnownOutcome::Decided(Replay::Accepted(at))) => {
+                accepted.push((record, *at));
+                records == Records::Accepted
+            }
+            Some(KnownOutcome::Decided(Replay::Refused(_))) => records == Records::Refused,
+            Some(KnownOutcome::Claimed(of)) => records == Records::Accepted && *of < shards,
+            None => false,
+        };
+        if !is_here || known.is_some_and(|known| known.since_ms > now) {
+            found.push(wrong(record, "is none that this book may hold"));
+        }
+    }
+    found.extend(accepted_of(pool, shard, accepted).await?);
+    Ok(found)
+}
+
+/// Acceptances that are not those of their entries.
+async fn accepted_of(
+    pool: &MySqlPool,
+    shard: &Shard,
+    accepted: Vec<(&Record, Position)>,
+) -> Result<Vec<Difference>, VerifyError> {
+    let ids = accepted.iter().map(|(_, at)| at.get());
+    let columns = "LOWER(HEX(key_hash)), LOWER(HEX(fingerprint))";
+    let entries = find(pool, ("journal", "id", columns), ids).await?;
+    let mut suspects = Vec::new();
+    for (record, at) in accepted {
+        let says = entries.get(&at).and_then(|row| {
+            let [key, fingerprint] = row.as_slice() else {
+                return None;
+            };
+            name_of(key.as_deref()?, fingerprint.as_deref()?)
+        });
+        let is_right = says.is_some_and(|name| is_of(record, &name, at));
+        if !is_right {
+            suspects.push((record, at));
+        }
+    }
+    if suspects.is_empty() {
+        return Ok(Vec::new());
+    }
+    let state = shards::load(pool, shard.keys().shard()).await?;
+    let state = state.ok_or(VerifyError::NoEpoch)?;
+    let unsettled = Unsettled::read(shard, &state).await?.unwrap_or_default();
+    let mut removed: HashMap<u64, Position> = HashMap::new();
+    let mut found = Vec::new();
+    for (record, at) in suspects {
+        let known = <[u8; 16]>::try_from(record.0.as_slice()).ok();
+        let known = known.and_then(|key| unsettled.records.get(&key));
+        if known.is_some_and(|(position, name)| *position == at && is_of(record, name, at)) {
+            continue;
+        }
+        let archived = match removed.get(&at.shard()) {
+            Some(archived) => *archived,
+            None => {
+                let archived = archives::reached(pool, at.shard()).await?.position;
+                removed.insert(at.shard(), archived);
+                archived
+            }
+        };
+        if at > archived || entries.contains_key(&at) {
+            found.push(wrong(
+                record,
+                &format!("names entry {at}, which was not decided under it"),
+            ));
+        }
+    }
+    Ok(found)
+}
+
+fn is_of((key, value): &Record, name: &RecordName, at: Position) -> bool {
+    key.as_slice() == name.key && *value == name.accepted(at)
+}
+
+fn name_of(key: &str, fingerprint: &str) -> Option<RecordName> {
+    let bytes = |text: &str| <[u8; 16]>::try_from(journal::hash_bytes(text)?).ok();
+    Some(RecordName::from_bytes(bytes(key)?, bytes(fingerprint)?))
+}
+
+fn wrong((key, value): &Record, text: &str) -> Difference {
+    let value = String::from_utf8_lossy(value.get(8..).unwrap_or_default());
+    let text = format!("{value:?} {text}");
+    Difference::new("records", journal::hash_text(key), text)
+}

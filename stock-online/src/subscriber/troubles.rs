@@ -1,0 +1,123 @@
+//! Troubles: what keeps a shard's journal from being applied in this process, and since when.
+//!
+//! What stops applying is said at once; what passes by itself, such as a lock or MySQL away, when it has lasted
+//! ten seconds. `/readyz` and two gauges say it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use stock_domain::database::apply::ApplyError;
+
+/// How long what may pass is not worth mentioning.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+struct Trouble {
+    since: Instant,
+    is_passing: bool,
+    reason: String,
+}
+
+impl Trouble {
+    fn is_said(&self) -> bool {
+        !self.is_passing || self.since.elapsed() >= PATIENCE
+    }
+}
+
+/// The troubles of all shards.
+#[derive(Default)]
+pub struct Troubles {
+    shards: Mutex<BTreeMap<u64, Trouble>>,
+    /// How many accounts are under quarantine, of all shards.
+    quarantined: AtomicI64,
+}
+
+impl Troubles {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<u64, Trouble>> {
+        self.shards.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// So many accounts are under quarantine.
+    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+    pub fn note_quarantined(&self, accounts: i64) {
+        self.quarantined.store(accounts, Ordering::Relaxed);
+        metrics::gauge!("stock_quarantined_accounts").set(accounts as f64);
+    }
+
+    /// A step has failed.
+    pub(super) fn note(&self, shard: u64, error: &ApplyError) {
+        let mut all = self.all();
+        let trouble = all.entry(shard).or_insert_with(|| Trouble {
+            since: Instant::now(),
+            is_passing: true,
+            reason: String::new(),
+        });
+        trouble.is_passing = error.is_passing();
+        trouble.reason = error.to_string();
+        tell(shard, Some(trouble));
+    }
+
+    /// A step has succeeded.
+    pub(super) fn end(&self, shard: u64) {
+        self.all().remove(&shard);
+        tell(shard, None);
+    }
+
+    /// What is to be said: of the first shard that is not applied, or of the accounts under quarantine.
+    #[must_use]
+    pub fn reason(&self) -> Option<String> {
+        let all = self.all();
+        let Some((shard, trouble)) = all.iter().find(|(_, trouble)| trouble.is_said()) else {
+            let accounts = self.quarantined.load(Ordering::Relaxed);
+            return (accounts > 0).then(|| format!("accounts under quarantine: {accounts}"));
+        };
+        let state = if trouble.is_passing {
+            "is not applied for now"
+        } else {
+            "has stopped being applied"
+        };
+        Some(format!("shard {shard} {state}: {}", trouble.reason))
+    }
+}
+
+fn tell(shard: u64, trouble: Option<&Trouble>) {
+    let shard = shard.to_string();
+    let is_stopped = trouble.is_some_and(|trouble| !trouble.is_passing);
+    let seconds = trouble.map_or(0.0, |trouble| trouble.since.elapsed().as_secs_f64());
+    metrics::gauge!("stock_apply_stopped", "shard" => shard.clone())
+        .set(f64::from(u8::from(is_stopped)));
+    metrics::gauge!("stock_apply_failing_seconds", "shard" => shard).set(seconds);
+}
+
+#[cfg(test)]
+mod tests {
+    use stock_common::id::Position;
+    use stock_domain::database::apply::ApplyError;
+    use stock_domain::database::settle::Gap;
+
+    use super::{PATIENCE, Troubles};
+
+    #[test]
+    fn what_stops_is_said_at_once_and_what_passes_when_it_lasts() {
+        let troubles = Troubles::default();
+        troubles.note(3, &ApplyError::Stalled);
+        assert_eq!(troubles.reason(), None);
+        troubles.all().get_mut(&3).unwrap().since -= PATIENCE;
+        assert!(
+            troubles
+                .reason()
+                .unwrap()
+                .contains("shard 3 is not applied for now")
+        );
+        troubles.end(3);
+        assert_eq!(troubles.reason(), None);
+        let gap = Gap {
+            position: Position::new(7),
+            number: 9,
+            expected: 8,
+        };
+        troubles.note(4, &gap.into());
+        assert!(troubles.reason().unwrap().contains("shard 4 has stopped"));
+    }
+}

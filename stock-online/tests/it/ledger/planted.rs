@@ -1,0 +1,213 @@
+//! What a proof that says "nothing is missing" is worth: every column of every table and every field of every key that
+//! states a fact is changed, one at a time, and `verify --full` must name each.
+//!
+//! What there is to change is not listed by hand: the schema names the columns, [`stock_domain::ledger::keys`] the keys. A
+//! table, column or key that is new and neither changed here nor listed with a reason fails a test. Each change is
+//! undone, so one shop serves all of them, and at the end it is proved again.
+
+mod keys;
+mod shop;
+mod tables;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use stock_domain::ledger::keys::Kind;
+use stock_domain::verify::{Difference, verify};
+
+use self::tables::Planting;
+use crate::support::{PATIENCE, Shop};
+
+async fn differences(shop: &Shop) -> Vec<Difference> {
+    let report = verify(&shop.pool, &shop.ledger, true, &mut |_, _| {}).await;
+    let report = report.unwrap();
+    assert_eq!(report.ok, report.differences.is_empty());
+    report.differences
+}
+
+/// What was fenced by a change is open again.
+async fn reopened(shop: &Shop) {
+    shop.ledger.check_gate().await;
+    assert!(
+        shop.ledger.wait_open(PATIENCE).await,
+        "{:?}",
+        shop.ledger.shut()
+    );
+}
+
+/// The checks that may name a change of a table.
+fn checks(table: &str) -> Vec<&str> {
+    let more: &[&str] = match table {
+        "accounts" => &["redis"],
+        "archived_allowances" | "archived_levels" => &["accounts"],
+        "archives" => &["journal"],
+        "branches" => &["entry_branches", "point_transactions"],
+        "coupons" => &["states"],
+        // An entry whose letter is gone lacks its rows; one that has a letter should have none.
+        "dead_letters" => &["orders"],
+        "epochs" | "shards" => &["journal", "epoch", "redis", "shards", "epochs"],
+        "journal" => &["frames", "postings", "orders"],
+        "postings" => &["accounts", "journal", "frames"],
+        _ => &[],
+    };
+    [&[table], more].concat()
+}
+
+/// Tables of which a change is named by others as well, so that two of them changed at once prove nothing.
+const ALONE: [&str; 8] = [
+    "accounts",
+    "archived_allowances",
+    "archived_levels",
+    "archives",
+    "epochs",
+    "journal",
+    "postings",
+    "shards",
+];
+
+/// Changes that do not stand in each other's way: one of each table, or one alone.
+fn batches(plantings: Vec<Planting>) -> Vec<Vec<Planting>> {
+    let mut batches: Vec<Vec<Planting>> = Vec::new();
+    let mut at: BTreeMap<String, usize> = BTreeMap::new();
+    for planting in plantings {
+        if ALONE.contains(&planting.table.as_str()) {
+            batches.push(vec![planting]);
+            continue;
+        }
+        let next = at.entry(planting.table.clone()).or_default();
+        while batches
+            .get(*next)
+            .is_some_and(|of| ALONE.contains(&of[0].table.as_str()))
+        {
+            *next += 1;
+        }
+        if *next == batches.len() {
+            batches.push(Vec::new());
+        }
+        batches[*next].push(planting);
+        *next += 1;
+    }
+    batches
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_names_every_change_of_what_mysql_says() {
+    let shop = shop::lived_in().await;
+    let columns = tables::columns(&shop.pool).await;
+    let known: BTreeSet<&str> = tables::LEDGER
+        .into_iter()
+        .chain(tables::OTHERS.map(|(table, _)| table))
+        .collect();
+    for column in &columns {
+        let table = column.table_name.as_str();
+        assert!(
+            known.contains(table),
+            "{table} is neither changed nor listed with a reason"
+        );
+    }
+    let is_fact = |column: &&tables::Column| {
+        let (table, name) = (column.table_name.as_str(), column.column_name.as_str());
+        tables::LEDGER.contains(&table) || tables::FACTS.contains(&(table, name))
+    };
+    let facts: Vec<tables::Column> = columns.iter().filter(is_fact).cloned().collect();
+    let kept_tables: BTreeSet<&str> = facts.iter().map(|of| of.table_name.as_str()).collect();
+    let kept_columns = columns
+        .iter()
+        .filter(|of| kept_tables.contains(of.table_name.as_str()));
+    let kept = tables::Kept::of(&shop.pool, &kept_columns.cloned().collect::<Vec<_>>()).await;
+    // Letters first, so that each batch has one of many tables.
+    let mut plantings: Vec<Planting> = facts.iter().flat_map(tables::changes).collect();
+    plantings.extend(
+        tables::LEDGER
+            .iter()
+            .flat_map(|table| tables::rows(table, &columns)),
+    );
+    let (mut alone, together): (Vec<Planting>, Vec<Planting>) = plantings
+        .into_iter()
+        .partition(|of| ALONE.contains(&of.table.as_str()));
+    let mut all = batches(together);
+    all.extend(batches(std::mem::take(&mut alone)));
+    let (mut changed, mut missed) = (0, Vec::new());
+    for batch in all {
+        let mut planted = Vec::new();
+        for planting in batch {
+            // Not every column has a row without a value, or with one.
+            if kept.run(&planting.statement).await > 0 {
+                planted.push(planting);
+            }
+        }
+        if planted.is_empty() {
+            continue;
+        }
+        let found = differences(&shop).await;
+        for planting in &planted {
+            changed += 1;
+            let checks = checks(&planting.table);
+            if !found.iter().any(|of| checks.contains(&of.check)) {
+                missed.push(planting.statement.clone());
+            }
+        }
+        for planting in &planted {
+            kept.restore(&planting.table).await;
+        }
+        reopened(&shop).await;
+    }
+    assert!(
+        missed.is_empty(),
+        "{} of {changed} missed: {missed:#?}",
+        missed.len()
+    );
+    assert!(changed > 200, "only {changed} changes");
+    shop.prove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_names_every_change_of_what_redis_says() {
+    let shop = shop::lived_in().await;
+    let client = redis::Client::open(shop.config.redis_url.as_str()).unwrap();
+    let mut redis = client.get_multiplexed_async_connection().await.unwrap();
+    let (mut changed, mut missed) = (0, Vec::new());
+    for kind in Kind::ALL {
+        let mut batches: BTreeMap<u32, Vec<keys::Planting>> = BTreeMap::new();
+        for shard in shop.ledger.shards() {
+            let planter = keys::Planter::new(&mut redis, shard.keys());
+            for planting in planter.of(kind).await {
+                batches.entry(planting.batch).or_default().push(planting);
+            }
+        }
+        let is_exempt = keys::EXEMPT.iter().any(|(exempt, _)| *exempt == kind);
+        assert_ne!(
+            is_exempt,
+            !batches.is_empty(),
+            "{kind:?} is neither changed nor exempt"
+        );
+        for batch in batches.into_values() {
+            let kept = keys::Kept::of(&mut redis, &batch).await;
+            for command in batch.iter().flat_map(|planting| &planting.commands) {
+                let _: redis::Value = command.query_async(&mut redis).await.unwrap();
+            }
+            let found = differences(&shop).await;
+            for planting in &batch {
+                changed += 1;
+                let (check, about) = &planting.names;
+                // Under another epoch nothing else can be compared.
+                let is_fenced = about == "epoch";
+                let is_named = |of: &Difference| {
+                    let is_about = of.subject.contains(about) || of.detail.contains(about);
+                    (of.check == *check && is_about) || (is_fenced && of.subject == "gate")
+                };
+                if !found.iter().any(is_named) {
+                    missed.push(format!("{kind:?} {} {:?}", planting.key, planting.names));
+                }
+            }
+            kept.restore(&mut redis).await;
+            reopened(&shop).await;
+        }
+    }
+    assert!(
+        missed.is_empty(),
+        "{} of {changed} missed: {missed:#?}",
+        missed.len()
+    );
+    assert!(changed > 80, "only {changed} changes");
+    shop.prove().await;
+}

@@ -1,0 +1,342 @@
+//! What MySQL says, changed one column and one row at a time: every column of every table, as the schema names them.
+
+use std::collections::BTreeMap;
+
+use sqlx::{AssertSqlSafe, MySqlPool};
+
+/// Tables that follow from the journal.
+pub(super) const LEDGER: [&str; 18] = [
+    "accounts",
+    "archived_allowances",
+    "archived_levels",
+    "archives",
+    "branches",
+    "coupon_issues",
+    "daily_point_reports",
+    "dead_letters",
+    "entry_branches",
+    "epochs",
+    "journal",
+    "offline_sales",
+    "order_products",
+    "orders",
+    "point_transactions",
+    "postings",
+    "reservations",
+    "shards",
+];
+
+/// Columns of other tables that follow from the journal.
+pub(super) const FACTS: [(&str, &str); 4] = [
+    ("coupons", "count"),
+    ("coupons", "opened"),
+    ("products", "opened"),
+    ("sales", "counted_from"),
+];
+
+/// Tables of which no row follows from the journal, and why.
+pub(super) const OTHERS: [(&str, &str); 31] = [
+    ("_sqlx_migrations", "the schema, not what happened"),
+    ("audit_log", "who asked: people are no part of the ledger"),
+    ("buckets", "where stock lies; its levels are accounts"),
+    (
+        "coupons",
+        "what a coupon is worth: an admin's word; what the ledger knows of it is in FACTS",
+    ),
+    (
+        "discounts",
+        "an admin's word; what was charged stands in each order",
+    ),
+    ("drifts", "a diary of reconcile"),
+    (
+        "idempotent_requests",
+        "what MySQL alone decided; its answer is in no journal",
+    ),
+    (
+        "import_rows",
+        "a worksheet that ends with its file; what was written stands in entries",
+    ),
+    ("imports", "as import_rows"),
+    ("instances", "who is there"),
+    ("jobs", "when jobs ran"),
+    ("layouts", "how many shards there are: a setting"),
+    ("ledger_checks", "a diary of verify and reconcile"),
+    ("locations", "an admin's word"),
+    (
+        "lost_entries",
+        "what instances alone remember; each row is named as lost",
+    ),
+    ("masters", "which server was met last"),
+    (
+        "products",
+        "an admin's word; what the ledger knows of it is in FACTS",
+    ),
+    (
+        "proofs",
+        "what verify remembers of itself: a full run does not read it",
+    ),
+    ("refresh_tokens", "people are no part of the ledger"),
+    ("replica_beats", "how far replicas are"),
+    (
+        "sales",
+        "an admin's word; what was counted stands in accounts, and what follows is in FACTS",
+    ),
+    (
+        "selling",
+        "what an operator asked for last; what came of it is in shards",
+    ),
+    ("sessions", "people are no part of the ledger"),
+    ("slots", "where things lie"),
+    ("users", "people are no part of the ledger"),
+    ("webhook_cursors", "what receivers have taken"),
+    ("webhook_deliveries", "what receivers have taken"),
+    ("webhooks", "who is told"),
+    ("witnesses", "what instances said"),
+    ("works", "an admin's word"),
+    (
+        "quarantined_accounts",
+        "what waits for a person; each row is named",
+    ),
+];
+
+/// Columns of the ledger's tables that state nothing that could be known otherwise, and why.
+pub(super) const NO_FACT: [(&str, &str, &str); 13] = [
+    ("accounts", "updated_at", "when MySQL was told"),
+    (
+        "archives",
+        "checksum",
+        "`archive` compares it with the file",
+    ),
+    ("archives", "file", "`archive` looks for it"),
+    ("archives", "month", "for people"),
+    (
+        "archives",
+        "position",
+        "the entry that it names is in the file",
+    ),
+    ("archives", "written_at", "for people"),
+    ("branches", "updated_at", "when MySQL was told"),
+    ("daily_point_reports", "updated_at", "when it was written"),
+    ("dead_letters", "attempts", "for people"),
+    ("dead_letters", "created_at", "when MySQL was told"),
+    ("dead_letters", "reason", "for people"),
+    ("dead_letters", "updated_at", "when MySQL was told"),
+    ("shards", "updated_at", "when MySQL was told"),
+];
+
+/// Columns of which only that they are there is a fact: what they say is a time or a word that MySQL alone has.
+pub(super) const PRESENCE: [(&str, &str); 5] = [
+    ("offline_sales", "note"),
+    ("offline_sales", "resolved_at"),
+    ("offline_sales", "resolved_by"),
+    ("orders", "updated_at"),
+    ("reservations", "ended_at"),
+];
+
+/// A column as the schema describes it.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub(super) struct Column {
+    pub(super) table_name: String,
+    pub(super) column_name: String,
+    column_type: String,
+    is_nullable: String,
+    column_key: String,
+    pub(super) is_generated: bool,
+}
+
+/// Every column of every table.
+pub(super) async fn columns(pool: &MySqlPool) -> Vec<Column> {
+    sqlx::query_as(
+        "SELECT CAST(table_name AS CHAR) AS table_name, CAST(column_name AS CHAR) AS column_name, \
+         CAST(column_type AS CHAR) AS column_type, CAST(is_nullable AS CHAR) AS is_nullable, \
+         CAST(column_key AS CHAR) AS column_key, \
+         generation_expression IS NOT NULL AND generation_expression <> '' AS is_generated \
+         FROM information_schema.columns WHERE table_schema = DATABASE() \
+         AND table_name NOT LIKE 'kept\\_%' ORDER BY table_name, ordinal_position",
+    )
+    .fetch_all(pool)
+    .await
+    .unwrap()
+}
+
+/// A change of a table.
+#[derive(Debug, Clone)]
+pub(super) struct Planting {
+    pub(super) table: String,
+    pub(super) statement: String,
+}
+
+impl Column {
+    fn is(&self, list: &[(&str, &str)]) -> bool {
+        list.contains(&(self.table_name.as_str(), self.column_name.as_str()))
+    }
+
+    fn is_key(&self) -> bool {
+        self.column_key == "PRI"
+    }
+
+    /// Another value of its type, in the newest row that has one.
+    fn changed(&self) -> String {
+        let (name, kind) = (&self.column_name, self.column_type.as_str());
+        let value = if let Some(members) = kind.strip_prefix("enum(") {
+            let members = members.trim_end_matches(')');
+            let count = members.split(',').count();
+            match self.is_key() {
+                true => format!("ELT({count}, {members})"),
+                false => format!("ELT(FIELD({name}, {members}) % {count} + 1, {members})"),
+            }
+        } else if kind == "tinyint(1)" {
+            format!("1 - {name}")
+        } else if kind.contains("int") {
+            format!("{name} + {}", if self.is_key() { 7_777 } else { 1 })
+        } else if kind.contains("binary") || kind.contains("blob") {
+            format!("CONCAT(SUBSTRING({name}, 1, LENGTH({name}) - 1), X'01')")
+        } else if kind.starts_with("date") {
+            format!("{name} + INTERVAL 1 DAY")
+        } else {
+            format!("CONCAT(IF({name} LIKE 'x%', 'y', 'x'), SUBSTRING({name}, 2))")
+        };
+        self.update(&value, "IS NOT NULL")
+    }
+
+    /// A value where there was none.
+    fn filled(&self) -> String {
+        let kind = self.column_type.as_str();
+        let value = if kind.contains("binary") {
+            "REPEAT('x', 16)"
+        } else if kind.starts_with("date") {
+            "NOW(3)"
+        } else {
+            "1"
+        };
+        self.update(value, "IS NULL")
+    }
+
+    /// Sets it in the newest row of those in which it is there, or not.
+    fn update(&self, value: &str, is: &str) -> String {
+        let (table, name) = (&self.table_name, &self.column_name);
+        let newest = newest(table);
+        format!("UPDATE {table} SET {name} = {value} WHERE {name} {is} ORDER BY {newest} LIMIT 1")
+    }
+}
+
+/// The newest row first.
+fn newest(table: &str) -> &'static str {
+    match table {
+        "accounts" | "archived_levels" => "kind, owner_id, place_id",
+        "archived_allowances" => "sale_id",
+        "archives" => "shard, first_number",
+        "branches" | "coupon_issues" | "journal" | "orders" | "reservations" | "coupons"
+        | "products" | "sales" => "id DESC",
+        "daily_point_reports" => "user_id",
+        "dead_letters" | "offline_sales" => "journal_id DESC",
+        "postings" => "journal_id DESC, kind, owner_id",
+        "entry_branches" => "entry_id DESC",
+        "epochs" | "shards" => "shard",
+        "order_products" => "order_id DESC",
+        "point_transactions" => "id DESC, seq",
+        other => panic!("{other} has no order"),
+    }
+}
+
+/// Every change of the columns of a table: another value; one where there was none; none where there was one.
+pub(super) fn changes(column: &Column) -> Vec<Planting> {
+    let is_listed = |(table, name, _): &&(&str, &str, &str)| {
+        (*table, *name) == (column.table_name.as_str(), column.column_name.as_str())
+    };
+    if column.is_generated {
+        return Vec::new();
+    }
+    let mut statements = Vec::new();
+    let has_no_fact = NO_FACT.iter().any(|of| is_listed(&of));
+    if !has_no_fact && !column.is(&PRESENCE) {
+        statements.push(column.changed());
+    }
+    if (!has_no_fact || column.is(&PRESENCE)) && column.is_nullable == "YES" {
+        statements.push(column.update("NULL", "IS NOT NULL"));
+        statements.push(column.filled());
+    }
+    let planting = |statement| Planting {
+        table: column.table_name.clone(),
+        statement,
+    };
+    statements.into_iter().map(planting).collect()
+}
+
+/// A row taken away, and one added that nothing made.
+pub(super) fn rows(table: &str, columns: &[Column]) -> Vec<Planting> {
+    let own = columns
+        .iter()
+        .filter(|of| of.table_name == table && !of.is_generated);
+    let own: Vec<&Column> = own.collect();
+    let names: Vec<&str> = own.iter().map(|of| of.column_name.as_str()).collect();
+    let first_key = own
+        .iter()
+        .find(|of| of.is_key() && of.column_type.contains("int"));
+    let first_key = first_key.map(|of| of.column_name.as_str());
+    let value = |name: &&str| match (table, *name) {
+        (_, name) if Some(name) == first_key => format!("{name} + 7777"),
+        ("journal", "number") => "number + 7777".to_owned(),
+        ("offline_sales", "sale_key") => "'planted'".to_owned(),
+        (_, name) => name.to_owned(),
+    };
+    let values: Vec<String> = names.iter().map(value).collect();
+    let (names, values, newest) = (names.join(", "), values.join(", "), newest(table));
+    let statements = [
+        format!("DELETE FROM {table} ORDER BY {newest} LIMIT 1"),
+        format!(
+            "INSERT INTO {table} ({names}) SELECT {values} FROM {table} ORDER BY {newest} LIMIT 1"
+        ),
+    ];
+    let planting = |statement| Planting {
+        table: table.to_owned(),
+        statement,
+    };
+    statements.map(planting).into()
+}
+
+/// Keeps copies of tables, from which each change is undone.
+pub(super) struct Kept<'a> {
+    pool: &'a MySqlPool,
+    names: BTreeMap<String, String>,
+}
+
+impl<'a> Kept<'a> {
+    pub(super) async fn of(pool: &'a MySqlPool, columns: &[Column]) -> Self {
+        let mut names: BTreeMap<String, String> = BTreeMap::new();
+        for column in columns.iter().filter(|of| !of.is_generated) {
+            let own = names.entry(column.table_name.clone()).or_default();
+            if !own.is_empty() {
+                own.push_str(", ");
+            }
+            own.push_str(&format!("`{}`", column.column_name));
+        }
+        let kept = Self { pool, names };
+        for (table, names) in &kept.names {
+            let keep = format!("CREATE TABLE kept_{table} AS SELECT {names} FROM {table}");
+            kept.run(&keep).await;
+        }
+        kept
+    }
+
+    /// Runs a statement; returns how many rows it changed.
+    pub(super) async fn run(&self, statement: &str) -> u64 {
+        let done = sqlx::raw_sql(AssertSqlSafe(statement.to_owned()))
+            .execute(self.pool)
+            .await;
+        match done {
+            Ok(done) => done.rows_affected(),
+            Err(error) => panic!("{statement}: {error}"),
+        }
+    }
+
+    /// Makes a table what it was.
+    pub(super) async fn restore(&self, table: &str) {
+        let names = &self.names[table];
+        self.run(&format!("DELETE FROM {table}")).await;
+        self.run(&format!(
+            "INSERT INTO {table} ({names}) SELECT {names} FROM kept_{table}"
+        ))
+        .await;
+    }
+}
