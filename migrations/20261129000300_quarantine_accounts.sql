@@ -1,7 +1,8 @@
 -- Why: an account whose postings do not chain stopped the whole shard. Its postings are now kept aside,
 -- everybody else's are settled, and nothing is taken from it until somebody ends the quarantine.
 
--- One row per account under quarantine.
+-- One row per account that is, or was, under quarantine. A release may number its postings anew: up to released_upto
+-- Redis' journal says other sequence numbers and balances of the account than MySQL. NULL while the quarantine lasts.
 CREATE TABLE quarantined_accounts (
   kind ENUM('AVAILABLE', 'RESERVED', 'ALLOWANCE', 'COUPON', 'POINTS', 'HOLD', 'BUCKET') NOT NULL,
   owner_id BIGINT UNSIGNED NOT NULL,
@@ -11,6 +12,7 @@ CREATE TABLE quarantined_accounts (
   journal_id BIGINT UNSIGNED NOT NULL,
   reason VARCHAR(1000) NOT NULL,
   created_at DATETIME(3) NOT NULL DEFAULT CURRENT_TIMESTAMP(3),
+  released_upto BIGINT UNSIGNED NULL,
   PRIMARY KEY (kind, owner_id, place_id),
   KEY quarantined_accounts_shard (shard)
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4;

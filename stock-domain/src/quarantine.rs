@@ -166,7 +166,7 @@ async fn try_release(
     if last.seq > 0 {
         accounts::write(&mut transaction, state.shard, &[(account, last)]).await?;
     }
-    table::end(&mut transaction, account).await?;
+    table::end(&mut transaction, account, state.watermark).await?;
     transaction.commit().await?;
     tracing::warn!(%account, ?last, kept = kept.len(), "a quarantine is ended");
     Ok(last)

@@ -8,7 +8,7 @@ use stock_common::id::Position;
 use super::archives::{self, Reached};
 use super::rows::{Binding, MultiRow, padded};
 use crate::account::{Account, AccountKind};
-use crate::journal::{Entry, EntryError, Idempotency, Posted};
+use crate::journal::{Entry, EntryError, Posted};
 
 /// Most entries have neither a reference nor a key: each parameter less is time of the server's.
 static PLAIN_ENTRIES: MultiRow = MultiRow::new(
@@ -283,97 +283,6 @@ pub async fn page(
             Entry::restore(position, number, payload, own)
         })
         .collect())
-}
-
-/// An entry's own row, for `verify`.
-#[derive(Debug)]
-pub(crate) struct StoredEntry {
-    pub(crate) position: Position,
-    pub(crate) number: u64,
-    pub(crate) payload: Vec<u8>,
-    shard: u64,
-    kind: String,
-    version: u16,
-    actor: u64,
-    reference: Option<String>,
-    key: Option<Vec<u8>>,
-    fingerprint: Option<Vec<u8>>,
-}
-
-impl StoredEntry {
-    /// The columns that do not say what the payload says.
-    pub(crate) fn differing(&self, entry: &Entry) -> Option<String> {
-        let hash = |of: fn(&Idempotency) -> &str| hash_bytes(of(entry.idempotency.as_ref()?));
-        let columns = [
-            ("shard", self.shard == entry.position.shard()),
-            ("kind", self.kind == entry.kind.as_str()),
-            ("version", self.version == entry.version),
-            ("actor_id", self.actor == entry.actor.0),
-            ("reference", self.reference == entry.reference),
-            ("key_hash", self.key == hash(|of| &of.key)),
-            (
-                "fingerprint",
-                self.fingerprint == hash(|of| &of.fingerprint),
-            ),
-        ];
-        let wrong: Vec<&str> = columns
-            .into_iter()
-            .filter(|(_, is_right)| !is_right)
-            .map(|(column, _)| column)
-            .collect();
-        let text = format!("{} not what the payload says", wrong.join(", "));
-        (!wrong.is_empty()).then_some(text)
-    }
-}
-
-/// The rows of entries of all shards behind a position and up to another, in order, at most `limit`.
-///
-/// # Errors
-/// When MySQL does not answer.
-pub(crate) async fn stored(
-    pool: &MySqlPool,
-    (after, upto): (Position, Position),
-    limit: u32,
-) -> Result<Vec<StoredEntry>, sqlx::Error> {
-    type Columns = (
-        u64,
-        u64,
-        u64,
-        String,
-        u16,
-        u64,
-        Option<String>,
-        Hash,
-        Hash,
-        Vec<u8>,
-    );
-    type Hash = Option<Vec<u8>>;
-    let rows: Vec<Columns> = sqlx::query_as(
-        "SELECT id, CAST(shard AS UNSIGNED), number, kind, version, actor_id, reference, key_hash, \
-         fingerprint, payload FROM journal FORCE INDEX (PRIMARY) WHERE id > ? AND id <= ? \
-         ORDER BY id LIMIT ?",
-    )
-    .bind(after.get())
-    .bind(upto.get())
-    .bind(limit)
-    .fetch_all(pool)
-    .await?;
-    let stored = |row: Columns| {
-        let (id, shard, number, kind, version, actor, reference, key, fingerprint, payload) = row;
-        StoredEntry {
-            position: Position::new(id),
-            number,
-            payload,
-            shard,
-            kind,
-            version,
-            actor,
-            reference,
-            key,
-            fingerprint,
-        }
-    };
-    Ok(rows.into_iter().map(stored).collect())
 }
 
 /// A shard's last entry before a position.

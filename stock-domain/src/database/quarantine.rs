@@ -51,7 +51,8 @@ pub async fn of_shard(
     shard: u64,
 ) -> Result<HashSet<Account>, sqlx::Error> {
     let rows: Vec<(String, u64, u64)> = sqlx::query_as(
-        "SELECT CAST(kind AS CHAR), owner_id, place_id FROM quarantined_accounts WHERE shard = ?",
+        "SELECT CAST(kind AS CHAR), owner_id, place_id FROM quarantined_accounts \
+         WHERE shard = ? AND released_upto IS NULL",
     )
     .bind(shard)
     .fetch_all(connection)
@@ -76,7 +77,8 @@ pub async fn begin(
     static INSERT: MultiRow = MultiRow::new(
         "INSERT INTO quarantined_accounts (kind, owner_id, place_id, shard, journal_id, reason) VALUES",
         "(?, ?, ?, ?, ?, ?)",
-        "ON DUPLICATE KEY UPDATE shard = VALUES(shard)",
+        "ON DUPLICATE KEY UPDATE shard = VALUES(shard), journal_id = VALUES(journal_id), \
+         reason = VALUES(reason), created_at = NOW(3), released_upto = NULL",
     );
     INSERT
         .execute(connection, broken, |query, of| {
@@ -276,7 +278,7 @@ pub async fn add_kept(
         "SELECT CAST(a.kind AS CHAR), a.owner_id, a.place_id, \
          CAST(COALESCE(SUM(p.delta), 0) AS SIGNED), CAST(COUNT(p.seq) AS UNSIGNED) FROM quarantined_accounts a \
          LEFT JOIN quarantined_postings p ON p.kind = a.kind AND p.owner_id = a.owner_id \
-         AND p.place_id = a.place_id WHERE a.shard = ? GROUP BY a.kind, a.owner_id, a.place_id",
+         AND p.place_id = a.place_id WHERE a.shard = ? AND a.released_upto IS NULL GROUP BY a.kind, a.owner_id, a.place_id",
     )
     .bind(shard)
     .fetch_all(connection)
@@ -326,7 +328,7 @@ fn quarantined(
 /// When MySQL does not answer.
 pub async fn list(pool: &MySqlPool) -> Result<Vec<Quarantined>, sqlx::Error> {
     let rows: Vec<Row> = sqlx::query_as(AssertSqlSafe(format!(
-        "{SELECT} ORDER BY a.created_at, a.journal_id LIMIT 1000"
+        "{SELECT} WHERE a.released_upto IS NULL ORDER BY a.created_at, a.journal_id LIMIT 1000"
     )))
     .fetch_all(pool)
     .await?;
@@ -342,7 +344,7 @@ pub async fn find(
     account: Account,
 ) -> Result<Option<Quarantined>, sqlx::Error> {
     let row: Option<Row> = sqlx::query_as(AssertSqlSafe(format!(
-        "{SELECT} WHERE a.kind = ? AND a.owner_id = ? AND a.place_id = ?"
+        "{SELECT} WHERE a.kind = ? AND a.owner_id = ? AND a.place_id = ? AND a.released_upto IS NULL"
     )))
     .bind(account.kind.as_str())
     .bind(account.owner)
@@ -357,27 +359,57 @@ pub async fn find(
 /// # Errors
 /// When MySQL does not answer.
 pub async fn count(pool: &MySqlPool) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar("SELECT COUNT(*) FROM quarantined_accounts")
+    sqlx::query_scalar("SELECT COUNT(*) FROM quarantined_accounts WHERE released_upto IS NULL")
         .fetch_one(pool)
         .await
 }
 
-/// Ends a quarantine; the caller has put what was kept into `postings`.
+/// Ends a quarantine; the caller has put what was kept into `postings`. `upto` is the last entry that was decided before.
 ///
 /// # Errors
 /// When MySQL does not answer.
-pub async fn end(connection: &mut MySqlConnection, account: Account) -> Result<(), sqlx::Error> {
-    const TABLES: [&str; 2] = [
+pub async fn end(
+    connection: &mut MySqlConnection,
+    account: Account,
+    upto: Position,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
         "DELETE FROM quarantined_postings WHERE kind = ? AND owner_id = ? AND place_id = ?",
-        "DELETE FROM quarantined_accounts WHERE kind = ? AND owner_id = ? AND place_id = ?",
-    ];
-    for text in TABLES {
-        sqlx::query(text)
-            .bind(account.kind.as_str())
-            .bind(account.owner)
-            .bind(account.place)
-            .execute(&mut *connection)
-            .await?;
-    }
+    )
+    .bind(account.kind.as_str())
+    .bind(account.owner)
+    .bind(account.place)
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query(
+        "UPDATE quarantined_accounts SET released_upto = ? \
+         WHERE kind = ? AND owner_id = ? AND place_id = ?",
+    )
+    .bind(upto.get())
+    .bind(account.kind.as_str())
+    .bind(account.owner)
+    .bind(account.place)
+    .execute(connection)
+    .await?;
     Ok(())
+}
+
+/// Accounts of a shard that were released, each with the last entry that was decided before.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn released(
+    pool: &MySqlPool,
+    shard: u64,
+) -> Result<HashMap<Account, Position>, sqlx::Error> {
+    let rows: Vec<(String, u64, u64, u64)> = sqlx::query_as(
+        "SELECT CAST(kind AS CHAR), owner_id, place_id, released_upto FROM quarantined_accounts \
+         WHERE shard = ? AND released_upto IS NOT NULL",
+    )
+    .bind(shard)
+    .fetch_all(pool)
+    .await?;
+    let released =
+        |(kind, owner, place, upto)| Some((account_of((kind, owner, place))?, Position::new(upto)));
+    Ok(rows.into_iter().filter_map(released).collect())
 }

@@ -42,8 +42,7 @@ impl ShardState {
 }
 
 /// Whether accounts of the shard of the row `e` are under quarantine.
-const HAS_QUARANTINE: &str =
-    "EXISTS (SELECT 1 FROM quarantined_accounts q WHERE q.shard = e.shard)";
+const HAS_QUARANTINE: &str = "EXISTS (SELECT 1 FROM quarantined_accounts q WHERE q.shard = e.shard AND q.released_upto IS NULL)";
 
 /// Reads a shard's state; `None` before the first epoch was written.
 ///

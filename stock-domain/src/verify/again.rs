@@ -7,6 +7,7 @@ use sqlx::MySqlPool;
 use stock_common::id::Position;
 
 use super::pass::Courses;
+use super::round::Due;
 use super::{Difference, VerifyError, ends, journal, memory, strays};
 use crate::ledger::Ledger;
 use crate::lookup;
@@ -44,11 +45,8 @@ pub(super) enum Look<'a> {
         /// With what takes long.
         full: bool,
     },
-    /// What Redis has besides levels and holds.
-    Memory {
-        /// With what takes long.
-        full: bool,
-    },
+    /// What Redis has besides levels and holds: its parts that are due.
+    Memory(Due),
 }
 
 impl Look<'_> {
@@ -61,7 +59,7 @@ impl Look<'_> {
             Self::Ends(left) => ends::differing(pool, left).await,
             Self::Letters(courses, rowless) => journal::letters(pool, courses, rowless).await,
             Self::Strays { full } => strays::differing(pool, *full).await,
-            Self::Memory { full } => memory(pool, ledger, *full).await,
+            Self::Memory(due) => memory(pool, ledger, *due).await,
         }
     }
 }

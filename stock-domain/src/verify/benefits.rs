@@ -78,7 +78,7 @@ async fn day(pool: &MySqlPool, date: NaiveDate) -> Result<Option<String>, sqlx::
         return Ok((!spans.is_empty()).then(|| format!("are of several days: {spans:?}")));
     };
     let begins = [*first, *end].map(Position::new);
-    let is_begin = |at: &Position| at.low() == 0 && at.unix_ms() % QUARTER_MS == 0;
+    let is_begin = |at: &Position| at.low() == 0 && at.unix_ms().is_multiple_of(QUARTER_MS);
     let [first, end] = begins.map(Position::unix_ms);
     let noon = date.and_hms_opt(12, 0, 0).map_or(0, unix_ms);
     let noon = u64::try_from(noon).unwrap_or_default();

@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use sqlx::MySqlPool;
 use stock_common::id::Position;
 
+use super::entries::stored;
 use super::{Difference, VerifyError};
-use crate::database::{archives, journal, shards};
+use crate::database::{archives, journal, quarantine, shards};
 use crate::journal::Posted;
 use crate::ledger::Shard;
 
@@ -18,7 +19,7 @@ pub(super) async fn differing(
     pool: &MySqlPool,
     shard: &Shard,
 ) -> Result<Vec<Difference>, VerifyError> {
-    let mut found = Vec::new();
+    let mut found = unsettled(pool, shard).await?;
     let wrong = |at: Position, text: String| Difference::new("frames", at, text);
     let number = shard.keys().shard();
     let (mut after, mut before): (Position, Option<u64>) = (Position::ZERO, None);
@@ -31,12 +32,13 @@ pub(super) async fn differing(
             .await?
             .ok_or(VerifyError::NoEpoch)?;
         let archived = archives::reached(pool, number).await?.position;
+        let released = quarantine::released(pool, number).await?;
         let (Some(first), Some(last)) = (tail.entries.first(), tail.entries.last()) else {
             return Ok(found);
         };
         let upto = last.position.min(state.watermark);
         let behind = Position::new(first.position.get().saturating_sub(1));
-        let stored = journal::stored(pool, (behind, upto), u32::MAX).await?;
+        let stored = stored(pool, (behind, upto), u32::MAX).await?;
         let stored: HashMap<Position, (u64, Vec<u8>)> = stored
             .into_iter()
             .map(|of| (of.position, (of.number, of.payload)))
@@ -66,14 +68,46 @@ pub(super) async fn differing(
             if !is_right {
                 found.push(wrong(at, "is not what mysql's journal has".to_owned()));
             }
-            let mut told = entry.postings.clone();
-            let mut is = posted.remove(&at).unwrap_or_default();
-            told.sort_unstable_by_key(|of| (of.account, of.seq));
-            is.sort_unstable_by_key(|of| (of.account, of.seq));
+            // Postings that were kept aside may have been numbered anew.
+            let is_numbered = |of: &Posted| released.get(&of.account).is_none_or(|upto| at > *upto);
+            let plain = |of: &Posted| match is_numbered(of) {
+                true => *of,
+                false => Posted {
+                    seq: 0,
+                    balance_after: 0,
+                    ..*of
+                },
+            };
+            let mut told: Vec<Posted> = entry.postings.iter().map(plain).collect();
+            let is = posted.remove(&at).unwrap_or_default();
+            let mut is: Vec<Posted> = is.iter().map(plain).collect();
+            told.sort_unstable_by_key(|of| (of.account, of.seq, of.delta));
+            is.sort_unstable_by_key(|of| (of.account, of.seq, of.delta));
             if told != is {
                 found.push(wrong(at, format!("posts {told:?}, mysql has {is:?}")));
             }
         }
         after = last.position;
     }
+}
+
+/// Entries that MySQL has before they are settled, as of an order under row locks, are in Redis.
+async fn unsettled(pool: &MySqlPool, shard: &Shard) -> Result<Vec<Difference>, VerifyError> {
+    const LOOKED_AT_MAX: u32 = 100;
+    let ids: Vec<u64> = sqlx::query_scalar(
+        "SELECT j.id FROM shards s JOIN journal j ON j.shard = s.shard AND j.number > s.number \
+         WHERE s.shard = ? ORDER BY j.number DESC LIMIT ?",
+    )
+    .bind(shard.keys().shard())
+    .bind(LOOKED_AT_MAX)
+    .fetch_all(pool)
+    .await?;
+    let mut found = Vec::new();
+    for at in ids.into_iter().map(Position::new) {
+        if shard.find(at).await?.is_none() {
+            let text = "is not settled, and not in redis".to_owned();
+            found.push(Difference::new("journal", at, text));
+        }
+    }
+    Ok(found)
 }

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use redis::cmd;
 use sqlx::MySqlPool;
 
+use super::round::Due;
 use super::tail::Unsettled;
 use super::{Difference, VerifyError, accounts};
 use crate::account::{Account, Level};
@@ -18,6 +19,7 @@ const PAGE: usize = 1_000;
 pub(super) async fn differing(
     pool: &MySqlPool,
     shard: &Shard,
+    due: Due,
 ) -> Result<Vec<Difference>, VerifyError> {
     let (mut found, mut cursor) = (Vec::new(), 0_u64);
     let state = shards::load(pool, shard.keys().shard()).await?;
@@ -44,12 +46,12 @@ pub(super) async fn differing(
                 }
                 Some(Shape::Account(account)) => own.push(account),
                 Some(Shape::Book(_)) if seen.insert(name.clone()) => {
-                    found.extend(book(pool, shard, &name, &epoch).await?);
+                    found.extend(book((pool, shard), &name, &epoch, due).await?);
                 }
                 Some(shape) => found.extend(sentinel(shard, (shape.kind(), &name), &epoch).await?),
             }
         }
-        found.extend(surplus(pool, shard, std::mem::take(&mut own)).await?);
+        found.extend(surplus(pool, shard, std::mem::take(&mut own), due).await?);
         cursor = next;
         if cursor == 0 {
             return Ok(found);
@@ -89,10 +91,10 @@ async fn sentinel(
 
 /// A book's sentinel, and its accounts.
 async fn book(
-    pool: &MySqlPool,
-    shard: &Shard,
+    (pool, shard): (&MySqlPool, &Shard),
     name: &str,
     epoch: &str,
+    due: Due,
 ) -> Result<Vec<Difference>, VerifyError> {
     let wrong = |text: String| Difference::new("keys", name, text);
     let label = name.rsplit_once(":b:").map_or("", |(_, label)| label);
@@ -120,7 +122,7 @@ async fn book(
                 _ => found.push(wrong(format!("field {field} is {value:?}"))),
             }
         }
-        found.extend(surplus(pool, shard, own).await?);
+        found.extend(surplus(pool, shard, own, due).await?);
         cursor = next;
         if cursor == 0 {
             return Ok(found);
@@ -132,8 +134,10 @@ async fn book(
 async fn surplus(
     pool: &MySqlPool,
     shard: &Shard,
-    own: Vec<Account>,
+    mut own: Vec<Account>,
+    due: Due,
 ) -> Result<Vec<Difference>, VerifyError> {
+    own.retain(|account| due.has(&account.to_string()));
     let missing = accounts::missing(pool, &own).await?;
     if missing.is_empty() {
         return Ok(Vec::new());

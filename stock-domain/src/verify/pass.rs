@@ -9,20 +9,20 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use sqlx::MySqlPool;
 use stock_common::id::Position;
 
+use super::entries::{StoredEntry, decode, stored};
 use super::late::Window;
 use super::rows::{Row, TABLES};
 use super::tally::Tally;
 use super::told::told;
-use super::{Difference, Report, VerifyError, again, kept, unreadable};
+use super::{Difference, Report, VerifyError, again, kept};
 use crate::account::Account;
 use crate::database::archives::{self, Reached};
-use crate::database::journal::{self, StoredEntry};
+use crate::database::journal;
 use crate::database::record::{Rows, owned};
 use crate::database::shards::ShardState;
 use crate::journal::{Entry, Kind, Posted};
 use crate::ledger::Ledger;
 use crate::points;
-use crate::selling::EpochBegun;
 
 /// Entries compared at once.
 const WINDOW: u32 = 2_000;
@@ -154,7 +154,7 @@ impl Pass<'_> {
         (after, upto): (Position, Position),
         report: &mut Report,
     ) -> Result<Step, VerifyError> {
-        let page = journal::stored(self.pool, (after, upto), WINDOW).await?;
+        let page = stored(self.pool, (after, upto), WINDOW).await?;
         let is_last = page.len() < WINDOW as usize;
         let last = page.last().map(|entry| entry.position);
         let at = last.filter(|_| !is_last).unwrap_or(upto);
@@ -184,7 +184,7 @@ impl Pass<'_> {
                 break;
             }
             again::settle(self.pool, self.ledger).await;
-            let page = journal::stored(self.pool, span, u32::MAX).await?;
+            let page = stored(self.pool, span, u32::MAX).await?;
             self.tally.clone_from(&before);
             let (found_again, moved) = self.look(page, span).await?;
             again::keep(&mut found, &found_again);
@@ -298,102 +298,6 @@ fn dead(stored: &[Vec<Row>]) -> HashSet<Position> {
     let letters = stored.last().into_iter().flatten();
     let letters = letters.filter(|row| row.late(1) != Some("RESOLVED"));
     letters.map(|row| row.at).collect()
-}
-
-/// Reads the window's entries, and compares their own columns, numbers and postings.
-fn decode(
-    page: Vec<StoredEntry>,
-    postings: Vec<(Position, Posted)>,
-    courses: &mut Courses,
-) -> Read {
-    let mut own: HashMap<Position, Vec<Posted>> = HashMap::new();
-    for (at, posted) in postings {
-        own.entry(at).or_default().push(posted);
-    }
-    let mut read = Read {
-        entries: Vec::with_capacity(page.len()),
-        found: Vec::new(),
-        rows: Rows::default(),
-        stored: Vec::new(),
-        dead: HashSet::new(),
-    };
-    for stored in page {
-        let position = stored.position;
-        let wrong = |text: String| Difference::new("journal", position, text);
-        let Some(course) = courses.get_mut(&position.shard()) else {
-            read.found
-                .push(wrong("is of a shard that is none".to_owned()));
-            continue;
-        };
-        if position > course.state.watermark {
-            continue;
-        }
-        let posted = own.remove(&position).unwrap_or_default();
-        if position <= course.archived.position {
-            read.found
-                .push(wrong("was archived, and is still there".to_owned()));
-            continue;
-        }
-        let expected = course.done.number + 1;
-        if stored.number != expected {
-            let text = format!("number {} where {expected} should be", stored.number);
-            read.found.push(wrong(text));
-        }
-        course.done = Reached {
-            number: stored.number,
-            position,
-        };
-        let entry = Entry::restore(position, stored.number, stored.payload.clone(), posted);
-        match entry {
-            Ok(entry) => {
-                read.found.extend(stored.differing(&entry).map(wrong));
-                read.found.extend(postings_of(&entry));
-                course.selling = entry.selling.or(course.selling);
-                let begun = (entry.kind == Kind::EpochBegun).then(|| entry.body::<EpochBegun>());
-                if let Some(Ok(begun)) = begun {
-                    course.epoch = Some(begun.epoch);
-                }
-                read.entries.push(entry);
-            }
-            Err(error) => read.found.push(unreadable(&error)),
-        }
-    }
-    for (at, posted) in own {
-        let names: Vec<String> = posted.iter().map(|of| of.account.to_string()).collect();
-        let text = format!("has no entry that made it: {}", names.join(", "));
-        read.found.push(Difference::new("postings", at, text));
-    }
-    read
-}
-
-/// An entry has exactly the postings that its payload asks for.
-fn postings_of(entry: &Entry) -> Option<Difference> {
-    let asked = match entry.asked() {
-        Ok(asked) => asked,
-        Err(error) => return Some(unreadable(&error)),
-    };
-    let mut left = entry.postings.clone();
-    for posting in &asked {
-        if posting.delta != 0 {
-            let is_own = |p: &Posted| p.account == posting.account && p.delta == posting.delta;
-            match left.iter().position(is_own) {
-                Some(at) => drop(left.swap_remove(at)),
-                None => {
-                    let text =
-                        format!("posting {} {:+} is missing", posting.account, posting.delta);
-                    return Some(Difference::new("journal", entry.position, text));
-                }
-            }
-        }
-        left.retain(|p| {
-            let is_opening = p.account == posting.account && p.seq == 1;
-            !(is_opening && posting.open == Some(p.delta))
-        });
-    }
-    (!left.is_empty()).then(|| {
-        let text = format!("postings too many: {left:?}");
-        Difference::new("journal", entry.position, text)
-    })
 }
 
 /// Each account that an entry opened is there, or was archived with its sale.

@@ -10,6 +10,7 @@ use sqlx::MySqlPool;
 use stock_common::id::Position;
 
 use super::late::find;
+use super::round::Due;
 use super::tail::Unsettled;
 use super::{Difference, VerifyError};
 use crate::database::{archives, journal, shards};
@@ -26,7 +27,7 @@ type Record = (Vec<u8>, Vec<u8>);
 pub(super) async fn differing(
     pool: &MySqlPool,
     ledger: &Ledger,
-    shard: &Shard,
+    (shard, due): (&Shard, Due),
 ) -> Result<Vec<Difference>, VerifyError> {
     let mut found = Vec::new();
     for records in Records::ALL {
@@ -43,6 +44,8 @@ pub(super) async fn differing(
                     .query_async(&mut link.read)
                     .await
                     .map_err(ReadError::from)?;
+                let is_due = |(key, _): &Record| due.has(&journal::hash_text(key));
+                let page: Vec<Record> = page.into_iter().filter(is_due).collect();
                 found.extend(compare(pool, ledger, (shard, records), &page).await?);
                 cursor = next;
                 if cursor == 0 {

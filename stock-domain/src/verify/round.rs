@@ -68,27 +68,7 @@ pub(super) async fn verify(
     let Some(Proved { upto, balance }) = known.get(ROUND).copied() else {
         return begin(pool, states, now).await;
     };
-    let mut then = Vec::new();
-    for (state, _) in states {
-        // Of a shard that was opened since, nothing was settled when the round began.
-        let of = known.get(&of_shard(state.shard)).copied();
-        let of = of.unwrap_or_default();
-        let watermark = Position::new(of.upto);
-        let next = Position::new(of.upto.saturating_add(1));
-        let last = journal::last_before(pool, state.shard, next).await?;
-        let archived = archives::reached(pool, state.shard).await?;
-        let number = last.unwrap_or(archived).number;
-        let since = clock::datetime(unsigned(of.balance));
-        let then_state = ShardState {
-            watermark,
-            number,
-            ..state.clone()
-        };
-        then.push((
-            then_state,
-            since.format("%Y-%m-%d %H:%M:%S%.3f").to_string(),
-        ));
-    }
+    let then = then(pool, states, &known).await?;
     let (at, end) = (Position::new(upto), end_of(&then));
     let begin_at = archived_position(pool, states).await?;
     let whole = end.get().saturating_sub(begin_at.get());
@@ -132,6 +112,36 @@ pub(super) async fn verify(
         balance: signed(until),
     };
     Ok(remember(pool, &[(ROUND.to_owned(), upto)]).await?)
+}
+
+/// The shards as they were when the round began.
+async fn then(
+    pool: &MySqlPool,
+    states: &States,
+    known: &HashMap<String, Proved>,
+) -> Result<Vec<(ShardState, String)>, sqlx::Error> {
+    let mut then = Vec::new();
+    for (state, _) in states {
+        // Of a shard that was opened since, nothing was settled when the round began.
+        let of = known.get(&of_shard(state.shard)).copied();
+        let of = of.unwrap_or_default();
+        let watermark = Position::new(of.upto);
+        let next = Position::new(of.upto.saturating_add(1));
+        let last = journal::last_before(pool, state.shard, next).await?;
+        let archived = archives::reached(pool, state.shard).await?;
+        let number = last.unwrap_or(archived).number;
+        let since = clock::datetime(unsigned(of.balance));
+        let then_state = ShardState {
+            watermark,
+            number,
+            ..state.clone()
+        };
+        then.push((
+            then_state,
+            since.format("%Y-%m-%d %H:%M:%S%.3f").to_string(),
+        ));
+    }
+    Ok(then)
 }
 
 /// Begins a round over what is settled now.
@@ -221,6 +231,11 @@ impl Due {
             first: of.upto,
             count,
         })
+    }
+
+    /// Whether nothing is left out.
+    pub(super) const fn is_all(self) -> bool {
+        self.count == PARTS
     }
 
     /// Whether something is compared again.

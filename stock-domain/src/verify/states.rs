@@ -10,6 +10,7 @@ use sqlx::{AssertSqlSafe, MySql, MySqlPool, QueryBuilder};
 use stock_common::id::Position;
 
 use super::late::{find, value};
+use super::round::Due;
 use super::tail::Unsettled;
 use super::{Difference, VerifyError};
 use crate::coupon::{CODE_MARK, CodeState, ISSUED, OPEN, code_mark_id};
@@ -28,6 +29,7 @@ pub(super) type Says = HashMap<String, Option<String>>;
 pub(super) async fn differing(
     pool: &MySqlPool,
     shard: &Shard,
+    due: Due,
 ) -> Result<Vec<Difference>, VerifyError> {
     let (mut found, mut cursor) = (Vec::new(), 0_u64);
     loop {
@@ -40,7 +42,8 @@ pub(super) async fn differing(
             .query_async(&mut link.read)
             .await
             .map_err(ReadError::from)?;
-        found.extend(page(pool, shard, &states).await?);
+        let states = states.into_iter().filter(|(id, _)| due.has(id));
+        found.extend(page(pool, shard, &states.collect::<Vec<_>>()).await?);
         cursor = next;
         if cursor == 0 {
             return Ok(found);

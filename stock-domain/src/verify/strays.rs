@@ -40,8 +40,8 @@ const RULES: [Rule; 10] = [
     (
         "archives",
         "SELECT CONCAT_WS(':', a.shard, a.first_number), 'does not follow the one before' \
-         FROM archives a LEFT JOIN archives b ON b.shard = a.shard \
-         AND b.last_number + 1 = a.first_number WHERE (a.first_number > 1 AND b.shard IS NULL) \
+         FROM archives a LEFT JOIN shards s ON s.shard = a.shard LEFT JOIN archives b \
+         ON b.shard = a.shard AND b.last_number + 1 = a.first_number WHERE s.shard IS NULL OR (a.first_number > 1 AND b.shard IS NULL) \
          OR a.number + 1 < a.first_number OR a.number > a.last_number \
          OR a.entries + a.first_number <> a.last_number + 1",
     ),

@@ -5,6 +5,7 @@ use stock_common::id::Position;
 use super::rows::{OFFLINE, Row, Text};
 use crate::database::record::Rows;
 use crate::order::Order;
+use crate::reservation::Reservation;
 
 fn text(value: impl ToString) -> Text {
     Some(value.to_string())
@@ -65,31 +66,33 @@ fn line_rows(id: Position, order: &Order) -> impl Iterator<Item = Row> + use<'_>
     })
 }
 
+fn reservation_row((id, made): &(Position, Reservation)) -> Row {
+    let limited = made.allowance.map(|allowance| allowance.sale_id);
+    let sale = made.frozen.map_or(limited, |frozen| frozen.sale_id);
+    row(
+        *id,
+        vec![
+            text(id),
+            text(made.user_id),
+            text(made.product_id),
+            text(made.location_id),
+            text(made.quantity.get()),
+            text(made.ttl_ms),
+            of(sale),
+            of(made.allowance.map(|allowance| allowance.limit)),
+            text(made.hold_limit),
+            of(made.frozen.map(|frozen| frozen.price.get())),
+            of(made.frozen.map(|frozen| frozen.unit_price.get())),
+        ],
+    )
+}
+
 /// What entries tell of each of [`super::rows::TABLES`] but the last, in their order.
 pub(super) fn told(rows: &Rows) -> Vec<Vec<Row>> {
     let placed = &rows.placed;
     let orders = placed.iter().map(|(id, order)| order_row(*id, order));
     let lines = placed.iter().flat_map(|(id, order)| line_rows(*id, order));
-    let reservations = rows.reserved.iter().map(|(id, made)| {
-        let limited = made.allowance.map(|allowance| allowance.sale_id);
-        let sale = made.frozen.map_or(limited, |frozen| frozen.sale_id);
-        row(
-            *id,
-            vec![
-                text(id),
-                text(made.user_id),
-                text(made.product_id),
-                text(made.location_id),
-                text(made.quantity.get()),
-                text(made.ttl_ms),
-                of(sale),
-                of(made.allowance.map(|allowance| allowance.limit)),
-                text(made.hold_limit),
-                of(made.frozen.map(|frozen| frozen.price.get())),
-                of(made.frozen.map(|frozen| frozen.unit_price.get())),
-            ],
-        )
-    });
+    let reservations = rows.reserved.iter().map(reservation_row);
     let offline = rows.offline.iter().map(|(id, store, sale, state)| {
         let mut values = vec![
             text(id),

@@ -156,6 +156,7 @@ async fn benefits(shop: &Shop, client: &Client) {
     let endless = json!({ "discountAmount": 100 });
     campaign(client, &endless).await;
     earn(client, 2, 1_000).await;
+    earn(client, 3, 1_000).await;
     let spent = json!({ "userId": 2, "amount": 50, "description": "spent" });
     let spent = post(client, "/api/v2/points/use", 2, &spent).await;
     let back = format!("/api/v2/points/{}/cancel", spent.member("id"));

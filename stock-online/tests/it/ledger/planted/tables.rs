@@ -35,7 +35,7 @@ pub(super) const FACTS: [(&str, &str); 4] = [
 ];
 
 /// Tables of which no row follows from the journal, and why.
-pub(super) const OTHERS: [(&str, &str); 31] = [
+pub(super) const OTHERS: [(&str, &str); 32] = [
     ("_sqlx_migrations", "the schema, not what happened"),
     ("audit_log", "who asked: people are no part of the ledger"),
     ("buckets", "where stock lies; its levels are accounts"),
@@ -96,6 +96,10 @@ pub(super) const OTHERS: [(&str, &str); 31] = [
     (
         "quarantined_accounts",
         "what waits for a person; each row is named",
+    ),
+    (
+        "quarantined_postings",
+        "what waits for a person; each account is named",
     ),
 ];
 
