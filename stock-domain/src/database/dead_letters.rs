@@ -82,8 +82,10 @@ pub async fn insert(
     Ok(())
 }
 
-/// How many of a shard were laid aside for the same reason within the last minute, if they are most of the entries
-/// since the first of them; otherwise 0. The state is the one behind the batch that is being settled.
+/// How many of a shard were laid aside for the same reason within the last minute, if they are most of the entries.
+///
+/// Entries count from the first of these letters on; 0 when most of them are none. The state is the one behind the batch
+/// that is being settled.
 ///
 /// # Errors
 /// When MySQL does not answer.

@@ -7,6 +7,7 @@ use stock_common::id::Position;
 
 use super::entries::stored;
 use super::{Difference, VerifyError};
+use crate::account::Account;
 use crate::database::{archives, journal, quarantine, shards};
 use crate::journal::Posted;
 use crate::ledger::Shard;
@@ -68,16 +69,7 @@ pub(super) async fn differing(
             if !is_right {
                 found.push(wrong(at, "is not what mysql's journal has".to_owned()));
             }
-            // Postings that were kept aside may have been numbered anew.
-            let is_numbered = |of: &Posted| released.get(&of.account).is_none_or(|upto| at > *upto);
-            let plain = |of: &Posted| match is_numbered(of) {
-                true => *of,
-                false => Posted {
-                    seq: 0,
-                    balance_after: 0,
-                    ..*of
-                },
-            };
+            let plain = |of: &Posted| comparable(of, at, &released);
             let mut told: Vec<Posted> = entry.postings.iter().map(plain).collect();
             let is = posted.remove(&at).unwrap_or_default();
             let mut is: Vec<Posted> = is.iter().map(plain).collect();
@@ -110,4 +102,16 @@ async fn unsettled(pool: &MySqlPool, shard: &Shard) -> Result<Vec<Difference>, V
         }
     }
     Ok(found)
+}
+
+/// A posting without what a release may have numbered anew.
+fn comparable(of: &Posted, at: Position, released: &HashMap<Account, Position>) -> Posted {
+    match released.get(&of.account) {
+        Some(upto) if at <= *upto => Posted {
+            seq: 0,
+            balance_after: 0,
+            ..*of
+        },
+        Some(_) | None => *of,
+    }
 }

@@ -207,6 +207,11 @@ async fn what_is_left_is_proved_and_what_was_archived_is_still_taken_back() {
     }
     assert_eq!(balance(client, 2).await, 1_000);
     shop.drained().await;
+    // It is the same day still.
+    let mut connection = shop.pool.acquire().await.unwrap();
+    let written = point_reports::write(&mut connection, today, span).await;
+    assert_eq!(written.unwrap(), 1);
+    drop(connection);
     shop.prove().await;
     let path = "/api/products/1/stock/movements";
     let shown = client.get(path).admin().send().await;

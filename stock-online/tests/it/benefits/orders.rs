@@ -221,6 +221,11 @@ async fn a_code_that_was_forgotten_long_after_its_coupon_hinders_no_cancel() {
         .get_multiplexed_async_connection()
         .await
         .unwrap();
+    // A day after its end a coupon's states are forgotten.
+    sqlx::query("UPDATE coupons SET valid_to = NOW(3) - INTERVAL 2 DAY")
+        .execute(&shop.pool)
+        .await
+        .unwrap();
     let removed: i64 = redis::cmd("HDEL")
         .arg(shop.ledger.keys().states())
         .arg(format!("code:{own}"))

@@ -3,8 +3,9 @@
 use redis::cmd;
 use stock_domain::reconcile::reconcile;
 use stock_domain::verify::verify;
+use stock_online::Part;
 
-use crate::support::{Load, Shop, account};
+use crate::support::{Load, Shop, account, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn under_load_nothing_differs_and_nothing_is_changed() {
@@ -159,4 +160,29 @@ async fn verify_finds_what_is_missing_doubled_or_changed() {
             report.differences
         );
     }
+}
+
+#[tokio::test]
+async fn verify_names_a_mysql_that_does_not_move_until_it_does() {
+    let shop = Shop::open(1, 100).await;
+    let held = shop.serve_parts(&[Part::Http]).await;
+    let order = held.client.order("/api/redis/orders", 2, &[(1, 1)]);
+    assert_eq!(order.status().await, 201);
+    let checks = async || {
+        let report = verify(&shop.pool, &shop.ledger, false, &mut |_, _| {}).await;
+        let report = report.unwrap();
+        assert_eq!(report.ok, report.differences.is_empty());
+        let found = report.differences.into_iter();
+        found.map(|found| found.check).collect::<Vec<_>>()
+    };
+    assert_eq!(checks().await, [""; 0], "a moment is no standstill");
+    until("the standstill is named", || async {
+        checks().await == ["stalled"]
+    })
+    .await;
+    let service = shop.serve().await;
+    shop.drained().await;
+    assert_eq!(checks().await, [""; 0]);
+    service.stop().await;
+    held.stop().await;
 }
