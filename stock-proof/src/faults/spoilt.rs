@@ -126,7 +126,7 @@ async fn stray(world: &World, (others, victims): (&Buyers, &Buyers)) -> Result<S
     );
     pool.execute(AssertSqlSafe(text)).await?;
     let count = async || -> i64 {
-        let text = "SELECT COUNT(*) FROM quarantined_accounts";
+        let text = "SELECT COUNT(*) FROM quarantined_accounts WHERE released_upto IS NULL";
         let found = sqlx::query_scalar(text).fetch_one(&pool).await;
         found.unwrap_or(0)
     };
