@@ -158,6 +158,8 @@ async fn lag_of(
 async fn measure_tables(app: &App) -> Result<Tables, sqlx::Error> {
     let dead_letters = dead_letters::unresolved(&app.pool).await?;
     metrics::gauge!("stock_dead_letters").set(dead_letters as f64);
+    // Most are taken back within a second, before anybody has looked.
+    metrics::gauge!("stock_new_dead_letters").set(dead_letters::new_ones(&app.pool).await? as f64);
     let quarantined = quarantine::count(&app.pool).await?;
     app.troubles.note_quarantined(quarantined);
     let reconciled = ledger_checks::latest(&app.pool, CheckKind::Reconcile).await?;

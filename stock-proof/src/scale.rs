@@ -90,7 +90,7 @@ pub async fn run(options: &Scale) -> Result<bool, Failure> {
             continue;
         }
         let load = Load::start(&world, options.clients, seed.wrapping_add(number << 32));
-        match play(phase, &mut world, options, load, &mut history).await {
+        match Box::pin(play(phase, &mut world, options, load, &mut history)).await {
             Ok(figures) => {
                 say(&format!("{} {}: {figures}", phase.name, phase.what));
                 all.push(figures);

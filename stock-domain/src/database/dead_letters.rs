@@ -269,3 +269,12 @@ pub async fn unresolved(pool: &MySqlPool) -> Result<i64, sqlx::Error> {
         .fetch_one(pool)
         .await
 }
+
+/// How many there are of the last ten minutes, also those that were taken back since.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn new_ones(pool: &MySqlPool) -> Result<i64, sqlx::Error> {
+    let text = "SELECT COUNT(*) FROM dead_letters WHERE created_at > NOW(3) - INTERVAL 10 MINUTE";
+    sqlx::query_scalar(text).fetch_one(pool).await
+}

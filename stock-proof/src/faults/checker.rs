@@ -10,6 +10,7 @@ mod sums;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::Value;
 use sqlx::MySqlPool;
 
 use super::history::{Asked, History, Told};
@@ -101,6 +102,27 @@ pub async fn check(
     levels::check(&mut seen, &pool, &mut redis, &shop.prefix, allowed).await?;
     pool.close().await;
     Ok(seen.complaints)
+}
+
+/// What a command of the service that proves or compares has found, as it reports it; nothing where all is well.
+///
+/// # Errors
+/// When it cannot be run.
+pub async fn differences(shop: &Shop, command: &[&str]) -> Result<Vec<Value>, Failure> {
+    let Err(error) = shop.command(&[command, &["--json"]].concat()).await else {
+        return Ok(Vec::new());
+    };
+    let text = error.to_string();
+    let report = text.find('{').and_then(|at| {
+        let json = text.get(at..)?;
+        let mut read = serde_json::Deserializer::from_str(json).into_iter::<Value>();
+        let report = read.next()?.ok()?;
+        report.get("differences")?.as_array().cloned()
+    });
+    match report {
+        Some(found) if !found.is_empty() => Ok(found),
+        Some(_) | None => Err(text.into()),
+    }
 }
 
 /// Checks that MySQL has what buyers were told, however many shards there are; returns what does not hold.

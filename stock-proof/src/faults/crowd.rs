@@ -21,6 +21,10 @@ pub const BUYERS: u64 = 1_000;
 const AT_ONCE: usize = 48;
 /// The shortest life of a hold, in seconds: those that nobody ends run out under the checks' eyes.
 const HOLD_SECONDS: u64 = 30;
+/// The product in a sale with a limit, whose first buyers ask for more than that, all at once.
+pub const LIMITED: u64 = 2;
+const GREEDY: u64 = 20;
+const ASKS: u64 = 5;
 /// The product that tills sell.
 pub const TILL_PRODUCT: u64 = 4;
 /// Where they sell it: a store with stock of its own, and one that shares the online stock; with the path of each.
@@ -52,30 +56,33 @@ pub async fn rush(
     let room = Arc::new(Semaphore::new(AT_ONCE));
     let mut crowd: JoinSet<Result<(), Failure>> = JoinSet::new();
     let client = |number: usize| {
-        clients
-            .iter()
-            .cycle()
-            .nth(number % clients.len().max(1))
-            .cloned()
+        let found = clients.iter().cycle().nth(number % clients.len().max(1));
+        found.cloned().ok_or("no service runs")
     };
+    let one = |user: u64, turn: u64, client: Client| One {
+        session: Session::new(&client.address),
+        client,
+        user,
+        rng: StdRng::seed_from_u64(seed.wrapping_add(user).wrapping_add(turn << 32)),
+        history: Arc::clone(history),
+    };
+    for (number, turn) in (0..GREEDY * ASKS).enumerate() {
+        let mut one = one(2 + turn / ASKS, 1 + turn % ASKS, client(number)?);
+        crowd.spawn(async move {
+            let lines = [(LIMITED, 1)];
+            one.order("/api/redis/orders", &lines, (None, None)).await?;
+            Ok(())
+        });
+    }
     for (number, user) in (2..2 + BUYERS).enumerate() {
-        let client = client(number).ok_or("no service runs")?;
-        let one = One {
-            session: Session::new(&client.address),
-            client,
-            user,
-            rng: StdRng::seed_from_u64(seed.wrapping_add(user)),
-            history: Arc::clone(history),
-        };
-        let room = Arc::clone(&room);
+        let (one, room) = (one(user, 0, client(number)?), Arc::clone(&room));
         crowd.spawn(async move {
             let _place = room.acquire().await?;
             one.shop(coupon).await
         });
     }
     for (number, (_, path)) in STORES.into_iter().enumerate() {
-        let client = client(number).ok_or("no service runs")?;
-        let history = Arc::clone(history);
+        let (client, history) = (client(number)?, Arc::clone(history));
         crowd.spawn(async move {
             for _ in 0..TILL_SALES {
                 let mut asked = asked(1, path, vec![(TILL_PRODUCT, 1)]);

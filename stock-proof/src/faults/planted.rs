@@ -1,17 +1,15 @@
 //! Differences that somebody has planted: each is named by `verify --full`, and nothing else ever is.
 
 use redis::aio::MultiplexedConnection;
-use serde_json::Value;
 use sqlx::{AssertSqlSafe, Executor, MySqlPool};
 use stock_common::config::Durability::Always;
 use stock_common::id::Position;
 
 use super::buyers::{Buyers, Habits};
-use super::checker::Allowed;
+use super::checker::{Allowed, differences};
 use super::world::World;
 use super::{Outcome, Plan, passed};
 use crate::Failure;
-use crate::shop::Shop;
 
 /// The product that nobody buys while it is planted in.
 const QUIET: u64 = 5;
@@ -181,31 +179,14 @@ async fn is_named(world: &World, plant: &Plant) -> Result<bool, Failure> {
     apply(&plant.change, &pool, &mut redis)
         .await
         .map_err(|error| format!("{}: {error}", plant.name))?;
-    let named = proves(&world.shop).await?.is_some_and(|report| {
-        let found = report.get("differences").and_then(Value::as_array);
-        report.get("ok") == Some(&false.into()) && found.is_some_and(|found| !found.is_empty())
-    });
+    let named = !differences(&world.shop, &["verify", "--full"])
+        .await?
+        .is_empty();
     apply(&plant.undo, &pool, &mut redis)
         .await
         .map_err(|error| format!("undoing {}: {error}", plant.name))?;
     pool.close().await;
     Ok(named)
-}
-
-/// What `verify --full --json` says; nothing where it says that all is well.
-async fn proves(shop: &Shop) -> Result<Option<Value>, Failure> {
-    match shop.command(&["verify", "--full", "--json"]).await {
-        Ok(_) => Ok(None),
-        Err(error) => {
-            let text = error.to_string();
-            let json = text.find('{').and_then(|at| {
-                let mut read = serde_json::Deserializer::from_str(&text[at..]).into_iter::<Value>();
-                read.next()?.ok()
-            });
-            json.map(Some)
-                .ok_or_else(|| format!("verify did not report: {text}").into())
-        }
-    }
 }
 
 async fn apply(

@@ -13,7 +13,7 @@ use stock_online::cli::output::say;
 use tokio_util::sync::CancellationToken;
 
 use super::checker::Allowed;
-use super::crowd::{BUYERS, STORES, Shared, TILL_PRODUCT, asked, locked, rush};
+use super::crowd::{BUYERS, LIMITED, STORES, Shared, TILL_PRODUCT, asked, locked, rush};
 use super::history::{History, Told, told};
 use super::singles::Single;
 use super::world::{PRODUCTS, World};
@@ -24,9 +24,8 @@ use crate::shop::until;
 
 /// Units of each product, of the first-come coupon, and of each store.
 const UNITS: i64 = 50;
-/// Units that one buyer may have of the product in a sale, and which that is.
+/// Units that one buyer may have of the product in a sale.
 const LIMIT: u64 = 2;
-const LIMITED: u64 = 2;
 /// How long the other fault lasts.
 const LASTS: Duration = Duration::from_secs(3);
 /// How often the levels are looked at.

@@ -265,7 +265,7 @@ async fn all_are_answered(
         let took = asked.elapsed();
         if answer.status != expected || took > AT_ONCE {
             return Err(format!(
-                "request {number} after {took:.0?}: {} {}",
+                "request {number} after {took:.1?}: {} {}",
                 answer.status, answer.text
             )
             .into());

@@ -126,7 +126,7 @@ async fn stray(world: &World, (others, victims): (&Buyers, &Buyers)) -> Result<S
     );
     pool.execute(AssertSqlSafe(text)).await?;
     let count = async || -> i64 {
-        let text = "SELECT COUNT(*) FROM quarantined_accounts";
+        let text = "SELECT COUNT(*) FROM quarantined_accounts WHERE released_upto IS NULL";
         let found = sqlx::query_scalar(text).fetch_one(&pool).await;
         found.unwrap_or(0)
     };
@@ -151,11 +151,19 @@ async fn stray(world: &World, (others, victims): (&Buyers, &Buyers)) -> Result<S
     if let Err(error) = world.shop.command(&["reconcile", "--apply"]).await {
         tracing::debug!(%error, "reconcile beside a quarantine");
     }
-    if count().await > 0 {
-        let account = format!("AVAILABLE:{SPOILT}:0");
-        let release = ["quarantine", "release", &account];
-        world.shop.command(&release).await?;
-    }
+    let account = format!("AVAILABLE:{SPOILT}:0");
+    let release = ["quarantine", "release", &account];
+    until("the quarantine is over", || async {
+        if count().await == 0 {
+            return true;
+        }
+        // It may be too early, or the schedule of the service be quicker.
+        if let Err(error) = world.shop.command(&release).await {
+            tracing::debug!(%error, "a release beside a quarantine");
+        }
+        false
+    })
+    .await?;
     world.accept(victims, 50).await?;
     pool.close().await;
     Ok(format!(
