@@ -11,10 +11,8 @@ async fn buyers_who_queue_for_one_row_keep_nobody_from_another() {
     // Danger: they hold every permit while they wait. Method: a row is locked by somebody else, and more buyers than
     // there are permits want it.
     let shop = Shop::open_undivided(2, 1_000).await;
-    let applied = shop.serve().await;
+    let service = Arc::new(shop.serve().await);
     shop.drained().await;
-    applied.stop().await;
-    let service = Arc::new(shop.serve_parts(&[stock_online::Part::Http]).await);
     let mut other = shop.pool.begin().await.unwrap();
     sqlx::query(
         "SELECT balance FROM accounts WHERE kind = 'AVAILABLE' AND owner_id = 1 FOR UPDATE",
