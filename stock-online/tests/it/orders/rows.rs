@@ -1,6 +1,7 @@
 //! Orders under row locks of different products: those who queue for one row keep nobody from another.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::JoinSet;
 
@@ -29,6 +30,8 @@ async fn buyers_who_queue_for_one_row_keep_nobody_from_another() {
         });
     }
     until("somebody waits for the row in mysql", || async {
+        // InnoDB takes another look only when nobody has asked for a tenth of a second.
+        tokio::time::sleep(Duration::from_millis(150)).await;
         let text =
             "SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'";
         shop.count(text).await > 0
