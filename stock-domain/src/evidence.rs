@@ -11,7 +11,7 @@ use stock_common::id::Position;
 use crate::account::{Account, Level};
 use crate::database::shards::ShardState;
 use crate::database::{accounts, archives, journal, quarantine, settle};
-use crate::journal::Posted;
+use crate::journal::{EntryError, Posted};
 use crate::ledger::{ReadError, Shard, levels};
 
 /// Entries read at once.
@@ -90,8 +90,14 @@ impl Seen {
                 read = posted.seq;
                 if posted.seq > stored.seq {
                     let is_settled = watermark.is_some_and(|watermark| position <= watermark);
-                    if !is_settled || !says(connection, position, &posted).await? {
-                        continue;
+                    match says(connection, position, &posted).await? {
+                        Ok(true) if is_settled => {}
+                        Ok(_) => continue,
+                        // What cannot be read may say it: the posting is neither followed nor taken for a stray.
+                        Err(unreadable) => {
+                            self.broken = Some(unreadable.to_string());
+                            return Ok(self);
+                        }
                     }
                 }
                 match settle::follow(self.end, &posted) {
@@ -117,19 +123,21 @@ impl Seen {
     }
 }
 
-/// Whether the entry at a position says that it has moved an account so.
+/// Whether the entry at a position says that it has moved an account so; an inner error when it cannot be read.
 async fn says(
     connection: &mut MySqlConnection,
     position: Position,
     posted: &Posted,
-) -> Result<bool, sqlx::Error> {
-    let Some(Ok(entry)) = journal::find(connection, position).await? else {
-        return Ok(false);
+) -> Result<Result<bool, EntryError>, sqlx::Error> {
+    let Some(found) = journal::find(connection, position).await? else {
+        return Ok(Ok(false));
     };
-    let asked = entry.asked().unwrap_or_default();
-    Ok(asked.iter().any(|of| {
-        let is_opening = of.open == Some(posted.delta) && posted.seq == 1;
-        of.account == posted.account && (of.delta == posted.delta || is_opening)
+    let asked = found.and_then(|entry| entry.asked());
+    Ok(asked.map(|asked| {
+        asked.iter().any(|of| {
+            let is_opening = of.open == Some(posted.delta) && posted.seq == 1;
+            of.account == posted.account && (of.delta == posted.delta || is_opening)
+        })
     }))
 }
 
@@ -164,7 +172,7 @@ impl Evidence {
         let chain = seen.clone().follow(connection, account, settled).await?;
         // Redis' level before what led to it: a level that has moved on since is not changed.
         let mut link = shard.live_link().await?;
-        let in_redis = levels::raw(&mut link.read, shard.keys(), account).await;
+        let in_redis = levels::raw(&mut link.read, shard.keys(), account).await?;
         Ok(Self {
             account,
             stored,

@@ -161,7 +161,7 @@ async fn try_release(
     if !is_untouched && !shard.correct(account, &evidence.in_redis, last).await? {
         return Err(ReleaseError::Busy);
     }
-    table::remove_behind(&mut transaction, account, base.seq).await?;
+    table::remove_behind(&mut transaction, account, base.seq, state.watermark).await?;
     journal::insert_postings(&mut transaction, &postings).await?;
     if last.seq > 0 {
         accounts::write(&mut transaction, state.shard, &[(account, last)]).await?;

@@ -230,7 +230,8 @@ pub async fn postings_behind(
     Ok(rows.into_iter().map(|row| posted(account, row)).collect())
 }
 
-/// Removes an account's postings behind a sequence number: the caller has seen that no entry says them.
+/// Removes an account's postings behind a sequence number, of which the caller has seen that no entry says them. One of an
+/// entry behind the watermark stays: a synchronous order has recorded it.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -238,14 +239,17 @@ pub async fn remove_behind(
     connection: &mut MySqlConnection,
     account: Account,
     seq: u64,
+    watermark: Position,
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "DELETE FROM postings WHERE kind = ? AND owner_id = ? AND place_id = ? AND seq > ?",
+        "DELETE FROM postings WHERE kind = ? AND owner_id = ? AND place_id = ? AND seq > ? \
+         AND (journal_id <= ? OR NOT EXISTS (SELECT 1 FROM journal j WHERE j.id = journal_id))",
     )
     .bind(account.kind.as_str())
     .bind(account.owner)
     .bind(account.place)
     .bind(seq)
+    .bind(watermark.get())
     .execute(connection)
     .await?;
     Ok(())

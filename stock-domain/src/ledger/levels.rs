@@ -92,14 +92,26 @@ pub async fn correct(
 }
 
 /// An account's value as it stands in Redis; "" when there is none, or a key of another type.
-pub async fn raw(connection: &mut MultiplexedConnection, keys: &Keys, account: Account) -> String {
+///
+/// # Errors
+/// When Redis does not answer.
+pub async fn raw(
+    connection: &mut MultiplexedConnection,
+    keys: &Keys,
+    account: Account,
+) -> Result<String, RedisError> {
     let Address { key, field } = keys.address(account);
     let read = match field {
         None => cmd("GET").arg(&key).to_owned(),
         Some(field) => cmd("HGET").arg(&key).arg(field).to_owned(),
     };
-    let found: Option<String> = read.query_async(connection).await.unwrap_or(None);
-    found.unwrap_or_default()
+    let found: Result<Option<String>, RedisError> = read.query_async(connection).await;
+    match found {
+        Ok(found) => Ok(found.unwrap_or_default()),
+        // Silence is no evidence that there is no level.
+        Err(error) if error.code() == Some("WRONGTYPE") => Ok(String::new()),
+        Err(error) => Err(error),
+    }
 }
 
 /// New levels, in one message.

@@ -367,3 +367,29 @@ async fn a_schema_that_refuses_every_order_stops_applying_and_says_so() {
     held.stop().await;
     service.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_posting_of_an_entry_that_cannot_be_read_is_not_taken_for_a_stray() {
+    // Danger: the release removes a posting whose entry may say it after all.
+    let shop = Shop::open_undivided(2, 100).await;
+    let service = shop.serve().await;
+    settled(&shop).await;
+    plant_stray(&shop, 1).await;
+    let unreadable = "INSERT INTO journal (id, shard, number, kind, version, actor_id, payload) \
+         VALUES (1, 63, 1, 'order_placed', 1, 2, '{')";
+    change(&shop, unreadable).await;
+    assert_eq!(order(&service, 1, 1).await.status, 201);
+    is_quarantined(&shop, 1).await;
+    settled(&shop).await;
+    for body in [json!({}), json!({ "force": false })] {
+        let release = "/api/ops/quarantine/AVAILABLE:1:0/release";
+        let call = service.client.post(release).admin().json(&body);
+        let answer = call.send().await;
+        assert_eq!(answer.code(), "QUARANTINE_STAYS", "{}", answer.text);
+    }
+    let stray = "SELECT COUNT(*) FROM postings WHERE journal_id = 1";
+    let kept = "SELECT COUNT(*) FROM quarantined_postings";
+    assert_eq!((shop.count(stray).await, shop.count(kept).await), (1, 1));
+    assert_eq!(order(&service, 2, 1).await.status, 201);
+    service.stop().await;
+}

@@ -1,7 +1,5 @@
 //! A shop in which everything has happened once, on two shards; a part of it is archived already.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 use stock_common::clock::{datetime, day_begins_ms, rfc3339};
 use stock_common::id::Position;
@@ -92,7 +90,10 @@ async fn archived(shop: &Shop, client: &Client) {
     assert_eq!(forgotten, 1);
     shop.prove().await;
     let (to, now) = (folder("planted"), shop.ledger.redis_now_ms() + 1);
-    tokio::time::sleep(Duration::from_millis(2)).await;
+    until("the archive's end is past", || async {
+        shop.ledger.redis_now_ms() > now
+    })
+    .await;
     archive(&shop.pool, &to, now, &mut |_, _| {}).await.unwrap();
     assert!(shop.count("SELECT COUNT(*) FROM archived_levels").await > 0);
 }
