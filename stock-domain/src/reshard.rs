@@ -193,15 +193,18 @@ impl Mover<'_> {
         self.mend(target).await
     }
 
-    /// Rebuilds shards that are in use and have no epoch in Redis: those that come back.
+    /// Rebuilds shards that are in use and were given up, wholly or by a run that was cut off on the way to it, and
+    /// tells Redis the versions that a run which was cut off told only MySQL.
     async fn mend(&self, shards: u64) -> Result<(), ReshardError> {
         let layout = layouts::load(self.pool).await?.at_rest();
         for shard in 0..shards {
             let mut redis = self.connect(shard).await?;
             let head = epoch::head(&mut redis, &self.keys(shard)).await?;
-            if head.is_none_or(|head| head.epoch.is_empty()) {
+            if head.is_none_or(|head| head.epoch.is_empty() || head.layout == NOBODYS_VERSION) {
                 shards::follow_switch(self.pool, shard).await?;
                 recover::recover_as(self.config, self.pool, (shard, &layout)).await?;
+            } else {
+                self.raise(shard, layout.version(shard)).await?;
             }
         }
         Ok(())

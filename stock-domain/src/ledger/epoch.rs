@@ -19,6 +19,8 @@ pub struct Head {
     pub position: Position,
     /// The number of the last entry.
     pub number: u64,
+    /// The version of the layout.
+    pub layout: u64,
 }
 
 /// Reads the epoch's hash; `None` when there is none that can be read.
@@ -29,13 +31,15 @@ pub async fn head(
     connection: &mut MultiplexedConnection,
     keys: &Keys,
 ) -> Result<Option<Head>, RedisError> {
-    type Fields = (Option<String>, Option<u64>, Option<u64>, Option<u64>);
-    let (epoch, ms, low, number): Fields = cmd("HMGET")
+    type Number = Option<u64>;
+    type Fields = (Option<String>, Number, Number, Number, Number);
+    let (epoch, ms, low, number, layout): Fields = cmd("HMGET")
         .arg(keys.epoch())
         .arg("epoch")
         .arg("ms")
         .arg("low")
         .arg("number")
+        .arg("layout")
         .query_async(connection)
         .await?;
     let position = ms
@@ -45,6 +49,7 @@ pub async fn head(
         epoch: epoch.unwrap_or_default(),
         position,
         number,
+        layout: layout.unwrap_or_default(),
     }))
 }
 

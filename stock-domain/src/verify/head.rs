@@ -1,6 +1,7 @@
 //! Part three, continued: the hash with the epoch, against MySQL, the end of the journal and the books that it numbers.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use redis::{Value, pipe};
 use sqlx::MySqlPool;
@@ -12,6 +13,10 @@ use crate::database::shards::{self, ShardState};
 use crate::ledger::keys::{HEAD_FIELDS, Records, SENTINEL};
 use crate::ledger::reader::last_of;
 use crate::ledger::{ReadError, Shard};
+
+/// How long a reshard may take from a new version of the layout in MySQL to the same in Redis.
+const RAISE_MAX: Duration = Duration::from_secs(2);
+const RAISE_EVERY: Duration = Duration::from_millis(50);
 
 type Fields = HashMap<String, String>;
 /// What is wrong: about which fields, and how.
@@ -75,6 +80,10 @@ impl Head {
         self.text(field)?.parse().ok()
     }
 
+    fn layout(&self) -> u64 {
+        self.number("layout").unwrap_or_default()
+    }
+
     /// Against MySQL's state, and the end of the journal.
     fn of_state(&self, state: &ShardState) -> Wrong {
         let mut wrong = Wrong::new();
@@ -98,7 +107,7 @@ impl Head {
             let text = format!("is {settled:?}, mysql has {}", state.number);
             wrong.push(("settled", text));
         }
-        if self.number("layout").unwrap_or_default() != state.layout {
+        if self.layout() != state.layout {
             let text = format!("is {:?}, mysql has {}", self.text("layout"), state.layout);
             wrong.push(("layout", text));
         }
@@ -144,14 +153,23 @@ impl Head {
     }
 }
 
+async fn read(pool: &MySqlPool, shard: &Shard) -> Result<(Head, ShardState), VerifyError> {
+    let head = Head::read(shard).await?;
+    let state = shards::load(pool, shard.keys().shard()).await?;
+    Ok((head, state.ok_or(VerifyError::NoEpoch)?))
+}
+
 /// Compares a shard's head.
 pub(super) async fn differing(
     pool: &MySqlPool,
     shard: &Shard,
 ) -> Result<Vec<Difference>, VerifyError> {
-    let head = Head::read(shard).await?;
-    let state = shards::load(pool, shard.keys().shard()).await?;
-    let state = state.ok_or(VerifyError::NoEpoch)?;
+    let (mut head, mut state) = read(pool, shard).await?;
+    let began = Instant::now();
+    while head.layout() < state.layout && began.elapsed() < RAISE_MAX {
+        tokio::time::sleep(RAISE_EVERY).await;
+        (head, state) = read(pool, shard).await?;
+    }
     let mut wrong = head.of_state(&state);
     if let Some(unsettled) = Unsettled::read(shard, &state).await? {
         wrong.extend(head.of_selling(&state, &unsettled));

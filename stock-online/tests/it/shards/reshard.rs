@@ -110,6 +110,39 @@ async fn a_reshard_that_was_cut_off_goes_on_or_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_run_that_was_cut_off_left_in_one_server_is_mended_by_the_next() {
+    // Cut off between MySQL's new version and Redis', and on the way to giving a shard up.
+    let shop = Shop::open_in(2, 24, 100).await;
+    let service = shop.serve().await;
+    let mut quiet = |_, _| {};
+    let sql = "UPDATE shards SET layout = layout + 1 WHERE shard = 0";
+    sqlx::query(sql).execute(&shop.pool).await.unwrap();
+    reshard(&shop.config, &shop.pool, 2, &mut quiet)
+        .await
+        .unwrap();
+    shop.prove().await;
+    let shard = shop.ledger.shard(1).unwrap();
+    let mut redis = shard.link().unwrap().read.clone();
+    let mut given_up = redis::cmd("HSET");
+    given_up
+        .arg(shard.keys().epoch())
+        .arg("layout")
+        .arg(1_u64 << 52);
+    let _: u64 = given_up.query_async(&mut redis).await.unwrap();
+    let order = || {
+        let each = [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1)];
+        service.client.order("/api/redis/orders", 2, &each).send()
+    };
+    assert_eq!(order().await.status, 503);
+    reshard(&shop.config, &shop.pool, 2, &mut quiet)
+        .await
+        .unwrap();
+    crate::support::until("both shards sell", || async { order().await.status == 201 }).await;
+    shop.drained().await;
+    shop.prove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn instances_are_replaced_one_by_one_under_load() {
     // A rolling upgrade: what fails meanwhile is settled by asking again, here the load's next order.
     let shop = Shop::open_in(3, 24, 1_000_000).await;
