@@ -46,10 +46,9 @@
 --   numbered from 1, those with keys first, then the books' fields in this order
 --   then the key hashes of the idempotency keys
 --   then the marks' ids, in the order in which the requests below speak of them
---   then per request: flags, number of postings, and, where its flag is set, in this order
+--   then per request: its shape, and, where its flag is set, in this order
 --     1    idempotency: index of the key, print
 --     2    deadline: ms
---     4    window: opens ms, closes ms (0 = no bound)
 --     8    marks: count, then expected state ("" = none), next state ("" = forget) of each
 --     16   account flags: count, then account index, 1 = close, 0 = open or 2 = close it if this request
 --          opens it of each
@@ -66,15 +65,16 @@
 --     16384 an INSUFFICIENT while expired holds wait to be released is not remembered,
 --     65536 a TAKEN is not remembered, 131072 being short of stock is not: another bucket will be asked,
 --     262144 a NOT_OPEN or CLOSED is not: it will be asked again with the other side's price
---   then its postings (account index, delta; with flag 1024 also the opening level or "", and behind a
---   level and a space the level that the posting may not leave less than, 0 otherwise) and
---   unless refused outside, the payload
+--   then the index of each posting's account and, unless refused outside, the payload
+--   a shape is "flags opens closes", and behind it each posting as " delta", " delta:level" or
+--   " delta:level:least": the window in ms (0 = no bound), the level at which the posting may open its
+--   account, and the level that it may not leave less than (0 without one)
 --
 -- RETURNS  { time ms, unsettled entries, first, answer of request 1, answer of request 2, ... }
 --   first: "ms-low number" of the first entry that was accepted, or ""; further ones follow by one
---   "A facts"         accepted        "P ms-low"        accepted earlier under the same key
+--   facts             accepted        "P ms-low"        accepted earlier under the same key
 --   "R code rest"     refused         "Q code rest"     refused earlier under the same key
---   facts: per posting seq:balance, or seq:balance:o if it opened the account first
+--   facts: per posting seq:balance, or seq:balance:o if it opened the account first; of none, ""
 --   60, 61, 62 and 64 name posting and account, 63 posting, account and balance; behind them "due" if
 --   expired holds wait to be released; 50 and 65 name the mark and its state; 12 says which key was
 --   lost: states, deadlines or keys; 54 says how many units more may be held, and "due" as above
@@ -89,11 +89,11 @@
 --
 -- PUBLISHES  on the channel: "ms-low unsettled|label balance seq closed|..."
 --
--- The loop over the requests makes no table per request and writes no number twice: together that
--- halved the script's time (docs/performance.md).
+-- The loop over the requests makes no table per request, writes no number twice, and reads what many
+-- requests have in common once: together that more than halved the script's time (docs/performance.md).
 
 local KEYS, ARGV = KEYS, ARGV
-local tonumber, tostring, band = tonumber, tostring, bit.band
+local tonumber, format, match, band = tonumber, string.format, string.match, bit.band
 local FRAME_ENTRIES = 100
 local CALL_ARGUMENTS = 500
 local BALANCE_MAX = 9007199254740991
@@ -105,11 +105,8 @@ local EPOCH = ARGV[1]
 local now = redis.call('TIME')
 local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
 
--- %.14g, Lua's own way to print a number, loses digits from 15 digits on.
-local function text(n)
-  if n < 100000000000000 then return tostring(n) end
-  return string.format('%.0f', n)
-end
+-- Lua's own way to print a number loses digits from 15 digits on, and takes thrice as long.
+local function text(n) return format('%d', n) end
 
 -- A whole number within ±max; anything else that a number may be written as is refused here, nan
 -- and infinity too, for which no comparison holds.
@@ -165,8 +162,8 @@ local book_of, field_at = {}, {} -- account index -> its book, from 1, and its f
 local accounts = own_accounts
 
 local function read_account(k, b, s, f)
-  b, s = whole(b, BALANCE_MAX), whole(s, BALANCE_MAX)
-  condition[k] = b and s and READ or BROKEN
+  if b then b, s = b + 0, s + 0 end
+  condition[k] = b and b <= BALANCE_MAX and s <= BALANCE_MAX and READ or BROKEN
   balance[k], seq[k], flag[k] = b, s, f
 end
 
@@ -177,7 +174,7 @@ for from = 1, own_accounts, CALL_ARGUMENTS do
     local value, key = part[k - from + 1], KEYS[PRIMED_KEYS + k]
     label[k] = ARGV[HEAD + k]
     if value then
-      read_account(k, string.match(value, '^(%d+) (%d+) ([012])$'))
+      read_account(k, match(value, '^(%d+) (%d+) ([012])$'))
     else
       -- MGET answers nil for a key of another type as well; that one must not be opened over.
       condition[k] = redis.call('EXISTS', key) == 1 and BROKEN or LOST
@@ -189,19 +186,21 @@ local i = HEAD + own_accounts
 for b = 1, books do
   local book, is_announced, from = KEYS[PRIMED_KEYS + own_accounts + b], ARGV[i + 1] == '1', i + 3
   i = from + ARGV[i + 2] - 1
+  local before = accounts - from + 1
   local function take(at, value)
-    local k = accounts + at - from + 1
+    local k = before + at
     if value then
-      read_account(k, string.match(value, '^(%d+) (%d+) ?([012]?)$'))
+      read_account(k, match(value, '^(%d+) (%d+) ?([012]?)$'))
     else
       condition[k] = MISSING
     end
   end
   local is_whole = read_book(book, EPOCH, from, i, take)
+  local prefix = is_announced and match(book, ':b:(.*)$') .. ':'
   for at = from, i do
     accounts = accounts + 1
     if not is_whole then condition[accounts] = BROKEN end
-    label[accounts] = is_announced and string.match(book, ':b:(.*)$') .. ':' .. ARGV[at] or ''
+    label[accounts] = prefix and prefix .. ARGV[at] or ''
     book_of[accounts], field_at[accounts] = b, at
   end
 end
@@ -220,7 +219,7 @@ local function generation(first, young, from, remember_ms)
     return nil
   end
   local function take(at, record)
-    local since = record and tonumber(string.match(record, '^%d+', 10))
+    local since = record and tonumber(match(record, '^%d+', 10))
     if since and now_ms - since <= remember_ms then remembered[at - first_key] = record end
   end
   for g = young - 1, young do
@@ -228,8 +227,8 @@ local function generation(first, young, from, remember_ms)
     -- The older generation is empty for long, and both are where nobody is refused.
     local size = redis.pcall('HLEN', book)
     local upto = size == 1 and first_key or first_key + idempotency_keys
-    local is_whole = upto > first_key and read_book(book, tostring(g), first_key + 1, upto, take)
-      or size == 1 and redis.call('HGET', book, '.') == tostring(g)
+    local is_whole = upto > first_key and read_book(book, text(g), first_key + 1, upto, take)
+      or size == 1 and redis.call('HGET', book, '.') == text(g)
     keys_lost = keys_lost or not is_whole
   end
   local is_full = now_ms - from >= remember_ms
@@ -245,7 +244,7 @@ local states = {} -- mark id -> state now, '' for none
 local mark_at = i -- behind it stand the ids of the marks that are to come
 local marks_end = mark_at + batch_marks
 local states_lost = not read_book(KEYS[3], EPOCH, mark_at + 1, marks_end, function(at, value)
-  states[ARGV[at]] = value and string.match(value, '^[^@]*') or ''
+  states[ARGV[at]] = value and match(value, '^[^@]*') or ''
 end)
 local is_marked, marked, marked_count = {}, {}, 0 -- the ids of the marks that are set
 local frames, accepted = {}, 0
@@ -285,7 +284,7 @@ end
 
 -- The field of what is held, and its units; nil of a branch, which holds for nobody.
 local function held_of(what)
-  local user, product, quantity = string.match(what, '^(%d+) (%d+) %d+ (%d+) %d+ %d+$')
+  local user, product, quantity = match(what, '^(%d+) (%d+) %d+ (%d+) %d+ %d+$')
   if user then return product .. ':' .. user, tonumber(quantity) end
   return nil
 end
@@ -297,12 +296,7 @@ local function hold_units(what, sign)
   units_changed[field] = true
 end
 
--- A batch repeats its numbers: each text is converted once. False is no number that is allowed.
-local deltas = setmetatable({}, { __index = function(known, s)
-  local n = whole(s, POSTING_MAX) or false
-  known[s] = n
-  return n
-end })
+-- A batch repeats its numbers: each text is converted once. False is no number.
 local indices = setmetatable({}, { __index = function(known, s)
   local n = tonumber(s) or false
   known[s] = n
@@ -313,20 +307,45 @@ local forms = setmetatable({}, { __index = function(known, s)
   local flags = tonumber(s)
   local function has(bit) return band(flags, bit) ~= 0 end
   local form = {
-    idempotency = has(1), deadline = has(2), window = has(4), marks = has(8), closings = has(16),
+    idempotency = has(1), deadline = has(2), marks = has(8), closings = has(16),
     takes_stock = has(32), even_closed = has(64), even_backlog = has(128), refuse = has(256),
-    switch = has(512), opens = has(1024), hold = has(2048), release = has(4096),
+    switch = has(512), hold = has(2048), release = has(4096),
     expected = has(8192), waits_for_holds = has(16384), late_mark = has(32768),
-    redraws = has(65536), asks_on = has(131072), reprices = has(262144), has_parts = band(flags, 47903) ~= 0
+    redraws = has(65536), asks_on = has(131072), reprices = has(262144), has_parts = band(flags, 47899) ~= 0
   }
   known[s] = form
   return form
 end })
 
--- The request at hand: its form, its postings as arrays from 1, and its parts, nil where it has none.
-local form, postings, payload
-local account, change, open_at, least_at = {}, {}, {}, {}
-local key, print, deadline, opens, closes, closing_list, refuse, switch
+-- One posting's level and least level: nil where it opens no account, false where they are none that is allowed.
+local function opening(level, least)
+  if level == '' then return nil, 0 end
+  level, least = whole(level, POSTING_MAX), least == '' and 0 or whole(least, POSTING_MAX)
+  if level and level >= 0 and least and least >= 0 then return level, least end
+  return false
+end
+
+-- What many requests have in common. False is no shape that both sides agreed on.
+local shapes = setmetatable({}, { __index = function(known, s)
+  known[s] = false
+  local flags, opens, closes, list = match(s, '^(%d+) (%d+) (%d+)(.*)$')
+  if not flags then return false end
+  local shape = { form = forms[flags], opens = opens + 0, closes = closes + 0, postings = 0,
+    change = {}, open_at = {}, least_at = {} }
+  for delta, level, least in string.gmatch(list, ' ([^ :]+):?([^ :]*):?([^ :]*)') do
+    local p, d = shape.postings + 1, whole(delta, POSTING_MAX)
+    local open, lowest = opening(level, least)
+    if not d or open == false or d == 0 and not open then return false end
+    shape.postings, shape.change[p], shape.open_at[p], shape.least_at[p] = p, d, open, lowest
+  end
+  known[s] = shape
+  return shape
+end })
+
+-- The request at hand: its shape, its postings as arrays from 1, and its parts, nil where it has none.
+local form, shape, postings, payload
+local account, change, open_at = {}, nil, nil
+local key, print, deadline, closing_list, refuse, switch
 local hold_ms, hold_text, hold_most, release, release_until, expected, expected_balance
 local marks, mark, mark_expected, mark_next, late_at = 0, {}, {}, {}, nil
 local has_parts = false
@@ -340,7 +359,6 @@ end
 local function parse_parts()
   if form.idempotency then key, print = tonumber(next_argument()), next_argument() end
   if form.deadline then deadline = tonumber(next_argument()) end
-  if form.window then opens, closes = tonumber(next_argument()), tonumber(next_argument()) end
   if form.marks then
     i = i + 1
     marks = indices[ARGV[i]]
@@ -374,49 +392,24 @@ local function parse_parts()
   return true
 end
 
--- An opening level and the least level behind it, converted once like a delta. False is neither.
-local openings = setmetatable({}, { __index = function(known, s)
-  local level, least = string.match(s, '^(%S+) ?(%S*)$')
-  level, least = whole(level, POSTING_MAX), least == '' and 0 or whole(least, POSTING_MAX)
-  local pair = level and level >= 0 and least and least >= 0 and { level, least } or false
-  known[s] = pair
-  return pair
-end })
-
--- Parses the opening level of posting p; false when it is neither absent nor a level.
-local function parse_open(p)
-  local open = next_argument()
-  if open == '' then
-    open_at[p], least_at[p] = nil, 0
-    return change[p] ~= 0
-  end
-  local pair = openings[open]
-  if not pair then return false end
-  open_at[p], least_at[p] = pair[1], pair[2]
-  return true
-end
-
 -- Parses one request; false when a number is not what both sides agreed on.
 local function parse()
-  form, postings = forms[ARGV[i + 1]], indices[ARGV[i + 2]]
-  i = i + 2
+  i = i + 1
+  shape = shapes[ARGV[i]]
+  if not shape then return false end
+  form, postings, change, open_at = shape.form, shape.postings, shape.change, shape.open_at
   if has_parts then -- the request before had some
-    key, deadline, opens, closes, closing_list, refuse, switch = nil
+    key, deadline, closing_list, refuse, switch = nil
     hold_ms, release, expected, late_at = nil
     marks = 0
   end
   has_parts = form.has_parts
   if has_parts and not parse_parts() then return false end
   for p = 1, postings do
-    local k, delta = indices[ARGV[i + 1]], deltas[ARGV[i + 2]]
-    i = i + 2
-    account[p], change[p] = k, delta
-    if not delta or not condition[k] then return false end
-    if form.opens then
-      if not parse_open(p) then return false end
-    elseif delta == 0 then
-      return false
-    end
+    i = i + 1
+    local k = indices[ARGV[i]]
+    account[p] = k
+    if not condition[k] then return false end
   end
   if not refuse then
     i = i + 1
@@ -432,8 +425,8 @@ local undo_condition, undo_balance, undo_seq, facts = {}, {}, {}, {}
 local function place(p)
   local k = account[p]
   local b = book_of[k]
-  local name = b and string.match(KEYS[PRIMED_KEYS + own_accounts + b], ':b:(.*)$') .. ':'
-    .. ARGV[field_at[k]] or string.match(KEYS[PRIMED_KEYS + k], ':a:(.*)$')
+  local name = b and match(KEYS[PRIMED_KEYS + own_accounts + b], ':b:(.*)$') .. ':'
+    .. ARGV[field_at[k]] or match(KEYS[PRIMED_KEYS + k], ':a:(.*)$')
   return ' ' .. p - 1 .. ' ' .. name
 end
 
@@ -441,7 +434,7 @@ end
 local function move(p)
   local k, delta = account[p], change[p]
   local was, before, now_seq = condition[k], balance[k], seq[k]
-  local open = form.opens and open_at[p]
+  local open = open_at[p]
   undo_condition[p], undo_balance[p], undo_seq[p] = was, before, now_seq
   if was == MISSING and not open then return '60' .. place(p) end -- UNKNOWN_ACCOUNT
   if delta < 0 and was == READ and flag[k] == '1' and not form.even_closed then
@@ -451,12 +444,12 @@ local function move(p)
     or delta < 0 and was == READ and flag[k] == '2' then
     return '62' .. place(p) -- BROKEN
   end
-  local mark = ''
-  if was ~= READ then
-    before, now_seq, mark = open, 1, ':o'
+  local is_new = was ~= READ
+  if is_new then
+    before, now_seq = open, 1
     condition[k], balance[k], seq[k], flag[k] = READ, before, 1, '0'
   end
-  local after, least = before + delta, form.opens and least_at[p] or 0
+  local after, least = before + delta, shape.least_at[p]
   if delta < 0 and after < least then
     local left = text(math.max(before - least, 0))
     return '63' .. place(p) .. ' ' .. left .. (is_due() and ' due' or '') -- INSUFFICIENT
@@ -466,7 +459,7 @@ local function move(p)
     now_seq = now_seq + 1
     balance[k], seq[k] = after, now_seq
   end
-  facts[p] = now_seq .. ':' .. (after < 100000000000000 and after or text(after)) .. mark
+  facts[p] = format(is_new and '%d:%d:o' or '%d:%d', now_seq, after)
   return nil
 end
 
@@ -533,11 +526,11 @@ local function guard()
   if now_ms > (deadline or batch_deadline) then return '30' end -- EXPIRED
   local most = form.even_backlog and limit_reserve or limit
   if not refuse and number - settled >= most then return '31' end -- BACKLOG
-  local elsewhere = refuse and string.match(refuse, '^=(.*)$')
+  local elsewhere = refuse and match(refuse, '^=(.*)$')
   if elsewhere then return elsewhere end -- what another shard has refused
   if refuse then return '32 ' .. refuse end -- REFUSED
-  if opens and opens > 0 and now_ms < opens then return '40' end -- NOT_OPEN
-  if closes and closes > 0 and now_ms >= closes then return '41' end -- CLOSED
+  if now_ms < shape.opens then return '40' end -- NOT_OPEN
+  if shape.closes > 0 and now_ms >= shape.closes then return '41' end -- CLOSED
   if marks > 0 then
     local found = stale(1, late_at and marks - 1 or marks)
     if found then return '50' .. found end -- STALE_STATE
@@ -577,7 +570,7 @@ local function accept(decided)
   end
   if release then
     released[#released + 1] = release
-    hold_units(string.match(release, '^%S+ (.*)$') or '', -1)
+    hold_units(match(release, '^%S+ (.*)$') or '', -1)
   end
   accepted, low = accepted + 1, low + 1
   frame[frame_length + 1], frame[frame_length + 2] = decided, payload
@@ -614,21 +607,21 @@ local function remember(generations, record)
 end
 
 local function judge()
-  local missing = lost()
+  local missing = has_parts and lost()
   if missing then return 'R 12 ' .. missing end -- LOST
   local record = key and remembered[key]
   if record then
     if string.sub(record, 1, 8) ~= print then return 'R 20' end -- KEY_REUSED
     local kind = string.sub(record, 9, 9)
     if kind == 'A' then return 'P ' .. string.sub(record, 10) end
-    local rest = string.match(record, '^%d+ (.*)$', 10)
+    local rest = match(record, '^%d+ (.*)$', 10)
     if kind == 'C' then return 'R 21 ' .. rest end -- CLAIMED
     return 'Q ' .. rest
   end
   local refusal, decided = guard(), nil
   if not refusal then decided, refusal = post() end
   if refusal then
-    local code = string.match(refusal, '^%d+')
+    local code = match(refusal, '^%d+')
     local is_asked_again = (code == '63' or code == '54') and due and form.waits_for_holds
       or code == '65' and form.redraws
       or (code == '60' or code == '63') and form.asks_on
@@ -640,7 +633,7 @@ local function judge()
   end
   if key then remember(accepted_keys, print .. 'A' .. id_prefix .. low) end
   accept(decided)
-  return 'A ' .. decided
+  return decided
 end
 
 local answers = { now_ms, 0, '' }
@@ -673,18 +666,17 @@ if accepted > 0 then
   for b = 1, books do book_values[b] = {} end
   for k = 1, accounts do
     if touched[k] then
-      local b, level = book_of[k], text(balance[k]) .. ' ' .. text(seq[k])
+      local b, level = book_of[k], format('%d %d', balance[k], seq[k])
       local is_plain = flag[k] == '0' or flag[k] == ''
       if label[k] ~= '' then
         levels[#levels + 1] = label[k] .. ' ' .. level .. (is_plain and ' 0' or ' 1')
       end
       if b then
         local list = book_values[b]
-        list[#list + 1] = ARGV[field_at[k]]
-        list[#list + 1] = is_plain and level or level .. ' ' .. flag[k]
+        local n = #list
+        list[n + 1], list[n + 2] = ARGV[field_at[k]], is_plain and level or level .. ' ' .. flag[k]
       else
-        values[#values + 1] = KEYS[PRIMED_KEYS + k]
-        values[#values + 1] = level .. ' ' .. flag[k]
+        values[#values + 1], values[#values + 2] = KEYS[PRIMED_KEYS + k], level .. ' ' .. flag[k]
       end
     end
   end
@@ -727,7 +719,7 @@ local function write_records(kind, generations)
     records[#records + 1] = record
   end
   if #records == 0 then return end
-  local book, young = KEYS[generations.first + generations.number % 2], tostring(generations.number)
+  local book, young = KEYS[generations.first + generations.number % 2], text(generations.number)
   if generations.is_full then
     redis.call('UNLINK', book)
     redis.call('HSET', book, '.', young)

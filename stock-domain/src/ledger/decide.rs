@@ -165,22 +165,19 @@ fn encode_keys(cmd: &mut Cmd, keys: &Keys, index: &Index) {
 fn encode_request(cmd: &mut Cmd, index: &Index, sealed: &Sealed) {
     let Sealed {
         request,
-        flags,
+        shape,
         record,
         payload,
     } = sealed;
     let draft = &request.draft;
     let account_at = |account: &Account| index.account_at.get(account).copied().unwrap_or_default();
-    cmd.arg(*flags).arg(draft.postings.len());
+    cmd.arg(shape);
     if let Some(RecordName { key, print }) = record {
         cmd.arg(index.key_at.get(key).copied().unwrap_or_default())
             .arg(print);
     }
     if let Some(deadline) = request.deadline_ms {
         cmd.arg(deadline);
-    }
-    if let Some((opens, closes)) = request.window_ms {
-        cmd.arg(opens).arg(closes);
     }
     if !draft.marks.is_empty() {
         cmd.arg(draft.marks.len());
@@ -217,16 +214,8 @@ fn encode_request(cmd: &mut Cmd, index: &Index, sealed: &Sealed) {
     if let Some(before) = request.late_mark {
         cmd.arg(before + 1);
     }
-    let with_opens = flags & 1024 != 0;
     for posting in &draft.postings {
-        cmd.arg(account_at(&posting.account)).arg(posting.delta);
-        if with_opens {
-            match posting.open {
-                Some(level) if posting.least > 0 => cmd.arg(format!("{level} {}", posting.least)),
-                Some(level) => cmd.arg(level),
-                None => cmd.arg(""),
-            };
-        }
+        cmd.arg(account_at(&posting.account));
     }
     if request.refuse.is_none() {
         cmd.arg(payload);
@@ -282,18 +271,18 @@ fn decode_one(
     request: &Sealed,
     next: &mut Option<(Position, u64)>,
 ) -> Option<Verdict> {
+    if answer.is_empty() || answer.starts_with(|first: char| first.is_ascii_digit()) {
+        let (position, number) = (*next)?;
+        *next = Some((position.plus(1), number.checked_add(1)?));
+        return Some(Verdict::Accepted(Accepted {
+            position,
+            number,
+            postings: Facts::parse(answer)?.join(&request.request.draft.postings)?,
+            is_whole: request.request.draft.branches.is_empty(),
+        }));
+    }
     let (kind, rest) = answer.split_once(' ')?;
     Some(match kind {
-        "A" => {
-            let (position, number) = (*next)?;
-            *next = Some((position.plus(1), number.checked_add(1)?));
-            Verdict::Accepted(Accepted {
-                position,
-                number,
-                postings: Facts::parse(rest)?.join(&request.request.draft.postings)?,
-                is_whole: request.request.draft.branches.is_empty(),
-            })
-        }
         "P" => Verdict::Replayed(Replay::Accepted(Position::from_stream_id(rest)?)),
         "Q" => Verdict::Replayed(Replay::Refused(Refusal::parse(rest)?)),
         "R" => Verdict::Refused(Refusal::parse(rest)?),

@@ -3,6 +3,8 @@
 //! Handlers, tests and jobs never fill one in by hand; each kind of entry has one function in its
 //! noun's file that builds it.
 
+use std::fmt::Write as _;
+
 use super::records::RecordName;
 use crate::account::Account;
 use crate::journal::{Draft, DraftError, Idempotency};
@@ -113,14 +115,31 @@ impl Request {
     /// [`DraftError`] when a part of the draft has no JSON form.
     pub fn seal(self) -> Result<Sealed, DraftError> {
         let payload = self.draft.payload(self.idempotency.as_ref())?;
-        let flags = self.flags();
+        let shape = self.shape();
         let record = self.idempotency.as_ref().map(RecordName::of);
         Ok(Sealed {
             request: self,
-            flags,
+            shape,
             record,
             payload,
         })
+    }
+
+    /// What `lua/decide.lua` reads once of many requests that are alike.
+    fn shape(&self) -> String {
+        let (opens, closes) = self.window_ms.unwrap_or_default();
+        let mut shape = format!("{} {opens} {closes}", self.flags());
+        for posting in &self.draft.postings {
+            // Writing to a string does not fail.
+            let _ = write!(shape, " {}", posting.delta);
+            if let Some(level) = posting.open {
+                let _ = write!(shape, ":{level}");
+                if posting.least > 0 {
+                    let _ = write!(shape, ":{}", posting.least);
+                }
+            }
+        }
+        shape
     }
 
     /// The bits of `lua/decide.lua`'s header.
@@ -128,7 +147,6 @@ impl Request {
         [
             (1, self.idempotency.is_some()),
             (2, self.deadline_ms.is_some()),
-            (4, self.window_ms.is_some()),
             (8, !self.draft.marks.is_empty()),
             (16, !self.draft.closings.is_empty()),
             (32, self.takes_stock),
@@ -136,13 +154,6 @@ impl Request {
             (128, self.even_backlog),
             (256, self.refuse.is_some()),
             (512, self.draft.selling.is_some()),
-            (
-                1024,
-                self.draft
-                    .postings
-                    .iter()
-                    .any(|posting| posting.open.is_some()),
-            ),
             (2048, self.hold.is_some()),
             (4096, self.release.is_some()),
             (8192, self.expected.is_some()),
@@ -163,8 +174,8 @@ impl Request {
 pub struct Sealed {
     /// What is asked.
     pub request: Request,
-    /// The bits of `lua/decide.lua`'s header.
-    pub flags: u32,
+    /// What it has in common with many others, as `lua/decide.lua`'s header says.
+    pub shape: String,
     /// Where the answer is remembered, if it has a key.
     pub record: Option<RecordName>,
     /// What the journal keeps.
