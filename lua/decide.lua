@@ -19,7 +19,7 @@
 --   7, 8        the same of refused ones
 --               a generation is a book: key hash -> print "A" ms-low | print "R" ms " " code rest |
 --               print "C" ms " " shard (claimed for a request that is decided on another shard);
---               key hash and print (of the fingerprint) are 16 and 8 bytes
+--               key hash and print (of the fingerprint) are 14 and 8 bytes
 --   9 held_units hash: product:user -> units that the user holds of the product now; and ".". Derived
 --               from deadlines (lua/count_held.lua), and lost with them
 --  10 ...       the accounts of the batch that have a key of their own: "balance seq flag"

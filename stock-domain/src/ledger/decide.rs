@@ -8,7 +8,7 @@ use redis::{Cmd, Value};
 use stock_common::id::Position;
 
 use super::keys::{Keys, Records};
-use super::records::RecordName;
+use super::records::{RecordKey, RecordName};
 use super::request::Sealed;
 use super::scripts::SCRIPTS;
 use crate::account::{Account, Book};
@@ -48,8 +48,8 @@ struct Index {
     own: Vec<Account>,
     books: BTreeMap<Book, Vec<Account>>,
     account_at: HashMap<Account, usize>,
-    keys: Vec<[u8; 16]>,
-    key_at: HashMap<[u8; 16], usize>,
+    keys: Vec<RecordKey>,
+    key_at: HashMap<RecordKey, usize>,
 }
 
 impl Index {
@@ -62,7 +62,7 @@ impl Index {
         }
     }
 
-    fn add_key(&mut self, key: [u8; 16]) {
+    fn add_key(&mut self, key: RecordKey) {
         if !self.key_at.contains_key(&key) {
             self.keys.push(key);
             self.key_at.insert(key, self.keys.len());

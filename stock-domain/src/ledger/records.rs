@@ -1,7 +1,8 @@
 //! Idempotency records: what a shard remembers under a key, and for how long.
 //!
-//! A record is a field of a book ([`super::keys`]), named by 16 bytes of the key's hash, and begins with
-//! 8 bytes of the fingerprint: of two requests under one key, one in 2^64 is taken for the other. Two
+//! A record is a field of a book ([`super::keys`]), named by 14 bytes of the key's hash (with Redis' two
+//! they fill one block of its allocator), and begins with 8 bytes of the fingerprint: of two requests under one
+//! key, one in 2^64 is taken for the other. Two
 //! generations of acceptances and two of refusals are kept: the younger is written, and when it is as old
 //! as what it holds is remembered, it becomes the older one, and the one before is dropped whole. So a
 //! record needs no time to live of its own. `lua/decide.lua` reads and writes them; `lua/claim.lua` and
@@ -17,11 +18,14 @@ use super::{ReadError, Shard};
 use crate::journal::Idempotency;
 use crate::verdict::{Refusal, Replay};
 
+/// How a record is named within its book.
+pub type RecordKey = [u8; 14];
+
 /// A record's field, and what its value begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordName {
-    /// The hash of user and key.
-    pub key: [u8; 16],
+    /// The first bytes of the hash of user and key.
+    pub key: RecordKey,
     /// The first half of the fingerprint.
     pub print: [u8; 8],
 }
@@ -41,10 +45,9 @@ impl RecordName {
     /// The same of the bytes of both hashes.
     #[must_use]
     pub fn from_bytes(key: [u8; 16], fingerprint: [u8; 16]) -> Self {
-        let [a, b, c, d, e, f, g, h, ..] = fingerprint;
         Self {
-            key,
-            print: [a, b, c, d, e, f, g, h],
+            key: first(key),
+            print: first(fingerprint),
         }
     }
 
@@ -63,6 +66,11 @@ impl RecordName {
     fn value(&self, rest: &str) -> Vec<u8> {
         [&self.print, rest.as_bytes()].concat()
     }
+}
+
+/// The first bytes of a hash.
+fn first<const N: usize>(hash: [u8; 16]) -> [u8; N] {
+    std::array::from_fn(|at| hash.get(at).copied().unwrap_or_default())
 }
 
 /// What is remembered under an Idempotency-Key.

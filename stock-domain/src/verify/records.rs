@@ -15,7 +15,7 @@ use super::tail::Unsettled;
 use super::{Difference, VerifyError};
 use crate::database::{archives, journal, shards};
 use crate::ledger::keys::{Records, SENTINEL};
-use crate::ledger::records::{Known, KnownOutcome, RecordName};
+use crate::ledger::records::{Known, KnownOutcome, RecordKey, RecordName};
 use crate::ledger::{Ledger, ReadError, Shard};
 use crate::verdict::Replay;
 
@@ -68,7 +68,7 @@ async fn compare(
     let mut found = Vec::new();
     let mut accepted: Vec<(&Record, Position)> = Vec::new();
     for record in page.iter().filter(|(key, _)| key != SENTINEL.as_bytes()) {
-        let known = Known::parse(&record.1).filter(|_| record.0.len() == 16);
+        let known = Known::parse(&record.1).filter(|_| record.0.len() == size_of::<RecordKey>());
         let is_here = match known.as_ref().map(|known| &known.outcome) {
             Some(KnownOutcome::Decided(Replay::Accepted(at))) => {
                 accepted.push((record, *at));
@@ -117,7 +117,7 @@ async fn accepted_of(
     let mut removed: HashMap<u64, Position> = HashMap::new();
     let mut found = Vec::new();
     for (record, at) in suspects {
-        let known = <[u8; 16]>::try_from(record.0.as_slice()).ok();
+        let known = RecordKey::try_from(record.0.as_slice()).ok();
         let known = known.and_then(|key| unsettled.records.get(&key));
         if known.is_some_and(|(position, name)| *position == at && is_of(record, name, at)) {
             continue;

@@ -8,7 +8,7 @@ use super::VerifyError;
 use crate::account::Account;
 use crate::database::shards::ShardState;
 use crate::journal::{Entry, Posted};
-use crate::ledger::records::RecordName;
+use crate::ledger::records::{RecordKey, RecordName};
 use crate::ledger::{ReadError, Shard};
 
 /// Entries read at once.
@@ -26,7 +26,7 @@ pub(super) struct Unsettled {
     /// Whether selling was switched, and how last.
     pub(super) selling: Option<bool>,
     /// The keys that entries were decided under.
-    pub(super) records: HashMap<[u8; 16], (Position, RecordName)>,
+    pub(super) records: HashMap<RecordKey, (Position, RecordName)>,
 }
 
 impl Unsettled {

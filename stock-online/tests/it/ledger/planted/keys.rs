@@ -309,12 +309,12 @@ impl<'a> Planter<'a> {
                         self.plant(3, &key, unset(&key, field), ("records", ""));
                     }
                 }
-                let command = set(&key, b"0123456789abcdef", b"12345678A1767225600000-5");
+                let command = set(&key, b"0123456789abcd", b"12345678A1767225600000-5");
                 self.plant(
                     0,
                     &key,
                     command,
-                    ("records", "30313233343536373839616263646566"),
+                    ("records", "3031323334353637383961626364"),
                 );
                 let command = set(&key, SENTINEL.as_bytes(), b"9");
                 self.plant(4, &key, command, ("epoch", records.as_str()));
