@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{RedisError, cmd};
+use redis::{RedisError, pipe};
 use sqlx::MySqlPool;
 use stock_common::config::{Config, Durability};
 use stock_common::id::Position;
@@ -286,12 +286,10 @@ impl Gate {
         let (decide, ends) = watched;
         let mut read = connected.connection.clone();
         let server = Identity::read(&mut read).await?;
-        let time: (i64, i64) = cmd("TIME").query_async(&mut read).await?;
-        let epoch: Option<String> = cmd("HGET")
-            .arg(self.keys.epoch())
-            .arg("epoch")
-            .query_async(&mut read)
-            .await?;
+        let mut ask = pipe();
+        ask.cmd("TIME");
+        ask.cmd("HGET").arg(self.keys.epoch()).arg("epoch");
+        let (time, epoch): ((i64, i64), Option<String>) = ask.query_async(&mut read).await?;
         let Some(epoch) = epoch else {
             // `recover` takes the epoch out, and nothing else, before it begins.
             let head = super::epoch::head(&mut read, &self.keys).await?;
@@ -303,20 +301,20 @@ impl Gate {
         };
         // Before the first request, and not a moment after it.
         self.read_settings(&mut read).await?;
-        let mut scripts = decide.clone();
+        // One call: requests wait for the link.
+        let mut prepare = pipe();
         for script in SCRIPTS.all() {
-            let load = cmd("SCRIPT").arg("LOAD").arg(script.text).to_owned();
-            let _sha: String = load.query_async(&mut scripts).await?;
+            prepare.cmd("SCRIPT").arg("LOAD").arg(script.text).ignore();
         }
         // What was taken away from the shard stays away, also where a promoted replica does not know it.
-        let _number: i64 = cmd("EVALSHA")
+        prepare
+            .cmd("EVALSHA")
             .arg(&SCRIPTS.relayout.sha)
             .arg(1)
             .arg(self.keys.epoch())
             .arg(&epoch)
-            .arg(known.layout)
-            .query_async(&mut scripts)
-            .await?;
+            .arg(known.layout);
+        let (_number,): (i64,) = prepare.query_async(&mut decide.clone()).await?;
         *self.proved.lock().unwrap_or_else(PoisonError::into_inner) = Some(server);
         self.said_shut.store(false, Ordering::Relaxed);
         let offset_ms = time.0 * 1_000 + time.1 / 1_000 - (self.now_ms)();
