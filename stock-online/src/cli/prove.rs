@@ -1,6 +1,7 @@
 //! `verify`, `reconcile` and `recover`: prove, correct, rebuild.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde::Serialize;
@@ -11,6 +12,10 @@ use stock_domain::verify::Difference;
 use stock_domain::{reconcile as reconciling, recover as recovering, verify as verifying};
 
 use super::{Common, Failure, connect, output};
+
+/// How long the run of another instance, as by its schedule, is waited for.
+const TURN_MAX: Duration = Duration::from_secs(60);
+const TURN_EVERY: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
@@ -90,8 +95,13 @@ pub(super) async fn reconcile(
     args: &ReconcileArgs,
 ) -> Result<bool, Failure> {
     let (pool, ledger) = connect(config).await?;
-    let Some(done) = reconciling::reconcile(&pool, &ledger, args.apply).await? else {
-        return Err("another instance is reconciling at the moment".into());
+    let until = Instant::now() + TURN_MAX;
+    let done = loop {
+        match reconciling::reconcile(&pool, &ledger, args.apply).await? {
+            Some(done) => break done,
+            None if Instant::now() < until => tokio::time::sleep(TURN_EVERY).await,
+            None => return Err("another instance is reconciling and does not end".into()),
+        }
     };
     if common.json {
         output::document(&done)?;

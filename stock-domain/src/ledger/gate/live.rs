@@ -1,7 +1,7 @@
 //! Links that answer: none is used behind a silence before it was asked whether it still leads to Redis.
 //!
 //! A server closes a link that was idle for long, and a firewall forgets one without a word. The keeper asks each
-//! second; whoever uses a link that has said nothing for a moment asks first. A link that broke is replaced
+//! second; whoever uses a link that has answered no request for a moment asks first. A link that broke is replaced
 //! while requests wait; nothing was sent on it, so none of them pays for it.
 
 use std::sync::Arc;
@@ -15,10 +15,13 @@ use tokio::time::{Instant, timeout};
 
 use super::{CHECK, Gate, GateState, Link, MEND_MAX, Unproved};
 
-/// A link that has answered so recently leads to Redis.
-const FRESH: Duration = Duration::from_millis(100);
+/// A link that has answered a request so recently leads to Redis. What the keeper hears does not count: a link on which
+/// nobody asks is idle.
+const FRESH: Duration = Duration::from_millis(10);
 /// How long an answer may take before it is asked whether the link or Redis is at fault.
 const PONG_MAX: Duration = Duration::from_millis(300);
+/// How long another link may take to be made and answered. Under load that takes long as well.
+const ANEW_MAX: Duration = Duration::from_secs(1);
 /// Why a link is given up whose server has closed it, or was lost.
 const ENDED: &str = "the link to redis broke: it was closed";
 /// How often the server behind the link, and its settings, are looked at.
@@ -175,19 +178,26 @@ impl Gate {
         if link.heard.is_fresh(line) {
             return true;
         }
-        match timeout(PONG_MAX, ping(link.line(line))).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                self.shut(link.generation, &Unproved::Redis(error).to_string());
-                return false;
-            }
-            // Is it the link, or is Redis slow, or busy with a large answer?
-            Err(_) => {
-                let another = timeout(PONG_MAX, self.ping_anew()).await;
-                if matches!(another, Ok(Ok(()))) && self.give_up_idle(link) {
-                    return false;
+        let pong = ping(link.line(line));
+        tokio::pin!(pong);
+        let answered = match timeout(PONG_MAX, &mut pong).await {
+            Ok(answered) => answered,
+            // Is it the link, or is Redis slow, or busy with a large answer? Whoever answers first tells; if neither
+            // does, it is Redis.
+            Err(_) => tokio::select! {
+                answered = &mut pong => answered,
+                another = timeout(ANEW_MAX, self.ping_anew()) => {
+                    let is_lost = matches!(another, Ok(Ok(()))) && self.give_up_idle(link);
+                    if is_lost {
+                        return false;
+                    }
+                    Ok(())
                 }
-            }
+            },
+        };
+        if let Err(error) = answered {
+            self.shut(link.generation, &Unproved::Redis(error).to_string());
+            return false;
         }
         link.heard.note(line);
         true
@@ -273,8 +283,6 @@ impl Gate {
         match read {
             Ok((Some(epoch), selling)) if *epoch == *link.epoch => {
                 self.follows.note(switch, selling.as_deref() != Some("0"));
-                link.heard(Line::Decide);
-                link.heard(Line::Read);
             }
             Ok((None, _)) => self.shut(link.generation, &Unproved::NoEpoch.to_string()),
             Ok((Some(_), _)) => self.shut(link.generation, &Unproved::OtherEpoch.to_string()),
