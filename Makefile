@@ -86,7 +86,7 @@ scale: install
 # What CI runs: one fault of each kind and a round of random pairs, on the program as the tests build it.
 faults-short: install
 	$(CARGO) build --locked --bins
-	./target/debug/faults --only F1,F2,F3,F5,F7,F12,F14,F18,F20,F32,F36 --seed $(or $(SEED),1)
+	./target/debug/faults --only F1,F2,F3,F5,F7,F12,F14,F18,F20,F29,F32,F36 --seed $(or $(SEED),1)
 	./target/debug/faults --seed $(or $(SEED),1) --rounds 1
 
 jmeter: install

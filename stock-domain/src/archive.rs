@@ -19,7 +19,7 @@ use std::str::FromStr;
 
 use chrono::{Datelike as _, Months, NaiveDate, NaiveTime};
 use serde::{Serialize, Serializer};
-use sqlx::{MySql, MySqlPool, Transaction};
+use sqlx::MySqlPool;
 use stock_common::clock::{datetime, unix_ms};
 use stock_common::config::Config;
 use stock_common::id::Position;
@@ -27,13 +27,13 @@ use stock_common::id::Position;
 pub use self::file::{ArchivedEntry, read};
 use crate::account::Account;
 use crate::database::archives::{self, Archive, ArchivedLevel, Reached};
+use crate::database::jobs::Claim;
 use crate::database::shards::ShardState;
 use crate::database::{branches, dead_letters, jobs, journal, offline_sales, shards, webhooks};
 use crate::journal::EntryError;
 use crate::verify::{Progress, proved_number};
 
 /// The job, held.
-type Claim = Transaction<'static, MySql>;
 
 /// The name of the job: one process archives at a time.
 pub const JOB: &str = "archive";
@@ -249,14 +249,14 @@ pub async fn archive(
     before_ms: u64,
     progress: Progress<'_>,
 ) -> Result<Archived, ArchiveError> {
-    let mut claim = jobs::claim(pool, JOB).await?.ok_or(ArchiveError::Busy)?;
+    let claim = jobs::claim(pool, JOB).await?.ok_or(ArchiveError::Busy)?;
     std::fs::create_dir_all(folder).map_err(file::at(folder))?;
     let mut done = Archived::default();
     for ShardState { shard, .. } in shards::all(pool).await? {
         if let Some(begun) = archives::unfinished(pool, shard).await? {
             let before = begun.first_number - 1;
             let mut reached = |number| progress(number - before, begun.entries);
-            remove((pool, &mut claim), folder, &begun, &mut reached).await?;
+            remove((pool, &claim), folder, &begun, &mut reached).await?;
             done.files.push(begun);
         }
     }
@@ -268,10 +268,10 @@ pub async fn archive(
     for stretch in stretches {
         let (before, entries) = (stretch.first_number - 1, stretch.entries());
         let mut reached = |number| progress(earlier + number - before, all);
-        let begun = write((pool, &mut claim), folder, &stretch, &mut reached).await?;
+        let begun = write((pool, &claim), folder, &stretch, &mut reached).await?;
         earlier += entries;
         let mut reached = |number| progress(earlier + number - before, all);
-        remove((pool, &mut claim), folder, &begun, &mut reached).await?;
+        remove((pool, &claim), folder, &begun, &mut reached).await?;
         earlier += entries;
         done.files.push(begun);
     }
@@ -281,7 +281,7 @@ pub async fn archive(
         reached.push((shard, archives::reached(pool, shard).await?.position));
     }
     branches::forget(pool, &reached).await?;
-    jobs::succeed(claim, JOB).await?;
+    claim.succeed().await?;
     Ok(done)
 }
 
@@ -354,7 +354,7 @@ fn differs((shard, number): (u64, u64), what: impl Into<String>) -> ArchiveError
 
 /// Writes a stretch to its file, and notes that it is there.
 async fn write(
-    (pool, claim): (&MySqlPool, &mut Claim),
+    (pool, claim): (&MySqlPool, &Claim),
     folder: &Path,
     stretch: &Stretch,
     reached: &mut (dyn FnMut(u64) + Send),
@@ -373,7 +373,7 @@ async fn write(
             out.write(&entry)?;
             next += 1;
         }
-        jobs::keep(claim).await?;
+        claim.check()?;
         reached(next - 1);
     }
     drop(connection);
@@ -395,7 +395,7 @@ async fn write(
 
 /// Removes what a file holds, as it is read back from there.
 async fn remove(
-    (pool, claim): (&MySqlPool, &mut Claim),
+    (pool, claim): (&MySqlPool, &Claim),
     folder: &Path,
     archive: &Archive,
     reached: &mut (dyn FnMut(u64) + Send),
@@ -412,7 +412,7 @@ async fn remove(
             return Ok(());
         };
         remove_part(pool, archive, part).await?;
-        jobs::keep(claim).await?;
+        claim.check()?;
         reached(last);
     }
 }

@@ -144,12 +144,6 @@ async fn prepare_session(connection: &mut MySqlConnection, role: Role) -> Result
             .fetch_one(&mut *connection)
             .await?;
     rows::set_packet_max(packet);
-    // MariaDB ends an idle transaction; MySQL only knows the idle connection.
-    let variable = if version.contains("MariaDB") {
-        "idle_transaction_timeout"
-    } else {
-        "wait_timeout"
-    };
     // A pooled connection of MySQL must outlive the pool's own idle time between requests. One that locks is opened
     // anew instead when it was idle for long.
     let seconds = match role {
@@ -157,14 +151,37 @@ async fn prepare_session(connection: &mut MySqlConnection, role: Role) -> Result
         Role::Requests | Role::Locking | Role::Tool => role.idle_seconds(),
     };
     let text = format!(
-        "SET SESSION {variable} = {seconds}, SESSION sql_mode = '{SQL_MODE}', \
-         SESSION transaction_isolation = 'READ-COMMITTED', SESSION innodb_lock_wait_timeout = 5"
+        "SET SESSION {} = {seconds}, SESSION sql_mode = '{SQL_MODE}', \
+         SESSION transaction_isolation = 'READ-COMMITTED', SESSION innodb_lock_wait_timeout = 5",
+        silence_limit(&version)
     );
     let legacy = text.replace("transaction_isolation", "tx_isolation");
     if connection.execute(AssertSqlSafe(text)).await.is_err() {
         // MariaDB before 11.1 knows the variable by its older name only.
         connection.execute(AssertSqlSafe(legacy)).await?;
     }
+    Ok(())
+}
+
+/// The variable after whose seconds of silence the server rolls a transaction back. MariaDB ends an idle transaction;
+/// MySQL only knows the idle connection.
+fn silence_limit(version: &str) -> &'static str {
+    match version.contains("MariaDB") {
+        true => "idle_transaction_timeout",
+        false => "wait_timeout",
+    }
+}
+
+/// Makes the server roll back what a connection has begun as soon as it hears nothing of it for so long.
+///
+/// # Errors
+/// When MySQL does not answer.
+async fn limit_silence(connection: &mut MySqlConnection, seconds: u32) -> Result<(), sqlx::Error> {
+    let version: String = sqlx::query_scalar("SELECT VERSION()")
+        .fetch_one(&mut *connection)
+        .await?;
+    let text = format!("SET SESSION {} = {seconds}", silence_limit(&version));
+    connection.execute(AssertSqlSafe(text)).await?;
     Ok(())
 }
 

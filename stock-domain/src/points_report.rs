@@ -51,11 +51,13 @@ pub async fn write(
     if !lookup::catch_up(pool, ledger, CATCH_UP_MAX).await {
         return Err(ReportError::Unsettled);
     }
-    let Some(mut claim) = jobs::claim(pool, JOB).await? else {
+    let Some(claim) = jobs::claim(pool, JOB).await? else {
         return Ok(None);
     };
-    let users = point_reports::write(&mut claim, date, span).await?;
-    jobs::succeed(claim, JOB).await?;
+    let mut transaction = pool.begin().await?;
+    let users = point_reports::write(&mut transaction, date, span).await?;
+    transaction.commit().await?;
+    claim.succeed().await?;
     Ok(Some(users))
 }
 

@@ -117,7 +117,7 @@ pub async fn reconcile(
         },
     };
     ledger_checks::note(pool, &ended).await;
-    jobs::succeed(claim, JOB).await?;
+    claim.succeed().await?;
     Ok(Some(done))
 }
 

@@ -244,9 +244,10 @@ impl Run<'_> {
         };
         let mut done = Recovered::default();
         let old = self.save(&mut redis, &keys, &mut done).await?;
+        claim.check()?;
         self.rebuild(&mut redis, &keys, (old, &mut done), progress)
             .await?;
-        jobs::succeed(claim, &name).await?;
+        claim.succeed().await?;
         Ok(done)
     }
 

@@ -130,7 +130,7 @@ pub async fn reshard(
     if target < before {
         mover.shrink(before, target).await?;
     }
-    jobs::succeed(claim, JOB).await?;
+    claim.succeed().await?;
     Ok(done)
 }
 

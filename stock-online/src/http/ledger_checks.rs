@@ -243,7 +243,7 @@ pub async fn start(
                         "the ledger is not proved"
                     );
                 }
-                jobs::succeed(claim, job).await
+                claim.succeed().await
             }
             Err(error) => return tracing::warn!(%error, "the ledger could not be verified"),
         };

@@ -45,5 +45,5 @@ async fn balance(app: &App) -> Result<(), Box<dyn std::error::Error + Send + Syn
             tracing::debug!(%product, %error, "emptied buckets are forgotten later");
         }
     }
-    Ok(jobs::succeed(claim, JOB).await?)
+    Ok(claim.succeed().await?)
 }

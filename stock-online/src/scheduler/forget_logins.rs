@@ -32,6 +32,6 @@ async fn forget(app: &App) -> Result<Option<u64>, sqlx::Error> {
     tracing::debug!(answers, "forgot answers under idempotency keys");
     tracing::debug!(files, "forgot files of stock whose judging was given up");
     tracing::debug!(delivered, "forgot delivered batches of webhooks");
-    jobs::succeed(claim, JOB).await?;
+    claim.succeed().await?;
     Ok(Some(removed))
 }

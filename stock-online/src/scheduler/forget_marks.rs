@@ -43,7 +43,7 @@ async fn forget(app: &App) -> Result<Option<i64>, Box<dyn std::error::Error + Se
     }
     forget_sales::forget_sales(&app.pool, &app.ledger, OVER_DAYS).await?;
     witnesses::forget(&app.pool).await?;
-    jobs::succeed(claim, JOB).await?;
+    claim.succeed().await?;
     Ok(Some(removed))
 }
 

@@ -81,6 +81,8 @@ async fn a_redis_that_is_reached_again_is_gone_on_with_while_mysql_is_silent() {
     let mut shop = Shop::open_on(&own.redis.spec, &own.mysql.spec, 1, 1_000).await;
     let proxy = Proxy::start(own.redis.spec.port).await.unwrap();
     shop.config.redis_url = format!("redis://{}/0", proxy.address);
+    // Whoever waits for MySQL waits for long.
+    shop.config.database_acquire_timeout_ms = 30_000;
     let service = shop.serve().await;
     assert_eq!(order(&service).await.0, 201);
     own.mysql.signal(Signal::STOP);
@@ -100,11 +102,8 @@ async fn a_redis_that_is_reached_again_is_gone_on_with_while_mysql_is_silent() {
         order(&service).await.0 == 201
     })
     .await;
-    assert!(
-        back.elapsed() < Duration::from_secs(1),
-        "{:?}",
-        back.elapsed()
-    );
+    let took = back.elapsed();
+    assert!(took < Duration::from_secs(10), "{took:?}");
     own.mysql.signal(Signal::CONT);
     shop.drained().await;
     shop.prove().await;

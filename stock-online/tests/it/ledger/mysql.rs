@@ -3,10 +3,11 @@
 use sqlx::{AssertSqlSafe, Row};
 use stock_common::config::Durability;
 use stock_domain::account::Account;
-use stock_domain::database::{accounts, jobs, shards};
+use stock_domain::database::{Role, accounts, jobs, shards};
 use stock_online::servers::{Spec, has_mysql};
+use stock_proof::faults::proxy::Proxy;
 
-use crate::support::{Shop, folder, start, until};
+use crate::support::{OwnServers, Shop, folder, start, until};
 
 #[tokio::test]
 async fn locking_accounts_reads_only_their_rows_by_the_primary_key() {
@@ -70,6 +71,29 @@ async fn a_shard_and_a_job_belong_to_one_holder_at_a_time() {
             .unwrap()
             .is_none()
     );
+}
+
+#[tokio::test]
+async fn a_job_whose_holder_is_lost_without_a_word_is_free_again_in_seconds() {
+    // Danger: a machine that dies, or a link that swallows everything, holds the job for as long as the server keeps
+    // what is idle. Method: a proxy swallows all that the holder says.
+    let own = OwnServers::start(Durability::Everysec).await;
+    let shop = Shop::open_on(&own.redis.spec, &own.mysql.spec, 1, 1).await;
+    let proxy = Proxy::start(own.mysql.spec.port).await.unwrap();
+    let direct = format!("127.0.0.1:{}", own.mysql.spec.port);
+    let mut lost = shop.config.clone();
+    lost.database_url = lost.database_url.replace(&direct, &proxy.address);
+    let pool = stock_domain::database::pool(&lost, Role::Tool).unwrap();
+    let claim = jobs::claim(&pool, "reconcile").await.unwrap().unwrap();
+    claim.check().unwrap();
+    proxy.lose();
+    until("another instance has the job", || async {
+        let claim = jobs::claim(&shop.pool, "reconcile").await.unwrap();
+        claim.is_some()
+    })
+    .await;
+    until("the holder knows it", || async { claim.check().is_err() }).await;
+    assert!(claim.succeed().await.is_err());
 }
 
 #[tokio::test]
