@@ -33,8 +33,6 @@ use crate::database::{branches, dead_letters, jobs, journal, offline_sales, shar
 use crate::journal::EntryError;
 use crate::verify::{Progress, proved_number};
 
-/// The job, held.
-
 /// The name of the job: one process archives at a time.
 pub const JOB: &str = "archive";
 /// Entries read at once, and removed in one transaction.

@@ -17,7 +17,7 @@ const KEPT_SECONDS: u32 = 10;
 pub struct Claim {
     name: String,
     /// Dropped, it ends the keeping.
-    _end: oneshot::Sender<()>,
+    end: oneshot::Sender<()>,
     keeping: JoinHandle<Result<MySqlConnection, sqlx::Error>>,
 }
 
@@ -41,7 +41,7 @@ impl Claim {
     /// # Errors
     /// When MySQL does not answer, or the job is this instance's no more.
     pub async fn succeed(self) -> Result<(), sqlx::Error> {
-        drop(self._end);
+        drop(self.end);
         let kept = self.keeping.await;
         let mut connection = kept.map_err(|error| sqlx::Error::Protocol(error.to_string()))??;
         sqlx::query("UPDATE jobs SET last_success_at = NOW(3) WHERE name = ?")
@@ -85,7 +85,7 @@ pub async fn claim(pool: &MySqlPool, name: &str) -> Result<Option<Claim>, sqlx::
     let (end, ended) = oneshot::channel();
     Ok(Some(Claim {
         name: name.to_owned(),
-        _end: end,
+        end,
         keeping: tokio::spawn(keep(connection, ended)),
     }))
 }
@@ -102,7 +102,7 @@ async fn keep(
             () = tokio::time::sleep(KEEP) => {}
         }
         let kept = tokio::time::timeout(kept_max, connection.execute("DO 0")).await;
-        kept.map_err(|_| sqlx::Error::PoolTimedOut)??;
+        kept.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
     }
 }
 /// When each job last succeeded, on any instance. What a person starts is a lock of the same kind, and no job.

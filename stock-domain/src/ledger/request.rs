@@ -3,11 +3,11 @@
 //! Handlers, tests and jobs never fill one in by hand; each kind of entry has one function in its
 //! noun's file that builds it.
 
-use std::fmt::Write as _;
+use std::iter::once;
 
 use super::records::RecordName;
 use crate::account::Account;
-use crate::journal::{Draft, DraftError, Idempotency};
+use crate::journal::{Draft, DraftError, Idempotency, Posting};
 use crate::verdict::Refusal;
 
 /// A hold that begins with the request: it is in `deadlines` until something releases it.
@@ -128,18 +128,19 @@ impl Request {
     /// What `lua/decide.lua` reads once of many requests that are alike.
     fn shape(&self) -> String {
         let (opens, closes) = self.window_ms.unwrap_or_default();
-        let mut shape = format!("{} {opens} {closes}", self.flags());
-        for posting in &self.draft.postings {
-            // Writing to a string does not fail.
-            let _ = write!(shape, " {}", posting.delta);
-            if let Some(level) = posting.open {
-                let _ = write!(shape, ":{level}");
-                if posting.least > 0 {
-                    let _ = write!(shape, ":{}", posting.least);
-                }
-            }
-        }
-        shape
+        let postings = self.draft.postings.iter();
+        let postings = postings.map(
+            |Posting {
+                 delta, open, least, ..
+             }| match open {
+                None => format!(" {delta}"),
+                Some(level) if *least == 0 => format!(" {delta}:{level}"),
+                Some(level) => format!(" {delta}:{level}:{least}"),
+            },
+        );
+        once(format!("{} {opens} {closes}", self.flags()))
+            .chain(postings)
+            .collect()
     }
 
     /// The bits of `lua/decide.lua`'s header.
