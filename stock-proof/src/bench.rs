@@ -28,6 +28,7 @@ pub mod plots;
 pub mod pure_sql;
 pub mod report;
 pub mod reservations;
+pub mod rows;
 pub mod sustained;
 pub mod watch;
 pub mod wrk;
@@ -59,6 +60,8 @@ pub enum Section {
     Coupons,
     /// One hot product on several Redis masters, in the first mode only.
     Buckets,
+    /// Row-locked orders beside a queue for other rows.
+    Rows,
     /// A minute with MySQL keeping up, latency, memory and start-up.
     Sustained,
     /// More of everything, in the first mode only.
@@ -70,7 +73,7 @@ pub enum Section {
 #[command(about = "Each figure beside its ceiling, in one run")]
 pub struct Bench {
     /// Which parts
-    #[arg(long, value_enum, value_delimiter = ',', default_values = ["orders", "engine", "drain", "reservations", "coupons", "buckets", "sustained", "growth"])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["orders", "engine", "drain", "reservations", "coupons", "buckets", "rows", "sustained", "growth"])]
     sections: Vec<Section>,
     /// How Redis syncs: everysec, always
     #[arg(long, value_delimiter = ',', default_values = ["everysec", "always"])]
@@ -171,6 +174,7 @@ pub async fn run(options: &Bench) -> Result<(), Failure> {
                 Section::Reservations => reservations::run(&mut run).await?,
                 Section::Coupons => coupons::run(&mut run).await?,
                 Section::Buckets => buckets::run(&mut run).await?,
+                Section::Rows => rows::run(&mut run).await?,
                 Section::Sustained => sustained::run(&mut run, peak).await?,
                 Section::Growth => growth::run(&mut run).await?,
             }
