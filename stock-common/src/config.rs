@@ -188,6 +188,9 @@ pub struct Config {
     pub catalog_refresh_ms: u64,
     /// When `reconcile` runs: a cron expression with seconds.
     pub reconcile_cron: String,
+    /// When `verify` runs: a cron expression with seconds. Each run proves a part of what was proved before again, so that
+    /// all of it is within a day; at least every six hours.
+    pub verify_cron: String,
     /// When final marks are removed: a cron expression with seconds.
     pub forget_marks_cron: String,
     /// When ended refresh tokens and sessions are removed: a cron expression with seconds.
@@ -276,6 +279,7 @@ impl Default for Config {
             dead_letters_per_minute_max: 100,
             catalog_refresh_ms: 5_000,
             reconcile_cron: "0 */5 * * * *".to_owned(),
+            verify_cron: "0 47 * * * *".to_owned(),
             forget_marks_cron: "30 7 * * * *".to_owned(),
             forget_logins_cron: "0 17 * * * *".to_owned(),
             reconcile_apply: true,

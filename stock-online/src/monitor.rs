@@ -30,6 +30,7 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
     let version = env!("CARGO_PKG_VERSION");
     metrics::gauge!("stock_build_info", "version" => version).set(1.0);
     metrics::gauge!("stock_drift_accounts").set(0.0);
+    metrics::gauge!("stock_verify_differences").set(0.0);
     let mut was_nearly_full = false;
     let mut sample = Sample::default();
     let (mut round, mut products, mut has_begun) = (0_u32, Vec::new(), false);
@@ -167,6 +168,8 @@ async fn measure_tables(app: &App) -> Result<Tables, sqlx::Error> {
     let drift_accounts = reconciled.map(|last| last.differences.saturating_sub(last.corrected));
     // Whichever instance reconciled: every one tells of it.
     metrics::gauge!("stock_drift_accounts").set(f64::from(drift_accounts.unwrap_or_default()));
+    let unproved = verified.as_ref().map_or(0, |last| last.differences);
+    metrics::gauge!("stock_verify_differences").set(f64::from(unproved));
     metrics::gauge!("stock_webhook_deliveries_waiting")
         .set(webhooks::waiting(&app.pool).await? as f64);
     let mut jobs = Vec::new();

@@ -11,6 +11,7 @@ mod daily_points_report;
 mod expire_reservations;
 mod forget_logins;
 mod forget_marks;
+pub mod verify_ledger;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -38,6 +39,12 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) -> Result<(), JobSc
     scheduler
         .add(job(&app, (&every, Tz::UTC), |app| {
             Box::pin(run_reconcile(app))
+        })?)
+        .await?;
+    let every = app.config.verify_cron.clone();
+    scheduler
+        .add(job(&app, (&every, Tz::UTC), |app| {
+            Box::pin(verify_ledger::run(app))
         })?)
         .await?;
     let every = app.config.forget_marks_cron.clone();

@@ -11,11 +11,10 @@ use stock_common::clock::{rfc3339, unix_ms};
 use stock_common::error::Code;
 use stock_domain::database::audit_log::Action;
 use stock_domain::database::ledger_checks::{self as table, CheckKind, LedgerCheck};
-use stock_domain::database::{self, Role, dead_letters, jobs, shards};
+use stock_domain::database::{dead_letters, jobs, shards};
 use stock_domain::ledger::GateState;
 use stock_domain::lookup;
 use stock_domain::reconcile::age_seconds;
-use stock_domain::verify;
 use utoipa::ToSchema;
 
 use super::audit;
@@ -27,6 +26,7 @@ use super::origin::Origin;
 use super::page::{PageIn, cursor_of, cut, limit_of};
 use super::problem::Problem;
 use crate::app::{App, CATCH_UP_MAX};
+use crate::scheduler::verify_ledger;
 
 /// How the ledger is to be proved.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -204,14 +204,10 @@ pub async fn start(
         body, idempotency, ..
     }: Keyed<VerifyIn>,
 ) -> Result<Response, Problem> {
-    let job = CheckKind::Verify.as_str();
     if let Some(before) = once::look(&app, idempotency.as_ref()).await? {
         return before;
     }
-    // Connections of its own: a long proof takes none of the jobs'.
-    let pool = database::pool(&app.config, Role::Tool)?;
-    let claim = jobs::claim(&pool, job).await?;
-    let claim = claim.ok_or_else(|| {
+    let held = verify_ledger::claim(&app).await?.ok_or_else(|| {
         Problem::new(
             Code::RequestInProgress,
             "the ledger is being verified already",
@@ -224,32 +220,10 @@ pub async fn start(
         &app,
         &origin,
         Action::LedgerVerified,
-        (Some(admin.user), job),
+        (Some(admin.user), CheckKind::Verify.as_str()),
     );
     let running = Arc::clone(&app);
-    app.tasks.spawn(async move {
-        let app = running;
-        let mut progress = |_done, _all| {};
-        let proving = verify::verify(&pool, &app.ledger, body.full, &mut progress);
-        let proved = tokio::select! {
-            () = app.closing.cancelled() => return,
-            proved = proving => proved,
-        };
-        let ended = match proved {
-            Ok(report) => {
-                if !report.ok {
-                    tracing::error!(
-                        differences = report.differences.len(),
-                        "the ledger is not proved"
-                    );
-                }
-                claim.succeed().await
-            }
-            Err(error) => return tracing::warn!(%error, "the ledger could not be verified"),
-        };
-        if let Err(error) = ended {
-            tracing::warn!(%error, "the end of a verify was not noted");
-        }
-    });
+    app.tasks
+        .spawn(async move { verify_ledger::prove(&running, held, body.full).await });
     Ok(response)
 }

@@ -4,6 +4,7 @@ mod rights;
 
 use std::process::Command;
 
+use redis::AsyncCommands as _;
 use serde_json::{Value, json};
 
 use crate::support::{Shop, until};
@@ -128,6 +129,33 @@ async fn the_switch_stops_all_selling_on_every_instance_and_nothing_else() {
     );
     first.stop().await;
     second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_schedule_proves_the_ledger_and_says_what_it_found() {
+    let mut shop = Shop::open(1, 10).await;
+    shop.config.verify_cron = "* * * * * *".to_owned();
+    let service = shop.serve().await;
+    let order = service.client.order("/api/redis/orders", 2, &[(1, 1)]);
+    assert_eq!(order.send().await.status, 201);
+    shop.drained().await;
+    let says = async |differences: u32| {
+        until("the metric follows the proof", || async {
+            let text = service.client.get("/metrics").send().await.text;
+            let line = format!("stock_verify_differences {differences}\n");
+            text.contains(&line) && text.contains("stock_job_last_success_seconds{job=\"verify\"} ")
+        })
+        .await;
+    };
+    says(0).await;
+    // What nobody made, in Redis, which each run compares wholly.
+    let mut redis = shop.ledger.link().unwrap().read.clone();
+    let stray = format!("{}:stray", shop.ledger.keys().states());
+    let () = redis.set(&stray, 1).await.unwrap();
+    says(1).await;
+    let () = redis.del(&stray).await.unwrap();
+    says(0).await;
+    service.stop().await;
 }
 
 /// Runs a command on a shop; its exit code, and stdout as JSON where it is one.
