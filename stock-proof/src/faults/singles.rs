@@ -1,10 +1,10 @@
 //! Faults that begin and end, lose nothing under `always`, and so can overlap.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::RngExt;
 use rand::rngs::StdRng;
-use redis::cmd;
+use redis::{Cmd, Value, cmd};
 use rustix::process::Signal;
 use sqlx::{Connection, Executor, MySqlConnection};
 use tokio::task::JoinHandle;
@@ -22,6 +22,8 @@ const MODES: [Mode; 6] = [
     Mode::Latency(Duration::from_millis(300)),
     Mode::Down,
 ];
+/// Longer than Redis is made busy for.
+const BUSY_MAX: Duration = Duration::from_secs(10);
 /// Keys that are lost: one of each type that heals.
 const KEYS: [&str; 6] = [
     "a:AVAILABLE:1:0",
@@ -186,23 +188,13 @@ impl Single {
             Self::RedisLink(mode) => world.redis.set(mode),
             Self::RedisLinksLost => world.redis.lose(),
             Self::RedisLinksReset => {
-                let mut redis = world.redis_connection().await?;
-                let kill = cmd("CLIENT")
-                    .arg("KILL")
-                    .arg("TYPE")
-                    .arg("normal")
-                    .to_owned();
-                kill.query_async::<i64>(&mut redis).await?;
+                ask(world, cmd("CLIENT").arg("KILL").arg("TYPE").arg("normal")).await?;
             }
             Self::MysqlLink(mode) => world.mysql.set(mode),
             Self::MysqlLinksLost => world.mysql.lose(),
             Self::KeyLost(rest) => {
-                let mut redis = world.redis_connection().await?;
                 let key = format!("{}:{{0}}:{rest}", world.shop.prefix);
-                cmd("UNLINK")
-                    .arg(key)
-                    .query_async::<i64>(&mut redis)
-                    .await?;
+                ask(world, cmd("UNLINK").arg(key)).await?;
             }
             Self::RowsLocked => return lock(&world.shop).await,
             Self::ServiceKilled => world.first()?.child.kill().await?,
@@ -249,9 +241,21 @@ impl Single {
 }
 
 async fn configure(world: &World, name: &str, value: &str) -> Result<(), Failure> {
-    let mut redis = world.redis_connection().await?;
-    let set = cmd("CONFIG").arg("SET").arg(name).arg(value).to_owned();
-    Ok(set.query_async(&mut redis).await?)
+    ask(world, cmd("CONFIG").arg("SET").arg(name).arg(value)).await
+}
+
+/// Asks Redis, once it is busy no more: the other fault of a pair may be that it is.
+async fn ask(world: &World, command: &Cmd) -> Result<(), Failure> {
+    let began = Instant::now();
+    loop {
+        let mut redis = world.redis_connection().await?;
+        match command.query_async::<Value>(&mut redis).await {
+            Err(error) if error.code() == Some("BUSY") && began.elapsed() < BUSY_MAX => {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            asked => return Ok(asked.map(drop)?),
+        }
+    }
 }
 
 /// A script that runs for two seconds.
