@@ -3,7 +3,7 @@
 use serde_json::json;
 use stock_domain::database::dead_letters;
 
-use crate::browser::{Browser, make_admin};
+use crate::browser::{Browser, PHONE, Setting, make_admin};
 use crate::support::{Shop, folder, until};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -173,6 +173,58 @@ async fn an_operator_sends_a_dead_letter_again_and_stops_selling() {
     browser.until_says("Verify the ledger: started").await;
     browser.keep("admin-overview").await;
     browser.close().await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_reads_what_is_under_quarantine_and_ends_it() {
+    // A posting that no entry says stands where the next one belongs.
+    let mut shop = Shop::open(2, 10).await;
+    // The schedule would end it.
+    shop.config.reconcile_apply = false;
+    let service = shop.serve().await;
+    make_admin(&shop, &service.client, "boss@example.com").await;
+    sqlx::raw_sql(
+        "INSERT INTO postings (kind, owner_id, place_id, seq, journal_id, delta, balance_after) \
+         SELECT kind, owner_id, place_id, seq + 1, 1, -7, balance - 7 FROM accounts \
+         WHERE kind = 'AVAILABLE' AND place_id = 0 AND owner_id = 1",
+    )
+    .execute(&shop.pool)
+    .await
+    .unwrap();
+    let order = service.client.order("/api/redis/orders", 2, &[(1, 1)]);
+    assert_eq!(order.send().await.status, 201);
+    until("the account is under quarantine", || async {
+        shop.count("SELECT COUNT(*) FROM quarantined_accounts")
+            .await
+            == 1
+    })
+    .await;
+    let phone = Setting {
+        lang: "ko-KR,ko",
+        size: PHONE,
+        ..Setting::default()
+    };
+    for (setting, name) in [(phone, "ko-phone"), (Setting::default(), "en-desk")] {
+        let browser = Browser::open_as(&service, setting).await;
+        browser.log_in("boss@example.com").await;
+        browser.go("/admin/sales").await;
+        browser.keep(&format!("sales-{name}")).await;
+        browser.go("/admin/quarantine").await;
+        browser.keep(&format!("quarantine-{name}")).await;
+        assert!(browser.text("main table").await.contains("AVAILABLE:1:0"));
+        if setting.size != PHONE {
+            browser.click(".row-forms summary").await;
+            browser.keep("quarantine-release").await;
+            browser.click("[data-form=quarantine-release] button").await;
+            browser.agree().await;
+            browser.until_says("Release: done").await;
+            browser.until_says("Nothing here.").await;
+        }
+        browser.close().await;
+    }
+    shop.drained().await;
+    shop.prove().await;
     service.stop().await;
 }
 

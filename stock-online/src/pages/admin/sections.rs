@@ -28,7 +28,8 @@ impl Kind {
         match self {
             Self::Number | Self::Money => "number",
             Self::Time => "time",
-            Self::Text | Self::Code | Self::Status => "",
+            Self::Text => "text",
+            Self::Code | Self::Status => "",
         }
     }
 }
