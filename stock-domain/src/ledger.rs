@@ -21,6 +21,7 @@
 //! | [`epoch`] | how Redis' memory begins |
 //! | [`gate`] | the proof that this is the Redis that MySQL knows |
 //! | [`reader`] | entries out of the journal |
+//! | [`scan`] | large keys, a page at a time |
 //! | [`levels`] | the message of new levels |
 //! | [`redis_memory`] | how full Redis is |
 //! | [`redis_settings`] | whether Redis keeps what is promised |
@@ -42,6 +43,7 @@ pub mod records;
 pub mod redis_memory;
 pub mod redis_settings;
 pub mod request;
+pub mod scan;
 pub mod scripts;
 pub mod servers;
 pub mod shard;

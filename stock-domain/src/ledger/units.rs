@@ -9,12 +9,10 @@ use redis::aio::MultiplexedConnection;
 use redis::{RedisError, cmd};
 
 use super::keys::{Keys, SENTINEL};
+use super::scan::Scan;
 use super::scripts::SCRIPTS;
 use super::{ReadError, Shard};
 use crate::reservation::{self, Held};
-
-/// Members and fields read at once.
-const PAGE: usize = 1_000;
 
 /// Units by `product:user`.
 pub type Units = BTreeMap<String, u64>;
@@ -48,16 +46,10 @@ pub async fn count_held(
 /// # Errors
 /// [`ReadError`] when Redis does not answer.
 pub async fn read(shard: &Shard) -> Result<(Units, Units), ReadError> {
-    let mut link = shard.link()?;
-    let (mut held, mut seen, mut cursor) = (Units::new(), HashSet::new(), 0_u64);
-    loop {
-        let (next, members): (u64, Vec<(String, u64)>) = cmd("ZSCAN")
-            .arg(shard.keys().deadlines())
-            .arg(cursor)
-            .arg("COUNT")
-            .arg(PAGE)
-            .query_async(&mut link.read)
-            .await?;
+    let (mut held, mut seen) = (Units::new(), HashSet::new());
+    let deadlines = shard.keys().deadlines();
+    let mut scan = Scan::sorted_set(&deadlines);
+    while let Some(members) = scan.page_on::<Vec<(String, u64)>>(shard).await? {
         for (member, _) in members {
             // A scan may name a member twice.
             if let Some(hold) = Held::parse(&member)
@@ -67,24 +59,12 @@ pub async fn read(shard: &Shard) -> Result<(Units, Units), ReadError> {
                 *held.entry(field).or_insert(0) += units;
             }
         }
-        cursor = next;
-        if cursor == 0 {
-            break;
-        }
     }
     let mut kept = Units::new();
-    loop {
-        let (next, fields): (u64, Vec<(String, u64)>) = cmd("HSCAN")
-            .arg(shard.keys().held_units())
-            .arg(cursor)
-            .arg("COUNT")
-            .arg(PAGE)
-            .query_async(&mut link.read)
-            .await?;
+    let held_units = shard.keys().held_units();
+    let mut scan = Scan::hash(&held_units);
+    while let Some(fields) = scan.page_on::<Vec<(String, u64)>>(shard).await? {
         kept.extend(fields.into_iter().filter(|(field, _)| field != SENTINEL));
-        cursor = next;
-        if cursor == 0 {
-            return Ok((held, kept));
-        }
     }
+    Ok((held, kept))
 }

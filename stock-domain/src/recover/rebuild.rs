@@ -20,6 +20,7 @@ use crate::ledger::epoch;
 use crate::ledger::keys::{Keys, Records, SENTINEL};
 use crate::ledger::mend::Mend;
 use crate::ledger::records::RecordName;
+use crate::ledger::scan::Scan;
 use crate::ledger::units::count_held;
 use crate::order::{self, Order};
 use crate::points;
@@ -36,24 +37,14 @@ pub(super) async fn clear(
     redis: &mut MultiplexedConnection,
     keys: &Keys,
 ) -> Result<(), RedisError> {
-    let mut cursor: u64 = 0;
-    loop {
-        let (next, found): (u64, Vec<Vec<u8>>) = cmd("SCAN")
-            .arg(cursor)
-            .arg("MATCH")
-            .arg(keys.everything())
-            .arg("COUNT")
-            .arg(1_000)
-            .query_async(redis)
-            .await?;
+    let everything = keys.everything();
+    let mut scan = Scan::keys(&everything);
+    while let Some(found) = scan.page::<Vec<Vec<u8>>>(redis).await? {
         if !found.is_empty() {
             let _gone: i64 = cmd("UNLINK").arg(&found).query_async(redis).await?;
         }
-        cursor = next;
-        if cursor == 0 {
-            return Ok(());
-        }
     }
+    Ok(())
 }
 
 /// What is rebuilt.

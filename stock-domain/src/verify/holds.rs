@@ -14,6 +14,7 @@ use crate::branch::Branch;
 use crate::database::reservations::{self, StoredReservation};
 use crate::database::{dead_letters, shards};
 use crate::ledger::keys::SENTINEL;
+use crate::ledger::scan::Scan;
 use crate::ledger::{Ledger, ReadError, Shard};
 use crate::reservation::{Held, ReservationStatus, mark_id};
 
@@ -118,18 +119,9 @@ async fn surplus(
     shard: &Shard,
     watermark: Position,
 ) -> Result<Vec<HoldDrift>, VerifyError> {
-    let mut found = Vec::new();
-    let mut cursor: u64 = 0;
-    loop {
-        let mut link = shard.link()?;
-        let (next, members): (u64, Vec<(String, u64)>) = cmd("ZSCAN")
-            .arg(shard.keys().deadlines())
-            .arg(cursor)
-            .arg("COUNT")
-            .arg(PAGE)
-            .query_async(&mut link.read)
-            .await
-            .map_err(ReadError::from)?;
+    let deadlines = shard.keys().deadlines();
+    let (mut found, mut scan) = (Vec::new(), Scan::sorted_set(&deadlines));
+    while let Some(members) = scan.page_on::<Vec<(String, u64)>>(shard).await? {
         let settled: Vec<(String, Option<Held>)> = members
             .into_iter()
             // Branches have a check of their own.
@@ -168,9 +160,6 @@ async fn surplus(
                 difference,
             });
         }
-        cursor = next;
-        if cursor == 0 {
-            return Ok(found);
-        }
     }
+    Ok(found)
 }

@@ -11,9 +11,8 @@ use super::{Difference, VerifyError, accounts};
 use crate::account::{Account, Level};
 use crate::database::shards;
 use crate::ledger::keys::{Kind, SENTINEL, SENTINEL_SCORE, Shape};
+use crate::ledger::scan::Scan;
 use crate::ledger::{ReadError, Shard};
-
-const PAGE: usize = 1_000;
 
 /// Looks at all keys of a shard.
 pub(super) async fn differing(
@@ -21,22 +20,14 @@ pub(super) async fn differing(
     shard: &Shard,
     due: Due,
 ) -> Result<Vec<Difference>, VerifyError> {
-    let (mut found, mut cursor) = (Vec::new(), 0_u64);
+    let mut found = Vec::new();
     let state = shards::load(pool, shard.keys().shard()).await?;
     let epoch = state.ok_or(VerifyError::NoEpoch)?.epoch;
     let mut own: Vec<Account> = Vec::new();
     let mut seen: HashSet<String> = HashSet::new();
-    loop {
-        let mut link = shard.link()?;
-        let (next, names): (u64, Vec<Vec<u8>>) = cmd("SCAN")
-            .arg(cursor)
-            .arg("MATCH")
-            .arg(shard.keys().everything())
-            .arg("COUNT")
-            .arg(PAGE)
-            .query_async(&mut link.read)
-            .await
-            .map_err(ReadError::from)?;
+    let everything = shard.keys().everything();
+    let mut scan = Scan::keys(&everything);
+    while let Some(names) = scan.page_on::<Vec<Vec<u8>>>(shard).await? {
         for name in names {
             let name = String::from_utf8_lossy(&name).into_owned();
             match shard.keys().shape(&name) {
@@ -52,11 +43,8 @@ pub(super) async fn differing(
             }
         }
         found.extend(surplus(pool, shard, std::mem::take(&mut own), due).await?);
-        cursor = next;
-        if cursor == 0 {
-            return Ok(found);
-        }
     }
+    Ok(found)
 }
 
 /// What says that a key was not lost.
@@ -98,17 +86,8 @@ async fn book(
 ) -> Result<Vec<Difference>, VerifyError> {
     let wrong = |text: String| Difference::new("keys", name, text);
     let label = name.rsplit_once(":b:").map_or("", |(_, label)| label);
-    let (mut found, mut cursor) = (Vec::new(), 0_u64);
-    loop {
-        let mut link = shard.link()?;
-        let (next, fields): (u64, Vec<(String, String)>) = cmd("HSCAN")
-            .arg(name)
-            .arg(cursor)
-            .arg("COUNT")
-            .arg(PAGE)
-            .query_async(&mut link.read)
-            .await
-            .map_err(ReadError::from)?;
+    let (mut found, mut scan) = (Vec::new(), Scan::hash(name));
+    while let Some(fields) = scan.page_on::<Vec<(String, String)>>(shard).await? {
         let mut own = Vec::with_capacity(fields.len());
         for (field, value) in fields {
             if field == SENTINEL {
@@ -123,11 +102,8 @@ async fn book(
             }
         }
         found.extend(surplus(pool, shard, own, due).await?);
-        cursor = next;
-        if cursor == 0 {
-            return Ok(found);
-        }
     }
+    Ok(found)
 }
 
 /// Accounts that MySQL does not know, and that nothing which is not settled has opened.

@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 
-use redis::cmd;
 use sqlx::MySqlPool;
 use stock_common::id::Position;
 
@@ -16,10 +15,9 @@ use super::{Difference, VerifyError};
 use crate::database::{archives, journal, shards};
 use crate::ledger::keys::{Records, SENTINEL};
 use crate::ledger::records::{Known, KnownOutcome, RecordKey, RecordName};
-use crate::ledger::{Ledger, ReadError, Shard};
+use crate::ledger::scan::Scan;
+use crate::ledger::{Ledger, Shard};
 use crate::verdict::Replay;
-
-const PAGE: usize = 1_000;
 
 type Record = (Vec<u8>, Vec<u8>);
 
@@ -33,24 +31,11 @@ pub(super) async fn differing(
     for records in Records::ALL {
         for generation in 0..2 {
             let book = shard.keys().records(records, generation);
-            let mut cursor: u64 = 0;
-            loop {
-                let mut link = shard.link()?;
-                let (next, page): (u64, Vec<Record>) = cmd("HSCAN")
-                    .arg(&book)
-                    .arg(cursor)
-                    .arg("COUNT")
-                    .arg(PAGE)
-                    .query_async(&mut link.read)
-                    .await
-                    .map_err(ReadError::from)?;
+            let mut scan = Scan::hash(&book);
+            while let Some(page) = scan.page_on::<Vec<Record>>(shard).await? {
                 let is_due = |(key, _): &Record| due.has(&journal::hash_text(key));
                 let page: Vec<Record> = page.into_iter().filter(is_due).collect();
                 found.extend(compare(pool, ledger, (shard, records), &page).await?);
-                cursor = next;
-                if cursor == 0 {
-                    break;
-                }
             }
         }
     }

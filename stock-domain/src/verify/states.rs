@@ -17,6 +17,7 @@ use crate::coupon::{CODE_MARK, CodeState, ISSUED, OPEN, code_mark_id};
 use crate::database::rows::push_list;
 use crate::database::{dead_letters, offline_sales, shards};
 use crate::ledger::keys::SENTINEL;
+use crate::ledger::scan::Scan;
 use crate::ledger::{Ledger, ReadError, Shard};
 use crate::order::{offline_mark_id, offline_state};
 
@@ -31,24 +32,13 @@ pub(super) async fn differing(
     shard: &Shard,
     due: Due,
 ) -> Result<Vec<Difference>, VerifyError> {
-    let (mut found, mut cursor) = (Vec::new(), 0_u64);
-    loop {
-        let mut link = shard.link()?;
-        let (next, states): (u64, Vec<(String, String)>) = cmd("HSCAN")
-            .arg(shard.keys().states())
-            .arg(cursor)
-            .arg("COUNT")
-            .arg(PAGE)
-            .query_async(&mut link.read)
-            .await
-            .map_err(ReadError::from)?;
+    let states = shard.keys().states();
+    let (mut found, mut scan) = (Vec::new(), Scan::hash(&states));
+    while let Some(states) = scan.page_on::<Vec<(String, String)>>(shard).await? {
         let states = states.into_iter().filter(|(id, _)| due.has(id));
         found.extend(page(pool, shard, &states.collect::<Vec<_>>()).await?);
-        cursor = next;
-        if cursor == 0 {
-            return Ok(found);
-        }
     }
+    Ok(found)
 }
 
 async fn page(

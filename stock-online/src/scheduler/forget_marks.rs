@@ -14,13 +14,13 @@ use stock_domain::coupon::CodeState;
 use stock_domain::database::{coupons, jobs, shards, witnesses};
 use stock_domain::forget_sales::{self, OVER_DAYS};
 use stock_domain::ledger::keys::Keys;
+use stock_domain::ledger::scan::Scan;
 use stock_domain::ledger::scripts::SCRIPTS;
-use stock_domain::ledger::{Link, ReadError, Shard};
+use stock_domain::ledger::{Link, Shard};
 
 use crate::app::App;
 
 const JOB: &str = "forget_marks";
-const SCAN: usize = 1_000;
 
 /// One run over all marks.
 pub(super) async fn run(app: Arc<App>) {
@@ -57,26 +57,16 @@ async fn forget_on(
     let settled_ms = state.map_or(0, |state| state.watermark.unix_ms());
     let now = shard.redis_now_ms();
     let before = now.saturating_sub(app.config.marks_keep_ms).min(settled_ms);
-    let (mut cursor, mut removed) = (0u64, 0);
-    loop {
-        let (next, marks): (u64, Vec<(String, String)>) = cmd("HSCAN")
-            .arg(shard.keys().states())
-            .arg(cursor)
-            .arg("COUNT")
-            .arg(SCAN)
-            .query_async(&mut link.read)
-            .await
-            .map_err(ReadError::from)?;
+    let states = shard.keys().states();
+    let (mut removed, mut scan) = (0, Scan::hash(&states));
+    while let Some(marks) = scan.page_on::<Vec<(String, String)>>(shard).await? {
         let old: Vec<(String, String)> = marks
             .into_iter()
             .filter(|(id, value)| is_old(id, value, before, over))
             .collect();
         removed += remove(shard.keys(), &mut link, &old).await?;
-        cursor = next;
-        if cursor == 0 {
-            return Ok(removed);
-        }
     }
+    Ok(removed)
 }
 
 /// Marks of what was opened stay for ever, those of a coupon until it is `over`, the others until they are old.
