@@ -21,14 +21,13 @@ mod token;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use sqlx::MySqlPool;
 use stock_common::clock::Clock;
 use stock_common::config::Config;
 use stock_common::telemetry;
-use stock_domain::database::{self, Role};
+use stock_domain::database::{self, Role, witnesses};
 use stock_domain::ledger::Ledger;
 
 /// Any error that ends a command.
@@ -155,10 +154,11 @@ async fn run(cli: Cli) -> Result<bool, Failure> {
     }
 }
 
-/// MySQL and Redis for a command; the gate gets a moment to open, and may stay shut.
+/// MySQL and Redis for a command. The gate gets a moment to open, and may stay shut: behind a restart of Redis it opens
+/// when no instance that may still be alive has something else to say.
 async fn connect(config: &Config) -> Result<(MySqlPool, Ledger), Failure> {
     let pool = database::pool(config, Role::Tool)?;
     let ledger = Ledger::start(config, pool.clone(), Clock::system())?;
-    ledger.wait_open(Duration::from_secs(3)).await;
+    ledger.wait_open(2 * witnesses::ALIVE).await;
     Ok((pool, ledger))
 }

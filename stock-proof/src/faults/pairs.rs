@@ -9,6 +9,7 @@ use super::buyers::{Buyers, Habits};
 use super::checker::Allowed;
 use super::proxy::Mode;
 use super::singles::Single;
+use super::storage;
 use super::world::{PRODUCTS, ROLES, STOCK, World};
 use super::{Outcome, Plan, passed};
 use crate::Failure;
@@ -44,6 +45,13 @@ pub async fn f24(plan: &Plan) -> Result<Outcome, Failure> {
     report.push(format!(
         "Redis restarted {rounds} times while migrations ran"
     ));
+    report.push(match storage::full_disk_and_failover(plan).await? {
+        Some(again) if again > AGAIN_WITHIN => {
+            return Err(format!("no orders for {again:.1?} behind a failover").into());
+        }
+        Some(again) => format!("a full disk and a failover: orders again after {again:.1?}"),
+        None => "a full disk and a failover: mounting is not allowed here".to_owned(),
+    });
     Ok(Outcome::PassedWith(report.join("; ")))
 }
 

@@ -4,12 +4,15 @@ use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use redis::RedisError;
+use redis::aio::MultiplexedConnection;
 use stock_common::config::Durability::{Always, Everysec};
-use stock_online::servers::Spec;
+use stock_online::servers::{Server, Spec};
 
 use super::alarms::{FENCED, Says, Sign, others_are_served};
+use super::buyers::Buyers;
 use super::checker::Allowed;
 use super::history::Asked;
 use super::world::World;
@@ -120,45 +123,109 @@ pub async fn f5(plan: &Plan) -> Result<Outcome, Failure> {
     passed(world.check(buyers, LOST).await)
 }
 
+/// A replica of the world's Redis.
+struct Replica {
+    server: Server,
+    connection: MultiplexedConnection,
+}
+
+impl Replica {
+    /// Starts one, and waits until it follows.
+    async fn of(world: &World) -> Result<Self, Failure> {
+        let folder = world.servers.folder.path().join("replica");
+        let server = Spec::redis(&folder, Everysec)?.start().await?;
+        let client = redis::Client::open(server.spec.url("0"))?;
+        let mut connection = client.get_multiplexed_async_connection().await?;
+        let mut follow = redis::cmd("REPLICAOF");
+        follow.arg("127.0.0.1").arg(world.servers.redis.spec.port);
+        follow.query_async::<()>(&mut connection).await?;
+        let replica = Self { server, connection };
+        until("the replica is in step", || async {
+            let info = replication(&replica.connection).await;
+            info.is_ok_and(|info| info.contains("master_link_status:up"))
+        })
+        .await?;
+        Ok(replica)
+    }
+
+    /// Waits until it has all that the world's Redis has, which takes nothing more in.
+    async fn has_all(&self, world: &World) -> Result<(), Failure> {
+        let master = world.redis_connection().await?;
+        let offset = async |of: &MultiplexedConnection| {
+            let info = replication(of).await.ok()?;
+            let offset = |line: &str| line.strip_prefix("master_repl_offset:").map(str::to_owned);
+            info.lines().find_map(offset)
+        };
+        until("the replica has everything", || async {
+            let (all, own) = (offset(&master).await, offset(&self.connection).await);
+            all.is_some() && all == own
+        })
+        .await
+    }
+
+    /// Follows nobody any more.
+    async fn leave(&mut self) -> Result<(), Failure> {
+        let mut leave = redis::cmd("REPLICAOF");
+        leave.arg("NO").arg("ONE");
+        Ok(leave.query_async::<()>(&mut self.connection).await?)
+    }
+
+    /// Takes the place of the world's Redis.
+    fn take_over(&self, world: &mut World) {
+        let url = self.server.spec.url("0");
+        world.redis.redirect(self.server.spec.port);
+        world.shop.redis_url.clone_from(&url);
+        world.shop = world.shop.with("STOCK_REDIS_URL", url);
+    }
+}
+
+async fn replication(of: &MultiplexedConnection) -> Result<String, RedisError> {
+    let info = redis::cmd("INFO").arg("replication").to_owned();
+    info.query_async(&mut of.clone()).await
+}
+
 /// F6: failover to a replica that lags: acknowledged orders are gone, and are listed.
 pub async fn f6(plan: &Plan) -> Result<Outcome, Failure> {
     let mut world = World::open(Everysec, plan.seed).await?;
-    let folder = world.servers.folder.path().join("replica");
-    let replica = Spec::redis(&folder, Everysec)?.start().await?;
-    let client = redis::Client::open(replica.spec.url("0"))?;
-    let mut connection = client.get_multiplexed_async_connection().await?;
-    redis::cmd("REPLICAOF")
-        .arg("127.0.0.1")
-        .arg(world.servers.redis.spec.port)
-        .query_async::<()>(&mut connection)
-        .await?;
-    until("the replica is in step", || async {
-        let info: Result<String, _> = redis::cmd("INFO")
-            .arg("replication")
-            .query_async(&mut connection.clone())
-            .await;
-        info.is_ok_and(|info| info.contains("master_link_status:up"))
-    })
-    .await?;
+    let mut replica = Replica::of(&world).await?;
     let buyers = world.buyers(12);
     world.accept(&buyers, 300).await?;
     // It falls behind for good: what is acknowledged from here on it never gets.
-    redis::cmd("REPLICAOF")
-        .arg("NO")
-        .arg("ONE")
-        .query_async::<()>(&mut connection)
-        .await?;
+    replica.leave().await?;
     world.accept(&buyers, 300).await?;
     world.servers.redis.kill().await;
-    world.redis.redirect(replica.spec.port);
+    replica.take_over(&mut world);
     world.until_ready_says("epoch", "fenced").await?;
-    world.shop.redis_url = replica.spec.url("0");
-    world.shop = world.shop.with("STOCK_REDIS_URL", replica.spec.url("0"));
     world.recover().await?;
     world.accept(&buyers, 200).await?;
     let done = passed(world.check(buyers, LOST).await);
-    replica.stop().await;
+    replica.server.stop().await;
     done
+}
+
+/// For F24: the disk of Redis is full, so that nothing is sold, and a replica that has everything takes its place: orders
+/// go on by themselves. Returns how soon; nothing where it may not be tried.
+pub async fn full_disk_and_failover(plan: &Plan) -> Result<Option<Duration>, Failure> {
+    let Some((mut world, disk)) = redis_on_small_disk(plan).await? else {
+        return Ok(None);
+    };
+    let mut replica = Replica::of(&world).await?;
+    let buyers = world.buyers(12);
+    world.accept(&buyers, 300).await?;
+    disk.fill()?;
+    refused_for_the_disk(&buyers).await?;
+    replica.has_all(&world).await?;
+    replica.leave().await?;
+    replica.take_over(&mut world);
+    let since = Instant::now();
+    world.accept(&buyers, 200).await?;
+    let again = since.elapsed();
+    passed(world.check(buyers, Allowed::default()).await)?;
+    replica.server.stop().await;
+    // The server ends before its files' file system.
+    world.servers.redis.kill().await;
+    drop(disk);
+    Ok(Some(again))
 }
 
 /// F14: Redis is full: orders are refused whole, reads work, and it goes on when there is room.
@@ -246,12 +313,12 @@ fn not_allowed() -> Outcome {
     Outcome::Skipped("mounting a tmpfs is not allowed here".to_owned())
 }
 
-/// Redis appends in a small file system: orders are refused whole until there is room.
-async fn redis_disk(plan: &Plan) -> Result<Outcome, Failure> {
+/// A shop whose Redis appends in a small file system; none where mounting is not allowed.
+async fn redis_on_small_disk(plan: &Plan) -> Result<Option<(World, SmallDisk)>, Failure> {
     let mut world = World::closed(Everysec, plan.seed).await?;
     let place = world.servers.folder.path().join("small");
     let Some(disk) = SmallDisk::mount(&place, 64)? else {
-        return Ok(not_allowed());
+        return Ok(None);
     };
     world.serve().await?;
     world.servers.redis.kill().await;
@@ -260,14 +327,26 @@ async fn redis_disk(plan: &Plan) -> Result<Outcome, Failure> {
     move_behind_link(&own, &place.join("appendonlydir"))?;
     world.servers.redis.restart().await?;
     world.until_ready_says("epoch", "ok").await?;
+    Ok(Some((world, disk)))
+}
+
+async fn refused_for_the_disk(buyers: &Buyers) -> Result<(), Failure> {
+    until("orders are refused", || async {
+        buyers.refused("OVERLOADED") > 20 || buyers.refused("FENCED") > 20
+    })
+    .await
+}
+
+/// The disk of Redis is full: orders are refused whole until there is room.
+async fn redis_disk(plan: &Plan) -> Result<Outcome, Failure> {
+    let Some((mut world, disk)) = redis_on_small_disk(plan).await? else {
+        return Ok(not_allowed());
+    };
     let buyers = world.buyers(12);
     world.accept(&buyers, 300).await?;
     let since = Instant::now();
     let ballast = disk.fill()?;
-    until("orders are refused", || async {
-        buyers.refused("OVERLOADED") > 20 || buyers.refused("FENCED") > 20
-    })
-    .await?;
+    refused_for_the_disk(&buyers).await?;
     world.named(DISK_FULL, since).await?;
     std::fs::remove_file(ballast)?;
     world.accept(&buyers, 200).await?;
