@@ -80,8 +80,12 @@ impl Head {
         self.text(field)?.parse().ok()
     }
 
-    fn layout(&self) -> u64 {
-        self.number("layout").unwrap_or_default()
+    /// The version of the layout; none when it cannot be read. A head without one is of the first.
+    fn layout(&self) -> Option<u64> {
+        match self.text("layout") {
+            Some(text) => text.parse().ok(),
+            None => Some(0),
+        }
     }
 
     /// Against MySQL's state, and the end of the journal.
@@ -107,7 +111,7 @@ impl Head {
             let text = format!("is {settled:?}, mysql has {}", state.number);
             wrong.push(("settled", text));
         }
-        if self.layout() != state.layout {
+        if self.layout() != Some(state.layout) {
             let text = format!("is {:?}, mysql has {}", self.text("layout"), state.layout);
             wrong.push(("layout", text));
         }
@@ -166,7 +170,7 @@ pub(super) async fn differing(
 ) -> Result<Vec<Difference>, VerifyError> {
     let (mut head, mut state) = read(pool, shard).await?;
     let began = Instant::now();
-    while head.layout() < state.layout && began.elapsed() < RAISE_MAX {
+    while head.layout() < Some(state.layout) && began.elapsed() < RAISE_MAX {
         tokio::time::sleep(RAISE_EVERY).await;
         (head, state) = read(pool, shard).await?;
     }

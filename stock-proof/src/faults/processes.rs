@@ -81,11 +81,11 @@ pub async fn f3(plan: &Plan) -> Result<Outcome, Failure> {
     world.servers.mysql.kill().await;
     world.accept(&buyers, 300).await?;
     others_are_served(&buyers, first, Asked::needs_mysql)?;
+    world.named(MYSQL_DOWN, since).await?;
     let ready = world.client()?.get("/readyz").try_send().await?;
     if ready.status != 200 || ready.body.get("status") != Some(&"degraded".into()) {
         return Err(format!("with mysql down /readyz says {}", ready.text).into());
     }
-    world.named(MYSQL_DOWN, since).await?;
     until("the backlog limit is reached", || async {
         buyers.refused("BACKLOG") > 0
     })
