@@ -120,11 +120,12 @@ end
 local head = redis.pcall('HMGET', KEYS[1], 'epoch', 'ms', 'low', 'number', 'settled', 'selling',
   'layout', 'accepted', 'accepted_from', 'refused', 'refused_from')
 if head.err or head[1] ~= EPOCH
-  or not (tonumber(head[2]) and tonumber(head[3]) and tonumber(head[4]) and tonumber(head[5]))
+  or not (tonumber(head[2]) and tonumber(head[3]) and tonumber(head[4]) and tonumber(head[5])
+    and tonumber(head[6]) and tonumber(head[7]))
   or redis.call('TYPE', KEYS[2]).ok ~= 'stream' then
   return { now_ms, 0, '', 'R 10' } -- FENCED
 end
-if tonumber(ARGV[14]) < tonumber(head[7] or 0) then return { now_ms, 0, '', 'R 11' } end -- MOVED
+if tonumber(ARGV[14]) < tonumber(head[7]) then return { now_ms, 0, '', 'R 11' } end -- MOVED
 
 local shard_low = ARGV[2] * 65536
 local own_accounts, books, idempotency_keys = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])

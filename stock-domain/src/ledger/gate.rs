@@ -7,6 +7,7 @@
 //! A link that broke to the very server that was proved needs no word of MySQL (`same`); requests wait
 //! for it to be replaced (`live`).
 
+mod head;
 mod live;
 mod loss;
 mod memory;
@@ -289,16 +290,26 @@ impl Gate {
         let mut ask = pipe();
         ask.cmd("TIME");
         ask.cmd("HGET").arg(self.keys.epoch()).arg("epoch");
-        let (time, epoch): ((i64, i64), Option<String>) = ask.query_async(&mut read).await?;
+        ask.cmd("HMGET").arg(self.keys.epoch()).arg(&head::NEEDED);
+        let (time, epoch, needed): ((i64, i64), Option<String>, Vec<Option<String>>) =
+            ask.query_async(&mut read).await?;
+        let is_whole = head::is_whole(&needed);
         let Some(epoch) = epoch else {
             // `recover` takes the epoch out, and nothing else, before it begins.
             let head = super::epoch::head(&mut read, &self.keys).await?;
             return Err(head.map_or(Unproved::NoEpoch, |_| Unproved::CutOff));
         };
-        let known = match self.known_of_same(&mut read, &server, &epoch).await? {
+        let same = match is_whole {
+            true => self.known_of_same(&mut read, &server, &epoch).await?,
+            false => None,
+        };
+        let known = match same {
             Some(known) => known,
             None => self.known_of_other(&mut read, &server, &epoch).await?,
         };
+        if !is_whole {
+            self.mend_head(&mut read, &epoch, &known).await?;
+        }
         // Before the first request, and not a moment after it.
         self.read_settings(&mut read).await?;
         // One call: requests wait for the link.

@@ -44,6 +44,8 @@ pub struct Scripts {
     pub unclaim: Script,
     /// Begins a book, or fills one anew that was lost.
     pub mend: Script,
+    /// Writes what was lost of the head.
+    pub mend_head: Script,
     /// Takes slots away from a shard: what was routed before is refused.
     pub relayout: Script,
 }
@@ -51,7 +53,7 @@ pub struct Scripts {
 impl Scripts {
     /// Every script, for loading and for tests.
     #[must_use]
-    pub const fn all(&self) -> [&Script; 9] {
+    pub const fn all(&self) -> [&Script; 10] {
         [
             &self.decide,
             &self.settled,
@@ -61,6 +63,7 @@ impl Scripts {
             &self.claim,
             &self.unclaim,
             &self.mend,
+            &self.mend_head,
             &self.relayout,
         ]
     }
@@ -78,6 +81,7 @@ pub static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
     count_held: Script::new("count_held", include_str!("../../../lua/count_held.lua")),
     claim: Script::new("claim", include_str!("../../../lua/claim.lua")),
     mend: Script::new("mend", include_str!("../../../lua/mend.lua")),
+    mend_head: Script::new("mend_head", include_str!("../../../lua/mend_head.lua")),
     unclaim: Script::new("unclaim", include_str!("../../../lua/unclaim.lua")),
     relayout: Script::new("relayout", include_str!("../../../lua/relayout.lua")),
 });

@@ -1,8 +1,12 @@
 //! One key of Redis: deleted, or turned into another type, while buyers order.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 use stock_common::config::Durability::Always;
+use stock_domain::ledger::keys::HEAD_FIELDS;
 
+use super::buyers::Buyers;
 use super::checker::Allowed;
 use super::world::World;
 use super::{Outcome, Plan, passed};
@@ -10,6 +14,8 @@ use crate::Failure;
 
 /// Orders that must be accepted after a loss before the next one.
 const AFTER: usize = 300;
+/// Within which orders go on behind the loss of a field that all of them need.
+const FIELD_MAX: Duration = Duration::from_secs(5);
 /// Part of the others' orders that must be served after a loss (I23).
 const SERVED_MIN: f64 = 0.8;
 /// A product whose sale limits its buyers.
@@ -34,6 +40,7 @@ pub async fn f25(plan: &Plan) -> Result<Outcome, Failure> {
     for records in ["accepted", "refused"] {
         keys.extend([0, 1].map(|generation| of(format!("k:{records}:{generation}"))));
     }
+    lose_fields(&world, &buyers).await?;
     let mut worst = f64::INFINITY;
     for (number, key) in keys.iter().enumerate() {
         let first = buyers.asked();
@@ -62,6 +69,26 @@ async fn begin_sale(world: &World) -> Result<u64, Failure> {
     let made = client.post(&path).admin().json(&body).try_send().await?;
     let id = made.body.get("saleId").and_then(serde_json::Value::as_u64);
     id.ok_or_else(|| format!("no sale was made: {}", made.text).into())
+}
+
+/// Fields of the hash with the epoch are everybody's: orders go on as soon as each is there again.
+async fn lose_fields(world: &World, buyers: &Buyers) -> Result<(), Failure> {
+    let head = format!("{}:{{0}}:epoch", world.shop.prefix);
+    let mut redis = world.redis_connection().await?;
+    for field in HEAD_FIELDS.iter().filter(|field| **field != "epoch") {
+        let lose = redis::cmd("HDEL").arg(&head).arg(field).to_owned();
+        lose.query_async::<i64>(&mut redis).await?;
+        let since = Instant::now();
+        world.accept(buyers, AFTER).await?;
+        if since.elapsed() > FIELD_MAX {
+            let text = format!(
+                "{field} was lost, and orders went on after {:.1?}",
+                since.elapsed()
+            );
+            return Err(text.into());
+        }
+    }
+    Ok(())
 }
 
 /// Deletes a key; `spoils` leaves one of another type in its place.

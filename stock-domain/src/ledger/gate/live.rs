@@ -13,7 +13,7 @@ use redis::{RedisError, cmd};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
-use super::{CHECK, Gate, GateState, Link, MEND_MAX, Unproved};
+use super::{CHECK, Gate, GateState, Link, MEND_MAX, Unproved, head};
 
 /// A link that has answered a request so recently leads to Redis. What the keeper hears does not count: a link on which
 /// nobody asks is idle.
@@ -276,18 +276,27 @@ impl Gate {
         let mut connection = link.read.clone();
         let switch = self.switch.generation();
         let mut command = cmd("HMGET");
-        command.arg(self.keys.epoch()).arg("epoch").arg("selling");
-        let read = command.query_async::<(Option<String>, Option<String>)>(&mut connection);
+        command
+            .arg(self.keys.epoch())
+            .arg("epoch")
+            .arg(&head::NEEDED);
+        let read = command.query_async::<Vec<Option<String>>>(&mut connection);
         let (read, pong) = tokio::join!(read, ping(&link.decide));
         let read = pong.and(read);
-        match read {
-            Ok((Some(epoch), selling)) if *epoch == *link.epoch => {
-                self.follows.note(switch, selling.as_deref() != Some("0"));
-            }
-            Ok((None, _)) => self.shut(link.generation, &Unproved::NoEpoch.to_string()),
-            Ok((Some(_), _)) => self.shut(link.generation, &Unproved::OtherEpoch.to_string()),
-            Err(error) => self.shut(link.generation, &Unproved::Redis(error).to_string()),
-        }
+        let reason = match read {
+            Err(error) => Unproved::Redis(error).to_string(),
+            Ok(values) => match values.split_first() {
+                Some((Some(epoch), needed)) if **epoch == *link.epoch => {
+                    if head::is_whole(needed) {
+                        return self.follows.note(switch, !head::is_stopped(needed));
+                    }
+                    head::LOST.to_owned()
+                }
+                Some((Some(_), _)) => Unproved::OtherEpoch.to_string(),
+                Some((None, _)) | None => Unproved::NoEpoch.to_string(),
+            },
+        };
+        self.shut(link.generation, &reason);
     }
 
     /// Looks at the server behind an open link, and at its settings.

@@ -71,6 +71,60 @@ async fn with_sale(shop: &Shop, client: &Client) -> SaleId {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lost_field_of_the_head_is_written_again_and_no_order_fails_for_it() {
+    // Danger: the script refuses everything for ever, while all signs say that the shop is well; or selling that was
+    // stopped goes on. Method: each field is deleted, and then made no number.
+    let shop = Shop::open(1, 1_000).await;
+    let service = shop.serve().await;
+    let client = &service.client;
+    assert_eq!(buy(client, 2, 1, 1).await.status, 201);
+    let head = shop.ledger.keys().epoch();
+    let redis = shop.ledger.link().unwrap().read;
+    let read = async |field: &str| -> Option<String> {
+        let ask = cmd("HGET").arg(&head).arg(field).to_owned();
+        ask.query_async(&mut redis.clone()).await.unwrap()
+    };
+    let switch = async |open: bool| {
+        let call = client.call("PUT", "/api/ops/selling").admin();
+        let done = call.json(&json!({ "open": open })).send().await;
+        assert_eq!(done.status, 200, "{}", done.text);
+    };
+    for field in ["ms", "low", "number", "settled", "selling", "layout"] {
+        for is_spoilt in [false, true] {
+            let mut harm = cmd(if is_spoilt { "HSET" } else { "HDEL" });
+            harm.arg(&head).arg(field);
+            if is_spoilt {
+                harm.arg("x");
+            }
+            let _: i64 = harm.query_async(&mut redis.clone()).await.unwrap();
+            let bought = buy(client, 2, 1, 1).await;
+            assert_eq!(bought.status, 201, "{field}: {}", bought.text);
+            let now = read(field).await.and_then(|now| now.parse::<u64>().ok());
+            assert!(now.is_some(), "{field}");
+        }
+    }
+    shop.drained().await;
+    shop.prove().await;
+    switch(false).await;
+    let _: i64 = cmd("HDEL")
+        .arg(&head)
+        .arg("selling")
+        .query_async(&mut redis.clone())
+        .await
+        .unwrap();
+    until("it is written again", || async {
+        assert_eq!(buy(client, 2, 1, 1).await.code(), "SELLING_STOPPED");
+        read("selling").await.as_deref() == Some("0")
+    })
+    .await;
+    switch(true).await;
+    assert_eq!(buy(client, 2, 1, 1).await.status, 201);
+    shop.drained().await;
+    shop.prove().await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lost_limit_of_a_sale_is_not_begun_anew_and_nobody_else_waits() {
     // Danger: a buyer's allowance that is missing was opened again at the full limit; MySQL then refused the
     // entry for ever, and nobody's order was settled any more. Method: the book is lost, and spoiled, while its
