@@ -101,16 +101,20 @@ async fn hear(app: &App, bells: &Bells, shares: &Shares) -> Result<(), fred::err
             Ok(message) if *message.channel == *beats => {}
             Ok(message) if *message.channel == *selling => {
                 let text = message.value.as_str();
-                if let Some(switched) = text.and_then(|text| Switched::parse(&text)) {
-                    app.ledger.hear_switch(switched);
+                match text.and_then(|text| Switched::parse(&text)) {
+                    Some(switched) => app.ledger.hear_switch(switched),
+                    None => ignore(),
                 }
             }
             Ok(message) if *message.channel != *catalog => {
                 let text = message.value.as_str();
-                if let Some(message) = text.and_then(|text| LevelsMessage::parse(&text)) {
-                    bells.ring(message.position.shard());
-                    app.ledger.hear(&message);
-                    app.levels.hear(&shares.without(&app.ledger, message));
+                match text.and_then(|text| LevelsMessage::parse(&text)) {
+                    Some(message) => {
+                        bells.ring(message.position.shard());
+                        app.ledger.hear(&message);
+                        app.levels.hear(&shares.without(&app.ledger, message));
+                    }
+                    None => ignore(),
                 }
             }
             Ok(_) => app.catalog_refresher.bell.notify_one(),
@@ -123,6 +127,11 @@ async fn hear(app: &App, bells: &Bells, shares: &Shares) -> Result<(), fred::err
     }
     keeper.abort();
     Ok(())
+}
+
+/// Somebody else's message: nobody here understands it.
+fn ignore() {
+    metrics::counter!("stock_ignored_messages_total").increment(1);
 }
 
 /// Returns when nothing was heard for long although beats were published: a link that is lost without a word would be

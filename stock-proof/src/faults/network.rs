@@ -182,6 +182,10 @@ pub async fn f30(plan: &Plan) -> Result<Outcome, Failure> {
         world.accept(&buyers, 30).await?;
     }
     strangers.stop().await?;
+    let ours = world.services.first().ok_or("no service")?;
+    if ours.metric("stock_ignored_messages_total").await.is_none() {
+        return Err("nobody counted what nobody understands".into());
+    }
     let served = others_are_served(&buyers, first, |_| false)?;
     let misled = buyers.refused("INSUFFICIENT_STOCK");
     service.stop().await?;
