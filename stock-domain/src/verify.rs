@@ -14,9 +14,9 @@
 //! 7. **trouble**: nothing is listed as lost, and MySQL moves.
 //!
 //! A full run compares everything. Any other compares what came since the last one, and a part of the rest ([`round`]).
-//! What was archived is no part of it: numbers are dense from the last archived entry, postings chain from each account's
-//! archived level. What differs only because it moved meanwhile is looked at again ([`again`]). It reports, notes in
-//! `ledger_checks` that it did, and changes nothing else; [`crate::reconcile`] corrects.
+//! Archived entries are no part of it: numbers are dense from the last archived entry, postings chain from each
+//! account's archived level. Values that differ only because they moved meanwhile are looked at again ([`again`]). A run
+//! reports, notes in `ledger_checks` that it did, and changes nothing else; [`crate::reconcile`] corrects.
 //!
 //! That it is complete is what a test shows which changes every column and every field (`planted` in the tests of
 //! stock-online).
@@ -71,7 +71,7 @@ pub struct Difference {
     pub check: &'static str,
     /// The account or entry.
     pub subject: String,
-    /// What is there and what should be.
+    /// A text that says what is there and what should be.
     pub detail: String,
 }
 
@@ -85,7 +85,7 @@ impl Difference {
     }
 }
 
-/// What a run proved.
+/// The result of a run.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
@@ -103,7 +103,7 @@ pub struct Report {
     pub dead_letters: i64,
     /// Entries that an instance accepted and that are in no journal.
     pub lost_entries: i64,
-    /// What differs, at most [`DIFFERENCES_MAX`].
+    /// The differences that were found, at most [`DIFFERENCES_MAX`].
     pub differences: Vec<Difference>,
 }
 
@@ -125,7 +125,7 @@ impl Report {
         self.differences.extend(found.into_iter().take(room));
     }
 
-    /// What was found, if Redis could be compared; otherwise why not is a difference, once.
+    /// Returns the result, if Redis could be compared; otherwise adds the reason as a difference, once.
     fn unless_shut<T>(&mut self, found: Result<T, VerifyError>) -> Result<Option<T>, VerifyError> {
         let why = match found {
             Ok(found) => return Ok(Some(found)),
@@ -178,7 +178,7 @@ pub async fn verify(
     let report = loop {
         // It is large: nobody who waits for it should have to hold it.
         let report = Box::pin(prove(pool, ledger, full, progress)).await?;
-        // What was being compared may have been archived meanwhile.
+        // Entries that were being compared may have been archived meanwhile.
         let before = std::mem::replace(&mut archived, archives::removed(pool).await?);
         if report.ok || archived == before {
             break report;
@@ -232,7 +232,7 @@ async fn prove(
     Ok(report)
 }
 
-/// Compares Redis with MySQL. What keeps a part from being compared is named, and the others are compared.
+/// Compares Redis with MySQL. A reason that keeps one part from being compared is named, and the others are compared.
 async fn prove_redis(
     (pool, ledger): (&MySqlPool, &Ledger),
     due: Due,
@@ -261,7 +261,7 @@ async fn prove_redis(
     Ok(())
 }
 
-/// What Redis has besides levels and holds: its head, frames, states, records, and no other key.
+/// Compares the data of Redis besides levels and holds: its head, frames, states and records. No other key may be there.
 async fn memory(
     pool: &MySqlPool,
     ledger: &Ledger,

@@ -39,8 +39,8 @@ pub(super) async fn verify(pool: &MySqlPool, due: Due) -> Result<Vec<Difference>
     Ok(found)
 }
 
-/// One statement, so one state of all tables. A dead letter has drawn too, and has no row. What was archived are the
-/// two postings that opened an account (at 0, and by its count), and one for each draw.
+/// One statement, so one state of all tables. A dead letter has drawn too, and has no row. The archived
+/// postings are the two that opened an account (at 0, and by its count), and one for each draw.
 async fn coupons(pool: &MySqlPool) -> Result<Vec<Difference>, sqlx::Error> {
     let rows: Vec<(u64, i64, i64)> = sqlx::query_as(
         "SELECT * FROM (SELECT a.owner_id, \
@@ -64,7 +64,7 @@ async fn coupons(pool: &MySqlPool) -> Result<Vec<Difference>, sqlx::Error> {
 }
 
 /// A date's reports are of one day of some time zone: it begins on a quarter of an hour, lasts about a day and is that
-/// date's. What is wrong about it, if anything.
+/// date's. Returns what is wrong about the day, if anything.
 async fn day(pool: &MySqlPool, date: NaiveDate) -> Result<Option<String>, sqlx::Error> {
     const QUARTER_MS: u64 = 900_000;
     const HOUR_MS: u64 = 3_600_000;

@@ -1,8 +1,9 @@
 //! The second look at what ended, where the two sides of [`super::tally`] do not add up: exactly what is said by rows and
 //! what by entries, of the things in few buckets.
 //!
-//! The rows are read first and the journal behind them, so that an entry whose row was read is there. What an entry said
-//! before the rows were read must be said by them. So nothing that moves meanwhile is taken for a difference.
+//! The rows are read first and the journal behind them, so that an entry whose row was read is there. The rows must
+//! state every end that an entry stated before they were read. So nothing that moves meanwhile is taken for a
+//! difference.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -59,7 +60,7 @@ pub(super) async fn differing(
     }
     rows.retain(|(_, id), _| is_counted(id));
     let mut entries = Said::new();
-    // What entries said that were settled before the rows were read.
+    // The ends that were stated by entries settled before the rows were read.
     let mut before = Said::new();
     let mut at = Position::ZERO;
     loop {
@@ -175,7 +176,7 @@ async fn ends(
     Ok(rows.into_iter().map(entry).collect())
 }
 
-/// What an entry says has ended.
+/// The things that an entry says have ended, each with its state.
 fn said(entry: Result<Entry, EntryError>) -> Vec<((Thing, Position), String)> {
     let mut rows = Rows::default();
     let Ok(entry) = entry else {

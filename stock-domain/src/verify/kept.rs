@@ -18,7 +18,7 @@ use crate::ledger::keys::{Keys, Records};
 use crate::ledger::records::RecordName;
 use crate::ledger::{Ledger, ReadError};
 
-/// What is about to be forgotten may be gone.
+/// A margin in ms: a state or a record that is about to be forgotten may be gone.
 const SLACK_MS: u64 = 60_000;
 /// Longer than that no state is brought back that has ended.
 const DAY_MS: u64 = 24 * 3_600_000;
@@ -27,11 +27,11 @@ const DAY_MS: u64 = 24 * 3_600_000;
 enum Set<'a> {
     /// A state: its name, and its value if that says it for good.
     State(&'a str, &'a str),
-    /// What is remembered under a key.
+    /// The record that is kept under an idempotency key: its name and its value.
     Record(RecordName, Vec<u8>),
 }
 
-/// What should stand on a shard, with the entry that set it.
+/// The states and records that should stand on each shard, with the entry that set each.
 type ByShard<'a> = BTreeMap<u64, Vec<(Position, Set<'a>)>>;
 
 /// Compares what the entries have set; nothing while Redis cannot be asked, which is named elsewhere.
@@ -102,7 +102,7 @@ fn set_by<'a>(ledger: &Ledger, layout: &Layout, entries: &'a [Entry]) -> ByShard
     by_shard
 }
 
-/// What is remembered wrong, and the states that are not there.
+/// Returns the differences that were found, and the states that are not there.
 async fn read<'a>(
     ledger: &Ledger,
     number: u64,

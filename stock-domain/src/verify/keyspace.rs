@@ -47,7 +47,7 @@ pub(super) async fn differing(
     Ok(found)
 }
 
-/// What says that a key was not lost.
+/// Checks the sentinel of a key, which says that the key was not lost.
 async fn sentinel(
     shard: &Shard,
     (kind, name): (Kind, &str),

@@ -1,8 +1,8 @@
 //! Part one, continued: what was proved before is compared again, a part in each run, so that all of it is within a day.
 //!
 //! A round goes over all that was settled when it began. How much of it is due is what has passed of a day since the last
-//! run; a run compares at most [`ENTRIES_MAX`] entries of it, and the rest stays due. What rows and entries say of what
-//! has ended is counted over the whole round ([`super::tally`]).
+//! run; a run compares at most [`ENTRIES_MAX`] entries of it, and the rest stays due. The ends that rows and entries
+//! state are counted over the whole round ([`super::tally`]).
 //!
 //! Accounts are walked again from their first posting, and reports summed again, by the same measure: each belongs to
 //! one of [`PARTS`] by its name, and so many parts are due as of a day has passed.
@@ -99,7 +99,7 @@ pub(super) async fn verify(
     }
     let until = match reached >= target {
         true => now,
-        // What a run did not come to stays due.
+        // The part that a run did not reach stays due.
         false => {
             let done = reached.get().saturating_sub(at.get());
             let share = u128::from(done) * u128::from(DAY_MS) / u128::from(whole.max(1));
@@ -210,7 +210,7 @@ impl Due {
         count: PARTS,
     };
 
-    /// What is due now; it is taken for done.
+    /// Takes the parts that are due now; they count as done.
     pub(super) async fn take(pool: &MySqlPool, now: u64) -> Result<Self, sqlx::Error> {
         let subjects = [NAMES.to_owned()];
         let known = proved(pool, &subjects).await?;

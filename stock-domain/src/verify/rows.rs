@@ -21,10 +21,10 @@ pub(super) struct Table {
     pub(super) name: &'static str,
     /// The column with the position of the entry that made the row.
     position: &'static str,
-    /// What that entry tells; the first `key` of them name the row.
+    /// The columns that this entry states; the first `key` of them name the row.
     pub(super) columns: &'static [&'static str],
     key: usize,
-    /// What later entries tell.
+    /// The columns that later entries state.
     late: &'static [&'static str],
 }
 

@@ -11,7 +11,7 @@ use crate::database::shards;
 /// A rule: the table that it is about, and a statement for subject and text of each row that breaks it.
 type Rule = (&'static str, &'static str);
 
-/// What holds at any moment.
+/// The rules that hold at any moment.
 const RULES: [Rule; 10] = [
     (
         "journal",
@@ -82,7 +82,7 @@ const RULES: [Rule; 10] = [
     ),
 ];
 
-/// What a full run looks at besides, because it reads a posting of every buyer.
+/// The rule that only a full run checks besides, because it reads a posting of every buyer.
 const FULL_RULES: [Rule; 1] = [(
     "sales",
     "SELECT s.id, CONCAT('counts from ', s.counted_from, ', a buyer was counted from ', \

@@ -1,4 +1,4 @@
-//! What entries tell of the rows that they write, in the form in which MySQL prints them.
+//! The rows that entries write, as the entries state them, in the form in which MySQL prints them.
 
 use stock_common::id::Position;
 
@@ -87,7 +87,7 @@ fn reservation_row((id, made): &(Position, Reservation)) -> Row {
     )
 }
 
-/// What entries tell of each of [`super::rows::TABLES`] but the last, in their order.
+/// Returns the rows that entries state of each of [`super::rows::TABLES`] but the last, in their order.
 pub(super) fn told(rows: &Rows) -> Vec<Vec<Row>> {
     let placed = &rows.placed;
     let orders = placed.iter().map(|(id, order)| order_row(*id, order));

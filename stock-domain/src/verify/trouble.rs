@@ -1,4 +1,4 @@
-//! What is wrong although nothing differs: accepted entries that were lost, accounts under quarantine, and a MySQL that
+//! Troubles that no comparison shows: accepted entries that were lost, accounts under quarantine, and a MySQL that
 //! does not move.
 //!
 //! Each part names what it finds as a difference, so that a run never says that all is well beside it.

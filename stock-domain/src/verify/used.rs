@@ -146,7 +146,7 @@ impl Window<'_> {
     }
 }
 
-/// What an entry did with a code: a code on another shard is that one's branch to tell of.
+/// Returns what an entry did with a code. A code on another shard is left to the branch of that shard.
 fn code_of(entry: &Entry) -> Option<CodeMoved> {
     if entry.kind == Kind::BranchConfirmed {
         return entry.body::<BranchEnded>().ok()?.code();
