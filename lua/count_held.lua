@@ -1,8 +1,8 @@
 #!lua
 -- count_held: count anew, from the live holds, how many units of each product each user holds.
 --
--- What is counted is derived: the script that decides keeps it, and nothing else changes it. This brings it
--- back in one atomic step, where it was lost, where the holds were written anew, or where it is wrong.
+-- The counts are derived: the script that decides keeps them, and nothing else changes them. This script brings
+-- them back in one atomic step, where they were lost, where the holds were written anew, or where they are wrong.
 --
 -- KEYS  1 deadlines (zset)   2 held_units (hash)
 -- ARGV  none

@@ -303,7 +303,7 @@ local indices = setmetatable({}, { __index = function(known, s)
   known[s] = n
   return n
 end })
--- What a request's flags announce.
+-- The parts and options that a request's flags announce.
 local forms = setmetatable({}, { __index = function(known, s)
   local flags = tonumber(s)
   local function has(bit) return band(flags, bit) ~= 0 end
@@ -326,7 +326,7 @@ local function opening(level, least)
   return false
 end
 
--- What many requests have in common. False is no shape that both sides agreed on.
+-- The shape, which many requests have in common. False stands for a text that is no shape that both sides agreed on.
 local shapes = setmetatable({}, { __index = function(known, s)
   known[s] = false
   local flags, opens, closes, list = match(s, '^(%d+) (%d+) (%d+)(.*)$')
@@ -419,7 +419,8 @@ local function parse()
   return true
 end
 
--- What a request moved so far, to be put back when a later posting is refused. Used again by each.
+-- The moves that a request has made so far, to be put back when a later posting is refused. Each request uses the
+-- same tables again.
 local undo_condition, undo_balance, undo_seq, facts = {}, {}, {}, {}
 
 -- A posting and its account, as a refusal names them: the answer under a key is read without the request.
@@ -598,8 +599,8 @@ local function accept(decided)
   if switch then selling, switched = switch == '1', switch end
 end
 
--- What a request decides by itself, and what passes by (a lost or broken key, a full backlog, a late
--- request), is not remembered: the same key may be tried again.
+-- A refusal for a reason that passes by (a late request, a full backlog, stopped selling, a broken key) is not
+-- remembered: the same key may be tried again.
 local PASSING = { ['30'] = true, ['31'] = true, ['51'] = true, ['62'] = true }
 
 local function remember(generations, record)

@@ -136,7 +136,7 @@ impl Ledger {
     /// # Errors
     /// When `redis_url` cannot be parsed.
     pub fn start(config: &Config, pool: MySqlPool, clock: Clock) -> Result<Self, RedisError> {
-        // What the tasks of the shards parse again cannot fail any more.
+        // The tasks of the shards parse the URL again; that cannot fail any more.
         Servers::parse(&config.redis_url)?;
         let instance: Arc<str> = format!("{:032x}", rand::random::<u128>()).into();
         let map = Arc::new(Map {
@@ -265,7 +265,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// What was asked for last counts, whether MySQL heard it first or this instance.
+    /// The switch that was asked for last counts, whether MySQL heard it first or this instance.
     async fn compare_switch(&self, pool: &MySqlPool) -> Result<(), sqlx::Error> {
         let told = selling::load(pool).await?;
         if let Some(told) = told {
@@ -398,7 +398,7 @@ impl Ledger {
         &self.inner.config
     }
 
-    /// Who of this process may lock an account's row in MySQL next.
+    /// The queues that decide which transaction of this process may lock an account's row in MySQL next.
     #[must_use]
     pub fn rows(&self) -> &RowQueue {
         &self.inner.rows

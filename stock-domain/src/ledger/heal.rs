@@ -67,7 +67,7 @@ pub(super) async fn run(healer: Healer, lost: Arc<Lost>) {
     }
 }
 
-/// What bringing back needs of a shard.
+/// Brings back the lost keys of a shard.
 pub(super) struct Healer {
     gate: Arc<Gate>,
 }
@@ -118,8 +118,8 @@ impl Healer {
         Ok(())
     }
 
-    /// Waits until MySQL has settled all that is accepted now. What touches lost keys is among it: since
-    /// they were lost, nothing that needs them was accepted. It is waited for once a book is begun, or a mark
+    /// Waits until MySQL has settled all that is accepted now. Every entry that touches lost keys is among it: since
+    /// the keys were lost, nothing that needs them was accepted. It is waited for once a book is begun, or a mark
     /// stands in the place of a level: the key may have been brought back, used and lost again since it was
     /// missed, and only from there on nobody uses it.
     async fn await_settled(&self, link: &mut Link) -> Result<(), HealError> {
@@ -297,7 +297,7 @@ impl Healer {
             .query_async::<Option<String>>(&mut link.read)
             .await;
         match score {
-            // What is counted of them was lost alone.
+            // The deadlines are there: only the units that are counted from them were lost.
             Ok(Some(_)) => {
                 count_held(&mut link.read, self.keys()).await?;
                 return Ok(());

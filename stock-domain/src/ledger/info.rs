@@ -1,4 +1,4 @@
-//! What a Redis says of itself in `INFO`.
+//! The report of a Redis about itself, `INFO`.
 
 use redis::aio::ConnectionLike;
 use redis::{RedisError, cmd};

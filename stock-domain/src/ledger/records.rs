@@ -73,18 +73,18 @@ fn first<const N: usize>(hash: [u8; 16]) -> [u8; N] {
     std::array::from_fn(|at| hash.get(at).copied().unwrap_or_default())
 }
 
-/// What is remembered under an Idempotency-Key.
+/// The record that is kept under an Idempotency-Key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Known {
     /// The first half of the request's fingerprint.
     pub(super) print: [u8; 8],
-    /// What became of it.
+    /// The outcome of the request.
     pub(crate) outcome: KnownOutcome,
     /// Since when it is remembered, in Unix ms.
     pub(crate) since_ms: u64,
 }
 
-/// What became of a request under a key.
+/// The outcome of a request under a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum KnownOutcome {
     /// It was decided.
@@ -115,7 +115,7 @@ impl Known {
     }
 }
 
-/// What a shard answers to a claim.
+/// A shard's answer to a claim.
 #[derive(Debug)]
 pub(super) enum Claim {
     /// The key is claimed now.

@@ -9,7 +9,7 @@ use super::{Ledger, ReadError, Shard};
 /// The part of the limit from which somebody should look: an alarm that comes before orders are refused.
 const NEARLY_FULL: f64 = 0.8;
 
-/// What Redis' `INFO memory` says.
+/// The memory of a Redis, as `INFO memory` reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RedisMemory {
     /// Bytes in use (`used_memory`).
@@ -27,7 +27,7 @@ impl RedisMemory {
         Self::of(&Info::read(connection, &["memory"]).await?)
     }
 
-    /// What the section says that was read.
+    /// Takes the numbers from the section that was read.
     ///
     /// # Errors
     /// When it does not say it.

@@ -21,10 +21,10 @@ pub struct Hold {
     pub units_max: u32,
 }
 
-/// What the script is asked to decide.
+/// A request that the script is asked to decide.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// What it wants to become.
+    /// The draft of the entry that it wants to become.
     pub draft: Draft,
     /// The key under which the answer is remembered.
     pub idempotency: Option<Idempotency>,
@@ -125,7 +125,7 @@ impl Request {
         })
     }
 
-    /// What `lua/decide.lua` reads once of many requests that are alike.
+    /// Returns the part of a request that `lua/decide.lua` reads once of many requests that are alike.
     fn shape(&self) -> String {
         let (opens, closes) = self.window_ms.unwrap_or_default();
         let postings = self.draft.postings.iter();
@@ -173,12 +173,12 @@ impl Request {
 /// A request as the batcher sends it.
 #[derive(Debug)]
 pub struct Sealed {
-    /// What is asked.
+    /// The request itself.
     pub request: Request,
-    /// What it has in common with many others, as `lua/decide.lua`'s header says.
+    /// The shape, which it has in common with many others, as `lua/decide.lua`'s header says.
     pub shape: String,
     /// Where the answer is remembered, if it has a key.
     pub record: Option<RecordName>,
-    /// What the journal keeps.
+    /// The payload, which the journal keeps.
     pub payload: Vec<u8>,
 }

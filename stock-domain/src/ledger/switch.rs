@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// What an operator asked for.
+/// A switch of selling that an operator asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Switched {
     /// Whether selling is open.
@@ -43,7 +43,7 @@ impl Switched {
     }
 }
 
-/// What was asked for last, as far as this instance has heard.
+/// The last switch that was asked for, as far as this instance has heard.
 #[derive(Debug, Default)]
 pub(super) struct Switch {
     last: Mutex<Option<Switched>>,

@@ -15,8 +15,8 @@ use tokio::time::{Instant, timeout};
 
 use super::{CHECK, Gate, GateState, Link, MEND_MAX, Unproved, head};
 
-/// A link that has answered a request so recently leads to Redis. What the keeper hears does not count: a link on which
-/// nobody asks is idle.
+/// A link that has answered a request so recently leads to Redis. Answers that the keeper hears do not count: a
+/// link on which nobody asks is idle.
 const FRESH: Duration = Duration::from_millis(10);
 /// How long an answer may take before it is asked whether the link or Redis is at fault.
 const PONG_MAX: Duration = Duration::from_millis(300);
@@ -182,8 +182,8 @@ impl Gate {
         tokio::pin!(pong);
         let answered = match timeout(PONG_MAX, &mut pong).await {
             Ok(answered) => answered,
-            // Is it the link, or is Redis slow, or busy with a large answer? Whoever answers first tells; if neither
-            // does, it is Redis.
+            // Is it the link, or is Redis slow, or busy with a large answer? The link that answers first
+            // tells; if neither answers, it is Redis.
             Err(_) => tokio::select! {
                 answered = &mut pong => answered,
                 another = timeout(ANEW_MAX, self.ping_anew()) => {
@@ -247,7 +247,7 @@ impl Gate {
                 }
             }
         };
-        // What MySQL must say keeps nobody from noticing what becomes of the link.
+        // Waiting for MySQL here keeps nobody from noticing what becomes of the link.
         let compare = async {
             loop {
                 tokio::time::sleep(CHECK).await;
