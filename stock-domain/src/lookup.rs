@@ -38,7 +38,7 @@ pub struct Located {
 }
 
 impl Located {
-    /// What taking it back needs to know, [`forgotten_sales`] among it.
+    /// The data that is needed to take the order back, [`forgotten_sales`] among it.
     #[must_use]
     pub const fn reversed<'a>(&'a self, forgotten: &'a [SaleId]) -> Reversed<'a> {
         Reversed {
@@ -174,7 +174,7 @@ pub async fn find(
 pub struct LocatedReservation {
     /// Its id.
     pub id: Position,
-    /// What was set aside.
+    /// The reservation itself.
     pub reservation: Reservation,
     /// Where it stands, its mark and Redis' clock included.
     pub status: ReservationStatus,

@@ -53,7 +53,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(100);
 /// How long Redis may take for a command: it may have a large journal to drop.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What a run did.
+/// The result of a run.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Recovered {
@@ -81,7 +81,7 @@ pub enum RecoverError {
     /// Applying what the journal still had failed.
     #[error(transparent)]
     Apply(#[from] ApplyError),
-    /// What a dropped entry had recorded cannot be removed.
+    /// The rows that a dropped entry had recorded cannot be removed.
     #[error(transparent)]
     Erase(#[from] RecordError),
     /// The first entry cannot be written.
@@ -114,7 +114,7 @@ pub enum RecoverError {
     WouldDiscard(usize),
 }
 
-/// What an operator allows a run to do.
+/// The actions that an operator allows to a run.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Allowed<'a> {
     /// Entries that cannot be applied are appended to this file as JSON lines; without it they stop the run.
@@ -180,7 +180,7 @@ pub async fn recover_shard(
 }
 
 /// Rebuilds a shard, on the server that was seen to have lost entries under an epoch, unless that was done meanwhile.
-/// What does not continue MySQL's state is not dropped, not even onto the list.
+/// Entries that do not continue MySQL's state are not dropped, not even onto the list.
 ///
 /// # Errors
 /// [`RecoverError`]; the shard then stays fenced.
@@ -401,7 +401,8 @@ async fn restore_epoch(
         .await
 }
 
-/// What was applied, what does not continue MySQL's state, and how much of that is on the list of lost entries.
+/// The number of applied entries, the entries that do not continue MySQL's state, and the number of further such
+/// entries that are on the list of lost entries.
 struct Rest {
     applied: usize,
     left: Vec<Entry>,
@@ -427,7 +428,7 @@ async fn apply_rest(
     }
     let entered: Vec<Position> = next.iter().map(|entry| entry.position).collect();
     lost_entries::found(transaction, &entered).await?;
-    // What is on the list already need not be dropped into a file.
+    // Entries that are on the list already need not be dropped into a file.
     let all = left.len();
     left.retain(|entry| !found.remembered.contains_key(&entry.position));
     Ok(Rest {

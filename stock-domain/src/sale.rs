@@ -70,7 +70,7 @@ pub struct Sale {
     pub availability: Availability,
 }
 
-/// What an admin changes of a sale; what is `None` stays.
+/// The changes that an admin makes to a sale; a field that is `None` stays as it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SaleChange {
     /// When it opens, in Unix ms.
@@ -170,7 +170,7 @@ impl Sale {
             return Ok(changed);
         }
         match (self.limit_per_user, changed.limit_per_user) {
-            // What was taken without a limit was not counted.
+            // Units that were taken without a limit were not counted.
             (None, Some(_)) => Err(Unchangeable::Begun("limitPerUser")),
             (_, Some(limit)) if limit > self.counted_from => {
                 Err(Unchangeable::Begun("limitPerUser"))
@@ -209,7 +209,7 @@ impl Sale {
         }
     }
 
-    /// What an order of one buyer takes from the limit, if there is one.
+    /// Returns the allowance from which an order of one buyer takes, if the sale has a limit.
     #[must_use]
     pub fn allowance(&self) -> Option<Allowance> {
         self.limit_per_user.map(|limit| Allowance {

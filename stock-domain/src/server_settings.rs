@@ -1,7 +1,7 @@
 //! Settings of the servers on which a promise rests: each as it was found, and what that means.
 //!
-//! The service looks at them every few seconds, `doctor` when it is asked; both judge here. What Redis does not
-//! keep as `durability` promises is [`Standing::Unsafe`], and is not sold.
+//! The service looks at them every few seconds, `doctor` when it is asked; both judge here. A setting by which
+//! Redis keeps less than `durability` promises is [`Standing::Unsafe`], and nothing is sold then.
 
 use stock_common::config::Durability;
 
@@ -19,7 +19,7 @@ const LAST_REWRITE: &str = "see Redis' log, then run BGREWRITEAOF: the append-on
 const MIN_REPLICAS: &str =
     "set min-replicas-to-write 1: a master that is cut off would go on alone";
 
-/// What a value means for what is promised.
+/// The meaning of a setting's value for the promises of the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     /// As it must be.
@@ -39,9 +39,9 @@ pub struct Setting {
     pub name: &'static str,
     /// Its value.
     pub found: String,
-    /// What it means.
+    /// The meaning of this value.
     pub standing: Standing,
-    /// What to do about it, where something is to be done.
+    /// The advice to the operator, where something is to be done.
     pub advice: &'static str,
 }
 
@@ -75,7 +75,7 @@ impl Setting {
     }
 }
 
-/// What a Redis says of itself; `None` is what it does not say where `CONFIG` is not allowed.
+/// The settings that a Redis reports of itself; a field is `None` where `CONFIG` is not allowed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RedisSettings {
     /// Whether it appends each write to a file, and that file is whole.
@@ -86,7 +86,7 @@ pub struct RedisSettings {
     pub appendfsync: Option<String>,
     /// Whether it does not while it rewrites the file.
     pub no_appendfsync_on_rewrite: Option<String>,
-    /// What it removes when its memory is full.
+    /// The policy by which it removes keys when its memory is full.
     pub maxmemory_policy: Option<String>,
     /// Whether four fifths of its memory are in use.
     pub is_nearly_full: bool,
@@ -172,7 +172,7 @@ impl RedisSettings {
     }
 }
 
-/// What a MySQL says of itself.
+/// The settings that a MySQL reports of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatabaseSettings {
     /// Whether it refuses writes.

@@ -1,7 +1,7 @@
 //! Supervision: a task that should run as long as the service does, and breaks, is started again.
 //!
 //! A panic ends the task that it happens in and nothing else; without this, a batcher or a gate would be gone for
-//! good while the process looks well. What such a task leaves behind is its own affair: requests that it drops
+//! good while the process looks well. The work that such a task leaves behind is its own affair: requests that it drops
 //! answer themselves, locks are taken over, and what it was doing stands in Redis or MySQL.
 
 use std::future::Future;

@@ -10,7 +10,7 @@
 //! | broken chain | a posting does not follow from its account's level, or another one stands in its place | the account comes under quarantine ([`super::quarantine`]); everybody else's postings are settled |
 //!
 //! Only what concerns the shard as a whole stops applying: another epoch, a gap in the numbers, an entry of
-//! a newer program, a schema that refuses most entries. Who calls it, and when, is the subscriber's matter.
+//! a newer program, a schema that refuses most entries. The subscriber calls it, and decides when.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -27,7 +27,7 @@ use crate::journal::{Entry, EntryError, Posted};
 use crate::ledger::reader::Tail;
 use crate::ledger::{ReadError, Shard};
 
-/// What one step did.
+/// The result of one step.
 #[derive(Debug)]
 pub enum Applied {
     /// There was nothing to apply.
@@ -89,11 +89,11 @@ impl ApplyError {
     }
 }
 
-/// What was read ahead of the watermark while MySQL was at work.
+/// Entries that were read ahead of the watermark while MySQL was at work.
 #[derive(Debug, Default)]
 pub struct ReadAhead(Option<Tail>);
 
-/// What a transaction came to.
+/// The result of a transaction.
 enum Step {
     Done(Applied),
     /// It is not this one's turn in this process for these accounts; nothing is held.
@@ -123,7 +123,7 @@ pub async fn apply(
             };
             let step = apply_on(&mut connection, &asked, (rows, &mut turn), ahead).await;
             if step.is_err() {
-                // What was begun is rolled back before it is the next one's turn.
+                // The transaction that was begun is rolled back before it is the next one's turn.
                 drop(connection.ping().await);
             }
             step
@@ -152,7 +152,7 @@ enum Care {
     Looking,
 }
 
-/// What a step is asked to do.
+/// The parameters of a step.
 struct Asked<'a> {
     shard: &'a Shard,
     entries_max: usize,
@@ -246,7 +246,7 @@ fn check(state: &ShardState, tail: &Tail) -> Result<(), ApplyError> {
     Ok(())
 }
 
-/// What became of entries that were written.
+/// The outcome of writing entries.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Written {
     /// How many became dead letters.
@@ -346,7 +346,7 @@ async fn record_journal(
     Ok(())
 }
 
-/// What a dead letter says about others, unless MySQL refuses that too: then `verify` names what is missing.
+/// Records what a dead letter says about others, unless MySQL refuses that too: then `verify` names what is missing.
 async fn record_taken(transaction: &mut MySqlConnection, entry: &Entry) -> Result<(), ApplyError> {
     let mut savepoint = transaction.begin().await?;
     match record::record_taken(&mut savepoint, entry).await {

@@ -23,7 +23,7 @@ pub enum RetryError {
     /// The journal does not have it.
     #[error("its entry is not in the journal, or was archived")]
     Missing,
-    /// What the journal has cannot be read.
+    /// The entry in the journal cannot be read.
     #[error(transparent)]
     Entry(#[from] EntryError),
     /// The engine is about to take it back.
@@ -93,7 +93,7 @@ pub async fn alike_if_most(
     connection: &mut MySqlConnection,
     state: &ShardState,
 ) -> Result<u64, sqlx::Error> {
-    // What stands between quotes differs from row to row.
+    // The text between quotes differs from row to row.
     let found: Option<(u64, u64)> = sqlx::query_as(
         "SELECT CAST(COUNT(*) AS UNSIGNED), MIN(j.number) FROM dead_letters d \
          JOIN journal j ON j.id = d.journal_id \

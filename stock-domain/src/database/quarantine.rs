@@ -2,7 +2,7 @@
 //!
 //! One broken account must not stop a shard. Its entries are recorded and settled like any other; only
 //! its own postings stand here instead of in `postings`, and its level stays where it was. Nothing may be
-//! taken from it in Redis meanwhile ([`crate::quarantine`]). Whoever ends the quarantine puts the postings
+//! taken from it in Redis meanwhile ([`crate::quarantine`]). Ending the quarantine puts the postings
 //! behind the level again, so no accepted entry is dropped.
 
 use std::collections::{HashMap, HashSet};
@@ -25,7 +25,7 @@ pub struct Broken {
     pub account: Account,
     /// The first entry whose posting did not follow.
     pub position: Position,
-    /// What was expected and what came.
+    /// A text that says what was expected and what came.
     pub reason: String,
 }
 
@@ -34,7 +34,7 @@ pub struct Broken {
 pub struct Quarantined {
     /// The shard whose journal moves it.
     pub shard: u64,
-    /// What broke.
+    /// The account and the break in its chain.
     pub broken: Broken,
     /// How many postings are kept aside.
     pub kept: u64,
@@ -186,7 +186,7 @@ pub async fn occupied(
     Ok(found)
 }
 
-/// What is kept of an account, in the order of its entries.
+/// Returns the postings that are kept aside of an account, in the order of its entries.
 ///
 /// # Errors
 /// When MySQL does not answer.
