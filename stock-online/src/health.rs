@@ -1,7 +1,7 @@
 //! Health: what the servers looked like a moment ago, so that `/readyz` answers at once whatever they do now.
 //!
 //! MySQL is asked several times a second whether it is there, and every few seconds for the settings on which a
-//! promise rests; those of Redis come from the ledger, which looks by itself. What is found is told in metrics.
+//! promise rests; those of Redis come from the ledger, which looks by itself. Metrics tell what is found.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -40,7 +40,7 @@ struct Seen {
     settings: Vec<Setting>,
 }
 
-/// What was seen last.
+/// The state of the servers, as it was seen last.
 #[derive(Default)]
 pub struct Health {
     seen: Mutex<Seen>,
@@ -120,7 +120,7 @@ pub async fn run(app: Arc<App>, pool: MySqlPool, shutdown: CancellationToken) {
         });
         if looked.is_none_or(|looked| looked.elapsed() >= SETTINGS_EVERY) {
             let read = tokio::time::timeout(ANSWER_MAX, server_settings::read(&pool)).await;
-            // What cannot be read is as it was.
+            // Settings that cannot be read are kept as they were.
             if let Ok(Ok(read)) = read {
                 app.health.note_settings(read.judge());
                 looked = Some(Instant::now());

@@ -162,7 +162,7 @@ pub(super) async fn recover(
     Ok(true)
 }
 
-/// What a run did, and what it had meant to do.
+/// The result of a run, and the plan that it had.
 #[derive(Serialize)]
 struct Done<'a> {
     #[serde(flatten)]

@@ -41,7 +41,7 @@ const TIME_END_MS: i64 = 253_370_764_800_000;
 const LINGER_BYTES_MAX: usize = 8 * 1024 * 1024;
 const LINGER: Duration = Duration::from_millis(500);
 
-/// What a JSON body may be.
+/// A type that a JSON body may be read as, and the rules for such a body.
 pub trait BodyIn: DeserializeOwned {
     /// Whether no body at all means the same as `{}`.
     const MAY_BE_MISSING: bool = false;
@@ -51,9 +51,9 @@ pub trait BodyIn: DeserializeOwned {
 
 /// A caller's JSON body, and the key under which its answer is to be remembered.
 pub struct Keyed<T> {
-    /// Who sent it.
+    /// The caller who sent it.
     pub caller: Caller,
-    /// What it says.
+    /// The body as it was read.
     pub body: T,
     /// The key, if one was sent.
     pub idempotency: Option<Idempotency>,
@@ -136,7 +136,7 @@ impl<T: BodyIn> FromRequest<Arc<App>> for Keyed<T> {
 
 /// A caller who sends no body, and the key under which the answer is to be remembered. A body is not looked at.
 pub struct Bodiless {
-    /// Who sent it.
+    /// The caller who sent the request.
     pub caller: Caller,
     /// The key, if one was sent.
     pub idempotency: Option<Idempotency>,
@@ -241,7 +241,7 @@ fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
     }
 }
 
-/// What must be an object: the derived readers would also take an array of its fields in their order.
+/// A value that must be an object: the derived readers would also take an array of its fields in their order.
 #[derive(Debug)]
 pub(super) struct Object<T>(pub(super) T);
 

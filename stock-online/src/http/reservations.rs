@@ -42,7 +42,7 @@ use super::problem::Problem;
 use super::verdicts::{Round, decide_stock, refuse, replayed_entry};
 use crate::app::{App, CATCH_UP_MAX};
 
-/// What to set aside.
+/// The units to set aside.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({ "productId": 1, "quantity": 2 }))]
@@ -72,7 +72,7 @@ impl BodyIn for CancelIn {
     const MAY_BE_MISSING: bool = true;
 }
 
-/// What to list.
+/// The page of reservations to list, and its filters.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ListIn {
@@ -205,7 +205,7 @@ pub async fn reserve(
             let mut request = reservation::reserve(&reservation, window_ms, idempotency.clone())?;
             request.waits_for_holds = !is_last_try;
             request.reprices = reprices;
-            // What a sale's limit counts needs no other cap.
+            // Units that a sale's limit counts need no other cap.
             if let Some(hold) = request
                 .hold
                 .as_mut()
@@ -322,7 +322,7 @@ pub async fn cancel(
     let found = find_own(&app, caller, id).await?;
     let of = &found.reservation;
     let held = of.held(found.id);
-    // What an order took is the order's: cancelling that returns it.
+    // Units that an order took are the order's: cancelling the order returns them.
     let is_ordered = found.order_id.is_some() || found.mark.as_deref() == Some("ORDERED");
     let is_forced = body.force && found.status == ReservationStatus::Confirmed && !is_ordered;
     let verdict = match Problem::of_ended(found.status) {

@@ -60,7 +60,7 @@ pub struct SaleIn {
 
 impl BodyIn for SaleIn {}
 
-/// What an admin changes of a sale: what is there.
+/// The changes that an admin makes to a sale: only the fields that are present are changed.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({ "endsAt": "2026-12-03T00:00:00Z", "limitPerUser": 3 }))]
@@ -264,7 +264,8 @@ pub async fn create(
     Ok(response)
 }
 
-/// PATCH `/api/products/{id}/sales/{saleId}`: changes one that is planned or running. What each buyer has taken stays.
+/// PATCH `/api/products/{id}/sales/{saleId}`: changes one that is planned or running. The count of
+/// units that each buyer has taken stays.
 ///
 /// # Errors
 /// 404, 409 when it is over, has begun, or a buyer has had more than the limit; 422.
@@ -282,7 +283,7 @@ pub async fn edit(
     let PathIds(id, sale) = ids.map_err(|_not_numbers| missing())?;
     let asks_what_was_taken = change.limit_per_user.flatten().is_some();
     if asks_what_was_taken && !lookup::catch_up(&app.pool, &app.ledger, TAKEN_WAIT).await {
-        // What buyers have had is not known.
+        // The number of units that buyers have had is not known.
         return Err(Problem::of(Code::Backlog));
     }
     let mut once = match Once::begin(&app, idempotency).await? {

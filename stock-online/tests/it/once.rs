@@ -9,7 +9,7 @@ use stock_online::http::openapi;
 
 use crate::support::{Answer, Client, OwnServers, Shop, order_json, until};
 
-/// What is sent: an operation, its path, its body, another body for the same key, and who sends it.
+/// A request to send: an operation, its path, its body, another body for the same key, and the user who sends it.
 struct Sent {
     operation: &'static str,
     path: String,
@@ -72,7 +72,7 @@ fn told(answer: &Answer) -> Value {
     body
 }
 
-/// What the requests are about, made beforehand.
+/// The objects that the requests are about, made beforehand.
 struct Made {
     orders: Vec<String>,
     till_orders: Vec<String>,

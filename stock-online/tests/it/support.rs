@@ -1,4 +1,4 @@
-//! What every test stands on: shared servers, a shop of one's own on them, a client, a load.
+//! The foundation of every test: shared servers, a shop of one's own on them, a client, a load.
 //!
 //! One Redis and one database server serve the whole binary; a test that kills servers starts its own.
 //! A watchdog process ends them all when this process is gone, however it went.
@@ -403,7 +403,7 @@ impl Shop {
         text
     }
 
-    /// What Redis says is available of a product online.
+    /// The units of a product that are available online, as Redis says.
     pub(crate) async fn available(&self, product: u64) -> i64 {
         let is_open = self.ledger.wait_open(PATIENCE).await;
         assert!(is_open, "shut: {:?}", self.ledger.shut());
@@ -427,7 +427,7 @@ impl Shop {
     }
 }
 
-/// What a Redis promises: a shop on it promises no more.
+/// The durability that a Redis promises: a shop on it promises no more.
 async fn durability_of(redis_url: &str) -> Durability {
     let servers = Servers::parse(redis_url).unwrap();
     let connected = servers.connect_agreed("any", PATIENCE).await.unwrap();

@@ -1,7 +1,7 @@
-//! What an admin may do with products: make, write, change, take away.
+//! The actions of an admin on products: make, write, change, take away.
 //!
-//! What an admin's answer confirms holds on this instance when it answers; what stops a product holds
-//! everywhere, because its accounts are closed in Redis before the answer.
+//! A change that an admin's answer confirms holds on this instance when it answers; a change that stops a product
+//! holds everywhere, because its accounts are closed in Redis before the answer.
 
 use std::sync::Arc;
 
@@ -199,7 +199,7 @@ async fn created_before(
     same_request(table::find_by_key(&app.pool, key).await?, key)
 }
 
-/// What the same request created before; another one under its key is refused.
+/// Returns what the same request created before; another request under its key is refused.
 pub(in crate::http) fn same_request<T>(
     found: Option<(T, Vec<u8>)>,
     key: &CreationKey,
@@ -216,10 +216,10 @@ fn note(app: &Arc<App>, origin: &Origin, action: Action, (admin, id): (Caller, P
     audit::note(app, origin, action, (Some(admin.user), &subject));
 }
 
-/// Who changes a product, and what is read for that before the change holds a connection.
+/// The admin who changes a product, and the data that is read for that before the change holds a connection.
 struct By {
     admin: UserId,
-    /// What the admin's own coupons are worth.
+    /// The benefits of the admin's own coupons.
     benefits: Vec<Benefit>,
     stores: Vec<LocationId>,
 }

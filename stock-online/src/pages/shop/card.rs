@@ -12,7 +12,7 @@ use crate::pages::frame::Frame;
 /// So many units are the last ones, unless the product's own `minStockLevel` is higher.
 const LAST_UNITS: i64 = 5;
 
-/// What its button says.
+/// The state that the button of a product shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BuyState {
     /// Its sale has not begun.
@@ -59,7 +59,7 @@ impl BuyState {
         matches!(self, Self::Buy | Self::LastUnits)
     }
 
-    /// What decides, in this order: the product, its sale's time, what is left, the reader's limit.
+    /// Decides the state by, in this order: the product, its sale's time, what is left, the reader's limit.
     fn of(status: ProductStatus, sale: Option<SaleState>, left: Left) -> Self {
         match (status, sale) {
             (ProductStatus::EndOfSale | ProductStatus::Inactive, _)
@@ -74,7 +74,7 @@ impl BuyState {
     }
 }
 
-/// What is left of a product.
+/// The units that are left of a product.
 #[derive(Debug, Clone, Copy)]
 struct Left {
     available: i64,
@@ -87,13 +87,13 @@ struct Left {
 pub struct Card {
     /// The product.
     pub id: u64,
-    /// What it is called.
+    /// Its name.
     pub name: String,
-    /// What is said of it.
+    /// Its description.
     pub description: String,
     /// Its price.
     pub price: i64,
-    /// What a unit costs now.
+    /// The price of a unit now.
     pub unit_price: i64,
     /// How much less that is, in percent, rounded down.
     pub off_percent: i64,
@@ -141,7 +141,7 @@ impl Card {
             let left = Left {
                 available,
                 last_units: product.fields.min_stock_level.max(LAST_UNITS),
-                // What the account counts down from is above the limit.
+                // The account counts down from a number above the limit.
                 of_limit: of_limit
                     .zip(limited(product))
                     .map(|(level, limit)| (level.balance - limit.least()).max(0)),

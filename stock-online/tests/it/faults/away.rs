@@ -47,7 +47,7 @@ async fn sells_over_reset_links(own: &OwnServers, service: &Service) {
             if answer.status == 201 {
                 break;
             }
-            // What was on its way when the link was reset may have been decided: its key tells.
+            // A request that was on its way when the link was reset may have been decided: its key tells.
             assert_eq!(answer.code(), "OUTCOME_UNKNOWN", "{}", answer.text);
         }
         assert!(asked.elapsed() < Duration::from_secs(1), "at once");
@@ -81,7 +81,7 @@ async fn a_redis_that_is_reached_again_is_gone_on_with_while_mysql_is_silent() {
     let mut shop = Shop::open_on(&own.redis.spec, &own.mysql.spec, 1, 1_000).await;
     let proxy = Proxy::start(own.redis.spec.port).await.unwrap();
     shop.config.redis_url = format!("redis://{}/0", proxy.address);
-    // Whoever waits for MySQL waits for long.
+    // A request that waits for MySQL waits for long.
     shop.config.database_acquire_timeout_ms = 30_000;
     let service = shop.serve().await;
     assert_eq!(order(&service).await.0, 201);

@@ -403,7 +403,7 @@ async fn what_an_earlier_program_left_in_redis_is_taken_over_while_it_sells() {
         old.cmd("HDEL").arg(keys.epoch()).arg(&fields);
     }
     let _: () = old.ignore().query_async(&mut redis).await.unwrap();
-    // What has neither key nor limit sells on.
+    // An order that has neither a key nor a limit is still accepted.
     assert_eq!(buy(client, 3, 2, 1).await.status, 201);
     let again = once_back("a key", keyed).await;
     assert_eq!(again.order_id(), first.order_id());

@@ -47,7 +47,7 @@ async fn a_task_that_breaks_is_started_again_and_orders_go_on() {
         let before = restarts(&service, task).await;
         break_task(task, of);
         until("it is started again", || async {
-            // Whoever hears it first: this test has a ledger of its own, and so has the service.
+            // Either ledger may hear it first: this test has a ledger of its own, and so has the service.
             break_task(task, of);
             restarts(&service, task).await > before + 1
         })

@@ -1,7 +1,7 @@
-//! What a proof that says "nothing is missing" is worth: every column of every table and every field of every key that
+//! The worth of a proof that says "nothing is missing": every column of every table and every field of every key that
 //! states a fact is changed, one at a time, and `verify --full` must name each.
 //!
-//! What there is to change is not listed by hand: the schema names the columns, [`stock_domain::ledger::keys`] the keys. A
+//! The changes are not listed by hand: the schema names the columns, [`stock_domain::ledger::keys`] the keys. A
 //! table, column or key that is new and neither changed here nor listed with a reason fails a test. Each change is
 //! undone, so one shop serves all of them, and at the end it is proved again.
 
@@ -25,7 +25,7 @@ async fn differences(shop: &Shop) -> Vec<Difference> {
     report.differences
 }
 
-/// What was fenced by a change is open again.
+/// Waits until the shop that a change has fenced is open again.
 async fn reopened(shop: &Shop) {
     shop.ledger.check_gate().await;
     assert!(
@@ -250,7 +250,7 @@ async fn what_was_proved_before_is_proved_again_within_a_day() {
             "UPDATE order_products SET quantity = 2 ORDER BY order_id LIMIT 1",
             "UPDATE order_products SET quantity = 1 ORDER BY order_id LIMIT 1",
         ),
-        // What no column leads to: the whole round is counted.
+        // No column leads to this change: it is found because the whole round is counted.
         (
             "orders",
             "UPDATE orders SET status = 'FAIL', updated_at = '2026-01-01' ORDER BY id LIMIT 1",

@@ -46,7 +46,7 @@ async fn a_hold_made_before_a_sale_is_sold_at_the_normal_price_and_not_counted()
         assert_eq!(placed.body["orderProductInfos"][0]["unitPrice"], 1_000);
         assert_eq!(placed.body["discountAmount"], 0);
     }
-    // What is not held follows the sale.
+    // An order without a hold follows the sale.
     assert_eq!(buy(client, 2, 1, 100).await.code(), "SALE_NOT_OPEN");
     let path = format!("/api/products/1/sales/{}", planned.body["saleId"]);
     let now = json!({ "startsAt": "2026-01-01T00:00:00Z" });

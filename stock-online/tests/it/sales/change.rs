@@ -119,7 +119,7 @@ async fn a_limit_is_raised_and_lowered_and_what_was_taken_stays_taken() {
         (409, "SALE_LIMIT_BELOW_TAKEN", &json!(5))
     );
     remaining(2, 1, 0).await;
-    // What is taken back makes room, for the buyer and for the limit.
+    // Units that are taken back make room, for the buyer and for the limit.
     let cancel = format!("/api/orders/{}/cancel", first.order_id());
     assert_eq!(client.patch(&cancel).user(2).status().await, 200);
     assert_eq!(limit(json!(3)).await.status, 200);

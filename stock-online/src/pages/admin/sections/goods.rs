@@ -39,7 +39,7 @@ const IMPORT: Form = keyed(
 )
 .answering();
 
-/// What there is of one product, and what can be done with it.
+/// The data of one product, and the actions on it.
 pub(in crate::pages::admin) const PRODUCT: Section = Section {
     row_forms: &[
         form(
@@ -126,7 +126,7 @@ const SALE: &[Field] = &[
     field("availability", AVAILABILITY),
 ];
 
-/// What may be changed of a sale; what is left empty stays.
+/// The fields of a sale that may be changed; a field that is left empty stays as it is.
 const SALE_EDIT: &[Field] = &[
     field("startsAt", Input::Time).optional(),
     field("endsAt", Input::Time).optional(),

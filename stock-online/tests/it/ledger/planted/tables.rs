@@ -1,4 +1,4 @@
-//! What MySQL says, changed one column and one row at a time: every column of every table, as the schema names them.
+//! The data of MySQL, changed one column and one row at a time: every column of every table, as the schema names them.
 
 use std::collections::BTreeMap;
 
