@@ -17,11 +17,11 @@ use crate::client::{Client, Session};
 const PAUSE: Duration = Duration::from_millis(5);
 /// Users 2 to 41 buy; user 1 is the admin.
 const USERS: u64 = 40;
-/// What a coupon takes off, and what points are earned at a time.
+/// The amount that a coupon takes off, and the points that are earned at a time.
 pub const COUPON: i64 = 100;
 const EARNED: i64 = 50;
 
-/// What buyers do besides Redis-first orders.
+/// The actions of buyers besides Redis-first orders.
 #[derive(Debug, Clone, Copy)]
 pub struct Habits {
     /// The share of orders that go the way of row locks.
@@ -165,7 +165,7 @@ struct Buyer {
     client: Client,
     session: Session,
     rng: StdRng,
-    /// What they choose from.
+    /// The products that they choose from.
     products: Arc<[u64]>,
     habits: Habits,
     name: String,

@@ -17,7 +17,7 @@ use super::history::{Asked, History, Told};
 use crate::Failure;
 use crate::shop::Shop;
 
-/// What may differ after a fault.
+/// Differences that are allowed after a fault.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Allowed {
     /// Redis has lost what it had not written: accepted orders may be gone, if they are listed.
@@ -104,7 +104,7 @@ pub async fn check(
     Ok(seen.complaints)
 }
 
-/// What a command of the service that proves or compares has found, as it reports it; nothing where all is well.
+/// Returns the differences that a proving or comparing command of the service reports; nothing where all is well.
 ///
 /// # Errors
 /// When it cannot be run.
@@ -272,7 +272,7 @@ fn orders(seen: &mut Seen, history: &History, allowed: Allowed) {
     }
     let mut nobodys = Vec::new();
     for (id, row) in seen.rows.iter().filter(|(id, _)| !known.contains(*id)) {
-        // What nobody was told of is what somebody asked for and had no answer to; each of them once.
+        // An order that nobody was told of must belong to a request that had no answer; each such request counts once.
         match unknown.iter().position(|asked| row.is_of(asked)) {
             Some(at) => drop(unknown.swap_remove(at)),
             None => nobodys.push(format!("I5/I6: nobody asked for order {id}")),

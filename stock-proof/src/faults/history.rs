@@ -1,4 +1,4 @@
-//! What buyers asked for, and everything that they were told.
+//! The requests of buyers, and every answer that they were given.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use super::buyers::COUPON;
 use crate::Failure;
 use crate::client::{Answer, order_json};
 
-/// What a buyer was told of an order.
+/// The outcome of a request, as its buyer was told it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Told {
     /// 201, with the order's id.
@@ -23,7 +23,7 @@ pub enum Told {
 /// One order that was asked for.
 #[derive(Debug, Clone)]
 pub struct Asked {
-    /// Who.
+    /// The buyer.
     pub user: u64,
     /// `/api/redis/orders`, `/api/orders` or a store's.
     pub path: &'static str,
@@ -35,9 +35,9 @@ pub struct Asked {
     pub benefits: Option<(String, i64)>,
     /// The reservation that it took.
     pub reservation: Option<String>,
-    /// What came of it.
+    /// The outcome that the buyer was told.
     pub told: Told,
-    /// What came of its cancel, if one was asked for.
+    /// The outcome of its cancel, if one was asked for.
     pub cancelled: Option<Told>,
     /// When it was sent, so that a load can be measured afterwards.
     pub sent: Instant,
@@ -58,7 +58,7 @@ impl Asked {
         matches!(&self.told, Told::Refused(refused) if refused == code)
     }
 
-    /// What is paid: the lines less the coupon and the points.
+    /// The amount that is paid: the lines less the coupon and the points.
     #[must_use]
     pub fn total(&self) -> i64 {
         let lines: i64 = self
@@ -96,14 +96,14 @@ pub struct AskedBenefit {
     pub user: u64,
     /// By how much the points move; 0 of a coupon.
     pub delta: i64,
-    /// What came of it; its id if it was made.
+    /// The outcome; the id from the answer if it was made.
     pub told: Told,
 }
 
 /// One reservation that was asked for.
 #[derive(Debug, Clone)]
 pub struct AskedHold {
-    /// What came of it; its id if it was made.
+    /// The outcome; the id of the reservation if it was made.
     pub told: Told,
     /// `confirm`, `cancel` or `order`, and what came of that, if it was asked to end.
     pub ended: Option<(&'static str, Told)>,
@@ -118,11 +118,11 @@ pub struct History {
     pub holds: Vec<AskedHold>,
     /// Every movement of points and every coupon, likewise.
     pub benefits: Vec<AskedBenefit>,
-    /// What came of each coupon that was drawn; its id if it was.
+    /// The outcome of each draw of a coupon; the id from the answer if it was drawn.
     pub drawn: Vec<Told>,
-    /// What stores took in, by product and store.
+    /// Units that stores took in, by product and store.
     pub received: BTreeMap<(u64, u64), i64>,
-    /// What contradicts a promise at once: an own order not found, a version going back.
+    /// Observations that contradict a promise at once: an own order not found, a version going back.
     pub complaints: Vec<String>,
     /// How often each code was answered to an order; without one the status counts, or that nothing came.
     pub codes: BTreeMap<String, u64>,
@@ -199,7 +199,7 @@ pub(super) const UNSERVED: [&str; 7] = [
     "ACCOUNT_BROKEN",
 ];
 
-/// What an answer says about an order, or about a cancel.
+/// Reads from an answer the outcome of an order, or of a cancel.
 pub(super) fn told(answer: Result<Answer, Failure>) -> Told {
     match answer {
         Ok(answer) if answer.status < 300 => {

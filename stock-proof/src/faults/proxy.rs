@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::Failure;
 
-/// What it does with bytes.
+/// The way in which the proxy treats bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// Passes everything on.
@@ -114,7 +114,7 @@ impl Proxy {
     }
 }
 
-/// What a connection does with its bytes.
+/// The state that decides how a connection treats its bytes.
 #[derive(Clone)]
 struct Fate {
     mode: watch::Receiver<Mode>,

@@ -121,8 +121,8 @@ async fn watch(
     Ok(looks)
 }
 
-/// One look: sold, held and left are never more than there was, and what is held is what live holds hold. What was told
-/// is read first, so that what happens in between only makes less of it.
+/// One look: sold, held and left are never more than there was, and what is held is what live holds hold. The
+/// buyers' history is read first, so that events in between can only lower the sum.
 async fn look(
     redis: &mut MultiplexedConnection,
     prefix: &str,
@@ -176,7 +176,7 @@ async fn look(
     Ok(())
 }
 
-/// What is sold of each product online for certain: nobody has asked to take it back.
+/// Sums the units of each product that are sold online for certain: nobody has asked to take them back.
 fn sold(history: &History) -> BTreeMap<u64, i64> {
     let mut sold = BTreeMap::new();
     let standing = history.orders.iter().filter(|asked| {
@@ -191,7 +191,8 @@ fn sold(history: &History) -> BTreeMap<u64, i64> {
     sold
 }
 
-/// What live holds hold of each product: `position user product place units sale limit`.
+/// Sums the units of each product that live holds hold online. A member reads
+/// `position user product place units sale limit`.
 fn held(members: &[String]) -> BTreeMap<u64, i64> {
     let mut held = BTreeMap::new();
     for member in members {

@@ -35,7 +35,7 @@ const READS: [&str; 4] = [
     "/",
 ];
 
-/// What a look at a path came to, each time.
+/// The result of every look at a path, by path.
 type Looks = BTreeMap<&'static str, Vec<(Duration, u16)>>;
 
 /// F23: MySQL says nothing for a while, then Redis.
@@ -178,7 +178,7 @@ async fn silent_redis(plan: &Plan) -> Result<String, Failure> {
     Ok(report.join("; "))
 }
 
-/// What a request may take that finds its links lost: less than any time limit of a link.
+/// The longest time that a request may take when it finds its links lost: less than any time limit of a link.
 const AT_ONCE: Duration = Duration::from_millis(1_900);
 /// Behind a silence of this length a link is asked before it is used.
 const IDLE: Duration = Duration::from_millis(300);

@@ -36,7 +36,7 @@ const KEYS: [&str; 6] = [
 /// Room that Redis has not.
 const FULL_BYTES: u64 = 1_000_000;
 
-/// What a fault sits in. Two in one place would undo each other.
+/// The part of the system in which a fault sits. Two faults in one place would undo each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     RedisProcess,
@@ -88,13 +88,13 @@ pub enum Single {
     Repairs,
 }
 
-/// What is left to do at the end of a fault.
+/// The work that is left at the end of a fault.
 pub enum Begun {
     /// It ended by itself, or needs only what [`Single`] says.
     Nothing,
-    /// Who holds the rows.
+    /// The connection that holds the rows.
     Locks(Box<MySqlConnection>),
-    /// What runs beside.
+    /// The task that runs beside the fault.
     Task(JoinHandle<Result<(), Failure>>),
 }
 
@@ -283,8 +283,8 @@ async fn lock(shop: &Shop) -> Result<Begun, Failure> {
     Ok(Begun::Locks(Box::new(connection)))
 }
 
-/// What repairs and proves runs beside the other fault. It may fail, since servers may be away; what it must not do,
-/// change something that was right, the checks find afterwards.
+/// Runs the commands that repair and prove beside the other fault. They may fail, since servers may be away. They must
+/// not change anything that was right: the checks would find that afterwards.
 fn repair(shop: Shop) -> Begun {
     Begun::Task(tokio::spawn(async move {
         for command in [&["reconcile", "--apply"][..], &["verify", "--full"]] {

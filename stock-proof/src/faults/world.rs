@@ -1,4 +1,4 @@
-//! What every fault happens to: servers of its own behind proxies, services, buyers; and the way back to
+//! The world that every fault happens to: servers of its own behind proxies, services, buyers; and the way back to
 //! health, which ends with every check there is.
 
 use std::path::PathBuf;
@@ -40,7 +40,7 @@ pub struct World {
     pub mysql: Proxy,
     /// Services that run.
     pub services: Vec<Service>,
-    /// What buyers do depends on it.
+    /// The seed on which the buyers' actions depend.
     pub seed: u64,
     /// First stock of each product.
     pub stock: i64,
@@ -164,7 +164,7 @@ impl World {
         Ok(client.get_multiplexed_async_connection().await?)
     }
 
-    /// What `/readyz` says of one check.
+    /// Returns the state of one check, as `/readyz` reports it.
     ///
     /// # Errors
     /// When the service does not answer.
@@ -237,7 +237,7 @@ impl World {
         for command in [&["verify", "--full"][..], &["reconcile"], &["verify"]] {
             let found = differences(&self.shop, command).await;
             let found = found.unwrap_or_else(|error| vec![error.to_string().into()]);
-            // What was lost with Redis is listed, and stays so.
+            // Entries that were lost with Redis are listed, and stay so.
             let is_lost = |found: &Value| found.get("check") == Some(&"lost_entries".into());
             let wrong = found
                 .iter()

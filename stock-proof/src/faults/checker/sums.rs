@@ -5,7 +5,7 @@ use sqlx::MySqlPool;
 use super::Seen;
 use crate::Failure;
 
-/// What buyers have taken in each sale: units of standing orders, and of holds that no order took.
+/// Units that buyers have taken in each sale: those of standing orders, and of holds that no order took.
 macro_rules! taken {
     () => {
         "(SELECT sale_id, user_id, SUM(quantity) AS units FROM (\
