@@ -599,8 +599,8 @@ local function accept(decided)
   if switch then selling, switched = switch == '1', switch end
 end
 
--- A refusal for a reason that passes by (a late request, a full backlog, stopped selling, a broken key) is not
--- remembered: the same key may be tried again.
+-- A refusal for a reason that passes by (a late request, a full backlog, stopped selling, a lost or broken
+-- key) is not remembered: the same key may be tried again.
 local PASSING = { ['30'] = true, ['31'] = true, ['51'] = true, ['62'] = true }
 
 local function remember(generations, record)

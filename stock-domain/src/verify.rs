@@ -15,8 +15,8 @@
 //!
 //! A full run compares everything. Any other compares what came since the last one, and a part of the rest ([`round`]).
 //! Archived entries are no part of it: numbers are dense from the last archived entry, postings chain from each
-//! account's archived level. Values that differ only because they moved meanwhile are looked at again ([`again`]). A run
-//! reports, notes in `ledger_checks` that it did, and changes nothing else; [`crate::reconcile`] corrects.
+//! account's archived level. Values that differ only because they moved meanwhile are looked at again ([`again`]). A
+//! run reports, notes in `ledger_checks` that it did, and changes nothing else; [`crate::reconcile`] corrects.
 //!
 //! That it is complete is what a test shows which changes every column and every field (`planted` in the tests of
 //! stock-online).
@@ -261,7 +261,7 @@ async fn prove_redis(
     Ok(())
 }
 
-/// Compares the data of Redis besides levels and holds: its head, frames, states and records. No other key may be there.
+/// Compares the data of Redis besides levels and holds: its head, frames, states and records. No other key may exist.
 async fn memory(
     pool: &MySqlPool,
     ledger: &Ledger,
