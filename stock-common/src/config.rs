@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
-/// What an accepted order survives; see `docs/durability.md`.
+/// The failures that an accepted order survives; see `docs/durability.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Durability {
@@ -45,12 +45,12 @@ pub struct Config {
     pub failover_recovers: bool,
     /// How long what an order takes on another shard is held for it before it is looked at what became of the order.
     pub branch_hold_ms: u64,
-    /// What every key begins with; two services with different prefixes share nothing.
+    /// The prefix of every key; two services with different prefixes share nothing.
     pub redis_prefix: String,
     /// How long an answer of Redis may take before its outcome counts as unknown.
     pub redis_response_timeout_ms: u64,
-    /// What Redis' `appendfsync` is at least: nothing is sold on a Redis that keeps less, and with `always` script
-    /// calls are larger.
+    /// The weakest `appendfsync` of Redis that is accepted: nothing is sold on a Redis that keeps less, and with
+    /// `always` script calls are larger.
     pub durability: Durability,
     /// Whether orders are taken also while Redis is not set up as `durability` promises, or may evict.
     pub allow_unsafe_redis: bool,

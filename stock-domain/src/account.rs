@@ -11,15 +11,15 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use stock_common::id::{CouponId, LocationId, ProductId, SaleId, UserId};
 
-/// What an account counts. The order is that of MySQL's `ENUM`, in which rows are locked.
+/// The kind of thing that an account counts. The order is that of MySQL's `ENUM`, in which rows are locked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum AccountKind {
-    /// What may be sold of a product at a location.
+    /// Units of a product that may be sold at a location.
     Available,
-    /// What is held of a product at a location; physical stock is available plus reserved.
+    /// Units of a product that are held at a location; physical stock is available plus reserved.
     Reserved,
-    /// What one user has taken in a sale, counted down from [`crate::sale::COUNTED_FROM`].
+    /// Units that one user has taken in a sale, counted down from [`crate::sale::COUNTED_FROM`].
     Allowance,
     /// How many of a first-come coupon are left.
     Coupon,
@@ -27,7 +27,7 @@ pub enum AccountKind {
     Points,
     /// How many more reservations a user may have at once.
     Hold,
-    /// What may be sold online of a product out of one of its buckets.
+    /// Units of a product that may be sold online out of one of its buckets.
     Bucket,
 }
 
@@ -79,7 +79,7 @@ impl AccountKind {
 /// The name of an account. Its text form, `AVAILABLE:7:0`, ends its key in Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Account {
-    /// What it counts.
+    /// The kind of thing that it counts.
     pub kind: AccountKind,
     /// A product, sale, coupon or user, by kind.
     pub owner: u64,
@@ -95,7 +95,7 @@ impl Account {
         place: 0,
     };
 
-    /// What may be sold of a product at a location.
+    /// Units of a product that may be sold at a location.
     #[must_use]
     pub const fn available(product: ProductId, location: LocationId) -> Self {
         Self {
@@ -105,7 +105,7 @@ impl Account {
         }
     }
 
-    /// What is held of a product at a location.
+    /// Units of a product that are held at a location.
     #[must_use]
     pub const fn reserved(product: ProductId, location: LocationId) -> Self {
         Self {
@@ -115,7 +115,7 @@ impl Account {
         }
     }
 
-    /// What a user has bought or holds in a sale.
+    /// Units that a user has bought or holds in a sale.
     #[must_use]
     pub const fn allowance(sale: SaleId, user: UserId) -> Self {
         Self {
@@ -136,7 +136,7 @@ impl Account {
         }
     }
 
-    /// What may be sold online of a product out of the bucket in a slot ([`crate::bucket`]).
+    /// Units of a product that may be sold online out of the bucket in a slot ([`crate::bucket`]).
     #[must_use]
     pub const fn bucket(product: ProductId, slot: u16) -> Self {
         Self {
@@ -203,17 +203,17 @@ impl fmt::Display for Account {
 /// Accounts that are opened at their first touch, in one hash that says whether it is whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Book {
-    /// What each buyer may still buy in a sale.
+    /// Units that each buyer may still buy in a sale.
     Allowances(SaleId),
-    /// What may be sold at the stores.
+    /// Units that may be sold at the stores.
     StoreAvailable,
-    /// What is held at the stores.
+    /// Units that are held at the stores.
     StoreReserved,
     /// Every user's points.
     Points,
     /// How many more reservations each user may have.
     Holds,
-    /// What may be sold out of the buckets of a shard.
+    /// Units that may be sold out of the buckets of a shard.
     Buckets,
 }
 
@@ -227,7 +227,7 @@ impl Book {
         Self::Buckets,
     ];
 
-    /// What its accounts count.
+    /// The kind of its accounts.
     #[must_use]
     pub const fn kind(self) -> AccountKind {
         match self {
@@ -269,7 +269,7 @@ impl fmt::Display for Book {
     }
 }
 
-/// What an account holds after its latest posting.
+/// The state of an account after its latest posting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Level {
     /// The balance, 0..=2^53 − 1.

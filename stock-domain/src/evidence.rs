@@ -93,7 +93,7 @@ impl Seen {
                     match says(connection, position, &posted).await? {
                         Ok(true) if is_settled => {}
                         Ok(_) => continue,
-                        // What cannot be read may say it: the posting is neither followed nor taken for a stray.
+                        // An unreadable entry may say it: the posting is neither followed nor taken for a stray.
                         Err(unreadable) => {
                             self.broken = Some(unreadable.to_string());
                             return Ok(self);
@@ -141,7 +141,7 @@ async fn says(
     }))
 }
 
-/// What the copies of an account's level say, and what is not settled yet.
+/// The copies of an account's level, and the postings that are not settled yet.
 #[derive(Debug)]
 pub struct Evidence {
     pub(crate) account: Account,
@@ -151,7 +151,7 @@ pub struct Evidence {
     pub(crate) in_redis: String,
     /// The chain of postings.
     pub(crate) chain: Seen,
-    /// What the journal holds of the account beyond the watermark.
+    /// The account's postings in the journal beyond the watermark.
     pub(crate) unsettled: Vec<Posted>,
 }
 
@@ -210,7 +210,7 @@ impl Evidence {
         )))
     }
 
-    /// What a person believes who has looked: the chain if it holds, otherwise the row.
+    /// The level that a person believes after having looked: the chain if the chain holds, otherwise the row.
     #[must_use]
     pub const fn believed(&self) -> Level {
         match self.chain.broken {
@@ -220,7 +220,7 @@ impl Evidence {
     }
 }
 
-/// What the journal holds of an account beyond the watermark.
+/// Reads the postings of an account in the journal beyond the watermark.
 async fn unsettled(
     shard: &Shard,
     state: &ShardState,

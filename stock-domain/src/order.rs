@@ -271,7 +271,7 @@ impl Serialize for OrderLine {
 /// A priced order: the body of its entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
-    /// Who buys.
+    /// The buyer.
     pub user_id: UserId,
     /// Which way it was placed.
     pub path: Path,
@@ -280,9 +280,9 @@ pub struct Order {
     /// The store whose stock it takes; none for ONLINE.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store_id: Option<u64>,
-    /// What is bought, one line per product.
+    /// The products that are bought, one line per product.
     pub lines: Vec<OrderLine>,
-    /// What is paid: the lines' sum less the coupon's discount and the points.
+    /// The amount that is paid: the lines' sum less the coupon's discount and the points.
     pub total_amount: Money,
     /// The coupon that it used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -316,7 +316,7 @@ impl Order {
         LocationId(self.store_id.unwrap_or(0))
     }
 
-    /// What the prices of the day saved: Σ (price − unit price) · quantity.
+    /// The amount that the prices of the day saved: Σ (price − unit price) · quantity.
     #[must_use]
     pub fn discount_amount(&self) -> i64 {
         let saved = |line: &OrderLine| {
@@ -328,14 +328,14 @@ impl Order {
         i64::try_from(all).unwrap_or(i64::MAX)
     }
 
-    /// What the coupon took off.
+    /// The amount that the coupon took off.
     #[must_use]
     pub fn coupon_discount_amount(&self) -> Money {
         let coupon = self.coupon.as_ref();
         coupon.map_or(Money::ZERO, |coupon| coupon.discount_amount)
     }
 
-    /// What placing it moves: stock in the order of its lines, then the limits, then points.
+    /// The postings of placing it: stock in the order of its lines, then the limits, then points.
     #[must_use]
     pub fn postings(&self, held: Option<&Held>) -> Vec<Posting> {
         let is_held =
@@ -365,7 +365,7 @@ impl Order {
         postings
     }
 
-    /// What taking it back moves: everything to where it is free again, except what is forgotten.
+    /// The postings of taking it back: everything goes to where it is free again, except limits of forgotten sales.
     fn returned(&self, forgotten: &[SaleId]) -> Vec<Posting> {
         let mut postings = self.stock(1);
         postings.extend(self.lines.iter().filter_map(|line| {
@@ -484,7 +484,7 @@ pub fn place(
     request.idempotency = idempotency;
     request.late_mark = late_mark;
     request.waits_for_holds = !terms.is_last_try;
-    // What is sold is sold, also of a product that is off sale by now, or while selling is stopped.
+    // A sale that a till has made stands, also of a product that is off sale by now, or while selling is stopped.
     request.takes_stock = order.offline.is_none();
     request.even_closed = order.offline.is_some();
     request.release = terms.held.map(|(held, until)| (held.member(), *until));

@@ -1,7 +1,7 @@
 //! Reconcile: on a schedule, compare the copies of each level, report, then correct.
 //!
 //! Pages of accounts are compared by a few statements each, in Redis and in MySQL. On a healthy system, under any
-//! load, nothing differs and nothing is changed. What differs is judged by itself ([`crate::evidence`]): it is
+//! load, nothing differs and nothing is changed. A level that differs is judged by itself ([`crate::evidence`]): it is
 //! corrected when the chain of its postings holds from end to end and another copy agrees with it, in Redis by
 //! compare-and-set on the value that was read. Contradictions are reported and left. The deadline of a hold follows
 //! the journal: it is removed when an entry ended the hold, and written again when none did.
@@ -38,13 +38,13 @@ const PAGE: u32 = 2_000;
 const ATTEMPTS: usize = 20;
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// What one run found.
+/// The findings of one run.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Reconciled {
     /// Accepted entries that MySQL had not settled.
     pub lag_entries: u64,
-    /// What differed.
+    /// Everything that differed.
     pub differences: Vec<Difference>,
     /// How many of them were corrected.
     pub corrected: usize,
@@ -246,7 +246,7 @@ async fn try_repair(
 }
 
 /// Writes the deadline of a hold that no entry has ended, or removes that of one that an entry has ended, or that neither an
-/// entry nor a row knows. What only a row of `reservations` says is no evidence.
+/// entry nor a row knows. The statement of a row of `reservations` alone is no evidence.
 async fn correct_hold(
     pool: &MySqlPool,
     ledger: &Ledger,

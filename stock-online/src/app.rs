@@ -1,4 +1,4 @@
-//! What handlers share, built once.
+//! The state that handlers share, built once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,15 +34,15 @@ pub const CATCH_UP_MAX: Duration = Duration::from_secs(1);
 pub struct Pools {
     /// Reads, and what is no order.
     pub pool: MySqlPool,
-    /// What locks rows that every instance needs.
+    /// For transactions that lock rows that every instance needs.
     pub locking: MySqlPool,
-    /// What takes long.
+    /// For work that takes long.
     pub jobs: MySqlPool,
     /// Reads that need not be of this very moment.
     pub reads: Reads,
 }
 
-/// What handlers share.
+/// The state that handlers share.
 pub struct App {
     /// The settings.
     pub config: Config,
@@ -61,15 +61,15 @@ pub struct App {
     pub ledger: Ledger,
     /// The latest levels, for whoever watches.
     pub levels: Levels,
-    /// What was measured in the last minutes.
+    /// The measurements of the last minutes.
     pub history: History,
     /// How the servers were a moment ago.
     pub health: Health,
-    /// What keeps this process from applying the journal.
+    /// Troubles that keep this process from applying the journal.
     pub troubles: Arc<Troubles>,
     /// Products and prices in memory.
     pub catalog: Catalog,
-    /// What coupons are worth.
+    /// Coupons in memory.
     pub coupons: Coupons,
     /// The part of what is paid for an order that its buyer earns as points.
     pub earn_rate: Option<Percentage>,
@@ -83,7 +83,7 @@ pub struct App {
     pub page_streams: Arc<Semaphore>,
     /// Rung when a file of stock is to be written.
     pub imports_bell: Notify,
-    /// What keeps the catalog fresh.
+    /// Keeps the catalog fresh.
     pub catalog_refresher: CatalogRefresher,
     /// Checks tokens.
     pub tokens: Tokens,

@@ -97,7 +97,7 @@ pub enum RunError {
     Scheduler(#[from] tokio_cron_scheduler::JobSchedulerError),
 }
 
-/// What a service is started with.
+/// Everything that a service is started with.
 pub struct Start {
     /// The settings.
     pub config: Config,
@@ -186,7 +186,7 @@ pub async fn run(start: Start, shutdown: CancellationToken) -> Result<(), RunErr
 async fn drain(app: &App, tasks: &tokio_util::task::TaskTracker, background: &CancellationToken) {
     tracing::info!("draining");
     app.tasks.close();
-    // What is decided is in the journal; a task that hangs has only its recording to do.
+    // Every decision is in the journal; a task that hangs has only its recording to do.
     if tokio::time::timeout(TASKS_TIMEOUT, app.tasks.wait())
         .await
         .is_err()
@@ -204,7 +204,7 @@ async fn drain(app: &App, tasks: &tokio_util::task::TaskTracker, background: &Ca
     tracing::info!("stopped");
 }
 
-/// What every task of a service is started with.
+/// The context that every task of a service is started with.
 struct Tasks<'a> {
     tracker: &'a tokio_util::task::TaskTracker,
     app: &'a Arc<App>,

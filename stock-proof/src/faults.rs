@@ -58,7 +58,7 @@ pub struct Faults {
     /// Only these, such as F2,F7; without it all
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// What buyers do and which pairs are drawn; printed, so that a run can be repeated
+    /// Decides what buyers do and which pairs are drawn; printed, so that a run can be repeated
     #[arg(long)]
     seed: Option<u64>,
     /// Rounds of random pairs, after the named faults
@@ -69,10 +69,10 @@ pub struct Faults {
     long: bool,
 }
 
-/// What a fault is given.
+/// The options that a fault is given.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
-    /// What buyers do depends on it.
+    /// The seed on which the buyers' actions depend.
     pub seed: u64,
     /// Whether time is no matter.
     pub is_long: bool,

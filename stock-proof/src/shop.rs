@@ -76,9 +76,9 @@ pub struct Servers {
     pub redis: Server,
     /// The MySQL or MariaDB.
     pub mysql: Server,
-    /// What the Redis promises, and so its shops.
+    /// The durability that the Redis promises, and so its shops.
     pub durability: Durability,
-    /// What they keep on disk; dropped after them.
+    /// The folder in which the servers keep their files; dropped after them.
     pub folder: Folder,
 }
 
@@ -119,7 +119,7 @@ pub struct Shop {
     database_url: String,
     /// The URL of its Redis.
     pub redis_url: String,
-    /// What its keys begin with.
+    /// The prefix of its keys.
     pub prefix: String,
 }
 

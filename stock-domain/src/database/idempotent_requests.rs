@@ -26,7 +26,7 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
-/// What is known of a key.
+/// The state of a key, as a request finds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claim {
     /// Nothing: it is this request's now.
@@ -49,7 +49,7 @@ struct Row {
 }
 
 impl Row {
-    /// What it says to a request with a fingerprint.
+    /// The state of the key for a request with a fingerprint.
     fn claim(self, fingerprint: &[u8]) -> Claim {
         if self.fingerprint != fingerprint {
             return Claim::Reused;
@@ -75,7 +75,7 @@ async fn find(executor: impl MySqlExecutor<'_>, key: &[u8]) -> Result<Option<Row
     .await
 }
 
-/// What is known of a key, without claiming it.
+/// Reads the state of a key without claiming it.
 ///
 /// # Errors
 /// When MySQL does not answer.

@@ -153,7 +153,7 @@ pub struct ListedSale {
     pub sale: Sale,
     /// Its product.
     pub product_id: ProductId,
-    /// What the product is called.
+    /// The name of the product.
     pub product_name: String,
     /// Whether it is the one that governs its product: a newer one may have taken its place.
     pub governs: bool,
@@ -221,7 +221,7 @@ pub async fn find(
     Ok(row.and_then(Listed::parse))
 }
 
-/// What the buyer has had who has had the most in a sale, as far as MySQL has settled.
+/// The units of the buyer who has had the most in a sale, as far as MySQL has settled.
 ///
 /// # Errors
 /// When MySQL does not answer.

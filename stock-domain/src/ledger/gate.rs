@@ -118,7 +118,7 @@ impl Unproved {
     }
 }
 
-/// What the gate needs to prove a Redis.
+/// Everything that the gate needs to prove a Redis.
 pub(super) struct Gate {
     pub(super) servers: Servers,
     pub(super) instance: Arc<str>,
@@ -135,7 +135,7 @@ pub(super) struct Gate {
     pub(super) known: Mutex<Option<ShardState>>,
     /// The server that was proved last, as it was when it was last seen.
     pub(super) proved: Mutex<Option<Identity>>,
-    /// What was found of the server's settings.
+    /// The server's settings, as they were found.
     pub(super) settings: Mutex<Arc<[Setting]>>,
     /// Whether one of them breaks what is promised.
     pub(super) is_unsafe: AtomicBool,
@@ -223,7 +223,7 @@ impl Gate {
             };
             self.tell(next);
             if matches!(&*self.state.borrow(), GateState::Shut(_)) {
-                // What it said of the server that it met stands, and is what others wait for.
+                // If this instance met a server, its statement about that server stands: the others wait for it.
                 if !self.has_met.load(Ordering::Relaxed) {
                     self.say_shut().await;
                 }
@@ -317,7 +317,7 @@ impl Gate {
         for script in SCRIPTS.all() {
             prepare.cmd("SCRIPT").arg("LOAD").arg(script.text).ignore();
         }
-        // What was taken away from the shard stays away, also where a promoted replica does not know it.
+        // Anything that was taken away from the shard stays away, also where a promoted replica does not know it.
         prepare
             .cmd("EVALSHA")
             .arg(&SCRIPTS.relayout.sha)

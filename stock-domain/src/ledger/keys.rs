@@ -46,7 +46,7 @@ pub const HEAD_FIELDS: [&str; 11] = [
     "refused_from",
 ];
 
-/// What a key of a shard may be: the rows of the table above.
+/// The kinds of keys of a shard: the rows of the table above.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// The epoch's hash.
@@ -65,7 +65,7 @@ pub enum Kind {
     Book,
     /// A generation of idempotency records.
     Records,
-    /// What moves between a product's buckets.
+    /// Movements between a product's buckets.
     Moving,
 }
 
@@ -84,7 +84,7 @@ impl Kind {
     ];
 }
 
-/// What a key is, by its name.
+/// The meaning of a key, by its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Shape {
     /// An account with a key of its own.
@@ -208,7 +208,7 @@ impl Keys {
         format!("{}:held_units", self.base)
     }
 
-    /// What moves between a product's buckets right now.
+    /// The movements between a product's buckets that are under way.
     #[must_use]
     pub fn moving(&self, product: ProductId) -> String {
         format!("{}:moving:{product}", self.base)
@@ -284,7 +284,7 @@ impl Keys {
         format!("{}:beats", self.base)
     }
 
-    /// What a key of this shard is; `None` when there is no such key.
+    /// The shape of a key of this shard; `None` when there is no such key.
     #[must_use]
     pub fn shape(&self, key: &str) -> Option<Shape> {
         let rest = key.strip_prefix(&*self.base)?.strip_prefix(':')?;

@@ -1,4 +1,4 @@
-//! What requests found lost in a shard's Redis, until it is brought back ([`super::heal`]).
+//! Things that requests found lost in a shard's Redis, until they are brought back ([`super::heal`]).
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,5 +1,5 @@
-//! Walks over a large key of Redis, or over all keys, a page at a time, so that nobody waits for all of it. What stays
-//! there for the whole walk is seen at least once.
+//! Walks over a large key of Redis, or over all keys, a page at a time, so that nobody waits for all of it. An
+//! element that stays there for the whole walk is seen at least once.
 
 use redis::aio::ConnectionLike;
 use redis::{Cmd, FromRedisValue, RedisError, cmd};
@@ -15,7 +15,7 @@ pub struct Scan<'a> {
     command: &'static str,
     /// The key; without one, all keys.
     key: Option<&'a str>,
-    /// What the names must match.
+    /// The pattern that the names must match.
     pattern: Option<&'a str>,
     /// Where the next page begins; none at the end.
     cursor: Option<u64>,

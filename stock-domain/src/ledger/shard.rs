@@ -56,7 +56,7 @@ impl LedgerMetrics {
     }
 }
 
-/// What a shard's tasks share.
+/// The state that a shard's tasks share.
 pub(super) struct Shared {
     pub(super) config: Config,
     pub(super) gate: Arc<Gate>,
@@ -66,7 +66,7 @@ pub(super) struct Shared {
     /// Entries in an average frame, as last read.
     frame_entries: AtomicUsize,
     pub(super) sold_out: SoldOut,
-    /// What was found lost in Redis and is to be brought back.
+    /// The things that were found lost in Redis and are to be brought back.
     pub(super) lost: Arc<Lost>,
     pacer: Mutex<Pacer>,
     pub(super) metrics: LedgerMetrics,
@@ -103,7 +103,7 @@ impl Drop for Keeper {
     }
 }
 
-/// What a shard of a ledger shares with the others.
+/// The parts that a shard of a ledger shares with the others.
 pub(super) struct Common {
     pub(super) servers: Servers,
     /// This process' name among others.
@@ -194,7 +194,7 @@ impl Shard {
         if let GateState::Shut(reason) = &*self.shared.gate.state.borrow() {
             return Err(DecideError::Fenced(Arc::clone(reason)));
         }
-        // What stops selling is no promise to anybody.
+        // A request that stops selling is no promise to anybody.
         if request.request.draft.selling.is_none()
             && let Some(setting) = self.shared.gate.unsafe_setting()
         {

@@ -41,7 +41,7 @@ pub async fn count_held(
         .await
 }
 
-/// What is held by the live holds, and what is kept of that; both while they may change.
+/// The units that the live holds add up to, and the units that are kept in the hash; both may change meanwhile.
 ///
 /// # Errors
 /// [`ReadError`] when Redis does not answer.

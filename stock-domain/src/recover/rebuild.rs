@@ -47,14 +47,14 @@ pub(super) async fn clear(
     Ok(())
 }
 
-/// What is rebuilt.
+/// The part that is rebuilt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Scope {
     /// Everything that the layout has on the shard.
     Shard,
-    /// What is in these slots.
+    /// Everything in these slots.
     Slots(BTreeSet<u16>),
-    /// What names the number of a shard that is given up, or comes back: marks, holds, branches and keys.
+    /// Everything that names the number of a shard that is given up, or comes back: marks, holds, branches and keys.
     Number(u64),
 }
 
@@ -504,7 +504,7 @@ impl Rebuild<'_> {
         }
     }
 
-    /// What is held for entries on other shards; it is looked at at once.
+    /// Writes the branches that are held for entries on other shards; each is looked at at once.
     pub(crate) async fn write_branch_holds(
         &mut self,
         transaction: &mut Transaction<'static, MySql>,

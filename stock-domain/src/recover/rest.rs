@@ -1,4 +1,4 @@
-//! What a rebuilding of Redis would do: the entries behind the watermark that somebody still has, and which of them
+//! The plan of a rebuilding of Redis: the entries behind the watermark that somebody still has, and which of them
 //! continue MySQL's state.
 
 use std::collections::{BTreeMap, HashMap};
@@ -26,7 +26,7 @@ const PORTION: Portion = Portion {
     frame_entries: 50,
 };
 
-/// What a run over a shard would do, read without changing anything.
+/// The plan of a run over a shard, read without changing anything.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Plan {
@@ -52,9 +52,9 @@ pub struct Left {
     pub number: u64,
     /// Its kind's name.
     pub kind: &'static str,
-    /// Who caused it.
+    /// The user who caused it.
     pub user_id: UserId,
-    /// What the order cost.
+    /// The amount that the order cost.
     pub total_amount: Option<i64>,
 }
 

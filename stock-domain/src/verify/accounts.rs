@@ -157,7 +157,7 @@ async fn prove(
         .iter()
         .map(|(account, _)| account.to_string())
         .collect();
-    // What is due is walked again from its first posting.
+    // An account that is due is walked again from its first posting.
     let wanted: Vec<String> = subjects.iter().filter(|of| !due.has(of)).cloned().collect();
     let known = proved(pool, &wanted).await?;
     let archived = archived(pool, page, due, report).await?;
@@ -179,7 +179,7 @@ async fn prove(
         Err(difference) => report.add([difference]),
         Ok(()) => arrived.push((walk.account.to_string(), walk.at)),
     };
-    // What has not moved is compared without a query, and needs no new memory.
+    // An account that has not moved is compared without a query, and nothing new is remembered of it.
     few.retain(|walk| {
         let found = walk.arrive();
         let is_moving = walk.missing() > 0;

@@ -1,4 +1,5 @@
-//! What differs only because it moved meanwhile is no difference: a look is taken again when MySQL has followed.
+//! Repeated looks. A value that differs only because it moved meanwhile is no difference: a look is taken again when
+//! MySQL has followed.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -36,16 +37,16 @@ pub(super) fn keep(found: &mut Vec<Difference>, again: &[Difference]) {
 
 /// Something that is looked at as a whole.
 pub(super) enum Look<'a> {
-    /// What ended, in these buckets.
+    /// Things that ended, in these buckets.
     Ends(&'a [usize]),
     /// Dead letters, against the orders without a row that were taken back.
     Letters(&'a Courses, &'a HashMap<Position, &'static str>),
-    /// What no position leads to.
+    /// Rows to which no position leads.
     Strays {
         /// With what takes long.
         full: bool,
     },
-    /// What Redis has besides levels and holds: its parts that are due.
+    /// The content of Redis besides levels and holds: its parts that are due.
     Memory(Due),
 }
 
@@ -64,7 +65,7 @@ impl Look<'_> {
     }
 }
 
-/// What a look finds each time that it is taken.
+/// The differences that a look finds each time that it is taken.
 pub(super) async fn twice(
     pool: &MySqlPool,
     ledger: &Ledger,

@@ -19,7 +19,7 @@ const RAISE_MAX: Duration = Duration::from_secs(2);
 const RAISE_EVERY: Duration = Duration::from_millis(50);
 
 type Fields = HashMap<String, String>;
-/// What is wrong: about which fields, and how.
+/// The faults that were found: about which fields, and how.
 type Wrong = Vec<(&'static str, String)>;
 
 /// A shard's head, and what it must agree with, at one moment.

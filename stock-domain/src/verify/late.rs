@@ -81,8 +81,8 @@ impl Window<'_> {
         own.next().map_or(&[], |(_, rows)| rows.as_slice())
     }
 
-    /// What a row says by itself: a state and its time go together. What it says is counted, if the entry that says so
-    /// is one of the pass.
+    /// Checks each row by itself: a state and its time go together. The state is counted, if the entry that says so is
+    /// one of the pass.
     fn rows(&self, mut tally: Option<&mut Tally>) -> Vec<Difference> {
         let mut found = Vec::new();
         let ended = [
@@ -275,7 +275,7 @@ impl Window<'_> {
             } else {
                 "RELEASED"
             };
-            // What was archived has no row any more, and what cannot be written has none.
+            // An archived branch has no row any more, and a branch that cannot be written has none.
             let Some(row) = stored.get(&of.id) else {
                 continue;
             };
@@ -297,7 +297,7 @@ impl Window<'_> {
         Ok(found)
     }
 
-    /// What was opened in the ledger says so.
+    /// Each product and coupon that was opened in the ledger says so.
     async fn opened(&self) -> Result<Vec<Difference>, sqlx::Error> {
         let rows = &self.read.rows;
         let products = rows.opened.iter().map(|id| id.0).collect::<Vec<_>>();

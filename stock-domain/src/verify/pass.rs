@@ -36,7 +36,7 @@ pub(super) struct Course {
     pub(super) state: ShardState,
     /// When MySQL settled that, as MySQL prints it.
     pub(super) settled_at: String,
-    /// What was removed from the journal.
+    /// The end of the part that was removed from the journal.
     pub(super) archived: Reached,
     /// The last entry that was compared.
     pub(super) done: Reached,
@@ -54,7 +54,7 @@ impl Course {
 }
 
 impl Course {
-    /// What should have come behind the last entry.
+    /// The difference that remains when entries are missing behind the last one.
     pub(super) fn missing(&self) -> Option<Difference> {
         let (done, state) = (self.done, &self.state);
         let wanted = (state.number, state.watermark);
@@ -66,7 +66,7 @@ impl Course {
         (!is_right).then(|| Difference::new("journal", state.shard, text))
     }
 
-    /// What the shard's rows say of selling and of the epoch, against the entries that said so last.
+    /// Compares what the shard's rows say of selling and of the epoch with the entries that said so last.
     pub(super) fn switched(&self) -> Vec<Difference> {
         let state = &self.state;
         let mut found = Vec::new();
@@ -121,13 +121,13 @@ pub(super) struct Pass<'a> {
     pub(super) pool: &'a MySqlPool,
     pub(super) ledger: &'a Ledger,
     pub(super) courses: Courses,
-    /// What ended, if the pass is over the whole journal.
+    /// The count of everything that ended, if the pass is over the whole journal.
     pub(super) tally: Option<Tally>,
     /// Orders without a row that were taken back, and what they are since.
     pub(super) rowless: HashMap<Position, &'static str>,
 }
 
-/// What a step of a pass came to.
+/// The outcome of a step of a pass.
 pub(super) struct Step {
     /// Up to where everything is compared.
     pub(super) at: Position,
@@ -137,7 +137,7 @@ pub(super) struct Step {
     pub(super) is_right: bool,
 }
 
-/// What one window holds.
+/// The content of one window.
 pub(super) struct Read {
     pub(super) entries: Vec<Entry>,
     pub(super) found: Vec<Difference>,
@@ -222,7 +222,8 @@ impl Pass<'_> {
         read.found.extend(late);
         read.found
             .extend(kept::differing(self.pool, self.ledger, &read.entries).await?);
-        // What names a shard that is none is named by the journal's own row; and what is not settled is not looked at.
+        // Anything that names a shard that does not exist is reported by the journal's own row. Anything that
+        // is not settled is not looked at.
         Ok((read.found, courses))
     }
 
@@ -269,7 +270,7 @@ impl Pass<'_> {
 }
 
 impl Read {
-    /// What the entries write.
+    /// Gathers the rows that the entries write.
     fn gather(&mut self) {
         for entry in &self.entries {
             if !self.dead.contains(&entry.position) {

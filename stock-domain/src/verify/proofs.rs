@@ -1,4 +1,4 @@
-//! What was proved before, so that a run need not begin at zero.
+//! Earlier proofs, so that a run need not begin at zero.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,7 @@ pub(super) struct Proved {
     pub(super) balance: i64,
 }
 
-/// What was proved before of some subjects.
+/// Reads the earlier proofs of some subjects.
 pub(super) async fn proved(
     pool: &MySqlPool,
     subjects: &[String],

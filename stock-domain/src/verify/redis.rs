@@ -31,12 +31,12 @@ pub struct Drift {
     pub difference: Difference,
 }
 
-/// What a comparison found.
+/// The findings of a comparison.
 #[derive(Debug, Default)]
 pub struct Compared {
     /// Accepted entries that MySQL had not settled.
     pub lag_entries: u64,
-    /// What differs.
+    /// The accounts whose levels differ.
     pub drifts: Vec<Drift>,
 }
 
@@ -70,7 +70,7 @@ pub(super) async fn compare_all(
     }
 }
 
-/// Compares accounts where they lie. What was moved to another shard meanwhile is looked for again.
+/// Compares accounts where they lie. An account that was moved to another shard meanwhile is looked for again.
 async fn compare_names(
     pool: &MySqlPool,
     ledger: &Ledger,
@@ -135,7 +135,7 @@ async fn compare_page(
         let first = ledger.levels(names).await?;
         let state = load(pool, ledger).await?;
         let settled = settled(pool, &state, names).await?;
-        // What stands still, as most accounts do, is as MySQL has it.
+        // An account that stands still, as most accounts do, is as MySQL has it.
         let still = |name: &Account| {
             let (found, stored) = (first.get(name), settled.get(name));
             found.map(Level::to_string) == stored.map(Level::to_string)

@@ -23,7 +23,7 @@ use crate::order::{offline_mark_id, offline_state};
 
 const PAGE: usize = 1_000;
 
-/// What MySQL says of things: a state or none. Of what is absent it says nothing.
+/// The states of things in MySQL: a state or none. MySQL says nothing of a thing that is absent here.
 pub(super) type Says = HashMap<String, Option<String>>;
 
 /// Compares a shard's states.
@@ -155,7 +155,7 @@ async fn lacking(ledger: &Ledger, ids: Vec<String>) -> Result<Vec<Difference>, V
         .collect())
 }
 
-/// What MySQL says of the states of things.
+/// Reads the states of things in MySQL.
 pub(super) async fn says(pool: &MySqlPool, ids: &[&str]) -> Result<Says, sqlx::Error> {
     let mut of: HashMap<&str, Vec<(&str, &str)>> = HashMap::new();
     for id in ids {

@@ -1,4 +1,4 @@
-//! What the journal holds beyond a watermark: what Redis knows and MySQL does not yet.
+//! The entries of the journal beyond a watermark: Redis knows them and MySQL does not yet.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ use crate::ledger::{ReadError, Shard};
 /// Entries read at once.
 const TAIL: usize = 5_000;
 
-/// What has not been settled.
+/// The content of the entries that have not been settled.
 #[derive(Debug, Default)]
 pub(super) struct Unsettled {
     /// Per account in order of seq.

@@ -1,4 +1,4 @@
-//! What ended, counted from both sides: by the entries that ended it, and by the rows that say so.
+//! The things that ended, counted from both sides: by the entries that ended them, and by the rows that say so.
 //!
 //! An order that was taken back, a reservation that is over, a branch that was confirmed: the row says the state, and
 //! no column of it leads to the entry, which may lie anywhere behind. So a pass over the whole journal adds a number for
@@ -12,14 +12,14 @@ use stock_common::id::Position;
 /// Sums that are kept.
 pub(super) const BUCKETS: usize = 4_096;
 
-/// What can end.
+/// The kinds of things that can end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Thing {
     /// An order that is taken back.
     Order,
     /// A reservation that is confirmed, cancelled or expired.
     Reservation,
-    /// What was held for an entry on another shard.
+    /// A branch that was held for an entry on another shard.
     Branch,
 }
 

@@ -38,7 +38,7 @@ pub async fn compare(ledger: &Ledger) -> Result<Vec<UnitDrift>, ReadError> {
 
 type Wrong = BTreeMap<String, (Option<u64>, Option<u64>)>;
 
-/// What differs, and differs in the same way whenever it is looked at.
+/// Finds the fields that differ, and differ in the same way at each look.
 async fn wrong(shard: &Shard) -> Result<Wrong, ReadError> {
     let mut wrong = differing(&units::read(shard).await?);
     for _ in 1..LOOKS {

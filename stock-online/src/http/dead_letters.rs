@@ -96,7 +96,7 @@ pub async fn retry(
         return before;
     }
     let is_due = letter.state != "RESOLVED";
-    // What is resolved stays so, however often it is asked for.
+    // A resolved letter stays resolved, however often a retry is asked for.
     let retried = match is_due {
         true => table::retry(&app.pool, position).await.map_err(stays),
         false => Ok(()),

@@ -3,9 +3,9 @@
 //! A handler begins, makes its change on the connection that it is given, and ends with its answer. Change and answer
 //! are one transaction, and handlers ask for nothing else from the pool meanwhile: each of many would hold one
 //! connection and wait for another. The same request gets the first answer again, whether or not the client saw it, and a
-//! crash in between leaves nothing to repeat. What is done elsewhere and bears being repeated, as setting a state
-//! does, is looked up before ([`look`]) and kept afterwards ([`keep`]). Requests that the script decides carry
-//! their key there ([`super::verdicts`]).
+//! crash in between leaves nothing to repeat. The answer to a change that is made elsewhere and may be repeated,
+//! such as setting a state, is looked up before the change ([`look`]) and kept after it ([`keep`]). Requests that the
+//! script decides carry their key there ([`super::verdicts`]).
 //!
 //! Remembered are acceptances (`idempotency_accepted_ms`) and refusals that depend on the state of the shop
 //! (`idempotency_refused_ms`); not what the request decides by itself, and not what passes by. Without a key the
@@ -68,7 +68,7 @@ impl Once {
         let before = before(claim);
         transaction.rollback().await?;
         if before.is_ok() {
-            // What the first answer confirmed holds here too when it is given again.
+            // The change that the first answer confirmed must be known here too when the answer is given again.
             publish(app).await?;
         }
         Ok(Begun::Before(before))
@@ -79,7 +79,7 @@ impl Once {
         &mut self.transaction
     }
 
-    /// Ends the change: with its answer it is there, with a problem it is not. What stands beside the answer is the
+    /// Ends the change: with its answer it is there, with a problem it is not. The value beside the answer is the
     /// handler's own.
     ///
     /// # Errors
@@ -158,7 +158,7 @@ pub(super) async fn keep(
     }
 }
 
-/// What a claim that is not this request's says.
+/// The answer for a claim that is not this request's.
 fn before(claim: Claim) -> Result<Response, Problem> {
     match claim {
         Claim::Answered(answer) => again(answer),

@@ -65,7 +65,7 @@ pub struct Selling {
 
 impl BodyIn for Selling {}
 
-/// What became of the switch, shard by shard.
+/// The outcome of the switch, shard by shard.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct SellingDone {
     open: bool,
@@ -96,7 +96,7 @@ pub(crate) fn is_ready(app: &App) -> bool {
     readiness(app).status != "unready"
 }
 
-/// What was seen last of everything that orders need.
+/// The readiness, from the last look at everything that orders need.
 fn readiness(app: &App) -> Ready {
     let wrong: Vec<ServerSetting> = health::settings(app)
         .into_iter()

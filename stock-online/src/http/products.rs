@@ -1,7 +1,7 @@
 //! Products: list and show on both paths.
 //!
 //! The two paths differ in where the stock comes from: MySQL's level at the watermark, or Redis' level
-//! now. What an admin may do with products is in [`mod@write`].
+//! now. The changes that an admin may make to products are in [`mod@write`].
 
 mod write;
 
@@ -50,7 +50,7 @@ pub(super) enum ProductStatusName {
     Inactive,
 }
 
-/// What to list.
+/// The filters and the page of a list.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ListIn {
@@ -90,7 +90,7 @@ pub(super) struct DetailOut<'a> {
     description: &'a str,
     min_stock_level: i64,
     reorder_point: i64,
-    /// What the caller's best coupon takes off one unit.
+    /// The amount that the caller's best coupon takes off one unit.
     #[schema(value_type = u64)]
     coupon_discount_amount: Money,
     /// The sale that governs it.
@@ -167,7 +167,7 @@ fn etag(product: &Product) -> String {
     format!("\"{}\"", product.revision)
 }
 
-/// What a caller's coupons are worth.
+/// The benefits that a caller's coupons give.
 async fn benefits_of(
     app: &App,
     reader: Reader,
@@ -181,7 +181,7 @@ async fn benefits_of(
     Ok(app.reads.read(reader, best).await?)
 }
 
-/// What the best of some coupons takes off one unit; nothing where there is none.
+/// The amount that the best of some coupons takes off one unit; zero when there is no coupon.
 fn coupon_discount(app: &App, benefits: &[Benefit], product: &Product) -> Money {
     let (sale, discount) = (product.sale.as_ref(), product.discount.as_ref());
     let now_ms = app.ledger.redis_now_ms();
@@ -304,7 +304,7 @@ async fn show_from(
     let (product, mut levels) = found.ok_or_else(missing)?;
     if matches!(source, Source::Redis) {
         let (known, lost) = decided(app, std::slice::from_ref(&product)).await?;
-        // What MySQL knows may be older than what a reader was told before.
+        // MySQL's level may be older than the level that a reader was told before.
         if !lost.is_empty() {
             return Err(Problem::of(Code::AccountBroken));
         }

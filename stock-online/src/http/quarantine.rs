@@ -48,7 +48,7 @@ pub(super) struct QuarantinedListOut {
     next_cursor: Option<String>,
 }
 
-/// What a released account holds.
+/// The level of a released account.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ReleasedOut {

@@ -1,7 +1,7 @@
 //! Troubles: what keeps a shard's journal from being applied in this process, and since when.
 //!
-//! What stops applying is said at once; what passes by itself, such as a lock or MySQL away, when it has lasted
-//! ten seconds. `/readyz` and two gauges say it.
+//! A trouble that stops applying is said at once. A trouble that passes by itself, such as a lock or MySQL away, is
+//! said when it has lasted ten seconds. `/readyz` and two gauges say it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -64,7 +64,7 @@ impl Troubles {
         tell(shard, None);
     }
 
-    /// What is to be said: of the first shard that is not applied, or of the accounts under quarantine.
+    /// The trouble that is to be said: of the first shard that is not applied, or of the accounts under quarantine.
     #[must_use]
     pub fn reason(&self) -> Option<String> {
         let all = self.all();

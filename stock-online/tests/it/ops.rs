@@ -148,7 +148,7 @@ async fn the_schedule_proves_the_ledger_and_says_what_it_found() {
         .await;
     };
     says(0).await;
-    // What nobody made, in Redis, which each run compares wholly.
+    // A stray key that nobody made, in Redis: each run compares all of Redis.
     let mut redis = shop.ledger.link().unwrap().read.clone();
     let stray = format!("{}:stray", shop.ledger.keys().states());
     let () = redis.set(&stray, 1).await.unwrap();

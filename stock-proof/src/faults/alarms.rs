@@ -19,7 +19,7 @@ pub const NAMED_WITHIN: Duration = Duration::from_secs(10);
 /// The part of the others' orders that must be served during a fault.
 const SERVED_MIN: f64 = 0.8;
 
-/// What `/readyz` must say.
+/// A statement that `/readyz` must make.
 #[derive(Debug, Clone, Copy)]
 pub enum Says {
     /// A check has a value.
@@ -46,10 +46,10 @@ impl Says {
     }
 }
 
-/// What must name a fault.
+/// The signals that must name a fault.
 #[derive(Debug, Clone, Copy)]
 pub struct Sign {
-    /// What `/readyz` must say, if the fault is one that it tells of.
+    /// The statement of `/readyz`, if the fault is one that `/readyz` tells of.
     pub readyz: Option<Says>,
     /// The alert, by its name.
     pub alert: &'static str,

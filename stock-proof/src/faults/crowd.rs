@@ -229,7 +229,7 @@ impl One {
                 call = call.header("idempotency-key", key);
             }
             order.told = told(self.session.send(call.request()?).await);
-            // Whoever is told to come again later comes again.
+            // A buyer who is told to come again later comes again.
             let is_later =
                 matches!(&order.told, Told::Refused(code) if UNSERVED.contains(&code.as_str()));
             if !is_later {

@@ -17,7 +17,7 @@ const QUIET: u64 = 5;
 const PROOFS: u32 = 10;
 const PROOFS_LONG: u32 = 200;
 
-/// What is changed in tables, and how that is taken back; of the quiet product, an order that stands, one that was
+/// Changes in tables, and how each is taken back; of the quiet product, an order that stands, one that was
 /// cancelled, a live hold, and a code that was used.
 const IN_TABLES: [(&str, &str, &str); 18] = [
     (
@@ -127,7 +127,7 @@ enum Change {
 /// F33: `verify --full` under load names each planted difference, and finds nothing when there is none.
 pub async fn f33(plan: &Plan) -> Result<Outcome, Failure> {
     let mut world = World::closed(Always, plan.seed).await?;
-    // What is planted must stay until it was named.
+    // A planted difference must stay until it was named.
     world.via = world.via.with("STOCK_RECONCILE_APPLY", "false");
     world.serve().await?;
     let client = world.client()?;

@@ -17,7 +17,7 @@ use crate::Failure;
 use crate::shop::until;
 
 const UNSAFE: &str = "UNSAFE_REDIS";
-/// What breaks the promise of `always`: the setting, a wrong value and the right one.
+/// Settings that break the promise of `always`: the setting, a wrong value and the right one.
 const UNSAFE_SETTINGS: [(&str, &str, &str); 11] = [
     ("appendonly", "no", "yes"),
     ("appendfsync", "no", "always"),

@@ -18,7 +18,7 @@ const WITHIN: Duration = Duration::from_secs(10);
 /// Orders that a constraint refuses, among so many good ones.
 const BAD: usize = 14;
 const GOOD: usize = 1_000;
-/// Who places them.
+/// The buyer who places the bad orders.
 const BAD_BUYER: u64 = 60;
 /// The product whose postings are spoilt.
 const SPOILT: u64 = 5;
@@ -147,7 +147,7 @@ async fn stray(world: &World, (others, victims): (&Buyers, &Buyers)) -> Result<S
         return Err("verify says that all is well beside a quarantine".into());
     }
     let lasted = since.elapsed();
-    // What the evidence decides, reconcile ends; a person ends the rest.
+    // Reconcile ends what the evidence decides; a person ends the rest.
     if let Err(error) = world.shop.command(&["reconcile", "--apply"]).await {
         tracing::debug!(%error, "reconcile beside a quarantine");
     }
@@ -241,7 +241,7 @@ async fn is_left_alone(world: &World, spoil: Spoil) -> Result<(), Failure> {
     }
 }
 
-/// What Redis and MySQL say of the account, and how many orders of it there are.
+/// The level of the account in Redis, its balance in MySQL, and the number of orders of its product.
 async fn copies(world: &World) -> Result<(String, i64, i64), Failure> {
     let mut redis = world.redis_connection().await?;
     let key = format!("{}:{{0}}:a:AVAILABLE:{SPOILT}:0", world.shop.prefix);

@@ -15,7 +15,7 @@ use crate::ledger::epoch;
 use crate::ledger::info::Info;
 use crate::ledger::reader;
 
-/// What tells a Redis with its memory from every other.
+/// The properties that tell a Redis with its memory from every other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::ledger) struct Identity {
     /// Another one after each start, and of each node.
@@ -71,7 +71,7 @@ impl Gate {
         Some((known, memory.last))
     }
 
-    /// What is known of MySQL's state, if this is the very server that was proved last and has all that it had.
+    /// The known state of MySQL, if this is the very server that was proved last and has all that it had.
     pub(super) async fn known_of_same(
         &self,
         read: &mut MultiplexedConnection,

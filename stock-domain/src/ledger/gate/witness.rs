@@ -1,4 +1,4 @@
-//! What instances tell each other, by MySQL, when they meet another Redis than before.
+//! Statements that instances make to each other, by MySQL, when they meet another Redis than before.
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;

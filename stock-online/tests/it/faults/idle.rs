@@ -9,7 +9,7 @@ use stock_proof::faults::proxy::Proxy;
 
 use crate::support::{OwnServers, Service, Shop, until};
 
-/// What a request may take that finds several links lost: less than any time limit of a link.
+/// The time that a request may take when it finds several links lost: less than any time limit of a link.
 const AT_ONCE: Duration = Duration::from_millis(1_900);
 /// Behind a silence of this length a link is asked before it is used.
 const IDLE: Duration = Duration::from_millis(200);

@@ -29,7 +29,7 @@ async fn order(service: &Service) -> Answer {
     call.send().await
 }
 
-/// What `/readyz` says: its code, its status, and which settings it names.
+/// The answer of `/readyz`: its code, its status, and the settings that it names.
 async fn readiness(service: &Service) -> (u16, Value, Vec<String>) {
     let ready = service.client.get("/readyz").send().await;
     let named = ready.body["settings"].as_array().cloned();

@@ -144,7 +144,7 @@ async fn a_sale_with_a_limit_caps_by_that_and_zero_is_no_cap() {
     let id = held(client, 2, 5).await;
     assert_eq!(reserve(client, 2, 1).await.code(), "PURCHASE_LIMIT_REACHED");
     crate::sales::delete_sale(client, &running).await;
-    // What is held counts, also what was held in the sale.
+    // Held units count, also those that were held in the sale.
     refused(client, 2, 1, 0).await;
     assert_eq!(end(client, &id, "cancel").await.status, 200);
     let unlimited = sale(&shop, client, (-HOUR, HOUR), json!({ "price": 5 })).await;
@@ -190,7 +190,7 @@ async fn the_cap_outlives_the_loss_of_redis_and_a_wrong_count_is_named_and_mende
         let proving = stock_domain::verify::verify(&shop.pool, &shop.ledger, true, &mut quiet);
         let report = proving.await.unwrap();
         let named = format!("{:?}", report.differences);
-        // Whoever met the lost key first has counted anew.
+        // The first reader that met the lost key may have counted it anew.
         let is_healed = wrong.is_none() && report.ok;
         assert!(
             is_healed || !report.ok && named.contains("held_units"),

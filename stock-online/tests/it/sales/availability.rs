@@ -116,7 +116,7 @@ async fn nobody_pays_the_price_of_the_other_side_while_the_window_opens_and_clos
     let price = json!({ "price": 1_001 });
     let changed = client.patch("/api/products/1").admin().json(&price);
     assert_eq!(changed.status().await, 200);
-    // Whoever knows the price, knows the sale.
+    // An instance that knows the price also knows the sale.
     crate::support::until("the other instance knows the sale", || async {
         buy(&other.client, 3, 1, 1_001).await.status == 201
     })

@@ -78,7 +78,7 @@ async fn the_stop_reaches_every_instance_though_a_shard_is_away() {
         order(&one.client, 2, &[(each[0], 1)]).await.code(),
         "SELLING_STOPPED"
     );
-    // What was accepted before is answered again where the script itself refuses.
+    // An order that was accepted before gets its answer again where the script itself refuses.
     until("the key is remembered", || async {
         keyed("before").await.body == kept.body
     })

@@ -44,7 +44,7 @@ pub(super) async fn check(
         seen.complain(found == 0, || format!("{what}: {found}"));
     }
     let rows: Vec<(u64, u64, i64)> =
-        // What an order over several shards held and gave back names no order, and nobody asked for it.
+        // Points that an order over several shards held and gave back name no order, and nobody asked for them.
         sqlx::query_as(
             "SELECT t.id, t.user_id, t.delta FROM point_transactions t JOIN journal j ON j.id = t.id \
              WHERE t.order_id IS NULL AND j.kind NOT IN ('branch_held', 'branch_confirmed', 'branch_released')",

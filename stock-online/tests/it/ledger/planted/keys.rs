@@ -1,4 +1,4 @@
-//! What Redis says, changed one field at a time: every kind of key that there may be, and every part of its values.
+//! The content of Redis, changed one field at a time: every kind of key that may exist, and every part of its values.
 
 use std::collections::BTreeMap;
 
@@ -161,7 +161,7 @@ impl<'a> Planter<'a> {
             let name = String::from_utf8(id.clone()).unwrap();
             let value = String::from_utf8(value).unwrap();
             let other = format!("x{value}");
-            // What a branch came to is told by its own row, and is compared where that is.
+            // The outcome of a branch is told by its own row, and is compared there.
             if kind != "branch" {
                 self.plant(0, &key, set(&key, &id, other.as_bytes()), ("states", &name));
             }

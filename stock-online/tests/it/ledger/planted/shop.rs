@@ -70,7 +70,7 @@ pub(super) async fn lived_in() -> Shop {
     shop
 }
 
-/// What was sold under a sale that is over and forgotten, and archived with all else of that time.
+/// Places an order under a sale that is then over and forgotten, and archives it with everything else of that time.
 async fn archived(shop: &Shop, client: &Client) {
     let made = sale(shop, client, (-HOUR, HOUR), json!({ "limitPerUser": 5 })).await;
     assert_eq!(made.status, 201, "{}", made.text);
