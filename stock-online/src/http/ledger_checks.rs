@@ -77,7 +77,7 @@ pub(super) struct StatusOut {
     epoch: Option<String>,
     /// Why orders are refused, if they are.
     fenced: Option<String>,
-    /// What Redis' `appendfsync` is said to be.
+    /// The `appendfsync` that Redis is said to have.
     durability: &'static str,
     /// Whether selling is open.
     selling: bool,

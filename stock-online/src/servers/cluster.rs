@@ -20,7 +20,7 @@ pub struct Shape {
     pub masters: usize,
     /// Replicas of each.
     pub replicas: usize,
-    /// What Redis' `appendfsync` is.
+    /// The `appendfsync` of each.
     pub durability: Durability,
     /// `min-replicas-to-write`: 0 lets a master write that has lost its replicas.
     pub replicas_to_write: u8,
