@@ -12,19 +12,58 @@ use super::checker::Allowed;
 use super::crowd::asked;
 use super::history::{Asked, History, told};
 use super::proxy::Mode;
-use super::world::{STOCK, World};
+use super::world::{ROLES, STOCK, World};
 use super::{Outcome, Plan, passed};
 use crate::Failure;
 use crate::client::Client;
 use crate::shop::until;
 
+/// Within which a service without servers names them (I24).
+const NAMED_MAX: Duration = Duration::from_secs(10);
+
 /// F31: statements fit what MySQL takes; a MySQL that takes no connections is waited for, and named.
 pub async fn f31(plan: &Plan) -> Result<Outcome, Failure> {
     let packets = small_packets(plan).await?;
     let named = no_connections(plan).await?;
+    let unresolved = no_names(plan).await?;
     Ok(Outcome::PassedWith(format!(
-        "behind packets of 1 MiB {packets}; full of connections, named after {named:.1?}"
+        "behind packets of 1 MiB {packets}; full of connections, named after {named:.1?}; names that nobody \
+         resolves, named after {unresolved:.1?}"
     )))
+}
+
+/// A service starts while nobody resolves the names of its servers: it lives, and names both. Returns how soon.
+async fn no_names(plan: &Plan) -> Result<Duration, Failure> {
+    let world = World::closed(Always, plan.seed).await?;
+    let lost = world
+        .via
+        .with(
+            "STOCK_DATABASE_URL",
+            "mysql://shop:word@nowhere.invalid/faults",
+        )
+        .with("STOCK_REDIS_URL", "redis://nowhere.invalid/0");
+    let since = Instant::now();
+    let mut service = lost.spawn(ROLES)?;
+    until("it names both servers", || async {
+        let ready = service.client.get("/readyz").try_send().await;
+        ready.is_ok_and(|ready| {
+            let is_down = |check| ready.body.pointer(check) == Some(&"down".into());
+            ready.status == 503 && is_down("/checks/mysql") && is_down("/checks/redis")
+        })
+    })
+    .await?;
+    let took = since.elapsed();
+    if took > NAMED_MAX {
+        return Err(format!("/readyz named the servers after {took:.1?}").into());
+    }
+    let alive = service.client.get("/livez").try_send().await?;
+    if alive.status != 200 {
+        return Err(format!("/livez says {}", alive.text).into());
+    }
+    if !service.stop().await? {
+        return Err("I21: a service without servers did not exit with 0".into());
+    }
+    Ok(took)
 }
 
 /// A backlog of orders whose rows are as large as they can be, for a MySQL that takes 1 MiB at once.
