@@ -28,6 +28,7 @@ use crate::app::App;
 use crate::webhooks;
 
 type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Run = fn(Arc<App>) -> Running;
 
 /// Runs the jobs until `shutdown`.
 ///
@@ -35,36 +36,27 @@ type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// When a cron expression cannot be read.
 pub async fn run(app: Arc<App>, shutdown: CancellationToken) -> Result<(), JobSchedulerError> {
     let mut scheduler = JobScheduler::new().await?;
-    let every = app.config.reconcile_cron.clone();
-    scheduler
-        .add(job(&app, (&every, Tz::UTC), |app| {
+    let config = &app.config;
+    let jobs: [(&str, Tz, Run); 5] = [
+        (&config.reconcile_cron, Tz::UTC, |app| {
             Box::pin(run_reconcile(app))
-        })?)
-        .await?;
-    let every = app.config.verify_cron.clone();
-    scheduler
-        .add(job(&app, (&every, Tz::UTC), |app| {
+        }),
+        (&config.verify_cron, Tz::UTC, |app| {
             Box::pin(verify_ledger::run(app))
-        })?)
-        .await?;
-    let every = app.config.forget_marks_cron.clone();
-    scheduler
-        .add(job(&app, (&every, Tz::UTC), |app| {
+        }),
+        (&config.forget_marks_cron, Tz::UTC, |app| {
             Box::pin(forget_marks::run(app))
-        })?)
-        .await?;
-    let every = app.config.forget_logins_cron.clone();
-    scheduler
-        .add(job(&app, (&every, Tz::UTC), |app| {
+        }),
+        (&config.forget_logins_cron, Tz::UTC, |app| {
             Box::pin(forget_logins::run(app))
-        })?)
-        .await?;
-    let every = app.config.points_report_cron.clone();
-    scheduler
-        .add(job(&app, (&every, app.config.tz()), |app| {
+        }),
+        (&config.points_report_cron, config.tz(), |app| {
             Box::pin(daily_points_report::run(app))
-        })?)
-        .await?;
+        }),
+    ];
+    for (cron, zone, run) in jobs {
+        scheduler.add(job(&app, (cron, zone), run)?).await?;
+    }
     scheduler.start().await?;
     // No cron expression says how often these run.
     let of = app.config.redis_prefix.clone();
@@ -98,11 +90,7 @@ async fn keep<T>(
 }
 
 /// A job that is skipped while its last run is still going.
-fn job(
-    app: &Arc<App>,
-    (cron, zone): (&str, Tz),
-    run: fn(Arc<App>) -> Running,
-) -> Result<Job, JobSchedulerError> {
+fn job(app: &Arc<App>, (cron, zone): (&str, Tz), run: Run) -> Result<Job, JobSchedulerError> {
     let app = Arc::clone(app);
     let is_running = Arc::new(AtomicBool::new(false));
     Job::new_async_tz(cron, zone, move |_id, _scheduler| {
