@@ -28,6 +28,8 @@ pub struct Habits {
     pub row_locked: f64,
     /// Whether they set stock aside, cancel, and are given coupons and points, some of which needs MySQL.
     pub is_mixed: bool,
+    /// The time between an accepted order and the next one.
+    pub pause: Duration,
 }
 
 impl Habits {
@@ -35,11 +37,13 @@ impl Habits {
     pub const ALL: Self = Self {
         row_locked: 0.12,
         is_mixed: true,
+        pause: Duration::ZERO,
     };
     /// Nothing: no request needs MySQL.
     pub const REDIS_ONLY: Self = Self {
         row_locked: 0.0,
         is_mixed: false,
+        pause: Duration::ZERO,
     };
 }
 
@@ -196,9 +200,9 @@ impl Buyer {
                     2 => self.look_at_product().await?,
                     _ => {}
                 }
-            } else if !was_accepted {
-                tokio::time::sleep(PAUSE).await;
             }
+            let pause = if was_accepted { self.habits.pause } else { PAUSE };
+            tokio::time::sleep(pause).await;
         }
         Ok(())
     }
