@@ -58,6 +58,7 @@ mod heal;
 mod lookup;
 pub(crate) mod mend;
 mod pacer;
+mod recent;
 mod routing;
 mod sold_out;
 
@@ -78,6 +79,8 @@ use self::gate::Beat;
 pub use self::gate::{GateState, Link};
 use self::keys::Keys;
 use self::levels::LevelsMessage;
+pub use self::recent::RecentLevels;
+use self::recent::Recent;
 pub use self::request::Request;
 use self::servers::Servers;
 use self::shard::Common;
@@ -111,6 +114,7 @@ struct Inner {
     instance: Arc<str>,
     beat: Arc<Beat>,
     switch: Arc<Switch>,
+    recent: Arc<Recent>,
     map: watch::Sender<Arc<Map>>,
     /// Rung by whoever was told that the layout is another one.
     wanted: Arc<Notify>,
@@ -149,6 +153,7 @@ impl Ledger {
             instance,
             beat: Arc::default(),
             switch: Arc::default(),
+            recent: Arc::default(),
             pool,
             map: watch::Sender::new(map),
             wanted: Arc::default(),
@@ -190,6 +195,7 @@ impl Ledger {
                 instance: Arc::clone(&self.inner.instance),
                 beat: Arc::clone(&self.inner.beat),
                 switch: Arc::clone(&self.inner.switch),
+                recent: Arc::clone(&self.inner.recent),
             };
             all.push(Shard::start(
                 shard,
@@ -322,6 +328,7 @@ impl Ledger {
 
     /// Hears new levels.
     pub fn hear(&self, message: &LevelsMessage) {
+        self.inner.recent.moved();
         self.hear_shares(&message.levels);
         if let Ok(shard) = self.shard(message.position.shard()) {
             shard.hear(message);

@@ -162,7 +162,7 @@ impl Own {
         for reservation in &mut reservations.items {
             let known = frame.app.catalog.product(ProductId(reservation.product_id));
             reservation.product =
-                known.map(|known| (known.name.to_string(), known.unit_price(now_ms).get()));
+                known.map(|known| (known.fields.name.clone(), known.unit_price(now_ms).get()));
         }
         Ok(Some(Self {
             orders,

@@ -2,8 +2,7 @@
 
 use stock_common::id::LocationId;
 use stock_domain::account::Account;
-use stock_domain::catalog::{ProductStatus, unit_price};
-use stock_domain::database::products::Product;
+use stock_domain::catalog::{Product, ProductStatus};
 use stock_domain::sale::{Sale, SaleState};
 
 use crate::http::problem::Problem;
