@@ -19,7 +19,7 @@ use crate::reservation::FrozenPrice;
 use crate::sale::Sale;
 
 /// Whether a product may be ordered; only `ACTIVE` can.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ProductStatus {
     /// It can be ordered.

@@ -79,8 +79,8 @@ use self::gate::Beat;
 pub use self::gate::{GateState, Link};
 use self::keys::Keys;
 use self::levels::LevelsMessage;
-pub use self::recent::RecentLevels;
 use self::recent::Recent;
+pub use self::recent::{RecentLevel, RecentLevels};
 pub use self::request::Request;
 use self::servers::Servers;
 use self::shard::Common;
@@ -326,13 +326,18 @@ impl Ledger {
             .ok_or_else(|| ReadError::Fenced("mysql has not said yet where everything lies".into()))
     }
 
-    /// Hears new levels.
-    pub fn hear(&self, message: &LevelsMessage) {
+    /// Hears new levels; `false` when they are not of the epoch that this instance has verified.
+    pub fn hear(&self, message: &LevelsMessage) -> bool {
+        let Ok(shard) = self.shard(message.position.shard()) else {
+            return false;
+        };
+        if shard.gate().epoch() != Some(&*message.epoch) {
+            return false;
+        }
         self.inner.recent.moved();
         self.hear_shares(&message.levels);
-        if let Ok(shard) = self.shard(message.position.shard()) {
-            shard.hear(message);
-        }
+        shard.hear(message);
+        true
     }
 
     /// Whether there is a proved Redis: at the start of every shard, later of one at least. Requests for another are
@@ -396,7 +401,7 @@ impl Ledger {
     /// The names of what belongs to no shard, or to the first.
     #[must_use]
     pub fn keys(&self) -> Keys {
-        Keys::new(&self.inner.config.redis_prefix, 0)
+        Keys::new(&self.inner.config, 0)
     }
 
     /// The settings that the ledger was started with.

@@ -27,15 +27,24 @@ const GENERATION: usize = 50_000;
 /// The levels of some accounts, in the order in which they were asked for.
 #[derive(Debug)]
 pub struct RecentLevels {
-    /// The levels; `None` for an account that Redis lacks.
-    pub levels: Vec<Option<Level>>,
+    /// The levels.
+    pub levels: Vec<RecentLevel>,
     /// The time since the oldest of them was read.
     pub age: Duration,
 }
 
+/// A level as it was seen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RecentLevel {
+    /// The last level that was seen; `None` when Redis never had one.
+    pub level: Option<Level>,
+    /// Whether Redis lacks the account now.
+    pub is_lost: bool,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Seen {
-    level: Option<Level>,
+    level: RecentLevel,
     /// The moment before it was read.
     at: Instant,
 }
@@ -49,19 +58,21 @@ struct Memory {
 
 impl Memory {
     fn get(&self, account: Account) -> Option<Seen> {
-        let seen = self
-            .young
-            .get(&account)
-            .or_else(|| self.old.get(&account));
+        let seen = self.young.get(&account).or_else(|| self.old.get(&account));
         seen.copied()
     }
 
-    fn note(&mut self, account: Account, seen: Seen) {
+    fn note(&mut self, account: Account, level: Option<Level>, at: Instant) {
+        let known = self.get(account);
         // An answer that was overtaken by one to a later question is dropped.
-        if self.get(account).is_some_and(|known| known.at > seen.at) {
+        if known.is_some_and(|known| known.at > at) {
             return;
         }
-        self.young.insert(account, seen);
+        let level = RecentLevel {
+            level: level.or_else(|| known?.level.level),
+            is_lost: level.is_none(),
+        };
+        self.young.insert(account, Seen { level, at });
         if self.young.len() >= GENERATION {
             self.old = std::mem::take(&mut self.young);
         }
@@ -135,8 +146,7 @@ impl Recent {
     fn note(&self, at: Instant, accounts: &[Account], levels: &HashMap<Account, Level>) {
         let mut memory = self.memory();
         for account in accounts {
-            let level = levels.get(account).copied();
-            memory.note(*account, Seen { level, at });
+            memory.note(*account, levels.get(account).copied(), at);
         }
     }
 
@@ -173,9 +183,12 @@ impl Ledger {
             // More accounts at once than are remembered.
             (None, Ok(())) => {
                 let found = self.levels(accounts).await?;
-                let levels = accounts.iter().map(|account| found.get(account).copied());
+                let level = |account: &Account| RecentLevel {
+                    level: found.get(account).copied(),
+                    is_lost: !found.contains_key(account),
+                };
                 Ok(RecentLevels {
-                    levels: levels.collect(),
+                    levels: accounts.iter().map(level).collect(),
                     age: Duration::ZERO,
                 })
             }
@@ -226,7 +239,20 @@ mod tests {
 
     fn seq(recent: &Recent, product: u64) -> Option<u64> {
         let found = recent.get(&[account(product)])?;
-        found.levels.first().copied()?.map(|level| level.seq)
+        found.levels.first()?.level.map(|level| level.seq)
+    }
+
+    #[test]
+    fn a_level_that_redis_has_lost_is_still_known() {
+        let recent = Recent::default();
+        note(&recent, Instant::now(), 1, 7);
+        recent.note(Instant::now(), &[account(1), account(2)], &HashMap::new());
+        let found = recent.get(&[account(1), account(2)]).unwrap().levels;
+        let told: Vec<_> = found
+            .iter()
+            .map(|found| (found.level.map(|level| level.seq), found.is_lost))
+            .collect();
+        assert_eq!(told, [(Some(7), true), (None, true)]);
     }
 
     #[test]

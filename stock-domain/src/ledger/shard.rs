@@ -138,7 +138,7 @@ impl Shard {
             instance: common.instance,
             beat: common.beat,
             config: config.clone(),
-            keys: Keys::new(&config.redis_prefix, shard),
+            keys: Keys::new(config, shard),
             pool,
             response_timeout: Duration::from_millis(config.redis_response_timeout_ms),
             now_ms: Box::new(move || for_gate.now_ms()),
