@@ -110,16 +110,23 @@ pub struct Config {
     pub http_addr: String,
     /// How long a request may take altogether.
     pub http_timeout_ms: u64,
-    /// How long a client may take to send its headers, or to stay idle between requests.
+    /// How long a client may take to send the head of a request, from its first byte on.
     pub http_header_timeout_ms: u64,
+    /// How long a connection may be idle: longer than the 60 s of common proxies, so that they close it and not the
+    /// service.
+    pub http_idle_timeout_ms: u64,
+    /// How long a client may take nothing of its answer.
+    pub http_write_timeout_ms: u64,
     /// The largest body.
     pub http_body_bytes_max: usize,
     /// The largest file of stock.
     pub import_bytes_max: usize,
     /// How long a file of stock may take to arrive and be judged.
     pub import_timeout_ms: u64,
-    /// Connections at the same time; further ones wait to be accepted.
+    /// Connections at the same time; further ones are answered questions of health only.
     pub http_connections_max: usize,
+    /// Connections of one address at the same time, trusted proxies aside; 0 = any number.
+    pub http_address_connections_max: usize,
     /// How long open requests and the last batches may take after SIGTERM.
     pub shutdown_timeout_ms: u64,
     /// Requests in one script call, 1..=256.
@@ -168,6 +175,8 @@ pub struct Config {
     pub event_streams_max: usize,
     /// Streams of levels to pages at the same time, which need no login; one more shows its page without them.
     pub page_streams_max: usize,
+    /// Streams of one user at the same time, and to pages of one address; 0 = any number.
+    pub streams_each_max: usize,
     /// Whether webhooks may be sent to internal addresses and without TLS: for receivers on the same network.
     pub webhook_internal_allowed: bool,
     /// Seconds to wait after each attempt of a webhook's delivery that failed; after the last the webhook is
@@ -242,11 +251,14 @@ impl Default for Config {
             cors_origins: String::new(),
             http_addr: "127.0.0.1:8080".to_owned(),
             http_timeout_ms: 10_000,
-            http_header_timeout_ms: 30_000,
+            http_header_timeout_ms: 10_000,
+            http_idle_timeout_ms: 75_000,
+            http_write_timeout_ms: 30_000,
             http_body_bytes_max: 64 * 1024,
             import_bytes_max: 64 * 1024 * 1024,
             import_timeout_ms: 300_000,
             http_connections_max: 20_000,
+            http_address_connections_max: 1_000,
             shutdown_timeout_ms: 8_000,
             batch_requests_max: 256,
             batch_postings_max: 1_000,
@@ -270,6 +282,7 @@ impl Default for Config {
             expire_reservations_ms: 200,
             event_streams_max: 1_000,
             page_streams_max: 2_000,
+            streams_each_max: 100,
             webhook_internal_allowed: false,
             webhook_retry_seconds: "5,300,1800,7200,18000,36000,50400,72000,86400".to_owned(),
             webhook_log_days: 7,

@@ -31,6 +31,7 @@ use crate::kept::{Kept, Silence};
 use crate::levels::Levels;
 use crate::limits::Limits;
 use crate::passwords::Passwords;
+use crate::streams::Places;
 use crate::subscriber::troubles::Troubles;
 
 /// How long a list waits for MySQL to have what its reader was told before.
@@ -117,9 +118,9 @@ pub struct App {
     /// Files of stock that are judged at the same time: one, which holds two of the jobs' connections.
     pub imports: Semaphore,
     /// How many more may watch levels.
-    pub event_streams: Arc<Semaphore>,
+    pub event_streams: Arc<Places>,
     /// How many more pages may.
-    pub page_streams: Arc<Semaphore>,
+    pub page_streams: Arc<Places>,
     /// Rung when a file of stock is to be written.
     pub imports_bell: Notify,
     /// Keeps the catalog fresh.
@@ -165,8 +166,8 @@ impl App {
             reads: pools.reads,
             jobs_pool: pools.jobs,
             imports: Semaphore::new(1),
-            event_streams: Arc::new(Semaphore::new(config.event_streams_max)),
-            page_streams: Arc::new(Semaphore::new(config.page_streams_max)),
+            event_streams: Places::new(config.event_streams_max, config.streams_each_max),
+            page_streams: Places::new(config.page_streams_max, config.streams_each_max),
             ledger,
             catalog: Catalog::default(),
             coupons: Coupons::default(),

@@ -8,6 +8,7 @@ pub mod accounts;
 pub mod audit;
 pub mod audit_log;
 pub mod auth;
+mod connections;
 pub mod coupons;
 pub mod cross_site;
 pub mod dead_letters;

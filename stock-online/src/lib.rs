@@ -38,6 +38,7 @@ pub mod replicas;
 pub mod scheduler;
 pub mod servers;
 pub mod stock_csv;
+pub mod streams;
 pub mod subscriber;
 pub mod token_refresher;
 pub mod webhooks;

@@ -54,7 +54,8 @@ impl Subject {
     }
 }
 
-fn network_of(address: IpAddr) -> IpAddr {
+/// The network that counts as one client: of IPv6 the first 64 bits.
+pub(crate) fn network_of(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(address) => {

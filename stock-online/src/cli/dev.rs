@@ -80,6 +80,7 @@ pub(super) async fn run(args: DevArgs) -> Result<bool, Failure> {
         limit_address_requests: 0,
         limit_user_keys: 0,
         limit_address_logins: 0,
+        http_address_connections_max: 0,
         ..Config::default()
     };
     write_env(&folder, &config)?;

@@ -147,6 +147,7 @@ async fn make(
 
 /// Makes a coupon that was inserted known to the ledger.
 async fn open(app: &App, admin: Caller, id: CouponId) -> Result<Arc<Coupon>, Problem> {
+    app.coupons.made(id).await;
     let created = app.coupons.find(&app.pool, id).await?;
     let created = created.ok_or_else(|| Problem::of(Code::CouponNotFound))?;
     if is_code_of_another(app, &created).await? {
