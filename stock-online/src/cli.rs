@@ -25,8 +25,9 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use sqlx::MySqlPool;
 use stock_common::clock::Clock;
-use stock_common::config::Config;
+use stock_common::config::{Config, without_password};
 use stock_common::telemetry;
+use stock_domain::database::migrate::{self, Schema};
 use stock_domain::database::{self, Role, witnesses};
 use stock_domain::ledger::Ledger;
 
@@ -154,11 +155,45 @@ async fn run(cli: Cli) -> Result<bool, Failure> {
     }
 }
 
-/// MySQL and Redis for a command. The gate gets a moment to open, and may stay shut: behind a restart of Redis it opens
-/// when no instance that may still be alive has something else to say.
-async fn connect(config: &Config) -> Result<(MySqlPool, Ledger), Failure> {
+/// MySQL for a command, with a schema that has all that this program needs. A schema that is ahead is enough, except for
+/// a command that moves facts to where a column that this program does not know would be missing (`needs_current`).
+async fn open_database(config: &Config, needs_current: bool) -> Result<MySqlPool, Failure> {
     let pool = database::pool(config, Role::Tool)?;
+    let schema = migrate::schema(&pool).await.map_err(|error| {
+        let url = without_password(&config.database_url);
+        format!("{url} does not answer: {error}; {OTHER_SETTINGS}")
+    })?;
+    match schema {
+        Schema::Current => Ok(pool),
+        Schema::Behind => Err(
+            "the schema of the database is behind this program: run `stock-online migrate`".into(),
+        ),
+        Schema::Ahead if needs_current => Err(
+            "the schema of the database is ahead of this program: use the version that migrated"
+                .into(),
+        ),
+        Schema::Ahead => {
+            output::complain("the schema of the database is ahead of this program");
+            Ok(pool)
+        }
+    }
+}
+
+/// The ways to name other servers.
+const OTHER_SETTINGS: &str = "is it up, and the right one? STOCK_DATABASE_URL and STOCK_REDIS_URL name the servers, in the \
+                              environment, in stock.toml, or in a file that --env-file names";
+
+/// MySQL and Redis for a command.
+async fn connect(config: &Config) -> Result<(MySqlPool, Ledger), Failure> {
+    let pool = open_database(config, false).await?;
+    let ledger = meet(config, &pool).await?;
+    Ok((pool, ledger))
+}
+
+/// Redis for a command. The gate gets a moment to open, and may stay shut: behind a restart of Redis it opens
+/// when no instance that may still be alive has something else to say.
+async fn meet(config: &Config, pool: &MySqlPool) -> Result<Ledger, Failure> {
     let ledger = Ledger::start(config, pool.clone(), Clock::system())?;
     ledger.wait_open(2 * witnesses::ALIVE).await;
-    Ok((pool, ledger))
+    Ok(ledger)
 }

@@ -8,7 +8,8 @@ use serde::Serialize;
 use sqlx::MySqlPool;
 use stock_common::clock::Clock;
 use stock_common::config::Config;
-use stock_domain::database::{migrate, server_settings};
+use stock_domain::database::migrate::{self, Schema};
+use stock_domain::database::{self, Role, server_settings};
 use stock_domain::ledger::info::Info;
 use stock_domain::ledger::redis_memory::RedisMemory;
 use stock_domain::ledger::redis_settings;
@@ -17,7 +18,7 @@ use stock_domain::ledger::{GateState, Ledger};
 use stock_domain::reads::Reads;
 use stock_domain::server_settings::Setting;
 
-use super::{Common, Failure, connect, output};
+use super::{Common, Failure, meet, output};
 
 /// Milliseconds by which clocks may differ before it is worth a word.
 const CLOCK_SKEW_MS_MAX: i64 = 1_000;
@@ -43,7 +44,8 @@ fn finding(check: &'static str, ok: bool, found: impl ToString, advice: &'static
 }
 
 pub(super) async fn run(config: &Config, common: &Common) -> Result<bool, Failure> {
-    let (pool, ledger) = connect(config).await?;
+    let pool = database::pool(config, Role::Tool)?;
+    let ledger = meet(config, &pool).await?;
     let mut findings = Vec::new();
     match servers_findings(config, &ledger, &mut findings).await {
         Ok(()) => {}
@@ -260,17 +262,9 @@ async fn mysql_findings(pool: &MySqlPool, findings: &mut Vec<Finding>) -> Result
             .into_iter()
             .map(|setting| of_setting("mysql", setting)),
     );
-    let is_current = migrate::is_current(pool).await?;
-    let found = if is_current {
-        "current"
-    } else {
-        "another version"
-    };
-    findings.push(finding(
-        "schema",
-        is_current,
-        found,
-        "run `stock-online migrate`",
-    ));
+    let schema = migrate::schema(pool).await?;
+    let is_enough = schema != Schema::Behind;
+    let advice = "run `stock-online migrate`";
+    findings.push(finding("schema", is_enough, schema.as_str(), advice));
     Ok(())
 }
