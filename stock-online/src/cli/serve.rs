@@ -6,13 +6,12 @@ use clap::Args;
 use stock_common::clock::Clock;
 use stock_common::config::Config;
 use stock_domain::database::migrate::{self as schema, Schema};
-use stock_domain::database::{self, Role};
 use stock_domain::recover;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{Failure, output};
+use super::{Failure, output, reach_database};
 use crate::{Part, Start, install_metrics};
 
 #[derive(Debug, Args)]
@@ -93,7 +92,7 @@ pub(super) async fn run(config: Config, args: ServeArgs) -> Result<bool, Failure
 
 /// Applies pending migrations and writes the first epoch. A schema that is ahead is left alone.
 pub(super) async fn migrate(config: &Config) -> Result<bool, Failure> {
-    let pool = database::pool(config, Role::Tool)?;
+    let pool = reach_database(config).await?;
     prepare(config, &pool).await?;
     output::say(match schema::schema(&pool).await? {
         Schema::Ahead => "the schema is ahead of this program: there was nothing to migrate",

@@ -1,5 +1,6 @@
 //! Operations: health, metrics, the switch, the commands.
 
+mod messages;
 mod migrate;
 mod rights;
 mod upgrade;

@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::time::Duration;
 
 use sqlx::migrate::{Migrate, Migration};
 use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, MySqlPool};
@@ -14,6 +15,8 @@ use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, MySqlPool};
 use super::{MigrateError, pending};
 use crate::database::error_number;
 
+/// How often a process that waits for another one's run asks for the lock.
+const LOCK_EVERY: Duration = Duration::from_millis(200);
 /// Refusals of a statement whose effect is there already: a table, column, key, row, primary key or constraint that
 /// exists, and a column or key that is gone.
 const DONE: [u16; 9] = [1050, 1054, 1060, 1061, 1062, 1068, 1091, 1826, 3822];
@@ -185,16 +188,16 @@ async fn finish(connection: &mut MySqlConnection, of: &Migration) -> Result<(), 
     transaction.commit().await
 }
 
-/// Waits for the lock of this database. MariaDB takes no time without an end: it is asked again every second.
+/// Waits for the lock of this database. MariaDB takes no waiting time without an end, so it is asked again and again.
 async fn lock(connection: &mut MySqlConnection) -> Result<(), sqlx::Error> {
     loop {
         let locked: Option<i64> =
-            sqlx::query_scalar("SELECT GET_LOCK(CONCAT('stock migrate ', SHA1(DATABASE())), 1)")
+            sqlx::query_scalar("SELECT GET_LOCK(CONCAT('stock ', SHA2(DATABASE(), 224)), 0)")
                 .fetch_one(&mut *connection)
                 .await?;
         match locked {
             Some(1) => return Ok(()),
-            Some(_) => {}
+            Some(_) => tokio::time::sleep(LOCK_EVERY).await,
             None => {
                 let text = "the lock of migrations was not given";
                 return Err(sqlx::Error::Protocol(text.to_owned()));

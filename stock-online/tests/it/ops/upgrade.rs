@@ -228,12 +228,12 @@ async fn a_service_whose_schema_is_behind_waits_and_sells_when_it_is_migrated() 
         order.send().await.status == 201
     })
     .await;
+    shop.drained().await;
     service.end_by(Signal::TERM).await;
     let reasons = warnings(&log);
     let waits = reasons
         .iter()
         .filter(|line| line.contains("waiting for the schema"));
     assert_eq!(waits.count(), 1, "{reasons:?}");
-    shop.drained().await;
     shop.prove().await;
 }
