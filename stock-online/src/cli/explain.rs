@@ -46,10 +46,15 @@ pub(super) async fn run(
     }
     let found = report.get("found").and_then(Value::as_bool);
     if found != Some(true) {
-        output::complain(&format!(
-            "{} is unknown to Redis and to MySQL",
-            args.subject
-        ));
+        let subject = &args.subject;
+        let is_blind = ["redis", "redisJournal"].iter().any(|part| {
+            let of_redis = report.get(part).and_then(|of| of.get("error"));
+            of_redis.is_some()
+        });
+        output::complain(&match is_blind {
+            true => format!("{subject} is unknown to MySQL, and Redis could not be asked"),
+            false => format!("{subject} is unknown to Redis and to MySQL"),
+        });
     }
     Ok(found == Some(true))
 }

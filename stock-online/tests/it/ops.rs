@@ -390,11 +390,11 @@ async fn a_first_dev_that_is_killed_at_any_moment_is_finished_by_the_next() {
     let tables = |folder: &std::path::Path| {
         std::fs::read_dir(folder.join("mysql/data/stock")).map_or(0, |files| files.count())
     };
-    for goal in [3, 30, 60] {
+    for goal in [3, 20, 40] {
         let mut dev = Dev::spawn(folder.clone());
         until("it has made tables", || async { tables(&folder) >= goal }).await;
         let more = rand::random_range(0..400);
-        println!("killed {more} ms after {goal} tables");
+        tracing::info!(more, goal, "killed so many ms after so many tables");
         tokio::time::sleep(std::time::Duration::from_millis(more)).await;
         dev.child.kill().await.unwrap();
     }

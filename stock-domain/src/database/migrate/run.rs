@@ -21,9 +21,10 @@ const LOCK_EVERY: Duration = Duration::from_millis(200);
 /// exists, and a column or key that is gone.
 const DONE: [u16; 9] = [1050, 1054, 1060, 1061, 1062, 1068, 1091, 1826, 3822];
 
-/// Pending migrations under the lock of the database. The connection that runs the statements holds the lock: either
-/// both are lost or none. Dropped, the run stops where it is, and the lock is free when the server has ended what it
-/// was doing.
+/// Pending migrations under the lock of the database.
+///
+/// The connection that runs the statements holds the lock: either both are lost or none. Dropped, the run stops where it
+/// is, and the lock is free when the server has ended what it was doing.
 #[derive(Debug)]
 pub struct Run {
     connection: MySqlConnection,
@@ -47,11 +48,12 @@ impl Run {
     /// # Errors
     /// [`MigrateError`]
     pub async fn begin(pool: &MySqlPool) -> Result<Option<Self>, MigrateError> {
-        // A connection of its own: dropped, it ends at once, and the lock with it.
-        let mut connection = pool.acquire().await?.detach();
-        if pending(&mut connection).await?.is_empty() {
+        let mut pooled = pool.acquire().await?;
+        if pending(&mut pooled).await?.is_empty() {
             return Ok(None);
         }
+        // A connection of its own: dropped, it ends at once, and the lock with it.
+        let mut connection = pooled.detach();
         lock(&mut connection).await?;
         let created = connection.ensure_migrations_table("_sqlx_migrations").await;
         created.map_err(|error| sqlx::Error::Protocol(error.to_string()))?;
