@@ -485,7 +485,7 @@ pub(crate) struct ServiceProcess {
 }
 
 /// Every part of the service.
-const ROLES: &str = "http,subscriber,scheduler";
+pub(crate) const ROLES: &str = "http,subscriber,scheduler";
 
 impl ServiceProcess {
     pub(crate) async fn start(shop: &Shop) -> Self {
@@ -524,13 +524,7 @@ impl ServiceProcess {
     }
 
     /// The same, not waiting for it to become ready.
-    pub(crate) fn begin_logging(shop: &Shop, log: &Path) -> Self {
-        let variables = vec![("STOCK_LOG", "warn".to_owned())];
-        let log = std::fs::File::create(log).unwrap().into();
-        Self::begin(shop, variables, (ROLES, log))
-    }
-
-    fn begin(
+    pub(crate) fn begin(
         shop: &Shop,
         variables: Vec<(&'static str, String)>,
         (roles, log): (&str, Stdio),

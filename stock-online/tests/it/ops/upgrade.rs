@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::command;
 use super::rights::with_least_rights;
-use crate::support::{Client, ServiceProcess, Shop, folder, until};
+use crate::support::{Client, ROLES, ServiceProcess, Shop, folder, until};
 
 /// Buyers behind a balancer, which knows which instances there are at the moment.
 struct Buyers {
@@ -191,7 +191,9 @@ async fn a_service_whose_schema_is_behind_waits_and_sells_when_it_is_migrated() 
     // A user who may not migrate, as in production.
     let least = with_least_rights(&shop).await;
     let log = folder("behind").join("log");
-    let service = ServiceProcess::begin_logging(&least, &log);
+    let warn = vec![("STOCK_LOG", "warn".to_owned())];
+    let out = std::fs::File::create(&log).unwrap().into();
+    let service = ServiceProcess::begin(&least, warn, (ROLES, out));
     let client = &service.client;
     until("the schema is seen to be behind", || async {
         schema_of(client).await == (503, json!("behind"))
