@@ -320,6 +320,22 @@ pub enum ConfigError {
 }
 
 impl Config {
+    /// The number of Redis' database, as `redis_url` names it.
+    #[must_use]
+    pub fn redis_database(&self) -> u32 {
+        let (address, query) = self
+            .redis_url
+            .split_once('?')
+            .unwrap_or((&self.redis_url, ""));
+        let named = query.split('&').find_map(|pair| pair.strip_prefix("db="));
+        let path = address.split_once("://").map_or(address, |(_, rest)| rest);
+        let last = path.rsplit_once('/').map(|(_, last)| last);
+        named
+            .or(last)
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(0)
+    }
+
     /// Reads `stock.toml` in the current folder, if there is one, then the `STOCK_*` variables of `env_file`, then those
     /// of the environment.
     ///
@@ -533,6 +549,24 @@ mod tests {
             (2, "A=1\nB='open\nC=3\n"),
         ] {
             assert_eq!(parse_env(wrong), Err(line), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_database_of_redis_is_read_from_every_form_of_its_url() {
+        for (redis_url, expected) in [
+            ("redis://127.0.0.1:6379/0", 0),
+            ("redis://127.0.0.1:6379/12", 12),
+            ("rediss://:word@cache:6379", 0),
+            ("rediss://:w/7@cache/3?insecure=true", 3),
+            ("unix:///run/redis.sock?db=4", 4),
+            ("redis-cluster://a:1,b:2", 0),
+        ] {
+            let config = Config {
+                redis_url: redis_url.to_owned(),
+                ..Config::default()
+            };
+            assert_eq!(config.redis_database(), expected, "{redis_url}");
         }
     }
 

@@ -28,6 +28,7 @@ pub mod coupons;
 pub mod health;
 pub mod history;
 pub mod http;
+pub mod kept;
 pub mod levels;
 pub mod limits;
 pub mod monitor;

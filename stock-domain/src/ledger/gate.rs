@@ -79,6 +79,17 @@ pub enum GateState {
     Shut(Arc<str>),
 }
 
+impl GateState {
+    /// The epoch of the Redis that was verified.
+    #[must_use]
+    pub fn epoch(&self) -> Option<&str> {
+        match self {
+            Self::Open(link) => Some(&link.epoch),
+            Self::Mending(_) | Self::Shut(_) => None,
+        }
+    }
+}
+
 /// Why a Redis is not proved.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unproved {

@@ -1,10 +1,10 @@
 //! Operations: is it alive, is it ready, how is it doing, and the switch that stops selling.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use stock_common::error::Code;
@@ -18,6 +18,7 @@ use utoipa::ToSchema;
 use super::audit;
 use super::auth::{Admin, Caller};
 use super::extract::{BodyIn, Keyed};
+use super::files::File;
 use super::once;
 use super::openapi;
 use super::orders::json;
@@ -238,8 +239,13 @@ pub async fn switch_selling(
 }
 
 /// GET `/api/openapi.json`: this interface as an OpenAPI document.
-pub async fn document() -> Response {
-    json(StatusCode::OK, openapi::document())
+pub async fn document(headers: HeaderMap) -> Response {
+    static FILE: LazyLock<File> = LazyLock::new(|| {
+        let text = serde_json::to_vec(openapi::document()).unwrap_or_default();
+        let kind = HeaderValue::from_static("application/json");
+        File::new(text.into(), kind, HeaderValue::from_static("no-store"))
+    });
+    FILE.answer(&headers)
 }
 
 /// Any path that has no route.

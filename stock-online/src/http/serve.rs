@@ -131,9 +131,7 @@ pub async fn serve(
     };
     let router = router.merge(pages);
     let front = Arc::new(Front {
-        for_browsers: router
-            .clone()
-            .layer(sessions::layer(config, app.pool.clone())),
+        for_browsers: router.clone().layer(sessions::layer(&app)),
         router,
         proxies,
         headers: security_headers(config),
@@ -224,17 +222,27 @@ impl Front {
             IMPORT => self.import_timeout,
             _ => self.timeout,
         };
+        let changes = !request.method().is_safe();
         let answer = router.clone().oneshot(request.map(Body::new));
         match tokio::time::timeout(timeout, answer).await {
             // The session layer could not ask MySQL; it knows no problems.
             Ok(Ok(response)) if is_bare_fault(&response) => {
                 Problem::of(Code::DatabaseUnavailable).into_response()
             }
+            Ok(Ok(response)) if changes && may_be_done(&response) => {
+                Problem::outcome_unknown().into_response()
+            }
             Ok(Ok(response)) => response,
             Ok(Err(never)) => match never {},
+            Err(_elapsed) if changes => Problem::outcome_unknown().into_response(),
             Err(_elapsed) => Problem::of(Code::Timeout).into_response(),
         }
     }
+}
+
+fn may_be_done(response: &Response<Body>) -> bool {
+    let problem = response.extensions().get::<Problem>();
+    problem.is_some_and(|problem| problem.may_be_done)
 }
 
 fn is_bare_fault(response: &Response<Body>) -> bool {

@@ -23,8 +23,9 @@ use stock_common::error::Code;
 use stock_common::id::{LocationId, Position, ProductId};
 use stock_domain::account::{Account, AccountKind};
 use stock_domain::bucket;
+use stock_domain::catalog::Product;
 use stock_domain::database::movements::{self as postings, Movement, MovementCursor};
-use stock_domain::database::products::{self, Product};
+use stock_domain::database::products;
 use stock_domain::database::stock_levels::{self, StockLevel, StockLevelFilter};
 use utoipa::ToSchema;
 

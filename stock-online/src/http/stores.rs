@@ -340,7 +340,7 @@ pub async fn products(
         Some(StoreProductOut {
             store_id: store.0,
             product_id: product.id.0,
-            name: product.name.clone(),
+            name: product.fields.name.clone(),
             unit_price: product.unit_price(now_ms),
             available: level.balance,
             stock_version: level.seq,

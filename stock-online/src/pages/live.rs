@@ -27,7 +27,9 @@ pub(super) async fn levels(
     named.is_online_only = true;
     named.products.retain(|id| {
         let known = app.catalog.product(*id);
-        known.is_some_and(|known| !known.is_deleted && known.status != ProductStatus::Inactive)
+        known.is_some_and(|known| {
+            !known.is_deleted && known.fields.status != ProductStatus::Inactive
+        })
     });
     let mut coupons = Vec::new();
     for id in named.coupons {

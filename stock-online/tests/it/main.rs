@@ -23,6 +23,7 @@ mod ops;
 mod orders;
 mod pages;
 mod people;
+mod product_reads;
 mod products;
 mod races;
 mod reads;
