@@ -11,7 +11,7 @@ help:
 	@echo "make test    install what is missing, run all tests on servers of their own"
 	@echo "make test-compat  the tests on Redis 8, Valkey and MySQL 9 (needs root for debootstrap)"
 	@echo "make browser the pages in headless Chromium; pictures in target/screenshots"
-	@echo "make check   formatting, lints, documentation, all warnings errors"
+	@echo "make check   formatting, lints, documentation, all warnings errors; licenses, if cargo-deny is there"
 	@echo "make contract  random requests against the served OpenAPI document"
 	@echo "make fuzz    decoders against random bytes, a minute each (SECONDS_EACH=)"
 	@echo "make bench   each figure beside its ceiling, into docs/performance.md"
@@ -38,6 +38,11 @@ check: install
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked --document-private-items
+	@if command -v cargo-deny >/dev/null; then \
+		$(CARGO) deny --offline --log-level error check bans licenses sources; \
+	else \
+		echo "not checked here, but in the workflow: licenses, bans, sources (cargo install --locked cargo-deny)"; \
+	fi
 
 fmt:
 	$(CARGO) fmt --all

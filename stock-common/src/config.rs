@@ -316,6 +316,17 @@ pub enum ConfigError {
         /// Why.
         source: std::io::Error,
     },
+    /// A line of the file with variables cannot be read, or names a variable again.
+    #[error(
+        "{path}, line {line}: it is neither NAME=value with a name of its own, nor a comment; a value with spaces, \
+         quotes or $ stands in '…'"
+    )]
+    EnvLine {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+    },
     /// A setting is out of its range, or two settings contradict each other.
     #[error("the configuration contradicts itself: {0}")]
     Contradiction(String),
@@ -338,25 +349,27 @@ impl Config {
             .unwrap_or(0)
     }
 
-    /// Reads `stock.toml` in the current folder, if there is one, then the lines `STOCK_NAME=value` of
-    /// `env_file`, then `STOCK_*` variables.
+    /// Reads `stock.toml` in the current folder, if there is one, then the `STOCK_*` variables of `env_file`, then those
+    /// of the environment.
     ///
     /// # Errors
     /// [`ConfigError`] when a value does not fit its setting or two settings contradict.
     pub fn load(env_file: Option<&Path>) -> Result<Self, ConfigError> {
-        let variables = || {
-            config::Environment::with_prefix("STOCK")
-                .prefix_separator("_")
-                .try_parsing(true)
-        };
+        // Each value stays text until the type of its setting is known: a secret may have digits only.
+        let variables = || config::Environment::with_prefix("STOCK").prefix_separator("_");
         let mut builder =
             config::Config::builder().add_source(config::File::with_name("stock").required(false));
         if let Some(path) = env_file {
+            let path_of = || path.to_owned();
             let text = std::fs::read_to_string(path).map_err(|source| ConfigError::EnvFile {
-                path: path.to_owned(),
+                path: path_of(),
                 source,
             })?;
-            builder = builder.add_source(variables().source(Some(parse_env(&text))));
+            let read = parse_env(&text).map_err(|line| ConfigError::EnvLine {
+                path: path_of(),
+                line,
+            })?;
+            builder = builder.add_source(variables().source(Some(read)));
         }
         let read: Self = builder.add_source(variables()).build()?.try_deserialize()?;
         read.check()?;
@@ -476,9 +489,9 @@ impl Config {
     #[must_use]
     pub fn masked(&self) -> serde_json::Value {
         let mut shown = self.clone();
-        shown.redis_url = mask_password(&shown.redis_url);
-        shown.database_url = mask_password(&shown.database_url);
-        let replicas = shown.database_read_urls.split(',').map(mask_password);
+        shown.redis_url = without_password(&shown.redis_url);
+        shown.database_url = without_password(&shown.database_url);
+        let replicas = shown.database_read_urls.split(',').map(without_password);
         shown.database_read_urls = replicas.collect::<Vec<_>>().join(",");
         for secret in [&mut shown.jwt_secret, &mut shown.jwt_previous_secret] {
             if !secret.is_empty() {
@@ -489,23 +502,32 @@ impl Config {
     }
 }
 
-/// The lines `NAME=value` of a file; empty lines and `#` comments are passed over.
-fn parse_env(text: &str) -> config::Map<String, String> {
-    text.lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
-        .filter_map(|line| line.split_once('='))
-        .map(|(name, value)| {
-            (
-                name.trim().to_owned(),
-                value.trim().trim_matches('"').to_owned(),
-            )
-        })
-        .collect()
+/// The variables of a file, as `dotenvy` reads it; the number of the first line that it cannot read, or that names a
+/// variable again. Its own error would show a line, which may hold a secret.
+fn parse_env(text: &str) -> Result<config::Map<String, String>, usize> {
+    // The last line may have no end, and some editors begin a file with a byte order mark.
+    let text = format!("{}\n", text.trim_start_matches('\u{feff}'));
+    let read = |text: &str| {
+        let mut variables = config::Map::new();
+        for item in dotenvy::from_read_iter(text.as_bytes()) {
+            let (name, value) = item.ok()?;
+            if variables.insert(name, value).is_some() {
+                return None;
+            }
+        }
+        Some(variables)
+    };
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    let begin = |count: usize| lines.iter().take(count).copied().collect::<String>();
+    read(&text).ok_or_else(|| {
+        let good = (0..lines.len()).rfind(|&count| read(&begin(count)).is_some());
+        good.unwrap_or(0) + 1
+    })
 }
 
 /// `scheme://user:password@host` with the password replaced.
-fn mask_password(url: &str) -> String {
+#[must_use]
+pub fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return url.to_owned();
     };
@@ -520,7 +542,28 @@ fn mask_password(url: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::Config;
+    use super::{Config, parse_env};
+
+    #[test]
+    fn a_file_of_variables_is_read_as_a_shell_would_or_refused_by_line() {
+        let text = "\u{feff}export STOCK_REDIS_URL=redis://a:1/0\n# a comment\n\nSTOCK_LOG = \"warn\" # why\r\n\
+                    STOCK_JWT_SECRET='two\nlines $HOME'\nSTOCK_REDIS_PREFIX=007";
+        let read = parse_env(text).unwrap();
+        let of = |name: &str| read.get(name).map(String::as_str);
+        assert_eq!(of("STOCK_REDIS_URL"), Some("redis://a:1/0"));
+        assert_eq!(of("STOCK_LOG"), Some("warn"));
+        assert_eq!(of("STOCK_JWT_SECRET"), Some("two\nlines $HOME"));
+        assert_eq!(of("STOCK_REDIS_PREFIX"), Some("007"));
+        for (line, wrong) in [
+            (2, "A=1\nexport\nB=2"),
+            (4, "A=1\nB='2\n3'\nC=4 5\nD=6\n"),
+            (1, "STOCK_REDIS_URL: redis://a"),
+            (3, "A=1\n# A\nA=2\n"),
+            (2, "A=1\nB='open\nC=3\n"),
+        ] {
+            assert_eq!(parse_env(wrong), Err(line), "{wrong}");
+        }
+    }
 
     #[test]
     fn the_database_of_redis_is_read_from_every_form_of_its_url() {

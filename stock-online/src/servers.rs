@@ -158,6 +158,7 @@ impl Spec {
             ("--bind", "127.0.0.1".to_owned()),
             ("--dir", folder.display().to_string()),
             ("--save", String::new()),
+            ("--pidfile", server_pid_file(folder)),
             ("--appendonly", "yes".to_owned()),
             ("--appendfsync", durability.as_str().to_owned()),
             ("--maxmemory-policy", "noeviction".to_owned()),
@@ -205,7 +206,7 @@ impl Spec {
         // them, and would remove its neighbours' from a shared one.
         let temporary = folder.join("tmp");
         fs::create_dir_all(&temporary).map_err(at(&temporary))?;
-        if !data.join("mysql").is_dir() {
+        if !data.is_dir() {
             initialize(&program, folder, &data).await?;
         }
         let port = free_port().map_err(at(folder))?;
@@ -220,7 +221,7 @@ impl Spec {
             format!("--port={port}"),
             "--bind-address=127.0.0.1".to_owned(),
             format!("--socket={}", socket.display()),
-            format!("--pid-file={}", folder.join("server.pid").display()),
+            format!("--pid-file={}", server_pid_file(folder)),
             "--skip-log-bin".to_owned(),
             "--innodb-flush-log-at-trx-commit=1".to_owned(),
             "--innodb-buffer-pool-size=512M".to_owned(),
@@ -354,8 +355,11 @@ impl Spec {
     /// # Errors
     /// When it does not end.
     pub async fn stop_orphan(&self) -> Result<(), ServerError> {
+        // Killed before it wrote the first file, that process left the server's own.
         let file = self.pid_file();
-        let Ok(text) = fs::read_to_string(&file) else {
+        let own = server_pid_file(&self.folder);
+        let known = fs::read_to_string(&file).or_else(|_| fs::read_to_string(own));
+        let Ok(text) = known else {
             return Ok(());
         };
         let pid = text.trim().parse().ok().and_then(Pid::from_raw);
@@ -420,7 +424,23 @@ fn is_mariadb(program: &Path) -> bool {
 }
 
 /// Makes the system tables of a database server.
+/// Where a server itself writes its pid.
+fn server_pid_file(folder: &Path) -> String {
+    folder.join("server.pid").display().to_string()
+}
+
+/// Makes the tables of a new server. They appear in `data` when they are all there: an attempt that is killed leaves
+/// nothing that looks like a server's data, and what it began may still be written.
 async fn initialize(program: &Path, folder: &Path, data: &Path) -> Result<(), ServerError> {
+    const BEGUN: &str = "new-";
+    for entry in fs::read_dir(folder).map_err(at(folder))?.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(BEGUN)
+            && let Err(error) = fs::remove_dir_all(entry.path())
+        {
+            tracing::debug!(%error, "an earlier attempt is still at it");
+        }
+    }
+    let new = folder.join(format!("{BEGUN}{:08x}", rand::random::<u32>()));
     let log = folder.join("initialize.log");
     let out = File::create(&log).map_err(at(&log))?;
     let error_out = out.try_clone().map_err(at(&log))?;
@@ -440,7 +460,7 @@ async fn initialize(program: &Path, folder: &Path, data: &Path) -> Result<(), Se
         command.args(["--no-defaults", "--initialize-insecure"]);
         command
     };
-    command.arg(format!("--datadir={}", data.display()));
+    command.arg(format!("--datadir={}", new.display()));
     command.env("TMPDIR", folder.join("tmp"));
     if rustix::process::getuid().is_root() {
         command.arg("--user=root");
@@ -452,7 +472,7 @@ async fn initialize(program: &Path, folder: &Path, data: &Path) -> Result<(), Se
         .status()
         .await;
     match status {
-        Ok(status) if status.success() => Ok(()),
+        Ok(status) if status.success() => fs::rename(&new, data).map_err(at(&new)),
         Ok(_) => Err(ServerError::NotReady { name: "mysql", log }),
         Err(error) => Err(at(program)(error)),
     }

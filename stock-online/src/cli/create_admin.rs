@@ -4,12 +4,11 @@ use std::io::{BufRead, stdin};
 
 use clap::Args;
 use stock_common::config::Config;
-use stock_domain::database;
 use stock_domain::database::audit_log::{self, Action, Event};
 use stock_domain::database::users::{self, NewUser};
 use stock_domain::user::{Email, Password, Role};
 
-use super::{Failure, output};
+use super::{Failure, open_database, output};
 use crate::passwords::Passwords;
 
 #[derive(Debug, Args)]
@@ -28,7 +27,7 @@ pub(super) async fn run(config: &Config, args: &CreateAdminArgs) -> Result<bool,
     stdin().lock().read_line(&mut line)?;
     let password = Password::choose(line.trim_end_matches(['\r', '\n']))
         .map_err(|weak| format!("{weak} (it is read from stdin)"))?;
-    let pool = database::pool(config, database::Role::Tool)?;
+    let pool = open_database(config, false).await?;
     let password_hash = Passwords::new(1).hash(password).await?;
     let user = NewUser {
         email: &args.email,

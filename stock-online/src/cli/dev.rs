@@ -23,9 +23,9 @@ use crate::passwords::Passwords;
 use crate::servers::{Server, Spec};
 use crate::{Part, Start, install_metrics};
 
-/// Pause before a private server that died is started again.
 /// The password of every seeded user.
 const PASSWORD: &str = "password";
+/// Pause before a private server that died is started again.
 const RESTART_PAUSE: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Args)]
@@ -233,15 +233,17 @@ fn secret(folder: &Path) -> Result<String, Failure> {
     Ok(secret)
 }
 
+/// Writes a file as a whole, or not at all.
 fn write_private(file: &Path, text: &str) -> Result<(), Failure> {
+    let begun = file.with_extension("new");
     let mut out = fs::OpenOptions::new()
         .create(true)
         .truncate(true)
         .write(true)
         .mode(0o600)
-        .open(file)?;
+        .open(&begun)?;
     out.write_all(text.as_bytes())?;
-    Ok(())
+    Ok(fs::rename(begun, file)?)
 }
 
 fn write_env(folder: &Path, config: &Config) -> Result<(), Failure> {
