@@ -376,6 +376,16 @@ impl Config {
         Ok(read)
     }
 
+    /// Reads the `STOCK_*` variables of the environment over other defaults than those of production.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when a value does not fit its setting; contradictions are the caller's to look for.
+    pub fn load_over(defaults: &Self) -> Result<Self, ConfigError> {
+        let variables = config::Environment::with_prefix("STOCK").prefix_separator("_");
+        let builder = config::Config::builder().add_source(config::Config::try_from(defaults)?);
+        Ok(builder.add_source(variables).build()?.try_deserialize()?)
+    }
+
     /// Refuses settings that cannot hold together.
     ///
     /// # Errors
