@@ -95,6 +95,8 @@ pub struct Config {
     pub limit_address_requests: u32,
     /// Requests with an Idempotency-Key of one user in a window; 0 is no limit.
     pub limit_user_keys: u32,
+    /// Requests with an Idempotency-Key of one user in a day: each takes memory of Redis for as long; 0 is no limit.
+    pub limit_user_keys_daily: u32,
     /// The window in which attempts to log in are counted.
     pub limit_login_seconds: u64,
     /// Attempts to log in to one account in a window, after which a right password is refused too; a
@@ -244,6 +246,7 @@ impl Default for Config {
             limit_user_requests: 200,
             limit_address_requests: 2_000,
             limit_user_keys: 100,
+            limit_user_keys_daily: 20_000,
             limit_login_seconds: 900,
             limit_login_failures: 10,
             limit_address_logins: 100,

@@ -12,6 +12,7 @@ mod connections;
 pub mod coupons;
 pub mod cross_site;
 pub mod dead_letters;
+pub mod devices;
 pub mod discounts;
 pub mod events;
 pub mod extract;

@@ -36,6 +36,7 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
             Ok(memory) => {
                 note_memory(memory, was_nearly_full);
                 was_nearly_full = memory.is_nearly_full();
+                app.limits.note_scarce(memory.is_scarce());
             }
             Err(error) => tracing::debug!(%error, "cannot measure redis' memory"),
         }

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::serve::{prepare, shutdown_on_signal};
 use super::{Failure, output, seed};
-use crate::passwords::Passwords;
+use crate::passwords::{Passwords, Turn};
 use crate::servers::{Server, Spec};
 use crate::{Part, Start, install_metrics};
 
@@ -111,6 +111,7 @@ fn settings(args: &DevArgs) -> Result<Config, Failure> {
             limit_user_requests: 0,
             limit_address_requests: 0,
             limit_user_keys: 0,
+            limit_user_keys_daily: 0,
             limit_address_logins: 0,
             http_address_connections_max: 0,
             ..production
@@ -135,7 +136,7 @@ async fn serve(
     let ledger = Ledger::start(config, pool.clone(), Clock::system())?;
     if ledger.wait_open(Duration::from_secs(10)).await {
         let password = Password::claimed(PASSWORD).ok_or("no password")?;
-        let hash = Passwords::new(1).hash(password).await?;
+        let hash = Passwords::new(1).hash(password, Turn::OWN).await?;
         seed::seed(&pool, &ledger, &args.seed, Some(&hash)).await?;
     } else {
         let env = folder.join("env");

@@ -179,6 +179,25 @@ impl Tokens {
         encode(&header, &claims, &self.current.encoding)
     }
 
+    /// Signs a text that is no token.
+    ///
+    /// # Errors
+    /// When it cannot be signed.
+    pub fn sign(&self, text: &str) -> Result<String, jsonwebtoken::errors::Error> {
+        jsonwebtoken::crypto::sign(text.as_bytes(), &self.current.encoding, Algorithm::HS256)
+    }
+
+    /// Whether a text was signed here, or before the secret was changed.
+    #[must_use]
+    pub fn has_signed(&self, text: &str, signature: &str) -> bool {
+        let keys = std::iter::once(&self.current).chain(&self.previous);
+        let mut good = keys.map(|key| {
+            let (text, key) = (text.as_bytes(), &key.decoding);
+            jsonwebtoken::crypto::verify(signature, text, key, Algorithm::HS256)
+        });
+        good.any(|good| good.unwrap_or(false))
+    }
+
     /// The second it is.
     #[must_use]
     pub fn now(&self) -> i64 {

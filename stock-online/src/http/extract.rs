@@ -28,7 +28,6 @@ use super::auth::Caller;
 use super::cross_site;
 use super::problem::Problem;
 use crate::app::App;
-use crate::limits::Subject;
 
 /// The largest number that any JSON reader keeps exact, 2^53 − 1: a larger id was never given.
 pub const ID_MAX: u64 = (1 << 53) - 1;
@@ -165,7 +164,7 @@ fn keyed(
     let Some(key) = key_of(&parts.headers)? else {
         return Ok(None);
     };
-    app.limits.admit(Subject::Keys(caller.user.0))?;
+    app.limits.admit_key(caller.user.0)?;
     let target = (&parts.method, &parts.uri);
     Ok(Some(idempotency(caller.user, key, target, body)))
 }

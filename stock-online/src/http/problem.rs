@@ -197,7 +197,6 @@ fn limit_headers(headers: &mut HeaderMap, exceeded: Exceeded) {
         limit,
         window_seconds,
         retry_after_seconds,
-        is_first: _,
     } = exceeded;
     headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after_seconds));
     for (name, value) in [

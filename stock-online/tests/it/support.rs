@@ -243,6 +243,7 @@ impl Shop {
             limit_user_requests: 0,
             limit_address_requests: 0,
             limit_user_keys: 0,
+            limit_user_keys_daily: 0,
             limit_address_logins: 0,
             ..Config::default()
         };
@@ -334,6 +335,7 @@ impl Shop {
             ("STOCK_LIMIT_USER_REQUESTS", "0".to_owned()),
             ("STOCK_LIMIT_ADDRESS_REQUESTS", "0".to_owned()),
             ("STOCK_LIMIT_USER_KEYS", "0".to_owned()),
+            ("STOCK_LIMIT_USER_KEYS_DAILY", "0".to_owned()),
         ]
     }
 

@@ -172,6 +172,7 @@ pub async fn f34(plan: &Plan) -> Result<Outcome, Failure> {
             limits.limit_address_requests,
         )
         .with("STOCK_LIMIT_USER_KEYS", limits.limit_user_keys)
+        .with("STOCK_LIMIT_USER_KEYS_DAILY", limits.limit_user_keys_daily)
         .with(
             "STOCK_HTTP_ADDRESS_CONNECTIONS_MAX",
             limits.http_address_connections_max,
