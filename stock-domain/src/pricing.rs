@@ -130,7 +130,7 @@ pub fn price(
     now_ms: u64,
 ) -> Result<Priced, Unpriced> {
     let merged = merge(&asked.lines)?;
-    let products = find_products(asked, &merged, catalog)?;
+    let products = find_products(asked, &merged, catalog, &benefits)?;
     if asked.offline.is_none() {
         check_prices(asked, &products, &benefits, now_ms)?;
     }
@@ -228,6 +228,7 @@ fn find_products(
     asked: &AskedOrder,
     merged: &[AskedLine],
     catalog: &Catalog,
+    benefits: &Benefits<'_>,
 ) -> Result<Vec<Arc<Product>>, Unpriced> {
     if !catalog.is_read() {
         return Err(Unpriced::CatalogUnread);
@@ -240,9 +241,13 @@ fn find_products(
             .filter(|product| is_offline || !product.is_deleted);
         products.push(known.ok_or(Unpriced::ProductNotFound(line.product_id))?);
     }
+    // A product that is sold out by hand is still owed to those who hold a part of it.
+    let is_owed = |product: &Product| {
+        product.fields.status == ProductStatus::SoldOut && benefits.hold_of(product.id).is_some()
+    };
     let stopped = products
         .iter()
-        .find(|product| product.fields.status != ProductStatus::Active);
+        .find(|product| product.fields.status != ProductStatus::Active && !is_owed(product));
     match stopped {
         Some(stopped) if !is_offline => Err(Unpriced::ProductNotOnSale(stopped.id)),
         _ => Ok(products),

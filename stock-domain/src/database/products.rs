@@ -201,7 +201,8 @@ pub async fn list(pool: &MySqlPool, filter: &ProductFilter) -> Result<Vec<Produc
             .replace('%', "\\%")
             .replace('_', "\\_");
         query
-            .push(" AND p.name LIKE ")
+            // The server's own collation may take all emoji for the same.
+            .push(" AND p.name COLLATE utf8mb4_unicode_520_ci LIKE ")
             .push_bind(format!("%{escaped}%"));
     }
     if let Some(status) = filter.status {

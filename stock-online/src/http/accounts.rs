@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use stock_common::error::Code;
 use stock_common::id::UserId;
+use stock_common::text;
 use stock_domain::database::audit_log::Action;
 use stock_domain::database::refresh_tokens::{self, Redeemed, TokenHash};
 use stock_domain::database::users::{self, Ending, NewUser};
@@ -140,7 +141,13 @@ pub(crate) async fn sign_up(
     let email = Email::new(&body.email)
         .map_err(|error| Problem::unprocessable("/email", error.to_string()))?;
     let password = chosen(&body.password, &body.confirm_password, "/password")?;
-    let name = body.name.as_deref().unwrap_or("").trim();
+    let mut name = body.name.unwrap_or_default();
+    text::normalize(&mut name);
+    let name = if text::is_blank(&name) {
+        ""
+    } else {
+        name.trim()
+    };
     if name.chars().count() > NAME_MAX || name.chars().any(char::is_control) {
         let rule = format!("at most {NAME_MAX} characters, none of them a control character");
         return Err(Problem::unprocessable("/name", rule));

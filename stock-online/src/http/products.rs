@@ -19,6 +19,7 @@ use stock_common::clock::{rfc3339, unix_ms};
 use stock_common::error::Code;
 use stock_common::id::{LocationId, ProductId};
 use stock_common::money::Money;
+use stock_common::text;
 use stock_domain::account::{Account, Level};
 use stock_domain::catalog::{Product, ProductFilter, ProductStatus};
 use stock_domain::coupon::Benefit;
@@ -337,8 +338,10 @@ pub async fn list(
     Filter(query): Filter<ListIn>,
 ) -> Result<Response, Problem> {
     let limit = limit_of(query.limit)?;
+    let mut name = query.name;
+    name.iter_mut().for_each(text::normalize);
     let filter = ProductFilter {
-        name: query.name.filter(|name| !name.is_empty()),
+        name,
         status: query.status,
         without: shown_to(caller),
         price_gte: query.price_gte.map(Money::get),

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use stock_common::error::Code;
 use stock_common::id::{ProductId, UserId};
+use stock_common::text;
 use stock_domain::catalog::{ProductFilter, ProductStatus};
 use stock_domain::reservation::TTL_SECONDS;
 
@@ -203,8 +204,10 @@ pub async fn show(frame: Frame, uri: Uri) -> Result<Response, Problem> {
     // What does not fit is as good as nothing: a person may have cut the address.
     let asked =
         Query::<ShopIn>::try_from_uri(&uri).map_or_else(|_| ShopIn::default(), |asked| asked.0);
+    let mut name = asked.name.trim().to_owned();
+    text::normalize(&mut name);
     let filter = ProductFilter {
-        name: Some(asked.name.trim().to_owned()).filter(|name| !name.is_empty()),
+        name: Some(name).filter(|name| !name.is_empty()),
         before: asked.cursor.map(ProductId),
         without: Some(ProductStatus::Inactive),
         limit: PRODUCTS + 1,

@@ -32,4 +32,5 @@ mod sales;
 mod shards;
 mod stock;
 mod stores;
+mod texts;
 mod webhooks;

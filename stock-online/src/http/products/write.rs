@@ -13,6 +13,7 @@ use sqlx::MySqlConnection;
 use stock_common::error::Code;
 use stock_common::id::{LocationId, ProductId, UserId};
 use stock_common::money::Money;
+use stock_common::text;
 use stock_domain::account::{Account, Level};
 use stock_domain::catalog::{Product, ProductFields, ProductStatus};
 use stock_domain::coupon::Benefit;
@@ -59,15 +60,17 @@ pub struct ProductIn {
 
 impl BodyIn for ProductIn {}
 
+/// Brings a text into its normal form, in which the same characters are the same bytes, and checks it.
 pub(in crate::http) fn check_text(
-    text: &str,
+    text: &mut String,
     max: usize,
     pointer: &str,
     min: usize,
 ) -> Result<(), Problem> {
+    text::normalize(text);
     let length = text.chars().count();
     let is_clean = !text.chars().any(char::is_control);
-    if (min..=max).contains(&length) && is_clean && (min == 0 || !text.trim().is_empty()) {
+    if (min..=max).contains(&length) && is_clean && (min == 0 || !text::is_blank(text)) {
         return Ok(());
     }
     let rule = format!("{min} to {max} characters without control characters");
@@ -95,8 +98,8 @@ impl ProductIn {
         fields.status = self.status.unwrap_or(fields.status);
         fields.min_stock_level = self.min_stock_level.unwrap_or(fields.min_stock_level);
         fields.reorder_point = self.reorder_point.unwrap_or(fields.reorder_point);
-        check_text(&fields.name, 100, "/name", 1)?;
-        check_text(&fields.description, 255, "/description", 0)?;
+        check_text(&mut fields.name, 100, "/name", 1)?;
+        check_text(&mut fields.description, 255, "/description", 0)?;
         let levels = [
             ("/minStockLevel", Some(fields.min_stock_level)),
             ("/reorderPoint", Some(fields.reorder_point)),
