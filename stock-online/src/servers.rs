@@ -158,7 +158,6 @@ impl Spec {
             ("--bind", "127.0.0.1".to_owned()),
             ("--dir", folder.display().to_string()),
             ("--save", String::new()),
-            ("--pidfile", server_pid_file(folder)),
             ("--appendonly", "yes".to_owned()),
             ("--appendfsync", durability.as_str().to_owned()),
             ("--maxmemory-policy", "noeviction".to_owned()),
@@ -221,7 +220,7 @@ impl Spec {
             format!("--port={port}"),
             "--bind-address=127.0.0.1".to_owned(),
             format!("--socket={}", socket.display()),
-            format!("--pid-file={}", server_pid_file(folder)),
+            format!("--pid-file={}", folder.join("server.pid").display()),
             "--skip-log-bin".to_owned(),
             "--innodb-flush-log-at-trx-commit=1".to_owned(),
             "--innodb-buffer-pool-size=512M".to_owned(),
@@ -296,7 +295,11 @@ impl Spec {
             .open(&log)
             .map_err(at(&log))?;
         let error_out = out.try_clone().map_err(at(&log))?;
-        let mut child = Command::new(&self.program)
+        // The process writes its pid before it becomes the server: one whose parent is killed meanwhile is found too.
+        let mut child = Command::new("sh")
+            .args(["-c", "printf %s $$ >\"$0\"; exec \"$@\""])
+            .arg(self.pid_file())
+            .arg(&self.program)
             .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(out)
@@ -306,10 +309,6 @@ impl Spec {
             .kill_on_drop(true)
             .spawn()
             .map_err(at(&self.program))?;
-        if let Some(pid) = child.id() {
-            let file = self.pid_file();
-            fs::write(&file, pid.to_string()).map_err(at(&file))?;
-        }
         let started = Instant::now();
         while started.elapsed() < START_TIMEOUT {
             if self.answers().await {
@@ -355,11 +354,8 @@ impl Spec {
     /// # Errors
     /// When it does not end.
     pub async fn stop_orphan(&self) -> Result<(), ServerError> {
-        // Killed before it wrote the first file, that process left the server's own.
         let file = self.pid_file();
-        let own = server_pid_file(&self.folder);
-        let known = fs::read_to_string(&file).or_else(|_| fs::read_to_string(own));
-        let Ok(text) = known else {
+        let Ok(text) = fs::read_to_string(&file) else {
             return Ok(());
         };
         let pid = text.trim().parse().ok().and_then(Pid::from_raw);
@@ -424,11 +420,6 @@ fn is_mariadb(program: &Path) -> bool {
 }
 
 /// Makes the system tables of a database server.
-/// Where a server itself writes its pid.
-fn server_pid_file(folder: &Path) -> String {
-    folder.join("server.pid").display().to_string()
-}
-
 /// Makes the tables of a new server. They appear in `data` when they are all there: an attempt that is killed leaves
 /// nothing that looks like a server's data, and what it began may still be written.
 async fn initialize(program: &Path, folder: &Path, data: &Path) -> Result<(), ServerError> {

@@ -55,6 +55,7 @@ async fn each_message_of_a_command_names_the_file_the_address_and_the_remedy() {
     );
     let no_url = but(&shop, &[("STOCK_DATABASE_URL", "127.0.0.1")]);
     let no_redis_url = but(&shop, &[("STOCK_REDIS_URL", "127.0.0.1")]);
+    let nowhere = but(&shop, &[("STOCK_HTTP_ADDR", "127.0.0.1:1")]);
     let database = &[
         "mysql://shop:***@127.0.0.1:1/stock",
         "refused",
@@ -112,7 +113,7 @@ async fn each_message_of_a_command_names_the_file_the_address_and_the_remedy() {
         (&["verify", "--env-file", "/nope/file"], &own, file),
         (&["explain", "nothing"], &own, &["nothing", "AVAILABLE:7:0"]),
         (&["explain", "1"], &own, &["1 is unknown"]),
-        (&["ready"], &own, &["127.0.0.1:8080", "STOCK_HTTP_ADDR"]),
+        (&["ready"], &nowhere, &["127.0.0.1:1", "STOCK_HTTP_ADDR"]),
         (
             &["token", "--user-id", "2"],
             &[],
