@@ -238,7 +238,7 @@ impl Run<'_> {
         let name = format!("{JOB} {}", self.shard);
         let claim = jobs::claim(self.pool, &name).await?;
         let claim = claim.ok_or(RecoverError::Busy)?;
-        let keys = Keys::new(&self.config, self.shard);
+        let keys = Keys::new(self.config, self.shard);
         let mut redis = match self.lost {
             Some((_, url)) => servers::connect(url, RESPONSE_TIMEOUT).await?,
             None => connect(self.config, &keys).await?,

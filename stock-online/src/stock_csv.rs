@@ -1,7 +1,8 @@
 //! Stock as CSV: reading a file row by row with its line numbers, and writing what there is.
 //!
 //! A file has the columns `product_id,location_id,quantity,mode` in this order, with their names in the first
-//! line; a byte order mark, LF or CRLF, and quoted fields are all read. Reading takes memory for some thousand
+//! line, or is one that was exported here: what is available is set then. A byte order mark, LF or CRLF, and quoted
+//! fields are all read; other separators, encodings and numbers are named as what they are. Reading takes memory for some thousand
 //! rows however long the file is. What is written escapes what a spreadsheet would take for a formula.
 
 use std::io::Read;
@@ -32,6 +33,15 @@ const ROWS_AT_ONCE: usize = 1_024;
 const PARTS_AHEAD: usize = 2;
 /// What some programs write at the beginning of UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// The marks of UTF-16, in either order of bytes.
+const UTF_16_MARKS: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
+
+/// The columns of a file, by what its first line says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Layout {
+    Changes,
+    Exported,
+}
 
 /// Reads a file on a thread of its own. The task's result is the error that ended it early, if one did.
 pub fn read(
@@ -50,7 +60,7 @@ fn read_all(file: impl Read, send: &mpsc::Sender<Part>) -> Result<(), std::io::E
         .flexible(true)
         .trim(Trim::All)
         .from_reader(file);
-    let (mut record, mut part, mut is_first) = (ByteRecord::new(), Part::new(), true);
+    let (mut record, mut part, mut layout) = (ByteRecord::new(), Part::new(), None);
     loop {
         match reader.read_byte_record(&mut record) {
             Ok(true) => {}
@@ -58,17 +68,17 @@ fn read_all(file: impl Read, send: &mpsc::Sender<Part>) -> Result<(), std::io::E
             Err(error) => return Err(cause(error)),
         }
         let line = record.position().map_or(0, csv::Position::line);
-        if std::mem::take(&mut is_first) {
-            if let Some(wrong) = header(&record) {
-                part.push(Err(RowError {
-                    line,
-                    message: wrong,
-                }));
-                break;
+        let Some(layout) = layout else {
+            match header(&record) {
+                Ok(found) => layout = Some(found),
+                Err(message) => {
+                    part.push(Err(RowError { line, message }));
+                    break;
+                }
             }
             continue;
-        }
-        part.push(row(&record, line));
+        };
+        part.push(row(&record, line, layout));
         // Nobody listens any more: what was read so far was enough.
         if part.len() >= ROWS_AT_ONCE && send.blocking_send(std::mem::take(&mut part)).is_err() {
             break;
@@ -88,20 +98,59 @@ fn cause(error: csv::Error) -> std::io::Error {
     std::io::Error::other(text)
 }
 
-/// What is wrong with the first line.
-fn header(record: &ByteRecord) -> Option<String> {
+/// Reads the first line, or says what is wrong with it.
+fn header(record: &ByteRecord) -> Result<Layout, String> {
     let names = record.iter().enumerate().map(|(index, name)| match index {
         0 => name.strip_prefix(BYTE_ORDER_MARK).unwrap_or(name),
         _ => name,
     });
-    let is_right = names.eq(COLUMNS.map(str::as_bytes));
-    (!is_right).then(|| format!("the first line must be {}", COLUMNS.join(",")))
+    if names.clone().eq(COLUMNS.map(str::as_bytes)) {
+        return Ok(Layout::Changes);
+    }
+    if names.eq(EXPORTED.map(str::as_bytes)) {
+        return Ok(Layout::Exported);
+    }
+    let first = record.get(0).unwrap_or_default();
+    let is_utf_16 = UTF_16_MARKS.iter().any(|mark| first.starts_with(mark)) || first.contains(&0);
+    let wanted = COLUMNS.join(",");
+    Err(if is_utf_16 {
+        "the file is UTF-16: save it as UTF-8".to_owned()
+    } else if first.contains(&b';') {
+        format!("the fields are separated by semicolons: write {wanted}, with commas")
+    } else if first.contains(&b'\t') {
+        format!("the fields are separated by tabs: write {wanted}, with commas")
+    } else {
+        format!("the first line must be {wanted}")
+    })
 }
 
-fn row(record: &ByteRecord, line: u64) -> Result<FileRow, RowError> {
+/// What is no whole number, and how it is written if it is one in another country.
+fn no_number(name: &str, text: &str) -> String {
+    let said = format!("{name} is no whole number: {}", shown(text));
+    let groups = text.split(['.', ',', '\'', ' ', '\u{a0}', '\u{202f}']);
+    let is_group = |(index, group): (usize, &str)| {
+        let is_long = if index == 0 {
+            (1..=3).contains(&group.len())
+        } else {
+            group.len() == 3
+        };
+        is_long && group.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    let is_grouped = groups.clone().count() > 1 && groups.enumerate().all(is_group);
+    match is_grouped {
+        true => format!("{said}; write it without points, commas and spaces"),
+        false => said,
+    }
+}
+
+fn row(record: &ByteRecord, line: u64, layout: Layout) -> Result<FileRow, RowError> {
     let wrong = |message: String| RowError { line, message };
-    if record.len() != COLUMNS.len() {
-        let text = format!("{} fields instead of {}", record.len(), COLUMNS.len());
+    let columns: &[&str] = match layout {
+        Layout::Changes => &COLUMNS,
+        Layout::Exported => &EXPORTED,
+    };
+    if record.len() != columns.len() {
+        let text = format!("{} fields instead of {}", record.len(), columns.len());
         return Err(wrong(text));
     }
     let field = |index: usize| {
@@ -116,26 +165,30 @@ fn row(record: &ByteRecord, line: u64) -> Result<FileRow, RowError> {
             .ok()
             .filter(|_| is_plain)
             .ok_or_else(|| {
-                let name = COLUMNS.get(index).copied().unwrap_or_default();
-                wrong(format!("{name} is no whole number: {}", shown(text)))
+                let name = columns.get(index).copied().unwrap_or_default();
+                wrong(no_number(name, text))
             })
     };
     let id = |index: usize| {
         number(index).and_then(|number| {
-            let name = COLUMNS.get(index).copied().unwrap_or_default();
+            let name = columns.get(index).copied().unwrap_or_default();
             u64::try_from(number).map_err(|_below| wrong(format!("{name} is below 0")))
         })
     };
-    let mode = match field(3) {
-        "delta" => Mode::Delta,
-        "set" => Mode::Set,
-        other => return Err(wrong(format!("mode is delta or set, not {}", shown(other)))),
+    let (quantity, mode) = match (layout, field(3)) {
+        // What is available, behind the product's name.
+        (Layout::Exported, _) => (3, Mode::Set),
+        (Layout::Changes, "delta") => (2, Mode::Delta),
+        (Layout::Changes, "set") => (2, Mode::Set),
+        (Layout::Changes, other) => {
+            return Err(wrong(format!("mode is delta or set, not {}", shown(other))));
+        }
     };
     Ok(FileRow {
         line,
         product_id: ProductId(id(0)?),
         location_id: LocationId(id(1)?),
-        quantity: number(2)?,
+        quantity: number(quantity)?,
         mode,
     })
 }
@@ -214,6 +267,34 @@ mod tests {
         assert_eq!(lines(b"").await, (0, vec![]));
         let (_, wrong) = lines(b"location_id,product_id,quantity,mode\n1,0,5,delta\n").await;
         assert_eq!(wrong, [(1, format!("the first line must be {HEAD}"))]);
+        for (file, said) in [
+            (
+                &b"product_id;location_id;quantity;mode\n"[..],
+                "separated by semicolons",
+            ),
+            (
+                b"product_id\tlocation_id\tquantity\tmode\n",
+                "separated by tabs",
+            ),
+            (b"\xff\xfep\0r\0o\0\n\0", "UTF-16"),
+        ] {
+            let (_, wrong) = lines(file).await;
+            assert!(wrong[0].1.contains(said), "{wrong:?}");
+        }
+        let (good, wrong) = lines(
+            b"product_id,location_id,quantity,mode\n1,0,\"1,000\",set\n1,0,1.000,set\n1,0,7,set\n",
+        )
+        .await;
+        assert_eq!((good, wrong.len()), (1, 2));
+        assert!(
+            wrong
+                .iter()
+                .all(|(_, said)| said.contains("without points")),
+            "{wrong:?}"
+        );
+        let exported = b"product_id,location_id,product_name,available,reserved,physical,\
+              min_stock_level,reorder_point,stock_version\n1,0,lamp,7,1,8,0,0,3\n";
+        assert_eq!(lines(exported).await, (1, vec![]));
         let (good, wrong) = lines(
             b"product_id,location_id,quantity,mode\n\
               x,0,1,delta\n\

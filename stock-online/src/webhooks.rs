@@ -16,7 +16,7 @@ use stock_domain::database::shards::ShardState;
 use stock_domain::database::webhooks::{self as table, Delivery, Webhook, WebhookState};
 use stock_domain::database::{journal, shards};
 use stock_domain::journal::Entry;
-use stock_domain::webhook;
+use stock_domain::webhook::{self, Secret};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -161,10 +161,12 @@ async fn post(
         status: None,
         text: text.to_owned(),
     };
-    let secret = table::secret(&app.pool, webhook.id).await?;
-    let Some(secret) = secret.and_then(|secret| secret.parse().ok()) else {
+    let secrets = table::secrets(&app.pool, webhook.id).await?;
+    let secrets = secrets.iter().map(|secret| secret.parse());
+    let secrets: Vec<Secret> = secrets.filter_map(Result::ok).collect();
+    if secrets.is_empty() {
         return Ok(Err(unknown("its secret cannot be read")));
-    };
+    }
     let batch = {
         let numbers = (delivery.first_number, delivery.last_number);
         entries(app, delivery.shard, numbers).await?
@@ -177,7 +179,7 @@ async fn post(
     };
     let id = message_id(webhook.id, delivery.id);
     let now = app.clock.now_ms() / 1_000;
-    let sent = sender.post(&webhook.url, &secret, (&id, now), body).await;
+    let sent = sender.post(&webhook.url, &secrets, (&id, now), body).await;
     let result = match &sent {
         Ok(_) => "delivered",
         Err(_) => "failed",

@@ -13,7 +13,7 @@ pub use self::run::Run;
 use super::error_number;
 
 /// Version, description and text of every migration, in order.
-const MIGRATIONS: [(i64, &str, &str); 20] = [
+const MIGRATIONS: [(i64, &str, &str); 21] = [
     (
         20_261_121_000_000,
         "create ledger",
@@ -113,6 +113,11 @@ const MIGRATIONS: [(i64, &str, &str); 20] = [
         20_261_129_000_300,
         "quarantine accounts",
         include_str!("../../../migrations/20261129000300_quarantine_accounts.sql"),
+    ),
+    (
+        20_261_130_000_100,
+        "rotate webhook secrets",
+        include_str!("../../../migrations/20261130000100_rotate_webhook_secrets.sql"),
     ),
 ];
 

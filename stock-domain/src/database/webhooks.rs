@@ -149,7 +149,7 @@ pub async fn update(
     Ok(())
 }
 
-/// Writes another secret.
+/// Writes another secret; for a day the one before signs too.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -158,9 +158,13 @@ pub async fn set_secret(
     id: u64,
     secret: &str,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE webhooks SET secret = ? WHERE id = ?")
+    // Assignments are made from left to right, on both servers.
+    let text = "UPDATE webhooks SET previous_secret = secret, \
+         previous_until = NOW(3) + INTERVAL 1 DAY, secret = ? WHERE id = ? AND secret <> ?";
+    sqlx::query(text)
         .bind(secret)
         .bind(id)
+        .bind(secret)
         .execute(executor)
         .await?;
     Ok(())
@@ -233,15 +237,16 @@ pub async fn find(
     Ok(row.and_then(parse))
 }
 
-/// The secret that a webhook signs with.
+/// The secrets that a webhook signs with, the current one first.
 ///
 /// # Errors
 /// When MySQL does not answer.
-pub async fn secret(pool: &MySqlPool, id: u64) -> Result<Option<String>, sqlx::Error> {
-    sqlx::query_scalar("SELECT secret FROM webhooks WHERE id = ?")
-        .bind(id)
-        .fetch_optional(pool)
-        .await
+pub async fn secrets(pool: &MySqlPool, id: u64) -> Result<Vec<String>, sqlx::Error> {
+    let text = "SELECT secret, IF(previous_until > NOW(3), previous_secret, NULL) FROM webhooks WHERE id = ?";
+    let row: Option<(String, Option<String>)> =
+        sqlx::query_as(text).bind(id).fetch_optional(pool).await?;
+    let secrets = row.map(|(current, previous)| std::iter::once(current).chain(previous));
+    Ok(secrets.into_iter().flatten().collect())
 }
 
 /// Takes a webhook for this instance for some seconds; `false` while another has it.

@@ -226,8 +226,8 @@ async fn pass_over(body: &mut axum::body::Body, bytes_max: usize) {
     }
 }
 
-/// `application/json`, with no charset or UTF-8.
-fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
+/// Whether a body is of a media type, with no charset or UTF-8.
+pub(super) fn is_of_type(headers: &HeaderMap, wanted: &str) -> bool {
     let value = headers
         .get(CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
@@ -235,15 +235,18 @@ fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
     let mut parts = value
         .split(';')
         .map(|part| part.trim().to_ascii_lowercase());
-    let is_json = parts.next().is_some_and(|kind| kind == "application/json");
+    let is_wanted = parts.next().is_some_and(|kind| kind == wanted);
     let is_utf8 = parts.all(|parameter| match parameter.split_once('=') {
         Some(("charset", charset)) => ["utf-8", "utf8"].contains(&charset.trim_matches('"')),
         _ => true,
     });
-    if is_json && is_utf8 {
-        Ok(())
-    } else {
-        Err(Problem::of(Code::UnsupportedMediaType))
+    is_wanted && is_utf8
+}
+
+fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
+    match is_of_type(headers, "application/json") {
+        true => Ok(()),
+        false => Err(Problem::of(Code::UnsupportedMediaType)),
     }
 }
 

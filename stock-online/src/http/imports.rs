@@ -31,7 +31,7 @@ use utoipa::ToSchema;
 
 use super::audit;
 use super::auth::{Admin, Caller};
-use super::extract::{Filter, PathId, hash, key_of};
+use super::extract::{Filter, PathId, hash, is_of_type, key_of};
 use super::orders::{json, replayed};
 use super::origin::Origin;
 use super::problem::Problem;
@@ -178,20 +178,9 @@ pub async fn import(
     request: Request,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
-    let is_csv = parts
-        .headers
-        .get(CONTENT_TYPE)
-        .and_then(|kind| kind.to_str().ok())
-        .is_some_and(|kind| {
-            kind.split(';')
-                .next()
-                .is_some_and(|kind| kind.trim() == "text/csv")
-        });
-    if !is_csv {
-        return Err(Problem::new(
-            Code::UnsupportedMediaType,
-            "Content-Type must be text/csv",
-        ));
+    if !is_of_type(&parts.headers, "text/csv") {
+        let text = "Content-Type must be text/csv, in UTF-8";
+        return Err(Problem::new(Code::UnsupportedMediaType, text));
     }
     let Filter(query) = query?;
     let is_dry_run = query.dry_run == Some(true);

@@ -98,9 +98,9 @@ impl Operation {
         // An operation's own come first: they are its examples.
         let mut codes = self.codes.to_vec();
         codes.extend([Code::BadRequest, Code::HeadersTooLarge]);
-        codes.push(match self.method {
-            HttpMethod::Get => Code::Timeout,
-            _ => Code::OutcomeUnknown,
+        codes.push(match self.method == HttpMethod::Get {
+            true => Code::Timeout,
+            false => Code::OutcomeUnknown,
         });
         if self.who != Who::Anyone {
             codes.push(Code::Unauthorized);

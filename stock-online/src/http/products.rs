@@ -371,8 +371,7 @@ pub async fn list(
 /// 404 for a product that does not exist; 503 for one whose account Redis has lost.
 pub async fn show(
     State(app): State<Arc<App>>,
-    AnyCaller(caller): AnyCaller,
-    Reading(reader): Reading,
+    (AnyCaller(caller), Reading(reader)): (AnyCaller, Reading),
     headers: HeaderMap,
     id: Result<PathId, Problem>,
     Filter(query): Filter<ShowIn>,

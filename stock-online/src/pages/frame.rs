@@ -155,10 +155,12 @@ impl Frame {
         read: impl Future<Output = Result<T, Problem>>,
     ) -> Result<Option<T>, Problem> {
         let silence = &self.app.kept.silence;
-        let limit = match self.app.health.database() {
-            Database::Down => return Ok(None),
-            _ if silence.is_now() => OWN_MAX_SILENT,
-            _ => OWN_MAX,
+        if self.app.health.database() == Database::Down {
+            return Ok(None);
+        }
+        let limit = match silence.is_now() {
+            true => OWN_MAX_SILENT,
+            false => OWN_MAX,
         };
         match tokio::time::timeout(limit, read).await {
             Ok(Ok(own)) => Ok(Some(own)),

@@ -191,6 +191,21 @@ async fn every_change_of_stock_is_told_once_signed_and_in_order() {
         assert_eq!(message.headers["webhook-signature"], signature);
         assert_eq!(message.headers["content-type"], "application/json");
     }
+    // Another secret: for a day the receiver may still look for the first one.
+    let other = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let edit = client.call("PATCH", &made.headers["location"]).admin();
+    let edited = edit.json(&json!({ "secret": other })).send().await;
+    assert_eq!(edited.status, 200, "{}", edited.text);
+    client.order("/api/orders", 2, &[(2, 1)]).send().await;
+    delivered(&receiver, 2, 99).await;
+    let both = [other.parse().unwrap(), secret];
+    let message = receiver.got().pop().unwrap();
+    let (id, at) = (
+        &message.headers["webhook-id"],
+        &message.headers["webhook-timestamp"],
+    );
+    let signatures = both.map(|secret: Secret| secret.sign(id, at.parse().unwrap(), &message.body));
+    assert_eq!(message.headers["webhook-signature"], signatures.join(" "));
     let log = format!("{}/deliveries?state=DELIVERED", made.headers["location"]);
     until("the log has it", || async {
         client.get(&log).admin().send().await.body["items"][0]["lastStatus"] == 200

@@ -141,9 +141,10 @@ pub async fn f11(plan: &Plan) -> Result<Outcome, Failure> {
     passed(world.check(buyers, Allowed::default()).await)
 }
 
-/// F30: another shop of the same prefix lies in another database of the same Redis, whose channels belong to no
-/// database; an instance of an earlier epoch tells that everything is gone; and random bytes are published. Nobody is
-/// misled.
+/// F30: messages of strangers mislead nobody.
+///
+/// Another shop of the same prefix lies in another database of the same Redis, whose channels belong to no database; an
+/// instance of an earlier epoch tells that everything is gone; and random bytes are published.
 pub async fn f30(plan: &Plan) -> Result<Outcome, Failure> {
     const FOREIGN_STOCK: i64 = 5;
     const EARLIER: &str = "0123456789abcdef0123456789abcdef";
