@@ -17,6 +17,7 @@
 //! | [`strangers`] | F34: slow and greedy clients |
 //! | [`scarce`] | F36: everything runs out, under a [`crowd`] |
 //! | [`random`] | pairs of [`singles`], by seed |
+//! | [`night`] | the same for ten minutes, and what an operator would be told |
 //!
 //! [`world`] owns servers and the way back to health, [`buyers`] the load, [`history`] what they were told, [`alarms`] judges what
 //! a fault does to others and by what it is named, [`checker`] all the other invariants of `docs/faults.md`.
@@ -29,6 +30,7 @@ pub mod history;
 pub mod keys;
 pub mod narrow;
 pub mod network;
+pub mod night;
 pub mod operations;
 pub mod pairs;
 pub mod planted;
@@ -69,6 +71,9 @@ pub struct Faults {
     /// Overload for 30 s instead of 5 s
     #[arg(long)]
     long: bool,
+    /// Ten minutes of single and double faults, and a table of what was said of each; nothing else
+    #[arg(long)]
+    night: bool,
 }
 
 /// The options that a fault is given.
@@ -151,6 +156,9 @@ pub async fn run(options: &Faults) -> Result<bool, Failure> {
         is_long: options.long,
     };
     say(&format!("seed {}", plan.seed));
+    if options.night {
+        return Ok(report("night", Box::pin(night::run(&plan))).await);
+    }
     let mut all_held = true;
     for (name, fault) in FAULTS {
         if options.only.is_empty() && options.rounds == 0

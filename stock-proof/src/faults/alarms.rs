@@ -126,6 +126,14 @@ pub fn others_are_served(
     }
 }
 
+/// The alerts that these metrics alone let fire.
+pub fn firing(metrics: &str) -> impl Iterator<Item = &'static str> {
+    let names = RULES
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- alert: "));
+    names.filter(move |alert| is_firing(RULES, alert, metrics) == Some(true))
+}
+
 /// Whether an alert's expression holds for these metrics; `None` when the rule is not there or has another form than
 /// `max|min [by (…)] (metric[{labels}]) op number`.
 fn is_firing(rules: &str, alert: &str, metrics: &str) -> Option<bool> {
