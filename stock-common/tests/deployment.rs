@@ -109,6 +109,10 @@ fn flaws(name: &str, service: &Value) -> Vec<String> {
         "it runs as root",
     );
     require(service["healthcheck"].is_object(), "it has no health check");
+    require(
+        service["mem_limit"].is_string(),
+        "it may take all of the memory",
+    );
     let image = service["image"].as_str();
     let is_pinned = image.is_none_or(|image| image.contains(':') && !image.ends_with(":latest"));
     require(is_pinned, "its image has no version");
@@ -177,7 +181,7 @@ fn the_compose_file_gives_each_service_what_it_needs_and_no_more() {
     }
     // A bad one is caught.
     let bad = serde_json::json!({ "image": "redis", "user": "0", "environment": { "A": "${MYSQL_PASSWORD:-root}" } });
-    assert_eq!(flaws("bad", &bad).len(), 7);
+    assert_eq!(flaws("bad", &bad).len(), 8);
 }
 
 #[test]

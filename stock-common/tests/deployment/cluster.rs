@@ -61,7 +61,14 @@ fn the_cluster_gives_each_service_what_it_needs_and_no_more() {
         compose["name"], alone["name"],
         "the other's database would meet an empty Redis"
     );
+    let dynamic = compose["networks"]["default"]["ipam"]["config"][0]["ip_range"].as_str();
+    assert_eq!(dynamic, Some("172.30.53.128/25"));
     for (name, service) in &services {
+        // An address that is fixed is never given to another container.
+        if let Some(address) = service["networks"]["default"]["ipv4_address"].as_str() {
+            let last: u8 = address.rsplit('.').next().unwrap().parse().unwrap();
+            assert!(last < 128, "{name}: {address}");
+        }
         for volume in service["volumes"].as_array().into_iter().flatten() {
             let source = volume.as_str().unwrap().split(':').next().unwrap();
             assert!(
