@@ -1,128 +1,50 @@
 """Builds the image and runs it with both Compose files on Podman: `make container-check`.
 
-images    the Dockerfile from its first stage to its last: an ordinary user, no shell, a health check
-alone     docker-compose.yml: what the kernel says of each container's user, root, rights and memory; then orders, while each
-          container is killed and restarted, all are killed at once, strangers read nothing, and the image is replaced
-cluster   docker-compose.cluster.yml: the same, and no buyer may notice that the image is replaced
-Both end with `stock-online verify --full`, and with a count: MySQL has each accepted order once.
+image     the Dockerfile from its first stage to its last: an ordinary user, no shell, a health check
+alone     docker-compose.yml: the kernel's word on each container's user, root, rights and memory; then orders, while
+          each container is killed and restarted, all are killed at once, strangers come, and the image is replaced
+cluster   docker-compose.cluster.yml: the same, and no buyer may wait long while the image is replaced
+Both end with `stock-online verify --full` and a count: MySQL has each accepted order once.
 
-`container_check.py [--program FILE] [alone|cluster]…`: both files without a name; with a program, the image's last stage takes
-that instead of building one.
+`container_check.py [--program FILE] [alone|cluster]…`: both files without a name. With a program, the image's last
+stage takes that instead of building one.
 
-Podman has to be there and to work, as root: processes are killed and read from outside. CONTAINERS_SETUP names a program that makes
-it so and prints the variables to use it with (`export NAME=VALUE`). Nothing can be pulled then: scripts/containers/Dockerfile makes
-stand-ins for the images which the Dockerfile and the Compose files name, from Debian's packages and this machine's Rust.
+Podman has to be there and to work, as root, because processes are killed and read from outside. CONTAINERS_SETUP names
+a program that makes it so and prints its variables (`export NAME=VALUE`). Nothing can be pulled then: the targets of
+scripts/containers/Dockerfile stand in for the images that the Dockerfile and the Compose files name.
 
-Two things of Compose are done here, since Podman without systemd does not: health checks are run, and a container starts when those
-that it depends on are healthy or have ended well. `pre_stop` is done here too. The profile `observability` is not started.
+Podman without systemd runs no health checks, and podman-compose no `pre_stop`, so both are run here, and a container is
+started when those that it depends on are healthy or have ended well. The profile `observability` is not started.
 """
 
 import argparse
 import contextlib
-import hashlib
 import http.client
 import itertools
 import json
 import os
 import pathlib
-import re
 import secrets
-import shlex
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import uuid
 
 import yaml
 
+from container_images import FILES, IMAGE, NEXT, began, build, make_stand_ins, podman, prepare, say, succeeds
 from deploy_check import ROOT, Failure, require, run, wait_until
 
-IMAGE = "stock-flow:local"
-NEXT = "stock-flow:next"
-FILES = {"alone": "docker-compose.yml", "cluster": "docker-compose.cluster.yml"}
-STAND_INS = ROOT / "scripts/containers"
 # A project of its own: the volumes of a shop that somebody runs from this folder are not touched.
 PROJECT = "stock-flow-check"
 PRODUCTS = 10
 # Longest wait of a buyer for an answer while the cluster's image is replaced.
 UPGRADE_SECONDS_MAX = 10.0
-# Without these the kernel's word for a container would be the word of the one who started it.
+# What the kernel has to say of each process: no capability, and none by starting another program.
 NO_RIGHTS = {"CapPrm": "0000000000000000", "CapEff": "0000000000000000", "NoNewPrivs": "1"}
-
-began = time.monotonic()
-
-
-def say(what):
-    print(f"{time.monotonic() - began:6.1f} s  {what}", flush=True)
-
-
-def podman(*command, **options):
-    return run("podman", *command, **options)
-
-
-def succeeds(*command):
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
-
-
-# --- images -------------------------------------------------------------------------------------------------
-
-
-def prepare():
-    """Whether images have to be made here."""
-    program = os.environ.get("CONTAINERS_SETUP")
-    for line in run(program).splitlines() if program else []:
-        if line.startswith("export "):
-            os.environ.update(pair.split("=", 1) for pair in shlex.split(line)[1:])
-    podman("info")
-    return bool(program)
-
-
-def make_stand_ins():
-    text = (ROOT / "Dockerfile").read_text() + "".join((ROOT / file).read_text() for file in FILES.values())
-    names = set(re.findall(r"^\s*(?:FROM|image:) (\S+)", text, re.MULTILINE)) - {IMAGE}
-    targets = re.findall(r"^FROM \S+ AS (\S+)", (STAND_INS / "Dockerfile").read_text(), re.MULTILINE)
-    state = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(STAND_INS.iterdir()))).hexdigest()
-    for name in sorted(names):
-        # The last whose name occurs: `debian` is in the name of more than one. Prometheus and Grafana have none.
-        target = next((target for target in reversed(targets) if target in name), None)
-        full = name if "." in name.split("/")[0] else f"docker.io/library/{name}"
-        if target and state not in podman("images", "--format", "{{.Labels}}", full):
-            podman("build", *ways(), "--label", f"stand-in={state}", "--target", target, "-t", full, STAND_INS)
-            say(f"{name}: a stand-in from Debian's packages")
-
-
-def ways():
-    """How to build where nothing can be pulled: one layer, through the host's network."""
-    return ["--isolation", "chroot", "--network", "host", "--layers=false", "--force-rm"]
-
-
-def build(program, is_made_here):
-    """The image that the Compose files name, and one more of it, to which they are upgraded."""
-    with tempfile.TemporaryDirectory() as folder:
-        options, context = ["--format", "docker", "-t", IMAGE], ROOT
-        if program:
-            # The last stage as it stands, on a first one that only has the program.
-            last = (ROOT / "Dockerfile").read_text().rsplit("\nFROM ", 1)[1]
-            context = pathlib.Path(folder)
-            run("strip", "-o", context / "stock-online", program)
-            first = "FROM scratch AS build\nCOPY stock-online /src/target/release/stock-online\n"
-            (context / "Dockerfile").write_text(f"{first}FROM {last}")
-        if is_made_here:
-            compiler = run("rustc", "--print", "sysroot", cwd=ROOT).strip()
-            options += ways() + ["-v", f"{compiler}:/usr/local/rust:ro", "-v", "/etc/ssl/certs:/etc/ssl/certs:ro"]
-        run("nice", "-n", "15", "podman", "build", *options, context)
-        (pathlib.Path(folder) / "Next").write_text(f"FROM {IMAGE}\nLABEL next=yes\n")
-        podman("build", "--format", "docker", "-f", f"{folder}/Next", "-t", NEXT, folder)
-    image = json.loads(podman("image", "inspect", IMAGE))[0]
-    require(image["User"] not in ("", "0", "root"), "the image runs as root")
-    require(image.get("Healthcheck"), "the image has no health check")
-    require(not succeeds("podman", "run", "--rm", "--entrypoint", "/bin/sh", IMAGE, "-c", "true"), "it has a shell")
-    version = podman("run", "--rm", IMAGE, "--version").strip()
-    say(f"image: {version}, {image['Size'] >> 20} MiB, user {image['User']}, no shell")
 
 
 # --- a shop of containers -----------------------------------------------------------------------------------
@@ -208,7 +130,8 @@ class Shop:
             up += ready
             if "migrate" in ready:
                 # Before the instances, which then know all products from the start.
-                self.compose("run", "--rm", "-T", "--no-deps", "migrate", "seed", "--users", "100", "--products", str(PRODUCTS))
+                seed = ["seed", "--users", "100", "--products", str(PRODUCTS)]
+                self.compose("run", "--rm", "-T", "--no-deps", "migrate", *seed)
 
     def command(self, *words):
         """A command of the program, in the first instance."""
@@ -219,13 +142,13 @@ class Shop:
         """A figure of a container's memory, by its name in the first and in the second version of cgroups."""
         for line in pathlib.Path(f"/proc/{pid}/cgroup").read_text().splitlines():
             _, kind, path = line.split(":", 2)
-            file = pathlib.Path(f"/sys/fs/cgroup/memory{path}/{old}" if kind == "memory" else f"/sys/fs/cgroup{path}/{new}")
+            file = pathlib.Path(f"/sys/fs/cgroup/{kind}{path}", old if kind else new)
             if kind in ("memory", "") and file.exists():
                 return int(file.read_text())
         raise Failure(f"no {new} of {pid}")
 
     def look(self):
-        """What the kernel says of each server, whatever the files say."""
+        """Asks the kernel, whatever the files say, which rights each server has."""
         for name in self.servers:
             self.subject = name
             pid = self.pid(name)
@@ -237,9 +160,9 @@ class Shop:
             mounts = [line.split() for line in pathlib.Path(f"/proc/{pid}/mountinfo").read_text().splitlines()]
             root = next(mount for mount in mounts if mount[4] == "/")
             require("ro" in root[5].split(","), f"{name}: the root can be written")
-            wanted = int(self.services[name]["mem_limit"][:-1]) << {"m": 20, "g": 30}[self.services[name]["mem_limit"][-1]]
+            number, unit = self.services[name]["mem_limit"][:-1], self.services[name]["mem_limit"][-1]
             limit = self.memory(pid, "memory.limit_in_bytes", "memory.max")
-            require(limit == wanted, f"{name}: its memory ends at {limit}")
+            require(limit == int(number) << {"m": 20, "g": 30}[unit], f"{name}: its memory ends at {limit}")
         say(f"{self.name}: {len(self.servers)} servers, none as root, no rights, roots read-only, memory limited")
 
     # --- what is done to it ---------------------------------------------------------------------------------
@@ -293,7 +216,7 @@ def ask(method, path, body=None, headers=None, timeout=5):
 
 
 class Buyers:
-    """Four buy one unit after the other, a hundred orders a second at most, and ask under the same key until they are told."""
+    """Four buy one unit after the other, a hundred in a second at most, and ask under one key until they are told."""
 
     def __init__(self, tokens):
         self.tokens, self.numbers = tokens, itertools.count()
@@ -319,12 +242,15 @@ class Buyers:
         while not self.done.is_set() and not self.failure:
             number = next(self.numbers)
             product = number % PRODUCTS + 1
-            body = {"orderProducts": [{"productId": product, "quantity": 1}], "totalAmount": 1000, "deliveryType": "ONLINE"}
-            headers = {"Authorization": f"Bearer {self.tokens[number % len(self.tokens)]}", "Idempotency-Key": str(uuid.uuid4())}
+            lines = [{"productId": product, "quantity": 1}]
+            body = json.dumps({"orderProducts": lines, "totalAmount": 1000, "deliveryType": "ONLINE"})
+            token = self.tokens[number % len(self.tokens)]
+            headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": str(uuid.uuid4())}
             begun = time.monotonic()
-            while (answer := ask("POST", "/api/redis/orders", json.dumps(body), headers))[0] != 201:
-                # What is passing, and what became of it nobody knows.
-                if answer[0] not in (0, 429, 502, 503, 504) and b"IN_PROGRESS" not in answer[1] or time.monotonic() - begun > 60:
+            while (answer := ask("POST", "/api/redis/orders", body, headers))[0] != 201:
+                # Passing refusals, and answers that do not say what became of the order.
+                is_passing = answer[0] in (0, 429, 502, 503, 504) or b"IN_PROGRESS" in answer[1]
+                if not is_passing or time.monotonic() - begun > 60:
                     self.failure = f"an order was answered {answer} after {time.monotonic() - begun:.1f} s"
                     return
                 self.again += 1
@@ -345,7 +271,7 @@ class Buyers:
 
 
 def strangers(shop, buyers):
-    """Who connects and says nothing, who says a byte now and then, and who asks for what is large and reads none of it."""
+    """Connections that say nothing, that say a byte now and then, that ask for a large answer and read none of it."""
     request = b"GET /api/docs/swagger-ui-bundle.js HTTP/1.1\r\nhost: shop\r\n\r\n"
     pids = {name: shop.pid(name) for name in shop.instances}
     links, ends = [], time.monotonic() + 15
@@ -399,7 +325,7 @@ def check(name):
             finally:
                 podman("tag", old, IMAGE)
             longest = buyers.flow(f"{name}: image replaced")
-            require(len(shop.instances) == 1 or longest < UPGRADE_SECONDS_MAX, "buyers noticed that the image was replaced")
+            require(len(shop.instances) == 1 or longest < UPGRADE_SECONDS_MAX, "buyers waited while it was replaced")
         require(not buyers.failure, buyers.failure)
         say(f"{name}: {shop.command('verify', '--full').strip().splitlines()[-1]}")
         sql = 'mariadb -ustock -p"$MARIADB_PASSWORD" stock -N -e "SELECT COUNT(*) FROM orders"'

@@ -1,6 +1,6 @@
 #!/bin/bash
-# As that of mariadb:10.11 for an ordinary user, as far as the Compose files use it: on an empty folder it makes the database, its user and
-# the user of healthcheck.sh on a server without a network, then starts the server.
+# Does what the Compose files ask of the entry point of mariadb:10.11: on an empty folder it makes the database, its
+# user and the user of healthcheck.sh on a server without a network, then starts the server.
 set -euo pipefail
 
 case "${1:-}" in -* | "") set -- mariadbd "$@" ;; esac
@@ -8,7 +8,8 @@ data=/var/lib/mysql
 socket=/run/mysqld/mysqld.sock
 if [ "$1" = mariadbd ] && [ ! -d "$data/mysql" ]; then
     : "${MARIADB_RANDOM_ROOT_PASSWORD:?one of the options of a root password}"
-    mariadb-install-db --datadir="$data" --rpm --auth-root-authentication-method=normal --skip-test-db --skip-log-bin >&2
+    mariadb-install-db --datadir="$data" --rpm --auth-root-authentication-method=normal --skip-test-db \
+        --skip-log-bin >&2
     "$@" --skip-networking --socket="$socket" &
     server=$!
     sql() { mariadb --protocol=socket -uroot -hlocalhost --socket="$socket" "$@"; }
