@@ -76,10 +76,10 @@ class Shop:
         return self
 
     def __exit__(self, kind, *_):
-        if kind:
-            logs = subprocess.run(["podman", "logs", "--tail", "25", self.container(self.subject)],
+        for name in dict.fromkeys([self.subject, *self.instances]) if kind else []:
+            logs = subprocess.run(["podman", "logs", "--tail", "25", self.container(name)],
                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-            print(f"--- {self.subject}\n{logs.stdout}---", file=sys.stderr)
+            print(f"--- {name}\n{logs.stdout}---", file=sys.stderr)
         self.remove()
 
     def remove(self):
