@@ -220,7 +220,7 @@ class Buyers:
 
     def __init__(self, tokens):
         self.tokens, self.numbers = tokens, itertools.count()
-        self.done = threading.Event()
+        self.done, self.lock = threading.Event(), threading.Lock()
         self.failure = None
         self.accepted = self.again = 0
         self.longest = 0.0
@@ -253,11 +253,13 @@ class Buyers:
                 if not is_passing or time.monotonic() - begun > 60:
                     self.failure = f"an order was answered {answer} after {time.monotonic() - begun:.1f} s"
                     return
-                self.again += 1
+                with self.lock:
+                    self.again += 1
                 time.sleep(0.1)
-            self.accepted += 1
-            self.longest = max(self.longest, time.monotonic() - begun)
-            self.latest[product] = begun
+            with self.lock:
+                self.accepted += 1
+                self.longest = max(self.longest, time.monotonic() - begun)
+                self.latest[product] = begun
             time.sleep(0.04)
 
     def flow(self, what):
@@ -266,7 +268,8 @@ class Buyers:
         wait_until(lambda: self.failure or min(self.latest.values()) > since, f"no orders after: {what}", 60)
         require(not self.failure, f"{what}: {self.failure}")
         say(f"{what}: {self.accepted} accepted, {self.again} asked again, the longest took {self.longest:.1f} s")
-        longest, self.again, self.longest = self.longest, 0, 0.0
+        with self.lock:
+            longest, self.again, self.longest = self.longest, 0, 0.0
         return longest
 
 
