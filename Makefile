@@ -4,18 +4,19 @@ CARGO ?= cargo
 PORT ?= 8080
 ARGS ?=
 
-.PHONY: help run test test-compat browser book check fmt contract fuzz bench faults faults-short scale jmeter compose-check deploy-check container-check install clean
+.PHONY: help run test test-compat browser book check fmt contract fuzz bench faults faults-short alerts scale jmeter compose-check deploy-check container-check install clean
 
 help:
 	@echo "make run     install what is missing, build, start everything on :$(PORT)"
 	@echo "make test    install what is missing, run all tests on servers of their own"
 	@echo "make test-compat  the tests on Redis 8, Valkey and MySQL 9 (needs root for debootstrap)"
 	@echo "make browser the pages in headless Chromium; pictures in target/screenshots"
-	@echo "make check   formatting, lints, documentation, all warnings errors"
+	@echo "make check   formatting, lints, documentation, all warnings errors; licenses, if cargo-deny is there"
 	@echo "make contract  random requests against the served OpenAPI document"
 	@echo "make fuzz    decoders against random bytes, a minute each (SECONDS_EACH=)"
 	@echo "make bench   each figure beside its ceiling, into docs/performance.md"
 	@echo "make faults  everything that can break, one line each (SEED=, ROUNDS=)"
+	@echo "make alerts  each fault as metrics show it, against the alerts that must fire, a quarter of a minute"
 	@echo "make scale   instances behind nginx on a Redis Cluster, killed, replaced and resharded under load"
 	@echo "make jmeter  the JMeter comparison, with a report in jmeter/report"
 	@echo "make deploy-check  the files of deploy/ on kubectl, nginx and Redis, half a minute"
@@ -38,6 +39,11 @@ check: install
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked --document-private-items
+	@if command -v cargo-deny >/dev/null; then \
+		$(CARGO) deny --offline --log-level error check bans licenses sources; \
+	else \
+		echo "not checked here, but in the workflow: licenses, bans, sources (cargo install --locked cargo-deny)"; \
+	fi
 
 fmt:
 	$(CARGO) fmt --all
@@ -89,6 +95,11 @@ faults-short: install
 	$(CARGO) build --locked --bins
 	./target/debug/faults --only F1,F2,F3,F5,F7,F12,F14,F18,F20,F29,F32,F36 --seed $(or $(SEED),1)
 	./target/debug/faults --seed $(or $(SEED),1) --rounds 1
+
+alerts:
+	@sh scripts/install.sh alerts
+	promtool check config observability/prometheus.yml
+	promtool test rules observability/alerts_test.yml
 
 jmeter: install
 	@sh scripts/install.sh jmeter

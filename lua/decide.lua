@@ -87,7 +87,7 @@
 --   61 CLOSED_ACCOUNT      62 BROKEN              63 INSUFFICIENT        64 OVERFLOW
 --   65 TAKEN (a late mark)
 --
--- PUBLISHES  on the channel: "ms-low unsettled|label balance seq closed|..."
+-- PUBLISHES  on the channel: "epoch ms-low unsettled|label balance seq closed|..."
 --
 -- The loop over the requests makes no table per request, writes no number twice, and reads what many
 -- requests have in common once: together that more than halved the script's time (docs/performance.md).
@@ -664,7 +664,7 @@ for f = 1, #frames do redis.call('XADD', KEYS[2], unpack(frames[f])) end
 if accepted > 0 then
   redis.call('HSET', KEYS[1], 'ms', text(ms), 'low', text(low - 1), 'number', text(number))
   if switched then redis.call('HSET', KEYS[1], 'selling', switched) end
-  local levels, values, book_values = { text(ms) .. '-' .. text(low - 1) .. ' ' .. text(number - settled) }, {}, {}
+  local levels, values, book_values = { EPOCH .. ' ' .. text(ms) .. '-' .. text(low - 1) .. ' ' .. text(number - settled) }, {}, {}
   for b = 1, books do book_values[b] = {} end
   for k = 1, accounts do
     if touched[k] then

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what is missing and starts no system service. `install.sh servers|backup|wrk|contract|browser|compat|faults|scale|jmeter|deploy`.
+# Installs what is missing and starts no system service. `install.sh servers|backup|wrk|contract|browser|compat|faults|scale|jmeter|deploy|alerts`.
 #
 # Debian and Ubuntu by apt-get (with sudo only when not root), macOS by Homebrew. On any other system
 # it says exactly what to install.
@@ -68,6 +68,10 @@ deploy)
     has_any kubectl kustomize || need "kubectl 1.27 or newer, or kustomize 5" "" kubernetes-cli
     has python3 || need "python3" python3 python
     python3 -c "import ensurepip, venv" 2>/dev/null || need "python3-venv" python3-venv ""
+    ;;
+alerts)
+    # Debian has promtool in the package of the server, which the policy below does not let start.
+    has promtool || need "promtool" prometheus prometheus
     ;;
 jmeter)
     has java || need "Java 11 or newer" openjdk-17-jre-headless openjdk

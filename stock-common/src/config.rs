@@ -95,6 +95,8 @@ pub struct Config {
     pub limit_address_requests: u32,
     /// Requests with an Idempotency-Key of one user in a window; 0 is no limit.
     pub limit_user_keys: u32,
+    /// Requests with an Idempotency-Key of one user in a day: each takes memory of Redis for as long; 0 is no limit.
+    pub limit_user_keys_daily: u32,
     /// The window in which attempts to log in are counted.
     pub limit_login_seconds: u64,
     /// Attempts to log in to one account in a window, after which a right password is refused too; a
@@ -110,16 +112,23 @@ pub struct Config {
     pub http_addr: String,
     /// How long a request may take altogether.
     pub http_timeout_ms: u64,
-    /// How long a client may take to send its headers, or to stay idle between requests.
+    /// How long a client may take to send the head of a request, from its first byte on.
     pub http_header_timeout_ms: u64,
+    /// How long a connection may be idle: longer than the 60 s of common proxies, so that they close it and not the
+    /// service.
+    pub http_idle_timeout_ms: u64,
+    /// How long a client may take nothing of its answer.
+    pub http_write_timeout_ms: u64,
     /// The largest body.
     pub http_body_bytes_max: usize,
     /// The largest file of stock.
     pub import_bytes_max: usize,
     /// How long a file of stock may take to arrive and be judged.
     pub import_timeout_ms: u64,
-    /// Connections at the same time; further ones wait to be accepted.
+    /// Connections at the same time; further ones are answered questions of health only.
     pub http_connections_max: usize,
+    /// Connections of one address at the same time, trusted proxies aside; 0 = any number.
+    pub http_address_connections_max: usize,
     /// How long open requests and the last batches may take after SIGTERM.
     pub shutdown_timeout_ms: u64,
     /// Requests in one script call, 1..=256.
@@ -168,6 +177,8 @@ pub struct Config {
     pub event_streams_max: usize,
     /// Streams of levels to pages at the same time, which need no login; one more shows its page without them.
     pub page_streams_max: usize,
+    /// Streams of one user at the same time, and to pages of one address; 0 = any number.
+    pub streams_each_max: usize,
     /// Whether webhooks may be sent to internal addresses and without TLS: for receivers on the same network.
     pub webhook_internal_allowed: bool,
     /// Seconds to wait after each attempt of a webhook's delivery that failed; after the last the webhook is
@@ -235,6 +246,7 @@ impl Default for Config {
             limit_user_requests: 200,
             limit_address_requests: 2_000,
             limit_user_keys: 100,
+            limit_user_keys_daily: 20_000,
             limit_login_seconds: 900,
             limit_login_failures: 10,
             limit_address_logins: 100,
@@ -242,11 +254,14 @@ impl Default for Config {
             cors_origins: String::new(),
             http_addr: "127.0.0.1:8080".to_owned(),
             http_timeout_ms: 10_000,
-            http_header_timeout_ms: 30_000,
+            http_header_timeout_ms: 10_000,
+            http_idle_timeout_ms: 75_000,
+            http_write_timeout_ms: 30_000,
             http_body_bytes_max: 64 * 1024,
             import_bytes_max: 64 * 1024 * 1024,
             import_timeout_ms: 300_000,
             http_connections_max: 20_000,
+            http_address_connections_max: 1_000,
             shutdown_timeout_ms: 8_000,
             batch_requests_max: 256,
             batch_postings_max: 1_000,
@@ -270,6 +285,7 @@ impl Default for Config {
             expire_reservations_ms: 200,
             event_streams_max: 1_000,
             page_streams_max: 2_000,
+            streams_each_max: 100,
             webhook_internal_allowed: false,
             webhook_retry_seconds: "5,300,1800,7200,18000,36000,50400,72000,86400".to_owned(),
             webhook_log_days: 7,
@@ -303,35 +319,74 @@ pub enum ConfigError {
         /// Why.
         source: std::io::Error,
     },
+    /// A line of the file with variables cannot be read, or names a variable again.
+    #[error(
+        "{path}, line {line}: it is neither NAME=value with a name of its own, nor a comment; a value with spaces, \
+         quotes or $ stands in '…'"
+    )]
+    EnvLine {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+    },
     /// A setting is out of its range, or two settings contradict each other.
     #[error("the configuration contradicts itself: {0}")]
     Contradiction(String),
 }
 
 impl Config {
-    /// Reads `stock.toml` in the current folder, if there is one, then the lines `STOCK_NAME=value` of
-    /// `env_file`, then `STOCK_*` variables.
+    /// The number of Redis' database, as `redis_url` names it.
+    #[must_use]
+    pub fn redis_database(&self) -> u32 {
+        let (address, query) = self
+            .redis_url
+            .split_once('?')
+            .unwrap_or((&self.redis_url, ""));
+        let named = query.split('&').find_map(|pair| pair.strip_prefix("db="));
+        let path = address.split_once("://").map_or(address, |(_, rest)| rest);
+        let last = path.rsplit_once('/').map(|(_, last)| last);
+        named
+            .or(last)
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(0)
+    }
+
+    /// Reads `stock.toml` in the current folder, if there is one, then the `STOCK_*` variables of `env_file`, then those
+    /// of the environment.
     ///
     /// # Errors
     /// [`ConfigError`] when a value does not fit its setting or two settings contradict.
     pub fn load(env_file: Option<&Path>) -> Result<Self, ConfigError> {
-        let variables = || {
-            config::Environment::with_prefix("STOCK")
-                .prefix_separator("_")
-                .try_parsing(true)
-        };
+        // Each value stays text until the type of its setting is known: a secret may have digits only.
+        let variables = || config::Environment::with_prefix("STOCK").prefix_separator("_");
         let mut builder =
             config::Config::builder().add_source(config::File::with_name("stock").required(false));
         if let Some(path) = env_file {
+            let path_of = || path.to_owned();
             let text = std::fs::read_to_string(path).map_err(|source| ConfigError::EnvFile {
-                path: path.to_owned(),
+                path: path_of(),
                 source,
             })?;
-            builder = builder.add_source(variables().source(Some(parse_env(&text))));
+            let read = parse_env(&text).map_err(|line| ConfigError::EnvLine {
+                path: path_of(),
+                line,
+            })?;
+            builder = builder.add_source(variables().source(Some(read)));
         }
         let read: Self = builder.add_source(variables()).build()?.try_deserialize()?;
         read.check()?;
         Ok(read)
+    }
+
+    /// Reads the `STOCK_*` variables of the environment over other defaults than those of production.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when a value does not fit its setting; contradictions are the caller's to look for.
+    pub fn load_over(defaults: &Self) -> Result<Self, ConfigError> {
+        let variables = config::Environment::with_prefix("STOCK").prefix_separator("_");
+        let builder = config::Config::builder().add_source(config::Config::try_from(defaults)?);
+        Ok(builder.add_source(variables).build()?.try_deserialize()?)
     }
 
     /// Refuses settings that cannot hold together.
@@ -447,9 +502,9 @@ impl Config {
     #[must_use]
     pub fn masked(&self) -> serde_json::Value {
         let mut shown = self.clone();
-        shown.redis_url = mask_password(&shown.redis_url);
-        shown.database_url = mask_password(&shown.database_url);
-        let replicas = shown.database_read_urls.split(',').map(mask_password);
+        shown.redis_url = without_password(&shown.redis_url);
+        shown.database_url = without_password(&shown.database_url);
+        let replicas = shown.database_read_urls.split(',').map(without_password);
         shown.database_read_urls = replicas.collect::<Vec<_>>().join(",");
         for secret in [&mut shown.jwt_secret, &mut shown.jwt_previous_secret] {
             if !secret.is_empty() {
@@ -460,23 +515,32 @@ impl Config {
     }
 }
 
-/// The lines `NAME=value` of a file; empty lines and `#` comments are passed over.
-fn parse_env(text: &str) -> config::Map<String, String> {
-    text.lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
-        .filter_map(|line| line.split_once('='))
-        .map(|(name, value)| {
-            (
-                name.trim().to_owned(),
-                value.trim().trim_matches('"').to_owned(),
-            )
-        })
-        .collect()
+/// The variables of a file, as `dotenvy` reads it; the number of the first line that it cannot read, or that names a
+/// variable again. Its own error would show a line, which may hold a secret.
+fn parse_env(text: &str) -> Result<config::Map<String, String>, usize> {
+    // The last line may have no end, and some editors begin a file with a byte order mark.
+    let text = format!("{}\n", text.trim_start_matches('\u{feff}'));
+    let read = |text: &str| {
+        let mut variables = config::Map::new();
+        for item in dotenvy::from_read_iter(text.as_bytes()) {
+            let (name, value) = item.ok()?;
+            if variables.insert(name, value).is_some() {
+                return None;
+            }
+        }
+        Some(variables)
+    };
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    let begin = |count: usize| lines.iter().take(count).copied().collect::<String>();
+    read(&text).ok_or_else(|| {
+        let good = (0..lines.len()).rfind(|&count| read(&begin(count)).is_some());
+        good.unwrap_or(0) + 1
+    })
 }
 
 /// `scheme://user:password@host` with the password replaced.
-fn mask_password(url: &str) -> String {
+#[must_use]
+pub fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return url.to_owned();
     };
@@ -491,7 +555,46 @@ fn mask_password(url: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::Config;
+    use super::{Config, parse_env};
+
+    #[test]
+    fn a_file_of_variables_is_read_as_a_shell_would_or_refused_by_line() {
+        let text = "\u{feff}export STOCK_REDIS_URL=redis://a:1/0\n# a comment\n\nSTOCK_LOG = \"warn\" # why\r\n\
+                    STOCK_JWT_SECRET='two\nlines $HOME'\nSTOCK_REDIS_PREFIX=007";
+        let read = parse_env(text).unwrap();
+        let of = |name: &str| read.get(name).map(String::as_str);
+        assert_eq!(of("STOCK_REDIS_URL"), Some("redis://a:1/0"));
+        assert_eq!(of("STOCK_LOG"), Some("warn"));
+        assert_eq!(of("STOCK_JWT_SECRET"), Some("two\nlines $HOME"));
+        assert_eq!(of("STOCK_REDIS_PREFIX"), Some("007"));
+        for (line, wrong) in [
+            (2, "A=1\nexport\nB=2"),
+            (4, "A=1\nB='2\n3'\nC=4 5\nD=6\n"),
+            (1, "STOCK_REDIS_URL: redis://a"),
+            (3, "A=1\n# A\nA=2\n"),
+            (2, "A=1\nB='open\nC=3\n"),
+        ] {
+            assert_eq!(parse_env(wrong), Err(line), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_database_of_redis_is_read_from_every_form_of_its_url() {
+        for (redis_url, expected) in [
+            ("redis://127.0.0.1:6379/0", 0),
+            ("redis://127.0.0.1:6379/12", 12),
+            ("rediss://:word@cache:6379", 0),
+            ("rediss://:w/7@cache/3?insecure=true", 3),
+            ("unix:///run/redis.sock?db=4", 4),
+            ("redis-cluster://a:1,b:2", 0),
+        ] {
+            let config = Config {
+                redis_url: redis_url.to_owned(),
+                ..Config::default()
+            };
+            assert_eq!(config.redis_database(), expected, "{redis_url}");
+        }
+    }
 
     #[test]
     fn a_contradiction_names_both_settings() {

@@ -9,3 +9,4 @@ pub mod error;
 pub mod id;
 pub mod money;
 pub mod telemetry;
+pub mod text;

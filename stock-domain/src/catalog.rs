@@ -1,13 +1,15 @@
 //! The catalog: products and their prices as one immutable snapshot in memory.
 //!
-//! Orders are priced from it without asking MySQL. It is at most a few seconds old, and never decides
-//! what matters at once: stock, windows and closed products are judged in Redis. Reading it from
+//! Orders are priced from it, and products shown from it, without asking MySQL. It is at most a few seconds old, and
+//! never decides what matters at once: stock, windows and closed products are judged in Redis. Reading it from
 //! MySQL is [`crate::database::products`]' work.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use chrono::NaiveDateTime;
 use serde::{Deserialize, Serialize};
 use stock_common::id::{ProductId, WorkId};
 use stock_common::money::Money;
@@ -17,7 +19,7 @@ use crate::reservation::FrozenPrice;
 use crate::sale::Sale;
 
 /// Whether a product may be ordered; only `ACTIVE` can.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ProductStatus {
     /// It can be ordered.
@@ -52,17 +54,36 @@ impl ProductStatus {
     }
 }
 
-/// What an order needs to know of a product.
+/// What an admin says of a product.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CatalogProduct {
-    /// The product.
-    pub id: ProductId,
-    /// Its name, copied into the order.
+pub struct ProductFields {
+    /// At most 100 characters.
     pub name: String,
-    /// Its price per unit.
+    /// At most 255 characters.
+    pub description: String,
+    /// The price per unit.
     pub price: Money,
     /// Whether it may be ordered.
     pub status: ProductStatus,
+    /// The level at or below which stock counts as low.
+    pub min_stock_level: i64,
+    /// The level at or below which it should be ordered again.
+    pub reorder_point: i64,
+}
+
+/// A product with everything but its stock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Product {
+    /// The product.
+    pub id: ProductId,
+    /// The words and numbers that an admin gave it.
+    pub fields: ProductFields,
+    /// Rises with every change.
+    pub revision: u64,
+    /// The time of its creation.
+    pub created_at: NaiveDateTime,
+    /// The time of its last change.
+    pub updated_at: NaiveDateTime,
     /// Whether it was deleted; it stays known so that it is not asked for again.
     pub is_deleted: bool,
     /// Its discount, whose dates may lie elsewhere.
@@ -71,12 +92,65 @@ pub struct CatalogProduct {
     pub sale: Option<Sale>,
 }
 
-impl CatalogProduct {
+/// The products that a list shows, newest first.
+#[derive(Debug, Clone, Default)]
+pub struct ProductFilter {
+    /// The name contains this; MySQL compares names.
+    pub name: Option<String>,
+    /// Only in this status.
+    pub status: Option<ProductStatus>,
+    /// Leaves out products in this status.
+    pub without: Option<ProductStatus>,
+    /// Only from this price on.
+    pub price_gte: Option<i64>,
+    /// Only up to this price.
+    pub price_lte: Option<i64>,
+    /// Only products with a smaller id.
+    pub before: Option<ProductId>,
+    /// The largest number of products.
+    pub limit: u32,
+}
+
+impl ProductFilter {
+    /// Whether a list shows a product; its name is not compared.
+    fn shows(&self, product: &Product) -> bool {
+        let (status, price) = (product.fields.status, product.fields.price.get());
+        !product.is_deleted
+            && self.status.is_none_or(|only| only == status)
+            && self.without != Some(status)
+            && self.price_gte.is_none_or(|least| price >= least)
+            && self.price_lte.is_none_or(|most| price <= most)
+    }
+}
+
+impl Product {
+    /// A product that can be ordered, for tests.
+    #[cfg(test)]
+    pub(crate) fn sample(id: ProductId) -> Self {
+        Self {
+            id,
+            fields: ProductFields {
+                name: format!("product {id}"),
+                description: String::new(),
+                price: Money::ZERO,
+                status: ProductStatus::Active,
+                min_stock_level: 0,
+                reorder_point: 0,
+            },
+            revision: 1,
+            created_at: NaiveDateTime::default(),
+            updated_at: NaiveDateTime::default(),
+            is_deleted: false,
+            discount: None,
+            sale: None,
+        }
+    }
+
     /// The price of a unit at a time in Unix ms: the sale's price, else the price less the discount.
     #[must_use]
     pub fn unit_price(&self, now_ms: u64) -> Money {
         unit_price(
-            self.price,
+            self.fields.price,
             self.sale.as_ref(),
             self.discount.as_ref(),
             now_ms,
@@ -93,7 +167,7 @@ impl CatalogProduct {
     #[must_use]
     pub fn frozen(&self, now_ms: u64) -> FrozenPrice {
         FrozenPrice {
-            price: self.price,
+            price: self.fields.price,
             unit_price: self.unit_price(now_ms),
             sale_id: self.sale_at(now_ms).map(|sale| sale.id),
         }
@@ -117,10 +191,13 @@ pub fn unit_price(
     Money::new(price.get() - off.get()).unwrap_or(price)
 }
 
+/// Products that a list looks at in memory before MySQL, which has an index, is asked instead.
+const WALK_MAX: usize = 10_000;
+
 /// The snapshot that orders are priced from; cloning shares it.
 #[derive(Debug, Clone, Default)]
 pub struct Catalog {
-    products: Arc<RwLock<HashMap<ProductId, Arc<CatalogProduct>>>>,
+    products: Arc<RwLock<BTreeMap<ProductId, Arc<Product>>>>,
     works: Arc<RwLock<HashSet<WorkId>>>,
     /// Whether it was ever read: before that, a product that is not here may well exist.
     is_read: Arc<AtomicBool>,
@@ -129,7 +206,7 @@ pub struct Catalog {
 impl Catalog {
     /// The product, also when it was deleted.
     #[must_use]
-    pub fn product(&self, id: ProductId) -> Option<Arc<CatalogProduct>> {
+    pub fn product(&self, id: ProductId) -> Option<Arc<Product>> {
         self.products
             .read()
             .unwrap_or_else(PoisonError::into_inner)
@@ -142,14 +219,31 @@ impl Catalog {
     pub fn first(&self, most: usize) -> Vec<ProductId> {
         let products = self.products.read().unwrap_or_else(PoisonError::into_inner);
         let known = products.values().filter(|product| !product.is_deleted);
-        let mut ids: Vec<ProductId> = known.map(|product| product.id).collect();
-        drop(products);
-        if ids.len() > most {
-            ids.select_nth_unstable(most);
-            ids.truncate(most);
+        known.take(most).map(|product| product.id).collect()
+    }
+
+    /// Lists products, newest first; `None` when MySQL has to be asked: for a name, before the catalog was read, and
+    /// when too many products would have to be looked at.
+    #[must_use]
+    pub fn list(&self, filter: &ProductFilter) -> Option<Vec<Arc<Product>>> {
+        if filter.name.is_some() || !self.is_read() {
+            return None;
         }
-        ids.sort_unstable();
-        ids
+        let before = filter.before.map_or(Bound::Unbounded, Bound::Excluded);
+        let products = self.products.read().unwrap_or_else(PoisonError::into_inner);
+        let mut range = products.range((Bound::Unbounded, before));
+        let mut found = Vec::with_capacity(filter.limit as usize);
+        for _ in 0..WALK_MAX {
+            if found.len() == filter.limit as usize {
+                return Some(found);
+            }
+            match range.next_back() {
+                Some((_, product)) if filter.shows(product) => found.push(Arc::clone(product)),
+                Some(_) => {}
+                None => return Some(found),
+            }
+        }
+        None
     }
 
     /// Whether it was read at least once.
@@ -168,7 +262,7 @@ impl Catalog {
     }
 
     /// Takes over products and campaign items that were added or changed; of an item, whether it is there.
-    pub fn update(&self, changed: Vec<CatalogProduct>, works: Vec<(WorkId, bool)>) {
+    pub fn update(&self, changed: Vec<Product>, works: Vec<(WorkId, bool)>) {
         let mut known = self.works.write().unwrap_or_else(PoisonError::into_inner);
         for (work, is_there) in works {
             if is_there {
@@ -186,5 +280,82 @@ impl Catalog {
             products.insert(product.id, Arc::new(product));
         }
         self.is_read.store(true, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stock_common::id::ProductId;
+
+    use super::ProductStatus::{Active, Inactive, SoldOut};
+    use super::{Catalog, Product, ProductFilter, ProductStatus, WALK_MAX};
+
+    fn catalog(products: impl IntoIterator<Item = (u64, ProductStatus, bool)>) -> Catalog {
+        let catalog = Catalog::default();
+        let product = |(id, status, is_deleted)| {
+            let mut product = Product::sample(ProductId(id));
+            product.fields.status = status;
+            product.is_deleted = is_deleted;
+            product
+        };
+        catalog.update(products.into_iter().map(product).collect(), Vec::new());
+        catalog
+    }
+
+    fn ids(catalog: &Catalog, filter: &ProductFilter) -> Option<Vec<u64>> {
+        let found = catalog.list(filter)?;
+        Some(found.iter().map(|product| product.id.0).collect())
+    }
+
+    #[test]
+    fn a_list_is_cut_from_memory_newest_first() {
+        let known = catalog([
+            (1, Active, false),
+            (2, Inactive, false),
+            (3, Active, true),
+            (4, SoldOut, false),
+            (5, Active, false),
+        ]);
+        let all = ProductFilter {
+            limit: 9,
+            ..ProductFilter::default()
+        };
+        assert_eq!(ids(&known, &all), Some(vec![5, 4, 2, 1]));
+        let public = ProductFilter {
+            without: Some(Inactive),
+            ..all.clone()
+        };
+        assert_eq!(ids(&known, &public), Some(vec![5, 4, 1]));
+        let second = ProductFilter {
+            before: Some(ProductId(5)),
+            limit: 1,
+            ..public.clone()
+        };
+        assert_eq!(ids(&known, &second), Some(vec![4]));
+        let active = ProductFilter {
+            status: Some(Active),
+            ..public
+        };
+        assert_eq!(ids(&known, &active), Some(vec![5, 1]));
+        let named = ProductFilter {
+            name: Some("a".to_owned()),
+            ..all
+        };
+        assert_eq!(ids(&known, &named), None, "MySQL compares names");
+    }
+
+    #[test]
+    fn a_list_that_would_look_at_too_many_products_is_asked_of_mysql() {
+        let most = u64::try_from(WALK_MAX).unwrap();
+        let hidden = (2..=most + 2).map(|id| (id, Inactive, false));
+        let known = catalog(hidden.chain([(1, Active, false)]));
+        let public = ProductFilter {
+            without: Some(Inactive),
+            limit: 1,
+            ..ProductFilter::default()
+        };
+        assert_eq!(ids(&known, &public), None);
+        let unread = Catalog::default();
+        assert_eq!(ids(&unread, &public), None, "nothing was read yet");
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | [`migrate`] | the tables, and the first epoch |
+//! | [`migrate`] | the tables: where the schema stands, and pending migrations |
 //! | [`rows`] | multi-row statements of fixed sizes |
 //! | [`shards`] | watermark, epoch, the row lock that fences subscribers, lost entries |
 //! | [`record`] | what belongs to an entry: journal row, postings, its own tables |

@@ -58,6 +58,7 @@ mod heal;
 mod lookup;
 pub(crate) mod mend;
 mod pacer;
+mod recent;
 mod routing;
 mod sold_out;
 
@@ -78,6 +79,8 @@ use self::gate::Beat;
 pub use self::gate::{GateState, Link};
 use self::keys::Keys;
 use self::levels::LevelsMessage;
+use self::recent::Recent;
+pub use self::recent::{RecentLevel, RecentLevels};
 pub use self::request::Request;
 use self::servers::Servers;
 use self::shard::Common;
@@ -111,6 +114,7 @@ struct Inner {
     instance: Arc<str>,
     beat: Arc<Beat>,
     switch: Arc<Switch>,
+    recent: Arc<Recent>,
     map: watch::Sender<Arc<Map>>,
     /// Rung by whoever was told that the layout is another one.
     wanted: Arc<Notify>,
@@ -149,6 +153,7 @@ impl Ledger {
             instance,
             beat: Arc::default(),
             switch: Arc::default(),
+            recent: Arc::default(),
             pool,
             map: watch::Sender::new(map),
             wanted: Arc::default(),
@@ -190,6 +195,7 @@ impl Ledger {
                 instance: Arc::clone(&self.inner.instance),
                 beat: Arc::clone(&self.inner.beat),
                 switch: Arc::clone(&self.inner.switch),
+                recent: Arc::clone(&self.inner.recent),
             };
             all.push(Shard::start(
                 shard,
@@ -320,12 +326,18 @@ impl Ledger {
             .ok_or_else(|| ReadError::Fenced("mysql has not said yet where everything lies".into()))
     }
 
-    /// Hears new levels.
-    pub fn hear(&self, message: &LevelsMessage) {
-        self.hear_shares(&message.levels);
-        if let Ok(shard) = self.shard(message.position.shard()) {
-            shard.hear(message);
+    /// Hears new levels; `false` when they are not of the epoch that this instance has verified.
+    pub fn hear(&self, message: &LevelsMessage) -> bool {
+        let Ok(shard) = self.shard(message.position.shard()) else {
+            return false;
+        };
+        if shard.gate().epoch() != Some(&*message.epoch) {
+            return false;
         }
+        self.inner.recent.moved();
+        self.hear_shares(&message.levels);
+        shard.hear(message);
+        true
     }
 
     /// Whether there is a proved Redis: at the start of every shard, later of one at least. Requests for another are
@@ -389,7 +401,7 @@ impl Ledger {
     /// The names of what belongs to no shard, or to the first.
     #[must_use]
     pub fn keys(&self) -> Keys {
-        Keys::new(&self.inner.config.redis_prefix, 0)
+        Keys::new(&self.inner.config, 0)
     }
 
     /// The settings that the ledger was started with.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use stock_common::id::{ProductId, UserId};
 use stock_common::money::Money;
 
-use crate::catalog::{Catalog, CatalogProduct, ProductStatus};
+use crate::catalog::{Catalog, Product, ProductStatus};
 use crate::coupon::{Coupon, UsedCoupon};
 use crate::discount::Percentage;
 use crate::order::{DeliveryType, OfflineSale, Order, OrderLine, Path, Quantity};
@@ -69,7 +69,7 @@ impl Benefits<'_> {
     }
 
     /// The price of a product at a time in Unix ms: the reservation's, else the one of that time.
-    fn price_of(&self, product: &CatalogProduct, now_ms: u64) -> FrozenPrice {
+    fn price_of(&self, product: &Product, now_ms: u64) -> FrozenPrice {
         let frozen = self.hold_of(product.id).and_then(|held| held.frozen);
         frozen.unwrap_or_else(|| product.frozen(now_ms))
     }
@@ -130,7 +130,7 @@ pub fn price(
     now_ms: u64,
 ) -> Result<Priced, Unpriced> {
     let merged = merge(&asked.lines)?;
-    let products = find_products(asked, &merged, catalog)?;
+    let products = find_products(asked, &merged, catalog, &benefits)?;
     if asked.offline.is_none() {
         check_prices(asked, &products, &benefits, now_ms)?;
     }
@@ -156,7 +156,7 @@ pub fn price(
         return Err(Unpriced::TotalAmountMismatch { expected: total });
     }
     let binding = || {
-        let is_bound = |product: &&Arc<CatalogProduct>| {
+        let is_bound = |product: &&Arc<Product>| {
             asked.offline.is_none() && benefits.hold_of(product.id).is_none()
         };
         let bound = products.iter().filter(is_bound);
@@ -189,7 +189,7 @@ pub fn price(
 fn price_line(
     asked: &AskedOrder,
     line: &AskedLine,
-    product: &CatalogProduct,
+    product: &Product,
     (benefits, now_ms): (&Benefits<'_>, u64),
 ) -> Result<OrderLine, Unpriced> {
     let is_offline = asked.offline.is_some();
@@ -207,7 +207,7 @@ fn price_line(
     };
     Ok(OrderLine {
         product_id: product.id,
-        product_name: product.name.clone(),
+        product_name: product.fields.name.clone(),
         quantity: line.quantity,
         price: current.price,
         unit_price,
@@ -228,7 +228,8 @@ fn find_products(
     asked: &AskedOrder,
     merged: &[AskedLine],
     catalog: &Catalog,
-) -> Result<Vec<Arc<CatalogProduct>>, Unpriced> {
+    benefits: &Benefits<'_>,
+) -> Result<Vec<Arc<Product>>, Unpriced> {
     if !catalog.is_read() {
         return Err(Unpriced::CatalogUnread);
     }
@@ -240,9 +241,13 @@ fn find_products(
             .filter(|product| is_offline || !product.is_deleted);
         products.push(known.ok_or(Unpriced::ProductNotFound(line.product_id))?);
     }
+    // A product that is sold out by hand is still owed to those who hold a part of it.
+    let is_owed = |product: &Product| {
+        product.fields.status == ProductStatus::SoldOut && benefits.hold_of(product.id).is_some()
+    };
     let stopped = products
         .iter()
-        .find(|product| product.status != ProductStatus::Active);
+        .find(|product| product.fields.status != ProductStatus::Active && !is_owed(product));
     match stopped {
         Some(stopped) if !is_offline => Err(Unpriced::ProductNotOnSale(stopped.id)),
         _ => Ok(products),
@@ -252,7 +257,7 @@ fn find_products(
 /// Each unit price that the client believes in is the current one.
 fn check_prices(
     asked: &AskedOrder,
-    products: &[Arc<CatalogProduct>],
+    products: &[Arc<Product>],
     benefits: &Benefits<'_>,
     now_ms: u64,
 ) -> Result<(), Unpriced> {
@@ -297,19 +302,17 @@ mod tests {
     use stock_common::money::Money;
 
     use super::{AskedLine, AskedOrder, Benefits, Unpriced, price};
-    use crate::catalog::{Catalog, CatalogProduct, ProductStatus};
+    use crate::catalog::{Catalog, Product, ProductStatus};
     use crate::order::{DeliveryType, Path, Quantity};
 
     fn catalog() -> Catalog {
         let catalog = Catalog::default();
-        let product = |id, price, status, is_deleted| CatalogProduct {
-            id: ProductId(id),
-            name: format!("product {id}"),
-            price: Money::new(price).unwrap(),
-            status,
-            is_deleted,
-            discount: None,
-            sale: None,
+        let product = |id, price, status, is_deleted| {
+            let mut product = Product::sample(ProductId(id));
+            product.fields.price = Money::new(price).unwrap();
+            product.fields.status = status;
+            product.is_deleted = is_deleted;
+            product
         };
         catalog.update(
             vec![

@@ -17,7 +17,7 @@ mod begin;
 pub(crate) mod rebuild;
 mod rest;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -88,8 +88,8 @@ pub enum RecoverError {
     #[error(transparent)]
     Draft(#[from] DraftError),
     /// The file for dropped entries cannot be written.
-    #[error("cannot write the dropped entries: {0}")]
-    File(#[from] std::io::Error),
+    #[error("cannot write the dropped entries to {0}: {1}")]
+    File(PathBuf, #[source] std::io::Error),
     /// Another instance kept the shard's row locked.
     #[error("another process keeps the shard locked; stop it, or wait, and run this again")]
     Busy,
@@ -104,7 +104,8 @@ pub enum RecoverError {
     Foreign,
     /// Redis holds what MySQL knows, and instances decide on it.
     #[error(
-        "the redis of shard {0} serves: nothing is to be rebuilt; --force rebuilds it all the same"
+        "the redis of shard {0} serves: nothing is to be rebuilt. `stock-online verify` proves what it holds; --force \
+         rebuilds it all the same"
     )]
     Serving(u64),
     /// Entries would be lost, and no file was named for them.
@@ -237,7 +238,7 @@ impl Run<'_> {
         let name = format!("{JOB} {}", self.shard);
         let claim = jobs::claim(self.pool, &name).await?;
         let claim = claim.ok_or(RecoverError::Busy)?;
-        let keys = Keys::new(&self.config.redis_prefix, self.shard);
+        let keys = Keys::new(&self.config, self.shard);
         let mut redis = match self.lost {
             Some((_, url)) => servers::connect(url, RESPONSE_TIMEOUT).await?,
             None => connect(self.config, &keys).await?,
@@ -349,7 +350,8 @@ impl Run<'_> {
                 .allowed
                 .discard
                 .ok_or(RecoverError::WouldDiscard(rest.left.len()))?;
-            write_discarded(file, &rest.left)?;
+            write_discarded(file, &rest.left)
+                .map_err(|error| RecoverError::File(file.to_owned(), error))?;
             record::erase(transaction, &rest.left).await?;
         }
         Ok(())

@@ -169,7 +169,7 @@ struct Mover<'a> {
 
 impl Mover<'_> {
     fn keys(&self, shard: u64) -> Keys {
-        Keys::new(&self.config.redis_prefix, shard)
+        Keys::new(&self.config, shard)
     }
 
     async fn connect(&self, shard: u64) -> Result<MultiplexedConnection, RedisError> {

@@ -20,7 +20,7 @@ use crate::journal::Posting;
 pub const COUNTED_FROM: u32 = 1_000_000;
 
 /// When the product of a sale is sold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Hash, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Availability {
     /// In the sale's window only.

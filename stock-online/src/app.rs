@@ -4,15 +4,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use axum::body::Bytes;
 use metrics_exporter_prometheus::PrometheusHandle;
 use sqlx::MySqlPool;
 use stock_common::clock::Clock;
 use stock_common::config::Config;
+use stock_common::id::UserId;
 use stock_domain::catalog::Catalog;
+use stock_domain::coupon::Benefit;
+use stock_domain::database::sessions::IdHash;
 use stock_domain::discount::Percentage;
 use stock_domain::expiry::Expiry;
 use stock_domain::ledger::Ledger;
 use stock_domain::reads::Reads;
+use stock_domain::user::User;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -22,9 +27,11 @@ use crate::coupons::Coupons;
 use crate::health::Health;
 use crate::history::History;
 use crate::http::auth::Tokens;
+use crate::kept::{Kept, Silence};
 use crate::levels::Levels;
 use crate::limits::Limits;
 use crate::passwords::Passwords;
+use crate::streams::Places;
 use crate::subscriber::troubles::Troubles;
 
 /// How long a list waits for MySQL to have what its reader was told before.
@@ -40,6 +47,37 @@ pub struct Pools {
     pub jobs: MySqlPool,
     /// Reads that need not be of this very moment.
     pub reads: Reads,
+}
+
+/// Users of whom, and paths of lists of which, an answer is kept at most.
+const USERS_KEPT: u64 = 50_000;
+const LISTS_KEPT: u64 = 100;
+
+/// Answers of MySQL that are kept for a moment.
+pub struct KeptReads {
+    /// Whether MySQL was silent a moment ago.
+    pub silence: Arc<Silence>,
+    /// The benefits that a user's coupons give.
+    pub benefits: Kept<UserId, Arc<[Benefit]>>,
+    /// Users who read pages, unless they were deleted.
+    pub users: Kept<UserId, Option<User>>,
+    /// Sessions: their data and the Unix second in which they end.
+    pub sessions: Arc<Kept<IdHash, Option<(String, i64)>>>,
+    /// Lists of the interface that pages show to everybody, by path.
+    pub lists: Kept<String, Bytes>,
+}
+
+impl Default for KeptReads {
+    fn default() -> Self {
+        let silence = Arc::default();
+        Self {
+            benefits: Kept::new(USERS_KEPT, &silence),
+            users: Kept::new(USERS_KEPT, &silence),
+            sessions: Arc::new(Kept::new(USERS_KEPT, &silence)),
+            lists: Kept::new(LISTS_KEPT, &silence),
+            silence,
+        }
+    }
 }
 
 /// The state that handlers share.
@@ -71,6 +109,8 @@ pub struct App {
     pub catalog: Catalog,
     /// Coupons in memory.
     pub coupons: Coupons,
+    /// Answers of MySQL that are kept for a moment.
+    pub kept: KeptReads,
     /// The part of what is paid for an order that its buyer earns as points.
     pub earn_rate: Option<Percentage>,
     /// Releases expired holds for whoever is short of stock.
@@ -78,9 +118,9 @@ pub struct App {
     /// Files of stock that are judged at the same time: one, which holds two of the jobs' connections.
     pub imports: Semaphore,
     /// How many more may watch levels.
-    pub event_streams: Arc<Semaphore>,
+    pub event_streams: Arc<Places>,
     /// How many more pages may.
-    pub page_streams: Arc<Semaphore>,
+    pub page_streams: Arc<Places>,
     /// Rung when a file of stock is to be written.
     pub imports_bell: Notify,
     /// Keeps the catalog fresh.
@@ -126,11 +166,12 @@ impl App {
             reads: pools.reads,
             jobs_pool: pools.jobs,
             imports: Semaphore::new(1),
-            event_streams: Arc::new(Semaphore::new(config.event_streams_max)),
-            page_streams: Arc::new(Semaphore::new(config.page_streams_max)),
+            event_streams: Places::new(config.event_streams_max, config.streams_each_max),
+            page_streams: Places::new(config.page_streams_max, config.streams_each_max),
             ledger,
             catalog: Catalog::default(),
             coupons: Coupons::default(),
+            kept: KeptReads::default(),
             // 0 is no percentage: nothing is earned.
             earn_rate: Percentage::from_hundredths(config.points_earn_hundredths).ok(),
             expiry: Expiry::default(),

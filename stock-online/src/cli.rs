@@ -19,16 +19,19 @@ pub mod seed;
 mod serve;
 mod token;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use sqlx::MySqlPool;
+use sqlx::{ConnectOptions as _, MySqlPool};
 use stock_common::clock::Clock;
-use stock_common::config::Config;
+use stock_common::config::{Config, without_password};
 use stock_common::telemetry;
+use stock_domain::database::migrate::{self, Schema};
 use stock_domain::database::{self, Role, witnesses};
 use stock_domain::ledger::Ledger;
+
+use crate::http::ops::is_away;
 
 /// Any error that ends a command.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -130,35 +133,114 @@ async fn run(cli: Cli) -> Result<bool, Failure> {
     let config = Config::load(common.env_file.as_deref())?;
     let is_service = matches!(command, Command::Serve(_));
     telemetry::init(if is_service { &config.log } else { "warn" });
+    let done = dispatch(&config, &common, command).await;
+    done.map_err(|error| with_server(error, &config))
+}
+
+async fn dispatch(config: &Config, common: &Common, command: Command) -> Result<bool, Failure> {
     match command {
         Command::Dev(_) => Ok(false),
-        Command::Serve(args) => serve::run(config, args).await,
-        Command::Migrate => serve::migrate(&config).await,
-        Command::Seed(args) => seed::run(&config, &args).await,
-        Command::CreateAdmin(args) => create_admin::run(&config, &args).await,
-        Command::Token(args) => token::run(&config, &args),
-        Command::Verify(args) => prove::verify(&config, &common, &args).await,
-        Command::Reconcile(args) => prove::reconcile(&config, &common, &args).await,
-        Command::Recover(args) => prove::recover(&config, &common, &args).await,
-        Command::Reshard(args) => reshard::run(&config, &common, &args).await,
-        Command::Buckets(args) => buckets::run(&config, &common, &args).await,
-        Command::Archive(args) => archive::run(&config, &common, &args).await,
-        Command::DeadLetters(args) => dead_letters::run(&config, &common, &args).await,
-        Command::Quarantine(args) => quarantine::run(&config, &common, &args).await,
-        Command::Import(args) => import::run(&config, &common, &args).await,
-        Command::Export(args) => export::run(&config, &args).await,
-        Command::PointsReport(args) => points_report::run(&config, &common, &args).await,
-        Command::Ready => ready::run(&config).await,
-        Command::Doctor => doctor::run(&config, &common).await,
-        Command::Explain(args) => explain::run(&config, &common, &args).await,
+        Command::Serve(args) => serve::run(config.clone(), args).await,
+        Command::Migrate => serve::migrate(config).await,
+        Command::Seed(args) => seed::run(config, &args).await,
+        Command::CreateAdmin(args) => create_admin::run(config, &args).await,
+        Command::Token(args) => token::run(config, &args),
+        Command::Verify(args) => prove::verify(config, common, &args).await,
+        Command::Reconcile(args) => prove::reconcile(config, common, &args).await,
+        Command::Recover(args) => prove::recover(config, common, &args).await,
+        Command::Reshard(args) => reshard::run(config, common, &args).await,
+        Command::Buckets(args) => buckets::run(config, common, &args).await,
+        Command::Archive(args) => archive::run(config, common, &args).await,
+        Command::DeadLetters(args) => dead_letters::run(config, common, &args).await,
+        Command::Quarantine(args) => quarantine::run(config, common, &args).await,
+        Command::Import(args) => import::run(config, common, &args).await,
+        Command::Export(args) => export::run(config, &args).await,
+        Command::PointsReport(args) => points_report::run(config, common, &args).await,
+        Command::Ready => ready::run(config).await,
+        Command::Doctor => doctor::run(config, common).await,
+        Command::Explain(args) => explain::run(config, common, &args).await,
     }
 }
 
-/// MySQL and Redis for a command. The gate gets a moment to open, and may stay shut: behind a restart of Redis it opens
-/// when no instance that may still be alive has something else to say.
-async fn connect(config: &Config) -> Result<(MySqlPool, Ledger), Failure> {
+/// The ways to name the servers.
+const NAMED_BY: &str = "is that the right one, and up? STOCK_DATABASE_URL and STOCK_REDIS_URL name the servers: in the \
+                        environment, in stock.toml, or in a file of lines NAME=value that --env-file names";
+
+/// An error of a command; one that a server caused is given the address, and the ways to name another server.
+fn with_server(error: Failure, config: &Config) -> Failure {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&*error);
+    while let Some(of) = cause {
+        let url = match (of.is::<redis::RedisError>(), of.is::<sqlx::Error>()) {
+            (true, _) => Some(&config.redis_url),
+            (_, true) => Some(&config.database_url),
+            (false, false) => None,
+        };
+        if let Some(url) = url {
+            let url = without_password(url);
+            return format!("{error} (from {url}); {NAMED_BY}").into();
+        }
+        cause = of.source();
+    }
+    error
+}
+
+/// An error of a file, with its name.
+fn at(path: &Path) -> impl Fn(std::io::Error) -> Failure {
+    move |error| format!("{}: {error}", path.display()).into()
+}
+
+/// MySQL for a command.
+async fn reach_database(config: &Config) -> Result<MySqlPool, Failure> {
     let pool = database::pool(config, Role::Tool)?;
+    match pool.acquire().await {
+        // The pool has tried for long, and does not say why in vain.
+        Err(sqlx::Error::PoolTimedOut) => {
+            pool.connect_options().connect().await?;
+        }
+        acquired => drop(acquired?),
+    }
+    Ok(pool)
+}
+
+/// MySQL for a command, with a schema that has all that this program needs. A schema that is ahead is enough, except for
+/// a command that moves facts to where a column that this program does not know would be missing (`needs_current`).
+async fn open_database(config: &Config, needs_current: bool) -> Result<MySqlPool, Failure> {
+    let pool = reach_database(config).await?;
+    match migrate::schema(&pool).await? {
+        Schema::Current => Ok(pool),
+        Schema::Behind => Err(
+            "the schema of the database is behind this program: run `stock-online migrate`".into(),
+        ),
+        Schema::Ahead if needs_current => Err(
+            "the schema of the database is ahead of this program: use the version that migrated"
+                .into(),
+        ),
+        Schema::Ahead => {
+            output::complain("the schema of the database is ahead of this program");
+            Ok(pool)
+        }
+    }
+}
+
+/// MySQL and Redis for a command.
+async fn connect(config: &Config) -> Result<(MySqlPool, Ledger), Failure> {
+    let pool = open_database(config, false).await?;
+    let ledger = meet(config, &pool).await?;
+    for (shard, reason) in ledger.shut() {
+        let url = without_password(&config.redis_url);
+        let remedy = match is_away(&reason) {
+            true => NAMED_BY,
+            false => "`stock-online doctor` says more, and docs/recovery.md what to do",
+        };
+        output::complain(&format!("shard {shard}: {reason} (from {url}); {remedy}"));
+    }
+    Ok((pool, ledger))
+}
+
+/// Redis for a command. The gate gets a moment to open, and may stay shut: behind a restart of Redis it opens
+/// when no instance that may still be alive has something else to say.
+async fn meet(config: &Config, pool: &MySqlPool) -> Result<Ledger, Failure> {
     let ledger = Ledger::start(config, pool.clone(), Clock::system())?;
     ledger.wait_open(2 * witnesses::ALIVE).await;
-    Ok((pool, ledger))
+    Ok(ledger)
 }

@@ -4,6 +4,7 @@
 //! campaign opens, MySQL is asked once per instance, and a campaign that is running does not need it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use moka::future::Cache;
 use sqlx::MySqlPool;
@@ -19,17 +20,34 @@ const KEPT: u64 = 20_000;
 #[error("a coupon cannot be read: {0}")]
 pub struct Unread(Arc<sqlx::Error>);
 
+/// An id of which there was no coupon is not asked for again for so long.
+const ABSENT: Duration = Duration::from_secs(1);
+
 /// What is known of coupons.
 #[derive(Debug)]
-pub struct Coupons(Cache<CouponId, Arc<Coupon>>);
+pub struct Coupons {
+    known: Cache<CouponId, Arc<Coupon>>,
+    absent: Cache<CouponId, ()>,
+}
 
 impl Default for Coupons {
     fn default() -> Self {
-        Self(Cache::new(KEPT))
+        Self {
+            known: Cache::new(KEPT),
+            absent: Cache::builder()
+                .max_capacity(KEPT)
+                .time_to_live(ABSENT)
+                .build(),
+        }
     }
 }
 
 impl Coupons {
+    /// Notes that a coupon was made: somebody may have asked for its id before.
+    pub async fn made(&self, id: CouponId) {
+        self.absent.invalidate(&id).await;
+    }
+
     /// Finds a coupon; `None` when there is none with this id.
     ///
     /// # Errors
@@ -39,13 +57,19 @@ impl Coupons {
         pool: &MySqlPool,
         id: CouponId,
     ) -> Result<Option<Arc<Coupon>>, Unread> {
+        if self.absent.contains_key(&id) {
+            return Ok(None);
+        }
         let read = async {
             let found = table::find(pool, id).await?;
             found.map(Arc::new).ok_or(sqlx::Error::RowNotFound)
         };
-        match self.0.try_get_with(id, read).await {
+        match self.known.try_get_with(id, read).await {
             Ok(coupon) => Ok(Some(coupon)),
-            Err(error) if matches!(*error, sqlx::Error::RowNotFound) => Ok(None),
+            Err(error) if matches!(*error, sqlx::Error::RowNotFound) => {
+                self.absent.insert(id, ()).await;
+                Ok(None)
+            }
             Err(error) => Err(Unread(error)),
         }
     }

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sqlx::MySqlPool;
-use stock_domain::database::{migrate, server_settings};
+use stock_domain::database::migrate::{self, Schema};
+use stock_domain::database::server_settings;
 use stock_domain::ledger::GateState;
 use stock_domain::server_settings::{Setting, Standing};
 use tokio_util::sync::CancellationToken;
@@ -28,10 +29,8 @@ pub enum Database {
     Unknown,
     /// It does not answer.
     Down,
-    /// It answers; its schema is the program's.
-    Current,
-    /// It answers; its schema is another program's.
-    Other,
+    /// It answers, and its schema stands so.
+    Up(Schema),
 }
 
 #[derive(Default)]
@@ -112,10 +111,9 @@ pub fn settings(app: &App) -> Vec<ServerSetting> {
 pub async fn run(app: Arc<App>, pool: MySqlPool, shutdown: CancellationToken) {
     let mut looked = None::<Instant>;
     while !shutdown.is_cancelled() {
-        let asked = tokio::time::timeout(ANSWER_MAX, migrate::is_current(&pool)).await;
+        let asked = tokio::time::timeout(ANSWER_MAX, migrate::schema(&pool)).await;
         app.health.note(match asked {
-            Ok(Ok(true)) => Database::Current,
-            Ok(Ok(false)) => Database::Other,
+            Ok(Ok(schema)) => Database::Up(schema),
             Ok(Err(_)) | Err(_) => Database::Down,
         });
         if looked.is_none_or(|looked| looked.elapsed() >= SETTINGS_EVERY) {
@@ -138,7 +136,7 @@ pub async fn run(app: Arc<App>, pool: MySqlPool, shutdown: CancellationToken) {
 fn tell(app: &App) {
     let is_ready = crate::http::ops::is_ready(app);
     metrics::gauge!("stock_ready").set(f64::from(u8::from(is_ready)));
-    let is_up = matches!(app.health.database(), Database::Current | Database::Other);
+    let is_up = matches!(app.health.database(), Database::Up(_));
     metrics::gauge!("stock_dependency_up", "name" => "mysql").set(f64::from(u8::from(is_up)));
     let mut all_up = true;
     for shard in app.ledger.shards() {

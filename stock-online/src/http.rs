@@ -8,12 +8,15 @@ pub mod accounts;
 pub mod audit;
 pub mod audit_log;
 pub mod auth;
+mod connections;
 pub mod coupons;
 pub mod cross_site;
 pub mod dead_letters;
+pub mod devices;
 pub mod discounts;
 pub mod events;
 pub mod extract;
+pub mod files;
 pub mod imports;
 pub mod ledger_checks;
 pub mod openapi;
@@ -37,6 +40,7 @@ pub mod webhooks;
 pub mod works;
 
 mod once;
+mod validators;
 mod verdicts;
 
 use std::sync::Arc;
@@ -59,8 +63,8 @@ pub fn routes(app: Arc<App>) -> Router {
         .route("/api/orders", post(orders::place_lock).get(orders::list))
         .route("/api/orders/{order_id}", get(orders::show))
         .route("/api/orders/{order_id}/cancel", patch(orders::cancel_lock))
-        .route("/api/redis/products", get(products::list_redis))
-        .route("/api/redis/products/{id}", get(products::show_redis))
+        .route("/api/redis/products", get(products::list))
+        .route("/api/redis/products/{id}", get(products::show))
         .route("/api/products", get(products::list).post(products::create))
         .route(
             "/api/products/{id}",

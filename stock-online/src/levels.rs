@@ -177,6 +177,7 @@ mod tests {
             )
         };
         LevelsMessage {
+            epoch: "e".into(),
             position: Position::new(position),
             levels: levels.iter().map(level).collect(),
         }

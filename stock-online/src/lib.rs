@@ -28,6 +28,7 @@ pub mod coupons;
 pub mod health;
 pub mod history;
 pub mod http;
+pub mod kept;
 pub mod levels;
 pub mod limits;
 pub mod monitor;
@@ -37,6 +38,7 @@ pub mod replicas;
 pub mod scheduler;
 pub mod servers;
 pub mod stock_csv;
+pub mod streams;
 pub mod subscriber;
 pub mod token_refresher;
 pub mod webhooks;
@@ -45,7 +47,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use sqlx::migrate::MigrateError;
 use stock_common::clock::Clock;
 use stock_common::config::Config;
 use stock_domain::database::{self, Role, migrate};
@@ -83,9 +84,6 @@ pub enum RunError {
     /// A URL cannot be parsed.
     #[error("database_url: {0}")]
     Database(#[from] sqlx::Error),
-    /// The schema cannot be brought up to date.
-    #[error("migrations: {0}")]
-    Migrate(#[from] MigrateError),
     /// A setting cannot be used.
     #[error(transparent)]
     Config(#[from] stock_common::config::ConfigError),
@@ -227,17 +225,19 @@ impl Tasks<'_> {
     }
 }
 
-/// Applies pending migrations, waiting for MySQL if need be. A newer schema is left alone: `/readyz`
-/// says so.
+/// Applies pending migrations, or waits until somebody who may has applied them: the fence keeps a service from selling
+/// on a schema that is behind. Each reason to wait is logged once.
 async fn prepare_schema(pool: sqlx::MySqlPool, shutdown: CancellationToken) {
     let (mut wait, wait_max) = MIGRATE_RETRY;
-    loop {
-        match migrate::migrate(&pool).await {
-            Ok(()) => return,
-            Err(error @ (MigrateError::VersionMissing(_) | MigrateError::VersionMismatch(_))) => {
-                return tracing::error!(%error, "the schema belongs to another program version");
-            }
-            Err(error) => tracing::warn!(%error, "waiting for mysql to migrate"),
+    let mut known = String::new();
+    while let Err(error) = migrate::migrate(&pool).await {
+        let reason = error.to_string();
+        if reason != known {
+            tracing::warn!(
+                reason,
+                "waiting for the schema; `stock-online migrate` applies what is missing"
+            );
+            known = reason;
         }
         tokio::select! {
             () = shutdown.cancelled() => return,

@@ -3,12 +3,15 @@
 //! Requests are counted in this process, in windows of fixed length, and told to Redis ten times a second:
 //! an order waits for no counter. An instance tells as soon as it has counted a twentieth of the limit, so
 //! n instances together let through at most n twentieths more than it. Attempts to log in are few and
-//! matter: each is counted in Redis before it is judged. Without Redis every instance counts alone.
+//! matter: [`attempts`] counts each in Redis before it is judged. Without Redis every instance counts alone.
+
+pub mod attempts;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +23,9 @@ use tokio_util::sync::CancellationToken;
 
 /// How often Redis is told.
 const TELL_EVERY: Duration = Duration::from_millis(100);
+const DAY_MS: u64 = 86_400_000;
+/// After so long a client whose key found Redis too full may try again.
+const SCARCE_SECONDS: u64 = 30;
 /// A part of the limit below which Redis need not know.
 const UNTOLD_PART: u32 = 20;
 /// Maps that share the subjects, so that cores rarely meet at a lock.
@@ -34,8 +40,14 @@ pub enum Subject {
     Address(IpAddr),
     /// A user's requests with an Idempotency-Key: each is remembered for a day.
     Keys(u64),
+    /// The same in a day.
+    KeysOfDay(u64),
     /// Attempts to log in to an account, by the hash of its address.
     Login(u64),
+    /// Attempts to log in to an account from a device that its owner is known to use, by the hash of both.
+    Device(u64),
+    /// A user's attempts to name their own password.
+    Own(u64),
     /// Attempts to log in or sign up from an address.
     LoginAddress(IpAddr),
 }
@@ -54,7 +66,8 @@ impl Subject {
     }
 }
 
-fn network_of(address: IpAddr) -> IpAddr {
+/// The network that counts as one client: of IPv6 the first 64 bits.
+pub(crate) fn network_of(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(address) => {
@@ -69,7 +82,10 @@ impl fmt::Display for Subject {
             Self::User(id) => write!(f, "user:{id}"),
             Self::Address(address) => write!(f, "address:{address}"),
             Self::Keys(id) => write!(f, "keys:{id}"),
+            Self::KeysOfDay(id) => write!(f, "keys-of-day:{id}"),
             Self::Login(hash) => write!(f, "login:{hash:016x}"),
+            Self::Device(hash) => write!(f, "device:{hash:016x}"),
+            Self::Own(id) => write!(f, "own:{id}"),
             Self::LoginAddress(address) => write!(f, "login-address:{address}"),
         }
     }
@@ -84,8 +100,6 @@ pub struct Exceeded {
     pub window_seconds: u64,
     /// Seconds until the next one.
     pub retry_after_seconds: u64,
-    /// Whether it is the first beyond the limit in its window.
-    pub is_first: bool,
 }
 
 /// How many in how long.
@@ -114,6 +128,9 @@ pub struct Limits {
     requests: Rule,
     addresses: Rule,
     keys: Rule,
+    keys_of_day: Rule,
+    /// Whether Redis is too full for further keys.
+    is_scarce: AtomicBool,
     logins: Rule,
     login_addresses: Rule,
     clock: Clock,
@@ -137,6 +154,11 @@ impl Limits {
             requests: often(config.limit_user_requests),
             addresses: often(config.limit_address_requests),
             keys: often(config.limit_user_keys),
+            keys_of_day: Rule {
+                limit: config.limit_user_keys_daily,
+                window_ms: DAY_MS,
+            },
+            is_scarce: AtomicBool::new(false),
             logins: logins(config.limit_login_failures),
             login_addresses: logins(config.limit_address_logins),
             clock,
@@ -148,7 +170,8 @@ impl Limits {
             Subject::User(_) => self.requests,
             Subject::Address(_) => self.addresses,
             Subject::Keys(_) => self.keys,
-            Subject::Login(_) => self.logins,
+            Subject::KeysOfDay(_) => self.keys_of_day,
+            Subject::Login(_) | Subject::Device(_) | Subject::Own(_) => self.logins,
             Subject::LoginAddress(_) => self.login_addresses,
         }
     }
@@ -189,39 +212,25 @@ impl Limits {
         Ok(())
     }
 
-    /// Counts an attempt in Redis, before it is judged.
+    /// Counts a user's request with an Idempotency-Key, which takes memory of Redis for a day.
     ///
     /// # Errors
-    /// [`Exceeded`] when the subject has tried too often.
-    pub async fn attempt(&self, ledger: &Ledger, subject: Subject) -> Result<(), Exceeded> {
-        let rule = self.rule(subject);
-        if rule.limit == 0 {
-            return Ok(());
+    /// [`Exceeded`] when the user has sent too many, or when Redis is nearly full.
+    pub fn admit_key(&self, user: u64) -> Result<(), Exceeded> {
+        if self.is_scarce.load(Ordering::Relaxed) {
+            return Err(Exceeded {
+                limit: 0,
+                window_seconds: SCARCE_SECONDS,
+                retry_after_seconds: SCARCE_SECONDS,
+            });
         }
-        match count_attempt(ledger, subject, rule).await {
-            Some((attempts, left_ms)) if attempts > u64::from(rule.limit) => Err(Exceeded {
-                limit: rule.limit,
-                window_seconds: rule.window_ms / 1_000,
-                retry_after_seconds: left_ms.div_ceil(1_000).max(1),
-                is_first: attempts == u64::from(rule.limit) + 1,
-            }),
-            Some(_) => Ok(()),
-            None => self.admit(subject),
-        }
+        self.admit(Subject::Keys(user))?;
+        self.admit(Subject::KeysOfDay(user))
     }
 
-    /// Forgets the attempts of somebody who came in.
-    pub async fn forgive(&self, ledger: &Ledger, subject: Subject) {
-        lock(self.map(subject)).remove(&subject);
-        change(ledger, "DEL", subject, self.rule(subject)).await;
-    }
-
-    /// Takes back an attempt that could not be judged: a fault of ours is nobody's failure.
-    pub async fn take_back(&self, ledger: &Ledger, subject: Subject) {
-        if let Some(count) = lock(self.map(subject)).get_mut(&subject) {
-            count.own = count.own.saturating_sub(1);
-        }
-        change(ledger, "DECR", subject, self.rule(subject)).await;
+    /// Notes whether Redis is too full for further keys.
+    pub fn note_scarce(&self, is_scarce: bool) {
+        self.is_scarce.store(is_scarce, Ordering::Relaxed);
     }
 
     /// What Redis should hear: of each subject with enough untold, how many more.
@@ -275,53 +284,7 @@ impl Rule {
             limit: self.limit,
             window_seconds: self.window_ms / 1_000,
             retry_after_seconds: left_ms.div_ceil(1_000),
-            is_first: false,
         }
-    }
-}
-
-/// Attempts so far, this one included, and ms until they are forgotten; `None` without Redis.
-async fn count_attempt(ledger: &Ledger, subject: Subject, rule: Rule) -> Option<(u64, u64)> {
-    let mut link = ledger.live_link().await.ok()?;
-    let key = ledger.keys().limit(&subject, 0);
-    let mut pipe = pipe();
-    pipe.cmd("INCR").arg(&key);
-    // The first attempt begins the window; later ones do not prolong it.
-    pipe.cmd("PEXPIRE")
-        .arg(&key)
-        .arg(rule.window_ms)
-        .arg("NX")
-        .ignore();
-    pipe.cmd("PTTL").arg(&key);
-    match pipe.query_async::<(i64, i64)>(&mut link.read).await {
-        Ok((attempts, left_ms)) => Some((
-            u64::try_from(attempts).unwrap_or(0),
-            u64::try_from(left_ms).unwrap_or(0),
-        )),
-        Err(error) => {
-            tracing::debug!(%error, "attempts are counted here only");
-            None
-        }
-    }
-}
-
-/// Changes a subject's attempts in Redis, if they are counted. A counter that has just ended is made again
-/// by DECR: it gets an end like any other.
-async fn change(ledger: &Ledger, command: &str, subject: Subject, rule: Rule) {
-    let (Ok(mut link), 1..) = (ledger.live_link().await, rule.limit) else {
-        return;
-    };
-    let key = ledger.keys().limit(&subject, 0);
-    let mut pipe = pipe();
-    pipe.cmd(command).arg(&key).ignore();
-    pipe.cmd("PEXPIRE")
-        .arg(&key)
-        .arg(rule.window_ms)
-        .arg("NX")
-        .ignore();
-    let done: Result<(), RedisError> = pipe.query_async(&mut link.read).await;
-    if let Err(error) = done {
-        tracing::debug!(%error, "attempts stay as they were counted");
     }
 }
 

@@ -7,9 +7,8 @@ use std::time::Duration;
 use stock_common::clock::unix_ms;
 use stock_common::id::{LocationId, ProductId};
 use stock_domain::account::Account;
-use stock_domain::catalog::ProductStatus;
+use stock_domain::catalog::{ProductFilter, ProductStatus};
 use stock_domain::database::ledger_checks::{self, CheckKind};
-use stock_domain::database::products::{self, ProductFilter};
 use stock_domain::database::{dead_letters, jobs, quarantine, shards, webhooks};
 use stock_domain::ledger::redis_memory::RedisMemory;
 use stock_domain::ledger::{ReadError, Shard, epoch};
@@ -22,8 +21,6 @@ use crate::history::{Counts, Lag, Sample, Stock, Tables};
 const EVERY: Duration = Duration::from_secs(1);
 /// Products whose stock is remembered.
 const STOCK_MAX: u32 = 24;
-/// In how many rounds it is asked once which these are.
-const SHOWN_EVERY: u32 = 5;
 
 /// Measures until `shutdown`.
 pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
@@ -33,12 +30,13 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
     metrics::gauge!("stock_verify_differences").set(0.0);
     let mut was_nearly_full = false;
     let mut sample = Sample::default();
-    let (mut round, mut products, mut has_begun) = (0_u32, Vec::new(), false);
+    let mut has_begun = false;
     loop {
         match app.ledger.memory().await {
             Ok(memory) => {
                 note_memory(memory, was_nearly_full);
                 was_nearly_full = memory.is_nearly_full();
+                app.limits.note_scarce(memory.is_scarce());
             }
             Err(error) => tracing::debug!(%error, "cannot measure redis' memory"),
         }
@@ -52,14 +50,7 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
             Ok(tables) => sample.tables = tables,
             Err(error) => tracing::debug!(%error, "cannot read the job tables"),
         }
-        if round.is_multiple_of(SHOWN_EVERY) {
-            match shown(&app).await {
-                Ok(found) => products = found,
-                Err(error) => tracing::debug!(%error, "cannot read the newest products"),
-            }
-        }
-        round += 1;
-        match measure_stock(&app, &products).await {
+        match measure_stock(&app).await {
             Ok(stock) => sample.stock = stock,
             Err(error) => tracing::debug!(%error, "cannot read the newest products' stock"),
         }
@@ -194,25 +185,28 @@ async fn measure_tables(app: &App) -> Result<Tables, sqlx::Error> {
 }
 
 /// The products whose stock the dashboard shows: the newest that can be ordered.
-async fn shown(app: &App) -> Result<Vec<(ProductId, String)>, sqlx::Error> {
+fn shown(app: &App) -> Vec<(ProductId, String)> {
     let filter = ProductFilter {
         status: Some(ProductStatus::Active),
         limit: STOCK_MAX,
         ..ProductFilter::default()
     };
-    let found = products::list(&app.pool, &filter).await?;
-    let named = found.into_iter().map(|known| (known.id, known.fields.name));
-    Ok(named.collect())
+    let found = app.catalog.list(&filter).unwrap_or_default();
+    let named = found
+        .iter()
+        .map(|known| (known.id, known.fields.name.clone()));
+    named.collect()
 }
 
-async fn measure_stock(app: &App, shown: &[(ProductId, String)]) -> Result<Vec<Stock>, ReadError> {
+async fn measure_stock(app: &App) -> Result<Vec<Stock>, ReadError> {
+    let shown = shown(app);
     let online = |id: &ProductId| Account::available(*id, LocationId::ONLINE);
     let names: Vec<Account> = shown.iter().map(|(id, _)| online(id)).collect();
     let levels = app.ledger.levels(&names).await?;
-    let stock = shown.iter().map(|(id, name)| Stock {
-        id: *id,
-        name: name.clone(),
-        available: levels.get(&online(id)).map_or(0, |level| level.balance),
+    let stock = shown.into_iter().map(|(id, name)| Stock {
+        id,
+        name,
+        available: levels.get(&online(&id)).map_or(0, |level| level.balance),
     });
     Ok(stock.collect())
 }

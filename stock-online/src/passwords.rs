@@ -1,13 +1,16 @@
 //! Password hashes: argon2id with 19 MiB, t = 2, p = 1 (OWASP), off the async threads, few at a time.
 
-use std::sync::Arc;
+mod queue;
+
 use std::time::Duration;
 
 use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use stock_domain::user::Password;
-use tokio::sync::Semaphore;
+
+use self::queue::Queue;
+pub use self::queue::{Turn, Urgency};
 
 /// How long a hash may wait for its turn.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -26,10 +29,11 @@ pub enum PasswordError {
 }
 
 /// Computes hashes. Each takes 19 MiB and some 20 ms of a core, so only a few run at a time: a flood of
-/// logins fills neither the memory nor the cores that take orders.
+/// logins fills neither the memory nor the cores that take orders. Those who wait are served by turns of
+/// their networks, so that a flood keeps out nobody else.
 #[derive(Debug)]
 pub struct Passwords {
-    slots: Arc<Semaphore>,
+    queue: Queue,
 }
 
 impl Passwords {
@@ -37,7 +41,7 @@ impl Passwords {
     #[must_use]
     pub fn new(hashes_max: usize) -> Self {
         Self {
-            slots: Arc::new(Semaphore::new(hashes_max)),
+            queue: Queue::new(hashes_max),
         }
     }
 
@@ -45,8 +49,8 @@ impl Passwords {
     ///
     /// # Errors
     /// [`PasswordError`].
-    pub async fn hash(&self, password: Password) -> Result<String, PasswordError> {
-        self.off_thread(move || {
+    pub async fn hash(&self, password: Password, turn: Turn) -> Result<String, PasswordError> {
+        self.off_thread(turn, move || {
             let hash = Argon2::default().hash_password(password.as_bytes());
             hash.map(|hash: PasswordHash| hash.to_string())
                 .map_err(|error| PasswordError::Failed(error.to_string()))
@@ -62,8 +66,9 @@ impl Passwords {
         &self,
         password: Password,
         hash: Option<String>,
+        turn: Turn,
     ) -> Result<bool, PasswordError> {
-        self.off_thread(move || {
+        self.off_thread(turn, move || {
             let text = hash.as_deref().unwrap_or(NOBODYS);
             let parsed = PasswordHash::new(text)
                 .map_err(|error| PasswordError::Failed(error.to_string()))?;
@@ -75,12 +80,11 @@ impl Passwords {
 
     async fn off_thread<T: Send + 'static>(
         &self,
+        turn: Turn,
         work: impl FnOnce() -> Result<T, PasswordError> + Send + 'static,
     ) -> Result<T, PasswordError> {
-        let slot = tokio::time::timeout(PATIENCE, Arc::clone(&self.slots).acquire_owned());
-        let Ok(Ok(slot)) = slot.await else {
-            return Err(PasswordError::Busy);
-        };
+        let slot = self.queue.wait(turn, PATIENCE).await;
+        let slot = slot.ok_or(PasswordError::Busy)?;
         let done = tokio::task::spawn_blocking(move || {
             let done = work();
             drop(slot);
@@ -95,38 +99,43 @@ impl Passwords {
 mod tests {
     use stock_domain::user::Password;
 
-    use super::{NOBODYS, Passwords};
+    use super::{NOBODYS, Passwords, Turn};
 
     #[tokio::test]
     async fn a_password_is_the_one_of_its_hash_and_of_no_other() {
         let passwords = Passwords::new(1);
         let sesame = || Password::choose("open sesame").unwrap();
-        let hash = passwords.hash(sesame()).await.unwrap();
+        let hash = passwords.hash(sesame(), Turn::OWN).await.unwrap();
         assert!(
             hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"),
             "{hash}"
         );
         assert!(
             passwords
-                .verify(sesame(), Some(hash.clone()))
+                .verify(sesame(), Some(hash.clone()), Turn::OWN)
                 .await
                 .unwrap()
         );
         let other = Password::choose("close sesame").unwrap();
-        assert!(!passwords.verify(other, Some(hash.clone())).await.unwrap());
-        assert!(!passwords.verify(sesame(), None).await.unwrap());
+        assert!(
+            !passwords
+                .verify(other, Some(hash.clone()), Turn::OWN)
+                .await
+                .unwrap()
+        );
+        assert!(!passwords.verify(sesame(), None, Turn::OWN).await.unwrap());
         // What is checked for an unknown address costs what everybody's costs.
         let cost = |hash: &str| hash.rsplitn(3, '$').last().map(str::to_owned);
         assert_eq!(cost(NOBODYS), cost(&hash));
         assert!(
             !passwords
-                .verify(sesame(), Some(NOBODYS.to_owned()))
+                .verify(sesame(), Some(NOBODYS.to_owned()), Turn::OWN)
                 .await
                 .unwrap()
         );
         assert!(
             passwords
-                .verify(sesame(), Some("no hash".to_owned()))
+                .verify(sesame(), Some("no hash".to_owned()), Turn::OWN)
                 .await
                 .is_err()
         );

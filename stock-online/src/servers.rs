@@ -205,7 +205,7 @@ impl Spec {
         // them, and would remove its neighbours' from a shared one.
         let temporary = folder.join("tmp");
         fs::create_dir_all(&temporary).map_err(at(&temporary))?;
-        if !data.join("mysql").is_dir() {
+        if !data.is_dir() {
             initialize(&program, folder, &data).await?;
         }
         let port = free_port().map_err(at(folder))?;
@@ -295,7 +295,11 @@ impl Spec {
             .open(&log)
             .map_err(at(&log))?;
         let error_out = out.try_clone().map_err(at(&log))?;
-        let mut child = Command::new(&self.program)
+        // The process writes its pid before it becomes the server: one whose parent is killed meanwhile is found too.
+        let mut child = Command::new("sh")
+            .args(["-c", "printf %s $$ >\"$0\"; exec \"$@\""])
+            .arg(self.pid_file())
+            .arg(&self.program)
             .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(out)
@@ -305,10 +309,6 @@ impl Spec {
             .kill_on_drop(true)
             .spawn()
             .map_err(at(&self.program))?;
-        if let Some(pid) = child.id() {
-            let file = self.pid_file();
-            fs::write(&file, pid.to_string()).map_err(at(&file))?;
-        }
         let started = Instant::now();
         while started.elapsed() < START_TIMEOUT {
             if self.answers().await {
@@ -420,7 +420,18 @@ fn is_mariadb(program: &Path) -> bool {
 }
 
 /// Makes the system tables of a database server.
+/// Makes the tables of a new server. They appear in `data` when they are all there: an attempt that is killed leaves
+/// nothing that looks like a server's data, and what it began may still be written.
 async fn initialize(program: &Path, folder: &Path, data: &Path) -> Result<(), ServerError> {
+    const BEGUN: &str = "new-";
+    for entry in fs::read_dir(folder).map_err(at(folder))?.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(BEGUN)
+            && let Err(error) = fs::remove_dir_all(entry.path())
+        {
+            tracing::debug!(%error, "an earlier attempt is still at it");
+        }
+    }
+    let new = folder.join(format!("{BEGUN}{:08x}", rand::random::<u32>()));
     let log = folder.join("initialize.log");
     let out = File::create(&log).map_err(at(&log))?;
     let error_out = out.try_clone().map_err(at(&log))?;
@@ -440,7 +451,7 @@ async fn initialize(program: &Path, folder: &Path, data: &Path) -> Result<(), Se
         command.args(["--no-defaults", "--initialize-insecure"]);
         command
     };
-    command.arg(format!("--datadir={}", data.display()));
+    command.arg(format!("--datadir={}", new.display()));
     command.env("TMPDIR", folder.join("tmp"));
     if rustix::process::getuid().is_root() {
         command.arg("--user=root");
@@ -452,7 +463,7 @@ async fn initialize(program: &Path, folder: &Path, data: &Path) -> Result<(), Se
         .status()
         .await;
     match status {
-        Ok(status) if status.success() => Ok(()),
+        Ok(status) if status.success() => fs::rename(&new, data).map_err(at(&new)),
         Ok(_) => Err(ServerError::NotReady { name: "mysql", log }),
         Err(error) => Err(at(program)(error)),
     }

@@ -192,6 +192,32 @@ fn broken_links(name: &str, text: &str) -> Vec<String> {
         .collect()
 }
 
+/// Alerts and sections of docs/operations.md that lack each other, and alerts that no recorded series fires.
+fn alerts_differ(rules: &str, sections: &str, series: &str) -> Vec<String> {
+    let named = |text: &str, mark: &str| -> Vec<String> {
+        let lines = text.lines().map(str::trim_start);
+        let names = lines.filter_map(|line| line.strip_prefix(mark));
+        names.map(str::to_owned).collect()
+    };
+    let (alerts, sections) = (named(rules, "- alert: "), named(sections, "## "));
+    let runbooks = named(rules, "runbook: docs/operations.md#");
+    let anchors: Vec<String> = alerts.iter().map(|name| name.to_lowercase()).collect();
+    let mut found = Vec::new();
+    if runbooks != anchors {
+        found.push(format!("the runbooks {runbooks:?} are not the alerts' own"));
+    }
+    let (alerts, sections) = (BTreeSet::from_iter(alerts), BTreeSet::from_iter(sections));
+    for name in alerts.symmetric_difference(&sections) {
+        found.push(format!("{name} is only an alert, or only a section"));
+    }
+    for name in &alerts {
+        if !series.contains(&format!("alertname=\"{name}\"")) {
+            found.push(format!("no recorded series fires {name}"));
+        }
+    }
+    found
+}
+
 fn bad(name: &str, text: &str) -> (String, String) {
     (name.to_owned(), text.to_owned())
 }
@@ -294,6 +320,22 @@ fn the_book_has_every_document_and_no_broken_link() {
         let name = part.split("}}").next().unwrap();
         assert!(root().join("docs").join(name).exists(), "{name}");
     }
+}
+
+#[test]
+fn every_alert_has_its_section_and_its_recorded_series() {
+    let rules = read("observability/alerts.yml");
+    let (sections, series) = (
+        read("docs/operations.md"),
+        read("observability/alerts_test.yml"),
+    );
+    assert!(rules.matches("- alert: ").count() > 30);
+    assert_eq!(
+        alerts_differ(&rules, &sections, &series),
+        Vec::<String>::new()
+    );
+    let sample = "- alert: Gone\n  runbook: docs/operations.md#other\n";
+    assert_eq!(alerts_differ(sample, "## Other", "").len(), 4);
 }
 
 #[test]

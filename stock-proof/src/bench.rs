@@ -2,7 +2,8 @@
 //!
 //! | section | what |
 //! |---|---|
-//! | `orders` | closed loop by `wrk`: echo, Redis first in its variants, row lock, reads ([`orders`]) |
+//! | `orders` | closed loop by `wrk`: echo, Redis first in its variants, row lock ([`orders`]) |
+//! | `reads` | one product, a list, the shop's page, an answer that the client has ([`reads`]) |
 //! | `engine` | no HTTP: the ledger in this process beside bare script calls ([`engine`]) |
 //! | `drain` | the subscriber alone beside bare multi-row inserts ([`drain`]) |
 //! | `reservations` | holds beside orders, and how late they expire ([`reservations`]) |
@@ -26,6 +27,7 @@ pub mod latency;
 pub mod orders;
 pub mod plots;
 pub mod pure_sql;
+pub mod reads;
 pub mod report;
 pub mod reservations;
 pub mod rows;
@@ -50,6 +52,8 @@ use crate::shop::Servers;
 pub enum Section {
     /// Closed loop.
     Orders,
+    /// Product reads and pages.
+    Reads,
     /// No HTTP.
     Engine,
     /// The subscriber alone.
@@ -73,7 +77,7 @@ pub enum Section {
 #[command(about = "Each figure beside its ceiling, in one run")]
 pub struct Bench {
     /// Which parts
-    #[arg(long, value_enum, value_delimiter = ',', default_values = ["orders", "engine", "drain", "reservations", "coupons", "buckets", "rows", "sustained", "growth"])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["orders", "reads", "engine", "drain", "reservations", "coupons", "buckets", "rows", "sustained", "growth"])]
     sections: Vec<Section>,
     /// How Redis syncs: everysec, always
     #[arg(long, value_delimiter = ',', default_values = ["everysec", "always"])]
@@ -169,6 +173,7 @@ pub async fn run(options: &Bench) -> Result<(), Failure> {
             };
             match section {
                 Section::Orders => peak = Some(orders::run(&mut run).await?),
+                Section::Reads => reads::run(&mut run).await?,
                 Section::Engine => engine_figures(&mut run).await?,
                 Section::Drain => drain::measure(&mut run).await?,
                 Section::Reservations => reservations::run(&mut run).await?,

@@ -33,6 +33,8 @@ pub struct Answer {
     pub status: u16,
     /// Header values by name, names in small letters.
     pub headers: BTreeMap<String, String>,
+    /// The cookies that were set, `name=value` each.
+    pub cookies: Vec<String>,
     /// The body as JSON; null when it is not JSON.
     pub body: Value,
     /// The body as it came.
@@ -289,8 +291,11 @@ impl Session {
             .iter()
             .map(|(name, value)| (name.to_string(), value.to_str().unwrap_or("").to_owned()))
             .collect();
+        let set = parts.headers.get_all("set-cookie").iter();
+        let set = set.filter_map(|value| value.to_str().ok()?.split(';').next());
         Ok(Answer {
             status: parts.status.as_u16(),
+            cookies: set.map(str::to_owned).collect(),
             headers,
             body: serde_json::from_str(&text).unwrap_or_default(),
             text,

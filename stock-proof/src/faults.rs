@@ -14,6 +14,7 @@
 //! | [`narrow`] | F31: a MySQL that takes less than the service would like to send |
 //! | [`spoilt`] | F32: rows that are refused, or changed by hand |
 //! | [`planted`] | F33: differences that must be found |
+//! | [`strangers`] | F34: slow and greedy clients |
 //! | [`scarce`] | F36: everything runs out, under a [`crowd`] |
 //! | [`random`] | pairs of [`singles`], by seed |
 //!
@@ -40,6 +41,7 @@ pub mod silence;
 pub mod singles;
 pub mod spoilt;
 pub mod storage;
+pub mod strangers;
 pub mod world;
 
 use std::pin::Pin;
@@ -95,7 +97,7 @@ type Run<'a> = Pin<Box<dyn Future<Output = Result<Outcome, Failure>> + 'a>>;
 type Fault = (&'static str, for<'a> fn(&'a Plan) -> Run<'a>);
 
 /// Every fault, in the order of `docs/faults.md`.
-const FAULTS: [Fault; 32] = [
+const FAULTS: [Fault; 33] = [
     ("F1", |plan| Box::pin(processes::f1(plan))),
     ("F2", |plan| Box::pin(processes::f2(plan))),
     ("F3", |plan| Box::pin(processes::f3(plan))),
@@ -127,6 +129,7 @@ const FAULTS: [Fault; 32] = [
     ("F31", |plan| Box::pin(narrow::f31(plan))),
     ("F32", |plan| Box::pin(spoilt::f32(plan))),
     ("F33", |plan| Box::pin(planted::f33(plan))),
+    ("F34", |plan| Box::pin(strangers::f34(plan))),
     ("F36", |plan| Box::pin(scarce::f36(plan))),
 ];
 

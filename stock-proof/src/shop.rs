@@ -176,6 +176,8 @@ impl Shop {
             ("STOCK_LIMIT_USER_REQUESTS", "1000000000"),
             ("STOCK_LIMIT_ADDRESS_REQUESTS", "1000000000"),
             ("STOCK_LIMIT_USER_KEYS", "1000000000"),
+            ("STOCK_LIMIT_USER_KEYS_DAILY", "1000000000"),
+            ("STOCK_HTTP_ADDRESS_CONNECTIONS_MAX", "0"),
             ("STOCK_LOG", "error"),
         ];
         Self {

@@ -1,11 +1,16 @@
-//! The tables, from `migrations/`, and the first epoch.
+//! The tables, from `migrations/`: where the schema stands beside this program, and how it is brought up to it.
 //!
-//! `serve` applies pending migrations: sqlx takes a lock, so one instance wins and the others wait.
-//! Only `migrate` writes a first epoch, and only when neither side has one with history.
+//! `serve` and `migrate` apply pending migrations, one process at a time, statement by statement: a run that was killed
+//! is finished by the next one (`run`). A schema that is ahead of the program is left alone, since each migration lets
+//! the version before it go on. Migrations that were released are never edited.
 
-use sqlx::MySqlPool;
-use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
-use sqlx::{AssertSqlSafe, SqlSafeStr};
+mod run;
+
+use sqlx::migrate::{Migration, MigrationType};
+use sqlx::{AssertSqlSafe, MySqlConnection, MySqlPool, SqlSafeStr};
+
+pub use self::run::Run;
+use super::error_number;
 
 /// Version, description and text of every migration, in order.
 const MIGRATIONS: [(i64, &str, &str); 20] = [
@@ -111,37 +116,148 @@ const MIGRATIONS: [(i64, &str, &str); 20] = [
     ),
 ];
 
-fn migrator() -> Migrator {
-    let migrations = MIGRATIONS.into_iter().map(|(version, description, text)| {
-        let sql = AssertSqlSafe(text).into_sql_str();
-        Migration::new(
-            version,
-            description.into(),
-            MigrationType::Simple,
-            sql,
-            false,
-        )
-    });
-    Migrator::with_migrations(migrations.collect())
+/// The schema of the database beside the one that this program was made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Schema {
+    /// They are the same.
+    Current,
+    /// A later version of the program has migrated; this one goes on.
+    Ahead,
+    /// Something that this program needs is missing.
+    Behind,
 }
 
-/// Applies pending migrations; refuses a schema that a newer program has changed.
+impl Schema {
+    /// The word for it, as in `/readyz`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Current => "current",
+            Self::Ahead => "ahead",
+            Self::Behind => "behind",
+        }
+    }
+}
+
+/// Why the schema was not brought up to the program; once the reason is gone, running it again is right.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
+    /// MySQL did not answer, or refused.
+    #[error("mysql: {0}")]
+    Database(#[from] sqlx::Error),
+    /// A statement failed.
+    #[error("statement {number} of migration {version}: {source}")]
+    Statement {
+        /// The migration.
+        version: i64,
+        /// The statement, from 1.
+        number: usize,
+        /// The answer of MySQL.
+        source: sqlx::Error,
+    },
+    /// The text of a migration is not the one that was applied.
+    #[error(
+        "migration {0} was applied with another text: this program is no release of this shop's"
+    )]
+    Changed(i64),
+    /// Neither of the two schemas contains the other.
+    #[error(
+        "migration {missing} is missing, and {unknown} is there, which this program does not know: it is no release \
+         before or after the one that migrated"
+    )]
+    Diverged {
+        /// The first migration that the program needs.
+        missing: i64,
+        /// A migration of the database that it does not know.
+        unknown: i64,
+    },
+}
+
+/// A row of the table of migrations.
+#[derive(sqlx::FromRow)]
+struct Applied {
+    version: i64,
+    success: bool,
+    checksum: Vec<u8>,
+}
+
+fn migration((version, description, text): (i64, &'static str, &'static str)) -> Migration {
+    let sql = AssertSqlSafe(text).into_sql_str();
+    Migration::new(
+        version,
+        description.into(),
+        MigrationType::Simple,
+        sql,
+        false,
+    )
+}
+
+fn is_known(version: i64) -> bool {
+    MIGRATIONS.iter().any(|(known, ..)| *known == version)
+}
+
+async fn applied(connection: &mut MySqlConnection) -> Result<Vec<Applied>, sqlx::Error> {
+    const NO_TABLE: u16 = 1146;
+    let rows = sqlx::query_as("SELECT version, success, checksum FROM _sqlx_migrations")
+        .fetch_all(connection)
+        .await;
+    match rows {
+        Err(error) if error_number(&error) == Some(NO_TABLE) => Ok(Vec::new()),
+        rows => rows,
+    }
+}
+
+/// The migrations that are not applied, or not to their end.
+async fn pending(connection: &mut MySqlConnection) -> Result<Vec<Migration>, MigrateError> {
+    let applied = applied(connection).await?;
+    let mut pending = Vec::new();
+    for migration in MIGRATIONS.map(migration) {
+        let row = applied
+            .iter()
+            .find(|row| row.version == migration.version && row.success);
+        match row {
+            Some(row) if *row.checksum == *migration.checksum => {}
+            Some(_) => return Err(MigrateError::Changed(migration.version)),
+            None => pending.push(migration),
+        }
+    }
+    let unknown = applied.iter().find(|row| !is_known(row.version));
+    match (pending.first(), unknown) {
+        (Some(missing), Some(unknown)) => Err(MigrateError::Diverged {
+            missing: missing.version,
+            unknown: unknown.version,
+        }),
+        _ => Ok(pending),
+    }
+}
+
+/// Applies pending migrations; waits while another process does, and leaves a schema that is current or ahead alone.
 ///
 /// # Errors
-/// When MySQL does not answer, a migration fails, or the schema is newer than this program.
+/// [`MigrateError`]
 pub async fn migrate(pool: &MySqlPool) -> Result<(), MigrateError> {
-    migrator().run(pool).await
+    let Some(mut run) = Run::begin(pool).await? else {
+        return Ok(());
+    };
+    while run.step().await? {}
+    run.end().await
 }
 
-/// Whether the schema is exactly this program's.
+/// Where the schema stands.
 ///
 /// # Errors
 /// When MySQL does not answer.
-pub async fn is_current(pool: &MySqlPool) -> Result<bool, MigrateError> {
-    let mut connection = pool.acquire().await.map_err(MigrateError::Execute)?;
-    let applied = connection
-        .list_applied_migrations("_sqlx_migrations")
-        .await?;
-    let versions: Vec<i64> = applied.iter().map(|migration| migration.version).collect();
-    Ok(versions == MIGRATIONS.map(|(version, ..)| version))
+pub async fn schema(pool: &MySqlPool) -> Result<Schema, sqlx::Error> {
+    let applied = applied(&mut *pool.acquire().await?).await?;
+    let has = |version| {
+        let mut rows = applied.iter();
+        rows.any(|row| row.version == version && row.success)
+    };
+    let is_behind = MIGRATIONS.iter().any(|(version, ..)| !has(*version));
+    let is_ahead = applied.iter().any(|row| !is_known(row.version));
+    Ok(match (is_behind, is_ahead) {
+        (true, _) => Schema::Behind,
+        (false, true) => Schema::Ahead,
+        (false, false) => Schema::Current,
+    })
 }

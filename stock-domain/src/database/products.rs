@@ -10,63 +10,8 @@ use stock_common::money::Money;
 
 use super::rows::{MultiRow, push_list};
 use super::sales;
-use crate::catalog::{CatalogProduct, ProductStatus};
-use crate::discount::Discount;
+use crate::catalog::{Product, ProductFields, ProductFilter, ProductStatus};
 use crate::journal::Idempotency;
-use crate::sale::Sale;
-
-/// What an admin says of a product.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProductFields {
-    /// At most 100 characters.
-    pub name: String,
-    /// At most 255 characters.
-    pub description: String,
-    /// The price per unit.
-    pub price: Money,
-    /// Whether it may be ordered.
-    pub status: ProductStatus,
-    /// The level at or below which stock counts as low.
-    pub min_stock_level: i64,
-    /// The level at or below which it should be ordered again.
-    pub reorder_point: i64,
-}
-
-/// A product as MySQL has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Product {
-    /// The product.
-    pub id: ProductId,
-    /// What an admin said of it.
-    pub fields: ProductFields,
-    /// Rises with every change.
-    pub revision: u64,
-    /// When it was created.
-    pub created_at: NaiveDateTime,
-    /// When it was last changed.
-    pub updated_at: NaiveDateTime,
-    /// Its discount, whose dates may lie elsewhere.
-    pub discount: Option<Discount>,
-    /// The sale that governs it.
-    pub sale: Option<Sale>,
-}
-
-/// What to list.
-#[derive(Debug, Clone, Default)]
-pub struct ProductFilter {
-    /// The name contains this.
-    pub name: Option<String>,
-    /// Only in this status.
-    pub status: Option<ProductStatus>,
-    /// Only from this price on.
-    pub price_gte: Option<i64>,
-    /// Only up to this price.
-    pub price_lte: Option<i64>,
-    /// Only products with a smaller id: newest come first.
-    pub before: Option<ProductId>,
-    /// How many.
-    pub limit: u32,
-}
 
 /// The key that a product was created under, and the fingerprint of that request; 16 bytes each.
 #[derive(Debug, Clone)]
@@ -130,6 +75,7 @@ fn parse(row: Row) -> Option<Product> {
         revision: row.revision,
         created_at: row.created_at,
         updated_at: row.updated_at,
+        is_deleted: row.is_deleted,
         discount: row.governed.discount(),
         sale: row.governed.sale(),
     })
@@ -255,11 +201,15 @@ pub async fn list(pool: &MySqlPool, filter: &ProductFilter) -> Result<Vec<Produc
             .replace('%', "\\%")
             .replace('_', "\\_");
         query
-            .push(" AND p.name LIKE ")
+            // The server's own collation may take all emoji for the same.
+            .push(" AND p.name COLLATE utf8mb4_unicode_520_ci LIKE ")
             .push_bind(format!("%{escaped}%"));
     }
     if let Some(status) = filter.status {
         query.push(" AND p.status = ").push_bind(status.as_str());
+    }
+    if let Some(status) = filter.without {
+        query.push(" AND p.status <> ").push_bind(status.as_str());
     }
     if let Some(price) = filter.price_gte {
         query.push(" AND p.price >= ").push_bind(price);
@@ -285,7 +235,7 @@ pub async fn list(pool: &MySqlPool, filter: &ProductFilter) -> Result<Vec<Produc
 pub async fn changed_since(
     pool: &MySqlPool,
     since: Option<NaiveDateTime>,
-) -> Result<(Vec<CatalogProduct>, NaiveDateTime), sqlx::Error> {
+) -> Result<(Vec<Product>, NaiveDateTime), sqlx::Error> {
     // A transaction that committed late carries an older time than this statement sees: look back.
     let now: NaiveDateTime = sqlx::query_scalar("SELECT NOW(3) - INTERVAL 10 SECOND")
         .fetch_one(pool)
@@ -296,19 +246,6 @@ pub async fn changed_since(
         .bind(from)
         .fetch_all(pool)
         .await?;
-    let parse = |row: Row| {
-        let is_deleted = row.is_deleted;
-        let product = parse(row)?;
-        Some(CatalogProduct {
-            id: product.id,
-            name: product.fields.name,
-            price: product.fields.price,
-            status: product.fields.status,
-            is_deleted,
-            discount: product.discount,
-            sale: product.sale,
-        })
-    };
     Ok((rows.into_iter().filter_map(parse).collect(), now))
 }
 

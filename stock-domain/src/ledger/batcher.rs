@@ -283,6 +283,7 @@ fn answer(shared: &Shared, link: &Link, batch: Vec<Waiting>, reply: BatchReply) 
         })
         .collect();
     if let Some(last) = accepted.last() {
+        shared.recent.moved();
         let number = last.number;
         let settled = number.saturating_sub(reply.lag_entries);
         if !shared.gate.note(link, accepted, settled) {

@@ -38,6 +38,7 @@ use super::request::Sealed;
 use super::scripts::SCRIPTS;
 use super::servers::{self, Connected, Servers};
 use super::switch::{Follows, Switch};
+use crate::database::migrate::{self, Schema};
 use crate::database::shards::{self, ShardState};
 use crate::server_settings::Setting;
 use crate::verdict::Accepted;
@@ -78,6 +79,17 @@ pub enum GateState {
     Shut(Arc<str>),
 }
 
+impl GateState {
+    /// The epoch of the Redis that was verified.
+    #[must_use]
+    pub fn epoch(&self) -> Option<&str> {
+        match self {
+            Self::Open(link) => Some(&link.epoch),
+            Self::Mending(_) | Self::Shut(_) => None,
+        }
+    }
+}
+
 /// Why a Redis is not proved.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unproved {
@@ -91,6 +103,8 @@ pub(super) enum Unproved {
     NoEpoch,
     #[error("redis has no epoch: rebuilding it was cut off")]
     CutOff,
+    #[error("the schema of mysql is behind this program: run `stock-online migrate`")]
+    SchemaBehind,
     #[error("mysql has no epoch: run `stock-online migrate`")]
     NoDatabaseEpoch,
     #[error("redis holds another epoch than mysql")]
@@ -367,7 +381,12 @@ impl Gate {
     /// MySQL's state and whether it is fresh, or what this instance saw of it last while MySQL is away: then only of a
     /// server that cannot have lost anything.
     async fn shard_state(&self, epoch: &str) -> Result<(ShardState, bool), Unproved> {
-        match shards::load(&self.pool, self.keys.shard()).await {
+        let load = shards::load(&self.pool, self.keys.shard());
+        let (loaded, schema) = tokio::join!(load, migrate::schema(&self.pool));
+        if matches!(schema, Ok(Schema::Behind)) {
+            return Err(Unproved::SchemaBehind);
+        }
+        match loaded {
             Ok(Some(state)) => {
                 *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(state.clone());
                 Ok((state, true))

@@ -17,8 +17,8 @@
 //! | `…:moving:<product>` | zset | what moves between a divided product's buckets → ms after which it is over in any case |
 //! | `<prefix>:limit:{0}:<subject>:<window>` | string | requests counted in a window; of no shard |
 //! | `<prefix>:wrote:{0}:<user>` | string | a user has written just now; of no shard |
-//! | `…:levels` | channel | new levels, and that there is something to apply |
-//! | `…:catalog` | channel | that products have changed |
+//! | `…:levels@<database>` | channel | new levels, and that there is something to apply |
+//! | `…:catalog@<database>` | channel | that products have changed; `selling` and `beats` likewise |
 //!
 //! A book is a hash with a sentinel: the field `.` holds the epoch, or the number of a generation of
 //! idempotency records. It is written when the book is begun, so a hash without it was lost. No key of a
@@ -27,6 +27,7 @@
 use std::fmt::Display;
 use std::sync::Arc;
 
+use stock_common::config::Config;
 use stock_common::id::{ProductId, UserId};
 
 use crate::account::{Account, AccountKind, Book};
@@ -159,16 +160,20 @@ pub struct Keys {
     prefix: Arc<str>,
     base: Arc<str>,
     shard: u64,
+    /// The number of the database in which they lie: channels belong to none, so their names tell it.
+    database: u32,
 }
 
 impl Keys {
-    /// The keys of `shard` below `prefix`, such as `sf:v1`.
+    /// The keys of `shard` below the configured prefix, such as `sf:v1`.
     #[must_use]
-    pub fn new(prefix: &str, shard: u64) -> Self {
+    pub fn new(config: &Config, shard: u64) -> Self {
+        let prefix = &config.redis_prefix;
         Self {
-            prefix: prefix.into(),
+            prefix: prefix.as_str().into(),
             base: format!("{prefix}:{{{shard}}}").into(),
             shard,
+            database: config.redis_database(),
         }
     }
 
@@ -260,28 +265,32 @@ impl Keys {
         format!("{}:wrote:{{0}}:{user}", self.prefix)
     }
 
+    fn channel(&self, name: &str) -> String {
+        format!("{}:{name}@{}", self.base, self.database)
+    }
+
     /// The channel of new levels.
     #[must_use]
     pub fn levels(&self) -> String {
-        format!("{}:levels", self.base)
+        self.channel("levels")
     }
 
     /// The channel that says that products have changed.
     #[must_use]
     pub fn catalog(&self) -> String {
-        format!("{}:catalog", self.base)
+        self.channel("catalog")
     }
 
     /// The channel that says whether selling is open.
     #[must_use]
     pub fn selling(&self) -> String {
-        format!("{}:selling", self.base)
+        self.channel("selling")
     }
 
     /// The channel on which instances hear that their subscriptions are alive.
     #[must_use]
     pub fn beats(&self) -> String {
-        format!("{}:beats", self.base)
+        self.channel("beats")
     }
 
     /// The shape of a key of this shard; `None` when there is no such key.

@@ -117,6 +117,8 @@ pub async fn raw(
 /// New levels, in one message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LevelsMessage {
+    /// The epoch in which the batch was decided.
+    pub epoch: Box<str>,
     /// The last entry of the batch.
     pub position: Position,
     /// The announced accounts that it moved.
@@ -124,16 +126,18 @@ pub struct LevelsMessage {
 }
 
 impl LevelsMessage {
-    /// Reads `ms-low unsettled|label balance seq closed|…`; what is none of ours is left out.
+    /// Reads `epoch ms-low unsettled|label balance seq closed|…`; what is none of ours is left out.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('|');
-        let (position, _unsettled) = parts.next()?.split_once(' ')?;
+        let mut head = parts.next()?.split(' ');
+        let (epoch, position, _unsettled) = (head.next()?, head.next()?, head.next()?);
         let level = |part: &str| {
             let (account, level) = part.split_once(' ')?;
             Some((Account::parse(account)?, Level::parse(level)?))
         };
         Some(Self {
+            epoch: epoch.into(),
             position: Position::from_stream_id(position)?,
             levels: parts.filter_map(level).collect(),
         })

@@ -8,6 +8,8 @@ use super::{Ledger, ReadError, Shard};
 
 /// The part of the limit from which somebody should look: an alarm that comes before orders are refused.
 const NEARLY_FULL: f64 = 0.8;
+/// The part of the limit from which clients may add nothing that is only for their comfort.
+const SCARCE: f64 = 0.9;
 
 /// The memory of a Redis, as `INFO memory` reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +39,13 @@ impl RedisMemory {
             used_bytes: field("used_memory")?,
             limit_bytes: field("maxmemory")?,
         })
+    }
+
+    /// Whether so little is left that only what must be remembered should be.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "a part of 1 needs no last byte")]
+    pub fn is_scarce(&self) -> bool {
+        self.limit_bytes > 0 && self.used_bytes as f64 >= SCARCE * self.limit_bytes as f64
     }
 
     /// Whether four fifths of the limit are in use.

@@ -21,6 +21,7 @@ use super::levels::{self, LevelsMessage};
 use super::lost::Lost;
 use super::pacer::Pacer;
 use super::reader::{self, Portion, Tail};
+use super::recent::Recent;
 use super::redis_memory::RedisMemory;
 use super::request::{Request, Sealed};
 use super::scripts::SCRIPTS;
@@ -66,6 +67,7 @@ pub(super) struct Shared {
     /// Entries in an average frame, as last read.
     frame_entries: AtomicUsize,
     pub(super) sold_out: SoldOut,
+    pub(super) recent: Arc<Recent>,
     /// The things that were found lost in Redis and are to be brought back.
     pub(super) lost: Arc<Lost>,
     pacer: Mutex<Pacer>,
@@ -110,6 +112,7 @@ pub(super) struct Common {
     pub(super) instance: Arc<str>,
     pub(super) beat: Arc<Beat>,
     pub(super) switch: Arc<Switch>,
+    pub(super) recent: Arc<Recent>,
 }
 
 /// The ledger of one shard; cloning shares it.
@@ -135,7 +138,7 @@ impl Shard {
             instance: common.instance,
             beat: common.beat,
             config: config.clone(),
-            keys: Keys::new(&config.redis_prefix, shard),
+            keys: Keys::new(config, shard),
             pool,
             response_timeout: Duration::from_millis(config.redis_response_timeout_ms),
             now_ms: Box::new(move || for_gate.now_ms()),
@@ -159,6 +162,7 @@ impl Shard {
             offset_ms: AtomicI64::new(0),
             frame_entries: AtomicUsize::new(1),
             sold_out: SoldOut::new(config.sold_out_flag_ms),
+            recent: common.recent,
             lost: Arc::default(),
             pacer: Mutex::new(Pacer::new(config.lag_soft_entries, Instant::now())),
             metrics: LedgerMetrics::new(),

@@ -37,7 +37,7 @@ pub async fn begin_shard(
     pool: &MySqlPool,
     shard: u64,
 ) -> Result<bool, RecoverError> {
-    let keys = Keys::new(&config.redis_prefix, shard);
+    let keys = Keys::new(config, shard);
     let mut redis = connect(config, &keys).await?;
     let mut transaction = pool.begin().await?;
     // Of several processes the first inserts this row and the others wait for its commit.

@@ -82,7 +82,7 @@ pub async fn plan(
 ) -> Result<Vec<Plan>, RecoverError> {
     let mut plans = Vec::new();
     for shard in shards {
-        let keys = Keys::new(&config.redis_prefix, shard);
+        let keys = Keys::new(config, shard);
         let mut redis = connect(config, &keys).await?;
         let state = shards::load(pool, shard).await?;
         let state = state.ok_or(RecoverError::NoEpoch)?;

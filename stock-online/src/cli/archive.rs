@@ -7,9 +7,8 @@ use serde_json::json;
 use stock_common::clock::Clock;
 use stock_common::config::Config;
 use stock_domain::archive::{self, Held, Month, cut_off_ms};
-use stock_domain::database::{self, Role};
 
-use super::{Common, Failure, output};
+use super::{Common, Failure, open_database, output};
 
 #[derive(Debug, Args)]
 pub(super) struct ArchiveArgs {
@@ -30,7 +29,8 @@ pub(super) async fn run(
     args: &ArchiveArgs,
 ) -> Result<bool, Failure> {
     let cut_off = cut_off_ms(args.before, Clock::system().now_ms().unsigned_abs(), config)?;
-    let pool = database::pool(config, Role::Tool)?;
+    // A column that this program does not know would be missing in the files.
+    let pool = open_database(config, true).await?;
     if args.dry_run {
         let plan = archive::plan(&pool, cut_off).await?;
         if common.json {

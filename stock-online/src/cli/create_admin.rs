@@ -4,13 +4,12 @@ use std::io::{BufRead, stdin};
 
 use clap::Args;
 use stock_common::config::Config;
-use stock_domain::database;
 use stock_domain::database::audit_log::{self, Action, Event};
 use stock_domain::database::users::{self, NewUser};
 use stock_domain::user::{Email, Password, Role};
 
-use super::{Failure, output};
-use crate::passwords::Passwords;
+use super::{Failure, open_database, output};
+use crate::passwords::{Passwords, Turn};
 
 #[derive(Debug, Args)]
 pub(super) struct CreateAdminArgs {
@@ -28,8 +27,8 @@ pub(super) async fn run(config: &Config, args: &CreateAdminArgs) -> Result<bool,
     stdin().lock().read_line(&mut line)?;
     let password = Password::choose(line.trim_end_matches(['\r', '\n']))
         .map_err(|weak| format!("{weak} (it is read from stdin)"))?;
-    let pool = database::pool(config, database::Role::Tool)?;
-    let password_hash = Passwords::new(1).hash(password).await?;
+    let pool = open_database(config, false).await?;
+    let password_hash = Passwords::new(1).hash(password, Turn::OWN).await?;
     let user = NewUser {
         email: &args.email,
         name: &args.name,

@@ -3,9 +3,9 @@
 use clap::{Args, Subcommand};
 use stock_common::config::Config;
 use stock_common::id::Position;
-use stock_domain::database::{self, Role, dead_letters};
+use stock_domain::database::dead_letters;
 
-use super::{Common, Failure, output};
+use super::{Common, Failure, open_database, output};
 
 #[derive(Debug, Args)]
 pub(super) struct DeadLettersArgs {
@@ -29,7 +29,7 @@ pub(super) async fn run(
     common: &Common,
     args: &DeadLettersArgs,
 ) -> Result<bool, Failure> {
-    let pool = database::pool(config, Role::Tool)?;
+    let pool = open_database(config, false).await?;
     let letters = dead_letters::list(&pool, None).await?;
     let (mut rows, mut all_done) = (Vec::new(), true);
     for letter in letters {

@@ -19,13 +19,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::serve::{prepare, shutdown_on_signal};
 use super::{Failure, output, seed};
-use crate::passwords::Passwords;
+use crate::passwords::{Passwords, Turn};
 use crate::servers::{Server, Spec};
 use crate::{Part, Start, install_metrics};
 
-/// Pause before a private server that died is started again.
 /// The password of every seeded user.
 const PASSWORD: &str = "password";
+/// Pause before a private server that died is started again.
 const RESTART_PAUSE: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Args)]
@@ -39,9 +39,12 @@ pub(super) struct DevArgs {
     /// Begin with an empty data directory
     #[arg(long)]
     fresh: bool,
-    /// What an accepted order survives
-    #[arg(long, default_value = "always", value_parser = parse_durability)]
-    durability: Durability,
+    /// What an accepted order survives: always (default) or everysec
+    #[arg(long, value_parser = parse_durability)]
+    durability: Option<Durability>,
+    /// Begin with the limits of production
+    #[arg(long)]
+    limits: bool,
     /// Which parts run
     #[arg(long, value_enum, value_delimiter = ',', default_values = ["http", "subscriber", "scheduler"])]
     roles: Vec<Part>,
@@ -65,23 +68,18 @@ pub(super) async fn run(args: DevArgs) -> Result<bool, Failure> {
         .await
         .map_err(|error| format!("port {} cannot be had: {error}; try --port", args.port))?;
     let address = listener.local_addr()?;
-    let folder = prepare_folder(&args).await?;
-    let (redis, mysql) = start_servers(&folder, &args).await?;
+    let settings = settings(&args)?;
+    let folder = prepare_folder(&args, settings.durability).await?;
+    let (redis, mysql) = start_servers(&folder, settings.durability).await?;
     mysql.create_database("stock").await?;
     let config = Config {
         redis_url: redis.spec.url("0"),
         database_url: mysql.spec.url("stock"),
-        durability: args.durability,
         jwt_secret: secret(&folder)?,
         http_addr: address.to_string(),
-        metrics_open: true,
-        // A load plan is one address with few users; the limit of logins to an account stays.
-        limit_user_requests: 0,
-        limit_address_requests: 0,
-        limit_user_keys: 0,
-        limit_address_logins: 0,
-        ..Config::default()
+        ..settings
     };
+    config.check()?;
     write_env(&folder, &config)?;
     let stop_servers = CancellationToken::new();
     let keepers = [
@@ -99,6 +97,33 @@ pub(super) async fn run(args: DevArgs) -> Result<bool, Failure> {
     result.map(|()| true)
 }
 
+/// The settings of a trial, and over them those of the environment.
+fn settings(args: &DevArgs) -> Result<Config, Failure> {
+    let production = Config {
+        metrics_open: true,
+        durability: Durability::Always,
+        ..Config::default()
+    };
+    let defaults = match args.limits {
+        true => production,
+        // A load plan is one address with few users; the limit of logins to an account stays.
+        false => Config {
+            limit_user_requests: 0,
+            limit_address_requests: 0,
+            limit_user_keys: 0,
+            limit_user_keys_daily: 0,
+            limit_address_logins: 0,
+            http_address_connections_max: 0,
+            ..production
+        },
+    };
+    let settings = Config::load_over(&defaults)?;
+    Ok(Config {
+        durability: args.durability.unwrap_or(settings.durability),
+        ..settings
+    })
+}
+
 async fn serve(
     config: &Config,
     args: &DevArgs,
@@ -111,7 +136,7 @@ async fn serve(
     let ledger = Ledger::start(config, pool.clone(), Clock::system())?;
     if ledger.wait_open(Duration::from_secs(10)).await {
         let password = Password::claimed(PASSWORD).ok_or("no password")?;
-        let hash = Passwords::new(1).hash(password).await?;
+        let hash = Passwords::new(1).hash(password, Turn::OWN).await?;
         seed::seed(&pool, &ledger, &args.seed, Some(&hash)).await?;
     } else {
         let env = folder.join("env");
@@ -136,7 +161,7 @@ async fn serve(
 }
 
 /// Makes the data directory, and refuses one that another `dev` is using.
-async fn prepare_folder(args: &DevArgs) -> Result<PathBuf, Failure> {
+async fn prepare_folder(args: &DevArgs, durability: Durability) -> Result<PathBuf, Failure> {
     fs::create_dir_all(&args.data_dir)?;
     let folder = fs::canonicalize(&args.data_dir)?;
     let pid_file = folder.join("dev.pid");
@@ -160,7 +185,7 @@ async fn prepare_folder(args: &DevArgs) -> Result<PathBuf, Failure> {
     }
     if args.fresh {
         // Servers that an earlier run left behind would write into what is removed now.
-        Spec::redis(&folder.join("redis"), args.durability)?
+        Spec::redis(&folder.join("redis"), durability)?
             .stop_orphan()
             .await?;
         if folder.join("mysql/data").is_dir() {
@@ -182,8 +207,8 @@ async fn prepare_folder(args: &DevArgs) -> Result<PathBuf, Failure> {
     Ok(folder)
 }
 
-async fn start_servers(folder: &Path, args: &DevArgs) -> Result<(Server, Server), Failure> {
-    let redis = Spec::redis(&folder.join("redis"), args.durability)?;
+async fn start_servers(folder: &Path, durability: Durability) -> Result<(Server, Server), Failure> {
+    let redis = Spec::redis(&folder.join("redis"), durability)?;
     redis.stop_orphan().await?;
     let is_first = !folder.join("mysql/data").is_dir();
     if is_first {
@@ -232,15 +257,17 @@ fn secret(folder: &Path) -> Result<String, Failure> {
     Ok(secret)
 }
 
+/// Writes a file as a whole, or not at all.
 fn write_private(file: &Path, text: &str) -> Result<(), Failure> {
+    let begun = file.with_extension("new");
     let mut out = fs::OpenOptions::new()
         .create(true)
         .truncate(true)
         .write(true)
         .mode(0o600)
-        .open(file)?;
+        .open(&begun)?;
     out.write_all(text.as_bytes())?;
-    Ok(())
+    Ok(fs::rename(begun, file)?)
 }
 
 fn write_env(folder: &Path, config: &Config) -> Result<(), Failure> {

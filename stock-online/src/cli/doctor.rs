@@ -7,17 +7,18 @@ use std::time::Duration;
 use serde::Serialize;
 use sqlx::MySqlPool;
 use stock_common::clock::Clock;
-use stock_common::config::Config;
-use stock_domain::database::{migrate, server_settings};
+use stock_common::config::{Config, without_password};
+use stock_domain::database::migrate::{self, Schema};
+use stock_domain::database::{self, Role, server_settings};
 use stock_domain::ledger::info::Info;
 use stock_domain::ledger::redis_memory::RedisMemory;
 use stock_domain::ledger::redis_settings;
 use stock_domain::ledger::servers::{self, Servers};
 use stock_domain::ledger::{GateState, Ledger};
 use stock_domain::reads::Reads;
-use stock_domain::server_settings::Setting;
+use stock_domain::server_settings::{Setting, Standing};
 
-use super::{Common, Failure, connect, output};
+use super::{Common, Failure, NAMED_BY, meet, output};
 
 /// Milliseconds by which clocks may differ before it is worth a word.
 const CLOCK_SKEW_MS_MAX: i64 = 1_000;
@@ -29,6 +30,9 @@ const PROBE_MAX: Duration = Duration::from_secs(3);
 struct Finding {
     check: Cow<'static, str>,
     ok: bool,
+    /// Whether it could be looked at.
+    #[serde(rename = "isKnown")]
+    is_known: bool,
     found: String,
     advice: &'static str,
 }
@@ -37,21 +41,23 @@ fn finding(check: &'static str, ok: bool, found: impl ToString, advice: &'static
     Finding {
         check: check.into(),
         ok,
+        is_known: true,
         found: found.to_string(),
         advice: if ok { "" } else { advice },
     }
 }
 
 pub(super) async fn run(config: &Config, common: &Common) -> Result<bool, Failure> {
-    let (pool, ledger) = connect(config).await?;
+    let pool = database::pool(config, Role::Tool)?;
+    let ledger = meet(config, &pool).await?;
     let mut findings = Vec::new();
     match servers_findings(config, &ledger, &mut findings).await {
         Ok(()) => {}
         Err(error) => findings.push(finding(
             "redis",
             false,
-            error,
-            "is it up, and redis_url right?",
+            format!("{error} (from {})", without_password(&config.redis_url)),
+            NAMED_BY,
         )),
     }
     match mysql_findings(&pool, &mut findings).await {
@@ -60,8 +66,8 @@ pub(super) async fn run(config: &Config, common: &Common) -> Result<bool, Failur
             findings.push(finding(
                 "mysql",
                 false,
-                error,
-                "is it up, and database_url right?",
+                format!("{error} (from {})", without_password(&config.database_url)),
+                NAMED_BY,
             ));
         }
     }
@@ -83,11 +89,16 @@ pub(super) async fn run(config: &Config, common: &Common) -> Result<bool, Failur
         for Finding {
             check,
             ok,
+            is_known,
             found,
             advice,
         } in &findings
         {
-            let sign = if *ok { "ok  " } else { "FAIL" };
+            let sign = match (ok, is_known) {
+                (false, _) => "FAIL",
+                (true, true) => "ok  ",
+                (true, false) => "?   ",
+            };
             let advice = if advice.is_empty() {
                 String::new()
             } else {
@@ -225,11 +236,16 @@ async fn redis_findings(
 
 /// A setting as the running service judges it too.
 fn of_setting(server: &str, setting: Setting) -> Finding {
+    let is_known = setting.standing != Standing::Unknown;
     Finding {
         check: format!("{server} {}", setting.name).into(),
         ok: !setting.is_wrong(),
+        is_known,
+        advice: match is_known {
+            true => setting.advice,
+            false => "not checked: look at it on the server, or allow +config|get to this user",
+        },
         found: setting.found,
-        advice: setting.advice,
     }
 }
 
@@ -260,17 +276,9 @@ async fn mysql_findings(pool: &MySqlPool, findings: &mut Vec<Finding>) -> Result
             .into_iter()
             .map(|setting| of_setting("mysql", setting)),
     );
-    let is_current = migrate::is_current(pool).await?;
-    let found = if is_current {
-        "current"
-    } else {
-        "another version"
-    };
-    findings.push(finding(
-        "schema",
-        is_current,
-        found,
-        "run `stock-online migrate`",
-    ));
+    let schema = migrate::schema(pool).await?;
+    let is_enough = schema != Schema::Behind;
+    let advice = "run `stock-online migrate`";
+    findings.push(finding("schema", is_enough, schema.as_str(), advice));
     Ok(())
 }

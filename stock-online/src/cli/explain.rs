@@ -34,17 +34,52 @@ pub(super) async fn run(
     } else if let Some(account) = Account::parse(&args.subject) {
         explain_account(&pool, &ledger, account).await?
     } else {
-        return Err("neither an order's id nor an account such as AVAILABLE:7:0".into());
+        let subject = &args.subject;
+        let text =
+            format!("{subject} is neither an order's id nor an account such as AVAILABLE:7:0");
+        return Err(text.into());
     };
     if common.json {
         output::document(&report)?;
     } else {
-        output::say(&serde_json::to_string_pretty(&report)?);
+        say_lines("", &report);
     }
-    Ok(report
-        .get("found")
-        .and_then(Value::as_bool)
-        .unwrap_or(false))
+    let found = report.get("found").and_then(Value::as_bool);
+    if found != Some(true) {
+        let subject = &args.subject;
+        let is_blind = ["redis", "redisJournal"].iter().any(|part| {
+            let of_redis = report.get(part).and_then(|of| of.get("error"));
+            of_redis.is_some()
+        });
+        output::complain(&match is_blind {
+            true => format!("{subject} is unknown to MySQL, and Redis could not be asked"),
+            false => format!("{subject} is unknown to Redis and to MySQL"),
+        });
+    }
+    Ok(found == Some(true))
+}
+
+/// Prints each value on a line of its own, behind its path.
+fn say_lines(path: &str, value: &Value) {
+    let below = |name: &str| match path {
+        "" => name.to_owned(),
+        _ => format!("{path}.{name}"),
+    };
+    match value {
+        Value::Object(members) => {
+            for (name, member) in members {
+                say_lines(&below(name), member);
+            }
+        }
+        Value::Array(items) if !items.is_empty() => {
+            for (number, item) in items.iter().enumerate() {
+                say_lines(&below(&number.to_string()), item);
+            }
+        }
+        Value::Null | Value::Array(_) => output::say(&format!("{path}: none")),
+        Value::String(text) => output::say(&format!("{path}: {text}")),
+        Value::Bool(_) | Value::Number(_) => output::say(&format!("{path}: {value}")),
+    }
 }
 
 fn entry_json(entry: &Entry) -> Value {

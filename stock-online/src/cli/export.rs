@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::Write;
+use std::path::Path;
 
 use clap::Args;
 use stock_common::config::Config;
@@ -9,7 +10,7 @@ use stock_common::id::ProductId;
 use stock_domain::database::products;
 use stock_domain::database::stock_levels::{self, StockLevelFilter};
 
-use super::{Failure, connect};
+use super::{Failure, at, connect};
 use crate::stock_csv;
 
 /// Rows read at once.
@@ -25,9 +26,13 @@ pub(super) struct ExportArgs {
 pub(super) async fn run(config: &Config, args: &ExportArgs) -> Result<bool, Failure> {
     let (pool, _ledger) = connect(config).await?;
     let mut out: Box<dyn Write + Send> = match &args.output {
-        Some(path) => Box::new(std::io::BufWriter::new(std::fs::File::create(path)?)),
+        Some(path) => {
+            let file = std::fs::File::create(path).map_err(at(path))?;
+            Box::new(std::io::BufWriter::new(file))
+        }
         None => Box::new(std::io::stdout()),
     };
+    let named = args.output.as_deref().unwrap_or(Path::new("stdout"));
     let mut after = None;
     loop {
         let filter = StockLevelFilter {
@@ -39,12 +44,12 @@ pub(super) async fn run(config: &Config, args: &ExportArgs) -> Result<bool, Fail
         let ids: Vec<ProductId> = page.iter().map(|level| level.product_id).collect();
         let names: HashMap<ProductId, String> = products::names(&pool, &ids).await?;
         let text = stock_csv::write(&page, |id| names.get(&id).cloned(), after.is_none());
-        out.write_all(text.as_bytes())?;
+        out.write_all(text.as_bytes()).map_err(at(named))?;
         after = page.last().map(|last| (last.product_id, last.location_id));
         if page.len() < PAGE as usize {
             break;
         }
     }
-    out.flush()?;
+    out.flush().map_err(at(named))?;
     Ok(true)
 }

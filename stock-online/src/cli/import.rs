@@ -15,7 +15,7 @@ use stock_domain::import::{self, Judged};
 use stock_domain::ledger::Ledger;
 use stock_domain::lookup;
 
-use super::{Common, Failure, connect, output};
+use super::{Common, Failure, at, connect, output};
 use crate::app::CATCH_UP_MAX;
 use crate::stock_csv;
 
@@ -36,8 +36,8 @@ pub(super) async fn run(
     common: &Common,
     args: &ImportArgs,
 ) -> Result<bool, Failure> {
+    let key = key(args).map_err(at(&args.file))?;
     let (pool, ledger) = connect(config).await?;
-    let key = key(args)?;
     let id = match imports::begin(&pool, UserId(0), Some(&key).filter(|_| !args.dry_run)).await {
         Ok(id) => id,
         Err(error) if error_number(&error) == Some(1062) => {
@@ -45,7 +45,7 @@ pub(super) async fn run(
         }
         Err(error) => return Err(error.into()),
     };
-    let (rows, reading) = stock_csv::read(std::fs::File::open(&args.file)?);
+    let (rows, reading) = stock_csv::read(std::fs::File::open(&args.file).map_err(at(&args.file))?);
     lookup::catch_up(&pool, &ledger, CATCH_UP_MAX).await;
     let judged = import::judge(&pool, id, rows).await;
     let read = reading.await?;

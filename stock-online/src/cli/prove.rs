@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde::Serialize;
 use stock_common::config::Config;
-use stock_domain::database::{self, Role, layouts};
+use stock_domain::database::layouts;
 use stock_domain::recover::{Allowed, Plan, Recovered};
 use stock_domain::verify::Difference;
 use stock_domain::{reconcile as reconciling, recover as recovering, verify as verifying};
 
-use super::{Common, Failure, connect, output};
+use super::{Common, Failure, connect, open_database, output};
 
 /// How long the run of another instance, as by its schedule, is waited for.
 const TURN_MAX: Duration = Duration::from_secs(60);
@@ -121,7 +121,7 @@ pub(super) async fn recover(
     common: &Common,
     args: &RecoverArgs,
 ) -> Result<bool, Failure> {
-    let pool = database::pool(config, Role::Tool)?;
+    let pool = open_database(config, false).await?;
     let shards = match args.shard {
         Some(shard) => shard..shard + 1,
         None => 0..layouts::load(&pool).await?.shards,

@@ -19,7 +19,11 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(super) async fn run(config: &Config) -> Result<bool, Failure> {
     let (is_ready, said) = tokio::time::timeout(PATIENCE, ask(config))
         .await
-        .map_err(|_elapsed| format!("no answer within {PATIENCE:?}"))??;
+        .unwrap_or_else(|_elapsed| Err(format!("no answer within {PATIENCE:?}").into()))
+        .map_err(|error| {
+            let address = &config.http_addr;
+            format!("http://{address}/readyz: {error}; is a service running there? STOCK_HTTP_ADDR names its address")
+        })?;
     output::say(&said);
     Ok(is_ready)
 }

@@ -5,7 +5,7 @@ use stock_common::config::Config;
 use stock_domain::reshard::reshard;
 use stock_domain::verify::verify;
 
-use super::{Common, Failure, connect, output};
+use super::{Common, Failure, connect, meet, open_database, output};
 
 #[derive(Debug, Args)]
 pub(super) struct ReshardArgs {
@@ -22,12 +22,14 @@ pub(super) async fn run(
     common: &Common,
     args: &ReshardArgs,
 ) -> Result<bool, Failure> {
+    // The rebuilt Redis would miss what this program does not know.
+    let pool = open_database(config, true).await?;
     if !args.unproved && !is_proved(config).await? {
         return Err(
             "the ledger does not agree: nothing was moved; see `stock-online verify`".into(),
         );
     }
-    let (pool, _ledger) = connect(config).await?;
+    let _ledger = meet(config, &pool).await?;
     let bar = output::progress("moving slots");
     let mut progress = |done, all| output::advance(&bar, done, all);
     let done = reshard(config, &pool, args.shards, &mut progress).await?;

@@ -8,6 +8,7 @@ use clap::Args;
 use sqlx::{MySqlConnection, MySqlPool};
 use stock_common::config::Config;
 use stock_common::id::{LocationId, UserId};
+use stock_domain::account::Account;
 use stock_domain::database::rows::MultiRow;
 use stock_domain::ledger::Ledger;
 use stock_domain::product;
@@ -211,7 +212,15 @@ fn stock_one(
     async move {
         let product_id = stock_common::id::ProductId(id);
         let opened = decide(&ledger, || product::open(product_id, UserId(1))).await?;
-        let is_new = matches!(opened, Verdict::Accepted(_));
+        let is_new = match opened {
+            Verdict::Accepted(_) => true,
+            // An earlier run may have been killed behind the opening posting.
+            Verdict::Replayed(_) | Verdict::Refused(_) => {
+                let account = Account::available(product_id, LocationId::ONLINE);
+                let levels = ledger.levels(&[account]).await?;
+                levels.get(&account).is_some_and(|level| level.seq == 1)
+            }
+        };
         if is_new && quantity > 0 {
             let reason = "seed".to_owned();
             let location_id = LocationId::ONLINE;

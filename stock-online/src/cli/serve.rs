@@ -5,13 +5,13 @@ use std::time::Duration;
 use clap::Args;
 use stock_common::clock::Clock;
 use stock_common::config::Config;
-use stock_domain::database::{self, Role, migrate as schema};
+use stock_domain::database::migrate::{self as schema, Schema};
 use stock_domain::recover;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{Failure, output};
+use super::{Failure, output, reach_database};
 use crate::{Part, Start, install_metrics};
 
 #[derive(Debug, Args)]
@@ -24,13 +24,23 @@ pub(super) struct ServeArgs {
     print_config: bool,
 }
 
-/// Cancelled by SIGINT or SIGTERM; a second signal ends the process at once.
+/// Cancelled by SIGINT, SIGTERM or SIGHUP; a second SIGINT or SIGTERM ends the process at once. A terminal that closes
+/// may send SIGHUP more than once.
 pub(super) fn shutdown_on_signal() -> Result<CancellationToken, Failure> {
     let token = CancellationToken::new();
     let (mut interrupt, mut terminate) = (
         signal(SignalKind::interrupt())?,
         signal(SignalKind::terminate())?,
     );
+    // Whoever started this with `nohup` wants it to outlive the terminal.
+    if !ignores_hangup() {
+        let (mut hangup, cancel) = (signal(SignalKind::hangup())?, token.clone());
+        tokio::spawn(async move {
+            while hangup.recv().await.is_some() {
+                cancel.cancel();
+            }
+        });
+    }
     let cancel = token.clone();
     tokio::spawn(async move {
         loop {
@@ -47,6 +57,15 @@ pub(super) fn shutdown_on_signal() -> Result<CancellationToken, Failure> {
         }
     });
     Ok(token)
+}
+
+/// Whether this process was started with SIGHUP ignored, as far as the system says it.
+fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    // Signal 1 is the lowest bit.
+    ignored.is_some_and(|mask| mask & 1 == 1)
 }
 
 pub(super) async fn run(config: Config, args: ServeArgs) -> Result<bool, Failure> {
@@ -71,11 +90,14 @@ pub(super) async fn run(config: Config, args: ServeArgs) -> Result<bool, Failure
     Ok(true)
 }
 
-/// Applies pending migrations and writes the first epoch.
+/// Applies pending migrations and writes the first epoch. A schema that is ahead is left alone.
 pub(super) async fn migrate(config: &Config) -> Result<bool, Failure> {
-    let pool = database::pool(config, Role::Tool)?;
+    let pool = reach_database(config).await?;
     prepare(config, &pool).await?;
-    output::say("migrated");
+    output::say(match schema::schema(&pool).await? {
+        Schema::Ahead => "the schema is ahead of this program: there was nothing to migrate",
+        Schema::Current | Schema::Behind => "migrated",
+    });
     Ok(true)
 }
 

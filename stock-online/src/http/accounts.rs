@@ -6,12 +6,13 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use stock_common::error::Code;
 use stock_common::id::UserId;
+use stock_common::text;
 use stock_domain::database::audit_log::Action;
 use stock_domain::database::refresh_tokens::{self, Redeemed, TokenHash};
 use stock_domain::database::users::{self, Ending, NewUser};
@@ -20,13 +21,15 @@ use utoipa::ToSchema;
 
 use super::audit;
 use super::auth::Caller;
+use super::devices;
 use super::extract::{Anonymous, BodyIn, Keyed};
 use super::orders::json;
 use super::origin::Origin;
 use super::problem::Problem;
 use super::users::RoleName;
 use crate::app::App;
-use crate::limits::Subject;
+use crate::limits::{Subject, network_of};
+use crate::passwords::{Turn, Urgency};
 
 /// Characters of a name.
 const NAME_MAX: usize = 100;
@@ -138,14 +141,21 @@ pub(crate) async fn sign_up(
     let email = Email::new(&body.email)
         .map_err(|error| Problem::unprocessable("/email", error.to_string()))?;
     let password = chosen(&body.password, &body.confirm_password, "/password")?;
-    let name = body.name.as_deref().unwrap_or("").trim();
+    let mut name = body.name.unwrap_or_default();
+    text::normalize(&mut name);
+    let name = if text::is_blank(&name) {
+        ""
+    } else {
+        name.trim()
+    };
     if name.chars().count() > NAME_MAX || name.chars().any(char::is_control) {
         let rule = format!("at most {NAME_MAX} characters, none of them a control character");
         return Err(Problem::unprocessable("/name", rule));
     }
     let from = Subject::login_from(origin.address);
-    attempt(app, origin, &[from], email.as_str()).await?;
-    let password_hash = app.passwords.hash(password).await?;
+    let has_failed = attempt(app, origin, &[from], email.as_str()).await?;
+    let turn = turn(origin, false, has_failed);
+    let password_hash = app.passwords.hash(password, turn).await?;
     let user = NewUser {
         email: &email,
         name,
@@ -172,43 +182,69 @@ pub async fn post_sign_up(
     Ok(json(StatusCode::CREATED, &SignedUpOut { id, email }))
 }
 
-/// Counts attempts before anything is judged, so that many at once are not judged before one has failed.
+/// Counts attempts before anything is judged, so that many at once are not judged before one has failed; whether one of
+/// the subjects has failed before.
 async fn attempt(
     app: &Arc<App>,
     origin: &Origin,
     subjects: &[Subject],
     claimed: &str,
-) -> Result<(), Problem> {
-    for subject in subjects {
-        if let Err(exceeded) = app.limits.attempt(&app.ledger, *subject).await {
-            // The first beyond the limit tells of all that follow.
-            if exceeded.is_first {
-                audit::note(app, origin, Action::LoginLimited, (None, claimed));
+) -> Result<bool, Problem> {
+    let mut has_failed = false;
+    for (index, subject) in subjects.iter().enumerate() {
+        match app.limits.attempt(&app.ledger, *subject).await {
+            Ok(attempt) => {
+                has_failed |= attempt.failures > 0;
+                if attempt.begins_delay {
+                    audit::note(app, origin, Action::LoginLimited, (None, claimed));
+                }
             }
-            return Err(exceeded.into());
+            Err(exceeded) => {
+                // What is not judged is no attempt of the other subjects either.
+                for subject in subjects.iter().take(index) {
+                    app.limits.take_back(&app.ledger, *subject).await;
+                }
+                return Err(exceeded.into());
+            }
         }
     }
-    Ok(())
+    Ok(has_failed)
 }
 
 /// Whether a password is the one of a hash; a fault is no attempt.
 async fn is_right(
     app: &App,
-    account: Subject,
-    password: &str,
-    hash: Option<String>,
+    subjects: &[Subject],
+    (password, hash): (&str, Option<String>),
+    turn: Turn,
 ) -> Result<bool, Problem> {
     let password = Password::claimed(password).unwrap_or_else(Password::nobodys);
-    match app.passwords.verify(password, hash).await {
-        Ok(is_right) => Ok(is_right),
-        Err(error) => {
-            app.limits.take_back(&app.ledger, account).await;
-            Err(error.into())
-        }
+    let verified = app.passwords.verify(password, hash, turn).await;
+    if verified.is_err() {
+        take_back(app, subjects).await;
+    }
+    Ok(verified?)
+}
+
+async fn take_back(app: &App, subjects: &[Subject]) {
+    for subject in subjects {
+        app.limits.take_back(&app.ledger, *subject).await;
     }
 }
 
-/// Who has these credentials. A wrong password and an unknown address take as long, count as much, and
+/// The place of a request before password hashes.
+fn turn(origin: &Origin, is_known: bool, has_failed: bool) -> Turn {
+    Turn {
+        urgency: match (is_known, has_failed) {
+            (true, _) => Urgency::Known,
+            (false, false) => Urgency::Clean,
+            (false, true) => Urgency::Doubtful,
+        },
+        network: network_of(origin.address),
+    }
+}
+
+/// The user of these credentials. A wrong password and an unknown address take as long, count as much, and
 /// are answered alike.
 ///
 /// # Errors
@@ -216,14 +252,21 @@ async fn is_right(
 pub(crate) async fn log_in(
     app: &Arc<App>,
     origin: &Origin,
+    headers: &HeaderMap,
     CredentialsIn { email, password }: CredentialsIn,
 ) -> Result<User, Problem> {
     let email = Email::new(&email);
     // What is no address may be anything, a password too: the log shall not have it.
     let claimed = email.as_ref().map_or("no address", Email::as_str);
-    let account = Subject::Login(hash_of(claimed));
-    let subjects = [Subject::login_from(origin.address), account];
-    attempt(app, origin, &subjects, claimed).await?;
+    let device = email.as_ref().ok();
+    let device = device.and_then(|email| devices::known(app, headers, email));
+    let from = Subject::login_from(origin.address);
+    let subjects = match &device {
+        // Failures of others, from anywhere, are none of a known device.
+        Some(device) => vec![Subject::Device(hash_of(device))],
+        None => vec![from, Subject::Login(hash_of(claimed))],
+    };
+    let has_failed = attempt(app, origin, &subjects, claimed).await?;
     let known = match &email {
         Ok(email) => users::find_by_email(&app.pool, email).await,
         Err(_) => Ok(None),
@@ -231,15 +274,22 @@ pub(crate) async fn log_in(
     let known = match known {
         Ok(known) => known,
         Err(error) => {
-            app.limits.take_back(&app.ledger, account).await;
+            take_back(app, &subjects).await;
             return Err(error.into());
         }
     };
     let (user, hash) = known.map_or((None, None), |(user, hash)| (Some(user), hash));
-    let is_right = is_right(app, account, &password, hash).await?;
+    let turn = turn(origin, device.is_some(), has_failed);
+    let is_right = is_right(app, &subjects, (&password, hash), turn).await?;
     match user.filter(|_| is_right) {
         Some(user) => {
-            app.limits.forgive(&app.ledger, account).await;
+            for subject in subjects {
+                // Many come from one address: who came in says nothing of the others there.
+                match subject == from {
+                    true => app.limits.take_back(&app.ledger, subject).await,
+                    false => app.limits.forgive(&app.ledger, subject).await,
+                }
+            }
             audit::note(app, origin, Action::LoggedIn, (Some(user.id), claimed));
             Ok(user)
         }
@@ -286,10 +336,10 @@ fn new_family() -> [u8; 16] {
 /// 401 `INVALID_CREDENTIALS`, 429.
 pub async fn token(
     State(app): State<Arc<App>>,
-    origin: Origin,
+    (origin, headers): (Origin, HeaderMap),
     Anonymous(body): Anonymous<CredentialsIn>,
 ) -> Result<Response, Problem> {
-    let user = log_in(&app, &origin, body).await?;
+    let user = log_in(&app, &origin, &headers, body).await?;
     let (refresh, hash) = new_refresh_token();
     let lasting = (&hash, app.config.refresh_token_seconds);
     if !refresh_tokens::begin(&app.pool, &user, new_family(), lasting).await? {
@@ -377,15 +427,18 @@ pub async fn change_password(
 ) -> Result<Response, Problem> {
     let password = chosen(&body.new_password, &body.confirm_password, "/newPassword")?;
     let (user, hash) = myself(&app, caller).await?;
-    let account = Subject::Login(hash_of(&user.email));
-    attempt(&app, &origin, &[account], &user.email).await?;
+    // Whoever has logged in is not kept from it by others who have not.
+    let own = Subject::Own(user.id.0);
+    let has_failed = attempt(&app, &origin, &[own], &user.email).await?;
     let who = (Some(user.id), user.email.as_str());
-    if !is_right(&app, account, &body.current_password, hash).await? {
+    let turn = turn(&origin, true, has_failed);
+    let claimed = (body.current_password.as_str(), hash);
+    if !is_right(&app, &[own], claimed, turn).await? {
         audit::note(&app, &origin, Action::LoginFailed, who);
         return Err(Problem::of(Code::InvalidCredentials));
     }
-    app.limits.forgive(&app.ledger, account).await;
-    let password_hash = app.passwords.hash(password).await?;
+    app.limits.forgive(&app.ledger, own).await;
+    let password_hash = app.passwords.hash(password, turn).await?;
     let (refresh, refresh_hash) = new_refresh_token();
     let ending = Ending::NewPassword(&password_hash);
     let changed = end_tokens(&app, user.id, ending, Some(&refresh_hash)).await?;

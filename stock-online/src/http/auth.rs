@@ -179,6 +179,25 @@ impl Tokens {
         encode(&header, &claims, &self.current.encoding)
     }
 
+    /// Signs a text that is no token.
+    ///
+    /// # Errors
+    /// When it cannot be signed.
+    pub fn sign(&self, text: &str) -> Result<String, jsonwebtoken::errors::Error> {
+        jsonwebtoken::crypto::sign(text.as_bytes(), &self.current.encoding, Algorithm::HS256)
+    }
+
+    /// Whether a text was signed here, or before the secret was changed.
+    #[must_use]
+    pub fn has_signed(&self, text: &str, signature: &str) -> bool {
+        let keys = std::iter::once(&self.current).chain(&self.previous);
+        let mut good = keys.map(|key| {
+            let (text, key) = (text.as_bytes(), &key.decoding);
+            jsonwebtoken::crypto::verify(signature, text, key, Algorithm::HS256)
+        });
+        good.any(|good| good.unwrap_or(false))
+    }
+
     /// The second it is.
     #[must_use]
     pub fn now(&self) -> i64 {
@@ -247,7 +266,7 @@ impl Tokens {
         Ok(())
     }
 
-    fn check(&self, token: &str) -> Result<Caller, Problem> {
+    fn check(&self, token: &str) -> Result<Known, Problem> {
         let now = self.now();
         let end = end_of(token);
         let known = {
@@ -256,7 +275,7 @@ impl Tokens {
             found.map(|(_, known)| *known)
         };
         if let Some(known) = known.filter(|known| known.nbf <= now && now < known.exp) {
-            return Ok(known.caller);
+            return Ok(known);
         }
         let found = self.verify(token)?;
         self.refuse_ended(&found)?;
@@ -271,7 +290,7 @@ impl Tokens {
             let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
             known.remove(&end);
         })?;
-        Ok(found.caller)
+        Ok(found)
     }
 
     fn refuse_ended(&self, found: &Known) -> Result<(), Problem> {
@@ -340,7 +359,7 @@ impl From<&User> for Login {
 ///
 /// # Errors
 /// 403 from another site's page; 503 when MySQL does not answer.
-async fn of_session(parts: &Parts, app: &App) -> Result<Option<Caller>, Problem> {
+async fn of_session(parts: &Parts, app: &App) -> Result<Option<Lease>, Problem> {
     let Some(session) = parts.extensions.get::<Session>() else {
         return Ok(None);
     };
@@ -355,11 +374,50 @@ async fn of_session(parts: &Parts, app: &App) -> Result<Option<Caller>, Problem>
         return Ok(None);
     }
     cross_site::check(&parts.method, &parts.headers)?;
-    Ok(Some(Caller {
-        user: login.user,
-        role: login.role,
-        store_id: login.store_id,
+    Ok(Some(Lease {
+        caller: Caller {
+            user: login.user,
+            role: login.role,
+            store_id: login.store_id,
+        },
+        generation: login.generation,
+        // A browser that still watches has its page open: the session is as good as used.
+        exp: session.expiry_date().unix_timestamp(),
     }))
+}
+
+/// A caller, and how long what names them holds.
+#[derive(Debug, Clone, Copy)]
+pub struct Lease {
+    /// The caller.
+    pub caller: Caller,
+    generation: i64,
+    /// The Unix second in which the token, or the session, ends.
+    exp: i64,
+}
+
+impl Lease {
+    /// Whether it has neither run out nor been ended.
+    #[must_use]
+    pub fn holds(&self, app: &App) -> bool {
+        let is_known = app.tokens.holds(self.caller.user, self.generation);
+        app.tokens.now() < self.exp && is_known.unwrap_or(true)
+    }
+}
+
+impl FromRequestParts<Arc<App>> for Lease {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
+        let caller = Caller::from_request_parts(parts, app).await?;
+        let known = parts.extensions.get::<Self>().copied();
+        // A page that calls the interface in this process knows its caller already.
+        Ok(known.unwrap_or(Self {
+            caller,
+            generation: i64::MAX,
+            exp: i64::MAX,
+        }))
+    }
 }
 
 impl FromRequestParts<Arc<App>> for Caller {
@@ -371,7 +429,7 @@ impl FromRequestParts<Arc<App>> for Caller {
             return Ok(known);
         }
         let mut values = parts.headers.get_all(AUTHORIZATION).iter();
-        let caller = match (values.next(), values.next()) {
+        let lease = match (values.next(), values.next()) {
             (Some(value), None) => {
                 let token = value.to_str().ok().and_then(|value| {
                     let (scheme, token) = value.split_once(' ')?;
@@ -380,14 +438,21 @@ impl FromRequestParts<Arc<App>> for Caller {
                         .then_some(token.trim())
                 });
                 let token = token.ok_or_else(|| Problem::of(Code::Unauthorized))?;
-                app.tokens.check(token)?
+                let known = app.tokens.check(token)?;
+                Lease {
+                    caller: known.caller,
+                    generation: known.generation,
+                    exp: known.exp,
+                }
             }
             (None, _) => of_session(parts, app)
                 .await?
                 .ok_or_else(|| Problem::of(Code::Unauthorized))?,
             (Some(_), Some(_)) => return Err(Problem::of(Code::Unauthorized)),
         };
+        let caller = lease.caller;
         app.limits.admit(Subject::User(caller.user.0))?;
+        parts.extensions.insert(lease);
         parts.extensions.insert(caller);
         Writer::note(parts, caller.user);
         Ok(caller)

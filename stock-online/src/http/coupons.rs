@@ -141,6 +141,13 @@ async fn make(
         Ok(id) => (id, false),
         Err(error) => (created_before(app, key, error).await?, true),
     };
+    let opened = open(app, admin, id).await;
+    Ok((opened.map_err(Problem::behind_a_change)?, is_replayed))
+}
+
+/// Makes a coupon that was inserted known to the ledger.
+async fn open(app: &App, admin: Caller, id: CouponId) -> Result<Arc<Coupon>, Problem> {
+    app.coupons.made(id).await;
     let created = app.coupons.find(&app.pool, id).await?;
     let created = created.ok_or_else(|| Problem::of(Code::CouponNotFound))?;
     if is_code_of_another(app, &created).await? {
@@ -160,7 +167,7 @@ async fn make(
         // Another attempt at the same was quicker.
         Verdict::Accepted(_)
         | Verdict::Replayed(_)
-        | Verdict::Refused(Refusal::StaleState { .. }) => Ok((created, is_replayed)),
+        | Verdict::Refused(Refusal::StaleState { .. }) => Ok(created),
         Verdict::Refused(refusal) => Err(refusal.into()),
     }
 }

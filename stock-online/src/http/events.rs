@@ -14,23 +14,25 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde::{Deserialize, Serialize};
-use stock_common::error::Code;
 use stock_common::id::{CouponId, LocationId, Position, ProductId};
 use stock_domain::account::{Account, AccountKind, Level};
 use stock_domain::database::stores;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::auth::Caller;
+use super::auth::Lease;
 use super::extract::Filter;
 use super::problem::Problem;
 use crate::app::App;
 use crate::levels::Levels;
+use crate::streams::{Holder, Place};
 
 /// At most five events a second.
 const PACE: Duration = Duration::from_millis(200);
 /// How often a silent stream says that it is there.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// How often a stream looks whether its watcher's token still holds.
+const LEASE_LOOK: Duration = Duration::from_secs(1);
 /// Levels in one event, and products in a snapshot.
 const LEVELS_MAX: usize = 1_000;
 /// Products, and coupons, that may be asked for.
@@ -157,7 +159,7 @@ struct Watcher {
     /// When the last event was sent.
     sent: Option<Instant>,
     /// One of so many.
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Watcher {
@@ -230,26 +232,26 @@ impl Watcher {
 /// 422 for ids that are none.
 pub async fn levels(
     State(app): State<Arc<App>>,
-    _caller: Caller,
+    lease: Lease,
     Filter(query): Filter<EventsIn>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let places = Arc::clone(&app.event_streams);
-    stream(app, Named::of(&query)?, &headers, places)
+    let named = Named::of(&query)?;
+    let holder = match lease.caller.is_admin() {
+        true => Holder::Admin,
+        false => Holder::User(lease.caller.user),
+    };
+    let place = app.event_streams.take(holder)?;
+    Ok(stream(app, named, &headers, (place, Some(lease))))
 }
 
-/// The stream itself, while there is a place.
-///
-/// # Errors
-/// 503 when too many watch.
+/// The stream itself; it ends with its watcher's token or session, if there is one.
 pub fn stream(
     app: Arc<App>,
     named: Option<Named>,
     headers: &HeaderMap,
-    places: Arc<Semaphore>,
-) -> Result<Response, Problem> {
-    let place = places.try_acquire_owned();
-    let place = place.map_err(|_full| Problem::of(Code::Overloaded))?;
+    (place, lease): (Place, Option<Lease>),
+) -> Response {
     // An id that is none of ours begins anew.
     let after = headers
         .get("last-event-id")
@@ -264,14 +266,26 @@ pub fn stream(
         _place: place,
         app,
     };
-    let events = stream::unfold(watcher, |mut watcher| async move {
+    let events = stream::unfold(watcher, move |mut watcher| async move {
         let closing = watcher.app.closing.clone();
+        let app = Arc::clone(&watcher.app);
         let event = tokio::select! {
             () = closing.cancelled() => return None,
+            () = ended(&app, lease) => return None,
             event = watcher.next() => event?,
         };
         Some((Ok::<_, Infallible>(event), watcher))
     });
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
-    Ok(Sse::new(events).keep_alive(keep_alive).into_response())
+    Sse::new(events).keep_alive(keep_alive).into_response()
+}
+
+/// Returns when a watcher's token or session does not hold any more.
+async fn ended(app: &App, lease: Option<Lease>) {
+    let Some(lease) = lease else {
+        return std::future::pending().await;
+    };
+    while lease.holds(app) {
+        tokio::time::sleep(LEASE_LOOK).await;
+    }
 }

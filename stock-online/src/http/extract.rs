@@ -8,11 +8,11 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{FromRequest, FromRequestParts, Query, RawPathParams, Request};
+use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, Uri};
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
@@ -28,7 +28,6 @@ use super::auth::Caller;
 use super::cross_site;
 use super::problem::Problem;
 use crate::app::App;
-use crate::limits::Subject;
 
 /// The largest number that any JSON reader keeps exact, 2^53 − 1: a larger id was never given.
 pub const ID_MAX: u64 = (1 << 53) - 1;
@@ -165,7 +164,7 @@ fn keyed(
     let Some(key) = key_of(&parts.headers)? else {
         return Ok(None);
     };
-    app.limits.admit(Subject::Keys(caller.user.0))?;
+    app.limits.admit_key(caller.user.0)?;
     let target = (&parts.method, &parts.uri);
     Ok(Some(idempotency(caller.user, key, target, body)))
 }
@@ -192,7 +191,14 @@ async fn read_body(parts: &Parts, body: axum::body::Body, max: usize) -> Result<
     let mut limited = Limited::new(&mut body, max);
     let collected = tokio::time::timeout(BODY_TIMEOUT, (&mut limited).collect()).await;
     match collected.map_err(|_elapsed| Problem::of(Code::RequestTimeout))? {
-        Ok(collected) => Ok(collected.to_bytes()),
+        Ok(collected) => {
+            let mut bytes = collected.to_bytes();
+            // Some programs begin every text with a byte order mark.
+            if bytes.starts_with("\u{feff}".as_bytes()) {
+                bytes.advance("\u{feff}".len());
+            }
+            Ok(bytes)
+        }
         Err(error) if error.is::<LengthLimitError>() => {
             pass_over(&mut body, LINGER_BYTES_MAX).await;
             Err(too_large())
@@ -231,7 +237,7 @@ fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
         .map(|part| part.trim().to_ascii_lowercase());
     let is_json = parts.next().is_some_and(|kind| kind == "application/json");
     let is_utf8 = parts.all(|parameter| match parameter.split_once('=') {
-        Some(("charset", charset)) => charset.trim_matches('"') == "utf-8",
+        Some(("charset", charset)) => ["utf-8", "utf8"].contains(&charset.trim_matches('"')),
         _ => true,
     });
     if is_json && is_utf8 {
@@ -362,10 +368,16 @@ impl<T: DeserializeOwned> FromRequestParts<Arc<App>> for Filter<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _app: &Arc<App>) -> Result<Self, Problem> {
-        match Query::try_from_uri(&parts.uri) {
-            Ok(Query(filter)) => Ok(Self(filter)),
-            Err(error) => Err(Problem::new(Code::Unprocessable, error.to_string())),
-        }
+        // A value that is empty is as good as absent: forms send every field.
+        let query = parts.uri.query().unwrap_or_default();
+        let has_value = |pair: &&str| {
+            let value = pair.split_once('=').map_or("", |(_, value)| value);
+            !value.is_empty()
+        };
+        let given: Vec<&str> = query.split('&').filter(has_value).collect();
+        serde_urlencoded::from_str(&given.join("&"))
+            .map(Self)
+            .map_err(|error| Problem::new(Code::Unprocessable, error.to_string()))
     }
 }
 

@@ -36,7 +36,6 @@ use super::orders::{json, replayed};
 use super::origin::Origin;
 use super::problem::Problem;
 use crate::app::{App, CATCH_UP_MAX};
-use crate::limits::Subject;
 use crate::stock_csv;
 
 /// How long a file may be silent while it arrives.
@@ -160,7 +159,7 @@ fn key(app: &App, admin: Caller, headers: &HeaderMap) -> Result<Option<ImportKey
     let Some(key) = key_of(headers)? else {
         return Ok(None);
     };
-    app.limits.admit(Subject::Keys(admin.user.0))?;
+    app.limits.admit_key(admin.user.0)?;
     let key_hash = journal::hash_bytes(&hash(&["import", &admin.user.to_string(), key]));
     Ok(key_hash.map(|key_hash| ImportKey {
         key_hash,

@@ -62,6 +62,11 @@ struct Operation {
 const JSON: &str = "application/json";
 const CSV: &str = "text/csv";
 const FORM: &str = "application/x-www-form-urlencoded";
+/// The freshness of products, as the document states it.
+const SOURCE: &str = "The server whose levels are shown. `redis`, the default: at most 200 ms old, and never older than a level \
+     that this instance has told before. While Redis is silent they are the last that were seen, and the header `Age` says \
+     how many seconds ago. `mysql`: the levels that MySQL has settled. Names, prices, discounts and sales come from memory: \
+     at most 5 s old, and on the instance that answered a change never older than it.";
 /// What the ledger answers when it cannot decide.
 const LEDGER: [Code; 8] = [
     Code::Fenced,
@@ -83,11 +88,20 @@ impl Operation {
         self.method != HttpMethod::Get && !is_of_people
     }
 
+    /// Whether its answer has a tag, by which a client asks whether it has the answer already.
+    fn is_tagged(&self) -> bool {
+        self.query.contains(&("source", "source"))
+    }
+
     /// Every problem that it may answer.
     fn codes(&self) -> Vec<Code> {
         // An operation's own come first: they are its examples.
         let mut codes = self.codes.to_vec();
-        codes.extend([Code::BadRequest, Code::HeadersTooLarge, Code::Timeout]);
+        codes.extend([Code::BadRequest, Code::HeadersTooLarge]);
+        codes.push(match self.method {
+            HttpMethod::Get => Code::Timeout,
+            _ => Code::OutcomeUnknown,
+        });
         if self.who != Who::Anyone {
             codes.push(Code::Unauthorized);
         }
@@ -151,6 +165,9 @@ impl Operation {
         if self.is_keyed() {
             found.push(parameter("Idempotency-Key", ParameterIn::Header, "key"));
         }
+        if self.is_tagged() {
+            found.push(parameter("If-None-Match", ParameterIn::Header, "text"));
+        }
         if self.codes.contains(&Code::PreconditionFailed) {
             found.push(parameter("If-Match", ParameterIn::Header, "text"));
         }
@@ -213,6 +230,11 @@ impl Operation {
             responses = responses.response("200", ok.clone());
         }
         responses = responses.response(status.to_string(), ok);
+        if self.is_tagged() {
+            let same = "The client has this answer already (`If-None-Match`).";
+            let same = ResponseBuilder::new().description(same).build();
+            responses = responses.response("304", same);
+        }
         let mut by_status: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
         for code in self.codes() {
             by_status.entry(code.status()).or_default().push(code);
@@ -291,6 +313,7 @@ fn parameter(name: &str, place: ParameterIn, kind: &str) -> Parameter {
         "date" => text().format(Some(SchemaFormat::KnownFormat(KnownFormat::Date))),
         "reservationStatus" => names(&["PENDING", "CONFIRMED", "CANCELLED", "EXPIRED"]),
         "key" => text().pattern(Some("^[!-~]{1,255}$")),
+        "source" => names(&["redis", "mysql"]).description(Some(SOURCE)),
         "productStatus" => names(&["ACTIVE", "SOLD_OUT", "END_OF_SALE", "INACTIVE"]),
         "orderStatus" => names(&[
             "ORDER_PENDING",

@@ -1,14 +1,15 @@
 //! Operations: is it alive, is it ready, how is it doing, and the switch that stops selling.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use stock_common::error::Code;
 use stock_domain::database::audit_log::Action;
+use stock_domain::database::migrate::Schema;
 use stock_domain::ledger::GateState;
 use stock_domain::server_settings::Standing;
 use tokio::time::timeout;
@@ -17,6 +18,7 @@ use utoipa::ToSchema;
 use super::audit;
 use super::auth::{Admin, Caller};
 use super::extract::{BodyIn, Keyed};
+use super::files::File;
 use super::once;
 use super::openapi;
 use super::orders::json;
@@ -49,6 +51,8 @@ pub(super) struct SettingOut {
 pub(super) struct Checks {
     redis: &'static str,
     mysql: &'static str,
+    /// The schema beside the program: `current`, `ahead` or `behind`; `unknown` while MySQL does not answer. Only
+    /// `behind` is unready.
     schema: &'static str,
     epoch: &'static str,
     journal: &'static str,
@@ -119,8 +123,7 @@ fn readiness(app: &App) -> Ready {
         GateState::Shut(_) => ("ok", "fenced"),
     };
     let (mysql, schema) = match app.health.database() {
-        Database::Current => (worst("mysql"), "ok"),
-        Database::Other => ("ok", "other"),
+        Database::Up(schema) => (worst("mysql"), schema.as_str()),
         Database::Down | Database::Unknown => ("down", "unknown"),
     };
     let full = app.lag_entries() >= app.config.lag_hard_entries;
@@ -128,7 +131,8 @@ fn readiness(app: &App) -> Ready {
     // Without a price nothing can be ordered: a service that has never read its catalog is not ready.
     let has_begun = app.catalog.is_read() && app.tokens.are_known();
     let is_refusing = redis == "unsafe" && !app.config.allow_unsafe_redis;
-    let is_unready = epoch != "ok" || schema == "other" || full || !has_begun || is_refusing;
+    let is_unready =
+        epoch != "ok" || schema == Schema::Behind.as_str() || full || !has_begun || is_refusing;
     let trouble = app.troubles.reason();
     let status = match is_unready {
         true => "unready",
@@ -235,8 +239,13 @@ pub async fn switch_selling(
 }
 
 /// GET `/api/openapi.json`: this interface as an OpenAPI document.
-pub async fn document() -> Response {
-    json(StatusCode::OK, openapi::document())
+pub async fn document(headers: HeaderMap) -> Response {
+    static FILE: LazyLock<File> = LazyLock::new(|| {
+        let text = serde_json::to_vec(openapi::document()).unwrap_or_default();
+        let kind = HeaderValue::from_static("application/json");
+        File::new(text.into(), kind, HeaderValue::from_static("no-store"))
+    });
+    FILE.answer(&headers)
 }
 
 /// Any path that has no route.

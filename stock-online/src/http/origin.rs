@@ -74,7 +74,7 @@ impl TrustedProxies {
         Ok(Self(networks.collect::<Result<_, _>>()?))
     }
 
-    fn trusts(&self, address: IpAddr) -> bool {
+    pub(super) fn trusts(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(&address))
     }
 

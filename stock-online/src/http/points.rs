@@ -118,12 +118,12 @@ impl From<PointTransaction> for PointOut {
 }
 
 impl PointsIn {
-    fn check(self) -> Result<PointsMoved, Problem> {
+    fn check(mut self) -> Result<PointsMoved, Problem> {
         if !(1..=AMOUNT_MAX).contains(&self.amount) {
             let rule = format!("a whole number from 1 to {AMOUNT_MAX}");
             return Err(Problem::unprocessable("/amount", rule));
         }
-        check_text(&self.description, 255, "/description", 0)?;
+        check_text(&mut self.description, 255, "/description", 0)?;
         Ok(PointsMoved {
             user_id: UserId(self.user_id),
             amount: self.amount,

@@ -38,6 +38,8 @@ pub struct Problem {
     pub exceeded: Option<Exceeded>,
     /// Whether the answer was first given to an earlier request with the same key.
     pub is_replayed: bool,
+    /// Whether a server was sent something and could not say what came of it.
+    pub may_be_done: bool,
 }
 
 /// A problem in the form in which it is remembered under an Idempotency-Key.
@@ -57,6 +59,7 @@ impl Problem {
             members: Map::new(),
             exceeded: None,
             is_replayed: false,
+            may_be_done: false,
         }
     }
 
@@ -107,11 +110,29 @@ impl Problem {
                 code,
                 detail: read.detail,
                 members: read.members,
-                exceeded: None,
                 is_replayed: false,
+                exceeded: None,
+                may_be_done: false,
             })
         })
         .unwrap_or_else(|| Self::of(Code::Internal))
+    }
+
+    /// The answer to a change of which a part may have been made.
+    #[must_use]
+    pub fn outcome_unknown() -> Self {
+        Self::new(
+            Code::OutcomeUnknown,
+            "it is not known whether this was carried out; repeat it with the same \
+             Idempotency-Key, or look at what it should have changed",
+        )
+    }
+
+    /// The same problem behind a change that was made: a fault does not say any more that nothing was done.
+    #[must_use]
+    pub fn behind_a_change(mut self) -> Self {
+        self.may_be_done = self.code.status() >= 500;
+        self
     }
 
     /// A fault of ours: logged with its cause, answered without it.
@@ -176,7 +197,6 @@ fn limit_headers(headers: &mut HeaderMap, exceeded: Exceeded) {
         limit,
         window_seconds,
         retry_after_seconds,
-        is_first: _,
     } = exceeded;
     headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after_seconds));
     for (name, value) in [
@@ -228,11 +248,7 @@ impl From<DecideError> for Problem {
                 Code::Overloaded,
                 "the stock store refuses writes at the moment",
             ),
-            DecideError::OutcomeUnknown => Self::new(
-                Code::OutcomeUnknown,
-                "it is not known whether this was carried out; repeat it with the same \
-                 Idempotency-Key, or look at your orders",
-            ),
+            DecideError::OutcomeUnknown => Self::outcome_unknown(),
             DecideError::Draft(error) => Self::internal(&*error),
         }
     }
@@ -250,7 +266,12 @@ impl From<ReadError> for Problem {
 impl From<sqlx::Error> for Problem {
     fn from(error: sqlx::Error) -> Self {
         tracing::warn!(%error, "mysql did not answer");
-        Self::of(Code::DatabaseUnavailable)
+        let mut problem = Self::of(Code::DatabaseUnavailable);
+        problem.may_be_done = matches!(
+            error,
+            sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed
+        );
+        problem
     }
 }
 
@@ -264,7 +285,11 @@ impl From<Unread> for Problem {
 impl From<RowLockError> for Problem {
     fn from(error: RowLockError) -> Self {
         match error {
-            RowLockError::Database(error) => error.into(),
+            // Nothing was decided yet.
+            RowLockError::Database(error) => Self {
+                may_be_done: false,
+                ..error.into()
+            },
             RowLockError::Decide(error) => error.into(),
             RowLockError::Stalled => DecideError::OutcomeUnknown.into(),
         }

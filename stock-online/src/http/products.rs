@@ -1,15 +1,17 @@
-//! Products: list and show on both paths.
+//! Products: list and show, from memory.
 //!
-//! The two paths differ in where the stock comes from: MySQL's level at the watermark, or Redis' level
-//! now. The changes that an admin may make to products are in [`mod@write`].
+//! Names and prices come from the catalog, levels from Redis by one read for all readers; MySQL is asked for names
+//! that contain something, and for its own levels (`source=mysql`). The changes that an admin may make to products are
+//! in [`mod@write`].
 
 mod write;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use sqlx::MySqlPool;
@@ -17,11 +19,13 @@ use stock_common::clock::{rfc3339, unix_ms};
 use stock_common::error::Code;
 use stock_common::id::{LocationId, ProductId};
 use stock_common::money::Money;
+use stock_common::text;
 use stock_domain::account::{Account, Level};
-use stock_domain::catalog::{CatalogProduct, ProductStatus, unit_price};
+use stock_domain::catalog::{Product, ProductFilter, ProductStatus};
 use stock_domain::coupon::Benefit;
-use stock_domain::database::products::{self as table, Product, ProductFilter};
+use stock_domain::database::products as table;
 use stock_domain::database::{accounts, buckets, coupon_issues};
+use stock_domain::ledger::{RecentLevel, RecentLevels};
 use stock_domain::reads::Reader;
 use utoipa::ToSchema;
 
@@ -34,6 +38,7 @@ use super::page::{cursor_of, cut, limit_of};
 use super::problem::Problem;
 use super::reader::Reading;
 use super::sales::SaleOut;
+use super::validators::{tag, tagged};
 use crate::app::App;
 
 /// Whether a product can be ordered: only ACTIVE can.
@@ -60,9 +65,19 @@ pub struct ListIn {
     status: Option<ProductStatus>,
     price_gte: Option<Money>,
     price_lte: Option<Money>,
+    #[serde(default)]
+    source: Source,
 }
 
-#[derive(Debug, Serialize, ToSchema)]
+/// How one product is shown.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ShowIn {
+    #[serde(default)]
+    source: Source,
+}
+
+#[derive(Debug, Hash, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ItemOut<'a> {
     #[schema(value_type = u64)]
@@ -88,8 +103,12 @@ pub(super) struct DetailOut<'a> {
     #[serde(flatten)]
     item: ItemOut<'a>,
     description: &'a str,
-    min_stock_level: i64,
-    reorder_point: i64,
+    /// For admins only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    min_stock_level: Option<i64>,
+    /// For admins only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reorder_point: Option<i64>,
     /// The amount that the caller's best coupon takes off one unit.
     #[schema(value_type = u64)]
     coupon_discount_amount: Money,
@@ -109,47 +128,73 @@ pub(super) struct ListOut<'a> {
     next_cursor: Option<String>,
 }
 
-/// Where a level is read from.
-#[derive(Debug, Clone, Copy)]
+/// The server whose levels are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
 enum Source {
+    /// The levels of now.
+    #[default]
     Redis,
-    MySql,
+    /// Those that MySQL has settled.
+    Mysql,
 }
 
-type Levels = HashMap<Account, Level>;
-
-/// Their levels in the database in which they were found.
-async fn stored(pool: &MySqlPool, products: &[Product]) -> Result<Levels, sqlx::Error> {
-    buckets::levels(&mut *pool.acquire().await?, &names(products)).await
+/// Levels of products, in the order of the products.
+#[derive(Debug, Default)]
+struct Levels {
+    levels: Vec<RecentLevel>,
+    age: Duration,
 }
 
-/// Their levels in Redis, and which of them it has lost: MySQL has accounts of these.
-async fn decided(
-    app: &App,
-    products: &[Product],
-) -> Result<(Levels, Vec<(Account, Level)>), Problem> {
-    let names = names(products);
-    let levels = app.ledger.levels(&names).await?;
-    let is_missing = |name: &&Account| !levels.contains_key(*name);
-    let missing: Vec<Account> = names.iter().filter(is_missing).copied().collect();
-    if missing.is_empty() {
-        return Ok((levels, Vec::new()));
-    }
-    let lost = accounts::levels(&app.pool, &missing).await?;
-    Ok((levels, lost.into_iter().collect()))
-}
-
-fn names(products: &[Product]) -> Vec<Account> {
-    let name = |product: &Product| Account::available(product.id, LocationId::ONLINE);
+fn names(products: &[Arc<Product>]) -> Vec<Account> {
+    let name = |product: &Arc<Product>| Account::available(product.id, LocationId::ONLINE);
     products.iter().map(name).collect()
 }
 
-fn item<'a>(app: &App, product: &'a Product, levels: &Levels) -> ItemOut<'a> {
-    let account = Account::available(product.id, LocationId::ONLINE);
-    let level = levels.get(&account).copied().unwrap_or_default();
+/// MySQL is asked so long for levels that Redis has lost.
+const LOST_MAX: Duration = Duration::from_millis(50);
+
+/// The levels of products in Redis. One that it has lost, and that was never seen here, is MySQL's until it has been
+/// brought back.
+async fn recent(app: &App, products: &[Arc<Product>]) -> Result<Levels, Problem> {
+    let names = names(products);
+    let RecentLevels { mut levels, age } = app.ledger.recent_levels(&names).await?;
+    let unknown = names.iter().zip(&levels);
+    let unknown = unknown.filter_map(|(name, found)| found.level.is_none().then_some(*name));
+    let unknown: Vec<Account> = unknown.collect();
+    if !unknown.is_empty() {
+        let read = tokio::time::timeout(LOST_MAX, accounts::levels(&app.pool, &unknown)).await;
+        let settled = read.unwrap_or(Ok(HashMap::new())).unwrap_or_default();
+        for (name, found) in names.iter().zip(&mut levels) {
+            found.level = found.level.or_else(|| settled.get(name).copied());
+        }
+    }
+    Ok(Levels { levels, age })
+}
+
+/// The levels of products in MySQL.
+async fn settled(app: &App, reader: Reader, products: &[Arc<Product>]) -> Result<Levels, Problem> {
+    let names = &names(products);
+    let read = |pool: MySqlPool| async move {
+        let found: HashMap<Account, Level> =
+            buckets::levels(&mut *pool.acquire().await?, names).await?;
+        Ok::<_, sqlx::Error>(found)
+    };
+    let found = app.reads.read(reader, read).await?;
+    let level = |name: &Account| RecentLevel {
+        level: found.get(name).copied(),
+        is_lost: false,
+    };
+    Ok(Levels {
+        levels: names.iter().map(level).collect(),
+        age: Duration::ZERO,
+    })
+}
+
+fn item<'a>(product: &'a Product, level: Option<Level>, now_ms: u64) -> ItemOut<'a> {
+    let level = level.unwrap_or_default();
     let fields = &product.fields;
-    let (sale, discount) = (product.sale.as_ref(), product.discount.as_ref());
-    let unit_price = unit_price(fields.price, sale, discount, app.ledger.redis_now_ms());
+    let unit_price = product.unit_price(now_ms);
     ItemOut {
         id: product.id,
         name: &fields.name,
@@ -163,118 +208,117 @@ fn item<'a>(app: &App, product: &'a Product, levels: &Levels) -> ItemOut<'a> {
     }
 }
 
-fn etag(product: &Product) -> String {
-    format!("\"{}\"", product.revision)
-}
+/// Users wait so long for their coupons, which only make a price look better.
+const BENEFITS_MAX: Duration = Duration::from_millis(300);
 
-/// The benefits that a caller's coupons give.
-async fn benefits_of(
-    app: &App,
-    reader: Reader,
-    caller: Option<Caller>,
-) -> Result<Vec<Benefit>, Problem> {
-    let Some(caller) = caller else {
-        return Ok(Vec::new());
+/// The benefits that a caller's coupons give; none while MySQL is silent.
+async fn benefits_of(app: &App, caller: Option<Caller>) -> Arc<[Benefit]> {
+    let Some(Caller { user, .. }) = caller else {
+        return Arc::default();
     };
     let now_ms = app.ledger.redis_now_ms();
-    let best = |pool| async move { coupon_issues::best_of(&pool, caller.user, now_ms).await };
-    Ok(app.reads.read(reader, best).await?)
+    let best = async { coupon_issues::best_of(&app.pool, user, now_ms).await };
+    let read = app
+        .kept
+        .benefits
+        .get(user, async { Ok::<_, sqlx::Error>(best.await?.into()) });
+    match tokio::time::timeout(BENEFITS_MAX, read).await {
+        Ok(Ok(benefits)) => benefits,
+        Ok(Err(_)) | Err(_) => Arc::default(),
+    }
 }
 
 /// The amount that the best of some coupons takes off one unit; zero when there is no coupon.
-fn coupon_discount(app: &App, benefits: &[Benefit], product: &Product) -> Money {
-    let (sale, discount) = (product.sale.as_ref(), product.discount.as_ref());
-    let now_ms = app.ledger.redis_now_ms();
-    let unit_price = unit_price(product.fields.price, sale, discount, now_ms);
+fn coupon_discount(benefits: &[Benefit], unit_price: Money) -> Money {
     let best = benefits.iter().map(|benefit| benefit.of(unit_price)).max();
     best.unwrap_or(Money::ZERO)
 }
 
-/// A product with its levels, and what its reader's best coupon takes off.
+/// A product with its level, and the caller for whom it is shown.
 struct Detail<'a> {
     product: &'a Product,
-    levels: &'a Levels,
-    coupon_discount: Money,
+    level: Option<Level>,
+    benefits: &'a [Benefit],
+    is_admin: bool,
 }
 
-fn detail(app: &App, status: StatusCode, detail: &Detail<'_>) -> Response {
-    let Detail {
-        product,
-        levels,
-        coupon_discount,
-    } = *detail;
-    let now_ms = app.ledger.redis_now_ms();
-    let mut item = item(app, product, levels);
-    item.final_price = item
-        .unit_price
-        .minus(coupon_discount)
-        .unwrap_or(item.unit_price);
-    let mut response = json(
-        status,
-        &DetailOut {
+impl<'a> Detail<'a> {
+    fn body(&self, now_ms: u64) -> DetailOut<'a> {
+        let product = self.product;
+        let fields = &product.fields;
+        let mut item = item(product, self.level, now_ms);
+        let off = coupon_discount(self.benefits, item.unit_price);
+        item.final_price = item.unit_price.minus(off).unwrap_or(item.unit_price);
+        DetailOut {
             item,
-            description: &product.fields.description,
-            min_stock_level: product.fields.min_stock_level,
-            reorder_point: product.fields.reorder_point,
-            coupon_discount_amount: coupon_discount,
+            description: &fields.description,
+            min_stock_level: self.is_admin.then_some(fields.min_stock_level),
+            reorder_point: self.is_admin.then_some(fields.reorder_point),
+            coupon_discount_amount: off,
             sale: product.sale.as_ref().map(|sale| SaleOut::new(sale, now_ms)),
             created_at: rfc3339(unix_ms(product.created_at)),
             updated_at: rfc3339(unix_ms(product.updated_at)),
-        },
-    );
-    if let Ok(tag) = HeaderValue::try_from(etag(product)) {
-        response.headers_mut().insert(header::ETAG, tag);
+        }
     }
-    response
+
+    /// The answer to a change.
+    fn changed(&self, app: &App, status: StatusCode) -> Response {
+        let body = self.body(app.ledger.redis_now_ms());
+        let tag = detail_tag(self.product, &body);
+        let answer = || json(status, &body);
+        tagged(&HeaderMap::new(), tag, (false, Duration::ZERO), answer)
+    }
 }
 
-async fn list_from(
+fn detail_tag(product: &Product, body: &DetailOut<'_>) -> String {
+    tag(
+        product.revision,
+        (&body.item, &body.sale, body.min_stock_level),
+    )
+}
+
+/// Lists products, from memory if that is possible.
+///
+/// # Errors
+/// 503 when MySQL has to be asked and does not answer.
+pub(crate) async fn find_all(
     app: &App,
-    reader: Reader,
-    query: ListIn,
-    source: Source,
-) -> Result<Response, Problem> {
-    let limit = limit_of(query.limit)?;
-    let filter = ProductFilter {
-        name: query.name.filter(|name| !name.is_empty()),
-        status: query.status,
-        price_gte: query.price_gte.map(Money::get),
-        price_lte: query.price_lte.map(Money::get),
-        before: cursor_of(query.cursor.as_deref())?.map(ProductId),
-        limit: limit + 1,
-    };
-    let filter = &filter;
-    let list = |pool: MySqlPool| async move {
-        let found = table::list(&pool, filter).await?;
-        let levels = match source {
-            Source::Redis => Levels::new(),
-            Source::MySql => stored(&pool, &found).await?,
-        };
-        Ok::<_, sqlx::Error>((found, levels))
-    };
-    let (mut found, mut levels) = app.reads.read(reader, list).await?;
-    let next = cut(&mut found, limit).map(|last| last.id.to_string());
-    if matches!(source, Source::Redis) {
-        let (known, lost) = decided(app, &found).await?;
-        levels = known;
-        // As it was when MySQL settled it last, until it has been brought back.
-        levels.extend(lost);
+    filter: ProductFilter,
+) -> Result<Vec<Arc<Product>>, Problem> {
+    if let Some(found) = app.catalog.list(&filter) {
+        return Ok(found);
     }
-    let items = found
-        .iter()
-        .map(|product| item(app, product, &levels))
-        .collect();
-    Ok(json(
-        StatusCode::OK,
-        &ListOut {
-            items,
-            next_cursor: next,
-        },
-    ))
+    let filter = &filter;
+    let list = |pool: MySqlPool| async move { table::list(&pool, filter).await };
+    // A change of products is as old elsewhere as it is on a replica.
+    let found = app.reads.read(Reader::Other, list).await?;
+    Ok(found.into_iter().map(Arc::new).collect())
+}
+
+/// The products that a list shows: those in the status INACTIVE are for admins.
+pub(crate) fn shown_to(caller: Option<Caller>) -> Option<ProductStatus> {
+    let is_admin = caller.is_some_and(|caller| caller.is_admin());
+    (!is_admin).then_some(ProductStatus::Inactive)
+}
+
+/// A product that is shown to a caller, from memory.
+///
+/// # Errors
+/// 404 for one that is deleted, or INACTIVE and for admins only.
+pub(crate) fn find_shown(
+    app: &App,
+    id: ProductId,
+    caller: Option<Caller>,
+) -> Result<Arc<Product>, Problem> {
+    let known = find_known(app, id)?;
+    match shown_to(caller) {
+        Some(hidden) if known.fields.status == hidden => Err(Problem::of(Code::ProductNotFound)),
+        _ => Ok(known),
+    }
 }
 
 /// The product in the catalog, if it was not deleted.
-pub(super) fn find_known(app: &App, id: ProductId) -> Result<Arc<CatalogProduct>, Problem> {
+pub(super) fn find_known(app: &App, id: ProductId) -> Result<Arc<Product>, Problem> {
     if !app.catalog.is_read() {
         return Err(Problem::of(Code::DatabaseUnavailable));
     }
@@ -282,88 +326,77 @@ pub(super) fn find_known(app: &App, id: ProductId) -> Result<Arc<CatalogProduct>
     known.ok_or_else(|| Problem::of(Code::ProductNotFound))
 }
 
-async fn show_from(
-    app: &App,
-    (reader, caller): (Reader, Option<Caller>),
-    id: Result<PathId, Problem>,
-    source: Source,
-) -> Result<Response, Problem> {
-    let missing = || Problem::of(Code::ProductNotFound);
-    let PathId(id) = id.map_err(|_not_a_number| missing())?;
-    let find = |pool: MySqlPool| async move {
-        let Some(product) = table::find(&pool, ProductId(id)).await? else {
-            return Ok(None);
-        };
-        let levels = match source {
-            Source::Redis => Levels::new(),
-            Source::MySql => stored(&pool, std::slice::from_ref(&product)).await?,
-        };
-        Ok::<_, sqlx::Error>(Some((product, levels)))
-    };
-    let found = app.reads.find(reader, find).await?;
-    let (product, mut levels) = found.ok_or_else(missing)?;
-    if matches!(source, Source::Redis) {
-        let (known, lost) = decided(app, std::slice::from_ref(&product)).await?;
-        // MySQL's level may be older than the level that a reader was told before.
-        if !lost.is_empty() {
-            return Err(Problem::of(Code::AccountBroken));
-        }
-        levels = known;
-    }
-    let shown = Detail {
-        product: &product,
-        levels: &levels,
-        coupon_discount: coupon_discount(app, &benefits_of(app, reader, caller).await?, &product),
-    };
-    Ok(detail(app, StatusCode::OK, &shown))
-}
-
-/// GET `/api/products`.
+/// GET `/api/products` and `/api/redis/products`.
 ///
 /// # Errors
 /// 422 for a filter that does not fit.
 pub async fn list(
     State(app): State<Arc<App>>,
+    AnyCaller(caller): AnyCaller,
     Reading(reader): Reading,
+    headers: HeaderMap,
     Filter(query): Filter<ListIn>,
 ) -> Result<Response, Problem> {
-    list_from(&app, reader, query, Source::MySql).await
+    let limit = limit_of(query.limit)?;
+    let mut name = query.name;
+    name.iter_mut().for_each(text::normalize);
+    let filter = ProductFilter {
+        name,
+        status: query.status,
+        without: shown_to(caller),
+        price_gte: query.price_gte.map(Money::get),
+        price_lte: query.price_lte.map(Money::get),
+        before: cursor_of(query.cursor.as_deref())?.map(ProductId),
+        limit: limit + 1,
+    };
+    let mut found = find_all(&app, filter).await?;
+    let next_cursor = cut(&mut found, limit).map(|last| last.id.to_string());
+    let Levels { levels, age } = match query.source {
+        Source::Redis => recent(&app, &found).await?,
+        Source::Mysql => settled(&app, reader, &found).await?,
+    };
+    let now_ms = app.ledger.redis_now_ms();
+    let items = found.iter().zip(levels);
+    let items: Vec<ItemOut<'_>> = items
+        .map(|(product, found)| item(product, found.level, now_ms))
+        .collect();
+    let tag = tag(0, (&items, &next_cursor));
+    let answer = || json(StatusCode::OK, &ListOut { items, next_cursor });
+    Ok(tagged(&headers, tag, (caller.is_none(), age), answer))
 }
 
-/// GET `/api/redis/products`.
+/// GET `/api/products/{id}` and `/api/redis/products/{id}`.
 ///
 /// # Errors
-/// 422 for a filter that does not fit.
-pub async fn list_redis(
-    State(app): State<Arc<App>>,
-    Reading(reader): Reading,
-    Filter(query): Filter<ListIn>,
-) -> Result<Response, Problem> {
-    list_from(&app, reader, query, Source::Redis).await
-}
-
-/// GET `/api/products/{id}`.
-///
-/// # Errors
-/// 404 for a product that does not exist.
+/// 404 for a product that does not exist; 503 for one whose account Redis has lost.
 pub async fn show(
     State(app): State<Arc<App>>,
     AnyCaller(caller): AnyCaller,
     Reading(reader): Reading,
+    headers: HeaderMap,
     id: Result<PathId, Problem>,
+    Filter(query): Filter<ShowIn>,
 ) -> Result<Response, Problem> {
-    show_from(&app, (reader, caller), id, Source::MySql).await
-}
-
-/// GET `/api/redis/products/{id}`.
-///
-/// # Errors
-/// 404 for a product that does not exist.
-pub async fn show_redis(
-    State(app): State<Arc<App>>,
-    AnyCaller(caller): AnyCaller,
-    Reading(reader): Reading,
-    id: Result<PathId, Problem>,
-) -> Result<Response, Problem> {
-    show_from(&app, (reader, caller), id, Source::Redis).await
+    let PathId(id) = id.map_err(|_not_a_number| Problem::of(Code::ProductNotFound))?;
+    let product = find_shown(&app, ProductId(id), caller)?;
+    let products = std::slice::from_ref(&product);
+    let Levels { levels, age } = match query.source {
+        Source::Redis => recent(&app, products).await?,
+        Source::Mysql => settled(&app, reader, products).await?,
+    };
+    let RecentLevel { level, is_lost } = levels.first().copied().unwrap_or_default();
+    // The level of MySQL may be older than one that a reader was told before.
+    if is_lost {
+        return Err(Problem::of(Code::AccountBroken));
+    }
+    let detail = Detail {
+        product: &product,
+        level,
+        benefits: &benefits_of(&app, caller).await,
+        is_admin: shown_to(caller).is_none(),
+    };
+    let body = detail.body(app.ledger.redis_now_ms());
+    let tag = detail_tag(&product, &body);
+    let answer = || json(StatusCode::OK, &body);
+    Ok(tagged(&headers, tag, (caller.is_none(), age), answer))
 }

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use stock_common::clock::rfc3339;
 use stock_common::error::Code;
 use stock_common::id::{LocationId, Position, ProductId};
-use stock_domain::catalog::{CatalogProduct, ProductStatus};
+use stock_domain::catalog::{Product, ProductStatus};
 use stock_domain::database::audit_log::Action;
 use stock_domain::database::reservations::{self as table, ReservationFilter};
 use stock_domain::lookup::{self, LocatedReservation};
@@ -142,13 +142,13 @@ impl ReservationOut {
 }
 
 /// The product of which a part is set aside, if it can be ordered.
-fn find_product(app: &App, id: ProductId) -> Result<Arc<CatalogProduct>, Problem> {
+fn find_product(app: &App, id: ProductId) -> Result<Arc<Product>, Problem> {
     if !app.catalog.is_read() {
         return Err(unpriced(Unpriced::CatalogUnread));
     }
     let product = app.catalog.product(id).filter(|known| !known.is_deleted);
     let product = product.ok_or_else(|| unpriced(Unpriced::ProductNotFound(id)))?;
-    if product.status != ProductStatus::Active {
+    if product.fields.status != ProductStatus::Active {
         return Err(unpriced(Unpriced::ProductNotOnSale(id)));
     }
     Ok(product)

@@ -114,7 +114,7 @@ pub(super) enum AvailabilityName {
 }
 
 /// A sale as everybody sees it.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Hash, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct SaleOut {
     sale_id: u64,

@@ -22,12 +22,13 @@ use hyper_util::server::graceful::GracefulShutdown;
 use metrics::Histogram;
 use stock_common::config::Config;
 use stock_common::error::Code;
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
+use super::connections::{Connections, HEALTH_LIFE, Progress, Timed};
 use super::openapi;
 use super::origin::{Origin, RequestId, TrustedProxies};
 use super::problem::{Problem, render};
@@ -131,9 +132,7 @@ pub async fn serve(
     };
     let router = router.merge(pages);
     let front = Arc::new(Front {
-        for_browsers: router
-            .clone()
-            .layer(sessions::layer(config, app.pool.clone())),
+        for_browsers: router.clone().layer(sessions::layer(&app)),
         router,
         proxies,
         headers: security_headers(config),
@@ -145,55 +144,63 @@ pub async fn serve(
         durations: Durations::new(),
     });
     let mut http = http1::Builder::new();
+    // Between requests; the time for a head itself is [`Timed`]'s.
     http.timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_millis(config.http_header_timeout_ms))
+        .header_read_timeout(Duration::from_millis(config.http_idle_timeout_ms))
         .max_buf_size(HEAD_BYTES_MAX);
-    let slots = Arc::new(Semaphore::new(config.http_connections_max));
+    let connections = Connections::new(config);
     let graceful = GracefulShutdown::new();
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
-            accepted = accept(&listener, &slots) => accepted,
+            accepted = accept(&listener) => accepted,
         };
-        let Some((stream, peer, slot)) = accepted else {
+        let Some((stream, peer)) = accepted else {
             continue;
         };
-        let front = Arc::clone(&front);
-        let service = service_fn(move |request| handle(Arc::clone(&front), peer, request));
-        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+        let Some(place) = connections.take(peer, front.proxies.trusts(peer.to_canonical())) else {
+            continue;
+        };
+        let (front, progress) = (Arc::clone(&front), Arc::new(Progress::default()));
+        let io = TokioIo::new(Timed::new(stream, Arc::clone(&progress), config));
+        let is_for_health = place.is_for_health;
+        let service = service_fn(move |request| {
+            let (front, progress) = (Arc::clone(&front), Arc::clone(&progress));
+            async move {
+                progress.begin();
+                let response = handle(front, (peer, is_for_health), request).await;
+                progress.end();
+                response
+            }
+        });
+        let connection = graceful.watch(http.serve_connection(io, service));
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            let ended = match place.is_for_health {
+                true => timeout(HEALTH_LIFE, connection).await.unwrap_or(Ok(())),
+                false => connection.await,
+            };
+            if let Err(error) = ended {
                 tracing::debug!(%error, "connection ended");
             }
-            drop(slot);
+            drop(place);
         });
     }
     drop(listener);
     app.closing.cancel();
     let limit = Duration::from_millis(config.shutdown_timeout_ms);
-    if tokio::time::timeout(limit, graceful.shutdown())
-        .await
-        .is_err()
-    {
+    if timeout(limit, graceful.shutdown()).await.is_err() {
         tracing::warn!("connections were still open after {limit:?}");
     }
 }
 
-type Accepted = (
-    tokio::net::TcpStream,
-    IpAddr,
-    tokio::sync::OwnedSemaphorePermit,
-);
-
-async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> Option<Accepted> {
-    let slot = Arc::clone(slots).acquire_owned().await.ok()?;
+async fn accept(listener: &TcpListener) -> Option<(TcpStream, IpAddr)> {
     match listener.accept().await {
         Ok((stream, peer)) => {
             // An answer must not wait for the acknowledgement of the one before.
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(%error, "cannot set TCP_NODELAY");
             }
-            Some((stream, peer.ip(), slot))
+            Some((stream, peer.ip()))
         }
         Err(error) => {
             tracing::warn!(%error, "cannot accept a connection");
@@ -208,8 +215,8 @@ impl Front {
         let path = request.uri().path();
         let is_browser =
             request.headers().contains_key(header::COOKIE) || !path.starts_with("/api/");
-        // Health and metrics are asked for by few, and often; assets once.
-        let is_free = ["/livez", "/readyz", "/metrics"].contains(&path);
+        // Health and metrics are asked for by few, and often; assets once. A cookie makes work.
+        let is_free = is_of_health(path) && !request.headers().contains_key(header::COOKIE);
         let is_counted = !is_free && !path.starts_with("/assets/");
         if is_counted && let Err(exceeded) = self.app.limits.admit(Subject::requests_from(address))
         {
@@ -220,21 +227,35 @@ impl Front {
         } else {
             &self.router
         };
-        let timeout = match path {
+        let limit = match path {
             IMPORT => self.import_timeout,
             _ => self.timeout,
         };
+        let changes = !request.method().is_safe();
         let answer = router.clone().oneshot(request.map(Body::new));
-        match tokio::time::timeout(timeout, answer).await {
+        match timeout(limit, answer).await {
             // The session layer could not ask MySQL; it knows no problems.
             Ok(Ok(response)) if is_bare_fault(&response) => {
                 Problem::of(Code::DatabaseUnavailable).into_response()
             }
+            Ok(Ok(response)) if changes && may_be_done(&response) => {
+                Problem::outcome_unknown().into_response()
+            }
             Ok(Ok(response)) => response,
             Ok(Err(never)) => match never {},
+            Err(_elapsed) if changes => Problem::outcome_unknown().into_response(),
             Err(_elapsed) => Problem::of(Code::Timeout).into_response(),
         }
     }
+}
+
+fn is_of_health(path: &str) -> bool {
+    ["/livez", "/readyz", "/metrics"].contains(&path)
+}
+
+fn may_be_done(response: &Response<Body>) -> bool {
+    let problem = response.extensions().get::<Problem>();
+    problem.is_some_and(|problem| problem.may_be_done)
 }
 
 fn is_bare_fault(response: &Response<Body>) -> bool {
@@ -244,7 +265,7 @@ fn is_bare_fault(response: &Response<Body>) -> bool {
 
 async fn handle(
     front: Arc<Front>,
-    peer: IpAddr,
+    (peer, is_for_health): (IpAddr, bool),
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     let started = Instant::now();
@@ -259,7 +280,10 @@ async fn handle(
         request_id,
     });
     let reader = failure::reader(request.uri().path(), request.headers());
-    let response = front.answer(address, request).await;
+    let response = match is_for_health && !is_of_health(request.uri().path()) {
+        true => Problem::of(Code::Overloaded).into_response(),
+        false => front.answer(address, request).await,
+    };
     let took = started.elapsed();
     let request_id = request_id.to_string();
     let mut response = match reader {

@@ -1,9 +1,10 @@
 //! Sessions of pages: a cookie with a random id, and a row in MySQL that says whose it is.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use sha2::{Digest, Sha256};
 use sqlx::MySqlPool;
-use stock_common::config::Config;
 use stock_domain::database::sessions;
 use tower_sessions::cookie::SameSite;
 use tower_sessions::cookie::time::{Duration, OffsetDateTime};
@@ -11,11 +12,15 @@ use tower_sessions::session::{Id, Record};
 use tower_sessions::session_store::{Error, Result};
 use tower_sessions::{Expiry, SessionManagerLayer, SessionStore};
 
+use crate::app::App;
+use crate::kept::Kept;
+
 /// Where a session keeps who logged in.
 pub const LOGIN: &str = "login";
 
 /// The layer that reads and writes sessions.
-pub fn layer(config: &Config, pool: MySqlPool) -> SessionManagerLayer<Store> {
+pub fn layer(app: &App) -> SessionManagerLayer<Store> {
+    let config = &app.config;
     // A browser takes a `__Host-` cookie only over TLS, from this host alone.
     let name = if config.public_tls {
         "__Host-session"
@@ -23,7 +28,11 @@ pub fn layer(config: &Config, pool: MySqlPool) -> SessionManagerLayer<Store> {
         "session"
     };
     let rest = Duration::seconds(config.session_seconds);
-    SessionManagerLayer::new(Store { pool })
+    let store = Store {
+        pool: app.pool.clone(),
+        kept: Arc::clone(&app.kept.sessions),
+    };
+    SessionManagerLayer::new(store)
         .with_name(name)
         .with_http_only(true)
         .with_same_site(SameSite::Lax)
@@ -35,6 +44,7 @@ pub fn layer(config: &Config, pool: MySqlPool) -> SessionManagerLayer<Store> {
 #[derive(Debug, Clone)]
 pub struct Store {
     pool: MySqlPool,
+    kept: Arc<Kept<sessions::IdHash, Option<(String, i64)>>>,
 }
 
 fn hash(id: &Id) -> sessions::IdHash {
@@ -56,16 +66,18 @@ impl SessionStore for Store {
         let data = serde_json::to_string(&record.data)
             .map_err(|error| Error::Encode(error.to_string()))?;
         let ends = record.expiry_date.unix_timestamp();
-        sessions::write(&self.pool, &hash(&record.id), &data, ends)
-            .await
-            .map_err(backend)
+        let id = hash(&record.id);
+        let written = sessions::write(&self.pool, &id, &data, ends).await;
+        self.kept.forget(&id).await;
+        written.map_err(backend)
     }
 
     async fn load(&self, id: &Id) -> Result<Option<Record>> {
-        let row = sessions::read(&self.pool, &hash(id))
-            .await
-            .map_err(backend)?;
-        let Some((data, ends)) = row else {
+        let id_hash = hash(id);
+        let read = sessions::read(&self.pool, &id_hash);
+        let row = self.kept.get(id_hash, read).await.map_err(backend)?;
+        let now = OffsetDateTime::now_utc().unix_timestamp();
+        let Some((data, ends)) = row.filter(|(_, ends)| *ends > now) else {
             return Ok(None);
         };
         let data = serde_json::from_str(&data).map_err(|error| Error::Decode(error.to_string()))?;
@@ -77,8 +89,9 @@ impl SessionStore for Store {
     }
 
     async fn delete(&self, id: &Id) -> Result<()> {
-        sessions::delete(&self.pool, &hash(id))
-            .await
-            .map_err(backend)
+        let id = hash(id);
+        let deleted = sessions::delete(&self.pool, &id).await;
+        self.kept.forget(&id).await;
+        deleted.map_err(backend)
     }
 }

@@ -23,8 +23,9 @@ use stock_common::error::Code;
 use stock_common::id::{LocationId, Position, ProductId};
 use stock_domain::account::{Account, AccountKind};
 use stock_domain::bucket;
+use stock_domain::catalog::Product;
 use stock_domain::database::movements::{self as postings, Movement, MovementCursor};
-use stock_domain::database::products::{self, Product};
+use stock_domain::database::products;
 use stock_domain::database::stock_levels::{self, StockLevel, StockLevelFilter};
 use utoipa::ToSchema;
 
@@ -33,6 +34,7 @@ use super::extract::{Filter, IdIn, PathId};
 use super::orders::json;
 use super::page::{cursor_pair_of, cut, days_of, limit_of};
 use super::problem::Problem;
+use super::products as products_out;
 use super::reader::Reading;
 use crate::app::{App, CATCH_UP_MAX};
 
@@ -61,12 +63,14 @@ pub(super) struct LevelOut {
     reserved: i64,
     /// Available plus reserved.
     physical: i64,
-    min_stock_level: i64,
-    reorder_point: i64,
-    /// Whether what is available is at most `minStockLevel`.
-    is_low: bool,
-    /// Whether what is available is at most `reorderPoint`.
-    needs_reorder: bool,
+    /// For admins; null for others.
+    min_stock_level: Option<i64>,
+    /// For admins; null for others.
+    reorder_point: Option<i64>,
+    /// Whether what is available is at most `minStockLevel`; for admins, null for others.
+    is_low: Option<bool>,
+    /// Whether what is available is at most `reorderPoint`; for admins, null for others.
+    needs_reorder: Option<bool>,
     /// Rises with every change of what is available.
     stock_version: u64,
     #[schema(value_type = String, format = DateTime)]
@@ -179,12 +183,16 @@ async fn find_product(app: &App, id: u64) -> Result<Product, Problem> {
 /// 422 for a filter that does not fit.
 pub async fn available(
     State(app): State<Arc<App>>,
-    _caller: Caller,
+    caller: Caller,
     Reading(reader): Reading,
     Filter(query): Filter<LevelsIn>,
 ) -> Result<Response, Problem> {
     let limit = limit_of(query.limit)?;
     let (is_low, needs_reorder) = (query.low == Some(true), query.reorder == Some(true));
+    let is_admin = caller.is_admin();
+    if (is_low || needs_reorder) && !is_admin {
+        return Err(Problem::of(Code::Forbidden));
+    }
     let filter = StockLevelFilter {
         product: query.product_id.map(|IdIn(id)| ProductId(id)),
         location: query.location_id.map(|IdIn(id)| LocationId(id)),
@@ -200,6 +208,8 @@ pub async fn available(
     let mut found = app.reads.read_settled(settled, reader, list).await?;
     let next_cursor =
         cut(&mut found, limit).map(|last| format!("{}-{}", last.product_id, last.location_id));
+    // Only what is on sale, or was.
+    found.retain(|level| products_out::find_shown(&app, level.product_id, Some(caller)).is_ok());
     let names: Vec<Account> = found.iter().flat_map(accounts_of).collect();
     let now = app.ledger.levels(&names).await?;
     let items = found.iter().map(|level| {
@@ -215,16 +225,17 @@ pub async fn available(
             available,
             reserved,
             physical: available + reserved,
-            min_stock_level: level.min_stock_level,
-            reorder_point: level.reorder_point,
-            is_low: available <= level.min_stock_level,
-            needs_reorder: available <= level.reorder_point,
+            min_stock_level: is_admin.then_some(level.min_stock_level),
+            reorder_point: is_admin.then_some(level.reorder_point),
+            is_low: is_admin.then_some(available <= level.min_stock_level),
+            needs_reorder: is_admin.then_some(available <= level.reorder_point),
             stock_version: newer.map_or(level.seq, |newer| newer.seq),
             updated_at: rfc3339(unix_ms(level.updated_at)),
         }
     });
     let items = items
-        .filter(|item| (!is_low || item.is_low) && (!needs_reorder || item.needs_reorder))
+        .filter(|item| !is_low || item.is_low == Some(true))
+        .filter(|item| !needs_reorder || item.needs_reorder == Some(true))
         .collect();
     Ok(json(StatusCode::OK, &LevelListOut { items, next_cursor }))
 }

@@ -178,8 +178,8 @@ impl<'a> StoreOut<'a> {
 }
 
 impl StoreIn {
-    fn check(self) -> Result<StoreFields, Problem> {
-        check_text(&self.name, 100, "/name", 1)?;
+    fn check(mut self) -> Result<StoreFields, Problem> {
+        check_text(&mut self.name, 100, "/name", 1)?;
         for (pointer, degrees, most) in [
             ("/latitude", self.latitude, 90.0),
             ("/longitude", self.longitude, 180.0),
@@ -340,7 +340,7 @@ pub async fn products(
         Some(StoreProductOut {
             store_id: store.0,
             product_id: product.id.0,
-            name: product.name.clone(),
+            name: product.fields.name.clone(),
             unit_price: product.unit_price(now_ms),
             available: level.balance,
             stock_version: level.seq,

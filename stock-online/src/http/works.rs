@@ -118,10 +118,12 @@ pub async fn create(
     State(app): State<Arc<App>>,
     (Admin(admin), origin): (Admin, Origin),
     Keyed {
-        body, idempotency, ..
+        mut body,
+        idempotency,
+        ..
     }: Keyed<WorkIn>,
 ) -> Result<Response, Problem> {
-    check_text(&body.title, 100, "/title", 1)?;
+    check_text(&mut body.title, 100, "/title", 1)?;
     let mut once = match Once::begin(&app, idempotency).await? {
         Begun::Fresh(once) => once,
         Begun::Before(answer) => return answer,
@@ -146,10 +148,12 @@ pub async fn replace(
     (Admin(admin), origin): (Admin, Origin),
     id: Result<PathId, Problem>,
     Keyed {
-        body, idempotency, ..
+        mut body,
+        idempotency,
+        ..
     }: Keyed<WorkIn>,
 ) -> Result<Response, Problem> {
-    check_text(&body.title, 100, "/title", 1)?;
+    check_text(&mut body.title, 100, "/title", 1)?;
     let id = work_id(id)?;
     let mut once = match Once::begin(&app, idempotency).await? {
         Begun::Fresh(once) => once,

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 use stock_common::error::Code;
 use stock_domain::database::audit_log::Action;
+use stock_domain::user::Email;
 use tower_sessions::Session;
 use utoipa::ToSchema;
 
@@ -19,6 +20,7 @@ use crate::app::App;
 use crate::http::accounts::{self, CredentialsIn, SignUpIn};
 use crate::http::audit;
 use crate::http::auth::{Caller, Login};
+use crate::http::devices;
 use crate::http::extract::Form;
 use crate::http::origin::Origin;
 use crate::http::problem::Problem;
@@ -256,7 +258,7 @@ pub async fn log_in(
         email: form.email,
         password: form.password,
     };
-    let user = match accounts::log_in(&app, &origin, credentials).await {
+    let user = match accounts::log_in(&app, &origin, &headers, credentials).await {
         Ok(user) => user,
         Err(problem) if is_shown(&problem, &headers) => {
             let wrong = Some(Wrong::of(&frame, &problem));
@@ -280,7 +282,13 @@ pub async fn log_in(
         tracing::warn!(%error, "cannot write a session");
         Problem::of(Code::DatabaseUnavailable)
     })?;
-    Ok(Redirect::to(&next).into_response())
+    let mut response = Redirect::to(&next).into_response();
+    if let Ok(email) = Email::new(&email)
+        && devices::known(&app, &headers, &email).is_none()
+    {
+        devices::remember(&app, &mut response, &email);
+    }
+    Ok(response)
 }
 
 /// POST `/account/logout`.

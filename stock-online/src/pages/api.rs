@@ -1,7 +1,7 @@
 //! The interface, called in this process: a page reads what a client would be answered.
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::http::Request;
 use http_body_util::BodyExt as _;
 use serde::de::DeserializeOwned;
@@ -34,6 +34,20 @@ impl Api {
         caller: Option<Caller>,
         origin: Origin,
     ) -> Result<T, Problem> {
+        let body = self.read(path, caller, origin).await?;
+        serde_json::from_slice(&body).map_err(|error| Problem::internal(&error))
+    }
+
+    /// The same as it was sent.
+    ///
+    /// # Errors
+    /// The interface's problem.
+    pub async fn read(
+        &self,
+        path: &str,
+        caller: Option<Caller>,
+        origin: Origin,
+    ) -> Result<Bytes, Problem> {
         let mut request = Request::get(path)
             .body(Body::empty())
             .map_err(|error| Problem::internal(&error))?;
@@ -51,7 +65,6 @@ impl Api {
             return Err(problem);
         }
         let body = response.into_body().collect().await;
-        let bytes = body.map_err(|error| Problem::internal(&error))?.to_bytes();
-        serde_json::from_slice(&bytes).map_err(|error| Problem::internal(&error))
+        Ok(body.map_err(|error| Problem::internal(&error))?.to_bytes())
     }
 }

@@ -5,12 +5,14 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
+use axum::body::Bytes;
 use axum::extract::Path;
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
-use rust_embed::{Embed, EmbeddedFile};
+use axum::http::{HeaderMap, HeaderValue};
+use axum::response::Response;
+use rust_embed::Embed;
 use stock_common::error::Code;
 
+use crate::http::files::File;
 use crate::http::problem::Problem;
 
 #[derive(Embed)]
@@ -20,10 +22,12 @@ struct Files;
 /// The hexadecimal digits of a hash in a name.
 const DIGITS: usize = 12;
 
+const KEPT: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
+
 struct Assets {
     /// `shop.css` is served as `shop.<hash>.css`.
     served: HashMap<String, String>,
-    by_served: HashMap<String, EmbeddedFile>,
+    by_served: HashMap<String, File>,
 }
 
 static ASSETS: LazyLock<Assets> = LazyLock::new(|| {
@@ -44,6 +48,14 @@ static ASSETS: LazyLock<Assets> = LazyLock::new(|| {
         let hash = hash.get(..DIGITS).unwrap_or_default();
         let served = format!("{stem}.{hash}.{kind}");
         assets.served.insert(name.to_string(), served.clone());
+        let kind = match kind {
+            "css" => "text/css; charset=utf-8",
+            "js" => "text/javascript; charset=utf-8",
+            "svg" => "image/svg+xml",
+            _ => "application/octet-stream",
+        };
+        let data = Bytes::from(file.data.into_owned());
+        let file = File::new(data, HeaderValue::from_static(kind), KEPT);
         assets.by_served.insert(served, file);
     }
     assets
@@ -60,18 +72,8 @@ pub fn url(name: &str) -> String {
 ///
 /// # Errors
 /// 404 for a name that stands for nothing in this version.
-pub async fn show(Path(name): Path<String>) -> Result<Response, Problem> {
+pub async fn show(headers: HeaderMap, Path(name): Path<String>) -> Result<Response, Problem> {
     let file = ASSETS.by_served.get(&name);
     let file = file.ok_or_else(|| Problem::of(Code::NotFound))?;
-    let kind = match name.rsplit_once('.').map_or("", |(_, kind)| kind) {
-        "css" => "text/css; charset=utf-8",
-        "js" => "text/javascript; charset=utf-8",
-        "svg" => "image/svg+xml",
-        _ => "application/octet-stream",
-    };
-    let headers = [
-        (header::CONTENT_TYPE, kind),
-        (header::CACHE_CONTROL, "public, max-age=31536000, immutable"),
-    ];
-    Ok((headers, file.data.clone()).into_response())
+    Ok(file.answer(&headers))
 }

@@ -12,13 +12,12 @@ use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use stock_common::error::Code;
 use stock_domain::ledger::GateState;
 use tokio::time::Instant;
 
 use self::figures::{Figures, ProductFigures};
 use super::frame::{Frame, page};
-use crate::http::problem::Problem;
+use crate::streams::Holder;
 
 /// After so long the stream ends, and the browser comes again by itself: whether its reader is still an admin is
 /// asked then.
@@ -110,8 +109,8 @@ pub async fn live(
     frame: Frame,
 ) -> Result<Response, Response> {
     frame.admin()?;
-    let place = Arc::clone(&app.event_streams).try_acquire_owned();
-    let place = place.map_err(|_full| Problem::of(Code::Overloaded).into_response())?;
+    let place = app.event_streams.take(Holder::Admin);
+    let place = place.map_err(IntoResponse::into_response)?;
     let begun = (frame, app.history.watch(), place);
     let ends = Instant::now() + ASK_AGAIN;
     let events = stream::unfold(begun, move |(frame, mut changed, place)| async move {

@@ -132,7 +132,7 @@ pub async fn show(frame: Frame) -> Result<Response, Problem> {
     let works: List<Work> = frame
         .get_public(&format!("/api/works?limit={SHOWN}"))
         .await?;
-    let codes = own_codes(&frame).await?;
+    let codes = frame.own(own_codes(&frame)).await?.unwrap_or_default();
     let now_ms = i64::try_from(frame.app.ledger.redis_now_ms()).unwrap_or(i64::MAX);
     let mut campaigns = campaigns.items;
     for campaign in &mut campaigns {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::Arc;
+use std::time::Duration;
 
 use askama::Template;
 use axum::extract::FromRequestParts;
@@ -15,7 +16,6 @@ use stock_common::clock::rfc3339;
 use stock_common::error::Code;
 use stock_domain::database::users;
 use stock_domain::order::OrderStatus;
-use stock_domain::reads::Reader as Reading;
 use stock_domain::user::User;
 
 use super::api::Api;
@@ -23,6 +23,7 @@ use super::assets;
 use super::shop::BuyState;
 use super::texts::{COOKIE, Lang, grouped};
 use crate::app::App;
+use crate::health::Database;
 use crate::http::auth::{AnyCaller, Caller, Role};
 use crate::http::origin::Origin;
 use crate::http::problem::Problem;
@@ -30,6 +31,9 @@ use crate::http::problem::Problem;
 /// What a page may load: its own files, and nothing from anywhere else.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
      connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+/// A page waits so long for what is its reader's own, and so long when MySQL was silent a moment ago.
+const OWN_MAX: Duration = Duration::from_millis(1_500);
+const OWN_MAX_SILENT: Duration = Duration::from_millis(200);
 /// How long a chosen language is kept.
 const LANG_SECONDS: u32 = 365 * 86_400;
 
@@ -97,7 +101,13 @@ impl Frame {
         let origin = Origin::from_request_parts(parts, app).await?;
         let api = parts.extensions.get::<Api>().cloned();
         let user = match caller {
-            Some(caller) => users::find(&app.pool, caller.user).await?,
+            Some(caller) => {
+                let read = async {
+                    let found = users::find(&app.pool, caller.user).await?;
+                    Ok::<_, sqlx::Error>(found.map(|(user, _)| user))
+                };
+                app.kept.users.get(caller.user, read).await?
+            }
             None => None,
         };
         Ok(Self {
@@ -105,7 +115,7 @@ impl Frame {
             lang: Lang::of(&parts.headers),
             // A deleted user's session is nobody's.
             caller: caller.filter(|_| user.is_some()),
-            user: user.map(|(user, _)| user),
+            user,
             back: parts
                 .uri
                 .path_and_query()
@@ -126,12 +136,6 @@ impl Frame {
         self.api.get(path, self.caller, self.origin).await
     }
 
-    /// For whom the page reads: somebody who has just written sees it.
-    pub async fn reading(&self) -> Reading {
-        let user = self.caller.map(|caller| caller.user);
-        self.app.reads.reader(&self.app.ledger, user).await
-    }
-
     /// The reader as a buyer: an admin's own things, not everybody's.
     #[must_use]
     pub fn buyer(&self) -> Option<Caller> {
@@ -142,12 +146,39 @@ impl Frame {
         })
     }
 
-    /// What the interface answers to everybody, whoever reads.
+    /// What is the reader's own, if MySQL tells it soon enough: a page without it is better than none.
+    ///
+    /// # Errors
+    /// Problems that are not MySQL's silence.
+    pub async fn own<T>(
+        &self,
+        read: impl Future<Output = Result<T, Problem>>,
+    ) -> Result<Option<T>, Problem> {
+        let silence = &self.app.kept.silence;
+        let limit = match self.app.health.database() {
+            Database::Down => return Ok(None),
+            _ if silence.is_now() => OWN_MAX_SILENT,
+            _ => OWN_MAX,
+        };
+        match tokio::time::timeout(limit, read).await {
+            Ok(Ok(own)) => Ok(Some(own)),
+            Ok(Err(problem)) if problem.code == Code::DatabaseUnavailable => Ok(None),
+            Ok(Err(problem)) => Err(problem),
+            Err(_elapsed) => {
+                silence.note();
+                Ok(None)
+            }
+        }
+    }
+
+    /// The interface's answer to everybody, whoever reads; a kept one while MySQL is silent.
     ///
     /// # Errors
     /// The interface's problem.
     pub async fn get_public<T: DeserializeOwned>(&self, path: &str) -> Result<T, Problem> {
-        self.api.get(path, None, self.origin).await
+        let read = self.api.read(path, None, self.origin);
+        let body = self.app.kept.lists.get(path.to_owned(), read).await?;
+        serde_json::from_slice(&body).map_err(|error| Problem::internal(&error))
     }
 
     /// What the interface answers to the reader as a buyer.

@@ -10,7 +10,9 @@ use stock_domain::catalog::ProductStatus;
 use crate::app::App;
 use crate::http::events::{self, EventsIn, Named};
 use crate::http::extract::Filter;
+use crate::http::origin::Origin;
 use crate::http::problem::Problem;
+use crate::streams::Holder;
 
 /// GET `/live/levels`: of products that the shop shows and coupons that anybody may draw, online.
 ///
@@ -18,6 +20,7 @@ use crate::http::problem::Problem;
 /// 422 for ids that are none, or without any; 503 when too many watch.
 pub(super) async fn levels(
     State(app): State<Arc<App>>,
+    origin: Origin,
     Filter(query): Filter<EventsIn>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -27,7 +30,9 @@ pub(super) async fn levels(
     named.is_online_only = true;
     named.products.retain(|id| {
         let known = app.catalog.product(*id);
-        known.is_some_and(|known| !known.is_deleted && known.status != ProductStatus::Inactive)
+        known.is_some_and(|known| {
+            !known.is_deleted && known.fields.status != ProductStatus::Inactive
+        })
     });
     let mut coupons = Vec::new();
     for id in named.coupons {
@@ -37,6 +42,6 @@ pub(super) async fn levels(
     }
     named.coupons = coupons;
     // Whoever looks takes no place of those who built on the interface.
-    let places = Arc::clone(&app.page_streams);
-    events::stream(app, Some(named), &headers, places)
+    let place = app.page_streams.take(Holder::at(origin.address))?;
+    Ok(events::stream(app, Some(named), &headers, (place, None)))
 }

@@ -3,24 +3,28 @@
 //! The scripts of both readers come with their crates and are served from here; `ReDoc`'s page is one document with its
 //! script inside, which its policy names by its hash.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, LazyLock};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
 use aide::redoc::Redoc;
 use askama::Template;
+use axum::body::Bytes;
 use axum::extract::Path;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 use stock_common::error::Code;
 
-use super::frame::{Frame, html_response, page, page_with};
+use super::frame::{Frame, page, page_with};
+use crate::http::files::File;
 use crate::http::problem::Problem;
 
 /// The document that both show.
 const DOCUMENT: &str = "/api/openapi.json";
+/// How long browsers keep the readers: until tomorrow's version of the program at the latest.
+const KEPT: HeaderValue = HeaderValue::from_static("public, max-age=86400");
 /// Swagger UI draws with styles of its own.
 const SWAGGER_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
      img-src 'self' data:; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
@@ -40,20 +44,34 @@ pub async fn swagger_ui(frame: Frame) -> Response {
 ///
 /// # Errors
 /// 404 for a file that it does not have.
-pub async fn swagger_file(Path(file): Path<String>) -> Result<Response, Problem> {
+pub async fn swagger_file(
+    headers: HeaderMap,
+    Path(name): Path<String>,
+) -> Result<Response, Problem> {
+    static FILES: LazyLock<RwLock<HashMap<String, Arc<File>>>> = LazyLock::new(RwLock::default);
+    let known = {
+        let files = FILES.read().unwrap_or_else(PoisonError::into_inner);
+        files.get(&name).map(Arc::clone)
+    };
+    if let Some(file) = known {
+        return Ok(file.answer(&headers));
+    }
     let config = Arc::new(utoipa_swagger_ui::Config::from(DOCUMENT));
-    let found = utoipa_swagger_ui::serve(&file, config).ok().flatten();
-    let found = found.filter(|_| file != "index.html");
+    let found = utoipa_swagger_ui::serve(&name, config).ok().flatten();
+    let found = found.filter(|_| name != "index.html");
     let found = found.ok_or_else(|| Problem::of(Code::NotFound))?;
     let kind = HeaderValue::try_from(found.content_type)
         .unwrap_or(HeaderValue::from_static("application/octet-stream"));
-    let kept = HeaderValue::from_static("public, max-age=86400");
-    let headers = [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, kept)];
-    Ok((headers, found.bytes.into_owned()).into_response())
+    let data = Bytes::from(found.bytes.into_owned());
+    let file = Arc::new(File::new(data, kind, KEPT));
+    let mut files = FILES.write().unwrap_or_else(PoisonError::into_inner);
+    let file = Arc::clone(files.entry(name).or_insert(file));
+    drop(files);
+    Ok(file.answer(&headers))
 }
 
 /// `ReDoc`'s page and the policy that lets its own script run, and nothing else.
-static REDOC: LazyLock<(String, String)> = LazyLock::new(|| {
+static REDOC: LazyLock<(File, String)> = LazyLock::new(|| {
     let html = Redoc::new(DOCUMENT).with_title("Stock Flow").html();
     let script = html
         .split_once("<script>")
@@ -64,14 +82,24 @@ static REDOC: LazyLock<(String, String)> = LazyLock::new(|| {
         "default-src 'none'; script-src 'sha256-{hash}'; worker-src blob:; style-src 'unsafe-inline'; \
          img-src 'self' data:; connect-src 'self'; base-uri 'none'; frame-ancestors 'none'"
     );
-    (html, policy)
+    let kind = HeaderValue::from_static("text/html; charset=utf-8");
+    (File::new(html.into(), kind, KEPT), policy)
 });
 
 /// GET `/api/redoc`.
-pub async fn redoc() -> Response {
-    let (html, policy) = &*REDOC;
+pub async fn redoc(headers: HeaderMap) -> Response {
+    let (file, policy) = &*REDOC;
+    let mut response = file.answer(&headers);
     match HeaderValue::try_from(policy) {
-        Ok(policy) => html_response(StatusCode::OK, policy, html.clone()),
+        Ok(policy) => {
+            let own = response.headers_mut();
+            own.insert(header::CONTENT_SECURITY_POLICY, policy);
+            own.insert(
+                header::REFERRER_POLICY,
+                HeaderValue::from_static("same-origin"),
+            );
+            response
+        }
         Err(_) => Problem::of(Code::Internal).into_response(),
     }
 }
@@ -163,7 +191,8 @@ mod tests {
 
     #[test]
     fn redocs_page_holds_one_script_whose_hash_is_allowed() {
-        let (html, policy) = &*REDOC;
+        let (file, policy) = &*REDOC;
+        let html = std::str::from_utf8(file.plain()).unwrap();
         assert!(html.contains("/api/openapi.json") && policy.contains("script-src 'sha256-"));
         assert!(!html.contains("<script src") && !html.contains("fonts.googleapis.com/css"));
     }

@@ -8,14 +8,16 @@ use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use stock_common::error::Code;
-use stock_common::id::ProductId;
-use stock_domain::catalog::ProductStatus;
-use stock_domain::database::products::{self as table, ProductFilter};
+use stock_common::id::{ProductId, UserId};
+use stock_common::text;
+use stock_domain::catalog::{ProductFilter, ProductStatus};
 use stock_domain::reservation::TTL_SECONDS;
 
 pub use self::card::{BuyState, Card};
 use super::frame::{Frame, page};
+use crate::http::auth::Caller;
 use crate::http::problem::Problem;
+use crate::http::products;
 
 /// Products on a page.
 const PRODUCTS: u32 = 24;
@@ -141,11 +143,7 @@ struct Own {
 }
 
 impl Own {
-    async fn read(frame: &Frame, asked: &ShopIn) -> Result<Option<Self>, Problem> {
-        let Some(buyer) = frame.buyer() else {
-            return Ok(None);
-        };
-        let user = buyer.user;
+    async fn read(frame: &Frame, asked: &ShopIn, user: UserId) -> Result<Self, Problem> {
         let points = format!("/api/v2/points/users/{user}");
         let page = |path: &str, cursor: Option<u64>| {
             let cursor = cursor.map_or(String::new(), |at| format!("&cursor={at}"));
@@ -162,15 +160,15 @@ impl Own {
         for reservation in &mut reservations.items {
             let known = frame.app.catalog.product(ProductId(reservation.product_id));
             reservation.product =
-                known.map(|known| (known.name.to_string(), known.unit_price(now_ms).get()));
+                known.map(|known| (known.fields.name.clone(), known.unit_price(now_ms).get()));
         }
-        Ok(Some(Self {
+        Ok(Self {
             orders,
             reservations,
             coupons,
             points: history,
             balance: balance.balance,
-        }))
+        })
     }
 }
 
@@ -194,6 +192,8 @@ struct ShopPage {
     name: String,
     next: Option<String>,
     own: Option<Own>,
+    /// Whether the reader's own things cannot be told now.
+    is_own_away: bool,
 }
 
 /// GET `/`.
@@ -204,15 +204,16 @@ pub async fn show(frame: Frame, uri: Uri) -> Result<Response, Problem> {
     // What does not fit is as good as nothing: a person may have cut the address.
     let asked =
         Query::<ShopIn>::try_from_uri(&uri).map_or_else(|_| ShopIn::default(), |asked| asked.0);
+    let mut name = asked.name.trim().to_owned();
+    text::normalize(&mut name);
     let filter = ProductFilter {
-        name: Some(asked.name.trim().to_owned()).filter(|name| !name.is_empty()),
+        name: Some(name).filter(|name| !name.is_empty()),
         before: asked.cursor.map(ProductId),
+        without: Some(ProductStatus::Inactive),
         limit: PRODUCTS + 1,
         ..ProductFilter::default()
     };
-    let filter = &filter;
-    let list = |pool| async move { table::list(&pool, filter).await };
-    let mut found = frame.app.reads.read(frame.reading().await, list).await?;
+    let mut found = products::find_all(&frame.app, filter).await?;
     let has_more = found.len() > PRODUCTS as usize;
     found.truncate(PRODUCTS as usize);
     let next = found.last().filter(|_| has_more).map(|last| {
@@ -222,10 +223,13 @@ pub async fn show(frame: Frame, uri: Uri) -> Result<Response, Problem> {
         ];
         serde_urlencoded::to_string(query).unwrap_or_default()
     });
-    found.retain(|product| product.fields.status != ProductStatus::Inactive);
     let cards = Card::of_all(&frame, &found).await?;
-    let own = Own::read(&frame, &asked).await?;
+    let own = match frame.buyer() {
+        None => None,
+        Some(Caller { user, .. }) => frame.own(Own::read(&frame, &asked, user)).await?,
+    };
     Ok(page(&ShopPage {
+        is_own_away: own.is_none() && frame.caller.is_some(),
         cards,
         name: asked.name,
         next,
@@ -257,24 +261,28 @@ struct ProductPage {
 pub async fn product(frame: Frame, Path(id): Path<String>) -> Result<Response, Problem> {
     let missing = || Problem::of(Code::ProductNotFound);
     let id = id.parse().map_err(|_malformed| missing())?;
-    let find = |pool| async move { table::find(&pool, ProductId(id)).await };
-    let found = frame.app.reads.find(frame.reading().await, find).await?;
-    let found = found.filter(|product| product.fields.status != ProductStatus::Inactive);
-    let found = found.ok_or_else(missing)?;
+    let found = products::find_shown(&frame.app, ProductId(id), None)?;
     let card = Card::of_all(&frame, std::slice::from_ref(&found))
         .await?
         .pop();
-    let stores: List<Store> = frame.get("/api/stores?limit=100").await?;
+    let stores: List<Store> = frame.get_public("/api/stores?limit=100").await?;
     let (coupons, balance) = match frame.buyer() {
         None => (Vec::new(), 0),
         Some(buyer) => {
             let points = format!("/api/v2/points/users/{}/balance", buyer.user);
-            let coupons: List<OwnCoupon> = frame.get_own("/api/coupons/mine?limit=100").await?;
-            let balance: Balance = frame.get_own(points).await?;
-            let now_ms = i64::try_from(frame.app.ledger.redis_now_ms()).unwrap_or(i64::MAX);
-            let coupons = coupons.items.into_iter();
-            let usable = coupons.filter(|coupon| coupon.is_usable(now_ms));
-            (usable.collect(), balance.balance)
+            let own = frame.own(async {
+                tokio::try_join!(
+                    frame.get_own::<List<OwnCoupon>>("/api/coupons/mine?limit=100"),
+                    frame.get_own::<Balance>(points),
+                )
+            });
+            // Without MySQL the product can still be ordered, without a coupon and without points.
+            own.await?.map_or((Vec::new(), 0), |(coupons, balance)| {
+                let now_ms = i64::try_from(frame.app.ledger.redis_now_ms()).unwrap_or(i64::MAX);
+                let coupons = coupons.items.into_iter();
+                let usable = coupons.filter(|coupon| coupon.is_usable(now_ms));
+                (usable.collect(), balance.balance)
+            })
         }
     };
     let most = frame.app.config.hold_ttl_seconds_max;

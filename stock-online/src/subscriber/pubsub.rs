@@ -71,8 +71,7 @@ async fn hear(app: &App, bells: &Bells, shares: &Shares) -> Result<(), fred::err
         .subscribe(vec![catalog.clone(), selling.clone(), beats.clone()])
         .await?;
     // Those of shards that there will be are silent.
-    let prefix = &app.config.redis_prefix;
-    let levels = (0..SHARDS_MAX).map(|shard| Keys::new(prefix, shard).levels());
+    let levels = (0..SHARDS_MAX).map(|shard| Keys::new(&app.config, shard).levels());
     client.subscribe(levels.collect::<Vec<String>>()).await?;
     let keeper = client.manage_subscriptions();
     let heard = Mutex::new(Instant::now());
@@ -109,12 +108,11 @@ async fn hear(app: &App, bells: &Bells, shares: &Shares) -> Result<(), fred::err
             Ok(message) if *message.channel != *catalog => {
                 let text = message.value.as_str();
                 match text.and_then(|text| LevelsMessage::parse(&text)) {
-                    Some(message) => {
+                    Some(message) if app.ledger.hear(&message) => {
                         bells.ring(message.position.shard());
-                        app.ledger.hear(&message);
                         app.levels.hear(&shares.without(&app.ledger, message));
                     }
-                    None => ignore(),
+                    Some(_) | None => ignore(),
                 }
             }
             Ok(_) => app.catalog_refresher.bell.notify_one(),

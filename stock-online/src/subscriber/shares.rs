@@ -58,6 +58,7 @@ impl Shares {
             let names: Vec<Account> = moved.iter().map(online).collect();
             match app.ledger.levels(&names).await {
                 Ok(levels) => app.levels.hear(&LevelsMessage {
+                    epoch: Box::default(),
                     position: app.levels.last(),
                     levels: levels.into_iter().collect(),
                 }),

@@ -11,5 +11,6 @@ mod packets;
 mod poison;
 mod quarantine;
 mod settings;
+mod silent;
 mod tasks;
 mod tls;

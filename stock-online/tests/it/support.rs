@@ -243,6 +243,7 @@ impl Shop {
             limit_user_requests: 0,
             limit_address_requests: 0,
             limit_user_keys: 0,
+            limit_user_keys_daily: 0,
             limit_address_logins: 0,
             ..Config::default()
         };
@@ -334,6 +335,7 @@ impl Shop {
             ("STOCK_LIMIT_USER_REQUESTS", "0".to_owned()),
             ("STOCK_LIMIT_ADDRESS_REQUESTS", "0".to_owned()),
             ("STOCK_LIMIT_USER_KEYS", "0".to_owned()),
+            ("STOCK_LIMIT_USER_KEYS_DAILY", "0".to_owned()),
         ]
     }
 
@@ -485,7 +487,7 @@ pub(crate) struct ServiceProcess {
 }
 
 /// Every part of the service.
-const ROLES: &str = "http,subscriber,scheduler";
+pub(crate) const ROLES: &str = "http,subscriber,scheduler";
 
 impl ServiceProcess {
     pub(crate) async fn start(shop: &Shop) -> Self {
@@ -515,6 +517,18 @@ impl ServiceProcess {
     async fn spawn(
         shop: &Shop,
         variables: Vec<(&'static str, String)>,
+        with: (&str, Stdio),
+    ) -> Self {
+        let service = Self::begin(shop, variables, with);
+        let client = &service.client;
+        until("the process is ready", || client.is_ready()).await;
+        service
+    }
+
+    /// The same, not waiting for it to become ready.
+    pub(crate) fn begin(
+        shop: &Shop,
+        variables: Vec<(&'static str, String)>,
         (roles, log): (&str, Stdio),
     ) -> Self {
         let port = stock_online::servers::free_port().unwrap();
@@ -530,8 +544,14 @@ impl ServiceProcess {
             .spawn()
             .unwrap();
         let client = shop.client(&address);
-        until("the process is ready", || client.is_ready()).await;
         Self { client, child }
+    }
+
+    /// Ends it by a signal, in order.
+    pub(crate) async fn end_by(mut self, signal: rustix::process::Signal) {
+        self.signal(signal);
+        let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
+        assert_eq!(ended.unwrap().unwrap().code(), Some(0));
     }
 
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {

@@ -2,6 +2,8 @@
 --
 -- BENCH_TOKENS  a file of tokens, one a line
 -- BENCH_METHOD, BENCH_PATH, BENCH_BODY
+-- BENCH_ANONYMOUS "1": without tokens
+-- BENCH_HEADER, BENCH_HEADER_VALUE  a further header, "" for none
 -- BENCH_KEYED   "1": each request has an Idempotency-Key of its own
 -- BENCH_COUNTED "1": the number 1000000 in the body is another one in each round over all tokens, from
 --               BENCH_FIRST on, with as many digits
@@ -14,7 +16,9 @@ local salt = os.getenv("BENCH_SALT")
 
 function init()
   for token in io.lines(os.getenv("BENCH_TOKENS")) do
-    local headers = { ["Authorization"] = "Bearer " .. token, ["Content-Type"] = "application/json" }
+    local headers = { ["Content-Type"] = "application/json" }
+    if os.getenv("BENCH_ANONYMOUS") ~= "1" then headers["Authorization"] = "Bearer " .. token end
+    if os.getenv("BENCH_HEADER") ~= "" then headers[os.getenv("BENCH_HEADER")] = os.getenv("BENCH_HEADER_VALUE") end
     local body = os.getenv("BENCH_BODY")
     local request = wrk.format(os.getenv("BENCH_METHOD"), os.getenv("BENCH_PATH"), headers,
       body ~= "" and body or nil)

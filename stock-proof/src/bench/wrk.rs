@@ -22,6 +22,9 @@ pub struct Load {
     path: String,
     body: Option<Value>,
     is_keyed: bool,
+    /// A further header.
+    header: Option<(&'static str, String)>,
+    is_anonymous: bool,
     /// Where the numbers begin that each round of all buyers has another of.
     first: Option<u64>,
     /// Connections, each with one request under way.
@@ -40,6 +43,8 @@ impl Load {
             path: path.to_owned(),
             body: Some(order_json(&lines)),
             is_keyed: false,
+            header: None,
+            is_anonymous: false,
             first: None,
             connections: 128,
             seconds: 6,
@@ -83,6 +88,20 @@ impl Load {
         self
     }
 
+    /// Each request with a further header.
+    #[must_use]
+    pub fn header(mut self, name: &'static str, value: &str) -> Self {
+        self.header = Some((name, value.to_owned()));
+        self
+    }
+
+    /// Without tokens.
+    #[must_use]
+    pub fn anonymous(mut self) -> Self {
+        self.is_anonymous = true;
+        self
+    }
+
     /// On so many connections.
     #[must_use]
     pub fn connections(mut self, connections: u32) -> Self {
@@ -113,6 +132,7 @@ impl Load {
             let bearer = client.bearer(2 + buyer, Role::User);
             writeln!(file, "{}", bearer.trim_start_matches("Bearer "))?;
         }
+        let header = self.header.clone().unwrap_or_default();
         let body = self.body.as_ref().map(Value::to_string).unwrap_or_default();
         let out = Command::new("wrk")
             .args(["--latency", "-t1", "--timeout", "20s"])
@@ -125,6 +145,9 @@ impl Load {
             .env("BENCH_METHOD", self.method)
             .env("BENCH_PATH", &self.path)
             .env("BENCH_BODY", body)
+            .env("BENCH_ANONYMOUS", if self.is_anonymous { "1" } else { "0" })
+            .env("BENCH_HEADER", header.0)
+            .env("BENCH_HEADER_VALUE", header.1)
             .env("BENCH_KEYED", if self.is_keyed { "1" } else { "0" })
             .env(
                 "BENCH_COUNTED",

@@ -68,7 +68,7 @@ pub const FENCED: Sign = Sign {
 /// Redis does not answer.
 pub const REDIS_DOWN: Sign = Sign {
     readyz: Some(Says::Check("redis", "down")),
-    alert: "StockFlowFenced",
+    alert: "StockFlowRedisDown",
 };
 /// Entries that their own tables refuse.
 pub const DEAD_LETTERS: Sign = Sign {

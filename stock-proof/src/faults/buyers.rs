@@ -201,7 +201,11 @@ impl Buyer {
                     _ => {}
                 }
             }
-            let pause = if was_accepted { self.habits.pause } else { PAUSE };
+            let pause = if was_accepted {
+                self.habits.pause
+            } else {
+                PAUSE
+            };
             tokio::time::sleep(pause).await;
         }
         Ok(())

@@ -148,13 +148,7 @@ pub async fn f33(plan: &Plan) -> Result<Outcome, Failure> {
     world.accept(&past, 300).await?;
     let mut history = past.stop().await?;
     let seed = plan.seed.wrapping_add(1_000);
-    let buyers = Buyers::start(
-        std::slice::from_ref(&client),
-        4,
-        1..QUIET,
-        PACED,
-        seed,
-    );
+    let buyers = Buyers::start(std::slice::from_ref(&client), 4, 1..QUIET, PACED, seed);
     world.accept(&buyers, 100).await?;
     let mut missed = Vec::new();
     let plants = plants(&world).await?;

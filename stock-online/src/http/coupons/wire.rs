@@ -196,8 +196,8 @@ impl<'a> OwnCouponOut<'a> {
 }
 
 impl CouponIn {
-    pub(super) fn check(self) -> Result<CouponFields, Problem> {
-        check_text(&self.name, 100, "/name", 1)?;
+    pub(super) fn check(mut self) -> Result<CouponFields, Problem> {
+        check_text(&mut self.name, 100, "/name", 1)?;
         let benefit = match (self.discount_amount, self.discount_rate) {
             (Some(amount), None) if amount > Money::ZERO => Benefit::Amount(amount),
             (None, Some(rate)) => {

@@ -12,7 +12,9 @@ const PRODUCTS: &[(&str, &str)] = &[
     ("status", "productStatus"),
     ("priceGte", "integer"),
     ("priceLte", "integer"),
+    ("source", "source"),
 ];
+const PRODUCT: &[(&str, &str)] = &[("source", "source")];
 const PAGE: &[(&str, &str)] = &[("limit", "limit"), ("cursor", "id")];
 const LEVELS: &[(&str, &str)] = &[
     ("limit", "limit"),
@@ -129,6 +131,12 @@ const CANCEL: &[Code] = &[
     Code::InvalidOrderStatus,
     Code::InsufficientPoints,
 ];
+const SHOW: &[Code] = &[
+    Code::ProductNotFound,
+    Code::DatabaseUnavailable,
+    Code::Fenced,
+    Code::AccountBroken,
+];
 const READ: &[Code] = &[Code::DatabaseUnavailable, Code::Fenced];
 
 macro_rules! operations {
@@ -159,16 +167,16 @@ operations! {
         Carries::Nothing, &[], (200, "OrderOut"), &[Code::OrderNotFound, Code::DatabaseUnavailable, Code::Fenced];
     Patch "/api/orders/{order_id}/cancel" "Cancel under row locks" User
         Carries::Maybe("NothingIn"), &[], (200, "OrderOut"), CANCEL;
-    Get "/api/redis/products" "Products, stock from Redis" Anyone
+    Get "/api/redis/products" "Products, newest first" Anyone
         Carries::Nothing, PRODUCTS, (200, "ProductListOut"), READ;
-    Get "/api/redis/products/{id}" "One product, stock from Redis" Anyone
-        Carries::Nothing, &[], (200, "DetailOut"), &[Code::ProductNotFound, Code::DatabaseUnavailable, Code::Fenced];
-    Get "/api/products" "Products, stock from MySQL" Anyone
+    Get "/api/redis/products/{id}" "One product" Anyone
+        Carries::Nothing, PRODUCT, (200, "DetailOut"), SHOW;
+    Get "/api/products" "Products, newest first" Anyone
         Carries::Nothing, PRODUCTS, (200, "ProductListOut"), READ;
     Post "/api/products" "Make a product" Admin
         Carries::Body("ProductIn"), &[], (201, "DetailOut"), &[Code::StockLimitReached];
-    Get "/api/products/{id}" "One product, stock from MySQL" Anyone
-        Carries::Nothing, &[], (200, "DetailOut"), &[Code::ProductNotFound, Code::DatabaseUnavailable];
+    Get "/api/products/{id}" "One product" Anyone
+        Carries::Nothing, PRODUCT, (200, "DetailOut"), SHOW;
     Put "/api/products/{id}" "Write a product" Admin
         Carries::Body("ProductIn"), &[], (200, "DetailOut"), &[Code::ProductNotFound, Code::PreconditionFailed];
     Patch "/api/products/{id}" "Change a product" Admin

@@ -6,25 +6,27 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use sqlx::MySqlConnection;
 use stock_common::error::Code;
 use stock_common::id::{LocationId, ProductId, UserId};
 use stock_common::money::Money;
-use stock_domain::catalog::ProductStatus;
+use stock_common::text;
+use stock_domain::account::{Account, Level};
+use stock_domain::catalog::{Product, ProductFields, ProductStatus};
 use stock_domain::coupon::Benefit;
 use stock_domain::database::audit_log::Action;
-use stock_domain::database::products::{self as table, CreationKey, Product, ProductFields};
+use stock_domain::database::products::{self as table, CreationKey};
 use stock_domain::database::{error_number, stores};
+use stock_domain::journal::Idempotency;
 use stock_domain::product;
-use stock_domain::reads::Reader;
 use stock_domain::stock::{self, CHANGE_MAX, StockChanged, Terms};
 use stock_domain::verdict::{Refusal, Verdict};
 use utoipa::ToSchema;
 
-use super::{Detail, ProductStatusName, benefits_of, coupon_discount, detail, etag, names};
+use super::{Detail, ProductStatusName, benefits_of};
 use crate::app::App;
 use crate::http::audit;
 use crate::http::auth::{Admin, Caller};
@@ -33,6 +35,7 @@ use crate::http::once::{Begun, Once};
 use crate::http::orders::{located, replayed};
 use crate::http::origin::Origin;
 use crate::http::problem::Problem;
+use crate::http::validators::is_revision;
 
 /// A product as an admin writes it; PUT takes all of it, PATCH what is there.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -57,15 +60,17 @@ pub struct ProductIn {
 
 impl BodyIn for ProductIn {}
 
+/// Brings a text into its normal form, in which the same characters are the same bytes, and checks it.
 pub(in crate::http) fn check_text(
-    text: &str,
+    text: &mut String,
     max: usize,
     pointer: &str,
     min: usize,
 ) -> Result<(), Problem> {
+    text::normalize(text);
     let length = text.chars().count();
     let is_clean = !text.chars().any(char::is_control);
-    if (min..=max).contains(&length) && is_clean && (min == 0 || !text.trim().is_empty()) {
+    if (min..=max).contains(&length) && is_clean && (min == 0 || !text::is_blank(text)) {
         return Ok(());
     }
     let rule = format!("{min} to {max} characters without control characters");
@@ -93,8 +98,8 @@ impl ProductIn {
         fields.status = self.status.unwrap_or(fields.status);
         fields.min_stock_level = self.min_stock_level.unwrap_or(fields.min_stock_level);
         fields.reorder_point = self.reorder_point.unwrap_or(fields.reorder_point);
-        check_text(&fields.name, 100, "/name", 1)?;
-        check_text(&fields.description, 255, "/description", 0)?;
+        check_text(&mut fields.name, 100, "/name", 1)?;
+        check_text(&mut fields.description, 255, "/description", 0)?;
         let levels = [
             ("/minStockLevel", Some(fields.min_stock_level)),
             ("/reorderPoint", Some(fields.reorder_point)),
@@ -140,11 +145,33 @@ pub async fn create(
         Ok(id) => (id, false),
         Err(error) => (created_before(&app, key.as_ref(), error).await?, true),
     };
-    // Repeated for a replay: the first attempt may have ended here.
+    let made = open(
+        &app,
+        &origin,
+        (admin, id),
+        (&fields, first_stock, idempotency),
+    )
+    .await;
+    let response = made.map_err(Problem::behind_a_change)?;
+    Ok(if is_replayed {
+        replayed(response)
+    } else {
+        response
+    })
+}
+
+/// Opens the accounts of a product that was inserted, and answers with it. All of it is repeated for a replay: the first
+/// attempt may have ended anywhere.
+async fn open(
+    app: &Arc<App>,
+    origin: &Origin,
+    (admin, id): (Caller, ProductId),
+    (fields, first_stock, idempotency): (&ProductFields, Option<i64>, Option<Idempotency>),
+) -> Result<Response, Problem> {
     accepted(app.ledger.decide(product::open(id, admin.user)?).await?)?;
     if fields.status != ProductStatus::Active {
-        let by = By::find(&app, admin).await?;
-        switch(&app, id, true, &by).await?;
+        let by = By::find(app, admin).await?;
+        switch(app, id, true, &by).await?;
     }
     if let Some(quantity) = first_stock {
         let reason = "first stock".to_owned();
@@ -166,25 +193,18 @@ pub async fn create(
                 .await?,
         )?;
     }
-    publish(&app).await?;
-    note(&app, &origin, Action::ProductCreated, (admin, id));
+    publish(app).await?;
+    note(app, origin, Action::ProductCreated, (admin, id));
     let product = table::find(&app.pool, id).await?;
     let product = product.ok_or_else(|| Problem::of(Code::ProductNotFound))?;
     let made = Detail {
         product: &product,
-        levels: &app
-            .ledger
-            .levels(&names(std::slice::from_ref(&product)))
-            .await?,
-        coupon_discount: Money::ZERO,
+        level: level_of(app, id).await?,
+        benefits: &[],
+        is_admin: true,
     };
-    let response = detail(&app, StatusCode::CREATED, &made);
-    let response = located(response, format!("/api/products/{id}"));
-    Ok(if is_replayed {
-        replayed(response)
-    } else {
-        response
-    })
+    let response = made.changed(app, StatusCode::CREATED);
+    Ok(located(response, format!("/api/products/{id}")))
 }
 
 /// The product that an earlier request with the same key created.
@@ -220,7 +240,7 @@ fn note(app: &Arc<App>, origin: &Origin, action: Action, (admin, id): (Caller, P
 struct By {
     admin: UserId,
     /// The benefits of the admin's own coupons.
-    benefits: Vec<Benefit>,
+    benefits: Arc<[Benefit]>,
     stores: Vec<LocationId>,
 }
 
@@ -228,7 +248,7 @@ impl By {
     async fn find(app: &App, admin: Caller) -> Result<Self, Problem> {
         Ok(Self {
             admin: admin.user,
-            benefits: benefits_of(app, Reader::Writer, Some(admin)).await?,
+            benefits: benefits_of(app, Some(admin)).await,
             stores: stores::ids(&app.pool).await?,
         })
     }
@@ -247,13 +267,19 @@ async fn switch(app: &App, id: ProductId, closed: bool, by: &By) -> Result<(), P
 
 /// Takes the change over here, and tells the other instances.
 pub(in crate::http) async fn publish(app: &App) -> Result<(), Problem> {
-    app.catalog_refresher
-        .refresh(&app.pool, &app.catalog)
-        .await?;
+    let refreshed = app.catalog_refresher.refresh(&app.pool, &app.catalog).await;
+    refreshed.map_err(|error| Problem::from(error).behind_a_change())?;
     if let Err(error) = app.ledger.announce_catalog().await {
         tracing::warn!(%error, "other instances learn of the change by themselves");
     }
     Ok(())
+}
+
+/// The ONLINE level of a product, now.
+async fn level_of(app: &App, id: ProductId) -> Result<Option<Level>, Problem> {
+    let account = Account::available(id, LocationId::ONLINE);
+    let levels = app.ledger.levels(&[account]).await?;
+    Ok(levels.get(&account).copied())
 }
 
 /// The product to change, if the client's `If-Match` still holds.
@@ -266,17 +292,7 @@ async fn find_match(
     let PathId(id) = id.map_err(|_not_a_number| missing())?;
     let product = table::find(connection, ProductId(id)).await?;
     let product = product.ok_or_else(missing)?;
-    let matches = match headers.get(header::IF_MATCH).map(HeaderValue::to_str) {
-        None => true,
-        Some(Ok(tags)) => {
-            let own = etag(&product);
-            tags.split(',')
-                .map(str::trim)
-                .any(|tag| tag == "*" || tag == own)
-        }
-        Some(Err(_)) => false,
-    };
-    if matches {
+    if is_revision(headers, product.revision) {
         Ok(product)
     } else {
         Err(Problem::of(Code::PreconditionFailed))
@@ -305,13 +321,11 @@ async fn change(
     let changed = changed.ok_or_else(|| Problem::of(Code::ProductNotFound))?;
     let shown = Detail {
         product: &changed,
-        levels: &app
-            .ledger
-            .levels(&names(std::slice::from_ref(&changed)))
-            .await?,
-        coupon_discount: coupon_discount(app, &by.benefits, &changed),
+        level: level_of(app, changed.id).await?,
+        benefits: &by.benefits,
+        is_admin: true,
     };
-    Ok((detail(app, StatusCode::OK, &shown), changed.id))
+    Ok((shown.changed(app, StatusCode::OK), changed.id))
 }
 
 /// Ends a change of a product: takes it over here, tells the other instances, and notes who made it.

@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 use stock_common::error::Code;
 use stock_common::id::{LocationId, Position, ProductId, UserId};
 use stock_domain::account::Account;
+use stock_domain::catalog::Product;
 use stock_domain::catalog::ProductStatus;
 use stock_domain::database::audit_log::Action;
-use stock_domain::database::products::{self, Product};
+use stock_domain::database::products;
 use stock_domain::database::stores;
 use stock_domain::journal::{DraftError, Idempotency, Posted};
 use stock_domain::ledger::Request;
@@ -211,14 +212,16 @@ pub async fn inbound(
     State(app): State<Arc<App>>,
     (Admin(admin), origin): (Admin, Origin),
     Keyed {
-        body, idempotency, ..
+        mut body,
+        idempotency,
+        ..
     }: Keyed<InboundIn>,
 ) -> Result<Response, Problem> {
     if !(1..=CHANGE_MAX).contains(&body.quantity) {
         let rule = format!("a whole number from 1 to {CHANGE_MAX}");
         return Err(Problem::unprocessable("/quantity", rule));
     }
-    check_text(&body.reason, 255, "/reason", 0)?;
+    check_text(&mut body.reason, 255, "/reason", 0)?;
     let wanted = StockChanged {
         product_id: ProductId(body.product_id),
         location_id: LocationId(body.location_id.unwrap_or(0)),
@@ -265,8 +268,8 @@ pub async fn adjust(
     if body.expected_available.is_some_and(|level| level < 0) {
         return Err(Problem::unprocessable("/expectedAvailable", "is below 0"));
     }
-    let reason = body.reason.unwrap_or_default();
-    check_text(&reason, 255, "/reason", 0)?;
+    let mut reason = body.reason.unwrap_or_default();
+    check_text(&mut reason, 255, "/reason", 0)?;
     let PathId(id) = id.map_err(|_not_a_number| Problem::of(Code::ProductNotFound))?;
     let wanted = StockChanged {
         product_id: ProductId(id),

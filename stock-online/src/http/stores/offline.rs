@@ -450,10 +450,12 @@ pub async fn resolve(
     origin: Origin,
     ids: Result<PathIds, Problem>,
     Keyed {
-        body, idempotency, ..
+        mut body,
+        idempotency,
+        ..
     }: Keyed<ResolveIn>,
 ) -> Result<Response, Problem> {
-    check_text(&body.note, 255, "/note", 1)?;
+    check_text(&mut body.note, 255, "/note", 1)?;
     let missing = || Problem::new(Code::NotFound, "there is no such sale to resolve");
     let PathIds(_, sale) = ids.map_err(|_not_numbers| missing())?;
     lookup::catch_up(&app.pool, &app.ledger, CATCH_UP_MAX).await;

@@ -1,9 +1,11 @@
 //! A product as the shop shows it: its price, what is left, and whether it can be bought now.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use stock_common::id::LocationId;
-use stock_domain::account::Account;
-use stock_domain::catalog::{ProductStatus, unit_price};
-use stock_domain::database::products::Product;
+use stock_domain::account::{Account, Level};
+use stock_domain::catalog::{Product, ProductStatus};
 use stock_domain::sale::{Sale, SaleState};
 
 use crate::http::problem::Problem;
@@ -123,17 +125,22 @@ impl Card {
     ///
     /// # Errors
     /// 503 when Redis does not answer.
-    pub async fn of_all(frame: &Frame, products: &[Product]) -> Result<Vec<Self>, Problem> {
+    pub async fn of_all(frame: &Frame, products: &[Arc<Product>]) -> Result<Vec<Self>, Problem> {
         let user = frame.caller.map(|caller| caller.user);
         let now_ms = frame.app.ledger.redis_now_ms();
         let limited = |product: &Product| counting(product, now_ms)?.allowance();
         let allowance =
             |product: &Product| Some(Account::allowance(limited(product)?.sale_id, user?));
         let online = |product: &Product| Account::available(product.id, LocationId::ONLINE);
-        let mut names: Vec<Account> = products.iter().map(online).collect();
-        names.extend(products.iter().filter_map(allowance));
-        let levels = frame.app.ledger.levels(&names).await?;
-        let card = |product| {
+        let mut names: Vec<Account> = products.iter().map(|product| online(product)).collect();
+        names.extend(products.iter().filter_map(|product| allowance(product)));
+        let found = frame.app.ledger.recent_levels(&names).await?.levels;
+        let levels: HashMap<Account, Level> = names
+            .into_iter()
+            .zip(found)
+            .filter_map(|(account, found)| Some((account, found.level?)))
+            .collect();
+        let card = |product: &Arc<Product>| {
             let available = levels
                 .get(&online(product))
                 .map_or(0, |level| level.balance);
@@ -155,7 +162,7 @@ impl Card {
     fn new(product: &Product, left: Left, peak: i64, now_ms: u64) -> Self {
         let fields = &product.fields;
         let (sale, counting) = (product.sale.as_ref(), counting(product, now_ms));
-        let unit_price = unit_price(fields.price, sale, product.discount.as_ref(), now_ms).get();
+        let unit_price = product.unit_price(now_ms).get();
         let price = fields.price.get();
         let off = price - unit_price;
         let state = sale.map(|sale| sale.state(now_ms));

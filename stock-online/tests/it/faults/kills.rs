@@ -47,19 +47,28 @@ async fn a_killed_service_loses_no_accepted_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sigterm_under_load_answers_what_was_accepted_and_exits_with_zero() {
-    let shop = Shop::open(1, 1_000_000).await;
-    let mut service = ServiceProcess::start(&shop).await;
-    let load = Load::start(std::slice::from_ref(&service.client), 8);
-    load.accept(500).await;
-    service.signal(Signal::TERM);
-    let status = tokio::time::timeout(Duration::from_secs(10), service.child.wait());
-    let status = status.await.expect("it ends within 10 s").unwrap();
-    assert_eq!(status.code(), Some(0));
-    let history = load.stop().await;
-    let again = shop.serve().await;
-    nothing_is_lost(&shop, history).await;
-    again.stop().await;
+async fn each_signal_under_load_answers_what_was_accepted_and_exits_with_zero() {
+    // SIGHUP is what a terminal that closes sends, and more than once.
+    for signals in [
+        &[Signal::TERM][..],
+        &[Signal::HUP, Signal::HUP],
+        &[Signal::INT],
+    ] {
+        let shop = Shop::open(1, 1_000_000).await;
+        let mut service = ServiceProcess::start(&shop).await;
+        let load = Load::start(std::slice::from_ref(&service.client), 8);
+        load.accept(500).await;
+        for &signal in signals {
+            service.signal(signal);
+        }
+        let status = tokio::time::timeout(Duration::from_secs(10), service.child.wait());
+        let status = status.await.expect("it ends within 10 s").unwrap();
+        assert_eq!(status.code(), Some(0), "{signals:?}");
+        let history = load.stop().await;
+        let again = shop.serve().await;
+        nothing_is_lost(&shop, history).await;
+        again.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

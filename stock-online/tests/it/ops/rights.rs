@@ -4,7 +4,8 @@ use redis::cmd;
 use sqlx::AssertSqlSafe;
 
 use super::command;
-use crate::support::{ServiceProcess, Shop, until};
+use super::upgrade::warnings;
+use crate::support::{ServiceProcess, Shop, folder, until};
 
 const DOCUMENT: &str = include_str!("../../../../docs/durability.md");
 
@@ -15,7 +16,7 @@ fn line(begin: &str) -> &'static str {
 }
 
 /// The shop as its least users reach it.
-async fn with_least_rights(shop: &Shop) -> Shop {
+pub(super) async fn with_least_rights(shop: &Shop) -> Shop {
     let client = redis::Client::open(shop.config.redis_url.as_str()).unwrap();
     let mut redis = client.get_multiplexed_async_connection().await.unwrap();
     let mut words = line("ACL SETUSER").split(' ');
@@ -27,7 +28,7 @@ async fn with_least_rights(shop: &Shop) -> Shop {
     let (server, database) = shop.config.database_url.rsplit_once('/').unwrap();
     let grant = line("GRANT").replace("stock.*", &format!("{database}.*"));
     for text in [
-        "CREATE USER 'stock'@'%' IDENTIFIED BY 'password'",
+        "CREATE USER IF NOT EXISTS 'stock'@'%' IDENTIFIED BY 'password'",
         grant.as_str(),
     ] {
         sqlx::query(AssertSqlSafe(text.to_owned()))
@@ -46,7 +47,17 @@ async fn with_least_rights(shop: &Shop) -> Shop {
 async fn the_rights_that_the_document_names_are_enough() {
     let shop = Shop::open(2, 10).await;
     let least = with_least_rights(&shop).await;
-    let service = ServiceProcess::start(&least).await;
+    let log = folder("rights").join("log");
+    let often = |name| (name, "*/3 * * * * *".to_owned());
+    let variables = vec![
+        ("STOCK_LOG", "warn".to_owned()),
+        often("STOCK_RECONCILE_CRON"),
+        often("STOCK_VERIFY_CRON"),
+        often("STOCK_FORGET_MARKS_CRON"),
+        often("STOCK_FORGET_LOGINS_CRON"),
+        often("STOCK_POINTS_REPORT_CRON"),
+    ];
+    let service = ServiceProcess::start_logging(&least, variables, &log).await;
     let client = &service.client;
     for (path, product) in [("/api/redis/orders", 1), ("/api/orders", 2)] {
         let order = client.order(path, 2, &[(product, 1)]);
@@ -66,8 +77,20 @@ async fn the_rights_that_the_document_names_are_enough() {
         .await;
     assert_eq!(made.status, 201, "{}", made.text);
     least.drained().await;
+    until("every job has run", || async {
+        let jobs = "SELECT COUNT(*) FROM jobs WHERE last_success_at IS NOT NULL AND name IN \
+                    ('reconcile', 'verify', 'forget_marks', 'forget_logins', 'daily_points_report')";
+        shop.count(jobs).await == 5
+    })
+    .await;
+    let warned = warnings(&log);
+    let warned = warned
+        .iter()
+        .filter(|line| !line.contains("a job is skipped"));
+    assert_eq!(warned.collect::<Vec<_>>(), Vec::<&String>::new());
     for arguments in [
-        &["verify", "--full"][..],
+        &["migrate"][..],
+        &["verify", "--full"],
         &["reconcile"],
         &["explain", "AVAILABLE:1:0"],
         &["doctor"],

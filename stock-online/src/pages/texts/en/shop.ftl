@@ -36,6 +36,7 @@ order-CANCEL_REQUESTED = Being cancelled
 order-CANCEL = Cancelled
 orders-title = My orders
 orders-empty = No orders yet.
+own-away = Your orders, reservations and coupons cannot be shown at the moment. Nothing is lost: look again in a minute.
 unit-price = Unit price
 sub-total = Subtotal
 delivery = Delivery

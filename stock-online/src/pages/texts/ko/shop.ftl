@@ -33,6 +33,7 @@ order-CANCEL_REQUESTED = 취소 중
 order-CANCEL = 취소됨
 orders-title = 내 주문
 orders-empty = 아직 주문이 없습니다.
+own-away = 지금은 주문·예약·쿠폰을 보여 드릴 수 없습니다. 사라진 것은 없으니 잠시 후 다시 확인해 주세요.
 unit-price = 단가
 sub-total = 소계
 delivery = 배송

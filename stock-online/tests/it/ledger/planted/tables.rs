@@ -35,7 +35,7 @@ pub(super) const FACTS: [(&str, &str); 4] = [
 ];
 
 /// Tables of which no row follows from the journal, and why.
-pub(super) const OTHERS: [(&str, &str); 32] = [
+pub(super) const OTHERS: [(&str, &str); 33] = [
     ("_sqlx_migrations", "the schema, not what happened"),
     ("audit_log", "who asked: people are no part of the ledger"),
     ("buckets", "where stock lies; its levels are accounts"),
@@ -58,6 +58,7 @@ pub(super) const OTHERS: [(&str, &str); 32] = [
     ),
     ("imports", "as import_rows"),
     ("instances", "who is there"),
+    ("migration_steps", "the schema, not what happened"),
     ("jobs", "when jobs ran"),
     ("layouts", "how many shards there are: a setting"),
     ("ledger_checks", "a diary of verify and reconcile"),

@@ -1,0 +1,293 @@
+//! Connections: how many there may be, how many of one client, and how long one may keep the service waiting.
+//!
+//! One address has a share, so that it cannot take every connection. When all are taken, a few more are accepted for
+//! questions of health alone: an orchestrator that is not answered would kill a service that works. A client that sends
+//! its request's head or takes its answer too slowly is cut off, because what it holds is missing to others.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use stock_common::config::Config;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
+
+use crate::limits::network_of;
+
+/// Connections for questions of health when all others are taken.
+const HEALTH_MAX: usize = 32;
+/// Such a connection lives so long at most.
+pub(super) const HEALTH_LIFE: Duration = Duration::from_secs(2);
+
+/// The connections of this process.
+pub(super) struct Connections {
+    all: Arc<Semaphore>,
+    for_health: Arc<Semaphore>,
+    /// How many one address may have; 0 is any number.
+    share: usize,
+    by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
+}
+
+/// A connection that is counted until this is dropped.
+pub(super) struct Place {
+    _slot: OwnedSemaphorePermit,
+    address: IpAddr,
+    by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    /// Whether it is for questions of health alone.
+    pub(super) is_for_health: bool,
+}
+
+impl Connections {
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            all: Arc::new(Semaphore::new(config.http_connections_max)),
+            for_health: Arc::new(Semaphore::new(HEALTH_MAX)),
+            share: config.http_address_connections_max,
+            by_address: Arc::default(),
+        }
+    }
+
+    /// Counts a connection; `None` when its address, or the service, has too many. A proxy that is trusted speaks for
+    /// many clients.
+    pub(super) fn take(&self, peer: IpAddr, is_proxy: bool) -> Option<Place> {
+        let address = network_of(peer.to_canonical());
+        let own = {
+            let by_address = self.by_address.lock();
+            let mut by_address = by_address.unwrap_or_else(PoisonError::into_inner);
+            let own = by_address.entry(address).or_default();
+            *own += 1;
+            *own
+        };
+        // From here on dropping a place takes the count back.
+        let place = |slot, is_for_health| Place {
+            _slot: slot,
+            address,
+            by_address: Arc::clone(&self.by_address),
+            is_for_health,
+        };
+        let has_share = self.share == 0 || is_proxy || own <= self.share;
+        let slot = Arc::clone(&self.all).try_acquire_owned();
+        let taken = match slot {
+            Ok(slot) if has_share => Some(place(slot, false)),
+            Ok(_) => None,
+            Err(_full) => {
+                let slot = Arc::clone(&self.for_health).try_acquire_owned();
+                slot.ok().map(|slot| place(slot, true))
+            }
+        };
+        if taken.is_none() {
+            release(&self.by_address, address);
+            let reason = if has_share { "full" } else { "address" };
+            metrics::counter!("stock_connections_refused_total", "reason" => reason).increment(1);
+        }
+        taken
+    }
+}
+
+fn release(by_address: &Mutex<HashMap<IpAddr, usize>>, address: IpAddr) {
+    let mut by_address = by_address.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(own) = by_address.get_mut(&address) {
+        *own -= 1;
+        if *own == 0 {
+            by_address.remove(&address);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        release(&self.by_address, self.address);
+    }
+}
+
+/// What a connection's two sides know of its requests.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// Requests whose heads were read.
+    heads: AtomicU64,
+    /// Whether one of them is being answered.
+    is_answering: AtomicBool,
+}
+
+impl Progress {
+    /// A head was read completely.
+    pub(super) fn begin(&self) {
+        self.heads.fetch_add(1, Ordering::Relaxed);
+        self.is_answering.store(true, Ordering::Relaxed);
+    }
+
+    /// Its answer begins to be sent.
+    pub(super) fn end(&self) {
+        self.is_answering.store(false, Ordering::Relaxed);
+    }
+}
+
+/// A stream that ends when its client is too slow.
+pub(super) struct Timed {
+    stream: TcpStream,
+    progress: Arc<Progress>,
+    head_max: Duration,
+    write_max: Duration,
+    /// The time by which a head that has begun must be there; beside it the number of heads read before.
+    head: Option<(Instant, u64)>,
+    /// Runs while the rest of a head is missing.
+    rest: Option<Pin<Box<Sleep>>>,
+    /// Runs while the client takes nothing.
+    write: Option<Pin<Box<Sleep>>>,
+}
+
+impl Timed {
+    pub(super) fn new(stream: TcpStream, progress: Arc<Progress>, config: &Config) -> Self {
+        Self {
+            stream,
+            progress,
+            head_max: Duration::from_millis(config.http_header_timeout_ms),
+            write_max: Duration::from_millis(config.http_write_timeout_ms),
+            head: None,
+            rest: None,
+            write: None,
+        }
+    }
+
+    /// Notes the outcome of an attempt to write.
+    fn wrote<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        polled: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            self.write = None;
+            return polled;
+        }
+        let write_max = self.write_max;
+        let timer = self.write.get_or_insert_with(|| Box::pin(sleep(write_max)));
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncRead for Timed {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut this.stream).poll_read(cx, buf);
+        let heads = this.progress.heads.load(Ordering::Relaxed);
+        if this.head.is_some_and(|(_, before)| before != heads) {
+            (this.head, this.rest) = (None, None);
+        }
+        let is_answering = this.progress.is_answering.load(Ordering::Relaxed);
+        match polled {
+            Poll::Ready(Ok(())) if buf.filled().len() > before && !is_answering => {
+                let until = Instant::now() + this.head_max;
+                this.head.get_or_insert((until, heads));
+                polled
+            }
+            Poll::Ready(_) => polled,
+            Poll::Pending => {
+                let Some((until, _)) = this.head else {
+                    return Poll::Pending;
+                };
+                let rest = this
+                    .rest
+                    .get_or_insert_with(|| Box::pin(sleep_until(until)));
+                ready!(rest.as_mut().poll(cx));
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Timed {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.wrote(cx, polled)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.wrote(cx, polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use stock_common::config::Config;
+
+    use super::{Connections, HEALTH_MAX};
+
+    fn address(last: u8) -> IpAddr {
+        Ipv4Addr::new(192, 0, 2, last).into()
+    }
+
+    fn connections(most: usize, share: usize) -> Connections {
+        Connections::new(&Config {
+            http_connections_max: most,
+            http_address_connections_max: share,
+            ..Config::default()
+        })
+    }
+
+    #[test]
+    fn one_address_has_its_share_and_no_more() {
+        let connections = connections(10, 2);
+        let (first, second) = (
+            connections.take(address(1), false),
+            connections.take(address(1), false),
+        );
+        assert!(first.is_some() && second.is_some());
+        assert!(connections.take(address(1), false).is_none());
+        assert!(connections.take(address(2), false).is_some(), "another");
+        assert!(connections.take(address(1), true).is_some(), "a proxy");
+        drop(first);
+        assert!(connections.take(address(1), false).is_some(), "given back");
+        drop(second);
+        assert!(connections.by_address.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_few_connections_are_left_for_questions_of_health() {
+        let connections = connections(1, 0);
+        let first = connections.take(address(1), false).unwrap();
+        assert!(!first.is_for_health);
+        let more: Vec<_> = (0..HEALTH_MAX)
+            .map(|_| connections.take(address(1), false).unwrap())
+            .collect();
+        assert!(more.iter().all(|place| place.is_for_health));
+        assert!(connections.take(address(1), false).is_none());
+        drop(first);
+        assert!(!connections.take(address(1), false).unwrap().is_for_health);
+    }
+}

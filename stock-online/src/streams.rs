@@ -1,0 +1,136 @@
+//! Places for streams of events: so many in all, so many of one user or address, and some that only admins take.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use stock_common::error::Code;
+use stock_common::id::UserId;
+
+use crate::http::problem::Problem;
+use crate::limits::network_of;
+
+/// One place in so many is left for admins.
+const ADMINS_PART: usize = 10;
+
+/// The client that a stream is counted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Holder {
+    /// An admin, who is not counted.
+    Admin,
+    /// A user.
+    User(UserId),
+    /// Anybody at an address.
+    Address(IpAddr),
+}
+
+impl Holder {
+    /// Clients at an address.
+    #[must_use]
+    pub fn at(address: IpAddr) -> Self {
+        Self::Address(network_of(address))
+    }
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    all: usize,
+    by_holder: HashMap<Holder, usize>,
+}
+
+/// The places of one kind of streams.
+#[derive(Debug)]
+pub struct Places {
+    all: usize,
+    /// How many one user, or one address, may have; 0 is any number.
+    each: usize,
+    taken: Mutex<Taken>,
+}
+
+/// A place that is taken until this is dropped.
+#[derive(Debug)]
+pub struct Place {
+    places: Arc<Places>,
+    holder: Holder,
+}
+
+impl Places {
+    /// So many places, and so many of them for one holder.
+    #[must_use]
+    pub fn new(all: usize, each: usize) -> Arc<Self> {
+        Arc::new(Self {
+            all,
+            each,
+            taken: Mutex::default(),
+        })
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a place.
+    ///
+    /// # Errors
+    /// 429 when the holder has as many as one may have; 503 when all are taken.
+    pub fn take(self: &Arc<Self>, holder: Holder) -> Result<Place, Problem> {
+        let mut taken = self.taken();
+        let is_admin = holder == Holder::Admin;
+        let left_for_admins = if is_admin { 0 } else { self.all / ADMINS_PART };
+        if taken.all + left_for_admins >= self.all {
+            return Err(Problem::of(Code::Overloaded));
+        }
+        let own = taken.by_holder.entry(holder).or_default();
+        if !is_admin && self.each > 0 && *own >= self.each {
+            let detail = format!("at most {} streams at the same time", self.each);
+            return Err(Problem::new(Code::TooManyRequests, detail));
+        }
+        *own += 1;
+        taken.all += 1;
+        drop(taken);
+        Ok(Place {
+            places: Arc::clone(self),
+            holder,
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.places.taken();
+        taken.all -= 1;
+        if let Some(own) = taken.by_holder.get_mut(&self.holder) {
+            *own -= 1;
+            if *own == 0 {
+                taken.by_holder.remove(&self.holder);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stock_common::error::Code;
+    use stock_common::id::UserId;
+
+    use super::{Holder, Places};
+
+    #[test]
+    fn one_user_has_so_many_and_admins_find_a_place_when_users_find_none() {
+        let places = Places::new(20, 3);
+        let user = |id| Holder::User(UserId(id));
+        let code = |holder| places.take(holder).err().map(|problem| problem.code);
+        let first: Vec<_> = (0..3).map(|_| places.take(user(1)).unwrap()).collect();
+        assert_eq!(code(user(1)), Some(Code::TooManyRequests));
+        let others: Vec<_> = (2..17).map(|id| places.take(user(id)).unwrap()).collect();
+        assert_eq!(code(user(99)), Some(Code::Overloaded));
+        let admins: Vec<_> = (0..2)
+            .map(|_| places.take(Holder::Admin).unwrap())
+            .collect();
+        assert_eq!(code(Holder::Admin), Some(Code::Overloaded));
+        drop((first, others, admins));
+        assert_eq!(places.taken().all, 0);
+        assert!(places.taken().by_holder.is_empty());
+        assert_eq!(code(user(1)), None);
+    }
+}
