@@ -177,7 +177,7 @@ fn nginx_is_more_patient_than_the_service() {
     // An idle connection is given up by nginx, never by the service under a request.
     let pool = site.split("upstream stock_flow {").nth(1).unwrap();
     let idle = nginx(pool, "keepalive_timeout");
-    assert!(number(&idle[0]) * 1_000 < config.http_header_timeout_ms);
+    assert!(number(&idle[0]) * 1_000 < config.http_idle_timeout_ms);
     // Nothing makes nginx send a change twice.
     for rule in nginx(&site, "proxy_next_upstream") {
         assert!(rule == "off" || rule == "error timeout", "{rule}");
