@@ -83,7 +83,7 @@ class Shop:
         self.remove()
 
     def remove(self):
-        for kind, remove in [("ps -a", "rm -f -t 0"), ("volume ls", "volume rm -f"), ("network ls", "network rm")]:
+        for kind, remove in [("ps -a", "rm -f -v -t 0"), ("volume ls", "volume rm -f"), ("network ls", "network rm")]:
             found = podman(*kind.split(), "-q", "--filter", f"label=io.podman.compose.project={PROJECT}").split()
             if found:
                 podman(*remove.split(), *found)
