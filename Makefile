@@ -4,7 +4,7 @@ CARGO ?= cargo
 PORT ?= 8080
 ARGS ?=
 
-.PHONY: help run test test-compat browser book check fmt contract fuzz bench faults faults-short alerts scale jmeter compose-check deploy-check install clean
+.PHONY: help run test test-compat browser book check fmt contract fuzz bench faults faults-short alerts scale jmeter compose-check deploy-check container-check install clean
 
 help:
 	@echo "make run     install what is missing, build, start everything on :$(PORT)"
@@ -20,6 +20,7 @@ help:
 	@echo "make scale   instances behind nginx on a Redis Cluster, killed, replaced and resharded under load"
 	@echo "make jmeter  the JMeter comparison, with a report in jmeter/report"
 	@echo "make deploy-check  the files of deploy/ on kubectl, nginx and Redis, half a minute"
+	@echo "make container-check  the image and both Compose files on Podman (CONTAINERS_SETUP=, ARGS='--program FILE'), as root"
 	@echo "make book    docs/ as a book in target/book"
 	@echo "make fmt     format the sources"
 
@@ -114,6 +115,11 @@ deploy-check:
 	@sh scripts/install.sh deploy
 	@python3 -m venv target/deploy && target/deploy/bin/pip install -q kubernetes-validate==1.37.0 PyYAML==6.0.3
 	target/deploy/bin/python scripts/deploy_check.py $(ARGS)
+
+# Too heavy for every submission: the image's first stage builds the program anew, then both shops are killed for ten minutes.
+container-check:
+	@python3 -m venv target/containers && target/containers/bin/pip install -q podman-compose==1.6.0 PyYAML==6.0.3
+	target/containers/bin/python scripts/container_check.py $(ARGS)
 
 clean:
 	$(CARGO) clean

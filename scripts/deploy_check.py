@@ -542,4 +542,5 @@ def main():
         print(f"{name}: {time.monotonic() - began:.1f} s")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -61,7 +61,14 @@ fn the_cluster_gives_each_service_what_it_needs_and_no_more() {
         compose["name"], alone["name"],
         "the other's database would meet an empty Redis"
     );
+    let dynamic = compose["networks"]["default"]["ipam"]["config"][0]["ip_range"].as_str();
+    assert_eq!(dynamic, Some("172.30.53.128/25"));
     for (name, service) in &services {
+        // An address that is fixed is never given to another container.
+        if let Some(address) = service["networks"]["default"]["ipv4_address"].as_str() {
+            let last: u8 = address.rsplit('.').next().unwrap().parse().unwrap();
+            assert!(last < 128, "{name}: {address}");
+        }
         for volume in service["volumes"].as_array().into_iter().flatten() {
             let source = volume.as_str().unwrap().split(':').next().unwrap();
             assert!(
@@ -170,7 +177,7 @@ fn nginx_is_more_patient_than_the_service() {
     // An idle connection is given up by nginx, never by the service under a request.
     let pool = site.split("upstream stock_flow {").nth(1).unwrap();
     let idle = nginx(pool, "keepalive_timeout");
-    assert!(number(&idle[0]) * 1_000 < config.http_header_timeout_ms);
+    assert!(number(&idle[0]) * 1_000 < config.http_idle_timeout_ms);
     // Nothing makes nginx send a change twice.
     for rule in nginx(&site, "proxy_next_upstream") {
         assert!(rule == "off" || rule == "error timeout", "{rule}");
