@@ -190,9 +190,6 @@ pub async fn available(
     let limit = limit_of(query.limit)?;
     let (is_low, needs_reorder) = (query.low == Some(true), query.reorder == Some(true));
     let is_admin = caller.is_admin();
-    if (is_low || needs_reorder) && !is_admin {
-        return Err(Problem::of(Code::Forbidden));
-    }
     let filter = StockLevelFilter {
         product: query.product_id.map(|IdIn(id)| ProductId(id)),
         location: query.location_id.map(|IdIn(id)| LocationId(id)),
@@ -234,8 +231,8 @@ pub async fn available(
         }
     });
     let items = items
-        .filter(|item| !is_low || item.is_low == Some(true))
-        .filter(|item| !needs_reorder || item.needs_reorder == Some(true))
+        .filter(|item| !is_low || item.is_low != Some(false))
+        .filter(|item| !needs_reorder || item.needs_reorder != Some(false))
         .collect();
     Ok(json(StatusCode::OK, &LevelListOut { items, next_cursor }))
 }

@@ -152,7 +152,7 @@ async fn levels_say_what_is_low_and_what_to_order_and_page_through_all() {
     adjust(client, 4, json!({ "change": 51 })).await;
     let list = async |query: &str| {
         let path = format!("/api/products/stock/available?{query}");
-        let answer = client.get(&path).user(2).send().await;
+        let answer = client.get(&path).admin().send().await;
         assert_eq!(answer.status, 200, "{}", answer.text);
         answer.body
     };
