@@ -28,7 +28,9 @@ pub enum PasswordError {
     Failed(String),
 }
 
-/// Computes hashes. Each takes 19 MiB and some 20 ms of a core, so only a few run at a time: a flood of
+/// Computes hashes.
+///
+/// Each takes 19 MiB and some 20 ms of a core, so only a few run at a time: a flood of
 /// logins fills neither the memory nor the cores that take orders. Those who wait are served by turns of
 /// their networks, so that a flood keeps out nobody else.
 #[derive(Debug)]

@@ -94,7 +94,7 @@ async fn behave(behaviour: Behaviour, number: usize, to: SocketAddr) -> std::io:
             Ok(())
         }
         Behaviour::HeaviestAnswers => {
-            let path = HEAVY[number % HEAVY.len()];
+            let path = HEAVY.get(number % HEAVY.len()).copied().unwrap_or("/");
             let mut buffer = vec![0; 64 * 1_024];
             loop {
                 stream.write_all(get(path).as_bytes()).await?;
@@ -152,7 +152,7 @@ async fn judge(
 async fn alive(client: &Client) -> Result<(), Failure> {
     let began = Instant::now();
     let answer = tokio::time::timeout(ALIVE_MAX, client.get("/livez").try_send()).await;
-    let answer = answer.map_err(|_| format!("/livez took more than {ALIVE_MAX:?}"))??;
+    let answer = answer.map_err(|_elapsed| format!("/livez took more than {ALIVE_MAX:?}"))??;
     match answer.status {
         200 => Ok(()),
         status => Err(format!("/livez answered {status} after {:?}", began.elapsed()).into()),
