@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use askama::Template;
@@ -93,6 +93,21 @@ fn choice(parts: &Parts, app: &App) -> Option<Response> {
         lang.as_str()
     );
     Some(([(header::SET_COOKIE, cookie)], Redirect::to(&target)).into_response())
+}
+
+fn problem_texts(lang: Lang) -> String {
+    let text = |code: &Code| {
+        let text = lang.find(&format!("problem-{}", code.as_str()))?;
+        Some((code.as_str(), text))
+    };
+    let texts: BTreeMap<_, _> = Code::ALL.iter().filter_map(text).collect();
+    let json = serde_json::to_string(&texts).unwrap_or_default();
+    // As it stands in an attribute: every page has it, and none should pay for it.
+    json.replace('&', "&#38;")
+        .replace('<', "&#60;")
+        .replace('>', "&#62;")
+        .replace('"', "&#34;")
+        .replace('\'', "&#39;")
 }
 
 impl Frame {
@@ -307,15 +322,16 @@ impl Frame {
         grouped(*number)
     }
 
-    /// What problems mean to a reader, by code, for the page's scripts; their own detail says the others.
+    /// The meanings of problems, by code, for the page's scripts, escaped for an attribute; their own detail says the
+    /// others.
     #[must_use]
-    pub fn problem_texts(&self) -> String {
-        let text = |code: &Code| {
-            let text = self.lang.find(&format!("problem-{}", code.as_str()))?;
-            Some((code.as_str(), text))
-        };
-        let texts: BTreeMap<_, _> = Code::ALL.iter().filter_map(text).collect();
-        serde_json::to_string(&texts).unwrap_or_default()
+    pub fn problem_texts(&self) -> &'static str {
+        static ENGLISH: LazyLock<String> = LazyLock::new(|| problem_texts(Lang::En));
+        static KOREAN: LazyLock<String> = LazyLock::new(|| problem_texts(Lang::Ko));
+        match self.lang {
+            Lang::En => &ENGLISH,
+            Lang::Ko => &KOREAN,
+        }
     }
 
     /// The languages that can be chosen.
