@@ -54,7 +54,7 @@ impl ProductStatus {
     }
 }
 
-/// What an admin says of a product.
+/// The words and numbers that an admin gives a product.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProductFields {
     /// At most 100 characters.

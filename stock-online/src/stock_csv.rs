@@ -124,7 +124,7 @@ fn header(record: &ByteRecord) -> Result<Layout, String> {
     })
 }
 
-/// What is no whole number, and how it is written if it is one in another country.
+/// Says that a text is no whole number, and how to write it if it is one in another country.
 fn no_number(name: &str, text: &str) -> String {
     let said = format!("{name} is no whole number: {}", shown(text));
     let groups = text.split(['.', ',', '\'', ' ', '\u{a0}', '\u{202f}']);
@@ -176,7 +176,7 @@ fn row(record: &ByteRecord, line: u64, layout: Layout) -> Result<FileRow, RowErr
         })
     };
     let (quantity, mode) = match (layout, field(3)) {
-        // What is available, behind the product's name.
+        // The available units stand behind the product's name.
         (Layout::Exported, _) => (3, Mode::Set),
         (Layout::Changes, "delta") => (2, Mode::Delta),
         (Layout::Changes, "set") => (2, Mode::Set),

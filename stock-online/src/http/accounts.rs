@@ -200,7 +200,7 @@ async fn attempt(
                 }
             }
             Err(exceeded) => {
-                // What is not judged is no attempt of the other subjects either.
+                // An attempt that is not judged counts for none of the other subjects.
                 for subject in subjects.iter().take(index) {
                     app.limits.take_back(&app.ledger, *subject).await;
                 }
@@ -427,7 +427,7 @@ pub async fn change_password(
 ) -> Result<Response, Problem> {
     let password = chosen(&body.new_password, &body.confirm_password, "/newPassword")?;
     let (user, hash) = myself(&app, caller).await?;
-    // Whoever has logged in is not kept from it by others who have not.
+    // Strangers who guess do not keep a user from it who has logged in.
     let own = Subject::Own(user.id.0);
     let has_failed = attempt(&app, &origin, &[own], &user.email).await?;
     let who = (Some(user.id), user.email.as_str());

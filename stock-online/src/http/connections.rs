@@ -107,7 +107,7 @@ impl Drop for Place {
     }
 }
 
-/// What a connection's two sides know of its requests.
+/// The progress of a connection's requests, known to both of its sides.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     /// Requests whose heads were read.

@@ -17,7 +17,9 @@ use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::path::{OperationBuilder, Parameter, ParameterBuilder, ParameterIn, Paths};
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::response::{ResponseBuilder, ResponsesBuilder};
-use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
+use utoipa::openapi::schema::{
+    AnyOfBuilder, KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type,
+};
 use utoipa::openapi::security::SecurityRequirement;
 use utoipa::openapi::{Content, HttpMethod, InfoBuilder, OpenApi, OpenApiBuilder, Ref, Required};
 
@@ -325,6 +327,13 @@ fn parameter(name: &str, place: ParameterIn, kind: &str) -> Parameter {
         _ => text(),
     };
     let is_path = matches!(place, ParameterIn::Path);
+    // An empty value in a query is an absent one.
+    let schema: Schema = if matches!(place, ParameterIn::Query) {
+        let empty = text().max_length(Some(0));
+        AnyOfBuilder::new().item(schema).item(empty).into()
+    } else {
+        schema.into()
+    };
     ParameterBuilder::new()
         .name(name)
         .parameter_in(place)

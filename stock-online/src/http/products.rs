@@ -69,7 +69,7 @@ pub struct ListIn {
     source: Source,
 }
 
-/// How one product is shown.
+/// The query of one product.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ShowIn {

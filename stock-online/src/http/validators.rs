@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-/// What caches may do with an answer that is the same for everybody.
+/// The `Cache-Control` of an answer that is the same for everybody.
 const PUBLIC: HeaderValue = HeaderValue::from_static("public, max-age=1");
 /// The headers by which answers differ between callers.
 const VARY: HeaderValue = HeaderValue::from_static("authorization, cookie");

@@ -29,7 +29,7 @@ fn delay_ms(n: u64, limit: u64) -> u64 {
         .min(DELAY_MS_MAX)
 }
 
-/// What Redis says of an attempt.
+/// The word of Redis on an attempt.
 enum Counted {
     Judged(Attempt),
     Early { left_ms: u64 },

@@ -161,7 +161,7 @@ impl Frame {
         })
     }
 
-    /// What is the reader's own, if MySQL tells it soon enough: a page without it is better than none.
+    /// Reads the reader's own things, if MySQL tells them soon enough: a page without them is better than none.
     ///
     /// # Errors
     /// Problems that are not MySQL's silence.
