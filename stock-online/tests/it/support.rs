@@ -27,9 +27,6 @@ pub(crate) use stock_proof::client::{Answer, Call, Client, Session, order_json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// A schedule whose time does not come while a test runs.
-const NEVER: &str = "0 0 0 29 2 *";
-
 /// The longest that any condition may take; reaching it fails the test.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const SECRET: &str = "a secret of tests, long enough for HS256";
@@ -248,8 +245,7 @@ impl Shop {
             limit_user_keys: 0,
             limit_user_keys_daily: 0,
             limit_address_logins: 0,
-            // A test that reconciles does so by itself: of two at once one has nothing to do.
-            reconcile_cron: NEVER.to_owned(),
+            reconcile_cron: "0 0 0 29 2 *".to_owned(), // Tests reconcile by themselves.
             ..Config::default()
         };
         let shop = Self::begin(config).await;
@@ -341,7 +337,7 @@ impl Shop {
             ("STOCK_LIMIT_ADDRESS_REQUESTS", "0".to_owned()),
             ("STOCK_LIMIT_USER_KEYS", "0".to_owned()),
             ("STOCK_LIMIT_USER_KEYS_DAILY", "0".to_owned()),
-            ("STOCK_RECONCILE_CRON", NEVER.to_owned()),
+            ("STOCK_RECONCILE_CRON", self.config.reconcile_cron.clone()),
         ]
     }
 
