@@ -23,13 +23,19 @@ use crate::limits::network_of;
 
 /// Connections for questions of health when all others are taken.
 const HEALTH_MAX: usize = 32;
-/// Such a connection lives so long at most.
+/// A connection that is refused is closed after so long: a client that tries again at once would cost more than one that
+/// is served.
+const REFUSED_LIFE: Duration = Duration::from_secs(1);
+/// Refused connections that are kept for that; further ones are closed at once.
+const REFUSED_MAX: usize = 8_192;
+/// A connection for questions of health lives so long at most.
 pub(super) const HEALTH_LIFE: Duration = Duration::from_secs(2);
 
 /// The connections of this process.
 pub(super) struct Connections {
     all: Arc<Semaphore>,
     for_health: Arc<Semaphore>,
+    refused: Arc<Semaphore>,
     /// How many one address may have; 0 is any number.
     share: usize,
     by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
@@ -49,8 +55,19 @@ impl Connections {
         Self {
             all: Arc::new(Semaphore::new(config.http_connections_max)),
             for_health: Arc::new(Semaphore::new(HEALTH_MAX)),
+            refused: Arc::new(Semaphore::new(REFUSED_MAX)),
             share: config.http_address_connections_max,
             by_address: Arc::default(),
+        }
+    }
+
+    /// Closes a connection that has no place, after a while.
+    pub(super) fn refuse(&self, stream: TcpStream) {
+        if let Ok(kept) = Arc::clone(&self.refused).try_acquire_owned() {
+            tokio::spawn(async move {
+                sleep(REFUSED_LIFE).await;
+                drop((stream, kept));
+            });
         }
     }
 

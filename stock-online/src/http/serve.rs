@@ -159,6 +159,7 @@ pub async fn serve(
             continue;
         };
         let Some(place) = connections.take(peer, front.proxies.trusts(peer.to_canonical())) else {
+            connections.refuse(stream);
             continue;
         };
         let (front, progress) = (Arc::clone(&front), Arc::new(Progress::default()));
