@@ -32,7 +32,7 @@ pub(super) fn shutdown_on_signal() -> Result<CancellationToken, Failure> {
         signal(SignalKind::interrupt())?,
         signal(SignalKind::terminate())?,
     );
-    // Whoever started this with `nohup` wants it to outlive the terminal.
+    // Somebody who starts this with `nohup` wants it to outlive the terminal.
     if !ignores_hangup() {
         let (mut hangup, cancel) = (signal(SignalKind::hangup())?, token.clone());
         tokio::spawn(async move {

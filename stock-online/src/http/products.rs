@@ -383,7 +383,10 @@ pub async fn show(
         Source::Redis => recent(&app, products).await?,
         Source::Mysql => settled(&app, reader, products).await?,
     };
-    let RecentLevel { level, is_lost } = levels.first().copied().unwrap_or_default();
+    let RecentLevel { level, is_lost } = levels
+        .first()
+        .copied()
+        .ok_or_else(|| Problem::of(Code::AccountBroken))?;
     // The level of MySQL may be older than one that a reader was told before.
     if is_lost {
         return Err(Problem::of(Code::AccountBroken));

@@ -142,7 +142,7 @@ async fn products_that_are_not_for_sale_yet_are_shown_to_admins_only() {
         (shown.status, shown.body["reorderPoint"].as_i64()),
         (200, Some(4))
     );
-    // What an admin plans with is nobody else's.
+    // The numbers that an admin plans with are for admins only.
     let shown = client.get("/api/products/1").user(2).send().await;
     assert_eq!(shown.body.get("reorderPoint"), None);
     assert_eq!(shown.body.get("minStockLevel"), None);

@@ -14,7 +14,7 @@ use crate::shop::{Seed, Shop};
 const ECHO: &str = "bare axum echo";
 const ONE: &str = "/api/products/1";
 const LIST: &str = "/api/products?limit=30";
-/// What is read, and what should be reached of the echo.
+/// The reads, and the part of the echo that each should reach.
 const READS: [(&str, &str); 4] = [
     (ONE, "≥ 0.60"),
     (LIST, "≥ 0.25"),

@@ -34,7 +34,7 @@ const PROBE_MAX: Duration = Duration::from_millis(500);
 /// Orders between two faults.
 const BETWEEN: usize = 100;
 
-/// What was said while a fault lasted.
+/// The words that were heard while a fault lasted.
 #[derive(Debug, Default)]
 struct Said {
     readyz: BTreeSet<String>,
@@ -58,7 +58,7 @@ async fn probe(client: &Client, path: &str) -> Option<Answer> {
     asked.await.ok()?.ok()
 }
 
-/// What `/readyz` says beyond that all is well.
+/// The checks of `/readyz` that are not well.
 fn complaints(answer: &Answer) -> BTreeSet<String> {
     let checks = answer.body.get("checks").and_then(Value::as_object);
     let checks = checks.into_iter().flatten();
@@ -70,7 +70,7 @@ fn complaints(answer: &Answer) -> BTreeSet<String> {
     wrong.collect()
 }
 
-/// What both instances say at this moment.
+/// The complaints and alerts of both instances at this moment.
 async fn listen(clients: &[Client]) -> (BTreeSet<String>, BTreeSet<String>) {
     let (mut readyz, mut alerts) = (BTreeSet::new(), BTreeSet::new());
     for client in clients {

@@ -140,12 +140,19 @@ async fn judge(
     let (first, goal) = (buyers.asked(), buyers.asked() + JUDGED);
     let mut memory = 0;
     while buyers.asked() < goal {
-        memory = memory.max(service.memory_bytes("VmRSS").unwrap_or(0));
+        memory = memory.max(
+            service
+                .memory_bytes("VmRSS")
+                .ok_or("the service tells no memory")?,
+        );
         alive(&service.client).await?;
         world.accept(buyers, 10).await?;
     }
     let took = buyers.took_since(first);
-    let p95 = took.get(took.len() * 95 / 100).copied().unwrap_or_default();
+    let p95 = took
+        .get(took.len() * 95 / 100)
+        .copied()
+        .ok_or("nothing was ordered")?;
     Ok((p95, memory))
 }
 
