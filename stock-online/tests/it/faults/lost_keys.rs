@@ -176,15 +176,10 @@ async fn lost_points_levels_and_stores_are_brought_back_from_mysql() {
     let level = keys.account(account(1));
     for spoils in [false, true] {
         if spoils {
-            let _: () = cmd("DEL")
-                .arg(&level)
-                .query_async(&mut shop.ledger.link().unwrap().read)
-                .await
-                .unwrap();
-            let _: i64 = cmd("HSET")
-                .arg(&level)
-                .arg("a")
-                .arg("b")
+            // In one transaction: between two commands a reader may miss the level, and have it brought back.
+            let mut spoil = redis::pipe();
+            spoil.atomic().del(&level).hset(&level, "a", "b");
+            let () = spoil
                 .query_async(&mut shop.ledger.link().unwrap().read)
                 .await
                 .unwrap();
