@@ -245,7 +245,8 @@ impl Shop {
             limit_user_keys: 0,
             limit_user_keys_daily: 0,
             limit_address_logins: 0,
-            reconcile_cron: "0 0 0 29 2 *".to_owned(), // Tests reconcile by themselves.
+            reconcile_cron: "0 0 0 29 2 *".to_owned(), // Tests reconcile and verify by themselves.
+            verify_cron: "0 0 0 29 2 *".to_owned(),
             ..Config::default()
         };
         let shop = Self::begin(config).await;
@@ -322,15 +323,13 @@ impl Shop {
 
     /// The variables of a service process on this shop.
     pub(crate) fn variables(&self) -> Vec<(&'static str, String)> {
+        let durability = self.config.durability.as_str().to_owned();
         vec![
             ("STOCK_REDIS_URL", self.config.redis_url.clone()),
             ("STOCK_REDIS_PREFIX", self.config.redis_prefix.clone()),
             ("STOCK_DATABASE_URL", self.config.database_url.clone()),
             ("STOCK_SHARDS", self.config.shards.to_string()),
-            (
-                "STOCK_DURABILITY",
-                self.config.durability.as_str().to_owned(),
-            ),
+            ("STOCK_DURABILITY", durability),
             ("STOCK_JWT_SECRET", SECRET.to_owned()),
             ("STOCK_METRICS_OPEN", "true".to_owned()),
             ("STOCK_LIMIT_USER_REQUESTS", "0".to_owned()),
@@ -338,6 +337,7 @@ impl Shop {
             ("STOCK_LIMIT_USER_KEYS", "0".to_owned()),
             ("STOCK_LIMIT_USER_KEYS_DAILY", "0".to_owned()),
             ("STOCK_RECONCILE_CRON", self.config.reconcile_cron.clone()),
+            ("STOCK_VERIFY_CRON", self.config.verify_cron.clone()),
         ]
     }
 
