@@ -90,6 +90,8 @@ pub struct RedisSettings {
     pub maxmemory_policy: Option<String>,
     /// Whether four fifths of its memory are in use.
     pub is_nearly_full: bool,
+    /// How many replicas are connected.
+    pub replicas: Option<u64>,
     /// How many replicas must be there for it to write.
     pub min_replicas_to_write: Option<String>,
     /// Whether the last write to the file succeeded: `ok` or `err`.
@@ -238,6 +240,7 @@ mod tests {
             no_appendfsync_on_rewrite: Some("no".to_owned()),
             maxmemory_policy: Some("noeviction".to_owned()),
             is_nearly_full: false,
+            replicas: Some(1),
             min_replicas_to_write: Some("1".to_owned()),
             aof_last_write_status: Some("ok".to_owned()),
             aof_last_bgrewrite_status: Some("ok".to_owned()),

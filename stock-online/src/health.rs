@@ -138,6 +138,14 @@ fn tell(app: &App) {
     metrics::gauge!("stock_ready").set(f64::from(u8::from(is_ready)));
     let is_up = matches!(app.health.database(), Database::Up(_));
     metrics::gauge!("stock_dependency_up", "name" => "mysql").set(f64::from(u8::from(is_up)));
+    // While MySQL is away its schema stays as it was.
+    if let Database::Up(found) = app.health.database() {
+        for schema in Schema::ALL {
+            let is_found = f64::from(u8::from(schema == found));
+            metrics::gauge!("stock_schema", "state" => schema.as_str()).set(is_found);
+        }
+    }
+    tell_process(app);
     let mut all_up = true;
     for shard in app.ledger.shards() {
         let (is_fenced, is_up) = match shard.gate() {
@@ -168,5 +176,17 @@ fn tell(app: &App) {
     for (server, setting, standing) in worst {
         metrics::gauge!("stock_server_setting", "server" => server, "setting" => setting)
             .set(f64::from(standing));
+    }
+}
+
+/// Tells what only the process itself knows: its clock, and its memory where the system says it as Linux does.
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+fn tell_process(app: &App) {
+    metrics::gauge!("stock_clock_seconds").set(app.clock.now_ms() as f64 / 1_000.0);
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = resident.and_then(|text| text.trim().strip_suffix("kB")?.trim().parse().ok());
+    if let Some(kilobytes) = kilobytes.map(|kilobytes: u64| kilobytes * 1_024) {
+        metrics::gauge!("process_resident_memory_bytes").set(kilobytes as f64);
     }
 }

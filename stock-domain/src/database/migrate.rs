@@ -133,6 +133,9 @@ pub enum Schema {
 }
 
 impl Schema {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Current, Self::Ahead, Self::Behind];
+
     /// The word for it, as in `/readyz`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

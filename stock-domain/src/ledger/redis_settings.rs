@@ -23,7 +23,7 @@ const ASKED: [&str; 3] = [
 /// # Errors
 /// When it does not answer.
 pub async fn read(connection: &mut impl ConnectionLike) -> Result<RedisSettings, RedisError> {
-    let info = Info::read(connection, &["persistence", "memory"]).await?;
+    let info = Info::read(connection, &["persistence", "memory", "replication"]).await?;
     let mut command = cmd("CONFIG");
     command.arg("GET").arg(&ASKED);
     let config: Result<HashMap<String, String>, RedisError> = command.query_async(connection).await;
@@ -41,6 +41,7 @@ pub async fn read(connection: &mut impl ConnectionLike) -> Result<RedisSettings,
         no_appendfsync_on_rewrite: config.get("no-appendfsync-on-rewrite").cloned(),
         maxmemory_policy: text("maxmemory_policy"),
         is_nearly_full: RedisMemory::of(&info).is_ok_and(|memory| memory.is_nearly_full()),
+        replicas: info.number("connected_slaves"),
         min_replicas_to_write: config.get("min-replicas-to-write").cloned(),
         aof_last_write_status: text("aof_last_write_status"),
         aof_last_bgrewrite_status: text("aof_last_bgrewrite_status"),

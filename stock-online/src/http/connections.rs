@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use metrics::Gauge;
 use stock_common::config::Config;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -39,6 +40,7 @@ pub(super) struct Connections {
     /// How many one address may have; 0 is any number.
     share: usize,
     by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    open: Gauge,
 }
 
 /// A connection that is counted until this is dropped.
@@ -46,18 +48,22 @@ pub(super) struct Place {
     _slot: OwnedSemaphorePermit,
     address: IpAddr,
     by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    open: Gauge,
     /// Whether it is for questions of health alone.
     pub(super) is_for_health: bool,
 }
 
 impl Connections {
+    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
     pub(super) fn new(config: &Config) -> Self {
+        metrics::gauge!("stock_http_connections_max").set(config.http_connections_max as f64);
         Self {
             all: Arc::new(Semaphore::new(config.http_connections_max)),
             for_health: Arc::new(Semaphore::new(HEALTH_MAX)),
             refused: Arc::new(Semaphore::new(REFUSED_MAX)),
             share: config.http_address_connections_max,
             by_address: Arc::default(),
+            open: metrics::gauge!("stock_http_connections"),
         }
     }
 
@@ -83,11 +89,15 @@ impl Connections {
             *own
         };
         // From here on dropping a place takes the count back.
-        let place = |slot, is_for_health| Place {
-            _slot: slot,
-            address,
-            by_address: Arc::clone(&self.by_address),
-            is_for_health,
+        let place = |slot, is_for_health| {
+            self.open.increment(1);
+            Place {
+                _slot: slot,
+                address,
+                by_address: Arc::clone(&self.by_address),
+                open: self.open.clone(),
+                is_for_health,
+            }
         };
         let has_share = self.share == 0 || is_proxy || own <= self.share;
         let slot = Arc::clone(&self.all).try_acquire_owned();
@@ -120,6 +130,7 @@ fn release(by_address: &Mutex<HashMap<IpAddr, usize>>, address: IpAddr) {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.open.decrement(1);
         release(&self.by_address, self.address);
     }
 }

@@ -42,6 +42,7 @@ async fn hear_until(app: &App, bells: &Bells, shares: &Shares, shutdown: &Cancel
         tokio::select! {
             () = shutdown.cancelled() => return,
             result = hear(app, bells, shares) => {
+                is_subscribed(false);
                 if let Err(error) = result {
                     tracing::debug!(%error, "cannot subscribe yet");
                 }
@@ -78,6 +79,7 @@ async fn hear(app: &App, bells: &Bells, shares: &Shares) -> Result<(), fred::err
     let silent = silence(app, &heard);
     tokio::pin!(silent);
     tracing::info!("subscribed to levels and catalog");
+    is_subscribed(true);
     // The channels were silent until now: look once at what was missed.
     app.levels.interrupted();
     bells.ring_all();
@@ -125,6 +127,10 @@ async fn hear(app: &App, bells: &Bells, shares: &Shares) -> Result<(), fred::err
     }
     keeper.abort();
     Ok(())
+}
+
+fn is_subscribed(is: bool) {
+    metrics::gauge!("stock_pubsub_up").set(f64::from(u8::from(is)));
 }
 
 /// Somebody else's message: nobody here understands it.

@@ -9,8 +9,9 @@ use std::process::Command;
 
 use redis::AsyncCommands as _;
 use serde_json::{Value, json};
+use stock_common::config::Durability;
 
-use crate::support::{Shop, until};
+use crate::support::{OwnServers, Shop, until};
 
 #[tokio::test]
 async fn health_and_metrics_tell_what_happens() {
@@ -57,11 +58,45 @@ async fn health_and_metrics_tell_what_happens() {
             "stock_dead_letters",
             "http_request_duration_seconds_bucket",
             "stock_build_info",
+            "stock_schema{state=\"current\"} 1",
+            "stock_schema{state=\"behind\"} 0",
+            "stock_pubsub_up 1",
+            "stock_redis_replicas{shard=\"0\"} 0",
+            "stock_http_connections_max",
+            "stock_http_connections ",
+            "stock_clock_seconds 1",
+            "process_resident_memory_bytes",
         ]
         .iter()
         .all(|name| text.contains(name))
     })
     .await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_may_not_subscribe_sells_and_says_so() {
+    let own = OwnServers::start(Durability::Everysec).await;
+    let shop = Shop::open_divided(own.redis.spec.url("0"), &own.mysql.spec, 1, (1, 10)).await;
+    let may = async |rule: &str| {
+        let redis = redis::Client::open(own.redis.spec.url("0")).unwrap();
+        let mut redis = redis.get_multiplexed_async_connection().await.unwrap();
+        let mut command = redis::cmd("ACL");
+        command.arg("SETUSER").arg("default").arg(rule);
+        let () = command.query_async(&mut redis).await.unwrap();
+    };
+    may("-subscribe").await;
+    let service = shop.serve().await;
+    let is_up = async |is: &str| {
+        let text = service.client.get("/metrics").send().await.text;
+        text.contains(&format!("stock_pubsub_up {is}"))
+    };
+    until("it says that it hears nothing", || is_up("0")).await;
+    let bought = service.client.order("/api/redis/orders", 2, &[(1, 1)]);
+    assert_eq!(bought.send().await.status, 201);
+    shop.drained().await;
+    may("+subscribe").await;
+    until("it says that it hears again", || is_up("1")).await;
     service.stop().await;
 }
 

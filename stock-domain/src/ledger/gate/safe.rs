@@ -18,6 +18,11 @@ impl Gate {
         connection: &mut MultiplexedConnection,
     ) -> Result<(), RedisError> {
         let found = redis_settings::read(connection).await?;
+        if let Some(replicas) = found.replicas {
+            let shard = self.keys.shard().to_string();
+            #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+            metrics::gauge!("stock_redis_replicas", "shard" => shard).set(replicas as f64);
+        }
         let mut known = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
         let was_off = known
             .iter()
