@@ -11,6 +11,7 @@ use stock_common::config::Config;
 use stock_common::config::Durability::Always;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::buyers::{Buyers, Habits};
@@ -72,8 +73,7 @@ fn get(path: &str) -> String {
 }
 
 /// One stranger, until it is cut off.
-async fn behave(behaviour: Behaviour, number: usize, to: SocketAddr) -> std::io::Result<()> {
-    let mut stream = connect(to).await?;
+async fn behave(behaviour: Behaviour, number: usize, mut stream: TcpStream) -> std::io::Result<()> {
     match behaviour {
         Behaviour::ReadsNothing => {
             for _ in 0..20 {
@@ -114,21 +114,30 @@ async fn behave(behaviour: Behaviour, number: usize, to: SocketAddr) -> std::io:
     }
 }
 
-/// Strangers that come back as often as they are cut off, until `stop`.
-fn let_in(behaviour: Behaviour, count: usize, to: SocketAddr, stop: &CancellationToken) {
+/// Strangers that come back as often as they are cut off, until `stop`. Returns when each has come once: it is connected,
+/// or was refused.
+async fn let_in(behaviour: Behaviour, count: usize, to: SocketAddr, stop: &CancellationToken) {
+    let (come, mut seen) = mpsc::unbounded_channel();
     for number in 0..count {
-        let stop = stop.clone();
+        let (stop, come) = (stop.clone(), come.clone());
         tokio::spawn(async move {
+            let mut come = Some(come);
             while !stop.is_cancelled() {
+                let visit = async {
+                    let connected = connect(to).await;
+                    drop(come.take());
+                    behave(behaviour, number, connected?).await
+                };
                 tokio::select! {
                     () = stop.cancelled() => {}
-                    _ended = behave(behaviour, number, to) => {
-                        tokio::time::sleep(Duration::from_millis(50)).await;
-                    }
+                    _ended = visit => tokio::time::sleep(Duration::from_millis(50)).await,
                 }
             }
         });
     }
+    drop(come);
+    // Closed when the last one has come.
+    let _none: Option<()> = seen.recv().await;
 }
 
 /// The p95 of the next orders, and the largest that the service was meanwhile.
@@ -195,8 +204,7 @@ pub async fn f34(plan: &Plan) -> Result<Outcome, Failure> {
     for (behaviour, name, count) in BEHAVIOURS {
         let (before, _) = judge(&world, &buyers, service).await?;
         let stop = CancellationToken::new();
-        let_in(behaviour, count, to, &stop);
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        let_in(behaviour, count, to, &stop).await;
         let judged = judge(&world, &buyers, service).await;
         stop.cancel();
         let (during, memory) = judged.map_err(|error| format!("{name}: {error}"))?;
