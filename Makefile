@@ -82,6 +82,7 @@ fuzz:
 
 faults: install
 	@sh scripts/install.sh faults
+	@sh scripts/install.sh alerts
 	$(CARGO) build --release --locked --bins
 	./target/release/faults $(if $(SEED),--seed $(SEED)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)
 

@@ -35,6 +35,7 @@ pub mod operations;
 pub mod pairs;
 pub mod planted;
 pub mod processes;
+mod prometheus;
 pub mod proxy;
 pub mod random;
 pub mod scarce;

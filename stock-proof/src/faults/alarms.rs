@@ -126,14 +126,6 @@ pub fn others_are_served(
     }
 }
 
-/// The alerts that these metrics alone let fire.
-pub fn firing(metrics: &str) -> impl Iterator<Item = &'static str> {
-    let names = RULES
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("- alert: "));
-    names.filter(move |alert| is_firing(RULES, alert, metrics) == Some(true))
-}
-
 /// Whether an alert's expression holds for these metrics; `None` when the rule is not there or has another form than
 /// `max|min [by (…)] (metric[{labels}]) op number`.
 fn is_firing(rules: &str, alert: &str, metrics: &str) -> Option<bool> {
@@ -144,6 +136,9 @@ fn is_firing(rules: &str, alert: &str, metrics: &str) -> Option<bool> {
         expression.split_once('(')?,
         expression.rsplit_once(')')?.1.trim(),
     );
+    if comparison.contains("on ") || !(series.0.starts_with("min") || series.0.starts_with("max")) {
+        return None;
+    }
     let is_least = series.0.starts_with("min");
     let series = expression.get(..expression.rfind(')')?)?;
     let series = series.get(series.rfind('(')? + 1..)?;
@@ -197,6 +192,8 @@ mod tests {
         check("StockFlowFenced", "stock_fenced{shard=\"0\"} 1", Some(true));
         check("StockFlowDeadLetters", "stock_dead_letters 0", Some(false));
         check("StockFlowLag", "stock_journal_lag_seconds 10.5", Some(true));
+        check("StockFlowPointsReportLate", "", None);
+        check("StockFlowPubsubDown", "stock_pubsub_up 0", None);
         check("NoSuchAlert", "", None);
     }
 }

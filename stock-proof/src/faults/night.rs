@@ -2,9 +2,9 @@
 //! told of each.
 //!
 //! Two hours of a night hold about as many faults as ten minutes here. Each lasts for some seconds; meanwhile both instances
-//! are asked for `/readyz` and `/metrics` as a probe and Prometheus would, and the rules of `alerts.yml` are applied to the
-//! answer. The table at the end says, of each fault, what was said, after how many seconds, and how many orders were served
-//! meanwhile.
+//! are asked for `/readyz` and `/metrics` as a probe would, and a real Prometheus beside them judges the rules of
+//! `alerts.yml`. The table at the end says, of each fault, what was said, after how many seconds, and how many orders were
+//! served meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -15,8 +15,8 @@ use serde_json::Value;
 use stock_common::config::Durability::Always;
 use stock_online::cli::output::say;
 
-use super::alarms::firing;
 use super::checker::Allowed;
+use super::prometheus::Prometheus;
 use super::random::draw;
 use super::singles::Single;
 use super::world::World;
@@ -34,22 +34,37 @@ const PROBE_MAX: Duration = Duration::from_millis(500);
 /// Orders between two faults.
 const BETWEEN: usize = 100;
 
-/// The words that were heard while a fault lasted.
+/// The gauges that tell a fault at once.
+const GAUGES: [&str; 9] = [
+    "stock_ready",
+    "stock_dependency_up",
+    "stock_fenced",
+    "stock_schema",
+    "stock_pubsub_up",
+    "stock_server_setting",
+    "stock_apply_stopped",
+    "stock_quarantined_accounts",
+    "stock_new_dead_letters",
+];
+
+/// A source of news for an operator.
+const SOURCES: [&str; 3] = ["/readyz", "metrics", "alerts"];
+
+/// The words of each source at a moment, by [`SOURCES`].
+type Words = [BTreeSet<String>; 3];
+
+/// The words that were heard while a fault lasted, and when the first of each source was.
 #[derive(Debug, Default)]
 struct Said {
-    readyz: BTreeSet<String>,
-    alerts: BTreeSet<String>,
-    first: Option<Duration>,
+    words: Words,
+    first: [Option<Duration>; 3],
 }
 
-/// All nights of one fault.
+/// All times of one fault.
 #[derive(Debug, Default)]
 struct Row {
     times: u32,
-    readyz: BTreeSet<String>,
-    alerts: BTreeSet<String>,
-    latest: Option<Duration>,
-    unsaid: u32,
+    said: Vec<Said>,
     served: Vec<f64>,
 }
 
@@ -70,61 +85,95 @@ fn complaints(answer: &Answer) -> BTreeSet<String> {
     wrong.collect()
 }
 
-/// The complaints and alerts of both instances at this moment.
-async fn listen(clients: &[Client]) -> (BTreeSet<String>, BTreeSet<String>) {
-    let (mut readyz, mut alerts) = (BTreeSet::new(), BTreeSet::new());
+/// The gauges of an instance, each with its value.
+fn gauges(metrics: &Answer) -> impl Iterator<Item = String> + '_ {
+    let is_told = |line: &&str| {
+        let name = line.split(['{', ' ']).next();
+        name.is_some_and(|name| GAUGES.contains(&name))
+    };
+    metrics.text.lines().filter(is_told).map(str::to_owned)
+}
+
+/// The words of both instances, and of Prometheus, at this moment.
+async fn listen(clients: &[Client], prometheus: &Prometheus) -> Result<Words, Failure> {
+    let (mut readyz, mut metrics) = (BTreeSet::new(), BTreeSet::new());
     for client in clients {
-        let (ready, metrics) = tokio::join!(probe(client, "/readyz"), probe(client, "/metrics"));
+        let (ready, told) = tokio::join!(probe(client, "/readyz"), probe(client, "/metrics"));
         match ready {
             Some(ready) => readyz.extend(complaints(&ready)),
             None => drop(readyz.insert("no answer".to_owned())),
         }
-        match metrics {
-            Some(metrics) => alerts.extend(firing(&metrics.text).map(str::to_owned)),
-            None => drop(alerts.insert("StockFlowInstanceDown".to_owned())),
+        match told {
+            Some(told) => metrics.extend(gauges(&told)),
+            None => drop(metrics.insert("no answer".to_owned())),
         }
     }
-    (readyz, alerts)
+    Ok([readyz, metrics, prometheus.firing().await?])
 }
 
-/// Listens for as long as a fault lasts; what was said before it began is not about it.
-async fn hear(clients: &[Client], before: &(BTreeSet<String>, BTreeSet<String>)) -> Said {
+/// Listens for as long as a fault lasts; words that were said before it began are not about it.
+async fn hear(
+    clients: &[Client],
+    prometheus: &Prometheus,
+    before: &Words,
+) -> Result<Said, Failure> {
     let (began, mut said) = (Instant::now(), Said::default());
     while began.elapsed() < LASTS {
-        let (readyz, alerts) = listen(clients).await;
-        said.readyz.extend(readyz.difference(&before.0).cloned());
-        said.alerts.extend(alerts.difference(&before.1).cloned());
-        if said.first.is_none() && !(said.readyz.is_empty() && said.alerts.is_empty()) {
-            said.first = Some(began.elapsed());
+        let now = listen(clients, prometheus).await?;
+        let known = said.words.iter_mut().zip(&mut said.first);
+        for ((words, first), (now, before)) in known.zip(now.iter().zip(before)) {
+            words.extend(now.difference(before).cloned());
+            if !words.is_empty() {
+                first.get_or_insert_with(|| began.elapsed());
+            }
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
-    said
+    Ok(said)
 }
 
 fn note(rows: &mut BTreeMap<String, Row>, name: String, said: Said, served: f64) {
     let row = rows.entry(name).or_default();
     row.times += 1;
-    row.readyz.extend(said.readyz);
-    row.alerts.extend(said.alerts);
-    row.latest = row.latest.max(said.first);
-    row.unsaid += u32::from(said.first.is_none());
+    row.said.push(said);
     row.served.push(served);
 }
 
+/// The words of a source, and the longest that it took, or in how many times it said nothing.
+fn cell(row: &Row, source: usize) -> String {
+    let of = row.said.iter().filter_map(|said| said.words.get(source));
+    let words: BTreeSet<&String> = of.flatten().collect();
+    let firsts = row.said.iter().filter_map(|said| said.first.get(source));
+    let firsts: Vec<Option<Duration>> = firsts.copied().collect();
+    let silent = firsts.iter().filter(|first| first.is_none()).count();
+    let Some(latest) = firsts.into_iter().flatten().max() else {
+        return "–".to_owned();
+    };
+    let words: Vec<String> = words.into_iter().map(|word| format!("`{word}`")).collect();
+    let silent = match silent {
+        0 => String::new(),
+        _ => format!(", {silent} of {} times not", row.times),
+    };
+    format!(
+        "{} ({:.1} s{silent})",
+        words.join(", "),
+        latest.as_secs_f64()
+    )
+}
+
 fn tell(rows: &BTreeMap<String, Row>) {
-    let list = |of: &BTreeSet<String>| of.iter().cloned().collect::<Vec<_>>().join(", ");
-    say("| fault | times | /readyz | alerts | said after at most | unsaid | least served |");
-    say("|---|---|---|---|---|---|---|");
+    say(&format!(
+        "| fault | times | {} | served at least |",
+        SOURCES.join(" | ")
+    ));
+    say("|---|---|---|---|---|---|");
     for (name, row) in rows {
-        let latest = row
-            .latest
-            .map_or("–".to_owned(), |at| format!("{:.1} s", at.as_secs_f64()));
+        let cells: Vec<String> = (0..SOURCES.len()).map(|source| cell(row, source)).collect();
         let least = row.served.iter().copied().fold(f64::INFINITY, f64::min);
-        let (readyz, alerts) = (list(&row.readyz), list(&row.alerts));
         say(&format!(
-            "| {name} | {} | {readyz} | {alerts} | {latest} | {} | {least:.2} |",
-            row.times, row.unsaid
+            "| {name} | {} | {} | {least:.2} |",
+            row.times,
+            cells.join(" | ")
         ));
     }
 }
@@ -137,6 +186,7 @@ pub async fn run(plan: &Plan) -> Result<Outcome, Failure> {
     let mut rng = StdRng::seed_from_u64(plan.seed);
     let mut world = World::open(Always, plan.seed).await?;
     world.serve().await?;
+    let prometheus = Prometheus::start(&world).await?;
     let buyers = world.buyers(12);
     let (began, mut rows, mut faults) = (Instant::now(), BTreeMap::new(), 0_u32);
     while began.elapsed() < NIGHT {
@@ -148,23 +198,24 @@ pub async fn run(plan: &Plan) -> Result<Outcome, Failure> {
             None => format!("{one:?}"),
         };
         let clients: Vec<Client> = world.services.iter().map(|of| of.client.clone()).collect();
-        let before = listen(&clients).await;
+        let before = listen(&clients, &prometheus).await?;
         let first = buyers.asked();
         let begun = one.begin(&mut world).await?;
         let second = match other {
             Some(other) => Some((other, other.begin(&mut world).await?)),
             None => None,
         };
-        let said = hear(&clients, &before).await;
+        let said = hear(&clients, &prometheus, &before).await?;
         if let Some((other, begun)) = second {
             other.end(begun, &mut world).await?;
         }
         one.end(begun, &mut world).await?;
         let served = buyers.served_since(first, |_| false);
+        let [.., alerts] = &said.words;
+        let alerts: Vec<&str> = alerts.iter().map(String::as_str).collect();
         say(&format!(
-            "  {name}: {} after {:.1?}, {served:.2} served",
-            said.alerts.iter().cloned().collect::<Vec<_>>().join(", "),
-            said.first
+            "  {name}: {}, {served:.2} served",
+            alerts.join(", ")
         ));
         note(&mut rows, name, said, served);
         faults += 1;
