@@ -192,7 +192,6 @@ async fn settled(app: &App, reader: Reader, products: &[Arc<Product>]) -> Result
 }
 
 fn item<'a>(product: &'a Product, level: Option<Level>, now_ms: u64) -> ItemOut<'a> {
-    let level = level.unwrap_or_default();
     let fields = &product.fields;
     let unit_price = product.unit_price(now_ms);
     ItemOut {
@@ -200,11 +199,13 @@ fn item<'a>(product: &'a Product, level: Option<Level>, now_ms: u64) -> ItemOut<
         name: &fields.name,
         price: fields.price,
         status: fields.status,
-        is_sold_out: level.balance == 0 || fields.status != ProductStatus::Active,
+        // A level that nobody tells may be anything: who orders hears the truth.
+        is_sold_out: level.is_some_and(|level| level.balance == 0)
+            || fields.status != ProductStatus::Active,
         discount_amount: fields.price.get() - unit_price.get(),
         unit_price,
         final_price: unit_price,
-        stock_version: level.seq,
+        stock_version: level.unwrap_or_default().seq,
     }
 }
 

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::json;
 use stock_common::config::Durability;
+use stock_common::id::{LocationId, ProductId};
+use stock_domain::account::Account;
 
 use crate::support::{OwnServers, Service, Shop, until};
 
@@ -112,5 +114,36 @@ async fn a_silent_redis_takes_no_product_and_no_page_away() {
     .await;
     shop.drained().await;
     shop.prove().await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_level_that_nobody_knows_is_not_shown_as_sold_out() {
+    let own = OwnServers::start(Durability::Everysec).await;
+    let shop = Shop::open_on(&own.redis.spec, &own.mysql.spec, 3, 1_000).await;
+    let service = shop.serve().await;
+    own.mysql.signal(Signal::STOP);
+    let level = shop
+        .ledger
+        .keys()
+        .account(Account::available(ProductId(1), LocationId::ONLINE));
+    let mut link = shop.ledger.link().unwrap();
+    let _: i64 = redis::cmd("DEL")
+        .arg(level)
+        .query_async(&mut link.read)
+        .await
+        .unwrap();
+    let one = service.client.get("/api/products/1").send().await;
+    assert_eq!(one.code(), "ACCOUNT_BROKEN", "{}", one.text);
+    let list = service.client.get("/api/products").send().await;
+    assert_eq!(list.status, 200, "{}", list.text);
+    let items = list.body["items"].as_array().unwrap();
+    assert_eq!(items.len(), 3);
+    assert!(
+        items.iter().all(|item| item["isSoldOut"] == false),
+        "{}",
+        list.text
+    );
+    own.mysql.signal(Signal::CONT);
     service.stop().await;
 }
