@@ -21,16 +21,21 @@ const ANSWER_MAX: Duration = Duration::from_secs(1);
 /// How often it is asked for its settings.
 const SETTINGS_EVERY: Duration = Duration::from_secs(2);
 
-/// How MySQL was when it was asked last.
+/// MySQL as it was seen last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Database {
-    /// It was not asked yet.
-    #[default]
-    Unknown,
-    /// It does not answer.
-    Down,
-    /// It answers, and its schema stands so.
-    Up(Schema),
+pub struct Database {
+    /// Whether it answers.
+    pub is_up: bool,
+    /// Its schema; while it does not answer, as it was before. `None` when it has never answered.
+    pub schema: Option<Schema>,
+}
+
+impl Database {
+    /// Whether it has stopped to answer.
+    #[must_use]
+    pub const fn is_away(self) -> bool {
+        !self.is_up && self.schema.is_some()
+    }
 }
 
 #[derive(Default)]
@@ -62,9 +67,12 @@ impl Health {
         seen.database
     }
 
-    fn note(&self, database: Database) {
+    fn note(&self, answer: Option<Schema>) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.database = database;
+        seen.database = Database {
+            is_up: answer.is_some(),
+            schema: answer.or(seen.database.schema),
+        };
     }
 
     fn note_settings(&self, settings: Vec<Setting>) {
@@ -112,10 +120,7 @@ pub async fn run(app: Arc<App>, pool: MySqlPool, shutdown: CancellationToken) {
     let mut looked = None::<Instant>;
     while !shutdown.is_cancelled() {
         let asked = tokio::time::timeout(ANSWER_MAX, migrate::schema(&pool)).await;
-        app.health.note(match asked {
-            Ok(Ok(schema)) => Database::Up(schema),
-            Ok(Err(_)) | Err(_) => Database::Down,
-        });
+        app.health.note(asked.ok().and_then(Result::ok));
         if looked.is_none_or(|looked| looked.elapsed() >= SETTINGS_EVERY) {
             let read = tokio::time::timeout(ANSWER_MAX, server_settings::read(&pool)).await;
             // Settings that cannot be read are kept as they were.
@@ -136,14 +141,11 @@ pub async fn run(app: Arc<App>, pool: MySqlPool, shutdown: CancellationToken) {
 fn tell(app: &App) {
     let is_ready = crate::http::ops::is_ready(app);
     metrics::gauge!("stock_ready").set(f64::from(u8::from(is_ready)));
-    let is_up = matches!(app.health.database(), Database::Up(_));
+    let Database { is_up, schema } = app.health.database();
     metrics::gauge!("stock_dependency_up", "name" => "mysql").set(f64::from(u8::from(is_up)));
-    // While MySQL is away its schema stays as it was.
-    if let Database::Up(found) = app.health.database() {
-        for schema in Schema::ALL {
-            let is_found = f64::from(u8::from(schema == found));
-            metrics::gauge!("stock_schema", "state" => schema.as_str()).set(is_found);
-        }
+    for state in Schema::ALL {
+        let is_it = f64::from(u8::from(schema == Some(state)));
+        metrics::gauge!("stock_schema", "state" => state.as_str()).set(is_it);
     }
     tell_process(app);
     let mut all_up = true;

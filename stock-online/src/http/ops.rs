@@ -51,8 +51,8 @@ pub(super) struct SettingOut {
 pub(super) struct Checks {
     redis: &'static str,
     mysql: &'static str,
-    /// The schema beside the program: `current`, `ahead` or `behind`; `unknown` while MySQL does not answer. Only
-    /// `behind` is unready.
+    /// The schema beside the program, as it was seen last: `current`, `ahead` or `behind`; `unknown` when MySQL has
+    /// not answered since the start. Only `behind` is unready.
     schema: &'static str,
     epoch: &'static str,
     journal: &'static str,
@@ -122,17 +122,15 @@ fn readiness(app: &App) -> Ready {
         GateState::Shut(reason) if is_away(&reason) => ("down", "unknown"),
         GateState::Shut(_) => ("ok", "fenced"),
     };
-    let (mysql, schema) = match app.health.database() {
-        Database::Up(schema) => (worst("mysql"), schema.as_str()),
-        Database::Down | Database::Unknown => ("down", "unknown"),
-    };
+    let Database { is_up, schema } = app.health.database();
+    let mysql = if is_up { worst("mysql") } else { "down" };
     let full = app.lag_entries() >= app.config.lag_hard_entries;
     let journal = if full { "full" } else { "ok" };
     // Without a price nothing can be ordered: a service that has never read its catalog is not ready.
     let has_begun = app.catalog.is_read() && app.tokens.are_known();
     let is_refusing = redis == "unsafe" && !app.config.allow_unsafe_redis;
     let is_unready =
-        epoch != "ok" || schema == Schema::Behind.as_str() || full || !has_begun || is_refusing;
+        epoch != "ok" || schema == Some(Schema::Behind) || full || !has_begun || is_refusing;
     let trouble = app.troubles.reason();
     let status = match is_unready {
         true => "unready",
@@ -150,7 +148,7 @@ fn readiness(app: &App) -> Ready {
         checks: Checks {
             redis,
             mysql,
-            schema,
+            schema: schema.map_or("unknown", Schema::as_str),
             epoch,
             journal,
             apply: trouble.unwrap_or_else(|| "ok".to_owned()),

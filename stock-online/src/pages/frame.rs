@@ -23,7 +23,6 @@ use super::assets;
 use super::shop::BuyState;
 use super::texts::{COOKIE, Lang, grouped};
 use crate::app::App;
-use crate::health::Database;
 use crate::http::auth::{AnyCaller, Caller, Role};
 use crate::http::origin::Origin;
 use crate::http::problem::Problem;
@@ -170,7 +169,7 @@ impl Frame {
         read: impl Future<Output = Result<T, Problem>>,
     ) -> Result<Option<T>, Problem> {
         let silence = &self.app.kept.silence;
-        if self.app.health.database() == Database::Down {
+        if self.app.health.database().is_away() {
             return Ok(None);
         }
         let limit = match silence.is_now() {

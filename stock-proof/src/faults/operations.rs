@@ -264,8 +264,11 @@ pub async fn f21(plan: &Plan) -> Result<Outcome, Failure> {
 ///
 /// With a queue that is too small for it, refusals are quick and say when to come again, and all is well a moment later.
 pub async fn f22(plan: &Plan) -> Result<Outcome, Failure> {
-    const MEMORY_MAX: u64 = 400_000_000;
+    const MEMORY_MAX: u64 = 300_000_000;
     const REFUSAL_MS_MAX: u128 = 1_000;
+    /// Within this the service is as quick as before the flood.
+    const BACK_WITHIN: Duration = Duration::from_secs(5);
+    const WINDOW: u32 = 2;
     let mut world = World::open(Everysec, plan.seed).await?;
     let seconds = if plan.is_long { 30 } else { 6 };
     let usual = Load::orders("/api/redis/orders", 1).seconds(5);
@@ -278,7 +281,16 @@ pub async fn f22(plan: &Plan) -> Result<Outcome, Failure> {
     let flooded = flood.run(&client).await?;
     let goodput = flooded.accepted()?;
     let used = world.first()?.memory_bytes("VmHWM").unwrap_or(u64::MAX);
-    let after = usual.clone().seconds(3).run(&client).await?.accepted()?;
+    let (over, mut after) = (Instant::now(), 0.0);
+    while after < 0.9 * peak && over.elapsed() + Duration::from_secs(WINDOW.into()) < BACK_WITHIN {
+        after = usual
+            .clone()
+            .seconds(WINDOW)
+            .run(&client)
+            .await?
+            .accepted()?;
+    }
+    let back = over.elapsed();
 
     let narrow = world.via.with("STOCK_QUEUE_REQUESTS_MAX", 512);
     let small = narrow.serve("http").await?;
@@ -300,13 +312,13 @@ pub async fn f22(plan: &Plan) -> Result<Outcome, Failure> {
     let recovered = began.elapsed();
     let history = buyers.stop().await?;
     let report = format!(
-        "peak {peak:.0}/s; 5,120 connections: {goodput:.0}/s, p99 {} ms, {} MB; after: {after:.0}/s; with a \
-         queue of 512: {refused} refused, the slowest 503 after {} ms, none {recovered:.0?} later",
+        "peak {peak:.0}/s; 5,120 connections: {goodput:.0}/s, p99 {} ms, {} MB; after {back:.1?}: {after:.0}/s; with \
+         a queue of 512: {refused} refused, the slowest 503 after {} ms, none {recovered:.0?} later",
         flooded.p99_us / 1_000,
         used / 1_000_000,
         history.slowest_503_ms,
     );
-    let is_good = goodput >= 0.8 * peak && after >= 0.8 * peak && used <= MEMORY_MAX;
+    let is_good = goodput >= 0.8 * peak && after >= 0.9 * peak && used <= MEMORY_MAX;
     let is_quick = refused > 0 && history.slowest_503_ms <= REFUSAL_MS_MAX;
     if !is_good || !is_quick || !history.complaints.is_empty() {
         return Err(format!("{report} {:?}", history.complaints).into());

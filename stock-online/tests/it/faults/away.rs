@@ -63,6 +63,16 @@ async fn the_same_redis_behind_a_reset_link_needs_no_word_of_mysql() {
     let service = shop.serve().await;
     assert_eq!(order(&service).await.0, 201);
     own.mysql.kill().await;
+    until("it says that mysql is down", || async {
+        let ready = service.client.get("/readyz").send().await;
+        ready.body["checks"]["mysql"] == "down"
+    })
+    .await;
+    let ready = service.client.get("/readyz").send().await;
+    assert_eq!(
+        ready.body["checks"]["schema"], "current",
+        "as it was seen last"
+    );
     sells_over_reset_links(&own, &service).await;
     own.mysql.restart().await.unwrap();
     shop.drained().await;
