@@ -275,13 +275,14 @@ class Buyers:
 
 def strangers(shop, buyers):
     """Connections that say nothing, that say a byte now and then, that ask for a large answer and read none of it."""
-    request = b"GET /api/docs/swagger-ui-bundle.js HTTP/1.1\r\nhost: shop\r\n\r\n"
+    ask_for = b"GET /api/docs/swagger-ui-bundle.js HTTP/1.1\r\nhost: shop\r\naccept-encoding: %s\r\n\r\n"
+    says = [b"", b"G", ask_for % b"gzip", b"", b"G", ask_for % b"identity"]
     pids = {name: shop.pid(name) for name in shop.instances}
     links, ends = [], time.monotonic() + 15
     for number in range(1_050):
         with contextlib.suppress(OSError):
             links.append(socket.create_connection(("127.0.0.1", 8080), timeout=2))
-            links[-1].sendall([b"", b"G", request][number % 3])
+            links[-1].sendall(says[number % len(says)])
     while time.monotonic() < ends:
         for link in links[1::3]:
             with contextlib.suppress(OSError):
