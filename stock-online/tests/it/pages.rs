@@ -21,7 +21,7 @@ const PUBLIC: [&str; 8] = [
     "/problems",
     "/problems/INSUFFICIENT_STOCK",
 ];
-const ADMINS: [&str; 22] = [
+const ADMINS: [&str; 23] = [
     "/admin",
     "/admin/products",
     "/admin/products?only=active",
@@ -34,6 +34,7 @@ const ADMINS: [&str; 22] = [
     "/admin/reservations",
     "/admin/stores",
     "/admin/oversold?of=1",
+    "/admin/invalid-sales?of=1",
     "/admin/coupons",
     "/admin/works",
     "/admin/users",
