@@ -86,7 +86,7 @@ impl From<StoredInvalidSale> for InvalidSaleOut {
     }
 }
 
-/// The texts of a batch, and what is known of those that could not be taken before.
+/// The texts of a batch, with the rows of those that could not be taken before.
 pub(super) struct Texts<'a> {
     store: u64,
     device: &'a str,
@@ -95,7 +95,7 @@ pub(super) struct Texts<'a> {
 }
 
 impl<'a> Texts<'a> {
-    /// Measures the texts of a device's batch, and looks for what is known of them.
+    /// Measures the texts of a device's batch, and finds their rows.
     pub(super) async fn read(
         app: &App,
         (store, device): (LocationId, &'a str),
@@ -121,18 +121,18 @@ impl<'a> Texts<'a> {
         })
     }
 
-    /// What is kept of a sale of the batch.
+    /// Returns the row of a sale of the batch.
     fn known(&self, index: usize) -> Option<&Kept> {
         let (_, hash) = self.texts.get(index)?;
         self.known.get(hash)
     }
 
-    /// What is kept of a sale that a person has resolved.
+    /// Returns the row of a sale that a person has resolved.
     pub(super) fn resolved(&self, index: usize) -> Option<&Kept> {
         self.known(index).filter(|kept| kept.is_final)
     }
 
-    /// Locks what is kept of sales that can be read by now.
+    /// Locks the rows of sales that can be read by now.
     pub(super) async fn reread(
         &self,
         app: &App,
@@ -145,7 +145,7 @@ impl<'a> Texts<'a> {
         Ok(Reread::begin(&app.pool, &ids).await?)
     }
 
-    /// What is kept of a sale that a person has resolved since the texts were read.
+    /// Returns the row of a sale that a person has resolved since the texts were read.
     pub(super) fn resolved_meanwhile(&self, reread: &Reread, index: usize) -> Option<&Kept> {
         let kept = self.known(index).filter(|kept| kept.is_open)?;
         (!reread.has(kept.id)).then_some(kept)

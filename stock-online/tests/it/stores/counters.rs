@@ -30,7 +30,7 @@ async fn two_devices_with_the_same_counter_sell_twice_and_each_once() {
     let client = &service.client;
     let token = till(&shop, 1);
     stock(client, 1, 1, 4).await;
-    // Of the same moment and the same lines: only the device tells them apart. Names that join to the same text do, too.
+    // Of the same moment and the same lines: only the device tells them apart, also where both names join to one.
     let same = offline(&shop, "17", 20, &lines(1, 1));
     let joined = |key: &str| offline(&shop, key, 10, &lines(1, 1));
     let mut orders = std::collections::BTreeSet::new();
@@ -197,8 +197,8 @@ fn spelled(sale: &Value) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_version_before_has_sold_is_known_to_this_one() {
-    // Danger: an upgrade between two sendings of one batch makes every sale INVALID. Method: the entries and marks of the
-    // version before, then the same batch: from the marks alone, from MySQL alone, and from both.
+    // Danger: an upgrade between two sendings of one batch makes every sale INVALID. Method: the entries and marks of
+    // the version before, then the same batch: as soon as Redis has them, when MySQL has them, from a rebuilt Redis.
     let shop = Shop::open(2, 10).await;
     let service = shop.serve().await;
     let client = &service.client;

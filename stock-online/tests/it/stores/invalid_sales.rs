@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 
 use super::{available, offline, send, statuses, stock, till};
-use crate::support::{Answer, Client, Shop};
+use crate::support::{Answer, Call, Client, Shop, until};
 
 const BATCH: &str = "/api/stores/1/orders/batch";
 const LIST: &str = "/api/stores/1/invalid-sales";
@@ -13,6 +13,12 @@ const OPEN_MAX: usize = 10_000;
 
 fn line() -> Value {
     json!([{ "productId": 1, "quantity": 1, "unitPrice": 900 }])
+}
+
+/// A batch whose text is sent as it stands.
+fn raw<'a>(client: &'a Client, token: &str, body: &str) -> Call<'a> {
+    let call = client.post(BATCH).bearer(token).raw(body.as_bytes());
+    call.header("content-type", "application/json")
 }
 
 async fn items(client: &Client, token: &str, query: &str) -> Vec<Value> {
@@ -40,7 +46,7 @@ async fn a_sale_that_cannot_be_read_is_kept_once_and_shown_until_it_is_resolved(
     let broken = r#"{ "soldAt":1e999,"key" : "half 매장"  }"#;
     let good = offline(&shop, "good", 5, &line());
     let body = format!(r#"{{"sales":[{ahead}, {broken} ,7,{good}]}}"#);
-    let sold = || client.post(BATCH).bearer(&token).raw(body.as_bytes());
+    let sold = || raw(client, &token, &body);
     for round in 0..2 {
         let answer = sold().send().await;
         let last = ["ACCEPTED", "REPLAYED"][round];
@@ -60,10 +66,7 @@ async fn a_sale_that_cannot_be_read_is_kept_once_and_shown_until_it_is_resolved(
     let twins: Vec<_> = (0..10)
         .map(|_| {
             let (client, token, body) = (client.clone(), token.clone(), body.clone());
-            tokio::spawn(async move {
-                let call = client.post(BATCH).bearer(&token).raw(body.as_bytes());
-                call.send().await
-            })
+            tokio::spawn(async move { raw(&client, &token, &body).send().await })
         })
         .collect();
     for twin in twins {
@@ -138,7 +141,7 @@ async fn a_sale_that_cannot_be_read_is_kept_once_and_shown_until_it_is_resolved(
     assert_eq!(available(client, 1, 1).await, 4);
     let audited = "SELECT COUNT(*) FROM audit_log WHERE action = 'invalid_sale_resolved' \
                    AND subject LIKE 'store:1 invalid sale:%'";
-    crate::support::until("it is in the audit log", || async {
+    until("it is in the audit log", || async {
         shop.count(audited).await == 1
     })
     .await;
@@ -306,7 +309,7 @@ async fn a_store_whose_list_is_full_is_told_so_and_goes_on_when_a_sale_is_resolv
     assert_eq!((full.status, full.code()), (429, "TOO_MANY_REQUESTS"));
     let count = "SELECT COUNT(*) FROM invalid_sales";
     assert_eq!(shop.count(count).await, 9_999, "all of a batch or none");
-    // One has room. What is kept already needs none, and what was sold is sold.
+    // One has room. A sale that is kept already needs none, and a sold one is sold.
     for round in 0..2 {
         let answer = send(client.post(BATCH).bearer(&token), &batch[..2]).await;
         assert_eq!(
