@@ -1,7 +1,7 @@
 //! Sales of a cut-off till that cannot be taken: kept as they were sent, listed, and resolved by a person.
 //!
 //! The goods have left the shop, so no such sale is dropped: its row is committed before the answer says `INVALID`. The
-//! same text is one row, however often it is sent. What can be read of a sale is the business of [`super::offline`].
+//! same text is one row, however often it is sent. [`super::offline`] reads and prices sales.
 
 use std::collections::HashMap;
 use std::sync::Arc;
