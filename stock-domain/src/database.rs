@@ -14,7 +14,7 @@
 //! | [`archives`] | how far the journal was removed into files, and the levels there |
 //! | [`server_settings`] | whether MySQL keeps what is promised |
 //! | [`replica_beats`] | how far a replica follows |
-//! | [`accounts`], [`journal`], [`movements`], [`orders`], [`reservations`], [`offline_sales`], [`products`], [`sales`], [`selling`], [`stores`], [`stock_levels`], [`works`], [`coupons`], [`coupon_issues`], [`point_transactions`], [`point_reports`], [`imports`], [`webhooks`], [`dead_letters`], [`jobs`], [`ledger_checks`] | one table group each |
+//! | [`accounts`], [`journal`], [`movements`], [`orders`], [`reservations`], [`offline_sales`], [`invalid_sales`], [`products`], [`sales`], [`selling`], [`stores`], [`stock_levels`], [`works`], [`coupons`], [`coupon_issues`], [`point_transactions`], [`point_reports`], [`imports`], [`webhooks`], [`dead_letters`], [`jobs`], [`ledger_checks`] | one table group each |
 //! | [`idempotent_requests`] | answers under an Idempotency-Key, of what is decided here |
 //! | [`users`], [`refresh_tokens`], [`sessions`], [`audit_log`] | people: no part of the ledger |
 //!
@@ -34,6 +34,7 @@ pub mod coupons;
 pub mod dead_letters;
 pub mod idempotent_requests;
 pub mod imports;
+pub mod invalid_sales;
 pub mod jobs;
 pub mod journal;
 pub mod layouts;

@@ -7,10 +7,13 @@
 //! Pure rules: requests in, [`Request`]s for the script out. The stored order is the body of its
 //! entry, so an order can be shown before MySQL has it. Prices come from [`crate::pricing`].
 
+mod offline_sale;
+
 use serde::{Deserialize, Serialize, Serializer};
 use stock_common::id::{LocationId, Position, ProductId, SaleId, UserId};
 use stock_common::money::{Money, MoneyError};
 
+pub use self::offline_sale::{OfflineSale, offline_mark_id, offline_state, parse_offline_mark_id};
 use crate::account::{Account, AccountKind};
 use crate::coupon::UsedCoupon;
 use crate::journal::{Draft, DraftError, Idempotency, Kind, Mark, Posting};
@@ -392,41 +395,6 @@ impl Order {
         };
         places.flat_map(at).collect()
     }
-}
-
-/// A sale that a till made while it was cut off.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OfflineSale {
-    /// The till's own name for it, 1..=100 visible ASCII characters, unique in its store.
-    pub key: String,
-    /// Hash of its time and lines, 32 hexadecimal digits: the same key means the same sale.
-    pub fingerprint: String,
-    /// When it was sold, in Unix ms.
-    pub sold_ms: i64,
-}
-
-impl OfflineSale {
-    /// The mark of a till's sale: it is decided once, whoever sends it how often. It lies with the first product,
-    /// so that a sale of one product is decided on one shard.
-    fn mark(&self, store_id: u64, order: &Order, state: &str) -> Mark {
-        let next = offline_state(state, &self.fingerprint);
-        Mark {
-            product: order.lines.first().map(|line| line.product_id),
-            ..Mark::new(offline_mark_id(store_id, &self.key), "", next)
-        }
-    }
-}
-
-/// The state of a till's mark: what became of the sale, and which sale it is.
-#[must_use]
-pub fn offline_state(state: &str, fingerprint: &str) -> String {
-    format!("{state} {fingerprint}")
-}
-
-/// The mark of a till's sale.
-#[must_use]
-pub fn offline_mark_id(store_id: u64, key: &str) -> String {
-    format!("till:{store_id}:{key}")
 }
 
 /// The body of a cancel's or failure's entry.

@@ -124,6 +124,14 @@ pub fn routes(app: Arc<App>) -> Router {
             "/api/stores/{store_id}/oversold/{sale_id}/resolve",
             post(stores::offline::resolve),
         )
+        .route(
+            "/api/stores/{store_id}/invalid-sales",
+            get(stores::invalid::list),
+        )
+        .route(
+            "/api/stores/{store_id}/invalid-sales/{id}/resolve",
+            post(stores::invalid::resolve),
+        )
         .route("/api/stock/import", post(imports::import))
         .route("/api/stock/import/{id}", get(imports::show))
         .route("/api/stock/export", get(imports::export))

@@ -83,6 +83,8 @@ actions! {
     StoreChanged = "store_changed";
     /// Somebody resolved a sale for which there was no stock.
     OversoldResolved = "oversold_resolved";
+    /// Somebody resolved a sale of a till that could not be taken.
+    InvalidSaleResolved = "invalid_sale_resolved";
     /// An admin made a webhook.
     WebhookCreated = "webhook_created";
     /// An admin changed a webhook.

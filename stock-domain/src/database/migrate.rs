@@ -13,7 +13,7 @@ pub use self::run::Run;
 use super::error_number;
 
 /// Version, description and text of every migration, in order.
-const MIGRATIONS: [(i64, &str, &str); 21] = [
+const MIGRATIONS: [(i64, &str, &str); 22] = [
     (
         20_261_121_000_000,
         "create ledger",
@@ -118,6 +118,11 @@ const MIGRATIONS: [(i64, &str, &str); 21] = [
         20_261_130_000_100,
         "rotate webhook secrets",
         include_str!("../../../migrations/20261130000100_rotate_webhook_secrets.sql"),
+    ),
+    (
+        20_261_130_000_200,
+        "keep invalid sales",
+        include_str!("../../../migrations/20261130000200_keep_invalid_sales.sql"),
     ),
 ];
 

@@ -60,9 +60,9 @@ pub async fn insert(
     sales: &[(Position, u64, OfflineSale, OfflineState)],
 ) -> Result<(), sqlx::Error> {
     static INSERT: MultiRow = MultiRow::new(
-        "INSERT INTO offline_sales (journal_id, store_id, sale_key, fingerprint, sold_ms, state) \
-         VALUES",
-        "(?, ?, ?, ?, ?, ?)",
+        "INSERT INTO offline_sales (journal_id, store_id, sale_key, device_id, fingerprint, sold_ms, \
+         state) VALUES",
+        "(?, ?, ?, ?, ?, ?, ?)",
         "",
     );
     INSERT
@@ -71,6 +71,7 @@ pub async fn insert(
                 .bind(id.get())
                 .bind(*store)
                 .bind(sale.key.as_str())
+                .bind(sale.device_id.as_str())
                 .bind(hash_bytes(&sale.fingerprint))
                 .bind(sale.sold_ms)
                 .bind(state.as_str())
@@ -78,13 +79,16 @@ pub async fn insert(
         .await
 }
 
-type Row = (u64, String, Vec<u8>, i64, String, Option<String>);
+type Row = (u64, String, String, Vec<u8>, i64, String, Option<String>);
 
-fn parse((id, key, fingerprint, sold_ms, state, note): Row) -> Option<StoredOfflineSale> {
+fn parse(
+    (id, key, device_id, fingerprint, sold_ms, state, note): Row,
+) -> Option<StoredOfflineSale> {
     Some(StoredOfflineSale {
         id: Position::new(id),
         sale: OfflineSale {
             key,
+            device_id,
             fingerprint: hash_text(&fingerprint),
             sold_ms,
         },
@@ -93,22 +97,23 @@ fn parse((id, key, fingerprint, sold_ms, state, note): Row) -> Option<StoredOffl
     })
 }
 
-const COLUMNS: &str = "SELECT journal_id, sale_key, fingerprint, sold_ms, CAST(state AS CHAR), note \
-     FROM offline_sales";
+const COLUMNS: &str = "SELECT journal_id, sale_key, device_id, fingerprint, sold_ms, \
+     CAST(state AS CHAR), note FROM offline_sales";
 
-/// Finds a store's sales by their keys; unknown ones are absent.
+/// Finds the sales of a store's device by their keys; unknown ones are absent.
 ///
 /// # Errors
 /// When MySQL does not answer.
 pub async fn find(
     pool: &MySqlPool,
-    store: u64,
+    (store, device): (u64, &str),
     keys: &[&str],
 ) -> Result<Vec<StoredOfflineSale>, sqlx::Error> {
     let mut found = Vec::new();
     for part in keys.chunks(500) {
         let mut query: QueryBuilder<MySql> = QueryBuilder::new(COLUMNS);
         query.push(" WHERE store_id = ").push_bind(store);
+        query.push(" AND device_id = ").push_bind(device);
         query.push(" AND sale_key IN ");
         push_list(&mut query, part);
         let rows: Vec<Row> = query.build_query_as().fetch_all(pool).await?;

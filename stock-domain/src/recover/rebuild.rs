@@ -252,9 +252,9 @@ impl Rebuild<'_> {
     ) -> Result<(), RecoverError> {
         let now = epoch::time_ms(self.redis).await?;
         let yesterday = Position::from_parts(now.saturating_sub(DAY_MS), 0).unwrap_or_default();
-        type Sale = (u64, String, String, Vec<u8>, Vec<u8>);
+        type Sale = (u64, String, String, String, Vec<u8>, Vec<u8>);
         let sales: Vec<Sale> = sqlx::query_as(
-            "SELECT s.store_id, s.sale_key, IF(s.state = 'SOLD', 'SOLD', 'OVERSOLD'), \
+            "SELECT s.store_id, s.device_id, s.sale_key, IF(s.state = 'SOLD', 'SOLD', 'OVERSOLD'), \
              s.fingerprint, j.payload FROM offline_sales s JOIN journal j ON j.id = s.journal_id \
              WHERE s.journal_id > ?",
         )
@@ -267,21 +267,22 @@ impl Rebuild<'_> {
         let products = products
             .into_iter()
             .map(|id| (format!("opened:{id}"), "OPEN".to_owned()));
-        let sales = sales
-            .into_iter()
-            .filter_map(|(store, key, state, fingerprint, payload)| {
-                let product = first_product(&payload)?;
-                let is_here = match self.scope {
-                    Scope::Shard => {
-                        let place = self.layout.of_slot(layout::product_slot(product));
-                        place == Place::Shard(self.keys.shard())
-                    }
-                    Scope::Slots(slots) => slots.contains(&layout::product_slot(product)),
-                    Scope::Number(_) => false,
-                };
-                let state = order::offline_state(&state, &journal::hash_text(&fingerprint));
-                is_here.then(|| (order::offline_mark_id(store, &key), state))
-            });
+        let sales =
+            sales
+                .into_iter()
+                .filter_map(|(store, device, key, state, fingerprint, payload)| {
+                    let product = first_product(&payload)?;
+                    let is_here = match self.scope {
+                        Scope::Shard => {
+                            let place = self.layout.of_slot(layout::product_slot(product));
+                            place == Place::Shard(self.keys.shard())
+                        }
+                        Scope::Slots(slots) => slots.contains(&layout::product_slot(product)),
+                        Scope::Number(_) => false,
+                    };
+                    let state = order::offline_state(&state, &journal::hash_text(&fingerprint));
+                    is_here.then(|| (order::offline_mark_id(store, &device, &key), state))
+                });
         let sales: Vec<(String, String)> = sales.collect();
         self.write_states(&sales, now).await?;
         self.set_marks(&products.collect::<Vec<_>>(), now).await?;

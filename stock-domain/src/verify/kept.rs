@@ -17,6 +17,7 @@ use crate::layout::{Layout, Place};
 use crate::ledger::keys::{Keys, Records};
 use crate::ledger::records::RecordName;
 use crate::ledger::{Ledger, ReadError};
+use crate::order::parse_offline_mark_id;
 
 /// A margin in ms: a state or a record that is about to be forgotten may be gone.
 const SLACK_MS: u64 = 60_000;
@@ -82,7 +83,7 @@ fn set_by<'a>(ledger: &Ledger, layout: &Layout, entries: &'a [Entry]) -> ByShard
             let is_wanted = (is_kept || at.unix_ms() > states_since)
                 && !mark.next.is_empty()
                 && !mark.id.starts_with("import:")
-                && !mark.id.starts_with("till:");
+                && parse_offline_mark_id(&mark.id).is_none();
             if is_wanted {
                 let code = CodeState::parse(&mark.next);
                 let place = layout.of_mark_id(&mark.id, code);

@@ -118,6 +118,7 @@ pub(super) static OFFLINE: Table = Table {
         "journal_id",
         "store_id",
         "sale_key",
+        "device_id",
         "LOWER(HEX(fingerprint))",
         "sold_ms",
         // A person who resolved it has left all three.

@@ -19,7 +19,7 @@ use crate::database::{dead_letters, offline_sales, shards};
 use crate::ledger::keys::SENTINEL;
 use crate::ledger::scan::Scan;
 use crate::ledger::{Ledger, ReadError, Shard};
-use crate::order::{offline_mark_id, offline_state};
+use crate::order::{offline_mark_id, offline_state, parse_offline_mark_id};
 
 const PAGE: usize = 1_000;
 
@@ -184,7 +184,7 @@ pub(super) async fn says(pool: &MySqlPool, ids: &[&str]) -> Result<Says, sqlx::E
     let mut rows = Says::new();
     codes(pool, of("code"), &mut rows).await?;
     issued(pool, of("issued"), &mut rows).await?;
-    tills(pool, of("till"), &mut rows).await?;
+    tills(pool, &[of("till"), of("device")].concat(), &mut rows).await?;
     rows.retain(|_, state| state.is_some() || !has_letters);
     says.extend(rows);
     Ok(says)
@@ -282,22 +282,20 @@ async fn issued(
 
 async fn tills(pool: &MySqlPool, ids: &[(&str, &str)], says: &mut Says) -> Result<(), sqlx::Error> {
     says.extend(ids.iter().map(|(id, _)| ((*id).to_owned(), None)));
-    let mut stores: HashMap<u64, Vec<&str>> = HashMap::new();
-    for (_, rest) in ids {
-        if let Some((store, key)) = rest.split_once(':')
-            && let Ok(store) = store.parse()
-        {
-            stores.entry(store).or_default().push(key);
+    let mut devices: HashMap<(u64, &str), Vec<&str>> = HashMap::new();
+    for (id, _) in ids {
+        if let Some((store, device, key)) = parse_offline_mark_id(id) {
+            devices.entry((store, device)).or_default().push(key);
         }
     }
-    for (store, keys) in stores {
-        for of in offline_sales::find(pool, store, &keys).await? {
+    for ((store, device), keys) in devices {
+        for of in offline_sales::find(pool, (store, device), &keys).await? {
             let state = match of.state.as_str() {
                 "SOLD" => "SOLD",
                 _ => "OVERSOLD",
             };
             let state = offline_state(state, &of.sale.fingerprint);
-            says.insert(offline_mark_id(store, &of.sale.key), Some(state));
+            says.insert(offline_mark_id(store, device, &of.sale.key), Some(state));
         }
     }
     Ok(())

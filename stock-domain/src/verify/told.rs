@@ -98,6 +98,7 @@ pub(super) fn told(rows: &Rows) -> Vec<Vec<Row>> {
             text(id),
             text(store),
             text(&sale.key),
+            text(&sale.device_id),
             text(sale.fingerprint.to_lowercase()),
             text(sale.sold_ms),
             text(state.as_str()),

@@ -10,7 +10,9 @@
 //! | [`till::place`], [`till::cancel`] | POST `…/orders`, PATCH `…/orders/{orderId}/cancel` | sold at the till |
 //! | [`offline::place_batch`] | POST `…/orders/batch` | sold while the till was cut off |
 //! | [`offline::oversold`], [`offline::resolve`] | GET `…/oversold`, POST `…/oversold/{saleId}/resolve` | what was not there any more |
+//! | [`invalid::list`], [`invalid::resolve`] | GET `…/invalid-sales`, POST `…/invalid-sales/{id}/resolve` | what could not be taken |
 
+pub mod invalid;
 pub mod offline;
 pub mod till;
 

@@ -136,6 +136,8 @@ struct SectionPage {
     parts: Vec<Part>,
     title: String,
     section: &'static Section,
+    /// The object whose list it is, where it is one's own.
+    of: u64,
     headings: Vec<(String, Kind)>,
     has_actions: bool,
     rows: Vec<Row>,
@@ -216,6 +218,7 @@ async fn show(
         next,
         only: only.map(|(name, _)| (*name).to_owned()),
         section,
+        of,
         frame,
     }))
 }

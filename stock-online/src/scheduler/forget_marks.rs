@@ -78,7 +78,7 @@ fn is_old(id: &str, value: &str, before_ms: u64, over: &HashSet<CouponId>) -> bo
     let is_final = match id.split_once(':') {
         Some(("order" | "point", id)) => id.parse::<Position>().is_ok(),
         Some(("hold", id)) => Position::from_stream_id(id).is_some(),
-        Some(("till" | "import", _)) => true,
+        Some(("till" | "device" | "import", _)) => true,
         // What is held is not over, however long it takes.
         Some(("across" | "branch", _)) => state != "HELD",
         Some(("code", _)) => CodeState::parse(state).is_some_and(|of| is_over(of.coupon_id)),
@@ -127,6 +127,7 @@ mod tests {
             ("hold:1763700000000-1", "CANCELLED@1", true),
             ("point:5", "CANCELED@1", true),
             ("till:1:a:b", "SOLD x@1", true),
+            ("device:1:1:a:b", "SOLD x@1", true),
             ("across:0:ab", "COMMITTED@1", true),
             ("branch:0:ab", "RELEASED@1", true),
             ("branch:0:ab", "HELD@1", false),

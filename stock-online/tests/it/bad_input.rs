@@ -77,6 +77,11 @@ fn every_body() -> Vec<(&'static str, &'static str, Value)> {
             "/api/stores/1/oversold/1/resolve",
             json!({ "note": "x" }),
         ),
+        (
+            "POST",
+            "/api/stores/1/invalid-sales/1/resolve",
+            json!({ "note": "x" }),
+        ),
         ("POST", "/api/works", json!({ "title": "x" })),
         ("PUT", "/api/works/1", json!({ "title": "x" })),
         (

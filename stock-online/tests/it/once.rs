@@ -80,6 +80,7 @@ struct Made {
     points: Vec<String>,
     sale: u64,
     oversold: String,
+    invalid: u64,
     webhook: u64,
     delivery: u64,
 }
@@ -109,6 +110,7 @@ async fn prepare(shop: &Shop, client: &Client) -> Made {
         points: Vec::new(),
         sale: 0,
         oversold: String::new(),
+        invalid: 0,
         webhook: 0,
         delivery: 0,
     };
@@ -137,7 +139,7 @@ async fn prepare(shop: &Shop, client: &Client) -> Made {
         .parse()
         .unwrap();
     let oversold = json!({ "sales": [{ "key": "gone", "soldAt": "2026-11-21T09:00:00Z",
-        "orderProducts": [{ "productId": 2, "quantity": 1, "unitPrice": 1000 }] }] });
+        "orderProducts": [{ "productId": 2, "quantity": 1, "unitPrice": 1000 }] }, 7] });
     let told = client
         .post("/api/stores/1/orders/batch")
         .admin()
@@ -155,6 +157,8 @@ async fn prepare(shop: &Shop, client: &Client) -> Made {
         .as_str()
         .unwrap()
         .to_owned();
+    let kept = client.get("/api/stores/1/invalid-sales").admin();
+    made.invalid = kept.send().await.body["items"][0]["id"].as_u64().unwrap();
     let hook = json!({ "url": "https://shop.example.com/stock", "state": "PAUSED" });
     made.webhook = id(client, "/api/webhooks", &hook, "id")
         .await
@@ -308,6 +312,12 @@ fn requests(made: &Made) -> Vec<Sent> {
             format!("/api/stores/1/oversold/{}/resolve", made.oversold),
             json!({ "note": "called" }),
             json!({ "note": "called again" }),
+        ),
+        sent(
+            "POST /api/stores/{store_id}/invalid-sales/{id}/resolve",
+            format!("/api/stores/1/invalid-sales/{}/resolve", made.invalid),
+            json!({ "note": "booked" }),
+            json!({ "note": "booked again" }),
         ),
         sent(
             "POST /api/stock/import",

@@ -21,7 +21,7 @@ const PUBLIC: [&str; 8] = [
     "/problems",
     "/problems/INSUFFICIENT_STOCK",
 ];
-const ADMINS: [&str; 22] = [
+const ADMINS: [&str; 23] = [
     "/admin",
     "/admin/products",
     "/admin/products?only=active",
@@ -34,6 +34,7 @@ const ADMINS: [&str; 22] = [
     "/admin/reservations",
     "/admin/stores",
     "/admin/oversold?of=1",
+    "/admin/invalid-sales?of=1",
     "/admin/coupons",
     "/admin/works",
     "/admin/users",
@@ -119,6 +120,9 @@ async fn furnish(client: &Client) -> String {
         .send()
         .await;
     assert_eq!(held.status, 201, "{}", held.text);
+    let sales = json!({ "deviceId": "till 2", "sales": [{ "key": "<b>17" }] });
+    let batch = client.post("/api/stores/1/orders/batch").admin();
+    assert_eq!(batch.json(&sales).send().await.status, 200);
     let order = client.order("/api/redis/orders", 2, &[(1, 1)]).send().await;
     order.order_id()
 }
@@ -161,6 +165,21 @@ async fn every_page_is_whole_in_both_languages() {
         &order,
     ] {
         assert!(shop_page.contains(part), "{part} in {shop_page}");
+    }
+    // A sale of a till that nobody could read is shown as it was sent, with the form that resolves it.
+    let path = "/admin/oversold?of=1";
+    let oversold = open(client, path, "ko").admin().send().await.text;
+    assert!(oversold.contains("/admin/invalid-sales?of=1"), "{oversold}");
+    let path = "/admin/invalid-sales?of=1";
+    let kept = open(client, path, "ko").admin().send().await.text;
+    for part in [
+        "till 2",
+        "&#60;b&#62;17",
+        "UNPROCESSABLE",
+        "/api/stores/1/invalid-sales/1/resolve",
+        "처리 완료",
+    ] {
+        assert!(kept.contains(part), "{part} in {kept}");
     }
     let event = open(client, "/event", "ko").user(2).send().await.text;
     // What admins write is text, whatever it looks like.

@@ -1,5 +1,8 @@
 //! Stores: what they have, what their tills sell, what they sold while they were cut off.
 
+mod counters;
+mod invalid_sales;
+
 use serde_json::{Value, json};
 use stock_common::clock::rfc3339;
 use stock_common::id::{LocationId, UserId};

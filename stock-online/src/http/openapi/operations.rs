@@ -237,6 +237,10 @@ operations! {
         Carries::Nothing, OVERSOLD, (200, "OversoldListOut"), STOCK;
     Post "/api/stores/{store_id}/oversold/{sale_id}/resolve" "Note how such a sale was resolved" Till
         Carries::Body("ResolveIn"), &[], (200, "object"), &[Code::NotFound, Code::StoreNotFound];
+    Get "/api/stores/{store_id}/invalid-sales" "Sales of tills that could not be taken" Till
+        Carries::Nothing, OVERSOLD, (200, "InvalidSaleListOut"), STOCK;
+    Post "/api/stores/{store_id}/invalid-sales/{id}/resolve" "Note how such a sale was resolved" Till
+        Carries::Body("ResolveIn"), &[], (200, "object"), &[Code::NotFound, Code::StoreNotFound];
     Post "/api/stock/import" "Write stock from a CSV file, all of it or nothing" Admin
         Carries::Csv, &[("dryRun", "boolean")], (201, "ImportOut"), &[];
     Get "/api/stock/import/{id}" "How far a file was written" Admin

@@ -6,7 +6,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Components, ComponentsBuilder};
 
 use super::text;
-use crate::http::stores::{offline, till};
+use crate::http::stores::{invalid, offline, till};
 use crate::http::{
     accounts, audit_log, coupons, dead_letters, discounts, imports, ledger_checks, ops, orders,
     points, products, quarantine, reservations, sales, stock, stores, users, webhooks, works,
@@ -81,6 +81,8 @@ pub(super) fn components() -> Components {
         .schema_from::<offline::OversoldOut>()
         .schema_from::<offline::OversoldListOut>()
         .schema_from::<offline::SoldLineOut>()
+        .schema_from::<invalid::InvalidSaleOut>()
+        .schema_from::<invalid::InvalidSaleListOut>()
         .schema_from::<works::WorkIn>()
         .schema_from::<works::WorkOut>()
         .schema_from::<works::WorkListOut>()

@@ -2,7 +2,8 @@
 //!
 //! Sold is sold: a sale is accepted while there is stock, in the order of the times of sale, at the prices
 //! that the till says. For the others nothing is taken; they are noted as `OVERSOLD` for a person to
-//! resolve. A sale's key is the till's, so a batch may be sent as often as it takes.
+//! resolve. A sale's key is the till's, so a batch may be sent as often as it takes. A sale that cannot be taken is
+//! kept for a person too ([`super::invalid`]).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,14 +21,16 @@ use stock_common::id::Position;
 use stock_common::money::Money;
 use stock_domain::database::archives;
 use stock_domain::database::audit_log::Action;
+use stock_domain::database::invalid_sales::Kept;
 use stock_domain::database::offline_sales::{self as table, OfflineState, StoredOfflineSale};
 use stock_domain::lookup;
 use stock_domain::order::{self, DeliveryType, OfflineSale, Order, Path, Terms};
-use stock_domain::pricing::{self, AskedLine, AskedOrder, Priced};
+use stock_domain::pricing::{self, AskedLine, AskedOrder};
 use stock_domain::store::Store;
 use stock_domain::verdict::{Refusal, Verdict};
 use utoipa::ToSchema;
 
+use super::invalid::Texts;
 use super::{Till, find};
 use crate::app::{App, CATCH_UP_MAX};
 use crate::http::audit;
@@ -53,6 +56,9 @@ pub struct BatchIn {
     /// answered `INVALID`, the others are sold.
     #[schema(value_type = Vec<serde_json::Value>, min_items = 1, max_items = 1_000)]
     sales: Vec<Box<RawValue>>,
+    /// The device that counts the keys: 1 to 64 printable ASCII characters, none of them a space at an end.
+    #[schema(min_length = 1, max_length = 64)]
+    device_id: Option<String>,
 }
 
 /// One sale.
@@ -61,7 +67,7 @@ pub struct BatchIn {
 #[schema(example = json!({ "key": "till 3/17", "soldAt": "2026-11-21T09:00:00Z",
     "orderProducts": [{ "productId": 1, "quantity": 2, "unitPrice": 1_000 }] }))]
 pub struct OfflineSaleIn {
-    /// The till's own name for it: 1 to 100 printable ASCII characters, unique in its store.
+    /// The till's own name for it: 1 to 100 printable ASCII characters, unique in its store and device.
     #[schema(min_length = 1, max_length = 100)]
     key: String,
     /// When it was sold.
@@ -81,7 +87,7 @@ impl BodyIn for BatchIn {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ResolveIn {
     #[schema(min_length = 1, max_length = 255)]
-    note: String,
+    pub(super) note: String,
 }
 
 impl BodyIn for ResolveIn {}
@@ -112,10 +118,10 @@ pub(in crate::http) struct BatchOut {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OversoldQuery {
-    limit: Option<u32>,
-    cursor: Option<String>,
+    pub(super) limit: Option<u32>,
+    pub(super) cursor: Option<String>,
     /// Whether those that were resolved.
-    resolved: Option<bool>,
+    pub(super) resolved: Option<bool>,
 }
 
 /// A sale for which there was no stock.
@@ -125,6 +131,8 @@ pub(in crate::http) struct OversoldOut {
     #[schema(value_type = String, pattern = "^[0-9]{1,20}$")]
     sale_id: Position,
     key: String,
+    /// The device that sent it, if the batch named one.
+    device_id: Option<String>,
     #[schema(value_type = String, format = DateTime)]
     sold_at: String,
     #[schema(pattern = "^(OVERSOLD|RESOLVED)$")]
@@ -171,38 +179,94 @@ impl ResultOut {
     }
 
     /// A sale that was sent before.
-    fn known(sale: &OfflineSale, stored: &StoredOfflineSale) -> Self {
-        if stored.sale.fingerprint != sale.fingerprint {
+    fn known(asked: &Asked, stored: &StoredOfflineSale) -> Self {
+        let key = &stored.sale.key;
+        if !asked.is(&stored.sale.fingerprint) {
             let reused = Problem::of(Code::IdempotencyKeyReused);
-            return Self::new(&sale.key, "INVALID").with(&reused);
+            return Self::new(key, "INVALID").with(&reused);
         }
         match stored.state {
             OfflineState::Sold => Self {
                 order_id: Some(stored.id),
-                ..Self::new(&sale.key, "REPLAYED")
+                ..Self::new(key, "REPLAYED")
             },
-            OfflineState::Oversold | OfflineState::Resolved => Self::new(&sale.key, "OVERSOLD"),
+            OfflineState::Oversold | OfflineState::Resolved => Self::new(key, "OVERSOLD"),
+        }
+    }
+
+    /// A sale whose text a person has resolved: the answer to it does not change any more.
+    fn kept(asked: &Asked, kept: &Kept) -> Self {
+        let code = Code::parse(&kept.code).unwrap_or(Code::Unprocessable);
+        let problem = Problem::new(code, kept.detail.as_str());
+        Self::new(&asked.sale.key, "INVALID").with(&problem)
+    }
+
+    /// Code and detail of the problem of an `INVALID` sale; none of another.
+    pub(super) fn invalid(&self) -> Option<(&str, &str)> {
+        let problem = self.problem.as_ref().filter(|_| self.status == "INVALID")?;
+        let member = |name| problem.get(name).and_then(Value::as_str);
+        Some((member("code")?, member("detail")?))
+    }
+
+    pub(super) fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+
+    /// The status, with the order if there is one.
+    pub(super) fn outcome(&self) -> String {
+        match self.order_id {
+            Some(order) => format!("{} {order}", self.status),
+            None => self.status.to_owned(),
         }
     }
 }
 
+/// A sale of a batch that can be read.
+struct Asked {
+    /// Its place in the batch.
+    index: usize,
+    /// The order that it is, priced.
+    order: Order,
+    sale: OfflineSale,
+    /// Its fingerprint as the version before made it: of the time as it was spelled.
+    spelled: String,
+}
+
+impl Asked {
+    /// Whether a fingerprint is this sale's.
+    fn is(&self, fingerprint: &str) -> bool {
+        self.sale.fingerprint == fingerprint || self.spelled == fingerprint
+    }
+
+    /// Whether a mark says that this sale became that.
+    fn is_marked(&self, mark: &str, state: &str) -> bool {
+        let fingerprints = [&self.sale.fingerprint, &self.spelled];
+        fingerprints
+            .into_iter()
+            .any(|fingerprint| mark == order::offline_state(state, fingerprint))
+    }
+}
+
 /// Reads one sale and prices it; a problem with it is its own, not the batch's.
-fn read(app: &App, till: &Till, store: &Store, raw: &RawValue) -> Result<Priced, ResultOut> {
+fn read(
+    app: &App,
+    till: &Till,
+    (store, device): (&Store, &str),
+    (index, raw): (usize, &RawValue),
+) -> Result<Asked, ResultOut> {
     // Its members in the order of their names: how they stood makes no other sale of it.
-    let canonical: Value = serde_json::from_str(raw.get()).unwrap_or_default();
+    let mut canonical: Value = serde_json::from_str(raw.get()).unwrap_or_default();
     let key = canonical.get("key").and_then(Value::as_str);
+    let key = key.map(str::to_owned);
     let invalid = |problem: &Problem| {
         let mut result = ResultOut::new("", "INVALID").with(problem);
-        result.key = key.map(str::to_owned);
+        result.key.clone_from(&key);
         result
     };
     let Object(sale): Object<OfflineSaleIn> = serde_json::from_str(raw.get())
         .map_err(|error| invalid(&Problem::new(Code::Unprocessable, error.to_string())))?;
-    let is_printable = sale.key.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
-    // To MySQL's comparison a space at the end is none.
-    let is_trimmed = sale.key.trim() == sale.key;
-    if !(1..=100).contains(&sale.key.len()) || !is_printable || !is_trimmed {
-        let rule = "a key has 1 to 100 printable ASCII characters, and no space at its ends";
+    let rule = "a key has 1 to 100 printable ASCII characters, and no space at its ends";
+    if !is_name(&sale.key, 100) {
         return Err(invalid(&Problem::new(Code::Unprocessable, rule)));
     }
     let now_ms = app.ledger.redis_now_ms();
@@ -219,6 +283,19 @@ fn read(app: &App, till: &Till, store: &Store, raw: &RawValue) -> Result<Priced,
         let rule = "lines of one product have one unitPrice";
         return Err(invalid(&Problem::new(Code::Unprocessable, rule)));
     }
+    let sold_ms = i64::try_from(sale.sold_at.unix_ms()).unwrap_or_default();
+    let spelled = hash(&[&canonical.to_string()]);
+    // A time is the same however it is spelled.
+    if let Some(sold_at) = canonical.get_mut("soldAt") {
+        *sold_at = Value::from(rfc3339(sold_ms));
+    }
+    canonical.sort_all_objects();
+    let sale = OfflineSale {
+        key: sale.key,
+        device_id: device.to_owned(),
+        fingerprint: hash(&[&canonical.to_string()]),
+        sold_ms,
+    };
     let asked = AskedOrder {
         user_id: till.caller.user,
         path: Path::Till,
@@ -227,20 +304,30 @@ fn read(app: &App, till: &Till, store: &Store, raw: &RawValue) -> Result<Priced,
         lines,
         total_amount: None,
         shares_online_stock: store.fields.shares_online_stock,
-        offline: Some(OfflineSale {
-            key: sale.key,
-            fingerprint: hash(&[&canonical.to_string()]),
-            sold_ms: i64::try_from(sale.sold_at.unix_ms()).unwrap_or_default(),
-        }),
+        offline: Some(sale.clone()),
     };
     let benefits = pricing::Benefits::default();
-    pricing::price(&asked, &app.catalog, benefits, now_ms).map_err(|why| invalid(&unpriced(why)))
+    let priced = pricing::price(&asked, &app.catalog, benefits, now_ms);
+    let priced = priced.map_err(|why| invalid(&unpriced(why)))?;
+    Ok(Asked {
+        index,
+        order: priced.order,
+        sale,
+        spelled,
+    })
+}
+
+/// Whether a text is a name that MySQL compares as it stands: a space at the end would be none to it.
+fn is_name(text: &str, length_max: usize) -> bool {
+    let is_printable = text.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
+    (1..=length_max).contains(&text.len()) && is_printable && text.trim() == text
 }
 
 /// POST `/api/stores/{storeId}/orders/batch`.
 ///
 /// # Errors
-/// 422 for a batch that is none; 503 when some could not be decided: sending it again goes on.
+/// 422 for a batch that is none; 429 when too many invalid sales wait for a person; 503 when some could not be decided
+/// or kept: sending it again goes on.
 pub async fn place_batch(
     State(app): State<Arc<App>>,
     till: Till,
@@ -253,6 +340,10 @@ pub async fn place_batch(
         let rule = format!("a batch has 1 to {SALES_MAX} sales, not {count}");
         return Err(Problem::unprocessable("/sales", rule));
     }
+    if !body.device_id.as_deref().is_none_or(|id| is_name(id, 64)) {
+        let rule = "1 to 64 printable ASCII characters, and no space at the ends";
+        return Err(Problem::unprocessable("/deviceId", rule));
+    }
     let store = find(&app, till.store).await?;
     if !app.catalog.is_read() {
         return Err(Problem::of(Code::DatabaseUnavailable));
@@ -261,7 +352,7 @@ pub async fn place_batch(
         return before;
     }
     // Each sale is decided once by its own key, however often the batch is.
-    let sold = sell(&app, &till, &store, &body.sales).await;
+    let sold = sell(&app, &till, &store, &body).await;
     let sold = sold.map(|results| json(StatusCode::OK, &BatchOut { results }));
     once::keep(&app, idempotency, sold).await
 }
@@ -270,63 +361,74 @@ async fn sell(
     app: &App,
     till: &Till,
     store: &Store,
-    asked: &[Box<RawValue>],
+    body: &BatchIn,
 ) -> Result<Vec<ResultOut>, Problem> {
-    let mut results: Vec<Option<ResultOut>> = vec![None; asked.len()];
-    let mut sales: Vec<(usize, Order)> = Vec::with_capacity(asked.len());
-    for (index, (raw, result)) in asked.iter().zip(&mut results).enumerate() {
-        match read(app, till, store, raw) {
-            Ok(priced) => sales.push((index, priced.order)),
-            Err(invalid) => *result = Some(invalid),
+    let device = body.device_id.as_deref().unwrap_or_default();
+    let texts = Texts::read(app, (store.id, device), &body.sales).await?;
+    let mut results: Vec<Option<ResultOut>> = vec![None; body.sales.len()];
+    let mut sales: Vec<Asked> = Vec::with_capacity(body.sales.len());
+    for (index, (raw, result)) in body.sales.iter().zip(&mut results).enumerate() {
+        let asked = read(app, till, (store, device), (index, raw));
+        match (asked, texts.resolved(index)) {
+            (Ok(asked), None) => sales.push(asked),
+            (Ok(asked), Some(kept)) => *result = Some(ResultOut::kept(&asked, kept)),
+            (Err(invalid), _) => *result = Some(invalid),
         }
     }
-    let known = find_known(app, store, &sales).await?;
-    sales.retain(|(index, order)| {
-        let Some(sale) = &order.offline else {
-            return false;
+    let known = find_known(app, (store, device), &sales).await?;
+    let reread = texts
+        .reread(app, sales.iter().map(|asked| asked.index))
+        .await?;
+    sales.retain(|asked| {
+        // By a person, a moment ago.
+        let resolved = texts.resolved_meanwhile(&reread, asked.index);
+        let result = match (resolved, known.get(&asked.sale.key)) {
+            (Some(kept), _) => ResultOut::kept(asked, kept),
+            (None, Some(stored)) => ResultOut::known(asked, stored),
+            (None, None) => return true,
         };
-        let stored = known.get(&sale.key);
-        if let (Some(stored), Some(result)) = (stored, results.get_mut(*index)) {
-            *result = Some(ResultOut::known(sale, stored));
-        }
-        stored.is_none()
+        set(&mut results, asked, result);
+        false
     });
     // Asked for in the order of the times of sale: the ledger's queue keeps it.
-    sales.sort_by_key(|(_, order)| order.offline.as_ref().map(|sale| sale.sold_ms));
-    let decided = join_all(sales.iter().map(|(_, order)| decide(app, order))).await;
+    sales.sort_by_key(|asked| asked.sale.sold_ms);
+    let decided = join_all(sales.iter().map(|asked| decide(app, asked))).await;
     let mut twins = Vec::new();
-    for ((index, order), decided) in sales.into_iter().zip(decided) {
-        match (decided?, results.get_mut(index)) {
-            (Some(done), Some(result)) => *result = Some(done),
-            _ => twins.push((index, order)),
+    for (asked, decided) in sales.into_iter().zip(decided) {
+        match decided? {
+            Some(done) => set(&mut results, &asked, done),
+            None => twins.push(asked),
         }
     }
+    reread.end(&texts.taken(&results)).await?;
     if !twins.is_empty() {
         // Decided before, and not in MySQL when it was asked.
         lookup::catch_up(&app.pool, &app.ledger, CATCH_UP_MAX).await;
-        let known = find_known(app, store, &twins).await?;
-        for (index, order) in twins {
-            if let (Some(sale), Some(result)) = (&order.offline, results.get_mut(index)) {
-                let of = known
-                    .get(&sale.key)
-                    .map(|stored| ResultOut::known(sale, stored));
-                *result = Some(of.unwrap_or_else(|| ResultOut::new(&sale.key, "REPLAYED")));
-            }
+        let known = find_known(app, (store, device), &twins).await?;
+        for asked in twins {
+            let stored = known.get(&asked.sale.key);
+            let result = stored.map(|stored| ResultOut::known(&asked, stored));
+            let replayed = || ResultOut::new(&asked.sale.key, "REPLAYED");
+            set(&mut results, &asked, result.unwrap_or_else(replayed));
         }
     }
+    texts.keep(app, &results).await?;
     Ok(results.into_iter().flatten().collect())
+}
+
+fn set(results: &mut [Option<ResultOut>], asked: &Asked, result: ResultOut) {
+    if let Some(of) = results.get_mut(asked.index) {
+        *of = Some(result);
+    }
 }
 
 async fn find_known(
     app: &App,
-    store: &Store,
-    sales: &[(usize, Order)],
+    (store, device): (&Store, &str),
+    sales: &[Asked],
 ) -> Result<HashMap<String, StoredOfflineSale>, Problem> {
-    let keys: Vec<&str> = sales
-        .iter()
-        .filter_map(|(_, order)| Some(order.offline.as_ref()?.key.as_str()))
-        .collect();
-    let found = table::find(&app.pool, store.id.0, &keys).await?;
+    let keys: Vec<&str> = sales.iter().map(|asked| asked.sale.key.as_str()).collect();
+    let found = table::find(&app.pool, (store.id.0, device), &keys).await?;
     Ok(found
         .into_iter()
         .map(|stored| (stored.sale.key.clone(), stored))
@@ -334,14 +436,14 @@ async fn find_known(
 }
 
 /// Decides one sale; `None` when it is an order since before.
-async fn decide(app: &App, order: &Order) -> Result<Option<ResultOut>, Problem> {
-    let key = order.offline.as_ref().map_or("", |sale| &sale.key);
+async fn decide(app: &App, asked: &Asked) -> Result<Option<ResultOut>, Problem> {
+    let key = &asked.sale.key;
     let build = |is_last_try| {
         let terms = Terms {
             is_last_try,
             ..Terms::default()
         };
-        order::place(order, terms, None)
+        order::place(&asked.order, terms, None)
     };
     let verdict = decide_stock(app, build).await?;
     count(Path::Till, &verdict);
@@ -354,32 +456,33 @@ async fn decide(app: &App, order: &Order) -> Result<Option<ResultOut>, Problem> 
         }
         Verdict::Refused(refusal) if refusal.short().is_some() => Problem::from(refusal),
         other @ (Verdict::Refused(_) | Verdict::Replayed(_)) => {
-            return decided_before(order, other);
+            return decided_before(asked, other);
         }
     };
-    match app.ledger.decide(order::oversold(order)?).await? {
+    match app.ledger.decide(order::oversold(&asked.order)?).await? {
         Verdict::Accepted(_) => Ok(Some(ResultOut::new(key, "OVERSOLD").with(&problem))),
-        other @ (Verdict::Refused(_) | Verdict::Replayed(_)) => decided_before(order, other),
+        other @ (Verdict::Refused(_) | Verdict::Replayed(_)) => decided_before(asked, other),
     }
 }
 
 /// What the mark says of a sale that was decided before: its order's id is MySQL's to say, none for now.
-fn decided_before(order: &Order, verdict: Verdict) -> Result<Option<ResultOut>, Problem> {
-    let (Verdict::Refused(refusal), Some(sale)) = (verdict, &order.offline) else {
+fn decided_before(asked: &Asked, verdict: Verdict) -> Result<Option<ResultOut>, Problem> {
+    let Verdict::Refused(refusal) = verdict else {
         return Err(Problem::of(Code::Internal));
     };
     let Refusal::StaleState { state, .. } = &refusal else {
         // What concerns them all, as a ledger that cannot decide: the batch is to be sent again.
         return Err(refusal.into());
     };
-    if *state == order::offline_state("SOLD", &sale.fingerprint) {
+    if asked.is_marked(state, "SOLD") {
         return Ok(None);
     }
-    if *state == order::offline_state("OVERSOLD", &sale.fingerprint) {
-        return Ok(Some(ResultOut::new(&sale.key, "OVERSOLD")));
+    let key = &asked.sale.key;
+    if asked.is_marked(state, "OVERSOLD") {
+        return Ok(Some(ResultOut::new(key, "OVERSOLD")));
     }
     let reused = Problem::of(Code::IdempotencyKeyReused);
-    Ok(Some(ResultOut::new(&sale.key, "INVALID").with(&reused)))
+    Ok(Some(ResultOut::new(key, "INVALID").with(&reused)))
 }
 
 /// GET `/api/stores/{storeId}/oversold`.
@@ -412,6 +515,7 @@ pub async fn oversold(
         items.push(OversoldOut {
             sale_id: stored.id,
             key: stored.sale.key,
+            device_id: Some(stored.sale.device_id).filter(|device| !device.is_empty()),
             sold_at: rfc3339(stored.sale.sold_ms),
             state: stored.state.as_str(),
             note: stored.note,

@@ -60,6 +60,8 @@ pub(super) struct Section {
     pub(super) forms: &'static [Form],
     /// What can be done with a row.
     pub(super) row_forms: &'static [Form],
+    /// Other lists of the same object, by their names.
+    pub(super) beside: &'static [&'static str],
     /// What its list can be had as.
     pub(super) download: Option<&'static str>,
 }
@@ -98,6 +100,7 @@ const fn section(slug: &'static str, list: &'static str, columns: &'static [Colu
         filters: &[],
         forms: &[],
         row_forms: &[],
+        beside: &[],
         download: None,
     }
 }

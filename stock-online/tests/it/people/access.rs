@@ -19,7 +19,7 @@ enum Who {
 }
 use Who::{Admin, Anyone, Somebody, Till};
 
-const ACCESS: [(&str, &str, Who); 97] = [
+const ACCESS: [(&str, &str, Who); 99] = [
     ("post", "/api/redis/orders", Somebody),
     ("patch", "/api/redis/orders/{order_id}/cancel", Somebody),
     ("post", "/api/orders", Somebody),
@@ -74,6 +74,12 @@ const ACCESS: [(&str, &str, Who); 97] = [
     (
         "post",
         "/api/stores/{store_id}/oversold/{sale_id}/resolve",
+        Till,
+    ),
+    ("get", "/api/stores/{store_id}/invalid-sales", Till),
+    (
+        "post",
+        "/api/stores/{store_id}/invalid-sales/{id}/resolve",
         Till,
     ),
     ("post", "/api/stock/import", Admin),

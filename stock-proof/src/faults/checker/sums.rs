@@ -89,7 +89,7 @@ const CHECKS: [(&str, &str); 12] = [
     ),
     (
         "I8: sales of tills that stand twice under one key",
-        "SELECT COUNT(*) FROM (SELECT store_id FROM offline_sales GROUP BY store_id, sale_key \
+        "SELECT COUNT(*) FROM (SELECT store_id FROM offline_sales GROUP BY store_id, device_id, sale_key \
          HAVING COUNT(*) > 1) AS twice",
     ),
 ];

@@ -105,6 +105,7 @@ pub(super) const SECTIONS: &[Section] = &[
         )
     },
     Section {
+        beside: &["invalid-sales"],
         row_forms: &[form(
             "oversold-resolve",
             "POST /api/stores/{of}/oversold/{saleId}/resolve",
@@ -117,8 +118,32 @@ pub(super) const SECTIONS: &[Section] = &[
             &[
                 column("saleId", Kind::Code),
                 column("soldAt", Kind::Time),
+                column("deviceId", Kind::Code),
                 column("key", Kind::Code),
                 column("totalAmount", Kind::Money),
+                column("state", Kind::Status),
+                column("note", Kind::Text),
+            ],
+        )
+    },
+    Section {
+        beside: &["oversold"],
+        row_forms: &[form(
+            "invalid-sale-resolve",
+            "POST /api/stores/{of}/invalid-sales/{id}/resolve",
+            &[field("note", TEXT)],
+        )
+        .only("state", &["INVALID"])],
+        ..section(
+            "invalid-sales",
+            "/api/stores/{of}/invalid-sales",
+            &[
+                column("receivedAt", Kind::Time),
+                column("deviceId", Kind::Code),
+                column("key", Kind::Code),
+                column("code", Kind::Code),
+                column("detail", Kind::Text),
+                column("text", Kind::Text),
                 column("state", Kind::Status),
                 column("note", Kind::Text),
             ],

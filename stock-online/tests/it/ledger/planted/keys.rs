@@ -169,7 +169,7 @@ impl<'a> Planter<'a> {
             let never = format!("{state}@x");
             self.plant(1, &key, set(&key, &id, never.as_bytes()), ("states", &name));
             // A till's sale is known to its table for longer than its state is kept.
-            if kind != "till" {
+            if kind != "till" && kind != "device" {
                 self.plant(2, &key, unset(&key, &id), ("states", &name));
             }
         }

@@ -183,6 +183,8 @@ async fn tills(shop: &Shop, client: &Client) {
     };
     let sales = json!({ "sales": [sold("a", 30, 2), sold("b", 20, 1), sold("c", 10, 1)] });
     by_admin(client, "/api/stores/1/orders/batch", &sales).await;
+    let sales = json!({ "deviceId": "d", "sales": [sold("a", 5, 1)] });
+    by_admin(client, "/api/stores/1/orders/batch", &sales).await;
     shop.drained().await;
     let id: u64 =
         sqlx::query_scalar("SELECT MIN(journal_id) FROM offline_sales WHERE state = 'OVERSOLD'")

@@ -35,7 +35,7 @@ pub(super) const FACTS: [(&str, &str); 4] = [
 ];
 
 /// Tables of which no row follows from the journal, and why.
-pub(super) const OTHERS: [(&str, &str); 33] = [
+pub(super) const OTHERS: [(&str, &str); 34] = [
     ("_sqlx_migrations", "the schema, not what happened"),
     ("audit_log", "who asked: people are no part of the ledger"),
     ("buckets", "where stock lies; its levels are accounts"),
@@ -58,6 +58,10 @@ pub(super) const OTHERS: [(&str, &str); 33] = [
     ),
     ("imports", "as import_rows"),
     ("instances", "who is there"),
+    (
+        "invalid_sales",
+        "what a till sent and nobody could read: in no journal",
+    ),
     ("migration_steps", "the schema, not what happened"),
     ("jobs", "when jobs ran"),
     ("layouts", "how many shards there are: a setting"),
