@@ -114,6 +114,14 @@ const TASKS_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long to wait for MySQL between attempts at start, at first and at most.
 const MIGRATE_RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
+/// Keeps small buffers small: with huge pages the half of each connection's buffers that nobody touches takes memory too.
+fn refuse_huge_pages() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::debug!(%error, "huge pages are not refused");
+    }
+}
+
 /// Runs the service until `shutdown`: accepted requests are answered, the batch under way is
 /// committed, then it returns.
 ///
@@ -128,6 +136,7 @@ pub async fn run(start: Start, shutdown: CancellationToken) -> Result<(), RunErr
         prometheus,
     } = start;
     config.check_secret()?;
+    refuse_huge_pages();
     let proxies = TrustedProxies::parse(&config.trusted_proxies)?;
     let pool = database::pool(&config, Role::Requests)?;
     let ledger = Ledger::start(&config, pool.clone(), clock.clone())?;

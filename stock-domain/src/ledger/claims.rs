@@ -8,7 +8,8 @@ use crate::verdict::{LostKey, Refusal, Verdict};
 
 impl Ledger {
     /// Decides under a key: it is claimed on the user's shard for the one that decides, so that it is decided
-    /// once, on whichever shard what it is about lies by then.
+    /// once, on whichever shard what it is about lies by then. The claims are boxed: each order that waits would keep
+    /// room for them.
     pub(super) async fn under_key<F: Future<Output = Result<Verdict, DecideError>>>(
         &self,
         layout: &Layout,
@@ -19,7 +20,7 @@ impl Ledger {
             return Ok(Verdict::Refused(Refusal::Moved));
         };
         if users != home
-            && let Some(known) = self.claim(of, users, home).await?
+            && let Some(known) = Box::pin(self.claim(of, users, home)).await?
         {
             return Ok(known);
         }
@@ -27,7 +28,7 @@ impl Ledger {
         for previous in layout.previous(layout::user_slot(of.user)) {
             let previous = layout.of_number(previous);
             if previous != users
-                && let Some(known) = self.claim(of, previous, home).await?
+                && let Some(known) = Box::pin(self.claim(of, previous, home)).await?
             {
                 return Ok(known);
             }
@@ -37,10 +38,10 @@ impl Ledger {
             return Ok(verdict);
         };
         // It was claimed for the shard that had it before, which may have decided it, and must not any more.
-        match self.claim(of, before, home).await? {
+        match Box::pin(self.claim(of, before, home)).await? {
             Some(known) => Ok(known),
             None => {
-                self.shard(home)?.unclaim(of, before).await?;
+                Box::pin(self.shard(home)?.unclaim(of, before)).await?;
                 send().await
             }
         }

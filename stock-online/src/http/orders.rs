@@ -94,13 +94,13 @@ async fn price(
 ) -> Result<Result<Placing, Verdict>, Problem> {
     let reservation = match benefits.reservation_id {
         None => None,
-        Some(id) => Some(find_hold(app, asked.user_id, id).await?),
+        Some(id) => Some(Box::pin(find_hold(app, asked.user_id, id)).await?),
     };
     let made = reservation.as_ref().and_then(|found| found.as_ref().ok());
     let code = benefits.coupon_code.as_deref();
     let coupon = match code {
         None => None,
-        Some(code) => find_coupon(app, asked.user_id, code).await?,
+        Some(code) => Box::pin(find_coupon(app, asked.user_id, code)).await?,
     };
     let benefits = pricing::Benefits {
         held: made.map(|of| &of.reservation),
@@ -115,12 +115,14 @@ async fn price(
         },
         // It is the price of the day that makes them too many.
         Err(reason @ Unpriced::PointsTooMany { .. }) => {
-            let verdict = remember(app, idempotency.cloned(), unpriced(reason)).await?;
+            let remembering = remember(app, idempotency.cloned(), unpriced(reason));
+            let verdict = Box::pin(remembering).await?;
             return Ok(Err(verdict));
         }
         Err(reason) => unpriced(reason),
     };
-    Ok(Err(refuse(app, idempotency.cloned(), problem).await?))
+    let refusing = refuse(app, idempotency.cloned(), problem);
+    Ok(Err(Box::pin(refusing).await?))
 }
 
 /// The coupon of a code that is the caller's and may be used now. Whether an order has used it already is the
@@ -199,7 +201,8 @@ fn take_hold(
     })
 }
 
-/// POST `/api/redis/orders`.
+/// POST `/api/redis/orders`. What few orders need is boxed, here and below: each order that waits for its verdict would
+/// keep room for it, and in a rush thousands wait.
 ///
 /// # Errors
 /// The order's problem.
@@ -218,7 +221,7 @@ pub async fn place_redis(
     loop {
         let placing = match price(&app, (&asked, &benefits), key, round.now_ms).await? {
             Ok(placing) => placing,
-            Err(verdict) => return answer_unplaced(&app, verdict).await,
+            Err(verdict) => return Box::pin(answer_unplaced(&app, verdict)).await,
         };
         let reprices = placing.is_repriced && !round.is_last();
         let build = |is_last_try| placing.request(is_last_try, (reprices, key));
@@ -235,7 +238,7 @@ pub async fn place_redis(
                 OrderStatus::OrderPending,
             )),
             other @ (Verdict::Replayed(_) | Verdict::Refused(_)) => {
-                answer_unplaced(&app, other).await
+                Box::pin(answer_unplaced(&app, other)).await
             }
         };
     }

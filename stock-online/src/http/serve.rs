@@ -43,6 +43,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const IMPORT: &str = "/api/stock/import";
 /// The largest request head; above it the answer is 431.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
+/// An address that asks beyond its limit waits so long for each refusal: clients that come again at once would cost
+/// others more by being refused than by being served.
+const REFUSAL_PAUSE: Duration = Duration::from_millis(100);
 
 /// What every request passes through.
 struct Front {
@@ -221,6 +224,7 @@ impl Front {
         let is_counted = !is_free && !path.starts_with("/assets/");
         if is_counted && let Err(exceeded) = self.app.limits.admit(Subject::requests_from(address))
         {
+            tokio::time::sleep(REFUSAL_PAUSE).await;
             return Problem::from(exceeded).into_response();
         }
         let router = if is_browser {

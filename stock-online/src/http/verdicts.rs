@@ -105,7 +105,7 @@ pub(super) async fn decide_stock(
     match short_while_due(&verdict, first) {
         None => Ok(verdict),
         Some(account) => {
-            sweep(app, account).await;
+            Box::pin(sweep(app, account)).await;
             Ok(app.ledger.decide(build(true)?).await?)
         }
     }
