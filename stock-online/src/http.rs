@@ -43,6 +43,8 @@ mod once;
 mod validators;
 mod verdicts;
 
+pub use connections::listen;
+
 use std::sync::Arc;
 
 use axum::Router;

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::serve::{prepare, shutdown_on_signal};
 use super::{Failure, output, seed};
+use crate::http::listen;
 use crate::passwords::{Passwords, Turn};
 use crate::servers::{Server, Spec};
 use crate::{Part, Start, install_metrics};
@@ -64,7 +65,7 @@ pub(super) async fn run(args: DevArgs) -> Result<bool, Failure> {
     let filter = std::env::var("STOCK_LOG").unwrap_or_else(|_| "warn,stock_online=info".to_owned());
     telemetry::init(&filter);
     let shutdown = shutdown_on_signal()?;
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, args.port))
+    let listener = listen((Ipv4Addr::LOCALHOST, args.port))
         .await
         .map_err(|error| format!("port {} cannot be had: {error}; try --port", args.port))?;
     let address = listener.local_addr()?;

@@ -7,11 +7,11 @@ use stock_common::clock::Clock;
 use stock_common::config::Config;
 use stock_domain::database::migrate::{self as schema, Schema};
 use stock_domain::recover;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{Failure, output, reach_database};
+use crate::http::listen;
 use crate::{Part, Start, install_metrics};
 
 #[derive(Debug, Args)]
@@ -74,7 +74,7 @@ pub(super) async fn run(config: Config, args: ServeArgs) -> Result<bool, Failure
         return Ok(true);
     }
     config.check_secret()?;
-    let listener = TcpListener::bind(&config.http_addr)
+    let listener = listen(&config.http_addr)
         .await
         .map_err(|error| format!("cannot listen on {}: {error}", config.http_addr))?;
     let shutdown = shutdown_on_signal()?;

@@ -16,7 +16,7 @@ use std::time::Duration;
 use metrics::Gauge;
 use stock_common::config::Config;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpSocket, TcpStream, ToSocketAddrs, lookup_host};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
@@ -31,6 +31,30 @@ const REFUSED_LIFE: Duration = Duration::from_secs(1);
 const REFUSED_MAX: usize = 8_192;
 /// A connection for questions of health lives so long at most.
 pub(super) const HEALTH_LIFE: Duration = Duration::from_secs(2);
+
+/// Connections that may wait to be accepted; the system allows no more than its own limit (`net.core.somaxconn`). Too few,
+/// and those who come in the second in which a sale opens are not heard, and come again a second later.
+const BACKLOG: u32 = 65_535;
+
+/// Listens where the service is to be found.
+///
+/// # Errors
+/// When the address cannot be had.
+pub async fn listen(address: impl ToSocketAddrs) -> io::Result<TcpListener> {
+    let mut refused = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in lookup_host(address).await? {
+        let socket = match address.is_ipv4() {
+            true => TcpSocket::new_v4()?,
+            false => TcpSocket::new_v6()?,
+        };
+        socket.set_reuseaddr(true)?;
+        match socket.bind(address).and_then(|()| socket.listen(BACKLOG)) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => refused = error,
+        }
+    }
+    Err(refused)
+}
 
 /// The connections of this process.
 pub(super) struct Connections {
