@@ -133,6 +133,17 @@ pub struct Ledger {
     inner: Arc<Inner>,
 }
 
+/// Whose a message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// This shop's, of the epoch that is verified: it was taken.
+    Own,
+    /// This instance has verified no epoch yet, or none at the moment.
+    TooEarly,
+    /// Of another epoch: another shop's, or of a time that is over.
+    Foreign,
+}
+
 impl Ledger {
     /// Starts the ledger's tasks: of each shard the gate's keeper and the batcher, and the keeper of the layout. A
     /// gate opens when Redis and MySQL answer and agree, which may be later.
@@ -326,18 +337,22 @@ impl Ledger {
             .ok_or_else(|| ReadError::Fenced("mysql has not said yet where everything lies".into()))
     }
 
-    /// Hears new levels; `false` when they are not of the epoch that this instance has verified.
-    pub fn hear(&self, message: &LevelsMessage) -> bool {
-        let Ok(shard) = self.shard(message.position.shard()) else {
-            return false;
+    /// Hears new levels, if they are of the epoch that this instance has verified.
+    pub fn hear(&self, message: &LevelsMessage) -> Heard {
+        let shard = match self.shard(message.position.shard()) {
+            Ok(shard) => shard,
+            Err(_) if self.layout().is_none() => return Heard::TooEarly,
+            Err(_) => return Heard::Foreign,
         };
-        if shard.gate().epoch() != Some(&*message.epoch) {
-            return false;
+        match shard.gate().epoch() {
+            None => return Heard::TooEarly,
+            Some(epoch) if *epoch != *message.epoch => return Heard::Foreign,
+            Some(_) => {}
         }
         self.inner.recent.moved();
         self.hear_shares(&message.levels);
         shard.hear(message);
-        true
+        Heard::Own
     }
 
     /// Whether there is a proved Redis: at the start of every shard, later of one at least. Requests for another are

@@ -19,8 +19,10 @@ pub mod seed;
 mod serve;
 mod token;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use sqlx::{ConnectOptions as _, MySqlPool};
@@ -30,6 +32,7 @@ use stock_common::telemetry;
 use stock_domain::database::migrate::{self, Schema};
 use stock_domain::database::{self, Role, witnesses};
 use stock_domain::ledger::Ledger;
+use tokio::time::timeout;
 
 use crate::http::ops::is_away;
 
@@ -189,13 +192,19 @@ fn at(path: &Path) -> impl Fn(std::io::Error) -> Failure {
     move |error| format!("{}: {error}", path.display()).into()
 }
 
+/// A server that takes a connection must say something within this.
+const SILENT_MAX: Duration = Duration::from_secs(5);
+
 /// MySQL for a command.
 async fn reach_database(config: &Config) -> Result<MySqlPool, Failure> {
     let pool = database::pool(config, Role::Tool)?;
     match pool.acquire().await {
         // The pool has tried for long, and does not say why in vain.
         Err(sqlx::Error::PoolTimedOut) => {
-            pool.connect_options().connect().await?;
+            let connecting = timeout(SILENT_MAX, pool.connect_options().connect()).await;
+            let silent = "mysql takes connections and says nothing";
+            let silent = |_elapsed| std::io::Error::new(ErrorKind::TimedOut, silent);
+            drop(connecting.map_err(silent).map_err(sqlx::Error::Io)??);
         }
         acquired => drop(acquired?),
     }

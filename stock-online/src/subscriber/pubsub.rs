@@ -11,6 +11,7 @@ use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
 use fred::types::Builder;
 use fred::types::config::{Config as FredConfig, ReconnectPolicy};
 use stock_domain::layout::SHARDS_MAX;
+use stock_domain::ledger::Heard;
 use stock_domain::ledger::keys::Keys;
 use stock_domain::ledger::levels::LevelsMessage;
 use stock_domain::ledger::switch::Switched;
@@ -109,12 +110,17 @@ async fn hear(app: &App, bells: &Bells, shares: &Shares) -> Result<(), fred::err
             }
             Ok(message) if *message.channel != *catalog => {
                 let text = message.value.as_str();
-                match text.and_then(|text| LevelsMessage::parse(&text)) {
-                    Some(message) if app.ledger.hear(&message) => {
+                let Some(message) = text.and_then(|text| LevelsMessage::parse(&text)) else {
+                    ignore();
+                    continue;
+                };
+                match app.ledger.hear(&message) {
+                    Heard::Own => {
                         bells.ring(message.position.shard());
                         app.levels.hear(&shares.without(&app.ledger, message));
                     }
-                    Some(_) | None => ignore(),
+                    Heard::TooEarly => {}
+                    Heard::Foreign => ignore(),
                 }
             }
             Ok(_) => app.catalog_refresher.bell.notify_one(),

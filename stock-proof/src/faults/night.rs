@@ -18,7 +18,7 @@ use stock_online::cli::output::say;
 use super::checker::Allowed;
 use super::prometheus::Prometheus;
 use super::random::draw;
-use super::singles::Single;
+use super::singles::{Begun, Single};
 use super::world::World;
 use super::{Outcome, Plan, passed};
 use crate::Failure;
@@ -31,6 +31,8 @@ const LASTS: Duration = Duration::from_secs(11);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// A probe waits so long.
 const PROBE_MAX: Duration = Duration::from_millis(500);
+/// Alerts of the fault before end within this, but for those that look back for minutes.
+const CALM_MAX: Duration = Duration::from_secs(8);
 /// Orders between two faults.
 const BETWEEN: usize = 100;
 
@@ -109,6 +111,15 @@ async fn listen(clients: &[Client], prometheus: &Prometheus) -> Result<Words, Fa
         }
     }
     Ok([readyz, metrics, prometheus.firing().await?])
+}
+
+/// Waits until no alert fires any more, and returns the words that are still said.
+async fn calm(clients: &[Client], prometheus: &Prometheus) -> Result<Words, Failure> {
+    let began = Instant::now();
+    while began.elapsed() < CALM_MAX && !prometheus.firing().await?.is_empty() {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    listen(clients, prometheus).await
 }
 
 /// Listens for as long as a fault lasts; words that were said before it began are not about it.
@@ -198,7 +209,7 @@ pub async fn run(plan: &Plan) -> Result<Outcome, Failure> {
             None => format!("{one:?}"),
         };
         let clients: Vec<Client> = world.services.iter().map(|of| of.client.clone()).collect();
-        let before = listen(&clients, &prometheus).await?;
+        let before = calm(&clients, &prometheus).await?;
         let first = buyers.asked();
         let begun = one.begin(&mut world).await?;
         let second = match other {
@@ -206,10 +217,18 @@ pub async fn run(plan: &Plan) -> Result<Outcome, Failure> {
             None => None,
         };
         let said = hear(&clients, &prometheus, &before).await?;
-        if let Some((other, begun)) = second {
-            other.end(begun, &mut world).await?;
+        // Commands that run beside a fault end when it does.
+        match second {
+            Some((other, task @ Begun::Task(_))) => {
+                one.end(begun, &mut world).await?;
+                other.end(task, &mut world).await?;
+            }
+            Some((other, second)) => {
+                other.end(second, &mut world).await?;
+                one.end(begun, &mut world).await?;
+            }
+            None => one.end(begun, &mut world).await?,
         }
-        one.end(begun, &mut world).await?;
         let served = buyers.served_since(first, |_| false);
         let [.., alerts] = &said.words;
         let alerts: Vec<&str> = alerts.iter().map(String::as_str).collect();

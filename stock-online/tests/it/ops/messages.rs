@@ -4,8 +4,10 @@ use std::path::Path;
 use std::process::Command;
 
 use redis::cmd;
+use rustix::process::Signal;
+use stock_common::config::Durability;
 
-use crate::support::{Shop, folder};
+use crate::support::{OwnServers, Shop, folder};
 
 /// Runs a command with these variables alone; its exit code, stdout and stderr.
 fn run(
@@ -240,4 +242,17 @@ async fn settings_are_text_until_their_type_says_otherwise() {
     assert_eq!(code, Some(1));
     assert!(errors.contains(&format!("{name}, line 2")), "{errors}");
     assert!(!errors.contains("geheim"), "{errors}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_does_not_wait_for_ever_for_a_silent_mysql() {
+    let own = OwnServers::start(Durability::Everysec).await;
+    let shop = Shop::open_on(&own.redis.spec, &own.mysql.spec, 1, 10).await;
+    own.mysql.signal(Signal::STOP);
+    let (code, _, errors) = run(&folder("silent"), &["reconcile"], &but(&shop, &[]));
+    own.mysql.signal(Signal::CONT);
+    assert_eq!(code, Some(1), "{errors}");
+    for part in ["says nothing", "from mysql://", "STOCK_DATABASE_URL"] {
+        assert!(errors.contains(part), "{errors}");
+    }
 }
