@@ -2,6 +2,9 @@
 
 use redis::cmd;
 use serde_json::json;
+use stock_common::id::Position;
+use stock_domain::ledger::Heard;
+use stock_domain::ledger::levels::LevelsMessage;
 use stock_domain::recover::{Allowed, RecoverError, recover};
 use stock_domain::verify::verify;
 
@@ -262,4 +265,27 @@ async fn recover_keeps_what_continues_and_drops_the_rest_only_into_a_file() {
     let service = shop.serve().await;
     sells_again(&shop, &service).await;
     service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_instance_takes_no_message_for_a_strangers() {
+    let mut own = OwnServers::start(stock_common::config::Durability::Everysec).await;
+    let url = own.redis.spec.url("0");
+    let shop = Shop::open_divided(url, &own.mysql.spec, 1, (1, 10)).await;
+    let shard = shop.ledger.shards().remove(0);
+    let epoch: Box<str> = shop.ledger.link().unwrap().epoch.to_string().into();
+    let message = |epoch: &str| LevelsMessage {
+        epoch: epoch.into(),
+        position: Position::from_parts(1_763_700_000_000, 0).unwrap(),
+        levels: Vec::new(),
+    };
+    assert_eq!(shop.ledger.hear(&message(&epoch)), Heard::Own);
+    assert_eq!(shop.ledger.hear(&message("another")), Heard::Foreign);
+    own.redis.kill().await;
+    until("it is closed", || async {
+        shard.check_gate().await;
+        !shard.is_open()
+    })
+    .await;
+    assert_eq!(shop.ledger.hear(&message(&epoch)), Heard::TooEarly);
 }
