@@ -218,7 +218,7 @@ async fn recover_keeps_what_continues_and_drops_the_rest_only_into_a_file() {
         .unwrap()
         .unwrap();
     let skipped: u64 = lost.parse().unwrap();
-    let skipped = stock_common::id::Position::new(skipped);
+    let skipped = Position::new(skipped);
     let mut connection = redis(&shop).await;
     let journal = shop.ledger.keys().journal();
     let gone: i64 = cmd("XDEL")
