@@ -25,14 +25,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use sqlx::{ConnectOptions as _, MySqlPool};
+use sqlx::{ConnectOptions as _, Connection as _, MySqlPool};
 use stock_common::clock::Clock;
 use stock_common::config::{Config, without_password};
 use stock_common::telemetry;
 use stock_domain::database::migrate::{self, Schema};
 use stock_domain::database::{self, Role, witnesses};
 use stock_domain::ledger::Ledger;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::http::ops::is_away;
 
@@ -136,7 +136,14 @@ async fn run(cli: Cli) -> Result<bool, Failure> {
     let config = Config::load(common.env_file.as_deref())?;
     let is_service = matches!(command, Command::Serve(_));
     telemetry::init(if is_service { &config.log } else { "warn" });
-    let done = dispatch(&config, &common, command).await;
+    let waits_for_mysql = !matches!(
+        command,
+        Command::Serve(_) | Command::Token(_) | Command::Ready
+    );
+    let done = tokio::select! {
+        done = dispatch(&config, &common, command) => done,
+        silence = silence(&config), if waits_for_mysql => Err(silence),
+    };
     done.map_err(|error| with_server(error, &config))
 }
 
@@ -192,8 +199,34 @@ fn at(path: &Path) -> impl Fn(std::io::Error) -> Failure {
     move |error| format!("{}: {error}", path.display()).into()
 }
 
-/// A server that takes a connection must say something within this.
-const SILENT_MAX: Duration = Duration::from_secs(5);
+/// A MySQL that takes connections must say something within this. Long enough for one that is busy.
+const SILENT_MAX: Duration = Duration::from_secs(15);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Returns when MySQL is silent, which no command waits out: whatever it has done stands, and to run it again is right.
+/// Any other trouble is for the command to meet.
+async fn silence(config: &Config) -> Failure {
+    let Ok(pool) = database::pool(config, Role::Tool) else {
+        return std::future::pending().await;
+    };
+    let mut connection = None;
+    loop {
+        let asking = async {
+            let mut asked = match connection.take() {
+                Some(known) => known,
+                None => pool.connect_options().connect().await?,
+            };
+            asked.ping().await?;
+            connection = Some(asked);
+            Ok::<(), sqlx::Error>(())
+        };
+        if timeout(SILENT_MAX, asking).await.is_err() {
+            let why = "mysql takes connections and says nothing";
+            return sqlx::Error::Io(std::io::Error::new(ErrorKind::TimedOut, why)).into();
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
 
 /// MySQL for a command.
 async fn reach_database(config: &Config) -> Result<MySqlPool, Failure> {
@@ -201,10 +234,7 @@ async fn reach_database(config: &Config) -> Result<MySqlPool, Failure> {
     match pool.acquire().await {
         // The pool has tried for long, and does not say why in vain.
         Err(sqlx::Error::PoolTimedOut) => {
-            let connecting = timeout(SILENT_MAX, pool.connect_options().connect()).await;
-            let silent = "mysql takes connections and says nothing";
-            let silent = |_elapsed| std::io::Error::new(ErrorKind::TimedOut, silent);
-            drop(connecting.map_err(silent).map_err(sqlx::Error::Io)??);
+            pool.connect_options().connect().await?;
         }
         acquired => drop(acquired?),
     }

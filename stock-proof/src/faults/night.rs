@@ -55,12 +55,8 @@ const SOURCES: [&str; 3] = ["/readyz", "metrics", "alerts"];
 /// The words of each source at a moment, by [`SOURCES`].
 type Words = [BTreeSet<String>; 3];
 
-/// The words that were heard while a fault lasted, and when the first of each source was.
-#[derive(Debug, Default)]
-struct Said {
-    words: Words,
-    first: [Option<Duration>; 3],
-}
+/// The words that were heard while a fault lasted, by [`SOURCES`], and when each was heard first.
+type Said = [BTreeMap<String, Duration>; 3];
 
 /// All times of one fault.
 #[derive(Debug, Default)]
@@ -82,7 +78,12 @@ fn complaints(answer: &Answer) -> BTreeSet<String> {
     let wrong = checks.filter_map(|(name, value)| {
         let value = value.as_str()?;
         let is_well = ["ok", "current", "ahead", "open"].contains(&value);
-        (!is_well).then(|| format!("{name} {value}"))
+        let said = match name.as_str() {
+            // Its value is a reason in words.
+            "apply" => name.clone(),
+            _ => format!("{name} {value}"),
+        };
+        (!is_well).then_some(said)
     });
     wrong.collect()
 }
@@ -131,11 +132,9 @@ async fn hear(
     let (began, mut said) = (Instant::now(), Said::default());
     while began.elapsed() < LASTS {
         let now = listen(clients, prometheus).await?;
-        let known = said.words.iter_mut().zip(&mut said.first);
-        for ((words, first), (now, before)) in known.zip(now.iter().zip(before)) {
-            words.extend(now.difference(before).cloned());
-            if !words.is_empty() {
-                first.get_or_insert_with(|| began.elapsed());
+        for ((said, now), before) in said.iter_mut().zip(&now).zip(before) {
+            for word in now.difference(before) {
+                said.entry(word.clone()).or_insert_with(|| began.elapsed());
             }
         }
         tokio::time::sleep(LOOK_EVERY).await;
@@ -150,26 +149,30 @@ fn note(rows: &mut BTreeMap<String, Row>, name: String, said: Said, served: f64)
     row.served.push(served);
 }
 
-/// The words of a source, and the longest that it took, or in how many times it said nothing.
+/// The words of a source, each with the longest that it took in seconds, and in how many times it was said if not in all.
 fn cell(row: &Row, source: usize) -> String {
-    let of = row.said.iter().filter_map(|said| said.words.get(source));
-    let words: BTreeSet<&String> = of.flatten().collect();
-    let firsts = row.said.iter().filter_map(|said| said.first.get(source));
-    let firsts: Vec<Option<Duration>> = firsts.copied().collect();
-    let silent = firsts.iter().filter(|first| first.is_none()).count();
-    let Some(latest) = firsts.into_iter().flatten().max() else {
+    let mut words: BTreeMap<&str, (Duration, u32)> = BTreeMap::new();
+    for (word, after) in row
+        .said
+        .iter()
+        .filter_map(|said| said.get(source))
+        .flatten()
+    {
+        let (latest, times) = words.entry(word).or_default();
+        *latest = (*latest).max(*after);
+        *times += 1;
+    }
+    if words.is_empty() {
         return "–".to_owned();
-    };
-    let words: Vec<String> = words.into_iter().map(|word| format!("`{word}`")).collect();
-    let silent = match silent {
-        0 => String::new(),
-        _ => format!(", {silent} of {} times not", row.times),
-    };
-    format!(
-        "{} ({:.1} s{silent})",
-        words.join(", "),
-        latest.as_secs_f64()
-    )
+    }
+    let words = words.into_iter().map(|(word, (latest, times))| {
+        let latest = latest.as_secs_f64();
+        match times == row.times {
+            true => format!("`{word}` {latest:.1}"),
+            false => format!("`{word}` {latest:.1} ({times} of {})", row.times),
+        }
+    });
+    words.collect::<Vec<_>>().join(", ")
 }
 
 fn tell(rows: &BTreeMap<String, Row>) {
@@ -230,8 +233,8 @@ pub async fn run(plan: &Plan) -> Result<Outcome, Failure> {
             None => one.end(begun, &mut world).await?,
         }
         let served = buyers.served_since(first, |_| false);
-        let [.., alerts] = &said.words;
-        let alerts: Vec<&str> = alerts.iter().map(String::as_str).collect();
+        let [.., alerts] = &said;
+        let alerts: Vec<&str> = alerts.keys().map(String::as_str).collect();
         say(&format!(
             "  {name}: {}, {served:.2} served",
             alerts.join(", ")

@@ -7,7 +7,7 @@ use redis::cmd;
 use rustix::process::Signal;
 use stock_common::config::Durability;
 
-use crate::support::{OwnServers, Shop, folder};
+use crate::support::{OwnServers, Shop, folder, until};
 
 /// Runs a command with these variables alone; its exit code, stdout and stderr.
 fn run(
@@ -245,14 +245,34 @@ async fn settings_are_text_until_their_type_says_otherwise() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_command_does_not_wait_for_ever_for_a_silent_mysql() {
+async fn no_command_waits_for_a_mysql_that_is_silent_or_falls_silent() {
     let own = OwnServers::start(Durability::Everysec).await;
     let shop = Shop::open_on(&own.redis.spec, &own.mysql.spec, 1, 10).await;
+    let says_so = |(code, _, errors): (Option<i32>, String, String)| {
+        assert_eq!(code, Some(1), "{errors}");
+        for part in ["says nothing", "from mysql://", "STOCK_DATABASE_URL"] {
+            assert!(errors.contains(part), "{errors}");
+        }
+    };
+    // In the middle: it waits for a table that somebody holds, when MySQL falls silent.
+    let mut holding = shop.pool.acquire().await.unwrap();
+    let lock = sqlx::raw_sql("LOCK TABLES accounts WRITE");
+    lock.execute(&mut *holding).await.unwrap();
+    let variables = but(&shop, &[]);
+    let command = tokio::task::spawn_blocking({
+        let variables = variables.clone();
+        move || run(&folder("silent"), &["verify"], &variables)
+    });
+    until("it waits for the table", || async {
+        let text = "SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE '%accounts%' \
+                    AND info NOT LIKE '%processlist%' AND command <> 'Sleep'";
+        shop.count(text).await > 0
+    })
+    .await;
     own.mysql.signal(Signal::STOP);
-    let (code, _, errors) = run(&folder("silent"), &["reconcile"], &but(&shop, &[]));
+    says_so(command.await.unwrap());
+    // From the beginning.
+    says_so(run(&folder("silent"), &["reconcile"], &variables));
     own.mysql.signal(Signal::CONT);
-    assert_eq!(code, Some(1), "{errors}");
-    for part in ["says nothing", "from mysql://", "STOCK_DATABASE_URL"] {
-        assert!(errors.contains(part), "{errors}");
-    }
+    drop(holding);
 }
