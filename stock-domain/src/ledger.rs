@@ -71,6 +71,7 @@ use sqlx::MySqlPool;
 use stock_common::clock::Clock;
 use stock_common::config::Config;
 use stock_common::id::Position;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
 
 pub(crate) use self::buckets::{Judged, Placing};
@@ -108,6 +109,8 @@ struct Map {
 
 struct Inner {
     config: Config,
+    /// The runtime that requests run on.
+    requests: Handle,
     pool: MySqlPool,
     clock: Clock,
     /// This process' name among others.
@@ -151,6 +154,20 @@ impl Ledger {
     /// # Errors
     /// When `redis_url` cannot be parsed.
     pub fn start(config: &Config, pool: MySqlPool, clock: Clock) -> Result<Self, RedisError> {
+        Self::start_for(&Handle::current(), config, pool, clock)
+    }
+
+    /// The same, with the batchers and their links on the runtime of the requests. All other tasks, and the links to
+    /// read by, are on the runtime of the caller.
+    ///
+    /// # Errors
+    /// When `redis_url` cannot be parsed.
+    pub fn start_for(
+        requests: &Handle,
+        config: &Config,
+        pool: MySqlPool,
+        clock: Clock,
+    ) -> Result<Self, RedisError> {
         // The tasks of the shards parse the URL again; that cannot fail any more.
         Servers::parse(&config.redis_url)?;
         let instance: Arc<str> = format!("{:032x}", rand::random::<u128>()).into();
@@ -160,6 +177,7 @@ impl Ledger {
         });
         let inner = Inner {
             config: config.clone(),
+            requests: requests.clone(),
             clock,
             instance,
             beat: Arc::default(),
@@ -203,6 +221,7 @@ impl Ledger {
         for shard in all.len() as u64..shards {
             let common = Common {
                 servers: Servers::parse(&config.redis_url)?,
+                requests: self.inner.requests.clone(),
                 instance: Arc::clone(&self.inner.instance),
                 beat: Arc::clone(&self.inner.beat),
                 switch: Arc::clone(&self.inner.switch),

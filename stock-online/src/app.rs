@@ -18,7 +18,9 @@ use stock_domain::expiry::Expiry;
 use stock_domain::ledger::Ledger;
 use stock_domain::reads::Reads;
 use stock_domain::user::User;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -131,8 +133,10 @@ pub struct App {
     pub passwords: Passwords,
     /// Counts requests.
     pub limits: Limits,
-    /// Work that outlives its request; waited for at shutdown.
+    /// What outlives its request; waited for at shutdown.
     pub tasks: TaskTracker,
+    /// The runtime of everything that is no request.
+    beside: Handle,
     /// Cancelled when the service stops taking requests: streams end then.
     pub closing: CancellationToken,
     /// Renders `/metrics`.
@@ -142,7 +146,7 @@ pub struct App {
 }
 
 impl App {
-    /// Puts the parts together.
+    /// Puts the parts together. What outlives its request will run on the runtime of the caller.
     #[must_use]
     pub fn new(
         config: &Config,
@@ -183,9 +187,18 @@ impl App {
             closing: CancellationToken::new(),
             catalog_refresher: CatalogRefresher::default(),
             tasks: TaskTracker::new(),
+            beside: Handle::current(),
             prometheus,
             lag_entries: AtomicU64::new(0),
         })
+    }
+
+    /// Runs what outlives its request, and what holds locks that others wait for: it waits for no requests.
+    pub fn start<T>(&self, task: T) -> JoinHandle<T::Output>
+    where
+        T: Future<Output: Send> + Send + 'static,
+    {
+        self.tasks.spawn_on(task, &self.beside)
     }
 
     /// Accepted entries that MySQL has not settled, at most a second ago.

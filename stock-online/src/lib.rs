@@ -3,6 +3,7 @@
 //! | part | what it does |
 //! |---|---|
 //! | [`http`] | every route of the interface in one table; handlers; the accept loop |
+//! | [`requests`] | threads of their own for them |
 //! | [`pages`] | what people see |
 //! | [`subscriber`] | brings the journal into MySQL |
 //! | [`scheduler`] | reconcile and clean-up, by cron |
@@ -35,6 +36,7 @@ pub mod monitor;
 pub mod pages;
 pub mod passwords;
 pub mod replicas;
+pub mod requests;
 pub mod scheduler;
 pub mod servers;
 pub mod stock_csv;
@@ -58,6 +60,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, Pools};
 use crate::http::origin::{NotANetwork, TrustedProxies};
+use crate::requests::Requests;
 
 /// A part of the service that may run alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -93,6 +96,12 @@ pub enum RunError {
     /// A cron expression cannot be read.
     #[error("scheduler: {0}")]
     Scheduler(#[from] tokio_cron_scheduler::JobSchedulerError),
+    /// The system gives no threads.
+    #[error("no threads: {0}")]
+    Threads(#[source] std::io::Error),
+    /// A defect.
+    #[error("serving broke: {0}")]
+    Broken(#[from] tokio::task::JoinError),
 }
 
 /// Everything that a service is started with.
@@ -139,12 +148,12 @@ pub async fn run(start: Start, shutdown: CancellationToken) -> Result<(), RunErr
     refuse_huge_pages();
     let proxies = TrustedProxies::parse(&config.trusted_proxies)?;
     let pool = database::pool(&config, Role::Requests)?;
-    let ledger = Ledger::start(&config, pool.clone(), clock.clone())?;
+    let requests = Requests::start().map_err(RunError::Threads)?;
+    let ledger = Ledger::start_for(requests.handle(), &config, pool.clone(), clock.clone())?;
     let reads = Reads::new(&config, pool.clone())?;
-    let locking_pool = database::pool(&config, Role::Locking)?;
     let pools = Pools {
         pool: pool.clone(),
-        locking: locking_pool.clone(),
+        locking: database::pool(&config, Role::Locking)?,
         jobs: database::pool(&config, Role::Tool)?,
         reads,
     };
@@ -176,15 +185,18 @@ pub async fn run(start: Start, shutdown: CancellationToken) -> Result<(), RunErr
         health::run(app, health_pool.clone(), shutdown)
     });
     if parts.contains(&Part::Subscriber) {
+        // Of its own: a connection belongs to the runtime that has opened it.
+        let pool = database::pool(&config, Role::Locking)?;
         task.keep("subscriber", move |app, shutdown| {
-            let applies = (ledger.clone(), locking_pool.clone());
+            let applies = (ledger.clone(), pool.clone());
             let tells = (Arc::clone(&bells), Arc::clone(&app.troubles));
             subscriber::run(app.config.clone(), applies, tells, shutdown)
         });
     }
     task.keep("limits", limits::run);
     task.keep("tokens", token_refresher::run);
-    http::serve::serve(listener, Arc::clone(&app), proxies, shutdown).await;
+    let serving = http::serve::serve(listener, Arc::clone(&app), proxies, shutdown);
+    requests.handle().spawn(serving).await?;
     drain(&app, &tasks, &background).await;
     Ok(())
 }

@@ -24,6 +24,7 @@ use redis::{RedisError, pipe};
 use sqlx::MySqlPool;
 use stock_common::config::{Config, Durability};
 use stock_common::id::Position;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -135,6 +136,8 @@ impl Unproved {
 /// Everything that the gate needs to prove a Redis.
 pub(super) struct Gate {
     pub(super) servers: Servers,
+    /// The runtime that requests run on.
+    pub(super) requests: Handle,
     pub(super) instance: Arc<str>,
     pub(super) beat: Arc<Beat>,
     pub(super) config: Config,
@@ -296,9 +299,19 @@ impl Gate {
         proved
     }
 
+    /// A connection's replies are taken in by a task of its own: this one's runs beside the requests that wait for them.
+    async fn connect_for_requests(
+        &self,
+        url: &str,
+    ) -> Result<(MultiplexedConnection, watch::Receiver<bool>), RedisError> {
+        let (url, response_timeout) = (url.to_owned(), self.response_timeout);
+        let connecting = async move { servers::connect_watched(&url, response_timeout).await };
+        let connected = self.requests.spawn(connecting).await;
+        connected.map_err(std::io::Error::other)?
+    }
+
     async fn prove(&self, connected: &Connected, generation: u64) -> Result<Link, Unproved> {
-        let watched = servers::connect_watched(&connected.url, self.response_timeout).await?;
-        let (decide, ends) = watched;
+        let (decide, ends) = self.connect_for_requests(&connected.url).await?;
         let mut read = connected.connection.clone();
         let server = Identity::read(&mut read).await?;
         let mut ask = pipe();

@@ -10,6 +10,7 @@ use sqlx::MySqlPool;
 use stock_common::clock::Clock;
 use stock_common::config::Config;
 use stock_common::id::Position;
+use tokio::runtime::Handle;
 use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
 use tokio::task::AbortHandle;
 
@@ -108,6 +109,8 @@ impl Drop for Keeper {
 /// The parts that a shard of a ledger shares with the others.
 pub(super) struct Common {
     pub(super) servers: Servers,
+    /// The runtime that requests run on.
+    pub(super) requests: Handle,
     /// This process' name among others.
     pub(super) instance: Arc<str>,
     pub(super) beat: Arc<Beat>,
@@ -135,6 +138,7 @@ impl Shard {
         let for_gate = clock.clone();
         let gate = Arc::new(Gate {
             servers: common.servers,
+            requests: common.requests.clone(),
             instance: common.instance,
             beat: common.beat,
             config: config.clone(),
@@ -176,7 +180,7 @@ impl Shard {
         let keeper = tokio::spawn(keeping).abort_handle();
         let (queue, requests) = mpsc::channel(config.queue_requests_max);
         let (batching, requests) = (Arc::clone(&shared), Arc::new(AsyncMutex::new(requests)));
-        tokio::spawn(supervise("batcher", name, move || {
+        common.requests.spawn(supervise("batcher", name, move || {
             batcher::run(Arc::clone(&batching), Arc::clone(&requests))
         }));
         Self {

@@ -17,9 +17,9 @@ pub fn note(
     action: Action,
     (actor, subject): (Option<UserId>, &str),
 ) {
-    let (app, subject) = (Arc::clone(app), subject.to_owned());
+    let (of, subject) = (Arc::clone(app), subject.to_owned());
     let (address, request_id) = (origin.address.to_string(), origin.request_id.to_string());
-    app.tasks.clone().spawn(async move {
+    app.start(async move {
         let event = Event {
             action,
             actor,
@@ -27,7 +27,7 @@ pub fn note(
             address: &address,
             request_id: &request_id,
         };
-        if let Err(error) = audit_log::insert(&app.pool, &event).await {
+        if let Err(error) = audit_log::insert(&of.pool, &event).await {
             tracing::error!(
                 %error,
                 action = action.as_str(),

@@ -223,7 +223,6 @@ pub async fn start(
         (Some(admin.user), CheckKind::Verify.as_str()),
     );
     let running = Arc::clone(&app);
-    app.tasks
-        .spawn(async move { verify_ledger::prove(&running, held, body.full).await });
+    app.start(async move { verify_ledger::prove(&running, held, body.full).await });
     Ok(response)
 }

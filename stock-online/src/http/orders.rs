@@ -261,8 +261,19 @@ pub async fn place_lock(
     place_synchronous(&app, asked, benefits, idempotency).await
 }
 
-/// Places an order under row locks in MySQL.
+/// Places an order under row locks in MySQL: for which it waits often, so it waits for no other request meanwhile.
 pub(super) async fn place_synchronous(
+    app: &Arc<App>,
+    asked: AskedOrder,
+    benefits: Benefits,
+    idempotency: Option<Idempotency>,
+) -> Result<Response, Problem> {
+    let of = Arc::clone(app);
+    let placing = async move { place_locked(&of, asked, benefits, idempotency).await };
+    app.start(placing).await?
+}
+
+async fn place_locked(
     app: &Arc<App>,
     asked: AskedOrder,
     benefits: Benefits,

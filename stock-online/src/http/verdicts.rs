@@ -163,7 +163,7 @@ pub(super) async fn decide_locked(
         let app = Arc::clone(app);
         async move { row_lock::decide(&app.locking_pool, &app.ledger, request, before).await }
     };
-    Ok(app.tasks.spawn(task).await??)
+    Ok(app.start(task).await??)
 }
 
 /// The entry that an earlier request under the same key became.
