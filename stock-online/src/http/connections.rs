@@ -26,7 +26,7 @@ use crate::limits::network_of;
 const HEALTH_MAX: usize = 32;
 /// A connection that is refused is closed after so long: a client that tries again at once would cost more than one that
 /// is served.
-const REFUSED_LIFE: Duration = Duration::from_secs(1);
+const REFUSED_LIFE: Duration = Duration::from_secs(5);
 /// Refused connections that are kept for that; further ones are closed at once.
 const REFUSED_MAX: usize = 8_192;
 /// A connection for questions of health lives so long at most.

@@ -317,7 +317,9 @@ impl Buyer {
         if let Ok(answer) = &answer
             && answer.status == 503
         {
-            history.slowest_503_ms = history.slowest_503_ms.max(asked.took.as_millis());
+            if asked.took > history.slowest_503.0 {
+                history.slowest_503 = (asked.took, format!("{path} {}", answer.code()));
+            }
             if !answer.headers.contains_key("retry-after") {
                 let text = format!("a 503 {} without Retry-After", answer.code());
                 history.complaints.push(text);

@@ -126,8 +126,8 @@ pub struct History {
     pub complaints: Vec<String>,
     /// How often each code was answered to an order; without one the status counts, or that nothing came.
     pub codes: BTreeMap<String, u64>,
-    /// The longest wait for a refusal with 503, in ms.
-    pub slowest_503_ms: u128,
+    /// The longest wait for a refusal with 503, and of which path and code it was.
+    pub slowest_503: (Duration, String),
 }
 
 impl History {
@@ -184,7 +184,7 @@ impl History {
         for (code, count) in other.codes {
             *self.codes.entry(code).or_default() += count;
         }
-        self.slowest_503_ms = self.slowest_503_ms.max(other.slowest_503_ms);
+        self.slowest_503 = std::mem::take(&mut self.slowest_503).max(other.slowest_503);
     }
 }
 

@@ -28,8 +28,10 @@ const PACED: Habits = Habits {
     pause: Duration::from_millis(60),
     ..Habits::REDIS_ONLY
 };
-/// Orders by which a behaviour is judged.
-const JUDGED: usize = 250;
+/// Orders before a behaviour, and orders by which it is judged: so many that what strangers may have in a minute is soon
+/// over.
+const BEFORE: usize = 250;
+const JUDGED: usize = 1_000;
 /// The service may not become larger.
 const MEMORY_MAX: u64 = 300_000_000;
 /// Below this a p95 is the machine's noise.
@@ -140,13 +142,14 @@ async fn let_in(behaviour: Behaviour, count: usize, to: SocketAddr, stop: &Cance
     let _none: Option<()> = seen.recv().await;
 }
 
-/// The p95 of the next orders, and the largest that the service was meanwhile.
+/// The p95 of so many orders, and the largest that the service was meanwhile.
 async fn judge(
     world: &World,
     buyers: &Buyers,
     service: &Service,
+    orders: usize,
 ) -> Result<(Duration, u64), Failure> {
-    let (first, goal) = (buyers.asked(), buyers.asked() + JUDGED);
+    let (first, goal) = (buyers.asked(), buyers.asked() + orders);
     let mut memory = 0;
     while buyers.asked() < goal {
         memory = memory.max(
@@ -202,10 +205,10 @@ pub async fn f34(plan: &Plan) -> Result<Outcome, Failure> {
     let mut said = Vec::new();
     let mut worst = Vec::new();
     for (behaviour, name, count) in BEHAVIOURS {
-        let (before, _) = judge(&world, &buyers, service).await?;
+        let (before, _) = judge(&world, &buyers, service, BEFORE).await?;
         let stop = CancellationToken::new();
         let_in(behaviour, count, to, &stop).await;
-        let judged = judge(&world, &buyers, service).await;
+        let judged = judge(&world, &buyers, service, JUDGED).await;
         stop.cancel();
         let (during, memory) = judged.map_err(|error| format!("{name}: {error}"))?;
         said.push(format!(
