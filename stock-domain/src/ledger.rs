@@ -415,6 +415,11 @@ impl Ledger {
         self.shards().into_iter().filter_map(shut).collect()
     }
 
+    /// Ends what keeps the links, when the runtime of the requests is about to end.
+    pub fn close(&self) {
+        self.shards().iter().for_each(Shard::close);
+    }
+
     /// Waits until the gates of all shards are open; `false` when `limit` passes first.
     pub async fn wait_open(&self, limit: Duration) -> bool {
         const A_MOMENT: Duration = Duration::from_millis(20);

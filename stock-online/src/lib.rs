@@ -198,6 +198,8 @@ pub async fn run(start: Start, shutdown: CancellationToken) -> Result<(), RunErr
     let serving = http::serve::serve(listener, Arc::clone(&app), proxies, shutdown);
     requests.handle().spawn(serving).await?;
     drain(&app, &tasks, &background).await;
+    // A link that ends with the runtime of the requests is none that broke.
+    app.ledger.close();
     Ok(())
 }
 

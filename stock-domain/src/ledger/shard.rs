@@ -122,7 +122,7 @@ pub(super) struct Common {
 #[derive(Clone)]
 pub struct Shard {
     shared: Arc<Shared>,
-    _keeper: Arc<Keeper>,
+    keeper: Arc<Keeper>,
     queue: mpsc::Sender<Waiting>,
 }
 
@@ -185,7 +185,7 @@ impl Shard {
         }));
         Self {
             shared,
-            _keeper: Arc::new(Keeper(keeper)),
+            keeper: Arc::new(Keeper(keeper)),
             queue,
         }
     }
@@ -317,6 +317,11 @@ impl Shard {
                 .sold_out
                 .hear(*account, level.balance, level.seq);
         }
+    }
+
+    /// Ends the gate's keeper: no link that breaks is replaced any more.
+    pub(super) fn close(&self) {
+        self.keeper.0.abort();
     }
 
     /// Whether there is a proved Redis.
