@@ -73,7 +73,7 @@ async fn a_planned_sale_changes_altogether_and_a_running_one_not_its_beginning()
         "TOTAL_AMOUNT_MISMATCH"
     );
     assert_eq!(buy(client, 2, 1, 650).await.status, 201);
-    let ended = edit(client, &running, json!({ "endsAt": at(&shop, 0) })).await;
+    let ended = edit(client, &running, json!({ "endsAt": at(&shop, -HOUR / 60) })).await;
     assert_eq!(ended.body["state"], "OVER");
     assert_eq!(buy(client, 2, 1, 650).await.code(), "SALE_CLOSED");
     let over = edit(client, &running, json!({ "price": 1 })).await;
