@@ -16,6 +16,7 @@ use super::world::{PRODUCTS, ROLES, World};
 use super::{Outcome, Plan, passed};
 use crate::Failure;
 use crate::bench::wrk::Load;
+use crate::client::Client;
 use crate::shop::until;
 
 /// F12: orders that their table cannot hold become dead letters, the rest flows.
@@ -262,29 +263,45 @@ pub async fn f21(plan: &Plan) -> Result<Outcome, Failure> {
 
 /// F22: forty times the connections, then the usual: goodput stays, memory is bounded.
 ///
-/// With a queue that is too small for it, refusals are quick and say when to come again, and all is well a moment later.
+/// "As before" is told by another shop on the same machine, which saw no flood and is asked in turns with the flooded one: a
+/// machine that others use too is a third slower at times, for both. With a queue that is too small for the flood,
+/// refusals are quick and say when to come again, and all is well a moment later.
 pub async fn f22(plan: &Plan) -> Result<Outcome, Failure> {
     const MEMORY_MAX: u64 = 300_000_000;
     const REFUSAL_MAX: Duration = Duration::from_secs(1);
-    /// Within this begins a time of 2 s in which the service is as quick as before the flood.
+    /// After this the service is as quick as the other one.
     const BACK_WITHIN: Duration = Duration::from_secs(5);
+    const TURNS: usize = 7;
     let mut world = World::open(Everysec, plan.seed).await?;
+    let other = World::open(Everysec, plan.seed).await?;
     let seconds = if plan.is_long { 30 } else { 6 };
-    let usual = Load::orders("/api/redis/orders", 1).seconds(5);
-    let flood = Load::orders("/api/redis/orders", 1)
-        .connections(5_120)
-        .seconds(seconds);
-    let client = world.client()?;
-    usual.run(&client).await?;
-    let peak = usual.run(&client).await?.accepted()?;
+    let usual = Load::orders("/api/redis/orders", 1);
+    let flood = usual.clone().connections(5_120).seconds(seconds);
+    let (client, calm) = (world.client()?, other.client()?);
+    let goodput_of = async |client: &Client, seconds| {
+        let loaded = usual.clone().seconds(seconds).run(client).await?;
+        loaded.accepted()
+    };
+    goodput_of(&calm, 5).await?;
+    goodput_of(&client, 5).await?;
+    let peak = goodput_of(&client, 5).await?;
     let flooded = flood.run(&client).await?;
     let goodput = flooded.accepted()?;
     let used = world.first()?.memory_bytes("VmHWM").unwrap_or(u64::MAX);
-    let (over, mut after) = (Instant::now(), 0.0);
-    while after < 0.9 * peak && over.elapsed() < BACK_WITHIN {
-        after = usual.clone().seconds(2).run(&client).await?.accepted()?;
+    let over = Instant::now();
+    while over.elapsed() < BACK_WITHIN {
+        goodput_of(&client, 1).await?;
     }
-    let back = over.elapsed();
+    let mut turns = Vec::with_capacity(TURNS);
+    for _ in 0..TURNS {
+        let (back, usual) = (goodput_of(&client, 1).await?, goodput_of(&calm, 1).await?);
+        turns.push((back / usual, usual));
+    }
+    turns.sort_unstable_by(|one, other| one.0.total_cmp(&other.0));
+    let (back, _) = *turns.get(TURNS / 2).ok_or("no turns")?;
+    // The machine may have been quicker before the flood than it is now.
+    let now = turns.iter().map(|turn| turn.1).sum::<f64>() / TURNS as f64;
+    let peak = peak.min(now);
 
     let narrow = world.via.with("STOCK_QUEUE_REQUESTS_MAX", 512);
     let small = narrow.serve("http").await?;
@@ -307,12 +324,12 @@ pub async fn f22(plan: &Plan) -> Result<Outcome, Failure> {
     let history = buyers.stop().await?;
     let (slowest, which) = &history.slowest_503;
     let report = format!(
-        "peak {peak:.0}/s; 5,120 connections: {goodput:.0}/s, p99 {} ms, {} MB; after {back:.1?}: {after:.0}/s; with \
-         a queue of 512: {refused} refused, the slowest 503 after {slowest:.0?} ({which}), none {recovered:.0?} later",
+        "peak {peak:.0}/s; 5,120 connections: {goodput:.0}/s, p99 {} ms, {} MB; then {back:.2} of a \
+         shop without a flood; with a queue of 512: {refused} refused, the slowest 503 after {slowest:.0?} ({which}), none {recovered:.0?} later",
         flooded.p99_us / 1_000,
         used / 1_000_000,
     );
-    let is_good = goodput >= 0.8 * peak && after >= 0.9 * peak && used <= MEMORY_MAX;
+    let is_good = goodput >= 0.8 * peak && back >= 0.9 && used <= MEMORY_MAX;
     let is_quick = refused > 0 && *slowest <= REFUSAL_MAX;
     if !is_good || !is_quick || !history.complaints.is_empty() {
         return Err(format!("{report} {:?}", history.complaints).into());
