@@ -17,7 +17,7 @@ help:
 	@echo "make bench   each figure beside its ceiling, into docs/performance.md"
 	@echo "make faults  everything that can break, one line each (SEED=, ROUNDS=)"
 	@echo "make alerts  each fault as metrics show it, against the alerts that must fire, a quarter of a minute"
-	@echo "make scale   instances behind nginx on a Redis Cluster, killed, replaced and resharded under load"
+	@echo "make scale   instances behind nginx on a Redis Cluster, killed, replaced, moved and rehomed under load"
 	@echo "make jmeter  the JMeter comparison, with a report in jmeter/report"
 	@echo "make deploy-check  the files of deploy/ on kubectl, nginx and Redis, half a minute"
 	@echo "make container-check  the image and both Compose files on Podman (CONTAINERS_SETUP=, ARGS='--program FILE'), as root"

@@ -1,5 +1,6 @@
 #!lua
--- count_held: count anew, from the live holds, how many units of each product each user holds.
+-- count_held: count anew, from the live holds, how many units of each product each user holds, and how many
+-- branches are held for orders on other shards.
 --
 -- The counts are derived: the script that decides keeps them, and nothing else changes them. This script brings
 -- them back in one atomic step, where they were lost, where the holds were written anew, or where they are wrong.
@@ -15,6 +16,9 @@ for _, member in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
     local field = product .. ':' .. user
     if not units[field] then count = count + 1 end
     units[field] = (units[field] or 0) + tonumber(quantity)
+  elseif string.match(member, '^%S+ branch$') then
+    if not units.branches then count = count + 1 end
+    units.branches = (units.branches or 0) + 1
   end
 end
 redis.call('UNLINK', KEYS[2])

@@ -8,7 +8,7 @@
 -- disk is short.
 --
 -- KEYS
---   1 epoch     hash: epoch, ms and low (last position), number, settled, selling, layout; accepted
+--   1 epoch     hash: epoch, ms and low (last position), number, settled, selling; accepted
 --               and refused (the number of the youngest generation of idempotency records) and
 --               accepted_from and refused_from (the ms at which it began)
 --   2 journal   stream: a frame is "number" and its first entry's number, then up to 100 entries,
@@ -20,8 +20,9 @@
 --               a generation is a book: key hash -> print "A" ms-low | print "R" ms " " code rest |
 --               print "C" ms " " shard (claimed for a request that is decided on another shard);
 --               key hash and print (of the fingerprint) are 14 and 8 bytes
---   9 held_units hash: product:user -> units that the user holds of the product now; and ".". Derived
---               from deadlines (lua/count_held.lua), and lost with them
+--   9 held_units hash: product:user -> units that the user holds of the product now; "branches" -> how many
+--               branches are held for orders on other shards; and ".". Derived from deadlines
+--               (lua/count_held.lua), and lost with them
 --  10 ...       the accounts of the batch that have a key of their own: "balance seq flag"
 --   then        the account books of the batch: field -> "balance seq" or "balance seq flag"
 --
@@ -38,8 +39,7 @@
 --   8 ms that an acceptance is remembered    9 ms that a refusal is remembered
 --  10 channel of the levels message         11 number of requests
 --  12 ms after which the batch comes too late (a request may name an earlier one)
---  13 number of marks                       14 layout: the version of what is on this shard by which the
---      caller has routed; an earlier one than Redis knows is MOVED
+--  13 number of marks
 --   then per account with its own key: its label in the levels message, or "" for an account that is
 --   not announced
 --   then per book: 1 = its accounts are announced, 0 = not; number of fields; the fields. Accounts are
@@ -62,9 +62,7 @@
 --     32768 late mark: before which posting the last of its marks is judged (from 1; one more than there
 --          are = behind all)
 --     without a part: 32 takes from stock, 64 even from a closed account, 128 even above the limit,
---     16384 an INSUFFICIENT while expired holds wait to be released is not remembered,
---     65536 a TAKEN is not remembered, 131072 being short of stock is not: another bucket will be asked,
---     262144 a NOT_OPEN or CLOSED is not: it will be asked again with the other side's price
+--     16384 a TAKEN is not remembered, 65536 a NOT_OPEN or CLOSED is not: it will be asked again with the other side's price
 --   then the index of each posting's account and, unless refused outside, the payload
 --   a shape is "flags opens closes", and behind it each posting as " delta", " delta:level" or
 --   " delta:level:least": the window in ms (0 = no bound), the level at which the posting may open its
@@ -76,11 +74,12 @@
 --   "R code rest"     refused         "Q code rest"     refused earlier under the same key
 --   facts: per posting seq:balance, or seq:balance:o if it opened the account first; of none, ""
 --   60, 61, 62 and 64 name posting and account, 63 posting, account and balance; behind them "due" if
---   expired holds wait to be released; 50 and 65 name the mark and its state; 12 says which key was
+--   expired holds wait to be released, or "held" if units are held for an order on another shard, which may
+--   come back; 50 and 65 name the mark and its state; 12 says which key was
 --   lost: states, deadlines or keys; 54 says how many units more may be held, and "due" as above
 --
 -- CODES, in the order of the checks (numbered by hand, never reused)
---   10 FENCED              11 MOVED               12 LOST                20 KEY_REUSED
+--   10 FENCED              12 LOST                20 KEY_REUSED
 --   21 CLAIMED             30 EXPIRED             31 BACKLOG             32 REFUSED
 --   40 NOT_OPEN            41 CLOSED              50 STALE_STATE         51 SELLING_STOPPED
 --   52 CHANGED             53 RUN_OUT             54 HELD_ENOUGH         60 UNKNOWN_ACCOUNT
@@ -99,7 +98,7 @@ local CALL_ARGUMENTS = 500
 local BALANCE_MAX = 9007199254740991
 local POSTING_MAX = 1000000000000
 local PRIMED_KEYS = 9
-local HEAD = 14
+local HEAD = 13
 local EPOCH = ARGV[1]
 
 local now = redis.call('TIME')
@@ -118,14 +117,13 @@ end
 
 -- The only reads that may meet a key of a foreign type: such a Redis is not ours.
 local head = redis.pcall('HMGET', KEYS[1], 'epoch', 'ms', 'low', 'number', 'settled', 'selling',
-  'layout', 'accepted', 'accepted_from', 'refused', 'refused_from')
+  'accepted', 'accepted_from', 'refused', 'refused_from')
 if head.err or head[1] ~= EPOCH
   or not (tonumber(head[2]) and tonumber(head[3]) and tonumber(head[4]) and tonumber(head[5])
-    and tonumber(head[6]) and tonumber(head[7]))
+    and tonumber(head[6]))
   or redis.call('TYPE', KEYS[2]).ok ~= 'stream' then
   return { now_ms, 0, '', 'R 10' } -- FENCED
 end
-if tonumber(ARGV[14]) < tonumber(head[7]) then return { now_ms, 0, '', 'R 11' } end -- MOVED
 
 local shard_low = ARGV[2] * 65536
 local own_accounts, books, idempotency_keys = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -237,8 +235,8 @@ local function generation(first, young, from, remember_ms)
 end
 local accepted_keys, refused_keys
 if idempotency_keys > 0 then
-  refused_keys = generation(7, head[10], head[11], tonumber(ARGV[9]))
-  accepted_keys = generation(5, head[8], head[9], tonumber(ARGV[8]))
+  refused_keys = generation(7, head[9], head[10], tonumber(ARGV[9]))
+  accepted_keys = generation(5, head[7], head[8], tonumber(ARGV[8]))
 end
 
 local states = {} -- mark id -> state now, '' for none
@@ -283,11 +281,18 @@ local function units_at(field)
   return units[field]
 end
 
--- The field of what is held, and its units; nil of a branch, which holds for nobody.
+-- The field of what is held, and its units; a branch holds for nobody, and is counted as such.
 local function held_of(what)
+  if what == 'branch' then return 'branches', 1 end
   local user, product, quantity = match(what, '^(%d+) (%d+) %d+ (%d+) %d+ %d+$')
   if user then return product .. ':' .. user, tonumber(quantity) end
   return nil
+end
+
+-- Why what is short now may be there in a moment: such a refusal is not remembered.
+local function may_come_back()
+  if is_due() then return ' due' end
+  return not lost_deadlines() and units_at('branches') > 0 and ' held' or ''
 end
 
 local function hold_units(what, sign)
@@ -311,8 +316,8 @@ local forms = setmetatable({}, { __index = function(known, s)
     idempotency = has(1), deadline = has(2), marks = has(8), closings = has(16),
     takes_stock = has(32), even_closed = has(64), even_backlog = has(128), refuse = has(256),
     switch = has(512), hold = has(2048), release = has(4096),
-    expected = has(8192), waits_for_holds = has(16384), late_mark = has(32768),
-    redraws = has(65536), asks_on = has(131072), reprices = has(262144), has_parts = band(flags, 47899) ~= 0
+    expected = has(8192), late_mark = has(32768),
+    redraws = has(16384), reprices = has(65536), has_parts = band(flags, 47899) ~= 0
   }
   known[s] = form
   return form
@@ -454,7 +459,7 @@ local function move(p)
   local after, least = before + delta, shape.least_at[p]
   if delta < 0 and after < least then
     local left = text(math.max(before - least, 0))
-    return '63' .. place(p) .. ' ' .. left .. (is_due() and ' due' or '') -- INSUFFICIENT
+    return '63' .. place(p) .. ' ' .. left .. may_come_back() -- INSUFFICIENT
   end
   if after > BALANCE_MAX then return '64' .. place(p) end -- OVERFLOW
   if delta ~= 0 then
@@ -599,9 +604,18 @@ local function accept(decided)
   if switch then selling, switched = switch == '1', switch end
 end
 
--- A refusal for a reason that passes by (a late request, a full backlog, stopped selling, a lost or broken
--- key) is not remembered: the same key may be tried again.
+-- What is not remembered under a key, so that the same key may be tried again: a refusal for a reason that passes by
+-- (a late request, a full backlog, stopped selling, a broken account), one that says that more may come back, and one
+-- behind which the request is made anew. `Refusal::is_remembered` says the same.
 local PASSING = { ['30'] = true, ['31'] = true, ['51'] = true, ['62'] = true }
+local MAY_COME_BACK = { ['54'] = true, ['63'] = true }
+local MADE_ANEW = { ['40'] = 'reprices', ['41'] = 'reprices', ['65'] = 'redraws' }
+
+local function is_remembered(refusal)
+  local code, last = match(refusal, '^%d+'), match(refusal, '(%a+)$')
+  return not (PASSING[code] or MAY_COME_BACK[code] and (last == 'due' or last == 'held')
+    or MADE_ANEW[code] and form[MADE_ANEW[code]])
+end
 
 local function remember(generations, record)
   remembered[key] = record
@@ -623,12 +637,7 @@ local function judge()
   local refusal, decided = guard(), nil
   if not refusal then decided, refusal = post() end
   if refusal then
-    local code = match(refusal, '^%d+')
-    local is_asked_again = (code == '63' or code == '54') and due and form.waits_for_holds
-      or code == '65' and form.redraws
-      or (code == '60' or code == '63') and form.asks_on
-      or (code == '40' or code == '41') and form.reprices
-    if key and not is_asked_again and not PASSING[code] then
+    if key and is_remembered(refusal) then
       remember(refused_keys, print .. 'R' .. text(now_ms) .. ' ' .. refusal)
     end
     return 'R ' .. refusal

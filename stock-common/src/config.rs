@@ -4,31 +4,14 @@
 //! [`Config::load`] refuses contradictions and names both settings, so that a service that starts
 //! is one whose limits fit together.
 
+mod policies;
+
 use std::path::{Path, PathBuf};
 
 use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
-/// The failures that an accepted order survives; see `docs/durability.md`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Durability {
-    /// `appendfsync always`: the kill of any process and a machine crash.
-    Always,
-    /// `appendfsync everysec`: usually a process kill; up to 2 s may be lost.
-    Everysec,
-}
-
-impl Durability {
-    /// The value of Redis' `appendfsync`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Always => "always",
-            Self::Everysec => "everysec",
-        }
-    }
-}
+pub use self::policies::{Durability, ReplicaPolicy};
 
 /// The settings of a service. The environment variable of a field is `STOCK_` and its name in
 /// capitals, so `redis_url` is `STOCK_REDIS_URL`.
@@ -38,11 +21,19 @@ pub struct Config {
     /// Where Redis is: `redis://host:port/db`, or of a cluster some of its nodes,
     /// `redis-cluster://host:port?node=host:port&node=host:port`.
     pub redis_url: String,
-    /// Parts into which the ledger of a new database is divided, 1..=64; `reshard` changes them later.
+    /// How many shards the ledger of a new database has, 1..=64; 0 is 1 on a single Redis and 16 on a cluster. `rehome` changes it
+    /// later.
     pub shards: u64,
-    /// Whether a master of a cluster that was promoted without its last entries is rebuilt with what the instances
-    /// remember, without a person.
+    /// Whether a master of a cluster that was promoted without what MySQL has is rebuilt from there, without a person.
     pub failover_recovers: bool,
+    /// How many replicas of a shard's Redis must have an accepted order before it is answered. Without a number it is 1 on a
+    /// cluster, and 0 elsewhere.
+    pub replicas_min: Option<u64>,
+    /// The fate of an order that too few replicas have in time: `available` answers that it is accepted, and counts it;
+    /// `strict` answers that its outcome is unknown.
+    pub replica_policy: ReplicaPolicy,
+    /// How long a replica may take to have an order.
+    pub replica_wait_ms: u64,
     /// How long what an order takes on another shard is held for it before it is looked at what became of the order.
     pub branch_hold_ms: u64,
     /// The prefix of every key; two services with different prefixes share nothing.
@@ -219,8 +210,11 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             redis_url: "redis://127.0.0.1:6379/0".to_owned(),
-            shards: 1,
+            shards: 0,
             failover_recovers: true,
+            replicas_min: None,
+            replica_policy: ReplicaPolicy::Available,
+            replica_wait_ms: 200,
             branch_hold_ms: 10_000,
             redis_prefix: "sf:v1".to_owned(),
             redis_response_timeout_ms: 2_000,
@@ -336,6 +330,26 @@ pub enum ConfigError {
 }
 
 impl Config {
+    /// How many shards a new database gets.
+    #[must_use]
+    pub fn shards(&self) -> u64 {
+        match self.shards {
+            0 if self.is_cluster() => 16,
+            0 => 1,
+            shards => shards,
+        }
+    }
+
+    /// How many replicas must have an accepted order.
+    #[must_use]
+    pub fn replicas_min(&self) -> u64 {
+        self.replicas_min.unwrap_or(u64::from(self.is_cluster()))
+    }
+
+    fn is_cluster(&self) -> bool {
+        self.redis_url.contains("-cluster://")
+    }
+
     /// The number of Redis' database, as `redis_url` names it.
     #[must_use]
     pub fn redis_database(&self) -> u32 {
@@ -396,7 +410,7 @@ impl Config {
     #[expect(clippy::too_many_lines, reason = "every rule in one table")]
     pub fn check(&self) -> Result<(), ConfigError> {
         let rules: [(bool, &str); 19] = [
-            ((1..=64).contains(&self.shards), "shards must be 1..=64"),
+            (self.shards <= 64, "shards must be 0..=64"),
             (
                 self.queue_wait_ms_max + self.redis_response_timeout_ms < self.branch_hold_ms,
                 "branch_hold_ms must be above queue_wait_ms_max and redis_response_timeout_ms together",

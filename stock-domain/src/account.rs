@@ -27,7 +27,7 @@ pub enum AccountKind {
     Points,
     /// How many more reservations a user may have at once.
     Hold,
-    /// Units of a product that may be sold online out of one of its buckets.
+    /// A part of a product's online stock in a shop that divided it with the first release; nothing makes one any more.
     Bucket,
 }
 
@@ -72,7 +72,7 @@ impl AccountKind {
     /// Whether new levels are published, for live pages and sold-out flags.
     #[must_use]
     pub const fn is_announced(self) -> bool {
-        matches!(self, Self::Available | Self::Coupon | Self::Bucket)
+        matches!(self, Self::Available | Self::Coupon)
     }
 }
 
@@ -133,16 +133,6 @@ impl Account {
             kind: AccountKind::Hold,
             owner: user.0,
             place: limit as u64,
-        }
-    }
-
-    /// Units of a product that may be sold online out of the bucket in a slot ([`crate::bucket`]).
-    #[must_use]
-    pub const fn bucket(product: ProductId, slot: u16) -> Self {
-        Self {
-            kind: AccountKind::Bucket,
-            owner: product.0,
-            place: slot as u64,
         }
     }
 
@@ -213,7 +203,7 @@ pub enum Book {
     Points,
     /// How many more reservations each user may have.
     Holds,
-    /// Units that may be sold out of the buckets of a shard.
+    /// Parts of online stock that the first release divided.
     Buckets,
 }
 

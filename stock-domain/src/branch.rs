@@ -329,21 +329,20 @@ mod tests {
     use super::{Branch, Route, route};
     use crate::account::Account;
     use crate::journal::{Draft, Kind, Mark, Posting};
-    use crate::layout::Layout;
     use crate::ledger::Request;
+    use crate::shard_map::ShardMap;
 
     const HOLD_MS: u64 = 5_000;
 
-    /// Two products on different shards, and a user on the second's.
-    fn apart(layout: &Layout) -> (ProductId, ProductId, UserId) {
-        let shard =
-            |id| layout.of_account(Account::available(ProductId(id), LocationId::ONLINE), None);
-        let first = shard(1);
-        let other = (2..).find(|&id| shard(id) != first).unwrap();
-        let user = (1..)
-            .find(|&id| Some(layout.of_user(UserId(id))) == shard(other))
-            .unwrap();
-        (ProductId(1), ProductId(other), UserId(user))
+    /// A product on the last shard, one on another, and a user on that one.
+    fn apart(map: ShardMap) -> (ProductId, ProductId, UserId) {
+        let on = |is_last: bool| {
+            let lies = |id: &u64| (map.of_product(ProductId(*id)) + 1 == map.shards()) == is_last;
+            ProductId((1..).find(lies).unwrap())
+        };
+        let other = on(false);
+        let lies = |id: &u64| map.of_user(UserId(*id)) == map.of_product(other);
+        (on(true), other, UserId((1..).find(lies).unwrap()))
     }
 
     fn take(product: ProductId, quantity: i64) -> Posting {
@@ -358,27 +357,22 @@ mod tests {
 
     #[test]
     fn what_lies_on_one_shard_is_one_call() {
-        let layout = Layout::new(5);
-        let (first, other, user) = apart(&layout);
+        let map = ShardMap::new(5);
+        let (first, other, user) = apart(map);
         let limit = Posting::new(Account::allowance(SaleId(4), user), -1);
         let of_sale = request(vec![take(first, 1), limit.opening(2).beside(first)]);
-        assert!(matches!(route(&of_sale, &layout, HOLD_MS), Route::One(_)));
+        assert!(matches!(route(&of_sale, map, HOLD_MS), Route::One(_)));
         let both = request(vec![take(first, 1), take(other, 1)]);
         assert!(matches!(
-            route(&both, &Layout::new(1), HOLD_MS),
+            route(&both, ShardMap::new(1), HOLD_MS),
             Route::One(0)
         ));
-        let mut moving = layout.clone();
-        let slot = crate::layout::product_slot(other);
-        moving.place(slot, 0, true, 0);
-        assert!(matches!(route(&both, &moving, HOLD_MS), Route::Moving));
-        assert!(matches!(route(&of_sale, &moving, HOLD_MS), Route::One(_)));
     }
 
     #[test]
     fn a_branch_takes_first_and_gives_last() {
-        let layout = Layout::new(5);
-        let (first, other, user) = apart(&layout);
+        let map = ShardMap::new(5);
+        let (first, other, user) = apart(map);
         let points = Account::points(user);
         let mut both = request(vec![
             take(first, 1),
@@ -392,7 +386,7 @@ mod tests {
             "USED 1 2".to_owned(),
         ));
         both.late_mark = Some(2);
-        let Route::Several(split) = route(&both, &layout, HOLD_MS) else {
+        let Route::Several(split) = route(&both, map, HOLD_MS) else {
             panic!("one call");
         };
         let parts: Vec<u64> = split.branches.iter().map(|part| part.shard).collect();

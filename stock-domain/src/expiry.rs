@@ -175,7 +175,6 @@ fn left(refusal: &Refusal) -> Left {
         | Refusal::Overflow { .. }
         | Refusal::Taken { .. } => Left::Wrong,
         Refusal::Fenced
-        | Refusal::Moved
         | Refusal::Lost(_)
         | Refusal::KeyReused
         | Refusal::Claimed(_)

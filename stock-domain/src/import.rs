@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use crate::account::Account;
 use crate::database::imports::{self, Import, ImportState, StagedRow};
-use crate::database::{buckets, shards, stores};
+use crate::database::{accounts, shards, stores};
 use crate::journal::DraftError;
 use crate::ledger::{DecideError, Ledger, ReadError};
 use crate::lookup;
@@ -211,7 +211,7 @@ async fn deltas(
         .collect();
     let account = |row: &FileRow| Account::available(row.product_id, row.location_id);
     let names: Vec<Account> = rows.iter().map(account).collect();
-    let levels = buckets::levels(snapshot, &names).await?;
+    let levels = accounts::read(snapshot, &names).await?;
     let mut staged = Vec::with_capacity(rows.len());
     for row in rows {
         if !known.contains(&row.product_id.0) {
@@ -346,10 +346,14 @@ async fn write(
 
 /// The row that a refusal is about, and what to say of it.
 fn blame(rows: &[ImportedRow], refusal: &Refusal) -> Option<(u64, String)> {
-    let note = match (refusal, refusal.short()) {
-        (_, Some((_, left))) => format!("{left} are available by now"),
-        (Refusal::Overflow { .. }, None) => "the level would become too large".to_owned(),
-        (_, None) => return None,
+    let note = if let Refusal::Insufficient { balance, .. } = refusal {
+        format!("{balance} are available by now")
+    } else if let Refusal::UnknownAccount { .. } = refusal {
+        "0 are available by now".to_owned()
+    } else if let Refusal::Overflow { .. } = refusal {
+        "the level would become too large".to_owned()
+    } else {
+        return None;
     };
     let row = stock::imported_row(rows, refusal.posting()?)?;
     Some((row.line, note))

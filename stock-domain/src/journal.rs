@@ -28,7 +28,6 @@
 //! | `across_aborted` | – | across: none → ABORTED | – | committed |
 //! | `epoch_begun` | – | – | – | – |
 //!
-//! What is taken from AVAILABLE online is taken from BUCKETs where a product's stock is divided ([`crate::bucket`]).
 //!
 //! A [`Draft`] is what a noun's function builds ([`crate::order::place`], …); the script turns it
 //! into an [`Entry`] by giving it a position, a number and the level after each posting. A test

@@ -5,7 +5,6 @@
 //! | [`keys`] | every key's name and format |
 //! | [`shard`] | one shard: its gate, its batcher, its journal |
 //! | [`across`] | what lies on several shards |
-//! | `buckets` | what is divided over shards |
 //! | `routing` | where a request is decided |
 //! | [`records`] | what is remembered under a key, and for how long |
 //! | `claims` | one key, whatever shard decides |
@@ -16,6 +15,7 @@
 //! | [`request`] | what the script is asked |
 //! | [`decide`] | the order of KEYS and ARGV, and the decoder of the reply |
 //! | `batcher` | one queue, few calls, no call sent twice |
+//! | `replication` | accepted orders are answered when a replica has them |
 //! | `pacer` | no more accepted than MySQL settles |
 //! | `sold_out` | flags that keep a rush for nothing away from Redis |
 //! | [`epoch`] | how Redis' memory begins |
@@ -51,7 +51,6 @@ pub mod switch;
 pub mod units;
 
 mod batcher;
-mod buckets;
 mod claims;
 mod error;
 mod heal;
@@ -59,6 +58,7 @@ mod lookup;
 pub(crate) mod mend;
 mod pacer;
 mod recent;
+mod replication;
 mod routing;
 mod sold_out;
 
@@ -72,11 +72,9 @@ use stock_common::clock::Clock;
 use stock_common::config::Config;
 use stock_common::id::Position;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 
-pub(crate) use self::buckets::{Judged, Placing};
 pub use self::error::{DecideError, ReadError};
-use self::gate::Beat;
 pub use self::gate::{GateState, Link};
 use self::keys::Keys;
 use self::levels::LevelsMessage;
@@ -86,24 +84,22 @@ pub use self::request::Request;
 use self::servers::Servers;
 use self::shard::Common;
 pub use self::shard::Shard;
-use self::sold_out::SoldOut;
 use self::switch::{Switch, Switched};
 use crate::database::row_queue::RowQueue;
-use crate::database::{self, Role, layouts, selling, witnesses};
-use crate::layout::Layout;
+use crate::database::{self, Role, selling, shard_map};
+use crate::shard_map::ShardMap;
 use crate::supervise::supervise;
 
-/// How often the layout is read, and this instance says that it is there.
+/// How often the shard map and the switch are read.
 const REFRESH: Duration = Duration::from_secs(1);
 /// How long reading it may take.
 const REFRESH_MAX: Duration = Duration::from_secs(5);
-/// How often it is read while something moves.
-const REFRESH_MOVING: Duration = Duration::from_millis(5);
 
 /// The shards, and what is on them.
 struct Map {
     /// None until MySQL has said it.
-    layout: Option<Arc<Layout>>,
+    known: Option<ShardMap>,
+    /// All shards of the map; of one shard until it is known.
     shards: Vec<Shard>,
 }
 
@@ -113,18 +109,11 @@ struct Inner {
     requests: Handle,
     pool: MySqlPool,
     clock: Clock,
-    /// This process' name among others.
-    instance: Arc<str>,
-    beat: Arc<Beat>,
     switch: Arc<Switch>,
     recent: Arc<Recent>,
     map: watch::Sender<Arc<Map>>,
-    /// Rung by whoever was told that the layout is another one.
-    wanted: Arc<Notify>,
     /// Whether every gate was open at the same time.
     was_open: AtomicBool,
-    /// Divided products of which no share held anything a moment ago.
-    gone: SoldOut,
     rows: RowQueue,
     /// How many transactions under row locks may run at once.
     row_locks: Semaphore,
@@ -148,7 +137,7 @@ pub enum Heard {
 }
 
 impl Ledger {
-    /// Starts the ledger's tasks: of each shard the gate's keeper and the batcher, and the keeper of the layout. A
+    /// Starts the ledger's tasks: of each shard the gate's keeper and the batcher, and the keeper of the shard map. A
     /// gate opens when Redis and MySQL answer and agree, which may be later.
     ///
     /// # Errors
@@ -170,135 +159,95 @@ impl Ledger {
     ) -> Result<Self, RedisError> {
         // The tasks of the shards parse the URL again; that cannot fail any more.
         Servers::parse(&config.redis_url)?;
-        let instance: Arc<str> = format!("{:032x}", rand::random::<u128>()).into();
         let map = Arc::new(Map {
-            layout: None,
+            known: None,
             shards: Vec::new(),
         });
         let inner = Inner {
             config: config.clone(),
             requests: requests.clone(),
             clock,
-            instance,
-            beat: Arc::default(),
             switch: Arc::default(),
             recent: Arc::default(),
             pool,
             map: watch::Sender::new(map),
-            wanted: Arc::default(),
             was_open: AtomicBool::new(false),
-            gone: SoldOut::new(config.sold_out_flag_ms),
             rows: RowQueue::default(),
             row_locks: Semaphore::new(config.synchronous_orders_max),
         };
         let ledger = Self {
             inner: Arc::new(inner),
         };
-        ledger.show(None, 1)?;
+        ledger.show(None)?;
         // Connections that no request waits for, or holds up. The URL was good enough for the pool that was given.
-        let beat_pool = database::pool(config, Role::Tool);
-        let beat_pool = beat_pool.unwrap_or_else(|_| ledger.inner.pool.clone());
-        let name = Arc::clone(&ledger.inner.instance);
-        let (inner, wanted) = (
-            Arc::downgrade(&ledger.inner),
-            Arc::clone(&ledger.inner.wanted),
-        );
+        let own_pool = database::pool(config, Role::Tool);
+        let own_pool = own_pool.unwrap_or_else(|_| ledger.inner.pool.clone());
+        let inner = Arc::downgrade(&ledger.inner);
         tokio::spawn(supervise(
             "ledger",
             config.redis_prefix.clone(),
-            move || {
-                let (inner, wanted) = (Weak::clone(&inner), Arc::clone(&wanted));
-                Self::keep(inner, wanted, (beat_pool.clone(), Arc::clone(&name)))
-            },
+            move || Self::keep(Weak::clone(&inner), own_pool.clone()),
         ));
         Ok(ledger)
     }
 
-    /// Shows a layout, and starts the shards that are new in it.
-    fn show(&self, layout: Option<Arc<Layout>>, shards: u64) -> Result<(), RedisError> {
-        let Inner { config, pool, .. } = &*self.inner;
-        let mut all = self.map().shards.clone();
-        for shard in all.len() as u64..shards {
-            let common = Common {
-                servers: Servers::parse(&config.redis_url)?,
-                requests: self.inner.requests.clone(),
-                instance: Arc::clone(&self.inner.instance),
-                beat: Arc::clone(&self.inner.beat),
-                switch: Arc::clone(&self.inner.switch),
-                recent: Arc::clone(&self.inner.recent),
-            };
-            all.push(Shard::start(
-                shard,
-                common,
-                config,
-                pool.clone(),
-                self.inner.clock.clone(),
-            ));
+    /// Shows a shard map. The shards of another map than before are new ones: those of the earlier map decide nothing any more.
+    fn show(&self, known: Option<ShardMap>) -> Result<(), RedisError> {
+        let before = self.map();
+        let map = known.unwrap_or(ShardMap::new(1));
+        let is_same = before.shards.len() as u64 == map.shards();
+        let shards = match is_same {
+            true => before.shards.clone(),
+            false => (0..map.shards())
+                .map(|shard| self.start_shard(shard, map))
+                .collect::<Result<_, _>>()?,
+        };
+        self.inner.map.send_replace(Arc::new(Map { known, shards }));
+        if !is_same {
+            before.shards.iter().for_each(Shard::retire);
         }
-        self.inner.map.send_replace(Arc::new(Map {
-            layout,
-            shards: all,
-        }));
         Ok(())
     }
 
-    /// Keeps the layout, and says that this instance is there, until the ledger is dropped.
-    async fn keep(
-        inner: Weak<Inner>,
-        wanted: Arc<Notify>,
-        (pool, instance): (MySqlPool, Arc<str>),
-    ) {
-        let mut seen = None::<Instant>;
+    fn start_shard(&self, shard: u64, map: ShardMap) -> Result<Shard, RedisError> {
+        let Inner { config, pool, .. } = &*self.inner;
+        let common = Common {
+            servers: Servers::parse(&config.redis_url)?,
+            map,
+            requests: self.inner.requests.clone(),
+            switch: Arc::clone(&self.inner.switch),
+            recent: Arc::clone(&self.inner.recent),
+        };
+        let clock = self.inner.clock.clone();
+        Ok(Shard::start(shard, common, config, pool.clone(), clock))
+    }
+
+    /// Keeps the shard map and the switch, until the ledger is dropped.
+    async fn keep(inner: Weak<Inner>, pool: MySqlPool) {
         while let Some(inner) = inner.upgrade() {
             let ledger = Self { inner };
             // A statement that a link has swallowed is never answered.
-            let refreshed = ledger.refresh(&pool, &mut seen);
-            match tokio::time::timeout(REFRESH_MAX, refreshed).await {
+            match tokio::time::timeout(REFRESH_MAX, ledger.refresh(&pool)).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::debug!(%error, "the layout cannot be read yet"),
-                Err(_) => tracing::debug!("mysql does not say the layout"),
+                Ok(Err(error)) => tracing::debug!(%error, "the shard map cannot be read yet"),
+                Err(_) => tracing::debug!("mysql does not say the shard map"),
             }
-            let wait = match ledger.layout() {
-                Some(layout) if layout.is_moving() => REFRESH_MOVING,
-                Some(_) => REFRESH,
-                None => REFRESH / 10,
-            };
+            let is_known = ledger.shard_map().is_some();
             drop(ledger);
-            tokio::select! {
-                () = wanted.notified() => {}
-                () = tokio::time::sleep(wait) => {}
-            }
-        }
-        // Nobody has to wait for what it would say.
-        if let Err(error) = witnesses::gone(&pool, &instance).await {
-            tracing::debug!(%error, "mysql does not hear that this instance has gone");
+            tokio::time::sleep(if is_known { REFRESH } else { REFRESH / 10 }).await;
         }
     }
 
-    /// Says that this instance is there, and reads what every instance must know.
-    async fn refresh(
-        &self,
-        pool: &MySqlPool,
-        seen: &mut Option<Instant>,
-    ) -> Result<(), sqlx::Error> {
-        let mut is_due = false;
-        if seen.is_none_or(|seen| seen.elapsed() >= REFRESH) {
-            witnesses::seen(pool, &self.inner.instance).await?;
-            self.inner.beat.told();
-            *seen = Some(Instant::now());
-            is_due = true;
+    /// Reads what every instance must know.
+    async fn refresh(&self, pool: &MySqlPool) -> Result<(), sqlx::Error> {
+        let map = shard_map::load(pool).await?;
+        if map.is_some()
+            && self.shard_map() != map
+            && let Err(error) = self.show(map)
+        {
+            tracing::error!(%error, "the shards cannot be started");
         }
-        let layout = layouts::load(pool).await?;
-        if self.map().layout.as_deref() != Some(&layout) {
-            let shards = layout.shards;
-            if let Err(error) = self.show(Some(Arc::new(layout)), shards) {
-                tracing::error!(%error, "the shards cannot be started");
-            }
-        }
-        if is_due {
-            self.compare_switch(pool).await?;
-        }
-        Ok(())
+        self.compare_switch(pool).await
     }
 
     /// The switch that was asked for last counts, whether MySQL heard it first or this instance.
@@ -317,19 +266,16 @@ impl Ledger {
         Arc::clone(&self.inner.map.borrow())
     }
 
-    /// Every shard that is in use, in their order; the first is always there.
+    /// Every shard, in their order; the first is always there.
     #[must_use]
     pub fn shards(&self) -> Vec<Shard> {
-        let map = self.map();
-        let count = map.layout.as_ref().map_or(1, |layout| layout.shards);
-        let count = usize::try_from(count).unwrap_or(usize::MAX);
-        map.shards.iter().take(count).cloned().collect()
+        self.map().shards.clone()
     }
 
-    /// The layout as it was last read; `None` until it was.
+    /// The shard map as it was last read; `None` until it was.
     #[must_use]
-    pub fn layout(&self) -> Option<Arc<Layout>> {
-        self.map().layout.clone()
+    pub fn shard_map(&self) -> Option<ShardMap> {
+        self.map().known
     }
 
     /// The shard of a number.
@@ -345,22 +291,23 @@ impl Ledger {
     /// The shard that has what a position names.
     ///
     /// # Errors
-    /// [`ReadError::Fenced`] while the layout is not known.
+    /// [`ReadError::Fenced`] while the shard map is not known.
     pub fn shard_of(&self, position: Position) -> Result<Shard, ReadError> {
-        let of = self.known_layout()?.of_position(position);
+        let of = self.known_shard_map()?.of_position(position);
         self.shard(of)
     }
 
-    fn known_layout(&self) -> Result<Arc<Layout>, ReadError> {
-        self.layout()
-            .ok_or_else(|| ReadError::Fenced("mysql has not said yet where everything lies".into()))
+    fn known_shard_map(&self) -> Result<ShardMap, ReadError> {
+        self.shard_map().ok_or_else(|| {
+            ReadError::Fenced("mysql has not said yet how many shards there are".into())
+        })
     }
 
     /// Hears new levels, if they are of the epoch that this instance has verified.
     pub fn hear(&self, message: &LevelsMessage) -> Heard {
         let shard = match self.shard(message.position.shard()) {
             Ok(shard) => shard,
-            Err(_) if self.layout().is_none() => return Heard::TooEarly,
+            Err(_) if self.shard_map().is_none() => return Heard::TooEarly,
             Err(_) => return Heard::Foreign,
         };
         match shard.gate().epoch() {
@@ -369,7 +316,6 @@ impl Ledger {
             Some(_) => {}
         }
         self.inner.recent.moved();
-        self.hear_shares(&message.levels);
         shard.hear(message);
         Heard::Own
     }
@@ -385,7 +331,7 @@ impl Ledger {
             states.iter().find(|s| !is_open(s)),
         );
         let shown = match (open, shut) {
-            (Some(open), None) if self.layout().is_some() => {
+            (Some(open), None) if self.shard_map().is_some() => {
                 self.inner.was_open.store(true, Ordering::Relaxed);
                 Some(open)
             }
@@ -426,7 +372,7 @@ impl Ledger {
         let until = Instant::now() + limit;
         // Which shards there are may change meanwhile.
         loop {
-            let is_known = self.layout().is_some();
+            let is_known = self.shard_map().is_some();
             let shut = self.shards().into_iter().find(|shard| !shard.is_open());
             match shut {
                 None if is_known => return true,

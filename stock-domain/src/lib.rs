@@ -14,7 +14,7 @@
 //! | limits of sales that are long over | [`forget_sales`] |
 //! | price of an order, from the catalog; sale, discount | [`pricing`], [`catalog`], [`sale`], [`discount`] |
 //! | product: open, switch; stock: receive, adjust, import; selling: switch | [`product`], [`stock`], [`selling`] |
-//! | which shard has what; an entry over several shards | [`layout`], [`branch`] |
+//! | which shard a thing lies on; an entry over several shards | [`shard_map`], [`branch`] |
 //! | store | [`store`] |
 //! | webhook: its secret, its message | [`webhook`] |
 //! | file of stock: judge, apply | [`import`] |
@@ -27,12 +27,11 @@
 //! | months of the journal, moved into files | [`archive`] |
 //! | proofs and repairs over both | [`verify`], [`reconcile`], [`recover`] |
 //! | what an account holds when its copies differ; accounts from which nothing may be taken | [`evidence`], [`quarantine`] |
-//! | another number of shards | [`reshard`] |
+//! | another number of shards | [`rehome`] |
 
 pub mod account;
 pub mod archive;
 pub mod branch;
-pub mod bucket;
 pub mod catalog;
 pub mod coupon;
 pub mod database;
@@ -42,7 +41,6 @@ pub mod expiry;
 pub mod forget_sales;
 pub mod import;
 pub mod journal;
-pub mod layout;
 pub mod ledger;
 pub mod lookup;
 pub mod order;
@@ -54,11 +52,12 @@ pub mod quarantine;
 pub mod reads;
 pub mod reconcile;
 pub mod recover;
+pub mod rehome;
 pub mod reservation;
-pub mod reshard;
 pub mod sale;
 pub mod selling;
 pub mod server_settings;
+pub mod shard_map;
 pub mod stock;
 pub mod store;
 pub mod supervise;

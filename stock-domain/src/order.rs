@@ -419,8 +419,6 @@ pub struct Terms<'a> {
     pub reprices: bool,
     /// The reservation whose stock it takes, and when that expires.
     pub held: Option<&'a (Held, u64)>,
-    /// Whether it is asked again after expired holds were released: what the answer is then, it stays.
-    pub is_last_try: bool,
 }
 
 /// Places an order: takes each line's stock, all or nothing.
@@ -451,7 +449,6 @@ pub fn place(
     let mut request = Request::new(draft);
     request.idempotency = idempotency;
     request.late_mark = late_mark;
-    request.waits_for_holds = !terms.is_last_try;
     // A sale that a till has made stands, also of a product that is off sale by now, or while selling is stopped.
     request.takes_stock = order.offline.is_none();
     request.even_closed = order.offline.is_some();

@@ -29,7 +29,7 @@ use stock_common::id::Position;
 
 use self::begin::{begin, next_epoch};
 pub use self::begin::{begin_first, begin_shard};
-pub(crate) use self::rebuild::{Filling, Rebuild, Scope};
+pub(crate) use self::rebuild::{Filling, Rebuild};
 use self::rest::Chosen;
 pub use self::rest::{Left, Plan, plan};
 use crate::database::apply::{self, ApplyError};
@@ -37,12 +37,12 @@ use crate::database::record::{self, RecordError};
 use crate::database::settle;
 use crate::database::shards::{self, ShardState};
 use crate::database::{self, Role, jobs};
-use crate::database::{accounts, layouts, lost_entries, witnesses};
+use crate::database::{accounts, lost_entries, shard_map};
 use crate::journal::{DraftError, Entry};
-use crate::layout::Layout;
 use crate::ledger::epoch::{self, Head};
 use crate::ledger::keys::Keys;
 use crate::ledger::servers::{self, Servers};
+use crate::shard_map::ShardMap;
 use crate::verify::Progress;
 
 /// The name of the jobs, with the shard behind it.
@@ -99,6 +99,12 @@ pub enum RecoverError {
     /// MySQL has no epoch yet.
     #[error("mysql has no epoch: run `stock-online migrate`")]
     NoEpoch,
+    /// MySQL has no shard map.
+    #[error(
+        "mysql does not say how many shards there are: run `stock-online migrate`, or `stock-online rehome` when this shop was \
+         of several shards with the first release"
+    )]
+    NoShardMap,
     /// Redis belongs to another database.
     #[error("redis holds entries of another database under this prefix; choose another prefix")]
     Foreign,
@@ -142,7 +148,7 @@ pub async fn recover(
     allowed: Allowed<'_>,
     progress: Progress<'_>,
 ) -> Result<Recovered, RecoverError> {
-    let shards = layouts::load(pool).await?.shards;
+    let shards = known_map(pool).await?.shards();
     let mut all = Recovered::default();
     for shard in 0..shards {
         let done = recover_shard(config, pool, shard, allowed, progress).await?;
@@ -168,12 +174,11 @@ pub async fn recover_shard(
     allowed: Allowed<'_>,
     progress: Progress<'_>,
 ) -> Result<Recovered, RecoverError> {
-    let layout = layouts::load(pool).await?.at_rest();
     let run = Run {
         config,
         pool,
         shard,
-        layout: &layout,
+        map: known_map(pool).await?,
         allowed,
         lost: None,
     };
@@ -192,33 +197,53 @@ pub(crate) async fn recover_lost(
 ) -> Result<Recovered, RecoverError> {
     // Connections whose transactions may take long.
     let pool = database::pool(config, Role::Tool)?;
-    let layout = layouts::load(&pool).await?.at_rest();
     let run = Run {
         config,
         pool: &pool,
         shard,
-        layout: &layout,
+        map: known_map(&pool).await?,
         allowed: Allowed::FORCED,
         lost: Some(lost),
     };
     run.run(&mut |_, _| {}).await
 }
 
-/// Rebuilds a shard as it is in a layout that is not in use yet.
-pub(crate) async fn recover_as(
+/// Takes the epoch out of a shard's Redis, brings into MySQL what its journal still has, and removes its keys. `keys` are
+/// those that it had.
+pub(crate) async fn empty(
     config: &Config,
     pool: &MySqlPool,
-    (shard, layout): (u64, &Layout),
-) -> Result<Recovered, RecoverError> {
+    keys: &Keys,
+) -> Result<(), RecoverError> {
     let run = Run {
         config,
         pool,
-        shard,
-        layout,
+        shard: keys.shard(),
+        map: ShardMap::new(1),
         allowed: Allowed::FORCED,
         lost: None,
     };
-    run.run(&mut |_, _| {}).await
+    let mut redis = connect(config, keys).await?;
+    run.save(&mut redis, keys, &mut Recovered::default())
+        .await?;
+    rebuild::clear(&mut redis, keys).await?;
+    Ok(())
+}
+
+/// Rebuilds a shard, whatever its Redis holds.
+pub(crate) async fn rebuild_shard(
+    config: &Config,
+    pool: &MySqlPool,
+    shard: u64,
+    progress: Progress<'_>,
+) -> Result<Recovered, RecoverError> {
+    recover_shard(config, pool, shard, Allowed::FORCED, progress).await
+}
+
+/// The map that everything lies by.
+async fn known_map(pool: &MySqlPool) -> Result<ShardMap, RecoverError> {
+    let known = shard_map::load(pool).await?;
+    known.ok_or(RecoverError::NoShardMap)
 }
 
 /// One run over one shard.
@@ -226,7 +251,7 @@ struct Run<'a> {
     config: &'a Config,
     pool: &'a MySqlPool,
     shard: u64,
-    layout: &'a Layout,
+    map: ShardMap,
     allowed: Allowed<'a>,
     /// The epoch under which a loss was seen, and the URL of the server, when nobody asked for the run.
     lost: Option<(&'a str, &'a str)>,
@@ -262,16 +287,13 @@ impl Run<'_> {
     ) -> Result<(), RecoverError> {
         let mut transaction = self.pool.begin().await?;
         let mut state = lock(&mut transaction, self.shard).await?;
-        let mut beginning = next_epoch(redis, &mut transaction, &state, old).await?;
-        // As it is now: a move may have begun since.
-        beginning.layout = state.layout;
+        let beginning = next_epoch(redis, &mut transaction, &state, old).await?;
         done.epoch.clone_from(&beginning.epoch);
         rebuild::clear(redis, keys).await?;
         let mut rebuild = Rebuild {
             redis,
             keys,
-            layout: self.layout,
-            scope: &Scope::Shard,
+            map: self.map,
             filling: Filling::Directly,
         };
         done.accounts = rebuild.write_accounts(&mut transaction, progress).await?;
@@ -286,9 +308,6 @@ impl Run<'_> {
         done.keys = rebuild.write_keys(&mut transaction, self.config).await?;
         begin(&mut transaction, &mut state, &beginning).await?;
         epoch::begin(redis, keys, &beginning).await?;
-        // It has all that there is: no instance needs to say what it accepted before.
-        let server = servers::run_id(redis).await?;
-        witnesses::set(&mut transaction, self.shard, &server).await?;
         transaction.commit().await?;
         Ok(())
     }
@@ -342,18 +361,20 @@ impl Run<'_> {
         let rest = apply_rest(redis, keys, transaction, state).await?;
         done.applied = rest.applied;
         done.discarded = rest.left.len();
-        if self.lost.is_some() && rest.left.len() + rest.listed > 0 {
-            return Err(RecoverError::WouldDiscard(rest.left.len() + rest.listed));
+        if rest.left.is_empty() {
+            return Ok(());
         }
-        if !rest.left.is_empty() {
+        if self.lost.is_some() {
+            lost_entries::list_entries(transaction, self.shard, &rest.left).await?;
+        } else {
             let file = self
                 .allowed
                 .discard
                 .ok_or(RecoverError::WouldDiscard(rest.left.len()))?;
             write_discarded(file, &rest.left)
                 .map_err(|error| RecoverError::File(file.to_owned(), error))?;
-            record::erase(transaction, &rest.left).await?;
         }
+        record::erase(transaction, &rest.left).await?;
         Ok(())
     }
 }
@@ -403,12 +424,10 @@ async fn restore_epoch(
         .await
 }
 
-/// The number of applied entries, the entries that do not continue MySQL's state, and the number of further such
-/// entries that are on the list of lost entries.
+/// The number of applied entries, and the entries that do not continue MySQL's state.
 struct Rest {
     applied: usize,
     left: Vec<Entry>,
-    listed: usize,
 }
 
 /// Applies, in order of their numbers, the entries behind the watermark that Redis' journal or a
@@ -421,21 +440,17 @@ async fn apply_rest(
 ) -> Result<Rest, RecoverError> {
     let found = rest::candidates(redis, keys, transaction, state).await?;
     let mut levels = settle::Levels::new();
-    for part in rest::touched(&found.entries).chunks(1_024) {
+    for part in rest::touched(&found).chunks(1_024) {
         levels.extend(accounts::lock(transaction, part).await?);
     }
-    let Chosen { next, mut left } = rest::choose(found.entries, levels, state);
+    let Chosen { next, left } = rest::choose(found, levels, state);
     for part in next.chunks(1_024) {
         apply::write(transaction, state, part).await?;
     }
     let entered: Vec<Position> = next.iter().map(|entry| entry.position).collect();
     lost_entries::found(transaction, &entered).await?;
-    // Entries that are on the list already need not be dropped into a file.
-    let all = left.len();
-    left.retain(|entry| !found.remembered.contains_key(&entry.position));
     Ok(Rest {
         applied: next.len(),
-        listed: all - left.len(),
         left,
     })
 }

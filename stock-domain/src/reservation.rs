@@ -329,7 +329,6 @@ pub fn reserve(
     request.idempotency = idempotency;
     request.window_ms = window_ms;
     request.takes_stock = true;
-    request.waits_for_holds = true;
     request.hold = Some(Hold {
         ttl_ms: reservation.ttl_ms,
         text: reservation.held(Position::ZERO).text(),

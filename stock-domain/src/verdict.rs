@@ -72,13 +72,56 @@ impl LostKey {
     }
 }
 
+/// Whether what is short may be there in a moment: then the refusal is not remembered under a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Back {
+    /// There is no more.
+    #[default]
+    Nothing,
+    /// Expired holds wait to be released.
+    Due,
+    /// Units are held for an order over several shards, which is not decided yet.
+    Held,
+}
+
+impl Back {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Nothing => "",
+            Self::Due => " due",
+            Self::Held => " held",
+        }
+    }
+
+    fn parse(word: Option<&str>) -> Self {
+        match word {
+            Some("due") => Self::Due,
+            Some("held") => Self::Held,
+            _ => Self::Nothing,
+        }
+    }
+}
+
+/// When a refusal is remembered under its request's Idempotency-Key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remembered {
+    /// Whatever was asked.
+    Always,
+    /// It passes by, or nothing was decided.
+    Never,
+    /// Unless more may come back.
+    UnlessBack,
+    /// Unless the request is priced anew and asked again.
+    UnlessReprices,
+    /// Unless the request is made anew with another code.
+    UnlessRedraws,
+}
+
 /// Why a request was refused, in the order of the checks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
     /// Redis holds another epoch, none, or keys that are not ours.
     Fenced,
-    /// What the batch is about lies on another shard by now.
-    Moved,
     /// A key in Redis that the request needs was lost; it is being brought back.
     Lost(LostKey),
     /// The Idempotency-Key belongs to another request.
@@ -115,8 +158,8 @@ pub enum Refusal {
     HeldEnough {
         /// How many units more the user may hold.
         left: i64,
-        /// Whether expired holds wait to be released: asked again afterwards, it may be enough.
-        due: bool,
+        /// Whether more may come back in a moment, and why.
+        back: Back,
     },
     /// The posting's account does not exist.
     UnknownAccount {
@@ -147,8 +190,8 @@ pub enum Refusal {
         account: Account,
         /// What the account holds.
         balance: i64,
-        /// Whether expired holds wait to be released: asked again afterwards, it may be enough.
-        due: bool,
+        /// Whether more may come back in a moment, and why.
+        back: Back,
     },
     /// The posting's account would pass 2^53 − 1.
     Overflow {
@@ -179,10 +222,9 @@ impl Verdict {
 }
 
 impl Refusal {
-    /// Codes and names, in the order of the checks; numbered by hand, never reused.
-    pub const CODES: [(u8, &'static str); 21] = [
+    /// Codes and names, in the order of the checks; numbered by hand, never reused (11 was the first release's).
+    pub const CODES: [(u8, &'static str); 20] = [
         (10, "FENCED"),
-        (11, "MOVED"),
         (12, "LOST"),
         (20, "KEY_REUSED"),
         (21, "CLAIMED"),
@@ -204,12 +246,52 @@ impl Refusal {
         (65, "TAKEN"),
     ];
 
+    /// When it is remembered under the key of its request: the rule, of which `lua/decide.lua` has a copy.
+    #[must_use]
+    pub const fn remembered(&self) -> Remembered {
+        match self {
+            Self::Outside(_)
+            | Self::StaleState { .. }
+            | Self::Changed { .. }
+            | Self::RunOut
+            | Self::UnknownAccount { .. }
+            | Self::ClosedAccount { .. }
+            | Self::Overflow { .. } => Remembered::Always,
+            Self::Fenced
+            | Self::Lost(_)
+            | Self::KeyReused
+            | Self::Claimed(_)
+            | Self::Expired
+            | Self::Backlog
+            | Self::SellingStopped
+            | Self::Broken { .. } => Remembered::Never,
+            Self::HeldEnough { .. } | Self::Insufficient { .. } => Remembered::UnlessBack,
+            Self::NotOpen | Self::Closed => Remembered::UnlessReprices,
+            Self::Taken { .. } => Remembered::UnlessRedraws,
+        }
+    }
+
+    /// Whether it is remembered under the key of a request that is priced anew, or made anew with another code.
+    #[must_use]
+    pub fn is_remembered(&self, reprices: bool, redraws: bool) -> bool {
+        match self.remembered() {
+            Remembered::Always => true,
+            Remembered::Never => false,
+            Remembered::UnlessBack => !matches!(
+                self,
+                Self::HeldEnough { back, .. } | Self::Insufficient { back, .. }
+                    if *back != Back::Nothing
+            ),
+            Remembered::UnlessReprices => !reprices,
+            Remembered::UnlessRedraws => !redraws,
+        }
+    }
+
     /// The number of the code.
     #[must_use]
     pub const fn code(&self) -> u8 {
         match self {
             Self::Fenced => 10,
-            Self::Moved => 11,
             Self::Lost(_) => 12,
             Self::KeyReused => 20,
             Self::Claimed(_) => 21,
@@ -241,36 +323,6 @@ impl Refusal {
             .map_or("", |(_, name)| name)
     }
 
-    /// The account that there was too little in, and how much that is: none, where there is no such account.
-    #[must_use]
-    pub const fn short(&self) -> Option<(Account, i64)> {
-        match self {
-            Self::Insufficient {
-                account, balance, ..
-            } => Some((*account, *balance)),
-            Self::UnknownAccount { account, .. } => Some((*account, 0)),
-            Self::Fenced
-            | Self::Moved
-            | Self::Lost(_)
-            | Self::KeyReused
-            | Self::Claimed(_)
-            | Self::Expired
-            | Self::Backlog
-            | Self::Outside(_)
-            | Self::NotOpen
-            | Self::Closed
-            | Self::StaleState { .. }
-            | Self::SellingStopped
-            | Self::Changed { .. }
-            | Self::RunOut
-            | Self::HeldEnough { .. }
-            | Self::ClosedAccount { .. }
-            | Self::Broken { .. }
-            | Self::Overflow { .. }
-            | Self::Taken { .. } => None,
-        }
-    }
-
     /// The posting that it is about, if it is about one.
     #[must_use]
     pub const fn posting(&self) -> Option<usize> {
@@ -281,7 +333,6 @@ impl Refusal {
             | Self::Insufficient { posting, .. }
             | Self::Overflow { posting, .. } => Some(*posting),
             Self::Fenced
-            | Self::Moved
             | Self::Lost(_)
             | Self::KeyReused
             | Self::Claimed(_)
@@ -312,7 +363,6 @@ impl Refusal {
             | Self::Insufficient { posting, .. }
             | Self::Overflow { posting, .. } => *posting = at(postings, *posting),
             Self::Fenced
-            | Self::Moved
             | Self::Lost(_)
             | Self::KeyReused
             | Self::Claimed(_)
@@ -345,21 +395,14 @@ impl Refusal {
                 posting,
                 account,
                 balance,
-                due,
-            } => {
-                let due = if *due { " due" } else { "" };
-                format!("{code} {posting} {account} {balance}{due}")
-            }
+                back,
+            } => format!("{code} {posting} {account} {balance}{}", back.as_str()),
             Self::Changed { balance } => format!("{code} {balance}"),
-            Self::HeldEnough { left, due } => {
-                let due = if *due { " due" } else { "" };
-                format!("{code} {left}{due}")
-            }
+            Self::HeldEnough { left, back } => format!("{code} {left}{}", back.as_str()),
             Self::Claimed(shard) => format!("{code} {shard}"),
             Self::Lost(key) => format!("{code} {}", key.as_str()),
             Self::Outside(answer) => format!("{code} {answer}"),
             Self::Fenced
-            | Self::Moved
             | Self::KeyReused
             | Self::Expired
             | Self::Backlog
@@ -382,7 +425,6 @@ impl Refusal {
         };
         Some(match code {
             "10" => Self::Fenced,
-            "11" => Self::Moved,
             "12" => Self::Lost(LostKey::parse(rest)?),
             "20" => Self::KeyReused,
             "21" => Self::Claimed(rest.parse().ok()?),
@@ -402,7 +444,7 @@ impl Refusal {
             "53" => Self::RunOut,
             "54" => Self::HeldEnough {
                 left: parts.next()?.parse().ok()?,
-                due: parts.next() == Some("due"),
+                back: Back::parse(parts.next()),
             },
             "60" => {
                 let (posting, account) = place()?;
@@ -422,7 +464,7 @@ impl Refusal {
                     posting,
                     account,
                     balance: parts.next()?.parse().ok()?,
-                    due: parts.next() == Some("due"),
+                    back: Back::parse(parts.next()),
                 }
             }
             "64" => {

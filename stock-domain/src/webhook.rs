@@ -15,7 +15,6 @@ use sha2::Sha256;
 use stock_common::clock::rfc3339;
 
 use crate::account::AccountKind;
-use crate::bucket;
 use crate::journal::{Entry, Posted};
 
 /// The only kind of message so far: stock has moved.
@@ -108,28 +107,20 @@ fn time(entry: &Entry) -> String {
 
 fn one(entry: &Entry, posted: &Posted) -> Option<Value> {
     let account = posted.account;
-    let is_stock = matches!(
-        account.kind,
-        AccountKind::Available | AccountKind::Reserved | AccountKind::Bucket
-    );
+    let is_stock = matches!(account.kind, AccountKind::Available | AccountKind::Reserved);
     is_stock.then(|| {
-        let mut told = json!({
+        json!({
             "position": entry.position,
             "kind": account.kind.as_str(),
             "productId": account.owner,
-            "locationId": bucket::whole(account).place,
+            "locationId": account.place,
             "seq": posted.seq,
             "delta": posted.delta,
             "balanceAfter": posted.balance_after,
             "cause": entry.kind.as_str(),
             "reference": entry.reference,
             "createdAt": time(entry),
-        });
-        // A share of a divided product's online stock, and its level alone.
-        if let (AccountKind::Bucket, Some(told)) = (account.kind, told.as_object_mut()) {
-            told.insert("bucket".to_owned(), account.place.into());
-        }
-        told
+        })
     })
 }
 

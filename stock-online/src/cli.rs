@@ -1,7 +1,6 @@
 //! The commands. Results on stdout, logs on stderr, no questions asked; exit 0, 1 failed, 2 usage.
 
 mod archive;
-mod buckets;
 mod create_admin;
 mod dead_letters;
 mod dev;
@@ -14,7 +13,7 @@ mod points_report;
 mod prove;
 mod quarantine;
 mod ready;
-mod reshard;
+mod rehome;
 pub mod seed;
 mod serve;
 mod token;
@@ -30,7 +29,7 @@ use stock_common::clock::Clock;
 use stock_common::config::{Config, without_password};
 use stock_common::telemetry;
 use stock_domain::database::migrate::{self, Schema};
-use stock_domain::database::{self, Role, witnesses};
+use stock_domain::database::{self, Role};
 use stock_domain::ledger::Ledger;
 use tokio::time::{sleep, timeout};
 
@@ -80,10 +79,8 @@ enum Command {
     Reconcile(prove::ReconcileArgs),
     /// Rebuild Redis from MySQL after a loss of data
     Recover(prove::RecoverArgs),
-    /// Divide the ledger into another number of shards, while the shop is open
-    Reshard(reshard::ReshardArgs),
-    /// Divide a hot product's stock over shards, or list what is divided
-    Buckets(buckets::BucketsArgs),
+    /// Give the ledger another number of shards, while nothing is sold
+    Rehome(rehome::RehomeArgs),
     /// Move months of the journal into files
     Archive(archive::ArchiveArgs),
     /// List dead letters, or write their tables again
@@ -161,8 +158,7 @@ async fn dispatch(config: &Config, common: &Common, command: Command) -> Result<
         Command::Verify(args) => prove::verify(config, common, &args).await,
         Command::Reconcile(args) => prove::reconcile(config, common, &args).await,
         Command::Recover(args) => prove::recover(config, common, &args).await,
-        Command::Reshard(args) => reshard::run(config, common, &args).await,
-        Command::Buckets(args) => buckets::run(config, common, &args).await,
+        Command::Rehome(args) => rehome::run(config, common, &args).await,
         Command::Archive(args) => archive::run(config, common, &args).await,
         Command::DeadLetters(args) => dead_letters::run(config, common, &args).await,
         Command::Quarantine(args) => quarantine::run(config, common, &args).await,
@@ -279,10 +275,13 @@ async fn connect(config: &Config) -> Result<(MySqlPool, Ledger), Failure> {
     Ok((pool, ledger))
 }
 
+/// How long the gates may take to open before a command says why they do not.
+const OPEN_MAX: Duration = Duration::from_secs(6);
+
 /// Redis for a command. The gate gets a moment to open, and may stay shut: behind a restart of Redis it opens
 /// when no instance that may still be alive has something else to say.
 async fn meet(config: &Config, pool: &MySqlPool) -> Result<Ledger, Failure> {
     let ledger = Ledger::start(config, pool.clone(), Clock::system())?;
-    ledger.wait_open(2 * witnesses::ALIVE).await;
+    ledger.wait_open(OPEN_MAX).await;
     Ok(ledger)
 }

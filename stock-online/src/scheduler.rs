@@ -1,12 +1,11 @@
 //! The scheduler: jobs by cron expression, each by one instance at a time.
 //!
 //! Cron expressions only, but for expired reservations, which are looked for several times a second, files of
-//! stock, which are written at once, stock that moves between buckets, and webhooks: tokio-cron-scheduler's repeated jobs can stop for ever after a late tick.
+//! stock, which are written at once, and webhooks: tokio-cron-scheduler's repeated jobs can stop for ever after a late tick.
 //! A job that is still running when its time comes again is skipped on this instance, and its row in
 //! `jobs` keeps other instances out; its age is a metric, so a job that stopped is seen.
 
 mod apply_imports;
-mod balance_buckets;
 mod daily_points_report;
 mod expire_reservations;
 mod forget_logins;
@@ -69,7 +68,6 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) -> Result<(), JobSc
             daily_points_report::at_start
         ),
         keep("expire_reservations", &of, &every, expire_reservations::run),
-        keep("balance_buckets", &of, &every, balance_buckets::run),
         keep("apply_imports", &of, &every, apply_imports::run),
         keep("webhooks", &of, &every, webhooks::run),
     );

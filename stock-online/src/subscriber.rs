@@ -6,7 +6,6 @@
 
 mod compensate;
 pub mod pubsub;
-mod shares;
 pub mod troubles;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -182,7 +181,7 @@ pub async fn run(
     while running.join_next().await.is_some() {}
 }
 
-/// Applies a shard until `shutdown`, or until it is given up; a step under way is finished.
+/// Applies a shard until `shutdown`, or until there is another map; a step under way is finished.
 async fn run_one(
     mut subscriber: Subscriber,
     troubles: Arc<Troubles>,
@@ -193,8 +192,11 @@ async fn run_one(
     subscriber.shard.wait_open(BACKOFF_MAX).await;
     let mut backoff = BACKOFF_MIN;
     let mut tended = Instant::now();
-    let is_used = |ledger: &Ledger| ledger.shards().len() as u64 > number;
-    while !shutdown.is_cancelled() && is_used(&subscriber.ledger) {
+    let is_used = |of: &Subscriber| {
+        let now = of.ledger.shard(number);
+        now.is_ok_and(|now| now.is_same(&of.shard))
+    };
+    while !shutdown.is_cancelled() && is_used(&subscriber) {
         let wait = match subscriber.step().await {
             Ok(Applied::Settled {
                 dead_letters,

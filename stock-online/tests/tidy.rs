@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use stock_common::error::Code;
 use stock_domain::ledger::scripts::SCRIPTS;
-use stock_domain::verdict::Refusal;
+use stock_domain::verdict::{Refusal, Remembered};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -263,6 +263,51 @@ fn the_codes_stand_in_one_order_three_times() {
 }
 
 #[test]
+fn the_rule_of_what_is_remembered_under_a_key_stands_twice_and_is_one() {
+    let script = read("lua/decide.lua");
+    assert_eq!(remembered_differs(&script), None);
+    for (is, was) in [
+        ("['62'] = true", "['61'] = true"),
+        ("'redraws'", "'reprices'"),
+    ] {
+        assert!(remembered_differs(&script.replacen(is, was, 1)).is_some());
+    }
+}
+
+/// The first code of which the script remembers something else than [`Refusal::remembered`] says. Before its tables are asked,
+/// the script has returned the codes up to 21.
+fn remembered_differs(script: &str) -> Option<String> {
+    let table = |name: &str| {
+        let begin = format!("local {name} = {{");
+        let at = script.find(&begin)? + begin.len();
+        script.get(at..)?.split('}').next()
+    };
+    let (passing, back, anew) = (
+        table("PASSING")?,
+        table("MAY_COME_BACK")?,
+        table("MADE_ANEW")?,
+    );
+    Refusal::CODES.iter().find_map(|(code, name)| {
+        let rest = match code {
+            12 => "keys",
+            21 | 32 | 52 | 54 => "0",
+            60..=64 => "0 AVAILABLE:1:0 0",
+            _ => "0 X",
+        };
+        let refusal = Refusal::parse(&format!("{code} {rest}"))?;
+        let has = |table: &str, value: &str| table.contains(&format!("['{code}'] = {value}"));
+        let says = match () {
+            () if *code < 30 || has(passing, "true") => Remembered::Never,
+            () if has(back, "true") => Remembered::UnlessBack,
+            () if has(anew, "'reprices'") => Remembered::UnlessReprices,
+            () if has(anew, "'redraws'") => Remembered::UnlessRedraws,
+            () => Remembered::Always,
+        };
+        (says != refusal.remembered()).then(|| format!("{name}: the script says {says:?}"))
+    })
+}
+
+#[test]
 fn every_script_is_registered_and_says_what_it_takes() {
     let registered: BTreeSet<String> = SCRIPTS
         .all()
@@ -343,8 +388,10 @@ fn every_setting_is_documented_with_its_default() {
     let text = read("docs/settings.md");
     let config = serde_json::to_value(stock_common::config::Config::default()).unwrap();
     for (name, value) in config.as_object().unwrap() {
-        let value = value.to_string().trim_matches('"').to_owned();
-        let row = format!("| `{name}` | `{value}` |");
+        let row = match value.to_string().trim_matches('"') {
+            "null" => format!("| `{name}` | |"),
+            value => format!("| `{name}` | `{value}` |"),
+        };
         assert!(text.contains(&row), "docs/settings.md has no row {row}");
     }
 }

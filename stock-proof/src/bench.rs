@@ -8,7 +8,6 @@
 //! | `drain` | the subscriber alone beside bare multi-row inserts ([`drain`]) |
 //! | `reservations` | holds beside orders, and how late they expire ([`reservations`]) |
 //! | `coupons` | draws of a coupon beside orders ([`coupons`]) |
-//! | `buckets` | one hot product on one to three masters of a cluster ([`buckets`]) |
 //! | `sustained` | 60 s with MySQL keeping up, its lag watched from outside |
 //! | `latency` | open loop, free of coordinated omission ([`latency`]) |
 //! | `start` | memory and start-up time |
@@ -17,7 +16,6 @@
 //! Each section has servers of its own and ends with `verify`. [`report`] writes what came
 //! of it into `docs/`.
 
-pub mod buckets;
 pub mod coupons;
 pub mod drain;
 pub mod echo;
@@ -63,7 +61,6 @@ pub enum Section {
     /// Draws of a coupon beside orders.
     Coupons,
     /// One hot product on several Redis masters, in the first mode only.
-    Buckets,
     /// Row-locked orders beside a queue for other rows.
     Rows,
     /// A minute with MySQL keeping up, latency, memory and start-up.
@@ -77,7 +74,7 @@ pub enum Section {
 #[command(about = "Each figure beside its ceiling, in one run")]
 pub struct Bench {
     /// Which parts
-    #[arg(long, value_enum, value_delimiter = ',', default_values = ["orders", "reads", "engine", "drain", "reservations", "coupons", "buckets", "rows", "sustained", "growth"])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["orders", "reads", "engine", "drain", "reservations", "coupons", "rows", "sustained", "growth"])]
     sections: Vec<Section>,
     /// How Redis syncs: everysec, always
     #[arg(long, value_delimiter = ',', default_values = ["everysec", "always"])]
@@ -158,7 +155,7 @@ pub async fn run(options: &Bench) -> Result<(), Failure> {
         let mut peak = None;
         for section in &options.sections {
             // How cost grows does not depend on when Redis syncs: once is enough.
-            let is_once = matches!(section, Section::Growth | Section::Buckets);
+            let is_once = *section == Section::Growth;
             if is_once && options.modes.first() != Some(mode) {
                 continue;
             }
@@ -178,7 +175,6 @@ pub async fn run(options: &Bench) -> Result<(), Failure> {
                 Section::Drain => drain::measure(&mut run).await?,
                 Section::Reservations => reservations::run(&mut run).await?,
                 Section::Coupons => coupons::run(&mut run).await?,
-                Section::Buckets => buckets::run(&mut run).await?,
                 Section::Rows => rows::run(&mut run).await?,
                 Section::Sustained => sustained::run(&mut run, peak).await?,
                 Section::Growth => growth::run(&mut run).await?,

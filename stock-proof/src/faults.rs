@@ -15,6 +15,7 @@
 //! | [`spoilt`] | F32: rows that are refused, or changed by hand |
 //! | [`planted`] | F33: differences that must be found |
 //! | [`strangers`] | F34: slow and greedy clients |
+//! | [`failover`] | F35: a master of a cluster |
 //! | [`scarce`] | F36: everything runs out, under a [`crowd`] |
 //! | [`random`] | pairs of [`singles`], by seed |
 //! | [`night`] | the same for ten minutes, and what an operator would be told |
@@ -26,6 +27,7 @@ pub mod alarms;
 pub mod buyers;
 pub mod checker;
 pub mod crowd;
+pub mod failover;
 pub mod history;
 pub mod keys;
 pub mod narrow;
@@ -103,7 +105,7 @@ type Run<'a> = Pin<Box<dyn Future<Output = Result<Outcome, Failure>> + 'a>>;
 type Fault = (&'static str, for<'a> fn(&'a Plan) -> Run<'a>);
 
 /// Every fault, in the order of `docs/faults.md`.
-const FAULTS: [Fault; 33] = [
+const FAULTS: [Fault; 34] = [
     ("F1", |plan| Box::pin(processes::f1(plan))),
     ("F2", |plan| Box::pin(processes::f2(plan))),
     ("F3", |plan| Box::pin(processes::f3(plan))),
@@ -136,6 +138,7 @@ const FAULTS: [Fault; 33] = [
     ("F32", |plan| Box::pin(spoilt::f32(plan))),
     ("F33", |plan| Box::pin(planted::f33(plan))),
     ("F34", |plan| Box::pin(strangers::f34(plan))),
+    ("F35", |plan| Box::pin(failover::f35(plan))),
     ("F36", |plan| Box::pin(scarce::f36(plan))),
 ];
 

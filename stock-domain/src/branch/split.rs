@@ -3,9 +3,9 @@
 use super::{Across, Branch, DEADLINE, HELD, Moved, reversed_order};
 use crate::account::{Account, AccountKind};
 use crate::journal::{Closing, Draft, DraftError, Kind, Mark, Posting};
-use crate::layout::{Layout, Place};
 use crate::ledger::Request;
 use crate::ledger::request::Hold;
+use crate::shard_map::ShardMap;
 
 /// A part of a request that lies on one shard.
 #[derive(Debug)]
@@ -41,8 +41,6 @@ pub enum Route {
     One(u64),
     /// On several.
     Several(Box<Split>),
-    /// Nowhere for a moment.
-    Moving,
 }
 
 /// A request over several shards.
@@ -112,38 +110,22 @@ impl Shards {
 }
 
 /// Where things of a request lie that is not moving.
-fn shards(request: &Request, layout: &Layout) -> Option<Shards> {
+fn shards(request: &Request, map: ShardMap) -> Shards {
     let draft = &request.draft;
-    let known = |place| match place {
-        Place::Shard(shard) => Some(shard),
-        Place::Moving => None,
-    };
     // An ALLOWANCE of which nobody says the product lies with the first account that says where it is.
     let beside = draft
         .postings
         .iter()
-        .find_map(|posting| layout.of_account(posting.account, posting.product))
-        .unwrap_or(Place::Shard(0));
-    let postings: Option<Vec<u64>> = draft
-        .postings
-        .iter()
-        .map(|posting| known(layout.of_posting(posting, beside)))
-        .collect();
-    let marks: Option<Vec<u64>> = draft
-        .marks
-        .iter()
-        .map(|mark| known(layout.of_mark(mark).unwrap_or(beside)))
-        .collect();
-    let closings: Option<Vec<u64>> = draft
-        .closings
-        .iter()
-        .map(|closing| known(layout.of_account(closing.account, None).unwrap_or(beside)))
-        .collect();
-    Some(Shards {
-        postings: postings?,
-        marks: marks?,
-        closings: closings?,
-    })
+        .find_map(|posting| map.of_account(posting.account, posting.product))
+        .unwrap_or(0);
+    let (postings, marks) = (draft.postings.iter(), draft.marks.iter());
+    let of_closing = |account| map.of_account(account, None).unwrap_or(beside);
+    let closings = draft.closings.iter();
+    Shards {
+        postings: postings.map(|of| map.of_posting(of, beside)).collect(),
+        marks: marks.map(|of| map.of_mark(of).unwrap_or(beside)).collect(),
+        closings: closings.map(|of| of_closing(of.account)).collect(),
+    }
 }
 
 /// Whether a mark is the state of what its position names: that is looked for where the position says.
@@ -154,13 +136,11 @@ fn is_stateful(mark: &Mark) -> bool {
 
 /// Finds where a request is decided, and divides one that lies on several shards.
 #[must_use]
-pub fn route(request: &Request, layout: &Layout, hold_ms: u64) -> Route {
-    if layout.shards == 1 {
+pub fn route(request: &Request, map: ShardMap, hold_ms: u64) -> Route {
+    if map.shards() == 1 {
         return Route::One(0);
     }
-    let Some(of) = shards(request, layout) else {
-        return Route::Moving;
-    };
+    let of = shards(request, map);
     let draft = &request.draft;
     let stateful = draft.marks.iter().position(is_stateful);
     // Everybody asks the shards in the same order, the home last of all: of two that want the same last units one
@@ -173,18 +153,10 @@ pub fn route(request: &Request, layout: &Layout, hold_ms: u64) -> Route {
         .and_then(|at| of.marks.get(at))
         // What ends a hold needs its stock, not the limits of its user.
         .or(held_with)
-        // A key is decided on one shard, whatever share is asked.
-        .or(request.home.as_ref())
         .or(of.all().max())
-        .copied();
-    let home = match home {
-        Some(home) => home,
+        .copied()
         // It moves nothing: a key is its user's.
-        None => match alone(request, layout) {
-            Place::Shard(shard) => shard,
-            Place::Moving => return Route::Moving,
-        },
-    };
+        .unwrap_or_else(|| alone(request, map));
     if of.all().all(|shard| *shard == home) {
         return Route::One(home);
     }
@@ -192,10 +164,9 @@ pub fn route(request: &Request, layout: &Layout, hold_ms: u64) -> Route {
 }
 
 /// Where a request that moves nothing is decided.
-fn alone(request: &Request, layout: &Layout) -> Place {
-    let user = request.idempotency.as_ref();
-    let user = user.map(|key| layout.of_user(key.user));
-    user.unwrap_or(Place::Shard(0))
+fn alone(request: &Request, map: ShardMap) -> u64 {
+    let key = request.idempotency.as_ref();
+    key.map_or(0, |key| map.of_user(key.user))
 }
 
 fn split(request: &Request, of: &Shards, home: u64, hold_ms: u64) -> Split {
@@ -304,7 +275,6 @@ fn branch(request: &Request, of: &Shards, (across, shard): (&Across, u64), hold_
     own.takes_stock = request.takes_stock;
     own.even_closed = request.even_closed;
     own.even_backlog = request.even_backlog;
-    own.waits_for_holds = request.waits_for_holds;
     own.redraws = request.redraws;
     let is_here = |(account, _): &(Account, i64)| {
         own.draft

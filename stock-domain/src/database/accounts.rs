@@ -7,6 +7,7 @@ use sqlx::{AssertSqlSafe, FromRow, MySqlConnection, MySqlPool};
 
 use super::rows::{MultiRow, padded};
 use crate::account::{Account, AccountKind, Book, Level};
+use crate::shard_map::ShardMap;
 
 /// One equality per row and the primary key forced: a row-constructor IN would be read by a scan,
 /// and lock more than it names. A test asserts the plan.
@@ -133,31 +134,36 @@ pub async fn write(
     .await
 }
 
-/// Says that accounts are moved by another shard's journal from now on.
+/// Gives every account to the shard that a map says: its journal moves it from now on.
 ///
 /// # Errors
 /// When MySQL does not answer.
-pub async fn set_shard(
+pub async fn set_shards(
     connection: &mut MySqlConnection,
-    names: &[Account],
-    shard: u64,
+    map: ShardMap,
 ) -> Result<(), sqlx::Error> {
-    static MOVE: MultiRow = MultiRow::new(
-        "UPDATE accounts SET shard = ? WHERE",
-        "(kind = ? AND owner_id = ? AND place_id = ?)",
-        "",
-    );
-    for part in names.chunks(LOCK_MAX) {
-        let keys = padded(part);
-        let mut query = sqlx::query(AssertSqlSafe(MOVE.alternatives(keys.len()))).bind(shard);
-        for key in &keys {
-            query = query
-                .bind(key.kind.as_str())
-                .bind(key.owner)
-                .bind(key.place);
-        }
-        query.execute(&mut *connection).await?;
+    const OF_OWNERS: [(&str, &str); 3] = [
+        ("product:", "'AVAILABLE', 'RESERVED', 'BUCKET'"),
+        ("coupon:", "'COUPON'"),
+        ("user:", "'POINTS', 'HOLD'"),
+    ];
+    for (name, kinds) in OF_OWNERS {
+        let text = format!(
+            "UPDATE accounts SET shard = CRC32(CONCAT('{name}', owner_id)) MOD ? \
+             WHERE kind IN ({kinds})"
+        );
+        sqlx::query(AssertSqlSafe(text))
+            .bind(map.shards())
+            .execute(&mut *connection)
+            .await?;
     }
+    sqlx::query(
+        "UPDATE accounts a JOIN sales s ON s.id = a.owner_id \
+         SET a.shard = CRC32(CONCAT('product:', s.product_id)) MOD ? WHERE a.kind = 'ALLOWANCE'",
+    )
+    .bind(map.shards())
+    .execute(connection)
+    .await?;
     Ok(())
 }
 

@@ -157,6 +157,16 @@ pub async fn committed(
         .await
 }
 
+/// How many branches are held for entries on other shards.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn held(pool: &MySqlPool) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("SELECT COUNT(*) FROM branches WHERE state = 'HELD'")
+        .fetch_one(pool)
+        .await
+}
+
 /// Removes branches that agree with their entries, up to a position of every shard; what does not agree stays for
 /// `verify`.
 ///

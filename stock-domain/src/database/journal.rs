@@ -169,6 +169,24 @@ pub async fn existing(
     Ok(ids.into_iter().map(Position::new).collect())
 }
 
+/// The positions of a shard's entries that are recorded and not settled: with numbers above `number`, in order.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn recorded_behind(
+    pool: &MySqlPool,
+    shard: u64,
+    number: u64,
+) -> Result<Vec<Position>, sqlx::Error> {
+    let ids: Vec<u64> =
+        sqlx::query_scalar("SELECT id FROM journal WHERE shard = ? AND number > ? ORDER BY number")
+            .bind(shard)
+            .bind(number)
+            .fetch_all(pool)
+            .await?;
+    Ok(ids.into_iter().map(Position::new).collect())
+}
+
 /// Those of some positions at which there is no entry, and was none that was archived.
 ///
 /// # Errors

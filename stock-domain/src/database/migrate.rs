@@ -13,7 +13,7 @@ pub use self::run::Run;
 use super::error_number;
 
 /// Version, description and text of every migration, in order.
-const MIGRATIONS: [(i64, &str, &str); 22] = [
+const MIGRATIONS: [(i64, &str, &str); 23] = [
     (
         20_261_121_000_000,
         "create ledger",
@@ -123,6 +123,11 @@ const MIGRATIONS: [(i64, &str, &str); 22] = [
         20_261_130_000_200,
         "keep invalid sales",
         include_str!("../../../migrations/20261130000200_keep_invalid_sales.sql"),
+    ),
+    (
+        20_261_130_000_300,
+        "fix the shard map",
+        include_str!("../../../migrations/20261130000300_fix_the_shard_map.sql"),
     ),
 ];
 

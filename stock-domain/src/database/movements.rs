@@ -60,8 +60,8 @@ async fn accounts(
         "SELECT CAST(kind AS CHAR), place_id, seq, CAST(COALESCE((SELECT l.seq \
          FROM archived_levels l WHERE l.kind = a.kind AND l.owner_id = a.owner_id \
          AND l.place_id = a.place_id), 0) AS UNSIGNED) FROM accounts a \
-         WHERE kind IN ('AVAILABLE', 'RESERVED', 'BUCKET') AND owner_id = ? \
-         AND (? OR IF(kind = 'BUCKET', 0, place_id) = ?)",
+         WHERE kind IN ('AVAILABLE', 'RESERVED') AND owner_id = ? \
+         AND (? OR place_id = ?)",
     )
     .bind(product.0)
     .bind(location.is_none())
@@ -120,8 +120,8 @@ pub async fn archived_until(
 ) -> Result<Option<Position>, sqlx::Error> {
     let id: Option<u64> = sqlx::query_scalar(
         "SELECT MAX(position) FROM archives WHERE EXISTS (SELECT 1 FROM archived_levels \
-         WHERE kind IN ('AVAILABLE', 'RESERVED', 'BUCKET') AND owner_id = ? \
-         AND (? OR IF(kind = 'BUCKET', 0, place_id) = ?))",
+         WHERE kind IN ('AVAILABLE', 'RESERVED') AND owner_id = ? \
+         AND (? OR place_id = ?))",
     )
     .bind(product.0)
     .bind(location.is_none())

@@ -12,11 +12,14 @@ use sqlx::{Connection, MySql, MySqlConnection, MySqlPool, Transaction};
 use super::{accounts, archives, journal, record, shards};
 use crate::account::Account;
 use crate::journal::Entry;
-use crate::ledger::{DecideError, Judged, Ledger, Placing, Request};
+use crate::ledger::{DecideError, Ledger, Request};
 use crate::verdict::Verdict;
 
 /// How often recording is tried after an accepted decision before the subscriber is left with it.
 const RECORD_ATTEMPTS: usize = 3;
+
+/// How long it is waited before a request is asked again whose units are held for another order.
+const HELD_FOR: Duration = Duration::from_millis(5);
 
 /// Why a synchronous request was not decided.
 #[derive(Debug, thiserror::Error)]
@@ -64,40 +67,16 @@ pub async fn decide(
 ) -> Result<Decided, RowLockError> {
     let until = Instant::now() + Duration::from_millis(ledger.config().queue_wait_ms_max);
     loop {
-        let decided = place_and_decide(pool, ledger, request.clone(), before.clone()).await;
+        let decided = decide_within(pool, ledger, request.clone(), before.clone()).await;
         match decided {
             // Nothing was changed, and no lock is held while it moves.
             Err(RowLockError::Decide(DecideError::Elsewhere(_))) if Instant::now() < until => {
                 ledger.moment().await;
             }
+            Err(RowLockError::Decide(DecideError::Held)) if Instant::now() < until => {
+                tokio::time::sleep(HELD_FOR).await;
+            }
             other => return other,
-        }
-    }
-}
-
-async fn place_and_decide(
-    pool: &MySqlPool,
-    ledger: &Ledger,
-    request: Request,
-    before: Vec<Entry>,
-) -> Result<Decided, RowLockError> {
-    let mut placing = match Placing::begin(ledger, &request).await? {
-        None => return decide_within(pool, ledger, request, before).await,
-        Some(Err(verdict)) => return Ok(Decided::unrecorded(verdict)),
-        Some(Ok(placing)) => placing,
-    };
-    loop {
-        let decided = decide_within(pool, ledger, placing.request(), before.clone()).await;
-        let (verdict, is_recorded) = match decided {
-            Ok(decided) => (Ok(decided.verdict), decided.is_recorded),
-            Err(RowLockError::Decide(error)) => (Err(error), false),
-            Err(other) => return Err(other),
-        };
-        if let Judged::Whole(verdict) = placing.judge(ledger, verdict).await? {
-            return Ok(Decided {
-                verdict,
-                is_recorded,
-            });
         }
     }
 }

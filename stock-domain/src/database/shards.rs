@@ -16,26 +16,20 @@ pub struct ShardState {
     pub selling: bool,
     /// The epoch that Redis must hold.
     pub epoch: String,
-    /// The version of what is on the shard.
-    pub layout: u64,
     /// Whether accounts of the shard are under quarantine.
     pub has_quarantine: bool,
 }
 
-type Row = (u64, u64, bool, String, u64, bool);
+type Row = (u64, u64, bool, String, bool);
 
 impl ShardState {
-    fn from_row(
-        shard: u64,
-        (watermark, number, selling, epoch, layout, has_quarantine): Row,
-    ) -> Self {
+    fn from_row(shard: u64, (watermark, number, selling, epoch, has_quarantine): Row) -> Self {
         Self {
             shard,
             watermark: Position::new(watermark),
             number,
             selling,
             epoch,
-            layout,
             has_quarantine,
         }
     }
@@ -50,7 +44,7 @@ const HAS_QUARANTINE: &str = "EXISTS (SELECT 1 FROM quarantined_accounts q WHERE
 /// When MySQL does not answer.
 pub async fn load(pool: &MySqlPool, shard: u64) -> Result<Option<ShardState>, sqlx::Error> {
     let row: Option<Row> = sqlx::query_as(AssertSqlSafe(format!(
-        "SELECT s.watermark, s.number, s.selling, e.epoch, s.layout, {HAS_QUARANTINE} FROM shards s \
+        "SELECT s.watermark, s.number, s.selling, e.epoch, {HAS_QUARANTINE} FROM shards s \
          JOIN epochs e ON e.shard = s.shard WHERE s.shard = ?",
     )))
     .bind(shard)
@@ -67,13 +61,13 @@ pub async fn try_lock(
     connection: &mut MySqlConnection,
     shard: u64,
 ) -> Result<Option<ShardState>, sqlx::Error> {
-    let locked: Result<(u64, u64, bool, u64), sqlx::Error> = sqlx::query_as(
-        "SELECT watermark, number, selling, layout FROM shards WHERE shard = ? FOR UPDATE NOWAIT",
+    let locked: Result<(u64, u64, bool), sqlx::Error> = sqlx::query_as(
+        "SELECT watermark, number, selling FROM shards WHERE shard = ? FOR UPDATE NOWAIT",
     )
     .bind(shard)
     .fetch_one(&mut *connection)
     .await;
-    let (watermark, number, selling, layout) = match locked {
+    let (watermark, number, selling) = match locked {
         Ok(row) => row,
         Err(error) if super::is_passing(&error) => return Ok(None),
         Err(error) => return Err(error),
@@ -85,7 +79,7 @@ pub async fn try_lock(
     .bind(shard)
     .fetch_one(connection)
     .await?;
-    let row = (watermark, number, selling, epoch, layout, has_quarantine);
+    let row = (watermark, number, selling, epoch, has_quarantine);
     Ok(Some(ShardState::from_row(shard, row)))
 }
 
@@ -148,16 +142,16 @@ pub async fn all(pool: &MySqlPool) -> Result<Vec<ShardState>, sqlx::Error> {
 /// # Errors
 /// When MySQL does not answer.
 pub async fn all_since(pool: &MySqlPool) -> Result<Vec<(ShardState, String)>, sqlx::Error> {
-    type Row = (u64, u64, u64, bool, String, u64, bool, String);
+    type Row = (u64, u64, u64, bool, String, bool, String);
     let rows: Vec<Row> = sqlx::query_as(AssertSqlSafe(format!(
-        "SELECT s.shard, s.watermark, s.number, s.selling, e.epoch, s.layout, {HAS_QUARANTINE}, \
+        "SELECT s.shard, s.watermark, s.number, s.selling, e.epoch, {HAS_QUARANTINE}, \
          CAST(s.updated_at AS CHAR) FROM shards s JOIN epochs e ON e.shard = s.shard \
          ORDER BY s.shard",
     )))
     .fetch_all(pool)
     .await?;
-    let state = |(shard, watermark, number, selling, epoch, layout, has_quarantine, since): Row| {
-        let row = (watermark, number, selling, epoch, layout, has_quarantine);
+    let state = |(shard, watermark, number, selling, epoch, has_quarantine, since): Row| {
+        let row = (watermark, number, selling, epoch, has_quarantine);
         (ShardState::from_row(shard, row), since)
     };
     Ok(rows.into_iter().map(state).collect())

@@ -19,9 +19,9 @@ pub struct StockLevel {
     pub min_stock_level: i64,
     /// From which level on it is to be ordered again.
     pub reorder_point: i64,
-    /// How many postings AVAILABLE has had, with those of its buckets.
+    /// How many postings AVAILABLE has had.
     pub seq: u64,
-    /// When AVAILABLE itself moved last.
+    /// When AVAILABLE moved last.
     pub updated_at: NaiveDateTime,
 }
 
@@ -53,15 +53,11 @@ pub async fn list(
     filter: &StockLevelFilter,
 ) -> Result<Vec<StockLevel>, sqlx::Error> {
     let mut query: QueryBuilder<MySql> = QueryBuilder::new(
-        "SELECT a.owner_id, a.place_id, a.balance + COALESCE(b.balance, 0) AS available, \
-         r.balance, p.min_stock_level, p.reorder_point, \
-         CAST(a.seq + COALESCE(b.seq, 0) AS UNSIGNED), a.updated_at FROM accounts a \
+        "SELECT a.owner_id, a.place_id, a.balance, r.balance, p.min_stock_level, \
+         p.reorder_point, a.seq, a.updated_at FROM accounts a \
          JOIN products p ON p.id = a.owner_id AND p.is_deleted = 0 \
          LEFT JOIN accounts r ON r.kind = 'RESERVED' AND r.owner_id = a.owner_id \
-         AND r.place_id = a.place_id \
-         LEFT JOIN (SELECT owner_id, CAST(SUM(balance) AS SIGNED) AS balance, SUM(seq) AS seq \
-         FROM accounts WHERE kind = 'BUCKET' GROUP BY owner_id) b \
-         ON b.owner_id = a.owner_id AND a.place_id = 0 WHERE a.kind = 'AVAILABLE'",
+         AND r.place_id = a.place_id WHERE a.kind = 'AVAILABLE'",
     );
     if let Some(product) = filter.product {
         query.push(" AND a.owner_id = ").push_bind(product.0);
@@ -70,10 +66,10 @@ pub async fn list(
         query.push(" AND a.place_id = ").push_bind(location.0);
     }
     if filter.is_low {
-        query.push(" AND a.balance + COALESCE(b.balance, 0) <= p.min_stock_level");
+        query.push(" AND a.balance <= p.min_stock_level");
     }
     if filter.needs_reorder {
-        query.push(" AND a.balance + COALESCE(b.balance, 0) <= p.reorder_point");
+        query.push(" AND a.balance <= p.reorder_point");
     }
     if let Some((product, location)) = filter.after {
         // The first part is the range of the key, the second takes its beginning out of it.

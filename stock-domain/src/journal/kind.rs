@@ -46,7 +46,7 @@ kinds! {
     StockAdjusted = "stock_adjusted";
     /// Stock was written from a file.
     StockImported = "stock_imported";
-    /// Stock moved from one bucket of a product to another.
+    /// Stock moved from one part of a product's stock to another, with the first release.
     StockMoved = "stock_moved";
     /// A coupon was made known to the ledger.
     CouponOpened = "coupon_opened";

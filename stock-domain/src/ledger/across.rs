@@ -8,14 +8,13 @@ use redis::cmd;
 use sqlx::MySqlPool;
 use stock_common::id::Position;
 
-use super::{DecideError, Ledger, ReadError, Request, Shard, buckets, epoch};
+use super::{DecideError, Ledger, ReadError, Request, Shard, epoch};
 use crate::account::Account;
 use crate::branch::{Branch, COMMITTED, Part, Split};
 use crate::database::branches;
 use crate::journal::{DraftError, Posting};
-use crate::layout::Layout;
 use crate::lookup::{self, LookupError};
-use crate::verdict::{Accepted, Refusal, Verdict};
+use crate::verdict::{Accepted, Back, Refusal, Verdict};
 
 /// Branches that one sweep ends.
 const SWEEP_MAX: usize = 500;
@@ -28,26 +27,23 @@ struct Held<'a> {
     part: &'a Part,
 }
 
-/// Decides the parts that a request has in a layout.
-pub(super) async fn decide(
-    ledger: &Ledger,
-    layout: &Layout,
-    split: &Split,
-) -> Result<Verdict, DecideError> {
+/// Decides the parts of a request.
+pub(super) async fn decide(ledger: &Ledger, split: &Split) -> Result<Verdict, DecideError> {
     let mut held = Vec::with_capacity(split.branches.len());
     for part in &split.branches {
-        match ledger
-            .decide_part(layout, part.shard, part.request()?)
-            .await
-        {
+        match ledger.decide_part(part.shard, part.request()?).await {
             Ok(Verdict::Accepted(Accepted { position, .. })) => {
                 held.push(Held { at: position, part });
             }
             Ok(Verdict::Refused(refusal)) => {
                 release(ledger, held).await;
                 let refusal = refusal.of_whole(&part.postings, &part.marks);
-                let refusal = first_of(ledger, split, refusal).await;
-                return remember(ledger, layout, split, refusal).await;
+                let first = first_of(ledger, split, refusal.clone()).await;
+                return match first == refusal {
+                    true => remember(ledger, split, refusal).await,
+                    // It was read beside what was decided: it is told, and stands under no key.
+                    false => Ok(Verdict::Refused(first)),
+                };
             }
             // A branch has no key.
             Ok(Verdict::Replayed(_)) => return Err(DecideError::OutcomeUnknown),
@@ -66,7 +62,7 @@ pub(super) async fn decide(
     let home = &split.home;
     let mut request = home.request()?;
     request.draft.branches = held.iter().map(|held| held.at).collect();
-    let verdict = ledger.decide_part(layout, home.shard, request).await;
+    let verdict = ledger.decide_part(home.shard, request).await;
     match verdict {
         Ok(Verdict::Accepted(accepted)) => {
             confirm(ledger, held, accepted.position).await;
@@ -110,7 +106,7 @@ async fn first_of(ledger: &Ledger, split: &Split, refusal: Refusal) -> Refusal {
     let before = split.taken().filter(|(index, _)| *index < asked);
     let before: Vec<(usize, Posting)> = before.collect();
     let names: Vec<Account> = before.iter().map(|(_, posting)| posting.account).collect();
-    let Ok(levels) = ledger.own_levels(&names).await else {
+    let Ok(levels) = ledger.levels(&names).await else {
         return refusal;
     };
     let short = |&(index, posting): &(usize, Posting)| {
@@ -120,7 +116,7 @@ async fn first_of(ledger: &Ledger, split: &Split, refusal: Refusal) -> Refusal {
             posting: index,
             account: posting.account,
             balance: left.max(0),
-            due: false,
+            back: Back::Nothing,
         })
     };
     before.iter().find_map(short).unwrap_or(refusal)
@@ -129,41 +125,22 @@ async fn first_of(ledger: &Ledger, split: &Split, refusal: Refusal) -> Refusal {
 /// A branch's refusal is the whole's, under its key too.
 async fn remember(
     ledger: &Ledger,
-    layout: &Layout,
     split: &Split,
     refusal: Refusal,
 ) -> Result<Verdict, DecideError> {
-    let is_passing = matches!(
-        refusal,
-        Refusal::Moved
-            | Refusal::Fenced
-            | Refusal::Lost(_)
-            | Refusal::Expired
-            | Refusal::Backlog
-            | Refusal::SellingStopped
-            | Refusal::Broken { .. }
-            | Refusal::Insufficient { due: true, .. }
-            | Refusal::HeldEnough { due: true, .. }
-    );
     let home = &split.home.request;
-    let is_outside = matches!(refusal, Refusal::NotOpen | Refusal::Closed);
-    let is_asked_again =
-        home.redraws || home.asks_on && refusal.short().is_some() || home.reprices && is_outside;
-    if home.idempotency.is_none() || is_passing || is_asked_again {
+    if home.idempotency.is_none() || !refusal.is_remembered(home.reprices, home.redraws) {
         return Ok(Verdict::Refused(refusal));
     }
     let request = home.refusing(&refusal);
-    ledger.decide_part(layout, split.home.shard, request).await
+    ledger.decide_part(split.home.shard, request).await
 }
 
 /// Ends branches; what fails is ended by the sweep.
 async fn release(ledger: &Ledger, held: Vec<Held<'_>>) {
     for Held { at, part } in held {
         if let Some(branch) = &part.branch {
-            let is_ended = end(ledger, at, branch.release(at)).await;
-            if !is_ended {
-                buckets::left_on_its_way(ledger, branch.accounts()).await;
-            }
+            end(ledger, at, branch.release(at)).await;
         }
     }
 }
@@ -171,25 +148,21 @@ async fn release(ledger: &Ledger, held: Vec<Held<'_>>) {
 async fn confirm(ledger: &Ledger, held: Vec<Held<'_>>, entry: Position) {
     for Held { at, part } in held {
         if let Some(branch) = &part.branch {
-            let is_ended = end(ledger, at, branch.confirm(at, entry)).await;
-            if !is_ended {
-                buckets::left_on_its_way(ledger, branch.accounts()).await;
-            }
+            end(ledger, at, branch.confirm(at, entry)).await;
         }
     }
 }
 
-async fn end(ledger: &Ledger, at: Position, request: Result<Request, DraftError>) -> bool {
+async fn end(ledger: &Ledger, at: Position, request: Result<Request, DraftError>) {
     let ended = match request {
         Ok(request) => ledger.decide_boxed(request).await,
         Err(error) => Err(error.into()),
     };
     match ended {
-        Ok(Verdict::Accepted(_)) => return true,
+        Ok(Verdict::Accepted(_)) => {}
         Ok(other) => tracing::warn!(branch = %at, verdict = ?other, "branch not ended now"),
         Err(error) => tracing::warn!(branch = %at, %error, "branch not ended now"),
     }
-    false
 }
 
 /// Why branches could not be looked at.

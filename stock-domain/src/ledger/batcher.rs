@@ -10,16 +10,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
+use redis::{ErrorKind, RedisError, ServerErrorKind, Value, pipe};
 use stock_common::config::Durability;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::DecideError;
 use super::decide::{self, BatchHead, BatchReply};
-use super::gate::{Line, Link};
+use super::gate::{Gate, Line, Link};
 use super::request::Sealed;
 use super::shard::Shared;
-use crate::verdict::{Refusal, Verdict};
+use crate::verdict::{Back, Refusal, Verdict};
 
 /// A call takes so many requests however few there are.
 const BATCH_REQUESTS_MIN: usize = 16;
@@ -28,8 +28,6 @@ const BATCH_REQUESTS_MIN: usize = 16;
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) request: Arc<Sealed>,
-    /// The version of the layout that it was routed by.
-    pub(super) layout: u64,
     pub(super) since: Instant,
     /// None once it was answered.
     answer: Option<oneshot::Sender<Result<Verdict, DecideError>>>,
@@ -41,12 +39,10 @@ impl Waiting {
     /// A request that begins to wait, and where its answer will come.
     pub(super) fn new(
         request: Arc<Sealed>,
-        layout: u64,
     ) -> (Self, oneshot::Receiver<Result<Verdict, DecideError>>) {
         let (answer, verdict) = oneshot::channel();
         let waiting = Self {
             request,
-            layout,
             since: Instant::now(),
             answer: Some(answer),
             is_sent: false,
@@ -84,7 +80,7 @@ pub(super) async fn run(shared: Arc<Shared>, queue: Arc<Mutex<mpsc::Receiver<Wai
     let mut queue = queue.lock().await;
     let in_flight = shared.config.batches_in_flight_max;
     let slots = Arc::new(Semaphore::new(in_flight));
-    let under_way = Arc::new(AtomicUsize::new(0));
+    let lines = Arc::new(Lines::default());
     let mut buffer = Vec::with_capacity(shared.config.batch_requests_max);
     let mut carried = VecDeque::new();
     while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
@@ -101,12 +97,13 @@ pub(super) async fn run(shared: Arc<Shared>, queue: Arc<Mutex<mpsc::Receiver<Wai
         if pause > Duration::ZERO {
             tokio::time::sleep(pause).await;
         }
-        let link = find_link(&shared, &under_way).await;
-        let most = gather(&shared, &under_way, &mut queue, &mut carried).await;
+        let line = lines.choose(&shared);
+        let link = find_link(&shared, &lines, line).await;
+        let most = gather(&shared, &lines, &mut queue, &mut carried).await;
         let batch = take_batch(&shared, most, &mut carried);
         match link {
             Ok(link) if !batch.is_empty() => {
-                let call = UnderWay::new(slot, &under_way, batch.len());
+                let call = UnderWay::new(slot, &lines, (line, batch.len()));
                 send(&shared, link, batch, call);
             }
             Ok(_) => {}
@@ -121,26 +118,62 @@ pub(super) async fn run(shared: Arc<Shared>, queue: Arc<Mutex<mpsc::Receiver<Wai
 }
 
 /// The link for the next call. One that carries a call is not asked whether it leads to Redis: its answer will tell.
-async fn find_link(shared: &Shared, under_way: &AtomicUsize) -> Result<Link, Arc<str>> {
-    match under_way.load(Ordering::Relaxed) {
-        0 => shared.gate.live_link(Line::Decide).await,
+async fn find_link(shared: &Shared, lines: &Lines, line: Line) -> Result<Link, Arc<str>> {
+    match lines.on(line).load(Ordering::Relaxed) {
+        0 => shared.gate.live_link(line).await,
         _ => shared.gate.busy_link().await,
+    }
+}
+
+/// How many requests are under way on each of the two connections for scripts.
+#[derive(Default)]
+struct Lines {
+    decide: AtomicUsize,
+    beside: AtomicUsize,
+}
+
+impl Lines {
+    /// The connection for the next call: where one waits for replicas, the one with less under way.
+    fn choose(&self, shared: &Shared) -> Line {
+        let is_free = |line| self.on(line).load(Ordering::Relaxed) == 0;
+        match shared.gate.replication.is_wanted() && !is_free(Line::Decide) && is_free(Line::Beside)
+        {
+            true => Line::Beside,
+            false => Line::Decide,
+        }
+    }
+
+    const fn on(&self, line: Line) -> &AtomicUsize {
+        match line {
+            Line::Beside => &self.beside,
+            Line::Decide | Line::Read => &self.decide,
+        }
+    }
+
+    fn all(&self) -> usize {
+        self.decide.load(Ordering::Relaxed) + self.beside.load(Ordering::Relaxed)
     }
 }
 
 /// One of the few calls under way, until it is dropped.
 struct UnderWay {
     _slot: OwnedSemaphorePermit,
-    all: Arc<AtomicUsize>,
+    lines: Arc<Lines>,
+    line: Line,
     requests: usize,
 }
 
 impl UnderWay {
-    fn new(slot: OwnedSemaphorePermit, all: &Arc<AtomicUsize>, requests: usize) -> Self {
-        all.fetch_add(requests, Ordering::Relaxed);
+    fn new(
+        slot: OwnedSemaphorePermit,
+        lines: &Arc<Lines>,
+        (line, requests): (Line, usize),
+    ) -> Self {
+        lines.on(line).fetch_add(requests, Ordering::Relaxed);
         Self {
             _slot: slot,
-            all: Arc::clone(all),
+            lines: Arc::clone(lines),
+            line,
             requests,
         }
     }
@@ -148,7 +181,8 @@ impl UnderWay {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.all.fetch_sub(self.requests, Ordering::Relaxed);
+        let on = self.lines.on(self.line);
+        on.fetch_sub(self.requests, Ordering::Relaxed);
     }
 }
 
@@ -160,7 +194,7 @@ impl Drop for UnderWay {
 /// asked again, and everybody else while Redis works (docs/performance.md).
 async fn gather(
     shared: &Shared,
-    under_way: &AtomicUsize,
+    lines: &Lines,
     queue: &mut mpsc::Receiver<Waiting>,
     carried: &mut VecDeque<Waiting>,
 ) -> usize {
@@ -171,7 +205,7 @@ async fn gather(
     };
     loop {
         tokio::task::yield_now().await;
-        let all = under_way.load(Ordering::Relaxed) + carried.len() + queue.len();
+        let all = lines.all() + carried.len() + queue.len();
         let most = all
             .div_ceil(parts)
             .max(BATCH_REQUESTS_MIN)
@@ -203,11 +237,7 @@ fn take_batch(shared: &Shared, most: usize, carried: &mut VecDeque<Waiting>) -> 
         }
         let draft = &next.request.request.draft;
         let more = draft.postings.len() + draft.closings.len();
-        let is_full = batch.len() >= most
-            || postings + more > shared.config.batch_postings_max
-            || batch
-                .first()
-                .is_some_and(|first: &Waiting| first.layout != next.layout);
+        let is_full = batch.len() >= most || postings + more > shared.config.batch_postings_max;
         if is_full && !batch.is_empty() {
             carried.push_front(next);
             break;
@@ -221,13 +251,13 @@ fn take_batch(shared: &Shared, most: usize, carried: &mut VecDeque<Waiting>) -> 
 fn send(shared: &Arc<Shared>, link: Link, batch: Vec<Waiting>, under_way: UnderWay) {
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
-        call(&shared, link, batch).await;
+        call(&shared, (link, under_way.line), batch).await;
         drop(under_way);
     });
 }
 
-async fn call(shared: &Shared, link: Link, mut batch: Vec<Waiting>) {
-    let (mut link, _calling) = match shared.gate.begin_call(link).await {
+async fn call(shared: &Shared, (link, line): (Link, Line), mut batch: Vec<Waiting>) {
+    let (link, _calling) = match shared.gate.begin_call(link).await {
         Ok(begun) => begun,
         Err(reason) => return answer_all(batch, &DecideError::Fenced(reason)),
     };
@@ -241,21 +271,32 @@ async fn call(shared: &Shared, link: Link, mut batch: Vec<Waiting>) {
             config.idempotency_refused_ms,
         ),
         deadline_ms,
-        layout: batch.first().map_or(0, |first| first.layout),
     };
     let cmd = decide::encode(&shared.gate.keys, &head, batch.iter().map(|w| &*w.request));
     for waiting in &mut batch {
         waiting.is_sent = true;
     }
     let started = Instant::now();
-    let reply: Result<Value, RedisError> = cmd.query_async(&mut link.decide).await;
+    let mut connection = link.line(line).clone();
+    let wait = shared.gate.replication.wait();
+    let reply: Result<(Value, Option<u64>), RedisError> = match wait {
+        None => cmd
+            .query_async(&mut connection)
+            .await
+            .map(|value| (value, None)),
+        Some((replicas, wait_ms)) => {
+            let mut both = pipe();
+            both.add_command(cmd).cmd("WAIT").arg(replicas).arg(wait_ms);
+            both.query_async(&mut connection).await
+        }
+    };
     shared.metrics.batch(batch.len(), started.elapsed());
     if reply.is_ok() {
-        link.heard(Line::Decide);
+        link.heard(line);
     }
     match reply {
-        Ok(value) => match decide::decode(&value, batch.iter().map(|w| &*w.request)) {
-            Some(reply) => answer(shared, &link, batch, reply),
+        Ok((value, have)) => match decide::decode(&value, batch.iter().map(|w| &*w.request)) {
+            Some(reply) => answer(shared, &link, batch, (reply, have)),
             None => {
                 tracing::error!("the script returned something that is not a reply");
                 shared
@@ -268,20 +309,25 @@ async fn call(shared: &Shared, link: Link, mut batch: Vec<Waiting>) {
     }
 }
 
-fn answer(shared: &Shared, link: &Link, batch: Vec<Waiting>, reply: BatchReply) {
+fn answer(
+    shared: &Shared,
+    link: &Link,
+    batch: Vec<Waiting>,
+    (reply, have): (BatchReply, Option<u64>),
+) {
     shared.set_redis_time(reply.time_ms);
     let accepted: Vec<_> = reply
         .verdicts
         .iter()
-        .zip(&batch)
-        .filter_map(|(verdict, waiting)| match verdict {
+        .filter_map(|verdict| match verdict {
             Verdict::Accepted(accepted) => {
                 shared.sold_out.moved(&accepted.postings);
-                Some(shared.gate.remember(accepted, &waiting.request))
+                Some(Gate::remember(accepted))
             }
             Verdict::Replayed(_) | Verdict::Refused(_) => None,
         })
         .collect();
+    let is_replicated = shared.gate.replication.judge(have, accepted.len());
     if let Some(last) = accepted.last() {
         shared.recent.moved();
         let number = last.number;
@@ -301,7 +347,11 @@ fn answer(shared: &Shared, link: &Link, batch: Vec<Waiting>, reply: BatchReply) 
     }
     for (waiting, verdict) in batch.into_iter().zip(reply.verdicts) {
         note_refusal(shared, &verdict);
-        waiting.reply(Ok(verdict));
+        let is_unknown = !is_replicated && matches!(verdict, Verdict::Accepted(_));
+        waiting.reply(match is_unknown {
+            true => Err(DecideError::OutcomeUnknown),
+            false => Ok(verdict),
+        });
     }
 }
 
@@ -313,7 +363,7 @@ fn note_refusal(shared: &Shared, verdict: &Verdict) {
     if let Refusal::Insufficient {
         account,
         balance: 0,
-        due: false,
+        back: Back::Nothing,
         ..
     } = refusal
     {

@@ -3,7 +3,7 @@
 use super::records::{Claim, Known, KnownOutcome, RecordName};
 use super::{DecideError, Ledger};
 use crate::journal::Idempotency;
-use crate::layout::{self, Layout, Place};
+use crate::shard_map::{SHARDS_MAX, ShardMap};
 use crate::verdict::{LostKey, Refusal, Verdict};
 
 impl Ledger {
@@ -12,26 +12,15 @@ impl Ledger {
     /// room for them.
     pub(super) async fn under_key<F: Future<Output = Result<Verdict, DecideError>>>(
         &self,
-        layout: &Layout,
+        map: ShardMap,
         (of, home): (&Idempotency, u64),
         send: impl Fn() -> F,
     ) -> Result<Verdict, DecideError> {
-        let Place::Shard(users) = layout.of_user(of.user) else {
-            return Ok(Verdict::Refused(Refusal::Moved));
-        };
+        let users = map.of_user(of.user);
         if users != home
             && let Some(known) = Box::pin(self.claim(of, users, home)).await?
         {
             return Ok(known);
-        }
-        // Before its user moved it was claimed where they were.
-        for previous in layout.previous(layout::user_slot(of.user)) {
-            let previous = layout.of_number(previous);
-            if previous != users
-                && let Some(known) = Box::pin(self.claim(of, previous, home)).await?
-            {
-                return Ok(known);
-            }
         }
         let verdict = send().await?;
         let Verdict::Refused(Refusal::Claimed(before)) = verdict else {
@@ -55,11 +44,11 @@ impl Ledger {
         home: u64,
     ) -> Result<Option<Verdict>, DecideError> {
         // From shard to shard, as often as it has moved since it was first claimed.
-        for _ in 0..=layout::SHARDS_MAX {
+        for _ in 0..=SHARDS_MAX {
             if on == home {
                 return Ok(None);
             }
-            let shard = self.shard(self.known_layout()?.of_number(on))?;
+            let shard = self.shard(self.known_shard_map()?.of_number(on))?;
             let Known { print, outcome, .. } = match shard.claim(of, home).await? {
                 Claim::Made => return Ok(None),
                 Claim::Lost => {

@@ -26,8 +26,6 @@ pub struct BatchHead<'a> {
     pub remember_ms: (u64, u64),
     /// Redis' time after which the batch comes too late.
     pub deadline_ms: u64,
-    /// What is on the shard, as the caller believes: a version of [`crate::layout::Layout`].
-    pub layout: u64,
 }
 
 /// What came back for a batch.
@@ -114,8 +112,7 @@ where
     cmd.arg(keys.levels())
         .arg(batch.clone().count())
         .arg(head.deadline_ms)
-        .arg(marks.clone().count())
-        .arg(head.layout);
+        .arg(marks.clone().count());
     for account in &index.own {
         if account.kind.is_announced() {
             cmd.arg(account.to_string());
@@ -241,9 +238,6 @@ where
     let verdicts = match answers {
         [only] if text(only)? == "R 10" => {
             batch.map(|_| Verdict::Refused(Refusal::Fenced)).collect()
-        }
-        [only] if text(only)? == "R 11" => {
-            batch.map(|_| Verdict::Refused(Refusal::Moved)).collect()
         }
         _ if answers.len() == batch.len() => answers
             .iter()

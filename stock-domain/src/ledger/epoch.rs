@@ -19,8 +19,6 @@ pub struct Head {
     pub position: Position,
     /// The number of the last entry.
     pub number: u64,
-    /// The version of the layout.
-    pub layout: u64,
 }
 
 /// Reads the epoch's hash; `None` when there is none that can be read.
@@ -32,14 +30,13 @@ pub async fn head(
     keys: &Keys,
 ) -> Result<Option<Head>, RedisError> {
     type Number = Option<u64>;
-    type Fields = (Option<String>, Number, Number, Number, Number);
-    let (epoch, ms, low, number, layout): Fields = cmd("HMGET")
+    type Fields = (Option<String>, Number, Number, Number);
+    let (epoch, ms, low, number): Fields = cmd("HMGET")
         .arg(keys.epoch())
         .arg("epoch")
         .arg("ms")
         .arg("low")
         .arg("number")
-        .arg("layout")
         .query_async(connection)
         .await?;
     let position = ms
@@ -49,7 +46,6 @@ pub async fn head(
         epoch: epoch.unwrap_or_default(),
         position,
         number,
-        layout: layout.unwrap_or_default(),
     }))
 }
 
@@ -75,8 +71,6 @@ pub struct Beginning {
     pub selling: bool,
     /// The entry's payload.
     pub payload: Vec<u8>,
-    /// The version of what is on the shard.
-    pub layout: u64,
 }
 
 /// Writes the first entry and the hash, the epoch with them: from here on this Redis can be proved.
@@ -146,9 +140,7 @@ fn begin_head(commands: &mut Pipeline, keys: &Keys, beginning: &Beginning) {
         .arg("settled")
         .arg(beginning.number)
         .arg("selling")
-        .arg(u8::from(beginning.selling))
-        .arg("layout")
-        .arg(beginning.layout);
+        .arg(u8::from(beginning.selling));
     for records in Records::ALL {
         commands
             .arg(records.as_str())

@@ -24,6 +24,9 @@ pub enum DecideError {
     /// The keys are another master's, or will be in a moment; nothing was changed.
     #[error("the keys are on another master: {0}")]
     Elsewhere(Arc<str>),
+    /// Units that it wants are held for an order over several shards that is not decided yet; nothing was changed.
+    #[error("units that it wants are held for an order that is not decided yet")]
+    Held,
     /// The link broke after sending: it may have been decided. The same key tells.
     #[error("the link to redis broke after the request was sent")]
     OutcomeUnknown,

@@ -13,7 +13,6 @@ mod loss;
 mod memory;
 mod safe;
 mod same;
-mod witness;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,18 +29,20 @@ use tokio::time::Instant;
 
 use self::live::Heard;
 pub(super) use self::live::Line;
+pub(super) use self::memory::Memory;
 pub use self::memory::Remembered;
-pub(super) use self::memory::{Beat, Memory};
 use self::same::Identity;
 use super::keys::Keys;
 use super::reader;
-use super::request::Sealed;
+use super::replication::Replication;
 use super::scripts::SCRIPTS;
 use super::servers::{self, Connected, Servers};
 use super::switch::{Follows, Switch};
 use crate::database::migrate::{self, Schema};
+use crate::database::shard_map;
 use crate::database::shards::{self, ShardState};
 use crate::server_settings::Setting;
+use crate::shard_map::ShardMap;
 use crate::verdict::Accepted;
 
 /// How often a shut gate tries again, and how often an open one is checked.
@@ -55,6 +56,8 @@ const MEND_MAX: Duration = Duration::from_secs(1);
 pub struct Link {
     /// The connection for scripts.
     pub decide: MultiplexedConnection,
+    /// Another one for scripts where replicas are waited for, or the same.
+    pub beside: Arc<MultiplexedConnection>,
     /// The connection for reads, so that a large read delays no verdict.
     pub read: MultiplexedConnection,
     /// The epoch that was proved.
@@ -63,9 +66,9 @@ pub struct Link {
     pub generation: u64,
     /// Redis' time minus this machine's, in ms, when it was proved.
     pub offset_ms: i64,
-    /// When each of the two connections last answered.
+    /// When each of the connections last answered.
     pub(super) heard: Arc<Heard>,
-    /// Whether the connection for scripts has ended.
+    /// Whether a connection for scripts has ended.
     ends: watch::Receiver<bool>,
 }
 
@@ -114,10 +117,12 @@ pub(super) enum Unproved {
     WatermarkMissing(Position),
     #[error("entry {last} that this instance accepted is not in the journal; {lost} entries lost")]
     OwnEntryMissing { last: Position, lost: usize },
-    #[error("entry {0} that another instance accepted is not in the journal")]
-    OthersEntryMissing(Position),
-    #[error("another redis than before: {0} instances have not said yet what they accepted last")]
-    WitnessesMissing(u64),
+    #[error("entry {0}, which a synchronous order recorded in mysql, is not in the journal")]
+    RecordedMissing(Position),
+    #[error("there is another number of shards by now")]
+    OtherShardMap,
+    #[error("this shop was of several shards with the first release: run `stock-online rehome`")]
+    NoShardMap,
 }
 
 impl Unproved {
@@ -126,8 +131,8 @@ impl Unproved {
         matches!(
             self,
             Self::WatermarkMissing(_)
+                | Self::RecordedMissing(_)
                 | Self::OwnEntryMissing { .. }
-                | Self::OthersEntryMissing(_)
                 | Self::CutOff
         )
     }
@@ -136,10 +141,10 @@ impl Unproved {
 /// Everything that the gate needs to prove a Redis.
 pub(super) struct Gate {
     pub(super) servers: Servers,
+    /// The map that the shard is one of.
+    pub(super) map: ShardMap,
     /// The runtime that requests run on.
     pub(super) requests: Handle,
-    pub(super) instance: Arc<str>,
-    pub(super) beat: Arc<Beat>,
     pub(super) config: Config,
     pub(super) keys: Keys,
     pub(super) pool: MySqlPool,
@@ -152,6 +157,8 @@ pub(super) struct Gate {
     pub(super) known: Mutex<Option<ShardState>>,
     /// The server that was proved last, as it was when it was last seen.
     pub(super) proved: Mutex<Option<Identity>>,
+    /// The replicas that an accepted order waits for.
+    pub(super) replication: Replication,
     /// The server's settings, as they were found.
     pub(super) settings: Mutex<Arc<[Setting]>>,
     /// Whether one of them breaks what is promised.
@@ -160,23 +167,16 @@ pub(super) struct Gate {
     pub(super) switch: Arc<Switch>,
     /// Which switch the script was seen to follow.
     pub(super) follows: Follows,
-    /// Whether MySQL may have been told that this instance accepts nothing until it has proved a server again.
-    pub(super) said_shut: AtomicBool,
-    /// Whether the last attempt has met a server, and MySQL was told what this instance accepted before.
-    pub(super) has_met: AtomicBool,
-    /// Whether the open server was proved without MySQL, which does not know of it yet.
-    pub(super) is_unsaid: AtomicBool,
+    /// Whether the open server was let in without MySQL, which has not confirmed it yet.
+    pub(super) is_unverified: AtomicBool,
 }
 
 impl Gate {
     /// An accepted entry as it is to be remembered.
-    pub(super) fn remember(&self, accepted: &Accepted, request: &Arc<Sealed>) -> Remembered {
-        let content = || (accepted.postings.clone(), Arc::clone(request));
+    pub(super) const fn remember(accepted: &Accepted) -> Remembered {
         Remembered {
             number: accepted.number,
             position: accepted.position,
-            // Kept for nothing by everybody else: what a lone Redis loses is listed, as it always was.
-            content: self.servers.is_cluster().then(content),
         }
     }
 
@@ -196,13 +196,11 @@ impl Gate {
         is_current
     }
 
-    /// Forgets what MySQL has settled of what this instance accepted; not behind a silence of its own, when other entries
-    /// may have its numbers.
+    /// Forgets what MySQL has settled of what this instance accepted.
     pub(super) fn settled(&self, state: &ShardState) {
-        let silences = self.beat.silences();
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(state.clone());
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        if memory.silences == silences && memory.epoch == state.epoch {
+        if memory.epoch == state.epoch {
             memory.settled(state.number);
         }
     }
@@ -229,7 +227,6 @@ impl Gate {
                 continue;
             }
             let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
-            self.has_met.store(false, Ordering::Relaxed);
             let next = match self.meet_in_time(generation).await {
                 Ok(link) => {
                     let shard = self.keys.shard();
@@ -240,10 +237,6 @@ impl Gate {
             };
             self.tell(next);
             if matches!(&*self.state.borrow(), GateState::Shut(_)) {
-                // If this instance met a server, its statement about that server stands: the others wait for it.
-                if !self.has_met.load(Ordering::Relaxed) {
-                    self.say_shut().await;
-                }
                 tokio::time::sleep(RETRY).await;
             }
         }
@@ -303,15 +296,28 @@ impl Gate {
     async fn connect_for_requests(
         &self,
         url: &str,
-    ) -> Result<(MultiplexedConnection, watch::Receiver<bool>), RedisError> {
+        has_ended: &watch::Sender<bool>,
+    ) -> Result<MultiplexedConnection, RedisError> {
         let (url, response_timeout) = (url.to_owned(), self.response_timeout);
-        let connecting = async move { servers::connect_watched(&url, response_timeout).await };
+        let has_ended = has_ended.clone();
+        let connecting =
+            async move { servers::connect_watched(&url, response_timeout, has_ended).await };
         let connected = self.requests.spawn(connecting).await;
         connected.map_err(std::io::Error::other)?
     }
 
     async fn prove(&self, connected: &Connected, generation: u64) -> Result<Link, Unproved> {
-        let (decide, ends) = self.connect_for_requests(&connected.url).await?;
+        let (has_ended, ends) = watch::channel(false);
+        let decide = self
+            .connect_for_requests(&connected.url, &has_ended)
+            .await?;
+        let beside = match self.replication.is_wanted() {
+            true => {
+                self.connect_for_requests(&connected.url, &has_ended)
+                    .await?
+            }
+            false => decide.clone(),
+        };
         let mut read = connected.connection.clone();
         let server = Identity::read(&mut read).await?;
         let mut ask = pipe();
@@ -332,7 +338,7 @@ impl Gate {
         };
         let known = match same {
             Some(known) => known,
-            None => self.known_of_other(&mut read, &server, &epoch).await?,
+            None => self.known_of_other(&mut read, &epoch).await?,
         };
         if !is_whole {
             self.mend_head(&mut read, &epoch, &known).await?;
@@ -344,20 +350,12 @@ impl Gate {
         for script in SCRIPTS.all() {
             prepare.cmd("SCRIPT").arg("LOAD").arg(script.text).ignore();
         }
-        // Anything that was taken away from the shard stays away, also where a promoted replica does not know it.
-        prepare
-            .cmd("EVALSHA")
-            .arg(&SCRIPTS.relayout.sha)
-            .arg(1)
-            .arg(self.keys.epoch())
-            .arg(&epoch)
-            .arg(known.layout);
-        let (_number,): (i64,) = prepare.query_async(&mut decide.clone()).await?;
+        let () = prepare.query_async(&mut decide.clone()).await?;
         *self.proved.lock().unwrap_or_else(PoisonError::into_inner) = Some(server);
-        self.said_shut.store(false, Ordering::Relaxed);
         let offset_ms = time.0 * 1_000 + time.1 / 1_000 - (self.now_ms)();
         Ok(Link {
             decide,
+            beside: Arc::new(beside),
             read,
             epoch: epoch.into(),
             generation,
@@ -371,33 +369,59 @@ impl Gate {
     async fn known_of_other(
         &self,
         read: &mut MultiplexedConnection,
-        server: &Identity,
         epoch: &str,
     ) -> Result<ShardState, Unproved> {
         let (known, is_fresh) = self.shard_state(epoch).await?;
         if known.epoch != epoch {
             return Err(Unproved::OtherEpoch);
         }
-        let own = self.find_own_last(read, &known).await;
         if is_fresh {
-            self.witness(read, &known, &server.run_id).await?;
+            self.find_accepted(read, &known).await?;
         }
-        self.is_unsaid.store(!is_fresh, Ordering::Relaxed);
-        own?;
+        self.is_unverified.store(!is_fresh, Ordering::Relaxed);
         let found = reader::find(read, &self.keys, known.watermark).await?;
         if found.is_none_or(|(number, _)| number != known.number) {
             return Err(Unproved::WatermarkMissing(known.watermark));
         }
+        if is_fresh {
+            self.find_recorded(read, &known).await?;
+        }
         Ok(known)
+    }
+
+    /// Compares an open server that was let in without MySQL, as soon as MySQL answers. The link is given up when MySQL knows
+    /// better.
+    pub(super) async fn verify_afterwards(&self, link: &Link) -> Result<(), Unproved> {
+        if !self.is_unverified.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let verified = self
+            .known_of_other(&mut link.read.clone(), &link.epoch)
+            .await;
+        if let Err(why) = &verified
+            && !matches!(why, Unproved::Database(_) | Unproved::Unwarranted(_))
+        {
+            self.shut(link.generation, &why.to_string());
+        }
+        verified.map(drop)
     }
 
     /// MySQL's state and whether it is fresh, or what this instance saw of it last while MySQL is away: then only of a
     /// server that cannot have lost anything.
     async fn shard_state(&self, epoch: &str) -> Result<(ShardState, bool), Unproved> {
         let load = shards::load(&self.pool, self.keys.shard());
-        let (loaded, schema) = tokio::join!(load, migrate::schema(&self.pool));
-        if matches!(schema, Ok(Schema::Behind)) {
-            return Err(Unproved::SchemaBehind);
+        let (loaded, schema, map) = tokio::join!(
+            load,
+            migrate::schema(&self.pool),
+            shard_map::load(&self.pool)
+        );
+        match (schema, &loaded, map) {
+            (Ok(Schema::Behind), ..) => return Err(Unproved::SchemaBehind),
+            (_, Ok(Some(_)), Ok(None)) => return Err(Unproved::NoShardMap),
+            (_, _, Ok(Some(map))) if map != self.map => return Err(Unproved::OtherShardMap),
+            // Without the map's word the state is not taken either.
+            (_, Ok(Some(_)), Err(error)) => return Err(Unproved::Database(error)),
+            _ => {}
         }
         match loaded {
             Ok(Some(state)) => {

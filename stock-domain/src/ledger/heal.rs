@@ -23,9 +23,8 @@ use super::lost::{Lost, LostThing};
 use super::mend::Mend;
 use super::units::count_held;
 use crate::account::{Account, Book, Level};
-use crate::database::{accounts, layouts, quarantine, sales, shards};
-use crate::layout::Layout;
-use crate::recover::{Filling, Rebuild, RecoverError, Scope};
+use crate::database::{accounts, quarantine, sales, shards};
+use crate::recover::{Filling, Rebuild, RecoverError};
 use crate::verdict::LostKey;
 
 /// How long to wait before what failed is tried again.
@@ -250,8 +249,7 @@ impl Healer {
                 self.await_settled(link).await?;
                 if records == Records::Accepted {
                     let mut transaction = self.pool().begin().await?;
-                    let layout = layouts::load(self.pool()).await?.at_rest();
-                    let mut rebuild = self.rebuild(&mut link.read, &layout, Filling::Mend(&mend));
+                    let mut rebuild = self.rebuild(&mut link.read, Filling::Mend(&mend));
                     let config = &self.gate.config;
                     rebuild.write_keys(&mut transaction, config).await?;
                 }
@@ -278,9 +276,8 @@ impl Healer {
         }
         self.await_settled(link).await?;
         let mut transaction = self.pool().begin().await?;
-        let layout = layouts::load(self.pool()).await?.at_rest();
         let keep_ms = self.gate.config.marks_keep_ms;
-        let mut rebuild = self.rebuild(&mut link.read, &layout, Filling::Mend(&mend));
+        let mut rebuild = self.rebuild(&mut link.read, Filling::Mend(&mend));
         rebuild.write_marks(&mut transaction, keep_ms).await?;
         rebuild.write_branch_marks(&mut transaction).await?;
         mend.end(&mut link.read).await?;
@@ -309,8 +306,7 @@ impl Healer {
         }
         self.await_settled(link).await?;
         let mut transaction: Transaction<'static, MySql> = self.pool().begin().await?;
-        let layout = layouts::load(self.pool()).await?.at_rest();
-        let mut rebuild = self.rebuild(&mut link.read, &layout, Filling::Directly);
+        let mut rebuild = self.rebuild(&mut link.read, Filling::Directly);
         rebuild.write_holds(&mut transaction).await?;
         rebuild.write_branch_holds(&mut transaction).await?;
         let _: i64 = cmd("ZADD")
@@ -326,14 +322,12 @@ impl Healer {
     fn rebuild<'a>(
         &'a self,
         redis: &'a mut MultiplexedConnection,
-        layout: &'a Layout,
         filling: Filling<'a>,
     ) -> Rebuild<'a> {
         Rebuild {
             redis,
             keys: self.keys(),
-            layout,
-            scope: &Scope::Shard,
+            map: self.gate.map,
             filling,
         }
     }

@@ -1,11 +1,11 @@
 //! Every key in Redis. No other file spells a key.
 //!
-//! All keys of a shard share the hash tag `{shard}`, so that one script may touch them on a cluster.
+//! All keys of a shard share a hash tag, so that one script may touch them on a cluster.
 //! `v1` in the prefix is the version of the formats below; a change of one of them changes it.
 //!
 //! | key | type | holds |
 //! |---|---|---|
-//! | `…:epoch` | hash | epoch, ms, low (last position), number, settled, selling, layout; `accepted`, `refused` (numbers of the younger generations of records), `accepted_from`, `refused_from` (ms at which they began) |
+//! | `…:epoch` | hash | epoch, ms, low (last position), number, settled, selling; `accepted`, `refused` (numbers of the younger generations of records), `accepted_from`, `refused_from` (ms at which they began) |
 //! | `…:journal` | stream | frames of up to 100 entries |
 //! | `…:states` | book | mark id → `state@ms` |
 //! | `…:deadlines` | zset | `ms-low what is held` of each live hold, by the ms at which it expires; and `.` |
@@ -14,7 +14,6 @@
 //! | `…:b:<kind>`, `…:b:ALLOWANCE:<sale>` | book | `owner:place`, or user → `balance seq`, or `balance seq flag`, of accounts that are opened at their first touch |
 //! | `…:k:accepted:<0 or 1>` | book | key hash → print `A` ms-low, or print `C` ms ` ` shard |
 //! | `…:k:refused:<0 or 1>` | book | key hash → print `R` ms ` ` code … |
-//! | `…:moving:<product>` | zset | what moves between a divided product's buckets → ms after which it is over in any case |
 //! | `<prefix>:limit:{0}:<subject>:<window>` | string | requests counted in a window; of no shard |
 //! | `<prefix>:wrote:{0}:<user>` | string | a user has written just now; of no shard |
 //! | `…:levels@<database>` | channel | new levels, and that there is something to apply |
@@ -27,20 +26,20 @@
 use std::fmt::Display;
 use std::sync::Arc;
 
+use crc::{CRC_16_XMODEM, Crc};
 use stock_common::config::Config;
-use stock_common::id::{ProductId, UserId};
+use stock_common::id::UserId;
 
 use crate::account::{Account, AccountKind, Book};
 
 /// The fields of the epoch's hash.
-pub const HEAD_FIELDS: [&str; 11] = [
+pub const HEAD_FIELDS: [&str; 10] = [
     "epoch",
     "ms",
     "low",
     "number",
     "settled",
     "selling",
-    "layout",
     "accepted",
     "accepted_from",
     "refused",
@@ -66,13 +65,11 @@ pub enum Kind {
     Book,
     /// A generation of idempotency records.
     Records,
-    /// Movements between a product's buckets.
-    Moving,
 }
 
 impl Kind {
     /// Every kind of key. The keys of no shard, and channels, hold nothing of the ledger.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 8] = [
         Self::Head,
         Self::Journal,
         Self::States,
@@ -81,7 +78,6 @@ impl Kind {
         Self::Account,
         Self::Book,
         Self::Records,
-        Self::Moving,
     ];
 }
 
@@ -154,6 +150,28 @@ impl Records {
     }
 }
 
+/// The cluster slot of a hash tag: CRC-16/XMODEM, modulo 16,384.
+fn cluster_slot(tag: &str) -> u16 {
+    const XMODEM: Crc<u16> = Crc::<u16>::new(&CRC_16_XMODEM);
+    XMODEM.checksum(tag.as_bytes()) % 16_384
+}
+
+/// The hash tag of a shard, chosen so that the shards are spread evenly over a cluster's slots, however many there are: each
+/// has one of 64 equal ranges of slots to itself, and the next one's is the farthest from those before. The first shard's is
+/// `0`, the others' are `7-113`, where the second number is the first that leads into the range.
+fn hash_tag(shard: u64) -> String {
+    const SLOTS_EACH: u16 = 16_384 / 64;
+    let range = |tag: &str| cluster_slot(tag) / SLOTS_EACH;
+    // The six bits of the number in reverse order.
+    let farthest = u16::try_from(shard.reverse_bits() >> 58).unwrap_or_default();
+    let wanted = (range("0") + farthest) % 64;
+    if shard == 0 {
+        return "0".to_owned();
+    }
+    let mut tags = (0_u32..).map(|number| format!("{shard}-{number}"));
+    tags.find(|tag| range(tag) == wanted).unwrap_or_default()
+}
+
 /// The keys of one shard.
 #[derive(Debug, Clone)]
 pub struct Keys {
@@ -168,10 +186,20 @@ impl Keys {
     /// The keys of `shard` below the configured prefix, such as `sf:v1`.
     #[must_use]
     pub fn new(config: &Config, shard: u64) -> Self {
+        Self::tagged(config, shard, &hash_tag(shard))
+    }
+
+    /// The names that the first release gave to a shard's keys.
+    #[must_use]
+    pub fn of_first_release(config: &Config, shard: u64) -> Self {
+        Self::tagged(config, shard, &shard.to_string())
+    }
+
+    fn tagged(config: &Config, shard: u64, tag: &str) -> Self {
         let prefix = &config.redis_prefix;
         Self {
             prefix: prefix.as_str().into(),
-            base: format!("{prefix}:{{{shard}}}").into(),
+            base: format!("{prefix}:{{{tag}}}").into(),
             shard,
             database: config.redis_database(),
         }
@@ -211,12 +239,6 @@ impl Keys {
     #[must_use]
     pub fn held_units(&self) -> String {
         format!("{}:held_units", self.base)
-    }
-
-    /// The movements between a product's buckets that are under way.
-    #[must_use]
-    pub fn moving(&self, product: ProductId) -> String {
-        format!("{}:moving:{product}", self.base)
     }
 
     /// The key of an account that has one of its own.
@@ -326,10 +348,6 @@ impl Keys {
                 own.any(|own| own == key)
                     .then_some(Shape::Other(Kind::Records))
             }
-            "moving" => behind
-                .parse::<u64>()
-                .ok()
-                .map(|_| Shape::Other(Kind::Moving)),
             _ => other.map(|(_, kind)| Shape::Other(kind)),
         }
     }
@@ -343,5 +361,36 @@ impl Keys {
             .flat_map(|c| "*?[]\\".contains(c).then_some('\\').into_iter().chain([c]))
             .collect();
         format!("{escaped}:*")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{cluster_slot, hash_tag};
+
+    #[test]
+    fn a_slot_is_what_the_servers_say() {
+        assert_eq!(cluster_slot("123456789"), 12_739);
+        assert_eq!(cluster_slot("0"), 13_907);
+    }
+
+    #[test]
+    fn shards_are_spread_evenly_over_the_masters_of_a_cluster() {
+        for shards in [16, 32, 64] {
+            for masters in 3..=16_u64 {
+                let mut counts = vec![0_u64; usize::try_from(masters).unwrap()];
+                for shard in 0..shards {
+                    let slot = u64::from(cluster_slot(&hash_tag(shard)));
+                    counts[usize::try_from(slot * masters / 16_384).unwrap()] += 1;
+                }
+                let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
+                assert!(
+                    most - least <= 2 && (*least > 0 || 2 * masters > shards),
+                    "{shards} on {masters}: {counts:?}"
+                );
+            }
+        }
+        let tags: std::collections::BTreeSet<String> = (0..64).map(hash_tag).collect();
+        assert_eq!(tags.len(), 64);
     }
 }

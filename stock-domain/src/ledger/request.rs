@@ -47,19 +47,11 @@ pub struct Request {
     pub release: Option<(String, u64)>,
     /// An account, and the balance that it must have.
     pub expected: Option<(Account, i64)>,
-    /// Whether it will be asked again once expired holds are released: until then being short of stock
-    /// is not remembered under its key.
-    pub waits_for_holds: bool,
     /// Before which posting, from 0, the last of its marks is judged, so that what is refused first is said first; one
     /// more than there are is behind all. Without it all marks are judged before the postings.
     pub late_mark: Option<usize>,
     /// Whether it is made anew when a late mark is taken: that is not remembered under its key.
     pub redraws: bool,
-    /// The shard on which it is decided, wherever it takes from: where its key is, whichever share is asked. Without
-    /// it that follows from what it is about.
-    pub home: Option<u64>,
-    /// Whether other buckets are asked when one is short of stock: that is not remembered under its key.
-    pub asks_on: bool,
     /// Whether it is priced anew and asked again when its window is not open: that is not remembered under its
     /// key.
     pub reprices: bool,
@@ -81,11 +73,8 @@ impl Request {
             hold: None,
             release: None,
             expected: None,
-            waits_for_holds: false,
             late_mark: None,
             redraws: false,
-            home: None,
-            asks_on: false,
             reprices: false,
         }
     }
@@ -158,11 +147,9 @@ impl Request {
             (2048, self.hold.is_some()),
             (4096, self.release.is_some()),
             (8192, self.expected.is_some()),
-            (16384, self.waits_for_holds),
             (32768, self.late_mark.is_some()),
-            (65536, self.redraws),
-            (131_072, self.asks_on),
-            (262_144, self.reprices),
+            (16384, self.redraws),
+            (65536, self.reprices),
         ]
         .into_iter()
         .filter_map(|(bit, set)| set.then_some(bit))

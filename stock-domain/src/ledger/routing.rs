@@ -1,4 +1,4 @@
-//! Where a request is decided: on one shard or on several, and asked again where it has moved to.
+//! Where a request is decided: on one shard or on several; asked again when another server has the keys.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,14 +10,15 @@ use stock_common::id::UserId;
 
 use super::request::Sealed;
 use super::switch::Switched;
-use super::{DecideError, Judged, Ledger, Map, Placing, Request, Shard, across};
+use super::{DecideError, Ledger, Request, Shard, across};
 use crate::branch::{self, Route, Split};
-use crate::bucket;
 use crate::database::selling as selling_table;
-use crate::layout::Layout;
 use crate::selling;
-use crate::verdict::{Refusal, Verdict};
+use crate::verdict::{Back, Refusal, Verdict};
 
+/// How long it is waited before a request is asked again: for a gate to open, and for units that are held.
+const OPENS_WITHIN: Duration = Duration::from_millis(20);
+const A_MOMENT: Duration = Duration::from_millis(5);
 /// How long MySQL may take to hear a switch; afterwards it is told again each second.
 const TELLING_MAX: Duration = Duration::from_secs(1);
 
@@ -25,17 +26,11 @@ impl Ledger {
     /// The shard on which a request becomes an entry.
     ///
     /// # Errors
-    /// [`DecideError::Fenced`] while the layout is not known, `Elsewhere` while what it is about is moving.
+    /// [`DecideError::Fenced`] while the shard map is not known.
     pub fn home_of(&self, request: &Request) -> Result<Shard, DecideError> {
-        let layout = self.known_layout()?;
-        let home = match branch::route(request, &layout, 0) {
+        let home = match branch::route(request, self.known_shard_map()?, 0) {
             Route::One(shard) => shard,
             Route::Several(split) => split.home.shard,
-            Route::Moving => {
-                return Err(DecideError::Elsewhere(
-                    "it is moving to another shard".into(),
-                ));
-            }
         };
         Ok(self.shard(home)?)
     }
@@ -54,83 +49,26 @@ impl Ledger {
                 .position(|(_, of)| !matches!(of, Ok(Verdict::Accepted(_))));
             return decided.swap_remove(failed.unwrap_or(0)).1;
         }
-        let map = self.map();
-        let (is_one, concerns) = map.layout.as_ref().map_or((true, false), |layout| {
-            let is_one = layout.shards == 1 && layout.buckets.is_empty();
-            (is_one, bucket::concerns(&request, &layout.buckets))
-        });
-        if is_one {
-            return self.decide_placed(request).await;
-        }
-        if !concerns {
-            match self.decide_placed(request.clone()).await {
-                // Its stock was divided meanwhile.
-                Err(DecideError::Elsewhere(_)) => {}
-                decided => return decided,
-            }
-        }
-        // A client that leaves does not leave units on their way.
-        let ledger = self.clone();
-        let decided = tokio::spawn(async move { ledger.decide_divided(&request).await }).await;
-        decided.unwrap_or(Err(DecideError::OutcomeUnknown))
-    }
-
-    async fn decide_divided(&self, request: &Request) -> Result<Verdict, DecideError> {
+        let sealed = Arc::new(request.seal()?);
         let started = Instant::now();
         loop {
-            match self.place_and_decide(request.clone()).await {
-                // It was divided in another way.
-                Err(DecideError::Elsewhere(_)) if started.elapsed() < self.patience() => {}
-                Err(DecideError::Elsewhere(why)) => return Err(DecideError::Fenced(why)),
-                decided => return decided,
-            }
-        }
-    }
-
-    async fn place_and_decide(&self, request: Request) -> Result<Verdict, DecideError> {
-        let mut placing = match Placing::begin(self, &request).await? {
-            None => return self.decide_placed(request).await,
-            Some(Err(verdict)) => return Ok(verdict),
-            Some(Ok(placing)) => placing,
-        };
-        loop {
-            let verdict = self.decide_placed(placing.request()).await;
-            match placing.judge(self, verdict).await? {
-                Judged::Whole(verdict) => return Ok(verdict),
-                Judged::AskAgain => {}
+            match self.attempt(&sealed).await {
+                Err(DecideError::Elsewhere(why)) if started.elapsed() > self.patience() => {
+                    return Err(DecideError::Fenced(why));
+                }
+                // Nothing was executed. As soon as it is known which server has the keys, that one is asked.
+                Err(DecideError::Elsewhere(_)) => self.moment().await,
+                // They are sold or come back: the last unit is not refused to everybody.
+                Err(DecideError::Held) if started.elapsed() < self.patience() => {
+                    tokio::time::sleep(A_MOMENT).await;
+                }
+                verdict => return verdict,
             }
         }
     }
 
     fn patience(&self) -> Duration {
         Duration::from_millis(self.inner.config.queue_wait_ms_max)
-    }
-
-    /// Decides one request that says of which accounts it takes; `Elsewhere` when stock is divided in another way than
-    /// when it came.
-    pub(super) async fn decide_placed(&self, request: Request) -> Result<Verdict, DecideError> {
-        let sealed = Arc::new(request.seal()?);
-        let started = Instant::now();
-        loop {
-            let seen = self.map();
-            let verdict = self.attempt(&seen, &sealed).await;
-            let again = matches!(
-                verdict,
-                Ok(Verdict::Refused(Refusal::Moved)) | Err(DecideError::Elsewhere(_))
-            );
-            if !again {
-                return verdict;
-            }
-            // Nothing was executed. As soon as it is known where it lies now, it is asked there.
-            if started.elapsed() > self.patience() {
-                let why = "what it is about is moving to another server";
-                return Err(DecideError::Fenced(why.into()));
-            }
-            self.await_change(&seen).await;
-            if self.is_divided_otherwise(&seen) {
-                return Err(DecideError::Elsewhere("its stock was divided".into()));
-            }
-        }
     }
 
     /// The same as a value of known type: the end of a branch is decided while its entry is.
@@ -141,40 +79,19 @@ impl Ledger {
         Box::pin(self.decide(request))
     }
 
-    /// Decides one request without waiting for it to arrive where it is moving to: for whoever holds locks meanwhile.
+    /// Decides one request, and does not ask again when another server has the keys: for whoever holds locks meanwhile.
     ///
     /// # Errors
     /// [`DecideError`]; `Elsewhere` where [`Ledger::decide`] would ask again: nothing was changed.
     pub async fn decide_once(&self, request: Request) -> Result<Verdict, DecideError> {
-        let seen = self.map();
-        match self.attempt(&seen, &Arc::new(request.seal()?)).await {
-            Ok(Verdict::Refused(Refusal::Moved)) => Err(DecideError::Elsewhere(
-                "it is moving to another shard".into(),
-            )),
-            other => other,
-        }
+        self.attempt(&Arc::new(request.seal()?)).await
     }
 
-    /// Waits a moment for what is moving to have arrived.
+    /// Waits a moment for gates that are shut to open.
     pub async fn moment(&self) {
-        self.await_change(&self.map()).await;
-    }
-
-    fn is_divided_otherwise(&self, seen: &Map) -> bool {
-        let buckets = |map: &Map| map.layout.as_ref().map(|layout| layout.buckets.clone());
-        buckets(seen) != buckets(&self.map())
-    }
-
-    /// Waits a moment for another layout, or for gates that are shut to open.
-    pub(super) async fn await_change(&self, seen: &Arc<Map>) {
-        const A_MOMENT: Duration = Duration::from_millis(20);
-        self.inner.wanted.notify_one();
-        let mut changes = self.inner.map.subscribe();
-        let other = changes.wait_for(|map| !Arc::ptr_eq(map, seen));
-        drop(tokio::time::timeout(A_MOMENT, other).await);
         for shard in self.shards() {
             if !shard.is_open() {
-                shard.wait_open(A_MOMENT).await;
+                shard.wait_open(OPENS_WITHIN).await;
             }
         }
     }
@@ -269,83 +186,64 @@ impl Ledger {
         until: Instant,
     ) -> Result<Verdict, DecideError> {
         loop {
-            let seen = self.map();
-            let version = self.known_layout()?.version(shard.keys().shard());
-            let verdict = shard.decide(Arc::clone(own), version).await?;
-            if verdict != Verdict::Refused(Refusal::Moved) || Instant::now() > until {
-                return Ok(verdict);
+            match shard.decide(Arc::clone(own)).await {
+                Err(DecideError::Elsewhere(_)) if Instant::now() < until => self.moment().await,
+                decided => return decided,
             }
-            self.await_change(&seen).await;
         }
     }
 
-    async fn attempt(&self, map: &Map, sealed: &Arc<Sealed>) -> Result<Verdict, DecideError> {
-        let Some(layout) = &map.layout else {
-            let why = "mysql has not said yet where everything lies";
-            return Err(DecideError::Fenced(why.into()));
-        };
+    async fn attempt(&self, sealed: &Arc<Sealed>) -> Result<Verdict, DecideError> {
+        let verdict = self.attempt_once(sealed).await?;
+        if let Verdict::Refused(Refusal::Insufficient {
+            back: Back::Held, ..
+        }) = verdict
+        {
+            return Err(DecideError::Held);
+        }
+        Ok(verdict)
+    }
+
+    async fn attempt_once(&self, sealed: &Arc<Sealed>) -> Result<Verdict, DecideError> {
+        let map = self.known_shard_map()?;
         let request = &sealed.request;
-        match branch::route(request, layout, self.inner.config.branch_hold_ms) {
-            Route::Moving => Ok(Verdict::Refused(Refusal::Moved)),
+        match branch::route(request, map, self.inner.config.branch_hold_ms) {
             Route::One(shard) => {
-                let send = || self.send(layout, shard, sealed);
+                let send = || self.send(shard, sealed);
                 match &request.idempotency {
-                    Some(of) if layout.shards > 1 => {
-                        self.under_key(layout, (of, shard), send).await
-                    }
-                    Some(of) => match send().await? {
-                        // Claimed while there were more.
-                        Verdict::Refused(Refusal::Claimed(_)) => {
-                            self.under_key(layout, (of, shard), send).await
-                        }
-                        verdict @ (Verdict::Accepted(_)
-                        | Verdict::Replayed(_)
-                        | Verdict::Refused(_)) => Ok(verdict),
-                    },
-                    None => send().await,
+                    Some(of) if map.shards() > 1 => self.under_key(map, (of, shard), send).await,
+                    Some(_) | None => send().await,
                 }
             }
             Route::Several(split) => {
-                let split: Arc<Split> = split.into();
-                let send = || self.send_across(layout, &split);
+                let split = Arc::new(*split);
+                let send = || self.send_across(&split);
                 match &request.idempotency {
-                    Some(of) => self.under_key(layout, (of, split.home.shard), send).await,
+                    Some(of) => self.under_key(map, (of, split.home.shard), send).await,
                     None => send().await,
                 }
             }
         }
     }
 
-    async fn send(
-        &self,
-        layout: &Layout,
-        shard: u64,
-        sealed: &Arc<Sealed>,
-    ) -> Result<Verdict, DecideError> {
-        let version = layout.version(shard);
-        self.shard(shard)?.decide(Arc::clone(sealed), version).await
+    async fn send(&self, shard: u64, sealed: &Arc<Sealed>) -> Result<Verdict, DecideError> {
+        self.shard(shard)?.decide(Arc::clone(sealed)).await
     }
 
     /// Decides on several shards, in a task of its own: a client that leaves breaks nothing off halfway.
-    async fn send_across(
-        &self,
-        layout: &Arc<Layout>,
-        split: &Arc<Split>,
-    ) -> Result<Verdict, DecideError> {
-        let (ledger, layout, split) = (self.clone(), Arc::clone(layout), Arc::clone(split));
-        let deciding = async move { across::decide(&ledger, &layout, &split).await };
+    async fn send_across(&self, split: &Arc<Split>) -> Result<Verdict, DecideError> {
+        let (ledger, split) = (self.clone(), Arc::clone(split));
+        let deciding = async move { across::decide(&ledger, &split).await };
         let decided = tokio::spawn(deciding).await;
         decided.unwrap_or(Err(DecideError::OutcomeUnknown))
     }
 
-    /// Decides a part of a request on its shard, by the layout that it was divided by: what has moved since then is
-    /// refused, and the whole is routed again.
+    /// Decides a part of a request on its shard.
     pub(super) async fn decide_part(
         &self,
-        layout: &Layout,
         shard: u64,
         request: Request,
     ) -> Result<Verdict, DecideError> {
-        self.send(layout, shard, &Arc::new(request.seal()?)).await
+        self.send(shard, &Arc::new(request.seal()?)).await
     }
 }

@@ -46,14 +46,12 @@ pub struct Scripts {
     pub mend: Script,
     /// Writes what was lost of the head.
     pub mend_head: Script,
-    /// Takes slots away from a shard: what was routed before is refused.
-    pub relayout: Script,
 }
 
 impl Scripts {
     /// Every script, for loading and for tests.
     #[must_use]
-    pub const fn all(&self) -> [&Script; 10] {
+    pub const fn all(&self) -> [&Script; 9] {
         [
             &self.decide,
             &self.settled,
@@ -64,7 +62,6 @@ impl Scripts {
             &self.unclaim,
             &self.mend,
             &self.mend_head,
-            &self.relayout,
         ]
     }
 }
@@ -83,5 +80,4 @@ pub static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
     mend: Script::new("mend", include_str!("../../../lua/mend.lua")),
     mend_head: Script::new("mend_head", include_str!("../../../lua/mend_head.lua")),
     unclaim: Script::new("unclaim", include_str!("../../../lua/unclaim.lua")),
-    relayout: Script::new("relayout", include_str!("../../../lua/relayout.lua")),
 });

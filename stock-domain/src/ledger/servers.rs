@@ -236,8 +236,8 @@ impl Servers {
 pub(super) async fn connect_watched(
     url: &str,
     response_timeout: Duration,
-) -> Result<(MultiplexedConnection, watch::Receiver<bool>), RedisError> {
-    let (has_ended, ends) = watch::channel(false);
+    has_ended: watch::Sender<bool>,
+) -> Result<MultiplexedConnection, RedisError> {
     let note = move |info: PushInfo| {
         if info.kind == PushKind::Disconnection {
             return has_ended.send(true);
@@ -248,10 +248,9 @@ pub(super) async fn connect_watched(
     let info = url.into_connection_info()?;
     let settings = info.redis_settings().clone();
     let info = info.set_redis_settings(settings.set_protocol(ProtocolVersion::RESP3));
-    let connection = Client::open(info)?
+    Client::open(info)?
         .get_multiplexed_async_connection_with_config(&config)
-        .await?;
-    Ok((connection, ends))
+        .await
 }
 
 fn config(response_timeout: Duration) -> AsyncConnectionConfig {

@@ -15,7 +15,7 @@ use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
 use tokio::task::AbortHandle;
 
 use super::batcher::{self, Waiting};
-use super::gate::{self, Beat, Gate, GateState, Line, Link, Memory};
+use super::gate::{self, Gate, GateState, Line, Link, Memory};
 use super::heal::{self, Healer};
 use super::keys::{Keys, SENTINEL};
 use super::levels::{self, LevelsMessage};
@@ -24,6 +24,7 @@ use super::pacer::Pacer;
 use super::reader::{self, Portion, Tail};
 use super::recent::Recent;
 use super::redis_memory::RedisMemory;
+use super::replication::Replication;
 use super::request::{Request, Sealed};
 use super::scripts::SCRIPTS;
 use super::servers::Servers;
@@ -34,8 +35,9 @@ use crate::account::{Account, Book, Level};
 use crate::database::shards::ShardState;
 use crate::journal::Entry;
 use crate::server_settings::Setting;
+use crate::shard_map::ShardMap;
 use crate::supervise::supervise;
-use crate::verdict::{Refusal, Verdict};
+use crate::verdict::{Back, Refusal, Verdict};
 
 /// Metrics of the hot path, resolved once.
 pub(super) struct LedgerMetrics {
@@ -109,11 +111,9 @@ impl Drop for Keeper {
 /// The parts that a shard of a ledger shares with the others.
 pub(super) struct Common {
     pub(super) servers: Servers,
+    pub(super) map: ShardMap,
     /// The runtime that requests run on.
     pub(super) requests: Handle,
-    /// This process' name among others.
-    pub(super) instance: Arc<str>,
-    pub(super) beat: Arc<Beat>,
     pub(super) switch: Arc<Switch>,
     pub(super) recent: Arc<Recent>,
 }
@@ -139,8 +139,7 @@ impl Shard {
         let gate = Arc::new(Gate {
             servers: common.servers,
             requests: common.requests.clone(),
-            instance: common.instance,
-            beat: common.beat,
+            map: common.map,
             config: config.clone(),
             keys: Keys::new(config, shard),
             pool,
@@ -151,13 +150,12 @@ impl Shard {
             known: Mutex::new(None),
             proved: Mutex::default(),
             generation: AtomicU64::new(0),
+            replication: Replication::new(config),
             settings: Mutex::new(Arc::new([])),
             is_unsafe: AtomicBool::new(false),
             switch: common.switch,
             follows: Follows::default(),
-            said_shut: AtomicBool::new(false),
-            has_met: AtomicBool::new(false),
-            is_unsaid: AtomicBool::new(false),
+            is_unverified: AtomicBool::new(false),
         });
         let shared = Arc::new(Shared {
             config: config.clone(),
@@ -190,12 +188,12 @@ impl Shard {
         }
     }
 
-    /// Decides one request, all of which lies on this shard at that version of the layout.
+    /// Decides one request, all of which lies on this shard.
     ///
     /// # Errors
     /// [`DecideError`] when there is no verdict; only with `OutcomeUnknown` may something have been
     /// changed.
-    pub async fn decide(&self, request: Arc<Sealed>, layout: u64) -> Result<Verdict, DecideError> {
+    pub async fn decide(&self, request: Arc<Sealed>) -> Result<Verdict, DecideError> {
         if self.is_stopped_by_hand(&request.request) {
             return Ok(Verdict::Refused(Refusal::SellingStopped));
         }
@@ -211,20 +209,20 @@ impl Shard {
         if let Some(refusal) = self.refuse_sold_out(&request.request) {
             return Ok(Verdict::Refused(refusal));
         }
-        let verdict = self.ask(Arc::clone(&request), layout).await;
+        let verdict = self.ask(Arc::clone(&request)).await;
         let is_fenced = matches!(
             verdict,
             Ok(Verdict::Refused(Refusal::Fenced)) | Err(DecideError::Fenced(_))
         );
         // Nothing was executed. If the link only led to an epoch, or to scripts, that are gone, it is asked once more.
         if is_fenced && self.shared.gate.link_when_mended().await.is_ok() {
-            return self.ask(request, layout).await;
+            return self.ask(request).await;
         }
         verdict
     }
 
-    async fn ask(&self, request: Arc<Sealed>, layout: u64) -> Result<Verdict, DecideError> {
-        let (waiting, verdict) = Waiting::new(request, layout);
+    async fn ask(&self, request: Arc<Sealed>) -> Result<Verdict, DecideError> {
+        let (waiting, verdict) = Waiting::new(request);
         self.queue
             .try_send(waiting)
             .or(Err(DecideError::Overloaded))?;
@@ -282,7 +280,7 @@ impl Shard {
                 posting: 0,
                 account: first.account,
                 balance: 0,
-                due: false,
+                back: Back::Nothing,
             },
         )
     }
@@ -290,24 +288,6 @@ impl Shard {
     /// Whether requests are queueing.
     pub(super) fn is_busy(&self) -> bool {
         self.queue.capacity() < self.queue.max_capacity()
-    }
-
-    /// Whether a hold has expired that nobody has released yet.
-    ///
-    /// # Errors
-    /// [`ReadError`] when Redis does not answer.
-    pub(super) async fn has_due(&self) -> Result<bool, ReadError> {
-        let mut link = self.live_link().await?;
-        let due: Vec<String> = cmd("ZRANGEBYSCORE")
-            .arg(self.keys().deadlines())
-            .arg("-inf")
-            .arg(self.redis_now_ms())
-            .arg("LIMIT")
-            .arg(0)
-            .arg(1)
-            .query_async(&mut link.read)
-            .await?;
-        Ok(!due.is_empty())
     }
 
     /// Hears new levels.
@@ -322,6 +302,22 @@ impl Shard {
     /// Ends the gate's keeper: no link that breaks is replaced any more.
     pub(super) fn close(&self) {
         self.keeper.0.abort();
+    }
+
+    /// Ends the shard, which is of an earlier map: nothing is decided on it any more.
+    pub(super) fn retire(&self) {
+        self.close();
+        let why = "the number of shards was changed";
+        self.shared
+            .gate
+            .state
+            .send_replace(GateState::Shut(why.into()));
+    }
+
+    /// Whether both are the same, and not shards of two maps.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
     }
 
     /// Whether there is a proved Redis.

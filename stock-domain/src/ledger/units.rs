@@ -12,9 +12,13 @@ use super::keys::{Keys, SENTINEL};
 use super::scan::Scan;
 use super::scripts::SCRIPTS;
 use super::{ReadError, Shard};
+use crate::branch::Branch;
 use crate::reservation::{self, Held};
 
-/// Units by `product:user`.
+/// The field that counts the branches which are held for orders on other shards.
+const BRANCHES: &str = "branches";
+
+/// Units by `product:user`, and how many branches are held.
 pub type Units = BTreeMap<String, u64>;
 
 /// Counts anew on a shard, in one step. It takes Redis about a microsecond for each live hold.
@@ -57,6 +61,11 @@ pub async fn read(shard: &Shard) -> Result<(Units, Units), ReadError> {
             {
                 let (field, units) = reservation::held_units(&hold);
                 *held.entry(field).or_insert(0) += units;
+            }
+            if let Some(at) = Branch::parse_member(&member)
+                && seen.insert(at)
+            {
+                *held.entry(BRANCHES.to_owned()).or_insert(0) += 1;
             }
         }
     }

@@ -7,12 +7,12 @@ use stock_common::id::{Position, UserId};
 
 use super::{RecoverError, connect};
 use crate::database::shards::ShardState;
-use crate::database::{apply, layouts, witnesses};
+use crate::database::{apply, shard_map};
 use crate::journal::{Draft, Entry, VERSION};
 use crate::ledger::epoch::{self, Beginning, Head};
 use crate::ledger::keys::Keys;
-use crate::ledger::servers;
 use crate::selling;
+use crate::shard_map::ShardMap;
 
 /// Writes the first epoch of each shard of a new database; does nothing where there is one. Returns whether it wrote
 /// any.
@@ -20,9 +20,9 @@ use crate::selling;
 /// # Errors
 /// [`RecoverError`]; running it again is right.
 pub async fn begin_first(config: &Config, pool: &MySqlPool) -> Result<bool, RecoverError> {
-    let shards = layouts::divide(pool, config.shards).await?;
+    let map = shard_map::write_down(pool, config.shards()).await?;
     let mut has_begun = false;
-    for shard in 0..shards {
+    for shard in 0..map.map_or(0, ShardMap::shards) {
         has_begun |= begin_shard(config, pool, shard).await?;
     }
     Ok(has_begun)
@@ -64,14 +64,11 @@ pub async fn begin_shard(
         number: 0,
         selling: selling.unwrap_or(true),
         epoch: String::new(),
-        layout: 0,
         has_quarantine: false,
     };
     let beginning = next_epoch(&mut redis, &mut transaction, &state, old).await?;
     begin(&mut transaction, &mut state, &beginning).await?;
     epoch::begin(&mut redis, &keys, &beginning).await?;
-    let server = servers::run_id(&mut redis).await?;
-    witnesses::set(&mut transaction, shard, &server).await?;
     transaction.commit().await?;
     Ok(true)
 }
@@ -109,7 +106,6 @@ pub(super) async fn next_epoch(
         number,
         selling: state.selling,
         payload,
-        layout: 0,
     })
 }
 

@@ -1,7 +1,6 @@
-//! Rebuilding a shard's keys in Redis from MySQL: accounts, marks, holds, branches, idempotency keys; all of them, or
-//! those that move to it from another shard.
+//! Rebuilding a shard's keys in Redis from MySQL: accounts, marks, holds, branches, idempotency keys.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError, cmd, pipe};
@@ -15,7 +14,6 @@ use crate::account::{Account, Book, Level};
 use crate::branch::{Across, Branch, COMMITTED};
 use crate::coupon::{self, CodeState};
 use crate::database::{accounts, branches, journal, quarantine, reservations};
-use crate::layout::{self, Layout, MarkHome, Place};
 use crate::ledger::epoch;
 use crate::ledger::keys::{Keys, Records, SENTINEL};
 use crate::ledger::mend::Mend;
@@ -25,6 +23,7 @@ use crate::ledger::units::count_held;
 use crate::order::{self, Order};
 use crate::points;
 use crate::reservation;
+use crate::shard_map::ShardMap;
 use crate::verify::Progress;
 
 /// Rows read at once.
@@ -47,17 +46,6 @@ pub(super) async fn clear(
     Ok(())
 }
 
-/// The part that is rebuilt.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Scope {
-    /// Everything that the layout has on the shard.
-    Shard,
-    /// Everything in these slots.
-    Slots(BTreeSet<u16>),
-    /// Everything that names the number of a shard that is given up, or comes back: marks, holds, branches and keys.
-    Number(u64),
-}
-
 /// How the fields of a book are written.
 pub(crate) enum Filling<'a> {
     /// Into a Redis, or of things, on which nobody decides meanwhile.
@@ -71,30 +59,22 @@ pub(crate) struct Rebuild<'a> {
     pub(crate) redis: &'a mut MultiplexedConnection,
     pub(crate) keys: &'a Keys,
     /// Where everything lies as it will be.
-    pub(crate) layout: &'a Layout,
-    pub(crate) scope: &'a Scope,
+    pub(crate) map: ShardMap,
     pub(crate) filling: Filling<'a>,
 }
 
 impl Rebuild<'_> {
     fn has_mark(&self, id: &str, state: &str) -> bool {
-        let code = CodeState::parse(state);
-        match (self.scope, MarkHome::of(id, code)) {
-            (Scope::Slots(slots), Some(MarkHome::Slot(slot))) => slots.contains(&slot),
-            (Scope::Number(number), Some(MarkHome::Shard(shard))) => *number == shard,
-            (Scope::Shard, _) => {
-                self.layout.of_mark_id(id, code) == Some(Place::Shard(self.keys.shard()))
-            }
-            (Scope::Slots(_) | Scope::Number(_), _) => false,
-        }
+        let shard = self.map.of_mark_id(id, CodeState::parse(state));
+        shard == Some(self.keys.shard())
     }
 
     fn has_position(&self, position: Position) -> bool {
-        match self.scope {
-            Scope::Shard => self.layout.of_position(position) == self.keys.shard(),
-            Scope::Number(number) => position.shard() == *number,
-            Scope::Slots(_) => false,
-        }
+        self.map.of_position(position) == self.keys.shard()
+    }
+
+    fn has_product(&self, product: ProductId) -> bool {
+        self.map.of_product(product) == self.keys.shard()
     }
 
     /// Writes these levels.
@@ -144,13 +124,7 @@ impl Rebuild<'_> {
                 .await?;
         let mut commands = pipe();
         for (sale, product) in sales {
-            let slot = layout::product_slot(ProductId(product));
-            let is_here = match self.scope {
-                Scope::Shard => self.layout.of_slot(slot) == Place::Shard(self.keys.shard()),
-                Scope::Slots(slots) => slots.contains(&slot),
-                Scope::Number(_) => false,
-            };
-            if is_here {
+            if self.has_product(ProductId(product)) {
                 commands
                     .cmd("HSET")
                     .arg(self.keys.book(Book::Allowances(SaleId(sale))))
@@ -272,14 +246,7 @@ impl Rebuild<'_> {
                 .into_iter()
                 .filter_map(|(store, device, key, state, fingerprint, payload)| {
                     let product = first_product(&payload)?;
-                    let is_here = match self.scope {
-                        Scope::Shard => {
-                            let place = self.layout.of_slot(layout::product_slot(product));
-                            place == Place::Shard(self.keys.shard())
-                        }
-                        Scope::Slots(slots) => slots.contains(&layout::product_slot(product)),
-                        Scope::Number(_) => false,
-                    };
+                    let is_here = self.has_product(product);
                     let state = order::offline_state(&state, &journal::hash_text(&fingerprint));
                     is_here.then(|| (order::offline_mark_id(store, &device, &key), state))
                 });
@@ -335,14 +302,6 @@ impl Rebuild<'_> {
             sqlx::query_as("SELECT id, opened = 1 AND user_id IS NULL FROM coupons")
                 .fetch_all(&mut **transaction)
                 .await?;
-        // The codes of all coupons are many; of most slots there is no coupon.
-        if let Scope::Slots(slots) = self.scope
-            && !all
-                .iter()
-                .any(|(id, _)| slots.contains(&layout::slot("coupon", id)))
-        {
-            return Ok(());
-        }
         let opened = all.into_iter().filter(|(_, is_opened)| *is_opened);
         let opened: Vec<(String, String)> = opened
             .map(|(id, _)| {
@@ -470,11 +429,7 @@ impl Rebuild<'_> {
 
     /// Whether a user's keys are claimed on this shard for the one that decided.
     fn has_key_of(&self, user: UserId) -> bool {
-        match self.scope {
-            Scope::Shard => self.layout.of_user(user) == Place::Shard(self.keys.shard()),
-            Scope::Slots(slots) => slots.contains(&layout::user_slot(user)),
-            Scope::Number(_) => false,
-        }
+        self.map.of_user(user) == self.keys.shard()
     }
 
     /// The marks of the parts of entries over several shards.

@@ -1,7 +1,7 @@
 //! The plan of a rebuilding of Redis: the entries behind the watermark that somebody still has, and which of them
 //! continue MySQL's state.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use redis::aio::MultiplexedConnection;
 use serde::Serialize;
@@ -34,7 +34,7 @@ pub struct Plan {
     pub shard: u64,
     /// Whether its Redis holds what MySQL knows, so that there is nothing to rebuild.
     pub serving: bool,
-    /// Entries that would be applied from the old journal, from synchronous orders or from the list of lost entries.
+    /// Entries that would be applied from the old journal or from synchronous orders.
     pub apply: usize,
     /// Entries that do not continue MySQL's state: they need a file.
     pub left: Vec<Left>,
@@ -89,17 +89,18 @@ pub async fn plan(
         let mut connection = pool.acquire().await?;
         let found = candidates(&mut redis, &keys, &mut connection, &state).await?;
         let mut levels = Levels::new();
-        for part in touched(&found.entries).chunks(1_024) {
+        for part in touched(&found).chunks(1_024) {
             levels.extend(accounts::read(&mut connection, part).await?);
         }
-        let chosen = choose(found.entries, levels, &state);
+        let chosen = choose(found, levels, &state);
+        let has_lost = lost_entries::is_listed(&mut connection, shard).await?;
         let accounts: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM accounts WHERE shard = ?")
             .bind(shard)
             .fetch_one(&mut *connection)
             .await?;
         plans.push(Plan {
             shard,
-            serving: found.remembered.is_empty() && is_serving(&mut redis, &keys, &state).await?,
+            serving: !has_lost && is_serving(&mut redis, &keys, &state).await?,
             apply: chosen.next.len(),
             left: chosen.left.iter().map(Left::new).collect(),
             accounts: u64::try_from(accounts).unwrap_or_default(),
@@ -140,20 +141,16 @@ pub(super) async fn is_serving(
 }
 
 /// Entries behind the watermark that somebody still has.
-pub(super) struct Candidates {
-    pub(super) entries: BTreeMap<(u64, Position), Entry>,
-    /// Those that an instance remembers and Redis lost.
-    pub(super) remembered: HashMap<Position, u64>,
-}
+pub(super) type Candidates = BTreeMap<(u64, Position), Entry>;
 
-/// Reads what Redis' journal, synchronous orders and the list of lost entries have behind the watermark.
+/// Reads what Redis' journal and synchronous orders have behind the watermark.
 pub(super) async fn candidates(
     redis: &mut MultiplexedConnection,
     keys: &Keys,
     connection: &mut MySqlConnection,
     state: &ShardState,
 ) -> Result<Candidates, RecoverError> {
-    let mut entries: BTreeMap<(u64, Position), Entry> = BTreeMap::new();
+    let mut entries = Candidates::new();
     let mut after = state.watermark;
     loop {
         let tail = reader::tail(redis, keys, after, PORTION).await?;
@@ -167,22 +164,11 @@ pub(super) async fn candidates(
     for entry in recorded_behind(connection, state).await? {
         entries.insert((entry.number, entry.position), entry);
     }
-    let mut remembered = HashMap::new();
-    for entry in lost_entries::remembered(connection, state.shard).await? {
-        if entry.number > state.number {
-            remembered.insert(entry.position, entry.number);
-            let at = (entry.number, entry.position);
-            entries.entry(at).or_insert(entry);
-        }
-    }
-    Ok(Candidates {
-        entries,
-        remembered,
-    })
+    Ok(entries)
 }
 
 /// The accounts that entries touch.
-pub(super) fn touched(entries: &BTreeMap<(u64, Position), Entry>) -> Vec<Account> {
+pub(super) fn touched(entries: &Candidates) -> Vec<Account> {
     let postings = entries.values().flat_map(|entry| &entry.postings);
     let mut accounts: Vec<Account> = postings.map(|posted| posted.account).collect();
     accounts.sort_unstable();
@@ -199,11 +185,7 @@ pub(super) struct Chosen {
 /// Chooses the entries whose numbers follow each other. Of two with one number the one is taken whose postings
 /// chain; an entry whose postings do not chain, without such a twin, is taken too, and its accounts come under
 /// quarantine when it is applied: what others did is not dropped for it.
-pub(super) fn choose(
-    entries: BTreeMap<(u64, Position), Entry>,
-    mut levels: Levels,
-    state: &ShardState,
-) -> Chosen {
+pub(super) fn choose(entries: Candidates, mut levels: Levels, state: &ShardState) -> Chosen {
     let (mut next, mut left) = (Vec::new(), Vec::new());
     let mut by_number: BTreeMap<u64, Vec<Entry>> = BTreeMap::new();
     for entry in entries.into_values() {

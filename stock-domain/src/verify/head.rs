@@ -1,7 +1,6 @@
 //! Part three, continued: the hash with the epoch, against MySQL, the end of the journal and the books that it numbers.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
 
 use redis::{Value, pipe};
 use sqlx::MySqlPool;
@@ -14,9 +13,8 @@ use crate::ledger::keys::{HEAD_FIELDS, Records, SENTINEL};
 use crate::ledger::reader::last_of;
 use crate::ledger::{ReadError, Shard};
 
-/// How long a reshard may take from a new version of the layout in MySQL to the same in Redis.
-const RAISE_MAX: Duration = Duration::from_secs(2);
-const RAISE_EVERY: Duration = Duration::from_millis(50);
+/// A field that the first release wrote and its instances still read.
+const FIRST_RELEASE: &str = "layout";
 
 type Fields = HashMap<String, String>;
 /// The faults that were found: about which fields, and how.
@@ -80,19 +78,12 @@ impl Head {
         self.text(field)?.parse().ok()
     }
 
-    /// The version of the layout; none when it cannot be read. A head without one is of the first.
-    fn layout(&self) -> Option<u64> {
-        match self.text("layout") {
-            Some(text) => text.parse().ok(),
-            None => Some(0),
-        }
-    }
-
     /// Against MySQL's state, and the end of the journal.
     fn of_state(&self, state: &ShardState) -> Wrong {
         let mut wrong = Wrong::new();
-        let is_known = |field: &&String| !HEAD_FIELDS.contains(&field.as_str());
-        let unknown = self.fields.keys().filter(is_known);
+        let is_unknown =
+            |field: &&String| *field != FIRST_RELEASE && !HEAD_FIELDS.contains(&field.as_str());
+        let unknown = self.fields.keys().filter(is_unknown);
         wrong.extend(unknown.map(|field| ("fields", format!("has a field {field}"))));
         if self.text("epoch") != Some(&state.epoch) {
             let text = format!("is {:?}, mysql has {}", self.text("epoch"), state.epoch);
@@ -110,10 +101,6 @@ impl Head {
         if settled.is_none_or(|settled| settled > state.number) {
             let text = format!("is {settled:?}, mysql has {}", state.number);
             wrong.push(("settled", text));
-        }
-        if self.layout() != Some(state.layout) {
-            let text = format!("is {:?}, mysql has {}", self.text("layout"), state.layout);
-            wrong.push(("layout", text));
         }
         wrong
     }
@@ -168,12 +155,7 @@ pub(super) async fn differing(
     pool: &MySqlPool,
     shard: &Shard,
 ) -> Result<Vec<Difference>, VerifyError> {
-    let (mut head, mut state) = read(pool, shard).await?;
-    let began = Instant::now();
-    while head.layout() < Some(state.layout) && began.elapsed() < RAISE_MAX {
-        tokio::time::sleep(RAISE_EVERY).await;
-        (head, state) = read(pool, shard).await?;
-    }
+    let (head, state) = read(pool, shard).await?;
     let mut wrong = head.of_state(&state);
     if let Some(unsettled) = Unsettled::read(shard, &state).await? {
         wrong.extend(head.of_selling(&state, &unsettled));

@@ -13,11 +13,11 @@ use super::states::{coupon_of, says};
 use crate::branch::ACROSS_MARK;
 use crate::coupon::CodeState;
 use crate::journal::{Entry, Kind};
-use crate::layout::{Layout, Place};
 use crate::ledger::keys::{Keys, Records};
 use crate::ledger::records::RecordName;
 use crate::ledger::{Ledger, ReadError};
 use crate::order::parse_offline_mark_id;
+use crate::shard_map::ShardMap;
 
 /// A margin in ms: a state or a record that is about to be forgotten may be gone.
 const SLACK_MS: u64 = 60_000;
@@ -41,12 +41,12 @@ pub(super) async fn differing(
     ledger: &Ledger,
     entries: &[Entry],
 ) -> Result<Vec<Difference>, sqlx::Error> {
-    let Some(layout) = ledger.layout().filter(|layout| !layout.is_moving()) else {
+    let Some(map) = ledger.shard_map() else {
         return Ok(Vec::new());
     };
     let mut found = Vec::new();
     let mut missing = Vec::new();
-    for (number, set) in set_by(ledger, &layout, entries) {
+    for (number, set) in set_by(ledger, map, entries) {
         for part in set.chunks(500) {
             match read(ledger, number, part).await {
                 Ok((wrong, lacking)) => {
@@ -61,7 +61,7 @@ pub(super) async fn differing(
     Ok(found)
 }
 
-fn set_by<'a>(ledger: &Ledger, layout: &Layout, entries: &'a [Entry]) -> ByShard<'a> {
+fn set_by<'a>(ledger: &Ledger, map: ShardMap, entries: &'a [Entry]) -> ByShard<'a> {
     let config = ledger.config();
     let now = ledger.redis_now_ms();
     let since = |kept: u64| now.saturating_sub(kept).saturating_add(SLACK_MS);
@@ -70,10 +70,8 @@ fn set_by<'a>(ledger: &Ledger, layout: &Layout, entries: &'a [Entry]) -> ByShard
     let mut by_shard = ByShard::new();
     for entry in entries {
         let at = entry.position;
-        let mut add = |place: Option<Place>, set: Set<'a>| {
-            if let Some(Place::Shard(shard)) = place {
-                by_shard.entry(shard).or_default().push((at, set));
-            }
+        let mut add = |shard: u64, set: Set<'a>| {
+            by_shard.entry(shard).or_default().push((at, set));
         };
         for mark in &entry.marks {
             let is_kept = ["opened:", "coupon:", "code:", "issued:"]
@@ -86,18 +84,15 @@ fn set_by<'a>(ledger: &Ledger, layout: &Layout, entries: &'a [Entry]) -> ByShard
                 && parse_offline_mark_id(&mark.id).is_none();
             if is_wanted {
                 let code = CodeState::parse(&mark.next);
-                let place = layout.of_mark_id(&mark.id, code);
-                add(place, Set::State(&mark.id, &mark.next));
+                if let Some(shard) = map.of_mark_id(&mark.id, code) {
+                    add(shard, Set::State(&mark.id, &mark.next));
+                }
             }
         }
         let idempotency = entry.idempotency.as_ref();
         if let Some(of) = idempotency.filter(|_| at.unix_ms() > records_since) {
             let name = RecordName::of(of);
-            let home = layout.of_position(at);
-            add(
-                Some(Place::Shard(home)),
-                Set::Record(name, name.accepted(at)),
-            );
+            add(map.of_position(at), Set::Record(name, name.accepted(at)));
         }
     }
     by_shard

@@ -58,7 +58,7 @@ async fn sentinel(
         Kind::States => ("HMGET", epoch.to_owned()),
         Kind::HeldUnits => ("HMGET", "0".to_owned()),
         Kind::Deadlines => ("ZMSCORE", SENTINEL_SCORE.to_string()),
-        Kind::Head | Kind::Journal | Kind::Account | Kind::Book | Kind::Records | Kind::Moving => {
+        Kind::Head | Kind::Journal | Kind::Account | Kind::Book | Kind::Records => {
             return Ok(None);
         }
     };

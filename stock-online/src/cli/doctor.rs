@@ -151,18 +151,11 @@ fn shard_findings(config: &Config, ledger: &Ledger) -> Vec<Finding> {
         finding("shard", false, text, "see docs/recovery.md")
     });
     let mut findings: Vec<Finding> = shut.collect();
-    if let Some(layout) = ledger.layout() {
-        let text = format!(
-            "{} in the database, {} in the settings",
-            layout.shards, config.shards
-        );
-        let advice = "STOCK_SHARDS is for new databases; `reshard` changes this one";
-        findings.push(finding(
-            "shards",
-            layout.shards == config.shards,
-            text,
-            advice,
-        ));
+    if let Some(map) = ledger.shard_map() {
+        let (there, wanted) = (map.shards(), config.shards());
+        let text = format!("{there} in the database, {wanted} in the settings");
+        let advice = "STOCK_SHARDS is for new databases; `rehome` changes this one";
+        findings.push(finding("shards", there == wanted, text, advice));
     }
     findings
 }

@@ -165,7 +165,7 @@ async fn explain_account(
     ledger: &Ledger,
     account: Account,
 ) -> Result<Value, Failure> {
-    let redis = ledger.own_levels(&[account]).await;
+    let redis = ledger.levels(&[account]).await;
     let mysql = accounts::levels(pool, &[account]).await?;
     let rows: Vec<(u64, u64, i64, i64, String)> = sqlx::query_as(
         "SELECT p.seq, p.journal_id, p.delta, p.balance_after, j.kind FROM postings p \

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde::Serialize;
 use stock_common::config::Config;
-use stock_domain::database::layouts;
+use stock_domain::database::shard_map;
 use stock_domain::recover::{Allowed, Plan, Recovered};
 use stock_domain::verify::Difference;
 use stock_domain::{reconcile as reconciling, recover as recovering, verify as verifying};
@@ -124,7 +124,10 @@ pub(super) async fn recover(
     let pool = open_database(config, false).await?;
     let shards = match args.shard {
         Some(shard) => shard..shard + 1,
-        None => 0..layouts::load(&pool).await?.shards,
+        None => {
+            let map = shard_map::load(&pool).await?;
+            0..map.ok_or(recovering::RecoverError::NoShardMap)?.shards()
+        }
     };
     let plans = recovering::plan(config, &pool, shards).await?;
     if args.dry_run {

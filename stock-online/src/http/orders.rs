@@ -72,14 +72,13 @@ pub(super) struct Placing {
 impl Placing {
     fn request(
         &self,
-        is_last_try: bool,
-        (reprices, idempotency): (bool, Option<&Idempotency>),
+        reprices: bool,
+        idempotency: Option<&Idempotency>,
     ) -> Result<Request, DraftError> {
         let terms = Terms {
             window_ms: self.window_ms,
             reprices,
             held: self.held.as_ref(),
-            is_last_try,
         };
         order::place(&self.order, terms, idempotency.cloned())
     }
@@ -224,7 +223,7 @@ pub async fn place_redis(
             Err(verdict) => return Box::pin(answer_unplaced(&app, verdict)).await,
         };
         let reprices = placing.is_repriced && !round.is_last();
-        let build = |is_last_try| placing.request(is_last_try, (reprices, key));
+        let build = || placing.request(reprices, key);
         let verdict = decide_stock(&app, build).await?;
         if reprices && let Some(next) = round.next(&app, &verdict, placing.window_ms) {
             round = next;
@@ -288,7 +287,7 @@ async fn place_locked(
         };
         wait_for_code(app, &placing.order).await?;
         let reprices = placing.is_repriced && !round.is_last();
-        let build = |is_last_try| placing.request(is_last_try, (reprices, key));
+        let build = || placing.request(reprices, key);
         let before = placing.before.iter().cloned().collect();
         let decided = decide_stock_locked(app, build, before).await?;
         if reprices && let Some(next) = round.next(app, &decided.verdict, placing.window_ms) {

@@ -243,7 +243,7 @@ impl From<DecideError> for Problem {
             }
             // Which setting it is stands in the log, on `/readyz` and in a metric.
             DecideError::Unsafe(_) => Self::of(Code::UnsafeRedis),
-            DecideError::Overloaded => Self::of(Code::Overloaded),
+            DecideError::Overloaded | DecideError::Held => Self::of(Code::Overloaded),
             DecideError::Unable(_) => Self::new(
                 Code::Overloaded,
                 "the stock store refuses writes at the moment",
@@ -313,7 +313,7 @@ impl From<tokio::task::JoinError> for Problem {
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::Fenced | Refusal::Moved | Refusal::Claimed(_) => Self::of(Code::Fenced),
+            Refusal::Fenced | Refusal::Claimed(_) => Self::of(Code::Fenced),
             Refusal::KeyReused => Self::of(Code::IdempotencyKeyReused),
             Refusal::Expired => Self::of(Code::Overloaded),
             Refusal::Backlog => Self::of(Code::Backlog),

@@ -24,7 +24,7 @@ use stock_domain::account::{Account, Level};
 use stock_domain::catalog::{Product, ProductFilter, ProductStatus};
 use stock_domain::coupon::Benefit;
 use stock_domain::database::products as table;
-use stock_domain::database::{accounts, buckets, coupon_issues};
+use stock_domain::database::{accounts, coupon_issues};
 use stock_domain::ledger::{RecentLevel, RecentLevels};
 use stock_domain::reads::Reader;
 use utoipa::ToSchema;
@@ -177,7 +177,7 @@ async fn settled(app: &App, reader: Reader, products: &[Arc<Product>]) -> Result
     let names = &names(products);
     let read = |pool: MySqlPool| async move {
         let found: HashMap<Account, Level> =
-            buckets::levels(&mut *pool.acquire().await?, names).await?;
+            accounts::read(&mut *pool.acquire().await?, names).await?;
         Ok::<_, sqlx::Error>(found)
     };
     let found = app.reads.read(reader, read).await?;

@@ -201,9 +201,8 @@ pub async fn reserve(
         };
         let window_ms = sale::window(product.sale.iter(), round.now_ms);
         let reprices = product.sale.as_ref().is_some_and(Sale::is_repriced) && !round.is_last();
-        let build = |is_last_try: bool| {
+        let build = || {
             let mut request = reservation::reserve(&reservation, window_ms, idempotency.clone())?;
-            request.waits_for_holds = !is_last_try;
             request.reprices = reprices;
             // Units that a sale's limit counts need no other cap.
             if let Some(hold) = request

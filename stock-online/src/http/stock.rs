@@ -21,8 +21,7 @@ use sqlx::MySqlPool;
 use stock_common::clock::{rfc3339, unix_ms};
 use stock_common::error::Code;
 use stock_common::id::{LocationId, Position, ProductId};
-use stock_domain::account::{Account, AccountKind};
-use stock_domain::bucket;
+use stock_domain::account::Account;
 use stock_domain::catalog::Product;
 use stock_domain::database::movements::{self as postings, Movement, MovementCursor};
 use stock_domain::database::products;
@@ -101,14 +100,10 @@ pub(super) struct MovementOut {
     position: Position,
     /// The how-manieth posting of its account, from 1 without a gap.
     seq: u64,
-    /// What moved: `AVAILABLE` or `RESERVED`; of a product whose stock is divided over shards also `BUCKET`, a share of
-    /// what is available.
-    #[schema(pattern = "^(AVAILABLE|RESERVED|BUCKET)$")]
+    /// The kind of stock that moved.
+    #[schema(pattern = "^(AVAILABLE|RESERVED)$")]
     kind: &'static str,
     location_id: u64,
-    /// Of a `BUCKET` the slot that it lies in.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    bucket: Option<u64>,
     delta: i64,
     balance_after: i64,
     /// The kind of the journal's entry, such as `order_placed`.
@@ -309,9 +304,7 @@ impl From<Movement> for MovementOut {
             position: of.position,
             seq: of.posted.seq,
             kind: of.posted.account.kind.as_str(),
-            location_id: bucket::whole(of.posted.account).place,
-            bucket: (of.posted.account.kind == AccountKind::Bucket)
-                .then_some(of.posted.account.place),
+            location_id: of.posted.account.place,
             delta: of.posted.delta,
             balance_after: of.posted.balance_after,
             cause: of.cause,

@@ -9,7 +9,7 @@ use stock_domain::database::row_lock::{self, Decided};
 use stock_domain::journal::{Draft, DraftError, Entry, Idempotency, Kind};
 use stock_domain::ledger::Request;
 use stock_domain::lookup::{self, LookupError};
-use stock_domain::verdict::{Refusal, Verdict};
+use stock_domain::verdict::{Back, Refusal, Verdict};
 
 use super::problem::Problem;
 use crate::app::App;
@@ -94,19 +94,19 @@ impl Round {
 }
 
 /// Decides a request that takes stock. If it is short while expired holds wait to be released, they are
-/// released and it is asked once more; `build` is told whether that is the last time.
+/// released and it is built and asked once more.
 pub(super) async fn decide_stock(
     app: &App,
-    build: impl Fn(bool) -> Result<Request, DraftError>,
+    build: impl Fn() -> Result<Request, DraftError>,
 ) -> Result<Verdict, Problem> {
-    let request = build(false)?;
+    let request = build()?;
     let first = first_account(&request);
     let verdict = app.ledger.decide(request).await?;
     match short_while_due(&verdict, first) {
         None => Ok(verdict),
         Some(account) => {
             Box::pin(sweep(app, account)).await;
-            Ok(app.ledger.decide(build(true)?).await?)
+            Ok(app.ledger.decide(build()?).await?)
         }
     }
 }
@@ -114,17 +114,17 @@ pub(super) async fn decide_stock(
 /// The same under row locks in MySQL, which must have the entries `before` first.
 pub(super) async fn decide_stock_locked(
     app: &Arc<App>,
-    build: impl Fn(bool) -> Result<Request, DraftError>,
+    build: impl Fn() -> Result<Request, DraftError>,
     before: Vec<Entry>,
 ) -> Result<Decided, Problem> {
-    let request = build(false)?;
+    let request = build()?;
     let first = first_account(&request);
     let decided = decide_locked(app, request, before.clone()).await?;
     match short_while_due(&decided.verdict, first) {
         None => Ok(decided),
         Some(account) => {
             sweep(app, account).await;
-            decide_locked(app, build(true)?, before).await
+            decide_locked(app, build()?, before).await
         }
     }
 }
@@ -138,9 +138,13 @@ fn first_account(request: &Request) -> Option<Account> {
 fn short_while_due(verdict: &Verdict, first: Option<Account>) -> Option<Account> {
     match verdict {
         Verdict::Refused(Refusal::Insufficient {
-            account, due: true, ..
+            account,
+            back: Back::Due,
+            ..
         }) => Some(*account),
-        Verdict::Refused(Refusal::HeldEnough { due: true, .. }) => first,
+        Verdict::Refused(Refusal::HeldEnough {
+            back: Back::Due, ..
+        }) => first,
         Verdict::Accepted(_) | Verdict::Replayed(_) | Verdict::Refused(_) => None,
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use redis::{RedisError, cmd};
 use stock_common::id::{CouponId, Position};
 use stock_domain::coupon::CodeState;
-use stock_domain::database::{coupons, jobs, shards, witnesses};
+use stock_domain::database::{coupons, jobs, shards};
 use stock_domain::forget_sales::{self, OVER_DAYS};
 use stock_domain::ledger::keys::Keys;
 use stock_domain::ledger::scan::Scan;
@@ -42,7 +42,6 @@ async fn forget(app: &App) -> Result<Option<i64>, Box<dyn std::error::Error + Se
         removed += forget_on(app, &shard, &over).await?;
     }
     forget_sales::forget_sales(&app.pool, &app.ledger, OVER_DAYS).await?;
-    witnesses::forget(&app.pool).await?;
     claim.succeed().await?;
     Ok(Some(removed))
 }

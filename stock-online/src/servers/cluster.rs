@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use redis::{Client, RedisError, cmd};
+use redis::{Client, ErrorKind, RedisError, cmd};
 use stock_common::config::Durability;
 use tokio::process::Command;
 
@@ -164,6 +164,59 @@ impl RedisCluster {
             }
         }
         None
+    }
+}
+
+impl RedisCluster {
+    /// Moves the slot of a key to another master with all its keys, as `redis-cli --cluster reshard` does it.
+    ///
+    /// # Errors
+    /// When a node does not answer, or refuses.
+    pub async fn move_slot_of(&self, key: &str, target: usize) -> Result<(), RedisError> {
+        const MOVED_MAX_MS: u64 = 10_000;
+        let mut links = Vec::new();
+        for node in &self.nodes {
+            let client = Client::open(node.spec.url("0"))?;
+            links.push(client.get_multiplexed_async_connection().await?);
+        }
+        let source = self.master_of(key).await.unwrap_or(target);
+        let node = |number: usize| {
+            let pair = links.get(number).cloned().zip(self.nodes.get(number));
+            pair.ok_or_else(|| RedisError::from((ErrorKind::InvalidClientConfig, "no such node")))
+        };
+        let ((mut from, _), (mut to, to_node)) = (node(source)?, node(target)?);
+        let cluster = |name: &str| cmd("CLUSTER").arg(name).to_owned();
+        let slot: u64 = cluster("KEYSLOT").arg(key).query_async(&mut from).await?;
+        let from_id: String = cluster("MYID").query_async(&mut from).await?;
+        let to_id: String = cluster("MYID").query_async(&mut to).await?;
+        let set = |what: &str, id: &str| cluster("SETSLOT").arg(slot).arg(what).arg(id).to_owned();
+        let _: () = set("IMPORTING", &from_id).query_async(&mut to).await?;
+        let _: () = set("MIGRATING", &to_id).query_async(&mut from).await?;
+        loop {
+            let mut ask = cluster("GETKEYSINSLOT");
+            let keys: Vec<String> = ask.arg(slot).arg(100).query_async(&mut from).await?;
+            if keys.is_empty() {
+                break;
+            }
+            let mut migrate = cmd("MIGRATE");
+            migrate
+                .arg("127.0.0.1")
+                .arg(to_node.spec.port)
+                .arg("")
+                .arg(0);
+            migrate.arg(MOVED_MAX_MS).arg("KEYS").arg(keys);
+            let _: String = migrate.query_async(&mut from).await?;
+        }
+        // The new master first: nobody else may say that it has the slot.
+        let others = links.iter().enumerate();
+        let others = others.filter(|(number, _)| *number != target);
+        let links = [to].into_iter().chain(others.map(|(_, link)| link.clone()));
+        for mut link in links {
+            // A replica is told by its master.
+            let told: Result<(), RedisError> = set("NODE", &to_id).query_async(&mut link).await;
+            drop(told);
+        }
+        Ok(())
     }
 }
 

@@ -10,16 +10,15 @@ use fred::clients::SubscriberClient;
 use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
 use fred::types::Builder;
 use fred::types::config::{Config as FredConfig, ReconnectPolicy};
-use stock_domain::layout::SHARDS_MAX;
 use stock_domain::ledger::Heard;
 use stock_domain::ledger::keys::Keys;
 use stock_domain::ledger::levels::LevelsMessage;
 use stock_domain::ledger::switch::Switched;
+use stock_domain::shard_map::SHARDS_MAX;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
 use super::Bells;
-use super::shares::Shares;
 use crate::app::App;
 
 /// Milliseconds between attempts to connect, and how they grow.
@@ -31,18 +30,10 @@ const SILENCE_MAX: Duration = Duration::from_secs(3);
 
 /// Hears the levels and catalog channels until `shutdown`; `bells` wake the subscribers.
 pub async fn run(app: Arc<App>, bells: Arc<Bells>, shutdown: CancellationToken) {
-    let shares = Shares::default();
-    tokio::select! {
-        () = shares.tell(&app) => {}
-        () = hear_until(&app, &bells, &shares, &shutdown) => {}
-    }
-}
-
-async fn hear_until(app: &App, bells: &Bells, shares: &Shares, shutdown: &CancellationToken) {
     while !shutdown.is_cancelled() {
         tokio::select! {
             () = shutdown.cancelled() => return,
-            result = hear(app, bells, shares) => {
+            result = hear(&app, &bells) => {
                 is_subscribed(false);
                 if let Err(error) = result {
                     tracing::debug!(%error, "cannot subscribe yet");
@@ -62,7 +53,7 @@ async fn connect(url: &str) -> Result<SubscriberClient, fred::error::Error> {
     Ok(client)
 }
 
-async fn hear(app: &App, bells: &Bells, shares: &Shares) -> Result<(), fred::error::Error> {
+async fn hear(app: &App, bells: &Bells) -> Result<(), fred::error::Error> {
     let client = connect(&app.config.redis_url).await?;
     let mut messages = client.message_rx();
     let mut reconnections = client.reconnect_rx();
@@ -117,7 +108,7 @@ async fn hear(app: &App, bells: &Bells, shares: &Shares) -> Result<(), fred::err
                 match app.ledger.hear(&message) {
                     Heard::Own => {
                         bells.ring(message.position.shard());
-                        app.levels.hear(&shares.without(&app.ledger, message));
+                        app.levels.hear(&message);
                     }
                     Heard::TooEarly => {}
                     Heard::Foreign => ignore(),

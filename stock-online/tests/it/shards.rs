@@ -1,27 +1,25 @@
 //! Several shards on a Redis Cluster: orders over them, keys, kills, failover, and another number of them.
 
-mod buckets;
+mod contention;
 mod failover;
 mod keys;
-mod reshard;
+mod rehome;
 mod steps;
 mod stop;
 
 use serde_json::json;
-use stock_domain::layout::{Layout, Place};
+use stock_domain::shard_map::ShardMap;
 use stock_online::servers::cluster::Shape;
 use stock_proof::client::{Answer, Client};
 
 use crate::support::{OwnCluster, Shop, account};
 
-/// Of the products 1..=`products` one on each shard.
-pub(crate) fn one_on_each(layout: &Layout, products: u64) -> Vec<u64> {
-    (0..layout.shards)
-        .map(|shard| {
-            let lies = |product: &u64| {
-                layout.of_account(account(*product), None) == Some(Place::Shard(shard))
-            };
-            (1..=products).find(lies).unwrap()
+/// Of the products 1..=`products` one on each shard that has any.
+pub(crate) fn one_on_each(map: ShardMap, products: u64) -> Vec<u64> {
+    (0..map.shards())
+        .filter_map(|shard| {
+            let lies = |product: &u64| map.of_account(account(*product), None) == Some(shard);
+            (1..=products).find(lies)
         })
         .collect()
 }
@@ -38,8 +36,7 @@ async fn a_cluster_sells_as_one_redis_does() {
     let shop = own.shop(4, 24, 20).await;
     let service = shop.serve().await;
     let client = &service.client;
-    let layout = shop.ledger.layout().unwrap();
-    let each = one_on_each(&layout, 24);
+    let each = one_on_each(shop.ledger.shard_map().unwrap(), 24);
     let lines: Vec<(u64, i64)> = each.iter().map(|product| (*product, 2)).collect();
     let first = order(client, 2, &lines).await;
     assert_eq!(first.status, 201, "{}", first.text);
@@ -109,7 +106,7 @@ async fn a_cluster_sells_as_one_redis_does() {
         doctor.contains("ok   shards: 4 in the database, 4 in the settings"),
         "{doctor}"
     );
-    let moved = command(&shop, &["reshard", "--shards", "5"]).await;
+    let moved = command(&shop, &["rehome", "--shards", "5"]).await;
     assert!(moved.starts_with("5 shards: "), "{moved}");
     let rebuilt = command(&shop, &["recover", "--shard", "2", "--force"]).await;
     assert!(

@@ -195,7 +195,6 @@ async fn raw(shop: &Shop, ledger: &Ledger, base: &Request, seconds: u32) -> Resu
             config.idempotency_refused_ms,
         ),
         deadline_ms: ledger.redis_now_ms() + 600_000,
-        layout: 0,
     };
     let call = Arc::new(encode(&ledger.keys(), &head, batch.iter()));
     let client = redis::Client::open(shop.redis_url.as_str())?;

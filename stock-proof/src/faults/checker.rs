@@ -129,8 +129,12 @@ pub async fn differences(shop: &Shop, command: &[&str]) -> Result<Vec<Value>, Fa
 ///
 /// # Errors
 /// When MySQL does not answer.
-pub async fn check_told(pool: &MySqlPool, history: &History) -> Result<Vec<String>, Failure> {
-    Ok(told(pool, history, Allowed::default()).await?.complaints)
+pub async fn check_told(
+    pool: &MySqlPool,
+    history: &History,
+    allowed: Allowed,
+) -> Result<Vec<String>, Failure> {
+    Ok(told(pool, history, allowed).await?.complaints)
 }
 
 async fn told(pool: &MySqlPool, history: &History, allowed: Allowed) -> Result<Seen, Failure> {

@@ -1,10 +1,10 @@
-//! What happens under load: killed, replaced, paused, failed over, divided anew.
+//! The events under load: killed, replaced, paused, failed over, moved, rehomed.
 
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use stock_domain::reshard::reshard;
+use stock_domain::rehome::rehome;
 
 use super::world::World;
 use crate::Failure;
@@ -35,7 +35,7 @@ pub struct Phase {
 }
 
 /// Every phase, in order.
-pub const PHASES: [Phase; 6] = [
+pub const PHASES: [Phase; 7] = [
     Phase {
         name: "a",
         what: "plain",
@@ -68,9 +68,15 @@ pub const PHASES: [Phase; 6] = [
     },
     Phase {
         name: "f",
-        what: "two shards more, and back",
+        what: "a shard moves to another master, and back",
         still_max: STILL_MAX,
-        happen: |world, wait| Box::pin(divided(world, wait)),
+        happen: |world, wait| Box::pin(moved(world, wait)),
+    },
+    Phase {
+        name: "g",
+        what: "two shards more, and back, while nothing is sold",
+        still_max: STILL_MAX,
+        happen: |world, wait| Box::pin(rehomed(world, wait)),
     },
 ];
 
@@ -142,18 +148,34 @@ async fn failed_over(world: &mut World) -> Result<String, Failure> {
     ))
 }
 
-async fn divided(world: &mut World, wait: Duration) -> Result<String, Failure> {
-    let before = world.config.shards;
+async fn moved(world: &mut World, wait: Duration) -> Result<String, Failure> {
+    let key = world.ledger.shard(0)?.keys().epoch();
+    let home = world.cluster.master_of(&key).await;
+    let home = home.ok_or("the shard has no master")?;
+    let mut masters = Vec::new();
+    for shard in world.ledger.shards() {
+        masters.extend(world.cluster.master_of(&shard.keys().epoch()).await);
+    }
+    let other = masters.into_iter().find(|master| *master != home);
+    let mut notes = Vec::new();
+    for target in [other.ok_or("there is one master")?, home] {
+        let began = Instant::now();
+        world.cluster.move_slot_of(&key, target).await?;
+        notes.push(format!("{} ms", began.elapsed().as_millis()));
+        tokio::time::sleep(wait).await;
+    }
+    Ok(format!("its slot moved within {}", notes.join(" and ")))
+}
+
+async fn rehomed(world: &mut World, wait: Duration) -> Result<String, Failure> {
+    let before = world.config.shards();
     let mut notes = Vec::new();
     for target in [before + 2, before] {
-        let began = Instant::now();
         let mut quiet = |_, _| {};
-        let done = reshard(&world.config, &world.pool, target, &mut quiet).await?;
+        let done = rehome(&world.config, &world.pool, target, &mut quiet).await?;
         notes.push(format!(
-            "to {target} shards {} slots moved in {} ms, {} ms at most away",
-            done.slots,
-            began.elapsed().as_millis(),
-            done.longest_pause_ms
+            "to {target} shards with {} accounts in {} ms",
+            done.accounts, done.pause_ms
         ));
         tokio::time::sleep(wait).await;
     }

@@ -9,7 +9,6 @@ use stock_common::clock::Clock;
 use stock_common::config::Config;
 use stock_common::id::ProductId;
 use stock_domain::database::{self, Role};
-use stock_domain::layout::product_slot;
 use stock_domain::ledger::{GateState, Ledger};
 use stock_domain::verify::verify;
 use stock_online::servers::cluster::{RedisCluster, Shape};
@@ -20,7 +19,7 @@ use super::nginx::Nginx;
 use crate::Failure;
 use crate::client::Client;
 use crate::faults::buyers::settle;
-use crate::faults::checker::check_told;
+use crate::faults::checker::{Allowed, check_told};
 use crate::faults::history::{History, Told};
 use crate::faults::world::{ROLES, STOCK};
 use crate::shop::{Folder, Seed, Service, Shop, free_address};
@@ -44,7 +43,7 @@ pub struct World {
     pub shards: Vec<Vec<u64>>,
     /// The settings of this program itself, for what an operator does.
     pub config: Config,
-    /// What it looks at, and reshards with.
+    /// What it looks at, and rehomes with.
     pub pool: MySqlPool,
     /// The same of Redis; it decides nothing.
     pub ledger: Ledger,
@@ -100,10 +99,10 @@ impl World {
         if !ledger.wait_open(REST_WITHIN).await {
             return Err("redis cannot be proved".into());
         }
-        let layout = ledger.layout().ok_or("the layout is not known")?;
+        let map = ledger.shard_map().ok_or("the shard map is not known")?;
         let mut products = vec![Vec::new(); usize::try_from(shards)?];
         for product in 1..=PRODUCTS {
-            let shard = layout.owner(product_slot(ProductId(product)));
+            let shard = map.of_product(ProductId(product));
             let on = products.get_mut(usize::try_from(shard)?);
             on.ok_or("a product is on no shard")?.push(product);
         }
@@ -201,7 +200,7 @@ impl World {
             }
         }
         self.rest().await?;
-        let mut complaints = check_told(&self.pool, history).await?;
+        let mut complaints = check_told(&self.pool, history, Allowed::default()).await?;
         let mut quiet = |_, _| {};
         let report = verify(&self.pool, &self.ledger, true, &mut quiet).await?;
         let wrong = report.differences.iter();

@@ -10,7 +10,7 @@ use crate::ledger::reader;
 use crate::ledger::scripts::SCRIPTS;
 
 /// The fields without which nothing is decided, beside the epoch.
-pub(super) const NEEDED: [&str; 6] = ["ms", "low", "number", "settled", "selling", "layout"];
+pub(super) const NEEDED: [&str; 5] = ["ms", "low", "number", "settled", "selling"];
 
 /// Why a link is given up when one of them is missing.
 pub(super) const LOST: &str = "redis lost a field of the hash with the epoch";
@@ -59,7 +59,6 @@ impl Gate {
             number,
             known.number.min(number),
             u64::from(selling),
-            known.layout,
         ];
         let script = &SCRIPTS.mend_head;
         let mut mend = pipe();

@@ -32,6 +32,8 @@ const LOOK: Duration = Duration::from_secs(2);
 pub(in crate::ledger) enum Line {
     /// For scripts.
     Decide,
+    /// For scripts as well, where `WAIT` blocks the first one.
+    Beside,
     /// For reads.
     Read,
 }
@@ -41,6 +43,7 @@ pub(in crate::ledger) enum Line {
 pub(in crate::ledger) struct Heard {
     since: Instant,
     decide_ms: AtomicU64,
+    beside_ms: AtomicU64,
     read_ms: AtomicU64,
     /// One asks for all who want to know.
     turn: Mutex<()>,
@@ -69,6 +72,7 @@ impl Heard {
         Self {
             since: Instant::now(),
             decide_ms: AtomicU64::new(0),
+            beside_ms: AtomicU64::new(0),
             read_ms: AtomicU64::new(0),
             turn: Mutex::new(()),
             calls: AtomicUsize::new(0),
@@ -78,6 +82,7 @@ impl Heard {
     const fn of(&self, line: Line) -> &AtomicU64 {
         match line {
             Line::Decide => &self.decide_ms,
+            Line::Beside => &self.beside_ms,
             Line::Read => &self.read_ms,
         }
     }
@@ -104,9 +109,10 @@ impl Link {
         self.heard.note(line);
     }
 
-    const fn line(&self, line: Line) -> &MultiplexedConnection {
+    pub(in crate::ledger) fn line(&self, line: Line) -> &MultiplexedConnection {
         match line {
             Line::Decide => &self.decide,
+            Line::Beside => &self.beside,
             Line::Read => &self.read,
         }
     }
@@ -251,11 +257,8 @@ impl Gate {
         let compare = async {
             loop {
                 tokio::time::sleep(CHECK).await;
-                if let Err(error) = self.find_settled_in_silence().await {
-                    tracing::debug!(%error, "what was settled in a silence is compared later");
-                }
-                if let Err(error) = self.say_afterwards(link).await {
-                    tracing::debug!(%error, "mysql hears of the server later");
+                if let Err(error) = self.verify_afterwards(link).await {
+                    tracing::debug!(%error, "the server is compared with mysql later");
                 }
             }
         };
@@ -281,8 +284,8 @@ impl Gate {
             .arg("epoch")
             .arg(&head::NEEDED);
         let read = command.query_async::<Vec<Option<String>>>(&mut connection);
-        let (read, pong) = tokio::join!(read, ping(&link.decide));
-        let read = pong.and(read);
+        let (read, pong, beside) = tokio::join!(read, ping(&link.decide), ping(&link.beside));
+        let read = pong.and(beside).and(read);
         let reason = match read {
             Err(error) => Unproved::Redis(error).to_string(),
             Ok(values) => match values.split_first() {

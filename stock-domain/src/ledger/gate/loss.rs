@@ -1,20 +1,20 @@
-//! What Redis lost of what this instance accepted: found, listed in MySQL, and in a cluster entered again.
+//! The entries that this instance accepted and Redis lost: found, and listed in MySQL.
 
 use std::collections::HashSet;
-use std::sync::PoisonError;
+use std::sync::{MutexGuard, PoisonError};
 
 use redis::aio::MultiplexedConnection;
 use stock_common::id::Position;
 
 use super::{Gate, Memory, Remembered, Unproved};
-use crate::database::shards::{self, ShardState};
-use crate::database::{journal, lost_entries, witnesses};
+use crate::database::shards::ShardState;
+use crate::database::{journal, lost_entries};
 use crate::ledger::reader;
 use crate::recover::{self, RecoverError};
 
 impl Gate {
-    /// Rebuilds a Redis of a cluster that lost entries when it was promoted: what the instances remember is
-    /// entered again. Never what would drop an entry; then it waits for a person.
+    /// Rebuilds a promoted Redis of a cluster that lacks what MySQL has. An entry that does not continue MySQL's state, because
+    /// those before it are lost, is listed with them.
     pub(super) async fn recover(&self, url: &str) {
         let shard = self.keys.shard();
         let known = self
@@ -29,14 +29,6 @@ impl Gate {
         ) else {
             return;
         };
-        // Who has not met this server yet may remember more.
-        match witnesses::unmet(&self.pool, shard, known.watermark).await {
-            Ok(0) => {}
-            Ok(instances) => {
-                return tracing::warn!(shard, instances, "waiting for what they remember");
-            }
-            Err(error) => return tracing::warn!(shard, %error, "redis cannot be rebuilt yet"),
-        }
         // What is there is cleared: one node's word is not enough.
         match self.servers.agreed(&self.keys.epoch()).await {
             Ok(agreed) if agreed == url => {}
@@ -55,84 +47,90 @@ impl Gate {
         }
     }
 
-    /// What this instance accepted last must be in the journal, or settled.
-    pub(super) async fn find_own_last(
+    /// Finds what this instance accepted in the journal of a Redis that is not known to be the one of a moment ago, or in MySQL's,
+    /// and lists what is in neither.
+    ///
+    /// A promoted replica has the beginning of its master's history, so it goes on without the listed entries: `WAIT` saw to it
+    /// that there are none where a replica was connected. A lone Redis that lost its end waits for a person.
+    pub(super) async fn find_accepted(
         &self,
         read: &mut MultiplexedConnection,
         known: &ShardState,
     ) -> Result<(), Unproved> {
         self.list_lost_with_epoch(&known.epoch).await?;
-        self.find_settled_in_silence().await?;
-        let (last, first) = {
-            let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-            let first = memory.unsettled.iter().map(|entry| entry.position).min();
-            (memory.last, first.unwrap_or(memory.last))
+        let (last, accepted) = {
+            let memory = self.memory();
+            (memory.last, Vec::from(memory.unsettled.clone()))
         };
+        let (settled, open): (Vec<Remembered>, Vec<Remembered>) = accepted
+            .into_iter()
+            .partition(|entry| entry.position <= known.watermark);
+        // What MySQL settled since may be another instance's, on a server that never had this one's.
+        self.list_unrecorded(settled).await?;
         if last <= known.watermark || reader::find(read, &self.keys, last).await?.is_some() {
             return Ok(());
         }
-        let present: HashSet<Position> = reader::positions_from(read, &self.keys, first)
-            .await?
-            .into_iter()
-            .collect();
-        let lost: Vec<Remembered> = {
-            let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_lost = |entry: &&Remembered| {
-                entry.position > known.watermark && !present.contains(&entry.position)
-            };
-            memory.unsettled.iter().filter(is_lost).cloned().collect()
-        };
+        let first = open.iter().map(|entry| entry.position).min();
+        let present: HashSet<Position> =
+            reader::positions_from(read, &self.keys, first.unwrap_or(last))
+                .await?
+                .into_iter()
+                .collect();
+        let is_lost = |entry: &Remembered| !present.contains(&entry.position);
+        let lost: Vec<Remembered> = open.into_iter().filter(is_lost).collect();
         self.list_lost(&lost).await?;
+        if self.servers.is_cluster() {
+            let mut memory = self.memory();
+            memory.unsettled.retain(|entry| !is_lost(entry));
+            memory.last = memory
+                .unsettled
+                .iter()
+                .map(|entry| entry.position)
+                .max()
+                .unwrap_or_default();
+            return Ok(());
+        }
         Err(Unproved::OwnEntryMissing {
             last,
             lost: lost.len(),
         })
     }
 
+    /// Finds what synchronous orders have recorded in MySQL behind the watermark: its numbers must not be given again.
+    pub(super) async fn find_recorded(
+        &self,
+        read: &mut MultiplexedConnection,
+        known: &ShardState,
+    ) -> Result<(), Unproved> {
+        let recorded = journal::recorded_behind(&self.pool, known.shard, known.number).await;
+        for position in recorded.map_err(Unproved::Database)? {
+            if reader::find(read, &self.keys, position).await?.is_none() {
+                return Err(Unproved::RecordedMissing(position));
+            }
+        }
+        Ok(())
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A new epoch means that `recover` has run: what this instance accepted under the earlier one and
     /// MySQL's journal lacks is lost, and is listed before the memory of it begins anew.
     async fn list_lost_with_epoch(&self, epoch: &str) -> Result<(), Unproved> {
         let accepted: Vec<Remembered> = {
-            let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+            let memory = self.memory();
             if memory.epoch == epoch {
                 return Ok(());
             }
-            memory.unsettled.iter().cloned().collect()
+            Vec::from(memory.unsettled.clone())
         };
         self.list_unrecorded(accepted).await?;
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut memory = self.memory();
         *memory = Memory {
             epoch: epoch.to_owned(),
             ..Memory::default()
         };
-        Ok(())
-    }
-
-    /// Nobody waits for an instance that says nothing for long: behind a failover in that time others go on without what
-    /// only it knew, and MySQL settles theirs. What is not among that is lost, and is listed.
-    pub(super) async fn find_settled_in_silence(&self) -> Result<(), Unproved> {
-        // One that goes on is compared again when it is over.
-        let silences = self.beat.past_silences();
-        let accepted: Vec<Remembered> = {
-            let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-            if memory.silences == self.beat.silences() {
-                return Ok(());
-            }
-            memory.unsettled.iter().cloned().collect()
-        };
-        let shard = self.keys.shard();
-        let state = shards::load(&self.pool, shard).await;
-        let watermark = state
-            .map_err(Unproved::Database)?
-            .map(|state| state.watermark);
-        let is_settled = |of: &Remembered| watermark.is_some_and(|upto| of.position <= upto);
-        let settled: Vec<Remembered> = accepted.into_iter().filter(is_settled).collect();
-        let compared: HashSet<Position> = settled.iter().map(|entry| entry.position).collect();
-        self.list_unrecorded(settled).await?;
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_open = |entry: &Remembered| !compared.contains(&entry.position);
-        memory.unsettled.retain(is_open);
-        memory.silences = silences;
         Ok(())
     }
 
@@ -146,7 +144,7 @@ impl Gate {
         self.list_lost(&entries).await
     }
 
-    /// Lists what was accepted and lost: in the log, and in MySQL for `recover` and `explain`.
+    /// Lists what was accepted and lost, in the log and in MySQL for `recover` and `explain`.
     async fn list_lost(&self, lost: &[Remembered]) -> Result<(), Unproved> {
         let listed = lost_entries::list(&self.pool, self.keys.shard(), lost)
             .await

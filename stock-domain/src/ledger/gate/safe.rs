@@ -19,6 +19,7 @@ impl Gate {
     ) -> Result<(), RedisError> {
         let found = redis_settings::read(connection).await?;
         if let Some(replicas) = found.replicas {
+            self.replication.note_connected(replicas);
             let shard = self.keys.shard().to_string();
             #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
             metrics::gauge!("stock_redis_replicas", "shard" => shard).set(replicas as f64);
@@ -60,6 +61,9 @@ impl Gate {
 
     /// The setting for which nothing is sold here, unless the operator wants it all the same.
     pub(in crate::ledger) fn unsafe_setting(&self) -> Option<Arc<str>> {
+        if let Some(refusal) = self.replication.refusal() {
+            return Some(refusal);
+        }
         if !self.is_unsafe.load(Ordering::Acquire) || self.config.allow_unsafe_redis {
             return None;
         }

@@ -167,26 +167,17 @@ async fn changed(app: &App, change: &StockChanged, verdict: Verdict) -> Result<C
             .find(|posted| posted.account == account);
         own.map_or(0, |posted| posted.balance_after)
     };
-    // Of a product whose stock is divided the entry knows a share.
-    let layout = app.ledger.layout();
-    let is_divided = layout.is_some_and(|layout| layout.buckets.divided(account).is_some());
-    let whole = match is_divided {
-        true => app.ledger.levels(&[account]).await.ok(),
-        false => None,
-    };
-    let whole = whole.and_then(|mut levels| levels.remove(&account));
-    let available = |own: i64| whole.map_or(own, |level| level.balance);
     match verdict {
         Verdict::Accepted(accepted) => Ok(Changed {
             position: accepted.position,
-            available: available(after(&accepted.postings)),
+            available: after(&accepted.postings),
             is_replayed: false,
         }),
         Verdict::Replayed(Replay::Accepted(position)) => {
             let entry = replayed_entry(app, position).await?;
             Ok(Changed {
                 position,
-                available: available(after(&entry.postings)),
+                available: after(&entry.postings),
                 is_replayed: true,
             })
         }

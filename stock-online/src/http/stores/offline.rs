@@ -438,11 +438,8 @@ async fn find_known(
 /// Decides one sale; `None` when it is an order since before.
 async fn decide(app: &App, asked: &Asked) -> Result<Option<ResultOut>, Problem> {
     let key = &asked.sale.key;
-    let build = |is_last_try| {
-        let terms = Terms {
-            is_last_try,
-            ..Terms::default()
-        };
+    let build = || {
+        let terms = Terms { ..Terms::default() };
         order::place(&asked.order, terms, None)
     };
     let verdict = decide_stock(app, build).await?;
@@ -454,7 +451,9 @@ async fn decide(app: &App, asked: &Asked) -> Result<Option<ResultOut>, Problem> 
                 ..ResultOut::new(key, "ACCEPTED")
             }));
         }
-        Verdict::Refused(refusal) if refusal.short().is_some() => Problem::from(refusal),
+        Verdict::Refused(
+            refusal @ (Refusal::Insufficient { .. } | Refusal::UnknownAccount { .. }),
+        ) => Problem::from(refusal),
         other @ (Verdict::Refused(_) | Verdict::Replayed(_)) => {
             return decided_before(asked, other);
         }

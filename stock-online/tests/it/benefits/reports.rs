@@ -168,6 +168,10 @@ async fn what_was_missed_is_made_up_for_at_start_and_any_day_can_be_written_by_h
         (out.status.code(), said)
     };
     let date = day(3).to_string();
+    until("the scheduler has let go of the reports", || async {
+        run(&date).0 == Some(0)
+    })
+    .await;
     assert_eq!(
         run(&date),
         (

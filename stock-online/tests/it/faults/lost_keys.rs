@@ -89,7 +89,7 @@ async fn a_lost_field_of_the_head_is_written_again_and_no_order_fails_for_it() {
         let done = call.json(&json!({ "open": open })).send().await;
         assert_eq!(done.status, 200, "{}", done.text);
     };
-    for field in ["ms", "low", "number", "settled", "selling", "layout"] {
+    for field in ["ms", "low", "number", "settled", "selling"] {
         for is_spoilt in [false, true] {
             let mut harm = cmd(if is_spoilt { "HSET" } else { "HDEL" });
             harm.arg(&head).arg(field);

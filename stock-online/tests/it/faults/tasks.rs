@@ -38,7 +38,6 @@ async fn a_task_that_breaks_is_started_again_and_orders_go_on() {
         ("limits", of_service),
         ("tokens", of_service),
         ("expire_reservations", of_service),
-        ("balance_buckets", of_service),
         ("apply_imports", of_service),
         ("webhooks", of_service),
         ("batcher", &of_shard),

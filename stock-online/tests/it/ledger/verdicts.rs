@@ -15,7 +15,7 @@ use stock_domain::points::{self, PointsMoved};
 use stock_domain::reservation::{self, Reservation};
 use stock_domain::sale::Allowance;
 use stock_domain::stock::{self, StockChanged};
-use stock_domain::verdict::{LostKey, Refusal, Replay, Verdict};
+use stock_domain::verdict::{Back, LostKey, Refusal, Replay, Verdict};
 use stock_domain::{product, selling};
 
 use crate::support::{Shop, account};
@@ -179,7 +179,7 @@ async fn each_code_is_reached_once_and_changes_nothing() {
     more.hold.as_mut().unwrap().units_max = 1;
     let enough = Refusal::HeldEnough {
         left: 0,
-        due: false,
+        back: Back::Nothing,
     };
     assert_eq!(refusal(ledger, more).await, enough);
     seen.push(enough);
@@ -243,7 +243,7 @@ async fn each_code_is_reached_once_and_changes_nothing() {
             posting: 0,
             account: account(2),
             balance: 10,
-            due: false,
+            back: Back::Nothing,
         })
     );
     set("9007199254740990 2 0").await;
@@ -275,7 +275,7 @@ async fn each_code_is_reached_once_and_changes_nothing() {
     assert_eq!(left, Some(5));
 
     let known = key(30, 1).unwrap();
-    // What is claimed for another shard, and what is asked by another layout.
+    // A key that is claimed for another shard.
     let name = RecordName::of(&known);
     let _: () = cmd("HSET")
         .arg(ledger.keys().records(Records::Accepted, FIRST_GENERATION))
@@ -290,21 +290,10 @@ async fn each_code_is_reached_once_and_changes_nothing() {
         std::sync::Arc::new(claimed.seal().unwrap())
     };
     let first = ledger.shard(0).unwrap();
-    // Who knows more than Redis routes by what is right.
-    let _: i64 = cmd("HSET")
-        .arg(ledger.keys().epoch())
-        .arg("layout")
-        .arg(8)
-        .query_async(&mut redis)
-        .await
-        .unwrap();
     // Each at its place in the order of the checks.
-    let claimed = || (1, 9, Refusal::Claimed(5));
-    for (place, layout, expected) in [claimed(), (0, 7, Refusal::Moved)] {
-        let verdict = first.decide(sealed(), layout).await.unwrap();
-        assert_eq!(verdict, Verdict::Refused(expected.clone()));
-        seen.insert(place, expected);
-    }
+    let verdict = first.decide(sealed()).await.unwrap();
+    assert_eq!(verdict, Verdict::Refused(Refusal::Claimed(5)));
+    seen.insert(1, Refusal::Claimed(5));
     let records = ledger.keys().records(Records::Accepted, FIRST_GENERATION);
     let _: i64 = cmd("HDEL")
         .arg(&records)
@@ -312,10 +301,10 @@ async fn each_code_is_reached_once_and_changes_nothing() {
         .query_async(&mut redis)
         .await
         .unwrap();
-    let verdict = first.decide(sealed(), 9).await.unwrap();
+    let verdict = first.decide(sealed()).await.unwrap();
     let lost = Refusal::Lost(LostKey::Records);
     assert_eq!(verdict, Verdict::Refused(lost.clone()));
-    seen.insert(1, lost);
+    seen.insert(0, lost);
 
     let epoch = ledger.keys().epoch();
     let _: i64 = cmd("HSET")
@@ -372,7 +361,7 @@ async fn what_an_order_uses_is_judged_in_the_contracts_order_and_all_or_nothing(
         posting,
         account,
         balance,
-        due: false,
+        back: Back::Nothing,
     };
     assert_eq!(
         refusal(ledger, place(&wanted)).await,

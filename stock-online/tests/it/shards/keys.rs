@@ -1,11 +1,11 @@
 //! An Idempotency-Key is one key, whatever shard decides.
 
 use serde_json::Value;
-use stock_domain::reshard::reshard;
+use stock_domain::rehome::rehome;
 use stock_proof::client::{Answer, Client};
 
 use super::one_on_each;
-use crate::support::Shop;
+use crate::support::{Shop, until};
 
 async fn send(client: &Client, key: &str, product: u64, quantity: i64) -> Answer {
     let call = client.order("/api/redis/orders", 2, &[(product, quantity)]);
@@ -23,7 +23,7 @@ async fn a_key_is_decided_once_on_whichever_shard() {
     let mut shop = Shop::open_in(3, 24, 100).await;
     let service = shop.serve().await;
     let client = &service.client;
-    let each = one_on_each(&shop.ledger.layout().unwrap(), 24);
+    let each = one_on_each(shop.ledger.shard_map().unwrap(), 24);
     for product in &each {
         let key = format!("first-{product}");
         let first = send(client, &key, *product, 1).await;
@@ -94,9 +94,19 @@ async fn a_key_is_decided_once_on_whichever_shard() {
     };
     shop.config.shards = 5;
     let mut quiet = |_, _| {};
-    reshard(&shop.config, &shop.pool, 5, &mut quiet)
+    rehome(&shop.config, &shop.pool, 5, &mut quiet)
         .await
         .unwrap();
+    until("every shard decides again", || async {
+        let lines: Vec<(u64, i64)> = (1..=24).map(|product| (product, 1)).collect();
+        client
+            .order("/api/redis/orders", 3, &lines)
+            .send()
+            .await
+            .status
+            == 201
+    })
+    .await;
     for (product, first) in (1..=24).zip(&before) {
         let again = send(client, &format!("moved-{product}"), product, 1).await;
         assert_eq!(shown(&again), shown(first), "product {product}");

@@ -14,7 +14,7 @@ use super::one_on_each;
 use crate::support::{Load, ServiceProcess, Shop, account, until};
 
 /// A request that takes units of several products and gives one back to another.
-fn request(takes: &[(u64, i64)], gives: Option<(u64, i64)>) -> Request {
+pub(super) fn request(takes: &[(u64, i64)], gives: Option<(u64, i64)>) -> Request {
     let mut draft = Draft::new(Kind::StockAdjusted, stock_common::id::UserId(1), &()).unwrap();
     let take = |&(product, quantity): &(u64, i64)| Posting::new(account(product), -quantity);
     draft.postings = takes.iter().map(take).collect();
@@ -29,7 +29,7 @@ async fn send(shop: &Shop, split: &Split, steps: usize) -> bool {
     let decide = async |shard: u64, request: Request| {
         let sealed = Arc::new(request.seal().unwrap());
         let shard = shop.ledger.shard(shard).unwrap();
-        shard.decide(sealed, 0).await.unwrap()
+        shard.decide(sealed).await.unwrap()
     };
     let mut held: Vec<(Position, &branch::Part)> = Vec::new();
     for part in &split.branches {
@@ -64,9 +64,9 @@ async fn send(shop: &Shop, split: &Split, steps: usize) -> bool {
 
 fn parts(shop: &Shop, request: &Request) -> Box<Split> {
     let hold_ms = shop.config.branch_hold_ms;
-    match branch::route(request, &shop.ledger.layout().unwrap(), hold_ms) {
+    match branch::route(request, shop.ledger.shard_map().unwrap(), hold_ms) {
         Route::Several(split) => split,
-        other => panic!("{other:?}"),
+        Route::One(shard) => panic!("it lies on shard {shard}"),
     }
 }
 
@@ -98,7 +98,7 @@ async fn broken_off_at_any_step_it_is_confirmed_or_released() {
     let service = shop
         .serve_parts(&[stock_online::Part::Http, stock_online::Part::Subscriber])
         .await;
-    let each = one_on_each(&shop.ledger.layout().unwrap(), 24);
+    let each = one_on_each(shop.ledger.shard_map().unwrap(), 24);
     let takes = [(each[0], 3), (each[1], 2)];
     let (mut sold, mut given) = (0, 0);
     for steps in 0..=5 {
@@ -132,7 +132,7 @@ async fn broken_off_at_any_step_it_is_confirmed_or_released() {
     settled(&shop).await;
     let late = Arc::new(split.home.request().unwrap().seal().unwrap());
     let home = shop.ledger.shard(split.home.shard).unwrap();
-    let verdict = home.decide(late, 0).await.unwrap();
+    let verdict = home.decide(late).await.unwrap();
     assert!(matches!(verdict, Verdict::Refused(_)), "{verdict:?}");
     shop.prove().await;
     service.stop().await;
@@ -147,7 +147,7 @@ fn any_orders_broken_off_anywhere_leave_what_was_decided() {
         let service = shop.serve_parts(&parts).await;
         (shop, service)
     });
-    let each = one_on_each(&shop.ledger.layout().unwrap(), 24);
+    let each = one_on_each(shop.ledger.shard_map().unwrap(), 24);
     let expected = std::cell::RefCell::new(vec![100i64; 3]);
     let step = (0usize..3, 0usize..3, 1i64..30, 0usize..7);
     let mut runner = TestRunner::new(PropConfig {
@@ -199,7 +199,7 @@ async fn instances_killed_among_orders_over_shards_leave_whole_orders() {
             ("STOCK_REDIS_RESPONSE_TIMEOUT_MS", "1000".to_owned()),
         ]
     };
-    let each = one_on_each(&shop.ledger.layout().unwrap(), 24);
+    let each = one_on_each(shop.ledger.shard_map().unwrap(), 24);
     let lines: Vec<(u64, i64)> = each.iter().map(|product| (*product, 1)).collect();
     let mut accepted = Vec::new();
     let mut unknown = 0;

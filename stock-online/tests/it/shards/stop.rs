@@ -34,7 +34,7 @@ async fn the_stop_reaches_every_instance_though_a_shard_is_away() {
     let mut own = OwnCluster::start(shape).await;
     let shop = own.shop(3, 24, 100).await;
     let (one, two) = (shop.serve().await, shop.serve().await);
-    let each = one_on_each(&shop.ledger.layout().unwrap(), 24);
+    let each = one_on_each(shop.ledger.shard_map().unwrap(), 24);
     let clients = [&one.client, &two.client];
     for product in &each {
         assert_eq!(order(&one.client, 2, &[(*product, 1)]).await.status, 201);

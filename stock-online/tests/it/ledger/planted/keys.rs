@@ -16,12 +16,6 @@ pub(super) struct Planting {
     pub(super) batch: u32,
 }
 
-/// Kinds of keys that are not changed, and why.
-pub(super) const EXEMPT: [(Kind, &str); 1] = [(
-    Kind::Moving,
-    "what moves at the moment; it says nothing that entries do not say",
-)];
-
 /// A shard's keys, and the plantings made so far.
 pub(super) struct Planter<'a> {
     redis: &'a mut MultiplexedConnection,
@@ -77,7 +71,6 @@ impl<'a> Planter<'a> {
             Kind::Account => self.accounts().await,
             Kind::Book => self.books().await,
             Kind::Records => self.records().await,
-            Kind::Moving => {}
         }
         self.made
     }

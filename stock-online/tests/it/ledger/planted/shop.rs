@@ -99,7 +99,7 @@ async fn archived(shop: &Shop, client: &Client) {
 }
 
 async fn orders(shop: &Shop, client: &Client) {
-    let each = one_on_each(&shop.ledger.layout().unwrap(), 10);
+    let each = one_on_each(shop.ledger.shard_map().unwrap(), 10);
     let [first, second] = each.as_slice() else {
         panic!("{each:?}");
     };

@@ -26,6 +26,9 @@ pub(super) const LEDGER: [&str; 18] = [
     "shards",
 ];
 
+/// A column that this program does not read any more.
+pub(super) const FIRST_RELEASE: (&str, &str) = ("shards", "layout");
+
 /// Columns of other tables that follow from the journal.
 pub(super) const FACTS: [(&str, &str); 4] = [
     ("coupons", "count"),
@@ -35,10 +38,10 @@ pub(super) const FACTS: [(&str, &str); 4] = [
 ];
 
 /// Tables of which no row follows from the journal, and why.
-pub(super) const OTHERS: [(&str, &str); 34] = [
+pub(super) const OTHERS: [(&str, &str); 36] = [
     ("_sqlx_migrations", "the schema, not what happened"),
     ("audit_log", "who asked: people are no part of the ledger"),
-    ("buckets", "where stock lies; its levels are accounts"),
+    ("buckets", "the first release's"),
     (
         "coupons",
         "what a coupon is worth: an admin's word; what the ledger knows of it is in FACTS",
@@ -57,21 +60,21 @@ pub(super) const OTHERS: [(&str, &str); 34] = [
         "a worksheet that ends with its file; what was written stands in entries",
     ),
     ("imports", "as import_rows"),
-    ("instances", "who is there"),
+    ("instances", "the first release's"),
     (
         "invalid_sales",
         "what a till sent and nobody could read: in no journal",
     ),
     ("migration_steps", "the schema, not what happened"),
     ("jobs", "when jobs ran"),
-    ("layouts", "how many shards there are: a setting"),
+    ("layouts", "the first release's"),
     ("ledger_checks", "a diary of verify and reconcile"),
     ("locations", "an admin's word"),
     (
         "lost_entries",
         "what instances alone remember; each row is named as lost",
     ),
-    ("masters", "which server was met last"),
+    ("masters", "the first release's"),
     (
         "products",
         "an admin's word; what the ledger knows of it is in FACTS",
@@ -91,12 +94,17 @@ pub(super) const OTHERS: [(&str, &str); 34] = [
         "what an operator asked for last; what came of it is in shards",
     ),
     ("sessions", "people are no part of the ledger"),
-    ("slots", "where things lie"),
+    (
+        "shard_map",
+        "how many shards there are: each account is looked for by it",
+    ),
+    ("shard_map_changes", "a change that is not finished"),
+    ("slots", "the first release's"),
     ("users", "people are no part of the ledger"),
     ("webhook_cursors", "what receivers have taken"),
     ("webhook_deliveries", "what receivers have taken"),
     ("webhooks", "who is told"),
-    ("witnesses", "what instances said"),
+    ("witnesses", "the first release's"),
     ("works", "an admin's word"),
     (
         "quarantined_accounts",

@@ -1,0 +1,132 @@
+//! Replication: an accepted order is answered when a replica has it, so that a lost master loses none.
+//!
+//! `WAIT` behind each script call, in the same message, says how many replicas have what the call wrote. Where too few are
+//! connected nobody waits for them, and where one is connected and silent it is waited for once a second: the shop goes on,
+//! and counts what stands on the master alone (`stock_unreplicated_total`). With `replica_policy = strict` such an order is
+//! answered as unknown, and none is taken while too few replicas are connected.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use stock_common::config::{Config, ReplicaPolicy};
+
+/// How long a replica that did not answer in time is not waited for.
+const BEHIND: Duration = Duration::from_secs(1);
+
+/// How many replicas must have an entry, and how many are there.
+pub(super) struct Replication {
+    /// Without any nothing is waited for.
+    min: u64,
+    policy: ReplicaPolicy,
+    wait_ms: u64,
+    connected: AtomicU64,
+    since: Instant,
+    /// Until when, in ms since then, no replica is waited for.
+    behind_until_ms: AtomicU64,
+    unreplicated: metrics::Counter,
+}
+
+impl Replication {
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            min: config.replicas_min(),
+            policy: config.replica_policy,
+            wait_ms: config.replica_wait_ms,
+            connected: AtomicU64::new(0),
+            since: Instant::now(),
+            behind_until_ms: AtomicU64::new(0),
+            unreplicated: metrics::counter!("stock_unreplicated_total"),
+        }
+    }
+
+    /// Whether replicas are waited for at all.
+    pub(super) const fn is_wanted(&self) -> bool {
+        self.min > 0
+    }
+
+    /// Notes how many replicas are connected.
+    pub(super) fn note_connected(&self, replicas: u64) {
+        self.connected.store(replicas, Ordering::Relaxed);
+    }
+
+    /// Why nothing may be sold: too few replicas are connected, and the policy is strict.
+    pub(super) fn refusal(&self) -> Option<Arc<str>> {
+        let connected = self.connected.load(Ordering::Relaxed);
+        let is_refused = self.policy == ReplicaPolicy::Strict && connected < self.min;
+        is_refused
+            .then(|| format!("connected replicas {connected}, replicas_min {}", self.min).into())
+    }
+
+    fn age_ms(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// How many replicas a call waits for, and how many ms; `None` where that is in vain.
+    pub(super) fn wait(&self) -> Option<(u64, u64)> {
+        let is_strict = self.policy == ReplicaPolicy::Strict;
+        let is_there = self.connected.load(Ordering::Relaxed) >= self.min
+            && self.age_ms() >= self.behind_until_ms.load(Ordering::Relaxed);
+        (self.is_wanted() && (is_strict || is_there)).then_some((self.min, self.wait_ms))
+    }
+
+    /// Whether so many accepted entries may be answered, when so many replicas have them; `None` when none was waited for.
+    pub(super) fn judge(&self, have: Option<u64>, accepted: usize) -> bool {
+        if !self.is_wanted() || accepted == 0 || have.is_some_and(|have| have >= self.min) {
+            return true;
+        }
+        self.unreplicated.increment(accepted as u64);
+        if have.is_some() {
+            let until = self.age_ms() + u64::try_from(BEHIND.as_millis()).unwrap_or(u64::MAX);
+            self.behind_until_ms.store(until, Ordering::Relaxed);
+        }
+        self.policy == ReplicaPolicy::Available
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stock_common::config::{Config, ReplicaPolicy};
+
+    use super::Replication;
+
+    fn of(policy: ReplicaPolicy, connected: u64) -> Replication {
+        let config = Config {
+            replicas_min: Some(1),
+            replica_policy: policy,
+            ..Config::default()
+        };
+        let replication = Replication::new(&config);
+        replication.note_connected(connected);
+        replication
+    }
+
+    #[test]
+    fn the_shop_goes_on_without_a_replica_that_is_absent_or_silent() {
+        let absent = of(ReplicaPolicy::Available, 0);
+        assert_eq!((absent.wait(), absent.refusal()), (None, None));
+        assert!(absent.judge(None, 3));
+        let silent = of(ReplicaPolicy::Available, 1);
+        assert_eq!(silent.wait().map(|(replicas, _)| replicas), Some(1));
+        assert!(silent.judge(Some(0), 3));
+        assert_eq!(silent.wait(), None, "it is not waited for again at once");
+    }
+
+    #[test]
+    fn a_strict_shop_calls_unknown_what_no_replica_has() {
+        let silent = of(ReplicaPolicy::Strict, 1);
+        assert!(silent.wait().is_some() && silent.refusal().is_none());
+        assert!(!silent.judge(Some(0), 3));
+        assert!(silent.wait().is_some(), "each call waits");
+        assert!(silent.judge(Some(1), 3));
+        assert!(silent.judge(Some(0), 0), "nothing was accepted");
+        assert!(of(ReplicaPolicy::Strict, 0).refusal().is_some());
+    }
+
+    #[test]
+    fn a_lone_redis_waits_for_nobody() {
+        let lone = Replication::new(&Config::default());
+        assert!(!lone.is_wanted() && lone.wait().is_none() && lone.refusal().is_none());
+        assert!(lone.judge(None, 3));
+    }
+}

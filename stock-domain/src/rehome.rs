@@ -1,0 +1,264 @@
+//! Rehome: another number of shards, while nothing is sold; the way from one Redis to a cluster.
+//!
+//! 1. Selling stops; MySQL catches up, and the ledger is verified;
+//! 2. MySQL notes that the shop is being moved, and each shard's epoch is taken out of Redis: nothing is decided any more;
+//! 3. every account is given to the shard that the new map says, and the map is replaced;
+//! 4. each shard is rebuilt from MySQL under a new epoch, as `recover` does it;
+//! 5. selling opens again, if it was open.
+//!
+//! Until step 2 nothing was changed, and an error opens selling again. Cut off later, running it again finishes it: whoever is
+//! not told the new map by MySQL is fenced, because each epoch is a new one.
+
+use std::time::{Duration, Instant};
+
+use redis::RedisError;
+use serde::Serialize;
+use sqlx::MySqlPool;
+use stock_common::clock::Clock;
+use stock_common::config::Config;
+use stock_common::id::UserId;
+
+use crate::database::shard_map::{self, Underway};
+use crate::database::{accounts, branches, jobs, quarantine, shards};
+use crate::ledger::keys::Keys;
+use crate::ledger::{DecideError, Ledger};
+use crate::recover::{self, RecoverError};
+use crate::shard_map::{SHARDS_MAX, ShardMap};
+use crate::verify::{Progress, VerifyError, verify};
+
+/// The job of which one run goes on at a time.
+pub const JOB: &str = "rehome";
+/// How long the gates may take to open.
+const OPEN_MAX: Duration = Duration::from_secs(10);
+/// How long MySQL may take to settle what was accepted before selling stopped.
+const SETTLE_MAX: Duration = Duration::from_secs(60);
+const SETTLE_EVERY: Duration = Duration::from_millis(50);
+
+/// The outcome of a run.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rehomed {
+    /// How many shards there are now.
+    pub shards: u64,
+    /// How many accounts were written to Redis.
+    pub accounts: u64,
+    /// How long nothing was sold, in ms.
+    pub pause_ms: u64,
+}
+
+/// Why the shop was not moved.
+#[derive(Debug, thiserror::Error)]
+pub enum RehomeError {
+    /// MySQL did not answer.
+    #[error("mysql: {0}")]
+    Database(#[from] sqlx::Error),
+    /// Redis did not answer.
+    #[error("redis: {0}")]
+    Redis(#[from] RedisError),
+    /// A shard cannot be rebuilt.
+    #[error(transparent)]
+    Recover(#[from] RecoverError),
+    /// Selling cannot be switched.
+    #[error(transparent)]
+    Decide(#[from] DecideError),
+    /// There is no proof.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+    /// Another process does it.
+    #[error("another process is changing the number of shards")]
+    Busy,
+    /// It makes no sense.
+    #[error("there are 1 to {SHARDS_MAX} shards")]
+    Number,
+    /// A shard is fenced.
+    #[error("shard {0} is fenced ({1}): `stock-online recover` first")]
+    Fenced(u64, String),
+    /// A shard did not follow the switch.
+    #[error("shard {0} did not stop selling")]
+    Unstopped(u64),
+    /// MySQL does not catch up.
+    #[error("mysql has not settled everything within a minute: is a subscriber running?")]
+    Unsettled,
+    /// The ledger does not agree.
+    #[error("the ledger does not agree in {0} points: `stock-online verify` names them")]
+    Differences(usize),
+    /// Accounts are under quarantine.
+    #[error("{0} accounts are under quarantine: end that first (`stock-online quarantine`)")]
+    Quarantined(i64),
+    /// Instances of the first release are running.
+    #[error("an instance of the first release is running: stop all of them")]
+    FirstRelease,
+    /// Stock that the first release divided.
+    #[error(
+        "the stock of {0} products is divided: with the first release, `buckets --product N --count 1` for each of them"
+    )]
+    Divided(i64),
+}
+
+/// Changes the number of shards.
+///
+/// # Errors
+/// [`RehomeError`]; running it again is right.
+pub async fn rehome(
+    config: &Config,
+    pool: &MySqlPool,
+    target: u64,
+    progress: Progress<'_>,
+) -> Result<Rehomed, RehomeError> {
+    if !(1..=SHARDS_MAX).contains(&target) {
+        return Err(RehomeError::Number);
+    }
+    let claim = jobs::claim(pool, JOB).await?.ok_or(RehomeError::Busy)?;
+    let started = Instant::now();
+    let (map, underway) = (
+        shard_map::load(pool).await?,
+        shard_map::underway(pool).await?,
+    );
+    let target = ShardMap::new(target);
+    let reopens = match (underway, map) {
+        (Some(Underway { reopens }), _) => reopens,
+        (None, Some(map)) if map == target => {
+            return Ok(Rehomed {
+                shards: target.shards(),
+                ..Rehomed::default()
+            });
+        }
+        (None, Some(_)) => stop(config, pool, progress).await?,
+        (None, None) => check_first_release(pool).await?,
+    };
+    shard_map::begin_change(pool, reopens).await?;
+    claim.check()?;
+    let accounts = rebuild(config, pool, target, progress).await?;
+    if reopens {
+        reopen(config, pool).await?;
+    }
+    shard_map::end_change(pool).await?;
+    claim.succeed().await?;
+    let pause_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Ok(Rehomed {
+        shards: target.shards(),
+        accounts,
+        pause_ms,
+    })
+}
+
+async fn meet(config: &Config, pool: &MySqlPool) -> Result<Ledger, RehomeError> {
+    let ledger = Ledger::start(config, pool.clone(), Clock::system())?;
+    if ledger.wait_open(OPEN_MAX).await {
+        return Ok(ledger);
+    }
+    let shut = ledger.shut().into_iter().next();
+    let (shard, why) = shut.map_or((0, "starting".into()), |(shard, why)| (shard, why));
+    Err(RehomeError::Fenced(shard, why.to_string()))
+}
+
+/// Stops selling and sees to it that MySQL has everything; returns whether selling was open. Opens it again on an error.
+async fn stop(
+    config: &Config,
+    pool: &MySqlPool,
+    progress: Progress<'_>,
+) -> Result<bool, RehomeError> {
+    let quarantined = quarantine::count(pool).await?;
+    if quarantined > 0 {
+        return Err(RehomeError::Quarantined(quarantined));
+    }
+    let ledger = meet(config, pool).await?;
+    let was_open = shards::all(pool).await?.iter().any(|state| state.selling);
+    let stopped = stop_and_prove(pool, &ledger, progress).await;
+    if let (Err(_), true) = (&stopped, was_open) {
+        ledger.switch_selling(true, UserId(0)).await?;
+    }
+    stopped.map(|()| was_open)
+}
+
+async fn stop_and_prove(
+    pool: &MySqlPool,
+    ledger: &Ledger,
+    progress: Progress<'_>,
+) -> Result<(), RehomeError> {
+    let switched = ledger.switch_selling(false, UserId(0)).await?;
+    if let Some((shard, _)) = switched.into_iter().find(|(_, is_open)| *is_open) {
+        return Err(RehomeError::Unstopped(shard));
+    }
+    let until = Instant::now() + SETTLE_MAX;
+    while !is_settled(pool, ledger).await? {
+        if Instant::now() > until {
+            return Err(RehomeError::Unsettled);
+        }
+        tokio::time::sleep(SETTLE_EVERY).await;
+    }
+    // Read wholly, it is compared with each of the shards: nobody who waits for it should have to hold it.
+    let report = Box::pin(verify(pool, ledger, false, progress)).await?;
+    match report.ok {
+        true => Ok(()),
+        false => Err(RehomeError::Differences(report.differences.len())),
+    }
+}
+
+/// Whether MySQL has what was accepted, and no entry over several shards is half done. Afterwards only what needs no stock is
+/// accepted, and that is read from the journal before it goes.
+async fn is_settled(pool: &MySqlPool, ledger: &Ledger) -> Result<bool, RehomeError> {
+    for shard in ledger.shards() {
+        if let Some(state) = shards::load(pool, shard.keys().shard()).await? {
+            let tail = shard.tail(state.watermark, 1).await;
+            if !tail.map_err(DecideError::from)?.entries.is_empty() {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(branches::held(pool).await? == 0)
+}
+
+/// Whether a shop of the first release that lay on several shards can be moved; returns whether selling was open.
+async fn check_first_release(pool: &MySqlPool) -> Result<bool, RehomeError> {
+    if shard_map::has_first_release(pool).await? {
+        return Err(RehomeError::FirstRelease);
+    }
+    let divided = shard_map::divided(pool).await?;
+    if divided > 0 {
+        return Err(RehomeError::Divided(divided));
+    }
+    let states = shards::all(pool).await?;
+    Ok(states.iter().any(|state| state.selling))
+}
+
+/// Steps 2 to 4; returns how many accounts were written.
+async fn rebuild(
+    config: &Config,
+    pool: &MySqlPool,
+    target: ShardMap,
+    progress: Progress<'_>,
+) -> Result<u64, RehomeError> {
+    let map = shard_map::load(pool).await?;
+    let before = shards::all(pool).await?;
+    for state in &before {
+        let keys = match map {
+            Some(_) => Keys::new(config, state.shard),
+            None => Keys::of_first_release(config, state.shard),
+        };
+        recover::empty(config, pool, &keys).await?;
+    }
+    let mut transaction = pool.begin().await?;
+    accounts::set_shards(&mut transaction, target).await?;
+    shard_map::replace(&mut transaction, target).await?;
+    transaction.commit().await?;
+    let mut accounts = 0;
+    for shard in 0..target.shards() {
+        if !recover::begin_shard(config, pool, shard).await? {
+            shards::follow_switch(pool, shard).await?;
+        }
+        accounts += recover::rebuild_shard(config, pool, shard, progress)
+            .await?
+            .accounts;
+    }
+    Ok(accounts)
+}
+
+async fn reopen(config: &Config, pool: &MySqlPool) -> Result<(), RehomeError> {
+    let ledger = meet(config, pool).await?;
+    let switched = ledger.switch_selling(true, UserId(0)).await?;
+    match switched.into_iter().find(|(_, is_open)| !*is_open) {
+        Some((shard, _)) => Err(RehomeError::Fenced(shard, "it did not open".to_owned())),
+        None => Ok(()),
+    }
+}

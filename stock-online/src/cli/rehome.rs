@@ -1,0 +1,38 @@
+//! `rehome`: another number of shards, while nothing is sold.
+
+use clap::Args;
+use stock_common::config::Config;
+use stock_domain::rehome::rehome;
+
+use super::{Common, Failure, open_database, output};
+
+#[derive(Debug, Args)]
+pub(super) struct RehomeArgs {
+    /// How many shards there are to be, 1..=64
+    #[arg(long, value_name = "NUMBER")]
+    shards: u64,
+}
+
+pub(super) async fn run(
+    config: &Config,
+    common: &Common,
+    args: &RehomeArgs,
+) -> Result<bool, Failure> {
+    // The rebuilt Redis would miss what this program does not know.
+    let pool = open_database(config, true).await?;
+    let bar = output::progress("rebuilding");
+    let mut progress = |done, all| output::advance(&bar, done, all);
+    let done = rehome(config, &pool, args.shards, &mut progress).await?;
+    bar.finish_and_clear();
+    if common.json {
+        output::document(&done)?;
+    } else if done.pause_ms == 0 {
+        output::say(&format!("there are {} shards already", done.shards));
+    } else {
+        output::say(&format!(
+            "{} shards: {} accounts were written; nothing was sold for {} ms",
+            done.shards, done.accounts, done.pause_ms
+        ));
+    }
+    Ok(true)
+}
