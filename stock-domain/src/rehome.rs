@@ -95,12 +95,13 @@ pub enum RehomeError {
     Divided(i64),
 }
 
-/// Changes the number of shards.
+/// Changes the number of shards, of the shop where `from` says to the shop where `config` says: the two may name different
+/// servers of Redis.
 ///
 /// # Errors
 /// [`RehomeError`]; running it again is right.
 pub async fn rehome(
-    config: &Config,
+    (from, config): (&Config, &Config),
     pool: &MySqlPool,
     target: u64,
     progress: Progress<'_>,
@@ -108,6 +109,7 @@ pub async fn rehome(
     if !(1..=SHARDS_MAX).contains(&target) {
         return Err(RehomeError::Number);
     }
+    let stays = from.redis_url == config.redis_url;
     let claim = jobs::claim(pool, JOB).await?.ok_or(RehomeError::Busy)?;
     let started = Instant::now();
     let (map, underway) = (
@@ -117,18 +119,18 @@ pub async fn rehome(
     let target = ShardMap::new(target);
     let reopens = match (underway, map) {
         (Some(Underway { reopens }), _) => reopens,
-        (None, Some(map)) if map == target => {
+        (None, Some(map)) if map == target && stays => {
             return Ok(Rehomed {
                 shards: target.shards(),
                 ..Rehomed::default()
             });
         }
-        (None, Some(_)) => stop(config, pool, progress).await?,
+        (None, Some(_)) => stop(from, pool, progress).await?,
         (None, None) => check_first_release(pool).await?,
     };
     shard_map::begin_change(pool, reopens).await?;
     claim.check()?;
-    let accounts = rebuild(config, pool, target, progress).await?;
+    let accounts = rebuild((from, config), pool, target, progress).await?;
     if reopens {
         reopen(config, pool).await?;
     }
@@ -224,7 +226,7 @@ async fn check_first_release(pool: &MySqlPool) -> Result<bool, RehomeError> {
 
 /// Steps 2 to 4; returns how many accounts were written.
 async fn rebuild(
-    config: &Config,
+    (from, config): (&Config, &Config),
     pool: &MySqlPool,
     target: ShardMap,
     progress: Progress<'_>,
@@ -233,10 +235,10 @@ async fn rebuild(
     let before = shards::all(pool).await?;
     for state in &before {
         let keys = match map {
-            Some(_) => Keys::new(config, state.shard),
-            None => Keys::of_first_release(config, state.shard),
+            Some(_) => Keys::new(from, state.shard),
+            None => Keys::of_first_release(from, state.shard),
         };
-        recover::empty(config, pool, &keys).await?;
+        recover::empty(from, pool, &keys).await?;
     }
     let mut transaction = pool.begin().await?;
     accounts::set_shards(&mut transaction, target).await?;

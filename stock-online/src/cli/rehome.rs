@@ -11,6 +11,9 @@ pub(super) struct RehomeArgs {
     /// How many shards there are to be, 1..=64
     #[arg(long, value_name = "NUMBER")]
     shards: u64,
+    /// The Redis that the shop is on now, when the settings name another one already
+    #[arg(long, value_name = "URL")]
+    from: Option<String>,
 }
 
 pub(super) async fn run(
@@ -22,7 +25,11 @@ pub(super) async fn run(
     let pool = open_database(config, true).await?;
     let bar = output::progress("rebuilding");
     let mut progress = |done, all| output::advance(&bar, done, all);
-    let done = rehome(config, &pool, args.shards, &mut progress).await?;
+    let from = Config {
+        redis_url: args.from.as_ref().unwrap_or(&config.redis_url).clone(),
+        ..config.clone()
+    };
+    let done = rehome((&from, config), &pool, args.shards, &mut progress).await?;
     bar.finish_and_clear();
     if common.json {
         output::document(&done)?;

@@ -109,7 +109,7 @@ struct SharedServers {
 }
 
 /// Started once, on a runtime of their own that lives as long as the process.
-fn shared() -> &'static SharedServers {
+pub(crate) fn shared() -> &'static SharedServers {
     static SHARED: OnceLock<SharedServers> = OnceLock::new();
     SHARED.get_or_init(|| {
         let (send, receive) = std::sync::mpsc::channel();

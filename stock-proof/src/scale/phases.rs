@@ -172,7 +172,13 @@ async fn rehomed(world: &mut World, wait: Duration) -> Result<String, Failure> {
     let mut notes = Vec::new();
     for target in [before + 2, before] {
         let mut quiet = |_, _| {};
-        let done = rehome(&world.config, &world.pool, target, &mut quiet).await?;
+        let done = rehome(
+            (&world.config, &world.config),
+            &world.pool,
+            target,
+            &mut quiet,
+        )
+        .await?;
         notes.push(format!(
             "to {target} shards with {} accounts in {} ms",
             done.accounts, done.pause_ms

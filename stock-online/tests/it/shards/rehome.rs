@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use redis::cmd;
+use stock_common::config::Config;
 use stock_domain::database::{shard_map, shards};
 use stock_domain::ledger::keys::Keys;
 use stock_domain::recover::{self, Allowed};
@@ -11,10 +12,16 @@ use stock_domain::shard_map::ShardMap;
 use stock_online::servers::cluster::Shape;
 
 use super::{one_on_each, order};
-use crate::support::{Load, OwnCluster, ServiceProcess, Shop, until};
+use crate::support::{Client, Load, OwnCluster, ServiceProcess, Shop, shared, until};
 
 async fn to(shop: &Shop, shards: u64) -> Result<Rehomed, RehomeError> {
-    rehome(&shop.config, &shop.pool, shards, &mut |_, _| {}).await
+    rehome(
+        (&shop.config, &shop.config),
+        &shop.pool,
+        shards,
+        &mut |_, _| {},
+    )
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -71,6 +78,50 @@ async fn a_shop_grows_and_shrinks_and_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_shop_on_one_redis_moves_to_a_cluster() {
+    // Method: orders under a key on the one Redis; the same keys, and new orders, on the cluster. The first Redis keeps nothing.
+    let own = OwnCluster::start(Shape::default()).await;
+    let one_redis = shared().redis.url("0");
+    let shop = Shop::open_divided(one_redis, &own.mysql.spec, 1, (24, 100)).await;
+    let service = shop.serve().await;
+    let keyed = async |client: &Client| {
+        let call = client.order("/api/redis/orders", 2, &[(1, 1)]);
+        call.header("idempotency-key", "moved").send().await
+    };
+    let before = keyed(&service.client).await;
+    assert_eq!(before.status, 201, "{}", before.text);
+    service.stop().await;
+    let settling = shop.serve_parts(&[stock_online::Part::Subscriber]).await;
+    let there = Config {
+        redis_url: own.cluster.url(),
+        ..shop.config.clone()
+    };
+    let mut quiet = |_, _| {};
+    let done = rehome((&shop.config, &there), &shop.pool, 16, &mut quiet).await;
+    assert_eq!(done.unwrap().shards, 16);
+    settling.stop().await;
+    let keys = cmd("KEYS").arg(shop.ledger.keys().everything()).to_owned();
+    let mut redis = redis::Client::open(shop.config.redis_url.as_str())
+        .unwrap()
+        .get_multiplexed_async_connection()
+        .await
+        .unwrap();
+    let left: Vec<String> = keys.query_async(&mut redis).await.unwrap();
+    assert!(left.is_empty(), "{left:?}");
+    let shop = Shop::at(there);
+    let service = shop.serve().await;
+    until("every shard decides", || async {
+        let lines: Vec<(u64, i64)> = (1..=24).map(|product| (product, 1)).collect();
+        order(&service.client, 3, &lines).await.status == 201
+    })
+    .await;
+    assert_eq!(keyed(&service.client).await.order_id(), before.order_id());
+    shop.drained().await;
+    shop.prove().await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_rehome_that_was_cut_off_is_finished_by_the_next() {
     // Danger: accounts on shards that nobody asks, or a shop that stays closed. Method: cut off as soon as each step shows
     // in MySQL, on the way to one number, and run again to that or another.
@@ -85,7 +136,9 @@ async fn a_rehome_that_was_cut_off_is_finished_by_the_next() {
         let (config, pool) = (shop.config.clone(), shop.pool.clone());
         let cut = tokio::spawn(async move {
             let mut quiet = |_, _| {};
-            rehome(&config, &pool, aim, &mut quiet).await.map(drop)
+            rehome((&config, &config), &pool, aim, &mut quiet)
+                .await
+                .map(drop)
         });
         until("the step is taken", || async { shop.count(seen).await > 0 }).await;
         cut.abort();
