@@ -20,6 +20,7 @@ use stock_common::id::UserId;
 
 use crate::database::shard_map::{self, Underway};
 use crate::database::{accounts, branches, jobs, quarantine, shards};
+use crate::ledger::epoch::{self, Head};
 use crate::ledger::keys::Keys;
 use crate::ledger::{DecideError, Ledger};
 use crate::recover::{self, RecoverError};
@@ -182,8 +183,13 @@ async fn stop_and_prove(
     if let Some((shard, _)) = switched.into_iter().find(|(_, is_open)| *is_open) {
         return Err(RehomeError::Unstopped(shard));
     }
+    let mut heads = Vec::new();
+    for shard in ledger.shards() {
+        let mut link = shard.live_link().await.map_err(DecideError::from)?;
+        heads.extend(epoch::head(&mut link.read, shard.keys()).await?);
+    }
     let until = Instant::now() + SETTLE_MAX;
-    while !is_settled(pool, ledger).await? {
+    while !is_settled(pool, &heads).await? {
         if Instant::now() > until {
             return Err(RehomeError::Unsettled);
         }
@@ -197,18 +203,18 @@ async fn stop_and_prove(
     }
 }
 
-/// Whether MySQL has what was accepted, and no entry over several shards is half done. Afterwards only what needs no stock is
-/// accepted, and that is read from the journal before it goes.
-async fn is_settled(pool: &MySqlPool, ledger: &Ledger) -> Result<bool, RehomeError> {
-    for shard in ledger.shards() {
-        if let Some(state) = shards::load(pool, shard.keys().shard()).await? {
-            let tail = shard.tail(state.watermark, 1).await;
-            if !tail.map_err(DecideError::from)?.entries.is_empty() {
-                return Ok(false);
-            }
+/// Whether MySQL has what was accepted until selling had stopped, and no entry over several shards of that time is half done. What is
+/// accepted afterwards takes no stock, and is read from the journal before it goes.
+async fn is_settled(pool: &MySqlPool, heads: &[Head]) -> Result<bool, RehomeError> {
+    for head in heads {
+        let shard = head.position.shard();
+        let settled = shards::load(pool, shard).await?;
+        let is_behind = settled.is_none_or(|state| state.number < head.number);
+        if is_behind || branches::held(pool, (shard, head.position)).await? > 0 {
+            return Ok(false);
         }
     }
-    Ok(branches::held(pool).await? == 0)
+    Ok(true)
 }
 
 /// Whether a shop of the first release that lay on several shards can be moved; returns whether selling was open.

@@ -157,14 +157,19 @@ pub async fn committed(
         .await
 }
 
-/// How many branches are held for entries on other shards.
+/// How many branches a shard held up to a position for entries on other shards.
 ///
 /// # Errors
 /// When MySQL does not answer.
-pub async fn held(pool: &MySqlPool) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar("SELECT COUNT(*) FROM branches WHERE state = 'HELD'")
-        .fetch_one(pool)
-        .await
+pub async fn held(pool: &MySqlPool, (shard, upto): (u64, Position)) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT COUNT(*) FROM branches b JOIN journal j ON j.id = b.id \
+         WHERE b.state = 'HELD' AND j.shard = ? AND b.id <= ?",
+    )
+    .bind(shard)
+    .bind(upto.get())
+    .fetch_one(pool)
+    .await
 }
 
 /// Removes branches that agree with their entries, up to a position of every shard; what does not agree stays for
