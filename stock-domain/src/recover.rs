@@ -197,6 +197,10 @@ pub(crate) async fn recover_lost(
 ) -> Result<Recovered, RecoverError> {
     // Connections whose transactions may take long.
     let pool = database::pool(config, Role::Tool)?;
+    // A shard without an epoch is then `rehome`'s.
+    if shard_map::underway(&pool).await?.is_some() {
+        return Err(RecoverError::Busy);
+    }
     let run = Run {
         config,
         pool: &pool,
@@ -223,11 +227,24 @@ pub(crate) async fn empty(
         allowed: Allowed::FORCED,
         lost: None,
     };
+    // An instance that found the shard lost just before may be at it.
+    let claim = claim_in_time(pool, keys.shard()).await?;
     let mut redis = connect(config, keys).await?;
     run.save(&mut redis, keys, &mut Recovered::default())
         .await?;
     rebuild::clear(&mut redis, keys).await?;
+    claim.succeed().await?;
     Ok(())
+}
+
+async fn claim_in_time(pool: &MySqlPool, shard: u64) -> Result<jobs::Claim, RecoverError> {
+    for _ in 0..LOCK_ATTEMPTS {
+        if let Some(claim) = jobs::claim(pool, &format!("{JOB} {shard}")).await? {
+            return Ok(claim);
+        }
+        tokio::time::sleep(LOCK_PAUSE).await;
+    }
+    Err(RecoverError::Busy)
 }
 
 /// Rebuilds a shard, whatever its Redis holds.
@@ -237,6 +254,12 @@ pub(crate) async fn rebuild_shard(
     shard: u64,
     progress: Progress<'_>,
 ) -> Result<Recovered, RecoverError> {
+    for _ in 1..LOCK_ATTEMPTS {
+        match recover_shard(config, pool, shard, Allowed::FORCED, progress).await {
+            Err(RecoverError::Busy) => tokio::time::sleep(LOCK_PAUSE).await,
+            rebuilt => return rebuilt,
+        }
+    }
     recover_shard(config, pool, shard, Allowed::FORCED, progress).await
 }
 
@@ -324,6 +347,9 @@ impl Run<'_> {
         let mut state = lock(&mut transaction, self.shard).await?;
         if self.lost.is_some_and(|(epoch, _)| epoch != state.epoch) {
             return Err(RecoverError::Done);
+        }
+        if self.lost.is_some() && shard_map::underway(self.pool).await?.is_some() {
+            return Err(RecoverError::Busy);
         }
         let old = epoch::head(redis, keys).await?;
         let has_lost = lost_entries::is_listed(&mut transaction, self.shard).await?;

@@ -239,6 +239,15 @@ async fn rebuild(
 ) -> Result<u64, RehomeError> {
     let map = shard_map::load(pool).await?;
     let before = shards::all(pool).await?;
+    // A shard that is new is empty, and nobody may decide on it before it has its accounts: it is begun while the earlier map
+    // still says that there is none, and loses its epoch like the others.
+    for shard in 0..target.shards() {
+        if recover::begin_shard(config, pool, shard).await? {
+            recover::empty(config, pool, &Keys::new(config, shard)).await?;
+        } else {
+            shards::follow_switch(pool, shard).await?;
+        }
+    }
     for state in &before {
         let keys = match map {
             Some(_) => Keys::new(from, state.shard),
@@ -252,9 +261,6 @@ async fn rebuild(
     transaction.commit().await?;
     let mut accounts = 0;
     for shard in 0..target.shards() {
-        if !recover::begin_shard(config, pool, shard).await? {
-            shards::follow_switch(pool, shard).await?;
-        }
         accounts += recover::rebuild_shard(config, pool, shard, progress)
             .await?
             .accounts;

@@ -25,7 +25,6 @@ use stock_common::config::{Config, Durability};
 use stock_common::id::Position;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use self::live::Heard;
 pub(super) use self::live::Line;
@@ -455,14 +454,4 @@ fn describe(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
-}
-
-/// Waits until the gate is open, or until `limit` has passed.
-pub(super) async fn wait_open(state: &watch::Sender<GateState>, limit: Duration) -> bool {
-    let mut changes = state.subscribe();
-    let deadline = Instant::now() + limit;
-    let open = changes.wait_for(|state| matches!(state, GateState::Open(_)));
-    tokio::time::timeout_at(deadline, open)
-        .await
-        .is_ok_and(|seen| seen.is_ok())
 }

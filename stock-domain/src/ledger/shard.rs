@@ -15,7 +15,7 @@ use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
 use tokio::task::AbortHandle;
 
 use super::batcher::{self, Waiting};
-use super::gate::{self, Gate, GateState, Line, Link, Memory};
+use super::gate::{Gate, GateState, Line, Link, Memory};
 use super::heal::{self, Healer};
 use super::keys::{Keys, SENTINEL};
 use super::levels::{self, LevelsMessage};
@@ -74,6 +74,8 @@ pub(super) struct Shared {
     /// The things that were found lost in Redis and are to be brought back.
     pub(super) lost: Arc<Lost>,
     pacer: Mutex<Pacer>,
+    /// Whether the shard is of an earlier map.
+    is_retired: AtomicBool,
     pub(super) metrics: LedgerMetrics,
 }
 
@@ -167,6 +169,7 @@ impl Shard {
             recent: common.recent,
             lost: Arc::default(),
             pacer: Mutex::new(Pacer::new(config.lag_soft_entries, Instant::now())),
+            is_retired: AtomicBool::new(false),
             metrics: LedgerMetrics::new(),
         });
         let name = gate.keys.epoch();
@@ -307,6 +310,7 @@ impl Shard {
     /// Ends the shard, which is of an earlier map: nothing is decided on it any more.
     pub(super) fn retire(&self) {
         self.close();
+        self.shared.is_retired.store(true, Ordering::Relaxed);
         let why = "the number of shards was changed";
         self.shared
             .gate
@@ -340,9 +344,15 @@ impl Shard {
         self.gate()
     }
 
-    /// Waits until the gate is open; `false` when `limit` passes first.
+    /// Waits until the gate is open; `false` when `limit` passes first, or the shard is of an earlier map.
     pub async fn wait_open(&self, limit: Duration) -> bool {
-        gate::wait_open(&self.shared.gate.state, limit).await
+        let mut changes = self.shared.gate.state.subscribe();
+        let is_over = |state: &GateState| {
+            matches!(state, GateState::Open(_)) || self.shared.is_retired.load(Ordering::Relaxed)
+        };
+        let over = changes.wait_for(is_over);
+        drop(tokio::time::timeout(limit, over).await);
+        self.is_open()
     }
 
     /// The names of this shard's keys.

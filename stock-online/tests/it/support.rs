@@ -103,8 +103,8 @@ pub(crate) async fn start(spec: &Spec) -> Server {
 }
 
 /// The servers that tests share.
-struct SharedServers {
-    redis: Spec,
+pub(crate) struct SharedServers {
+    pub(crate) redis: Spec,
     mysql: Spec,
 }
 
