@@ -604,7 +604,7 @@ local function accept(decided)
   if switch then selling, switched = switch == '1', switch end
 end
 
--- What is not remembered under a key, so that the same key may be tried again: a refusal for a reason that passes by
+-- These refusals are not remembered under a key, so that the same key may be tried again: one for a reason that passes by
 -- (a late request, a full backlog, stopped selling, a broken account), one that says that more may come back, and one
 -- behind which the request is made anew. `Refusal::is_remembered` says the same.
 local PASSING = { ['30'] = true, ['31'] = true, ['51'] = true, ['62'] = true }

@@ -23,7 +23,7 @@ impl Durability {
     }
 }
 
-/// What becomes of an accepted order that no replica has.
+/// The fate of an accepted order that no replica has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ReplicaPolicy {

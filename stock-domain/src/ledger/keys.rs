@@ -168,8 +168,14 @@ fn hash_tag(shard: u64) -> String {
     if shard == 0 {
         return "0".to_owned();
     }
-    let mut tags = (0_u32..).map(|number| format!("{shard}-{number}"));
-    tags.find(|tag| range(tag) == wanted).unwrap_or_default()
+    let mut number = 0;
+    loop {
+        let tag = format!("{shard}-{number}");
+        if range(&tag) == wanted {
+            return tag;
+        }
+        number += 1;
+    }
 }
 
 /// The keys of one shard.

@@ -43,7 +43,7 @@ pub struct World {
     pub shards: Vec<Vec<u64>>,
     /// The settings of this program itself, for what an operator does.
     pub config: Config,
-    /// What it looks at, and rehomes with.
+    /// MySQL, which it looks at, and rehomes with.
     pub pool: MySqlPool,
     /// The same of Redis; it decides nothing.
     pub ledger: Ledger,

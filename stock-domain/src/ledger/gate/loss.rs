@@ -65,7 +65,7 @@ impl Gate {
         let (settled, open): (Vec<Remembered>, Vec<Remembered>) = accepted
             .into_iter()
             .partition(|entry| entry.position <= known.watermark);
-        // What MySQL settled since may be another instance's, on a server that never had this one's.
+        // MySQL may have settled another instance's entries meanwhile, from a server that never had this one's.
         self.list_unrecorded(settled).await?;
         if last <= known.watermark || reader::find(read, &self.keys, last).await?.is_some() {
             return Ok(());
@@ -80,14 +80,18 @@ impl Gate {
         let lost: Vec<Remembered> = open.into_iter().filter(is_lost).collect();
         self.list_lost(&lost).await?;
         if self.servers.is_cluster() {
+            let listed: HashSet<Position> = lost.iter().map(|entry| entry.position).collect();
             let mut memory = self.memory();
-            memory.unsettled.retain(|entry| !is_lost(entry));
+            memory
+                .unsettled
+                .retain(|entry| !listed.contains(&entry.position));
             memory.last = memory
                 .unsettled
                 .iter()
                 .map(|entry| entry.position)
                 .max()
-                .unwrap_or_default();
+                // Nothing that it accepted is unsettled.
+                .unwrap_or(Position::ZERO);
             return Ok(());
         }
         Err(Unproved::OwnEntryMissing {

@@ -1,11 +1,10 @@
 //! The last units of a product, wanted by orders over several shards at the same time.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use stock_common::id::Position;
 use stock_domain::branch::{self, Branch, Route};
-use stock_domain::ledger::Request;
+use stock_domain::ledger::{DecideError, Request};
 use stock_domain::verdict::Verdict;
 
 use super::steps::request;
@@ -50,7 +49,14 @@ async fn who_wants_units_that_are_held_for_another_order_waits_for_what_becomes_
     assert_eq!((refused.status, refused.code()), (503, "OVERLOADED"));
     let waiting = wants("two");
     let giving_back = async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        until("the unit is held", || async {
+            let asked = shop
+                .ledger
+                .decide_once(request(&[(each[0], 1)], None))
+                .await;
+            matches!(asked, Err(DecideError::Held))
+        })
+        .await;
         decide(&shop, 0, branch.release(at).unwrap()).await
     };
     let (bought, _) = tokio::join!(waiting, giving_back);

@@ -30,7 +30,7 @@ async fn what_a_promoted_replica_lacks_is_listed_and_the_shard_sells_on() {
     shop.drained().await;
 
     cut_off(&own, master, replica).await;
-    // What MySQL has the promoted one must have: it is not followed meanwhile.
+    // MySQL must not have more than the promoted one: nobody settles meanwhile.
     let mut holding = shop.pool.begin().await.unwrap();
     let hold = "SELECT watermark FROM shards WHERE shard = 0 FOR UPDATE";
     sqlx::query(hold).execute(&mut *holding).await.unwrap();
