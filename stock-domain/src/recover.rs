@@ -198,7 +198,7 @@ pub(crate) async fn recover_lost(
     // Connections whose transactions may take long.
     let pool = database::pool(config, Role::Tool)?;
     // A shard without an epoch is then `rehome`'s.
-    if shard_map::underway(&pool).await?.is_some() {
+    if shard_map::is_rebuilding(&pool).await? {
         return Err(RecoverError::Busy);
     }
     let run = Run {
@@ -348,7 +348,7 @@ impl Run<'_> {
         if self.lost.is_some_and(|(epoch, _)| epoch != state.epoch) {
             return Err(RecoverError::Done);
         }
-        if self.lost.is_some() && shard_map::underway(self.pool).await?.is_some() {
+        if self.lost.is_some() && shard_map::is_rebuilding(self.pool).await? {
             return Err(RecoverError::Busy);
         }
         let old = epoch::head(redis, keys).await?;

@@ -1,13 +1,13 @@
 //! Rehome: another number of shards, while nothing is sold; the way from one Redis to a cluster.
 //!
-//! 1. Selling stops; MySQL catches up, and the ledger is verified;
-//! 2. MySQL notes that the shop is being moved, and each shard's epoch is taken out of Redis: nothing is decided any more;
+//! 1. MySQL notes whether selling is open; it stops; MySQL catches up, and the ledger is verified;
+//! 2. MySQL notes that the shards are rebuilt from now on, and each shard's epoch is taken out of Redis: nothing is decided any more;
 //! 3. every account is given to the shard that the new map says, and the map is replaced;
 //! 4. each shard is rebuilt from MySQL under a new epoch, as `recover` does it;
 //! 5. selling opens again, if it was open.
 //!
-//! Until step 2 nothing was changed, and an error opens selling again. Cut off later, running it again finishes it: whoever is
-//! not told the new map by MySQL is fenced, because each epoch is a new one.
+//! Until step 2 nothing but selling was changed, and an error opens that again. Cut off anywhere, running it again finishes it:
+//! an instance that MySQL has not told the new map is fenced, because each epoch is a new one.
 
 use std::time::{Duration, Instant};
 
@@ -96,7 +96,7 @@ pub enum RehomeError {
     Divided(i64),
 }
 
-/// Changes the number of shards, of the shop where `from` says to the shop where `config` says: the two may name different
+/// Changes the number of shards: moves the shop where `from` says to the shop where `config` says: the two may name different
 /// servers of Redis.
 ///
 /// # Errors
@@ -119,17 +119,23 @@ pub async fn rehome(
     );
     let target = ShardMap::new(target);
     let reopens = match (underway, map) {
-        (Some(Underway { reopens }), _) => reopens,
+        (Some(Underway { reopens, .. }), _) => reopens,
         (None, Some(map)) if map == target && stays => {
             return Ok(Rehomed {
                 shards: target.shards(),
                 ..Rehomed::default()
             });
         }
-        (None, Some(_)) => stop(from, pool, progress).await?,
+        (None, Some(_)) => is_selling(pool).await?,
         (None, None) => check_first_release(pool).await?,
     };
     shard_map::begin_change(pool, reopens).await?;
+    if !underway.is_some_and(|of| of.is_verified) {
+        if map.is_some() {
+            stop(from, pool, reopens, progress).await?;
+        }
+        shard_map::note_verified(pool).await?;
+    }
     claim.check()?;
     let accounts = rebuild((from, config), pool, target, progress).await?;
     if reopens {
@@ -155,30 +161,38 @@ async fn meet(config: &Config, pool: &MySqlPool) -> Result<Ledger, RehomeError> 
     Err(RehomeError::Fenced(shard, why.to_string()))
 }
 
-/// Stops selling and sees to it that MySQL has everything; returns whether selling was open. Opens it again on an error.
+async fn is_selling(pool: &MySqlPool) -> Result<bool, sqlx::Error> {
+    Ok(shards::all(pool).await?.iter().any(|state| state.selling))
+}
+
+/// Stops selling and sees to it that MySQL has everything. On an error the shop stays as it is, and selling opens again if
+/// `reopens` says so.
 async fn stop(
     config: &Config,
     pool: &MySqlPool,
+    reopens: bool,
     progress: Progress<'_>,
-) -> Result<bool, RehomeError> {
-    let quarantined = quarantine::count(pool).await?;
-    if quarantined > 0 {
-        return Err(RehomeError::Quarantined(quarantined));
-    }
+) -> Result<(), RehomeError> {
     let ledger = meet(config, pool).await?;
-    let was_open = shards::all(pool).await?.iter().any(|state| state.selling);
-    let stopped = stop_and_prove(pool, &ledger, progress).await;
-    if let (Err(_), true) = (&stopped, was_open) {
-        ledger.switch_selling(true, UserId(0)).await?;
+    let stopped = stop_and_verify(pool, &ledger, progress).await;
+    if stopped.is_err() {
+        if reopens {
+            ledger.switch_selling(true, UserId(0)).await?;
+        }
+        shard_map::end_change(pool).await?;
     }
-    stopped.map(|()| was_open)
+    stopped
 }
 
-async fn stop_and_prove(
+async fn stop_and_verify(
     pool: &MySqlPool,
     ledger: &Ledger,
     progress: Progress<'_>,
 ) -> Result<(), RehomeError> {
+    let quarantined = quarantine::count(pool).await?;
+    if quarantined > 0 {
+        return Err(RehomeError::Quarantined(quarantined));
+    }
     let switched = ledger.switch_selling(false, UserId(0)).await?;
     if let Some((shard, _)) = switched.into_iter().find(|(_, is_open)| *is_open) {
         return Err(RehomeError::Unstopped(shard));
@@ -226,8 +240,7 @@ async fn check_first_release(pool: &MySqlPool) -> Result<bool, RehomeError> {
     if divided > 0 {
         return Err(RehomeError::Divided(divided));
     }
-    let states = shards::all(pool).await?;
-    Ok(states.iter().any(|state| state.selling))
+    Ok(is_selling(pool).await?)
 }
 
 /// Steps 2 to 4; returns how many accounts were written.

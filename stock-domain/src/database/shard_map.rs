@@ -51,6 +51,8 @@ pub async fn replace(connection: &mut MySqlConnection, map: ShardMap) -> Result<
 pub struct Underway {
     /// Whether selling was open before, and is opened at the end.
     pub reopens: bool,
+    /// Whether the ledger was verified behind the stop: the shards are being rebuilt.
+    pub is_verified: bool,
 }
 
 /// Reads whether a change was begun.
@@ -58,10 +60,14 @@ pub struct Underway {
 /// # Errors
 /// When MySQL does not answer.
 pub async fn underway(pool: &MySqlPool) -> Result<Option<Underway>, sqlx::Error> {
-    let reopens: Option<bool> = sqlx::query_scalar("SELECT reopens FROM shard_map_changes")
-        .fetch_optional(pool)
-        .await?;
-    Ok(reopens.map(|reopens| Underway { reopens }))
+    let row: Option<(bool, bool)> =
+        sqlx::query_as("SELECT reopens, is_verified FROM shard_map_changes")
+            .fetch_optional(pool)
+            .await?;
+    Ok(row.map(|(reopens, is_verified)| Underway {
+        reopens,
+        is_verified,
+    }))
 }
 
 /// Notes that a change begins; one that was begun stays as it is.
@@ -71,6 +77,25 @@ pub async fn underway(pool: &MySqlPool) -> Result<Option<Underway>, sqlx::Error>
 pub async fn begin_change(pool: &MySqlPool, reopens: bool) -> Result<(), sqlx::Error> {
     sqlx::query("INSERT IGNORE INTO shard_map_changes (id, reopens) VALUES (1, ?)")
         .bind(reopens)
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
+/// Whether the shards are being rebuilt for another map.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn is_rebuilding(pool: &MySqlPool) -> Result<bool, sqlx::Error> {
+    Ok(underway(pool).await?.is_some_and(|of| of.is_verified))
+}
+
+/// Notes that the ledger was verified, and that the shards are rebuilt from now on.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn note_verified(pool: &MySqlPool) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE shard_map_changes SET is_verified = 1")
         .execute(pool)
         .await?;
     Ok(())

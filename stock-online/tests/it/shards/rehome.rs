@@ -160,7 +160,12 @@ async fn a_rehome_that_was_cut_off_is_finished_by_the_next() {
     let shop = Shop::open_in(2, 24, 100).await;
     let service = shop.serve().await;
     let steps = [
-        ("SELECT COUNT(*) FROM shard_map_changes", 4, 4),
+        ("SELECT COUNT(*) FROM shards WHERE selling = 0", 4, 4),
+        (
+            "SELECT COUNT(*) FROM shard_map_changes WHERE is_verified",
+            5,
+            4,
+        ),
         ("SELECT COUNT(*) FROM shard_map WHERE shards = 7", 7, 3),
         ("SELECT COUNT(*) - 7 FROM shards", 9, 9),
     ];
@@ -206,6 +211,7 @@ async fn a_shop_that_cannot_be_verified_stays_as_it_is_and_sells() {
         "UPDATE accounts SET balance = balance + 1 WHERE kind = 'AVAILABLE' AND owner_id = 2";
     sqlx::query(change).execute(&shop.pool).await.unwrap();
     let refused = to(&shop, 4).await;
+    assert!(shard_map::underway(&shop.pool).await.unwrap().is_none());
     assert!(
         matches!(refused, Err(RehomeError::Differences(_))),
         "{refused:?}"
