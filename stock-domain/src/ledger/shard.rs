@@ -277,7 +277,10 @@ impl Shard {
     /// One with a key goes through the script, which remembers the answer.
     fn refuse_sold_out(&self, request: &Request) -> Option<Refusal> {
         let first = request.draft.postings.first()?;
-        let is_candidate = request.takes_stock && request.idempotency.is_none() && self.is_busy();
+        // On several shards nothing is left also while it is held for an order that may fail: only the script tells.
+        let is_alone = self.shared.gate.map.shards() == 1;
+        let is_candidate =
+            is_alone && request.takes_stock && request.idempotency.is_none() && self.is_busy();
         (is_candidate && self.shared.sold_out.is_flagged(first.account)).then_some(
             Refusal::Insufficient {
                 posting: 0,
