@@ -147,20 +147,23 @@ pub struct App {
 
 impl App {
     /// Puts the parts together. What outlives its request will run on the runtime of the caller.
-    #[must_use]
+    ///
+    /// # Errors
+    /// There is no secret to sign tokens with.
     pub fn new(
         config: &Config,
         clock: Clock,
         pools: Pools,
         ledger: Ledger,
         prometheus: PrometheusHandle,
-    ) -> Arc<Self> {
-        Arc::new(Self {
-            tokens: Tokens::new(
-                &config.jwt_secret,
-                &config.jwt_previous_secret,
-                clock.clone(),
-            ),
+    ) -> Result<Arc<Self>, jsonwebtoken::errors::Error> {
+        let tokens = Tokens::new(
+            &config.jwt_secret,
+            &config.jwt_previous_secret,
+            clock.clone(),
+        )?;
+        Ok(Arc::new(Self {
+            tokens,
             passwords: Passwords::new(config.password_hashes_max),
             limits: Limits::new(config, clock.clone()),
             config: config.clone(),
@@ -190,7 +193,7 @@ impl App {
             beside: Handle::current(),
             prometheus,
             lag_entries: AtomicU64::new(0),
-        })
+        }))
     }
 
     /// Runs what outlives its request, and what holds locks that others wait for: it waits for no requests.

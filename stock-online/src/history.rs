@@ -1,16 +1,26 @@
 //! The last minutes, a sample a second: what the dashboard draws.
 //!
-//! The monitor adds a sample of what it measures anyway. Counts of this instance are read from its own metrics, so
-//! that the dashboard and `/metrics` never disagree.
+//! The monitor adds a sample of what it measures anyway. Handlers count each order here at the place where they count
+//! it for `/metrics`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use hdrhistogram::Histogram;
 use stock_common::id::ProductId;
 use tokio::sync::watch;
 
 /// Seconds that are remembered.
 pub const SAMPLES: usize = 120;
+/// Seconds over which a rate and a quantile are taken.
+pub const WINDOW: usize = 10;
+/// The longest duration that is told from longer ones.
+const SLOWEST_US: u64 = 60_000_000;
+/// Significant digits of a duration.
+const DIGITS: u8 = 2;
+
+type Durations = Histogram<u32>;
 
 /// How far MySQL is behind.
 #[derive(Debug, Clone, Copy, Default)]
@@ -47,15 +57,6 @@ pub struct Stock {
     pub available: i64,
 }
 
-/// What this instance has counted since it began.
-#[derive(Debug, Clone, Default)]
-pub struct Counts {
-    /// Orders, by verdict.
-    pub verdicts: BTreeMap<String, u64>,
-    /// Redis-first orders' durations: how many took at most so many microseconds, by that bound.
-    pub durations: BTreeMap<u64, u64>,
-}
-
 /// One second.
 #[derive(Debug, Clone, Default)]
 pub struct Sample {
@@ -67,13 +68,20 @@ pub struct Sample {
     pub tables: Tables,
     /// The newest products' stock.
     pub stock: Vec<Stock>,
-    /// What was counted here.
-    pub counts: Counts,
+    /// Orders that this instance has answered since it began, by verdict; [`History::add`] fills it in.
+    pub verdicts: BTreeMap<&'static str, u64>,
+    /// Half of this instance's Redis-first orders of the last [`WINDOW`] seconds took at most this; none without one.
+    pub p50_ms: Option<f64>,
+    /// 99 of a hundred took at most this.
+    pub p99_ms: Option<f64>,
 }
 
 /// The last minutes.
 pub struct History {
     samples: Mutex<VecDeque<Arc<Sample>>>,
+    verdicts: Mutex<BTreeMap<&'static str, u64>>,
+    /// Durations of each of the last [`WINDOW`] seconds, the running one last.
+    durations: Mutex<VecDeque<Durations>>,
     changed: watch::Sender<()>,
 }
 
@@ -81,14 +89,61 @@ impl Default for History {
     fn default() -> Self {
         Self {
             samples: Mutex::default(),
+            verdicts: Mutex::default(),
+            durations: Mutex::new(VecDeque::from([empty()])),
             changed: watch::Sender::new(()),
         }
     }
 }
 
 impl History {
-    /// Adds a second, and forgets the oldest.
-    pub fn add(&self, sample: Sample) {
+    /// Counts an order by its verdict.
+    pub fn count(&self, verdict: &'static str) {
+        let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+        *verdicts.entry(verdict).or_default() += 1;
+    }
+
+    /// Counts how long a Redis-first order took.
+    pub fn record(&self, took: Duration) {
+        let us = u64::try_from(took.as_micros()).unwrap_or(SLOWEST_US);
+        let mut durations = self
+            .durations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(running) = durations.back_mut() {
+            running.saturating_record(us.max(1));
+        }
+    }
+
+    /// The median and the 99th percentile of the last seconds, in milliseconds; begins another second.
+    fn turn_second(&self) -> Option<(f64, f64)> {
+        let mut durations = self
+            .durations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut all = empty();
+        for second in &*durations {
+            all += second;
+        }
+        durations.push_back(empty());
+        if durations.len() > WINDOW {
+            durations.pop_front();
+        }
+        drop(durations);
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a minute of microseconds is far below 2^53"
+        )]
+        let ms = |quantile| all.value_at_quantile(quantile) as f64 / 1_000.0;
+        (!all.is_empty()).then(|| (ms(0.5), ms(0.99)))
+    }
+
+    /// Adds a second, with what was counted meanwhile, and forgets the oldest.
+    pub fn add(&self, mut sample: Sample) {
+        sample.verdicts = (self.verdicts.lock())
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        (sample.p50_ms, sample.p99_ms) = self.turn_second().unzip();
         let mut samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
         samples.push_back(Arc::new(sample));
         if samples.len() > SAMPLES {
@@ -112,83 +167,54 @@ impl History {
     }
 }
 
-impl Counts {
-    /// Reads them from Prometheus' text format, version 0.0.4.
-    #[must_use]
-    pub fn read(text: &str) -> Self {
-        let mut counts = Self::default();
-        for line in text.lines().filter(|line| !line.starts_with('#')) {
-            let Some((series, value)) = line.rsplit_once(' ') else {
-                continue;
-            };
-            let Some(value) = value.parse::<u64>().ok() else {
-                continue;
-            };
-            let (name, labels) = series.split_once('{').unwrap_or((series, ""));
-            let label = |wanted: &str| {
-                let labels = labels.trim_end_matches('}').split(',');
-                let mut pairs = labels.filter_map(|pair| pair.split_once('='));
-                let found = pairs.find(|(name, _)| *name == wanted);
-                found.map(|(_, value)| value.trim_matches('"'))
-            };
-            match name {
-                "stock_orders_total" => {
-                    let verdict = label("verdict").unwrap_or_default();
-                    *counts.verdicts.entry(verdict.to_owned()).or_default() += value;
-                }
-                "http_request_duration_seconds_bucket" if label("route").is_some_and(is_order) => {
-                    let bound = label("le").map_or(u64::MAX, bound_us);
-                    *counts.durations.entry(bound).or_default() += value;
-                }
-                _ => {}
-            }
-        }
-        counts
-    }
-}
-
-fn is_order(route: &str) -> bool {
-    // The other path's URL also lists orders, and a duration does not say which of the two it was.
-    route == "/api/redis/orders"
-}
-
-/// A bucket's bound in microseconds; that of the last is beyond all.
-fn bound_us(seconds: &str) -> u64 {
+/// A histogram for durations of orders, in microseconds; a longer one counts as the longest.
+fn empty() -> Durations {
     #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "bounds are a few seconds"
+        clippy::unwrap_used,
+        reason = "the bounds are constants that a test has tried"
     )]
-    let us = |seconds: f64| (seconds * 1e6).round() as u64;
-    let seconds = seconds
-        .parse::<f64>()
-        .ok()
-        .filter(|bound| bound.is_finite());
-    seconds.map_or(u64::MAX, us)
+    Durations::new_with_bounds(1, SLOWEST_US, DIGITS).unwrap()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Counts;
+    use std::time::Duration;
+
+    use super::{History, Sample, WINDOW};
 
     #[test]
-    fn counts_are_read_from_the_text_format() {
-        let text = "# TYPE stock_orders_total counter\n\
-            stock_orders_total{path=\"redis\",verdict=\"accepted\"} 7\n\
-            stock_orders_total{path=\"lock\",verdict=\"accepted\"} 2\n\
-            stock_orders_total{path=\"redis\",verdict=\"INSUFFICIENT\"} 3\n\
-            http_request_duration_seconds_bucket{route=\"/api/redis/orders\",status=\"201\",le=\"0.0025\"} 5\n\
-            http_request_duration_seconds_bucket{route=\"/api/redis/orders\",status=\"409\",le=\"0.0025\"} 1\n\
-            http_request_duration_seconds_bucket{route=\"/api/redis/orders\",status=\"201\",le=\"+Inf\"} 7\n\
-            http_request_duration_seconds_bucket{route=\"/api/products\",status=\"200\",le=\"+Inf\"} 9\n\
-            stock_journal_lag_seconds 0.5\n";
-        let counts = Counts::read(text);
-        let verdicts: Vec<_> = counts.verdicts.into_iter().collect();
-        assert_eq!(
-            verdicts,
-            [("INSUFFICIENT".to_owned(), 3), ("accepted".to_owned(), 9)]
-        );
-        let durations: Vec<_> = counts.durations.into_iter().collect();
-        assert_eq!(durations, [(2_500, 6), (u64::MAX, 7)]);
+    fn a_second_holds_the_quantiles_of_the_last_ten() {
+        let history = History::default();
+        for us in [1_000, 1_000, 1_000, 9_000_000] {
+            history.record(Duration::from_micros(us));
+        }
+        history.add(Sample::default());
+        let quantiles = |at: usize| {
+            let samples = history.samples();
+            (samples[at].p50_ms.unwrap(), samples[at].p99_ms.unwrap())
+        };
+        let (p50, p99) = quantiles(0);
+        assert!((0.99..1.02).contains(&p50) && (8_900.0..9_100.0).contains(&p99));
+        for _ in 1..WINDOW {
+            history.add(Sample::default());
+        }
+        assert_eq!(quantiles(WINDOW - 1), (p50, p99));
+        history.add(Sample::default());
+        assert!(history.samples()[WINDOW].p99_ms.is_none());
+    }
+
+    #[test]
+    fn verdicts_are_counted_from_the_start() {
+        let history = History::default();
+        history.count("ACCEPTED");
+        history.count("SOLD_OUT");
+        history.count("ACCEPTED");
+        history.add(Sample::default());
+        history.add(Sample::default());
+        let samples = history.samples();
+        for sample in samples {
+            let counts: Vec<_> = sample.verdicts.iter().collect();
+            assert_eq!(counts, [(&"ACCEPTED", &2), (&"SOLD_OUT", &1)]);
+        }
     }
 }

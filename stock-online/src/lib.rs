@@ -90,6 +90,9 @@ pub enum RunError {
     /// A setting cannot be used.
     #[error(transparent)]
     Config(#[from] stock_common::config::ConfigError),
+    /// A secret cannot sign.
+    #[error("jwt_secret: {0}")]
+    Secret(#[from] jsonwebtoken::errors::Error),
     /// A setting names no network.
     #[error(transparent)]
     Proxies(#[from] NotANetwork),
@@ -157,7 +160,7 @@ pub async fn run(start: Start, shutdown: CancellationToken) -> Result<(), RunErr
         jobs: database::pool(&config, Role::Tool)?,
         reads,
     };
-    let app = App::new(&config, clock, pools, ledger.clone(), prometheus);
+    let app = App::new(&config, clock, pools, ledger.clone(), prometheus)?;
 
     let background = CancellationToken::new();
     let tasks = tokio_util::task::TaskTracker::new();

@@ -16,7 +16,7 @@ use stock_domain::reconcile::age_seconds;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
-use crate::history::{Counts, Lag, Sample, Stock, Tables};
+use crate::history::{Lag, Sample, Stock, Tables};
 
 const EVERY: Duration = Duration::from_secs(1);
 /// Products whose stock is remembered.
@@ -56,7 +56,6 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
         }
         app.prometheus.run_upkeep();
         sample.at_ms = app.clock.now_ms();
-        sample.counts = Counts::read(&app.prometheus.render());
         // A curve that began at nothing would show everything as one leap.
         if has_begun {
             app.history.add(sample.clone());

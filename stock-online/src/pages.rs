@@ -84,10 +84,10 @@ pub fn routes(app: Arc<App>, interface: Router) -> Router {
         .route("/problems", get(reference::problems))
         .route("/problems/{code}", get(reference::problem))
         .route("/api/docs", get(reference::swagger_ui))
+        .route("/api/redoc", get(reference::redoc))
         .layer(CompressionLayer::new())
         // Files are compressed once, and not for each who asks.
         .route("/api/docs/{file}", get(reference::swagger_file))
-        .route("/api/redoc", get(reference::redoc))
         .route("/assets/{name}", get(assets::show))
         // Events are not compressed: each is to arrive when it is sent.
         .route("/dashboard/live", get(dashboard::live))

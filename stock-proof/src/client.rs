@@ -175,11 +175,19 @@ impl Call<'_> {
 
 impl Client {
     /// A client of the service at `address` whose tokens are signed with `secret`.
+    ///
+    /// # Panics
+    /// When the secret is empty.
     #[must_use]
+    #[expect(
+        clippy::expect_used,
+        reason = "the secrets of proofs and tests are constants"
+    )]
     pub fn new(address: &str, secret: &str, clock: Clock) -> Self {
+        let tokens = Tokens::new(secret, "", clock).expect("a secret");
         Self {
             address: address.to_owned(),
-            tokens: Arc::new(Tokens::new(secret, "", clock)),
+            tokens: Arc::new(tokens),
         }
     }
 

@@ -166,7 +166,7 @@ pub(super) fn checksum(path: &Path) -> io::Result<String> {
     loop {
         let read = file.read(&mut part)?;
         if read == 0 {
-            return Ok(format!("{:x}", digest.finalize()));
+            return Ok(hex::encode(digest.finalize()));
         }
         digest.update(part.get(..read).unwrap_or_default());
     }

@@ -31,18 +31,7 @@ static POSTINGS: MultiRow = MultiRow::new(
 /// 32 hexadecimal digits as 16 bytes; `None` for anything else.
 #[must_use]
 pub fn hash_bytes(hex: &str) -> Option<Vec<u8>> {
-    if hex.len() != 32 || !hex.is_ascii() {
-        return None;
-    }
-    (0..16)
-        .map(|i| u8::from_str_radix(hex.get(2 * i..2 * i + 2)?, 16).ok())
-        .collect()
-}
-
-/// 16 bytes as 32 hexadecimal digits.
-#[must_use]
-pub fn hash_text(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::decode(hex).ok().filter(|bytes| bytes.len() == 16)
 }
 
 fn bind_plain<'q>(query: Binding<'q>, entry: &'q Entry) -> Binding<'q> {

@@ -3,7 +3,7 @@
 use sqlx::{AssertSqlSafe, MySql, MySqlConnection, MySqlExecutor, MySqlPool, QueryBuilder};
 use stock_common::id::{Position, UserId};
 
-use super::journal::{hash_bytes, hash_text};
+use super::journal::hash_bytes;
 use super::rows::{MultiRow, push_list};
 use crate::order::OfflineSale;
 
@@ -89,7 +89,7 @@ fn parse(
         sale: OfflineSale {
             key,
             device_id,
-            fingerprint: hash_text(&fingerprint),
+            fingerprint: hex::encode(&fingerprint),
             sold_ms,
         },
         state: OfflineState::parse(&state)?,

@@ -17,10 +17,7 @@ pub struct Script {
 
 impl Script {
     fn new(name: &'static str, text: &'static str) -> Self {
-        let sha = Sha1::digest(text.as_bytes())
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let sha = hex::encode(Sha1::digest(text.as_bytes()));
         Self { name, text, sha }
     }
 }

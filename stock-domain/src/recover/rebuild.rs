@@ -13,7 +13,7 @@ use super::RecoverError;
 use crate::account::{Account, Book, Level};
 use crate::branch::{Across, Branch, COMMITTED};
 use crate::coupon::{self, CodeState};
-use crate::database::{accounts, branches, journal, quarantine, reservations};
+use crate::database::{accounts, branches, quarantine, reservations};
 use crate::ledger::epoch;
 use crate::ledger::keys::{Keys, Records, SENTINEL};
 use crate::ledger::mend::Mend;
@@ -247,7 +247,7 @@ impl Rebuild<'_> {
                 .filter_map(|(store, device, key, state, fingerprint, payload)| {
                     let product = first_product(&payload)?;
                     let is_here = self.has_product(product);
-                    let state = order::offline_state(&state, &journal::hash_text(&fingerprint));
+                    let state = order::offline_state(&state, &hex::encode(&fingerprint));
                     is_here.then(|| (order::offline_mark_id(store, &device, &key), state))
                 });
         let sales: Vec<(String, String)> = sales.collect();

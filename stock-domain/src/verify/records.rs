@@ -33,7 +33,7 @@ pub(super) async fn differing(
             let book = shard.keys().records(records, generation);
             let mut scan = Scan::hash(&book);
             while let Some(page) = scan.page_on::<Vec<Record>>(shard).await? {
-                let is_due = |(key, _): &Record| due.has(&journal::hash_text(key));
+                let is_due = |(key, _): &Record| due.has(&hex::encode(key));
                 let page: Vec<Record> = page.into_iter().filter(is_due).collect();
                 found.extend(compare(pool, ledger, (shard, records), &page).await?);
             }
@@ -137,5 +137,5 @@ fn name_of(key: &str, fingerprint: &str) -> Option<RecordName> {
 fn wrong((key, value): &Record, text: &str) -> Difference {
     let value = String::from_utf8_lossy(value.get(8..).unwrap_or_default());
     let text = format!("{value:?} {text}");
-    Difference::new("records", journal::hash_text(key), text)
+    Difference::new("records", hex::encode(key), text)
 }

@@ -76,14 +76,14 @@ struct Key {
 
 impl Key {
     /// The id is a part of the secret's hash: whoever changes the secret need not think of another name.
-    fn new(secret: &str) -> Self {
+    fn new(secret: &str) -> Result<Self, jsonwebtoken::errors::Error> {
         let digest = Sha256::digest(format!("key id of {secret}"));
         let first = digest.first_chunk::<8>().copied().unwrap_or_default();
-        Self {
+        Ok(Self {
             id: format!("{:016x}", u64::from_be_bytes(first)),
-            decoding: DecodingKey::from_secret(secret.as_bytes()),
-            encoding: EncodingKey::from_secret(secret.as_bytes()),
-        }
+            decoding: DecodingKey::from_secret(secret.as_bytes())?,
+            encoding: EncodingKey::from_secret(secret.as_bytes())?,
+        })
     }
 }
 
@@ -133,22 +133,29 @@ impl From<&User> for Caller {
 
 impl Tokens {
     /// Tokens signed with the bytes of a secret, and those that name the previous one, if there is one.
-    #[must_use]
-    pub fn new(secret: &str, previous: &str, clock: Clock) -> Self {
+    ///
+    /// # Errors
+    /// The secret is empty.
+    pub fn new(
+        secret: &str,
+        previous: &str,
+        clock: Clock,
+    ) -> Result<Self, jsonwebtoken::errors::Error> {
         let mut validation = Validation::new(Algorithm::HS256);
         validation.leeway = 0;
         validation.validate_nbf = true;
         validation.set_audience(&[NAME]);
         validation.set_issuer(&[NAME]);
         validation.set_required_spec_claims(&["exp", "nbf", "aud", "iss", "sub"]);
-        Self {
-            current: Key::new(secret),
-            previous: (!previous.is_empty()).then(|| Key::new(previous)),
+        let previous = (!previous.is_empty()).then(|| Key::new(previous));
+        Ok(Self {
+            current: Key::new(secret)?,
+            previous: previous.transpose()?,
             validation,
             known: RwLock::default(),
             from: RwLock::default(),
             clock,
-        }
+        })
     }
 
     /// Makes an access token that holds for `ttl_seconds` from now on. `generation` is the user's

@@ -52,8 +52,9 @@ use crate::app::{App, CATCH_UP_MAX};
 /// How long a synchronous order waits for MySQL to have its code: a 503 under a flood has to be quick.
 const CODE_WAIT: Duration = Duration::from_millis(300);
 
-pub(super) fn count(path: Path, verdict: &Verdict) {
+pub(super) fn count(app: &App, path: Path, verdict: &Verdict) {
     let (path, verdict) = (path.as_str(), verdict.name());
+    app.history.count(verdict);
     metrics::counter!("stock_orders_total", "path" => path, "verdict" => verdict).increment(1);
 }
 
@@ -229,7 +230,7 @@ pub async fn place_redis(
             round = next;
             continue;
         }
-        count(Path::Redis, &verdict);
+        count(&app, Path::Redis, &verdict);
         return match verdict {
             Verdict::Accepted(accepted) => Ok(created(
                 accepted.position,
@@ -294,7 +295,7 @@ async fn place_locked(
             round = next;
             continue;
         }
-        count(path, &decided.verdict);
+        count(app, path, &decided.verdict);
         return match decided.verdict {
             Verdict::Accepted(accepted) => {
                 let status = match decided.is_recorded {

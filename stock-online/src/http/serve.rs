@@ -2,7 +2,7 @@
 //!
 //! An accept loop of its own, because axum's has no header timeout and no cap on connections.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,6 +19,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
+use matchit::InsertError;
 use metrics::Histogram;
 use stock_common::config::Config;
 use stock_common::error::Code;
@@ -278,7 +279,7 @@ async fn handle(
     let instance = front.instance;
     let request_id = RequestId { instance, number };
     strip_trailing_slash(request.uri_mut());
-    let route = route_of(request.uri().path());
+    let route = front.durations.route_of(request.uri().path());
     let address = front.proxies.client(peer, request.headers());
     request.extensions_mut().insert(Origin {
         address,
@@ -302,9 +303,10 @@ async fn handle(
             .entry(name)
             .or_insert_with(|| value.clone());
     }
-    front
-        .durations
-        .record(&route, response.status().as_u16(), took);
+    (front.durations).record(route, response.status().as_u16(), took);
+    if route == ORDERS {
+        front.app.history.record(took);
+    }
     // A 503 is an answer, counted above; a log line for each would be a load of its own.
     if response.status().is_server_error() && response.status() != StatusCode::SERVICE_UNAVAILABLE {
         tracing::warn!(
@@ -318,19 +320,6 @@ async fn handle(
         response.headers_mut().insert("x-request-id", value);
     }
     Ok(response)
-}
-
-/// A path with every segment that is not a plain word replaced, `/api/orders/{id}`.
-fn route_of(path: &str) -> String {
-    let mut route = String::with_capacity(path.len());
-    for segment in path.split('/').skip(1) {
-        let is_word = segment
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte == b'-' || byte == b'.');
-        route.push('/');
-        route.push_str(if is_word { segment } else { "{id}" });
-    }
-    route
 }
 
 /// `/api/orders/` is `/api/orders`.
@@ -354,40 +343,55 @@ fn strip_trailing_slash(uri: &mut Uri) {
     }
 }
 
-/// Histograms by route and status, resolved once each.
+/// Durations of requests, by the route that answers and the status: nobody can make series by making up paths.
+///
+/// The router's own name of a route comes with a request that reached a handler; the time that a refused or a late one
+/// took belongs to its route too.
 struct Durations {
-    histograms: RwLock<HashMap<String, HashMap<u16, Histogram>>>,
-    /// Whatever is called is one of these, or "none": nobody can make series by making up paths.
-    routes: HashSet<String>,
+    routes: matchit::Router<&'static str>,
+    /// Resolved once each.
+    histograms: RwLock<HashMap<(&'static str, u16), Histogram>>,
 }
 
+/// Where most orders are placed. The other path's URL also lists orders, and a duration does not say which of the two
+/// it was.
+const ORDERS: &str = "/api/redis/orders";
 /// The name of what is no route.
 const NO_ROUTE: &str = "none";
 
 impl Durations {
-    /// For the routes of the served document, with all their parameters called `{id}`.
+    /// For the routes of the served document and the pages.
     fn new() -> Self {
+        let mut routes = matchit::Router::new();
+        for path in openapi::paths().chain(pages::PATHS) {
+            match routes.insert(path, path) {
+                // Two methods of one path.
+                Ok(()) | Err(InsertError::Conflict { .. }) => {}
+                Err(error) => tracing::error!(%error, path, "no route for metrics"),
+            }
+        }
         Self {
+            routes,
             histograms: RwLock::default(),
-            routes: openapi::paths().chain(pages::PATHS).map(route_of).collect(),
         }
     }
 
-    fn record(&self, route: &str, status: u16, took: Duration) {
+    fn route_of(&self, path: &str) -> &'static str {
+        self.routes.at(path).map_or(NO_ROUTE, |found| found.value)
+    }
+
+    fn record(&self, route: &'static str, status: u16, took: Duration) {
         let known = self
             .histograms
             .read()
             .unwrap_or_else(PoisonError::into_inner);
-        if let Some(histogram) = known.get(route).and_then(|of| of.get(&status)) {
+        if let Some(histogram) = known.get(&(route, status)) {
             return histogram.record(took.as_secs_f64());
         }
         drop(known);
-        if route != NO_ROUTE && !self.routes.contains(route) {
-            return self.record(NO_ROUTE, status, took);
-        }
         let histogram = metrics::histogram!(
             "http_request_duration_seconds",
-            "route" => route.to_owned(),
+            "route" => route,
             "status" => status.to_string()
         );
         histogram.record(took.as_secs_f64());
@@ -395,24 +399,22 @@ impl Durations {
             .histograms
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        known
-            .entry(route.to_owned())
-            .or_default()
-            .insert(status, histogram);
+        known.insert((route, status), histogram);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::route_of;
+    use super::{Durations, NO_ROUTE};
+    use crate::{http::openapi, pages};
 
     #[test]
-    fn ids_make_no_series_of_their_own() {
-        assert_eq!(
-            route_of("/api/orders/249834342426083328/cancel"),
-            "/api/orders/{id}/cancel"
-        );
-        assert_eq!(route_of("/api/products/%41"), "/api/products/{id}");
-        assert_eq!(route_of("/livez"), "/livez");
+    fn every_path_is_measured_under_its_own_route() {
+        let durations = Durations::new();
+        for path in openapi::paths().chain(pages::PATHS) {
+            let called = path.replace('{', "").replace('}', "%41");
+            assert_eq!(durations.route_of(&called), path);
+        }
+        assert_eq!(durations.route_of("/wp-admin"), NO_ROUTE);
     }
 }

@@ -39,12 +39,7 @@ static ASSETS: LazyLock<Assets> = LazyLock::new(|| {
         let (Some(file), Some((stem, kind))) = (Files::get(&name), name.rsplit_once('.')) else {
             continue;
         };
-        let hash: String = file
-            .metadata
-            .sha256_hash()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let hash = hex::encode(file.metadata.sha256_hash());
         let hash = hash.get(..DIGITS).unwrap_or_default();
         let served = format!("{stem}.{hash}.{kind}");
         assets.served.insert(name.to_string(), served.clone());

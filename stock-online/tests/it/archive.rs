@@ -46,7 +46,7 @@ fn files(folder: &Path) -> (Book, BTreeMap<Account, (u64, i64)>) {
     lines.sort_by_key(|line| line["firstNumber"].as_u64());
     for line in lines {
         let path = folder.join(line["file"].as_str().unwrap());
-        let checksum = format!("{:x}", Sha256::digest(std::fs::read(&path).unwrap()));
+        let checksum = hex::encode(Sha256::digest(std::fs::read(&path).unwrap()));
         assert_eq!(line["checksum"], json!(checksum), "{}", path.display());
         let mut count = 0;
         for entry in read(&path).unwrap() {

@@ -17,7 +17,7 @@ fn till(shop: &Shop, store: u64) -> String {
         role: Role::Store,
         store_id: Some(store),
     };
-    let tokens = Tokens::new(SECRET, "", shop.clock.clone());
+    let tokens = Tokens::new(SECRET, "", shop.clock.clone()).unwrap();
     tokens.issue(caller, None, 3_600).unwrap()
 }
 

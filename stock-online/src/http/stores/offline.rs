@@ -443,7 +443,7 @@ async fn decide(app: &App, asked: &Asked) -> Result<Option<ResultOut>, Problem> 
         order::place(&asked.order, terms, None)
     };
     let verdict = decide_stock(app, build).await?;
-    count(Path::Till, &verdict);
+    count(app, Path::Till, &verdict);
     let problem = match verdict {
         Verdict::Accepted(accepted) => {
             return Ok(Some(ResultOut {

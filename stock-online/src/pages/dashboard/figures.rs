@@ -4,10 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use crate::history::{Counts, SAMPLES, Sample, Tables};
+use crate::history::{SAMPLES, Sample, Tables, WINDOW};
 
-/// Seconds over which a rate and a quantile are taken.
-const WINDOW: usize = 10;
 /// A curve's height, in the units of its view box; its width is a unit a second.
 pub(super) const HEIGHT: f64 = 30.0;
 
@@ -46,7 +44,7 @@ pub(super) struct Figures {
     pub(super) p99_ms: Option<f64>,
     pub(super) p99_curve: Curve,
     /// Orders here by verdict: per second, and since the beginning.
-    pub(super) verdicts: Vec<(String, f64, i64)>,
+    pub(super) verdicts: Vec<(&'static str, f64, i64)>,
     pub(super) products: Vec<ProductFigures>,
     pub(super) tables: Tables,
 }
@@ -56,19 +54,18 @@ impl Figures {
         let Some(last) = samples.last() else {
             return Self::default();
         };
-        let orders = |sample: &Sample| sample.counts.verdicts.values().sum();
+        let orders = |sample: &Sample| sample.verdicts.values().sum();
         let accepted = |sample: &Sample| sample.lag.accepted;
         let settled = |sample: &Sample| sample.lag.settled;
         let lag = |sample: &Sample| sample.lag.accepted.saturating_sub(sample.lag.settled);
         let lags: Vec<f64> = samples.iter().map(|sample| float(lag(sample))).collect();
-        let before = samples.iter().rev().nth(WINDOW).or(samples.first());
-        let p99: Vec<f64> = windows(samples)
-            .map(|(from, to)| quantile(&from.counts, &to.counts, 0.99).unwrap_or_default())
+        // The curve of a second without orders lies at the bottom.
+        let p99: Vec<f64> = (samples.iter())
+            .map(|sample| sample.p99_ms.unwrap_or(0.0))
             .collect();
-        let quantile = |part| quantile(&before?.counts, &last.counts, part);
-        let verdicts = last.counts.verdicts.iter().map(|(name, total)| {
-            let one = |sample: &Sample| sample.counts.verdicts.get(name).copied().unwrap_or(0);
-            (name.clone(), rate(samples, one), whole(*total))
+        let verdicts = last.verdicts.iter().map(|(name, total)| {
+            let one = |sample: &Sample| sample.verdicts.get(name).copied().unwrap_or(0);
+            (*name, rate(samples, one), whole(*total))
         });
         Self {
             orders: rate(samples, orders),
@@ -80,8 +77,8 @@ impl Figures {
             lag_entries: whole(lag(last)),
             lag_seconds: last.lag.seconds,
             lag_curve: curve(&lags),
-            p50_ms: quantile(0.5),
-            p99_ms: quantile(0.99),
+            p50_ms: last.p50_ms,
+            p99_ms: last.p99_ms,
             p99_curve: curve(&p99),
             verdicts: verdicts.collect(),
             products: products(samples, last),
@@ -150,39 +147,6 @@ fn rates(samples: &[Arc<Sample>], count: impl Fn(&Sample) -> u64) -> Vec<f64> {
     pairs.map(|(from, to)| rise(from, to, &count)).collect()
 }
 
-/// A quantile of what took place between two seconds, in milliseconds, linear within its bucket as Prometheus'
-/// `histogram_quantile`; none when nothing did.
-fn quantile(from: &Counts, to: &Counts, part: f64) -> Option<f64> {
-    let count = |bound: &u64| {
-        let before = from.durations.get(bound).copied().unwrap_or(0);
-        float(
-            to.durations
-                .get(bound)
-                .copied()
-                .unwrap_or(0)
-                .saturating_sub(before),
-        )
-    };
-    let all = count(&u64::MAX);
-    let wanted = all * part;
-    let (mut below, mut lower) = (0.0, 0_u64);
-    for bound in to.durations.keys() {
-        let upto = count(bound);
-        if all > 0.0 && upto >= wanted {
-            // Beyond the last bound nothing is known.
-            let upper = if *bound == u64::MAX { lower } else { *bound };
-            let share = if upto > below {
-                (wanted - below) / (upto - below)
-            } else {
-                1.0
-            };
-            return Some((float(lower) + float(upper - lower) * share) / 1_000.0);
-        }
-        (below, lower) = (upto, *bound);
-    }
-    None
-}
-
 /// The curve of some values, the latest at the right.
 fn curve(values: &[f64]) -> Curve {
     let most = values.iter().copied().fold(0.0, f64::max);
@@ -209,12 +173,10 @@ fn curve(values: &[f64]) -> Curve {
 mod tests {
     use std::sync::Arc;
 
-    use super::{Figures, curve, quantile};
-    use crate::history::{Counts, Lag, Sample};
+    use super::{Figures, curve};
+    use crate::history::{Lag, Sample};
 
     fn second(at: i64, orders: u64) -> Arc<Sample> {
-        let mut counts = Counts::default();
-        counts.verdicts.insert("accepted".to_owned(), orders);
         Arc::new(Sample {
             at_ms: at * 1_000,
             lag: Lag {
@@ -222,7 +184,7 @@ mod tests {
                 settled: orders / 2,
                 seconds: 0.5,
             },
-            counts,
+            verdicts: [("ACCEPTED", orders)].into(),
             ..Sample::default()
         })
     }
@@ -240,19 +202,6 @@ mod tests {
         let restarted = [second(0, 1_000), second(1, 5)];
         assert!(Figures::of(&restarted).orders.abs() < 1e-9);
         assert!(Figures::of(&[]).p99_ms.is_none());
-    }
-
-    #[test]
-    fn quantiles_are_linear_within_their_bucket() {
-        let counts = |pairs: &[(u64, u64)]| Counts {
-            durations: pairs.iter().copied().collect(),
-            ..Counts::default()
-        };
-        let from = counts(&[(1_000, 5), (2_000, 5), (u64::MAX, 5)]);
-        let to = counts(&[(1_000, 15), (2_000, 25), (u64::MAX, 25)]);
-        assert_eq!(quantile(&from, &to, 0.5), Some(1.0));
-        assert_eq!(quantile(&from, &to, 0.75), Some(1.5));
-        assert_eq!(quantile(&to, &to, 0.5), None);
     }
 
     #[test]

@@ -44,7 +44,7 @@ async fn only_a_token_of_ours_that_holds_now_is_believed() {
         encode(
             &Header::new(algorithm),
             claims,
-            &EncodingKey::from_secret(secret.as_bytes()),
+            &EncodingKey::from_secret(secret.as_bytes()).unwrap(),
         )
         .unwrap()
     };

@@ -10,7 +10,7 @@ use stock_domain::recover::{Allowed, recover};
 use stock_domain::verify::verify;
 use tokio::task::JoinSet;
 
-use crate::support::{History, Load, OwnServers, ServiceProcess, Shop, sorted, until};
+use crate::support::{History, Load, OwnServers, PATIENCE, ServiceProcess, Shop, sorted, until};
 
 /// After the faults: every 201 is stored exactly once; what is unknown may be.
 async fn nothing_is_lost(shop: &Shop, history: History) {
@@ -164,6 +164,9 @@ async fn what_a_killed_redis_loses_is_listed_and_nothing_is_oversold() {
     shop.drained().await;
     let sold = i64::try_from(shop.stored_orders().await.len()).unwrap();
     assert_eq!(shop.available(1).await, 1_000_000 - sold);
+    // This process' own ledger must have seen the restarted Redis, or the report names its gate too.
+    shop.ledger.check_gate().await;
+    assert!(shop.ledger.wait_open(PATIENCE).await);
     let report = verify(&shop.pool, &shop.ledger, true, &mut |_, _| {}).await;
     let report = report.unwrap();
     assert!(!report.ok, "what was lost is named");

@@ -300,6 +300,7 @@ async fn a_token_of_the_previous_key_holds_until_the_key_is_gone() {
         store_id: None,
     };
     let token = Tokens::new(old, "", Clock::system())
+        .unwrap()
         .issue(caller, None, 60)
         .unwrap();
     let service = shop.serve().await;

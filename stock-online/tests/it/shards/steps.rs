@@ -7,7 +7,7 @@ use proptest::test_runner::{Config as PropConfig, TestRunner};
 use stock_common::id::Position;
 use stock_domain::branch::{self, Route, Split};
 use stock_domain::journal::{Draft, Kind, Posting};
-use stock_domain::ledger::{Request, across};
+use stock_domain::ledger::{DecideError, Request, across};
 use stock_domain::verdict::Verdict;
 
 use super::one_on_each;
@@ -29,7 +29,13 @@ async fn send(shop: &Shop, split: &Split, steps: usize) -> bool {
     let decide = async |shard: u64, request: Request| {
         let sealed = Arc::new(request.seal().unwrap());
         let shard = shop.ledger.shard(shard).unwrap();
-        shard.decide(sealed).await.unwrap()
+        loop {
+            match shard.decide(Arc::clone(&sealed)).await {
+                // The queue was too long for a moment: nothing was decided.
+                Err(DecideError::Overloaded) => {}
+                decided => break decided.unwrap(),
+            }
+        }
     };
     let mut held: Vec<(Position, &branch::Part)> = Vec::new();
     for part in &split.branches {

@@ -189,10 +189,7 @@ fn spelled(sale: &Value) -> String {
     let mut hasher = Sha256::new();
     hasher.update(sale.to_string());
     hasher.update([0xff]);
-    hasher.finalize()[..16]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hex::encode(&hasher.finalize()[..16])
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -289,7 +289,7 @@ impl<'a> Planter<'a> {
                 let key = self.keys.records(records, generation);
                 let fields = self.hash(&key).await;
                 for (field, value) in fields.iter().filter(|(field, _)| field.len() == 16) {
-                    let name: String = field.iter().map(|byte| format!("{byte:02x}")).collect();
+                    let name = hex::encode(field);
                     let mut garbage = value.clone();
                     garbage[8] = b'X';
                     self.plant(0, &key, set(&key, field, &garbage), ("records", &name));
