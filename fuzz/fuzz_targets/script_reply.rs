@@ -5,10 +5,11 @@ use libfuzzer_sys::fuzz_target;
 use stock_common::id::{LocationId, ProductId, UserId};
 use stock_domain::account::Account;
 use stock_domain::journal::{Draft, Kind, Posting};
-use stock_domain::ledger::decide::decode;
-use stock_domain::ledger::request::{Request, Sealed};
+use stock_domain::request::Request;
+use stock_redis::codec::decode;
+use stock_redis::encoded_request::EncodedRequest;
 
-fn request() -> Sealed {
+fn request() -> EncodedRequest {
     let mut draft = Draft::new(Kind::OrderPlaced, UserId(2), &()).expect("it has a JSON form");
     let account = Account::available(ProductId(1), LocationId::ONLINE);
     draft.postings = vec![Posting::new(account, -1)];

@@ -21,23 +21,24 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use stock_common::id::{CouponId, Position, ProductId, UserId};
 
+pub use self::split::{Part, Route, Split, route};
 use crate::account::{Account, AccountKind};
 use crate::coupon::{CODE_MARK, CodeState};
 use crate::journal::{Closing, Draft, DraftError, Entry, Kind, Mark, Posting};
-use crate::ledger::Request;
 use crate::order::OrderReversed;
+use crate::request::Request;
 
-pub use self::split::{Part, Route, Split, route};
-
-/// The state of the home's mark when the entry was written, and when it never will be.
+/// The state of the home's mark when the entry was written.
 pub const COMMITTED: &str = "COMMITTED";
-const ABORTED: &str = "ABORTED";
+/// The same when the entry never will be written.
+pub const ABORTED: &str = "ABORTED";
 /// What the name of a home's mark begins with.
 pub const ACROSS_MARK: &str = "across:";
 /// The states of a branch's mark.
 const HELD: &str = "HELD";
 const CONFIRMED: &str = "CONFIRMED";
-const RELEASED: &str = "RELEASED";
+/// The state of the mark of a branch that was given back.
+pub const RELEASED: &str = "RELEASED";
 /// The text of a branch's member of `deadlines`, behind its id.
 const DEADLINE: &str = "branch";
 
@@ -329,7 +330,7 @@ mod tests {
     use super::{Branch, Route, route};
     use crate::account::Account;
     use crate::journal::{Draft, Kind, Mark, Posting};
-    use crate::ledger::Request;
+    use crate::request::Request;
     use crate::shard_map::ShardMap;
 
     const HOLD_MS: u64 = 5_000;

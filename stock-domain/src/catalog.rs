@@ -2,7 +2,7 @@
 //!
 //! Orders are priced from it, and products shown from it, without asking MySQL. It is at most a few seconds old, and
 //! never decides what matters at once: stock, windows and closed products are judged in Redis. Reading it from
-//! MySQL is [`crate::database::products`]' work.
+//! MySQL is `stock-mysql`'s work (`products`).
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Bound;

@@ -20,7 +20,7 @@ use stock_common::money::Money;
 use crate::account::Account;
 use crate::discount::Percentage;
 use crate::journal::{Draft, DraftError, Idempotency, Kind, Mark, Posting};
-use crate::ledger::Request;
+use crate::request::Request;
 use crate::stock::CHANGE_MAX;
 use crate::verdict::{Refusal, Verdict};
 

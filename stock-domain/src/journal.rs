@@ -31,7 +31,7 @@
 //!
 //! A [`Draft`] is what a noun's function builds ([`crate::order::place`], …); the script turns it
 //! into an [`Entry`] by giving it a position, a number and the level after each posting. A test
-//! compares the table with [`Kind::ALL`]. Own tables are written by [`crate::database::record`].
+//! compares the table with [`Kind::ALL`]. Own tables are written by `stock-mysql` (`record`).
 
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;

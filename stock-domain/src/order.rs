@@ -17,7 +17,7 @@ pub use self::offline_sale::{OfflineSale, offline_mark_id, offline_state, parse_
 use crate::account::{Account, AccountKind};
 use crate::coupon::UsedCoupon;
 use crate::journal::{Draft, DraftError, Idempotency, Kind, Mark, Posting};
-use crate::ledger::Request;
+use crate::request::Request;
 use crate::reservation::Held;
 use crate::sale::Allowance;
 
@@ -481,7 +481,7 @@ pub struct Reversed<'a> {
     /// Whether its coupon's code still has a mark. Long after a coupon is over it has none, and nothing is to be
     /// given back.
     pub has_code: bool,
-    /// Sales among its lines whose limits are forgotten ([`crate::forget_sales`]): nothing is given back to them.
+    /// Sales among its lines whose limits are forgotten (`stock-engine` (`forget_sales`)): nothing is given back to them.
     pub forgotten: &'a [SaleId],
 }
 

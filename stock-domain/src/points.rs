@@ -14,8 +14,8 @@ use stock_common::id::{Position, UserId};
 use crate::account::{Account, AccountKind};
 use crate::branch::{Branch, BranchEnded};
 use crate::journal::{Draft, DraftError, Entry, Idempotency, Kind, Mark, Posted, Posting};
-use crate::ledger::Request;
 use crate::order::OrderReversed;
+use crate::request::Request;
 use crate::stock::CHANGE_MAX;
 
 /// Points in one movement: 1..=10^12.

@@ -1,6 +1,6 @@
 //! Products in the ledger: opening their accounts, taking them off sale and putting them on again.
 //!
-//! Name, price and description live in MySQL ([`crate::database::products`]); what holds everywhere
+//! Name, price and description live in MySQL (`products` of `stock-mysql`); what holds everywhere
 //! at once, whether stock may be taken, is a flag on the accounts.
 
 use serde::{Deserialize, Serialize};
@@ -8,7 +8,7 @@ use stock_common::id::{LocationId, ProductId, UserId};
 
 use crate::account::Account;
 use crate::journal::{Closing, Draft, DraftError, Kind, Mark, Posting};
-use crate::ledger::Request;
+use crate::request::Request;
 
 /// The body of the entry that opened a product's accounts.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -18,9 +18,8 @@ use stock_common::money::Money;
 
 use crate::account::Account;
 use crate::journal::{Draft, DraftError, Idempotency, Kind, Mark, Posting};
-use crate::ledger::Request;
-use crate::ledger::request::Hold;
 use crate::order::Quantity;
+use crate::request::{Hold, Request};
 use crate::sale::Allowance;
 
 /// How long a reservation lives unless it says otherwise, where the setting `hold_ttl_seconds_max` allows that.

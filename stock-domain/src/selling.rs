@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use stock_common::id::UserId;
 
 use crate::journal::{Draft, DraftError, Kind};
-use crate::ledger::Request;
+use crate::request::Request;
 
 /// The body of the entry that stopped or resumed selling.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -45,4 +45,59 @@ pub fn epoch_begun(epoch: &str) -> Result<Draft, DraftError> {
             epoch: epoch.to_owned(),
         },
     )
+}
+
+/// A switch of selling that an operator asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Switched {
+    /// Whether selling is open.
+    pub open: bool,
+    /// When, in Unix ms: the later one counts.
+    pub at_ms: u64,
+}
+
+impl Switched {
+    /// As it is told on a channel.
+    #[must_use]
+    pub fn text(self) -> String {
+        format!("{} {}", u8::from(self.open), self.at_ms)
+    }
+
+    /// Reads what was told; `None` when it is something else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (open, at_ms) = text.split_once(' ')?;
+        let open = match open {
+            "1" => true,
+            "0" => false,
+            _ => return None,
+        };
+        let at_ms = at_ms.parse().ok()?;
+        Some(Self { open, at_ms })
+    }
+
+    /// Whether it counts before another: the later, and of two at once the one that stops.
+    #[must_use]
+    pub const fn is_newer(self, than: Self) -> bool {
+        self.at_ms > than.at_ms || self.at_ms == than.at_ms && !self.open && than.open
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Switched;
+
+    #[test]
+    fn what_is_told_is_read_again_and_nothing_else_is() {
+        for open in [true, false] {
+            let told = Switched {
+                open,
+                at_ms: 1_790_000_000_000,
+            };
+            assert_eq!(Switched::parse(&told.text()), Some(told));
+        }
+        for other in ["", "0", "2 5", "1 x", "changed"] {
+            assert_eq!(Switched::parse(other), None);
+        }
+    }
 }

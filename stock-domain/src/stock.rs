@@ -5,7 +5,7 @@ use stock_common::id::{LocationId, ProductId, UserId};
 
 use crate::account::Account;
 use crate::journal::{Closing, Draft, DraftError, Idempotency, Kind, Mark, Posting};
-use crate::ledger::Request;
+use crate::request::Request;
 
 /// The largest change of a level by one entry (DESIGN: any posting is 1..=10^12).
 pub const CHANGE_MAX: i64 = 1_000_000_000_000;

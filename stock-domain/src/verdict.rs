@@ -3,7 +3,7 @@
 //! Being refused is a normal answer, not an error: a [`Refusal`] is a value with a hand-numbered code.
 //! The order of the codes is the order of the checks; it stands three times, in `lua/decide.lua`'s
 //! header, in its body and here, and a test reaches each code once. What went wrong on the way to
-//! the script is a [`crate::ledger::DecideError`].
+//! the script is a `DecideError` of `stock-redis`.
 
 use stock_common::id::Position;
 

@@ -12,12 +12,13 @@ use stock_common::config::Config;
 use stock_common::id::UserId;
 use stock_domain::catalog::Catalog;
 use stock_domain::coupon::Benefit;
-use stock_domain::database::sessions::IdHash;
 use stock_domain::discount::Percentage;
-use stock_domain::expiry::Expiry;
-use stock_domain::ledger::Ledger;
-use stock_domain::reads::Reads;
 use stock_domain::user::User;
+use stock_engine::expiry::Expiry;
+use stock_engine::reads::Reads;
+use stock_engine::row_lock::RowLocks;
+use stock_mysql::people::sessions::IdHash;
+use stock_redis::Ledger;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
@@ -90,8 +91,8 @@ pub struct App {
     pub clock: Clock,
     /// MySQL, for reads and what is no order.
     pub pool: MySqlPool,
-    /// MySQL, for row-locked orders: the server soon ends their transactions when nothing is asked in them.
-    pub locking_pool: MySqlPool,
+    /// Orders under row locks.
+    pub row_locks: RowLocks,
     /// MySQL or a replica of it, for reads that need not be of this very moment.
     pub reads: Reads,
     /// MySQL, for what takes long or holds a job's row: the server ends no idle transaction of these within
@@ -169,7 +170,7 @@ impl App {
             config: config.clone(),
             clock,
             pool: pools.pool,
-            locking_pool: pools.locking,
+            row_locks: RowLocks::new(pools.locking, config.synchronous_orders_max),
             reads: pools.reads,
             jobs_pool: pools.jobs,
             imports: Semaphore::new(1),

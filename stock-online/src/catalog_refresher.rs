@@ -10,11 +10,11 @@ use chrono::NaiveDateTime;
 use sqlx::MySqlPool;
 use stock_common::id::UserId;
 use stock_domain::catalog::Catalog;
-use stock_domain::database::{coupons, products, works};
 use stock_domain::journal::DraftError;
-use stock_domain::ledger::Request;
+use stock_domain::request::Request;
 use stock_domain::verdict::Verdict;
 use stock_domain::{coupon, product};
+use stock_mysql::{coupons, products, works};
 use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
 

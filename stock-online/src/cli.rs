@@ -3,6 +3,7 @@
 mod archive;
 mod create_admin;
 mod dead_letters;
+#[cfg(feature = "dev")]
 mod dev;
 mod doctor;
 mod explain;
@@ -28,9 +29,10 @@ use sqlx::{ConnectOptions as _, Connection as _, MySqlPool};
 use stock_common::clock::Clock;
 use stock_common::config::{Config, without_password};
 use stock_common::telemetry;
-use stock_domain::database::migrate::{self, Schema};
-use stock_domain::database::{self, Role};
-use stock_domain::ledger::Ledger;
+use stock_engine::ledger;
+use stock_mysql::Role;
+use stock_mysql::migrate::{self, Schema};
+use stock_redis::Ledger;
 use tokio::time::{sleep, timeout};
 
 use crate::http::ops::is_away;
@@ -62,6 +64,7 @@ pub struct Common {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Start a private Redis and MySQL, migrate, seed once, and serve
+    #[cfg(feature = "dev")]
     Dev(dev::DevArgs),
     /// Run the service, or some of its parts
     Serve(serve::ServeArgs),
@@ -130,6 +133,7 @@ pub fn main() -> ExitCode {
 async fn run(cli: Cli) -> Result<bool, Failure> {
     let Cli { common, command } = cli;
     // `dev` makes its own settings, and needs none to exist.
+    #[cfg(feature = "dev")]
     if let Command::Dev(args) = command {
         return dev::run(args).await;
     }
@@ -149,6 +153,7 @@ async fn run(cli: Cli) -> Result<bool, Failure> {
 
 async fn dispatch(config: &Config, common: &Common, command: Command) -> Result<bool, Failure> {
     match command {
+        #[cfg(feature = "dev")]
         Command::Dev(_) => Ok(false),
         Command::Serve(args) => serve::run(config.clone(), args).await,
         Command::Migrate => serve::migrate(config).await,
@@ -205,7 +210,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Returns when MySQL is silent, which no command waits out: whatever it has done stands, and to run it again is right.
 /// Any other trouble is for the command to meet.
 async fn silence(config: &Config) -> Failure {
-    let Ok(pool) = database::pool(config, Role::Tool) else {
+    let Ok(pool) = stock_mysql::pool(config, Role::Tool) else {
         return std::future::pending().await;
     };
     let mut connection = None;
@@ -229,7 +234,7 @@ async fn silence(config: &Config) -> Failure {
 
 /// MySQL for a command.
 async fn reach_database(config: &Config) -> Result<MySqlPool, Failure> {
-    let pool = database::pool(config, Role::Tool)?;
+    let pool = stock_mysql::pool(config, Role::Tool)?;
     match pool.acquire().await {
         // The pool has tried for long, and does not say why in vain.
         Err(sqlx::Error::PoolTimedOut) => {
@@ -281,7 +286,7 @@ const OPEN_MAX: Duration = Duration::from_secs(6);
 /// Redis for a command. The gate gets a moment to open, and may stay shut: behind a restart of Redis it opens
 /// when no instance that may still be alive has something else to say.
 async fn meet(config: &Config, pool: &MySqlPool) -> Result<Ledger, Failure> {
-    let ledger = Ledger::start(config, pool.clone(), Clock::system())?;
+    let ledger = ledger::start(config, pool.clone(), Clock::system())?;
     ledger.wait_open(OPEN_MAX).await;
     Ok(ledger)
 }

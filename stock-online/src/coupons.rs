@@ -10,7 +10,7 @@ use moka::future::Cache;
 use sqlx::MySqlPool;
 use stock_common::id::CouponId;
 use stock_domain::coupon::Coupon;
-use stock_domain::database::coupons as table;
+use stock_mysql::coupons as table;
 
 /// Coupons kept; about 300 bytes each.
 const KEPT: u64 = 20_000;

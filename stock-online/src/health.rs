@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sqlx::MySqlPool;
-use stock_domain::database::migrate::{self, Schema};
-use stock_domain::database::server_settings;
-use stock_domain::ledger::GateState;
 use stock_domain::server_settings::{Setting, Standing};
+use stock_mysql::migrate::{self, Schema};
+use stock_mysql::server_settings;
+use stock_redis::GateState;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use stock_common::id::Position;
 use stock_domain::account::{Account, Level};
-use stock_domain::ledger::levels::LevelsMessage;
+use stock_redis::levels::LevelsMessage;
 use tokio::sync::watch;
 
 /// How far apart two instances may have heard the same message, in ms.
@@ -160,7 +160,7 @@ impl Levels {
 mod tests {
     use stock_common::id::{LocationId, Position, ProductId};
     use stock_domain::account::{Account, Level};
-    use stock_domain::ledger::levels::LevelsMessage;
+    use stock_redis::levels::LevelsMessage;
 
     use super::Levels;
 

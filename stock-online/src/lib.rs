@@ -16,7 +16,6 @@
 //! | [`levels`] | the latest levels, for whoever watches |
 //! | [`stock_csv`] | files of stock |
 //! | [`webhooks`] | brings what is settled to other systems |
-//! | [`servers`] | private Redis and MySQL, for `dev` and for tests |
 //! | [`cli`] | the commands |
 //!
 //! [`run`] takes its listener, clock, settings and shutdown from its caller, so that tests start as
@@ -38,7 +37,7 @@ pub mod passwords;
 pub mod replicas;
 pub mod requests;
 pub mod scheduler;
-pub mod servers;
+
 pub mod stock_csv;
 pub mod streams;
 pub mod subscriber;
@@ -51,10 +50,10 @@ use std::time::Duration;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use stock_common::clock::Clock;
 use stock_common::config::Config;
-use stock_domain::database::{self, Role, migrate};
-use stock_domain::ledger::Ledger;
-use stock_domain::reads::Reads;
-use stock_domain::supervise::supervise;
+use stock_common::supervise::supervise;
+use stock_engine::ledger;
+use stock_engine::reads::Reads;
+use stock_mysql::{Role, migrate};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -150,14 +149,14 @@ pub async fn run(start: Start, shutdown: CancellationToken) -> Result<(), RunErr
     config.check_secret()?;
     refuse_huge_pages();
     let proxies = TrustedProxies::parse(&config.trusted_proxies)?;
-    let pool = database::pool(&config, Role::Requests)?;
+    let pool = stock_mysql::pool(&config, Role::Requests)?;
     let requests = Requests::start().map_err(RunError::Threads)?;
-    let ledger = Ledger::start_for(requests.handle(), &config, pool.clone(), clock.clone())?;
+    let ledger = ledger::start_for(requests.handle(), &config, pool.clone(), clock.clone())?;
     let reads = Reads::new(&config, pool.clone())?;
     let pools = Pools {
         pool: pool.clone(),
-        locking: database::pool(&config, Role::Locking)?,
-        jobs: database::pool(&config, Role::Tool)?,
+        locking: stock_mysql::pool(&config, Role::Locking)?,
+        jobs: stock_mysql::pool(&config, Role::Tool)?,
         reads,
     };
     let app = App::new(&config, clock, pools, ledger.clone(), prometheus)?;
@@ -183,17 +182,22 @@ pub async fn run(start: Start, shutdown: CancellationToken) -> Result<(), RunErr
     task.keep("replicas", replicas::run);
     task.keep("catalog", catalog_refresher::run);
     task.keep("monitor", monitor::run);
-    let health_pool = database::pool(&config, Role::Tool)?;
+    let health_pool = stock_mysql::pool(&config, Role::Tool)?;
     task.keep("health", move |app, shutdown| {
         health::run(app, health_pool.clone(), shutdown)
     });
     if parts.contains(&Part::Subscriber) {
         // Of its own: a connection belongs to the runtime that has opened it.
-        let pool = database::pool(&config, Role::Locking)?;
+        let pool = stock_mysql::pool(&config, Role::Locking)?;
         task.keep("subscriber", move |app, shutdown| {
-            let applies = (ledger.clone(), pool.clone());
-            let tells = (Arc::clone(&bells), Arc::clone(&app.troubles));
-            subscriber::run(app.config.clone(), applies, tells, shutdown)
+            let shared = subscriber::Shared {
+                ledger: ledger.clone(),
+                pool: pool.clone(),
+                queue: app.row_locks.queue().clone(),
+                bells: Arc::clone(&bells),
+                troubles: Arc::clone(&app.troubles),
+            };
+            subscriber::run(shared, shutdown)
         });
     }
     task.keep("limits", limits::run);

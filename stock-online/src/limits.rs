@@ -18,7 +18,7 @@ use std::time::Duration;
 use redis::{RedisError, pipe};
 use stock_common::clock::Clock;
 use stock_common::config::Config;
-use stock_domain::ledger::Ledger;
+use stock_redis::Ledger;
 use tokio_util::sync::CancellationToken;
 
 /// How often Redis is told.

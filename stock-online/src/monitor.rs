@@ -8,11 +8,11 @@ use stock_common::clock::unix_ms;
 use stock_common::id::{LocationId, ProductId};
 use stock_domain::account::Account;
 use stock_domain::catalog::{ProductFilter, ProductStatus};
-use stock_domain::database::ledger_checks::{self, CheckKind};
-use stock_domain::database::{dead_letters, jobs, quarantine, shards, webhooks};
-use stock_domain::ledger::redis_memory::RedisMemory;
-use stock_domain::ledger::{ReadError, Shard, epoch};
-use stock_domain::reconcile::age_seconds;
+use stock_engine::reconcile::age_seconds;
+use stock_mysql::ledger_checks::{self, CheckKind};
+use stock_mysql::{dead_letters, jobs, quarantine, shards, webhooks};
+use stock_redis::redis_memory::RedisMemory;
+use stock_redis::{ReadError, Shard, epoch};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;

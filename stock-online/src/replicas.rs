@@ -1,4 +1,4 @@
-//! Looks several times a second how far the replicas follow: [`stock_domain::reads`] asks only those that do.
+//! Looks several times a second how far the replicas follow: [`stock_engine::reads`] asks only those that do.
 
 use std::sync::Arc;
 use std::time::Duration;

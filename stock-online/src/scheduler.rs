@@ -18,8 +18,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use chrono_tz::Tz;
-use stock_domain::reconcile;
-use stock_domain::supervise::supervise;
+use stock_common::supervise::supervise;
+use stock_engine::reconcile;
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 use tokio_util::sync::CancellationToken;
 

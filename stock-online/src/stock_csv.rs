@@ -9,8 +9,8 @@ use std::io::Read;
 
 use csv::{ByteRecord, ReaderBuilder, Trim};
 use stock_common::id::{LocationId, ProductId};
-use stock_domain::database::stock_levels::StockLevel;
-use stock_domain::import::{FileRow, Mode, RowError, Rows};
+use stock_engine::import::{FileRow, Mode, RowError, Rows};
+use stock_mysql::stock_levels::StockLevel;
 use tokio::sync::mpsc;
 
 /// The columns of a file.

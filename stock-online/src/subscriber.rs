@@ -13,12 +13,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sqlx::MySqlPool;
-use stock_common::config::Config;
 use stock_common::id::Position;
-use stock_domain::database::apply::{Applied, ApplyError, ReadAhead, apply};
-use stock_domain::database::shards::ShardState;
-use stock_domain::ledger::{Ledger, Shard};
-use stock_domain::quarantine::flag;
+use stock_domain::shard_state::ShardState;
+use stock_engine::apply::{Applied, ApplyError, ReadAhead, apply};
+use stock_engine::quarantine::flag;
+use stock_mysql::account_queue::AccountQueue;
+use stock_redis::{Ledger, Shard};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -43,6 +43,8 @@ pub struct Subscriber {
     pool: MySqlPool,
     /// Rung by the levels channel.
     bell: Arc<Notify>,
+    /// Which transaction of this process may lock an account's row next.
+    queue: AccountQueue,
     /// Positions below which frames may be dropped once enough entries have been settled since.
     checkpoints: VecDeque<(u64, Position)>,
     ahead: ReadAhead,
@@ -57,12 +59,14 @@ pub struct Subscriber {
 impl Subscriber {
     /// The subscriber of a shard over its own pool.
     #[must_use]
-    pub fn new(config: &Config, ledger: Ledger, shard: Shard, pool: MySqlPool) -> Self {
+    pub fn new(shared: &Shared, shard: Shard) -> Self {
+        let config = shared.ledger.config();
         Self {
-            ledger,
+            ledger: shared.ledger.clone(),
+            pool: shared.pool.clone(),
+            bell: shared.bells.of(shard.keys().shard()),
+            queue: shared.queue.clone(),
             shard,
-            pool,
-            bell: Arc::new(Notify::new()),
             checkpoints: VecDeque::new(),
             ahead: ReadAhead::default(),
             keep_entries: config.journal_keep_entries,
@@ -83,7 +87,7 @@ impl Subscriber {
         let applied = apply(
             &self.pool,
             &self.shard,
-            self.ledger.rows(),
+            &self.queue,
             self.entries_max,
             &mut self.ahead,
         )
@@ -141,22 +145,32 @@ impl Bells {
     }
 }
 
+/// What the subscribers of all shards share.
+#[derive(Clone)]
+pub struct Shared {
+    /// The ledger whose journal they apply.
+    pub ledger: Ledger,
+    /// A pool whose idle transactions the server ends after 1 s.
+    pub pool: MySqlPool,
+    /// Which transaction of this process may lock an account's row next.
+    pub queue: AccountQueue,
+    /// Rung by the levels channel.
+    pub bells: Arc<Bells>,
+    /// What keeps them from applying.
+    pub troubles: Arc<Troubles>,
+}
+
 /// Applies every shard until `shutdown`, those too that there will be.
-pub async fn run(
-    config: Config,
-    (ledger, pool): (Ledger, MySqlPool),
-    (bells, troubles): (Arc<Bells>, Arc<Troubles>),
-    shutdown: CancellationToken,
-) {
+pub async fn run(shared: Shared, shutdown: CancellationToken) {
     let mut running: JoinSet<u64> = JoinSet::new();
     let mut known = HashSet::new();
     while !shutdown.is_cancelled() {
-        for shard in ledger.shards() {
+        for shard in shared.ledger.shards() {
             let number = shard.keys().shard();
             if known.insert(number) {
-                let mut one = Subscriber::new(&config, ledger.clone(), shard, pool.clone());
-                one.bell = bells.of(number);
-                running.spawn(run_one(one, Arc::clone(&troubles), shutdown.clone()));
+                let one = Subscriber::new(&shared, shard);
+                let troubles = Arc::clone(&shared.troubles);
+                running.spawn(run_one(one, troubles, shutdown.clone()));
             }
         }
         tokio::select! {

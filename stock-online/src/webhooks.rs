@@ -12,11 +12,11 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stock_domain::database::shards::ShardState;
-use stock_domain::database::webhooks::{self as table, Delivery, Webhook, WebhookState};
-use stock_domain::database::{journal, shards};
 use stock_domain::journal::Entry;
+use stock_domain::shard_state::ShardState;
 use stock_domain::webhook::{self, Secret};
+use stock_mysql::webhooks::{self as table, Delivery, Webhook, WebhookState};
+use stock_mysql::{journal, shards};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 

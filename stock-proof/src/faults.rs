@@ -38,7 +38,6 @@ pub mod pairs;
 pub mod planted;
 pub mod processes;
 mod prometheus;
-pub mod proxy;
 pub mod random;
 pub mod scarce;
 pub mod settings;

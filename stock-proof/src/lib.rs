@@ -12,13 +12,24 @@
 //! tests of `stock-online` use the same client.
 
 pub mod bench;
-pub mod client;
 pub mod faults;
 pub mod scale;
 pub mod shop;
 
+use stock_client::Client;
 /// Any error that ends a program or a scenario.
-pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+pub use stock_client::Failure;
+use stock_common::clock::Clock;
+use stock_online::http::auth::Tokens;
+
+/// A client of a service whose tokens are signed with the secret of all proofs.
+///
+/// # Errors
+/// When the secret is empty.
+pub fn client(address: &str) -> Result<Client, Failure> {
+    let tokens = Tokens::new(shop::SECRET, "", Clock::system())?;
+    Ok(Client::new(address, tokens.into_bearers()))
+}
 
 /// Waits for SIGINT or SIGTERM; what it was is the failure that follows.
 pub async fn interrupted() -> Failure {

@@ -7,15 +7,16 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use sqlx::MySqlPool;
 use sqlx::mysql::MySqlPoolOptions;
+use stock_client::Client;
 use stock_common::clock::Clock;
 use stock_common::config::{Config, Durability};
-use stock_domain::database::{self, Role};
-use stock_domain::ledger::Ledger;
-use stock_online::servers::{Server, Spec, free_port};
+use stock_engine::ledger;
+use stock_mysql::Role;
+use stock_redis::Ledger;
+use stock_servers::{Server, Spec, free_port};
 use tokio::process::{Child, Command};
 
 use crate::Failure;
-use crate::client::Client;
 
 /// The longest that any condition may take.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -291,7 +292,7 @@ impl Shop {
             command.stderr(file);
         }
         let child = command.spawn()?;
-        let client = Client::new(address, SECRET, Clock::system());
+        let client = crate::client(address)?;
         Ok(Service {
             child,
             client,
@@ -306,8 +307,8 @@ impl Shop {
     /// When a server does not answer, or Redis cannot be proved.
     pub async fn ledger(&self, durability: Durability) -> Result<Ledger, Failure> {
         let config = self.config(durability);
-        let pool = database::pool(&config, Role::Tool)?;
-        let ledger = Ledger::start(&config, pool, Clock::system())?;
+        let pool = stock_mysql::pool(&config, Role::Tool)?;
+        let ledger = ledger::start(&config, pool, Clock::system())?;
         if ledger.wait_open(PATIENCE).await {
             Ok(ledger)
         } else {

@@ -3,8 +3,7 @@
 use super::{Across, Branch, DEADLINE, HELD, Moved, reversed_order};
 use crate::account::{Account, AccountKind};
 use crate::journal::{Closing, Draft, DraftError, Kind, Mark, Posting};
-use crate::ledger::Request;
-use crate::ledger::request::Hold;
+use crate::request::{Hold, Request};
 use crate::shard_map::ShardMap;
 
 /// A part of a request that lies on one shard.

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 use stock_common::clock::Clock;
 use stock_common::config::Config;
-use stock_domain::archive::{self, Held, Month, cut_off_ms};
+use stock_engine::archive::{self, Held, Month, cut_off_ms};
 
 use super::{Common, Failure, open_database, output};
 

@@ -4,9 +4,9 @@ use std::io::{BufRead, stdin};
 
 use clap::Args;
 use stock_common::config::Config;
-use stock_domain::database::audit_log::{self, Action, Event};
-use stock_domain::database::users::{self, NewUser};
 use stock_domain::user::{Email, Password, Role};
+use stock_mysql::people::audit_log::{self, Action, Event};
+use stock_mysql::people::users::{self, NewUser};
 
 use super::{Failure, open_database, output};
 use crate::passwords::{Passwords, Turn};

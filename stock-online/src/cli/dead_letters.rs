@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use stock_common::config::Config;
 use stock_common::id::Position;
-use stock_domain::database::dead_letters;
+use stock_mysql::dead_letters;
 
 use super::{Common, Failure, open_database, output};
 

@@ -11,9 +11,10 @@ use clap::Args;
 use stock_common::clock::Clock;
 use stock_common::config::{Config, Durability};
 use stock_common::telemetry;
-use stock_domain::database::{self, Role};
-use stock_domain::ledger::Ledger;
 use stock_domain::user::Password;
+use stock_engine::ledger;
+use stock_mysql::Role;
+use stock_servers::{Server, Spec};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +22,6 @@ use super::serve::{prepare, shutdown_on_signal};
 use super::{Failure, output, seed};
 use crate::http::listen;
 use crate::passwords::{Passwords, Turn};
-use crate::servers::{Server, Spec};
 use crate::{Part, Start, install_metrics};
 
 /// The password of every seeded user.
@@ -132,9 +132,9 @@ async fn serve(
     folder: &Path,
     shutdown: CancellationToken,
 ) -> Result<(), Failure> {
-    let pool = database::pool(config, Role::Tool)?;
+    let pool = stock_mysql::pool(config, Role::Tool)?;
     prepare(config, &pool).await?;
-    let ledger = Ledger::start(config, pool.clone(), Clock::system())?;
+    let ledger = ledger::start(config, pool.clone(), Clock::system())?;
     if ledger.wait_open(Duration::from_secs(10)).await {
         let password = Password::claimed(PASSWORD).ok_or("no password")?;
         let hash = Passwords::new(1).hash(password, Turn::OWN).await?;

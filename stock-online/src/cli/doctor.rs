@@ -8,15 +8,14 @@ use serde::Serialize;
 use sqlx::MySqlPool;
 use stock_common::clock::Clock;
 use stock_common::config::{Config, without_password};
-use stock_domain::database::migrate::{self, Schema};
-use stock_domain::database::{self, Role, server_settings};
-use stock_domain::ledger::info::Info;
-use stock_domain::ledger::redis_memory::RedisMemory;
-use stock_domain::ledger::redis_settings;
-use stock_domain::ledger::servers::{self, Servers};
-use stock_domain::ledger::{GateState, Ledger};
-use stock_domain::reads::Reads;
 use stock_domain::server_settings::{Setting, Standing};
+use stock_engine::reads::Reads;
+use stock_mysql::migrate::{self, Schema};
+use stock_mysql::{Role, server_settings};
+use stock_redis::info::Info;
+use stock_redis::nodes::{self, Servers};
+use stock_redis::redis_memory::RedisMemory;
+use stock_redis::{GateState, Ledger, redis_settings};
 
 use super::{Common, Failure, NAMED_BY, meet, output};
 
@@ -48,7 +47,7 @@ fn finding(check: &'static str, ok: bool, found: impl ToString, advice: &'static
 }
 
 pub(super) async fn run(config: &Config, common: &Common) -> Result<bool, Failure> {
-    let pool = database::pool(config, Role::Tool)?;
+    let pool = stock_mysql::pool(config, Role::Tool)?;
     let ledger = meet(config, &pool).await?;
     let mut findings = Vec::new();
     match servers_findings(config, &ledger, &mut findings).await {
@@ -172,7 +171,7 @@ async fn servers_findings(
     for shard in ledger.shards() {
         let key = shard.keys().epoch();
         let mut connection = servers.connect_agreed(&key, TIMEOUT).await?.connection;
-        if seen.insert(servers::run_id(&mut connection).await?) {
+        if seen.insert(nodes::run_id(&mut connection).await?) {
             redis_findings(config, connection, findings).await?;
         }
     }

@@ -7,10 +7,10 @@ use stock_common::clock::rfc3339;
 use stock_common::config::Config;
 use stock_common::id::Position;
 use stock_domain::account::{Account, Level};
-use stock_domain::database::{accounts, archives, dead_letters, journal, orders, shards};
 use stock_domain::journal::Entry;
-use stock_domain::ledger::Ledger;
 use stock_domain::order;
+use stock_mysql::{accounts, archives, dead_letters, journal, orders, shards};
+use stock_redis::Ledger;
 
 use super::{Common, Failure, connect, output};
 

@@ -7,8 +7,8 @@ use std::path::Path;
 use clap::Args;
 use stock_common::config::Config;
 use stock_common::id::ProductId;
-use stock_domain::database::products;
-use stock_domain::database::stock_levels::{self, StockLevelFilter};
+use stock_mysql::products;
+use stock_mysql::stock_levels::{self, StockLevelFilter};
 
 use super::{Failure, at, connect};
 use crate::stock_csv;

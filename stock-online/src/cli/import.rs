@@ -9,11 +9,11 @@ use sha2::{Digest, Sha256};
 use sqlx::MySqlPool;
 use stock_common::config::Config;
 use stock_common::id::UserId;
-use stock_domain::database::error_number;
-use stock_domain::database::imports::{self, Import, ImportKey};
-use stock_domain::import::{self, Judged};
-use stock_domain::ledger::Ledger;
-use stock_domain::lookup;
+use stock_engine::import::{self, Judged};
+use stock_engine::lookup;
+use stock_mysql::error_number;
+use stock_mysql::imports::{self, Import, ImportKey};
+use stock_redis::Ledger;
 
 use super::{Common, Failure, at, connect, output};
 use crate::app::CATCH_UP_MAX;

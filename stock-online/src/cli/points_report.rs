@@ -4,7 +4,7 @@ use chrono::NaiveDate;
 use clap::Args;
 use serde_json::json;
 use stock_common::config::Config;
-use stock_domain::points_report;
+use stock_engine::points_report;
 
 use super::{Common, Failure, connect, output};
 

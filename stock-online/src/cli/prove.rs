@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde::Serialize;
 use stock_common::config::Config;
-use stock_domain::database::shard_map;
-use stock_domain::recover::{Allowed, Plan, Recovered};
-use stock_domain::verify::Difference;
-use stock_domain::{reconcile as reconciling, recover as recovering, verify as verifying};
+use stock_engine::recover::{Allowed, Plan, Recovered};
+use stock_engine::verify::Difference;
+use stock_engine::{reconcile as reconciling, recover as recovering, verify as verifying};
+use stock_mysql::shard_map;
 
 use super::{Common, Failure, connect, open_database, output};
 

@@ -3,8 +3,8 @@
 use clap::{Args, Subcommand};
 use stock_common::config::Config;
 use stock_domain::account::Account;
-use stock_domain::database::quarantine;
-use stock_domain::quarantine::release;
+use stock_engine::quarantine::release;
+use stock_mysql::quarantine;
 
 use super::{Common, Failure, connect, output};
 

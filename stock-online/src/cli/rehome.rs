@@ -2,7 +2,7 @@
 
 use clap::Args;
 use stock_common::config::Config;
-use stock_domain::rehome::rehome;
+use stock_engine::rehome::rehome;
 
 use super::{Common, Failure, open_database, output};
 

@@ -9,11 +9,12 @@ use sqlx::{MySqlConnection, MySqlPool};
 use stock_common::config::Config;
 use stock_common::id::{LocationId, UserId};
 use stock_domain::account::Account;
-use stock_domain::database::rows::MultiRow;
-use stock_domain::ledger::Ledger;
 use stock_domain::product;
 use stock_domain::stock::{self, StockChanged, Terms};
 use stock_domain::verdict::{Refusal, Verdict};
+use stock_mysql::account_queue::AccountQueue;
+use stock_mysql::rows::MultiRow;
+use stock_redis::Ledger;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -96,14 +97,14 @@ pub async fn seed(
     drop(connection);
     let stop = CancellationToken::new();
     let applying = (2 * args.products >= ledger.config().lag_soft_entries).then(|| {
-        let tells = (Arc::default(), Arc::default());
-        let applies = (ledger.clone(), pool.clone());
-        tokio::spawn(subscriber::run(
-            ledger.config().clone(),
-            applies,
-            tells,
-            stop.clone(),
-        ))
+        let shared = subscriber::Shared {
+            ledger: ledger.clone(),
+            pool: pool.clone(),
+            queue: AccountQueue::default(),
+            bells: Arc::default(),
+            troubles: Arc::default(),
+        };
+        tokio::spawn(subscriber::run(shared, stop.clone()))
     });
     let stocked = stock_products(pool, ledger, args.stock).await;
     stop.cancel();
@@ -242,7 +243,7 @@ fn stock_one(
 /// Decides, waiting a little when the service is full.
 async fn decide(
     ledger: &Ledger,
-    request: impl Fn() -> Result<stock_domain::ledger::Request, stock_domain::journal::DraftError>,
+    request: impl Fn() -> Result<stock_domain::request::Request, stock_domain::journal::DraftError>,
 ) -> Result<Verdict, Failure> {
     for _ in 0..100 {
         match ledger.decide(request()?).await? {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use clap::Args;
 use stock_common::clock::Clock;
 use stock_common::config::Config;
-use stock_domain::database::migrate::{self as schema, Schema};
-use stock_domain::recover;
+use stock_engine::recover;
+use stock_mysql::migrate::{self as schema, Schema};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use stock_common::id::UserId;
-use stock_domain::database::audit_log::{self, Action, Event};
+use stock_mysql::people::audit_log::{self, Action, Event};
 
 use super::origin::Origin;
 use crate::app::App;

@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
 use stock_common::clock::{rfc3339, unix_ms};
-use stock_domain::database::audit_log::{self as table, Line};
+use stock_mysql::people::audit_log::{self as table, Line};
 use utoipa::ToSchema;
 
 use super::auth::Admin;

@@ -15,9 +15,9 @@ use sqlx::MySqlPool;
 use stock_common::clock::Clock;
 use stock_common::error::Code;
 use stock_common::id::UserId;
-use stock_domain::database::users;
 pub use stock_domain::user::Role;
 use stock_domain::user::User;
+use stock_mysql::people::users;
 use tower_sessions::Session;
 
 use super::cross_site;
@@ -184,6 +184,22 @@ impl Tokens {
         let mut header = Header::new(Algorithm::HS256);
         header.kid = Some(self.current.id.clone());
         encode(&header, &claims, &self.current.encoding)
+    }
+
+    /// Makes the `Authorization` headers of a shop's own programs: an hour's tokens of any user in any role.
+    #[must_use]
+    pub fn into_bearers(self) -> Arc<dyn Fn(u64, Role) -> String + Send + Sync> {
+        const TTL_SECONDS: i64 = 3_600;
+        Arc::new(move |id, role| {
+            let caller = Caller {
+                user: UserId(id),
+                role,
+                store_id: None,
+            };
+            // A token that could not be made is refused like a wrong one.
+            let token = self.issue(caller, None, TTL_SECONDS);
+            format!("Bearer {}", token.unwrap_or_default())
+        })
     }
 
     /// Signs a text that is no token.

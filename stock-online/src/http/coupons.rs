@@ -21,14 +21,14 @@ use stock_common::error::Code;
 use stock_common::id::{CouponId, Position, WorkId};
 use stock_domain::account::{Account, Level};
 use stock_domain::coupon::{self, CodeState, Coupon, CouponIssued};
-use stock_domain::database::audit_log::Action;
-use stock_domain::database::coupon_issues;
-use stock_domain::database::coupons::{self as table, CouponFields};
-use stock_domain::database::products::CreationKey;
-use stock_domain::database::{accounts, error_number, users};
 use stock_domain::journal::Idempotency;
-use stock_domain::lookup;
 use stock_domain::verdict::{Refusal, Replay, Verdict};
+use stock_engine::lookup;
+use stock_mysql::coupons::{self as table, CouponFields};
+use stock_mysql::people::audit_log::Action;
+use stock_mysql::people::users;
+use stock_mysql::products::CreationKey;
+use stock_mysql::{accounts, coupon_issues, error_number};
 
 pub use self::wire::{CouponIn, IssueIn};
 pub(super) use self::wire::{

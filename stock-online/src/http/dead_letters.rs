@@ -9,18 +9,17 @@ use serde::Serialize;
 use stock_common::clock::{rfc3339, unix_ms};
 use stock_common::error::Code;
 use stock_common::id::Position;
-use stock_domain::database::audit_log::Action;
-use stock_domain::database::dead_letters::{self as table, DeadLetter, RetryError};
+use stock_mysql::dead_letters::{self as table, DeadLetter, RetryError};
+use stock_mysql::people::audit_log::Action;
 use utoipa::ToSchema;
 
-use super::audit;
 use super::auth::Admin;
 use super::extract::{Bodiless, Filter, PathId};
-use super::once;
 use super::orders::json;
 use super::origin::Origin;
 use super::page::{PageIn, cursor_of, cut, limit_of};
 use super::problem::Problem;
+use super::{audit, once};
 use crate::app::App;
 
 /// An entry whose own tables could not be written.
@@ -113,9 +112,7 @@ pub async fn retry(
 
 fn stays(error: RetryError) -> Problem {
     match error {
-        RetryError::Database(error) if !stock_domain::database::is_data_error(&error) => {
-            error.into()
-        }
+        RetryError::Database(error) if !stock_mysql::is_data_error(&error) => error.into(),
         RetryError::Record(error) if !error.is_poison() => {
             tracing::warn!(%error, "mysql did not answer");
             Problem::of(Code::DatabaseUnavailable)

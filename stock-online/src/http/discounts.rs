@@ -10,9 +10,9 @@ use serde_json::Number;
 use stock_common::clock::rfc3339;
 use stock_common::error::Code;
 use stock_common::id::ProductId;
-use stock_domain::database::audit_log::Action;
-use stock_domain::database::sales as table;
 use stock_domain::discount::{Discount, Percentage};
+use stock_mysql::people::audit_log::Action;
+use stock_mysql::sales as table;
 use utoipa::ToSchema;
 
 use super::audit;

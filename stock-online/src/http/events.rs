@@ -16,7 +16,7 @@ use futures_util::stream;
 use serde::{Deserialize, Serialize};
 use stock_common::id::{CouponId, LocationId, Position, ProductId};
 use stock_domain::account::{Account, AccountKind, Level};
-use stock_domain::database::stores;
+use stock_mysql::stores;
 use tokio::sync::watch;
 use tokio::time::Instant;
 

@@ -16,8 +16,8 @@ use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use sqlx::{MySql, MySqlConnection, Transaction};
 use stock_common::error::Code;
-use stock_domain::database::idempotent_requests::{self as table, Answer, Claim};
 use stock_domain::journal::Idempotency;
+use stock_mysql::idempotent_requests::{self as table, Answer, Claim};
 
 use super::orders::replayed;
 use super::problem::Problem;

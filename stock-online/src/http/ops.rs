@@ -8,22 +8,21 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use stock_common::error::Code;
-use stock_domain::database::audit_log::Action;
-use stock_domain::database::migrate::Schema;
-use stock_domain::ledger::GateState;
 use stock_domain::server_settings::Standing;
+use stock_engine::ledger;
+use stock_mysql::migrate::Schema;
+use stock_mysql::people::audit_log::Action;
+use stock_redis::GateState;
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
-use super::audit;
 use super::auth::{Admin, Caller};
 use super::extract::{BodyIn, Keyed};
 use super::files::File;
-use super::once;
-use super::openapi;
 use super::orders::json;
 use super::origin::Origin;
 use super::problem::Problem;
+use super::{audit, once, openapi};
 use crate::app::App;
 use crate::health::{self, Database, ServerSetting};
 
@@ -206,7 +205,7 @@ pub async fn switch_selling(
     if let Ok(Ok(Some(before))) = timeout(KEY_WAIT, known).await {
         return before;
     }
-    let switched = app.ledger.switch_selling(body.open, admin.user).await?;
+    let switched = ledger::switch_selling(&app.pool, &app.ledger, body.open, admin.user).await?;
     let subject = if body.open {
         "selling open"
     } else {

@@ -21,16 +21,16 @@ use axum::response::Response;
 use stock_common::error::Code;
 use stock_common::id::{Position, UserId};
 use stock_domain::coupon::{self, CodeState, Coupon};
-use stock_domain::database::coupon_issues;
-use stock_domain::database::orders::{self as table, OrderFilter};
 use stock_domain::journal::{DraftError, Entry, Idempotency};
-use stock_domain::ledger::Request;
-use stock_domain::lookup::{self, Located, LocatedReservation};
 use stock_domain::order::{self, Order, OrderStatus, Path, Terms};
 use stock_domain::pricing::{self, AskedOrder, Priced, Unpriced};
-use stock_domain::reads::Reader;
+use stock_domain::request::Request;
 use stock_domain::reservation::Held;
 use stock_domain::verdict::{Refusal, Replay, Verdict};
+use stock_engine::lookup::{self, Located, LocatedReservation};
+use stock_engine::reads::Reader;
+use stock_mysql::coupon_issues;
+use stock_mysql::orders::{self as table, OrderFilter};
 
 pub(super) use self::unpriced::unpriced;
 pub(super) use self::wire::{

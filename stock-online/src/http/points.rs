@@ -24,17 +24,17 @@ use stock_common::clock::rfc3339;
 use stock_common::error::Code;
 use stock_common::id::{Position, UserId};
 use stock_domain::account::Account;
-use stock_domain::database::audit_log::Action;
-use stock_domain::database::point_transactions as table;
-use stock_domain::database::users;
 use stock_domain::journal::{Entry, Idempotency};
-use stock_domain::ledger::Request;
-use stock_domain::lookup;
 use stock_domain::order::Path;
 use stock_domain::points::{
     self, AMOUNT_MAX, PointTransaction, PointType, PointsCancelled, PointsMoved,
 };
+use stock_domain::request::Request;
 use stock_domain::verdict::{Refusal, Replay, Verdict};
+use stock_engine::lookup;
+use stock_mysql::people::audit_log::Action;
+use stock_mysql::people::users;
+use stock_mysql::point_transactions as table;
 use utoipa::ToSchema;
 
 pub(super) use self::read::{BalanceOut, PointListOut, PointReportListOut, PointReportOut};

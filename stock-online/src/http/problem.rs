@@ -13,10 +13,10 @@ use stock_common::error::Code;
 use stock_common::id::ProductId;
 use stock_domain::account::{Account, AccountKind};
 use stock_domain::catalog::Catalog;
-use stock_domain::database::row_lock::RowLockError;
-use stock_domain::ledger::{DecideError, ReadError};
 use stock_domain::reservation::ReservationStatus;
 use stock_domain::verdict::Refusal;
+use stock_engine::row_lock::RowLockError;
+use stock_redis::{DecideError, ReadError};
 
 use crate::coupons::Unread;
 use crate::limits::Exceeded;

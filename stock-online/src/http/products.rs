@@ -23,10 +23,9 @@ use stock_common::text;
 use stock_domain::account::{Account, Level};
 use stock_domain::catalog::{Product, ProductFilter, ProductStatus};
 use stock_domain::coupon::Benefit;
-use stock_domain::database::products as table;
-use stock_domain::database::{accounts, coupon_issues};
-use stock_domain::ledger::{RecentLevel, RecentLevels};
-use stock_domain::reads::Reader;
+use stock_engine::reads::Reader;
+use stock_mysql::{accounts, coupon_issues, products as table};
+use stock_redis::{RecentLevel, RecentLevels};
 use utoipa::ToSchema;
 
 pub use self::write::{ProductIn, create, delete, edit, replace};

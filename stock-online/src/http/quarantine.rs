@@ -10,18 +10,17 @@ use stock_common::clock::{rfc3339, unix_ms};
 use stock_common::error::Code;
 use stock_common::id::Position;
 use stock_domain::account::Account;
-use stock_domain::database::audit_log::Action;
-use stock_domain::database::quarantine::{self as table, Quarantined};
-use stock_domain::quarantine::{ReleaseError, release as release_account};
+use stock_engine::quarantine::{ReleaseError, release as release_account};
+use stock_mysql::people::audit_log::Action;
+use stock_mysql::quarantine::{self as table, Quarantined};
 use utoipa::ToSchema;
 
-use super::audit;
 use super::auth::Admin;
 use super::extract::{BodyIn, Keyed};
-use super::once;
 use super::orders::json;
 use super::origin::Origin;
 use super::problem::Problem;
+use super::{audit, once};
 use crate::app::App;
 
 /// An account from which nothing may be taken.

@@ -1,5 +1,5 @@
 //! For whom something is read: who has written just now reads what they wrote, on any instance, whatever a replica
-//! lags behind ([`stock_domain::reads`]).
+//! lags behind ([`stock_engine::reads`]).
 //!
 //! [`note_writers`] lies around every route: whichever handler writes, whoever it found to be its caller is remembered
 //! before they are answered. Without replicas there is no such layer, and every reader is anybody.
@@ -11,7 +11,7 @@ use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::Response;
 use stock_common::id::UserId;
-use stock_domain::reads::Reader;
+use stock_engine::reads::Reader;
 
 use super::auth::AnyCaller;
 use crate::app::App;

@@ -20,9 +20,6 @@ use stock_common::clock::rfc3339;
 use stock_common::error::Code;
 use stock_common::id::{LocationId, Position, ProductId};
 use stock_domain::catalog::{Product, ProductStatus};
-use stock_domain::database::audit_log::Action;
-use stock_domain::database::reservations::{self as table, ReservationFilter};
-use stock_domain::lookup::{self, LocatedReservation};
 use stock_domain::order::Quantity;
 use stock_domain::pricing::Unpriced;
 use stock_domain::reservation::{
@@ -30,6 +27,9 @@ use stock_domain::reservation::{
 };
 use stock_domain::sale::{self, Sale};
 use stock_domain::verdict::{Refusal, Replay, Verdict};
+use stock_engine::lookup::{self, LocatedReservation};
+use stock_mysql::people::audit_log::Action;
+use stock_mysql::reservations::{self as table, ReservationFilter};
 use utoipa::ToSchema;
 
 use super::audit;

@@ -14,10 +14,10 @@ use stock_common::error::Code;
 use stock_common::id::{ProductId, SaleId};
 use stock_common::money::Money;
 use stock_domain::account::Book;
-use stock_domain::database::audit_log::Action;
-use stock_domain::database::sales::{self as table, CreateError};
-use stock_domain::lookup;
 use stock_domain::sale::{Availability, COUNTED_FROM, Sale, SaleChange, Unchangeable};
+use stock_engine::lookup;
+use stock_mysql::people::audit_log::Action;
+use stock_mysql::sales::{self as table, CreateError};
 use utoipa::ToSchema;
 
 use super::audit;

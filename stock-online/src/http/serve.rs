@@ -30,10 +30,9 @@ use tower::ServiceExt;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::connections::{Connections, HEALTH_LIFE, Progress, Timed};
-use super::openapi;
 use super::origin::{Origin, RequestId, TrustedProxies};
 use super::problem::{Problem, render};
-use super::sessions;
+use super::{openapi, sessions};
 use crate::app::App;
 use crate::limits::Subject;
 use crate::pages::{self, failure};
@@ -406,7 +405,8 @@ impl Durations {
 #[cfg(test)]
 mod tests {
     use super::{Durations, NO_ROUTE};
-    use crate::{http::openapi, pages};
+    use crate::http::openapi;
+    use crate::pages;
 
     #[test]
     fn every_path_is_measured_under_its_own_route() {

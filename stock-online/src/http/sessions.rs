@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sha2::{Digest, Sha256};
 use sqlx::MySqlPool;
-use stock_domain::database::sessions;
+use stock_mysql::people::sessions;
 use tower_sessions::cookie::SameSite;
 use tower_sessions::cookie::time::{Duration, OffsetDateTime};
 use tower_sessions::session::{Id, Record};

@@ -23,11 +23,13 @@ use stock_common::error::Code;
 use stock_common::id::{LocationId, Position, ProductId};
 use stock_domain::account::Account;
 use stock_domain::catalog::Product;
-use stock_domain::database::movements::{self as postings, Movement, MovementCursor};
-use stock_domain::database::products;
-use stock_domain::database::stock_levels::{self, StockLevel, StockLevelFilter};
+use stock_mysql::movements::{self as postings, Movement, MovementCursor};
+use stock_mysql::products;
+use stock_mysql::stock_levels::{self, StockLevel, StockLevelFilter};
 use utoipa::ToSchema;
 
+pub use self::change::{AdjustIn, InboundIn, adjust, inbound};
+pub(super) use self::change::{AdjustOut, InboundOut};
 use super::auth::{Admin, Caller};
 use super::extract::{Filter, IdIn, PathId};
 use super::orders::json;
@@ -36,9 +38,6 @@ use super::problem::Problem;
 use super::products as products_out;
 use super::reader::Reading;
 use crate::app::{App, CATCH_UP_MAX};
-
-pub use self::change::{AdjustIn, InboundIn, adjust, inbound};
-pub(super) use self::change::{AdjustOut, InboundOut};
 
 /// What to list of the levels.
 #[derive(Debug, Deserialize)]

@@ -28,11 +28,10 @@ use stock_common::error::Code;
 use stock_common::id::{LocationId, ProductId};
 use stock_common::money::Money;
 use stock_domain::account::Account;
-use stock_domain::database::audit_log::Action;
-use stock_domain::database::error_number;
-use stock_domain::database::stock_levels::{self, StockLevelFilter};
-use stock_domain::database::stores as table;
 use stock_domain::store::{Store, StoreFields};
+use stock_mysql::people::audit_log::Action;
+use stock_mysql::stock_levels::{self, StockLevelFilter};
+use stock_mysql::{error_number, stores as table};
 use utoipa::ToSchema;
 
 use super::audit;

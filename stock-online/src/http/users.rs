@@ -8,9 +8,9 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use stock_common::error::Code;
 use stock_common::id::UserId;
-use stock_domain::database::audit_log::Action;
-use stock_domain::database::users::{self as table, Ending};
 use stock_domain::user::Role;
+use stock_mysql::people::audit_log::Action;
+use stock_mysql::people::users::{self as table, Ending};
 use utoipa::ToSchema;
 
 use super::accounts::{UserOut, end_tokens};

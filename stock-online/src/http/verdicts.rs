@@ -5,11 +5,11 @@ use std::sync::Arc;
 use stock_common::error::Code;
 use stock_common::id::Position;
 use stock_domain::account::Account;
-use stock_domain::database::row_lock::{self, Decided};
 use stock_domain::journal::{Draft, DraftError, Entry, Idempotency, Kind};
-use stock_domain::ledger::Request;
-use stock_domain::lookup::{self, LookupError};
+use stock_domain::request::Request;
 use stock_domain::verdict::{Back, Refusal, Verdict};
+use stock_engine::lookup::{self, LookupError};
+use stock_engine::row_lock::Decided;
 
 use super::problem::Problem;
 use crate::app::App;
@@ -165,7 +165,7 @@ pub(super) async fn decide_locked(
 ) -> Result<Decided, Problem> {
     let task = {
         let app = Arc::clone(app);
-        async move { row_lock::decide(&app.locking_pool, &app.ledger, request, before).await }
+        async move { app.row_locks.decide(&app.ledger, request, before).await }
     };
     Ok(app.start(task).await??)
 }

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use sqlx::{MySqlConnection, MySqlExecutor};
 use stock_common::clock::{rfc3339, unix_ms};
 use stock_common::error::Code;
-use stock_domain::database::audit_log::Action;
-use stock_domain::database::webhooks::{self as table, Delivery, Webhook, WebhookState};
 use stock_domain::webhook::{EVENTS, STOCK_CHANGED, Secret};
+use stock_mysql::people::audit_log::Action;
+use stock_mysql::webhooks::{self as table, Delivery, Webhook, WebhookState};
 use utoipa::ToSchema;
 
 use super::audit;

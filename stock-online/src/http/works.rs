@@ -13,9 +13,9 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use stock_common::error::Code;
 use stock_common::id::WorkId;
-use stock_domain::database::audit_log::Action;
-use stock_domain::database::error_number;
-use stock_domain::database::works::{self as table, Work};
+use stock_mysql::error_number;
+use stock_mysql::people::audit_log::Action;
+use stock_mysql::works::{self as table, Work};
 use utoipa::ToSchema;
 
 use super::audit;

@@ -4,7 +4,7 @@
 //! and so on to a minute. An attempt that is refused meanwhile does not count.
 
 use redis::pipe;
-use stock_domain::ledger::Ledger;
+use stock_redis::Ledger;
 
 use super::{Exceeded, Limits, Rule, Subject, lock};
 

@@ -9,8 +9,8 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 use stock_common::error::Code;
-use stock_domain::database::audit_log::Action;
 use stock_domain::user::Email;
+use stock_mysql::people::audit_log::Action;
 use tower_sessions::Session;
 use utoipa::ToSchema;
 
@@ -18,13 +18,12 @@ use super::failure::asks_for_html;
 use super::frame::{Frame, page, page_as};
 use crate::app::App;
 use crate::http::accounts::{self, CredentialsIn, SignUpIn};
-use crate::http::audit;
 use crate::http::auth::{Caller, Login};
-use crate::http::devices;
 use crate::http::extract::Form;
 use crate::http::origin::Origin;
 use crate::http::problem::Problem;
 use crate::http::sessions::LOGIN;
+use crate::http::{audit, devices};
 
 /// The fields of the sign-up form.
 #[derive(Deserialize, ToSchema)]

@@ -12,7 +12,7 @@ use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use stock_domain::ledger::GateState;
+use stock_redis::GateState;
 use tokio::time::Instant;
 
 use self::figures::{Figures, ProductFigures};

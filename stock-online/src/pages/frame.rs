@@ -14,9 +14,9 @@ use fluent_templates::fluent_bundle::FluentValue;
 use serde::de::DeserializeOwned;
 use stock_common::clock::rfc3339;
 use stock_common::error::Code;
-use stock_domain::database::users;
 use stock_domain::order::OrderStatus;
 use stock_domain::user::User;
+use stock_mysql::people::users;
 
 use super::api::Api;
 use super::assets;

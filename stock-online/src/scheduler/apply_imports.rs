@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use stock_domain::database::imports;
-use stock_domain::import;
+use stock_engine::import;
+use stock_mysql::imports;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;

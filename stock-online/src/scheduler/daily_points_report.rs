@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use stock_domain::points_report::{self, ReportError};
+use stock_engine::points_report::{self, ReportError};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;

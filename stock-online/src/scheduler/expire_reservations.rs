@@ -5,8 +5,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use stock_domain::expiry;
-use stock_domain::ledger::{GateState, across};
+use stock_engine::{cross_shard, expiry};
+use stock_redis::GateState;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
@@ -32,7 +32,7 @@ pub(super) async fn run(app: Arc<App>, shutdown: CancellationToken) {
             },
         };
         // What was held for orders of which nobody has told the end.
-        if let Err(error) = across::sweep(&app.pool, &app.ledger).await {
+        if let Err(error) = cross_shard::sweep(&app.pool, &app.ledger).await {
             tracing::warn!(%error, "branches will be ended later");
         }
         tokio::select! {

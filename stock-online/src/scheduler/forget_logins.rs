@@ -4,9 +4,8 @@
 
 use std::sync::Arc;
 
-use stock_domain::database::{
-    idempotent_requests, imports, jobs, refresh_tokens, sessions, webhooks,
-};
+use stock_mysql::people::{refresh_tokens, sessions};
+use stock_mysql::{idempotent_requests, imports, jobs, webhooks};
 
 use crate::app::App;
 

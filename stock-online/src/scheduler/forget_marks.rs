@@ -11,12 +11,12 @@ use std::time::Duration;
 use redis::{RedisError, cmd};
 use stock_common::id::{CouponId, Position};
 use stock_domain::coupon::CodeState;
-use stock_domain::database::{coupons, jobs, shards};
-use stock_domain::forget_sales::{self, OVER_DAYS};
-use stock_domain::ledger::keys::Keys;
-use stock_domain::ledger::scan::Scan;
-use stock_domain::ledger::scripts::SCRIPTS;
-use stock_domain::ledger::{Link, Shard};
+use stock_engine::forget_sales::{self, OVER_DAYS};
+use stock_mysql::{coupons, jobs, shards};
+use stock_redis::keys::Keys;
+use stock_redis::scan::Scan;
+use stock_redis::scripts::SCRIPTS;
+use stock_redis::{Link, Shard};
 
 use crate::app::App;
 

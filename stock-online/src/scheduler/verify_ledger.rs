@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use sqlx::MySqlPool;
-use stock_domain::database::jobs::Claim;
-use stock_domain::database::ledger_checks::CheckKind;
-use stock_domain::database::{self, Role, jobs};
-use stock_domain::verify::verify;
+use stock_engine::verify::verify;
+use stock_mysql::Role;
+use stock_mysql::jobs::{self, Claim};
+use stock_mysql::ledger_checks::CheckKind;
 
 use crate::app::App;
 
@@ -25,7 +25,7 @@ pub(super) async fn run(app: Arc<App>) {
 /// # Errors
 /// When MySQL does not answer.
 pub async fn claim(app: &App) -> Result<Option<(Claim, MySqlPool)>, sqlx::Error> {
-    let pool = database::pool(&app.config, Role::Tool)?;
+    let pool = stock_mysql::pool(&app.config, Role::Tool)?;
     let claim = jobs::claim(&pool, CheckKind::Verify.as_str()).await?;
     Ok(claim.map(|claim| (claim, pool)))
 }

@@ -5,11 +5,11 @@
 
 use sqlx::MySqlPool;
 use stock_common::id::Position;
-use stock_domain::database::{dead_letters, journal};
-use stock_domain::ledger::Ledger;
-use stock_domain::lookup;
 use stock_domain::order::{self, Order, OrderStatus, Reversed};
 use stock_domain::verdict::{Refusal, Verdict};
+use stock_engine::lookup;
+use stock_mysql::{dead_letters, journal};
+use stock_redis::Ledger;
 
 /// Compensates every open dead letter; what fails is tried again later.
 pub(super) async fn all(pool: &MySqlPool, ledger: &Ledger) {

@@ -10,11 +10,11 @@ use fred::clients::SubscriberClient;
 use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
 use fred::types::Builder;
 use fred::types::config::{Config as FredConfig, ReconnectPolicy};
-use stock_domain::ledger::Heard;
-use stock_domain::ledger::keys::Keys;
-use stock_domain::ledger::levels::LevelsMessage;
-use stock_domain::ledger::switch::Switched;
+use stock_domain::selling::Switched;
 use stock_domain::shard_map::SHARDS_MAX;
+use stock_redis::Heard;
+use stock_redis::keys::Keys;
+use stock_redis::levels::LevelsMessage;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 

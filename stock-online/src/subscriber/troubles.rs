@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use stock_domain::database::apply::ApplyError;
+use stock_engine::apply::ApplyError;
 
 /// How long what may pass is not worth mentioning.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -93,8 +93,8 @@ fn tell(shard: u64, trouble: Option<&Trouble>) {
 #[cfg(test)]
 mod tests {
     use stock_common::id::Position;
-    use stock_domain::database::apply::ApplyError;
-    use stock_domain::database::settle::Gap;
+    use stock_engine::apply::ApplyError;
+    use stock_mysql::settle::Gap;
 
     use super::{PATIENCE, Troubles};
 

@@ -1,7 +1,7 @@
 //! The admin's pages: stock, files, dead letters, the switch, the dashboard.
 
 use serde_json::json;
-use stock_domain::database::dead_letters;
+use stock_mysql::dead_letters;
 
 use crate::browser::{Browser, PHONE, Setting, make_admin};
 use crate::support::{Shop, folder, until};

@@ -10,10 +10,10 @@ use sha2::{Digest as _, Sha256};
 use sqlx::AssertSqlSafe;
 use stock_common::id::Position;
 use stock_domain::account::Account;
-use stock_domain::archive::{ArchiveError, Archived, Month, archive, plan, read};
-use stock_domain::database::{archives, point_reports};
-use stock_domain::reconcile::reconcile;
-use stock_domain::verify::{Difference, verify};
+use stock_engine::archive::{ArchiveError, Archived, Month, archive, plan, read};
+use stock_engine::reconcile::reconcile;
+use stock_engine::verify::{Difference, verify};
+use stock_mysql::{archives, point_reports};
 
 use crate::benefits::{balance, campaign, code, earn};
 use crate::support::{Load, Shop, folder};

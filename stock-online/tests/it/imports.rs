@@ -382,7 +382,7 @@ async fn several_writers_of_one_file_write_each_row_once() {
             tokio::spawn(async move {
                 let mut quiet = |_, _| {};
                 loop {
-                    let done = stock_domain::import::apply(&pool, &ledger, id, &mut quiet).await;
+                    let done = stock_engine::import::apply(&pool, &ledger, id, &mut quiet).await;
                     if done.unwrap().is_some() {
                         return;
                     }

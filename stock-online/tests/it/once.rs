@@ -588,7 +588,7 @@ async fn a_refusal_by_state_is_remembered_for_a_while_and_one_by_the_request_is_
     // Once its time is over, it is forgotten; also before the job has removed it.
     alter("UPDATE idempotent_requests SET expires_at = NOW(3) - INTERVAL 1 SECOND").await;
     assert_eq!(work(client, "one", "late").await.status, 201);
-    let removed = stock_domain::database::idempotent_requests::forget(&shop.pool).await;
+    let removed = stock_mysql::idempotent_requests::forget(&shop.pool).await;
     assert_eq!(removed.unwrap(), 1, "the other one");
     service.stop().await;
 }

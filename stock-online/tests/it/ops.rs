@@ -303,7 +303,7 @@ struct Dev {
 
 impl Dev {
     fn spawn(folder: std::path::PathBuf) -> Self {
-        let port = stock_online::servers::free_port().unwrap();
+        let port = stock_servers::free_port().unwrap();
         for server in ["redis", "mysql"] {
             let pid = folder.join(server).join("stock.pid");
             let kill = format!("kill -9 $(cat '{}') 2>/dev/null; sleep 0.2", pid.display());

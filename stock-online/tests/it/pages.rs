@@ -4,8 +4,8 @@ mod operations;
 mod texts;
 
 use serde_json::json;
+use stock_client::{Answer, Call, Client};
 use stock_domain::user::Role;
-use stock_proof::client::{Answer, Call, Client};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 

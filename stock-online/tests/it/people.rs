@@ -7,7 +7,7 @@ mod secrets;
 mod sessions;
 
 use serde_json::{Value, json};
-use stock_proof::client::{Answer, Client};
+use stock_client::{Answer, Client};
 
 const PASSWORD: &str = "open sesame, please";
 

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, MySqlPool};
 use stock_common::config::{Config, ConfigError, Durability};
-use stock_online::servers::{Server, Spec};
+use stock_servers::{Server, Spec};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{Client, Service, Shop, folder, start, until};
@@ -289,7 +289,7 @@ async fn a_replica_that_is_killed_or_hangs_costs_no_request() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_that_never_answers_is_never_asked() {
     let mut shop = Shop::open(1, 5).await;
-    let port = stock_online::servers::free_port().unwrap();
+    let port = stock_servers::free_port().unwrap();
     shop.config.database_read_urls = format!("mysql://root@127.0.0.1:{port}/away");
     let service = shop.serve().await;
     let placed = service.client.order(PATHS[0], 2, &[(1, 1)]).send().await;

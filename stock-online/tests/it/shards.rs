@@ -8,9 +8,9 @@ mod steps;
 mod stop;
 
 use serde_json::json;
+use stock_client::{Answer, Client};
 use stock_domain::shard_map::ShardMap;
-use stock_online::servers::cluster::Shape;
-use stock_proof::client::{Answer, Client};
+use stock_servers::cluster::Shape;
 
 use crate::support::{OwnCluster, Shop, account};
 

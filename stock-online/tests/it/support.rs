@@ -11,19 +11,20 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use sqlx::MySqlPool;
+pub(crate) use stock_client::{Answer, Call, Client, Session, order_json};
 use stock_common::clock::Clock;
 use stock_common::config::{Config, Durability};
 use stock_common::telemetry;
-use stock_domain::database::{self, Role};
-use stock_domain::ledger::servers::Servers;
-use stock_domain::ledger::{Ledger, ReadError};
-use stock_domain::recover;
-use stock_domain::verify::{Report, VerifyError, verify};
+use stock_engine::verify::{Report, VerifyError, verify};
+use stock_engine::{ledger, recover};
+use stock_mysql::Role;
 use stock_online::cli::seed::{SeedArgs, seed};
-use stock_online::servers::cluster::{RedisCluster, Shape};
-use stock_online::servers::{Server, Spec};
+use stock_online::http::auth::Tokens;
 use stock_online::{Part, Start, install_metrics};
-pub(crate) use stock_proof::client::{Answer, Call, Client, Session, order_json};
+use stock_redis::nodes::Servers;
+use stock_redis::{Ledger, ReadError};
+use stock_servers::cluster::{RedisCluster, Shape};
+use stock_servers::{Server, Spec};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -265,8 +266,8 @@ impl Shop {
             durability: durability_of(&config.redis_url).await,
             ..config
         };
-        let pool = database::pool(&config, Role::Tool).unwrap();
-        database::migrate::migrate(&pool).await.unwrap();
+        let pool = stock_mysql::pool(&config, Role::Tool).unwrap();
+        stock_mysql::migrate::migrate(&pool).await.unwrap();
         assert!(recover::begin_first(&config, &pool).await.unwrap());
         let shop = Self::at(config);
         assert!(shop.ledger.wait_open(PATIENCE).await);
@@ -275,9 +276,9 @@ impl Shop {
 
     /// The shop that these settings name, as it is.
     pub(crate) fn at(config: Config) -> Self {
-        let pool = database::pool(&config, Role::Tool).unwrap();
+        let pool = stock_mysql::pool(&config, Role::Tool).unwrap();
         let clock = Clock::system();
-        let ledger = Ledger::start(&config, pool.clone(), clock.clone()).unwrap();
+        let ledger = ledger::start(&config, pool.clone(), clock.clone()).unwrap();
         Self {
             config,
             pool,
@@ -318,7 +319,8 @@ impl Shop {
 
     /// A client of a service on this shop.
     pub(crate) fn client(&self, address: &str) -> Client {
-        Client::new(address, SECRET, self.clock.clone())
+        let tokens = Tokens::new(SECRET, "", self.clock.clone()).unwrap();
+        Client::new(address, tokens.into_bearers())
     }
 
     /// The variables of a service process on this shop.
@@ -501,11 +503,6 @@ impl ServiceProcess {
         Self::spawn(shop, variables, (ROLES, Stdio::inherit())).await
     }
 
-    /// With only some parts.
-    pub(crate) async fn start_roles(shop: &Shop, roles: &str) -> Self {
-        Self::spawn(shop, Vec::new(), (roles, Stdio::inherit())).await
-    }
-
     /// The same, with its log in a file.
     pub(crate) async fn start_logging(
         shop: &Shop,
@@ -516,7 +513,7 @@ impl ServiceProcess {
         Self::spawn(shop, variables, (ROLES, log)).await
     }
 
-    async fn spawn(
+    pub(crate) async fn spawn(
         shop: &Shop,
         variables: Vec<(&'static str, String)>,
         with: (&str, Stdio),
@@ -533,7 +530,7 @@ impl ServiceProcess {
         variables: Vec<(&'static str, String)>,
         (roles, log): (&str, Stdio),
     ) -> Self {
-        let port = stock_online::servers::free_port().unwrap();
+        let port = stock_servers::free_port().unwrap();
         let address = format!("127.0.0.1:{port}");
         let child = tokio::process::Command::new(env!("CARGO_BIN_EXE_stock-online"))
             .args(["serve", "--roles", roles])

@@ -71,7 +71,7 @@ async fn empty_fields_are_absent_and_common_marks_are_taken() {
     let list = list.send().await;
     assert_eq!(list.status, 200, "{}", list.text);
     assert_eq!(list.body["items"].as_array().unwrap().len(), 1);
-    let body = format!("\u{feff}{}", stock_proof::client::order_json(&[(1, 1)]));
+    let body = format!("\u{feff}{}", stock_client::order_json(&[(1, 1)]));
     let order = client
         .post("/api/redis/orders")
         .user(2)
@@ -106,7 +106,7 @@ async fn a_product_that_is_sold_out_by_hand_is_still_owed_to_its_holders() {
     set("SOLD_OUT").await;
     let plain = client.order("/api/redis/orders", 2, &[(1, 2)]).send().await;
     assert_eq!(plain.code(), "PRODUCT_NOT_ON_SALE");
-    let mut body = stock_proof::client::order_json(&[(1, 2)]);
+    let mut body = stock_client::order_json(&[(1, 2)]);
     body["reservationId"] = json!(first);
     let order = client.post("/api/redis/orders").user(2).json(&body);
     let order = order.send().await;

@@ -6,9 +6,10 @@ use sqlx::mysql::MySqlRow;
 use sqlx::{AssertSqlSafe, Executor, MySqlPool, Row};
 use stock_common::id::{ProductId, SaleId};
 use stock_domain::account::Book;
-use stock_domain::database::rows::MultiRow;
-use stock_domain::ledger::{Ledger, Request};
+use stock_domain::request::Request;
 use stock_domain::verdict::Verdict;
+use stock_mysql::rows::MultiRow;
+use stock_redis::Ledger;
 
 use super::engine::{bytes_per_field, limited, one_unit};
 use super::{Run, orders};

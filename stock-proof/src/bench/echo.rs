@@ -8,14 +8,13 @@ use axum::http::StatusCode;
 use axum::routing::post;
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
-use stock_common::clock::Clock;
-use stock_online::servers::free_port;
+use stock_client::Client;
+use stock_servers::free_port;
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 
 use crate::Failure;
-use crate::client::Client;
-use crate::shop::{SECRET, until};
+use crate::shop::until;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -110,7 +109,7 @@ impl Echo {
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .spawn()?;
-        let client = Client::new(&format!("127.0.0.1:{port}"), SECRET, Clock::system());
+        let client = crate::client(&format!("127.0.0.1:{port}"))?;
         until("the echo answers", || async {
             client.get("/").try_send().await.is_ok()
         })

@@ -12,12 +12,14 @@ use stock_common::id::{ProductId, SaleId, UserId};
 use stock_common::money::Money;
 use stock_domain::account::{Account, AccountKind, Book};
 use stock_domain::journal::{Idempotency, Posting};
-use stock_domain::ledger::decide::{BatchHead, encode};
-use stock_domain::ledger::epoch::FIRST_GENERATION;
-use stock_domain::ledger::keys::Records;
-use stock_domain::ledger::{Ledger, Request};
 use stock_domain::order::{self, DeliveryType, Order, OrderLine, Path, Quantity, Terms};
+use stock_domain::request::Request;
 use stock_domain::verdict::Verdict;
+use stock_redis::Ledger;
+use stock_redis::codec::{BatchHead, encode};
+use stock_redis::encoded_request::EncodedRequest;
+use stock_redis::epoch::FIRST_GENERATION;
+use stock_redis::keys::Records;
 
 use crate::Failure;
 use crate::shop::{Seed, Servers, Shop};
@@ -184,7 +186,7 @@ pub async fn through_ledger(
 
 async fn raw(shop: &Shop, ledger: &Ledger, base: &Request, seconds: u32) -> Result<f64, Failure> {
     let batch = (0..BATCH)
-        .map(|_| base.clone().seal())
+        .map(|_| EncodedRequest::new(base.clone()))
         .collect::<Result<Vec<_>, _>>()?;
     let (link, config) = (ledger.link()?, ledger.config());
     let head = BatchHead {

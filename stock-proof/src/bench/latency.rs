@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use stock_client::{Client, Session, order_json};
 use stock_online::http::auth::Role;
 
 use crate::Failure;
-use crate::client::{Client, Session, order_json};
 
 /// Connections; more requests than that under way wait in the generator, and their waiting counts.
 const CONNECTIONS: usize = 256;

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use sqlx::MySqlPool;
 use stock_common::id::{LocationId, ProductId, UserId};
-use stock_domain::ledger::{Ledger, Request};
 use stock_domain::order::Quantity;
+use stock_domain::request::Request;
 use stock_domain::reservation::{self, Reservation};
 use stock_domain::verdict::Verdict;
+use stock_redis::Ledger;
 
 use super::engine::{one_unit, through_ledger};
 use super::{Run, orders};

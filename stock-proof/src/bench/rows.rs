@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use stock_client::{Client, Session, order_json};
 use stock_online::http::auth::Role;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{Run, orders};
 use crate::Failure;
-use crate::client::{Client, Session, order_json};
 use crate::shop::{Seed, Shop};
 
 /// Buyers who want the same rows.

@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
+use super::echo::Echo;
 use super::report::Curve;
 use super::watch::{Look, Watch};
 use super::wrk::Load;
-use super::{Run, echo::Echo, latency, median, orders};
+use super::{Run, latency, median, orders};
 use crate::Failure;
 use crate::shop::{Seed, Shop, until};
 
@@ -123,7 +124,7 @@ fn curves(run: &mut Run<'_>, looks: &[Look]) {
 
 async fn latencies(
     run: &mut Run<'_>,
-    client: &crate::client::Client,
+    client: &stock_client::Client,
     peak: f64,
 ) -> Result<(), Failure> {
     let mut curves = [

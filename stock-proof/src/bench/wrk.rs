@@ -5,11 +5,11 @@ use std::process::Stdio;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
+use stock_client::{Client, order_json};
 use stock_online::http::auth::Role;
 use tokio::process::Command;
 
 use crate::Failure;
-use crate::client::{Client, order_json};
 use crate::shop::Folder;
 
 /// How many buyers take turns.

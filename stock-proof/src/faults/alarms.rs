@@ -6,12 +6,12 @@
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use stock_client::Answer;
 
 use super::buyers::Buyers;
 use super::history::Asked;
 use super::world::World;
 use crate::Failure;
-use crate::client::Answer;
 
 const RULES: &str = include_str!("../../../observability/alerts.yml");
 /// Within which a fault must be named.

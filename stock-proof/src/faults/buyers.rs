@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
+use stock_client::{Client, Session};
 use tokio_util::sync::CancellationToken;
 
 use super::history::{Asked, AskedBenefit, AskedHold, History, Told, UNSERVED, told};
 use crate::Failure;
-use crate::client::{Client, Session};
 
 /// How long a buyer waits after a refusal or a broken connection.
 const PAUSE: Duration = Duration::from_millis(5);

@@ -7,13 +7,13 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
+use stock_client::{Client, Session};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::history::{Asked, AskedHold, History, Told, UNSERVED, told};
 use super::world::PRODUCTS;
 use crate::Failure;
-use crate::client::{Client, Session};
 
 /// Buyers, who are users from 2 on.
 pub const BUYERS: u64 = 1_000;

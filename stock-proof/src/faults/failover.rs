@@ -7,11 +7,12 @@ use rustix::process::Signal;
 use sqlx::MySqlPool;
 use stock_common::clock::Clock;
 use stock_common::id::ProductId;
-use stock_domain::database::{self, Role};
-use stock_domain::ledger::Ledger;
-use stock_domain::verify::verify;
-use stock_online::servers::cluster::{RedisCluster, Shape};
-use stock_online::servers::{Server, Spec};
+use stock_engine::ledger;
+use stock_engine::verify::verify;
+use stock_mysql::Role;
+use stock_redis::Ledger;
+use stock_servers::cluster::{RedisCluster, Shape};
+use stock_servers::{Server, Spec};
 
 use super::buyers::{Buyers, Habits, settle};
 use super::checker::{Allowed, check_told};
@@ -75,8 +76,8 @@ impl World {
         shop.stock(seed).await?;
         let service = shop.serve(ROLES).await?;
         let config = shop.config(shape.durability);
-        let pool = database::pool(&config, Role::Tool)?;
-        let ledger = Ledger::start(&config, pool.clone(), Clock::system())?;
+        let pool = stock_mysql::pool(&config, Role::Tool)?;
+        let ledger = ledger::start(&config, pool.clone(), Clock::system())?;
         Ok(Self {
             service,
             pool,

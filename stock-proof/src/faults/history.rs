@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use stock_client::{Answer, order_json};
 
 use super::buyers::COUPON;
 use crate::Failure;
-use crate::client::{Answer, order_json};
 
 /// The outcome of a request, as its buyer was told it.
 #[derive(Debug, Clone, PartialEq, Eq)]

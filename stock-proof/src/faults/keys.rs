@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use stock_common::config::Durability::Always;
-use stock_domain::ledger::keys::HEAD_FIELDS;
+use stock_redis::keys::HEAD_FIELDS;
 
 use super::buyers::Buyers;
 use super::checker::Allowed;

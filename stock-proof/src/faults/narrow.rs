@@ -5,17 +5,17 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use sqlx::mysql::MySqlConnection;
 use sqlx::{Connection, Executor};
+use stock_client::Client;
 use stock_common::config::Durability::Always;
+use stock_servers::proxy::Mode;
 
 use super::alarms::{MYSQL_DOWN, others_are_served};
 use super::checker::Allowed;
 use super::crowd::asked;
 use super::history::{Asked, History, told};
-use super::proxy::Mode;
 use super::world::{ROLES, STOCK, World};
 use super::{Outcome, Plan, passed};
 use crate::Failure;
-use crate::client::Client;
 use crate::shop::until;
 
 /// Within which a service without servers names them (I24).

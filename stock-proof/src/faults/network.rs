@@ -5,12 +5,12 @@ use std::time::Duration;
 use serde_json::json;
 use sqlx::{Connection, Executor};
 use stock_common::config::Durability::Always;
+use stock_servers::proxy::Mode;
 
 use super::alarms::others_are_served;
 use super::buyers::{Buyers, Habits};
 use super::checker::Allowed;
 use super::history::Asked;
-use super::proxy::Mode;
 use super::world::{PRODUCTS, ROLES, World};
 use super::{Outcome, Plan, passed};
 use crate::Failure;

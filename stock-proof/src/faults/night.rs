@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::Value;
+use stock_client::{Answer, Client};
 use stock_common::config::Durability::Always;
 use stock_online::cli::output::say;
 
@@ -22,7 +23,6 @@ use super::singles::{Begun, Single};
 use super::world::World;
 use super::{Outcome, Plan, passed};
 use crate::Failure;
-use crate::client::{Answer, Client};
 
 /// The night.
 const NIGHT: Duration = Duration::from_secs(600);

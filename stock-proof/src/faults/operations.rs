@@ -5,18 +5,18 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use sqlx::Executor;
+use stock_client::Client;
 use stock_common::config::Durability::{Always, Everysec};
+use stock_servers::proxy::Mode;
 
 use super::alarms::{MYSQL_DOWN, others_are_served};
 use super::buyers::{Buyers, Habits};
 use super::checker::Allowed;
 use super::history::Asked;
-use super::proxy::Mode;
 use super::world::{PRODUCTS, ROLES, World};
 use super::{Outcome, Plan, passed};
 use crate::Failure;
 use crate::bench::wrk::Load;
-use crate::client::Client;
 use crate::shop::until;
 
 /// F12: orders that their table cannot hold become dead letters, the rest flows.

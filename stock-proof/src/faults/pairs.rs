@@ -3,15 +3,14 @@
 use std::time::{Duration, Instant};
 
 use stock_common::config::Durability::{Always, Everysec};
+use stock_servers::proxy::Mode;
 
 use super::alarms::{FENCED, others_are_served};
 use super::buyers::{Buyers, Habits};
 use super::checker::Allowed;
-use super::proxy::Mode;
 use super::singles::Single;
-use super::storage;
 use super::world::{PRODUCTS, ROLES, STOCK, World};
-use super::{Outcome, Plan, passed};
+use super::{Outcome, Plan, passed, storage};
 use crate::Failure;
 use crate::shop::{Seed, Shop, until};
 

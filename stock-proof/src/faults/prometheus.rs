@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::process::Stdio;
 
 use serde_json::Value;
-use stock_online::servers::free_port;
+use stock_client::Client;
+use stock_servers::free_port;
 use tokio::process::{Child, Command};
 
 use super::world::World;
 use crate::Failure;
-use crate::client::Client;
 use crate::shop::{Folder, until};
 
 const CONFIG: &str = include_str!("../../../observability/prometheus.yml");

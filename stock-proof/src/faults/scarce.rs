@@ -8,6 +8,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use redis::aio::MultiplexedConnection;
 use serde_json::{Value, json};
+use stock_client::Client;
 use stock_common::config::Durability::Always;
 use stock_online::cli::output::say;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +20,6 @@ use super::singles::Single;
 use super::world::{PRODUCTS, World};
 use super::{Outcome, Plan, passed};
 use crate::Failure;
-use crate::client::Client;
 use crate::shop::until;
 
 /// Units of each product, of the first-come coupon, and of each store.

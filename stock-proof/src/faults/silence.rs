@@ -7,6 +7,7 @@ use redis::cmd;
 use rustix::process::Signal;
 use serde_json::json;
 use sqlx::Executor;
+use stock_client::{Call, Client};
 use stock_common::config::Durability::Always;
 
 use super::alarms::{MYSQL_DOWN, REDIS_DOWN, others_are_served};
@@ -16,7 +17,6 @@ use super::history::Told;
 use super::world::World;
 use super::{Outcome, Plan, passed};
 use crate::Failure;
-use crate::client::{Call, Client};
 use crate::shop::until;
 
 /// Within which everything must be settled once the server speaks again.

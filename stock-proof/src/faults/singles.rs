@@ -7,9 +7,9 @@ use rand::rngs::StdRng;
 use redis::{Cmd, Value, cmd};
 use rustix::process::Signal;
 use sqlx::{Connection, Executor, MySqlConnection};
+use stock_servers::proxy::Mode;
 use tokio::task::JoinHandle;
 
-use super::proxy::Mode;
 use super::world::World;
 use crate::Failure;
 use crate::shop::Shop;

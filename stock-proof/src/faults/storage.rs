@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use redis::RedisError;
 use redis::aio::MultiplexedConnection;
 use stock_common::config::Durability::{Always, Everysec};
-use stock_online::servers::{Server, Spec};
+use stock_servers::{Server, Spec};
 
 use super::alarms::{FENCED, Says, Sign, others_are_served};
 use super::buyers::Buyers;

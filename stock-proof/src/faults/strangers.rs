@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use stock_client::Client;
 use stock_common::config::Config;
 use stock_common::config::Durability::Always;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,7 +20,6 @@ use super::checker::Allowed;
 use super::world::{PRODUCTS, World};
 use super::{Outcome, Plan, passed};
 use crate::Failure;
-use crate::client::Client;
 use crate::shop::Service;
 
 const STRANGER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);

@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
+use stock_client::Client;
 use stock_common::config::Durability;
+use stock_servers::proxy::{Mode, Proxy};
 
 use super::buyers::{Buyers, Habits, settle};
 use super::checker::{Allowed, check, differences};
 use super::history::{History, Told};
-use super::proxy::{Mode, Proxy};
 use crate::Failure;
 use crate::bench::watch::Look;
-use crate::client::Client;
 use crate::shop::{SECRET, Seed, Servers, Service, Shop, until};
 
 /// All parts of a service in one process.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use sqlx::MySqlPool;
-use stock_domain::database::shards;
-use stock_domain::ledger::{Ledger, epoch};
+use stock_mysql::shards;
+use stock_redis::{Ledger, epoch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, kill_process};
-use stock_online::servers::find;
+use stock_servers::find;
 use tokio::process::{Child, Command};
 
 use crate::Failure;

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use stock_domain::rehome::rehome;
+use stock_engine::rehome::rehome;
 
 use super::world::World;
 use crate::Failure;

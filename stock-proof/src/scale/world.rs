@@ -5,19 +5,20 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use sqlx::MySqlPool;
+use stock_client::Client;
 use stock_common::clock::Clock;
 use stock_common::config::Config;
 use stock_common::id::ProductId;
-use stock_domain::database::{self, Role};
-use stock_domain::ledger::{GateState, Ledger};
-use stock_domain::verify::verify;
-use stock_online::servers::cluster::{RedisCluster, Shape};
-use stock_online::servers::{Server, Spec};
+use stock_engine::ledger;
+use stock_engine::verify::verify;
+use stock_mysql::Role;
+use stock_redis::{GateState, Ledger};
+use stock_servers::cluster::{RedisCluster, Shape};
+use stock_servers::{Server, Spec};
 
 use super::lag::look;
 use super::nginx::Nginx;
 use crate::Failure;
-use crate::client::Client;
 use crate::faults::buyers::settle;
 use crate::faults::checker::{Allowed, check_told};
 use crate::faults::history::{History, Told};
@@ -94,8 +95,8 @@ impl World {
             shards,
             ..shop.config(shape.durability)
         };
-        let pool = database::pool(&config, Role::Tool)?;
-        let ledger = Ledger::start(&config, pool.clone(), Clock::system())?;
+        let pool = stock_mysql::pool(&config, Role::Tool)?;
+        let ledger = ledger::start(&config, pool.clone(), Clock::system())?;
         if !ledger.wait_open(REST_WITHIN).await {
             return Err("redis cannot be proved".into());
         }

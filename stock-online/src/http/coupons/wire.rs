@@ -9,10 +9,10 @@ use stock_common::id::{Position, UserId};
 use stock_common::money::Money;
 use stock_domain::account::{Account, Level};
 use stock_domain::coupon::{self, Benefit, Coupon, CouponIssued, Personal};
-use stock_domain::database::coupon_issues::OwnCoupon;
-use stock_domain::database::coupons::CouponFields;
 use stock_domain::discount::Percentage;
 use stock_domain::stock::CHANGE_MAX;
+use stock_mysql::coupon_issues::OwnCoupon;
+use stock_mysql::coupons::CouponFields;
 use utoipa::ToSchema;
 
 use crate::http::extract::{BodyIn, TimeIn};

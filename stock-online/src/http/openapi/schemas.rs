@@ -6,10 +6,10 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Components, ComponentsBuilder};
 
 use super::text;
-use crate::http::stores::{invalid, offline, till};
+use crate::http::stores::{self, invalid, offline, till};
 use crate::http::{
     accounts, audit_log, coupons, dead_letters, discounts, imports, ledger_checks, ops, orders,
-    points, products, quarantine, reservations, sales, stock, stores, users, webhooks, works,
+    points, products, quarantine, reservations, sales, stock, users, webhooks, works,
 };
 
 /// Every form, and how a caller says who they are.

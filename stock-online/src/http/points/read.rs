@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 use stock_common::clock::day_of;
 use stock_common::id::UserId;
 use stock_domain::account::Account;
-use stock_domain::database::point_reports::{self, PointReport};
-use stock_domain::database::point_transactions as table;
-use stock_domain::database::{accounts, users};
-use stock_domain::lookup;
+use stock_engine::lookup;
+use stock_mysql::people::users;
+use stock_mysql::point_reports::{self, PointReport};
+use stock_mysql::{accounts, point_transactions as table};
 use utoipa::ToSchema;
 
 use super::{PointOut, no_user};

@@ -17,13 +17,13 @@ use stock_common::text;
 use stock_domain::account::{Account, Level};
 use stock_domain::catalog::{Product, ProductFields, ProductStatus};
 use stock_domain::coupon::Benefit;
-use stock_domain::database::audit_log::Action;
-use stock_domain::database::products::{self as table, CreationKey};
-use stock_domain::database::{error_number, stores};
 use stock_domain::journal::Idempotency;
 use stock_domain::product;
 use stock_domain::stock::{self, CHANGE_MAX, StockChanged, Terms};
 use stock_domain::verdict::{Refusal, Verdict};
+use stock_mysql::people::audit_log::Action;
+use stock_mysql::products::{self as table, CreationKey};
+use stock_mysql::{error_number, stores};
 use utoipa::ToSchema;
 
 use super::{Detail, ProductStatusName, benefits_of};

@@ -15,10 +15,10 @@ use serde_json::value::RawValue;
 use stock_common::clock::rfc3339;
 use stock_common::error::Code;
 use stock_common::id::LocationId;
-use stock_domain::database::audit_log::Action;
-use stock_domain::database::invalid_sales::{
+use stock_mysql::invalid_sales::{
     self as table, InvalidSale, Kept, OPEN_MAX, Reread, StoredInvalidSale, TEXT_BYTES_MAX, TextHash,
 };
+use stock_mysql::people::audit_log::Action;
 use utoipa::ToSchema;
 
 use super::offline::{OversoldQuery, ResolveIn, ResultOut};

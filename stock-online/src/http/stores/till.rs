@@ -11,9 +11,9 @@ use serde::Deserialize;
 use stock_common::error::Code;
 use stock_common::id::Position;
 use stock_common::money::Money;
-use stock_domain::lookup;
 use stock_domain::order::{DeliveryType, Path};
 use stock_domain::pricing::AskedOrder;
+use stock_engine::lookup;
 use utoipa::ToSchema;
 
 use super::{Till, find};

@@ -7,9 +7,9 @@ use sqlx::AssertSqlSafe;
 use stock_common::config::Durability;
 use stock_common::id::{Position, UserId};
 use stock_domain::account::Account;
-use stock_domain::database::point_reports;
-use stock_domain::recover::{Allowed, recover};
-use stock_domain::verify::verify;
+use stock_engine::recover::{Allowed, recover};
+use stock_engine::verify::verify;
+use stock_mysql::point_reports;
 
 use super::{PATHS, balance, campaign, code, draw, earn, order_using};
 use crate::support::{OwnServers, Shop, until};

@@ -4,7 +4,7 @@ use chrono::{Days, NaiveDate};
 use serde_json::{Value, json};
 use stock_common::clock::{day_begins_ms, day_of};
 use stock_common::id::Position;
-use stock_domain::points_report::{self, ReportError};
+use stock_engine::points_report::{self, ReportError};
 use stock_online::Part;
 
 use crate::support::{Shop, until};

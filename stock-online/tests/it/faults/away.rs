@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use redis::cmd;
 use rustix::process::Signal;
 use stock_common::config::Durability;
-use stock_domain::ledger::GateState;
-use stock_online::servers::Spec;
-use stock_proof::faults::proxy::{Mode, Proxy};
+use stock_redis::GateState;
+use stock_servers::Spec;
+use stock_servers::proxy::{Mode, Proxy};
 
 use crate::support::{OwnServers, Service, Shop, until};
 

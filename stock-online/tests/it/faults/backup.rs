@@ -4,8 +4,8 @@ use std::path::Path;
 use std::process::Output;
 
 use stock_common::config::{Config, Durability};
-use stock_domain::recover::{Allowed, recover};
-use stock_online::servers::{Server, Spec};
+use stock_engine::recover::{Allowed, recover};
+use stock_servers::{Server, Spec};
 
 use crate::support::{Load, Shop, folder, sorted, start, until};
 

@@ -3,10 +3,10 @@
 use redis::cmd;
 use serde_json::json;
 use stock_common::id::Position;
-use stock_domain::ledger::Heard;
-use stock_domain::ledger::levels::LevelsMessage;
-use stock_domain::recover::{Allowed, RecoverError, recover};
-use stock_domain::verify::verify;
+use stock_engine::recover::{Allowed, RecoverError, recover};
+use stock_engine::verify::verify;
+use stock_redis::Heard;
+use stock_redis::levels::LevelsMessage;
 
 use crate::support::{OwnServers, Service, Shop, until};
 
@@ -213,7 +213,7 @@ async fn recover_keeps_what_continues_and_drops_the_rest_only_into_a_file() {
         .send()
         .await
         .order_id();
-    let state = stock_domain::database::shards::load(&shop.pool, 0)
+    let state = stock_mysql::shards::load(&shop.pool, 0)
         .await
         .unwrap()
         .unwrap();
@@ -241,7 +241,7 @@ async fn recover_keeps_what_continues_and_drops_the_rest_only_into_a_file() {
         matches!(refused, Err(RecoverError::WouldDiscard(1))),
         "{refused:?}"
     );
-    let unchanged = stock_domain::database::shards::load(&shop.pool, 0)
+    let unchanged = stock_mysql::shards::load(&shop.pool, 0)
         .await
         .unwrap()
         .unwrap();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use redis::cmd;
 use serde_json::json;
 use stock_common::config::Durability;
-use stock_proof::faults::proxy::Proxy;
+use stock_servers::proxy::Proxy;
 
 use crate::support::{OwnServers, Service, Shop, until};
 

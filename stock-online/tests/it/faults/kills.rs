@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use stock_common::config::Durability;
 use stock_domain::account::Account;
-use stock_domain::database::accounts;
-use stock_domain::recover::{Allowed, recover};
-use stock_domain::verify::verify;
+use stock_engine::recover::{Allowed, recover};
+use stock_engine::verify::verify;
+use stock_mysql::accounts;
 use tokio::task::JoinSet;
 
 use crate::support::{History, Load, OwnServers, PATIENCE, ServiceProcess, Shop, sorted, until};

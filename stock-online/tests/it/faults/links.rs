@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use stock_proof::faults::proxy::{Mode, Proxy};
+use stock_servers::proxy::{Mode, Proxy};
 
 use crate::support::{Load, Shop, sorted, until};
 

@@ -6,12 +6,12 @@ use stock_common::clock::rfc3339;
 use stock_common::config::Durability;
 use stock_common::id::{LocationId, ProductId, SaleId, UserId};
 use stock_domain::account::{Account, Book};
-use stock_domain::forget_sales::forget_sales;
 use stock_domain::journal::Posting;
-use stock_domain::ledger::keys::{Records, SENTINEL};
 use stock_domain::order::{self, Terms};
 use stock_domain::stock::{self, StockChanged};
 use stock_domain::verdict::{LostKey, Refusal, Verdict};
+use stock_engine::forget_sales::forget_sales;
+use stock_redis::keys::{Records, SENTINEL};
 
 use crate::ledger::verdicts;
 use crate::support::{Answer, Client, OwnServers, PATIENCE, Shop, account, until};

@@ -6,7 +6,7 @@ use stock_common::money::Money;
 use stock_domain::order::{self, DeliveryType, Order, OrderLine, Path, Quantity, Terms};
 use stock_domain::verdict::Verdict;
 use stock_online::Part;
-use stock_online::servers::Spec;
+use stock_servers::Spec;
 
 use crate::support::{OwnServers, Shop, folder, start};
 

@@ -4,12 +4,11 @@ use serde_json::json;
 use stock_common::id::{CouponId, ProductId, UserId};
 use stock_common::money::Money;
 use stock_domain::coupon::UsedCoupon;
-use stock_domain::database::apply::{self, ApplyError, Written};
-
-use stock_domain::database::settle::Gap;
-use stock_domain::database::{dead_letters, shards};
 use stock_domain::order::{self, DeliveryType, Order, OrderLine, Path, Quantity, Terms};
 use stock_domain::verdict::Verdict;
+use stock_engine::apply::{self, ApplyError, Written};
+use stock_mysql::settle::Gap;
+use stock_mysql::{dead_letters, shards};
 use stock_online::Part;
 
 use crate::support::{Shop, until};

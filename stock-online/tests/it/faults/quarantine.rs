@@ -3,10 +3,10 @@
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 use stock_common::id::Position;
-use stock_domain::database::{quarantine, shards};
-use stock_domain::ledger::{Link, levels};
-use stock_domain::reconcile::{Reconciled, reconcile};
-use stock_domain::verify::verify;
+use stock_engine::reconcile::{Reconciled, reconcile};
+use stock_engine::verify::verify;
+use stock_mysql::{quarantine, shards};
+use stock_redis::{Link, levels};
 
 use super::super::ops::command;
 use crate::support::{Answer, Service, Shop, account, until};

@@ -2,9 +2,9 @@
 
 use redis::cmd;
 use stock_common::config::Durability;
-use stock_domain::ledger::info::Info;
-use stock_domain::supervise::break_task;
-use stock_online::servers::Spec;
+use stock_common::supervise::break_task;
+use stock_redis::info::Info;
+use stock_servers::Spec;
 
 use crate::support::{Load, Shop, folder, start, until};
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 use stock_common::config::Durability;
-use stock_online::servers::{Server, Spec, free_port};
+use stock_servers::{Server, Spec, free_port};
 
 use crate::support::{ServiceProcess, Shop, folder, start, until};
 

@@ -7,12 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use stock_common::id::{LocationId, Position, ProductId, UserId};
-use stock_domain::ledger::{Ledger, Request};
 use stock_domain::order::{self, Order, Quantity, Terms};
+use stock_domain::request::Request;
 use stock_domain::reservation::{self, Reservation};
 use stock_domain::stock::{self, StockChanged};
 use stock_domain::verdict::{Refusal, Replay, Verdict};
 use stock_domain::{product, selling};
+use stock_engine::ledger;
+use stock_redis::Ledger;
 
 use super::verdicts::{key, order, reversed};
 use crate::support::Shop;
@@ -388,7 +390,7 @@ fn the_script_decides_as_a_plain_model_does() {
     // The flag may refuse for a moment what a reversal in the same batch has just made possible.
     shop.config.sold_out_flag_ms = 0;
     let ledger = runtime.block_on(async {
-        let ledger = Ledger::start(&shop.config, shop.pool.clone(), shop.clock.clone()).unwrap();
+        let ledger = ledger::start(&shop.config, shop.pool.clone(), shop.clock.clone()).unwrap();
         assert!(ledger.wait_open(std::time::Duration::from_secs(10)).await);
         ledger
     });

@@ -3,9 +3,9 @@
 use sqlx::{AssertSqlSafe, Row};
 use stock_common::config::Durability;
 use stock_domain::account::Account;
-use stock_domain::database::{Role, accounts, jobs, shards};
-use stock_online::servers::{Spec, has_mysql};
-use stock_proof::faults::proxy::Proxy;
+use stock_mysql::{Role, accounts, jobs, shards};
+use stock_servers::proxy::Proxy;
+use stock_servers::{Spec, has_mysql};
 
 use crate::support::{OwnServers, Shop, folder, start, until};
 
@@ -83,7 +83,7 @@ async fn a_job_whose_holder_is_lost_without_a_word_is_free_again_in_seconds() {
     let direct = format!("127.0.0.1:{}", own.mysql.spec.port);
     let mut lost = shop.config.clone();
     lost.database_url = lost.database_url.replace(&direct, &proxy.address);
-    let pool = stock_domain::database::pool(&lost, Role::Tool).unwrap();
+    let pool = stock_mysql::pool(&lost, Role::Tool).unwrap();
     let claim = jobs::claim(&pool, "reconcile").await.unwrap().unwrap();
     claim.check().unwrap();
     proxy.lose();

@@ -1,7 +1,7 @@
 //! The worth of a proof that says "nothing is missing": every column of every table and every field of every key that
 //! states a fact is changed, one at a time, and `verify --full` must name each.
 //!
-//! The changes are not listed by hand: the schema names the columns, [`stock_domain::ledger::keys`] the keys. A
+//! The changes are not listed by hand: the schema names the columns, [`stock_redis::keys`] the keys. A
 //! table, column or key that is new and neither changed here nor listed with a reason fails a test. Each change is
 //! undone, so one shop serves all of them, and at the end it is proved again.
 
@@ -12,8 +12,8 @@ mod tables;
 use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::Executor as _;
-use stock_domain::ledger::keys::Kind;
-use stock_domain::verify::{Difference, verify};
+use stock_engine::verify::{Difference, verify};
+use stock_redis::keys::Kind;
 
 use self::tables::Planting;
 use crate::support::{PATIENCE, Shop};

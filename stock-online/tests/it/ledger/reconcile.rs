@@ -1,8 +1,8 @@
 //! Reconcile: changes nothing that is right, and corrects what was changed by hand.
 
 use redis::cmd;
-use stock_domain::reconcile::reconcile;
-use stock_domain::verify::verify;
+use stock_engine::reconcile::reconcile;
+use stock_engine::verify::verify;
 use stock_online::Part;
 
 use crate::support::{Load, Shop, account, until};
@@ -153,7 +153,7 @@ async fn verify_finds_what_is_missing_doubled_or_changed() {
             .await
             .unwrap();
         let found =
-            |d: &stock_domain::verify::Difference| d.check == check && d.detail.contains(said);
+            |d: &stock_engine::verify::Difference| d.check == check && d.detail.contains(said);
         assert!(
             !report.ok && report.differences.iter().any(found),
             "{text}: {:?}",

@@ -6,17 +6,20 @@ use stock_common::money::Money;
 use stock_domain::account::{Account, Book};
 use stock_domain::coupon::{self, Benefit, Coupon, CouponIssued};
 use stock_domain::journal::{Idempotency, Posting};
-use stock_domain::ledger::epoch::FIRST_GENERATION;
-use stock_domain::ledger::keys::{Records, SENTINEL};
-use stock_domain::ledger::records::RecordName;
-use stock_domain::ledger::{Ledger, Request};
 use stock_domain::order::{self, DeliveryType, Order, OrderLine, Path, Quantity, Reversed, Terms};
 use stock_domain::points::{self, PointsMoved};
+use stock_domain::request::Request;
 use stock_domain::reservation::{self, Reservation};
 use stock_domain::sale::Allowance;
 use stock_domain::stock::{self, StockChanged};
 use stock_domain::verdict::{Back, LostKey, Refusal, Replay, Verdict};
 use stock_domain::{product, selling};
+use stock_engine::ledger;
+use stock_redis::Ledger;
+use stock_redis::encoded_request::EncodedRequest;
+use stock_redis::epoch::FIRST_GENERATION;
+use stock_redis::keys::{Records, SENTINEL};
+use stock_redis::records::RecordName;
 
 use crate::support::{Shop, account};
 
@@ -109,7 +112,7 @@ async fn each_code_is_reached_once_and_changes_nothing() {
     let mut seen = Vec::new();
     let number = async || {
         let mut link = ledger.link().unwrap();
-        stock_domain::ledger::epoch::head(&mut link.read, &ledger.keys())
+        stock_redis::epoch::head(&mut link.read, &ledger.keys())
             .await
             .unwrap()
             .unwrap()
@@ -129,7 +132,7 @@ async fn each_code_is_reached_once_and_changes_nothing() {
 
     let mut config = shop.config.clone();
     (config.lag_hard_entries, config.lag_reserve_entries) = (1, 0);
-    let full = Ledger::start(&config, shop.pool.clone(), shop.clock.clone()).unwrap();
+    let full = ledger::start(&config, shop.pool.clone(), shop.clock.clone()).unwrap();
     assert!(full.wait_open(std::time::Duration::from_secs(10)).await);
     seen.push(refusal(&full, place(1, 1)).await);
 
@@ -287,7 +290,7 @@ async fn each_code_is_reached_once_and_changes_nothing() {
     let sealed = || {
         let mut claimed = place(1, 1);
         claimed.idempotency = key(30, 1);
-        std::sync::Arc::new(claimed.seal().unwrap())
+        std::sync::Arc::new(EncodedRequest::new(claimed).unwrap())
     };
     let first = ledger.shard(0).unwrap();
     // Each at its place in the order of the checks.

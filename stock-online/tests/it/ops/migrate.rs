@@ -3,8 +3,8 @@
 use std::process::Stdio;
 
 use sqlx::{AssertSqlSafe, MySqlPool};
-use stock_domain::database::migrate::{Run, Schema, migrate, schema};
-use stock_domain::database::{self, Role};
+use stock_mysql::Role;
+use stock_mysql::migrate::{Run, Schema, migrate, schema};
 use tokio::process::{Child, Command};
 
 use crate::support::{Shop, until};
@@ -22,7 +22,7 @@ async fn empty_beside(shop: &Shop, name: &str) -> (Shop, MySqlPool) {
     let mut empty = shop.clone();
     empty.config.database_url = format!("{server}/{database}");
     empty.config.redis_prefix = format!("{}:{name}", shop.config.redis_prefix);
-    let pool = database::pool(&empty.config, Role::Tool).unwrap();
+    let pool = stock_mysql::pool(&empty.config, Role::Tool).unwrap();
     (empty, pool)
 }
 

@@ -1,7 +1,7 @@
 //! What the admin's pages show of the ledger: its state, its checks, the audit log, dead letters, sales.
 
 use serde_json::{Value, json};
-use stock_domain::database::dead_letters;
+use stock_mysql::dead_letters;
 
 use crate::support::{Shop, until};
 

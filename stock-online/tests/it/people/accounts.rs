@@ -104,7 +104,7 @@ async fn a_wrong_password_and_an_unknown_address_look_alike() {
     let service = shop.serve().await;
     let client = &service.client;
     sign_up(client, "one@example.com").await;
-    let without_id = |mut answer: stock_proof::client::Answer| {
+    let without_id = |mut answer: stock_client::Answer| {
         answer.body["requestId"] = json!(null);
         (answer.status, answer.body)
     };

@@ -1,7 +1,7 @@
 //! Limits of logins and requests, shared by all instances.
 
 use serde_json::json;
-use stock_proof::client::Client;
+use stock_client::Client;
 
 use super::{PASSWORD, log_in_with, sign_up};
 use crate::support::{Shop, until};

@@ -1,6 +1,6 @@
 //! Sessions of pages, and requests that another site's page makes a browser send.
 
-use stock_proof::client::{Answer, Client};
+use stock_client::{Answer, Client};
 
 use super::{PASSWORD, sign_up};
 use crate::support::{Shop, order_json, until};

@@ -3,10 +3,10 @@
 use redis::cmd;
 use serde_json::json;
 use stock_common::id::Position;
-use stock_domain::ledger::epoch;
-use stock_domain::ledger::keys::SENTINEL_SCORE;
-use stock_domain::reconcile::reconcile;
+use stock_engine::reconcile::reconcile;
 use stock_online::Part;
+use stock_redis::epoch;
+use stock_redis::keys::SENTINEL_SCORE;
 
 use super::{end, levels, reserve, reserve_for_ms};
 use crate::support::{Shop, until};
@@ -224,7 +224,7 @@ async fn reconcile_keeps_live_holds_and_brings_back_a_lost_deadline() {
     let add = cmd("ZADD").arg(&deadlines).arg(1).arg(stray).to_owned();
     let _: i64 = add.query_async(&mut redis).await.unwrap();
     let mut quiet = |_, _| {};
-    let report = stock_domain::verify::verify(&shop.pool, &shop.ledger, true, &mut quiet);
+    let report = stock_engine::verify::verify(&shop.pool, &shop.ledger, true, &mut quiet);
     let report = report.await.unwrap();
     assert_eq!(report.differences.len(), 2, "{:?}", report.differences);
     let healed = reconcile(&shop.pool, &shop.ledger, true)

@@ -3,7 +3,7 @@
 use redis::cmd;
 use serde_json::json;
 use stock_common::id::Position;
-use stock_domain::ledger::keys::SENTINEL;
+use stock_redis::keys::SENTINEL;
 
 use super::{end, reserve, reserve_for_ms};
 use crate::sales::{HOUR, sale};
@@ -187,7 +187,7 @@ async fn the_cap_outlives_the_loss_of_redis_and_a_wrong_count_is_named_and_mende
         };
         let _changed: i64 = change.query_async(&mut link.read).await.unwrap();
         let mut quiet = |_, _| {};
-        let proving = stock_domain::verify::verify(&shop.pool, &shop.ledger, true, &mut quiet);
+        let proving = stock_engine::verify::verify(&shop.pool, &shop.ledger, true, &mut quiet);
         let report = proving.await.unwrap();
         let named = format!("{:?}", report.differences);
         // The first reader that met the lost key may have counted it anew.
@@ -196,7 +196,7 @@ async fn the_cap_outlives_the_loss_of_redis_and_a_wrong_count_is_named_and_mende
             is_healed || !report.ok && named.contains("held_units"),
             "{wrong:?}: {named}"
         );
-        let mended = stock_domain::reconcile::reconcile(&shop.pool, &shop.ledger, true).await;
+        let mended = stock_engine::reconcile::reconcile(&shop.pool, &shop.ledger, true).await;
         mended.unwrap();
         assert_eq!(counted(&shop).await, [("1:2".to_owned(), 8)], "{wrong:?}");
         shop.prove().await;

@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use stock_common::id::Position;
 use stock_domain::branch::{self, Branch, Route};
-use stock_domain::ledger::{DecideError, Request};
+use stock_domain::request::Request;
 use stock_domain::verdict::Verdict;
+use stock_redis::DecideError;
+use stock_redis::encoded_request::EncodedRequest;
 
 use super::steps::request;
 use super::{one_on_each, order};
 use crate::support::{Shop, until};
 
 async fn decide(shop: &Shop, shard: u64, request: Request) -> Position {
-    let sealed = Arc::new(request.seal().unwrap());
+    let sealed = Arc::new(EncodedRequest::new(request).unwrap());
     let shard = shop.ledger.shard(shard).unwrap();
     match shard.decide(sealed).await.unwrap() {
         Verdict::Accepted(accepted) => accepted.position,

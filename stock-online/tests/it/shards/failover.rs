@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use redis::{RedisResult, cmd};
 use rustix::process::Signal;
 use stock_common::config::Config;
-use stock_domain::ledger::GateState;
-use stock_domain::verify::verify;
-use stock_online::servers::Server;
-use stock_online::servers::cluster::{RedisCluster, Shape};
+use stock_engine::verify::verify;
+use stock_redis::GateState;
+use stock_servers::Server;
+use stock_servers::cluster::{RedisCluster, Shape};
 
 use super::{one_on_each, order};
 use crate::support::{Load, OwnCluster, PATIENCE, ServiceProcess, Shop, folder, start, until};
@@ -120,7 +120,10 @@ async fn who_slept_through_a_failover_lists_what_only_they_knew() {
     // those, and the sleeper takes them for its own. Method: it alone sells what only the lost master knows.
     let mut own = OwnCluster::start(Shape::default()).await;
     let shop = own.shop(3, 24, 10).await;
-    let sleeper = ServiceProcess::start_roles(&shop, "http").await;
+    let sleeper = {
+        let log = std::process::Stdio::inherit();
+        ServiceProcess::spawn(&shop, Vec::new(), ("http", log)).await
+    };
     let awake = shop.serve_parts(&[stock_online::Part::Http]).await;
     let each = one_on_each(shop.ledger.shard_map().unwrap(), 24);
     let key = shop.ledger.shard(0).unwrap().keys().epoch();

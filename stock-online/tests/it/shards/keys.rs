@@ -1,8 +1,8 @@
 //! An Idempotency-Key is one key, whatever shard decides.
 
 use serde_json::Value;
-use stock_domain::rehome::rehome;
-use stock_proof::client::{Answer, Client};
+use stock_client::{Answer, Client};
+use stock_engine::rehome::rehome;
 
 use super::one_on_each;
 use crate::support::{Shop, until};

@@ -7,8 +7,11 @@ use proptest::test_runner::{Config as PropConfig, TestRunner};
 use stock_common::id::Position;
 use stock_domain::branch::{self, Route, Split};
 use stock_domain::journal::{Draft, Kind, Posting};
-use stock_domain::ledger::{DecideError, Request, across};
+use stock_domain::request::Request;
 use stock_domain::verdict::Verdict;
+use stock_engine::cross_shard;
+use stock_redis::DecideError;
+use stock_redis::encoded_request::EncodedRequest;
 
 use super::one_on_each;
 use crate::support::{Load, ServiceProcess, Shop, account, until};
@@ -27,7 +30,7 @@ pub(super) fn request(takes: &[(u64, i64)], gives: Option<(u64, i64)>) -> Reques
 /// has decided for it.
 async fn send(shop: &Shop, split: &Split, steps: usize) -> bool {
     let decide = async |shard: u64, request: Request| {
-        let sealed = Arc::new(request.seal().unwrap());
+        let sealed = Arc::new(EncodedRequest::new(request).unwrap());
         let shard = shop.ledger.shard(shard).unwrap();
         loop {
             match shard.decide(Arc::clone(&sealed)).await {
@@ -79,7 +82,7 @@ fn parts(shop: &Shop, request: &Request) -> Box<Split> {
 /// Waits until no branch is held any more.
 async fn settled(shop: &Shop) {
     until("every branch has ended", || async {
-        across::sweep(&shop.pool, &shop.ledger).await.unwrap();
+        cross_shard::sweep(&shop.pool, &shop.ledger).await.unwrap();
         shop.drained().await;
         shop.count("SELECT COUNT(*) FROM branches WHERE state = 'HELD'")
             .await
@@ -136,11 +139,16 @@ async fn broken_off_at_any_step_it_is_confirmed_or_released() {
     let split = parts(&shop, &asked);
     assert!(!send(&shop, &split, split.branches.len()).await);
     settled(&shop).await;
-    let late = Arc::new(split.home.request().unwrap().seal().unwrap());
+    let late = Arc::new(EncodedRequest::new(split.home.request().unwrap()).unwrap());
     let home = shop.ledger.shard(split.home.shard).unwrap();
-    let verdict = home.decide(late).await.unwrap();
+    let verdict = home.decide(Arc::clone(&late)).await.unwrap();
     assert!(matches!(verdict, Verdict::Refused(_)), "{verdict:?}");
     shop.prove().await;
+    // Nor does a Redis that was rebuilt let it.
+    shop.rebuild().await;
+    shop.prove().await;
+    let verdict = home.decide(late).await.unwrap();
+    assert!(matches!(verdict, Verdict::Refused(_)), "{verdict:?}");
     service.stop().await;
 }
 

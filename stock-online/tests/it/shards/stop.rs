@@ -2,8 +2,8 @@
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use stock_online::servers::cluster::Shape;
-use stock_proof::client::{Answer, Client};
+use stock_client::{Answer, Client};
+use stock_servers::cluster::Shape;
 
 use super::{one_on_each, order};
 use crate::support::{OwnCluster, until};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Value, cmd};
-use stock_domain::ledger::keys::{HEAD_FIELDS, Keys, Kind, Records, SENTINEL};
+use stock_redis::keys::{HEAD_FIELDS, Keys, Kind, Records, SENTINEL};
 
 /// A change of a key.
 pub(super) struct Planting {

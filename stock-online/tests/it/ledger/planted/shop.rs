@@ -3,12 +3,12 @@
 use serde_json::{Value, json};
 use stock_common::clock::{datetime, day_begins_ms, rfc3339};
 use stock_common::id::Position;
-use stock_domain::archive::archive;
-use stock_domain::database::point_reports;
-use stock_domain::forget_sales::forget_sales;
-use stock_domain::ledger::Request;
 use stock_domain::order::{self, Terms};
+use stock_domain::request::Request;
 use stock_domain::verdict::Verdict;
+use stock_engine::archive::archive;
+use stock_engine::forget_sales::forget_sales;
+use stock_mysql::point_reports;
 
 use crate::benefits::{campaign, code, earn};
 use crate::ledger::verdicts;
@@ -122,7 +122,7 @@ async fn orders(shop: &Shop, client: &Client) {
     poison.lines[0].product_name = "x".repeat(101);
     let id = decide(shop, order::place(&poison, Terms::default(), None).unwrap()).await;
     until("it is taken back", || async {
-        let state = stock_domain::database::dead_letters::state(&shop.pool, id).await;
+        let state = stock_mysql::dead_letters::state(&shop.pool, id).await;
         state.unwrap().as_deref() == Some("COMPENSATED")
     })
     .await;

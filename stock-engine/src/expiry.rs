@@ -1,0 +1,238 @@
+//! Expiry: holds whose time is over give back what they held, a bounded number at a time.
+//!
+//! Any instance may sweep, several at once: the hold's mark lets one end happen, and the script judges by
+//! its own clock whether the time is over. The scheduler sweeps several times a second; whoever is short of
+//! stock while expired holds wait sweeps at once ([`Expiry::sweep_for`]), so that they block no buyer.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use redis::cmd;
+use stock_domain::account::Account;
+use stock_domain::branch::Branch;
+use stock_domain::journal::DraftError;
+use stock_domain::reservation::{self, Held};
+use stock_domain::verdict::{Refusal, Verdict};
+use stock_redis::{DecideError, Ledger, ReadError, Shard, epoch};
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+
+/// Holds released at once; all of them fit the ledger's queue.
+const SWEEP_MAX: usize = 2_000;
+/// Members looked through for a certain account.
+const LOOK_MAX: usize = 20_000;
+
+/// How long what cannot be released is left alone.
+const POSTPONED_MS: u64 = 600_000;
+
+/// What a sweep did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Holds released.
+    pub released: usize,
+    /// Whether there may be more whose time is over.
+    pub has_more: bool,
+}
+
+/// Why a sweep did not end.
+#[derive(Debug, thiserror::Error)]
+pub enum SweepError {
+    /// Redis did not answer.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// There is no verdict.
+    #[error(transparent)]
+    Decide(#[from] DecideError),
+    /// An entry cannot be written.
+    #[error(transparent)]
+    Draft(#[from] DraftError),
+}
+
+/// Sweeps on demand, one at a time in this process.
+#[derive(Debug, Default)]
+pub struct Expiry {
+    /// Whether the last sweep released all that was over.
+    was_complete: Mutex<bool>,
+    begun: AtomicU64,
+}
+
+impl Expiry {
+    /// Releases the expired holds that give back to an account. Who waited for a sweep that began after
+    /// they came, and left nothing over, is content with it.
+    ///
+    /// # Errors
+    /// [`SweepError`]; whatever was released stays so.
+    pub async fn sweep_for(&self, ledger: &Ledger, account: Account) -> Result<(), SweepError> {
+        let seen = self.begun.load(Ordering::Acquire);
+        let mut was_complete = self.was_complete.lock().await;
+        if *was_complete && self.begun.load(Ordering::Acquire) > seen {
+            return Ok(());
+        }
+        self.begun.fetch_add(1, Ordering::AcqRel);
+        *was_complete = false;
+        let mut due = Vec::new();
+        for shard in ledger.shards() {
+            // Others' holds do not wait for a shard that is away.
+            due.extend(self::due(&shard, LOOK_MAX).await.unwrap_or_default());
+        }
+        let is_all = due.len() <= SWEEP_MAX;
+        let (first, others): (Vec<_>, Vec<_>) = due
+            .into_iter()
+            .partition(|(held, _)| held.gives_back_to(account));
+        let all: Vec<(Held, u64)> = first.into_iter().chain(others).take(SWEEP_MAX).collect();
+        release(ledger, &all).await?;
+        *was_complete = is_all;
+        Ok(())
+    }
+}
+
+/// Releases the holds that expired first, at most two thousand.
+///
+/// # Errors
+/// [`SweepError`]; whatever was released stays so.
+pub async fn sweep(ledger: &Ledger) -> Result<Swept, SweepError> {
+    let (mut swept, mut failed) = (Swept::default(), None);
+    for shard in ledger.shards() {
+        // The others' holds do not wait for a shard that is away.
+        let Ok(due) = due(&shard, SWEEP_MAX).await else {
+            continue;
+        };
+        match release(ledger, &due).await {
+            Ok(released) => {
+                swept.released += released;
+                swept.has_more |= due.len() == SWEEP_MAX && released > 0;
+            }
+            Err(error) => failed = Some(error),
+        }
+    }
+    failed.map_or(Ok(swept), Err)
+}
+
+/// Live holds whose time is over, with that time, the oldest first.
+async fn due(ledger: &Shard, most: usize) -> Result<Vec<(Held, u64)>, ReadError> {
+    let mut link = ledger.link()?;
+    // Redis' own time: this machine's idea of it may be behind the script that found expired holds.
+    let now_ms = epoch::time_ms(&mut link.read).await?;
+    let members: Vec<(String, u64)> = cmd("ZRANGEBYSCORE")
+        .arg(ledger.keys().deadlines())
+        .arg("-inf")
+        .arg(now_ms)
+        .arg("WITHSCORES")
+        .arg("LIMIT")
+        .arg(0)
+        .arg(most)
+        .query_async(&mut link.read)
+        .await?;
+    let (mut held, mut strange) = (Vec::with_capacity(members.len()), Vec::new());
+    for (member, expires_ms) in members {
+        match Held::parse(&member) {
+            Some(hold) => held.push((hold, expires_ms)),
+            // [`crate::cross_shard`] ends these.
+            None if Branch::parse_member(&member).is_some() => {}
+            None => strange.push(member),
+        }
+    }
+    postpone(ledger, strange).await?;
+    Ok(held)
+}
+
+/// What cannot be released is looked at again later, so that it keeps nobody behind it waiting; `verify` shows it
+/// meanwhile.
+async fn postpone(ledger: &Shard, members: Vec<String>) -> Result<(), ReadError> {
+    if members.is_empty() {
+        return Ok(());
+    }
+    let mut link = ledger.link()?;
+    let later_ms = ledger.redis_now_ms() + POSTPONED_MS;
+    let mut add = cmd("ZADD");
+    add.arg(ledger.keys().deadlines()).arg("XX");
+    for member in &members {
+        tracing::error!(member, "an expired hold cannot be released: see verify");
+        add.arg(later_ms).arg(member);
+    }
+    let _changed: i64 = add.query_async(&mut link.read).await?;
+    Ok(())
+}
+
+/// What became of an expiry that was not accepted.
+enum Left {
+    /// It has ended otherwise; its member should be gone with that.
+    Stale,
+    /// It cannot be right, now or in a moment.
+    Wrong,
+    /// It waits for the next sweep: the clock was set back, or there is no room in the backlog.
+    Waiting,
+}
+
+fn left(refusal: &Refusal) -> Left {
+    match refusal {
+        Refusal::StaleState { .. } => Left::Stale,
+        Refusal::UnknownAccount { .. }
+        | Refusal::ClosedAccount { .. }
+        | Refusal::Broken { .. }
+        | Refusal::Insufficient { .. }
+        | Refusal::Overflow { .. }
+        | Refusal::Taken { .. } => Left::Wrong,
+        Refusal::Fenced
+        | Refusal::Lost(_)
+        | Refusal::KeyReused
+        | Refusal::Claimed(_)
+        | Refusal::Expired
+        | Refusal::Backlog
+        | Refusal::Outside(_)
+        | Refusal::NotOpen
+        | Refusal::Closed
+        | Refusal::SellingStopped
+        | Refusal::Changed { .. }
+        | Refusal::RunOut
+        | Refusal::HeldEnough { .. } => Left::Waiting,
+    }
+}
+
+/// Sends the expiries together, so that they share script calls.
+async fn release(ledger: &Ledger, due: &[(Held, u64)]) -> Result<usize, SweepError> {
+    let lateness = metrics::histogram!("stock_reservation_expiry_lateness_seconds");
+    let mut running = JoinSet::new();
+    for &(held, expires_ms) in due {
+        let (ledger, request) = (ledger.clone(), reservation::expire(&held, expires_ms)?);
+        running.spawn(async move { (held, expires_ms, ledger.decide(request).await) });
+    }
+    let (mut released, mut failed) = (0, None);
+    let (mut stale, mut wrong) = (Vec::new(), Vec::new());
+    while let Some(done) = running.join_next().await {
+        let Ok((held, expires_ms, verdict)) = done else {
+            continue;
+        };
+        match verdict {
+            Ok(Verdict::Accepted(accepted)) => {
+                released += 1;
+                let late_ms = accepted.position.unix_ms().saturating_sub(expires_ms);
+                lateness.record(Duration::from_millis(late_ms).as_secs_f64());
+            }
+            Ok(Verdict::Refused(refusal)) => match left(&refusal) {
+                Left::Stale => stale.push(held),
+                Left::Wrong => wrong.push(held),
+                Left::Waiting => {}
+            },
+            Ok(Verdict::Replayed(_)) => {}
+            Err(error) => failed = Some(error),
+        }
+    }
+    for held in wrong {
+        postpone(&ledger.shard_of(held.id)?, vec![held.member()]).await?;
+    }
+    for held in stale {
+        let shard = ledger.shard_of(held.id)?;
+        let mut link = shard.link()?;
+        let _gone: i64 = cmd("ZREM")
+            .arg(shard.keys().deadlines())
+            .arg(held.member())
+            .query_async(&mut link.read)
+            .await
+            .map_err(ReadError::from)?;
+    }
+    match failed {
+        Some(error) => Err(error.into()),
+        None => Ok(released),
+    }
+}

@@ -1,0 +1,294 @@
+//! The fence's task: verifies the Redis of a shard before anything is decided on it.
+//!
+//! Before the first batch the task compares the epoch with MySQL's, finds the watermark's entry in the journal, and finds
+//! what this instance itself accepted last; only then the scripts are loaded. A link that broke to the very server that was
+//! verified needs no word of MySQL; requests wait for it to be replaced.
+
+mod head;
+mod loss;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{RedisError, pipe};
+use sqlx::MySqlPool;
+use stock_common::config::Durability;
+use stock_common::id::Position;
+use stock_common::supervise::supervise;
+use stock_domain::shard_state::ShardState;
+use stock_mysql::migrate::{self, Schema};
+use stock_mysql::{shard_map, shards};
+use stock_redis::fence::head::{NEEDED, is_whole};
+use stock_redis::fence::{CHECK, Gate, Identity, MEND_MAX};
+use stock_redis::nodes::Connected;
+use stock_redis::{GateState, Link, Shard, epoch, journal_stream};
+
+use crate::heal;
+
+/// How often a fenced Redis is tried again.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// Why a Redis is not proved.
+#[derive(Debug, thiserror::Error)]
+enum Unproved {
+    #[error("redis does not answer: {0}")]
+    Redis(#[from] RedisError),
+    #[error("mysql does not answer: {0}")]
+    Database(#[source] sqlx::Error),
+    #[error("only mysql can tell whether this is the right redis, and it does not answer: {0}")]
+    Unwarranted(#[source] sqlx::Error),
+    #[error("redis has no epoch: it is empty, or not the one that belongs to this database")]
+    NoEpoch,
+    #[error("redis has no epoch: rebuilding it was cut off")]
+    CutOff,
+    #[error("the schema of mysql is behind this program: run `stock-online migrate`")]
+    SchemaBehind,
+    #[error("mysql has no epoch: run `stock-online migrate`")]
+    NoDatabaseEpoch,
+    #[error("redis holds another epoch than mysql")]
+    OtherEpoch,
+    #[error("the watermark's entry {0} is not in the journal")]
+    WatermarkMissing(Position),
+    #[error("entry {last} that this instance accepted is not in the journal; {lost} entries lost")]
+    OwnEntryMissing { last: Position, lost: usize },
+    #[error("entry {0}, which a synchronous order recorded in mysql, is not in the journal")]
+    RecordedMissing(Position),
+    #[error("there is another number of shards by now")]
+    OtherShardMap,
+    #[error("this shop was of several shards with the first release: run `stock-online rehome`")]
+    NoShardMap,
+}
+
+impl Unproved {
+    /// Whether Redis lacks entries that were accepted, so that it must be rebuilt.
+    const fn is_loss(&self) -> bool {
+        matches!(
+            self,
+            Self::WatermarkMissing(_)
+                | Self::RecordedMissing(_)
+                | Self::OwnEntryMissing { .. }
+                | Self::CutOff
+        )
+    }
+}
+
+/// Verifies the Redis of one shard, by MySQL.
+struct Verifier {
+    gate: Arc<Gate>,
+    pool: MySqlPool,
+    /// Whether the open server was let in without MySQL, which has not confirmed it yet.
+    is_unverified: AtomicBool,
+}
+
+/// Starts the tasks that verify a shard's Redis and bring back what it has lost; they end with the shard.
+pub fn keep(shard: &Shard, pool: &MySqlPool) {
+    let gate = Arc::clone(shard.fence());
+    let name = gate.keys.epoch();
+    heal::start(shard, pool);
+    let pool = pool.clone();
+    let keeping = supervise("gate", name, move || {
+        let verifier = Verifier {
+            gate: Arc::clone(&gate),
+            pool: pool.clone(),
+            is_unverified: AtomicBool::new(false),
+        };
+        verifier.keep()
+    });
+    shard.kept_by(tokio::spawn(keeping).abort_handle());
+}
+
+impl Verifier {
+    /// Whether the one Redis that there is keeps all that it has accepted.
+    fn loses_nothing(&self) -> bool {
+        self.gate.config.durability == Durability::Always && !self.gate.servers.is_cluster()
+    }
+
+    /// Verifies a Redis while there is none that was, checks it afterwards, for ever.
+    async fn keep(self) {
+        loop {
+            if let GateState::Open(link) = self.gate.state() {
+                self.watch(&link).await;
+                continue;
+            }
+            let next = match self.meet_in_time().await {
+                Ok(link) => {
+                    let shard = self.gate.keys.shard();
+                    tracing::info!(shard, epoch = %link.epoch, "gate open: redis is proved");
+                    GateState::Open(link)
+                }
+                Err(why) => GateState::Shut(describe(&why).into()),
+            };
+            self.gate.tell(next);
+            if matches!(self.gate.state(), GateState::Shut(_)) {
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+
+    /// Watches an open link until it is given up, and compares a server that was let in without MySQL.
+    async fn watch(&self, link: &Link) {
+        let compare = async {
+            loop {
+                tokio::time::sleep(CHECK).await;
+                if let Err(error) = self.verify_afterwards(link).await {
+                    tracing::debug!(%error, "the server is compared with mysql later");
+                }
+            }
+        };
+        self.gate.watch(link, compare).await;
+    }
+
+    /// Nobody waits longer for a link than [`MEND_MAX`], however long finding another one takes.
+    async fn meet_in_time(&self) -> Result<Link, Unproved> {
+        let meeting = self.meet();
+        tokio::pin!(meeting);
+        if let Ok(met) = tokio::time::timeout(MEND_MAX, &mut meeting).await {
+            return met;
+        }
+        self.gate.stop_waiting();
+        meeting.await
+    }
+
+    /// Finds the shard's Redis and verifies it; rebuilds one that lost entries.
+    async fn meet(&self) -> Result<Link, Unproved> {
+        let Gate { keys, servers, .. } = &*self.gate;
+        let limit = self.gate.response_timeout();
+        let met = servers.connect(&keys.epoch(), limit).await?;
+        let verified = self.verify(&met).await;
+        match &verified {
+            Ok(_) => servers.trust(&met),
+            Err(why) => {
+                if why.is_loss() {
+                    self.recover(&met.url).await;
+                }
+                servers.mistrust(&met);
+            }
+        }
+        verified
+    }
+
+    async fn verify(&self, connected: &Connected) -> Result<Link, Unproved> {
+        let mut link = self.gate.make_link(connected).await?;
+        let keys = &self.gate.keys;
+        let read = &mut link.read;
+        let server = Identity::read(read).await?;
+        let mut ask = pipe();
+        ask.cmd("TIME");
+        ask.cmd("HGET").arg(keys.epoch()).arg("epoch");
+        ask.cmd("HMGET").arg(keys.epoch()).arg(&NEEDED);
+        let (time, epoch, needed): ((i64, i64), Option<String>, Vec<Option<String>>) =
+            ask.query_async(read).await?;
+        let is_whole = is_whole(&needed);
+        let Some(epoch) = epoch else {
+            // `recover` takes the epoch out, and nothing else, before it begins.
+            let head = epoch::head(read, keys).await?;
+            return Err(head.map_or(Unproved::NoEpoch, |_| Unproved::CutOff));
+        };
+        let same = match is_whole {
+            true => self.gate.known_of_same(read, &server, &epoch).await?,
+            false => None,
+        };
+        let known = match same {
+            Some(known) => known,
+            None => self.known_of_other(read, &epoch).await?,
+        };
+        if !is_whole {
+            self.mend_head(read, &epoch, &known).await?;
+        }
+        let time_ms = time.0 * 1_000 + time.1 / 1_000;
+        Ok(self.gate.open(link, server, &epoch, time_ms).await?)
+    }
+
+    /// Proves a server that is not known to be the one of a moment ago, by what MySQL says.
+    async fn known_of_other(
+        &self,
+        read: &mut MultiplexedConnection,
+        epoch: &str,
+    ) -> Result<ShardState, Unproved> {
+        let (known, is_fresh) = self.shard_state(epoch).await?;
+        if known.epoch != epoch {
+            return Err(Unproved::OtherEpoch);
+        }
+        if is_fresh {
+            self.find_accepted(read, &known).await?;
+        }
+        self.is_unverified.store(!is_fresh, Ordering::Relaxed);
+        let found = journal_stream::find(read, &self.gate.keys, known.watermark).await?;
+        if found.is_none_or(|(number, _)| number != known.number) {
+            return Err(Unproved::WatermarkMissing(known.watermark));
+        }
+        if is_fresh {
+            self.find_recorded(read, &known).await?;
+        }
+        Ok(known)
+    }
+
+    /// Compares an open server that was let in without MySQL, as soon as MySQL answers. The link is given up when MySQL knows
+    /// better.
+    async fn verify_afterwards(&self, link: &Link) -> Result<(), Unproved> {
+        if !self.is_unverified.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let verified = self
+            .known_of_other(&mut link.read.clone(), &link.epoch)
+            .await;
+        if let Err(why) = &verified
+            && !matches!(why, Unproved::Database(_) | Unproved::Unwarranted(_))
+        {
+            self.gate.shut(link.generation, &why.to_string());
+        }
+        verified.map(drop)
+    }
+
+    /// MySQL's state and whether it is fresh, or what this instance saw of it last while MySQL is away: then only of a
+    /// server that cannot have lost anything.
+    async fn shard_state(&self, epoch: &str) -> Result<(ShardState, bool), Unproved> {
+        let load = shards::load(&self.pool, self.gate.keys.shard());
+        let (loaded, schema, map) = tokio::join!(
+            load,
+            migrate::schema(&self.pool),
+            shard_map::load(&self.pool)
+        );
+        match (schema, &loaded, map) {
+            (Ok(Schema::Behind), ..) => return Err(Unproved::SchemaBehind),
+            (_, Ok(Some(_)), Ok(None)) => return Err(Unproved::NoShardMap),
+            (_, _, Ok(Some(map))) if map != self.gate.map => return Err(Unproved::OtherShardMap),
+            // Without the map's word the state is not taken either.
+            (_, Ok(Some(_)), Err(error)) => return Err(Unproved::Database(error)),
+            _ => {}
+        }
+        match loaded {
+            Ok(Some(state)) => {
+                self.gate.set_known_state(state.clone());
+                Ok((state, true))
+            }
+            Ok(None) => Err(Unproved::NoDatabaseEpoch),
+            Err(error) => {
+                let known = self.gate.known_state();
+                let known = known.filter(|state| state.epoch == epoch);
+                // A lone Redis that syncs each write has lost nothing, whatever became of its process.
+                match known {
+                    Some(state) if self.loses_nothing() => Ok((state, false)),
+                    Some(_) | None => Err(Unproved::Unwarranted(error)),
+                }
+            }
+        }
+    }
+}
+
+/// An error with its causes, in one line.
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,162 @@
+//! The entries that this instance accepted and Redis lost: found, and listed in MySQL.
+
+use std::collections::HashSet;
+
+use redis::aio::MultiplexedConnection;
+use stock_common::id::Position;
+use stock_domain::shard_state::{Remembered, ShardState};
+use stock_mysql::{journal, lost_entries};
+use stock_redis::fence::Memory;
+use stock_redis::journal_stream;
+
+use super::{Unproved, Verifier};
+use crate::recover::{self, RecoverError};
+
+impl Verifier {
+    /// Rebuilds a promoted Redis of a cluster that lacks what MySQL has. An entry that does not continue MySQL's state, because
+    /// those before it are lost, is listed with them.
+    pub(super) async fn recover(&self, url: &str) {
+        let shard = self.gate.keys.shard();
+        let known = self.gate.known_state();
+        let (true, true, Some(known)) = (
+            self.gate.servers.is_cluster(),
+            self.gate.config.failover_recovers,
+            known,
+        ) else {
+            return;
+        };
+        // What is there is cleared: one node's word is not enough.
+        match self.gate.servers.agreed(&self.gate.keys.epoch()).await {
+            Ok(agreed) if agreed == url => {}
+            Ok(_) => return tracing::warn!(shard, "most nodes name another master"),
+            Err(error) => return tracing::warn!(shard, %error, "redis cannot be rebuilt yet"),
+        }
+        match recover::recover_lost(&self.gate.config, shard, (&known.epoch, url)).await {
+            Ok(done) => tracing::warn!(
+                shard,
+                applied = done.applied,
+                epoch = done.epoch,
+                "a failover had lost entries: redis was rebuilt"
+            ),
+            Err(RecoverError::Done | RecoverError::Busy) => {}
+            Err(error) => tracing::error!(shard, %error, "redis cannot be rebuilt yet"),
+        }
+    }
+
+    /// Finds what this instance accepted in the journal of a Redis that is not known to be the one of a moment ago, or in MySQL's,
+    /// and lists what is in neither.
+    ///
+    /// A promoted replica has the beginning of its master's history, so it goes on without the listed entries: `WAIT` saw to it
+    /// that there are none where a replica was connected. A lone Redis that lost its end waits for a person.
+    pub(super) async fn find_accepted(
+        &self,
+        read: &mut MultiplexedConnection,
+        known: &ShardState,
+    ) -> Result<(), Unproved> {
+        self.list_lost_with_epoch(&known.epoch).await?;
+        let (last, accepted) = {
+            let memory = self.gate.memory();
+            (memory.last, Vec::from(memory.unsettled.clone()))
+        };
+        let (settled, open): (Vec<Remembered>, Vec<Remembered>) = accepted
+            .into_iter()
+            .partition(|entry| entry.position <= known.watermark);
+        // MySQL may have settled another instance's entries meanwhile, from a server that never had this one's.
+        self.list_unrecorded(settled).await?;
+        if last <= known.watermark
+            || journal_stream::find(read, &self.gate.keys, last)
+                .await?
+                .is_some()
+        {
+            return Ok(());
+        }
+        let first = open.iter().map(|entry| entry.position).min();
+        let present: HashSet<Position> =
+            journal_stream::positions_from(read, &self.gate.keys, first.unwrap_or(last))
+                .await?
+                .into_iter()
+                .collect();
+        let is_lost = |entry: &Remembered| !present.contains(&entry.position);
+        let lost: Vec<Remembered> = open.into_iter().filter(is_lost).collect();
+        self.list_lost(&lost).await?;
+        if self.gate.servers.is_cluster() {
+            let listed: HashSet<Position> = lost.iter().map(|entry| entry.position).collect();
+            let mut memory = self.gate.memory();
+            memory
+                .unsettled
+                .retain(|entry| !listed.contains(&entry.position));
+            memory.last = memory
+                .unsettled
+                .iter()
+                .map(|entry| entry.position)
+                .max()
+                // Nothing that it accepted is unsettled.
+                .unwrap_or(Position::ZERO);
+            return Ok(());
+        }
+        Err(Unproved::OwnEntryMissing {
+            last,
+            lost: lost.len(),
+        })
+    }
+
+    /// Finds what synchronous orders have recorded in MySQL behind the watermark: its numbers must not be given again.
+    pub(super) async fn find_recorded(
+        &self,
+        read: &mut MultiplexedConnection,
+        known: &ShardState,
+    ) -> Result<(), Unproved> {
+        let recorded = journal::recorded_behind(&self.pool, known.shard, known.number).await;
+        for position in recorded.map_err(Unproved::Database)? {
+            if journal_stream::find(read, &self.gate.keys, position)
+                .await?
+                .is_none()
+            {
+                return Err(Unproved::RecordedMissing(position));
+            }
+        }
+        Ok(())
+    }
+
+    /// A new epoch means that `recover` has run: what this instance accepted under the earlier one and
+    /// MySQL's journal lacks is lost, and is listed before the memory of it begins anew.
+    async fn list_lost_with_epoch(&self, epoch: &str) -> Result<(), Unproved> {
+        let accepted: Vec<Remembered> = {
+            let memory = self.gate.memory();
+            if memory.epoch == epoch {
+                return Ok(());
+            }
+            Vec::from(memory.unsettled.clone())
+        };
+        self.list_unrecorded(accepted).await?;
+        let mut memory = self.gate.memory();
+        *memory = Memory {
+            epoch: epoch.to_owned(),
+            ..Memory::default()
+        };
+        Ok(())
+    }
+
+    /// Lists those of the entries that MySQL's journal lacks.
+    async fn list_unrecorded(&self, mut entries: Vec<Remembered>) -> Result<(), Unproved> {
+        let positions: Vec<Position> = entries.iter().map(|entry| entry.position).collect();
+        let lost = journal::missing(&self.pool, &positions)
+            .await
+            .map_err(Unproved::Database)?;
+        entries.retain(|entry| lost.contains(&entry.position));
+        self.list_lost(&entries).await
+    }
+
+    /// Lists what was accepted and lost, in the log and in MySQL for `recover` and `explain`.
+    async fn list_lost(&self, lost: &[Remembered]) -> Result<(), Unproved> {
+        let listed = lost_entries::list(&self.pool, self.gate.keys.shard(), lost)
+            .await
+            .map_err(Unproved::Database)?;
+        if listed > 0 {
+            for Remembered { position, .. } in lost {
+                tracing::error!(%position, "accepted entry is not in the journal any more");
+            }
+        }
+        Ok(())
+    }
+}

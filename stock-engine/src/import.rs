@@ -1,0 +1,360 @@
+//! Imports: files of stock, judged as a whole, then written in parts.
+//!
+//! 1. [`judge`] reads the rows once, in bounded memory, and judges each against MySQL at one watermark: a row
+//!    says by how much a level changes, or what was counted, and then the change is what was counted less the
+//!    level at the watermark. What is sold meanwhile stays sold. If any row is wrong, none is taken.
+//! 2. [`apply`] writes what was judged good, a few hundred rows an entry. The entry moves its rows to APPLIED in the
+//!    transaction that records it, so whoever begins again, after a crash anywhere, goes on with what is left.
+//!    A row that meanwhile would fall below zero is noted as failed; the others are written.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use sqlx::{Connection, Executor, MySqlConnection, MySqlPool};
+use stock_common::id::{LocationId, ProductId};
+use stock_domain::account::Account;
+use stock_domain::journal::DraftError;
+use stock_domain::product;
+use stock_domain::stock::{self, CHANGE_MAX, ImportedRow};
+use stock_domain::verdict::{Refusal, Verdict};
+use stock_mysql::imports::{self, Import, ImportState, StagedRow};
+use stock_mysql::{accounts, shards, stores};
+use stock_redis::{DecideError, Ledger, ReadError};
+use tokio::sync::mpsc;
+
+use crate::lookup;
+
+/// Errors of a file that are listed; more of them change nothing about what is to be done.
+pub const ERRORS_MAX: usize = 100;
+/// Rows of one entry.
+const ENTRY_ROWS: u32 = 200;
+/// How long to wait for MySQL to follow what was accepted.
+const CATCH_UP: Duration = Duration::from_secs(10);
+/// How long to wait when the ledger is full.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// How a row's quantity is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// By how much what is available changes.
+    Delta,
+    /// What was counted as available.
+    Set,
+}
+
+/// A row as it stands in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileRow {
+    /// Its line, from 1.
+    pub line: u64,
+    /// The product.
+    pub product_id: ProductId,
+    /// Where.
+    pub location_id: LocationId,
+    /// ±1..=10^12 as a change, 0..=10^12 as a count.
+    pub quantity: i64,
+    /// How it is meant.
+    pub mode: Mode,
+}
+
+/// Why a row cannot be taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowError {
+    /// Its line, from 1.
+    pub line: u64,
+    /// What is wrong, for a person.
+    pub message: String,
+}
+
+/// Rows as they are read, some hundred at once.
+pub type Rows = mpsc::Receiver<Vec<Result<FileRow, RowError>>>;
+
+/// What was found of a file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Judged {
+    /// Rows read.
+    pub rows: u64,
+    /// Rows that change something.
+    pub changes: u64,
+    /// What is wrong, the first [`ERRORS_MAX`].
+    pub errors: Vec<RowError>,
+    /// How much is wrong.
+    pub error_count: u64,
+}
+
+impl Judged {
+    fn wrong(&mut self, line: u64, message: String) {
+        self.error_count += 1;
+        if self.errors.len() < ERRORS_MAX {
+            self.errors.push(RowError { line, message });
+        }
+    }
+}
+
+/// Why a file is not written.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// MySQL did not answer.
+    #[error("mysql: {0}")]
+    Database(#[from] sqlx::Error),
+    /// There is no verdict.
+    #[error(transparent)]
+    Decide(#[from] DecideError),
+    /// An entry cannot be written.
+    #[error(transparent)]
+    Draft(#[from] DraftError),
+    /// Redis did not answer.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A part was refused for a reason that concerns no row.
+    #[error("the ledger refuses it: {0}")]
+    Refused(&'static str),
+    /// MySQL does not follow what is accepted.
+    #[error("mysql does not follow")]
+    Behind,
+}
+
+/// Judges a file and lays its rows aside, as a draft that nobody writes yet.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn judge(pool: &MySqlPool, import: u64, mut rows: Rows) -> Result<Judged, sqlx::Error> {
+    let places: HashSet<LocationId> = stores::ids(pool)
+        .await?
+        .into_iter()
+        .chain([LocationId::ONLINE])
+        .collect();
+    // One moment for the whole file: the watermark of this transaction's first read.
+    let mut snapshot = pool.acquire().await?;
+    snapshot
+        .execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        .await?;
+    let mut snapshot = snapshot.begin().await?;
+    let mut staging = pool.acquire().await?;
+    let mut judged = Judged::default();
+    while let Some(part) = rows.recv().await {
+        let mut good = Vec::with_capacity(part.len());
+        for row in part {
+            judged.rows += 1;
+            match row.and_then(|row| check(row, &places)) {
+                Ok(row) => good.push(row),
+                Err(RowError { line, message }) => judged.wrong(line, message),
+            }
+        }
+        let staged = deltas(&mut snapshot, &good, &mut judged).await?;
+        if judged.error_count == 0 {
+            imports::stage(&mut staging, import, &staged).await?;
+        }
+    }
+    snapshot.rollback().await?;
+    drop(staging);
+    for (product, location, first, last) in
+        imports::twice(pool, import, u32::try_from(ERRORS_MAX).unwrap_or(u32::MAX)).await?
+    {
+        let text =
+            format!("product {product} at location {location} stands on line {first} already");
+        judged.wrong(last, text);
+    }
+    if judged.rows == 0 {
+        judged.wrong(1, "the file has no rows".to_owned());
+    }
+    judged.errors.sort_by_key(|error| error.line);
+    Ok(judged)
+}
+
+/// A file that was judged good is to be written from now on; of any other nothing stays.
+///
+/// # Errors
+/// When MySQL does not answer; a draft that stays then is written by nobody.
+pub async fn settle_judgement(
+    pool: &MySqlPool,
+    import: u64,
+    good: Option<&Judged>,
+) -> Result<(), sqlx::Error> {
+    match good {
+        Some(judged) => imports::set_applying(pool, import, judged.rows).await,
+        None => imports::remove(pool, import).await,
+    }
+}
+
+/// What can be said of a row alone.
+fn check(row: FileRow, places: &HashSet<LocationId>) -> Result<FileRow, RowError> {
+    let (least, most) = match row.mode {
+        Mode::Delta => (-CHANGE_MAX, CHANGE_MAX),
+        Mode::Set => (0, CHANGE_MAX),
+    };
+    let message = if !(least..=most).contains(&row.quantity) {
+        format!("a quantity is {least} to {most}, not {}", row.quantity)
+    } else if row.mode == Mode::Delta && row.quantity == 0 {
+        "a change of 0 changes nothing".to_owned()
+    } else if !places.contains(&row.location_id) {
+        format!("there is no location {}", row.location_id)
+    } else {
+        return Ok(row);
+    };
+    let line = row.line;
+    Err(RowError { line, message })
+}
+
+/// By how much each row changes its level at the snapshot's moment.
+async fn deltas(
+    snapshot: &mut MySqlConnection,
+    rows: &[FileRow],
+    judged: &mut Judged,
+) -> Result<Vec<StagedRow>, sqlx::Error> {
+    let mut ids: Vec<u64> = rows.iter().map(|row| row.product_id.0).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let known: HashSet<u64> = imports::known_products(snapshot, &ids)
+        .await?
+        .into_iter()
+        .collect();
+    let account = |row: &FileRow| Account::available(row.product_id, row.location_id);
+    let names: Vec<Account> = rows.iter().map(account).collect();
+    let levels = accounts::read(snapshot, &names).await?;
+    let mut staged = Vec::with_capacity(rows.len());
+    for row in rows {
+        if !known.contains(&row.product_id.0) {
+            judged.wrong(row.line, format!("there is no product {}", row.product_id));
+            continue;
+        }
+        let level = levels.get(&account(row)).map_or(0, |level| level.balance);
+        let delta = match row.mode {
+            Mode::Delta => row.quantity,
+            Mode::Set => row.quantity - level,
+        };
+        if level + delta < 0 {
+            let text = format!("{level} are available: {delta:+} would be below 0");
+            judged.wrong(row.line, text);
+        } else if !(-CHANGE_MAX..=CHANGE_MAX).contains(&delta) {
+            let text = format!("{level} are available: {delta:+} is more than one change may be");
+            judged.wrong(row.line, text);
+        } else {
+            judged.changes += u64::from(delta != 0);
+            staged.push(StagedRow {
+                line: row.line,
+                product_id: row.product_id,
+                location_id: row.location_id,
+                delta,
+            });
+        }
+    }
+    Ok(staged)
+}
+
+/// Says how many rows of a file wait, of how many.
+pub type Progress<'a> = &'a mut (dyn FnMut(u64, u64) + Send);
+
+/// Writes what is left of a file; `None` when another instance is at it.
+///
+/// Nobody needs to keep others out: the mark lets one of several go on.
+///
+/// # Errors
+/// [`ImportError`]; beginning again goes on.
+pub async fn apply(
+    pool: &MySqlPool,
+    ledger: &Ledger,
+    import: u64,
+    progress: Progress<'_>,
+) -> Result<Option<Import>, ImportError> {
+    loop {
+        let Some(now) = imports::find(pool, import).await? else {
+            return Ok(None);
+        };
+        if now.state != ImportState::Applying {
+            return Ok(Some(now));
+        }
+        // In this order: what was accepted before the mark was read is settled, and so not staged any more.
+        let reached = ledger.mark(&stock::import_mark_id(import)).await?;
+        settle(pool, ledger).await?;
+        if imports::waiting(pool, import).await? == 0 {
+            follow_statuses(pool, ledger, &now).await?;
+            imports::finish(pool, import).await?;
+        } else if !write(pool, ledger, &now, (reached, &mut *progress)).await? {
+            return Ok(None);
+        }
+    }
+}
+
+/// Products that were stopped or put on sale again while the file was written: their stores' accounts follow.
+async fn follow_statuses(
+    pool: &MySqlPool,
+    ledger: &Ledger,
+    import: &Import,
+) -> Result<(), ImportError> {
+    let places = stores::ids(pool).await?;
+    for (product, is_off_sale) in imports::restated(pool, import.id).await? {
+        let request = product::switch(product, is_off_sale, &places, import.actor)?;
+        if let Verdict::Refused(refusal) = ledger.decide(request).await? {
+            return Err(ImportError::Refused(refusal.name()));
+        }
+    }
+    Ok(())
+}
+
+/// Waits until MySQL has what the ledger has accepted, for as long as it follows.
+async fn settle(pool: &MySqlPool, ledger: &Ledger) -> Result<(), ImportError> {
+    let mut before = None;
+    while !lookup::catch_up(pool, ledger, CATCH_UP).await {
+        let now = Some(shards::settled(pool).await?);
+        if now == before {
+            return Err(ImportError::Behind);
+        }
+        before = now;
+    }
+    Ok(())
+}
+
+/// Sends every staged row once, in the order of the lines. Each part names in the file's mark the line that the
+/// one before it has reached, so of several writers one goes on; `false` when it was not this one.
+async fn write(
+    pool: &MySqlPool,
+    ledger: &Ledger,
+    import: &Import,
+    (mut reached, progress): (Option<String>, Progress<'_>),
+) -> Result<bool, ImportError> {
+    let mut after = 0;
+    loop {
+        let mut rows = imports::staged(pool, import.id, after, ENTRY_ROWS).await?;
+        let Some(last) = rows.last().map(|row| row.line) else {
+            return Ok(true);
+        };
+        after = last;
+        while !rows.is_empty() {
+            let file = (import.id, reached.as_deref());
+            let request = stock::import(file, &rows, import.actor)?;
+            let refusal = match ledger.decide(request).await? {
+                Verdict::Accepted(_) | Verdict::Replayed(_) => {
+                    reached = rows.last().map(|row| row.line.to_string());
+                    break;
+                }
+                Verdict::Refused(refusal) => refusal,
+            };
+            match (blame(&rows, &refusal), &refusal) {
+                (Some((line, note)), _) => {
+                    imports::fail(pool, import.id, line, &note).await?;
+                    rows.retain(|row| row.line != line);
+                }
+                (None, Refusal::StaleState { .. }) => return Ok(false),
+                (None, Refusal::Backlog | Refusal::Expired) => tokio::time::sleep(PAUSE).await,
+                (None, refusal) => return Err(ImportError::Refused(refusal.name())),
+            }
+        }
+        progress(last.min(import.total), import.total);
+    }
+}
+
+/// The row that a refusal is about, and what to say of it.
+fn blame(rows: &[ImportedRow], refusal: &Refusal) -> Option<(u64, String)> {
+    let note = if let Refusal::Insufficient { balance, .. } = refusal {
+        format!("{balance} are available by now")
+    } else if let Refusal::UnknownAccount { .. } = refusal {
+        "0 are available by now".to_owned()
+    } else if let Refusal::Overflow { .. } = refusal {
+        "the level would become too large".to_owned()
+    } else {
+        return None;
+    };
+    let row = stock::imported_row(rows, refusal.posting()?)?;
+    Some((row.line, note))
+}

@@ -1,0 +1,137 @@
+//! Starting a ledger, and keeping it told: the shard map and the switch of selling, as MySQL says them each second.
+
+use std::time::Duration;
+
+use redis::RedisError;
+use sqlx::MySqlPool;
+use stock_common::clock::Clock;
+use stock_common::config::Config;
+use stock_common::id::UserId;
+use stock_common::supervise::supervise;
+use stock_domain::selling::Switched;
+use stock_domain::shard_map::ShardMap;
+use stock_mysql::{Role, selling, shard_map};
+use stock_redis::{DecideError, Ledger, WeakLedger};
+use tokio::runtime::Handle;
+
+use crate::fence;
+
+/// How often the shard map and the switch are read.
+const REFRESH: Duration = Duration::from_secs(1);
+/// How long reading it may take.
+const REFRESH_MAX: Duration = Duration::from_secs(5);
+/// How long MySQL may take to hear a switch; afterwards it is told again each second.
+const TELLING_MAX: Duration = Duration::from_secs(1);
+
+/// Starts a ledger and its tasks: of each shard the fence's and the batcher, and the one that keeps the shard map. Shards
+/// are open when Redis and MySQL answer and agree, which may be later.
+///
+/// # Errors
+/// When `redis_url` cannot be parsed.
+pub fn start(config: &Config, pool: MySqlPool, clock: Clock) -> Result<Ledger, RedisError> {
+    start_for(&Handle::current(), config, pool, clock)
+}
+
+/// The same, with the batchers and their links on the runtime of the requests. All other tasks, and the links to read
+/// by, are on the runtime of the caller.
+///
+/// # Errors
+/// When `redis_url` cannot be parsed.
+pub fn start_for(
+    requests: &Handle,
+    config: &Config,
+    pool: MySqlPool,
+    clock: Clock,
+) -> Result<Ledger, RedisError> {
+    let ledger = Ledger::new(config, clock, requests);
+    show(&ledger, &pool, None)?;
+    // Connections that no request waits for, or holds up. The URL was good enough for the pool that was given.
+    let own_pool = stock_mysql::pool(config, Role::Tool).unwrap_or_else(|_| pool.clone());
+    let weak = ledger.downgrade();
+    let prefix = config.redis_prefix.clone();
+    tokio::spawn(supervise("ledger", prefix, move || {
+        keep(weak.clone(), pool.clone(), own_pool.clone())
+    }));
+    Ok(ledger)
+}
+
+/// Shows a shard map, and begins to verify the shards that begin with it.
+fn show(ledger: &Ledger, pool: &MySqlPool, map: Option<ShardMap>) -> Result<(), RedisError> {
+    for shard in ledger.show(map)? {
+        fence::keep(&shard, pool);
+    }
+    Ok(())
+}
+
+/// Keeps the shard map and the switch, until the ledger is dropped.
+async fn keep(ledger: WeakLedger, pool: MySqlPool, own_pool: MySqlPool) {
+    while let Some(ledger) = ledger.upgrade() {
+        // A statement that a link has swallowed is never answered.
+        let refreshing = refresh(&ledger, &pool, &own_pool);
+        match tokio::time::timeout(REFRESH_MAX, refreshing).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "the shard map cannot be read yet"),
+            Err(_) => tracing::debug!("mysql does not say the shard map"),
+        }
+        let is_known = ledger.shard_map().is_some();
+        drop(ledger);
+        tokio::time::sleep(if is_known { REFRESH } else { REFRESH / 10 }).await;
+    }
+}
+
+/// Reads what every instance must know.
+async fn refresh(
+    ledger: &Ledger,
+    pool: &MySqlPool,
+    own_pool: &MySqlPool,
+) -> Result<(), sqlx::Error> {
+    let map = shard_map::load(own_pool).await?;
+    if map.is_some()
+        && ledger.shard_map() != map
+        && let Err(error) = show(ledger, pool, map)
+    {
+        tracing::error!(%error, "the shards cannot be started");
+    }
+    compare_switch(ledger, own_pool).await
+}
+
+/// The switch that was asked for last counts, whether MySQL heard it first or this instance.
+async fn compare_switch(ledger: &Ledger, pool: &MySqlPool) -> Result<(), sqlx::Error> {
+    let told = selling::load(pool).await?;
+    if let Some(told) = told {
+        ledger.hear_switch(told);
+    }
+    match ledger.last_switch() {
+        Some(known) if told != Some(known) => selling::save(pool, known).await,
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Switches selling on every shard: on this instance at once, on the others as soon as they hear it.
+///
+/// They hear it by MySQL's row or by the channel. Returns of each shard whether selling is open there, as far as is known:
+/// one that cannot be reached did not follow.
+///
+/// # Errors
+/// [`DecideError`] when the entry has no JSON form, or it is not known which shards there are.
+pub async fn switch_selling(
+    pool: &MySqlPool,
+    ledger: &Ledger,
+    open: bool,
+    actor: UserId,
+) -> Result<Vec<(u64, bool)>, DecideError> {
+    let switched = ledger.begin_switch(open);
+    let (shards, ()) = tokio::join!(
+        ledger.switch_everywhere(switched, actor),
+        store(pool, switched)
+    );
+    shards
+}
+
+async fn store(pool: &MySqlPool, switched: Switched) {
+    match tokio::time::timeout(TELLING_MAX, selling::save(pool, switched)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "mysql does not know the switch yet"),
+        Err(_) => tracing::warn!("mysql does not answer: it does not know the switch yet"),
+    }
+}

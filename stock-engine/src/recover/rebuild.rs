@@ -1,0 +1,508 @@
+//! Rebuilding a shard's keys in Redis from MySQL: accounts, marks, holds, branches, idempotency keys.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, RedisError, cmd, pipe};
+use serde::Deserialize;
+use sqlx::{MySql, Transaction};
+use stock_common::config::Config;
+use stock_common::id::{CouponId, Position, ProductId, SaleId, UserId, WorkId};
+use stock_domain::account::{Account, Book, Level};
+use stock_domain::branch::{ABORTED, Across, Branch, COMMITTED, RELEASED};
+use stock_domain::coupon::{self, CodeState};
+use stock_domain::order::{self, Order};
+use stock_domain::shard_map::ShardMap;
+use stock_domain::{points, reservation};
+use stock_mysql::{accounts, branches, quarantine, reservations};
+use stock_redis::epoch;
+use stock_redis::keys::{Keys, Records, SENTINEL};
+use stock_redis::mend::Mend;
+use stock_redis::records::RecordName;
+use stock_redis::scan::Scan;
+use stock_redis::units::count_held;
+
+use super::RecoverError;
+use crate::verify::Progress;
+
+/// Rows read at once.
+const PAGE: u32 = 1_000;
+/// How far back what a till sold is marked.
+const DAY_MS: u64 = 24 * 3_600_000;
+
+/// Deletes every key of the shard; the epoch's hash, already without an epoch, goes with them.
+pub(super) async fn clear(
+    redis: &mut MultiplexedConnection,
+    keys: &Keys,
+) -> Result<(), RedisError> {
+    let everything = keys.everything();
+    let mut scan = Scan::keys(&everything);
+    while let Some(found) = scan.page::<Vec<Vec<u8>>>(redis).await? {
+        if !found.is_empty() {
+            let _gone: i64 = cmd("UNLINK").arg(&found).query_async(redis).await?;
+        }
+    }
+    Ok(())
+}
+
+/// How the fields of a book are written.
+pub(crate) enum Filling<'a> {
+    /// Into a Redis, or of things, on which nobody decides meanwhile.
+    Directly,
+    /// Into a book that was lost in a Redis that is in use.
+    Mend(&'a Mend),
+}
+
+/// Writes into a shard's Redis what MySQL knows of it.
+pub(crate) struct Rebuild<'a> {
+    pub(crate) redis: &'a mut MultiplexedConnection,
+    pub(crate) keys: &'a Keys,
+    /// Where everything lies as it will be.
+    pub(crate) map: ShardMap,
+    pub(crate) filling: Filling<'a>,
+}
+
+impl Rebuild<'_> {
+    fn has_mark(&self, id: &str, state: &str) -> bool {
+        let shard = self.map.of_mark_id(id, CodeState::parse(state));
+        shard == Some(self.keys.shard())
+    }
+
+    fn has_position(&self, position: Position) -> bool {
+        self.map.of_position(position) == self.keys.shard()
+    }
+
+    fn has_product(&self, product: ProductId) -> bool {
+        self.map.of_product(product) == self.keys.shard()
+    }
+
+    /// Writes these levels.
+    pub(crate) async fn set_levels(&mut self, page: &[(Account, Level)]) -> Result<(), RedisError> {
+        if page.is_empty() {
+            return Ok(());
+        }
+        let mut levels = cmd("MSET");
+        let mut books: BTreeMap<Book, Cmd> = BTreeMap::new();
+        let (mut commands, mut has_own) = (pipe(), false);
+        for (account, level) in page {
+            match account.book() {
+                None => {
+                    has_own = true;
+                    levels
+                        .arg(self.keys.account(*account))
+                        .arg(level.to_string());
+                }
+                Some(book) => {
+                    let fields = books.entry(book).or_insert_with(|| {
+                        let mut set = cmd("HSET");
+                        set.arg(self.keys.book(book));
+                        set
+                    });
+                    fields.arg(book.field(*account)).arg(level.in_book());
+                }
+            }
+        }
+        if has_own {
+            commands.add_command(levels);
+        }
+        for (_, set) in books {
+            commands.add_command(set);
+        }
+        commands.ignore().query_async(self.redis).await
+    }
+
+    /// Begins the books of sales whose allowances are still kept. Those of a shard stand in the epoch's beginning.
+    pub(crate) async fn begin_sales(
+        &mut self,
+        transaction: &mut Transaction<'static, MySql>,
+        epoch: &str,
+    ) -> Result<(), RecoverError> {
+        let sales: Vec<(u64, u64)> =
+            sqlx::query_as("SELECT id, product_id FROM sales WHERE forgotten_at IS NULL")
+                .fetch_all(&mut **transaction)
+                .await?;
+        let mut commands = pipe();
+        for (sale, product) in sales {
+            if self.has_product(ProductId(product)) {
+                commands
+                    .cmd("HSET")
+                    .arg(self.keys.book(Book::Allowances(SaleId(sale))))
+                    .arg(SENTINEL)
+                    .arg(epoch)
+                    .ignore();
+            }
+        }
+        if !commands.is_empty() {
+            let _: () = commands.query_async(self.redis).await?;
+        }
+        Ok(())
+    }
+
+    /// Every account of the shard.
+    pub(crate) async fn write_accounts(
+        &mut self,
+        transaction: &mut Transaction<'static, MySql>,
+        progress: Progress<'_>,
+    ) -> Result<u64, RecoverError> {
+        let shard = self.keys.shard();
+        let (all,): (i64,) = sqlx::query_as("SELECT COUNT(*) FROM accounts WHERE shard = ?")
+            .bind(shard)
+            .fetch_one(&mut **transaction)
+            .await?;
+        let all = u64::try_from(all).unwrap_or_default();
+        let (mut after, mut written) = (None, 0);
+        loop {
+            let mut page = accounts::page_of(transaction, Some(shard), after, PAGE).await?;
+            let Some((last, _)) = page.last() else {
+                return Ok(written);
+            };
+            after = Some(*last);
+            quarantine::add_kept(transaction, shard, &mut page).await?;
+            self.set_levels(&page).await?;
+            written += page.len() as u64;
+            progress(written, all);
+        }
+    }
+
+    /// Every mark that is still wanted.
+    pub(crate) async fn write_marks(
+        &mut self,
+        transaction: &mut Transaction<'static, MySql>,
+        keep_ms: u64,
+    ) -> Result<(), RecoverError> {
+        self.write_position_marks(transaction, keep_ms).await?;
+        self.write_slot_marks(transaction).await
+    }
+
+    /// Marks that lie where their position says: of orders that were taken back within a day, of reservations that
+    /// ended, and of points that were taken back less than `keep_ms` ago.
+    async fn write_position_marks(
+        &mut self,
+        transaction: &mut Transaction<'static, MySql>,
+        keep_ms: u64,
+    ) -> Result<(), RecoverError> {
+        let now = epoch::time_ms(self.redis).await?;
+        let orders: Vec<(u64, String)> = sqlx::query_as(
+            "SELECT id, IF(status = 'CANCEL', 'CANCEL_REQUESTED', CAST(status AS CHAR)) FROM orders \
+             WHERE status <> 'SUCCESS' AND updated_at > NOW(3) - INTERVAL 1 DAY \
+             UNION ALL SELECT journal_id, 'FAIL' FROM dead_letters WHERE state = 'COMPENSATED'",
+        )
+        .fetch_all(&mut **transaction)
+        .await?;
+        let holds: Vec<(u64, String)> = sqlx::query_as(
+            "SELECT id, IF(order_id IS NULL, CAST(status AS CHAR), 'ORDERED') FROM reservations \
+             WHERE status <> 'PENDING' AND ended_at > NOW(3) - INTERVAL 1 DAY",
+        )
+        .fetch_all(&mut **transaction)
+        .await?;
+        // As long as handlers rely on the mark instead of asking MySQL.
+        let from = Position::from_parts(now.saturating_sub(keep_ms), 0).unwrap_or_default();
+        let points: Vec<u64> = sqlx::query_scalar(
+            "SELECT cancels_id FROM point_transactions WHERE cancels_id IS NOT NULL AND id > ?",
+        )
+        .bind(from.get())
+        .fetch_all(&mut **transaction)
+        .await?;
+        let orders = orders
+            .into_iter()
+            .map(|(id, state)| (format!("order:{id}"), state));
+        let holds = holds
+            .into_iter()
+            .map(|(id, state)| (reservation::mark_id(Position::new(id)), state));
+        let points = points.into_iter().map(|id| {
+            let state = points::PointType::Canceled.as_str().to_owned();
+            (points::mark_id(Position::new(id)), state)
+        });
+        let marks: Vec<(String, String)> = orders.chain(holds).chain(points).collect();
+        self.set_marks(&marks, now).await?;
+        Ok(())
+    }
+
+    /// Marks that lie in a slot: of opened products, of what tills sold within a day, of coupons and their codes.
+    pub(crate) async fn write_slot_marks(
+        &mut self,
+        transaction: &mut Transaction<'static, MySql>,
+    ) -> Result<(), RecoverError> {
+        let now = epoch::time_ms(self.redis).await?;
+        let yesterday = Position::from_parts(now.saturating_sub(DAY_MS), 0).unwrap_or_default();
+        type Sale = (u64, String, String, String, Vec<u8>, Vec<u8>);
+        let sales: Vec<Sale> = sqlx::query_as(
+            "SELECT s.store_id, s.device_id, s.sale_key, IF(s.state = 'SOLD', 'SOLD', 'OVERSOLD'), \
+             s.fingerprint, j.payload FROM offline_sales s JOIN journal j ON j.id = s.journal_id \
+             WHERE s.journal_id > ?",
+        )
+        .bind(yesterday.get())
+        .fetch_all(&mut **transaction)
+        .await?;
+        let products: Vec<u64> = sqlx::query_scalar("SELECT id FROM products WHERE opened = 1")
+            .fetch_all(&mut **transaction)
+            .await?;
+        let products = products
+            .into_iter()
+            .map(|id| (format!("opened:{id}"), "OPEN".to_owned()));
+        let sales =
+            sales
+                .into_iter()
+                .filter_map(|(store, device, key, state, fingerprint, payload)| {
+                    let product = first_product(&payload)?;
+                    let is_here = self.has_product(product);
+                    let state = order::offline_state(&state, &hex::encode(&fingerprint));
+                    is_here.then(|| (order::offline_mark_id(store, &device, &key), state))
+                });
+        let sales: Vec<(String, String)> = sales.collect();
+        self.write_states(&sales, now).await?;
+        self.set_marks(&products.collect::<Vec<_>>(), now).await?;
+        self.write_coupons(transaction, now).await
+    }
+
+    async fn set_marks(&mut self, marks: &[(String, String)], now: u64) -> Result<(), RedisError> {
+        let own = |(id, state): &&(String, String)| self.has_mark(id, state);
+        let own: Vec<(String, String)> = marks.iter().filter(own).cloned().collect();
+        self.write_states(&own, now).await
+    }
+
+    async fn write_states(
+        &mut self,
+        marks: &[(String, String)],
+        now: u64,
+    ) -> Result<(), RedisError> {
+        let fields = marks.iter().map(|(id, state)| {
+            let value = format!("{state}@{now}");
+            (id.clone().into_bytes(), value.into_bytes())
+        });
+        let key = self.keys.states();
+        self.fill(&key, &fields.collect::<Vec<_>>()).await
+    }
+
+    /// Writes fields of a book.
+    async fn fill(&mut self, key: &str, fields: &[(Vec<u8>, Vec<u8>)]) -> Result<(), RedisError> {
+        if let Filling::Mend(mend) = self.filling {
+            return mend.fill(self.redis, fields).await;
+        }
+        for part in fields.chunks(1_000) {
+            let mut set = cmd("HSET");
+            set.arg(key);
+            for (field, value) in part {
+                set.arg(field).arg(value);
+            }
+            let _: i64 = set.query_async(self.redis).await?;
+        }
+        Ok(())
+    }
+
+    /// Marks of coupons that are not long over, and of their codes.
+    async fn write_coupons(
+        &mut self,
+        transaction: &mut Transaction<'static, MySql>,
+        now: u64,
+    ) -> Result<(), RecoverError> {
+        type Issue = (u64, u64, u64, Option<u64>, String, bool, bool);
+        let all: Vec<(u64, bool)> =
+            sqlx::query_as("SELECT id, opened = 1 AND user_id IS NULL FROM coupons")
+                .fetch_all(&mut **transaction)
+                .await?;
+        let opened = all.into_iter().filter(|(_, is_opened)| *is_opened);
+        let opened: Vec<(String, String)> = opened
+            .map(|(id, _)| {
+                let id = coupon::opened_mark_id(CouponId(id));
+                (id, coupon::OPEN.to_owned())
+            })
+            .collect();
+        self.set_marks(&opened, now).await?;
+        let mut after = 0;
+        loop {
+            let rows: Vec<Issue> = sqlx::query_as(
+                "SELECT i.id, i.coupon_id, i.user_id, i.work_id, i.code, i.is_used = 1, \
+                 c.user_id IS NULL FROM coupon_issues i JOIN coupons c ON c.id = i.coupon_id \
+                 WHERE i.id > ? AND (c.valid_to IS NULL OR c.valid_to > NOW(3) - INTERVAL 1 DAY) \
+                 ORDER BY i.id LIMIT ?",
+            )
+            .bind(after)
+            .bind(PAGE)
+            .fetch_all(&mut **transaction)
+            .await?;
+            let Some(last) = rows.last() else {
+                return Ok(());
+            };
+            after = last.0;
+            let mut marks = Vec::with_capacity(2 * rows.len());
+            for (_, coupon, user, work, code, is_used, is_campaign) in rows {
+                let (coupon_id, user_id) = (CouponId(coupon), UserId(user));
+                if is_campaign {
+                    let id = coupon::issue_mark_id(coupon_id, user_id, work.map(WorkId));
+                    marks.push((id, coupon::ISSUED.to_owned()));
+                }
+                let state = CodeState {
+                    is_used,
+                    coupon_id,
+                    user_id,
+                };
+                marks.push((coupon::code_mark_id(&code), state.to_string()));
+            }
+            self.set_marks(&marks, now).await?;
+        }
+    }
+
+    /// Live holds: those whose time went by meanwhile are released by the next sweep.
+    pub(crate) async fn write_holds(
+        &mut self,
+        transaction: &mut Transaction<'static, MySql>,
+    ) -> Result<(), RecoverError> {
+        let mut after = Position::ZERO;
+        loop {
+            let page = reservations::pending(transaction, after, PAGE).await?;
+            let Some(last) = page.last() else {
+                count_held(self.redis, self.keys).await?;
+                return Ok(());
+            };
+            after = last.id;
+            let own: Vec<_> = page.iter().filter(|of| self.has_position(of.id)).collect();
+            if own.is_empty() {
+                continue;
+            }
+            let mut add = cmd("ZADD");
+            add.arg(self.keys.deadlines());
+            for of in own {
+                add.arg(of.reservation.expires_ms(of.id))
+                    .arg(of.reservation.held(of.id).member());
+            }
+            let _: i64 = add.query_async(self.redis).await?;
+        }
+    }
+
+    /// Acceptances that are still remembered: a retry after a loss must find them.
+    pub(crate) async fn write_keys(
+        &mut self,
+        transaction: &mut Transaction<'static, MySql>,
+        config: &Config,
+    ) -> Result<u64, RecoverError> {
+        type Row = (u64, u64, Vec<u8>, Vec<u8>);
+        let now = epoch::time_ms(self.redis).await?;
+        let from = now.saturating_sub(config.idempotency_accepted_ms);
+        // The younger generation: there is none yet where an epoch is still to begin.
+        let young: Option<u64> = cmd("HGET")
+            .arg(self.keys.epoch())
+            .arg(Records::Accepted.as_str())
+            .query_async(self.redis)
+            .await?;
+        let young = young.unwrap_or(epoch::FIRST_GENERATION);
+        let book = self.keys.records(Records::Accepted, young);
+        let (mut after, mut written) = (Position::from_parts(from, 0).unwrap_or_default(), 0);
+        loop {
+            let rows: Vec<Row> = sqlx::query_as(
+                "SELECT id, actor_id, key_hash, fingerprint FROM journal \
+                 WHERE id > ? AND key_hash IS NOT NULL AND fingerprint IS NOT NULL \
+                 ORDER BY id LIMIT ?",
+            )
+            .bind(after.get())
+            .bind(PAGE)
+            .fetch_all(&mut **transaction)
+            .await?;
+            let Some(last) = rows.last() else {
+                return Ok(written);
+            };
+            after = Position::new(last.0);
+            let mut records = Vec::with_capacity(rows.len());
+            for (id, actor, key, fingerprint) in &rows {
+                let (position, user) = (Position::new(*id), UserId(*actor));
+                let (Ok(key), Ok(fingerprint)) = (
+                    <[u8; 16]>::try_from(&**key),
+                    <[u8; 16]>::try_from(&**fingerprint),
+                ) else {
+                    continue;
+                };
+                let name = RecordName::from_bytes(key, fingerprint);
+                let record = if self.has_position(position) {
+                    name.accepted(position)
+                } else if self.has_key_of(user) {
+                    name.claimed(position.unix_ms(), self.map.of_position(position))
+                } else {
+                    continue;
+                };
+                records.push((name.key.to_vec(), record));
+            }
+            written += records.len() as u64;
+            self.fill(&book, &records).await?;
+        }
+    }
+
+    /// Whether a user's keys are claimed on this shard for the one that decided.
+    fn has_key_of(&self, user: UserId) -> bool {
+        self.map.of_user(user) == self.keys.shard()
+    }
+
+    /// The marks of the parts of entries over several shards.
+    pub(crate) async fn write_branch_marks(
+        &mut self,
+        transaction: &mut Transaction<'static, MySql>,
+    ) -> Result<(), RecoverError> {
+        let now = epoch::time_ms(self.redis).await?;
+        let yesterday = Position::from_parts(now.saturating_sub(DAY_MS), 0).unwrap_or_default();
+        let committed = branches::committed(transaction, yesterday).await?;
+        let committed: BTreeSet<String> = committed
+            .iter()
+            .filter_map(|across| Some(across.parse::<Across>().ok()?.mark_id()))
+            .collect();
+        let marks = committed
+            .iter()
+            .map(|id| (id.clone(), COMMITTED.to_owned()));
+        self.set_marks(&marks.collect::<Vec<_>>(), now).await?;
+        let mut after = Position::ZERO;
+        loop {
+            let page = branches::recent(transaction, after, PAGE).await?;
+            let Some(last) = page.last() else {
+                return Ok(());
+            };
+            after = last.id;
+            let mut marks = Vec::new();
+            for branch in page {
+                let Ok(across) = branch.across.parse::<Across>() else {
+                    continue;
+                };
+                let id = across.mark_id();
+                // What was released was given back because its entry is never written: that stays so.
+                if branch.state == RELEASED && !committed.contains(&id) {
+                    marks.push((id, ABORTED.to_owned()));
+                }
+                marks.push((across.branch_mark_id(branch.id.shard()), branch.state));
+            }
+            self.set_marks(&marks, now).await?;
+        }
+    }
+
+    /// Writes the branches that are held for entries on other shards; each is looked at at once.
+    pub(crate) async fn write_branch_holds(
+        &mut self,
+        transaction: &mut Transaction<'static, MySql>,
+    ) -> Result<(), RecoverError> {
+        let now = epoch::time_ms(self.redis).await?;
+        let mut after = Position::ZERO;
+        loop {
+            let page = branches::recent(transaction, after, PAGE).await?;
+            let Some(last) = page.last() else {
+                return Ok(());
+            };
+            after = last.id;
+            for branch in page {
+                if branch.state == "HELD" && self.has_position(branch.id) {
+                    let _: i64 = cmd("ZADD")
+                        .arg(self.keys.deadlines())
+                        .arg(now)
+                        .arg(Branch::member(branch.id))
+                        .query_async(self.redis)
+                        .await?;
+                }
+            }
+        }
+    }
+}
+
+/// The first product of what a till sold, as its entry says.
+fn first_product(payload: &[u8]) -> Option<ProductId> {
+    #[derive(Deserialize)]
+    struct Payload {
+        body: Order,
+    }
+    let payload: Payload = serde_json::from_slice(payload).ok()?;
+    payload.body.lines.first().map(|line| line.product_id)
+}

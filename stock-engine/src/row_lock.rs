@@ -1,0 +1,256 @@
+//! The synchronous path: lock the account rows, decide, record, commit, answer.
+//!
+//! This is the row-lock way that Redis-first is compared with, and the path for tills. Redis stays the
+//! one authority for what is available, so both paths sell the same stock and can never oversell
+//! together. Balances and watermark are left to the subscriber, which comes by in journal order.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use sqlx::{Connection, MySql, MySqlConnection, MySqlPool, Transaction};
+use stock_domain::account::Account;
+use stock_domain::journal::Entry;
+use stock_domain::request::Request;
+use stock_domain::verdict::Verdict;
+use stock_mysql::account_queue::AccountQueue;
+use stock_mysql::{accounts, archives, journal, record, shards};
+use stock_redis::{DecideError, Ledger};
+use tokio::sync::Semaphore;
+
+/// How often recording is tried after an accepted decision before the subscriber is left with it.
+const RECORD_ATTEMPTS: usize = 3;
+
+/// How long it is waited before a request is asked again whose units are held for another order.
+const HELD_FOR: Duration = Duration::from_millis(5);
+
+/// Why a synchronous request was not decided.
+#[derive(Debug, thiserror::Error)]
+pub enum RowLockError {
+    /// MySQL did not answer or did not give the locks; nothing was sent to Redis.
+    #[error("mysql: {0}")]
+    Database(#[from] sqlx::Error),
+    /// There is no verdict.
+    #[error(transparent)]
+    Decide(#[from] DecideError),
+    /// MySQL did not answer in time: whether it was decided is not known here. If it was, the entry is
+    /// in the journal, and the subscriber records it.
+    #[error("mysql did not answer in time; its connection is given up")]
+    Stalled,
+}
+
+/// A verdict, and whether MySQL has the entry.
+#[derive(Debug)]
+pub struct Decided {
+    /// What the script answered.
+    pub verdict: Verdict,
+    /// Whether the entry is recorded; if not, the subscriber will do it.
+    pub is_recorded: bool,
+}
+
+impl Decided {
+    const fn unrecorded(verdict: Verdict) -> Self {
+        Self {
+            verdict,
+            is_recorded: false,
+        }
+    }
+}
+
+/// What the row-locked requests of a process share.
+pub struct RowLocks {
+    /// MySQL: the server soon ends the transactions of these connections when nothing is asked in them.
+    pool: MySqlPool,
+    /// Which transaction of this process may lock an account's row next.
+    queue: AccountQueue,
+    /// The transactions that may run at once. A permit is taken behind the ticket for the rows, so that those who queue
+    /// for one row keep nobody from another.
+    permits: Semaphore,
+}
+
+impl RowLocks {
+    /// For so many transactions at once.
+    #[must_use]
+    pub fn new(pool: MySqlPool, transactions_max: usize) -> Self {
+        Self {
+            pool,
+            queue: AccountQueue::default(),
+            permits: Semaphore::new(transactions_max),
+        }
+    }
+
+    /// The queue for the rows of accounts, which applying the journal needs too.
+    #[must_use]
+    pub const fn queue(&self) -> &AccountQueue {
+        &self.queue
+    }
+
+    /// Decides a request under row locks and records what was accepted. `before` are entries that have to be in MySQL
+    /// first, such as the order that a cancel refers to.
+    ///
+    /// # Errors
+    /// [`RowLockError`] when there is no verdict.
+    pub async fn decide(
+        &self,
+        ledger: &Ledger,
+        request: Request,
+        before: Vec<Entry>,
+    ) -> Result<Decided, RowLockError> {
+        let until = Instant::now() + Duration::from_millis(ledger.config().queue_wait_ms_max);
+        loop {
+            let decided = self.decide_within(ledger, request.clone(), before.clone());
+            match decided.await {
+                // Nothing was changed, and no lock is held while it moves.
+                Err(RowLockError::Decide(DecideError::Elsewhere(_))) if Instant::now() < until => {
+                    ledger.moment().await;
+                }
+                Err(RowLockError::Decide(DecideError::Held)) if Instant::now() < until => {
+                    tokio::time::sleep(HELD_FOR).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn decide_within(
+        &self,
+        ledger: &Ledger,
+        request: Request,
+        before: Vec<Entry>,
+    ) -> Result<Decided, RowLockError> {
+        let config = ledger.config();
+        let limit = Duration::from_millis(config.database_transaction_timeout_ms);
+        let wait_max = Duration::from_millis(config.queue_wait_ms_max);
+        let mut touched: Vec<Account> = request.draft.postings.iter().map(|p| p.account).collect();
+        touched.sort_unstable();
+        let waiting = async {
+            let ticket = self.queue.turn(&touched).await;
+            (ticket, self.permits.acquire().await)
+        };
+        let waited = tokio::time::timeout(wait_max, waiting).await;
+        let _ticket_and_permit = waited.map_err(|_elapsed| DecideError::Overloaded)?;
+        let mut connection = self.pool.acquire().await?;
+        let deciding = decide_on(
+            &mut connection,
+            &self.pool,
+            ledger,
+            (request, &touched),
+            before,
+        );
+        match tokio::time::timeout(limit, deciding).await {
+            Ok(decided) => decided,
+            Err(_elapsed) => {
+                // Not given back to the pool: a link that swallowed a statement would swallow the next.
+                drop(connection.detach());
+                Err(RowLockError::Stalled)
+            }
+        }
+    }
+}
+
+async fn decide_on(
+    connection: &mut MySqlConnection,
+    pool: &MySqlPool,
+    ledger: &Ledger,
+    (request, touched): (Request, &[Account]),
+    before: Vec<Entry>,
+) -> Result<Decided, RowLockError> {
+    let mut transaction = connection.begin().await?;
+    let judged = judge(&mut transaction, ledger, request, touched).await;
+    let (verdict, entry) = match judged {
+        Ok((verdict, Some(entry))) => (verdict, entry),
+        nothing => {
+            end(transaction).await;
+            return nothing.map(|(verdict, _)| Decided::unrecorded(verdict));
+        }
+    };
+    let entries: Vec<&Entry> = before.iter().chain([&entry]).collect();
+    let mut done = match record_missing(&mut transaction, &entries).await {
+        Ok(()) => transaction
+            .commit()
+            .await
+            .map_err(record::RecordError::from),
+        Err(error) => {
+            end(transaction).await;
+            Err(error)
+        }
+    };
+    // What was decided stands; only recording it is tried again.
+    for _ in 1..RECORD_ATTEMPTS {
+        match &done {
+            Err(record::RecordError::Database(error)) if !stock_mysql::is_data_error(error) => {}
+            Err(record::RecordError::Database(error)) if stock_mysql::is_passing(error) => {}
+            Err(_) | Ok(()) => break,
+        }
+        done = record_again(pool, &entries).await;
+    }
+    if let Err(error) = &done {
+        tracing::warn!(position = %entry.position, %error, "left to the subscriber");
+    }
+    Ok(Decided {
+        verdict,
+        is_recorded: done.is_ok(),
+    })
+}
+
+/// Locks the rows and decides; returns with the verdict what is to be recorded of it here.
+async fn judge(
+    transaction: &mut MySqlConnection,
+    ledger: &Ledger,
+    request: Request,
+    touched: &[Account],
+) -> Result<(Verdict, Option<Entry>), RowLockError> {
+    let draft = request.draft.clone();
+    let idempotency = request.idempotency.clone();
+    let payload = draft
+        .payload(idempotency.as_ref())
+        .map_err(DecideError::from)?;
+    let home = ledger.home_of(&request)?;
+    let epoch = shards::share_epoch(transaction, home.keys().shard()).await?;
+    match home.live_link().await {
+        Ok(link) if *link.epoch == *epoch => {}
+        Ok(_) => return Err(DecideError::Fenced("mysql holds another epoch".into()).into()),
+        Err(error) => return Err(DecideError::Fenced(error.to_string().into()).into()),
+    }
+    accounts::lock(transaction, touched).await?;
+    let verdict = ledger.decide_once(request).await?;
+    let entry = match &verdict {
+        Verdict::Accepted(accepted) if accepted.is_whole => {
+            Some(Entry::accepted(draft, idempotency, payload, accepted))
+        }
+        // Its branches are recorded by their shards' subscribers, and what it became itself stands in the journal.
+        Verdict::Accepted(accepted) => ledger.find(accepted.position).await.ok().flatten(),
+        Verdict::Replayed(_) | Verdict::Refused(_) => None,
+    };
+    Ok((verdict, entry))
+}
+
+/// Ends a transaction that is of no use before it is the next one's turn; a link that broke has ended it too.
+async fn end(transaction: Transaction<'_, MySql>) {
+    drop(transaction.rollback().await);
+}
+
+async fn record_again(pool: &MySqlPool, entries: &[&Entry]) -> Result<(), record::RecordError> {
+    let mut transaction = pool.begin().await?;
+    record_missing(&mut transaction, entries).await?;
+    Ok(transaction.commit().await?)
+}
+
+/// Records the entries that MySQL lacks.
+async fn record_missing(
+    connection: &mut MySqlConnection,
+    entries: &[&Entry],
+) -> Result<(), record::RecordError> {
+    let mut missing = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let (at, shard) = (entry.position, entry.position.shard());
+        let is_there = !journal::existing(connection, shard, at, at)
+            .await?
+            .is_empty();
+        // In a quiet shop Redis' journal still has what was archived.
+        if !is_there && !archives::is_removed(connection, at).await? {
+            missing.push(*entry);
+        }
+    }
+    journal::insert(connection, &missing, &HashSet::new()).await?;
+    record::record_own(connection, &missing).await
+}

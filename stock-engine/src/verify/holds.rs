@@ -1,0 +1,165 @@
+//! Part four: each live reservation stands in Redis' `deadlines`, and nothing else does.
+//!
+//! A hold that is missing there would keep its stock for ever; one too many is only looked at in vain.
+//! Redis is read first, then MySQL, then Redis again for what differs.
+
+use std::collections::{BTreeMap, HashSet};
+
+use redis::cmd;
+use sqlx::MySqlPool;
+use stock_common::id::Position;
+use stock_domain::branch::Branch;
+use stock_domain::reservation::{Held, ReservationStatus, mark_id};
+use stock_mysql::reservations::{self, StoredReservation};
+use stock_mysql::{dead_letters, shards};
+use stock_redis::keys::SENTINEL;
+use stock_redis::scan::Scan;
+use stock_redis::{Ledger, ReadError, Shard};
+
+use super::{Difference, VerifyError};
+
+const PAGE: u32 = 1_000;
+
+/// A hold whose member of `deadlines` is missing, or is one too many.
+#[derive(Debug, Clone)]
+pub struct HoldDrift {
+    /// The shard.
+    pub shard: u64,
+    /// The member.
+    pub member: String,
+    /// When the hold expires; `None` when it is over and the member should not be there.
+    pub expires_ms: Option<u64>,
+    /// The same for people.
+    pub difference: Difference,
+}
+
+/// Compares every live reservation with Redis.
+///
+/// # Errors
+/// [`VerifyError`] when one of the two does not answer.
+pub async fn compare(pool: &MySqlPool, ledger: &Ledger) -> Result<Vec<HoldDrift>, VerifyError> {
+    let mut found = Vec::new();
+    for shard in ledger.shards() {
+        let state = shards::load(pool, shard.keys().shard())
+            .await?
+            .ok_or(VerifyError::NoEpoch)?;
+        found.extend(surplus(pool, &shard, state.watermark).await?);
+    }
+    let mut after = Position::ZERO;
+    loop {
+        let page = reservations::pending(&mut *pool.acquire().await?, after, PAGE).await?;
+        let Some(last) = page.last() else {
+            return Ok(found);
+        };
+        after = last.id;
+        let mut by_shard: BTreeMap<u64, Vec<StoredReservation>> = BTreeMap::new();
+        for of in page {
+            let shard = ledger.shard_of(of.id)?.keys().shard();
+            by_shard.entry(shard).or_default().push(of);
+        }
+        for own in by_shard.values() {
+            found.extend(missing(pool, ledger, own).await?);
+        }
+    }
+}
+
+async fn scores(shard: &Shard, members: &[String]) -> Result<Vec<Option<u64>>, ReadError> {
+    let mut link = shard.link()?;
+    if members.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(cmd("ZMSCORE")
+        .arg(shard.keys().deadlines())
+        .arg(members)
+        .query_async(&mut link.read)
+        .await?)
+}
+
+/// Live reservations of one shard that Redis does not know as such.
+async fn missing(
+    pool: &MySqlPool,
+    ledger: &Ledger,
+    page: &[StoredReservation],
+) -> Result<Vec<HoldDrift>, VerifyError> {
+    let member = |of: &StoredReservation| of.reservation.held(of.id).member();
+    let members: Vec<String> = page.iter().map(member).collect();
+    let mut found = Vec::new();
+    let Some(first) = page.first() else {
+        return Ok(found);
+    };
+    let shard = ledger.shard_of(first.id)?;
+    for (of, score) in page.iter().zip(scores(&shard, &members).await?) {
+        let expires_ms = of.reservation.expires_ms(of.id);
+        if score == Some(expires_ms) {
+            continue;
+        }
+        // It has ended, and MySQL does not know yet; or both happened since the page was read.
+        if ledger.mark(&mark_id(of.id)).await?.is_some() {
+            continue;
+        }
+        let now = reservations::find(pool, of.id).await?;
+        if now.is_none_or(|now| now.status != ReservationStatus::Pending) {
+            continue;
+        }
+        let text =
+            format!("is live, its deadline in redis is {score:?} and should be {expires_ms}");
+        found.push(HoldDrift {
+            shard: shard.keys().shard(),
+            member: member(of),
+            expires_ms: Some(expires_ms),
+            difference: Difference::new("reservations", of.id, text),
+        });
+    }
+    Ok(found)
+}
+
+/// Members of `deadlines` whose reservation, settled at the watermark, is over or was never made.
+async fn surplus(
+    pool: &MySqlPool,
+    shard: &Shard,
+    watermark: Position,
+) -> Result<Vec<HoldDrift>, VerifyError> {
+    let deadlines = shard.keys().deadlines();
+    let (mut found, mut scan) = (Vec::new(), Scan::sorted_set(&deadlines));
+    while let Some(members) = scan.page_on::<Vec<(String, u64)>>(shard).await? {
+        let settled: Vec<(String, Option<Held>)> = members
+            .into_iter()
+            // Branches have a check of their own.
+            .filter(|(member, _)| member != SENTINEL && Branch::parse_member(member).is_none())
+            .map(|(member, _)| (Held::parse(&member), member))
+            .filter(|(held, _)| held.is_none_or(|held| held.id <= watermark))
+            .map(|(held, member)| (member, held))
+            .collect();
+        let ids: Vec<Position> = settled
+            .iter()
+            .filter_map(|(_, held)| Some(held.as_ref()?.id))
+            .collect();
+        let live: HashSet<Position> = reservations::live_of(pool, &ids).await?;
+        for (member, held) in settled {
+            let is_live = held.is_some_and(|held| live.contains(&held.id));
+            let is_dead_letter = match held {
+                Some(held) if !is_live => dead_letters::state(pool, held.id).await?.is_some(),
+                _ => false,
+            };
+            if is_live || is_dead_letter {
+                continue;
+            }
+            // It ended meanwhile, and its member went with that.
+            if scores(shard, std::slice::from_ref(&member)).await? == [None] {
+                continue;
+            }
+            let difference = Difference::new(
+                "reservations",
+                &member,
+                "stands in redis' deadlines and is over".to_owned(),
+            );
+            found.push(HoldDrift {
+                shard: shard.keys().shard(),
+                member,
+                expires_ms: None,
+                difference,
+            });
+        }
+    }
+    Ok(found)
+}

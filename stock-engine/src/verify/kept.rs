@@ -1,0 +1,194 @@
+//! Part one, continued: what entries of the last day have set in Redis stands there still: their states, and what is
+//! remembered under their keys.
+
+use std::collections::BTreeMap;
+
+use redis::pipe;
+use sqlx::MySqlPool;
+use stock_common::id::Position;
+use stock_domain::branch::ACROSS_MARK;
+use stock_domain::coupon::CodeState;
+use stock_domain::journal::{Entry, Kind};
+use stock_domain::order::parse_offline_mark_id;
+use stock_domain::shard_map::ShardMap;
+use stock_redis::keys::{Keys, Records};
+use stock_redis::records::RecordName;
+use stock_redis::{Ledger, ReadError};
+
+use super::Difference;
+use super::late::{find, value};
+use super::states::{coupon_of, says};
+
+/// A margin in ms: a state or a record that is about to be forgotten may be gone.
+const SLACK_MS: u64 = 60_000;
+/// Longer than that no state is brought back that has ended.
+const DAY_MS: u64 = 24 * 3_600_000;
+
+/// Something that an entry has set.
+enum Set<'a> {
+    /// A state: its name, and its value if that says it for good.
+    State(&'a str, &'a str),
+    /// The record that is kept under an idempotency key: its name and its value.
+    Record(RecordName, Vec<u8>),
+}
+
+/// The states and records that should stand on each shard, with the entry that set each.
+type ByShard<'a> = BTreeMap<u64, Vec<(Position, Set<'a>)>>;
+
+/// Compares what the entries have set; nothing while Redis cannot be asked, which is named elsewhere.
+pub(super) async fn differing(
+    pool: &MySqlPool,
+    ledger: &Ledger,
+    entries: &[Entry],
+) -> Result<Vec<Difference>, sqlx::Error> {
+    let Some(map) = ledger.shard_map() else {
+        return Ok(Vec::new());
+    };
+    let mut found = Vec::new();
+    let mut missing = Vec::new();
+    for (number, set) in set_by(ledger, map, entries) {
+        for part in set.chunks(500) {
+            match read(ledger, number, part).await {
+                Ok((wrong, lacking)) => {
+                    found.extend(wrong);
+                    missing.extend(lacking);
+                }
+                Err(_unreachable) => return Ok(Vec::new()),
+            }
+        }
+    }
+    found.extend(lacking(pool, entries, missing).await?);
+    Ok(found)
+}
+
+fn set_by<'a>(ledger: &Ledger, map: ShardMap, entries: &'a [Entry]) -> ByShard<'a> {
+    let config = ledger.config();
+    let now = ledger.redis_now_ms();
+    let since = |kept: u64| now.saturating_sub(kept).saturating_add(SLACK_MS);
+    let states_since = since(config.marks_keep_ms.min(DAY_MS));
+    let records_since = since(config.idempotency_accepted_ms);
+    let mut by_shard = ByShard::new();
+    for entry in entries {
+        let at = entry.position;
+        let mut add = |shard: u64, set: Set<'a>| {
+            by_shard.entry(shard).or_default().push((at, set));
+        };
+        for mark in &entry.marks {
+            let is_kept = ["opened:", "coupon:", "code:", "issued:"]
+                .iter()
+                .any(|kind| mark.id.starts_with(kind));
+            // A file's state is only of use while it is written.
+            let is_wanted = (is_kept || at.unix_ms() > states_since)
+                && !mark.next.is_empty()
+                && !mark.id.starts_with("import:")
+                && parse_offline_mark_id(&mark.id).is_none();
+            if is_wanted {
+                let code = CodeState::parse(&mark.next);
+                if let Some(shard) = map.of_mark_id(&mark.id, code) {
+                    add(shard, Set::State(&mark.id, &mark.next));
+                }
+            }
+        }
+        let idempotency = entry.idempotency.as_ref();
+        if let Some(of) = idempotency.filter(|_| at.unix_ms() > records_since) {
+            let name = RecordName::of(of);
+            add(map.of_position(at), Set::Record(name, name.accepted(at)));
+        }
+    }
+    by_shard
+}
+
+/// Returns the differences that were found, and the states that are not there.
+async fn read<'a>(
+    ledger: &Ledger,
+    number: u64,
+    part: &[(Position, Set<'a>)],
+) -> Result<(Vec<Difference>, Vec<(Position, &'a str, &'a str)>), ReadError> {
+    let shard = ledger.shard(number)?;
+    let mut link = shard.link()?;
+    let keys: &Keys = shard.keys();
+    let mut commands = pipe();
+    for (_, set) in part {
+        match set {
+            Set::State(id, _) => {
+                commands.cmd("HGET").arg(keys.states()).arg(id);
+                commands.cmd("HGET").arg(keys.states()).arg(id);
+            }
+            Set::Record(name, _) => {
+                for generation in 0..2 {
+                    let book = keys.records(Records::Accepted, generation);
+                    commands.cmd("HGET").arg(book).arg(&name.key);
+                }
+            }
+        }
+    }
+    let values: Vec<Option<Vec<u8>>> = commands.query_async(&mut link.read).await?;
+    let (mut found, mut missing) = (Vec::new(), Vec::new());
+    for ((at, set), values) in part.iter().zip(values.chunks(2)) {
+        let mut known = values.iter().flatten();
+        match set {
+            Set::Record(_, record) => {
+                if !known.any(|value| value == record) {
+                    let text = "what it decided is not remembered under its key".to_owned();
+                    found.push(Difference::new("records", at, text));
+                }
+            }
+            Set::State(id, next) => match known.next() {
+                None => missing.push((*at, *id, *next)),
+                // The home of a branch sets this once and for good.
+                Some(value) if id.starts_with(ACROSS_MARK) => {
+                    let is = String::from_utf8_lossy(value);
+                    if is.split('@').next() != Some(next) {
+                        let text = format!("is {is:?}, entry {at} set {next}");
+                        found.push(Difference::new("states", id, text));
+                    }
+                }
+                Some(_) => {}
+            },
+        }
+    }
+    Ok((found, missing))
+}
+
+/// Of states that are not there, those that MySQL says should be.
+async fn lacking(
+    pool: &MySqlPool,
+    entries: &[Entry],
+    missing: Vec<(Position, &str, &str)>,
+) -> Result<Vec<Difference>, sqlx::Error> {
+    if missing.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids: Vec<&str> = missing.iter().map(|(_, id, _)| *id).collect();
+    let says = says(pool, &ids).await?;
+    let coupons = missing
+        .iter()
+        .filter_map(|(_, id, next)| coupon_of(id, next));
+    let over = "COALESCE(valid_to < NOW(3) - INTERVAL 23 HOUR, 0)";
+    let over = find(pool, ("coupons", "id", over), coupons).await?;
+    let held = entries
+        .iter()
+        .filter(|entry| entry.kind == Kind::BranchHeld);
+    let held = find(
+        pool,
+        ("branches", "id", "state"),
+        held.map(|of| of.position.get()),
+    )
+    .await?;
+    let mut found = Vec::new();
+    for (at, id, next) in missing {
+        let is_over = coupon_of(id, next)
+            .is_some_and(|coupon| value(&over, Position::new(coupon), 0) == Some("1"));
+        let expected = match says.get(id) {
+            Some(expected) => expected.clone(),
+            None if id.starts_with(ACROSS_MARK) => Some(next.to_owned()),
+            None if id.starts_with("branch:") => value(&held, at, 0).map(str::to_owned),
+            None => None,
+        };
+        if let Some(expected) = expected.filter(|_| !is_over) {
+            let text = format!("is not there, and should be {expected}");
+            found.push(Difference::new("states", id, text));
+        }
+    }
+    Ok(found)
+}

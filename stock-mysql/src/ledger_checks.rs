@@ -1,0 +1,134 @@
+//! Ledger checks: what each run of verify and of reconcile found, wherever it ran.
+
+use std::time::Duration;
+
+use chrono::NaiveDateTime;
+use serde::Serialize;
+use sqlx::MySqlPool;
+
+/// Runs of each check that are kept.
+const KEPT: u32 = 3_000;
+
+/// Which check ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CheckKind {
+    /// `verify` of `stock-engine`: the proof.
+    Verify,
+    /// `reconcile` of `stock-engine`: the correction of what drifted.
+    Reconcile,
+}
+
+impl CheckKind {
+    /// The name in the table, and of the job.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Verify => "verify",
+            Self::Reconcile => "reconcile",
+        }
+    }
+}
+
+/// A run that ended.
+#[derive(Debug)]
+pub struct Ended<'a, R> {
+    /// Which check.
+    pub kind: CheckKind,
+    /// How long it took.
+    pub took: Duration,
+    /// How much did not agree.
+    pub differences: usize,
+    /// How much of that was put right.
+    pub corrected: usize,
+    /// What it said.
+    pub report: &'a R,
+}
+
+/// A run as it is stored.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct LedgerCheck {
+    /// Rises with every run.
+    pub id: u64,
+    /// A name of [`CheckKind`].
+    pub kind: String,
+    /// When it ended, UTC.
+    pub ended_at: NaiveDateTime,
+    /// How long it took.
+    pub took_ms: u64,
+    /// How much did not agree.
+    pub differences: u32,
+    /// How much of that was put right.
+    pub corrected: u32,
+    /// What it said, as JSON; none where only its outcome was asked for.
+    pub report: Option<String>,
+}
+
+/// Notes a run, and forgets the oldest ones. What the run said holds also when MySQL does not take the note.
+pub async fn note<R: Serialize + Sync>(pool: &MySqlPool, ended: &Ended<'_, R>) {
+    if let Err(error) = insert(pool, ended).await {
+        tracing::warn!(%error, kind = ended.kind.as_str(), "the run of a check could not be noted");
+    }
+}
+
+async fn insert<R: Serialize + Sync>(
+    pool: &MySqlPool,
+    ended: &Ended<'_, R>,
+) -> Result<(), sqlx::Error> {
+    let report = serde_json::to_string(ended.report)
+        .map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    sqlx::query(
+        "INSERT INTO ledger_checks (kind, took_ms, differences, corrected, report) \
+         VALUES (?, ?, ?, ?, ?)",
+    )
+    .bind(ended.kind.as_str())
+    .bind(u64::try_from(ended.took.as_millis()).unwrap_or(u64::MAX))
+    .bind(count(ended.differences))
+    .bind(count(ended.corrected))
+    .bind(report)
+    .execute(pool)
+    .await?;
+    sqlx::query(
+        "DELETE FROM ledger_checks WHERE kind = ? AND id < (SELECT COALESCE(MIN(id), 0) FROM \
+         (SELECT id FROM ledger_checks WHERE kind = ? ORDER BY id DESC LIMIT ?) AS kept)",
+    )
+    .bind(ended.kind.as_str())
+    .bind(ended.kind.as_str())
+    .bind(KEPT)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Lists runs, the latest first.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn list(
+    pool: &MySqlPool,
+    before: Option<u64>,
+    limit: u32,
+) -> Result<Vec<LedgerCheck>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT id, CAST(kind AS CHAR) AS kind, ended_at, took_ms, differences, corrected, report \
+         FROM ledger_checks WHERE id < ? ORDER BY id DESC LIMIT ?",
+    )
+    .bind(before.unwrap_or(u64::MAX))
+    .bind(limit)
+    .fetch_all(pool)
+    .await
+}
+
+/// How the latest run of a check ended, without what it said: asked for every second.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn latest(pool: &MySqlPool, kind: CheckKind) -> Result<Option<LedgerCheck>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT id, CAST(kind AS CHAR) AS kind, ended_at, took_ms, differences, corrected, NULL AS report \
+         FROM ledger_checks WHERE kind = ? ORDER BY id DESC LIMIT 1",
+    )
+    .bind(kind.as_str())
+    .fetch_optional(pool)
+    .await
+}

@@ -1,0 +1,348 @@
+//! Movements: the postings of a product's stock, newest first, and what they add up to per day.
+//!
+//! An account's postings stand in the order of their seq, not of their entries; both rise together, so the
+//! seq at a position is found by halving, and no further index is paid for on the way of an order.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+
+use chrono::NaiveDate;
+use serde_json::Value;
+use sqlx::{MySql, MySqlPool, QueryBuilder};
+use stock_common::id::{LocationId, Position, ProductId, UserId};
+use stock_domain::account::{Account, AccountKind};
+use stock_domain::journal::{Kind, Posted};
+
+use super::rows::push_list;
+
+/// A posting, and why it was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Movement {
+    /// The entry.
+    pub position: Position,
+    /// What moved.
+    pub posted: Posted,
+    /// The kind of the entry.
+    pub cause: String,
+    /// What the entry refers to.
+    pub reference: Option<String>,
+    /// Who caused it; user 0 is the engine.
+    pub actor: UserId,
+    /// What a person gave as the reason.
+    pub reason: Option<String>,
+}
+
+/// Where a page of movements begins: behind so many postings of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MovementCursor {
+    /// The entry.
+    pub position: Position,
+    /// How many of its postings were given already.
+    pub given: usize,
+}
+
+/// An account of a product's stock.
+#[derive(Debug, Clone, Copy)]
+struct StockAccount {
+    account: Account,
+    /// Its last posting that was archived; 0 when none was.
+    archived: u64,
+    /// The seq that it has reached.
+    last: u64,
+}
+
+async fn accounts(
+    pool: &MySqlPool,
+    product: ProductId,
+    location: Option<LocationId>,
+) -> Result<Vec<StockAccount>, sqlx::Error> {
+    let rows: Vec<(String, u64, u64, u64)> = sqlx::query_as(
+        "SELECT CAST(kind AS CHAR), place_id, seq, CAST(COALESCE((SELECT l.seq \
+         FROM archived_levels l WHERE l.kind = a.kind AND l.owner_id = a.owner_id \
+         AND l.place_id = a.place_id), 0) AS UNSIGNED) FROM accounts a \
+         WHERE kind IN ('AVAILABLE', 'RESERVED') AND owner_id = ? \
+         AND (? OR place_id = ?)",
+    )
+    .bind(product.0)
+    .bind(location.is_none())
+    .bind(location.map_or(0, |location| location.0))
+    .fetch_all(pool)
+    .await?;
+    let account = |(kind, place, last, archived): (String, u64, u64, u64)| {
+        let kind = AccountKind::parse(&kind)?;
+        let owner = product.0;
+        Some(StockAccount {
+            account: Account { kind, owner, place },
+            archived,
+            last,
+        })
+    };
+    Ok(rows.into_iter().filter_map(account).collect())
+}
+
+/// The last seq of an account whose entry does not stand behind `position`; what was archived does not count, and
+/// its last seq is the least.
+async fn seq_at(
+    pool: &MySqlPool,
+    of: StockAccount,
+    position: Position,
+) -> Result<u64, sqlx::Error> {
+    let (account, mut low, mut high) = (of.account, of.archived, of.last);
+    while low < high {
+        let middle = low + (high - low).div_ceil(2);
+        let id: Option<u64> = sqlx::query_scalar(
+            "SELECT journal_id FROM postings WHERE kind = ? AND owner_id = ? AND place_id = ? \
+             AND seq = ?",
+        )
+        .bind(account.kind.as_str())
+        .bind(account.owner)
+        .bind(account.place)
+        .bind(middle)
+        .fetch_optional(pool)
+        .await?;
+        if id.is_some_and(|id| id <= position.get()) {
+            low = middle;
+        } else {
+            high = middle - 1;
+        }
+    }
+    Ok(low)
+}
+
+/// The position up to which movements of a product's stock were archived; `None` when none were. Between it and the
+/// last of them nothing may have moved.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn archived_until(
+    pool: &MySqlPool,
+    (product, location): (ProductId, Option<LocationId>),
+) -> Result<Option<Position>, sqlx::Error> {
+    let id: Option<u64> = sqlx::query_scalar(
+        "SELECT MAX(position) FROM archives WHERE EXISTS (SELECT 1 FROM archived_levels \
+         WHERE kind IN ('AVAILABLE', 'RESERVED') AND owner_id = ? \
+         AND (? OR place_id = ?))",
+    )
+    .bind(product.0)
+    .bind(location.is_none())
+    .bind(location.map_or(0, |location| location.0))
+    .fetch_one(pool)
+    .await?;
+    Ok(id.map(Position::new))
+}
+
+/// A product's movements, newest first, at one location or at all.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn list(
+    pool: &MySqlPool,
+    (product, location): (ProductId, Option<LocationId>),
+    from: Option<MovementCursor>,
+    limit: usize,
+) -> Result<Vec<Movement>, sqlx::Error> {
+    type Row = (u64, u64, i64, i64);
+    let skip = from.map_or(0, |from| from.given);
+    let mut found: Vec<(Position, Posted)> = Vec::new();
+    for of in accounts(pool, product, location).await? {
+        let account = of.account;
+        let last = match from {
+            Some(from) => seq_at(pool, of, from.position).await?,
+            None => of.last,
+        };
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT journal_id, seq, delta, balance_after FROM postings \
+             WHERE kind = ? AND owner_id = ? AND place_id = ? AND seq <= ? \
+             ORDER BY seq DESC LIMIT ?",
+        )
+        .bind(account.kind.as_str())
+        .bind(account.owner)
+        .bind(account.place)
+        .bind(last)
+        .bind((limit + skip) as u64)
+        .fetch_all(pool)
+        .await?;
+        found.extend(rows.into_iter().map(|(id, seq, delta, balance_after)| {
+            let posted = Posted {
+                account,
+                seq,
+                delta,
+                balance_after,
+            };
+            (Position::new(id), posted)
+        }));
+    }
+    found.sort_unstable_by_key(|(position, posted)| {
+        (Reverse(*position), posted.account, Reverse(posted.seq))
+    });
+    let page: Vec<(Position, Posted)> = found.into_iter().skip(skip).take(limit).collect();
+    with_causes(pool, page).await
+}
+
+async fn with_causes(
+    pool: &MySqlPool,
+    page: Vec<(Position, Posted)>,
+) -> Result<Vec<Movement>, sqlx::Error> {
+    type Row = (u64, String, u64, Option<String>, Vec<u8>);
+    if page.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut query: QueryBuilder<MySql> = QueryBuilder::new(
+        "SELECT id, kind, actor_id, reference, payload FROM journal WHERE id IN ",
+    );
+    let ids: Vec<_> = page.iter().map(|(position, _)| position.get()).collect();
+    push_list(&mut query, &ids);
+    let rows: Vec<Row> = query.build_query_as().fetch_all(pool).await?;
+    let causes: HashMap<u64, Row> = rows.into_iter().map(|row| (row.0, row)).collect();
+    Ok(page
+        .into_iter()
+        .filter_map(|(position, posted)| {
+            let (_, cause, actor, reference, payload) = causes.get(&position.get())?.clone();
+            let payload: Value = serde_json::from_slice(&payload).unwrap_or_default();
+            let reason = payload.pointer("/body/reason").and_then(Value::as_str);
+            // A branch moves for the entry that it belongs to.
+            let of = payload.pointer("/body/of").and_then(Value::as_str);
+            let cause = match of {
+                Some(of) if cause.starts_with("branch_") => of.to_owned(),
+                Some(_) | None => cause,
+            };
+            Some(Movement {
+                position,
+                posted,
+                cause,
+                reference,
+                actor: UserId(actor),
+                reason: reason.map(str::to_owned),
+            })
+        })
+        .collect())
+}
+
+/// What happened to a product's stock on a day, in units, each ≥ 0 but `adjusted`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DayStatistics {
+    /// Came in.
+    pub received: i64,
+    /// Left with an order or a confirmed reservation.
+    pub sold: i64,
+    /// Came back from orders, and from reservations that were confirmed.
+    pub cancelled: i64,
+    /// Set aside.
+    pub reserved: i64,
+    /// Set aside and given back, by cancel or expiry.
+    pub released: i64,
+    /// Corrected by hand or by a file; the sum of both directions.
+    pub adjusted: i64,
+}
+
+impl DayStatistics {
+    /// Adds what postings of one kind of account, caused by one kind of entry, sum up to.
+    fn add(&mut self, account: AccountKind, cause: Kind, sum: i64) {
+        let is_available = account != AccountKind::Reserved;
+        match cause {
+            Kind::OrderPlaced | Kind::ReservationConfirmed => self.sold -= sum,
+            Kind::OrderCancelled | Kind::OrderFailed => self.cancelled += sum,
+            Kind::ReservationMade if is_available => self.reserved -= sum,
+            Kind::ReservationExpired if is_available => self.released += sum,
+            // What leaves RESERVED was only set aside; what comes on top was sold already.
+            Kind::ReservationCancelled if is_available => self.cancelled += sum,
+            Kind::ReservationCancelled => {
+                self.cancelled += sum;
+                self.released -= sum;
+            }
+            Kind::StockReceived => self.received += sum,
+            Kind::StockAdjusted | Kind::StockImported => self.adjusted += sum,
+            Kind::ReservationMade
+            | Kind::ReservationExpired
+            | Kind::SaleOversold
+            | Kind::ProductOpened
+            | Kind::ProductSwitched
+            | Kind::StockMoved
+            | Kind::CouponOpened
+            | Kind::CouponIssued
+            | Kind::PointsEarned
+            | Kind::PointsUsed
+            | Kind::PointsCancelled
+            | Kind::SellingSwitched
+            | Kind::BranchHeld
+            | Kind::BranchConfirmed
+            | Kind::BranchReleased
+            | Kind::AcrossAborted
+            | Kind::EpochBegun => {}
+        }
+    }
+}
+
+/// What happened to a product's stock per day (UTC) behind one position and up to another.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn statistics(
+    pool: &MySqlPool,
+    (product, location): (ProductId, Option<LocationId>),
+    (after, upto): (Position, Position),
+) -> Result<BTreeMap<NaiveDate, DayStatistics>, sqlx::Error> {
+    let mut days: BTreeMap<NaiveDate, DayStatistics> = BTreeMap::new();
+    for of in accounts(pool, product, location).await? {
+        let account = of.account;
+        let from = seq_at(pool, of, after).await?;
+        let to = seq_at(pool, of, upto).await?;
+        let rows: Vec<(NaiveDate, String, i64)> = sqlx::query_as(
+            // A branch counts as the entry that it belongs to.
+            "SELECT DATE(j.created_at) AS day, IF(j.kind IN ('branch_held', 'branch_confirmed', \
+             'branch_released'), JSON_UNQUOTE(JSON_EXTRACT(CONVERT(j.payload USING utf8mb4), \
+             '$.body.of')), j.kind) AS cause, CAST(SUM(p.delta) AS SIGNED) \
+             FROM postings p JOIN journal j ON j.id = p.journal_id \
+             WHERE p.kind = ? AND p.owner_id = ? AND p.place_id = ? AND p.seq > ? AND p.seq <= ? \
+             GROUP BY day, cause",
+        )
+        .bind(account.kind.as_str())
+        .bind(account.owner)
+        .bind(account.place)
+        .bind(from)
+        .bind(to)
+        .fetch_all(pool)
+        .await?;
+        for (day, cause, sum) in rows {
+            if let Some(cause) = Kind::parse(&cause) {
+                days.entry(day).or_default().add(account.kind, cause, sum);
+            }
+        }
+    }
+    Ok(days)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::DayStatistics;
+    use stock_domain::account::AccountKind::{Available, Reserved};
+    use stock_domain::journal::Kind;
+
+    #[test]
+    fn what_was_set_aside_is_sold_once_and_a_forced_cancel_returns_what_was_sold() {
+        let mut day = DayStatistics::default();
+        for (account, cause, sum) in [
+            (Available, Kind::StockReceived, 100),
+            (Available, Kind::OrderPlaced, -10),
+            (Available, Kind::ReservationMade, -30),
+            (Reserved, Kind::ReservationMade, 30),
+            (Reserved, Kind::ReservationConfirmed, -20),
+            (Available, Kind::ReservationCancelled, 25),
+            (Reserved, Kind::ReservationCancelled, -5),
+            (Available, Kind::ReservationExpired, 5),
+            (Reserved, Kind::ReservationExpired, -5),
+            (Available, Kind::OrderCancelled, 1),
+        ] {
+            day.add(account, cause, sum);
+        }
+        let expected = DayStatistics {
+            received: 100,
+            sold: 30,
+            cancelled: 21,
+            reserved: 30,
+            released: 10,
+            adjusted: 0,
+        };
+        assert_eq!(day, expected);
+    }
+}

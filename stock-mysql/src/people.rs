@@ -1,0 +1,6 @@
+//! People: no part of the ledger.
+
+pub mod audit_log;
+pub mod refresh_tokens;
+pub mod sessions;
+pub mod users;

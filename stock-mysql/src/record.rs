@@ -1,0 +1,350 @@
+//! Record: what belongs to an entry, its journal row, its postings and its own tables.
+//!
+//! Idempotent by position: the callers leave out entries that are there already. Which tables are an
+//! entry's own stands in the table of [`stock_domain::journal`].
+
+use sqlx::MySqlConnection;
+use stock_common::id::{CouponId, Position, ProductId};
+use stock_domain::branch::{ACROSS_MARK, Branch, BranchEnded, CodeMoved};
+use stock_domain::coupon::{CODE_MARK, CouponIssued, CouponOpened};
+use stock_domain::journal::{Entry, Kind};
+use stock_domain::order::{OfflineSale, Order, OrderReversed, OrderStatus};
+use stock_domain::points::{self, PointTransaction};
+use stock_domain::product::ProductOpened;
+use stock_domain::reservation::{Reservation, ReservationEnded, ReservationStatus};
+use stock_domain::stock::StockImported;
+
+use super::offline_sales::{self, OfflineState};
+use super::{
+    branches, coupon_issues, coupons, imports, journal, orders, point_transactions, products,
+    reservations,
+};
+
+/// Why an entry's own tables cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// MySQL did not answer, or refused the data.
+    #[error("mysql: {0}")]
+    Database(#[from] sqlx::Error),
+    /// The body does not fit its kind.
+    #[error("the body cannot be read: {0}")]
+    Body(#[from] serde_json::Error),
+}
+
+impl RecordError {
+    /// Whether it is the entry's fault, so that trying again cannot help.
+    #[must_use]
+    pub fn is_poison(&self) -> bool {
+        match self {
+            Self::Database(error) => super::is_data_error(error),
+            Self::Body(_) => true,
+        }
+    }
+}
+
+/// The reverse of recording: removes the rows of entries that never take effect, and takes back what
+/// they said about others. Entries without rows are passed over.
+///
+/// # Errors
+/// [`RecordError`]; the caller rolls back.
+pub async fn erase(connection: &mut MySqlConnection, entries: &[Entry]) -> Result<(), RecordError> {
+    let mut standing = Vec::new();
+    // The last first: what an earlier one said stands again when a later one is gone.
+    for entry in entries.iter().rev() {
+        match entry.kind {
+            Kind::OrderPlaced => {
+                let order = entry.body::<Order>()?;
+                orders::delete(connection, entry.position).await?;
+                offline_sales::delete(connection, entry.position).await?;
+                if let Some(reservation) = order.reservation_id {
+                    reservations::forget_order(connection, entry.position, reservation).await?;
+                }
+                if order.coupon.is_some() {
+                    coupon_issues::set_free(connection, &[entry.position]).await?;
+                }
+            }
+            // The order that it took back stands again.
+            Kind::OrderCancelled | Kind::OrderFailed => {
+                let order = entry.body::<OrderReversed>()?.order_id;
+                if has_code_mark(entry) {
+                    coupon_issues::set_used(connection, &[order]).await?;
+                }
+                standing.push(order);
+            }
+            // Beside these only the reservations that orders took and points are ever recorded unsettled.
+            Kind::PointsEarned
+            | Kind::PointsUsed
+            | Kind::PointsCancelled
+            | Kind::SaleOversold
+            | Kind::ReservationMade
+            | Kind::ReservationConfirmed
+            | Kind::ReservationCancelled
+            | Kind::ReservationExpired
+            | Kind::ProductOpened
+            | Kind::ProductSwitched
+            | Kind::StockReceived
+            | Kind::StockAdjusted
+            | Kind::StockImported
+            | Kind::StockMoved
+            | Kind::CouponOpened
+            | Kind::CouponIssued
+            | Kind::SellingSwitched
+            | Kind::BranchHeld
+            | Kind::BranchConfirmed
+            | Kind::BranchReleased
+            | Kind::AcrossAborted
+            | Kind::EpochBegun => {}
+        }
+        if !entry.branches.is_empty() {
+            branches::forget_entry(connection, entry.position).await?;
+        }
+        point_transactions::delete(connection, entry.position).await?;
+        journal::delete(connection, entry.position).await?;
+    }
+    orders::set_status(connection, &standing, OrderStatus::Success).await?;
+    Ok(())
+}
+
+/// What even a dead letter says about others: the reservation that an order took is over and its coupon used,
+/// whatever becomes of the order, and points have moved.
+///
+/// # Errors
+/// When MySQL does not answer, or refuses the data.
+pub async fn record_taken(
+    connection: &mut MySqlConnection,
+    entry: &Entry,
+) -> Result<(), sqlx::Error> {
+    let moved = points::transactions(entry).unwrap_or_default();
+    point_transactions::insert(connection, &moved).await?;
+    branches::set_entry(connection, &owned(entry)).await?;
+    if entry.kind != Kind::OrderPlaced {
+        return Ok(());
+    }
+    let Ok(order) = entry.body::<Order>() else {
+        return Ok(());
+    };
+    let taken = order.reservation_id.map(|id| (id, entry.position));
+    let taken: Vec<_> = taken.into_iter().collect();
+    reservations::set_ordered(connection, &taken).await?;
+    match order.coupon.as_ref().filter(|_| has_code_mark(entry)) {
+        None => Ok(()),
+        Some(used) => {
+            let code = (used.coupon_id, used.code.as_str());
+            coupon_issues::set_used_by(connection, code, entry.position).await
+        }
+    }
+}
+
+/// What a group of entries writes, by table.
+#[derive(Default)]
+pub struct Rows {
+    /// Orders, each with its entry.
+    pub placed: Vec<(Position, Order)>,
+    /// Orders that were cancelled.
+    pub cancelled: Vec<Position>,
+    /// Orders that failed.
+    pub failed: Vec<Position>,
+    /// Sales of tills that were cut off: entry, store, sale, what became of it.
+    pub offline: Vec<(Position, u64, OfflineSale, OfflineState)>,
+    /// Reservations, each with its entry.
+    pub reserved: Vec<(Position, Reservation)>,
+    /// Reservations that an order took, and that order.
+    pub ordered: Vec<(Position, Position)>,
+    /// Reservations that were confirmed.
+    pub confirmed: Vec<Position>,
+    /// Reservations that were cancelled.
+    pub returned: Vec<Position>,
+    /// Reservations whose time was over.
+    pub expired: Vec<Position>,
+    /// Codes that were drawn, each with its entry.
+    pub issued: Vec<(Position, CouponIssued)>,
+    /// Orders that used codes.
+    pub used: Vec<Position>,
+    /// Orders that gave their codes back.
+    pub freed: Vec<Position>,
+    /// Movements of points.
+    pub points: Vec<PointTransaction>,
+    /// Products that were opened.
+    pub opened: Vec<ProductId>,
+    /// Coupons that were opened.
+    pub coupons: Vec<CouponId>,
+    /// Files of stock: import, the first and the last of its lines.
+    pub imported: Vec<(u64, u64, u64)>,
+    /// Branches that are held, and the id that all parts of their entry share.
+    pub held: Vec<(Position, String)>,
+    /// Branches of an entry: branch, shared id, entry.
+    pub owned: Vec<(Position, String, Position)>,
+    /// Branches that have ended.
+    pub ended: Vec<branches::Ended>,
+    /// Codes that a branch used, and its order.
+    pub codes: Vec<((CouponId, String), Position)>,
+    /// Branches, and the orders that were placed by them.
+    pub placed_by: Vec<(Position, Position)>,
+}
+
+impl Rows {
+    /// Adds what an entry writes.
+    ///
+    /// # Errors
+    /// When the body of the entry is not that of its kind.
+    pub fn add(&mut self, entry: &Entry) -> Result<(), serde_json::Error> {
+        let ended = || {
+            let ended = entry.body::<ReservationEnded>()?;
+            Ok::<_, serde_json::Error>(ended.reservation_id)
+        };
+        self.points.extend(points::transactions(entry)?);
+        self.owned.extend(owned(entry));
+        match entry.kind {
+            Kind::OrderPlaced => {
+                let order = entry.body::<Order>()?;
+                self.used
+                    .extend(has_code_mark(entry).then_some(entry.position));
+                let reservation = order.reservation_id;
+                self.ordered
+                    .extend(reservation.map(|reservation| (reservation, entry.position)));
+                self.offline
+                    .extend(offline(entry, &order, OfflineState::Sold));
+                self.placed.push((entry.position, order));
+            }
+            Kind::OrderCancelled | Kind::OrderFailed => {
+                let order = entry.body::<OrderReversed>()?.order_id;
+                if has_code_mark(entry) {
+                    self.freed.push(order);
+                }
+                match entry.kind == Kind::OrderFailed {
+                    true => self.failed.push(order),
+                    false => self.cancelled.push(order),
+                }
+            }
+            Kind::SaleOversold => {
+                let order = entry.body::<Order>()?;
+                self.offline
+                    .extend(offline(entry, &order, OfflineState::Oversold));
+            }
+            Kind::ReservationMade => self.reserved.push((entry.position, entry.body()?)),
+            Kind::ReservationConfirmed => self.confirmed.push(ended()?),
+            Kind::ReservationCancelled => self.returned.push(ended()?),
+            Kind::ReservationExpired => self.expired.push(ended()?),
+            Kind::StockImported => {
+                let StockImported { import_id, lines } = entry.body()?;
+                self.imported.push((import_id, lines.0, lines.1));
+            }
+            Kind::ProductOpened => self.opened.push(entry.body::<ProductOpened>()?.product_id),
+            Kind::CouponOpened => {
+                let opened = entry.body::<CouponOpened>()?;
+                self.coupons.push(opened.coupon_id);
+                let issued = opened.issued();
+                self.issued.extend(issued.map(|of| (entry.position, of)));
+            }
+            Kind::CouponIssued => self.issued.push((entry.position, entry.body()?)),
+            Kind::BranchHeld | Kind::BranchConfirmed | Kind::BranchReleased => {
+                self.add_branch(entry)?;
+            }
+            Kind::ProductSwitched
+            | Kind::StockReceived
+            | Kind::StockAdjusted
+            | Kind::StockMoved
+            | Kind::PointsEarned
+            | Kind::PointsUsed
+            | Kind::PointsCancelled
+            | Kind::SellingSwitched
+            | Kind::AcrossAborted
+            | Kind::EpochBegun => {}
+        }
+        Ok(())
+    }
+
+    fn add_branch(&mut self, entry: &Entry) -> Result<(), serde_json::Error> {
+        if entry.kind == Kind::BranchHeld {
+            let across = entry.body::<Branch>()?.across;
+            self.held.push((entry.position, across.to_string()));
+            return Ok(());
+        }
+        let ended: BranchEnded = entry.body()?;
+        match ended.code() {
+            Some(CodeMoved::Used(code, order)) => self.codes.push((code, order)),
+            Some(CodeMoved::Freed(order)) => self.freed.push(order),
+            None => {}
+        }
+        self.placed_by.extend(ended.placed());
+        self.ended.push(branches::Ended {
+            id: ended.branch_id,
+            commit: ended.entry_id,
+        });
+        Ok(())
+    }
+}
+
+/// The branches of an entry, with the id that they share.
+pub fn owned(entry: &Entry) -> Vec<(Position, String, Position)> {
+    let mut marks = entry.marks.iter();
+    let across = marks.find_map(|mark| mark.id.strip_prefix(ACROSS_MARK));
+    let across = across.unwrap_or_default();
+    let branches = entry.branches.iter();
+    branches
+        .map(|branch| (*branch, across.to_owned(), entry.position))
+        .collect()
+}
+
+/// Whether an entry uses a code or gives it back, on its own shard. Long after its coupon is over there is nothing to
+/// give back; a code on another shard is moved by a branch.
+pub fn has_code_mark(entry: &Entry) -> bool {
+    entry
+        .marks
+        .iter()
+        .any(|mark| mark.id.starts_with(CODE_MARK))
+}
+
+fn offline(
+    entry: &Entry,
+    order: &Order,
+    state: OfflineState,
+) -> Option<(Position, u64, OfflineSale, OfflineState)> {
+    let sale = order.offline.clone()?;
+    Some((entry.position, order.store_id?, sale, state))
+}
+
+/// Writes the entries' own tables, grouped by table: what begins first, then what ends it, a sale's
+/// confirmation before what takes it back.
+///
+/// # Errors
+/// [`RecordError`]; some rows may have been written, the caller rolls back to its savepoint.
+pub async fn record_own(
+    connection: &mut MySqlConnection,
+    entries: &[&Entry],
+) -> Result<(), RecordError> {
+    let mut rows = Rows::default();
+    for entry in entries {
+        rows.add(entry)?;
+    }
+    orders::insert(connection, &rows.placed).await?;
+    orders::set_status(connection, &rows.cancelled, OrderStatus::Cancel).await?;
+    orders::set_status(connection, &rows.failed, OrderStatus::Fail).await?;
+    offline_sales::insert(connection, &rows.offline).await?;
+    reservations::insert(connection, &rows.reserved).await?;
+    reservations::set_ordered(connection, &rows.ordered).await?;
+    for (ended, status) in [
+        (&rows.confirmed, ReservationStatus::Confirmed),
+        (&rows.returned, ReservationStatus::Cancelled),
+        (&rows.expired, ReservationStatus::Expired),
+    ] {
+        reservations::set_status(connection, ended, status).await?;
+    }
+    coupon_issues::insert(connection, &rows.issued).await?;
+    coupon_issues::set_used(connection, &rows.used).await?;
+    for ((coupon, code), order) in &rows.codes {
+        coupon_issues::set_used_by(connection, (*coupon, code), *order).await?;
+    }
+    coupon_issues::set_free(connection, &rows.freed).await?;
+    point_transactions::insert(connection, &rows.points).await?;
+    for branch in &rows.placed_by {
+        point_transactions::set_order(connection, *branch).await?;
+    }
+    products::set_opened(connection, &rows.opened).await?;
+    coupons::set_opened(connection, &rows.coupons).await?;
+    imports::set_applied(connection, &rows.imported).await?;
+    branches::insert(connection, &rows.held).await?;
+    branches::set_entry(connection, &rows.owned).await?;
+    branches::end(connection, &rows.ended).await?;
+    Ok(())
+}

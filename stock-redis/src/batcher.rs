@@ -1,0 +1,415 @@
+//! The batcher: collects what arrives together and sends it as one script call.
+//!
+//! One task owns the queue; at most a few calls are under way; one is sent as soon as a slot is free,
+//! so a lone request does not wait and a rush fills the batches. A call is never sent twice: when the
+//! link breaks behind it, its requests are answered [`DecideError::OutcomeUnknown`]. A request that is
+//! dropped, as by a task that breaks, answers itself.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use redis::{ErrorKind, RedisError, ServerErrorKind, Value, pipe};
+use stock_common::config::Durability;
+use stock_domain::verdict::{Back, Refusal, Verdict};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use super::DecideError;
+use super::shard::Shared;
+use crate::codec::{self, BatchHead, BatchReply};
+use crate::encoded_request::EncodedRequest;
+use crate::fence::{Gate, Line, Link};
+
+/// A call takes so many requests however few there are.
+const BATCH_REQUESTS_MIN: usize = 16;
+
+/// A request in the queue.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) request: Arc<EncodedRequest>,
+    pub(super) since: Instant,
+    /// None once it was answered.
+    answer: Option<oneshot::Sender<Result<Verdict, DecideError>>>,
+    /// Whether it may have been decided.
+    is_sent: bool,
+}
+
+impl Waiting {
+    /// A request that begins to wait, and where its answer will come.
+    pub(super) fn new(
+        request: Arc<EncodedRequest>,
+    ) -> (Self, oneshot::Receiver<Result<Verdict, DecideError>>) {
+        let (answer, verdict) = oneshot::channel();
+        let waiting = Self {
+            request,
+            since: Instant::now(),
+            answer: Some(answer),
+            is_sent: false,
+        };
+        (waiting, verdict)
+    }
+
+    fn has_left(&self) -> bool {
+        self.answer.as_ref().is_none_or(oneshot::Sender::is_closed)
+    }
+
+    fn reply(mut self, answer: Result<Verdict, DecideError>) {
+        self.answer_once(answer);
+    }
+
+    fn answer_once(&mut self, answer: Result<Verdict, DecideError>) {
+        if let Some(caller) = self.answer.take() {
+            // A caller that has left meanwhile needs no answer.
+            drop(caller.send(answer));
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.answer_once(Err(match self.is_sent {
+            true => DecideError::OutcomeUnknown,
+            false => DecideError::Overloaded,
+        }));
+    }
+}
+
+/// Runs until the queue is closed and empty, then waits for the calls under way. The queue outlives a run that breaks.
+pub(super) async fn run(shared: Arc<Shared>, queue: Arc<Mutex<mpsc::Receiver<Waiting>>>) {
+    let mut queue = queue.lock().await;
+    let in_flight = shared.config.batches_in_flight_max;
+    let slots = Arc::new(Semaphore::new(in_flight));
+    let lines = Arc::new(Lines::default());
+    let mut buffer = Vec::with_capacity(shared.config.batch_requests_max);
+    let mut carried = VecDeque::new();
+    while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
+        if carried.is_empty()
+            && queue
+                .recv_many(&mut buffer, shared.config.batch_requests_max)
+                .await
+                == 0
+        {
+            break;
+        }
+        carried.extend(buffer.drain(..));
+        let pause = shared.pacer().pause(carried.len(), Instant::now());
+        if pause > Duration::ZERO {
+            tokio::time::sleep(pause).await;
+        }
+        let line = lines.choose(&shared);
+        let link = find_link(&shared, &lines, line).await;
+        let most = gather(&shared, &lines, &mut queue, &mut carried).await;
+        let batch = take_batch(&shared, most, &mut carried);
+        match link {
+            Ok(link) if !batch.is_empty() => {
+                let call = UnderWay::new(slot, &lines, (line, batch.len()));
+                send(&shared, link, batch, call);
+            }
+            Ok(_) => {}
+            Err(reason) => answer_all(batch, &DecideError::Fenced(reason)),
+        }
+    }
+    drop(
+        slots
+            .acquire_many(u32::try_from(in_flight).unwrap_or(u32::MAX))
+            .await,
+    );
+}
+
+/// The link for the next call. One that carries a call is not asked whether it leads to Redis: its answer will tell.
+async fn find_link(shared: &Shared, lines: &Lines, line: Line) -> Result<Link, Arc<str>> {
+    match lines.on(line).load(Ordering::Relaxed) {
+        0 => shared.gate.live_link(line).await,
+        _ => shared.gate.busy_link().await,
+    }
+}
+
+/// How many requests are under way on each of the two connections for scripts.
+#[derive(Default)]
+struct Lines {
+    decide: AtomicUsize,
+    beside: AtomicUsize,
+}
+
+impl Lines {
+    /// The connection for the next call: where one waits for replicas, the one with less under way.
+    fn choose(&self, shared: &Shared) -> Line {
+        let is_free = |line| self.on(line).load(Ordering::Relaxed) == 0;
+        match shared.gate.replication.is_wanted() && !is_free(Line::Decide) && is_free(Line::Beside)
+        {
+            true => Line::Beside,
+            false => Line::Decide,
+        }
+    }
+
+    const fn on(&self, line: Line) -> &AtomicUsize {
+        match line {
+            Line::Beside => &self.beside,
+            Line::Decide | Line::Read => &self.decide,
+        }
+    }
+
+    fn all(&self) -> usize {
+        self.decide.load(Ordering::Relaxed) + self.beside.load(Ordering::Relaxed)
+    }
+}
+
+/// One of the few calls under way, until it is dropped.
+struct UnderWay {
+    _slot: OwnedSemaphorePermit,
+    lines: Arc<Lines>,
+    line: Line,
+    requests: usize,
+}
+
+impl UnderWay {
+    fn new(
+        slot: OwnedSemaphorePermit,
+        lines: &Arc<Lines>,
+        (line, requests): (Line, usize),
+    ) -> Self {
+        lines.on(line).fetch_add(requests, Ordering::Relaxed);
+        Self {
+            _slot: slot,
+            lines: Arc::clone(lines),
+            line,
+            requests,
+        }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let on = self.lines.on(self.line);
+        on.fetch_sub(self.requests, Ordering::Relaxed);
+    }
+}
+
+/// Adds what has arrived, as long as more arrives, and returns how many requests the call may take.
+///
+/// Each turn gives way to the tasks that are ready to run, whose requests would else make small
+/// batches of their own; alone, a request waits for one turn. A call takes a part of all requests
+/// only, under way and waiting: if one took them all, Redis would rest while they are answered and
+/// asked again, and everybody else while Redis works (docs/performance.md).
+async fn gather(
+    shared: &Shared,
+    lines: &Lines,
+    queue: &mut mpsc::Receiver<Waiting>,
+    carried: &mut VecDeque<Waiting>,
+) -> usize {
+    let parts = match shared.config.durability {
+        Durability::Everysec => 3,
+        // Each call waits for the disk: fewer and larger ones.
+        Durability::Always => 2,
+    };
+    loop {
+        tokio::task::yield_now().await;
+        let all = lines.all() + carried.len() + queue.len();
+        let most = all
+            .div_ceil(parts)
+            .max(BATCH_REQUESTS_MIN)
+            .min(shared.config.batch_requests_max);
+        let before = carried.len();
+        while carried.len() < most
+            && let Ok(next) = queue.try_recv()
+        {
+            carried.push_back(next);
+        }
+        if carried.len() == before || carried.len() >= most {
+            return most;
+        }
+    }
+}
+
+/// Takes as many requests as fit one call, dropping those whose callers have left or waited too long.
+fn take_batch(shared: &Shared, most: usize, carried: &mut VecDeque<Waiting>) -> Vec<Waiting> {
+    let wait_max = Duration::from_millis(shared.config.queue_wait_ms_max);
+    let mut batch = Vec::with_capacity(carried.len());
+    let mut postings = 0;
+    while let Some(next) = carried.pop_front() {
+        if next.has_left() {
+            continue;
+        }
+        if next.since.elapsed() > wait_max {
+            next.reply(Err(DecideError::Overloaded));
+            continue;
+        }
+        let draft = &next.request.request.draft;
+        let more = draft.postings.len() + draft.closings.len();
+        let is_full = batch.len() >= most || postings + more > shared.config.batch_postings_max;
+        if is_full && !batch.is_empty() {
+            carried.push_front(next);
+            break;
+        }
+        postings += more;
+        batch.push(next);
+    }
+    batch
+}
+
+fn send(shared: &Arc<Shared>, link: Link, batch: Vec<Waiting>, under_way: UnderWay) {
+    let shared = Arc::clone(shared);
+    tokio::spawn(async move {
+        call(&shared, (link, under_way.line), batch).await;
+        drop(under_way);
+    });
+}
+
+async fn call(shared: &Shared, (link, line): (Link, Line), mut batch: Vec<Waiting>) {
+    let (link, _calling) = match shared.gate.begin_call(link).await {
+        Ok(begun) => begun,
+        Err(reason) => return answer_all(batch, &DecideError::Fenced(reason)),
+    };
+    let config = &shared.config;
+    let deadline_ms = shared.redis_now_ms() + config.redis_response_timeout_ms;
+    let head = BatchHead {
+        epoch: &link.epoch,
+        lag_entries_max: (config.lag_hard_entries, config.lag_reserve_entries),
+        remember_ms: (
+            config.idempotency_accepted_ms,
+            config.idempotency_refused_ms,
+        ),
+        deadline_ms,
+    };
+    let cmd = codec::encode(&shared.gate.keys, &head, batch.iter().map(|w| &*w.request));
+    for waiting in &mut batch {
+        waiting.is_sent = true;
+    }
+    let started = Instant::now();
+    let mut connection = link.line(line).clone();
+    let wait = shared.gate.replication.wait();
+    let reply: Result<(Value, Option<u64>), RedisError> = match wait {
+        None => cmd
+            .query_async(&mut connection)
+            .await
+            .map(|value| (value, None)),
+        Some((replicas, wait_ms)) => {
+            let mut both = pipe();
+            both.add_command(cmd).cmd("WAIT").arg(replicas).arg(wait_ms);
+            both.query_async(&mut connection).await
+        }
+    };
+    shared.metrics.batch(batch.len(), started.elapsed());
+    if reply.is_ok() {
+        link.heard(line);
+    }
+    match reply {
+        Ok((value, have)) => match codec::decode(&value, batch.iter().map(|w| &*w.request)) {
+            Some(reply) => answer(shared, &link, batch, (reply, have)),
+            None => {
+                tracing::error!("the script returned something that is not a reply");
+                shared
+                    .gate
+                    .shut(link.generation, "the script's reply cannot be read");
+                answer_all(batch, &DecideError::OutcomeUnknown);
+            }
+        },
+        Err(error) => answer_failure(shared, &link, batch, &error),
+    }
+}
+
+fn answer(
+    shared: &Shared,
+    link: &Link,
+    batch: Vec<Waiting>,
+    (reply, have): (BatchReply, Option<u64>),
+) {
+    shared.set_redis_time(reply.time_ms);
+    let accepted: Vec<_> = reply
+        .verdicts
+        .iter()
+        .filter_map(|verdict| match verdict {
+            Verdict::Accepted(accepted) => {
+                shared.sold_out.moved(&accepted.postings);
+                Some(Gate::remember(accepted))
+            }
+            Verdict::Replayed(_) | Verdict::Refused(_) => None,
+        })
+        .collect();
+    let is_replicated = shared.gate.replication.judge(have, accepted.len());
+    if let Some(last) = accepted.last() {
+        shared.recent.moved();
+        let number = last.number;
+        let settled = number.saturating_sub(reply.lag_entries);
+        if !shared.gate.note(link, accepted, settled) {
+            return answer_all(batch, &DecideError::OutcomeUnknown);
+        }
+        shared
+            .pacer()
+            .hear(number, reply.lag_entries, Instant::now());
+    }
+    if reply.verdicts.first() == Some(&Verdict::Refused(Refusal::Fenced)) {
+        shared
+            .gate
+            .shut(link.generation, "redis holds another epoch, or none");
+        shared.sold_out.clear();
+    }
+    for (waiting, verdict) in batch.into_iter().zip(reply.verdicts) {
+        note_refusal(shared, &verdict);
+        let is_unknown = !is_replicated && matches!(verdict, Verdict::Accepted(_));
+        waiting.reply(match is_unknown {
+            true => Err(DecideError::OutcomeUnknown),
+            false => Ok(verdict),
+        });
+    }
+}
+
+/// Notes what a refusal says about others: that an account is empty, or that something was lost.
+fn note_refusal(shared: &Shared, verdict: &Verdict) {
+    let Verdict::Refused(refusal) = verdict else {
+        return;
+    };
+    if let Refusal::Insufficient {
+        account,
+        balance: 0,
+        back: Back::Nothing,
+        ..
+    } = refusal
+    {
+        shared.sold_out.refused_at_zero(*account);
+    }
+    shared.lost.note(refusal);
+}
+
+/// A server's refusal executed nothing; anything else may have been executed.
+fn answer_failure(shared: &Shared, link: &Link, batch: Vec<Waiting>, error: &RedisError) {
+    use ServerErrorKind::{
+        Ask, BusyLoading, ClusterDown, MasterDown, Moved, NoPerm, NoScript, ReadOnly, TryAgain,
+    };
+    const ANOTHER: [ServerErrorKind; 3] = [NoScript, BusyLoading, NoPerm];
+    // The keys are another master's, or will be in a moment: it may be asked.
+    const ELSEWHERE: [ServerErrorKind; 6] =
+        [Moved, Ask, TryAgain, ClusterDown, MasterDown, ReadOnly];
+    let (kind, why) = (error.kind(), error.to_string());
+    let is_another = ANOTHER.iter().any(|one| kind == ErrorKind::Server(*one));
+    let is_elsewhere = ELSEWHERE.iter().any(|one| kind == ErrorKind::Server(*one));
+    let is_refusal = matches!(kind, ErrorKind::Server(_) | ErrorKind::Extension);
+    if is_elsewhere {
+        shared.gate.shut(
+            link.generation,
+            &format!("another master has the keys: {why}"),
+        );
+        answer_all(batch, &DecideError::Elsewhere(why.into()));
+    } else if is_another {
+        // Without its scripts, or not a master: perhaps not the Redis that was proved.
+        shared
+            .gate
+            .shut(link.generation, &format!("perhaps another redis: {why}"));
+        answer_all(batch, &DecideError::Fenced(why.into()));
+    } else if is_refusal {
+        tracing::error!(error = why, "redis refused a batch");
+        answer_all(batch, &DecideError::Unable(why.into()));
+    } else {
+        shared
+            .gate
+            .shut(link.generation, &format!("the link to redis broke: {why}"));
+        answer_all(batch, &DecideError::OutcomeUnknown);
+    }
+}
+
+fn answer_all(batch: Vec<Waiting>, error: &DecideError) {
+    for waiting in batch {
+        waiting.reply(Err(error.clone()));
+    }
+}

@@ -1,0 +1,72 @@
+//! Idempotency-Keys over several shards: claimed on the user's shard for the one that decides.
+
+use stock_domain::journal::Idempotency;
+use stock_domain::shard_map::{SHARDS_MAX, ShardMap};
+use stock_domain::verdict::{LostKey, Refusal, Verdict};
+
+use super::records::{Claim, Known, KnownOutcome, RecordName};
+use super::{DecideError, Ledger};
+
+impl Ledger {
+    /// Decides under a key: it is claimed on the user's shard for the one that decides, so that it is decided
+    /// once, on whichever shard what it is about lies by then. The claims are boxed: each order that waits would keep
+    /// room for them.
+    pub(super) async fn under_key<F: Future<Output = Result<Verdict, DecideError>>>(
+        &self,
+        map: ShardMap,
+        (of, home): (&Idempotency, u64),
+        send: impl Fn() -> F,
+    ) -> Result<Verdict, DecideError> {
+        let users = map.of_user(of.user);
+        if users != home
+            && let Some(known) = Box::pin(self.claim(of, users, home)).await?
+        {
+            return Ok(known);
+        }
+        let verdict = send().await?;
+        let Verdict::Refused(Refusal::Claimed(before)) = verdict else {
+            return Ok(verdict);
+        };
+        // It was claimed for the shard that had it before, which may have decided it, and must not any more.
+        match Box::pin(self.claim(of, before, home)).await? {
+            Some(known) => Ok(known),
+            None => {
+                Box::pin(self.shard(home)?.unclaim(of, before)).await?;
+                send().await
+            }
+        }
+    }
+
+    /// Claims a key on a shard for another; the answer, if it is known already.
+    async fn claim(
+        &self,
+        of: &Idempotency,
+        mut on: u64,
+        home: u64,
+    ) -> Result<Option<Verdict>, DecideError> {
+        // From shard to shard, as often as it has moved since it was first claimed.
+        for _ in 0..=SHARDS_MAX {
+            if on == home {
+                return Ok(None);
+            }
+            let shard = self.shard(self.known_shard_map()?.of_number(on))?;
+            let Known { print, outcome, .. } = match shard.claim(of, home).await? {
+                Claim::Made => return Ok(None),
+                Claim::Lost => {
+                    let lost = Refusal::Lost(LostKey::Records);
+                    shard.note_lost(&lost);
+                    return Ok(Some(Verdict::Refused(lost)));
+                }
+                Claim::Known(known) => known,
+            };
+            if print != RecordName::of(of).print {
+                return Ok(Some(Verdict::Refused(Refusal::KeyReused)));
+            }
+            match outcome {
+                KnownOutcome::Decided(replay) => return Ok(Some(Verdict::Replayed(replay))),
+                KnownOutcome::Claimed(next) => on = next,
+            }
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,157 @@
+//! Deciding a request that lies on several shards: hold, decide at home, confirm.
+//!
+//! [`stock_domain::branch`] says what the parts are; here they are sent. The instance that holds comes back and ends what
+//! it holds. When it does not, because it was killed or a link broke, the sweep of `stock-engine` ends it.
+
+use stock_common::id::Position;
+use stock_domain::account::Account;
+use stock_domain::branch::{Part, Split};
+use stock_domain::journal::{DraftError, Posting};
+use stock_domain::request::Request;
+use stock_domain::verdict::{Accepted, Back, Refusal, Verdict};
+
+use super::{DecideError, Ledger};
+
+/// A branch that was held.
+struct Held<'a> {
+    at: Position,
+    part: &'a Part,
+}
+
+/// Decides the parts of a request.
+pub(super) async fn decide(ledger: &Ledger, split: &Split) -> Result<Verdict, DecideError> {
+    let mut held = Vec::with_capacity(split.branches.len());
+    for part in &split.branches {
+        match ledger.decide_part(part.shard, part.request()?).await {
+            Ok(Verdict::Accepted(Accepted { position, .. })) => {
+                held.push(Held { at: position, part });
+            }
+            Ok(Verdict::Refused(refusal)) => {
+                release(ledger, held).await;
+                let refusal = refusal.of_whole(&part.postings, &part.marks);
+                let first = first_of(ledger, split, refusal.clone()).await;
+                return match first == refusal {
+                    true => remember(ledger, split, refusal).await,
+                    // It was read beside what was decided: it is told, and stands under no key.
+                    false => Ok(Verdict::Refused(first)),
+                };
+            }
+            // A branch has no key.
+            Ok(Verdict::Replayed(_)) => return Err(DecideError::OutcomeUnknown),
+            Err(error) => {
+                release(ledger, held).await;
+                // The entry itself was never asked for.
+                let is_unknown = matches!(error, DecideError::OutcomeUnknown);
+                return Err(if is_unknown {
+                    DecideError::Overloaded
+                } else {
+                    error
+                });
+            }
+        }
+    }
+    let home = &split.home;
+    let mut request = home.request()?;
+    request.draft.branches = held.iter().map(|held| held.at).collect();
+    let verdict = ledger.decide_part(home.shard, request).await;
+    match verdict {
+        Ok(Verdict::Accepted(accepted)) => {
+            confirm(ledger, held, accepted.position).await;
+            Ok(Verdict::Accepted(accepted))
+        }
+        Ok(Verdict::Refused(refusal)) => {
+            release(ledger, held).await;
+            Ok(Verdict::Refused(
+                refusal.of_whole(&home.postings, &home.marks),
+            ))
+        }
+        Ok(Verdict::Replayed(replay)) => {
+            release(ledger, held).await;
+            Ok(Verdict::Replayed(replay))
+        }
+        // It may have been decided: the sweep finds out, and ends the branches.
+        Err(DecideError::OutcomeUnknown) => Err(DecideError::OutcomeUnknown),
+        Err(error) => {
+            release(ledger, held).await;
+            Err(error)
+        }
+    }
+}
+
+/// The refusal that one script would have given: that of the first posting which cannot be. What was not asked for is
+/// only looked at; the request is refused in any case.
+async fn first_of(ledger: &Ledger, split: &Split, refusal: Refusal) -> Refusal {
+    let late = split.late_mark();
+    let is_late = matches!(refusal, Refusal::Taken { .. });
+    let Some(asked) = late.filter(|_| is_late).or(refusal.posting()) else {
+        return refusal;
+    };
+    for (index, mark) in split.judged_first() {
+        // Those of this refusal's own part were judged by it.
+        let state = ledger.state_of(mark).await.ok().flatten();
+        let state = state.unwrap_or_default();
+        if state != mark.expected {
+            return Refusal::StaleState { mark: index, state };
+        }
+    }
+    let before = split.taken().filter(|(index, _)| *index < asked);
+    let before: Vec<(usize, Posting)> = before.collect();
+    let names: Vec<Account> = before.iter().map(|(_, posting)| posting.account).collect();
+    let Ok(levels) = ledger.levels(&names).await else {
+        return refusal;
+    };
+    let short = |&(index, posting): &(usize, Posting)| {
+        let level = levels.get(&posting.account).map(|level| level.balance);
+        let left = level.or(posting.open)? - posting.least;
+        (left + posting.delta < 0).then_some(Refusal::Insufficient {
+            posting: index,
+            account: posting.account,
+            balance: left.max(0),
+            back: Back::Nothing,
+        })
+    };
+    before.iter().find_map(short).unwrap_or(refusal)
+}
+
+/// A branch's refusal is the whole's, under its key too.
+async fn remember(
+    ledger: &Ledger,
+    split: &Split,
+    refusal: Refusal,
+) -> Result<Verdict, DecideError> {
+    let home = &split.home.request;
+    if home.idempotency.is_none() || !refusal.is_remembered(home.reprices, home.redraws) {
+        return Ok(Verdict::Refused(refusal));
+    }
+    let request = home.refusing(&refusal);
+    ledger.decide_part(split.home.shard, request).await
+}
+
+/// Ends branches; what fails is ended by the sweep.
+async fn release(ledger: &Ledger, held: Vec<Held<'_>>) {
+    for Held { at, part } in held {
+        if let Some(branch) = &part.branch {
+            end(ledger, at, branch.release(at)).await;
+        }
+    }
+}
+
+async fn confirm(ledger: &Ledger, held: Vec<Held<'_>>, entry: Position) {
+    for Held { at, part } in held {
+        if let Some(branch) = &part.branch {
+            end(ledger, at, branch.confirm(at, entry)).await;
+        }
+    }
+}
+
+async fn end(ledger: &Ledger, at: Position, request: Result<Request, DraftError>) {
+    let ended = match request {
+        Ok(request) => ledger.decide_boxed(request).await,
+        Err(error) => Err(error.into()),
+    };
+    match ended {
+        Ok(Verdict::Accepted(_)) => {}
+        Ok(other) => tracing::warn!(branch = %at, verdict = ?other, "branch not ended now"),
+        Err(error) => tracing::warn!(branch = %at, %error, "branch not ended now"),
+    }
+}

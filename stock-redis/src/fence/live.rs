@@ -1,0 +1,315 @@
+//! Links that answer: none is used behind a silence before it was asked whether it still leads to Redis.
+//!
+//! A server closes a link that was idle for long, and a firewall forgets one without a word. The keeper asks each
+//! second; whoever uses a link that has answered no request for a moment asks first. A link that broke is replaced
+//! while requests wait; nothing was sent on it, so none of them pays for it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{RedisError, cmd};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
+
+use super::{CHECK, Gate, GateState, Link, MEND_MAX, head};
+
+/// A link that has answered a request so recently leads to Redis. Answers that the keeper hears do not count: a
+/// link on which nobody asks is idle.
+const FRESH: Duration = Duration::from_millis(10);
+/// How long an answer may take before it is asked whether the link or Redis is at fault.
+const PONG_MAX: Duration = Duration::from_millis(300);
+/// How long another link may take to be made and answered. Under load that takes long as well.
+const ANEW_MAX: Duration = Duration::from_secs(1);
+/// Why a link is given up whose server has closed it, or was lost.
+const ENDED: &str = "the link to redis broke: it was closed";
+/// How often the server behind the link, and its settings, are looked at.
+const LOOK: Duration = Duration::from_secs(2);
+/// Why a link is given up that leads to a Redis with another epoch, or with none.
+const OTHER_EPOCH: &str = "redis holds another epoch than mysql";
+const NO_EPOCH: &str =
+    "redis has no epoch: it is empty, or not the one that belongs to this database";
+
+/// Which of the two connections of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Line {
+    /// For scripts.
+    Decide,
+    /// For scripts as well, where `WAIT` blocks the first one.
+    Beside,
+    /// For reads.
+    Read,
+}
+
+/// When the connections of a link last answered.
+#[derive(Debug)]
+pub(crate) struct Heard {
+    since: Instant,
+    decide_ms: AtomicU64,
+    beside_ms: AtomicU64,
+    read_ms: AtomicU64,
+    /// One asks for all who want to know.
+    turn: Mutex<()>,
+    /// Script calls under way.
+    calls: AtomicUsize,
+}
+
+/// A script call that is under way on a link.
+pub(crate) struct Calling(Arc<Heard>);
+
+impl Calling {
+    fn on(link: &Link) -> Self {
+        link.heard.calls.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(&link.heard))
+    }
+}
+
+impl Drop for Calling {
+    fn drop(&mut self) {
+        self.0.calls.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Heard {
+    pub(super) fn now() -> Self {
+        Self {
+            since: Instant::now(),
+            decide_ms: AtomicU64::new(0),
+            beside_ms: AtomicU64::new(0),
+            read_ms: AtomicU64::new(0),
+            turn: Mutex::new(()),
+            calls: AtomicUsize::new(0),
+        }
+    }
+
+    const fn of(&self, line: Line) -> &AtomicU64 {
+        match line {
+            Line::Decide => &self.decide_ms,
+            Line::Beside => &self.beside_ms,
+            Line::Read => &self.read_ms,
+        }
+    }
+
+    fn age_ms(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// It has answered now.
+    pub(crate) fn note(&self, line: Line) {
+        self.of(line).store(self.age_ms(), Ordering::Relaxed);
+    }
+
+    fn is_fresh(&self, line: Line) -> bool {
+        let last_ms = self.of(line).load(Ordering::Relaxed);
+        let silent_ms = self.age_ms().saturating_sub(last_ms);
+        Duration::from_millis(silent_ms) < FRESH
+    }
+}
+
+impl Link {
+    /// A connection has answered now.
+    pub(crate) fn heard(&self, line: Line) {
+        self.heard.note(line);
+    }
+
+    pub(crate) fn line(&self, line: Line) -> &MultiplexedConnection {
+        match line {
+            Line::Decide => &self.decide,
+            Line::Beside => &self.beside,
+            Line::Read => &self.read,
+        }
+    }
+}
+
+impl Gate {
+    /// The open link, one that leads to Redis: behind a silence it is asked first, and replaced when it is broken.
+    ///
+    /// # Errors
+    /// Why the gate is shut.
+    pub(crate) async fn live_link(&self, line: Line) -> Result<Link, Arc<str>> {
+        loop {
+            let link = self.link_when_mended().await?;
+            if *link.ends.borrow() {
+                self.shut(link.generation, ENDED);
+            } else if link.heard.is_fresh(line) || self.still_leads(&link, line).await {
+                return Ok(link);
+            }
+        }
+    }
+
+    /// The open link; where it is being replaced, the one that comes.
+    pub(crate) async fn link_when_mended(&self) -> Result<Link, Arc<str>> {
+        let mut changes = self.state.subscribe();
+        let decided = changes.wait_for(|state| !matches!(state, GateState::Mending(_)));
+        drop(timeout(MEND_MAX, decided).await);
+        match &*self.state.borrow() {
+            GateState::Open(link) => Ok(link.clone()),
+            GateState::Mending(reason) | GateState::Shut(reason) => Err(Arc::clone(reason)),
+        }
+    }
+
+    /// The open link for a call, while another one is under way on it: that one's answer will tell where it leads.
+    ///
+    /// # Errors
+    /// Why the gate is shut.
+    pub(crate) async fn busy_link(&self) -> Result<Link, Arc<str>> {
+        loop {
+            let link = self.link_when_mended().await?;
+            if !*link.ends.borrow() {
+                return Ok(link);
+            }
+            self.shut(link.generation, ENDED);
+        }
+    }
+
+    /// Begins a script call on a link, or on the one that has taken its place: until it ends the link is not given up
+    /// for silence, which would make unknown what Redis is about to answer.
+    ///
+    /// # Errors
+    /// Why the gate is shut.
+    pub(crate) async fn begin_call(&self, mut link: Link) -> Result<(Link, Calling), Arc<str>> {
+        loop {
+            let calling = Calling::on(&link);
+            let is_current = matches!(&*self.state.borrow(), GateState::Open(now) if now.generation == link.generation);
+            if is_current {
+                return Ok((link, calling));
+            }
+            link = self.busy_link().await?;
+        }
+    }
+
+    /// Asks a link whether it still leads to Redis; gives it up if it does not.
+    async fn still_leads(&self, link: &Link, line: Line) -> bool {
+        let _turn = link.heard.turn.lock().await;
+        if link.heard.is_fresh(line) {
+            return true;
+        }
+        let pong = ping(link.line(line));
+        tokio::pin!(pong);
+        let answered = match timeout(PONG_MAX, &mut pong).await {
+            Ok(answered) => answered,
+            // Is it the link, or is Redis slow, or busy with a large answer? The link that answers first
+            // tells; if neither answers, it is Redis.
+            Err(_) => tokio::select! {
+                answered = &mut pong => answered,
+                another = timeout(ANEW_MAX, self.ping_anew()) => {
+                    let is_lost = matches!(another, Ok(Ok(()))) && self.give_up_idle(link);
+                    if is_lost {
+                        return false;
+                    }
+                    Ok(())
+                }
+            },
+        };
+        if let Err(error) = answered {
+            self.shut(link.generation, &describe(&error));
+            return false;
+        }
+        link.heard.note(line);
+        true
+    }
+
+    /// Gives up a link that is silent, unless a call is under way on it: that one's answer, or its time, will tell.
+    fn give_up_idle(&self, silent: &Link) -> bool {
+        const SILENT: &str = "the link to redis is silent: another one is not";
+        self.state.send_if_modified(|state| match state {
+            GateState::Open(link)
+                if link.generation == silent.generation
+                    && link.heard.calls.load(Ordering::SeqCst) == 0 =>
+            {
+                tracing::warn!(
+                    shard = self.keys.shard(),
+                    reason = SILENT,
+                    "the link is given up"
+                );
+                *state = GateState::Mending(SILENT.into());
+                true
+            }
+            GateState::Open(_) | GateState::Mending(_) | GateState::Shut(_) => false,
+        })
+    }
+
+    async fn ping_anew(&self) -> Result<(), RedisError> {
+        let key = self.keys.epoch();
+        let met = self.servers.connect(&key, self.response_timeout()).await?;
+        ping(&met.connection).await
+    }
+
+    /// Watches an open link until it is given up; `meanwhile` runs beside it, and keeps nobody from noticing what becomes
+    /// of the link.
+    pub async fn watch(&self, link: &Link, meanwhile: impl Future<Output = ()>) {
+        let mut changes = self.state.subscribe();
+        let given_up = changes.wait_for(|state| !matches!(state, GateState::Open(_)));
+        let check = async {
+            loop {
+                tokio::time::sleep(CHECK).await;
+                self.check(link).await;
+            }
+        };
+        let look = async {
+            loop {
+                tokio::time::sleep(LOOK).await;
+                if let Err(error) = self.look(link).await {
+                    tracing::debug!(%error, "redis is looked at later");
+                }
+            }
+        };
+        let mut ends = link.ends.clone();
+        tokio::select! {
+            _ = given_up => {}
+            // Before the next request comes.
+            _ = ends.wait_for(|has_ended| *has_ended) => self.shut(link.generation, ENDED),
+            () = check => {}
+            () = look => {}
+            () = meanwhile => {}
+        }
+    }
+
+    /// Compares the epoch of an open link again, and hears both of its connections; gives it up when it is broken, or
+    /// the epoch another one.
+    pub async fn check(&self, link: &Link) {
+        let mut connection = link.read.clone();
+        let switch = self.switch.generation();
+        let mut command = cmd("HMGET");
+        command
+            .arg(self.keys.epoch())
+            .arg("epoch")
+            .arg(&head::NEEDED);
+        let read = command.query_async::<Vec<Option<String>>>(&mut connection);
+        let (read, pong, beside) = tokio::join!(read, ping(&link.decide), ping(&link.beside));
+        let read = pong.and(beside).and(read);
+        let reason = match read {
+            Err(error) => describe(&error),
+            Ok(values) => match values.split_first() {
+                Some((Some(epoch), needed)) if **epoch == *link.epoch => {
+                    if head::is_whole(needed) {
+                        return self.follows.note(switch, !head::is_stopped(needed));
+                    }
+                    head::LOST.to_owned()
+                }
+                Some((Some(_), _)) => OTHER_EPOCH.to_owned(),
+                Some((None, _)) | None => NO_EPOCH.to_owned(),
+            },
+        };
+        self.shut(link.generation, &reason);
+    }
+
+    /// Looks at the server behind an open link, and at its settings.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn look(&self, link: &Link) -> Result<(), RedisError> {
+        let mut connection = link.read.clone();
+        self.see(&mut connection).await?;
+        self.read_settings(&mut connection).await
+    }
+}
+
+fn describe(error: &RedisError) -> String {
+    format!("redis does not answer: {error}")
+}
+
+async fn ping(connection: &MultiplexedConnection) -> Result<(), RedisError> {
+    cmd("PING").query_async(&mut connection.clone()).await
+}

@@ -1,0 +1,98 @@
+//! The same Redis as a moment ago: a link that broke says nothing about the server behind it.
+//!
+//! A process that was proved, has not ended since, and was never anybody's replica, has lost nothing. When it still
+//! names the epoch and has what this instance accepted last, it needs no word of MySQL, which may be away.
+
+use std::sync::PoisonError;
+
+use redis::RedisError;
+use redis::aio::MultiplexedConnection;
+use stock_common::id::Position;
+use stock_domain::shard_state::ShardState;
+
+use super::Gate;
+use crate::info::Info;
+use crate::{epoch, journal_stream};
+
+/// The properties that tell a Redis with its memory from every other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Another one after each start, and of each node.
+    run_id: String,
+    /// Another one whenever it was a replica meanwhile.
+    history: String,
+    /// A replica is nobody to resume with.
+    is_master: bool,
+}
+
+impl Identity {
+    /// Asks a Redis.
+    pub async fn read(connection: &mut MultiplexedConnection) -> Result<Self, RedisError> {
+        let info = Info::read(connection, &["server", "replication"]).await?;
+        let field = |name| info.field(name).unwrap_or_default().to_owned();
+        Ok(Self {
+            run_id: field("run_id"),
+            history: field("master_replid"),
+            is_master: info.field("role") == Some("master"),
+        })
+    }
+}
+
+impl Gate {
+    /// Sees the server behind an open link again. The first replica that it is given begins another history.
+    pub(super) async fn see(
+        &self,
+        connection: &mut MultiplexedConnection,
+    ) -> Result<(), RedisError> {
+        let now = Identity::read(connection).await?;
+        let mut proved = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = &mut *proved
+            && known.run_id == now.run_id
+            && now.is_master
+        {
+            *known = now;
+        }
+        Ok(())
+    }
+
+    /// MySQL's state and what this instance accepted last, as they were when this server was proved.
+    fn remembered_of(&self, server: &Identity, epoch: &str) -> Option<(ShardState, Position)> {
+        let is_same = {
+            let proved = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+            server.is_master && proved.as_ref() == Some(server)
+        };
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_known = is_same && memory.epoch == epoch;
+        let known = known
+            .clone()
+            .filter(|state| is_known && state.epoch == epoch)?;
+        Some((known, memory.last))
+    }
+
+    /// The known state of MySQL, if this is the very server that was proved last and has all that it had.
+    pub async fn known_of_same(
+        &self,
+        read: &mut MultiplexedConnection,
+        server: &Identity,
+        epoch: &str,
+    ) -> Result<Option<ShardState>, RedisError> {
+        let Some((known, last)) = self.remembered_of(server, epoch) else {
+            return Ok(None);
+        };
+        let Some(head) = epoch::head(read, &self.keys).await? else {
+            return Ok(None);
+        };
+        // Where the journal ends is what the epoch's hash says, and is not before what MySQL has.
+        let end = journal_stream::find(read, &self.keys, head.position).await?;
+        let is_whole = end.is_some_and(|(number, _)| number == head.number);
+        if !is_whole || head.number < known.number {
+            return Ok(None);
+        }
+        let is_there = last <= known.watermark
+            || journal_stream::find(read, &self.keys, last)
+                .await?
+                .is_some();
+        Ok(is_there.then_some(known))
+    }
+}

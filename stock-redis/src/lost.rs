@@ -1,0 +1,86 @@
+//! Things that requests found lost in a shard's Redis, until they are brought back (`stock-engine` (`heal`)).
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use stock_domain::account::{Account, Book};
+use stock_domain::verdict::{LostKey, Refusal};
+use tokio::sync::Notify;
+
+/// Accounts that are noted at most; the others are noted when they are asked for again.
+const NOTED_MAX: usize = 10_000;
+
+/// Something that a shard's Redis should have, and lacks or cannot read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LostThing {
+    /// An account with a key of its own.
+    Account(Account),
+    /// A book of accounts.
+    Book(Book),
+    /// Another key.
+    Key(LostKey),
+}
+
+impl LostThing {
+    /// The thing that a refusal names as lost.
+    #[must_use]
+    pub fn of(refusal: &Refusal) -> Option<Self> {
+        if let Refusal::Broken { account, .. } = refusal {
+            return Some(account.book().map_or(Self::Account(*account), Self::Book));
+        }
+        if let Refusal::Lost(key) = refusal {
+            return Some(Self::Key(*key));
+        }
+        None
+    }
+}
+
+/// The lost things of one shard.
+#[derive(Debug, Default)]
+pub struct Lost {
+    things: Mutex<BTreeSet<LostThing>>,
+    noted: Notify,
+    is_closed: AtomicBool,
+}
+
+impl Lost {
+    /// Ends whatever waits for something to be noted.
+    pub fn close(&self) {
+        self.is_closed.store(true, Ordering::Relaxed);
+        self.noted.notify_one();
+    }
+
+    /// Notes what a refusal names as lost.
+    pub fn note(&self, refusal: &Refusal) {
+        if let Some(thing) = LostThing::of(refusal) {
+            self.note_thing(thing);
+        }
+    }
+
+    /// Notes something as lost.
+    pub fn note_thing(&self, thing: LostThing) {
+        let mut things = self.things.lock().unwrap_or_else(PoisonError::into_inner);
+        if things.len() < NOTED_MAX {
+            things.insert(thing);
+            self.noted.notify_one();
+        }
+    }
+
+    /// Waits until something is noted, and takes all of it; `None` when the shard is closed.
+    pub async fn take(&self) -> Option<BTreeSet<LostThing>> {
+        loop {
+            if self.is_closed.load(Ordering::Relaxed) {
+                return None;
+            }
+            let things = {
+                let mut things = self.things.lock().unwrap_or_else(PoisonError::into_inner);
+                std::mem::take(&mut *things)
+            };
+            if !things.is_empty() {
+                return Some(things);
+            }
+            self.noted.notified().await;
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! Where a request is decided: on one shard or on several; asked again when another server has the keys.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use redis::cmd;
+use stock_common::id::UserId;
+use stock_domain::branch::{self, Route, Split};
+use stock_domain::request::Request;
+use stock_domain::selling::{self, Switched};
+use stock_domain::verdict::{Back, Refusal, Verdict};
+
+use super::{DecideError, Ledger, Shard, cross_shard};
+use crate::encoded_request::EncodedRequest;
+
+/// How long it is waited before a request is asked again: for a gate to open, and for units that are held.
+const OPENS_WITHIN: Duration = Duration::from_millis(20);
+const A_MOMENT: Duration = Duration::from_millis(5);
+
+impl Ledger {
+    /// The shard on which a request becomes an entry.
+    ///
+    /// # Errors
+    /// [`DecideError::Fenced`] while the shard map is not known.
+    pub fn home_of(&self, request: &Request) -> Result<Shard, DecideError> {
+        let home = match branch::route(request, self.known_shard_map()?, 0) {
+            Route::One(shard) => shard,
+            Route::Several(split) => split.home.shard,
+        };
+        Ok(self.shard(home)?)
+    }
+
+    /// Decides one request, wherever what it is about lies.
+    ///
+    /// # Errors
+    /// [`DecideError`] when there is no verdict; only with `OutcomeUnknown` may something have been
+    /// changed.
+    pub async fn decide(&self, request: Request) -> Result<Verdict, DecideError> {
+        if request.draft.selling.is_some() {
+            // The first verdict for all, or the first reason why a shard has none.
+            let mut decided = self.decide_everywhere(&request).await?;
+            let failed = decided
+                .iter()
+                .position(|(_, of)| !matches!(of, Ok(Verdict::Accepted(_))));
+            return decided.swap_remove(failed.unwrap_or(0)).1;
+        }
+        let sealed = Arc::new(EncodedRequest::new(request)?);
+        let started = Instant::now();
+        loop {
+            match self.attempt(&sealed).await {
+                Err(DecideError::Elsewhere(why)) if started.elapsed() > self.patience() => {
+                    return Err(DecideError::Fenced(why));
+                }
+                // Nothing was executed. As soon as it is known which server has the keys, that one is asked.
+                Err(DecideError::Elsewhere(_)) => self.moment().await,
+                // They are sold or come back: the last unit is not refused to everybody.
+                Err(DecideError::Held) if started.elapsed() < self.patience() => {
+                    tokio::time::sleep(A_MOMENT).await;
+                }
+                verdict => return verdict,
+            }
+        }
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_millis(self.inner.config.queue_wait_ms_max)
+    }
+
+    /// The same as a value of known type: the end of a branch is decided while its entry is.
+    pub(super) fn decide_boxed(
+        &self,
+        request: Request,
+    ) -> Pin<Box<dyn Future<Output = Result<Verdict, DecideError>> + Send + '_>> {
+        Box::pin(self.decide(request))
+    }
+
+    /// Decides one request, and does not ask again when another server has the keys: for whoever holds locks meanwhile.
+    ///
+    /// # Errors
+    /// [`DecideError`]; `Elsewhere` where [`Ledger::decide`] would ask again: nothing was changed.
+    pub async fn decide_once(&self, request: Request) -> Result<Verdict, DecideError> {
+        self.attempt(&Arc::new(EncodedRequest::new(request)?)).await
+    }
+
+    /// Waits a moment for gates that are shut to open.
+    pub async fn moment(&self) {
+        for shard in self.shards() {
+            if !shard.is_open() {
+                shard.wait_open(OPENS_WITHIN).await;
+            }
+        }
+    }
+
+    /// Hears on this instance at once that selling is to be open, or not.
+    #[must_use]
+    pub fn begin_switch(&self, open: bool) -> Switched {
+        let last_ms = self.last_switch().map_or(0, |last| last.at_ms);
+        let switched = Switched {
+            open,
+            at_ms: self.redis_now_ms().max(last_ms + 1),
+        };
+        self.hear_switch(switched);
+        switched
+    }
+
+    /// Switches selling on every shard, and tells the other instances by a channel. Returns of each shard whether selling
+    /// is open there, as far as is known: one that cannot be reached did not follow.
+    ///
+    /// # Errors
+    /// [`DecideError`] when the entry has no JSON form, or it is not known which shards there are.
+    pub async fn switch_everywhere(
+        &self,
+        switched: Switched,
+        actor: UserId,
+    ) -> Result<Vec<(u64, bool)>, DecideError> {
+        let open = switched.open;
+        let request = selling::switch(open, actor)?;
+        let generation = self.inner.switch.generation();
+        let (decided, ()) = tokio::join!(
+            self.decide_everywhere(&request),
+            self.publish_switch(switched)
+        );
+        let mut shards = Vec::new();
+        for (shard, decided) in decided? {
+            let has_followed = matches!(decided, Ok(Verdict::Accepted(_)));
+            if has_followed {
+                self.shard(shard)?.note_switched(generation, open);
+            } else {
+                tracing::error!(shard, open, ?decided, "a shard did not follow the switch");
+            }
+            shards.push((shard, if has_followed { open } else { !open }));
+        }
+        Ok(shards)
+    }
+
+    /// The servers of a cluster tell each other; of one server any link will do.
+    async fn publish_switch(&self, switched: Switched) {
+        for shard in self.shards() {
+            let Ok(mut link) = shard.live_link().await else {
+                continue;
+            };
+            let mut command = cmd("PUBLISH");
+            command.arg(self.keys().selling()).arg(switched.text());
+            if command.query_async::<i64>(&mut link.read).await.is_ok() {
+                return;
+            }
+        }
+    }
+
+    /// Decides the same on every shard at the same time, and stops at none that fails.
+    async fn decide_everywhere(
+        &self,
+        request: &Request,
+    ) -> Result<Vec<(u64, Result<Verdict, DecideError>)>, DecideError> {
+        let until = Instant::now() + self.patience();
+        let mut all = Vec::new();
+        for shard in self.shards() {
+            let mut own = request.clone();
+            // A key is remembered once.
+            own.idempotency = own.idempotency.filter(|_| all.is_empty());
+            let own = Arc::new(EncodedRequest::new(own)?);
+            all.push(async move {
+                let number = shard.keys().shard();
+                (number, self.decide_on(&shard, &own, until).await)
+            });
+        }
+        match all.is_empty() {
+            true => Err(DecideError::Fenced("there is no shard".into())),
+            false => Ok(join_all(all).await),
+        }
+    }
+
+    async fn decide_on(
+        &self,
+        shard: &Shard,
+        own: &Arc<EncodedRequest>,
+        until: Instant,
+    ) -> Result<Verdict, DecideError> {
+        loop {
+            match shard.decide(Arc::clone(own)).await {
+                Err(DecideError::Elsewhere(_)) if Instant::now() < until => self.moment().await,
+                decided => return decided,
+            }
+        }
+    }
+
+    async fn attempt(&self, sealed: &Arc<EncodedRequest>) -> Result<Verdict, DecideError> {
+        let verdict = self.attempt_once(sealed).await?;
+        if let Verdict::Refused(Refusal::Insufficient {
+            back: Back::Held, ..
+        }) = verdict
+        {
+            return Err(DecideError::Held);
+        }
+        Ok(verdict)
+    }
+
+    async fn attempt_once(&self, sealed: &Arc<EncodedRequest>) -> Result<Verdict, DecideError> {
+        let map = self.known_shard_map()?;
+        let request = &sealed.request;
+        match branch::route(request, map, self.inner.config.branch_hold_ms) {
+            Route::One(shard) => {
+                let send = || self.send(shard, sealed);
+                match &request.idempotency {
+                    Some(of) if map.shards() > 1 => self.under_key(map, (of, shard), send).await,
+                    Some(_) | None => send().await,
+                }
+            }
+            Route::Several(split) => {
+                let split = Arc::new(*split);
+                let send = || self.send_across(&split);
+                match &request.idempotency {
+                    Some(of) => self.under_key(map, (of, split.home.shard), send).await,
+                    None => send().await,
+                }
+            }
+        }
+    }
+
+    async fn send(&self, shard: u64, sealed: &Arc<EncodedRequest>) -> Result<Verdict, DecideError> {
+        self.shard(shard)?.decide(Arc::clone(sealed)).await
+    }
+
+    /// Decides on several shards, in a task of its own: a client that leaves breaks nothing off halfway.
+    async fn send_across(&self, split: &Arc<Split>) -> Result<Verdict, DecideError> {
+        let (ledger, split) = (self.clone(), Arc::clone(split));
+        let deciding = async move { cross_shard::decide(&ledger, &split).await };
+        let decided = tokio::spawn(deciding).await;
+        decided.unwrap_or(Err(DecideError::OutcomeUnknown))
+    }
+
+    /// Decides a part of a request on its shard.
+    pub(super) async fn decide_part(
+        &self,
+        shard: u64,
+        request: Request,
+    ) -> Result<Verdict, DecideError> {
+        self.send(shard, &Arc::new(EncodedRequest::new(request)?))
+            .await
+    }
+}

@@ -1,0 +1,513 @@
+//! The ledger of one shard: its gate, its batcher, its journal.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::time::{Duration, Instant};
+
+use redis::cmd;
+use stock_common::clock::Clock;
+use stock_common::config::Config;
+use stock_common::id::Position;
+use stock_common::lock::lock;
+use stock_common::supervise::supervise;
+use stock_domain::account::{Account, Book, Level};
+use stock_domain::journal::Entry;
+use stock_domain::request::Request;
+use stock_domain::server_settings::Setting;
+use stock_domain::shard_map::ShardMap;
+use stock_domain::shard_state::ShardState;
+use stock_domain::verdict::{Back, Refusal, Verdict};
+use tokio::runtime::Handle;
+use tokio::sync::{Mutex as AsyncMutex, mpsc};
+use tokio::task::AbortHandle;
+
+use super::{DecideError, ReadError};
+use crate::batcher::{self, Waiting};
+use crate::encoded_request::EncodedRequest;
+use crate::fence::{Gate, GateState, Line, Link};
+use crate::journal_stream::{self, Portion, Tail};
+use crate::keys::{Keys, SENTINEL};
+use crate::levels::{self, LevelsMessage};
+use crate::lost::Lost;
+use crate::mend::Mend;
+use crate::nodes::Servers;
+use crate::pacer::Pacer;
+use crate::recent::Recent;
+use crate::redis_memory::RedisMemory;
+use crate::scripts::SCRIPTS;
+use crate::sold_out::SoldOut;
+use crate::switch::Switch;
+
+/// Metrics of the hot path, resolved once.
+pub(super) struct LedgerMetrics {
+    batch_size: metrics::Histogram,
+    decide_seconds: metrics::Histogram,
+}
+
+impl LedgerMetrics {
+    fn new() -> Self {
+        Self {
+            batch_size: metrics::histogram!("stock_decide_batch_size"),
+            decide_seconds: metrics::histogram!("stock_decide_duration_seconds"),
+        }
+    }
+
+    pub(super) fn batch(&self, size: usize, took: Duration) {
+        self.batch_size
+            .record(u32::try_from(size).unwrap_or(u32::MAX));
+        self.decide_seconds.record(took.as_secs_f64());
+    }
+}
+
+/// The state that a shard's tasks share.
+pub(super) struct Shared {
+    pub(super) config: Config,
+    pub(super) gate: Arc<Gate>,
+    clock: Clock,
+    /// Redis' time minus this machine's, in ms.
+    offset_ms: AtomicI64,
+    /// Entries in an average frame, as last read.
+    frame_entries: AtomicUsize,
+    pub(super) sold_out: SoldOut,
+    pub(super) recent: Arc<Recent>,
+    /// The things that were found lost in Redis and are to be brought back.
+    pub(super) lost: Arc<Lost>,
+    pacer: Mutex<Pacer>,
+    /// Whether the shard is of an earlier map.
+    is_retired: AtomicBool,
+    pub(super) metrics: LedgerMetrics,
+}
+
+impl Shared {
+    pub(super) fn pacer(&self) -> MutexGuard<'_, Pacer> {
+        lock(&self.pacer)
+    }
+
+    pub(super) fn redis_now_ms(&self) -> u64 {
+        let now = self.clock.now_ms() + self.offset_ms.load(Ordering::Relaxed);
+        u64::try_from(now).unwrap_or_default()
+    }
+
+    pub(super) fn set_redis_time(&self, time_ms: u64) {
+        let offset = i64::try_from(time_ms).unwrap_or_default() - self.clock.now_ms();
+        self.offset_ms.store(offset, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.lost.close();
+    }
+}
+
+/// The task that verifies a shard's Redis, which ends with the shard.
+#[derive(Default)]
+struct Keeper(OnceLock<AbortHandle>);
+
+impl Keeper {
+    fn end(&self) {
+        if let Some(task) = self.0.get() {
+            task.abort();
+        }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// The parts that a shard of a ledger shares with the others.
+pub(super) struct Common {
+    pub(super) servers: Arc<Servers>,
+    pub(super) map: ShardMap,
+    /// The runtime that requests run on.
+    pub(super) requests: Handle,
+    pub(super) switch: Arc<Switch>,
+    pub(super) recent: Arc<Recent>,
+}
+
+/// The ledger of one shard; cloning shares it.
+#[derive(Clone)]
+pub struct Shard {
+    shared: Arc<Shared>,
+    keeper: Arc<Keeper>,
+    queue: mpsc::Sender<Waiting>,
+}
+
+impl Shard {
+    /// Begins a shard: its batcher. Nothing is decided on it until somebody has verified its Redis.
+    pub(super) fn begin(shard: u64, common: Common, config: &Config, clock: Clock) -> Self {
+        let gate = Gate::new(shard, &common, config, clock.clone());
+        let name = gate.keys.epoch();
+        let shared = Arc::new(Shared {
+            config: config.clone(),
+            gate: Arc::new(gate),
+            clock,
+            offset_ms: AtomicI64::new(0),
+            frame_entries: AtomicUsize::new(1),
+            sold_out: SoldOut::new(config.sold_out_flag_ms),
+            recent: common.recent,
+            lost: Arc::default(),
+            pacer: Mutex::new(Pacer::new(config.lag_soft_entries, Instant::now())),
+            is_retired: AtomicBool::new(false),
+            metrics: LedgerMetrics::new(),
+        });
+        let (queue, requests) = mpsc::channel(config.queue_requests_max);
+        let (batching, requests) = (Arc::clone(&shared), Arc::new(AsyncMutex::new(requests)));
+        common.requests.spawn(supervise("batcher", name, move || {
+            batcher::run(Arc::clone(&batching), Arc::clone(&requests))
+        }));
+        Self {
+            shared,
+            keeper: Arc::default(),
+            queue,
+        }
+    }
+
+    /// Says which task verifies the shard's Redis; it ends with the shard.
+    pub fn kept_by(&self, task: AbortHandle) {
+        if let Err(second) = self.keeper.0.set(task) {
+            second.abort();
+        }
+    }
+
+    /// What keeps this instance from deciding on a Redis that nobody has verified.
+    #[must_use]
+    pub fn fence(&self) -> &Arc<Gate> {
+        &self.shared.gate
+    }
+
+    /// The things that were found lost in Redis and are to be brought back.
+    #[must_use]
+    pub fn lost(&self) -> &Arc<Lost> {
+        &self.shared.lost
+    }
+
+    /// Decides one request, all of which lies on this shard.
+    ///
+    /// # Errors
+    /// [`DecideError`] when there is no verdict; only with `OutcomeUnknown` may something have been
+    /// changed.
+    pub async fn decide(&self, request: Arc<EncodedRequest>) -> Result<Verdict, DecideError> {
+        if self.is_stopped_by_hand(&request.request) {
+            return Ok(Verdict::Refused(Refusal::SellingStopped));
+        }
+        if let Some(reason) = self.shared.gate.reason() {
+            return Err(DecideError::Fenced(reason));
+        }
+        // A request that stops selling is no promise to anybody.
+        if request.request.draft.selling.is_none()
+            && let Some(setting) = self.shared.gate.unsafe_setting()
+        {
+            return Err(DecideError::Unsafe(setting));
+        }
+        if let Some(refusal) = self.refuse_sold_out(&request.request) {
+            return Ok(Verdict::Refused(refusal));
+        }
+        let verdict = self.ask(Arc::clone(&request)).await;
+        let is_fenced = matches!(
+            verdict,
+            Ok(Verdict::Refused(Refusal::Fenced)) | Err(DecideError::Fenced(_))
+        );
+        // Nothing was executed. If the link only led to an epoch, or to scripts, that are gone, it is asked once more.
+        if is_fenced && self.shared.gate.link_when_mended().await.is_ok() {
+            return self.ask(request).await;
+        }
+        verdict
+    }
+
+    async fn ask(&self, request: Arc<EncodedRequest>) -> Result<Verdict, DecideError> {
+        let (waiting, verdict) = Waiting::new(request);
+        self.queue
+            .try_send(waiting)
+            .or(Err(DecideError::Overloaded))?;
+        verdict.await.unwrap_or(Err(DecideError::OutcomeUnknown))
+    }
+
+    /// Whether selling is stopped and this shard's script is not known to know it. One that does refuses by itself, and
+    /// answers again what it had answered under a key.
+    fn is_stopped_by_hand(&self, request: &Request) -> bool {
+        let gate = &self.shared.gate;
+        request.takes_stock
+            && gate.switch.is_stopped()
+            && !(self.is_open() && gate.follows.has_stopped(&gate.switch))
+    }
+
+    /// Notes that this shard's script has followed the switch of a generation.
+    pub(super) fn note_switched(&self, generation: u64, open: bool) {
+        self.shared.gate.follows.note(generation, open);
+    }
+
+    /// The settings of the shard's Redis as they were found last.
+    #[must_use]
+    pub fn settings(&self) -> Arc<[Setting]> {
+        self.shared.gate.settings()
+    }
+
+    /// Hears how far MySQL is: what this instance goes by while MySQL is away.
+    pub fn hear_state(&self, state: &ShardState) {
+        self.shared.gate.hear_state(state);
+    }
+
+    /// The open link, one that answers; where it broke a moment ago, the one that takes its place.
+    ///
+    /// # Errors
+    /// [`ReadError::Fenced`] when there is no proved Redis.
+    pub async fn live_link(&self) -> Result<Link, ReadError> {
+        let link = self.shared.gate.live_link(Line::Read).await;
+        link.map_err(ReadError::Fenced)
+    }
+
+    /// Refuses an order whose first product is known to be gone, while others are queueing anyway.
+    /// One with a key goes through the script, which remembers the answer.
+    fn refuse_sold_out(&self, request: &Request) -> Option<Refusal> {
+        let first = request.draft.postings.first()?;
+        // On several shards nothing is left also while it is held for an order that may fail: only the script tells.
+        let is_alone = self.shared.gate.map.shards() == 1;
+        let is_candidate =
+            is_alone && request.takes_stock && request.idempotency.is_none() && self.is_busy();
+        (is_candidate && self.shared.sold_out.is_flagged(first.account)).then_some(
+            Refusal::Insufficient {
+                posting: 0,
+                account: first.account,
+                balance: 0,
+                back: Back::Nothing,
+            },
+        )
+    }
+
+    /// Whether requests are queueing.
+    pub(super) fn is_busy(&self) -> bool {
+        self.queue.capacity() < self.queue.max_capacity()
+    }
+
+    /// Hears new levels.
+    pub fn hear(&self, message: &LevelsMessage) {
+        for (account, level) in &message.levels {
+            self.shared
+                .sold_out
+                .hear(*account, level.balance, level.seq);
+        }
+    }
+
+    /// Ends the gate's keeper: no link that breaks is replaced any more.
+    pub(super) fn close(&self) {
+        self.keeper.end();
+    }
+
+    /// Ends the shard, which is of an earlier map: nothing is decided on it any more.
+    pub(super) fn retire(&self) {
+        self.close();
+        self.shared.is_retired.store(true, Ordering::Relaxed);
+        let why = "the number of shards was changed";
+        self.shared.gate.tell(GateState::Shut(why.into()));
+    }
+
+    /// Whether both are the same, and not shards of two maps.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
+    /// Whether there is a proved Redis.
+    #[must_use]
+    pub fn gate(&self) -> GateState {
+        self.shared.gate.state()
+    }
+
+    /// Whether there is a proved Redis.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self.gate(), GateState::Open(_))
+    }
+
+    /// Compares the epoch with Redis now, so that a readiness answer is not a second old.
+    pub async fn check_gate(&self) -> GateState {
+        if let GateState::Open(link) = self.gate() {
+            self.shared.gate.check(&link).await;
+        }
+        self.gate()
+    }
+
+    /// Waits until the gate is open; `false` when `limit` passes first, or the shard is of an earlier map.
+    pub async fn wait_open(&self, limit: Duration) -> bool {
+        let mut changes = self.shared.gate.watch_state();
+        let is_over = |state: &GateState| {
+            matches!(state, GateState::Open(_)) || self.shared.is_retired.load(Ordering::Relaxed)
+        };
+        let over = changes.wait_for(is_over);
+        drop(tokio::time::timeout(limit, over).await);
+        self.is_open()
+    }
+
+    /// The names of this shard's keys.
+    #[must_use]
+    pub fn keys(&self) -> &Keys {
+        &self.shared.gate.keys
+    }
+
+    /// The settings that the ledger was started with.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    /// Redis' time in Unix ms, from this machine's clock and the offset last seen.
+    #[must_use]
+    pub fn redis_now_ms(&self) -> u64 {
+        self.shared.redis_now_ms()
+    }
+
+    /// The open link, for who comes again when it is broken; a request takes [`Shard::live_link`].
+    ///
+    /// # Errors
+    /// [`ReadError::Fenced`] when there is no proved Redis.
+    pub fn link(&self) -> Result<Link, ReadError> {
+        match self.gate() {
+            GateState::Open(link) => Ok(link),
+            GateState::Mending(reason) | GateState::Shut(reason) => Err(ReadError::Fenced(reason)),
+        }
+    }
+
+    /// Finds an entry in the journal; `None` when it is not there (any more).
+    ///
+    /// # Errors
+    /// [`ReadError`] when Redis does not answer or the entry cannot be read.
+    pub async fn find(&self, position: Position) -> Result<Option<Entry>, ReadError> {
+        let mut link = self.live_link().await?;
+        let found = journal_stream::find(&mut link.read, self.keys(), position).await?;
+        Ok(found.map(|(_, entry)| entry).transpose()?)
+    }
+
+    /// Reads what follows a position in the journal.
+    ///
+    /// # Errors
+    /// [`ReadError`] when Redis does not answer.
+    pub async fn tail(&self, after: Position, entries_max: usize) -> Result<Tail, ReadError> {
+        let mut link = self.live_link().await?;
+        let frame_entries = self.shared.frame_entries.load(Ordering::Relaxed);
+        let portion = Portion {
+            entries_max,
+            frame_entries,
+        };
+        let tail = journal_stream::tail(&mut link.read, self.keys(), after, portion).await?;
+        self.shared
+            .frame_entries
+            .store(tail.frame_entries, Ordering::Relaxed);
+        Ok(tail)
+    }
+
+    /// The state of a mark.
+    ///
+    /// # Errors
+    /// [`ReadError`] when Redis does not answer.
+    pub async fn mark(&self, id: &str) -> Result<Option<String>, ReadError> {
+        let mut link = self.live_link().await?;
+        let value: Option<String> = cmd("HGET")
+            .arg(self.keys().states())
+            .arg(id)
+            .query_async(&mut link.read)
+            .await?;
+        Ok(value.map(|value| value.split('@').next().unwrap_or_default().to_owned()))
+    }
+
+    /// The levels of accounts, as Redis has them now; accounts that it lacks are absent.
+    ///
+    /// # Errors
+    /// [`ReadError`] when Redis does not answer.
+    pub async fn levels(&self, accounts: &[Account]) -> Result<HashMap<Account, Level>, ReadError> {
+        let mut link = self.live_link().await?;
+        levels::read(&mut link.read, self.keys(), accounts)
+            .await
+            .map_err(ReadError::from)
+    }
+
+    /// Sets an account's level, if its value in Redis is still the one that was found ("" for none).
+    ///
+    /// # Errors
+    /// [`ReadError`] when Redis does not answer.
+    pub async fn correct(
+        &self,
+        account: Account,
+        found: &str,
+        level: Level,
+    ) -> Result<bool, ReadError> {
+        let mut link = self.live_link().await?;
+        let (of, value) = ((self.keys(), &*link.epoch), level.value_of(account));
+        Ok(levels::correct(&mut link.read, of, account, found, &value).await?)
+    }
+
+    /// Whether Redis has a book, and it is whole.
+    ///
+    /// # Errors
+    /// [`ReadError`] when Redis does not answer.
+    pub async fn has_book(&self, book: Book) -> Result<bool, ReadError> {
+        let mut link = self.live_link().await?;
+        let sentinel: Option<String> = cmd("HGET")
+            .arg(self.keys().book(book))
+            .arg(SENTINEL)
+            .query_async(&mut link.read)
+            .await?;
+        Ok(sentinel.as_deref() == Some(&*link.epoch))
+    }
+
+    /// Begins a book that this shard does not have yet, as of a sale that is new.
+    ///
+    /// # Errors
+    /// [`ReadError`] when Redis does not answer; the first request that needs it then has to wait for it.
+    pub async fn begin_book(&self, book: Book) -> Result<(), ReadError> {
+        let mut link = self.link()?;
+        let mend = Mend::of_book(self.keys(), book, &link.epoch);
+        if mend.begin(&mut link.read).await? {
+            mend.end(&mut link.read).await?;
+        }
+        Ok(())
+    }
+
+    /// Notes what a refusal says was lost, so that it is brought back (`stock-engine` (`heal`)).
+    pub(super) fn note_lost(&self, refusal: &Refusal) {
+        self.shared.lost.note(refusal);
+    }
+
+    /// How far MySQL was when this process last heard of it: while MySQL is away it stays there.
+    #[must_use]
+    pub fn known_state(&self) -> Option<ShardState> {
+        self.shared.gate.known_state()
+    }
+
+    /// How much memory Redis uses, and may use.
+    ///
+    /// # Errors
+    /// [`ReadError`] when Redis does not answer.
+    pub async fn memory(&self) -> Result<RedisMemory, ReadError> {
+        let mut link = self.live_link().await?;
+        Ok(RedisMemory::read(&mut link.read).await?)
+    }
+
+    /// Notes in Redis how far MySQL has followed, and drops frames before `keep_from`.
+    ///
+    /// # Errors
+    /// [`ReadError`] when Redis does not answer; nothing depends on it having been done.
+    pub async fn settled(
+        &self,
+        state: &ShardState,
+        keep_from: Option<Position>,
+    ) -> Result<(), ReadError> {
+        self.shared.gate.settled(state);
+        let mut link = self.live_link().await?;
+        let _dropped: i64 = cmd("EVALSHA")
+            .arg(&SCRIPTS.settled.sha)
+            .arg(2)
+            .arg(self.keys().epoch())
+            .arg(self.keys().journal())
+            .arg(&state.epoch)
+            .arg(state.number)
+            .arg(keep_from.map(Position::stream_id).unwrap_or_default())
+            .query_async(&mut link.read)
+            .await?;
+        Ok(())
+    }
+}
