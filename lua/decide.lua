@@ -314,10 +314,10 @@ local forms = setmetatable({}, { __index = function(known, s)
   local function has(bit) return band(flags, bit) ~= 0 end
   local form = {
     idempotency = has(1), deadline = has(2), marks = has(8), closings = has(16),
-    takes_stock = has(32), even_closed = has(64), even_backlog = has(128), refuse = has(256),
+    takes_stock = has(32), allow_closed = has(64), allow_backlog = has(128), refuse = has(256),
     switch = has(512), hold = has(2048), release = has(4096),
     expected = has(8192), late_mark = has(32768),
-    redraws = has(16384), reprices = has(65536), has_parts = band(flags, 47899) ~= 0
+    retried_with_new_code = has(16384), retried_at_new_price = has(65536), has_parts = band(flags, 47899) ~= 0
   }
   known[s] = form
   return form
@@ -444,7 +444,7 @@ local function move(p)
   local open = open_at[p]
   undo_condition[p], undo_balance[p], undo_seq[p] = was, before, now_seq
   if was == MISSING and not open then return '60' .. place(p) end -- UNKNOWN_ACCOUNT
-  if delta < 0 and was == READ and flag[k] == '1' and not form.even_closed then
+  if delta < 0 and was == READ and flag[k] == '1' and not form.allow_closed then
     return '61' .. place(p) -- CLOSED_ACCOUNT
   end
   if was == BROKEN or was == LOST and not open
@@ -531,7 +531,7 @@ end
 -- The guards that stand before the postings, in the order of the codes.
 local function guard()
   if now_ms > (deadline or batch_deadline) then return '30' end -- EXPIRED
-  local most = form.even_backlog and limit_reserve or limit
+  local most = form.allow_backlog and limit_reserve or limit
   if not refuse and number - settled >= most then return '31' end -- BACKLOG
   local elsewhere = refuse and match(refuse, '^=(.*)$')
   if elsewhere then return elsewhere end -- what another shard has refused
@@ -609,7 +609,7 @@ end
 -- behind which the request is made anew. `Refusal::is_remembered` says the same.
 local PASSING = { ['30'] = true, ['31'] = true, ['51'] = true, ['62'] = true }
 local MAY_COME_BACK = { ['54'] = true, ['63'] = true }
-local MADE_ANEW = { ['40'] = 'reprices', ['41'] = 'reprices', ['65'] = 'redraws' }
+local MADE_ANEW = { ['40'] = 'retried_at_new_price', ['41'] = 'retried_at_new_price', ['65'] = 'retried_with_new_code' }
 
 local function is_remembered(refusal)
   local code, last = match(refusal, '^%d+'), match(refusal, '(%a+)$')

@@ -4,7 +4,6 @@
 
 pub mod clock;
 pub mod config;
-pub mod error;
 pub mod id;
 pub mod lock;
 pub mod money;

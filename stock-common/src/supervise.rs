@@ -60,16 +60,18 @@ use self::breaking::breakable;
 mod breaking {
     use std::collections::HashMap;
     use std::future::Future;
-    use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+    use std::sync::{Arc, LazyLock, Mutex};
 
     use tokio::sync::Notify;
+
+    use crate::lock::lock;
 
     type Tasks = HashMap<(&'static str, String), Arc<Notify>>;
 
     static RUNNING: LazyLock<Mutex<Tasks>> = LazyLock::new(Mutex::default);
 
     fn bell(task: &'static str, of: String) -> Arc<Notify> {
-        let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = lock(&RUNNING);
         Arc::clone(running.entry((task, of)).or_default())
     }
 

@@ -21,7 +21,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use stock_common::id::{CouponId, Position, ProductId, UserId};
 
-pub use self::split::{Part, Route, Split, route};
+pub use self::split::{Part, Plan, Split, plan};
 use crate::account::{Account, AccountKind};
 use crate::coupon::{CODE_MARK, CodeState};
 use crate::journal::{Closing, Draft, DraftError, Entry, Kind, Mark, Posting};
@@ -303,8 +303,8 @@ impl Branch {
             .chain(marks)
             .collect();
         let mut request = Request::new(draft);
-        request.even_closed = true;
-        request.even_backlog = true;
+        request.allow_closed = true;
+        request.allow_backlog = true;
         request.release = Some((Self::member(at), 0));
         Ok(request)
     }
@@ -318,7 +318,7 @@ impl Branch {
         draft.reference = Some(self.across.id.clone());
         draft.marks = vec![self.across.mark("", ABORTED)];
         let mut request = Request::new(draft);
-        request.even_backlog = true;
+        request.allow_backlog = true;
         Ok(request)
     }
 }
@@ -327,7 +327,7 @@ impl Branch {
 mod tests {
     use stock_common::id::{LocationId, ProductId, SaleId, UserId};
 
-    use super::{Branch, Route, route};
+    use super::{Branch, Plan, plan};
     use crate::account::Account;
     use crate::journal::{Draft, Kind, Mark, Posting};
     use crate::request::Request;
@@ -362,11 +362,11 @@ mod tests {
         let (first, other, user) = apart(map);
         let limit = Posting::new(Account::allowance(SaleId(4), user), -1);
         let of_sale = request(vec![take(first, 1), limit.opening(2).beside(first)]);
-        assert!(matches!(route(&of_sale, map, HOLD_MS), Route::One(_)));
+        assert!(matches!(plan(&of_sale, map, HOLD_MS), Plan::One(_)));
         let both = request(vec![take(first, 1), take(other, 1)]);
         assert!(matches!(
-            route(&both, ShardMap::new(1), HOLD_MS),
-            Route::One(0)
+            plan(&both, ShardMap::new(1), HOLD_MS),
+            Plan::One(0)
         ));
     }
 
@@ -387,7 +387,7 @@ mod tests {
             "USED 1 2".to_owned(),
         ));
         both.late_mark = Some(2);
-        let Route::Several(split) = route(&both, map, HOLD_MS) else {
+        let Plan::Several(split) = plan(&both, map, HOLD_MS) else {
             panic!("one call");
         };
         let parts: Vec<u64> = split.branches.iter().map(|part| part.shard).collect();

@@ -7,11 +7,12 @@
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 
 use chrono::NaiveDateTime;
 use serde::{Deserialize, Serialize};
 use stock_common::id::{ProductId, WorkId};
+use stock_common::lock::{read, write};
 use stock_common::money::Money;
 
 use crate::discount::Discount;
@@ -207,17 +208,13 @@ impl Catalog {
     /// The product, also when it was deleted.
     #[must_use]
     pub fn product(&self, id: ProductId) -> Option<Arc<Product>> {
-        self.products
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&id)
-            .map(Arc::clone)
+        read(&self.products).get(&id).map(Arc::clone)
     }
 
     /// The products with the smallest ids that were not deleted.
     #[must_use]
     pub fn first(&self, most: usize) -> Vec<ProductId> {
-        let products = self.products.read().unwrap_or_else(PoisonError::into_inner);
+        let products = read(&self.products);
         let known = products.values().filter(|product| !product.is_deleted);
         known.take(most).map(|product| product.id).collect()
     }
@@ -230,7 +227,7 @@ impl Catalog {
             return None;
         }
         let before = filter.before.map_or(Bound::Unbounded, Bound::Excluded);
-        let products = self.products.read().unwrap_or_else(PoisonError::into_inner);
+        let products = read(&self.products);
         let mut range = products.range((Bound::Unbounded, before));
         let mut found = Vec::with_capacity(filter.limit as usize);
         for _ in 0..WALK_MAX {
@@ -255,15 +252,12 @@ impl Catalog {
     /// Whether there is such a campaign item.
     #[must_use]
     pub fn has_work(&self, id: WorkId) -> bool {
-        self.works
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(&id)
+        read(&self.works).contains(&id)
     }
 
     /// Takes over products and campaign items that were added or changed; of an item, whether it is there.
     pub fn update(&self, changed: Vec<Product>, works: Vec<(WorkId, bool)>) {
-        let mut known = self.works.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = write(&self.works);
         for (work, is_there) in works {
             if is_there {
                 known.insert(work);
@@ -272,10 +266,7 @@ impl Catalog {
             }
         }
         drop(known);
-        let mut products = self
-            .products
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut products = write(&self.products);
         for product in changed {
             products.insert(product.id, Arc::new(product));
         }

@@ -369,7 +369,7 @@ pub fn issue(
     request.idempotency = idempotency;
     request.window_ms = (window_ms != (0, 0)).then_some(window_ms);
     request.late_mark = Some(1);
-    request.redraws = true;
+    request.retried_with_new_code = true;
     Ok(request)
 }
 

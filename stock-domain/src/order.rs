@@ -416,7 +416,7 @@ pub struct Terms<'a> {
     /// The time between which its prices hold, in Unix ms; 0 is no bound.
     pub window_ms: Option<(u64, u64)>,
     /// Whether it is priced anew and asked again when that time has not come or is over.
-    pub reprices: bool,
+    pub retried_at_new_price: bool,
     /// The reservation whose stock it takes, and when that expires.
     pub held: Option<&'a (Held, u64)>,
 }
@@ -451,10 +451,10 @@ pub fn place(
     request.late_mark = late_mark;
     // A sale that a till has made stands, also of a product that is off sale by now, or while selling is stopped.
     request.takes_stock = order.offline.is_none();
-    request.even_closed = order.offline.is_some();
+    request.allow_closed = order.offline.is_some();
     request.release = terms.held.map(|(held, until)| (held.member(), *until));
     request.window_ms = terms.window_ms;
-    request.reprices = terms.reprices;
+    request.retried_at_new_price = terms.retried_at_new_price;
     Ok(request)
 }
 
@@ -529,8 +529,8 @@ fn reverse(kind: Kind, of: Reversed<'_>, actor: UserId) -> Result<Request, Draft
     let given_back = coupon.map(|coupon| coupon.gives_back(order.user_id));
     draft.marks.extend(given_back);
     let mut request = Request::new(draft);
-    request.even_closed = true;
-    request.even_backlog = true;
+    request.allow_closed = true;
+    request.allow_backlog = true;
     Ok(request)
 }
 

@@ -166,7 +166,7 @@ pub fn cancel(
     )];
     let mut request = Request::new(draft);
     request.idempotency = idempotency;
-    request.even_backlog = true;
+    request.allow_backlog = true;
     Ok(request)
 }
 

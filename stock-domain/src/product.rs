@@ -70,6 +70,6 @@ pub fn switch(
     };
     draft.closings = locations.iter().map(close).collect();
     let mut request = Request::new(draft);
-    request.even_backlog = true;
+    request.allow_backlog = true;
     Ok(request)
 }

@@ -34,9 +34,9 @@ pub struct Request {
     /// Whether it takes stock and so is refused while selling is switched off.
     pub takes_stock: bool,
     /// Whether it may take from closed accounts: corrections and reversals.
-    pub even_closed: bool,
+    pub allow_closed: bool,
     /// Whether it may use the reserve above the backlog limit: reversals and switches.
-    pub even_backlog: bool,
+    pub allow_backlog: bool,
     /// The hold that begins with it.
     pub hold: Option<Hold>,
     /// The member of `deadlines` of the hold that ends with it, and Redis' time in Unix ms from which that is
@@ -48,10 +48,10 @@ pub struct Request {
     /// more than there are is behind all. Without it all marks are judged before the postings.
     pub late_mark: Option<usize>,
     /// Whether it is made anew when a late mark is taken: that is not remembered under its key.
-    pub redraws: bool,
+    pub retried_with_new_code: bool,
     /// Whether it is priced anew and asked again when its window is not open: that is not remembered under its
     /// key.
-    pub reprices: bool,
+    pub retried_at_new_price: bool,
 }
 
 impl Request {
@@ -65,14 +65,14 @@ impl Request {
             window_ms: None,
             refuse: None,
             takes_stock: false,
-            even_closed: false,
-            even_backlog: false,
+            allow_closed: false,
+            allow_backlog: false,
             hold: None,
             release: None,
             expected: None,
             late_mark: None,
-            redraws: false,
-            reprices: false,
+            retried_with_new_code: false,
+            retried_at_new_price: false,
         }
     }
 
@@ -90,7 +90,7 @@ impl Request {
             deadline_ms: self.deadline_ms,
             refuse: Some(format!("={}", refusal.text())),
             takes_stock: self.takes_stock,
-            even_backlog: self.even_backlog,
+            allow_backlog: self.allow_backlog,
             ..Self::new(draft)
         }
     }

@@ -373,7 +373,7 @@ pub fn cancel(
     )?;
     request.idempotency = idempotency;
     request.release = Some((held.member(), expires_ms));
-    request.even_backlog = true;
+    request.allow_backlog = true;
     Ok(request)
 }
 
@@ -390,7 +390,7 @@ pub fn expire(held: &Held, expires_ms: u64) -> Result<Request, DraftError> {
         returned(held),
     )?;
     request.window_ms = Some((expires_ms, 0));
-    request.even_backlog = true;
+    request.allow_backlog = true;
     Ok(request)
 }
 
@@ -417,7 +417,7 @@ pub fn force_cancel(
     }
     request.release = None;
     request.idempotency = idempotency;
-    request.even_backlog = true;
+    request.allow_backlog = true;
     Ok(request)
 }
 
@@ -442,7 +442,7 @@ fn end(
     draft.postings = postings.collect();
     draft.marks = vec![held.ends(status.as_str())];
     let mut request = Request::new(draft);
-    request.even_closed = true;
+    request.allow_closed = true;
     request.release = Some((held.member(), 0));
     Ok(request)
 }

@@ -28,7 +28,7 @@ pub fn switch(open: bool, actor: UserId) -> Result<Request, DraftError> {
     let mut draft = Draft::new(Kind::SellingSwitched, actor, &SellingSwitched { open })?;
     draft.selling = Some(open);
     let mut request = Request::new(draft);
-    request.even_backlog = true;
+    request.allow_backlog = true;
     Ok(request)
 }
 

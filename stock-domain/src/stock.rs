@@ -72,7 +72,7 @@ fn moved(
     }
     let mut request = Request::new(draft);
     request.idempotency = idempotency;
-    request.even_closed = true;
+    request.allow_closed = true;
     request.expected = terms.expected_available.map(|balance| (account, balance));
     Ok(request)
 }
@@ -163,7 +163,7 @@ pub fn import(
         body.lines.1.to_string(),
     )];
     let mut request = Request::new(draft);
-    request.even_closed = true;
+    request.allow_closed = true;
     Ok(request)
 }
 

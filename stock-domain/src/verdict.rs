@@ -273,7 +273,7 @@ impl Refusal {
 
     /// Whether it is remembered under the key of a request that is priced anew, or made anew with another code.
     #[must_use]
-    pub fn is_remembered(&self, reprices: bool, redraws: bool) -> bool {
+    pub fn is_remembered(&self, retried_at_new_price: bool, retried_with_new_code: bool) -> bool {
         match self.remembered() {
             Remembered::Always => true,
             Remembered::Never => false,
@@ -282,8 +282,8 @@ impl Refusal {
                 Self::HeldEnough { back, .. } | Self::Insufficient { back, .. }
                     if *back != Back::Nothing
             ),
-            Remembered::UnlessReprices => !reprices,
-            Remembered::UnlessRedraws => !redraws,
+            Remembered::UnlessReprices => !retried_at_new_price,
+            Remembered::UnlessRedraws => !retried_with_new_code,
         }
     }
 

@@ -11,8 +11,8 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Display;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -20,6 +20,7 @@ use redis::cmd;
 use sqlx::MySqlPool;
 use stock_common::config::Config;
 use stock_common::id::UserId;
+use stock_common::lock::lock;
 use stock_mysql::{Role, replica_beats};
 use stock_redis::{Ledger, ReadError};
 
@@ -131,7 +132,7 @@ impl Reads {
     }
 
     fn note(&self, user: UserId) {
-        let mut writers = self.writers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut writers = lock(&self.writers);
         writers.at.insert(user, Instant::now());
         if writers.at.len() >= writers.sweep_at.max(SWEEP_FROM) {
             writers.at.retain(|_, at| at.elapsed() < self.remember);
@@ -156,7 +157,7 @@ impl Reads {
             return Reader::Other;
         };
         let wrote_here = {
-            let writers = self.writers.lock().unwrap_or_else(PoisonError::into_inner);
+            let writers = lock(&self.writers);
             let at = writers.at.get(&user);
             at.is_some_and(|at| at.elapsed() < self.remember)
         };
@@ -289,7 +290,7 @@ impl Reads {
         let asked_ms = self.now_ms();
         let beat = replica_beats::raise(&self.primary).await?;
         {
-            let mut beats = self.beats.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut beats = lock(&self.beats);
             beats.push_back((beat, asked_ms));
             if beats.len() > BEATS_MAX {
                 beats.pop_front();
@@ -318,7 +319,7 @@ impl Reads {
         let seen = tokio::time::timeout(self.timeout, replica_beats::seen(&replica.pool)).await;
         let fresh_ms = match seen {
             Ok(Ok(seen)) => {
-                let beats = self.beats.lock().unwrap_or_else(PoisonError::into_inner);
+                let beats = lock(&self.beats);
                 let newest = beats.iter().rev().find(|(beat, _)| *beat <= seen);
                 newest.map(|(_, asked_ms)| *asked_ms)
             }

@@ -5,7 +5,7 @@
 //! together. Balances and watermark are left to the subscriber, which comes by in journal order.
 
 use std::collections::HashSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sqlx::{Connection, MySql, MySqlConnection, MySqlPool, Transaction};
 use stock_domain::account::Account;
@@ -14,14 +14,11 @@ use stock_domain::request::Request;
 use stock_domain::verdict::Verdict;
 use stock_mysql::account_queue::AccountQueue;
 use stock_mysql::{accounts, archives, journal, record, shards};
-use stock_redis::{DecideError, Ledger};
+use stock_redis::{DecideError, Ledger, Undecided};
 use tokio::sync::Semaphore;
 
 /// How often recording is tried after an accepted decision before the subscriber is left with it.
 const RECORD_ATTEMPTS: usize = 3;
-
-/// How long it is waited before a request is asked again whose units are held for another order.
-const HELD_FOR: Duration = Duration::from_millis(5);
 
 /// Why a synchronous request was not decided.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +33,15 @@ pub enum RowLockError {
     /// in the journal, and the subscriber records it.
     #[error("mysql did not answer in time; its connection is given up")]
     Stalled,
+}
+
+impl Undecided for RowLockError {
+    fn undecided(&self) -> Option<&DecideError> {
+        match self {
+            Self::Decide(error) => Some(error),
+            Self::Database(_) | Self::Stalled => None,
+        }
+    }
 }
 
 /// A verdict, and whether MySQL has the entry.
@@ -95,23 +101,12 @@ impl RowLocks {
         request: Request,
         before: Vec<Entry>,
     ) -> Result<Decided, RowLockError> {
-        let until = Instant::now() + Duration::from_millis(ledger.config().queue_wait_ms_max);
-        loop {
-            let decided = self.decide_within(ledger, request.clone(), before.clone());
-            match decided.await {
-                // Nothing was changed, and no lock is held while it moves.
-                Err(RowLockError::Decide(DecideError::Elsewhere(_))) if Instant::now() < until => {
-                    ledger.moment().await;
-                }
-                Err(RowLockError::Decide(DecideError::Held)) if Instant::now() < until => {
-                    tokio::time::sleep(HELD_FOR).await;
-                }
-                other => return other,
-            }
-        }
+        // No lock is held while another server takes the keys, or an order over several shards is decided.
+        let attempt = || self.attempt(ledger, request.clone(), before.clone());
+        ledger.retry(attempt).await
     }
 
-    async fn decide_within(
+    async fn attempt(
         &self,
         ledger: &Ledger,
         request: Request,
@@ -129,7 +124,7 @@ impl RowLocks {
         let waited = tokio::time::timeout(wait_max, waiting).await;
         let _ticket_and_permit = waited.map_err(|_elapsed| DecideError::Overloaded)?;
         let mut connection = self.pool.acquire().await?;
-        let deciding = decide_on(
+        let deciding = record_under_locks(
             &mut connection,
             &self.pool,
             ledger,
@@ -147,7 +142,7 @@ impl RowLocks {
     }
 }
 
-async fn decide_on(
+async fn record_under_locks(
     connection: &mut MySqlConnection,
     pool: &MySqlPool,
     ledger: &Ledger,
@@ -212,7 +207,7 @@ async fn judge(
         Err(error) => return Err(DecideError::Fenced(error.to_string().into()).into()),
     }
     accounts::lock(transaction, touched).await?;
-    let verdict = ledger.decide_once(request).await?;
+    let verdict = ledger.ask_once(request).await?;
     let entry = match &verdict {
         Verdict::Accepted(accepted) if accepted.is_whole => {
             Some(Entry::accepted(draft, idempotency, payload, accepted))

@@ -6,8 +6,9 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
+use stock_common::lock::lock;
 use stock_domain::account::Account;
 use tokio::sync::{Mutex as Queue, OwnedMutexGuard};
 
@@ -45,7 +46,7 @@ impl Turn {
 
 impl AccountQueue {
     fn of(&self, account: Account) -> Arc<Queue<()>> {
-        let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rows = lock(&self.0);
         if let Some(queue) = rows.queues.get(&account).and_then(Weak::upgrade) {
             return queue;
         }

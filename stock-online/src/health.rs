@@ -3,10 +3,11 @@
 //! MySQL is asked several times a second whether it is there, and every few seconds for the settings on which a
 //! promise rests; those of Redis come from the ledger, which looks by itself. Metrics tell what is found.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use sqlx::MySqlPool;
+use stock_common::lock::lock;
 use stock_domain::server_settings::{Setting, Standing};
 use stock_mysql::migrate::{self, Schema};
 use stock_mysql::server_settings;
@@ -63,12 +64,12 @@ impl Health {
     /// How MySQL was a moment ago.
     #[must_use]
     pub fn database(&self) -> Database {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = lock(&self.seen);
         seen.database
     }
 
     fn note(&self, answer: Option<Schema>) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = lock(&self.seen);
         seen.database = Database {
             is_up: answer.is_some(),
             schema: answer.or(seen.database.schema),
@@ -76,7 +77,7 @@ impl Health {
     }
 
     fn note_settings(&self, settings: Vec<Setting>) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = lock(&self.seen);
         let known = std::mem::replace(&mut seen.settings, settings);
         for setting in &seen.settings {
             if setting.is_wrong() && !known.contains(setting) {
@@ -92,7 +93,7 @@ impl Health {
     }
 
     fn database_settings(&self) -> Vec<Setting> {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = lock(&self.seen);
         seen.settings.clone()
     }
 }

@@ -4,11 +4,12 @@
 //! it for `/metrics`.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use stock_common::id::ProductId;
+use stock_common::lock::lock;
 use tokio::sync::watch;
 
 /// Seconds that are remembered.
@@ -99,17 +100,14 @@ impl Default for History {
 impl History {
     /// Counts an order by its verdict.
     pub fn count(&self, verdict: &'static str) {
-        let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut verdicts = lock(&self.verdicts);
         *verdicts.entry(verdict).or_default() += 1;
     }
 
     /// Counts how long a Redis-first order took.
     pub fn record(&self, took: Duration) {
         let us = u64::try_from(took.as_micros()).unwrap_or(SLOWEST_US);
-        let mut durations = self
-            .durations
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut durations = lock(&self.durations);
         if let Some(running) = durations.back_mut() {
             running.saturating_record(us.max(1));
         }
@@ -117,10 +115,7 @@ impl History {
 
     /// The median and the 99th percentile of the last seconds, in milliseconds; begins another second.
     fn turn_second(&self) -> Option<(f64, f64)> {
-        let mut durations = self
-            .durations
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut durations = lock(&self.durations);
         let mut all = empty();
         for second in &*durations {
             all += second;
@@ -140,11 +135,9 @@ impl History {
 
     /// Adds a second, with what was counted meanwhile, and forgets the oldest.
     pub fn add(&self, mut sample: Sample) {
-        sample.verdicts = (self.verdicts.lock())
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        sample.verdicts = lock(&self.verdicts).clone();
         (sample.p50_ms, sample.p99_ms) = self.turn_second().unzip();
-        let mut samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut samples = lock(&self.samples);
         samples.push_back(Arc::new(sample));
         if samples.len() > SAMPLES {
             samples.pop_front();
@@ -156,7 +149,7 @@ impl History {
     /// The remembered seconds, the oldest first.
     #[must_use]
     pub fn samples(&self) -> Vec<Arc<Sample>> {
-        let samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        let samples = lock(&self.samples);
         samples.iter().cloned().collect()
     }
 

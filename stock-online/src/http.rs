@@ -1,13 +1,14 @@
 //! HTTP: every route of the interface in one table, and the layers around it.
 //!
 //! Pages have a table of their own, [`crate::pages`], and call this one. [`openapi`] describes the same table; [`serve`] owns connections, time limits and limits by address;
-//! [`extract`] turns bytes into types; [`auth`] says who calls; [`problem`] turns errors into answers; the
+//! [`extract`] turns bytes into types; [`auth`] says who calls; [`problem`] turns errors into answers, [`code`] lists their codes; the
 //! nouns' files hold the handlers and their wire types.
 
 pub mod accounts;
 pub mod audit;
 pub mod audit_log;
 pub mod auth;
+pub mod code;
 mod connections;
 pub mod coupons;
 pub mod cross_site;
@@ -43,13 +44,11 @@ mod once;
 mod validators;
 mod verdicts;
 
-pub use connections::listen;
-
 use std::sync::Arc;
 
-use axum::Router;
-use axum::middleware;
 use axum::routing::{get, patch, post, put};
+use axum::{Router, middleware};
+pub use connections::listen;
 
 use crate::app::App;
 

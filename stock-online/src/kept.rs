@@ -5,10 +5,11 @@
 //! never read make their readers wait.
 
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use moka::future::Cache;
+use stock_common::lock::lock;
 
 /// An older answer is read again.
 const FRESH: Duration = Duration::from_secs(1);
@@ -29,13 +30,13 @@ impl Silence {
     /// Whether MySQL did not answer in time within the last second.
     #[must_use]
     pub fn is_now(&self) -> bool {
-        let until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = lock(&self.until);
         until.is_some_and(|until| Instant::now() < until)
     }
 
     /// Notes that MySQL did not answer in time.
     pub fn note(&self) {
-        let mut until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut until = lock(&self.until);
         *until = Some(Instant::now() + SILENT);
     }
 }

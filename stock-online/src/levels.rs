@@ -5,9 +5,10 @@
 //! can be resumed anywhere.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use stock_common::id::Position;
+use stock_common::lock::lock;
 use stock_domain::account::{Account, Level};
 use stock_redis::levels::LevelsMessage;
 use tokio::sync::watch;
@@ -56,7 +57,7 @@ impl Default for Levels {
 
 impl Levels {
     fn heard(&self) -> MutexGuard<'_, Heard> {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.heard)
     }
 
     /// Hears a message.
@@ -105,7 +106,7 @@ impl Levels {
     /// The highest that was seen of an account here, and of its balance now: what a bar is full at.
     #[must_use]
     pub fn peak(&self, account: Account, balance: i64) -> i64 {
-        let mut peaks = self.peaks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut peaks = lock(&self.peaks);
         if peaks.len() >= ACCOUNTS_MAX && !peaks.contains_key(&account) {
             peaks.clear();
         }

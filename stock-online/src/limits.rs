@@ -11,13 +11,14 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use redis::{RedisError, pipe};
 use stock_common::clock::Clock;
 use stock_common::config::Config;
+use stock_common::lock::lock;
 use stock_redis::Ledger;
 use tokio_util::sync::CancellationToken;
 
@@ -286,12 +287,6 @@ impl Rule {
             retry_after_seconds: left_ms.div_ceil(1_000),
         }
     }
-}
-
-fn lock(
-    map: &Mutex<HashMap<Subject, Count>>,
-) -> std::sync::MutexGuard<'_, HashMap<Subject, Count>> {
-    map.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Tells Redis what was counted, until `shutdown`.

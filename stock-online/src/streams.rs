@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use stock_common::error::Code;
 use stock_common::id::UserId;
+use stock_common::lock::lock;
 
+use crate::http::code::Code;
 use crate::http::problem::Problem;
 use crate::limits::network_of;
 
@@ -66,7 +67,7 @@ impl Places {
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.taken)
     }
 
     /// Takes a place.
@@ -110,7 +111,7 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
-    use stock_common::error::Code;
+    use crate::http::code::Code;
     use stock_common::id::UserId;
 
     use super::{Holder, Places};

@@ -9,11 +9,12 @@ pub mod pubsub;
 pub mod troubles;
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use sqlx::MySqlPool;
 use stock_common::id::Position;
+use stock_common::lock::lock;
 use stock_domain::shard_state::ShardState;
 use stock_engine::apply::{Applied, ApplyError, ReadAhead, apply};
 use stock_engine::quarantine::flag;
@@ -129,7 +130,7 @@ pub struct Bells(Mutex<HashMap<u64, Arc<Notify>>>);
 
 impl Bells {
     fn of(&self, shard: u64) -> Arc<Notify> {
-        let mut bells = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bells = lock(&self.0);
         Arc::clone(bells.entry(shard).or_default())
     }
 
@@ -140,7 +141,7 @@ impl Bells {
 
     /// There may be something to apply.
     pub fn ring_all(&self) {
-        let bells = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let bells = lock(&self.0);
         bells.values().for_each(|bell| bell.notify_one());
     }
 }

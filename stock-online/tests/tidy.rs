@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use stock_common::error::Code;
 use stock_domain::verdict::{Refusal, Remembered};
+use stock_online::http::code::Code;
+use stock_redis::encoded_request::FLAGS;
 use stock_redis::scripts::SCRIPTS;
 
 fn root() -> PathBuf {
@@ -279,7 +280,7 @@ fn the_rule_of_what_is_remembered_under_a_key_stands_twice_and_is_one() {
     assert_eq!(remembered_differs(&script), None);
     for (is, was) in [
         ("['62'] = true", "['61'] = true"),
-        ("'redraws'", "'reprices'"),
+        ("'retried_with_new_code'", "'retried_at_new_price'"),
     ] {
         assert!(remembered_differs(&script.replacen(is, was, 1)).is_some());
     }
@@ -310,12 +311,48 @@ fn remembered_differs(script: &str) -> Option<String> {
         let says = match () {
             () if *code < 30 || has(passing, "true") => Remembered::Never,
             () if has(back, "true") => Remembered::UnlessBack,
-            () if has(anew, "'reprices'") => Remembered::UnlessReprices,
-            () if has(anew, "'redraws'") => Remembered::UnlessRedraws,
+            () if has(anew, "'retried_at_new_price'") => Remembered::UnlessReprices,
+            () if has(anew, "'retried_with_new_code'") => Remembered::UnlessRedraws,
             () => Remembered::Always,
         };
         (says != refusal.remembered()).then(|| format!("{name}: the script says {says:?}"))
     })
+}
+
+/// The flags that a script reads and the header explains, compared with those that a request is encoded with.
+fn flags_differ(script: &str) -> Option<String> {
+    let read: BTreeSet<(u32, &str)> = script
+        .split(['{', ','])
+        .filter_map(|part| {
+            let (name, bit) = part.trim().split_once(" = has(")?;
+            Some((
+                bit.trim_end_matches([')', '}', ' ', '\n']).parse().ok()?,
+                name,
+            ))
+        })
+        .collect();
+    if read != BTreeSet::from(FLAGS) {
+        return Some(format!("the script reads {read:?}"));
+    }
+    let header = script.split("\nlocal ").next()?;
+    let explains = |bit: u32| {
+        let words = header.split([' ', '\n']);
+        words.into_iter().any(|word| word == bit.to_string())
+    };
+    let (bit, name) = FLAGS.into_iter().find(|(bit, _)| !explains(*bit))?;
+    Some(format!("the header does not explain {bit}, {name}"))
+}
+
+#[test]
+fn the_flags_of_a_request_have_one_list() {
+    let script = read("lua/decide.lua");
+    assert_eq!(flags_differ(&script), None);
+    for (is, was) in [
+        ("hold = has(2048)", "hold = has(1024)"),
+        ("--     2048 hold", "--     hold"),
+    ] {
+        assert!(flags_differ(&script.replacen(is, was, 1)).is_some());
+    }
 }
 
 #[test]

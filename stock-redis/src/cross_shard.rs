@@ -19,10 +19,10 @@ struct Held<'a> {
 }
 
 /// Decides the parts of a request.
-pub(super) async fn decide(ledger: &Ledger, split: &Split) -> Result<Verdict, DecideError> {
+pub(super) async fn run(ledger: &Ledger, split: &Split) -> Result<Verdict, DecideError> {
     let mut held = Vec::with_capacity(split.branches.len());
     for part in &split.branches {
-        match ledger.decide_part(part.shard, part.request()?).await {
+        match ledger.send_part(part.shard, part.request()?).await {
             Ok(Verdict::Accepted(Accepted { position, .. })) => {
                 held.push(Held { at: position, part });
             }
@@ -53,7 +53,7 @@ pub(super) async fn decide(ledger: &Ledger, split: &Split) -> Result<Verdict, De
     let home = &split.home;
     let mut request = home.request()?;
     request.draft.branches = held.iter().map(|held| held.at).collect();
-    let verdict = ledger.decide_part(home.shard, request).await;
+    let verdict = ledger.send_part(home.shard, request).await;
     match verdict {
         Ok(Verdict::Accepted(accepted)) => {
             confirm(ledger, held, accepted.position).await;
@@ -120,11 +120,13 @@ async fn remember(
     refusal: Refusal,
 ) -> Result<Verdict, DecideError> {
     let home = &split.home.request;
-    if home.idempotency.is_none() || !refusal.is_remembered(home.reprices, home.redraws) {
+    if home.idempotency.is_none()
+        || !refusal.is_remembered(home.retried_at_new_price, home.retried_with_new_code)
+    {
         return Ok(Verdict::Refused(refusal));
     }
     let request = home.refusing(&refusal);
-    ledger.decide_part(split.home.shard, request).await
+    ledger.send_part(split.home.shard, request).await
 }
 
 /// Ends branches; what fails is ended by the sweep.
@@ -146,7 +148,7 @@ async fn confirm(ledger: &Ledger, held: Vec<Held<'_>>, entry: Position) {
 
 async fn end(ledger: &Ledger, at: Position, request: Result<Request, DraftError>) {
     let ended = match request {
-        Ok(request) => ledger.decide_boxed(request).await,
+        Ok(request) => ledger.boxed(request).await,
         Err(error) => Err(error.into()),
     };
     match ended {

@@ -56,26 +56,46 @@ fn shape(request: &Request) -> String {
         .collect()
 }
 
-/// The bits of `lua/decide.lua`'s header.
+/// The flags of a request, by the names that `lua/decide.lua` gives them.
+pub const FLAGS: [(u32, &str); 15] = [
+    (1, "idempotency"),
+    (2, "deadline"),
+    (8, "marks"),
+    (16, "closings"),
+    (32, "takes_stock"),
+    (64, "allow_closed"),
+    (128, "allow_backlog"),
+    (256, "refuse"),
+    (512, "switch"),
+    (2_048, "hold"),
+    (4_096, "release"),
+    (8_192, "expected"),
+    (16_384, "retried_with_new_code"),
+    (32_768, "late_mark"),
+    (65_536, "retried_at_new_price"),
+];
+
 fn flags(request: &Request) -> u32 {
-    [
-        (1, request.idempotency.is_some()),
-        (2, request.deadline_ms.is_some()),
-        (8, !request.draft.marks.is_empty()),
-        (16, !request.draft.closings.is_empty()),
-        (32, request.takes_stock),
-        (64, request.even_closed),
-        (128, request.even_backlog),
-        (256, request.refuse.is_some()),
-        (512, request.draft.selling.is_some()),
-        (2048, request.hold.is_some()),
-        (4096, request.release.is_some()),
-        (8192, request.expected.is_some()),
-        (32768, request.late_mark.is_some()),
-        (16384, request.redraws),
-        (65536, request.reprices),
-    ]
-    .into_iter()
-    .filter_map(|(bit, set)| set.then_some(bit))
-    .sum()
+    let set = [
+        request.idempotency.is_some(),
+        request.deadline_ms.is_some(),
+        !request.draft.marks.is_empty(),
+        !request.draft.closings.is_empty(),
+        request.takes_stock,
+        request.allow_closed,
+        request.allow_backlog,
+        request.refuse.is_some(),
+        request.draft.selling.is_some(),
+        request.hold.is_some(),
+        request.release.is_some(),
+        request.expected.is_some(),
+        request.retried_with_new_code,
+        request.late_mark.is_some(),
+        request.retried_at_new_price,
+    ];
+    FLAGS
+        .into_iter()
+        .zip(set)
+        .filter_map(|((bit, _), is_set)| is_set.then_some(bit))
+        .sum()
 }

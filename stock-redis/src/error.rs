@@ -64,3 +64,15 @@ pub enum ReadError {
     #[error(transparent)]
     Entry(#[from] EntryError),
 }
+
+/// An error that may say that nothing was executed.
+pub trait Undecided {
+    /// Why there is no verdict, if that is what is wrong.
+    fn undecided(&self) -> Option<&DecideError>;
+}
+
+impl Undecided for DecideError {
+    fn undecided(&self) -> Option<&DecideError> {
+        Some(self)
+    }
+}

@@ -73,7 +73,7 @@ use stock_domain::shard_map::ShardMap;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-pub use self::error::{DecideError, ReadError};
+pub use self::error::{DecideError, ReadError, Undecided};
 pub use self::fence::{GateState, Link};
 use self::keys::Keys;
 use self::levels::LevelsMessage;

@@ -1,9 +1,10 @@
 //! Things that requests found lost in a shard's Redis, until they are brought back (`stock-engine` (`heal`)).
 
 use std::collections::BTreeSet;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 
+use stock_common::lock::lock;
 use stock_domain::account::{Account, Book};
 use stock_domain::verdict::{LostKey, Refusal};
 use tokio::sync::Notify;
@@ -60,7 +61,7 @@ impl Lost {
 
     /// Notes something as lost.
     pub fn note_thing(&self, thing: LostThing) {
-        let mut things = self.things.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut things = lock(&self.things);
         if things.len() < NOTED_MAX {
             things.insert(thing);
             self.noted.notify_one();
@@ -74,7 +75,7 @@ impl Lost {
                 return None;
             }
             let things = {
-                let mut things = self.things.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut things = lock(&self.things);
                 std::mem::take(&mut *things)
             };
             if !things.is_empty() {

@@ -5,7 +5,7 @@
 //! keys are elsewhere, which executes nothing, the cluster is asked anew.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -13,6 +13,7 @@ use redis::{
     AsyncConnectionConfig, Client, ErrorKind, IntoConnectionInfo, ProtocolVersion, PushInfo,
     PushKind, RedisError, Value, cmd,
 };
+use stock_common::lock::lock;
 use tokio::sync::watch;
 
 use super::info::Info;
@@ -101,7 +102,7 @@ impl Servers {
     }
 
     fn list(&self) -> MutexGuard<'_, Vec<String>> {
-        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.nodes)
     }
 
     /// Whether they are a cluster.

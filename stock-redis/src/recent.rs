@@ -7,9 +7,10 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use stock_common::lock::lock;
 use stock_domain::account::{Account, Level};
 use tokio::sync::Semaphore;
 
@@ -105,7 +106,7 @@ impl Default for Recent {
 
 impl Recent {
     fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.memory)
     }
 
     /// Notes that an account has moved: levels that were read before are read again.
@@ -128,13 +129,13 @@ impl Recent {
     }
 
     fn want(&self, accounts: &[Account]) {
-        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut wanted = lock(&self.wanted);
         wanted.extend(accounts);
     }
 
     /// All that readers wait for, and these.
     fn take_wanted(&self, accounts: &[Account]) -> Vec<Account> {
-        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut wanted = lock(&self.wanted);
         let mut all = std::mem::take(&mut *wanted);
         drop(wanted);
         all.extend(accounts);

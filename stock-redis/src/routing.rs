@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use redis::cmd;
 use stock_common::id::UserId;
-use stock_domain::branch::{self, Route, Split};
+use stock_domain::branch::{self, Plan, Split};
 use stock_domain::request::Request;
 use stock_domain::selling::{self, Switched};
 use stock_domain::verdict::{Back, Refusal, Verdict};
 
+use super::error::Undecided;
 use super::{DecideError, Ledger, Shard, cross_shard};
 use crate::encoded_request::EncodedRequest;
 
@@ -25,9 +26,9 @@ impl Ledger {
     /// # Errors
     /// [`DecideError::Fenced`] while the shard map is not known.
     pub fn home_of(&self, request: &Request) -> Result<Shard, DecideError> {
-        let home = match branch::route(request, self.known_shard_map()?, 0) {
-            Route::One(shard) => shard,
-            Route::Several(split) => split.home.shard,
+        let home = match branch::plan(request, self.known_shard_map()?, 0) {
+            Plan::One(shard) => shard,
+            Plan::Several(split) => split.home.shard,
         };
         Ok(self.shard(home)?)
     }
@@ -40,26 +41,40 @@ impl Ledger {
     pub async fn decide(&self, request: Request) -> Result<Verdict, DecideError> {
         if request.draft.selling.is_some() {
             // The first verdict for all, or the first reason why a shard has none.
-            let mut decided = self.decide_everywhere(&request).await?;
+            let mut decided = self.ask_everywhere(&request).await?;
             let failed = decided
                 .iter()
                 .position(|(_, of)| !matches!(of, Ok(Verdict::Accepted(_))));
             return decided.swap_remove(failed.unwrap_or(0)).1;
         }
-        let sealed = Arc::new(EncodedRequest::new(request)?);
-        let started = Instant::now();
+        let encoded = Arc::new(EncodedRequest::new(request)?);
+        let decided = self.retry(|| self.attempt(&encoded)).await;
+        match decided {
+            Err(DecideError::Elsewhere(why)) => Err(DecideError::Fenced(why)),
+            decided => decided,
+        }
+    }
+
+    /// Asks again, for a moment, for what was not executed: as soon as it is known which server has the keys, and until
+    /// units that are held are sold or come back, so that the last unit is not refused to everybody.
+    ///
+    /// # Errors
+    /// The last attempt's.
+    pub async fn retry<T, E, F>(&self, attempt: impl Fn() -> F) -> Result<T, E>
+    where
+        E: Undecided,
+        F: Future<Output = Result<T, E>>,
+    {
+        let until = Instant::now() + self.patience();
         loop {
-            match self.attempt(&sealed).await {
-                Err(DecideError::Elsewhere(why)) if started.elapsed() > self.patience() => {
-                    return Err(DecideError::Fenced(why));
-                }
-                // Nothing was executed. As soon as it is known which server has the keys, that one is asked.
-                Err(DecideError::Elsewhere(_)) => self.moment().await,
-                // They are sold or come back: the last unit is not refused to everybody.
-                Err(DecideError::Held) if started.elapsed() < self.patience() => {
-                    tokio::time::sleep(A_MOMENT).await;
-                }
-                verdict => return verdict,
+            let error = match attempt().await {
+                Err(error) if Instant::now() < until => error,
+                ended => return ended,
+            };
+            match error.undecided() {
+                Some(DecideError::Elsewhere(_)) => self.moment().await,
+                Some(DecideError::Held) => tokio::time::sleep(A_MOMENT).await,
+                Some(_) | None => return Err(error),
             }
         }
     }
@@ -69,18 +84,18 @@ impl Ledger {
     }
 
     /// The same as a value of known type: the end of a branch is decided while its entry is.
-    pub(super) fn decide_boxed(
+    pub(super) fn boxed(
         &self,
         request: Request,
     ) -> Pin<Box<dyn Future<Output = Result<Verdict, DecideError>> + Send + '_>> {
         Box::pin(self.decide(request))
     }
 
-    /// Decides one request, and does not ask again when another server has the keys: for whoever holds locks meanwhile.
+    /// Asks once, for whoever holds locks meanwhile.
     ///
     /// # Errors
-    /// [`DecideError`]; `Elsewhere` where [`Ledger::decide`] would ask again: nothing was changed.
-    pub async fn decide_once(&self, request: Request) -> Result<Verdict, DecideError> {
+    /// [`DecideError`]; `Elsewhere` and `Held` where [`Ledger::decide`] would ask again: nothing was changed.
+    pub async fn ask_once(&self, request: Request) -> Result<Verdict, DecideError> {
         self.attempt(&Arc::new(EncodedRequest::new(request)?)).await
     }
 
@@ -118,10 +133,8 @@ impl Ledger {
         let open = switched.open;
         let request = selling::switch(open, actor)?;
         let generation = self.inner.switch.generation();
-        let (decided, ()) = tokio::join!(
-            self.decide_everywhere(&request),
-            self.publish_switch(switched)
-        );
+        let (decided, ()) =
+            tokio::join!(self.ask_everywhere(&request), self.publish_switch(switched));
         let mut shards = Vec::new();
         for (shard, decided) in decided? {
             let has_followed = matches!(decided, Ok(Verdict::Accepted(_)));
@@ -150,7 +163,7 @@ impl Ledger {
     }
 
     /// Decides the same on every shard at the same time, and stops at none that fails.
-    async fn decide_everywhere(
+    async fn ask_everywhere(
         &self,
         request: &Request,
     ) -> Result<Vec<(u64, Result<Verdict, DecideError>)>, DecideError> {
@@ -163,7 +176,7 @@ impl Ledger {
             let own = Arc::new(EncodedRequest::new(own)?);
             all.push(async move {
                 let number = shard.keys().shard();
-                (number, self.decide_on(&shard, &own, until).await)
+                (number, self.ask_on(&shard, &own, until).await)
             });
         }
         match all.is_empty() {
@@ -172,7 +185,7 @@ impl Ledger {
         }
     }
 
-    async fn decide_on(
+    async fn ask_on(
         &self,
         shard: &Shard,
         own: &Arc<EncodedRequest>,
@@ -186,8 +199,8 @@ impl Ledger {
         }
     }
 
-    async fn attempt(&self, sealed: &Arc<EncodedRequest>) -> Result<Verdict, DecideError> {
-        let verdict = self.attempt_once(sealed).await?;
+    async fn attempt(&self, encoded: &Arc<EncodedRequest>) -> Result<Verdict, DecideError> {
+        let verdict = self.attempt_once(encoded).await?;
         if let Verdict::Refused(Refusal::Insufficient {
             back: Back::Held, ..
         }) = verdict
@@ -197,18 +210,18 @@ impl Ledger {
         Ok(verdict)
     }
 
-    async fn attempt_once(&self, sealed: &Arc<EncodedRequest>) -> Result<Verdict, DecideError> {
+    async fn attempt_once(&self, encoded: &Arc<EncodedRequest>) -> Result<Verdict, DecideError> {
         let map = self.known_shard_map()?;
-        let request = &sealed.request;
-        match branch::route(request, map, self.inner.config.branch_hold_ms) {
-            Route::One(shard) => {
-                let send = || self.send(shard, sealed);
+        let request = &encoded.request;
+        match branch::plan(request, map, self.inner.config.branch_hold_ms) {
+            Plan::One(shard) => {
+                let send = || self.send(shard, encoded);
                 match &request.idempotency {
                     Some(of) if map.shards() > 1 => self.under_key(map, (of, shard), send).await,
                     Some(_) | None => send().await,
                 }
             }
-            Route::Several(split) => {
+            Plan::Several(split) => {
                 let split = Arc::new(*split);
                 let send = || self.send_across(&split);
                 match &request.idempotency {
@@ -219,20 +232,24 @@ impl Ledger {
         }
     }
 
-    async fn send(&self, shard: u64, sealed: &Arc<EncodedRequest>) -> Result<Verdict, DecideError> {
-        self.shard(shard)?.decide(Arc::clone(sealed)).await
+    async fn send(
+        &self,
+        shard: u64,
+        encoded: &Arc<EncodedRequest>,
+    ) -> Result<Verdict, DecideError> {
+        self.shard(shard)?.decide(Arc::clone(encoded)).await
     }
 
     /// Decides on several shards, in a task of its own: a client that leaves breaks nothing off halfway.
     async fn send_across(&self, split: &Arc<Split>) -> Result<Verdict, DecideError> {
         let (ledger, split) = (self.clone(), Arc::clone(split));
-        let deciding = async move { cross_shard::decide(&ledger, &split).await };
+        let deciding = async move { cross_shard::run(&ledger, &split).await };
         let decided = tokio::spawn(deciding).await;
         decided.unwrap_or(Err(DecideError::OutcomeUnknown))
     }
 
     /// Decides a part of a request on its shard.
-    pub(super) async fn decide_part(
+    pub(super) async fn send_part(
         &self,
         shard: u64,
         request: Request,

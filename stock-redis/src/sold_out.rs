@@ -4,10 +4,11 @@
 //! a newer level or an own reversal, and gone after a setting's time at the latest.
 
 use std::collections::HashMap;
+use std::sync::RwLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use stock_common::lock::{read, write};
 use stock_domain::account::Account;
 use stock_domain::journal::Posted;
 
@@ -43,7 +44,7 @@ impl SoldOut {
         if self.count.load(Ordering::Relaxed) == 0 {
             return false;
         }
-        let flags = self.flags.read().unwrap_or_else(PoisonError::into_inner);
+        let flags = read(&self.flags);
         flags
             .get(&account)
             .is_some_and(|flag| flag.until > Instant::now())
@@ -99,7 +100,7 @@ impl SoldOut {
     }
 
     fn change(&self, change: impl FnOnce(&mut HashMap<Account, Flag>, Duration)) {
-        let mut flags = self.flags.write().unwrap_or_else(PoisonError::into_inner);
+        let mut flags = write(&self.flags);
         change(&mut flags, self.life);
         let now = Instant::now();
         if flags.len() > 1_000 {

@@ -5,9 +5,10 @@
 //! that it is to stop; so instances tell each other what was asked for last, by Pub/Sub and by a row in MySQL, and
 //! each refuses by itself what goes to a shard that is not known to follow.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
+use stock_common::lock::lock;
 use stock_domain::selling::Switched;
 
 /// The last switch that was asked for, as far as this instance has heard.
@@ -22,7 +23,7 @@ pub(super) struct Switch {
 impl Switch {
     /// Hears a switch; returns whether it is newer than what was known.
     pub(super) fn hear(&self, heard: Switched) -> bool {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = lock(&self.last);
         let is_newer = last.is_none_or(|known| heard.is_newer(known));
         if is_newer {
             *last = Some(heard);
@@ -33,7 +34,7 @@ impl Switch {
     }
 
     pub(super) fn last(&self) -> Option<Switched> {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.last)
     }
 
     pub(super) fn is_stopped(&self) -> bool {
@@ -52,13 +53,13 @@ pub(super) struct Follows(Mutex<Option<(u64, bool)>>);
 impl Follows {
     /// It was seen open, or not, after the switch of `generation` had been heard.
     pub(super) fn note(&self, generation: u64, open: bool) {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = lock(&self.0);
         *seen = Some((generation, open));
     }
 
     /// Whether its script is known to refuse what the switch has stopped.
     pub(super) fn has_stopped(&self, switch: &Switch) -> bool {
-        let seen = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = *lock(&self.0);
         seen.is_some_and(|(generation, open)| !open && generation == switch.generation())
     }
 }

@@ -16,13 +16,14 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::str::FromStr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use sqlx::mysql::MySqlConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor};
 use stock_common::config::Durability;
+use stock_common::lock::lock;
 use tokio::process::{Child, Command};
 
 /// How long a server may take to answer after its start, and to end after SIGTERM.
@@ -89,7 +90,7 @@ pub fn free_port() -> io::Result<u16> {
         if let Ok(sign) = UdpSocket::bind(address)
             && TcpListener::bind(address).is_ok()
         {
-            let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut given = lock(&GIVEN);
             given.push(sign);
             return Ok(port);
         }

@@ -35,7 +35,7 @@ impl Part {
 
 /// Where a request is decided.
 #[derive(Debug)]
-pub enum Route {
+pub enum Plan {
     /// On one shard, as it is.
     One(u64),
     /// On several.
@@ -135,9 +135,9 @@ fn is_stateful(mark: &Mark) -> bool {
 
 /// Finds where a request is decided, and divides one that lies on several shards.
 #[must_use]
-pub fn route(request: &Request, map: ShardMap, hold_ms: u64) -> Route {
+pub fn plan(request: &Request, map: ShardMap, hold_ms: u64) -> Plan {
     if map.shards() == 1 {
-        return Route::One(0);
+        return Plan::One(0);
     }
     let of = shards(request, map);
     let draft = &request.draft;
@@ -157,9 +157,9 @@ pub fn route(request: &Request, map: ShardMap, hold_ms: u64) -> Route {
         // It moves nothing: a key is its user's.
         .unwrap_or_else(|| alone(request, map));
     if of.all().all(|shard| *shard == home) {
-        return Route::One(home);
+        return Plan::One(home);
     }
-    Route::Several(Box::new(split(request, &of, home, hold_ms)))
+    Plan::Several(Box::new(split(request, &of, home, hold_ms)))
 }
 
 /// Where a request that moves nothing is decided.
@@ -272,9 +272,9 @@ fn branch(request: &Request, of: &Shards, (across, shard): (&Across, u64), hold_
     own.deadline_ms = request.deadline_ms;
     own.window_ms = request.window_ms;
     own.takes_stock = request.takes_stock;
-    own.even_closed = request.even_closed;
-    own.even_backlog = request.even_backlog;
-    own.redraws = request.redraws;
+    own.allow_closed = request.allow_closed;
+    own.allow_backlog = request.allow_backlog;
+    own.retried_with_new_code = request.retried_with_new_code;
     let is_here = |(account, _): &(Account, i64)| {
         own.draft
             .postings

@@ -212,7 +212,7 @@ fn stock_one(
     let ledger = ledger.clone();
     async move {
         let product_id = stock_common::id::ProductId(id);
-        let opened = decide(&ledger, || product::open(product_id, UserId(1))).await?;
+        let opened = accept(&ledger, || product::open(product_id, UserId(1))).await?;
         let is_new = match opened {
             Verdict::Accepted(_) => true,
             // An earlier run may have been killed behind the opening posting.
@@ -231,7 +231,7 @@ fn stock_one(
                 quantity,
                 reason,
             };
-            decide(&ledger, || {
+            accept(&ledger, || {
                 stock::receive(&change, &Terms::default(), UserId(1), None)
             })
             .await?;
@@ -241,7 +241,7 @@ fn stock_one(
 }
 
 /// Decides, waiting a little when the service is full.
-async fn decide(
+async fn accept(
     ledger: &Ledger,
     request: impl Fn() -> Result<stock_domain::request::Request, stock_domain::journal::DraftError>,
 ) -> Result<Verdict, Failure> {

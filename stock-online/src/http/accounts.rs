@@ -10,7 +10,6 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use stock_common::error::Code;
 use stock_common::id::UserId;
 use stock_common::text;
 use stock_domain::user::{Email, Password, Role, User};
@@ -27,6 +26,7 @@ use super::problem::Problem;
 use super::users::RoleName;
 use super::{audit, devices};
 use crate::app::App;
+use crate::http::code::Code;
 use crate::limits::{Subject, network_of};
 use crate::passwords::{Turn, Urgency};
 

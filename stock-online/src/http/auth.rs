@@ -1,7 +1,7 @@
 //! Who is calling: bearer tokens (HS256) or a page's session, and the roles in them.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 
 use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use sqlx::MySqlPool;
 use stock_common::clock::Clock;
-use stock_common::error::Code;
 use stock_common::id::UserId;
+use stock_common::lock::{read, write};
 pub use stock_domain::user::Role;
 use stock_domain::user::User;
 use stock_mysql::people::users;
@@ -25,6 +25,7 @@ use super::problem::Problem;
 use super::reader::Writer;
 use super::sessions::LOGIN;
 use crate::app::App;
+use crate::http::code::Code;
 use crate::limits::Subject;
 
 const NAME: &str = "stock-flow";
@@ -232,7 +233,7 @@ impl Tokens {
     /// # Errors
     /// 503 until MySQL has said once whose tokens were ended.
     pub fn holds(&self, user: UserId, generation: i64) -> Result<bool, Problem> {
-        let from = self.from.read().unwrap_or_else(PoisonError::into_inner);
+        let from = read(&self.from);
         let from = from.as_ref().ok_or_else(|| {
             let detail = "it is not known yet whose tokens were ended";
             Problem::new(Code::DatabaseUnavailable, detail)
@@ -243,13 +244,13 @@ impl Tokens {
     /// Whether MySQL has said whose tokens were ended.
     #[must_use]
     pub fn are_known(&self) -> bool {
-        let from = self.from.read().unwrap_or_else(PoisonError::into_inner);
+        let from = read(&self.from);
         from.is_some()
     }
 
     /// Ends a user's tokens below a generation, here and now.
     pub fn end(&self, user: UserId, tokens_from: i64) {
-        let mut from = self.from.write().unwrap_or_else(PoisonError::into_inner);
+        let mut from = write(&self.from);
         if let Some(from) = from.as_mut() {
             self.note(from, &[(user, tokens_from)]);
         }
@@ -266,7 +267,7 @@ impl Tokens {
             }
         }
         if !news.is_empty() {
-            let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+            let mut known = write(&self.known);
             known.retain(|_, (_, of)| {
                 let from = news.get(&of.caller.user);
                 from.is_none_or(|from| of.generation >= *from)
@@ -284,7 +285,7 @@ impl Tokens {
             .into_iter()
             .map(|(user, from)| (UserId(user), from))
             .collect();
-        let mut from = self.from.write().unwrap_or_else(PoisonError::into_inner);
+        let mut from = write(&self.from);
         self.note(from.get_or_insert_default(), &ended);
         Ok(())
     }
@@ -293,7 +294,7 @@ impl Tokens {
         let now = self.now();
         let end = end_of(token);
         let known = {
-            let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+            let known = read(&self.known);
             let found = known.get(&end).filter(|(whole, _)| **whole == *token);
             found.map(|(_, known)| *known)
         };
@@ -302,7 +303,7 @@ impl Tokens {
         }
         let found = self.verify(token)?;
         self.refuse_ended(&found)?;
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = write(&self.known);
         if known.len() >= KNOWN_MAX {
             known.clear();
         }
@@ -310,7 +311,7 @@ impl Tokens {
         drop(known);
         // Asked again: an ending that came in between has looked for it in the memory too early.
         self.refuse_ended(&found).inspect_err(|_| {
-            let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+            let mut known = write(&self.known);
             known.remove(&end);
         })?;
         Ok(found)

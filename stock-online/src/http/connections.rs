@@ -9,12 +9,13 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use metrics::Gauge;
 use stock_common::config::Config;
+use stock_common::lock::lock;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, ToSocketAddrs, lookup_host};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -106,8 +107,7 @@ impl Connections {
     pub(super) fn take(&self, peer: IpAddr, is_proxy: bool) -> Option<Place> {
         let address = network_of(peer.to_canonical());
         let own = {
-            let by_address = self.by_address.lock();
-            let mut by_address = by_address.unwrap_or_else(PoisonError::into_inner);
+            let mut by_address = lock(&self.by_address);
             let own = by_address.entry(address).or_default();
             *own += 1;
             *own
@@ -143,7 +143,7 @@ impl Connections {
 }
 
 fn release(by_address: &Mutex<HashMap<IpAddr, usize>>, address: IpAddr) {
-    let mut by_address = by_address.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut by_address = lock(by_address);
     if let Some(own) = by_address.get_mut(&address) {
         *own -= 1;
         if *own == 0 {

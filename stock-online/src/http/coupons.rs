@@ -17,7 +17,6 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use stock_common::error::Code;
 use stock_common::id::{CouponId, Position, WorkId};
 use stock_domain::account::{Account, Level};
 use stock_domain::coupon::{self, CodeState, Coupon, CouponIssued};
@@ -44,6 +43,7 @@ use super::problem::Problem;
 use super::products::same_request;
 use super::verdicts::{refuse, replayed_entry};
 use crate::app::{App, CATCH_UP_MAX};
+use crate::http::code::Code;
 
 /// How often a code is drawn again that somebody has: once in 10^8 draws when two million are out.
 const DRAWS_MAX: usize = 5;

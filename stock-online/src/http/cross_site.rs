@@ -4,9 +4,9 @@
 //! sends neither is no browser, and carries no cookie that it was not given.
 
 use axum::http::{HeaderMap, HeaderValue, Method, header};
-use stock_common::error::Code;
 
 use super::problem::Problem;
+use crate::http::code::Code;
 
 /// Refuses what may change something and comes from another site.
 ///

@@ -7,7 +7,6 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
 use stock_common::clock::{rfc3339, unix_ms};
-use stock_common::error::Code;
 use stock_common::id::Position;
 use stock_mysql::dead_letters::{self as table, DeadLetter, RetryError};
 use stock_mysql::people::audit_log::Action;
@@ -21,6 +20,7 @@ use super::page::{PageIn, cursor_of, cut, limit_of};
 use super::problem::Problem;
 use super::{audit, once};
 use crate::app::App;
+use crate::http::code::Code;
 
 /// An entry whose own tables could not be written.
 #[derive(Debug, Serialize, ToSchema)]

@@ -8,7 +8,6 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::Number;
 use stock_common::clock::rfc3339;
-use stock_common::error::Code;
 use stock_common::id::ProductId;
 use stock_domain::discount::{Discount, Percentage};
 use stock_mysql::people::audit_log::Action;
@@ -24,6 +23,7 @@ use super::origin::Origin;
 use super::problem::Problem;
 use super::products::publish;
 use crate::app::App;
+use crate::http::code::Code;
 
 /// How long a discount counts unless it says otherwise.
 const DAYS: u64 = 30;

@@ -20,7 +20,6 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::error::Category;
 use sha2::{Digest, Sha256};
-use stock_common::error::Code;
 use stock_common::id::UserId;
 use stock_domain::journal::Idempotency;
 
@@ -28,6 +27,7 @@ use super::auth::Caller;
 use super::cross_site;
 use super::problem::Problem;
 use crate::app::App;
+use crate::http::code::Code;
 
 /// The largest number that any JSON reader keeps exact, 2^53 − 1: a larger id was never given.
 pub const ID_MAX: u64 = (1 << 53) - 1;
@@ -480,8 +480,8 @@ impl TryFrom<String> for TimeIn {
 
 #[cfg(test)]
 mod tests {
+    use crate::http::code::Code;
     use serde::Deserialize;
-    use stock_common::error::Code;
 
     use super::parse_json;
 

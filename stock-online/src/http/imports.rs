@@ -4,7 +4,7 @@
 //! waits a moment for that, and says how far it is.
 
 use std::io::{Error, Read};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -17,8 +17,8 @@ use futures_util::{Stream, StreamExt, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::json as value;
 use sha2::{Digest, Sha256};
-use stock_common::error::Code;
 use stock_common::id::{LocationId, ProductId};
+use stock_common::lock::lock;
 use stock_engine::import::{self, Judged, Rows};
 use stock_engine::lookup;
 use stock_mysql::imports::{self as table, Import, ImportKey, ImportState};
@@ -36,6 +36,7 @@ use super::orders::{json, replayed};
 use super::origin::Origin;
 use super::problem::Problem;
 use crate::app::{App, CATCH_UP_MAX};
+use crate::http::code::Code;
 use crate::stock_csv;
 
 /// How long a file may be silent while it arrives.
@@ -148,7 +149,7 @@ struct Hashing<R> {
 impl<R: Read> Read for Hashing<R> {
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
         let read = self.inner.read(buffer)?;
-        let mut digest = self.digest.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut digest = lock(&self.digest);
         digest.update(buffer.get(..read).unwrap_or_default());
         Ok(read)
     }
@@ -262,7 +263,7 @@ impl Reading {
         reading
             .await?
             .map_err(|error| unreadable(&error, bytes_max))?;
-        let digest = digest.lock().unwrap_or_else(PoisonError::into_inner);
+        let digest = lock(digest);
         Ok(digest.clone().finalize().iter().take(16).copied().collect())
     }
 }

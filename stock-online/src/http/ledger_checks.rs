@@ -8,7 +8,6 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use stock_common::clock::{rfc3339, unix_ms};
-use stock_common::error::Code;
 use stock_engine::lookup;
 use stock_engine::reconcile::age_seconds;
 use stock_mysql::ledger_checks::{self as table, CheckKind, LedgerCheck};
@@ -25,6 +24,7 @@ use super::page::{PageIn, cursor_of, cut, limit_of};
 use super::problem::Problem;
 use super::{audit, once};
 use crate::app::{App, CATCH_UP_MAX};
+use crate::http::code::Code;
 use crate::scheduler::verify_ledger;
 
 /// How the ledger is to be proved.

@@ -15,7 +15,6 @@ use axum::body::{Body, Bytes, to_bytes};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use sqlx::{MySql, MySqlConnection, Transaction};
-use stock_common::error::Code;
 use stock_domain::journal::Idempotency;
 use stock_mysql::idempotent_requests::{self as table, Answer, Claim};
 
@@ -23,6 +22,7 @@ use super::orders::replayed;
 use super::problem::Problem;
 use super::products::publish;
 use crate::app::App;
+use crate::http::code::Code;
 
 /// The largest answer of a change.
 const BODY_MAX: usize = 1 << 20;

@@ -12,7 +12,6 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use serde_json::{Value, json};
-use stock_common::error::Code;
 use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::path::{OperationBuilder, Parameter, ParameterBuilder, ParameterIn, Paths};
 use utoipa::openapi::request_body::RequestBodyBuilder;
@@ -24,6 +23,7 @@ use utoipa::openapi::security::SecurityRequirement;
 use utoipa::openapi::{Content, HttpMethod, InfoBuilder, OpenApi, OpenApiBuilder, Ref, Required};
 
 use self::operations::OPERATIONS;
+use crate::http::code::Code;
 
 /// Who may call.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,6 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use stock_common::error::Code;
 use stock_domain::server_settings::Standing;
 use stock_engine::ledger;
 use stock_mysql::migrate::Schema;
@@ -25,6 +24,7 @@ use super::problem::Problem;
 use super::{audit, once, openapi};
 use crate::app::App;
 use crate::health::{self, Database, ServerSetting};
+use crate::http::code::Code;
 
 /// How long the switch waits for MySQL to say whether its key is known.
 const KEY_WAIT: Duration = Duration::from_millis(300);

@@ -18,7 +18,6 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use stock_common::error::Code;
 use stock_common::id::{Position, UserId};
 use stock_domain::coupon::{self, CodeState, Coupon};
 use stock_domain::journal::{DraftError, Entry, Idempotency};
@@ -45,9 +44,10 @@ use super::page::{cursor_of, cut, limit_of};
 use super::problem::Problem;
 use super::reader::Reading;
 use super::verdicts::{
-    Round, decide_locked, decide_stock, decide_stock_locked, refuse, remember, replayed_entry,
+    Round, ask_locked, decide_stock, refuse, remember, replayed_entry, sell_locked,
 };
 use crate::app::{App, CATCH_UP_MAX};
+use crate::http::code::Code;
 
 /// How long a synchronous order waits for MySQL to have its code: a 503 under a flood has to be quick.
 const CODE_WAIT: Duration = Duration::from_millis(300);
@@ -73,12 +73,12 @@ pub(super) struct Placing {
 impl Placing {
     fn request(
         &self,
-        reprices: bool,
+        retried_at_new_price: bool,
         idempotency: Option<&Idempotency>,
     ) -> Result<Request, DraftError> {
         let terms = Terms {
             window_ms: self.window_ms,
-            reprices,
+            retried_at_new_price,
             held: self.held.as_ref(),
         };
         order::place(&self.order, terms, idempotency.cloned())
@@ -223,10 +223,10 @@ pub async fn place_redis(
             Ok(placing) => placing,
             Err(verdict) => return Box::pin(answer_unplaced(&app, verdict)).await,
         };
-        let reprices = placing.is_repriced && !round.is_last();
-        let build = || placing.request(reprices, key);
+        let retried_at_new_price = placing.is_repriced && !round.is_last();
+        let build = || placing.request(retried_at_new_price, key);
         let verdict = decide_stock(&app, build).await?;
-        if reprices && let Some(next) = round.next(&app, &verdict, placing.window_ms) {
+        if retried_at_new_price && let Some(next) = round.next(&app, &verdict, placing.window_ms) {
             round = next;
             continue;
         }
@@ -287,11 +287,13 @@ async fn place_locked(
             Err(verdict) => return answer_unplaced(app, verdict).await,
         };
         wait_for_code(app, &placing.order).await?;
-        let reprices = placing.is_repriced && !round.is_last();
-        let build = || placing.request(reprices, key);
+        let retried_at_new_price = placing.is_repriced && !round.is_last();
+        let build = || placing.request(retried_at_new_price, key);
         let before = placing.before.iter().cloned().collect();
-        let decided = decide_stock_locked(app, build, before).await?;
-        if reprices && let Some(next) = round.next(app, &decided.verdict, placing.window_ms) {
+        let decided = sell_locked(app, build, before).await?;
+        if retried_at_new_price
+            && let Some(next) = round.next(app, &decided.verdict, placing.window_ms)
+        {
             round = next;
             continue;
         }
@@ -424,7 +426,7 @@ pub(super) async fn cancel_synchronous(
                 }
                 before.push(entry);
             }
-            let decided = decide_locked(app, request, before).await?;
+            let decided = ask_locked(app, request, before).await?;
             if !decided.is_recorded {
                 status = OrderStatus::CancelRequested;
             }

@@ -8,10 +8,10 @@ use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use ipnet::IpNet;
-use stock_common::error::Code;
 
 use super::problem::Problem;
 use crate::app::App;
+use crate::http::code::Code;
 
 /// The id of a request, unique across instances and restarts.
 #[derive(Debug, Clone, Copy)]

@@ -21,7 +21,6 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use stock_common::clock::rfc3339;
-use stock_common::error::Code;
 use stock_common::id::{Position, UserId};
 use stock_domain::account::Account;
 use stock_domain::journal::{Entry, Idempotency};
@@ -46,8 +45,9 @@ use super::orders::{NothingIn, json, replayed};
 use super::origin::Origin;
 use super::problem::Problem;
 use super::products::check_text;
-use super::verdicts::{decide_locked, refuse, replayed_entry};
+use super::verdicts::{ask_locked, refuse, replayed_entry};
 use crate::app::App;
+use crate::http::code::Code;
 
 /// Points that come or go.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -133,7 +133,7 @@ impl PointsIn {
 }
 
 /// Decides a movement. MySQL must have the entries `before` first.
-async fn decide(
+async fn move_points(
     app: &Arc<App>,
     path: Path,
     request: Request,
@@ -141,7 +141,7 @@ async fn decide(
 ) -> Result<Verdict, Problem> {
     Ok(match path {
         Path::Redis => app.ledger.decide(request).await?,
-        Path::Lock | Path::Till => decide_locked(app, request, before).await?.verdict,
+        Path::Lock | Path::Till => ask_locked(app, request, before).await?.verdict,
     })
 }
 
@@ -221,7 +221,7 @@ async fn earn(
         refuse(app, idempotency, no_user()).await?
     } else {
         let request = points::earn(&moved, opens, admin.user, idempotency)?;
-        decide(app, path, request, Vec::new()).await?
+        move_points(app, path, request, Vec::new()).await?
     };
     if matches!(verdict, Verdict::Accepted(_)) {
         let subject = format!("user:{} +{}", moved.user_id, moved.amount);
@@ -247,7 +247,7 @@ async fn spend(
         return Err(Problem::of(Code::UserMismatch));
     }
     let request = points::spend(&moved, caller.user, idempotency)?;
-    let verdict = decide(app, path, request, Vec::new()).await?;
+    let verdict = move_points(app, path, request, Vec::new()).await?;
     let wanted = Wanted {
         point_type: PointType::Used,
         moved,
@@ -324,7 +324,7 @@ async fn cancel(
         of: found.moved,
     };
     let request = points::cancel(&cancelled, found.point_type, caller.user, idempotency)?;
-    let verdict = decide(app, path, request, found.entry.into_iter().collect()).await?;
+    let verdict = move_points(app, path, request, found.entry.into_iter().collect()).await?;
     if matches!(verdict, Verdict::Accepted(_)) && caller.is_admin() {
         let PointsCancelled { point_id, of } = &cancelled;
         let subject = format!("user:{} point:{point_id}", of.user_id);

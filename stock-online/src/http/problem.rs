@@ -9,7 +9,6 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use stock_common::error::Code;
 use stock_common::id::ProductId;
 use stock_domain::account::{Account, AccountKind};
 use stock_domain::catalog::Catalog;
@@ -19,6 +18,7 @@ use stock_engine::row_lock::RowLockError;
 use stock_redis::{DecideError, ReadError};
 
 use crate::coupons::Unread;
+use crate::http::code::Code;
 use crate::limits::Exceeded;
 use crate::passwords::PasswordError;
 

@@ -16,7 +16,6 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use sqlx::MySqlPool;
 use stock_common::clock::{rfc3339, unix_ms};
-use stock_common::error::Code;
 use stock_common::id::{LocationId, ProductId};
 use stock_common::money::Money;
 use stock_common::text;
@@ -39,6 +38,7 @@ use super::reader::Reading;
 use super::sales::SaleOut;
 use super::validators::{tag, tagged};
 use crate::app::App;
+use crate::http::code::Code;
 
 /// Whether a product can be ordered: only ACTIVE can.
 #[derive(ToSchema)]

@@ -7,7 +7,6 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use stock_common::clock::{rfc3339, unix_ms};
-use stock_common::error::Code;
 use stock_common::id::Position;
 use stock_domain::account::Account;
 use stock_engine::quarantine::{ReleaseError, release as release_account};
@@ -22,6 +21,7 @@ use super::origin::Origin;
 use super::problem::Problem;
 use super::{audit, once};
 use crate::app::App;
+use crate::http::code::Code;
 
 /// An account from which nothing may be taken.
 #[derive(Debug, Serialize, ToSchema)]

@@ -17,7 +17,6 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use stock_common::clock::rfc3339;
-use stock_common::error::Code;
 use stock_common::id::{LocationId, Position, ProductId};
 use stock_domain::catalog::{Product, ProductStatus};
 use stock_domain::order::Quantity;
@@ -41,6 +40,7 @@ use super::page::{cursor_of, cut, limit_of};
 use super::problem::Problem;
 use super::verdicts::{Round, decide_stock, refuse, replayed_entry};
 use crate::app::{App, CATCH_UP_MAX};
+use crate::http::code::Code;
 
 /// The units to set aside.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -200,10 +200,11 @@ pub async fn reserve(
             frozen: Some(product.frozen(round.now_ms)),
         };
         let window_ms = sale::window(product.sale.iter(), round.now_ms);
-        let reprices = product.sale.as_ref().is_some_and(Sale::is_repriced) && !round.is_last();
+        let retried_at_new_price =
+            product.sale.as_ref().is_some_and(Sale::is_repriced) && !round.is_last();
         let build = || {
             let mut request = reservation::reserve(&reservation, window_ms, idempotency.clone())?;
-            request.reprices = reprices;
+            request.retried_at_new_price = retried_at_new_price;
             // Units that a sale's limit counts need no other cap.
             if let Some(hold) = request
                 .hold
@@ -215,7 +216,7 @@ pub async fn reserve(
             Ok(request)
         };
         let verdict = decide_stock(&app, build).await?;
-        if reprices && let Some(next) = round.next(&app, &verdict, window_ms) {
+        if retried_at_new_price && let Some(next) = round.next(&app, &verdict, window_ms) {
             round = next;
             continue;
         }

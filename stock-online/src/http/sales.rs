@@ -10,7 +10,6 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Deserializer, Serialize};
 use sqlx::MySqlConnection;
 use stock_common::clock::rfc3339;
-use stock_common::error::Code;
 use stock_common::id::{ProductId, SaleId};
 use stock_common::money::Money;
 use stock_domain::account::Book;
@@ -31,6 +30,7 @@ use super::problem::Problem;
 use super::products::publish;
 use super::reader::Reading;
 use crate::app::App;
+use crate::http::code::Code;
 
 /// How long a changed limit waits for MySQL to know what buyers have had.
 const TAKEN_WAIT: Duration = Duration::from_secs(5);

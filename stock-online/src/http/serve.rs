@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -22,7 +22,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use matchit::InsertError;
 use metrics::Histogram;
 use stock_common::config::Config;
-use stock_common::error::Code;
+use stock_common::lock::{read, write};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +34,7 @@ use super::origin::{Origin, RequestId, TrustedProxies};
 use super::problem::{Problem, render};
 use super::{openapi, sessions};
 use crate::app::App;
+use crate::http::code::Code;
 use crate::limits::Subject;
 use crate::pages::{self, failure};
 
@@ -380,10 +381,7 @@ impl Durations {
     }
 
     fn record(&self, route: &'static str, status: u16, took: Duration) {
-        let known = self
-            .histograms
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
+        let known = read(&self.histograms);
         if let Some(histogram) = known.get(&(route, status)) {
             return histogram.record(took.as_secs_f64());
         }
@@ -394,10 +392,7 @@ impl Durations {
             "status" => status.to_string()
         );
         histogram.record(took.as_secs_f64());
-        let mut known = self
-            .histograms
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut known = write(&self.histograms);
         known.insert((route, status), histogram);
     }
 }

@@ -19,7 +19,6 @@ use chrono::{Days, NaiveDate, NaiveTime};
 use serde::{Deserialize, Serialize};
 use sqlx::MySqlPool;
 use stock_common::clock::{rfc3339, unix_ms};
-use stock_common::error::Code;
 use stock_common::id::{LocationId, Position, ProductId};
 use stock_domain::account::Account;
 use stock_domain::catalog::Product;
@@ -38,6 +37,7 @@ use super::problem::Problem;
 use super::products as products_out;
 use super::reader::Reading;
 use crate::app::{App, CATCH_UP_MAX};
+use crate::http::code::Code;
 
 /// What to list of the levels.
 #[derive(Debug, Deserialize)]

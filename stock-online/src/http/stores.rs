@@ -24,7 +24,6 @@ use axum::http::request::Parts;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use sqlx::MySqlConnection;
-use stock_common::error::Code;
 use stock_common::id::{LocationId, ProductId};
 use stock_common::money::Money;
 use stock_domain::account::Account;
@@ -45,6 +44,7 @@ use super::problem::Problem;
 use super::products::{check_text, find_known};
 use super::reader::Reading;
 use crate::app::{App, CATCH_UP_MAX};
+use crate::http::code::Code;
 
 /// The largest number that a store may be given: the next free ones follow it.
 const STORE_ID_MAX: u64 = 1_000_000_000;

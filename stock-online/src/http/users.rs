@@ -6,7 +6,6 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use stock_common::error::Code;
 use stock_common::id::UserId;
 use stock_domain::user::Role;
 use stock_mysql::people::audit_log::Action;
@@ -22,6 +21,7 @@ use super::origin::Origin;
 use super::page::{cursor_of, cut, limit_of};
 use super::problem::Problem;
 use crate::app::App;
+use crate::http::code::Code;
 
 /// What an admin makes of a user.
 #[derive(Debug, Deserialize, ToSchema)]

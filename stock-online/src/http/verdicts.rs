@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use stock_common::error::Code;
 use stock_common::id::Position;
 use stock_domain::account::Account;
 use stock_domain::journal::{Draft, DraftError, Entry, Idempotency, Kind};
@@ -13,6 +12,7 @@ use stock_engine::row_lock::Decided;
 
 use super::problem::Problem;
 use crate::app::App;
+use crate::http::code::Code;
 
 /// Answers a refusal that was decided here; under a key the script remembers the answer, and whichever
 /// attempt reached Redis first is the answer of both.
@@ -112,19 +112,19 @@ pub(super) async fn decide_stock(
 }
 
 /// The same under row locks in MySQL, which must have the entries `before` first.
-pub(super) async fn decide_stock_locked(
+pub(super) async fn sell_locked(
     app: &Arc<App>,
     build: impl Fn() -> Result<Request, DraftError>,
     before: Vec<Entry>,
 ) -> Result<Decided, Problem> {
     let request = build()?;
     let first = first_account(&request);
-    let decided = decide_locked(app, request, before.clone()).await?;
+    let decided = ask_locked(app, request, before.clone()).await?;
     match short_while_due(&decided.verdict, first) {
         None => Ok(decided),
         Some(account) => {
             sweep(app, account).await;
-            decide_locked(app, build()?, before).await
+            ask_locked(app, build()?, before).await
         }
     }
 }
@@ -158,7 +158,7 @@ async fn sweep(app: &App, account: Account) {
 }
 
 /// Runs the synchronous path in a task of its own: a client that leaves cancels nothing halfway.
-pub(super) async fn decide_locked(
+pub(super) async fn ask_locked(
     app: &Arc<App>,
     request: Request,
     before: Vec<Entry>,

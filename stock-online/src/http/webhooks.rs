@@ -9,7 +9,6 @@ use chrono::NaiveDateTime;
 use serde::{Deserialize, Serialize};
 use sqlx::{MySqlConnection, MySqlExecutor};
 use stock_common::clock::{rfc3339, unix_ms};
-use stock_common::error::Code;
 use stock_domain::webhook::{EVENTS, STOCK_CHANGED, Secret};
 use stock_mysql::people::audit_log::Action;
 use stock_mysql::webhooks::{self as table, Delivery, Webhook, WebhookState};
@@ -24,6 +23,7 @@ use super::origin::Origin;
 use super::page::{cursor_of, cut, limit_of};
 use super::problem::Problem;
 use crate::app::App;
+use crate::http::code::Code;
 use crate::webhooks::{check_url, message_id};
 
 /// Webhooks that there may be: each is asked for its turn five times a second.

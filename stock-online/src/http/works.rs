@@ -11,7 +11,6 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use stock_common::error::Code;
 use stock_common::id::WorkId;
 use stock_mysql::error_number;
 use stock_mysql::people::audit_log::Action;
@@ -28,6 +27,7 @@ use super::page::{PageIn, cursor_of, cut, limit_of};
 use super::problem::Problem;
 use super::products::{check_text, publish};
 use crate::app::App;
+use crate::http::code::Code;
 
 /// A work as an admin writes it.
 #[derive(Debug, Deserialize, ToSchema)]

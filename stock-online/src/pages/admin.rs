@@ -12,11 +12,11 @@ use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::Value;
-use stock_common::error::Code;
 
 use self::form::{Form, FormView, member};
 use self::sections::{Column, Kind, PRODUCT, SELLING, STOCK, Section, sections};
 use super::frame::{Frame, page};
+use crate::http::code::Code;
 use crate::http::problem::Problem;
 
 /// Rows on a page.

@@ -10,8 +10,8 @@ use axum::extract::Path;
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
 use rust_embed::Embed;
-use stock_common::error::Code;
 
+use crate::http::code::Code;
 use crate::http::files::File;
 use crate::http::problem::Problem;
 

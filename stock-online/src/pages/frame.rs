@@ -13,7 +13,6 @@ use axum::response::{IntoResponse, Redirect, Response};
 use fluent_templates::fluent_bundle::FluentValue;
 use serde::de::DeserializeOwned;
 use stock_common::clock::rfc3339;
-use stock_common::error::Code;
 use stock_domain::order::OrderStatus;
 use stock_domain::user::User;
 use stock_mysql::people::users;
@@ -24,6 +23,7 @@ use super::shop::BuyState;
 use super::texts::{COOKIE, Lang, grouped};
 use crate::app::App;
 use crate::http::auth::{AnyCaller, Caller, Role};
+use crate::http::code::Code;
 use crate::http::origin::Origin;
 use crate::http::problem::Problem;
 

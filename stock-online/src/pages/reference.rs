@@ -3,16 +3,17 @@
 //! The scripts of both readers are served from here: Swagger UI's come with its crate, `ReDoc`'s is an asset.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, LazyLock, PoisonError, RwLock};
+use std::sync::{Arc, LazyLock, RwLock};
 
 use askama::Template;
 use axum::body::Bytes;
 use axum::extract::Path;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
-use stock_common::error::Code;
+use stock_common::lock::{read, write};
 
 use super::frame::{Frame, page, page_with};
+use crate::http::code::Code;
 use crate::http::files::File;
 use crate::http::problem::Problem;
 
@@ -45,7 +46,7 @@ pub async fn swagger_file(
 ) -> Result<Response, Problem> {
     static FILES: LazyLock<RwLock<HashMap<String, Arc<File>>>> = LazyLock::new(RwLock::default);
     let known = {
-        let files = FILES.read().unwrap_or_else(PoisonError::into_inner);
+        let files = read(&FILES);
         files.get(&name).map(Arc::clone)
     };
     if let Some(file) = known {
@@ -59,7 +60,7 @@ pub async fn swagger_file(
         .unwrap_or(HeaderValue::from_static("application/octet-stream"));
     let data = Bytes::from(found.bytes.into_owned());
     let file = Arc::new(File::new(data, kind, KEPT));
-    let mut files = FILES.write().unwrap_or_else(PoisonError::into_inner);
+    let mut files = write(&FILES);
     let file = Arc::clone(files.entry(name).or_insert(file));
     drop(files);
     Ok(file.answer(&headers))
@@ -148,7 +149,7 @@ pub async fn problem(frame: Frame, Path(code): Path<String>) -> Result<Response,
 
 #[cfg(test)]
 mod tests {
-    use stock_common::error::Code;
+    use crate::http::code::Code;
 
     use super::ADVICE;
 

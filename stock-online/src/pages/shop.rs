@@ -7,7 +7,6 @@ use axum::extract::{Path, Query};
 use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
-use stock_common::error::Code;
 use stock_common::id::{ProductId, UserId};
 use stock_common::text;
 use stock_domain::catalog::{ProductFilter, ProductStatus};
@@ -16,6 +15,7 @@ use stock_domain::reservation::TTL_SECONDS;
 pub use self::card::{BuyState, Card};
 use super::frame::{Frame, page};
 use crate::http::auth::Caller;
+use crate::http::code::Code;
 use crate::http::problem::Problem;
 use crate::http::products;
 

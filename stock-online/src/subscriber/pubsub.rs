@@ -3,13 +3,14 @@
 //! A lost message is harmless: the subscriber polls, sold-out flags expire, the catalog refreshes.
 //! `fred` re-sends commands after a broken connection, so nothing else is ever sent through it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use fred::clients::SubscriberClient;
 use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
 use fred::types::Builder;
 use fred::types::config::{Config as FredConfig, ReconnectPolicy};
+use stock_common::lock::lock;
 use stock_domain::selling::Switched;
 use stock_domain::shard_map::SHARDS_MAX;
 use stock_redis::Heard;
@@ -89,7 +90,7 @@ async fn hear(app: &App, bells: &Bells) -> Result<(), fred::error::Error> {
             }
             message = messages.recv() => message,
         };
-        *heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *lock(&heard) = Instant::now();
         match message {
             Ok(message) if *message.channel == *beats => {}
             Ok(message) if *message.channel == *selling => {
@@ -142,13 +143,13 @@ async fn silence(app: &App, heard: &Mutex<Instant>) {
         tokio::time::sleep(BEAT_EVERY).await;
         // Without Redis there is nothing to hear.
         let Ok(mut link) = app.ledger.live_link().await else {
-            *heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            *lock(heard) = Instant::now();
             continue;
         };
         let mut beat = redis::cmd("PUBLISH");
         beat.arg(app.ledger.keys().beats()).arg("");
         let published = beat.query_async::<i64>(&mut link.read).await;
-        let last = *heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = *lock(heard);
         if published.is_ok() && last.elapsed() > SILENCE_MAX {
             return;
         }

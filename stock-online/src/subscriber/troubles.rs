@@ -5,9 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use stock_common::lock::lock;
 use stock_engine::apply::ApplyError;
 
 /// How long what may pass is not worth mentioning.
@@ -35,7 +36,7 @@ pub struct Troubles {
 
 impl Troubles {
     fn all(&self) -> MutexGuard<'_, BTreeMap<u64, Trouble>> {
-        self.shards.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.shards)
     }
 
     /// So many accounts are under quarantine.

@@ -68,7 +68,7 @@ pub async fn measure(run: &mut Run<'_>) -> Result<(), Failure> {
 async fn reconcile(run: &mut Run<'_>, shop: &Shop, ledger: &Ledger) -> Result<(), Failure> {
     let book = Book::Allowances(SaleId(1));
     ledger.begin_book(book, ProductId(1)).await?;
-    let end = decide_all(ledger, ACCOUNTS, |order| {
+    let end = accept_all(ledger, ACCOUNTS, |order| {
         let base = one_unit(1 + order % BUYERS, 1 + order % PRODUCTS)?;
         Ok(limited(&base, order))
     });
@@ -88,11 +88,11 @@ async fn reconcile(run: &mut Run<'_>, shop: &Shop, ledger: &Ledger) -> Result<()
 /// number of the last entry.
 async fn fill(ledger: &Ledger, orders: u64) -> Result<u64, Failure> {
     let any = |order| one_unit(1 + order % BUYERS, 1 + order % PRODUCTS);
-    decide_all(ledger, orders, any).await
+    accept_all(ledger, orders, any).await
 }
 
 /// Decides so many requests; returns the number of the last entry.
-async fn decide_all(
+async fn accept_all(
     ledger: &Ledger,
     requests: u64,
     build: impl Fn(u64) -> Result<Request, Failure> + Copy + Send + 'static,

@@ -1,13 +1,14 @@
 //! Buyers: a load with a recorded seed, and the history of everything that they were told.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
 use stock_client::{Client, Session};
+use stock_common::lock::lock;
 use tokio_util::sync::CancellationToken;
 
 use super::history::{Asked, AskedBenefit, AskedHold, History, Told, UNSERVED, told};
@@ -55,7 +56,7 @@ pub struct Buyers {
 }
 
 fn locked(history: &Mutex<History>) -> MutexGuard<'_, History> {
-    history.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(history)
 }
 
 impl Buyers {

@@ -1,6 +1,6 @@
 //! A thousand buyers of a few units: each asks for every product once, in one of all ways there are.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
@@ -8,6 +8,7 @@ use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
 use stock_client::{Client, Session};
+use stock_common::lock::lock;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -40,7 +41,7 @@ pub type Shared = Arc<Mutex<History>>;
 
 /// The history, which a buyer that broke leaves as it is.
 pub fn locked(history: &Shared) -> MutexGuard<'_, History> {
-    history.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(history)
 }
 
 /// Lets everybody in, spread over the clients; over when all have asked.

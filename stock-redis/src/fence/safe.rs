@@ -1,10 +1,11 @@
 //! Whether the Redis behind the gate keeps what is promised: nothing is sold on one that does not.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 
 use redis::RedisError;
 use redis::aio::MultiplexedConnection;
+use stock_common::lock::lock;
 use stock_domain::server_settings::{Setting, Standing};
 
 use super::Gate;
@@ -23,7 +24,7 @@ impl Gate {
             #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
             metrics::gauge!("stock_redis_replicas", "shard" => shard).set(replicas as f64);
         }
-        let mut known = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.settings);
         let was_off = known
             .iter()
             .any(|setting| setting.name == "appendonly" && setting.is_wrong());
@@ -54,7 +55,7 @@ impl Gate {
 
     /// The settings as they were found last.
     pub fn settings(&self) -> Arc<[Setting]> {
-        let known = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = lock(&self.settings);
         Arc::clone(&known)
     }
 

@@ -3,11 +3,10 @@
 //! A process that was proved, has not ended since, and was never anybody's replica, has lost nothing. When it still
 //! names the epoch and has what this instance accepted last, it needs no word of MySQL, which may be away.
 
-use std::sync::PoisonError;
-
 use redis::RedisError;
 use redis::aio::MultiplexedConnection;
 use stock_common::id::Position;
+use stock_common::lock::lock;
 use stock_domain::shard_state::ShardState;
 
 use super::Gate;
@@ -45,7 +44,7 @@ impl Gate {
         connection: &mut MultiplexedConnection,
     ) -> Result<(), RedisError> {
         let now = Identity::read(connection).await?;
-        let mut proved = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut proved = lock(&self.verified);
         if let Some(known) = &mut *proved
             && known.run_id == now.run_id
             && now.is_master
@@ -58,11 +57,11 @@ impl Gate {
     /// MySQL's state and what this instance accepted last, as they were when this server was proved.
     fn remembered_of(&self, server: &Identity, epoch: &str) -> Option<(ShardState, Position)> {
         let is_same = {
-            let proved = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+            let proved = lock(&self.verified);
             server.is_master && proved.as_ref() == Some(server)
         };
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = lock(&self.known);
+        let memory = lock(&self.memory);
         let is_known = is_same && memory.epoch == epoch;
         let known = known
             .clone()

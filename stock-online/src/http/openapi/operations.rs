@@ -1,9 +1,9 @@
 //! Every operation: who may call it, what it carries, what it answers. In the order of [`crate::http::routes`].
 
-use stock_common::error::Code;
 use utoipa::openapi::HttpMethod;
 
 use super::{Carries, Operation, Who};
+use crate::http::code::Code;
 
 const PRODUCTS: &[(&str, &str)] = &[
     ("limit", "limit"),

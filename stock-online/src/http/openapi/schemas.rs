@@ -1,11 +1,11 @@
 //! The forms of what is sent and answered, by name.
 
-use stock_common::error::Code;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Components, ComponentsBuilder};
 
 use super::text;
+use crate::http::code::Code;
 use crate::http::stores::{self, invalid, offline, till};
 use crate::http::{
     accounts, audit_log, coupons, dead_letters, discounts, imports, ledger_checks, ops, orders,

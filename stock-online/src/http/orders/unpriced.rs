@@ -1,9 +1,9 @@
 //! Why an order has no price: each reason with its code and its product.
 
-use stock_common::error::Code;
 use stock_domain::order::Quantity;
 use stock_domain::pricing::Unpriced;
 
+use crate::http::code::Code;
 use crate::http::problem::Problem;
 
 /// Translates why an order has no price.

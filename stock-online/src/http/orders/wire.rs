@@ -4,7 +4,6 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use stock_common::clock::rfc3339;
-use stock_common::error::Code;
 use stock_common::id::{Position, ProductId};
 use stock_common::money::Money;
 use stock_domain::order::{DeliveryType, LINES_MAX, Order, OrderStatus, Path, Quantity};
@@ -13,6 +12,7 @@ use stock_domain::pricing::{AskedLine, AskedOrder};
 use utoipa::ToSchema;
 
 use crate::http::auth::Caller;
+use crate::http::code::Code;
 use crate::http::extract::{BodyIn, Object};
 use crate::http::problem::Problem;
 

@@ -13,7 +13,6 @@ use serde::Serialize;
 use serde_json::json as value;
 use serde_json::value::RawValue;
 use stock_common::clock::rfc3339;
-use stock_common::error::Code;
 use stock_common::id::LocationId;
 use stock_mysql::invalid_sales::{
     self as table, InvalidSale, Kept, OPEN_MAX, Reread, StoredInvalidSale, TEXT_BYTES_MAX, TextHash,
@@ -25,6 +24,7 @@ use super::offline::{OversoldQuery, ResolveIn, ResultOut};
 use super::{Till, find};
 use crate::app::App;
 use crate::http::audit;
+use crate::http::code::Code;
 use crate::http::extract::{Filter, Keyed, PathIds};
 use crate::http::once::{Begun, Once};
 use crate::http::orders::json;

@@ -16,7 +16,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json as value};
 use stock_common::clock::rfc3339;
-use stock_common::error::Code;
 use stock_common::id::Position;
 use stock_common::money::Money;
 use stock_domain::order::{self, DeliveryType, OfflineSale, Order, Path, Terms};
@@ -34,6 +33,7 @@ use super::invalid::Texts;
 use super::{Till, find};
 use crate::app::{App, CATCH_UP_MAX};
 use crate::http::audit;
+use crate::http::code::Code;
 use crate::http::extract::{BodyIn, Filter, Keyed, Object, PathIds, TimeIn, hash};
 use crate::http::once::{self, Begun, Once};
 use crate::http::orders::{LineIn, asked_lines, count, json, unpriced};
@@ -392,7 +392,7 @@ async fn sell(
     });
     // Asked for in the order of the times of sale: the ledger's queue keeps it.
     sales.sort_by_key(|asked| asked.sale.sold_ms);
-    let decided = join_all(sales.iter().map(|asked| decide(app, asked))).await;
+    let decided = join_all(sales.iter().map(|asked| sell_one(app, asked))).await;
     let mut twins = Vec::new();
     for (asked, decided) in sales.into_iter().zip(decided) {
         match decided? {
@@ -436,7 +436,7 @@ async fn find_known(
 }
 
 /// Decides one sale; `None` when it is an order since before.
-async fn decide(app: &App, asked: &Asked) -> Result<Option<ResultOut>, Problem> {
+async fn sell_one(app: &App, asked: &Asked) -> Result<Option<ResultOut>, Problem> {
     let key = &asked.sale.key;
     let build = || {
         let terms = Terms { ..Terms::default() };
@@ -455,17 +455,17 @@ async fn decide(app: &App, asked: &Asked) -> Result<Option<ResultOut>, Problem> 
             refusal @ (Refusal::Insufficient { .. } | Refusal::UnknownAccount { .. }),
         ) => Problem::from(refusal),
         other @ (Verdict::Refused(_) | Verdict::Replayed(_)) => {
-            return decided_before(asked, other);
+            return known_before(asked, other);
         }
     };
     match app.ledger.decide(order::oversold(&asked.order)?).await? {
         Verdict::Accepted(_) => Ok(Some(ResultOut::new(key, "OVERSOLD").with(&problem))),
-        other @ (Verdict::Refused(_) | Verdict::Replayed(_)) => decided_before(asked, other),
+        other @ (Verdict::Refused(_) | Verdict::Replayed(_)) => known_before(asked, other),
     }
 }
 
 /// What the mark says of a sale that was decided before: its order's id is MySQL's to say, none for now.
-fn decided_before(asked: &Asked, verdict: Verdict) -> Result<Option<ResultOut>, Problem> {
+fn known_before(asked: &Asked, verdict: Verdict) -> Result<Option<ResultOut>, Problem> {
     let Verdict::Refused(refusal) = verdict else {
         return Err(Problem::of(Code::Internal));
     };

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 use serde::Deserialize;
-use stock_common::error::Code;
 use stock_common::id::Position;
 use stock_common::money::Money;
 use stock_domain::order::{DeliveryType, Path};
@@ -18,6 +17,7 @@ use utoipa::ToSchema;
 
 use super::{Till, find};
 use crate::app::App;
+use crate::http::code::Code;
 use crate::http::extract::{BodyIn, Keyed, Object, PathIds};
 use crate::http::orders::{
     Benefits, LineIn, NothingIn, asked_lines, cancel_synchronous, place_synchronous,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use stock_common::id::Position;
-use stock_domain::branch::{self, Branch, Route};
+use stock_domain::branch::{self, Branch, Plan};
 use stock_domain::request::Request;
 use stock_domain::verdict::Verdict;
 use stock_redis::DecideError;
@@ -26,7 +26,7 @@ async fn decide(shop: &Shop, shard: u64, request: Request) -> Position {
 async fn hold(shop: &Shop, takes: &[(u64, i64)]) -> (Branch, Position) {
     let asked = request(takes, None);
     let map = shop.ledger.shard_map().unwrap();
-    let Route::Several(split) = branch::route(&asked, map, shop.config.branch_hold_ms) else {
+    let Plan::Several(split) = branch::plan(&asked, map, shop.config.branch_hold_ms) else {
         panic!("it lies on one shard");
     };
     let part = split.branches.first().unwrap();
@@ -52,10 +52,7 @@ async fn who_wants_units_that_are_held_for_another_order_waits_for_what_becomes_
     let waiting = wants("two");
     let giving_back = async {
         until("the unit is held", || async {
-            let asked = shop
-                .ledger
-                .decide_once(request(&[(each[0], 1)], None))
-                .await;
+            let asked = shop.ledger.ask_once(request(&[(each[0], 1)], None)).await;
             matches!(asked, Err(DecideError::Held))
         })
         .await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use proptest::test_runner::{Config as PropConfig, TestRunner};
 use stock_common::id::Position;
-use stock_domain::branch::{self, Route, Split};
+use stock_domain::branch::{self, Plan, Split};
 use stock_domain::journal::{Draft, Kind, Posting};
 use stock_domain::request::Request;
 use stock_domain::verdict::Verdict;
@@ -73,9 +73,9 @@ async fn send(shop: &Shop, split: &Split, steps: usize) -> bool {
 
 fn parts(shop: &Shop, request: &Request) -> Box<Split> {
     let hold_ms = shop.config.branch_hold_ms;
-    match branch::route(request, shop.ledger.shard_map().unwrap(), hold_ms) {
-        Route::Several(split) => split,
-        Route::One(shard) => panic!("it lies on shard {shard}"),
+    match branch::plan(request, shop.ledger.shard_map().unwrap(), hold_ms) {
+        Plan::Several(split) => split,
+        Plan::One(shard) => panic!("it lies on shard {shard}"),
     }
 }
 

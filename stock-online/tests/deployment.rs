@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 use stock_common::config::Config;
-use stock_common::error::Code;
+use stock_online::http::code::Code;
 
 #[path = "deployment/cluster.rs"]
 mod cluster;
