@@ -117,6 +117,61 @@ pub enum Remembered {
     UnlessRedraws,
 }
 
+/// What is wrong with the account of a posting, in the order of the checks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// It does not exist.
+    Unknown,
+    /// It is closed for sale.
+    Closed,
+    /// It cannot be read.
+    Broken,
+    /// It would fall below zero.
+    Insufficient {
+        /// What it holds.
+        balance: i64,
+        /// Whether more may come back in a moment, and why.
+        back: Back,
+    },
+    /// It would pass 2^53 − 1.
+    Overflow,
+}
+
+impl Why {
+    const fn code(self) -> u8 {
+        match self {
+            Self::Unknown => 60,
+            Self::Closed => 61,
+            Self::Broken => 62,
+            Self::Insufficient { .. } => 63,
+            Self::Overflow => 64,
+        }
+    }
+
+    const fn remembered(self) -> Remembered {
+        match self {
+            Self::Unknown | Self::Closed | Self::Overflow => Remembered::Always,
+            Self::Broken => Remembered::Never,
+            Self::Insufficient { .. } => Remembered::UnlessBack,
+        }
+    }
+
+    /// Parses what stands behind the posting and the account.
+    fn parse<'t>(code: &str, mut rest: impl Iterator<Item = &'t str>) -> Option<Self> {
+        Some(match code {
+            "60" => Self::Unknown,
+            "61" => Self::Closed,
+            "62" => Self::Broken,
+            "63" => Self::Insufficient {
+                balance: rest.next()?.parse().ok()?,
+                back: Back::parse(rest.next()),
+            },
+            "64" => Self::Overflow,
+            _ => return None,
+        })
+    }
+}
+
 /// Why a request was refused, in the order of the checks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
@@ -161,44 +216,14 @@ pub enum Refusal {
         /// Whether more may come back in a moment, and why.
         back: Back,
     },
-    /// The posting's account does not exist.
-    UnknownAccount {
+    /// The account of a posting does not allow it.
+    Posting {
         /// Which of the request's postings, from 0.
         posting: usize,
         /// Its account.
         account: Account,
-    },
-    /// The posting's account is closed for sale.
-    ClosedAccount {
-        /// Which of the request's postings, from 0.
-        posting: usize,
-        /// Its account.
-        account: Account,
-    },
-    /// The posting's account cannot be read.
-    Broken {
-        /// Which of the request's postings, from 0.
-        posting: usize,
-        /// Its account.
-        account: Account,
-    },
-    /// The posting's account would fall below zero.
-    Insufficient {
-        /// Which of the request's postings, from 0.
-        posting: usize,
-        /// Its account.
-        account: Account,
-        /// What the account holds.
-        balance: i64,
-        /// Whether more may come back in a moment, and why.
-        back: Back,
-    },
-    /// The posting's account would pass 2^53 − 1.
-    Overflow {
-        /// Which of the request's postings, from 0.
-        posting: usize,
-        /// Its account.
-        account: Account,
+        /// What is wrong with it.
+        why: Why,
     },
     /// A mark that is judged among the postings is in another state.
     Taken {
@@ -250,22 +275,18 @@ impl Refusal {
     #[must_use]
     pub const fn remembered(&self) -> Remembered {
         match self {
-            Self::Outside(_)
-            | Self::StaleState { .. }
-            | Self::Changed { .. }
-            | Self::RunOut
-            | Self::UnknownAccount { .. }
-            | Self::ClosedAccount { .. }
-            | Self::Overflow { .. } => Remembered::Always,
+            Self::Outside(_) | Self::StaleState { .. } | Self::Changed { .. } | Self::RunOut => {
+                Remembered::Always
+            }
             Self::Fenced
             | Self::Lost(_)
             | Self::KeyReused
             | Self::Claimed(_)
             | Self::Expired
             | Self::Backlog
-            | Self::SellingStopped
-            | Self::Broken { .. } => Remembered::Never,
-            Self::HeldEnough { .. } | Self::Insufficient { .. } => Remembered::UnlessBack,
+            | Self::SellingStopped => Remembered::Never,
+            Self::HeldEnough { .. } => Remembered::UnlessBack,
+            Self::Posting { why, .. } => why.remembered(),
             Self::NotOpen | Self::Closed => Remembered::UnlessReprices,
             Self::Taken { .. } => Remembered::UnlessRedraws,
         }
@@ -279,7 +300,8 @@ impl Refusal {
             Remembered::Never => false,
             Remembered::UnlessBack => !matches!(
                 self,
-                Self::HeldEnough { back, .. } | Self::Insufficient { back, .. }
+                Self::HeldEnough { back, .. }
+                    | Self::Posting { why: Why::Insufficient { back, .. }, .. }
                     if *back != Back::Nothing
             ),
             Remembered::UnlessReprices => !retried_at_new_price,
@@ -305,11 +327,7 @@ impl Refusal {
             Self::Changed { .. } => 52,
             Self::RunOut => 53,
             Self::HeldEnough { .. } => 54,
-            Self::UnknownAccount { .. } => 60,
-            Self::ClosedAccount { .. } => 61,
-            Self::Broken { .. } => 62,
-            Self::Insufficient { .. } => 63,
-            Self::Overflow { .. } => 64,
+            Self::Posting { why, .. } => why.code(),
             Self::Taken { .. } => 65,
         }
     }
@@ -326,28 +344,10 @@ impl Refusal {
     /// The posting that it is about, if it is about one.
     #[must_use]
     pub const fn posting(&self) -> Option<usize> {
-        match self {
-            Self::UnknownAccount { posting, .. }
-            | Self::ClosedAccount { posting, .. }
-            | Self::Broken { posting, .. }
-            | Self::Insufficient { posting, .. }
-            | Self::Overflow { posting, .. } => Some(*posting),
-            Self::Fenced
-            | Self::Lost(_)
-            | Self::KeyReused
-            | Self::Claimed(_)
-            | Self::Expired
-            | Self::Backlog
-            | Self::Outside(_)
-            | Self::NotOpen
-            | Self::Closed
-            | Self::StaleState { .. }
-            | Self::SellingStopped
-            | Self::Changed { .. }
-            | Self::RunOut
-            | Self::HeldEnough { .. }
-            | Self::Taken { .. } => None,
+        if let Self::Posting { posting, .. } = self {
+            return Some(*posting);
         }
+        None
     }
 
     /// The same refusal of a part, as the whole request would have been told: `postings` and `marks` say which
@@ -355,26 +355,10 @@ impl Refusal {
     #[must_use]
     pub fn of_whole(mut self, postings: &[usize], marks: &[usize]) -> Self {
         let at = |own: &[usize], index: usize| own.get(index).copied().unwrap_or(index);
-        match &mut self {
-            Self::StaleState { mark, .. } | Self::Taken { mark, .. } => *mark = at(marks, *mark),
-            Self::UnknownAccount { posting, .. }
-            | Self::ClosedAccount { posting, .. }
-            | Self::Broken { posting, .. }
-            | Self::Insufficient { posting, .. }
-            | Self::Overflow { posting, .. } => *posting = at(postings, *posting),
-            Self::Fenced
-            | Self::Lost(_)
-            | Self::KeyReused
-            | Self::Claimed(_)
-            | Self::Expired
-            | Self::Backlog
-            | Self::Outside(_)
-            | Self::NotOpen
-            | Self::Closed
-            | Self::SellingStopped
-            | Self::Changed { .. }
-            | Self::RunOut
-            | Self::HeldEnough { .. } => {}
+        if let Self::StaleState { mark, .. } | Self::Taken { mark, .. } = &mut self {
+            *mark = at(marks, *mark);
+        } else if let Self::Posting { posting, .. } = &mut self {
+            *posting = at(postings, *posting);
         }
         self
     }
@@ -387,16 +371,14 @@ impl Refusal {
             Self::StaleState { mark, state } | Self::Taken { mark, state } => {
                 format!("{code} {mark} {state}")
             }
-            Self::UnknownAccount { posting, account }
-            | Self::ClosedAccount { posting, account }
-            | Self::Broken { posting, account }
-            | Self::Overflow { posting, account } => format!("{code} {posting} {account}"),
-            Self::Insufficient {
+            Self::Posting {
                 posting,
                 account,
-                balance,
-                back,
+                why: Why::Insufficient { balance, back },
             } => format!("{code} {posting} {account} {balance}{}", back.as_str()),
+            Self::Posting {
+                posting, account, ..
+            } => format!("{code} {posting} {account}"),
             Self::Changed { balance } => format!("{code} {balance}"),
             Self::HeldEnough { left, back } => format!("{code} {left}{}", back.as_str()),
             Self::Claimed(shard) => format!("{code} {shard}"),
@@ -418,7 +400,6 @@ impl Refusal {
     pub fn parse(text: &str) -> Option<Self> {
         let (code, rest) = text.split_once(' ').unwrap_or((text, ""));
         let mut parts = rest.split(' ');
-        let mut place = || Some((parts.next()?.parse().ok()?, Account::parse(parts.next()?)?));
         let mark = || {
             let (mark, state) = rest.split_once(' ')?;
             Some((mark.parse().ok()?, state.to_owned()))
@@ -446,36 +427,15 @@ impl Refusal {
                 left: parts.next()?.parse().ok()?,
                 back: Back::parse(parts.next()),
             },
-            "60" => {
-                let (posting, account) = place()?;
-                Self::UnknownAccount { posting, account }
-            }
-            "61" => {
-                let (posting, account) = place()?;
-                Self::ClosedAccount { posting, account }
-            }
-            "62" => {
-                let (posting, account) = place()?;
-                Self::Broken { posting, account }
-            }
-            "63" => {
-                let (posting, account) = place()?;
-                Self::Insufficient {
-                    posting,
-                    account,
-                    balance: parts.next()?.parse().ok()?,
-                    back: Back::parse(parts.next()),
-                }
-            }
-            "64" => {
-                let (posting, account) = place()?;
-                Self::Overflow { posting, account }
-            }
             "65" => {
                 let (mark, state) = mark()?;
                 Self::Taken { mark, state }
             }
-            _ => return None,
+            _ => Self::Posting {
+                posting: parts.next()?.parse().ok()?,
+                account: Account::parse(parts.next()?)?,
+                why: Why::parse(code, parts)?,
+            },
         })
     }
 }

@@ -167,12 +167,7 @@ enum Left {
 fn left(refusal: &Refusal) -> Left {
     match refusal {
         Refusal::StaleState { .. } => Left::Stale,
-        Refusal::UnknownAccount { .. }
-        | Refusal::ClosedAccount { .. }
-        | Refusal::Broken { .. }
-        | Refusal::Insufficient { .. }
-        | Refusal::Overflow { .. }
-        | Refusal::Taken { .. } => Left::Wrong,
+        Refusal::Posting { .. } | Refusal::Taken { .. } => Left::Wrong,
         Refusal::Fenced
         | Refusal::Lost(_)
         | Refusal::KeyReused

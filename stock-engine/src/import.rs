@@ -16,7 +16,7 @@ use stock_domain::account::Account;
 use stock_domain::journal::DraftError;
 use stock_domain::product;
 use stock_domain::stock::{self, CHANGE_MAX, ImportedRow};
-use stock_domain::verdict::{Refusal, Verdict};
+use stock_domain::verdict::{Refusal, Verdict, Why};
 use stock_mysql::imports::{self, Import, ImportState, StagedRow};
 use stock_mysql::{accounts, shards, stores};
 use stock_redis::{DecideError, Ledger, ReadError};
@@ -346,15 +346,15 @@ async fn write(
 
 /// The row that a refusal is about, and what to say of it.
 fn blame(rows: &[ImportedRow], refusal: &Refusal) -> Option<(u64, String)> {
-    let note = if let Refusal::Insufficient { balance, .. } = refusal {
-        format!("{balance} are available by now")
-    } else if let Refusal::UnknownAccount { .. } = refusal {
-        "0 are available by now".to_owned()
-    } else if let Refusal::Overflow { .. } = refusal {
-        "the level would become too large".to_owned()
-    } else {
+    let Refusal::Posting { posting, why, .. } = refusal else {
         return None;
     };
-    let row = stock::imported_row(rows, refusal.posting()?)?;
+    let note = match why {
+        Why::Insufficient { balance, .. } => format!("{balance} are available by now"),
+        Why::Unknown => "0 are available by now".to_owned(),
+        Why::Overflow => "the level would become too large".to_owned(),
+        Why::Closed | Why::Broken => return None,
+    };
+    let row = stock::imported_row(rows, *posting)?;
     Some((row.line, note))
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use redis::{ErrorKind, RedisError, ServerErrorKind, Value, pipe};
 use stock_common::config::Durability;
-use stock_domain::verdict::{Back, Refusal, Verdict};
+use stock_domain::verdict::{Back, Refusal, Verdict, Why};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::DecideError;
@@ -360,10 +360,12 @@ fn note_refusal(shared: &Shared, verdict: &Verdict) {
     let Verdict::Refused(refusal) = verdict else {
         return;
     };
-    if let Refusal::Insufficient {
+    if let Refusal::Posting {
         account,
-        balance: 0,
-        back: Back::Nothing,
+        why: Why::Insufficient {
+            balance: 0,
+            back: Back::Nothing,
+        },
         ..
     } = refusal
     {

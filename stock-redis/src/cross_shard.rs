@@ -8,7 +8,7 @@ use stock_domain::account::Account;
 use stock_domain::branch::{Part, Split};
 use stock_domain::journal::{DraftError, Posting};
 use stock_domain::request::Request;
-use stock_domain::verdict::{Accepted, Back, Refusal, Verdict};
+use stock_domain::verdict::{Accepted, Back, Refusal, Verdict, Why};
 
 use super::{DecideError, Ledger};
 
@@ -103,11 +103,13 @@ async fn first_of(ledger: &Ledger, split: &Split, refusal: Refusal) -> Refusal {
     let short = |&(index, posting): &(usize, Posting)| {
         let level = levels.get(&posting.account).map(|level| level.balance);
         let left = level.or(posting.open)? - posting.least;
-        (left + posting.delta < 0).then_some(Refusal::Insufficient {
+        (left + posting.delta < 0).then_some(Refusal::Posting {
             posting: index,
             account: posting.account,
-            balance: left.max(0),
-            back: Back::Nothing,
+            why: Why::Insufficient {
+                balance: left.max(0),
+                back: Back::Nothing,
+            },
         })
     };
     before.iter().find_map(short).unwrap_or(refusal)

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use stock_common::lock::lock;
 use stock_domain::account::{Account, Book};
-use stock_domain::verdict::{LostKey, Refusal};
+use stock_domain::verdict::{LostKey, Refusal, Why};
 use tokio::sync::Notify;
 
 /// Accounts that are noted at most; the others are noted when they are asked for again.
@@ -27,7 +27,12 @@ impl LostThing {
     /// The thing that a refusal names as lost.
     #[must_use]
     pub fn of(refusal: &Refusal) -> Option<Self> {
-        if let Refusal::Broken { account, .. } = refusal {
+        if let Refusal::Posting {
+            account,
+            why: Why::Broken,
+            ..
+        } = refusal
+        {
             return Some(account.book().map_or(Self::Account(*account), Self::Book));
         }
         if let Refusal::Lost(key) = refusal {

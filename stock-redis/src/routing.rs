@@ -10,7 +10,7 @@ use stock_common::id::UserId;
 use stock_domain::branch::{self, Plan, Split};
 use stock_domain::request::Request;
 use stock_domain::selling::{self, Switched};
-use stock_domain::verdict::{Back, Refusal, Verdict};
+use stock_domain::verdict::{Back, Refusal, Verdict, Why};
 
 use super::error::Undecided;
 use super::{DecideError, Ledger, Shard, cross_shard};
@@ -201,8 +201,11 @@ impl Ledger {
 
     async fn attempt(&self, encoded: &Arc<EncodedRequest>) -> Result<Verdict, DecideError> {
         let verdict = self.attempt_once(encoded).await?;
-        if let Verdict::Refused(Refusal::Insufficient {
-            back: Back::Held, ..
+        if let Verdict::Refused(Refusal::Posting {
+            why: Why::Insufficient {
+                back: Back::Held, ..
+            },
+            ..
         }) = verdict
         {
             return Err(DecideError::Held);

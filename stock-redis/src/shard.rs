@@ -17,7 +17,7 @@ use stock_domain::request::Request;
 use stock_domain::server_settings::Setting;
 use stock_domain::shard_map::ShardMap;
 use stock_domain::shard_state::ShardState;
-use stock_domain::verdict::{Back, Refusal, Verdict};
+use stock_domain::verdict::{Back, Refusal, Verdict, Why};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 use tokio::task::AbortHandle;
@@ -270,11 +270,13 @@ impl Shard {
         let is_candidate =
             is_alone && request.takes_stock && request.idempotency.is_none() && self.is_busy();
         (is_candidate && self.shared.sold_out.is_flagged(first.account)).then_some(
-            Refusal::Insufficient {
+            Refusal::Posting {
                 posting: 0,
                 account: first.account,
-                balance: 0,
-                back: Back::Nothing,
+                why: Why::Insufficient {
+                    balance: 0,
+                    back: Back::Nothing,
+                },
             },
         )
     }

@@ -21,7 +21,7 @@ use stock_common::id::{CouponId, Position, WorkId};
 use stock_domain::account::{Account, Level};
 use stock_domain::coupon::{self, CodeState, Coupon, CouponIssued};
 use stock_domain::journal::Idempotency;
-use stock_domain::verdict::{Refusal, Replay, Verdict};
+use stock_domain::verdict::{Refusal, Replay, Verdict, Why};
 use stock_engine::lookup;
 use stock_mysql::coupons::{self as table, CouponFields};
 use stock_mysql::people::audit_log::Action;
@@ -209,7 +209,11 @@ fn undrawn(refusal: Refusal) -> Problem {
         Code::CouponClosed
     } else if matches!(
         refusal,
-        Refusal::Taken { .. } | Refusal::UnknownAccount { .. }
+        Refusal::Taken { .. }
+            | Refusal::Posting {
+                why: Why::Unknown,
+                ..
+            }
     ) {
         // Every code that was drawn was somebody's: the next request draws others. Or a crash kept the coupon
         // from the ledger, which will know it in a few seconds.

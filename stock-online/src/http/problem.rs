@@ -13,7 +13,7 @@ use stock_common::id::ProductId;
 use stock_domain::account::{Account, AccountKind};
 use stock_domain::catalog::Catalog;
 use stock_domain::reservation::ReservationStatus;
-use stock_domain::verdict::Refusal;
+use stock_domain::verdict::{Refusal, Why};
 use stock_engine::row_lock::RowLockError;
 use stock_redis::{DecideError, ReadError};
 
@@ -331,20 +331,21 @@ impl From<Refusal> for Problem {
                 let text = format!("{left} more units of the product may be held");
                 Self::new(Code::HoldUnitsReached, text).with("remaining", left)
             }
-            Refusal::UnknownAccount { account, .. } => short(account, 0),
-            Refusal::Insufficient {
-                account, balance, ..
-            } => short(account, balance),
-            Refusal::ClosedAccount { account, .. } => {
-                let (id, text) = (account.owner, "cannot be ordered now");
-                Self::new(Code::ProductNotOnSale, format!("product {id} {text}"))
-                    .with("productId", id)
-            }
-            Refusal::Broken { .. } | Refusal::Lost(_) => Self::of(Code::AccountBroken),
-            Refusal::Overflow { account, .. } => Self::new(
-                Code::StockLimitReached,
-                format!("{account} would be above 2^53 - 1"),
-            ),
+            Refusal::Posting { account, why, .. } => match why {
+                Why::Unknown => short(account, 0),
+                Why::Insufficient { balance, .. } => short(account, balance),
+                Why::Closed => {
+                    let (id, text) = (account.owner, "cannot be ordered now");
+                    Self::new(Code::ProductNotOnSale, format!("product {id} {text}"))
+                        .with("productId", id)
+                }
+                Why::Broken => Self::of(Code::AccountBroken),
+                Why::Overflow => Self::new(
+                    Code::StockLimitReached,
+                    format!("{account} would be above 2^53 - 1"),
+                ),
+            },
+            Refusal::Lost(_) => Self::of(Code::AccountBroken),
             Refusal::Taken { .. } => Self::of(Code::CouponNotUsable),
         }
     }
@@ -388,7 +389,12 @@ fn short(account: Account, left: i64) -> Problem {
 impl Problem {
     /// What a refusal means, a deleted product told from one that is off sale.
     pub fn of_refusal(catalog: &Catalog, refusal: Refusal) -> Self {
-        if let Refusal::ClosedAccount { account, .. } = &refusal {
+        if let Refusal::Posting {
+            account,
+            why: Why::Closed,
+            ..
+        } = &refusal
+        {
             let id = ProductId(account.owner);
             if catalog.product(id).is_none_or(|known| known.is_deleted) {
                 return Self::new(Code::ProductNotFound, format!("there is no product {id}"))

@@ -6,7 +6,7 @@ use stock_common::id::Position;
 use stock_domain::account::Account;
 use stock_domain::journal::{Draft, DraftError, Entry, Idempotency, Kind};
 use stock_domain::request::Request;
-use stock_domain::verdict::{Back, Refusal, Verdict};
+use stock_domain::verdict::{Back, Refusal, Verdict, Why};
 use stock_engine::lookup::{self, LookupError};
 use stock_engine::row_lock::Decided;
 
@@ -137,9 +137,11 @@ fn first_account(request: &Request) -> Option<Account> {
 /// The account that expired holds would raise; of one that held too much, the stock that it would take first.
 fn short_while_due(verdict: &Verdict, first: Option<Account>) -> Option<Account> {
     match verdict {
-        Verdict::Refused(Refusal::Insufficient {
+        Verdict::Refused(Refusal::Posting {
             account,
-            back: Back::Due,
+            why: Why::Insufficient {
+                back: Back::Due, ..
+            },
             ..
         }) => Some(*account),
         Verdict::Refused(Refusal::HeldEnough {

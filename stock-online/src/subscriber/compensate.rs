@@ -6,7 +6,7 @@
 use sqlx::MySqlPool;
 use stock_common::id::Position;
 use stock_domain::order::{self, Order, OrderStatus, Reversed};
-use stock_domain::verdict::{Refusal, Verdict};
+use stock_domain::verdict::{Refusal, Verdict, Why};
 use stock_engine::lookup;
 use stock_mysql::{dead_letters, journal};
 use stock_redis::Ledger;
@@ -74,10 +74,11 @@ async fn one(
             }
             // Giving back is refused only when it cannot be right: left for a person.
             Verdict::Refused(
-                Refusal::Overflow { .. }
-                | Refusal::UnknownAccount { .. }
-                // Points that it earned are spent.
-                | Refusal::Insufficient { .. },
+                // Insufficient: points that it earned are spent.
+                Refusal::Posting {
+                    why: Why::Overflow | Why::Unknown | Why::Insufficient { .. },
+                    ..
+                },
             ) => "KEPT",
             Verdict::Refused(_) | Verdict::Replayed(_) => return Ok(None),
         },

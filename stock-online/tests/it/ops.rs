@@ -3,6 +3,7 @@
 mod messages;
 mod migrate;
 mod rights;
+mod statements;
 mod upgrade;
 
 use std::process::Command;

@@ -21,7 +21,7 @@ use stock_common::money::Money;
 use stock_domain::order::{self, DeliveryType, OfflineSale, Order, Path, Terms};
 use stock_domain::pricing::{self, AskedLine, AskedOrder};
 use stock_domain::store::Store;
-use stock_domain::verdict::{Refusal, Verdict};
+use stock_domain::verdict::{Refusal, Verdict, Why};
 use stock_engine::lookup;
 use stock_mysql::archives;
 use stock_mysql::invalid_sales::Kept;
@@ -452,7 +452,10 @@ async fn sell_one(app: &App, asked: &Asked) -> Result<Option<ResultOut>, Problem
             }));
         }
         Verdict::Refused(
-            refusal @ (Refusal::Insufficient { .. } | Refusal::UnknownAccount { .. }),
+            refusal @ Refusal::Posting {
+                why: Why::Insufficient { .. } | Why::Unknown,
+                ..
+            },
         ) => Problem::from(refusal),
         other @ (Verdict::Refused(_) | Verdict::Replayed(_)) => {
             return known_before(asked, other);

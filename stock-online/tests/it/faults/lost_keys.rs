@@ -9,7 +9,7 @@ use stock_domain::account::{Account, Book};
 use stock_domain::journal::Posting;
 use stock_domain::order::{self, Terms};
 use stock_domain::stock::{self, StockChanged};
-use stock_domain::verdict::{LostKey, Refusal, Verdict};
+use stock_domain::verdict::{LostKey, Refusal, Verdict, Why};
 use stock_engine::forget_sales::forget_sales;
 use stock_redis::keys::{Records, SENTINEL};
 
@@ -209,7 +209,9 @@ async fn lost_points_levels_and_stores_are_brought_back_from_mysql() {
     until("the store's stock is back", || async {
         match shop.ledger.decide(receive(1)).await.unwrap() {
             Verdict::Accepted(_) => true,
-            Verdict::Refused(Refusal::Broken { .. }) => false,
+            Verdict::Refused(Refusal::Posting {
+                why: Why::Broken, ..
+            }) => false,
             other => panic!("{other:?}"),
         }
     })

@@ -11,7 +11,7 @@ use stock_domain::order::{self, Order, Quantity, Terms};
 use stock_domain::request::Request;
 use stock_domain::reservation::{self, Reservation};
 use stock_domain::stock::{self, StockChanged};
-use stock_domain::verdict::{Refusal, Replay, Verdict};
+use stock_domain::verdict::{Refusal, Replay, Verdict, Why};
 use stock_domain::{product, selling};
 use stock_engine::ledger;
 use stock_redis::Ledger;
@@ -196,10 +196,11 @@ impl Model {
 fn outcome(verdict: &Verdict) -> Outcome {
     let refused = |refusal: &Refusal| {
         let place = match refusal {
-            Refusal::Insufficient {
-                posting, balance, ..
-            } => Some((*posting, *balance)),
-            Refusal::ClosedAccount { posting, .. } => Some((*posting, 0)),
+            Refusal::Posting { posting, why, .. } => match why {
+                Why::Insufficient { balance, .. } => Some((*posting, *balance)),
+                Why::Closed => Some((*posting, 0)),
+                _ => None,
+            },
             _ => None,
         };
         Outcome::Refused(refusal.code(), place)

@@ -12,7 +12,7 @@ use stock_domain::request::Request;
 use stock_domain::reservation::{self, Reservation};
 use stock_domain::sale::Allowance;
 use stock_domain::stock::{self, StockChanged};
-use stock_domain::verdict::{Back, LostKey, Refusal, Replay, Verdict};
+use stock_domain::verdict::{Back, LostKey, Refusal, Replay, Verdict, Why};
 use stock_domain::{product, selling};
 use stock_engine::ledger;
 use stock_redis::Ledger;
@@ -193,9 +193,10 @@ async fn each_code_is_reached_once_and_changes_nothing() {
     at_store.draft.postings = vec![Posting::new(store_account, -1)];
     seen.push(refusal(ledger, at_store).await);
     let never_opened = refusal(ledger, place(99, 1)).await;
-    let broken = Refusal::Broken {
+    let broken = Refusal::Posting {
         posting: 0,
         account: account(99),
+        why: Why::Broken,
     };
     assert_eq!(never_opened, broken);
     let online = [LocationId::ONLINE];
@@ -229,9 +230,10 @@ async fn each_code_is_reached_once_and_changes_nothing() {
         set(broken).await;
         assert_eq!(
             refusal(ledger, place(2, 1)).await,
-            Refusal::Broken {
+            Refusal::Posting {
                 posting: 0,
-                account: account(2)
+                account: account(2),
+                why: Why::Broken
             },
             "{broken}"
         );
@@ -242,11 +244,13 @@ async fn each_code_is_reached_once_and_changes_nothing() {
     seen.push(refusal(ledger, place(2, 11)).await);
     assert_eq!(
         seen.last(),
-        Some(&Refusal::Insufficient {
+        Some(&Refusal::Posting {
             posting: 0,
             account: account(2),
-            balance: 10,
-            back: Back::Nothing,
+            why: Why::Insufficient {
+                balance: 10,
+                back: Back::Nothing
+            },
         })
     );
     set("9007199254740990 2 0").await;
@@ -360,11 +364,13 @@ async fn what_an_order_uses_is_judged_in_the_contracts_order_and_all_or_nothing(
         );
         (products.0, products.1, level(ledger, points).await)
     };
-    let short = |posting, account, balance| Refusal::Insufficient {
+    let short = |posting, account, balance| Refusal::Posting {
         posting,
         account,
-        balance,
-        back: Back::Nothing,
+        why: Why::Insufficient {
+            balance,
+            back: Back::Nothing,
+        },
     };
     assert_eq!(
         refusal(ledger, place(&wanted)).await,
@@ -390,9 +396,10 @@ async fn what_an_order_uses_is_judged_in_the_contracts_order_and_all_or_nothing(
         code: "AAAAAAAA".to_owned(),
     };
     accepted(ledger, coupon::issue(&issued, (0, 0), None).unwrap()).await;
-    let unknown = Refusal::UnknownAccount {
+    let unknown = Refusal::Posting {
         posting: 3,
         account: points,
+        why: Why::Unknown,
     };
     assert_eq!(refusal(ledger, place(&wanted)).await, unknown);
     let moved = PointsMoved {
@@ -451,7 +458,11 @@ async fn several_lines_are_taken_together_or_not_at_all_within_one_batch() {
     for verdict in running {
         match verdict.await.unwrap() {
             Verdict::Accepted(_) => accepted += 1,
-            Verdict::Refused(Refusal::Insufficient { posting: 0, .. }) => {}
+            Verdict::Refused(Refusal::Posting {
+                posting: 0,
+                why: Why::Insufficient { .. },
+                ..
+            }) => {}
             other => panic!("{other:?}"),
         }
     }
