@@ -1,4 +1,4 @@
-//! What every part of Stock Flow shares: ids, money, time, error codes, settings, telemetry, supervised tasks.
+//! The parts that every crate of Stock Flow shares: ids, money, time, error codes, settings, telemetry, supervised tasks.
 //!
 //! Nothing here knows Redis, SQL or HTTP; every other crate builds on it, never the other way round.
 

@@ -1,4 +1,4 @@
-//! What MySQL knows of a shard, and what an instance remembers of it.
+//! The state of a shard as MySQL has it, and the entries of it that an instance remembers.
 
 use stock_common::id::Position;
 

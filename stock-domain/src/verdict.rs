@@ -117,7 +117,7 @@ pub enum Remembered {
     UnlessRedraws,
 }
 
-/// What is wrong with the account of a posting, in the order of the checks.
+/// The fault of a posting's account, in the order of the checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
     /// It does not exist.
@@ -128,7 +128,7 @@ pub enum Why {
     Broken,
     /// It would fall below zero.
     Insufficient {
-        /// What it holds.
+        /// The units that it holds.
         balance: i64,
         /// Whether more may come back in a moment, and why.
         back: Back,
@@ -222,7 +222,7 @@ pub enum Refusal {
         posting: usize,
         /// Its account.
         account: Account,
-        /// What is wrong with it.
+        /// The fault of that account.
         why: Why,
     },
     /// A mark that is judged among the postings is in another state.

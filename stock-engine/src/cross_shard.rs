@@ -39,7 +39,7 @@ pub enum SweepError {
     /// An entry cannot be written.
     #[error(transparent)]
     Draft(#[from] DraftError),
-    /// What is held cannot be read.
+    /// The body of a branch cannot be read.
     #[error("what branch {0} holds cannot be read: {1}")]
     Body(Position, serde_json::Error),
 }

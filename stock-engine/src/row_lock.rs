@@ -62,7 +62,7 @@ impl Decided {
     }
 }
 
-/// What the row-locked requests of a process share.
+/// The state that the row-locked requests of a process share.
 pub struct RowLocks {
     /// MySQL: the server soon ends the transactions of these connections when nothing is asked in them.
     pool: MySqlPool,

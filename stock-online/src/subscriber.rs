@@ -146,7 +146,7 @@ impl Bells {
     }
 }
 
-/// What the subscribers of all shards share.
+/// The state that the subscribers of all shards share.
 #[derive(Clone)]
 pub struct Shared {
     /// The ledger whose journal they apply.
@@ -157,7 +157,7 @@ pub struct Shared {
     pub queue: AccountQueue,
     /// Rung by the levels channel.
     pub bells: Arc<Bells>,
-    /// What keeps them from applying.
+    /// The troubles that keep them from applying.
     pub troubles: Arc<Troubles>,
 }
 

@@ -86,7 +86,7 @@ impl GateState {
     }
 }
 
-/// What a shard's requests and the task that verifies its Redis share.
+/// The state that a shard's requests share with the task that verifies its Redis.
 pub struct Gate {
     /// Where the shard's Redis may be.
     pub servers: Arc<Servers>,
@@ -169,7 +169,7 @@ impl Gate {
         Duration::from_millis(self.config.redis_response_timeout_ms)
     }
 
-    /// What this instance accepted and MySQL may not have yet.
+    /// The entries that this instance accepted and MySQL may not have yet.
     pub fn memory(&self) -> MutexGuard<'_, Memory> {
         lock(&self.memory)
     }

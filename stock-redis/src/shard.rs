@@ -174,7 +174,7 @@ impl Shard {
         }
     }
 
-    /// What keeps this instance from deciding on a Redis that nobody has verified.
+    /// The fence: it keeps this instance from deciding on a Redis that nobody has verified.
     #[must_use]
     pub fn fence(&self) -> &Arc<Gate> {
         &self.shared.gate

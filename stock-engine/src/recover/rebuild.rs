@@ -460,7 +460,7 @@ impl Rebuild<'_> {
                     continue;
                 };
                 let id = across.mark_id();
-                // What was released was given back because its entry is never written: that stays so.
+                // A branch is released because its entry is never written: that stays so.
                 if branch.state == RELEASED && !committed.contains(&id) {
                     marks.push((id, ABORTED.to_owned()));
                 }
