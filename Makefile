@@ -38,6 +38,8 @@ test: install
 check: install
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) clippy -p stock-online --bin stock-online --no-default-features --locked -- -D warnings
+	$(CARGO) clippy --manifest-path fuzz/Cargo.toml --locked --target-dir target/fuzz -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked --document-private-items
 	@if command -v cargo-deny >/dev/null; then \
 		$(CARGO) deny --offline --log-level error check bans licenses sources; \

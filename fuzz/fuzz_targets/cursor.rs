@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use stock_common::id::Position;
-use stock_online::http::extract::cursor_of;
+use stock_online::http::page::cursor_of;
 
 fuzz_target!(|text: &str| {
     if let Ok(Some(number)) = cursor_of(Some(text)) {

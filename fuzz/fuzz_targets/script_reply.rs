@@ -13,7 +13,7 @@ fn request() -> EncodedRequest {
     let mut draft = Draft::new(Kind::OrderPlaced, UserId(2), &()).expect("it has a JSON form");
     let account = Account::available(ProductId(1), LocationId::ONLINE);
     draft.postings = vec![Posting::new(account, -1)];
-    Request::new(draft).seal().expect("it has a payload")
+    EncodedRequest::new(Request::new(draft)).expect("it has a payload")
 }
 
 fuzz_target!(|bytes: &[u8]| {

@@ -120,7 +120,7 @@ pub async fn apply(
                 entries_max,
                 care,
             };
-            let step = apply_on(&mut connection, &asked, (rows, &mut turn), ahead).await;
+            let step = apply_on(&mut connection, &asked, rows, &mut turn, ahead).await;
             if step.is_err() {
                 // The transaction that was begun is rolled back before it is the next one's turn.
                 drop(connection.ping().await);
@@ -165,7 +165,8 @@ async fn apply_on(
         entries_max,
         care,
     }: &Asked<'_>,
-    turn_of: (&AccountQueue, &mut Turn),
+    rows: &AccountQueue,
+    turn: &mut Turn,
     ahead: &mut ReadAhead,
 ) -> Result<Step, ApplyError> {
     let mut transaction = connection.begin().await?;
@@ -185,7 +186,7 @@ async fn apply_on(
             None => Ok(Step::Done(Applied::Nothing(state))),
         };
     };
-    let locked = settle::lock_ahead(&mut transaction, &tail.entries, turn_of).await?;
+    let locked = settle::lock_ahead(&mut transaction, &tail.entries, rows, turn).await?;
     let (levels, ours) = match locked {
         Ahead::Locked(levels, ours) => (levels, ours),
         Ahead::Queued(accounts) => {

@@ -112,7 +112,7 @@ async fn end_of(
     let branch = Branch::of(&entry).map_err(|error| SweepError::Body(at, error))?;
     // The home's entry is named by MySQL, as soon as it is settled there; also when its mark is forgotten.
     if let Some(entry) = branches::entry_of(pool, at).await? {
-        return finish(ledger, shard, (at, branch.confirm(at, entry)?)).await;
+        return finish(ledger, shard, at, branch.confirm(at, entry)?).await;
     }
     let request = match ledger.decide(branch.abort()?).await? {
         Verdict::Refused(Refusal::StaleState { state, .. }) if state == COMMITTED => {
@@ -124,13 +124,14 @@ async fn end_of(
         }
         Verdict::Refused(_) | Verdict::Replayed(_) => return Ok(false),
     };
-    finish(ledger, shard, (at, request)).await
+    finish(ledger, shard, at, request).await
 }
 
 async fn finish(
     ledger: &Ledger,
     shard: &Shard,
-    (at, request): (Position, Request),
+    at: Position,
+    request: Request,
 ) -> Result<bool, SweepError> {
     Ok(match ledger.decide(request).await? {
         Verdict::Accepted(_) => true,

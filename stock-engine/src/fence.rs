@@ -21,7 +21,7 @@ use stock_domain::shard_state::ShardState;
 use stock_mysql::migrate::{self, Schema};
 use stock_mysql::{shard_map, shards};
 use stock_redis::fence::head::{NEEDED, is_whole};
-use stock_redis::fence::{CHECK, Gate, Identity, MEND_MAX};
+use stock_redis::fence::{CHECK, Gate, Identity, MEND_MAX, NO_EPOCH, OTHER_EPOCH};
 use stock_redis::nodes::Connected;
 use stock_redis::{GateState, Link, Shard, epoch, journal_stream};
 
@@ -39,7 +39,7 @@ enum Unproved {
     Database(#[source] sqlx::Error),
     #[error("only mysql can tell whether this is the right redis, and it does not answer: {0}")]
     Unwarranted(#[source] sqlx::Error),
-    #[error("redis has no epoch: it is empty, or not the one that belongs to this database")]
+    #[error("{NO_EPOCH}")]
     NoEpoch,
     #[error("redis has no epoch: rebuilding it was cut off")]
     CutOff,
@@ -47,7 +47,7 @@ enum Unproved {
     SchemaBehind,
     #[error("mysql has no epoch: run `stock-online migrate`")]
     NoDatabaseEpoch,
-    #[error("redis holds another epoch than mysql")]
+    #[error("{OTHER_EPOCH}")]
     OtherEpoch,
     #[error("the watermark's entry {0} is not in the journal")]
     WatermarkMissing(Position),

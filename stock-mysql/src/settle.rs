@@ -82,7 +82,8 @@ pub enum Ahead {
 pub async fn lock_ahead(
     connection: &mut MySqlConnection,
     entries: &[Entry],
-    (rows, turn): (&AccountQueue, &mut Turn),
+    rows: &AccountQueue,
+    turn: &mut Turn,
 ) -> Result<Ahead, sqlx::Error> {
     let (first, others) = entries.split_at(entries.len().min(1));
     let awaited: Vec<Account> = first.iter().flat_map(touched).collect();

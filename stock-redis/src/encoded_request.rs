@@ -40,7 +40,8 @@ impl EncodedRequest {
 
 /// Returns the part of a request that `lua/decide.lua` reads once of many requests that are alike.
 fn shape(request: &Request) -> String {
-    let (opens, closes) = request.window_ms.unwrap_or_default();
+    // 0 is no bound.
+    let (opens, closes) = request.window_ms.unwrap_or((0, 0));
     let postings = request.draft.postings.iter();
     let postings = postings.map(
         |Posting {

@@ -29,6 +29,7 @@ use tokio::sync::watch;
 
 use self::live::Heard;
 pub(crate) use self::live::Line;
+pub use self::live::{NO_EPOCH, OTHER_EPOCH};
 pub use self::memory::Memory;
 pub use self::same::Identity;
 use crate::keys::Keys;

@@ -26,9 +26,10 @@ const ANEW_MAX: Duration = Duration::from_secs(1);
 const ENDED: &str = "the link to redis broke: it was closed";
 /// How often the server behind the link, and its settings, are looked at.
 const LOOK: Duration = Duration::from_secs(2);
-/// Why a link is given up that leads to a Redis with another epoch, or with none.
-const OTHER_EPOCH: &str = "redis holds another epoch than mysql";
-const NO_EPOCH: &str =
+/// Why a Redis with another epoch is not decided on.
+pub const OTHER_EPOCH: &str = "redis holds another epoch than mysql";
+/// Why a Redis without an epoch is not.
+pub const NO_EPOCH: &str =
     "redis has no epoch: it is empty, or not the one that belongs to this database";
 
 /// Which of the two connections of a link.

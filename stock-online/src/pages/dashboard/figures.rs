@@ -64,6 +64,7 @@ impl Figures {
             .map(|sample| sample.p99_ms.unwrap_or(0.0))
             .collect();
         let verdicts = last.verdicts.iter().map(|(name, total)| {
+            // A verdict that is not in a sample had not been given yet.
             let one = |sample: &Sample| sample.verdicts.get(name).copied().unwrap_or(0);
             (*name, rate(samples, one), whole(*total))
         });

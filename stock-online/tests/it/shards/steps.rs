@@ -10,6 +10,7 @@ use stock_domain::journal::{Draft, Kind, Posting};
 use stock_domain::request::Request;
 use stock_domain::verdict::Verdict;
 use stock_engine::cross_shard;
+use stock_engine::verify::verify;
 use stock_redis::DecideError;
 use stock_redis::encoded_request::EncodedRequest;
 
@@ -149,6 +150,40 @@ async fn broken_off_at_any_step_it_is_confirmed_or_released() {
     shop.prove().await;
     let verdict = home.decide(late).await.unwrap();
     assert!(matches!(verdict, Verdict::Refused(_)), "{verdict:?}");
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_branch_that_claims_to_be_released_aborts_no_order_that_was_committed() {
+    // Danger: a rebuild believes one wrong row and forgets that an order was decided. Method: a branch of a committed order
+    // is called RELEASED by hand; then Redis is rebuilt.
+    let shop = short_holds().await;
+    let parts_of = [stock_online::Part::Http, stock_online::Part::Subscriber];
+    let service = shop.serve_parts(&parts_of).await;
+    let each = one_on_each(shop.ledger.shard_map().unwrap(), 24);
+    let split = parts(&shop, &request(&[(each[0], 3), (each[1], 2)], None));
+    assert!(send(&shop, &split, 5).await);
+    settled(&shop).await;
+    let changed = "UPDATE branches SET state = 'RELEASED', updated_at = NOW(3)";
+    let changed = sqlx::query(changed).execute(&shop.pool).await.unwrap();
+    assert!(changed.rows_affected() > 0);
+    shop.rebuild().await;
+    shop.ledger.check_gate().await;
+    assert!(shop.ledger.wait_open(crate::support::PATIENCE).await);
+    let across: String = sqlx::query_scalar("SELECT across FROM branches LIMIT 1")
+        .fetch_one(&shop.pool)
+        .await
+        .unwrap();
+    let home = shop.ledger.shard(split.home.shard).unwrap();
+    let state = home.mark(&format!("across:{across}")).await.unwrap();
+    assert_eq!(state.as_deref(), Some("COMMITTED"));
+    assert_eq!(shop.available(each[0]).await, 97);
+    let report = verify(&shop.pool, &shop.ledger, true, &mut |_, _| {}).await;
+    let found = report.unwrap().differences;
+    assert!(
+        found.iter().any(|of| of.detail.contains("RELEASED")),
+        "the wrong row is named: {found:?}"
+    );
     service.stop().await;
 }
 
