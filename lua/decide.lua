@@ -12,8 +12,8 @@
 --               and refused (the number of the youngest generation of idempotency records) and
 --               accepted_from and refused_from (the ms at which it began)
 --   2 journal   stream: a frame is "number" and its first entry's number, then up to 100 entries,
---               field = facts, value = payload
---   3 states    book: mark id -> state@ms
+--               field = posted levels, value = payload
+--   3 states    book: state id -> state@ms
 --   4 deadlines zset: "ms-low what is held" of each live hold -> ms at which it expires; and "."
 --   5, 6        the generations of accepted idempotency records with an even and an odd number
 --   7, 8        the same of refused ones
@@ -39,52 +39,52 @@
 --   8 ms that an acceptance is remembered    9 ms that a refusal is remembered
 --  10 channel of the levels message         11 number of requests
 --  12 ms after which the batch comes too late (a request may name an earlier one)
---  13 number of marks
+--  13 number of transitions
 --   then per account with its own key: its label in the levels message, or "" for an account that is
 --   not announced
 --   then per book: 1 = its accounts are announced, 0 = not; number of fields; the fields. Accounts are
 --   numbered from 1, those with keys first, then the books' fields in this order
 --   then the key hashes of the idempotency keys
---   then the marks' ids, in the order in which the requests below speak of them
+--   then the transitions' ids, in the order of the requests below
 --   then per request: its shape, and, where its flag is set, in this order
 --     1    idempotency: index of the key, print
 --     2    deadline: ms
---     8    marks: count, then expected state ("" = none), next state ("" = forget) of each
+--     8    transitions: count, then the state before ("" = none) and after ("" = forget) of each
 --     16   account flags: count, then account index, 1 = close, 0 = open or 2 = close it if this request
 --          opens it of each
---     256  refuse: an answer decided outside, remembered under the key; behind "=" a refusal as below
+--     256  refuse: a predecided answer, remembered under the key; behind "=" a refusal as below
 --     512  selling switch: 1 = open, 0 = stopped
 --     2048 hold: ms that it lives, what is held (the member's text behind "ms-low "), how many units of
 --          its product its user may hold with it (0 = any number)
 --     4096 release: the member of a hold that ends with this request, ms from which that is too late
 --          (0 = never)
 --     8192 expected: account index, the balance that it must have
---     32768 late mark: before which posting the last of its marks is judged (from 1; one more than there
---          are = behind all)
+--     32768 late check: the posting (from 1) before which its last transition is checked; one more than
+--          there are postings = behind all
 --     without a part: 32 takes from stock, 64 even from a closed account, 128 even above the limit,
 --     16384 a TAKEN is not remembered, 65536 a NOT_OPEN or CLOSED is not: it will be asked again with the other side's price
---   then the index of each posting's account and, unless refused outside, the payload
+--   then the index of each posting's account and, unless predecided, the payload
 --   a shape is "flags opens closes", and behind it each posting as " delta", " delta:level" or
 --   " delta:level:least": the window in ms (0 = no bound), the level at which the posting may open its
 --   account, and the level that it may not leave less than (0 without one)
 --
 -- RETURNS  { time ms, unsettled entries, first, answer of request 1, answer of request 2, ... }
 --   first: "ms-low number" of the first entry that was accepted, or ""; further ones follow by one
---   facts             accepted        "P ms-low"        accepted earlier under the same key
+--   levels            accepted        "P ms-low"        accepted earlier under the same key
 --   "R code rest"     refused         "Q code rest"     refused earlier under the same key
---   facts: per posting seq:balance, or seq:balance:o if it opened the account first; of none, ""
+--   levels: per posting seq:balance, or seq:balance:o if it opened the account first; of none, ""
 --   60, 61, 62 and 64 name posting and account, 63 posting, account and balance; behind them "due" if
 --   expired holds wait to be released, or "held" if units are held for an order on another shard, which may
---   come back; 50 and 65 name the mark and its state; 12 says which key was
+--   come back; 50 and 65 name the transition and the state found; 12 says which key was
 --   lost: states, deadlines or keys; 54 says how many units more may be held, and "due" as above
 --
 -- CODES, in the order of the checks (numbered by hand, never reused)
 --   10 FENCED              12 LOST                20 KEY_REUSED
 --   21 CLAIMED             30 EXPIRED             31 BACKLOG             32 REFUSED
 --   40 NOT_OPEN            41 CLOSED              50 STALE_STATE         51 SELLING_STOPPED
---   52 CHANGED             53 RUN_OUT             54 HELD_ENOUGH         60 UNKNOWN_ACCOUNT
+--   52 CHANGED             53 HOLD_EXPIRED             54 HELD_ENOUGH         60 UNKNOWN_ACCOUNT
 --   61 CLOSED_ACCOUNT      62 BROKEN              63 INSUFFICIENT        64 OVERFLOW
---   65 TAKEN (a late mark)
+--   65 TAKEN (at the late check)
 --
 -- PUBLISHES  on the channel: "epoch ms-low unsettled|label balance seq closed|..."
 --
@@ -128,7 +128,7 @@ end
 local shard_low = ARGV[2] * 65536
 local own_accounts, books, idempotency_keys = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local requests, batch_deadline = tonumber(ARGV[11]), tonumber(ARGV[12])
-local batch_marks = tonumber(ARGV[13])
+local batch_transitions = tonumber(ARGV[13])
 local number, settled = tonumber(head[4]), tonumber(head[5])
 local selling = head[6] ~= '0'
 
@@ -239,13 +239,13 @@ if idempotency_keys > 0 then
   accepted_keys = generation(5, head[7], head[8], tonumber(ARGV[8]))
 end
 
-local states = {} -- mark id -> state now, '' for none
-local mark_at = i -- behind it stand the ids of the marks that are to come
-local marks_end = mark_at + batch_marks
-local states_lost = not read_book(KEYS[3], EPOCH, mark_at + 1, marks_end, function(at, value)
+local states = {} -- id -> state now, '' for none
+local id_at = i -- the ids of the transitions to come stand behind it
+local ids_end = id_at + batch_transitions
+local states_lost = not read_book(KEYS[3], EPOCH, id_at + 1, ids_end, function(at, value)
   states[ARGV[at]] = value and match(value, '^[^@]*') or ''
 end)
-local is_marked, marked, marked_count = {}, {}, 0 -- the ids of the marks that are set
+local is_set, set_ids, set_count = {}, {}, 0 -- the ids whose state is set
 local frames, accepted = {}, 0
 local held, released = {}, {} -- of deadlines: score, member, ... and member, ...
 local switched
@@ -313,10 +313,10 @@ local forms = setmetatable({}, { __index = function(known, s)
   local flags = tonumber(s)
   local function has(bit) return band(flags, bit) ~= 0 end
   local form = {
-    idempotency = has(1), deadline = has(2), marks = has(8), closings = has(16),
+    idempotency = has(1), deadline = has(2), transitions = has(8), closings = has(16),
     takes_stock = has(32), allow_closed = has(64), allow_backlog = has(128), refuse = has(256),
     switch = has(512), hold = has(2048), release = has(4096),
-    expected = has(8192), late_mark = has(32768),
+    expected = has(8192), late_check = has(32768),
     retried_with_new_code = has(16384), retried_at_new_price = has(65536), has_parts = band(flags, 47899) ~= 0
   }
   known[s] = form
@@ -353,9 +353,9 @@ local form, shape, postings, payload
 local account, change, open_at = {}, nil, nil
 local key, print, deadline, closing_list, refuse, switch
 local hold_ms, hold_text, hold_most, release, release_until, expected, expected_balance
-local marks, mark, mark_expected, mark_next, late_at = 0, {}, {}, {}, nil
+local transitions, state_ids, from_state, to_state, late_at = 0, {}, {}, {}, nil
 local has_parts = false
-i = marks_end
+i = ids_end
 
 local function next_argument()
   i = i + 1
@@ -365,15 +365,15 @@ end
 local function parse_parts()
   if form.idempotency then key, print = tonumber(next_argument()), next_argument() end
   if form.deadline then deadline = tonumber(next_argument()) end
-  if form.marks then
+  if form.transitions then
     i = i + 1
-    marks = indices[ARGV[i]]
-    if mark_at + marks > marks_end then return false end
-    for m = 1, marks do
-      mark[m], mark_expected[m], mark_next[m] = ARGV[mark_at + m], ARGV[i + 1], ARGV[i + 2]
+    transitions = indices[ARGV[i]]
+    if id_at + transitions > ids_end then return false end
+    for m = 1, transitions do
+      state_ids[m], from_state[m], to_state[m] = ARGV[id_at + m], ARGV[i + 1], ARGV[i + 2]
       i = i + 2
     end
-    mark_at = mark_at + marks
+    id_at = id_at + transitions
   end
   if form.closings then
     closing_list = {}
@@ -391,7 +391,7 @@ local function parse_parts()
   if form.expected then
     expected, expected_balance = tonumber(next_argument()), tonumber(next_argument())
   end
-  if form.late_mark then
+  if form.late_check then
     i = i + 1
     late_at = indices[ARGV[i]]
   end
@@ -407,7 +407,7 @@ local function parse()
   if has_parts then -- the request before had some
     key, deadline, closing_list, refuse, switch = nil
     hold_ms, release, expected, late_at = nil
-    marks = 0
+    transitions = 0
   end
   has_parts = form.has_parts
   if has_parts and not parse_parts() then return false end
@@ -426,7 +426,7 @@ end
 
 -- The moves that a request has made so far, to be put back when a later posting is refused. Each request uses the
 -- same tables again.
-local undo_condition, undo_balance, undo_seq, facts = {}, {}, {}, {}
+local undo_condition, undo_balance, undo_seq, posted = {}, {}, {}, {}
 
 -- A posting and its account, as a refusal names them: the answer under a key is read without the request.
 local function place(p)
@@ -466,21 +466,21 @@ local function move(p)
     now_seq = now_seq + 1
     balance[k], seq[k] = after, now_seq
   end
-  facts[p] = format(is_new and '%d:%d:o' or '%d:%d', now_seq, after)
+  posted[p] = format(is_new and '%d:%d:o' or '%d:%d', now_seq, after)
   return nil
 end
 
--- The first of the request's marks first..last that is in another state than it expects, and its state.
+-- The first of the request's transitions first..last whose thing is in another state, and that state.
 local function stale(first, last)
   for m = first, last do
-    local state = states[mark[m]]
-    if state ~= mark_expected[m] then return ' ' .. m - 1 .. ' ' .. state end
+    local state = states[state_ids[m]]
+    if state ~= from_state[m] then return ' ' .. m - 1 .. ' ' .. state end
   end
   return nil
 end
 
 local function late_refusal()
-  local found = stale(marks, marks)
+  local found = stale(transitions, transitions)
   return found and '65' .. found -- TAKEN
 end
 
@@ -492,7 +492,7 @@ local function undo(upto)
   end
 end
 
--- Moves the copies posting by posting; a refusal puts them back. Returns facts | nil, refusal.
+-- Moves the copies posting by posting; a refusal puts them back. Returns the posted levels | nil, refusal.
 local function post()
   for p = 1, postings do
     if p == late_at then
@@ -516,14 +516,14 @@ local function post()
     end
   end
   for p = 1, postings do touched[account[p]] = true end
-  if postings == 1 then return facts[1] end
-  return table.concat(facts, ' ', 1, postings)
+  if postings == 1 then return posted[1] end
+  return table.concat(posted, ' ', 1, postings)
 end
 
 -- The key without which the request at hand cannot be judged, and which was lost.
 local function lost()
   if key and keys_lost then return 'keys' end
-  if marks > 0 and states_lost then return 'states' end
+  if transitions > 0 and states_lost then return 'states' end
   if (hold_ms or release) and lost_deadlines() then return 'deadlines' end
   return nil
 end
@@ -538,8 +538,8 @@ local function guard()
   if refuse then return '32 ' .. refuse end -- REFUSED
   if now_ms < shape.opens then return '40' end -- NOT_OPEN
   if shape.closes > 0 and now_ms >= shape.closes then return '41' end -- CLOSED
-  if marks > 0 then
-    local found = stale(1, late_at and marks - 1 or marks)
+  if transitions > 0 then
+    local found = stale(1, late_at and transitions - 1 or transitions)
     if found then return '50' .. found end -- STALE_STATE
   end
   if not selling and form.takes_stock then return '51' end -- SELLING_STOPPED
@@ -547,7 +547,7 @@ local function guard()
     local found = balance[expected] or 0
     if found ~= expected_balance then return '52 ' .. text(found) end -- CHANGED
   end
-  if release and release_until > 0 and now_ms >= release_until then return '53' end -- RUN_OUT
+  if release and release_until > 0 and now_ms >= release_until then return '53' end -- HOLD_EXPIRED
   if hold_ms and hold_most > 0 then
     local field, quantity = held_of(hold_text)
     local left = math.max(hold_most - units_at(field), 0)
@@ -582,13 +582,13 @@ local function accept(decided)
   accepted, low = accepted + 1, low + 1
   frame[frame_length + 1], frame[frame_length + 2] = decided, payload
   frame_length = frame_length + 2
-  if marks > 0 then
-    for m = 1, marks do
-      local k = mark[m]
-      states[k] = mark_next[m]
-      if not is_marked[k] then
-        marked_count = marked_count + 1
-        is_marked[k], marked[marked_count] = true, k
+  if transitions > 0 then
+    for m = 1, transitions do
+      local k = state_ids[m]
+      states[k] = to_state[m]
+      if not is_set[k] then
+        set_count = set_count + 1
+        is_set[k], set_ids[set_count] = true, k
       end
     end
   end
@@ -652,7 +652,7 @@ for n = 1, requests do
   if not parse() then return redis.error_reply('MALFORMED request ' .. n) end
   answers[n + 3] = judge()
 end
-if i ~= #ARGV or mark_at ~= marks_end then return redis.error_reply('MALFORMED batch') end
+if i ~= #ARGV or id_at ~= ids_end then return redis.error_reply('MALFORMED batch') end
 answers[2] = number - settled
 if accepted > 0 then answers[3] = id_prefix .. first_low .. ' ' .. text(first_number) end
 
@@ -696,8 +696,8 @@ if accepted > 0 then
     write_all('HSET', KEYS[PRIMED_KEYS + own_accounts + b], book_values[b])
   end
   local set, set_length, forgotten, at = {}, 0, {}, '@' .. text(ms)
-  for m = 1, marked_count do
-    local k = marked[m]
+  for m = 1, set_count do
+    local k = set_ids[m]
     if states[k] == '' then
       forgotten[#forgotten + 1] = k
     else

@@ -1,4 +1,4 @@
-//! An entry of the journal: any facts and payload are an entry or an error; what is an entry can be
+//! An entry of the journal: any posted levels and payload are an entry or an error; what is an entry can be
 //! decoded again from what it keeps.
 #![no_main]
 
@@ -7,16 +7,16 @@ use stock_common::id::Position;
 use stock_domain::journal::Entry;
 use stock_domain::order::Order;
 
-// Facts in the first line, the payload behind it.
+// PostedLevels in the first line, the payload behind it.
 fuzz_target!(|bytes: &[u8]| {
     let end = bytes.iter().position(|byte| *byte == b'\n');
-    let Some((facts, rest)) = end.map(|end| bytes.split_at(end)) else {
+    let Some((posted_levels, rest)) = end.map(|end| bytes.split_at(end)) else {
         return;
     };
-    let (Ok(facts), payload) = (std::str::from_utf8(facts), &rest[1..]) else {
+    let (Ok(posted_levels), payload) = (std::str::from_utf8(posted_levels), &rest[1..]) else {
         return;
     };
-    let Ok(entry) = Entry::decode(Position::new(1 << 30), 1, facts, payload.to_vec()) else {
+    let Ok(entry) = Entry::decode(Position::new(1 << 30), 1, posted_levels, payload.to_vec()) else {
         return;
     };
     assert_eq!(entry.payload, payload);

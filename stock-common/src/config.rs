@@ -153,7 +153,7 @@ pub struct Config {
     pub apply_poll_ms: u64,
     /// Settled entries that stay in the journal below the watermark.
     pub journal_keep_entries: u64,
-    /// How old a final mark must be before it is removed.
+    /// How old a final state must be before it is removed.
     pub marks_keep_ms: u64,
     /// Live reservations that one user may have; 0 is no limit. Another number counts from the next
     /// reservation on, those made under the old one are counted by themselves until they end.
@@ -193,7 +193,7 @@ pub struct Config {
     /// When `verify` runs: a cron expression with seconds. Each run proves a part of what was proved before again, so that
     /// all of it is within a day; at least every six hours.
     pub verify_cron: String,
-    /// When final marks are removed: a cron expression with seconds.
+    /// When final states are removed: a cron expression with seconds.
     pub forget_marks_cron: String,
     /// When ended refresh tokens and sessions are removed: a cron expression with seconds.
     pub forget_logins_cron: String,
@@ -532,7 +532,7 @@ impl Config {
 /// The variables of a file, as `dotenvy` reads it; the number of the first line that it cannot read, or that names a
 /// variable again. Its own error would show a line, which may hold a secret.
 fn parse_env(text: &str) -> Result<config::Map<String, String>, usize> {
-    // The last line may have no end, and some editors begin a file with a byte order mark.
+    // The last line may have no end, and some editors begin a file with a byte order state.
     let text = format!("{}\n", text.trim_start_matches('\u{feff}'));
     let read = |text: &str| {
         let mut variables = config::Map::new();

@@ -163,6 +163,11 @@ number_id! {
     WorkId
 }
 
+impl UserId {
+    /// The engine itself, as the actor of entries that nobody asked for.
+    pub const ENGINE: Self = Self(0);
+}
+
 impl LocationId {
     /// The warehouse that ONLINE orders are sold from.
     pub const ONLINE: Self = Self(0);

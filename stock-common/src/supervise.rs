@@ -70,14 +70,14 @@ mod breaking {
 
     static RUNNING: LazyLock<Mutex<Tasks>> = LazyLock::new(Mutex::default);
 
-    fn bell(task: &'static str, of: String) -> Arc<Notify> {
+    fn wake_up(task: &'static str, of: String) -> Arc<Notify> {
         let mut running = lock(&RUNNING);
         Arc::clone(running.entry((task, of)).or_default())
     }
 
     /// Lets a task panic where it is waiting.
     pub fn break_task(task: &'static str, of: &str) {
-        bell(task, of.to_owned()).notify_one();
+        wake_up(task, of.to_owned()).notify_one();
     }
 
     pub(super) async fn breakable(
@@ -85,10 +85,10 @@ mod breaking {
         of: String,
         running: impl Future<Output = ()>,
     ) {
-        let bell = bell(task, of);
+        let wake_up = wake_up(task, of);
         tokio::select! {
             biased;
-            () = bell.notified() => panic!("a test breaks {task}"),
+            () = wake_up.notified() => panic!("a test breaks {task}"),
             () = running => {}
         }
     }

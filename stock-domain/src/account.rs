@@ -1,6 +1,6 @@
 //! Accounts: everything that can run out is a balance that never falls below zero.
 //!
-//! An account is named by what it counts, whose it is and where: `(kind, owner, place)`. Redis holds
+//! An account is named by what it counts, whose it is and where: `(kind, owner, location)`. Redis holds
 //! its current [`Level`], MySQL the level at the watermark and every posting that led there.
 //!
 //! An account that is opened at its first touch lies in a [`Book`], where a missing account and a lost
@@ -83,8 +83,8 @@ pub struct Account {
     pub kind: AccountKind,
     /// A product, sale, coupon or user, by kind.
     pub owner: u64,
-    /// A location, user or slot, by kind, or for `HOLD` the limit; 0 where there is none.
-    pub place: u64,
+    /// The location of stock. An `ALLOWANCE` keeps its user here, a `HOLD` its limit, the others 0.
+    pub location: u64,
 }
 
 impl Account {
@@ -92,7 +92,7 @@ impl Account {
     pub const FIRST: Self = Self {
         kind: AccountKind::Available,
         owner: 0,
-        place: 0,
+        location: 0,
     };
 
     /// Units of a product that may be sold at a location.
@@ -101,7 +101,7 @@ impl Account {
         Self {
             kind: AccountKind::Available,
             owner: product.0,
-            place: location.0,
+            location: location.0,
         }
     }
 
@@ -111,7 +111,7 @@ impl Account {
         Self {
             kind: AccountKind::Reserved,
             owner: product.0,
-            place: location.0,
+            location: location.0,
         }
     }
 
@@ -121,7 +121,7 @@ impl Account {
         Self {
             kind: AccountKind::Allowance,
             owner: sale.0,
-            place: user.0,
+            location: user.0,
         }
     }
 
@@ -132,7 +132,7 @@ impl Account {
         Self {
             kind: AccountKind::Hold,
             owner: user.0,
-            place: limit as u64,
+            location: limit as u64,
         }
     }
 
@@ -142,7 +142,7 @@ impl Account {
         Self {
             kind: AccountKind::Coupon,
             owner: coupon.0,
-            place: 0,
+            location: 0,
         }
     }
 
@@ -152,7 +152,7 @@ impl Account {
         Self {
             kind: AccountKind::Points,
             owner: user.0,
-            place: 0,
+            location: 0,
         }
     }
 
@@ -160,8 +160,8 @@ impl Account {
     #[must_use]
     pub const fn book(&self) -> Option<Book> {
         Some(match self.kind {
-            AccountKind::Available if self.place != LocationId::ONLINE.0 => Book::StoreAvailable,
-            AccountKind::Reserved if self.place != LocationId::ONLINE.0 => Book::StoreReserved,
+            AccountKind::Available if self.location != LocationId::ONLINE.0 => Book::StoreAvailable,
+            AccountKind::Reserved if self.location != LocationId::ONLINE.0 => Book::StoreReserved,
             AccountKind::Allowance => Book::Allowances(SaleId(self.owner)),
             AccountKind::Points => Book::Points,
             AccountKind::Hold => Book::Holds,
@@ -176,17 +176,18 @@ impl Account {
         let mut parts = text.split(':');
         let kind = AccountKind::parse(parts.next()?)?;
         let owner = parts.next()?.parse().ok()?;
-        let place = parts.next()?.parse().ok()?;
-        parts
-            .next()
-            .is_none()
-            .then_some(Self { kind, owner, place })
+        let location = parts.next()?.parse().ok()?;
+        parts.next().is_none().then_some(Self {
+            kind,
+            owner,
+            location,
+        })
     }
 }
 
 impl fmt::Display for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}", self.kind.as_str(), self.owner, self.place)
+        write!(f, "{}:{}:{}", self.kind.as_str(), self.owner, self.location)
     }
 }
 
@@ -234,12 +235,12 @@ impl Book {
     #[must_use]
     pub fn field(self, account: Account) -> String {
         match self {
-            Self::Allowances(_) => account.place.to_string(),
+            Self::Allowances(_) => account.location.to_string(),
             Self::StoreAvailable
             | Self::StoreReserved
             | Self::Points
             | Self::Holds
-            | Self::Buckets => format!("{}:{}", account.owner, account.place),
+            | Self::Buckets => format!("{}:{}", account.owner, account.location),
         }
     }
 }
@@ -331,7 +332,7 @@ mod tests {
             let account = Account {
                 kind,
                 owner: 7,
-                place: 3,
+                location: 3,
             };
             assert_eq!(Account::parse(&account.to_string()), Some(account));
             if let Some(book) = account.book() {

@@ -1,17 +1,17 @@
 //! Branches: an entry whose accounts lie on several shards.
 //!
 //! ```text
-//! hold on shard a ─ hold on shard b ─ … ─ the entry itself on its home shard ─ confirm on a ─ confirm on b
+//! hold on shard a ─ hold on shard b ─ … ─ the entry itself on the coordinator ─ confirm on a ─ confirm on b
 //! ```
 //!
 //! What the entry takes elsewhere is held there first, shard by shard, each part an entry of its own with a
-//! deadline; then the entry is decided at home, with what it takes and gives there; that is the moment at
+//! deadline; then the entry is decided at the coordinator, with what it takes and gives there; that is the moment at
 //! which all of it happens. What it gives elsewhere is given when the branches are confirmed. If it is
-//! refused at home, or nobody comes back, the branches are released: all that they took goes back.
+//! refused at the coordinator, or nobody comes back, the branches are released: all that they took goes back.
 //!
-//! All parts share one id. At home the mark `across:<home>:<id>` goes from none to COMMITTED with the entry or to
+//! All parts share one id. At coordinator the state `across:<home>:<id>` goes from none to COMMITTED with the entry or to
 //! ABORTED without it, never both; on a branch `branch:<shard>:<id>` goes from HELD to CONFIRMED or RELEASED. So each step
-//! may be repeated by anybody, and the outcome is the home's.
+//! may be repeated by anybody, and the outcome is the coordinator's.
 
 mod split;
 
@@ -23,102 +23,111 @@ use stock_common::id::{CouponId, Position, ProductId, UserId};
 
 pub use self::split::{Part, Plan, Split, plan};
 use crate::account::{Account, AccountKind};
-use crate::coupon::{CODE_MARK, CodeState};
-use crate::journal::{Closing, Draft, DraftError, Entry, Kind, Mark, Posting};
+use crate::coupon::{CODE_STATE, CodeState};
+use crate::journal::{Closing, Draft, DraftError, Entry, Kind, Posting, Transition};
 use crate::order::OrderReversed;
 use crate::request::Request;
 
-/// The state of the home's mark when the entry was written.
+/// The state of the coordinator's state when the entry was written.
 pub const COMMITTED: &str = "COMMITTED";
 /// The same when the entry never will be written.
 pub const ABORTED: &str = "ABORTED";
-/// What the name of a home's mark begins with.
-pub const ACROSS_MARK: &str = "across:";
-/// The states of a branch's mark.
+/// What the name of a coordinator's state begins with.
+pub const CROSS_SHARD_STATE: &str = "across:";
+/// The states of a branch's state.
 const HELD: &str = "HELD";
 const CONFIRMED: &str = "CONFIRMED";
-/// The state of the mark of a branch that was given back.
+/// The state of a branch that was given back.
 pub const RELEASED: &str = "RELEASED";
 /// The text of a branch's member of `deadlines`, behind its id.
 const DEADLINE: &str = "branch";
 
-/// The id that the parts of one entry share, with the home's shard.
+/// The id that the parts of one entry share, with the coordinator's shard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Across {
+pub struct CrossShardId {
     /// The shard on which it is decided.
-    pub home: u64,
+    #[serde(rename = "home")]
+    pub coordinator: u64,
     /// 32 hexadecimal digits.
     pub id: String,
 }
 
-impl fmt::Display for Across {
+impl fmt::Display for CrossShardId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.home, self.id)
+        write!(f, "{}:{}", self.coordinator, self.id)
     }
 }
 
-impl FromStr for Across {
+impl FromStr for CrossShardId {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        let (home, id) = text.split_once(':').ok_or(())?;
+        let (coordinator, id) = text.split_once(':').ok_or(())?;
         Ok(Self {
-            home: home.parse().or(Err(()))?,
+            coordinator: coordinator.parse().or(Err(()))?,
             id: id.to_owned(),
         })
     }
 }
 
-impl Across {
+impl CrossShardId {
     /// A new one.
     #[must_use]
-    pub fn new(home: u64) -> Self {
+    pub fn new(coordinator: u64) -> Self {
         let id = format!("{:032x}", rand::random::<u128>());
-        Self { home, id }
+        Self { coordinator, id }
     }
 
-    fn mark(&self, expected: &str, next: &str) -> Mark {
-        Mark::new(self.mark_id(), expected, next.to_owned())
+    fn transition(&self, from: &str, to: &str) -> Transition {
+        Transition::new(self.state_id(), from, to.to_owned())
     }
 
-    /// The home's mark when the entry was written.
+    /// The coordinator's state when the entry was written.
     #[must_use]
-    pub fn committed(&self) -> Mark {
-        self.mark("", COMMITTED)
+    pub fn committed(&self) -> Transition {
+        self.transition("", COMMITTED)
     }
 
-    /// The home's mark.
+    /// The coordinator's state.
     #[must_use]
-    pub fn mark_id(&self) -> String {
-        format!("{ACROSS_MARK}{self}")
+    pub fn state_id(&self) -> String {
+        format!("{CROSS_SHARD_STATE}{self}")
     }
 
-    /// The mark of its branch on a shard.
+    /// The state of its branch on a shard.
     #[must_use]
-    pub fn branch_mark_id(&self, shard: u64) -> String {
+    pub fn branch_state_id(&self, shard: u64) -> String {
         format!("branch:{shard}:{}", self.id)
     }
 
-    fn branch_mark(&self, shard: u64, expected: &str, next: &str) -> Mark {
-        Mark::new(self.branch_mark_id(shard), expected, next.to_owned())
+    fn branch_transition(&self, shard: u64, expected: &str, next: &str) -> Transition {
+        Transition::new(self.branch_state_id(shard), expected, next.to_owned())
     }
 }
 
-/// A posting in a branch's body: kind, owner, place, delta, opening level, product of an ALLOWANCE.
+/// A posting in a branch's body: kind, owner, location, delta, opening level, product of an ALLOWANCE.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Moved(AccountKind, u64, u64, i64, Option<i64>, Option<ProductId>);
 
 impl From<&Posting> for Moved {
     fn from(p: &Posting) -> Self {
-        let Account { kind, owner, place } = p.account;
-        Self(kind, owner, place, p.delta, p.open, p.product)
+        let Account {
+            kind,
+            owner,
+            location,
+        } = p.account;
+        Self(kind, owner, location, p.delta, p.open, p.product)
     }
 }
 
 impl From<&Moved> for Posting {
-    fn from(&Moved(kind, owner, place, delta, open, product): &Moved) -> Self {
+    fn from(&Moved(kind, owner, location, delta, open, product): &Moved) -> Self {
         Self {
-            account: Account { kind, owner, place },
+            account: Account {
+                kind,
+                owner,
+                location,
+            },
             delta,
             open,
             // It was held: what is confirmed or given back takes from no limit.
@@ -132,7 +141,8 @@ impl From<&Moved> for Posting {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Branch {
     /// The id that it shares with the others.
-    pub across: Across,
+    #[serde(rename = "across")]
+    pub cross_shard: CrossShardId,
     /// The shard that it is on.
     pub shard: u64,
     /// The kind of the entry.
@@ -147,8 +157,9 @@ pub struct Branch {
     /// Accounts that are closed or opened when it is confirmed, and whether only if it opens them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     closings: Vec<(String, bool, bool)>,
-    /// The entry's own marks, set when it is held, each with the product that it lies with.
-    marks: Vec<(Mark, Option<ProductId>)>,
+    /// The entry's own states, set when it is held, each with the product that it lies with.
+    #[serde(rename = "marks")]
+    transitions: Vec<(Transition, Option<ProductId>)>,
 }
 
 /// The body of an entry that ended a branch.
@@ -267,19 +278,26 @@ impl Branch {
                 ..posting
             }
         };
-        let marks = self.marks.iter().map(|(mark, product)| Mark {
-            product: *product,
-            ..Mark::new(mark.id.clone(), &mark.next, mark.expected.clone())
-        });
+        let transitions = self
+            .transitions
+            .iter()
+            .map(|(transition, product)| Transition {
+                product: *product,
+                ..Transition::new(
+                    transition.id.clone(),
+                    &transition.to,
+                    transition.from.clone(),
+                )
+            });
         let postings = self.taken.iter().map(back).collect();
-        self.end((at, None), RELEASED, (postings, marks.collect()))
+        self.end((at, None), RELEASED, (postings, transitions.collect()))
     }
 
     fn end(
         &self,
         (at, entry): (Position, Option<Position>),
         state: &str,
-        (postings, marks): (Vec<Posting>, Vec<Mark>),
+        (postings, transitions): (Vec<Posting>, Vec<Transition>),
     ) -> Result<Request, DraftError> {
         let kind = match entry {
             Some(_) => Kind::BranchConfirmed,
@@ -290,17 +308,17 @@ impl Branch {
             of: self.of.clone(),
             entry_id: entry,
             order_id: self.order_id,
-            code: self.marks.iter().find_map(|(mark, _)| {
-                let code = mark.id.strip_prefix(CODE_MARK)?;
-                Some((CodeState::parse(&mark.next)?.coupon_id, code.to_owned()))
+            code: self.transitions.iter().find_map(|(transition, _)| {
+                let code = transition.id.strip_prefix(CODE_STATE)?;
+                Some((CodeState::parse(&transition.to)?.coupon_id, code.to_owned()))
             }),
         };
-        let mut draft = Draft::new(kind, UserId(0), &body)?;
-        draft.reference = Some(self.across.id.clone());
+        let mut draft = Draft::new(kind, UserId::ENGINE, &body)?;
+        draft.reference = Some(self.cross_shard.id.clone());
         draft.postings = postings;
-        draft.marks = [self.across.branch_mark(self.shard, HELD, state)]
+        draft.transitions = [self.cross_shard.branch_transition(self.shard, HELD, state)]
             .into_iter()
-            .chain(marks)
+            .chain(transitions)
             .collect();
         let mut request = Request::new(draft);
         request.allow_closed = true;
@@ -314,9 +332,9 @@ impl Branch {
     /// # Errors
     /// [`DraftError`] when the entry has no JSON form.
     pub fn abort(&self) -> Result<Request, DraftError> {
-        let mut draft = Draft::new(Kind::AcrossAborted, UserId(0), &self.across)?;
-        draft.reference = Some(self.across.id.clone());
-        draft.marks = vec![self.across.mark("", ABORTED)];
+        let mut draft = Draft::new(Kind::CrossShardAborted, UserId::ENGINE, &self.cross_shard)?;
+        draft.reference = Some(self.cross_shard.id.clone());
+        draft.transitions = vec![self.cross_shard.transition("", ABORTED)];
         let mut request = Request::new(draft);
         request.allow_backlog = true;
         Ok(request)
@@ -329,7 +347,7 @@ mod tests {
 
     use super::{Branch, Plan, plan};
     use crate::account::Account;
-    use crate::journal::{Draft, Kind, Mark, Posting};
+    use crate::journal::{Draft, Kind, Posting, Transition};
     use crate::request::Request;
     use crate::shard_map::ShardMap;
 
@@ -381,18 +399,21 @@ mod tests {
             Posting::new(points, -30),
             Posting::new(points, 7).opening(0),
         ]);
-        both.draft.marks.push(Mark::new(
+        both.draft.transitions.push(Transition::new(
             "code:AB".to_owned(),
             "FREE 1 2",
             "USED 1 2".to_owned(),
         ));
-        both.late_mark = Some(2);
+        both.late_check = Some(2);
         let Plan::Several(split) = plan(&both, map, HOLD_MS) else {
             panic!("one call");
         };
         let parts: Vec<u64> = split.branches.iter().map(|part| part.shard).collect();
-        assert!(parts.is_sorted() && parts.iter().all(|shard| *shard < split.home.shard));
-        assert_eq!(split.home.request.draft.marks[0].next, "COMMITTED");
+        assert!(parts.is_sorted() && parts.iter().all(|shard| *shard < split.coordinator.shard));
+        assert_eq!(
+            split.coordinator.request.draft.transitions[0].to,
+            "COMMITTED"
+        );
         let branch = split
             .branches
             .iter()
@@ -409,7 +430,7 @@ mod tests {
             [take(other, -2), Posting::new(points, 30)]
         );
         for end in [&confirm, &release] {
-            assert_eq!(end.draft.marks[0].expected, "HELD");
+            assert_eq!(end.draft.transitions[0].from, "HELD");
             assert_eq!(end.release, Some((Branch::member(at), 0)));
         }
         assert_eq!(Branch::parse_member(&Branch::member(at)), Some(at));

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A campaign's coupon is an account that says how many are left; everybody draws a code of their own, once per
-//! coupon, user and work. A personal coupon is one user's, under a code that an admin chose. A code is a mark
+//! coupon, user and work. A personal coupon is one user's, under a code that an admin chose. A code is a state
 //! whose state says whose it is, so that an order needs nothing else to know it. A coupon never changes once
 //! it is there: what an order was priced by holds when it is decided.
 
@@ -19,7 +19,7 @@ use stock_common::money::Money;
 
 use crate::account::Account;
 use crate::discount::Percentage;
-use crate::journal::{Draft, DraftError, Idempotency, Kind, Mark, Posting};
+use crate::journal::{Draft, DraftError, Idempotency, Kind, Posting, Transition};
 use crate::request::Request;
 use crate::stock::CHANGE_MAX;
 use crate::verdict::{Refusal, Verdict};
@@ -139,20 +139,20 @@ impl UsedCoupon {
         self.coupon_id != CouponId(0)
     }
 
-    /// The mark that an order of this user sets.
-    pub(crate) fn uses(&self, user_id: UserId) -> Mark {
+    /// The state that an order of this user sets.
+    pub(crate) fn uses(&self, user_id: UserId) -> Transition {
         let free = CodeState::free(self.coupon_id, user_id);
         free.becomes(free.used(), &self.code)
     }
 
-    /// The mark that taking the order back sets.
-    pub(crate) fn gives_back(&self, user_id: UserId) -> Mark {
+    /// The state that taking the order back sets.
+    pub(crate) fn gives_back(&self, user_id: UserId) -> Transition {
         let free = CodeState::free(self.coupon_id, user_id);
         free.used().becomes(free, &self.code)
     }
 }
 
-/// The state of a code's mark, `FREE 7 3` or `USED 7 3`: of which coupon it is, and whose.
+/// The state of a code's state, `FREE 7 3` or `USED 7 3`: of which coupon it is, and whose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CodeState {
     /// Whether an order used it.
@@ -187,11 +187,11 @@ impl CodeState {
         }
     }
 
-    fn becomes(self, next: Self, code: &str) -> Mark {
-        Mark::new(code_mark_id(code), &self.to_string(), next.to_string())
+    fn becomes(self, next: Self, code: &str) -> Transition {
+        Transition::new(code_state_id(code), &self.to_string(), next.to_string())
     }
 
-    /// Parses the state of a code's mark.
+    /// Parses the state of a code's state.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split(' ');
@@ -217,30 +217,30 @@ impl fmt::Display for CodeState {
     }
 }
 
-/// How the marks of codes begin.
-pub const CODE_MARK: &str = "code:";
+/// How the states of codes begin.
+pub const CODE_STATE: &str = "code:";
 
-/// The mark of a code.
+/// The state of a code.
 #[must_use]
-pub fn code_mark_id(code: &str) -> String {
-    format!("{CODE_MARK}{code}")
+pub fn code_state_id(code: &str) -> String {
+    format!("{CODE_STATE}{code}")
 }
 
-/// The mark of a user who drew a coupon, for a work or for none.
+/// The state of a user who drew a coupon, for a work or for none.
 #[must_use]
-pub fn issue_mark_id(coupon: CouponId, user: UserId, work: Option<WorkId>) -> String {
+pub fn issue_state_id(coupon: CouponId, user: UserId, work: Option<WorkId>) -> String {
     format!("issued:{coupon}:{user}:{}", work.map_or(0, |work| work.0))
 }
 
-/// The mark of a campaign's coupon that the ledger knows.
+/// The state of a campaign's coupon that the ledger knows.
 #[must_use]
-pub fn opened_mark_id(coupon: CouponId) -> String {
+pub fn opened_state_id(coupon: CouponId) -> String {
     format!("coupon:{coupon}")
 }
 
-/// The state of [`issue_mark_id`].
+/// The state of [`issue_state_id`].
 pub const ISSUED: &str = "ISSUED";
-/// The state of [`opened_mark_id`].
+/// The state of [`opened_state_id`].
 pub const OPEN: &str = "OPEN";
 
 /// Whether an admin may choose this as a personal coupon's code: 1..=50 letters, digits, `-` and `_`.
@@ -306,9 +306,9 @@ pub fn open(coupon: &Coupon, actor: UserId) -> Result<Request, DraftError> {
     };
     let mut draft = Draft::new(Kind::CouponOpened, actor, &body)?;
     draft.reference = Some(coupon.id.to_string());
-    let mark = match &coupon.personal {
-        Some(of) => Mark::new(
-            code_mark_id(&of.code),
+    let transition = match &coupon.personal {
+        Some(of) => Transition::new(
+            code_state_id(&of.code),
             "",
             CodeState::free(coupon.id, of.user_id).to_string(),
         ),
@@ -317,10 +317,10 @@ pub fn open(coupon: &Coupon, actor: UserId) -> Result<Request, DraftError> {
             let count = coupon.count.unwrap_or(CHANGE_MAX);
             let account = Account::coupon(coupon.id);
             draft.postings.push(Posting::new(account, count).opening(0));
-            Mark::new(opened_mark_id(coupon.id), "", OPEN.to_owned())
+            Transition::new(opened_state_id(coupon.id), "", OPEN.to_owned())
         }
     };
-    draft.marks.push(mark);
+    draft.transitions.push(transition);
     Ok(Request::new(draft))
 }
 
@@ -354,21 +354,21 @@ pub fn issue(
     let mut draft = Draft::new(Kind::CouponIssued, user_id, issued)?;
     draft.reference = Some(coupon_id.to_string());
     draft.postings = vec![Posting::new(Account::coupon(coupon_id), -1)];
-    let new = |id: String, next: String| Mark::new(id, "", next);
-    draft.marks = vec![
+    let new = |id: String, next: String| Transition::new(id, "", next);
+    draft.transitions = vec![
         new(
-            issue_mark_id(coupon_id, user_id, work_id),
+            issue_state_id(coupon_id, user_id, work_id),
             ISSUED.to_owned(),
         ),
         new(
-            code_mark_id(code),
+            code_state_id(code),
             CodeState::free(coupon_id, user_id).to_string(),
         ),
     ];
     let mut request = Request::new(draft);
     request.idempotency = idempotency;
     request.window_ms = (window_ms != (0, 0)).then_some(window_ms);
-    request.late_mark = Some(1);
+    request.late_check = Some(1);
     request.retried_with_new_code = true;
     Ok(request)
 }

@@ -1,6 +1,6 @@
 //! The journal: one entry per business event, with its postings; the truth of the whole product.
 //!
-//! | kind | postings | marks | own tables | refusals |
+//! | kind | postings | states | own tables | refusals |
 //! |---|---|---|---|---|
 //! | `order_placed` | AVAILABLE −q per line (RESERVED −q of its hold, HOLD +1), ALLOWANCE −q, opened above any limit, POINTS −used, POINTS +earned, opened at 0 | hold: none → ORDERED, till: none → SOLD, late code: FREE → USED | orders, `order_products`, reservations, `offline_sales`, `coupon_issues`, `point_transactions` | stock, not on sale, limit, hold over, coupon, points |
 //! | `order_cancelled` | AVAILABLE +q per line, ALLOWANCE +q, POINTS +used −earned as one | order: none → `CANCEL_REQUESTED`, code: USED → FREE | orders, `coupon_issues`, `point_transactions` | already final, points |
@@ -115,29 +115,29 @@ pub struct Posted {
     pub balance_after: i64,
 }
 
-/// A compare-and-set of a thing's state, in the same script as the postings. `""` is no state. In an entry
-/// `[id, expected, next]`; entries of before name the three.
+/// A compare-and-set of a thing's state, in the same script as the postings. `""` is no state. The
+/// journal keeps it as `[id, from, to]`; older entries name the three.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(from = "MarkWire")]
-pub struct Mark {
+#[serde(from = "TransitionWire")]
+pub struct Transition {
     /// The thing, such as `order:123`.
     pub id: String,
     /// The state it must be in.
-    pub expected: String,
+    pub from: String,
     /// The state it is in afterwards.
-    pub next: String,
+    pub to: String,
     /// The product whose shard it lies on, where its name does not say that. The journal does not keep it.
     pub product: Option<ProductId>,
 }
 
-impl Mark {
+impl Transition {
     /// A change of state.
     #[must_use]
-    pub fn new(id: String, expected: &str, next: String) -> Self {
+    pub fn new(id: String, from: &str, to: String) -> Self {
         Self {
             id,
-            expected: expected.to_owned(),
-            next,
+            from: from.to_owned(),
+            to,
             product: None,
         }
     }
@@ -145,7 +145,7 @@ impl Mark {
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum MarkWire {
+enum TransitionWire {
     List(String, String, String),
     Named {
         id: String,
@@ -154,16 +154,21 @@ enum MarkWire {
     },
 }
 
-impl From<MarkWire> for Mark {
-    fn from(wire: MarkWire) -> Self {
-        let (MarkWire::List(id, expected, next) | MarkWire::Named { id, expected, next }) = wire;
-        Self::new(id, &expected, next)
+impl From<TransitionWire> for Transition {
+    fn from(wire: TransitionWire) -> Self {
+        let (TransitionWire::List(id, from, to)
+        | TransitionWire::Named {
+            id,
+            expected: from,
+            next: to,
+        }) = wire;
+        Self::new(id, &from, to)
     }
 }
 
-impl Serialize for Mark {
+impl Serialize for Transition {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        (&self.id, &self.expected, &self.next).serialize(serializer)
+        (&self.id, &self.from, &self.to).serialize(serializer)
     }
 }
 
@@ -194,14 +199,14 @@ pub struct Idempotency {
 pub struct Draft {
     /// What kind of event.
     pub kind: Kind,
-    /// Who caused it; user 0 is the engine.
+    /// The user who caused it, or [`UserId::ENGINE`].
     pub actor: UserId,
     /// The entry or outside thing that it refers to.
     pub reference: Option<String>,
     /// What moves.
     pub postings: Vec<Posting>,
     /// States compared and set.
-    pub marks: Vec<Mark>,
+    pub transitions: Vec<Transition>,
     /// Accounts closed or opened.
     pub closings: Vec<Closing>,
     /// Whether all selling is open afterwards.
@@ -228,7 +233,7 @@ impl Draft {
             actor,
             reference: None,
             postings: Vec::new(),
-            marks: Vec::new(),
+            transitions: Vec::new(),
             closings: Vec::new(),
             selling: None,
             branches: Vec::new(),
@@ -248,7 +253,7 @@ impl Draft {
             reference: self.reference.as_deref(),
             idempotency,
             postings: self.postings.iter().map(WirePosting::from).collect(),
-            marks: &self.marks,
+            transitions: &self.transitions,
             closings: self.closings.iter().map(WireClosing::from).collect(),
             selling: self.selling,
             branches: &self.branches,
@@ -273,7 +278,7 @@ impl From<&Posting> for WirePosting {
         Self(
             p.account.kind,
             p.account.owner,
-            p.account.place,
+            p.account.location,
             p.delta,
             p.open,
         )
@@ -281,10 +286,17 @@ impl From<&Posting> for WirePosting {
 }
 
 impl From<&WirePosting> for Posting {
-    fn from(&WirePosting(kind, owner, place, delta, open): &WirePosting) -> Self {
+    fn from(&WirePosting(kind, owner, location, delta, open): &WirePosting) -> Self {
         Self {
             open,
-            ..Self::new(Account { kind, owner, place }, delta)
+            ..Self::new(
+                Account {
+                    kind,
+                    owner,
+                    location,
+                },
+                delta,
+            )
         }
     }
 }
@@ -300,8 +312,12 @@ struct WireClosing(
 
 impl From<&Closing> for WireClosing {
     fn from(c: &Closing) -> Self {
-        let Account { kind, owner, place } = c.account;
-        Self(kind, owner, place, c.closed, c.only_if_opened)
+        let Account {
+            kind,
+            owner,
+            location,
+        } = c.account;
+        Self(kind, owner, location, c.closed, c.only_if_opened)
     }
 }
 
@@ -316,8 +332,8 @@ struct WireOut<'a> {
     idempotency: Option<&'a Idempotency>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     postings: Vec<WirePosting>,
-    #[serde(skip_serializing_if = "<[Mark]>::is_empty")]
-    marks: &'a [Mark],
+    #[serde(rename = "marks", skip_serializing_if = "<[Transition]>::is_empty")]
+    transitions: &'a [Transition],
     #[serde(skip_serializing_if = "Vec::is_empty")]
     closings: Vec<WireClosing>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -336,8 +352,8 @@ struct WireIn<'a> {
     idempotency: Option<Idempotency>,
     #[serde(default)]
     postings: Vec<WirePosting>,
-    #[serde(default)]
-    marks: Vec<Mark>,
+    #[serde(default, rename = "marks")]
+    transitions: Vec<Transition>,
     #[serde(default)]
     closings: Vec<WireClosing>,
     selling: Option<bool>,
@@ -357,7 +373,7 @@ pub struct Entry {
     pub kind: Kind,
     /// The version of the payload's shape.
     pub version: u16,
-    /// Who caused it; user 0 is the engine.
+    /// The user who caused it, or [`UserId::ENGINE`].
     pub actor: UserId,
     /// The entry or outside thing that it refers to.
     pub reference: Option<String>,
@@ -366,7 +382,7 @@ pub struct Entry {
     /// What moved, opening postings included.
     pub postings: Vec<Posted>,
     /// States that were set.
-    pub marks: Vec<Mark>,
+    pub transitions: Vec<Transition>,
     /// Accounts that were closed or opened.
     pub closings: Vec<Closing>,
     /// Whether all selling is open afterwards, if it was switched.
@@ -404,12 +420,12 @@ pub enum EntryError {
 
 /// What the script decided about an entry: a level after each posting.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Facts {
+pub struct PostedLevels {
     /// Per posting: seq, balance, whether the account was opened first.
     pub levels: Vec<(u64, i64, bool)>,
 }
 
-impl Facts {
+impl PostedLevels {
     /// Parses `seq:balance seq:balance:o …`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
@@ -458,7 +474,7 @@ impl Facts {
 }
 
 impl Entry {
-    /// Reads an entry from its position and number, the script's facts and the payload.
+    /// Reads an entry from its position and number, the script's posted levels and the payload.
     ///
     /// # Errors
     /// [`EntryError::Newer`] for a kind or version of a later program, else
@@ -466,18 +482,19 @@ impl Entry {
     pub fn decode(
         position: Position,
         number: u64,
-        facts: &str,
+        posted_levels: &str,
         payload: Vec<u8>,
     ) -> Result<Self, EntryError> {
         let malformed = |reason: &str| EntryError::Malformed {
             position,
             reason: reason.to_owned(),
         };
-        let facts = Facts::parse(facts).ok_or_else(|| malformed("its facts have another form"))?;
+        let posted_levels = PostedLevels::parse(posted_levels)
+            .ok_or_else(|| malformed("its posted levels have another form"))?;
         Self::read(position, number, payload, |asked| {
-            facts
+            posted_levels
                 .join(asked)
-                .ok_or_else(|| malformed("its facts do not match its postings"))
+                .ok_or_else(|| malformed("its posted levels do not match its postings"))
         })
     }
 
@@ -509,13 +526,17 @@ impl Entry {
             reference: wire.reference,
             idempotency: wire.idempotency,
             postings,
-            marks: wire.marks,
+            transitions: wire.transitions,
             closings: wire
                 .closings
                 .iter()
                 .map(
-                    |&WireClosing(kind, owner, place, closed, only_if_opened)| Closing {
-                        account: Account { kind, owner, place },
+                    |&WireClosing(kind, owner, location, closed, only_if_opened)| Closing {
+                        account: Account {
+                            kind,
+                            owner,
+                            location,
+                        },
                         closed,
                         only_if_opened,
                     },
@@ -545,7 +566,7 @@ impl Entry {
             reference: draft.reference,
             idempotency,
             postings: accepted.postings.clone(),
-            marks: draft.marks,
+            transitions: draft.transitions,
             closings: draft.closings,
             selling: draft.selling,
             branches: draft.branches,
@@ -591,17 +612,20 @@ impl Entry {
 
 #[cfg(test)]
 mod tests {
-    use super::Mark;
+    use super::Transition;
 
     #[test]
     fn a_mark_is_read_in_the_form_of_before_too() {
-        let mark = Mark::new("order:5".to_owned(), "", "FAIL".to_owned());
-        let text = serde_json::to_string(&mark).unwrap();
+        let transition = Transition::new("order:5".to_owned(), "", "FAIL".to_owned());
+        let text = serde_json::to_string(&transition).unwrap();
         assert_eq!(text, r#"["order:5","","FAIL"]"#);
         let named = r#"{"id":"order:5","expected":"","next":"FAIL"}"#;
         for text in [text.as_str(), named] {
-            assert_eq!(serde_json::from_str::<Mark>(text).unwrap(), mark);
+            assert_eq!(
+                serde_json::from_str::<Transition>(text).unwrap(),
+                transition
+            );
         }
-        assert!(serde_json::from_str::<Mark>(r#"["order:5",""]"#).is_err());
+        assert!(serde_json::from_str::<Transition>(r#"["order:5",""]"#).is_err());
     }
 }

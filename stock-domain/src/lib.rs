@@ -5,7 +5,7 @@
 //! | word | where |
 //! |---|---|
 //! | account, level | [`account`] |
-//! | entry, posting, mark, the table of kinds | [`journal`] |
+//! | entry, posting, state, the table of kinds | [`journal`] |
 //! | a request to the script, and its conditions | [`request`] |
 //! | verdict, refusal | [`verdict`] |
 //! | order: place, cancel, fail; its states | [`order`] |

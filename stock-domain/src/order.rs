@@ -13,10 +13,12 @@ use serde::{Deserialize, Serialize, Serializer};
 use stock_common::id::{LocationId, Position, ProductId, SaleId, UserId};
 use stock_common::money::{Money, MoneyError};
 
-pub use self::offline_sale::{OfflineSale, offline_mark_id, offline_state, parse_offline_mark_id};
+pub use self::offline_sale::{
+    OfflineSale, offline_state, offline_state_id, parse_offline_state_id,
+};
 use crate::account::{Account, AccountKind};
 use crate::coupon::UsedCoupon;
-use crate::journal::{Draft, DraftError, Idempotency, Kind, Mark, Posting};
+use crate::journal::{Draft, DraftError, Idempotency, Kind, Posting, Transition};
 use crate::request::Request;
 use crate::reservation::Held;
 use crate::sale::Allowance;
@@ -166,13 +168,13 @@ impl OrderStatus {
         )
     }
 
-    /// Lays the mark that Redis keeps over the state that the journal or MySQL shows. The mark is
+    /// Lays the state that Redis keeps over the state that the journal or MySQL shows. The state is
     /// newer, except that MySQL's `CANCEL` already includes `CANCEL_REQUESTED`.
     #[must_use]
-    pub fn with_mark(self, mark: Option<&str>) -> Self {
-        match (self, mark.and_then(Self::parse)) {
-            (Self::OrderPending | Self::Success, Some(mark)) => mark,
-            (state, _) => state,
+    pub fn with_state(self, state: Option<&str>) -> Self {
+        match (self, state.and_then(Self::parse)) {
+            (Self::OrderPending | Self::Success, Some(newer)) => newer,
+            (stored, _) => stored,
         }
     }
 }
@@ -386,14 +388,14 @@ impl Order {
     /// Each line's stock, then what a store that shares it takes from the online stock.
     fn stock(&self, sign: i64) -> Vec<Posting> {
         let online = self.shares_online_stock.then_some(LocationId::ONLINE);
-        let places = [self.location()].into_iter().chain(online);
-        let at = |place| {
+        let locations = [self.location()].into_iter().chain(online);
+        let at = |location| {
             self.lines.iter().map(move |line| {
-                let account = Account::available(line.product_id, place);
+                let account = Account::available(line.product_id, location);
                 Posting::new(account, sign * i64::from(line.quantity.get()))
             })
         };
-        places.flat_map(at).collect()
+        locations.flat_map(at).collect()
     }
 }
 
@@ -404,9 +406,9 @@ pub struct OrderReversed {
     pub order_id: Position,
 }
 
-/// The mark of an order.
+/// The state of an order.
 #[must_use]
-pub fn mark_id(order: Position) -> String {
+pub fn state_id(order: Position) -> String {
     format!("order:{order}")
 }
 
@@ -433,22 +435,24 @@ pub fn place(
     let mut draft = Draft::new(Kind::OrderPlaced, order.user_id, order)?;
     let held = terms.held.map(|(held, _)| held);
     draft.postings = order.postings(held);
-    draft.marks = held.map(Held::ordered).into_iter().collect();
+    draft.transitions = held.map(Held::ordered).into_iter().collect();
     draft.reference = order.reservation_id.map(|id| id.to_string());
     if let (Some(sale), Some(store)) = (&order.offline, order.store_id) {
-        draft.marks.push(sale.mark(store, order, "SOLD"));
+        draft
+            .transitions
+            .push(sale.transition(store, order, "SOLD"));
         draft.reference = Some(sale.key.clone());
     }
     // Judged behind stock and limits, before points.
-    let late_mark = order.coupon.as_ref().map(|coupon| {
-        draft.marks.push(coupon.uses(order.user_id));
+    let late_check = order.coupon.as_ref().map(|coupon| {
+        draft.transitions.push(coupon.uses(order.user_id));
         let mut postings = draft.postings.iter();
         let points = postings.position(|posting| posting.account.kind == AccountKind::Points);
         points.unwrap_or(draft.postings.len())
     });
     let mut request = Request::new(draft);
     request.idempotency = idempotency;
-    request.late_mark = late_mark;
+    request.late_check = late_check;
     // A sale that a till has made stands, also of a product that is off sale by now, or while selling is stopped.
     request.takes_stock = order.offline.is_none();
     request.allow_closed = order.offline.is_some();
@@ -465,7 +469,9 @@ pub fn place(
 pub fn oversold(order: &Order) -> Result<Request, DraftError> {
     let mut draft = Draft::new(Kind::SaleOversold, order.user_id, order)?;
     if let (Some(sale), Some(store)) = (&order.offline, order.store_id) {
-        draft.marks.push(sale.mark(store, order, "OVERSOLD"));
+        draft
+            .transitions
+            .push(sale.transition(store, order, "OVERSOLD"));
         draft.reference = Some(sale.key.clone());
     }
     Ok(Request::new(draft))
@@ -478,7 +484,7 @@ pub struct Reversed<'a> {
     pub id: Position,
     /// The order.
     pub order: &'a Order,
-    /// Whether its coupon's code still has a mark. Long after a coupon is over it has none, and nothing is to be
+    /// Whether its coupon's code still has a state. Long after a coupon is over it has none, and nothing is to be
     /// given back.
     pub has_code: bool,
     /// Sales among its lines whose limits are forgotten (`stock-engine` (`forget_sales`)): nothing is given back to them.
@@ -499,13 +505,13 @@ pub fn cancel(
     Ok(request)
 }
 
-/// Takes an order back that could not be stored: the same as a cancel, under the same mark, so that
+/// Takes an order back that could not be stored: the same as a cancel, under the same state, so that
 /// exactly one of the two happens.
 ///
 /// # Errors
 /// [`DraftError`] when the entry has no JSON form.
 pub fn fail(of: Reversed<'_>) -> Result<Request, DraftError> {
-    reverse(Kind::OrderFailed, of, UserId(0))
+    reverse(Kind::OrderFailed, of, UserId::ENGINE)
 }
 
 fn reverse(kind: Kind, of: Reversed<'_>, actor: UserId) -> Result<Request, DraftError> {
@@ -524,10 +530,10 @@ fn reverse(kind: Kind, of: Reversed<'_>, actor: UserId) -> Result<Request, Draft
     let mut draft = Draft::new(kind, actor, &OrderReversed { order_id: id })?;
     draft.reference = Some(id.to_string());
     draft.postings = order.returned(forgotten);
-    draft.marks = vec![Mark::new(mark_id(id), "", next.as_str().to_owned())];
+    draft.transitions = vec![Transition::new(state_id(id), "", next.as_str().to_owned())];
     let coupon = order.coupon.as_ref().filter(|_| has_code);
     let given_back = coupon.map(|coupon| coupon.gives_back(order.user_id));
-    draft.marks.extend(given_back);
+    draft.transitions.extend(given_back);
     let mut request = Request::new(draft);
     request.allow_closed = true;
     request.allow_backlog = true;
@@ -561,12 +567,12 @@ mod tests {
 
     #[test]
     fn a_mark_is_newer_than_what_is_stored_but_not_than_a_settled_cancel() {
-        let mark = Some("CANCEL_REQUESTED");
-        assert_eq!(OrderPending.with_mark(mark), CancelRequested);
-        assert_eq!(Success.with_mark(mark), CancelRequested);
-        assert_eq!(Cancel.with_mark(mark), Cancel);
-        assert_eq!(Success.with_mark(Some("FAIL")), Fail);
-        assert_eq!(Success.with_mark(None), Success);
+        let state = Some("CANCEL_REQUESTED");
+        assert_eq!(OrderPending.with_state(state), CancelRequested);
+        assert_eq!(Success.with_state(state), CancelRequested);
+        assert_eq!(Cancel.with_state(state), Cancel);
+        assert_eq!(Success.with_state(Some("FAIL")), Fail);
+        assert_eq!(Success.with_state(None), Success);
     }
 
     #[test]

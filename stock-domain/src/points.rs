@@ -13,7 +13,7 @@ use stock_common::id::{Position, UserId};
 
 use crate::account::{Account, AccountKind};
 use crate::branch::{Branch, BranchEnded};
-use crate::journal::{Draft, DraftError, Entry, Idempotency, Kind, Mark, Posted, Posting};
+use crate::journal::{Draft, DraftError, Entry, Idempotency, Kind, Posted, Posting, Transition};
 use crate::order::OrderReversed;
 use crate::request::Request;
 use crate::stock::CHANGE_MAX;
@@ -98,9 +98,9 @@ pub struct PointTransaction {
     pub cancels_id: Option<Position>,
 }
 
-/// The mark of a movement that was made by itself.
+/// The state of a movement that was made by itself.
 #[must_use]
-pub fn mark_id(point: Position) -> String {
+pub fn state_id(point: Position) -> String {
     format!("point:{point}")
 }
 
@@ -159,8 +159,8 @@ pub fn cancel(
         PointType::Earn | PointType::Canceled => -of.amount,
     };
     draft.postings = vec![Posting::new(Account::points(of.user_id), delta)];
-    draft.marks = vec![Mark::new(
-        mark_id(*point_id),
+    draft.transitions = vec![Transition::new(
+        state_id(*point_id),
         "",
         PointType::Canceled.as_str().to_owned(),
     )];

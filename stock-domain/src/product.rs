@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use stock_common::id::{LocationId, ProductId, UserId};
 
 use crate::account::Account;
-use crate::journal::{Closing, Draft, DraftError, Kind, Mark, Posting};
+use crate::journal::{Closing, Draft, DraftError, Kind, Posting, Transition};
 use crate::request::Request;
 
 /// The body of the entry that opened a product's accounts.
@@ -44,7 +44,7 @@ pub fn open(product: ProductId, actor: UserId) -> Result<Request, DraftError> {
         opened(Account::reserved(product, LocationId::ONLINE)),
     ];
     let id = format!("opened:{product}");
-    draft.marks = vec![Mark::new(id, "", "OPEN".to_owned())];
+    draft.transitions = vec![Transition::new(id, "", "OPEN".to_owned())];
     Ok(Request::new(draft))
 }
 
@@ -63,8 +63,8 @@ pub fn switch(
         closed,
     };
     let mut draft = Draft::new(Kind::ProductSwitched, actor, &body)?;
-    let close = |&place| Closing {
-        account: Account::available(product, place),
+    let close = |&location| Closing {
+        account: Account::available(product, location),
         closed,
         only_if_opened: false,
     };

@@ -44,10 +44,10 @@ pub struct Request {
     pub release: Option<(String, u64)>,
     /// An account, and the balance that it must have.
     pub expected: Option<(Account, i64)>,
-    /// Before which posting, from 0, the last of its marks is judged, so that what is refused first is said first; one
-    /// more than there are is behind all. Without it all marks are judged before the postings.
-    pub late_mark: Option<usize>,
-    /// Whether it is made anew when a late mark is taken: that is not remembered under its key.
+    /// Before which posting, from 0, the last of its states is judged, so that what is refused first is said first; one
+    /// more than there are is behind all. Without it all states are judged before the postings.
+    pub late_check: Option<usize>,
+    /// Whether it is made anew when a late state is taken: that is not remembered under its key.
     pub retried_with_new_code: bool,
     /// Whether it is priced anew and asked again when its window is not open: that is not remembered under its
     /// key.
@@ -70,7 +70,7 @@ impl Request {
             hold: None,
             release: None,
             expected: None,
-            late_mark: None,
+            late_check: None,
             retried_with_new_code: false,
             retried_at_new_price: false,
         }
@@ -81,7 +81,7 @@ impl Request {
     pub fn refusing(&self, refusal: &Refusal) -> Self {
         let draft = Draft {
             postings: Vec::new(),
-            marks: Vec::new(),
+            transitions: Vec::new(),
             closings: Vec::new(),
             ..self.draft.clone()
         };

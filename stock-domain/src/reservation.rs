@@ -5,8 +5,8 @@
 //! ```
 //!
 //! A reservation is a hold: what it takes moves from AVAILABLE to RESERVED, and a member of Redis'
-//! `deadlines` names it and all that it gives back. Like an order it has no mark until it is over; the
-//! mark lets exactly one end happen. It expires by Redis' clock, `ttl_ms` behind its position. An order
+//! `deadlines` names it and all that it gives back. Like an order it has no state until it is over; the
+//! state lets exactly one end happen. It expires by Redis' clock, `ttl_ms` behind its position. An order
 //! may take it instead of free stock ([`crate::order::place`]); it is CONFIRMED then.
 //!
 //! A reservation is a promise of a price as well: its entry says what a unit cost and which sale counted
@@ -17,7 +17,7 @@ use stock_common::id::{LocationId, Position, ProductId, SaleId, UserId};
 use stock_common::money::Money;
 
 use crate::account::Account;
-use crate::journal::{Draft, DraftError, Idempotency, Kind, Mark, Posting};
+use crate::journal::{Draft, DraftError, Idempotency, Kind, Posting, Transition};
 use crate::order::Quantity;
 use crate::request::{Hold, Request};
 use crate::sale::Allowance;
@@ -26,7 +26,7 @@ use crate::sale::Allowance;
 pub const TTL_SECONDS: u64 = 1_800;
 /// The shortest life that it may ask for.
 pub const TTL_SECONDS_MIN: u64 = 30;
-/// The state of a hold's mark when an order took it; to the outside it is CONFIRMED.
+/// The state of a hold's state when an order took it; to the outside it is CONFIRMED.
 const ORDERED: &str = "ORDERED";
 
 /// Where a reservation stands.
@@ -69,9 +69,9 @@ impl ReservationStatus {
         Self::ALL.into_iter().find(|status| status.as_str() == name)
     }
 
-    /// The status that a hold's mark says.
+    /// The status that a hold's state says.
     #[must_use]
-    pub fn of_mark(state: &str) -> Option<Self> {
+    pub fn of_state(state: &str) -> Option<Self> {
         match state {
             ORDERED => Some(Self::Confirmed),
             state => Self::parse(state),
@@ -282,13 +282,13 @@ impl Held {
             .chain(allowance)
     }
 
-    /// The mark that an end of it sets.
-    fn ends(&self, state: &str) -> Mark {
-        Mark::new(mark_id(self.id), "", state.to_owned())
+    /// The state that an end of it sets.
+    fn ends(&self, state: &str) -> Transition {
+        Transition::new(state_id(self.id), "", state.to_owned())
     }
 
-    /// The mark that an order sets which takes it.
-    pub(crate) fn ordered(&self) -> Mark {
+    /// The state that an order sets which takes it.
+    pub(crate) fn ordered(&self) -> Transition {
         self.ends(ORDERED)
     }
 }
@@ -300,9 +300,9 @@ pub struct ReservationEnded {
     pub reservation_id: Position,
 }
 
-/// The mark of a hold. It carries the stream id: the script, which makes the position, has no other.
+/// The state of a hold. It carries the stream id: the script, which makes the position, has no other.
 #[must_use]
-pub fn mark_id(reservation: Position) -> String {
+pub fn state_id(reservation: Position) -> String {
     format!("hold:{}", reservation.stream_id())
 }
 
@@ -386,7 +386,7 @@ pub fn expire(held: &Held, expires_ms: u64) -> Result<Request, DraftError> {
     let mut request = end(
         Kind::ReservationExpired,
         held,
-        (UserId(0), status),
+        (UserId::ENGINE, status),
         returned(held),
     )?;
     request.window_ms = Some((expires_ms, 0));
@@ -394,14 +394,14 @@ pub fn expire(held: &Held, expires_ms: u64) -> Result<Request, DraftError> {
     Ok(request)
 }
 
-/// Takes back what was sold from a reservation, at an admin's word: the stock returns. `mark` is the state
-/// of its mark, which may be forgotten by now.
+/// Takes back what was sold from a reservation, at an admin's word: the stock returns. `state` is the state
+/// of its state, which may be forgotten by now.
 ///
 /// # Errors
 /// [`DraftError`] when the entry has no JSON form.
 pub fn force_cancel(
     held: &Held,
-    mark: Option<&str>,
+    state: Option<&str>,
     actor: UserId,
     idempotency: Option<Idempotency>,
 ) -> Result<Request, DraftError> {
@@ -412,8 +412,8 @@ pub fn force_cancel(
         (actor, status),
         held.give_back(),
     )?;
-    if let Some(own) = request.draft.marks.first_mut() {
-        mark.unwrap_or_default().clone_into(&mut own.expected);
+    if let Some(own) = request.draft.transitions.first_mut() {
+        state.unwrap_or_default().clone_into(&mut own.from);
     }
     request.release = None;
     request.idempotency = idempotency;
@@ -440,7 +440,7 @@ fn end(
     let mut draft = Draft::new(kind, actor, &body)?;
     draft.reference = Some(held.id.to_string());
     draft.postings = postings.collect();
-    draft.marks = vec![held.ends(status.as_str())];
+    draft.transitions = vec![held.ends(status.as_str())];
     let mut request = Request::new(draft);
     request.allow_closed = true;
     request.release = Some((held.member(), 0));

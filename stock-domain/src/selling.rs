@@ -40,7 +40,7 @@ pub fn switch(open: bool, actor: UserId) -> Result<Request, DraftError> {
 pub fn epoch_begun(epoch: &str) -> Result<Draft, DraftError> {
     Draft::new(
         Kind::EpochBegun,
-        UserId(0),
+        UserId::ENGINE,
         &EpochBegun {
             epoch: epoch.to_owned(),
         },

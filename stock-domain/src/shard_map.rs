@@ -20,8 +20,8 @@ use std::fmt::Display;
 use stock_common::id::{Position, ProductId, UserId};
 
 use crate::account::{Account, AccountKind};
-use crate::coupon::{CODE_MARK, CodeState};
-use crate::journal::{Mark, Posting};
+use crate::coupon::{CODE_STATE, CodeState};
+use crate::journal::{Posting, Transition};
 
 /// Shards at most: a position has six bits for them.
 pub const SHARDS_MAX: u64 = 64;
@@ -102,20 +102,20 @@ impl ShardMap {
 
     /// The shard of a transition; `None` for a coupon's code whose coupon its states do not name.
     #[must_use]
-    pub fn of_mark(self, mark: &Mark) -> Option<u64> {
-        if let Some(product) = mark.product {
+    pub fn of_transition(self, transition: &Transition) -> Option<u64> {
+        if let Some(product) = transition.product {
             return Some(self.of_product(product));
         }
-        let of_code = [&mark.expected, &mark.next]
+        let of_code = [&transition.from, &transition.to]
             .into_iter()
             .find_map(|state| CodeState::parse(state));
-        self.of_mark_id(&mark.id, of_code)
+        self.of_state_id(&transition.id, of_code)
     }
 
     /// The same by a transition's name; a code needs its state.
     #[must_use]
-    pub fn of_mark_id(self, id: &str, code: Option<CodeState>) -> Option<u64> {
-        if id.starts_with(CODE_MARK) {
+    pub fn of_state_id(self, id: &str, code: Option<CodeState>) -> Option<u64> {
+        if id.starts_with(CODE_STATE) {
             return code.map(|of| self.of("coupon", of.coupon_id));
         }
         let (kind, rest) = id.split_once(':').unwrap_or((id, ""));
@@ -137,7 +137,7 @@ mod tests {
 
     use super::ShardMap;
     use crate::account::Account;
-    use crate::journal::{Mark, Posting};
+    use crate::journal::{Posting, Transition};
 
     #[test]
     fn things_lie_where_they_always_lay() {
@@ -171,17 +171,17 @@ mod tests {
     fn what_belongs_together_lies_together() {
         let map = ShardMap::new(7);
         let product = ProductId(9);
-        let home = map.of_account(Account::available(product, LocationId::ONLINE), None);
+        let coordinator = map.of_account(Account::available(product, LocationId::ONLINE), None);
         let mut limit = Posting::new(Account::allowance(SaleId(3), UserId(5)), -1);
         limit.product = Some(product);
-        assert_eq!(Some(map.of_posting(&limit, 99)), home);
-        assert_eq!(map.of_mark_id("opened:9", None), home);
+        assert_eq!(Some(map.of_posting(&limit, 99)), coordinator);
+        assert_eq!(map.of_state_id("opened:9", None), coordinator);
         let coupon = map.of_account(Account::coupon(CouponId(4)), None);
-        assert_eq!(map.of_mark_id("issued:4:5:6", None), coupon);
-        let code = Mark::new("code:ABC".to_owned(), "", "FREE 4 5".to_owned());
-        assert_eq!(map.of_mark(&code), coupon);
+        assert_eq!(map.of_state_id("issued:4:5:6", None), coupon);
+        let code = Transition::new("code:ABC".to_owned(), "", "FREE 4 5".to_owned());
+        assert_eq!(map.of_transition(&code), coupon);
         let position = Position::from_parts(1_800_000_000_000, 5 << 16).unwrap();
-        assert_eq!(map.of_mark_id(&format!("order:{position}"), None), Some(5));
+        assert_eq!(map.of_state_id(&format!("order:{position}"), None), Some(5));
         assert_eq!(ShardMap::new(3).of_position(position), 0, "there is none");
     }
 }

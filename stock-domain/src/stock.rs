@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use stock_common::id::{LocationId, ProductId, UserId};
 
 use crate::account::Account;
-use crate::journal::{Closing, Draft, DraftError, Idempotency, Kind, Mark, Posting};
+use crate::journal::{Closing, Draft, DraftError, Idempotency, Kind, Posting, Transition};
 use crate::request::Request;
 
 /// The largest change of a level by one entry (DESIGN: any posting is 1..=10^12).
@@ -124,9 +124,9 @@ pub struct ImportedRow {
     pub is_off_sale: bool,
 }
 
-/// The mark of a file: the line that was reached.
+/// The state of a file: the line that was reached.
 #[must_use]
-pub fn import_mark_id(import_id: u64) -> String {
+pub fn import_state_id(import_id: u64) -> String {
     format!("import:{import_id}")
 }
 
@@ -157,8 +157,8 @@ pub fn import(
     draft.closings = closed
         .map(|row| opened_closed(Account::available(row.product_id, row.location_id)))
         .collect();
-    draft.marks = vec![Mark::new(
-        import_mark_id(import_id),
+    draft.transitions = vec![Transition::new(
+        import_state_id(import_id),
         reached.unwrap_or_default(),
         body.lines.1.to_string(),
     )];

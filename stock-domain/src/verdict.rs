@@ -188,15 +188,15 @@ pub enum Refusal {
     /// Too many entries are not settled.
     Backlog,
     /// The answer was decided outside and is only remembered here.
-    Outside(String),
+    Predecided(String),
     /// The window has not opened.
     NotOpen,
     /// The window has closed.
     Closed,
-    /// A mark is in another state.
+    /// A state is in another state.
     StaleState {
-        /// Which of the request's marks, from 0.
-        mark: usize,
+        /// Which of the request's states, from 0.
+        transition: usize,
         /// The state it is in; empty when it has none.
         state: String,
     },
@@ -208,7 +208,7 @@ pub enum Refusal {
         balance: i64,
     },
     /// The time of the hold that the request ends is over.
-    RunOut,
+    HoldExpired,
     /// The user holds as many units of the product as one may.
     HeldEnough {
         /// How many units more the user may hold.
@@ -225,10 +225,10 @@ pub enum Refusal {
         /// The fault of that account.
         why: Why,
     },
-    /// A mark that is judged among the postings is in another state.
+    /// A state that is judged among the postings is in another state.
     Taken {
-        /// Which of the request's marks, from 0.
-        mark: usize,
+        /// Which of the request's states, from 0.
+        transition: usize,
         /// The state it is in; empty when it has none.
         state: String,
     },
@@ -261,7 +261,7 @@ impl Refusal {
         (50, "STALE_STATE"),
         (51, "SELLING_STOPPED"),
         (52, "CHANGED"),
-        (53, "RUN_OUT"),
+        (53, "HOLD_EXPIRED"),
         (54, "HELD_ENOUGH"),
         (60, "UNKNOWN_ACCOUNT"),
         (61, "CLOSED_ACCOUNT"),
@@ -275,9 +275,10 @@ impl Refusal {
     #[must_use]
     pub const fn remembered(&self) -> Remembered {
         match self {
-            Self::Outside(_) | Self::StaleState { .. } | Self::Changed { .. } | Self::RunOut => {
-                Remembered::Always
-            }
+            Self::Predecided(_)
+            | Self::StaleState { .. }
+            | Self::Changed { .. }
+            | Self::HoldExpired => Remembered::Always,
             Self::Fenced
             | Self::Lost(_)
             | Self::KeyReused
@@ -319,13 +320,13 @@ impl Refusal {
             Self::Claimed(_) => 21,
             Self::Expired => 30,
             Self::Backlog => 31,
-            Self::Outside(_) => 32,
+            Self::Predecided(_) => 32,
             Self::NotOpen => 40,
             Self::Closed => 41,
             Self::StaleState { .. } => 50,
             Self::SellingStopped => 51,
             Self::Changed { .. } => 52,
-            Self::RunOut => 53,
+            Self::HoldExpired => 53,
             Self::HeldEnough { .. } => 54,
             Self::Posting { why, .. } => why.code(),
             Self::Taken { .. } => 65,
@@ -350,13 +351,13 @@ impl Refusal {
         None
     }
 
-    /// The same refusal of a part, as the whole request would have been told: `postings` and `marks` say which
+    /// The same refusal of a part, as the whole request would have been told: `postings` and `states` say which
     /// of its own the part's are.
     #[must_use]
-    pub fn of_whole(mut self, postings: &[usize], marks: &[usize]) -> Self {
+    pub fn of_whole(mut self, postings: &[usize], transitions: &[usize]) -> Self {
         let at = |own: &[usize], index: usize| own.get(index).copied().unwrap_or(index);
-        if let Self::StaleState { mark, .. } | Self::Taken { mark, .. } = &mut self {
-            *mark = at(marks, *mark);
+        if let Self::StaleState { transition, .. } | Self::Taken { transition, .. } = &mut self {
+            *transition = at(transitions, *transition);
         } else if let Self::Posting { posting, .. } = &mut self {
             *posting = at(postings, *posting);
         }
@@ -368,8 +369,8 @@ impl Refusal {
     pub fn text(&self) -> String {
         let code = self.code();
         match self {
-            Self::StaleState { mark, state } | Self::Taken { mark, state } => {
-                format!("{code} {mark} {state}")
+            Self::StaleState { transition, state } | Self::Taken { transition, state } => {
+                format!("{code} {transition} {state}")
             }
             Self::Posting {
                 posting,
@@ -383,7 +384,7 @@ impl Refusal {
             Self::HeldEnough { left, back } => format!("{code} {left}{}", back.as_str()),
             Self::Claimed(shard) => format!("{code} {shard}"),
             Self::Lost(key) => format!("{code} {}", key.as_str()),
-            Self::Outside(answer) => format!("{code} {answer}"),
+            Self::Predecided(answer) => format!("{code} {answer}"),
             Self::Fenced
             | Self::KeyReused
             | Self::Expired
@@ -391,7 +392,7 @@ impl Refusal {
             | Self::NotOpen
             | Self::Closed
             | Self::SellingStopped
-            | Self::RunOut => code.to_string(),
+            | Self::HoldExpired => code.to_string(),
         }
     }
 
@@ -400,9 +401,9 @@ impl Refusal {
     pub fn parse(text: &str) -> Option<Self> {
         let (code, rest) = text.split_once(' ').unwrap_or((text, ""));
         let mut parts = rest.split(' ');
-        let mark = || {
-            let (mark, state) = rest.split_once(' ')?;
-            Some((mark.parse().ok()?, state.to_owned()))
+        let transition = || {
+            let (transition, state) = rest.split_once(' ')?;
+            Some((transition.parse().ok()?, state.to_owned()))
         };
         Some(match code {
             "10" => Self::Fenced,
@@ -411,25 +412,25 @@ impl Refusal {
             "21" => Self::Claimed(rest.parse().ok()?),
             "30" => Self::Expired,
             "31" => Self::Backlog,
-            "32" => Self::Outside(rest.to_owned()),
+            "32" => Self::Predecided(rest.to_owned()),
             "40" => Self::NotOpen,
             "41" => Self::Closed,
             "50" => {
-                let (mark, state) = mark()?;
-                Self::StaleState { mark, state }
+                let (transition, state) = transition()?;
+                Self::StaleState { transition, state }
             }
             "51" => Self::SellingStopped,
             "52" => Self::Changed {
                 balance: rest.parse().ok()?,
             },
-            "53" => Self::RunOut,
+            "53" => Self::HoldExpired,
             "54" => Self::HeldEnough {
                 left: parts.next()?.parse().ok()?,
                 back: Back::parse(parts.next()),
             },
             "65" => {
-                let (mark, state) = mark()?;
-                Self::Taken { mark, state }
+                let (transition, state) = transition()?;
+                Self::Taken { transition, state }
             }
             _ => Self::Posting {
                 posting: parts.next()?.parse().ok()?,

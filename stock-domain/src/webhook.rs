@@ -113,7 +113,7 @@ fn one(entry: &Entry, posted: &Posted) -> Option<Value> {
             "position": entry.position,
             "kind": account.kind.as_str(),
             "productId": account.owner,
-            "locationId": account.place,
+            "locationId": account.location,
             "seq": posted.seq,
             "delta": posted.delta,
             "balanceAfter": posted.balance_after,

@@ -20,7 +20,7 @@ use stock_common::id::Position;
 use stock_domain::account::Account;
 use stock_domain::journal::{Entry, EntryError, Posted};
 use stock_domain::shard_state::ShardState;
-use stock_mysql::account_queue::{AccountQueue, Turn};
+use stock_mysql::account_queue::{AccountQueue, Ticket};
 use stock_mysql::settle::{self, Ahead, Gap, Levels, Quarantine};
 use stock_mysql::{dead_letters, journal, quarantine, record, shards};
 use stock_redis::journal_stream::Tail;
@@ -95,7 +95,7 @@ pub struct ReadAhead(Option<Tail>);
 /// The result of a transaction.
 enum Step {
     Done(Applied),
-    /// It is not this one's turn in this process for these accounts; nothing is held.
+    /// It is not this one's ticket in this process for these accounts; nothing is held.
     Waits(Vec<Account>),
 }
 
@@ -111,7 +111,7 @@ pub async fn apply(
     ahead: &mut ReadAhead,
 ) -> Result<Applied, ApplyError> {
     let limit = Duration::from_millis(shard.config().database_transaction_timeout_ms);
-    let (mut turn, mut care) = (Turn::default(), Care::Trusting);
+    let (mut ticket, mut care) = (Ticket::default(), Care::Trusting);
     loop {
         let mut connection = pool.acquire().await?;
         let applying = async {
@@ -120,9 +120,9 @@ pub async fn apply(
                 entries_max,
                 care,
             };
-            let step = apply_on(&mut connection, &asked, rows, &mut turn, ahead).await;
+            let step = apply_on(&mut connection, &asked, rows, &mut ticket, ahead).await;
             if step.is_err() {
-                // The transaction that was begun is rolled back before it is the next one's turn.
+                // The transaction that was begun is rolled back before it is the next one's ticket.
                 drop(connection.ping().await);
             }
             step
@@ -136,7 +136,7 @@ pub async fn apply(
         match step {
             Ok(Step::Done(applied)) => return Ok(applied),
             // The shard is nobody's meanwhile, so another instance may be quicker.
-            Ok(Step::Waits(accounts)) => turn = rows.turn(&accounts).await,
+            Ok(Step::Waits(accounts)) => ticket = rows.ticket(&accounts).await,
             // Something stands where a posting should go: the next try finds out what.
             Err(ApplyError::Refused(_)) if care == Care::Trusting => care = Care::Looking,
             Err(error) => return Err(error),
@@ -166,7 +166,7 @@ async fn apply_on(
         care,
     }: &Asked<'_>,
     rows: &AccountQueue,
-    turn: &mut Turn,
+    ticket: &mut Ticket,
     ahead: &mut ReadAhead,
 ) -> Result<Step, ApplyError> {
     let mut transaction = connection.begin().await?;
@@ -186,7 +186,7 @@ async fn apply_on(
             None => Ok(Step::Done(Applied::Nothing(state))),
         };
     };
-    let locked = settle::lock_ahead(&mut transaction, &tail.entries, rows, turn).await?;
+    let locked = settle::lock_ahead(&mut transaction, &tail.entries, rows, ticket).await?;
     let (levels, ours) = match locked {
         Ahead::Locked(levels, ours) => (levels, ours),
         Ahead::Queued(accounts) => {

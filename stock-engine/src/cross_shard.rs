@@ -99,7 +99,7 @@ async fn postpone(shard: &Shard, at: Position) -> Result<(), ReadError> {
     Ok(())
 }
 
-/// Ends a branch as its home says; returns whether it has ended.
+/// Ends a branch as its coordinator says; returns whether it has ended.
 async fn end_of(
     pool: &MySqlPool,
     ledger: &Ledger,
@@ -110,7 +110,7 @@ async fn end_of(
         return Ok(false);
     };
     let branch = Branch::of(&entry).map_err(|error| SweepError::Body(at, error))?;
-    // The home's entry is named by MySQL, as soon as it is settled there; also when its mark is forgotten.
+    // The coordinator's entry is named by MySQL, as soon as it is settled there; also when its state is forgotten.
     if let Some(entry) = branches::entry_of(pool, at).await? {
         return finish(ledger, shard, at, branch.confirm(at, entry)?).await;
     }
@@ -136,7 +136,7 @@ async fn finish(
     Ok(match ledger.decide(request).await? {
         Verdict::Accepted(_) => true,
         // It has ended meanwhile; its member went with that.
-        Verdict::Refused(Refusal::StaleState { mark: 0, .. }) => {
+        Verdict::Refused(Refusal::StaleState { transition: 0, .. }) => {
             forget(shard, at).await?;
             true
         }

@@ -1,6 +1,6 @@
 //! Expiry: holds whose time is over give back what they held, a bounded number at a time.
 //!
-//! Any instance may sweep, several at once: the hold's mark lets one end happen, and the script judges by
+//! Any instance may sweep, several at once: the hold's state lets one end happen, and the script judges by
 //! its own clock whether the time is over. The scheduler sweeps several times a second; whoever is short of
 //! stock while expired holds wait sweeps at once ([`Expiry::sweep_for`]), so that they block no buyer.
 
@@ -174,12 +174,12 @@ fn left(refusal: &Refusal) -> Left {
         | Refusal::Claimed(_)
         | Refusal::Expired
         | Refusal::Backlog
-        | Refusal::Outside(_)
+        | Refusal::Predecided(_)
         | Refusal::NotOpen
         | Refusal::Closed
         | Refusal::SellingStopped
         | Refusal::Changed { .. }
-        | Refusal::RunOut
+        | Refusal::HoldExpired
         | Refusal::HeldEnough { .. } => Left::Waiting,
     }
 }

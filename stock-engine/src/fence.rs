@@ -21,9 +21,9 @@ use stock_domain::shard_state::ShardState;
 use stock_mysql::migrate::{self, Schema};
 use stock_mysql::{shard_map, shards};
 use stock_redis::fence::head::{NEEDED, is_whole};
-use stock_redis::fence::{CHECK, Gate, Identity, MEND_MAX, NO_EPOCH, OTHER_EPOCH};
+use stock_redis::fence::{CHECK, Fence, Identity, MEND_MAX, NO_EPOCH, OTHER_EPOCH};
 use stock_redis::nodes::Connected;
-use stock_redis::{GateState, Link, Shard, epoch, journal_stream};
+use stock_redis::{FenceState, Link, Shard, epoch, journal_stream};
 
 use crate::heal;
 
@@ -32,7 +32,7 @@ const RETRY: Duration = Duration::from_millis(200);
 
 /// Why a Redis is not proved.
 #[derive(Debug, thiserror::Error)]
-enum Unproved {
+enum Unverified {
     #[error("redis does not answer: {0}")]
     Redis(#[from] RedisError),
     #[error("mysql does not answer: {0}")]
@@ -61,7 +61,7 @@ enum Unproved {
     NoShardMap,
 }
 
-impl Unproved {
+impl Unverified {
     /// Whether Redis lacks entries that were accepted, so that it must be rebuilt.
     const fn is_loss(&self) -> bool {
         matches!(
@@ -76,7 +76,7 @@ impl Unproved {
 
 /// Verifies the Redis of one shard, by MySQL.
 struct Verifier {
-    gate: Arc<Gate>,
+    fence: Arc<Fence>,
     pool: MySqlPool,
     /// Whether the open server was let in without MySQL, which has not confirmed it yet.
     is_unverified: AtomicBool,
@@ -84,13 +84,13 @@ struct Verifier {
 
 /// Starts the tasks that verify a shard's Redis and bring back what it has lost; they end with the shard.
 pub fn keep(shard: &Shard, pool: &MySqlPool) {
-    let gate = Arc::clone(shard.fence());
-    let name = gate.keys.epoch();
+    let fence = Arc::clone(shard.fence());
+    let name = fence.keys.epoch();
     heal::start(shard, pool);
     let pool = pool.clone();
     let keeping = supervise("gate", name, move || {
         let verifier = Verifier {
-            gate: Arc::clone(&gate),
+            fence: Arc::clone(&fence),
             pool: pool.clone(),
             is_unverified: AtomicBool::new(false),
         };
@@ -102,26 +102,26 @@ pub fn keep(shard: &Shard, pool: &MySqlPool) {
 impl Verifier {
     /// Whether the one Redis that there is keeps all that it has accepted.
     fn loses_nothing(&self) -> bool {
-        self.gate.config.durability == Durability::Always && !self.gate.servers.is_cluster()
+        self.fence.config.durability == Durability::Always && !self.fence.servers.is_cluster()
     }
 
     /// Verifies a Redis while there is none that was, checks it afterwards, for ever.
     async fn keep(self) {
         loop {
-            if let GateState::Open(link) = self.gate.state() {
+            if let FenceState::Open(link) = self.fence.state() {
                 self.watch(&link).await;
                 continue;
             }
             let next = match self.meet_in_time().await {
                 Ok(link) => {
-                    let shard = self.gate.keys.shard();
+                    let shard = self.fence.keys.shard();
                     tracing::info!(shard, epoch = %link.epoch, "gate open: redis is proved");
-                    GateState::Open(link)
+                    FenceState::Open(link)
                 }
-                Err(why) => GateState::Shut(describe(&why).into()),
+                Err(why) => FenceState::Fenced(describe(&why).into()),
             };
-            self.gate.tell(next);
-            if matches!(self.gate.state(), GateState::Shut(_)) {
+            self.fence.tell(next);
+            if matches!(self.fence.state(), FenceState::Fenced(_)) {
                 tokio::time::sleep(RETRY).await;
             }
         }
@@ -137,24 +137,24 @@ impl Verifier {
                 }
             }
         };
-        self.gate.watch(link, compare).await;
+        self.fence.watch(link, compare).await;
     }
 
     /// Nobody waits longer for a link than [`MEND_MAX`], however long finding another one takes.
-    async fn meet_in_time(&self) -> Result<Link, Unproved> {
+    async fn meet_in_time(&self) -> Result<Link, Unverified> {
         let meeting = self.meet();
         tokio::pin!(meeting);
         if let Ok(met) = tokio::time::timeout(MEND_MAX, &mut meeting).await {
             return met;
         }
-        self.gate.stop_waiting();
+        self.fence.stop_waiting();
         meeting.await
     }
 
     /// Finds the shard's Redis and verifies it; rebuilds one that lost entries.
-    async fn meet(&self) -> Result<Link, Unproved> {
-        let Gate { keys, servers, .. } = &*self.gate;
-        let limit = self.gate.response_timeout();
+    async fn meet(&self) -> Result<Link, Unverified> {
+        let Fence { keys, servers, .. } = &*self.fence;
+        let limit = self.fence.response_timeout();
         let met = servers.connect(&keys.epoch(), limit).await?;
         let verified = self.verify(&met).await;
         match &verified {
@@ -169,9 +169,9 @@ impl Verifier {
         verified
     }
 
-    async fn verify(&self, connected: &Connected) -> Result<Link, Unproved> {
-        let mut link = self.gate.make_link(connected).await?;
-        let keys = &self.gate.keys;
+    async fn verify(&self, connected: &Connected) -> Result<Link, Unverified> {
+        let mut link = self.fence.make_link(connected).await?;
+        let keys = &self.fence.keys;
         let read = &mut link.read;
         let server = Identity::read(read).await?;
         let mut ask = pipe();
@@ -184,10 +184,10 @@ impl Verifier {
         let Some(epoch) = epoch else {
             // `recover` takes the epoch out, and nothing else, before it begins.
             let head = epoch::head(read, keys).await?;
-            return Err(head.map_or(Unproved::NoEpoch, |_| Unproved::CutOff));
+            return Err(head.map_or(Unverified::NoEpoch, |_| Unverified::CutOff));
         };
         let same = match is_whole {
-            true => self.gate.known_of_same(read, &server, &epoch).await?,
+            true => self.fence.known_of_same(read, &server, &epoch).await?,
             false => None,
         };
         let known = match same {
@@ -198,7 +198,7 @@ impl Verifier {
             self.mend_head(read, &epoch, &known).await?;
         }
         let time_ms = time.0 * 1_000 + time.1 / 1_000;
-        Ok(self.gate.open(link, server, &epoch, time_ms).await?)
+        Ok(self.fence.open(link, server, &epoch, time_ms).await?)
     }
 
     /// Proves a server that is not known to be the one of a moment ago, by what MySQL says.
@@ -206,18 +206,18 @@ impl Verifier {
         &self,
         read: &mut MultiplexedConnection,
         epoch: &str,
-    ) -> Result<ShardState, Unproved> {
+    ) -> Result<ShardState, Unverified> {
         let (known, is_fresh) = self.shard_state(epoch).await?;
         if known.epoch != epoch {
-            return Err(Unproved::OtherEpoch);
+            return Err(Unverified::OtherEpoch);
         }
         if is_fresh {
             self.find_accepted(read, &known).await?;
         }
         self.is_unverified.store(!is_fresh, Ordering::Relaxed);
-        let found = journal_stream::find(read, &self.gate.keys, known.watermark).await?;
+        let found = journal_stream::find(read, &self.fence.keys, known.watermark).await?;
         if found.is_none_or(|(number, _)| number != known.number) {
-            return Err(Unproved::WatermarkMissing(known.watermark));
+            return Err(Unverified::WatermarkMissing(known.watermark));
         }
         if is_fresh {
             self.find_recorded(read, &known).await?;
@@ -227,7 +227,7 @@ impl Verifier {
 
     /// Compares an open server that was let in without MySQL, as soon as MySQL answers. The link is given up when MySQL knows
     /// better.
-    async fn verify_afterwards(&self, link: &Link) -> Result<(), Unproved> {
+    async fn verify_afterwards(&self, link: &Link) -> Result<(), Unverified> {
         if !self.is_unverified.load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -235,43 +235,45 @@ impl Verifier {
             .known_of_other(&mut link.read.clone(), &link.epoch)
             .await;
         if let Err(why) = &verified
-            && !matches!(why, Unproved::Database(_) | Unproved::Unwarranted(_))
+            && !matches!(why, Unverified::Database(_) | Unverified::Unwarranted(_))
         {
-            self.gate.shut(link.generation, &why.to_string());
+            self.fence.fence_off(link.generation, &why.to_string());
         }
         verified.map(drop)
     }
 
     /// MySQL's state and whether it is fresh, or what this instance saw of it last while MySQL is away: then only of a
     /// server that cannot have lost anything.
-    async fn shard_state(&self, epoch: &str) -> Result<(ShardState, bool), Unproved> {
-        let load = shards::load(&self.pool, self.gate.keys.shard());
+    async fn shard_state(&self, epoch: &str) -> Result<(ShardState, bool), Unverified> {
+        let load = shards::load(&self.pool, self.fence.keys.shard());
         let (loaded, schema, map) = tokio::join!(
             load,
             migrate::schema(&self.pool),
             shard_map::load(&self.pool)
         );
         match (schema, &loaded, map) {
-            (Ok(Schema::Behind), ..) => return Err(Unproved::SchemaBehind),
-            (_, Ok(Some(_)), Ok(None)) => return Err(Unproved::NoShardMap),
-            (_, _, Ok(Some(map))) if map != self.gate.map => return Err(Unproved::OtherShardMap),
+            (Ok(Schema::Behind), ..) => return Err(Unverified::SchemaBehind),
+            (_, Ok(Some(_)), Ok(None)) => return Err(Unverified::NoShardMap),
+            (_, _, Ok(Some(map))) if map != self.fence.map => {
+                return Err(Unverified::OtherShardMap);
+            }
             // Without the map's word the state is not taken either.
-            (_, Ok(Some(_)), Err(error)) => return Err(Unproved::Database(error)),
+            (_, Ok(Some(_)), Err(error)) => return Err(Unverified::Database(error)),
             _ => {}
         }
         match loaded {
             Ok(Some(state)) => {
-                self.gate.set_known_state(state.clone());
+                self.fence.set_known_state(state.clone());
                 Ok((state, true))
             }
-            Ok(None) => Err(Unproved::NoDatabaseEpoch),
+            Ok(None) => Err(Unverified::NoDatabaseEpoch),
             Err(error) => {
-                let known = self.gate.known_state();
+                let known = self.fence.known_state();
                 let known = known.filter(|state| state.epoch == epoch);
                 // A lone Redis that syncs each write has lost nothing, whatever became of its process.
                 match known {
                     Some(state) if self.loses_nothing() => Ok((state, false)),
-                    Some(_) | None => Err(Unproved::Unwarranted(error)),
+                    Some(_) | None => Err(Unverified::Unwarranted(error)),
                 }
             }
         }

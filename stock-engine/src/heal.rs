@@ -16,7 +16,7 @@ use stock_common::supervise::supervise;
 use stock_domain::account::{Account, Book, Level};
 use stock_domain::verdict::LostKey;
 use stock_mysql::{accounts, quarantine, sales, shards};
-use stock_redis::fence::{Gate, GateState, Link};
+use stock_redis::fence::{Fence, FenceState, Link};
 use stock_redis::keys::{Keys, Records, SENTINEL, SENTINEL_SCORE};
 use stock_redis::lost::{Lost, LostThing};
 use stock_redis::mend::Mend;
@@ -52,11 +52,11 @@ enum HealError {
 
 /// Starts the task that brings back what is noted as lost, until the shard is closed.
 pub(crate) fn start(shard: &Shard, pool: &MySqlPool) {
-    let (gate, lost) = (Arc::clone(shard.fence()), Arc::clone(shard.lost()));
-    let (name, pool) = (gate.keys.epoch(), pool.clone());
+    let (fence, lost) = (Arc::clone(shard.fence()), Arc::clone(shard.lost()));
+    let (name, pool) = (fence.keys.epoch(), pool.clone());
     tokio::spawn(supervise("heal", name, move || {
         let healer = Healer {
-            gate: Arc::clone(&gate),
+            fence: Arc::clone(&fence),
             pool: pool.clone(),
         };
         run(healer, Arc::clone(&lost))
@@ -79,13 +79,13 @@ async fn run(healer: Healer, lost: Arc<Lost>) {
 
 /// Brings back the lost keys of a shard.
 struct Healer {
-    gate: Arc<Gate>,
+    fence: Arc<Fence>,
     pool: MySqlPool,
 }
 
 impl Healer {
     fn keys(&self) -> &Keys {
-        &self.gate.keys
+        &self.fence.keys
     }
 
     fn pool(&self) -> &MySqlPool {
@@ -93,9 +93,11 @@ impl Healer {
     }
 
     fn link(&self) -> Result<Link, ReadError> {
-        match self.gate.state() {
-            GateState::Open(link) => Ok(link),
-            GateState::Mending(reason) | GateState::Shut(reason) => Err(ReadError::Fenced(reason)),
+        match self.fence.state() {
+            FenceState::Open(link) => Ok(link),
+            FenceState::Mending(reason) | FenceState::Fenced(reason) => {
+                Err(ReadError::Fenced(reason))
+            }
         }
     }
 
@@ -114,7 +116,7 @@ impl Healer {
     }
 
     /// Waits until MySQL has settled all that is accepted now. Every entry that touches lost keys is among it: since
-    /// the keys were lost, nothing that needs them was accepted. It is waited for once a book is begun, or a mark
+    /// the keys were lost, nothing that needs them was accepted. It is waited for once a book is begun, or a state
     /// stands in the place of a level: the key may have been brought back, used and lost again since it was
     /// missed, and only from there on nobody uses it.
     async fn await_settled(&self, link: &mut Link) -> Result<(), HealError> {
@@ -134,8 +136,8 @@ impl Healer {
         }
     }
 
-    /// Puts a mark where the level should be before MySQL is waited for: an account that was brought back, used and
-    /// lost again meanwhile has lost the mark with it, and is brought back by whoever missed it then.
+    /// Puts a state where the level should be before MySQL is waited for: an account that was brought back, used and
+    /// lost again meanwhile has lost the state with it, and is brought back by whoever missed it then.
     async fn heal_account(&self, link: &mut Link, account: Account) -> Result<(), HealError> {
         if accounts::levels(self.pool(), &[account]).await?.is_empty() {
             // Nobody has opened it: it was asked for too early, or there is no such thing.
@@ -150,8 +152,8 @@ impl Healer {
         if found.as_deref().and_then(Level::parse).is_some() {
             return Ok(());
         }
-        let mark = format!("lost {:016x}", rand::random::<u64>());
-        if !self.replace(link, account, found, &mark).await? {
+        let lost = format!("lost {:016x}", rand::random::<u64>());
+        if !self.replace(link, account, found, &lost).await? {
             return Ok(());
         }
         self.await_settled(link).await?;
@@ -163,7 +165,7 @@ impl Healer {
             return Ok(());
         };
         if self
-            .replace(link, account, Some(mark), &level.to_string())
+            .replace(link, account, Some(lost), &level.to_string())
             .await?
         {
             tracing::warn!(%account, ?level, "an account that redis had lost is brought back");
@@ -246,7 +248,7 @@ impl Healer {
                 if records == Records::Accepted {
                     let mut transaction = self.pool().begin().await?;
                     let mut rebuild = self.rebuild(&mut link.read, Filling::Mend(&mend));
-                    let config = &self.gate.config;
+                    let config = &self.fence.config;
                     rebuild.write_keys(&mut transaction, config).await?;
                 }
                 mend.end(&mut link.read).await?;
@@ -272,10 +274,10 @@ impl Healer {
         }
         self.await_settled(link).await?;
         let mut transaction = self.pool().begin().await?;
-        let keep_ms = self.gate.config.marks_keep_ms;
+        let keep_ms = self.fence.config.marks_keep_ms;
         let mut rebuild = self.rebuild(&mut link.read, Filling::Mend(&mend));
-        rebuild.write_marks(&mut transaction, keep_ms).await?;
-        rebuild.write_branch_marks(&mut transaction).await?;
+        rebuild.write_states(&mut transaction, keep_ms).await?;
+        rebuild.write_branch_states(&mut transaction).await?;
         mend.end(&mut link.read).await?;
         tracing::warn!("the states that redis had lost are brought back");
         Ok(())
@@ -323,7 +325,7 @@ impl Healer {
         Rebuild {
             redis,
             keys: self.keys(),
-            map: self.gate.map,
+            map: self.fence.map,
             filling,
         }
     }

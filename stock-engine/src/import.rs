@@ -119,7 +119,7 @@ pub enum ImportError {
 /// # Errors
 /// When MySQL does not answer.
 pub async fn judge(pool: &MySqlPool, import: u64, mut rows: Rows) -> Result<Judged, sqlx::Error> {
-    let places: HashSet<LocationId> = stores::ids(pool)
+    let locations: HashSet<LocationId> = stores::ids(pool)
         .await?
         .into_iter()
         .chain([LocationId::ONLINE])
@@ -136,7 +136,7 @@ pub async fn judge(pool: &MySqlPool, import: u64, mut rows: Rows) -> Result<Judg
         let mut good = Vec::with_capacity(part.len());
         for row in part {
             judged.rows += 1;
-            match row.and_then(|row| check(row, &places)) {
+            match row.and_then(|row| check(row, &locations)) {
                 Ok(row) => good.push(row),
                 Err(RowError { line, message }) => judged.wrong(line, message),
             }
@@ -178,7 +178,7 @@ pub async fn settle_judgement(
 }
 
 /// What can be said of a row alone.
-fn check(row: FileRow, places: &HashSet<LocationId>) -> Result<FileRow, RowError> {
+fn check(row: FileRow, locations: &HashSet<LocationId>) -> Result<FileRow, RowError> {
     let (least, most) = match row.mode {
         Mode::Delta => (-CHANGE_MAX, CHANGE_MAX),
         Mode::Set => (0, CHANGE_MAX),
@@ -187,7 +187,7 @@ fn check(row: FileRow, places: &HashSet<LocationId>) -> Result<FileRow, RowError
         format!("a quantity is {least} to {most}, not {}", row.quantity)
     } else if row.mode == Mode::Delta && row.quantity == 0 {
         "a change of 0 changes nothing".to_owned()
-    } else if !places.contains(&row.location_id) {
+    } else if !locations.contains(&row.location_id) {
         format!("there is no location {}", row.location_id)
     } else {
         return Ok(row);
@@ -247,7 +247,7 @@ pub type Progress<'a> = &'a mut (dyn FnMut(u64, u64) + Send);
 
 /// Writes what is left of a file; `None` when another instance is at it.
 ///
-/// Nobody needs to keep others out: the mark lets one of several go on.
+/// Nobody needs to keep others out: the state lets one of several go on.
 ///
 /// # Errors
 /// [`ImportError`]; beginning again goes on.
@@ -264,8 +264,8 @@ pub async fn apply(
         if now.state != ImportState::Applying {
             return Ok(Some(now));
         }
-        // In this order: what was accepted before the mark was read is settled, and so not staged any more.
-        let reached = ledger.mark(&stock::import_mark_id(import)).await?;
+        // In this order: what was accepted before the state was read is settled, and so not staged any more.
+        let reached = ledger.state(&stock::import_state_id(import)).await?;
         settle(pool, ledger).await?;
         if imports::waiting(pool, import).await? == 0 {
             follow_statuses(pool, ledger, &now).await?;
@@ -282,9 +282,9 @@ async fn follow_statuses(
     ledger: &Ledger,
     import: &Import,
 ) -> Result<(), ImportError> {
-    let places = stores::ids(pool).await?;
+    let locations = stores::ids(pool).await?;
     for (product, is_off_sale) in imports::restated(pool, import.id).await? {
-        let request = product::switch(product, is_off_sale, &places, import.actor)?;
+        let request = product::switch(product, is_off_sale, &locations, import.actor)?;
         if let Verdict::Refused(refusal) = ledger.decide(request).await? {
             return Err(ImportError::Refused(refusal.name()));
         }
@@ -305,7 +305,7 @@ async fn settle(pool: &MySqlPool, ledger: &Ledger) -> Result<(), ImportError> {
     Ok(())
 }
 
-/// Sends every staged row once, in the order of the lines. Each part names in the file's mark the line that the
+/// Sends every staged row once, in the order of the lines. Each part names in the file's state the line that the
 /// one before it has reached, so of several writers one goes on; `false` when it was not this one.
 async fn write(
     pool: &MySqlPool,

@@ -1,8 +1,8 @@
-//! Lookup: an order or a reservation wherever it is at the moment, in the journal, in MySQL, with its mark
+//! Lookup: an order or a reservation wherever it is at the moment, in the journal, in MySQL, with its state
 //! laid over.
 //!
 //! Either can be read the moment its 201 is out: first from the journal by its id, then from MySQL, then the
-//! mark decides what is newer. With MySQL away what the journal still has is shown from there; with Redis
+//! state decides what is newer. With MySQL away what the journal still has is shown from there; with Redis
 //! away a stored order is shown from MySQL.
 
 use std::time::Duration;
@@ -28,11 +28,11 @@ pub struct Located {
     pub id: Position,
     /// The order.
     pub order: Order,
-    /// Where it stands, the mark included.
+    /// Where it stands, the state included.
     pub status: OrderStatus,
     /// Its own entry, when MySQL does not have the order.
     pub entry: Option<Entry>,
-    /// Whether the code of its coupon still has its mark.
+    /// Whether the code of its coupon still has its state.
     pub has_code: bool,
 }
 
@@ -49,7 +49,7 @@ impl Located {
     }
 }
 
-/// Whether the code of an order's coupon still has its mark.
+/// Whether the code of an order's coupon still has its state.
 ///
 /// # Errors
 /// When Redis does not answer.
@@ -57,8 +57,8 @@ pub async fn has_code(ledger: &Ledger, order: &Order) -> Result<bool, ReadError>
     match &order.coupon {
         None => Ok(false),
         Some(used) => {
-            let mark = ledger.mark(&coupon::code_mark_id(&used.code)).await?;
-            let state = mark.as_deref().and_then(CodeState::parse);
+            let state = ledger.state(&coupon::code_state_id(&used.code)).await?;
+            let state = state.as_deref().and_then(CodeState::parse);
             // Once it was forgotten the code may come again, as another's.
             Ok(state.is_some_and(|of| of.is_of(used.coupon_id, order.user_id)))
         }
@@ -116,9 +116,9 @@ pub async fn find(
 ) -> Result<Option<Located>, LookupError> {
     let in_journal = ledger.find(id).await;
     let stored = orders::find(pool, id).await;
-    let mark = ledger.mark(&order::mark_id(id)).await.ok().flatten();
+    let state = ledger.state(&order::state_id(id)).await.ok().flatten();
     if let Ok(Some(stored)) = stored {
-        let status = stored.status.with_mark(mark.as_deref());
+        let status = stored.status.with_state(state.as_deref());
         let has_code = has_code(ledger, &stored.order).await.unwrap_or(true);
         return Ok(Some(Located {
             has_code,
@@ -148,7 +148,7 @@ pub async fn find(
             let status = match dead.as_deref() {
                 Some("COMPENSATED") => OrderStatus::Fail,
                 Some("CANCELLED") => OrderStatus::Cancel,
-                _ => OrderStatus::OrderPending.with_mark(mark.as_deref()),
+                _ => OrderStatus::OrderPending.with_state(state.as_deref()),
             };
             Ok(Some(Located {
                 id,
@@ -175,12 +175,12 @@ pub struct LocatedReservation {
     pub id: Position,
     /// The reservation itself.
     pub reservation: Reservation,
-    /// Where it stands, its mark and Redis' clock included.
+    /// Where it stands, its state and Redis' clock included.
     pub status: ReservationStatus,
     /// The order that took it, if MySQL has that.
     pub order_id: Option<Position>,
-    /// The state of its mark; none while it is live, and once it was forgotten.
-    pub mark: Option<String>,
+    /// The state of its state; none while it is live, and once it was forgotten.
+    pub state: Option<String>,
     /// Its own entry, as far as the journal still has it: MySQL may not.
     pub entry: Option<Entry>,
 }
@@ -195,8 +195,8 @@ pub async fn reservation(
     id: Position,
 ) -> Result<Option<LocatedReservation>, LookupError> {
     let in_journal = ledger.find(id).await;
-    let mark = ledger.mark(&reservation::mark_id(id)).await?;
-    let ended = mark.as_deref().and_then(ReservationStatus::of_mark);
+    let state = ledger.state(&reservation::state_id(id)).await?;
+    let ended = state.as_deref().and_then(ReservationStatus::of_state);
     let now_ms = ledger.redis_now_ms();
     let (made, unread) = match in_journal {
         Ok(Some(entry)) if entry.kind == Kind::ReservationMade => {
@@ -212,13 +212,13 @@ pub async fn reservation(
         && ended.is_none()
         && now_ms < reservation.expires_ms(id)
     {
-        // Marks are kept for longer than any reservation lives.
+        // Transitions are kept for longer than any reservation lives.
         return Ok(Some(LocatedReservation {
             id,
             reservation: reservation.clone(),
             status: ReservationStatus::Pending,
             order_id: None,
-            mark,
+            state,
             entry: Some(entry.clone()),
         }));
     }
@@ -241,7 +241,7 @@ pub async fn reservation(
         reservation,
         status,
         order_id,
-        mark,
+        state,
         entry: None,
     }))
 }

@@ -141,7 +141,7 @@ async fn misstated(pool: &MySqlPool) -> Result<Vec<(Account, Difference)>, sqlx:
         after = Some(*last);
         // A page is of one owner, or begins with an owner's first place; its last owner may go on behind it.
         let places = match first.owner == last.owner {
-            true => (first.place, last.place),
+            true => (first.location, last.location),
             false => (0, u64::MAX),
         };
         let rows: Vec<Row> = sqlx::query_as(TEXT)
@@ -152,11 +152,15 @@ async fn misstated(pool: &MySqlPool) -> Result<Vec<(Account, Difference)>, sqlx:
             .bind(places.1)
             .fetch_all(pool)
             .await?;
-        for (kind, owner, place, balance, seq, posted) in rows {
+        for (kind, owner, location, balance, seq, posted) in rows {
             let Some(kind) = AccountKind::parse(&kind) else {
                 continue;
             };
-            let account = Account { kind, owner, place };
+            let account = Account {
+                kind,
+                owner,
+                location,
+            };
             let text = format!("mysql has {balance} at posting {seq}, which says {posted:?}");
             found.push((account, Difference::new("accounts", account, text)));
         }

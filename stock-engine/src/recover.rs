@@ -5,7 +5,7 @@
 //! 3. apply, and commit, what the old journal or a synchronous order still has and what continues
 //!    MySQL's state. An account whose postings do not chain comes under quarantine; entries behind a gap
 //!    in the numbers are dropped only into a file that the operator names;
-//! 4. under the locks again, rebuild accounts, flags, the switch, marks, holds and keys from MySQL;
+//! 4. under the locks again, rebuild accounts, flags, the switch, states, holds and keys from MySQL;
 //! 5. begin the journal at a position above every one known; write the new epoch to Redis, then
 //!    commit it to MySQL.
 //!
@@ -322,9 +322,9 @@ impl Run<'_> {
             .begin_sales(&mut transaction, &beginning.epoch)
             .await?;
         let keep_ms = self.config.marks_keep_ms;
-        rebuild.write_marks(&mut transaction, keep_ms).await?;
+        rebuild.write_states(&mut transaction, keep_ms).await?;
         rebuild.write_holds(&mut transaction).await?;
-        rebuild.write_branch_marks(&mut transaction).await?;
+        rebuild.write_branch_states(&mut transaction).await?;
         rebuild.write_branch_holds(&mut transaction).await?;
         done.keys = rebuild.write_keys(&mut transaction, self.config).await?;
         begin(&mut transaction, &mut state, &beginning).await?;

@@ -30,7 +30,7 @@ use crate::verify::{Progress, VerifyError, verify};
 
 /// The job of which one run goes on at a time.
 pub const JOB: &str = "rehome";
-/// How long the gates may take to open.
+/// How long the fences may take to open.
 const OPEN_MAX: Duration = Duration::from_secs(10);
 /// How long MySQL may take to settle what was accepted before selling stopped.
 const SETTLE_MAX: Duration = Duration::from_secs(60);
@@ -160,8 +160,8 @@ async fn meet(config: &Config, pool: &MySqlPool) -> Result<Ledger, RehomeError> 
     if ledger.wait_open(OPEN_MAX).await {
         return Ok(ledger);
     }
-    let shut = ledger.shut().into_iter().next();
-    let (shard, why) = shut.map_or((0, "starting".into()), |(shard, why)| (shard, why));
+    let fenced = ledger.fenced().into_iter().next();
+    let (shard, why) = fenced.map_or((0, "starting".into()), |(shard, why)| (shard, why));
     Err(RehomeError::Fenced(shard, why.to_string()))
 }
 
@@ -181,7 +181,7 @@ async fn stop(
     let stopped = stop_and_verify(pool, &ledger, progress).await;
     if stopped.is_err() {
         if reopens {
-            switch_selling(pool, &ledger, true, UserId(0)).await?;
+            switch_selling(pool, &ledger, true, UserId::ENGINE).await?;
         }
         shard_map::end_change(pool).await?;
     }
@@ -200,7 +200,7 @@ async fn stop_and_verify(
     // Most of it is verified while the shop sells; what comes meanwhile is verified below.
     check(pool, ledger, progress).await?;
     let stopped_at = Instant::now();
-    let switched = switch_selling(pool, ledger, false, UserId(0)).await?;
+    let switched = switch_selling(pool, ledger, false, UserId::ENGINE).await?;
     if let Some((shard, _)) = switched.into_iter().find(|(_, is_open)| *is_open) {
         return Err(RehomeError::Unstopped(shard));
     }
@@ -303,7 +303,7 @@ async fn rebuild(
 
 async fn reopen(config: &Config, pool: &MySqlPool) -> Result<(), RehomeError> {
     let ledger = meet(config, pool).await?;
-    let switched = switch_selling(pool, &ledger, true, UserId(0)).await?;
+    let switched = switch_selling(pool, &ledger, true, UserId::ENGINE).await?;
     match switched.into_iter().find(|(_, is_open)| !*is_open) {
         Some((shard, _)) => Err(RehomeError::Fenced(shard, "it did not open".to_owned())),
         None => Ok(()),

@@ -118,7 +118,7 @@ impl RowLocks {
         let mut touched: Vec<Account> = request.draft.postings.iter().map(|p| p.account).collect();
         touched.sort_unstable();
         let waiting = async {
-            let ticket = self.queue.turn(&touched).await;
+            let ticket = self.queue.ticket(&touched).await;
             (ticket, self.permits.acquire().await)
         };
         let waited = tokio::time::timeout(wait_max, waiting).await;
@@ -199,9 +199,9 @@ async fn judge(
     let payload = draft
         .payload(idempotency.as_ref())
         .map_err(DecideError::from)?;
-    let home = ledger.home_of(&request)?;
-    let epoch = shards::share_epoch(transaction, home.keys().shard()).await?;
-    match home.live_link().await {
+    let coordinator = ledger.coordinator_of(&request)?;
+    let epoch = shards::share_epoch(transaction, coordinator.keys().shard()).await?;
+    match coordinator.live_link().await {
         Ok(link) if *link.epoch == *epoch => {}
         Ok(_) => return Err(DecideError::Fenced("mysql holds another epoch".into()).into()),
         Err(error) => return Err(DecideError::Fenced(error.to_string().into()).into()),
@@ -219,7 +219,7 @@ async fn judge(
     Ok((verdict, entry))
 }
 
-/// Ends a transaction that is of no use before it is the next one's turn; a link that broke has ended it too.
+/// Ends a transaction that is of no use before it is the next one's ticket; a link that broke has ended it too.
 async fn end(transaction: Transaction<'_, MySql>) {
     drop(transaction.rollback().await);
 }

@@ -98,7 +98,7 @@ pub struct Report {
     pub ok: bool,
     /// Accepted entries that MySQL had not settled when it was read.
     pub lag_entries: u64,
-    /// Entries compared in this run that were not proved before, or all in a full one.
+    /// Entries compared in this run that were not verified before, or all in a full one.
     pub entries: u64,
     /// Entries of before that were compared again.
     pub reproved_entries: u64,

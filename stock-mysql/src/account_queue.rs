@@ -28,9 +28,9 @@ pub struct AccountQueue(Arc<Mutex<Rows>>);
 
 /// The right to lock some rows in MySQL; dropping it lets the next in.
 #[derive(Debug, Default)]
-pub struct Turn(HashMap<Account, OwnedMutexGuard<()>>);
+pub struct Ticket(HashMap<Account, OwnedMutexGuard<()>>);
 
-impl Turn {
+impl Ticket {
     /// Whether it is for all of them.
     #[must_use]
     pub fn covers(&self, accounts: &[Account]) -> bool {
@@ -59,20 +59,22 @@ impl AccountQueue {
         queue
     }
 
-    /// Waits for the turn, account after account in the order of their keys: first come, first served.
-    pub async fn turn(&self, accounts: &[Account]) -> Turn {
-        let mut turn = Turn::default();
+    /// Waits for the ticket, account after account in the order of their keys: first come, first served.
+    pub async fn ticket(&self, accounts: &[Account]) -> Ticket {
+        let mut ticket = Ticket::default();
         // Everybody takes them in this order, or does not wait.
         for account in accounts.iter().copied().collect::<BTreeSet<_>>() {
-            turn.0.insert(account, self.of(account).lock_owned().await);
+            ticket
+                .0
+                .insert(account, self.of(account).lock_owned().await);
         }
-        turn
+        ticket
     }
 
-    /// Adds to a turn what nobody has, without waiting.
-    pub fn extend(&self, turn: &mut Turn, accounts: &[Account]) {
+    /// Adds to a ticket what nobody has, without waiting.
+    pub fn extend(&self, ticket: &mut Ticket, accounts: &[Account]) {
         for &account in accounts {
-            if let Entry::Vacant(missing) = turn.0.entry(account)
+            if let Entry::Vacant(missing) = ticket.0.entry(account)
                 && let Ok(guard) = self.of(account).try_lock_owned()
             {
                 missing.insert(guard);
@@ -85,7 +87,7 @@ impl AccountQueue {
 mod tests {
     use std::time::Duration;
 
-    use super::{AccountQueue, KEEP, Turn};
+    use super::{AccountQueue, KEEP, Ticket};
     use stock_domain::account::Account;
 
     fn row(product: u64) -> Account {
@@ -95,14 +97,14 @@ mod tests {
     #[tokio::test]
     async fn one_has_the_turn_and_the_next_gets_it() {
         let rows = AccountQueue::default();
-        let first = rows.turn(&[row(2), row(1), row(2)]).await;
+        let first = rows.ticket(&[row(2), row(1), row(2)]).await;
         assert!(first.covers(&[row(1), row(2)]) && !first.covers(&[row(3)]));
-        let mut other = Turn::default();
+        let mut other = Ticket::default();
         rows.extend(&mut other, &[row(1), row(3)]);
         assert!(other.has(row(3)) && !other.has(row(1)));
         let waiting = {
             let rows = rows.clone();
-            tokio::spawn(async move { rows.turn(&[row(1)]).await })
+            tokio::spawn(async move { rows.ticket(&[row(1)]).await })
         };
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
@@ -118,25 +120,25 @@ mod tests {
     #[tokio::test]
     async fn who_leaves_the_queue_holds_up_nobody() {
         let rows = AccountQueue::default();
-        let first = rows.turn(&[row(2)]).await;
+        let first = rows.ticket(&[row(2)]).await;
         // It has the one and waits for the other.
         let both = [row(1), row(2)];
-        let impatient = tokio::time::timeout(Duration::ZERO, rows.turn(&both));
+        let impatient = tokio::time::timeout(Duration::ZERO, rows.ticket(&both));
         assert!(impatient.await.is_err());
-        assert!(rows.turn(&[row(1)]).await.covers(&[row(1)]));
+        assert!(rows.ticket(&[row(1)]).await.covers(&[row(1)]));
         drop(first);
-        assert!(rows.turn(&[row(2)]).await.covers(&[row(2)]));
+        assert!(rows.ticket(&[row(2)]).await.covers(&[row(2)]));
     }
 
     #[tokio::test]
     async fn queues_that_nobody_stands_in_are_forgotten() {
         let rows = AccountQueue::default();
-        let held = rows.turn(&[row(1)]).await;
+        let held = rows.ticket(&[row(1)]).await;
         for product in 2..10 * KEEP as u64 {
-            rows.turn(&[row(product)]).await;
+            rows.ticket(&[row(product)]).await;
         }
         assert!(rows.0.lock().unwrap().queues.len() <= KEEP);
-        let mut other = Turn::default();
+        let mut other = Ticket::default();
         rows.extend(&mut other, &[row(1)]);
         assert!(!other.has(row(1)));
         drop(held);

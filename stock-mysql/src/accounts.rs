@@ -35,11 +35,11 @@ const LOCK_MAX: usize = 256;
 
 type Row = (String, u64, u64, i64, u64, bool);
 
-fn parse((kind, owner, place, balance, seq, closed): Row) -> Option<(Account, Level)> {
+fn parse((kind, owner, location, balance, seq, closed): Row) -> Option<(Account, Level)> {
     let account = Account {
         kind: AccountKind::parse(&kind)?,
         owner,
-        place,
+        location,
     };
     Some((
         account,
@@ -104,7 +104,7 @@ where
             query = query
                 .bind(key.kind.as_str())
                 .bind(key.owner)
-                .bind(key.place);
+                .bind(key.location);
         }
         found.extend(query.fetch_all(&mut *connection).await?);
     }
@@ -125,7 +125,7 @@ pub async fn write(
         let query = query
             .bind(account.kind.as_str())
             .bind(account.owner)
-            .bind(account.place)
+            .bind(account.location)
             .bind(level.balance)
             .bind(level.seq)
             .bind(level.closed);
@@ -181,9 +181,16 @@ pub async fn shards_of(
     };
     let rows: Vec<(String, u64, u64, u64)> =
         select(&mut *pool.acquire().await?, accounts, of).await?;
-    let shard = |(kind, owner, place, shard): (String, u64, u64, u64)| {
+    let shard = |(kind, owner, location, shard): (String, u64, u64, u64)| {
         let kind = AccountKind::parse(&kind)?;
-        Some((Account { kind, owner, place }, shard))
+        Some((
+            Account {
+                kind,
+                owner,
+                location,
+            },
+            shard,
+        ))
     };
     Ok(rows.into_iter().filter_map(shard).collect())
 }
@@ -230,8 +237,10 @@ pub async fn page_of(
         let name = kind.as_str();
         let queries = match after.filter(|after| after.kind == kind) {
             None => vec![sqlx::query_as(FIRST).bind(name)],
-            Some(Account { owner, place, .. }) => vec![
-                sqlx::query_as(PLACES).bind(name).bind(owner).bind(place),
+            Some(Account {
+                owner, location, ..
+            }) => vec![
+                sqlx::query_as(PLACES).bind(name).bind(owner).bind(location),
                 sqlx::query_as(OWNERS).bind(name).bind(owner),
             ],
         };
@@ -274,7 +283,7 @@ pub async fn page_of_book(
         .bind(last)
         .bind(after.is_none())
         .bind(after_owner)
-        .bind(after.map_or(0, |after| after.place))
+        .bind(after.map_or(0, |after| after.location))
         .bind(u64::from(is_of_stores))
         .bind(shard)
         .bind(limit)

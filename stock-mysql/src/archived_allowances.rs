@@ -22,7 +22,7 @@ pub async fn page(
     after: Option<Account>,
     limit: u32,
 ) -> Result<Vec<(Account, Level)>, sqlx::Error> {
-    let after = after.map_or((0, 0), |after| (after.owner, after.place));
+    let after = after.map_or((0, 0), |after| (after.owner, after.location));
     let rows: Vec<(u64, u64, i64, u64)> = sqlx::query_as(
         "SELECT sale_id, user_id, balance, seq FROM archived_allowances WHERE sale_id >= ? \
          AND (sale_id > ? OR user_id > ?) ORDER BY sale_id, user_id LIMIT ?",
@@ -46,7 +46,7 @@ pub async fn find(pool: &MySqlPool, account: Account) -> Result<Option<Level>, s
          AND user_id = ?",
     )
     .bind(account.owner)
-    .bind(account.place)
+    .bind(account.location)
     .fetch_optional(pool)
     .await?;
     Ok(row.map(|row| parse(row).1))

@@ -260,15 +260,19 @@ pub async fn levels(
             query = query
                 .bind(key.kind.as_str())
                 .bind(key.owner)
-                .bind(key.place);
+                .bind(key.location);
         }
         let rows: Vec<(String, u64, u64, u64, i64)> = query.fetch_all(&mut *connection).await?;
         levels.extend(
             rows.into_iter()
-                .filter_map(|(kind, owner, place, seq, balance)| {
+                .filter_map(|(kind, owner, location, seq, balance)| {
                     let kind = AccountKind::parse(&kind)?;
                     Some((
-                        Account { kind, owner, place },
+                        Account {
+                            kind,
+                            owner,
+                            location,
+                        },
                         ArchivedLevel { seq, balance },
                     ))
                 }),
@@ -299,13 +303,20 @@ pub async fn postings_left_behind(
             query = query
                 .bind(key.kind.as_str())
                 .bind(key.owner)
-                .bind(key.place)
+                .bind(key.location)
                 .bind(level.seq);
         }
         let rows: Vec<(String, u64, u64, u64)> = query.fetch_all(&mut *connection).await?;
-        found.extend(rows.into_iter().filter_map(|(kind, owner, place, seq)| {
+        found.extend(rows.into_iter().filter_map(|(kind, owner, location, seq)| {
             let kind = AccountKind::parse(&kind)?;
-            Some((Account { kind, owner, place }, seq))
+            Some((
+                Account {
+                    kind,
+                    owner,
+                    location,
+                },
+                seq,
+            ))
         }));
     }
     Ok(found)
@@ -329,7 +340,7 @@ pub async fn write_levels(
             query
                 .bind(account.kind.as_str())
                 .bind(account.owner)
-                .bind(account.place)
+                .bind(account.location)
                 .bind(level.seq)
                 .bind(level.balance)
         })

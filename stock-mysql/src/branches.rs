@@ -29,8 +29,8 @@ pub async fn insert(
     connection: &mut MySqlConnection,
     held: &[(Position, String)],
 ) -> Result<(), sqlx::Error> {
-    HELD.execute(connection, held, |query, (id, across)| {
-        query.bind(id.get()).bind(across.as_str())
+    HELD.execute(connection, held, |query, (id, cross_shard)| {
+        query.bind(id.get()).bind(cross_shard.as_str())
     })
     .await
 }
@@ -44,10 +44,10 @@ pub async fn set_entry(
     owned: &[(Position, String, Position)],
 ) -> Result<(), sqlx::Error> {
     OWNED
-        .execute(connection, owned, |query, (branch, across, entry)| {
+        .execute(connection, owned, |query, (branch, cross_shard, entry)| {
             query
                 .bind(branch.get())
-                .bind(across.as_str())
+                .bind(cross_shard.as_str())
                 .bind(entry.get())
         })
         .await
@@ -113,12 +113,12 @@ pub struct StoredBranch {
     /// Where it was held.
     pub id: Position,
     /// The id that all parts share, `home:id`.
-    pub across: String,
+    pub cross_shard: String,
     /// `HELD`, `CONFIRMED` or `RELEASED`.
     pub state: String,
 }
 
-/// Branches that are held, or whose marks are still wanted, behind a position, in their order.
+/// Branches that are held, or whose states are still wanted, behind a position, in their order.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -135,9 +135,9 @@ pub async fn recent(
     .bind(limit)
     .fetch_all(connection)
     .await?;
-    let row = |(id, across, state)| StoredBranch {
+    let row = |(id, cross_shard, state)| StoredBranch {
         id: Position::new(id),
-        across,
+        cross_shard,
         state,
     };
     Ok(rows.into_iter().map(row).collect())

@@ -1,4 +1,4 @@
-//! Codes of coupons in somebody's hands, in MySQL. Whether one may be used now is its mark's to say.
+//! Codes of coupons in somebody's hands, in MySQL. Whether one may be used now is its state's to say.
 
 use std::collections::HashMap;
 

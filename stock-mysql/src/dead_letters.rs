@@ -1,7 +1,7 @@
 //! Dead letters: entries whose own tables could not be written.
 //!
 //! Only an entry's own tables can be poison; its journal row and postings are always settled. An order
-//! among them is taken back by a compensation under the order's mark, so that a cancel racing it and
+//! among them is taken back by a compensation under the order's state, so that a cancel racing it and
 //! the compensation never both give the stock back.
 
 use chrono::NaiveDateTime;

@@ -107,7 +107,7 @@ pub async fn insert_postings(
             query
                 .bind(posted.account.kind.number())
                 .bind(posted.account.owner)
-                .bind(posted.account.place)
+                .bind(posted.account.location)
                 .bind(posted.seq)
                 .bind(position.get())
                 .bind(posted.delta)
@@ -230,11 +230,11 @@ pub async fn postings_between(
     .await?;
     Ok(rows
         .into_iter()
-        .filter_map(|(id, kind, owner, place, seq, delta, balance_after)| {
+        .filter_map(|(id, kind, owner, location, seq, delta, balance_after)| {
             let account = Account {
                 kind: AccountKind::parse(&kind)?,
                 owner,
-                place,
+                location,
             };
             Some((
                 Position::new(id),

@@ -26,7 +26,7 @@ pub struct Movement {
     pub cause: String,
     /// What the entry refers to.
     pub reference: Option<String>,
-    /// Who caused it; user 0 is the engine.
+    /// The user who caused it, or [`UserId::ENGINE`].
     pub actor: UserId,
     /// What a person gave as the reason.
     pub reason: Option<String>,
@@ -68,11 +68,15 @@ async fn accounts(
     .bind(location.map_or(0, |location| location.0))
     .fetch_all(pool)
     .await?;
-    let account = |(kind, place, last, archived): (String, u64, u64, u64)| {
+    let account = |(kind, location, last, archived): (String, u64, u64, u64)| {
         let kind = AccountKind::parse(&kind)?;
         let owner = product.0;
         Some(StockAccount {
-            account: Account { kind, owner, place },
+            account: Account {
+                kind,
+                owner,
+                location,
+            },
             archived,
             last,
         })
@@ -96,7 +100,7 @@ async fn seq_at(
         )
         .bind(account.kind.as_str())
         .bind(account.owner)
-        .bind(account.place)
+        .bind(account.location)
         .bind(middle)
         .fetch_optional(pool)
         .await?;
@@ -157,7 +161,7 @@ pub async fn list(
         )
         .bind(account.kind.as_str())
         .bind(account.owner)
-        .bind(account.place)
+        .bind(account.location)
         .bind(last)
         .bind((limit + skip) as u64)
         .fetch_all(pool)
@@ -267,7 +271,7 @@ impl DayStatistics {
             | Kind::BranchHeld
             | Kind::BranchConfirmed
             | Kind::BranchReleased
-            | Kind::AcrossAborted
+            | Kind::CrossShardAborted
             | Kind::EpochBegun => {}
         }
     }
@@ -298,7 +302,7 @@ pub async fn statistics(
         )
         .bind(account.kind.as_str())
         .bind(account.owner)
-        .bind(account.place)
+        .bind(account.location)
         .bind(from)
         .bind(to)
         .fetch_all(pool)

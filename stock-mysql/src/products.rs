@@ -152,7 +152,7 @@ pub async fn update(
     Ok(done.rows_affected() > 0)
 }
 
-/// Marks a product deleted if its revision is `revision`; `false` when it has changed or is gone.
+/// Transitions a product deleted if its revision is `revision`; `false` when it has changed or is gone.
 ///
 /// # Errors
 /// When MySQL does not answer.

@@ -60,9 +60,13 @@ pub async fn of_shard(
     Ok(rows.into_iter().filter_map(account_of).collect())
 }
 
-fn account_of((kind, owner, place): (String, u64, u64)) -> Option<Account> {
+fn account_of((kind, owner, location): (String, u64, u64)) -> Option<Account> {
     let kind = AccountKind::parse(&kind)?;
-    Some(Account { kind, owner, place })
+    Some(Account {
+        kind,
+        owner,
+        location,
+    })
 }
 
 /// Puts accounts of a shard under quarantine; the caller holds the shard's lock.
@@ -85,7 +89,7 @@ pub async fn begin(
             query
                 .bind(of.account.kind.number())
                 .bind(of.account.owner)
-                .bind(of.account.place)
+                .bind(of.account.location)
                 .bind(shard)
                 .bind(of.position.get())
                 .bind(of.reason.chars().take(1_000).collect::<String>())
@@ -119,7 +123,7 @@ pub async fn keep(
             query = query
                 .bind(posted.account.kind.as_str())
                 .bind(posted.account.owner)
-                .bind(posted.account.place)
+                .bind(posted.account.location)
                 .bind(posted.seq)
                 .bind(position.get());
         }
@@ -131,7 +135,7 @@ pub async fn keep(
                 .bind(position.get())
                 .bind(posted.account.kind.number())
                 .bind(posted.account.owner)
-                .bind(posted.account.place)
+                .bind(posted.account.location)
                 .bind(posted.seq)
                 .bind(posted.delta)
                 .bind(posted.balance_after)
@@ -160,13 +164,13 @@ pub async fn occupied(
             query = query
                 .bind(posted.account.kind.as_str())
                 .bind(posted.account.owner)
-                .bind(posted.account.place)
+                .bind(posted.account.location)
                 .bind(posted.seq);
         }
         let rows: Vec<(String, u64, u64, u64, u64)> = query.fetch_all(&mut *connection).await?;
         let mut stray: HashMap<(Account, u64), Position> = HashMap::new();
-        for (kind, owner, place, seq, journal_id) in rows {
-            if let Some(account) = account_of((kind, owner, place)) {
+        for (kind, owner, location, seq, journal_id) in rows {
+            if let Some(account) = account_of((kind, owner, location)) {
                 stray.insert((account, seq), Position::new(journal_id));
             }
         }
@@ -200,7 +204,7 @@ pub async fn kept(
     )
     .bind(account.kind.as_str())
     .bind(account.owner)
-    .bind(account.place)
+    .bind(account.location)
     .fetch_all(connection)
     .await?;
     Ok(rows.into_iter().map(|row| posted(account, row)).collect())
@@ -222,7 +226,7 @@ pub async fn postings_behind(
     )
     .bind(account.kind.as_str())
     .bind(account.owner)
-    .bind(account.place)
+    .bind(account.location)
     .bind(seq)
     .bind(limit)
     .fetch_all(connection)
@@ -247,7 +251,7 @@ pub async fn remove_behind(
     )
     .bind(account.kind.as_str())
     .bind(account.owner)
-    .bind(account.place)
+    .bind(account.location)
     .bind(seq)
     .bind(watermark.get())
     .execute(connection)
@@ -289,8 +293,8 @@ pub async fn add_kept(
     .await?;
     let kept: HashMap<Account, (i64, u64)> = rows
         .into_iter()
-        .filter_map(|(kind, owner, place, delta, count)| {
-            Some((account_of((kind, owner, place))?, (delta, count)))
+        .filter_map(|(kind, owner, location, delta, count)| {
+            Some((account_of((kind, owner, location))?, (delta, count)))
         })
         .collect();
     for (account, level) in levels {
@@ -310,9 +314,9 @@ const SELECT: &str = "SELECT CAST(a.kind AS CHAR), a.owner_id, a.place_id, a.sha
      AND p.place_id = a.place_id), a.created_at FROM quarantined_accounts a";
 
 fn quarantined(
-    (kind, owner, place, shard, journal_id, reason, kept, created_at): Row,
+    (kind, owner, location, shard, journal_id, reason, kept, created_at): Row,
 ) -> Option<Quarantined> {
-    let account = account_of((kind, owner, place))?;
+    let account = account_of((kind, owner, location))?;
     let position = Position::new(journal_id);
     Some(Quarantined {
         shard,
@@ -352,7 +356,7 @@ pub async fn find(
     )))
     .bind(account.kind.as_str())
     .bind(account.owner)
-    .bind(account.place)
+    .bind(account.location)
     .fetch_optional(connection)
     .await?;
     Ok(row.and_then(quarantined))
@@ -382,7 +386,7 @@ pub async fn end(
     )
     .bind(account.kind.as_str())
     .bind(account.owner)
-    .bind(account.place)
+    .bind(account.location)
     .execute(&mut *connection)
     .await?;
     sqlx::query(
@@ -392,7 +396,7 @@ pub async fn end(
     .bind(upto.get())
     .bind(account.kind.as_str())
     .bind(account.owner)
-    .bind(account.place)
+    .bind(account.location)
     .execute(connection)
     .await?;
     Ok(())
@@ -413,7 +417,8 @@ pub async fn released(
     .bind(shard)
     .fetch_all(pool)
     .await?;
-    let released =
-        |(kind, owner, place, upto)| Some((account_of((kind, owner, place))?, Position::new(upto)));
+    let released = |(kind, owner, location, upto)| {
+        Some((account_of((kind, owner, location))?, Position::new(upto)))
+    };
     Ok(rows.into_iter().filter_map(released).collect())
 }

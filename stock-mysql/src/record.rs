@@ -5,8 +5,8 @@
 
 use sqlx::MySqlConnection;
 use stock_common::id::{CouponId, Position, ProductId};
-use stock_domain::branch::{ACROSS_MARK, Branch, BranchEnded, CodeMoved};
-use stock_domain::coupon::{CODE_MARK, CouponIssued, CouponOpened};
+use stock_domain::branch::{Branch, BranchEnded, CROSS_SHARD_STATE, CodeMoved};
+use stock_domain::coupon::{CODE_STATE, CouponIssued, CouponOpened};
 use stock_domain::journal::{Entry, Kind};
 use stock_domain::order::{OfflineSale, Order, OrderReversed, OrderStatus};
 use stock_domain::points::{self, PointTransaction};
@@ -66,7 +66,7 @@ pub async fn erase(connection: &mut MySqlConnection, entries: &[Entry]) -> Resul
             // The order that it took back stands again.
             Kind::OrderCancelled | Kind::OrderFailed => {
                 let order = entry.body::<OrderReversed>()?.order_id;
-                if has_code_mark(entry) {
+                if sets_code_state(entry) {
                     coupon_issues::set_used(connection, &[order]).await?;
                 }
                 standing.push(order);
@@ -92,7 +92,7 @@ pub async fn erase(connection: &mut MySqlConnection, entries: &[Entry]) -> Resul
             | Kind::BranchHeld
             | Kind::BranchConfirmed
             | Kind::BranchReleased
-            | Kind::AcrossAborted
+            | Kind::CrossShardAborted
             | Kind::EpochBegun => {}
         }
         if !entry.branches.is_empty() {
@@ -126,7 +126,7 @@ pub async fn record_taken(
     let taken = order.reservation_id.map(|id| (id, entry.position));
     let taken: Vec<_> = taken.into_iter().collect();
     reservations::set_ordered(connection, &taken).await?;
-    match order.coupon.as_ref().filter(|_| has_code_mark(entry)) {
+    match order.coupon.as_ref().filter(|_| sets_code_state(entry)) {
         None => Ok(()),
         Some(used) => {
             let code = (used.coupon_id, used.code.as_str());
@@ -198,7 +198,7 @@ impl Rows {
             Kind::OrderPlaced => {
                 let order = entry.body::<Order>()?;
                 self.used
-                    .extend(has_code_mark(entry).then_some(entry.position));
+                    .extend(sets_code_state(entry).then_some(entry.position));
                 let reservation = order.reservation_id;
                 self.ordered
                     .extend(reservation.map(|reservation| (reservation, entry.position)));
@@ -208,7 +208,7 @@ impl Rows {
             }
             Kind::OrderCancelled | Kind::OrderFailed => {
                 let order = entry.body::<OrderReversed>()?.order_id;
-                if has_code_mark(entry) {
+                if sets_code_state(entry) {
                     self.freed.push(order);
                 }
                 match entry.kind == Kind::OrderFailed {
@@ -248,7 +248,7 @@ impl Rows {
             | Kind::PointsUsed
             | Kind::PointsCancelled
             | Kind::SellingSwitched
-            | Kind::AcrossAborted
+            | Kind::CrossShardAborted
             | Kind::EpochBegun => {}
         }
         Ok(())
@@ -256,8 +256,8 @@ impl Rows {
 
     fn add_branch(&mut self, entry: &Entry) -> Result<(), serde_json::Error> {
         if entry.kind == Kind::BranchHeld {
-            let across = entry.body::<Branch>()?.across;
-            self.held.push((entry.position, across.to_string()));
+            let cross_shard = entry.body::<Branch>()?.cross_shard;
+            self.held.push((entry.position, cross_shard.to_string()));
             return Ok(());
         }
         let ended: BranchEnded = entry.body()?;
@@ -277,22 +277,23 @@ impl Rows {
 
 /// The branches of an entry, with the id that they share.
 pub fn owned(entry: &Entry) -> Vec<(Position, String, Position)> {
-    let mut marks = entry.marks.iter();
-    let across = marks.find_map(|mark| mark.id.strip_prefix(ACROSS_MARK));
-    let across = across.unwrap_or_default();
+    let mut transitions = entry.transitions.iter();
+    let cross_shard =
+        transitions.find_map(|transition| transition.id.strip_prefix(CROSS_SHARD_STATE));
+    let cross_shard = cross_shard.unwrap_or_default();
     let branches = entry.branches.iter();
     branches
-        .map(|branch| (*branch, across.to_owned(), entry.position))
+        .map(|branch| (*branch, cross_shard.to_owned(), entry.position))
         .collect()
 }
 
 /// Whether an entry uses a code or gives it back, on its own shard. Long after its coupon is over there is nothing to
 /// give back; a code on another shard is moved by a branch.
-pub fn has_code_mark(entry: &Entry) -> bool {
+pub fn sets_code_state(entry: &Entry) -> bool {
     entry
-        .marks
+        .transitions
         .iter()
-        .any(|mark| mark.id.starts_with(CODE_MARK))
+        .any(|transition| transition.id.starts_with(CODE_STATE))
 }
 
 fn offline(

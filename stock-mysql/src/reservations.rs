@@ -273,7 +273,7 @@ pub async fn ended_by(pool: &MySqlPool, held: &Held) -> Result<Option<Position>,
     )
     .bind(account.kind.as_str())
     .bind(account.owner)
-    .bind(account.place)
+    .bind(account.location)
     .bind(held.id.get())
     .bind(held.id.to_string())
     .fetch_optional(pool)

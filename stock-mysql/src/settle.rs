@@ -15,7 +15,7 @@ use stock_domain::shard_state::ShardState;
 
 use super::quarantine::Broken;
 use super::{accounts, shards};
-use crate::account_queue::{AccountQueue, Turn};
+use crate::account_queue::{AccountQueue, Ticket};
 
 /// An entry is missing, or comes twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -69,13 +69,13 @@ pub async fn lock(
 pub enum Ahead {
     /// The accounts of the first entries, and how many entries that are.
     Locked(Levels, usize),
-    /// Nothing: the first entry's accounts are another transaction's turn in this process.
+    /// Nothing: the first entry's accounts are another transaction's ticket in this process.
     Queued(Vec<Account>),
 }
 
 /// Locks and reads the accounts of the first entry, and of as many behind it as nobody else holds.
 ///
-/// The first is waited for, if it is its turn; the others' accounts are not held meanwhile.
+/// The first is waited for, if it is its ticket; the others' accounts are not held meanwhile.
 ///
 /// # Errors
 /// When MySQL does not answer, or the first entry's locks are not had in time.
@@ -83,16 +83,16 @@ pub async fn lock_ahead(
     connection: &mut MySqlConnection,
     entries: &[Entry],
     rows: &AccountQueue,
-    turn: &mut Turn,
+    ticket: &mut Ticket,
 ) -> Result<Ahead, sqlx::Error> {
     let (first, others) = entries.split_at(entries.len().min(1));
     let awaited: Vec<Account> = first.iter().flat_map(touched).collect();
-    if !turn.covers(&awaited) {
-        // Who waits for a turn has none of another.
-        *turn = Turn::default();
-        rows.extend(turn, &awaited);
-        if !turn.covers(&awaited) {
-            *turn = Turn::default();
+    if !ticket.covers(&awaited) {
+        // Who waits for a ticket has none of another.
+        *ticket = Ticket::default();
+        rows.extend(ticket, &awaited);
+        if !ticket.covers(&awaited) {
+            *ticket = Ticket::default();
             return Ok(Ahead::Queued(awaited));
         }
     }
@@ -107,8 +107,8 @@ pub async fn lock_ahead(
         return Ok(Ahead::Locked(levels, entries.len()));
     }
     let mut others: Vec<Account> = others.into_iter().collect();
-    rows.extend(turn, &others);
-    others.retain(|account| turn.has(*account));
+    rows.extend(ticket, &others);
+    others.retain(|account| ticket.has(*account));
     levels.extend(accounts::lock_free(connection, &others).await?);
     // What is not there is new, or another's.
     let mut known = held;

@@ -125,7 +125,7 @@ pub struct App {
     /// How many more pages may.
     pub page_streams: Arc<Places>,
     /// Rung when a file of stock is to be written.
-    pub imports_bell: Notify,
+    pub imports_wake_up: Notify,
     /// Keeps the catalog fresh.
     pub catalog_refresher: CatalogRefresher,
     /// Checks tokens.
@@ -183,7 +183,7 @@ impl App {
             // 0 is no percentage: nothing is earned.
             earn_rate: Percentage::from_hundredths(config.points_earn_hundredths).ok(),
             expiry: Expiry::default(),
-            imports_bell: Notify::new(),
+            imports_wake_up: Notify::new(),
             levels: Levels::default(),
             history: History::default(),
             health: Health::default(),

@@ -28,7 +28,7 @@ const RETRY: Duration = Duration::from_millis(500);
 pub struct CatalogRefresher {
     complete_until: Mutex<Option<NaiveDateTime>>,
     /// Rung when another instance says that products have changed.
-    pub bell: Notify,
+    pub wake_up: Notify,
 }
 
 impl CatalogRefresher {
@@ -54,7 +54,7 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
-            () = app.catalog_refresher.bell.notified() => {}
+            () = app.catalog_refresher.wake_up.notified() => {}
             () = tokio::time::sleep(wait) => {}
         }
         wait = Duration::from_millis(app.config.catalog_refresh_ms);
@@ -83,11 +83,16 @@ async fn open(app: &App, what: &str, request: Result<Request, DraftError>) -> Op
 
 async fn open_forgotten(app: &App) {
     for id in products::unopened(&app.pool).await.unwrap_or_default() {
-        open(app, &format!("product {id}"), product::open(id, UserId(0))).await;
+        open(
+            app,
+            &format!("product {id}"),
+            product::open(id, UserId::ENGINE),
+        )
+        .await;
     }
     for forgotten in coupons::unopened(&app.pool).await.unwrap_or_default() {
         let what = format!("coupon {}", forgotten.id);
-        let verdict = open(app, &what, coupon::open(&forgotten, UserId(0))).await;
+        let verdict = open(app, &what, coupon::open(&forgotten, UserId::ENGINE)).await;
         if verdict.is_some_and(|verdict| coupon::is_taken(&forgotten, &verdict))
             && let Err(error) = coupons::delete_unopened(&app.pool, forgotten.id).await
         {

@@ -11,13 +11,13 @@ mod export;
 mod import;
 pub mod output;
 mod points_report;
-mod prove;
 mod quarantine;
 mod ready;
 mod rehome;
 pub mod seed;
 mod serve;
 mod token;
+mod upkeep;
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -77,11 +77,11 @@ enum Command {
     /// Print access tokens
     Token(token::TokenArgs),
     /// Prove that nothing was lost or sold twice
-    Verify(prove::VerifyArgs),
+    Verify(upkeep::VerifyArgs),
     /// Compare Redis and MySQL at a watermark
-    Reconcile(prove::ReconcileArgs),
+    Reconcile(upkeep::ReconcileArgs),
     /// Rebuild Redis from MySQL after a loss of data
-    Recover(prove::RecoverArgs),
+    Recover(upkeep::RecoverArgs),
     /// Give the ledger another number of shards, while nothing is sold
     Rehome(rehome::RehomeArgs),
     /// Move months of the journal into files
@@ -160,9 +160,9 @@ async fn dispatch(config: &Config, common: &Common, command: Command) -> Result<
         Command::Seed(args) => seed::run(config, &args).await,
         Command::CreateAdmin(args) => create_admin::run(config, &args).await,
         Command::Token(args) => token::run(config, &args),
-        Command::Verify(args) => prove::verify(config, common, &args).await,
-        Command::Reconcile(args) => prove::reconcile(config, common, &args).await,
-        Command::Recover(args) => prove::recover(config, common, &args).await,
+        Command::Verify(args) => upkeep::verify(config, common, &args).await,
+        Command::Reconcile(args) => upkeep::reconcile(config, common, &args).await,
+        Command::Recover(args) => upkeep::recover(config, common, &args).await,
         Command::Rehome(args) => rehome::run(config, common, &args).await,
         Command::Archive(args) => archive::run(config, common, &args).await,
         Command::DeadLetters(args) => dead_letters::run(config, common, &args).await,
@@ -269,7 +269,7 @@ async fn open_database(config: &Config, needs_current: bool) -> Result<MySqlPool
 async fn connect(config: &Config) -> Result<(MySqlPool, Ledger), Failure> {
     let pool = open_database(config, false).await?;
     let ledger = meet(config, &pool).await?;
-    for (shard, reason) in ledger.shut() {
+    for (shard, reason) in ledger.fenced() {
         let url = without_password(&config.redis_url);
         let remedy = match is_away(&reason) {
             true => NAMED_BY,
@@ -280,10 +280,10 @@ async fn connect(config: &Config) -> Result<(MySqlPool, Ledger), Failure> {
     Ok((pool, ledger))
 }
 
-/// How long the gates may take to open before a command says why they do not.
+/// How long the fences may take to open before a command says why they do not.
 const OPEN_MAX: Duration = Duration::from_secs(6);
 
-/// Redis for a command. The gate gets a moment to open, and may stay shut: behind a restart of Redis it opens
+/// Redis for a command. The fence gets a moment to open, and may stay shut: behind a restart of Redis it opens
 /// when no instance that may still be alive has something else to say.
 async fn meet(config: &Config, pool: &MySqlPool) -> Result<Ledger, Failure> {
     let ledger = ledger::start(config, pool.clone(), Clock::system())?;

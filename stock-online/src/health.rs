@@ -11,7 +11,7 @@ use stock_common::lock::lock;
 use stock_domain::server_settings::{Setting, Standing};
 use stock_mysql::migrate::{self, Schema};
 use stock_mysql::server_settings;
-use stock_redis::GateState;
+use stock_redis::FenceState;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
@@ -151,9 +151,9 @@ fn tell(app: &App) {
     tell_process(app);
     let mut all_up = true;
     for shard in app.ledger.shards() {
-        let (is_fenced, is_up) = match shard.gate() {
-            GateState::Open(_) | GateState::Mending(_) => (false, true),
-            GateState::Shut(reason) => (true, !crate::http::ops::is_away(&reason)),
+        let (is_fenced, is_up) = match shard.fence_state() {
+            FenceState::Open(_) | FenceState::Mending(_) => (false, true),
+            FenceState::Fenced(reason) => (true, !crate::http::ops::is_away(&reason)),
         };
         all_up &= is_up;
         let number = shard.keys().shard().to_string();

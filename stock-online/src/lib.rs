@@ -63,7 +63,7 @@ use crate::requests::Requests;
 
 /// A part of the service that may run alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Part {
+pub enum ServiceRole {
     /// Answers requests.
     Http,
     /// Brings the journal into MySQL.
@@ -72,7 +72,7 @@ pub enum Part {
     Scheduler,
 }
 
-impl Part {
+impl ServiceRole {
     /// Every part.
     pub const ALL: [Self; 3] = [Self::Http, Self::Subscriber, Self::Scheduler];
 }
@@ -115,7 +115,7 @@ pub struct Start {
     /// Where it listens, bound already.
     pub listener: TcpListener,
     /// Which parts run here.
-    pub parts: Vec<Part>,
+    pub parts: Vec<ServiceRole>,
     /// Renders `/metrics`; one recorder serves the whole process.
     pub prometheus: PrometheusHandle,
 }
@@ -163,19 +163,19 @@ pub async fn run(start: Start, shutdown: CancellationToken) -> Result<(), RunErr
 
     let background = CancellationToken::new();
     let tasks = tokio_util::task::TaskTracker::new();
-    let bells = Arc::new(subscriber::Bells::default());
+    let wake_ups = Arc::new(subscriber::WakeUps::default());
     let task = Tasks {
         tracker: &tasks,
         app: &app,
         shutdown: &background,
     };
-    if parts.contains(&Part::Scheduler) {
+    if parts.contains(&ServiceRole::Scheduler) {
         task.keep("scheduler", keep_schedule);
     }
     task.keep("schema", move |_, shutdown| {
         prepare_schema(pool.clone(), shutdown)
     });
-    let hears = Arc::clone(&bells);
+    let hears = Arc::clone(&wake_ups);
     task.keep("pubsub", move |app, shutdown| {
         subscriber::pubsub::run(app, Arc::clone(&hears), shutdown)
     });
@@ -186,7 +186,7 @@ pub async fn run(start: Start, shutdown: CancellationToken) -> Result<(), RunErr
     task.keep("health", move |app, shutdown| {
         health::run(app, health_pool.clone(), shutdown)
     });
-    if parts.contains(&Part::Subscriber) {
+    if parts.contains(&ServiceRole::Subscriber) {
         // Of its own: a connection belongs to the runtime that has opened it.
         let pool = stock_mysql::pool(&config, Role::Locking)?;
         task.keep("subscriber", move |app, shutdown| {
@@ -194,7 +194,7 @@ pub async fn run(start: Start, shutdown: CancellationToken) -> Result<(), RunErr
                 ledger: ledger.clone(),
                 pool: pool.clone(),
                 queue: app.row_locks.queue().clone(),
-                bells: Arc::clone(&bells),
+                wake_ups: Arc::clone(&wake_ups),
                 troubles: Arc::clone(&app.troubles),
             };
             subscriber::run(shared, shutdown)

@@ -158,8 +158,8 @@ async fn measure_tables(app: &App) -> Result<Tables, sqlx::Error> {
     let drift_accounts = reconciled.map(|last| last.differences.saturating_sub(last.corrected));
     // Whichever instance reconciled: every one tells of it.
     metrics::gauge!("stock_drift_accounts").set(f64::from(drift_accounts.unwrap_or_default()));
-    let unproved = verified.as_ref().map_or(0, |last| last.differences);
-    metrics::gauge!("stock_verify_differences").set(f64::from(unproved));
+    let unverified = verified.as_ref().map_or(0, |last| last.differences);
+    metrics::gauge!("stock_verify_differences").set(f64::from(unverified));
     metrics::gauge!("stock_webhook_deliveries_waiting")
         .set(webhooks::waiting(&app.pool).await? as f64);
     let mut jobs = Vec::new();

@@ -8,7 +8,7 @@
 //! | [`admin`] | `/admin`: everything that an admin's calls do, as lists and forms |
 //! | [`dashboard`] | `/dashboard`: figures of the last minutes, live |
 //! | [`mod@reference`] | `/api/docs`, `/api/redoc`, `/problems`: the interface and its error codes |
-//! | [`frame`] | what every page has: its reader, their language, its headers |
+//! | [`context`] | what every page has: its reader, their language, its headers |
 //! | [`texts`], [`assets`] | what is said, and what is loaded |
 //! | [`api`] | the interface, called in this process |
 //!
@@ -20,10 +20,10 @@ pub mod accounts;
 pub mod admin;
 pub mod api;
 pub mod assets;
+pub mod context;
 pub mod dashboard;
 pub mod event;
 pub mod failure;
-pub mod frame;
 pub mod reference;
 pub mod shop;
 pub mod texts;

@@ -10,9 +10,9 @@ use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use stock_domain::user::Password;
 
 use self::queue::Queue;
-pub use self::queue::{Turn, Urgency};
+pub use self::queue::{Ticket, Urgency};
 
-/// How long a hash may wait for its turn.
+/// How long a hash may wait for its ticket.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// What nobody's password has, with the cost of everybody's.
 const NOBODYS: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5J3Mgc2FsdC4uLg$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
@@ -51,8 +51,8 @@ impl Passwords {
     ///
     /// # Errors
     /// [`PasswordError`].
-    pub async fn hash(&self, password: Password, turn: Turn) -> Result<String, PasswordError> {
-        self.off_thread(turn, move || {
+    pub async fn hash(&self, password: Password, ticket: Ticket) -> Result<String, PasswordError> {
+        self.off_thread(ticket, move || {
             let hash = Argon2::default().hash_password(password.as_bytes());
             hash.map(|hash: PasswordHash| hash.to_string())
                 .map_err(|error| PasswordError::Failed(error.to_string()))
@@ -68,9 +68,9 @@ impl Passwords {
         &self,
         password: Password,
         hash: Option<String>,
-        turn: Turn,
+        ticket: Ticket,
     ) -> Result<bool, PasswordError> {
-        self.off_thread(turn, move || {
+        self.off_thread(ticket, move || {
             let text = hash.as_deref().unwrap_or(NOBODYS);
             let parsed = PasswordHash::new(text)
                 .map_err(|error| PasswordError::Failed(error.to_string()))?;
@@ -82,10 +82,10 @@ impl Passwords {
 
     async fn off_thread<T: Send + 'static>(
         &self,
-        turn: Turn,
+        ticket: Ticket,
         work: impl FnOnce() -> Result<T, PasswordError> + Send + 'static,
     ) -> Result<T, PasswordError> {
-        let slot = self.queue.wait(turn, PATIENCE).await;
+        let slot = self.queue.wait(ticket, PATIENCE).await;
         let slot = slot.ok_or(PasswordError::Busy)?;
         let done = tokio::task::spawn_blocking(move || {
             let done = work();
@@ -101,43 +101,43 @@ impl Passwords {
 mod tests {
     use stock_domain::user::Password;
 
-    use super::{NOBODYS, Passwords, Turn};
+    use super::{NOBODYS, Passwords, Ticket};
 
     #[tokio::test]
     async fn a_password_is_the_one_of_its_hash_and_of_no_other() {
         let passwords = Passwords::new(1);
         let sesame = || Password::choose("open sesame").unwrap();
-        let hash = passwords.hash(sesame(), Turn::OWN).await.unwrap();
+        let hash = passwords.hash(sesame(), Ticket::OWN).await.unwrap();
         assert!(
             hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"),
             "{hash}"
         );
         assert!(
             passwords
-                .verify(sesame(), Some(hash.clone()), Turn::OWN)
+                .verify(sesame(), Some(hash.clone()), Ticket::OWN)
                 .await
                 .unwrap()
         );
         let other = Password::choose("close sesame").unwrap();
         assert!(
             !passwords
-                .verify(other, Some(hash.clone()), Turn::OWN)
+                .verify(other, Some(hash.clone()), Ticket::OWN)
                 .await
                 .unwrap()
         );
-        assert!(!passwords.verify(sesame(), None, Turn::OWN).await.unwrap());
+        assert!(!passwords.verify(sesame(), None, Ticket::OWN).await.unwrap());
         // What is checked for an unknown address costs what everybody's costs.
         let cost = |hash: &str| hash.rsplitn(3, '$').last().map(str::to_owned);
         assert_eq!(cost(NOBODYS), cost(&hash));
         assert!(
             !passwords
-                .verify(sesame(), Some(NOBODYS.to_owned()), Turn::OWN)
+                .verify(sesame(), Some(NOBODYS.to_owned()), Ticket::OWN)
                 .await
                 .unwrap()
         );
         assert!(
             passwords
-                .verify(sesame(), Some("no hash".to_owned()), Turn::OWN)
+                .verify(sesame(), Some("no hash".to_owned()), Ticket::OWN)
                 .await
                 .is_err()
         );

@@ -9,7 +9,7 @@ mod apply_imports;
 mod daily_points_report;
 mod expire_reservations;
 mod forget_logins;
-mod forget_marks;
+mod forget_states;
 pub mod verify_ledger;
 
 use std::future::Future;
@@ -44,7 +44,7 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) -> Result<(), JobSc
             Box::pin(verify_ledger::run(app))
         }),
         (&config.forget_marks_cron, Tz::UTC, |app| {
-            Box::pin(forget_marks::run(app))
+            Box::pin(forget_states::run(app))
         }),
         (&config.forget_logins_cron, Tz::UTC, |app| {
             Box::pin(forget_logins::run(app))

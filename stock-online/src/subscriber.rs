@@ -1,7 +1,7 @@
 //! The subscriber: brings the journal into MySQL.
 //!
 //! [`run`] waits for a message on the levels channel, or a short time when one is lost; [`Subscriber::step`]
-//! applies one bounded batch. Pub/Sub is only the bell; the journal is the truth. Any number of
+//! applies one bounded batch. Pub/Sub is only a wake-up; the journal is the truth. Any number of
 //! instances may run it: the shard's row lock lets one apply at a time. Each shard has one of its own.
 
 mod compensate;
@@ -43,7 +43,7 @@ pub struct Subscriber {
     /// A pool whose idle transactions the server ends after 1 s.
     pool: MySqlPool,
     /// Rung by the levels channel.
-    bell: Arc<Notify>,
+    wake_up: Arc<Notify>,
     /// Which transaction of this process may lock an account's row next.
     queue: AccountQueue,
     /// Positions below which frames may be dropped once enough entries have been settled since.
@@ -65,7 +65,7 @@ impl Subscriber {
         Self {
             ledger: shared.ledger.clone(),
             pool: shared.pool.clone(),
-            bell: shared.bells.of(shard.keys().shard()),
+            wake_up: shared.wake_ups.of(shard.keys().shard()),
             queue: shared.queue.clone(),
             shard,
             checkpoints: VecDeque::new(),
@@ -124,25 +124,25 @@ impl Subscriber {
     }
 }
 
-/// The bells of all shards.
+/// The wake-ups of all shards.
 #[derive(Default)]
-pub struct Bells(Mutex<HashMap<u64, Arc<Notify>>>);
+pub struct WakeUps(Mutex<HashMap<u64, Arc<Notify>>>);
 
-impl Bells {
+impl WakeUps {
     fn of(&self, shard: u64) -> Arc<Notify> {
-        let mut bells = lock(&self.0);
-        Arc::clone(bells.entry(shard).or_default())
+        let mut wake_ups = lock(&self.0);
+        Arc::clone(wake_ups.entry(shard).or_default())
     }
 
     /// There is something to apply of a shard.
-    pub fn ring(&self, shard: u64) {
+    pub fn notify(&self, shard: u64) {
         self.of(shard).notify_one();
     }
 
     /// There may be something to apply.
-    pub fn ring_all(&self) {
-        let bells = lock(&self.0);
-        bells.values().for_each(|bell| bell.notify_one());
+    pub fn notify_all(&self) {
+        let wake_ups = lock(&self.0);
+        wake_ups.values().for_each(|wake_up| wake_up.notify_one());
     }
 }
 
@@ -156,7 +156,7 @@ pub struct Shared {
     /// Which transaction of this process may lock an account's row next.
     pub queue: AccountQueue,
     /// Rung by the levels channel.
-    pub bells: Arc<Bells>,
+    pub wake_ups: Arc<WakeUps>,
     /// The troubles that keep them from applying.
     pub troubles: Arc<Troubles>,
 }
@@ -203,7 +203,7 @@ async fn run_one(
     shutdown: CancellationToken,
 ) -> u64 {
     let number = subscriber.shard.keys().shard();
-    // The gate opens a moment after the start; that is nothing to warn about.
+    // The fence opens a moment after the start; that is nothing to warn about.
     subscriber.shard.wait_open(BACKOFF_MAX).await;
     let mut backoff = BACKOFF_MIN;
     let mut tended = Instant::now();
@@ -248,7 +248,7 @@ async fn run_one(
         }
         tokio::select! {
             () = shutdown.cancelled() => {}
-            () = subscriber.bell.notified() => {}
+            () = subscriber.wake_up.notified() => {}
             () = tokio::time::sleep(wait) => {}
         }
     }

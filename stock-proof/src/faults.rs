@@ -105,40 +105,114 @@ type Fault = (&'static str, for<'a> fn(&'a Plan) -> Run<'a>);
 
 /// Every fault, in the order of `docs/faults.md`.
 const FAULTS: [Fault; 34] = [
-    ("F1", |plan| Box::pin(processes::f1(plan))),
-    ("F2", |plan| Box::pin(processes::f2(plan))),
-    ("F3", |plan| Box::pin(processes::f3(plan))),
-    ("F4", |plan| Box::pin(storage::f4(plan))),
-    ("F5", |plan| Box::pin(storage::f5(plan))),
-    ("F6", |plan| Box::pin(storage::f6(plan))),
-    ("F7", |plan| Box::pin(network::f7(plan))),
-    ("F8", |plan| Box::pin(network::f8(plan))),
-    ("F9", |plan| Box::pin(network::f9(plan))),
-    ("F10", |plan| Box::pin(network::f10(plan))),
-    ("F11", |plan| Box::pin(network::f11(plan))),
-    ("F12", |plan| Box::pin(operations::f12(plan))),
-    ("F13", |plan| Box::pin(operations::f13(plan))),
-    ("F14", |plan| Box::pin(storage::f14(plan))),
-    ("F15", |plan| Box::pin(storage::f15(plan))),
-    ("F16", |plan| Box::pin(processes::f16(plan))),
-    ("F17", |plan| Box::pin(processes::f17(plan))),
-    ("F18", |plan| Box::pin(operations::f18(plan))),
-    ("F19", |plan| Box::pin(operations::f19(plan))),
-    ("F20", |plan| Box::pin(processes::f20(plan))),
-    ("F21", |plan| Box::pin(operations::f21(plan))),
-    ("F22", |plan| Box::pin(operations::f22(plan))),
-    ("F23", |plan| Box::pin(silence::f23(plan))),
-    ("F24", |plan| Box::pin(pairs::f24(plan))),
-    ("F25", |plan| Box::pin(keys::f25(plan))),
-    ("F26", |plan| Box::pin(settings::f26(plan))),
-    ("F29", |plan| Box::pin(silence::f29(plan))),
-    ("F30", |plan| Box::pin(network::f30(plan))),
-    ("F31", |plan| Box::pin(narrow::f31(plan))),
-    ("F32", |plan| Box::pin(spoilt::f32(plan))),
-    ("F33", |plan| Box::pin(planted::f33(plan))),
-    ("F34", |plan| Box::pin(strangers::f34(plan))),
-    ("F35", |plan| Box::pin(failover::f35(plan))),
-    ("F36", |plan| Box::pin(scarce::f36(plan))),
+    ("F1", |plan| {
+        Box::pin(processes::f01_kill_9_of_the_service_loses_no_accepted_order(plan))
+    }),
+    ("F2", |plan| {
+        Box::pin(processes::f02_kill_9_of_redis_loses_nothing_that_is_not_listed(plan))
+    }),
+    ("F3", |plan| {
+        Box::pin(processes::f03_kill_9_of_mysql_stops_selling_at_the_backlog_limit_only(plan))
+    }),
+    ("F4", |plan| {
+        Box::pin(storage::f04_a_cut_or_damaged_file_sells_nothing_twice(plan))
+    }),
+    ("F5", |plan| {
+        Box::pin(storage::f05_an_emptied_redis_is_fenced_and_rebuilt(plan))
+    }),
+    ("F6", |plan| {
+        Box::pin(storage::f06_a_failover_to_a_lagging_replica_lists_what_is_lost(plan))
+    }),
+    ("F7", |plan| {
+        Box::pin(network::f07_a_cut_link_to_redis_decides_an_order_once(plan))
+    }),
+    ("F8", |plan| {
+        Box::pin(network::f08_half_open_and_slow_links_are_answered_in_time(
+            plan,
+        ))
+    }),
+    ("F9", |plan| {
+        Box::pin(network::f09_a_slow_mysql_does_not_slow_sales(plan))
+    }),
+    ("F10", |plan| {
+        Box::pin(network::f10_killed_pubsub_connections_delay_nothing(plan))
+    }),
+    ("F11", |plan| {
+        Box::pin(network::f11_three_subscribers_settle_each_entry_once(plan))
+    }),
+    ("F12", |plan| {
+        Box::pin(operations::f12_orders_that_a_table_refuses_become_dead_letters(plan))
+    }),
+    ("F13", |plan| {
+        Box::pin(operations::f13_a_jumping_clock_changes_no_verdict(plan))
+    }),
+    ("F14", |plan| {
+        Box::pin(storage::f14_a_full_redis_refuses_whole_orders(plan))
+    }),
+    ("F15", |plan| {
+        Box::pin(storage::f15_a_full_disk_loses_nothing(plan))
+    }),
+    ("F16", |plan| {
+        Box::pin(processes::f16_many_connections_do_not_exhaust_memory(plan))
+    }),
+    ("F17", |plan| {
+        Box::pin(processes::f17_a_stopped_process_does_no_harm_when_it_wakes(
+            plan,
+        ))
+    }),
+    ("F18", |plan| {
+        Box::pin(operations::f18_services_start_in_any_order(plan))
+    }),
+    ("F19", |plan| {
+        Box::pin(operations::f19_reconcile_and_verify_change_nothing_in_a_storm(plan))
+    }),
+    ("F20", |plan| {
+        Box::pin(processes::f20_sigterm_under_load_ends_in_time(plan))
+    }),
+    ("F21", |plan| {
+        Box::pin(operations::f21_changed_credentials_are_survived(plan))
+    }),
+    ("F22", |plan| {
+        Box::pin(operations::f22_an_overload_is_refused_quickly(plan))
+    }),
+    ("F23", |plan| {
+        Box::pin(silence::f23_silent_servers_silence_nothing_else(plan))
+    }),
+    ("F24", |plan| {
+        Box::pin(pairs::f24_two_faults_at_once_harm_no_more_than_each(plan))
+    }),
+    ("F25", |plan| {
+        Box::pin(keys::f25_a_lost_key_harms_its_owners_only(plan))
+    }),
+    ("F26", |plan| {
+        Box::pin(settings::f26_unsafe_settings_are_named_and_stop_selling(
+            plan,
+        ))
+    }),
+    ("F29", |plan| {
+        Box::pin(silence::f29_idle_and_lost_links_cost_no_request(plan))
+    }),
+    ("F30", |plan| {
+        Box::pin(network::f30_messages_of_strangers_mislead_nobody(plan))
+    }),
+    ("F31", |plan| {
+        Box::pin(narrow::f31_statements_fit_a_narrow_mysql(plan))
+    }),
+    ("F32", |plan| {
+        Box::pin(spoilt::f32_spoilt_rows_stop_their_owners_only(plan))
+    }),
+    ("F33", |plan| {
+        Box::pin(planted::f33_verify_names_each_planted_difference(plan))
+    }),
+    ("F34", |plan| {
+        Box::pin(strangers::f34_slow_and_greedy_clients_harm_nobody(plan))
+    }),
+    ("F35", |plan| {
+        Box::pin(failover::f35_a_lost_master_loses_no_replicated_order(plan))
+    }),
+    ("F36", |plan| {
+        Box::pin(scarce::f36_scarce_goods_are_sold_once_and_wholly(plan))
+    }),
 ];
 
 fn passed(checked: Result<History, Failure>) -> Result<Outcome, Failure> {

@@ -19,7 +19,7 @@ use super::DecideError;
 use super::shard::Shared;
 use crate::codec::{self, BatchHead, BatchReply};
 use crate::encoded_request::EncodedRequest;
-use crate::fence::{Gate, Line, Link};
+use crate::fence::{Fence, Line, Link};
 
 /// A call takes so many requests however few there are.
 const BATCH_REQUESTS_MIN: usize = 16;
@@ -120,8 +120,8 @@ pub(super) async fn run(shared: Arc<Shared>, queue: Arc<Mutex<mpsc::Receiver<Wai
 /// The link for the next call. One that carries a call is not asked whether it leads to Redis: its answer will tell.
 async fn find_link(shared: &Shared, lines: &Lines, line: Line) -> Result<Link, Arc<str>> {
     match lines.on(line).load(Ordering::Relaxed) {
-        0 => shared.gate.live_link(line).await,
-        _ => shared.gate.busy_link().await,
+        0 => shared.fence.live_link(line).await,
+        _ => shared.fence.busy_link().await,
     }
 }
 
@@ -136,7 +136,9 @@ impl Lines {
     /// The connection for the next call: where one waits for replicas, the one with less under way.
     fn choose(&self, shared: &Shared) -> Line {
         let is_free = |line| self.on(line).load(Ordering::Relaxed) == 0;
-        match shared.gate.replication.is_wanted() && !is_free(Line::Decide) && is_free(Line::Beside)
+        match shared.fence.replication.is_wanted()
+            && !is_free(Line::Decide)
+            && is_free(Line::Beside)
         {
             true => Line::Beside,
             false => Line::Decide,
@@ -257,7 +259,7 @@ fn send(shared: &Arc<Shared>, link: Link, batch: Vec<Waiting>, under_way: UnderW
 }
 
 async fn call(shared: &Shared, (link, line): (Link, Line), mut batch: Vec<Waiting>) {
-    let (link, _calling) = match shared.gate.begin_call(link).await {
+    let (link, _calling) = match shared.fence.begin_call(link).await {
         Ok(begun) => begun,
         Err(reason) => return answer_all(batch, &DecideError::Fenced(reason)),
     };
@@ -272,13 +274,13 @@ async fn call(shared: &Shared, (link, line): (Link, Line), mut batch: Vec<Waitin
         ),
         deadline_ms,
     };
-    let cmd = codec::encode(&shared.gate.keys, &head, batch.iter().map(|w| &*w.request));
+    let cmd = codec::encode(&shared.fence.keys, &head, batch.iter().map(|w| &*w.request));
     for waiting in &mut batch {
         waiting.is_sent = true;
     }
     let started = Instant::now();
     let mut connection = link.line(line).clone();
-    let wait = shared.gate.replication.wait();
+    let wait = shared.fence.replication.wait();
     let reply: Result<(Value, Option<u64>), RedisError> = match wait {
         None => cmd
             .query_async(&mut connection)
@@ -300,8 +302,8 @@ async fn call(shared: &Shared, (link, line): (Link, Line), mut batch: Vec<Waitin
             None => {
                 tracing::error!("the script returned something that is not a reply");
                 shared
-                    .gate
-                    .shut(link.generation, "the script's reply cannot be read");
+                    .fence
+                    .fence_off(link.generation, "the script's reply cannot be read");
                 answer_all(batch, &DecideError::OutcomeUnknown);
             }
         },
@@ -322,17 +324,17 @@ fn answer(
         .filter_map(|verdict| match verdict {
             Verdict::Accepted(accepted) => {
                 shared.sold_out.moved(&accepted.postings);
-                Some(Gate::remember(accepted))
+                Some(Fence::remember(accepted))
             }
             Verdict::Replayed(_) | Verdict::Refused(_) => None,
         })
         .collect();
-    let is_replicated = shared.gate.replication.judge(have, accepted.len());
+    let is_replicated = shared.fence.replication.judge(have, accepted.len());
     if let Some(last) = accepted.last() {
         shared.recent.moved();
         let number = last.number;
         let settled = number.saturating_sub(reply.lag_entries);
-        if !shared.gate.note(link, accepted, settled) {
+        if !shared.fence.note(link, accepted, settled) {
             return answer_all(batch, &DecideError::OutcomeUnknown);
         }
         shared
@@ -341,8 +343,8 @@ fn answer(
     }
     if reply.verdicts.first() == Some(&Verdict::Refused(Refusal::Fenced)) {
         shared
-            .gate
-            .shut(link.generation, "redis holds another epoch, or none");
+            .fence
+            .fence_off(link.generation, "redis holds another epoch, or none");
         shared.sold_out.clear();
     }
     for (waiting, verdict) in batch.into_iter().zip(reply.verdicts) {
@@ -388,7 +390,7 @@ fn answer_failure(shared: &Shared, link: &Link, batch: Vec<Waiting>, error: &Red
     let is_elsewhere = ELSEWHERE.iter().any(|one| kind == ErrorKind::Server(*one));
     let is_refusal = matches!(kind, ErrorKind::Server(_) | ErrorKind::Extension);
     if is_elsewhere {
-        shared.gate.shut(
+        shared.fence.fence_off(
             link.generation,
             &format!("another master has the keys: {why}"),
         );
@@ -396,16 +398,16 @@ fn answer_failure(shared: &Shared, link: &Link, batch: Vec<Waiting>, error: &Red
     } else if is_another {
         // Without its scripts, or not a master: perhaps not the Redis that was proved.
         shared
-            .gate
-            .shut(link.generation, &format!("perhaps another redis: {why}"));
+            .fence
+            .fence_off(link.generation, &format!("perhaps another redis: {why}"));
         answer_all(batch, &DecideError::Fenced(why.into()));
     } else if is_refusal {
         tracing::error!(error = why, "redis refused a batch");
         answer_all(batch, &DecideError::Unable(why.into()));
     } else {
         shared
-            .gate
-            .shut(link.generation, &format!("the link to redis broke: {why}"));
+            .fence
+            .fence_off(link.generation, &format!("the link to redis broke: {why}"));
         answer_all(batch, &DecideError::OutcomeUnknown);
     }
 }

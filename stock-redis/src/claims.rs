@@ -14,12 +14,12 @@ impl Ledger {
     pub(super) async fn under_key<F: Future<Output = Result<Verdict, DecideError>>>(
         &self,
         map: ShardMap,
-        (of, home): (&Idempotency, u64),
+        (of, coordinator): (&Idempotency, u64),
         send: impl Fn() -> F,
     ) -> Result<Verdict, DecideError> {
         let users = map.of_user(of.user);
-        if users != home
-            && let Some(known) = Box::pin(self.claim(of, users, home)).await?
+        if users != coordinator
+            && let Some(known) = Box::pin(self.claim(of, users, coordinator)).await?
         {
             return Ok(known);
         }
@@ -28,10 +28,10 @@ impl Ledger {
             return Ok(verdict);
         };
         // It was claimed for the shard that had it before, which may have decided it, and must not any more.
-        match Box::pin(self.claim(of, before, home)).await? {
+        match Box::pin(self.claim(of, before, coordinator)).await? {
             Some(known) => Ok(known),
             None => {
-                Box::pin(self.shard(home)?.unclaim(of, before)).await?;
+                Box::pin(self.shard(coordinator)?.unclaim(of, before)).await?;
                 send().await
             }
         }
@@ -42,15 +42,15 @@ impl Ledger {
         &self,
         of: &Idempotency,
         mut on: u64,
-        home: u64,
+        coordinator: u64,
     ) -> Result<Option<Verdict>, DecideError> {
         // From shard to shard, as often as it has moved since it was first claimed.
         for _ in 0..=SHARDS_MAX {
-            if on == home {
+            if on == coordinator {
                 return Ok(None);
             }
             let shard = self.shard(self.known_shard_map()?.of_number(on))?;
-            let Known { print, outcome, .. } = match shard.claim(of, home).await? {
+            let Known { print, outcome, .. } = match shard.claim(of, coordinator).await? {
                 Claim::Made => return Ok(None),
                 Claim::Lost => {
                     let lost = Refusal::Lost(LostKey::Records);

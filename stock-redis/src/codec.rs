@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use redis::{Cmd, Value};
 use stock_common::id::Position;
 use stock_domain::account::{Account, Book};
-use stock_domain::journal::Facts;
+use stock_domain::journal::PostedLevels;
 use stock_domain::verdict::{Accepted, Refusal, Replay, Verdict};
 
 use super::keys::{Keys, Records};
@@ -108,11 +108,13 @@ where
         .arg(index.keys.len());
     cmd.arg(head.lag_entries_max.0).arg(head.lag_entries_max.1);
     cmd.arg(head.remember_ms.0).arg(head.remember_ms.1);
-    let marks = batch.clone().flat_map(|sealed| &sealed.request.draft.marks);
+    let transitions = batch
+        .clone()
+        .flat_map(|sealed| &sealed.request.draft.transitions);
     cmd.arg(keys.levels())
         .arg(batch.clone().count())
         .arg(head.deadline_ms)
-        .arg(marks.clone().count());
+        .arg(transitions.clone().count());
     for account in &index.own {
         if account.kind.is_announced() {
             cmd.arg(account.to_string());
@@ -130,8 +132,8 @@ where
     for key in &index.keys {
         cmd.arg(key);
     }
-    for mark in marks {
-        cmd.arg(&mark.id);
+    for transition in transitions {
+        cmd.arg(&transition.id);
     }
     for request in batch {
         encode_request(&mut cmd, &index, request);
@@ -176,10 +178,10 @@ fn encode_request(cmd: &mut Cmd, index: &Index, sealed: &EncodedRequest) {
     if let Some(deadline) = request.deadline_ms {
         cmd.arg(deadline);
     }
-    if !draft.marks.is_empty() {
-        cmd.arg(draft.marks.len());
-        for mark in &draft.marks {
-            cmd.arg(&mark.expected).arg(&mark.next);
+    if !draft.transitions.is_empty() {
+        cmd.arg(draft.transitions.len());
+        for transition in &draft.transitions {
+            cmd.arg(&transition.from).arg(&transition.to);
         }
     }
     if !draft.closings.is_empty() {
@@ -208,7 +210,7 @@ fn encode_request(cmd: &mut Cmd, index: &Index, sealed: &EncodedRequest) {
     if let Some((account, balance)) = &request.expected {
         cmd.arg(account_at(account)).arg(*balance);
     }
-    if let Some(before) = request.late_mark {
+    if let Some(before) = request.late_check {
         cmd.arg(before + 1);
     }
     for posting in &draft.postings {
@@ -271,7 +273,7 @@ fn decode_one(
         return Some(Verdict::Accepted(Accepted {
             position,
             number,
-            postings: Facts::parse(answer)?.join(&request.request.draft.postings)?,
+            postings: PostedLevels::parse(answer)?.join(&request.request.draft.postings)?,
             is_whole: request.request.draft.branches.is_empty(),
         }));
     }

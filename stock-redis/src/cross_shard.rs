@@ -1,4 +1,4 @@
-//! Deciding a request that lies on several shards: hold, decide at home, confirm.
+//! Deciding a request that lies on several shards: hold, decide at the coordinator, confirm.
 //!
 //! [`stock_domain::branch`] says what the parts are; here they are sent. The instance that holds comes back and ends what
 //! it holds. When it does not, because it was killed or a link broke, the sweep of `stock-engine` ends it.
@@ -28,7 +28,7 @@ pub(super) async fn run(ledger: &Ledger, split: &Split) -> Result<Verdict, Decid
             }
             Ok(Verdict::Refused(refusal)) => {
                 release(ledger, held).await;
-                let refusal = refusal.of_whole(&part.postings, &part.marks);
+                let refusal = refusal.of_whole(&part.postings, &part.transitions);
                 let first = first_of(ledger, split, refusal.clone()).await;
                 return match first == refusal {
                     true => remember(ledger, split, refusal).await,
@@ -50,10 +50,10 @@ pub(super) async fn run(ledger: &Ledger, split: &Split) -> Result<Verdict, Decid
             }
         }
     }
-    let home = &split.home;
-    let mut request = home.request()?;
+    let coordinator = &split.coordinator;
+    let mut request = coordinator.request()?;
     request.draft.branches = held.iter().map(|held| held.at).collect();
-    let verdict = ledger.send_part(home.shard, request).await;
+    let verdict = ledger.send_part(coordinator.shard, request).await;
     match verdict {
         Ok(Verdict::Accepted(accepted)) => {
             confirm(ledger, held, accepted.position).await;
@@ -62,7 +62,7 @@ pub(super) async fn run(ledger: &Ledger, split: &Split) -> Result<Verdict, Decid
         Ok(Verdict::Refused(refusal)) => {
             release(ledger, held).await;
             Ok(Verdict::Refused(
-                refusal.of_whole(&home.postings, &home.marks),
+                refusal.of_whole(&coordinator.postings, &coordinator.transitions),
             ))
         }
         Ok(Verdict::Replayed(replay)) => {
@@ -81,17 +81,20 @@ pub(super) async fn run(ledger: &Ledger, split: &Split) -> Result<Verdict, Decid
 /// The refusal that one script would have given: that of the first posting which cannot be. What was not asked for is
 /// only looked at; the request is refused in any case.
 async fn first_of(ledger: &Ledger, split: &Split, refusal: Refusal) -> Refusal {
-    let late = split.late_mark();
+    let late = split.late_check();
     let is_late = matches!(refusal, Refusal::Taken { .. });
     let Some(asked) = late.filter(|_| is_late).or(refusal.posting()) else {
         return refusal;
     };
-    for (index, mark) in split.judged_first() {
+    for (index, transition) in split.judged_first() {
         // Those of this refusal's own part were judged by it.
-        let state = ledger.state_of(mark).await.ok().flatten();
+        let state = ledger.state_of(transition).await.ok().flatten();
         let state = state.unwrap_or_default();
-        if state != mark.expected {
-            return Refusal::StaleState { mark: index, state };
+        if state != transition.from {
+            return Refusal::StaleState {
+                transition: index,
+                state,
+            };
         }
     }
     let before = split.taken().filter(|(index, _)| *index < asked);
@@ -121,14 +124,17 @@ async fn remember(
     split: &Split,
     refusal: Refusal,
 ) -> Result<Verdict, DecideError> {
-    let home = &split.home.request;
-    if home.idempotency.is_none()
-        || !refusal.is_remembered(home.retried_at_new_price, home.retried_with_new_code)
+    let coordinator = &split.coordinator.request;
+    if coordinator.idempotency.is_none()
+        || !refusal.is_remembered(
+            coordinator.retried_at_new_price,
+            coordinator.retried_with_new_code,
+        )
     {
         return Ok(Verdict::Refused(refusal));
     }
-    let request = home.refusing(&refusal);
-    ledger.send_part(split.home.shard, request).await
+    let request = coordinator.refusing(&refusal);
+    ledger.send_part(split.coordinator.shard, request).await
 }
 
 /// Ends branches; what fails is ended by the sweep.

@@ -61,7 +61,7 @@ fn shape(request: &Request) -> String {
 pub const FLAGS: [(u32, &str); 15] = [
     (1, "idempotency"),
     (2, "deadline"),
-    (8, "marks"),
+    (8, "transitions"),
     (16, "closings"),
     (32, "takes_stock"),
     (64, "allow_closed"),
@@ -72,7 +72,7 @@ pub const FLAGS: [(u32, &str); 15] = [
     (4_096, "release"),
     (8_192, "expected"),
     (16_384, "retried_with_new_code"),
-    (32_768, "late_mark"),
+    (32_768, "late_check"),
     (65_536, "retried_at_new_price"),
 ];
 
@@ -80,7 +80,7 @@ fn flags(request: &Request) -> u32 {
     let set = [
         request.idempotency.is_some(),
         request.deadline_ms.is_some(),
-        !request.draft.marks.is_empty(),
+        !request.draft.transitions.is_empty(),
         !request.draft.closings.is_empty(),
         request.takes_stock,
         request.allow_closed,
@@ -91,7 +91,7 @@ fn flags(request: &Request) -> u32 {
         request.release.is_some(),
         request.expected.is_some(),
         request.retried_with_new_code,
-        request.late_mark.is_some(),
+        request.late_check.is_some(),
         request.retried_at_new_price,
     ];
     FLAGS

@@ -67,28 +67,28 @@ pub struct Link {
 
 /// Whether there is a proved Redis, or why not.
 #[derive(Debug, Clone)]
-pub enum GateState {
+pub enum FenceState {
     /// Requests are decided.
     Open(Link),
     /// The link broke a moment ago, for this reason, and is being replaced: requests wait for that, and not for long.
     Mending(Arc<str>),
     /// Requests are answered `FENCED`, for this reason.
-    Shut(Arc<str>),
+    Fenced(Arc<str>),
 }
 
-impl GateState {
+impl FenceState {
     /// The epoch of the Redis that was verified.
     #[must_use]
     pub fn epoch(&self) -> Option<&str> {
         match self {
             Self::Open(link) => Some(&link.epoch),
-            Self::Mending(_) | Self::Shut(_) => None,
+            Self::Mending(_) | Self::Fenced(_) => None,
         }
     }
 }
 
 /// The state that a shard's requests share with the task that verifies its Redis.
-pub struct Gate {
+pub struct Fence {
     /// Where the shard's Redis may be.
     pub servers: Arc<Servers>,
     /// The map that the shard is one of.
@@ -100,7 +100,7 @@ pub struct Gate {
     /// The runtime that requests run on.
     requests: Handle,
     clock: Clock,
-    state: watch::Sender<GateState>,
+    state: watch::Sender<FenceState>,
     /// The generation of the last link.
     generation: AtomicU64,
     memory: Mutex<Memory>,
@@ -120,7 +120,7 @@ pub struct Gate {
     pub(crate) follows: Follows,
 }
 
-impl Gate {
+impl Fence {
     /// The fence of a shard whose Redis nobody has verified yet.
     pub(crate) fn new(shard: u64, common: &Common, config: &Config, clock: Clock) -> Self {
         Self {
@@ -130,7 +130,7 @@ impl Gate {
             keys: Keys::new(config, shard),
             requests: common.requests.clone(),
             clock,
-            state: watch::Sender::new(GateState::Shut("starting".into())),
+            state: watch::Sender::new(FenceState::Fenced("starting".into())),
             generation: AtomicU64::new(0),
             memory: Mutex::new(Memory::default()),
             known: Mutex::new(None),
@@ -145,7 +145,7 @@ impl Gate {
 
     /// Whether there is a verified Redis.
     #[must_use]
-    pub fn state(&self) -> GateState {
+    pub fn state(&self) -> FenceState {
         self.state.borrow().clone()
     }
 
@@ -153,14 +153,14 @@ impl Gate {
     #[must_use]
     pub fn reason(&self) -> Option<Arc<str>> {
         match &*self.state.borrow() {
-            GateState::Shut(reason) => Some(Arc::clone(reason)),
-            GateState::Open(_) | GateState::Mending(_) => None,
+            FenceState::Fenced(reason) => Some(Arc::clone(reason)),
+            FenceState::Open(_) | FenceState::Mending(_) => None,
         }
     }
 
     /// Tells of every change of that.
     #[must_use]
-    pub fn watch_state(&self) -> watch::Receiver<GateState> {
+    pub fn watch_state(&self) -> watch::Receiver<FenceState> {
         self.state.subscribe()
     }
 
@@ -215,7 +215,7 @@ impl Gate {
     /// as unknown, since this instance has said by then what it accepted last.
     pub(crate) fn note(&self, link: &Link, entries: Vec<Remembered>, settled: u64) -> bool {
         let mut memory = self.memory();
-        let is_current = matches!(&*self.state.borrow(), GateState::Open(now) if now.generation == link.generation);
+        let is_current = matches!(&*self.state.borrow(), FenceState::Open(now) if now.generation == link.generation);
         if is_current {
             memory.accepted(entries, settled);
         }
@@ -233,38 +233,38 @@ impl Gate {
 
     /// Gives up the link of `generation`, if it is still the one in use: another one is made at once, and what Redis
     /// says then decides whether requests are fenced.
-    pub fn shut(&self, generation: u64, reason: &str) {
+    pub fn fence_off(&self, generation: u64, reason: &str) {
         self.state.send_if_modified(|state| match state {
-            GateState::Open(link) if link.generation == generation => {
+            FenceState::Open(link) if link.generation == generation => {
                 tracing::warn!(shard = self.keys.shard(), reason, "the link is given up");
-                *state = GateState::Mending(reason.into());
+                *state = FenceState::Mending(reason.into());
                 true
             }
-            GateState::Open(_) | GateState::Mending(_) | GateState::Shut(_) => false,
+            FenceState::Open(_) | FenceState::Mending(_) | FenceState::Fenced(_) => false,
         });
     }
 
     /// Lets nobody wait any longer for a link that is being replaced.
     pub fn stop_waiting(&self) {
         self.state.send_if_modified(|state| {
-            let GateState::Mending(reason) = state else {
+            let FenceState::Mending(reason) = state else {
                 return false;
             };
-            tracing::warn!(shard = self.keys.shard(), %reason, "gate shut");
-            *state = GateState::Shut(Arc::clone(reason));
+            tracing::warn!(shard = self.keys.shard(), %reason, "fenced");
+            *state = FenceState::Fenced(Arc::clone(reason));
             true
         });
     }
 
     /// Publishes a state; a reason that has not changed is not logged again.
-    pub fn tell(&self, next: GateState) {
+    pub fn tell(&self, next: FenceState) {
         self.state.send_if_modified(|state| {
             match (&*state, &next) {
-                (GateState::Shut(old), GateState::Shut(new)) if old == new => return false,
-                (_, GateState::Shut(new)) => {
-                    tracing::warn!(shard = self.keys.shard(), reason = %new, "gate shut");
+                (FenceState::Fenced(old), FenceState::Fenced(new)) if old == new => return false,
+                (_, FenceState::Fenced(new)) => {
+                    tracing::warn!(shard = self.keys.shard(), reason = %new, "fenced");
                 }
-                (_, GateState::Open(_) | GateState::Mending(_)) => {}
+                (_, FenceState::Open(_) | FenceState::Mending(_)) => {}
             }
             *state = next;
             true

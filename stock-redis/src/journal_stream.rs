@@ -19,7 +19,7 @@ const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// as those of imports are.
 const BATCH_POSTINGS_MAX: usize = 20_000;
 
-/// One stream item: the position and number of its first entry, and facts and payload of each.
+/// One stream item: the position and number of its first entry, and posted levels and payload of each.
 struct Frame {
     first: Position,
     number: u64,
@@ -30,7 +30,7 @@ struct Frame {
 struct Stored {
     position: Position,
     number: u64,
-    facts: String,
+    posted_levels: String,
     payload: Vec<u8>,
 }
 
@@ -80,10 +80,10 @@ impl Frame {
         let (first, number) = (self.first, self.number);
         (0u64..)
             .zip(self.entries)
-            .map(move |(index, (facts, payload))| Stored {
+            .map(move |(index, (posted_levels, payload))| Stored {
                 position: first.plus(index),
                 number: number.saturating_add(index),
-                facts,
+                posted_levels,
                 payload,
             })
     }
@@ -91,7 +91,12 @@ impl Frame {
 
 impl Stored {
     fn decode(self) -> Result<Entry, EntryError> {
-        Entry::decode(self.position, self.number, &self.facts, self.payload)
+        Entry::decode(
+            self.position,
+            self.number,
+            &self.posted_levels,
+            self.payload,
+        )
     }
 }
 

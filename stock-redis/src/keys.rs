@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | `…:epoch` | hash | epoch, ms, low (last position), number, settled, selling; `accepted`, `refused` (numbers of the younger generations of records), `accepted_from`, `refused_from` (ms at which they began) |
 //! | `…:journal` | stream | frames of up to 100 entries |
-//! | `…:states` | book | mark id → `state@ms` |
+//! | `…:states` | book | state id → `state@ms` |
 //! | `…:deadlines` | zset | `ms-low what is held` of each live hold, by the ms at which it expires; and `.` |
 //! | `…:held_units` | hash | `product:user` → units that the user holds of the product now; and `.`; derived from `…:deadlines` |
 //! | `…:a:<kind>:<owner>:<place>` | string | `balance seq flag` of an account that must be there |
@@ -228,7 +228,7 @@ impl Keys {
         format!("{}:journal", self.base)
     }
 
-    /// The hash of marks.
+    /// The hash of states.
     #[must_use]
     pub fn states(&self) -> String {
         format!("{}:states", self.base)

@@ -7,7 +7,7 @@
 //! | `routing`, `claims`, `cross_shard` | where a request is decided; one key, whatever shard decides; entries over several shards |
 //! | [`records`] | what is remembered under a key, and for how long |
 //! | [`lost`], [`mend`] | what was found lost in Redis, and how it is written again |
-//! | `lookup` | entries, marks and levels, wherever they lie |
+//! | `lookup` | entries, states and levels, wherever they lie |
 //! | [`nodes`] | where a shard's Redis is, in a cluster too |
 //! | [`scripts`] | the Lua scripts of `lua/` |
 //! | [`encoded_request`], [`codec`] | what the script is asked: the order of KEYS and ARGV, and the decoder of the reply |
@@ -74,7 +74,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 pub use self::error::{DecideError, ReadError, Undecided};
-pub use self::fence::{GateState, Link};
+pub use self::fence::{FenceState, Link};
 use self::keys::Keys;
 use self::levels::LevelsMessage;
 use self::nodes::Servers;
@@ -100,7 +100,7 @@ struct Inner {
     switch: Arc<Switch>,
     recent: Arc<Recent>,
     map: watch::Sender<Arc<Map>>,
-    /// Whether every gate was open at the same time.
+    /// Whether every fence was open at the same time.
     was_open: AtomicBool,
 }
 
@@ -259,7 +259,7 @@ impl Ledger {
             Err(_) if self.shard_map().is_none() => return Heard::TooEarly,
             Err(_) => return Heard::Foreign,
         };
-        match shard.gate().epoch() {
+        match shard.fence_state().epoch() {
             None => return Heard::TooEarly,
             Some(epoch) if *epoch != *message.epoch => return Heard::Foreign,
             Some(_) => {}
@@ -272,42 +272,40 @@ impl Ledger {
     /// Whether there is a proved Redis: at the start of every shard, later of one at least. Requests for another are
     /// refused one by one then.
     #[must_use]
-    pub fn gate(&self) -> GateState {
-        let states: Vec<GateState> = self.shards().iter().map(Shard::gate).collect();
-        let is_open = |state: &&GateState| matches!(state, GateState::Open(_));
-        let (open, shut) = (
-            states.iter().find(is_open),
-            states.iter().find(|s| !is_open(s)),
-        );
-        let shown = match (open, shut) {
+    pub fn fence_state(&self) -> FenceState {
+        let states: Vec<FenceState> = self.shards().iter().map(Shard::fence_state).collect();
+        let is_open = |state: &&FenceState| matches!(state, FenceState::Open(_));
+        let open = states.iter().find(is_open);
+        let fenced = states.iter().find(|state| !is_open(state));
+        let shown = match (open, fenced) {
             (Some(open), None) if self.shard_map().is_some() => {
                 self.inner.was_open.store(true, Ordering::Relaxed);
                 Some(open)
             }
             (Some(open), Some(_)) if self.inner.was_open.load(Ordering::Relaxed) => Some(open),
-            (_, shut) => shut,
+            (_, fenced) => fenced,
         };
-        let starting = || GateState::Shut("starting".into());
+        let starting = || FenceState::Fenced("starting".into());
         shown.cloned().unwrap_or_else(starting)
     }
 
     /// Compares the epochs with Redis now, so that a readiness answer is not a second old.
-    pub async fn check_gate(&self) -> GateState {
+    pub async fn check_fence(&self) -> FenceState {
         for shard in self.shards() {
-            shard.check_gate().await;
+            shard.check_fence().await;
         }
-        self.gate()
+        self.fence_state()
     }
 
     /// The shards that nothing is decided on, and why.
     #[must_use]
-    pub fn shut(&self) -> Vec<(u64, Arc<str>)> {
-        let shut = |shard: Shard| match shard.gate() {
+    pub fn fenced(&self) -> Vec<(u64, Arc<str>)> {
+        let why = |shard: Shard| match shard.fence_state() {
             // One that is being replaced is there in a moment, or shut.
-            GateState::Open(_) | GateState::Mending(_) => None,
-            GateState::Shut(reason) => Some((shard.keys().shard(), reason)),
+            FenceState::Open(_) | FenceState::Mending(_) => None,
+            FenceState::Fenced(reason) => Some((shard.keys().shard(), reason)),
         };
-        self.shards().into_iter().filter_map(shut).collect()
+        self.shards().into_iter().filter_map(why).collect()
     }
 
     /// Ends what keeps the links, when the runtime of the requests is about to end.
@@ -315,15 +313,15 @@ impl Ledger {
         self.shards().iter().for_each(Shard::close);
     }
 
-    /// Waits until the gates of all shards are open; `false` when `limit` passes first.
+    /// Waits until the fences of all shards are open; `false` when `limit` passes first.
     pub async fn wait_open(&self, limit: Duration) -> bool {
         const A_MOMENT: Duration = Duration::from_millis(20);
         let until = Instant::now() + limit;
         // Which shards there are may change meanwhile.
         loop {
             let is_known = self.shard_map().is_some();
-            let shut = self.shards().into_iter().find(|shard| !shard.is_open());
-            match shut {
+            let fenced = self.shards().into_iter().find(|shard| !shard.is_open());
+            match fenced {
                 None if is_known => return true,
                 _ if Instant::now() >= until => return false,
                 Some(shard) => drop(shard.wait_open(A_MOMENT).await),

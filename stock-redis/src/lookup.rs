@@ -1,11 +1,11 @@
-//! Reading from Redis what lies on any shard: entries by their position, marks, levels.
+//! Reading from Redis what lies on any shard: entries by their position, states, levels.
 
 use std::collections::HashMap;
 
 use stock_common::id::{Position, ProductId};
 use stock_domain::account::{Account, Book, Level};
-use stock_domain::coupon::CODE_MARK;
-use stock_domain::journal::{Entry, Mark};
+use stock_domain::coupon::CODE_STATE;
+use stock_domain::journal::{Entry, Transition};
 
 use super::{Ledger, ReadError};
 
@@ -21,22 +21,22 @@ impl Ledger {
         self.shard_of(position)?.find(position).await
     }
 
-    /// The state of a mark. A coupon's code, which does not name its coupon, is asked for everywhere.
+    /// The state of a state. A coupon's code, which does not name its coupon, is asked for everywhere.
     ///
     /// # Errors
     /// [`ReadError`] when Redis does not answer.
-    pub async fn mark(&self, id: &str) -> Result<Option<String>, ReadError> {
+    pub async fn state(&self, id: &str) -> Result<Option<String>, ReadError> {
         let map = self.known_shard_map()?;
-        if map.shards() > 1 && id.starts_with(CODE_MARK) {
+        if map.shards() > 1 && id.starts_with(CODE_STATE) {
             for shard in self.shards() {
-                if let Some(state) = shard.mark(id).await? {
+                if let Some(state) = shard.state(id).await? {
                     return Ok(Some(state));
                 }
             }
             return Ok(None);
         }
-        let shard = map.of_mark_id(id, None).unwrap_or(0);
-        self.shard(shard)?.mark(id).await
+        let shard = map.of_state_id(id, None).unwrap_or(0);
+        self.shard(shard)?.state(id).await
     }
 
     /// Whether Redis has a book of a product, and it is whole.
@@ -57,10 +57,16 @@ impl Ledger {
         self.shard(shard)?.begin_book(book).await
     }
 
-    /// The state of a mark where a request would look for it.
-    pub(super) async fn state_of(&self, mark: &Mark) -> Result<Option<String>, ReadError> {
-        let shard = self.known_shard_map()?.of_mark(mark).unwrap_or(0);
-        self.shard(shard)?.mark(&mark.id).await
+    /// The state of a state where a request would look for it.
+    pub(super) async fn state_of(
+        &self,
+        transition: &Transition,
+    ) -> Result<Option<String>, ReadError> {
+        let shard = self
+            .known_shard_map()?
+            .of_transition(transition)
+            .unwrap_or(0);
+        self.shard(shard)?.state(&transition.id).await
     }
 
     /// The levels of accounts, as Redis has them now; accounts that it lacks are absent.

@@ -16,7 +16,7 @@ use super::error::Undecided;
 use super::{DecideError, Ledger, Shard, cross_shard};
 use crate::encoded_request::EncodedRequest;
 
-/// How long it is waited before a request is asked again: for a gate to open, and for units that are held.
+/// How long it is waited before a request is asked again: for a fence to open, and for units that are held.
 const OPENS_WITHIN: Duration = Duration::from_millis(20);
 const A_MOMENT: Duration = Duration::from_millis(5);
 
@@ -25,12 +25,12 @@ impl Ledger {
     ///
     /// # Errors
     /// [`DecideError::Fenced`] while the shard map is not known.
-    pub fn home_of(&self, request: &Request) -> Result<Shard, DecideError> {
-        let home = match branch::plan(request, self.known_shard_map()?, 0) {
+    pub fn coordinator_of(&self, request: &Request) -> Result<Shard, DecideError> {
+        let coordinator = match branch::plan(request, self.known_shard_map()?, 0) {
             Plan::One(shard) => shard,
-            Plan::Several(split) => split.home.shard,
+            Plan::Several(split) => split.coordinator.shard,
         };
-        Ok(self.shard(home)?)
+        Ok(self.shard(coordinator)?)
     }
 
     /// Decides one request, wherever what it is about lies.
@@ -99,7 +99,7 @@ impl Ledger {
         self.attempt(&Arc::new(EncodedRequest::new(request)?)).await
     }
 
-    /// Waits a moment for gates that are shut to open.
+    /// Waits a moment for fences that are shut to open.
     pub async fn moment(&self) {
         for shard in self.shards() {
             if !shard.is_open() {
@@ -226,9 +226,12 @@ impl Ledger {
             }
             Plan::Several(split) => {
                 let split = Arc::new(*split);
-                let send = || self.send_across(&split);
+                let send = || self.send_cross_shard(&split);
                 match &request.idempotency {
-                    Some(of) => self.under_key(map, (of, split.home.shard), send).await,
+                    Some(of) => {
+                        self.under_key(map, (of, split.coordinator.shard), send)
+                            .await
+                    }
                     None => send().await,
                 }
             }
@@ -244,7 +247,7 @@ impl Ledger {
     }
 
     /// Decides on several shards, in a task of its own: a client that leaves breaks nothing off halfway.
-    async fn send_across(&self, split: &Arc<Split>) -> Result<Verdict, DecideError> {
+    async fn send_cross_shard(&self, split: &Arc<Split>) -> Result<Verdict, DecideError> {
         let (ledger, split) = (self.clone(), Arc::clone(split));
         let deciding = async move { cross_shard::run(&ledger, &split).await };
         let decided = tokio::spawn(deciding).await;

@@ -31,8 +31,8 @@ pub struct Scripts {
     pub settled: Script,
     /// Sets an account to the level of its last posting.
     pub correct: Script,
-    /// Removes marks that are final and old.
-    pub forget_marks: Script,
+    /// Removes states that are final and old.
+    pub forget_states: Script,
     /// Counts anew what users hold.
     pub count_held: Script,
     /// Claims a key for another shard.
@@ -53,7 +53,7 @@ impl Scripts {
             &self.decide,
             &self.settled,
             &self.correct,
-            &self.forget_marks,
+            &self.forget_states,
             &self.count_held,
             &self.claim,
             &self.unclaim,
@@ -68,7 +68,7 @@ pub static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
     decide: Script::new("decide", include_str!("../../lua/decide.lua")),
     settled: Script::new("settled", include_str!("../../lua/settled.lua")),
     correct: Script::new("correct", include_str!("../../lua/correct.lua")),
-    forget_marks: Script::new("forget_marks", include_str!("../../lua/forget_marks.lua")),
+    forget_states: Script::new("forget_states", include_str!("../../lua/forget_states.lua")),
     count_held: Script::new("count_held", include_str!("../../lua/count_held.lua")),
     claim: Script::new("claim", include_str!("../../lua/claim.lua")),
     mend: Script::new("mend", include_str!("../../lua/mend.lua")),

@@ -1,4 +1,4 @@
-//! The ledger of one shard: its gate, its batcher, its journal.
+//! The ledger of one shard: its fence, its batcher, its journal.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
@@ -25,7 +25,7 @@ use tokio::task::AbortHandle;
 use super::{DecideError, ReadError};
 use crate::batcher::{self, Waiting};
 use crate::encoded_request::EncodedRequest;
-use crate::fence::{Gate, GateState, Line, Link};
+use crate::fence::{Fence, FenceState, Line, Link};
 use crate::journal_stream::{self, Portion, Tail};
 use crate::keys::{Keys, SENTINEL};
 use crate::levels::{self, LevelsMessage};
@@ -63,7 +63,7 @@ impl LedgerMetrics {
 /// The state that a shard's tasks share.
 pub(super) struct Shared {
     pub(super) config: Config,
-    pub(super) gate: Arc<Gate>,
+    pub(super) fence: Arc<Fence>,
     clock: Clock,
     /// Redis' time minus this machine's, in ms.
     offset_ms: AtomicI64,
@@ -140,11 +140,11 @@ pub struct Shard {
 impl Shard {
     /// Begins a shard: its batcher. Nothing is decided on it until somebody has verified its Redis.
     pub(super) fn begin(shard: u64, common: Common, config: &Config, clock: Clock) -> Self {
-        let gate = Gate::new(shard, &common, config, clock.clone());
-        let name = gate.keys.epoch();
+        let fence = Fence::new(shard, &common, config, clock.clone());
+        let name = fence.keys.epoch();
         let shared = Arc::new(Shared {
             config: config.clone(),
-            gate: Arc::new(gate),
+            fence: Arc::new(fence),
             clock,
             offset_ms: AtomicI64::new(0),
             frame_entries: AtomicUsize::new(1),
@@ -176,8 +176,8 @@ impl Shard {
 
     /// The fence: it keeps this instance from deciding on a Redis that nobody has verified.
     #[must_use]
-    pub fn fence(&self) -> &Arc<Gate> {
-        &self.shared.gate
+    pub fn fence(&self) -> &Arc<Fence> {
+        &self.shared.fence
     }
 
     /// The things that were found lost in Redis and are to be brought back.
@@ -195,12 +195,12 @@ impl Shard {
         if self.is_stopped_by_hand(&request.request) {
             return Ok(Verdict::Refused(Refusal::SellingStopped));
         }
-        if let Some(reason) = self.shared.gate.reason() {
+        if let Some(reason) = self.shared.fence.reason() {
             return Err(DecideError::Fenced(reason));
         }
         // A request that stops selling is no promise to anybody.
         if request.request.draft.selling.is_none()
-            && let Some(setting) = self.shared.gate.unsafe_setting()
+            && let Some(setting) = self.shared.fence.unsafe_setting()
         {
             return Err(DecideError::Unsafe(setting));
         }
@@ -213,7 +213,7 @@ impl Shard {
             Ok(Verdict::Refused(Refusal::Fenced)) | Err(DecideError::Fenced(_))
         );
         // Nothing was executed. If the link only led to an epoch, or to scripts, that are gone, it is asked once more.
-        if is_fenced && self.shared.gate.link_when_mended().await.is_ok() {
+        if is_fenced && self.shared.fence.link_when_mended().await.is_ok() {
             return self.ask(request).await;
         }
         verdict
@@ -230,26 +230,26 @@ impl Shard {
     /// Whether selling is stopped and this shard's script is not known to know it. One that does refuses by itself, and
     /// answers again what it had answered under a key.
     fn is_stopped_by_hand(&self, request: &Request) -> bool {
-        let gate = &self.shared.gate;
+        let fence = &self.shared.fence;
         request.takes_stock
-            && gate.switch.is_stopped()
-            && !(self.is_open() && gate.follows.has_stopped(&gate.switch))
+            && fence.switch.is_stopped()
+            && !(self.is_open() && fence.follows.has_stopped(&fence.switch))
     }
 
     /// Notes that this shard's script has followed the switch of a generation.
     pub(super) fn note_switched(&self, generation: u64, open: bool) {
-        self.shared.gate.follows.note(generation, open);
+        self.shared.fence.follows.note(generation, open);
     }
 
     /// The settings of the shard's Redis as they were found last.
     #[must_use]
     pub fn settings(&self) -> Arc<[Setting]> {
-        self.shared.gate.settings()
+        self.shared.fence.settings()
     }
 
     /// Hears how far MySQL is: what this instance goes by while MySQL is away.
     pub fn hear_state(&self, state: &ShardState) {
-        self.shared.gate.hear_state(state);
+        self.shared.fence.hear_state(state);
     }
 
     /// The open link, one that answers; where it broke a moment ago, the one that takes its place.
@@ -257,7 +257,7 @@ impl Shard {
     /// # Errors
     /// [`ReadError::Fenced`] when there is no proved Redis.
     pub async fn live_link(&self) -> Result<Link, ReadError> {
-        let link = self.shared.gate.live_link(Line::Read).await;
+        let link = self.shared.fence.live_link(Line::Read).await;
         link.map_err(ReadError::Fenced)
     }
 
@@ -266,7 +266,7 @@ impl Shard {
     fn refuse_sold_out(&self, request: &Request) -> Option<Refusal> {
         let first = request.draft.postings.first()?;
         // On several shards nothing is left also while it is held for an order that may fail: only the script tells.
-        let is_alone = self.shared.gate.map.shards() == 1;
+        let is_alone = self.shared.fence.map.shards() == 1;
         let is_candidate =
             is_alone && request.takes_stock && request.idempotency.is_none() && self.is_busy();
         (is_candidate && self.shared.sold_out.is_flagged(first.account)).then_some(
@@ -295,7 +295,7 @@ impl Shard {
         }
     }
 
-    /// Ends the gate's keeper: no link that breaks is replaced any more.
+    /// Ends the fence's keeper: no link that breaks is replaced any more.
     pub(super) fn close(&self) {
         self.keeper.end();
     }
@@ -305,7 +305,7 @@ impl Shard {
         self.close();
         self.shared.is_retired.store(true, Ordering::Relaxed);
         let why = "the number of shards was changed";
-        self.shared.gate.tell(GateState::Shut(why.into()));
+        self.shared.fence.tell(FenceState::Fenced(why.into()));
     }
 
     /// Whether both are the same, and not shards of two maps.
@@ -316,29 +316,29 @@ impl Shard {
 
     /// Whether there is a proved Redis.
     #[must_use]
-    pub fn gate(&self) -> GateState {
-        self.shared.gate.state()
+    pub fn fence_state(&self) -> FenceState {
+        self.shared.fence.state()
     }
 
     /// Whether there is a proved Redis.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        matches!(self.gate(), GateState::Open(_))
+        matches!(self.fence_state(), FenceState::Open(_))
     }
 
     /// Compares the epoch with Redis now, so that a readiness answer is not a second old.
-    pub async fn check_gate(&self) -> GateState {
-        if let GateState::Open(link) = self.gate() {
-            self.shared.gate.check(&link).await;
+    pub async fn check_fence(&self) -> FenceState {
+        if let FenceState::Open(link) = self.fence_state() {
+            self.shared.fence.check(&link).await;
         }
-        self.gate()
+        self.fence_state()
     }
 
-    /// Waits until the gate is open; `false` when `limit` passes first, or the shard is of an earlier map.
+    /// Waits until the fence is open; `false` when `limit` passes first, or the shard is of an earlier map.
     pub async fn wait_open(&self, limit: Duration) -> bool {
-        let mut changes = self.shared.gate.watch_state();
-        let is_over = |state: &GateState| {
-            matches!(state, GateState::Open(_)) || self.shared.is_retired.load(Ordering::Relaxed)
+        let mut changes = self.shared.fence.watch_state();
+        let is_over = |state: &FenceState| {
+            matches!(state, FenceState::Open(_)) || self.shared.is_retired.load(Ordering::Relaxed)
         };
         let over = changes.wait_for(is_over);
         drop(tokio::time::timeout(limit, over).await);
@@ -348,7 +348,7 @@ impl Shard {
     /// The names of this shard's keys.
     #[must_use]
     pub fn keys(&self) -> &Keys {
-        &self.shared.gate.keys
+        &self.shared.fence.keys
     }
 
     /// The settings that the ledger was started with.
@@ -368,9 +368,11 @@ impl Shard {
     /// # Errors
     /// [`ReadError::Fenced`] when there is no proved Redis.
     pub fn link(&self) -> Result<Link, ReadError> {
-        match self.gate() {
-            GateState::Open(link) => Ok(link),
-            GateState::Mending(reason) | GateState::Shut(reason) => Err(ReadError::Fenced(reason)),
+        match self.fence_state() {
+            FenceState::Open(link) => Ok(link),
+            FenceState::Mending(reason) | FenceState::Fenced(reason) => {
+                Err(ReadError::Fenced(reason))
+            }
         }
     }
 
@@ -402,11 +404,11 @@ impl Shard {
         Ok(tail)
     }
 
-    /// The state of a mark.
+    /// The state of a state.
     ///
     /// # Errors
     /// [`ReadError`] when Redis does not answer.
-    pub async fn mark(&self, id: &str) -> Result<Option<String>, ReadError> {
+    pub async fn state(&self, id: &str) -> Result<Option<String>, ReadError> {
         let mut link = self.live_link().await?;
         let value: Option<String> = cmd("HGET")
             .arg(self.keys().states())
@@ -477,7 +479,7 @@ impl Shard {
     /// How far MySQL was when this process last heard of it: while MySQL is away it stays there.
     #[must_use]
     pub fn known_state(&self) -> Option<ShardState> {
-        self.shared.gate.known_state()
+        self.shared.fence.known_state()
     }
 
     /// How much memory Redis uses, and may use.
@@ -498,7 +500,7 @@ impl Shard {
         state: &ShardState,
         keep_from: Option<Position>,
     ) -> Result<(), ReadError> {
-        self.shared.gate.settled(state);
+        self.shared.fence.settled(state);
         let mut link = self.live_link().await?;
         let _dropped: i64 = cmd("EVALSHA")
             .arg(&SCRIPTS.settled.sha)

@@ -1,8 +1,8 @@
 //! Dividing a request by the shards that it lies on.
 
-use super::{Across, Branch, DEADLINE, HELD, Moved, reversed_order};
+use super::{Branch, CrossShardId, DEADLINE, HELD, Moved, reversed_order};
 use crate::account::{Account, AccountKind};
-use crate::journal::{Closing, Draft, DraftError, Kind, Mark, Posting};
+use crate::journal::{Closing, Draft, DraftError, Kind, Posting, Transition};
 use crate::request::{Hold, Request};
 use crate::shard_map::ShardMap;
 
@@ -15,9 +15,9 @@ pub struct Part {
     pub request: Request,
     /// Which of the whole's postings the part's are.
     pub postings: Vec<usize>,
-    /// Which of the whole's marks.
-    pub marks: Vec<usize>,
-    /// What the part holds; none at home.
+    /// Which of the whole's states.
+    pub transitions: Vec<usize>,
+    /// What the part holds; none at the coordinator.
     pub branch: Option<Branch>,
 }
 
@@ -27,7 +27,7 @@ impl Part {
             shard,
             request,
             postings: Vec::new(),
-            marks: Vec::new(),
+            transitions: Vec::new(),
             branch: None,
         }
     }
@@ -48,28 +48,34 @@ pub struct Split {
     /// What is held first, in the order of the shards.
     pub branches: Vec<Part>,
     /// What is decided behind them. Its draft lacks the branches' positions.
-    pub home: Part,
-    late_mark: Option<usize>,
+    pub coordinator: Part,
+    late_check: Option<usize>,
 }
 
 impl Split {
-    /// The marks of all parts that are judged before the postings, by their place in the whole, in that order.
+    /// The states of all parts that are judged before the postings, by their place in the whole, in that order.
     #[must_use]
-    pub fn judged_first(&self) -> Vec<(usize, &Mark)> {
-        let parts = self.branches.iter().chain([&self.home]);
-        let marks =
-            parts.flat_map(|part| part.marks.iter().copied().zip(&part.request.draft.marks));
-        let mut marks: Vec<_> = marks.filter(|(index, _)| *index != usize::MAX).collect();
-        marks.sort_unstable_by_key(|(index, _)| *index);
-        if self.late_mark.is_some() {
-            marks.pop();
+    pub fn judged_first(&self) -> Vec<(usize, &Transition)> {
+        let parts = self.branches.iter().chain([&self.coordinator]);
+        let transitions = parts.flat_map(|part| {
+            part.transitions
+                .iter()
+                .copied()
+                .zip(&part.request.draft.transitions)
+        });
+        let mut transitions: Vec<_> = transitions
+            .filter(|(index, _)| *index != usize::MAX)
+            .collect();
+        transitions.sort_unstable_by_key(|(index, _)| *index);
+        if self.late_check.is_some() {
+            transitions.pop();
         }
-        marks
+        transitions
     }
 
     /// What all parts take, by its place in the whole, in that order.
     pub fn taken(&self) -> impl Iterator<Item = (usize, Posting)> {
-        let parts = self.branches.iter().chain([&self.home]);
+        let parts = self.branches.iter().chain([&self.coordinator]);
         let taken = parts.flat_map(|part| {
             let postings = part.request.draft.postings.iter().copied();
             part.postings.iter().copied().zip(postings)
@@ -79,17 +85,17 @@ impl Split {
         taken.into_iter()
     }
 
-    /// Before which posting of the whole its late mark is judged.
+    /// Before which posting of the whole its late state is judged.
     #[must_use]
-    pub const fn late_mark(&self) -> Option<usize> {
-        self.late_mark
+    pub const fn late_check(&self) -> Option<usize> {
+        self.late_check
     }
 }
 
-/// The shards of a request's postings, marks and closings.
+/// The shards of a request's postings, states and closings.
 struct Shards {
     postings: Vec<u64>,
-    marks: Vec<u64>,
+    transitions: Vec<u64>,
     closings: Vec<u64>,
 }
 
@@ -97,7 +103,7 @@ impl Shards {
     fn all(&self) -> impl Iterator<Item = &u64> {
         self.postings
             .iter()
-            .chain(&self.marks)
+            .chain(&self.transitions)
             .chain(&self.closings)
     }
 
@@ -117,20 +123,22 @@ fn shards(request: &Request, map: ShardMap) -> Shards {
         .iter()
         .find_map(|posting| map.of_account(posting.account, posting.product))
         .unwrap_or(0);
-    let (postings, marks) = (draft.postings.iter(), draft.marks.iter());
+    let (postings, transitions) = (draft.postings.iter(), draft.transitions.iter());
     let of_closing = |account| map.of_account(account, None).unwrap_or(beside);
     let closings = draft.closings.iter();
     Shards {
         postings: postings.map(|of| map.of_posting(of, beside)).collect(),
-        marks: marks.map(|of| map.of_mark(of).unwrap_or(beside)).collect(),
+        transitions: transitions
+            .map(|of| map.of_transition(of).unwrap_or(beside))
+            .collect(),
         closings: closings.map(|of| of_closing(of.account)).collect(),
     }
 }
 
-/// Whether a mark is the state of what its position names: that is looked for where the position says.
-fn is_stateful(mark: &Mark) -> bool {
+/// Whether a state is the state of what its position names: that is looked for where the position says.
+fn is_stateful(transition: &Transition) -> bool {
     const KINDS: [&str; 5] = ["order:", "hold:", "point:", "across:", "branch:"];
-    KINDS.iter().any(|kind| mark.id.starts_with(kind))
+    KINDS.iter().any(|kind| transition.id.starts_with(kind))
 }
 
 /// Finds where a request is decided, and divides one that lies on several shards.
@@ -141,25 +149,25 @@ pub fn plan(request: &Request, map: ShardMap, hold_ms: u64) -> Plan {
     }
     let of = shards(request, map);
     let draft = &request.draft;
-    let stateful = draft.marks.iter().position(is_stateful);
-    // Everybody asks the shards in the same order, the home last of all: of two that want the same last units one
+    let stateful = draft.transitions.iter().position(is_stateful);
+    // Everybody asks the shards in the same order, the coordinator last of all: of two that want the same last units one
     // gets to the second shard before the other.
     let is_held = |posting: &Posting| posting.account.kind == AccountKind::Reserved;
     let held = draft.postings.iter().position(is_held);
     let held_with = of.postings.get(held.unwrap_or_default());
     let held_with = held_with.filter(|_| request.hold.is_some());
-    let home = stateful
-        .and_then(|at| of.marks.get(at))
+    let coordinator = stateful
+        .and_then(|at| of.transitions.get(at))
         // What ends a hold needs its stock, not the limits of its user.
         .or(held_with)
         .or(of.all().max())
         .copied()
         // It moves nothing: a key is its user's.
         .unwrap_or_else(|| alone(request, map));
-    if of.all().all(|shard| *shard == home) {
-        return Plan::One(home);
+    if of.all().all(|shard| *shard == coordinator) {
+        return Plan::One(coordinator);
     }
-    Plan::Several(Box::new(split(request, &of, home, hold_ms)))
+    Plan::Several(Box::new(split(request, &of, coordinator, hold_ms)))
 }
 
 /// Where a request that moves nothing is decided.
@@ -168,24 +176,27 @@ fn alone(request: &Request, map: ShardMap) -> u64 {
     key.map_or(0, |key| map.of_user(key.user))
 }
 
-fn split(request: &Request, of: &Shards, home: u64, hold_ms: u64) -> Split {
-    let across = Across::new(home);
+fn split(request: &Request, of: &Shards, coordinator: u64, hold_ms: u64) -> Split {
+    let cross_shard = CrossShardId::new(coordinator);
     let mut others: Vec<u64> = of.all().copied().collect();
-    others.retain(|shard| *shard != home);
+    others.retain(|shard| *shard != coordinator);
     others.sort_unstable();
     others.dedup();
     let branches = others
         .into_iter()
-        .map(|shard| branch(request, of, (&across, shard), hold_ms))
+        .map(|shard| branch(request, of, (&cross_shard, shard), hold_ms))
         .collect();
-    let mut part = Part::new(home, request.clone());
+    let mut part = Part::new(coordinator, request.clone());
     let draft = &mut part.request.draft;
     draft.postings.clear();
-    draft.marks.clear();
-    draft.closings = of.closings_on(request, home);
+    draft.transitions.clear();
+    draft.closings = of.closings_on(request, coordinator);
     take(request, of, &mut part, |_| true);
-    part.request.draft.marks.insert(0, across.committed());
-    part.marks.insert(0, usize::MAX);
+    part.request
+        .draft
+        .transitions
+        .insert(0, cross_shard.committed());
+    part.transitions.insert(0, usize::MAX);
     if part.request.expected.is_some_and(|(account, _)| {
         !part
             .request
@@ -198,8 +209,8 @@ fn split(request: &Request, of: &Shards, home: u64, hold_ms: u64) -> Split {
     }
     Split {
         branches,
-        home: part,
-        late_mark: request.late_mark,
+        coordinator: part,
+        late_check: request.late_check,
     }
 }
 
@@ -212,27 +223,32 @@ fn take(request: &Request, of: &Shards, part: &mut Part, wanted: impl Fn(&Postin
         if is_here(shard) && wanted(posting) {
             part.request.draft.postings.push(*posting);
             part.postings.push(index);
-            late_before += usize::from(request.late_mark.is_some_and(|late| index < late));
+            late_before += usize::from(request.late_check.is_some_and(|late| index < late));
         }
     }
-    for (index, (mark, shard)) in draft.marks.iter().zip(&of.marks).enumerate() {
+    for (index, (transition, shard)) in draft.transitions.iter().zip(&of.transitions).enumerate() {
         if is_here(shard) {
-            part.request.draft.marks.push(mark.clone());
-            part.marks.push(index);
+            part.request.draft.transitions.push(transition.clone());
+            part.transitions.push(index);
         }
     }
-    // The late one is the last of all marks.
-    let has_late = of.marks.last().is_some_and(is_here);
-    part.request.late_mark = request.late_mark.filter(|_| has_late).map(|_| late_before);
+    // The late one is the last of all states.
+    let has_late = of.transitions.last().is_some_and(is_here);
+    part.request.late_check = request.late_check.filter(|_| has_late).map(|_| late_before);
 }
 
 /// What is held on a shard: all that is taken there; what is given waits for the outcome.
-fn branch(request: &Request, of: &Shards, (across, shard): (&Across, u64), hold_ms: u64) -> Part {
+fn branch(
+    request: &Request,
+    of: &Shards,
+    (cross_shard, shard): (&CrossShardId, u64),
+    hold_ms: u64,
+) -> Part {
     let draft = Draft {
         kind: Kind::BranchHeld,
-        reference: Some(across.id.clone()),
+        reference: Some(cross_shard.id.clone()),
         postings: Vec::new(),
-        marks: Vec::new(),
+        transitions: Vec::new(),
         closings: Vec::new(),
         selling: None,
         ..request.draft.clone()
@@ -247,7 +263,7 @@ fn branch(request: &Request, of: &Shards, (across, shard): (&Across, u64), hold_
         .collect();
     let own = &mut part.request;
     let body = Branch {
-        across: across.clone(),
+        cross_shard: cross_shard.clone(),
         shard,
         of: request.draft.kind.as_str().to_owned(),
         order_id: reversed_order(&request.draft),
@@ -258,17 +274,17 @@ fn branch(request: &Request, of: &Shards, (across, shard): (&Across, u64), hold_
             .into_iter()
             .map(|of| (of.account.to_string(), of.closed, of.only_if_opened))
             .collect(),
-        marks: own
+        transitions: own
             .draft
-            .marks
+            .transitions
             .iter()
-            .map(|mark| (mark.clone(), mark.product))
+            .map(|transition| (transition.clone(), transition.product))
             .collect(),
     };
     own.draft
-        .marks
-        .insert(0, across.branch_mark(shard, "", HELD));
-    part.marks.insert(0, usize::MAX);
+        .transitions
+        .insert(0, cross_shard.branch_transition(shard, "", HELD));
+    part.transitions.insert(0, usize::MAX);
     own.deadline_ms = request.deadline_ms;
     own.window_ms = request.window_ms;
     own.takes_stock = request.takes_stock;

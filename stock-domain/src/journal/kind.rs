@@ -67,7 +67,7 @@ kinds! {
     /// That entry was not written: what was held was given back.
     BranchReleased = "branch_released";
     /// An entry that had branches will never be written.
-    AcrossAborted = "across_aborted";
+    CrossShardAborted = "across_aborted";
     /// Redis began a new memory.
     EpochBegun = "epoch_begun";
 }

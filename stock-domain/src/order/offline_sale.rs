@@ -1,9 +1,9 @@
-//! A sale that a till made while it was cut off: its name, and the mark under which it is decided once.
+//! A sale that a till made while it was cut off: its name, and the state under which it is decided once.
 
 use serde::{Deserialize, Serialize};
 
 use super::Order;
-use crate::journal::Mark;
+use crate::journal::Transition;
 
 /// A sale that a till made while it was cut off.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,14 +20,14 @@ pub struct OfflineSale {
 }
 
 impl OfflineSale {
-    /// The mark of a till's sale: it is decided once, whoever sends it how often. It lies with the first product,
+    /// The state of a till's sale: it is decided once, whoever sends it how often. It lies with the first product,
     /// so that a sale of one product is decided on one shard.
-    pub(super) fn mark(&self, store_id: u64, order: &Order, state: &str) -> Mark {
+    pub(super) fn transition(&self, store_id: u64, order: &Order, state: &str) -> Transition {
         let next = offline_state(state, &self.fingerprint);
-        Mark {
+        Transition {
             product: order.lines.first().map(|line| line.product_id),
-            ..Mark::new(
-                offline_mark_id(store_id, &self.device_id, &self.key),
+            ..Transition::new(
+                offline_state_id(store_id, &self.device_id, &self.key),
                 "",
                 next,
             )
@@ -35,28 +35,28 @@ impl OfflineSale {
     }
 }
 
-/// The state of a till's mark: what became of the sale, and which sale it is.
+/// The state of a till's state: what became of the sale, and which sale it is.
 #[must_use]
 pub fn offline_state(state: &str, fingerprint: &str) -> String {
     format!("{state} {fingerprint}")
 }
 
-/// The mark of a till's sale: `till:<store>:<key>`, and `device:<store>:<length of the device>:<device>:<key>` of one
+/// The state of a till's sale: `till:<store>:<key>`, and `device:<store>:<length of the device>:<device>:<key>` of one
 /// that names its device.
 ///
 /// Both are free text, so the length says where the device ends. The kind is another one, because the version before
-/// would take every `till:` for a mark without a device.
+/// would take every `till:` for a state without a device.
 #[must_use]
-pub fn offline_mark_id(store_id: u64, device_id: &str, key: &str) -> String {
+pub fn offline_state_id(store_id: u64, device_id: &str, key: &str) -> String {
     match device_id.len() {
         0 => format!("till:{store_id}:{key}"),
         length => format!("device:{store_id}:{length}:{device_id}:{key}"),
     }
 }
 
-/// Store, device and key of the mark of a till's sale; `None` for any other text.
+/// Store, device and key of the state of a till's sale; `None` for any other text.
 #[must_use]
-pub fn parse_offline_mark_id(id: &str) -> Option<(u64, &str, &str)> {
+pub fn parse_offline_state_id(id: &str) -> Option<(u64, &str, &str)> {
     let (kind, rest) = id.split_once(':')?;
     let (store, rest) = rest.split_once(':')?;
     let store = store.parse().ok()?;
@@ -73,17 +73,17 @@ pub fn parse_offline_mark_id(id: &str) -> Option<(u64, &str, &str)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{OfflineSale, offline_mark_id, parse_offline_mark_id};
+    use super::{OfflineSale, offline_state_id, parse_offline_state_id};
 
     #[test]
     fn devices_and_keys_that_join_to_the_same_text_have_marks_of_their_own() {
         let mut ids = std::collections::HashSet::new();
         for (device, key) in [("", "a:b:c"), ("a", "b:c"), ("a:b", "c"), ("a:3:b", "c")] {
-            let id = offline_mark_id(7, device, key);
-            assert_eq!(parse_offline_mark_id(&id), Some((7, device, key)), "{id}");
+            let id = offline_state_id(7, device, key);
+            assert_eq!(parse_offline_state_id(&id), Some((7, device, key)), "{id}");
             assert!(ids.insert(id));
         }
-        assert_eq!(offline_mark_id(7, "", "17"), "till:7:17");
+        assert_eq!(offline_state_id(7, "", "17"), "till:7:17");
         for id in [
             "device:7:9:a:b",
             "device:7:1:ab",
@@ -91,7 +91,7 @@ mod tests {
             "till:x:y",
             "",
         ] {
-            assert_eq!(parse_offline_mark_id(id), None, "{id}");
+            assert_eq!(parse_offline_state_id(id), None, "{id}");
         }
     }
 

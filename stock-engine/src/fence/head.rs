@@ -8,7 +8,7 @@ use stock_redis::fence::head::NEEDED;
 use stock_redis::journal_stream;
 use stock_redis::scripts::SCRIPTS;
 
-use super::{Unproved, Verifier};
+use super::{Unverified, Verifier};
 
 impl Verifier {
     /// Writes what was lost of the hash of a Redis that is proved otherwise.
@@ -17,9 +17,9 @@ impl Verifier {
         read: &mut MultiplexedConnection,
         epoch: &str,
         known: &ShardState,
-    ) -> Result<(), Unproved> {
+    ) -> Result<(), Unverified> {
         let last: Value = cmd("XREVRANGE")
-            .arg(self.gate.keys.journal())
+            .arg(self.fence.keys.journal())
             .arg("+")
             .arg("-")
             .arg("COUNT")
@@ -27,9 +27,9 @@ impl Verifier {
             .query_async(read)
             .await?;
         let last = journal_stream::last_of(last);
-        let (position, number) = last.ok_or(Unproved::WatermarkMissing(known.watermark))?;
+        let (position, number) = last.ok_or(Unverified::WatermarkMissing(known.watermark))?;
         // Where an entry that MySQL has not settled switched it on, it is off until somebody repeats that.
-        let selling = known.selling && !self.gate.is_stopped();
+        let selling = known.selling && !self.fence.is_stopped();
         let values = [
             position.unix_ms(),
             position.low(),
@@ -43,16 +43,16 @@ impl Verifier {
         mend.cmd("EVALSHA")
             .arg(&script.sha)
             .arg(1)
-            .arg(self.gate.keys.epoch())
+            .arg(self.fence.keys.epoch())
             .arg(epoch);
         for (field, value) in NEEDED.into_iter().zip(values) {
             mend.arg(field).arg(value);
         }
         let (written,): (i64,) = mend.query_async(read).await?;
         if written < 0 {
-            return Err(Unproved::OtherEpoch);
+            return Err(Unverified::OtherEpoch);
         }
-        let shard = self.gate.keys.shard();
+        let shard = self.fence.keys.shard();
         tracing::warn!(
             shard,
             written,

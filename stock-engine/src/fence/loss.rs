@@ -9,29 +9,29 @@ use stock_mysql::{journal, lost_entries};
 use stock_redis::fence::Memory;
 use stock_redis::journal_stream;
 
-use super::{Unproved, Verifier};
+use super::{Unverified, Verifier};
 use crate::recover::{self, RecoverError};
 
 impl Verifier {
     /// Rebuilds a promoted Redis of a cluster that lacks what MySQL has. An entry that does not continue MySQL's state, because
     /// those before it are lost, is listed with them.
     pub(super) async fn recover(&self, url: &str) {
-        let shard = self.gate.keys.shard();
-        let known = self.gate.known_state();
+        let shard = self.fence.keys.shard();
+        let known = self.fence.known_state();
         let (true, true, Some(known)) = (
-            self.gate.servers.is_cluster(),
-            self.gate.config.failover_recovers,
+            self.fence.servers.is_cluster(),
+            self.fence.config.failover_recovers,
             known,
         ) else {
             return;
         };
         // What is there is cleared: one node's word is not enough.
-        match self.gate.servers.agreed(&self.gate.keys.epoch()).await {
+        match self.fence.servers.agreed(&self.fence.keys.epoch()).await {
             Ok(agreed) if agreed == url => {}
             Ok(_) => return tracing::warn!(shard, "most nodes name another master"),
             Err(error) => return tracing::warn!(shard, %error, "redis cannot be rebuilt yet"),
         }
-        match recover::recover_lost(&self.gate.config, shard, (&known.epoch, url)).await {
+        match recover::recover_lost(&self.fence.config, shard, (&known.epoch, url)).await {
             Ok(done) => tracing::warn!(
                 shard,
                 applied = done.applied,
@@ -52,10 +52,10 @@ impl Verifier {
         &self,
         read: &mut MultiplexedConnection,
         known: &ShardState,
-    ) -> Result<(), Unproved> {
+    ) -> Result<(), Unverified> {
         self.list_lost_with_epoch(&known.epoch).await?;
         let (last, accepted) = {
-            let memory = self.gate.memory();
+            let memory = self.fence.memory();
             (memory.last, Vec::from(memory.unsettled.clone()))
         };
         let (settled, open): (Vec<Remembered>, Vec<Remembered>) = accepted
@@ -64,7 +64,7 @@ impl Verifier {
         // MySQL may have settled another instance's entries meanwhile, from a server that never had this one's.
         self.list_unrecorded(settled).await?;
         if last <= known.watermark
-            || journal_stream::find(read, &self.gate.keys, last)
+            || journal_stream::find(read, &self.fence.keys, last)
                 .await?
                 .is_some()
         {
@@ -72,16 +72,16 @@ impl Verifier {
         }
         let first = open.iter().map(|entry| entry.position).min();
         let present: HashSet<Position> =
-            journal_stream::positions_from(read, &self.gate.keys, first.unwrap_or(last))
+            journal_stream::positions_from(read, &self.fence.keys, first.unwrap_or(last))
                 .await?
                 .into_iter()
                 .collect();
         let is_lost = |entry: &Remembered| !present.contains(&entry.position);
         let lost: Vec<Remembered> = open.into_iter().filter(is_lost).collect();
         self.list_lost(&lost).await?;
-        if self.gate.servers.is_cluster() {
+        if self.fence.servers.is_cluster() {
             let listed: HashSet<Position> = lost.iter().map(|entry| entry.position).collect();
-            let mut memory = self.gate.memory();
+            let mut memory = self.fence.memory();
             memory
                 .unsettled
                 .retain(|entry| !listed.contains(&entry.position));
@@ -94,7 +94,7 @@ impl Verifier {
                 .unwrap_or(Position::ZERO);
             return Ok(());
         }
-        Err(Unproved::OwnEntryMissing {
+        Err(Unverified::OwnEntryMissing {
             last,
             lost: lost.len(),
         })
@@ -105,14 +105,14 @@ impl Verifier {
         &self,
         read: &mut MultiplexedConnection,
         known: &ShardState,
-    ) -> Result<(), Unproved> {
+    ) -> Result<(), Unverified> {
         let recorded = journal::recorded_behind(&self.pool, known.shard, known.number).await;
-        for position in recorded.map_err(Unproved::Database)? {
-            if journal_stream::find(read, &self.gate.keys, position)
+        for position in recorded.map_err(Unverified::Database)? {
+            if journal_stream::find(read, &self.fence.keys, position)
                 .await?
                 .is_none()
             {
-                return Err(Unproved::RecordedMissing(position));
+                return Err(Unverified::RecordedMissing(position));
             }
         }
         Ok(())
@@ -120,16 +120,16 @@ impl Verifier {
 
     /// A new epoch means that `recover` has run: what this instance accepted under the earlier one and
     /// MySQL's journal lacks is lost, and is listed before the memory of it begins anew.
-    async fn list_lost_with_epoch(&self, epoch: &str) -> Result<(), Unproved> {
+    async fn list_lost_with_epoch(&self, epoch: &str) -> Result<(), Unverified> {
         let accepted: Vec<Remembered> = {
-            let memory = self.gate.memory();
+            let memory = self.fence.memory();
             if memory.epoch == epoch {
                 return Ok(());
             }
             Vec::from(memory.unsettled.clone())
         };
         self.list_unrecorded(accepted).await?;
-        let mut memory = self.gate.memory();
+        let mut memory = self.fence.memory();
         *memory = Memory {
             epoch: epoch.to_owned(),
             ..Memory::default()
@@ -138,20 +138,20 @@ impl Verifier {
     }
 
     /// Lists those of the entries that MySQL's journal lacks.
-    async fn list_unrecorded(&self, mut entries: Vec<Remembered>) -> Result<(), Unproved> {
+    async fn list_unrecorded(&self, mut entries: Vec<Remembered>) -> Result<(), Unverified> {
         let positions: Vec<Position> = entries.iter().map(|entry| entry.position).collect();
         let lost = journal::missing(&self.pool, &positions)
             .await
-            .map_err(Unproved::Database)?;
+            .map_err(Unverified::Database)?;
         entries.retain(|entry| lost.contains(&entry.position));
         self.list_lost(&entries).await
     }
 
     /// Lists what was accepted and lost, in the log and in MySQL for `recover` and `explain`.
-    async fn list_lost(&self, lost: &[Remembered]) -> Result<(), Unproved> {
-        let listed = lost_entries::list(&self.pool, self.gate.keys.shard(), lost)
+    async fn list_lost(&self, lost: &[Remembered]) -> Result<(), Unverified> {
+        let listed = lost_entries::list(&self.pool, self.fence.keys.shard(), lost)
             .await
-            .map_err(Unproved::Database)?;
+            .map_err(Unverified::Database)?;
         if listed > 0 {
             for Remembered { position, .. } in lost {
                 tracing::error!(%position, "accepted entry is not in the journal any more");

@@ -1,4 +1,4 @@
-//! Rebuilding a shard's keys in Redis from MySQL: accounts, marks, holds, branches, idempotency keys.
+//! Rebuilding a shard's keys in Redis from MySQL: accounts, states, holds, branches, idempotency keys.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use sqlx::{MySql, Transaction};
 use stock_common::config::Config;
 use stock_common::id::{CouponId, Position, ProductId, SaleId, UserId, WorkId};
 use stock_domain::account::{Account, Book, Level};
-use stock_domain::branch::{ABORTED, Across, Branch, COMMITTED, RELEASED};
+use stock_domain::branch::{ABORTED, Branch, COMMITTED, CrossShardId, RELEASED};
 use stock_domain::coupon::{self, CodeState};
 use stock_domain::order::{self, Order};
 use stock_domain::shard_map::ShardMap;
@@ -27,7 +27,7 @@ use crate::verify::Progress;
 
 /// Rows read at once.
 const PAGE: u32 = 1_000;
-/// How far back what a till sold is marked.
+/// The age up to which the states of a till's sales are written again.
 const DAY_MS: u64 = 24 * 3_600_000;
 
 /// Deletes every key of the shard; the epoch's hash, already without an epoch, goes with them.
@@ -63,8 +63,8 @@ pub(crate) struct Rebuild<'a> {
 }
 
 impl Rebuild<'_> {
-    fn has_mark(&self, id: &str, state: &str) -> bool {
-        let shard = self.map.of_mark_id(id, CodeState::parse(state));
+    fn has_state(&self, id: &str, state: &str) -> bool {
+        let shard = self.map.of_state_id(id, CodeState::parse(state));
         shard == Some(self.keys.shard())
     }
 
@@ -164,19 +164,19 @@ impl Rebuild<'_> {
         }
     }
 
-    /// Every mark that is still wanted.
-    pub(crate) async fn write_marks(
+    /// Every state that is still wanted.
+    pub(crate) async fn write_states(
         &mut self,
         transaction: &mut Transaction<'static, MySql>,
         keep_ms: u64,
     ) -> Result<(), RecoverError> {
-        self.write_position_marks(transaction, keep_ms).await?;
-        self.write_slot_marks(transaction).await
+        self.write_position_states(transaction, keep_ms).await?;
+        self.write_product_states(transaction).await
     }
 
-    /// Marks that lie where their position says: of orders that were taken back within a day, of reservations that
+    /// Transitions that lie where their position says: of orders that were taken back within a day, of reservations that
     /// ended, and of points that were taken back less than `keep_ms` ago.
-    async fn write_position_marks(
+    async fn write_position_states(
         &mut self,
         transaction: &mut Transaction<'static, MySql>,
         keep_ms: u64,
@@ -195,7 +195,7 @@ impl Rebuild<'_> {
         )
         .fetch_all(&mut **transaction)
         .await?;
-        // As long as handlers rely on the mark instead of asking MySQL.
+        // As long as handlers rely on the state instead of asking MySQL.
         let from = Position::from_parts(now.saturating_sub(keep_ms), 0).unwrap_or_default();
         let points: Vec<u64> = sqlx::query_scalar(
             "SELECT cancels_id FROM point_transactions WHERE cancels_id IS NOT NULL AND id > ?",
@@ -208,18 +208,18 @@ impl Rebuild<'_> {
             .map(|(id, state)| (format!("order:{id}"), state));
         let holds = holds
             .into_iter()
-            .map(|(id, state)| (reservation::mark_id(Position::new(id)), state));
+            .map(|(id, state)| (reservation::state_id(Position::new(id)), state));
         let points = points.into_iter().map(|id| {
             let state = points::PointType::Canceled.as_str().to_owned();
-            (points::mark_id(Position::new(id)), state)
+            (points::state_id(Position::new(id)), state)
         });
-        let marks: Vec<(String, String)> = orders.chain(holds).chain(points).collect();
-        self.set_marks(&marks, now).await?;
+        let states: Vec<(String, String)> = orders.chain(holds).chain(points).collect();
+        self.set_states(&states, now).await?;
         Ok(())
     }
 
-    /// Marks that lie in a slot: of opened products, of what tills sold within a day, of coupons and their codes.
-    pub(crate) async fn write_slot_marks(
+    /// Transitions that lie in a slot: of opened products, of what tills sold within a day, of coupons and their codes.
+    pub(crate) async fn write_product_states(
         &mut self,
         transaction: &mut Transaction<'static, MySql>,
     ) -> Result<(), RecoverError> {
@@ -247,26 +247,30 @@ impl Rebuild<'_> {
                     let product = first_product(&payload)?;
                     let is_here = self.has_product(product);
                     let state = order::offline_state(&state, &hex::encode(&fingerprint));
-                    is_here.then(|| (order::offline_mark_id(store, &device, &key), state))
+                    is_here.then(|| (order::offline_state_id(store, &device, &key), state))
                 });
         let sales: Vec<(String, String)> = sales.collect();
-        self.write_states(&sales, now).await?;
-        self.set_marks(&products.collect::<Vec<_>>(), now).await?;
+        self.put_states(&sales, now).await?;
+        self.set_states(&products.collect::<Vec<_>>(), now).await?;
         self.write_coupons(transaction, now).await
     }
 
-    async fn set_marks(&mut self, marks: &[(String, String)], now: u64) -> Result<(), RedisError> {
-        let own = |(id, state): &&(String, String)| self.has_mark(id, state);
-        let own: Vec<(String, String)> = marks.iter().filter(own).cloned().collect();
-        self.write_states(&own, now).await
-    }
-
-    async fn write_states(
+    async fn set_states(
         &mut self,
-        marks: &[(String, String)],
+        states: &[(String, String)],
         now: u64,
     ) -> Result<(), RedisError> {
-        let fields = marks.iter().map(|(id, state)| {
+        let own = |(id, state): &&(String, String)| self.has_state(id, state);
+        let own: Vec<(String, String)> = states.iter().filter(own).cloned().collect();
+        self.put_states(&own, now).await
+    }
+
+    async fn put_states(
+        &mut self,
+        states: &[(String, String)],
+        now: u64,
+    ) -> Result<(), RedisError> {
+        let fields = states.iter().map(|(id, state)| {
             let value = format!("{state}@{now}");
             (id.clone().into_bytes(), value.into_bytes())
         });
@@ -290,7 +294,7 @@ impl Rebuild<'_> {
         Ok(())
     }
 
-    /// Marks of coupons that are not long over, and of their codes.
+    /// Transitions of coupons that are not long over, and of their codes.
     async fn write_coupons(
         &mut self,
         transaction: &mut Transaction<'static, MySql>,
@@ -304,11 +308,11 @@ impl Rebuild<'_> {
         let opened = all.into_iter().filter(|(_, is_opened)| *is_opened);
         let opened: Vec<(String, String)> = opened
             .map(|(id, _)| {
-                let id = coupon::opened_mark_id(CouponId(id));
+                let id = coupon::opened_state_id(CouponId(id));
                 (id, coupon::OPEN.to_owned())
             })
             .collect();
-        self.set_marks(&opened, now).await?;
+        self.set_states(&opened, now).await?;
         let mut after = 0;
         loop {
             let rows: Vec<Issue> = sqlx::query_as(
@@ -325,21 +329,21 @@ impl Rebuild<'_> {
                 return Ok(());
             };
             after = last.0;
-            let mut marks = Vec::with_capacity(2 * rows.len());
+            let mut states = Vec::with_capacity(2 * rows.len());
             for (_, coupon, user, work, code, is_used, is_campaign) in rows {
                 let (coupon_id, user_id) = (CouponId(coupon), UserId(user));
                 if is_campaign {
-                    let id = coupon::issue_mark_id(coupon_id, user_id, work.map(WorkId));
-                    marks.push((id, coupon::ISSUED.to_owned()));
+                    let id = coupon::issue_state_id(coupon_id, user_id, work.map(WorkId));
+                    states.push((id, coupon::ISSUED.to_owned()));
                 }
                 let state = CodeState {
                     is_used,
                     coupon_id,
                     user_id,
                 };
-                marks.push((coupon::code_mark_id(&code), state.to_string()));
+                states.push((coupon::code_state_id(&code), state.to_string()));
             }
-            self.set_marks(&marks, now).await?;
+            self.set_states(&states, now).await?;
         }
     }
 
@@ -431,8 +435,8 @@ impl Rebuild<'_> {
         self.map.of_user(user) == self.keys.shard()
     }
 
-    /// The marks of the parts of entries over several shards.
-    pub(crate) async fn write_branch_marks(
+    /// The states of the parts of entries over several shards.
+    pub(crate) async fn write_branch_states(
         &mut self,
         transaction: &mut Transaction<'static, MySql>,
     ) -> Result<(), RecoverError> {
@@ -441,12 +445,12 @@ impl Rebuild<'_> {
         let committed = branches::committed(transaction, yesterday).await?;
         let committed: BTreeSet<String> = committed
             .iter()
-            .filter_map(|across| Some(across.parse::<Across>().ok()?.mark_id()))
+            .filter_map(|cross_shard| Some(cross_shard.parse::<CrossShardId>().ok()?.state_id()))
             .collect();
-        let marks = committed
+        let states = committed
             .iter()
             .map(|id| (id.clone(), COMMITTED.to_owned()));
-        self.set_marks(&marks.collect::<Vec<_>>(), now).await?;
+        self.set_states(&states.collect::<Vec<_>>(), now).await?;
         let mut after = Position::ZERO;
         loop {
             let page = branches::recent(transaction, after, PAGE).await?;
@@ -454,19 +458,19 @@ impl Rebuild<'_> {
                 return Ok(());
             };
             after = last.id;
-            let mut marks = Vec::new();
+            let mut states = Vec::new();
             for branch in page {
-                let Ok(across) = branch.across.parse::<Across>() else {
+                let Ok(cross_shard) = branch.cross_shard.parse::<CrossShardId>() else {
                     continue;
                 };
-                let id = across.mark_id();
+                let id = cross_shard.state_id();
                 // A branch is released because its entry is never written: that stays so.
                 if branch.state == RELEASED && !committed.contains(&id) {
-                    marks.push((id, ABORTED.to_owned()));
+                    states.push((id, ABORTED.to_owned()));
                 }
-                marks.push((across.branch_mark_id(branch.id.shard()), branch.state));
+                states.push((cross_shard.branch_state_id(branch.id.shard()), branch.state));
             }
-            self.set_marks(&marks, now).await?;
+            self.set_states(&states, now).await?;
         }
     }
 

@@ -1,6 +1,6 @@
 //! Part two: each account's postings, chained without a gap from what was archived up to its level.
 //!
-//! Accounts that moved little since they were proved share a query; a hot one is read in slices.
+//! Accounts that moved little since they were verified share a query; a hot one is read in slices.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use stock_mysql::archives::{self, ArchivedLevel};
 use stock_mysql::rows::{MultiRow, padded};
 use stock_mysql::{accounts, archived_allowances};
 
-use super::proofs::{Proved, proved, remember};
+use super::proofs::{Verified, remember, verified};
 use super::round::Due;
 use super::{Difference, Progress, Report, VerifyError, level_text};
 
@@ -37,7 +37,7 @@ type Step = (u64, i64, i64);
 struct Walk {
     account: Account,
     level: Level,
-    at: Proved,
+    at: Verified,
 }
 
 impl Walk {
@@ -57,7 +57,7 @@ impl Walk {
                 let text = format!("posting {seq} moves {before} by {delta:+} to {after}");
                 return Err(self.differs(text));
             }
-            self.at = Proved {
+            self.at = Verified {
                 upto: seq,
                 balance: after,
             };
@@ -67,7 +67,7 @@ impl Walk {
 
     /// The account is its last posting.
     fn arrive(&self) -> Result<(), Difference> {
-        let (Proved { upto, balance }, level) = (self.at, self.level);
+        let (Verified { upto, balance }, level) = (self.at, self.level);
         if level.seq == 0 {
             return Err(self.differs("has no posting that opened it".to_owned()));
         }
@@ -159,17 +159,17 @@ async fn prove(
         .collect();
     // An account that is due is walked again from its first posting.
     let wanted: Vec<String> = subjects.iter().filter(|of| !due.has(of)).cloned().collect();
-    let known = proved(pool, &wanted).await?;
+    let known = verified(pool, &wanted).await?;
     let archived = archived(pool, page, due, report).await?;
     let walks = page.iter().zip(&subjects).map(|(&(account, level), name)| {
-        let proved = known.get(name).copied().unwrap_or_default();
+        let verified = known.get(name).copied().unwrap_or_default();
         let archived = archived.get(&account).copied().unwrap_or_default();
-        let at = match archived.seq > proved.upto {
-            true => Proved {
+        let at = match archived.seq > verified.upto {
+            true => Verified {
                 upto: archived.seq,
                 balance: archived.balance,
             },
-            false => proved,
+            false => verified,
         };
         Walk { account, level, at }
     });
@@ -239,15 +239,19 @@ async fn steps_of(
         query = query
             .bind(walk.account.kind.as_str())
             .bind(walk.account.owner)
-            .bind(walk.account.place)
+            .bind(walk.account.location)
             .bind(walk.at.upto)
             .bind(walk.level.seq);
     }
     let rows: Vec<(String, u64, u64, u64, i64, i64)> = query.fetch_all(pool).await?;
     let mut steps: HashMap<Account, Vec<Step>> = HashMap::with_capacity(walks.len());
-    for (kind, owner, place, seq, delta, after) in rows {
+    for (kind, owner, location, seq, delta, after) in rows {
         if let Some(kind) = AccountKind::parse(&kind) {
-            let account = Account { kind, owner, place };
+            let account = Account {
+                kind,
+                owner,
+                location,
+            };
             steps.entry(account).or_default().push((seq, delta, after));
         }
     }
@@ -264,7 +268,7 @@ async fn slices(pool: &MySqlPool, walk: &mut Walk) -> Result<Result<(), Differen
         )
         .bind(walk.account.kind.as_str())
         .bind(walk.account.owner)
-        .bind(walk.account.place)
+        .bind(walk.account.location)
         .bind(walk.at.upto)
         .bind(end)
         .fetch_all(pool)

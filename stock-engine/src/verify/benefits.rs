@@ -7,11 +7,11 @@ use stock_common::clock::unix_ms;
 use stock_common::id::Position;
 use stock_mysql::point_reports;
 
-use super::proofs::{Proved, proved, remember};
+use super::proofs::{Verified, remember, verified};
 use super::round::Due;
 use super::{Difference, VerifyError};
 
-/// Compares coupons, and the reports that were not proved before.
+/// Compares coupons, and the reports that were not verified before.
 pub(super) async fn verify(pool: &MySqlPool, due: Due) -> Result<Vec<Difference>, VerifyError> {
     let mut found = coupons(pool).await?;
     let dates = point_reports::dates(pool).await?;
@@ -19,7 +19,7 @@ pub(super) async fn verify(pool: &MySqlPool, due: Due) -> Result<Vec<Difference>
         .iter()
         .map(|date| point_reports::proof_subject(*date))
         .collect();
-    let known = proved(pool, &subjects).await?;
+    let known = verified(pool, &subjects).await?;
     for (date, subject) in dates.into_iter().zip(subjects) {
         if known.contains_key(&subject) && !due.has(&subject) {
             continue;
@@ -29,7 +29,7 @@ pub(super) async fn verify(pool: &MySqlPool, due: Due) -> Result<Vec<Difference>
         let is_right = wrong.is_none() && differing.is_empty();
         found.extend(wrong.map(|text| Difference::new("daily_point_reports", date, text)));
         if is_right {
-            remember(pool, &[(subject, Proved::default())]).await?;
+            remember(pool, &[(subject, Verified::default())]).await?;
         }
         found.extend(differing.into_iter().map(|(user, reported, posted)| {
             let text = format!("the report of {date} says {reported:?}, postings say {posted:?}");

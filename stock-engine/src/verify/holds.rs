@@ -9,7 +9,7 @@ use redis::cmd;
 use sqlx::MySqlPool;
 use stock_common::id::Position;
 use stock_domain::branch::Branch;
-use stock_domain::reservation::{Held, ReservationStatus, mark_id};
+use stock_domain::reservation::{Held, ReservationStatus, state_id};
 use stock_mysql::reservations::{self, StoredReservation};
 use stock_mysql::{dead_letters, shards};
 use stock_redis::keys::SENTINEL;
@@ -94,7 +94,7 @@ async fn missing(
             continue;
         }
         // It has ended, and MySQL does not know yet; or both happened since the page was read.
-        if ledger.mark(&mark_id(of.id)).await?.is_some() {
+        if ledger.state(&state_id(of.id)).await?.is_some() {
             continue;
         }
         let now = reservations::find(pool, of.id).await?;

@@ -13,7 +13,7 @@ use stock_redis::Ledger;
 
 use super::again::{self, Look};
 use super::pass::{Course, Courses, Pass, courses};
-use super::proofs::{Proved, proved, remember};
+use super::proofs::{Verified, remember, verified};
 use super::rows::LETTERS;
 use super::tally::Tally;
 use super::{Difference, Progress, Report, VerifyError, round};
@@ -22,13 +22,13 @@ const SUBJECT: &str = "journal:";
 /// Dead letters read at once.
 const PAGE: u32 = 1_000;
 
-/// The number up to which a shard's entries were proved.
+/// The number up to which a shard's entries were verified.
 ///
 /// # Errors
 /// When MySQL does not answer.
 pub(crate) async fn proved_number(pool: &MySqlPool, shard: u64) -> Result<u64, sqlx::Error> {
     let subject = format!("{SUBJECT}{shard}");
-    let known = proved(pool, std::slice::from_ref(&subject)).await?;
+    let known = verified(pool, std::slice::from_ref(&subject)).await?;
     Ok(known.get(&subject).map_or(0, |known| known.upto))
 }
 
@@ -99,7 +99,7 @@ pub(super) async fn archived_position(
     Ok(start)
 }
 
-/// The position behind which something is not proved.
+/// The position behind which something is not verified.
 async fn proved_position(pool: &MySqlPool, states: &States) -> Result<Position, sqlx::Error> {
     let mut start = end_of(states);
     for (state, _) in states {
@@ -115,7 +115,7 @@ async fn proved_position(pool: &MySqlPool, states: &States) -> Result<Position, 
 
 async fn note(pool: &MySqlPool, courses: &Courses) -> Result<(), sqlx::Error> {
     let upto = courses.values().map(|course| {
-        let upto = Proved {
+        let upto = Verified {
             upto: course.done.number,
             balance: 0,
         };

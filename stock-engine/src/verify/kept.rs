@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use redis::pipe;
 use sqlx::MySqlPool;
 use stock_common::id::Position;
-use stock_domain::branch::ACROSS_MARK;
+use stock_domain::branch::CROSS_SHARD_STATE;
 use stock_domain::coupon::CodeState;
 use stock_domain::journal::{Entry, Kind};
-use stock_domain::order::parse_offline_mark_id;
+use stock_domain::order::parse_offline_state_id;
 use stock_domain::shard_map::ShardMap;
 use stock_redis::keys::{Keys, Records};
 use stock_redis::records::RecordName;
@@ -73,19 +73,19 @@ fn set_by<'a>(ledger: &Ledger, map: ShardMap, entries: &'a [Entry]) -> ByShard<'
         let mut add = |shard: u64, set: Set<'a>| {
             by_shard.entry(shard).or_default().push((at, set));
         };
-        for mark in &entry.marks {
+        for transition in &entry.transitions {
             let is_kept = ["opened:", "coupon:", "code:", "issued:"]
                 .iter()
-                .any(|kind| mark.id.starts_with(kind));
+                .any(|kind| transition.id.starts_with(kind));
             // A file's state is only of use while it is written.
             let is_wanted = (is_kept || at.unix_ms() > states_since)
-                && !mark.next.is_empty()
-                && !mark.id.starts_with("import:")
-                && parse_offline_mark_id(&mark.id).is_none();
+                && !transition.to.is_empty()
+                && !transition.id.starts_with("import:")
+                && parse_offline_state_id(&transition.id).is_none();
             if is_wanted {
-                let code = CodeState::parse(&mark.next);
-                if let Some(shard) = map.of_mark_id(&mark.id, code) {
-                    add(shard, Set::State(&mark.id, &mark.next));
+                let code = CodeState::parse(&transition.to);
+                if let Some(shard) = map.of_state_id(&transition.id, code) {
+                    add(shard, Set::State(&transition.id, &transition.to));
                 }
             }
         }
@@ -135,8 +135,8 @@ async fn read<'a>(
             }
             Set::State(id, next) => match known.next() {
                 None => missing.push((*at, *id, *next)),
-                // The home of a branch sets this once and for good.
-                Some(value) if id.starts_with(ACROSS_MARK) => {
+                // The coordinator of a branch sets this once and for good.
+                Some(value) if id.starts_with(CROSS_SHARD_STATE) => {
                     let is = String::from_utf8_lossy(value);
                     if is.split('@').next() != Some(next) {
                         let text = format!("is {is:?}, entry {at} set {next}");
@@ -181,7 +181,7 @@ async fn lacking(
             .is_some_and(|coupon| value(&over, Position::new(coupon), 0) == Some("1"));
         let expected = match says.get(id) {
             Some(expected) => expected.clone(),
-            None if id.starts_with(ACROSS_MARK) => Some(next.to_owned()),
+            None if id.starts_with(CROSS_SHARD_STATE) => Some(next.to_owned()),
             None if id.starts_with("branch:") => value(&held, at, 0).map(str::to_owned),
             None => None,
         };

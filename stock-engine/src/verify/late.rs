@@ -216,8 +216,9 @@ impl Window<'_> {
     fn forced(&self) -> HashSet<Position> {
         let confirmed = ReservationStatus::Confirmed.as_str();
         let cancels = self.read.entries.iter().filter(|entry| {
-            let is_forced = |mark: &stock_domain::journal::Mark| mark.expected == confirmed;
-            entry.kind == Kind::ReservationCancelled && entry.marks.iter().any(is_forced)
+            let is_forced =
+                |transition: &stock_domain::journal::Transition| transition.from == confirmed;
+            entry.kind == Kind::ReservationCancelled && entry.transitions.iter().any(is_forced)
         });
         let ended = cancels.filter_map(|entry| entry.body::<ReservationEnded>().ok());
         ended.map(|ended| ended.reservation_id).collect()

@@ -5,18 +5,18 @@ use std::collections::HashMap;
 use sqlx::MySqlPool;
 use stock_mysql::rows::MultiRow;
 
-/// How far a subject is proved: an account's seq and its balance there, or an entry's number.
+/// How far a subject is verified: an account's seq and its balance there, or an entry's number.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Proved {
+pub(super) struct Verified {
     pub(super) upto: u64,
     pub(super) balance: i64,
 }
 
 /// Reads the earlier proofs of some subjects.
-pub(super) async fn proved(
+pub(super) async fn verified(
     pool: &MySqlPool,
     subjects: &[String],
-) -> Result<HashMap<String, Proved>, sqlx::Error> {
+) -> Result<HashMap<String, Verified>, sqlx::Error> {
     let mut known = HashMap::new();
     for part in subjects.chunks(256) {
         let mut query: sqlx::QueryBuilder<sqlx::MySql> = sqlx::QueryBuilder::new(
@@ -29,15 +29,15 @@ pub(super) async fn proved(
         query.push(")");
         let rows: Vec<(String, u64, i64)> = query.build_query_as().fetch_all(pool).await?;
         let rows = rows.into_iter();
-        known.extend(rows.map(|(subject, upto, balance)| (subject, Proved { upto, balance })));
+        known.extend(rows.map(|(subject, upto, balance)| (subject, Verified { upto, balance })));
     }
     Ok(known)
 }
 
-/// Notes what is proved now.
+/// Notes what is verified now.
 pub(super) async fn remember(
     pool: &MySqlPool,
-    subjects: &[(String, Proved)],
+    subjects: &[(String, Verified)],
 ) -> Result<(), sqlx::Error> {
     static WRITE: MultiRow = MultiRow::new(
         "INSERT INTO proofs (subject, proved, balance) VALUES",
@@ -46,8 +46,11 @@ pub(super) async fn remember(
     );
     let mut connection = pool.acquire().await?;
     WRITE
-        .execute(&mut connection, subjects, |query, (subject, proved)| {
-            query.bind(subject).bind(proved.upto).bind(proved.balance)
+        .execute(&mut connection, subjects, |query, (subject, verified)| {
+            query
+                .bind(subject)
+                .bind(verified.upto)
+                .bind(verified.balance)
         })
         .await
 }

@@ -1,4 +1,4 @@
-//! Part one, continued: what was proved before is compared again, a part in each run, so that all of it is within a day.
+//! Part one, continued: what was verified before is compared again, a part in each run, so that all of it is within a day.
 //!
 //! A round goes over all that was settled when it began. How much of it is due is what has passed of a day since the last
 //! run; a run compares at most [`ENTRIES_MAX`] entries of it, and the rest stays due. The ends that rows and entries
@@ -20,7 +20,7 @@ use stock_redis::Ledger;
 use super::again::{self, Look};
 use super::journal::{States, archived_position, end_of};
 use super::pass::{Pass, courses};
-use super::proofs::{Proved, proved, remember};
+use super::proofs::{Verified, remember, verified};
 use super::tally::Tally;
 use super::{Report, VerifyError};
 
@@ -64,8 +64,8 @@ pub(super) async fn verify(
     let subjects: Vec<String> = std::iter::once(ROUND.to_owned())
         .chain(states.iter().map(|(state, _)| of_shard(state.shard)))
         .collect();
-    let known = proved(pool, &subjects).await?;
-    let Some(Proved { upto, balance }) = known.get(ROUND).copied() else {
+    let known = verified(pool, &subjects).await?;
+    let Some(Verified { upto, balance }) = known.get(ROUND).copied() else {
         return begin(pool, states, now).await;
     };
     let then = then(pool, states, &known).await?;
@@ -107,7 +107,7 @@ pub(super) async fn verify(
         }
     };
     store(pool, &tally).await?;
-    let upto = Proved {
+    let upto = Verified {
         upto: reached.get(),
         balance: signed(until),
     };
@@ -118,7 +118,7 @@ pub(super) async fn verify(
 async fn then(
     pool: &MySqlPool,
     states: &States,
-    known: &HashMap<String, Proved>,
+    known: &HashMap<String, Verified>,
 ) -> Result<Vec<(ShardState, String)>, sqlx::Error> {
     let mut then = Vec::new();
     for (state, _) in states {
@@ -148,14 +148,14 @@ async fn then(
 async fn begin(pool: &MySqlPool, states: &States, now: u64) -> Result<(), VerifyError> {
     let mut subjects = vec![(
         ROUND.to_owned(),
-        Proved {
+        Verified {
             upto: 0,
             balance: signed(now),
         },
     )];
     for (state, since) in states {
         let since = chrono::NaiveDateTime::parse_from_str(since, "%Y-%m-%d %H:%M:%S%.f");
-        let of = Proved {
+        let of = Verified {
             upto: state.watermark.get(),
             balance: since.map_or(signed(now), clock::unix_ms),
         };
@@ -172,7 +172,7 @@ fn tally_of(bucket: usize) -> String {
 async fn load(pool: &MySqlPool) -> Result<Tally, sqlx::Error> {
     let mut tally = Tally::new();
     let subjects: Vec<String> = (0..super::tally::BUCKETS).map(tally_of).collect();
-    let known = proved(pool, &subjects).await?;
+    let known = verified(pool, &subjects).await?;
     for (bucket, subject) in subjects.iter().enumerate() {
         if let Some(of) = known.get(subject) {
             tally.set(bucket, of.upto);
@@ -187,7 +187,7 @@ async fn store(pool: &MySqlPool, tally: &Tally) -> Result<(), sqlx::Error> {
         .execute(pool)
         .await?;
     let sums = tally.left().into_iter().map(|bucket| {
-        let sum = Proved {
+        let sum = Verified {
             upto: tally.sum(bucket),
             balance: 0,
         };
@@ -213,14 +213,14 @@ impl Due {
     /// Takes the parts that are due now; they count as done.
     pub(super) async fn take(pool: &MySqlPool, now: u64) -> Result<Self, sqlx::Error> {
         let subjects = [NAMES.to_owned()];
-        let known = proved(pool, &subjects).await?;
-        let of = known.get(NAMES).copied().unwrap_or(Proved {
+        let known = verified(pool, &subjects).await?;
+        let of = known.get(NAMES).copied().unwrap_or(Verified {
             upto: 0,
             balance: signed(now),
         });
         let until = unsigned(of.balance);
         let count = due(PARTS, now.saturating_sub(until)).min(PARTS_MAX);
-        let next = Proved {
+        let next = Verified {
             upto: (of.upto + count) % PARTS,
             // Only what whole parts stand for has passed; of more than a run takes the rest stays due.
             balance: signed((until + count * DAY_MS / PARTS).max(now.saturating_sub(DAY_MS))),

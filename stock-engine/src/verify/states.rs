@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use redis::cmd;
 use sqlx::{AssertSqlSafe, MySql, MySqlPool, QueryBuilder};
 use stock_common::id::Position;
-use stock_domain::coupon::{CODE_MARK, CodeState, ISSUED, OPEN, code_mark_id};
-use stock_domain::order::{offline_mark_id, offline_state, parse_offline_mark_id};
+use stock_domain::coupon::{CODE_STATE, CodeState, ISSUED, OPEN, code_state_id};
+use stock_domain::order::{offline_state, offline_state_id, parse_offline_state_id};
 use stock_mysql::rows::push_list;
 use stock_mysql::{dead_letters, offline_sales, shards};
 use stock_redis::keys::SENTINEL;
@@ -73,7 +73,7 @@ async fn page(
     let state = state.ok_or(VerifyError::NoEpoch)?;
     let unsettled = Unsettled::read(shard, &state).await?.unwrap_or_default();
     for (id, state, expected) in suspects {
-        if unsettled.marks.get(id).map(String::as_str) != Some(state) {
+        if unsettled.states.get(id).map(String::as_str) != Some(state) {
             found.push(wrong(id, format!("is {state:?}, mysql says {expected:?}")));
         }
     }
@@ -249,7 +249,7 @@ async fn codes(pool: &MySqlPool, ids: &[(&str, &str)], says: &mut Says) -> Resul
         query.push(" ORDER BY id");
         let rows: Vec<(String, String)> = query.build_query_as().fetch_all(pool).await?;
         let rows = rows.into_iter();
-        says.extend(rows.map(|(code, state)| (code_mark_id(&code), Some(state))));
+        says.extend(rows.map(|(code, state)| (code_state_id(&code), Some(state))));
     }
     Ok(())
 }
@@ -284,7 +284,7 @@ async fn tills(pool: &MySqlPool, ids: &[(&str, &str)], says: &mut Says) -> Resul
     says.extend(ids.iter().map(|(id, _)| ((*id).to_owned(), None)));
     let mut devices: HashMap<(u64, &str), Vec<&str>> = HashMap::new();
     for (id, _) in ids {
-        if let Some((store, device, key)) = parse_offline_mark_id(id) {
+        if let Some((store, device, key)) = parse_offline_state_id(id) {
             devices.entry((store, device)).or_default().push(key);
         }
     }
@@ -295,7 +295,7 @@ async fn tills(pool: &MySqlPool, ids: &[(&str, &str)], says: &mut Says) -> Resul
                 _ => "OVERSOLD",
             };
             let state = offline_state(state, &of.sale.fingerprint);
-            says.insert(offline_mark_id(store, device, &of.sale.key), Some(state));
+            says.insert(offline_state_id(store, device, &of.sale.key), Some(state));
         }
     }
     Ok(())
@@ -303,7 +303,7 @@ async fn tills(pool: &MySqlPool, ids: &[(&str, &str)], says: &mut Says) -> Resul
 
 /// The coupon that a state of a code, or the name of a draw, speaks of.
 pub(super) fn coupon_of(id: &str, state: &str) -> Option<u64> {
-    if id.starts_with(CODE_MARK) {
+    if id.starts_with(CODE_STATE) {
         return Some(CodeState::parse(state)?.coupon_id.0);
     }
     let rest = id

@@ -20,7 +20,7 @@ pub(super) struct Unsettled {
     /// Per account in order of seq.
     pub(super) postings: HashMap<Account, Vec<Posted>>,
     /// States that were set; the last one of each.
-    pub(super) marks: HashMap<String, String>,
+    pub(super) states: HashMap<String, String>,
     /// Accounts that were closed or opened last.
     pub(super) closed: HashMap<Account, bool>,
     /// Whether selling was switched, and how last.
@@ -62,8 +62,9 @@ impl Unsettled {
                 .or_default()
                 .push(*posted);
         }
-        for mark in &entry.marks {
-            self.marks.insert(mark.id.clone(), mark.next.clone());
+        for transition in &entry.transitions {
+            self.states
+                .insert(transition.id.clone(), transition.to.clone());
         }
         for closing in &entry.closings {
             let opens = |of: &Posted| of.account == closing.account && of.seq == 1;

@@ -134,11 +134,10 @@ pub(super) fn told(rows: &Rows) -> Vec<Vec<Row>> {
         )
     });
     let branches = rows.held.iter();
-    let branches = branches.map(|(id, across)| row(*id, vec![text(id), text(across)]));
-    let owned = rows
-        .owned
-        .iter()
-        .map(|(branch, across, entry)| row(*entry, vec![text(entry), text(branch), text(across)]));
+    let branches = branches.map(|(id, cross_shard)| row(*id, vec![text(id), text(cross_shard)]));
+    let owned = rows.owned.iter().map(|(branch, cross_shard, entry)| {
+        row(*entry, vec![text(entry), text(branch), text(cross_shard)])
+    });
     vec![
         orders.collect(),
         lines.collect(),

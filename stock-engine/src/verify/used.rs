@@ -7,7 +7,7 @@ use stock_domain::branch::{Branch, BranchEnded, CodeMoved};
 use stock_domain::journal::{Entry, Kind};
 use stock_domain::order::{Order, OrderReversed};
 use stock_mysql::coupon_issues;
-use stock_mysql::record::has_code_mark;
+use stock_mysql::record::sets_code_state;
 
 use super::Difference;
 use super::late::{Window, find, value};
@@ -151,7 +151,7 @@ fn code_of(entry: &Entry) -> Option<CodeMoved> {
     if entry.kind == Kind::BranchConfirmed {
         return entry.body::<BranchEnded>().ok()?.code();
     }
-    if !has_code_mark(entry) {
+    if !sets_code_state(entry) {
         return None;
     }
     if entry.kind == Kind::OrderPlaced {

@@ -9,7 +9,7 @@ use stock_mysql::people::audit_log::{self, Action, Event};
 use stock_mysql::people::users::{self, NewUser};
 
 use super::{Failure, open_database, output};
-use crate::passwords::{Passwords, Turn};
+use crate::passwords::{Passwords, Ticket};
 
 #[derive(Debug, Args)]
 pub(super) struct CreateAdminArgs {
@@ -28,7 +28,7 @@ pub(super) async fn run(config: &Config, args: &CreateAdminArgs) -> Result<bool,
     let password = Password::choose(line.trim_end_matches(['\r', '\n']))
         .map_err(|weak| format!("{weak} (it is read from stdin)"))?;
     let pool = open_database(config, false).await?;
-    let password_hash = Passwords::new(1).hash(password, Turn::OWN).await?;
+    let password_hash = Passwords::new(1).hash(password, Ticket::OWN).await?;
     let user = NewUser {
         email: &args.email,
         name: &args.name,

@@ -21,8 +21,8 @@ use tokio_util::sync::CancellationToken;
 use super::serve::{prepare, shutdown_on_signal};
 use super::{Failure, output, seed};
 use crate::http::listen;
-use crate::passwords::{Passwords, Turn};
-use crate::{Part, Start, install_metrics};
+use crate::passwords::{Passwords, Ticket};
+use crate::{ServiceRole, Start, install_metrics};
 
 /// The password of every seeded user.
 const PASSWORD: &str = "password";
@@ -48,7 +48,7 @@ pub(super) struct DevArgs {
     limits: bool,
     /// Which parts run
     #[arg(long, value_enum, value_delimiter = ',', default_values = ["http", "subscriber", "scheduler"])]
-    roles: Vec<Part>,
+    roles: Vec<ServiceRole>,
     #[command(flatten)]
     seed: seed::SeedArgs,
 }
@@ -137,7 +137,7 @@ async fn serve(
     let ledger = ledger::start(config, pool.clone(), Clock::system())?;
     if ledger.wait_open(Duration::from_secs(10)).await {
         let password = Password::claimed(PASSWORD).ok_or("no password")?;
-        let hash = Passwords::new(1).hash(password, Turn::OWN).await?;
+        let hash = Passwords::new(1).hash(password, Ticket::OWN).await?;
         seed::seed(&pool, &ledger, &args.seed, Some(&hash)).await?;
     } else {
         let env = folder.join("env");

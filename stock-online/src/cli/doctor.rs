@@ -15,7 +15,7 @@ use stock_mysql::{Role, server_settings};
 use stock_redis::info::Info;
 use stock_redis::nodes::{self, Servers};
 use stock_redis::redis_memory::RedisMemory;
-use stock_redis::{GateState, Ledger, redis_settings};
+use stock_redis::{FenceState, Ledger, redis_settings};
 
 use super::{Common, Failure, NAMED_BY, meet, output};
 
@@ -71,7 +71,7 @@ pub(super) async fn run(config: &Config, common: &Common) -> Result<bool, Failur
         }
     }
     replica_findings(Reads::new(config, pool)?, &mut findings).await;
-    findings.push(gate_finding(&ledger));
+    findings.push(fence_finding(&ledger));
     findings.extend(shard_findings(config, &ledger));
     let weak = config.check_secret().is_err();
     let advice = "set STOCK_JWT_SECRET to at least 32 random bytes";
@@ -131,10 +131,10 @@ async fn replica_findings(reads: Reads, findings: &mut Vec<Finding>) {
     }
 }
 
-fn gate_finding(ledger: &Ledger) -> Finding {
-    match ledger.gate() {
-        GateState::Open(link) => finding("epoch", true, &link.epoch, ""),
-        GateState::Mending(reason) | GateState::Shut(reason) => finding(
+fn fence_finding(ledger: &Ledger) -> Finding {
+    match ledger.fence_state() {
+        FenceState::Open(link) => finding("epoch", true, &link.epoch, ""),
+        FenceState::Mending(reason) | FenceState::Fenced(reason) => finding(
             "epoch",
             false,
             reason,
@@ -145,11 +145,11 @@ fn gate_finding(ledger: &Ledger) -> Finding {
 
 /// Which shards are shut, and whether there are as many as the settings say.
 fn shard_findings(config: &Config, ledger: &Ledger) -> Vec<Finding> {
-    let shut = ledger.shut().into_iter().map(|(shard, reason)| {
+    let fenced = ledger.fenced().into_iter().map(|(shard, reason)| {
         let text = format!("shard {shard}: {reason}");
         finding("shard", false, text, "see docs/recovery.md")
     });
-    let mut findings: Vec<Finding> = shut.collect();
+    let mut findings: Vec<Finding> = fenced.collect();
     if let Some(map) = ledger.shard_map() {
         let (there, wanted) = (map.shards(), config.shards());
         let text = format!("{there} in the database, {wanted} in the settings");

@@ -107,7 +107,11 @@ async fn explain_entry(
     position: Position,
 ) -> Result<Value, Failure> {
     let in_redis = ledger.find(position).await;
-    let mark = ledger.mark(&order::mark_id(position)).await.ok().flatten();
+    let order_state = ledger
+        .state(&order::state_id(position))
+        .await
+        .ok()
+        .flatten();
     let mut connection = pool.acquire().await?;
     let in_mysql = journal::find(&mut connection, position).await?;
     let row = orders::find(pool, position).await?;
@@ -141,7 +145,7 @@ async fn explain_entry(
         "position": position, "streamId": position.stream_id(), "shard": position.shard(),
         "isSettled": state.is_some_and(|state| position <= state.watermark),
         "archived": archive.map(|of| json!({ "month": of.month, "file": of.file })),
-        "redisJournal": journal_redis, "mark": mark, "mysqlJournal": journal_mysql,
+        "redisJournal": journal_redis, "mark": order_state, "mysqlJournal": journal_mysql,
         "order": row.map(|row| json!({
             "status": row.status, "userId": row.order.user_id, "totalAmount": row.order.total_amount,
         })),
@@ -174,7 +178,7 @@ async fn explain_account(
     )
     .bind(account.kind.as_str())
     .bind(account.owner)
-    .bind(account.place)
+    .bind(account.location)
     .bind(POSTINGS)
     .fetch_all(pool)
     .await?;

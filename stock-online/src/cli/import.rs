@@ -38,7 +38,8 @@ pub(super) async fn run(
 ) -> Result<bool, Failure> {
     let key = key(args).map_err(at(&args.file))?;
     let (pool, ledger) = connect(config).await?;
-    let id = match imports::begin(&pool, UserId(0), Some(&key).filter(|_| !args.dry_run)).await {
+    let id = match imports::begin(&pool, UserId::ENGINE, Some(&key).filter(|_| !args.dry_run)).await
+    {
         Ok(id) => id,
         Err(error) if error_number(&error) == Some(1062) => {
             return brought_before(&pool, &ledger, common, &key).await;

@@ -101,7 +101,7 @@ pub async fn seed(
             ledger: ledger.clone(),
             pool: pool.clone(),
             queue: AccountQueue::default(),
-            bells: Arc::default(),
+            wake_ups: Arc::default(),
             troubles: Arc::default(),
         };
         tokio::spawn(subscriber::run(shared, stop.clone()))

@@ -12,13 +12,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Failure, output, reach_database};
 use crate::http::listen;
-use crate::{Part, Start, install_metrics};
+use crate::{ServiceRole, Start, install_metrics};
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
     /// Which parts run in this process
     #[arg(long, value_enum, value_delimiter = ',', default_values = ["http", "subscriber", "scheduler"])]
-    roles: Vec<Part>,
+    roles: Vec<ServiceRole>,
     /// Print the effective settings, secrets masked, and exit
     #[arg(long)]
     print_config: bool,

@@ -28,7 +28,7 @@ use super::{audit, devices};
 use crate::app::App;
 use crate::http::code::Code;
 use crate::limits::{Subject, network_of};
-use crate::passwords::{Turn, Urgency};
+use crate::passwords::{Ticket, Urgency};
 
 /// Characters of a name.
 const NAME_MAX: usize = 100;
@@ -153,8 +153,8 @@ pub(crate) async fn sign_up(
     }
     let from = Subject::login_from(origin.address);
     let has_failed = attempt(app, origin, &[from], email.as_str()).await?;
-    let turn = turn(origin, false, has_failed);
-    let password_hash = app.passwords.hash(password, turn).await?;
+    let ticket = ticket(origin, false, has_failed);
+    let password_hash = app.passwords.hash(password, ticket).await?;
     let user = NewUser {
         email: &email,
         name,
@@ -215,10 +215,10 @@ async fn is_right(
     app: &App,
     subjects: &[Subject],
     (password, hash): (&str, Option<String>),
-    turn: Turn,
+    ticket: Ticket,
 ) -> Result<bool, Problem> {
     let password = Password::claimed(password).unwrap_or_else(Password::nobodys);
-    let verified = app.passwords.verify(password, hash, turn).await;
+    let verified = app.passwords.verify(password, hash, ticket).await;
     if verified.is_err() {
         take_back(app, subjects).await;
     }
@@ -232,8 +232,8 @@ async fn take_back(app: &App, subjects: &[Subject]) {
 }
 
 /// The place of a request before password hashes.
-fn turn(origin: &Origin, is_known: bool, has_failed: bool) -> Turn {
-    Turn {
+fn ticket(origin: &Origin, is_known: bool, has_failed: bool) -> Ticket {
+    Ticket {
         urgency: match (is_known, has_failed) {
             (true, _) => Urgency::Known,
             (false, false) => Urgency::Clean,
@@ -278,8 +278,8 @@ pub(crate) async fn log_in(
         }
     };
     let (user, hash) = known.map_or((None, None), |(user, hash)| (Some(user), hash));
-    let turn = turn(origin, device.is_some(), has_failed);
-    let is_right = is_right(app, &subjects, (&password, hash), turn).await?;
+    let ticket = ticket(origin, device.is_some(), has_failed);
+    let is_right = is_right(app, &subjects, (&password, hash), ticket).await?;
     match user.filter(|_| is_right) {
         Some(user) => {
             for subject in subjects {
@@ -430,14 +430,14 @@ pub async fn change_password(
     let own = Subject::Own(user.id.0);
     let has_failed = attempt(&app, &origin, &[own], &user.email).await?;
     let who = (Some(user.id), user.email.as_str());
-    let turn = turn(&origin, true, has_failed);
+    let ticket = ticket(&origin, true, has_failed);
     let claimed = (body.current_password.as_str(), hash);
-    if !is_right(&app, &[own], claimed, turn).await? {
+    if !is_right(&app, &[own], claimed, ticket).await? {
         audit::note(&app, &origin, Action::LoginFailed, who);
         return Err(Problem::of(Code::InvalidCredentials));
     }
     app.limits.forgive(&app.ledger, own).await;
-    let password_hash = app.passwords.hash(password, turn).await?;
+    let password_hash = app.passwords.hash(password, ticket).await?;
     let (refresh, refresh_hash) = new_refresh_token();
     let ending = Ending::NewPassword(&password_hash);
     let changed = end_tokens(&app, user.id, ending, Some(&refresh_hash)).await?;

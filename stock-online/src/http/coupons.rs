@@ -177,7 +177,7 @@ async fn is_code_of_another(app: &App, created: &Coupon) -> Result<bool, Problem
     let Some(of) = &created.personal else {
         return Ok(false);
     };
-    let state = app.ledger.mark(&coupon::code_mark_id(&of.code)).await?;
+    let state = app.ledger.state(&coupon::code_state_id(&of.code)).await?;
     let known = state.as_deref().and_then(CodeState::parse);
     Ok(known.is_some_and(|known| known.coupon_id != created.id))
 }

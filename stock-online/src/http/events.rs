@@ -88,7 +88,7 @@ fn out((account, level): &(Account, Level)) -> Option<LevelOut> {
         AccountKind::Available => Some(LevelOut::Stock {
             kind,
             product_id: account.owner,
-            location_id: account.place,
+            location_id: account.location,
             available: level.balance,
             seq,
         }),
@@ -135,7 +135,7 @@ impl Named {
     fn has(&self, account: &Account) -> bool {
         match account.kind {
             AccountKind::Available => {
-                let is_told = !self.is_online_only || account.place == LocationId::ONLINE.0;
+                let is_told = !self.is_online_only || account.location == LocationId::ONLINE.0;
                 is_told && self.products.contains(&ProductId(account.owner))
             }
             AccountKind::Coupon => self.coupons.contains(&CouponId(account.owner)),

@@ -218,7 +218,7 @@ pub async fn import(
         };
         return Ok(json(StatusCode::OK, &body));
     }
-    app.imports_bell.notify_one();
+    app.imports_wake_up.notify_one();
     let subject = format!("import:{id} {} rows", judged.rows);
     let action = Action::StockImported;
     audit::note(&app, &origin, action, (Some(admin.user), &subject));

@@ -13,7 +13,7 @@ use stock_engine::reconcile::age_seconds;
 use stock_mysql::ledger_checks::{self as table, CheckKind, LedgerCheck};
 use stock_mysql::people::audit_log::Action;
 use stock_mysql::{dead_letters, jobs, shards};
-use stock_redis::GateState;
+use stock_redis::FenceState;
 use utoipa::ToSchema;
 
 use super::auth::Admin;
@@ -144,13 +144,15 @@ pub async fn list(
 /// # Errors
 /// 503 when MySQL does not answer.
 pub async fn status(State(app): State<Arc<App>>, Admin(_): Admin) -> Result<Response, Problem> {
-    let (epoch, fenced) = match app.ledger.gate() {
-        GateState::Open(link) => {
-            let shut = app.ledger.shut().into_iter().next();
-            let shut = shut.map(|(shard, reason)| format!("shard {shard}: {reason}"));
-            (Some(link.epoch.to_string()), shut)
+    let (epoch, fenced) = match app.ledger.fence_state() {
+        FenceState::Open(link) => {
+            let fenced = app.ledger.fenced().into_iter().next();
+            let fenced = fenced.map(|(shard, reason)| format!("shard {shard}: {reason}"));
+            (Some(link.epoch.to_string()), fenced)
         }
-        GateState::Mending(reason) | GateState::Shut(reason) => (None, Some(reason.to_string())),
+        FenceState::Mending(reason) | FenceState::Fenced(reason) => {
+            (None, Some(reason.to_string()))
+        }
     };
     // Whoever has just stopped selling is to see it.
     lookup::catch_up(&app.pool, &app.ledger, CATCH_UP_MAX).await;

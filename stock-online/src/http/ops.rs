@@ -11,7 +11,7 @@ use stock_domain::server_settings::Standing;
 use stock_engine::ledger;
 use stock_mysql::migrate::Schema;
 use stock_mysql::people::audit_log::Action;
-use stock_redis::GateState;
+use stock_redis::FenceState;
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
@@ -87,7 +87,7 @@ pub async fn livez() -> Response {
     json(StatusCode::OK, &serde_json::json!({ "status": "alive" }))
 }
 
-/// Whether a gate is shut because its Redis does not answer.
+/// Whether a fence is shut because its Redis does not answer.
 pub(crate) fn is_away(reason: &str) -> bool {
     ["redis does not answer", "the link to redis"]
         .iter()
@@ -116,10 +116,10 @@ fn readiness(app: &App) -> Ready {
             (false, _) => "weak",
         }
     };
-    let (redis, epoch) = match app.ledger.gate() {
-        GateState::Open(_) | GateState::Mending(_) => (worst("redis"), "ok"),
-        GateState::Shut(reason) if is_away(&reason) => ("down", "unknown"),
-        GateState::Shut(_) => ("ok", "fenced"),
+    let (redis, epoch) = match app.ledger.fence_state() {
+        FenceState::Open(_) | FenceState::Mending(_) => (worst("redis"), "ok"),
+        FenceState::Fenced(reason) if is_away(&reason) => ("down", "unknown"),
+        FenceState::Fenced(_) => ("ok", "fenced"),
     };
     let Database { is_up, schema } = app.health.database();
     let mysql = if is_up { worst("mysql") } else { "down" };

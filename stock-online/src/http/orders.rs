@@ -131,8 +131,8 @@ async fn find_coupon(app: &App, user: UserId, code: &str) -> Result<Option<Arc<C
     if !coupon::is_code(code) {
         return Ok(None);
     }
-    let mark = app.ledger.mark(&coupon::code_mark_id(code)).await?;
-    let state = mark.as_deref().and_then(CodeState::parse);
+    let state = app.ledger.state(&coupon::code_state_id(code)).await?;
+    let state = state.as_deref().and_then(CodeState::parse);
     let Some(own) = state.filter(|state| state.user_id == user) else {
         return Ok(None);
     };
@@ -436,7 +436,7 @@ pub(super) async fn cancel_synchronous(
     answer_cancel(&found, verdict, status)
 }
 
-/// An order that is final in MySQL may have no mark any more: its state decides.
+/// An order that is final in MySQL may have no state any more: its state decides.
 async fn refuse_cancel(
     app: &App,
     found: &Located,

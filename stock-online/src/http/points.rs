@@ -289,7 +289,7 @@ async fn find_cancelable(
     if moved.point_type == PointType::Earn && !caller.is_admin() {
         return Err(Problem::of(Code::Forbidden));
     }
-    // A mark that was set less than so long ago is still there; after that MySQL knows.
+    // A state that was set less than so long ago is still there; after that MySQL knows.
     let is_remembered = id.unix_ms() + app.config.marks_keep_ms > app.ledger.redis_now_ms();
     if !is_remembered && table::is_cancelled(&app.pool, id).await? {
         return Err(Problem::of(Code::PointAlreadyCanceled));

@@ -82,7 +82,7 @@ impl Problem {
         Self::new(Code::Unprocessable, message).with("errors", errors)
     }
 
-    /// Marks the answer as one given before.
+    /// Transitions the answer as one given before.
     #[must_use]
     pub fn replayed(mut self) -> Self {
         self.is_replayed = true;
@@ -317,7 +317,7 @@ impl From<Refusal> for Problem {
             Refusal::KeyReused => Self::of(Code::IdempotencyKeyReused),
             Refusal::Expired => Self::of(Code::Overloaded),
             Refusal::Backlog => Self::of(Code::Backlog),
-            Refusal::Outside(text) => Self::from_remembered(&text),
+            Refusal::Predecided(text) => Self::from_remembered(&text),
             Refusal::NotOpen => Self::of(Code::SaleNotOpen),
             Refusal::Closed => Self::of(Code::SaleClosed),
             Refusal::StaleState { state, .. } => stale(&state),
@@ -326,7 +326,7 @@ impl From<Refusal> for Problem {
                 Self::new(Code::StockChanged, format!("{balance} are available"))
                     .with("available", balance)
             }
-            Refusal::RunOut => Self::of(Code::ReservationAlreadyExpired),
+            Refusal::HoldExpired => Self::of(Code::ReservationAlreadyExpired),
             Refusal::HeldEnough { left, .. } => {
                 let text = format!("{left} more units of the product may be held");
                 Self::new(Code::HoldUnitsReached, text).with("remaining", left)
@@ -351,9 +351,9 @@ impl From<Refusal> for Problem {
     }
 }
 
-/// What the mark says: a reservation that has ended, or an order.
+/// What the state says: a reservation that has ended, or an order.
 fn stale(state: &str) -> Problem {
-    let ended = ReservationStatus::of_mark(state);
+    let ended = ReservationStatus::of_state(state);
     ended
         .and_then(Problem::of_ended)
         .unwrap_or_else(|| Problem::new(Code::InvalidOrderStatus, format!("the status is {state}")))
@@ -369,7 +369,7 @@ fn short(account: Account, left: i64) -> Problem {
                 .with("remaining", left)
         }
         AccountKind::Hold => {
-            let text = format!("at most {} reservations may be live", account.place);
+            let text = format!("at most {} reservations may be live", account.location);
             Problem::new(Code::HoldLimitReached, text)
         }
         AccountKind::Coupon => Problem::of(Code::CouponSoldOut),

@@ -323,12 +323,12 @@ pub async fn cancel(
     let of = &found.reservation;
     let held = of.held(found.id);
     // Units that an order took are the order's: cancelling the order returns them.
-    let is_ordered = found.order_id.is_some() || found.mark.as_deref() == Some("ORDERED");
+    let is_ordered = found.order_id.is_some() || found.state.as_deref() == Some("ORDERED");
     let is_forced = body.force && found.status == ReservationStatus::Confirmed && !is_ordered;
     let verdict = match Problem::of_ended(found.status) {
         Some(_) if is_forced => {
-            let mark = found.mark.as_deref();
-            let request = reservation::force_cancel(&held, mark, caller.user, idempotency)?;
+            let state = found.state.as_deref();
+            let request = reservation::force_cancel(&held, state, caller.user, idempotency)?;
             app.ledger.decide(request).await?
         }
         Some(problem) => refuse(&app, idempotency, problem).await?,

@@ -303,7 +303,7 @@ impl From<Movement> for MovementOut {
             position: of.position,
             seq: of.posted.seq,
             kind: of.posted.account.kind.as_str(),
-            location_id: of.posted.account.place,
+            location_id: of.posted.account.location,
             delta: of.posted.delta,
             balance_after: of.posted.balance_after,
             cause: of.cause,

@@ -13,8 +13,8 @@ use stock_mysql::people::audit_log::Action;
 use tower_sessions::Session;
 use utoipa::ToSchema;
 
+use super::context::{PageContext, page, page_as};
 use super::failure::asks_for_html;
-use super::frame::{Frame, page, page_as};
 use crate::app::App;
 use crate::http::accounts::{self, CredentialsIn, SignUpIn};
 use crate::http::auth::{Caller, Login};
@@ -85,7 +85,7 @@ struct Wrong {
 }
 
 impl Wrong {
-    fn of(frame: &Frame, problem: &Problem) -> Self {
+    fn of(context: &PageContext, problem: &Problem) -> Self {
         let code = problem.code;
         let field = if code == Code::EmailTaken {
             "email"
@@ -100,7 +100,7 @@ impl Wrong {
         } else {
             format!("problem-{}", code.as_str())
         };
-        let text = frame.lang.find(&id);
+        let text = context.lang.find(&id);
         Self {
             field,
             text: text.unwrap_or_else(|| problem.detail.clone()),
@@ -126,7 +126,7 @@ fn field_of(problem: &Problem) -> &'static str {
 #[derive(Template)]
 #[template(path = "accounts/login.html")]
 struct LoginPage {
-    frame: Frame,
+    context: PageContext,
     next: String,
     is_new: bool,
     email: String,
@@ -143,7 +143,7 @@ impl LoginPage {
 #[derive(Template)]
 #[template(path = "accounts/signup.html")]
 struct SignUpPage {
-    frame: Frame,
+    context: PageContext,
     next: String,
     email: String,
     name: String,
@@ -157,23 +157,23 @@ impl SignUpPage {
     }
 }
 
-/// The frame of an account's page: a login there leads on to where the reader was going, and the page in another
+/// The context of an account's page: a login there leads on to where the reader was going, and the page in another
 /// language is the form, whatever was posted.
-fn framed(mut frame: Frame, path: &str, next: &str) -> Frame {
-    path.clone_into(&mut frame.path);
-    frame.query = serde_urlencoded::to_string([("next", next)]).unwrap_or_default();
-    next.clone_into(&mut frame.back);
-    frame
+fn with_path(mut context: PageContext, path: &str, next: &str) -> PageContext {
+    path.clone_into(&mut context.path);
+    context.query = serde_urlencoded::to_string([("next", next)]).unwrap_or_default();
+    next.clone_into(&mut context.back);
+    context
 }
 
 /// GET `/login`; who has logged in goes on.
-pub async fn login(frame: Frame, uri: Uri) -> Response {
+pub async fn login(context: PageContext, uri: Uri) -> Response {
     let NextIn { next, new } = NextIn::of(&uri);
-    if frame.caller.is_some() {
+    if context.caller.is_some() {
         return Redirect::to(&next).into_response();
     }
     page(&LoginPage {
-        frame: framed(frame, "/login", &next),
+        context: with_path(context, "/login", &next),
         next,
         is_new: new,
         email: String::new(),
@@ -182,10 +182,10 @@ pub async fn login(frame: Frame, uri: Uri) -> Response {
 }
 
 /// GET `/signup`.
-pub async fn signup(frame: Frame, uri: Uri) -> Response {
+pub async fn signup(context: PageContext, uri: Uri) -> Response {
     let next = NextIn::of(&uri).next;
     page(&SignUpPage {
-        frame: framed(frame, "/signup", &next),
+        context: with_path(context, "/signup", &next),
         next,
         email: String::new(),
         name: String::new(),
@@ -208,7 +208,7 @@ fn status(problem: &Problem) -> StatusCode {
 /// 403 from another site's page, 409, 422, 429, 503.
 pub async fn sign_up(
     State(app): State<Arc<App>>,
-    (frame, origin, headers): (Frame, Origin, HeaderMap),
+    (context, origin, headers): (PageContext, Origin, HeaderMap),
     Form(form): Form<SignUpForm>,
 ) -> Result<Response, Problem> {
     let (email, name) = (form.email.clone(), form.name.clone());
@@ -227,9 +227,9 @@ pub async fn sign_up(
             Ok(Redirect::to(&format!("/login?{query}")).into_response())
         }
         Err(problem) if is_shown(&problem, &headers) => {
-            let wrong = Some(Wrong::of(&frame, &problem));
+            let wrong = Some(Wrong::of(&context, &problem));
             let shown = SignUpPage {
-                frame: framed(frame, "/signup", &next),
+                context: with_path(context, "/signup", &next),
                 next,
                 email,
                 name: name.unwrap_or_default(),
@@ -248,7 +248,7 @@ pub async fn sign_up(
 pub async fn log_in(
     State(app): State<Arc<App>>,
     session: Session,
-    (frame, origin, headers): (Frame, Origin, HeaderMap),
+    (context, origin, headers): (PageContext, Origin, HeaderMap),
     Form(form): Form<LoginForm>,
 ) -> Result<Response, Problem> {
     let email = form.email.clone();
@@ -260,9 +260,9 @@ pub async fn log_in(
     let user = match accounts::log_in(&app, &origin, &headers, credentials).await {
         Ok(user) => user,
         Err(problem) if is_shown(&problem, &headers) => {
-            let wrong = Some(Wrong::of(&frame, &problem));
+            let wrong = Some(Wrong::of(&context, &problem));
             let shown = LoginPage {
-                frame: framed(frame, "/login", &next),
+                context: with_path(context, "/login", &next),
                 next,
                 is_new: false,
                 email,

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use self::form::{Form, FormView, member};
 use self::sections::{Column, Kind, PRODUCT, SELLING, STOCK, Section, sections};
-use super::frame::{Frame, page};
+use super::context::{PageContext, page};
 use crate::http::code::Code;
 use crate::http::problem::Problem;
 
@@ -56,32 +56,35 @@ struct Part {
     is_here: bool,
 }
 
-fn parts(frame: &Frame, here: &str) -> Vec<Part> {
+fn parts(context: &PageContext, here: &str) -> Vec<Part> {
     let listed = sections().filter(|section| !section.is_of_one());
     listed
         .map(|section| Part {
             slug: section.slug,
-            label: frame.of("admin-", section.slug),
+            label: context.of("admin-", section.slug),
             is_here: section.slug == here,
         })
         .collect()
 }
 
 /// A member as a person reads it.
-fn shown(frame: &Frame, kind: Kind, value: &Value) -> String {
+fn shown(context: &PageContext, kind: Kind, value: &Value) -> String {
     match (kind, value) {
         (_, Value::Null) => "–".to_owned(),
-        (Kind::Time, Value::String(at)) => frame.time_of(at),
+        (Kind::Time, Value::String(at)) => context.time_of(at),
         (_, Value::String(text)) => text.clone(),
         (Kind::Money, value) => value
             .as_i64()
-            .map_or_else(|| value.to_string(), |amount| frame.money(&amount)),
-        (_, Value::Bool(yes)) => frame.t(if *yes { "yes" } else { "no" }),
+            .map_or_else(|| value.to_string(), |amount| context.money(&amount)),
+        (_, Value::Bool(yes)) => context.t(if *yes { "yes" } else { "no" }),
         (Kind::Number, value) => value
             .as_i64()
-            .map_or_else(|| value.to_string(), |number| frame.number(&number)),
+            .map_or_else(|| value.to_string(), |number| context.number(&number)),
         (_, Value::Array(items)) => {
-            let items: Vec<String> = items.iter().map(|item| shown(frame, kind, item)).collect();
+            let items: Vec<String> = items
+                .iter()
+                .map(|item| shown(context, kind, item))
+                .collect();
             items.join(", ")
         }
         // An order's line: what a person needs of it.
@@ -93,10 +96,10 @@ fn shown(frame: &Frame, kind: Kind, value: &Value) -> String {
     }
 }
 
-fn cell(frame: &Frame, column: &Column, item: &Value) -> Cell {
+fn cell(context: &PageContext, column: &Column, item: &Value) -> Cell {
     let value = member(item, column.name);
     Cell {
-        text: shown(frame, column.kind, value),
+        text: shown(context, column.kind, value),
         kind: column.kind,
         time: (column.kind == Kind::Time)
             .then(|| value.as_str().map(ToOwned::to_owned))
@@ -108,31 +111,31 @@ fn cell(frame: &Frame, column: &Column, item: &Value) -> Cell {
     }
 }
 
-fn row(frame: &Frame, section: &Section, item: &Value) -> Row {
-    let cell = |column| cell(frame, column, item);
+fn row(context: &PageContext, section: &Section, item: &Value) -> Row {
+    let cell = |column| cell(context, column, item);
     Row {
         cells: section.columns.iter().map(cell).collect(),
-        forms: views(frame, section.row_forms, item),
+        forms: views(context, section.row_forms, item),
     }
 }
 
-fn headings(frame: &Frame, section: &Section) -> Vec<(String, Kind)> {
-    let heading = |column: &Column| (frame.of("field-", column.name), column.kind);
+fn headings(context: &PageContext, section: &Section) -> Vec<(String, Kind)> {
+    let heading = |column: &Column| (context.of("field-", column.name), column.kind);
     section.columns.iter().map(heading).collect()
 }
 
 /// The forms that make sense for an object.
-fn views(frame: &Frame, forms: &[Form], item: &Value) -> Vec<FormView> {
+fn views(context: &PageContext, forms: &[Form], item: &Value) -> Vec<FormView> {
     let fitting = forms.iter().filter(|form| form.fits(item));
     fitting
-        .map(|form| FormView::new(frame, form, item))
+        .map(|form| FormView::new(context, form, item))
         .collect()
 }
 
 #[derive(Template)]
 #[template(path = "admin/section.html")]
 struct SectionPage {
-    frame: Frame,
+    context: PageContext,
     parts: Vec<Part>,
     title: String,
     section: &'static Section,
@@ -151,22 +154,22 @@ struct SectionPage {
 /// # Errors
 /// 403, 404 for a part that there is not, the interface's problems.
 pub async fn section(
-    frame: Frame,
+    context: PageContext,
     Path(slug): Path<String>,
     uri: Uri,
 ) -> Result<Response, Response> {
-    frame.admin()?;
+    context.admin()?;
     let known = sections().find(|section| section.slug == slug);
     let section = known.ok_or_else(|| Problem::of(Code::NotFound).into_response())?;
     let asked = Query::<SectionIn>::try_from_uri(&uri)
         .map_or_else(|_| SectionIn::default(), |asked| asked.0);
-    show(frame, section, asked)
+    show(context, section, asked)
         .await
         .map_err(IntoResponse::into_response)
 }
 
 async fn show(
-    frame: Frame,
+    context: PageContext,
     section: &'static Section,
     asked: SectionIn,
 ) -> Result<Response, Problem> {
@@ -182,7 +185,7 @@ async fn show(
     let query = serde_urlencoded::to_string(&query).unwrap_or_default();
     let of = asked.of.unwrap_or_default();
     let list = section.list.replace("{of}", &of.to_string());
-    let answer: Value = frame.get(&format!("{list}?{query}")).await?;
+    let answer: Value = context.get(&format!("{list}?{query}")).await?;
     let mut items = member(&answer, "items")
         .as_array()
         .cloned()
@@ -201,32 +204,32 @@ async fn show(
     });
     let rows: Vec<Row> = items
         .iter()
-        .map(|item| row(&frame, section, item))
+        .map(|item| row(&context, section, item))
         .collect();
-    let title = frame.of("admin-", section.slug);
+    let title = context.of("admin-", section.slug);
     Ok(page(&SectionPage {
-        parts: parts(&frame, section.slug),
+        parts: parts(&context, section.slug),
         title: if section.is_of_one() {
             format!("{title} {of}")
         } else {
             title
         },
-        headings: headings(&frame, section),
+        headings: headings(&context, section),
         has_actions: rows.iter().any(|row| !row.forms.is_empty()),
-        forms: views(&frame, section.forms, &serde_json::json!({ "of": of })),
+        forms: views(&context, section.forms, &serde_json::json!({ "of": of })),
         rows,
         next,
         only: only.map(|(name, _)| (*name).to_owned()),
         section,
         of,
-        frame,
+        context,
     }))
 }
 
 #[derive(Template)]
 #[template(path = "admin/product.html")]
 struct ProductPage {
-    frame: Frame,
+    context: PageContext,
     parts: Vec<Part>,
     id: u64,
     name: String,
@@ -241,14 +244,14 @@ struct ProductPage {
 ///
 /// # Errors
 /// 403, 404, the interface's problems.
-pub async fn product(frame: Frame, Path(id): Path<String>) -> Result<Response, Response> {
-    frame.admin()?;
+pub async fn product(context: PageContext, Path(id): Path<String>) -> Result<Response, Response> {
+    context.admin()?;
     let missing = |_malformed| Problem::of(Code::ProductNotFound).into_response();
     let id: u64 = id.parse().map_err(missing)?;
-    let product = frame.get_own(format!("/api/redis/products/{id}")).await;
+    let product = context.get_own(format!("/api/redis/products/{id}")).await;
     let mut product: Value = product.map_err(IntoResponse::into_response)?;
     let levels = format!("/api/products/stock/available?limit=100&productId={id}");
-    let levels: Value = frame
+    let levels: Value = context
         .get(&levels)
         .await
         .map_err(IntoResponse::into_response)?;
@@ -269,32 +272,32 @@ pub async fn product(frame: Frame, Path(id): Path<String>) -> Result<Response, R
         .filter(|column| !member(&product, column.name).is_null());
     let facts = facts.map(|column| {
         (
-            frame.of("field-", column.name),
-            cell(&frame, column, &product),
+            context.of("field-", column.name),
+            cell(&context, column, &product),
         )
     });
     Ok(page(&ProductPage {
-        parts: parts(&frame, "products"),
+        parts: parts(&context, "products"),
         id,
         name: member(&product, "name")
             .as_str()
             .unwrap_or_default()
             .to_owned(),
         facts: facts.collect(),
-        headings: headings(&frame, &STOCK),
+        headings: headings(&context, &STOCK),
         rows: levels
             .iter()
-            .map(|item| row(&frame, &STOCK, item))
+            .map(|item| row(&context, &STOCK, item))
             .collect(),
-        forms: views(&frame, PRODUCT.row_forms, &product),
-        frame,
+        forms: views(&context, PRODUCT.row_forms, &product),
+        context,
     }))
 }
 
 #[derive(Template)]
 #[template(path = "admin/overview.html")]
 struct OverviewPage {
-    frame: Frame,
+    context: PageContext,
     parts: Vec<Part>,
     status: Value,
     forms: Vec<FormView>,
@@ -303,7 +306,7 @@ struct OverviewPage {
 impl OverviewPage {
     /// A member of the state as text, a dash when there is none.
     fn fact(&self, name: &str) -> String {
-        shown(&self.frame, Kind::Number, member(&self.status, name))
+        shown(&self.context, Kind::Number, member(&self.status, name))
     }
 
     fn has(&self, name: &str) -> bool {
@@ -313,15 +316,15 @@ impl OverviewPage {
     /// When a check ended, and what it found.
     fn check(&self, name: &str) -> Option<(String, i64)> {
         let check = member(&self.status, name).as_object()?;
-        let ended = self.frame.time_of(check.get("endedAt")?.as_str()?);
+        let ended = self.context.time_of(check.get("endedAt")?.as_str()?);
         Some((ended, check.get("differences")?.as_i64()?))
     }
 
     fn jobs(&self) -> Vec<(String, String)> {
         let jobs = member(&self.status, "jobs").as_array();
         let age = |job: &Value| match member(job, "ageSeconds").as_i64() {
-            Some(seconds) => self.frame.count("seconds-ago", &seconds),
-            None => self.frame.t("never"),
+            Some(seconds) => self.context.count("seconds-ago", &seconds),
+            None => self.context.t("never"),
         };
         let jobs = jobs.into_iter().flatten();
         jobs.map(|job| {
@@ -338,14 +341,14 @@ impl OverviewPage {
 ///
 /// # Errors
 /// 403, the interface's problems.
-pub async fn overview(frame: Frame) -> Result<Response, Response> {
-    frame.admin()?;
-    let status = frame.get("/api/ops/status").await;
+pub async fn overview(context: PageContext) -> Result<Response, Response> {
+    context.admin()?;
+    let status = context.get("/api/ops/status").await;
     let status: Value = status.map_err(IntoResponse::into_response)?;
     Ok(page(&OverviewPage {
-        parts: parts(&frame, ""),
-        forms: views(&frame, SELLING, &status),
+        parts: parts(&context, ""),
+        forms: views(&context, SELLING, &status),
         status,
-        frame,
+        context,
     }))
 }

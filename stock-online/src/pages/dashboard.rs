@@ -12,11 +12,11 @@ use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use stock_redis::GateState;
+use stock_redis::FenceState;
 use tokio::time::Instant;
 
 use self::figures::{Figures, ProductFigures};
-use super::frame::{Frame, page};
+use super::context::{PageContext, page};
 use crate::streams::Holder;
 
 /// After so long the stream ends, and the browser comes again by itself: whether its reader is still an admin is
@@ -27,7 +27,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(20);
 #[derive(Template)]
 #[template(path = "dashboard/live.html")]
 struct Live<'a> {
-    frame: &'a Frame,
+    context: &'a PageContext,
     figures: Figures,
     epoch: Option<String>,
     fenced: Option<String>,
@@ -35,11 +35,11 @@ struct Live<'a> {
 }
 
 impl<'a> Live<'a> {
-    fn new(frame: &'a Frame) -> Self {
-        let app = &frame.app;
-        let (epoch, fenced) = match app.ledger.gate() {
-            GateState::Open(link) => (Some(link.epoch.to_string()), None),
-            GateState::Mending(reason) | GateState::Shut(reason) => {
+    fn new(context: &'a PageContext) -> Self {
+        let app = &context.app;
+        let (epoch, fenced) = match app.ledger.fence_state() {
+            FenceState::Open(link) => (Some(link.epoch.to_string()), None),
+            FenceState::Mending(reason) | FenceState::Fenced(reason) => {
                 (None, Some(reason.to_string()))
             }
         };
@@ -48,7 +48,7 @@ impl<'a> Live<'a> {
             epoch,
             fenced,
             durability: app.config.durability.as_str(),
-            frame,
+            context,
         }
     }
 
@@ -59,7 +59,7 @@ impl<'a> Live<'a> {
         }
         #[expect(clippy::cast_possible_truncation, reason = "rates are far below 2^53")]
         let whole = rate.round() as i64;
-        self.frame.number(&whole)
+        self.context.number(&whole)
     }
 
     /// Milliseconds with as many decimals as they are worth.
@@ -83,7 +83,7 @@ impl<'a> Live<'a> {
 #[derive(Template)]
 #[template(path = "dashboard/dashboard.html")]
 struct DashboardPage<'a> {
-    frame: &'a Frame,
+    context: &'a PageContext,
     live: Live<'a>,
 }
 
@@ -91,11 +91,11 @@ struct DashboardPage<'a> {
 ///
 /// # Errors
 /// The way to the login page; 403 for anybody but an admin.
-pub async fn show(frame: Frame) -> Result<Response, Response> {
-    frame.admin()?;
-    let live = Live::new(&frame);
+pub async fn show(context: PageContext) -> Result<Response, Response> {
+    context.admin()?;
+    let live = Live::new(&context);
     Ok(page(&DashboardPage {
-        frame: &frame,
+        context: &context,
         live,
     }))
 }
@@ -106,23 +106,23 @@ pub async fn show(frame: Frame) -> Result<Response, Response> {
 /// The way to the login page; 403; 503 when too many watch.
 pub async fn live(
     State(app): State<Arc<crate::app::App>>,
-    frame: Frame,
+    context: PageContext,
 ) -> Result<Response, Response> {
-    frame.admin()?;
+    context.admin()?;
     let place = app.event_streams.take(Holder::Admin);
     let place = place.map_err(IntoResponse::into_response)?;
-    let begun = (frame, app.history.watch(), place);
+    let begun = (context, app.history.watch(), place);
     let ends = Instant::now() + ASK_AGAIN;
-    let events = stream::unfold(begun, move |(frame, mut changed, place)| async move {
-        let closing = frame.app.closing.clone();
+    let events = stream::unfold(begun, move |(context, mut changed, place)| async move {
+        let closing = context.app.closing.clone();
         tokio::select! {
             () = closing.cancelled() => return None,
             () = tokio::time::sleep_until(ends) => return None,
             changed = changed.changed() => changed.ok()?,
         }
-        let html = Live::new(&frame).render().ok()?;
+        let html = Live::new(&context).render().ok()?;
         let event = Event::default().event("live").data(html);
-        Some((Ok::<_, Infallible>(event), (frame, changed, place)))
+        Some((Ok::<_, Infallible>(event), (context, changed, place)))
     });
     Ok(Sse::new(events)
         .keep_alive(KeepAlive::default())

@@ -6,7 +6,7 @@ use askama::Template;
 use axum::response::Response;
 use serde::Deserialize;
 
-use super::frame::{Frame, page};
+use super::context::{PageContext, page};
 use super::shop::List;
 use crate::http::problem::Problem;
 
@@ -88,7 +88,7 @@ impl EventState {
 #[derive(Template)]
 #[template(path = "event/event.html")]
 struct EventPage {
-    frame: Frame,
+    context: PageContext,
     campaigns: Vec<Campaign>,
     works: Vec<Work>,
     codes: HashMap<(u64, Option<u64>), String>,
@@ -102,15 +102,15 @@ impl EventPage {
 }
 
 /// The reader's codes, newest first.
-async fn own_codes(frame: &Frame) -> Result<Vec<OwnCode>, Problem> {
+async fn own_codes(context: &PageContext) -> Result<Vec<OwnCode>, Problem> {
     let mut codes = Vec::new();
     let mut cursor = String::new();
-    if frame.caller.is_none() {
+    if context.caller.is_none() {
         return Ok(codes);
     }
     for _ in 0..OWN_PAGES {
         let path = format!("/api/coupons/mine?limit=100{cursor}");
-        let found: List<OwnCode> = frame.get_own(path).await?;
+        let found: List<OwnCode> = context.get_own(path).await?;
         codes.extend(found.items);
         match found.next_cursor {
             Some(next) => cursor = format!("&cursor={next}"),
@@ -124,16 +124,16 @@ async fn own_codes(frame: &Frame) -> Result<Vec<OwnCode>, Problem> {
 ///
 /// # Errors
 /// 503 when MySQL does not answer.
-pub async fn show(frame: Frame) -> Result<Response, Problem> {
+pub async fn show(context: PageContext) -> Result<Response, Problem> {
     // As everybody sees them: personal coupons are no campaigns.
-    let campaigns: List<Campaign> = frame
+    let campaigns: List<Campaign> = context
         .get_public(&format!("/api/coupons?limit={SHOWN}"))
         .await?;
-    let works: List<Work> = frame
+    let works: List<Work> = context
         .get_public(&format!("/api/works?limit={SHOWN}"))
         .await?;
-    let codes = frame.own(own_codes(&frame)).await?.unwrap_or_default();
-    let now_ms = i64::try_from(frame.app.ledger.redis_now_ms()).unwrap_or(i64::MAX);
+    let codes = context.own(own_codes(&context)).await?.unwrap_or_default();
+    let now_ms = i64::try_from(context.app.ledger.redis_now_ms()).unwrap_or(i64::MAX);
     let mut campaigns = campaigns.items;
     for campaign in &mut campaigns {
         campaign.state = EventState::of(campaign, now_ms);
@@ -146,6 +146,6 @@ pub async fn show(frame: Frame) -> Result<Response, Problem> {
         codes: codes
             .map(|own| ((own.coupon_id, own.work_id), own.code))
             .collect(),
-        frame,
+        context,
     }))
 }

@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use stock_common::lock::{read, write};
 
-use super::frame::{Frame, page, page_with};
+use super::context::{PageContext, page, page_with};
 use crate::http::code::Code;
 use crate::http::files::File;
 use crate::http::problem::Problem;
@@ -28,12 +28,12 @@ const SWAGGER_POLICY: &str = "default-src 'none'; script-src 'self'; style-src '
 #[derive(Template)]
 #[template(path = "reference/swagger.html")]
 struct SwaggerPage {
-    frame: Frame,
+    context: PageContext,
 }
 
 /// GET `/api/docs`.
-pub async fn swagger_ui(frame: Frame) -> Response {
-    page_with(StatusCode::OK, SWAGGER_POLICY, &SwaggerPage { frame })
+pub async fn swagger_ui(context: PageContext) -> Response {
+    page_with(StatusCode::OK, SWAGGER_POLICY, &SwaggerPage { context })
 }
 
 /// GET `/api/docs/{file}`: what Swagger UI is made of.
@@ -73,12 +73,12 @@ const REDOC_POLICY: &str = "default-src 'none'; script-src 'self'; worker-src bl
 #[derive(Template)]
 #[template(path = "reference/redoc.html")]
 struct RedocPage {
-    frame: Frame,
+    context: PageContext,
 }
 
 /// GET `/api/redoc`.
-pub async fn redoc(frame: Frame) -> Response {
-    page_with(StatusCode::OK, REDOC_POLICY, &RedocPage { frame })
+pub async fn redoc(context: PageContext) -> Response {
+    page_with(StatusCode::OK, REDOC_POLICY, &RedocPage { context })
 }
 
 /// What to do about each code, as the document of errors says it: code, status, meaning, what to do.
@@ -105,12 +105,12 @@ struct CodePart {
 }
 
 impl CodePart {
-    fn new(frame: &Frame, code: Code) -> Self {
+    fn new(context: &PageContext, code: Code) -> Self {
         Self {
             code: code.as_str(),
             status: code.status(),
             title: code.title(),
-            meaning: frame.lang.find(&format!("problem-{}", code.as_str())),
+            meaning: context.lang.find(&format!("problem-{}", code.as_str())),
             advice: ADVICE.get(code.as_str()).copied().unwrap_or_default(),
         }
     }
@@ -119,21 +119,21 @@ impl CodePart {
 #[derive(Template)]
 #[template(path = "reference/problems.html")]
 struct ProblemsPage {
-    frame: Frame,
+    context: PageContext,
     codes: Vec<CodePart>,
 }
 
 /// GET `/problems`: every error code.
-pub async fn problems(frame: Frame) -> Response {
-    let codes = Code::ALL.iter().map(|code| CodePart::new(&frame, *code));
+pub async fn problems(context: PageContext) -> Response {
+    let codes = Code::ALL.iter().map(|code| CodePart::new(&context, *code));
     let codes = codes.collect();
-    page(&ProblemsPage { frame, codes })
+    page(&ProblemsPage { context, codes })
 }
 
 #[derive(Template)]
 #[template(path = "reference/problem.html")]
 struct ProblemPage {
-    frame: Frame,
+    context: PageContext,
     part: CodePart,
 }
 
@@ -141,10 +141,10 @@ struct ProblemPage {
 ///
 /// # Errors
 /// 404 for a code that there is not.
-pub async fn problem(frame: Frame, Path(code): Path<String>) -> Result<Response, Problem> {
+pub async fn problem(context: PageContext, Path(code): Path<String>) -> Result<Response, Problem> {
     let code = Code::parse(&code).ok_or_else(|| Problem::of(Code::NotFound))?;
-    let part = CodePart::new(&frame, code);
-    Ok(page(&ProblemPage { frame, part }))
+    let part = CodePart::new(&context, code);
+    Ok(page(&ProblemPage { context, part }))
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use stock_domain::catalog::{ProductFilter, ProductStatus};
 use stock_domain::reservation::TTL_SECONDS;
 
 pub use self::card::{BuyState, Card};
-use super::frame::{Frame, page};
+use super::context::{PageContext, page};
 use crate::http::auth::Caller;
 use crate::http::code::Code;
 use crate::http::problem::Problem;
@@ -143,22 +143,25 @@ struct Own {
 }
 
 impl Own {
-    async fn read(frame: &Frame, asked: &ShopIn, user: UserId) -> Result<Self, Problem> {
+    async fn read(context: &PageContext, asked: &ShopIn, user: UserId) -> Result<Self, Problem> {
         let points = format!("/api/v2/points/users/{user}");
         let page = |path: &str, cursor: Option<u64>| {
             let cursor = cursor.map_or(String::new(), |at| format!("&cursor={at}"));
             format!("{path}?limit={OWN}{cursor}")
         };
         let (orders, mut reservations, coupons, history, balance) = tokio::try_join!(
-            frame.get_own::<List<Order>>(page("/api/orders", asked.orders)),
-            frame.get_own::<List<Reservation>>(page("/api/reservations", asked.reservations)),
-            frame.get_own::<List<OwnCoupon>>(page("/api/coupons/mine", asked.coupons)),
-            frame.get_own::<List<Point>>(page(&format!("{points}/history"), asked.points)),
-            frame.get_own::<Balance>(format!("{points}/balance")),
+            context.get_own::<List<Order>>(page("/api/orders", asked.orders)),
+            context.get_own::<List<Reservation>>(page("/api/reservations", asked.reservations)),
+            context.get_own::<List<OwnCoupon>>(page("/api/coupons/mine", asked.coupons)),
+            context.get_own::<List<Point>>(page(&format!("{points}/history"), asked.points)),
+            context.get_own::<Balance>(format!("{points}/balance")),
         )?;
-        let now_ms = frame.app.ledger.redis_now_ms();
+        let now_ms = context.app.ledger.redis_now_ms();
         for reservation in &mut reservations.items {
-            let known = frame.app.catalog.product(ProductId(reservation.product_id));
+            let known = context
+                .app
+                .catalog
+                .product(ProductId(reservation.product_id));
             reservation.product =
                 known.map(|known| (known.fields.name.clone(), known.unit_price(now_ms).get()));
         }
@@ -187,7 +190,7 @@ pub struct ShopIn {
 #[derive(Template)]
 #[template(path = "shop/shop.html")]
 struct ShopPage {
-    frame: Frame,
+    context: PageContext,
     cards: Vec<Card>,
     name: String,
     next: Option<String>,
@@ -200,7 +203,7 @@ struct ShopPage {
 ///
 /// # Errors
 /// 503 when MySQL or Redis does not answer.
-pub async fn show(frame: Frame, uri: Uri) -> Result<Response, Problem> {
+pub async fn show(context: PageContext, uri: Uri) -> Result<Response, Problem> {
     // What does not fit is as good as nothing: a person may have cut the address.
     let asked =
         Query::<ShopIn>::try_from_uri(&uri).map_or_else(|_| ShopIn::default(), |asked| asked.0);
@@ -213,7 +216,7 @@ pub async fn show(frame: Frame, uri: Uri) -> Result<Response, Problem> {
         limit: PRODUCTS + 1,
         ..ProductFilter::default()
     };
-    let mut found = products::find_all(&frame.app, filter).await?;
+    let mut found = products::find_all(&context.app, filter).await?;
     let has_more = found.len() > PRODUCTS as usize;
     found.truncate(PRODUCTS as usize);
     let next = found.last().filter(|_| has_more).map(|last| {
@@ -223,18 +226,18 @@ pub async fn show(frame: Frame, uri: Uri) -> Result<Response, Problem> {
         ];
         serde_urlencoded::to_string(query).unwrap_or_default()
     });
-    let cards = Card::of_all(&frame, &found).await?;
-    let own = match frame.buyer() {
+    let cards = Card::of_all(&context, &found).await?;
+    let own = match context.buyer() {
         None => None,
-        Some(Caller { user, .. }) => frame.own(Own::read(&frame, &asked, user)).await?,
+        Some(Caller { user, .. }) => context.own(Own::read(&context, &asked, user)).await?,
     };
     Ok(page(&ShopPage {
-        is_own_away: own.is_none() && frame.caller.is_some(),
+        is_own_away: own.is_none() && context.caller.is_some(),
         cards,
         name: asked.name,
         next,
         own,
-        frame,
+        context,
     }))
 }
 
@@ -244,7 +247,7 @@ const SHORT_HOLD_SECONDS: u64 = 300;
 #[derive(Template)]
 #[template(path = "shop/product.html")]
 struct ProductPage {
-    frame: Frame,
+    context: PageContext,
     card: Card,
     stores: Vec<Store>,
     coupons: Vec<OwnCoupon>,
@@ -258,34 +261,34 @@ struct ProductPage {
 ///
 /// # Errors
 /// 404 for a product that is not shown; 503.
-pub async fn product(frame: Frame, Path(id): Path<String>) -> Result<Response, Problem> {
+pub async fn product(context: PageContext, Path(id): Path<String>) -> Result<Response, Problem> {
     let missing = || Problem::of(Code::ProductNotFound);
     let id = id.parse().map_err(|_malformed| missing())?;
-    let found = products::find_shown(&frame.app, ProductId(id), None)?;
-    let card = Card::of_all(&frame, std::slice::from_ref(&found))
+    let found = products::find_shown(&context.app, ProductId(id), None)?;
+    let card = Card::of_all(&context, std::slice::from_ref(&found))
         .await?
         .pop();
-    let stores: List<Store> = frame.get_public("/api/stores?limit=100").await?;
-    let (coupons, balance) = match frame.buyer() {
+    let stores: List<Store> = context.get_public("/api/stores?limit=100").await?;
+    let (coupons, balance) = match context.buyer() {
         None => (Vec::new(), 0),
         Some(buyer) => {
             let points = format!("/api/v2/points/users/{}/balance", buyer.user);
-            let own = frame.own(async {
+            let own = context.own(async {
                 tokio::try_join!(
-                    frame.get_own::<List<OwnCoupon>>("/api/coupons/mine?limit=100"),
-                    frame.get_own::<Balance>(points),
+                    context.get_own::<List<OwnCoupon>>("/api/coupons/mine?limit=100"),
+                    context.get_own::<Balance>(points),
                 )
             });
             // Without MySQL the product can still be ordered, without a coupon and without points.
             own.await?.map_or((Vec::new(), 0), |(coupons, balance)| {
-                let now_ms = i64::try_from(frame.app.ledger.redis_now_ms()).unwrap_or(i64::MAX);
+                let now_ms = i64::try_from(context.app.ledger.redis_now_ms()).unwrap_or(i64::MAX);
                 let coupons = coupons.items.into_iter();
                 let usable = coupons.filter(|coupon| coupon.is_usable(now_ms));
                 (usable.collect(), balance.balance)
             })
         }
     };
-    let most = frame.app.config.hold_ttl_seconds_max;
+    let most = context.app.config.hold_ttl_seconds_max;
     let usual_hold_seconds = TTL_SECONDS.min(most);
     let mut hold_seconds = vec![SHORT_HOLD_SECONDS.min(most), usual_hold_seconds, most];
     hold_seconds.dedup();
@@ -296,14 +299,14 @@ pub async fn product(frame: Frame, Path(id): Path<String>) -> Result<Response, P
         balance,
         hold_seconds,
         usual_hold_seconds,
-        frame,
+        context,
     }))
 }
 
 #[derive(Template)]
 #[template(path = "shop/order.html")]
 struct OrderPage {
-    frame: Frame,
+    context: PageContext,
     order: Order,
 }
 
@@ -311,12 +314,12 @@ struct OrderPage {
 ///
 /// # Errors
 /// 404 for an order that is not the reader's.
-pub async fn order(frame: Frame, Path(id): Path<String>) -> Result<Response, Response> {
-    frame.reader()?;
+pub async fn order(context: PageContext, Path(id): Path<String>) -> Result<Response, Response> {
+    context.reader()?;
     let id: u64 = id
         .parse()
         .map_err(|_malformed| Problem::of(Code::OrderNotFound).into_response())?;
-    let order = frame.get(&format!("/api/orders/{id}")).await;
+    let order = context.get(&format!("/api/orders/{id}")).await;
     let order: Order = order.map_err(IntoResponse::into_response)?;
-    Ok(page(&OrderPage { frame, order }))
+    Ok(page(&OrderPage { context, order }))
 }

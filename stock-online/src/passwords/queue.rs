@@ -25,17 +25,17 @@ pub enum Urgency {
     Doubtful,
 }
 
-/// The claim of a request on a turn.
+/// The claim of a request on a ticket.
 #[derive(Debug, Clone, Copy)]
-pub struct Turn {
+pub struct Ticket {
     /// Its class.
     pub urgency: Urgency,
     /// Its network.
     pub network: IpAddr,
 }
 
-impl Turn {
-    /// The turn of a command, which waits for nobody.
+impl Ticket {
+    /// The ticket of a command, which waits for nobody.
     pub const OWN: Self = Self {
         urgency: Urgency::Known,
         network: IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -70,7 +70,7 @@ impl State {
 #[derive(Debug, Clone)]
 pub(super) struct Queue(Arc<Mutex<State>>);
 
-/// A turn, until it is dropped.
+/// A ticket, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Slot(Option<Queue>);
 
@@ -94,8 +94,8 @@ impl Queue {
         lock(&self.0)
     }
 
-    /// Waits for a turn; `None` when it does not come in time.
-    pub(super) async fn wait(&self, turn: Turn, limit: Duration) -> Option<Slot> {
+    /// Waits for a ticket; `None` when it does not come in time.
+    pub(super) async fn wait(&self, ticket: Ticket, limit: Duration) -> Option<Slot> {
         let (order, granted) = {
             let mut state = self.state();
             if state.free > 0 {
@@ -105,24 +105,24 @@ impl Queue {
             if state.waiting.len() >= WAITING_MAX {
                 return None;
             }
-            let count = state.of_network.entry(turn.network).or_default();
+            let count = state.of_network.entry(ticket.network).or_default();
             let rank = *count;
             *count += 1;
             state.arrived += 1;
-            let order = (turn.urgency, rank, state.arrived);
+            let order = (ticket.urgency, rank, state.arrived);
             let (grant, granted) = oneshot::channel();
-            state.waiting.insert(order, (turn.network, grant));
+            state.waiting.insert(order, (ticket.network, grant));
             (order, granted)
         };
         let slot = tokio::time::timeout(limit, granted).await;
         if slot.is_err() {
-            // A turn that was granted in this very moment is passed on as its message is dropped.
+            // A ticket that was granted in this very moment is passed on as its message is dropped.
             drop(self.state().remove(&order));
         }
         slot.ok()?.ok()
     }
 
-    /// Gives a turn that has ended to the next who waits.
+    /// Gives a ticket that has ended to the next who waits.
     fn pass_on(&self) {
         loop {
             let next = {
@@ -137,7 +137,7 @@ impl Queue {
             let Some(next) = next else { return };
             match next.send(Slot(Some(self.clone()))) {
                 Ok(()) => return,
-                // Nobody waits there any more: the turn is still this one's to pass on.
+                // Nobody waits there any more: the ticket is still this one's to pass on.
                 Err(mut slot) => slot.0 = None,
             }
         }
@@ -150,12 +150,12 @@ mod tests {
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
-    use super::{Queue, Turn, Urgency};
+    use super::{Queue, Ticket, Urgency};
 
     const LONG: Duration = Duration::from_secs(60);
 
-    fn turn(urgency: Urgency, network: u8) -> Turn {
-        Turn {
+    fn ticket(urgency: Urgency, network: u8) -> Ticket {
+        Ticket {
             urgency,
             network: IpAddr::V4(Ipv4Addr::new(192, 0, 2, network)),
         }
@@ -164,20 +164,20 @@ mod tests {
     #[tokio::test]
     async fn networks_take_turns_and_known_devices_go_first() {
         let queue = Queue::new(1);
-        let first = queue.wait(Turn::OWN, LONG).await.unwrap();
+        let first = queue.wait(Ticket::OWN, LONG).await.unwrap();
         let served = Arc::new(Mutex::new(Vec::new()));
         let mut tasks = Vec::new();
-        for (name, turn) in [
-            ("flood 1", turn(Urgency::Doubtful, 1)),
-            ("flood 2", turn(Urgency::Doubtful, 1)),
-            ("flood 3", turn(Urgency::Doubtful, 1)),
-            ("failed once", turn(Urgency::Doubtful, 2)),
-            ("new", turn(Urgency::Clean, 3)),
-            ("known", turn(Urgency::Known, 1)),
+        for (name, ticket) in [
+            ("flood 1", ticket(Urgency::Doubtful, 1)),
+            ("flood 2", ticket(Urgency::Doubtful, 1)),
+            ("flood 3", ticket(Urgency::Doubtful, 1)),
+            ("failed once", ticket(Urgency::Doubtful, 2)),
+            ("new", ticket(Urgency::Clean, 3)),
+            ("known", ticket(Urgency::Known, 1)),
         ] {
             let (queue, own) = (queue.clone(), Arc::clone(&served));
             tasks.push(tokio::spawn(async move {
-                let slot = queue.wait(turn, LONG).await;
+                let slot = queue.wait(ticket, LONG).await;
                 own.lock().unwrap().push(name);
                 drop(slot);
             }));
@@ -207,13 +207,13 @@ mod tests {
     #[tokio::test]
     async fn a_turn_that_nobody_waits_for_any_more_is_not_lost() {
         let queue = Queue::new(1);
-        let first = queue.wait(Turn::OWN, LONG).await.unwrap();
+        let first = queue.wait(Ticket::OWN, LONG).await.unwrap();
         let short = Duration::from_millis(1);
-        let late = queue.wait(turn(Urgency::Clean, 1), short).await;
+        let late = queue.wait(ticket(Urgency::Clean, 1), short).await;
         assert!(late.is_none());
         let left = tokio::spawn({
             let queue = queue.clone();
-            async move { queue.wait(turn(Urgency::Clean, 2), LONG).await.is_some() }
+            async move { queue.wait(ticket(Urgency::Clean, 2), LONG).await.is_some() }
         });
         tokio::task::yield_now().await;
         left.abort();
@@ -221,7 +221,7 @@ mod tests {
         drop(first);
         assert!(
             queue
-                .wait(turn(Urgency::Doubtful, 3), short)
+                .wait(ticket(Urgency::Doubtful, 3), short)
                 .await
                 .is_some()
         );

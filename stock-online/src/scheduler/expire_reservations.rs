@@ -1,12 +1,12 @@
 //! Releases reservations whose time is over, several times a second, a bounded number at a time.
 //!
-//! Every scheduler does; the holds' marks let each end once, so no row in `jobs` keeps others out.
+//! Every scheduler does; the holds' states let each end once, so no row in `jobs` keeps others out.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use stock_engine::{cross_shard, expiry};
-use stock_redis::GateState;
+use stock_redis::FenceState;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
@@ -18,10 +18,10 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(super) async fn run(app: Arc<App>, shutdown: CancellationToken) {
     let every = Duration::from_millis(app.config.expire_reservations_ms);
     while !shutdown.is_cancelled() {
-        let wait = match app.ledger.gate() {
-            GateState::Shut(_) => RETRY,
-            GateState::Mending(_) => every,
-            GateState::Open(_) => match expiry::sweep(&app.ledger).await {
+        let wait = match app.ledger.fence_state() {
+            FenceState::Fenced(_) => RETRY,
+            FenceState::Mending(_) => every,
+            FenceState::Open(_) => match expiry::sweep(&app.ledger).await {
                 // As many as fit one sweep: there are more.
                 Ok(swept) if swept.has_more => Duration::ZERO,
                 Ok(_) => every,

@@ -1,6 +1,6 @@
 //! Compensation: an order that could not be stored is taken back, exactly once.
 //!
-//! The dead letter is durable, the compensation carries the order's mark, and its verdict decides: it
+//! The dead letter is durable, the compensation carries the order's state, and its verdict decides: it
 //! was taken back now, or before by its buyer. Running it again is right.
 
 use sqlx::MySqlPool;
@@ -64,7 +64,10 @@ async fn one(
         None => "KEPT",
         Some(order) => match take_back(pool, ledger, position, &order).await? {
             Verdict::Accepted(_) => "COMPENSATED",
-            Verdict::Refused(Refusal::StaleState { mark: 0, state }) => {
+            Verdict::Refused(Refusal::StaleState {
+                transition: 0,
+                state,
+            }) => {
                 let was_failed = state == OrderStatus::Fail.as_str();
                 if was_failed {
                     "COMPENSATED"

@@ -19,7 +19,7 @@ use stock_redis::levels::LevelsMessage;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
-use super::Bells;
+use super::WakeUps;
 use crate::app::App;
 
 /// Milliseconds between attempts to connect, and how they grow.
@@ -29,12 +29,12 @@ const RETRY: Duration = Duration::from_millis(500);
 const BEAT_EVERY: Duration = Duration::from_secs(1);
 const SILENCE_MAX: Duration = Duration::from_secs(3);
 
-/// Hears the levels and catalog channels until `shutdown`; `bells` wake the subscribers.
-pub async fn run(app: Arc<App>, bells: Arc<Bells>, shutdown: CancellationToken) {
+/// Hears the levels and catalog channels until `shutdown`; they wake the subscribers.
+pub async fn run(app: Arc<App>, wake_ups: Arc<WakeUps>, shutdown: CancellationToken) {
     while !shutdown.is_cancelled() {
         tokio::select! {
             () = shutdown.cancelled() => return,
-            result = hear(&app, &bells) => {
+            result = hear(&app, &wake_ups) => {
                 is_subscribed(false);
                 if let Err(error) = result {
                     tracing::debug!(%error, "cannot subscribe yet");
@@ -54,7 +54,7 @@ async fn connect(url: &str) -> Result<SubscriberClient, fred::error::Error> {
     Ok(client)
 }
 
-async fn hear(app: &App, bells: &Bells) -> Result<(), fred::error::Error> {
+async fn hear(app: &App, wake_ups: &WakeUps) -> Result<(), fred::error::Error> {
     let client = connect(&app.config.redis_url).await?;
     let mut messages = client.message_rx();
     let mut reconnections = client.reconnect_rx();
@@ -75,8 +75,8 @@ async fn hear(app: &App, bells: &Bells) -> Result<(), fred::error::Error> {
     is_subscribed(true);
     // The channels were silent until now: look once at what was missed.
     app.levels.interrupted();
-    bells.ring_all();
-    app.catalog_refresher.bell.notify_one();
+    wake_ups.notify_all();
+    app.catalog_refresher.wake_up.notify_one();
     loop {
         let message = tokio::select! {
             biased;
@@ -108,17 +108,17 @@ async fn hear(app: &App, bells: &Bells) -> Result<(), fred::error::Error> {
                 };
                 match app.ledger.hear(&message) {
                     Heard::Own => {
-                        bells.ring(message.position.shard());
+                        wake_ups.notify(message.position.shard());
                         app.levels.hear(&message);
                     }
                     Heard::TooEarly => {}
                     Heard::Foreign => ignore(),
                 }
             }
-            Ok(_) => app.catalog_refresher.bell.notify_one(),
+            Ok(_) => app.catalog_refresher.wake_up.notify_one(),
             Err(RecvError::Lagged(_)) => {
                 app.levels.interrupted();
-                bells.ring_all();
+                wake_ups.notify_all();
             }
             Err(RecvError::Closed) => break,
         }

@@ -224,7 +224,7 @@ async fn an_operator_reads_what_is_under_quarantine_and_ends_it() {
         browser.close().await;
     }
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 

@@ -63,7 +63,7 @@ async fn the_last_unit_goes_to_one_of_two_browsers() {
     );
     loser.keep("sold-out").await;
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     for browser in browsers {
         browser.close().await;
     }

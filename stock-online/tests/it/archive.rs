@@ -27,9 +27,9 @@ async fn everything(shop: &Shop, to: &Path) -> Result<Archived, ArchiveError> {
 }
 
 /// Waits until everything is settled, and proves it: what was not proved is not archived.
-async fn proved(shop: &Shop) {
+async fn verified(shop: &Shop) {
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
 }
 
 /// An entry with its postings, as text.
@@ -167,7 +167,7 @@ async fn what_is_left_is_proved_and_what_was_archived_is_still_taken_back() {
     let written = point_reports::write(&mut connection, today, span).await;
     assert_eq!(written.unwrap(), 1);
     drop(connection);
-    shop.prove().await;
+    shop.verify().await;
     let before = rows(&shop).await;
 
     let planned = plan(&shop.pool, now_ms(&shop)).await.unwrap();
@@ -178,7 +178,7 @@ async fn what_is_left_is_proved_and_what_was_archived_is_still_taken_back() {
     assert_eq!(shop.count("SELECT COUNT(*) FROM journal").await, 0);
     assert_eq!(shop.count("SELECT COUNT(*) FROM postings").await, 0);
     assert_eq!(add_up(&shop, &to).await, before);
-    assert_eq!(shop.prove().await.entries, 0);
+    assert_eq!(shop.verify().await.entries, 0);
     let again = everything(&shop, &to).await.unwrap();
     assert!(again.files.is_empty(), "{again:?}");
     let reconciled = reconcile(&shop.pool, &shop.ledger, true).await.unwrap();
@@ -212,7 +212,7 @@ async fn what_is_left_is_proved_and_what_was_archived_is_still_taken_back() {
     let written = point_reports::write(&mut connection, today, span).await;
     assert_eq!(written.unwrap(), 1);
     drop(connection);
-    shop.prove().await;
+    shop.verify().await;
     let path = "/api/products/1/stock/movements";
     let shown = client.get(path).admin().send().await;
     assert_eq!(shown.body["items"].as_array().unwrap().len(), 3);
@@ -226,7 +226,7 @@ async fn what_is_left_is_proved_and_what_was_archived_is_still_taken_back() {
     let book = add_up(&shop, &to).await;
     assert!(book.len() > before.len());
     assert_eq!(std::fs::read_dir(&to).unwrap().count(), 3);
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -236,13 +236,13 @@ async fn a_difference_in_what_is_left_is_found() {
     let service = shop.serve().await;
     let client = &service.client;
     let sold = sell(client).await;
-    proved(&shop).await;
+    verified(&shop).await;
     everything(&shop, &to).await.unwrap();
     let later = client.order("/api/redis/orders", 2, &[(1, 2)]).send().await;
     let later = later.order_id();
     shop.drained().await;
     service.stop().await;
-    shop.prove().await;
+    shop.verify().await;
     let first = &sold.orders[0];
     let account = "kind = 'AVAILABLE' AND owner_id = 1 AND place_id = 0";
     for (check, change, back) in [
@@ -309,7 +309,7 @@ async fn a_difference_in_what_is_left_is_found() {
         );
         run(&back).await;
     }
-    shop.prove().await;
+    shop.verify().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -345,14 +345,14 @@ async fn an_archive_that_is_killed_anywhere_is_finished_by_the_next_one() {
         }
     }
     let history = load.stop().await;
-    proved(&shop).await;
+    verified(&shop).await;
     everything(&shop, &to).await.unwrap();
     let book = add_up(&shop, &to).await;
     let orders = book
         .values()
         .filter(|(_, payload, _)| payload.contains("order_placed"));
     assert_eq!(orders.count(), history.accepted.len());
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 
     // Without its file nothing is removed.
@@ -401,7 +401,7 @@ async fn what_somebody_waits_for_stays() {
     let order = async || {
         let call = service.client.order("/api/redis/orders", 2, &[(1, 1)]);
         let id: Position = call.send().await.order_id().parse().unwrap();
-        proved(&shop).await;
+        verified(&shop).await;
         id
     };
     let reason = async || {
@@ -459,7 +459,7 @@ async fn what_somebody_waits_for_stays() {
     }
     // Another journal's files are not written over.
     let other = Shop::open_undivided(1, 1).await;
-    other.prove().await;
+    other.verify().await;
     everything(&other, &to).await.unwrap();
     let refused = everything(&shop, &to).await.unwrap_err();
     assert!(matches!(refused, ArchiveError::Foreign(_)), "{refused}");
@@ -470,7 +470,7 @@ async fn what_somebody_waits_for_stays() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_command_takes_only_months_that_are_long_over() {
     let (shop, to) = (Shop::open_undivided(1, 5).await, folder("archive"));
-    shop.prove().await;
+    shop.verify().await;
     let run = |before: &str, more: &[&str]| {
         let out = std::process::Command::new(env!("CARGO_BIN_EXE_stock-online"))
             .args(["archive", "--before", before, "--json", "--to"])
@@ -522,7 +522,7 @@ async fn each_month_goes_into_a_file_of_its_own_and_what_is_young_stays() {
     // The first entries are dated back behind the engine's back; what they are is in no table of their own.
     let (shop, to) = (Shop::open_undivided(3, 5).await, folder("archive"));
     let service = shop.serve().await;
-    proved(&shop).await;
+    verified(&shop).await;
     service.stop().await;
     let all = shop.count("SELECT COUNT(*) FROM journal").await;
     let kept = all.unsigned_abs() - 4;
@@ -565,7 +565,7 @@ async fn each_month_goes_into_a_file_of_its_own_and_what_is_young_stays() {
     assert_eq!(report["files"].as_array().unwrap().len(), 2);
     assert_eq!(rows(&shop).await.len() as u64, kept);
     assert_eq!(add_up(&shop, &to).await, before);
-    assert_eq!(shop.prove().await.entries, kept);
+    assert_eq!(shop.verify().await.entries, kept);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -588,7 +588,7 @@ async fn what_became_of_branches_goes_with_their_entries() {
     }
     let cancel = format!("/api/redis/orders/{}/cancel", orders[0]);
     assert_eq!(client.patch(&cancel).user(2).send().await.status, 200);
-    proved(&shop).await;
+    verified(&shop).await;
     let rows = "SELECT (SELECT COUNT(*) FROM branches) + (SELECT COUNT(*) FROM entry_branches)";
     assert!(shop.count(rows).await > 10);
     let to = folder("branches");
@@ -596,7 +596,7 @@ async fn what_became_of_branches_goes_with_their_entries() {
     assert_eq!(shop.count(rows).await, 0);
     let order = client.order("/api/redis/orders", 2, &lines).send().await;
     assert_eq!(order.status, 201, "{}", order.text);
-    proved(&shop).await;
+    verified(&shop).await;
     assert!(shop.count(rows).await > 0, "what is not archived stays");
     service.stop().await;
 }

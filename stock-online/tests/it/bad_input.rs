@@ -164,7 +164,7 @@ impl Untouched {
         }
         let people = "SELECT COUNT(*) FROM users WHERE password_hash IS NULL AND tokens_from = 0";
         assert_eq!(self.shop.count(people).await, 3, "a user was touched");
-        self.shop.prove().await;
+        self.shop.verify().await;
         self.service.stop().await;
     }
 }

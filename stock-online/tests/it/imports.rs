@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::process::Command;
 
 use serde_json::{Value, json};
-use stock_online::Part;
+use stock_online::ServiceRole;
 
 use crate::support::{Answer, Client, ServiceProcess, Shop, folder, until};
 
@@ -88,7 +88,7 @@ async fn a_file_changes_levels_by_deltas_and_counts_and_a_dry_run_changes_nothin
     );
     assert_eq!(text[1], "1,0,'=cmd(),150,0,150,10,100,3");
     assert_eq!((text.len(), text[2]), (5, "1,2,'=cmd(),9,0,9,10,100,2"));
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -204,7 +204,9 @@ async fn what_is_sold_while_a_file_waits_stays_sold() {
     // Danger: a count overwrites what was sold since. Method: the file is judged, then stock is sold, then it is
     // written by another instance; a row that does not fit any more fails alone.
     let shop = Shop::open(4, 100).await;
-    let http = shop.serve_parts(&[Part::Http, Part::Subscriber]).await;
+    let http = shop
+        .serve_roles(&[ServiceRole::Http, ServiceRole::Subscriber])
+        .await;
     let client = &http.client;
     let waiting = {
         let client = client.clone();
@@ -254,7 +256,7 @@ async fn what_is_sold_while_a_file_waits_stays_sold() {
     }
     assert_eq!(levels, [50, 90, 107, 99]);
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     http.stop().await;
     scheduler.stop().await;
 }
@@ -309,14 +311,16 @@ async fn a_file_is_written_once_though_its_writer_is_killed() {
         shop.count(sum).await == i64::try_from(PRODUCTS).unwrap() * 4
     })
     .await;
-    shop.prove().await;
+    shop.verify().await;
     drop((second, third));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_command_takes_a_file_once_and_exports_what_there_is() {
     let shop = Shop::open(2, 10).await;
-    let service = shop.serve_parts(&[Part::Http, Part::Subscriber]).await;
+    let service = shop
+        .serve_roles(&[ServiceRole::Http, ServiceRole::Subscriber])
+        .await;
     let folder = folder("import");
     let file = folder.join("stock.csv");
     let run = |arguments: &[&str]| {
@@ -368,7 +372,9 @@ async fn several_writers_of_one_file_write_each_row_once() {
     const PRODUCTS: u64 = 3_000;
     let mut shop = Shop::open(PRODUCTS, 1).await;
     shop.config.apply_entries_max = 4;
-    let service = shop.serve_parts(&[Part::Http, Part::Subscriber]).await;
+    let service = shop
+        .serve_roles(&[ServiceRole::Http, ServiceRole::Subscriber])
+        .await;
     let rows = (1..=PRODUCTS).fold(String::new(), |mut rows, product| {
         writeln!(rows, "{product},0,3,delta").unwrap();
         rows
@@ -396,6 +402,6 @@ async fn several_writers_of_one_file_write_each_row_once() {
     shop.drained().await;
     let sum = "SELECT CAST(SUM(balance) AS SIGNED) FROM accounts WHERE kind = 'AVAILABLE'";
     assert_eq!(shop.count(sum).await, i64::try_from(PRODUCTS).unwrap() * 4);
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }

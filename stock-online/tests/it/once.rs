@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 use stock_common::config::Durability;
-use stock_online::Part;
+use stock_online::ServiceRole;
 use stock_online::http::openapi;
 
 use crate::support::{Answer, Client, OwnServers, Shop, order_json, until};
@@ -597,7 +597,7 @@ async fn a_refusal_by_state_is_remembered_for_a_while_and_one_by_the_request_is_
 async fn the_switch_that_stops_selling_works_with_a_key_while_mysql_is_away() {
     let servers = OwnServers::start(Durability::Everysec).await;
     let shop = Shop::open_on(&servers.redis.spec, &servers.mysql.spec, 1, 10).await;
-    let service = shop.serve_parts(&[Part::Http]).await;
+    let service = shop.serve_roles(&[ServiceRole::Http]).await;
     let client = &service.client;
     let mut mysql = servers.mysql;
     mysql.kill().await;

@@ -1,7 +1,7 @@
 //! Product reads from memory: as fresh as the last order, tagged, and of what the shop shows only.
 
 use serde_json::json;
-use stock_online::Part;
+use stock_online::ServiceRole;
 
 use crate::support::{Client, Shop, until};
 
@@ -37,7 +37,7 @@ async fn a_reader_never_sees_less_than_the_last_order_of_this_instance() {
         seq(client, "/api/products/1?source=mysql").await,
         first + 40
     );
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -154,7 +154,10 @@ async fn another_instance_shows_an_order_within_a_moment() {
     // Danger: a message is lost, and an instance shows an old level for ever. Method: the second instance hears no
     // messages, because it has no subscriber.
     let shop = Shop::open(1, 1_000).await;
-    let (first, second) = (shop.serve().await, shop.serve_parts(&[Part::Http]).await);
+    let (first, second) = (
+        shop.serve().await,
+        shop.serve_roles(&[ServiceRole::Http]).await,
+    );
     let before = seq(&second.client, "/api/products/1").await;
     let order = first.client.order("/api/redis/orders", 2, &[(1, 1)]);
     assert_eq!(order.send().await.status, 201);

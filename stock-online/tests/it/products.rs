@@ -115,7 +115,7 @@ async fn an_admin_creates_edits_stops_and_deletes_a_product() {
         .await;
     assert_eq!(order.code(), "PRODUCT_NOT_FOUND");
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 

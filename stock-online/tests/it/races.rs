@@ -31,7 +31,7 @@ async fn the_last_hundred_units_go_to_exactly_a_hundred_of_a_thousand_buyers() {
     shop.drained().await;
     assert_eq!(shop.available(1).await, 0);
     assert_eq!(shop.stored_orders().await, sorted(accepted));
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -71,7 +71,7 @@ async fn fifty_cancels_of_one_order_give_the_stock_back_once() {
     assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 1);
     assert_eq!(shop.available(1).await, 10);
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -88,7 +88,7 @@ async fn two_instances_apply_nothing_twice() {
     let sold = i64::try_from(history.accepted.len()).unwrap();
     assert_eq!(shop.available(1).await, 1_000_000 - sold);
     assert_eq!(shop.stored_orders().await, sorted(history.accepted));
-    shop.prove().await;
+    shop.verify().await;
     first.stop().await;
     second.stop().await;
 }

@@ -238,7 +238,7 @@ async fn who_has_written_sees_it_on_every_instance_while_the_replica_lags() {
         assert!(text.contains(wanted), "{wanted}");
     }
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     first.stop().await;
     second.stop().await;
 }

@@ -97,7 +97,7 @@ async fn what_is_reserved_is_set_aside_and_a_confirm_sells_it() {
         .send()
         .await;
     assert_eq!(listed.body["items"][0]["reservationId"], id);
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -155,7 +155,7 @@ async fn a_cancel_gives_back_and_blocks_a_confirm() {
         end(client, &id, "cancel").await.code(),
         "RESERVATION_ALREADY_CANCELLED"
     );
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -258,7 +258,7 @@ async fn an_order_takes_what_is_held_for_its_buyer() {
         assert_eq!(levels(client).await, (10, 0, 10));
     }
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -291,7 +291,7 @@ async fn an_admins_force_returns_what_was_confirmed_once() {
     assert_eq!(done, 1);
     assert_eq!(levels(client).await, (10, 0, 10));
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -329,7 +329,7 @@ async fn a_user_has_only_so_many_live_reservations_however_they_ask() {
         assert_eq!(reserve(client, 2, 1).await.code(), "HOLD_LIMIT_REACHED");
     }
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -479,7 +479,7 @@ async fn what_cannot_be_reserved_is_refused_with_its_code() {
         .await;
     assert_eq!(reserve(client, 2, 1).await.code(), "SELLING_STOPPED");
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -525,7 +525,7 @@ async fn live_reservations_survive_the_loss_of_redis() {
     );
     assert!(short.parse::<Position>().is_ok());
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -534,7 +534,7 @@ async fn an_order_under_row_locks_is_stored_before_its_reservation_was() {
     // Danger: MySQL learns of the order first, and the reservation comes in as live: what it held would be given back
     // a second time. Method: nobody applies until the order is stored; then Redis is built anew from MySQL.
     let shop = Shop::open(1, 10).await;
-    let http = shop.serve_parts(&[stock_online::Part::Http]).await;
+    let http = shop.serve_roles(&[stock_online::ServiceRole::Http]).await;
     let client = &http.client;
     let mut ids = Vec::new();
     for cancels in [false, true] {
@@ -559,7 +559,7 @@ async fn an_order_under_row_locks_is_stored_before_its_reservation_was() {
     }
     let service = shop.serve().await;
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     shop.rebuild().await;
     crate::support::until("the service is open again", || client.is_ready()).await;
     for id in ids {
@@ -569,7 +569,7 @@ async fn an_order_under_row_locks_is_stored_before_its_reservation_was() {
         );
     }
     assert_eq!(levels(client).await, (8, 0, 8));
-    shop.prove().await;
+    shop.verify().await;
     http.stop().await;
     service.stop().await;
 }

@@ -107,7 +107,7 @@ async fn a_sale_governs_its_product_until_it_is_deleted() {
     );
     assert_eq!(buy(client, 2, 1, 1_000).await.status, 201);
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -225,7 +225,7 @@ async fn one_buyer_gets_only_as_much_as_a_sale_allows_however_they_ask() {
     assert_eq!(client.patch(&cancel).user(2).status().await, 200);
     assert_eq!(buy(client, 2, 5, 1_000).await.status, 201);
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -260,7 +260,7 @@ async fn a_held_units_order_counts_once_against_the_limit() {
     assert_eq!(client.patch(&cancel).user(2).status().await, 200);
     assert_eq!(buy(client, 2, 3, 1_000).await.status, 201);
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -385,6 +385,6 @@ async fn a_discount_takes_a_percentage_off_rounded_down_while_its_dates_count() 
         );
     }
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }

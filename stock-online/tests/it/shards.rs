@@ -89,7 +89,7 @@ async fn a_cluster_sells_as_one_redis_does() {
         assert_eq!(shop.available(product).await, 0);
     }
     shop.drained().await;
-    let report = shop.prove().await;
+    let report = shop.verify().await;
     assert_eq!(report.lag_entries, 0);
     let shards = shop
         .count("SELECT COUNT(DISTINCT shard) FROM journal")

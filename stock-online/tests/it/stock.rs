@@ -118,7 +118,7 @@ async fn stock_comes_in_once_under_its_key_and_is_corrected_never_below_zero() {
         json!({ "newStockCount": 100 })
     );
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -385,6 +385,6 @@ async fn every_posting_is_in_the_history_and_the_days_add_up_to_it() {
         "PRODUCT_NOT_FOUND"
     );
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }

@@ -195,7 +195,7 @@ async fn a_pickup_takes_the_stores_stock_and_a_reservation_may_hold_it() {
     client.patch(&cancel).user(2).send().await;
     assert_eq!(available(client, 1, 1).await, 1);
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -307,7 +307,7 @@ async fn a_till_sells_its_stores_stock_and_where_it_is_shared_the_online_stock_t
         "STORE_NOT_FOUND"
     );
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -337,7 +337,7 @@ async fn a_store_that_gets_its_first_stock_of_a_stopped_product_does_not_sell_it
         .await;
     assert!(!closed().await);
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -494,7 +494,7 @@ async fn what_a_cut_off_till_sold_is_taken_once_in_the_order_of_its_times() {
         .await;
     assert_eq!(done.body["items"][0]["note"], "refunded");
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -561,6 +561,6 @@ async fn a_batch_sent_many_times_at_once_is_taken_once() {
             .await,
         700
     );
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }

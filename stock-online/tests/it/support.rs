@@ -20,7 +20,7 @@ use stock_engine::{ledger, recover};
 use stock_mysql::Role;
 use stock_online::cli::seed::{SeedArgs, seed};
 use stock_online::http::auth::Tokens;
-use stock_online::{Part, Start, install_metrics};
+use stock_online::{ServiceRole, Start, install_metrics};
 use stock_redis::nodes::Servers;
 use stock_redis::{Ledger, ReadError};
 use stock_servers::cluster::{RedisCluster, Shape};
@@ -289,11 +289,11 @@ impl Shop {
 
     /// Starts a service in this process with all its parts.
     pub(crate) async fn serve(&self) -> Service {
-        self.serve_parts(&Part::ALL).await
+        self.serve_roles(&ServiceRole::ALL).await
     }
 
     /// Starts a service in this process with some parts.
-    pub(crate) async fn serve_parts(&self, parts: &[Part]) -> Service {
+    pub(crate) async fn serve_roles(&self, parts: &[ServiceRole]) -> Service {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let shutdown = CancellationToken::new();
@@ -346,14 +346,14 @@ impl Shop {
     /// Waits until MySQL has settled everything that was accepted.
     pub(crate) async fn drained(&self) {
         until("mysql has settled every entry", || async {
-            self.verify()
+            self.report()
                 .await
                 .is_some_and(|report| report.lag_entries == 0)
         })
         .await;
     }
 
-    async fn verify(&self) -> Option<Report> {
+    async fn report(&self) -> Option<Report> {
         let report = verify(&self.pool, &self.ledger, false, &mut |_, _| {}).await;
         report
             .inspect_err(|error| tracing::warn!(%error, "there is no proof"))
@@ -361,13 +361,13 @@ impl Shop {
     }
 
     /// Proves the whole ledger from zero.
-    pub(crate) async fn prove(&self) -> Report {
+    pub(crate) async fn verify(&self) -> Report {
         // Another process may have recovered, or brought another shard, less than a second ago.
         let since = Instant::now();
         let report = loop {
-            self.ledger.check_gate().await;
+            self.ledger.check_fence().await;
             let is_open = self.ledger.wait_open(PATIENCE).await;
-            assert!(is_open, "shut: {:?}", self.ledger.shut());
+            assert!(is_open, "shut: {:?}", self.ledger.fenced());
             match verify(&self.pool, &self.ledger, true, &mut |_, _| {}).await {
                 Err(VerifyError::Read(ReadError::Fenced(_))) if since.elapsed() < PATIENCE => {}
                 report => break report.unwrap(),
@@ -412,7 +412,7 @@ impl Shop {
     /// The units of a product that are available online, as Redis says.
     pub(crate) async fn available(&self, product: u64) -> i64 {
         let is_open = self.ledger.wait_open(PATIENCE).await;
-        assert!(is_open, "shut: {:?}", self.ledger.shut());
+        assert!(is_open, "shut: {:?}", self.ledger.fenced());
         let account = account(product);
         self.ledger
             .levels(&[account])

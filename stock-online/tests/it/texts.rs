@@ -115,7 +115,7 @@ async fn a_product_that_is_sold_out_by_hand_is_still_owed_to_its_holders() {
     let confirmed = client.post(&confirm).admin().json(&json!({})).send().await;
     assert_eq!(confirmed.status, 200, "{}", confirmed.text);
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 

@@ -84,7 +84,7 @@ pub fn limited(base: &Request, user: u64) -> Request {
     let allowance = Account {
         kind: AccountKind::Allowance,
         owner: 1,
-        place: user,
+        location: user,
     };
     let posting = Posting::new(allowance, -1).opening(1_000_000).leaving(1);
     request.draft.postings.push(posting);

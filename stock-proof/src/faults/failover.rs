@@ -194,7 +194,7 @@ impl World {
 /// F35: a master is lost while its replica is connected, behind and absent.
 ///
 /// Connected or absent, no accepted order is lost; behind, each lost one is listed. The shard sells within 5 s of a promotion.
-pub async fn f35(plan: &Plan) -> Result<Outcome, Failure> {
+pub async fn f35_a_lost_master_loses_no_replicated_order(plan: &Plan) -> Result<Outcome, Failure> {
     let mut notes = Vec::new();
     for replica in [Replica::Connected, Replica::Behind, Replica::Absent] {
         let note = lose_master(plan, replica).await;

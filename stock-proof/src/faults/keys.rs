@@ -22,7 +22,7 @@ const SERVED_MIN: f64 = 0.8;
 const LIMITED: u64 = 5;
 
 /// F25: a key of each type is lost; its owners are refused until it is back, the others go on.
-pub async fn f25(plan: &Plan) -> Result<Outcome, Failure> {
+pub async fn f25_a_lost_key_harms_its_owners_only(plan: &Plan) -> Result<Outcome, Failure> {
     let mut world = World::open(Always, plan.seed).await?;
     let sale = begin_sale(&world).await?;
     let buyers = world.buyers(12);

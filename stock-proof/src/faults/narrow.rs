@@ -22,7 +22,7 @@ use crate::shop::until;
 const NAMED_MAX: Duration = Duration::from_secs(10);
 
 /// F31: statements fit what MySQL takes; a MySQL that takes no connections is waited for, and named.
-pub async fn f31(plan: &Plan) -> Result<Outcome, Failure> {
+pub async fn f31_statements_fit_a_narrow_mysql(plan: &Plan) -> Result<Outcome, Failure> {
     let packets = small_packets(plan).await?;
     let named = no_connections(plan).await?;
     let unresolved = no_names(plan).await?;

@@ -17,7 +17,9 @@ use crate::Failure;
 use crate::shop::{Seed, Shop};
 
 /// F7: the link to Redis is cut before a request is sent, and after it, before the answer.
-pub async fn f7(plan: &Plan) -> Result<Outcome, Failure> {
+pub async fn f07_a_cut_link_to_redis_decides_an_order_once(
+    plan: &Plan,
+) -> Result<Outcome, Failure> {
     let mut world = World::open(Always, plan.seed).await?;
     let buyers = world.buyers(12);
     world.accept(&buyers, 200).await?;
@@ -39,7 +41,9 @@ pub async fn f7(plan: &Plan) -> Result<Outcome, Failure> {
 }
 
 /// F8: half-open links, one-byte slices, a second of latency, 10 kB/s, to both servers.
-pub async fn f8(plan: &Plan) -> Result<Outcome, Failure> {
+pub async fn f08_half_open_and_slow_links_are_answered_in_time(
+    plan: &Plan,
+) -> Result<Outcome, Failure> {
     let mut world = World::open(Always, plan.seed).await?;
     let buyers = world.buyers(12);
     world.accept(&buyers, 200).await?;
@@ -61,7 +65,7 @@ pub async fn f8(plan: &Plan) -> Result<Outcome, Failure> {
 }
 
 /// F9: MySQL is slow, and rows are locked by somebody else: sales go on, lag rises, then it is made up.
-pub async fn f9(plan: &Plan) -> Result<Outcome, Failure> {
+pub async fn f09_a_slow_mysql_does_not_slow_sales(plan: &Plan) -> Result<Outcome, Failure> {
     let mut world = World::open(Always, plan.seed).await?;
     let buyers = world.buyers(40);
     world.accept(&buyers, 200).await?;
@@ -87,7 +91,7 @@ pub async fn f9(plan: &Plan) -> Result<Outcome, Failure> {
 }
 
 /// F10: the subscriber's Pub/Sub connections are killed again and again: the journal is read anyway.
-pub async fn f10(plan: &Plan) -> Result<Outcome, Failure> {
+pub async fn f10_killed_pubsub_connections_delay_nothing(plan: &Plan) -> Result<Outcome, Failure> {
     let mut world = World::open(Always, plan.seed).await?;
     let buyers = world.buyers(12);
     let mut redis = world.redis_connection().await?;
@@ -105,7 +109,7 @@ pub async fn f10(plan: &Plan) -> Result<Outcome, Failure> {
 }
 
 /// F11: three subscribers read the same journal, and stale and broken messages ring the bell.
-pub async fn f11(plan: &Plan) -> Result<Outcome, Failure> {
+pub async fn f11_three_subscribers_settle_each_entry_once(plan: &Plan) -> Result<Outcome, Failure> {
     let mut world = World::open(Always, plan.seed).await?;
     world.serve().await?;
     world.serve().await?;
@@ -145,7 +149,7 @@ pub async fn f11(plan: &Plan) -> Result<Outcome, Failure> {
 ///
 /// Another shop of the same prefix lies in another database of the same Redis, whose channels belong to no database; an
 /// instance of an earlier epoch tells that everything is gone; and random bytes are published.
-pub async fn f30(plan: &Plan) -> Result<Outcome, Failure> {
+pub async fn f30_messages_of_strangers_mislead_nobody(plan: &Plan) -> Result<Outcome, Failure> {
     const FOREIGN_STOCK: i64 = 5;
     const EARLIER: &str = "0123456789abcdef0123456789abcdef";
     let mut world = World::open(Always, plan.seed).await?;

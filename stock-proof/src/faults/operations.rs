@@ -20,7 +20,9 @@ use crate::bench::wrk::Load;
 use crate::shop::until;
 
 /// F12: orders that their table cannot hold become dead letters, the rest flows.
-pub async fn f12(plan: &Plan) -> Result<Outcome, Failure> {
+pub async fn f12_orders_that_a_table_refuses_become_dead_letters(
+    plan: &Plan,
+) -> Result<Outcome, Failure> {
     let mut world = World::open(Always, plan.seed).await?;
     let buyers = world.buyers(12);
     world.accept(&buyers, 200).await?;
@@ -62,7 +64,7 @@ pub async fn f12(plan: &Plan) -> Result<Outcome, Failure> {
 }
 
 /// F13: the service's clock jumps an hour ahead, an hour back, and home again.
-pub async fn f13(plan: &Plan) -> Result<Outcome, Failure> {
+pub async fn f13_a_jumping_clock_changes_no_verdict(plan: &Plan) -> Result<Outcome, Failure> {
     const LIBRARIES: [&str; 3] = [
         "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
         "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
@@ -106,7 +108,7 @@ pub async fn f13(plan: &Plan) -> Result<Outcome, Failure> {
 }
 
 /// F18: services start before their servers, migrate at the same time, and go on when the schema is ahead of them.
-pub async fn f18(plan: &Plan) -> Result<Outcome, Failure> {
+pub async fn f18_services_start_in_any_order(plan: &Plan) -> Result<Outcome, Failure> {
     let mut world = World::closed(Always, plan.seed).await?;
     let pool = world.shop.pool().await?;
     world.redis.set(Mode::Down);
@@ -159,7 +161,9 @@ pub async fn f18(plan: &Plan) -> Result<Outcome, Failure> {
 }
 
 /// F19: reconcile and verify run over each other in a storm of sales, and change nothing.
-pub async fn f19(plan: &Plan) -> Result<Outcome, Failure> {
+pub async fn f19_reconcile_and_verify_change_nothing_in_a_storm(
+    plan: &Plan,
+) -> Result<Outcome, Failure> {
     let mut world = World::closed(Always, plan.seed).await?;
     world.via = world.via.with("STOCK_RECONCILE_CRON", "* * * * * *");
     world.serve().await?;
@@ -200,7 +204,7 @@ pub async fn f19(plan: &Plan) -> Result<Outcome, Failure> {
 }
 
 /// F21: the database's password changes at runtime, Redis asks for one, the token key is another.
-pub async fn f21(plan: &Plan) -> Result<Outcome, Failure> {
+pub async fn f21_changed_credentials_are_survived(plan: &Plan) -> Result<Outcome, Failure> {
     let mut world = World::closed(Always, plan.seed).await?;
     let pool = world.shop.pool().await?;
     for text in [
@@ -266,7 +270,7 @@ pub async fn f21(plan: &Plan) -> Result<Outcome, Failure> {
 /// "As before" is told by another shop on the same machine, which saw no flood and is asked in turns with the flooded one: a
 /// machine that others use too is a third slower at times, for both. With a queue that is too small for the flood,
 /// refusals are quick and say when to come again, and all is well a moment later.
-pub async fn f22(plan: &Plan) -> Result<Outcome, Failure> {
+pub async fn f22_an_overload_is_refused_quickly(plan: &Plan) -> Result<Outcome, Failure> {
     const MEMORY_MAX: u64 = 300_000_000;
     const REFUSAL_MAX: Duration = Duration::from_secs(1);
     /// After this the service is as quick as the other one.

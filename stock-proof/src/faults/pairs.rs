@@ -20,7 +20,9 @@ const OUTAGE: Duration = Duration::from_secs(4);
 const AGAIN_WITHIN: Duration = Duration::from_secs(5);
 
 /// F24: what holds of each fault alone holds of both, and nothing is fenced for longer than the longer one lasts.
-pub async fn f24(plan: &Plan) -> Result<Outcome, Failure> {
+pub async fn f24_two_faults_at_once_harm_no_more_than_each(
+    plan: &Plan,
+) -> Result<Outcome, Failure> {
     let mut report = Vec::new();
     for mysql in [Single::MysqlKilled, Single::MysqlStopped] {
         let again = mysql_and_reset_link(plan, mysql).await?;

@@ -132,7 +132,7 @@ enum Change {
 }
 
 /// F33: `verify --full` under load names each planted difference, and finds nothing when there is none.
-pub async fn f33(plan: &Plan) -> Result<Outcome, Failure> {
+pub async fn f33_verify_names_each_planted_difference(plan: &Plan) -> Result<Outcome, Failure> {
     let mut world = World::closed(Always, plan.seed).await?;
     // A planted difference must stay until it was named.
     world.via = world.via.with("STOCK_RECONCILE_APPLY", "false");

@@ -20,7 +20,9 @@ const LOST: Allowed = Allowed {
 };
 
 /// F1: `kill -9` of the service in mid-load; another takes over what it had accepted.
-pub async fn f1(plan: &Plan) -> Result<Outcome, Failure> {
+pub async fn f01_kill_9_of_the_service_loses_no_accepted_order(
+    plan: &Plan,
+) -> Result<Outcome, Failure> {
     let mut world = World::open(Always, plan.seed).await?;
     world.serve().await?;
     let buyers = world.buyers(12);
@@ -31,7 +33,9 @@ pub async fn f1(plan: &Plan) -> Result<Outcome, Failure> {
 }
 
 /// F2: `kill -9` of Redis. With `always` nothing is lost; with `everysec` what is lost is listed.
-pub async fn f2(plan: &Plan) -> Result<Outcome, Failure> {
+pub async fn f02_kill_9_of_redis_loses_nothing_that_is_not_listed(
+    plan: &Plan,
+) -> Result<Outcome, Failure> {
     for durability in [Always, Everysec] {
         let mut world = World::open(durability, plan.seed).await?;
         let buyers = world.buyers(12);
@@ -67,7 +71,9 @@ pub async fn f2(plan: &Plan) -> Result<Outcome, Failure> {
 }
 
 /// F3: `kill -9` of MySQL in mid-batch: selling goes on up to the backlog limit, then 503.
-pub async fn f3(plan: &Plan) -> Result<Outcome, Failure> {
+pub async fn f03_kill_9_of_mysql_stops_selling_at_the_backlog_limit_only(
+    plan: &Plan,
+) -> Result<Outcome, Failure> {
     let mut world = World::closed(Always, plan.seed).await?;
     world.via = world
         .via
@@ -97,7 +103,7 @@ pub async fn f3(plan: &Plan) -> Result<Outcome, Failure> {
 
 /// F16: many connections do not make memory grow without end; after the kernel's OOM killer (a `kill -9`)
 /// it starts clean.
-pub async fn f16(plan: &Plan) -> Result<Outcome, Failure> {
+pub async fn f16_many_connections_do_not_exhaust_memory(plan: &Plan) -> Result<Outcome, Failure> {
     const BYTES_MAX: u64 = 300_000_000;
     let mut world = World::closed(Everysec, plan.seed).await?;
     world.via = world.via.with("STOCK_QUEUE_REQUESTS_MAX", 512);
@@ -113,7 +119,9 @@ pub async fn f16(plan: &Plan) -> Result<Outcome, Failure> {
 }
 
 /// F17: each process is stopped for longer than its lease; whoever slept through it does no harm.
-pub async fn f17(plan: &Plan) -> Result<Outcome, Failure> {
+pub async fn f17_a_stopped_process_does_no_harm_when_it_wakes(
+    plan: &Plan,
+) -> Result<Outcome, Failure> {
     const ASLEEP: Duration = Duration::from_secs(4);
     let mut world = World::open(Always, plan.seed).await?;
     world.serve().await?;
@@ -158,7 +166,7 @@ pub async fn f17(plan: &Plan) -> Result<Outcome, Failure> {
 }
 
 /// F20: SIGTERM under load ends with 0 in time and loses nothing; a second SIGTERM ends at once.
-pub async fn f20(plan: &Plan) -> Result<Outcome, Failure> {
+pub async fn f20_sigterm_under_load_ends_in_time(plan: &Plan) -> Result<Outcome, Failure> {
     const DEADLINE: Duration = Duration::from_secs(10);
     let mut world = World::open(Always, plan.seed).await?;
     let buyers = world.buyers(12);

@@ -34,7 +34,7 @@ const EVERY: Duration = Duration::from_millis(50);
 const BACK_WITHIN: Duration = Duration::from_secs(5);
 
 /// F36: nothing is sold twice, and nothing is left that nobody can have.
-pub async fn f36(plan: &Plan) -> Result<Outcome, Failure> {
+pub async fn f36_scarce_goods_are_sold_once_and_wholly(plan: &Plan) -> Result<Outcome, Failure> {
     let mut world = World::stocked(Always, plan.seed, UNITS).await?;
     world.serve().await?;
     world.serve().await?;

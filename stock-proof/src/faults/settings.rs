@@ -33,7 +33,9 @@ const UNSAFE_SETTINGS: [(&str, &str, &str); 11] = [
 ];
 
 /// F26: settings on which the promise rests are changed, and put right again.
-pub async fn f26(plan: &Plan) -> Result<Outcome, Failure> {
+pub async fn f26_unsafe_settings_are_named_and_stop_selling(
+    plan: &Plan,
+) -> Result<Outcome, Failure> {
     let slowest = redis_settings(plan).await?;
     forbidden_config(plan).await?;
     mysql_settings(plan).await?;

@@ -39,7 +39,7 @@ const READS: [&str; 4] = [
 type Looks = BTreeMap<&'static str, Vec<(Duration, u16)>>;
 
 /// F23: MySQL says nothing for a while, then Redis.
-pub async fn f23(plan: &Plan) -> Result<Outcome, Failure> {
+pub async fn f23_silent_servers_silence_nothing_else(plan: &Plan) -> Result<Outcome, Failure> {
     let mysql = silent_mysql(plan).await?;
     let redis = silent_redis(plan).await?;
     Ok(Outcome::PassedWith(format!(
@@ -187,7 +187,7 @@ const IDLE: Duration = Duration::from_millis(300);
 const CLOSED_AFTER: Duration = Duration::from_secs(5);
 
 /// F29: links that were idle are closed by their servers, or lost without a word; no request pays for it.
-pub async fn f29(plan: &Plan) -> Result<Outcome, Failure> {
+pub async fn f29_idle_and_lost_links_cost_no_request(plan: &Plan) -> Result<Outcome, Failure> {
     let mut world = World::closed(Always, plan.seed).await?;
     let pool = world.shop.pool().await?;
     pool.execute("SET GLOBAL wait_timeout = 3").await?;

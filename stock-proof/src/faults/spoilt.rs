@@ -25,7 +25,7 @@ const SPOILT: u64 = 5;
 const SPOILT_ROWS: &str = "kind = 'AVAILABLE' AND owner_id = 5 AND place_id = 0";
 
 /// F32: orders that their table refuses come in a burst, and postings are not what they were.
-pub async fn f32(plan: &Plan) -> Result<Outcome, Failure> {
+pub async fn f32_spoilt_rows_stop_their_owners_only(plan: &Plan) -> Result<Outcome, Failure> {
     let burst = burst(plan).await?;
     let rows = spoilt_rows(plan).await?;
     Ok(Outcome::PassedWith(format!("{burst}; {rows}")))

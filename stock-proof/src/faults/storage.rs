@@ -55,7 +55,9 @@ fn append_only_file(world: &World) -> Result<PathBuf, Failure> {
 }
 
 /// F4: the file's tail is cut, then its middle is damaged.
-pub async fn f4(plan: &Plan) -> Result<Outcome, Failure> {
+pub async fn f04_a_cut_or_damaged_file_sells_nothing_twice(
+    plan: &Plan,
+) -> Result<Outcome, Failure> {
     let mut world = World::open(Everysec, plan.seed).await?;
     let buyers = world.buyers(12);
     world.accept(&buyers, 400).await?;
@@ -96,7 +98,7 @@ pub async fn f4(plan: &Plan) -> Result<Outcome, Failure> {
 }
 
 /// F5: Redis is emptied under load, and comes back empty.
-pub async fn f5(plan: &Plan) -> Result<Outcome, Failure> {
+pub async fn f05_an_emptied_redis_is_fenced_and_rebuilt(plan: &Plan) -> Result<Outcome, Failure> {
     let mut world = World::open(Always, plan.seed).await?;
     let buyers = world.buyers(12);
     world.accept(&buyers, 400).await?;
@@ -185,7 +187,9 @@ async fn replication(of: &MultiplexedConnection) -> Result<String, RedisError> {
 }
 
 /// F6: failover to a replica that lags: acknowledged orders are gone, and are listed.
-pub async fn f6(plan: &Plan) -> Result<Outcome, Failure> {
+pub async fn f06_a_failover_to_a_lagging_replica_lists_what_is_lost(
+    plan: &Plan,
+) -> Result<Outcome, Failure> {
     let mut world = World::open(Everysec, plan.seed).await?;
     let mut replica = Replica::of(&world).await?;
     let buyers = world.buyers(12);
@@ -229,7 +233,7 @@ pub async fn full_disk_and_failover(plan: &Plan) -> Result<Option<Duration>, Fai
 }
 
 /// F14: Redis is full: orders are refused whole, reads work, and it goes on when there is room.
-pub async fn f14(plan: &Plan) -> Result<Outcome, Failure> {
+pub async fn f14_a_full_redis_refuses_whole_orders(plan: &Plan) -> Result<Outcome, Failure> {
     let mut world = World::open(Always, plan.seed).await?;
     let buyers = world.buyers(12);
     world.accept(&buyers, 300).await?;
@@ -302,7 +306,7 @@ fn move_behind_link(own: &Path, there: &Path) -> Result<(), Failure> {
 }
 
 /// F15: the disk of Redis is full, then that of MySQL.
-pub async fn f15(plan: &Plan) -> Result<Outcome, Failure> {
+pub async fn f15_a_full_disk_loses_nothing(plan: &Plan) -> Result<Outcome, Failure> {
     match redis_disk(plan).await? {
         Outcome::Passed | Outcome::PassedWith(_) => mysql_disk(plan).await,
         skipped @ Outcome::Skipped(_) => Ok(skipped),

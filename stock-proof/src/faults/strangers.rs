@@ -180,7 +180,7 @@ async fn alive(client: &Client) -> Result<(), Failure> {
 
 /// F34: clients that read nothing, send a byte a second, open connections, ask for the heaviest answers, or fill
 /// streams.
-pub async fn f34(plan: &Plan) -> Result<Outcome, Failure> {
+pub async fn f34_slow_and_greedy_clients_harm_nobody(plan: &Plan) -> Result<Outcome, Failure> {
     let mut world = World::closed(Always, plan.seed).await?;
     let limits = Config::default();
     world.via = world

@@ -12,7 +12,7 @@ use stock_common::id::ProductId;
 use stock_engine::ledger;
 use stock_engine::verify::verify;
 use stock_mysql::Role;
-use stock_redis::{GateState, Ledger};
+use stock_redis::{FenceState, Ledger};
 use stock_servers::cluster::{RedisCluster, Shape};
 use stock_servers::{Server, Spec};
 
@@ -169,8 +169,8 @@ impl World {
             }
         }
         for shard in self.ledger.shards() {
-            let gate = shard.gate();
-            if !matches!(gate, GateState::Open(_)) {
+            let gate = shard.fence_state();
+            if !matches!(gate, FenceState::Open(_)) {
                 return Ok(Some(format!("shard {}: {gate:?}", shard.keys().shard())));
             }
         }

@@ -13,7 +13,7 @@ use redis::{RedisError, cmd};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
-use super::{CHECK, Gate, GateState, Link, MEND_MAX, head};
+use super::{CHECK, Fence, FenceState, Link, MEND_MAX, head};
 
 /// A link that has answered a request so recently leads to Redis. Answers that the keeper hears do not count: a
 /// link on which nobody asks is idle.
@@ -123,16 +123,16 @@ impl Link {
     }
 }
 
-impl Gate {
+impl Fence {
     /// The open link, one that leads to Redis: behind a silence it is asked first, and replaced when it is broken.
     ///
     /// # Errors
-    /// Why the gate is shut.
+    /// Why the ledger is fenced.
     pub(crate) async fn live_link(&self, line: Line) -> Result<Link, Arc<str>> {
         loop {
             let link = self.link_when_mended().await?;
             if *link.ends.borrow() {
-                self.shut(link.generation, ENDED);
+                self.fence_off(link.generation, ENDED);
             } else if link.heard.is_fresh(line) || self.still_leads(&link, line).await {
                 return Ok(link);
             }
@@ -142,25 +142,25 @@ impl Gate {
     /// The open link; where it is being replaced, the one that comes.
     pub(crate) async fn link_when_mended(&self) -> Result<Link, Arc<str>> {
         let mut changes = self.state.subscribe();
-        let decided = changes.wait_for(|state| !matches!(state, GateState::Mending(_)));
+        let decided = changes.wait_for(|state| !matches!(state, FenceState::Mending(_)));
         drop(timeout(MEND_MAX, decided).await);
         match &*self.state.borrow() {
-            GateState::Open(link) => Ok(link.clone()),
-            GateState::Mending(reason) | GateState::Shut(reason) => Err(Arc::clone(reason)),
+            FenceState::Open(link) => Ok(link.clone()),
+            FenceState::Mending(reason) | FenceState::Fenced(reason) => Err(Arc::clone(reason)),
         }
     }
 
     /// The open link for a call, while another one is under way on it: that one's answer will tell where it leads.
     ///
     /// # Errors
-    /// Why the gate is shut.
+    /// Why the ledger is fenced.
     pub(crate) async fn busy_link(&self) -> Result<Link, Arc<str>> {
         loop {
             let link = self.link_when_mended().await?;
             if !*link.ends.borrow() {
                 return Ok(link);
             }
-            self.shut(link.generation, ENDED);
+            self.fence_off(link.generation, ENDED);
         }
     }
 
@@ -168,11 +168,11 @@ impl Gate {
     /// for silence, which would make unknown what Redis is about to answer.
     ///
     /// # Errors
-    /// Why the gate is shut.
+    /// Why the ledger is fenced.
     pub(crate) async fn begin_call(&self, mut link: Link) -> Result<(Link, Calling), Arc<str>> {
         loop {
             let calling = Calling::on(&link);
-            let is_current = matches!(&*self.state.borrow(), GateState::Open(now) if now.generation == link.generation);
+            let is_current = matches!(&*self.state.borrow(), FenceState::Open(now) if now.generation == link.generation);
             if is_current {
                 return Ok((link, calling));
             }
@@ -204,7 +204,7 @@ impl Gate {
             },
         };
         if let Err(error) = answered {
-            self.shut(link.generation, &describe(&error));
+            self.fence_off(link.generation, &describe(&error));
             return false;
         }
         link.heard.note(line);
@@ -215,7 +215,7 @@ impl Gate {
     fn give_up_idle(&self, silent: &Link) -> bool {
         const SILENT: &str = "the link to redis is silent: another one is not";
         self.state.send_if_modified(|state| match state {
-            GateState::Open(link)
+            FenceState::Open(link)
                 if link.generation == silent.generation
                     && link.heard.calls.load(Ordering::SeqCst) == 0 =>
             {
@@ -224,10 +224,10 @@ impl Gate {
                     reason = SILENT,
                     "the link is given up"
                 );
-                *state = GateState::Mending(SILENT.into());
+                *state = FenceState::Mending(SILENT.into());
                 true
             }
-            GateState::Open(_) | GateState::Mending(_) | GateState::Shut(_) => false,
+            FenceState::Open(_) | FenceState::Mending(_) | FenceState::Fenced(_) => false,
         })
     }
 
@@ -241,7 +241,7 @@ impl Gate {
     /// of the link.
     pub async fn watch(&self, link: &Link, meanwhile: impl Future<Output = ()>) {
         let mut changes = self.state.subscribe();
-        let given_up = changes.wait_for(|state| !matches!(state, GateState::Open(_)));
+        let given_up = changes.wait_for(|state| !matches!(state, FenceState::Open(_)));
         let check = async {
             loop {
                 tokio::time::sleep(CHECK).await;
@@ -260,7 +260,7 @@ impl Gate {
         tokio::select! {
             _ = given_up => {}
             // Before the next request comes.
-            _ = ends.wait_for(|has_ended| *has_ended) => self.shut(link.generation, ENDED),
+            _ = ends.wait_for(|has_ended| *has_ended) => self.fence_off(link.generation, ENDED),
             () = check => {}
             () = look => {}
             () = meanwhile => {}
@@ -293,7 +293,7 @@ impl Gate {
                 Some((None, _)) | None => NO_EPOCH.to_owned(),
             },
         };
-        self.shut(link.generation, &reason);
+        self.fence_off(link.generation, &reason);
     }
 
     /// Looks at the server behind an open link, and at its settings.

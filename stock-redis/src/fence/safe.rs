@@ -1,4 +1,4 @@
-//! Whether the Redis behind the gate keeps what is promised: nothing is sold on one that does not.
+//! Whether the Redis behind the fence keeps what is promised: nothing is sold on one that does not.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,10 +8,10 @@ use redis::aio::MultiplexedConnection;
 use stock_common::lock::lock;
 use stock_domain::server_settings::{Setting, Standing};
 
-use super::Gate;
+use super::Fence;
 use crate::redis_settings;
 
-impl Gate {
+impl Fence {
     /// Reads the settings of the server, and says so when what they mean has changed.
     pub(super) async fn read_settings(
         &self,

@@ -9,7 +9,7 @@ use stock_common::id::Position;
 use stock_common::lock::lock;
 use stock_domain::shard_state::ShardState;
 
-use super::Gate;
+use super::Fence;
 use crate::info::Info;
 use crate::{epoch, journal_stream};
 
@@ -37,7 +37,7 @@ impl Identity {
     }
 }
 
-impl Gate {
+impl Fence {
     /// Sees the server behind an open link again. The first replica that it is given begins another history.
     pub(super) async fn see(
         &self,

@@ -207,7 +207,7 @@ pub(super) fn created(id: Position, order: &Order, status: OrderStatus) -> Respo
     )
 }
 
-/// Marks an answer as one that was given before under the same key.
+/// Transitions an answer as one that was given before under the same key.
 pub(in crate::http) fn replayed(mut response: Response) -> Response {
     let yes = HeaderValue::from_static("true");
     response.headers_mut().insert("idempotency-replayed", yes);

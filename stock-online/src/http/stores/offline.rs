@@ -238,12 +238,12 @@ impl Asked {
         self.sale.fingerprint == fingerprint || self.spelled == fingerprint
     }
 
-    /// Whether a mark says that this sale became that.
-    fn is_marked(&self, mark: &str, state: &str) -> bool {
+    /// Whether a state says that this sale became that.
+    fn has_become(&self, found: &str, state: &str) -> bool {
         let fingerprints = [&self.sale.fingerprint, &self.spelled];
         fingerprints
             .into_iter()
-            .any(|fingerprint| mark == order::offline_state(state, fingerprint))
+            .any(|fingerprint| found == order::offline_state(state, fingerprint))
     }
 }
 
@@ -467,7 +467,7 @@ async fn sell_one(app: &App, asked: &Asked) -> Result<Option<ResultOut>, Problem
     }
 }
 
-/// What the mark says of a sale that was decided before: its order's id is MySQL's to say, none for now.
+/// What the state says of a sale that was decided before: its order's id is MySQL's to say, none for now.
 fn known_before(asked: &Asked, verdict: Verdict) -> Result<Option<ResultOut>, Problem> {
     let Verdict::Refused(refusal) = verdict else {
         return Err(Problem::of(Code::Internal));
@@ -476,11 +476,11 @@ fn known_before(asked: &Asked, verdict: Verdict) -> Result<Option<ResultOut>, Pr
         // What concerns them all, as a ledger that cannot decide: the batch is to be sent again.
         return Err(refusal.into());
     };
-    if asked.is_marked(state, "SOLD") {
+    if asked.has_become(state, "SOLD") {
         return Ok(None);
     }
     let key = &asked.sale.key;
-    if asked.is_marked(state, "OVERSOLD") {
+    if asked.has_become(state, "OVERSOLD") {
         return Ok(Some(ResultOut::new(key, "OVERSOLD")));
     }
     let reused = Problem::of(Code::IdempotencyKeyReused);

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::pages::frame::Frame;
+use crate::pages::context::PageContext;
 
 /// How a field is filled in.
 #[derive(Debug, Clone, Copy)]
@@ -233,7 +233,7 @@ pub(super) struct FieldView {
 }
 
 impl FieldView {
-    fn new(frame: &Frame, field: &Field, item: &Value) -> Self {
+    fn new(context: &PageContext, field: &Field, item: &Value) -> Self {
         let known = field.prefilled.map(|name| member(item, name));
         let (kind, read_as) = field.input.kind();
         let (fixed, choices) = field.input.values();
@@ -243,7 +243,7 @@ impl FieldView {
         };
         Self {
             name: field.name,
-            label: frame.of("field-", field.name),
+            label: context.of("field-", field.name),
             kind,
             read_as,
             place: match field.place {
@@ -277,17 +277,17 @@ pub(super) struct FormView {
 }
 
 impl FormView {
-    pub(super) fn new(frame: &Frame, form: &Form, item: &Value) -> Self {
-        let title = frame.of("form-", form.slug);
+    pub(super) fn new(context: &PageContext, form: &Form, item: &Value) -> Self {
+        let title = context.of("form-", form.slug);
         let fields = form.fields.iter();
         let fields: Vec<FieldView> = fields
-            .map(|field| FieldView::new(frame, field, item))
+            .map(|field| FieldView::new(context, field, item))
             .collect();
         Self {
             slug: form.slug,
             question: form
                 .is_grave
-                .then(|| frame.with("sure", "what", title.clone())),
+                .then(|| context.with("sure", "what", title.clone())),
             title,
             call: filled(form.call, item),
             is_bare: fields.iter().all(|field| field.kind == "hidden"),

@@ -9,7 +9,7 @@ use stock_domain::catalog::{Product, ProductStatus};
 use stock_domain::sale::{Sale, SaleState};
 
 use crate::http::problem::Problem;
-use crate::pages::frame::Frame;
+use crate::pages::context::PageContext;
 
 /// So many units are the last ones, unless the product's own `minStockLevel` is higher.
 const LAST_UNITS: i64 = 5;
@@ -125,16 +125,19 @@ impl Card {
     ///
     /// # Errors
     /// 503 when Redis does not answer.
-    pub async fn of_all(frame: &Frame, products: &[Arc<Product>]) -> Result<Vec<Self>, Problem> {
-        let user = frame.caller.map(|caller| caller.user);
-        let now_ms = frame.app.ledger.redis_now_ms();
+    pub async fn of_all(
+        context: &PageContext,
+        products: &[Arc<Product>],
+    ) -> Result<Vec<Self>, Problem> {
+        let user = context.caller.map(|caller| caller.user);
+        let now_ms = context.app.ledger.redis_now_ms();
         let limited = |product: &Product| counting(product, now_ms)?.allowance();
         let allowance =
             |product: &Product| Some(Account::allowance(limited(product)?.sale_id, user?));
         let online = |product: &Product| Account::available(product.id, LocationId::ONLINE);
         let mut names: Vec<Account> = products.iter().map(|product| online(product)).collect();
         names.extend(products.iter().filter_map(|product| allowance(product)));
-        let found = frame.app.ledger.recent_levels(&names).await?.levels;
+        let found = context.app.ledger.recent_levels(&names).await?.levels;
         let levels: HashMap<Account, Level> = names
             .into_iter()
             .zip(found)
@@ -153,7 +156,7 @@ impl Card {
                     .zip(limited(product))
                     .map(|(level, limit)| (level.balance - limit.least()).max(0)),
             };
-            let peak = frame.app.levels.peak(online(product), available);
+            let peak = context.app.levels.peak(online(product), available);
             Self::new(product, left, peak, now_ms)
         };
         Ok(products.iter().map(card).collect())

@@ -411,6 +411,6 @@ async fn any_text_that_is_allowed_comes_back_as_it_was() {
             .await;
         assert_eq!(shown.body["orderProductInfos"][0]["productName"], name);
     }
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }

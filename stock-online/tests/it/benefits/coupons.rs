@@ -169,7 +169,7 @@ async fn a_coupon_is_a_campaigns_or_one_users_and_takes_off_an_amount_or_a_rate(
     let other = json!({ "name": "other", "discountAmount": 5, "userId": 3 });
     assert_eq!(key(&other).await.code(), "IDEMPOTENCY_KEY_REUSED");
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -251,7 +251,7 @@ async fn who_has_it_already_is_told_so_before_it_is_sold_out() {
     let unknown = draw(client, 2, id, &json!({ "workId": 99 })).await;
     assert_eq!((unknown.status, unknown.code()), (404, "WORK_NOT_FOUND"));
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -307,6 +307,6 @@ async fn five_thousand_users_draw_a_thousand_coupons_and_each_goes_to_one() {
             .unwrap();
     drawn.sort_unstable();
     assert_eq!(stored, drawn);
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }

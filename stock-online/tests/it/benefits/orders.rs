@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use stock_common::clock::rfc3339;
-use stock_online::Part;
+use stock_online::ServiceRole;
 
 use super::{PATHS, balance, campaign, code, coupon, earn, order_using};
 use crate::support::{Answer, Client, Shop};
@@ -91,7 +91,7 @@ async fn the_price_is_discount_then_coupon_then_points_and_the_page_says_the_sam
         (201, &json!(1_000))
     );
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -154,7 +154,7 @@ async fn a_code_is_used_by_one_order_until_that_is_taken_back() {
         assert_eq!(refused.code(), "COUPON_NOT_USABLE", "{window}");
     }
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -163,7 +163,7 @@ async fn a_synchronous_order_waits_for_mysql_to_know_its_code() {
     // Danger: who used the code is noted before the code itself, and forgotten. Method: a code that MySQL does
     // not have yet; then one that it gets while the order waits.
     let shop = Shop::open(1, 50).await;
-    let held = shop.serve_parts(&[Part::Http]).await;
+    let held = shop.serve_roles(&[ServiceRole::Http]).await;
     let client = &held.client;
     let id = campaign(client, &json!({ "discountAmount": 300 })).await;
     let own = code(client, 2, id).await;
@@ -177,7 +177,7 @@ async fn a_synchronous_order_waits_for_mysql_to_know_its_code() {
     let used = client.get("/api/coupons/mine").user(2).send().await;
     assert_eq!(used.body["items"][0]["orderId"], placed.order_id());
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     held.stop().await;
     service.stop().await;
 }
@@ -240,7 +240,7 @@ async fn a_code_that_was_forgotten_long_after_its_coupon_hinders_no_cancel() {
         "COUPON_NOT_USABLE"
     );
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -277,7 +277,7 @@ async fn two_orders_at_once_for_more_points_than_there_are_leave_one() {
         assert_eq!(balance(client, user).await, 200);
     }
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -359,7 +359,7 @@ async fn the_last_unit_with_a_coupon_and_points_goes_to_one_of_a_hundred_and_nob
     }
     assert_eq!((accepted, shop.available(1).await), (1, 98));
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -440,6 +440,6 @@ async fn an_order_earns_points_and_its_cancel_nets_what_it_used_and_earned() {
     }
     assert_eq!(shop.available(1).await, 50);
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }

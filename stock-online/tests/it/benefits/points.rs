@@ -133,7 +133,7 @@ async fn points_are_earned_used_and_taken_back_once_with_the_balance_after() {
         );
     }
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -162,7 +162,7 @@ async fn a_movement_is_taken_back_once_by_fifty_at_once() {
     }
     assert_eq!((taken, balance(client, 2).await), (1, 1_000));
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 

@@ -36,7 +36,7 @@ async fn verify_names_what_was_changed_behind_the_engines_back() {
     let span = (begins(today), begins(today.succ_opt().unwrap()));
     let written = point_reports::write(&mut connection, today, span).await;
     assert_eq!(written.unwrap(), 1);
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 
     let order = placed.order_id();
@@ -99,7 +99,7 @@ async fn verify_names_what_was_changed_behind_the_engines_back() {
         assert!(named, "{change}: {:?}", report.differences);
         run(&back).await;
     }
-    shop.prove().await;
+    shop.verify().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -141,7 +141,7 @@ async fn an_emptied_redis_gets_its_codes_draws_and_cancels_back() {
     recover(&shop.config, &shop.pool, Allowed::default(), &mut |_, _| {})
         .await
         .unwrap();
-    until("the gate is open", || async {
+    until("the fence is open", || async {
         client.get("/readyz").send().await.status == 200
     })
     .await;
@@ -170,6 +170,6 @@ async fn an_emptied_redis_gets_its_codes_draws_and_cancels_back() {
     assert_eq!(client.post(&gift).admin().status().await, 200);
     assert_eq!(balance(client, 2).await, 0);
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }

@@ -5,12 +5,12 @@ use serde_json::{Value, json};
 use stock_common::clock::{day_begins_ms, day_of};
 use stock_common::id::Position;
 use stock_engine::points_report::{self, ReportError};
-use stock_online::Part;
+use stock_online::ServiceRole;
 
 use crate::support::{Shop, until};
 
 /// Everything but the scheduler, which writes reports by itself.
-const SETTLING: [Part; 2] = [Part::Http, Part::Subscriber];
+const SETTLING: [ServiceRole; 2] = [ServiceRole::Http, ServiceRole::Subscriber];
 
 /// A movement of user 2 at a moment, as if it had been settled long ago.
 async fn moved(shop: &Shop, seq: u64, unix_ms: u64, point_type: &str, delta: i64) {
@@ -41,7 +41,7 @@ async fn report(shop: &Shop, date: NaiveDate) -> Option<(i64, i64, i64, i64)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_report_covers_the_whole_day_of_its_time_zone_and_is_the_same_every_time() {
     let shop = Shop::open(1, 5).await;
-    let service = shop.serve_parts(&SETTLING).await;
+    let service = shop.serve_roles(&SETTLING).await;
     let zone = shop.config.tz();
     assert_eq!(zone.name(), "Asia/Seoul");
     let now_ms = shop.ledger.redis_now_ms();
@@ -126,7 +126,7 @@ async fn what_was_missed_is_made_up_for_at_start_and_any_day_can_be_written_by_h
     let mut config = Shop::open(1, 5).await.config;
     config.time_zone = "America/Sao_Paulo".to_owned();
     let shop = Shop::at(config);
-    let settling = shop.serve_parts(&SETTLING).await;
+    let settling = shop.serve_roles(&SETTLING).await;
     shop.drained().await;
     settling.stop().await;
     let zone = shop.config.tz();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use redis::cmd;
 use rustix::process::Signal;
 use stock_common::config::Durability;
-use stock_redis::GateState;
+use stock_redis::FenceState;
 use stock_servers::Spec;
 use stock_servers::proxy::{Mode, Proxy};
 
@@ -80,7 +80,7 @@ async fn the_same_redis_behind_a_reset_link_needs_no_word_of_mysql() {
     sells_over_reset_links(&own, &service).await;
     own.mysql.signal(Signal::CONT);
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -116,7 +116,7 @@ async fn a_redis_that_is_reached_again_is_gone_on_with_while_mysql_is_silent() {
     assert!(took < Duration::from_secs(10), "{took:?}");
     own.mysql.signal(Signal::CONT);
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -133,9 +133,9 @@ async fn another_process_of_redis_needs_the_word_of_mysql() {
     own.redis.kill().await;
     own.redis.restart().await.unwrap();
     until("the true reason is said", || async {
-        match shop.ledger.gate() {
-            GateState::Shut(reason) => reason.contains("only mysql can tell whether"),
-            GateState::Open(_) | GateState::Mending(_) => false,
+        match shop.ledger.fence_state() {
+            FenceState::Fenced(reason) => reason.contains("only mysql can tell whether"),
+            FenceState::Open(_) | FenceState::Mending(_) => false,
         }
     })
     .await;
@@ -148,7 +148,7 @@ async fn another_process_of_redis_needs_the_word_of_mysql() {
     })
     .await;
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -182,7 +182,7 @@ async fn mysql_hears_afterwards_of_a_redis_that_needed_no_word_of_it() {
     .await;
     assert_eq!(order(&service).await.0, 201);
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     another.stop().await;
     service.stop().await;
 }
@@ -192,7 +192,7 @@ async fn the_same_process_that_lost_entries_is_not_the_same_redis() {
     // Danger: the run id alone would let an emptied Redis sell. Method: its journal loses its end, and its links.
     let own = OwnServers::start(Durability::Everysec).await;
     let shop = Shop::open_divided(own.redis.spec.url("0"), &own.mysql.spec, 1, (1, 1_000)).await;
-    let service = shop.serve_parts(&[stock_online::Part::Http]).await;
+    let service = shop.serve_roles(&[stock_online::ServiceRole::Http]).await;
     assert_eq!(order(&service).await.0, 201);
     let client = redis::Client::open(own.redis.spec.url("0")).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();

@@ -101,7 +101,7 @@ async fn a_restored_database_gets_what_redis_still_has_and_agrees_with_a_rebuilt
     back.drained().await;
     let all = [orders(&before), orders(&after)].concat();
     assert_eq!(back.stored_orders().await, all);
-    back.prove().await;
+    back.verify().await;
     service.stop().await;
 
     // Both went back: Redis is rebuilt from the restored database, and they agree.
@@ -128,6 +128,6 @@ async fn a_restored_database_gets_what_redis_still_has_and_agrees_with_a_rebuilt
     rebuilt.drained().await;
     let kept = i64::try_from(before.accepted.len()).unwrap();
     assert_eq!(rebuilt.available(1).await, 1_000_000 - kept - 1);
-    rebuilt.prove().await;
+    rebuilt.verify().await;
     service.stop().await;
 }

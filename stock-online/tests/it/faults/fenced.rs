@@ -42,7 +42,7 @@ async fn sells_again(shop: &Shop, service: &Service) {
     };
     until("selling goes on", || async { order().await.status == 201 }).await;
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
 }
 
 #[tokio::test]
@@ -93,7 +93,7 @@ async fn an_emptied_redis_is_fenced_at_the_next_order_and_recover_brings_its_lev
         .await
         .unwrap();
     assert_eq!((done.applied, done.discarded, done.keys), (0, 0, 1));
-    until("the gate is open", || async {
+    until("the fence is open", || async {
         client.get("/readyz").send().await.status == 200
     })
     .await;
@@ -200,7 +200,7 @@ async fn recover_keeps_what_continues_and_drops_the_rest_only_into_a_file() {
     // Danger: recover throws accepted orders away. Method: accepted and unapplied orders, then an entry
     // in the journal that does not continue MySQL's state.
     let shop = Shop::open_undivided(1, 100).await;
-    let held = shop.serve_parts(&[stock_online::Part::Http]).await;
+    let held = shop.serve_roles(&[stock_online::ServiceRole::Http]).await;
     let applied = held
         .client
         .order("/api/redis/orders", 2, &[(1, 1)])
@@ -283,7 +283,7 @@ async fn a_closed_instance_takes_no_message_for_a_strangers() {
     assert_eq!(shop.ledger.hear(&message("another")), Heard::Foreign);
     own.redis.kill().await;
     until("it is closed", || async {
-        shard.check_gate().await;
+        shard.check_fence().await;
         !shard.is_open()
     })
     .await;

@@ -91,7 +91,7 @@ async fn no_request_pays_for_a_link_that_its_server_has_closed() {
     })
     .await;
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -118,7 +118,7 @@ async fn no_request_pays_for_a_link_that_is_silently_lost() {
         .await;
     }
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 

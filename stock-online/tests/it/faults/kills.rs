@@ -29,7 +29,7 @@ async fn nothing_is_lost(shop: &Shop, history: History) {
         "{} stored, at most {most} expected",
         stored.len()
     );
-    shop.prove().await;
+    shop.verify().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -116,7 +116,7 @@ async fn what_a_killed_redis_loses_is_listed_and_nothing_is_oversold() {
     let mut own = OwnServers::start(Durability::Everysec).await;
     let mut shop = Shop::open_on(&own.redis.spec, &own.mysql.spec, 1, 1_000_000).await;
     // Nothing is settled, so that what is lost in Redis is lost.
-    let service = shop.serve_parts(&[stock_online::Part::Http]).await;
+    let service = shop.serve_roles(&[stock_online::ServiceRole::Http]).await;
     let order = || {
         service
             .client
@@ -164,8 +164,8 @@ async fn what_a_killed_redis_loses_is_listed_and_nothing_is_oversold() {
     shop.drained().await;
     let sold = i64::try_from(shop.stored_orders().await.len()).unwrap();
     assert_eq!(shop.available(1).await, 1_000_000 - sold);
-    // This process' own ledger must have seen the restarted Redis, or the report names its gate too.
-    shop.ledger.check_gate().await;
+    // This process' own ledger must have seen the restarted Redis, or the report names its fence too.
+    shop.ledger.check_fence().await;
     assert!(shop.ledger.wait_open(PATIENCE).await);
     let report = verify(&shop.pool, &shop.ledger, true, &mut |_, _| {}).await;
     let report = report.unwrap();
@@ -180,7 +180,7 @@ async fn what_a_killed_redis_loses_is_listed_and_nothing_is_oversold() {
         .execute(&shop.pool)
         .await
         .unwrap();
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -247,5 +247,5 @@ async fn a_sleeping_service_keeps_a_row_once_however_many_of_its_orders_wait_for
         "{statuses:?}"
     );
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
 }

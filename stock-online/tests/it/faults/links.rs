@@ -39,7 +39,7 @@ async fn statements_that_a_link_swallows_hold_up_neither_applying_nor_the_end() 
     for id in sorted(history.accepted) {
         assert!(stored.contains(&id), "{id} was accepted and is not stored");
     }
-    shop.prove().await;
+    shop.verify().await;
     let end = tokio::time::timeout(Duration::from_secs(10), service.stop());
     end.await.unwrap();
 }

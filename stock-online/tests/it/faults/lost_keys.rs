@@ -104,7 +104,7 @@ async fn a_lost_field_of_the_head_is_written_again_and_no_order_fails_for_it() {
         }
     }
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     switch(false).await;
     let _: i64 = cmd("HDEL")
         .arg(&head)
@@ -120,7 +120,7 @@ async fn a_lost_field_of_the_head_is_written_again_and_no_order_fails_for_it() {
     switch(true).await;
     assert_eq!(buy(client, 2, 1, 1).await.status, 201);
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -149,7 +149,7 @@ async fn a_lost_limit_of_a_sale_is_not_begun_anew_and_nobody_else_waits() {
         assert_eq!(buy(client, 3, 1, 1).await.status, 201);
     }
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     assert_eq!(shop.available(1).await, 1_000 - 4);
     service.stop().await;
 }
@@ -220,7 +220,7 @@ async fn lost_points_levels_and_stores_are_brought_back_from_mysql() {
     let levels = shop.ledger.levels(&[at_store]).await.unwrap();
     assert_eq!(levels[&at_store].balance, 8);
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -287,7 +287,7 @@ async fn a_level_that_redis_does_not_tell_is_never_shown_as_none() {
     }
     busy.await.unwrap();
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -312,7 +312,7 @@ async fn a_key_whose_record_was_lost_is_never_decided_twice() {
         }
     }
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     assert_eq!(shop.available(1).await, 1_000 - 5);
     service.stop().await;
 }
@@ -364,7 +364,7 @@ async fn lost_states_and_deadlines_let_nothing_end_twice_and_come_back() {
     let again = client.post(&confirm).admin().json(&json!({})).send().await;
     assert_eq!(again.code(), "RESERVATION_ALREADY_CONFIRMED");
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     assert_eq!(shop.available(1).await, 1_000 - 4 - 1);
     service.stop().await;
 }
@@ -418,7 +418,7 @@ async fn what_an_earlier_program_left_in_redis_is_taken_over_while_it_sells() {
     .await;
     assert_eq!(reserved.status, 201, "{}", reserved.text);
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -523,7 +523,7 @@ async fn the_limits_of_a_sale_that_is_long_over_are_forgotten_and_its_orders_can
         assert_eq!(cancelled.status, 200, "{}", cancelled.text);
     }
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     assert_eq!(shop.available(1).await, 1_000);
     service.stop().await;
 }

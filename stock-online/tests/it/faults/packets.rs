@@ -5,7 +5,7 @@ use stock_common::id::{ProductId, UserId};
 use stock_common::money::Money;
 use stock_domain::order::{self, DeliveryType, Order, OrderLine, Path, Quantity, Terms};
 use stock_domain::verdict::Verdict;
-use stock_online::Part;
+use stock_online::ServiceRole;
 use stock_servers::Spec;
 
 use crate::support::{OwnServers, Shop, folder, start};
@@ -16,7 +16,7 @@ async fn long_entries_are_written_in_statements_that_the_server_takes() {
     let mysql = Spec::mysql(&folder("packets").join("mysql")).await.unwrap();
     let mysql = start(&mysql.with(&["--max-allowed-packet=1M"])).await;
     let shop = Shop::open_divided(own.redis.spec.url("0"), &mysql.spec, 1, (100, 1_000)).await;
-    let held = shop.serve_parts(&[Part::Http]).await;
+    let held = shop.serve_roles(&[ServiceRole::Http]).await;
     // A hundred lines with names of four bytes a character: about 50 KB an entry.
     let line = |product: u64| OrderLine {
         product_id: ProductId(product),
@@ -50,7 +50,7 @@ async fn long_entries_are_written_in_statements_that_the_server_takes() {
     shop.drained().await;
     assert_eq!(shop.stored_orders().await.len(), 60);
     assert_eq!(shop.available(100).await, 940);
-    shop.prove().await;
+    shop.verify().await;
     held.stop().await;
     service.stop().await;
 }

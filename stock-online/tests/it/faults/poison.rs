@@ -9,7 +9,7 @@ use stock_domain::verdict::Verdict;
 use stock_engine::apply::{self, ApplyError, Written};
 use stock_mysql::settle::Gap;
 use stock_mysql::{dead_letters, shards};
-use stock_online::Part;
+use stock_online::ServiceRole;
 
 use crate::support::{Shop, until};
 
@@ -54,7 +54,7 @@ async fn accept(shop: &Shop, order: &Order) -> stock_common::id::Position {
 #[tokio::test]
 async fn a_poison_order_is_settled_laid_aside_and_taken_back_once() {
     let shop = Shop::open(1, 100).await;
-    let held = shop.serve_parts(&[Part::Http]).await;
+    let held = shop.serve_roles(&[ServiceRole::Http]).await;
     let good = held
         .client
         .order("/api/redis/orders", 2, &[(1, 1)])
@@ -100,7 +100,7 @@ async fn a_poison_order_is_settled_laid_aside_and_taken_back_once() {
         .patch(&format!("/api/redis/orders/{bad}/cancel"))
         .user(2);
     assert_eq!(cancel.send().await.code(), "INVALID_ORDER_STATUS");
-    shop.prove().await;
+    shop.verify().await;
     held.stop().await;
     service.stop().await;
 }
@@ -138,7 +138,7 @@ async fn a_poison_order_gives_its_coupon_and_points_back_and_can_be_stored_later
     })
     .await;
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     let balance = client.get("/api/v1/points/users/2/balance").user(2);
     assert_eq!(balance.send().await.body["balance"], 1_000);
     let history = client.get("/api/v1/points/users/2/history").user(2);
@@ -169,14 +169,14 @@ async fn a_poison_order_gives_its_coupon_and_points_back_and_can_be_stored_later
     let state = dead_letters::state(&shop.pool, bad).await.unwrap();
     assert_eq!(state.as_deref(), Some("RESOLVED"));
     assert_eq!(mine().await, json!(false));
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
 #[tokio::test]
 async fn a_cancel_that_races_the_compensation_gives_the_stock_back_once() {
     let shop = Shop::open(1, 100).await;
-    let held = shop.serve_parts(&[Part::Http]).await;
+    let held = shop.serve_roles(&[ServiceRole::Http]).await;
     let bad = accept(&shop, &poison()).await;
     // The buyer is quicker: MySQL has not seen the order yet.
     let cancel = held
@@ -202,7 +202,7 @@ async fn a_cancel_that_races_the_compensation_gives_the_stock_back_once() {
         .send()
         .await;
     assert!(["CANCEL", "CANCEL_REQUESTED"].contains(&shown.body["orderStatus"].as_str().unwrap()));
-    shop.prove().await;
+    shop.verify().await;
     held.stop().await;
     service.stop().await;
 }
@@ -210,7 +210,7 @@ async fn a_cancel_that_races_the_compensation_gives_the_stock_back_once() {
 #[tokio::test]
 async fn a_synchronous_order_between_unapplied_ones_is_applied_in_its_place() {
     let shop = Shop::open(1, 100).await;
-    let held = shop.serve_parts(&[Part::Http]).await;
+    let held = shop.serve_roles(&[ServiceRole::Http]).await;
     let mut ids = Vec::new();
     for path in [
         "/api/redis/orders",
@@ -242,7 +242,7 @@ async fn a_synchronous_order_between_unapplied_ones_is_applied_in_its_place() {
     shop.drained().await;
     assert_eq!(shop.stored_orders().await, ids);
     assert_eq!(shop.available(1).await, 97);
-    shop.prove().await;
+    shop.verify().await;
     held.stop().await;
     service.stop().await;
 }
@@ -250,7 +250,7 @@ async fn a_synchronous_order_between_unapplied_ones_is_applied_in_its_place() {
 #[tokio::test]
 async fn duplicated_entries_change_nothing_and_gaps_and_reorderings_stop_applying() {
     let shop = Shop::open(1, 100).await;
-    let held = shop.serve_parts(&[Part::Http]).await;
+    let held = shop.serve_roles(&[ServiceRole::Http]).await;
     for _ in 0..4 {
         assert_eq!(
             held.client
@@ -305,6 +305,6 @@ async fn duplicated_entries_change_nothing_and_gaps_and_reorderings_stop_applyin
         Some(state.watermark),
         entries.last().map(|entry| entry.position)
     );
-    shop.prove().await;
+    shop.verify().await;
     held.stop().await;
 }

@@ -128,7 +128,7 @@ async fn a_stray_posting_stops_its_account_only_and_reconcile_ends_that() {
          WHERE product_id = 1 AND status = 'SUCCESS'",
     );
     assert_eq!(shop.available(1).await, 100 - sold.await);
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -154,7 +154,7 @@ async fn a_level_that_was_raised_by_hand_and_sold_from_goes_back_to_what_the_ord
     assert_eq!(shop.stored_orders().await, [id]);
     assert_eq!(order(&service, 1, 1).await.status, 201);
     settled(&shop).await;
-    shop.prove().await;
+    shop.verify().await;
     let (code, listed, _) = command(&shop, &["quarantine", "list", "--json"]);
     assert_eq!((code, listed), (Some(0), json!([])));
     service.stop().await;
@@ -194,7 +194,7 @@ async fn what_was_oversold_stays_under_quarantine_until_there_is_enough() {
     );
     assert_eq!(shop.available(1).await, 0);
     assert_eq!(order(&service, 1, 1).await.code(), "INSUFFICIENT_STOCK");
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -216,7 +216,7 @@ async fn a_row_that_was_changed_by_hand_is_set_to_what_redis_and_the_postings_sa
     assert!(done.corrected >= 1, "{done:?}");
     assert_eq!(shop.available(1).await, 97);
     settled(&shop).await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -326,7 +326,7 @@ async fn many_poison_orders_do_not_stop_the_good_ones() {
     assert_eq!(shop.available(1).await, 10_000);
     assert_eq!(order(&service, 1, 1).await.status, 201);
     settled(&shop).await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -339,7 +339,7 @@ async fn a_schema_that_refuses_every_order_stops_applying_and_says_so() {
     // Danger: a column that was changed by mistake turns a whole sale into dead letters.
     let mut shop = Shop::open_undivided(1, 10_000).await;
     shop.config.dead_letters_per_minute_max = 5;
-    let held = shop.serve_parts(&[stock_online::Part::Http]).await;
+    let held = shop.serve_roles(&[stock_online::ServiceRole::Http]).await;
     change_schema(
         &shop,
         "ALTER TABLE orders ADD CONSTRAINT nothing CHECK (total_amount < 0)",
@@ -365,7 +365,7 @@ async fn a_schema_that_refuses_every_order_stops_applying_and_says_so() {
         ready.body["checks"]["apply"] == "ok"
     })
     .await;
-    shop.prove().await;
+    shop.verify().await;
     held.stop().await;
     service.stop().await;
 }

@@ -107,7 +107,7 @@ async fn what_redis_does_not_keep_is_not_sold_until_it_does() {
         says(&service, "ready", &[]).await;
     }
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 

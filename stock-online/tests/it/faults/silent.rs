@@ -86,7 +86,7 @@ async fn a_silent_mysql_takes_no_product_and_no_page_away() {
         !page.send().await.text.contains("cannot be shown")
     })
     .await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -113,7 +113,7 @@ async fn a_silent_redis_takes_no_product_and_no_page_away() {
     })
     .await;
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 

@@ -62,7 +62,7 @@ async fn a_task_that_breaks_is_started_again_and_orders_go_on() {
         assert!(stored.contains(id), "{id} was accepted and is not stored");
     }
     assert!(stored.len() as u64 <= history.accepted.len() as u64 + history.unknown);
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 

@@ -133,7 +133,7 @@ async fn both_links_are_encrypted_when_the_urls_say_so() {
             .await
             .unwrap();
     assert!(accepted.parse::<u64>().unwrap() > 0, "{name} is {accepted}");
-    until("the bell is subscribed", || async {
+    until("the wake-up channel is subscribed", || async {
         let channel = servers.shop.ledger.keys().levels();
         let heard = servers.redis(&["PUBSUB", "NUMSUB", &channel]).await;
         let heard: (String, u64) = redis::from_redis_value(heard).unwrap();
@@ -144,8 +144,8 @@ async fn both_links_are_encrypted_when_the_urls_say_so() {
     let clients: String = redis::from_redis_value(clients).unwrap();
     let encrypted = format!("laddr=127.0.0.1:{}", servers.tls_port);
     let encrypted = clients.lines().filter(|line| line.contains(&encrypted));
-    assert!(encrypted.count() >= 2, "ledger and bell: {clients}");
-    servers.shop.prove().await;
+    assert!(encrypted.count() >= 2, "ledger and wake-ups: {clients}");
+    servers.shop.verify().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -183,5 +183,5 @@ async fn an_expired_certificate_stops_new_connections_and_loses_nothing() {
     })
     .await;
     servers.shop.drained().await;
-    servers.shop.prove().await;
+    servers.shop.verify().await;
 }

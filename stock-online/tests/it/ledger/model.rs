@@ -65,7 +65,7 @@ struct Model {
     levels: HashMap<u64, i64>,
     closed: HashMap<u64, bool>,
     selling: bool,
-    /// Orders that were accepted, with the state of their mark.
+    /// Orders that were accepted, with the state of their state.
     orders: Vec<([u32; 3], bool)>,
     keys: HashMap<u8, (u8, Outcome)>,
     /// What is set aside of each product.
@@ -417,7 +417,7 @@ fn the_script_decides_as_a_plain_model_does() {
     runtime.block_on(async {
         let service = shop.serve().await;
         shop.drained().await;
-        shop.prove().await;
+        shop.verify().await;
         service.stop().await;
     });
 }

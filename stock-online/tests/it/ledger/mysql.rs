@@ -139,7 +139,7 @@ async fn frames_that_nobody_needs_are_dropped_and_the_watermark_stays() {
         201
     );
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     again.stop().await;
     service.stop().await;
 }
@@ -169,7 +169,7 @@ async fn the_same_holds_on_mysql_where_it_is_installed() {
         );
     }
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -203,6 +203,6 @@ async fn a_row_that_somebody_holds_stops_only_what_needs_it() {
     holder.rollback().await.unwrap();
     shop.drained().await;
     assert_eq!(shop.stored_orders().await.len(), 5);
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }

@@ -27,11 +27,11 @@ async fn differences(shop: &Shop) -> Vec<Difference> {
 
 /// Waits until the shop that a change has fenced is open again.
 async fn reopened(shop: &Shop) {
-    shop.ledger.check_gate().await;
+    shop.ledger.check_fence().await;
     assert!(
         shop.ledger.wait_open(PATIENCE).await,
         "{:?}",
-        shop.ledger.shut()
+        shop.ledger.fenced()
     );
 }
 
@@ -160,7 +160,7 @@ async fn verify_names_every_change_of_what_mysql_says() {
         missed.len()
     );
     assert!(changed > 200, "only {changed} changes");
-    shop.prove().await;
+    shop.verify().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -207,7 +207,7 @@ async fn verify_names_every_change_of_what_redis_says() {
         missed.len()
     );
     assert!(changed > 80, "only {changed} changes");
-    shop.prove().await;
+    shop.verify().await;
 }
 
 /// Runs `verify` as it runs every hour until everything that was due is compared, and returns what it names.
@@ -237,7 +237,7 @@ async fn what_was_proved_before_is_proved_again_within_a_day() {
     assert_eq!(client.patch(&cancel).user(2).status().await, 200);
     shop.drained().await;
     service.stop().await;
-    shop.prove().await;
+    shop.verify().await;
     let _begun = verify(&shop.pool, &shop.ledger, false, &mut |_, _| {}).await;
     assert_eq!(within_a_day(&shop).await, []);
     for (check, change, back) in [
@@ -265,5 +265,5 @@ async fn what_was_proved_before_is_proved_again_within_a_day() {
         assert_eq!(shop.pool.execute(back).await.unwrap().rows_affected(), 1);
         assert_eq!(within_a_day(&shop).await, []);
     }
-    shop.prove().await;
+    shop.verify().await;
 }

@@ -3,7 +3,7 @@
 use redis::cmd;
 use stock_engine::reconcile::reconcile;
 use stock_engine::verify::verify;
-use stock_online::Part;
+use stock_online::ServiceRole;
 
 use crate::support::{Load, Shop, account, until};
 
@@ -95,7 +95,7 @@ async fn a_level_changed_by_hand_is_reported_first_and_then_corrected() {
             .await,
         3
     );
-    shop.prove().await;
+    shop.verify().await;
     let healthy = reconcile(&shop.pool, &shop.ledger, true)
         .await
         .unwrap()
@@ -121,7 +121,7 @@ async fn verify_finds_what_is_missing_doubled_or_changed() {
     }
     shop.drained().await;
     service.stop().await;
-    shop.prove().await;
+    shop.verify().await;
     let damages: [(&str, &str, &str); 5] = [
         (
             "UPDATE order_products SET quantity = 2 WHERE order_id = ?",
@@ -165,7 +165,7 @@ async fn verify_finds_what_is_missing_doubled_or_changed() {
 #[tokio::test]
 async fn verify_names_a_mysql_that_does_not_move_until_it_does() {
     let shop = Shop::open(1, 100).await;
-    let held = shop.serve_parts(&[Part::Http]).await;
+    let held = shop.serve_roles(&[ServiceRole::Http]).await;
     let order = held.client.order("/api/redis/orders", 2, &[(1, 1)]);
     assert_eq!(order.status().await, 201);
     let checks = async || {

@@ -141,7 +141,7 @@ async fn each_code_is_reached_once_and_changes_nothing() {
     (outside.refuse, outside.idempotency) = (Some("gone already".to_owned()), key(2, 2));
     seen.push(refusal(ledger, outside.clone()).await);
     let again = ledger.decide(outside).await.unwrap();
-    let remembered = Refusal::Outside("gone already".to_owned());
+    let remembered = Refusal::Predecided("gone already".to_owned());
     assert_eq!(again, Verdict::Replayed(Replay::Refused(remembered)));
 
     let mut early = place(1, 1);
@@ -272,7 +272,7 @@ async fn each_code_is_reached_once_and_changes_nothing() {
     accepted(ledger, issue(2, "AAAAAAAA")).await;
     seen.push(refusal(ledger, issue(3, "AAAAAAAA")).await);
     let taken = Refusal::Taken {
-        mark: 1,
+        transition: 1,
         state: "FREE 1 2".to_owned(),
     };
     assert_eq!(seen.last(), Some(&taken));
@@ -384,7 +384,7 @@ async fn what_an_order_uses_is_judged_in_the_contracts_order_and_all_or_nothing(
     );
     wanted.lines[0].quantity = Quantity::new(4).unwrap();
     let untaken = Refusal::Taken {
-        mark: 0,
+        transition: 0,
         state: String::new(),
     };
     assert_eq!(refusal(ledger, place(&wanted)).await, untaken);
@@ -421,12 +421,15 @@ async fn what_an_order_uses_is_judged_in_the_contracts_order_and_all_or_nothing(
 
     let id = accepted(ledger, place(&wanted)).await;
     assert_eq!(levels().await, (Some(6), Some(0), Some(790)));
-    let used = ledger.mark("code:AAAAAAAA").await.unwrap();
+    let used = ledger.state("code:AAAAAAAA").await.unwrap();
     assert_eq!(used.as_deref(), Some("USED 1 2"));
     let mut second = order(1, 1);
     second.coupon = wanted.coupon.clone();
     let state = "USED 1 2".to_owned();
-    let taken = Refusal::Taken { mark: 0, state };
+    let taken = Refusal::Taken {
+        transition: 0,
+        state,
+    };
     assert_eq!(refusal(ledger, place(&second)).await, taken);
 
     let back = Reversed {

@@ -105,5 +105,5 @@ async fn the_rights_that_the_document_names_are_enough() {
     })
     .await;
     least.drained().await;
-    shop.prove().await;
+    shop.verify().await;
 }

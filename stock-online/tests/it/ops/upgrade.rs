@@ -175,7 +175,7 @@ async fn old_and_new_sell_side_by_side_over_a_migration_and_back() {
         of(&["archive", "--before", "2025-02", "--to", "/tmp"]),
         Some(1)
     );
-    shop.prove().await;
+    shop.verify().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -237,5 +237,5 @@ async fn a_service_whose_schema_is_behind_waits_and_sells_when_it_is_migrated() 
         .iter()
         .filter(|line| line.contains("waiting for the schema"));
     assert_eq!(waits.count(), 1, "{reasons:?}");
-    shop.prove().await;
+    shop.verify().await;
 }

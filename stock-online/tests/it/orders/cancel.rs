@@ -35,7 +35,7 @@ async fn either_path_cancels_either_order_once_and_gives_its_stock_back() {
     }
     assert_eq!(shop.available(1).await, 10);
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 

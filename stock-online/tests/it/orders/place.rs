@@ -35,7 +35,7 @@ async fn an_order_is_accepted_on_both_paths_and_takes_its_stock() {
     }
     assert_eq!((shop.available(1).await, shop.available(2).await), (6, 8));
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -213,7 +213,7 @@ async fn what_cannot_be_ordered_is_refused_with_its_code_and_changes_nothing() {
     shop.drained().await;
     assert_eq!(shop.available(1).await, 5);
     assert_eq!(shop.count("SELECT COUNT(*) FROM orders").await, 0);
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 

@@ -1,13 +1,13 @@
 //! GET `/api/orders/{orderId}` and GET `/api/orders`.
 
-use stock_online::Part;
+use stock_online::ServiceRole;
 
 use crate::support::Shop;
 
 #[tokio::test]
 async fn an_order_is_shown_the_moment_it_is_accepted_persisted_or_not() {
     let shop = Shop::open(1, 10).await;
-    let held = shop.serve_parts(&[Part::Http]).await;
+    let held = shop.serve_roles(&[ServiceRole::Http]).await;
     let client = &held.client;
     let placed = client.order("/api/redis/orders", 2, &[(1, 2)]).send().await;
     let path = format!("/api/orders/{}", placed.order_id());
@@ -29,7 +29,9 @@ async fn an_order_is_shown_the_moment_it_is_accepted_persisted_or_not() {
         "CANCEL_REQUESTED"
     );
 
-    let applying = shop.serve_parts(&[Part::Http, Part::Subscriber]).await;
+    let applying = shop
+        .serve_roles(&[ServiceRole::Http, ServiceRole::Subscriber])
+        .await;
     shop.drained().await;
     assert_eq!(
         client.get(&path).user(2).send().await.body["orderStatus"],

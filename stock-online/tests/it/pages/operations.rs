@@ -188,7 +188,7 @@ async fn a_dead_letter_is_sent_again_from_the_page() {
         .await;
     assert_eq!(nothing.status, 404);
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 

@@ -225,7 +225,7 @@ async fn an_address_is_the_connections_unless_a_trusted_proxy_names_another() {
     let mut shop = Shop::open(1, 10).await;
     shop.config.limit_address_requests = 5;
     shop.config.limit_window_seconds = 1_000_000_000_000;
-    let service = shop.serve_parts(&[stock_online::Part::Http]).await;
+    let service = shop.serve_roles(&[stock_online::ServiceRole::Http]).await;
     // Readiness was asked for with orders: some of the five are used up.
     until("the address has asked too often", || async {
         read(&service.client, 1).await == 429
@@ -239,7 +239,7 @@ async fn an_address_is_the_connections_unless_a_trusted_proxy_names_another() {
     assert_eq!(service.client.get("/livez").send().await.status, 200);
     service.stop().await;
     shop.config.trusted_proxies = "127.0.0.0/8".to_owned();
-    let service = shop.serve_parts(&[stock_online::Part::Http]).await;
+    let service = shop.serve_roles(&[stock_online::ServiceRole::Http]).await;
     for _ in 0..5 {
         assert_eq!(read(&service.client, 3).await, 200);
     }
@@ -257,7 +257,7 @@ async fn without_redis_logins_are_counted_all_the_same() {
     sign_up(&service.client, "one@example.com").await;
     let mut redis = own.redis;
     redis.kill().await;
-    until("the gate is shut", || async {
+    until("the ledger is fenced", || async {
         service.client.get("/readyz").send().await.status == 503
     })
     .await;
@@ -288,7 +288,7 @@ async fn made_up_paths_make_no_series_of_their_own() {
     shop.config.cors_origins = "https://shop.example.com".to_owned();
     shop.config.limit_address_requests = 10;
     shop.config.limit_window_seconds = 1_000_000_000_000;
-    let service = shop.serve_parts(&[stock_online::Part::Http]).await;
+    let service = shop.serve_roles(&[stock_online::ServiceRole::Http]).await;
     let client = &service.client;
     let cancel = client.patch("/api/orders/madeupbysomebody/cancel");
     assert!([401, 429].contains(&cancel.status().await));

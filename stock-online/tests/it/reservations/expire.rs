@@ -4,7 +4,7 @@ use redis::cmd;
 use serde_json::json;
 use stock_common::id::Position;
 use stock_engine::reconcile::reconcile;
-use stock_online::Part;
+use stock_online::ServiceRole;
 use stock_redis::epoch;
 use stock_redis::keys::SENTINEL_SCORE;
 
@@ -56,7 +56,7 @@ async fn what_expires_comes_back_and_cannot_be_confirmed() {
         (Some(id.as_str()), Some(0))
     );
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -83,7 +83,7 @@ async fn of_four_one_expires_one_is_cancelled_and_two_are_sold() {
     })
     .await;
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -91,7 +91,9 @@ async fn of_four_one_expires_one_is_cancelled_and_two_are_sold() {
 async fn a_late_end_is_refused_before_anybody_has_swept() {
     // Danger: between the deadline and the sweep a confirm sells what the sweep gives back as well.
     let shop = Shop::open(1, 10).await;
-    let service = shop.serve_parts(&[Part::Http, Part::Subscriber]).await;
+    let service = shop
+        .serve_roles(&[ServiceRole::Http, ServiceRole::Subscriber])
+        .await;
     let client = &service.client;
     let id = expired_hold(&shop, 4).await;
     for how in ["confirm", "cancel"] {
@@ -121,7 +123,9 @@ async fn a_late_end_is_refused_before_anybody_has_swept() {
 async fn whoever_is_short_of_stock_releases_what_has_expired_and_gets_it() {
     // Danger: an expired hold blocks a buyer until somebody sweeps. Method: nobody sweeps by schedule.
     let shop = Shop::open(1, 10).await;
-    let service = shop.serve_parts(&[Part::Http, Part::Subscriber]).await;
+    let service = shop
+        .serve_roles(&[ServiceRole::Http, ServiceRole::Subscriber])
+        .await;
     let client = &service.client;
     for (path, key) in [("/api/redis/orders", "a"), ("/api/orders", "b")] {
         expired_hold(&shop, 10).await;
@@ -142,7 +146,7 @@ async fn whoever_is_short_of_stock_releases_what_has_expired_and_gets_it() {
         assert_eq!((answer.status, answer.code()), (409, "INSUFFICIENT_STOCK"));
     }
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -188,7 +192,7 @@ async fn confirm_cancel_and_expiry_race_and_exactly_one_wins() {
     })
     .await;
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     first.stop().await;
     second.stop().await;
 }
@@ -196,7 +200,9 @@ async fn confirm_cancel_and_expiry_race_and_exactly_one_wins() {
 #[tokio::test(flavor = "multi_thread")]
 async fn reconcile_keeps_live_holds_and_brings_back_a_lost_deadline() {
     let shop = Shop::open_undivided(1, 10).await;
-    let service = shop.serve_parts(&[Part::Http, Part::Subscriber]).await;
+    let service = shop
+        .serve_roles(&[ServiceRole::Http, ServiceRole::Subscriber])
+        .await;
     let client = &service.client;
     let id = reserve(client, 2, 4)
         .await
@@ -232,7 +238,7 @@ async fn reconcile_keeps_live_holds_and_brings_back_a_lost_deadline() {
         .unwrap()
         .unwrap();
     assert_eq!((healed.differences.len(), healed.corrected), (2, 2));
-    shop.prove().await;
+    shop.verify().await;
     assert_eq!(end(client, &id, "confirm").await.status, 200);
     service.stop().await;
 }

@@ -62,7 +62,7 @@ async fn a_hold_made_before_a_sale_is_sold_at_the_normal_price_and_not_counted()
         "PURCHASE_LIMIT_REACHED"
     );
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -111,7 +111,7 @@ async fn a_hold_made_in_a_sale_keeps_its_price_when_the_sale_is_deleted_or_over(
         }
     }
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -165,7 +165,7 @@ async fn a_hold_of_one_sale_counts_there_while_another_runs() {
             (second.as_u64().unwrap(), 999_998)
         ]
     );
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -196,7 +196,7 @@ async fn a_promise_outlives_the_service_and_the_loss_of_redis() {
     .await;
     assert_eq!(levels(client).await, (96, 0, 96));
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -242,7 +242,7 @@ async fn a_reservation_of_before_is_priced_when_it_is_ordered() {
         200
     );
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -264,6 +264,6 @@ async fn a_hold_keeps_its_price_when_the_product_changes_its_own() {
     }
 
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }

@@ -93,7 +93,7 @@ async fn each_end_of_a_hold_makes_room_and_nothing_stays_behind() {
         assert_eq!(counted(&shop).await, [], "{how}");
     }
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -130,7 +130,7 @@ async fn parallel_requests_do_not_pass_the_cap() {
     );
     assert_eq!(counted(&shop).await, [("1:2".to_owned(), units)]);
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
     other.stop().await;
 }
@@ -156,7 +156,7 @@ async fn a_sale_with_a_limit_caps_by_that_and_zero_is_no_cap() {
     let service = free.serve().await;
     held(&service.client, 2, 900).await;
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -174,7 +174,7 @@ async fn the_cap_outlives_the_loss_of_redis_and_a_wrong_count_is_named_and_mende
     })
     .await;
     refused(client, 2, 3, 2).await;
-    shop.prove().await;
+    shop.verify().await;
 
     let position = Position::new(id.parse().unwrap());
     let shard = shop.ledger.shard_of(position).unwrap();
@@ -199,7 +199,7 @@ async fn the_cap_outlives_the_loss_of_redis_and_a_wrong_count_is_named_and_mende
         let mended = stock_engine::reconcile::reconcile(&shop.pool, &shop.ledger, true).await;
         mended.unwrap();
         assert_eq!(counted(&shop).await, [("1:2".to_owned(), 8)], "{wrong:?}");
-        shop.prove().await;
+        shop.verify().await;
     }
     assert_eq!(end(client, &id, "cancel").await.status, 200);
     assert_eq!(counted(&shop).await, []);

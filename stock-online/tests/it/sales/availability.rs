@@ -61,7 +61,7 @@ async fn outside_the_window_it_is_sold_at_its_normal_price_without_the_limit() {
             .await,
         2
     );
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -163,7 +163,7 @@ async fn nobody_pays_the_price_of_the_other_side_while_the_window_opens_and_clos
         counted, inside,
         "what was bought in the window, and nothing else"
     );
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
     other.stop().await;
 }

@@ -86,7 +86,7 @@ async fn a_planned_sale_changes_altogether_and_a_running_one_not_its_beginning()
         assert_eq!((missing.status, missing.code()), (404, "SALE_NOT_FOUND"));
     }
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -133,7 +133,7 @@ async fn a_limit_is_raised_and_lowered_and_what_was_taken_stays_taken() {
     let late = limit(json!(100)).await;
     assert_eq!((late.status, late.code()), (409, "SALE_HAS_BEGUN"));
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -216,7 +216,7 @@ async fn a_limit_holds_on_two_instances_that_learn_of_it_at_different_times() {
         .map(|(user, taken)| (user, u64::try_from(taken).unwrap()))
         .collect();
     assert_eq!(counted, had);
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
     other.stop().await;
 }
@@ -259,7 +259,7 @@ async fn a_sale_of_before_counts_from_its_own_limit() {
     .await
     .unwrap();
     assert_eq!(balance, 1);
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 

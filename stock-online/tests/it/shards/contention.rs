@@ -63,7 +63,7 @@ async fn who_wants_units_that_are_held_for_another_order_waits_for_what_becomes_
     let sold_out = wants("one").await;
     assert_eq!(sold_out.code(), "INSUFFICIENT_STOCK", "{}", sold_out.text);
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -92,6 +92,6 @@ async fn the_last_unit_is_sold_though_orders_over_shards_fail_for_it() {
         .await;
     }
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }

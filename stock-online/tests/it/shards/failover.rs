@@ -6,7 +6,7 @@ use redis::{RedisResult, cmd};
 use rustix::process::Signal;
 use stock_common::config::Config;
 use stock_engine::verify::verify;
-use stock_redis::GateState;
+use stock_redis::FenceState;
 use stock_servers::Server;
 use stock_servers::cluster::{RedisCluster, Shape};
 
@@ -110,7 +110,7 @@ async fn a_strict_shop_sells_nothing_that_no_replica_has() {
     })
     .await;
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     drop(service);
 }
 
@@ -124,7 +124,7 @@ async fn who_slept_through_a_failover_lists_what_only_they_knew() {
         let log = std::process::Stdio::inherit();
         ServiceProcess::spawn(&shop, Vec::new(), ("http", log)).await
     };
-    let awake = shop.serve_parts(&[stock_online::Part::Http]).await;
+    let awake = shop.serve_roles(&[stock_online::ServiceRole::Http]).await;
     let each = one_on_each(shop.ledger.shard_map().unwrap(), 24);
     let key = shop.ledger.shard(0).unwrap().keys().epoch();
     let master = own.cluster.master_of(&key).await.unwrap();
@@ -197,13 +197,13 @@ async fn a_master_that_is_killed_under_load_costs_no_order() {
         accepted.extend(history.accepted);
         unknown += history.unknown;
     }
-    until("every gate is open again", || async {
+    until("every fence is open again", || async {
         shop.ledger.wait_open(PATIENCE).await
             && shop
                 .ledger
                 .shards()
                 .iter()
-                .all(|shard| matches!(shard.gate(), GateState::Open(_)))
+                .all(|shard| matches!(shard.fence_state(), FenceState::Open(_)))
     })
     .await;
     shop.drained().await;
@@ -212,7 +212,7 @@ async fn a_master_that_is_killed_under_load_costs_no_order() {
         assert!(stored.contains(id), "{id} was accepted and is not stored");
     }
     assert!(stored.len() as u64 <= accepted.len() as u64 + unknown);
-    shop.prove().await;
+    shop.verify().await;
     one.stop().await;
     two.stop().await;
 }
@@ -256,7 +256,7 @@ async fn an_address_that_another_cluster_was_given_leads_nobody_away() {
         }
     }
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     for service in [one, two, three] {
         service.stop().await;
     }
@@ -270,7 +270,7 @@ async fn an_address_that_another_cluster_was_given_leads_nobody_away() {
     })
     .await;
     assert!(others.ledger.wait_open(PATIENCE).await);
-    shop.prove().await;
+    shop.verify().await;
 }
 
 /// A cluster of three masters, the first on this port.

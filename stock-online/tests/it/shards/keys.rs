@@ -112,6 +112,6 @@ async fn a_key_is_decided_once_on_whichever_shard() {
         assert_eq!(shown(&again), shown(first), "product {product}");
     }
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }

@@ -77,7 +77,7 @@ async fn a_shop_grows_and_shrinks_and_loses_nothing() {
         }
         assert!(before.is_empty() || before == ids, "it is the same order");
         before = ids;
-        shop.prove().await;
+        shop.verify().await;
         assert_eq!(shop.ledger.shards().len() as u64, shards);
     }
     stop.cancel();
@@ -119,7 +119,7 @@ async fn a_shop_grows_and_shrinks_and_loses_nothing() {
     let each = one_on_each(shop.ledger.shard_map().unwrap(), 24);
     assert_eq!(each.len(), 3);
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     one.stop().await;
     two.stop().await;
 }
@@ -138,7 +138,9 @@ async fn a_shop_on_one_redis_moves_to_a_cluster() {
     let before = keyed(&service.client).await;
     assert_eq!(before.status, 201, "{}", before.text);
     service.stop().await;
-    let settling = shop.serve_parts(&[stock_online::Part::Subscriber]).await;
+    let settling = shop
+        .serve_roles(&[stock_online::ServiceRole::Subscriber])
+        .await;
     let there = Config {
         redis_url: own.cluster.url(),
         ..shop.config.clone()
@@ -164,7 +166,7 @@ async fn a_shop_on_one_redis_moves_to_a_cluster() {
     .await;
     assert_eq!(keyed(&service.client).await.order_id(), before.order_id());
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -210,7 +212,7 @@ async fn a_rehome_that_was_cut_off_is_finished_by_the_next() {
         })
         .await;
         shop.drained().await;
-        shop.prove().await;
+        shop.verify().await;
     }
     service.stop().await;
 }
@@ -244,8 +246,8 @@ async fn a_shop_that_cannot_be_verified_stays_as_it_is_and_sells() {
 async fn a_shop_of_the_first_release_on_several_shards_is_moved() {
     // Method: a shop is given the names and the tables that the first release had, with an entry that MySQL has not settled.
     let shop = Shop::open_in(3, 24, 100).await;
-    let parts = [stock_online::Part::Http];
-    let service = shop.serve_parts(&parts).await;
+    let parts = [stock_online::ServiceRole::Http];
+    let service = shop.serve_roles(&parts).await;
     let each = one_on_each(shop.ledger.shard_map().unwrap(), 24);
     let lines: Vec<(u64, i64)> = each.iter().map(|product| (*product, 1)).collect();
     let sold = order(&service.client, 2, &lines[..1]).await;
@@ -301,7 +303,7 @@ async fn a_shop_of_the_first_release_on_several_shards_is_moved() {
         .to_owned();
     assert_eq!(left.query_async::<i64>(&mut redis).await.unwrap(), 0);
     later.drained().await;
-    later.prove().await;
+    later.verify().await;
     assert_eq!(shards::all(&shop.pool).await.unwrap().len(), 3);
     assert!(shard_map::underway(&shop.pool).await.unwrap().is_none());
     service.stop().await;
@@ -336,7 +338,7 @@ async fn a_shard_that_the_cluster_moves_to_another_master_sells_on() {
     for id in history.accepted {
         assert!(stored.contains(&id), "{id} was accepted and is not stored");
     }
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -366,5 +368,5 @@ async fn instances_are_replaced_one_by_one_under_load() {
     for id in accepted {
         assert!(stored.contains(&id), "{id} was accepted and is not stored");
     }
-    shop.prove().await;
+    shop.verify().await;
 }

@@ -27,7 +27,7 @@ pub(super) fn request(takes: &[(u64, i64)], gives: Option<(u64, i64)>) -> Reques
     Request::new(draft)
 }
 
-/// Sends the parts of a request as [`across`] does, and stops dead after `steps` of them. Returns whether the home
+/// Sends the parts of a request as [`across`] does, and stops dead after `steps` of them. Returns whether the coordinator
 /// has decided for it.
 async fn send(shop: &Shop, split: &Split, steps: usize) -> bool {
     let decide = async |shard: u64, request: Request| {
@@ -55,9 +55,9 @@ async fn send(shop: &Shop, split: &Split, steps: usize) -> bool {
     if held.len() == steps {
         return false;
     }
-    let mut home = split.home.request().unwrap();
-    home.draft.branches = held.iter().map(|(at, _)| *at).collect();
-    let Verdict::Accepted(accepted) = decide(split.home.shard, home).await else {
+    let mut coordinator = split.coordinator.request().unwrap();
+    coordinator.draft.branches = held.iter().map(|(at, _)| *at).collect();
+    let Verdict::Accepted(accepted) = decide(split.coordinator.shard, coordinator).await else {
         return false;
     };
     let ends = held.iter().zip(split.branches.len() + 1..steps.max(1));
@@ -106,7 +106,10 @@ async fn short_holds() -> Shop {
 async fn broken_off_at_any_step_it_is_confirmed_or_released() {
     let shop = short_holds().await;
     let service = shop
-        .serve_parts(&[stock_online::Part::Http, stock_online::Part::Subscriber])
+        .serve_roles(&[
+            stock_online::ServiceRole::Http,
+            stock_online::ServiceRole::Subscriber,
+        ])
         .await;
     let each = one_on_each(shop.ledger.shard_map().unwrap(), 24);
     let takes = [(each[0], 3), (each[1], 2)];
@@ -133,22 +136,22 @@ async fn broken_off_at_any_step_it_is_confirmed_or_released() {
             100 + given,
             "after {steps} steps"
         );
-        shop.prove().await;
+        shop.verify().await;
     }
     // Whoever comes back too late finds that it was released, and cannot decide any more.
     let asked = request(&takes, None);
     let split = parts(&shop, &asked);
     assert!(!send(&shop, &split, split.branches.len()).await);
     settled(&shop).await;
-    let late = Arc::new(EncodedRequest::new(split.home.request().unwrap()).unwrap());
-    let home = shop.ledger.shard(split.home.shard).unwrap();
-    let verdict = home.decide(Arc::clone(&late)).await.unwrap();
+    let late = Arc::new(EncodedRequest::new(split.coordinator.request().unwrap()).unwrap());
+    let coordinator = shop.ledger.shard(split.coordinator.shard).unwrap();
+    let verdict = coordinator.decide(Arc::clone(&late)).await.unwrap();
     assert!(matches!(verdict, Verdict::Refused(_)), "{verdict:?}");
-    shop.prove().await;
+    shop.verify().await;
     // Nor does a Redis that was rebuilt let it.
     shop.rebuild().await;
-    shop.prove().await;
-    let verdict = home.decide(late).await.unwrap();
+    shop.verify().await;
+    let verdict = coordinator.decide(late).await.unwrap();
     assert!(matches!(verdict, Verdict::Refused(_)), "{verdict:?}");
     service.stop().await;
 }
@@ -158,8 +161,11 @@ async fn a_branch_that_claims_to_be_released_aborts_no_order_that_was_committed(
     // Danger: a rebuild believes one wrong row and forgets that an order was decided. Method: a branch of a committed order
     // is called RELEASED by hand; then Redis is rebuilt.
     let shop = short_holds().await;
-    let parts_of = [stock_online::Part::Http, stock_online::Part::Subscriber];
-    let service = shop.serve_parts(&parts_of).await;
+    let parts_of = [
+        stock_online::ServiceRole::Http,
+        stock_online::ServiceRole::Subscriber,
+    ];
+    let service = shop.serve_roles(&parts_of).await;
     let each = one_on_each(shop.ledger.shard_map().unwrap(), 24);
     let split = parts(&shop, &request(&[(each[0], 3), (each[1], 2)], None));
     assert!(send(&shop, &split, 5).await);
@@ -168,14 +174,17 @@ async fn a_branch_that_claims_to_be_released_aborts_no_order_that_was_committed(
     let changed = sqlx::query(changed).execute(&shop.pool).await.unwrap();
     assert!(changed.rows_affected() > 0);
     shop.rebuild().await;
-    shop.ledger.check_gate().await;
+    shop.ledger.check_fence().await;
     assert!(shop.ledger.wait_open(crate::support::PATIENCE).await);
-    let across: String = sqlx::query_scalar("SELECT across FROM branches LIMIT 1")
+    let cross_shard: String = sqlx::query_scalar("SELECT across FROM branches LIMIT 1")
         .fetch_one(&shop.pool)
         .await
         .unwrap();
-    let home = shop.ledger.shard(split.home.shard).unwrap();
-    let state = home.mark(&format!("across:{across}")).await.unwrap();
+    let coordinator = shop.ledger.shard(split.coordinator.shard).unwrap();
+    let state = coordinator
+        .state(&format!("across:{cross_shard}"))
+        .await
+        .unwrap();
     assert_eq!(state.as_deref(), Some("COMMITTED"));
     assert_eq!(shop.available(each[0]).await, 97);
     let report = verify(&shop.pool, &shop.ledger, true, &mut |_, _| {}).await;
@@ -192,8 +201,11 @@ fn any_orders_broken_off_anywhere_leave_what_was_decided() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (shop, service) = runtime.block_on(async {
         let shop = short_holds().await;
-        let parts = [stock_online::Part::Http, stock_online::Part::Subscriber];
-        let service = shop.serve_parts(&parts).await;
+        let parts = [
+            stock_online::ServiceRole::Http,
+            stock_online::ServiceRole::Subscriber,
+        ];
+        let service = shop.serve_roles(&parts).await;
         (shop, service)
     });
     let each = one_on_each(shop.ledger.shard_map().unwrap(), 24);
@@ -225,7 +237,7 @@ fn any_orders_broken_off_anywhere_leave_what_was_decided() {
             for (product, left) in each.iter().zip(left) {
                 prop_assert_eq!(shop.available(*product).await, left);
             }
-            shop.prove().await;
+            shop.verify().await;
             Ok(())
         })
     });
@@ -276,6 +288,6 @@ async fn instances_killed_among_orders_over_shards_leave_whole_orders() {
             "product {product}"
         );
     }
-    shop.prove().await;
+    shop.verify().await;
     drop(last);
 }

@@ -89,7 +89,7 @@ async fn the_stop_reaches_every_instance_though_a_shard_is_away() {
     own.cluster.nodes[away].restart().await.unwrap();
     let three = shop.serve().await;
     until("the shard is there again", || async {
-        shop.ledger.shut().is_empty()
+        shop.ledger.fenced().is_empty()
     })
     .await;
     for client in [&one.client, &two.client, &three.client] {
@@ -119,7 +119,7 @@ async fn the_stop_reaches_every_instance_though_a_shard_is_away() {
         }
     }
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     for service in [one, two, three] {
         service.stop().await;
     }
@@ -167,7 +167,7 @@ async fn the_stop_holds_without_mysql_and_without_redis() {
     .await;
     own.redis.restart().await.unwrap();
     until("redis is there again", || async {
-        shop.ledger.shut().is_empty()
+        shop.ledger.fenced().is_empty()
     })
     .await;
     for client in [&one.client, &two.client] {
@@ -184,7 +184,7 @@ async fn the_stop_holds_without_mysql_and_without_redis() {
         .await;
     }
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     one.stop().await;
     two.stop().await;
 }

@@ -72,10 +72,10 @@ async fn two_devices_with_the_same_counter_sell_twice_and_each_once() {
             }
         }
         shop.drained().await;
-        shop.prove().await;
+        shop.verify().await;
         if round == 1 {
             shop.rebuild().await;
-            shop.prove().await;
+            shop.verify().await;
         }
     }
     // Within a device a counter counts once.
@@ -180,7 +180,7 @@ async fn a_time_that_is_spelled_differently_is_the_same_time() {
     let other = rfc3339(ms + 1);
     let answer = send(client.post(BATCH).bearer(&token), &sales(&other)).await;
     assert_eq!(statuses(&answer), ["INVALID", "INVALID"], "{}", answer.text);
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -194,7 +194,7 @@ fn spelled(sale: &Value) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_version_before_has_sold_is_known_to_this_one() {
-    // Danger: an upgrade between two sendings of one batch makes every sale INVALID. Method: the entries and marks of
+    // Danger: an upgrade between two sendings of one batch makes every sale INVALID. Method: the entries and states of
     // the version before, then the same batch: as soon as Redis has them, when MySQL has them, from a rebuilt Redis.
     let shop = Shop::open(2, 10).await;
     let service = shop.serve().await;
@@ -242,7 +242,7 @@ async fn what_the_version_before_has_sold_is_known_to_this_one() {
         );
         assert_eq!(answer.body["results"][0]["orderId"], sold.to_string());
         shop.drained().await;
-        shop.prove().await;
+        shop.verify().await;
         if round == 1 {
             shop.rebuild().await;
         }

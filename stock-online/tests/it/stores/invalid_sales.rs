@@ -146,7 +146,7 @@ async fn a_sale_that_cannot_be_read_is_kept_once_and_shown_until_it_is_resolved(
     })
     .await;
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -159,7 +159,7 @@ async fn a_key_that_is_used_again_is_kept_before_and_after_mysql_knows_its_sale(
     let token = till(&shop, 1);
     let first = offline(&shop, "17", 30, &line());
     let twice = offline(&shop, "17", 20, &line());
-    // In one batch: only the mark in Redis knows.
+    // In one batch: only the state in Redis knows.
     let answer = send(
         client.post(BATCH).bearer(&token),
         &[first.clone(), twice.clone()],
@@ -192,7 +192,7 @@ async fn a_key_that_is_used_again_is_kept_before_and_after_mysql_knows_its_sale(
     }
     assert_eq!(available(client, 1, 1).await, 4);
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -243,7 +243,7 @@ async fn a_sale_that_can_be_read_later_is_sold_unless_a_person_has_resolved_it()
     let note = done[0]["note"].as_str().unwrap();
     assert!(note.contains("ACCEPTED"), "{note}");
     assert_eq!(done[0]["resolvedBy"], json!(null));
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -276,7 +276,7 @@ async fn a_batch_says_invalid_only_when_the_sale_is_kept() {
     assert_eq!(refused.body["errors"][0]["pointer"], "/sales/1");
     assert_eq!(available(client, 1, 1).await, 4);
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }
 
@@ -339,6 +339,6 @@ async fn a_store_whose_list_is_full_is_told_so_and_goes_on_when_a_sale_is_resolv
         answer.text
     );
     shop.drained().await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
 }

@@ -63,10 +63,10 @@ pub(super) async fn lived_in() -> Shop {
     assert!(answer.status < 300, "{}", answer.text);
     shop.drained().await;
     report(&shop).await;
-    shop.prove().await;
+    shop.verify().await;
     service.stop().await;
     // Nothing runs any more: what is planted stays as it is.
-    shop.prove().await;
+    shop.verify().await;
     shop
 }
 
@@ -88,7 +88,7 @@ async fn archived(shop: &Shop, client: &Client) {
     shop.drained().await;
     let forgotten = forget_sales(&shop.pool, &shop.ledger, 0).await.unwrap();
     assert_eq!(forgotten, 1);
-    shop.prove().await;
+    shop.verify().await;
     let (to, now) = (folder("planted"), shop.ledger.redis_now_ms() + 1);
     until("the archive's end is past", || async {
         shop.ledger.redis_now_ms() > now

@@ -1,4 +1,4 @@
-//! The frame of a page: who reads it, in which language, and the headers under which it is sent.
+//! The context of a page: who reads it, in which language, and the headers under which it is sent.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -37,7 +37,7 @@ const OWN_MAX_SILENT: Duration = Duration::from_millis(200);
 const LANG_SECONDS: u32 = 365 * 86_400;
 
 /// What every page knows.
-pub struct Frame {
+pub struct PageContext {
     /// What handlers share.
     pub app: Arc<App>,
     /// Its language.
@@ -56,7 +56,7 @@ pub struct Frame {
     api: Api,
 }
 
-impl FromRequestParts<Arc<App>> for Frame {
+impl FromRequestParts<Arc<App>> for PageContext {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Response> {
@@ -109,7 +109,7 @@ fn problem_texts(lang: Lang) -> String {
         .replace('\'', "&#39;")
 }
 
-impl Frame {
+impl PageContext {
     async fn read(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
         let AnyCaller(caller) = AnyCaller::from_request_parts(parts, app).await?;
         let origin = Origin::from_request_parts(parts, app).await?;

@@ -1,8 +1,8 @@
-//! Removes marks of orders, reservations, tills' sales, files and cancelled points that are final, old enough, and
+//! Removes states of orders, reservations, tills' sales, files and cancelled points that are final, old enough, and
 //! final in MySQL too; those of coupons when their coupon is long over, since nothing is drawn or used any more; and
 //! the limits of sales that are long over.
 //!
-//! Until then a late twin finds the mark; afterwards handlers find MySQL's state, or that the coupon is over.
+//! Until then a late twin finds the state; afterwards handlers find MySQL's state, or that the coupon is over.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -22,12 +22,12 @@ use crate::app::App;
 
 const JOB: &str = "forget_marks";
 
-/// One run over all marks.
+/// One run over all states.
 pub(super) async fn run(app: Arc<App>) {
     match forget(&app).await {
-        Ok(Some(removed)) => tracing::info!(removed, "forgot old marks"),
-        Ok(None) => tracing::debug!("another instance is forgetting marks"),
-        Err(error) => tracing::warn!(%error, "forgetting marks will be tried again"),
+        Ok(Some(removed)) => tracing::info!(removed, "forgot old states"),
+        Ok(None) => tracing::debug!("another instance is forgetting states"),
+        Err(error) => tracing::warn!(%error, "forgetting states will be tried again"),
     }
 }
 
@@ -58,8 +58,8 @@ async fn forget_on(
     let before = now.saturating_sub(app.config.marks_keep_ms).min(settled_ms);
     let states = shard.keys().states();
     let (mut removed, mut scan) = (0, Scan::hash(&states));
-    while let Some(marks) = scan.page_on::<Vec<(String, String)>>(shard).await? {
-        let old: Vec<(String, String)> = marks
+    while let Some(states) = scan.page_on::<Vec<(String, String)>>(shard).await? {
+        let old: Vec<(String, String)> = states
             .into_iter()
             .filter(|(id, value)| is_old(id, value, before, over))
             .collect();
@@ -68,7 +68,7 @@ async fn forget_on(
     Ok(removed)
 }
 
-/// Marks of what was opened stay for ever, those of a coupon until it is `over`, the others until they are old.
+/// Transitions of what was opened stay for ever, those of a coupon until it is `over`, the others until they are old.
 fn is_old(id: &str, value: &str, before_ms: u64, over: &HashSet<CouponId>) -> bool {
     let Some((state, set_ms)) = value.rsplit_once('@') else {
         return false;
@@ -93,12 +93,12 @@ fn is_old(id: &str, value: &str, before_ms: u64, over: &HashSet<CouponId>) -> bo
 async fn remove(
     keys: &Keys,
     link: &mut Link,
-    marks: &[(String, String)],
+    states: &[(String, String)],
 ) -> Result<i64, RedisError> {
     let mut removed = 0;
-    for part in marks.chunks(200) {
+    for part in states.chunks(200) {
         let mut call = cmd("EVALSHA");
-        call.arg(&SCRIPTS.forget_marks.sha).arg(2);
+        call.arg(&SCRIPTS.forget_states.sha).arg(2);
         call.arg(keys.epoch()).arg(keys.states()).arg(&*link.epoch);
         for (id, value) in part {
             call.arg(id).arg(value);

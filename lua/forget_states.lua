@@ -1,9 +1,9 @@
 #!lua
--- forget_marks: remove marks that are final, old and known to MySQL, unless they changed meanwhile.
+-- forget_states: remove states that are final, old and known to MySQL, unless they changed meanwhile.
 --
 -- KEYS  1 epoch (hash)   2 states (hash)
--- ARGV  1 epoch that the caller read under, then mark id, value that it read, ...
--- RETURNS  marks removed, or -1 when the epoch is another one (nothing is changed)
+-- ARGV  1 epoch that the caller read under, then state id, value that it read, ...
+-- RETURNS  states removed, or -1 when the epoch is another one (nothing is changed)
 
 if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then return -1 end
 local removed = 0
