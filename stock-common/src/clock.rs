@@ -1,8 +1,8 @@
 //! The clock: the only place that reads the machine's time of day.
 //!
-//! The engine judges windows and deadlines by Redis' clock, inside the script; this clock serves
-//! tokens, logs and the offset to Redis. Tests shift it. Durations are measured with
-//! `std::time::Instant`, which no operator can set back.
+//! The script checks windows and deadlines by Redis' clock. This clock serves tokens, logs and the
+//! offset to Redis' clock. Tests shift it. Durations are measured with `std::time::Instant`, which
+//! no operator can set back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -39,7 +39,7 @@ impl Clock {
         i64::try_from(since.as_millis()).unwrap_or(i64::MAX) + self.shift_ms.load(Ordering::Relaxed)
     }
 
-    /// Sets the clock `ms` milliseconds off the machine's, for every copy of it.
+    /// Shifts this clock and all its copies by `ms` milliseconds against the machine's clock.
     pub fn shift(&self, ms: i64) {
         self.shift_ms.store(ms, Ordering::Relaxed);
     }
@@ -68,14 +68,14 @@ pub fn unix_ms(datetime: NaiveDateTime) -> i64 {
     datetime.and_utc().timestamp_millis()
 }
 
-/// The day that it is in a time zone.
+/// The calendar day in a time zone.
 #[must_use]
 pub fn day_of(unix_ms: u64, zone: Tz) -> NaiveDate {
     zone.from_utc_datetime(&datetime(unix_ms)).date_naive()
 }
 
-/// When a day begins in a time zone, in Unix ms: at midnight, or where clocks are put forward over it, at the
-/// first moment after. `None` before 1970 and after the calendar's end.
+/// The first moment of a day in a time zone, in Unix ms: midnight, or the first moment after it
+/// where clocks are put forward over midnight. `None` before 1970 and after the calendar's end.
 #[must_use]
 pub fn day_begins_ms(day: NaiveDate, zone: Tz) -> Option<u64> {
     let midnight = day.and_time(NaiveTime::MIN);
@@ -115,12 +115,12 @@ mod tests {
             begins(Tz::America__Sao_Paulo, (2018, 11, 4)),
             "2018-11-04T03:00:00.000Z"
         );
-        // Clocks are put back over midnight: of two midnights the first.
+        // Clocks are put back over midnight: the first of two midnights counts.
         assert_eq!(
             begins(Tz::America__Havana, (2026, 11, 1)),
             "2026-11-01T04:00:00.000Z"
         );
-        // A day that there was not.
+        // Samoa skipped this day.
         assert_eq!(
             begins(Tz::Pacific__Apia, (2011, 12, 30)),
             "2011-12-30T10:00:00.000Z"

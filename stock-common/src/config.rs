@@ -1,8 +1,8 @@
 //! Configuration: one documented struct, read from `stock.toml` and then `STOCK_*` variables.
 //!
-//! Every number that bounds a queue, a batch, a wait or a retry is here with its unit in its name.
-//! [`Config::load`] refuses contradictions and names both settings, so that a service that starts
-//! is one whose limits fit together.
+//! Every limit of a queue, a batch, a wait or a retry is a setting here, with the unit in its name.
+//! [`Config::load`] refuses settings that contradict each other and names both, so the limits of a
+//! running service fit together.
 
 mod policies;
 
@@ -13,60 +13,60 @@ use serde::{Deserialize, Serialize};
 
 pub use self::policies::{Durability, ReplicaPolicy};
 
-/// The settings of a service. The environment variable of a field is `STOCK_` and its name in
-/// capitals, so `redis_url` is `STOCK_REDIS_URL`.
+/// The settings of a service. The environment variable of a setting is `STOCK_` and its name in
+/// capitals: `redis_url` is `STOCK_REDIS_URL`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Where Redis is: `redis://host:port/db`, or of a cluster some of its nodes,
+    /// The address of Redis: `redis://host:port/db`, or some nodes of a cluster,
     /// `redis-cluster://host:port?node=host:port&node=host:port`.
     pub redis_url: String,
-    /// How many shards the ledger of a new database has, 1..=64; 0 is 1 on a single Redis and 16 on a cluster. `rehome` changes it
-    /// later.
+    /// The number of shards of a new database, 1..=64; 0 is 1 on a single Redis and 16 on a
+    /// cluster. `rehome` changes the number later.
     pub shards: u64,
-    /// Whether a master of a cluster that was promoted without what MySQL has is rebuilt from there, without a person.
+    /// Whether the service rebuilds a promoted cluster master that lacks entries which MySQL has.
     pub failover_recovers: bool,
-    /// How many replicas of a shard's Redis must have an accepted order before it is answered. Without a number it is 1 on a
-    /// cluster, and 0 elsewhere.
+    /// The number of replicas of a shard's Redis that must have an accepted order before it is
+    /// answered. Without a number it is 1 on a cluster, and 0 elsewhere.
     pub replicas_min: Option<u64>,
-    /// The fate of an order that too few replicas have in time: `available` answers that it is accepted, and counts it;
-    /// `strict` answers that its outcome is unknown.
+    /// The fate of an order that too few replicas have in time. `available` answers that the order
+    /// is accepted, and counts it. `strict` answers that its outcome is unknown.
     pub replica_policy: ReplicaPolicy,
     /// How long a replica may take to have an order.
     pub replica_wait_ms: u64,
-    /// How long what an order takes on another shard is held for it before it is looked at what became of the order.
+    /// How long a branch is held before somebody looks at the outcome of its order.
     pub branch_hold_ms: u64,
     /// The prefix of every key; two services with different prefixes share nothing.
     pub redis_prefix: String,
     /// How long an answer of Redis may take before its outcome counts as unknown.
     pub redis_response_timeout_ms: u64,
-    /// The weakest `appendfsync` of Redis that is accepted: nothing is sold on a Redis that keeps less, and with
-    /// `always` script calls are larger.
+    /// The weakest `appendfsync` of Redis that is accepted. Nothing is sold on a Redis that keeps
+    /// less. With `always`, script calls are larger.
     pub durability: Durability,
-    /// Whether orders are taken also while Redis is not set up as `durability` promises, or may evict.
+    /// Whether orders are also taken on a Redis that breaks `durability`, or may evict keys.
     pub allow_unsafe_redis: bool,
-    /// Where MySQL or MariaDB is, `mysql://user:password@host:port/database`.
+    /// The address of MySQL or MariaDB, `mysql://user:password@host:port/database`.
     pub database_url: String,
-    /// Replicas of that database which answer reads of products, orders and stock, separated by commas; empty is none.
+    /// Replicas for reads of products, orders and stock, separated by commas. Empty is none.
     pub database_read_urls: String,
     /// How far a replica may lag behind and still be asked.
     pub read_lag_ms_max: u64,
-    /// How long who has written something reads the primary; above `read_lag_ms_max`.
+    /// How long a user who has written something reads the primary; above `read_lag_ms_max`.
     pub read_your_writes_ms: u64,
     /// How long a replica may take before the primary is asked instead; below `read_lag_ms_max`.
     pub read_timeout_ms: u64,
-    /// Connections for reads and what is no order.
+    /// Connections for reads, and for everything that is no order.
     pub database_connections_max: u32,
     /// How long a request waits for a connection.
     pub database_acquire_timeout_ms: u64,
     /// How long a transaction that writes may take before its connection is given up, as behind a
     /// half-open link that swallowed a statement.
     pub database_transaction_timeout_ms: u64,
-    /// Synchronous orders at the same time, each with a connection of its own.
+    /// Synchronous orders at the same time. Each has a connection of its own.
     pub synchronous_orders_max: usize,
     /// The HS256 key of access tokens, at least 32 bytes.
     pub jwt_secret: String,
-    /// The key before `jwt_secret`: tokens that name it by its id still hold. Empty is none.
+    /// A second HS256 key: tokens that name it by its id are accepted too. Empty is none.
     pub jwt_previous_secret: String,
     /// How long an access token of a login holds.
     pub access_token_seconds: i64,
@@ -74,7 +74,7 @@ pub struct Config {
     pub refresh_token_seconds: i64,
     /// How long a page's session lasts after the login.
     pub session_seconds: i64,
-    /// Whether browsers reach the service over TLS (of a proxy): cookies are `Secure`, answers carry HSTS.
+    /// Whether browsers use TLS (of a proxy): cookies are then `Secure`, and answers carry HSTS.
     pub public_tls: bool,
     /// Password hashes computed at the same time, 19 MiB each.
     pub password_hashes_max: usize,
@@ -86,27 +86,29 @@ pub struct Config {
     pub limit_address_requests: u32,
     /// Requests with an Idempotency-Key of one user in a window; 0 is no limit.
     pub limit_user_keys: u32,
-    /// Requests with an Idempotency-Key of one user in a day: each takes memory of Redis for as long; 0 is no limit.
+    /// Requests with an Idempotency-Key of one user in a day, because each takes memory of Redis
+    /// for a day; 0 is no limit.
     pub limit_user_keys_daily: u32,
     /// The window in which attempts to log in are counted.
     pub limit_login_seconds: u64,
-    /// Attempts to log in to one account in a window, after which a right password is refused too; a
-    /// successful one forgets them. 0 is no limit.
+    /// Attempts to log in to one account in a window. After these each further attempt has to wait:
+    /// one second, then two, up to a minute. A successful attempt clears the count. 0 is no limit.
     pub limit_login_failures: u32,
-    /// Attempts to log in or sign up from one address in a window; 0 is no limit.
+    /// Failed attempts to log in, and sign-ups, from one address in a window. After these each
+    /// further one has to wait likewise. 0 is no limit.
     pub limit_address_logins: u32,
     /// Proxies whose `X-Forwarded-For` is believed: addresses or networks, separated by commas.
     pub trusted_proxies: String,
     /// Origins whose pages may call the interface, separated by commas, such as `https://shop.example.com`.
     pub cors_origins: String,
-    /// Where the service listens.
+    /// The address on which the service listens.
     pub http_addr: String,
     /// How long a request may take altogether.
     pub http_timeout_ms: u64,
     /// How long a client may take to send the head of a request, from its first byte on.
     pub http_header_timeout_ms: u64,
-    /// How long a connection may be idle: longer than the 60 s of common proxies, so that they close it and not the
-    /// service.
+    /// How long a connection may be idle. This is longer than the 60 s of common proxies, so that
+    /// the proxy closes the connection and not the service.
     pub http_idle_timeout_ms: u64,
     /// How long a client may take nothing of its answer.
     pub http_write_timeout_ms: u64,
@@ -114,11 +116,11 @@ pub struct Config {
     pub http_body_bytes_max: usize,
     /// The largest file of stock.
     pub import_bytes_max: usize,
-    /// How long a file of stock may take to arrive and be judged.
+    /// How long a file of stock may take to arrive and to be checked.
     pub import_timeout_ms: u64,
-    /// Connections at the same time; further ones are answered questions of health only.
+    /// Connections at the same time. Some further ones are answered health checks only.
     pub http_connections_max: usize,
-    /// Connections of one address at the same time, trusted proxies aside; 0 = any number.
+    /// Connections of one address at the same time, trusted proxies aside; 0 is no limit.
     pub http_address_connections_max: usize,
     /// How long open requests and the last batches may take after SIGTERM.
     pub shutdown_timeout_ms: u64,
@@ -128,13 +130,13 @@ pub struct Config {
     pub batch_postings_max: usize,
     /// Script calls under way at the same time.
     pub batches_in_flight_max: usize,
-    /// Requests that wait for a script call; one more is answered `OVERLOADED`.
+    /// Requests that wait for a script call. One more is answered `OVERLOADED`.
     pub queue_requests_max: usize,
     /// How long a request may wait for its verdict before it is dropped as `OVERLOADED`.
     pub queue_wait_ms_max: u64,
     /// How long a product that was seen at zero is refused without asking Redis.
     pub sold_out_flag_ms: u64,
-    /// Unsettled entries from which batches are spaced to what MySQL settles.
+    /// Unsettled entries from which batches are slowed down to the rate at which MySQL settles.
     pub lag_soft_entries: u64,
     /// Unsettled entries from which orders are refused with `BACKLOG`.
     pub lag_hard_entries: u64,
@@ -146,8 +148,8 @@ pub struct Config {
     pub idempotency_refused_ms: u64,
     /// Entries in one MySQL transaction of the subscriber, 1..=1024.
     pub apply_entries_max: usize,
-    /// How long the subscriber lets entries gather after a batch that was large and not full: full
-    /// batches cost MySQL less per entry. A quiet hour does not wait.
+    /// How long the subscriber lets entries gather after a batch that was large and not full,
+    /// because full batches cost MySQL less per entry. A quiet hour does not wait.
     pub apply_gather_ms: u64,
     /// How long the subscriber waits for a message before it looks by itself.
     pub apply_poll_ms: u64,
@@ -155,25 +157,26 @@ pub struct Config {
     pub journal_keep_entries: u64,
     /// How old a final state must be before it is removed.
     pub marks_keep_ms: u64,
-    /// Live reservations that one user may have; 0 is no limit. Another number counts from the next
-    /// reservation on, those made under the old one are counted by themselves until they end.
+    /// Live reservations that one user may have at once; 0 is no limit. Reservations that were made
+    /// under another number are counted separately until they end.
     pub holds_per_user_max: u32,
-    /// Units of one product that one user may hold at once, unless a sale's limit does that; 0 is no limit.
+    /// Units of one product that one user may hold at once; 0 is no limit. A hold that counts
+    /// against a sale's limit is bounded by that limit instead.
     pub hold_units_per_user_max: u32,
-    /// How long a reservation may ask to live, 30..=14400.
+    /// The longest life that a reservation may ask for, 30..=14400.
     pub hold_ttl_seconds_max: u64,
     /// How often expired reservations are looked for.
     pub expire_reservations_ms: u64,
-    /// Streams of levels at the same time; one more is answered `OVERLOADED`.
+    /// Streams of levels at the same time. One more is answered `OVERLOADED`.
     pub event_streams_max: usize,
-    /// Streams of levels to pages at the same time, which need no login; one more shows its page without them.
+    /// Streams of levels to pages at the same time, without login. Further pages show fixed levels.
     pub page_streams_max: usize,
-    /// Streams of one user at the same time, and to pages of one address; 0 = any number.
+    /// Streams of one user at the same time, and to pages of one address; 0 is no limit.
     pub streams_each_max: usize,
     /// Whether webhooks may be sent to internal addresses and without TLS: for receivers on the same network.
     pub webhook_internal_allowed: bool,
-    /// Seconds to wait after each attempt of a webhook's delivery that failed; after the last the webhook is
-    /// disabled. Each is varied by a tenth.
+    /// Seconds to wait after each failed attempt of a webhook's delivery. After the last attempt
+    /// the webhook is disabled. Each wait is varied by a tenth.
     pub webhook_retry_seconds: String,
     /// How many days delivered batches of webhooks stay in the log.
     pub webhook_log_days: u32,
@@ -182,24 +185,26 @@ pub struct Config {
     /// When the daily reports of points are written, for the whole day before: a cron expression with seconds, in
     /// that time zone.
     pub points_report_cron: String,
-    /// The part of what is paid for an order that its buyer earns as points, in hundredths of a percent.
+    /// The part of what a buyer pays that is earned as points, in hundredths of a percent.
     pub points_earn_hundredths: u32,
-    /// Dead letters of one reason within a minute from which the subscriber stops applying, if they are most of the entries.
+    /// Dead letters of one reason within a minute from which the subscriber stops applying, if most
+    /// entries are dead letters.
     pub dead_letters_per_minute_max: u32,
-    /// The age from which the catalog snapshot is read again without being told to.
+    /// The age from which the catalog snapshot is read again without a message.
     pub catalog_refresh_ms: u64,
     /// When `reconcile` runs: a cron expression with seconds.
     pub reconcile_cron: String,
-    /// When `verify` runs: a cron expression with seconds. Each run proves a part of what was proved before again, so that
-    /// all of it is within a day; at least every six hours.
+    /// When `verify` runs: a cron expression with seconds, at least every six hours. Each run
+    /// verifies again a part of what was verified before, so that all of it is verified within a
+    /// day.
     pub verify_cron: String,
     /// When final states are removed: a cron expression with seconds.
     pub forget_marks_cron: String,
     /// When ended refresh tokens and sessions are removed: a cron expression with seconds.
     pub forget_logins_cron: String,
-    /// Whether `reconcile` of the schedule corrects what it finds.
+    /// Whether the scheduled `reconcile` corrects what it finds.
     pub reconcile_apply: bool,
-    /// Whether `/metrics` is open to everyone; else an admin's token is required.
+    /// Whether `/metrics` is open to everyone. Otherwise an admin's token is required.
     pub metrics_open: bool,
     /// The log filter, such as `info` or `stock_online=debug,info`.
     pub log: String,
@@ -308,9 +313,9 @@ pub enum ConfigError {
     /// The file with variables cannot be read.
     #[error("cannot read {path}: {source}")]
     EnvFile {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// Why.
+        /// The error of the operating system.
         source: std::io::Error,
     },
     /// A line of the file with variables cannot be read, or names a variable again.
@@ -319,7 +324,7 @@ pub enum ConfigError {
          quotes or $ stands in '…'"
     )]
     EnvLine {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
         /// The line, from 1.
         line: usize,
@@ -330,7 +335,7 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// How many shards a new database gets.
+    /// The number of shards that a new database gets.
     #[must_use]
     pub fn shards(&self) -> u64 {
         match self.shards {
@@ -340,7 +345,7 @@ impl Config {
         }
     }
 
-    /// How many replicas must have an accepted order.
+    /// The number of replicas that must have an accepted order before it is answered.
     #[must_use]
     pub fn replicas_min(&self) -> u64 {
         self.replicas_min.unwrap_or(u64::from(self.is_cluster()))
@@ -366,11 +371,11 @@ impl Config {
             .unwrap_or(0)
     }
 
-    /// Reads `stock.toml` in the current folder, if there is one, then the `STOCK_*` variables of `env_file`, then those
-    /// of the environment.
+    /// Reads `stock.toml` in the current folder, if there is one, then the `STOCK_*` variables of
+    /// `env_file`, then those of the environment. A later source wins.
     ///
     /// # Errors
-    /// [`ConfigError`] when a value does not fit its setting or two settings contradict.
+    /// [`ConfigError`] when a value does not fit its setting, or settings contradict each other.
     pub fn load(env_file: Option<&Path>) -> Result<Self, ConfigError> {
         // Each value stays text until the type of its setting is known: a secret may have digits only.
         let variables = || config::Environment::with_prefix("STOCK").prefix_separator("_");
@@ -393,17 +398,17 @@ impl Config {
         Ok(read)
     }
 
-    /// Reads the `STOCK_*` variables of the environment over other defaults than those of production.
+    /// Reads the `STOCK_*` variables of the environment over the given defaults.
     ///
     /// # Errors
-    /// [`ConfigError`] when a value does not fit its setting; contradictions are the caller's to look for.
+    /// [`ConfigError`] when a value does not fit its setting. The caller checks for contradictions.
     pub fn load_over(defaults: &Self) -> Result<Self, ConfigError> {
         let variables = config::Environment::with_prefix("STOCK").prefix_separator("_");
         let builder = config::Config::builder().add_source(config::Config::try_from(defaults)?);
         Ok(builder.add_source(variables).build()?.try_deserialize()?)
     }
 
-    /// Refuses settings that cannot hold together.
+    /// Refuses settings that contradict each other.
     ///
     /// # Errors
     /// [`ConfigError::Contradiction`] with both settings named.
@@ -494,7 +499,7 @@ impl Config {
         }
     }
 
-    /// The time zone by which days end; [`Config::check`] has refused what is none.
+    /// The time zone by which days end. [`Config::check`] has refused a name that is no time zone.
     #[must_use]
     pub fn tz(&self) -> Tz {
         self.time_zone.parse().unwrap_or(Tz::UTC)
@@ -512,7 +517,7 @@ impl Config {
         Ok(())
     }
 
-    /// The effective settings as JSON, with passwords and the secret masked.
+    /// The effective settings as JSON, with passwords and secrets masked.
     #[must_use]
     pub fn masked(&self) -> serde_json::Value {
         let mut shown = self.clone();
@@ -529,10 +534,11 @@ impl Config {
     }
 }
 
-/// The variables of a file, as `dotenvy` reads it; the number of the first line that it cannot read, or that names a
-/// variable again. Its own error would show a line, which may hold a secret.
+/// Parses the variables of a file with `dotenvy`. The error is the number of the first line that
+/// cannot be read or that names a variable again: `dotenvy`'s own error would show the line, which
+/// may hold a secret.
 fn parse_env(text: &str) -> Result<config::Map<String, String>, usize> {
-    // The last line may have no end, and some editors begin a file with a byte order state.
+    // The last line may have no end, and some editors begin a file with a byte order mark.
     let text = format!("{}\n", text.trim_start_matches('\u{feff}'));
     let read = |text: &str| {
         let mut variables = config::Map::new();

@@ -1,8 +1,8 @@
-//! Ids: journal positions, and the plain numbers of users, products and places.
+//! Ids: journal positions, and the plain numbers of users, products and locations.
 //!
-//! A position is the one id that the engine makes itself: it names an entry of the journal, and an
-//! order, reservation or point entry carries the position of the entry that made it. It is shaped
-//! so that it rises with time and says its shard, and fits MySQL's `BIGINT UNSIGNED`.
+//! A position names an entry of the journal. It is the only id that the engine makes itself: an
+//! order, a reservation or a point transaction has the position of the entry that made it as its
+//! id. A position rises with time, names its shard, and fits MySQL's `BIGINT UNSIGNED`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,9 +15,9 @@ const POSITION_EPOCH_MS: u64 = 1_735_689_600_000;
 const LOW_BITS: u32 = 22;
 const LOW_MASK: u64 = (1 << LOW_BITS) - 1;
 
-/// An entry's place in the journal: `(ms − 2025-01-01) << 22 | shard << 16 | seq`.
+/// The position of an entry in the journal: `(ms − 2025-01-01) << 22 | shard << 16 | seq`.
 ///
-/// In JSON a decimal string, because JavaScript's numbers end at 2^53.
+/// In JSON a position is a decimal string, because JavaScript's numbers are exact only up to 2^53.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Position(u64);
 
@@ -52,13 +52,13 @@ impl Position {
         Self::from_parts(ms.parse().ok()?, low.parse().ok()?)
     }
 
-    /// The Redis stream id of a frame that begins here.
+    /// The Redis stream id of a frame that begins at this position.
     #[must_use]
     pub fn stream_id(self) -> String {
         format!("{}-{}", self.unix_ms(), self.low())
     }
 
-    /// When the entry was decided, in Unix milliseconds by Redis' clock.
+    /// Unix milliseconds at which the entry was decided, by Redis' clock.
     #[must_use]
     pub const fn unix_ms(self) -> u64 {
         (self.0 >> LOW_BITS) + POSITION_EPOCH_MS
@@ -144,7 +144,7 @@ number_id! {
     ProductId
 }
 number_id! {
-    /// A place that holds stock: 0 is the online warehouse, any other number a store.
+    /// A location that holds stock: 0 is the online warehouse, any other number a store.
     LocationId
 }
 
@@ -154,7 +154,7 @@ number_id! {
 }
 
 number_id! {
-    /// A coupon: a campaign's or somebody's own. In JSON an integer.
+    /// A coupon, of a campaign or of one user. In JSON an integer.
     CouponId
 }
 
@@ -164,7 +164,7 @@ number_id! {
 }
 
 impl UserId {
-    /// The engine itself, as the actor of entries that nobody asked for.
+    /// The engine itself: the actor of entries that no user asked for.
     pub const ENGINE: Self = Self(0);
 }
 

@@ -1,6 +1,8 @@
-//! The parts that every crate of Stock Flow shares: ids, money, time, error codes, settings, telemetry, supervised tasks.
+//! Code that every crate of Stock Flow shares: ids, money, time, texts, settings, logs, locks,
+//! supervised tasks.
 //!
-//! Nothing here knows Redis, SQL or HTTP; every other crate builds on it, never the other way round.
+//! Nothing here knows Redis, SQL or HTTP. Every other crate depends on this one, and this one on
+//! none of them.
 
 pub mod clock;
 pub mod config;

@@ -1,4 +1,5 @@
-//! Locks whose holder may have panicked: what they guard is whole at every step, so the next holder goes on with it.
+//! Locks that ignore poisoning. A guarded value is whole at every step, so the next holder may use
+//! it after a panic.
 
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 

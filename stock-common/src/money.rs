@@ -1,7 +1,7 @@
 //! Money: whole currency units in an i64, never a float, never negative.
 //!
 //! The Korean won has no minor unit, so a price is a whole number. Sums are checked: an amount that
-//! does not fit is an answer (`None`), not a wrap-around.
+//! does not fit gives `None` and never wraps around.
 
 use std::fmt;
 
@@ -22,7 +22,7 @@ pub struct MoneyError;
 impl Money {
     /// The largest amount, 2^53 − 1.
     pub const MAX: i64 = (1 << 53) - 1;
-    /// Nothing.
+    /// No money.
     pub const ZERO: Self = Self(0);
 
     /// Takes an amount in whole units.
@@ -49,7 +49,7 @@ impl Money {
         Self::new(self.0.checked_mul(i64::from(count))?).ok()
     }
 
-    /// What is left of it; `None` when that is less than nothing.
+    /// The difference; `None` when it would be negative.
     #[must_use]
     pub fn minus(self, other: Self) -> Option<Self> {
         Self::new(self.0 - other.0).ok()

@@ -1,21 +1,22 @@
-//! Supervision: a task that should run as long as the service does, and breaks, is started again.
+//! Supervision: a task that should run as long as the service does is started again when it panics.
 //!
-//! A panic ends the task that it happens in and nothing else; without this, a batcher or a gate would be gone for
-//! good while the process looks well. The work that such a task leaves behind is its own affair: requests that it drops
-//! answer themselves, locks are taken over, and what it was doing stands in Redis or MySQL.
+//! A panic ends only the task in which it happens. Without supervision, a batcher or a fence's task
+//! would be gone for good while the process looks healthy. The supervisor does not clean up behind
+//! the broken task: the requests that the task drops answer themselves, its locks are taken over,
+//! and its work stands in Redis or MySQL.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-/// How long to wait before a task is started again, at first and at most.
+/// The first and the longest wait before a task is started again.
 const RESTART: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
-/// A task that has run so long breaks for another reason than the last time.
+/// A run this long resets the wait before the next start: the task broke for another reason.
 const WELL_FOR: Duration = Duration::from_secs(30);
 
-/// Runs a task until it returns, starting it again whenever it panics; `of` tells it from others of its name. Dropping
-/// this ends it.
+/// Runs a task until it returns, and starts it again whenever it panics. `of` tells the task from
+/// others of its name. Dropping this future ends the task.
 pub async fn supervise<F, T>(task: &'static str, of: String, mut make: F)
 where
     F: FnMut() -> T,
@@ -26,14 +27,14 @@ where
     let (mut wait, wait_max) = RESTART;
     loop {
         let began = Instant::now();
-        // Dropped with this future, it takes the task with it.
+        // The set ends its task when this future drops the set.
         let mut running = JoinSet::new();
         running.spawn(breakable(task, of.clone(), make()));
         match running.join_next().await {
             Some(Err(error)) if error.is_panic() => {
                 tracing::error!(task, of, %error, "a task broke and is started again");
             }
-            // It has ended by itself, or with the runtime.
+            // The task returned, or the runtime is shutting down.
             Some(Ok(()) | Err(_)) | None => return,
         }
         restarts.increment(1);
@@ -55,7 +56,7 @@ pub use self::breaking::break_task;
 #[cfg(debug_assertions)]
 use self::breaking::breakable;
 
-/// Breaks tasks on demand, for tests: a build without debug assertions has none of it.
+/// Breaks tasks on demand, for tests. A build without debug assertions leaves this module out.
 #[cfg(debug_assertions)]
 mod breaking {
     use std::collections::HashMap;
@@ -75,7 +76,7 @@ mod breaking {
         Arc::clone(running.entry((task, of)).or_default())
     }
 
-    /// Lets a task panic where it is waiting.
+    /// Makes a task panic at the point where it waits.
     pub fn break_task(task: &'static str, of: &str) {
         wake_up(task, of.to_owned()).notify_one();
     }
@@ -109,7 +110,7 @@ mod tests {
         supervise("test", "a test".to_owned(), move || {
             let runs = Arc::clone(&counted);
             async move {
-                // Also behind a point where it waited.
+                // The panic comes after an await, and not in the first poll.
                 tokio::task::yield_now().await;
                 assert!(runs.fetch_add(1, Ordering::Relaxed) >= 2, "not yet");
             }

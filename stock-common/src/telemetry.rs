@@ -2,8 +2,8 @@
 
 use tracing_subscriber::EnvFilter;
 
-/// Starts logging. `filter` is a `tracing` filter such as `info` or `stock_online=debug,info`; one
-/// that cannot be read falls back to `info`. A second call changes nothing.
+/// Starts logging. `filter` is a `tracing` filter such as `info` or `stock_online=debug,info`. A
+/// filter that cannot be parsed falls back to `info`. A second call changes nothing.
 pub fn init(filter: &str) {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let subscriber = tracing_subscriber::fmt()
@@ -18,5 +18,5 @@ pub fn init(filter: &str) {
     }
 }
 
-/// Tests start many services in one process; the first one's logger serves all.
+/// Does nothing: tests start many services in one process, and the first one's logger serves all.
 const fn tracing_init_was_done() {}

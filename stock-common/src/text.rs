@@ -1,9 +1,11 @@
-//! Texts of people: the same characters are the same bytes, and a text that nobody can see is none.
+//! Texts that people type: equal characters get equal bytes, and a text of invisible characters
+//! counts as blank.
 
 use unicode_normalization::{UnicodeNormalization, is_nfc};
 
-/// Characters without a picture of their own that are no white space: joiners, marks of direction, fillers, variation
-/// selectors, tags, and the empty pattern of Braille (Unicode 16, `Default_Ignorable_Code_Point`, and U+2800).
+/// Invisible characters that are no white space: joiners, direction marks, fillers, variation
+/// selectors, tags, and the empty Braille pattern. Source: Unicode 16,
+/// `Default_Ignorable_Code_Point`, and U+2800.
 const UNSEEN: [(char, char); 16] = [
     ('\u{ad}', '\u{ad}'),
     ('\u{34f}', '\u{34f}'),
@@ -30,7 +32,7 @@ pub fn normalize(text: &mut String) {
     }
 }
 
-/// Whether nothing of a text can be seen.
+/// Whether a text has no visible character.
 #[must_use]
 pub fn is_blank(text: &str) -> bool {
     let is_unseen = |c: char| {

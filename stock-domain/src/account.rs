@@ -1,10 +1,11 @@
 //! Accounts: everything that can run out is a balance that never falls below zero.
 //!
-//! An account is named by what it counts, whose it is and where: `(kind, owner, location)`. Redis holds
-//! its current [`Level`], MySQL the level at the watermark and every posting that led there.
+//! An account is named by the thing that it counts, its owner and its location:
+//! `(kind, owner, location)`. Redis holds its current [`Level`]. MySQL holds the level at the
+//! watermark, and every posting that led there.
 //!
-//! An account that is opened at its first touch lies in a [`Book`], where a missing account and a lost
-//! one can be told apart; the others have a key of their own and must be there.
+//! An account that is opened at its first touch lies in a [`Book`], where a missing account and a
+//! lost one can be told apart. The other accounts have a key of their own and must exist.
 
 use std::fmt;
 
@@ -17,17 +18,18 @@ use stock_common::id::{CouponId, LocationId, ProductId, SaleId, UserId};
 pub enum AccountKind {
     /// Units of a product that may be sold at a location.
     Available,
-    /// Units of a product that are held at a location; physical stock is available plus reserved.
+    /// Units of a product that are held at a location. Physical stock is available plus reserved.
     Reserved,
     /// Units that one user has taken in a sale, counted down from [`crate::sale::COUNTED_FROM`].
     Allowance,
-    /// How many of a first-come coupon are left.
+    /// Coupons of a campaign that are left to be drawn.
     Coupon,
     /// A user's points.
     Points,
     /// How many more reservations a user may have at once.
     Hold,
-    /// A part of a product's online stock in a shop that divided it with the first release; nothing makes one any more.
+    /// A part of a product's online stock that the first release had divided. Nothing opens one any
+    /// more.
     Bucket,
 }
 
@@ -57,7 +59,7 @@ impl AccountKind {
         }
     }
 
-    /// Its place in MySQL's `ENUM`, from 1: a number is cheaper to write than a name.
+    /// Its number in MySQL's `ENUM`, from 1: a number is cheaper to write than a name.
     #[must_use]
     pub const fn number(self) -> u8 {
         self as u8 + 1
@@ -76,19 +78,20 @@ impl AccountKind {
     }
 }
 
-/// The name of an account. Its text form, `AVAILABLE:7:0`, ends its key in Redis.
+/// The name of an account. Its text form, `AVAILABLE:7:0`, is the end of its key in Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Account {
     /// The kind of thing that it counts.
     pub kind: AccountKind,
     /// A product, sale, coupon or user, by kind.
     pub owner: u64,
-    /// The location of stock. An `ALLOWANCE` keeps its user here, a `HOLD` its limit, the others 0.
+    /// The location of stock. An `ALLOWANCE` keeps its user here, a `HOLD` its limit, and the other
+    /// kinds keep 0.
     pub location: u64,
 }
 
 impl Account {
-    /// The first in their order.
+    /// The first account in the order of accounts.
     pub const FIRST: Self = Self {
         kind: AccountKind::Available,
         owner: 0,
@@ -115,7 +118,7 @@ impl Account {
         }
     }
 
-    /// Units that a user has bought or holds in a sale.
+    /// Units that a user has taken in a sale, counted down from [`crate::sale::COUNTED_FROM`].
     #[must_use]
     pub const fn allowance(sale: SaleId, user: UserId) -> Self {
         Self {
@@ -125,8 +128,8 @@ impl Account {
         }
     }
 
-    /// How many more reservations a user may have at once. The limit is a part of the name, so that
-    /// another setting begins another account, and what was taken goes back where it came from.
+    /// How many more reservations a user may have at once. The limit is a part of the name: another
+    /// setting begins another account, and a hold goes back to the account from which it was taken.
     #[must_use]
     pub const fn hold(user: UserId, limit: u32) -> Self {
         Self {
@@ -136,7 +139,7 @@ impl Account {
         }
     }
 
-    /// How many of a first-come coupon are left.
+    /// Coupons of a campaign that are left to be drawn.
     #[must_use]
     pub const fn coupon(coupon: CouponId) -> Self {
         Self {
@@ -156,7 +159,7 @@ impl Account {
         }
     }
 
-    /// The book that it lies in; `None` for an account with a key of its own.
+    /// The book of the account; `None` for an account with a key of its own.
     #[must_use]
     pub const fn book(&self) -> Option<Book> {
         Some(match self.kind {
@@ -191,10 +194,11 @@ impl fmt::Display for Account {
     }
 }
 
-/// Accounts that are opened at their first touch, in one hash that says whether it is whole.
+/// A hash of accounts that are opened at their first touch. A sentinel field says whether the hash
+/// is whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Book {
-    /// Units that each buyer may still buy in a sale.
+    /// Units that each buyer has taken in a sale, counted down.
     Allowances(SaleId),
     /// Units that may be sold at the stores.
     StoreAvailable,
@@ -202,14 +206,14 @@ pub enum Book {
     StoreReserved,
     /// Every user's points.
     Points,
-    /// How many more reservations each user may have.
+    /// How many more reservations each user may have at once.
     Holds,
-    /// Parts of online stock that the first release divided.
+    /// Parts of online stock that the first release had divided.
     Buckets,
 }
 
 impl Book {
-    /// The books that every shard has from its first epoch on; a sale begins its own.
+    /// The books that every shard has from its first epoch on. A sale begins a book of its own.
     pub const OF_EVERY_SHARD: [Self; 5] = [
         Self::StoreAvailable,
         Self::StoreReserved,
@@ -231,7 +235,8 @@ impl Book {
         }
     }
 
-    /// The field of one of its accounts: the rest of the account's text form behind the book's.
+    /// The field of an account in the book: the part of the account's text form that follows the
+    /// book's.
     #[must_use]
     pub fn field(self, account: Account) -> String {
         match self {
@@ -245,7 +250,7 @@ impl Book {
     }
 }
 
-/// Its text form, `ALLOWANCE:4` or `POINTS`, ends its key in Redis.
+/// The text form, `ALLOWANCE:4` or `POINTS`, is the end of the book's key in Redis.
 impl fmt::Display for Book {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = self.kind().as_str();
@@ -265,11 +270,12 @@ impl fmt::Display for Book {
 pub struct Level {
     /// The balance, 0..=2^53 − 1.
     pub balance: i64,
-    /// How many postings the account has had.
+    /// The number of postings that the account has had.
     pub seq: u64,
-    /// Whether nothing may be taken from it, as of a product that is not on sale.
+    /// Whether nothing may be taken from it, as from a product that is not on sale.
     pub closed: bool,
-    /// Whether its postings do not chain, so that nothing may be taken from it until somebody ends that.
+    /// Whether its postings do not chain. Nothing may be taken from it until somebody ends the
+    /// quarantine.
     pub quarantined: bool,
 }
 
@@ -281,7 +287,7 @@ impl Level {
         text.strip_suffix(" 0").map(str::to_owned).unwrap_or(text)
     }
 
-    /// The value of an account's in Redis, with a key of its own or in a book.
+    /// The value of the level in Redis, for an account with a key of its own or in a book.
     #[must_use]
     pub fn value_of(&self, account: Account) -> String {
         match account.book() {

@@ -1,17 +1,20 @@
-//! Branches: an entry whose accounts lie on several shards.
+//! Branches: how an entry is decided whose accounts lie on several shards.
 //!
 //! ```text
 //! hold on shard a ─ hold on shard b ─ … ─ the entry itself on the coordinator ─ confirm on a ─ confirm on b
 //! ```
 //!
-//! What the entry takes elsewhere is held there first, shard by shard, each part an entry of its own with a
-//! deadline; then the entry is decided at the coordinator, with what it takes and gives there; that is the moment at
-//! which all of it happens. What it gives elsewhere is given when the branches are confirmed. If it is
-//! refused at the coordinator, or nobody comes back, the branches are released: all that they took goes back.
+//! Each of the other shards first holds what the entry takes there, one shard after the other. Such
+//! a branch is an entry of its own with a deadline. Then the coordinator decides the entry itself,
+//! together with what it takes and gives there. At that moment the whole entry has happened. What
+//! the entry gives on the other shards is given when their branches are confirmed. If the
+//! coordinator refuses the entry, or the instance that held the branches never comes back, the
+//! branches are released: all that they took goes back.
 //!
-//! All parts share one id. At coordinator the state `across:<home>:<id>` goes from none to COMMITTED with the entry or to
-//! ABORTED without it, never both; on a branch `branch:<shard>:<id>` goes from HELD to CONFIRMED or RELEASED. So each step
-//! may be repeated by anybody, and the outcome is the coordinator's.
+//! All parts share one id. On the coordinator, the state `across:<coordinator>:<id>` goes from none
+//! to COMMITTED with the entry, or to ABORTED without it, and never to both. On another shard, the
+//! state `branch:<shard>:<id>` goes from HELD to CONFIRMED or to RELEASED. So anybody may repeat
+//! any step, and the coordinator's state is the outcome.
 
 mod split;
 
@@ -28,24 +31,24 @@ use crate::journal::{Closing, Draft, DraftError, Entry, Kind, Posting, Transitio
 use crate::order::OrderReversed;
 use crate::request::Request;
 
-/// The state of the coordinator's state when the entry was written.
+/// The coordinator's state when the entry was written.
 pub const COMMITTED: &str = "COMMITTED";
-/// The same when the entry never will be written.
+/// The coordinator's state when the entry will never be written.
 pub const ABORTED: &str = "ABORTED";
-/// What the name of a coordinator's state begins with.
+/// The prefix of the id of a coordinator's state.
 pub const CROSS_SHARD_STATE: &str = "across:";
-/// The states of a branch's state.
+/// The state of a branch that waits for the outcome.
 const HELD: &str = "HELD";
 const CONFIRMED: &str = "CONFIRMED";
-/// The state of a branch that was given back.
+/// The state of a branch whose units went back.
 pub const RELEASED: &str = "RELEASED";
 /// The text of a branch's member of `deadlines`, behind its id.
 const DEADLINE: &str = "branch";
 
-/// The id that the parts of one entry share, with the coordinator's shard.
+/// The id that all parts of an entry share, with the coordinator's shard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CrossShardId {
-    /// The shard on which it is decided.
+    /// The shard that decides the entry.
     #[serde(rename = "home")]
     pub coordinator: u64,
     /// 32 hexadecimal digits.
@@ -71,7 +74,7 @@ impl FromStr for CrossShardId {
 }
 
 impl CrossShardId {
-    /// A new one.
+    /// Makes a random id.
     #[must_use]
     pub fn new(coordinator: u64) -> Self {
         let id = format!("{:032x}", rand::random::<u128>());
@@ -82,19 +85,19 @@ impl CrossShardId {
         Transition::new(self.state_id(), from, to.to_owned())
     }
 
-    /// The coordinator's state when the entry was written.
+    /// The transition that the entry makes on the coordinator.
     #[must_use]
     pub fn committed(&self) -> Transition {
         self.transition("", COMMITTED)
     }
 
-    /// The coordinator's state.
+    /// The id of the coordinator's state.
     #[must_use]
     pub fn state_id(&self) -> String {
         format!("{CROSS_SHARD_STATE}{self}")
     }
 
-    /// The state of its branch on a shard.
+    /// The id of the state of the branch on a shard.
     #[must_use]
     pub fn branch_state_id(&self, shard: u64) -> String {
         format!("branch:{shard}:{}", self.id)
@@ -130,34 +133,36 @@ impl From<&Moved> for Posting {
             },
             delta,
             open,
-            // It was held: what is confirmed or given back takes from no limit.
+            // A confirm or a release takes nothing, so there is no least level to check.
             least: 0,
             product,
         }
     }
 }
 
-/// What an entry takes and gives on another shard: the body of what is held.
+/// The body of a held branch: what the entry takes and gives on the branch's shard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Branch {
-    /// The id that it shares with the others.
+    /// The id that all parts of the entry share.
     #[serde(rename = "across")]
     pub cross_shard: CrossShardId,
-    /// The shard that it is on.
+    /// The shard of the branch.
     pub shard: u64,
-    /// The kind of the entry.
+    /// The kind of the entry that the branch belongs to.
     pub of: String,
     /// The order that the entry takes back, if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order_id: Option<Position>,
-    /// What is taken when it is held.
+    /// Postings that are made when the branch is held.
     taken: Vec<Moved>,
-    /// What is given when it is confirmed.
+    /// Postings that are made when the branch is confirmed.
     given: Vec<Moved>,
-    /// Accounts that are closed or opened when it is confirmed, and whether only if it opens them.
+    /// Accounts that are closed or opened when the branch is confirmed, and whether only if the
+    /// confirm opens them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     closings: Vec<(String, bool, bool)>,
-    /// The entry's own states, set when it is held, each with the product that it lies with.
+    /// The entry's own transitions, made when the branch is held, each with the product whose shard
+    /// it lies on.
     #[serde(rename = "marks")]
     transitions: Vec<(Transition, Option<ProductId>)>,
 }
@@ -165,22 +170,22 @@ pub struct Branch {
 /// The body of an entry that ended a branch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BranchEnded {
-    /// The branch.
+    /// The position of the branch.
     pub branch_id: Position,
-    /// The kind of the entry that it belonged to.
+    /// The kind of the entry that the branch belonged to.
     pub of: String,
-    /// The entry, where the branch was confirmed.
+    /// The position of the entry, where the branch was confirmed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entry_id: Option<Position>,
     /// The order that the entry took back, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order_id: Option<Position>,
-    /// The coupon's code that it used or gave back.
+    /// The coupon's code that the entry used or gave back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     code: Option<(CouponId, String)>,
 }
 
-/// What became of a coupon's code on a branch.
+/// A change of a coupon's code on a branch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CodeMoved {
     /// An order used it.
@@ -190,7 +195,7 @@ pub enum CodeMoved {
 }
 
 impl BranchEnded {
-    /// The branch and the order that it was confirmed for, if that is an order.
+    /// The branch and its order, if the branch was confirmed for an order.
     #[must_use]
     pub fn placed(&self) -> Option<(Position, Position)> {
         let is_order = self.of == Kind::OrderPlaced.as_str();
@@ -199,7 +204,7 @@ impl BranchEnded {
             .map(|entry| (self.branch_id, entry))
     }
 
-    /// What became of the code that it moved, if it moved one and was confirmed.
+    /// The change of the code, if the branch moved one and was confirmed.
     #[must_use]
     pub fn code(&self) -> Option<CodeMoved> {
         let (code, entry) = self.code.clone().zip(self.entry_id)?;
@@ -220,7 +225,7 @@ fn reversed_order(draft: &Draft) -> Option<Position> {
 }
 
 impl Branch {
-    /// Reads what an entry holds.
+    /// Reads the body of an entry that holds a branch.
     ///
     /// # Errors
     /// When the body has another form.
@@ -228,26 +233,26 @@ impl Branch {
         entry.body()
     }
 
-    /// The accounts that it moves.
+    /// The accounts that the branch moves.
     pub fn accounts(&self) -> impl Iterator<Item = Account> + use<'_> {
         let moved = self.taken.iter().chain(&self.given);
         moved.map(|moved| Posting::from(moved).account)
     }
 
-    /// The member of `deadlines` of what was held at a position.
+    /// The member of `deadlines` of a branch that was held at a position.
     #[must_use]
     pub fn member(at: Position) -> String {
         format!("{} {DEADLINE}", at.stream_id())
     }
 
-    /// Reads such a member; `None` when it has another form.
+    /// Parses such a member; `None` when it has another form.
     #[must_use]
     pub fn parse_member(member: &str) -> Option<Position> {
         let (id, text) = member.split_once(' ')?;
         Position::from_stream_id(id).filter(|_| text == DEADLINE)
     }
 
-    /// Gives what the entry gives here: it was written.
+    /// Confirms the branch: gives what the entry gives here. The entry was written.
     ///
     /// # Errors
     /// [`DraftError`] when the entry has no JSON form.
@@ -265,7 +270,8 @@ impl Branch {
         Ok(request)
     }
 
-    /// Gives back what was taken here: the entry was not written and never will be.
+    /// Releases the branch: gives back what was taken here. The entry was not written and never
+    /// will be.
     ///
     /// # Errors
     /// [`DraftError`] when the entry has no JSON form.
@@ -327,7 +333,7 @@ impl Branch {
         Ok(request)
     }
 
-    /// Sees to it that the entry will never be written.
+    /// Makes sure that the entry will never be written.
     ///
     /// # Errors
     /// [`DraftError`] when the entry has no JSON form.
@@ -353,7 +359,7 @@ mod tests {
 
     const HOLD_MS: u64 = 5_000;
 
-    /// A product on the last shard, one on another, and a user on that one.
+    /// A product on the last shard, a product on another shard, and a user on that other shard.
     fn apart(map: ShardMap) -> (ProductId, ProductId, UserId) {
         let on = |is_last: bool| {
             let lies = |id: &u64| (map.of_product(ProductId(*id)) + 1 == map.shards()) == is_last;

@@ -1,8 +1,9 @@
 //! The catalog: products and their prices as one immutable snapshot in memory.
 //!
-//! Orders are priced from it, and products shown from it, without asking MySQL. It is at most a few seconds old, and
-//! never decides what matters at once: stock, windows and closed products are judged in Redis. Reading it from
-//! MySQL is `stock-mysql`'s work (`products`).
+//! Orders are priced and products are shown from the snapshot, without asking MySQL. The snapshot
+//! is at most a few seconds old, so it decides nothing that must be right at once: the script
+//! checks stock, windows and closed products in Redis. `stock-mysql` (`products`) reads the
+//! snapshot from MySQL.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Bound;
@@ -19,7 +20,7 @@ use crate::discount::Discount;
 use crate::reservation::FrozenPrice;
 use crate::sale::Sale;
 
-/// Whether a product may be ordered; only `ACTIVE` can.
+/// Whether a product may be ordered; only an `ACTIVE` one can.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ProductStatus {
@@ -85,9 +86,10 @@ pub struct Product {
     pub created_at: NaiveDateTime,
     /// The time of its last change.
     pub updated_at: NaiveDateTime,
-    /// Whether it was deleted; it stays known so that it is not asked for again.
+    /// Whether the product was deleted. A deleted product stays known, so that MySQL is not asked
+    /// for it again.
     pub is_deleted: bool,
-    /// Its discount, whose dates may lie elsewhere.
+    /// Its discount, which may not count now.
     pub discount: Option<Discount>,
     /// The sale that governs it.
     pub sale: Option<Sale>,
@@ -96,7 +98,7 @@ pub struct Product {
 /// The products that a list shows, newest first.
 #[derive(Debug, Clone, Default)]
 pub struct ProductFilter {
-    /// The name contains this; MySQL compares names.
+    /// A text that the name contains. Only MySQL compares names.
     pub name: Option<String>,
     /// Only in this status.
     pub status: Option<ProductStatus>,
@@ -175,8 +177,8 @@ impl Product {
     }
 }
 
-/// The price of a unit at a time in Unix ms: that of the sale that counts, which takes no discount, else the
-/// price less the discount whose dates count.
+/// The price of a unit at a time in Unix ms. The price of a sale that counts at that time takes no
+/// discount. Otherwise it is the product's price less the discount that counts.
 #[must_use]
 pub fn unit_price(
     price: Money,
@@ -192,7 +194,7 @@ pub fn unit_price(
     Money::new(price.get() - off.get()).unwrap_or(price)
 }
 
-/// Products that a list looks at in memory before MySQL, which has an index, is asked instead.
+/// Products that a list looks at in memory. Beyond that MySQL is asked, which has an index.
 const WALK_MAX: usize = 10_000;
 
 /// The snapshot that orders are priced from; cloning shares it.
@@ -200,7 +202,8 @@ const WALK_MAX: usize = 10_000;
 pub struct Catalog {
     products: Arc<RwLock<BTreeMap<ProductId, Arc<Product>>>>,
     works: Arc<RwLock<HashSet<WorkId>>>,
-    /// Whether it was ever read: before that, a product that is not here may well exist.
+    /// Whether the catalog was ever read. Before that, a product that is missing here may well
+    /// exist.
     is_read: Arc<AtomicBool>,
 }
 
@@ -219,8 +222,8 @@ impl Catalog {
         known.take(most).map(|product| product.id).collect()
     }
 
-    /// Lists products, newest first; `None` when MySQL has to be asked: for a name, before the catalog was read, and
-    /// when too many products would have to be looked at.
+    /// Lists products, newest first. `None` when MySQL has to be asked: for a name, before the
+    /// catalog was read, and when too many products would have to be looked at.
     #[must_use]
     pub fn list(&self, filter: &ProductFilter) -> Option<Vec<Arc<Product>>> {
         if filter.name.is_some() || !self.is_read() {
@@ -255,7 +258,8 @@ impl Catalog {
         read(&self.works).contains(&id)
     }
 
-    /// Takes over products and campaign items that were added or changed; of an item, whether it is there.
+    /// Takes over products and campaign items that were added or changed. `true` says that an item
+    /// exists.
     pub fn update(&self, changed: Vec<Product>, works: Vec<(WorkId, bool)>) {
         let mut known = write(&self.works);
         for (work, is_there) in works {

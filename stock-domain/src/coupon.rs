@@ -1,13 +1,14 @@
-//! Coupons: what one is worth, drawing one first come first served, and its code's way through orders.
+//! Coupons: their benefit, how one is drawn, and the states of a code.
 //!
 //! ```text
 //! FREE → USED (an order)        USED → FREE (its cancel)
 //! ```
 //!
-//! A campaign's coupon is an account that says how many are left; everybody draws a code of their own, once per
-//! coupon, user and work. A personal coupon is one user's, under a code that an admin chose. A code is a state
-//! whose state says whose it is, so that an order needs nothing else to know it. A coupon never changes once
-//! it is there: what an order was priced by holds when it is decided.
+//! A campaign's coupon has an account that counts how many are left. Everybody draws a code of
+//! their own, once per coupon, user and work. A personal coupon belongs to one user, under a code
+//! that an admin chose. The state of a code names its coupon and its owner, so an order needs
+//! nothing else to know them. A coupon never changes once it exists, so the price of an order still
+//! holds when the order is decided.
 
 use std::fmt;
 
@@ -24,20 +25,20 @@ use crate::request::Request;
 use crate::stock::CHANGE_MAX;
 use crate::verdict::{Refusal, Verdict};
 
-/// Characters of a code that is drawn, each of 62.
+/// Characters of a drawn code, each out of 62.
 const CODE_LENGTH: usize = 8;
 
-/// What a coupon takes off the sum of an order.
+/// The benefit of a coupon: what it takes off the sum of an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Benefit {
-    /// So much, at most all of it.
+    /// A fixed amount, at most the whole sum.
     Amount(Money),
-    /// A part of it, rounded down to a whole unit.
+    /// A part of the sum, rounded down to a whole unit.
     Rate(Percentage),
 }
 
 impl Benefit {
-    /// What it takes off a sum.
+    /// The amount that it takes off a sum.
     #[must_use]
     pub fn of(self, sum: Money) -> Money {
         match self {
@@ -47,10 +48,10 @@ impl Benefit {
     }
 }
 
-/// Whose a personal coupon is, and its code.
+/// The owner and the code of a personal coupon.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Personal {
-    /// Whose.
+    /// Its owner.
     pub user_id: UserId,
     /// Its code, 1..=50 letters, digits, `-` and `_`.
     pub code: String,
@@ -63,13 +64,13 @@ pub struct Coupon {
     pub id: CouponId,
     /// At most 100 characters.
     pub name: String,
-    /// What it takes off.
+    /// Its benefit.
     pub benefit: Benefit,
-    /// How many there are to draw; none is as many as are wanted.
+    /// How many can be drawn; none is no limit.
     pub count: Option<i64>,
-    /// From when, and until when it may be drawn and used, in Unix ms; 0 is no bound.
+    /// The times from which and until which it may be drawn and used, in Unix ms; 0 is no bound.
     pub window_ms: (u64, u64),
-    /// Whose it is, if it is not a campaign's.
+    /// Its owner and its code; none for a campaign's coupon.
     pub personal: Option<Personal>,
 }
 
@@ -81,7 +82,7 @@ impl Coupon {
         now_ms >= from_ms && (to_ms == 0 || now_ms < to_ms)
     }
 
-    /// What an order with this sum uses of it, under one of its codes.
+    /// The coupon as an order with this sum uses it, under one of its codes.
     #[must_use]
     pub fn used(&self, code: &str, sum: Money) -> UsedCoupon {
         UsedCoupon {
@@ -100,7 +101,7 @@ pub struct UsedCoupon {
     pub code: String,
     /// The coupon.
     pub coupon_id: CouponId,
-    /// What it took off.
+    /// The amount that it took off.
     pub discount_amount: Money,
 }
 
@@ -121,10 +122,10 @@ impl From<UsedCoupon> for (String, CouponId, Money) {
 }
 
 impl UsedCoupon {
-    /// What stands for a code that may not be used: no coupon has the id 0, so the script refuses it, behind stock
-    /// and limits as it refuses a code that is used already.
+    /// A stand-in for a code that may not be used. No coupon has the id 0, so the script refuses
+    /// the order after stock and limits, as it does for a code that is used already.
     pub(crate) fn unusable(code: &str) -> Self {
-        // What is no code is sent no further.
+        // A text that cannot be a code is not sent to the script.
         let code = if is_code(code) { code } else { "" };
         Self {
             code: code.to_owned(),
@@ -133,38 +134,38 @@ impl UsedCoupon {
         }
     }
 
-    /// Whether it stands for a code that may be used.
+    /// Whether it is no stand-in for a code that may not be used.
     #[must_use]
     pub fn is_usable(&self) -> bool {
         self.coupon_id != CouponId(0)
     }
 
-    /// The state that an order of this user sets.
+    /// The transition of the code when an order of this user uses it.
     pub(crate) fn uses(&self, user_id: UserId) -> Transition {
         let free = CodeState::free(self.coupon_id, user_id);
         free.becomes(free.used(), &self.code)
     }
 
-    /// The state that taking the order back sets.
+    /// The transition of the code when the order is taken back.
     pub(crate) fn gives_back(&self, user_id: UserId) -> Transition {
         let free = CodeState::free(self.coupon_id, user_id);
         free.used().becomes(free, &self.code)
     }
 }
 
-/// The state of a code's state, `FREE 7 3` or `USED 7 3`: of which coupon it is, and whose.
+/// The state of a coupon's code, `FREE 7 3` or `USED 7 3`: its coupon is 7 and its owner is user 3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CodeState {
     /// Whether an order used it.
     pub is_used: bool,
-    /// Of which coupon.
+    /// Its coupon.
     pub coupon_id: CouponId,
-    /// Whose.
+    /// Its owner.
     pub user_id: UserId,
 }
 
 impl CodeState {
-    /// Of a code that no order has used.
+    /// The state of a code that no order has used.
     #[must_use]
     pub const fn free(coupon_id: CouponId, user_id: UserId) -> Self {
         Self {
@@ -191,7 +192,7 @@ impl CodeState {
         Transition::new(code_state_id(code), &self.to_string(), next.to_string())
     }
 
-    /// Parses the state of a code's state.
+    /// Parses the state of a code.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split(' ');
@@ -217,40 +218,40 @@ impl fmt::Display for CodeState {
     }
 }
 
-/// How the states of codes begin.
+/// The prefix of the id of a code's state.
 pub const CODE_STATE: &str = "code:";
 
-/// The state of a code.
+/// The id of a code's state.
 #[must_use]
 pub fn code_state_id(code: &str) -> String {
     format!("{CODE_STATE}{code}")
 }
 
-/// The state of a user who drew a coupon, for a work or for none.
+/// The id of the state that says that a user has drawn a coupon, for a work or for none.
 #[must_use]
 pub fn issue_state_id(coupon: CouponId, user: UserId, work: Option<WorkId>) -> String {
     format!("issued:{coupon}:{user}:{}", work.map_or(0, |work| work.0))
 }
 
-/// The state of a campaign's coupon that the ledger knows.
+/// The id of the state that says that the ledger knows a campaign's coupon.
 #[must_use]
 pub fn opened_state_id(coupon: CouponId) -> String {
     format!("coupon:{coupon}")
 }
 
-/// The state of [`issue_state_id`].
+/// The state under [`issue_state_id`].
 pub const ISSUED: &str = "ISSUED";
-/// The state of [`opened_state_id`].
+/// The state under [`opened_state_id`].
 pub const OPEN: &str = "OPEN";
 
-/// Whether an admin may choose this as a personal coupon's code: 1..=50 letters, digits, `-` and `_`.
+/// Whether a text can be a code: 1..=50 letters, digits, `-` and `_`.
 #[must_use]
 pub fn is_code(text: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     (1..=50).contains(&text.len()) && text.bytes().all(fits)
 }
 
-/// Draws a code: 8 of 62 characters from a cryptographic source, each as likely as any other.
+/// Draws a code: 8 of 62 characters from a cryptographic source, all equally likely.
 #[must_use]
 pub fn draw_code() -> String {
     let characters = rand::rng().sample_iter(Alphanumeric).take(CODE_LENGTH);
@@ -262,13 +263,13 @@ pub fn draw_code() -> String {
 pub struct CouponOpened {
     /// The coupon.
     pub coupon_id: CouponId,
-    /// Whose it is, if it is not a campaign's.
+    /// Its owner and its code; none for a campaign's coupon.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub personal: Option<Personal>,
 }
 
 impl CouponOpened {
-    /// A personal coupon is in its user's hands with that.
+    /// The issue that comes with a personal coupon: its owner has the coupon at once.
     #[must_use]
     pub fn issued(self) -> Option<CouponIssued> {
         let Personal { user_id, code } = self.personal?;
@@ -286,16 +287,16 @@ impl CouponOpened {
 pub struct CouponIssued {
     /// The coupon.
     pub coupon_id: CouponId,
-    /// Who drew it.
+    /// The user who drew it.
     pub user_id: UserId,
-    /// For which campaign item.
+    /// The campaign item for which it was drawn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub work_id: Option<WorkId>,
-    /// The code that it is now.
+    /// Its code.
     pub code: String,
 }
 
-/// Makes a coupon known to the ledger, once: opens a campaign's account, or hands out a personal code.
+/// Makes a coupon known to the ledger, once: opens a campaign's account, or issues a personal code.
 ///
 /// # Errors
 /// [`DraftError`] when the entry has no JSON form.
@@ -313,7 +314,7 @@ pub fn open(coupon: &Coupon, actor: UserId) -> Result<Request, DraftError> {
             CodeState::free(coupon.id, of.user_id).to_string(),
         ),
         None => {
-            // As many as are wanted: more than anybody will want.
+            // No limit: more than anybody will draw.
             let count = coupon.count.unwrap_or(CHANGE_MAX);
             let account = Account::coupon(coupon.id);
             draft.postings.push(Posting::new(account, count).opening(0));
@@ -324,7 +325,7 @@ pub fn open(coupon: &Coupon, actor: UserId) -> Result<Request, DraftError> {
     Ok(Request::new(draft))
 }
 
-/// Whether a coupon can never be opened, because its code is another's by now.
+/// Whether a coupon can never be opened because its code belongs to another coupon.
 #[must_use]
 pub fn is_taken(coupon: &Coupon, verdict: &Verdict) -> bool {
     let Verdict::Refused(Refusal::StaleState { state, .. }) = verdict else {
@@ -333,10 +334,10 @@ pub fn is_taken(coupon: &Coupon, verdict: &Verdict) -> bool {
     CodeState::parse(state).is_some_and(|found| found.coupon_id != coupon.id)
 }
 
-/// Draws a coupon, if its window is open: once per coupon, user and work, while there are some left.
+/// Draws a coupon if its window is open: once per coupon, user and work, while some are left.
 ///
-/// Whether the user has it already is judged before whether any is left, and the code last, which may be drawn
-/// again.
+/// The script first checks whether the user has the coupon already, then whether any is left, and
+/// the code last, because another code may be drawn.
 ///
 /// # Errors
 /// [`DraftError`] when the entry has no JSON form.

@@ -1,8 +1,8 @@
 //! Discounts: a percentage off a product's price between two times.
 //!
-//! A product has at most one; a new one takes its place. A percentage has two decimals and is kept as
-//! hundredths of a percent, and what it takes off is rounded down to a whole unit (DESIGN §3): no float
-//! comes near money.
+//! A product has at most one discount, and a new one replaces it. A percentage has two decimals and
+//! is kept as hundredths of a percent. The amount that it takes off is rounded down to a whole
+//! unit, so money is never a float.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,7 +13,7 @@ use stock_common::money::Money;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Percentage(u32);
 
-/// It is not above 0 and at most 100, or has more than two decimals.
+/// The percentage is not above 0, is above 100, or has more than two decimals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a percentage is above 0 and at most 100, with at most two decimals")]
 pub struct PercentageError;
@@ -37,7 +37,7 @@ impl Percentage {
         self.0
     }
 
-    /// What it takes off a price, rounded down to a whole unit.
+    /// The amount that it takes off a price, rounded down to a whole unit.
     #[must_use]
     pub fn of(self, price: Money) -> Money {
         let part = i128::from(price.get()) * i128::from(self.0) / 10_000;
@@ -86,14 +86,14 @@ impl fmt::Display for Percentage {
 pub struct Discount {
     /// How much it takes off.
     pub percentage: Percentage,
-    /// From when it counts, in Unix ms.
+    /// The time from which it counts, in Unix ms.
     pub starts_ms: u64,
-    /// Until when it counts, in Unix ms.
+    /// The time until which it counts, in Unix ms.
     pub ends_ms: u64,
 }
 
 impl Discount {
-    /// What it takes off a price at a time in Unix ms.
+    /// The amount that it takes off a price at a time in Unix ms.
     #[must_use]
     pub fn amount(&self, price: Money, now_ms: u64) -> Money {
         if (self.starts_ms..self.ends_ms).contains(&now_ms) {

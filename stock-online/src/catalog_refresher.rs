@@ -54,11 +54,16 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
-            () = app.catalog_refresher.wake_up.notified() => {}
+            () = app.selling.catalog_refresher.wake_up.notified() => {}
             () = tokio::time::sleep(wait) => {}
         }
         wait = Duration::from_millis(app.config.catalog_refresh_ms);
-        if let Err(error) = app.catalog_refresher.refresh(&app.pool, &app.catalog).await {
+        if let Err(error) = app
+            .selling
+            .catalog_refresher
+            .refresh(&app.pool, &app.selling.catalog)
+            .await
+        {
             tracing::warn!(%error, "the catalog could not be refreshed");
             wait = RETRY;
             continue;

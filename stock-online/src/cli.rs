@@ -35,7 +35,7 @@ use stock_mysql::migrate::{self, Schema};
 use stock_redis::Ledger;
 use tokio::time::{sleep, timeout};
 
-use crate::http::ops::is_away;
+use crate::health::readiness::is_away;
 
 /// Any error that ends a command.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;

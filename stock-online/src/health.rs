@@ -3,6 +3,8 @@
 //! MySQL is asked several times a second whether it is there, and every few seconds for the settings on which a
 //! promise rests; those of Redis come from the ledger, which looks by itself. Metrics tell what is found.
 
+pub mod readiness;
+
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -140,7 +142,7 @@ pub async fn run(app: Arc<App>, pool: MySqlPool, shutdown: CancellationToken) {
 
 /// Tells it in metrics.
 fn tell(app: &App) {
-    let is_ready = crate::http::ops::is_ready(app);
+    let is_ready = readiness::is_ready(app);
     metrics::gauge!("stock_ready").set(f64::from(u8::from(is_ready)));
     let Database { is_up, schema } = app.health.database();
     metrics::gauge!("stock_dependency_up", "name" => "mysql").set(f64::from(u8::from(is_up)));
@@ -153,7 +155,7 @@ fn tell(app: &App) {
     for shard in app.ledger.shards() {
         let (is_fenced, is_up) = match shard.fence_state() {
             FenceState::Open(_) | FenceState::Mending(_) => (false, true),
-            FenceState::Fenced(reason) => (true, !crate::http::ops::is_away(&reason)),
+            FenceState::Fenced(reason) => (true, !readiness::is_away(&reason)),
         };
         all_up &= is_up;
         let number = shard.keys().shard().to_string();

@@ -42,6 +42,7 @@ pub mod stock_csv;
 pub mod streams;
 pub mod subscriber;
 pub mod token_refresher;
+pub mod tokens;
 pub mod webhooks;
 
 use std::sync::{Arc, OnceLock};
@@ -193,7 +194,7 @@ pub async fn run(start: Start, shutdown: CancellationToken) -> Result<(), RunErr
             let shared = subscriber::Shared {
                 ledger: ledger.clone(),
                 pool: pool.clone(),
-                queue: app.row_locks.queue().clone(),
+                queue: app.selling.row_locks.queue().clone(),
                 wake_ups: Arc::clone(&wake_ups),
                 troubles: Arc::clone(&app.troubles),
             };

@@ -296,7 +296,7 @@ pub async fn run(app: std::sync::Arc<crate::app::App>, shutdown: CancellationTok
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(TELL_EVERY) => {}
         }
-        if let Err(error) = app.limits.tell(&app.ledger).await {
+        if let Err(error) = app.people.limits.tell(&app.ledger).await {
             tracing::debug!(%error, "requests are counted here only");
         }
     }

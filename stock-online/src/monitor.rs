@@ -36,7 +36,7 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
             Ok(memory) => {
                 note_memory(memory, was_nearly_full);
                 was_nearly_full = memory.is_nearly_full();
-                app.limits.note_scarce(memory.is_scarce());
+                app.people.limits.note_scarce(memory.is_scarce());
             }
             Err(error) => tracing::debug!(%error, "cannot measure redis' memory"),
         }
@@ -58,7 +58,7 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
         sample.at_ms = app.clock.now_ms();
         // A curve that began at nothing would show everything as one leap.
         if has_begun {
-            app.history.add(sample.clone());
+            app.live.history.add(sample.clone());
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -190,7 +190,7 @@ fn shown(app: &App) -> Vec<(ProductId, String)> {
         limit: STOCK_MAX,
         ..ProductFilter::default()
     };
-    let found = app.catalog.list(&filter).unwrap_or_default();
+    let found = app.selling.catalog.list(&filter).unwrap_or_default();
     let named = found
         .iter()
         .map(|known| (known.id, known.fields.name.clone()));

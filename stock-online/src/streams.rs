@@ -7,9 +7,18 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use stock_common::id::UserId;
 use stock_common::lock::lock;
 
-use crate::http::code::Code;
-use crate::http::problem::Problem;
 use crate::limits::network_of;
+
+/// Why there is no place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Full {
+    /// All places are taken.
+    #[error("all streams are taken")]
+    Altogether,
+    /// The holder has as many as one may have.
+    #[error("at most {0} streams at the same time")]
+    OfOne(usize),
+}
 
 /// One place in so many is left for admins.
 const ADMINS_PART: usize = 10;
@@ -74,17 +83,16 @@ impl Places {
     ///
     /// # Errors
     /// 429 when the holder has as many as one may have; 503 when all are taken.
-    pub fn take(self: &Arc<Self>, holder: Holder) -> Result<Place, Problem> {
+    pub fn take(self: &Arc<Self>, holder: Holder) -> Result<Place, Full> {
         let mut taken = self.taken();
         let is_admin = holder == Holder::Admin;
         let left_for_admins = if is_admin { 0 } else { self.all / ADMINS_PART };
         if taken.all + left_for_admins >= self.all {
-            return Err(Problem::of(Code::Overloaded));
+            return Err(Full::Altogether);
         }
         let own = taken.by_holder.entry(holder).or_default();
         if !is_admin && self.each > 0 && *own >= self.each {
-            let detail = format!("at most {} streams at the same time", self.each);
-            return Err(Problem::new(Code::TooManyRequests, detail));
+            return Err(Full::OfOne(self.each));
         }
         *own += 1;
         taken.all += 1;
@@ -111,27 +119,26 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
-    use crate::http::code::Code;
     use stock_common::id::UserId;
 
-    use super::{Holder, Places};
+    use super::{Full, Holder, Places};
 
     #[test]
     fn one_user_has_so_many_and_admins_find_a_place_when_users_find_none() {
         let places = Places::new(20, 3);
         let user = |id| Holder::User(UserId(id));
-        let code = |holder| places.take(holder).err().map(|problem| problem.code);
+        let refused = |holder| places.take(holder).err();
         let first: Vec<_> = (0..3).map(|_| places.take(user(1)).unwrap()).collect();
-        assert_eq!(code(user(1)), Some(Code::TooManyRequests));
+        assert_eq!(refused(user(1)), Some(Full::OfOne(3)));
         let others: Vec<_> = (2..17).map(|id| places.take(user(id)).unwrap()).collect();
-        assert_eq!(code(user(99)), Some(Code::Overloaded));
+        assert_eq!(refused(user(99)), Some(Full::Altogether));
         let admins: Vec<_> = (0..2)
             .map(|_| places.take(Holder::Admin).unwrap())
             .collect();
-        assert_eq!(code(Holder::Admin), Some(Code::Overloaded));
+        assert_eq!(refused(Holder::Admin), Some(Full::Altogether));
         drop((first, others, admins));
         assert_eq!(places.taken().all, 0);
         assert!(places.taken().by_holder.is_empty());
-        assert_eq!(code(user(1)), None);
+        assert_eq!(refused(user(1)), None);
     }
 }

@@ -17,7 +17,7 @@ const RETRY: Duration = Duration::from_millis(500);
 /// Learns until `shutdown`.
 pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
     loop {
-        let asked = tokio::time::timeout(PATIENCE, app.tokens.refresh(&app.pool)).await;
+        let asked = tokio::time::timeout(PATIENCE, app.people.tokens.refresh(&app.pool)).await;
         let wait = match asked {
             Ok(Ok(())) => EVERY,
             Ok(Err(error)) => {

@@ -20,7 +20,7 @@ use stock_client::Client;
 /// Any error that ends a program or a scenario.
 pub use stock_client::Failure;
 use stock_common::clock::Clock;
-use stock_online::http::auth::Tokens;
+use stock_online::tokens::Tokens;
 
 /// A client of a service whose tokens are signed with the secret of all proofs.
 ///

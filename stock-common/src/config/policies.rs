@@ -1,4 +1,4 @@
-//! The settings that choose between a promise and availability.
+//! Settings that choose between a promise and availability.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Durability {
-    /// `appendfsync always`: the kill of any process and a machine crash.
+    /// `appendfsync always`: an order survives the kill of any process and a crash of the machine.
     Always,
-    /// `appendfsync everysec`: usually a process kill; up to 2 s may be lost.
+    /// `appendfsync everysec`: an order usually survives the kill of a process. Up to 2 s of orders
+    /// may be lost.
     Everysec,
 }
 
@@ -23,12 +24,12 @@ impl Durability {
     }
 }
 
-/// The fate of an accepted order that no replica has.
+/// The fate of an accepted order that too few replicas have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ReplicaPolicy {
-    /// It is answered as unknown, and none is taken while too few replicas are connected.
+    /// The order is answered as unknown. No order is taken while too few replicas are connected.
     Strict,
-    /// It stands, and is counted.
+    /// The order is answered as accepted, and counted in a metric.
     Available,
 }

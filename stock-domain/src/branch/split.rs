@@ -1,4 +1,4 @@
-//! Dividing a request by the shards that it lies on.
+//! Splits a request by the shards on which it lies.
 
 use super::{Branch, CrossShardId, DEADLINE, HELD, Moved, reversed_order};
 use crate::account::{Account, AccountKind};
@@ -6,18 +6,19 @@ use crate::journal::{Closing, Draft, DraftError, Kind, Posting, Transition};
 use crate::request::{Hold, Request};
 use crate::shard_map::ShardMap;
 
-/// A part of a request that lies on one shard.
+/// The part of a request that lies on one shard.
 #[derive(Debug)]
 pub struct Part {
     /// The shard.
     pub shard: u64,
-    /// What is asked there.
+    /// The request to the shard.
     pub request: Request,
-    /// Which of the whole's postings the part's are.
+    /// Indices of the part's postings in the whole request.
     pub postings: Vec<usize>,
-    /// Which of the whole's states.
+    /// Indices of the part's transitions in the whole request; `usize::MAX` for a state of the
+    /// protocol itself.
     pub transitions: Vec<usize>,
-    /// What the part holds; none at the coordinator.
+    /// The body of the branch; none at the coordinator.
     pub branch: Option<Branch>,
 }
 
@@ -38,22 +39,24 @@ impl Part {
 pub enum Plan {
     /// On one shard, as it is.
     One(u64),
-    /// On several.
+    /// On several shards.
     Several(Box<Split>),
 }
 
 /// A request over several shards.
 #[derive(Debug)]
 pub struct Split {
-    /// What is held first, in the order of the shards.
+    /// The branches, which are held first, in the order of their shards.
     pub branches: Vec<Part>,
-    /// What is decided behind them. Its draft lacks the branches' positions.
+    /// The coordinator's part, decided after the branches are held. Its draft lacks the branches'
+    /// positions.
     pub coordinator: Part,
     late_check: Option<usize>,
 }
 
 impl Split {
-    /// The states of all parts that are judged before the postings, by their place in the whole, in that order.
+    /// The transitions of all parts that are checked before the postings, with their index in the
+    /// whole request, in the order of that index.
     #[must_use]
     pub fn judged_first(&self) -> Vec<(usize, &Transition)> {
         let parts = self.branches.iter().chain([&self.coordinator]);
@@ -73,7 +76,8 @@ impl Split {
         transitions
     }
 
-    /// What all parts take, by its place in the whole, in that order.
+    /// The postings of all parts that take, with their index in the whole request, in the order of
+    /// that index.
     pub fn taken(&self) -> impl Iterator<Item = (usize, Posting)> {
         let parts = self.branches.iter().chain([&self.coordinator]);
         let taken = parts.flat_map(|part| {
@@ -85,14 +89,14 @@ impl Split {
         taken.into_iter()
     }
 
-    /// Before which posting of the whole its late state is judged.
+    /// Index of the whole request's posting before which its last transition is checked.
     #[must_use]
     pub const fn late_check(&self) -> Option<usize> {
         self.late_check
     }
 }
 
-/// The shards of a request's postings, states and closings.
+/// The shards of a request's postings, transitions and closings.
 struct Shards {
     postings: Vec<u64>,
     transitions: Vec<u64>,
@@ -114,10 +118,11 @@ impl Shards {
     }
 }
 
-/// Where things of a request lie that is not moving.
+/// Finds the shards on which the postings, transitions and closings of a request lie.
 fn shards(request: &Request, map: ShardMap) -> Shards {
     let draft = &request.draft;
-    // An ALLOWANCE of which nobody says the product lies with the first account that says where it is.
+    // An ALLOWANCE without its product is looked for on the shard of the first posting whose shard
+    // is known.
     let beside = draft
         .postings
         .iter()
@@ -135,13 +140,13 @@ fn shards(request: &Request, map: ShardMap) -> Shards {
     }
 }
 
-/// Whether a state is the state of what its position names: that is looked for where the position says.
+/// Whether a transition's id itself names the shard of the state, by a position or by a number.
 fn is_stateful(transition: &Transition) -> bool {
     const KINDS: [&str; 5] = ["order:", "hold:", "point:", "across:", "branch:"];
     KINDS.iter().any(|kind| transition.id.starts_with(kind))
 }
 
-/// Finds where a request is decided, and divides one that lies on several shards.
+/// Finds where a request is decided, and splits a request that lies on several shards.
 #[must_use]
 pub fn plan(request: &Request, map: ShardMap, hold_ms: u64) -> Plan {
     if map.shards() == 1 {
@@ -150,19 +155,20 @@ pub fn plan(request: &Request, map: ShardMap, hold_ms: u64) -> Plan {
     let of = shards(request, map);
     let draft = &request.draft;
     let stateful = draft.transitions.iter().position(is_stateful);
-    // Everybody asks the shards in the same order, the coordinator last of all: of two that want the same last units one
-    // gets to the second shard before the other.
+    // Every request asks the shards in the same order, the coordinator last. So of two requests
+    // that want the same last units, one reaches the second shard before the other.
     let is_held = |posting: &Posting| posting.account.kind == AccountKind::Reserved;
     let held = draft.postings.iter().position(is_held);
     let held_with = of.postings.get(held.unwrap_or_default());
     let held_with = held_with.filter(|_| request.hold.is_some());
     let coordinator = stateful
         .and_then(|at| of.transitions.get(at))
-        // What ends a hold needs its stock, not the limits of its user.
+        // A hold begins on the shard of its stock: the request that ends the hold needs the stock,
+        // and not the limits of the user.
         .or(held_with)
         .or(of.all().max())
         .copied()
-        // It moves nothing: a key is its user's.
+        // A request that moves nothing is decided on the shard of its user's keys.
         .unwrap_or_else(|| alone(request, map));
     if of.all().all(|shard| *shard == coordinator) {
         return Plan::One(coordinator);
@@ -170,7 +176,7 @@ pub fn plan(request: &Request, map: ShardMap, hold_ms: u64) -> Plan {
     Plan::Several(Box::new(split(request, &of, coordinator, hold_ms)))
 }
 
-/// Where a request that moves nothing is decided.
+/// The shard of a request that moves nothing: the shard of its user's keys.
 fn alone(request: &Request, map: ShardMap) -> u64 {
     let key = request.idempotency.as_ref();
     key.map_or(0, |key| map.of_user(key.user))
@@ -214,7 +220,7 @@ fn split(request: &Request, of: &Shards, coordinator: u64, hold_ms: u64) -> Spli
     }
 }
 
-/// Takes over what of a request lies on the part's shard.
+/// Copies the postings and transitions of a request that lie on the part's shard into the part.
 fn take(request: &Request, of: &Shards, part: &mut Part, wanted: impl Fn(&Posting) -> bool) {
     let draft = &request.draft;
     let is_here = |shard: &u64| *shard == part.shard;
@@ -232,12 +238,13 @@ fn take(request: &Request, of: &Shards, part: &mut Part, wanted: impl Fn(&Postin
             part.transitions.push(index);
         }
     }
-    // The late one is the last of all states.
+    // The late transition is the last of all.
     let has_late = of.transitions.last().is_some_and(is_here);
     part.request.late_check = request.late_check.filter(|_| has_late).map(|_| late_before);
 }
 
-/// What is held on a shard: all that is taken there; what is given waits for the outcome.
+/// Builds the branch on a shard. The branch holds all that is taken there; what is given waits for
+/// the outcome.
 fn branch(
     request: &Request,
     of: &Shards,
@@ -308,7 +315,7 @@ fn branch(
 }
 
 impl Part {
-    /// What is sent: a branch with its body.
+    /// The request that is sent to the shard. A branch gets its body here.
     ///
     /// # Errors
     /// [`DraftError`] when the body has no JSON form.

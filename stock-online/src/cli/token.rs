@@ -7,7 +7,8 @@ use stock_common::config::Config;
 use stock_common::id::UserId;
 
 use super::{Failure, output};
-use crate::http::auth::{Caller, Role, Tokens};
+use crate::http::auth::Role;
+use crate::tokens::{Caller, Tokens};
 
 #[derive(Debug, Args)]
 pub(super) struct TokenArgs {

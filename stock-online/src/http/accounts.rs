@@ -154,7 +154,7 @@ pub(crate) async fn sign_up(
     let from = Subject::login_from(origin.address);
     let has_failed = attempt(app, origin, &[from], email.as_str()).await?;
     let ticket = ticket(origin, false, has_failed);
-    let password_hash = app.passwords.hash(password, ticket).await?;
+    let password_hash = app.people.passwords.hash(password, ticket).await?;
     let user = NewUser {
         email: &email,
         name,
@@ -191,7 +191,7 @@ async fn attempt(
 ) -> Result<bool, Problem> {
     let mut has_failed = false;
     for (index, subject) in subjects.iter().enumerate() {
-        match app.limits.attempt(&app.ledger, *subject).await {
+        match app.people.limits.attempt(&app.ledger, *subject).await {
             Ok(attempt) => {
                 has_failed |= attempt.failures > 0;
                 if attempt.begins_delay {
@@ -201,7 +201,7 @@ async fn attempt(
             Err(exceeded) => {
                 // An attempt that is not judged counts for none of the other subjects.
                 for subject in subjects.iter().take(index) {
-                    app.limits.take_back(&app.ledger, *subject).await;
+                    app.people.limits.take_back(&app.ledger, *subject).await;
                 }
                 return Err(exceeded.into());
             }
@@ -218,7 +218,7 @@ async fn is_right(
     ticket: Ticket,
 ) -> Result<bool, Problem> {
     let password = Password::claimed(password).unwrap_or_else(Password::nobodys);
-    let verified = app.passwords.verify(password, hash, ticket).await;
+    let verified = app.people.passwords.verify(password, hash, ticket).await;
     if verified.is_err() {
         take_back(app, subjects).await;
     }
@@ -227,7 +227,7 @@ async fn is_right(
 
 async fn take_back(app: &App, subjects: &[Subject]) {
     for subject in subjects {
-        app.limits.take_back(&app.ledger, *subject).await;
+        app.people.limits.take_back(&app.ledger, *subject).await;
     }
 }
 
@@ -285,8 +285,8 @@ pub(crate) async fn log_in(
             for subject in subjects {
                 // Many come from one address: who came in says nothing of the others there.
                 match subject == from {
-                    true => app.limits.take_back(&app.ledger, subject).await,
-                    false => app.limits.forgive(&app.ledger, subject).await,
+                    true => app.people.limits.take_back(&app.ledger, subject).await,
+                    false => app.people.limits.forgive(&app.ledger, subject).await,
                 }
             }
             audit::note(app, origin, Action::LoggedIn, (Some(user.id), claimed));
@@ -319,6 +319,7 @@ fn new_refresh_token() -> (String, TokenHash) {
 fn tokens_out(app: &App, user: &User, refresh: String) -> Result<Response, Problem> {
     let seconds = app.config.access_token_seconds;
     let access = app
+        .people
         .tokens
         .issue(Caller::from(user), Some(user.tokens_from), seconds)
         .map_err(|error| Problem::internal(&error))?;
@@ -397,7 +398,7 @@ pub(super) async fn end_tokens(
     refresh: Option<&TokenHash>,
 ) -> Result<Option<User>, Problem> {
     let mut transaction = app.pool.begin().await?;
-    let now = app.tokens.now();
+    let now = app.people.tokens.now();
     let Some(user) = users::end_tokens(&mut transaction, id, ending, now).await? else {
         return Ok(None);
     };
@@ -407,7 +408,7 @@ pub(super) async fn end_tokens(
         refresh_tokens::insert(&mut transaction, id, new_family(), lasting).await?;
     }
     transaction.commit().await?;
-    app.tokens.end(id, user.tokens_from);
+    app.people.tokens.end(id, user.tokens_from);
     Ok(Some(user))
 }
 
@@ -436,8 +437,8 @@ pub async fn change_password(
         audit::note(&app, &origin, Action::LoginFailed, who);
         return Err(Problem::of(Code::InvalidCredentials));
     }
-    app.limits.forgive(&app.ledger, own).await;
-    let password_hash = app.passwords.hash(password, ticket).await?;
+    app.people.limits.forgive(&app.ledger, own).await;
+    let password_hash = app.people.passwords.hash(password, ticket).await?;
     let (refresh, refresh_hash) = new_refresh_token();
     let ending = Ending::NewPassword(&password_hash);
     let changed = end_tokens(&app, user.id, ending, Some(&refresh_hash)).await?;

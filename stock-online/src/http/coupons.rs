@@ -147,8 +147,8 @@ async fn make(
 
 /// Makes a coupon that was inserted known to the ledger.
 async fn open(app: &App, admin: Caller, id: CouponId) -> Result<Arc<Coupon>, Problem> {
-    app.coupons.made(id).await;
-    let created = app.coupons.find(&app.pool, id).await?;
+    app.selling.coupons.made(id).await;
+    let created = app.selling.coupons.find(&app.pool, id).await?;
     let created = created.ok_or_else(|| Problem::of(Code::CouponNotFound))?;
     if is_code_of_another(app, &created).await? {
         table::delete_unopened(&app.pool, id).await?;
@@ -252,13 +252,13 @@ async fn find_campaign(
 ) -> Result<Arc<Coupon>, Problem> {
     let missing = || Problem::of(Code::CouponNotFound);
     let PathId(id) = id.map_err(|_not_a_number| missing())?;
-    let coupon = app.coupons.find(&app.pool, CouponId(id)).await?;
+    let coupon = app.selling.coupons.find(&app.pool, CouponId(id)).await?;
     let campaign = coupon.filter(|coupon| coupon.personal.is_none());
     let campaign = campaign.ok_or_else(missing)?;
-    if !app.catalog.is_read() {
+    if !app.selling.catalog.is_read() {
         return Err(Problem::of(Code::DatabaseUnavailable));
     }
-    if work.is_some_and(|work| !app.catalog.has_work(work)) {
+    if work.is_some_and(|work| !app.selling.catalog.has_work(work)) {
         return Err(Problem::of(Code::WorkNotFound));
     }
     Ok(campaign)

@@ -28,7 +28,10 @@ pub(crate) fn known(app: &App, headers: &HeaderMap, email: &Email) -> Option<Str
     let mut known = values.filter_map(|value| {
         let (nonce, signature) = value.split_once('.')?;
         let text = text(email, nonce);
-        app.tokens.has_signed(&text, signature).then_some(text)
+        app.people
+            .tokens
+            .has_signed(&text, signature)
+            .then_some(text)
     });
     known.next()
 }
@@ -36,7 +39,7 @@ pub(crate) fn known(app: &App, headers: &HeaderMap, email: &Email) -> Option<Str
 /// Lets a browser be known from now on.
 pub(crate) fn remember(app: &App, response: &mut Response, email: &Email) {
     let nonce = format!("{:032x}", rand::random::<u128>());
-    let Ok(signature) = app.tokens.sign(&text(email, &nonce)) else {
+    let Ok(signature) = app.people.tokens.sign(&text(email, &nonce)) else {
         return;
     };
     let secure = if app.config.public_tls {

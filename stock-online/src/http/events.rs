@@ -176,11 +176,11 @@ impl Watcher {
             self.changed.borrow_and_update();
             let known = self
                 .after
-                .and_then(|after| self.app.levels.since(after, LEVELS_MAX));
+                .and_then(|after| self.app.live.levels.since(after, LEVELS_MAX));
             let (upto, levels) = match known {
                 Some(changes) => (changes.upto, changes.levels),
                 // Before Redis is asked: what moves in between comes again as a change.
-                None => (self.app.levels.last(), self.snapshot().await?),
+                None => (self.app.live.levels.last(), self.snapshot().await?),
             };
             let is_first = self.after.is_none();
             self.after = Some(upto);
@@ -189,7 +189,7 @@ impl Watcher {
                 .filter(|(account, _)| self.wants(account))
                 .filter_map(out)
                 .collect();
-            if levels.is_empty() && !is_first && upto < self.app.levels.last() {
+            if levels.is_empty() && !is_first && upto < self.app.live.levels.last() {
                 // What moved was nothing to them, and there is more.
                 continue;
             }
@@ -212,7 +212,11 @@ impl Watcher {
                 };
                 (named.products.clone(), named.coupons.clone(), places)
             }
-            None => (self.app.catalog.first(LEVELS_MAX), Vec::new(), Vec::new()),
+            None => (
+                self.app.selling.catalog.first(LEVELS_MAX),
+                Vec::new(),
+                Vec::new(),
+            ),
         };
         let places = || [LocationId::ONLINE].iter().chain(&places);
         let names: Vec<Account> = products
@@ -241,7 +245,7 @@ pub async fn levels(
         true => Holder::Admin,
         false => Holder::User(lease.caller.user),
     };
-    let place = app.event_streams.take(holder)?;
+    let place = app.live.event_streams.take(holder)?;
     Ok(stream(app, named, &headers, (place, Some(lease))))
 }
 
@@ -259,7 +263,7 @@ pub fn stream(
     let is_divided = app.ledger.shards().len() > 1;
     let after = after.map(|at| if is_divided { Levels::resumed(at) } else { at });
     let watcher = Watcher {
-        changed: app.levels.watch(),
+        changed: app.live.levels.watch(),
         named,
         after,
         sent: None,

@@ -164,7 +164,7 @@ fn keyed(
     let Some(key) = key_of(&parts.headers)? else {
         return Ok(None);
     };
-    app.limits.admit_key(caller.user.0)?;
+    app.people.limits.admit_key(caller.user.0)?;
     let target = (&parts.method, &parts.uri);
     Ok(Some(idempotency(caller.user, key, target, body)))
 }

@@ -160,7 +160,7 @@ fn key(app: &App, admin: Caller, headers: &HeaderMap) -> Result<Option<ImportKey
     let Some(key) = key_of(headers)? else {
         return Ok(None);
     };
-    app.limits.admit_key(admin.user.0)?;
+    app.people.limits.admit_key(admin.user.0)?;
     let key_hash = journal::hash_bytes(&hash(&["import", &admin.user.to_string(), key]));
     Ok(key_hash.map(|key_hash| ImportKey {
         key_hash,
@@ -185,7 +185,7 @@ pub async fn import(
     }
     let Filter(query) = query?;
     let is_dry_run = query.dry_run == Some(true);
-    let turn = app.imports.try_acquire();
+    let turn = app.selling.imports.try_acquire();
     let turn = turn.map_err(|_taken| {
         Problem::new(
             Code::Overloaded,
@@ -218,7 +218,7 @@ pub async fn import(
         };
         return Ok(json(StatusCode::OK, &body));
     }
-    app.imports_wake_up.notify_one();
+    app.selling.imports_wake_up.notify_one();
     let subject = format!("import:{id} {} rows", judged.rows);
     let action = Action::StockImported;
     audit::note(&app, &origin, action, (Some(admin.user), &subject));

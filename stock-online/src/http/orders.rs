@@ -54,7 +54,7 @@ const CODE_WAIT: Duration = Duration::from_millis(300);
 
 pub(super) fn count(app: &App, path: Path, verdict: &Verdict) {
     let (path, verdict) = (path.as_str(), verdict.name());
-    app.history.count(verdict);
+    app.live.history.count(verdict);
     metrics::counter!("stock_orders_total", "path" => path, "verdict" => verdict).increment(1);
 }
 
@@ -106,9 +106,9 @@ async fn price(
         held: made.map(|of| &of.reservation),
         coupon: code.map(|code| (code, coupon.as_deref())),
         use_points: benefits.use_points,
-        earn_rate: app.earn_rate,
+        earn_rate: app.selling.earn_rate,
     };
-    let problem = match pricing::price(asked, &app.catalog, benefits, now_ms) {
+    let problem = match pricing::price(asked, &app.selling.catalog, benefits, now_ms) {
         Ok(priced) => match take_hold(priced, reservation) {
             Ok(placing) => return Ok(Ok(placing)),
             Err(problem) => problem,
@@ -136,7 +136,7 @@ async fn find_coupon(app: &App, user: UserId, code: &str) -> Result<Option<Arc<C
     let Some(own) = state.filter(|state| state.user_id == user) else {
         return Ok(None);
     };
-    let coupon = app.coupons.find(&app.pool, own.coupon_id).await?;
+    let coupon = app.selling.coupons.find(&app.pool, own.coupon_id).await?;
     Ok(coupon.filter(|coupon| coupon.is_valid(app.ledger.redis_now_ms())))
 }
 
@@ -330,7 +330,7 @@ async fn wait_for_code(app: &App, order: &Order) -> Result<(), Problem> {
 
 /// Answers a verdict that placed no order now.
 async fn answer_unplaced(app: &App, verdict: Verdict) -> Result<Response, Problem> {
-    let translate = |refusal: Refusal| Problem::of_refusal(&app.catalog, refusal);
+    let translate = |refusal: Refusal| Problem::of_refusal(&app.selling.catalog, refusal);
     match verdict {
         Verdict::Replayed(Replay::Accepted(position)) => {
             let entry = replayed_entry(app, position).await?;

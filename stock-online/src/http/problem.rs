@@ -21,6 +21,8 @@ use crate::coupons::Unread;
 use crate::http::code::Code;
 use crate::limits::Exceeded;
 use crate::passwords::PasswordError;
+use crate::streams::Full;
+use crate::tokens::TokenError;
 
 /// Seconds after which a client may try again after a 503.
 const RETRY_AFTER_SECONDS: u64 = 1;
@@ -222,6 +224,25 @@ impl From<Exceeded> for Problem {
         let mut problem = Self::new(Code::TooManyRequests, detail);
         problem.exceeded = Some(exceeded);
         problem
+    }
+}
+
+impl From<TokenError> for Problem {
+    fn from(error: TokenError) -> Self {
+        let code = match error {
+            TokenError::NotKnownYet => Code::DatabaseUnavailable,
+            TokenError::Ended | TokenError::Invalid(_) => Code::Unauthorized,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<Full> for Problem {
+    fn from(full: Full) -> Self {
+        match full {
+            Full::Altogether => Self::of(Code::Overloaded),
+            Full::OfOne(_) => Self::new(Code::TooManyRequests, full.to_string()),
+        }
     }
 }
 

@@ -219,7 +219,7 @@ async fn benefits_of(app: &App, caller: Option<Caller>) -> Arc<[Benefit]> {
     let now_ms = app.ledger.redis_now_ms();
     let best = async { coupon_issues::best_of(&app.pool, user, now_ms).await };
     let read = app
-        .kept
+        .selling
         .benefits
         .get(user, async { Ok::<_, sqlx::Error>(best.await?.into()) });
     match tokio::time::timeout(BENEFITS_MAX, read).await {
@@ -285,7 +285,7 @@ pub(crate) async fn find_all(
     app: &App,
     filter: ProductFilter,
 ) -> Result<Vec<Arc<Product>>, Problem> {
-    if let Some(found) = app.catalog.list(&filter) {
+    if let Some(found) = app.selling.catalog.list(&filter) {
         return Ok(found);
     }
     let filter = &filter;
@@ -319,10 +319,14 @@ pub(crate) fn find_shown(
 
 /// The product in the catalog, if it was not deleted.
 pub(super) fn find_known(app: &App, id: ProductId) -> Result<Arc<Product>, Problem> {
-    if !app.catalog.is_read() {
+    if !app.selling.catalog.is_read() {
         return Err(Problem::of(Code::DatabaseUnavailable));
     }
-    let known = app.catalog.product(id).filter(|known| !known.is_deleted);
+    let known = app
+        .selling
+        .catalog
+        .product(id)
+        .filter(|known| !known.is_deleted);
     known.ok_or_else(|| Problem::of(Code::ProductNotFound))
 }
 

@@ -143,10 +143,14 @@ impl ReservationOut {
 
 /// The product of which a part is set aside, if it can be ordered.
 fn find_product(app: &App, id: ProductId) -> Result<Arc<Product>, Problem> {
-    if !app.catalog.is_read() {
+    if !app.selling.catalog.is_read() {
         return Err(unpriced(Unpriced::CatalogUnread));
     }
-    let product = app.catalog.product(id).filter(|known| !known.is_deleted);
+    let product = app
+        .selling
+        .catalog
+        .product(id)
+        .filter(|known| !known.is_deleted);
     let product = product.ok_or_else(|| unpriced(Unpriced::ProductNotFound(id)))?;
     if product.fields.status != ProductStatus::Active {
         return Err(unpriced(Unpriced::ProductNotOnSale(id)));
@@ -230,7 +234,7 @@ async fn answer_reserve(
     reservation: Option<&Reservation>,
     verdict: Verdict,
 ) -> Result<Response, Problem> {
-    let translate = |refusal: Refusal| Problem::of_refusal(&app.catalog, refusal);
+    let translate = |refusal: Refusal| Problem::of_refusal(&app.selling.catalog, refusal);
     match (verdict, reservation) {
         (Verdict::Accepted(accepted), Some(reservation)) => {
             Ok(created(accepted.position, reservation))

@@ -223,7 +223,12 @@ impl Front {
         // Health and metrics are asked for by few, and often; assets once. A cookie makes work.
         let is_free = is_of_health(path) && !request.headers().contains_key(header::COOKIE);
         let is_counted = !is_free && !path.starts_with("/assets/");
-        if is_counted && let Err(exceeded) = self.app.limits.admit(Subject::requests_from(address))
+        if is_counted
+            && let Err(exceeded) = self
+                .app
+                .people
+                .limits
+                .admit(Subject::requests_from(address))
         {
             tokio::time::sleep(REFUSAL_PAUSE).await;
             return Problem::from(exceeded).into_response();
@@ -305,7 +310,7 @@ async fn handle(
     }
     (front.durations).record(route, response.status().as_u16(), took);
     if route == ORDERS {
-        front.app.history.record(took);
+        front.app.live.history.record(took);
     }
     // A 503 is an answer, counted above; a log line for each would be a load of its own.
     if response.status().is_server_error() && response.status() != StatusCode::SERVICE_UNAVAILABLE {

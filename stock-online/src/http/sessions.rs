@@ -30,7 +30,7 @@ pub fn layer(app: &App) -> SessionManagerLayer<Store> {
     let rest = Duration::seconds(config.session_seconds);
     let store = Store {
         pool: app.pool.clone(),
-        kept: Arc::clone(&app.kept.sessions),
+        kept: Arc::clone(&app.people.sessions),
     };
     SessionManagerLayer::new(store)
         .with_name(name)

@@ -336,7 +336,7 @@ pub async fn products(
     let now = app.ledger.levels(&names).await?;
     let now_ms = app.ledger.redis_now_ms();
     let item = |account: &Account| {
-        let product = app.catalog.product(ProductId(account.owner))?;
+        let product = app.selling.catalog.product(ProductId(account.owner))?;
         let level = now.get(account).copied().unwrap_or_default();
         Some(StoreProductOut {
             store_id: store.0,

@@ -153,7 +153,7 @@ fn short_while_due(verdict: &Verdict, first: Option<Account>) -> Option<Account>
 
 /// Releases the holds that an account waits for.
 async fn sweep(app: &App, account: Account) {
-    if let Err(error) = app.expiry.sweep_for(&app.ledger, account).await {
+    if let Err(error) = app.selling.expiry.sweep_for(&app.ledger, account).await {
         // The request is decided all the same: if stock is still short, that is the answer.
         tracing::warn!(%error, "expired holds could not be released");
     }
@@ -167,7 +167,12 @@ pub(super) async fn ask_locked(
 ) -> Result<Decided, Problem> {
     let task = {
         let app = Arc::clone(app);
-        async move { app.row_locks.decide(&app.ledger, request, before).await }
+        async move {
+            app.selling
+                .row_locks
+                .decide(&app.ledger, request, before)
+                .await
+        }
     };
     Ok(app.start(task).await??)
 }

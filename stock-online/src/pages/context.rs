@@ -120,7 +120,7 @@ impl PageContext {
                     let found = users::find(&app.pool, caller.user).await?;
                     Ok::<_, sqlx::Error>(found.map(|(user, _)| user))
                 };
-                app.kept.users.get(caller.user, read).await?
+                app.people.users.get(caller.user, read).await?
             }
             None => None,
         };
@@ -168,7 +168,7 @@ impl PageContext {
         &self,
         read: impl Future<Output = Result<T, Problem>>,
     ) -> Result<Option<T>, Problem> {
-        let silence = &self.app.kept.silence;
+        let silence = &self.app.silence;
         if self.app.health.database().is_away() {
             return Ok(None);
         }
@@ -193,7 +193,7 @@ impl PageContext {
     /// The interface's problem.
     pub async fn get_public<T: DeserializeOwned>(&self, path: &str) -> Result<T, Problem> {
         let read = self.api.read(path, None, self.origin);
-        let body = self.app.kept.lists.get(path.to_owned(), read).await?;
+        let body = self.app.live.lists.get(path.to_owned(), read).await?;
         serde_json::from_slice(&body).map_err(|error| Problem::internal(&error))
     }
 

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use self::figures::{Figures, ProductFigures};
 use super::context::{PageContext, page};
+use crate::http::problem::Problem;
 use crate::streams::Holder;
 
 /// After so long the stream ends, and the browser comes again by itself: whether its reader is still an admin is
@@ -44,7 +45,7 @@ impl<'a> Live<'a> {
             }
         };
         Self {
-            figures: Figures::of(&app.history.samples()),
+            figures: Figures::of(&app.live.history.samples()),
             epoch,
             fenced,
             durability: app.config.durability.as_str(),
@@ -109,9 +110,9 @@ pub async fn live(
     context: PageContext,
 ) -> Result<Response, Response> {
     context.admin()?;
-    let place = app.event_streams.take(Holder::Admin);
-    let place = place.map_err(IntoResponse::into_response)?;
-    let begun = (context, app.history.watch(), place);
+    let place = app.live.event_streams.take(Holder::Admin);
+    let place = place.map_err(|full| Problem::from(full).into_response())?;
+    let begun = (context, app.live.history.watch(), place);
     let ends = Instant::now() + ASK_AGAIN;
     let events = stream::unfold(begun, move |(context, mut changed, place)| async move {
         let closing = context.app.closing.clone();

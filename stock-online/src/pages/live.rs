@@ -29,19 +29,19 @@ pub(super) async fn levels(
         named.ok_or_else(|| Problem::unprocessable("/productId", "ids are required"))?;
     named.is_online_only = true;
     named.products.retain(|id| {
-        let known = app.catalog.product(*id);
+        let known = app.selling.catalog.product(*id);
         known.is_some_and(|known| {
             !known.is_deleted && known.fields.status != ProductStatus::Inactive
         })
     });
     let mut coupons = Vec::new();
     for id in named.coupons {
-        let coupon = app.coupons.find(&app.pool, id).await?;
+        let coupon = app.selling.coupons.find(&app.pool, id).await?;
         let is_public = coupon.is_some_and(|coupon| coupon.personal.is_none());
         coupons.extend(is_public.then_some(id));
     }
     named.coupons = coupons;
     // Whoever looks takes no place of those who built on the interface.
-    let place = app.page_streams.take(Holder::at(origin.address))?;
+    let place = app.live.page_streams.take(Holder::at(origin.address))?;
     Ok(events::stream(app, Some(named), &headers, (place, None)))
 }

@@ -160,6 +160,7 @@ impl Own {
         for reservation in &mut reservations.items {
             let known = context
                 .app
+                .selling
                 .catalog
                 .product(ProductId(reservation.product_id));
             reservation.product =

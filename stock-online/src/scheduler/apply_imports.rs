@@ -21,7 +21,7 @@ pub(super) async fn run(app: Arc<App>, shutdown: CancellationToken) {
         }
         tokio::select! {
             () = shutdown.cancelled() => {}
-            () = app.imports_wake_up.notified() => {}
+            () = app.selling.imports_wake_up.notified() => {}
             () = tokio::time::sleep(EVERY) => {}
         }
     }

@@ -74,14 +74,14 @@ async fn hear(app: &App, wake_ups: &WakeUps) -> Result<(), fred::error::Error> {
     tracing::info!("subscribed to levels and catalog");
     is_subscribed(true);
     // The channels were silent until now: look once at what was missed.
-    app.levels.interrupted();
+    app.live.levels.interrupted();
     wake_ups.notify_all();
-    app.catalog_refresher.wake_up.notify_one();
+    app.selling.catalog_refresher.wake_up.notify_one();
     loop {
         let message = tokio::select! {
             biased;
             _ = reconnections.recv() => {
-                app.levels.interrupted();
+                app.live.levels.interrupted();
                 continue;
             }
             () = &mut silent => {
@@ -109,15 +109,15 @@ async fn hear(app: &App, wake_ups: &WakeUps) -> Result<(), fred::error::Error> {
                 match app.ledger.hear(&message) {
                     Heard::Own => {
                         wake_ups.notify(message.position.shard());
-                        app.levels.hear(&message);
+                        app.live.levels.hear(&message);
                     }
                     Heard::TooEarly => {}
                     Heard::Foreign => ignore(),
                 }
             }
-            Ok(_) => app.catalog_refresher.wake_up.notify_one(),
+            Ok(_) => app.selling.catalog_refresher.wake_up.notify_one(),
             Err(RecvError::Lagged(_)) => {
-                app.levels.interrupted();
+                app.live.levels.interrupted();
                 wake_ups.notify_all();
             }
             Err(RecvError::Closed) => break,

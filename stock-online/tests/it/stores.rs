@@ -6,7 +6,8 @@ mod invalid_sales;
 use serde_json::{Value, json};
 use stock_common::clock::rfc3339;
 use stock_common::id::{LocationId, UserId};
-use stock_online::http::auth::{Caller, Role, Tokens};
+use stock_domain::user::Role;
+use stock_online::tokens::{Caller, Tokens};
 
 use crate::support::{Answer, Call, Client, SECRET, Shop, order_json};
 

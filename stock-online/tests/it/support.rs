@@ -19,7 +19,7 @@ use stock_engine::verify::{Report, VerifyError, verify};
 use stock_engine::{ledger, recover};
 use stock_mysql::Role;
 use stock_online::cli::seed::{SeedArgs, seed};
-use stock_online::http::auth::Tokens;
+use stock_online::tokens::Tokens;
 use stock_online::{ServiceRole, Start, install_metrics};
 use stock_redis::nodes::Servers;
 use stock_redis::{Ledger, ReadError};

@@ -5,6 +5,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Components, ComponentsBuilder};
 
 use super::text;
+use crate::health::readiness;
 use crate::http::code::Code;
 use crate::http::stores::{self, invalid, offline, till};
 use crate::http::{
@@ -27,7 +28,7 @@ pub(super) fn components() -> Components {
         .schema_from::<orders::OrderStatusName>()
         .schema_from::<products::ItemOut<'_>>()
         .schema_from::<products::ProductStatusName>()
-        .schema_from::<ops::Checks>()
+        .schema_from::<readiness::Checks>()
         .schema_from::<orders::NothingIn>()
         .schema_from::<orders::OrderBody<'_>>()
         .schema_from::<orders::OrderListOut<'_>>()
@@ -129,8 +130,8 @@ pub(super) fn components() -> Components {
         .schema_from::<quarantine::ReleasedOut>()
         .schema_from::<audit_log::AuditLineOut>()
         .schema_from::<audit_log::AuditLogOut>()
-        .schema_from::<ops::Ready>()
-        .schema_from::<ops::SettingOut>()
+        .schema_from::<readiness::Ready>()
+        .schema_from::<readiness::SettingOut>()
         .schema("Problem", problem())
         .security_scheme("bearer", SecurityScheme::Http(bearer))
         .build()

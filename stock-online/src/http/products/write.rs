@@ -267,7 +267,11 @@ async fn switch(app: &App, id: ProductId, closed: bool, by: &By) -> Result<(), P
 
 /// Takes the change over here, and tells the other instances.
 pub(in crate::http) async fn publish(app: &App) -> Result<(), Problem> {
-    let refreshed = app.catalog_refresher.refresh(&app.pool, &app.catalog).await;
+    let refreshed = app
+        .selling
+        .catalog_refresher
+        .refresh(&app.pool, &app.selling.catalog)
+        .await;
     refreshed.map_err(|error| Problem::from(error).behind_a_change())?;
     if let Err(error) = app.ledger.announce_catalog().await {
         tracing::warn!(%error, "other instances learn of the change by themselves");

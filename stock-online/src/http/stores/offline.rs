@@ -307,7 +307,7 @@ fn read(
         offline: Some(sale.clone()),
     };
     let benefits = pricing::Benefits::default();
-    let priced = pricing::price(&asked, &app.catalog, benefits, now_ms);
+    let priced = pricing::price(&asked, &app.selling.catalog, benefits, now_ms);
     let priced = priced.map_err(|why| invalid(&unpriced(why)))?;
     Ok(Asked {
         index,
@@ -345,7 +345,7 @@ pub async fn place_batch(
         return Err(Problem::unprocessable("/deviceId", rule));
     }
     let store = find(&app, till.store).await?;
-    if !app.catalog.is_read() {
+    if !app.selling.catalog.is_read() {
         return Err(Problem::of(Code::DatabaseUnavailable));
     }
     if let Some(before) = once::look(&app, idempotency.as_ref()).await? {

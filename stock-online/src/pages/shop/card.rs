@@ -156,7 +156,7 @@ impl Card {
                     .zip(limited(product))
                     .map(|(level, limit)| (level.balance - limit.least()).max(0)),
             };
-            let peak = context.app.levels.peak(online(product), available);
+            let peak = context.app.live.levels.peak(online(product), available);
             Self::new(product, left, peak, now_ms)
         };
         Ok(products.iter().map(card).collect())

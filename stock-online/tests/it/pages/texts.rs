@@ -49,15 +49,15 @@ fn both_languages_say_the_same_and_every_named_text_is_said() {
     let (mut named, mut prefixes) = (BTreeSet::new(), BTreeSet::new());
     for source in &sources {
         for begin in [
-            "frame.t(\"",
-            "frame.count(\"",
-            "frame.with(\"",
+            "context.t(\"",
+            "context.count(\"",
+            "context.with(\"",
             " t(\"",
             ".t(\"",
         ] {
             named.extend(between(source, begin));
         }
-        prefixes.extend(between(source, "frame.of(\""));
+        prefixes.extend(between(source, "context.of(\""));
     }
     assert!(
         named.len() > 100 && prefixes.len() > 8,

@@ -3,7 +3,7 @@
 use serde_json::json;
 use stock_common::clock::Clock;
 use stock_domain::user::Role;
-use stock_online::http::auth::Tokens;
+use stock_online::tokens::Tokens;
 
 use super::{PASSWORD, log_in, log_in_with, me, refresh, sign_up, sign_up_json, tokens_of};
 use crate::support::{Shop, until};
@@ -294,7 +294,7 @@ async fn a_token_of_the_previous_key_holds_until_the_key_is_gone() {
     let mut shop = Shop::open(1, 10).await;
     let old = "the key of last year, long enough for HS256";
     let id = sign_up_with_any_key(&shop).await;
-    let caller = stock_online::http::auth::Caller {
+    let caller = stock_online::tokens::Caller {
         user: stock_common::id::UserId(id),
         role: Role::User,
         store_id: None,

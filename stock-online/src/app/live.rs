@@ -1,0 +1,41 @@
+//! The state that live views need: the latest levels, the last measurements, and the places of streams.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use stock_common::config::Config;
+
+use crate::history::History;
+use crate::kept::{Kept, Silence};
+use crate::levels::Levels;
+use crate::streams::Places;
+
+/// The number of lists of which an answer is kept.
+const LISTS_KEPT: u64 = 100;
+
+/// The state that live views need.
+pub struct Live {
+    /// The latest levels.
+    pub levels: Levels,
+    /// The measurements of the last minutes.
+    pub history: History,
+    /// Lists that pages show to everybody, by their path in the interface.
+    pub lists: Kept<String, Bytes>,
+    /// Free places of streams of levels.
+    pub event_streams: Arc<Places>,
+    /// Free places of streams to pages.
+    pub page_streams: Arc<Places>,
+}
+
+impl Live {
+    pub(super) fn new(config: &Config, silence: &Arc<Silence>) -> Self {
+        let each = config.streams_each_max;
+        Self {
+            levels: Levels::default(),
+            history: History::default(),
+            lists: Kept::new(LISTS_KEPT, silence),
+            event_streams: Places::new(config.event_streams_max, each),
+            page_streams: Places::new(config.page_streams_max, each),
+        }
+    }
+}

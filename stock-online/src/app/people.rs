@@ -1,0 +1,48 @@
+//! The state that people need: tokens, passwords, sessions, and the limits of requests.
+
+use std::sync::Arc;
+
+use stock_common::clock::Clock;
+use stock_common::config::Config;
+use stock_common::id::UserId;
+use stock_domain::user::User;
+use stock_mysql::people::sessions::IdHash;
+
+use crate::kept::{Kept, Silence};
+use crate::limits::Limits;
+use crate::passwords::Passwords;
+use crate::tokens::Tokens;
+
+/// The number of users of whom an answer is kept.
+pub(super) const USERS_KEPT: u64 = 50_000;
+
+/// The state that people need.
+pub struct People {
+    /// Makes and checks tokens.
+    pub tokens: Tokens,
+    /// Hashes passwords.
+    pub passwords: Passwords,
+    /// Counts requests.
+    pub limits: Limits,
+    /// Users who read pages; `None` for a deleted one.
+    pub users: Kept<UserId, Option<User>>,
+    /// Sessions: the data, and the Unix second in which each ends.
+    pub sessions: Arc<Kept<IdHash, Option<(String, i64)>>>,
+}
+
+impl People {
+    pub(super) fn new(
+        config: &Config,
+        clock: &Clock,
+        silence: &Arc<Silence>,
+    ) -> Result<Self, jsonwebtoken::errors::Error> {
+        let (secret, previous) = (&config.jwt_secret, &config.jwt_previous_secret);
+        Ok(Self {
+            tokens: Tokens::new(secret, previous, clock.clone())?,
+            passwords: Passwords::new(config.password_hashes_max),
+            limits: Limits::new(config, clock.clone()),
+            users: Kept::new(USERS_KEPT, silence),
+            sessions: Arc::new(Kept::new(USERS_KEPT, silence)),
+        })
+    }
+}
