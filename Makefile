@@ -73,6 +73,8 @@ browser: install
 
 book:
 	@command -v mdbook >/dev/null || $(CARGO) install --locked mdbook --version 0.5.4
+	@command -v mdbook-mermaid >/dev/null || $(CARGO) install --locked mdbook-mermaid --version 0.17.1
+	mdbook-mermaid install docs
 	mdbook build docs
 
 # cargo-fuzz and a nightly compiler: cargo install cargo-fuzz; rustup toolchain install nightly

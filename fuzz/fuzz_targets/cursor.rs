@@ -1,4 +1,4 @@
-//! Cursors and ids: any text is a number or refused, and a number comes back as it was.
+//! Cursors and ids: any text is a number or is refused, and a number survives a round trip.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

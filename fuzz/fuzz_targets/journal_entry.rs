@@ -1,5 +1,5 @@
-//! An entry of the journal: any posted levels and payload are an entry or an error; what is an entry can be
-//! decoded again from what it keeps.
+//! Journal entries: any posted levels and payload decode to an entry or to an error. An entry can
+//! be restored from what it keeps.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -7,7 +7,7 @@ use stock_common::id::Position;
 use stock_domain::journal::Entry;
 use stock_domain::order::Order;
 
-// PostedLevels in the first line, the payload behind it.
+// The first line holds the posted levels, the rest is the payload.
 fuzz_target!(|bytes: &[u8]| {
     let end = bytes.iter().position(|byte| *byte == b'\n');
     let Some((posted_levels, rest)) = end.map(|end| bytes.split_at(end)) else {

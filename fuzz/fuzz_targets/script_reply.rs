@@ -1,4 +1,4 @@
-//! What the script returned: any reply is one verdict per request, or none at all.
+//! The reply of the script: any bytes decode to one verdict per request, or not at all.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,7 +1,8 @@
-//! A client of the service: requests with tokens, answers with their problem code.
+//! A client of the service. It sends requests with tokens and reads answers with their problem
+//! codes.
 //!
-//! A [`Session`] keeps its connection, as browsers do; a [`Call`] that is sent alone opens one and
-//! closes it again.
+//! A [`Session`] keeps its connection, as browsers do. A [`Call`] that is sent alone opens a
+//! connection of its own and closes it again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,23 +18,23 @@ use serde_json::{Value, json};
 use stock_domain::user::Role;
 use tokio::net::TcpStream;
 
-/// How long a client waits for an answer; longer than any time limit of the service.
+/// Time that a client waits for an answer, longer than any time limit of the service.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Why a request was not answered.
+/// The reason why a request was not answered.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Makes the `Authorization` header of a user in a role.
+/// Makes the `Authorization` header for a user id and a role.
 pub type Sign = dyn Fn(u64, Role) -> String + Send + Sync;
 
-/// An answer.
+/// An answer of the service.
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// The HTTP status.
     pub status: u16,
-    /// Header values by name, names in small letters.
+    /// Header values by name; the names are in lower case.
     pub headers: BTreeMap<String, String>,
-    /// The cookies that were set, `name=value` each.
+    /// The cookies that the answer sets, each as `name=value`.
     pub cookies: Vec<String>,
     /// The body as JSON; null when it is not JSON.
     pub body: Value,
@@ -42,7 +43,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The problem's code, or "".
+    /// The code of the problem, or "".
     #[must_use]
     pub fn code(&self) -> &str {
         self.member("code")
@@ -57,22 +58,22 @@ impl Answer {
             .unwrap_or_default()
     }
 
-    /// The order's id, or "".
+    /// The id of the order, or "".
     #[must_use]
     pub fn order_id(&self) -> String {
         self.member("orderId").to_owned()
     }
 }
 
-/// Calls a service.
+/// A client of one service.
 #[derive(Clone)]
 pub struct Client {
-    /// Where it listens, `host:port`.
+    /// The address of the service, `host:port`.
     pub address: String,
     sign: Arc<Sign>,
 }
 
-/// A request to be sent.
+/// A request that is not sent yet.
 #[must_use]
 pub struct Call<'a> {
     client: &'a Client,
@@ -89,58 +90,58 @@ impl Call<'_> {
         self
     }
 
-    /// Sends it as a buyer.
+    /// Adds the token of a buyer.
     pub fn user(self, id: u64) -> Self {
         self.role(id, Role::User)
     }
 
-    /// Sends it as user 1, an admin.
+    /// Adds the token of user 1, an admin.
     pub fn admin(self) -> Self {
         self.role(1, Role::Admin)
     }
 
-    /// Sends it with a token that the service gave.
+    /// Adds a token that the service gave.
     pub fn bearer(self, token: &str) -> Self {
         self.header("authorization", &format!("Bearer {token}"))
     }
 
-    /// Sends it as somebody of any role.
+    /// Adds the token of a user in any role.
     pub fn role(self, id: u64, role: Role) -> Self {
         let value = self.client.bearer(id, role);
         self.header("authorization", &value)
     }
 
-    /// Sends JSON.
+    /// Sets JSON as the body.
     pub fn json(self, body: &Value) -> Self {
         self.raw(body.to_string().as_bytes())
             .header("content-type", "application/json")
     }
 
-    /// Sends the fields of a form.
+    /// Sets the fields of a form as the body.
     pub fn form(self, fields: &str) -> Self {
         self.raw(fields.as_bytes())
             .header("content-type", "application/x-www-form-urlencoded")
     }
 
-    /// Sends these bytes as the body.
+    /// Sets these bytes as the body.
     pub fn raw(mut self, body: &[u8]) -> Self {
         self.body = body.to_vec();
         self
     }
 
-    /// Sends it on a connection of its own.
+    /// Sends the request on a connection of its own.
     ///
     /// # Errors
-    /// When the connection breaks: the outcome is unknown.
+    /// When the connection breaks, so that the outcome is unknown.
     pub async fn try_send(self) -> Result<Answer, Failure> {
         let mut session = Session::new(&self.client.address);
         session.send(self.request()?).await
     }
 
-    /// Sends it on a connection of its own, and expects an answer.
+    /// Sends the request on a connection of its own, and expects an answer.
     ///
     /// # Panics
-    /// When there is none.
+    /// When there is no answer.
     #[expect(
         clippy::expect_used,
         reason = "who calls it has nothing else to do then"
@@ -149,7 +150,7 @@ impl Call<'_> {
         self.try_send().await.expect("the service answers")
     }
 
-    /// Sends it as [`Call::send`] and keeps only the status.
+    /// Sends the request as [`Call::send`] does, and keeps only the status.
     ///
     /// # Panics
     /// When there is no answer.
@@ -157,7 +158,7 @@ impl Call<'_> {
         self.send().await.status
     }
 
-    /// The request itself.
+    /// Builds the HTTP request.
     ///
     /// # Errors
     /// When a header or the path cannot be sent.
@@ -174,7 +175,7 @@ impl Call<'_> {
 }
 
 impl Client {
-    /// A client of the service at `address` that is told by `sign` how to say who it is.
+    /// A client of the service at `address`; `sign` makes its `Authorization` headers.
     #[must_use]
     pub fn new(address: &str, sign: Arc<Sign>) -> Self {
         Self {
@@ -183,7 +184,7 @@ impl Client {
         }
     }
 
-    /// The same client at another address, such as a proxy's.
+    /// The same client at another address, such as that of a proxy.
     #[must_use]
     pub fn at(&self, address: &str) -> Self {
         Self {
@@ -224,18 +225,19 @@ impl Client {
         self.call("PATCH", path)
     }
 
-    /// Orders units of products at 1,000 each.
+    /// Begins an order of products at a price of 1,000 each.
     pub fn order(&self, path: &str, user: u64, lines: &[(u64, i64)]) -> Call<'_> {
         self.post(path).user(user).json(&order_json(lines))
     }
 
-    /// Whether the service takes orders and knows its catalog.
+    /// Whether the service is ready and has read its catalog.
     pub async fn is_ready(&self) -> bool {
         let ready = self.get("/readyz").try_send().await;
         if !ready.is_ok_and(|answer| answer.status == 200) {
             return false;
         }
-        // An order that nobody can place says whether the catalog has been read.
+        // The total of this order is wrong. The problem code says whether the catalog has been
+        // read.
         let probe = json!({ "orderProducts": [{ "productId": 1, "quantity": 1 }],
             "totalAmount": 1, "deliveryType": "ONLINE" });
         let probed = self.post("/api/redis/orders").user(1).json(&probe);
@@ -244,7 +246,7 @@ impl Client {
     }
 }
 
-/// The body of an order of products at 1,000 each.
+/// The body of an order of products at a price of 1,000 each.
 #[must_use]
 pub fn order_json(lines: &[(u64, i64)]) -> Value {
     let products: Vec<Value> = lines
@@ -255,7 +257,7 @@ pub fn order_json(lines: &[(u64, i64)]) -> Value {
     json!({ "orderProducts": products, "totalAmount": total, "deliveryType": "ONLINE" })
 }
 
-/// A connection that is kept, and opened again when it broke.
+/// A connection that is kept, and opened again after it broke.
 pub struct Session {
     address: String,
     sender: Option<SendRequest<Full<Bytes>>>,
@@ -274,8 +276,8 @@ impl Session {
     /// Sends a request and reads its answer.
     ///
     /// # Errors
-    /// When the connection breaks or no answer comes: the outcome is unknown. The next request opens a
-    /// new connection.
+    /// When the connection breaks or no answer comes, so that the outcome is unknown. The next
+    /// request opens a new connection.
     pub async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, Failure> {
         let (parts, body) = self.exchange(request).await?;
         let text = String::from_utf8(body.to_vec())?;
@@ -295,7 +297,7 @@ impl Session {
         })
     }
 
-    /// Sends a request and looks only at the status of its answer, which is cheaper.
+    /// Sends a request and keeps only the status of its answer, which is cheaper.
     ///
     /// # Errors
     /// As for [`Session::send`].

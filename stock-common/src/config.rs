@@ -86,8 +86,7 @@ pub struct Config {
     pub limit_address_requests: u32,
     /// Requests with an Idempotency-Key of one user in a window; 0 is no limit.
     pub limit_user_keys: u32,
-    /// Requests with an Idempotency-Key of one user in a day, because each takes memory of Redis
-    /// for a day; 0 is no limit.
+    /// Requests with a key of one user in a day, as each takes memory for a day; 0 is no limit.
     pub limit_user_keys_daily: u32,
     /// The window in which attempts to log in are counted.
     pub limit_login_seconds: u64,
@@ -173,7 +172,7 @@ pub struct Config {
     pub page_streams_max: usize,
     /// Streams of one user at the same time, and to pages of one address; 0 is no limit.
     pub streams_each_max: usize,
-    /// Whether webhooks may be sent to internal addresses and without TLS: for receivers on the same network.
+    /// Whether webhooks may go to internal addresses and without TLS, as on a private network.
     pub webhook_internal_allowed: bool,
     /// Seconds to wait after each failed attempt of a webhook's delivery. After the last attempt
     /// the webhook is disabled. Each wait is varied by a tenth.
@@ -182,8 +181,8 @@ pub struct Config {
     pub webhook_log_days: u32,
     /// The time zone by which days of points end, such as `Asia/Seoul`.
     pub time_zone: String,
-    /// When the daily reports of points are written, for the whole day before: a cron expression with seconds, in
-    /// that time zone.
+    /// When the daily reports of points are written, for the whole day before: a cron expression
+    /// with seconds, in that time zone.
     pub points_report_cron: String,
     /// The part of what a buyer pays that is earned as points, in hundredths of a percent.
     pub points_earn_hundredths: u32,
@@ -377,7 +376,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] when a value does not fit its setting, or settings contradict each other.
     pub fn load(env_file: Option<&Path>) -> Result<Self, ConfigError> {
-        // Each value stays text until the type of its setting is known: a secret may have digits only.
+        // Values stay text until the type of their setting is known: a secret may be all digits.
         let variables = || config::Environment::with_prefix("STOCK").prefix_separator("_");
         let mut builder =
             config::Config::builder().add_source(config::File::with_name("stock").required(false));

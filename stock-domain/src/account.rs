@@ -12,7 +12,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use stock_common::id::{CouponId, LocationId, ProductId, SaleId, UserId};
 
-/// The kind of thing that an account counts. The order is that of MySQL's `ENUM`, in which rows are locked.
+/// The kind of thing that an account counts. The order is that of MySQL's `ENUM`, in which rows are
+/// locked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum AccountKind {

@@ -1,7 +1,7 @@
 //! Branches: how an entry is decided whose accounts lie on several shards.
 //!
 //! ```text
-//! hold on shard a ─ hold on shard b ─ … ─ the entry itself on the coordinator ─ confirm on a ─ confirm on b
+//! hold on a ─ hold on b ─ … ─ decide the entry on the coordinator ─ confirm on a ─ confirm on b ─ …
 //! ```
 //!
 //! Each of the other shards first holds what the entry takes there, one shard after the other. Such
@@ -108,7 +108,8 @@ impl CrossShardId {
     }
 }
 
-/// A posting in a branch's body: kind, owner, location, delta, opening level, product of an ALLOWANCE.
+/// A posting in a branch's body: kind, owner, location, delta, opening level, product of an
+/// ALLOWANCE.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Moved(AccountKind, u64, u64, i64, Option<i64>, Option<ProductId>);
 

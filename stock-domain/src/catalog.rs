@@ -149,7 +149,8 @@ impl Product {
         }
     }
 
-    /// The price of a unit at a time in Unix ms: the sale's price, else the price less the discount.
+    /// The price of a unit at a time in Unix ms: the sale's price, else the price less the
+    /// discount.
     #[must_use]
     pub fn unit_price(&self, now_ms: u64) -> Money {
         unit_price(

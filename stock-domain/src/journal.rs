@@ -1,4 +1,5 @@
-//! The journal: one entry per business event, with its postings; the truth of the whole product.
+//! The journal: one entry per business event, with its postings. It is the truth of the whole
+//! ledger.
 //!
 //! | kind | postings | states | own tables | refusals |
 //! |---|---|---|---|---|
@@ -29,9 +30,9 @@
 //! | `epoch_begun` | – | – | – | – |
 //!
 //!
-//! A [`Draft`] is what a noun's function builds ([`crate::order::place`], …); the script turns it
-//! into an [`Entry`] by giving it a position, a number and the level after each posting. A test
-//! compares the table with [`Kind::ALL`]. Own tables are written by `stock-mysql` (`record`).
+//! A noun's function builds a [`Draft`] ([`crate::order::place`], …). The script turns the draft
+//! into an [`Entry`]: it gives the entry a position, a number and the level after each posting. A
+//! test compares the table with [`Kind::ALL`]. `stock-mysql` (`record`) writes the own tables.
 
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -52,15 +53,15 @@ pub const VERSION: u16 = 1;
 pub struct Posting {
     /// The account that moves.
     pub account: Account,
-    /// By how much: ±1..=10^12; 0 only beside `open`.
+    /// The change: ±1..=10^12; 0 only beside `open`.
     pub delta: i64,
     /// Opens a missing account at this level, 0..=10^12, by a posting of its own before this one.
     pub open: Option<i64>,
-    /// The level that it may not leave less than, 0..=10^12; above 0 only beside `open`. A condition of the
-    /// request, which the journal does not keep.
+    /// The least level that it may leave, 0..=10^12; above 0 only beside `open`. This is a
+    /// condition of the request, and the journal does not keep it.
     pub least: i64,
-    /// The product whose shard the account lies on: an ALLOWANCE is named by its sale. The journal does not
-    /// keep it.
+    /// The product on whose shard the account lies. An ALLOWANCE needs it, because its name holds
+    /// the sale and not the product. The journal does not keep it.
     pub product: Option<ProductId>,
 }
 
@@ -77,7 +78,7 @@ impl Posting {
         }
     }
 
-    /// The same, where a missing account is opened first.
+    /// The same posting, which opens a missing account first.
     #[must_use]
     pub const fn opening(self, level: i64) -> Self {
         Self {
@@ -86,13 +87,13 @@ impl Posting {
         }
     }
 
-    /// The same, which may not leave less than a level above zero.
+    /// The same posting, which may not leave less than a level above zero.
     #[must_use]
     pub const fn leaving(self, least: i64) -> Self {
         Self { least, ..self }
     }
 
-    /// The same on the shard of a product.
+    /// The same posting, on the shard of a product.
     #[must_use]
     pub const fn beside(self, product: ProductId) -> Self {
         Self {
@@ -102,36 +103,37 @@ impl Posting {
     }
 }
 
-/// A posting with what the script decided about it.
+/// A posting with the level that the script gave it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Posted {
     /// The account that moved.
     pub account: Account,
-    /// Its how-manieth posting this is, from 1.
+    /// Sequence number of this posting within its account, from 1.
     pub seq: u64,
-    /// By how much it moved.
+    /// The change.
     pub delta: i64,
-    /// Its balance afterwards.
+    /// The balance after the change.
     pub balance_after: i64,
 }
 
-/// A compare-and-set of a thing's state, in the same script as the postings. `""` is no state. The
-/// journal keeps it as `[id, from, to]`; older entries name the three.
+/// A compare-and-set of a thing's state, made by the script together with the postings. `""` is no
+/// state. The journal keeps `[id, from, to]`; older entries name the three.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(from = "TransitionWire")]
 pub struct Transition {
-    /// The thing, such as `order:123`.
+    /// The id of the state, such as `order:123`.
     pub id: String,
-    /// The state it must be in.
+    /// The state that the thing must be in.
     pub from: String,
-    /// The state it is in afterwards.
+    /// The state that the thing is in afterwards.
     pub to: String,
-    /// The product whose shard it lies on, where its name does not say that. The journal does not keep it.
+    /// The product on whose shard the state lies, where its id does not say that. The journal does
+    /// not keep it.
     pub product: Option<ProductId>,
 }
 
 impl Transition {
-    /// A change of state.
+    /// A transition on the shard that its id names.
     #[must_use]
     pub fn new(id: String, from: &str, to: String) -> Self {
         Self {
@@ -179,11 +181,11 @@ pub struct Closing {
     pub account: Account,
     /// Whether it is closed afterwards.
     pub closed: bool,
-    /// Only if this entry opens it.
+    /// Whether it is closed only if this entry opens it.
     pub only_if_opened: bool,
 }
 
-/// The key hash and fingerprint that an entry was decided under, 32 hexadecimal digits each.
+/// The key hash and fingerprint under which an entry was decided, 32 hexadecimal digits each.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Idempotency {
     /// The user whose key it is.
@@ -194,24 +196,24 @@ pub struct Idempotency {
     pub fingerprint: String,
 }
 
-/// What a request wants to become an entry.
+/// The draft of an entry: what a request asks the script to journal.
 #[derive(Debug, Clone)]
 pub struct Draft {
-    /// What kind of event.
+    /// The kind of event.
     pub kind: Kind,
     /// The user who caused it, or [`UserId::ENGINE`].
     pub actor: UserId,
-    /// The entry or outside thing that it refers to.
+    /// The entry, or another thing, that it refers to.
     pub reference: Option<String>,
-    /// What moves.
+    /// The postings.
     pub postings: Vec<Posting>,
-    /// States compared and set.
+    /// The transitions.
     pub transitions: Vec<Transition>,
-    /// Accounts closed or opened.
+    /// The accounts that are closed or opened.
     pub closings: Vec<Closing>,
-    /// Whether all selling is open afterwards.
+    /// Whether all selling is open afterwards, if this entry switches it.
     pub selling: Option<bool>,
-    /// Its branches on other shards, held before: what they hold is its own from here on.
+    /// The branches on other shards, which were held before. The entry takes over what they hold.
     pub branches: Vec<Position>,
     /// The typed body of the kind as JSON.
     pub body: Box<RawValue>,
@@ -263,7 +265,7 @@ impl Draft {
     }
 }
 
-/// Kind, owner, place, delta, and where it is given the opening level.
+/// Kind, owner, location, delta, and the opening level where there is one.
 #[derive(Serialize, Deserialize)]
 struct WirePosting(
     AccountKind,
@@ -365,29 +367,29 @@ struct WireIn<'a> {
 /// One business event, decided.
 #[derive(Debug, Clone)]
 pub struct Entry {
-    /// Its place in the journal; the id of the order that it placed.
+    /// Its position in the journal, which is also the id of the order or reservation that it made.
     pub position: Position,
-    /// Its dense number within the shard, from 1.
+    /// Its number within the shard, from 1 without a gap.
     pub number: u64,
-    /// What kind of event.
+    /// The kind of event.
     pub kind: Kind,
     /// The version of the payload's shape.
     pub version: u16,
     /// The user who caused it, or [`UserId::ENGINE`].
     pub actor: UserId,
-    /// The entry or outside thing that it refers to.
+    /// The entry, or another thing, that it refers to.
     pub reference: Option<String>,
     /// The key that it was decided under.
     pub idempotency: Option<Idempotency>,
-    /// What moved, opening postings included.
+    /// The postings, opening ones included.
     pub postings: Vec<Posted>,
-    /// States that were set.
+    /// The transitions.
     pub transitions: Vec<Transition>,
-    /// Accounts that were closed or opened.
+    /// The accounts that were closed or opened.
     pub closings: Vec<Closing>,
     /// Whether all selling is open afterwards, if it was switched.
     pub selling: Option<bool>,
-    /// Its branches on other shards.
+    /// The branches on other shards.
     pub branches: Vec<Position>,
     /// The typed body of the kind as JSON.
     pub body: Box<RawValue>,
@@ -398,30 +400,30 @@ pub struct Entry {
 /// Why something in the journal is not an entry of this program.
 #[derive(Debug, thiserror::Error)]
 pub enum EntryError {
-    /// A newer program wrote it: this instance gives up applying.
+    /// A newer program wrote it. This instance stops applying.
     #[error("entry {position} has kind {kind:?} version {version}, newer than this program")]
     Newer {
-        /// Where it stands.
+        /// The position.
         position: Position,
-        /// The kind it names.
+        /// The kind that it names.
         kind: String,
-        /// The version it names.
+        /// The version that it names.
         version: u16,
     },
     /// It cannot be read at all.
     #[error("entry {position} cannot be read: {reason}")]
     Malformed {
-        /// Where it stands.
+        /// The position.
         position: Position,
-        /// What is wrong with it.
+        /// The fault.
         reason: String,
     },
 }
 
-/// What the script decided about an entry: a level after each posting.
+/// The posted levels of an entry: the level after each posting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PostedLevels {
-    /// Per posting: seq, balance, whether the account was opened first.
+    /// Per posting: seq, balance, and whether the account was opened first.
     pub levels: Vec<(u64, i64, bool)>,
 }
 
@@ -441,7 +443,7 @@ impl PostedLevels {
         Some(Self { levels })
     }
 
-    /// Joins the postings that were asked for with what was decided, opening postings included.
+    /// Joins the postings that were asked for with their posted levels, opening postings included.
     /// `None` when the counts differ.
     #[must_use]
     pub fn join(&self, postings: &[Posting]) -> Option<Vec<Posted>> {
@@ -588,7 +590,7 @@ impl Entry {
         Self::read(position, number, payload, |_| Ok(postings))
     }
 
-    /// The postings that the payload asks for, without what the script decided about them.
+    /// The postings that the payload asks for, without their posted levels.
     ///
     /// # Errors
     /// [`EntryError::Malformed`] when the payload cannot be read.
@@ -604,7 +606,7 @@ impl Entry {
     /// Reads the typed body.
     ///
     /// # Errors
-    /// When the body does not fit: the entry is poison, its own tables cannot be written.
+    /// When the body does not fit the type. Then the entry's own tables cannot be written.
     pub fn body<'a, T: Deserialize<'a>>(&'a self) -> Result<T, serde_json::Error> {
         serde_json::from_str(self.body.get())
     }

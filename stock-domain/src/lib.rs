@@ -1,4 +1,5 @@
-//! The pure rules of Stock Flow: the vocabulary on one page. Nothing here knows Redis, SQL, HTTP or waiting.
+//! The pure rules of Stock Flow, and its vocabulary on one page. Nothing here knows Redis, SQL,
+//! HTTP or async code.
 //!
 //! **Everything that can run out is an account; everything that happens is one journal entry.**
 //!

@@ -1,11 +1,11 @@
-//! Orders: what one asks for, what it becomes, and how its state changes.
+//! Orders: the priced order, its status, and the requests that place it or take it back.
 //!
 //! ```text
 //! ORDER_PENDING → SUCCESS | FAIL        ORDER_PENDING | SUCCESS → CANCEL_REQUESTED → CANCEL
 //! ```
 //!
-//! Pure rules: requests in, [`Request`]s for the script out. The stored order is the body of its
-//! entry, so an order can be shown before MySQL has it. Prices come from [`crate::pricing`].
+//! These are pure rules that build [`Request`]s for the script. An order is stored as the body of
+//! its entry, so it can be shown before MySQL has it. Prices come from [`crate::pricing`].
 
 mod offline_sale;
 
@@ -23,10 +23,10 @@ use crate::request::Request;
 use crate::reservation::Held;
 use crate::sale::Allowance;
 
-/// How many lines an order may have, before lines of one product are added up.
+/// The most lines of an order, counted before lines of one product are added up.
 pub const LINES_MAX: usize = 100;
 
-/// How many units, 1..=1,000,000.
+/// A number of units, 1..=1,000,000.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "u32", into = "u32")]
 pub struct Quantity(u32);
@@ -111,7 +111,7 @@ impl DeliveryType {
     }
 }
 
-/// Where an order stands.
+/// The status of an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum OrderStatus {
@@ -119,9 +119,9 @@ pub enum OrderStatus {
     OrderPending,
     /// Stored.
     Success,
-    /// It could not be stored; its stock was given back.
+    /// It could not be stored, and its stock was given back.
     Fail,
-    /// Taken back; its stock is back in Redis, MySQL follows.
+    /// Taken back: its stock is back in Redis, and MySQL follows.
     CancelRequested,
     /// Taken back, and MySQL has it.
     Cancel,
@@ -155,7 +155,7 @@ impl OrderStatus {
         Self::ALL.into_iter().find(|status| status.as_str() == name)
     }
 
-    /// Whether the state table allows the step.
+    /// Whether the state table allows this step.
     #[must_use]
     pub const fn may_become(self, next: Self) -> bool {
         matches!(
@@ -168,8 +168,9 @@ impl OrderStatus {
         )
     }
 
-    /// Lays the state that Redis keeps over the state that the journal or MySQL shows. The state is
-    /// newer, except that MySQL's `CANCEL` already includes `CANCEL_REQUESTED`.
+    /// The status to show: the state in Redis counts before the status that the journal or MySQL
+    /// says, because the state is newer. Only MySQL's `CANCEL` already includes the state
+    /// `CANCEL_REQUESTED`.
     #[must_use]
     pub fn with_state(self, state: Option<&str>) -> Self {
         match (self, state.and_then(Self::parse)) {
@@ -179,7 +180,7 @@ impl OrderStatus {
     }
 }
 
-/// Which way an order was placed.
+/// The path by which an order was placed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Path {
@@ -187,7 +188,7 @@ pub enum Path {
     Redis,
     /// Under row locks in MySQL: answered when MySQL has it.
     Lock,
-    /// At a store's till, under row locks, or while the till was cut off.
+    /// At a store's till: under row locks, or while the till was cut off.
     Till,
 }
 
@@ -213,8 +214,9 @@ impl Path {
 
 /// One product of an order.
 ///
-/// In an entry's body `[product, name, quantity, price, unit price]`, and behind them a sale's limit if it has
-/// one: a line is copied half a dozen times between the handler and the disks.
+/// In an entry's body it is `[product, name, quantity, price, unit price]`, followed by a sale's
+/// limit if it has one. The form is short because a line is copied half a dozen times between the
+/// handler and the disks.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "LineWire")]
 pub struct OrderLine {
@@ -222,7 +224,7 @@ pub struct OrderLine {
     pub product_id: ProductId,
     /// Its name when it was ordered.
     pub product_name: String,
-    /// How many units.
+    /// The number of units.
     pub quantity: Quantity,
     /// The list price per unit.
     pub price: Money,
@@ -230,7 +232,7 @@ pub struct OrderLine {
     pub unit_price: Money,
     /// `unit_price · quantity`.
     pub sub_total: Money,
-    /// The sale's limit that it counts against.
+    /// The sale's limit that the line counts against.
     pub allowance: Option<Allowance>,
 }
 
@@ -278,7 +280,7 @@ impl Serialize for OrderLine {
 pub struct Order {
     /// The buyer.
     pub user_id: UserId,
-    /// Which way it was placed.
+    /// The path by which it was placed.
     pub path: Path,
     /// How it reaches the buyer.
     pub delivery_type: DeliveryType,
@@ -301,7 +303,7 @@ pub struct Order {
     /// The reservation whose stock it took.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reservation_id: Option<Position>,
-    /// Whether what the store sells is taken from the online stock too.
+    /// Whether the units that the store sells are also taken from the online stock.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shares_online_stock: bool,
     /// The sale that a till made while it was cut off.
@@ -315,7 +317,7 @@ fn is_zero(amount: &Money) -> bool {
 }
 
 impl Order {
-    /// The place whose stock it takes.
+    /// The location whose stock it takes.
     #[must_use]
     pub fn location(&self) -> LocationId {
         LocationId(self.store_id.unwrap_or(0))
@@ -329,7 +331,7 @@ impl Order {
             per_unit * i128::from(line.quantity.get())
         };
         let all: i128 = self.lines.iter().map(saved).sum();
-        // A list price so high that the saving has no number: more than anybody has.
+        // The saving exceeds an i64 only at list prices that nobody can pay.
         i64::try_from(all).unwrap_or(i64::MAX)
     }
 
@@ -340,7 +342,7 @@ impl Order {
         coupon.map_or(Money::ZERO, |coupon| coupon.discount_amount)
     }
 
-    /// The postings of placing it: stock in the order of its lines, then the limits, then points.
+    /// The postings of placing it: stock in the order of its lines, then limits, then points.
     #[must_use]
     pub fn postings(&self, held: Option<&Held>) -> Vec<Posting> {
         let is_held =
@@ -353,7 +355,7 @@ impl Order {
                 }
             }
         }
-        // A hold has taken its part of the limit already.
+        // A hold has already taken its units of the limit.
         let limited = self.lines.iter().filter(|line| !is_held(line));
         postings.extend(limited.filter_map(|line| {
             let quantity = i64::from(line.quantity.get());
@@ -370,7 +372,8 @@ impl Order {
         postings
     }
 
-    /// The postings of taking it back: everything goes to where it is free again, except limits of forgotten sales.
+    /// The postings of taking it back. Held units become free stock, and forgotten sales get
+    /// nothing back to their limits.
     fn returned(&self, forgotten: &[SaleId]) -> Vec<Posting> {
         let mut postings = self.stock(1);
         postings.extend(self.lines.iter().filter_map(|line| {
@@ -385,7 +388,7 @@ impl Order {
         postings
     }
 
-    /// Each line's stock, then what a store that shares it takes from the online stock.
+    /// The stock of each line, and then the same from the online stock if the store shares it.
     fn stock(&self, sign: i64) -> Vec<Posting> {
         let online = self.shares_online_stock.then_some(LocationId::ONLINE);
         let locations = [self.location()].into_iter().chain(online);
@@ -406,20 +409,21 @@ pub struct OrderReversed {
     pub order_id: Position,
 }
 
-/// The state of an order.
+/// The id of an order's state.
 #[must_use]
 pub fn state_id(order: Position) -> String {
     format!("order:{order}")
 }
 
-/// Under what conditions an order is placed.
+/// The conditions under which an order is placed.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Terms<'a> {
-    /// The time between which its prices hold, in Unix ms; 0 is no bound.
+    /// The times between which its prices hold, in Unix ms; 0 is no bound.
     pub window_ms: Option<(u64, u64)>,
-    /// Whether it is priced anew and asked again when that time has not come or is over.
+    /// Whether it is priced anew and sent again outside that time.
     pub retried_at_new_price: bool,
-    /// The reservation whose stock it takes, and when that expires.
+    /// The reservation whose stock it takes, and the time at which the reservation expires, in Unix
+    /// ms.
     pub held: Option<&'a (Held, u64)>,
 }
 
@@ -443,7 +447,7 @@ pub fn place(
             .push(sale.transition(store, order, "SOLD"));
         draft.reference = Some(sale.key.clone());
     }
-    // Judged behind stock and limits, before points.
+    // The code is checked after stock and limits, and before points.
     let late_check = order.coupon.as_ref().map(|coupon| {
         draft.transitions.push(coupon.uses(order.user_id));
         let mut postings = draft.postings.iter();
@@ -453,7 +457,8 @@ pub fn place(
     let mut request = Request::new(draft);
     request.idempotency = idempotency;
     request.late_check = late_check;
-    // A sale that a till has made stands, also of a product that is off sale by now, or while selling is stopped.
+    // A till's sale has happened. So it is taken although the product may be off sale by now, or
+    // selling stopped.
     request.takes_stock = order.offline.is_none();
     request.allow_closed = order.offline.is_some();
     request.release = terms.held.map(|(held, until)| (held.member(), *until));
@@ -462,7 +467,7 @@ pub fn place(
     Ok(request)
 }
 
-/// Notes a sale that a till made and for which there is no stock: a person has to resolve it.
+/// Notes a till's sale for which there is no stock. A person has to resolve it.
 ///
 /// # Errors
 /// [`DraftError`] when the order has no JSON form.
@@ -484,14 +489,16 @@ pub struct Reversed<'a> {
     pub id: Position,
     /// The order.
     pub order: &'a Order,
-    /// Whether its coupon's code still has a state. Long after a coupon is over it has none, and nothing is to be
-    /// given back.
+    /// Whether its coupon's code still has a state. Long after a coupon is over its codes have
+    /// none, and nothing is given back.
     pub has_code: bool,
-    /// Sales among its lines whose limits are forgotten (`stock-engine` (`forget_sales`)): nothing is given back to them.
+    /// Sales among its lines whose limits are forgotten (`stock-engine` (`forget_sales`)). They get
+    /// nothing back.
     pub forgotten: &'a [SaleId],
 }
 
-/// Takes an order back at its owner's or an admin's word: gives back stock, limits, coupon and points, once.
+/// Takes an order back at its owner's or an admin's word: gives back stock, limits, coupon and
+/// points, once.
 ///
 /// # Errors
 /// [`DraftError`] when the entry has no JSON form.
@@ -505,8 +512,8 @@ pub fn cancel(
     Ok(request)
 }
 
-/// Takes an order back that could not be stored: the same as a cancel, under the same state, so that
-/// exactly one of the two happens.
+/// Takes an order back that could not be stored. It does the same as a cancel, under the same
+/// state, so that exactly one of the two happens.
 ///
 /// # Errors
 /// [`DraftError`] when the entry has no JSON form.

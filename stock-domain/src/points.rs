@@ -1,12 +1,13 @@
-//! Points: earned, used, taken back; every movement with its reason and the balance after it.
+//! Points: earned, used, taken back. Every movement has a reason and the balance after it.
 //!
-//! A user's points are an account. What an order uses and earns are postings of the order's own entry, and its
-//! cancel nets the two into one. A movement's id is the position of its entry. A movement that was made by
-//! itself is cancelled at most once, with the amount it had; one that an order made goes with the order.
+//! A user's points are an account. The points that an order uses and earns are postings of the
+//! order's own entry, and the order's cancel nets them into one posting. The id of a movement is
+//! the position of its entry. A movement that was made on its own is cancelled at most once, with
+//! its full amount. A movement that an order made is cancelled with the order.
 //!
-//! A day's report: `net = earn − use`, where a cancel counts against what it cancels. So `net` is by how much
-//! the user's points have changed: earned, less used, plus what cancels gave back, less what they took back.
-//! `cancel` is the sum of what was cancelled, in either direction.
+//! In a day's report, `earn` and `use` are the sums of the points that were earned and used.
+//! `cancel` is the sum of the points that were cancelled, in either direction. `net` is the change
+//! of the balance: earned, less used, plus what cancels gave back, less what they took back.
 
 use serde::{Deserialize, Serialize};
 use stock_common::id::{Position, UserId};
@@ -21,13 +22,13 @@ use crate::stock::CHANGE_MAX;
 /// Points in one movement: 1..=10^12.
 pub const AMOUNT_MAX: i64 = CHANGE_MAX;
 
-/// What a movement was.
+/// The type of a movement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum PointType {
-    /// Points came.
+    /// Points were earned.
     Earn,
-    /// Points went.
+    /// Points were used.
     Used,
     /// An earlier movement was taken back.
     Canceled,
@@ -57,11 +58,11 @@ impl PointType {
 /// The body of an entry that earned or used points.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PointsMoved {
-    /// Whose.
+    /// The owner of the points.
     pub user_id: UserId,
-    /// How many, 1..=10^12.
+    /// The number of points, 1..=10^12.
     pub amount: i64,
-    /// Why, as a person said it.
+    /// The reason, as a person said it.
     pub description: String,
 }
 
@@ -70,7 +71,7 @@ pub struct PointsMoved {
 pub struct PointsCancelled {
     /// The movement that was taken back.
     pub point_id: Position,
-    /// What that was.
+    /// That movement.
     #[serde(flatten)]
     pub of: PointsMoved,
 }
@@ -80,31 +81,32 @@ pub struct PointsCancelled {
 pub struct PointTransaction {
     /// The position of its entry.
     pub id: Position,
-    /// Whose.
+    /// The owner of the points.
     pub user_id: UserId,
-    /// The how-manieth posting of the user's account it is.
+    /// Sequence number of the posting within the user's account, from 1.
     pub seq: u64,
-    /// What it was.
+    /// The type.
     pub point_type: PointType,
-    /// By how much the balance moved.
+    /// The change of the balance.
     pub delta: i64,
     /// The balance after it.
     pub balance_snapshot: i64,
-    /// Why.
+    /// The reason.
     pub description: String,
-    /// The order that moved them.
+    /// The order that moved the points.
     pub order_id: Option<Position>,
     /// The movement that it took back.
     pub cancels_id: Option<Position>,
 }
 
-/// The state of a movement that was made by itself.
+/// The id of the state of a movement that was made on its own.
 #[must_use]
 pub fn state_id(point: Position) -> String {
     format!("point:{point}")
 }
 
-/// Gives a user points. The account is opened if `opens`, which the caller has checked to be a user's.
+/// Gives a user points. With `opens` a missing account is opened; the caller has checked that the
+/// user exists.
 ///
 /// # Errors
 /// [`DraftError`] when the entry has no JSON form.
@@ -141,7 +143,7 @@ pub fn spend(
     Ok(request)
 }
 
-/// Takes a movement back, once: gives back what was used, takes back what was earned.
+/// Takes a movement back, once: used points are given back, earned points are taken back.
 ///
 /// # Errors
 /// [`DraftError`] when the entry has no JSON form.
@@ -170,7 +172,7 @@ pub fn cancel(
     Ok(request)
 }
 
-/// What an entry moved of points, with the reasons.
+/// The movements of points in an entry, with their reasons.
 ///
 /// # Errors
 /// When the entry's body does not fit its kind.
@@ -205,7 +207,7 @@ pub fn transactions(entry: &Entry) -> Result<Vec<PointTransaction>, serde_json::
     Ok(moved.into_iter().map(row).collect())
 }
 
-/// Why an entry moved points.
+/// The reason why an entry moved points.
 #[derive(Default)]
 struct Reason {
     description: String,
@@ -238,7 +240,7 @@ impl Reason {
         Ok(reason)
     }
 
-    /// A branch moves points for its entry. Which one that is, nobody knows before it is confirmed.
+    /// A branch moves points for its entry. The entry is unknown until the branch is confirmed.
     fn of_branch(&mut self, entry: &Entry) -> Result<(), serde_json::Error> {
         let (of, entry_id, order_id) = if entry.kind == Kind::BranchHeld {
             let Branch { of, order_id, .. } = entry.body()?;

@@ -1,7 +1,7 @@
-//! Pricing: from what a client asks for to an order at the server's prices.
+//! Pricing: makes an order at the server's prices from an order that a client asks for.
 //!
-//! The client's numbers are only compared, never used (the reference system trusted them:
-//! REFERENCE §1.6). Lines of one product become one line with the sum.
+//! The client's numbers are only compared and never used, because a client can send any price.
+//! Lines of one product become one line with their sum.
 
 use std::sync::Arc;
 
@@ -16,49 +16,50 @@ use crate::points;
 use crate::reservation::{FrozenPrice, Reservation};
 use crate::sale::{self, Sale};
 
-/// One product asked for.
+/// One product that a client asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AskedLine {
     /// The product.
     pub product_id: ProductId,
-    /// How many units.
+    /// The number of units.
     pub quantity: Quantity,
-    /// The unit price that the client believes in, if it said one.
+    /// The unit price that the client expects, if it sent one.
     pub unit_price: Option<Money>,
 }
 
-/// What a client asks for, its form checked.
+/// The order that a client asks for, with its form checked.
 #[derive(Debug, Clone)]
 pub struct AskedOrder {
-    /// Who buys.
+    /// The buyer.
     pub user_id: UserId,
-    /// Which way it is placed.
+    /// The path by which it is placed.
     pub path: Path,
     /// How it reaches the buyer.
     pub delivery_type: DeliveryType,
     /// The store whose stock it takes; none for ONLINE.
     pub store_id: Option<u64>,
-    /// What is bought, in the client's order.
+    /// The lines, in the client's order.
     pub lines: Vec<AskedLine>,
-    /// The total that the client believes in; none when a sale of the past is told.
+    /// The total that the client expects; none for a till's sale of the past.
     pub total_amount: Option<Money>,
-    /// Whether what the store sells is taken from the online stock too.
+    /// Whether the units that the store sells are also taken from the online stock.
     pub shares_online_stock: bool,
-    /// The sale that a till made while it was cut off: at the prices it says, of any product that ever was.
+    /// The sale that a till made while it was cut off: at the till's prices, of any product that
+    /// ever existed.
     pub offline: Option<OfflineSale>,
 }
 
-/// What an order uses and earns besides.
+/// The reservation, the coupon and the points of an order.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Benefits<'a> {
-    /// The reservation whose stock it takes: its product is charged what the reservation promises, and is
-    /// neither limited nor bound to a window again.
+    /// The reservation whose stock it takes. Its product costs what the reservation promises, and
+    /// is neither limited nor bound to a window again.
     pub held: Option<&'a Reservation>,
-    /// A code, and the coupon that it is of; none when the code may not be used by this buyer now.
+    /// A code and its coupon; no coupon when this buyer may not use the code now.
     pub coupon: Option<(&'a str, Option<&'a Coupon>)>,
     /// Points to pay with.
     pub use_points: Money,
-    /// The part of what is paid that comes back as points.
+    /// The part of the paid amount that comes back as points.
     pub earn_rate: Option<Percentage>,
 }
 
@@ -68,28 +69,30 @@ impl Benefits<'_> {
         self.held.filter(|held| held.product_id == product)
     }
 
-    /// The price of a product at a time in Unix ms: the reservation's, else the one of that time.
+    /// The price of a product at a time in Unix ms: the reservation's, else the current one.
     fn price_of(&self, product: &Product, now_ms: u64) -> FrozenPrice {
         let frozen = self.hold_of(product.id).and_then(|held| held.frozen);
         frozen.unwrap_or_else(|| product.frozen(now_ms))
     }
 }
 
-/// An order with its price, and what it depends on.
+/// A priced order, and the conditions of its prices.
 #[derive(Debug, Clone)]
 pub struct Priced {
     /// The order.
     pub order: Order,
-    /// The time between which its prices hold, in Unix ms, where 0 is no bound; none without a sale.
+    /// The times between which its prices hold, in Unix ms, where 0 is no bound; none without a
+    /// sale.
     pub window_ms: Option<(u64, u64)>,
-    /// Whether outside that time it has another price, so that it is to be priced anew instead of refused.
+    /// Whether it has another price outside that time, so that it is priced anew instead of
+    /// refused.
     pub is_repriced: bool,
 }
 
 /// Why an order has no price, in the order of the checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unpriced {
-    /// The catalog was never read, so nothing is known of any product.
+    /// The catalog was never read, so no product is known.
     CatalogUnread,
     /// There is no such product, or it was deleted.
     ProductNotFound(ProductId),
@@ -102,9 +105,9 @@ pub enum Unpriced {
         /// Its current unit price.
         expected: Money,
     },
-    /// There is less to pay than so many points.
+    /// The order uses more points than there is to pay.
     PointsTooMany {
-        /// What there is to pay.
+        /// The amount to pay.
         payable: Money,
     },
     /// The client's total is not the computed one.
@@ -118,8 +121,8 @@ pub enum Unpriced {
     AmountTooLarge,
 }
 
-/// Prices an order from the catalog at a time in Unix ms: the products' discounts, then the coupon on the sum,
-/// then the points.
+/// Prices an order from the catalog at a time in Unix ms: the products' discounts, then the coupon
+/// on the sum, then the points.
 ///
 /// # Errors
 /// [`Unpriced`], the first reason found, in the order of its variants.
@@ -150,7 +153,7 @@ pub fn price(
     let payable = payable.ok_or(Unpriced::AmountTooLarge)?;
     let total = payable.minus(benefits.use_points);
     let total = total.ok_or(Unpriced::PointsTooMany { payable })?;
-    // With a code that is refused the client's total is nobody's.
+    // The code will be refused, so the client's total is not compared.
     let is_unusable = matches!(benefits.coupon, Some((_, None)));
     if !is_unusable && asked.total_amount.is_some_and(|claimed| claimed != total) {
         return Err(Unpriced::TotalAmountMismatch { expected: total });
@@ -185,7 +188,7 @@ pub fn price(
     })
 }
 
-/// One line at the server's price, or at the till's when it tells of the past.
+/// Prices one line: at the server's price, or at the till's for a sale of the past.
 fn price_line(
     asked: &AskedOrder,
     line: &AskedLine,
@@ -201,7 +204,7 @@ fn price_line(
     let sub_total = unit_price.times(line.quantity.get());
     let allowance = match benefits.hold_of(product.id) {
         Some(held) => held.allowance,
-        // Who buys at a till is not known.
+        // The buyer at a till is not known.
         None if asked.path == Path::Till => None,
         None => product.sale_at(now_ms).and_then(Sale::allowance),
     };
@@ -216,14 +219,14 @@ fn price_line(
     })
 }
 
-/// The points that an order earns. Who buys at a till is not known.
+/// The points that an order earns. A till's order earns none, because its buyer is not known.
 fn earned(asked: &AskedOrder, rate: Option<Percentage>, total: Money) -> Money {
     let rate = rate.filter(|_| asked.path != Path::Till);
     let most = Money::new(points::AMOUNT_MAX).unwrap_or_default();
     rate.map_or(Money::ZERO, |rate| rate.of(total).min(most))
 }
 
-/// The products of the lines; what was sold in the past may be off sale or deleted by now.
+/// Finds the products of the lines. A product of a past sale may be off sale or deleted by now.
 fn find_products(
     asked: &AskedOrder,
     merged: &[AskedLine],
@@ -241,7 +244,7 @@ fn find_products(
             .filter(|product| is_offline || !product.is_deleted);
         products.push(known.ok_or(Unpriced::ProductNotFound(line.product_id))?);
     }
-    // A product that is sold out by hand is still owed to those who hold a part of it.
+    // A product that an admin marked as sold out is still owed to a user who holds units of it.
     let is_owed = |product: &Product| {
         product.fields.status == ProductStatus::SoldOut && benefits.hold_of(product.id).is_some()
     };
@@ -254,7 +257,7 @@ fn find_products(
     }
 }
 
-/// Each unit price that the client believes in is the current one.
+/// Checks that each unit price that the client expects is the current one.
 fn check_prices(
     asked: &AskedOrder,
     products: &[Arc<Product>],
@@ -278,7 +281,7 @@ fn check_prices(
     Ok(())
 }
 
-/// One line per product, in the order of first mention.
+/// Merges the lines of each product, in the order of first mention.
 fn merge(lines: &[AskedLine]) -> Result<Vec<AskedLine>, Unpriced> {
     let mut merged: Vec<AskedLine> = Vec::with_capacity(lines.len());
     for line in lines {
@@ -327,7 +330,7 @@ mod tests {
         catalog
     }
 
-    /// `lines` as (product, quantity, claimed unit price or 0 for none).
+    /// `lines` are (product, quantity, expected unit price or 0 for none).
     fn check(lines: &[(u64, u32, i64)], total: i64, expected: Result<&[(u64, u32)], Unpriced>) {
         let asked = AskedOrder {
             user_id: UserId(1),

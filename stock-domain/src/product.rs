@@ -1,7 +1,8 @@
-//! Products in the ledger: opening their accounts, taking them off sale and putting them on again.
+//! Products in the ledger: opening their accounts, taking them off sale, and putting them on sale
+//! again.
 //!
-//! Name, price and description live in MySQL (`products` of `stock-mysql`); what holds everywhere
-//! at once, whether stock may be taken, is a flag on the accounts.
+//! Name, price and description live in MySQL (`products` of `stock-mysql`). Whether stock may be
+//! taken is a flag on the accounts, because that must count everywhere at once.
 
 use serde::{Deserialize, Serialize};
 use stock_common::id::{LocationId, ProductId, UserId};
@@ -22,7 +23,7 @@ pub struct ProductOpened {
 pub struct ProductSwitched {
     /// The product.
     pub product_id: ProductId,
-    /// Whether nothing may be taken from it.
+    /// Whether the product is closed for sale.
     pub closed: bool,
 }
 
@@ -48,7 +49,7 @@ pub fn open(product: ProductId, actor: UserId) -> Result<Request, DraftError> {
     Ok(Request::new(draft))
 }
 
-/// Takes a product off sale at every location, or puts it on again.
+/// Takes a product off sale at every location, or puts it on sale again.
 ///
 /// # Errors
 /// [`DraftError`] when the entry has no JSON form.

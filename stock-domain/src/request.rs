@@ -1,20 +1,21 @@
-//! A request to the script: a draft of an entry and the conditions under which it may be accepted.
+//! A request to the script: the draft of an entry, and the conditions under which the script may
+//! accept it.
 //!
-//! Handlers, tests and jobs never fill one in by hand; each kind of entry has one function in its
-//! noun's file that builds it.
+//! Handlers, tests and jobs never fill in a request by hand. Each kind of entry has one function in
+//! its noun's file that builds the request.
 
 use crate::account::Account;
 use crate::journal::{Draft, Idempotency};
 use crate::verdict::Refusal;
 
-/// A hold that begins with the request: it is in `deadlines` until something releases it.
+/// A hold that begins with the request. It stays in `deadlines` until another request releases it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hold {
-    /// How long it lives, from the position's milliseconds on.
+    /// How long it lives, from the time of its position on.
     pub ttl_ms: u64,
-    /// The member's text behind its id: all that its expiry gives back.
+    /// The text of its member behind the id: all that its expiry gives back.
     pub text: String,
-    /// How many units of its product its user may hold with it; 0 is any number.
+    /// How many units of its product its user may hold, these included; 0 is any number.
     pub units_max: u32,
 }
 
@@ -25,32 +26,35 @@ pub struct Request {
     pub draft: Draft,
     /// The key under which the answer is remembered.
     pub idempotency: Option<Idempotency>,
-    /// Redis' time in Unix ms after which it comes too late.
+    /// Redis' time in Unix ms after which the request comes too late.
     pub deadline_ms: Option<u64>,
-    /// Redis' time in Unix ms from which, and until which, it may be accepted; 0 is no bound.
+    /// Redis' times in Unix ms from which and until which the request may be accepted; 0 is no
+    /// bound.
     pub window_ms: Option<(u64, u64)>,
-    /// An answer decided outside, to be remembered under the key instead of moving anything.
+    /// A predecided answer. The script remembers it under the key and moves nothing.
     pub refuse: Option<String>,
-    /// Whether it takes stock and so is refused while selling is switched off.
+    /// Whether it takes stock. It is then refused while selling is stopped.
     pub takes_stock: bool,
-    /// Whether it may take from closed accounts: corrections and reversals.
+    /// Whether it may take from closed accounts, as corrections and reversals may.
     pub allow_closed: bool,
-    /// Whether it may use the reserve above the backlog limit: reversals and switches.
+    /// Whether it may use the reserve above the backlog limit, as reversals and switches may.
     pub allow_backlog: bool,
     /// The hold that begins with it.
     pub hold: Option<Hold>,
-    /// The member of `deadlines` of the hold that ends with it, and Redis' time in Unix ms from which that is
-    /// too late; 0 is never.
+    /// The member of `deadlines` of the hold that ends with it, and Redis' time in Unix ms from
+    /// which that is too late; 0 is never.
     pub release: Option<(String, u64)>,
     /// An account, and the balance that it must have.
     pub expected: Option<(Account, i64)>,
-    /// Before which posting, from 0, the last of its states is judged, so that what is refused first is said first; one
-    /// more than there are is behind all. Without it all states are judged before the postings.
+    /// Index of the posting before which the last transition is checked, so that refusals keep
+    /// their order; `postings.len()` checks it last. With `None` all transitions are checked before
+    /// the postings.
     pub late_check: Option<usize>,
-    /// Whether it is made anew when a late state is taken: that is not remembered under its key.
+    /// Whether it is made anew with another code after a `TAKEN`, which is then not remembered
+    /// under its key.
     pub retried_with_new_code: bool,
-    /// Whether it is priced anew and asked again when its window is not open: that is not remembered under its
-    /// key.
+    /// Whether it is priced anew and sent again after a `NOT_OPEN` or a `CLOSED`, which is then not
+    /// remembered under its key.
     pub retried_at_new_price: bool,
 }
 
@@ -76,7 +80,7 @@ impl Request {
         }
     }
 
-    /// The request that only says under this one's key, if it has one, that it was refused.
+    /// A request that only remembers the refusal of this one under its key, if it has one.
     #[must_use]
     pub fn refusing(&self, refusal: &Refusal) -> Self {
         let draft = Draft {

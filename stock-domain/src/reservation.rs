@@ -1,16 +1,19 @@
-//! Reservations: stock set aside for a user for a while, then sold, given back, or expired; exactly once.
+//! Reservations: stock held for a user for a while, then sold, given back, or expired, exactly
+//! once.
 //!
 //! ```text
 //! PENDING → CONFIRMED | CANCELLED | EXPIRED        CONFIRMED → CANCELLED (an admin's force)
 //! ```
 //!
-//! A reservation is a hold: what it takes moves from AVAILABLE to RESERVED, and a member of Redis'
-//! `deadlines` names it and all that it gives back. Like an order it has no state until it is over; the
-//! state lets exactly one end happen. It expires by Redis' clock, `ttl_ms` behind its position. An order
-//! may take it instead of free stock ([`crate::order::place`]); it is CONFIRMED then.
+//! A reservation is a hold. Its units move from AVAILABLE to RESERVED, and a member of Redis'
+//! `deadlines` names the hold and all that it gives back. Like an order, a hold has no state until
+//! it is over, and the state lets exactly one end happen. A hold expires by Redis' clock, `ttl_ms`
+//! after its position. An order may take the units of a hold instead of free stock
+//! ([`crate::order::place`]); the reservation is CONFIRMED then.
 //!
-//! A reservation is a promise of a price as well: its entry says what a unit cost and which sale counted
-//! when it was made ([`FrozenPrice`]), and the order that takes it is priced and counted by that.
+//! A reservation also promises a price. Its entry says the unit price and the sale that counted
+//! when it was made ([`FrozenPrice`]). An order that takes the reservation is priced and counted by
+//! them.
 
 use serde::{Deserialize, Serialize};
 use stock_common::id::{LocationId, Position, ProductId, SaleId, UserId};
@@ -22,24 +25,25 @@ use crate::order::Quantity;
 use crate::request::{Hold, Request};
 use crate::sale::Allowance;
 
-/// How long a reservation lives unless it says otherwise, where the setting `hold_ttl_seconds_max` allows that.
+/// The life of a reservation that asks for none, where the setting `hold_ttl_seconds_max` allows
+/// that.
 pub const TTL_SECONDS: u64 = 1_800;
-/// The shortest life that it may ask for.
+/// The shortest life that a reservation may ask for.
 pub const TTL_SECONDS_MIN: u64 = 30;
-/// The state of a hold's state when an order took it; to the outside it is CONFIRMED.
+/// The state of a hold that an order took. The API shows it as CONFIRMED.
 const ORDERED: &str = "ORDERED";
 
-/// Where a reservation stands.
+/// The status of a reservation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ReservationStatus {
     /// It holds stock.
     Pending,
-    /// What it held was sold.
+    /// Its units were sold.
     Confirmed,
-    /// It was given back.
+    /// Its units were given back.
     Cancelled,
-    /// Its time was over, and it was given back.
+    /// Its time was over, and its units were given back.
     Expired,
 }
 
@@ -69,7 +73,7 @@ impl ReservationStatus {
         Self::ALL.into_iter().find(|status| status.as_str() == name)
     }
 
-    /// The status that a hold's state says.
+    /// The status that the state of a hold means.
     #[must_use]
     pub fn of_state(state: &str) -> Option<Self> {
         match state {
@@ -79,15 +83,15 @@ impl ReservationStatus {
     }
 }
 
-/// The price of a unit when it was set aside. In an entry's body `[price, unit price, sale]`.
+/// The price of a unit when it was reserved. In an entry's body it is `[price, unit price, sale]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "FrozenWire", into = "FrozenWire")]
 pub struct FrozenPrice {
     /// The list price.
     pub price: Money,
-    /// The price that an order is charged which takes the reservation.
+    /// The price that an order is charged when it takes the reservation.
     pub unit_price: Money,
-    /// The sale under which it was made, with a limit or without; none is the normal price.
+    /// The sale that counted when it was made, with a limit or without; none is the normal price.
     pub sale_id: Option<SaleId>,
 }
 
@@ -109,38 +113,38 @@ impl From<FrozenPrice> for FrozenWire {
     }
 }
 
-/// What was set aside: the body of its entry.
+/// The body of the entry that makes a reservation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reservation {
-    /// For whom.
+    /// The user.
     pub user_id: UserId,
     /// The product.
     pub product_id: ProductId,
-    /// Where.
+    /// The location.
     pub location_id: LocationId,
-    /// How many units.
+    /// The number of units.
     pub quantity: Quantity,
-    /// How long it lives from its position on.
+    /// How long it lives, from the time of its position on.
     pub ttl_ms: u64,
     /// The sale's limit that it counts against.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowance: Option<Allowance>,
-    /// How many reservations the user could have at once; 0 was no limit.
+    /// The number of reservations that the user could have at once; 0 was no limit.
     pub hold_limit: u32,
-    /// The price that it promises. An entry of a program before 1.1 has none: its order is charged the
-    /// price of the day on which it is placed.
+    /// The price that it promises. An entry of a program before 1.1 has none: its order is charged
+    /// the price of the day on which the order is placed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frozen: Option<FrozenPrice>,
 }
 
 impl Reservation {
-    /// When it expires, in Unix ms of Redis' clock.
+    /// The time at which it expires, in Unix ms of Redis' clock.
     #[must_use]
     pub const fn expires_ms(&self, id: Position) -> u64 {
         id.unix_ms() + self.ttl_ms
     }
 
-    /// What its end needs to know.
+    /// The data that its end needs.
     #[must_use]
     pub fn held(&self, id: Position) -> Held {
         Held {
@@ -154,7 +158,8 @@ impl Reservation {
         }
     }
 
-    /// What setting it aside moves: stock first, then the limits, in the order in which they are refused.
+    /// The postings that reserve the units: stock first, then the limits, in the order in which
+    /// they are refused.
     #[must_use]
     pub fn postings(&self) -> Vec<Posting> {
         let quantity = i64::from(self.quantity.get());
@@ -181,22 +186,22 @@ impl Reservation {
     }
 }
 
-/// A live hold: what its end gives back, as the member of `deadlines` says it.
+/// A live hold with all that its end gives back, as the member of `deadlines` says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Held {
     /// The reservation's id.
     pub id: Position,
-    /// For whom.
+    /// The user.
     pub user_id: UserId,
     /// The product.
     pub product_id: ProductId,
-    /// Where.
+    /// The location.
     pub location_id: LocationId,
-    /// How many units.
+    /// The number of units.
     pub quantity: Quantity,
     /// The sale whose limit it counts against.
     pub sale_id: Option<SaleId>,
-    /// How many reservations the user could have at once; 0 was no limit.
+    /// The number of reservations that the user could have at once; 0 was no limit.
     pub hold_limit: u32,
 }
 
@@ -259,18 +264,18 @@ impl Held {
             || sale == Some(account)
     }
 
-    /// Takes what is held out of RESERVED.
+    /// The posting that takes the held units out of RESERVED.
     pub(crate) fn release(&self) -> Posting {
         let account = Account::reserved(self.product_id, self.location_id);
         Posting::new(account, -i64::from(self.quantity.get()))
     }
 
-    /// Lets the user reserve one more.
+    /// The posting that lets the user make one more reservation.
     pub(crate) fn free_one(&self) -> Option<Posting> {
         (self.hold_limit > 0).then(|| Posting::new(Account::hold(self.user_id, self.hold_limit), 1))
     }
 
-    /// Gives the stock back, and what it took of the sale's limit.
+    /// The postings that give back the stock, and the units that the hold took of a sale's limit.
     fn give_back(&self) -> impl Iterator<Item = Posting> {
         let quantity = i64::from(self.quantity.get());
         let allowance = self
@@ -282,12 +287,12 @@ impl Held {
             .chain(allowance)
     }
 
-    /// The state that an end of it sets.
+    /// The transition with which the hold ends in a state.
     fn ends(&self, state: &str) -> Transition {
         Transition::new(state_id(self.id), "", state.to_owned())
     }
 
-    /// The state that an order sets which takes it.
+    /// The transition that an order makes when it takes the hold.
     pub(crate) fn ordered(&self) -> Transition {
         self.ends(ORDERED)
     }
@@ -300,20 +305,21 @@ pub struct ReservationEnded {
     pub reservation_id: Position,
 }
 
-/// The state of a hold. It carries the stream id: the script, which makes the position, has no other.
+/// The id of a hold's state. It carries the stream id, because the script, which makes the
+/// position, knows no other id.
 #[must_use]
 pub fn state_id(reservation: Position) -> String {
     format!("hold:{}", reservation.stream_id())
 }
 
-/// The field of Redis' `held_units` of what a member of `deadlines` holds, and how many units that is.
+/// The field of Redis' `held_units` in which a hold counts, and its units.
 #[must_use]
 pub fn held_units(held: &Held) -> (String, u64) {
     let field = format!("{}:{}", held.product_id, held.user_id);
     (field, u64::from(held.quantity.get()))
 }
 
-/// Sets stock aside, if the time between which its price holds has come and is not over.
+/// Reserves stock. The times in `window_ms` are those between which the price holds.
 ///
 /// # Errors
 /// [`DraftError`] when the entry has no JSON form.
@@ -336,7 +342,7 @@ pub fn reserve(
     Ok(request)
 }
 
-/// Sells what was set aside, if it has not expired.
+/// Sells the units of a hold that has not expired.
 ///
 /// # Errors
 /// [`DraftError`] when the entry has no JSON form.
@@ -354,7 +360,7 @@ pub fn confirm(
     Ok(request)
 }
 
-/// Gives back what was set aside, if it has not expired.
+/// Gives back the units of a hold that has not expired.
 ///
 /// # Errors
 /// [`DraftError`] when the entry has no JSON form.
@@ -377,7 +383,7 @@ pub fn cancel(
     Ok(request)
 }
 
-/// Gives back what was set aside and whose time is over, which the script judges.
+/// Gives back the units of a hold that has expired. The script checks that its time is over.
 ///
 /// # Errors
 /// [`DraftError`] when the entry has no JSON form.
@@ -394,8 +400,8 @@ pub fn expire(held: &Held, expires_ms: u64) -> Result<Request, DraftError> {
     Ok(request)
 }
 
-/// Takes back what was sold from a reservation, at an admin's word: the stock returns. `state` is the state
-/// of its state, which may be forgotten by now.
+/// Takes back a confirmed reservation at an admin's word: the stock returns. `state` is the state
+/// of the hold, which may be forgotten by now.
 ///
 /// # Errors
 /// [`DraftError`] when the entry has no JSON form.

@@ -1,13 +1,15 @@
-//! Flash sales: a window, a price and a limit per buyer that govern one product.
+//! Flash sales: a window, a price and a limit per buyer for one product.
 //!
-//! The newest sale governs its product from its creation until it is deleted. A `SALE_ONLY` product is sold
-//! in the window and at no other time; an `ALWAYS` product is sold outside the window as well, at its
-//! normal price and without the limit. Either way an order is priced for one side of the window, and carries
-//! the times between which that price holds ([`Sale::window_at`]): whether they hold is judged by the script, by
-//! Redis' time. So nobody is charged a price of the other side, however far a service's clock is off.
+//! The newest sale governs its product from its creation until it is deleted. A `SALE_ONLY` product
+//! is sold only in the window. An `ALWAYS` product is also sold outside the window, at its normal
+//! price and without the limit. In both cases an order is priced for one side of the window, and
+//! carries the times between which that price holds ([`Sale::window_at`]). The script checks these
+//! times by Redis' clock. So nobody is charged a price of the other side, however wrong a service's
+//! clock is.
 //!
-//! A limit is judged when a buyer takes, by the limit that the sale has then; the buyer's ALLOWANCE only counts
-//! what was taken, down from [`COUNTED_FROM`]. That is why a limit can change while a sale runs.
+//! The script checks a limit when a buyer takes units, by the limit that the sale has then. The
+//! buyer's ALLOWANCE only counts the units that were taken, down from [`COUNTED_FROM`]. That is why
+//! a limit can change while a sale runs.
 
 use serde::{Deserialize, Serialize};
 use stock_common::id::{ProductId, SaleId, UserId};
@@ -16,7 +18,8 @@ use stock_common::money::Money;
 use crate::account::Account;
 use crate::journal::Posting;
 
-/// The level at which an ALLOWANCE is opened, and the highest limit: what is missing there was taken.
+/// The level at which an ALLOWANCE is opened, and the highest limit. The units that are missing
+/// from it were taken.
 pub const COUNTED_FROM: u32 = 1_000_000;
 
 /// When the product of a sale is sold.
@@ -59,12 +62,12 @@ pub struct Sale {
     pub starts_ms: u64,
     /// When it closes, in Unix ms.
     pub ends_ms: u64,
-    /// Its price per unit, which takes no discount; none leaves the product's.
+    /// Its price per unit, which takes no discount; none leaves the product's price.
     pub price: Option<Money>,
-    /// How many units one buyer may have in it.
+    /// How many units one buyer may take in it.
     pub limit_per_user: Option<u32>,
-    /// The level at which its buyers' ALLOWANCEs are opened: [`COUNTED_FROM`], or the limit that a sale had
-    /// which was made before limits could change.
+    /// The level at which its buyers' ALLOWANCEs are opened: [`COUNTED_FROM`], or the limit of a
+    /// sale that was made before limits could change.
     pub counted_from: u32,
     /// When its product is sold.
     pub availability: Availability,
@@ -77,29 +80,29 @@ pub struct SaleChange {
     pub starts_ms: Option<u64>,
     /// When it closes, in Unix ms.
     pub ends_ms: Option<u64>,
-    /// Its price per unit, or that it leaves the product's.
+    /// Its price per unit; `Some(None)` leaves the product's price.
     pub price: Option<Option<Money>>,
-    /// How many units one buyer may have in it, or that it has no limit.
+    /// How many units one buyer may take in it; `Some(None)` is no limit.
     pub limit_per_user: Option<Option<u32>>,
 }
 
-/// Why a sale cannot be changed like that.
+/// Why a sale cannot be changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unchangeable {
     /// It is over, or another sale governs its product.
     Over,
-    /// It has begun, which settles when it began and how its buyers are counted.
+    /// It has begun, and the named field cannot be changed like that any more.
     Begun(&'static str),
-    /// A buyer has had more than the new limit.
+    /// A buyer has taken more than the new limit.
     BelowTaken {
-        /// How many units that buyer has had.
+        /// How many units that buyer has taken.
         taken: u32,
     },
     /// It would end before it begins.
     Backwards,
 }
 
-/// Whether a sale has begun, as pages show it.
+/// Whether a sale has begun or is over, as pages show it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SaleState {
     /// Its window has not opened.
@@ -123,7 +126,7 @@ impl SaleState {
 }
 
 impl Sale {
-    /// Whether it has begun at a time in Unix ms.
+    /// Whether it has begun or is over at a time in Unix ms.
     #[must_use]
     pub const fn state(&self, now_ms: u64) -> SaleState {
         if now_ms < self.starts_ms {
@@ -135,8 +138,9 @@ impl Sale {
         }
     }
 
-    /// The sale with a change, judged at a time in Unix ms. `most_taken` is what the buyer has had who has had
-    /// the most; whoever takes more in the moment of the change keeps it, and gets no more.
+    /// The sale with a change, checked at a time in Unix ms. `most_taken` is the largest number of
+    /// units that any one buyer has taken. A buyer who takes more at the moment of the change keeps
+    /// the units, and gets no more.
     ///
     /// # Errors
     /// [`Unchangeable`].
@@ -165,7 +169,7 @@ impl Sale {
         changed.price = change.price.unwrap_or(self.price);
         changed.limit_per_user = change.limit_per_user.unwrap_or(self.limit_per_user);
         if !has_begun {
-            // Nobody has taken anything: whatever a sale of before would have counted from.
+            // Nobody has taken anything yet, so an old sale may count from the new level too.
             changed.counted_from = COUNTED_FROM;
             return Ok(changed);
         }
@@ -191,13 +195,13 @@ impl Sale {
         }
     }
 
-    /// Whether its product has another price outside the window, instead of none.
+    /// Whether its product has another price outside the window, instead of not being sold.
     #[must_use]
     pub fn is_repriced(&self) -> bool {
         self.availability == Availability::Always
     }
 
-    /// The times, in Unix ms, between which a price holds that was found at `now_ms`; 0 is no bound.
+    /// The times, in Unix ms, between which the price of `now_ms` holds; 0 is no bound.
     #[must_use]
     pub fn window_at(&self, now_ms: u64) -> (u64, u64) {
         match (self.availability, self.state(now_ms)) {
@@ -220,26 +224,27 @@ impl Sale {
     }
 }
 
-/// A sale's limit, as an order or reservation met it. In an entry's body `[sale, limit]`.
+/// A sale's limit, as an order or a reservation met it. In an entry's body it is `[sale, limit]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "(SaleId, u32)", into = "(SaleId, u32)")]
 pub struct Allowance {
     /// The sale.
     pub sale_id: SaleId,
-    /// How many units one buyer may have in it.
+    /// How many units one buyer may take in it.
     pub limit: u32,
-    /// The level at which the account is opened. No body keeps it: only taking needs it.
+    /// The level at which the account is opened. No body keeps it, because only taking needs it.
     pub counted_from: u32,
 }
 
 impl Allowance {
-    /// The level that taking may not leave less than: a buyer who is there has had all that the limit allows.
+    /// The least level that taking may leave. A buyer at that level has taken all that the limit
+    /// allows.
     #[must_use]
     pub fn least(self) -> i64 {
         i64::from(self.counted_from.saturating_sub(self.limit))
     }
 
-    /// Takes units out of what a buyer may still have.
+    /// The posting that takes units of what a buyer may still have.
     pub(crate) fn take(self, product: ProductId, user: UserId, quantity: i64) -> Posting {
         let account = Account::allowance(self.sale_id, user);
         Posting::new(account, -quantity)
@@ -248,7 +253,7 @@ impl Allowance {
             .beside(product)
     }
 
-    /// Gives units back.
+    /// The posting that gives units back.
     pub(crate) fn give_back(self, product: ProductId, user: UserId, quantity: i64) -> Posting {
         Posting::new(Account::allowance(self.sale_id, user), quantity).beside(product)
     }
@@ -270,8 +275,8 @@ impl From<Allowance> for (SaleId, u32) {
     }
 }
 
-/// The times, in Unix ms, between which all prices hold that some sales' products had at `now_ms`; 0 is no
-/// bound, `None` is without a sale.
+/// The times, in Unix ms, between which all prices hold that the products of some sales have at
+/// `now_ms`. 0 is no bound; `None` is no sale.
 #[must_use]
 pub fn window<'a>(sales: impl Iterator<Item = &'a Sale>, now_ms: u64) -> Option<(u64, u64)> {
     let earlier = |a: u64, b: u64| match (a, b) {
@@ -385,7 +390,8 @@ mod tests {
         check(std::slice::from_ref(&always), 9, (0, 10));
         check(std::slice::from_ref(&always), 10, (10, 20));
         check(std::slice::from_ref(&always), 20, (20, 0));
-        // Of several, the time in which all hold: before one of them and within the other, and so on.
+        // For several sales, the times in which all prices hold: before one of them and within the
+        // other, and so on.
         let other = sale(SaleOnly, (5, 15));
         check(&[always.clone(), other.clone()], 7, (5, 10));
         check(&[other.clone(), always.clone()], 12, (10, 15));

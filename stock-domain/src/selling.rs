@@ -32,8 +32,8 @@ pub fn switch(open: bool, actor: UserId) -> Result<Request, DraftError> {
     Ok(request)
 }
 
-/// The draft of the entry that begins an epoch; `migrate` and `recover` write it themselves, there is
-/// no script that could judge it.
+/// The draft of the entry that begins an epoch. `migrate` and `recover` write the entry themselves,
+/// because no script can check it yet.
 ///
 /// # Errors
 /// [`DraftError`] when the entry has no JSON form.
@@ -47,23 +47,23 @@ pub fn epoch_begun(epoch: &str) -> Result<Draft, DraftError> {
     )
 }
 
-/// A switch of selling that an operator asked for.
+/// A switch of selling, as an operator asked for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Switched {
     /// Whether selling is open.
     pub open: bool,
-    /// When, in Unix ms: the later one counts.
+    /// The time of the switch, in Unix ms. The later switch counts.
     pub at_ms: u64,
 }
 
 impl Switched {
-    /// As it is told on a channel.
+    /// The text that a channel carries.
     #[must_use]
     pub fn text(self) -> String {
         format!("{} {}", u8::from(self.open), self.at_ms)
     }
 
-    /// Reads what was told; `None` when it is something else.
+    /// Parses the text of a channel; `None` for any other text.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (open, at_ms) = text.split_once(' ')?;
@@ -76,7 +76,8 @@ impl Switched {
         Some(Self { open, at_ms })
     }
 
-    /// Whether it counts before another: the later, and of two at once the one that stops.
+    /// Whether it counts before another: the later one does, and of two at the same time the one
+    /// that stops.
     #[must_use]
     pub const fn is_newer(self, than: Self) -> bool {
         self.at_ms > than.at_ms || self.at_ms == than.at_ms && !self.open && than.open

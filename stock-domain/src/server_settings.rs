@@ -1,7 +1,8 @@
-//! Settings of the servers on which a promise rests: each as it was found, and what that means.
+//! Settings of the servers on which a promise rests: each as it was found, and its meaning.
 //!
-//! The service looks at them every few seconds, `doctor` when it is asked; both judge here. A setting by which
-//! Redis keeps less than `durability` promises is [`Standing::Unsafe`], and nothing is sold then.
+//! The service reads the settings every few seconds, and `doctor` when it is asked. Both check them
+//! here. A setting by which Redis keeps less than `durability` promises is [`Standing::Unsafe`],
+//! and nothing is sold then.
 
 use stock_common::config::Durability;
 
@@ -24,9 +25,9 @@ const MIN_REPLICAS: &str =
 pub enum Standing {
     /// As it must be.
     Good,
-    /// The server does not say it to this user.
+    /// The server does not tell it to this user.
     Unknown,
-    /// Orders are safe; something else is not as it should be.
+    /// Orders are safe, but something else is not as it should be.
     Weak,
     /// Accepted orders may be lost or decided twice: nothing is sold.
     Unsafe,
@@ -68,7 +69,7 @@ impl Setting {
         }
     }
 
-    /// Whether there is something to do about it.
+    /// Whether somebody has to act on it.
     #[must_use]
     pub const fn is_wrong(&self) -> bool {
         matches!(self.standing, Standing::Weak | Standing::Unsafe)
@@ -78,13 +79,13 @@ impl Setting {
 /// The settings that a Redis reports of itself; a field is `None` where `CONFIG` is not allowed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RedisSettings {
-    /// Whether it appends each write to a file, and that file is whole.
+    /// Whether it appends each write to a file.
     pub appendonly: bool,
-    /// Whether the first such file is still being written.
+    /// Whether that file is being written anew, or is about to be.
     pub is_rewriting: bool,
-    /// When it brings the file to disk.
+    /// How often it brings the file to disk.
     pub appendfsync: Option<String>,
-    /// Whether it does not while it rewrites the file.
+    /// Whether it stops doing that while it rewrites the file.
     pub no_appendfsync_on_rewrite: Option<String>,
     /// The policy by which it removes keys when its memory is full.
     pub maxmemory_policy: Option<String>,
@@ -92,17 +93,17 @@ pub struct RedisSettings {
     pub is_nearly_full: bool,
     /// How many replicas are connected.
     pub replicas: Option<u64>,
-    /// How many replicas must be there for it to write.
+    /// How many replicas must be connected for it to accept writes.
     pub min_replicas_to_write: Option<String>,
     /// Whether the last write to the file succeeded: `ok` or `err`.
     pub aof_last_write_status: Option<String>,
-    /// Whether the last rewrite of it did.
+    /// Whether the last rewrite of the file succeeded: `ok` or `err`.
     pub aof_last_bgrewrite_status: Option<String>,
 }
 
 impl RedisSettings {
-    /// Judges them by what is promised; `was_off` tells that it did not append a moment ago, when a file that is being
-    /// written lacks what was accepted before.
+    /// Checks the settings against the promise. `was_off` tells that Redis did not append a moment
+    /// ago: a file that is being written then lacks what was accepted before.
     #[must_use]
     pub fn judge(&self, durability: Durability, is_cluster: bool, was_off: bool) -> Vec<Setting> {
         use Standing::{Unsafe, Weak};
@@ -181,12 +182,12 @@ pub struct DatabaseSettings {
     pub is_read_only: bool,
     /// `innodb_flush_log_at_trx_commit`.
     pub flush_log_at_commit: u64,
-    /// `sync_binlog`; `None` of one that writes no binary log.
+    /// `sync_binlog`; `None` for a server that writes no binary log.
     pub sync_binlog: Option<u64>,
 }
 
 impl DatabaseSettings {
-    /// Judges them.
+    /// Checks the settings.
     #[must_use]
     pub fn judge(&self) -> Vec<Setting> {
         use Standing::Weak;

@@ -1,16 +1,18 @@
-//! The shard map: which shard a thing lies on. It is a fixed function of the thing and of the number of shards.
+//! The shard map: a fixed function that maps a thing and the number of shards to the thing's shard.
 //!
-//! `shard = CRC-32("product:7") mod shards` (IEEE, as MySQL's `CRC32`). The number of shards is written down when a database is
-//! new, and `rehome` alone changes it, while nothing is sold: it is to the ledger what partitions are to Kafka. In a cluster
-//! the servers' own commands move whole shards from master to master.
+//! `shard = CRC-32("product:7") mod shards` (IEEE, as MySQL's `CRC32`). The number of shards is
+//! stored when a database is new. Only `rehome` changes it, while nothing is sold: it is like the
+//! number of partitions in Kafka. In a cluster the servers' own commands move whole shards from
+//! master to master.
 //!
-//! | accounts and transitions | lie with |
+//! | accounts and states | lie with |
 //! |---|---|
 //! | AVAILABLE, RESERVED, ALLOWANCE (of its sales), `opened` | the product |
 //! | COUPON, `coupon`, `issued`, `code` | the coupon |
 //! | POINTS, HOLD, Idempotency-Keys | the user |
-//! | `order`, `hold`, `point` | their own position, which names its shard |
-//! | `till` | the first product of the sale |
+//! | `order`, `hold`, `point` | the position in the id, which names its shard |
+//! | `till`, `device` | the first product of the sale |
+//! | `across`, `branch` | the shard whose number stands in the id |
 //! | `import` | its own text |
 //!
 //! So an order of one product, in its sale or not, is one script call on one shard.
@@ -23,18 +25,18 @@ use crate::account::{Account, AccountKind};
 use crate::coupon::{CODE_STATE, CodeState};
 use crate::journal::{Posting, Transition};
 
-/// Shards at most: a position has six bits for them.
+/// The most shards: a position has six bits for the shard.
 pub const SHARDS_MAX: u64 = 64;
 
-/// Which shard a thing lies on.
+/// The map from things to shards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShardMap {
-    /// How many shards there are, numbered from 0; never none.
+    /// The number of shards, numbered from 0; at least 1.
     shards: u64,
 }
 
 impl ShardMap {
-    /// The map of so many shards; of at least one.
+    /// The map of a number of shards; 0 counts as 1.
     #[must_use]
     pub const fn new(shards: u64) -> Self {
         Self {
@@ -42,13 +44,13 @@ impl ShardMap {
         }
     }
 
-    /// How many shards there are.
+    /// The number of shards.
     #[must_use]
     pub const fn shards(self) -> u64 {
         self.shards
     }
 
-    /// The shard of a thing: a product, a coupon, a user, or a transition that belongs to none of them.
+    /// The shard of a thing: a product, a coupon, a user, or a state that belongs to none of them.
     fn of(self, kind: &str, id: impl Display) -> u64 {
         if self.shards == 1 {
             return 0;
@@ -56,25 +58,25 @@ impl ShardMap {
         u64::from(crc32fast::hash(format!("{kind}:{id}").as_bytes())) % self.shards
     }
 
-    /// The shard that a product's stock and limits lie on.
+    /// The shard on which a product's stock and limits lie.
     #[must_use]
     pub fn of_product(self, product: ProductId) -> u64 {
         self.of("product", product)
     }
 
-    /// The shard that a user's points, holds and keys lie on.
+    /// The shard on which a user's points, holds and keys lie.
     #[must_use]
     pub fn of_user(self, user: UserId) -> u64 {
         self.of("user", user)
     }
 
-    /// The shard that a position names; for one that there is no more, the first.
+    /// The shard that a position names; the first shard, if there is no such shard any more.
     #[must_use]
     pub const fn of_position(self, position: Position) -> u64 {
         self.of_number(position.shard())
     }
 
-    /// The shard of a number that was written down when there may have been more shards.
+    /// The shard of a stored number; the first shard, if there is no such shard any more.
     #[must_use]
     pub const fn of_number(self, shard: u64) -> u64 {
         if shard < self.shards { shard } else { 0 }
@@ -93,14 +95,15 @@ impl ShardMap {
         })
     }
 
-    /// The shard of a posting's account. An ALLOWANCE whose product nobody named is looked for on `beside`.
+    /// The shard of a posting's account. An ALLOWANCE without its product is looked for on
+    /// `beside`.
     #[must_use]
     pub fn of_posting(self, posting: &Posting, beside: u64) -> u64 {
         self.of_account(posting.account, posting.product)
             .unwrap_or(beside)
     }
 
-    /// The shard of a transition; `None` for a coupon's code whose coupon its states do not name.
+    /// The shard of a transition; `None` for a coupon's code if neither state names the coupon.
     #[must_use]
     pub fn of_transition(self, transition: &Transition) -> Option<u64> {
         if let Some(product) = transition.product {
@@ -112,7 +115,7 @@ impl ShardMap {
         self.of_state_id(&transition.id, of_code)
     }
 
-    /// The same by a transition's name; a code needs its state.
+    /// The shard of a state by its id. For a coupon's code the code's state is needed too.
     #[must_use]
     pub fn of_state_id(self, id: &str, code: Option<CodeState>) -> Option<u64> {
         if id.starts_with(CODE_STATE) {
@@ -141,7 +144,7 @@ mod tests {
 
     #[test]
     fn things_lie_where_they_always_lay() {
-        // Frozen: another function would look for everything in other places.
+        // The values are frozen: another function would look for everything on other shards.
         let map = ShardMap::new(16);
         assert_eq!(map.of_product(ProductId(1)), 11);
         assert_eq!(map.of_product(ProductId(7)), 14);

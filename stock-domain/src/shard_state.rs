@@ -1,4 +1,4 @@
-//! The state of a shard as MySQL has it, and the entries of it that an instance remembers.
+//! The state of a shard in MySQL, and the entries of the shard that an instance remembers.
 
 use stock_common::id::Position;
 
@@ -7,9 +7,9 @@ use stock_common::id::Position;
 pub struct ShardState {
     /// The shard, 0..=63.
     pub shard: u64,
-    /// The last settled position.
+    /// The position of the last settled entry.
     pub watermark: Position,
-    /// The number of the entry there.
+    /// The number of that entry.
     pub number: u64,
     /// Whether selling is open.
     pub selling: bool,
@@ -22,8 +22,8 @@ pub struct ShardState {
 /// An entry that this instance accepted.
 #[derive(Debug, Clone, Copy)]
 pub struct Remembered {
-    /// Its dense number.
+    /// The entry's number in its shard.
     pub number: u64,
-    /// Where it stood.
+    /// The entry's position.
     pub position: Position,
 }

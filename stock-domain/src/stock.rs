@@ -1,4 +1,4 @@
-//! Stock that comes in, and stock that is corrected by hand.
+//! Stock that comes in, by delivery or by file, and stock that is corrected by hand.
 
 use serde::{Deserialize, Serialize};
 use stock_common::id::{LocationId, ProductId, UserId};
@@ -7,28 +7,29 @@ use crate::account::Account;
 use crate::journal::{Closing, Draft, DraftError, Idempotency, Kind, Posting, Transition};
 use crate::request::Request;
 
-/// The largest change of a level by one entry (DESIGN: any posting is 1..=10^12).
+/// The largest change of a level by one posting.
 pub const CHANGE_MAX: i64 = 1_000_000_000_000;
 
-/// The body of an entry that changed a level from outside a sale.
+/// The body of an entry that received stock or adjusted it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StockChanged {
     /// The product.
     pub product_id: ProductId,
-    /// Where.
+    /// The location.
     pub location_id: LocationId,
-    /// By how much, ±1..=10^12.
+    /// The change, ±1..=10^12.
     pub quantity: i64,
-    /// Why, as a person said it.
+    /// The reason, as a person said it.
     pub reason: String,
 }
 
-/// What a change of stock is done under.
+/// The conditions of a change of stock.
 #[derive(Debug, Clone, Default)]
 pub struct Terms {
-    /// What must be available for the change to be made.
+    /// The balance that must be available for the change to be made.
     pub expected_available: Option<i64>,
-    /// Whether the product is off sale: a store's accounts that are opened now are closed at once.
+    /// Whether the product is off sale. A store's account that the change opens is then closed at
+    /// once.
     pub is_off_sale: bool,
 }
 
@@ -45,7 +46,7 @@ pub fn receive(
     moved(Kind::StockReceived, change, terms, (actor, idempotency))
 }
 
-/// Corrects a level by hand, also of a product that is not on sale; never below zero.
+/// Corrects a level by hand, also of a product that is off sale; never below zero.
 ///
 /// # Errors
 /// [`DraftError`] when the entry has no JSON form.
@@ -77,7 +78,7 @@ fn moved(
     Ok(request)
 }
 
-/// A store's account of a product that is off sale: if it is opened now, nothing may be taken from it.
+/// Closes a store's account of a product that is off sale, if the entry opens the account.
 const fn opened_closed(account: Account) -> Closing {
     Closing {
         account,
@@ -86,8 +87,8 @@ const fn opened_closed(account: Account) -> Closing {
     }
 }
 
-/// A change of what is available. A store meets a product when its first stock arrives: both accounts are
-/// opened then, where they are not yet.
+/// The postings of a change of available stock. The first stock of a product at a store opens both
+/// of its accounts there.
 fn postings(product: ProductId, location: LocationId, quantity: i64) -> Vec<Posting> {
     let is_store = location != LocationId::ONLINE;
     let change = Posting::new(Account::available(product, location), quantity);
@@ -105,33 +106,35 @@ fn postings(product: ProductId, location: LocationId, quantity: i64) -> Vec<Post
 pub struct StockImported {
     /// The import.
     pub import_id: u64,
-    /// The first and the last line of the file that it holds.
+    /// The first and the last line of that part.
     pub lines: (u64, u64),
 }
 
-/// One row of a file: a change of what is available.
+/// One row of a file: a change of available stock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImportedRow {
     /// Its line in the file, from 1.
     pub line: u64,
     /// The product.
     pub product_id: ProductId,
-    /// Where.
+    /// The location.
     pub location_id: LocationId,
-    /// By how much, ±1..=10^12.
+    /// The change, ±1..=10^12.
     pub quantity: i64,
-    /// Whether the product is off sale: a store's account that is opened now is closed at once.
+    /// Whether the product is off sale. A store's account that the row opens is then closed at
+    /// once.
     pub is_off_sale: bool,
 }
 
-/// The state of a file: the line that was reached.
+/// The id of a file's state, which says the line that was reached.
 #[must_use]
 pub fn import_state_id(import_id: u64) -> String {
     format!("import:{import_id}")
 }
 
-/// Writes the next part of a file, all or nothing. `reached` is the line that the part before it has reached,
-/// none for the first. A refusal names a posting; the row is that of [`imported_row`].
+/// Writes the next part of a file, all or nothing. `reached` is the last line of the part before
+/// it; none for the first part. A refusal names a posting, and [`imported_row`] finds the posting's
+/// row.
 ///
 /// # Errors
 /// [`DraftError`] when the entry has no JSON form.

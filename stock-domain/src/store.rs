@@ -1,4 +1,4 @@
-//! Stores: places with a till and stock of their own, and how far they are from each other.
+//! Stores: locations with a till and stock of their own, and the distances between them.
 
 use stock_common::id::LocationId;
 
@@ -7,11 +7,11 @@ use stock_common::id::LocationId;
 pub struct Store {
     /// Its number, which is that of its location.
     pub id: LocationId,
-    /// What an admin said of it.
+    /// The data that an admin gave it.
     pub fields: StoreFields,
 }
 
-/// What an admin says of a store.
+/// The data that an admin gives a store.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoreFields {
     /// At most 100 characters.
@@ -20,7 +20,7 @@ pub struct StoreFields {
     pub latitude: f64,
     /// Degrees east, −180..=180.
     pub longitude: f64,
-    /// Whether what its till sells is taken from the online stock too.
+    /// Whether the units that its till sells are also taken from the online stock.
     pub shares_online_stock: bool,
 }
 
@@ -28,7 +28,7 @@ pub struct StoreFields {
 const EARTH_KM: f64 = 6_371.0;
 
 impl StoreFields {
-    /// How far another store is along a great circle, in km, by the haversine formula.
+    /// The distance to another store along a great circle, in km, by the haversine formula.
     #[must_use]
     pub fn distance_km(&self, other: &Self) -> f64 {
         let (north, other_north) = (self.latitude.to_radians(), other.latitude.to_radians());

@@ -1,4 +1,4 @@
-//! Users: who they are, what they may do, and what a password may be.
+//! Users: their role, their email address, and the rules for a password.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -9,12 +9,13 @@ use email_address::{EmailAddress, Options};
 use serde::{Deserialize, Serialize};
 use stock_common::id::UserId;
 
-/// Characters of a password (NIST SP 800-63B: no rules but length and a list of common ones).
+/// Characters of a password. NIST SP 800-63B asks for a length and a list of common passwords, and
+/// for no other rules.
 const PASSWORD_LENGTH: std::ops::RangeInclusive<usize> = 8..=128;
 /// Bytes of an email address (RFC 5321 §4.5.3.1.3, less its angle brackets).
 const EMAIL_BYTES_MAX: usize = 254;
 
-/// What a user may do.
+/// The role of a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -57,21 +58,23 @@ impl FromStr for Role {
 /// A user as MySQL has them, without their password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
-    /// Who.
+    /// The user's id.
     pub id: UserId,
     /// Their normalised address.
     pub email: String,
-    /// What they are called.
+    /// Their name.
     pub name: String,
-    /// What they may do.
+    /// Their role.
     pub role: Role,
     /// The store whose till they run; exactly those of role `store` have one.
     pub store_id: Option<u64>,
-    /// What their tokens and sessions must carry, or more: it rises when those of before are ended.
+    /// The least number that their tokens and sessions must carry. It rises when earlier ones are
+    /// ended.
     pub tokens_from: i64,
 }
 
-/// An email address, normalised: two that differ in case or spaces around are one.
+/// An email address, normalised: addresses that differ only in case or in spaces around them are
+/// one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Email(String);
 
@@ -84,7 +87,7 @@ impl Email {
     /// Normalises an address.
     ///
     /// # Errors
-    /// [`NotAnEmail`] for what cannot receive mail.
+    /// [`NotAnEmail`] for a text that is no address.
     pub fn new(text: &str) -> Result<Self, NotAnEmail> {
         let normal = text.trim().to_lowercase();
         let options = Options::default()
@@ -122,16 +125,16 @@ pub enum WeakPassword {
     /// Too short or too long.
     #[error("a password has 8 to 128 characters")]
     Length,
-    /// Everybody tries it first.
+    /// It is one of the most common passwords.
     #[error("this password is among the most common ones")]
     Common,
 }
 
 impl Password {
-    /// Takes what may be chosen as a new password.
+    /// Takes a new password, if it may be chosen.
     ///
     /// # Errors
-    /// [`WeakPassword`] says why not.
+    /// [`WeakPassword`] when it may not be chosen.
     pub fn choose(text: &str) -> Result<Self, WeakPassword> {
         if !PASSWORD_LENGTH.contains(&text.chars().count()) {
             return Err(WeakPassword::Length);
@@ -142,14 +145,15 @@ impl Password {
         Ok(Self(text.to_owned()))
     }
 
-    /// Takes what somebody claims to be theirs, whatever it is; `None` for what nobody can have chosen
-    /// because it is too long.
+    /// Takes the password that somebody claims to have, whatever it is. `None` when it is too long
+    /// for anybody to have chosen it.
     #[must_use]
     pub fn claimed(text: &str) -> Option<Self> {
         (text.chars().count() <= *PASSWORD_LENGTH.end()).then(|| Self(text.to_owned()))
     }
 
-    /// What nobody can have chosen: to be checked in place of what is too long, and never to match.
+    /// A password that nobody can have chosen. It is checked in place of one that is too long, and
+    /// never matches.
     #[must_use]
     pub const fn nobodys() -> Self {
         Self(String::new())
@@ -162,8 +166,8 @@ impl Password {
     }
 }
 
-/// The 3,000 most common passwords that are long enough, in lower case: from the frequency list of
-/// zxcvbn (MIT), which was counted in published leaks.
+/// The 3,000 most common passwords that are long enough, in lower case. Source: the frequency list
+/// of zxcvbn (MIT), which was counted in published leaks.
 fn common() -> &'static HashSet<&'static str> {
     static COMMON: OnceLock<HashSet<&'static str>> = OnceLock::new();
     COMMON.get_or_init(|| {

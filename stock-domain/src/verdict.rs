@@ -1,21 +1,21 @@
-//! Verdicts: what the script answers to a request.
+//! Verdicts: the answers of the script to requests.
 //!
-//! Being refused is a normal answer, not an error: a [`Refusal`] is a value with a hand-numbered code.
-//! The order of the codes is the order of the checks; it stands three times, in `lua/decide.lua`'s
-//! header, in its body and here, and a test reaches each code once. What went wrong on the way to
-//! the script is a `DecideError` of `stock-redis`.
+//! A refusal is a normal answer and no error: a [`Refusal`] is a value with a hand-numbered code.
+//! The order of the codes is the order of the checks. It stands three times, in the header of
+//! `lua/decide.lua`, in its body and here, and a test reaches each code once. A failure on the way
+//! to the script is a `DecideError` of `stock-redis`.
 
 use stock_common::id::Position;
 
 use crate::account::Account;
 use crate::journal::Posted;
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// It is in the journal.
     Accepted(Accepted),
-    /// The same key was decided before; this is what was answered then.
+    /// The same key was decided before. This is the answer that was given then.
     Replayed(Replay),
     /// Nothing was changed.
     Refused(Refusal),
@@ -24,20 +24,21 @@ pub enum Verdict {
 /// An accepted request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
-    /// Where its entry stands in the journal.
+    /// The position of its entry.
     pub position: Position,
-    /// The entry's dense number.
+    /// The number of its entry.
     pub number: u64,
-    /// What moved, with the levels afterwards.
+    /// The postings, with the levels after them.
     pub postings: Vec<Posted>,
-    /// Whether that is all that it moved: of an entry with branches it is what moved on its own shard.
+    /// Whether these are all postings of the entry. For an entry with branches they are only those
+    /// on its own shard.
     pub is_whole: bool,
 }
 
 /// The first answer under an Idempotency-Key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Replay {
-    /// It was accepted; the entry at this position has all that the answer needs.
+    /// It was accepted. The entry at this position has all that the answer needs.
     Accepted(Position),
     /// It was refused, for this reason.
     Refused(Refusal),
@@ -46,7 +47,7 @@ pub enum Replay {
 /// A key of a shard, accounts aside, whose loss is noticed by a request that needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LostKey {
-    /// The states of things.
+    /// The states.
     States,
     /// The live holds.
     Deadlines,
@@ -72,15 +73,16 @@ impl LostKey {
     }
 }
 
-/// Whether what is short may be there in a moment: then the refusal is not remembered under a key.
+/// Whether units that are short may come back in a moment. The refusal is then not remembered under
+/// a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Back {
-    /// There is no more.
+    /// No units will come back.
     #[default]
     Nothing,
     /// Expired holds wait to be released.
     Due,
-    /// Units are held for an order over several shards, which is not decided yet.
+    /// Units are held for a cross-shard order that is not decided yet.
     Held,
 }
 
@@ -105,13 +107,13 @@ impl Back {
 /// When a refusal is remembered under its request's Idempotency-Key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Remembered {
-    /// Whatever was asked.
+    /// For every request.
     Always,
-    /// It passes by, or nothing was decided.
+    /// For no request: the reason passes by, or nothing was decided.
     Never,
-    /// Unless more may come back.
+    /// Unless units may come back.
     UnlessBack,
-    /// Unless the request is priced anew and asked again.
+    /// Unless the request is priced anew and sent again.
     UnlessReprices,
     /// Unless the request is made anew with another code.
     UnlessRedraws,
@@ -124,13 +126,13 @@ pub enum Why {
     Unknown,
     /// It is closed for sale.
     Closed,
-    /// It cannot be read.
+    /// It cannot be read, was lost, or is under quarantine.
     Broken,
-    /// It would fall below zero.
+    /// It would fall below the least level, which is zero for most postings.
     Insufficient {
-        /// The units that it holds.
+        /// The units that may still be taken from it.
         balance: i64,
-        /// Whether more may come back in a moment, and why.
+        /// Whether units may come back in a moment, and why.
         back: Back,
     },
     /// It would pass 2^53 − 1.
@@ -156,7 +158,7 @@ impl Why {
         }
     }
 
-    /// Parses what stands behind the posting and the account.
+    /// Parses the text that follows the posting and the account.
     fn parse<'t>(code: &str, mut rest: impl Iterator<Item = &'t str>) -> Option<Self> {
         Some(match code {
             "60" => Self::Unknown,
@@ -177,65 +179,65 @@ impl Why {
 pub enum Refusal {
     /// Redis holds another epoch, none, or keys that are not ours.
     Fenced,
-    /// A key in Redis that the request needs was lost; it is being brought back.
+    /// A key in Redis that the request needs was lost. It is being brought back.
     Lost(LostKey),
     /// The Idempotency-Key belongs to another request.
     KeyReused,
-    /// The Idempotency-Key was claimed for this request on another shard.
+    /// The Idempotency-Key was claimed for this request on another shard, whose number this is.
     Claimed(u64),
     /// The deadline had passed when the script ran.
     Expired,
     /// Too many entries are not settled.
     Backlog,
-    /// The answer was decided outside and is only remembered here.
+    /// The answer was predecided and is only remembered here.
     Predecided(String),
     /// The window has not opened.
     NotOpen,
     /// The window has closed.
     Closed,
-    /// A state is in another state.
+    /// A thing is in another state than a transition expects.
     StaleState {
-        /// Which of the request's states, from 0.
+        /// Index of the transition, from 0.
         transition: usize,
-        /// The state it is in; empty when it has none.
+        /// The state that was found; empty for none.
         state: String,
     },
-    /// All selling is switched off.
+    /// All selling is stopped.
     SellingStopped,
     /// An account's balance is not the one that the request expects.
     Changed {
-        /// What the account holds.
+        /// The balance of the account.
         balance: i64,
     },
     /// The time of the hold that the request ends is over.
     HoldExpired,
-    /// The user holds as many units of the product as one may.
+    /// The user would hold more units of the product than one may.
     HeldEnough {
-        /// How many units more the user may hold.
+        /// How many more units the user may hold.
         left: i64,
-        /// Whether more may come back in a moment, and why.
+        /// Whether units may come back in a moment, and why.
         back: Back,
     },
     /// The account of a posting does not allow it.
     Posting {
-        /// Which of the request's postings, from 0.
+        /// Index of the posting, from 0.
         posting: usize,
         /// Its account.
         account: Account,
         /// The fault of that account.
         why: Why,
     },
-    /// A state that is judged among the postings is in another state.
+    /// A thing is in another state than the transition of the late check expects.
     Taken {
-        /// Which of the request's states, from 0.
+        /// Index of the transition, from 0.
         transition: usize,
-        /// The state it is in; empty when it has none.
+        /// The state that was found; empty for none.
         state: String,
     },
 }
 
 impl Verdict {
-    /// Its name in metrics: of a refusal that of its code.
+    /// Its name in metrics; for a refusal, the name of its code.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -247,7 +249,8 @@ impl Verdict {
 }
 
 impl Refusal {
-    /// Codes and names, in the order of the checks; numbered by hand, never reused (11 was the first release's).
+    /// Codes and names, in the order of the checks. They are numbered by hand and never reused (11
+    /// was the first release's).
     pub const CODES: [(u8, &'static str); 20] = [
         (10, "FENCED"),
         (12, "LOST"),
@@ -271,7 +274,8 @@ impl Refusal {
         (65, "TAKEN"),
     ];
 
-    /// When it is remembered under the key of its request: the rule, of which `lua/decide.lua` has a copy.
+    /// When it is remembered under the key of its request. This is the rule; `lua/decide.lua` has a
+    /// copy, and a test compares the two.
     #[must_use]
     pub const fn remembered(&self) -> Remembered {
         match self {
@@ -293,7 +297,8 @@ impl Refusal {
         }
     }
 
-    /// Whether it is remembered under the key of a request that is priced anew, or made anew with another code.
+    /// Whether it is remembered under the key of a request that may be priced anew, or made anew
+    /// with another code.
     #[must_use]
     pub fn is_remembered(&self, retried_at_new_price: bool, retried_with_new_code: bool) -> bool {
         match self.remembered() {
@@ -342,7 +347,7 @@ impl Refusal {
             .map_or("", |(_, name)| name)
     }
 
-    /// The posting that it is about, if it is about one.
+    /// Index of the posting that it is about, if it is about one.
     #[must_use]
     pub const fn posting(&self) -> Option<usize> {
         if let Self::Posting { posting, .. } = self {
@@ -351,8 +356,8 @@ impl Refusal {
         None
     }
 
-    /// The same refusal of a part, as the whole request would have been told: `postings` and `states` say which
-    /// of its own the part's are.
+    /// Turns the refusal of a part into the refusal of the whole request. `postings` and
+    /// `transitions` are the indices that the part's own have in the whole request.
     #[must_use]
     pub fn of_whole(mut self, postings: &[usize], transitions: &[usize]) -> Self {
         let at = |own: &[usize], index: usize| own.get(index).copied().unwrap_or(index);
@@ -364,7 +369,8 @@ impl Refusal {
         self
     }
 
-    /// What the script would have written of it: how a refusal of a part is remembered under the whole's key.
+    /// The text that the script writes for it. A branch's refusal is remembered in this form under
+    /// the key of the whole request.
     #[must_use]
     pub fn text(&self) -> String {
         let code = self.code();

@@ -1,8 +1,8 @@
-//! Webhooks: what other systems are told of the stock, signed as Standard Webhooks asks.
+//! Webhooks: messages that tell other systems about stock, signed as Standard Webhooks asks.
 //!
-//! A message is a batch of consecutive journal entries' postings, so per account their seqs follow without a
-//! gap. It is signed over its id, its time and its bytes (<https://www.standardwebhooks.com>); a receiver that
-//! sees an id twice may pass it over.
+//! A message holds the postings of a batch of consecutive journal entries, so the seqs of each
+//! account follow one another without a gap. The message is signed over its id, its time and its
+//! bytes (<https://www.standardwebhooks.com>). A receiver may ignore an id that it has seen before.
 
 use std::fmt;
 use std::str::FromStr;
@@ -29,13 +29,13 @@ const PREFIX: &str = "whsec_";
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Vec<u8>);
 
-/// It does not begin with `whsec_`, or is not base64 of 24 to 64 bytes.
+/// The text does not begin with `whsec_`, or is not base64 of 24 to 64 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a secret is whsec_ and base64 of 24 to 64 bytes")]
 pub struct SecretError;
 
 impl Secret {
-    /// A secret that nobody has had.
+    /// A new random secret.
     #[must_use]
     pub fn random() -> Self {
         Self(rand::random::<[u8; 32]>().to_vec())
@@ -44,7 +44,7 @@ impl Secret {
     /// Signs a message: its id, its time in Unix seconds, its bytes.
     #[must_use]
     pub fn sign(&self, id: &str, at_seconds: i64, body: &[u8]) -> String {
-        // A key of any length signs.
+        // HMAC takes a key of any length, so this cannot fail.
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.0) else {
             return String::new();
         };

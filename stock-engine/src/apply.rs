@@ -1,16 +1,17 @@
-//! Apply: record and settle one batch of the journal in one transaction.
+//! Apply: records and settles one batch of the journal in one transaction.
 //!
-//! The watermark moves in the same transaction as the rows, so each entry takes effect exactly once,
-//! however often it is read, by however many instances. An error is one of three kinds:
+//! The watermark moves in the same transaction as the rows, so each entry takes effect exactly
+//! once, however often and by however many instances it is read. An error is one of three kinds:
 //!
-//! | kind | what it is | what happens |
+//! | kind | cause | consequence |
 //! |---|---|---|
 //! | passing | a connection, a lock, a full disk, a missing table | the step is tried again |
 //! | poison | an entry's own tables refuse its data | it becomes a dead letter; its postings are settled |
-//! | broken chain | a posting does not follow from its account's level, or another one stands in its place | the account comes under quarantine ([`stock_mysql::quarantine`]); everybody else's postings are settled |
+//! | broken chain | a posting does not continue its account's level, or another posting occupies its row | the account comes under quarantine ([`stock_mysql::quarantine`]); all other postings are settled |
 //!
-//! Only what concerns the shard as a whole stops applying: another epoch, a gap in the numbers, an entry of
-//! a newer program, a schema that refuses most entries. The subscriber calls it, and decides when.
+//! Applying stops only for what concerns the whole shard: another epoch, a gap in the numbers, an
+//! entry of a newer program, a schema that refuses most entries. The subscriber calls this module,
+//! and decides when.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -43,7 +44,8 @@ pub enum Applied {
         dead_letters: usize,
         /// How many accounts came under quarantine.
         quarantined: usize,
-        /// Where the frame of the last entry begins: what must stay in the journal.
+        /// Where the frame of the last entry begins. The journal must keep everything from there
+        /// on.
         last_frame: Position,
     },
 }
@@ -72,8 +74,8 @@ pub enum ApplyError {
     /// The journal's tables refuse a row, and no account is to blame: applying stops.
     #[error("mysql refuses a row of the journal: {0}")]
     Refused(#[source] sqlx::Error),
-    /// Most entries of the last minute became dead letters for one reason: applying stops, and lets through as many
-    /// dead letters a minute as the setting says.
+    /// Most entries of the last minute became dead letters for one reason. Applying stops, and lets
+    /// through only as many dead letters a minute as the setting says.
     #[error(
         "{0} entries within a minute were refused for one reason, most of all: the schema, not the entries, is wrong"
     )]
@@ -81,7 +83,7 @@ pub enum ApplyError {
 }
 
 impl ApplyError {
-    /// Whether trying again can help without anybody doing something.
+    /// Whether a retry can help without anybody's action.
     #[must_use]
     pub const fn is_passing(&self) -> bool {
         matches!(self, Self::Database(_) | Self::Read(_) | Self::Stalled)
@@ -95,11 +97,12 @@ pub struct ReadAhead(Option<Tail>);
 /// The result of a transaction.
 enum Step {
     Done(Applied),
-    /// It is not this one's ticket in this process for these accounts; nothing is held.
+    /// It must queue for tickets of these accounts, and holds nothing.
     Waits(Vec<Account>),
 }
 
-/// Applies at most `entries_max` entries, and reads on while MySQL writes them. `rows` are the queues of this process.
+/// Applies at most `entries_max` entries, and reads on while MySQL writes them. `rows` are the
+/// account queues of this process.
 ///
 /// # Errors
 /// [`ApplyError`]; nothing was changed.
@@ -122,29 +125,31 @@ pub async fn apply(
             };
             let step = apply_on(&mut connection, &asked, rows, &mut ticket, ahead).await;
             if step.is_err() {
-                // The transaction that was begun is rolled back before it is the next one's ticket.
+                // The ping rolls the open transaction back before its ticket passes to the next
+                // one.
                 drop(connection.ping().await);
             }
             step
         };
         let Ok(step) = tokio::time::timeout(limit, applying).await else {
-            // Not given back to the pool: a link that swallowed a statement would swallow the next.
+            // The connection does not go back to the pool: it may swallow the next statement too.
             drop(connection.detach());
             return Err(ApplyError::Stalled);
         };
         drop(connection);
         match step {
             Ok(Step::Done(applied)) => return Ok(applied),
-            // The shard is nobody's meanwhile, so another instance may be quicker.
+            // The shard is not locked meanwhile, so another instance may be quicker.
             Ok(Step::Waits(accounts)) => ticket = rows.ticket(&accounts).await,
-            // Something stands where a posting should go: the next try finds out what.
+            // A row already has the key of a posting. The next try finds out which.
             Err(ApplyError::Refused(_)) if care == Care::Trusting => care = Care::Looking,
             Err(error) => return Err(error),
         }
     }
 }
 
-/// Whether it is looked first if the place of each posting is free. It always is, so a batch begins without asking.
+/// Whether to look first if the rows of the postings are free. They always should be, so a batch
+/// begins without looking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Care {
     Trusting,
@@ -173,7 +178,8 @@ async fn apply_on(
     let Some(mut state) = shards::try_lock(&mut transaction, shard.keys().shard()).await? else {
         return Ok(Step::Done(Applied::Busy));
     };
-    // Entries never change, so what was read ahead is as good as read now, under the same epoch.
+    // Entries never change, so what was read ahead under the same epoch is as good as what is read
+    // now.
     let known = ahead.0.take().filter(|tail| tail.after == state.watermark);
     let mut tail = match known {
         Some(tail) => tail,
@@ -229,7 +235,7 @@ async fn apply_on(
     }))
 }
 
-/// The journal must be the one that MySQL knows, and hold the watermark's entry.
+/// Checks that the journal is the one that MySQL knows, and that it holds the watermark's entry.
 fn check(state: &ShardState, tail: &Tail) -> Result<(), ApplyError> {
     if tail.epoch.as_deref() != Some(state.epoch.as_str()) {
         return Err(ApplyError::Fenced(
@@ -268,8 +274,8 @@ pub async fn write(
     write_locked(transaction, state, (entries, levels, Care::Looking)).await
 }
 
-/// The same of entries whose accounts are locked. First the locks, then the question what is there: a synchronous order
-/// holds its accounts until its rows are committed.
+/// Like [`write`], for entries whose accounts are locked. The locks come before the question which
+/// rows exist, because a synchronous order holds its accounts until its rows are committed.
 async fn write_locked(
     transaction: &mut MySqlConnection,
     state: &mut ShardState,
@@ -320,7 +326,7 @@ async fn write_locked(
     })
 }
 
-/// Writes journal rows and postings; what is under quarantine is kept aside.
+/// Writes journal rows and postings. Postings of accounts under quarantine are kept aside.
 async fn record_journal(
     transaction: &mut MySqlConnection,
     shard: u64,
@@ -346,7 +352,8 @@ async fn record_journal(
     Ok(())
 }
 
-/// Records what a dead letter says about others, unless MySQL refuses that too: then `verify` names what is missing.
+/// Records the effects of a dead letter on other rows. If MySQL refuses those too, `verify` names
+/// what is missing.
 async fn record_taken(transaction: &mut MySqlConnection, entry: &Entry) -> Result<(), ApplyError> {
     let mut savepoint = transaction.begin().await?;
     match record::record_taken(&mut savepoint, entry).await {
@@ -360,7 +367,7 @@ async fn record_taken(transaction: &mut MySqlConnection, entry: &Entry) -> Resul
     Ok(())
 }
 
-/// Writes own tables in groups; when a group holds poison, entry by entry.
+/// Writes the own tables of all entries together; if that meets poison, entry by entry.
 async fn record_own(
     transaction: &mut MySqlConnection,
     entries: &[&Entry],

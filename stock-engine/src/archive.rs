@@ -1,14 +1,16 @@
-//! Archive: months of the journal that nobody needs any more go into files, and then out of MySQL.
+//! Archive: moves months of the journal that nobody needs any more from MySQL into files.
 //!
-//! A file holds a stretch of one shard's journal within one month (UTC, by positions). It is complete, on disk and
-//! noted in `archives` before the first row is removed, and what is removed is what was read back from it: entries
-//! in parts, each in one transaction with the levels that its accounts are left at. So a run may be killed anywhere;
-//! the next one finishes it, with nothing twice and nothing lost.
+//! A file holds consecutive entries of one shard and one month (UTC, by positions). It is complete,
+//! on disk and noted in `archives` before the first row is removed. Only entries that were read
+//! back from the file are removed. They are removed in parts, each in one transaction that also
+//! writes the levels at which the part leaves its accounts. So a run may be killed anywhere: the
+//! next run finishes it, and no entry is archived twice or lost.
 //!
-//! What was never proved stays, and so does whatever somebody still waits for: an entry that a webhook has not
-//! sent, that is a dead letter, or a sale that a person has yet to resolve. As entries go in order, whatever lies
-//! behind such a one stays too. [`crate::verify`] goes on from the last entry that was removed. The files
-//! themselves: `file`; the tables: [`stock_mysql::archives`].
+//! An entry stays while it is not verified, and while somebody still waits for it: a webhook that
+//! has not sent it, a dead letter, or an oversold sale that a person has yet to resolve. Entries
+//! are removed in order, so every later entry of its shard stays too. [`crate::verify`] continues
+//! from the last entry that was removed. `file` writes and reads the files,
+//! [`stock_mysql::archives`] the tables.
 
 mod file;
 
@@ -35,12 +37,13 @@ use crate::verify::{Progress, proved_number};
 
 /// The name of the job: one process archives at a time.
 pub const JOB: &str = "archive";
-/// Entries read at once, and removed in one transaction.
+/// Entries that are read at once, and removed in one transaction.
 const PART: u32 = 1_000;
-/// What is younger is never removed: retries, late cancels and `recover` look for it.
+/// Entries younger than this, in ms, are never removed: retries, late cancels and `recover` look
+/// for them.
 const KEEP_MS: u64 = 7 * 86_400_000;
 
-/// Why a run ended early; running it again goes on where it stopped.
+/// Why a run ended early. A new run continues where it stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
     /// MySQL did not answer.
@@ -52,7 +55,7 @@ pub enum ArchiveError {
     /// An entry cannot be read, so it cannot be archived.
     #[error(transparent)]
     Entry(#[from] EntryError),
-    /// Another process is at it.
+    /// Another process is archiving.
     #[error("another process is archiving at the moment")]
     Busy,
     /// MySQL has no epoch yet.
@@ -67,14 +70,14 @@ pub enum ArchiveError {
     /// The file of a run that was killed is not in the folder, or was changed.
     #[error("{0}, which an earlier run wrote, is not in this folder as it was")]
     Missing(String),
-    /// The file and MySQL do not agree: nothing is removed.
+    /// The file and MySQL do not agree; nothing is removed.
     #[error("entry {number} of shard {shard}: {what}; run `stock-online verify --full`")]
     Differs {
         /// The shard.
         shard: u64,
         /// The entry.
         number: u64,
-        /// What does not agree.
+        /// The disagreement.
         what: String,
     },
 }
@@ -91,7 +94,7 @@ impl Month {
         Self(day.with_day(1).unwrap_or(day))
     }
 
-    /// Its first moment, in Unix ms.
+    /// The first moment of the month, in Unix ms.
     #[must_use]
     pub fn begins_ms(self) -> u64 {
         u64::try_from(unix_ms(self.0.and_time(NaiveTime::MIN))).unwrap_or_default()
@@ -128,10 +131,10 @@ impl Serialize for Month {
     }
 }
 
-/// The moment from which entries stay when everything before a month is to go, in Unix ms.
+/// The moment before which entries are archived, in Unix ms: the beginning of the month `before`.
 ///
 /// # Errors
-/// [`ArchiveError::TooYoung`] when that would remove what is still looked for.
+/// [`ArchiveError::TooYoung`] when that would remove entries that are still looked for.
 pub fn cut_off_ms(before: Month, now_ms: u64, config: &Config) -> Result<u64, ArchiveError> {
     let keep_ms = KEEP_MS
         .max(config.idempotency_accepted_ms)
@@ -168,16 +171,16 @@ impl Stretch {
     }
 }
 
-/// What keeps entries in MySQL that are old enough to go.
+/// Why entries that are old enough stay in MySQL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holder {
-    /// They were not proved yet.
+    /// They are not verified yet.
     Verify,
-    /// A webhook has yet to tell of them.
+    /// This webhook has not delivered them yet.
     Webhook(u64),
     /// A dead letter that waits for a compensation or a person.
     DeadLetter(Position),
-    /// A sale for which there was no stock and that nobody has resolved.
+    /// An oversold sale that nobody has resolved.
     Oversold(Position),
 }
 
@@ -192,39 +195,39 @@ impl fmt::Display for Holder {
     }
 }
 
-/// Entries that are old enough and stay.
+/// Entries that are old enough to go, and stay.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Held {
     /// The shard.
     pub shard: u64,
-    /// The first of them.
+    /// Number of the first of them.
     pub first_number: u64,
-    /// The last of them.
+    /// Number of the last of them.
     pub last_number: u64,
-    /// Why.
+    /// Why they stay.
     pub reason: String,
 }
 
-/// What a run would write, and what stays.
+/// The plan of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Plan {
-    /// What would go.
+    /// The stretches that would go.
     pub stretches: Vec<Stretch>,
-    /// What stays although it is old enough.
+    /// The entries that would stay although they are old enough.
     pub held: Vec<Held>,
 }
 
-/// What a run did.
+/// The result of a run.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Archived {
-    /// The files whose entries are now in no table any more.
+    /// The files whose entries are in no table any more.
     pub files: Vec<Archive>,
-    /// What stays although it is old enough.
+    /// The entries that stay although they are old enough.
     pub held: Vec<Held>,
 }
 
-/// Says what [`archive`] would do.
+/// Plans what [`archive`] would do, and changes nothing.
 ///
 /// # Errors
 /// [`ArchiveError`] when MySQL does not answer.
@@ -236,11 +239,11 @@ pub async fn plan(pool: &MySqlPool, before_ms: u64) -> Result<Plan, ArchiveError
     Ok(plan)
 }
 
-/// Writes what was decided before a moment to files in a folder, and removes it from MySQL. First it finishes what
-/// an earlier run began.
+/// Writes the entries that were decided before a moment to files in a folder, and removes them from
+/// MySQL. Before that, it finishes what an earlier run began.
 ///
 /// # Errors
-/// [`ArchiveError`]; running it again goes on where it stopped.
+/// [`ArchiveError`]. A new run continues where this one stopped.
 pub async fn archive(
     pool: &MySqlPool,
     folder: &Path,
@@ -273,7 +276,7 @@ pub async fn archive(
         earlier += entries;
         done.files.push(begun);
     }
-    // What became of branches is of use while their entries are there.
+    // The outcomes of branches are needed only while their entries are in MySQL.
     let mut reached = Vec::new();
     for ShardState { shard, .. } in shards::all(pool).await? {
         reached.push((shard, archives::reached(pool, shard).await?.position));
@@ -350,7 +353,7 @@ fn differs((shard, number): (u64, u64), what: impl Into<String>) -> ArchiveError
     }
 }
 
-/// Writes a stretch to its file, and notes that it is there.
+/// Writes a stretch to its file, and notes the file in MySQL.
 async fn write(
     (pool, claim): (&MySqlPool, &Claim),
     folder: &Path,
@@ -391,7 +394,7 @@ async fn write(
     Ok(archive)
 }
 
-/// Removes what a file holds, as it is read back from there.
+/// Removes from MySQL the entries that are read back from a file.
 async fn remove(
     (pool, claim): (&MySqlPool, &Claim),
     folder: &Path,
@@ -415,8 +418,8 @@ async fn remove(
     }
 }
 
-/// Removes entries that follow the removed ones, and notes the levels that they leave; those that are removed
-/// already are passed over.
+/// Removes the next entries, and notes the levels at which they leave their accounts. Entries that
+/// are already removed are skipped.
 async fn remove_part(
     pool: &MySqlPool,
     archive: &Archive,
@@ -461,7 +464,7 @@ async fn remove_part(
     Ok(())
 }
 
-/// Moves levels over an entry's postings, which must chain from them.
+/// Advances levels by an entry's postings, which must continue them.
 fn follow(
     levels: &mut HashMap<Account, ArchivedLevel>,
     entry: &ArchivedEntry,

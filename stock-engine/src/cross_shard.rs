@@ -1,8 +1,9 @@
-//! The end of what is held for an entry over several shards.
+//! Ends the branches that were held for an entry over several shards.
 //!
-//! The instance that holds ends it ([`stock_domain::branch`]). When it does not, because it was killed or a link broke,
-//! [`sweep`] on any instance asks the coordinator's shard what became of the entry, or sees to it that nothing will, and
-//! ends the branch accordingly.
+//! The instance that holds a branch also ends it ([`stock_domain::branch`]). If that instance does
+//! not, because it was killed or a link broke, [`sweep`] on any instance asks the coordinator
+//! whether the entry was committed, or sees to it that it never will be, and ends the branch
+//! accordingly.
 
 use redis::cmd;
 use sqlx::MySqlPool;
@@ -16,12 +17,12 @@ use stock_redis::{DecideError, Ledger, ReadError, Shard, epoch};
 
 use crate::lookup::{self, LookupError};
 
-/// Branches that one sweep ends.
+/// Most branches that one sweep ends on each shard.
 const SWEEP_MAX: usize = 500;
 /// How long a branch that cannot be ended yet is left alone.
 const POSTPONED_MS: u64 = 1_000;
 
-/// Why branches could not be looked at.
+/// Why branches could not be ended.
 #[derive(Debug, thiserror::Error)]
 pub enum SweepError {
     /// Redis did not answer.
@@ -47,7 +48,8 @@ pub enum SweepError {
 /// Ends the branches whose deadline has passed, on every shard; returns how many.
 ///
 /// # Errors
-/// [`SweepError`] when nothing could be looked at; a branch that cannot be ended waits for the next sweep.
+/// None at present: a shard that does not answer and a branch that cannot be ended wait for the
+/// next sweep.
 pub async fn sweep(pool: &MySqlPool, ledger: &Ledger) -> Result<usize, SweepError> {
     let mut ended = 0;
     for shard in ledger.shards() {
@@ -110,7 +112,7 @@ async fn end_of(
         return Ok(false);
     };
     let branch = Branch::of(&entry).map_err(|error| SweepError::Body(at, error))?;
-    // The coordinator's entry is named by MySQL, as soon as it is settled there; also when its state is forgotten.
+    // MySQL names the coordinator's entry once it is settled there, even if its state is forgotten.
     if let Some(entry) = branches::entry_of(pool, at).await? {
         return finish(ledger, shard, at, branch.confirm(at, entry)?).await;
     }
@@ -118,7 +120,7 @@ async fn end_of(
         Verdict::Refused(Refusal::StaleState { state, .. }) if state == COMMITTED => {
             return Ok(false);
         }
-        // It will never be committed: from now on, or since before.
+        // The entry will never be committed: this abort, or an earlier one, has seen to that.
         Verdict::Accepted(_) | Verdict::Refused(Refusal::StaleState { .. }) => {
             branch.release(at)?
         }
@@ -135,7 +137,7 @@ async fn finish(
 ) -> Result<bool, SweepError> {
     Ok(match ledger.decide(request).await? {
         Verdict::Accepted(_) => true,
-        // It has ended meanwhile; its member went with that.
+        // The branch has ended meanwhile. Its member should be gone with that.
         Verdict::Refused(Refusal::StaleState { transition: 0, .. }) => {
             forget(shard, at).await?;
             true

@@ -1,8 +1,9 @@
-//! Evidence: what an account holds, as its three copies say it.
+//! Evidence: the level of an account, according to its three copies.
 //!
-//! The copies are Redis' level, the account's row in MySQL, and the chain of its postings. A repair needs a chain that
-//! holds from its first posting to its last, and one other copy that agrees with its end; anything else is a
-//! [`Contradiction`], which is reported and never acted on. [`crate::reconcile`] and [`crate::quarantine`] repair.
+//! The copies are the level in Redis, the account's row in MySQL, and the chain of its postings. A
+//! repair needs a chain that holds from its first posting to its last, and one other copy that
+//! agrees with its end. Anything else is a [`Contradiction`], which is reported and never acted on.
+//! [`crate::reconcile`] and [`crate::quarantine`] repair.
 
 use redis::RedisError;
 use sqlx::MySqlConnection;
@@ -43,14 +44,14 @@ pub struct Contradiction(pub String);
 /// An account's postings, followed from the first that was not archived.
 #[derive(Debug, Clone)]
 pub struct Seen {
-    /// Where they end.
+    /// The level at which they end.
     pub(crate) end: Level,
-    /// Where they break, if they do.
+    /// How they break, if they do.
     pub(crate) broken: Option<String>,
 }
 
 impl Seen {
-    /// Follows what is settled of an account, as its row says.
+    /// Follows the settled postings of an account, up to the sequence number of its row.
     ///
     /// # Errors
     /// When MySQL does not answer.
@@ -73,8 +74,8 @@ impl Seen {
         seen.follow(connection, account, (stored, None)).await
     }
 
-    /// Follows what lies behind. Behind the row's sequence number only what an entry up to the watermark says counts; without a
-    /// watermark nothing.
+    /// Follows the next postings. A posting beyond the row's sequence number counts only if an
+    /// entry up to the watermark states it; without a watermark none counts.
     async fn follow(
         mut self,
         connection: &mut MySqlConnection,
@@ -92,7 +93,8 @@ impl Seen {
                     match says(connection, position, &posted).await? {
                         Ok(true) if is_settled => {}
                         Ok(_) => continue,
-                        // An unreadable entry may say it: the posting is neither followed nor taken for a stray.
+                        // An unreadable entry may state it, so the posting is neither followed nor
+                        // passed over.
                         Err(unreadable) => {
                             self.broken = Some(unreadable.to_string());
                             return Ok(self);
@@ -122,7 +124,8 @@ impl Seen {
     }
 }
 
-/// Whether the entry at a position says that it has moved an account so; an inner error when it cannot be read.
+/// Whether the entry at a position states this posting; an inner error when the entry cannot be
+/// read.
 async fn says(
     connection: &mut MySqlConnection,
     position: Position,
@@ -150,12 +153,13 @@ pub struct Evidence {
     pub(crate) in_redis: String,
     /// The chain of postings.
     pub(crate) chain: Seen,
-    /// The account's postings in the journal beyond the watermark.
+    /// The account's postings in the journal after the watermark.
     pub(crate) unsettled: Vec<Posted>,
 }
 
 impl Evidence {
-    /// Gathers it under the shard's lock, so that MySQL stands still. `seen` is what was followed before.
+    /// Gathers the evidence under the shard's lock, so that MySQL stands still. `seen` is the part
+    /// of the chain that was followed before.
     ///
     /// # Errors
     /// [`EvidenceError`] when a server does not answer.
@@ -169,7 +173,8 @@ impl Evidence {
         let stored = stored.get(&account).copied().unwrap_or_default();
         let settled = (stored, Some(state.watermark));
         let chain = seen.clone().follow(connection, account, settled).await?;
-        // Redis' level before what led to it: a level that has moved on since is not changed.
+        // Redis' level is read before the postings that led to it. If it has moved since, the
+        // correction by compare-and-set fails.
         let mut link = shard.live_link().await?;
         let in_redis = levels::raw(&mut link.read, shard.keys(), account).await?;
         Ok(Self {
@@ -181,11 +186,11 @@ impl Evidence {
         })
     }
 
-    /// The level at the watermark on which two copies agree, the chain among them. `pending` is what Redis has moved
-    /// since.
+    /// The level at the watermark on which the chain and one other copy agree. `pending` are the
+    /// postings that Redis has made since.
     ///
     /// # Errors
-    /// [`Contradiction`].
+    /// [`Contradiction`] when the chain breaks, or no other copy agrees with it.
     pub fn agreed<'a>(
         &self,
         pending: impl IntoIterator<Item = &'a Posted>,
@@ -209,7 +214,8 @@ impl Evidence {
         )))
     }
 
-    /// The level that a person believes after having looked: the chain if the chain holds, otherwise the row.
+    /// The level to believe if a person insists: the end of the chain if it holds, otherwise the
+    /// row.
     #[must_use]
     pub const fn believed(&self) -> Level {
         match self.chain.broken {
@@ -219,7 +225,7 @@ impl Evidence {
     }
 }
 
-/// Reads the postings of an account in the journal beyond the watermark.
+/// Reads the postings of an account in the journal after the watermark.
 async fn unsettled(
     shard: &Shard,
     state: &ShardState,
@@ -283,7 +289,8 @@ mod tests {
             evidence.agreed(&pending(deltas)).ok()
         };
         let chain = level(10, 4);
-        // All agree; Redis is wrong; the row is wrong; two are wrong.
+        // In this order: all agree, Redis is wrong, Redis has none, the row is wrong, two are
+        // wrong.
         assert_eq!(agreed(chain, Some(level(8, 5)), chain, &[-2]), Some(chain));
         assert_eq!(agreed(chain, Some(level(98, 5)), chain, &[-2]), Some(chain));
         assert_eq!(agreed(chain, None, chain, &[-2]), Some(chain));

@@ -1,8 +1,9 @@
-//! Expiry: holds whose time is over give back what they held, a bounded number at a time.
+//! Expiry: releases the holds whose time is over, a bounded number at a time.
 //!
-//! Any instance may sweep, several at once: the hold's state lets one end happen, and the script judges by
-//! its own clock whether the time is over. The scheduler sweeps several times a second; whoever is short of
-//! stock while expired holds wait sweeps at once ([`Expiry::sweep_for`]), so that they block no buyer.
+//! Any instance may sweep, several at once too: the hold's state lets only one end happen, and the
+//! script checks by its own clock whether the time is over. The scheduler sweeps several times a
+//! second. A request that is short of stock while expired holds wait sweeps at once
+//! ([`Expiry::sweep_for`]), so that they block no buyer.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,20 +18,20 @@ use stock_redis::{DecideError, Ledger, ReadError, Shard, epoch};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
-/// Holds released at once; all of them fit the ledger's queue.
+/// Most holds released at once; all of them fit the ledger's queue.
 const SWEEP_MAX: usize = 2_000;
-/// Members looked through for a certain account.
+/// Members of `deadlines` that are searched for holds of a certain account.
 const LOOK_MAX: usize = 20_000;
 
-/// How long what cannot be released is left alone.
+/// How long a hold that cannot be released is left alone.
 const POSTPONED_MS: u64 = 600_000;
 
-/// What a sweep did.
+/// The result of a sweep.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Swept {
     /// Holds released.
     pub released: usize,
-    /// Whether there may be more whose time is over.
+    /// Whether more expired holds may wait.
     pub has_more: bool,
 }
 
@@ -51,17 +52,17 @@ pub enum SweepError {
 /// Sweeps on demand, one at a time in this process.
 #[derive(Debug, Default)]
 pub struct Expiry {
-    /// Whether the last sweep released all that was over.
+    /// Whether the last sweep covered all expired holds.
     was_complete: Mutex<bool>,
     begun: AtomicU64,
 }
 
 impl Expiry {
-    /// Releases the expired holds that give back to an account. Who waited for a sweep that began after
-    /// they came, and left nothing over, is content with it.
+    /// Releases the expired holds, first those that give back to an account. A caller sweeps no
+    /// more if, while it waited, another sweep began and covered all of them.
     ///
     /// # Errors
-    /// [`SweepError`]; whatever was released stays so.
+    /// [`SweepError`]; released holds stay released.
     pub async fn sweep_for(&self, ledger: &Ledger, account: Account) -> Result<(), SweepError> {
         let seen = self.begun.load(Ordering::Acquire);
         let mut was_complete = self.was_complete.lock().await;
@@ -72,7 +73,7 @@ impl Expiry {
         *was_complete = false;
         let mut due = Vec::new();
         for shard in ledger.shards() {
-            // Others' holds do not wait for a shard that is away.
+            // A shard that does not answer must not delay the holds of the others.
             due.extend(self::due(&shard, LOOK_MAX).await.unwrap_or_default());
         }
         let is_all = due.len() <= SWEEP_MAX;
@@ -86,14 +87,14 @@ impl Expiry {
     }
 }
 
-/// Releases the holds that expired first, at most two thousand.
+/// Releases the holds that expired first, at most two thousand on each shard.
 ///
 /// # Errors
-/// [`SweepError`]; whatever was released stays so.
+/// [`SweepError`]; released holds stay released.
 pub async fn sweep(ledger: &Ledger) -> Result<Swept, SweepError> {
     let (mut swept, mut failed) = (Swept::default(), None);
     for shard in ledger.shards() {
-        // The others' holds do not wait for a shard that is away.
+        // A shard that does not answer must not delay the holds of the others.
         let Ok(due) = due(&shard, SWEEP_MAX).await else {
             continue;
         };
@@ -108,10 +109,11 @@ pub async fn sweep(ledger: &Ledger) -> Result<Swept, SweepError> {
     failed.map_or(Ok(swept), Err)
 }
 
-/// Live holds whose time is over, with that time, the oldest first.
+/// Live holds whose time is over, each with its deadline, the oldest first.
 async fn due(ledger: &Shard, most: usize) -> Result<Vec<(Held, u64)>, ReadError> {
     let mut link = ledger.link()?;
-    // Redis' own time: this machine's idea of it may be behind the script that found expired holds.
+    // Redis' own time: this machine's estimate of it may be behind the script that found expired
+    // holds.
     let now_ms = epoch::time_ms(&mut link.read).await?;
     let members: Vec<(String, u64)> = cmd("ZRANGEBYSCORE")
         .arg(ledger.keys().deadlines())
@@ -136,8 +138,8 @@ async fn due(ledger: &Shard, most: usize) -> Result<Vec<(Held, u64)>, ReadError>
     Ok(held)
 }
 
-/// What cannot be released is looked at again later, so that it keeps nobody behind it waiting; `verify` shows it
-/// meanwhile.
+/// Defers members that cannot be released, so that they keep no other hold waiting. Meanwhile
+/// `verify` reports them.
 async fn postpone(ledger: &Shard, members: Vec<String>) -> Result<(), ReadError> {
     if members.is_empty() {
         return Ok(());
@@ -154,13 +156,13 @@ async fn postpone(ledger: &Shard, members: Vec<String>) -> Result<(), ReadError>
     Ok(())
 }
 
-/// What became of an expiry that was not accepted.
+/// The outcome of an expiry that was not accepted.
 enum Left {
-    /// It has ended otherwise; its member should be gone with that.
+    /// The hold has ended otherwise. Its member should be gone with that.
     Stale,
-    /// It cannot be right, now or in a moment.
+    /// The expiry can never be accepted.
     Wrong,
-    /// It waits for the next sweep: the clock was set back, or there is no room in the backlog.
+    /// The hold waits for the next sweep, for example because the backlog is full.
     Waiting,
 }
 

@@ -1,8 +1,10 @@
 //! The fence's task: verifies the Redis of a shard before anything is decided on it.
 //!
-//! Before the first batch the task compares the epoch with MySQL's, finds the watermark's entry in the journal, and finds
-//! what this instance itself accepted last; only then the scripts are loaded. A link that broke to the very server that was
-//! verified needs no word of MySQL; requests wait for it to be replaced.
+//! Before the first batch, the task checks that Redis has MySQL's epoch. It looks in the journal
+//! for the watermark's entry, for the entry that this instance accepted last, and for the entries
+//! that synchronous orders recorded. Only then does it load the scripts. When a link breaks and the
+//! new one leads to the server that was verified last, MySQL is not asked; requests wait until the
+//! link is replaced.
 
 mod head;
 mod loss;
@@ -27,10 +29,10 @@ use stock_redis::{FenceState, Link, Shard, epoch, journal_stream};
 
 use crate::heal;
 
-/// How often a fenced Redis is tried again.
+/// Pause between two attempts to verify a fenced Redis.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// Why a Redis is not proved.
+/// Why a Redis is not verified.
 #[derive(Debug, thiserror::Error)]
 enum Unverified {
     #[error("redis does not answer: {0}")]
@@ -62,7 +64,7 @@ enum Unverified {
 }
 
 impl Unverified {
-    /// Whether Redis lacks entries that were accepted, so that it must be rebuilt.
+    /// Whether Redis lacks accepted entries, so that it must be rebuilt.
     const fn is_loss(&self) -> bool {
         matches!(
             self,
@@ -74,15 +76,16 @@ impl Unverified {
     }
 }
 
-/// Verifies the Redis of one shard, by MySQL.
+/// Verifies the Redis of one shard against MySQL.
 struct Verifier {
     fence: Arc<Fence>,
     pool: MySqlPool,
-    /// Whether the open server was let in without MySQL, which has not confirmed it yet.
+    /// Whether the fence was opened while MySQL was away, so that MySQL has yet to confirm the
+    /// server.
     is_unverified: AtomicBool,
 }
 
-/// Starts the tasks that verify a shard's Redis and bring back what it has lost; they end with the shard.
+/// Starts the tasks that verify a shard's Redis and restore its lost keys. They end with the shard.
 pub fn keep(shard: &Shard, pool: &MySqlPool) {
     let fence = Arc::clone(shard.fence());
     let name = fence.keys.epoch();
@@ -100,12 +103,12 @@ pub fn keep(shard: &Shard, pool: &MySqlPool) {
 }
 
 impl Verifier {
-    /// Whether the one Redis that there is keeps all that it has accepted.
+    /// Whether Redis is a lone server that keeps everything it has accepted.
     fn loses_nothing(&self) -> bool {
         self.fence.config.durability == Durability::Always && !self.fence.servers.is_cluster()
     }
 
-    /// Verifies a Redis while there is none that was, checks it afterwards, for ever.
+    /// Verifies a Redis, watches it while its link is open, and begins again, for ever.
     async fn keep(self) {
         loop {
             if let FenceState::Open(link) = self.fence.state() {
@@ -127,7 +130,8 @@ impl Verifier {
         }
     }
 
-    /// Watches an open link until it is given up, and compares a server that was let in without MySQL.
+    /// Watches an open link until it is given up. Meanwhile, a server that was let in without MySQL
+    /// is compared with MySQL.
     async fn watch(&self, link: &Link) {
         let compare = async {
             loop {
@@ -140,7 +144,8 @@ impl Verifier {
         self.fence.watch(link, compare).await;
     }
 
-    /// Nobody waits longer for a link than [`MEND_MAX`], however long finding another one takes.
+    /// Finds and verifies a Redis. After [`MEND_MAX`] the waiting requests are answered, while the
+    /// search goes on.
     async fn meet_in_time(&self) -> Result<Link, Unverified> {
         let meeting = self.meet();
         tokio::pin!(meeting);
@@ -182,7 +187,8 @@ impl Verifier {
             ask.query_async(read).await?;
         let is_whole = is_whole(&needed);
         let Some(epoch) = epoch else {
-            // `recover` takes the epoch out, and nothing else, before it begins.
+            // `recover` removes only the epoch before it begins, so a head without an epoch is the
+            // trace of a rebuild that was cut off.
             let head = epoch::head(read, keys).await?;
             return Err(head.map_or(Unverified::NoEpoch, |_| Unverified::CutOff));
         };
@@ -201,7 +207,7 @@ impl Verifier {
         Ok(self.fence.open(link, server, &epoch, time_ms).await?)
     }
 
-    /// Proves a server that is not known to be the one of a moment ago, by what MySQL says.
+    /// Verifies a server against MySQL, when it is not known to be the one that was verified last.
     async fn known_of_other(
         &self,
         read: &mut MultiplexedConnection,
@@ -225,8 +231,8 @@ impl Verifier {
         Ok(known)
     }
 
-    /// Compares an open server that was let in without MySQL, as soon as MySQL answers. The link is given up when MySQL knows
-    /// better.
+    /// Compares an open server that was let in without MySQL, as soon as MySQL answers. The link is
+    /// given up if MySQL contradicts it.
     async fn verify_afterwards(&self, link: &Link) -> Result<(), Unverified> {
         if !self.is_unverified.load(Ordering::Relaxed) {
             return Ok(());
@@ -242,8 +248,8 @@ impl Verifier {
         verified.map(drop)
     }
 
-    /// MySQL's state and whether it is fresh, or what this instance saw of it last while MySQL is away: then only of a
-    /// server that cannot have lost anything.
+    /// MySQL's state of the shard, and whether it is fresh. While MySQL is away, the state is the
+    /// one that this instance saw last, and only for a server that cannot have lost anything.
     async fn shard_state(&self, epoch: &str) -> Result<(ShardState, bool), Unverified> {
         let load = shards::load(&self.pool, self.fence.keys.shard());
         let (loaded, schema, map) = tokio::join!(
@@ -257,7 +263,7 @@ impl Verifier {
             (_, _, Ok(Some(map))) if map != self.fence.map => {
                 return Err(Unverified::OtherShardMap);
             }
-            // Without the map's word the state is not taken either.
+            // The state is of no use while the shard map cannot be read.
             (_, Ok(Some(_)), Err(error)) => return Err(Unverified::Database(error)),
             _ => {}
         }
@@ -270,7 +276,8 @@ impl Verifier {
             Err(error) => {
                 let known = self.fence.known_state();
                 let known = known.filter(|state| state.epoch == epoch);
-                // A lone Redis that syncs each write has lost nothing, whatever became of its process.
+                // A lone Redis that syncs each write has lost nothing, even if its process was
+                // killed.
                 match known {
                     Some(state) if self.loses_nothing() => Ok((state, false)),
                     Some(_) | None => Err(Unverified::Unwarranted(error)),

@@ -1,8 +1,10 @@
-//! Forgetting sales: the limits of a sale that is long over leave Redis, and MySQL's accounts.
+//! Forgetting sales: removes the limits of a sale that ended long ago from Redis and from MySQL's
+//! accounts.
 //!
-//! The sale is marked first, so that no order that is taken back gives to its limit any more
-//! ([`crate::lookup`]); then its book leaves Redis, so that nothing can be posted to it; and when MySQL has
-//! settled all that was, its accounts are moved. Cut off anywhere, the next run goes on.
+//! First MySQL notes that the sale is forgotten, so that an order that is taken back no longer
+//! gives to its limit ([`crate::lookup`]). Then its book leaves Redis, so that nothing can be
+//! posted to it. When MySQL has settled everything before, its accounts are archived. If a run is
+//! cut off anywhere, the next run continues it.
 
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ use stock_redis::{Ledger, ReadError};
 
 use crate::lookup;
 
-/// How long after its end the limit of a sale is kept.
+/// How many days after its end the limit of a sale is kept.
 pub const OVER_DAYS: u32 = 7;
 /// How long a run waits for MySQL to follow.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -37,7 +39,7 @@ pub enum ForgetError {
 /// Forgets the sales whose limits nobody needs any more; returns how many.
 ///
 /// # Errors
-/// [`ForgetError`]; running it again goes on.
+/// [`ForgetError`]. A new run continues.
 pub async fn forget_sales(
     pool: &MySqlPool,
     ledger: &Ledger,
@@ -54,7 +56,7 @@ pub async fn forget_sales(
     if !lookup::catch_up(pool, ledger, PATIENCE).await {
         return Err(ForgetError::Behind);
     }
-    // A book that an instance was just then bringing back.
+    // An instance may have restored a book just after it was removed.
     unlink(ledger, &over).await?;
     for sale in &over {
         let accounts = sales::archive_allowances(pool, *sale).await?;

@@ -1,9 +1,10 @@
-//! Heal: bring back what a shard's Redis has lost, while everybody else goes on.
+//! Heal: restores what a shard's Redis has lost, while everything else goes on.
 //!
-//! A request that meets a lost key is refused, so nothing moves there any more. When MySQL has settled all
-//! that was accepted until then, its rows are what the key held; they are written, a book's sentinel last.
-//! An instance that is refused does this at once ([`stock_redis::lost`]). A refusal that is no longer remembered
-//! under its key is not brought back: MySQL does not keep refusals.
+//! A request that needs a lost key is refused, so nothing that the key held can change. When MySQL
+//! has settled everything accepted until then, its rows say what the key held. They are written,
+//! and a book's sentinel last. An instance whose request is refused starts this at once
+//! ([`stock_redis::lost`]). A lost record of a refusal is not restored, because MySQL does not keep
+//! refusals.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -26,14 +27,14 @@ use tokio::time::{Instant, sleep};
 
 use crate::recover::{Filling, Rebuild, RecoverError};
 
-/// How long to wait before what failed is tried again.
+/// How long to wait before a failed repair is tried again.
 const RETRY: Duration = Duration::from_millis(500);
-/// How often it is looked whether MySQL has followed, and for how long at most before it is tried anew.
+/// How often MySQL's progress is checked, and how long at most before the repair is tried anew.
 const POLL: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAGE: u32 = 2_000;
 
-/// Why something was not brought back yet.
+/// Why something was not restored yet.
 #[derive(Debug, thiserror::Error)]
 enum HealError {
     #[error(transparent)]
@@ -50,7 +51,7 @@ enum HealError {
     OtherEpoch,
 }
 
-/// Starts the task that brings back what is noted as lost, until the shard is closed.
+/// Starts the task that restores what is noted as lost, until the shard is closed.
 pub(crate) fn start(shard: &Shard, pool: &MySqlPool) {
     let (fence, lost) = (Arc::clone(shard.fence()), Arc::clone(shard.lost()));
     let (name, pool) = (fence.keys.epoch(), pool.clone());
@@ -77,7 +78,7 @@ async fn run(healer: Healer, lost: Arc<Lost>) {
     }
 }
 
-/// Brings back the lost keys of a shard.
+/// Restores the lost keys of a shard.
 struct Healer {
     fence: Arc<Fence>,
     pool: MySqlPool,
@@ -115,10 +116,10 @@ impl Healer {
         Ok(())
     }
 
-    /// Waits until MySQL has settled all that is accepted now. Every entry that touches lost keys is among it: since
-    /// the keys were lost, nothing that needs them was accepted. It is waited for once a book is begun, or a state
-    /// stands in the place of a level: the key may have been brought back, used and lost again since it was
-    /// missed, and only from there on nobody uses it.
+    /// Waits until MySQL has settled everything that is accepted now. That includes every entry
+    /// that touches the lost keys, because nothing that needs them was accepted after they were
+    /// lost. The wait begins after a book is begun, or after a placeholder stands in place of a
+    /// level: before that, the key may have been restored, used and lost again since it was missed.
     async fn await_settled(&self, link: &mut Link) -> Result<(), HealError> {
         let head = epoch::head(&mut link.read, self.keys()).await?;
         let head = head.filter(|head| *head.epoch == *link.epoch);
@@ -136,11 +137,13 @@ impl Healer {
         }
     }
 
-    /// Puts a state where the level should be before MySQL is waited for: an account that was brought back, used and
-    /// lost again meanwhile has lost the state with it, and is brought back by whoever missed it then.
+    /// Writes a placeholder in place of the level before it waits for MySQL. If the account is
+    /// restored, used and lost again meanwhile, the placeholder is lost too, and the request that
+    /// misses the account then has it restored.
     async fn heal_account(&self, link: &mut Link, account: Account) -> Result<(), HealError> {
         if accounts::levels(self.pool(), &[account]).await?.is_empty() {
-            // Nobody has opened it: it was asked for too early, or there is no such thing.
+            // Nobody has opened the account: the request came too early, or there is no such
+            // account.
             return Ok(());
         }
         let found: Option<String> = cmd("GET")
@@ -224,7 +227,7 @@ impl Healer {
     async fn heal_records(&self, link: &mut Link) -> Result<(), HealError> {
         let now_ms = epoch::time_ms(&mut link.read).await?;
         for records in Records::ALL {
-            // The program of before kept its records otherwise.
+            // A Redis of an earlier release lacks these fields.
             for (field, value) in [(records.as_str(), 1), (records.began(), now_ms)] {
                 let _set: i64 = cmd("HSETNX")
                     .arg(self.keys().epoch())
@@ -283,7 +286,7 @@ impl Healer {
         Ok(())
     }
 
-    /// A member that is written too late is that of a hold which is over: its expiry removes it.
+    /// A member may be written after its hold has ended; its expiry then removes it.
     async fn heal_deadlines(&self, link: &mut Link) -> Result<(), HealError> {
         let key = self.keys().deadlines();
         let score = cmd("ZSCORE")
@@ -292,7 +295,7 @@ impl Healer {
             .query_async::<Option<String>>(&mut link.read)
             .await;
         match score {
-            // The deadlines are there: only the units that are counted from them were lost.
+            // The deadlines are there. Only the units that are counted from them were lost.
             Ok(Some(_)) => {
                 count_held(&mut link.read, self.keys()).await?;
                 return Ok(());

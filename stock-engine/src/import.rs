@@ -1,11 +1,13 @@
-//! Imports: files of stock, judged as a whole, then written in parts.
+//! Imports: files of stock, checked as a whole, then written in parts.
 //!
-//! 1. [`judge`] reads the rows once, in bounded memory, and judges each against MySQL at one watermark: a row
-//!    says by how much a level changes, or what was counted, and then the change is what was counted less the
-//!    level at the watermark. What is sold meanwhile stays sold. If any row is wrong, none is taken.
-//! 2. [`apply`] writes what was judged good, a few hundred rows an entry. The entry moves its rows to APPLIED in the
-//!    transaction that records it, so whoever begins again, after a crash anywhere, goes on with what is left.
-//!    A row that meanwhile would fall below zero is noted as failed; the others are written.
+//! 1. [`judge`] reads the rows once, in bounded memory, and checks each against MySQL at one
+//!    watermark. A row says by how much a level changes, or what was counted; then the change is
+//!    the count less the level at the watermark. Units that are sold meanwhile stay sold. If any
+//!    row is wrong, no row is taken.
+//! 2. [`apply`] writes the checked rows, a few hundred in one entry. The transaction that records
+//!    the entry also moves its rows to APPLIED, so after a crash anywhere a new run continues with
+//!    the rest. A row that would fall below zero by then is noted as failed; the others are
+//!    written.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -24,7 +26,7 @@ use tokio::sync::mpsc;
 
 use crate::lookup;
 
-/// Errors of a file that are listed; more of them change nothing about what is to be done.
+/// Errors of a file that are listed; a longer list would not change what is to be done.
 pub const ERRORS_MAX: usize = 100;
 /// Rows of one entry.
 const ENTRY_ROWS: u32 = 200;
@@ -36,24 +38,24 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// How a row's quantity is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// By how much what is available changes.
+    /// The quantity is a change of the available stock.
     Delta,
-    /// What was counted as available.
+    /// The quantity is the available stock that was counted.
     Set,
 }
 
-/// A row as it stands in the file.
+/// A row as the file has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileRow {
     /// Its line, from 1.
     pub line: u64,
     /// The product.
     pub product_id: ProductId,
-    /// Where.
+    /// The location.
     pub location_id: LocationId,
     /// ±1..=10^12 as a change, 0..=10^12 as a count.
     pub quantity: i64,
-    /// How it is meant.
+    /// How the quantity is meant.
     pub mode: Mode,
 }
 
@@ -62,23 +64,23 @@ pub struct FileRow {
 pub struct RowError {
     /// Its line, from 1.
     pub line: u64,
-    /// What is wrong, for a person.
+    /// The error, as a text for people.
     pub message: String,
 }
 
-/// Rows as they are read, some hundred at once.
+/// Rows as they are read, some hundred at a time.
 pub type Rows = mpsc::Receiver<Vec<Result<FileRow, RowError>>>;
 
-/// What was found of a file.
+/// The result of checking a file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Judged {
     /// Rows read.
     pub rows: u64,
     /// Rows that change something.
     pub changes: u64,
-    /// What is wrong, the first [`ERRORS_MAX`].
+    /// The errors, at most [`ERRORS_MAX`].
     pub errors: Vec<RowError>,
-    /// How much is wrong.
+    /// The number of errors, the unlisted ones included.
     pub error_count: u64,
 }
 
@@ -114,7 +116,7 @@ pub enum ImportError {
     Behind,
 }
 
-/// Judges a file and lays its rows aside, as a draft that nobody writes yet.
+/// Checks a file and stages its rows, as a draft that nobody writes yet.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -162,10 +164,10 @@ pub async fn judge(pool: &MySqlPool, import: u64, mut rows: Rows) -> Result<Judg
     Ok(judged)
 }
 
-/// A file that was judged good is to be written from now on; of any other nothing stays.
+/// Lets a file that was found good be written from now on; removes any other.
 ///
 /// # Errors
-/// When MySQL does not answer; a draft that stays then is written by nobody.
+/// When MySQL does not answer. A draft that stays then is never written.
 pub async fn settle_judgement(
     pool: &MySqlPool,
     import: u64,
@@ -177,7 +179,7 @@ pub async fn settle_judgement(
     }
 }
 
-/// What can be said of a row alone.
+/// Checks a row by itself.
 fn check(row: FileRow, locations: &HashSet<LocationId>) -> Result<FileRow, RowError> {
     let (least, most) = match row.mode {
         Mode::Delta => (-CHANGE_MAX, CHANGE_MAX),
@@ -196,7 +198,7 @@ fn check(row: FileRow, locations: &HashSet<LocationId>) -> Result<FileRow, RowEr
     Err(RowError { line, message })
 }
 
-/// By how much each row changes its level at the snapshot's moment.
+/// Computes by how much each row changes its level at the snapshot's moment.
 async fn deltas(
     snapshot: &mut MySqlConnection,
     rows: &[FileRow],
@@ -242,15 +244,15 @@ async fn deltas(
     Ok(staged)
 }
 
-/// Says how many rows of a file wait, of how many.
+/// Is told how many lines of a file are done, and how many there are.
 pub type Progress<'a> = &'a mut (dyn FnMut(u64, u64) + Send);
 
-/// Writes what is left of a file; `None` when another instance is at it.
+/// Writes the rest of a file; `None` when there is no such file or another instance writes it.
 ///
-/// Nobody needs to keep others out: the state lets one of several go on.
+/// Callers need not exclude each other: the file's state lets only one of several continue.
 ///
 /// # Errors
-/// [`ImportError`]; beginning again goes on.
+/// [`ImportError`]. A new call continues.
 pub async fn apply(
     pool: &MySqlPool,
     ledger: &Ledger,
@@ -264,7 +266,8 @@ pub async fn apply(
         if now.state != ImportState::Applying {
             return Ok(Some(now));
         }
-        // In this order: what was accepted before the state was read is settled, and so not staged any more.
+        // In this order: entries accepted before the state was read are settled, so their rows are
+        // no longer staged.
         let reached = ledger.state(&stock::import_state_id(import)).await?;
         settle(pool, ledger).await?;
         if imports::waiting(pool, import).await? == 0 {
@@ -276,7 +279,8 @@ pub async fn apply(
     }
 }
 
-/// Products that were stopped or put on sale again while the file was written: their stores' accounts follow.
+/// Makes the stores' accounts follow products that were stopped, or put on sale again, while the
+/// file was written.
 async fn follow_statuses(
     pool: &MySqlPool,
     ledger: &Ledger,
@@ -292,7 +296,7 @@ async fn follow_statuses(
     Ok(())
 }
 
-/// Waits until MySQL has what the ledger has accepted, for as long as it follows.
+/// Waits until MySQL has settled what the ledger has accepted, for as long as MySQL makes progress.
 async fn settle(pool: &MySqlPool, ledger: &Ledger) -> Result<(), ImportError> {
     let mut before = None;
     while !lookup::catch_up(pool, ledger, CATCH_UP).await {
@@ -305,8 +309,9 @@ async fn settle(pool: &MySqlPool, ledger: &Ledger) -> Result<(), ImportError> {
     Ok(())
 }
 
-/// Sends every staged row once, in the order of the lines. Each part names in the file's state the line that the
-/// one before it has reached, so of several writers one goes on; `false` when it was not this one.
+/// Sends every staged row once, in the order of the lines. Each part names, in the file's state,
+/// the line that the part before it reached, so only one of several writers continues; `false` when
+/// it was not this one.
 async fn write(
     pool: &MySqlPool,
     ledger: &Ledger,
@@ -344,7 +349,7 @@ async fn write(
     }
 }
 
-/// The row that a refusal is about, and what to say of it.
+/// The row that a refusal is about, and the note about it.
 fn blame(rows: &[ImportedRow], refusal: &Refusal) -> Option<(u64, String)> {
     let Refusal::Posting { posting, why, .. } = refusal else {
         return None;

@@ -1,4 +1,5 @@
-//! Starting a ledger, and keeping it told: the shard map and the switch of selling, as MySQL says them each second.
+//! Starts a ledger, and keeps it informed: each second it reads the shard map and the selling
+//! switch from MySQL.
 
 use std::time::Duration;
 
@@ -18,13 +19,15 @@ use crate::fence;
 
 /// How often the shard map and the switch are read.
 const REFRESH: Duration = Duration::from_secs(1);
-/// How long reading it may take.
+/// How long reading them may take.
 const REFRESH_MAX: Duration = Duration::from_secs(5);
-/// How long MySQL may take to hear a switch; afterwards it is told again each second.
+/// How long MySQL may take to store a switch. Afterwards it is stored again each second until it is
+/// there.
 const TELLING_MAX: Duration = Duration::from_secs(1);
 
-/// Starts a ledger and its tasks: of each shard the fence's and the batcher, and the one that keeps the shard map. Shards
-/// are open when Redis and MySQL answer and agree, which may be later.
+/// Starts a ledger and its tasks: for each shard the fence's task and the batcher, and one task
+/// that refreshes the shard map. A shard opens when its Redis and MySQL answer and agree, which may
+/// be later.
 ///
 /// # Errors
 /// When `redis_url` cannot be parsed.
@@ -32,8 +35,8 @@ pub fn start(config: &Config, pool: MySqlPool, clock: Clock) -> Result<Ledger, R
     start_for(&Handle::current(), config, pool, clock)
 }
 
-/// The same, with the batchers and their links on the runtime of the requests. All other tasks, and the links to read
-/// by, are on the runtime of the caller.
+/// Like [`start`], with the batchers and their links on the runtime of the requests. All other
+/// tasks, and the links for reads, run on the caller's runtime.
 ///
 /// # Errors
 /// When `redis_url` cannot be parsed.
@@ -45,7 +48,8 @@ pub fn start_for(
 ) -> Result<Ledger, RedisError> {
     let ledger = Ledger::new(config, clock, requests);
     show(&ledger, &pool, None)?;
-    // Connections that no request waits for, or holds up. The URL was good enough for the pool that was given.
+    // A pool of its own, so that this task and the requests never wait for each other's
+    // connections. The URL is valid, because `pool` was made from it.
     let own_pool = stock_mysql::pool(config, Role::Tool).unwrap_or_else(|_| pool.clone());
     let weak = ledger.downgrade();
     let prefix = config.redis_prefix.clone();
@@ -55,7 +59,7 @@ pub fn start_for(
     Ok(ledger)
 }
 
-/// Shows a shard map, and begins to verify the shards that begin with it.
+/// Gives the ledger a shard map, and starts to verify the shards that begin with it.
 fn show(ledger: &Ledger, pool: &MySqlPool, map: Option<ShardMap>) -> Result<(), RedisError> {
     for shard in ledger.show(map)? {
         fence::keep(&shard, pool);
@@ -63,10 +67,10 @@ fn show(ledger: &Ledger, pool: &MySqlPool, map: Option<ShardMap>) -> Result<(), 
     Ok(())
 }
 
-/// Keeps the shard map and the switch, until the ledger is dropped.
+/// Refreshes the shard map and the switch until the ledger is dropped.
 async fn keep(ledger: WeakLedger, pool: MySqlPool, own_pool: MySqlPool) {
     while let Some(ledger) = ledger.upgrade() {
-        // A statement that a link has swallowed is never answered.
+        // Limited, because a statement that a link has swallowed is never answered.
         let refreshing = refresh(&ledger, &pool, &own_pool);
         match tokio::time::timeout(REFRESH_MAX, refreshing).await {
             Ok(Ok(())) => {}
@@ -79,7 +83,7 @@ async fn keep(ledger: WeakLedger, pool: MySqlPool, own_pool: MySqlPool) {
     }
 }
 
-/// Reads what every instance must know.
+/// Reads the shard map and the switch once.
 async fn refresh(
     ledger: &Ledger,
     pool: &MySqlPool,
@@ -95,7 +99,7 @@ async fn refresh(
     compare_switch(ledger, own_pool).await
 }
 
-/// The switch that was asked for last counts, whether MySQL heard it first or this instance.
+/// Makes MySQL and this instance agree on the switch: the later request of the two counts.
 async fn compare_switch(ledger: &Ledger, pool: &MySqlPool) -> Result<(), sqlx::Error> {
     let told = selling::load(pool).await?;
     if let Some(told) = told {
@@ -107,13 +111,14 @@ async fn compare_switch(ledger: &Ledger, pool: &MySqlPool) -> Result<(), sqlx::E
     }
 }
 
-/// Switches selling on every shard: on this instance at once, on the others as soon as they hear it.
+/// Switches selling on every shard: at once on this instance, and on the others as soon as they
+/// hear it through MySQL's row or through the channel.
 ///
-/// They hear it by MySQL's row or by the channel. Returns of each shard whether selling is open there, as far as is known:
-/// one that cannot be reached did not follow.
+/// Returns for each shard whether selling is open there, as far as is known. A shard that cannot be
+/// reached did not follow.
 ///
 /// # Errors
-/// [`DecideError`] when the entry has no JSON form, or it is not known which shards there are.
+/// [`DecideError`] when the entry has no JSON form, or the shards are not known.
 pub async fn switch_selling(
     pool: &MySqlPool,
     ledger: &Ledger,

@@ -1,22 +1,22 @@
-//! The engine of Stock Flow, usable without HTTP: what needs Redis and MySQL both.
+//! The engine of Stock Flow: everything that needs both Redis and MySQL, usable without HTTP.
 //!
 //! | file | owns |
 //! |---|---|
-//! | [`fence`] | the proof that this is the Redis that MySQL knows, before anything is decided on it |
-//! | `heal` | what was found lost in Redis, brought back from MySQL |
-//! | [`ledger`] | starts a ledger; keeps it told of the shard map and the emergency stop |
-//! | [`apply`] | a batch of the journal into MySQL, in one transaction, with dead letters and quarantine |
+//! | [`fence`] | verifies that this is the Redis that MySQL knows, before anything is decided on it |
+//! | `heal` | restores from MySQL what was found lost in Redis |
+//! | [`ledger`] | starts a ledger, and informs it of the shard map and the selling switch |
+//! | [`apply`] | applies a batch of the journal to MySQL in one transaction, with dead letters and quarantine |
 //! | [`row_lock`] | the synchronous path: decide and record under row locks |
-//! | [`cross_shard`] | the end of what is held for an entry over several shards |
-//! | [`lookup`] | an order or entry wherever it is now |
-//! | [`expiry`] | releasing the reservations whose time is over |
-//! | [`import`] | a file of stock: judge, apply |
-//! | [`points_report`], [`forget_sales`] | the daily reports of points; limits of sales that are long over |
-//! | [`reads`] | which database answers a read |
-//! | [`archive`] | months of the journal, moved into files |
-//! | [`verify`], [`reconcile`], [`recover`] | proofs and repairs over both |
-//! | [`evidence`], [`quarantine`] | what an account holds when its copies differ; accounts from which nothing may be taken |
-//! | [`rehome`] | another number of shards |
+//! | [`cross_shard`] | ends the branches that are held for an entry over several shards |
+//! | [`lookup`] | finds an order or an entry, wherever it is now |
+//! | [`expiry`] | releases the reservations whose time is over |
+//! | [`import`] | checks a file of stock, and applies it |
+//! | [`points_report`], [`forget_sales`] | the daily reports of points; limits of sales that ended long ago |
+//! | [`reads`] | chooses the database that answers a read |
+//! | [`archive`] | moves months of the journal into files |
+//! | [`verify`], [`reconcile`], [`recover`] | compare and repair the two stores |
+//! | [`evidence`], [`quarantine`] | the level of an account whose copies differ; accounts from which nothing may be taken |
+//! | [`rehome`] | changes the number of shards |
 
 pub mod apply;
 pub mod archive;

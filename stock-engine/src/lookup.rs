@@ -1,9 +1,8 @@
-//! Lookup: an order or a reservation wherever it is at the moment, in the journal, in MySQL, with its state
-//! laid over.
+//! Lookup: finds an order or a reservation in the journal or in MySQL, and applies its state.
 //!
-//! Either can be read the moment its 201 is out: first from the journal by its id, then from MySQL, then the
-//! state decides what is newer. With MySQL away what the journal still has is shown from there; with Redis
-//! away a stored order is shown from MySQL.
+//! Both can be read as soon as their 201 is sent. The journal is asked first, by id, then MySQL;
+//! the state in Redis shows what is newer. While MySQL is away, entries that the journal still has
+//! are shown from there. While Redis is away, a stored order is shown from MySQL.
 
 use std::time::Duration;
 
@@ -18,26 +17,26 @@ use stock_domain::sale::Allowance;
 use stock_mysql::{dead_letters, journal, orders, reservations, sales, shards};
 use stock_redis::{Ledger, ReadError, epoch};
 
-/// How soon MySQL is asked again how far it is, at first and at most.
+/// Pause before MySQL is asked again how far it is: the first one, and the longest one.
 const CATCH_UP_EVERY: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
 
-/// An order and where it stands.
+/// An order and its status.
 #[derive(Debug, Clone)]
 pub struct Located {
     /// The order's id.
     pub id: Position,
     /// The order.
     pub order: Order,
-    /// Where it stands, the state included.
+    /// Its status, with the state in Redis applied.
     pub status: OrderStatus,
-    /// Its own entry, when MySQL does not have the order.
+    /// The order's own entry, when MySQL does not have the order.
     pub entry: Option<Entry>,
-    /// Whether the code of its coupon still has its state.
+    /// Whether the state of its coupon's code still names this coupon and user.
     pub has_code: bool,
 }
 
 impl Located {
-    /// The data that is needed to take the order back, [`forgotten_sales`] among it.
+    /// The data that is needed to take the order back. `forgotten` comes from [`forgotten_sales`].
     #[must_use]
     pub const fn reversed<'a>(&'a self, forgotten: &'a [SaleId]) -> Reversed<'a> {
         Reversed {
@@ -49,7 +48,7 @@ impl Located {
     }
 }
 
-/// Whether the code of an order's coupon still has its state.
+/// Whether the state of an order's coupon code still names this coupon and user.
 ///
 /// # Errors
 /// When Redis does not answer.
@@ -59,14 +58,14 @@ pub async fn has_code(ledger: &Ledger, order: &Order) -> Result<bool, ReadError>
         Some(used) => {
             let state = ledger.state(&coupon::code_state_id(&used.code)).await?;
             let state = state.as_deref().and_then(CodeState::parse);
-            // Once it was forgotten the code may come again, as another's.
+            // After its state is forgotten, the same code may be issued again to somebody else.
             Ok(state.is_some_and(|of| of.is_of(used.coupon_id, order.user_id)))
         }
     }
 }
 
-/// The sales among an order's lines whose limits are forgotten. A book that Redis has is kept, and one that
-/// it lacks may be lost: then MySQL knows.
+/// The sales among an order's lines whose limits are forgotten. If Redis has a sale's book, the
+/// sale is kept. If Redis lacks the book, it may be lost, so MySQL is asked.
 ///
 /// # Errors
 /// When Redis does not answer, or MySQL where it is asked.
@@ -91,10 +90,10 @@ pub async fn forgotten_sales(
 /// Why an order cannot be looked up.
 #[derive(Debug, thiserror::Error)]
 pub enum LookupError {
-    /// Neither side has it, and one of them did not answer.
+    /// Redis' journal does not have it, and MySQL did not answer.
     #[error("mysql: {0}")]
     Database(#[from] sqlx::Error),
-    /// Neither side has it, and Redis did not answer.
+    /// MySQL does not have it, and Redis did not answer.
     #[error(transparent)]
     Read(#[from] ReadError),
     /// It is there and cannot be read.
@@ -108,7 +107,7 @@ pub enum LookupError {
 /// Finds an order; `None` when there is none with this id.
 ///
 /// # Errors
-/// [`LookupError`] when it may exist and cannot be read now.
+/// [`LookupError`] when the order may exist and cannot be read now.
 pub async fn find(
     pool: &MySqlPool,
     ledger: &Ledger,
@@ -159,7 +158,7 @@ pub async fn find(
             }))
         }
         (Some(_), _) => Ok(None),
-        // MySQL says that there is none; only the journal could have known better.
+        // MySQL does not have it. Only the journal in Redis could still have it.
         (None, Ok(_)) => match unread {
             None => Ok(None),
             Some(error) => Err(error.into()),
@@ -168,27 +167,27 @@ pub async fn find(
     }
 }
 
-/// A reservation and where it stands.
+/// A reservation and its status.
 #[derive(Debug, Clone)]
 pub struct LocatedReservation {
     /// Its id.
     pub id: Position,
     /// The reservation itself.
     pub reservation: Reservation,
-    /// Where it stands, its state and Redis' clock included.
+    /// Its status, with its state and Redis' clock applied.
     pub status: ReservationStatus,
-    /// The order that took it, if MySQL has that.
+    /// The order that took it, if MySQL knows it.
     pub order_id: Option<Position>,
-    /// The state of its state; none while it is live, and once it was forgotten.
+    /// Its state in Redis; `None` while it is live, and after the state was forgotten.
     pub state: Option<String>,
-    /// Its own entry, as far as the journal still has it: MySQL may not.
+    /// Its own entry while it is live and in Redis' journal; MySQL may not have it yet.
     pub entry: Option<Entry>,
 }
 
 /// Finds a reservation; `None` when there is none with this id. While it is live, MySQL is not asked.
 ///
 /// # Errors
-/// [`LookupError`] when it may exist and cannot be read now.
+/// [`LookupError`] when the reservation may exist and cannot be read now.
 pub async fn reservation(
     pool: &MySqlPool,
     ledger: &Ledger,
@@ -212,7 +211,7 @@ pub async fn reservation(
         && ended.is_none()
         && now_ms < reservation.expires_ms(id)
     {
-        // Transitions are kept for longer than any reservation lives.
+        // A missing state means live: states are kept for longer than any reservation lives.
         return Ok(Some(LocatedReservation {
             id,
             reservation: reservation.clone(),
@@ -226,7 +225,7 @@ pub async fn reservation(
     let (reservation, status, order_id) = match (made, stored) {
         (_, Ok(Some(stored))) => (stored.reservation, stored.status, stored.order_id),
         (Some((made, _)), Ok(None) | Err(_)) => (made, ReservationStatus::Pending, None),
-        // MySQL says that there is none; only the journal could have known better.
+        // MySQL does not have it. Only the journal in Redis could still have it.
         (None, Ok(None)) => return unread.map_or(Ok(None), |error| Err(error.into())),
         (None, Err(error)) => return Err(error.into()),
     };
@@ -249,7 +248,7 @@ pub async fn reservation(
 /// Finds the entry at a position, in the journal or in MySQL.
 ///
 /// # Errors
-/// [`LookupError`] when it may exist and cannot be read now.
+/// [`LookupError`] when the entry may exist and cannot be read now.
 pub async fn entry(
     pool: &MySqlPool,
     ledger: &Ledger,
@@ -264,11 +263,12 @@ pub async fn entry(
         .transpose()?)
 }
 
-/// Waits until MySQL has settled what Redis has accepted by now, at most for `limit`: who reads MySQL then
-/// sees what they were told before. Returns whether it has.
+/// Waits until MySQL has settled what Redis has accepted by now, at most for `limit`. A reader of
+/// MySQL then sees what it was told before. Returns whether MySQL has settled it.
 pub async fn catch_up(pool: &MySqlPool, ledger: &Ledger, limit: Duration) -> bool {
     let caught_up = async {
-        // All heads first: what is accepted while one shard is waited for need not be waited for.
+        // All heads are read first: entries that are accepted while one shard is awaited need not
+        // be awaited.
         let mut heads = Vec::new();
         for shard in ledger.shards() {
             let mut link = shard.live_link().await.ok()?;

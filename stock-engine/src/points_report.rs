@@ -1,7 +1,8 @@
-//! Daily reports of points: what each user's points did on a whole day of a time zone.
+//! Daily reports of points: the movements of each user's points on one whole day of a time zone.
 //!
-//! A report is written when its day is over and MySQL has settled all of it, by one instance at a time. Written
-//! again it says the same, so any day may be written again. What is in one: [`stock_domain::points`].
+//! A report is written when its day is over and MySQL has settled all of it, by one instance at a
+//! time. Writing a day again gives the same reports, so any day may be repeated. The content of a
+//! report: [`stock_domain::points`].
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -18,15 +19,15 @@ use crate::lookup;
 
 /// The name of the job.
 pub const JOB: &str = "daily_points_report";
-/// How long to wait for MySQL to have settled the day.
+/// How long to wait for MySQL to settle the day.
 const CATCH_UP_MAX: Duration = Duration::from_secs(60);
-/// How many days that were missed are made up for.
+/// How many past days are checked for missing reports.
 const MISSED_MAX: u64 = 31;
 
 /// Why a day has no reports.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
-    /// What happens on it is not known yet, or it is no day of the calendar.
+    /// The day is not over, or it is no day of the calendar.
     #[error("{0} is not over")]
     NotOver(NaiveDate),
     /// Entries of the day may be missing in MySQL.
@@ -37,7 +38,8 @@ pub enum ReportError {
     Database(#[from] sqlx::Error),
 }
 
-/// Writes a day's reports, and returns how many users had movements; `None` while another instance is at it.
+/// Writes a day's reports, and returns how many users had movements; `None` while another instance
+/// writes reports.
 ///
 /// # Errors
 /// [`ReportError`] when the day is not over or not settled, or MySQL does not answer.
@@ -61,19 +63,20 @@ pub async fn write(
     Ok(Some(users))
 }
 
-/// The positions between which a day's entries lie; `None` while it is not over.
+/// The range of positions of a day's entries; `None` while the day is not over.
 fn span(zone: Tz, date: NaiveDate, now_ms: u64) -> Option<(Position, Position)> {
     let next = date.checked_add_days(Days::new(1))?;
     let (begins_ms, ends_ms) = (day_begins_ms(date, zone)?, day_begins_ms(next, zone)?);
     if now_ms < ends_ms {
         return None;
     }
-    // Before the first position there is nothing.
+    // A time that is too early for a position becomes position 0: nothing lies before it.
     let first = |ms| Position::from_parts(ms, 0).unwrap_or_default();
     Some((first(begins_ms), first(ends_ms)))
 }
 
-/// The days without reports whose reports are due: yesterday, and of the month before it those that have movements.
+/// The days whose reports are missing and due: yesterday, and those of the month before it that
+/// have movements.
 ///
 /// # Errors
 /// When MySQL does not answer.

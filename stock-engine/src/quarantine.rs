@@ -1,9 +1,11 @@
-//! Quarantine: nothing is taken from an account whose postings do not chain, until the evidence says what it holds.
+//! Quarantine: nothing is taken from an account whose postings do not chain, until the evidence
+//! says what it holds.
 //!
-//! [`crate::apply`] keeps the postings of such an account aside. [`flag`] has Redis refuse what would take
-//! from it; what gives goes on. [`release`] ends the quarantine: what was kept is put behind the level on which two of
-//! three copies agree ([`crate::evidence`]), in MySQL and in Redis. No accepted entry is dropped for it, and evidence
-//! that contradicts itself is reported and not acted on.
+//! [`crate::apply`] keeps the postings of such an account aside. [`flag`] makes Redis refuse
+//! requests that take from it; requests that give to it are still accepted. [`release`] ends the
+//! quarantine: it appends the kept postings to the level on which two of three copies agree
+//! ([`crate::evidence`]), in MySQL and in Redis. No accepted entry is dropped. Evidence that
+//! contradicts itself is reported and not acted on.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -18,7 +20,8 @@ use stock_redis::{Ledger, ReadError, Shard};
 
 use crate::evidence::{Contradiction, Evidence, EvidenceError, Seen};
 
-/// How often a level that moves is tried to be changed, and how often an account that is in use is looked at again.
+/// How often the change of a moving level is tried, and how often a busy account is looked at
+/// again.
 const ATTEMPTS: usize = 50;
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -31,16 +34,16 @@ pub enum ReleaseError {
     /// Redis did not answer.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// It is not under quarantine.
+    /// The account is not under quarantine.
     #[error("the account is not under quarantine")]
     Missing,
-    /// Entries that touch it are not settled yet, or another process holds the shard.
+    /// Entries that touch the account are not settled yet, or another process holds the shard.
     #[error("entries of the account are not settled yet: try again")]
     Busy,
-    /// The copies do not agree on what it holds.
+    /// The copies do not agree on what the account holds.
     #[error(transparent)]
     Contradiction(#[from] Contradiction),
-    /// More was taken from it than there was.
+    /// More was taken from the account than it had.
     #[error(
         "{0} units more were taken from the account than it had: receive them, or cancel orders, and try again"
     )]
@@ -56,7 +59,8 @@ impl From<EvidenceError> for ReleaseError {
     }
 }
 
-/// Has Redis refuse what would take from a shard's accounts that are under quarantine. Running it again is right.
+/// Makes Redis refuse requests that take from a shard's accounts under quarantine. Running it again
+/// is right.
 ///
 /// # Errors
 /// [`ReleaseError`] when a server does not answer.
@@ -68,7 +72,7 @@ pub async fn flag(pool: &MySqlPool, shard: &Shard) -> Result<(), ReleaseError> {
     if unflagged(shard, names).await?.is_empty() {
         return Ok(());
     }
-    // Under the shard's lock nobody ends a quarantine meanwhile.
+    // Under the shard's lock nobody can end a quarantine meanwhile.
     let mut transaction = pool.begin().await?;
     if shards::try_lock(&mut transaction, number).await?.is_none() {
         return Ok(());
@@ -118,7 +122,8 @@ pub async fn release(
     account: Account,
     force: bool,
 ) -> Result<Level, ReleaseError> {
-    // A long chain is followed before the shard is locked; what has come since is little.
+    // Follow a long chain before the shard is locked, so that little is left to follow under the
+    // lock.
     let seen = Seen::read(&mut *pool.acquire().await?, account).await?;
     for _ in 0..ATTEMPTS {
         match try_release(pool, ledger, (account, &seen), force).await {
@@ -172,8 +177,8 @@ async fn try_release(
     Ok(last)
 }
 
-/// The kept postings behind a level: as they are where they follow, otherwise numbered anew, and what gives first where
-/// the balance would fall below zero in between.
+/// Numbers the kept postings on from a level. They keep their order unless a balance would fall
+/// below zero; then those that give come first.
 fn rechain(
     base: Level,
     kept: &[(Position, Posted)],

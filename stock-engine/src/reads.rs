@@ -1,13 +1,14 @@
-//! Reads: which database answers a read, the primary or a replica of it.
+//! Reads: chooses the database that answers a read, the primary or one of its replicas.
 //!
-//! A replica is asked only while it is known to have everything that was committed `read_lag_ms_max` ago; that is
-//! measured by beats ([`stock_mysql::replica_beats`]), on this process' own clock. Who has written something reads
-//! the primary for `read_your_writes_ms`, which is longer: after that every replica that is asked has what they wrote.
-//! Who has written is remembered here, and for the other instances in Redis under a key that ends by itself; while
-//! Redis cannot be asked, everybody counts as somebody who has written.
+//! A replica is asked only while it is known to have everything that was committed more than
+//! `read_lag_ms_max` ago. Beats measure that ([`stock_mysql::replica_beats`]), on the clock of this
+//! process. A user who has written reads from the primary for `read_your_writes_ms`, which is
+//! longer: afterwards every replica that may be asked has that write. This process remembers its
+//! writers. For the other instances they are noted in Redis, under a key that expires. While Redis
+//! cannot be asked, every user counts as a writer.
 //!
-//! A replica that does not answer in time, or answers with an error, costs nobody an answer: the primary is asked
-//! instead, and the replica not again before it has shown a beat. Without replicas nothing of this is done.
+//! When a replica fails or does not answer in time, the primary answers instead. The replica is not
+//! asked again before it has shown a beat. Without replicas nothing of this happens.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Display;
@@ -26,17 +27,18 @@ use stock_redis::{Ledger, ReadError};
 
 use crate::lookup;
 
-/// Beats that are remembered: more than a replica that is still asked may lie behind.
+/// Beats that are remembered: more than a replica may lag and still be asked.
 const BEATS_MAX: usize = 256;
-/// How long a list waits for a replica to have what Redis had accepted, before it asks the primary.
+/// How long a list waits for a replica to settle what Redis has accepted, before it asks the
+/// primary.
 const REPLICA_WAIT: Duration = Duration::from_millis(50);
-/// The first size from which the memory of who has written is swept.
+/// The smallest number of remembered writers at which old ones are removed.
 const SWEEP_FROM: usize = 1_024;
 
-/// For whom something is read.
+/// The kind of a reader, which decides whether a replica may answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reader {
-    /// Somebody who has written just now: the primary answers.
+    /// A user who has just written: the primary answers.
     Writer,
     /// Anybody else.
     Other,
@@ -48,11 +50,12 @@ struct Replica {
     /// Host and port, for metrics and logs.
     name: String,
     pool: MySqlPool,
-    /// It has everything that was committed before this moment, in ms of [`Reads::now_ms`]; 0 is not known.
+    /// It has everything that was committed before this moment, in ms of [`Reads::now_ms`]; 0 when
+    /// that is not known.
     fresh_ms: AtomicU64,
 }
 
-/// Who has written, and when.
+/// The users who have written, and when.
 #[derive(Debug, Default)]
 struct Writers {
     at: HashMap<UserId, Instant>,
@@ -65,9 +68,10 @@ pub struct Reads {
     primary: MySqlPool,
     replicas: Vec<Replica>,
     began: Instant,
-    /// The next replica to ask, so that all get their share.
+    /// A counter that spreads the reads over the replicas.
     next: AtomicUsize,
-    /// This process' own beats, each with the moment before which everything committed lies below it.
+    /// The beats of this process, each with the moment at which it was asked for. A replica that
+    /// shows a beat has everything that was committed before that moment.
     beats: Mutex<VecDeque<(u64, u64)>>,
     writers: Mutex<Writers>,
     lag_ms_max: u64,
@@ -76,7 +80,8 @@ pub struct Reads {
 }
 
 impl Reads {
-    /// Over a primary and the replicas that the settings name; connects to these when they are first asked.
+    /// Reads over a primary and the replicas that the settings name. A replica is connected to when
+    /// it is first asked.
     ///
     /// # Errors
     /// When a URL of `database_read_urls` cannot be parsed.
@@ -85,7 +90,7 @@ impl Reads {
         let replicas = urls.filter(|url| !url.is_empty()).map(|url| {
             let own = Config {
                 database_url: url.to_owned(),
-                // A connection that is not had in time is not worth waiting for: the primary is there.
+                // Do not wait longer for a connection: the primary can answer.
                 database_acquire_timeout_ms: config.read_timeout_ms,
                 ..config.clone()
             };
@@ -115,12 +120,12 @@ impl Reads {
         !self.replicas.is_empty()
     }
 
-    /// Never 0.
+    /// Age of this object in ms, plus 1: never 0, which stands for "not known".
     fn now_ms(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1
     }
 
-    /// Remembers that somebody has written, before they are told so.
+    /// Remembers that a user has written, before the user is told so.
     pub async fn wrote(&self, ledger: &Ledger, user: UserId) {
         if !self.has_replicas() {
             return;
@@ -151,7 +156,8 @@ impl Reads {
             .await?)
     }
 
-    /// For whom is read: whether a user has written just now, on any instance. Nobody in particular has not.
+    /// Whether a user has written just now, on any instance. Without a user the answer is
+    /// [`Reader::Other`].
     pub async fn reader(&self, ledger: &Ledger, user: Option<UserId>) -> Reader {
         let Some(user) = user.filter(|_| self.has_replicas()) else {
             return Reader::Other;
@@ -176,7 +182,7 @@ impl Reads {
             .await?)
     }
 
-    /// A replica that has everything but the last moment, if there is one; not for who has written in it.
+    /// Picks a replica that is fresh enough; none for a user who has just written.
     fn pick(&self, reader: Reader) -> Option<&Replica> {
         if reader == Reader::Writer || !self.has_replicas() {
             return None;
@@ -191,7 +197,7 @@ impl Reads {
     /// Reads from a replica if one may be asked and answers, else from the primary.
     ///
     /// # Errors
-    /// As the primary answers.
+    /// The primary's error.
     pub async fn read<T, E, F>(
         &self,
         reader: Reader,
@@ -210,10 +216,11 @@ impl Reads {
         query(self.primary.clone()).await
     }
 
-    /// The same for something that must not be missed: what a replica lacks is asked of the primary.
+    /// Like [`Self::read`], for something that must not be missed: if the replica lacks it, the
+    /// primary is asked.
     ///
     /// # Errors
-    /// As the primary answers.
+    /// The primary's error.
     pub async fn find<T, E, F>(
         &self,
         reader: Reader,
@@ -232,11 +239,12 @@ impl Reads {
         query(self.primary.clone()).await
     }
 
-    /// The same for what must show all that was accepted before: whoever is asked has settled that, or at the end of
-    /// `limit` the primary is asked as it is.
+    /// Like [`Self::read`], for a read that must show everything accepted before: the database that
+    /// answers has settled it. If the primary has not settled it within `limit`, the primary
+    /// answers as it is.
     ///
     /// # Errors
-    /// As the primary answers.
+    /// The primary's error.
     pub async fn read_settled<T, E, F>(
         &self,
         (ledger, limit): (&Ledger, Duration),
@@ -258,7 +266,8 @@ impl Reads {
         query(self.primary.clone()).await
     }
 
-    /// Asks a replica; `None` when it cannot say, which it is not asked again before it has shown a beat.
+    /// Asks a replica; `None` when it fails. The replica is then not asked again before it has
+    /// shown a beat.
     async fn ask<T, E: Display>(
         &self,
         replica: &Replica,
@@ -282,10 +291,10 @@ impl Reads {
         None
     }
 
-    /// Raises a beat on the primary, and looks which ones the replicas have.
+    /// Raises a beat on the primary, and reads the newest beat that each replica shows.
     ///
     /// # Errors
-    /// When the primary does not answer; replicas then age by themselves.
+    /// When the primary does not answer. The replicas then age by themselves.
     pub async fn probe(&self) -> Result<(), sqlx::Error> {
         let asked_ms = self.now_ms();
         let beat = replica_beats::raise(&self.primary).await?;
@@ -296,12 +305,13 @@ impl Reads {
                 beats.pop_front();
             }
         }
-        // All at once: one that does not answer must not let the others grow old.
+        // All at once: a replica that does not answer must not let the others grow stale.
         join_all(self.replicas.iter().map(|replica| self.look_at(replica))).await;
         Ok(())
     }
 
-    /// The replicas by host and port, and how many ms each may lag behind; `None` when it shows no beat.
+    /// The replicas by host and port, each with its largest possible lag in ms; `None` when it
+    /// shows no beat.
     #[must_use]
     pub fn lags(&self) -> Vec<(&str, Option<u64>)> {
         let lag = |fresh_ms: u64| (fresh_ms > 0).then(|| self.now_ms().saturating_sub(fresh_ms));
@@ -332,14 +342,15 @@ impl Reads {
         replica
             .fresh_ms
             .store(fresh_ms.unwrap_or_default(), Ordering::Release);
-        // Of one that shows no beat of this process it is only known that it lags by more than all of them.
+        // A replica that shows no beat of this process lags by more than all of them. Its gauge
+        // then shows the age of this process.
         let lag_ms = self.now_ms().saturating_sub(fresh_ms.unwrap_or_default());
         let lag = metrics::gauge!("stock_replica_lag_seconds", "replica" => replica.name.clone());
         lag.set(lag_ms as f64 / 1_000.0);
     }
 }
 
-/// Counts a read by who answered it, where there is a choice.
+/// Counts a read by the database that answered it, where there is a choice.
 fn count(source: &'static str, reads: &Reads) {
     if reads.has_replicas() {
         metrics::counter!("stock_reads_total", "source" => source).increment(1);

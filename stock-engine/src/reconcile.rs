@@ -1,10 +1,12 @@
-//! Reconcile: on a schedule, compare the copies of each level, report, then correct.
+//! Reconcile: compares the copies of each level on a schedule, reports differences, then corrects
+//! them.
 //!
-//! Pages of accounts are compared by a few statements each, in Redis and in MySQL. On a healthy system, under any
-//! load, nothing differs and nothing is changed. A level that differs is judged by itself ([`crate::evidence`]): it is
-//! corrected when the chain of its postings holds from end to end and another copy agrees with it, in Redis by
-//! compare-and-set on the value that was read. Contradictions are reported and left. The deadline of a hold follows
-//! the journal: it is removed when an entry ended the hold, and written again when none did.
+//! A few statements compare each page of accounts, in Redis and in MySQL. On a healthy system,
+//! under any load, nothing differs and nothing is changed. A level that differs is examined by
+//! itself ([`crate::evidence`]). It is corrected when the chain of its postings holds from end to
+//! end and another copy agrees with it; in Redis by compare-and-set on the value that was read.
+//! Contradictions are reported and left. The deadline of a hold follows the journal: it is removed
+//! when an entry ended the hold, and written again when none did.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -33,7 +35,7 @@ use crate::verify::{Difference, VerifyError, noted, units};
 pub const JOB: &str = "reconcile";
 /// Accounts read at once.
 const PAGE: u32 = 2_000;
-/// How often a level that moves is tried to be corrected.
+/// How often the correction of a moving level is tried.
 const ATTEMPTS: usize = 20;
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -49,7 +51,7 @@ pub struct Reconciled {
     pub corrected: usize,
 }
 
-/// Compares, reports, and with `apply` corrects; `None` while another instance is at it.
+/// Compares and reports, and corrects if `apply` is set; `None` while another instance reconciles.
 ///
 /// # Errors
 /// [`VerifyError`] when Redis or MySQL does not answer.
@@ -120,7 +122,7 @@ pub async fn reconcile(
     Ok(Some(done))
 }
 
-/// Accounts in MySQL that are not their last posting: a statement for each page.
+/// Accounts in MySQL whose row differs from their last posting; one statement for each page.
 async fn misstated(pool: &MySqlPool) -> Result<Vec<(Account, Difference)>, sqlx::Error> {
     type Row = (String, u64, u64, i64, u64, Option<i64>);
     const TEXT: &str = "SELECT CAST(a.kind AS CHAR), a.owner_id, a.place_id, a.balance, a.seq, \
@@ -139,7 +141,8 @@ async fn misstated(pool: &MySqlPool) -> Result<Vec<(Account, Difference)>, sqlx:
             return Ok(found);
         };
         after = Some(*last);
-        // A page is of one owner, or begins with an owner's first place; its last owner may go on behind it.
+        // A page of one owner is limited to its locations. A page of several owners takes all
+        // locations of each.
         let places = match first.owner == last.owner {
             true => (first.location, last.location),
             false => (0, u64::MAX),
@@ -167,7 +170,7 @@ async fn misstated(pool: &MySqlPool) -> Result<Vec<(Account, Difference)>, sqlx:
     }
 }
 
-/// Why something that differs was left as it is.
+/// Why a difference was not corrected.
 #[derive(Debug, thiserror::Error)]
 enum Left {
     #[error(transparent)]
@@ -194,7 +197,8 @@ impl From<ReadError> for Left {
     }
 }
 
-/// Sets the copies of an account's level that differ from what the other two say. `false` when none does any more.
+/// Corrects the copies of an account's level that differ from the agreed one. Returns `false` when
+/// none differs any more.
 async fn repair(pool: &MySqlPool, ledger: &Ledger, account: Account) -> Result<bool, Left> {
     let is_kept = quarantine::find(&mut *pool.acquire().await?, account).await?;
     if is_kept.is_some() {
@@ -248,8 +252,9 @@ async fn try_repair(
     Ok(corrected)
 }
 
-/// Writes the deadline of a hold that no entry has ended, or removes that of one that an entry has ended, or that neither an
-/// entry nor a row knows. The statement of a row of `reservations` alone is no evidence.
+/// Writes the deadline of a hold that no entry has ended. Removes the deadline of a hold that an
+/// entry has ended, or that neither an entry nor a row knows. A row of `reservations` alone is no
+/// evidence.
 async fn correct_hold(
     pool: &MySqlPool,
     ledger: &Ledger,
@@ -281,7 +286,7 @@ async fn correct_hold(
     Ok(true)
 }
 
-/// Whether an entry has ended a hold, also as an order of another shard.
+/// Whether an entry has ended a hold, an order on another shard included.
 async fn is_over(
     pool: &MySqlPool,
     held: &Held,
@@ -298,7 +303,7 @@ async fn is_over(
     Ok(order.is_some_and(|order| order.reservation_id == Some(held.id)))
 }
 
-/// Counts anew what the live holds add up to.
+/// Counts the units of the live holds anew.
 async fn correct_units(ledger: &Ledger, shard: u64) -> Result<bool, ReadError> {
     let shard = ledger.shard(shard)?;
     let mut link = shard.link()?;
@@ -306,7 +311,7 @@ async fn correct_units(ledger: &Ledger, shard: u64) -> Result<bool, ReadError> {
     Ok(true)
 }
 
-/// Writes the report before anybody relies on the correction.
+/// Notes a difference in the log and in `drifts`, and whether it was corrected.
 async fn report(
     pool: &MySqlPool,
     difference: &Difference,

@@ -1,17 +1,18 @@
-//! Recover: rebuild Redis from MySQL after Redis lost its memory, and begin a new epoch.
+//! Recover: rebuilds Redis from MySQL after Redis lost its data, and begins a new epoch.
 //!
 //! 1. lock the shard's row and the epoch's row: no subscriber applies, no synchronous order runs;
-//! 2. take the epoch out of Redis: no instance can decide anything there any more;
-//! 3. apply, and commit, what the old journal or a synchronous order still has and what continues
-//!    MySQL's state. An account whose postings do not chain comes under quarantine; entries behind a gap
-//!    in the numbers are dropped only into a file that the operator names;
-//! 4. under the locks again, rebuild accounts, flags, the switch, states, holds and keys from MySQL;
-//! 5. begin the journal at a position above every one known; write the new epoch to Redis, then
+//! 2. remove the epoch from Redis: no instance can decide anything there any more;
+//! 3. apply and commit the entries that the old journal or a synchronous order still has and that
+//!    continue MySQL's state. An account whose postings do not chain comes under quarantine.
+//!    Entries after a gap in the numbers are dropped only into a file that the operator names;
+//! 4. under the locks again, rebuild accounts, flags, the switch, states, holds and keys from
+//!    MySQL;
+//! 5. begin the journal at a position above every known one; write the new epoch to Redis, then
 //!    commit it to MySQL.
 //!
-//! Killed anywhere, running it again is right: until the commit, MySQL's epoch is not in Redis, and
-//! every instance stays fenced. A Redis that serves is left alone unless that is forced; [`plan`] says what
-//! a run would do.
+//! A run may be killed anywhere, and run again: until the commit, MySQL's epoch is not in Redis,
+//! and every instance stays fenced. A Redis that serves is left alone unless that is forced.
+//! [`plan`] says what a run would do.
 
 mod begin;
 pub(crate) mod rebuild;
@@ -43,9 +44,9 @@ pub use self::rest::{Left, Plan, plan};
 use crate::apply::{self, ApplyError};
 use crate::verify::Progress;
 
-/// The name of the jobs, with the shard behind it.
+/// The name of the jobs; the shard's number follows it.
 pub const JOB: &str = "recover";
-/// How long to wait for a subscriber or a synchronous order to end its transaction.
+/// How often to try for the locks, until a subscriber or a synchronous order ends its transaction.
 const LOCK_ATTEMPTS: usize = 100;
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
 /// How long Redis may take for a command: it may have a large journal to drop.
@@ -67,7 +68,7 @@ pub struct Recovered {
     pub keys: u64,
 }
 
-/// Why Redis was not rebuilt; running it again is right.
+/// Why Redis was not rebuilt. The run may be repeated.
 #[derive(Debug, thiserror::Error)]
 pub enum RecoverError {
     /// MySQL did not answer.
@@ -76,7 +77,7 @@ pub enum RecoverError {
     /// Redis did not answer.
     #[error("redis: {0}")]
     Redis(#[from] RedisError),
-    /// Applying what the journal still had failed.
+    /// Applying the entries that the journal still had failed.
     #[error(transparent)]
     Apply(#[from] ApplyError),
     /// The rows that a dropped entry had recorded cannot be removed.
@@ -91,7 +92,7 @@ pub enum RecoverError {
     /// Another instance kept the shard's row locked.
     #[error("another process keeps the shard locked; stop it, or wait, and run this again")]
     Busy,
-    /// Somebody else has rebuilt it meanwhile.
+    /// Another process has rebuilt the shard meanwhile.
     #[error("the shard was rebuilt meanwhile")]
     Done,
     /// MySQL has no epoch yet.
@@ -136,10 +137,11 @@ impl Allowed<'_> {
     };
 }
 
-/// Rebuilds Redis from MySQL, every shard of it. If one serves, and that is not forced, none is touched.
+/// Rebuilds every shard of Redis from MySQL, one after the other. A shard that serves ends the run,
+/// unless that is forced; the shards before it are rebuilt by then.
 ///
 /// # Errors
-/// [`RecoverError`]; the service then stays fenced.
+/// [`RecoverError`]. A shard whose rebuild has begun then stays fenced.
 pub async fn recover(
     config: &Config,
     pool: &MySqlPool,
@@ -183,8 +185,9 @@ pub async fn recover_shard(
     run.run(progress).await
 }
 
-/// Rebuilds a shard, on the server that was seen to have lost entries under an epoch, unless that was done meanwhile.
-/// Entries that do not continue MySQL's state are not dropped, not even onto the list.
+/// Rebuilds a shard on the server that was seen to have lost entries, unless that was done
+/// meanwhile. `lost` is the epoch of the loss and the server's URL. Entries that do not continue
+/// MySQL's state are listed as lost.
 ///
 /// # Errors
 /// [`RecoverError`]; the shard then stays fenced.
@@ -193,9 +196,9 @@ pub(crate) async fn recover_lost(
     shard: u64,
     lost: (&str, &str),
 ) -> Result<Recovered, RecoverError> {
-    // Connections whose transactions may take long.
+    // Its transactions may take long.
     let pool = stock_mysql::pool(config, Role::Tool)?;
-    // A shard without an epoch is then `rehome`'s.
+    // While `rehome` runs, a shard without an epoch belongs to it.
     if shard_map::is_rebuilding(&pool).await? {
         return Err(RecoverError::Busy);
     }
@@ -210,8 +213,8 @@ pub(crate) async fn recover_lost(
     run.run(&mut |_, _| {}).await
 }
 
-/// Takes the epoch out of a shard's Redis, brings into MySQL what its journal still has, and removes its keys. `keys` are
-/// those that it had.
+/// Removes the epoch from a shard's Redis, saves the rest of its journal to MySQL, and deletes its
+/// keys. `keys` are the names that the shard had.
 pub(crate) async fn empty(
     config: &Config,
     pool: &MySqlPool,
@@ -225,7 +228,7 @@ pub(crate) async fn empty(
         allowed: Allowed::FORCED,
         lost: None,
     };
-    // An instance that found the shard lost just before may be at it.
+    // An instance that has just found the shard lost may be rebuilding it.
     let claim = claim_in_time(pool, keys.shard()).await?;
     let mut redis = connect(config, keys).await?;
     run.save(&mut redis, keys, &mut Recovered::default())
@@ -261,7 +264,7 @@ pub(crate) async fn rebuild_shard(
     recover_shard(config, pool, shard, Allowed::FORCED, progress).await
 }
 
-/// The map that everything lies by.
+/// The shard map in MySQL.
 async fn known_map(pool: &MySqlPool) -> Result<ShardMap, RecoverError> {
     let known = shard_map::load(pool).await?;
     known.ok_or(RecoverError::NoShardMap)
@@ -274,13 +277,14 @@ struct Run<'a> {
     shard: u64,
     map: ShardMap,
     allowed: Allowed<'a>,
-    /// The epoch under which a loss was seen, and the URL of the server, when nobody asked for the run.
+    /// For a run that no operator asked for: the epoch under which a loss was seen, and the
+    /// server's URL.
     lost: Option<(&'a str, &'a str)>,
 }
 
 impl Run<'_> {
     async fn run(&self, progress: Progress<'_>) -> Result<Recovered, RecoverError> {
-        // One run at a time: another one's second half would clear what this one has begun.
+        // One run at a time: the second half of another run would clear what this run has begun.
         let name = format!("{JOB} {}", self.shard);
         let claim = jobs::claim(self.pool, &name).await?;
         let claim = claim.ok_or(RecoverError::Busy)?;
@@ -298,7 +302,8 @@ impl Run<'_> {
         Ok(done)
     }
 
-    /// From here on MySQL has all that Redis could still give: the old journal may go.
+    /// Rebuilds Redis. MySQL now has everything that Redis could still give, so the old journal may
+    /// go.
     async fn rebuild(
         &self,
         redis: &mut MultiplexedConnection,
@@ -333,8 +338,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Takes the epoch out of Redis and commits to MySQL what the old journal still has, so that nothing
-    /// accepted is only in a transaction when the journal is deleted. Returns the old head.
+    /// Removes the epoch from Redis and commits the rest of the old journal to MySQL, so that no
+    /// accepted entry is only in an open transaction when the journal is deleted. Returns the old
+    /// head.
     async fn save(
         &self,
         redis: &mut MultiplexedConnection,
@@ -454,8 +460,8 @@ struct Rest {
     left: Vec<Entry>,
 }
 
-/// Applies, in order of their numbers, the entries behind the watermark that Redis' journal or a
-/// synchronous order still has.
+/// Applies the entries after the watermark that Redis' journal or a synchronous order still has, in
+/// the order of their numbers.
 async fn apply_rest(
     redis: &mut MultiplexedConnection,
     keys: &Keys,

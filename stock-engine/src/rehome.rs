@@ -1,13 +1,17 @@
-//! Rehome: another number of shards, while nothing is sold; the way from one Redis to a cluster.
+//! Rehome: changes the number of shards while nothing is sold; also the way from one Redis to a
+//! cluster.
 //!
-//! 1. the ledger is verified; MySQL notes whether selling is open; it stops; MySQL catches up, and the rest is verified;
-//! 2. MySQL notes that the shards are rebuilt from now on, and each shard's epoch is taken out of Redis: nothing is decided any more;
-//! 3. every account is given to the shard that the new map says, and the map is replaced;
+//! 1. MySQL notes whether selling is open; the ledger is verified; selling stops; MySQL catches up,
+//!    and the rest is verified;
+//! 2. MySQL notes that the shards are rebuilt from now on, and each shard's epoch is removed from
+//!    Redis: nothing is decided any more;
+//! 3. every account is assigned to the shard that the new map says, and the map is replaced;
 //! 4. each shard is rebuilt from MySQL under a new epoch, as `recover` does it;
 //! 5. selling opens again, if it was open.
 //!
-//! Until step 2 nothing but selling was changed, and an error opens that again. Cut off anywhere, running it again finishes it:
-//! an instance that MySQL has not told the new map is fenced, because each epoch is a new one.
+//! Until step 2 nothing but selling was changed, and an error opens selling again. A run that was
+//! cut off anywhere is finished by running it again. Each epoch is new, so an instance that has not
+//! heard the new map from MySQL is fenced.
 
 use std::time::{Duration, Instant};
 
@@ -28,7 +32,7 @@ use crate::ledger::{start, switch_selling};
 use crate::recover::{self, RecoverError};
 use crate::verify::{Progress, VerifyError, verify};
 
-/// The job of which one run goes on at a time.
+/// The name of the job; one run at a time.
 pub const JOB: &str = "rehome";
 /// How long the fences may take to open.
 const OPEN_MAX: Duration = Duration::from_secs(10);
@@ -63,13 +67,13 @@ pub enum RehomeError {
     /// Selling cannot be switched.
     #[error(transparent)]
     Decide(#[from] DecideError),
-    /// There is no proof.
+    /// The ledger cannot be verified.
     #[error(transparent)]
     Verify(#[from] VerifyError),
-    /// Another process does it.
+    /// Another process changes the number of shards.
     #[error("another process is changing the number of shards")]
     Busy,
-    /// It makes no sense.
+    /// The number of shards is out of range.
     #[error("there are 1 to {SHARDS_MAX} shards")]
     Number,
     /// A shard is fenced.
@@ -81,7 +85,7 @@ pub enum RehomeError {
     /// MySQL does not catch up.
     #[error("mysql has not settled everything within a minute: is a subscriber running?")]
     Unsettled,
-    /// The ledger does not agree.
+    /// The ledger does not agree with itself.
     #[error(
         "the ledger does not agree in {0} points, which `stock-online verify` names; the first: {1}"
     )]
@@ -92,18 +96,18 @@ pub enum RehomeError {
     /// Instances of the first release are running.
     #[error("an instance of the first release is running: stop all of them")]
     FirstRelease,
-    /// Stock that the first release divided.
+    /// The first release has divided the stock of some products.
     #[error(
         "the stock of {0} products is divided: with the first release, `buckets --product N --count 1` for each of them"
     )]
     Divided(i64),
 }
 
-/// Changes the number of shards: moves the shop where `from` says to the shop where `config` says: the two may name different
-/// servers of Redis.
+/// Changes the number of shards. It moves the shop from the Redis servers that `from` names to
+/// those that `config` names; the two may be the same.
 ///
 /// # Errors
-/// [`RehomeError`]; running it again is right.
+/// [`RehomeError`]. It may be run again.
 pub async fn rehome(
     (from, config): (&Config, &Config),
     pool: &MySqlPool,
@@ -115,7 +119,7 @@ pub async fn rehome(
     }
     let stays = from.redis_url == config.redis_url;
     let claim = jobs::claim(pool, JOB).await?.ok_or(RehomeError::Busy)?;
-    // Of a run that was cut off only what is left of its pause is known.
+    // Of the pause of a run that was cut off, only the rest can be measured.
     let mut stopped_at = Instant::now();
     let (map, underway) = (
         shard_map::load(pool).await?,
@@ -169,8 +173,8 @@ async fn is_selling(pool: &MySqlPool) -> Result<bool, sqlx::Error> {
     Ok(shards::all(pool).await?.iter().any(|state| state.selling))
 }
 
-/// Stops selling, and sees to it that MySQL has everything; returns when it stopped. On an error the shop stays as it is, and selling opens again if
-/// `reopens` says so.
+/// Stops selling, and waits until MySQL has everything; returns when selling stopped. On an error
+/// the shop stays as it is, and selling opens again if `reopens` is set.
 async fn stop(
     config: &Config,
     pool: &MySqlPool,
@@ -197,7 +201,7 @@ async fn stop_and_verify(
     if quarantined > 0 {
         return Err(RehomeError::Quarantined(quarantined));
     }
-    // Most of it is verified while the shop sells; what comes meanwhile is verified below.
+    // Most of the ledger is verified while the shop sells; the rest is verified below.
     check(pool, ledger, progress).await?;
     let stopped_at = Instant::now();
     let switched = switch_selling(pool, ledger, false, UserId::ENGINE).await?;
@@ -220,13 +224,13 @@ async fn stop_and_verify(
     Ok(stopped_at)
 }
 
-/// Verifies what nobody has verified yet.
+/// Verifies what is not verified yet.
 async fn check(
     pool: &MySqlPool,
     ledger: &Ledger,
     progress: Progress<'_>,
 ) -> Result<(), RehomeError> {
-    // On the heap: whoever waits for a rehome should not have to hold all of it.
+    // Boxed, because the future is large and its callers would have to hold it.
     let report = Box::pin(verify(pool, ledger, false, progress)).await?;
     match report.differences.first() {
         None => Ok(()),
@@ -237,8 +241,9 @@ async fn check(
     }
 }
 
-/// Whether MySQL has what was accepted until selling had stopped, and no entry over several shards of that time is half done. What is
-/// accepted afterwards takes no stock, and is read from the journal before it goes.
+/// Whether MySQL has settled everything accepted before selling stopped, and no cross-shard entry
+/// of that time is half done. Entries accepted afterwards take no stock; they are read from the
+/// journal before it is deleted.
 async fn is_settled(pool: &MySqlPool, heads: &[Head]) -> Result<bool, RehomeError> {
     for head in heads {
         let shard = head.position.shard();
@@ -251,7 +256,8 @@ async fn is_settled(pool: &MySqlPool, heads: &[Head]) -> Result<bool, RehomeErro
     Ok(true)
 }
 
-/// Whether a shop of the first release that lay on several shards can be moved; returns whether selling was open.
+/// Checks that a shop that lay on several shards with the first release can be moved; returns
+/// whether selling was open.
 async fn check_first_release(pool: &MySqlPool) -> Result<bool, RehomeError> {
     if shard_map::has_first_release(pool).await? {
         return Err(RehomeError::FirstRelease);
@@ -272,8 +278,8 @@ async fn rebuild(
 ) -> Result<u64, RehomeError> {
     let map = shard_map::load(pool).await?;
     let before = shards::all(pool).await?;
-    // A shard that is new is empty, and nobody may decide on it before it has its accounts: it is begun while the earlier map
-    // still says that there is none, and loses its epoch like the others.
+    // A new shard is empty, and nobody may decide on it before it has its accounts. So it is begun
+    // while the earlier map still excludes it, and loses its epoch like the others.
     for shard in 0..target.shards() {
         if recover::begin_shard(config, pool, shard).await? {
             recover::empty(config, pool, &Keys::new(config, shard)).await?;

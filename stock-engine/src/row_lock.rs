@@ -1,8 +1,8 @@
 //! The synchronous path: lock the account rows, decide, record, commit, answer.
 //!
-//! This is the row-lock way that Redis-first is compared with, and the path for tills. Redis stays the
-//! one authority for what is available, so both paths sell the same stock and can never oversell
-//! together. Balances and watermark are left to the subscriber, which comes by in journal order.
+//! Tills use this path, and the benchmark compares Redis-first with it. Redis stays the one
+//! authority for stock, so both paths sell the same stock and can never oversell together. The
+//! subscriber moves the balances and the watermark later, in journal order.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use stock_mysql::{accounts, archives, journal, record, shards};
 use stock_redis::{DecideError, Ledger, Undecided};
 use tokio::sync::Semaphore;
 
-/// How often recording is tried after an accepted decision before the subscriber is left with it.
+/// How often recording an accepted decision is tried before it is left to the subscriber.
 const RECORD_ATTEMPTS: usize = 3;
 
 /// Why a synchronous request was not decided.
@@ -29,8 +29,8 @@ pub enum RowLockError {
     /// There is no verdict.
     #[error(transparent)]
     Decide(#[from] DecideError),
-    /// MySQL did not answer in time: whether it was decided is not known here. If it was, the entry is
-    /// in the journal, and the subscriber records it.
+    /// MySQL did not answer in time, so it is not known here whether the request was decided. If it
+    /// was, the entry is in the journal, and the subscriber records it.
     #[error("mysql did not answer in time; its connection is given up")]
     Stalled,
 }
@@ -47,7 +47,7 @@ impl Undecided for RowLockError {
 /// A verdict, and whether MySQL has the entry.
 #[derive(Debug)]
 pub struct Decided {
-    /// What the script answered.
+    /// The script's answer.
     pub verdict: Verdict,
     /// Whether the entry is recorded; if not, the subscriber will do it.
     pub is_recorded: bool,
@@ -64,17 +64,18 @@ impl Decided {
 
 /// The state that the row-locked requests of a process share.
 pub struct RowLocks {
-    /// MySQL: the server soon ends the transactions of these connections when nothing is asked in them.
+    /// Connections to MySQL. The server soon ends a transaction of theirs in which nothing is
+    /// asked.
     pool: MySqlPool,
-    /// Which transaction of this process may lock an account's row next.
+    /// The queues that say which transaction of this process may lock an account's row next.
     queue: AccountQueue,
-    /// The transactions that may run at once. A permit is taken behind the ticket for the rows, so that those who queue
-    /// for one row keep nobody from another.
+    /// The transactions that may run at once. A permit is taken after the ticket, so that
+    /// transactions that queue for one row keep no permit from the others.
     permits: Semaphore,
 }
 
 impl RowLocks {
-    /// For so many transactions at once.
+    /// Row locks for at most `transactions_max` transactions at once.
     #[must_use]
     pub fn new(pool: MySqlPool, transactions_max: usize) -> Self {
         Self {
@@ -84,14 +85,14 @@ impl RowLocks {
         }
     }
 
-    /// The queue for the rows of accounts, which applying the journal needs too.
+    /// The account queues, which applying the journal needs too.
     #[must_use]
     pub const fn queue(&self) -> &AccountQueue {
         &self.queue
     }
 
-    /// Decides a request under row locks and records what was accepted. `before` are entries that have to be in MySQL
-    /// first, such as the order that a cancel refers to.
+    /// Decides a request under row locks and records the accepted entry. `before` are entries that
+    /// MySQL must have first, such as the order that a cancel refers to.
     ///
     /// # Errors
     /// [`RowLockError`] when there is no verdict.
@@ -101,7 +102,8 @@ impl RowLocks {
         request: Request,
         before: Vec<Entry>,
     ) -> Result<Decided, RowLockError> {
-        // No lock is held while another server takes the keys, or an order over several shards is decided.
+        // Each attempt takes its locks anew. So none is held while the keys move to another server,
+        // or while units are held for an undecided order.
         let attempt = || self.attempt(ledger, request.clone(), before.clone());
         ledger.retry(attempt).await
     }
@@ -134,7 +136,8 @@ impl RowLocks {
         match tokio::time::timeout(limit, deciding).await {
             Ok(decided) => decided,
             Err(_elapsed) => {
-                // Not given back to the pool: a link that swallowed a statement would swallow the next.
+                // The connection does not go back to the pool: it may swallow the next statement
+                // too.
                 drop(connection.detach());
                 Err(RowLockError::Stalled)
             }
@@ -169,7 +172,7 @@ async fn record_under_locks(
             Err(error)
         }
     };
-    // What was decided stands; only recording it is tried again.
+    // The decision stands; only recording it is tried again.
     for _ in 1..RECORD_ATTEMPTS {
         match &done {
             Err(record::RecordError::Database(error)) if !stock_mysql::is_data_error(error) => {}
@@ -187,7 +190,7 @@ async fn record_under_locks(
     })
 }
 
-/// Locks the rows and decides; returns with the verdict what is to be recorded of it here.
+/// Locks the rows and decides. Returns the verdict, and the entry that is to be recorded here.
 async fn judge(
     transaction: &mut MySqlConnection,
     ledger: &Ledger,
@@ -212,14 +215,16 @@ async fn judge(
         Verdict::Accepted(accepted) if accepted.is_whole => {
             Some(Entry::accepted(draft, idempotency, payload, accepted))
         }
-        // Its branches are recorded by their shards' subscribers, and what it became itself stands in the journal.
+        // A cross-shard order: the subscribers of the other shards record its branches. Its own
+        // entry stands in the coordinator's journal.
         Verdict::Accepted(accepted) => ledger.find(accepted.position).await.ok().flatten(),
         Verdict::Replayed(_) | Verdict::Refused(_) => None,
     };
     Ok((verdict, entry))
 }
 
-/// Ends a transaction that is of no use before it is the next one's ticket; a link that broke has ended it too.
+/// Rolls back a transaction before its ticket passes to the next one. A link that broke has ended
+/// it too.
 async fn end(transaction: Transaction<'_, MySql>) {
     drop(transaction.rollback().await);
 }
@@ -241,7 +246,7 @@ async fn record_missing(
         let is_there = !journal::existing(connection, shard, at, at)
             .await?
             .is_empty();
-        // In a quiet shop Redis' journal still has what was archived.
+        // In a quiet shop Redis' journal still has entries that are archived.
         if !is_there && !archives::is_removed(connection, at).await? {
             missing.push(*entry);
         }

@@ -1,25 +1,30 @@
-//! Verify: the proof that nothing was lost or sold twice, at any time, under full load.
+//! Verify: checks that nothing was lost or sold twice, at any time, under full load.
 //!
-//! Each part works in slices and keeps no table in memory:
-//! 1. **journal** ([`pass`], [`entries`], [`late`], [`kept`]): a pass over the entries in the order of their positions. Each has exactly
-//!    the postings and rows that it tells of, no row is without an entry, what later entries say of rows is said by
-//!    them, and what entries of the last day have set in Redis stands there;
-//! 2. **accounts**: per account the postings are 1..n, each balance follows from the one before, and the account is its
-//!    last posting;
-//! 3. **benefits**: each coupon's codes are as many as were drawn, each daily report of points is the sum of its postings;
-//! 4. **strays**: tables that agree with each other, and rows behind the watermark that nothing made;
-//! 5. **branches**: what was held on other shards for an entry was confirmed if that entry is there, and only then;
-//! 6. **redis**: each level is that of a posting, settled or not yet; head, frames, states, idempotency records, deadlines
-//!    and units held say what MySQL and the unsettled entries say, and there is no other key;
-//! 7. **trouble**: nothing is listed as lost, and MySQL moves.
+//! Each part reads in slices and keeps no table in memory:
+//! 1. **journal** ([`pass`], [`entries`], [`late`], [`kept`]): reads the entries in the order of
+//!    their positions. Each entry has exactly its postings and rows, and each row has an entry.
+//!    Rows that later entries change say what those entries say. Redis still has what entries of
+//!    the last day have set;
+//! 2. **accounts**: the postings of an account are numbered 1..n, each balance follows from the one
+//!    before, and the account's row equals its last posting;
+//! 3. **benefits**: a coupon has as many codes as were drawn, and each daily report of points is
+//!    the sum of its postings;
+//! 4. **strays**: tables agree with each other, and no row after the watermark lacks an entry;
+//! 5. **branches**: what was held on other shards for an entry was confirmed if that entry exists,
+//!    and only then;
+//! 6. **redis**: each level is that of a posting, settled or not. Head, frames, states, idempotency
+//!    records, deadlines and held units agree with MySQL and the unsettled entries, and there is no
+//!    other key;
+//! 7. **trouble**: no entry is listed as lost, no account is under quarantine, and MySQL moves.
 //!
-//! A full run compares everything. Any other compares what came since the last one, and a part of the rest ([`round`]).
-//! Archived entries are no part of it: numbers are dense from the last archived entry, postings chain from each
-//! account's archived level. Values that differ only because they moved meanwhile are looked at again ([`again`]). A
-//! run reports, notes in `ledger_checks` that it did, and changes nothing else; [`crate::reconcile`] corrects.
+//! A full run compares everything. Any other run compares what came since the last one, and a part
+//! of the rest ([`round`]). Archived entries are left out: numbers continue from the last archived
+//! entry, and postings from each account's archived level. A value that differs may only have moved
+//! meanwhile, so it is looked at again ([`again`]). A run reports, notes its result, and changes no
+//! account; [`crate::reconcile`] corrects.
 //!
-//! That it is complete is what a test shows which changes every column and every field (`planted` in the tests of
-//! stock-online).
+//! A test shows that the checks are complete: it changes every column and every field (`planted` in
+//! the tests of stock-online).
 
 use std::fmt;
 use std::time::Instant;
@@ -63,7 +68,7 @@ use self::again::Look;
 pub(crate) use self::journal::proved_number;
 use self::round::Due;
 
-/// Something that does not agree.
+/// One disagreement that a run found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Difference {
     /// Which part found it.
@@ -98,9 +103,9 @@ pub struct Report {
     pub ok: bool,
     /// Accepted entries that MySQL had not settled when it was read.
     pub lag_entries: u64,
-    /// Entries compared in this run that were not verified before, or all in a full one.
+    /// Entries that this run compared for the first time; in a full run, all.
     pub entries: u64,
-    /// Entries of before that were compared again.
+    /// Entries verified earlier that this run compared again.
     pub reproved_entries: u64,
     /// Accounts compared in this run.
     pub accounts: u64,
@@ -112,13 +117,13 @@ pub struct Report {
     pub differences: Vec<Difference>,
 }
 
-/// How long something may be held for an entry on another shard before it is a difference.
+/// Seconds for which a branch may be held before it counts as a difference.
 const BRANCH_SECONDS_MAX: u64 = 300;
 
-/// Differences listed at most; more of them change nothing about what is to be done.
+/// Most differences that a report lists; a longer list would not change what is to be done.
 pub const DIFFERENCES_MAX: usize = 1_000;
 
-/// As many of the differences as a noted run keeps: a person reads no more of them.
+/// The differences that a noted run keeps: nobody reads more of them.
 pub(crate) fn noted(differences: &[Difference]) -> Vec<Difference> {
     const NOTED_MAX: usize = 100;
     differences.iter().take(NOTED_MAX).cloned().collect()
@@ -151,7 +156,7 @@ impl Report {
     }
 }
 
-/// Why there is no proof.
+/// Why a run ended without a result.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
     /// MySQL did not answer.
@@ -165,13 +170,13 @@ pub enum VerifyError {
     NoEpoch,
 }
 
-/// Says how far a run is: done and all, in entries and accounts.
+/// Is told how far a run is: done and total, in entries or accounts.
 pub type Progress<'a> = &'a mut (dyn FnMut(u64, u64) + Send);
 
-/// Proves the ledger, from where the last proof ended or from zero.
+/// Verifies the ledger, from where the last run ended or, with `full`, from the beginning.
 ///
 /// # Errors
-/// [`VerifyError`] when there can be no proof; what differs is in the report.
+/// [`VerifyError`] when nothing can be compared. Differences are in the report.
 pub async fn verify(
     pool: &MySqlPool,
     ledger: &Ledger,
@@ -181,9 +186,9 @@ pub async fn verify(
     let started = Instant::now();
     let mut archived = archives::removed(pool).await?;
     let report = loop {
-        // It is large: nobody who waits for it should have to hold it.
+        // Boxed, because the future is large and its callers would have to hold it.
         let report = Box::pin(prove(pool, ledger, full, progress)).await?;
-        // Entries that were being compared may have been archived meanwhile.
+        // Entries may have been archived while they were compared.
         let before = std::mem::replace(&mut archived, archives::removed(pool).await?);
         if report.ok || archived == before {
             break report;
@@ -237,7 +242,8 @@ async fn prove(
     Ok(report)
 }
 
-/// Compares Redis with MySQL. A reason that keeps one part from being compared is named, and the others are compared.
+/// Compares Redis with MySQL. If one part cannot be compared, the reason is reported, and the other
+/// parts are still compared.
 async fn prove_redis(
     (pool, ledger): (&MySqlPool, &Ledger),
     due: Due,
@@ -266,7 +272,8 @@ async fn prove_redis(
     Ok(())
 }
 
-/// Compares the data of Redis besides levels and holds: its head, frames, states and records. No other key may exist.
+/// Compares the rest of Redis' data, besides levels and holds: head, frames, states, records. No
+/// other key may exist.
 async fn memory(
     pool: &MySqlPool,
     ledger: &Ledger,

@@ -1,8 +1,10 @@
-//! One transaction of a process at a time for an account's row; the others wait here, not in MySQL.
+//! Account queues: the transactions of a process wait here for account rows, so that only one of
+//! them at a time waits in MySQL.
 //!
-//! What waits in MySQL is given the row even to a process that sleeps, which then keeps it until MySQL ends the idle
-//! transaction: as often as there are transactions waiting. With one in the queue it is once. Nobody who waits here
-//! holds a connection, or a row.
+//! MySQL gives a row to the next waiting transaction even when the process of that transaction is
+//! paused. The paused transaction then keeps the row until MySQL ends it as idle. Without the
+//! queues this would happen once for each of the process's waiting transactions; with them it
+//! happens once. A transaction that waits here holds no connection and no row.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
@@ -12,32 +14,32 @@ use stock_common::lock::lock;
 use stock_domain::account::Account;
 use tokio::sync::{Mutex as Queue, OwnedMutexGuard};
 
-/// Accounts from which those that nobody wants any more are dropped.
+/// Number of queues below which unused ones are not dropped.
 const KEEP: usize = 1_024;
 
 #[derive(Debug, Default)]
 struct Rows {
     queues: HashMap<Account, Weak<Queue<()>>>,
-    /// As many accounts as make another look worth it.
+    /// Number of queues at which unused ones are dropped next.
     look_at: usize,
 }
 
-/// The queues of a process for rows of accounts. Cloning shares them.
+/// The account queues of a process. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct AccountQueue(Arc<Mutex<Rows>>);
 
-/// The right to lock some rows in MySQL; dropping it lets the next in.
+/// The right to lock the rows of some accounts in MySQL. Dropping it lets the next transaction in.
 #[derive(Debug, Default)]
 pub struct Ticket(HashMap<Account, OwnedMutexGuard<()>>);
 
 impl Ticket {
-    /// Whether it is for all of them.
+    /// Whether the ticket is for all of these accounts.
     #[must_use]
     pub fn covers(&self, accounts: &[Account]) -> bool {
         accounts.iter().all(|account| self.has(*account))
     }
 
-    /// Whether it is for this one.
+    /// Whether the ticket is for this account.
     #[must_use]
     pub fn has(&self, account: Account) -> bool {
         self.0.contains_key(&account)
@@ -59,10 +61,10 @@ impl AccountQueue {
         queue
     }
 
-    /// Waits for the ticket, account after account in the order of their keys: first come, first served.
+    /// Waits for a ticket for all of these accounts: first come, first served in each queue.
     pub async fn ticket(&self, accounts: &[Account]) -> Ticket {
         let mut ticket = Ticket::default();
-        // Everybody takes them in this order, or does not wait.
+        // Every waiter enters the queues in this order, so that two waiters cannot deadlock.
         for account in accounts.iter().copied().collect::<BTreeSet<_>>() {
             ticket
                 .0
@@ -71,7 +73,7 @@ impl AccountQueue {
         ticket
     }
 
-    /// Adds to a ticket what nobody has, without waiting.
+    /// Adds to a ticket those accounts whose queues are free, without waiting.
     pub fn extend(&self, ticket: &mut Ticket, accounts: &[Account]) {
         for &account in accounts {
             if let Entry::Vacant(missing) = ticket.0.entry(account)
@@ -121,7 +123,7 @@ mod tests {
     async fn who_leaves_the_queue_holds_up_nobody() {
         let rows = AccountQueue::default();
         let first = rows.ticket(&[row(2)]).await;
-        // It has the one and waits for the other.
+        // The task has row 1 and waits for row 2.
         let both = [row(1), row(2)];
         let impatient = tokio::time::timeout(Duration::ZERO, rows.ticket(&both));
         assert!(impatient.await.is_err());

@@ -1,4 +1,4 @@
-//! Accounts in MySQL: each level exactly as it was at the watermark.
+//! Accounts in MySQL: the level of each account as of the watermark of its shard.
 
 use std::collections::HashMap;
 
@@ -9,8 +9,8 @@ use stock_domain::shard_map::ShardMap;
 
 use super::rows::{MultiRow, padded};
 
-/// One equality per row and the primary key forced: a row-constructor IN would be read by a scan,
-/// and lock more than it names. A test asserts the plan.
+/// One equality per row, and the primary key forced: the server would read a row-constructor `IN`
+/// by a scan, and lock more rows than it names. A test asserts the plan.
 static LOCK: MultiRow = MultiRow::new(
     "SELECT CAST(kind AS CHAR), owner_id, place_id, balance, seq, closed FROM accounts \
      FORCE INDEX (PRIMARY) WHERE",
@@ -23,14 +23,14 @@ static WRITE: MultiRow = MultiRow::new(
     "ON DUPLICATE KEY UPDATE balance = VALUES(balance), seq = VALUES(seq), \
      closed = VALUES(closed), updated_at = NOW(3)",
 );
-/// Of a shard that is not the first, which the column says by itself.
+/// The same for shards other than 0, which is the default of the column `shard`.
 static WRITE_ELSEWHERE: MultiRow = MultiRow::new(
     "INSERT INTO accounts (kind, owner_id, place_id, balance, seq, closed, shard) VALUES",
     "(?, ?, ?, ?, ?, ?, ?)",
     "ON DUPLICATE KEY UPDATE balance = VALUES(balance), seq = VALUES(seq), \
      closed = VALUES(closed), shard = VALUES(shard), updated_at = NOW(3)",
 );
-/// Alternatives in one statement; more are split.
+/// Accounts that one statement names at most; more accounts take several statements.
 const LOCK_MAX: usize = 256;
 
 type Row = (String, u64, u64, i64, u64, bool);
@@ -52,16 +52,16 @@ fn parse((kind, owner, location, balance, seq, closed): Row) -> Option<(Account,
     ))
 }
 
-/// The text that locks `count` accounts (a power of two), for the test of its plan.
+/// The statement that locks `count` accounts, for the test of its plan; `count` is a power of two.
 #[must_use]
 pub fn lock_text(count: usize) -> String {
     LOCK.alternatives(count).to_string()
 }
 
-/// Locks the rows of existing accounts, in the order of their keys, and reads them.
+/// Locks the rows of existing accounts in the order of their keys, and reads them.
 ///
 /// # Errors
-/// When MySQL does not answer, or a lock is not had in time.
+/// When MySQL does not answer, or a lock is not granted in time.
 pub async fn lock(
     connection: &mut MySqlConnection,
     accounts: &[Account],
@@ -73,7 +73,7 @@ pub async fn lock(
     Ok(rows.into_iter().filter_map(parse).collect())
 }
 
-/// The same of those that nobody else holds; the others are absent.
+/// The same for rows that no other transaction has locked; the other accounts are absent.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -86,7 +86,7 @@ pub async fn lock_free(
     Ok(rows.into_iter().filter_map(parse).collect())
 }
 
-/// Reads accounts by name; `of` changes the statement that would lock them.
+/// Reads accounts by name. `of` changes the text of the statement, which would lock them otherwise.
 async fn select<R>(
     connection: &mut MySqlConnection,
     accounts: &[Account],
@@ -111,7 +111,8 @@ where
     Ok(found)
 }
 
-/// Writes levels of a shard's accounts; the caller holds the shard's lock and those of the existing rows.
+/// Writes levels of accounts of one shard. The caller holds the lock of the shard's row and the
+/// locks of the existing account rows.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -134,7 +135,8 @@ pub async fn write(
     .await
 }
 
-/// Gives every account to the shard that a map says: its journal moves it from now on.
+/// Assigns every account to the shard that `map` names. From then on the journal of that shard
+/// moves the account.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -167,7 +169,7 @@ pub async fn set_shards(
     Ok(())
 }
 
-/// The shards whose journals move accounts; accounts that MySQL lacks are absent.
+/// The shard whose journal moves each account; accounts that MySQL lacks are absent.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -195,7 +197,8 @@ pub async fn shards_of(
     Ok(rows.into_iter().filter_map(shard).collect())
 }
 
-/// Reads up to `limit` accounts behind `after`, in the order of their keys.
+/// Reads up to `limit` accounts behind `after`, in the order of their keys. Only an empty page
+/// means the end.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -207,7 +210,7 @@ pub async fn page(
     page_of(connection, None, after, limit).await
 }
 
-/// The same of one shard's accounts, or of all.
+/// The same for the accounts of one shard, or of all shards.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -217,8 +220,8 @@ pub async fn page_of(
     after: Option<Account>,
     limit: u32,
 ) -> Result<Vec<(Account, Level)>, sqlx::Error> {
-    // An owner may have a million places, and each condition is one range of the primary key: the rest of the owner's
-    // places first, then the next owners.
+    // An owner may have a million locations, and each condition is one range of the primary key:
+    // the rest of the owner's locations first, then the next owners.
     const PLACES: &str = "SELECT CAST(kind AS CHAR), owner_id, place_id, balance, seq, closed \
          FROM accounts WHERE kind = ? AND owner_id = ? AND place_id > ? \
          AND (? IS NULL OR shard = ?) ORDER BY place_id LIMIT ?";
@@ -255,7 +258,7 @@ pub async fn page_of(
     Ok(Vec::new())
 }
 
-/// Up to `limit` accounts of a book on a shard, behind one of them.
+/// Reads up to `limit` accounts of a book on one shard, behind `after`, in the order of their keys.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -275,7 +278,8 @@ pub async fn page_of_book(
         }
     };
     let is_of_stores = matches!(book, Book::StoreAvailable | Book::StoreReserved);
-    // A read-on begins with the owner of the last one, whose further places may follow.
+    // The next page begins with the owner of the last account, because further locations of that
+    // owner may follow.
     let after_owner = after.map_or(first, |after| after.owner);
     let rows: Vec<Row> = sqlx::query_as(TEXT)
         .bind(book.kind().as_str())
@@ -292,7 +296,7 @@ pub async fn page_of_book(
     Ok(rows.into_iter().filter_map(parse).collect())
 }
 
-/// Reads accounts by name, without a lock; accounts that MySQL lacks are absent.
+/// Reads accounts by name without a lock; accounts that MySQL lacks are absent.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -303,7 +307,7 @@ pub async fn levels(
     read(&mut *pool.acquire().await?, accounts).await
 }
 
-/// The same on a connection, as in a transaction that sees one moment.
+/// The same on a given connection, such as in a transaction that reads one snapshot.
 ///
 /// # Errors
 /// When MySQL does not answer.

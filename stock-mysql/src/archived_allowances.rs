@@ -1,4 +1,4 @@
-//! Accounts of sales that were forgotten, as they stood at their last postings, for `verify`.
+//! `ALLOWANCE` accounts of forgotten sales, as of their last postings. `verify` reads them.
 
 use sqlx::MySqlPool;
 use stock_common::id::{SaleId, UserId};
@@ -13,7 +13,7 @@ fn parse((sale, user, balance, seq): (u64, u64, i64, u64)) -> (Account, Level) {
     (Account::allowance(SaleId(sale), UserId(user)), level)
 }
 
-/// Accounts of forgotten sales behind one of them, in order, for `verify`.
+/// Reads up to `limit` accounts of forgotten sales behind `after`, in order, for `verify`.
 ///
 /// # Errors
 /// When MySQL does not answer.

@@ -1,8 +1,10 @@
-//! Archives: how far each shard's journal was removed into files, and the level of each account there.
+//! Archives: how far each shard's journal was moved into files, and the level of each account
+//! there.
 //!
-//! Entries are removed together with the levels that they leave behind, in one transaction: at any moment an
-//! account's postings chain from its archived level, and numbers are dense from the last archived one. What is
-//! written to files, and when: `archive` of `stock-engine`.
+//! One transaction removes entries and writes the levels that they leave behind. So the postings of
+//! an account always chain from its archived level, and the numbers of entries have no gap behind
+//! the last archived one. `archive` of `stock-engine` decides which entries are written to files,
+//! and when.
 
 use std::collections::HashMap;
 
@@ -16,38 +18,38 @@ use super::rows::{MultiRow, padded};
 /// The last entry of a shard that was removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Reached {
-    /// Its number; 0 when none was.
+    /// The number of the entry; 0 when none was removed.
     pub number: u64,
-    /// Its position.
+    /// The position of the entry.
     pub position: Position,
 }
 
 /// The last posting of an account that was removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ArchivedLevel {
-    /// Its seq; 0 when none was.
+    /// The `seq` of the posting; 0 when none was removed.
     pub seq: u64,
-    /// The balance after it.
+    /// The balance after the posting.
     pub balance: i64,
 }
 
-/// A file, and the stretch of a shard's journal in it; also a line of the manifest.
+/// A file with a stretch of a shard's journal; also a line of the manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Archive {
-    /// The file's name within its folder.
+    /// The name of the file within its folder.
     pub file: String,
     /// The shard.
     pub shard: u64,
-    /// The month in which its entries were decided, `2026-01`, UTC.
+    /// The month (UTC) in which the entries were decided, such as `2026-01`.
     pub month: String,
-    /// The first entry's number.
+    /// The number of the first entry.
     pub first_number: u64,
-    /// The last entry's number.
+    /// The number of the last entry.
     pub last_number: u64,
-    /// How many entries, one per line.
+    /// Number of entries, one per line of the file.
     pub entries: u64,
-    /// SHA-256 of the file, 64 hexadecimal digits.
+    /// SHA-256 of the file, as 64 hexadecimal digits.
     pub checksum: String,
 }
 
@@ -89,7 +91,7 @@ pub async fn reached(pool: &MySqlPool, shard: u64) -> Result<Reached, sqlx::Erro
     )
 }
 
-/// How many entries were removed, of all shards.
+/// Number of removed entries, over all shards.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -102,7 +104,7 @@ pub async fn removed(pool: &MySqlPool) -> Result<u64, sqlx::Error> {
     .await
 }
 
-/// The archive whose entries are not all removed, if there is one: a run was killed.
+/// The archive with entries that a killed run has not removed yet, if there is one.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -115,7 +117,7 @@ pub async fn unfinished(pool: &MySqlPool, shard: u64) -> Result<Option<Archive>,
     Ok(row.map(Archive::from))
 }
 
-/// Whether an entry at a position was removed, if there was one.
+/// Whether the entry at a position was removed, if there ever was one.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -133,7 +135,7 @@ pub async fn is_removed(
     .await
 }
 
-/// The archive in which the entry at a position is, if there was one.
+/// The archive that holds the entry at a position, if there ever was one.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -147,10 +149,10 @@ pub async fn holding(pool: &MySqlPool, position: Position) -> Result<Option<Arch
     Ok(row.map(Archive::from))
 }
 
-/// Notes a complete file, of which nothing is removed yet.
+/// Notes a complete file, before any of its entries is removed.
 ///
 /// # Errors
-/// When MySQL does not answer, or another process was quicker.
+/// When MySQL does not answer, or another process has noted the file first.
 pub async fn insert(
     pool: &MySqlPool,
     archive: &Archive,
@@ -174,7 +176,8 @@ pub async fn insert(
     Ok(())
 }
 
-/// Locks an archive's row until the transaction ends, and reads the number up to which it is removed.
+/// Locks the row of an archive until the transaction ends. Returns the number up to which its
+/// entries are removed.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -191,7 +194,7 @@ pub async fn lock(
     .await
 }
 
-/// Moves an archive on to the last entry that was removed; the caller holds its lock.
+/// Notes the last entry of an archive that was removed; the caller holds the lock of the archive.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -212,7 +215,8 @@ pub async fn advance(
     Ok(())
 }
 
-/// Removes a stretch of a shard's journal with its postings; returns how many of each.
+/// Removes a stretch of a shard's journal with its postings. Returns the number of removed entries
+/// and of removed postings.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -238,7 +242,7 @@ pub async fn remove(
     Ok((entries, postings))
 }
 
-/// The archived levels of some accounts; one of which nothing was removed is absent.
+/// The archived levels of some accounts; accounts of which nothing was removed are absent.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -281,7 +285,8 @@ pub async fn levels(
     Ok(levels)
 }
 
-/// Of some accounts those that have a posting at or before an archived level, with its seq, for `verify`.
+/// The accounts that still have a posting at or before their archived level, each with the lowest
+/// `seq` of such a posting. For `verify`.
 ///
 /// # Errors
 /// When MySQL does not answer.

@@ -1,4 +1,4 @@
-//! Branches: what entries take and give on other shards, and what became of it.
+//! Branches: the parts of entries on other shards, and how each of them ended.
 
 use sqlx::{MySqlConnection, MySqlPool};
 use stock_common::id::Position;
@@ -12,16 +12,16 @@ static OWNED: MultiRow = MultiRow::new(
     "ON DUPLICATE KEY UPDATE across = VALUES(across)",
 );
 
-/// What a branch became, or was before.
+/// The end of a branch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
-    /// The branch.
+    /// The id of the branch.
     pub id: Position,
-    /// The entry that it was confirmed for; none when it was released.
+    /// The entry for which the branch was confirmed; none when it was released.
     pub commit: Option<Position>,
 }
 
-/// Notes what was held, by the id that all parts share.
+/// Inserts branches that are held, each with the cross-shard id of its entry.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -35,7 +35,8 @@ pub async fn insert(
     .await
 }
 
-/// Notes which entry branches belong to; its shard may be settled before theirs.
+/// Notes which entry each branch belongs to. The shard of the entry may be settled before the
+/// shards of the branches.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -53,7 +54,7 @@ pub async fn set_entry(
         .await
 }
 
-/// Takes back what [`set_entry`] noted of an entry that never takes effect.
+/// Removes the rows that [`set_entry`] wrote for an entry that never takes effect.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -68,12 +69,12 @@ pub async fn forget_entry(
     Ok(())
 }
 
-/// Notes what became of branches.
+/// Notes how branches ended.
 ///
 /// # Errors
 /// When MySQL does not answer.
 pub async fn end(connection: &mut MySqlConnection, ended: &[Ended]) -> Result<(), sqlx::Error> {
-    // One statement for all: orders over several shards end as many branches as they have.
+    // One statement ends all of them, because a batch of cross-shard orders ends many branches.
     const TEXT: &str = "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (id BIGINT UNSIGNED PATH '$[0]', \
          entry_id BIGINT UNSIGNED PATH '$[1]')) e STRAIGHT_JOIN branches b FORCE INDEX (PRIMARY) \
          ON b.id = e.id \
@@ -82,7 +83,7 @@ pub async fn end(connection: &mut MySqlConnection, ended: &[Ended]) -> Result<()
     if ended.is_empty() {
         return Ok(());
     }
-    // As text: a JSON number has no 64 bits everywhere.
+    // Ids go as text, because not every JSON implementation keeps 64 bits of a number.
     let text = |position: Position| position.to_string();
     let rows: Vec<(String, Option<String>)> = ended
         .iter()
@@ -94,7 +95,7 @@ pub async fn end(connection: &mut MySqlConnection, ended: &[Ended]) -> Result<()
     Ok(())
 }
 
-/// The entry that a branch belongs to, if MySQL has that.
+/// The entry that a branch belongs to, if MySQL has noted it.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -110,15 +111,16 @@ pub async fn entry_of(pool: &MySqlPool, branch: Position) -> Result<Option<Posit
 /// A branch as MySQL has it.
 #[derive(Debug, Clone)]
 pub struct StoredBranch {
-    /// Where it was held.
+    /// The position at which the branch was held.
     pub id: Position,
-    /// The id that all parts share, `home:id`.
+    /// The id that all branches of one entry share: `coordinator:id`, with the coordinator's shard.
     pub cross_shard: String,
     /// `HELD`, `CONFIRMED` or `RELEASED`.
     pub state: String,
 }
 
-/// Branches that are held, or whose states are still wanted, behind a position, in their order.
+/// Branches behind a position, in order, that are held or were changed within the last day, because
+/// their states are still needed.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -143,7 +145,7 @@ pub async fn recent(
     Ok(rows.into_iter().map(row).collect())
 }
 
-/// The ids of entries with branches that were written behind a position.
+/// The cross-shard ids of the entries behind a position that own branches.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -157,7 +159,7 @@ pub async fn committed(
         .await
 }
 
-/// How many branches a shard held up to a position for entries on other shards.
+/// Number of branches at or before a position that a shard still holds for entries on other shards.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -172,13 +174,13 @@ pub async fn held(pool: &MySqlPool, (shard, upto): (u64, Position)) -> Result<i6
     .await
 }
 
-/// Removes branches that agree with their entries, up to a position of every shard; what does not agree stays for
-/// `verify`.
+/// Removes branches that have ended and agree with their entries, up to a position of every shard.
+/// A branch that does not agree stays for `verify`.
 ///
 /// # Errors
 /// When MySQL does not answer.
 pub async fn forget(pool: &MySqlPool, upto: &[(u64, Position)]) -> Result<(), sqlx::Error> {
-    // Both must be behind: where the branch was held, and where its entry is.
+    // Both must lie at or before the position of their shard: the branch, and its entry.
     const CONFIRMED: &str = "DELETE b, e FROM branches b JOIN entry_branches e \
          ON e.branch_id = b.id AND e.entry_id = b.commit_id \
          JOIN JSON_TABLE(?, '$[*]' COLUMNS (shard INT PATH '$[0]', upto BIGINT UNSIGNED PATH '$[1]')) h \
@@ -198,7 +200,7 @@ pub async fn forget(pool: &MySqlPool, upto: &[(u64, Position)]) -> Result<(), sq
         .bind(&rows)
         .execute(pool)
         .await?;
-    // The entry that one was not held for could be anywhere.
+    // The entry that a released branch was held for could lie on any shard.
     let everywhere = upto.iter().map(|(_, position)| *position).min();
     sqlx::query(RELEASED)
         .bind(everywhere.unwrap_or_default().get())
@@ -207,8 +209,8 @@ pub async fn forget(pool: &MySqlPool, upto: &[(u64, Position)]) -> Result<(), sq
     Ok(())
 }
 
-/// Branches whose state contradicts their entry's, as far as both shards are settled, and those that were held
-/// for longer than `seconds` and have not ended: the branch, and what is wrong.
+/// Branches that contradict their entries, as far as both shards are settled, and branches that are
+/// still held after `seconds`. Returns each branch with a text that says what is wrong.
 ///
 /// # Errors
 /// When MySQL does not answer.

@@ -1,4 +1,5 @@
-//! Codes of coupons in somebody's hands, in MySQL. Whether one may be used now is its state's to say.
+//! Coupon codes that were issued to users, in MySQL. The state of a code in the ledger decides
+//! whether it may be used now.
 
 use std::collections::HashMap;
 
@@ -23,24 +24,24 @@ static INSERT: MultiRow = MultiRow::new(
 /// A code as MySQL has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredIssue {
-    /// The position of the entry that handed it out.
+    /// The position of the entry that issued the code.
     pub id: Position,
-    /// What was handed out.
+    /// The code, its coupon and its user.
     pub issued: CouponIssued,
-    /// The order that used it and was not taken back.
+    /// The order that used the code and was not taken back.
     pub order_id: Option<Position>,
 }
 
-/// A code with what it is worth.
+/// A user's code with its coupon.
 #[derive(Debug, Clone)]
 pub struct OwnCoupon {
     /// The code.
     pub issue: StoredIssue,
-    /// What it is of.
+    /// The coupon that the code belongs to.
     pub coupon: Coupon,
 }
 
-/// Inserts codes that were handed out.
+/// Inserts codes that were issued.
 ///
 /// # Errors
 /// When MySQL does not answer, or a value does not fit.
@@ -60,8 +61,8 @@ pub async fn insert(
         .await
 }
 
-/// Notes that stored orders used the codes that they name. An order that is recorded late does not take the
-/// place of a later one.
+/// Notes that stored orders used the codes that they name. An order that is recorded late does not
+/// replace a later order.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -82,7 +83,7 @@ pub async fn set_used(
     Ok(())
 }
 
-/// The same of an order that is not stored, or by another shard.
+/// The same for an order that is not stored, or that lies on another shard.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -118,7 +119,7 @@ pub async fn is_known(pool: &MySqlPool, used: &UsedCoupon) -> Result<bool, sqlx:
     .await
 }
 
-/// Codes that orders used are free again: the orders were taken back.
+/// Frees the codes of orders that were taken back.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -184,8 +185,8 @@ pub async fn of_user(
     Ok(found)
 }
 
-/// The largest amount and the largest rate of a user's codes that may be used at a time in Unix ms, as far as
-/// MySQL knows.
+/// The largest amount and the largest rate among a user's codes that may be used at `now_ms` (Unix
+/// ms), as far as MySQL knows.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -211,7 +212,7 @@ pub async fn best_of(
     Ok(benefits.into_iter().flatten().collect())
 }
 
-/// The codes between two ids, both included, in order: for `verify`.
+/// The codes between two ids, both included, in order; for `verify`.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -231,7 +232,7 @@ pub async fn between(
     rows.iter().map(issue).collect()
 }
 
-/// Which orders have used some codes; codes that none has are absent.
+/// The order that used each of some codes; codes that no order has used are absent.
 ///
 /// # Errors
 /// When MySQL does not answer.

@@ -1,4 +1,5 @@
-//! Coupons in MySQL: what one is worth. How many are left is an account.
+//! Coupons in MySQL, with the worth of each. The number of coupons left is the balance of an
+//! account.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -13,18 +14,19 @@ use stock_domain::discount::Percentage;
 
 use super::products::CreationKey;
 
-/// What an admin says of a coupon.
+/// The fields of a coupon that an admin enters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CouponFields {
-    /// At most 100 characters.
+    /// The name, at most 100 characters.
     pub name: String,
-    /// What it takes off.
+    /// The amount or rate that the coupon takes off.
     pub benefit: Benefit,
-    /// How many there are to draw; none is as many as are wanted.
+    /// Number of codes that may be drawn; none means no limit.
     pub count: Option<i64>,
-    /// From when, and until when it may be drawn and used, in Unix ms; 0 is no bound.
+    /// Start and end of the time in which the coupon may be drawn and used, in Unix ms; 0 is no
+    /// bound.
     pub window_ms: (u64, u64),
-    /// Whose it is, if it is not a campaign's.
+    /// The user and the code of a personal coupon; none for a campaign.
     pub personal: Option<Personal>,
 }
 
@@ -71,11 +73,11 @@ impl Row {
     }
 }
 
-/// Inserts a coupon and returns its id. A key that was used before (`coupons_key`) and a code that another has
-/// (`coupons_code`) violate a unique key, error 1062.
+/// Inserts a coupon and returns its id. A creation key that was used before violates `coupons_key`,
+/// and a code that another coupon has violates `coupons_code`; both are error 1062.
 ///
 /// # Errors
-/// When MySQL does not answer, or key or code is taken.
+/// When MySQL does not answer, or the key or the code is taken.
 pub async fn insert(
     pool: &MySqlPool,
     fields: &CouponFields,
@@ -106,7 +108,7 @@ pub async fn insert(
     Ok(CouponId(done.last_insert_id()))
 }
 
-/// Takes a coupon away that the ledger never knew, because its code belongs to another.
+/// Removes a coupon that the ledger never opened, because its code belongs to another coupon.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -147,7 +149,7 @@ pub async fn find(pool: &MySqlPool, id: CouponId) -> Result<Option<Coupon>, sqlx
     Ok(row.and_then(Row::parse))
 }
 
-/// Lists coupons, newest first; `campaigns_only` leaves out those of single users.
+/// Lists coupons, newest first; `campaigns_only` leaves out personal coupons.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -168,7 +170,8 @@ pub async fn list(
     Ok(rows.into_iter().filter_map(Row::parse).collect())
 }
 
-/// Coupons that the ledger should have known a moment ago and does not: a crash came between.
+/// Coupons older than 3 seconds that the ledger has not opened, because a crash came between; at
+/// most 1,000.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -195,7 +198,7 @@ pub async fn over(pool: &MySqlPool, since: Duration) -> Result<HashSet<CouponId>
     Ok(ids.into_iter().map(CouponId).collect())
 }
 
-/// Notes that the ledger knows coupons.
+/// Notes that the ledger has opened coupons.
 ///
 /// # Errors
 /// When MySQL does not answer.

@@ -1,8 +1,8 @@
 //! Dead letters: entries whose own tables could not be written.
 //!
-//! Only an entry's own tables can be poison; its journal row and postings are always settled. An order
-//! among them is taken back by a compensation under the order's state, so that a cancel racing it and
-//! the compensation never both give the stock back.
+//! Only an entry's own tables can refuse its data; its journal row and its postings are always
+//! settled. A compensation takes back an order among the dead letters. It sets the state of the
+//! order, so that a concurrent cancel and the compensation never both give the stock back.
 
 use chrono::NaiveDateTime;
 use sqlx::{AssertSqlSafe, MySqlConnection, MySqlPool};
@@ -14,22 +14,22 @@ use stock_domain::shard_state::ShardState;
 use super::record::{self, RecordError};
 use super::{coupon_issues, journal, orders, point_transactions};
 
-/// Why another try did not bring an entry's tables either.
+/// Why a retry could not write the tables of an entry.
 #[derive(Debug, thiserror::Error)]
 pub enum RetryError {
     /// MySQL did not answer.
     #[error("mysql: {0}")]
     Database(#[from] sqlx::Error),
-    /// The journal does not have it.
+    /// There is no such dead letter, or the journal does not have its entry.
     #[error("its entry is not in the journal, or was archived")]
     Missing,
     /// The entry in the journal cannot be read.
     #[error(transparent)]
     Entry(#[from] EntryError),
-    /// The engine is about to take it back.
+    /// The engine is about to take the order back.
     #[error("its compensation is under way")]
     Open,
-    /// Its tables refused it again.
+    /// The tables refused the entry again.
     #[error(transparent)]
     Record(#[from] RecordError),
 }
@@ -37,23 +37,23 @@ pub enum RetryError {
 /// A dead letter as operators see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// The entry.
+    /// The position of the entry.
     pub position: Position,
-    /// Its kind's name.
+    /// The name of the entry's kind.
     pub kind: String,
     /// Why its tables could not be written.
     pub reason: String,
-    /// How often it was tried.
+    /// Number of attempts.
     pub attempts: u32,
-    /// `OPEN`, `COMPENSATED` (by the engine), `CANCELLED` (its buyer was quicker), `KEPT` (for a
-    /// person) or `RESOLVED` (its tables were written after all).
+    /// `OPEN`, `COMPENSATED` (by the engine), `CANCELLED` (the buyer's cancel came first), `KEPT`
+    /// (for a person) or `RESOLVED` (the tables were written after all).
     pub state: String,
-    /// When it was laid aside, UTC.
+    /// When the dead letter was made, UTC.
     pub created_at: NaiveDateTime,
 }
 
-/// Lays an entry aside, in the transaction that settles it. An order waits for its compensation;
-/// anything else is left for a person.
+/// Inserts a dead letter, in the transaction that settles the entry. An order waits for its
+/// compensation; any other entry is kept for a person.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -82,10 +82,11 @@ pub async fn insert(
     Ok(())
 }
 
-/// How many of a shard were laid aside for the same reason within the last minute, if they are most of the entries.
+/// Number of the shard's dead letters of the last minute that share the most frequent reason, or 0
+/// when they are not most of the entries.
 ///
-/// Entries count from the first of these letters on; 0 when most of them are none. The state is the one behind the batch
-/// that is being settled.
+/// The entries are counted from the first of these dead letters. `state` is the state behind the
+/// batch that is being settled.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -93,7 +94,8 @@ pub async fn alike_if_most(
     connection: &mut MySqlConnection,
     state: &ShardState,
 ) -> Result<u64, sqlx::Error> {
-    // The text between quotes differs from row to row.
+    // Reasons are compared up to their first quote, because the text between quotes differs from
+    // row to row.
     let found: Option<(u64, u64)> = sqlx::query_as(
         "SELECT CAST(COUNT(*) AS UNSIGNED), MIN(j.number) FROM dead_letters d \
          JOIN journal j ON j.id = d.journal_id \
@@ -126,7 +128,7 @@ impl From<Row> for DeadLetter {
 const SELECT: &str =
     "SELECT journal_id, kind, reason, attempts, CAST(state AS CHAR), created_at FROM dead_letters";
 
-/// Lists dead letters in a state, or all that are not resolved, oldest first.
+/// Lists dead letters in a state, or all that are not resolved, oldest first, at most 1,000.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -141,7 +143,7 @@ pub async fn list(pool: &MySqlPool, state: Option<&str>) -> Result<Vec<DeadLette
     Ok(rows.into_iter().map(DeadLetter::from).collect())
 }
 
-/// A page of all dead letters, also resolved ones, newest first.
+/// A page of all dead letters, resolved ones included, newest first.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -172,13 +174,14 @@ pub async fn find(pool: &MySqlPool, position: Position) -> Result<Option<DeadLet
     Ok(row.map(DeadLetter::from))
 }
 
-/// Writes an entry's own tables again, which never sells again. An order that was taken back meanwhile is stored as such.
+/// Writes an entry's own tables again; nothing is sold again. An order that was taken back
+/// meanwhile is stored as taken back.
 ///
-/// The letter is locked from the reading of its state to the writing of its tables: of two who send it again one
-/// writes, and both are told that it is resolved.
+/// The dead letter stays locked from the reading of its state to the writing of the tables. Of two
+/// concurrent retries one writes, and both succeed.
 ///
 /// # Errors
-/// [`RetryError`] when they cannot be written; the letter is as before then.
+/// [`RetryError`] when the tables cannot be written; the dead letter then stays as it was.
 pub async fn retry(pool: &MySqlPool, position: Position) -> Result<(), RetryError> {
     let mut transaction = pool.begin().await?;
     let state: Option<String> = sqlx::query_scalar(
@@ -197,7 +200,7 @@ pub async fn retry(pool: &MySqlPool, position: Position) -> Result<(), RetryErro
     };
     let entry = journal::find(&mut transaction, position).await?;
     let entry = entry.ok_or(RetryError::Missing)??;
-    // Points have moved and are noted already; the entry's own rows bring them again.
+    // The movements of points were recorded already, and `record_own` inserts them again.
     point_transactions::delete(&mut transaction, position).await?;
     record::record_own(&mut transaction, &[&entry]).await?;
     if let Some(status) = status {
@@ -214,7 +217,7 @@ pub async fn retry(pool: &MySqlPool, position: Position) -> Result<(), RetryErro
     Ok(())
 }
 
-/// Finds the dead letter of an entry.
+/// The state of an entry's dead letter.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -225,7 +228,7 @@ pub async fn state(pool: &MySqlPool, position: Position) -> Result<Option<String
         .await
 }
 
-/// Moves a dead letter to another state.
+/// Sets the state of a dead letter.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -242,7 +245,7 @@ pub async fn set_state(
     Ok(())
 }
 
-/// The first entry of a shard that waits for a compensation or a person.
+/// The first dead letter of a shard that waits for a compensation or a person.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -260,7 +263,7 @@ pub async fn oldest_unresolved(
     Ok(id.map(Position::new))
 }
 
-/// How many wait for a compensation or a person.
+/// Number of dead letters that wait for a compensation or a person.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -270,7 +273,7 @@ pub async fn unresolved(pool: &MySqlPool) -> Result<i64, sqlx::Error> {
         .await
 }
 
-/// How many there are of the last ten minutes, also those that were taken back since.
+/// Number of dead letters of the last ten minutes, including those that were taken back since.
 ///
 /// # Errors
 /// When MySQL does not answer.

@@ -1,18 +1,18 @@
-//! Answers of requests that were decided in MySQL, by their Idempotency-Key.
+//! Answers to requests that MySQL decided, by their `Idempotency-Key`.
 //!
-//! The row is inserted first in the transaction that makes the change, and the answer is written into it before the
-//! commit. So a twin that comes meanwhile waits for the row's lock and then finds the answer; and a crash
-//! leaves either both, the change and its answer, or neither. Requests that the script decides are remembered
-//! in Redis instead.
+//! The transaction that makes a change inserts the row first, and writes the answer into the row
+//! before it commits. So a concurrent request with the same key waits for the lock of the row, and
+//! then finds the answer. A crash leaves either both the change and its answer, or neither. The
+//! answers to requests that the script decides are kept in Redis instead.
 
 use sqlx::{Executor, MySqlConnection, MySqlExecutor, MySqlPool};
 use stock_domain::journal::Idempotency;
 
 use super::{error_number, journal};
 
-/// How many expired rows one statement removes.
+/// Expired rows that one statement removes at most.
 const FORGET_MAX: u64 = 5_000;
-/// How often a row is looked for that was there when it could not be inserted.
+/// Attempts to insert the row of a key, or to read the row that was in its way.
 const LOOKS_MAX: u32 = 3;
 
 /// The first answer to a request.
@@ -20,22 +20,22 @@ const LOOKS_MAX: u32 = 3;
 pub struct Answer {
     /// The HTTP status.
     pub status: u16,
-    /// The headers that belong to it, as the HTTP side writes them.
+    /// The headers of the answer, as the HTTP layer writes them.
     pub headers: String,
     /// The body.
     pub body: Vec<u8>,
 }
 
-/// The state of a key, as a request finds it.
+/// The state of a key as a request finds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claim {
-    /// Nothing: it is this request's now.
+    /// The key is free. After [`claim`] it belongs to this request.
     Fresh,
-    /// The same request was answered.
+    /// The same request was answered before.
     Answered(Answer),
-    /// Another request was.
+    /// Another request has used the key.
     Reused,
-    /// A twin is being worked on.
+    /// The same request is still being worked on.
     InProgress,
 }
 
@@ -49,7 +49,7 @@ struct Row {
 }
 
 impl Row {
-    /// The state of the key for a request with a fingerprint.
+    /// The state of the key for a request with this fingerprint.
     fn claim(self, fingerprint: &[u8]) -> Claim {
         if self.fingerprint != fingerprint {
             return Claim::Reused;
@@ -96,7 +96,8 @@ fn hashes(known: &Idempotency) -> Result<(Vec<u8>, Vec<u8>), sqlx::Error> {
     Ok((hash(&known.key)?, hash(&known.fingerprint)?))
 }
 
-/// Claims a key in a transaction. A twin that holds it is waited for, a few seconds at most.
+/// Claims a key in a transaction. The call waits a few seconds for another transaction that holds
+/// the key (`innodb_lock_wait_timeout`).
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -119,13 +120,14 @@ pub async fn claim(
             Ok(_) => return Ok(Claim::Fresh),
             Err(error) => match error_number(&error) {
                 Some(1062) => {}
-                // The twin is slow, or others waited for it too and one of them is quicker.
+                // The other request is slow (1205), or several requests waited for it and another
+                // one came first (1213).
                 Some(1205 | 1213) => return Ok(Claim::InProgress),
                 _ => return Err(error),
             },
         }
         match find(&mut *connection, &key).await? {
-            // Its request made no change, or it was forgotten a moment ago.
+            // The other request made no change, or its row was removed a moment ago.
             None => {}
             Some(row) if row.is_expired => {
                 sqlx::query(
@@ -141,7 +143,7 @@ pub async fn claim(
     Ok(Claim::InProgress)
 }
 
-/// Notes the place in a transaction at which its change begins.
+/// Sets the savepoint before the change.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -150,7 +152,7 @@ pub async fn mark(connection: &mut MySqlConnection) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-/// Takes the change back, and keeps the claim.
+/// Rolls the change back and keeps the claim.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -161,7 +163,8 @@ pub async fn undo(connection: &mut MySqlConnection) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-/// Writes the answer of the request that claimed the key in this transaction; it is given again for so many ms.
+/// Writes the answer of the request that claimed the key in this transaction. The answer is kept
+/// for `remember_ms`.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -186,7 +189,7 @@ pub async fn answer(
     Ok(())
 }
 
-/// Removes what has expired; returns how many rows.
+/// Removes expired rows; returns their number.
 ///
 /// # Errors
 /// When MySQL does not answer.

@@ -1,4 +1,4 @@
-//! Files of stock: their rows, judged and waiting to be written.
+//! Imports: files of stock, and their rows from the check until they are written.
 
 use sqlx::{MySql, MySqlConnection, MySqlPool, QueryBuilder};
 use stock_common::id::{LocationId, ProductId, UserId};
@@ -6,14 +6,14 @@ use stock_domain::stock::ImportedRow;
 
 use super::rows::{MultiRow, push_list};
 
-/// Where a file stands.
+/// The state of an import.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImportState {
-    /// It is being judged.
+    /// The rows are being checked.
     Staging,
-    /// It is being written.
+    /// The rows are being written.
     Applying,
-    /// It was written.
+    /// The rows are written.
     Done,
 }
 
@@ -28,7 +28,7 @@ impl ImportState {
         }
     }
 
-    /// The state of a name.
+    /// The state that has this name.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         [Self::Staging, Self::Applying, Self::Done]
@@ -37,27 +37,27 @@ impl ImportState {
     }
 }
 
-/// A file.
+/// An import of one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Import {
-    /// Its number.
+    /// The number of the import.
     pub id: u64,
-    /// Who brought it.
+    /// The user who sent the file.
     pub actor: UserId,
-    /// Where it stands.
+    /// The state of the import.
     pub state: ImportState,
-    /// Rows, those that change nothing included.
+    /// Number of rows, including those that change nothing.
     pub total: u64,
-    /// Rows written, those that change nothing included.
+    /// Number of written rows, including those that change nothing; 0 until the import is done.
     pub applied: u64,
-    /// Rows that could not be written.
+    /// Number of rows that could not be written; 0 until the import is done.
     pub failed: u64,
 }
 
-/// The key that a file was brought under, and the fingerprint of what was brought; 16 bytes each.
+/// The key of an import, and the fingerprint of its request; 16 bytes each.
 #[derive(Debug, Clone)]
 pub struct ImportKey {
-    /// Hash of user and Idempotency-Key.
+    /// Hash of the user and the Idempotency-Key.
     pub key_hash: Vec<u8>,
     /// Hash of the file.
     pub fingerprint: Vec<u8>,
@@ -66,13 +66,13 @@ pub struct ImportKey {
 /// A row that waits to be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StagedRow {
-    /// Its line in the file, from 1.
+    /// The line in the file, from 1.
     pub line: u64,
     /// The product.
     pub product_id: ProductId,
-    /// Where.
+    /// The location.
     pub location_id: LocationId,
-    /// By how much.
+    /// The change, in units.
     pub delta: i64,
 }
 
@@ -91,8 +91,8 @@ fn parse((id, actor, state, total, applied, failed): Row) -> Option<Import> {
     })
 }
 
-/// Begins a file and returns its number. A key that was used before violates a unique key
-/// (`imports_key`, error 1062).
+/// Begins an import and returns its number. A key that was used before violates the unique key
+/// `imports_key` (error 1062).
 ///
 /// # Errors
 /// When MySQL does not answer, or the key was used before.
@@ -111,7 +111,7 @@ pub async fn begin(
     Ok(done.last_insert_id())
 }
 
-/// Notes what a file holds, when it has been read.
+/// Writes the fingerprint of an import, after its file has been read.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -128,7 +128,7 @@ pub async fn set_fingerprint(
     Ok(())
 }
 
-/// Finds a file.
+/// Finds an import.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -140,8 +140,8 @@ pub async fn find(pool: &MySqlPool, id: u64) -> Result<Option<Import>, sqlx::Err
     Ok(row.and_then(parse))
 }
 
-/// Finds the file that was brought under a key, and its fingerprint. One whose judging was given up ten
-/// minutes ago is none: it is removed.
+/// Finds the import that was sent under a key, and its fingerprint. An import that is still being
+/// checked ten minutes after it began counts as given up, and is removed first.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -170,7 +170,7 @@ pub async fn find_by_key(
     Ok(find(pool, id).await?.map(|import| (import, fingerprint)))
 }
 
-/// Files that are being written, the oldest first.
+/// Imports that are being written, oldest first, at most 100.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -182,7 +182,7 @@ pub async fn applying(pool: &MySqlPool) -> Result<Vec<Import>, sqlx::Error> {
     Ok(rows.into_iter().filter_map(parse).collect())
 }
 
-/// Lays judged rows aside.
+/// Inserts rows that were checked.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -204,13 +204,14 @@ pub async fn stage(
                 .bind(row.product_id.0)
                 .bind(row.location_id.0)
                 .bind(row.delta)
-                // What changes nothing needs no entry.
+                // A row that changes nothing needs no entry.
                 .bind(if row.delta == 0 { "APPLIED" } else { "STAGED" })
         })
         .await
 }
 
-/// Products that stand in a file more than once at the same place: product, place, first and last line.
+/// Products that a file names more than once for one location: product, location, first line and
+/// last line.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -229,7 +230,7 @@ pub async fn twice(
     .await
 }
 
-/// The rows were found good: from now on they are to be written.
+/// Notes that all rows passed the check, so that they are written from now on.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -242,7 +243,7 @@ pub async fn set_applying(pool: &MySqlPool, import: u64, total: u64) -> Result<(
     Ok(())
 }
 
-/// Removes a file and its rows, in parts.
+/// Removes an import and its rows, in parts.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -262,7 +263,7 @@ pub async fn remove(pool: &MySqlPool, import: u64) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-/// Removes files whose judging was given up ten minutes ago; returns how many.
+/// Removes imports that are still being checked ten minutes after they began; returns their number.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -279,7 +280,8 @@ pub async fn forget(pool: &MySqlPool) -> Result<u64, sqlx::Error> {
     Ok(ids.len() as u64)
 }
 
-/// Products with rows at stores that were changed since the file was brought, and whether they are off sale.
+/// Products with store rows in the import that were changed since it began, each with whether it is
+/// off sale.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -347,8 +349,8 @@ pub async fn fail(pool: &MySqlPool, import: u64, line: u64, note: &str) -> Resul
     Ok(())
 }
 
-/// Notes that the lines of an entry were written: import, first and last line. Those that failed among them
-/// stay so.
+/// Notes that the lines of an entry were written: import, first line and last line. Rows among them
+/// that failed stay failed.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -370,7 +372,7 @@ pub async fn set_applied(
     Ok(())
 }
 
-/// How many rows still wait.
+/// Number of rows that still wait.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -384,7 +386,7 @@ pub async fn waiting(pool: &MySqlPool, import: u64) -> Result<u64, sqlx::Error> 
     Ok(u64::try_from(count).unwrap_or_default())
 }
 
-/// All is written: the rows that were go, those that failed stay.
+/// Ends an import: removes the written rows and keeps the failed ones.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -408,7 +410,7 @@ pub async fn finish(pool: &MySqlPool, import: u64) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-/// The rows of a file that could not be written: line and reason.
+/// The rows of an import that could not be written: line and reason.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -427,7 +429,7 @@ pub async fn failed(
     .await
 }
 
-/// Those of some products that exist.
+/// The ids of those products that exist and are not deleted.
 ///
 /// # Errors
 /// When MySQL does not answer.

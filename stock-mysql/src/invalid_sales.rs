@@ -1,8 +1,10 @@
-//! Sales of tills that cannot be taken, as they were sent, until a person has resolved them.
+//! Invalid sales: sales of tills that could not be taken, kept as they were sent until a person
+//! resolves them.
 //!
-//! A sale is named by its store, its device and the SHA-256 of its text, so that a batch may be sent as often as it
-//! takes. A text that a person has resolved stays resolved; a text that can be read when it is sent again becomes an
-//! order or an oversold sale, and its row is closed with a note ([`Reread`]).
+//! A sale is identified by its store, its device and the SHA-256 of its text, so that a till may
+//! send a batch as often as it likes. A text that a person has resolved stays resolved. A text that
+//! can be read when it is sent again becomes an order or an oversold sale, and its row is closed
+//! with a note ([`Reread`]).
 
 use std::collections::HashMap;
 
@@ -13,9 +15,9 @@ use stock_common::id::UserId;
 
 use super::rows::{MultiRow, push_list};
 
-/// Sales of one store that may wait for a person at a time.
+/// Unresolved sales that one store may have at a time.
 pub const OPEN_MAX: i64 = 10_000;
-/// Bytes of the longest text: a hundred lines, each with much space, are a half of it.
+/// Length of the longest text in bytes. A text of 100 lines with much white space takes half of it.
 pub const TEXT_BYTES_MAX: usize = 32 * 1024;
 /// Characters of a key, and of a detail, that are kept.
 const KEY_CHARS_MAX: usize = 100;
@@ -30,12 +32,12 @@ pub fn hash_of(text: &str) -> TextHash {
     Sha256::digest(text.as_bytes()).into()
 }
 
-/// A sale to keep.
+/// An invalid sale that is to be kept.
 #[derive(Debug, Clone)]
 pub struct InvalidSale<'a> {
-    /// Its key, as far as it could be read.
+    /// The till's key, as far as it could be read.
     pub key: Option<&'a str>,
-    /// Its text as it was sent.
+    /// The text as it was sent.
     pub text: &'a str,
     /// The hash of the text.
     pub text_hash: TextHash,
@@ -45,14 +47,14 @@ pub struct InvalidSale<'a> {
     pub detail: &'a str,
 }
 
-/// The row of a text.
+/// The stored row of a text.
 #[derive(Debug, Clone)]
 pub struct Kept {
-    /// Its id.
+    /// The id of the row.
     pub id: u64,
-    /// Whether it waits for a person.
+    /// Whether the sale waits for a person.
     pub is_open: bool,
-    /// Whether a person has resolved it: the answer to it is final.
+    /// Whether a person has resolved the sale, so that its answer is final.
     pub is_final: bool,
     /// The code of the problem.
     pub code: String,
@@ -60,16 +62,16 @@ pub struct Kept {
     pub detail: String,
 }
 
-/// A kept sale.
+/// An invalid sale as it is stored.
 #[derive(Debug, Clone, sqlx::FromRow)]
 pub struct StoredInvalidSale {
     /// Rises with every sale.
     pub id: u64,
-    /// The device that sent it; empty when the batch named none.
+    /// The device that sent the sale; empty when the batch named none.
     pub device_id: String,
-    /// Its key, as far as it could be read: the first 100 characters.
+    /// The till's key, as far as it could be read: its first 100 characters.
     pub sale_key: Option<String>,
-    /// Its text as it was sent.
+    /// The text as it was sent.
     pub text: String,
     /// The code of the problem.
     pub code: String,
@@ -77,13 +79,13 @@ pub struct StoredInvalidSale {
     pub detail: String,
     /// `INVALID` or `RESOLVED`.
     pub state: String,
-    /// The note of the person who resolved it.
+    /// The note of the person who resolved the sale, or of [`Reread::end`].
     pub note: Option<String>,
-    /// This person; none of a sale that could be read later.
+    /// The person who resolved the sale; none for a sale that could be read later.
     pub resolved_by: Option<u64>,
-    /// When it was resolved, UTC.
+    /// When the sale was resolved, UTC.
     pub resolved_at: Option<NaiveDateTime>,
-    /// When it was sent first, UTC.
+    /// When the sale was first sent, UTC.
     pub received_at: NaiveDateTime,
 }
 
@@ -92,7 +94,7 @@ fn start(text: &str, chars_max: usize) -> &str {
     end.map_or(text, |(end, _)| text.get(..end).unwrap_or_default())
 }
 
-/// Keeps a device's sales, all of them or none; `false` when the store has no room left.
+/// Keeps a device's sales, all or none; `false` when the store has no room left.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -108,7 +110,8 @@ pub async fn keep(
         "ON DUPLICATE KEY UPDATE store_id = store_id",
     );
     let mut transaction = pool.begin().await?;
-    // One batch of a store at a time: the count is exact, and twins do not wait for each other's rows crosswise.
+    // The lock lets in one batch of a store at a time. So the count is exact, and two batches
+    // cannot deadlock on each other's rows.
     sqlx::query("SELECT id FROM locations WHERE id = ? FOR UPDATE")
         .bind(store)
         .execute(&mut *transaction)
@@ -143,7 +146,7 @@ pub async fn keep(
     Ok(true)
 }
 
-/// Finds the rows of a device's texts; texts without one are absent.
+/// Finds the rows of a device's texts; unknown texts are absent.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -179,8 +182,8 @@ pub async fn find(
     Ok(found)
 }
 
-/// Kept sales that can be read by now: their rows are locked while they are decided, so that no person resolves one
-/// meanwhile.
+/// Kept sales that can be read now. Their rows stay locked while the sales are decided, so that no
+/// person resolves one meanwhile.
 #[derive(Debug)]
 pub struct Reread {
     transaction: Option<Transaction<'static, MySql>>,
@@ -188,8 +191,8 @@ pub struct Reread {
 }
 
 impl Reread {
-    /// Locks the rows that no person has resolved. Until [`Reread::end`] its caller asks for no other connection of the
-    /// pool, unless there are no rows.
+    /// Locks the rows that no person has resolved. Until [`Reread::end`] the caller must not ask
+    /// the pool for another connection, unless there are no rows.
     ///
     /// # Errors
     /// When MySQL does not answer.
@@ -215,13 +218,13 @@ impl Reread {
         Ok(Self { transaction, open })
     }
 
-    /// Whether no person has resolved it.
+    /// Whether no person had resolved this sale.
     #[must_use]
     pub fn has(&self, id: u64) -> bool {
         self.open.contains(&id)
     }
 
-    /// Closes rows, each with a note of what became of the sale.
+    /// Closes rows, each with a note that says what became of the sale, and commits.
     ///
     /// # Errors
     /// When MySQL does not answer.
@@ -243,7 +246,7 @@ impl Reread {
     }
 }
 
-/// Lists a store's sales that are resolved, or are not, newest first, older than `before`.
+/// Lists a store's resolved or unresolved sales, newest first, with ids below `before`.
 ///
 /// # Errors
 /// When MySQL does not answer.

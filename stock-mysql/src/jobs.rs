@@ -1,4 +1,4 @@
-//! Jobs: a row per scheduled job, whose lock makes one instance run it.
+//! Jobs: one row per scheduled job. The instance that locks the row runs the job.
 
 use std::time::Duration;
 
@@ -7,25 +7,27 @@ use sqlx::{Connection, Executor, MySqlConnection, MySqlPool};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-/// How often the server hears that the holder of a job is still there.
+/// Pause between the statements that keep a claim alive.
 const KEEP: Duration = Duration::from_secs(2);
-/// How long the server waits for that: so soon another instance takes over from one whose machine or link is lost.
+/// Seconds of silence after which the server ends a claim. Another instance then takes over from an
+/// instance whose machine or link is lost.
 const KEPT_SECONDS: u32 = 10;
 
-/// A job that this instance holds until the claim is dropped, or the server has heard nothing of it for ten seconds.
+/// A job that this instance holds, until the claim is dropped or the server has heard nothing from
+/// it for ten seconds.
 #[derive(Debug)]
 pub struct Claim {
     name: String,
-    /// Dropped, it ends the keeping.
+    /// Dropping this sender ends the task that keeps the claim.
     end: oneshot::Sender<()>,
     keeping: JoinHandle<Result<MySqlConnection, sqlx::Error>>,
 }
 
 impl Claim {
-    /// Whether the job is still this instance's.
+    /// Checks that this instance still holds the job.
     ///
     /// # Errors
-    /// When it is this instance's no more.
+    /// When this instance has lost the job.
     pub fn check(&self) -> Result<(), sqlx::Error> {
         match self.keeping.is_finished() {
             true => Err(sqlx::Error::Protocol(format!(
@@ -36,10 +38,10 @@ impl Claim {
         }
     }
 
-    /// Notes that the job succeeded, and lets it go.
+    /// Notes that the job succeeded, and releases it.
     ///
     /// # Errors
-    /// When MySQL does not answer, or the job is this instance's no more.
+    /// When MySQL does not answer, or this instance has lost the job.
     pub async fn succeed(self) -> Result<(), sqlx::Error> {
         drop(self.end);
         let kept = self.keeping.await;
@@ -53,12 +55,12 @@ impl Claim {
     }
 }
 
-/// Takes a job for this instance; `None` while another has it.
+/// Claims a job for this instance; `None` while another instance holds it.
 ///
 /// # Errors
 /// When MySQL does not answer.
 pub async fn claim(pool: &MySqlPool, name: &str) -> Result<Option<Claim>, sqlx::Error> {
-    // Asked for without a lock first: an insert would wait for the one who holds the row.
+    // Read without a lock first, because an insert would wait for the instance that holds the row.
     let is_known: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM jobs WHERE name = ?)")
         .bind(name)
         .fetch_one(pool)
@@ -69,7 +71,8 @@ pub async fn claim(pool: &MySqlPool, name: &str) -> Result<Option<Claim>, sqlx::
             .execute(pool)
             .await?;
     }
-    // A connection of its own: dropped, it ends at once, also when its other end is lost.
+    // The claim has a connection of its own. Dropping it closes it at once, even when its other end
+    // is lost.
     let mut connection = pool.acquire().await?.detach();
     super::limit_silence(&mut connection, KEPT_SECONDS).await?;
     connection.execute("START TRANSACTION").await?;
@@ -90,7 +93,7 @@ pub async fn claim(pool: &MySqlPool, name: &str) -> Result<Option<Claim>, sqlx::
     }))
 }
 
-/// Says that the holder of a job is still there, until it ends; returns the connection that holds it.
+/// Keeps a claim alive until it ends; returns the connection that holds it.
 async fn keep(
     mut connection: MySqlConnection,
     mut ended: oneshot::Receiver<()>,
@@ -105,7 +108,8 @@ async fn keep(
         kept.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
     }
 }
-/// When each job last succeeded, on any instance. What a person starts is a lock of the same kind, and no job.
+/// When each job last succeeded, on any instance. Commands that a person starts take a lock of the
+/// same kind, but are no jobs.
 ///
 /// # Errors
 /// When MySQL does not answer.

@@ -1,4 +1,4 @@
-//! The journal and its postings in MySQL: the ledger's long memory.
+//! The journal and its postings in MySQL: the lasting copy of the ledger.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -10,7 +10,8 @@ use stock_domain::journal::{Entry, EntryError, Posted};
 use super::archives::{self, Reached};
 use super::rows::{Binding, MultiRow, padded};
 
-/// Most entries have neither a reference nor a key: each parameter less is time of the server's.
+/// Most entries have neither a reference nor a key. Their statement leaves out those columns,
+/// because each parameter costs time on the server.
 static PLAIN_ENTRIES: MultiRow = MultiRow::new(
     "INSERT INTO journal (id, shard, number, kind, version, actor_id, payload) VALUES",
     "(?, ?, ?, ?, ?, ?, ?)",
@@ -28,7 +29,7 @@ static POSTINGS: MultiRow = MultiRow::new(
     "",
 );
 
-/// 32 hexadecimal digits as 16 bytes; `None` for anything else.
+/// Decodes 32 hexadecimal digits to 16 bytes; `None` for anything else.
 #[must_use]
 pub fn hash_bytes(hex: &str) -> Option<Vec<u8>> {
     hex::decode(hex).ok().filter(|bytes| bytes.len() == 16)
@@ -45,7 +46,7 @@ fn bind_plain<'q>(query: Binding<'q>, entry: &'q Entry) -> Binding<'q> {
         .bind(entry.payload.as_slice())
 }
 
-/// Inserts entries and their postings, without those of accounts that are `aside`.
+/// Inserts entries and their postings, without the postings that are kept `aside`.
 ///
 /// # Errors
 /// When MySQL does not answer, or an entry is there already.
@@ -97,7 +98,7 @@ pub async fn insert(
 /// Inserts postings of entries.
 ///
 /// # Errors
-/// When MySQL does not answer, or another posting stands in the place of one.
+/// When MySQL does not answer, or the account has another posting with the same `seq` already.
 pub async fn insert_postings(
     connection: &mut MySqlConnection,
     postings: &[(Position, Posted)],
@@ -138,7 +139,7 @@ pub async fn delete(
     Ok(())
 }
 
-/// The positions between two, both included, that are there already.
+/// The positions of a shard's entries between two positions, both included.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -158,7 +159,8 @@ pub async fn existing(
     Ok(ids.into_iter().map(Position::new).collect())
 }
 
-/// The positions of a shard's entries that are recorded and not settled: with numbers above `number`, in order.
+/// The positions of a shard's entries that are recorded and not settled, in order. Their numbers
+/// are above `number`.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -176,7 +178,7 @@ pub async fn recorded_behind(
     Ok(ids.into_iter().map(Position::new).collect())
 }
 
-/// Those of some positions at which there is no entry, and was none that was archived.
+/// Those of some positions at which there is neither an entry nor an archived entry.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -206,7 +208,8 @@ pub async fn missing(
 
 type PostingRow = (u64, String, u64, u64, u64, i64, i64);
 
-/// The postings of entries between two positions, both included, by entry; those that are kept aside too.
+/// The postings of entries between two positions, both included, by entry. Postings that are kept
+/// aside are included.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -249,9 +252,9 @@ pub async fn postings_between(
         .collect())
 }
 
-/// Entries of a shard behind a number and up to another, in order, at most `limit`.
+/// Reads up to `limit` entries of a shard behind one number and up to another, in order.
 ///
-/// Both ends are given so that the server reads a range of the index; with one end it may read the
+/// Both ends are given so that the server reads a range of the index. With one end it may read the
 /// index from its beginning for each page.
 ///
 /// # Errors
@@ -315,7 +318,7 @@ pub async fn last_before(
     }))
 }
 
-/// Where a shard's entry of a number stands.
+/// The position of a shard's entry with a number.
 ///
 /// # Errors
 /// When MySQL does not answer.

@@ -1,4 +1,4 @@
-//! Ledger checks: what each run of verify and of reconcile found, wherever it ran.
+//! Ledger checks: the result of each run of `verify` and `reconcile`, wherever it ran.
 
 use std::time::Duration;
 
@@ -9,17 +9,17 @@ use sqlx::MySqlPool;
 /// Runs of each check that are kept.
 const KEPT: u32 = 3_000;
 
-/// Which check ran.
+/// The kind of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CheckKind {
-    /// `verify` of `stock-engine`: the proof.
+    /// `verify` of `stock-engine`, which only compares.
     Verify,
-    /// `reconcile` of `stock-engine`: the correction of what drifted.
+    /// `reconcile` of `stock-engine`, which corrects levels that drifted.
     Reconcile,
 }
 
 impl CheckKind {
-    /// The name in the table, and of the job.
+    /// The name in the table, and the name of the job.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -29,18 +29,18 @@ impl CheckKind {
     }
 }
 
-/// A run that ended.
+/// A run that has ended.
 #[derive(Debug)]
 pub struct Ended<'a, R> {
-    /// Which check.
+    /// The kind of the check.
     pub kind: CheckKind,
-    /// How long it took.
+    /// The duration of the run.
     pub took: Duration,
-    /// How much did not agree.
+    /// Number of differences.
     pub differences: usize,
-    /// How much of that was put right.
+    /// Number of differences that were corrected.
     pub corrected: usize,
-    /// What it said.
+    /// The report of the run.
     pub report: &'a R,
 }
 
@@ -51,19 +51,20 @@ pub struct LedgerCheck {
     pub id: u64,
     /// A name of [`CheckKind`].
     pub kind: String,
-    /// When it ended, UTC.
+    /// When the run ended, UTC.
     pub ended_at: NaiveDateTime,
-    /// How long it took.
+    /// The duration of the run, in ms.
     pub took_ms: u64,
-    /// How much did not agree.
+    /// Number of differences.
     pub differences: u32,
-    /// How much of that was put right.
+    /// Number of differences that were corrected.
     pub corrected: u32,
-    /// What it said, as JSON; none where only its outcome was asked for.
+    /// The report as JSON; none when only the outcome was read.
     pub report: Option<String>,
 }
 
-/// Notes a run, and forgets the oldest ones. What the run said holds also when MySQL does not take the note.
+/// Notes a run and deletes the oldest ones. An error is only logged, because the result of the run
+/// holds without its note.
 pub async fn note<R: Serialize + Sync>(pool: &MySqlPool, ended: &Ended<'_, R>) {
     if let Err(error) = insert(pool, ended).await {
         tracing::warn!(%error, kind = ended.kind.as_str(), "the run of a check could not be noted");
@@ -119,7 +120,7 @@ pub async fn list(
     .await
 }
 
-/// How the latest run of a check ended, without what it said: asked for every second.
+/// The outcome of the latest run of a check, without its report. It is read every second.
 ///
 /// # Errors
 /// When MySQL does not answer.

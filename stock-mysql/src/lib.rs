@@ -1,24 +1,26 @@
-//! The MySQL side: what Redis decided, stored in groups, and everything that is read from there.
+//! The MySQL side: it stores in groups what Redis decided, and reads everything that is stored.
 //!
 //! | file | owns |
 //! |---|---|
-//! | [`migrate`] | the tables: where the schema stands, and pending migrations |
+//! | [`migrate`] | the schema: its state, and pending migrations |
 //! | [`rows`] | multi-row statements of fixed sizes |
-//! | [`shards`] | watermark, epoch, the row lock that fences subscribers, lost entries |
-//! | [`record`] | what belongs to an entry: journal row, postings, its own tables |
+//! | [`shards`], [`shard_map`] | watermark, epoch, the row lock of a shard; the number of shards |
+//! | [`record`] | the rows of an entry: journal row, postings, its own tables |
 //! | [`settle`] | balances and watermark, in journal order, chained without a gap |
-//! | [`quarantine`] | accounts whose postings do not chain, and what is kept aside of them |
-//! | [`account_queue`] | which transaction of a process may lock the row of an account next |
-//! | [`archives`] | how far the journal was removed into files, and the levels there |
-//! | [`server_settings`] | whether MySQL keeps what is promised |
+//! | [`quarantine`] | accounts whose postings do not chain, and the postings that are kept aside |
+//! | [`account_queue`] | the queues in which the transactions of a process wait for account rows |
+//! | [`archives`], [`archived_allowances`] | how far the journal was moved into files, and the levels there; accounts of forgotten sales |
+//! | [`branches`], [`lost_entries`] | parts of cross-shard entries; entries that Redis lost |
+//! | [`server_settings`] | the settings of MySQL on which promises rest |
 //! | [`replica_beats`] | how far a replica follows |
 //! | [`accounts`], [`journal`], [`movements`], [`orders`], [`reservations`], [`offline_sales`], [`invalid_sales`], [`products`], [`sales`], [`selling`], [`stores`], [`stock_levels`], [`works`], [`coupons`], [`coupon_issues`], [`point_transactions`], [`point_reports`], [`imports`], [`webhooks`], [`dead_letters`], [`jobs`], [`ledger_checks`] | one table group each |
-//! | [`idempotent_requests`] | answers under an Idempotency-Key, of what is decided here |
+//! | [`idempotent_requests`] | answers under an Idempotency-Key to requests that MySQL decides |
 //! | [`people`] | users, sessions, tokens, the audit log: no part of the ledger |
 //!
-//! Every connection runs READ COMMITTED in strict mode. Locks are always taken in this order: the turn in the
-//! process, shard row (or, on the synchronous path, the epoch's row in share mode), account rows by key, then
-//! reads and inserts. Who has a shard's row only takes a turn that nobody has.
+//! Every connection runs READ COMMITTED in strict mode. Locks are always taken in this order:
+//! tickets of the account queues, the shard's row (or, on the synchronous path, the epoch's row in
+//! share mode), account rows by key, then reads and inserts. A transaction that holds a shard's row
+//! never queues for a ticket; it takes only tickets that are free.
 
 pub mod account_queue;
 pub mod accounts;
@@ -66,23 +68,27 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlPoolOptions, MyS
 use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, MySqlPool};
 use stock_common::config::Config;
 
-/// Statements that a connection keeps prepared: a size of every multi-row insert, and the rest.
+/// Statements that a connection keeps prepared: each size of every multi-row statement, and the
+/// rest.
 const PREPARED_MAX: usize = 512;
-/// How long an idle connection may take to say that it is alive before another one is made.
+/// Time that an idle connection has to answer before another one replaces it.
 const PONG_MAX: Duration = Duration::from_millis(300);
-/// What data must be: an error, never cut to fit.
+/// Data that does not fit its column is an error; the server never cuts it to fit.
 const SQL_MODE: &str = "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,ERROR_FOR_DIVISION_BY_ZERO";
 
-/// How long a transaction may stay idle before the server rolls it back, so that a paused process
-/// does not hold its locks for ever. Idle is one that is not asked anything, however slow MySQL is.
+/// The use of a pool. It decides how long a transaction may stay idle before the server rolls it
+/// back, so that a paused process does not hold its locks for ever. A transaction is idle while
+/// nothing is asked in it, however slow MySQL is. MySQL can only limit idle connections, so
+/// `Requests` and `Tool` get 8 hours there; the times below are those of MariaDB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Who locks rows that every instance needs, the subscriber and row-locked orders: 1 s, so that another instance
-    /// takes over soon. An order whose Redis takes longer is left to the subscriber.
+    /// The subscriber and row-locked orders, which lock rows that every instance needs: 1 s, also
+    /// on MySQL, so that another instance takes over soon. An order whose Redis takes longer is
+    /// left to the subscriber.
     Locking,
     /// Other requests: 10 s.
     Requests,
-    /// `recover` and `verify`, whose transactions may take long.
+    /// Commands, jobs and health checks, whose transactions may take long: 600 s.
     Tool,
 }
 
@@ -96,7 +102,7 @@ impl Role {
     }
 }
 
-/// A pool that connects when it is first used, so that a service starts while MySQL is away.
+/// A pool that connects on its first use, so that a service starts while MySQL is away.
 ///
 /// # Errors
 /// When `database_url` cannot be parsed.
@@ -109,7 +115,7 @@ pub fn pool(config: &Config, role: Role) -> Result<MySqlPool, sqlx::Error> {
     }
     let orders = u32::try_from(config.synchronous_orders_max).unwrap_or(u32::MAX);
     let connections = match role {
-        // Two for each shard that there may be; they are opened when they are needed.
+        // Two connections for each of the 64 possible shards; they are opened when they are needed.
         Role::Locking => orders.saturating_add(128),
         Role::Requests => config.database_connections_max,
         Role::Tool => 4,
@@ -123,8 +129,8 @@ pub fn pool(config: &Config, role: Role) -> Result<MySqlPool, sqlx::Error> {
         .connect_lazy_with(options))
 }
 
-/// Whether an idle connection may be used: one that the server has closed is replaced, and one that swallows what is
-/// sent soon enough that no request fails for it.
+/// Whether an idle connection may be used. A connection that the server has closed is replaced. A
+/// connection that swallows what is sent is replaced so soon that no request fails for it.
 async fn still_answers(connection: &mut MySqlConnection) -> Result<bool, sqlx::Error> {
     let answered = tokio::time::timeout(PONG_MAX, connection.ping()).await;
     Ok(matches!(answered, Ok(Ok(()))))
@@ -136,8 +142,8 @@ async fn prepare_session(connection: &mut MySqlConnection, role: Role) -> Result
             .fetch_one(&mut *connection)
             .await?;
     rows::set_packet_max(packet);
-    // A pooled connection of MySQL must outlive the pool's own idle time between requests. One that locks is opened
-    // anew instead when it was idle for long.
+    // On MySQL the limit ends idle connections, so it must be longer than the pool's own idle time
+    // between requests. A locking connection that was idle for long is opened anew instead.
     let seconds = match role {
         Role::Requests | Role::Tool if !version.contains("MariaDB") => 28_800,
         Role::Requests | Role::Locking | Role::Tool => role.idle_seconds(),
@@ -149,14 +155,14 @@ async fn prepare_session(connection: &mut MySqlConnection, role: Role) -> Result
     );
     let legacy = text.replace("transaction_isolation", "tx_isolation");
     if connection.execute(AssertSqlSafe(text)).await.is_err() {
-        // MariaDB before 11.1 knows the variable by its older name only.
+        // MariaDB before 11.1 knows the variable only by its older name.
         connection.execute(AssertSqlSafe(legacy)).await?;
     }
     Ok(())
 }
 
-/// The variable after whose seconds of silence the server rolls a transaction back. MariaDB ends an idle transaction;
-/// MySQL only knows the idle connection.
+/// The variable that limits a connection's silence, in seconds. MariaDB ends an idle transaction;
+/// MySQL can only end an idle connection.
 fn silence_limit(version: &str) -> &'static str {
     match version.contains("MariaDB") {
         true => "idle_transaction_timeout",
@@ -164,7 +170,7 @@ fn silence_limit(version: &str) -> &'static str {
     }
 }
 
-/// Makes the server roll back what a connection has begun as soon as it hears nothing of it for so long.
+/// Makes the server roll back a connection's transaction after so many seconds of silence.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -188,15 +194,17 @@ pub fn error_number(error: &sqlx::Error) -> Option<u16> {
         .map(MySqlDatabaseError::number)
 }
 
-/// A lock wait that timed out (1205), a deadlock (1213), a row that another holds (3572), or a twin
-/// that was quicker (1062): the transaction as a whole may be tried again.
+/// Whether the transaction as a whole may be tried again: after a lock wait that timed out (1205),
+/// a deadlock (1213), a row that another transaction holds (3572), or a row that another
+/// transaction inserted first (1062).
 #[must_use]
 pub fn is_passing(error: &sqlx::Error) -> bool {
     matches!(error_number(error), Some(1205 | 1213 | 3572 | 1062))
 }
 
-/// The data does not fit its column or breaks a constraint: trying again cannot help. Connection,
-/// lock, disk, read-only and missing-column errors are not among them.
+/// Whether the data does not fit its column or breaks a constraint, so that trying again cannot
+/// help. Errors of connections, locks, disks, read-only servers and missing columns are not among
+/// them.
 #[must_use]
 pub fn is_data_error(error: &sqlx::Error) -> bool {
     const DATA: [u16; 12] = [

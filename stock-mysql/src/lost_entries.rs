@@ -1,11 +1,12 @@
-//! Entries that were accepted and that Redis lost, listed by the instance that accepted them.
+//! Lost entries: entries that were accepted and that Redis has lost. The instance that accepted
+//! them lists them, and so does `recover`.
 
 use sqlx::{MySqlConnection, MySqlPool};
 use stock_common::id::Position;
 use stock_domain::journal::Entry;
 use stock_domain::shard_state::Remembered;
 
-/// Lists entries; returns how many were new.
+/// Lists entries; returns the number of new ones.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -25,7 +26,7 @@ pub async fn list(pool: &MySqlPool, shard: u64, lost: &[Remembered]) -> Result<u
     Ok(listed)
 }
 
-/// Lists entries that are known wholly, with what they say.
+/// Lists entries with their payloads.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -49,7 +50,7 @@ pub async fn list_entries(
     Ok(())
 }
 
-/// Whether entries of a shard are listed that MySQL has not settled past.
+/// Whether entries of a shard are listed whose numbers MySQL has not settled.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -63,7 +64,7 @@ pub async fn is_listed(connection: &mut MySqlConnection, shard: u64) -> Result<b
     .await
 }
 
-/// Takes entries off the list: they are in MySQL's journal.
+/// Takes entries off the list, because MySQL's journal has them.
 ///
 /// # Errors
 /// When MySQL does not answer.

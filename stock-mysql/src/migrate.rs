@@ -1,8 +1,10 @@
-//! The tables, from `migrations/`: where the schema stands beside this program, and how it is brought up to it.
+//! The tables of `migrations/`: how the schema compares with this program, and how pending
+//! migrations are applied.
 //!
-//! `serve` and `migrate` apply pending migrations, one process at a time, statement by statement: a run that was killed
-//! is finished by the next one (`run`). A schema that is ahead of the program is left alone, since each migration lets
-//! the version before it go on. Migrations that were released are never edited.
+//! `serve` and `migrate` apply pending migrations, one process at a time, statement by statement.
+//! The next run finishes a run that was killed (`run`). A schema that is ahead of the program is
+//! left alone, because each migration lets the version before it go on. Migrations that were
+//! released are never edited.
 
 mod run;
 
@@ -131,22 +133,22 @@ const MIGRATIONS: [(i64, &str, &str); 23] = [
     ),
 ];
 
-/// The schema of the database beside the one that this program was made for.
+/// The schema of the database, compared with the one that this program needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Schema {
-    /// They are the same.
+    /// Both are the same.
     Current,
-    /// A later version of the program has migrated; this one goes on.
+    /// A later version of the program has migrated; this program still works.
     Ahead,
-    /// Something that this program needs is missing.
+    /// A migration that this program needs is missing.
     Behind,
 }
 
 impl Schema {
-    /// All of them.
+    /// All values.
     pub const ALL: [Self; 3] = [Self::Current, Self::Ahead, Self::Behind];
 
-    /// The word for it, as in `/readyz`.
+    /// The word that `/readyz` shows.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -157,7 +159,8 @@ impl Schema {
     }
 }
 
-/// Why the schema was not brought up to the program; once the reason is gone, running it again is right.
+/// Why the schema was not brought up to the program. Once the reason is gone, the migration may run
+/// again.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
     /// MySQL did not answer, or refused.
@@ -166,14 +169,14 @@ pub enum MigrateError {
     /// A statement failed.
     #[error("statement {number} of migration {version}: {source}")]
     Statement {
-        /// The migration.
+        /// The version of the migration.
         version: i64,
-        /// The statement, from 1.
+        /// The number of the statement, from 1.
         number: usize,
-        /// The answer of MySQL.
+        /// The error from MySQL.
         source: sqlx::Error,
     },
-    /// The text of a migration is not the one that was applied.
+    /// The text of a migration differs from the one that was applied.
     #[error(
         "migration {0} was applied with another text: this program is no release of this shop's"
     )]
@@ -186,7 +189,7 @@ pub enum MigrateError {
     Diverged {
         /// The first migration that the program needs.
         missing: i64,
-        /// A migration of the database that it does not know.
+        /// A migration of the database that the program does not know.
         unknown: i64,
     },
 }
@@ -225,7 +228,7 @@ async fn applied(connection: &mut MySqlConnection) -> Result<Vec<Applied>, sqlx:
     }
 }
 
-/// The migrations that are not applied, or not to their end.
+/// The migrations that are not applied, or not completely.
 async fn pending(connection: &mut MySqlConnection) -> Result<Vec<Migration>, MigrateError> {
     let applied = applied(connection).await?;
     let mut pending = Vec::new();
@@ -249,7 +252,8 @@ async fn pending(connection: &mut MySqlConnection) -> Result<Vec<Migration>, Mig
     }
 }
 
-/// Applies pending migrations; waits while another process does, and leaves a schema that is current or ahead alone.
+/// Applies pending migrations. The call waits while another process applies them, and leaves a
+/// schema that is current or ahead alone.
 ///
 /// # Errors
 /// [`MigrateError`]
@@ -261,7 +265,7 @@ pub async fn migrate(pool: &MySqlPool) -> Result<(), MigrateError> {
     run.end().await
 }
 
-/// Where the schema stands.
+/// Compares the schema of the database with this program.
 ///
 /// # Errors
 /// When MySQL does not answer.

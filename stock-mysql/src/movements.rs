@@ -1,7 +1,7 @@
-//! Movements: the postings of a product's stock, newest first, and what they add up to per day.
+//! Movements: the postings of a product's stock, newest first, and their sums per day.
 //!
-//! An account's postings stand in the order of their seq, not of their entries; both rise together, so the
-//! seq at a position is found by halving, and no further index is paid for on the way of an order.
+//! Postings are stored by account and `seq`, not by entry. Both rise together, so a binary search
+//! finds the `seq` at a position, and orders do not pay for another index.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -15,29 +15,29 @@ use stock_domain::journal::{Kind, Posted};
 
 use super::rows::push_list;
 
-/// A posting, and why it was made.
+/// A posting and its cause.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Movement {
-    /// The entry.
+    /// The position of the entry.
     pub position: Position,
-    /// What moved.
+    /// The posting.
     pub posted: Posted,
-    /// The kind of the entry.
+    /// The kind of the entry; for a branch, the kind of the entry that the branch belongs to.
     pub cause: String,
-    /// What the entry refers to.
+    /// The reference of the entry.
     pub reference: Option<String>,
-    /// The user who caused it, or [`UserId::ENGINE`].
+    /// The user who caused the entry, or [`UserId::ENGINE`].
     pub actor: UserId,
-    /// What a person gave as the reason.
+    /// The reason that a person gave.
     pub reason: Option<String>,
 }
 
-/// Where a page of movements begins: behind so many postings of an entry.
+/// The start of a page of movements: an entry, and how many of its postings were given already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MovementCursor {
-    /// The entry.
+    /// The position of the entry.
     pub position: Position,
-    /// How many of its postings were given already.
+    /// Number of the entry's postings that were given already.
     pub given: usize,
 }
 
@@ -45,9 +45,9 @@ pub struct MovementCursor {
 #[derive(Debug, Clone, Copy)]
 struct StockAccount {
     account: Account,
-    /// Its last posting that was archived; 0 when none was.
+    /// The `seq` of the last archived posting; 0 when none was archived.
     archived: u64,
-    /// The seq that it has reached.
+    /// The `seq` of the last posting.
     last: u64,
 }
 
@@ -84,8 +84,8 @@ async fn accounts(
     Ok(rows.into_iter().filter_map(account).collect())
 }
 
-/// The last seq of an account whose entry does not stand behind `position`; what was archived does not count, and
-/// its last seq is the least.
+/// The last `seq` of an account whose entry lies at or before `position`. Archived postings are not
+/// looked at: the result is never below the last archived `seq`.
 async fn seq_at(
     pool: &MySqlPool,
     of: StockAccount,
@@ -113,8 +113,8 @@ async fn seq_at(
     Ok(low)
 }
 
-/// The position up to which movements of a product's stock were archived; `None` when none were. Between it and the
-/// last of them nothing may have moved.
+/// The position up to which movements of a product's stock were archived; `None` when none were.
+/// The last archived movement may lie before this position.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -135,7 +135,7 @@ pub async fn archived_until(
     Ok(id.map(Position::new))
 }
 
-/// A product's movements, newest first, at one location or at all.
+/// A product's movements, newest first, at one location or at all locations.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -204,7 +204,7 @@ async fn with_causes(
             let (_, cause, actor, reference, payload) = causes.get(&position.get())?.clone();
             let payload: Value = serde_json::from_slice(&payload).unwrap_or_default();
             let reason = payload.pointer("/body/reason").and_then(Value::as_str);
-            // A branch moves for the entry that it belongs to.
+            // A branch shows the kind of the entry that it belongs to.
             let of = payload.pointer("/body/of").and_then(Value::as_str);
             let cause = match of {
                 Some(of) if cause.starts_with("branch_") => of.to_owned(),
@@ -222,25 +222,25 @@ async fn with_causes(
         .collect())
 }
 
-/// What happened to a product's stock on a day, in units, each ≥ 0 but `adjusted`.
+/// The movements of a product's stock on one day, in units. Each sum is ≥ 0, except `adjusted`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DayStatistics {
-    /// Came in.
+    /// Units that came in.
     pub received: i64,
-    /// Left with an order or a confirmed reservation.
+    /// Units that left with an order or a confirmed reservation.
     pub sold: i64,
-    /// Came back from orders, and from reservations that were confirmed.
+    /// Units that came back from orders, and from reservations that were confirmed.
     pub cancelled: i64,
-    /// Set aside.
+    /// Units that were reserved.
     pub reserved: i64,
-    /// Set aside and given back, by cancel or expiry.
+    /// Reserved units that were given back by a cancel or by expiry.
     pub released: i64,
-    /// Corrected by hand or by a file; the sum of both directions.
+    /// Units that were corrected by hand or by an import; the sum of both directions.
     pub adjusted: i64,
 }
 
 impl DayStatistics {
-    /// Adds what postings of one kind of account, caused by one kind of entry, sum up to.
+    /// Adds the sum of postings of one kind of account that one kind of entry caused.
     fn add(&mut self, account: AccountKind, cause: Kind, sum: i64) {
         let is_available = account != AccountKind::Reserved;
         match cause {
@@ -248,7 +248,8 @@ impl DayStatistics {
             Kind::OrderCancelled | Kind::OrderFailed => self.cancelled += sum,
             Kind::ReservationMade if is_available => self.reserved -= sum,
             Kind::ReservationExpired if is_available => self.released += sum,
-            // What leaves RESERVED was only set aside; what comes on top was sold already.
+            // Units that leave RESERVED were only reserved. Further units that reach AVAILABLE were
+            // sold.
             Kind::ReservationCancelled if is_available => self.cancelled += sum,
             Kind::ReservationCancelled => {
                 self.cancelled += sum;
@@ -277,7 +278,7 @@ impl DayStatistics {
     }
 }
 
-/// What happened to a product's stock per day (UTC) behind one position and up to another.
+/// The movements of a product's stock per day (UTC) behind one position and up to another.
 ///
 /// # Errors
 /// When MySQL does not answer.

@@ -1,4 +1,4 @@
-//! Sales that tills made while they were cut off, by the tills' own keys.
+//! Offline sales: sales that tills made while they were cut off, by the tills' own keys.
 
 use sqlx::{AssertSqlSafe, MySql, MySqlConnection, MySqlExecutor, MySqlPool, QueryBuilder};
 use stock_common::id::{Position, UserId};
@@ -7,14 +7,14 @@ use stock_domain::order::OfflineSale;
 use super::journal::hash_bytes;
 use super::rows::{MultiRow, push_list};
 
-/// What became of a sale.
+/// The state of an offline sale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OfflineState {
-    /// It is an order.
+    /// The sale is an order.
     Sold,
-    /// There was no stock: a person has to resolve it.
+    /// There was no stock: a person has to resolve the sale.
     Oversold,
-    /// A person has.
+    /// A person has resolved the sale.
     Resolved,
 }
 
@@ -29,7 +29,7 @@ impl OfflineState {
         }
     }
 
-    /// The state of a name.
+    /// The state that has this name.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         [Self::Sold, Self::Oversold, Self::Resolved]
@@ -38,23 +38,23 @@ impl OfflineState {
     }
 }
 
-/// A sale as MySQL has it.
+/// An offline sale as MySQL has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredOfflineSale {
-    /// The entry that tells it: an order's id if it was sold.
+    /// The position of the entry that holds the sale; the order's id if the sale is an order.
     pub id: Position,
     /// The sale.
     pub sale: OfflineSale,
-    /// What became of it.
+    /// The state of the sale.
     pub state: OfflineState,
-    /// What a person wrote who resolved it.
+    /// The note of the person who resolved the sale.
     pub note: Option<String>,
 }
 
-/// Inserts sales: entry, store, sale, state.
+/// Inserts sales: entry, store, sale and state.
 ///
 /// # Errors
-/// When MySQL does not answer, or a store's key is there already.
+/// When MySQL does not answer, or the store has a sale with the same key already.
 pub async fn insert(
     connection: &mut MySqlConnection,
     sales: &[(Position, u64, OfflineSale, OfflineState)],
@@ -122,7 +122,7 @@ pub async fn find(
     Ok(found)
 }
 
-/// The sales that some orders are.
+/// The offline sales that became these orders.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -142,7 +142,7 @@ pub async fn of_orders(
     Ok(found)
 }
 
-/// Lists a store's sales in a state, newest first, older than `before`.
+/// Lists a store's sales in a state, newest first, with ids below `before`.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -166,7 +166,7 @@ pub async fn list(
     Ok(rows.into_iter().filter_map(parse).collect())
 }
 
-/// The first oversold sale of a shard that nobody has resolved.
+/// The first oversold sale of a shard that is not resolved.
 ///
 /// # Errors
 /// When MySQL does not answer.

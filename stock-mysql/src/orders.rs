@@ -21,7 +21,8 @@ static ORDERS: MultiRow = MultiRow::new(
     "(?, ?, 'SUCCESS', ?, ?, ?, ?)",
     "",
 );
-/// Orders that took or gave more than their products' stock: most do not, and each parameter less is time.
+/// Orders with a reservation, a coupon, points or shared online stock. Most orders have none of
+/// these, and each parameter costs time.
 static SPECIAL: MultiRow = MultiRow::new(
     "INSERT INTO orders (id, user_id, status, path, delivery_type, store_id, total_amount, \
      reservation_id, shares_online_stock, coupon_id, coupon_code, coupon_discount_amount, \
@@ -49,20 +50,20 @@ pub struct StoredOrder {
     pub id: Position,
     /// The order.
     pub order: Order,
-    /// Where it stands.
+    /// The status of the order.
     pub status: OrderStatus,
 }
 
-/// What to list.
+/// The filter of [`list`].
 #[derive(Debug, Clone, Default)]
 pub struct OrderFilter {
-    /// Only this user's.
+    /// Only orders of this user.
     pub user: Option<UserId>,
-    /// Only in this state.
+    /// Only orders with this status.
     pub status: Option<OrderStatus>,
-    /// Only older ones than this.
+    /// Only orders with ids below this one.
     pub before: Option<Position>,
-    /// How many.
+    /// Largest number of orders.
     pub limit: u32,
 }
 
@@ -76,7 +77,7 @@ fn bind_order<'q>(query: Binding<'q>, (id, order): &'q (Position, Order)) -> Bin
         .bind(order.total_amount.get())
 }
 
-/// A line of an order, with its number there.
+/// The id of an order, the number of a line from 1, and the line.
 type Numbered<'a> = (Position, u16, &'a OrderLine);
 
 fn bind_line<'q>(query: Binding<'q>, id: Position, line: u16, of: &'q OrderLine) -> Binding<'q> {
@@ -90,7 +91,7 @@ fn bind_line<'q>(query: Binding<'q>, id: Position, line: u16, of: &'q OrderLine)
         .bind(of.unit_price.get())
 }
 
-/// Whether an order moved more than the stock that its lines name.
+/// Whether the columns of `SPECIAL` are needed for an order.
 fn is_special(order: &Order) -> bool {
     let points = order.used_points.max(order.earned_points);
     order.reservation_id.is_some()
@@ -164,8 +165,8 @@ pub async fn delete(connection: &mut MySqlConnection, id: Position) -> Result<()
     Ok(())
 }
 
-/// Sets the state of orders; one that is not there (a dead letter) is passed over. An order that stands was
-/// never taken back.
+/// Sets the status of orders; an order that is missing (a dead letter) is skipped. An order that is
+/// set to `SUCCESS` counts as never taken back, so its `updated_at` is cleared.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -283,8 +284,8 @@ async fn with_lines(
     };
     let known: Vec<u64> = rows.iter().map(|row| row.id).collect();
     let ids = padded(&known);
-    // A short list is asked for by id, a slice by its range: between two pages of one user lie the
-    // orders of everybody else.
+    // A short list is read by ids: the range of one user's page would hold everybody else's orders
+    // too. A long list is a slice of all orders, and is read by its range.
     let text = if ids.len() <= 128 {
         let ids = vec!["?"; ids.len()].join(", ");
         format!("WHERE order_id IN ({ids})")
@@ -319,7 +320,7 @@ async fn with_lines(
         .into_iter()
         .filter_map(|row| {
             let from = lines.partition_point(|line| line.0 < row.id);
-            // `lines` is ordered by order, as is every slice of it.
+            // `lines` is sorted by order, and so is every slice of it.
             let own = lines.iter().skip(from).take_while(|line| line.0 == row.id);
             let offline = offline.remove(&Position::new(row.id));
             stored(&row, own.filter_map(line).collect(), offline)

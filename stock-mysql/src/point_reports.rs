@@ -1,4 +1,5 @@
-//! Daily reports of points in MySQL, one row per user and day. What is in one: [`stock_domain::points`].
+//! Daily point reports in MySQL, one row per user and day. [`stock_domain::points`] says what a
+//! report holds.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,28 +7,28 @@ use chrono::NaiveDate;
 use sqlx::{MySqlConnection, MySqlPool};
 use stock_common::id::{Position, UserId};
 
-/// What a user's points did on a day.
+/// The points of a user on one day.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct PointReport {
     /// The day.
     pub report_date: NaiveDate,
-    /// What was earned.
+    /// Points that were earned.
     pub earn_amount: i64,
-    /// What was used.
+    /// Points that were used.
     pub use_amount: i64,
-    /// What was cancelled, in either direction.
+    /// Points that were cancelled, in either direction.
     pub cancel_amount: i64,
-    /// By how much the balance has changed.
+    /// The change of the balance.
     pub net_amount: i64,
 }
 
-/// Under what a proof of a day's reports is remembered.
+/// The subject under which `verify` notes that it has verified a day's reports.
 pub fn proof_subject(date: NaiveDate) -> String {
     format!("report:{date}")
 }
 
-/// Writes the reports of a day whose entries lie in `first..end`; again, it writes the same. Returns how many users
-/// had movements.
+/// Writes the reports of a day whose entries lie in `first..end`. A repeated call writes the same.
+/// Returns the number of users with movements.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -36,7 +37,8 @@ pub async fn write(
     date: NaiveDate,
     (first, end): (Position, Position),
 ) -> Result<u64, sqlx::Error> {
-    // Whoever has no movement in the span (any more: the time zone was set anew) has no report.
+    // A user without movements in the span has no report; an earlier one may stem from another time
+    // zone.
     sqlx::query("DELETE FROM daily_point_reports WHERE report_date = ?")
         .bind(date)
         .execute(&mut *connection)
@@ -93,13 +95,14 @@ pub async fn dates(pool: &MySqlPool) -> Result<Vec<NaiveDate>, sqlx::Error> {
         .await
 }
 
-/// What a report says, or should say: earned, used, cancelled, net.
+/// The sums of a report: earned, used, cancelled, net.
 pub type Sums = (i64, i64, i64, i64);
 
-/// Users whose report of a day is not the sum of what they moved in it, with both; for `verify`.
+/// Users whose report of a day is not the sum of their movements, with both; for `verify`.
 ///
-/// The parts are summed over movements, each of which `verify` compares with its entry; the net over postings, or
-/// where some of those were archived over movements too. One without a report should have one.
+/// Earned, used and cancelled are summed over movements, each of which `verify` compares with its
+/// entry. The net is summed over postings, or over movements too when some of the postings were
+/// archived. A user who has movements and no report is returned too.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -158,7 +161,7 @@ pub async fn differing(
     Ok(compared.filter(|(_, says, is)| says != is).collect())
 }
 
-/// Whether a user moved points between two positions, the second not included.
+/// Whether no user moved points between two positions, the second not included.
 ///
 /// # Errors
 /// When MySQL does not answer.

@@ -13,7 +13,7 @@ static INSERT: MultiRow = MultiRow::new(
     "",
 );
 
-/// Inserts movements.
+/// Inserts movements of points.
 ///
 /// # Errors
 /// When MySQL does not answer, or a value does not fit.
@@ -37,7 +37,7 @@ pub async fn insert(
         .await
 }
 
-/// Removes what an entry moved that never takes effect.
+/// Removes the movements of an entry.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -79,7 +79,7 @@ fn parse(row: Row) -> Option<PointTransaction> {
     })
 }
 
-/// A user's movements, newest first, from below a seq.
+/// A user's movements with a `seq` below `before`, newest first.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -99,7 +99,7 @@ pub async fn of_user(
     Ok(rows.into_iter().filter_map(parse).collect())
 }
 
-/// The movements between two ids, both included, in order of users and seqs: for `verify`.
+/// The movements between two ids, both included, in the order of id and `seq`; for `verify`.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -117,7 +117,7 @@ pub async fn between(
     Ok(rows.into_iter().filter_map(parse).collect())
 }
 
-/// What an entry moved; nothing when it moved no points, or is not settled.
+/// The movements of an entry; none when it moved no points, or is not settled.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -128,7 +128,7 @@ pub async fn of_entry(
     between(pool, id, id).await
 }
 
-/// Whether a movement was taken back.
+/// Whether a movement was cancelled.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -139,7 +139,8 @@ pub async fn is_cancelled(pool: &MySqlPool, id: Position) -> Result<bool, sqlx::
         .await
 }
 
-/// Notes the order for which a branch moved points: it has its id since the branch was confirmed.
+/// Notes the order for which a branch moved points. The order's id is known since the branch was
+/// confirmed.
 ///
 /// # Errors
 /// When MySQL does not answer.

@@ -1,4 +1,4 @@
-//! Products in MySQL: names, prices, statuses. What is left of one is an account.
+//! Products in MySQL: names, prices and statuses. The stock of a product is in its accounts.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -13,17 +13,17 @@ use stock_domain::journal::Idempotency;
 use super::rows::{MultiRow, push_list};
 use super::sales;
 
-/// The key that a product was created under, and the fingerprint of that request; 16 bytes each.
+/// The key of a request that creates something, and the fingerprint of that request; 16 bytes each.
 #[derive(Debug, Clone)]
 pub struct CreationKey {
-    /// Hash of user and Idempotency-Key.
+    /// Hash of the user and the Idempotency-Key.
     pub key_hash: Vec<u8>,
     /// Hash of the request.
     pub fingerprint: Vec<u8>,
 }
 
 impl CreationKey {
-    /// Of a request's key; `None` when its hashes are no hashes.
+    /// The creation key of a request; `None` when its hashes do not have 16 bytes.
     #[must_use]
     pub fn of(known: &Idempotency) -> Option<Self> {
         Some(Self {
@@ -50,7 +50,7 @@ struct Row {
     governed: sales::Governed,
 }
 
-/// Products with what governs their price.
+/// Products with the sale and the discount that govern their price.
 static SELECT: LazyLock<String> = LazyLock::new(|| {
     format!(
         "SELECT p.id, p.name, p.description, p.price, CAST(p.status AS CHAR) AS status, \
@@ -81,8 +81,8 @@ fn parse(row: Row) -> Option<Product> {
     })
 }
 
-/// Inserts a product and returns its id. With a key that was used before, a unique key is violated
-/// (`products_key`, error 1062).
+/// Inserts a product and returns its id. A key that was used before violates the unique key
+/// `products_key` (error 1062).
 ///
 /// # Errors
 /// When MySQL does not answer, or the key was used before.
@@ -124,7 +124,7 @@ pub async fn find_by_key(
     Ok(row.map(|(id, fingerprint)| (ProductId(id), fingerprint)))
 }
 
-/// Changes a product if its revision is `revision`; `false` when it has changed or is gone.
+/// Changes a product if its revision is still `revision`; `false` when it was changed or deleted.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -152,7 +152,8 @@ pub async fn update(
     Ok(done.rows_affected() > 0)
 }
 
-/// Transitions a product deleted if its revision is `revision`; `false` when it has changed or is gone.
+/// Sets the deleted flag of a product if its revision is still `revision`; `false` when it was
+/// changed or deleted.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -201,7 +202,7 @@ pub async fn list(pool: &MySqlPool, filter: &ProductFilter) -> Result<Vec<Produc
             .replace('%', "\\%")
             .replace('_', "\\_");
         query
-            // The server's own collation may take all emoji for the same.
+            // The server's own collation may take all emoji for equal.
             .push(" AND p.name COLLATE utf8mb4_unicode_520_ci LIKE ")
             .push_bind(format!("%{escaped}%"));
     }
@@ -227,8 +228,8 @@ pub async fn list(pool: &MySqlPool, filter: &ProductFilter) -> Result<Vec<Produc
     Ok(rows.into_iter().filter_map(parse).collect())
 }
 
-/// Products changed since a moment (all of them for `None`), deleted ones included, and the moment
-/// up to which this is complete.
+/// Products that were changed since a moment, deleted ones included, and the moment up to which
+/// this list is complete. `None` reads all products.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -236,7 +237,8 @@ pub async fn changed_since(
     pool: &MySqlPool,
     since: Option<NaiveDateTime>,
 ) -> Result<(Vec<Product>, NaiveDateTime), sqlx::Error> {
-    // A transaction that committed late carries an older time than this statement sees: look back.
+    // A transaction that commits late carries an older time than this statement sees, so the moment
+    // lies ten seconds back.
     let now: NaiveDateTime = sqlx::query_scalar("SELECT NOW(3) - INTERVAL 10 SECOND")
         .fetch_one(pool)
         .await?;
@@ -249,7 +251,8 @@ pub async fn changed_since(
     Ok((rows.into_iter().filter_map(parse).collect(), now))
 }
 
-/// Products whose accounts should have been opened a moment ago and were not: a crash came between.
+/// Products older than 3 seconds whose accounts were not opened, because a crash came between; at
+/// most 1,000.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -263,7 +266,8 @@ pub async fn unopened(pool: &MySqlPool) -> Result<Vec<ProductId>, sqlx::Error> {
     Ok(ids.into_iter().map(ProductId).collect())
 }
 
-/// Notes that accounts were opened. `updated_at` stays: it is not a change that a catalog cares for.
+/// Notes that accounts were opened. `updated_at` stays, because the catalog need not read this
+/// change.
 ///
 /// # Errors
 /// When MySQL does not answer.

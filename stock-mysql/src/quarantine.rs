@@ -1,9 +1,9 @@
-//! Quarantine: accounts whose postings do not chain, and what is kept aside of them.
+//! Quarantine: accounts whose postings do not chain, and the postings that are kept aside.
 //!
-//! One broken account must not stop a shard. Its entries are recorded and settled like any other; only
-//! its own postings stand here instead of in `postings`, and its level stays where it was. Nothing may be
-//! taken from it in Redis meanwhile (`quarantine` of `stock-engine`). Ending the quarantine puts the postings
-//! behind the level again, so no accepted entry is dropped.
+//! One broken account must not stop a shard. Its entries are recorded and settled like any other.
+//! Only its own postings are kept here instead of in `postings`, and its level stays as it was.
+//! Meanwhile nothing may be taken from the account in Redis (`quarantine` of `stock-engine`). The
+//! end of the quarantine puts the postings behind the level again, so no accepted entry is dropped.
 
 use std::collections::{HashMap, HashSet};
 
@@ -15,7 +15,7 @@ use stock_domain::journal::Posted;
 
 use super::rows::{MultiRow, padded};
 
-/// Accounts in one statement.
+/// Accounts or postings that one statement names at most.
 const TOGETHER: usize = 256;
 
 /// Why an account came under quarantine.
@@ -23,9 +23,9 @@ const TOGETHER: usize = 256;
 pub struct Broken {
     /// The account.
     pub account: Account,
-    /// The first entry whose posting did not follow.
+    /// The first entry whose posting does not chain.
     pub position: Position,
-    /// A text that says what was expected and what came.
+    /// A text that says which posting was expected and which one came.
     pub reason: String,
 }
 
@@ -36,9 +36,9 @@ pub struct Quarantined {
     pub shard: u64,
     /// The account and the break in its chain.
     pub broken: Broken,
-    /// How many postings are kept aside.
+    /// Number of postings that are kept aside.
     pub kept: u64,
-    /// When it came under quarantine, UTC.
+    /// When the account came under quarantine, UTC.
     pub created_at: NaiveDateTime,
 }
 
@@ -69,7 +69,7 @@ fn account_of((kind, owner, location): (String, u64, u64)) -> Option<Account> {
     })
 }
 
-/// Puts accounts of a shard under quarantine; the caller holds the shard's lock.
+/// Puts accounts of a shard under quarantine; the caller holds the lock of the shard's row.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -97,7 +97,7 @@ pub async fn begin(
         .await
 }
 
-/// Keeps postings aside: those that a synchronous order has recorded already are moved.
+/// Keeps postings aside. Postings that a synchronous order has recorded already are moved.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -143,7 +143,7 @@ pub async fn keep(
         .await
 }
 
-/// Those of some postings in whose place another one stands already.
+/// The postings whose `seq` another posting of the account has already.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -190,7 +190,7 @@ pub async fn occupied(
     Ok(found)
 }
 
-/// Returns the postings that are kept aside of an account, in the order of its entries.
+/// The postings of an account that are kept aside, in the order of its entries.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -234,8 +234,9 @@ pub async fn postings_behind(
     Ok(rows.into_iter().map(|row| posted(account, row)).collect())
 }
 
-/// Removes an account's postings behind a sequence number, of which the caller has seen that no entry says them. One of an
-/// entry behind the watermark stays: a synchronous order has recorded it.
+/// Removes an account's postings behind a sequence number. The caller has seen that no entry holds
+/// them. A posting of an entry after the watermark stays, because a synchronous order has recorded
+/// it.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -272,8 +273,8 @@ fn posted(
     (Position::new(id), posted)
 }
 
-/// Gives those of a shard's levels that are under quarantine the form that Redis has them in: flagged, and with
-/// what is kept aside.
+/// Gives those of a shard's levels that are under quarantine the form that they have in Redis:
+/// flagged, and with the postings that are kept aside.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -330,7 +331,7 @@ fn quarantined(
     })
 }
 
-/// Accounts under quarantine, the oldest first, at most 1,000.
+/// Accounts under quarantine, oldest first, at most 1,000.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -343,7 +344,7 @@ pub async fn list(pool: &MySqlPool) -> Result<Vec<Quarantined>, sqlx::Error> {
     Ok(rows.into_iter().filter_map(quarantined).collect())
 }
 
-/// One of them.
+/// One account under quarantine.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -362,7 +363,7 @@ pub async fn find(
     Ok(row.and_then(quarantined))
 }
 
-/// How many accounts are under quarantine.
+/// Number of accounts under quarantine.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -372,7 +373,8 @@ pub async fn count(pool: &MySqlPool) -> Result<i64, sqlx::Error> {
         .await
 }
 
-/// Ends a quarantine; the caller has put what was kept into `postings`. `upto` is the last entry that was decided before.
+/// Ends a quarantine. The caller has put the kept postings into `postings`. `upto` is the last
+/// entry that was decided before the end.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -402,7 +404,8 @@ pub async fn end(
     Ok(())
 }
 
-/// Accounts of a shard that were released, each with the last entry that was decided before.
+/// Accounts of a shard that were released, each with the last entry that was decided before its
+/// release.
 ///
 /// # Errors
 /// When MySQL does not answer.

@@ -1,7 +1,8 @@
-//! Record: what belongs to an entry, its journal row, its postings and its own tables.
+//! Record: the rows that belong to an entry, which are its journal row, its postings and its own
+//! tables.
 //!
-//! Idempotent by position: the callers leave out entries that are there already. Which tables are an
-//! entry's own stands in the table of [`stock_domain::journal`].
+//! Callers leave out entries that are recorded already, so each position is recorded once. The
+//! table of [`stock_domain::journal`] says which tables are an entry's own.
 
 use sqlx::MySqlConnection;
 use stock_common::id::{CouponId, Position, ProductId};
@@ -26,13 +27,13 @@ pub enum RecordError {
     /// MySQL did not answer, or refused the data.
     #[error("mysql: {0}")]
     Database(#[from] sqlx::Error),
-    /// The body does not fit its kind.
+    /// The body does not fit the kind of the entry.
     #[error("the body cannot be read: {0}")]
     Body(#[from] serde_json::Error),
 }
 
 impl RecordError {
-    /// Whether it is the entry's fault, so that trying again cannot help.
+    /// Whether the entry is at fault, so that trying again cannot help.
     #[must_use]
     pub fn is_poison(&self) -> bool {
         match self {
@@ -42,14 +43,14 @@ impl RecordError {
     }
 }
 
-/// The reverse of recording: removes the rows of entries that never take effect, and takes back what
-/// they said about others. Entries without rows are passed over.
+/// The reverse of recording: removes the rows of entries that never take effect, and undoes what
+/// they changed in other rows. Entries without rows are skipped.
 ///
 /// # Errors
 /// [`RecordError`]; the caller rolls back.
 pub async fn erase(connection: &mut MySqlConnection, entries: &[Entry]) -> Result<(), RecordError> {
     let mut standing = Vec::new();
-    // The last first: what an earlier one said stands again when a later one is gone.
+    // The last entry comes first: when it is gone, the effect of an earlier one holds again.
     for entry in entries.iter().rev() {
         match entry.kind {
             Kind::OrderPlaced => {
@@ -63,7 +64,7 @@ pub async fn erase(connection: &mut MySqlConnection, entries: &[Entry]) -> Resul
                     coupon_issues::set_free(connection, &[entry.position]).await?;
                 }
             }
-            // The order that it took back stands again.
+            // The order that the entry took back stands again.
             Kind::OrderCancelled | Kind::OrderFailed => {
                 let order = entry.body::<OrderReversed>()?.order_id;
                 if sets_code_state(entry) {
@@ -71,7 +72,8 @@ pub async fn erase(connection: &mut MySqlConnection, entries: &[Entry]) -> Resul
                 }
                 standing.push(order);
             }
-            // Beside these only the reservations that orders took and points are ever recorded unsettled.
+            // Entries of these kinds have no other rows before they are settled. Besides orders,
+            // only movements of points and reservations that an order took are recorded unsettled.
             Kind::PointsEarned
             | Kind::PointsUsed
             | Kind::PointsCancelled
@@ -105,8 +107,8 @@ pub async fn erase(connection: &mut MySqlConnection, entries: &[Entry]) -> Resul
     Ok(())
 }
 
-/// What even a dead letter says about others: the reservation that an order took is over and its coupon used,
-/// whatever becomes of the order, and points have moved.
+/// Records what holds even for a dead letter, whatever becomes of its order: the reservation is
+/// over, the coupon is used, and points have moved.
 ///
 /// # Errors
 /// When MySQL does not answer, or refuses the data.
@@ -135,32 +137,32 @@ pub async fn record_taken(
     }
 }
 
-/// What a group of entries writes, by table.
+/// The rows that a group of entries writes, by table.
 #[derive(Default)]
 pub struct Rows {
-    /// Orders, each with its entry.
+    /// Orders that were placed, each with its entry.
     pub placed: Vec<(Position, Order)>,
     /// Orders that were cancelled.
     pub cancelled: Vec<Position>,
     /// Orders that failed.
     pub failed: Vec<Position>,
-    /// Sales of tills that were cut off: entry, store, sale, what became of it.
+    /// Offline sales: entry, store, sale and state.
     pub offline: Vec<(Position, u64, OfflineSale, OfflineState)>,
-    /// Reservations, each with its entry.
+    /// Reservations that were made, each with its entry.
     pub reserved: Vec<(Position, Reservation)>,
-    /// Reservations that an order took, and that order.
+    /// Reservations that an order took, each with that order.
     pub ordered: Vec<(Position, Position)>,
     /// Reservations that were confirmed.
     pub confirmed: Vec<Position>,
     /// Reservations that were cancelled.
     pub returned: Vec<Position>,
-    /// Reservations whose time was over.
+    /// Reservations that expired.
     pub expired: Vec<Position>,
-    /// Codes that were drawn, each with its entry.
+    /// Codes that were issued, each with its entry.
     pub issued: Vec<(Position, CouponIssued)>,
     /// Orders that used codes.
     pub used: Vec<Position>,
-    /// Orders that gave their codes back.
+    /// Orders whose codes are free again.
     pub freed: Vec<Position>,
     /// Movements of points.
     pub points: Vec<PointTransaction>,
@@ -168,25 +170,25 @@ pub struct Rows {
     pub opened: Vec<ProductId>,
     /// Coupons that were opened.
     pub coupons: Vec<CouponId>,
-    /// Files of stock: import, the first and the last of its lines.
+    /// Imports: the import, and the first and the last of the lines that were written.
     pub imported: Vec<(u64, u64, u64)>,
-    /// Branches that are held, and the id that all parts of their entry share.
+    /// Branches that are held, each with the cross-shard id of its entry.
     pub held: Vec<(Position, String)>,
-    /// Branches of an entry: branch, shared id, entry.
+    /// Branches of entries: branch, cross-shard id, entry.
     pub owned: Vec<(Position, String, Position)>,
     /// Branches that have ended.
     pub ended: Vec<branches::Ended>,
-    /// Codes that a branch used, and its order.
+    /// Codes that a branch used, each with its order.
     pub codes: Vec<((CouponId, String), Position)>,
-    /// Branches, and the orders that were placed by them.
+    /// Branches, each with the order that it was confirmed for.
     pub placed_by: Vec<(Position, Position)>,
 }
 
 impl Rows {
-    /// Adds what an entry writes.
+    /// Adds the rows that an entry writes.
     ///
     /// # Errors
-    /// When the body of the entry is not that of its kind.
+    /// When the body does not fit the kind of the entry.
     pub fn add(&mut self, entry: &Entry) -> Result<(), serde_json::Error> {
         let ended = || {
             let ended = entry.body::<ReservationEnded>()?;
@@ -275,7 +277,7 @@ impl Rows {
     }
 }
 
-/// The branches of an entry, with the id that they share.
+/// The branches of an entry, each with the cross-shard id that they share, and with the entry.
 pub fn owned(entry: &Entry) -> Vec<(Position, String, Position)> {
     let mut transitions = entry.transitions.iter();
     let cross_shard =
@@ -287,8 +289,8 @@ pub fn owned(entry: &Entry) -> Vec<(Position, String, Position)> {
         .collect()
 }
 
-/// Whether an entry uses a code or gives it back, on its own shard. Long after its coupon is over there is nothing to
-/// give back; a code on another shard is moved by a branch.
+/// Whether an entry uses a code or frees it, on its own shard. It does neither long after the
+/// coupon is over, nor when the code lies on another shard, where a branch moves it.
 pub fn sets_code_state(entry: &Entry) -> bool {
     entry
         .transitions
@@ -305,11 +307,11 @@ fn offline(
     Some((entry.position, order.store_id?, sale, state))
 }
 
-/// Writes the entries' own tables, grouped by table: what begins first, then what ends it, a sale's
-/// confirmation before what takes it back.
+/// Writes the entries' own tables, table by table. A row is inserted before it is ended, and a
+/// confirmation is written before the cancel that takes it back.
 ///
 /// # Errors
-/// [`RecordError`]; some rows may have been written, the caller rolls back to its savepoint.
+/// [`RecordError`]; some rows may have been written, so the caller rolls back to its savepoint.
 pub async fn record_own(
     connection: &mut MySqlConnection,
     entries: &[&Entry],

@@ -1,8 +1,9 @@
-//! Beats: a number that rises on the primary, by which one sees how far a replica follows.
+//! Replica beats: a number that rises on the primary and shows how far a replica follows.
 
 use sqlx::MySqlPool;
 
-/// Raises the number on the primary: whoever sees what is returned has everything that was committed before the call.
+/// Raises the number on the primary and returns it. A replica that shows this number has everything
+/// that was committed before the call.
 ///
 /// # Errors
 /// When MySQL does not answer.

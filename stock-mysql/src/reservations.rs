@@ -22,28 +22,28 @@ static INSERT: MultiRow = MultiRow::new(
 /// A reservation as MySQL has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredReservation {
-    /// Its id.
+    /// The id of the reservation.
     pub id: Position,
-    /// What was set aside.
+    /// The reservation as it was made.
     pub reservation: Reservation,
-    /// Where it stands.
+    /// The status of the reservation.
     pub status: ReservationStatus,
-    /// The order that took it.
+    /// The order that took the reservation.
     pub order_id: Option<Position>,
 }
 
-/// What to list.
+/// The filter of [`list`].
 #[derive(Debug, Clone, Default)]
 pub struct ReservationFilter {
-    /// Only this user's.
+    /// Only reservations of this user.
     pub user: Option<UserId>,
-    /// Only of this product.
+    /// Only reservations of this product.
     pub product: Option<ProductId>,
-    /// Only in this state.
+    /// Only reservations with this status.
     pub status: Option<ReservationStatus>,
-    /// Only older ones than this.
+    /// Only reservations with ids below this one.
     pub before: Option<Position>,
-    /// How many.
+    /// Largest number of reservations.
     pub limit: u32,
 }
 
@@ -75,7 +75,7 @@ pub async fn insert(
         .await
 }
 
-/// Sets the state of reservations; one that is not there (a dead letter) is passed over.
+/// Sets the status of reservations; a reservation that is missing (a dead letter) is skipped.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -113,7 +113,7 @@ pub async fn set_ordered(
     Ok(())
 }
 
-/// Reservations that an order took which never takes effect stand again.
+/// Makes the reservation of an order that never takes effect live again.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -259,8 +259,8 @@ pub async fn pending(
     Ok(rows.into_iter().filter_map(parse).collect())
 }
 
-/// The entry that ended a hold: it gave the user's hold back and names it. `None` when there is none, or none that can be
-/// found, as when users were not limited.
+/// The entry that ended a hold: it gives the user's hold back and refers to this hold. `None` when
+/// there is none, or when it cannot be found because users were not limited.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -281,7 +281,7 @@ pub async fn ended_by(pool: &MySqlPool, held: &Held) -> Result<Option<Position>,
     Ok(id.map(Position::new))
 }
 
-/// Those of some reservations that are live.
+/// The ids of those reservations that are live.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -293,7 +293,7 @@ pub async fn live_of(pool: &MySqlPool, ids: &[Position]) -> Result<HashSet<Posit
     Ok(live.map(|(id, _)| id).collect())
 }
 
-/// The states of some reservations; those that are not there are absent.
+/// The status of each of some reservations; missing ones are absent.
 ///
 /// # Errors
 /// When MySQL does not answer.

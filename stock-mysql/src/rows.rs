@@ -1,9 +1,9 @@
 //! Multi-row statements of fixed sizes: powers of two up to 1,024.
 //!
-//! A statement text of every size stays prepared on each connection, so a batch of any length costs a
-//! handful of executions and no preparation. Statements prepared anew for every length drained eleven
-//! times slower (DESIGN §2). Rows that may be long are counted: a statement stays below what the server takes
-//! ([`set_packet_max`]).
+//! The statement of every size stays prepared on each connection, so a batch of any length costs a
+//! few executions and no preparation. With a statement prepared anew for every length the journal
+//! drained eleven times slower. Rows that may be long are measured, so that a statement stays below
+//! the limit of the server ([`set_packet_max`]).
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -13,13 +13,13 @@ use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Encode, MySql, MySqlConnection, QueryBuilder, Type};
 use stock_common::id::Position;
 
-/// 2^10 rows at most in one statement.
+/// Exponent of the largest size: one statement has at most 2^10 rows.
 const LARGEST: usize = 10;
-/// Bytes that the server takes in one statement, as the youngest connection was told.
+/// Bytes that the server takes in one statement, as the youngest connection has read it.
 static PACKET_MAX: AtomicUsize = AtomicUsize::new(1 << 20);
 
-/// Notes what the server takes in one statement (`max_allowed_packet`). Half of it is filled at most: the text itself, and
-/// what the protocol adds, need room too.
+/// Notes how many bytes the server takes in one statement (`max_allowed_packet`). At most half of
+/// it is filled, because the text and the protocol need room too.
 pub fn set_packet_max(bytes: u64) {
     let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
     PACKET_MAX.store(bytes, Ordering::Relaxed);
@@ -60,10 +60,10 @@ impl MultiRow {
         }
     }
 
-    /// Executes the statement for all rows, the largest sizes first.
+    /// Executes the statement for all rows, largest sizes first.
     ///
     /// # Errors
-    /// As the server answers; earlier parts have then been executed.
+    /// The error of the server; earlier parts have then been executed.
     pub async fn execute<T>(
         &self,
         connection: &mut MySqlConnection,
@@ -73,10 +73,10 @@ impl MultiRow {
         self.execute_sized(connection, rows, |_| 0, bind).await
     }
 
-    /// The same of rows that may be long: `bytes` says how much text a row carries.
+    /// The same for rows that may be long: `bytes` returns the bytes of text in a row.
     ///
     /// # Errors
-    /// As the server answers; earlier parts have then been executed.
+    /// The error of the server; earlier parts have then been executed.
     pub async fn execute_sized<T>(
         &self,
         connection: &mut MySqlConnection,
@@ -99,7 +99,8 @@ impl MultiRow {
         Ok(())
     }
 
-    /// How many of the first rows fit into one statement; at least one. A number takes 11 bytes at most with its type.
+    /// Number of the first rows that fit into one statement, at least one. A number takes at most
+    /// 11 bytes with its type.
     fn fitting<T>(&self, rows: &[T], bytes: impl Fn(&T) -> usize) -> usize {
         const NUMBER: usize = 11;
         let columns = self.row.matches('?').count();
@@ -113,8 +114,8 @@ impl MultiRow {
         fits.count().max(1)
     }
 
-    /// The text for a selection by keys, whose repeated part is joined by ` OR `, padded by the caller
-    /// to a power of two.
+    /// The text of a selection by keys, with the repeated part joined by ` OR `. The caller pads
+    /// the keys to a power of two.
     #[must_use]
     pub fn alternatives(&self, count: usize) -> Arc<str> {
         let build = || {
@@ -127,10 +128,11 @@ impl MultiRow {
         }
     }
 
-    /// Executes an update of one value in the rows of these ids: `… SET status = ? … WHERE`, `id = ?`.
+    /// Executes an update of one value in the rows with these ids: `… SET status = ? … WHERE`, `id
+    /// = ?`.
     ///
     /// # Errors
-    /// As the server answers; earlier parts have then been executed.
+    /// The error of the server; earlier parts have then been executed.
     pub async fn set(
         &self,
         connection: &mut MySqlConnection,
@@ -149,8 +151,8 @@ impl MultiRow {
     }
 }
 
-/// `items` with the last one repeated until the length is a power of two: a repeated alternative
-/// changes nothing, and the statement's text has one of eleven sizes.
+/// Repeats the last item until the length is a power of two. A repeated alternative changes
+/// nothing, and the statement has one of eleven sizes.
 #[must_use]
 pub fn padded<T: Copy>(items: &[T]) -> Vec<T> {
     let mut padded = items.to_vec();
@@ -160,8 +162,8 @@ pub fn padded<T: Copy>(items: &[T]) -> Vec<T> {
     padded
 }
 
-/// Adds `(?, ?, …)` with values, padded to a power of two, so that the statement's text has few sizes and
-/// stays prepared. A statement prepared anew each time costs 40 ms.
+/// Adds `(?, ?, …)` with values, padded to a power of two, so that the statement has few sizes and
+/// stays prepared. A statement that is prepared anew each time costs 40 ms.
 pub fn push_list<'v, T>(query: &mut QueryBuilder<MySql>, values: &[T])
 where
     T: Copy + Encode<'v, MySql> + Type<MySql> + 'v,

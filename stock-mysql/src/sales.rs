@@ -1,4 +1,4 @@
-//! Sales and discounts in MySQL. The product names the one of each that governs it.
+//! Sales and discounts in MySQL. A product names the sale and the discount that govern it.
 
 use chrono::NaiveDateTime;
 use sqlx::{AssertSqlSafe, MySqlConnection, MySqlPool};
@@ -13,11 +13,11 @@ pub(super) const COLUMNS: &str = "s.id AS sale_id, s.starts_at AS sale_starts_at
      s.ends_at AS sale_ends_at, s.price AS sale_price, s.limit_per_user, s.counted_from, \
      CAST(s.availability AS CHAR) AS availability, d.hundredths, \
      d.starts_at AS discount_starts_at, d.ends_at AS discount_ends_at";
-/// The joins that bring them to `products p`.
+/// The joins that bring these columns to `products p`.
 pub(super) const JOINS: &str =
     "LEFT JOIN sales s ON s.id = p.sale_id LEFT JOIN discounts d ON d.id = p.discount_id";
 
-/// A sale, if there is one.
+/// The columns of a sale; all are `NULL` when there is none.
 #[derive(Clone, sqlx::FromRow)]
 struct SaleRow {
     sale_id: Option<u64>,
@@ -29,7 +29,7 @@ struct SaleRow {
     availability: Option<String>,
 }
 
-/// A product's sale and discount, if it has them.
+/// The sale and the discount of a product, if it has them.
 #[derive(Clone, sqlx::FromRow)]
 pub(super) struct Governed {
     #[sqlx(flatten)]
@@ -71,8 +71,8 @@ impl Governed {
     }
 }
 
-/// Lets a product name another sale or discount; `false` when the product is gone. The change is one of the
-/// product: the catalog reads it by `updated_at`.
+/// Makes a product name another sale or discount; `false` when the product is gone. The update is a
+/// change of the product, which the catalog reads by `updated_at`.
 async fn govern(
     connection: &mut MySqlConnection,
     text: &'static str,
@@ -87,13 +87,13 @@ async fn govern(
     Ok(done.rows_affected() > 0)
 }
 
-/// Why a product does not get a sale.
+/// Why a sale was not created.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
     /// There is no such product.
     #[error("there is no such product")]
     NoProduct,
-    /// It has one that is not over.
+    /// The product has a sale that is not over.
     #[error("sale {0} is not over")]
     Exists(SaleId),
     /// MySQL did not answer.
@@ -101,8 +101,9 @@ pub enum CreateError {
     Database(#[from] sqlx::Error),
 }
 
-/// Makes a sale that governs its product from now on, unless one that is not over at `now_ms` does. In a
-/// transaction: the product's row stays locked, so that of two at once one is made.
+/// Creates a sale that governs its product from now on, unless the product has one that is not over
+/// at `now_ms`. The caller runs it in a transaction: the product's row stays locked, so that only
+/// one of two concurrent calls succeeds.
 ///
 /// # Errors
 /// [`CreateError`]; the caller rolls back.
@@ -145,16 +146,16 @@ pub async fn create(
     Ok(SaleId(id))
 }
 
-/// A sale and what it is of.
+/// A sale with its product.
 #[derive(Debug, Clone)]
 pub struct ListedSale {
     /// The sale.
     pub sale: Sale,
-    /// Its product.
+    /// The product of the sale.
     pub product_id: ProductId,
     /// The name of the product.
     pub product_name: String,
-    /// Whether it is the one that governs its product: a newer one may have taken its place.
+    /// Whether the sale governs its product; a newer sale may have replaced it.
     pub governs: bool,
 }
 
@@ -202,7 +203,7 @@ pub async fn list(
     Ok(rows.into_iter().filter_map(Listed::parse).collect())
 }
 
-/// Finds a sale of a product that was not deleted.
+/// Finds a sale of a product, unless one of them was deleted.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -220,7 +221,7 @@ pub async fn find(
     Ok(row.and_then(Listed::parse))
 }
 
-/// The units of the buyer who has had the most in a sale, as far as MySQL has settled.
+/// Units of the buyer who has taken the most in a sale, as far as MySQL has settled.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -232,11 +233,12 @@ pub async fn most_taken(connection: &mut MySqlConnection, sale: &Sale) -> Result
     .fetch_one(connection)
     .await?;
     let taken = least.map_or(0, |least| i64::from(sale.counted_from) - least);
-    // A balance is never above what it counts from.
+    // A balance is never above the number that it counts down from.
     Ok(u32::try_from(taken.max(0)).unwrap_or(u32::MAX))
 }
 
-/// Locks a product's row, so that its sales change one at a time; `false` when there is no such product.
+/// Locks a product's row, so that its sales change one at a time; `false` when there is no such
+/// product.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -252,7 +254,7 @@ pub async fn lock_product(
     Ok(found.is_some())
 }
 
-/// Writes what was changed of a sale.
+/// Writes the changed fields of a sale.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -269,7 +271,7 @@ pub async fn update(connection: &mut MySqlConnection, sale: &Sale) -> Result<(),
     .bind(sale.id.0)
     .execute(&mut *connection)
     .await?;
-    // A change of the product, so that the catalog reads it.
+    // This is a change of the product, so that the catalog reads it.
     sqlx::query("UPDATE products SET revision = revision + 1 WHERE sale_id = ?")
         .bind(sale.id.0)
         .execute(connection)
@@ -277,7 +279,7 @@ pub async fn update(connection: &mut MySqlConnection, sale: &Sale) -> Result<(),
     Ok(())
 }
 
-/// Ends the rule of a sale; `false` when the product has no such sale. In a transaction.
+/// Deletes a sale; `false` when the product has no such sale. The caller runs it in a transaction.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -286,7 +288,7 @@ pub async fn delete(
     product: ProductId,
     sale: SaleId,
 ) -> Result<bool, sqlx::Error> {
-    // The product first, as everybody locks the two. The sale of a deleted product can be deleted too.
+    // The product is locked first, as everywhere. The sale of a deleted product can be deleted too.
     lock_product(connection, product).await?;
     let done = sqlx::query(
         "UPDATE sales SET deleted_at = NOW(3) WHERE id = ? AND product_id = ? \
@@ -309,8 +311,8 @@ pub async fn delete(
     Ok(true)
 }
 
-/// Makes a discount that is the product's only one from now on; `None` when there is no such product. In a
-/// transaction, which the caller rolls back then.
+/// Creates a discount, which replaces the product's discount from now on; `None` when there is no
+/// such product. The caller runs it in a transaction, and then rolls it back.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -334,7 +336,8 @@ pub async fn create_discount(
     Ok(govern(connection, GOVERN, id, product).await?.then_some(id))
 }
 
-/// Whether what each buyer may still have in a sale is kept: it was not forgotten.
+/// Whether the ledger still counts what each buyer takes in a sale, because the sale was not
+/// forgotten.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -347,8 +350,9 @@ pub async fn is_kept(pool: &MySqlPool, sale: SaleId) -> Result<bool, sqlx::Error
     Ok(kept.unwrap_or(false))
 }
 
-/// Sales whose limits nobody needs any more: over for `over_days`, or deleted for a day, which is longer than
-/// any reservation lives; and those whose forgetting was cut off.
+/// Sales whose limits nobody needs any more, at most 1,000. They have been over for `over_days`, or
+/// deleted for a day, which is longer than any reservation lives, or their forgetting was
+/// interrupted.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -364,7 +368,7 @@ pub async fn to_be_forgotten(pool: &MySqlPool, over_days: u32) -> Result<Vec<Sal
     Ok(ids.into_iter().map(SaleId).collect())
 }
 
-/// Notes that a sale's limits are forgotten from now on.
+/// Notes that the limits of a sale are forgotten from now on.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -376,11 +380,11 @@ pub async fn forget(pool: &MySqlPool, sale: SaleId) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-/// Moves the accounts of a forgotten sale, all of whose entries are settled, into `archived_allowances`; returns
-/// how many.
+/// Moves the accounts of a forgotten sale into `archived_allowances`; returns their number. All
+/// entries of the sale must be settled.
 ///
 /// # Errors
-/// When MySQL does not answer; moving them again goes on.
+/// When MySQL does not answer; another call goes on.
 pub async fn archive_allowances(pool: &MySqlPool, sale: SaleId) -> Result<u64, sqlx::Error> {
     const PART: u32 = 5_000;
     const COPY: &str = "INSERT IGNORE INTO archived_allowances (sale_id, user_id, balance, seq) \

@@ -1,9 +1,10 @@
-//! Whether selling is open, as an operator asked for it last: one row, which tells every instance.
+//! The selling switch: whether selling is open, as an operator last asked for it. One row tells
+//! every instance.
 
 use sqlx::MySqlPool;
 use stock_domain::selling::Switched;
 
-/// Reads what was asked for last; `None` when nobody ever did.
+/// Reads the last request of an operator; `None` when there was none.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -15,12 +16,13 @@ pub async fn load(pool: &MySqlPool) -> Result<Option<Switched>, sqlx::Error> {
     Ok(row.map(|(open, at_ms)| Switched { open, at_ms }))
 }
 
-/// Notes what was asked for, unless something later was; of two at once the one that stops stays.
+/// Saves a request, unless a later one is saved already. Of two requests with the same time the one
+/// that stops selling stays.
 ///
 /// # Errors
 /// When MySQL does not answer.
 pub async fn save(pool: &MySqlPool, switched: Switched) -> Result<(), sqlx::Error> {
-    // The columns are assigned from left to right: the time last.
+    // The columns are assigned from left to right, so the time comes last.
     sqlx::query(
         "INSERT INTO selling (id, is_open, at_ms) VALUES (1, ?, ?) ON DUPLICATE KEY UPDATE \
          is_open = IF(VALUES(at_ms) > at_ms, VALUES(is_open), \

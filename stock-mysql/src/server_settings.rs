@@ -1,14 +1,14 @@
-//! Reads the settings of a MySQL on which a promise rests.
+//! Reads the settings of a MySQL server on which a promise rests.
 
 use sqlx::MySqlPool;
 use stock_domain::server_settings::DatabaseSettings;
 
-/// Asks a MySQL.
+/// Reads the settings.
 ///
 /// # Errors
-/// When it does not answer.
+/// When the server does not answer.
 pub async fn read(pool: &MySqlPool) -> Result<DatabaseSettings, sqlx::Error> {
-    // A switch that is on is 1; newer servers of MariaDB name its degrees.
+    // A switch that is on reads as 1; newer MariaDB servers name its levels.
     let (read_only, flush, writes_log, sync): (String, u64, u64, u64) = sqlx::query_as(
         "SELECT UPPER(CAST(@@global.read_only AS CHAR)), \
          CAST(@@global.innodb_flush_log_at_trx_commit AS UNSIGNED), \

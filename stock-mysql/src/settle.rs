@@ -1,9 +1,10 @@
-//! Settle: balances and watermark move in journal order, each posting chained to the one before.
+//! Settle: moves balances and the watermark in journal order, with each posting chained to the one
+//! before.
 //!
-//! Only the holder of the shard's row calls it, in the transaction that records the entries. It
-//! demands dense entry numbers; a [`Gap`] stops applying with an alarm. For every account it demands
-//! `seq = stored + 1` and `balance_after = stored + delta`; an account of which that does not hold
-//! comes under quarantine, and everybody else goes on.
+//! Only the holder of the shard's row calls it, in the transaction that records the entries. Entry
+//! numbers must follow each other without a gap; a [`Gap`] stops applying and raises an alarm. For
+//! every account `seq = stored + 1` and `balance_after = stored + delta` must hold. An account for
+//! which they do not hold comes under quarantine, and all others go on.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -17,31 +18,31 @@ use super::quarantine::Broken;
 use super::{accounts, shards};
 use crate::account_queue::{AccountQueue, Ticket};
 
-/// An entry is missing, or comes twice.
+/// An entry is missing, or came twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("entry {position} has number {number}, expected {expected}")]
 pub struct Gap {
-    /// Where it stands.
+    /// The position of the entry.
     pub position: Position,
-    /// The number it has.
+    /// The number of the entry.
     pub number: u64,
-    /// The number that should come.
+    /// The number that was expected.
     pub expected: u64,
 }
 
-/// Accounts under quarantine, and what a batch adds to them.
+/// The accounts under quarantine, and what a batch adds to them.
 #[derive(Debug, Default)]
 pub struct Quarantine {
-    /// Those under quarantine so far.
+    /// Accounts under quarantine, including those of this batch.
     pub accounts: HashSet<Account>,
-    /// Those that came under quarantine in this batch.
+    /// Accounts that came under quarantine in this batch.
     pub begun: Vec<Broken>,
     /// Postings of this batch that are kept aside.
     pub kept: Vec<(Position, Posted)>,
 }
 
 impl Quarantine {
-    /// Puts an account under quarantine, unless it is there already.
+    /// Puts an account under quarantine, unless it already is.
     pub fn begin(&mut self, broken: Broken) {
         if self.accounts.insert(broken.account) {
             self.begun.push(broken);
@@ -49,13 +50,13 @@ impl Quarantine {
     }
 }
 
-/// The levels of the accounts that entries touch, locked.
+/// The levels of the accounts that entries touch. Their rows are locked.
 pub type Levels = HashMap<Account, Level>;
 
 /// Locks and reads every account that the entries touch.
 ///
 /// # Errors
-/// When MySQL does not answer, or a lock is not had in time.
+/// When MySQL does not answer, or a lock is not granted in time.
 pub async fn lock(
     connection: &mut MySqlConnection,
     entries: &[Entry],
@@ -64,21 +65,24 @@ pub async fn lock(
     accounts::lock(connection, &touched.into_iter().collect::<Vec<_>>()).await
 }
 
-/// What was locked of a tail of entries.
+/// The result of [`lock_ahead`].
 #[derive(Debug)]
 pub enum Ahead {
-    /// The accounts of the first entries, and how many entries that are.
+    /// The levels of the locked accounts, and how many of the first entries they suffice for.
     Locked(Levels, usize),
-    /// Nothing: the first entry's accounts are another transaction's ticket in this process.
+    /// Nothing is locked, because another transaction of this process has the ticket for one of the
+    /// first entry's accounts. The accounts of the first entry are returned.
     Queued(Vec<Account>),
 }
 
-/// Locks and reads the accounts of the first entry, and of as many behind it as nobody else holds.
+/// Locks and reads the accounts of the first entry, and of as many entries behind it as no other
+/// transaction holds.
 ///
-/// The first is waited for, if it is its ticket; the others' accounts are not held meanwhile.
+/// Once the ticket covers the first entry, the call waits for its rows. It holds no rows of the
+/// other entries while it waits.
 ///
 /// # Errors
-/// When MySQL does not answer, or the first entry's locks are not had in time.
+/// When MySQL does not answer, or the first entry's locks are not granted in time.
 pub async fn lock_ahead(
     connection: &mut MySqlConnection,
     entries: &[Entry],
@@ -88,7 +92,7 @@ pub async fn lock_ahead(
     let (first, others) = entries.split_at(entries.len().min(1));
     let awaited: Vec<Account> = first.iter().flat_map(touched).collect();
     if !ticket.covers(&awaited) {
-        // Who waits for a ticket has none of another.
+        // Release every ticket before queueing, so that two waiters cannot deadlock.
         *ticket = Ticket::default();
         rows.extend(ticket, &awaited);
         if !ticket.covers(&awaited) {
@@ -110,7 +114,7 @@ pub async fn lock_ahead(
     rows.extend(ticket, &others);
     others.retain(|account| ticket.has(*account));
     levels.extend(accounts::lock_free(connection, &others).await?);
-    // What is not there is new, or another's.
+    // An account without a row is new, or another transaction holds its row.
     let mut known = held;
     known.extend(levels.keys());
     let mut is_ours = |entry: &&Entry| {
@@ -143,7 +147,7 @@ pub const fn check_number(state: &ShardState, entry: &Entry) -> Result<(), Gap> 
     })
 }
 
-/// The level behind a posting; `None` when the posting does not follow from the one before.
+/// The level after a posting; `None` when the posting does not chain to `level`.
 #[must_use]
 pub fn follow(level: Level, posted: &Posted) -> Option<Level> {
     let follows = posted.seq == level.seq + 1
@@ -156,7 +160,7 @@ pub fn follow(level: Level, posted: &Posted) -> Option<Level> {
     })
 }
 
-/// Moves levels and state over one entry; postings that do not follow are kept aside.
+/// Moves levels and state over one entry; postings that do not chain are kept aside.
 ///
 /// # Errors
 /// [`Gap`]; nothing was moved.
@@ -208,7 +212,8 @@ pub fn advance(
     Ok(())
 }
 
-/// Settles entries over which levels and state were moved: writes the accounts and the watermark.
+/// Settles the entries over which [`advance`] has moved `levels` and `state`: writes the accounts
+/// and the watermark.
 ///
 /// # Errors
 /// When MySQL does not answer; the caller rolls back.

@@ -1,9 +1,11 @@
-//! The number of shards in MySQL: written down when the database is new, and changed by `rehome` alone.
+//! The shard map in MySQL: the number of shards, which is written when the database is new, and
+//! changed by `rehome` alone.
 
 use sqlx::{MySqlConnection, MySqlPool};
 use stock_domain::shard_map::ShardMap;
 
-/// Reads the map; `None` before the first epoch, and of a shop of the first release with several shards.
+/// Reads the map; `None` before the first epoch, and for a shop of release 0.1.0 with several
+/// shards.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -14,8 +16,8 @@ pub async fn load(pool: &MySqlPool) -> Result<Option<ShardMap>, sqlx::Error> {
     Ok(shards.map(ShardMap::new))
 }
 
-/// Writes down the number of shards of a new database, unless another process did; returns the map that counts. `None` of
-/// a shop of the first release with several shards.
+/// Writes the number of shards of a new database, unless another process has, and returns the map
+/// that holds. `None` for a shop of release 0.1.0 with several shards.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -30,7 +32,7 @@ pub async fn write_down(pool: &MySqlPool, shards: u64) -> Result<Option<ShardMap
     load(pool).await
 }
 
-/// Replaces the map; everything must be rebuilt by it before anybody sells.
+/// Replaces the map. Everything must be rebuilt with it before anything is sold.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -45,16 +47,16 @@ pub async fn replace(connection: &mut MySqlConnection, map: ShardMap) -> Result<
     Ok(())
 }
 
-/// A change of the map that was begun and is to be finished.
+/// A change of the map that has begun and must be finished.
 #[derive(Debug, Clone, Copy)]
 pub struct Underway {
-    /// Whether selling was open before, and is opened at the end.
+    /// Whether selling was open before, so that it is opened at the end.
     pub reopens: bool,
-    /// Whether the ledger was verified behind the stop: the shards are being rebuilt.
+    /// Whether the ledger was verified after selling stopped, so that the shards are being rebuilt.
     pub is_verified: bool,
 }
 
-/// Reads whether a change was begun.
+/// Reads the change that is under way, if there is one.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -69,7 +71,7 @@ pub async fn underway(pool: &MySqlPool) -> Result<Option<Underway>, sqlx::Error>
     }))
 }
 
-/// Notes that a change begins; one that was begun stays as it is.
+/// Notes that a change begins; a change that is under way stays as it is.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -89,7 +91,7 @@ pub async fn is_rebuilding(pool: &MySqlPool) -> Result<bool, sqlx::Error> {
     Ok(underway(pool).await?.is_some_and(|of| of.is_verified))
 }
 
-/// Notes that the ledger was verified, and that the shards are rebuilt from now on.
+/// Notes that the ledger was verified. The shards are rebuilt from now on.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -100,7 +102,7 @@ pub async fn note_verified(pool: &MySqlPool) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-/// Notes that it has ended.
+/// Notes that the change has ended.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -111,7 +113,7 @@ pub async fn end_change(pool: &MySqlPool) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-/// Whether an instance of the first release said within the last seconds that it is there.
+/// Whether an instance of release 0.1.0 has reported within the last five seconds.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -123,7 +125,7 @@ pub async fn has_first_release(pool: &MySqlPool) -> Result<bool, sqlx::Error> {
     .await
 }
 
-/// How many products the first release divided whose parts are not empty.
+/// Number of products that release 0.1.0 divided and that still have a part with stock.
 ///
 /// # Errors
 /// When MySQL does not answer.

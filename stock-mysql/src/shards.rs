@@ -1,4 +1,5 @@
-//! Shards: how far a journal is settled, under which epoch, and who may settle it.
+//! Shards: how far each journal is settled, under which epoch, and the row lock that decides who
+//! settles it.
 
 use sqlx::{AssertSqlSafe, MySqlConnection, MySqlPool};
 use stock_common::id::Position;
@@ -20,7 +21,7 @@ fn state_of_row(
     }
 }
 
-/// Whether accounts of the shard of the row `e` are under quarantine.
+/// Whether accounts of the shard in row `e` are under quarantine.
 const HAS_QUARANTINE: &str = "EXISTS (SELECT 1 FROM quarantined_accounts q WHERE q.shard = e.shard AND q.released_upto IS NULL)";
 
 /// Reads a shard's state; `None` before the first epoch was written.
@@ -38,7 +39,7 @@ pub async fn load(pool: &MySqlPool, shard: u64) -> Result<Option<ShardState>, sq
     Ok(row.map(|row| state_of_row(shard, row)))
 }
 
-/// Locks a shard's row until the transaction ends; `None` when another holds it.
+/// Locks a shard's row until the transaction ends; `None` when another transaction holds it.
 ///
 /// # Errors
 /// When MySQL does not answer, or there is no epoch yet.
@@ -57,7 +58,7 @@ pub async fn try_lock(
         Err(error) if super::is_passing(&error) => return Ok(None),
         Err(error) => return Err(error),
     };
-    // Read after the lock, so that it belongs to the same state.
+    // Read after the lock, so that the epoch belongs to the same state.
     let (epoch, has_quarantine): (String, bool) = sqlx::query_as(AssertSqlSafe(format!(
         "SELECT e.epoch, {HAS_QUARANTINE} FROM epochs e WHERE e.shard = ?"
     )))
@@ -68,7 +69,7 @@ pub async fn try_lock(
     Ok(Some(state_of_row(shard, row)))
 }
 
-/// Moves the watermark; the caller holds the row's lock.
+/// Moves the watermark; the caller holds the lock of the row.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -89,7 +90,7 @@ pub async fn advance(
     Ok(())
 }
 
-/// Reads the epoch's row in share mode: it cannot change until the transaction ends.
+/// Reads the epoch's row in share mode, so that the epoch cannot change until the transaction ends.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -103,7 +104,7 @@ pub async fn share_epoch(
         .await
 }
 
-/// How many entries are settled, of all shards together.
+/// Number of settled entries, over all shards.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -113,7 +114,7 @@ pub async fn settled(pool: &MySqlPool) -> Result<u64, sqlx::Error> {
         .await
 }
 
-/// The states of all shards that there ever were.
+/// The states of all shards that ever existed.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -122,7 +123,7 @@ pub async fn all(pool: &MySqlPool) -> Result<Vec<ShardState>, sqlx::Error> {
     Ok(states.into_iter().map(|(state, _)| state).collect())
 }
 
-/// The same, each with the time at which it was settled, as MySQL prints it.
+/// The same, each with the time at which the shard was last settled, as MySQL prints it.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -142,7 +143,7 @@ pub async fn all_since(pool: &MySqlPool) -> Result<Vec<(ShardState, String)>, sq
     Ok(rows.into_iter().map(state).collect())
 }
 
-/// Lets a shard that comes back sell if the first one does.
+/// Copies the selling switch of shard 0 to a shard that comes back.
 ///
 /// # Errors
 /// When MySQL does not answer.

@@ -1,4 +1,5 @@
-//! Stock levels: what is available and held of products at places, with the levels that call for action.
+//! Stock levels: available and held units of products at locations, with the thresholds that call
+//! for action.
 
 use chrono::NaiveDateTime;
 use sqlx::{MySql, MySqlPool, QueryBuilder};
@@ -9,36 +10,36 @@ use stock_common::id::{LocationId, ProductId};
 pub struct StockLevel {
     /// The product.
     pub product_id: ProductId,
-    /// Where.
+    /// The location.
     pub location_id: LocationId,
-    /// What may be sold.
+    /// Units that may be sold.
     pub available: i64,
-    /// What is held.
+    /// Units that are held.
     pub reserved: i64,
-    /// From which level on it is low.
+    /// Level at or below which the stock is low.
     pub min_stock_level: i64,
-    /// From which level on it is to be ordered again.
+    /// Level at or below which the product is to be ordered again.
     pub reorder_point: i64,
-    /// How many postings AVAILABLE has had.
+    /// Number of postings of the `AVAILABLE` account.
     pub seq: u64,
-    /// When AVAILABLE moved last.
+    /// When `AVAILABLE` last moved.
     pub updated_at: NaiveDateTime,
 }
 
-/// What to list.
+/// The filter of [`list`].
 #[derive(Debug, Clone, Default)]
 pub struct StockLevelFilter {
-    /// Only of this product.
+    /// Only stock of this product.
     pub product: Option<ProductId>,
-    /// Only there.
+    /// Only stock at this location.
     pub location: Option<LocationId>,
-    /// Only what is low.
+    /// Only stock that is low.
     pub is_low: bool,
-    /// Only what is to be ordered again.
+    /// Only stock that is to be ordered again.
     pub needs_reorder: bool,
-    /// Only behind this product and location.
+    /// Only stock behind this product and location.
     pub after: Option<(ProductId, LocationId)>,
-    /// How many.
+    /// Largest number of rows.
     pub limit: u32,
 }
 
@@ -72,7 +73,7 @@ pub async fn list(
         query.push(" AND a.balance <= p.reorder_point");
     }
     if let Some((product, location)) = filter.after {
-        // The first part is the range of the key, the second takes its beginning out of it.
+        // The first condition is a range of the key; the second one takes the beginning out of it.
         query
             .push(" AND a.owner_id >= ")
             .push_bind(product.0)

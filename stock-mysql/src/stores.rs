@@ -1,4 +1,4 @@
-//! Stores in MySQL: the locations besides the online warehouse.
+//! Stores in MySQL: the locations other than the online warehouse.
 
 use sqlx::{MySqlExecutor, MySqlPool};
 use stock_common::id::LocationId;
@@ -18,7 +18,7 @@ fn parse((id, name, latitude, longitude, shares_online_stock): Row) -> Store {
     }
 }
 
-/// Every store, by id.
+/// All stores, by id.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -79,7 +79,7 @@ pub async fn find(
     Ok(row.map(parse))
 }
 
-/// Inserts a store, by the number given or the next free one, and returns its id.
+/// Inserts a store under the given number or the next free one, and returns its id.
 ///
 /// # Errors
 /// When MySQL does not answer, or the number is taken (error 1062).
@@ -102,7 +102,7 @@ pub async fn insert(
     Ok(id.unwrap_or(LocationId(done.last_insert_id())))
 }
 
-/// Writes a store anew.
+/// Writes all fields of a store.
 ///
 /// # Errors
 /// When MySQL does not answer.

@@ -3,14 +3,15 @@
 use chrono::NaiveDateTime;
 use sqlx::{AssertSqlSafe, MySqlConnection, MySqlExecutor, MySqlPool};
 
-/// Whether a webhook is sent to.
+/// The state of a webhook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WebhookState {
-    /// It is.
+    /// Deliveries are sent.
     Active,
-    /// An admin has stopped it.
+    /// An admin has paused the webhook.
     Paused,
-    /// Its receiver was away for three days, or has said that it is gone.
+    /// The receiver failed for the whole retry schedule (three days by default), or said that it is
+    /// gone.
     Disabled,
 }
 
@@ -25,7 +26,7 @@ impl WebhookState {
         }
     }
 
-    /// The state of a name.
+    /// The state that has this name.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         [Self::Active, Self::Paused, Self::Disabled]
@@ -37,42 +38,42 @@ impl WebhookState {
 /// A webhook.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Webhook {
-    /// Its number.
+    /// The number of the webhook.
     pub id: u64,
-    /// Where it sends to.
+    /// The URL that it sends to.
     pub url: String,
     /// The kinds of messages that it sends.
     pub events: Vec<String>,
-    /// Whether it is sent to.
+    /// Whether deliveries are sent.
     pub state: WebhookState,
-    /// How many entries it has told of, or passed over, of all shards together.
+    /// Number of entries that were delivered or passed over, over all shards.
     pub sent_number: u64,
-    /// When it was made.
+    /// When the webhook was created.
     pub created_at: NaiveDateTime,
 }
 
-/// A batch that was or is to be sent.
+/// A delivery: a batch of entries that was sent or is to be sent.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct Delivery {
-    /// Its number.
+    /// The number of the delivery.
     pub id: u64,
-    /// The shard whose entries it tells of.
+    /// The shard of its entries.
     pub shard: u64,
-    /// The first journal entry that it tells of.
+    /// The number of its first journal entry.
     pub first_number: u64,
-    /// The last one.
+    /// The number of its last journal entry.
     pub last_number: u64,
     /// `PENDING`, `DELIVERED` or `FAILED`.
     pub state: String,
-    /// How often it was tried.
+    /// Number of attempts.
     pub attempts: u32,
-    /// When it is tried next.
+    /// When the delivery is tried next.
     pub next_attempt_at: NaiveDateTime,
     /// The HTTP status of the last attempt, if there was an answer.
     pub last_status: Option<u16>,
     /// Why the last attempt failed.
     pub last_error: Option<String>,
-    /// When it was made.
+    /// When the delivery was created.
     pub created_at: NaiveDateTime,
 }
 
@@ -93,7 +94,8 @@ fn parse((id, url, events, state, sent_number, created_at): Row) -> Option<Webho
     })
 }
 
-/// Inserts a webhook that tells of what is settled from now on, and returns its id. In a transaction.
+/// Inserts a webhook that tells of the entries settled from now on, and returns its id. The caller
+/// runs it in a transaction.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -119,8 +121,8 @@ pub async fn insert(
     Ok(id)
 }
 
-/// Writes where a webhook sends what, and whether it does. One that is made active again begins with what it
-/// could not deliver. In a transaction.
+/// Writes the URL, the events and the state of a webhook. A webhook that becomes active begins with
+/// the deliveries that failed. The caller runs it in a transaction.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -149,7 +151,7 @@ pub async fn update(
     Ok(())
 }
 
-/// Writes another secret; for a day the one before signs too.
+/// Writes a new secret. The previous secret signs too for one day.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -158,7 +160,7 @@ pub async fn set_secret(
     id: u64,
     secret: &str,
 ) -> Result<(), sqlx::Error> {
-    // Assignments are made from left to right, on both servers.
+    // Both MySQL and MariaDB assign the columns from left to right.
     let text = "UPDATE webhooks SET previous_secret = secret, \
          previous_until = NOW(3) + INTERVAL 1 DAY, secret = ? WHERE id = ? AND secret <> ?";
     sqlx::query(text)
@@ -170,7 +172,7 @@ pub async fn set_secret(
     Ok(())
 }
 
-/// Stops a webhook whose receiver is away for good.
+/// Disables a webhook whose receiver is away for good.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -182,7 +184,7 @@ pub async fn disable(pool: &MySqlPool, id: u64) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-/// Removes a webhook; `false` when there is none. Its log goes with [`delete_log`].
+/// Removes a webhook; `false` when there is none. [`delete_log`] removes its deliveries.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -194,7 +196,7 @@ pub async fn delete(executor: impl MySqlExecutor<'_>, id: u64) -> Result<bool, s
     Ok(done.rows_affected() > 0)
 }
 
-/// Removes the log of a webhook that was removed, in parts.
+/// Removes the deliveries of a webhook that was removed, in parts.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -210,7 +212,7 @@ pub async fn delete_log(pool: &MySqlPool, id: u64) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-/// Every webhook, by id.
+/// All webhooks, by id.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -249,7 +251,8 @@ pub async fn secrets(pool: &MySqlPool, id: u64) -> Result<Vec<String>, sqlx::Err
     Ok(secrets.into_iter().flatten().collect())
 }
 
-/// Takes a webhook for this instance for some seconds; `false` while another has it.
+/// Leases a webhook to this instance for some seconds; `false` while another instance has it, or
+/// when it is not active.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -271,7 +274,7 @@ pub async fn lease(
     Ok(done.rows_affected() > 0)
 }
 
-/// The number of a shard's journal up to which all was delivered; of a shard that is new, none.
+/// The number of a shard's journal up to which everything was delivered; 0 for a new shard.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -286,7 +289,7 @@ pub async fn sent(pool: &MySqlPool, id: u64, shard: u64) -> Result<u64, sqlx::Er
     Ok(number.unwrap_or(0))
 }
 
-/// Nothing in a stretch of a shard's journal concerns the webhook.
+/// Notes that no entry of a shard up to a number concerns the webhook any more.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -315,7 +318,7 @@ async fn advance(
     Ok(())
 }
 
-/// The batch that is to be sent before any other, and whether it is its time.
+/// The first pending delivery, which is sent before any other, and whether it is due.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -337,7 +340,7 @@ pub async fn next_pending(
     Ok(Some((found, is_due)))
 }
 
-/// Lays a batch aside to be sent; one that begins at the same entry is there already if another instance was
+/// Inserts a pending delivery. One that begins at the same entry stays: another instance was
 /// quicker.
 ///
 /// # Errors
@@ -360,7 +363,7 @@ pub async fn insert_delivery(
     Ok(())
 }
 
-/// A batch that is to be sent once more, beside the others.
+/// A delivery that is to be sent once more, beside the pending ones.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -372,7 +375,7 @@ pub async fn next_resent(pool: &MySqlPool, webhook: u64) -> Result<Option<Delive
         .await
 }
 
-/// A batch was sent once more: what came back, and nothing else changes.
+/// Notes the result of a delivery that was sent once more. Its state does not change.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -394,10 +397,10 @@ pub async fn resent(
     Ok(())
 }
 
-/// The receiver has a batch: the webhook moves on.
+/// Notes that the receiver has a delivery, and moves the webhook on.
 ///
 /// # Errors
-/// When MySQL does not answer; it is then sent again.
+/// When MySQL does not answer; the delivery is then sent again.
 pub async fn delivered(
     pool: &MySqlPool,
     webhook: u64,
@@ -418,7 +421,8 @@ pub async fn delivered(
     transaction.commit().await
 }
 
-/// An attempt failed: the next one comes so much later, or none.
+/// Notes that an attempt failed. The next attempt comes after `next_ms`; without one the delivery
+/// has failed.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -445,7 +449,7 @@ pub async fn failed(
     Ok(())
 }
 
-/// Lists a webhook's batches in a state or in any, newest first, older than `before`.
+/// Lists a webhook's deliveries in a state or in any, newest first, with ids below `before`.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -468,7 +472,8 @@ pub async fn deliveries(
         .await
 }
 
-/// A batch is to be sent once more: one that waits at once, another beside them; `false` when there is none.
+/// Asks for a delivery to be sent once more: a pending one at once, any other beside the pending
+/// ones. `false` when there is no such delivery.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -488,7 +493,8 @@ pub async fn resend(
     Ok(done.rows_affected() > 0)
 }
 
-/// Removes delivered batches older than so many days, in parts; returns how many.
+/// Removes deliveries that succeeded and are older than so many days, in parts; returns their
+/// number.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -510,8 +516,8 @@ pub async fn forget(pool: &MySqlPool, days: u32) -> Result<u64, sqlx::Error> {
     }
 }
 
-/// The webhook that still needs the oldest entries, and the number up to which it needs none; paused and disabled
-/// ones go on where they stopped, and so count.
+/// The webhook that still needs the oldest entries of a shard, and the number up to which it needs
+/// none. Paused and disabled webhooks count too, because they go on where they stopped.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -528,7 +534,7 @@ pub async fn slowest(pool: &MySqlPool, shard: u64) -> Result<Option<(u64, u64)>,
     .await
 }
 
-/// How many batches wait, over all webhooks that are sent to.
+/// Number of pending deliveries, over all webhooks, paused and disabled ones included.
 ///
 /// # Errors
 /// When MySQL does not answer.

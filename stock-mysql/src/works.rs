@@ -7,13 +7,14 @@ use stock_common::id::WorkId;
 /// A campaign item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Work {
-    /// The work.
+    /// The id of the work.
     pub id: WorkId,
-    /// 1..=100 characters, unlike any other's.
+    /// The title, 1..=100 characters, which no other work has.
     pub title: String,
 }
 
-/// Inserts a work. A title that another has violates a unique key (`works_title`, error 1062).
+/// Inserts a work. A title that another work has violates the unique key `works_title` (error
+/// 1062).
 ///
 /// # Errors
 /// When MySQL does not answer, or the title is taken.
@@ -25,7 +26,7 @@ pub async fn insert(executor: impl MySqlExecutor<'_>, title: &str) -> Result<Wor
     Ok(WorkId(done.last_insert_id()))
 }
 
-/// Gives a work another title; `false` when there is no such work.
+/// Changes the title of a work; `false` when there is no such work.
 ///
 /// # Errors
 /// When MySQL does not answer, or the title is taken.
@@ -34,7 +35,8 @@ pub async fn update(
     id: WorkId,
     title: &str,
 ) -> Result<bool, sqlx::Error> {
-    // Assigned even when it stays the same, so that a row that is there counts as one that was changed.
+    // `updated_at` is assigned too, so that a row counts as changed even when its title stays the
+    // same.
     let done = sqlx::query(
         "UPDATE works SET title = ?, updated_at = NOW(3) WHERE id = ? AND is_deleted = 0",
     )
@@ -45,7 +47,7 @@ pub async fn update(
     Ok(done.rows_affected() > 0)
 }
 
-/// Takes a work away; what was drawn for it stays. `false` when there is no such work.
+/// Deletes a work; codes that were drawn for it stay. `false` when there is no such work.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -80,7 +82,8 @@ pub async fn list(
     Ok(rows.into_iter().map(work).collect())
 }
 
-/// Works changed since a moment (all of them for `None`), and whether each is still there.
+/// Works that were changed since a moment, each with whether it still exists. `None` reads all
+/// works.
 ///
 /// # Errors
 /// When MySQL does not answer.

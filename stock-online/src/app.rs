@@ -1,5 +1,5 @@
-//! The state that handlers share, built once: what every request needs, and one part each for selling, for people
-//! and for live views.
+//! The state that handlers share, built once: the state that every request needs, and one part each
+//! for selling, for people and for live views.
 
 mod live;
 mod people;
@@ -27,16 +27,16 @@ use crate::health::Health;
 use crate::kept::Silence;
 use crate::subscriber::troubles::Troubles;
 
-/// How long a list waits until MySQL has what its reader was told before.
+/// How long a list waits until MySQL has the entries that its reader already knows of.
 pub const CATCH_UP_MAX: Duration = Duration::from_secs(1);
 
-/// MySQL, by purpose.
+/// The connection pools of MySQL, by purpose.
 pub struct Pools {
-    /// For reads, and for writes that are no order.
+    /// For reads, and for writes other than orders.
     pub pool: MySqlPool,
     /// For transactions that lock rows that every instance needs.
     pub locking: MySqlPool,
-    /// For work that takes long.
+    /// For long work.
     pub jobs: MySqlPool,
     /// For reads that may be a few seconds old.
     pub reads: Reads,
@@ -48,12 +48,12 @@ pub struct App {
     pub config: Config,
     /// The time of day.
     pub clock: Clock,
-    /// MySQL, for reads, and for writes that are no order.
+    /// MySQL, for reads, and for writes other than orders.
     pub pool: MySqlPool,
-    /// MySQL or a replica of it, for reads that may be a few seconds old.
+    /// MySQL or a replica, for reads that may be a few seconds old.
     pub reads: Reads,
-    /// MySQL, for work that takes long or holds a job's row: the server does not end idle transactions of these
-    /// connections within seconds.
+    /// MySQL, for long work and for transactions that hold a job's row: the server does not end
+    /// their idle transactions within seconds.
     pub jobs_pool: MySqlPool,
     /// Redis.
     pub ledger: Ledger,
@@ -63,7 +63,7 @@ pub struct App {
     pub people: People,
     /// Pages and streams that show levels and measurements as they change.
     pub live: Live,
-    /// The servers as they were seen last.
+    /// The last seen state of the servers.
     pub health: Health,
     /// Whether MySQL was silent a moment ago.
     pub silence: Arc<Silence>,
@@ -71,7 +71,7 @@ pub struct App {
     pub troubles: Arc<Troubles>,
     /// Tasks that outlive their request; the shutdown waits for them.
     pub tasks: TaskTracker,
-    /// The runtime of everything but requests.
+    /// The runtime of everything except requests.
     beside: Handle,
     /// Cancelled when the service stops taking requests, so that streams end.
     pub closing: CancellationToken,
@@ -82,7 +82,7 @@ pub struct App {
 }
 
 impl App {
-    /// Puts the parts together. Tasks that outlive their request will run on the runtime of the caller.
+    /// Builds the state. Tasks that outlive their request will run on the caller's runtime.
     ///
     /// # Errors
     /// There is no secret to sign tokens with.
@@ -115,7 +115,8 @@ impl App {
         }))
     }
 
-    /// Runs a task that outlives its request, or that holds locks that others wait for, beside the requests.
+    /// Runs a task that outlives its request or holds locks that others wait for. It runs on a
+    /// runtime where it does not wait behind requests.
     pub fn start<T>(&self, task: T) -> JoinHandle<T::Output>
     where
         T: Future<Output: Send> + Send + 'static,
@@ -123,7 +124,7 @@ impl App {
         self.tasks.spawn_on(task, &self.beside)
     }
 
-    /// Accepted entries that MySQL has not settled, at most a second ago.
+    /// Accepted entries that MySQL has not settled, measured about a second ago.
     #[must_use]
     pub fn lag_entries(&self) -> u64 {
         self.lag_entries.load(Ordering::Relaxed)

@@ -1,7 +1,8 @@
-//! Keeps the catalog in memory as fresh as MySQL: at once when told, at the latest every few seconds.
+//! Keeps the catalog in memory up to date with MySQL: at once when notified, otherwise every few
+//! seconds.
 //!
-//! Only changed rows are read. A product or coupon whose accounts were not opened, because a crash came between
-//! its row and its entry, is opened here.
+//! Only changed rows are read. The task also opens the accounts of products and coupons that a
+//! crash left with a row but without an entry.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,23 +24,23 @@ use crate::app::App;
 /// How long to wait after MySQL did not answer.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// Knows up to when the catalog is complete.
+/// Keeps the time up to which the catalog is complete.
 #[derive(Default)]
 pub struct CatalogRefresher {
     complete_until: Mutex<Option<NaiveDateTime>>,
-    /// Rung when another instance says that products have changed.
+    /// Notified when another instance says that products have changed.
     pub wake_up: Notify,
 }
 
 impl CatalogRefresher {
-    /// Takes over what has changed since the last time.
+    /// Takes over the rows that changed since the last refresh.
     ///
     /// # Errors
     /// When MySQL does not answer.
     pub async fn refresh(&self, pool: &MySqlPool, catalog: &Catalog) -> Result<(), sqlx::Error> {
         let mut complete_until = self.complete_until.lock().await;
         let since = *complete_until;
-        // `now` is asked for before either: what changes in between is read again.
+        // `now` was read before both queries, so a change in between is read again.
         let (changed, now) = products::changed_since(pool, since).await?;
         let works = works::changed_since(pool, since).await?;
         catalog.update(changed, works);
@@ -72,7 +73,7 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
     }
 }
 
-/// Gives a request to the ledger that a crash kept from it.
+/// Sends the ledger a request that a crash kept back.
 async fn open(app: &App, what: &str, request: Result<Request, DraftError>) -> Option<Verdict> {
     match app.ledger.decide(request.ok()?).await {
         Ok(verdict) => {

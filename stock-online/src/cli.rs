@@ -1,4 +1,5 @@
-//! The commands. Results on stdout, logs on stderr, no questions asked; exit 0, 1 failed, 2 usage.
+//! The commands. They print results to stdout and logs to stderr, and ask no questions. Exit codes:
+//! 0 done, 1 failed, 2 wrong usage.
 
 mod archive;
 mod create_admin;
@@ -50,7 +51,7 @@ pub struct Cli {
     command: Command,
 }
 
-/// What every command understands.
+/// The options of every command.
 #[derive(Debug, Clone, Args)]
 pub struct Common {
     /// Read `STOCK_*` settings from a file of NAME=value lines, below the environment's
@@ -66,7 +67,7 @@ enum Command {
     /// Start a private Redis and MySQL, migrate, seed once, and serve
     #[cfg(feature = "dev")]
     Dev(dev::DevArgs),
-    /// Run the service, or some of its parts
+    /// Run the service, or some of its roles
     Serve(serve::ServeArgs),
     /// Apply pending migrations and write the first epoch
     Migrate,
@@ -76,7 +77,7 @@ enum Command {
     CreateAdmin(create_admin::CreateAdminArgs),
     /// Print access tokens
     Token(token::TokenArgs),
-    /// Prove that nothing was lost or sold twice
+    /// Verify that nothing was lost or sold twice
     Verify(upkeep::VerifyArgs),
     /// Compare Redis and MySQL at a watermark
     Reconcile(upkeep::ReconcileArgs),
@@ -118,7 +119,7 @@ pub fn main() -> ExitCode {
         }
     };
     let done = runtime.block_on(run(cli));
-    // A name that nobody resolves would be waited for.
+    // A normal shutdown would wait for a name lookup that does not end.
     runtime.shutdown_background();
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -132,7 +133,7 @@ pub fn main() -> ExitCode {
 
 async fn run(cli: Cli) -> Result<bool, Failure> {
     let Cli { common, command } = cli;
-    // `dev` makes its own settings, and needs none to exist.
+    // `dev` makes its own settings; no settings file has to exist.
     #[cfg(feature = "dev")]
     if let Command::Dev(args) = command {
         return dev::run(args).await;
@@ -180,7 +181,8 @@ async fn dispatch(config: &Config, common: &Common, command: Command) -> Result<
 const NAMED_BY: &str = "is that the right one, and up? STOCK_DATABASE_URL and STOCK_REDIS_URL name the servers: in the \
                         environment, in stock.toml, or in a file of lines NAME=value that --env-file names";
 
-/// An error of a command; one that a server caused is given the address, and the ways to name another server.
+/// Adds to an error that a server caused the server's address and the ways to name another server.
+/// Any other error stays as it is.
 fn with_server(error: Failure, config: &Config) -> Failure {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&*error);
     while let Some(of) = cause {
@@ -198,17 +200,17 @@ fn with_server(error: Failure, config: &Config) -> Failure {
     error
 }
 
-/// An error of a file, with its name.
+/// Puts a file's name before its error.
 fn at(path: &Path) -> impl Fn(std::io::Error) -> Failure {
     move |error| format!("{}: {error}", path.display()).into()
 }
 
-/// A MySQL that takes connections must say something within this. Long enough for one that is busy.
+/// Time within which a MySQL that takes connections must answer; long enough for a busy one.
 const SILENT_MAX: Duration = Duration::from_secs(15);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Returns when MySQL is silent, which no command waits out: whatever it has done stands, and to run it again is right.
-/// Any other trouble is for the command to meet.
+/// Returns when MySQL is silent. The command is then given up; its finished work stands, and
+/// running it again is safe. The command itself reports any other error.
 async fn silence(config: &Config) -> Failure {
     let Ok(pool) = stock_mysql::pool(config, Role::Tool) else {
         return std::future::pending().await;
@@ -236,7 +238,7 @@ async fn silence(config: &Config) -> Failure {
 async fn reach_database(config: &Config) -> Result<MySqlPool, Failure> {
     let pool = stock_mysql::pool(config, Role::Tool)?;
     match pool.acquire().await {
-        // The pool has tried for long, and does not say why in vain.
+        // The pool gives up without a cause; connecting once more shows it.
         Err(sqlx::Error::PoolTimedOut) => {
             pool.connect_options().connect().await?;
         }
@@ -245,8 +247,9 @@ async fn reach_database(config: &Config) -> Result<MySqlPool, Failure> {
     Ok(pool)
 }
 
-/// MySQL for a command, with a schema that has all that this program needs. A schema that is ahead is enough, except for
-/// a command that moves facts to where a column that this program does not know would be missing (`needs_current`).
+/// MySQL for a command, with a schema that has all that this program needs. A schema that is ahead
+/// is enough. With `needs_current` it is refused, because the command copies rows and would lose
+/// columns that this program does not know.
 async fn open_database(config: &Config, needs_current: bool) -> Result<MySqlPool, Failure> {
     let pool = reach_database(config).await?;
     match migrate::schema(&pool).await? {
@@ -280,11 +283,11 @@ async fn connect(config: &Config) -> Result<(MySqlPool, Ledger), Failure> {
     Ok((pool, ledger))
 }
 
-/// How long the fences may take to open before a command says why they do not.
+/// How long a command waits for the fences to open before it reports why a shard is fenced.
 const OPEN_MAX: Duration = Duration::from_secs(6);
 
-/// Redis for a command. The fence gets a moment to open, and may stay shut: behind a restart of Redis it opens
-/// when no instance that may still be alive has something else to say.
+/// Redis for a command. The fence gets a moment to open, and may stay fenced: after a restart of
+/// Redis it opens only when no instance that may still be alive contradicts it.
 async fn meet(config: &Config, pool: &MySqlPool) -> Result<Ledger, Failure> {
     let ledger = ledger::start(config, pool.clone(), Clock::system())?;
     ledger.wait_open(OPEN_MAX).await;

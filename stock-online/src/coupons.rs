@@ -1,7 +1,8 @@
-//! Coupons in memory: one never changes once it is there, so what was read once is right for ever.
+//! Coupons in memory. A coupon never changes, so a coupon that was read once stays right.
 //!
-//! Only those that are drawn or used are kept, and many who ask for one that is not kept read it once: when a
-//! campaign opens, MySQL is asked once per instance, and a campaign that is running does not need it.
+//! Only coupons that are drawn or used are kept, and concurrent requests for one coupon share one
+//! read. When a campaign opens, each instance asks MySQL once; a running campaign does not need
+//! MySQL.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,15 +16,15 @@ use stock_mysql::coupons as table;
 /// Coupons kept; about 300 bytes each.
 const KEPT: u64 = 20_000;
 
-/// MySQL would have to be asked for a coupon, and does not answer.
+/// A coupon is not in memory, and MySQL does not answer.
 #[derive(Debug, thiserror::Error)]
 #[error("a coupon cannot be read: {0}")]
 pub struct Unread(Arc<sqlx::Error>);
 
-/// An id of which there was no coupon is not asked for again for so long.
+/// How long an id without a coupon is not looked up again.
 const ABSENT: Duration = Duration::from_secs(1);
 
-/// What is known of coupons.
+/// The coupons in memory, and the ids that were found to have none.
 #[derive(Debug)]
 pub struct Coupons {
     known: Cache<CouponId, Arc<Coupon>>,
@@ -51,7 +52,7 @@ impl Coupons {
     /// Finds a coupon; `None` when there is none with this id.
     ///
     /// # Errors
-    /// [`Unread`] when MySQL would have to be asked and does not answer.
+    /// [`Unread`] when the coupon is not in memory and MySQL does not answer.
     pub async fn find(
         &self,
         pool: &MySqlPool,

@@ -1,7 +1,9 @@
-//! Health: what the servers looked like a moment ago, so that `/readyz` answers at once whatever they do now.
+//! Health: the last seen state of the servers, so that `/readyz` answers at once, whatever they do
+//! now.
 //!
-//! MySQL is asked several times a second whether it is there, and every few seconds for the settings on which a
-//! promise rests; those of Redis come from the ledger, which looks by itself. Metrics tell what is found.
+//! The task asks MySQL several times a second whether it answers, and every few seconds for the
+//! settings on which a promise depends. The ledger reads the settings of Redis by itself. Metrics
+//! show what was found.
 
 pub mod readiness;
 
@@ -18,23 +20,23 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 
-/// How often MySQL is asked whether it is there, and how long it may take.
+/// How often MySQL is asked whether it answers, and how long an answer may take.
 const EVERY: Duration = Duration::from_millis(250);
 const ANSWER_MAX: Duration = Duration::from_secs(1);
-/// How often it is asked for its settings.
+/// How often MySQL is asked for its settings.
 const SETTINGS_EVERY: Duration = Duration::from_secs(2);
 
-/// MySQL as it was seen last.
+/// MySQL as last seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Database {
     /// Whether it answers.
     pub is_up: bool,
-    /// Its schema; while it does not answer, as it was before. `None` when it has never answered.
+    /// Its schema, kept while MySQL does not answer; `None` until its first answer.
     pub schema: Option<Schema>,
 }
 
 impl Database {
-    /// Whether it has stopped to answer.
+    /// Whether it has answered once and does not answer now.
     #[must_use]
     pub const fn is_away(self) -> bool {
         !self.is_up && self.schema.is_some()
@@ -47,7 +49,7 @@ struct Seen {
     settings: Vec<Setting>,
 }
 
-/// The state of the servers, as it was seen last.
+/// The last seen state of the servers.
 #[derive(Default)]
 pub struct Health {
     seen: Mutex<Seen>,
@@ -63,7 +65,7 @@ pub struct ServerSetting {
 }
 
 impl Health {
-    /// How MySQL was a moment ago.
+    /// MySQL as last seen.
     #[must_use]
     pub fn database(&self) -> Database {
         let seen = lock(&self.seen);
@@ -100,7 +102,7 @@ impl Health {
     }
 }
 
-/// The settings of all servers as they were found last, each once.
+/// The last found settings of all servers, without duplicates.
 #[must_use]
 pub fn settings(app: &App) -> Vec<ServerSetting> {
     let redis = app.ledger.shards().into_iter().flat_map(|shard| {
@@ -118,7 +120,7 @@ pub fn settings(app: &App) -> Vec<ServerSetting> {
     all
 }
 
-/// Looks until `shutdown`, over a connection of its own: one that no request takes away.
+/// Checks the servers until `shutdown`, over a pool of its own that no request uses up.
 pub async fn run(app: Arc<App>, pool: MySqlPool, shutdown: CancellationToken) {
     let mut looked = None::<Instant>;
     while !shutdown.is_cancelled() {
@@ -126,7 +128,7 @@ pub async fn run(app: Arc<App>, pool: MySqlPool, shutdown: CancellationToken) {
         app.health.note(asked.ok().and_then(Result::ok));
         if looked.is_none_or(|looked| looked.elapsed() >= SETTINGS_EVERY) {
             let read = tokio::time::timeout(ANSWER_MAX, server_settings::read(&pool)).await;
-            // Settings that cannot be read are kept as they were.
+            // Settings that cannot be read stay as they were.
             if let Ok(Ok(read)) = read {
                 app.health.note_settings(read.judge());
                 looked = Some(Instant::now());
@@ -140,7 +142,7 @@ pub async fn run(app: Arc<App>, pool: MySqlPool, shutdown: CancellationToken) {
     }
 }
 
-/// Tells it in metrics.
+/// Sets the metrics.
 fn tell(app: &App) {
     let is_ready = readiness::is_ready(app);
     metrics::gauge!("stock_ready").set(f64::from(u8::from(is_ready)));
@@ -162,7 +164,7 @@ fn tell(app: &App) {
         metrics::gauge!("stock_fenced", "shard" => number).set(f64::from(u8::from(is_fenced)));
     }
     metrics::gauge!("stock_dependency_up", "name" => "redis").set(f64::from(u8::from(all_up)));
-    // A setting that differs between servers counts as the worst of them.
+    // A setting that differs between servers counts as the worst of its values.
     let mut worst: Vec<(&str, &str, u8)> = Vec::new();
     for ServerSetting { server, setting } in settings(app) {
         let standing = match setting.standing {
@@ -184,7 +186,7 @@ fn tell(app: &App) {
     }
 }
 
-/// Tells what only the process itself knows: its clock, and its memory where the system says it as Linux does.
+/// Sets the metrics of the process itself: its clock, and on Linux its memory.
 #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
 fn tell_process(app: &App) {
     metrics::gauge!("stock_clock_seconds").set(app.clock.now_ms() as f64 / 1_000.0);

@@ -1,7 +1,6 @@
-//! The last minutes, a sample a second: what the dashboard draws.
+//! The samples of the last two minutes, one per second, which the dashboard draws.
 //!
-//! The monitor adds a sample of what it measures anyway. Handlers count each order here at the place where they count
-//! it for `/metrics`.
+//! The monitor adds the samples. Handlers count each order here where they count it for `/metrics`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -16,7 +15,7 @@ use tokio::sync::watch;
 pub const SAMPLES: usize = 120;
 /// Seconds over which a rate and a quantile are taken.
 pub const WINDOW: usize = 10;
-/// The longest duration that is told from longer ones.
+/// The longest duration that the histogram distinguishes, in µs.
 const SLOWEST_US: u64 = 60_000_000;
 /// Significant digits of a duration.
 const DIGITS: u8 = 2;
@@ -30,18 +29,18 @@ pub struct Lag {
     pub accepted: u64,
     /// How many of them are settled.
     pub settled: u64,
-    /// How long the oldest unsettled one has waited.
+    /// Age of the oldest unsettled entry, in seconds.
     pub seconds: f64,
 }
 
-/// What MySQL's tables say.
+/// Numbers from MySQL's tables.
 #[derive(Debug, Clone, Default)]
 pub struct Tables {
     /// Dead letters that wait for a compensation or a person.
     pub dead_letters: i64,
-    /// Accounts that the last reconcile left differing; none before the first.
+    /// Accounts that the last reconcile left differing; `None` before the first reconcile.
     pub drift_accounts: Option<u32>,
-    /// When the last verify ended, in Unix ms, and how much differed.
+    /// Time at which the last verify ended, in Unix ms, and the number of differences.
     pub verified: Option<(i64, u32)>,
     /// Each job, and how many seconds ago it last succeeded.
     pub jobs: Vec<(String, Option<i64>)>,
@@ -52,36 +51,38 @@ pub struct Tables {
 pub struct Stock {
     /// The product.
     pub id: ProductId,
-    /// What it is called.
+    /// The product's name.
     pub name: String,
-    /// What is available online.
+    /// Units available online.
     pub available: i64,
 }
 
-/// One second.
+/// The measurements of one second.
 #[derive(Debug, Clone, Default)]
 pub struct Sample {
-    /// When, in Unix ms.
+    /// Time of the sample, in Unix ms.
     pub at_ms: i64,
     /// How far MySQL is behind.
     pub lag: Lag,
-    /// What its tables say.
+    /// Numbers from its tables.
     pub tables: Tables,
     /// The newest products' stock.
     pub stock: Vec<Stock>,
-    /// Orders that this instance has answered since it began, by verdict; [`History::add`] fills it in.
+    /// Orders that this instance has answered since its start, by verdict; [`History::add`] fills
+    /// it in.
     pub verdicts: BTreeMap<&'static str, u64>,
-    /// Half of this instance's Redis-first orders of the last [`WINDOW`] seconds took at most this; none without one.
+    /// Median duration of this instance's Redis-first orders of the last [`WINDOW`] seconds; `None`
+    /// when there were none.
     pub p50_ms: Option<f64>,
-    /// 99 of a hundred took at most this.
+    /// 99th percentile of the same durations.
     pub p99_ms: Option<f64>,
 }
 
-/// The last minutes.
+/// The samples of the last two minutes, and the counts for the next one.
 pub struct History {
     samples: Mutex<VecDeque<Arc<Sample>>>,
     verdicts: Mutex<BTreeMap<&'static str, u64>>,
-    /// Durations of each of the last [`WINDOW`] seconds, the running one last.
+    /// Durations of each of the last [`WINDOW`] seconds, the current second last.
     durations: Mutex<VecDeque<Durations>>,
     changed: watch::Sender<()>,
 }
@@ -104,7 +105,7 @@ impl History {
         *verdicts.entry(verdict).or_default() += 1;
     }
 
-    /// Counts how long a Redis-first order took.
+    /// Records the duration of a Redis-first order.
     pub fn record(&self, took: Duration) {
         let us = u64::try_from(took.as_micros()).unwrap_or(SLOWEST_US);
         let mut durations = lock(&self.durations);
@@ -113,7 +114,8 @@ impl History {
         }
     }
 
-    /// The median and the 99th percentile of the last seconds, in milliseconds; begins another second.
+    /// The median and the 99th percentile of the last seconds, in milliseconds. Starts the next
+    /// second.
     fn turn_second(&self) -> Option<(f64, f64)> {
         let mut durations = lock(&self.durations);
         let mut all = empty();
@@ -133,7 +135,7 @@ impl History {
         (!all.is_empty()).then(|| (ms(0.5), ms(0.99)))
     }
 
-    /// Adds a second, with what was counted meanwhile, and forgets the oldest.
+    /// Adds a sample, completed with the counts of this instance, and forgets the oldest.
     pub fn add(&self, mut sample: Sample) {
         sample.verdicts = lock(&self.verdicts).clone();
         (sample.p50_ms, sample.p99_ms) = self.turn_second().unzip();
@@ -146,14 +148,14 @@ impl History {
         self.changed.send_replace(());
     }
 
-    /// The remembered seconds, the oldest first.
+    /// The samples, the oldest first.
     #[must_use]
     pub fn samples(&self) -> Vec<Arc<Sample>> {
         let samples = lock(&self.samples);
         samples.iter().cloned().collect()
     }
 
-    /// Tells when a second was added.
+    /// Notified when a sample was added.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<()> {
         self.changed.subscribe()

@@ -1,8 +1,9 @@
 //! HTTP: every route of the interface in one table, and the layers around it.
 //!
-//! Pages have a table of their own, [`crate::pages`], and call this one. [`openapi`] describes the same table; [`serve`] owns connections, time limits and limits by address;
-//! [`extract`] turns bytes into types; [`auth`] says who calls; [`problem`] turns errors into answers, [`code`] lists their codes; the
-//! nouns' files hold the handlers and their wire types.
+//! Pages have their own table, [`crate::pages`], and call these routes. [`openapi`] describes the
+//! routes. [`serve`] owns connections, time limits and limits by address. [`extract`] turns bytes
+//! into types. [`auth`] identifies the caller. [`problem`] turns errors into answers, and [`code`]
+//! lists their codes. Each of the other files holds the handlers and the wire types of one noun.
 
 pub mod accounts;
 pub mod audit;

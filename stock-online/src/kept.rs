@@ -1,8 +1,9 @@
-//! Answers of MySQL that pages and product reads keep for a moment, so that a silent MySQL does not silence them.
+//! Answers of MySQL that pages and product reads keep for a moment, so that a silent MySQL does not
+//! silence them.
 //!
-//! An answer younger than a second is used as it is. An older one is read again; when MySQL does not answer within
-//! 50 ms the kept one is used once more, and for the next second no reader waits at all. Only answers that were
-//! never read make their readers wait.
+//! An answer younger than a second is used as it is. An older one is read again. When MySQL does
+//! not answer within 50 ms, the kept answer is used once more, and for the next second no reader
+//! waits at all. Only an answer that was never read makes its reader wait.
 
 use std::hash::Hash;
 use std::sync::{Arc, Mutex};
@@ -11,16 +12,16 @@ use std::time::{Duration, Instant};
 use moka::future::Cache;
 use stock_common::lock::lock;
 
-/// An older answer is read again.
+/// Age from which an answer is read again.
 const FRESH: Duration = Duration::from_secs(1);
-/// Readers wait so long for a new answer while an old one is kept.
+/// How long a reader waits for a new answer while an old one is kept.
 const PATIENCE: Duration = Duration::from_millis(50);
-/// After MySQL was silent, kept answers are used for so long without asking it.
+/// After MySQL was silent, how long kept answers are used without asking it.
 const SILENT: Duration = Duration::from_secs(1);
-/// Answers are kept for so long while nobody asks for them, or MySQL stays silent.
+/// How long an answer is kept after it was read.
 const KEPT: Duration = Duration::from_secs(600);
 
-/// Whether MySQL was silent a moment ago; shared by all that is kept.
+/// Whether MySQL was silent a moment ago; shared by all kept answers.
 #[derive(Debug, Default)]
 pub struct Silence {
     until: Mutex<Option<Instant>>,
@@ -41,7 +42,7 @@ impl Silence {
     }
 }
 
-/// Answers by what they were asked for.
+/// Kept answers by key.
 pub struct Kept<K, V> {
     answers: Cache<K, (V, Instant)>,
     silence: Arc<Silence>,
@@ -71,10 +72,10 @@ where
         }
     }
 
-    /// The kept answer if it is young, else what `read` answers, else the kept one.
+    /// The kept answer if it is young, else the answer of `read`, else the kept answer again.
     ///
     /// # Errors
-    /// As `read` fails, when no answer is kept.
+    /// The error of `read`, when no answer is kept.
     pub async fn get<E>(&self, key: K, read: impl Future<Output = Result<V, E>>) -> Result<V, E> {
         let kept = self.answers.get(&key).await;
         let answer = match kept {

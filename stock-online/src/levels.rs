@@ -1,8 +1,9 @@
-//! Levels as they change, for whoever watches: the latest of each account, by the position that moved it.
+//! Levels as they change, for event streams: the latest level of each account, by the position that
+//! changed it.
 //!
-//! Fed by Pub/Sub, which may lose messages; whenever it may have, the memory begins anew, and who watched is
-//! given a snapshot again. A watcher asks for what changed behind a position, on any instance, so a stream
-//! can be resumed anywhere.
+//! The levels come from Pub/Sub, which may lose messages. Whenever it may have lost one, this
+//! memory begins anew, and every watcher gets a new snapshot. A watcher asks for the changes after
+//! a position. Any instance can answer, so a stream can be resumed on another instance.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard};
@@ -13,15 +14,15 @@ use stock_domain::account::{Account, Level};
 use stock_redis::levels::LevelsMessage;
 use tokio::sync::watch;
 
-/// How far apart two instances may have heard the same message, in ms.
+/// How far apart in time two instances may hear the same message, in ms.
 const APART_MS: u64 = 1_000;
-/// Accounts remembered; those that moved longest ago are forgotten first.
+/// Accounts remembered; those that changed longest ago are forgotten first.
 const ACCOUNTS_MAX: usize = 100_000;
 
-/// What was heard.
+/// The levels heard so far.
 #[derive(Default)]
 struct Heard {
-    /// The memory is complete behind this position; `None` until something was heard.
+    /// The memory holds every change after this position; `None` until a message was heard.
     complete_from: Option<Position>,
     last: Position,
     latest: HashMap<Account, (Position, Level)>,
@@ -31,17 +32,17 @@ struct Heard {
 /// The latest levels.
 pub struct Levels {
     heard: Mutex<Heard>,
-    /// The highest that was seen of those that a page shows.
+    /// The highest balance seen of each account that a page shows.
     peaks: Mutex<HashMap<Account, i64>>,
     changed: watch::Sender<Position>,
 }
 
-/// What changed behind a position.
+/// The changes after a position.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Changes {
-    /// Up to where; the next question begins here.
+    /// Position up to which these changes are complete; the next question starts here.
     pub upto: Position,
-    /// The latest levels of what moved, the longest ago first.
+    /// The latest levels of the changed accounts, the oldest change first.
     pub levels: Vec<(Account, Level)>,
 }
 
@@ -60,12 +61,12 @@ impl Levels {
         lock(&self.heard)
     }
 
-    /// Hears a message.
+    /// Takes over the levels of a message.
     pub fn hear(&self, message: &LevelsMessage) {
         let mut heard = self.heard();
-        // In the order in which they are heard here: shards count for themselves.
+        // Messages of several shards arrive in any order; this keeps the positions rising.
         let at = message.position.max(heard.last.plus(1));
-        // The first one tells only what follows it.
+        // Only changes after the first message are known.
         heard.complete_from.get_or_insert(at);
         heard.last = at;
         for &(account, level) in &message.levels {
@@ -85,7 +86,7 @@ impl Levels {
         self.changed.send_replace(last);
     }
 
-    /// Messages may have been lost: what was heard so far is not complete any more.
+    /// Forgets all levels, because messages may have been lost.
     pub fn interrupted(&self) {
         let mut heard = self.heard();
         *heard = Heard {
@@ -96,14 +97,16 @@ impl Levels {
         self.changed.send_modify(|_| {});
     }
 
-    /// Where a stream goes on that another instance may have begun, which hears several shards in another order.
+    /// Position at which a stream is resumed that another instance may have begun. It lies a second
+    /// earlier, because that instance may have heard the shards in another order.
     #[must_use]
     pub fn resumed(position: Position) -> Position {
         let ms = position.unix_ms().saturating_sub(APART_MS);
         Position::from_parts(ms, 0).unwrap_or_default()
     }
 
-    /// The highest that was seen of an account here, and of its balance now: what a bar is full at.
+    /// The highest balance of an account seen here, including `balance`: the full length of its
+    /// bar.
     #[must_use]
     pub fn peak(&self, account: Account, balance: i64) -> i64 {
         let mut peaks = lock(&self.peaks);
@@ -121,7 +124,8 @@ impl Levels {
         self.heard().last
     }
 
-    /// What changed behind a position, at most `limit` accounts; `None` when that is not known completely.
+    /// The changes after a position, of about `limit` accounts; `None` when they are not completely
+    /// known.
     #[must_use]
     pub fn since(&self, after: Position, limit: usize) -> Option<Changes> {
         let heard = self.heard();
@@ -132,7 +136,7 @@ impl Levels {
         let mut levels = Vec::new();
         let mut upto = heard.last;
         for &(position, account) in heard.by_position.range(first..) {
-            // Cut between positions: those of one are given together.
+            // The cut lies between positions: the levels of one position stay together.
             if levels.len() >= limit && position > upto {
                 break;
             }
@@ -150,7 +154,7 @@ impl Levels {
         Some(Changes { upto, levels })
     }
 
-    /// Tells when something was heard.
+    /// Notified when a message was heard or may have been lost.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Position> {
         self.changed.subscribe()

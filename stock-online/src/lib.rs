@@ -1,25 +1,29 @@
 //! The service of Stock Flow.
 //!
-//! | part | what it does |
+//! | module | purpose |
 //! |---|---|
 //! | [`http`] | every route of the interface in one table; handlers; the accept loop |
-//! | [`requests`] | threads of their own for them |
-//! | [`pages`] | what people see |
-//! | [`subscriber`] | brings the journal into MySQL |
-//! | [`scheduler`] | reconcile and clean-up, by cron |
-//! | [`catalog_refresher`] | products and prices in memory |
-//! | [`coupons`] | what coupons are worth, in memory |
-//! | [`limits`], [`passwords`], [`token_refresher`] | how often somebody may ask; hashes; whose tokens were ended |
-//! | [`health`] | how the servers were a moment ago: what `/readyz` says |
-//! | [`monitor`], [`history`] | lag, dead letters, ages of jobs; the last minutes of them |
-//! | [`replicas`] | how far read replicas follow |
-//! | [`levels`] | the latest levels, for whoever watches |
-//! | [`stock_csv`] | files of stock |
-//! | [`webhooks`] | brings what is settled to other systems |
+//! | [`app`] | the state that handlers share |
+//! | [`requests`] | the runtime of requests, with threads of its own |
+//! | [`pages`] | the HTML pages |
+//! | [`subscriber`] | applies the journal to MySQL |
+//! | [`scheduler`] | jobs by cron, such as reconcile and clean-up |
+//! | [`catalog_refresher`] | keeps products and prices in memory up to date |
+//! | [`coupons`] | coupons in memory |
+//! | [`limits`], [`passwords`] | request limits; password hashes |
+//! | [`tokens`], [`token_refresher`] | access tokens; reads whose tokens were ended |
+//! | [`health`] | the last seen state of the servers, for `/readyz` |
+//! | [`monitor`], [`history`] | lag, dead letters and job ages; the samples of the last two minutes |
+//! | [`replicas`] | measures how far read replicas are behind |
+//! | [`levels`] | the latest levels, for event streams |
+//! | [`stock_csv`] | stock as CSV files |
+//! | [`streams`] | places for event streams |
+//! | [`kept`] | answers of MySQL that are kept for a moment |
+//! | [`webhooks`] | sends settled stock changes to other systems |
 //! | [`cli`] | the commands |
 //!
-//! [`run`] takes its listener, clock, settings and shutdown from its caller, so that tests start as
-//! many services as they like. Each kind of part is a [`Part`] that may run in a process of its own.
+//! [`run`] takes its listener, clock, settings and shutdown token from its caller, so that tests
+//! can start many services. Each [`ServiceRole`] may run in a process of its own.
 
 pub mod app;
 pub mod catalog_refresher;
@@ -62,71 +66,73 @@ use crate::app::{App, Pools};
 use crate::http::origin::{NotANetwork, TrustedProxies};
 use crate::requests::Requests;
 
-/// A part of the service that may run alone.
+/// A role of the service, which may run in a process of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum ServiceRole {
     /// Answers requests.
     Http,
-    /// Brings the journal into MySQL.
+    /// Applies the journal to MySQL.
     Subscriber,
     /// Runs jobs by cron.
     Scheduler,
 }
 
 impl ServiceRole {
-    /// Every part.
+    /// Every role.
     pub const ALL: [Self; 3] = [Self::Http, Self::Subscriber, Self::Scheduler];
 }
 
-/// Why the service did not run.
+/// Reasons why the service did not run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// A URL cannot be parsed.
+    /// The URL of Redis cannot be parsed.
     #[error("redis_url: {0}")]
     Redis(#[from] redis::RedisError),
-    /// A URL cannot be parsed.
+    /// The URL of MySQL cannot be parsed.
     #[error("database_url: {0}")]
     Database(#[from] sqlx::Error),
     /// A setting cannot be used.
     #[error(transparent)]
     Config(#[from] stock_common::config::ConfigError),
-    /// A secret cannot sign.
+    /// The secret cannot sign tokens.
     #[error("jwt_secret: {0}")]
     Secret(#[from] jsonwebtoken::errors::Error),
-    /// A setting names no network.
+    /// An entry of `trusted_proxies` is not a network.
     #[error(transparent)]
     Proxies(#[from] NotANetwork),
     /// A cron expression cannot be read.
     #[error("scheduler: {0}")]
     Scheduler(#[from] tokio_cron_scheduler::JobSchedulerError),
-    /// The system gives no threads.
+    /// The system cannot start threads.
     #[error("no threads: {0}")]
     Threads(#[source] std::io::Error),
-    /// A defect.
+    /// The task that serves requests panicked.
     #[error("serving broke: {0}")]
     Broken(#[from] tokio::task::JoinError),
 }
 
-/// Everything that a service is started with.
+/// The inputs of [`run`].
 pub struct Start {
     /// The settings.
     pub config: Config,
     /// The time of day.
     pub clock: Clock,
-    /// Where it listens, bound already.
+    /// The listener, already bound.
     pub listener: TcpListener,
-    /// Which parts run here.
+    /// The roles that run here.
     pub parts: Vec<ServiceRole>,
     /// Renders `/metrics`; one recorder serves the whole process.
     pub prometheus: PrometheusHandle,
 }
 
-/// How long synchronous requests whose clients have left may still take after the last connection.
+/// Time limit at shutdown for synchronous requests whose clients have left, counted from the end of
+/// the last connection.
 const TASKS_TIMEOUT: Duration = Duration::from_millis(500);
-/// How long to wait for MySQL between attempts at start, at first and at most.
+/// Pause between attempts to migrate at start: the first one, and the longest.
 const MIGRATE_RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
-/// Keeps small buffers small: with huge pages the half of each connection's buffers that nobody touches takes memory too.
+/// Disables transparent huge pages for this process. With huge pages, the unused half of each
+/// connection's buffers would take memory too.
 fn refuse_huge_pages() {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
@@ -134,11 +140,11 @@ fn refuse_huge_pages() {
     }
 }
 
-/// Runs the service until `shutdown`: accepted requests are answered, the batch under way is
-/// committed, then it returns.
+/// Runs the service until `shutdown`. Then the service answers accepted requests, commits the batch
+/// under way, and returns.
 ///
 /// # Errors
-/// [`RunError`] when it could not start.
+/// [`RunError`] when the service could not start, or its serving task panicked.
 pub async fn run(start: Start, shutdown: CancellationToken) -> Result<(), RunError> {
     let Start {
         config,
@@ -188,7 +194,7 @@ pub async fn run(start: Start, shutdown: CancellationToken) -> Result<(), RunErr
         health::run(app, health_pool.clone(), shutdown)
     });
     if parts.contains(&ServiceRole::Subscriber) {
-        // Of its own: a connection belongs to the runtime that has opened it.
+        // The subscriber has a pool of its own: a connection belongs to the runtime that opened it.
         let pool = stock_mysql::pool(&config, Role::Locking)?;
         task.keep("subscriber", move |app, shutdown| {
             let shared = subscriber::Shared {
@@ -206,16 +212,18 @@ pub async fn run(start: Start, shutdown: CancellationToken) -> Result<(), RunErr
     let serving = http::serve::serve(listener, Arc::clone(&app), proxies, shutdown);
     requests.handle().spawn(serving).await?;
     drain(&app, &tasks, &background).await;
-    // A link that ends with the runtime of the requests is none that broke.
+    // Links end with the runtime of requests; after this call, that does not count as a broken
+    // link.
     app.ledger.close();
     Ok(())
 }
 
-/// Lets end what is under way, each for a while.
+/// Waits for running tasks, each kind up to a time limit.
 async fn drain(app: &App, tasks: &tokio_util::task::TaskTracker, background: &CancellationToken) {
     tracing::info!("draining");
     app.tasks.close();
-    // Every decision is in the journal; a task that hangs has only its recording to do.
+    // Every decision is already in the journal; a task that hangs has only its recording left to
+    // do.
     if tokio::time::timeout(TASKS_TIMEOUT, app.tasks.wait())
         .await
         .is_err()
@@ -241,7 +249,7 @@ struct Tasks<'a> {
 }
 
 impl Tasks<'_> {
-    /// Runs a task until the shutdown, again when it breaks.
+    /// Runs a task until the shutdown, and restarts it when it panics.
     fn keep<T>(
         &self,
         name: &'static str,
@@ -256,8 +264,9 @@ impl Tasks<'_> {
     }
 }
 
-/// Applies pending migrations, or waits until somebody who may has applied them: the fence keeps a service from selling
-/// on a schema that is behind. Each reason to wait is logged once.
+/// Applies pending migrations. When this user may not, it waits until another user has applied
+/// them; meanwhile the fence keeps this service from selling on a schema that is behind. Each
+/// reason to wait is logged once.
 async fn prepare_schema(pool: sqlx::MySqlPool, shutdown: CancellationToken) {
     let (mut wait, wait_max) = MIGRATE_RETRY;
     let mut known = String::new();
@@ -284,7 +293,7 @@ async fn keep_schedule(app: Arc<App>, shutdown: CancellationToken) {
     }
 }
 
-/// The buckets of every histogram, in seconds; batch sizes are powers of two.
+/// Histogram buckets in seconds. Batch sizes use powers of two.
 const SECONDS: [f64; 14] = [
     0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
 ];

@@ -1,9 +1,10 @@
-//! Limits: how often a user or an address may ask, shared by all instances.
+//! Limits: how many requests a user or an address may send, over all instances.
 //!
-//! Requests are counted in this process, in windows of fixed length, and told to Redis ten times a second:
-//! an order waits for no counter. An instance tells as soon as it has counted a twentieth of the limit, so
-//! n instances together let through at most n twentieths more than it. Attempts to log in are few and
-//! matter: [`attempts`] counts each in Redis before it is judged. Without Redis every instance counts alone.
+//! Each process counts requests in windows of fixed length, and adds its counts to Redis ten times
+//! a second, so that an order waits for no counter. An instance reports a count once it reaches a
+//! twentieth of the limit. So n instances together let through at most n twentieths too many. Login
+//! attempts are few, and each one matters: [`attempts`] counts every attempt in Redis before it is
+//! checked. Without Redis every instance counts alone.
 
 pub mod attempts;
 
@@ -22,17 +23,17 @@ use stock_common::lock::lock;
 use stock_redis::Ledger;
 use tokio_util::sync::CancellationToken;
 
-/// How often Redis is told.
+/// How often counts are sent to Redis.
 const TELL_EVERY: Duration = Duration::from_millis(100);
 const DAY_MS: u64 = 86_400_000;
-/// After so long a client whose key found Redis too full may try again.
+/// `Retry-After` of a request whose key is refused because Redis is nearly full.
 const SCARCE_SECONDS: u64 = 30;
-/// A part of the limit below which Redis need not know.
+/// A count below limit / `UNTOLD_PART` is not sent to Redis.
 const UNTOLD_PART: u32 = 20;
-/// Maps that share the subjects, so that cores rarely meet at a lock.
+/// Maps over which the subjects are spread, so that cores rarely contend for a lock.
 const MAPS: usize = 16;
 
-/// Whose requests are counted.
+/// A subject whose requests are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Subject {
     /// A user's requests.
@@ -41,11 +42,12 @@ pub enum Subject {
     Address(IpAddr),
     /// A user's requests with an Idempotency-Key: each is remembered for a day.
     Keys(u64),
-    /// The same in a day.
+    /// The same requests, counted per day.
     KeysOfDay(u64),
     /// Attempts to log in to an account, by the hash of its address.
     Login(u64),
-    /// Attempts to log in to an account from a device that its owner is known to use, by the hash of both.
+    /// Attempts to log in to an account from a device that its owner is known to use, by the hash
+    /// of both.
     Device(u64),
     /// A user's attempts to name their own password.
     Own(u64),
@@ -54,7 +56,8 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// Requests from an address. Of IPv6 the first 64 bits count: who has one of a network has them all.
+    /// Requests from an address. An IPv6 address counts by its first 64 bits, because one client
+    /// usually owns such a network.
     #[must_use]
     pub fn requests_from(address: IpAddr) -> Self {
         Self::Address(network_of(address))
@@ -67,7 +70,7 @@ impl Subject {
     }
 }
 
-/// The network that counts as one client: of IPv6 the first 64 bits.
+/// The network that counts as one client: an IPv4 address, or the first 64 bits of an IPv6 address.
 pub(crate) fn network_of(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
@@ -95,28 +98,28 @@ impl fmt::Display for Subject {
 /// A limit is exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exceeded {
-    /// How many are allowed in a window.
+    /// Requests allowed in a window.
     pub limit: u32,
-    /// Seconds of a window.
+    /// Length of a window, in seconds.
     pub window_seconds: u64,
-    /// Seconds until the next one.
+    /// Seconds after which to try again.
     pub retry_after_seconds: u64,
 }
 
-/// How many in how long.
+/// A number of requests per window.
 #[derive(Debug, Clone, Copy)]
 struct Rule {
     limit: u32,
     window_ms: u64,
 }
 
-/// What was counted of a subject in a window.
+/// The counts of a subject in a window.
 #[derive(Debug, Clone, Copy, Default)]
 struct Count {
     window: u64,
-    /// Counted here.
+    /// Counted by this process.
     own: u32,
-    /// The part of it that Redis knows.
+    /// The part of `own` that Redis knows.
     told: u32,
     /// Counted by other instances, as Redis last said.
     elsewhere: u32,
@@ -138,7 +141,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Counters under the settings' limits; a limit of 0 is none.
+    /// Counters with the limits of the settings; 0 means no limit.
     #[must_use]
     pub fn new(config: &Config, clock: Clock) -> Self {
         let often = |limit| Rule {
@@ -183,14 +186,14 @@ impl Limits {
 
     fn map(&self, subject: Subject) -> &Mutex<HashMap<Subject, Count>> {
         let hash = usize::try_from(self.hasher.hash_one(subject)).unwrap_or(0);
-        // The remainder is always a map of these.
+        // The remainder is always a valid index.
         self.maps.get(hash % MAPS).unwrap_or(&self.maps[0])
     }
 
     /// Counts a request here.
     ///
     /// # Errors
-    /// [`Exceeded`] when the window is full; then it is not counted.
+    /// [`Exceeded`] when the window is full; then the request is not counted.
     pub fn admit(&self, subject: Subject) -> Result<(), Exceeded> {
         let rule = self.rule(subject);
         if rule.limit == 0 {
@@ -234,7 +237,7 @@ impl Limits {
         self.is_scarce.store(is_scarce, Ordering::Relaxed);
     }
 
-    /// What Redis should hear: of each subject with enough untold, how many more.
+    /// The counts that are due to be sent to Redis: subject, window, and requests not sent yet.
     fn untold(&self) -> Vec<(Subject, u64, u32)> {
         let now = self.now_ms();
         let mut found = Vec::new();
@@ -289,7 +292,7 @@ impl Rule {
     }
 }
 
-/// Tells Redis what was counted, until `shutdown`.
+/// Sends counts to Redis until `shutdown`.
 pub async fn run(app: std::sync::Arc<crate::app::App>, shutdown: CancellationToken) {
     loop {
         tokio::select! {

@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-/// Memory that was used last is used first, also after a flood; measured in docs/performance.md.
+/// jemalloc reuses the memory that was freed last, also after a flood of requests. The measurement
+/// stands in docs/performance.md.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -1,5 +1,5 @@
-//! The monitor: once a second, measures what no request sees, lag, Redis' memory, dead letters, the
-//! age of jobs, the newest products' stock; [`crate::history`] remembers it.
+//! The monitor: measures lag, Redis' memory, dead letters, the age of jobs and the newest products'
+//! stock once a second. [`crate::history`] keeps the samples.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::app::App;
 use crate::history::{Lag, Sample, Stock, Tables};
 
 const EVERY: Duration = Duration::from_secs(1);
-/// Products whose stock is remembered.
+/// Maximum number of products whose stock is sampled.
 const STOCK_MAX: u32 = 24;
 
 /// Measures until `shutdown`.
@@ -40,7 +40,7 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
             }
             Err(error) => tracing::debug!(%error, "cannot measure redis' memory"),
         }
-        // What could not be measured is as it was.
+        // A value that could not be measured keeps its last measurement.
         match measure_lag(&app).await {
             Ok(Some(lag)) => (sample.lag, has_begun) = (lag, true),
             Ok(None) => {}
@@ -56,7 +56,7 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
         }
         app.prometheus.run_upkeep();
         sample.at_ms = app.clock.now_ms();
-        // A curve that began at nothing would show everything as one leap.
+        // A curve that began at zero would show everything as one leap.
         if has_begun {
             app.live.history.add(sample.clone());
         }
@@ -67,7 +67,7 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
     }
 }
 
-/// Says once that it is getting full; the metrics say it all the time.
+/// Sets the memory metrics, and warns once when Redis is nearly full.
 #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
 fn note_memory(memory: RedisMemory, was_nearly_full: bool) {
     let (used, limit) = (memory.used_bytes, memory.limit_bytes);
@@ -116,7 +116,8 @@ async fn lag_of(
     shard: &Shard,
 ) -> Result<Option<Lag>, Box<dyn std::error::Error + Send + Sync>> {
     let mut link = shard.link()?;
-    // Without MySQL, which then stands still, what this process last knew of it is as good.
+    // While MySQL does not answer, nothing is settled, so the state that this process last knew is
+    // as good.
     let loaded = shards::load(&app.pool, shard.keys().shard()).await;
     if let Ok(Some(state)) = &loaded {
         shard.hear_state(state);
@@ -149,14 +150,14 @@ async fn lag_of(
 async fn measure_tables(app: &App) -> Result<Tables, sqlx::Error> {
     let dead_letters = dead_letters::unresolved(&app.pool).await?;
     metrics::gauge!("stock_dead_letters").set(dead_letters as f64);
-    // Most are taken back within a second, before anybody has looked.
+    // Most dead letters are taken back within a second, so this metric counts them too.
     metrics::gauge!("stock_new_dead_letters").set(dead_letters::new_ones(&app.pool).await? as f64);
     let quarantined = quarantine::count(&app.pool).await?;
     app.troubles.note_quarantined(quarantined);
     let reconciled = ledger_checks::latest(&app.pool, CheckKind::Reconcile).await?;
     let verified = ledger_checks::latest(&app.pool, CheckKind::Verify).await?;
     let drift_accounts = reconciled.map(|last| last.differences.saturating_sub(last.corrected));
-    // Whichever instance reconciled: every one tells of it.
+    // Every instance reports the result, whichever one reconciled.
     metrics::gauge!("stock_drift_accounts").set(f64::from(drift_accounts.unwrap_or_default()));
     let unverified = verified.as_ref().map_or(0, |last| last.differences);
     metrics::gauge!("stock_verify_differences").set(f64::from(unverified));

@@ -12,9 +12,9 @@
 //! | [`texts`], [`assets`] | what is said, and what is loaded |
 //! | [`api`] | the interface, called in this process |
 //!
-//! A page shows what the interface answers to its reader ([`api`]), and its scripts call the same interface
-//! with the session's cookie: no page can do what a client cannot, and no rule stands twice. Scripts only add
-//! to a page: what moves by itself, and forms that send JSON.
+//! A page shows what the interface answers to its reader ([`api`]), and its scripts call the same
+//! interface with the session's cookie: no page can do what a client cannot, and no rule stands
+//! twice. Scripts only add to a page: what moves by itself, and forms that send JSON.
 
 pub mod accounts;
 pub mod admin;

@@ -1,4 +1,5 @@
-//! Password hashes: argon2id with 19 MiB, t = 2, p = 1 (OWASP), off the async threads, few at a time.
+//! Password hashes: argon2id with 19 MiB, t = 2, p = 1 (OWASP), computed off the async threads, a
+//! few at a time.
 
 mod queue;
 
@@ -12,9 +13,9 @@ use stock_domain::user::Password;
 use self::queue::Queue;
 pub use self::queue::{Ticket, Urgency};
 
-/// How long a hash may wait for its ticket.
+/// How long a hash may wait for its slot.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// What nobody's password has, with the cost of everybody's.
+/// A hash that no password matches, with the cost of a real one.
 const NOBODYS: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5J3Mgc2FsdC4uLg$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
 /// Why there is no hash.
@@ -23,23 +24,23 @@ pub enum PasswordError {
     /// Too many wait: come back later.
     #[error("too many passwords are being checked")]
     Busy,
-    /// A fault of ours, such as a stored hash that is none.
+    /// A fault of ours, such as a stored hash that cannot be parsed.
     #[error("{0}")]
     Failed(String),
 }
 
 /// Computes hashes.
 ///
-/// Each takes 19 MiB and some 20 ms of a core, so only a few run at a time: a flood of
-/// logins fills neither the memory nor the cores that take orders. Those who wait are served by turns of
-/// their networks, so that a flood keeps out nobody else.
+/// Each hash takes 19 MiB and about 20 ms of a core. Only a few run at a time, so that a flood of
+/// logins fills neither the memory nor the cores that take orders. Waiting requests are served
+/// round-robin by network, so that a flood from one network keeps out no other.
 #[derive(Debug)]
 pub struct Passwords {
     queue: Queue,
 }
 
 impl Passwords {
-    /// At most so many at the same time.
+    /// Computes at most `hashes_max` hashes at a time.
     #[must_use]
     pub fn new(hashes_max: usize) -> Self {
         Self {
@@ -60,7 +61,8 @@ impl Passwords {
         .await
     }
 
-    /// Whether a password is the one of a hash. Without a hash it is not, and takes as long to say so.
+    /// Whether a password matches a hash. Without a hash the answer is `false` and takes as long,
+    /// so that the time does not reveal whether an account exists.
     ///
     /// # Errors
     /// [`PasswordError`].
@@ -126,7 +128,7 @@ mod tests {
                 .unwrap()
         );
         assert!(!passwords.verify(sesame(), None, Ticket::OWN).await.unwrap());
-        // What is checked for an unknown address costs what everybody's costs.
+        // The hash that is checked for an unknown address costs as much as a real one.
         let cost = |hash: &str| hash.rsplitn(3, '$').last().map(str::to_owned);
         assert_eq!(cost(NOBODYS), cost(&hash));
         assert!(

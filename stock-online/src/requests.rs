@@ -1,8 +1,9 @@
-//! Threads of their own for requests.
+//! The runtime of requests, with threads of its own.
 //!
-//! In a rush thousands of requests are ready to run at any moment. A task among them waits for all of them, each time
-//! that it waits for anything: MySQL falls behind, and the machine pays for that when the rush is over. So everything
-//! else runs on other threads.
+//! In a rush thousands of requests are ready to run at any moment. A background task on the same
+//! threads would wait behind all of them, each time that it waits for anything. MySQL would fall
+//! behind, and the machine would pay for that after the rush. So everything else runs on other
+//! threads.
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
@@ -17,7 +18,7 @@ impl Requests {
     /// Starts the threads.
     ///
     /// # Errors
-    /// When the system gives none.
+    /// When the system cannot start threads.
     pub fn start() -> std::io::Result<Self> {
         let runtime = Builder::new_multi_thread()
             .thread_name("requests")
@@ -30,7 +31,7 @@ impl Requests {
         })
     }
 
-    /// Where they run.
+    /// The handle of the runtime.
     #[must_use]
     pub const fn handle(&self) -> &Handle {
         &self.handle
@@ -39,7 +40,7 @@ impl Requests {
 
 impl Drop for Requests {
     fn drop(&mut self) {
-        // A runtime that waits for its tasks may not be dropped where others run.
+        // Dropping a runtime waits for its tasks, which panics inside another runtime.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }

@@ -1,9 +1,10 @@
-//! The scheduler: jobs by cron expression, each by one instance at a time.
+//! The scheduler: runs jobs by cron expression, each on one instance at a time.
 //!
-//! Cron expressions only, but for expired reservations, which are looked for several times a second, files of
-//! stock, which are written at once, and webhooks: tokio-cron-scheduler's repeated jobs can stop for ever after a late tick.
-//! A job that is still running when its time comes again is skipped on this instance, and its row in
-//! `jobs` keeps other instances out; its age is a metric, so a job that stopped is seen.
+//! Most jobs use cron expressions, because tokio-cron-scheduler's repeated jobs can stop for ever
+//! after a late tick. Expired reservations, files of stock and webhooks have loops of their own,
+//! because they run several times a second or at once. A job that is still running at its next time
+//! is skipped on this instance, and its row in `jobs` keeps other instances out. Its age is a
+//! metric, so that a stopped job is noticed.
 
 mod apply_imports;
 mod daily_points_report;
@@ -57,7 +58,7 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) -> Result<(), JobSc
         scheduler.add(job(&app, (cron, zone), run)?).await?;
     }
     scheduler.start().await?;
-    // No cron expression says how often these run.
+    // These tasks have no cron expression.
     let of = app.config.redis_prefix.clone();
     let every = (app, shutdown);
     tokio::join!(
@@ -74,7 +75,7 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) -> Result<(), JobSc
     scheduler.shutdown().await
 }
 
-/// Runs what has a loop of its own, again when it breaks.
+/// Runs a task until it returns, and restarts it when it panics.
 async fn keep<T>(
     name: &'static str,
     of: &str,
@@ -97,7 +98,7 @@ fn job(app: &Arc<App>, (cron, zone): (&str, Tz), run: Run) -> Result<Job, JobSch
             if is_running.swap(true, Ordering::AcqRel) {
                 return tracing::warn!("a job is skipped: its last run is not over");
             }
-            // One that breaks has ended too: it runs again at its next time.
+            // A run that panics has ended too; the job runs again at its next time.
             if let Err(error) = tokio::spawn(run(app)).await {
                 metrics::counter!("stock_task_restarts_total", "task" => "job").increment(1);
                 tracing::error!(%error, "a job broke");

@@ -1,9 +1,10 @@
-//! Stock as CSV: reading a file row by row with its line numbers, and writing what there is.
+//! Stock as CSV: reads a file row by row with its line numbers, and writes levels.
 //!
-//! A file has the columns `product_id,location_id,quantity,mode` in this order, with their names in the first
-//! line, or is one that was exported here: what is available is set then. A byte order mark, LF or CRLF, and quoted
-//! fields are all read; other separators, encodings and numbers are named as what they are. Reading takes memory for some thousand
-//! rows however long the file is. What is written escapes what a spreadsheet would take for a formula.
+//! A file has the columns `product_id,location_id,quantity,mode` in this order, with their names in
+//! the first line. An exported file can be read too; its available units are then set. A byte order
+//! mark, LF or CRLF, and quoted fields are read. For another separator, encoding or number format,
+//! the error names it. Reading takes memory for a few thousand rows, however long the file is.
+//! Writing escapes text that a spreadsheet would take for a formula.
 
 use std::io::Read;
 
@@ -27,23 +28,24 @@ const EXPORTED: [&str; 9] = [
     "reorder_point",
     "stock_version",
 ];
-/// Rows handed on at once.
+/// Rows in a part that is handed on.
 const ROWS_AT_ONCE: usize = 1_024;
 /// Parts read ahead.
 const PARTS_AHEAD: usize = 2;
-/// What some programs write at the beginning of UTF-8.
+/// The mark that some programs write at the beginning of UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-/// The marks of UTF-16, in either order of bytes.
+/// The byte order marks of UTF-16.
 const UTF_16_MARKS: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
 
-/// The columns of a file, by what its first line says.
+/// The columns of a file, as its first line names them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Layout {
     Changes,
     Exported,
 }
 
-/// Reads a file on a thread of its own. The task's result is the error that ended it early, if one did.
+/// Reads a file on a thread of its own. The task's result is the error that ended the reading
+/// early, if there was one.
 pub fn read(
     file: impl Read + Send + 'static,
 ) -> (Rows, tokio::task::JoinHandle<Result<(), std::io::Error>>) {
@@ -79,17 +81,18 @@ fn read_all(file: impl Read, send: &mpsc::Sender<Part>) -> Result<(), std::io::E
             continue;
         };
         part.push(row(&record, line, layout));
-        // Nobody listens any more: what was read so far was enough.
+        // The receiver has stopped listening: it needs no more rows.
         if part.len() >= ROWS_AT_ONCE && send.blocking_send(std::mem::take(&mut part)).is_err() {
             break;
         }
     }
     drop(send.blocking_send(part));
-    // Who is still sending when the connection closes never sees the answer.
+    // Reads the rest: a client that is still sending when the connection closes never sees the
+    // answer.
     std::io::copy(&mut reader.into_inner(), &mut std::io::sink()).map(|_passed| ())
 }
 
-/// The reader's own error.
+/// The I/O error inside a CSV error.
 fn cause(error: csv::Error) -> std::io::Error {
     let text = error.to_string();
     if let csv::ErrorKind::Io(error) = error.into_kind() {
@@ -124,7 +127,7 @@ fn header(record: &ByteRecord) -> Result<Layout, String> {
     })
 }
 
-/// Says that a text is no whole number, and how to write it if it is one in another country.
+/// The message that a text is not a whole number, with a hint if it is a number with separators.
 fn no_number(name: &str, text: &str) -> String {
     let said = format!("{name} is no whole number: {}", shown(text));
     let groups = text.split(['.', ',', '\'', ' ', '\u{a0}', '\u{202f}']);
@@ -159,7 +162,7 @@ fn row(record: &ByteRecord, line: u64, layout: Layout) -> Result<FileRow, RowErr
     };
     let number = |index: usize| {
         let text = field(index);
-        // What else Rust would read: a plus sign.
+        // `parse` would accept a plus sign.
         let is_plain = !text.starts_with('+');
         text.parse::<i64>()
             .ok()
@@ -176,7 +179,7 @@ fn row(record: &ByteRecord, line: u64, layout: Layout) -> Result<FileRow, RowErr
         })
     };
     let (quantity, mode) = match (layout, field(3)) {
-        // The available units stand behind the product's name.
+        // In an export the available units stand after the product's name.
         (Layout::Exported, _) => (3, Mode::Set),
         (Layout::Changes, "delta") => (2, Mode::Delta),
         (Layout::Changes, "set") => (2, Mode::Set),

@@ -1,4 +1,5 @@
-//! Places for streams of events: so many in all, so many of one user or address, and some that only admins take.
+//! Places for event streams: a limit for all, a limit per user or address, and a share that only
+//! admins may take.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -9,24 +10,24 @@ use stock_common::lock::lock;
 
 use crate::limits::network_of;
 
-/// Why there is no place.
+/// Reasons why there is no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Full {
     /// All places are taken.
     #[error("all streams are taken")]
     Altogether,
-    /// The holder has as many as one may have.
+    /// The holder has taken as many places as one holder may.
     #[error("at most {0} streams at the same time")]
     OfOne(usize),
 }
 
-/// One place in so many is left for admins.
+/// One place in `ADMINS_PART` is left for admins.
 const ADMINS_PART: usize = 10;
 
 /// The client that a stream is counted for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Holder {
-    /// An admin, who is not counted.
+    /// An admin, who has no limit of their own.
     Admin,
     /// A user.
     User(UserId),
@@ -48,11 +49,11 @@ struct Taken {
     by_holder: HashMap<Holder, usize>,
 }
 
-/// The places of one kind of streams.
+/// The places for one kind of stream.
 #[derive(Debug)]
 pub struct Places {
     all: usize,
-    /// How many one user, or one address, may have; 0 is any number.
+    /// Maximum places of one user, or of one address; 0 means no limit.
     each: usize,
     taken: Mutex<Taken>,
 }
@@ -65,7 +66,7 @@ pub struct Place {
 }
 
 impl Places {
-    /// So many places, and so many of them for one holder.
+    /// `all` places, of which one holder may take `each`.
     #[must_use]
     pub fn new(all: usize, each: usize) -> Arc<Self> {
         Arc::new(Self {
@@ -82,7 +83,7 @@ impl Places {
     /// Takes a place.
     ///
     /// # Errors
-    /// 429 when the holder has as many as one may have; 503 when all are taken.
+    /// [`Full`]: all places are taken, or the holder has as many as one holder may take.
     pub fn take(self: &Arc<Self>, holder: Holder) -> Result<Place, Full> {
         let mut taken = self.taken();
         let is_admin = holder == Holder::Admin;

@@ -1,8 +1,9 @@
-//! The subscriber: brings the journal into MySQL.
+//! The subscriber: applies the journal to MySQL.
 //!
-//! [`run`] waits for a message on the levels channel, or a short time when one is lost; [`Subscriber::step`]
-//! applies one bounded batch. Pub/Sub is only a wake-up; the journal is the truth. Any number of
-//! instances may run it: the shard's row lock lets one apply at a time. Each shard has one of its own.
+//! [`run`] starts one subscriber per shard. Each waits for a message on the levels channel, and
+//! also looks every `apply_poll_ms`, in case a message is lost. [`Subscriber::step`] applies one
+//! bounded batch. Pub/Sub is only a wake-up; the journal is the truth. Any number of instances may
+//! run subscribers: the shard's row lock lets one apply at a time.
 
 mod compensate;
 pub mod pubsub;
@@ -26,27 +27,29 @@ use tokio_util::sync::CancellationToken;
 
 use self::troubles::Troubles;
 
-/// How long to wait after a failed step; doubled up to the maximum.
+/// Pause after a failed step, doubled up to the maximum.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
-/// How often it is looked whether there are further shards.
+/// How often new shards are looked for.
 const LOOK_FOR_SHARDS: Duration = Duration::from_millis(250);
-/// Entries in a batch from which it is a rush.
+/// Entries from which a batch means a rush. After such a batch, unless it was full, the subscriber
+/// waits to gather a larger one.
 const GATHER_FROM: usize = 64;
-/// How often dead letters and accounts under quarantine are looked at when there is no new one here.
+/// How often dead letters and accounts under quarantine are handled when there is no new one.
 const TEND_EVERY: Duration = Duration::from_secs(1);
 
-/// What the subscriber works with.
+/// Applies the journal of one shard.
 pub struct Subscriber {
     ledger: Ledger,
     shard: Shard,
     /// A pool whose idle transactions the server ends after 1 s.
     pool: MySqlPool,
-    /// Rung by the levels channel.
+    /// Notified by the levels channel.
     wake_up: Arc<Notify>,
-    /// Which transaction of this process may lock an account's row next.
+    /// Decides which transaction of this process may lock an account's row next.
     queue: AccountQueue,
-    /// Positions below which frames may be dropped once enough entries have been settled since.
+    /// Numbers of settled entries, each with the position below which frames may be dropped once
+    /// enough later entries are settled.
     checkpoints: VecDeque<(u64, Position)>,
     ahead: ReadAhead,
     keep_entries: u64,
@@ -107,7 +110,7 @@ impl Subscriber {
         Ok(applied)
     }
 
-    /// Tells Redis how far MySQL is, and lets it drop what lies far enough below.
+    /// Tells Redis how far MySQL is, and which old frames Redis may drop.
     async fn note_settled(&mut self, state: &ShardState, last_frame: Position) {
         self.checkpoints.push_back((state.number, last_frame));
         let mut keep_from = None;
@@ -117,7 +120,7 @@ impl Subscriber {
             keep_from = Some(frame);
             self.checkpoints.pop_front();
         }
-        // Nothing depends on it: the next step says it again.
+        // A failure does no harm: the next step tells Redis again.
         if let Err(error) = self.shard.settled(state, keep_from).await {
             tracing::debug!(%error, "cannot note in redis what is settled");
         }
@@ -134,12 +137,12 @@ impl WakeUps {
         Arc::clone(wake_ups.entry(shard).or_default())
     }
 
-    /// There is something to apply of a shard.
+    /// Wakes the subscriber of a shard.
     pub fn notify(&self, shard: u64) {
         self.of(shard).notify_one();
     }
 
-    /// There may be something to apply.
+    /// Wakes the subscribers of all shards.
     pub fn notify_all(&self) {
         let wake_ups = lock(&self.0);
         wake_ups.values().for_each(|wake_up| wake_up.notify_one());
@@ -153,15 +156,15 @@ pub struct Shared {
     pub ledger: Ledger,
     /// A pool whose idle transactions the server ends after 1 s.
     pub pool: MySqlPool,
-    /// Which transaction of this process may lock an account's row next.
+    /// Decides which transaction of this process may lock an account's row next.
     pub queue: AccountQueue,
-    /// Rung by the levels channel.
+    /// Notified by the levels channel.
     pub wake_ups: Arc<WakeUps>,
     /// The troubles that keep them from applying.
     pub troubles: Arc<Troubles>,
 }
 
-/// Applies every shard until `shutdown`, those too that there will be.
+/// Applies every shard until `shutdown`, including shards that appear later.
 pub async fn run(shared: Shared, shutdown: CancellationToken) {
     let mut running: JoinSet<u64> = JoinSet::new();
     let mut known = HashSet::new();
@@ -177,7 +180,8 @@ pub async fn run(shared: Shared, shutdown: CancellationToken) {
         tokio::select! {
             () = shutdown.cancelled() => {}
             Some(ended) = running.join_next() => {
-                // A shard that was given up; or its task broke, and another takes its place.
+                // A shard was given up and starts again, or a task panicked and all shards start
+                // again.
                 match ended {
                     Ok(shard) => drop(known.remove(&shard)),
                     Err(error) => {
@@ -196,14 +200,14 @@ pub async fn run(shared: Shared, shutdown: CancellationToken) {
     while running.join_next().await.is_some() {}
 }
 
-/// Applies a shard until `shutdown`, or until there is another map; a step under way is finished.
+/// Applies a shard until `shutdown` or until the shard map changes. A step under way is finished.
 async fn run_one(
     mut subscriber: Subscriber,
     troubles: Arc<Troubles>,
     shutdown: CancellationToken,
 ) -> u64 {
     let number = subscriber.shard.keys().shard();
-    // The fence opens a moment after the start; that is nothing to warn about.
+    // The fence opens a moment after the start; until then a failed step would only log warnings.
     subscriber.shard.wait_open(BACKOFF_MAX).await;
     let mut backoff = BACKOFF_MIN;
     let mut tended = Instant::now();
@@ -255,7 +259,8 @@ async fn run_one(
     number
 }
 
-/// Takes back what could not be stored, and has Redis refuse what would take from accounts under quarantine.
+/// Takes back orders that could not be stored, and flags accounts under quarantine in Redis, so
+/// that Redis refuses requests that take from them.
 async fn tend(subscriber: &Subscriber) {
     compensate::all(&subscriber.pool, &subscriber.ledger).await;
     if let Err(error) = flag(&subscriber.pool, &subscriber.shard).await {

@@ -1,5 +1,5 @@
-//! Learns every few seconds whose tokens were ended by another instance: well within the minute in which a
-//! demotion, a deletion or a logout everywhere must count.
+//! Reads every few seconds whose tokens were ended by another instance. That is well within the
+//! minute in which a demotion, a deletion or a logout everywhere must take effect.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,12 +9,12 @@ use tokio_util::sync::CancellationToken;
 use crate::app::App;
 
 const EVERY: Duration = Duration::from_secs(5);
-/// How long an answer may take: a link may have swallowed the question.
+/// How long an answer may take; a broken link may never bring one.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long to wait after MySQL did not answer.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// Learns until `shutdown`.
+/// Reads until `shutdown`.
 pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
     loop {
         let asked = tokio::time::timeout(PATIENCE, app.people.tokens.refresh(&app.pool)).await;

@@ -1,8 +1,9 @@
-//! Access tokens: made, checked, remembered, and ended before their time.
+//! Access tokens: makes, checks and remembers them, and ends them before their time.
 //!
-//! A signature that was found valid stays valid under the same key, so a token that was seen before is only checked for
-//! its time, which is a tenth of an order's cost (docs/performance.md). Ending a user's tokens removes them from that
-//! memory. [`crate::http::auth`] reads the token of a request.
+//! A signature that was found valid stays valid under the same key. So a token that was seen before
+//! is only checked for its time, which saves about a tenth of an order's cost
+//! (docs/performance.md). Ending a user's tokens removes them from that memory.
+//! [`crate::http::auth`] reads the token of a request.
 
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
@@ -20,7 +21,7 @@ use stock_domain::user::{Role, User};
 use stock_mysql::people::users;
 
 const NAME: &str = "stock-flow";
-/// How far back a token may have begun that is still asked whether it was ended: more than a month.
+/// How far back endings of tokens are read from MySQL: more than a month.
 const REMEMBER_SECONDS: i64 = 32 * 86_400;
 
 /// The claims of an access token, as in API.md.
@@ -30,7 +31,7 @@ struct Claims {
     role: Role,
     #[serde(rename = "storeId", default, skip_serializing_if = "Option::is_none")]
     store_id: Option<u64>,
-    /// The user's `tokens_from` when it was made; tokens made without a login have none.
+    /// The user's `tokens_from` when the token was made; tokens made without a login have none.
     #[serde(rename = "gen", default, skip_serializing_if = "Option::is_none")]
     generation: Option<i64>,
     iss: String,
@@ -40,17 +41,18 @@ struct Claims {
     exp: i64,
 }
 
-/// Tokens whose signature was found good, remembered at most; then the memory begins anew.
+/// Maximum of remembered tokens; when it is reached, the memory begins anew.
 const KNOWN_MAX: usize = 10_000;
 
-/// The end of a token's signature, by which it is found again; the whole is compared then.
+/// The end of a token's signature, by which the token is found again. The whole token is compared
+/// then.
 type End = [u8; 16];
 
 fn end_of(token: &str) -> End {
     token.as_bytes().last_chunk().copied().unwrap_or_default()
 }
 
-/// A token's bearer, and the seconds between which it holds.
+/// A token's bearer, and the Unix seconds between which the token is valid.
 #[derive(Debug, Clone, Copy)]
 pub struct Known {
     /// The bearer.
@@ -62,7 +64,7 @@ pub struct Known {
     pub exp: i64,
 }
 
-/// A key that signs tokens, and the name by which they say so.
+/// A key that signs tokens, and the id by which tokens name it.
 struct Key {
     id: String,
     decoding: DecodingKey,
@@ -70,7 +72,7 @@ struct Key {
 }
 
 impl Key {
-    /// The id is a part of the secret's hash: whoever changes the secret need not think of another name.
+    /// The id is a part of the secret's hash, so that a changed secret needs no new name.
     fn new(secret: &str) -> Result<Self, jsonwebtoken::errors::Error> {
         let digest = Sha256::digest(format!("key id of {secret}"));
         let first = digest.first_chunk::<8>().copied().unwrap_or_default();
@@ -102,24 +104,25 @@ pub struct Tokens {
     previous: Option<Key>,
     validation: Validation,
     known: RwLock<HashMap<End, (Box<str>, Known)>>,
-    /// What a user's tokens must carry, of those of whom some were ended; `None` until MySQL was asked.
+    /// The lowest valid generation of each user whose tokens were ended; `None` until MySQL was
+    /// asked.
     from: RwLock<Option<HashMap<UserId, i64>>>,
     clock: Clock,
 }
 
-/// Whom a token is for.
+/// The bearer of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caller {
     /// The user.
     pub user: UserId,
-    /// What they may do.
+    /// The user's role.
     pub role: Role,
-    /// The store whose till they run.
+    /// The store whose till the user runs.
     pub store_id: Option<u64>,
 }
 
 impl Caller {
-    /// Whether they are an admin.
+    /// Whether the user is an admin.
     #[must_use]
     pub fn is_admin(&self) -> bool {
         self.role == Role::Admin
@@ -137,7 +140,8 @@ impl From<&User> for Caller {
 }
 
 impl Tokens {
-    /// Tokens signed with the bytes of a secret, and those that name the previous one, if there is one.
+    /// Tokens signed with `secret`; tokens that name the key of `previous` are accepted too, unless
+    /// it is empty.
     ///
     /// # Errors
     /// The secret is empty.
@@ -163,8 +167,8 @@ impl Tokens {
         })
     }
 
-    /// Makes an access token that holds for `ttl_seconds` from now on. `generation` is the user's
-    /// `tokens_from`; without it the second in which it is made counts.
+    /// Makes an access token that is valid for `ttl_seconds` from now on. `generation` is the
+    /// user's `tokens_from`; without it, the second in which the token is made counts.
     ///
     /// # Errors
     /// When the token cannot be signed.
@@ -191,7 +195,8 @@ impl Tokens {
         encode(&header, &claims, &self.current.encoding)
     }
 
-    /// Makes the `Authorization` headers of a shop's own programs: an hour's tokens of any user in any role.
+    /// Makes `Authorization` headers for a shop's own programs: tokens of an hour for any user in
+    /// any role.
     #[must_use]
     pub fn into_bearers(self) -> Arc<dyn Fn(u64, Role) -> String + Send + Sync> {
         const TTL_SECONDS: i64 = 3_600;
@@ -201,21 +206,21 @@ impl Tokens {
                 role,
                 store_id: None,
             };
-            // A token that could not be made is refused like a wrong one.
+            // A token that could not be made is refused like a wrong token.
             let token = self.issue(caller, None, TTL_SECONDS);
             format!("Bearer {}", token.unwrap_or_default())
         })
     }
 
-    /// Signs a text that is no token.
+    /// Signs a text other than a token.
     ///
     /// # Errors
-    /// When it cannot be signed.
+    /// When the text cannot be signed.
     pub fn sign(&self, text: &str) -> Result<String, jsonwebtoken::errors::Error> {
         jsonwebtoken::crypto::sign(text.as_bytes(), &self.current.encoding, Algorithm::HS256)
     }
 
-    /// Whether a text was signed here, or before the secret was changed.
+    /// Whether a text was signed with the current secret or with the previous one.
     #[must_use]
     pub fn has_signed(&self, text: &str, signature: &str) -> bool {
         let keys = std::iter::once(&self.current).chain(&self.previous);
@@ -226,16 +231,16 @@ impl Tokens {
         good.any(|good| good.unwrap_or(false))
     }
 
-    /// The second it is.
+    /// The current Unix second.
     #[must_use]
     pub fn now(&self) -> i64 {
         self.clock.now_ms() / 1_000
     }
 
-    /// Whether what carries a generation still holds for a user.
+    /// Whether a token or session of this generation is still valid for a user.
     ///
     /// # Errors
-    /// 503 until MySQL has said once whose tokens were ended.
+    /// [`TokenError::NotKnownYet`] until MySQL has said once whose tokens were ended.
     pub fn holds(&self, user: UserId, generation: i64) -> Result<bool, TokenError> {
         let from = read(&self.from);
         let from = from.as_ref().ok_or(TokenError::NotKnownYet)?;
@@ -249,7 +254,7 @@ impl Tokens {
         from.is_some()
     }
 
-    /// Ends a user's tokens below a generation, here and now.
+    /// Ends a user's tokens below a generation, at once, in this process.
     pub fn end(&self, user: UserId, tokens_from: i64) {
         let mut from = write(&self.from);
         if let Some(from) = from.as_mut() {
@@ -257,7 +262,7 @@ impl Tokens {
         }
     }
 
-    /// Notes endings, and takes what has ended out of the memory of good tokens.
+    /// Notes endings, and removes the ended tokens from the memory of valid ones.
     fn note(&self, from: &mut HashMap<UserId, i64>, ended: &[(UserId, i64)]) {
         let mut news = HashMap::new();
         for &(user, generation) in ended {
@@ -276,10 +281,10 @@ impl Tokens {
         }
     }
 
-    /// Learns whose tokens were ended, on any instance.
+    /// Reads from MySQL whose tokens were ended on any instance.
     ///
     /// # Errors
-    /// When MySQL does not answer; then nothing can be ended either.
+    /// When MySQL does not answer; then no instance can end tokens either.
     pub async fn refresh(&self, pool: &MySqlPool) -> Result<(), sqlx::Error> {
         let ended = users::tokens_from(pool, self.now() - REMEMBER_SECONDS).await?;
         let ended: Vec<(UserId, i64)> = ended
@@ -291,10 +296,10 @@ impl Tokens {
         Ok(())
     }
 
-    /// The bearer of a token, and the seconds between which the token holds.
+    /// The bearer of a token, and the seconds between which the token is valid.
     ///
     /// # Errors
-    /// [`TokenError`]: 503 or 401.
+    /// [`TokenError`]; callers answer 503 or 401.
     pub fn check(&self, token: &str) -> Result<Known, TokenError> {
         let now = self.now();
         let end = end_of(token);
@@ -314,7 +319,7 @@ impl Tokens {
         }
         known.insert(end, (token.into(), found));
         drop(known);
-        // Asked again: an ending that came in between has looked for it in the memory too early.
+        // Checked again: an ending in between looked for this token before it was in the memory.
         self.refuse_ended(&found).inspect_err(|_| {
             let mut known = write(&self.known);
             known.remove(&end);
@@ -335,7 +340,7 @@ impl Tokens {
         let refused = |error: jsonwebtoken::errors::Error| {
             TokenError::Invalid(format!("the token does not hold: {error}"))
         };
-        // A token without a key's id is meant for the current one.
+        // A token without a key's id belongs to the current key.
         let named = decode_header(token).map_err(refused)?.kid;
         let previous = self.previous.as_ref();
         let key = match named {

@@ -1,9 +1,10 @@
-//! Webhooks: brings what is settled to the receivers, batch by batch, each in the journal's order.
+//! Webhooks: sends settled stock changes to receivers, in batches, in the order of the journal.
 //!
-//! A webhook is a place in the journal. [`step`] sends the batch that comes next and moves the place when the
-//! receiver has said 2xx; until then the batch is tried again, by a schedule of three days, and nothing behind it
-//! is sent: per account the seqs that a receiver sees have no gap. When the schedule is over the webhook is
-//! disabled and says so; made active again it goes on where it stopped. A batch may come twice, under one id.
+//! Each webhook has a position in the journal. [`step`] sends the next batch, and advances the
+//! position when the receiver answers 2xx. Until then the batch is sent again, on a schedule of
+//! three days, and no later batch is sent; so the seqs that a receiver sees of an account have no
+//! gap. At the end of the schedule the webhook is disabled and an error is logged. A webhook that
+//! is made active again continues where it stopped. A batch may arrive twice, under the same id.
 
 mod internal;
 mod send;
@@ -25,22 +26,22 @@ use self::send::{Failure, Sender};
 pub use self::send::{UrlError, check_url};
 use crate::app::App;
 
-/// How often it is looked whether there is something new.
+/// How often webhooks are checked for something to send.
 const EVERY: Duration = Duration::from_millis(200);
-/// Entries looked at for one batch, and postings in it unless a single entry has more.
+/// Maximum of entries read for one batch, and of postings in it, unless a single entry has more.
 const ENTRIES_MAX: u32 = 500;
 const POSTINGS_MAX: usize = 1_000;
-/// How long a webhook is an instance's; longer than an attempt may take.
+/// How long an instance leases a webhook; longer than an attempt may take.
 const LEASE_SECONDS: u64 = 30;
 
-/// Sends until `shutdown`; an attempt under way is given up, and made again by whoever comes next.
+/// Sends until `shutdown`. An attempt under way is given up, and another instance makes it again.
 pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
     let sender = match Sender::new(&app.config) {
         Ok(sender) => Arc::new(sender),
         Err(error) => return tracing::error!(%error, "webhooks cannot be sent"),
     };
     let holder: Arc<str> = format!("{:032x}", rand::random::<u128>()).into();
-    // Each webhook in a task of its own, so that a slow receiver delays only its own.
+    // Each webhook has a task of its own, so that a slow receiver delays no other webhook.
     let mut running = JoinSet::new();
     let mut busy = HashSet::new();
     while !shutdown.is_cancelled() {
@@ -81,12 +82,13 @@ async fn drive(app: &App, sender: &Sender, webhook: Webhook, holder: &str) -> u6
     }
 }
 
-/// Sends the batch that comes next, if there is one and it is its time; whether it was delivered.
+/// Sends the next batch, if there is one and it is due. Returns whether a batch was delivered or
+/// sent once more; then there may be another one.
 async fn step(app: &App, sender: &Sender, id: u64, holder: &str) -> Result<bool, sqlx::Error> {
     if !table::lease(&app.pool, id, (holder, LEASE_SECONDS)).await? {
         return Ok(false);
     }
-    // Read behind the lease: until a moment ago it may have been another's.
+    // Read after the lease was taken: until then another instance may have changed it.
     let Some(webhook) = table::find(&app.pool, id).await? else {
         return Ok(false);
     };
@@ -102,7 +104,8 @@ async fn step(app: &App, sender: &Sender, id: u64, holder: &str) -> Result<bool,
     }
 }
 
-/// Entries of a shard's journal between two numbers, both included, up to one that this program cannot read.
+/// Entries of a shard's journal between two numbers, both included, up to the first entry that this
+/// program cannot read.
 async fn entries(
     app: &App,
     shard: u64,
@@ -114,7 +117,7 @@ async fn entries(
     Ok(page.into_iter().map_while(Result::ok).collect())
 }
 
-/// Makes a batch, of each shard, of what was settled since the last one.
+/// Makes one batch per shard of the entries settled since the last batch.
 async fn next_batch(app: &App, webhook: &Webhook) -> Result<(), sqlx::Error> {
     for state in shards::all(&app.pool).await? {
         next_batch_of(app, webhook, &state).await?;
@@ -150,7 +153,7 @@ async fn next_batch_of(
     table::insert_delivery(&app.pool, (webhook.id, shard), numbers).await
 }
 
-/// Posts what a batch says; the same whenever it is sent.
+/// Posts a batch. Its body is the same each time it is sent.
 async fn post(
     app: &App,
     sender: &Sender,
@@ -188,7 +191,7 @@ async fn post(
     Ok(sent)
 }
 
-/// One attempt beside the others: whatever comes back, the webhook stays where it is.
+/// Sends an earlier batch once more. Whatever the answer, the webhook keeps its position.
 async fn resend(
     app: &App,
     sender: &Sender,
@@ -234,7 +237,7 @@ async fn attempt(
     Ok(false)
 }
 
-/// The id of a message: whoever sends it again says the same.
+/// The id of a message, the same on every attempt.
 #[must_use]
 pub fn message_id(webhook: u64, delivery: u64) -> String {
     format!("msg_{webhook}_{delivery}")

@@ -1,6 +1,6 @@
 //! The bench: each figure beside its ceiling, in one run, on one machine.
 //!
-//! | section | what |
+//! | section | measures |
 //! |---|---|
 //! | `orders` | closed loop by `wrk`: echo, Redis first in its variants, row lock ([`orders`]) |
 //! | `reads` | one product, a list, the shop's page, an answer that the client has ([`reads`]) |
@@ -8,13 +8,12 @@
 //! | `drain` | the subscriber alone beside bare multi-row inserts ([`drain`]) |
 //! | `reservations` | holds beside orders, and how late they expire ([`reservations`]) |
 //! | `coupons` | draws of a coupon beside orders ([`coupons`]) |
-//! | `sustained` | 60 s with MySQL keeping up, its lag watched from outside |
-//! | `latency` | open loop, free of coordinated omission ([`latency`]) |
-//! | `start` | memory and start-up time |
+//! | `rows` | row-locked orders beside a queue for other rows ([`rows`]) |
+//! | `sustained` | a minute with MySQL keeping up, memory and start-up time ([`sustained`]); open loop, free of coordinated omission ([`latency`]) |
 //! | `growth` | more products, connections, lines, backlog ([`growth`]) |
 //!
-//! Each section has servers of its own and ends with `verify`. [`report`] writes what came
-//! of it into `docs/`.
+//! Each section has its own servers. All but `reads` and `engine` end with `verify`. [`report`]
+//! writes the results into `docs/`.
 
 pub mod coupons;
 pub mod drain;
@@ -45,7 +44,7 @@ use self::report::{Figure, Report};
 use crate::Failure;
 use crate::shop::Servers;
 
-/// A part of the bench.
+/// A section of the bench.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Section {
     /// Closed loop.
@@ -60,7 +59,6 @@ pub enum Section {
     Reservations,
     /// Draws of a coupon beside orders.
     Coupons,
-    /// One hot product on several Redis masters, in the first mode only.
     /// Row-locked orders beside a queue for other rows.
     Rows,
     /// A minute with MySQL keeping up, latency, memory and start-up.
@@ -69,11 +67,11 @@ pub enum Section {
     Growth,
 }
 
-/// How the bench is run.
+/// The options of the bench.
 #[derive(Debug, Parser)]
 #[command(about = "Each figure beside its ceiling, in one run")]
 pub struct Bench {
-    /// Which parts
+    /// Sections to run
     #[arg(long, value_enum, value_delimiter = ',', default_values = ["orders", "reads", "engine", "drain", "reservations", "coupons", "rows", "sustained", "growth"])]
     sections: Vec<Section>,
     /// How Redis syncs: everysec, always
@@ -96,25 +94,25 @@ pub struct Bench {
     pub echo_port: Option<u16>,
 }
 
-/// What a section works with.
+/// The environment of a section.
 pub struct Run<'a> {
     /// The servers of this mode.
     pub servers: &'a Servers,
     /// How Redis syncs.
     pub durability: Durability,
-    /// What was asked for.
+    /// The options of the run.
     pub options: &'a Bench,
-    /// Where figures go.
+    /// Receives the figures.
     pub report: &'a mut Report,
 }
 
 impl Run<'_> {
-    /// Notes a rate beside its ceiling.
+    /// Adds a rate, with its share of a ceiling.
     pub fn note(&mut self, what: &str, value: f64, of: Option<(&str, f64)>, goal: &str) {
         self.add(what, (value, "/s"), of, goal);
     }
 
-    /// Notes a figure that is no rate and has no ceiling.
+    /// Adds a figure that is no rate and has no ceiling.
     pub fn note_unit(&mut self, what: &str, value: f64, unit: &'static str, goal: &str) {
         self.add(what, (value, unit), None, goal);
     }
@@ -137,10 +135,10 @@ impl Run<'_> {
     }
 }
 
-/// Runs what was asked for.
+/// Runs the sections of the options, in each mode.
 ///
 /// # Errors
-/// When a server does not answer, an order is not accepted, or a proof fails.
+/// When a server does not answer, an order is not accepted, or `verify` fails.
 pub async fn run(options: &Bench) -> Result<(), Failure> {
     let mut report = Report {
         machine: machine(),
@@ -154,13 +152,13 @@ pub async fn run(options: &Bench) -> Result<(), Failure> {
         };
         let mut peak = None;
         for section in &options.sections {
-            // How cost grows does not depend on when Redis syncs: once is enough.
+            // Growth does not depend on how Redis syncs: one mode is enough.
             let is_once = *section == Section::Growth;
             if is_once && options.modes.first() != Some(mode) {
                 continue;
             }
-            // Servers of its own: a Redis that holds millions of another section's entries would rewrite
-            // its file in the middle of this one.
+            // A section has its own servers: a Redis with millions of another section's entries
+            // would rewrite its file in the middle of this one.
             let servers = Servers::start(durability).await?;
             let mut run = Run {
                 servers: &servers,
@@ -244,7 +242,7 @@ fn machine() -> BTreeMap<String, String> {
         .collect()
 }
 
-/// The middle one of some numbers.
+/// The middle one of some numbers; 0 of none.
 fn median(mut numbers: Vec<f64>) -> f64 {
     numbers.sort_by(f64::total_cmp);
     numbers.get(numbers.len() / 2).copied().unwrap_or(0.0)

@@ -1,27 +1,28 @@
-//! Faults: real servers, buyers with a recorded seed and history, something that breaks, and every
-//! invariant checked from outside when it is over.
+//! Faults: real servers, buyers with a recorded seed and history, and something that breaks. When
+//! it is over, every invariant is checked from outside.
 //!
-//! | file | what breaks |
+//! | file | breaks |
 //! |---|---|
 //! | [`processes`] | F1–F3, F16, F17, F20: kill, pause, terminate |
-//! | [`storage`] | F4–F6, F14, F15: files, memory, roles, room |
+//! | [`storage`] | F4–F6, F14, F15: files, memory, Redis' role, room |
 //! | [`network`] | F7–F11, F30: links, latency, locks, messages |
 //! | [`operations`] | F12, F13, F18, F19, F21, F22: poison, clocks, starts, passwords, overload |
-//! | [`silence`] | F23, F29: servers and links that say nothing |
+//! | [`silence`] | F23, F29: servers and links that do not answer |
 //! | [`pairs`] | F24: two at once |
 //! | [`keys`] | F25: one key of Redis |
 //! | [`settings`] | F26: settings of both servers |
-//! | [`narrow`] | F31: a MySQL that takes less than the service would like to send |
+//! | [`narrow`] | F31: a MySQL that takes less than the service sends |
 //! | [`spoilt`] | F32: rows that are refused, or changed by hand |
 //! | [`planted`] | F33: differences that must be found |
 //! | [`strangers`] | F34: slow and greedy clients |
 //! | [`failover`] | F35: a master of a cluster |
 //! | [`scarce`] | F36: everything runs out, under a [`crowd`] |
 //! | [`random`] | pairs of [`singles`], by seed |
-//! | [`night`] | the same for ten minutes, and what an operator would be told |
+//! | [`night`] | the same for ten minutes, and the alerts that an operator would get |
 //!
-//! [`world`] owns servers and the way back to health, [`buyers`] the load, [`history`] what they were told, [`alarms`] judges what
-//! a fault does to others and by what it is named, [`checker`] all the other invariants of `docs/faults.md`.
+//! [`world`] owns the servers and the way back to health, [`buyers`] the load, and [`history`] the
+//! answers that buyers got. [`alarms`] checks that a fault harms its victims only and is named.
+//! [`checker`] checks all the other invariants of `docs/faults.md`.
 
 pub mod alarms;
 pub mod buyers;
@@ -57,14 +58,15 @@ use stock_online::cli::output::say;
 use self::history::History;
 use crate::Failure;
 
-/// How the faults are run.
+/// The options of the faults.
 #[derive(Debug, Parser)]
 #[command(about = "Break it, then prove that nothing was lost or sold twice")]
 pub struct Faults {
     /// Only these, such as F2,F7; without it all
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Decides what buyers do and which pairs are drawn; printed, so that a run can be repeated
+    /// Decides the buyers' actions and the pairs that are drawn; printed, so that a run can be
+    /// repeated
     #[arg(long)]
     seed: Option<u64>,
     /// Rounds of random pairs, after the named faults
@@ -73,17 +75,17 @@ pub struct Faults {
     /// Overload for 30 s instead of 5 s
     #[arg(long)]
     long: bool,
-    /// Ten minutes of single and double faults, and a table of what was said of each; nothing else
+    /// Ten minutes of single and double faults, and a table of the alerts for each; nothing else
     #[arg(long)]
     night: bool,
 }
 
-/// The options that a fault is given.
+/// The options that each fault receives.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
     /// The seed on which the buyers' actions depend.
     pub seed: u64,
-    /// Whether time is no matter.
+    /// Whether the longer variants run.
     pub is_long: bool,
 }
 
@@ -92,15 +94,15 @@ pub struct Plan {
 pub enum Outcome {
     /// Everything holds.
     Passed,
-    /// Everything holds, and this was measured.
+    /// Everything holds, and these figures were measured.
     PassedWith(String),
-    /// It cannot be had here.
+    /// The fault cannot be made here, for this reason.
     Skipped(String),
 }
 
 type Run<'a> = Pin<Box<dyn Future<Output = Result<Outcome, Failure>> + 'a>>;
 
-/// A fault's name and how it is run.
+/// A fault's name, and the function that runs it.
 type Fault = (&'static str, for<'a> fn(&'a Plan) -> Run<'a>);
 
 /// Every fault, in the order of `docs/faults.md`.
@@ -219,10 +221,10 @@ fn passed(checked: Result<History, Failure>) -> Result<Outcome, Failure> {
     checked.map(|_| Outcome::Passed)
 }
 
-/// Runs what was asked for; whether everything held.
+/// Runs the faults that the options ask for. Returns whether everything held.
 ///
 /// # Errors
-/// When a fault is named that does not exist.
+/// When the options name a fault that does not exist.
 pub async fn run(options: &Faults) -> Result<bool, Failure> {
     let unknown = |name: &&String| !FAULTS.iter().any(|(known, _)| known == *name);
     if let Some(name) = options.only.iter().find(unknown) {

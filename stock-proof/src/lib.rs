@@ -1,6 +1,6 @@
-//! Programs that prove the two claims of Stock Flow on servers that they start and stop themselves.
+//! Programs that prove the claims of Stock Flow, on servers that they start and stop themselves.
 //!
-//! | part | what it does |
+//! | module | content |
 //! |---|---|
 //! | [`client`] | calls a service over HTTP, as a buyer or an admin |
 //! | [`shop`] | private servers, a stocked shop on them, service processes to kill |
@@ -8,8 +8,8 @@
 //! | [`faults`] | real servers, load, faults, invariants (`make faults`) |
 //! | [`scale`] | several instances and shards, replaced and moved under load (`make scale`) |
 //!
-//! All look at the service from outside: processes, HTTP, and SQL and Redis reads of their own. The
-//! tests of `stock-online` use the same client.
+//! All of them look at the service from outside: processes, HTTP, and their own SQL and Redis
+//! reads. The tests of `stock-online` use the same client.
 
 pub mod bench;
 pub mod faults;
@@ -31,7 +31,7 @@ pub fn client(address: &str) -> Result<Client, Failure> {
     Ok(Client::new(address, tokens.into_bearers()))
 }
 
-/// Waits for SIGINT or SIGTERM; what it was is the failure that follows.
+/// Waits for SIGINT or SIGTERM, and returns the failure that reports it.
 pub async fn interrupted() -> Failure {
     use tokio::signal::unix::{SignalKind, signal};
     let (interrupt, terminate) = (

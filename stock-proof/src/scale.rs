@@ -1,16 +1,17 @@
-//! Scale: several instances behind nginx on a Redis Cluster, under load, while one thing after the other is
-//! killed, replaced or moved.
+//! Scale: several instances behind nginx on a Redis Cluster, under load, while one part after the
+//! other is killed, replaced or moved.
 //!
 //! | file | what it owns |
 //! |---|---|
 //! | [`world`] | servers, instances, the way back to rest, every check |
 //! | [`nginx`] | the nginx in front, with the project's own configuration |
-//! | [`load`] | buyers of each shard and of all, and what is measured of them |
+//! | [`load`] | buyers of each shard and of all shards, and their figures |
 //! | [`lag`] | how long MySQL stood still |
-//! | [`phases`] | what happens meanwhile |
+//! | [`phases`] | the events under load |
 //!
-//! [`crate::faults`] asks whether anything is lost when a part breaks; this asks too what a shop of several
-//! instances and shards notices of it: orders a second, refusals, and how long anything was away.
+//! [`crate::faults`] asks whether anything is lost when a part breaks. This module also measures
+//! how much a shop of several instances and shards notices: orders a second, refusals, and how long
+//! anything was away.
 
 pub mod lag;
 pub mod load;
@@ -31,7 +32,7 @@ use self::world::World;
 use crate::Failure;
 use crate::faults::history::History;
 
-/// How the scale is tried.
+/// The options of the scale run.
 #[derive(Debug, Parser)]
 #[command(
     about = "Kill, replace and move parts of a shop under load, then prove that nothing was lost"
@@ -43,34 +44,34 @@ pub struct Scale {
     /// Connections that buy
     #[arg(long, default_value_t = 64)]
     clients: usize,
-    /// Seconds of load in each phase, at least; what happens in it may take longer
+    /// Seconds of load in each phase, at least; the event of the phase may take longer
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(2..))]
     seconds: u64,
     /// Only these phases, such as a,e; without it all
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// What buyers do; printed, so that a run can be repeated
+    /// Seed of the buyers' actions; printed, so that a run can be repeated
     #[arg(long)]
     seed: Option<u64>,
-    /// Write what was measured to this file
+    /// Write the figures to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Keep what the instances log in this file
+    /// Keep the logs of the instances in this file
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
 }
 
 impl Scale {
-    /// A quarter of the load's time: before something happens, and after it.
+    /// A quarter of the load's time: before the event of a phase, and after it.
     fn quarter(&self) -> Duration {
         Duration::from_millis(self.seconds * 250)
     }
 }
 
-/// Runs the phases that were asked for; whether everything held.
+/// Runs the phases that the options ask for. Returns whether everything held.
 ///
 /// # Errors
-/// When a phase is named that does not exist, or the shop cannot be opened.
+/// When the options name a phase that does not exist, or the shop cannot be opened.
 pub async fn run(options: &Scale) -> Result<bool, Failure> {
     let unknown = |name: &&String| !PHASES.iter().any(|phase| phase.name == *name);
     if let Some(name) = options.only.iter().find(unknown) {
@@ -117,7 +118,7 @@ pub async fn run(options: &Scale) -> Result<bool, Failure> {
     Ok(failed.is_empty())
 }
 
-/// Lets a phase happen under load, waits until all is at rest, and checks everything that was told so far.
+/// Runs a phase under load, waits until everything is at rest, and checks all answers so far.
 async fn play(
     phase: &Phase,
     world: &mut World,

@@ -18,15 +18,15 @@ use tokio::process::{Child, Command};
 
 use crate::Failure;
 
-/// The longest that any condition may take.
+/// The longest time that [`until`] waits for a condition.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// The key of tokens; the shops that it opens live for minutes on 127.0.0.1.
+/// The secret that signs tokens. The shops that use it live for minutes, on 127.0.0.1.
 pub const SECRET: &str = "a secret of proofs, long enough for HS256";
 
-/// Waits for a condition, never for a time.
+/// Waits until a condition holds.
 ///
 /// # Errors
-/// When it does not hold within two minutes.
+/// When the condition does not hold within two minutes.
 pub async fn until<F: Future<Output = bool>>(
     what: &str,
     mut holds: impl FnMut() -> F,
@@ -41,14 +41,14 @@ pub async fn until<F: Future<Output = bool>>(
     Ok(())
 }
 
-/// A folder that is gone when this is dropped.
+/// A folder that is removed when this is dropped.
 pub struct Folder(PathBuf);
 
 impl Folder {
-    /// A new folder among the system's temporary ones.
+    /// A new folder in the system's temporary folder.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// When the folder cannot be made.
     pub fn new(name: &str) -> Result<Self, Failure> {
         let unique = format!("stock-{name}-{}-{}", std::process::id(), free_port()?);
         let folder = std::env::temp_dir().join(unique);
@@ -56,7 +56,7 @@ impl Folder {
         Ok(Self(folder))
     }
 
-    /// Where it is.
+    /// The path of the folder.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0
@@ -71,20 +71,20 @@ impl Drop for Folder {
     }
 }
 
-/// A Redis and a database server of one's own.
+/// A private Redis and a private database server.
 pub struct Servers {
     /// The Redis.
     pub redis: Server,
     /// The MySQL or MariaDB.
     pub mysql: Server,
-    /// The durability that the Redis promises, and so its shops.
+    /// The durability that the Redis promises, and so do its shops.
     pub durability: Durability,
-    /// The folder in which the servers keep their files; dropped after them.
+    /// The folder with the servers' files; dropped after the servers.
     pub folder: Folder,
 }
 
 impl Servers {
-    /// Starts both.
+    /// Starts both servers.
     ///
     /// # Errors
     /// When one is not installed or does not answer.
@@ -102,7 +102,7 @@ impl Servers {
     }
 }
 
-/// How much a shop holds.
+/// The size of a shop.
 #[derive(Debug, Clone, Copy)]
 pub struct Seed {
     /// Products at a price of 1,000.
@@ -115,7 +115,7 @@ pub struct Seed {
 #[derive(Clone)]
 pub struct Shop {
     variables: Vec<(String, String)>,
-    /// Where its services log; without it to this program's own stderr.
+    /// The file that its services log to; without it they log to this program's stderr.
     log: Option<PathBuf>,
     database_url: String,
     /// The URL of its Redis.
@@ -135,7 +135,7 @@ impl Shop {
         Ok(shop)
     }
 
-    /// Stocks a shop; what that journals is applied by the first subscriber that runs.
+    /// Stocks a shop. The first subscriber that runs applies the entries of that.
     ///
     /// # Errors
     /// When the command fails.
@@ -147,7 +147,7 @@ impl Shop {
         Ok(())
     }
 
-    /// Makes a database with the tables and nothing in them.
+    /// Makes a database with empty tables.
     ///
     /// # Errors
     /// When a server does not answer or a command fails.
@@ -163,7 +163,7 @@ impl Shop {
         Ok(shop)
     }
 
-    /// The shop of that name at these URLs, as it is.
+    /// The shop of that name at these URLs, unchanged.
     #[must_use]
     pub fn at(redis_url: &str, database_url: &str, name: &str) -> Self {
         let prefix = format!("sf:v1:{name}");
@@ -173,7 +173,8 @@ impl Shop {
             ("STOCK_DATABASE_URL", database_url),
             ("STOCK_JWT_SECRET", SECRET),
             ("STOCK_METRICS_OPEN", "true"),
-            // Counted as everywhere, and never reached: a load is one address with few users.
+            // Requests are counted as everywhere, but these limits are never reached: a load comes
+            // from one address with few users.
             ("STOCK_LIMIT_USER_REQUESTS", "1000000000"),
             ("STOCK_LIMIT_ADDRESS_REQUESTS", "1000000000"),
             ("STOCK_LIMIT_USER_KEYS", "1000000000"),
@@ -211,7 +212,7 @@ impl Shop {
     /// Runs a command of `stock-online` and returns what it printed.
     ///
     /// # Errors
-    /// When it fails, with what it complained about.
+    /// When the command fails, with its complaint.
     pub async fn command(&self, arguments: &[&str]) -> Result<String, Failure> {
         let out = Command::new(program("stock-online")?)
             .args(arguments)
@@ -242,7 +243,7 @@ impl Shop {
         self.serve_at(&free_address()?, roles).await
     }
 
-    /// The same at an address.
+    /// Like [`Shop::serve`], at an address.
     ///
     /// # Errors
     /// As [`Shop::serve`].
@@ -263,7 +264,7 @@ impl Shop {
         }
     }
 
-    /// Starts a service process and does not wait.
+    /// Starts a service process without waiting for it.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -271,7 +272,7 @@ impl Shop {
         self.spawn_at(&free_address()?, roles)
     }
 
-    /// The same at an address.
+    /// Like [`Shop::spawn`], at an address.
     ///
     /// # Errors
     /// As [`Shop::spawn`].
@@ -300,11 +301,11 @@ impl Shop {
         })
     }
 
-    /// The shop's ledger in this process, which never says that MySQL is too far behind: for load that
-    /// needs no HTTP.
+    /// The shop's ledger in this process, for load that needs no HTTP. Its backlog limits are too
+    /// high to be reached.
     ///
     /// # Errors
-    /// When a server does not answer, or Redis cannot be proved.
+    /// When a server does not answer, or Redis cannot be verified.
     pub async fn ledger(&self, durability: Durability) -> Result<Ledger, Failure> {
         let config = self.config(durability);
         let pool = stock_mysql::pool(&config, Role::Tool)?;
@@ -330,7 +331,7 @@ impl Shop {
         }
     }
 
-    /// A pool of a few connections, to look from outside.
+    /// A pool of a few connections, for looks from outside.
     ///
     /// # Errors
     /// When MySQL does not answer.
@@ -366,11 +367,11 @@ pub fn program(name: &str) -> Result<PathBuf, Failure> {
     found.ok_or_else(|| format!("{name} is not built beside {}", own.display()).into())
 }
 
-/// A service in a process of its own. Dropping it kills it.
+/// A service in a separate process. Dropping it kills the process.
 pub struct Service {
     /// The process.
     pub child: Child,
-    /// Calls it.
+    /// A client of the service.
     pub client: Client,
     /// When it was started.
     pub started: Instant,
@@ -390,17 +391,17 @@ impl Service {
         Pid::from_raw(i32::try_from(self.child.id()?).ok()?)
     }
 
-    /// Stops it in order; whether it ended with 0.
+    /// Sends SIGTERM, and returns whether the process ended with 0.
     ///
     /// # Errors
-    /// When it does not end.
+    /// When the process does not end within 15 seconds.
     pub async fn stop(&mut self) -> Result<bool, Failure> {
         self.signal(Signal::TERM)?;
         let ended = tokio::time::timeout(Duration::from_secs(15), self.child.wait());
         Ok(ended.await??.success())
     }
 
-    /// A line of `/proc/<pid>/status` in bytes, such as `VmHWM`, the largest memory so far.
+    /// A line of `/proc/<pid>/status` in bytes, such as `VmHWM`, the peak memory so far.
     #[must_use]
     pub fn memory_bytes(&self, line: &str) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()?)).ok()?;

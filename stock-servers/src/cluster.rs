@@ -1,4 +1,4 @@
-//! A private Redis Cluster: masters and replicas on 127.0.0.1, as `redis-cli --cluster` makes one.
+//! A private Redis Cluster: masters and replicas on 127.0.0.1, made by `redis-cli --cluster`.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -10,19 +10,19 @@ use tokio::process::Command;
 
 use super::{PAUSE, START_TIMEOUT, Server, ServerError, Spec, at, find, free_port};
 
-/// How long a node may be silent before the others promote its replica.
+/// Silence of a node after which the others promote its replica.
 const NODE_TIMEOUT: Duration = Duration::from_millis(1_500);
 
-/// How a cluster is made.
+/// The shape of a cluster.
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
-    /// Masters, at least 3.
+    /// Number of masters, at least 3.
     pub masters: usize,
-    /// Replicas of each.
+    /// Number of replicas of each master.
     pub replicas: usize,
-    /// The `appendfsync` of each.
+    /// The `appendfsync` of each node.
     pub durability: Durability,
-    /// `min-replicas-to-write`: 0 lets a master write that has lost its replicas.
+    /// `min-replicas-to-write`; with 0 a master that has lost its replicas still writes.
     pub replicas_to_write: u8,
 }
 
@@ -40,12 +40,12 @@ impl Default for Shape {
 /// A running cluster.
 #[derive(Debug)]
 pub struct RedisCluster {
-    /// Its nodes, in no order: after a failover a replica is a master.
+    /// The nodes, in no order of their roles: after a failover a replica is a master.
     pub nodes: Vec<Server>,
 }
 
 impl RedisCluster {
-    /// How its nodes are started; each keeps its data in a folder of its own.
+    /// The specs of the nodes. Each node keeps its data in a folder of its own.
     ///
     /// # Errors
     /// [`ServerError`] when Redis is not installed.
@@ -78,7 +78,7 @@ impl RedisCluster {
     /// Makes one cluster of nodes that were started and are empty.
     ///
     /// # Errors
-    /// [`ServerError`] when it is not whole in time.
+    /// [`ServerError`] when the cluster is not whole in time.
     pub async fn of(nodes: Vec<Server>, replicas: usize) -> Result<Self, ServerError> {
         let program = find(&["redis-cli", "valkey-cli"])
             .ok_or(ServerError::Missing("redis-cli, valkey-cli", "redis-tools"))?;
@@ -116,7 +116,8 @@ impl RedisCluster {
         }
     }
 
-    /// Every node knows who serves every slot, and every replica has what its master was told last.
+    /// Whether every node knows who serves every slot, and every replica has the last writes of its
+    /// master.
     pub async fn is_whole(&self, replicas: usize) -> bool {
         for node in &self.nodes {
             let Ok((info, replication)) = node_info(node).await else {
@@ -135,7 +136,7 @@ impl RedisCluster {
         true
     }
 
-    /// The URL of the whole.
+    /// The URL of the cluster.
     #[must_use]
     pub fn url(&self) -> String {
         let mut addresses = self
@@ -147,7 +148,7 @@ impl RedisCluster {
         format!("redis-cluster://{first}?{}", others.join("&"))
     }
 
-    /// Which node is the master of a key now; `None` while there is none.
+    /// The index of the node that is the master of a key now; `None` while there is none.
     pub async fn master_of(&self, key: &str) -> Option<usize> {
         for (index, node) in self.nodes.iter().enumerate() {
             let Ok(client) = Client::open(node.spec.url("0")) else {
@@ -168,7 +169,8 @@ impl RedisCluster {
 }
 
 impl RedisCluster {
-    /// Moves the slot of a key to another master with all its keys, as `redis-cli --cluster reshard` does it.
+    /// Moves the slot of a key with all its keys to another master, as `redis-cli --cluster
+    /// reshard` does.
     ///
     /// # Errors
     /// When a node does not answer, or refuses.
@@ -207,12 +209,12 @@ impl RedisCluster {
             migrate.arg(MOVED_MAX_MS).arg("KEYS").arg(keys);
             let _: String = migrate.query_async(&mut from).await?;
         }
-        // The new master first: nobody else may say that it has the slot.
+        // The new master is told first, so that no other node can claim the slot.
         let others = links.iter().enumerate();
         let others = others.filter(|(number, _)| *number != target);
         let links = [to].into_iter().chain(others.map(|(_, link)| link.clone()));
         for mut link in links {
-            // A replica is told by its master.
+            // A replica may refuse: it learns the owner of the slot from its master.
             let told: Result<(), RedisError> = set("NODE", &to_id).query_async(&mut link).await;
             drop(told);
         }
@@ -220,13 +222,14 @@ impl RedisCluster {
     }
 }
 
-/// Whether what a master is told now gets to its replicas. Behind the first copy it may send nothing for a second, though
-/// both say that the link is up: a replica that was promoted then would be empty.
+/// Whether the writes of a master reach its replicas now. After the first copy a master may send
+/// nothing for a second, though both say that the link is up. A replica that was promoted then
+/// would be empty.
 async fn reaches(master: &Server, replicas: usize) -> Result<bool, RedisError> {
     const WAIT: Duration = Duration::from_millis(300);
     let client = Client::open(master.spec.url("0"))?;
     let mut connection = client.get_multiplexed_async_connection().await?;
-    // Of three masters each has a third of all keys.
+    // The first key that the master accepts is used: each of three masters has a third of all keys.
     for number in 0..1_000 {
         let key = format!("reaches:{number}");
         let set = cmd("SET").arg(&key).arg("").to_owned();

@@ -1,9 +1,9 @@
-//! Private servers: a Redis and a MySQL or MariaDB of one's own, in a folder, on free ports; a Redis [`cluster`]; a
-//! [`proxy`] that misbehaves.
+//! Private servers: a Redis and a MySQL or MariaDB in a folder, on free ports; a Redis [`cluster`];
+//! and a [`proxy`] that misbehaves.
 //!
-//! `dev` runs a shop on them, tests start and kill them. They listen on 127.0.0.1 only and belong to
-//! the process that started them; a pid file in their folder lets the next `dev` find one that was
-//! left behind by a kill.
+//! `dev` runs a shop on them; tests start and kill them. They listen on 127.0.0.1 only and belong
+//! to the process that started them. A pid file in their folder lets the next `dev` find a server
+//! that a killed process left behind.
 
 pub mod cluster;
 pub mod proxy;
@@ -26,11 +26,11 @@ use stock_common::config::Durability;
 use stock_common::lock::lock;
 use tokio::process::{Child, Command};
 
-/// How long a server may take to answer after its start, and to end after SIGTERM.
+/// Time that a server has to answer after its start, and to end after SIGTERM.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 const PAUSE: Duration = Duration::from_millis(20);
-/// A Unix socket's path may have about this many bytes.
+/// Bytes that the path of a Unix socket may have, roughly.
 const SOCKET_PATH_MAX: usize = 90;
 
 /// Why a server does not run.
@@ -42,12 +42,12 @@ pub enum ServerError {
     /// A file or process could not be made.
     #[error("{0}: {1}")]
     Io(String, #[source] io::Error),
-    /// It ended, or did not answer in time.
+    /// The server ended, or did not answer in time.
     #[error("{name} did not start; its log is {log}")]
     NotReady {
-        /// Which one.
+        /// The name of the server.
         name: &'static str,
-        /// Where it says why.
+        /// The log, which says why.
         log: PathBuf,
     },
 }
@@ -56,14 +56,13 @@ fn at<'a>(path: &'a Path) -> impl FnOnce(io::Error) -> ServerError + 'a {
     move |error| ServerError::Io(path.display().to_string(), error)
 }
 
-/// Which server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Redis,
     MySql,
 }
 
-/// How a server is started, again and again if need be.
+/// The way to start a server, as often as needed.
 #[derive(Debug, Clone)]
 pub struct Spec {
     kind: Kind,
@@ -74,15 +73,18 @@ pub struct Spec {
     pub port: u16,
 }
 
-/// A free port on 127.0.0.1, which neither this process nor another that asks here is given before this one has ended.
+/// A free port on 127.0.0.1. No process that asks here gets the same port before this process has
+/// ended.
 ///
-/// None of those that the system gives to clients: one could have it before the server that it is meant for.
+/// The port lies outside the range that the system gives to clients: a client could take it before
+/// the server that it is meant for.
 ///
 /// # Errors
-/// When there is none.
+/// When no port is free.
 pub fn free_port() -> io::Result<u16> {
     const PORTS: RangeInclusive<u16> = 15_000..=32_000;
-    // Servers speak TCP. The same number's UDP port is the sign that it is given, and goes with the process.
+    // Servers speak TCP. The UDP port of the same number is held as a sign that the port is taken,
+    // and is freed with the process.
     static GIVEN: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
     for _ in PORTS {
         let port = rand::random_range(PORTS);
@@ -98,14 +100,14 @@ pub fn free_port() -> io::Result<u16> {
     Err(io::ErrorKind::AddrInUse.into())
 }
 
-/// Names the Redis and the MySQL program to start, instead of the first one found: how the tests run on
-/// other versions (`make test-compat`).
+/// Environment variables that name the Redis and the MySQL program to start, instead of the first
+/// one found. `make test-compat` runs the tests on other versions with them.
 const CHOSEN: [(&str, &str); 2] = [
     ("redis-server", "REDIS_SERVER"),
     ("mariadbd", "MYSQL_SERVER"),
 ];
 
-/// Finds a program on PATH or where packages put servers.
+/// Finds a program on PATH, or where packages put servers.
 #[must_use]
 pub fn find(names: &[&str]) -> Option<PathBuf> {
     const ELSEWHERE: [&str; 6] = [
@@ -164,8 +166,8 @@ impl Spec {
             ("--appendonly", "yes".to_owned()),
             ("--appendfsync", durability.as_str().to_owned()),
             ("--maxmemory-policy", "noeviction".to_owned()),
-            // A rush appends 25 MB a second: at the default of 64 MB every few seconds a fork would
-            // rewrite the file, on cores that are needed.
+            // Under load the file grows by 25 MB a second. With the default of 64 MB a fork would
+            // rewrite it every few seconds, on cores that are needed.
             ("--auto-aof-rewrite-min-size", "1gb".to_owned()),
         ];
         let arguments = arguments
@@ -181,7 +183,7 @@ impl Spec {
         })
     }
 
-    /// A MariaDB (or MySQL) that keeps its data in `folder`; made there if there is none yet.
+    /// A MariaDB (or MySQL) that keeps its data in `folder`. The data is made if there is none yet.
     ///
     /// # Errors
     /// [`ServerError`] when it is not installed or its tables cannot be made.
@@ -189,7 +191,7 @@ impl Spec {
         Self::database(folder, &["mariadbd", "mysqld"]).await
     }
 
-    /// A MySQL, where one is installed beside MariaDB.
+    /// A MySQL, even where MariaDB is installed too.
     ///
     /// # Errors
     /// [`ServerError`] when it is not installed or its tables cannot be made.
@@ -204,8 +206,8 @@ impl Spec {
         ))?;
         fs::create_dir_all(folder).map_err(at(folder))?;
         let data = folder.join("data");
-        // Its own: a server that starts removes every temporary table it finds in its folder for
-        // them, and would remove its neighbours' from a shared one.
+        // The temporary folder is the server's own: a server that starts removes every temporary
+        // table in it, and in a shared folder it would remove those of its neighbours.
         let temporary = folder.join("tmp");
         fs::create_dir_all(&temporary).map_err(at(&temporary))?;
         if !data.is_dir() {
@@ -230,7 +232,8 @@ impl Spec {
             "--max-connections=500".to_owned(),
         ];
         if !is_mariadb(&program) {
-            // Debian's MySQL wants a folder that only its service has, and a second port.
+            // By default Debian's MySQL needs a folder that only its service has, and opens a
+            // second port.
             let own = [
                 "--secure-file-priv=NULL",
                 "--mysqlx=OFF",
@@ -252,7 +255,7 @@ impl Spec {
         })
     }
 
-    /// The same server, started with further arguments of its own.
+    /// The same server, started with further arguments.
     #[must_use]
     pub fn with(mut self, arguments: &[&str]) -> Self {
         let more = arguments.iter().map(|&argument| argument.to_owned());
@@ -267,7 +270,7 @@ impl Spec {
         }
     }
 
-    /// The URL under which it answers; `database` is a number for Redis, a name for MySQL.
+    /// The URL of a database on the server; `database` is a number for Redis and a name for MySQL.
     #[must_use]
     pub fn url(&self, database: &str) -> String {
         match self.kind {
@@ -280,16 +283,16 @@ impl Spec {
         self.folder.join("server.log")
     }
 
-    /// Where the pid of the last process that was started stands.
+    /// The file that holds the pid of the last process that was started.
     #[must_use]
     pub fn pid_file(&self) -> PathBuf {
         self.folder.join("stock.pid")
     }
 
-    /// Starts it and waits until it answers.
+    /// Starts the server and waits until it answers.
     ///
     /// # Errors
-    /// [`ServerError`] when it does not.
+    /// [`ServerError`] when it does not answer in time.
     pub async fn start(&self) -> Result<Server, ServerError> {
         let log = self.log();
         let out = File::options()
@@ -298,7 +301,8 @@ impl Spec {
             .open(&log)
             .map_err(at(&log))?;
         let error_out = out.try_clone().map_err(at(&log))?;
-        // The process writes its pid before it becomes the server: one whose parent is killed meanwhile is found too.
+        // The process writes its pid before it becomes the server, so that it is found even when
+        // its parent is killed meanwhile.
         let mut child = Command::new("sh")
             .args(["-c", "printf %s $$ >\"$0\"; exec \"$@\""])
             .arg(self.pid_file())
@@ -307,7 +311,7 @@ impl Spec {
             .stdin(Stdio::null())
             .stdout(out)
             .stderr(error_out)
-            // Ctrl-C goes to the service, which stops its servers after itself.
+            // Ctrl-C goes to the service alone, which stops its servers after itself.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
@@ -355,7 +359,7 @@ impl Spec {
     /// Stops a server that an earlier process left behind in this folder.
     ///
     /// # Errors
-    /// When it does not end.
+    /// When the pid file cannot be removed.
     pub async fn stop_orphan(&self) -> Result<(), ServerError> {
         let file = self.pid_file();
         let Ok(text) = fs::read_to_string(&file) else {
@@ -372,7 +376,8 @@ impl Spec {
         }
     }
 
-    /// Whether the process is one that serves this folder: a pid alone may be anybody's by now.
+    /// Whether the process serves this folder. A pid alone does not tell, because another process
+    /// may have it by now. Any `redis-server` counts, because Redis does not show its folder.
     fn is_ours(&self, pid: Pid) -> bool {
         let ps = std::process::Command::new("ps")
             .args([
@@ -422,9 +427,9 @@ fn is_mariadb(program: &Path) -> bool {
     program.file_name() == Some(OsStr::new("mariadbd"))
 }
 
-/// Makes the system tables of a database server.
-/// Makes the tables of a new server. They appear in `data` when they are all there: an attempt that is killed leaves
-/// nothing that looks like a server's data, and what it began may still be written.
+/// Makes the tables of a new server. They appear in `data` only when all of them are there. An
+/// attempt that is killed leaves nothing that looks like a server's data, although its process may
+/// still be writing.
 async fn initialize(program: &Path, folder: &Path, data: &Path) -> Result<(), ServerError> {
     const BEGUN: &str = "new-";
     for entry in fs::read_dir(folder).map_err(at(folder))?.flatten() {
@@ -475,13 +480,13 @@ async fn initialize(program: &Path, folder: &Path, data: &Path) -> Result<(), Se
 /// A running server. Dropping it kills it; [`Server::stop`] lets it end in order.
 #[derive(Debug)]
 pub struct Server {
-    /// How it was started.
+    /// The spec that the server was started with.
     pub spec: Spec,
     child: Child,
 }
 
 impl Server {
-    /// The process.
+    /// The pid of the process.
     #[must_use]
     pub fn pid(&self) -> Option<Pid> {
         self.child
@@ -489,19 +494,19 @@ impl Server {
             .and_then(|id| Pid::from_raw(i32::try_from(id).ok()?))
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until the process ends.
     pub async fn ended(&mut self) {
         if let Err(error) = self.child.wait().await {
             tracing::warn!(%error, "cannot wait for a server");
         }
     }
 
-    /// Whether it has ended by itself.
+    /// Whether the process has ended.
     pub fn has_ended(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(Some(_)))
     }
 
-    /// Sends a signal.
+    /// Sends a signal to the process.
     pub fn signal(&self, signal: Signal) {
         if let Some(pid) = self.pid()
             && let Err(error) = kill_process(pid, signal)
@@ -510,13 +515,13 @@ impl Server {
         }
     }
 
-    /// Kills it at once, as a crash would, and waits until it is gone.
+    /// Kills the process at once, as a crash would, and waits until it is gone.
     pub async fn kill(&mut self) {
         self.signal(Signal::KILL);
         self.ended().await;
     }
 
-    /// Starts it again on the same port with the same data.
+    /// Starts the server again on the same port with the same data.
     ///
     /// # Errors
     /// [`ServerError`] when it does not answer.
@@ -525,7 +530,7 @@ impl Server {
         Ok(())
     }
 
-    /// Lets it end in order; kills it when it does not.
+    /// Lets the server end in order, and kills it when it does not.
     pub async fn stop(mut self) {
         self.signal(Signal::TERM);
         if tokio::time::timeout(STOP_TIMEOUT, self.child.wait())
@@ -539,10 +544,10 @@ impl Server {
         }
     }
 
-    /// Makes a database on a MySQL server, if there is none of that name.
+    /// Makes a database on a MySQL server, unless there is one of that name.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// When the server does not answer.
     pub async fn create_database(&self, name: &str) -> Result<(), sqlx::Error> {
         let mut connection = connect(&self.spec.url("")).await?;
         let text = format!("CREATE DATABASE IF NOT EXISTS `{name}` CHARACTER SET utf8mb4");

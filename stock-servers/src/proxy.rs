@@ -1,5 +1,5 @@
 //! A TCP proxy that misbehaves on demand: latency, cuts before or after a request is passed on,
-//! half-open links, slices of one byte, little bandwidth.
+//! half-open links, slices of one byte, and little bandwidth.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,30 +17,31 @@ use tokio::sync::watch;
 pub enum Mode {
     /// Passes everything on.
     Pass,
-    /// Passes everything on, this much later, both ways.
+    /// Passes everything on after this time, both ways.
     Latency(Duration),
-    /// Closes the connection when a request comes, which the server never sees.
+    /// Closes the connection when a request comes. The server never sees the request.
     CutBefore,
-    /// Passes a request on and closes the connection before its answer.
+    /// Passes a request on, and closes the connection before its answer.
     CutAfter,
-    /// Swallows everything and says nothing.
+    /// Swallows everything and answers nothing.
     HalfOpen,
-    /// One byte at a time.
+    /// Passes everything on, one byte at a time.
     Slices,
-    /// So many bytes a second.
+    /// Passes this many bytes on per second.
     Bandwidth(u32),
-    /// Refuses connections and closes those there are.
+    /// Refuses connections and closes the open ones.
     Down,
 }
 
-/// The proxy, until it is dropped.
+/// A running proxy. Dropping it ends it.
 pub struct Proxy {
-    /// Where it listens, `host:port`.
+    /// The address that it listens on, `host:port`.
     pub address: String,
     mode: watch::Sender<Mode>,
     target: watch::Sender<u16>,
     swallowed: Arc<AtomicU64>,
-    /// Connections older than this swallow everything, whatever the mode.
+    /// Number of losses. A connection that is older than the last loss swallows everything,
+    /// whatever the mode.
     lost: watch::Sender<u64>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -52,7 +53,7 @@ impl Drop for Proxy {
 }
 
 impl Proxy {
-    /// Starts it in front of a port of this machine.
+    /// Starts a proxy in front of a port of this machine.
     ///
     /// # Errors
     /// When it cannot listen.
@@ -91,23 +92,24 @@ impl Proxy {
         })
     }
 
-    /// Changes what it does, for open connections too.
+    /// Changes the mode, for open connections too.
     pub fn set(&self, mode: Mode) {
         self.mode.send_replace(mode);
     }
 
-    /// Loses the connections that there are, silently: they swallow everything from now on, new ones do not.
+    /// Loses the open connections silently: they swallow everything from now on, and new ones do
+    /// not.
     pub fn lose(&self) {
         self.lost.send_modify(|lost| *lost += 1);
     }
 
-    /// How often a half-open link has swallowed something so far.
+    /// How often half-open links have swallowed something so far.
     #[must_use]
     pub fn swallowed(&self) -> u64 {
         self.swallowed.load(Ordering::Relaxed)
     }
 
-    /// Sends new connections to another port, and ends those there are.
+    /// Sends new connections to another port, and ends the open ones.
     pub fn redirect(&self, port: u16) {
         self.target.send_replace(port);
     }
@@ -118,7 +120,7 @@ impl Proxy {
 struct Fate {
     mode: watch::Receiver<Mode>,
     losses: watch::Receiver<u64>,
-    /// The losses before it was made.
+    /// Number of losses before the connection was made.
     born: u64,
 }
 
@@ -143,7 +145,8 @@ async fn serve(
     server.set_nodelay(true)?;
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    // Whichever ends first ends all of it: the halves are dropped, and with them both connections.
+    // When one direction ends, the whole connection ends: the halves are dropped, and with them
+    // both sockets.
     tokio::select! {
         ended = pass(from_client, to_server, (&fate, swallowed), Side::Client) => ended,
         ended = pass(from_server, to_client, (&fate, swallowed), Side::Server) => ended,

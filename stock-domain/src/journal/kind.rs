@@ -2,12 +2,12 @@
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $variant:ident = $name:literal;)*) => {
-        /// What kind of event an entry is.
+        /// The kind of event that an entry is.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Kind { $($(#[$doc])* $variant,)* }
 
         impl Kind {
-            /// Every kind, in the order of the table above.
+            /// Every kind, in the order of that table.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
             /// The name in the journal.
@@ -26,15 +26,15 @@ kinds! {
     OrderCancelled = "order_cancelled";
     /// An order that could not be stored was taken back by the engine.
     OrderFailed = "order_failed";
-    /// A till sold while it was cut off what was not there any more.
+    /// A till that was cut off sold units that were not there any more.
     SaleOversold = "sale_oversold";
-    /// A user set stock aside for a while.
+    /// A user reserved stock.
     ReservationMade = "reservation_made";
-    /// What was set aside was sold.
+    /// Reserved stock was sold.
     ReservationConfirmed = "reservation_confirmed";
-    /// What was set aside was given back.
+    /// Reserved stock was given back.
     ReservationCancelled = "reservation_cancelled";
-    /// What was set aside was given back because its time was over.
+    /// Reserved stock was given back because its time was over.
     ReservationExpired = "reservation_expired";
     /// A product's accounts were opened.
     ProductOpened = "product_opened";
@@ -46,7 +46,7 @@ kinds! {
     StockAdjusted = "stock_adjusted";
     /// Stock was written from a file.
     StockImported = "stock_imported";
-    /// Stock moved from one part of a product's stock to another, with the first release.
+    /// Stock moved between the parts of a product's stock, in the first release.
     StockMoved = "stock_moved";
     /// A coupon was made known to the ledger.
     CouponOpened = "coupon_opened";
@@ -54,21 +54,21 @@ kinds! {
     CouponIssued = "coupon_issued";
     /// A user was given points.
     PointsEarned = "points_earned";
-    /// A user gave points away.
+    /// A user spent points.
     PointsUsed = "points_used";
     /// Points that were earned or used were taken back.
     PointsCancelled = "points_cancelled";
     /// All selling was stopped or resumed.
     SellingSwitched = "selling_switched";
-    /// What an entry on another shard takes here was held for it.
+    /// A branch was held for an entry on another shard.
     BranchHeld = "branch_held";
-    /// That entry was written: what it gives here was given.
+    /// The entry of a branch was written, and what it gives on the branch's shard was given.
     BranchConfirmed = "branch_confirmed";
-    /// That entry was not written: what was held was given back.
+    /// The entry of a branch was not written, and what the branch held was given back.
     BranchReleased = "branch_released";
     /// An entry that had branches will never be written.
     CrossShardAborted = "across_aborted";
-    /// Redis began a new memory.
+    /// A new epoch began.
     EpochBegun = "epoch_begun";
 }
 

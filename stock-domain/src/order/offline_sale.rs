@@ -1,4 +1,5 @@
-//! A sale that a till made while it was cut off: its name, and the state under which it is decided once.
+//! A sale that a till made while it was cut off: its name, and the state under which it is decided
+//! once.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,20 +9,24 @@ use crate::journal::Transition;
 /// A sale that a till made while it was cut off.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OfflineSale {
-    /// The till's own name for it, 1..=100 visible ASCII characters, unique in its store and device.
+    /// The till's own name for it, 1..=100 visible ASCII characters, unique in its store and
+    /// device.
     pub key: String,
-    /// The device whose counter the key is, at most 64 visible ASCII characters; empty when the till names none.
+    /// The device that counts the key, at most 64 visible ASCII characters; empty when the till
+    /// names none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub device_id: String,
-    /// Hash of its time and lines, 32 hexadecimal digits: the same key means the same sale.
+    /// Hash of its time and lines, 32 hexadecimal digits. It tells whether the same key means the
+    /// same sale.
     pub fingerprint: String,
     /// When it was sold, in Unix ms.
     pub sold_ms: i64,
 }
 
 impl OfflineSale {
-    /// The state of a till's sale: it is decided once, whoever sends it how often. It lies with the first product,
-    /// so that a sale of one product is decided on one shard.
+    /// The transition that decides a till's sale once, however often and by whomever it is sent.
+    /// The state lies with the first product, so that a sale of one product is decided on one
+    /// shard.
     pub(super) fn transition(&self, store_id: u64, order: &Order, state: &str) -> Transition {
         let next = offline_state(state, &self.fingerprint);
         Transition {
@@ -35,17 +40,17 @@ impl OfflineSale {
     }
 }
 
-/// The state of a till's state: what became of the sale, and which sale it is.
+/// The state of a till's sale: its outcome and its fingerprint.
 #[must_use]
 pub fn offline_state(state: &str, fingerprint: &str) -> String {
     format!("{state} {fingerprint}")
 }
 
-/// The state of a till's sale: `till:<store>:<key>`, and `device:<store>:<length of the device>:<device>:<key>` of one
-/// that names its device.
+/// The id of the state of a till's sale: `till:<store>:<key>`, or, where the till names its device,
+/// `device:<store>:<length of the device>:<device>:<key>`.
 ///
-/// Both are free text, so the length says where the device ends. The kind is another one, because the version before
-/// would take every `till:` for a state without a device.
+/// Device and key are free text, so the length says where the device ends. The second form has a
+/// kind of its own, because the version before takes every `till:` for a state without a device.
 #[must_use]
 pub fn offline_state_id(store_id: u64, device_id: &str, key: &str) -> String {
     match device_id.len() {
@@ -54,7 +59,7 @@ pub fn offline_state_id(store_id: u64, device_id: &str, key: &str) -> String {
     }
 }
 
-/// Store, device and key of the state of a till's sale; `None` for any other text.
+/// Parses the id of a till's state into store, device and key; `None` for any other text.
 #[must_use]
 pub fn parse_offline_state_id(id: &str) -> Option<(u64, &str, &str)> {
     let (kind, rest) = id.split_once(':')?;

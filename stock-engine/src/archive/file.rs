@@ -1,7 +1,7 @@
-//! The files of an archive: gzip, in them one entry per line as JSON, and a manifest beside them.
+//! The files of an archive: gzip with one JSON entry per line, and a manifest beside them.
 //!
-//! A file appears under its name only when it is whole and on disk. The manifest has one line per file, which a
-//! second attempt at the file replaces.
+//! A file appears under its name only when it is complete and on disk. The manifest has one line
+//! per file; a second attempt at the file replaces its line.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, BufWriter, Read as _, Write as _};
@@ -27,15 +27,15 @@ pub(super) fn at(path: &Path) -> impl Fn(io::Error) -> ArchiveError + '_ {
     |error| ArchiveError::File(path.display().to_string(), error)
 }
 
-/// An entry as it stands in a file.
+/// An entry as a file holds it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(try_from = "Line<Box<RawValue>>")]
 pub struct ArchivedEntry {
-    /// Its place in the journal.
+    /// Its position in the journal.
     pub position: Position,
     /// Its number within the shard.
     pub number: u64,
-    /// What moved.
+    /// Its postings.
     pub postings: Vec<Posted>,
     /// The payload, byte for byte as the journal had it.
     pub payload: Box<RawValue>,
@@ -107,7 +107,7 @@ fn line(entry: &Entry) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// A file on its way: under a name of its own until it is whole.
+/// A file that is being written, under a temporary name until it is complete.
 pub(super) struct Writer {
     out: GzEncoder<BufWriter<File>>,
     part: PathBuf,
@@ -135,8 +135,9 @@ impl Writer {
         written.map_err(at(&self.part))
     }
 
-    /// Ends the file, brings it to disk under its name, and returns its checksum. A file that is there already was
-    /// left by a run that was killed, or is another journal's: that one is not replaced.
+    /// Finishes the file, brings it to disk under its name, and returns its checksum. An existing
+    /// file of that name is replaced if it begins with the same entry, because a killed run left
+    /// it. Any other file belongs to another journal and stays.
     pub(super) fn finish(self) -> Result<String, ArchiveError> {
         let file = self.out.finish().and_then(|out| Ok(out.into_inner()?));
         let synced = file.and_then(|file| file.sync_all());
@@ -153,7 +154,7 @@ impl Writer {
     }
 }
 
-/// Brings to disk which files a folder has.
+/// Brings a folder's list of files to disk.
 fn sync(folder: &Path) -> Result<(), ArchiveError> {
     let synced = File::open(folder).and_then(|folder| folder.sync_all());
     synced.map_err(at(folder))
@@ -175,7 +176,7 @@ pub(super) fn checksum(path: &Path) -> io::Result<String> {
 /// Reads a file's entries, in the order of their numbers.
 ///
 /// # Errors
-/// When it cannot be opened; each item, when its line cannot be read.
+/// When the file cannot be opened. Each item fails when its line cannot be read.
 pub fn read(path: &Path) -> io::Result<impl Iterator<Item = io::Result<ArchivedEntry>> + use<>> {
     let file = GzDecoder::new(BufReader::new(File::open(path)?));
     let entry = |line: io::Result<String>| Ok(serde_json::from_str(&line?)?);
@@ -193,7 +194,7 @@ pub(super) fn list(folder: &Path, archive: &Archive) -> Result<(), ArchiveError>
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             other => other?,
         };
-        // `file` is the first member, and a name needs no escapes.
+        // `file` is the first member of a line, and a file name needs no escapes.
         let mine = format!(r#"{{"file":"{}","#, archive.file);
         let mut out = File::create(&part)?;
         for line in known.lines().filter(|line| !line.starts_with(&mine)) {

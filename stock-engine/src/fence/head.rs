@@ -1,5 +1,7 @@
-//! The hash with the epoch, when a field of it was lost: the script refuses everything until it is there again, so what
-//! the journal ends with and what MySQL says is still what it said.
+//! Repairs the epoch's hash after it lost a field.
+//!
+//! The script refuses every request until the field is back, so the end of the journal and MySQL's
+//! state still say what the field held.
 
 use redis::aio::MultiplexedConnection;
 use redis::{Value, cmd, pipe};
@@ -11,7 +13,7 @@ use stock_redis::scripts::SCRIPTS;
 use super::{Unverified, Verifier};
 
 impl Verifier {
-    /// Writes what was lost of the hash of a Redis that is proved otherwise.
+    /// Writes the lost fields of the epoch's hash. Everything else about this Redis is verified.
     pub(super) async fn mend_head(
         &self,
         read: &mut MultiplexedConnection,
@@ -28,7 +30,8 @@ impl Verifier {
             .await?;
         let last = journal_stream::last_of(last);
         let (position, number) = last.ok_or(Unverified::WatermarkMissing(known.watermark))?;
-        // Where an entry that MySQL has not settled switched it on, it is off until somebody repeats that.
+        // If selling was opened by an entry that MySQL has not settled, selling stays stopped until
+        // somebody opens it again.
         let selling = known.selling && !self.fence.is_stopped();
         let values = [
             position.unix_ms(),

@@ -1,4 +1,4 @@
-//! The entries that this instance accepted and Redis lost: found, and listed in MySQL.
+//! Finds the entries that this instance accepted and Redis lost, and lists them in MySQL.
 
 use std::collections::HashSet;
 
@@ -13,8 +13,8 @@ use super::{Unverified, Verifier};
 use crate::recover::{self, RecoverError};
 
 impl Verifier {
-    /// Rebuilds a promoted Redis of a cluster that lacks what MySQL has. An entry that does not continue MySQL's state, because
-    /// those before it are lost, is listed with them.
+    /// Rebuilds a promoted Redis of a cluster that lacks entries of MySQL. Its own entries that do
+    /// not continue MySQL's state, because entries before them are lost, are listed as lost too.
     pub(super) async fn recover(&self, url: &str) {
         let shard = self.fence.keys.shard();
         let known = self.fence.known_state();
@@ -25,7 +25,7 @@ impl Verifier {
         ) else {
             return;
         };
-        // What is there is cleared: one node's word is not enough.
+        // A rebuild clears this server, so the word of one node is not enough.
         match self.fence.servers.agreed(&self.fence.keys.epoch()).await {
             Ok(agreed) if agreed == url => {}
             Ok(_) => return tracing::warn!(shard, "most nodes name another master"),
@@ -43,11 +43,13 @@ impl Verifier {
         }
     }
 
-    /// Finds what this instance accepted in the journal of a Redis that is not known to be the one of a moment ago, or in MySQL's,
-    /// and lists what is in neither.
+    /// Looks for the entries that this instance accepted, when Redis is not known to be the one
+    /// that was verified last. Entries that neither Redis' journal nor MySQL's has are listed as
+    /// lost.
     ///
-    /// A promoted replica has the beginning of its master's history, so it goes on without the listed entries: `WAIT` saw to it
-    /// that there are none where a replica was connected. A lone Redis that lost its end waits for a person.
+    /// A promoted replica has the beginning of its master's history, so it goes on without the
+    /// listed entries. While a replica was connected, `WAIT` has seen to it that there are none. A
+    /// lone Redis that lost its end waits for a person.
     pub(super) async fn find_accepted(
         &self,
         read: &mut MultiplexedConnection,
@@ -61,7 +63,8 @@ impl Verifier {
         let (settled, open): (Vec<Remembered>, Vec<Remembered>) = accepted
             .into_iter()
             .partition(|entry| entry.position <= known.watermark);
-        // MySQL may have settled another instance's entries meanwhile, from a server that never had this one's.
+        // MySQL may meanwhile have settled another instance's entries, from a server that never had
+        // these.
         self.list_unrecorded(settled).await?;
         if last <= known.watermark
             || journal_stream::find(read, &self.fence.keys, last)
@@ -90,7 +93,7 @@ impl Verifier {
                 .iter()
                 .map(|entry| entry.position)
                 .max()
-                // Nothing that it accepted is unsettled.
+                // Every entry that this instance accepted is settled or listed.
                 .unwrap_or(Position::ZERO);
             return Ok(());
         }
@@ -100,7 +103,8 @@ impl Verifier {
         })
     }
 
-    /// Finds what synchronous orders have recorded in MySQL behind the watermark: its numbers must not be given again.
+    /// Looks in Redis for the entries after the watermark that synchronous orders recorded in
+    /// MySQL. Their numbers must not be given again.
     pub(super) async fn find_recorded(
         &self,
         read: &mut MultiplexedConnection,
@@ -118,8 +122,9 @@ impl Verifier {
         Ok(())
     }
 
-    /// A new epoch means that `recover` has run: what this instance accepted under the earlier one and
-    /// MySQL's journal lacks is lost, and is listed before the memory of it begins anew.
+    /// A new epoch means that `recover` has run. Entries that this instance accepted under the
+    /// earlier epoch, and that MySQL's journal lacks, are lost. They are listed before the memory
+    /// of them is cleared.
     async fn list_lost_with_epoch(&self, epoch: &str) -> Result<(), Unverified> {
         let accepted: Vec<Remembered> = {
             let memory = self.fence.memory();
@@ -137,7 +142,7 @@ impl Verifier {
         Ok(())
     }
 
-    /// Lists those of the entries that MySQL's journal lacks.
+    /// Lists the entries that MySQL's journal lacks.
     async fn list_unrecorded(&self, mut entries: Vec<Remembered>) -> Result<(), Unverified> {
         let positions: Vec<Position> = entries.iter().map(|entry| entry.position).collect();
         let lost = journal::missing(&self.pool, &positions)
@@ -147,7 +152,7 @@ impl Verifier {
         self.list_lost(&entries).await
     }
 
-    /// Lists what was accepted and lost, in the log and in MySQL for `recover` and `explain`.
+    /// Lists lost entries in the log, and in MySQL for `recover` and `explain`.
     async fn list_lost(&self, lost: &[Remembered]) -> Result<(), Unverified> {
         let listed = lost_entries::list(&self.pool, self.fence.keys.shard(), lost)
             .await

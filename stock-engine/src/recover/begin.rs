@@ -1,4 +1,4 @@
-//! Epochs: the first one of a shard, and the next one behind a loss.
+//! Epochs: the first one of a shard, and the next one after a loss.
 
 use redis::aio::MultiplexedConnection;
 use sqlx::{MySql, MySqlPool, Transaction};
@@ -15,10 +15,10 @@ use stock_redis::keys::Keys;
 use super::{RecoverError, connect};
 use crate::apply;
 
-/// Writes the first epoch of each shard of a new database; does nothing where there is one. Returns whether it wrote
-/// any.
+/// Writes the first epoch of each shard of a new database, and skips shards that have one. Returns
+/// whether it wrote any.
 ///
-/// # Errors
+/// [`RecoverError`]. It may be run again.
 /// [`RecoverError`]; running it again is right.
 pub async fn begin_first(config: &Config, pool: &MySqlPool) -> Result<bool, RecoverError> {
     let map = shard_map::write_down(pool, config.shards()).await?;
@@ -32,7 +32,7 @@ pub async fn begin_first(config: &Config, pool: &MySqlPool) -> Result<bool, Reco
 /// Writes the first epoch of a shard; does nothing when there is one.
 ///
 /// # Errors
-/// [`RecoverError`]; running it again is right.
+/// [`RecoverError`]. It may be run again.
 pub async fn begin_shard(
     config: &Config,
     pool: &MySqlPool,
@@ -41,7 +41,7 @@ pub async fn begin_shard(
     let keys = Keys::new(config, shard);
     let mut redis = connect(config, &keys).await?;
     let mut transaction = pool.begin().await?;
-    // Of several processes the first inserts this row and the others wait for its commit.
+    // One of several processes inserts this row; the others wait for its commit.
     let inserted =
         sqlx::query("INSERT IGNORE INTO shards (shard, watermark, number) VALUES (?, 0, 0)")
             .bind(shard)
@@ -51,11 +51,11 @@ pub async fn begin_shard(
         return Ok(false);
     }
     let old = epoch::head(&mut redis, &keys).await?;
-    // A number above 1 is history that this empty database does not know.
+    // Entries beyond the first are a history that this empty database does not know.
     if old.as_ref().is_some_and(|old| old.number > 1) {
         return Err(RecoverError::Foreign);
     }
-    // One that is new among others sells if they do.
+    // A new shard sells if shard 0 does.
     let selling: Option<bool> = sqlx::query_scalar("SELECT selling FROM shards WHERE shard = 0")
         .fetch_optional(&mut *transaction)
         .await?;
@@ -74,8 +74,8 @@ pub async fn begin_shard(
     Ok(true)
 }
 
-/// Chooses an epoch and a position above every one known: MySQL's, the old journal's, and what
-/// instances said they accepted.
+/// Chooses an epoch, and a position above every known one: of MySQL's journal, of the old journal,
+/// and of the entries that are listed as lost.
 pub(super) async fn next_epoch(
     redis: &mut MultiplexedConnection,
     transaction: &mut Transaction<'static, MySql>,

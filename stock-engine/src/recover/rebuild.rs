@@ -1,4 +1,5 @@
-//! Rebuilding a shard's keys in Redis from MySQL: accounts, states, holds, branches, idempotency keys.
+//! Rebuilds a shard's keys in Redis from MySQL: accounts, states, holds, branches, idempotency
+//! keys.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,7 +31,7 @@ const PAGE: u32 = 1_000;
 /// The age up to which the states of a till's sales are written again.
 const DAY_MS: u64 = 24 * 3_600_000;
 
-/// Deletes every key of the shard; the epoch's hash, already without an epoch, goes with them.
+/// Deletes every key of the shard, its epoch's hash included; the epoch itself is already removed.
 pub(super) async fn clear(
     redis: &mut MultiplexedConnection,
     keys: &Keys,
@@ -47,17 +48,17 @@ pub(super) async fn clear(
 
 /// How the fields of a book are written.
 pub(crate) enum Filling<'a> {
-    /// Into a Redis, or of things, on which nobody decides meanwhile.
+    /// Directly: nobody decides on this Redis, or with these keys, meanwhile.
     Directly,
-    /// Into a book that was lost in a Redis that is in use.
+    /// Into a lost book of a Redis that is in use.
     Mend(&'a Mend),
 }
 
-/// Writes into a shard's Redis what MySQL knows of it.
+/// Writes MySQL's data of a shard into its Redis.
 pub(crate) struct Rebuild<'a> {
     pub(crate) redis: &'a mut MultiplexedConnection,
     pub(crate) keys: &'a Keys,
-    /// Where everything lies as it will be.
+    /// The shard map after the rebuild.
     pub(crate) map: ShardMap,
     pub(crate) filling: Filling<'a>,
 }
@@ -76,7 +77,6 @@ impl Rebuild<'_> {
         self.map.of_product(product) == self.keys.shard()
     }
 
-    /// Writes these levels.
     pub(crate) async fn set_levels(&mut self, page: &[(Account, Level)]) -> Result<(), RedisError> {
         if page.is_empty() {
             return Ok(());
@@ -111,7 +111,8 @@ impl Rebuild<'_> {
         commands.ignore().query_async(self.redis).await
     }
 
-    /// Begins the books of sales whose allowances are still kept. Those of a shard stand in the epoch's beginning.
+    /// Begins the books of sales whose allowances are still kept. `epoch::begin` begins the shard's
+    /// own books.
     pub(crate) async fn begin_sales(
         &mut self,
         transaction: &mut Transaction<'static, MySql>,
@@ -138,7 +139,7 @@ impl Rebuild<'_> {
         Ok(())
     }
 
-    /// Every account of the shard.
+    /// Writes every account of the shard.
     pub(crate) async fn write_accounts(
         &mut self,
         transaction: &mut Transaction<'static, MySql>,
@@ -164,7 +165,7 @@ impl Rebuild<'_> {
         }
     }
 
-    /// Every state that is still wanted.
+    /// Writes every state that is still needed.
     pub(crate) async fn write_states(
         &mut self,
         transaction: &mut Transaction<'static, MySql>,
@@ -174,8 +175,9 @@ impl Rebuild<'_> {
         self.write_product_states(transaction).await
     }
 
-    /// Transitions that lie where their position says: of orders that were taken back within a day, of reservations that
-    /// ended, and of points that were taken back less than `keep_ms` ago.
+    /// Writes the states that lie on the shard of their position: of orders that were taken back
+    /// within a day or are compensated dead letters, of reservations that ended within a day, and
+    /// of points that were taken back less than `keep_ms` ago.
     async fn write_position_states(
         &mut self,
         transaction: &mut Transaction<'static, MySql>,
@@ -195,7 +197,7 @@ impl Rebuild<'_> {
         )
         .fetch_all(&mut **transaction)
         .await?;
-        // As long as handlers rely on the state instead of asking MySQL.
+        // For this long handlers rely on the state instead of asking MySQL.
         let from = Position::from_parts(now.saturating_sub(keep_ms), 0).unwrap_or_default();
         let points: Vec<u64> = sqlx::query_scalar(
             "SELECT cancels_id FROM point_transactions WHERE cancels_id IS NOT NULL AND id > ?",
@@ -218,7 +220,8 @@ impl Rebuild<'_> {
         Ok(())
     }
 
-    /// Transitions that lie in a slot: of opened products, of what tills sold within a day, of coupons and their codes.
+    /// Writes the states that lie on the shard of their product or coupon: of opened products, of
+    /// sales of tills within a day, of coupons and their codes.
     pub(crate) async fn write_product_states(
         &mut self,
         transaction: &mut Transaction<'static, MySql>,
@@ -294,7 +297,8 @@ impl Rebuild<'_> {
         Ok(())
     }
 
-    /// Transitions of coupons that are not long over, and of their codes.
+    /// Writes the states of opened coupons, and of the codes of coupons that did not end more than
+    /// a day ago.
     async fn write_coupons(
         &mut self,
         transaction: &mut Transaction<'static, MySql>,
@@ -347,7 +351,7 @@ impl Rebuild<'_> {
         }
     }
 
-    /// Live holds: those whose time went by meanwhile are released by the next sweep.
+    /// Writes the live holds. The next sweep releases those that expired meanwhile.
     pub(crate) async fn write_holds(
         &mut self,
         transaction: &mut Transaction<'static, MySql>,
@@ -374,7 +378,8 @@ impl Rebuild<'_> {
         }
     }
 
-    /// Acceptances that are still remembered: a retry after a loss must find them.
+    /// Writes the records of accepted requests that are still remembered, because a retry after a
+    /// loss must find them.
     pub(crate) async fn write_keys(
         &mut self,
         transaction: &mut Transaction<'static, MySql>,
@@ -383,7 +388,7 @@ impl Rebuild<'_> {
         type Row = (u64, u64, Vec<u8>, Vec<u8>);
         let now = epoch::time_ms(self.redis).await?;
         let from = now.saturating_sub(config.idempotency_accepted_ms);
-        // The younger generation: there is none yet where an epoch is still to begin.
+        // The younger generation. There is none while the epoch has yet to begin.
         let young: Option<u64> = cmd("HGET")
             .arg(self.keys.epoch())
             .arg(Records::Accepted.as_str())
@@ -430,12 +435,13 @@ impl Rebuild<'_> {
         }
     }
 
-    /// Whether a user's keys are claimed on this shard for the one that decided.
+    /// Whether this shard keeps the claims of a user's keys, for requests that another shard
+    /// decided.
     fn has_key_of(&self, user: UserId) -> bool {
         self.map.of_user(user) == self.keys.shard()
     }
 
-    /// The states of the parts of entries over several shards.
+    /// Writes the states of branches, and of the entries that they are held for.
     pub(crate) async fn write_branch_states(
         &mut self,
         transaction: &mut Transaction<'static, MySql>,
@@ -464,7 +470,7 @@ impl Rebuild<'_> {
                     continue;
                 };
                 let id = cross_shard.state_id();
-                // A branch is released because its entry is never written: that stays so.
+                // A branch is released only when its entry will never be written.
                 if branch.state == RELEASED && !committed.contains(&id) {
                     states.push((id, ABORTED.to_owned()));
                 }
@@ -474,7 +480,8 @@ impl Rebuild<'_> {
         }
     }
 
-    /// Writes the branches that are held for entries on other shards; each is looked at at once.
+    /// Writes the branches that are held for entries on other shards. The next sweep looks at each
+    /// of them.
     pub(crate) async fn write_branch_holds(
         &mut self,
         transaction: &mut Transaction<'static, MySql>,
@@ -501,7 +508,7 @@ impl Rebuild<'_> {
     }
 }
 
-/// The first product of what a till sold, as its entry says.
+/// The first product of a till's sale, as its entry says.
 fn first_product(payload: &[u8]) -> Option<ProductId> {
     #[derive(Deserialize)]
     struct Payload {

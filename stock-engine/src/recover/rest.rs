@@ -1,5 +1,5 @@
-//! The plan of a rebuilding of Redis: the entries behind the watermark that somebody still has, and which of them
-//! continue MySQL's state.
+//! The plan of a rebuild of Redis: the entries after the watermark that Redis or a synchronous
+//! order still has, and which of them continue MySQL's state.
 
 use std::collections::BTreeMap;
 
@@ -36,7 +36,7 @@ pub struct Plan {
     pub serving: bool,
     /// Entries that would be applied from the old journal or from synchronous orders.
     pub apply: usize,
-    /// Entries that do not continue MySQL's state: they need a file.
+    /// Entries that do not continue MySQL's state; a run needs a file for them.
     pub left: Vec<Left>,
     /// Accounts that would be written to Redis.
     pub accounts: u64,
@@ -46,7 +46,7 @@ pub struct Plan {
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Left {
-    /// The entry; the order's id.
+    /// The entry's position, which is an order's id.
     pub position: Position,
     /// Its number within the shard.
     pub number: u64,
@@ -54,7 +54,7 @@ pub struct Left {
     pub kind: &'static str,
     /// The user who caused it.
     pub user_id: UserId,
-    /// The amount that the order cost.
+    /// The total amount, of an order.
     pub total_amount: Option<i64>,
 }
 
@@ -71,7 +71,7 @@ impl Left {
     }
 }
 
-/// Reads what a run would do with each shard of `shards`.
+/// Reads what a run would do with each of `shards`.
 ///
 /// # Errors
 /// [`RecoverError`] when Redis or MySQL does not answer.
@@ -140,10 +140,10 @@ pub(super) async fn is_serving(
     }
 }
 
-/// Entries behind the watermark that somebody still has.
+/// Entries after the watermark that Redis or a synchronous order still has, by number and position.
 pub(super) type Candidates = BTreeMap<(u64, Position), Entry>;
 
-/// Reads what Redis' journal and synchronous orders have behind the watermark.
+/// Reads the entries after the watermark from Redis' journal and from synchronous orders.
 pub(super) async fn candidates(
     redis: &mut MultiplexedConnection,
     keys: &Keys,
@@ -176,15 +176,16 @@ pub(super) fn touched(entries: &Candidates) -> Vec<Account> {
     accounts
 }
 
-/// Entries that continue MySQL's state, and the others.
+/// Entries that continue MySQL's state (`next`), and the others (`left`).
 pub(super) struct Chosen {
     pub(super) next: Vec<Entry>,
     pub(super) left: Vec<Entry>,
 }
 
-/// Chooses the entries whose numbers follow each other. Of two with one number the one is taken whose postings
-/// chain; an entry whose postings do not chain, without such a twin, is taken too, and its accounts come under
-/// quarantine when it is applied: what others did is not dropped for it.
+/// Chooses the entries whose numbers follow each other. Of two entries with one number, the one
+/// whose postings chain is chosen. An entry without such a twin is chosen even if its postings do
+/// not chain: its accounts come under quarantine when it is applied, so that no later entry is
+/// dropped for it.
 pub(super) fn choose(entries: Candidates, mut levels: Levels, state: &ShardState) -> Chosen {
     let (mut next, mut left) = (Vec::new(), Vec::new());
     let mut by_number: BTreeMap<u64, Vec<Entry>> = BTreeMap::new();
@@ -214,7 +215,7 @@ pub(super) fn choose(entries: Candidates, mut levels: Levels, state: &ShardState
     Chosen { next, left }
 }
 
-/// Entries that synchronous orders recorded and nobody settled.
+/// Entries that synchronous orders recorded and that are not settled.
 async fn recorded_behind(
     connection: &mut MySqlConnection,
     state: &ShardState,

@@ -1,6 +1,8 @@
-//! Part two: each account's postings, chained without a gap from what was archived up to its level.
+//! Verifies the accounts: the postings of each chain without a gap, from what was archived up to
+//! its level.
 //!
-//! Accounts that moved little since they were verified share a query; a hot one is read in slices.
+//! Accounts that moved little since they were verified share a query; a busy account is read in
+//! slices.
 
 use std::collections::HashMap;
 
@@ -17,7 +19,7 @@ use super::{Difference, Progress, Report, VerifyError, level_text};
 const PAGE: u32 = 1_000;
 /// Postings of one account read at once.
 const SLICE: u64 = 10_000;
-/// An account with at most so many new postings shares a query with others.
+/// An account with at most this many new postings shares a query with others.
 const FEW: u64 = 64;
 /// Accounts in one query.
 const TOGETHER: usize = 256;
@@ -29,7 +31,7 @@ static POSTINGS: MultiRow = MultiRow::new(
     "ORDER BY kind, owner_id, place_id, seq",
 );
 
-/// A posting without its account: seq, delta, balance afterwards.
+/// A posting without its account: sequence number, change, balance afterwards.
 type Step = (u64, i64, i64);
 
 /// An account whose postings are being followed up to its level.
@@ -45,7 +47,7 @@ impl Walk {
         self.level.seq.saturating_sub(self.at.upto)
     }
 
-    /// Takes steps that lie behind what was followed.
+    /// Follows the next postings.
     fn follow(&mut self, steps: &[Step]) -> Result<(), Difference> {
         for &(seq, delta, after) in steps {
             let expected = self.at.upto + 1;
@@ -65,7 +67,7 @@ impl Walk {
         Ok(())
     }
 
-    /// The account is its last posting.
+    /// Checks that the account's row equals its last posting.
     fn arrive(&self) -> Result<(), Difference> {
         let (Verified { upto, balance }, level) = (self.at, self.level);
         if level.seq == 0 {
@@ -96,7 +98,7 @@ impl Walk {
     }
 }
 
-/// Those of some accounts that MySQL has neither as accounts nor archived with their sale.
+/// The accounts of `names` that MySQL has neither as accounts nor archived with their sale.
 pub(super) async fn missing(
     pool: &MySqlPool,
     names: &[Account],
@@ -113,7 +115,7 @@ pub(super) async fn missing(
     Ok(missing)
 }
 
-/// Walks over all accounts, and those that were archived with their sales.
+/// Walks over all accounts, those that were archived with their sales included.
 pub(super) async fn verify(
     pool: &MySqlPool,
     due: Due,
@@ -204,7 +206,8 @@ async fn prove(
     Ok(())
 }
 
-/// Where the postings of accounts begin. Of those that are due it is looked whether any are left before that.
+/// The archived levels, where the postings of accounts begin. For accounts that are due, it also
+/// checks that no archived posting is left.
 async fn archived(
     pool: &MySqlPool,
     page: &[(Account, Level)],

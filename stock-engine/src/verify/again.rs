@@ -1,5 +1,5 @@
-//! Repeated looks. A value that differs only because it moved meanwhile is no difference: a look is taken again when
-//! MySQL has followed.
+//! Repeated looks. A value that differs only because it moved meanwhile is no difference, so a look
+//! is repeated when MySQL has followed.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,20 +13,20 @@ use super::round::Due;
 use super::{Difference, VerifyError, ends, journal, memory, strays};
 use crate::lookup;
 
-/// How often something is looked at at most.
+/// Most looks at one thing.
 pub(super) const LOOKS: usize = 3;
 /// How long a look waits for MySQL to follow what Redis had accepted.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The least time between two looks.
 const BETWEEN: Duration = Duration::from_millis(200);
 
-/// Waits until what was accepted before is settled, or will not be.
+/// Waits until MySQL has settled what was accepted before, at most for [`PATIENCE`].
 pub(super) async fn settle(pool: &MySqlPool, ledger: &Ledger) {
     lookup::catch_up(pool, ledger, PATIENCE).await;
     tokio::time::sleep(BETWEEN).await;
 }
 
-/// Keeps what is found again.
+/// Keeps only the differences that are found again.
 pub(super) fn keep(found: &mut Vec<Difference>, again: &[Difference]) {
     let is_there = |of: &Difference| {
         let is_same = |other: &Difference| (other.check, &other.subject) == (of.check, &of.subject);
@@ -41,12 +41,12 @@ pub(super) enum Look<'a> {
     Ends(&'a [usize]),
     /// Dead letters, against the orders without a row that were taken back.
     Letters(&'a Courses, &'a HashMap<Position, &'static str>),
-    /// Rows to which no position leads.
+    /// Rows that no position leads to.
     Strays {
-        /// With what takes long.
+        /// Whether the slow checks are included.
         full: bool,
     },
-    /// The content of Redis besides levels and holds: its parts that are due.
+    /// Redis' data besides levels and holds; only the parts that are due.
     Memory(Due),
 }
 
@@ -65,7 +65,7 @@ impl Look<'_> {
     }
 }
 
-/// The differences that a look finds each time that it is taken.
+/// The differences that every look finds.
 pub(super) async fn twice(
     pool: &MySqlPool,
     ledger: &Ledger,

@@ -1,4 +1,4 @@
-//! Part five: coupons and points as sums. Each coupon's codes are as many as its account has lost; each daily
+//! Verifies coupons and points as sums. A coupon has as many codes as its account has lost; a daily
 //! report is the sum of its user's postings.
 
 use chrono::NaiveDate;
@@ -11,7 +11,7 @@ use super::proofs::{Verified, remember, verified};
 use super::round::Due;
 use super::{Difference, VerifyError};
 
-/// Compares coupons, and the reports that were not verified before.
+/// Compares all coupons, and the reports that are not verified yet or are due.
 pub(super) async fn verify(pool: &MySqlPool, due: Due) -> Result<Vec<Difference>, VerifyError> {
     let mut found = coupons(pool).await?;
     let dates = point_reports::dates(pool).await?;
@@ -39,8 +39,9 @@ pub(super) async fn verify(pool: &MySqlPool, due: Due) -> Result<Vec<Difference>
     Ok(found)
 }
 
-/// One statement, so one state of all tables. A dead letter has drawn too, and has no row. The archived
-/// postings are the two that opened an account (at 0, and by its count), and one for each draw.
+/// One statement sees one state of all tables. A dead letter has drawn too, and has no row. The
+/// archived postings are the two that opened an account (at 0, and by its count), and one for each
+/// draw.
 async fn coupons(pool: &MySqlPool) -> Result<Vec<Difference>, sqlx::Error> {
     let rows: Vec<(u64, i64, i64)> = sqlx::query_as(
         "SELECT * FROM (SELECT a.owner_id, \
@@ -63,8 +64,8 @@ async fn coupons(pool: &MySqlPool) -> Result<Vec<Difference>, sqlx::Error> {
     Ok(rows.into_iter().map(difference).collect())
 }
 
-/// A date's reports are of one day of some time zone: it begins on a quarter of an hour, lasts about a day and is that
-/// date's. Returns what is wrong about the day, if anything.
+/// Checks that a date's reports cover one day of some time zone: it begins on a quarter of an hour,
+/// lasts about a day and belongs to that date. Returns the text of the difference, if there is one.
 async fn day(pool: &MySqlPool, date: NaiveDate) -> Result<Option<String>, sqlx::Error> {
     const QUARTER_MS: u64 = 900_000;
     const HOUR_MS: u64 = 3_600_000;

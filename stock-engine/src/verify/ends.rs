@@ -1,9 +1,9 @@
-//! The second look at what ended, where the two sides of [`super::tally`] do not add up: exactly what is said by rows and
-//! what by entries, of the things in few buckets.
+//! The second look at things that ended, in the buckets where the two sides of [`super::tally`] do
+//! not add up. It compares exactly what rows say with what entries say.
 //!
-//! The rows are read first and the journal behind them, so that an entry whose row was read is there. The rows must
-//! state every end that an entry stated before they were read. So nothing that moves meanwhile is taken for a
-//! difference.
+//! The rows are read first and the journal after them, so the entry behind each row is there. The
+//! rows must state every end that an entry stated before they were read. So nothing that moves
+//! meanwhile counts as a difference.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -20,18 +20,18 @@ use super::rows::{BRANCHES, ORDERS, RESERVATIONS, Table};
 use super::tally::{Thing, bucket};
 use super::{Difference, VerifyError};
 
-/// Buckets that are looked at; of more than these the others follow when these are right.
+/// Most buckets that are looked at. The others are looked at when these are right.
 const BUCKETS_MAX: usize = 64;
 /// Rows and entries read at once.
 const PAGE: u32 = 5_000;
 
-/// Whether an entry of a kind ends something.
+/// The kinds of entries that end something.
 const ENDS: &str = "'order_cancelled', 'order_failed', 'reservation_confirmed', \
      'reservation_cancelled', 'reservation_expired', 'branch_confirmed', 'branch_released'";
 
 type Said = BTreeMap<(Thing, Position), String>;
 
-/// Names what only one side says, of the things in these buckets.
+/// Names the ends that only one side states, of the things in these buckets.
 pub(super) async fn differing(
     pool: &MySqlPool,
     left: &[usize],
@@ -103,7 +103,8 @@ pub(super) async fn differing(
     Ok(found)
 }
 
-/// The rows that say that they have ended; those that name who ended them in `taken`.
+/// Reads the rows that say that they have ended. Reservations that name the order that took them go
+/// into `taken`.
 async fn ended(
     pool: &MySqlPool,
     (thing, table): (Thing, &Table),
@@ -152,7 +153,7 @@ async fn there(
     Ok(there)
 }
 
-/// Entries behind a position that end something, in order.
+/// Entries after a position that end something, in order.
 async fn ends(
     pool: &MySqlPool,
     after: Position,

@@ -1,5 +1,5 @@
-//! Part one, continued: the journal's own rows: dense numbers, positions that rise, columns that say what the payload says,
-//! and exactly the postings that it asks for.
+//! Verifies the journal's own rows: dense numbers, rising positions, columns that agree with the
+//! payload, and exactly the postings that the payload asks for.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,7 +14,7 @@ use stock_mysql::record::Rows;
 use super::pass::{Courses, Read};
 use super::{Difference, unreadable};
 
-/// An entry's own row, for `verify`.
+/// An entry's row of the journal, for `verify`.
 #[derive(Debug)]
 pub(super) struct StoredEntry {
     pub(super) position: Position,
@@ -30,7 +30,7 @@ pub(super) struct StoredEntry {
 }
 
 impl StoredEntry {
-    /// The columns that do not say what the payload says.
+    /// Names the columns that do not agree with the payload.
     pub(super) fn differing(&self, entry: &Entry) -> Option<String> {
         let hash = |of: fn(&Idempotency) -> &str| hash_bytes(of(entry.idempotency.as_ref()?));
         let columns = [
@@ -55,7 +55,8 @@ impl StoredEntry {
     }
 }
 
-/// The rows of entries of all shards behind a position and up to another, in order, at most `limit`.
+/// Reads the rows of entries of all shards after one position and up to another, in order, at most
+/// `limit`.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -105,7 +106,7 @@ pub(super) async fn stored(
     Ok(rows.into_iter().map(stored).collect())
 }
 
-/// Reads the window's entries, and compares their own columns, numbers and postings.
+/// Decodes the window's entries, and compares their columns, numbers and postings.
 pub(super) fn decode(
     page: Vec<StoredEntry>,
     postings: Vec<(Position, Posted)>,
@@ -171,7 +172,7 @@ pub(super) fn decode(
     read
 }
 
-/// An entry has exactly the postings that its payload asks for.
+/// Checks that an entry has exactly the postings that its payload asks for.
 fn postings_of(entry: &Entry) -> Option<Difference> {
     let asked = match entry.asked() {
         Ok(asked) => asked,

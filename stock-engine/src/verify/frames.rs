@@ -1,4 +1,5 @@
-//! Part three, continued: what Redis keeps of the journal, against MySQL's: each entry that is settled, word for word.
+//! Verifies the part of the journal that Redis still has: each settled entry equals MySQL's, word
+//! for word.
 
 use std::collections::HashMap;
 
@@ -83,7 +84,8 @@ pub(super) async fn differing(
     }
 }
 
-/// Entries that MySQL has before they are settled, as of an order under row locks, are in Redis.
+/// Checks that entries which MySQL has before they are settled, as of an order under row locks, are
+/// in Redis.
 async fn unsettled(pool: &MySqlPool, shard: &Shard) -> Result<Vec<Difference>, VerifyError> {
     const LOOKED_AT_MAX: u32 = 100;
     let ids: Vec<u64> = sqlx::query_scalar(
@@ -104,7 +106,7 @@ async fn unsettled(pool: &MySqlPool, shard: &Shard) -> Result<Vec<Difference>, V
     Ok(found)
 }
 
-/// A posting without what a release may have numbered anew.
+/// A posting without the numbers that the end of a quarantine may have changed.
 fn comparable(of: &Posted, at: Position, released: &HashMap<Account, Position>) -> Posted {
     match released.get(&of.account) {
         Some(upto) if at <= *upto => Posted {

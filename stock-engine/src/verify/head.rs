@@ -1,4 +1,5 @@
-//! Part three, continued: the hash with the epoch, against MySQL, the end of the journal and the books that it numbers.
+//! Verifies the epoch's hash against MySQL, the end of the journal and the books of records that it
+//! numbers.
 
 use std::collections::HashMap;
 
@@ -18,16 +19,17 @@ use super::{Difference, VerifyError};
 const FIRST_RELEASE: &str = "layout";
 
 type Fields = HashMap<String, String>;
-/// The faults that were found: about which fields, and how.
+/// The faults that were found: the fields, and a text.
 type Wrong = Vec<(&'static str, String)>;
 
-/// A shard's head, and what it must agree with, at one moment.
+/// A shard's head, and the data that it must agree with, read at one moment.
 struct Head {
     fields: Fields,
     now: u64,
-    /// Where the journal ends: position and number.
+    /// Position and number of the journal's last entry.
     end: Option<(Position, u64)>,
-    /// The sentinels of the books of records, of accepted and refused ones, by even and odd number.
+    /// The sentinels of the books of records: of accepted, then of refused ones, each by even and
+    /// odd generation.
     sentinels: [[Option<String>; 2]; 2],
 }
 
@@ -79,7 +81,7 @@ impl Head {
         self.text(field)?.parse().ok()
     }
 
-    /// Against MySQL's state, and the end of the journal.
+    /// Compares the head with MySQL's state, and with the end of the journal.
     fn of_state(&self, state: &ShardState) -> Wrong {
         let mut wrong = Wrong::new();
         let is_unknown =
@@ -97,7 +99,8 @@ impl Head {
             let text = format!("are {ends:?}, the journal ends with {:?}", self.end);
             wrong.push(("ms, low, number", text));
         }
-        // It is told behind each step and may lag, as a subscriber that was killed leaves it; ahead it never is.
+        // The subscriber writes `settled` after each step. A killed subscriber leaves it behind
+        // MySQL; it is never ahead.
         let settled = self.number("settled");
         if settled.is_none_or(|settled| settled > state.number) {
             let text = format!("is {settled:?}, mysql has {}", state.number);
@@ -106,7 +109,7 @@ impl Head {
         wrong
     }
 
-    /// Against what switched selling last.
+    /// Compares `selling` with the last entry that switched it.
     fn of_selling(&self, state: &ShardState, unsettled: &Unsettled) -> Wrong {
         let selling = unsettled.selling.unwrap_or(state.selling);
         let is_right = self.text("selling") == Some(if selling { "1" } else { "0" });
@@ -117,7 +120,7 @@ impl Head {
             .collect()
     }
 
-    /// Against the books that it numbers.
+    /// Compares the generations with the sentinels of their books.
     fn of_records(&self) -> Wrong {
         let mut wrong = Wrong::new();
         for (records, books) in Records::ALL.into_iter().zip(&self.sentinels) {
@@ -134,7 +137,7 @@ impl Head {
                 let text = format!("is {young:?}, its books say {books:?}");
                 wrong.push((records.as_str(), text));
             }
-            // A reading of the clock, of which there is no second one.
+            // A clock reading has no second copy, so only its range is checked.
             let began = self.number(records.began());
             if began.is_none_or(|began| began == 0 || began > self.now) {
                 let text = format!("is {began:?}, now is {}", self.now);

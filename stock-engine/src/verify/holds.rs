@@ -1,7 +1,7 @@
-//! Part four: each live reservation stands in Redis' `deadlines`, and nothing else does.
+//! Verifies the holds: each live reservation stands in Redis' `deadlines`, and no other one does.
 //!
-//! A hold that is missing there would keep its stock for ever; one too many is only looked at in vain.
-//! Redis is read first, then MySQL, then Redis again for what differs.
+//! A hold that is missing there would keep its stock for ever. A surplus one is only looked at in
+//! vain. Redis is read first, then MySQL, then Redis again for what differs.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -20,16 +20,16 @@ use super::{Difference, VerifyError};
 
 const PAGE: u32 = 1_000;
 
-/// A hold whose member of `deadlines` is missing, or is one too many.
+/// A member of `deadlines` that is missing or surplus.
 #[derive(Debug, Clone)]
 pub struct HoldDrift {
     /// The shard.
     pub shard: u64,
     /// The member.
     pub member: String,
-    /// When the hold expires; `None` when it is over and the member should not be there.
+    /// When the hold expires; `None` for a surplus member.
     pub expires_ms: Option<u64>,
-    /// The same for people.
+    /// The difference, as a text for people.
     pub difference: Difference,
 }
 
@@ -75,7 +75,7 @@ async fn scores(shard: &Shard, members: &[String]) -> Result<Vec<Option<u64>>, R
         .await?)
 }
 
-/// Live reservations of one shard that Redis does not know as such.
+/// Live reservations of one shard whose member or deadline Redis lacks.
 async fn missing(
     pool: &MySqlPool,
     ledger: &Ledger,
@@ -93,7 +93,8 @@ async fn missing(
         if score == Some(expires_ms) {
             continue;
         }
-        // It has ended, and MySQL does not know yet; or both happened since the page was read.
+        // The hold has ended, and MySQL does not know it yet or has learned it since the page was
+        // read.
         if ledger.state(&state_id(of.id)).await?.is_some() {
             continue;
         }
@@ -113,7 +114,7 @@ async fn missing(
     Ok(found)
 }
 
-/// Members of `deadlines` whose reservation, settled at the watermark, is over or was never made.
+/// Members of `deadlines` whose reservation is settled, and is over or was never made.
 async fn surplus(
     pool: &MySqlPool,
     shard: &Shard,
@@ -144,7 +145,7 @@ async fn surplus(
             if is_live || is_dead_letter {
                 continue;
             }
-            // It ended meanwhile, and its member went with that.
+            // The hold ended meanwhile, and its member went with it.
             if scores(shard, std::slice::from_ref(&member)).await? == [None] {
                 continue;
             }

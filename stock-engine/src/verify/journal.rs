@@ -1,7 +1,8 @@
-//! Part one: which stretch of the journal a run compares, and what it remembers of that.
+//! Chooses the stretch of the journal that a run compares, and notes how far it is verified.
 //!
-//! A full run compares all that was not archived. Any other compares what came since the last proof, and then a part of
-//! the rest, so that every row is compared again within a day ([`super::round`]).
+//! A full run compares everything that is not archived. Any other run compares what came since the
+//! last one, and then a part of the rest, so that every row is compared again within a day
+//! ([`super::round`]).
 
 use std::collections::HashMap;
 
@@ -32,7 +33,7 @@ pub(crate) async fn proved_number(pool: &MySqlPool, shard: u64) -> Result<u64, s
     Ok(known.get(&subject).map_or(0, |known| known.upto))
 }
 
-/// Shards as they are when a run begins, each with the time at which it was settled.
+/// The shards when a run begins, each with the time at which it was last settled.
 pub(super) type States = [(ShardState, String)];
 
 /// The last settled position of all shards.
@@ -41,7 +42,7 @@ pub(super) fn end_of(states: &States) -> Position {
     watermarks.max().unwrap_or_default()
 }
 
-/// Compares what a run is to compare.
+/// Compares the stretch of a run.
 pub(super) async fn verify(
     (pool, ledger): (&MySqlPool, &Ledger),
     states: &States,
@@ -87,7 +88,7 @@ pub(super) async fn verify(
     round::verify((pool, ledger), states, start, report).await
 }
 
-/// The position behind which something was not archived.
+/// The position after which some entry is not archived.
 pub(super) async fn archived_position(
     pool: &MySqlPool,
     states: &States,
@@ -99,7 +100,7 @@ pub(super) async fn archived_position(
     Ok(start)
 }
 
-/// The position behind which something is not verified.
+/// The position after which some entry is not verified.
 async fn proved_position(pool: &MySqlPool, states: &States) -> Result<Position, sqlx::Error> {
     let mut start = end_of(states);
     for (state, _) in states {
@@ -124,7 +125,7 @@ async fn note(pool: &MySqlPool, courses: &Courses) -> Result<(), sqlx::Error> {
     remember(pool, &upto.collect::<Vec<_>>()).await
 }
 
-/// Each dead letter of an order says whether the order was taken back, and by whom.
+/// Checks that each dead letter of an order says whether the order was taken back, and how.
 pub(super) async fn letters(
     pool: &MySqlPool,
     courses: &Courses,

@@ -1,5 +1,5 @@
-//! Part one, continued: what entries of the last day have set in Redis stands there still: their states, and what is
-//! remembered under their keys.
+//! Verifies that Redis still has what entries of the last day have set: their states, and the
+//! records of their keys.
 
 use std::collections::BTreeMap;
 
@@ -19,14 +19,14 @@ use super::Difference;
 use super::late::{find, value};
 use super::states::{coupon_of, says};
 
-/// A margin in ms: a state or a record that is about to be forgotten may be gone.
+/// A margin in ms, because a state or a record that is about to be forgotten may be gone.
 const SLACK_MS: u64 = 60_000;
-/// Longer than that no state is brought back that has ended.
+/// For how long, in ms, `recover` restores the state of a thing that has ended.
 const DAY_MS: u64 = 24 * 3_600_000;
 
 /// Something that an entry has set.
 enum Set<'a> {
-    /// A state: its name, and its value if that says it for good.
+    /// A state: its id, and the value that the entry set.
     State(&'a str, &'a str),
     /// The record that is kept under an idempotency key: its name and its value.
     Record(RecordName, Vec<u8>),
@@ -35,7 +35,8 @@ enum Set<'a> {
 /// The states and records that should stand on each shard, with the entry that set each.
 type ByShard<'a> = BTreeMap<u64, Vec<(Position, Set<'a>)>>;
 
-/// Compares what the entries have set; nothing while Redis cannot be asked, which is named elsewhere.
+/// Compares what the entries have set. It returns nothing while Redis cannot be asked, which is
+/// reported elsewhere.
 pub(super) async fn differing(
     pool: &MySqlPool,
     ledger: &Ledger,
@@ -77,7 +78,7 @@ fn set_by<'a>(ledger: &Ledger, map: ShardMap, entries: &'a [Entry]) -> ByShard<'
             let is_kept = ["opened:", "coupon:", "code:", "issued:"]
                 .iter()
                 .any(|kind| transition.id.starts_with(kind));
-            // A file's state is only of use while it is written.
+            // The state of an import is needed only while its file is written.
             let is_wanted = (is_kept || at.unix_ms() > states_since)
                 && !transition.to.is_empty()
                 && !transition.id.starts_with("import:")
@@ -98,7 +99,7 @@ fn set_by<'a>(ledger: &Ledger, map: ShardMap, entries: &'a [Entry]) -> ByShard<'
     by_shard
 }
 
-/// Returns the differences that were found, and the states that are not there.
+/// Returns the differences, and the states that are missing.
 async fn read<'a>(
     ledger: &Ledger,
     number: u64,
@@ -135,7 +136,7 @@ async fn read<'a>(
             }
             Set::State(id, next) => match known.next() {
                 None => missing.push((*at, *id, *next)),
-                // The coordinator of a branch sets this once and for good.
+                // The coordinator sets this state once, for good.
                 Some(value) if id.starts_with(CROSS_SHARD_STATE) => {
                     let is = String::from_utf8_lossy(value);
                     if is.split('@').next() != Some(next) {
@@ -150,7 +151,7 @@ async fn read<'a>(
     Ok((found, missing))
 }
 
-/// Of states that are not there, those that MySQL says should be.
+/// Of the missing states, those that MySQL says should be there.
 async fn lacking(
     pool: &MySqlPool,
     entries: &[Entry],

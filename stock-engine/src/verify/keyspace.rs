@@ -1,4 +1,5 @@
-//! Part three, continued: every key of a shard is one that there may be, and holds no account that MySQL does not know.
+//! Verifies that every key of a shard is one of the ledger's, and holds no account that MySQL does
+//! not know.
 
 use std::collections::HashSet;
 
@@ -69,7 +70,8 @@ async fn sentinel(
         .query_async(&mut link.read)
         .await
         .map_err(ReadError::from)?;
-    // An earlier program left none: the first request that needs the key has it brought back.
+    // A missing sentinel is no difference: an earlier release left none, and the first request that
+    // needs the key has it restored.
     let wrong = is.into_iter().flatten().find(|is| *is != expected);
     Ok(wrong.map(|is| {
         let text = format!("its sentinel is {is}, should be {expected}");
@@ -77,7 +79,7 @@ async fn sentinel(
     }))
 }
 
-/// A book's sentinel, and its accounts.
+/// Checks a book's sentinel, and its accounts.
 async fn book(
     (pool, shard): (&MySqlPool, &Shard),
     name: &str,
@@ -106,7 +108,7 @@ async fn book(
     Ok(found)
 }
 
-/// Accounts that MySQL does not know, and that nothing which is not settled has opened.
+/// Accounts that MySQL does not know and that no unsettled entry has opened.
 async fn surplus(
     pool: &MySqlPool,
     shard: &Shard,

@@ -1,8 +1,9 @@
-//! Part one, continued: what later entries say about rows: that an order was taken back, a reservation is over, a code was
-//! used, a branch has ended.
+//! Verifies what later entries say about rows: that an order was taken back, a reservation is over,
+//! a code was used, a branch has ended.
 //!
-//! From an entry to the row it speaks of is a look at one row. From a row to its entry leads a column where there is
-//! one (the order that took a reservation or a code); where there is none, a full pass counts both ([`super::tally`]).
+//! From an entry to its row is one lookup. From a row to its entry leads a column where there is
+//! one (the order that took a reservation or used a code). Where there is none, a full pass counts
+//! both sides ([`super::tally`]).
 
 use std::collections::{HashMap, HashSet};
 
@@ -49,13 +50,14 @@ pub(super) async fn find(
     Ok(found)
 }
 
-/// A column of one of them.
+/// One column of a row that was found.
 pub(super) fn value(found: &Found, id: Position, index: usize) -> Option<&str> {
     found.get(&id)?.get(index)?.as_deref()
 }
 
 impl Window<'_> {
-    /// Compares all of it. `rowless` takes the orders without a row that were taken back.
+    /// Compares everything of the window. `rowless` receives the orders that were taken back and
+    /// have no row.
     pub(super) async fn compare(
         &self,
         mut tally: Option<&mut Tally>,
@@ -81,8 +83,8 @@ impl Window<'_> {
         own.next().map_or(&[], |(_, rows)| rows.as_slice())
     }
 
-    /// Checks each row by itself: a state and its time go together. The state is counted, if the entry that says so is
-    /// one of the pass.
+    /// Checks each row by itself: a state and its time go together. The state is counted if the
+    /// entry that states it belongs to the pass.
     fn rows(&self, mut tally: Option<&mut Tally>) -> Vec<Difference> {
         let mut found = Vec::new();
         let ended = [
@@ -126,7 +128,7 @@ impl Window<'_> {
         course.is_some_and(|course| id > course.archived.position)
     }
 
-    /// Each order that was taken back says so.
+    /// Checks that each order that was taken back says so.
     async fn reversals(
         &self,
         mut tally: Option<&mut Tally>,
@@ -170,7 +172,8 @@ impl Window<'_> {
         Ok(found)
     }
 
-    /// Each reservation that has ended says so: confirmed ones may have been taken back since.
+    /// Checks that each reservation that has ended says so. A confirmed one may have been cancelled
+    /// since.
     async fn ends(&self, mut tally: Option<&mut Tally>) -> Result<Vec<Difference>, sqlx::Error> {
         use ReservationStatus::{Cancelled, Confirmed, Expired, Pending};
         let rows = &self.read.rows;
@@ -224,7 +227,7 @@ impl Window<'_> {
         ended.map(|ended| ended.reservation_id).collect()
     }
 
-    /// Orders took reservations: each side names the other.
+    /// Checks that an order and the reservation that it took name each other.
     async fn taken(&self) -> Result<Vec<Difference>, sqlx::Error> {
         let ordered = &self.read.rows.ordered;
         let ids = ordered.iter().map(|(id, _)| id.get());
@@ -260,7 +263,7 @@ impl Window<'_> {
         Ok(found)
     }
 
-    /// Each branch that has ended says so.
+    /// Checks that each branch that has ended says so.
     async fn branches(
         &self,
         mut tally: Option<&mut Tally>,
@@ -276,7 +279,8 @@ impl Window<'_> {
             } else {
                 "RELEASED"
             };
-            // An archived branch has no row any more, and a branch that cannot be written has none.
+            // An archived branch has no row any more. A branch that cannot be written never had
+            // one.
             let Some(row) = stored.get(&of.id) else {
                 continue;
             };
@@ -298,7 +302,7 @@ impl Window<'_> {
         Ok(found)
     }
 
-    /// Each product and coupon that was opened in the ledger says so.
+    /// Checks that each product and coupon that was opened in the ledger says so.
     async fn opened(&self) -> Result<Vec<Difference>, sqlx::Error> {
         let rows = &self.read.rows;
         let products = rows.opened.iter().map(|id| id.0).collect::<Vec<_>>();
@@ -317,7 +321,7 @@ impl Window<'_> {
         Ok(found)
     }
 
-    /// Lines of files that were written do not wait any more.
+    /// Checks that no line of a file that was written still waits.
     async fn imported(&self) -> Result<Vec<Difference>, sqlx::Error> {
         let mut found = Vec::new();
         for (import, first, last) in &self.read.rows.imported {
@@ -338,7 +342,7 @@ impl Window<'_> {
         Ok(found)
     }
 
-    /// Each dead letter is of an entry of its kind.
+    /// Checks that each dead letter names the kind of its entry.
     fn letters(&self) -> Vec<Difference> {
         let entries = self.read.entries.iter();
         let kinds: HashMap<Position, Kind> =
@@ -348,7 +352,7 @@ impl Window<'_> {
             .filter_map(|row| {
                 let kind = kinds.get(&row.at).copied();
                 let is_order = kind == Some(Kind::OrderPlaced);
-                // Only what sold something is taken back.
+                // Only an order can be taken back.
                 let is_possible = is_order || matches!(row.late(1), Some("KEPT" | "RESOLVED"));
                 let is_right = row.late(0) == kind.map(Kind::as_str) && is_possible;
                 let text = format!("is {:?} {:?}, its entry {kind:?}", row.late(0), row.late(1));

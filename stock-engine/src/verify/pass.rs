@@ -1,8 +1,9 @@
-//! Part one: a pass over a stretch of the journal, window by window, all shards together.
+//! A pass over a stretch of the journal, window by window, for all shards together.
 //!
-//! Each window reads some entries in the order of their positions, and every row of every table that a position in it
-//! names. Both directions are compared: each entry has the rows that it tells of, and no row is without an entry.
-//! Positions of all shards lie mixed, so one pass reads each row once, however many shards there are.
+//! Each window reads some entries in the order of their positions, and every row of every table
+//! that one of its positions names. It compares both ways: each entry has its rows, and each row
+//! has an entry. The positions of all shards are mixed, so one pass reads each row once, however
+//! many shards there are.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -26,17 +27,17 @@ use super::{Difference, Report, VerifyError, again, kept};
 
 /// Entries compared at once.
 const WINDOW: u32 = 2_000;
-/// Beyond so many differences nothing is looked at again.
+/// Beyond this number of differences, nothing is looked at again.
 const LOOKED_AT_MAX: usize = 100;
 
 /// How far a pass is on a shard.
 #[derive(Debug, Clone)]
 pub(super) struct Course {
-    /// The shard as it was when the pass began: what is not settled there is not looked at.
+    /// The shard as it was when the pass began. Entries after its watermark are not looked at.
     pub(super) state: ShardState,
-    /// When MySQL settled that, as MySQL prints it.
+    /// When MySQL settled that watermark, as MySQL prints it.
     pub(super) settled_at: String,
-    /// The end of the part that was removed from the journal.
+    /// The last entry that was archived.
     pub(super) archived: Reached,
     /// The last entry that was compared.
     pub(super) done: Reached,
@@ -54,7 +55,7 @@ impl Course {
 }
 
 impl Course {
-    /// The difference that remains when entries are missing behind the last one.
+    /// The difference if entries are missing after the last one that was compared.
     pub(super) fn missing(&self) -> Option<Difference> {
         let (done, state) = (self.done, &self.state);
         let wanted = (state.number, state.watermark);
@@ -66,7 +67,7 @@ impl Course {
         (!is_right).then(|| Difference::new("journal", state.shard, text))
     }
 
-    /// Compares what the shard's rows say of selling and of the epoch with the entries that said so last.
+    /// Compares the shard's rows on selling and on the epoch with the last entries that set them.
     pub(super) fn switched(&self) -> Vec<Difference> {
         let state = &self.state;
         let mut found = Vec::new();
@@ -86,7 +87,7 @@ impl Course {
 /// The courses of all shards, by shard.
 pub(super) type Courses = BTreeMap<u64, Course>;
 
-/// Where a pass is to begin on every shard: behind a position.
+/// Where a pass begins on every shard: after a position.
 pub(super) async fn courses(
     pool: &MySqlPool,
     states: &[(ShardState, String)],
@@ -121,17 +122,18 @@ pub(super) struct Pass<'a> {
     pub(super) pool: &'a MySqlPool,
     pub(super) ledger: &'a Ledger,
     pub(super) courses: Courses,
-    /// The count of everything that ended, if the pass is over the whole journal.
+    /// The counts of everything that ended, in a full run or in a round.
     pub(super) tally: Option<Tally>,
-    /// Orders without a row that were taken back, and what they are since.
+    /// Orders that were taken back and have no row, with the state that their dead letters should
+    /// have.
     pub(super) rowless: HashMap<Position, &'static str>,
 }
 
 /// The outcome of a step of a pass.
 pub(super) struct Step {
-    /// Up to where everything is compared.
+    /// The position up to which everything is compared.
     pub(super) at: Position,
-    /// The entries that were.
+    /// The number of entries that were compared.
     pub(super) entries: u64,
     /// Whether nothing differs.
     pub(super) is_right: bool,
@@ -148,7 +150,7 @@ pub(super) struct Read {
 }
 
 impl Pass<'_> {
-    /// Compares the next window behind a position, and not beyond another.
+    /// Compares the next window after one position and up to another.
     pub(super) async fn step(
         &mut self,
         (after, upto): (Position, Position),
@@ -170,7 +172,7 @@ impl Pass<'_> {
         })
     }
 
-    /// Looks at a window until what differs there differs in the same way again.
+    /// Looks at a window several times, and keeps the differences that every look finds.
     async fn settled_look(
         &mut self,
         page: Vec<StoredEntry>,
@@ -222,12 +224,12 @@ impl Pass<'_> {
         read.found.extend(late);
         read.found
             .extend(kept::differing(self.pool, self.ledger, &read.entries).await?);
-        // Anything that names a shard that does not exist is reported by the journal's own row. Anything that
+        // A row of a shard that does not exist is reported with the journal's own row. A row that
         // is not settled is not looked at.
         Ok((read.found, courses))
     }
 
-    /// Every posting, and every row, that a position of the window names and that is settled.
+    /// Reads every settled posting and row that a position of the window names.
     async fn read(
         &self,
         span: (Position, Position),
@@ -262,7 +264,8 @@ impl Pass<'_> {
         Ok((postings, stored))
     }
 
-    /// Whether rows of a position are looked at: it is settled and not archived, or of a shard that is none.
+    /// Whether rows of a position are looked at: the position is settled and not archived, or its
+    /// shard does not exist.
     fn has(&self, position: Position) -> bool {
         let course = self.courses.get(&position.shard());
         course.is_none_or(|course| course.has(position))
@@ -281,7 +284,7 @@ impl Read {
                 }
                 continue;
             }
-            // A dead letter has said what it took of others, and nothing else.
+            // A dead letter has written only its effects on other rows.
             self.rows
                 .points
                 .extend(points::transactions(entry).unwrap_or_default());
@@ -294,14 +297,14 @@ impl Read {
     }
 }
 
-/// Entries whose own tables could not be written, and were not since.
+/// Entries whose own tables could not be written, and that nobody has resolved since.
 fn dead(stored: &[Vec<Row>]) -> HashSet<Position> {
     let letters = stored.last().into_iter().flatten();
     let letters = letters.filter(|row| row.late(1) != Some("RESOLVED"));
     letters.map(|row| row.at).collect()
 }
 
-/// Each account that an entry opened is there, or was archived with its sale.
+/// Checks that each account that an entry opened is there, or was archived with its sale.
 async fn opened(pool: &MySqlPool, entries: &[Entry]) -> Result<Vec<Difference>, sqlx::Error> {
     let posted = entries.iter().flat_map(|entry| &entry.postings);
     let opened: Vec<Account> = posted

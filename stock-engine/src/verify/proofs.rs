@@ -1,18 +1,18 @@
-//! Earlier proofs, so that a run need not begin at zero.
+//! Remembers how far each subject is verified, so that a run need not begin at zero.
 
 use std::collections::HashMap;
 
 use sqlx::MySqlPool;
 use stock_mysql::rows::MultiRow;
 
-/// How far a subject is verified: an account's seq and its balance there, or an entry's number.
+/// How far a subject is verified: an account's `seq` and its balance there, or an entry's number.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Verified {
     pub(super) upto: u64,
     pub(super) balance: i64,
 }
 
-/// Reads the earlier proofs of some subjects.
+/// Reads how far some subjects are verified.
 pub(super) async fn verified(
     pool: &MySqlPool,
     subjects: &[String],
@@ -34,7 +34,7 @@ pub(super) async fn verified(
     Ok(known)
 }
 
-/// Notes what is verified now.
+/// Notes how far subjects are verified now.
 pub(super) async fn remember(
     pool: &MySqlPool,
     subjects: &[(String, Verified)],

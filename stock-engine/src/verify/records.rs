@@ -1,7 +1,8 @@
-//! Part three, continued: what Redis remembers under Idempotency-Keys, against the keys that MySQL's journal names.
+//! Verifies the idempotency records in Redis against the keys that MySQL's journal names.
 //!
-//! An acceptance must be that of the entry that it names. A claim and a refusal are what Redis alone knows: they must have
-//! their form, and a time that has come. That no acceptance is missing is looked at beside the entries ([`super::kept`]).
+//! An accepted record must belong to the entry that it names. Only Redis knows claims and refusals,
+//! so they must have their form, and a time that is not in the future. [`super::kept`] checks that
+//! no accepted record is missing.
 
 use std::collections::HashMap;
 
@@ -21,7 +22,7 @@ use super::{Difference, VerifyError};
 
 type Record = (Vec<u8>, Vec<u8>);
 
-/// Compares a shard's generations.
+/// Compares a shard's books of records.
 pub(super) async fn differing(
     pool: &MySqlPool,
     ledger: &Ledger,
@@ -71,7 +72,7 @@ async fn compare(
     Ok(found)
 }
 
-/// Acceptances that are not those of their entries.
+/// Accepted records that do not belong to the entries that they name.
 async fn accepted_of(
     pool: &MySqlPool,
     shard: &Shard,

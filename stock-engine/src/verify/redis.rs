@@ -1,4 +1,4 @@
-//! Part three: each level in Redis against MySQL's and what the journal has not settled.
+//! Verifies each level in Redis against MySQL's level and the postings that are not settled.
 
 use std::collections::HashMap;
 
@@ -13,21 +13,22 @@ use super::tail::Unsettled;
 use super::{Difference, VerifyError, level_text};
 
 const PAGE: u32 = 2_000;
-/// How often a page is read again when MySQL settled past the journal's kept part meanwhile.
+/// How often a page is read again when the watermark's entry left the journal meanwhile, and how
+/// often an account that moved to another shard is looked for.
 const ATTEMPTS: usize = 5;
 
 /// An account whose level in Redis is not what its postings say.
 #[derive(Debug, Clone)]
 pub struct Drift {
-    /// The shard that it lies on.
+    /// The shard of the account.
     pub shard: u64,
     /// The account.
     pub account: Account,
-    /// The level that Redis has; `None` when it lacks the account or it cannot be read.
+    /// The level in Redis; `None` when Redis lacks the account or the level cannot be read.
     pub found: Option<Level>,
     /// The level that its postings say, settled or not.
     pub truth: Level,
-    /// The same for people.
+    /// The difference, as a text for people.
     pub difference: Difference,
 }
 
@@ -48,7 +49,8 @@ pub async fn compare(pool: &MySqlPool, ledger: &Ledger) -> Result<Compared, Veri
     Ok(compare_all(pool, ledger).await?.0)
 }
 
-/// The same, with what differs and cannot be put right by a level: flags, and where accounts lie.
+/// Like [`compare`], with the differences that a corrected level cannot repair: flags, and the
+/// shards of accounts.
 pub(super) async fn compare_all(
     pool: &MySqlPool,
     ledger: &Ledger,
@@ -135,7 +137,7 @@ async fn compare_page(
         let first = ledger.levels(names).await?;
         let state = load(pool, ledger).await?;
         let settled = settled(pool, &state, names).await?;
-        // An account that stands still, as most accounts do, is as MySQL has it.
+        // An account that stands still, as most accounts do, equals MySQL's.
         let still = |name: &Account| {
             let (found, stored) = (first.get(name), settled.get(name));
             found.map(Level::to_string) == stored.map(Level::to_string)
@@ -167,7 +169,7 @@ async fn compare_page(
             let expected = unsettled.closed.get(account).copied().unwrap_or(stored);
             let (found, later) = (first.get(account)?.closed, again.get(account)?.closed);
             let text = format!("closed is {found} in redis, and should be {expected}");
-            // A level under quarantine shows that instead.
+            // A level under quarantine shows the quarantine instead of the flag.
             let is_shown = !first.get(account)?.quarantined;
             let differs = is_shown && found == later && found != expected;
             differs.then(|| Difference::new("redis", account, text))
@@ -178,7 +180,7 @@ async fn compare_page(
     Err(ReadError::Fenced("the journal was trimmed while it was read".into()).into())
 }
 
-/// MySQL's levels, with what is kept aside of those that are under quarantine.
+/// MySQL's levels. For accounts under quarantine, the postings that are kept aside are added.
 async fn settled(
     pool: &MySqlPool,
     state: &ShardState,
@@ -193,8 +195,8 @@ async fn settled(
     Ok(levels.into_iter().collect())
 }
 
-/// `stored` is MySQL's level, at the watermark or later; `unsettled` what follows the watermark;
-/// `(found, later)` Redis' level before and after both were read.
+/// `stored` is MySQL's level, at the watermark or later. `unsettled` are the postings after the
+/// watermark. `(found, later)` are the levels in Redis before and after both were read.
 fn drift_of(
     account: Account,
     stored: Level,
@@ -205,7 +207,8 @@ fn drift_of(
     let mut at_found = (found.map(|level| level.seq) == Some(stored.seq)).then_some(stored.balance);
     let mut chains = true;
     for posted in unsettled {
-        // A level that Redis showed first may lie before what MySQL has settled since.
+        // The level that Redis showed first may be older than postings that MySQL has settled
+        // since.
         if found.is_some_and(|level| level.seq == posted.seq) {
             at_found = Some(posted.balance_after);
         }
@@ -237,7 +240,8 @@ fn drift_of(
         (Some(found), _) if found.seq > truth.seq => {
             format!("redis has {}, no such posting", level_text(found))
         }
-        // Between the two reads MySQL settled past it, and those postings are no longer unsettled.
+        // Between the two reads MySQL settled past the first level, so its postings are no longer
+        // unsettled.
         (Some(found), Some(later)) if at_found.is_none() && later.seq > found.seq => return None,
         (Some(found), _) if at_found != Some(found.balance) => {
             format!(

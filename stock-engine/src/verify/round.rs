@@ -1,11 +1,14 @@
-//! Part one, continued: what was verified before is compared again, a part in each run, so that all of it is within a day.
+//! Compares again what was verified before, a part in each run, so that all of it is compared
+//! within a day.
 //!
-//! A round goes over all that was settled when it began. How much of it is due is what has passed of a day since the last
-//! run; a run compares at most [`ENTRIES_MAX`] entries of it, and the rest stays due. The ends that rows and entries
-//! state are counted over the whole round ([`super::tally`]).
+//! A round covers everything that was settled when the round began. The part that is due is the
+//! share of a day that has passed since the last run. A run compares at most [`ENTRIES_MAX`]
+//! entries of it; the rest stays due. The ends that rows and entries state are counted over the
+//! whole round ([`super::tally`]).
 //!
-//! Accounts are walked again from their first posting, and reports summed again, by the same measure: each belongs to
-//! one of [`PARTS`] by its name, and so many parts are due as of a day has passed.
+//! Accounts are walked again from their first posting, and reports are summed again, by the same
+//! measure. Each belongs to one of [`PARTS`] parts by its name, and the share of the parts that is
+//! due is the share of a day that has passed.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -24,11 +27,11 @@ use super::proofs::{Verified, remember, verified};
 use super::tally::Tally;
 use super::{Report, VerifyError};
 
-/// Entries of before that a run compares again at most.
+/// Most earlier entries that a run compares again.
 const ENTRIES_MAX: u64 = 2_000_000;
-/// Parts of what is compared again by its name.
+/// Number of parts into which names are divided.
 const PARTS: u64 = 1_024;
-/// Parts that a run compares again at most.
+/// Most parts that a run compares again.
 const PARTS_MAX: u64 = PARTS / 4;
 const DAY_MS: u64 = 24 * 3_600_000;
 
@@ -99,7 +102,7 @@ pub(super) async fn verify(
     }
     let until = match reached >= target {
         true => now,
-        // The part that a run did not reach stays due.
+        // The part that this run did not reach stays due.
         false => {
             let done = reached.get().saturating_sub(at.get());
             let share = u128::from(done) * u128::from(DAY_MS) / u128::from(whole.max(1));
@@ -122,7 +125,7 @@ async fn then(
 ) -> Result<Vec<(ShardState, String)>, sqlx::Error> {
     let mut then = Vec::new();
     for (state, _) in states {
-        // Of a shard that was opened since, nothing was settled when the round began.
+        // A shard that was opened since had settled nothing when the round began.
         let of = known.get(&of_shard(state.shard)).copied();
         let of = of.unwrap_or_default();
         let watermark = Position::new(of.upto);
@@ -181,7 +184,7 @@ async fn load(pool: &MySqlPool) -> Result<Tally, sqlx::Error> {
     Ok(tally)
 }
 
-/// Keeps the sums that are not zero.
+/// Stores the sums that are not zero.
 async fn store(pool: &MySqlPool, tally: &Tally) -> Result<(), sqlx::Error> {
     sqlx::query("DELETE FROM proofs WHERE subject LIKE 'tally:%'")
         .execute(pool)
@@ -196,7 +199,7 @@ async fn store(pool: &MySqlPool, tally: &Tally) -> Result<(), sqlx::Error> {
     remember(pool, &sums.collect::<Vec<_>>()).await
 }
 
-/// The parts, by name, that a run compares again.
+/// The parts of the names that a run compares again.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Due {
     first: u64,
@@ -222,7 +225,8 @@ impl Due {
         let count = due(PARTS, now.saturating_sub(until)).min(PARTS_MAX);
         let next = Verified {
             upto: (of.upto + count) % PARTS,
-            // Only what whole parts stand for has passed; of more than a run takes the rest stays due.
+            // Only the time of whole parts counts as passed. If a run takes fewer parts than are
+            // due, the rest stays due, for at most a day.
             balance: signed((until + count * DAY_MS / PARTS).max(now.saturating_sub(DAY_MS))),
         };
         let [subject] = subjects;
@@ -233,12 +237,12 @@ impl Due {
         })
     }
 
-    /// Whether nothing is left out.
+    /// Whether all parts are compared.
     pub(super) const fn is_all(self) -> bool {
         self.count == PARTS
     }
 
-    /// Whether something is compared again.
+    /// Whether the thing of this name is compared again.
     pub(super) fn has(self, name: &str) -> bool {
         let mut hasher = DefaultHasher::new();
         name.hash(&mut hasher);

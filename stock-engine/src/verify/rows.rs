@@ -1,8 +1,10 @@
-//! Rows that follow from entries, as texts: what an entry says of each, and what MySQL has of them.
+//! Rows that follow from entries, as texts: the rows that entries state, and the rows that MySQL
+//! has.
 //!
-//! Which rows an entry writes is the rule of [`stock_mysql::record`]; here each of them stands in the form in which
-//! MySQL prints it, so that tables of any shape are compared by the same few lines. A column is either told by the
-//! entry that made the row (`columns`), or by a later one (`late`), which [`super::late`] compares.
+//! [`stock_mysql::record`] decides which rows an entry writes. Here each of them has the form in
+//! which MySQL prints it, so that the same few lines compare tables of any shape. A column is
+//! stated either by the entry that made the row (`columns`), or by a later one (`late`), which
+//! [`super::late`] compares.
 
 use std::collections::HashMap;
 
@@ -21,7 +23,7 @@ pub(super) struct Table {
     pub(super) name: &'static str,
     /// The column with the position of the entry that made the row.
     position: &'static str,
-    /// The columns that this entry states; the first `key` of them name the row.
+    /// The columns that this entry states; the first `key` of them identify the row.
     pub(super) columns: &'static [&'static str],
     key: usize,
     /// The columns that later entries state.
@@ -35,17 +37,17 @@ pub(super) struct Row {
     pub(super) at: Position,
     /// The values of [`Table::columns`].
     pub(super) values: Vec<Text>,
-    /// The values of [`Table::late`]; none of a row that an entry tells of.
+    /// The values of [`Table::late`]; empty for a row that an entry states.
     pub(super) late: Vec<Text>,
 }
 
 impl Row {
-    /// One of the values that a later entry tells.
+    /// One of the values that a later entry states.
     pub(super) fn late(&self, index: usize) -> Option<&str> {
         self.late.get(index)?.as_deref()
     }
 
-    /// One of the values that the entry itself tells.
+    /// One of the values that the entry itself states.
     pub(super) fn value(&self, index: usize) -> Option<&str> {
         self.values.get(index)?.as_deref()
     }
@@ -121,7 +123,7 @@ pub(super) static OFFLINE: Table = Table {
         "device_id",
         "LOWER(HEX(fingerprint))",
         "sold_ms",
-        // A person who resolved it has left all three.
+        // A person who resolved the sale has written all three.
         "IF(state = 'RESOLVED', 'OVERSOLD', state)",
         "(note IS NULL) = (state <> 'RESOLVED')",
         "(resolved_by IS NULL) = (state <> 'RESOLVED')",
@@ -180,7 +182,7 @@ pub(super) static LETTERS: Table = Table {
     late: &["kind", "state"],
 };
 
-/// Every table whose rows an entry's position names, but the journal's own.
+/// Every table whose rows an entry's position names, except the journal's own.
 pub(super) const TABLES: [&Table; 9] = [
     &ORDERS,
     &LINES,
@@ -194,7 +196,7 @@ pub(super) const TABLES: [&Table; 9] = [
 ];
 
 impl Table {
-    /// Its rows of the entries behind a position and up to another.
+    /// Reads its rows of the entries after one position and up to another.
     pub(super) async fn between(
         &self,
         pool: &MySqlPool,
@@ -205,7 +207,7 @@ impl Table {
         self.read(pool, &condition).await
     }
 
-    /// Its rows behind a position for which a condition holds, in order, at most `limit`.
+    /// Reads its rows after a position for which a condition holds, in order, at most `limit`.
     pub(super) async fn page(
         &self,
         pool: &MySqlPool,
@@ -225,7 +227,7 @@ impl Table {
             columns = columns.join(", "),
             name = self.name,
         );
-        // Not prepared: the server answers such a statement in texts.
+        // Not prepared, because the server then answers in texts.
         let rows = sqlx::raw_sql(AssertSqlSafe(text)).fetch_all(pool).await?;
         let mut read = Vec::with_capacity(rows.len());
         for row in rows {
@@ -242,7 +244,7 @@ impl Table {
         Ok(read)
     }
 
-    /// The first of its rows, behind a position, that names an entry which is not there.
+    /// The first of its rows after a position that names an entry which does not exist.
     pub(super) async fn stray(
         &self,
         pool: &MySqlPool,
@@ -251,7 +253,7 @@ impl Table {
         stray(pool, (self.name, self.position), behind).await
     }
 
-    /// Compares what entries tell with what is there.
+    /// Compares the rows that entries state with those that MySQL has.
     pub(super) fn compare(&self, told: Vec<Row>, stored: &[Row]) -> Vec<Difference> {
         let key = |row: &Row| -> Vec<Text> { row.values.iter().take(self.key).cloned().collect() };
         let mut told: HashMap<Vec<Text>, Row> =
@@ -291,7 +293,8 @@ impl Table {
     }
 }
 
-/// The first row of a table, on a shard or anywhere, behind a position, that names an entry which is not there.
+/// The first row of a table after a position, on one shard or on any, that names an entry which
+/// does not exist.
 pub(super) async fn stray(
     pool: &MySqlPool,
     (table, position): (&str, &str),

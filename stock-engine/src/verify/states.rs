@@ -1,7 +1,7 @@
-//! Part three, continued: the states of things in Redis, against the rows that say what became of them.
+//! Verifies the states in Redis against the rows that say what became of each thing.
 //!
-//! Each state must be what MySQL, or an entry that it has not settled, says. That none is missing is looked at beside the
-//! entries that set them ([`super::kept`]).
+//! Each state must be what MySQL, or an entry that is not settled, says. [`super::kept`] checks
+//! that no state is missing.
 
 use std::collections::HashMap;
 
@@ -23,7 +23,8 @@ use super::{Difference, VerifyError};
 
 const PAGE: usize = 1_000;
 
-/// The states of things in MySQL: a state or none. MySQL says nothing of a thing that is absent here.
+/// The states according to MySQL: a state or none. MySQL says nothing about a thing that is absent
+/// here.
 pub(super) type Says = HashMap<String, Option<String>>;
 
 /// Compares a shard's states.
@@ -80,8 +81,8 @@ async fn page(
     Ok(found)
 }
 
-/// Names the states that last as long as their thing, and are not there: of products, coupons and codes, each of which
-/// MySQL's rows name, also when their entries were archived.
+/// Names the missing states of things that still exist: of products, coupons and codes. MySQL's
+/// rows name these even when their entries are archived.
 pub(super) async fn missing(
     pool: &MySqlPool,
     ledger: &Ledger,
@@ -129,7 +130,7 @@ pub(super) async fn missing(
     Ok(found)
 }
 
-/// Those of some states that are on no shard.
+/// Those of some states that no shard has.
 async fn lacking(ledger: &Ledger, ids: Vec<String>) -> Result<Vec<Difference>, VerifyError> {
     let mut left = ids;
     for shard in ledger.shards() {
@@ -155,7 +156,7 @@ async fn lacking(ledger: &Ledger, ids: Vec<String>) -> Result<Vec<Difference>, V
         .collect())
 }
 
-/// Reads the states of things in MySQL.
+/// Reads the states of things from MySQL.
 pub(super) async fn says(pool: &MySqlPool, ids: &[&str]) -> Result<Says, sqlx::Error> {
     let mut of: HashMap<&str, Vec<(&str, &str)>> = HashMap::new();
     for id in ids {
@@ -179,7 +180,7 @@ pub(super) async fn says(pool: &MySqlPool, ids: &[&str]) -> Result<Says, sqlx::E
             says.insert((*id).to_owned(), is.then(|| state.to_owned()));
         }
     }
-    // A dead letter has no row: what it set cannot be looked up.
+    // A dead letter has no row, so the states that it set cannot be looked up.
     let has_letters = dead_letters::unresolved(pool).await? > 0;
     let mut rows = Says::new();
     codes(pool, of("code"), &mut rows).await?;
@@ -207,7 +208,7 @@ async fn orders(
             Some("FAIL" | "COMPENSATED") => Some("FAIL"),
             _ => None,
         };
-        // It is taken back in Redis and in the journal before its letter says so.
+        // An order is taken back in Redis and in the journal before its dead letter says so.
         if is != Some("OPEN") {
             says.insert((*id).to_owned(), state.map(str::to_owned));
         }
@@ -245,7 +246,7 @@ async fn codes(pool: &MySqlPool, ids: &[(&str, &str)], says: &mut Says) -> Resul
              FROM coupon_issues WHERE code IN ",
         );
         push_list(&mut query, part);
-        // A code may come again when its coupon is long over: the later one counts.
+        // A code may be issued again when its coupon is long over: the later row counts.
         query.push(" ORDER BY id");
         let rows: Vec<(String, String)> = query.build_query_as().fetch_all(pool).await?;
         let rows = rows.into_iter();
@@ -301,7 +302,7 @@ async fn tills(pool: &MySqlPool, ids: &[(&str, &str)], says: &mut Says) -> Resul
     Ok(())
 }
 
-/// The coupon that a state of a code, or the name of a draw, speaks of.
+/// The coupon of a code's state, of a draw's state or of a coupon's own state.
 pub(super) fn coupon_of(id: &str, state: &str) -> Option<u64> {
     if id.starts_with(CODE_STATE) {
         return Some(CodeState::parse(state)?.coupon_id.0);

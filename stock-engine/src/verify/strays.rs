@@ -1,5 +1,6 @@
-//! Part two: what a pass over the journal cannot meet, because no position of it leads there: rows behind the watermark
-//! without an entry, and tables that must agree with each other. Each rule is one statement, so it sees one moment.
+//! Verifies what a pass over the journal cannot meet, because no position leads there: rows after
+//! the watermark without an entry, and tables that must agree with each other. Each rule is one
+//! statement, so it sees one moment.
 
 use sqlx::{AssertSqlSafe, MySqlPool};
 use stock_common::id::Position;
@@ -8,7 +9,8 @@ use stock_mysql::shards;
 use super::rows::{self, TABLES};
 use super::{Difference, VerifyError};
 
-/// A rule: the table that it is about, and a statement for subject and text of each row that breaks it.
+/// A rule: the table that it is about, and a statement that selects subject and text of each row
+/// that breaks it.
 type Rule = (&'static str, &'static str);
 
 /// The rules that hold at any moment.
@@ -75,14 +77,14 @@ const RULES: [Rule; 10] = [
     ),
     (
         "coupons",
-        // As many as are wanted is as many as one entry may move.
+        // A coupon without a count is opened with the most that one entry may move.
         "SELECT c.id, CONCAT_WS(' ', 'was opened with', p.delta, 'and has a count of', c.count) \
          FROM coupons c JOIN postings p ON p.kind = 'COUPON' AND p.owner_id = c.id \
          AND p.place_id = 0 AND p.seq = 2 WHERE p.delta <> COALESCE(c.count, 1000000000000)",
     ),
 ];
 
-/// The rule that only a full run checks besides, because it reads a posting of every buyer.
+/// The rule that only a full run checks, because it reads a posting of every buyer.
 const FULL_RULES: [Rule; 1] = [(
     "sales",
     "SELECT s.id, CONCAT('counts from ', s.counted_from, ', a buyer was counted from ', \
@@ -90,10 +92,10 @@ const FULL_RULES: [Rule; 1] = [(
      AND p.seq = 1 WHERE p.delta <> s.counted_from GROUP BY s.id",
 )];
 
-/// Rows of a rule that are listed.
+/// Most rows of a rule that are listed.
 const LISTED_MAX: u32 = 100;
 
-/// Looks at all of it.
+/// Checks the rows after the watermark, and the rules.
 pub(super) async fn differing(
     pool: &MySqlPool,
     full: bool,
@@ -113,7 +115,7 @@ pub(super) async fn differing(
     Ok(found)
 }
 
-/// Rows behind the watermark whose entry is not there.
+/// Rows after the watermark whose entry is not there.
 async fn beyond(pool: &MySqlPool) -> Result<Vec<Difference>, sqlx::Error> {
     let states = shards::all(pool).await?;
     let end = states.iter().map(|state| state.watermark).max();

@@ -1,4 +1,4 @@
-//! The entries of the journal beyond a watermark: Redis knows them and MySQL does not yet.
+//! The entries of the journal after a watermark, which Redis has and MySQL has not settled.
 
 use std::collections::HashMap;
 
@@ -14,14 +14,14 @@ use super::VerifyError;
 /// Entries read at once.
 const TAIL: usize = 5_000;
 
-/// The content of the entries that have not been settled.
+/// The content of the entries that are not settled.
 #[derive(Debug, Default)]
 pub(super) struct Unsettled {
-    /// Per account in order of seq.
+    /// Postings per account, in the order of `seq`.
     pub(super) postings: HashMap<Account, Vec<Posted>>,
-    /// States that were set; the last one of each.
+    /// The last state that was set of each thing.
     pub(super) states: HashMap<String, String>,
-    /// Accounts that were closed or opened last.
+    /// The last flag that was set of each account: closed for sale, or open.
     pub(super) closed: HashMap<Account, bool>,
     /// Whether selling was switched, and how last.
     pub(super) selling: Option<bool>,
@@ -30,7 +30,8 @@ pub(super) struct Unsettled {
 }
 
 impl Unsettled {
-    /// Reads the journal beyond a watermark; `None` when its entry is not there any more.
+    /// Reads the journal after a watermark; `None` when the watermark's entry is not there any
+    /// more.
     pub(super) async fn read(
         ledger: &Shard,
         state: &ShardState,

@@ -1,15 +1,17 @@
-//! The things that ended, counted from both sides: by the entries that ended them, and by the rows that say so.
+//! Counts the things that ended from both sides: by the entries that ended them, and by the rows
+//! that say so.
 //!
-//! An order that was taken back, a reservation that is over, a branch that was confirmed: the row says the state, and
-//! no column of it leads to the entry, which may lie anywhere behind. So a pass over the whole journal adds a number for
-//! each such row, takes it away for each such entry, and at the end nothing may be left. The numbers are kept in
-//! [`BUCKETS`] sums by the thing's name, so that what is left is found by a second look at few of them ([`super::ends`]).
+//! The row of an order that was taken back, of a reservation that is over or of a branch that has
+//! ended states its end. No column leads to the entry that ended it, which may lie anywhere later.
+//! So a pass over the whole journal adds a number for each such row and subtracts it for each such
+//! entry; at the end nothing may be left. The numbers are kept in [`BUCKETS`] sums by the thing's
+//! id, so that a second look at a few of them finds what is left ([`super::ends`]).
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use stock_common::id::Position;
 
-/// Sums that are kept.
+/// Number of sums.
 pub(super) const BUCKETS: usize = 4_096;
 
 /// The kinds of things that can end.
@@ -44,7 +46,7 @@ fn hash(of: impl Hash) -> u64 {
     hasher.finish()
 }
 
-/// Where a thing is counted.
+/// The bucket in which a thing is counted.
 pub(super) fn bucket(thing: Thing, id: Position) -> usize {
     let buckets = BUCKETS as u64;
     usize::try_from(hash((thing, id)) % buckets).unwrap_or_default()
@@ -62,13 +64,13 @@ impl Tally {
         }
     }
 
-    /// A row says so.
+    /// Counts a row that states an end.
     pub(super) fn row(&mut self, of: (Thing, Position), state: &str) {
         let number = hash((of, state));
         self.count(of, |sum| sum.wrapping_add(number));
     }
 
-    /// An entry says so.
+    /// Counts an entry that states an end.
     pub(super) fn entry(&mut self, of: (Thing, Position), state: &str) {
         let number = hash((of, state));
         self.count(of, |sum| sum.wrapping_sub(number));

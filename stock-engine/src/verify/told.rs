@@ -87,7 +87,8 @@ fn reservation_row((id, made): &(Position, Reservation)) -> Row {
     )
 }
 
-/// Returns the rows that entries state of each of [`super::rows::TABLES`] but the last, in their order.
+/// Returns the rows that entries state for each of [`super::rows::TABLES`] except the last, in
+/// their order.
 pub(super) fn told(rows: &Rows) -> Vec<Vec<Row>> {
     let placed = &rows.placed;
     let orders = placed.iter().map(|(id, order)| order_row(*id, order));

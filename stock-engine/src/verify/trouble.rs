@@ -1,7 +1,7 @@
-//! Troubles that no comparison shows: accepted entries that were lost, accounts under quarantine, and a MySQL that
-//! does not move.
+//! Troubles that no comparison shows: accepted entries that were lost, accounts under quarantine,
+//! and a MySQL that does not move.
 //!
-//! Each part names what it finds as a difference, so that a run never says that all is well beside it.
+//! Each trouble is reported as a difference, so that a run never says that all is well beside one.
 
 use sqlx::MySqlPool;
 use stock_mysql::quarantine::{self, Quarantined};
@@ -12,10 +12,10 @@ use super::{Difference, VerifyError};
 
 /// How long MySQL may stand still while there is something to apply.
 pub const STALLED_SECONDS: u64 = 10;
-/// Lost entries that are listed.
+/// Most lost entries that are listed.
 const LISTED_MAX: u32 = 100;
 
-/// Looks at all of it.
+/// Looks for every trouble.
 pub(super) async fn found(
     pool: &MySqlPool,
     ledger: &Ledger,
@@ -51,7 +51,7 @@ async fn quarantined(pool: &MySqlPool) -> Result<Vec<Difference>, sqlx::Error> {
     Ok(all.map(difference).collect())
 }
 
-/// Shards that are not settled further although an entry has waited for that.
+/// Shards that settle nothing although an entry waits for that.
 async fn stalled(pool: &MySqlPool, ledger: &Ledger) -> Result<Vec<Difference>, VerifyError> {
     let mut found = Vec::new();
     for shard in ledger.shards() {

@@ -1,4 +1,4 @@
-//! Part four, continued: what Redis keeps of the units that users hold is what its live holds add up to.
+//! Verifies Redis' counts of the units that users hold: each equals the sum of the live holds.
 
 use std::collections::BTreeMap;
 
@@ -7,19 +7,20 @@ use stock_redis::{Ledger, ReadError, Shard};
 
 use super::Difference;
 
-/// How often what differs is looked at again: a hold that comes or goes meanwhile is no difference.
+/// How often counts that differ are read again: a hold that comes or goes meanwhile is no
+/// difference.
 const LOOKS: usize = 3;
 
-/// Units that are kept wrong on a shard.
+/// A wrong count of held units on a shard.
 #[derive(Debug, Clone)]
 pub struct UnitDrift {
     /// The shard.
     pub shard: u64,
-    /// The same for people.
+    /// The difference, as a text for people.
     pub difference: Difference,
 }
 
-/// Compares on every shard.
+/// Compares the counts of every shard.
 ///
 /// # Errors
 /// [`ReadError`] when Redis does not answer.
@@ -39,7 +40,7 @@ pub async fn compare(ledger: &Ledger) -> Result<Vec<UnitDrift>, ReadError> {
 
 type Wrong = BTreeMap<String, (Option<u64>, Option<u64>)>;
 
-/// Finds the fields that differ, and differ in the same way at each look.
+/// Finds the fields that differ in the same way at each look.
 async fn wrong(shard: &Shard) -> Result<Wrong, ReadError> {
     let mut wrong = differing(&units::read(shard).await?);
     for _ in 1..LOOKS {

@@ -1,4 +1,5 @@
-//! Part one, continued: which order used a code, and which one moved points. Here a column leads from each side to the other.
+//! Verifies which order used a code, and which order moved points. Here a column leads from each
+//! side to the other.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,8 +15,8 @@ use super::late::{Window, find, value};
 use super::rows::{ISSUES, POINTS, Row};
 
 impl Window<'_> {
-    /// Each code that an order used, or whose use was taken back, says so: its order is the last that used it, if that
-    /// stands.
+    /// Checks that each code that an order used, or whose use was taken back, says so. It names the
+    /// last order that used it, if that order stands.
     pub(super) async fn codes(&self) -> Result<Vec<Difference>, sqlx::Error> {
         let mut used: HashMap<(CouponId, String), Position> = HashMap::new();
         let mut freed = HashSet::new();
@@ -39,7 +40,7 @@ impl Window<'_> {
         let standing = find(self.pool, ("orders", "id", "status"), orders).await?;
         let mut found = Vec::new();
         for (code, order) in used {
-            // A later order may have used it since, after this one was taken back.
+            // A later order may have used the code, after this one was taken back.
             let is_right = match stored.get(&code) {
                 Some(by) if freed.contains(&order) => *by > order,
                 Some(by) => *by >= order,
@@ -53,7 +54,7 @@ impl Window<'_> {
         Ok(found)
     }
 
-    /// Each code that says which order used it was used by that order, which stands.
+    /// Checks that each code that names an order was used by that order, and that the order stands.
     pub(super) async fn issues(&self) -> Result<Vec<Difference>, sqlx::Error> {
         let issues = self.stored(&ISSUES).iter();
         let used: Vec<(&Row, Position)> = issues
@@ -66,7 +67,7 @@ impl Window<'_> {
         let lacking = lacking.filter(|order| !orders.contains_key(order));
         let letters = ("dead_letters", "journal_id", "state");
         let letters = find(self.pool, letters, lacking.map(Position::get)).await?;
-        // Of a coupon that is over nothing is given back when its order is taken back.
+        // When a coupon is over, its code is not given back with its order.
         let coupons = used
             .iter()
             .filter_map(|(row, _)| row.value(1)?.parse().ok());
@@ -86,7 +87,7 @@ impl Window<'_> {
                     };
                     known.enumerate().all(is_same)
                 }
-                // A code may be used on its shard before its order is settled on another.
+                // A code may be used on its shard before its order is settled on another shard.
                 None => {
                     let course = self.courses.get(&order.shard());
                     let is_settled = course.is_some_and(|course| order <= course.state.watermark);
@@ -103,7 +104,8 @@ impl Window<'_> {
         Ok(found)
     }
 
-    /// Each movement of points names the order that moved them. Those of a branch have it when that is confirmed.
+    /// Checks that each movement of points names the order that moved them. A branch's movements
+    /// name it once the branch is confirmed.
     pub(super) async fn points(&self) -> Result<Vec<Difference>, sqlx::Error> {
         let moved = self.read.rows.points.iter();
         let told: HashMap<(String, String), Option<Position>> = moved
@@ -146,7 +148,8 @@ impl Window<'_> {
     }
 }
 
-/// Returns what an entry did with a code. A code on another shard is left to the branch of that shard.
+/// Returns what an entry did with a code. The code of another shard is left to the branch of that
+/// shard.
 fn code_of(entry: &Entry) -> Option<CodeMoved> {
     if entry.kind == Kind::BranchConfirmed {
         return entry.body::<BranchEnded>().ok()?.code();

@@ -1,9 +1,11 @@
-//! A run of the pending migrations: one process at a time, one statement after the other, each noted when it is done.
+//! A run of the pending migrations: one process at a time, statement by statement, and each
+//! statement is noted when it is done.
 //!
-//! MySQL commits before and after every statement that changes a table, so a migration that is killed stays half done.
-//! The row of `migration_steps` says how many of its statements are done, and the next run goes on behind them. The
-//! statement that was under way may be done and not noted: then its second attempt is refused because its effect is
-//! there already, and that counts as done. Statements that change rows commit together with their note.
+//! MySQL commits before and after every statement that changes a table, so a migration that is
+//! killed stays half done. The row of `migration_steps` holds the number of its statements that are
+//! done, and the next run goes on behind them. The statement that was under way may be done without
+//! its note. Its second attempt is then refused because its effect is there already, and counts as
+//! done. Statements that change rows commit together with their note.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -15,21 +17,21 @@ use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, MySqlPool};
 use super::{MigrateError, pending};
 use crate::error_number;
 
-/// How often a process that waits for another one's run asks for the lock.
+/// Pause between two attempts to get the lock while another process has it.
 const LOCK_EVERY: Duration = Duration::from_millis(200);
-/// Refusals of a statement whose effect is there already: a table, column, key, row, primary key or constraint that
-/// exists, and a column or key that is gone.
+/// Errors of a statement whose effect is there already: a table, column, key, row, primary key or
+/// constraint that exists, and a column or key that is gone.
 const DONE: [u16; 9] = [1050, 1054, 1060, 1061, 1062, 1068, 1091, 1826, 3822];
 
 /// Pending migrations under the lock of the database.
 ///
-/// The connection that runs the statements holds the lock: either both are lost or none. Dropped, the run stops where it
-/// is, and the lock is free when the server has ended what it was doing.
+/// The connection that runs the statements holds the lock, so both are lost together. Dropping the
+/// run stops it where it is. The lock is free when the server has ended the statement under way.
 #[derive(Debug)]
 pub struct Run {
     connection: MySqlConnection,
     pending: VecDeque<Migration>,
-    /// The first of them, once it has begun.
+    /// The progress of the first pending migration, once it has begun.
     begun: Option<Begun>,
 }
 
@@ -37,13 +39,13 @@ pub struct Run {
 struct Begun {
     statements: Vec<String>,
     done: usize,
-    /// The statements that an earlier run may have done without a note.
+    /// Indexes of the statements that an earlier run may have done without a note.
     doubtful: Range<usize>,
 }
 
 impl Run {
-    /// Waits for the lock and begins; `None` when nothing is pending, which needs neither the lock nor any right but to
-    /// read.
+    /// Waits for the lock and begins. `None` when nothing is pending, which needs no lock and only
+    /// the right to read.
     ///
     /// # Errors
     /// [`MigrateError`]
@@ -52,7 +54,7 @@ impl Run {
         if pending(&mut pooled).await?.is_empty() {
             return Ok(None);
         }
-        // A connection of its own: dropped, it ends at once, and the lock with it.
+        // The run has a connection of its own. Dropping it closes it at once, and frees the lock.
         let mut connection = pooled.detach();
         lock(&mut connection).await?;
         let created = connection.ensure_migrations_table("_sqlx_migrations").await;
@@ -75,7 +77,7 @@ impl Run {
     /// Runs the next statement, or notes that a migration is applied; `false` when nothing is left.
     ///
     /// # Errors
-    /// [`MigrateError`]; another run goes on from here.
+    /// [`MigrateError`]; another run can go on from here.
     pub async fn step(&mut self) -> Result<bool, MigrateError> {
         let Some(migration) = self.pending.front() else {
             return Ok(false);
@@ -94,7 +96,7 @@ impl Run {
         Ok(true)
     }
 
-    /// Lets the lock go.
+    /// Releases the lock.
     ///
     /// # Errors
     /// When MySQL does not answer.
@@ -104,7 +106,7 @@ impl Run {
 }
 
 impl Begun {
-    /// Finds how far an earlier run came.
+    /// Reads how far an earlier run came.
     async fn read(
         connection: &mut MySqlConnection,
         migration: &Migration,
@@ -115,7 +117,7 @@ impl Begun {
                 .bind(version)
                 .fetch_optional(&mut *connection)
                 .await?;
-        // Releases before `migration_steps` noted that a migration had begun, and not how far it came.
+        // Releases before `migration_steps` only noted that a migration had begun.
         let is_dirty: bool = sqlx::query_scalar(
             "SELECT EXISTS (SELECT 1 FROM _sqlx_migrations WHERE version = ? AND success = FALSE)",
         )
@@ -171,7 +173,7 @@ impl Begun {
     }
 }
 
-/// Notes that a migration is applied, in the form that `sqlx` gives its table.
+/// Notes that a migration is applied, as `sqlx` notes it in its table.
 async fn finish(connection: &mut MySqlConnection, of: &Migration) -> Result<(), sqlx::Error> {
     let mut transaction = connection.begin().await?;
     sqlx::query(
@@ -190,7 +192,8 @@ async fn finish(connection: &mut MySqlConnection, of: &Migration) -> Result<(), 
     transaction.commit().await
 }
 
-/// Waits for the lock of this database. MariaDB takes no waiting time without an end, so it is asked again and again.
+/// Waits for the lock of this database. It is asked for again and again, because MariaDB cannot
+/// wait without a time limit.
 async fn lock(connection: &mut MySqlConnection) -> Result<(), sqlx::Error> {
     loop {
         let locked: Option<i64> =
@@ -208,7 +211,7 @@ async fn lock(connection: &mut MySqlConnection) -> Result<(), sqlx::Error> {
     }
 }
 
-/// The statements of a migration, which end at semicolons, without comments.
+/// The statements of a migration, without comments. Each statement ends at a semicolon.
 fn statements(text: &str) -> Vec<String> {
     let (mut all, mut is_quoted) = (vec![String::new()], false);
     let mut rest = text.chars().peekable();

@@ -1,4 +1,5 @@
-//! The audit log: what admins did, and who came in or failed to. Rows are only ever added.
+//! The audit log: the actions of admins, and logins that succeeded or failed. Rows are only ever
+//! added.
 
 use chrono::NaiveDateTime;
 use sqlx::MySqlPool;
@@ -6,7 +7,7 @@ use stock_common::id::UserId;
 
 macro_rules! actions {
     ($($(#[$doc:meta])* $variant:ident = $name:literal;)*) => {
-        /// What happened.
+        /// The action that an event reports.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Action { $($(#[$doc])* $variant,)* }
 
@@ -23,17 +24,17 @@ macro_rules! actions {
 actions! {
     /// Somebody signed up.
     SignedUp = "signed_up";
-    /// Somebody came in with a password.
+    /// Somebody logged in with a password.
     LoggedIn = "logged_in";
-    /// Somebody tried, with a wrong password or an unknown address.
+    /// Somebody failed to log in, with a wrong password or an unknown address.
     LoginFailed = "login_failed";
-    /// Somebody tried too often.
+    /// Somebody tried to log in too often.
     LoginLimited = "login_limited";
-    /// A session was ended by its user.
+    /// A user ended a session.
     LoggedOut = "logged_out";
     /// All of a user's tokens and sessions were ended.
     LoggedOutEverywhere = "logged_out_everywhere";
-    /// A refresh token came back that had been used: its family was ended.
+    /// A refresh token that had been used came back, and its family was ended.
     RefreshReused = "refresh_reused";
     /// A user chose another password.
     PasswordChanged = "password_changed";
@@ -41,76 +42,76 @@ actions! {
     RoleChanged = "role_changed";
     /// A user was deleted.
     UserDeleted = "user_deleted";
-    /// A product was made.
+    /// A product was created.
     ProductCreated = "product_created";
     /// A product was changed.
     ProductChanged = "product_changed";
-    /// A product was taken away.
+    /// A product was deleted.
     ProductDeleted = "product_deleted";
     /// All selling was stopped or resumed.
     SellingSwitched = "selling_switched";
     /// An admin gave a product a discount.
     DiscountCreated = "discount_created";
-    /// An admin made a sale.
+    /// An admin created a sale.
     SaleCreated = "sale_created";
     /// A sale was changed.
     SaleChanged = "sale_changed";
-    /// An admin ended a sale's rule.
+    /// An admin deleted a sale.
     SaleDeleted = "sale_deleted";
-    /// An admin took stock in.
+    /// An admin received stock.
     StockReceived = "stock_received";
     /// An admin corrected stock.
     StockAdjusted = "stock_adjusted";
-    /// An admin wrote stock from a file.
+    /// An admin imported stock from a file.
     StockImported = "stock_imported";
-    /// An admin took back what a reservation had sold.
+    /// An admin cancelled a reservation that had been confirmed.
     ReservationForced = "reservation_forced";
-    /// An admin made a campaign item.
+    /// An admin created a campaign item.
     WorkCreated = "work_created";
-    /// An admin gave a campaign item another title.
+    /// An admin changed the title of a campaign item.
     WorkChanged = "work_changed";
-    /// An admin took a campaign item away.
+    /// An admin deleted a campaign item.
     WorkDeleted = "work_deleted";
-    /// An admin made a coupon.
+    /// An admin created a coupon.
     CouponCreated = "coupon_created";
     /// An admin gave a user points.
     PointsEarned = "points_earned";
-    /// An admin took back what somebody earned or used.
+    /// An admin cancelled points that somebody had earned or used.
     PointsCancelled = "points_cancelled";
-    /// An admin made a store.
+    /// An admin created a store.
     StoreCreated = "store_created";
     /// An admin changed a store.
     StoreChanged = "store_changed";
-    /// Somebody resolved a sale for which there was no stock.
+    /// Somebody resolved an oversold sale.
     OversoldResolved = "oversold_resolved";
-    /// Somebody resolved a sale of a till that could not be taken.
+    /// Somebody resolved an invalid sale of a till.
     InvalidSaleResolved = "invalid_sale_resolved";
-    /// An admin made a webhook.
+    /// An admin created a webhook.
     WebhookCreated = "webhook_created";
     /// An admin changed a webhook.
     WebhookChanged = "webhook_changed";
     /// An admin removed a webhook.
     WebhookDeleted = "webhook_deleted";
-    /// An admin had an entry's tables written again.
+    /// An admin retried a dead letter.
     DeadLetterRetried = "dead_letter_retried";
     /// An admin ended the quarantine of an account.
     AccountReleased = "account_released";
-    /// An admin had the ledger proved.
+    /// An admin ran `verify`.
     LedgerVerified = "ledger_verified";
 }
 
-/// One line of the log.
+/// An event, written as one line of the log.
 #[derive(Debug)]
 pub struct Event<'a> {
-    /// What happened.
+    /// The action.
     pub action: Action,
-    /// Who did it, if they are known.
+    /// The user who acted, if known.
     pub actor: Option<UserId>,
-    /// To whom or what: an address, `user:7`, `product:3`.
+    /// The subject of the action: an address, `user:7`, `product:3`.
     pub subject: &'a str,
-    /// Where the request came from.
+    /// The IP address that the request came from.
     pub address: &'a str,
-    /// The request.
+    /// The id of the request.
     pub request_id: &'a str,
 }
 
@@ -138,21 +139,21 @@ pub async fn insert(pool: &MySqlPool, event: &Event<'_>) -> Result<(), sqlx::Err
 pub struct Line {
     /// Rises with every line.
     pub id: u64,
-    /// When, UTC.
+    /// When the line was written, UTC.
     pub at: NaiveDateTime,
     /// A name of [`Action`].
     pub action: String,
-    /// Who did it, if they were known.
+    /// The user who acted, if known.
     pub actor_id: Option<u64>,
-    /// To whom or what.
+    /// The subject of the action.
     pub subject: String,
-    /// Where the request came from.
+    /// The IP address that the request came from.
     pub address: String,
-    /// The request.
+    /// The id of the request.
     pub request_id: String,
 }
 
-/// Lists lines, the latest first.
+/// Lists lines, latest first.
 ///
 /// # Errors
 /// When MySQL does not answer.

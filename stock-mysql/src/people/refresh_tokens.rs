@@ -1,4 +1,5 @@
-//! Refresh tokens in MySQL, by their hashes: rotated at each use, a family ends when a used one returns.
+//! Refresh tokens in MySQL, by their hashes. Each use replaces the token; a used token that comes
+//! back ends its family.
 
 use sqlx::{MySqlConnection, MySqlPool};
 use stock_common::id::UserId;
@@ -9,18 +10,18 @@ use super::users;
 /// SHA-256 of a token.
 pub type TokenHash = [u8; 32];
 
-/// What a token that came back is worth.
+/// The result of redeeming a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Redeemed {
-    /// It was good, and is used up; its successor is stored.
+    /// The token was valid and is used now; its successor is stored.
     Good(User),
-    /// It was used before: its family has ended.
+    /// The token was used before, so its family is ended.
     Reused(UserId),
-    /// Nobody gave it, it is too old, or its family has ended.
+    /// The token was never given, is too old, or its family has ended.
     Unknown,
 }
 
-/// Stores the first token of a new family; the caller holds the user's row.
+/// Stores a token of a family; the caller holds the user's row.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -43,7 +44,8 @@ pub async fn insert(
     Ok(())
 }
 
-/// Begins a family for somebody who logged in; `false` when their tokens were ended since they were read.
+/// Begins a family for a user who logged in; `false` when the user's tokens were ended since `user`
+/// was read.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -63,8 +65,9 @@ pub async fn begin(
     Ok(true)
 }
 
-/// Uses a token up and stores its successor, in one transaction. The user's row is locked first, as by what
-/// ends tokens: of two that come at the same time one wins, the other one is a reuse.
+/// Uses a token and stores its successor, in one transaction. The user's row is locked first, as by
+/// everything that ends tokens. Of two concurrent uses one succeeds, and the other counts as a
+/// reuse.
 ///
 /// # Errors
 /// When MySQL does not answer; nothing was changed.
@@ -127,7 +130,7 @@ pub async fn delete_of(connection: &mut MySqlConnection, user: UserId) -> Result
     Ok(())
 }
 
-/// Removes what is too old to be used or to betray a thief; returns how many.
+/// Removes expired tokens, which can no longer be used or reveal a theft; returns their number.
 ///
 /// # Errors
 /// When MySQL does not answer.

@@ -1,11 +1,11 @@
-//! What pages remember of a browser, by the hash of the id in its cookie.
+//! Sessions: the data that pages keep for a browser, by the hash of the id in its cookie.
 
 use sqlx::MySqlPool;
 
 /// SHA-256 of a session's id.
 pub type IdHash = [u8; 32];
 
-/// Writes a session, new or known; it ends at `expires_at`, in Unix seconds.
+/// Writes a new or a known session, which ends at `expires_at`, in Unix seconds.
 ///
 /// # Errors
 /// When MySQL does not answer, or `data` has more than 4,000 characters.
@@ -27,7 +27,7 @@ pub async fn write(
     Ok(())
 }
 
-/// Reads a session that has not ended: its data, and when it ends in Unix seconds.
+/// Reads a session that has not ended: its data, and its end in Unix seconds.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -53,7 +53,7 @@ pub async fn delete(pool: &MySqlPool, id: &IdHash) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-/// Removes sessions that have ended; returns how many.
+/// Removes sessions that have ended; returns their number.
 ///
 /// # Errors
 /// When MySQL does not answer.

@@ -1,4 +1,4 @@
-//! Users in MySQL: who they are, and from when on their tokens hold.
+//! Users in MySQL, and the time from which the tokens of each are valid.
 
 use sqlx::{AssertSqlSafe, MySqlConnection, MySqlPool};
 use stock_common::id::UserId;
@@ -19,7 +19,7 @@ type Row = (
     Option<String>,
 );
 
-/// A user and the hash of their password; without a hash nobody can log in as them.
+/// A user and the hash of the user's password. Without a hash nobody can log in as this user.
 pub type WithHash = (User, Option<String>);
 
 fn parse((id, email, name, role, store_id, tokens_from, hash): Row) -> Option<WithHash> {
@@ -46,7 +46,7 @@ pub async fn find(pool: &MySqlPool, id: UserId) -> Result<Option<WithHash>, sqlx
     Ok(row.and_then(parse))
 }
 
-/// Finds a user who was not deleted by their address.
+/// Finds a user by address, unless the user was deleted.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -76,20 +76,20 @@ pub async fn list(pool: &MySqlPool, after: u64, limit: u32) -> Result<Vec<User>,
     Ok(parsed.map(|(user, _)| user).collect())
 }
 
-/// Who somebody is going to be.
+/// A user who is to be added.
 #[derive(Debug)]
 pub struct NewUser<'a> {
-    /// Their address, not used by anybody.
+    /// The address, which nobody else has.
     pub email: &'a Email,
-    /// What they are called, at most 100 characters.
+    /// The name, at most 100 characters.
     pub name: &'a str,
-    /// What they may do.
+    /// The role.
     pub role: Role,
-    /// Their password's hash.
+    /// The hash of the password.
     pub password_hash: &'a str,
 }
 
-/// Adds a user; `None` when the address is taken, also by a deleted one.
+/// Adds a user; `None` when the address is taken, also by a deleted user.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -109,7 +109,8 @@ pub async fn insert(pool: &MySqlPool, user: &NewUser<'_>) -> Result<Option<UserI
     }
 }
 
-/// Locks a user's row until the transaction ends: no ending comes between what is read and what is written.
+/// Locks a user's row until the transaction ends, so that nobody ends the user's tokens between
+/// what is read and what is written.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -128,18 +129,19 @@ pub async fn lock(
 /// Why all tokens and sessions of a user end.
 #[derive(Debug, Clone, Copy)]
 pub enum Ending<'a> {
-    /// They asked for it.
+    /// The user asked for it.
     LogoutEverywhere,
-    /// They have another password, with this hash.
+    /// The user has a new password, with this hash.
     NewPassword(&'a str),
-    /// They have another role, and a store if it is that of a till.
+    /// The user has a new role, and a store if it is the role of a till.
     NewRole(Role, Option<u64>),
-    /// They are deleted: their orders stay, they are nobody any more.
+    /// The user is deleted; the user's orders stay.
     Deletion,
 }
 
-/// Ends what began before, and writes why; the user as they are then. `None` when there is no such user.
-/// The caller removes their refresh tokens in the same transaction.
+/// Ends all tokens and sessions that began before, and writes the change that ends them. Returns
+/// the user as changed; `None` when there is no such user. The caller removes the refresh tokens in
+/// the same transaction.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -176,7 +178,7 @@ pub async fn end_tokens(
     Ok(Some(user))
 }
 
-/// What tokens must carry, of every user of whom some were ended after `since`, in Unix seconds.
+/// The `tokens_from` of every user whose tokens were ended after `since`, in Unix seconds.
 ///
 /// # Errors
 /// When MySQL does not answer.

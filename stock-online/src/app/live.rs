@@ -1,4 +1,5 @@
-//! The state that live views need: the latest levels, the last measurements, and the places of streams.
+//! The state that live views need: the latest levels, the latest measurements, and the places of
+//! streams.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use crate::kept::{Kept, Silence};
 use crate::levels::Levels;
 use crate::streams::Places;
 
-/// The number of lists of which an answer is kept.
+/// Maximum number of lists of which an answer is kept.
 const LISTS_KEPT: u64 = 100;
 
 /// The state that live views need.
@@ -19,11 +20,11 @@ pub struct Live {
     pub levels: Levels,
     /// The measurements of the last minutes.
     pub history: History,
-    /// Lists that pages show to everybody, by their path in the interface.
+    /// API lists that pages show to everybody, by path.
     pub lists: Kept<String, Bytes>,
-    /// Free places of streams of levels.
+    /// Places for streams of levels.
     pub event_streams: Arc<Places>,
-    /// Free places of streams to pages.
+    /// Places for streams to pages.
     pub page_streams: Arc<Places>,
 }
 

@@ -13,7 +13,7 @@ use crate::limits::Limits;
 use crate::passwords::Passwords;
 use crate::tokens::Tokens;
 
-/// The number of users of whom an answer is kept.
+/// Maximum number of users of whom an answer is kept.
 pub(super) const USERS_KEPT: u64 = 50_000;
 
 /// The state that people need.
@@ -26,7 +26,7 @@ pub struct People {
     pub limits: Limits,
     /// Users who read pages; `None` for a deleted one.
     pub users: Kept<UserId, Option<User>>,
-    /// Sessions: the data, and the Unix second in which each ends.
+    /// Sessions: the data of each, and the Unix second in which it ends.
     pub sessions: Arc<Kept<IdHash, Option<(String, i64)>>>,
 }
 

@@ -21,19 +21,20 @@ use crate::kept::{Kept, Silence};
 pub struct Selling {
     /// Products and prices in memory.
     pub catalog: Catalog,
-    /// Keeps the catalog fresh.
+    /// Keeps the catalog up to date.
     pub catalog_refresher: CatalogRefresher,
     /// Coupons in memory.
     pub coupons: Coupons,
     /// The benefits that a user's coupons give.
     pub benefits: Kept<UserId, Arc<[Benefit]>>,
-    /// The part of an order's price that its buyer earns as points.
+    /// The share of an order's payment that its buyer earns as points.
     pub earn_rate: Option<Percentage>,
     /// Orders under row locks.
     pub row_locks: RowLocks,
-    /// Releases expired holds when a request is short of stock.
+    /// Releases expired holds when a request is refused for want of stock.
     pub expiry: Expiry,
-    /// Permits for checking a file of stock: one, because a file takes two connections of the jobs.
+    /// Lets one file of stock be checked at a time; a check holds two connections of the jobs'
+    /// pool.
     pub imports: Semaphore,
     /// Notified when a file of stock is ready to be written.
     pub imports_wake_up: Notify,
@@ -46,7 +47,7 @@ impl Selling {
             catalog_refresher: CatalogRefresher::default(),
             coupons: Coupons::default(),
             benefits: Kept::new(USERS_KEPT, silence),
-            // 0 is no percentage: nothing is earned.
+            // 0 is not a percentage; then nothing is earned.
             earn_rate: Percentage::from_hundredths(config.points_earn_hundredths).ok(),
             row_locks: RowLocks::new(locking, config.synchronous_orders_max),
             expiry: Expiry::default(),

@@ -1,4 +1,4 @@
-//! `archive`: months of the journal into files, and out of MySQL.
+//! `archive`: moves months of the journal from MySQL into files.
 
 use std::path::PathBuf;
 
@@ -29,7 +29,8 @@ pub(super) async fn run(
     args: &ArchiveArgs,
 ) -> Result<bool, Failure> {
     let cut_off = cut_off_ms(args.before, Clock::system().now_ms().unsigned_abs(), config)?;
-    // A column that this program does not know would be missing in the files.
+    // A newer schema is refused: a column that this program does not know would be missing in the
+    // files.
     let pool = open_database(config, true).await?;
     if args.dry_run {
         let plan = archive::plan(&pool, cut_off).await?;

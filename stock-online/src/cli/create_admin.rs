@@ -1,4 +1,4 @@
-//! `create-admin`: the first person who may write the catalog.
+//! `create-admin`: creates a person who may write the catalog, such as the first one.
 
 use std::io::{BufRead, stdin};
 
@@ -13,15 +13,16 @@ use crate::passwords::{Passwords, Ticket};
 
 #[derive(Debug, Args)]
 pub(super) struct CreateAdminArgs {
-    /// Their address
+    /// Their e-mail address
     #[arg(long, value_parser = Email::new)]
     email: Email,
-    /// What they are called
+    /// Their name
     #[arg(long, default_value = "")]
     name: String,
 }
 
-/// Reads the password as the first line of stdin: arguments and variables can be seen by others.
+/// Reads the password from the first line of stdin, because other users can see arguments and
+/// variables.
 pub(super) async fn run(config: &Config, args: &CreateAdminArgs) -> Result<bool, Failure> {
     let mut line = String::new();
     stdin().lock().read_line(&mut line)?;

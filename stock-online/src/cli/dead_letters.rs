@@ -1,4 +1,4 @@
-//! `dead-letters`: what could not be stored, and another try at it.
+//! `dead-letters`: lists entries that could not be stored, and tries to store them again.
 
 use clap::{Args, Subcommand};
 use stock_common::config::Config;

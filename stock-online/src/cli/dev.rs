@@ -40,13 +40,13 @@ pub(super) struct DevArgs {
     /// Begin with an empty data directory
     #[arg(long)]
     fresh: bool,
-    /// What an accepted order survives: always (default) or everysec
+    /// Durability of accepted orders: always (default) or everysec
     #[arg(long, value_parser = parse_durability)]
     durability: Option<Durability>,
     /// Begin with the limits of production
     #[arg(long)]
     limits: bool,
-    /// Which parts run
+    /// The roles that run
     #[arg(long, value_enum, value_delimiter = ',', default_values = ["http", "subscriber", "scheduler"])]
     roles: Vec<ServiceRole>,
     #[command(flatten)]
@@ -98,7 +98,7 @@ pub(super) async fn run(args: DevArgs) -> Result<bool, Failure> {
     result.map(|()| true)
 }
 
-/// The settings of a trial, and over them those of the environment.
+/// The settings of a trial; the environment overrides them.
 fn settings(args: &DevArgs) -> Result<Config, Failure> {
     let production = Config {
         metrics_open: true,
@@ -107,7 +107,7 @@ fn settings(args: &DevArgs) -> Result<Config, Failure> {
     };
     let defaults = match args.limits {
         true => production,
-        // A load plan is one address with few users; the limit of logins to an account stays.
+        // A load plan sends from one address with few users. The login limit of an account stays.
         false => Config {
             limit_user_requests: 0,
             limit_address_requests: 0,
@@ -185,7 +185,8 @@ async fn prepare_folder(args: &DevArgs, durability: Durability) -> Result<PathBu
         return Err(format!("process {pid} is already using {}", folder.display()).into());
     }
     if args.fresh {
-        // Servers that an earlier run left behind would write into what is removed now.
+        // Servers that an earlier run left behind would write into the folders that are removed
+        // now.
         Spec::redis(&folder.join("redis"), durability)?
             .stop_orphan()
             .await?;
@@ -243,7 +244,7 @@ async fn keep(mut server: Server, stop: CancellationToken) {
     server.stop().await;
 }
 
-/// The key of tokens, kept across restarts so that tokens stay good.
+/// The secret that signs tokens, kept across restarts so that tokens stay valid.
 fn secret(folder: &Path) -> Result<String, Failure> {
     let file = folder.join("secret");
     if let Ok(known) = fs::read_to_string(&file) {
@@ -258,7 +259,7 @@ fn secret(folder: &Path) -> Result<String, Failure> {
     Ok(secret)
 }
 
-/// Writes a file as a whole, or not at all.
+/// Writes a file that only its owner can read, as a whole or not at all.
 fn write_private(file: &Path, text: &str) -> Result<(), Failure> {
     let begun = file.with_extension("new");
     let mut out = fs::OpenOptions::new()
@@ -284,7 +285,7 @@ fn write_env(folder: &Path, config: &Config) -> Result<(), Failure> {
     write_private(&folder.join("env"), &lines)
 }
 
-/// What a person sees first: three lines to copy.
+/// Prints the first text that a person sees, with three lines to copy.
 fn welcome(config: &Config, folder: &Path) {
     let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("stock-online"));
     let env = folder.join("env");

@@ -19,9 +19,9 @@ use stock_redis::{FenceState, Ledger, redis_settings};
 
 use super::{Common, Failure, NAMED_BY, meet, output};
 
-/// Milliseconds by which clocks may differ before it is worth a word.
+/// Difference of clocks from which a check fails, in ms.
 const CLOCK_SKEW_MS_MAX: i64 = 1_000;
-/// How often it is looked whether replicas follow, and for how long.
+/// How often replicas are checked, and for how long at most.
 const PROBE_EVERY: Duration = Duration::from_millis(50);
 const PROBE_MAX: Duration = Duration::from_secs(3);
 
@@ -29,7 +29,7 @@ const PROBE_MAX: Duration = Duration::from_secs(3);
 struct Finding {
     check: Cow<'static, str>,
     ok: bool,
-    /// Whether it could be looked at.
+    /// Whether the check could be made.
     #[serde(rename = "isKnown")]
     is_known: bool,
     found: String,
@@ -109,7 +109,7 @@ pub(super) async fn run(config: &Config, common: &Common) -> Result<bool, Failur
     Ok(all_ok)
 }
 
-/// Whether each read replica shows what was written on the primary.
+/// Checks whether each read replica shows what was written on the primary.
 async fn replica_findings(reads: Reads, findings: &mut Vec<Finding>) {
     let follow = async {
         while reads.lags().iter().any(|(_, lag)| lag.is_none()) {
@@ -119,7 +119,7 @@ async fn replica_findings(reads: Reads, findings: &mut Vec<Finding>) {
             tokio::time::sleep(PROBE_EVERY).await;
         }
     };
-    // However it ends, what is known then is what is said.
+    // After the timeout, the findings report what is known by then.
     drop(tokio::time::timeout(PROBE_MAX, follow).await);
     for (name, lag) in reads.lags() {
         let text = match lag {
@@ -143,7 +143,7 @@ fn fence_finding(ledger: &Ledger) -> Finding {
     }
 }
 
-/// Which shards are shut, and whether there are as many as the settings say.
+/// Lists fenced shards, and compares the number of shards with the settings.
 fn shard_findings(config: &Config, ledger: &Ledger) -> Vec<Finding> {
     let fenced = ledger.fenced().into_iter().map(|(shard, reason)| {
         let text = format!("shard {shard}: {reason}");
@@ -159,7 +159,7 @@ fn shard_findings(config: &Config, ledger: &Ledger) -> Vec<Finding> {
     findings
 }
 
-/// Every Redis server that has a shard.
+/// Checks every Redis server that has a shard.
 async fn servers_findings(
     config: &Config,
     ledger: &Ledger,
@@ -226,7 +226,7 @@ async fn redis_findings(
     Ok(())
 }
 
-/// A setting as the running service judges it too.
+/// A setting, checked by the rules of the running service.
 fn of_setting(server: &str, setting: Setting) -> Finding {
     let is_known = setting.standing != Standing::Unknown;
     Finding {

@@ -1,4 +1,4 @@
-//! `export`: every level as CSV.
+//! `export`: writes every level as CSV.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -18,7 +18,7 @@ const PAGE: u32 = 1_000;
 
 #[derive(Debug, Args)]
 pub(super) struct ExportArgs {
-    /// Where to; stdout unless it is given
+    /// The file to write; stdout unless it is given
     #[arg(long)]
     output: Option<std::path::PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! `import`: stock from a file.
+//! `import`: writes stock from a file.
 
 use std::io::Read;
 use std::path::PathBuf;
@@ -23,10 +23,10 @@ use crate::stock_csv;
 pub(super) struct ImportArgs {
     /// CSV with the columns `product_id,location_id,quantity,mode`; mode is delta or set
     file: PathBuf,
-    /// Only judge it
+    /// Only check it
     #[arg(long)]
     dry_run: bool,
-    /// Another key than the file's own hash, under which the same file is not taken twice
+    /// Key under which a file is taken only once, instead of the file's hash
     #[arg(long)]
     key: Option<String>,
 }
@@ -113,7 +113,7 @@ async fn brought_before(
     report(pool, common, &done).await
 }
 
-/// Writes what is left, here or wherever it is being written already.
+/// Writes the rest of a file, or waits until another instance has written it.
 async fn write(pool: &MySqlPool, ledger: &Ledger, id: u64) -> Result<Import, Failure> {
     let bar = output::progress("writing");
     let mut progress = |done, all| output::advance(&bar, done, all);
@@ -121,7 +121,7 @@ async fn write(pool: &MySqlPool, ledger: &Ledger, id: u64) -> Result<Import, Fai
         if let Some(done) = import::apply(pool, ledger, id, &mut progress).await? {
             break done;
         }
-        // Another instance is at it.
+        // Another instance is writing it.
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     };
     bar.finish_and_clear();

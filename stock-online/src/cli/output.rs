@@ -1,4 +1,4 @@
-//! What a command prints: results on stdout, progress and complaints on stderr.
+//! The output of commands: results on stdout, progress and complaints on stderr.
 
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
@@ -11,12 +11,12 @@ pub fn say(text: &str) {
     drop(writeln!(std::io::stdout(), "{text}"));
 }
 
-/// Prints a line about what went wrong.
+/// Prints a line about an error.
 pub fn complain(text: &str) {
     drop(writeln!(std::io::stderr(), "{text}"));
 }
 
-/// Prints a document.
+/// Prints a value as one JSON document.
 ///
 /// # Errors
 /// When it has no JSON form.
@@ -25,7 +25,7 @@ pub fn document(value: &impl Serialize) -> Result<(), serde_json::Error> {
     Ok(())
 }
 
-/// A bar on a terminal, nothing elsewhere.
+/// A progress bar, hidden unless stderr is a terminal.
 #[must_use]
 pub fn progress(what: &'static str) -> ProgressBar {
     let bar = ProgressBar::new(0);

@@ -1,4 +1,4 @@
-//! `points-report`: a day's reports of points, written now.
+//! `points-report`: writes a day's reports of points now.
 
 use chrono::NaiveDate;
 use clap::Args;

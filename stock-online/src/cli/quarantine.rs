@@ -1,4 +1,4 @@
-//! `quarantine`: accounts whose postings do not chain, and their release.
+//! `quarantine`: lists accounts whose postings do not chain, and releases them.
 
 use clap::{Args, Subcommand};
 use stock_common::config::Config;
@@ -18,7 +18,8 @@ pub(super) struct QuarantineArgs {
 enum Action {
     /// List the accounts from which nothing may be taken
     List,
-    /// Put what was kept aside behind the level that two of three copies agree on, and open the account
+    /// Append the postings that were kept aside to the level that two of three copies agree on, and
+    /// open the account
     Release {
         /// The account, such as AVAILABLE:7:0
         account: String,

@@ -28,10 +28,10 @@ pub(super) async fn run(config: &Config) -> Result<bool, Failure> {
     Ok(is_ready)
 }
 
-/// What `/readyz` answers, and whether that is ready or degraded.
+/// The answer of `/readyz`, and whether it is ready or degraded.
 async fn ask(config: &Config) -> Result<(bool, String), Failure> {
     let mut address: SocketAddr = config.http_addr.parse()?;
-    // Who listens everywhere listens here.
+    // A service that listens on all addresses also listens on localhost.
     if address.ip().is_unspecified() {
         address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
     }

@@ -1,4 +1,4 @@
-//! `rehome`: another number of shards, while nothing is sold.
+//! `rehome`: changes the number of shards while nothing is sold.
 
 use clap::Args;
 use stock_common::config::Config;
@@ -8,7 +8,7 @@ use super::{Common, Failure, open_database, output};
 
 #[derive(Debug, Args)]
 pub(super) struct RehomeArgs {
-    /// How many shards there are to be, 1..=64
+    /// The new number of shards, 1..=64
     #[arg(long, value_name = "NUMBER")]
     shards: u64,
     /// The Redis that the shop is on now, when the settings name another one already
@@ -21,7 +21,7 @@ pub(super) async fn run(
     common: &Common,
     args: &RehomeArgs,
 ) -> Result<bool, Failure> {
-    // The rebuilt Redis would miss what this program does not know.
+    // A newer schema is refused: the rebuilt Redis would lack data that this program does not know.
     let pool = open_database(config, true).await?;
     let bar = output::progress("rebuilding");
     let mut progress = |done, all| output::advance(&bar, done, all);

@@ -1,4 +1,4 @@
-//! `seed`: users, products and stores to try things with, once.
+//! `seed`: writes users, products and stores to try things with, once.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -36,12 +36,12 @@ static PRODUCTS: MultiRow = MultiRow::new(
     "(?, ?, ?, 10, 100)",
     "",
 );
-/// Every product costs this, as in the reference system.
+/// Price of every product, as in the reference system.
 const PRICE: i64 = 1_000;
 /// Products inserted by one statement, and stocked at the same time.
 const PRODUCTS_AT_ONCE: usize = 1_024;
 
-/// How much of everything.
+/// The amounts to seed.
 #[derive(Debug, Clone, Args)]
 pub struct SeedArgs {
     /// Users `user1@example.com` …, user 1 an admin
@@ -57,7 +57,7 @@ pub struct SeedArgs {
 
 pub(super) async fn run(config: &Config, args: &SeedArgs) -> Result<bool, Failure> {
     let (pool, ledger) = connect(config).await?;
-    // Without a password nobody can log in as them: only `dev` has users whom everybody knows.
+    // Without a password nobody can log in as these users; only `dev` sets well-known passwords.
     let done = seed(&pool, &ledger, args, None).await?;
     output::say(if done {
         "seeded"
@@ -67,10 +67,11 @@ pub(super) async fn run(config: &Config, args: &SeedArgs) -> Result<bool, Failur
     Ok(true)
 }
 
-/// Seeds a database without products; `false` when there are some.
+/// Seeds a database once; `false` when it was seeded before.
 ///
-/// Users get a password's hash if one is given. Killed in the middle, running it again is right. What would
-/// fill the backlog, more products than half of it, is applied meanwhile.
+/// Users get `password_hash` if it is given. A run that was killed can simply be run again. When
+/// twice the number of products reaches the soft limit of the backlog, a subscriber applies entries
+/// meanwhile.
 ///
 /// # Errors
 /// When Redis or MySQL does not answer.
@@ -215,7 +216,7 @@ fn stock_one(
         let opened = accept(&ledger, || product::open(product_id, UserId(1))).await?;
         let is_new = match opened {
             Verdict::Accepted(_) => true,
-            // An earlier run may have been killed behind the opening posting.
+            // An earlier run may have been killed after the opening posting.
             Verdict::Replayed(_) | Verdict::Refused(_) => {
                 let account = Account::available(product_id, LocationId::ONLINE);
                 let levels = ledger.levels(&[account]).await?;
@@ -240,7 +241,7 @@ fn stock_one(
     }
 }
 
-/// Decides, waiting a little when the service is full.
+/// Decides a request, and waits a little while the backlog is full.
 async fn accept(
     ledger: &Ledger,
     request: impl Fn() -> Result<stock_domain::request::Request, stock_domain::journal::DraftError>,

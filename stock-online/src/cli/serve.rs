@@ -1,4 +1,4 @@
-//! `serve` and `migrate`: the service alone, and the one-off set-up before it.
+//! `serve` runs the service; `migrate` sets the database up once before it.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::{ServiceRole, Start, install_metrics};
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
-    /// Which parts run in this process
+    /// The roles that run in this process
     #[arg(long, value_enum, value_delimiter = ',', default_values = ["http", "subscriber", "scheduler"])]
     roles: Vec<ServiceRole>,
     /// Print the effective settings, secrets masked, and exit
@@ -24,15 +24,15 @@ pub(super) struct ServeArgs {
     print_config: bool,
 }
 
-/// Cancelled by SIGINT, SIGTERM or SIGHUP; a second SIGINT or SIGTERM ends the process at once. A terminal that closes
-/// may send SIGHUP more than once.
+/// A token that SIGINT, SIGTERM or SIGHUP cancels. A second SIGINT or SIGTERM ends the process at
+/// once. A second SIGHUP does not, because a terminal that closes may send SIGHUP more than once.
 pub(super) fn shutdown_on_signal() -> Result<CancellationToken, Failure> {
     let token = CancellationToken::new();
     let (mut interrupt, mut terminate) = (
         signal(SignalKind::interrupt())?,
         signal(SignalKind::terminate())?,
     );
-    // Somebody who starts this with `nohup` wants it to outlive the terminal.
+    // A user who starts this with `nohup` wants it to outlive the terminal.
     if !ignores_hangup() {
         let (mut hangup, cancel) = (signal(SignalKind::hangup())?, token.clone());
         tokio::spawn(async move {
@@ -49,7 +49,7 @@ pub(super) fn shutdown_on_signal() -> Result<CancellationToken, Failure> {
                 _ = terminate.recv() => {}
             }
             if cancel.is_cancelled() {
-                // Accepted orders are in the journal; whoever is impatient loses nothing.
+                // Accepted orders are in the journal, so an impatient user loses nothing.
                 tracing::warn!("second signal: ending at once");
                 std::process::exit(1);
             }
@@ -59,7 +59,7 @@ pub(super) fn shutdown_on_signal() -> Result<CancellationToken, Failure> {
     Ok(token)
 }
 
-/// Whether this process was started with SIGHUP ignored, as far as the system says it.
+/// Whether this process was started with SIGHUP ignored; `false` where the system does not tell.
 fn ignores_hangup() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -101,11 +101,11 @@ pub(super) async fn migrate(config: &Config) -> Result<bool, Failure> {
     Ok(true)
 }
 
-/// The same for `dev`.
+/// Applies pending migrations and writes the first epoch, for `migrate` and `dev`.
 pub(super) async fn prepare(config: &Config, pool: &sqlx::MySqlPool) -> Result<(), Failure> {
     schema::migrate(pool).await?;
     if recover::begin_first(config, pool).await? {
-        // A moment in which the first position is already past, whatever the clocks say.
+        // Waits until the first position lies in the past, whatever the clocks say.
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     Ok(())

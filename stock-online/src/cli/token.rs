@@ -15,7 +15,7 @@ pub(super) struct TokenArgs {
     /// The user that the token is for
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     user_id: u64,
-    /// What its bearer may do
+    /// The role of its bearer
     #[arg(long, value_parser = role(), default_value = "user")]
     role: Role,
     /// The store of a `store` token
@@ -27,7 +27,7 @@ pub(super) struct TokenArgs {
     /// Print lines `userId,token`
     #[arg(long)]
     csv: bool,
-    /// How long it holds
+    /// How long it is valid, in seconds
     #[arg(long, default_value_t = 86_400, value_parser = clap::value_parser!(i64).range(1..))]
     ttl_seconds: i64,
 }

@@ -1,4 +1,4 @@
-//! `verify`, `reconcile` and `recover`: prove, correct, rebuild.
+//! `verify`, `reconcile` and `recover`: check, correct, rebuild.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -13,13 +13,13 @@ use stock_mysql::shard_map;
 
 use super::{Common, Failure, connect, open_database, output};
 
-/// How long the run of another instance, as by its schedule, is waited for.
+/// How long to wait for another instance that reconciles, for instance by its schedule.
 const TURN_MAX: Duration = Duration::from_secs(60);
 const TURN_EVERY: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
-    /// Begin at zero instead of where the last proof ended
+    /// Begin at zero instead of where the last verification ended
     #[arg(long)]
     full: bool,
 }
@@ -33,7 +33,8 @@ pub(super) struct ReconcileArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct RecoverArgs {
-    /// Append entries that cannot be applied to this file as JSON lines; without it they stop the run
+    /// Append entries that cannot be applied to this file as JSON lines; without it they stop the
+    /// run
     #[arg(long, value_name = "FILE")]
     discard: Option<PathBuf>,
     /// Rebuild one shard only; the others sell on
@@ -165,7 +166,7 @@ pub(super) async fn recover(
     Ok(true)
 }
 
-/// The result of a run, and the plan that it had.
+/// The result of a run, and its plan.
 #[derive(Serialize)]
 struct Done<'a> {
     #[serde(flatten)]

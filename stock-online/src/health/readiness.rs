@@ -1,4 +1,5 @@
-//! Whether orders can be taken, from the last look at everything that they need. No server is asked.
+//! Readiness: whether orders can be taken, from the last seen state of everything that they need.
+//! No server is asked.
 
 use serde::Serialize;
 use stock_domain::server_settings::Standing;
@@ -29,21 +30,22 @@ pub struct SettingOut {
     advice: &'static str,
 }
 
-/// Each thing that orders need, in a word.
+/// The state of each thing that orders need, in one word.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Checks {
     redis: &'static str,
     mysql: &'static str,
-    /// The schema beside the program, as it was seen last: `current`, `ahead` or `behind`; `unknown` when MySQL has
-    /// not answered since the start. Only `behind` is unready.
+    /// The schema compared with the program, as last seen: `current`, `ahead` or `behind`;
+    /// `unknown` when MySQL has not answered since the start. Only `behind` makes the service
+    /// unready.
     schema: &'static str,
     epoch: &'static str,
     journal: &'static str,
-    /// `ok`, or why MySQL does not get what was accepted.
+    /// `ok`, or the reason why accepted entries do not reach MySQL.
     apply: String,
 }
 
-/// Whether a fence is shut because its Redis does not answer.
+/// Whether a shard is fenced because its Redis does not answer.
 #[must_use]
 pub fn is_away(reason: &str) -> bool {
     ["redis does not answer", "the link to redis"]
@@ -51,13 +53,13 @@ pub fn is_away(reason: &str) -> bool {
         .any(|text| reason.contains(text))
 }
 
-/// Whether orders can be taken, as far as was seen last.
+/// Whether orders can be taken, as last seen.
 #[must_use]
 pub fn is_ready(app: &App) -> bool {
     readiness(app).status != "unready"
 }
 
-/// The readiness, from the last look at everything that orders need.
+/// The readiness, from the last seen state of everything that orders need.
 #[must_use]
 pub fn readiness(app: &App) -> Ready {
     let wrong: Vec<ServerSetting> = super::settings(app)
@@ -84,7 +86,8 @@ pub fn readiness(app: &App) -> Ready {
     let mysql = if is_up { worst("mysql") } else { "down" };
     let full = app.lag_entries() >= app.config.lag_hard_entries;
     let journal = if full { "full" } else { "ok" };
-    // Without a price nothing can be ordered: a service that has never read its catalog is not ready.
+    // Without prices nothing can be ordered, so a service that has never read its catalog is not
+    // ready.
     let has_begun = app.selling.catalog.is_read() && app.people.tokens.are_known();
     let is_refusing = redis == "unsafe" && !app.config.allow_unsafe_redis;
     let is_unready =

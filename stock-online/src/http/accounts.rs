@@ -1,7 +1,8 @@
 //! Accounts of people: sign-up, tokens, passwords.
 //!
-//! Whatever ends tokens, ends them on this instance at once, and on others as soon as they ask MySQL,
-//! which they do every few seconds. What holds a password or a token has no `Debug`: no log can show it.
+//! An action that ends tokens ends them on this instance at once. Other instances learn of it from
+//! MySQL within a few seconds. A type that holds a password or a token has no `Debug`, so that no
+//! log can show the secret.
 
 use std::sync::Arc;
 
@@ -30,16 +31,16 @@ use crate::http::code::Code;
 use crate::limits::{Subject, network_of};
 use crate::passwords::{Ticket, Urgency};
 
-/// Characters of a name.
+/// Maximum length of a name, in characters.
 const NAME_MAX: usize = 100;
 
-/// Somebody who wants an account.
+/// Body of a sign-up.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SignUpIn {
     #[schema(max_length = 254)]
     pub(crate) email: String,
-    /// Not among the most common ones.
+    /// The most common passwords are refused.
     #[schema(min_length = 8, max_length = 128)]
     pub(crate) password: String,
     pub(crate) confirm_password: String,
@@ -49,7 +50,7 @@ pub struct SignUpIn {
 
 impl BodyIn for SignUpIn {}
 
-/// Somebody who has one.
+/// Body of a login.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CredentialsIn {
@@ -59,7 +60,7 @@ pub struct CredentialsIn {
 
 impl BodyIn for CredentialsIn {}
 
-/// A refresh token, to be used up.
+/// Body of a refresh; it uses the refresh token up.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RefreshIn {
@@ -68,7 +69,7 @@ pub struct RefreshIn {
 
 impl BodyIn for RefreshIn {}
 
-/// A change of one's own password.
+/// Body of a change of the caller's own password.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PasswordIn {
@@ -112,14 +113,14 @@ impl<'a> From<&'a User> for UserOut<'a> {
     }
 }
 
-/// An access token and the refresh token that gets the next one.
+/// An access token, and the refresh token that gets the next one.
 #[derive(Serialize, ToSchema)]
 pub(super) struct TokensOut {
     access: String,
     refresh: String,
 }
 
-/// A password that may be chosen, written twice the same.
+/// Checks a new password: both texts must be equal, and the password must be allowed.
 fn chosen(password: &str, again: &str, pointer: &str) -> Result<Password, Problem> {
     if password != again {
         let message = "the two passwords differ";
@@ -128,7 +129,7 @@ fn chosen(password: &str, again: &str, pointer: &str) -> Result<Password, Proble
     Password::choose(password).map_err(|weak| Problem::unprocessable(pointer, weak.to_string()))
 }
 
-/// Makes an account.
+/// Creates an account.
 ///
 /// # Errors
 /// 409 `EMAIL_TAKEN`, 422, 429.
@@ -181,8 +182,9 @@ pub async fn post_sign_up(
     Ok(json(StatusCode::CREATED, &SignedUpOut { id, email }))
 }
 
-/// Counts attempts before anything is judged, so that many at once are not judged before one has failed; whether one of
-/// the subjects has failed before.
+/// Counts an attempt for each subject before the password is checked, so that parallel attempts
+/// cannot all be checked before one has failed. Returns whether one of the subjects has failed
+/// before.
 async fn attempt(
     app: &Arc<App>,
     origin: &Origin,
@@ -199,7 +201,8 @@ async fn attempt(
                 }
             }
             Err(exceeded) => {
-                // An attempt that is not judged counts for none of the other subjects.
+                // The password will not be checked, so the attempt must not count for the other
+                // subjects.
                 for subject in subjects.iter().take(index) {
                     app.people.limits.take_back(&app.ledger, *subject).await;
                 }
@@ -210,7 +213,7 @@ async fn attempt(
     Ok(has_failed)
 }
 
-/// Whether a password is the one of a hash; a fault is no attempt.
+/// Whether a password matches a hash. A fault of the service does not count as an attempt.
 async fn is_right(
     app: &App,
     subjects: &[Subject],
@@ -231,7 +234,7 @@ async fn take_back(app: &App, subjects: &[Subject]) {
     }
 }
 
-/// The place of a request before password hashes.
+/// The ticket of a request in the queue before password hashing.
 fn ticket(origin: &Origin, is_known: bool, has_failed: bool) -> Ticket {
     Ticket {
         urgency: match (is_known, has_failed) {
@@ -243,8 +246,8 @@ fn ticket(origin: &Origin, is_known: bool, has_failed: bool) -> Ticket {
     }
 }
 
-/// The user of these credentials. A wrong password and an unknown address take as long, count as much, and
-/// are answered alike.
+/// Finds the user of these credentials. A wrong password and an unknown address take the same time,
+/// count the same, and get the same answer.
 ///
 /// # Errors
 /// 401 `INVALID_CREDENTIALS`, 429, 503.
@@ -255,13 +258,13 @@ pub(crate) async fn log_in(
     CredentialsIn { email, password }: CredentialsIn,
 ) -> Result<User, Problem> {
     let email = Email::new(&email);
-    // What is no address may be anything, a password too: the log shall not have it.
+    // A text that is not an email address may be a password, so the log must not show it.
     let claimed = email.as_ref().map_or("no address", Email::as_str);
     let device = email.as_ref().ok();
     let device = device.and_then(|email| devices::known(app, headers, email));
     let from = Subject::login_from(origin.address);
     let subjects = match &device {
-        // Failures of others, from anywhere, are none of a known device.
+        // Failures on other devices do not count against a known device.
         Some(device) => vec![Subject::Device(hash_of(device))],
         None => vec![from, Subject::Login(hash_of(claimed))],
     };
@@ -283,7 +286,8 @@ pub(crate) async fn log_in(
     match user.filter(|_| is_right) {
         Some(user) => {
             for subject in subjects {
-                // Many come from one address: who came in says nothing of the others there.
+                // Many users share an address: one success must not clear the failures of the
+                // others.
                 match subject == from {
                     true => app.people.limits.take_back(&app.ledger, subject).await,
                     false => app.people.limits.forgive(&app.ledger, subject).await,
@@ -299,13 +303,13 @@ pub(crate) async fn log_in(
     }
 }
 
-/// 64 bits of a text's hash: enough to tell accounts apart, and no address in Redis.
+/// 64 bits of a text's hash: enough to tell accounts apart, and Redis sees no email address.
 fn hash_of(text: &str) -> u64 {
     let digest = Sha256::digest(text);
     u64::from_be_bytes(digest.first_chunk().copied().unwrap_or_default())
 }
 
-/// A new refresh token, and what is stored of it.
+/// A new refresh token, and its hash, which alone is stored.
 fn new_refresh_token() -> (String, TokenHash) {
     let token = format!(
         "{:032x}{:032x}",
@@ -343,7 +347,8 @@ pub async fn token(
     let (refresh, hash) = new_refresh_token();
     let lasting = (&hash, app.config.refresh_token_seconds);
     if !refresh_tokens::begin(&app.pool, &user, new_family(), lasting).await? {
-        // Another password, another role, a deletion: while this one was being checked.
+        // The password or the role was changed, or the user was deleted, while the password was
+        // being checked.
         return Err(Problem::of(Code::InvalidCredentials));
     }
     tokens_out(&app, &user, refresh)
@@ -374,7 +379,7 @@ pub async fn refresh(
     tokens_out(&app, &user, successor)
 }
 
-/// The caller as MySQL knows them; a token may name somebody who never was.
+/// Reads the caller's user and password hash; a token may name a user who never existed.
 async fn myself(app: &App, caller: Caller) -> Result<(User, Option<String>), Problem> {
     let found = users::find(&app.pool, caller.user).await?;
     found.ok_or_else(nobody)
@@ -389,8 +394,8 @@ pub async fn me(State(app): State<Arc<App>>, caller: Caller) -> Result<Response,
     Ok(json(StatusCode::OK, &UserOut::from(&user)))
 }
 
-/// Ends all tokens and sessions of a user, and gives a first refresh token if one is wanted, all at once;
-/// the user as they are then, `None` when there is no such user.
+/// Ends all tokens and sessions of a user in one transaction, which also stores the first new
+/// refresh token if one is given. Returns the user as changed; `None` when there is no such user.
 pub(super) async fn end_tokens(
     app: &App,
     id: UserId,
@@ -416,7 +421,7 @@ fn nobody() -> Problem {
     Problem::new(Code::Unauthorized, "the token's user does not exist")
 }
 
-/// POST `/api/me/password`: ends all tokens and sessions, and begins anew.
+/// POST `/api/me/password`: ends all tokens and sessions of the caller, and answers new tokens.
 ///
 /// # Errors
 /// 401 `INVALID_CREDENTIALS`, 422, 429.
@@ -427,7 +432,8 @@ pub async fn change_password(
 ) -> Result<Response, Problem> {
     let password = chosen(&body.new_password, &body.confirm_password, "/newPassword")?;
     let (user, hash) = myself(&app, caller).await?;
-    // Strangers who guess do not keep a user from it who has logged in.
+    // The caller has a counter of their own, so that guesses by strangers cannot keep a logged-in
+    // user from changing the password.
     let own = Subject::Own(user.id.0);
     let has_failed = attempt(&app, &origin, &[own], &user.email).await?;
     let who = (Some(user.id), user.email.as_str());

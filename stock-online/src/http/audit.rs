@@ -1,4 +1,4 @@
-//! The audit log: handlers say what was done, and who asked for it from where.
+//! The audit log: handlers note each action with its actor and address.
 
 use std::sync::Arc;
 
@@ -8,9 +8,10 @@ use stock_mysql::people::audit_log::{self, Action, Event};
 use super::origin::Origin;
 use crate::app::App;
 
-/// Writes a line, without waiting for it.
+/// Writes a line without waiting for MySQL.
 ///
-/// Who asked may have gone, MySQL may be away when selling must stop. What it tells of has happened already: when MySQL does not take the line, the log of the process has it.
+/// The client may have gone, and MySQL may be away when selling must stop. The action has already
+/// happened, so a line that MySQL does not take goes to the log of the process.
 pub fn note(
     app: &Arc<App>,
     origin: &Origin,

@@ -17,7 +17,7 @@ use super::page::{PageIn, cursor_of, cut, limit_of};
 use super::problem::Problem;
 use crate::app::App;
 
-/// Who did what, when, from where.
+/// A line of the audit log: actor, action, time and address.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct AuditLineOut {
@@ -55,7 +55,7 @@ impl From<Line> for AuditLineOut {
 /// GET `/api/ops/audit-log`: admin; newest first.
 ///
 /// # Errors
-/// 422 for a page that does not fit.
+/// 422 for an invalid limit or cursor.
 pub async fn list(
     State(app): State<Arc<App>>,
     Admin(_): Admin,

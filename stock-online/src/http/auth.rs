@@ -1,4 +1,4 @@
-//! Who is calling: bearer tokens (HS256) or a page's session, and the roles in them.
+//! Callers: identified by a bearer token (HS256) or by a page's session, each with a role.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::limits::Subject;
 pub use crate::tokens::Caller;
 use crate::tokens::Known;
 
-/// What a session remembers of a login.
+/// The data of a login that a session keeps.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Login {
     user: UserId,
@@ -41,7 +41,7 @@ impl From<&User> for Login {
     }
 }
 
-/// Who logged in with the session's cookie, if they still are.
+/// The caller of the session's cookie, if the login is still valid.
 ///
 /// # Errors
 /// 403 from another site's page; 503 when MySQL does not answer.
@@ -67,12 +67,12 @@ async fn of_session(parts: &Parts, app: &App) -> Result<Option<Lease>, Problem> 
             store_id: login.store_id,
         },
         generation: login.generation,
-        // A browser that still watches has its page open: the session is as good as used.
+        // The request counts as use of the session, so the lease lasts a full idle time from now.
         exp: session.expiry_date().unix_timestamp(),
     }))
 }
 
-/// A caller, and how long what names them holds.
+/// A caller, and how long their token or session is valid.
 #[derive(Debug, Clone, Copy)]
 pub struct Lease {
     /// The caller.
@@ -83,7 +83,7 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Whether it has neither run out nor been ended.
+    /// Whether the token or session has neither expired nor been ended.
     #[must_use]
     pub fn holds(&self, app: &App) -> bool {
         let is_known = app.people.tokens.holds(self.caller.user, self.generation);
@@ -97,7 +97,7 @@ impl FromRequestParts<Arc<App>> for Lease {
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
         let caller = Caller::from_request_parts(parts, app).await?;
         let known = parts.extensions.get::<Self>().copied();
-        // A page that calls the interface in this process knows its caller already.
+        // A page that calls the interface in this process has set its caller, but no lease.
         Ok(known.unwrap_or(Self {
             caller,
             generation: i64::MAX,
@@ -150,7 +150,8 @@ impl FromRequestParts<Arc<App>> for Caller {
     }
 }
 
-/// A caller, if there is one: of what everybody may see, some see more. A token that does not hold is none.
+/// The caller, if there is one, for routes that show more to some callers. An invalid token counts
+/// as no caller.
 #[derive(Debug, Clone, Copy)]
 pub struct AnyCaller(pub Option<Caller>);
 

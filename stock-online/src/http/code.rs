@@ -1,6 +1,6 @@
-//! Error codes: the stable names under which clients know what was refused.
+//! Error codes: the stable names by which clients recognize a problem.
 //!
-//! `docs/errors.md` lists the same codes with what to do about each; a test compares the two.
+//! `docs/errors.md` lists the same codes with advice for each; a test compares the two.
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident = $name:literal, $status:literal, $title:literal;)*) => {
@@ -20,13 +20,13 @@ macro_rules! codes {
                 match self { $(Self::$variant => $name,)* }
             }
 
-            /// The HTTP status that goes with it.
+            /// The HTTP status of the code.
             #[must_use]
             pub const fn status(self) -> u16 {
                 match self { $(Self::$variant => $status,)* }
             }
 
-            /// What it means, in a few words.
+            /// Its meaning, in a few words.
             #[must_use]
             pub const fn title(self) -> &'static str {
                 match self { $(Self::$variant => $title,)* }
@@ -42,11 +42,12 @@ codes! {
     BadRequest = "BAD_REQUEST", 400, "The request cannot be read";
     /// The Idempotency-Key header is empty, too long or not visible ASCII.
     IdempotencyKeyInvalid = "IDEMPOTENCY_KEY_INVALID", 400, "The Idempotency-Key is not valid";
-    /// There is no token, or it does not hold.
+    /// There is no token, or it is not valid.
     Unauthorized = "UNAUTHORIZED", 401, "A valid access token is required";
-    /// Email or password is wrong; which one is not said.
+    /// The email or the password is wrong; the answer does not say which.
     InvalidCredentials = "INVALID_CREDENTIALS", 401, "Email or password is wrong";
-    /// The refresh token is unknown, too old, or was used before, which ended all that came of its login.
+    /// The refresh token is unknown, expired, or was used before. A second use ends every token of
+    /// its login.
     RefreshTokenInvalid = "REFRESH_TOKEN_INVALID", 401, "The refresh token does not hold";
     /// The role may not do this.
     Forbidden = "FORBIDDEN", 403, "The role of the token does not allow this";
@@ -54,7 +55,7 @@ codes! {
     UserMismatch = "USER_MISMATCH", 403, "The request names another user";
     /// A browser sent a session's cookie from another site's page.
     CrossSiteRequest = "CROSS_SITE_REQUEST", 403, "The request came from another site";
-    /// There is no such route.
+    /// There is no such route, or no such object of a kind that has no code of its own.
     NotFound = "NOT_FOUND", 404, "There is nothing here";
     /// There is no such product, or it was deleted.
     ProductNotFound = "PRODUCT_NOT_FOUND", 404, "There is no such product";
@@ -90,35 +91,35 @@ codes! {
     SaleClosed = "SALE_CLOSED", 409, "The sale is over";
     /// The product has a sale that is not over.
     SaleExists = "SALE_EXISTS", 409, "The product has a sale that is not over";
-    /// The sale has begun, which settles this.
+    /// The sale has begun, so this member cannot change any more.
     SaleHasBegun = "SALE_HAS_BEGUN", 409, "The sale has begun";
-    /// A buyer has had more than the new limit.
+    /// A buyer has taken more than the new limit.
     SaleLimitBelowTaken = "SALE_LIMIT_BELOW_TAKEN", 409, "A buyer has had more than that";
     /// Less is available than was asked for.
     InsufficientStock = "INSUFFICIENT_STOCK", 409, "There is not enough stock";
-    /// The buyer has had all that the sale allows one buyer.
+    /// The buyer has taken all that the sale allows one buyer.
     PurchaseLimitReached = "PURCHASE_LIMIT_REACHED", 409, "The sale allows one buyer no more";
     /// The user has as many live reservations as the service allows.
     HoldLimitReached = "HOLD_LIMIT_REACHED", 409, "There are too many live reservations";
     /// The user holds as many units of the product as the service allows.
     HoldUnitsReached = "HOLD_UNITS_REACHED", 409, "No more units of the product may be held";
-    /// The reservation was sold.
+    /// The reservation was confirmed.
     ReservationAlreadyConfirmed = "RESERVATION_ALREADY_CONFIRMED", 409, "The reservation was confirmed before";
-    /// The reservation was given back.
+    /// The reservation was cancelled.
     ReservationAlreadyCancelled = "RESERVATION_ALREADY_CANCELLED", 409, "The reservation was cancelled before";
     /// The reservation's time is over.
     ReservationAlreadyExpired = "RESERVATION_ALREADY_EXPIRED", 409, "The reservation has expired";
     /// The order does not ask for what the reservation holds.
     ReservationMismatch = "RESERVATION_MISMATCH", 409, "The reservation holds something else";
-    /// There are as many webhooks as there may be.
+    /// The maximum number of webhooks exists already.
     WebhookLimitReached = "WEBHOOK_LIMIT_REACHED", 409, "There are too many webhooks";
     /// There is a store with this number.
     StoreExists = "STORE_EXISTS", 409, "There is a store with this number";
-    /// What is available is not what the request expects.
+    /// The available stock is not the stock that the request expects.
     StockChanged = "STOCK_CHANGED", 409, "The stock has changed";
-    /// The user has drawn this coupon for this work.
+    /// The user has already drawn this coupon for this work.
     CouponAlreadyIssued = "COUPON_ALREADY_ISSUED", 409, "The coupon was issued to this user before";
-    /// All of the coupon have been drawn.
+    /// Every code of the coupon has been drawn.
     CouponSoldOut = "COUPON_SOLD_OUT", 409, "There is none of the coupon left";
     /// The coupon's time has not begun.
     CouponNotOpen = "COUPON_NOT_OPEN", 409, "The coupon cannot be drawn yet";
@@ -128,19 +129,19 @@ codes! {
     CouponCodeTaken = "COUPON_CODE_TAKEN", 409, "There is a coupon with this code";
     /// A work with this title exists.
     WorkTitleTaken = "WORK_TITLE_TAKEN", 409, "There is a work with this title";
-    /// There is no such coupon for this user.
+    /// The user has no such coupon, or it cannot be used now.
     CouponNotUsable = "COUPON_NOT_USABLE", 409, "The coupon cannot be used";
     /// The user has fewer points.
     InsufficientPoints = "INSUFFICIENT_POINTS", 409, "There are not enough points";
     /// The movement of points was cancelled.
     PointAlreadyCanceled = "POINT_ALREADY_CANCELED", 409, "The movement of points was cancelled before";
-    /// It is a cancel itself, or an order's.
+    /// The movement of points is a cancel, or belongs to an order.
     PointNotCancelable = "POINT_NOT_CANCELABLE", 409, "This movement of points cannot be cancelled by itself";
-    /// The order is not in a state that allows this.
+    /// The order's status does not allow this.
     InvalidOrderStatus = "INVALID_ORDER_STATUS", 409, "The order's status does not allow this";
-    /// A level would pass 2^53 − 1.
+    /// A level would exceed 2^53 − 1.
     StockLimitReached = "STOCK_LIMIT_REACHED", 409, "The stock level would become too large";
-    /// A dead letter's tables refused it once more.
+    /// The dead letter's own tables refuse it again.
     DeadLetterStays = "DEAD_LETTER_STAYS", 409, "The entry's tables refuse it still";
     /// An account stays under quarantine.
     QuarantineStays = "QUARANTINE_STAYS", 409, "The account stays under quarantine";
@@ -162,11 +163,11 @@ codes! {
     TooManyRequests = "TOO_MANY_REQUESTS", 429, "Too many requests";
     /// The header is too large.
     HeadersTooLarge = "HEADERS_TOO_LARGE", 431, "The headers are too large";
-    /// A fault of ours; the log has the details under the request id.
+    /// A fault of the service; the log has the details under the request id.
     Internal = "INTERNAL", 500, "Something went wrong";
-    /// Redis is away or not proved to be the one that MySQL knows.
+    /// Redis does not answer, or is not verified as the Redis that MySQL knows.
     Fenced = "FENCED", 503, "Selling is suspended until the ledger is proved";
-    /// Redis is not set up to keep what is promised.
+    /// The settings of Redis cannot keep accepted orders.
     UnsafeRedis = "UNSAFE_REDIS", 503, "Redis is not set up to keep orders";
     /// An operator stopped selling.
     SellingStopped = "SELLING_STOPPED", 503, "Selling is stopped";
@@ -174,9 +175,9 @@ codes! {
     Overloaded = "OVERLOADED", 503, "The service is overloaded";
     /// MySQL is too far behind.
     Backlog = "BACKLOG", 503, "Too many orders wait to be stored";
-    /// The link broke after sending; the same key tells what happened.
+    /// It is not known whether the change was made; a retry with the same key tells.
     OutcomeUnknown = "OUTCOME_UNKNOWN", 503, "The outcome is not known";
-    /// An account in Redis cannot be read.
+    /// An account or a book in Redis cannot be read.
     AccountBroken = "ACCOUNT_BROKEN", 503, "What it needs is being brought back";
     /// MySQL did not answer.
     DatabaseUnavailable = "DATABASE_UNAVAILABLE", 503, "The database is not available";

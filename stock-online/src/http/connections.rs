@@ -1,8 +1,10 @@
-//! Connections: how many there may be, how many of one client, and how long one may keep the service waiting.
+//! Connections: limits on their number, on the share of one client, and on the time that a slow
+//! client may take.
 //!
-//! One address has a share, so that it cannot take every connection. When all are taken, a few more are accepted for
-//! questions of health alone: an orchestrator that is not answered would kill a service that works. A client that sends
-//! its request's head or takes its answer too slowly is cut off, because what it holds is missing to others.
+//! Each address has a share, so that one address cannot take every connection. When all are taken,
+//! a few more are accepted for health checks only, because an orchestrator that gets no answer
+//! would kill a working service. A client that sends its request head or takes its answer too
+//! slowly is cut off, because others need the connection.
 
 use std::collections::HashMap;
 use std::io;
@@ -23,24 +25,25 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use crate::limits::network_of;
 
-/// Connections for questions of health when all others are taken.
+/// Extra connections for health checks when all others are taken.
 const HEALTH_MAX: usize = 32;
-/// A connection that is refused is closed after so long: a client that tries again at once would cost more than one that
-/// is served.
+/// A refused connection is held this long before it is closed, because a client that retries at
+/// once would cost more than one that is served.
 const REFUSED_LIFE: Duration = Duration::from_secs(5);
-/// Refused connections that are kept for that; further ones are closed at once.
+/// Maximum number of refused connections that are held; further ones are closed at once.
 const REFUSED_MAX: usize = 8_192;
-/// A connection for questions of health lives so long at most.
+/// Longest life of a connection for health checks.
 pub(super) const HEALTH_LIFE: Duration = Duration::from_secs(2);
 
-/// Connections that may wait to be accepted; the system allows no more than its own limit (`net.core.somaxconn`). Too few,
-/// and those who come in the second in which a sale opens are not heard, and come again a second later.
+/// Connections that may wait to be accepted. The system caps the number (`net.core.somaxconn`). If
+/// it is too small, clients that connect in the second in which a sale opens are not heard, and
+/// retry a second later.
 const BACKLOG: u32 = 65_535;
 
-/// Listens where the service is to be found.
+/// Listens on the first address that can be bound.
 ///
 /// # Errors
-/// When the address cannot be had.
+/// When no address can be bound.
 pub async fn listen(address: impl ToSocketAddrs) -> io::Result<TcpListener> {
     let mut refused = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for address in lookup_host(address).await? {
@@ -62,7 +65,7 @@ pub(super) struct Connections {
     all: Arc<Semaphore>,
     for_health: Arc<Semaphore>,
     refused: Arc<Semaphore>,
-    /// How many one address may have; 0 is any number.
+    /// Connections that one address may have; 0 is unlimited.
     share: usize,
     by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
     open: Gauge,
@@ -74,7 +77,7 @@ pub(super) struct Place {
     address: IpAddr,
     by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
     open: Gauge,
-    /// Whether it is for questions of health alone.
+    /// Whether it serves health checks only.
     pub(super) is_for_health: bool,
 }
 
@@ -92,7 +95,7 @@ impl Connections {
         }
     }
 
-    /// Closes a connection that has no place, after a while.
+    /// Closes a connection that got no place, after a delay.
     pub(super) fn refuse(&self, stream: TcpStream) {
         if let Ok(kept) = Arc::clone(&self.refused).try_acquire_owned() {
             tokio::spawn(async move {
@@ -102,8 +105,8 @@ impl Connections {
         }
     }
 
-    /// Counts a connection; `None` when its address, or the service, has too many. A proxy that is trusted speaks for
-    /// many clients.
+    /// Counts a connection; `None` when its address or the service has too many. A trusted proxy
+    /// has no share, because it speaks for many clients.
     pub(super) fn take(&self, peer: IpAddr, is_proxy: bool) -> Option<Place> {
         let address = network_of(peer.to_canonical());
         let own = {
@@ -112,7 +115,7 @@ impl Connections {
             *own += 1;
             *own
         };
-        // From here on dropping a place takes the count back.
+        // From here on, dropping a place takes the count back.
         let place = |slot, is_for_health| {
             self.open.increment(1);
             Place {
@@ -159,23 +162,23 @@ impl Drop for Place {
     }
 }
 
-/// The progress of a connection's requests, known to both of its sides.
+/// The progress of a connection's requests, shared by its stream and its request handler.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    /// Requests whose heads were read.
+    /// Number of request heads that were read.
     heads: AtomicU64,
-    /// Whether one of them is being answered.
+    /// Whether a request is being answered.
     is_answering: AtomicBool,
 }
 
 impl Progress {
-    /// A head was read completely.
+    /// Notes that a head was read completely.
     pub(super) fn begin(&self) {
         self.heads.fetch_add(1, Ordering::Relaxed);
         self.is_answering.store(true, Ordering::Relaxed);
     }
 
-    /// Its answer begins to be sent.
+    /// Notes that the answer begins to be sent.
     pub(super) fn end(&self) {
         self.is_answering.store(false, Ordering::Relaxed);
     }
@@ -187,11 +190,11 @@ pub(super) struct Timed {
     progress: Arc<Progress>,
     head_max: Duration,
     write_max: Duration,
-    /// The time by which a head that has begun must be there; beside it the number of heads read before.
+    /// Deadline of a head that has begun to arrive, and the number of heads read before it.
     head: Option<(Instant, u64)>,
-    /// Runs while the rest of a head is missing.
+    /// Timer that runs while the rest of a head is missing.
     rest: Option<Pin<Box<Sleep>>>,
-    /// Runs while the client takes nothing.
+    /// Timer that runs while the client takes no data.
     write: Option<Pin<Box<Sleep>>>,
 }
 
@@ -208,7 +211,7 @@ impl Timed {
         }
     }
 
-    /// Notes the outcome of an attempt to write.
+    /// Starts or stops the write timer after an attempt to write.
     fn wrote<T>(
         &mut self,
         cx: &mut Context<'_>,

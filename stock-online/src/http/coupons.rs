@@ -1,13 +1,13 @@
-//! Coupons: make one, list them, draw one first come first served, see one's own.
+//! Coupons: create, list, draw (first come, first served), and list one's own.
 //!
 //! | verb | path | answers |
 //! |---|---|---|
 //! | [`list`] | GET `/api/coupons` | campaigns, newest first; to an admin also personal coupons |
-//! | [`create`] | POST `/api/coupons` | an admin's |
+//! | [`create`] | POST `/api/coupons` | 201, for admins |
 //! | [`issue`] | POST `/api/coupons/{id}/issue` | 201 with a code: decided, MySQL follows |
 //! | [`mine`] | GET `/api/coupons/mine` | the caller's codes, newest first |
 //!
-//! Using one is a part of an order ([`super::orders`]).
+//! An order uses a coupon ([`super::orders`]).
 
 mod wire;
 
@@ -45,10 +45,11 @@ use super::verdicts::{refuse, replayed_entry};
 use crate::app::{App, CATCH_UP_MAX};
 use crate::http::code::Code;
 
-/// How often a code is drawn again that somebody has: once in 10^8 draws when two million are out.
+/// Maximum number of draws for one request. A code that somebody has is drawn again; with two
+/// million codes out, that happens once in 10^8 draws.
 const DRAWS_MAX: usize = 5;
 
-/// What is left of coupons: in Redis, and while that does not answer, in MySQL.
+/// The remaining counts of coupons, from Redis, or from MySQL while Redis does not answer.
 async fn remaining(app: &App, coupons: &[Coupon]) -> Result<HashMap<Account, Level>, Problem> {
     let counted = coupons.iter().filter(|coupon| coupon.count.is_some());
     let names: Vec<Account> = counted.map(|coupon| Account::coupon(coupon.id)).collect();
@@ -61,7 +62,7 @@ async fn remaining(app: &App, coupons: &[Coupon]) -> Result<HashMap<Account, Lev
 /// GET `/api/coupons`.
 ///
 /// # Errors
-/// 422 for a page that does not fit.
+/// 422 for an invalid limit or cursor.
 pub async fn list(
     State(app): State<Arc<App>>,
     AnyCaller(caller): AnyCaller,
@@ -91,7 +92,7 @@ pub async fn create(
 ) -> Result<Response, Problem> {
     let is_drawn = body.code.is_none();
     let mut fields = body.check()?;
-    // Without a proved Redis it could not be opened.
+    // Without a verified Redis the coupon could not be opened in the ledger.
     app.ledger.live_link().await?;
     if let Some(of) = &fields.personal
         && users::find(&app.pool, of.user_id).await?.is_none()
@@ -101,7 +102,7 @@ pub async fn create(
     let key = idempotency.as_ref().and_then(CreationKey::of);
     let mut made = make(&app, admin, &fields, key.as_ref()).await;
     for _ in 1..DRAWS_MAX {
-        // A code that nobody chose is drawn again.
+        // A code that the admin did not choose is drawn again if another coupon has it.
         match (&made, &mut fields.personal) {
             (Err(problem), Some(of)) if is_drawn && problem.code == Code::CouponCodeTaken => {
                 of.code = coupon::draw_code();
@@ -116,7 +117,7 @@ pub async fn create(
         let action = Action::CouponCreated;
         audit::note(&app, &origin, action, (Some(admin.user), &subject));
     }
-    // The first answer again: as many as there were.
+    // The answer shows the full count, so that a replay repeats the first answer.
     let first = Level {
         balance: created.count.unwrap_or_default(),
         ..Level::default()
@@ -130,7 +131,8 @@ pub async fn create(
     })
 }
 
-/// Writes a coupon and makes it known to the ledger; whether a request with the same key has done so before.
+/// Writes a coupon and opens it in the ledger. Returns whether a request with the same key has done
+/// so before.
 async fn make(
     app: &App,
     admin: Caller,
@@ -145,7 +147,7 @@ async fn make(
     Ok((opened.map_err(Problem::behind_a_change)?, is_replayed))
 }
 
-/// Makes a coupon that was inserted known to the ledger.
+/// Opens an inserted coupon in the ledger.
 async fn open(app: &App, admin: Caller, id: CouponId) -> Result<Arc<Coupon>, Problem> {
     app.selling.coupons.made(id).await;
     let created = app.selling.coupons.find(&app.pool, id).await?;
@@ -154,7 +156,7 @@ async fn open(app: &App, admin: Caller, id: CouponId) -> Result<Arc<Coupon>, Pro
         table::delete_unopened(&app.pool, id).await?;
         return Err(Problem::of(Code::CouponCodeTaken));
     }
-    // Repeated for a replay: the first attempt may have ended here.
+    // Repeated for a replay, because the first attempt may have ended before this step.
     match app
         .ledger
         .decide(coupon::open(&created, admin.user)?)
@@ -164,7 +166,7 @@ async fn open(app: &App, admin: Caller, id: CouponId) -> Result<Arc<Coupon>, Pro
             table::delete_unopened(&app.pool, id).await?;
             Err(Problem::of(Code::CouponCodeTaken))
         }
-        // Another attempt at the same was quicker.
+        // A parallel attempt was faster.
         Verdict::Accepted(_)
         | Verdict::Replayed(_)
         | Verdict::Refused(Refusal::StaleState { .. }) => Ok(created),
@@ -172,7 +174,8 @@ async fn open(app: &App, admin: Caller, id: CouponId) -> Result<Arc<Coupon>, Pro
     }
 }
 
-/// Whether a coupon's code is another's. On their own shard the script sees to that; this looks at the others.
+/// Whether another coupon has this code. The script checks this for coupons of one shard; this
+/// function checks it for the other shards.
 async fn is_code_of_another(app: &App, created: &Coupon) -> Result<bool, Problem> {
     let Some(of) = &created.personal else {
         return Ok(false);
@@ -182,7 +185,8 @@ async fn is_code_of_another(app: &App, created: &Coupon) -> Result<bool, Problem
     Ok(known.is_some_and(|known| known.coupon_id != created.id))
 }
 
-/// The coupon that an earlier request with the same key created, unless it is the code that another has.
+/// The coupon that an earlier request with the same key created. Without one, another coupon has
+/// the code.
 async fn created_before(
     app: &App,
     key: Option<&CreationKey>,
@@ -199,7 +203,7 @@ async fn created_before(
     }
 }
 
-/// What refuses a draw.
+/// Translates the refusal of a draw.
 fn undrawn(refusal: Refusal) -> Problem {
     let code = if matches!(refusal, Refusal::StaleState { .. }) {
         Code::CouponAlreadyIssued
@@ -215,7 +219,7 @@ fn undrawn(refusal: Refusal) -> Problem {
                 ..
             }
     ) {
-        // Every code that was drawn was somebody's: the next request draws others. Or a crash kept the coupon
+        // Every drawn code was taken, and the next request draws others. Or a crash kept the coupon
         // from the ledger, which will know it in a few seconds.
         Code::Overloaded
     } else {
@@ -224,7 +228,7 @@ fn undrawn(refusal: Refusal) -> Problem {
     Problem::of(code)
 }
 
-/// Draws codes until one is nobody's.
+/// Draws codes until one is free, at most [`DRAWS_MAX`] times.
 async fn draw(
     app: &App,
     window_ms: (u64, u64),
@@ -244,7 +248,7 @@ async fn draw(
     }
 }
 
-/// The campaign's coupon that is drawn.
+/// The campaign coupon to draw from.
 async fn find_campaign(
     app: &App,
     id: Result<PathId, Problem>,
@@ -315,7 +319,7 @@ pub async fn issue(
 /// GET `/api/coupons/mine`.
 ///
 /// # Errors
-/// 422 for a page that does not fit.
+/// 422 for an invalid limit or cursor.
 pub async fn mine(
     State(app): State<Arc<App>>,
     caller: Caller,

@@ -1,14 +1,16 @@
-//! Requests that another site's page makes a browser send with the cookie of ours (CSRF).
+//! Cross-site requests (CSRF): requests that another site's page makes a browser send with our
+//! cookie.
 //!
-//! Every browser says since 2023 where a request comes from: `Sec-Fetch-Site`, older ones `Origin`. What
-//! sends neither is no browser, and carries no cookie that it was not given.
+//! Since 2023 every browser says where a request comes from, with `Sec-Fetch-Site`; older ones with
+//! `Origin`. A client that sends neither is not a browser, and sends only cookies that it was
+//! given.
 
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 
 use super::problem::Problem;
 use crate::http::code::Code;
 
-/// Refuses what may change something and comes from another site.
+/// Refuses a request that may change something and comes from another site.
 ///
 /// # Errors
 /// 403 `CROSS_SITE_REQUEST`.
@@ -23,7 +25,7 @@ pub fn check(method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
 fn is_own(headers: &HeaderMap) -> bool {
     let text = |value: &HeaderValue| value.to_str().unwrap_or("").to_ascii_lowercase();
     if let Some(site) = headers.get("sec-fetch-site") {
-        // `none`: a person's own doing, as an address typed in.
+        // `none`: the person started the request, for example by typing the address.
         return matches!(text(site).as_str(), "same-origin" | "none");
     }
     let Some(origin) = headers.get(header::ORIGIN) else {

@@ -1,4 +1,4 @@
-//! Dead letters, as an admin sees them and sends them once more.
+//! Dead letters: an admin lists them and retries them.
 
 use std::sync::Arc;
 
@@ -60,7 +60,7 @@ impl From<DeadLetter> for DeadLetterOut {
 /// GET `/api/ops/dead-letters`: admin; newest first, resolved ones too.
 ///
 /// # Errors
-/// 422 for a page that does not fit.
+/// 422 for an invalid limit or cursor.
 pub async fn list(
     State(app): State<Arc<App>>,
     Admin(_): Admin,
@@ -76,10 +76,11 @@ pub async fn list(
     Ok(json(StatusCode::OK, &page))
 }
 
-/// POST `/api/ops/dead-letters/{position}/retry`: admin; writes its tables again, which never sells again.
+/// POST `/api/ops/dead-letters/{position}/retry`: admin; writes the entry's own tables again. A
+/// retry never sells again.
 ///
 /// # Errors
-/// 404, 409 when the tables refuse it still.
+/// 404, 409 when the tables still refuse it.
 pub async fn retry(
     State(app): State<Arc<App>>,
     Admin(admin): Admin,
@@ -125,7 +126,7 @@ fn stays(error: RetryError) -> Problem {
         | RetryError::Missing
         | RetryError::Entry(_)
         | RetryError::Record(_)) => {
-            // The cause names tables and columns: it stays here.
+            // The cause names tables and columns, so only the log shows it.
             tracing::warn!(%error, "a dead letter stays one");
             Problem::of(Code::DeadLetterStays)
         }

@@ -1,7 +1,9 @@
-//! Known devices: browsers in which an account's owner has logged in before, by a signed cookie.
+//! Known devices: browsers in which an account's owner has logged in before, recognized by a signed
+//! cookie.
 //!
-//! Wrong passwords from elsewhere delay logins to an account, but not those from its owner's devices: each has attempts of
-//! its own. The cookie opens nothing; whoever steals it may guess passwords at the rate of one device.
+//! Wrong passwords from elsewhere delay logins to an account, but not from its owner's devices,
+//! because each device has its own count of attempts. The cookie gives no access. A thief of the
+//! cookie may guess passwords at the rate of one device.
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
@@ -10,7 +12,7 @@ use stock_domain::user::Email;
 use crate::app::App;
 
 const NAME: &str = "device";
-/// Only what the forms of accounts post carries it.
+/// Browsers send the cookie with the account forms only.
 const PATH: &str = "/account";
 const SECONDS: u32 = 365 * 86_400;
 
@@ -18,7 +20,8 @@ fn text(email: &Email, nonce: &str) -> String {
     format!("device {} {nonce}", email.as_str())
 }
 
-/// The name of the device that a request comes from, if the owner of that address has logged in there before.
+/// The device that a request comes from, if the owner of this email address has logged in there
+/// before.
 pub(crate) fn known(app: &App, headers: &HeaderMap, email: &Email) -> Option<String> {
     let cookies = headers.get_all(header::COOKIE).iter();
     let pairs = cookies
@@ -36,7 +39,7 @@ pub(crate) fn known(app: &App, headers: &HeaderMap, email: &Email) -> Option<Str
     known.next()
 }
 
-/// Lets a browser be known from now on.
+/// Makes a browser a known device from now on.
 pub(crate) fn remember(app: &App, response: &mut Response, email: &Email) {
     let nonce = format!("{:032x}", rand::random::<u128>());
     let Ok(signature) = app.people.tokens.sign(&text(email, &nonce)) else {

@@ -25,11 +25,11 @@ use super::products::publish;
 use crate::app::App;
 use crate::http::code::Code;
 
-/// How long a discount counts unless it says otherwise.
+/// Default duration of a discount, in days.
 const DAYS: u64 = 30;
 const DAY_MS: u64 = 24 * 3_600_000;
 
-/// A discount as an admin makes it.
+/// A discount as an admin creates it.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({ "percentage": 12.5 }))]
@@ -37,10 +37,10 @@ pub struct DiscountIn {
     /// Above 0 and at most 100, with at most two decimals.
     #[schema(value_type = f64, minimum = 0.01, maximum = 100)]
     percentage: Number,
-    /// From when it counts; at once unless it is given.
+    /// Start of the discount; now if absent.
     #[schema(value_type = Option<String>, format = DateTime)]
     starts_at: Option<TimeIn>,
-    /// Until when it counts; 30 days later unless it is given.
+    /// End of the discount; 30 days after the start if absent.
     #[schema(value_type = Option<String>, format = DateTime)]
     ends_at: Option<TimeIn>,
 }
@@ -55,7 +55,7 @@ pub(super) struct DiscountOut {
     product_id: u64,
     #[schema(value_type = f64)]
     percentage: Number,
-    /// Whether it is the product's; a later one takes its place.
+    /// Whether it is the product's current discount; a later one replaces it.
     is_active: bool,
     #[schema(value_type = String, format = DateTime)]
     starts_at: String,

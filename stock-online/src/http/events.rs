@@ -1,8 +1,10 @@
 //! GET `/api/events/levels`: the latest levels as server-sent events, resumable by the event's id.
 //!
-//! A stream begins with a snapshot from Redis: of the products and coupons asked for, a product's everywhere, else of
-//! the first thousand products online. Then come the changes, what moved within a fifth of a second in one event. With `Last-Event-ID` it goes on behind that
-//! event, on any instance; an instance that has not heard all since begins with a snapshot again.
+//! A stream begins with a snapshot from Redis. It holds the products and coupons that were asked
+//! for, a product at every location; without ids, the first thousand products at the online
+//! warehouse. Then come the changes; one event holds all levels that moved within a fifth of a
+//! second. With `Last-Event-ID` the stream goes on after that event, on any instance. An instance
+//! that has not heard every change since then begins with a snapshot again.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -29,16 +31,16 @@ use crate::streams::{Holder, Place};
 
 /// At most five events a second.
 const PACE: Duration = Duration::from_millis(200);
-/// How often a silent stream says that it is there.
+/// Interval of the keep-alive messages on a silent stream.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// How often a stream looks whether its watcher's token still holds.
+/// Interval at which a stream checks that its watcher's token is still valid.
 const LEASE_LOOK: Duration = Duration::from_secs(1);
-/// Levels in one event, and products in a snapshot.
+/// Maximum number of levels in one event, and of products in a snapshot.
 const LEVELS_MAX: usize = 1_000;
-/// Products, and coupons, that may be asked for.
+/// Maximum number of products, and of coupons, in one request.
 const IDS_MAX: usize = 100;
 
-/// Which products and coupons; all of them when none is named.
+/// The products and coupons to watch; all of them when none is named.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct EventsIn {
@@ -48,13 +50,13 @@ pub struct EventsIn {
     coupon_id: Option<String>,
 }
 
-/// What a watcher named.
+/// The products and coupons that a watcher named.
 pub struct Named {
-    /// Products, at every place.
+    /// Products; at every location unless `is_online_only` is set.
     pub products: Vec<ProductId>,
     /// Coupons.
     pub coupons: Vec<CouponId>,
-    /// Whether only what is sold online is told.
+    /// Whether only levels of the online warehouse are sent.
     pub is_online_only: bool,
 }
 
@@ -115,10 +117,10 @@ fn ids_of(text: Option<&str>, pointer: &str) -> Result<Vec<u64>, Problem> {
 }
 
 impl Named {
-    /// `None` when nothing is named: everything is watched then.
+    /// `None` when the query names nothing, which means to watch everything.
     ///
     /// # Errors
-    /// 422 for ids that are none, or too many.
+    /// 422 for malformed ids, or too many.
     pub fn of(query: &EventsIn) -> Result<Option<Self>, Problem> {
         if query.product_id.is_none() && query.coupon_id.is_none() {
             return Ok(None);
@@ -148,17 +150,16 @@ impl Named {
     }
 }
 
-/// One watcher.
 struct Watcher {
     app: Arc<App>,
-    /// Whose levels; none is everybody's.
+    /// The levels to send; `None` sends all.
     named: Option<Named>,
     changed: watch::Receiver<Position>,
-    /// Up to where they know; none before their first snapshot.
+    /// Position up to which the watcher has every change; `None` before the first snapshot.
     after: Option<Position>,
     /// When the last event was sent.
     sent: Option<Instant>,
-    /// One of so many.
+    /// Counts the stream against the maximum number of streams.
     _place: Place,
 }
 
@@ -167,7 +168,7 @@ impl Watcher {
         self.named.as_ref().is_none_or(|named| named.has(account))
     }
 
-    /// Waits for the next event; none ends the stream.
+    /// Waits for the next event; `None` ends the stream.
     async fn next(&mut self) -> Option<Event> {
         loop {
             if let Some(sent) = self.sent {
@@ -179,7 +180,7 @@ impl Watcher {
                 .and_then(|after| self.app.live.levels.since(after, LEVELS_MAX));
             let (upto, levels) = match known {
                 Some(changes) => (changes.upto, changes.levels),
-                // Before Redis is asked: what moves in between comes again as a change.
+                // The position is read before Redis is asked, so a change in between is sent again.
                 None => (self.app.live.levels.last(), self.snapshot().await?),
             };
             let is_first = self.after.is_none();
@@ -190,7 +191,7 @@ impl Watcher {
                 .filter_map(out)
                 .collect();
             if levels.is_empty() && !is_first && upto < self.app.live.levels.last() {
-                // What moved was nothing to them, and there is more.
+                // None of these changes concerns the watcher, and there are more.
                 continue;
             }
             if !levels.is_empty() || is_first {
@@ -203,7 +204,7 @@ impl Watcher {
     }
 
     async fn snapshot(&self) -> Option<Vec<(Account, Level)>> {
-        // Without Redis or MySQL the stream ends; the browser comes again by itself.
+        // Without Redis or MySQL the stream ends; the browser reconnects by itself.
         let (products, coupons, places) = match &self.named {
             Some(named) => {
                 let places = match named.is_online_only {
@@ -233,7 +234,7 @@ impl Watcher {
 /// GET `/api/events/levels`.
 ///
 /// # Errors
-/// 422 for ids that are none.
+/// 422 for malformed ids; 429 or 503 when too many streams are open.
 pub async fn levels(
     State(app): State<Arc<App>>,
     lease: Lease,
@@ -249,14 +250,14 @@ pub async fn levels(
     Ok(stream(app, named, &headers, (place, Some(lease))))
 }
 
-/// The stream itself; it ends with its watcher's token or session, if there is one.
+/// Opens the stream. It ends with its watcher's token or session, if there is one.
 pub fn stream(
     app: Arc<App>,
     named: Option<Named>,
     headers: &HeaderMap,
     (place, lease): (Place, Option<Lease>),
 ) -> Response {
-    // An id that is none of ours begins anew.
+    // A malformed id begins with a snapshot.
     let after = headers
         .get("last-event-id")
         .and_then(|id| id.to_str().ok()?.parse().ok());
@@ -284,7 +285,7 @@ pub fn stream(
     Sse::new(events).keep_alive(keep_alive).into_response()
 }
 
-/// Returns when a watcher's token or session does not hold any more.
+/// Returns when a watcher's token or session is no longer valid.
 async fn ended(app: &App, lease: Option<Lease>) {
     let Some(lease) = lease else {
         return std::future::pending().await;

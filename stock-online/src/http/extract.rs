@@ -1,7 +1,7 @@
 //! Typed input: JSON bodies, Idempotency-Keys, queries and ids, each refused with its own code.
 //!
-//! The order of the checks is the contract's: 413, 415, 400, 422. A body that is not JSON at all is a
-//! 400 even when an earlier part of it would be a 422.
+//! The checks run in the order that the contract demands: 413, 415, 400, 422. A body that is not
+//! JSON is answered 400, even when an earlier part of it would be a 422.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -29,36 +29,36 @@ use super::problem::Problem;
 use crate::app::App;
 use crate::http::code::Code;
 
-/// The largest number that any JSON reader keeps exact, 2^53 − 1: a larger id was never given.
+/// 2^53 − 1, the largest integer that every JSON reader keeps exact. No larger id is ever given.
 pub const ID_MAX: u64 = (1 << 53) - 1;
-/// How long a body may take to arrive once its headers have.
+/// Time that a body may take to arrive after its headers.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The year 9999 in Unix ms: where MySQL's times end is not far behind.
+/// Start of the year 9999 in Unix ms; MySQL's times end a year later.
 const TIME_END_MS: i64 = 253_370_764_800_000;
-/// How much of a body that is too large is passed over, and for how long.
+/// Limits of reading on through a body that is too large: in bytes, and in time.
 const LINGER_BYTES_MAX: usize = 8 * 1024 * 1024;
 const LINGER: Duration = Duration::from_millis(500);
 
-/// A type that a JSON body may be read as, and the rules for such a body.
+/// A type that is read from a JSON body, and the rules for that body.
 pub trait BodyIn: DeserializeOwned {
-    /// Whether no body at all means the same as `{}`.
+    /// Whether a missing body means the same as `{}`.
     const MAY_BE_MISSING: bool = false;
-    /// How large it may be, where that is more than other bodies.
+    /// Largest body in bytes, where it is larger than other bodies may be.
     const BYTES_MAX: Option<usize> = None;
 }
 
-/// A caller's JSON body, and the key under which its answer is to be remembered.
+/// A caller's JSON body, and the key under which its answer is remembered.
 pub struct Keyed<T> {
     /// The caller who sent it.
     pub caller: Caller,
-    /// The body as it was read.
+    /// The parsed body.
     pub body: T,
     /// The key, if one was sent.
     pub idempotency: Option<Idempotency>,
 }
 
-/// The JSON body of somebody who need not say who they are.
+/// The JSON body of a request that needs no caller.
 pub struct Anonymous<T>(pub T);
 
 impl<T: BodyIn> FromRequest<Arc<App>> for Anonymous<T> {
@@ -71,7 +71,7 @@ impl<T: BodyIn> FromRequest<Arc<App>> for Anonymous<T> {
     }
 }
 
-/// The bytes of a body that is declared as JSON.
+/// Reads the bytes of a body that is declared as JSON.
 async fn read_json<T: BodyIn>(
     parts: &Parts,
     body: axum::body::Body,
@@ -94,7 +94,8 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Form<T> {
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
-        // A browser posts forms to any site: the session that a login begins is to be asked for.
+        // A browser posts forms to any site. This check keeps another site from logging the user
+        // in.
         cross_site::check(&parts.method, &parts.headers)?;
         let bytes = read_body(&parts, body, app.config.http_body_bytes_max).await?;
         let kind = parts.headers.get(CONTENT_TYPE);
@@ -133,7 +134,8 @@ impl<T: BodyIn> FromRequest<Arc<App>> for Keyed<T> {
     }
 }
 
-/// A caller who sends no body, and the key under which the answer is to be remembered. A body is not looked at.
+/// A caller who sends no body, and the key under which the answer is remembered. A body that was
+/// sent is ignored.
 pub struct Bodiless {
     /// The caller who sent the request.
     pub caller: Caller,
@@ -154,7 +156,7 @@ impl FromRequestParts<Arc<App>> for Bodiless {
     }
 }
 
-/// The key of a request, counted against its user's limit.
+/// Reads the key of a request, and counts it against the user's limit.
 fn keyed(
     app: &App,
     caller: Caller,
@@ -210,7 +212,8 @@ async fn read_body(parts: &Parts, body: axum::body::Body, max: usize) -> Result<
     }
 }
 
-/// Reads on for a while: who is still sending when the connection closes never sees the answer.
+/// Reads on for a while, because a client that is still sending when the connection closes never
+/// sees the answer.
 async fn pass_over(body: &mut axum::body::Body, bytes_max: usize) {
     let passing = async {
         let mut passed = 0;
@@ -226,7 +229,7 @@ async fn pass_over(body: &mut axum::body::Body, bytes_max: usize) {
     }
 }
 
-/// Whether a body is of a media type, with no charset or UTF-8.
+/// Whether a body has a media type, without a charset or with UTF-8.
 pub(super) fn is_of_type(headers: &HeaderMap, wanted: &str) -> bool {
     let value = headers
         .get(CONTENT_TYPE)
@@ -250,7 +253,8 @@ fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
     }
 }
 
-/// A value that must be an object: the derived readers would also take an array of its fields in their order.
+/// A value that must be a JSON object. The derived readers would also accept an array of its fields
+/// in their order.
 #[derive(Debug)]
 pub(super) struct Object<T>(pub(super) T);
 
@@ -274,16 +278,17 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// Parses a body; the common case parses once, an error looks again for its kind and place.
+/// Parses a body. A valid body is parsed once; after an error it is parsed again to find the kind
+/// of the error and its JSON pointer.
 pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let error = match serde_json::from_slice(bytes) {
         Ok(Object(value)) => return Ok(value),
         Err(error) => error,
     };
-    // A number beyond any range is JSON, though not for the parser.
+    // A number out of range is valid JSON, although the parser refuses it.
     let beyond = |error: &serde_json::Error| error.to_string().starts_with("number out of range");
     let is_range = beyond(&error);
-    // The whole is decoded: a text that is passed over may hold what no text holds.
+    // The whole body is decoded, because a skipped string may hold an invalid escape.
     if !is_range
         && let Err(syntax) = serde_json::from_slice::<Value>(bytes)
         && !beyond(&syntax)
@@ -314,7 +319,7 @@ fn pointer_of(path: &serde_path_to_error::Path) -> String {
         .collect()
 }
 
-/// The one Idempotency-Key: 1..=255 visible ASCII characters.
+/// Reads the Idempotency-Key: one header of 1 to 255 visible ASCII characters.
 pub(super) fn key_of(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let mut values = headers.get_all("idempotency-key").iter();
     let Some(value) = values.next() else {
@@ -332,7 +337,8 @@ pub(super) fn key_of(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     }
 }
 
-/// Key and fingerprint: key order and spaces of the body make no difference.
+/// Hashes the key and the request. The order of members and the spaces of the body make no
+/// difference.
 fn idempotency(
     user: UserId,
     key: &str,
@@ -340,7 +346,7 @@ fn idempotency(
     body: &[u8],
 ) -> Idempotency {
     let mut canonical = serde_json::from_slice::<Value>(body).unwrap_or_default();
-    // Said here, because some other crate's feature decides whether `Value` sorts by itself.
+    // Explicit, because a feature of another crate decides whether `Value` sorts by itself.
     canonical.sort_all_objects();
     let canonical = canonical.to_string();
     let path = uri.path().trim_end_matches('/');
@@ -352,7 +358,8 @@ fn idempotency(
     }
 }
 
-/// 128 bits of SHA-256 over the parts, each ended by a byte that none of them contains.
+/// 128 bits of SHA-256 over the parts. Each part is ended by the byte 0xff, which no UTF-8 text
+/// contains.
 pub(super) fn hash(parts: &[&str]) -> String {
     let mut hasher = Sha256::new();
     for part in parts {
@@ -364,14 +371,14 @@ pub(super) fn hash(parts: &[&str]) -> String {
     format!("{:032x}", u128::from_be_bytes(first))
 }
 
-/// A query string; one that does not fit is a 422.
+/// A query string; an invalid one is a 422.
 pub struct Filter<T>(pub T);
 
 impl<T: DeserializeOwned> FromRequestParts<Arc<App>> for Filter<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _app: &Arc<App>) -> Result<Self, Problem> {
-        // A value that is empty is as good as absent: forms send every field.
+        // An empty value counts as absent, because forms send every field.
         let query = parts.uri.query().unwrap_or_default();
         let has_value = |pair: &&str| {
             let value = pair.split_once('=').map_or("", |(_, value)| value);
@@ -390,26 +397,26 @@ pub struct PathId(pub u64);
 /// The two ids in a path, in their order.
 pub struct PathIds(pub u64, pub u64);
 
-/// An id as it stands in a path.
+/// Parses an id of a path, which has decimal digits only.
 fn id_of(text: &str) -> Option<u64> {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|_| is_plain)
 }
 
-/// The ids in a path.
+/// The ids in a path; `None` when one is malformed.
 async fn ids_of(parts: &mut Parts, app: &Arc<App>) -> Option<Vec<u64>> {
     let params = RawPathParams::from_request_parts(parts, app).await.ok()?;
     params.iter().map(|(_, text)| id_of(text)).collect()
 }
 
-/// The first id in a path, whatever the others are.
+/// The first id in a path; the others may be malformed.
 pub(super) async fn first_id(parts: &mut Parts, app: &Arc<App>) -> Option<u64> {
     let params = RawPathParams::from_request_parts(parts, app).await.ok()?;
     let (_, text) = params.iter().next()?;
     id_of(text)
 }
 
-// The caller is asked for before either: whether an id exists is nobody else's business.
+// Handlers check the caller before these ids, so that a stranger cannot find out which ids exist.
 
 impl FromRequestParts<Arc<App>> for PathId {
     type Rejection = Problem;
@@ -433,7 +440,7 @@ impl FromRequestParts<Arc<App>> for PathIds {
     }
 }
 
-/// An id in a query: at most what any JSON reader keeps exact.
+/// An id in a query, at most [`ID_MAX`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "u64")]
 pub struct IdIn(pub u64);
@@ -450,7 +457,7 @@ impl TryFrom<u64> for IdIn {
     }
 }
 
-/// A time in RFC 3339, from 1970 to 9999.
+/// A time in RFC 3339, from 1970 to 9998.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct TimeIn(i64);

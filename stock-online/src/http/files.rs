@@ -1,7 +1,7 @@
-//! Files that never change while the program runs: compressed once, and shared by everybody who asks for them.
+//! Files that never change while the program runs: compressed once, and shared by all answers.
 //!
-//! An answer holds no copy of its file, so that clients who do not read their answers cost connections and no memory,
-//! and no request pays for compression.
+//! An answer holds no copy of its file. So clients that do not read their answers cost connections
+//! but no memory, and no request pays for compression.
 
 use std::io::Write as _;
 use std::sync::OnceLock;
@@ -12,14 +12,15 @@ use axum::response::{IntoResponse, Response};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-/// A smaller file is not worth compressing.
+/// Size in bytes below which a file is not worth compressing.
 const COMPRESSED_MIN: usize = 512;
 
-/// A file with what it is.
+/// A file with its media type and its `Cache-Control`.
 #[derive(Debug)]
 pub struct File {
     plain: Bytes,
-    /// `None` inside when the compressed file is not smaller.
+    /// The inner `None` means that the file is too small, or that compression does not make it
+    /// smaller.
     compressed: OnceLock<Option<Bytes>>,
     kind: HeaderValue,
     /// Its `Cache-Control`.
@@ -36,7 +37,7 @@ fn compress(plain: &[u8]) -> Option<Bytes> {
     (compressed.len() < plain.len()).then(|| compressed.into())
 }
 
-/// Whether a client takes gzip: it names it, or everything, and not with a weight of nothing.
+/// Whether a client takes gzip: it names `gzip` or `*`, with a weight above 0.
 fn takes_gzip(headers: &HeaderMap) -> bool {
     let values = headers.get_all(header::ACCEPT_ENCODING).iter();
     let texts = values.filter_map(|value| value.to_str().ok());
@@ -53,7 +54,7 @@ fn takes_gzip(headers: &HeaderMap) -> bool {
 }
 
 impl File {
-    /// A file of a media type, under a `Cache-Control`.
+    /// A file with a media type and a `Cache-Control`.
     #[must_use]
     pub const fn new(plain: Bytes, kind: HeaderValue, kept: HeaderValue) -> Self {
         Self {
@@ -70,7 +71,7 @@ impl File {
         &self.plain
     }
 
-    /// The answer to a client, compressed if it takes that.
+    /// The answer to a client, compressed if the client takes gzip.
     pub fn answer(&self, headers: &HeaderMap) -> Response {
         let compressed = self.compressed.get_or_init(|| compress(&self.plain));
         let mut response = match compressed {

@@ -1,7 +1,7 @@
 //! Files of stock: POST `/api/stock/import`, GET `/api/stock/import/{id}`, GET `/api/stock/export`.
 //!
-//! A file is judged while it arrives. If it is good it is written by whoever runs the scheduler; the answer
-//! waits a moment for that, and says how far it is.
+//! A file is checked while it arrives. If it is good, the instance that runs the scheduler writes
+//! it. The answer waits a moment for that, and says how far the writing is.
 
 use std::io::{Error, Read};
 use std::sync::{Arc, Mutex};
@@ -39,32 +39,32 @@ use crate::app::{App, CATCH_UP_MAX};
 use crate::http::code::Code;
 use crate::stock_csv;
 
-/// How long a file may be silent while it arrives.
+/// Longest pause between two pieces of a file while it arrives.
 const SILENCE: Duration = Duration::from_secs(20);
-/// How long the answer waits for a file to be written, and how often it looks.
+/// How long the answer waits for a file to be written, and the interval at which it looks.
 const WRITTEN: (Duration, Duration) = (Duration::from_secs(3), Duration::from_millis(20));
 /// Rows read at once for an export.
 const EXPORT_ROWS: u32 = 1_000;
 
-/// How a file is meant.
+/// The query of an import.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ImportQuery {
     dry_run: Option<bool>,
 }
 
-/// Where a file stands.
+/// The progress of a file.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ImportOut {
-    /// None for a dry run.
+    /// Null for a dry run.
     import_id: Option<u64>,
-    /// `DRY_RUN`, `APPLYING` or `DONE`.
+    /// `DRY_RUN`, `STAGING`, `APPLYING` or `DONE`.
     #[schema(pattern = "^(DRY_RUN|STAGING|APPLYING|DONE)$")]
     state: &'static str,
     /// Rows of the file.
     rows: u64,
-    /// Rows written, those that change nothing included.
+    /// Rows written, including those that change nothing.
     applied: u64,
     /// Rows that could not be written, because stock was sold meanwhile.
     failed: u64,
@@ -92,7 +92,7 @@ async fn out(app: &App, import: Import) -> Result<ImportOut, Problem> {
     })
 }
 
-/// The bytes of a body, each part in time, at most so many.
+/// The bytes of a body, at most `max` of them. Each piece must arrive within [`SILENCE`].
 fn arriving(body: Body, max: usize) -> impl Stream<Item = Result<Bytes, Error>> + Send + 'static {
     let parts = Box::pin(body.into_data_stream());
     stream::unfold((parts, 0_usize), move |(mut parts, before)| async move {
@@ -111,7 +111,7 @@ fn arriving(body: Body, max: usize) -> impl Stream<Item = Result<Bytes, Error>> 
     })
 }
 
-/// A file that could not be read to its end.
+/// The problem of a file that could not be read to its end.
 fn unreadable(error: &Error, max: usize) -> Problem {
     let kind = error.kind();
     if kind == std::io::ErrorKind::FileTooLarge {
@@ -124,7 +124,7 @@ fn unreadable(error: &Error, max: usize) -> Problem {
     }
 }
 
-/// What is wrong with a file, line by line.
+/// The problem of a file with wrong rows, listed by line.
 pub(crate) fn wrong(judged: &Judged) -> Problem {
     let errors: Vec<_> = judged
         .errors
@@ -140,7 +140,7 @@ pub(crate) fn wrong(judged: &Judged) -> Problem {
         .with("errorCount", judged.error_count)
 }
 
-/// Hashes what passes.
+/// A reader that hashes the bytes that pass through it.
 struct Hashing<R> {
     inner: R,
     digest: Arc<Mutex<Sha256>>,
@@ -155,7 +155,7 @@ impl<R: Read> Read for Hashing<R> {
     }
 }
 
-/// The key that a file is brought under. What the file holds is known when it has arrived.
+/// The key that a file is sent under. Its fingerprint is set when the whole file has arrived.
 fn key(app: &App, admin: Caller, headers: &HeaderMap) -> Result<Option<ImportKey>, Problem> {
     let Some(key) = key_of(headers)? else {
         return Ok(None);
@@ -254,7 +254,7 @@ fn read(app: &App, body: Body) -> Reading {
 }
 
 impl Reading {
-    /// Waits for the end, and tells the fingerprint of the whole.
+    /// Waits for the end of the file, and returns the fingerprint of the whole.
     async fn end(
         reading: JoinHandle<Result<(), Error>>,
         digest: &Mutex<Sha256>,
@@ -268,14 +268,15 @@ impl Reading {
     }
 }
 
-/// Judges a file while it arrives; what it says is to be written only once all of it was read and found good.
+/// Checks a file while it arrives. It is released for writing only after the whole of it was read
+/// and found good.
 async fn judge(
     app: &App,
     id: u64,
     file: Reading,
     (is_dry_run, is_keyed): (bool, bool),
 ) -> Result<Judged, Problem> {
-    // A count is of what was told before.
+    // A counted row is compared with MySQL's level, which must include every earlier answer.
     lookup::catch_up(&app.pool, &app.ledger, CATCH_UP_MAX).await;
     let judged = import::judge(&app.jobs_pool, id, file.rows).await;
     let end = Reading::end(file.reading, &file.digest, file.bytes_max).await;
@@ -298,7 +299,7 @@ async fn brought_before(
     file: Reading,
 ) -> Result<Response, Problem> {
     let key = key.ok_or_else(|| Problem::of(Code::Internal))?;
-    // It is read to its end: only the whole tells whether it is the same.
+    // The file is read to its end, because only the whole tells whether it is the same file.
     drop(file.rows);
     let fingerprint = Reading::end(file.reading, &file.digest, file.bytes_max).await?;
     let Some((import, stored)) = table::find_by_key(&app.pool, &key).await? else {
@@ -316,7 +317,7 @@ async fn brought_before(
     )))
 }
 
-/// The file, when it is written, or as it is after a moment.
+/// The import when it is written, or as it is after the longest wait.
 async fn written(app: &App, id: u64) -> Result<Import, Problem> {
     let (longest, every) = WRITTEN;
     let wait = async {
@@ -351,12 +352,13 @@ pub async fn show(
     Ok(json(StatusCode::OK, &out(&app, import).await?))
 }
 
-/// GET `/api/stock/export`: every level as MySQL has it, while it is read.
+/// GET `/api/stock/export`: every level in MySQL, sent while it is read.
 ///
 /// # Errors
 /// 403 for anybody but an admin.
 pub async fn export(State(app): State<Arc<App>>, Admin(_): Admin) -> Result<Response, Problem> {
-    // The first page answers whether MySQL is there; what breaks later breaks the stream off.
+    // The first page is read before the answer begins, so that a fault can be answered. A later
+    // fault breaks the stream off.
     let first = export_page(&app, None).await?;
     let pages = stream::unfold(Some((first, app)), |state| async move {
         let ((text, after), app) = state?;

@@ -1,4 +1,5 @@
-//! Checks of the ledger: when it was last proved and corrected, and a proof on demand; the state of the whole.
+//! Checks of the ledger: past runs of `verify` and `reconcile`, a `verify` on demand, and the
+//! status of the ledger.
 
 use std::sync::Arc;
 
@@ -27,11 +28,11 @@ use crate::app::{App, CATCH_UP_MAX};
 use crate::http::code::Code;
 use crate::scheduler::verify_ledger;
 
-/// How the ledger is to be proved.
+/// Body of a `verify` on demand.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VerifyIn {
-    /// Begin at zero instead of where the last proof ended.
+    /// Verify everything instead of what is new since the last run.
     #[serde(default)]
     full: bool,
 }
@@ -50,11 +51,12 @@ pub(super) struct CheckOut {
     #[schema(format = DateTime)]
     ended_at: String,
     took_ms: u64,
-    /// How much did not agree.
+    /// Number of differences found.
     differences: u32,
-    /// How much of that was put right.
+    /// Number of differences corrected.
     corrected: u32,
-    /// What it said, as the command's `--json` does, with at most 100 differences; not in the status.
+    /// The report, as the command's `--json` prints it, with at most 100 differences; absent in the
+    /// status.
     #[schema(value_type = Option<Object>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     report: Option<Box<RawValue>>,
@@ -67,27 +69,27 @@ pub(super) struct CheckListOut {
     next_cursor: Option<String>,
 }
 
-/// How the ledger is, as far as this instance sees it.
+/// Status of the ledger, as this instance sees it.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct StatusOut {
     version: &'static str,
-    /// Which Redis is proved to be the one that MySQL knows; none while orders are refused `FENCED`.
+    /// Epoch of the verified Redis; null while orders are refused `FENCED`.
     epoch: Option<String>,
-    /// Why orders are refused, if they are.
+    /// Reason why a shard is fenced, if one is.
     fenced: Option<String>,
-    /// The `appendfsync` that Redis is said to have.
+    /// The `appendfsync` that the settings expect of Redis.
     durability: &'static str,
-    /// Whether selling is open.
+    /// Whether selling is open on every shard.
     selling: bool,
     lag_entries: u64,
-    /// The last settled position.
+    /// The last settled position of any shard.
     watermark: Option<String>,
-    /// How many entries are settled.
+    /// Number of settled entries.
     settled_entries: u64,
     /// Dead letters that wait for a compensation or a person.
     dead_letters: i64,
-    /// Accounts that the last `reconcile` found to differ and did not put right.
+    /// Accounts that the last `reconcile` found to differ and did not correct.
     drift_accounts: Option<u32>,
     last_verify: Option<CheckOut>,
     last_reconcile: Option<CheckOut>,
@@ -123,7 +125,7 @@ impl From<LedgerCheck> for CheckOut {
 /// GET `/api/ops/checks`: admin; newest first.
 ///
 /// # Errors
-/// 422 for a page that does not fit.
+/// 422 for an invalid limit or cursor.
 pub async fn list(
     State(app): State<Arc<App>>,
     Admin(_): Admin,
@@ -154,7 +156,7 @@ pub async fn status(State(app): State<Arc<App>>, Admin(_): Admin) -> Result<Resp
             (None, Some(reason.to_string()))
         }
     };
-    // Whoever has just stopped selling is to see it.
+    // An admin who has just stopped selling must see it here.
     lookup::catch_up(&app.pool, &app.ledger, CATCH_UP_MAX).await;
     let states = shards::all(&app.pool).await?;
     let last_reconcile = table::latest(&app.pool, CheckKind::Reconcile).await?;
@@ -191,9 +193,10 @@ pub async fn status(State(app): State<Arc<App>>, Admin(_): Admin) -> Result<Resp
     Ok(json(StatusCode::OK, &status))
 }
 
-/// POST `/api/ops/verify`: admin; proves the ledger, one run at a time over all instances.
+/// POST `/api/ops/verify`: admin; verifies the ledger, one run at a time over all instances.
 ///
-/// It may take longer than a request: the answer is 202, what it finds stands in `/api/ops/checks`.
+/// A run may take longer than a request. The answer is 202, and the result appears in
+/// `/api/ops/checks`.
 ///
 /// # Errors
 /// 409 while another run is under way.

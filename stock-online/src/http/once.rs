@@ -1,15 +1,17 @@
 //! Once: a change that MySQL decides is made once under an Idempotency-Key.
 //!
-//! A handler begins, makes its change on the connection that it is given, and ends with its answer. Change and answer
-//! are one transaction, and handlers ask for nothing else from the pool meanwhile: each of many would hold one
-//! connection and wait for another. The same request gets the first answer again, whether or not the client saw it, and a
-//! crash in between leaves nothing to repeat. The answer to a change that is made elsewhere and may be repeated,
-//! such as setting a state, is looked up before the change ([`look`]) and kept after it ([`keep`]). Requests that the
-//! script decides carry their key there ([`super::verdicts`]).
+//! A handler begins, makes its change on the connection that it is given, and ends with its answer.
+//! Change and answer are one transaction. Meanwhile a handler takes no other connection from the
+//! pool: otherwise many handlers would each hold one connection and wait for another. The same
+//! request gets the first answer again, whether or not the client saw it. A crash in between leaves
+//! nothing to repeat. Some changes are made elsewhere and may be repeated, such as setting a state;
+//! their answer is looked up before the change ([`look`]) and kept after it ([`keep`]). Requests
+//! that the script decides carry their key to the script ([`super::verdicts`]).
 //!
-//! Remembered are acceptances (`idempotency_accepted_ms`) and refusals that depend on the state of the shop
-//! (`idempotency_refused_ms`); not what the request decides by itself, and not what passes by. Without a key the
-//! change is one transaction all the same.
+//! Two kinds of answers are remembered: acceptances (`idempotency_accepted_ms`), and refusals that
+//! depend on the state of the shop (`idempotency_refused_ms`). A refusal that follows from the
+//! request alone, or that passes by itself, is not remembered. Without a key the change is still
+//! one transaction.
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
@@ -24,24 +26,24 @@ use super::products::publish;
 use crate::app::App;
 use crate::http::code::Code;
 
-/// The largest answer of a change.
+/// Largest answer of a change, in bytes.
 const BODY_MAX: usize = 1 << 20;
-/// In place of headers: the body is a problem that is yet to be rendered.
+/// Stored in place of headers when the body is a problem that is not rendered yet.
 const PROBLEM: &str = "problem";
 
 /// A change that has begun.
 pub(super) struct Once {
     transaction: Transaction<'static, MySql>,
     key: Option<Idempotency>,
-    /// How long what was done, and what was refused, is remembered.
+    /// How long an acceptance, and how long a refusal, is remembered, in ms.
     remember_ms: (u64, u64),
 }
 
-/// Whether a change is to be made.
+/// Whether a handler must make the change.
 pub(super) enum Begun {
-    /// It is.
+    /// The handler must make it.
     Fresh(Once),
-    /// It was made, or refused, before: the answer.
+    /// It was made or refused before, with this answer.
     Before(Result<Response, Problem>),
 }
 
@@ -68,22 +70,23 @@ impl Once {
         let before = before(claim);
         transaction.rollback().await?;
         if before.is_ok() {
-            // The change that the first answer confirmed must be known here too when the answer is given again.
+            // The first answer confirmed a change, so this instance must know the change before it
+            // repeats the answer.
             publish(app).await?;
         }
         Ok(Begun::Before(before))
     }
 
-    /// Where the change is made.
+    /// The connection on which the change is made.
     pub(super) fn connection(&mut self) -> &mut MySqlConnection {
         &mut self.transaction
     }
 
-    /// Ends the change: with its answer it is there, with a problem it is not. The value beside the answer is the
-    /// handler's own.
+    /// Ends the change: an answer commits it, a problem undoes it. The value beside the answer is
+    /// the handler's own.
     ///
     /// # Errors
-    /// The problem that it ended with, or that MySQL did not answer.
+    /// The problem that the change ended with, or that MySQL did not answer.
     pub(super) async fn end<T>(
         mut self,
         done: Result<(Response, T), Problem>,
@@ -137,10 +140,11 @@ pub(super) async fn look(
     })
 }
 
-/// Keeps the answer of what has been done, and gives it; the first of several twins' answers is that of all.
+/// Keeps the answer of a change that was made, and returns it. Equal requests at the same time all
+/// get the answer that was kept first.
 ///
 /// # Errors
-/// The problem that it ended with, or that MySQL did not answer.
+/// The problem that the change ended with, or that MySQL did not answer.
 pub(super) async fn keep(
     app: &App,
     key: Option<Idempotency>,
@@ -158,7 +162,7 @@ pub(super) async fn keep(
     }
 }
 
-/// The answer for a claim that is not this request's.
+/// The answer when the key was claimed before.
 fn before(claim: Claim) -> Result<Response, Problem> {
     match claim {
         Claim::Answered(answer) => again(answer),
@@ -167,13 +171,14 @@ fn before(claim: Claim) -> Result<Response, Problem> {
     }
 }
 
-/// Refusals that depend on the state of the shop, and not on what is under way.
+/// Whether a refusal is remembered: it depends on the state of the shop, and not on a request under
+/// way.
 fn is_remembered(problem: &Problem) -> bool {
     let is_state = matches!(problem.code.status(), 404 | 409 | 412);
     is_state && problem.code != Code::RequestInProgress
 }
 
-/// Reads an answer, to be remembered and to be given.
+/// Reads an answer, so that it can be both remembered and returned.
 async fn read(response: Response) -> Result<(Answer, Response), Problem> {
     let (parts, body) = response.into_parts();
     let body = to_bytes(body, BODY_MAX)
@@ -193,7 +198,7 @@ async fn read(response: Response) -> Result<(Answer, Response), Problem> {
     Ok((answer, Response::from_parts(parts, Body::from(body))))
 }
 
-/// The first answer again.
+/// Rebuilds the first answer.
 fn again(answer: Answer) -> Result<Response, Problem> {
     let Answer {
         status,

@@ -1,8 +1,8 @@
 //! The interface as an OpenAPI 3.1 document: every route with every answer that it may give.
 //!
-//! One table, [`operations`], in the order of [`super::routes`]; a test asks the service for each path and method of it.
-//! What follows from an operation's kind (a token, a role, a body, Redis, MySQL) is written once, in
-//! [`Operation::codes`].
+//! One table, [`operations`], lists them in the order of [`super::routes`]; a test asks the service
+//! for each path and method. Codes that follow from an operation's kind (a token, a role, a body,
+//! Redis, MySQL) are written once, in [`Operation::codes`].
 
 mod examples;
 mod operations;
@@ -25,17 +25,17 @@ use utoipa::openapi::{Content, HttpMethod, InfoBuilder, OpenApi, OpenApiBuilder,
 use self::operations::OPERATIONS;
 use crate::http::code::Code;
 
-/// Who may call.
+/// The callers that an operation allows.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Who {
     Anyone,
     User,
-    /// An admin, or somebody of the store in the path.
+    /// An admin, or a user of the store in the path.
     Till,
     Admin,
 }
 
-/// What a call carries.
+/// The body that a call carries.
 #[derive(Clone, Copy)]
 enum Carries {
     Nothing,
@@ -57,7 +57,7 @@ struct Operation {
     carries: Carries,
     query: &'static [(&'static str, &'static str)],
     ok: (u16, &'static str),
-    /// What it may answer beyond what follows from the above.
+    /// Codes that do not follow from the fields above.
     codes: &'static [Code],
 }
 
@@ -69,7 +69,7 @@ const SOURCE: &str = "The server whose levels are shown. `redis`, the default: a
      that this instance has told before. While Redis is silent they are the last that were seen, and the header `Age` says \
      how many seconds ago. `mysql`: the levels that MySQL has settled. Names, prices, discounts and sales come from memory: \
      at most 5 s old, and on the instance that answered a change never older than it.";
-/// What the ledger answers when it cannot decide.
+/// Codes that the ledger answers when it cannot decide.
 const LEDGER: [Code; 8] = [
     Code::Fenced,
     Code::UnsafeRedis,
@@ -82,7 +82,7 @@ const LEDGER: [Code; 8] = [
 ];
 
 impl Operation {
-    /// Whether it honours an Idempotency-Key: it changes something of the shop, and not of a person.
+    /// Whether it honours an Idempotency-Key: it changes the shop, and not a person's account.
     fn is_keyed(&self) -> bool {
         const PEOPLE: [&str; 4] = ["/api/auth/", "/api/me/", "/api/users/", "/account/"];
         let is_of_people = PEOPLE.iter().any(|prefix| self.path.starts_with(prefix))
@@ -90,14 +90,14 @@ impl Operation {
         self.method != HttpMethod::Get && !is_of_people
     }
 
-    /// Whether its answer has a tag, by which a client asks whether it has the answer already.
+    /// Whether its answer has an `ETag`, so that a client can ask whether its copy is current.
     fn is_tagged(&self) -> bool {
         self.query.contains(&("source", "source"))
     }
 
     /// Every problem that it may answer.
     fn codes(&self) -> Vec<Code> {
-        // An operation's own come first: they are its examples.
+        // The operation's own codes come first, because they are its examples.
         let mut codes = self.codes.to_vec();
         codes.extend([Code::BadRequest, Code::HeadersTooLarge]);
         codes.push(match self.method == HttpMethod::Get {
@@ -128,7 +128,7 @@ impl Operation {
                 Code::PayloadTooLarge,
                 Code::UnsupportedMediaType,
                 Code::Unprocessable,
-                // A key is looked at also where none is honoured.
+                // A key is checked even where none is honoured.
                 Code::IdempotencyKeyInvalid,
             ]);
         }
@@ -150,7 +150,7 @@ impl Operation {
                 .and_then(|part| part.strip_suffix('}'))
         });
         for name in names {
-            // Positions are texts, whatever they are called.
+            // Positions are strings, whatever the parameter is called.
             let is_position = ["order_id", "position"].contains(&name)
                 || self.path.starts_with("/api/reservations/")
                 || self.path.ends_with("/points/{id}/cancel")
@@ -245,15 +245,15 @@ impl Operation {
             let names: Vec<&str> = codes.iter().map(|code| code.as_str()).collect();
             let content = ContentBuilder::new()
                 .schema(Some(Ref::from_schema_name("Problem")))
-                // The first is the operation's own, if it has one.
+                // The first code is the operation's own, if it has one.
                 .example(codes.first().copied().map(problem));
             let mut problem = ResponseBuilder::new()
                 .description(names.join(", "))
                 .content("application/problem+json", content.build());
-            // Not ready is an answer of its own, and no problem.
+            // `Ready` is a body of its own, not a problem.
             let own = match self.path {
                 "/readyz" => Some("Ready"),
-                // A shard that did not follow is told in the same form.
+                // A shard that did not follow is reported in the form of the success.
                 "/api/ops/selling" => Some("SellingDone"),
                 _ => None,
             };
@@ -266,7 +266,7 @@ impl Operation {
     }
 }
 
-/// A problem with a code.
+/// The example of a problem with a code.
 fn problem(code: Code) -> Value {
     json!({
         "type": format!("/problems/{}", code.as_str()),
@@ -327,7 +327,7 @@ fn parameter(name: &str, place: ParameterIn, kind: &str) -> Parameter {
         _ => text(),
     };
     let is_path = matches!(place, ParameterIn::Path);
-    // An empty value in a query is an absent one.
+    // An empty value in a query counts as absent.
     let schema: Schema = if matches!(place, ParameterIn::Query) {
         let empty = text().max_length(Some(0));
         AnyOfBuilder::new().item(schema).item(empty).into()
@@ -346,7 +346,7 @@ fn parameter(name: &str, place: ParameterIn, kind: &str) -> Parameter {
         .build()
 }
 
-/// Every operation that honours an Idempotency-Key, `POST /api/orders`.
+/// Every operation that honours an Idempotency-Key, such as `POST /api/orders`.
 pub fn keyed() -> impl Iterator<Item = String> {
     let keyed = OPERATIONS.iter().filter(|operation| operation.is_keyed());
     keyed.map(|operation| {

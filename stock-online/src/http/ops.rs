@@ -1,4 +1,4 @@
-//! Operations: is it alive, is it ready, how is it doing, and the switch that stops selling.
+//! Operations: liveness, readiness, metrics, and the switch that stops selling.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::app::App;
 use crate::health::readiness::readiness;
 use crate::http::code::Code;
 
-/// How long the switch waits for MySQL to say whether its key is known.
+/// How long the selling switch waits for MySQL to look up or keep its key.
 const KEY_WAIT: Duration = Duration::from_millis(300);
 
 /// Whether selling is open.
@@ -54,8 +54,8 @@ pub async fn livez() -> Response {
     json(StatusCode::OK, &serde_json::json!({ "status": "alive" }))
 }
 
-/// GET `/readyz`: 503 only when orders cannot be taken; MySQL away is degraded. No server is asked: it says what was
-/// seen a moment ago.
+/// GET `/readyz`: 503 only when orders cannot be taken; without MySQL the service is degraded. No
+/// server is asked: the answer shows what was seen a moment ago.
 pub async fn readyz(State(app): State<Arc<App>>) -> Response {
     let ready = readiness(&app);
     if ready.status != "unready" {
@@ -64,7 +64,7 @@ pub async fn readyz(State(app): State<Arc<App>>) -> Response {
     later(json(StatusCode::SERVICE_UNAVAILABLE, &ready))
 }
 
-/// Says when to come again.
+/// Adds a `Retry-After` of one second.
 fn later(mut response: Response) -> Response {
     response.headers_mut().insert(header::RETRY_AFTER, 1.into());
     response
@@ -85,8 +85,8 @@ pub async fn metrics(
     Ok(([(header::CONTENT_TYPE, kind)], app.prometheus.render()).into_response())
 }
 
-/// PUT `/api/ops/selling`: stops all selling at once, on every instance, or resumes it; 503 with the same body when a
-/// shard did not follow. The instances refuse at once all the same.
+/// PUT `/api/ops/selling`: stops all selling at once on every instance, or resumes it. When a shard
+/// did not follow, the answer is 503 with the same body; the instances still refuse at once.
 ///
 /// # Errors
 /// 403 for anybody but an admin.
@@ -98,7 +98,7 @@ pub async fn switch_selling(
         body, idempotency, ..
     }: Keyed<Selling>,
 ) -> Result<Response, Problem> {
-    // It must work while MySQL is away: then a request that is repeated sets the same state again.
+    // The switch must work while MySQL is away; then a repeated request sets the same state again.
     let known = once::look(&app, idempotency.as_ref());
     if let Ok(Ok(Some(before))) = timeout(KEY_WAIT, known).await {
         return before;

@@ -49,7 +49,8 @@ use super::verdicts::{
 use crate::app::{App, CATCH_UP_MAX};
 use crate::http::code::Code;
 
-/// How long a synchronous order waits for MySQL to have its code: a 503 under a flood has to be quick.
+/// How long a synchronous order waits until MySQL has its coupon's code. A 503 under a flood must
+/// be quick.
 const CODE_WAIT: Duration = Duration::from_millis(300);
 
 pub(super) fn count(app: &App, path: Path, verdict: &Verdict) {
@@ -58,15 +59,15 @@ pub(super) fn count(app: &App, path: Path, verdict: &Verdict) {
     metrics::counter!("stock_orders_total", "path" => path, "verdict" => verdict).increment(1);
 }
 
-/// An order with its price, and what it depends on.
+/// A priced order, and the conditions of its price.
 pub(super) struct Placing {
     order: Order,
     window_ms: Option<(u64, u64)>,
-    /// Whether it has another price outside that time.
+    /// Whether the order has another price outside `window_ms`.
     is_repriced: bool,
-    /// The reservation whose stock it takes, and when that expires.
+    /// The reservation whose stock the order takes, and its expiry in Unix ms.
     held: Option<(Held, u64)>,
-    /// The reservation's entry, which MySQL must have before it can have the order.
+    /// The reservation's entry, which MySQL must have before the order.
     before: Option<Entry>,
 }
 
@@ -85,7 +86,7 @@ impl Placing {
     }
 }
 
-/// Prices what was asked for at a time in Unix ms, or answers why it has no price.
+/// Prices an order at a time in Unix ms, or returns the verdict that refuses it.
 async fn price(
     app: &App,
     (asked, benefits): (&AskedOrder, &Benefits),
@@ -113,7 +114,8 @@ async fn price(
             Ok(placing) => return Ok(Ok(placing)),
             Err(problem) => problem,
         },
-        // It is the price of the day that makes them too many.
+        // Only the current price makes the points too many, so the refusal is remembered whatever
+        // its code.
         Err(reason @ Unpriced::PointsTooMany { .. }) => {
             let remembering = remember(app, idempotency.cloned(), unpriced(reason));
             let verdict = Box::pin(remembering).await?;
@@ -125,8 +127,8 @@ async fn price(
     Ok(Err(Box::pin(refusing).await?))
 }
 
-/// The coupon of a code that is the caller's and may be used now. Whether an order has used it already is the
-/// script's to say.
+/// The coupon of a code, if the code is the caller's and may be used now. The script decides
+/// whether an order has used it already.
 async fn find_coupon(app: &App, user: UserId, code: &str) -> Result<Option<Arc<Coupon>>, Problem> {
     if !coupon::is_code(code) {
         return Ok(None);
@@ -157,7 +159,7 @@ async fn find_hold(
     })
 }
 
-/// Lets the order take a reservation's stock, if it asks for exactly that.
+/// Lets the order take a reservation's stock, if the order asks for exactly those units.
 fn take_hold(
     priced: Priced,
     reservation: Option<Result<LocatedReservation, Problem>>,
@@ -201,8 +203,8 @@ fn take_hold(
     })
 }
 
-/// POST `/api/redis/orders`. What few orders need is boxed, here and below: each order that waits for its verdict would
-/// keep room for it, and in a rush thousands wait.
+/// POST `/api/redis/orders`. Futures that few orders need are boxed, here and below: otherwise each
+/// order that waits for its verdict would keep room for them, and in a rush thousands wait.
 ///
 /// # Errors
 /// The order's problem.
@@ -261,7 +263,8 @@ pub async fn place_lock(
     place_synchronous(&app, asked, benefits, idempotency).await
 }
 
-/// Places an order under row locks in MySQL: for which it waits often, so it waits for no other request meanwhile.
+/// Places an order under row locks in MySQL. It runs beside the requests ([`App::start`]), so that
+/// no request delays an order that holds locks.
 pub(super) async fn place_synchronous(
     app: &Arc<App>,
     asked: AskedOrder,
@@ -313,7 +316,8 @@ async fn place_locked(
     }
 }
 
-/// MySQL must know a code before it can note which order used it; one that was drawn a moment ago may be on its way.
+/// MySQL must know a code before it can note which order used it. A code that was drawn a moment
+/// ago may be on its way.
 async fn wait_for_code(app: &App, order: &Order) -> Result<(), Problem> {
     let Some(used) = order.coupon.as_ref().filter(|used| used.is_usable()) else {
         return Ok(());
@@ -328,7 +332,7 @@ async fn wait_for_code(app: &App, order: &Order) -> Result<(), Problem> {
     Err(Problem::of(Code::Backlog))
 }
 
-/// Answers a verdict that placed no order now.
+/// Answers a verdict that placed no new order.
 async fn answer_unplaced(app: &App, verdict: Verdict) -> Result<Response, Problem> {
     let translate = |refusal: Refusal| Problem::of_refusal(&app.selling.catalog, refusal);
     match verdict {
@@ -347,7 +351,7 @@ async fn answer_unplaced(app: &App, verdict: Verdict) -> Result<Response, Proble
     }
 }
 
-/// Finds an order that the caller may see; another's is a 404 like one that does not exist.
+/// Finds an order that the caller may see. Other users' orders answer 404.
 async fn find_own(app: &App, reader: Reader, caller: Caller, id: u64) -> Result<Located, Problem> {
     let (ledger, id) = (&app.ledger, Position::new(id));
     let find = |pool| async move { lookup::find(&pool, ledger, id).await };
@@ -357,7 +361,7 @@ async fn find_own(app: &App, reader: Reader, caller: Caller, id: u64) -> Result<
         .ok_or_else(|| Problem::of(Code::OrderNotFound))
 }
 
-/// An order's path id, asked for after the caller; a malformed one is a 404.
+/// An order's id in the path, checked after the caller; a malformed one is a 404.
 pub(super) fn order_id(id: Result<PathId, Problem>) -> Result<u64, Problem> {
     id.map(|PathId(id)| id)
         .map_err(|_not_a_number| Problem::of(Code::OrderNotFound))
@@ -418,7 +422,8 @@ pub(super) async fn cancel_synchronous(
         None => {
             let forgotten = lookup::forgotten_sales(&app.pool, &app.ledger, &found.order).await?;
             let request = order::cancel(found.reversed(&forgotten), caller.user, idempotency)?;
-            // MySQL must have the order before it can have its cancel, and before that what it took.
+            // MySQL must have the order before its cancel, and before the order the reservation
+            // that it took.
             let mut before = Vec::new();
             if let Some(entry) = found.entry.take() {
                 if let Some(reservation) = found.order.reservation_id {
@@ -436,7 +441,8 @@ pub(super) async fn cancel_synchronous(
     answer_cancel(&found, verdict, status)
 }
 
-/// An order that is final in MySQL may have no state any more: its state decides.
+/// Refuses the cancel of an order that is final in MySQL. Redis may have forgotten the order's
+/// state, so its status decides.
 async fn refuse_cancel(
     app: &App,
     found: &Located,
@@ -523,7 +529,7 @@ pub async fn list(
         limit: limit + 1,
     };
     if reader == Reader::Writer {
-        // What they were told a moment ago may not be settled yet.
+        // An order that was accepted a moment ago may not be settled yet.
         lookup::catch_up(&app.pool, &app.ledger, CATCH_UP_MAX).await;
     }
     let filter = &filter;

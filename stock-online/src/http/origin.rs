@@ -1,4 +1,4 @@
-//! Where a request came from: its address, as far as proxies can be believed, and its id.
+//! The origin of a request: its client address, as far as proxies are trusted, and its id.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -18,7 +18,7 @@ use crate::http::code::Code;
 pub struct RequestId {
     /// A random number of the process.
     pub instance: u32,
-    /// Its how-manieth request.
+    /// Sequence number of the request within the process, from 0.
     pub number: u64,
 }
 
@@ -28,12 +28,12 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// Where a request came from.
+/// The origin of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Origin {
     /// The client's address.
     pub address: IpAddr,
-    /// The request.
+    /// The id of the request.
     pub request_id: RequestId,
 }
 
@@ -46,7 +46,7 @@ impl FromRequestParts<Arc<App>> for Origin {
     }
 }
 
-/// Proxies whose word about the client's address is taken.
+/// Proxies that are trusted to name the client's address.
 #[derive(Debug, Clone, Default)]
 pub struct TrustedProxies(Vec<IpNet>);
 
@@ -59,7 +59,7 @@ impl TrustedProxies {
     /// Reads addresses and networks, separated by commas.
     ///
     /// # Errors
-    /// [`NotANetwork`] names the first that is neither.
+    /// [`NotANetwork`] names the first text that is neither.
     pub fn parse(text: &str) -> Result<Self, NotANetwork> {
         let parts = text
             .split(',')
@@ -78,8 +78,9 @@ impl TrustedProxies {
         self.0.iter().any(|network| network.contains(&address))
     }
 
-    /// The client's address: the connection's, or behind a trusted proxy the last one in
-    /// `X-Forwarded-For` that is no trusted proxy. What stands further left anybody may have written.
+    /// The client's address: the connection's address, or behind a trusted proxy the last address
+    /// in `X-Forwarded-For` that is not a trusted proxy. Anybody may have written the addresses to
+    /// the left of it.
     #[must_use]
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let peer = peer.to_canonical();
@@ -89,7 +90,7 @@ impl TrustedProxies {
         let mut client = peer;
         let values = headers.get_all("x-forwarded-for").iter().rev();
         for part in values.flat_map(|value| value.to_str().unwrap_or("").rsplit(',')) {
-            // Nothing is believed behind something that is no address.
+            // Entries to the left of a malformed address are not trusted.
             let Ok(address) = part.trim().parse::<IpAddr>() else {
                 break;
             };

@@ -1,14 +1,14 @@
 //! Pages of a list: how many items, where a page begins, and whether another follows.
 //!
-//! A handler reads one item more than was asked for; [`cut`] takes it off again, and knows by it that there
-//! is another page.
+//! A handler reads one item more than was asked for. [`cut`] removes it again, and its presence
+//! shows that there is another page.
 
 use chrono::{Datelike as _, Days, NaiveDate};
 use serde::Deserialize;
 
 use super::problem::Problem;
 
-/// Days that are shown unless it is said which, and at most.
+/// Days from the first to the last day shown by default, and the largest number of days.
 const DAYS: u64 = 30;
 const DAYS_MAX: i64 = 366;
 
@@ -16,9 +16,9 @@ const DAYS_MAX: i64 = 366;
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PageIn {
-    /// How many items.
+    /// Number of items.
     pub(super) limit: Option<u32>,
-    /// Where it begins.
+    /// Cursor at which the page begins.
     pub(super) cursor: Option<String>,
 }
 
@@ -39,7 +39,7 @@ fn parse<T>(cursor: Option<&str>, parse: fn(&str) -> Option<T>) -> Result<Option
         .transpose()
 }
 
-/// Where a page begins: the id of the last item seen.
+/// Reads a cursor: the id of the last item seen.
 ///
 /// # Errors
 /// 422 for a cursor that this service did not give.
@@ -47,7 +47,7 @@ pub fn cursor_of(cursor: Option<&str>) -> Result<Option<u64>, Problem> {
     parse(cursor, |text| text.parse().ok())
 }
 
-/// Where a page begins in a list that is ordered by two numbers, `7-0`.
+/// Reads a cursor in a list that is ordered by two numbers, such as `7-0`.
 ///
 /// # Errors
 /// 422 for a cursor that this service did not give.
@@ -58,17 +58,19 @@ pub fn cursor_pair_of(cursor: Option<&str>) -> Result<Option<(u64, u64)>, Proble
     })
 }
 
-/// Cuts what was read to a page; its last item, when another page follows it.
+/// Cuts the items that were read to one page. Returns the page's last item when another page
+/// follows.
 pub fn cut<T>(found: &mut Vec<T>, limit: u32) -> Option<&T> {
     let has_more = found.len() > limit as usize;
     found.truncate(limit as usize);
     found.last().filter(|_| has_more)
 }
 
-/// The days to show, both included: the last thirty until today unless others are asked for.
+/// The first and the last day to show, both included. The last day is today unless it is given, the
+/// first one 30 days before the last.
 ///
 /// # Errors
-/// 422 when they end before they begin, or are more than 366.
+/// 422 when they end before they begin, are more than 366, or lie outside the years 1970 to 9998.
 pub fn days_of(
     from: Option<NaiveDate>,
     to: Option<NaiveDate>,

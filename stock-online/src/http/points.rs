@@ -9,8 +9,8 @@
 //! | [`history`] | GET `…/users/{userId}/history` | every movement, newest first |
 //! | [`reports`] | GET `…/users/{userId}/reports` | per day |
 //!
-//! v1 answers when MySQL has it (when that fails after the decision, the subscriber records it), v2 when Redis has
-//! decided; the rules are the same ones ([`stock_domain::points`]).
+//! v1 answers when MySQL has it (when that fails after the decision, the subscriber records it), v2
+//! when Redis has decided; the rules are the same ones ([`stock_domain::points`]).
 
 mod read;
 

@@ -1,8 +1,8 @@
 //! Problems: the only place that turns errors into responses (RFC 9457).
 //!
-//! A handler returns a [`Problem`]; it rides on the response as an extension until [`render`] writes
-//! the body, because only the outermost layer knows the request's id. What a refusal or a fault means
-//! to a client stands here, and what went wrong inside is logged here, once.
+//! A handler returns a [`Problem`]; it rides on the response as an extension until [`render`]
+//! writes the body, because only the outermost layer knows the request's id. What a refusal or a
+//! fault means to a client stands here, and what went wrong inside is logged here, once.
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -130,7 +130,8 @@ impl Problem {
         )
     }
 
-    /// The same problem behind a change that was made: a fault does not say any more that nothing was done.
+    /// The same problem behind a change that was made: a fault does not say any more that nothing
+    /// was done.
     #[must_use]
     pub fn behind_a_change(mut self) -> Self {
         self.may_be_done = self.code.status() >= 500;
@@ -329,8 +330,9 @@ impl From<tokio::task::JoinError> for Problem {
     }
 }
 
-/// What a refusal means to a client. It says all by itself, so that an answer under a key is the same when it is
-/// given again; only whether a closed product was deleted is asked of the catalog ([`Problem::of_refusal`]).
+/// What a refusal means to a client. It says all by itself, so that an answer under a key is the
+/// same when it is given again; only whether a closed product was deleted is asked of the catalog
+/// ([`Problem::of_refusal`]).
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         match refusal {
@@ -380,7 +382,8 @@ fn stale(state: &str) -> Problem {
         .unwrap_or_else(|| Problem::new(Code::InvalidOrderStatus, format!("the status is {state}")))
 }
 
-/// What an account that holds too little means: stock, a sale's limit, or the limit of reservations.
+/// What an account that holds too little means: stock, a sale's limit, or the limit of
+/// reservations.
 fn short(account: Account, left: i64) -> Problem {
     match account.kind {
         AccountKind::Allowance => {

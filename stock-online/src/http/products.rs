@@ -1,8 +1,8 @@
 //! Products: list and show, from memory.
 //!
-//! Names and prices come from the catalog, levels from Redis by one read for all readers; MySQL is asked for names
-//! that contain something, and for its own levels (`source=mysql`). The changes that an admin may make to products are
-//! in [`mod@write`].
+//! Names and prices come from the catalog, levels from Redis by one read for all readers; MySQL is
+//! asked for names that contain something, and for its own levels (`source=mysql`). The changes
+//! that an admin may make to products are in [`mod@write`].
 
 mod write;
 
@@ -153,8 +153,8 @@ fn names(products: &[Arc<Product>]) -> Vec<Account> {
 /// MySQL is asked so long for levels that Redis has lost.
 const LOST_MAX: Duration = Duration::from_millis(50);
 
-/// The levels of products in Redis. One that it has lost, and that was never seen here, is MySQL's until it has been
-/// brought back.
+/// The levels of products in Redis. One that it has lost, and that was never seen here, is MySQL's
+/// until it has been brought back.
 async fn recent(app: &App, products: &[Arc<Product>]) -> Result<Levels, Problem> {
     let names = names(products);
     let RecentLevels { mut levels, age } = app.ledger.recent_levels(&names).await?;
@@ -333,7 +333,7 @@ pub(super) fn find_known(app: &App, id: ProductId) -> Result<Arc<Product>, Probl
 /// GET `/api/products` and `/api/redis/products`.
 ///
 /// # Errors
-/// 422 for a filter that does not fit.
+/// 422 for an invalid filter.
 pub async fn list(
     State(app): State<Arc<App>>,
     AnyCaller(caller): AnyCaller,

@@ -95,8 +95,8 @@ pub async fn list(State(app): State<Arc<App>>, Admin(_): Admin) -> Result<Respon
     Ok(json(StatusCode::OK, &page))
 }
 
-/// POST `/api/ops/quarantine/{account}/release`: admin; puts what was kept aside behind the level that two of three
-/// copies agree on, and opens the account.
+/// POST `/api/ops/quarantine/{account}/release`: admin; puts what was kept aside behind the level
+/// that two of three copies agree on, and opens the account.
 ///
 /// # Errors
 /// 404, 409 when the quarantine goes on.

@@ -1,8 +1,9 @@
-//! For whom something is read: who has written just now reads what they wrote, on any instance, whatever a replica
-//! lags behind ([`stock_engine::reads`]).
+//! For whom something is read: who has written just now reads what they wrote, on any instance,
+//! whatever a replica lags behind ([`stock_engine::reads`]).
 //!
-//! [`note_writers`] lies around every route: whichever handler writes, whoever it found to be its caller is remembered
-//! before they are answered. Without replicas there is no such layer, and every reader is anybody.
+//! [`note_writers`] lies around every route: whichever handler writes, whoever it found to be its
+//! caller is remembered before they are answered. Without replicas there is no such layer, and
+//! every reader is anybody.
 
 use std::sync::{Arc, OnceLock};
 

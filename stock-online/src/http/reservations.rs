@@ -367,7 +367,7 @@ pub async fn show(
 /// GET `/api/reservations`.
 ///
 /// # Errors
-/// 422 for a filter that does not fit.
+/// 422 for an invalid filter.
 pub async fn list(
     State(app): State<Arc<App>>,
     caller: Caller,

@@ -1,5 +1,5 @@
-//! Flash sales: POST `/api/products/{id}/sales`, PATCH and DELETE `/api/products/{id}/sales/{saleId}`, GET
-//! `/api/sales`.
+//! Flash sales: POST `/api/products/{id}/sales`, PATCH and DELETE
+//! `/api/products/{id}/sales/{saleId}`, GET `/api/sales`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,8 +51,8 @@ pub struct SaleIn {
     /// How many units one buyer may have.
     #[schema(minimum = 1, maximum = 1_000_000)]
     limit_per_user: Option<u32>,
-    /// `SALE_ONLY`: the product is sold in the sale only. `ALWAYS`: outside it too, at its normal price and
-    /// without the limit.
+    /// `SALE_ONLY`: the product is sold in the sale only. `ALWAYS`: outside it too, at its normal
+    /// price and without the limit.
     #[serde(default)]
     #[schema(value_type = AvailabilityName)]
     availability: Availability,
@@ -74,8 +74,8 @@ pub struct SaleEdit {
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<u64>, maximum = 9_007_199_254_740_991_u64)]
     price: Option<Option<Money>>,
-    /// How many units one buyer may have, never less than one has had; null is no limit. A sale that has begun without
-    /// one gets none.
+    /// How many units one buyer may have, never less than one has had; null is no limit. A sale
+    /// that has begun without one gets none.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 1_000_000)]
     limit_per_user: Option<Option<u32>>,
@@ -154,7 +154,7 @@ pub(super) struct SaleListOut {
 /// GET `/api/sales`: admin; newest first, those of all products.
 ///
 /// # Errors
-/// 422 for a page that does not fit.
+/// 422 for an invalid limit or cursor.
 pub async fn list(
     State(app): State<Arc<App>>,
     Admin(_): Admin,
@@ -205,7 +205,8 @@ fn backwards() -> Problem {
     Problem::unprocessable("/endsAt", "is not after startsAt")
 }
 
-/// POST `/api/products/{id}/sales`: governs the product from now on, unless one that is not over does.
+/// POST `/api/products/{id}/sales`: governs the product from now on, unless one that is not over
+/// does.
 ///
 /// # Errors
 /// 404, 409 while the product has a sale, 422.

@@ -44,8 +44,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const IMPORT: &str = "/api/stock/import";
 /// The largest request head; above it the answer is 431.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
-/// An address that asks beyond its limit waits so long for each refusal: clients that come again at once would cost
-/// others more by being refused than by being served.
+/// An address that asks beyond its limit waits so long for each refusal: clients that come again at
+/// once would cost others more by being refused than by being served.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(100);
 
 /// What every request passes through.
@@ -66,8 +66,8 @@ struct Front {
     durations: Durations,
 }
 
-/// What every answer says to browsers: take no answer for another type, keep none, show none in a frame,
-/// and come back over TLS.
+/// What every answer says to browsers: take no answer for another type, keep none, show none in a
+/// frame, and come back over TLS.
 fn security_headers(config: &Config) -> Vec<(HeaderName, HeaderValue)> {
     let mut headers = vec![
         (
@@ -348,18 +348,19 @@ fn strip_trailing_slash(uri: &mut Uri) {
     }
 }
 
-/// Durations of requests, by the route that answers and the status: nobody can make series by making up paths.
+/// Durations of requests, by the route that answers and the status: nobody can make series by
+/// making up paths.
 ///
-/// The router's own name of a route comes with a request that reached a handler; the time that a refused or a late one
-/// took belongs to its route too.
+/// The router's own name of a route comes with a request that reached a handler; the time that a
+/// refused or a late one took belongs to its route too.
 struct Durations {
     routes: matchit::Router<&'static str>,
     /// Resolved once each.
     histograms: RwLock<HashMap<(&'static str, u16), Histogram>>,
 }
 
-/// Where most orders are placed. The other path's URL also lists orders, and a duration does not say which of the two
-/// it was.
+/// Where most orders are placed. The other path's URL also lists orders, and a duration does not
+/// say which of the two it was.
 const ORDERS: &str = "/api/redis/orders";
 /// The name of what is no route.
 const NO_ROUTE: &str = "none";

@@ -174,7 +174,7 @@ async fn find_product(app: &App, id: u64) -> Result<Product, Problem> {
 /// GET `/api/products/stock/available`: the levels are Redis', now.
 ///
 /// # Errors
-/// 422 for a filter that does not fit.
+/// 422 for an invalid filter.
 pub async fn available(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -242,7 +242,7 @@ fn accounts_of(level: &StockLevel) -> [Account; 2] {
 /// GET `/api/products/{id}/stock/movements`.
 ///
 /// # Errors
-/// 404, 422 for a filter that does not fit.
+/// 404, 422 for an invalid filter.
 pub async fn movements(
     State(app): State<Arc<App>>,
     Admin(_): Admin,
@@ -326,7 +326,7 @@ fn before(day: NaiveDate) -> Position {
 /// GET `/api/products/{id}/stock/statistics`.
 ///
 /// # Errors
-/// 404, 422 for days that do not fit.
+/// 404, 422 for invalid days.
 pub async fn statistics(
     State(app): State<Arc<App>>,
     Admin(_): Admin,

@@ -209,7 +209,7 @@ async fn find(app: &App, id: LocationId) -> Result<Store, Problem> {
 /// GET `/api/stores`.
 ///
 /// # Errors
-/// 422 for a page that does not fit.
+/// 422 for an invalid limit or cursor.
 pub async fn list(
     State(app): State<Arc<App>>,
     Filter(query): Filter<PageIn>,
@@ -308,7 +308,7 @@ fn store_id(id: Result<PathId, Problem>) -> Result<LocationId, Problem> {
 /// GET `/api/stores/{storeId}/products`.
 ///
 /// # Errors
-/// 404, 422 for a page that does not fit.
+/// 404, 422 for an invalid limit or cursor.
 pub async fn products(
     State(app): State<Arc<App>>,
     Reading(reader): Reading,

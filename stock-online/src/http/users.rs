@@ -67,7 +67,7 @@ pub(super) struct UserListOut<'a> {
 /// GET `/api/users`: admin.
 ///
 /// # Errors
-/// 422 for a page that cannot be.
+/// 422 for an invalid limit or cursor.
 pub async fn list(
     State(app): State<Arc<App>>,
     Admin(_): Admin,

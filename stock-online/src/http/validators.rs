@@ -1,7 +1,8 @@
 //! Validators of answers: `ETag`, `If-None-Match`, `If-Match`, and how long an answer may be kept.
 //!
-//! The tag of a product is its revision, a dash, and a hash of everything else that its answer tells. A change is
-//! bound to the revision alone: an order in between is no reason to refuse an admin's edit.
+//! The tag of a product is its revision, a dash, and a hash of everything else that its answer
+//! tells. A change is bound to the revision alone: an order in between is no reason to refuse an
+//! admin's edit.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;

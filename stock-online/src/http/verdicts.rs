@@ -14,8 +14,8 @@ use super::problem::Problem;
 use crate::app::App;
 use crate::http::code::Code;
 
-/// Answers a refusal that was decided here; under a key the script remembers the answer, and whichever
-/// attempt reached Redis first is the answer of both.
+/// Answers a refusal that was decided here; under a key the script remembers the answer, and
+/// whichever attempt reached Redis first is the answer of both.
 pub(super) async fn refuse(
     app: &App,
     idempotency: Option<Idempotency>,
@@ -46,8 +46,9 @@ pub(super) async fn remember(
     Ok(app.ledger.decide(request).await?)
 }
 
-/// One pricing of a request. A price that holds on one side of a sale's window only is found anew when the script
-/// says that it is the other side's turn: the script's clock is right, the one that the price was found by may not be.
+/// One pricing of a request. A price that holds on one side of a sale's window only is found anew
+/// when the script says that it is the other side's turn: the script's clock is right, the one that
+/// the price was found by may not be.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Round {
     /// The time for which it is priced, in Unix ms.
@@ -72,7 +73,8 @@ impl Round {
         self.left == 0
     }
 
-    /// The next pricing, on the other side of the bound that refused this one; `None` for any other verdict.
+    /// The next pricing, on the other side of the bound that refused this one; `None` for any other
+    /// verdict.
     pub(super) fn next(
         self,
         app: &App,
@@ -93,8 +95,8 @@ impl Round {
     }
 }
 
-/// Decides a request that takes stock. If it is short while expired holds wait to be released, they are
-/// released and it is built and asked once more.
+/// Decides a request that takes stock. If it is short while expired holds wait to be released, they
+/// are released and it is built and asked once more.
 pub(super) async fn decide_stock(
     app: &App,
     build: impl Fn() -> Result<Request, DraftError>,
@@ -134,7 +136,8 @@ fn first_account(request: &Request) -> Option<Account> {
     first.map(|posting| posting.account)
 }
 
-/// The account that expired holds would raise; of one that held too much, the stock that it would take first.
+/// The account that expired holds would raise; of one that held too much, the stock that it would
+/// take first.
 fn short_while_due(verdict: &Verdict, first: Option<Account>) -> Option<Account> {
     match verdict {
         Verdict::Refused(Refusal::Posting {

@@ -67,7 +67,7 @@ impl From<Work> for WorkOut {
 /// GET `/api/works`.
 ///
 /// # Errors
-/// 422 for a page that does not fit.
+/// 422 for an invalid limit or cursor.
 pub async fn list(
     State(app): State<Arc<App>>,
     Filter(query): Filter<PageIn>,

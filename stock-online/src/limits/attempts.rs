@@ -1,7 +1,8 @@
-//! Attempts to log in: counted in Redis before they are judged, by account, device and address.
+//! Login attempts, counted in Redis by account, device and address before they are checked.
 //!
-//! Failures beyond the limit lock nobody out: the next attempt is judged after a second, the one after that after two,
-//! and so on to a minute. An attempt that is refused meanwhile does not count.
+//! Failures beyond the limit lock nobody out. The next attempt is checked after a delay of one
+//! second, the one after that after two, and so on up to a minute. An attempt that is refused
+//! during a delay does not count.
 
 use redis::pipe;
 use stock_redis::Ledger;
@@ -11,16 +12,17 @@ use super::{Exceeded, Limits, Rule, Subject, lock};
 /// The longest delay between two attempts.
 const DELAY_MS_MAX: u64 = 60_000;
 
-/// An attempt that is judged.
+/// An attempt that may be checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attempt {
-    /// Failures before it that are not forgotten.
+    /// Earlier attempts that still count as failures.
     pub failures: u64,
-    /// Whether the next one has to wait.
+    /// Whether the next attempt has to wait.
     pub begins_delay: bool,
 }
 
-/// The delay behind the `n`-th attempt, of which `limit` need not wait.
+/// The delay after the `n`-th attempt, in ms: a second after the `limit`-th, doubled by each
+/// further one.
 fn delay_ms(n: u64, limit: u64) -> u64 {
     let doublings = u32::try_from(n.saturating_sub(limit)).unwrap_or(u32::MAX);
     1_000_u64
@@ -29,17 +31,18 @@ fn delay_ms(n: u64, limit: u64) -> u64 {
         .min(DELAY_MS_MAX)
 }
 
-/// The word of Redis on an attempt.
+/// Redis' answer about an attempt.
 enum Counted {
     Judged(Attempt),
     Early { left_ms: u64 },
 }
 
 impl Limits {
-    /// Counts an attempt before it is judged.
+    /// Counts an attempt before it is checked.
     ///
     /// # Errors
-    /// [`Exceeded`] when the subject has failed so often that it has to wait; then it is not counted.
+    /// [`Exceeded`] when the subject has failed so often that it has to wait; then the attempt is
+    /// not counted.
     pub async fn attempt(&self, ledger: &Ledger, subject: Subject) -> Result<Attempt, Exceeded> {
         let rule = self.rule(subject);
         let free = Attempt {
@@ -60,13 +63,13 @@ impl Limits {
         }
     }
 
-    /// Forgets the attempts of somebody who came in.
+    /// Forgets the attempts of a subject that has logged in.
     pub async fn forgive(&self, ledger: &Ledger, subject: Subject) {
         lock(self.map(subject)).remove(&subject);
         change(ledger, "DEL", subject, self.rule(subject)).await;
     }
 
-    /// Takes back an attempt that was right, or could not be judged: a fault of ours is nobody's failure.
+    /// Takes back an attempt that was right, or that a fault of ours kept from being checked.
     pub async fn take_back(&self, ledger: &Ledger, subject: Subject) {
         if let Some(count) = lock(self.map(subject)).get_mut(&subject) {
             count.own = count.own.saturating_sub(1);
@@ -75,12 +78,13 @@ impl Limits {
     }
 }
 
-/// The key of a subject's attempts, and the one that is there while the next has to wait.
+/// The keys of a subject: the counter of its attempts, and the key that exists while the next
+/// attempt has to wait.
 fn keys(ledger: &Ledger, subject: Subject) -> [String; 2] {
     [0, 1].map(|window| ledger.keys().limit(&subject, window))
 }
 
-/// `None` without Redis.
+/// Counts an attempt in Redis; `None` when Redis does not answer.
 async fn count(ledger: &Ledger, subject: Subject, rule: Rule) -> Option<Counted> {
     let mut link = ledger.live_link().await.ok()?;
     let ([key, delay], limit) = (keys(ledger, subject), u64::from(rule.limit));
@@ -107,7 +111,7 @@ async fn count(ledger: &Ledger, subject: Subject, rule: Rule) -> Option<Counted>
         return Some(Counted::Judged(attempt));
     }
     if left_ms <= 0 {
-        // Of many at once one is judged.
+        // Of many attempts at the same time, only one is checked.
         let mut begin = redis::cmd("SET");
         begin.arg(&delay).arg(1).arg("NX").arg("PX");
         begin.arg(delay_ms(n, limit));
@@ -126,8 +130,8 @@ async fn count(ledger: &Ledger, subject: Subject, rule: Rule) -> Option<Counted>
     })
 }
 
-/// Changes a subject's attempts in Redis, if they are counted. A counter that has just ended is made again
-/// by DECR: it gets an end like any other.
+/// Changes a subject's attempts in Redis, if they are counted. DECR creates a counter again that
+/// has just expired, so this sets its expiry too.
 async fn change(ledger: &Ledger, command: &str, subject: Subject, rule: Rule) {
     let (Ok(mut link), 1..) = (ledger.live_link().await, rule.limit) else {
         return;

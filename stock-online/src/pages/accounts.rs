@@ -1,5 +1,6 @@
-//! `/login`, `/signup`, and what their forms post. A browser is shown what was wrong beside the field, and sent on
-//! when nothing was; whoever does not ask for HTML is answered as by the interface.
+//! `/login`, `/signup`, and what their forms post. A browser is shown what was wrong beside the
+//! field, and sent on when nothing was; whoever does not ask for HTML is answered as by the
+//! interface.
 
 use std::sync::Arc;
 
@@ -157,8 +158,8 @@ impl SignUpPage {
     }
 }
 
-/// The context of an account's page: a login there leads on to where the reader was going, and the page in another
-/// language is the form, whatever was posted.
+/// The context of an account's page: a login there leads on to where the reader was going, and the
+/// page in another language is the form, whatever was posted.
 fn with_path(mut context: PageContext, path: &str, next: &str) -> PageContext {
     path.clone_into(&mut context.path);
     context.query = serde_urlencoded::to_string([("next", next)]).unwrap_or_default();
@@ -241,7 +242,8 @@ pub async fn sign_up(
     }
 }
 
-/// POST `/account/login`: the session gets another id, so that one that was planted is worth nothing.
+/// POST `/account/login`: the session gets another id, so that one that was planted is worth
+/// nothing.
 ///
 /// # Errors
 /// 401, 403 from another site's page, 429, 503.

@@ -1,7 +1,8 @@
 //! `/admin`: what an admin's calls do, as lists and forms.
 //!
-//! The parts stand in one table ([`mod@sections`]): which list of the interface each shows, which of its members,
-//! and which calls its forms make. This file turns an entry and what the interface answered into a page.
+//! The parts stand in one table ([`mod@sections`]): which list of the interface each shows, which
+//! of its members, and which calls its forms make. This file turns an entry and what the interface
+//! answered into a page.
 
 mod form;
 mod sections;

@@ -1,4 +1,5 @@
-//! Assets: style sheets, scripts and icons, embedded in the program under names that carry their hash.
+//! Assets: style sheets, scripts and icons, embedded in the program under names that carry their
+//! hash.
 //!
 //! A name stands for one content for ever, so browsers keep it for a year and never ask again.
 
@@ -56,7 +57,8 @@ static ASSETS: LazyLock<Assets> = LazyLock::new(|| {
     assets
 });
 
-/// Where an asset is served; a name that is none leads nowhere, and a test looks at every name in a template.
+/// Where an asset is served; a name that is none leads nowhere, and a test looks at every name in a
+/// template.
 #[must_use]
 pub fn url(name: &str) -> String {
     let served = ASSETS.served.get(name).map_or("missing", String::as_str);

@@ -30,7 +30,8 @@ use crate::http::problem::Problem;
 /// What a page may load: its own files, and nothing from anywhere else.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
      connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
-/// A page waits so long for what is its reader's own, and so long when MySQL was silent a moment ago.
+/// A page waits so long for what is its reader's own, and so long when MySQL was silent a moment
+/// ago.
 const OWN_MAX: Duration = Duration::from_millis(1_500);
 const OWN_MAX_SILENT: Duration = Duration::from_millis(200);
 /// How long a chosen language is kept.
@@ -160,7 +161,8 @@ impl PageContext {
         })
     }
 
-    /// Reads the reader's own things, if MySQL tells them soon enough: a page without them is better than none.
+    /// Reads the reader's own things, if MySQL tells them soon enough: a page without them is
+    /// better than none.
     ///
     /// # Errors
     /// Problems that are not MySQL's silence.
@@ -321,8 +323,8 @@ impl PageContext {
         grouped(*number)
     }
 
-    /// The meanings of problems, by code, for the page's scripts, escaped for an attribute; their own detail says the
-    /// others.
+    /// The meanings of problems, by code, for the page's scripts, escaped for an attribute; their
+    /// own detail says the others.
     #[must_use]
     pub fn problem_texts(&self) -> &'static str {
         static ENGLISH: LazyLock<String> = LazyLock::new(|| problem_texts(Lang::En));

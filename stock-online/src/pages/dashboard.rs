@@ -1,5 +1,5 @@
-//! `/dashboard`: the last minutes, live. The page is drawn here, curves too; once a second its part that moves is
-//! drawn anew and sent as an event, so that a script has only to put it in its place.
+//! `/dashboard`: the last minutes, live. The page is drawn here, curves too; once a second its part
+//! that moves is drawn anew and sent as an event, so that a script has only to put it in its place.
 
 mod figures;
 
@@ -20,8 +20,8 @@ use super::context::{PageContext, page};
 use crate::http::problem::Problem;
 use crate::streams::Holder;
 
-/// After so long the stream ends, and the browser comes again by itself: whether its reader is still an admin is
-/// asked then.
+/// After so long the stream ends, and the browser comes again by itself: whether its reader is
+/// still an admin is asked then.
 const ASK_AGAIN: Duration = Duration::from_secs(20);
 
 /// What moves.

@@ -42,7 +42,8 @@ pub fn asks_for_html(headers: &HeaderMap) -> bool {
     accept.is_some_and(|accept| accept.contains("text/html"))
 }
 
-/// In which language a problem is shown as a page; none when the client expects a problem's document.
+/// In which language a problem is shown as a page; none when the client expects a problem's
+/// document.
 #[must_use]
 pub fn reader(path: &str, headers: &HeaderMap) -> Option<Lang> {
     let is_interface = path.starts_with("/api/") && !["/api/docs", "/api/redoc"].contains(&path);

@@ -1,4 +1,5 @@
-//! `/live/levels`: levels as they change, for everybody who looks at a page; clients use `/api/events/levels`.
+//! `/live/levels`: levels as they change, for everybody who looks at a page; clients use
+//! `/api/events/levels`.
 
 use std::sync::Arc;
 

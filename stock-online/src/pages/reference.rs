@@ -1,6 +1,7 @@
 //! The interface's own pages: Swagger UI, `ReDoc`, and what each error code means.
 //!
-//! The scripts of both readers are served from here: Swagger UI's come with its crate, `ReDoc`'s is an asset.
+//! The scripts of both readers are served from here: Swagger UI's come with its crate, `ReDoc`'s is
+//! an asset.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock, RwLock};
@@ -81,7 +82,8 @@ pub async fn redoc(context: PageContext) -> Response {
     page_with(StatusCode::OK, REDOC_POLICY, &RedocPage { context })
 }
 
-/// What to do about each code, as the document of errors says it: code, status, meaning, what to do.
+/// What to do about each code, as the document of errors says it: code, status, meaning, what to
+/// do.
 static ADVICE: LazyLock<BTreeMap<&'static str, &'static str>> = LazyLock::new(|| {
     let rows = include_str!("../../../docs/errors.md").lines();
     let rows = rows.filter_map(|row| {

@@ -1,4 +1,5 @@
-//! Texts of pages, by language: Fluent files in `texts/`, embedded, both languages complete (a test says so).
+//! Texts of pages, by language: Fluent files in `texts/`, embedded, both languages complete (a test
+//! says so).
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -147,7 +148,8 @@ pub fn cookie_of<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
         .map(|(_, value)| value)
 }
 
-/// The language with the greatest weight, the first of equal ones; English when none of ours is named.
+/// The language with the greatest weight, the first of equal ones; English when none of ours is
+/// named.
 fn accepted_of(accepted: &str) -> Lang {
     let mut best = (0.0, Lang::default());
     for range in accepted.split(',') {

@@ -1,7 +1,8 @@
-//! The queue before password hashes: known devices first, then networks from which no login has failed, then the rest;
-//! within each, networks take turns.
+//! The queue for password hashes. Known devices come first, then networks from which no login has
+//! failed, then the rest. Within each class the queue is round-robin by network.
 //!
-//! A network's second request waits behind everybody's first: whoever sends many waits for their own.
+//! A network's second request waits behind the first request of every other network, so a network
+//! that sends many requests delays only its own.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
@@ -11,7 +12,7 @@ use std::time::Duration;
 use stock_common::lock::lock;
 use tokio::sync::oneshot;
 
-/// Further requests are refused at once.
+/// Maximum number of waiting requests; further ones are refused at once.
 const WAITING_MAX: usize = 10_000;
 
 /// The class of a request; an earlier one is served first.
@@ -25,7 +26,7 @@ pub enum Urgency {
     Doubtful,
 }
 
-/// The claim of a request on a ticket.
+/// The class and the network by which a request waits.
 #[derive(Debug, Clone, Copy)]
 pub struct Ticket {
     /// Its class.
@@ -42,7 +43,7 @@ impl Ticket {
     };
 }
 
-/// Class, how many of the network waited before, order of arrival.
+/// Class, number of the network's requests already waiting, order of arrival.
 type Order = (Urgency, usize, u64);
 
 #[derive(Debug, Default)]
@@ -66,11 +67,11 @@ impl State {
     }
 }
 
-/// So many at a time, the others in order.
+/// Grants a fixed number of slots; further requests wait in order.
 #[derive(Debug, Clone)]
 pub(super) struct Queue(Arc<Mutex<State>>);
 
-/// A ticket, until it is dropped.
+/// The right to compute one hash, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Slot(Option<Queue>);
 
@@ -94,7 +95,7 @@ impl Queue {
         lock(&self.0)
     }
 
-    /// Waits for a ticket; `None` when it does not come in time.
+    /// Waits for a slot; `None` when none is free in time, or too many requests wait.
     pub(super) async fn wait(&self, ticket: Ticket, limit: Duration) -> Option<Slot> {
         let (order, granted) = {
             let mut state = self.state();
@@ -116,13 +117,13 @@ impl Queue {
         };
         let slot = tokio::time::timeout(limit, granted).await;
         if slot.is_err() {
-            // A ticket that was granted in this very moment is passed on as its message is dropped.
+            // A slot granted at this very moment is passed on when its message is dropped.
             drop(self.state().remove(&order));
         }
         slot.ok()?.ok()
     }
 
-    /// Gives a ticket that has ended to the next who waits.
+    /// Gives a freed slot to the next waiting request.
     fn pass_on(&self) {
         loop {
             let next = {
@@ -137,7 +138,7 @@ impl Queue {
             let Some(next) = next else { return };
             match next.send(Slot(Some(self.clone()))) {
                 Ok(()) => return,
-                // Nobody waits there any more: the ticket is still this one's to pass on.
+                // That request has gone; the slot is still to be passed on.
                 Err(mut slot) => slot.0 = None,
             }
         }

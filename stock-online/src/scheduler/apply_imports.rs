@@ -1,5 +1,5 @@
-//! Writes files of stock that were judged good: at once when one was brought here, and what an instance left
-//! behind that ended in the middle.
+//! Writes files of stock that passed their check: at once when this instance received one, and also
+//! files that another instance left half written.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::app::App;
 /// How often files of other instances are looked for.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// Runs until `shutdown`; a part under way is finished.
+/// Runs until `shutdown`. A file under way is then left to another instance.
 pub(super) async fn run(app: Arc<App>, shutdown: CancellationToken) {
     while !shutdown.is_cancelled() {
         if let Err(error) = apply(&app, &shutdown).await {
@@ -31,7 +31,8 @@ async fn apply(app: &App, shutdown: &CancellationToken) -> Result<(), sqlx::Erro
     for waiting in imports::applying(&app.pool).await? {
         let mut quiet = |_, _| {};
         let writing = import::apply(&app.pool, &app.ledger, waiting.id, &mut quiet);
-        // Dropped in the middle it goes on elsewhere: each part is decided once.
+        // Dropped in the middle, the file is continued by another instance: each part is decided
+        // once.
         let done = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             done = writing => done,

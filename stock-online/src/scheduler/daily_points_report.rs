@@ -1,4 +1,4 @@
-//! Writes the daily reports of points: of the whole day before, and of days that were missed.
+//! Writes the daily reports of points: of the day before, and of days that were missed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,13 +8,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 
-/// How long to wait at a time for Redis to be proved.
+/// How long to wait at a time for the fence to open.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How often, and after what time, what failed is tried again before the next run.
+/// Attempts of one run, and the pause between them.
 const ATTEMPTS: u32 = 240;
 const RETRY: Duration = Duration::from_secs(60);
 
-/// Makes up at start for days that ended while no scheduler ran.
+/// Writes at start the reports of days that ended while no scheduler ran.
 pub(super) async fn at_start(app: Arc<App>, shutdown: CancellationToken) {
     let reporting = async {
         while !app.ledger.wait_open(PATIENCE).await {}
@@ -26,7 +26,7 @@ pub(super) async fn at_start(app: Arc<App>, shutdown: CancellationToken) {
     }
 }
 
-/// One run: tried again until all that is due is written.
+/// Writes the reports that are due; tries again until all are written.
 pub(super) async fn run(app: Arc<App>) {
     for _ in 0..ATTEMPTS {
         match write_due(&app).await {

@@ -1,6 +1,7 @@
-//! Releases reservations whose time is over, several times a second, a bounded number at a time.
+//! Releases expired reservations several times a second, a bounded number at a time.
 //!
-//! Every scheduler does; the holds' states let each end once, so no row in `jobs` keeps others out.
+//! Every scheduler does this. A hold's state lets it end only once, so no row in `jobs` has to keep
+//! others out.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +23,7 @@ pub(super) async fn run(app: Arc<App>, shutdown: CancellationToken) {
             FenceState::Fenced(_) => RETRY,
             FenceState::Mending(_) => every,
             FenceState::Open(_) => match expiry::sweep(&app.ledger).await {
-                // As many as fit one sweep: there are more.
+                // The sweep was full, so there may be more.
                 Ok(swept) if swept.has_more => Duration::ZERO,
                 Ok(_) => every,
                 Err(error) => {
@@ -31,7 +32,7 @@ pub(super) async fn run(app: Arc<App>, shutdown: CancellationToken) {
                 }
             },
         };
-        // What was held for orders of which nobody has told the end.
+        // Ends branches that a killed instance left held.
         if let Err(error) = cross_shard::sweep(&app.pool, &app.ledger).await {
             tracing::warn!(%error, "branches will be ended later");
         }

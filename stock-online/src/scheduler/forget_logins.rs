@@ -1,6 +1,6 @@
-//! Removes refresh tokens and sessions that have ended, which are refused anyway and only take room, what
-//! webhooks delivered long ago, files of stock that were never judged to their end, and answers under
-//! Idempotency-Keys that are not given again any more.
+//! Removes rows that nobody needs any more: ended refresh tokens and sessions, which are refused
+//! anyway, old webhook deliveries, files of stock whose check was given up, and stored answers of
+//! expired Idempotency-Keys.
 
 use std::sync::Arc;
 

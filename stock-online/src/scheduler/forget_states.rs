@@ -1,8 +1,9 @@
-//! Removes states of orders, reservations, tills' sales, files and cancelled points that are final, old enough, and
-//! final in MySQL too; those of coupons when their coupon is long over, since nothing is drawn or used any more; and
-//! the limits of sales that are long over.
+//! Removes old states from Redis: final states of orders, reservations, cross-shard orders, tills'
+//! sales, files and cancelled points that MySQL has settled too; states of coupons that ended long
+//! ago, since nobody draws or uses those any more; and the limits of sales that ended long ago.
 //!
-//! Until then a late twin finds the state; afterwards handlers find MySQL's state, or that the coupon is over.
+//! Until then a late duplicate of a request finds the state in Redis. Afterwards handlers find
+//! MySQL's state, or find that the coupon has ended.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -68,7 +69,8 @@ async fn forget_on(
     Ok(removed)
 }
 
-/// Transitions of what was opened stay for ever, those of a coupon until it is `over`, the others until they are old.
+/// Whether a state may be removed. States of opened accounts stay for ever, states of a coupon
+/// until it is `over`, other final states until `before_ms`.
 fn is_old(id: &str, value: &str, before_ms: u64, over: &HashSet<CouponId>) -> bool {
     let Some((state, set_ms)) = value.rsplit_once('@') else {
         return false;
@@ -78,7 +80,7 @@ fn is_old(id: &str, value: &str, before_ms: u64, over: &HashSet<CouponId>) -> bo
         Some(("order" | "point", id)) => id.parse::<Position>().is_ok(),
         Some(("hold", id)) => Position::from_stream_id(id).is_some(),
         Some(("till" | "device" | "import", _)) => true,
-        // What is held is not over, however long it takes.
+        // A held branch is not final, however old it is.
         Some(("across" | "branch", _)) => state != "HELD",
         Some(("code", _)) => CodeState::parse(state).is_some_and(|of| is_over(of.coupon_id)),
         Some(("issued", of)) => {

@@ -1,5 +1,5 @@
-//! Proves the ledger: each hour what came since the last proof and a part of the rest, so that all of it is proved
-//! again within a day; and at once when an admin asks for it.
+//! Verifies the ledger: each hour the entries since the last verification and a part of the rest,
+//! so that all entries are verified again within a day; and at once when an admin asks for it.
 
 use std::sync::Arc;
 
@@ -20,7 +20,8 @@ pub(super) async fn run(app: Arc<App>) {
     }
 }
 
-/// Takes the proof for this instance, with connections of its own: a long proof takes none of the jobs'.
+/// Claims the verification for this instance, with a pool of its own, so that a long verification
+/// takes no connections from the jobs.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -30,7 +31,8 @@ pub async fn claim(app: &App) -> Result<Option<(Claim, MySqlPool)>, sqlx::Error>
     Ok(claim.map(|claim| (claim, pool)))
 }
 
-/// Proves it, and says what came of it; the metric and the list of checks follow what MySQL notes.
+/// Verifies the ledger and logs the result. The metric and the list of checks read the result from
+/// MySQL.
 pub async fn prove(app: &App, (claim, pool): (Claim, MySqlPool), full: bool) {
     let mut progress = |_done, _all| {};
     let proving = verify(&pool, &app.ledger, full, &mut progress);

@@ -1,7 +1,8 @@
 //! Compensation: an order that could not be stored is taken back, exactly once.
 //!
-//! The dead letter is durable, the compensation carries the order's state, and its verdict decides: it
-//! was taken back now, or before by its buyer. Running it again is right.
+//! The dead letter is durable. The compensation sets the order's state, and its verdict says
+//! whether the order was taken back now, or cancelled before by its buyer. So running it again is
+//! safe.
 
 use sqlx::MySqlPool;
 use stock_common::id::Position;
@@ -11,7 +12,7 @@ use stock_engine::lookup;
 use stock_mysql::{dead_letters, journal};
 use stock_redis::Ledger;
 
-/// Compensates every open dead letter; what fails is tried again later.
+/// Compensates every open dead letter. A compensation that fails is tried again later.
 pub(super) async fn all(pool: &MySqlPool, ledger: &Ledger) {
     let open = match dead_letters::list(pool, Some("OPEN")).await {
         Ok(open) => open,
@@ -60,7 +61,8 @@ async fn one(
         .and_then(Result::ok)
         .and_then(|entry| entry.body::<Order>().ok());
     let state = match order {
-        // What it took cannot be read: left for a person, its postings are settled.
+        // The order cannot be read, so nobody knows what it took. Its postings are settled, and it
+        // is left for a person.
         None => "KEPT",
         Some(order) => match take_back(pool, ledger, position, &order).await? {
             Verdict::Accepted(_) => "COMPENSATED",
@@ -75,9 +77,10 @@ async fn one(
                     "CANCELLED"
                 }
             }
-            // Giving back is refused only when it cannot be right: left for a person.
+            // Redis refuses to give back only where that would be wrong; then the order is left for
+            // a person.
             Verdict::Refused(
-                // Insufficient: points that it earned are spent.
+                // Insufficient: the points that the order earned are spent.
                 Refusal::Posting {
                     why: Why::Overflow | Why::Unknown | Why::Insufficient { .. },
                     ..

@@ -1,7 +1,7 @@
 //! The subscription to Redis' channels, by `fred`, which subscribes again by itself.
 //!
 //! A lost message is harmless: the subscriber polls, sold-out flags expire, the catalog refreshes.
-//! `fred` re-sends commands after a broken connection, so nothing else is ever sent through it.
+//! `fred` sends commands again after a broken connection, so only subscriptions go through it.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -22,14 +22,17 @@ use tokio_util::sync::CancellationToken;
 use super::WakeUps;
 use crate::app::App;
 
-/// Milliseconds between attempts to connect, and how they grow.
+/// Pauses between attempts to connect: the shortest and the longest in ms, and the factor by which
+/// they grow.
 const RECONNECT: (u32, u32, u32) = (50, 2_000, 2);
 const RETRY: Duration = Duration::from_millis(500);
-/// How often a beat is published, and how long the channels may be silent all the same.
+/// How often a beat is published, and how long the channels may be silent before they are
+/// subscribed again.
 const BEAT_EVERY: Duration = Duration::from_secs(1);
 const SILENCE_MAX: Duration = Duration::from_secs(3);
 
-/// Hears the levels and catalog channels until `shutdown`; they wake the subscribers.
+/// Listens to the channels until `shutdown`: levels wake the subscribers, catalog messages the
+/// catalog refresher, and switches of selling go to the ledger.
 pub async fn run(app: Arc<App>, wake_ups: Arc<WakeUps>, shutdown: CancellationToken) {
     while !shutdown.is_cancelled() {
         tokio::select! {
@@ -64,7 +67,7 @@ async fn hear(app: &App, wake_ups: &WakeUps) -> Result<(), fred::error::Error> {
     client
         .subscribe(vec![catalog.clone(), selling.clone(), beats.clone()])
         .await?;
-    // Those of shards that there will be are silent.
+    // The channels of shards that do not exist yet are silent.
     let levels = (0..SHARDS_MAX).map(|shard| Keys::new(&app.config, shard).levels());
     client.subscribe(levels.collect::<Vec<String>>()).await?;
     let keeper = client.manage_subscriptions();
@@ -73,7 +76,7 @@ async fn hear(app: &App, wake_ups: &WakeUps) -> Result<(), fred::error::Error> {
     tokio::pin!(silent);
     tracing::info!("subscribed to levels and catalog");
     is_subscribed(true);
-    // The channels were silent until now: look once at what was missed.
+    // Messages sent before now were missed, so everything is looked at once.
     app.live.levels.interrupted();
     wake_ups.notify_all();
     app.selling.catalog_refresher.wake_up.notify_one();
@@ -131,13 +134,13 @@ fn is_subscribed(is: bool) {
     metrics::gauge!("stock_pubsub_up").set(f64::from(u8::from(is)));
 }
 
-/// Somebody else's message: nobody here understands it.
+/// Counts a message that this process does not understand.
 fn ignore() {
     metrics::counter!("stock_ignored_messages_total").increment(1);
 }
 
-/// Returns when nothing was heard for long although beats were published: a link that is lost without a word would be
-/// listened to for ever.
+/// Returns when nothing was heard for long although beats were published. Without this, a
+/// connection that broke silently would be listened to for ever.
 async fn silence(app: &App, heard: &Mutex<Instant>) {
     loop {
         tokio::time::sleep(BEAT_EVERY).await;

@@ -1,7 +1,8 @@
-//! Troubles: what keeps a shard's journal from being applied in this process, and since when.
+//! Troubles: the errors that keep this process from applying a shard's journal, and since when.
 //!
-//! A trouble that stops applying is said at once. A trouble that passes by itself, such as a lock or MySQL away, is
-//! said when it has lasted ten seconds. `/readyz` and two gauges say it.
+//! `/readyz` reports a trouble that stops applying at once. A trouble that passes by itself, such
+//! as a lock or an unreachable MySQL, is reported when it has lasted ten seconds. Two gauges show
+//! every trouble at once.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use stock_common::lock::lock;
 use stock_engine::apply::ApplyError;
 
-/// How long what may pass is not worth mentioning.
+/// How long a trouble that may pass is not reported.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 struct Trouble {
@@ -30,7 +31,7 @@ impl Trouble {
 #[derive(Default)]
 pub struct Troubles {
     shards: Mutex<BTreeMap<u64, Trouble>>,
-    /// How many accounts are under quarantine, of all shards.
+    /// Accounts under quarantine, of all shards.
     quarantined: AtomicI64,
 }
 
@@ -39,14 +40,14 @@ impl Troubles {
         lock(&self.shards)
     }
 
-    /// So many accounts are under quarantine.
+    /// Notes how many accounts are under quarantine.
     #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
     pub fn note_quarantined(&self, accounts: i64) {
         self.quarantined.store(accounts, Ordering::Relaxed);
         metrics::gauge!("stock_quarantined_accounts").set(accounts as f64);
     }
 
-    /// A step has failed.
+    /// Notes that a step has failed.
     pub(super) fn note(&self, shard: u64, error: &ApplyError) {
         let mut all = self.all();
         let trouble = all.entry(shard).or_insert_with(|| Trouble {
@@ -59,13 +60,14 @@ impl Troubles {
         tell(shard, Some(trouble));
     }
 
-    /// A step has succeeded.
+    /// Notes that a step has succeeded.
     pub(super) fn end(&self, shard: u64) {
         self.all().remove(&shard);
         tell(shard, None);
     }
 
-    /// The trouble that is to be said: of the first shard that is not applied, or of the accounts under quarantine.
+    /// The trouble to report: of the first shard that is not applied, or else of the accounts under
+    /// quarantine.
     #[must_use]
     pub fn reason(&self) -> Option<String> {
         let all = self.all();

@@ -1,4 +1,4 @@
-//! Which addresses are inside: a webhook that an admin names must not reach the service's own network.
+//! Internal addresses: a webhook that an admin names must not reach the service's own network.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -12,7 +12,8 @@ const fn v6(first: u16, second: u16, bits: u8) -> Ipv6Net {
     Ipv6Net::new_assert(Ipv6Addr::new(first, second, 0, 0, 0, 0, 0, 0), bits)
 }
 
-/// What IANA's registry of special-purpose addresses does not call globally reachable.
+/// IPv4 networks that IANA's registry of special-purpose addresses does not call globally
+/// reachable.
 const INSIDE_4: [Ipv4Net; 14] = [
     v4(0, 0, 0, 0, 8),
     v4(10, 0, 0, 0, 8),
@@ -30,7 +31,8 @@ const INSIDE_4: [Ipv4Net; 14] = [
     v4(240, 0, 0, 0, 4),
 ];
 
-/// Everything outside of global unicast, and what within it is documentation or leads to an IPv4 address.
+/// Global unicast; any other IPv6 address is internal. So are the networks in `INSIDE_6`: protocol
+/// assignments, documentation, and addresses that lead to an IPv4 address.
 const GLOBAL_6: Ipv6Net = v6(0x2000, 0, 3);
 const INSIDE_6: [Ipv6Net; 4] = [
     v6(0x2001, 0, 23),
@@ -39,7 +41,7 @@ const INSIDE_6: [Ipv6Net; 4] = [
     v6(0x3fff, 0, 20),
 ];
 
-/// Whether an address is inside.
+/// Whether an address is internal.
 #[must_use]
 pub fn is_internal(address: IpAddr) -> bool {
     match address {

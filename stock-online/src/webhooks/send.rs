@@ -1,4 +1,4 @@
-//! Sending one message: signed, in time, to nobody inside, following nobody elsewhere.
+//! Sends one message: signed, within a time limit, to no internal address, following no redirect.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::internal::is_internal;
 /// How long a receiver may take altogether; shorter than the lease.
 const TIMEOUT: Duration = Duration::from_secs(15);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// The longest URL.
+/// The longest URL, in bytes.
 const URL_MAX: usize = 2_000;
 
 /// Why a URL cannot be sent to.
@@ -29,12 +29,13 @@ pub enum UrlError {
     /// It carries a user or a password.
     #[error("a URL carries no user and no password")]
     Credentials,
-    /// It names an address inside.
+    /// It names an internal address.
     #[error("internal addresses are not sent to")]
     Internal,
 }
 
-/// Whether a URL may be sent to, as far as it says itself; what its name resolves to is asked when it is sent.
+/// Checks by its text whether a URL may be sent to. The addresses behind its name are checked at
+/// each connection.
 ///
 /// # Errors
 /// [`UrlError`] when it may not.
@@ -63,7 +64,8 @@ pub fn check_url(text: &str, is_internal_allowed: bool) -> Result<Url, UrlError>
     Ok(url)
 }
 
-/// A name that leads inside leads nowhere: asked for each connection, so that no later answer slips through.
+/// Resolves names to external addresses only. It runs at each connection, so that a later DNS
+/// answer cannot lead to an internal address.
 struct Outside;
 
 impl Resolve for Outside {
@@ -86,12 +88,12 @@ impl Resolve for Outside {
 pub(super) struct Failure {
     /// The answer's status, if there was one.
     pub(super) status: Option<u16>,
-    /// What happened.
+    /// A description of the failure.
     pub(super) text: String,
 }
 
 impl Failure {
-    /// The receiver wants no more (Standard Webhooks: 410).
+    /// Whether the receiver wants no more messages (Standard Webhooks: 410).
     pub(super) fn is_gone(&self) -> bool {
         self.status == Some(StatusCode::GONE.as_u16())
     }
@@ -107,7 +109,7 @@ pub(super) struct Sender {
 
 impl Sender {
     pub(super) fn new(config: &Config) -> Result<Self, reqwest::Error> {
-        // The provider of this process; somebody else may have named it already.
+        // The crypto provider of this process; another caller may have set one already.
         drop(rustls::crypto::ring::default_provider().install_default());
         let client = Client::builder()
             .timeout(TIMEOUT)
@@ -132,8 +134,8 @@ impl Sender {
         })
     }
 
-    /// How long to wait after the attempt that came behind so many others, a tenth more or less; none when it
-    /// was the last.
+    /// Pause after an attempt that `attempts` others preceded, varied by up to a tenth; `None` when
+    /// it was the last.
     pub(super) fn next_attempt(&self, attempts: usize) -> Option<Duration> {
         let wait = self.schedule.get(attempts)?;
         Some(wait.mul_f64(rand::random_range(0.9..1.1)))
@@ -150,7 +152,7 @@ impl Sender {
         let failure = |status, text: String| Failure { status, text };
         let url = check_url(url, self.is_internal_allowed)
             .map_err(|error| failure(None, error.to_string()))?;
-        // A receiver takes the message when one of them is its own.
+        // A receiver accepts the message when one of the signatures is by its secret.
         let signatures = secrets.iter().map(|secret| secret.sign(id, now, &body));
         let signature = signatures.collect::<Vec<_>>().join(" ");
         let answer = self
@@ -173,7 +175,7 @@ impl Sender {
     }
 }
 
-/// An error with its causes, without the URL: that is known, and may hold what is nobody's business.
+/// An error with its causes, without the URL, which may hold secrets.
 fn describe(error: &reqwest::Error) -> String {
     let mut text = if error.is_timeout() {
         "no answer in time".to_owned()

@@ -4,6 +4,7 @@ mod messages;
 mod migrate;
 mod rights;
 mod statements;
+mod tables;
 mod upgrade;
 
 use std::process::Command;

@@ -1,6 +1,7 @@
 //! Coupons: how fast they are drawn beside one-line orders, over HTTP.
 //!
-//! Each draw is another pair of buyer and work, so that each is accepted; the campaign counts what is left.
+//! Each draw has another pair of buyer and work, so that each is accepted; the campaign counts
+//! down.
 
 use serde_json::json;
 use sqlx::{MySql, QueryBuilder};
@@ -12,9 +13,9 @@ use super::{Run, median};
 use crate::Failure;
 use crate::shop::{Seed, Service, Shop, until};
 
-/// Below the first work's id: seven digits, as `load.lua` wants them.
+/// One less than the first work's id: seven digits, as `load.lua` needs them.
 const WORKS_FROM: u64 = 1_000_000;
-/// With every buyer, twenty million draws.
+/// Number of works. With every buyer they make twenty million draws.
 const WORKS: u64 = 200_000;
 
 const ORDERS: &str = "Redis first, one line, subscriber held, beside draws";
@@ -23,7 +24,7 @@ const DRAWS: &str = "coupon drawn, subscriber held";
 /// Measures it.
 ///
 /// # Errors
-/// When a draw is not accepted or a proof fails.
+/// When a draw is not accepted or `verify` fails.
 pub async fn run(run: &mut Run<'_>) -> Result<(), Failure> {
     let seed = Seed {
         products: 10,
@@ -44,7 +45,7 @@ pub async fn run(run: &mut Run<'_>) -> Result<(), Failure> {
         let ordered = ordered.run(&service.client).await?.accepted()?;
         let drawn = Load::draws(coupon, first).seconds(seconds);
         let drawn = drawn.run(&service.client).await?;
-        // What was under way at the end may have been drawn too.
+        // Requests that were under way at the end may have been drawn too.
         first += drawn.requests() / BUYERS + 10;
         if round > 0 {
             orders.push(ordered);

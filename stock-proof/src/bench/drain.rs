@@ -16,7 +16,7 @@ use super::{Run, orders};
 use crate::Failure;
 use crate::shop::{Seed, Servers, Shop};
 
-/// What waits for the subscriber: half a minute of it or less.
+/// Entries that wait for the subscriber: half a minute of work or less.
 const BACKLOG: u64 = 1_000_000;
 /// Orders under way at the same time while the backlog grows.
 const CALLERS: u64 = 1_024;
@@ -24,9 +24,9 @@ const CALLERS: u64 = 1_024;
 const ACCOUNTS: u64 = 1_000_000;
 const PRODUCTS: u64 = 10;
 const BUYERS: u64 = 100;
-/// Entries whose rows are written again.
+/// Entries whose rows are inserted again.
 const RAW_ENTRIES: u64 = 200_000;
-/// Entries of one transaction, as the subscriber's.
+/// Entries of one transaction, as many as the subscriber takes.
 const TRANSACTION: usize = 1_024;
 
 /// Entries that MySQL has settled.
@@ -39,10 +39,10 @@ async fn settled(pool: &MySqlPool) -> Result<u64, Failure> {
         .await?)
 }
 
-/// Measures both on a shop of its own.
+/// Measures both on its own shop.
 ///
 /// # Errors
-/// When a server does not answer or a proof fails.
+/// When a server does not answer or `verify` fails.
 pub async fn measure(run: &mut Run<'_>) -> Result<(), Failure> {
     let seed = Seed {
         products: PRODUCTS,
@@ -64,7 +64,7 @@ pub async fn measure(run: &mut Run<'_>) -> Result<(), Failure> {
     reconcile(run, &shop, &ledger).await
 }
 
-/// Compares the copies of a million accounts: what each of a million buyers may still have of a sale.
+/// Compares the copies of a million accounts: the allowances of a million buyers in a sale.
 async fn reconcile(run: &mut Run<'_>, shop: &Shop, ledger: &Ledger) -> Result<(), Failure> {
     let book = Book::Allowances(SaleId(1));
     ledger.begin_book(book, ProductId(1)).await?;
@@ -84,7 +84,7 @@ async fn reconcile(run: &mut Run<'_>, shop: &Shop, ledger: &Ledger) -> Result<()
     Ok(())
 }
 
-/// Orders of one unit of any product by any buyer, so many, with nobody settling them; returns the
+/// Orders one unit of any product for any buyer, so many times, while nobody settles. Returns the
 /// number of the last entry.
 async fn fill(ledger: &Ledger, orders: u64) -> Result<u64, Failure> {
     let any = |order| one_unit(1 + order % BUYERS, 1 + order % PRODUCTS);
@@ -121,14 +121,14 @@ async fn accept_all(
     Ok(last)
 }
 
-/// Entries per second that a subscriber process settles of a backlog, until it is gone.
+/// Entries per second that a subscriber process settles, until the backlog is gone.
 ///
 /// # Errors
-/// When it does not end, or there was no backlog.
+/// When the backlog does not end.
 async fn drain(shop: &Shop, end: u64) -> Result<f64, Failure> {
     let pool = shop.pool().await?;
     let mut service = shop.serve("subscriber").await?;
-    // From the first settled batch on: starting up is not draining.
+    // Measured from the first settled batch: starting up is not draining.
     let (before, began) = loop {
         let now = settled(&pool).await?;
         if now > 0 {
@@ -161,7 +161,7 @@ struct Table {
 /// The columns of one row as bytes, which MySQL converts to each column's type.
 type Columns = Vec<Option<Vec<u8>>>;
 
-/// The four tables that an order's rows go to, with every column but those that MySQL fills itself.
+/// The four tables for an order's rows, with every column except those that MySQL fills itself.
 const TABLES: [(&str, &str, &str, &str); 4] = [
     (
         "journal",
@@ -197,7 +197,7 @@ async fn raw(servers: &Servers, shop: &Shop) -> Result<f64, Failure> {
     let from = shop.pool().await?;
     let copy = Shop::empty(servers, "raw_inserts").await?;
     let to = copy.pool().await?;
-    // Entries with one posting and one line: as many rows in every table.
+    // Only entries with one posting and one line, so that every table has as many rows.
     let first: u64 = sqlx::query_scalar(
         "SELECT MIN(o.id) FROM orders o JOIN journal j ON j.id = o.id WHERE j.kind = 'order_placed'",
     )

@@ -1,5 +1,5 @@
-//! The ceiling of every order: a bare axum handler that parses the same JSON and answers the JSON that
-//! the service would answer, and does nothing else. It runs in a process of its own.
+//! The ceiling of every order: a bare axum handler that parses the same JSON and answers the same
+//! JSON as the service, and does nothing else. It runs in a separate process.
 
 use std::net::Ipv4Addr;
 use std::process::Stdio;
@@ -84,21 +84,21 @@ async fn echo(Json(order): Json<OrderIn>) -> (StatusCode, Json<OrderOut>) {
 /// Serves until it is killed.
 ///
 /// # Errors
-/// When the port cannot be had.
+/// When the port is taken.
 pub async fn serve(port: u16) -> Result<(), Failure> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
     Ok(axum::serve(listener, Router::new().route("/", post(echo))).await?)
 }
 
-/// The echo in a process of its own, which ends when this is dropped.
+/// The echo in a separate process, which ends when this is dropped.
 pub struct Echo {
-    /// Calls it.
+    /// A client of the echo.
     pub client: Client,
     _child: Child,
 }
 
 impl Echo {
-    /// Starts this program again, as the echo.
+    /// Starts this program again as the echo.
     ///
     /// # Errors
     /// When it does not answer.

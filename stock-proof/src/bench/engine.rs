@@ -30,22 +30,22 @@ const CALLERS: u64 = 1_024;
 const BATCH: usize = 256;
 /// Bare calls under way at the same time, as many as the engine's.
 const CALLS: usize = 2;
-/// Spreads the counted keys over the hash's whole width, as real ones are.
+/// Spreads the counted keys over the whole width of the hash, as with real ones.
 const KEY_FACTOR: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
 /// Buyers who share a limited sale.
 const BUYERS: u64 = 50_000;
 
 /// Orders per second, by the way they were decided.
 pub struct EngineRates {
-    /// Through the ledger.
+    /// Through the ledger, orders of one product.
     pub engine: f64,
-    /// The bare script call.
+    /// In bare script calls.
     pub raw: f64,
     /// Through the ledger, in a sale with a window and a limit per buyer.
     pub limited: f64,
-    /// Through the ledger, each under an Idempotency-Key of its own.
+    /// Through the ledger, each under its own Idempotency-Key.
     pub keyed: f64,
-    /// Bytes that Redis keeps of a key.
+    /// Bytes of Redis' memory for one key.
     pub bytes_per_key: f64,
 }
 
@@ -77,7 +77,7 @@ pub fn one_unit(user: u64, product: u64) -> Result<Request, Failure> {
     Ok(order::place(&order, Terms::default(), None)?)
 }
 
-/// An order of a sale: its window, and one unit of what the buyer may still buy.
+/// An order of a sale: the sale's window, and one unit of the buyer's allowance.
 pub fn limited(base: &Request, user: u64) -> Request {
     let mut request = base.clone();
     request.window_ms = Some((1, u64::from(u32::MAX) * 1_000));
@@ -91,7 +91,7 @@ pub fn limited(base: &Request, user: u64) -> Request {
     request
 }
 
-/// An order under a key of its own.
+/// An order under its own key.
 fn keyed(base: &Request, count: u64) -> Request {
     let mut request = base.clone();
     let key = format!("{:032x}", u128::from(count).wrapping_mul(KEY_FACTOR));
@@ -103,7 +103,7 @@ fn keyed(base: &Request, count: u64) -> Request {
     request
 }
 
-/// Measures all four.
+/// Measures all of them.
 ///
 /// # Errors
 /// When a server does not answer or an order is not accepted.
@@ -143,7 +143,7 @@ pub async fn run(
     })
 }
 
-/// Bytes that Redis keeps of each field of a hash.
+/// Bytes of Redis' memory for each field of a hash.
 ///
 /// # Errors
 /// When Redis does not answer.
@@ -159,7 +159,7 @@ pub async fn bytes_per_field(ledger: &Ledger, key: &str) -> Result<f64, Failure>
 /// Requests per second that the ledger in this process accepts.
 ///
 /// # Errors
-/// When one is not accepted.
+/// When a request is not accepted.
 pub async fn through_ledger(
     ledger: &Ledger,
     seconds: u32,
@@ -214,7 +214,7 @@ async fn raw(shop: &Shop, ledger: &Ledger, base: &Request, seconds: u32) -> Resu
     .await
 }
 
-/// Repeats a step from so many tasks; what the steps count, per second.
+/// Repeats a step in so many tasks. Returns the sum of the steps' counts, per second.
 async fn rate<F>(
     tasks: usize,
     seconds: u32,

@@ -1,4 +1,5 @@
-//! Does the cost grow with the work and with nothing else? More products, connections, lines, backlog.
+//! Growth: whether the cost grows with the work and with nothing else. More products, connections,
+//! lines, backlog.
 
 use super::report::Curve;
 use super::wrk::Load;
@@ -7,7 +8,7 @@ use crate::Failure;
 use crate::shop::{Seed, Service, Shop};
 
 const REDIS_FIRST: &str = "/api/redis/orders";
-/// Each is asked for so many seconds.
+/// Length of each load, in seconds.
 const SECONDS: u32 = 4;
 
 /// Measures all of it.
@@ -33,7 +34,7 @@ pub async fn run(run: &mut Run<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A catalog of 1,000 to a million products.
+/// Measures a catalog of 1,000 to a million products.
 async fn products(run: &mut Run<'_>) -> Result<(), Failure> {
     let mut points = Vec::new();
     for products in [1_000_u32, 10_000, 100_000, 1_000_000] {
@@ -69,7 +70,7 @@ async fn products(run: &mut Run<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// 1 to 100 lines in an order.
+/// Measures orders of 1 to 100 lines.
 async fn lines(run: &mut Run<'_>, service: &Service) -> Result<(), Failure> {
     let mut points = Vec::new();
     for lines in [1_u32, 3, 10, 30, 100] {
@@ -83,7 +84,7 @@ async fn lines(run: &mut Run<'_>, service: &Service) -> Result<(), Failure> {
     Ok(())
 }
 
-/// 1 to 5,000 connections.
+/// Measures 1 to 5,000 connections.
 async fn connections(run: &mut Run<'_>, service: &Service) -> Result<(), Failure> {
     let mut points = Vec::new();
     for connections in [1_u32, 10, 100, 1_000, 5_000] {
@@ -98,7 +99,7 @@ async fn connections(run: &mut Run<'_>, service: &Service) -> Result<(), Failure
     Ok(())
 }
 
-/// With a million entries that MySQL does not have.
+/// Measures orders while MySQL lacks a million entries.
 async fn backlog(run: &mut Run<'_>, service: &Service) -> Result<(), Failure> {
     const BACKLOG: f64 = 1_000_000.0;
     let lag = service.metric("stock_journal_lag_entries").await;

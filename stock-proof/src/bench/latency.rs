@@ -1,7 +1,7 @@
 //! Open-loop latency: requests leave when the clock says so, whatever became of the earlier ones.
 //!
-//! Each is measured from the moment at which it should have left. A stall therefore counts for every
-//! request that it delayed, and not only for the one that met it (coordinated omission).
+//! Each is measured from the moment at which it should have left. A stall therefore counts for
+//! every request that it delayed, and not only for the one that met it (coordinated omission).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,19 +13,20 @@ use stock_online::http::auth::Role;
 
 use crate::Failure;
 
-/// Connections; more requests than that under way wait in the generator, and their waiting counts.
+/// Connections. When more requests are under way, the rest wait in the generator, and their waiting
+/// counts.
 const CONNECTIONS: usize = 256;
-/// Microseconds, with three digits kept.
+/// The longest time that is measured, in microseconds; three digits are kept.
 const HIGHEST_US: u64 = 60_000_000;
 
-/// What one rate showed.
+/// The figures of one rate.
 #[derive(Debug)]
 pub struct Latency {
-    /// Milliseconds of the 50th, 99th and 99.9th percentile.
+    /// The 50th percentile, in ms.
     pub p50_ms: f64,
-    /// The same.
+    /// The 99th percentile, in ms.
     pub p99_ms: f64,
-    /// The same.
+    /// The 99.9th percentile, in ms.
     pub p999_ms: f64,
     /// Answers other than 201.
     pub refused: u64,

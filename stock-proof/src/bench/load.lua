@@ -1,12 +1,13 @@
--- wrk: sends what a file of requests says, and reports one line of JSON.
+-- wrk: sends one kind of request for a file of tokens, and reports one line of JSON.
 --
 -- BENCH_TOKENS  a file of tokens, one a line
 -- BENCH_METHOD, BENCH_PATH, BENCH_BODY
 -- BENCH_ANONYMOUS "1": without tokens
--- BENCH_HEADER, BENCH_HEADER_VALUE  a further header, "" for none
--- BENCH_KEYED   "1": each request has an Idempotency-Key of its own
--- BENCH_COUNTED "1": the number 1000000 in the body is another one in each round over all tokens, from
---               BENCH_FIRST on, with as many digits
+-- BENCH_HEADER, BENCH_HEADER_VALUE  another header, "" for none
+-- BENCH_KEYED   "1": each request has its own Idempotency-Key
+-- BENCH_SALT    begins the keys, so that no two runs share one
+-- BENCH_COUNTED "1": the number 1000000 in the body is replaced. Each round over all tokens has the
+--               next number after BENCH_FIRST, with as many digits
 
 local requests, at, key = {}, 0, 0
 local keyed = os.getenv("BENCH_KEYED") == "1"

@@ -1,6 +1,6 @@
 //! Closed loop: as many orders as the service answers, beside a bare echo of the same JSON.
 //!
-//! Each round measures everything once, so that a slow minute of the machine slows all of it; the
+//! Each round measures everything once, so that a slow minute of the machine slows all of it. The
 //! median of the rounds' ratios counts.
 
 use std::collections::BTreeMap;
@@ -30,7 +30,8 @@ const KEEPING_UP: &str = "Redis first, one line, MySQL keeping up";
 const LOCK: &str = "row lock in MySQL";
 const SQL: &str = "pure-SQL order, one hot row";
 
-/// What a round measures, and what should be reached of the echo.
+/// The figures of a round, and the share of the echo's rate that each should reach under `everysec`
+/// and `always`.
 const FIGURES: [(&str, &str, &str); 8] = [
     (ONE, "≥ 0.62", "≥ 0.50"),
     (UNLIMITED, "", ""),
@@ -42,16 +43,17 @@ const FIGURES: [(&str, &str, &str); 8] = [
     (SQL, "", ""),
 ];
 
-/// Measures everything; returns orders per second with MySQL keeping up.
+/// Measures everything; returns the orders per second with MySQL keeping up.
 ///
 /// # Errors
-/// When an order is not accepted or a proof fails.
+/// When an order is not accepted or `verify` fails.
 pub async fn run(run: &mut Run<'_>) -> Result<f64, Failure> {
     let seed = Seed {
         products: 10,
         stock: 900_000_000,
     };
-    // One shop whose orders nobody settles, so that only accepting is measured; and one at work.
+    // In the first shop nobody settles, so that only accepting is measured. The second one settles
+    // too.
     let held = Shop::open(run.servers, "held", seed).await?;
     let held_only = held
         .with("STOCK_LAG_SOFT_ENTRIES", "90000000")
@@ -160,7 +162,7 @@ async fn open_product_without_stock(service: &Service) -> Result<u64, Failure> {
     Ok(id)
 }
 
-/// Waits until MySQL has everything, so that one figure does not pay for another.
+/// Waits until MySQL has everything, so that one figure does not pay for the one before.
 async fn settled(service: &Service) -> Result<(), Failure> {
     until("mysql has everything", || async {
         service.metric("stock_journal_lag_entries").await == Some(0.0)
@@ -168,10 +170,11 @@ async fn settled(service: &Service) -> Result<(), Failure> {
     .await
 }
 
-/// Proves a shop whose orders are all settled; returns how long the proof took, in seconds.
+/// Runs `verify --full` on a shop when all its orders are settled. Returns how long that took, in
+/// seconds.
 ///
 /// # Errors
-/// When the proof fails.
+/// When something differs.
 pub async fn verify(shop: &Shop) -> Result<f64, Failure> {
     let mut service = shop.serve("http,subscriber").await?;
     settled(&service).await?;

@@ -14,7 +14,7 @@ struct Plot {
     title: &'static str,
     x: &'static str,
     y: &'static str,
-    /// Whether both axes count in powers of ten.
+    /// Whether the x axis counts in powers of ten.
     is_log: bool,
 }
 
@@ -63,7 +63,7 @@ const PLOTS: [Plot; 6] = [
     },
 ];
 
-/// Draws what there are curves for; returns names and titles.
+/// Draws each plot for which there are curves; returns names and titles.
 ///
 /// # Errors
 /// When a file cannot be written.

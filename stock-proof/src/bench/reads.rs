@@ -1,7 +1,9 @@
-//! Reads beside the bare echo: one product, a list of thirty, the shop's page, and an answer that the client has.
+//! Reads beside the bare echo: one product, a list of thirty, the shop's page, and an answer that
+//! the client already has.
 //!
-//! The bare echo answers an order; reads have less to do and more to say. The same is measured with a million
-//! products, because nothing may grow with them.
+//! The bare echo answers an order; a read has less to do and more to send. Reads are measured with
+//! a thousand and with a million products, because their cost must not grow with the number of
+//! products.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +16,7 @@ use crate::shop::{Seed, Shop};
 const ECHO: &str = "bare axum echo";
 const ONE: &str = "/api/products/1";
 const LIST: &str = "/api/products?limit=30";
-/// The reads, and the part of the echo that each should reach.
+/// The reads, and the share of the echo's rate that each should reach.
 const READS: [(&str, &str); 4] = [
     (ONE, "≥ 0.60"),
     (LIST, "≥ 0.25"),

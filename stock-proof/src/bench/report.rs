@@ -1,4 +1,4 @@
-//! What the bench found: figures beside their ceilings, as a table, as JSON and as plots.
+//! The results of the bench: figures beside their ceilings, as a table, as JSON and as plots.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,24 +10,24 @@ use stock_online::cli::output::say;
 use super::plots;
 use crate::Failure;
 
-/// Where the table stands in the document.
+/// The marks between which the table stands in the document.
 const BEGIN: &str = "<!-- bench: written by `make bench` -->";
 const END: &str = "<!-- end of bench -->";
 
 /// One measured number.
 #[derive(Debug, Clone, Serialize)]
 pub struct Figure {
-    /// `everysec`, `always`, or both.
+    /// `everysec` or `always`.
     pub mode: String,
-    /// What was measured.
+    /// The measured subject, in words.
     pub what: String,
     /// The number.
     pub value: f64,
-    /// What it counts.
+    /// Its unit.
     pub unit: &'static str,
-    /// The ceiling, and the number as a share of it, measured in the same run.
+    /// A ceiling that was measured in the same run, and the number as a share of it.
     pub of: Option<(String, f64)>,
-    /// What it should reach, in words.
+    /// The value that it should reach, in words.
     pub goal: Option<String>,
 }
 
@@ -42,7 +42,7 @@ pub struct Curve {
     pub points: Vec<(f64, f64)>,
 }
 
-/// Everything that was found.
+/// All results of a run.
 #[derive(Debug, Default, Serialize)]
 pub struct Report {
     /// The machine and its programs.
@@ -98,7 +98,7 @@ impl Report {
         self.figures.push(figure);
     }
 
-    /// The whole as a table in Markdown.
+    /// All figures as a table in Markdown.
     fn table(&self) -> String {
         let mut lines = vec![
             "| fsync | what | measured | of its ceiling, same run | goal |".to_owned(),
@@ -108,7 +108,7 @@ impl Report {
         lines.join("\n")
     }
 
-    /// Writes `performance.json`, the plots, and the table into `performance.md`.
+    /// Writes `performance/bench.json`, the plots, and the table into `performance.md`.
     ///
     /// # Errors
     /// When a file cannot be written, or the document has no place for the table.

@@ -1,7 +1,8 @@
-//! Reservations: how fast they are made beside orders, and how late they expire with a hundred thousand live.
+//! Reservations: how fast they are made beside orders, and how late they expire while a hundred
+//! thousand are live.
 //!
-//! Lateness is asked of MySQL afterwards: the position of the entry that expired a hold, less the hold's
-//! deadline. Nothing is sampled.
+//! MySQL tells the lateness afterwards: the time of the position of the entry that expired a hold,
+//! less the hold's deadline. Every hold counts; nothing is sampled.
 
 use std::time::{Duration, Instant};
 
@@ -22,11 +23,11 @@ use crate::shop::{Seed, Shop, until};
 const LIVE: u64 = 100_000;
 const PRODUCTS: u64 = 10;
 const USERS: u64 = 10_000;
-/// How long each lives while the number of live ones stays the same.
+/// Time to live of each hold, in ms, while the number of live ones stays the same.
 const TTL_MS: u64 = 20_000;
-/// How long that is watched.
+/// How long that number is kept.
 const STEADY: Duration = Duration::from_secs(30);
-/// Holds under way at the same time while they are made.
+/// Holds that are being made at the same time.
 const MAKERS: u64 = 64;
 
 fn hold(number: u64, ttl_ms: u64) -> Result<Request, Failure> {
@@ -43,10 +44,10 @@ fn hold(number: u64, ttl_ms: u64) -> Result<Request, Failure> {
     Ok(reservation::reserve(&reservation, None, None)?)
 }
 
-/// Measures all of it on shops of its own.
+/// Measures both on its own shops.
 ///
 /// # Errors
-/// When a server does not answer or a proof fails.
+/// When a server does not answer or `verify` fails.
 pub async fn run(run: &mut Run<'_>) -> Result<(), Failure> {
     rates(run).await?;
     lateness(run).await
@@ -87,7 +88,8 @@ async fn lateness(run: &mut Run<'_>) -> Result<(), Failure> {
     let mut service = shop.serve("http,subscriber,scheduler").await?;
     let pool = shop.pool().await?;
 
-    // As many as live, their ends spread over the time that one lives; then each that ends is followed by one.
+    // First make as many as shall live, with deadlines spread over one time to live. Then make a
+    // new one for each that ends.
     make(&ledger, LIVE, |number| TTL_MS / 2 + number * TTL_MS / LIVE).await?;
     let from_ms = ledger.redis_now_ms();
     let every = Duration::from_millis(TTL_MS) / u32::try_from(LIVE / 1_000)?;
@@ -100,7 +102,7 @@ async fn lateness(run: &mut Run<'_>) -> Result<(), Failure> {
     let until_ms = ledger.redis_now_ms();
     report(run, &pool, "100,000 live", (from_ms, until_ms), "≤ 2,000").await?;
 
-    // Everybody reserved in the same moment: all expire in the same moment.
+    // All are reserved with one deadline, so all expire in the same moment.
     none_live(&pool).await?;
     let together = ledger.redis_now_ms() + 15_000;
     make_until(&ledger, LIVE, together).await?;
@@ -166,7 +168,7 @@ async fn report(
     (from_ms, until_ms): (u64, u64),
     goal: &str,
 ) -> Result<(), Failure> {
-    // What was accepted at the end of the span is settled a moment later.
+    // MySQL settles the entries of the end of the span a moment later.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let late_ms: Vec<i64> = sqlx::query_scalar(
         "SELECT CAST(j.id >> 22 AS SIGNED) - CAST((r.id >> 22) + r.ttl_ms AS SIGNED) AS late \
@@ -195,5 +197,5 @@ async fn report(
     Ok(())
 }
 
-/// Where positions begin to count, 2025-01-01 in Unix ms.
+/// The moment from which positions count, 2025-01-01 in Unix ms.
 const POSITION_EPOCH_MS: u64 = 1_735_689_600_000;

@@ -1,4 +1,5 @@
-//! Row-locked orders beside a queue: how long one of another product takes while 64 buyers want one row, or eight.
+//! Row-locked orders beside a queue: how long an order of another product takes while 64 buyers
+//! want one row, or eight.
 
 use std::time::{Duration, Instant};
 
@@ -16,15 +17,15 @@ use crate::shop::{Seed, Shop};
 const CROWD: u64 = 64;
 /// The product that the crowd does not want.
 const OTHER: u64 = 10;
-/// How often an order of it is placed in each part.
+/// Orders of that product in each part.
 const ORDERS: u32 = 400;
-/// Between two of them.
+/// Pause between two of them.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Measures it on a shop of its own.
+/// Measures it on its own shop.
 ///
 /// # Errors
-/// When an order is not accepted or a proof fails.
+/// When an order is not accepted or `verify` fails.
 pub async fn run(run: &mut Run<'_>) -> Result<(), Failure> {
     let seed = Seed {
         products: OTHER,
@@ -63,7 +64,7 @@ pub async fn run(run: &mut Run<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Orders until it is over; returns how many were accepted.
+/// Orders until `ended` is cancelled; returns how many orders were accepted.
 async fn buy(
     client: Client,
     (number, product): (u64, u64),

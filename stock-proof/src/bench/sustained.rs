@@ -1,5 +1,5 @@
-//! A minute at full tilt with MySQL on the same cores; then latency at a part of that rate, memory and
-//! start-up time.
+//! A minute at full speed with MySQL on the same cores; then latency at shares of that rate, memory
+//! and start-up time.
 
 use std::time::Duration;
 
@@ -17,11 +17,11 @@ const STARTS: usize = 5;
 /// Seconds of each open-loop rate.
 const LATENCY_SECONDS: u64 = 15;
 
-/// Measures all of it. `peak` is the rate of which latency is measured at parts; without it the
-/// sustained one.
+/// Measures all of them. Latency is measured at shares of `peak`, or of the sustained rate if there
+/// is none.
 ///
 /// # Errors
-/// When an order is not accepted or a proof fails.
+/// When an order is not accepted or `verify` fails.
 pub async fn run(run: &mut Run<'_>, peak: Option<f64>) -> Result<(), Failure> {
     let seed = Seed {
         products: 10,
@@ -32,7 +32,7 @@ pub async fn run(run: &mut Run<'_>, peak: Option<f64>) -> Result<(), Failure> {
     let mut service = shop.serve(ROLES).await?;
     let load = Load::orders("/api/redis/orders", 1);
     load.clone().seconds(3).run(&service.client).await?;
-    // The echo before and after: the machine may be slower a minute later.
+    // The echo is measured before and after, because the machine may be slower a minute later.
     let bare = Echo::start().await?;
     let bare_load = Load::orders("/", 1).seconds(run.options.seconds);
     let before = bare_load.run(&bare.client).await?.accepted()?;
@@ -70,7 +70,7 @@ pub async fn run(run: &mut Run<'_>, peak: Option<f64>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// From the start of the process to the first ready answer, with both servers up.
+/// Measures the time from the start of the process to the first ready answer, with both servers up.
 async fn start_up(run: &mut Run<'_>, shop: &Shop) -> Result<(), Failure> {
     let mut seconds = Vec::new();
     for _ in 0..STARTS {

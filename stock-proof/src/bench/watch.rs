@@ -16,7 +16,7 @@ const EVERY: Duration = Duration::from_millis(250);
 /// One look.
 #[derive(Debug, Clone, Copy)]
 pub struct Look {
-    /// Seconds since the first.
+    /// Seconds since the watch began.
     pub second: f64,
     /// Entries that Redis has accepted.
     pub accepted: u64,
@@ -27,7 +27,7 @@ pub struct Look {
 }
 
 impl Look {
-    /// Looks once, at Redis first: the lag may seem smaller by what is settled in between.
+    /// Looks once, at Redis first. Entries that are settled in between make the lag seem smaller.
     ///
     /// # Errors
     /// When a server does not answer.
@@ -57,7 +57,7 @@ impl Look {
     }
 }
 
-/// Looks until it is told to stop.
+/// A task that looks until it is told to stop.
 pub struct Watch {
     stop: Arc<AtomicBool>,
     task: tokio::task::JoinHandle<Result<Vec<Look>, Failure>>,
@@ -88,7 +88,7 @@ impl Watch {
         Ok(Self { stop, task })
     }
 
-    /// Everything that it saw.
+    /// All looks.
     ///
     /// # Errors
     /// When a server did not answer.

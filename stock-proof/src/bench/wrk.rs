@@ -1,4 +1,5 @@
-//! Closed-loop load by `wrk`: how much the service answers when it is asked without a pause.
+//! Closed-loop load by `wrk`: each connection sends its next request as soon as the last is
+//! answered.
 
 use std::io::Write;
 use std::process::Stdio;
@@ -12,24 +13,25 @@ use tokio::process::Command;
 use crate::Failure;
 use crate::shop::Folder;
 
-/// How many buyers take turns.
+/// Buyers whose tokens are used in turn.
 pub const BUYERS: u64 = 100;
 
-/// What is asked again and again.
+/// A load of one kind of request.
 #[derive(Debug, Clone)]
 pub struct Load {
     method: &'static str,
     path: String,
     body: Option<Value>,
     is_keyed: bool,
-    /// A further header.
+    /// Another header.
     header: Option<(&'static str, String)>,
     is_anonymous: bool,
-    /// Where the numbers begin that each round of all buyers has another of.
+    /// The number after which the rounds over all buyers are counted; each round's requests carry
+    /// its number.
     first: Option<u64>,
     /// Connections, each with one request under way.
     pub connections: u32,
-    /// For how long.
+    /// Length of the load, in seconds.
     pub seconds: u32,
 }
 
@@ -60,8 +62,8 @@ impl Load {
         }
     }
 
-    /// Draws of a coupon, each for another pair of buyer and work; the works' ids follow `first`, a number of
-    /// seven digits.
+    /// Draws of a coupon, each for another pair of buyer and work. The works' ids follow `first`, a
+    /// number of seven digits.
     #[must_use]
     pub fn draws(coupon: u64, first: u64) -> Self {
         Self {
@@ -81,42 +83,42 @@ impl Load {
         }
     }
 
-    /// Each request with an Idempotency-Key of its own.
+    /// Gives each request its own Idempotency-Key.
     #[must_use]
     pub fn keyed(mut self) -> Self {
         self.is_keyed = true;
         self
     }
 
-    /// Each request with a further header.
+    /// Gives each request another header.
     #[must_use]
     pub fn header(mut self, name: &'static str, value: &str) -> Self {
         self.header = Some((name, value.to_owned()));
         self
     }
 
-    /// Without tokens.
+    /// Sends no tokens.
     #[must_use]
     pub fn anonymous(mut self) -> Self {
         self.is_anonymous = true;
         self
     }
 
-    /// On so many connections.
+    /// Sets the number of connections.
     #[must_use]
     pub fn connections(mut self, connections: u32) -> Self {
         self.connections = connections;
         self
     }
 
-    /// For so long.
+    /// Sets the length, in seconds.
     #[must_use]
     pub fn seconds(mut self, seconds: u32) -> Self {
         self.seconds = seconds;
         self
     }
 
-    /// Runs it against a service.
+    /// Runs the load against a service.
     ///
     /// # Errors
     /// When `wrk` is not installed or connections broke.
@@ -170,7 +172,7 @@ impl Load {
     }
 }
 
-/// What came of it.
+/// The result of a load.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Loaded {
     requests: u64,
@@ -178,14 +180,14 @@ pub struct Loaded {
     /// Answers that were not 2xx or 3xx.
     pub refused: u64,
     broken: u64,
-    /// Half of the answers came within so many microseconds.
+    /// The median time of an answer, in microseconds.
     pub p50_us: u64,
-    /// All but one in a hundred did.
+    /// The 99th percentile of the time of an answer, in microseconds.
     pub p99_us: u64,
 }
 
 impl Loaded {
-    /// How many were answered.
+    /// Number of answers.
     #[must_use]
     pub const fn requests(&self) -> u64 {
         self.requests
@@ -198,7 +200,7 @@ impl Loaded {
         self.requests as f64 * 1e6 / self.micros as f64
     }
 
-    /// Answers per second, all of them good.
+    /// Answers per second, if all of them were good.
     ///
     /// # Errors
     /// When one was refused.
@@ -209,10 +211,10 @@ impl Loaded {
         Ok(self.per_second())
     }
 
-    /// Answers per second, all of them refusals.
+    /// Answers per second, if all of them were refusals.
     ///
     /// # Errors
-    /// When one was not.
+    /// When one was not refused.
     pub fn refused(&self) -> Result<f64, Failure> {
         if self.refused < self.requests {
             return Err(format!("only {} of {} were refused", self.refused, self.requests).into());

@@ -19,7 +19,7 @@ async fn main() -> ExitCode {
             None => run(&options).await,
         }
     };
-    // What is dropped by an interruption ends its servers.
+    // An interruption drops the run, which ends its servers.
     let done = tokio::select! {
         done = running => done,
         error = interrupted() => Err(error),

@@ -10,7 +10,7 @@ use stock_proof::interrupted;
 #[tokio::main]
 async fn main() -> ExitCode {
     let options = Faults::parse();
-    // What is dropped by an interruption ends its servers.
+    // An interruption drops the run, which ends its servers.
     let done = tokio::select! {
         done = run(&options) => done,
         error = interrupted() => Err(error),

@@ -1,4 +1,5 @@
-//! `make scale`: several instances behind nginx on a Redis Cluster, replaced, killed and divided anew under load.
+//! `make scale`: several instances behind nginx on a Redis Cluster, replaced, killed and divided
+//! anew under load.
 
 use std::process::ExitCode;
 
@@ -10,7 +11,7 @@ use stock_proof::scale::{Scale, run};
 #[tokio::main]
 async fn main() -> ExitCode {
     let options = Scale::parse();
-    // What is dropped by an interruption ends its servers.
+    // An interruption drops the run, which ends its servers.
     let done = tokio::select! {
         done = run(&options) => done,
         error = interrupted() => Err(error),

@@ -1,4 +1,4 @@
-//! How long MySQL stood still while a shard had something for it.
+//! Measures how long MySQL stood still while a shard had entries for it.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -13,13 +13,13 @@ use super::world::World;
 use crate::Failure;
 
 const EVERY: Duration = Duration::from_millis(20);
-/// A Redis that is away is not waited for: the other shards are looked at.
+/// A Redis that is away is not waited for longer than this, so that the other shards are looked at.
 const ANSWER: Duration = Duration::from_millis(200);
 
 /// How far MySQL is with one shard.
 #[derive(Debug, Clone, Copy)]
 pub struct Lag {
-    /// Which.
+    /// The shard.
     pub shard: u64,
     /// Entries that MySQL has settled.
     pub settled: u64,
@@ -28,7 +28,7 @@ pub struct Lag {
 }
 
 impl Lag {
-    /// Whether there is, for all that is known, something to settle.
+    /// Whether, as far as is known, there are entries to settle.
     #[must_use]
     pub fn is_behind(&self) -> bool {
         self.accepted
@@ -36,7 +36,7 @@ impl Lag {
     }
 }
 
-/// Looks at every shard in use, at MySQL first.
+/// Looks at every shard in use; reads MySQL first.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -60,7 +60,7 @@ pub async fn look(pool: &MySqlPool, ledger: &Ledger) -> Result<Vec<Lag>, sqlx::E
     Ok(lags)
 }
 
-/// Looks until it is told to stop.
+/// A task that looks until it is told to stop.
 pub struct Watch {
     stop: CancellationToken,
     task: JoinHandle<Result<(u64, Duration), sqlx::Error>>,
@@ -76,7 +76,8 @@ impl Watch {
         Self { stop, task }
     }
 
-    /// The longest that a shard's settled number stood still with something behind it, and which shard's.
+    /// The shard whose settled number stood still for longest while entries waited, and for how
+    /// long.
     ///
     /// # Errors
     /// When MySQL did not answer.

@@ -1,7 +1,8 @@
-//! The load: buyers who buy of one shard only, as many who buy of all, and what is measured of both.
+//! The load: half of the buyers buy from one shard each, the others from all shards. Its figures
+//! tell how both were served.
 //!
-//! A buyer waits for its answer. Those of one shard show what the others notice when a shard is away: who
-//! buys of all is soon waiting for it.
+//! A buyer waits for its answer. While a shard is away, every buyer of all shards soon waits for
+//! it. So the buyers of one shard show how well the other shards are served.
 
 use std::fmt::{self, Display};
 use std::time::{Duration, Instant};
@@ -14,10 +15,11 @@ use crate::Failure;
 use crate::faults::buyers::{Buyers, Habits};
 use crate::faults::history::{Asked, History, Told};
 
-/// How long the orders of a shard may be away, whatever happens.
+/// The longest time that the orders of a shard may be away, whatever happens.
 const AWAY_MAX: Duration = Duration::from_secs(10);
 
-/// The share of orders under row locks, which take a second among so many and would soon have all buyers wait.
+/// Few orders go under row locks: they take a second among so many buyers, and would soon have all
+/// buyers wait.
 const HABITS: Habits = Habits {
     row_locked: 0.01,
     ..Habits::ALL
@@ -31,7 +33,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// Lets so many buyers in.
+    /// Starts so many buyers.
     #[must_use]
     pub fn start(world: &World, clients: usize, seed: u64) -> Self {
         let client = std::slice::from_ref(&world.client);
@@ -55,13 +57,13 @@ impl Load {
         }
     }
 
-    /// Stops, and measures.
+    /// Stops the buyers, and computes the figures.
     ///
     /// # Errors
     /// When a buyer could not even build a request.
     pub async fn stop(self) -> Result<(History, Figures), Failure> {
         let ended = Instant::now();
-        // All at once: a group that waits for an answer must not keep the others at it.
+        // All at once: a group that waits for an answer must not keep the others buying.
         let stopping: Vec<_> = self
             .groups
             .into_iter()
@@ -76,26 +78,26 @@ impl Load {
     }
 }
 
-/// What was measured of a phase.
+/// The figures of a phase.
 #[derive(Debug, Serialize)]
 pub struct Figures {
     /// Orders with a 201.
     pub orders: usize,
-    /// The same a second.
+    /// Orders with a 201, a second.
     pub orders_per_second: f64,
-    /// Of orders with a 201, in ms.
+    /// The median time of an order with a 201, in ms.
     pub p50_ms: u128,
-    /// The same.
+    /// The 99th percentile of the same, in ms.
     pub p99_ms: u128,
     /// Every other answer to an order, by code, most frequent first.
     pub refused: Vec<(String, u64)>,
-    /// The longest time without an order of each shard's products, in ms; the shards are those before the phase.
+    /// For each shard before the phase, the longest time without an order of its products, in ms.
     pub away_ms: Vec<u128>,
-    /// A shard, and the longest that MySQL stood still with something to settle of it.
+    /// A shard, and the longest time that MySQL stood still with entries of it to settle.
     pub still: (u64, Duration),
-    /// From the end of the load until all was settled and whole, in ms.
+    /// The time from the end of the load until everything was settled and whole, in ms.
     pub rest_ms: u128,
-    /// What the phase says of itself.
+    /// The note that the phase returned.
     pub note: String,
 }
 
@@ -129,7 +131,7 @@ impl Figures {
         }
     }
 
-    /// What took longer than it may.
+    /// A text if something took longer than it may.
     #[must_use]
     pub fn complaint(&self, phase: &Phase) -> Option<String> {
         let (shard, still) = self.still;

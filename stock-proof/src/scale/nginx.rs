@@ -12,7 +12,7 @@ use crate::shop::{free_address, until};
 
 const SITE: &str = include_str!("../../../deploy/nginx/stock-flow.conf");
 const FRAME: &str = include_str!("../../../deploy/nginx/nginx.conf");
-/// What stands in [`SITE`] for an instance, and for the place where it listens.
+/// The texts in [`SITE`] for an instance, and for the address on which nginx listens.
 const INSTANCE: &str = "stock-online-1:8080";
 const OTHERS: &str = "server stock-online-";
 const LISTEN: &str = "listen 8080;";
@@ -20,15 +20,15 @@ const LISTEN: &str = "listen 8080;";
 /// A running nginx. Dropping it ends it.
 pub struct Nginx {
     child: Child,
-    /// Where it listens.
+    /// The address on which it listens.
     pub address: String,
 }
 
 impl Nginx {
-    /// Starts it before some instances; what it writes is in `folder`.
+    /// Starts nginx before some instances. Its files are in `folder`.
     ///
     /// # Errors
-    /// When it is not installed or does not listen.
+    /// When nginx is not installed or does not listen.
     pub async fn start(folder: &Path, instances: &[String]) -> Result<Self, Failure> {
         let program = find(&["nginx"]).ok_or(
             "nginx is not installed: `sh scripts/install.sh scale`, or the Debian package nginx-light",
@@ -60,7 +60,7 @@ impl Nginx {
 }
 
 impl Drop for Nginx {
-    /// Its workers outlive a kill: it is asked to end.
+    /// Asks nginx to end, because its workers outlive a kill.
     fn drop(&mut self) {
         let pid = self.child.id().and_then(|id| i32::try_from(id).ok());
         if let Some(pid) = pid.and_then(Pid::from_raw)
@@ -91,7 +91,7 @@ fn site(address: &str, instances: &[String]) -> Result<String, Failure> {
 
 fn frame(folder: &Path) -> String {
     let folder = folder.display();
-    // As many descriptors as whoever runs this may have.
+    // Limits on descriptors are left out: the user who runs this may have fewer.
     let lines = FRAME.lines().filter(|line| {
         !["worker_rlimit_nofile", "worker_connections"]
             .iter()

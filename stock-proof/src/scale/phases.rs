@@ -1,4 +1,5 @@
-//! The events under load: killed, replaced, paused, failed over, moved, rehomed.
+//! The events under load: an instance or a master is killed, replaced, paused; a shard is moved;
+//! the shop is rehomed.
 
 use std::pin::Pin;
 use std::time::{Duration, Instant};
@@ -12,12 +13,14 @@ use crate::shop::until;
 
 /// How long an instance sleeps in [`paused`].
 const ASLEEP: Duration = Duration::from_secs(3);
-/// nginx leaves an instance alone for the 5 s of `fail_timeout`; if the next is replaced before it is asked again, and
-/// then the last, nginx knows none and answers 502 by itself.
+/// Pause after an instance was replaced. nginx leaves an instance that failed alone for the 5 s of
+/// `fail_timeout`. If the next instances are replaced before that is over, nginx knows none and
+/// answers 502 by itself.
 const NOTICED: Duration = Duration::from_secs(6);
-/// A transaction that sleeps with a shard's row is ended by MySQL after 1 s; then another instance looks.
+/// MySQL ends a transaction that sleeps with a shard's row after 1 s; then another instance takes
+/// the shard over.
 const TAKEN_OVER: Duration = Duration::from_secs(2);
-/// Anything else may make MySQL wait for as long as shards may be away.
+/// Any other event may stop MySQL for as long as shards may be away.
 const STILL_MAX: Duration = Duration::from_secs(10);
 
 type Happening<'a> = Pin<Box<dyn Future<Output = Result<String, Failure>> + 'a>>;
@@ -26,11 +29,12 @@ type Happening<'a> = Pin<Box<dyn Future<Output = Result<String, Failure>> + 'a>>
 pub struct Phase {
     /// Its letter.
     pub name: &'static str,
-    /// What happens in it.
+    /// The event, in words.
     pub what: &'static str,
-    /// How long MySQL may stand still with a shard.
+    /// The longest time that MySQL may stand still with a shard.
     pub still_max: Duration,
-    /// Makes it happen, waiting so long between two steps, and says what else there is to say.
+    /// Makes the event happen, with so long a pause between two steps. Returns a note for the
+    /// report.
     pub happen: for<'a> fn(&'a mut World, Duration) -> Happening<'a>,
 }
 

@@ -1,5 +1,5 @@
-//! What everything happens to: a Redis Cluster, a database, instances behind nginx; the way back to rest, and
-//! every check there is.
+//! The world of the scale run: a Redis Cluster, a database, instances behind nginx; the way back to
+//! rest, and every check.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -27,26 +27,26 @@ use crate::shop::{Folder, Seed, Service, Shop, free_address};
 
 /// Instances behind nginx.
 const INSTANCES: usize = 3;
-/// Enough that each shard has some.
+/// Enough products that each shard has some.
 const PRODUCTS: u64 = 60;
 /// How long after a load everything must be settled and whole.
 const REST_WITHIN: Duration = Duration::from_secs(60);
 
 /// A shop of several instances and shards. Servers end in the order of the fields.
 pub struct World {
-    /// In front of the instances.
+    /// The nginx in front of the instances.
     nginx: Nginx,
     /// The instances, each at an address that nginx knows.
     pub services: Vec<Service>,
-    /// Calls them through nginx.
+    /// A client that calls them through nginx.
     pub client: Client,
-    /// Which products are on which shard.
+    /// The products of each shard.
     pub shards: Vec<Vec<u64>>,
-    /// The settings of this program itself, for what an operator does.
+    /// The settings of this program, for the actions of an operator.
     pub config: Config,
-    /// MySQL, which it looks at, and rehomes with.
+    /// MySQL, for looks and for `rehome`.
     pub pool: MySqlPool,
-    /// The same of Redis; it decides nothing.
+    /// Redis, for looks; this ledger decides nothing.
     pub ledger: Ledger,
     /// The Redis Cluster.
     pub cluster: RedisCluster,
@@ -145,10 +145,10 @@ impl World {
         Ok(())
     }
 
-    /// Waits until everything is settled and whole; how long that took.
+    /// Waits until everything is settled and whole; returns how long that took.
     ///
     /// # Errors
-    /// When it takes too long, with what is not.
+    /// When it takes too long, with the part that is not at rest.
     pub async fn rest(&self) -> Result<Duration, Failure> {
         let began = Instant::now();
         while let Some(restless) = self.restless().await? {
@@ -163,7 +163,8 @@ impl World {
     async fn restless(&self) -> Result<Option<String>, Failure> {
         for service in &self.services {
             let ready = service.client.get("/readyz").try_send().await?;
-            // Degraded by a weak setting, as here for want of min-replicas-to-write, it is whole.
+            // Status 200 includes `degraded` by a weak setting, as here without
+            // `min-replicas-to-write`.
             if ready.status != 200 {
                 return Ok(Some(ready.text));
             }
@@ -191,7 +192,7 @@ impl World {
         Ok((!is_whole).then(|| "the cluster is not whole".to_owned()))
     }
 
-    /// Settles what is unknown by its key, and checks all that was told so far; returns what does not hold.
+    /// Settles unknown orders by their keys, and checks all answers so far. Returns the complaints.
     ///
     /// # Errors
     /// When a server does not answer.
@@ -203,7 +204,8 @@ impl World {
         }
         self.rest().await?;
         let mut complaints = check_told(&self.pool, history, Allowed::default()).await?;
-        // Versions never go back for one client of one instance; here each read may be another one's.
+        // Versions never go back for one client of one instance. Here each read may come from
+        // another instance.
         complaints.retain(|complaint| !complaint.starts_with("I17: product"));
         let mut quiet = |_, _| {};
         let report = verify(&self.pool, &self.ledger, true, &mut quiet).await?;

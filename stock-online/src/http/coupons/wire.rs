@@ -1,4 +1,4 @@
-//! What coupons look like on the wire, in and out.
+//! Wire types of coupons, in and out.
 
 use std::collections::HashMap;
 
@@ -19,7 +19,7 @@ use crate::http::extract::{BodyIn, TimeIn};
 use crate::http::problem::Problem;
 use crate::http::products::check_text;
 
-/// A coupon as an admin makes it: a campaign's, or with `userId` one user's.
+/// A coupon as an admin creates it: for a campaign, or with `userId` for one user.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({ "name": "Opening", "discountRate": 10, "count": 1_000 }))]
@@ -29,33 +29,33 @@ pub struct CouponIn {
     /// Either this or `discountRate`.
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 9_007_199_254_740_991_u64)]
     discount_amount: Option<Money>,
-    /// Above 0 and at most 100, with at most two decimals.
+    /// Percent, above 0 and at most 100, with at most two decimals.
     #[schema(value_type = Option<f64>, minimum = 0.01, maximum = 100)]
     discount_rate: Option<Number>,
-    /// How many there are to draw; as many as are wanted unless it is given. Not of a personal coupon.
+    /// Number of codes that can be drawn; unlimited if absent. Not allowed for a personal coupon.
     #[schema(minimum = 0, maximum = 1_000_000_000_000_i64)]
     count: Option<i64>,
-    /// From when it may be drawn and used.
+    /// Start of the time in which it may be drawn and used.
     #[schema(value_type = Option<String>, format = DateTime)]
     valid_from: Option<TimeIn>,
-    /// Until when it may be drawn and used.
+    /// End of the time in which it may be drawn and used.
     #[schema(value_type = Option<String>, format = DateTime)]
     valid_to: Option<TimeIn>,
-    /// A personal coupon's code, unlike any other; drawn unless it is given.
+    /// Unique code of a personal coupon; drawn at random if absent.
     #[schema(pattern = "^[0-9A-Za-z_-]{1,50}$")]
     pub(super) code: Option<String>,
-    /// Whose it is.
+    /// The user who gets a personal coupon.
     #[schema(minimum = 1)]
     user_id: Option<u64>,
 }
 
 impl BodyIn for CouponIn {}
 
-/// What to draw a coupon for.
+/// Body of a draw.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct IssueIn {
-    /// A campaign item: each user may draw one for each.
+    /// The campaign item (work) to draw for. Each user may draw one code for each item.
     #[schema(minimum = 1)]
     pub(super) work_id: Option<u64>,
 }
@@ -64,22 +64,22 @@ impl BodyIn for IssueIn {
     const MAY_BE_MISSING: bool = true;
 }
 
-/// A coupon as everybody sees it; whose a personal one is only to admins.
+/// A coupon as clients see it. Only admins see personal coupons and their users.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::http) struct CouponOut<'a> {
     id: u64,
     #[serde(flatten)]
     worth: WorthOut<'a>,
-    /// How many there were to draw.
+    /// Number of codes that there were to draw; null if unlimited.
     count: Option<i64>,
-    /// How many are left; none when they are not counted.
+    /// Number of codes left; null if unlimited.
     remaining: Option<i64>,
     code: Option<&'a str>,
     user_id: Option<u64>,
 }
 
-/// What a coupon is worth, and when.
+/// The discount of a coupon, and the time in which it is valid.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::http) struct WorthOut<'a> {
@@ -115,7 +115,7 @@ pub(in crate::http) struct IssueOut<'a> {
     created_at: String,
 }
 
-/// A code in the caller's hands.
+/// A code that the caller has drawn or was given.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::http) struct OwnCouponOut<'a> {

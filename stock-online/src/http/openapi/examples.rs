@@ -1,16 +1,16 @@
-//! Examples of what is sent and answered, by the name of its form; a test compares each with its form.
+//! Examples of bodies, by the name of their schema; a test compares each with its schema.
 
 use std::sync::LazyLock;
 
 use serde_json::{Map, Value, json};
 
-/// The marker of a list: its one item is the example of another form.
+/// Names a list: its one item is the example of another schema.
 const LIST: &str = "list of";
 
 static EXAMPLES: LazyLock<Map<String, Value>> =
     LazyLock::new(|| serde_json::from_str(include_str!("examples.json")).unwrap_or_default());
 
-/// The example of a form, unless the form brings its own.
+/// The example of a schema, unless the schema brings its own.
 pub(super) fn example(schema: &str) -> Option<Value> {
     let found = EXAMPLES.get(schema)?;
     match found.get(LIST).and_then(Value::as_str) {
@@ -26,7 +26,7 @@ mod tests {
     use super::{EXAMPLES, example};
     use crate::http::openapi::document;
 
-    /// What does not fit between an example and its form, by the form's JSON.
+    /// Collects the differences between an example and its schema, by the schema's JSON.
     fn misfits(forms: &Value, form: &Value, example: &Value, at: &str, found: &mut Vec<String>) {
         if let Some(name) = form["$ref"].as_str() {
             let form = &forms[name.rsplit('/').next().unwrap_or_default()];
@@ -76,7 +76,8 @@ mod tests {
         }
     }
 
-    /// A form's members and which of them must be there, with those of the forms that it is made of.
+    /// Collects a schema's members and its required members, including those of the schemas that it
+    /// is composed of.
     fn gather(
         forms: &Value,
         form: &Value,
@@ -119,7 +120,7 @@ mod tests {
             let answers = operation["responses"].as_object().unwrap().values();
             for body in answers.chain([&operation["requestBody"]]) {
                 for (kind, content) in body["content"].as_object().into_iter().flatten() {
-                    // What has no form of its own is a word or two.
+                    // A body without a schema of its own is a word or two.
                     let Some(form) = content["schema"]["$ref"].as_str() else {
                         continue;
                     };

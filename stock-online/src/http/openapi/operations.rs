@@ -1,4 +1,5 @@
-//! Every operation: who may call it, what it carries, what it answers. In the order of [`crate::http::routes`].
+//! Every operation with its callers, its body and its answers, in the order of
+//! [`crate::http::routes`].
 
 use utoipa::openapi::HttpMethod;
 

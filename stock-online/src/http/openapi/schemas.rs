@@ -1,4 +1,4 @@
-//! The forms of what is sent and answered, by name.
+//! Schemas of bodies, by name.
 
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -13,7 +13,7 @@ use crate::http::{
     points, products, quarantine, reservations, sales, stock, users, webhooks, works,
 };
 
-/// Every form, and how a caller says who they are.
+/// Every schema, and the security scheme of callers.
 #[expect(clippy::too_many_lines, reason = "every form in one table")]
 pub(super) fn components() -> Components {
     let bearer = HttpBuilder::new()
@@ -137,7 +137,7 @@ pub(super) fn components() -> Components {
         .build()
 }
 
-/// The form of every problem (RFC 9457).
+/// The schema of every problem (RFC 9457).
 fn problem() -> ObjectBuilder {
     let number = ObjectBuilder::new().schema_type(Type::Integer);
     let names: Vec<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();

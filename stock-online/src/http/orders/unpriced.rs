@@ -1,4 +1,4 @@
-//! Why an order has no price: each reason with its code and its product.
+//! The reasons why an order has no price, each with its code and its product.
 
 use stock_domain::order::Quantity;
 use stock_domain::pricing::Unpriced;
@@ -6,7 +6,7 @@ use stock_domain::pricing::Unpriced;
 use crate::http::code::Code;
 use crate::http::problem::Problem;
 
-/// Translates why an order has no price.
+/// Translates the reason why an order has no price.
 pub(in crate::http) fn unpriced(reason: Unpriced) -> Problem {
     match reason {
         Unpriced::ProductNotFound(id) => {

@@ -1,4 +1,4 @@
-//! What orders look like on the wire, in and out.
+//! Wire types of orders, in and out.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -22,20 +22,21 @@ use crate::http::problem::Problem;
 #[schema(example = json!({ "orderProducts": [{ "productId": 1, "quantity": 2 }],
     "totalAmount": 2_000, "deliveryType": "ONLINE" }))]
 pub struct OrderIn {
-    /// If given, the token's user.
+    /// If given, it must be the token's user.
     user_id: Option<u64>,
     /// Lines of one product are added up.
     #[schema(value_type = Vec<LineIn>, min_items = 1, max_items = 100)]
     order_products: Vec<Object<LineIn>>,
-    /// Σ `unitPrice · quantity`, less the coupon's discount and the points, as the client shows it to its buyer.
+    /// Σ `unitPrice · quantity`, less the coupon's discount and the points, as the client shows it
+    /// to its buyer.
     #[schema(value_type = u64, maximum = 9_007_199_254_740_991_u64)]
     total_amount: Money,
     #[serde(alias = "deliveryTypeRequest")]
     #[schema(value_type = DeliveryTypeName)]
     delivery_type: DeliveryType,
-    /// Whose stock `TODAY_DELIVERY` and `PICKUP` take.
+    /// The store whose stock `TODAY_DELIVERY` and `PICKUP` take.
     store_id: Option<u64>,
-    /// An own code that no order has used.
+    /// A coupon code of the caller that no order has used.
     coupon_code: Option<String>,
     /// Points to pay with.
     #[schema(value_type = Option<u64>, maximum = 1_000_000_000_000_u64)]
@@ -48,10 +49,10 @@ pub struct OrderIn {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(in crate::http) struct LineIn {
     product_id: u64,
-    /// Also as a sum over the lines of one product.
+    /// The range also holds for the sum over the lines of one product.
     #[schema(value_type = u32, minimum = 1, maximum = 1_000_000)]
     quantity: Quantity,
-    /// If given, the current unit price.
+    /// If given, it must be the current unit price.
     #[schema(value_type = Option<u64>, maximum = 9_007_199_254_740_991_u64)]
     unit_price: Option<Money>,
 }
@@ -69,7 +70,7 @@ pub(in crate::http) enum DeliveryTypeName {
     Pickup,
 }
 
-/// Where an order stands.
+/// Status of an order.
 #[derive(ToSchema)]
 #[schema(rename_all = "SCREAMING_SNAKE_CASE")]
 #[expect(
@@ -84,7 +85,7 @@ pub(in crate::http) enum OrderStatusName {
     Cancel,
 }
 
-/// The body of a cancel: nothing.
+/// The empty body of a cancel.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NothingIn {}
@@ -95,7 +96,7 @@ impl BodyIn for NothingIn {
     const MAY_BE_MISSING: bool = true;
 }
 
-/// What to list.
+/// The page and the filters of a list.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ListIn {
@@ -109,7 +110,7 @@ pub struct ListIn {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::http) struct OrderOut<'a> {
-    /// A decimal u64; JavaScript's numbers end before it.
+    /// A decimal u64 as a string, because JavaScript's numbers cannot hold it.
     #[schema(value_type = String, pattern = "^[0-9]{1,20}$")]
     order_id: Position,
     #[schema(value_type = OrderStatusName)]
@@ -181,7 +182,7 @@ impl<'a> OrderOut<'a> {
     }
 }
 
-/// JSON with a status.
+/// A JSON response with a status.
 pub(in crate::http) fn json(status: StatusCode, body: &impl Serialize) -> Response {
     match serde_json::to_vec(body) {
         Ok(bytes) => {
@@ -192,7 +193,7 @@ pub(in crate::http) fn json(status: StatusCode, body: &impl Serialize) -> Respon
     }
 }
 
-/// Says where what was created is.
+/// Adds the `Location` of a created object.
 pub(in crate::http) fn located(mut response: Response, path: String) -> Response {
     if let Ok(location) = HeaderValue::try_from(path) {
         response.headers_mut().insert(header::LOCATION, location);
@@ -207,14 +208,14 @@ pub(super) fn created(id: Position, order: &Order, status: OrderStatus) -> Respo
     )
 }
 
-/// Transitions an answer as one that was given before under the same key.
+/// Adds the header that says that the answer was given before under the same key.
 pub(in crate::http) fn replayed(mut response: Response) -> Response {
     let yes = HeaderValue::from_static("true");
     response.headers_mut().insert("idempotency-replayed", yes);
     response
 }
 
-/// What an order asks for besides its lines: a reservation's stock, a coupon, points.
+/// The benefits that an order asks for: a reservation's stock, a coupon, points.
 #[derive(Debug, Default)]
 pub(in crate::http) struct Benefits {
     pub(in crate::http) reservation_id: Option<Position>,
@@ -222,7 +223,7 @@ pub(in crate::http) struct Benefits {
     pub(in crate::http) use_points: Money,
 }
 
-/// The lines of an order, counted before lines of one product are added up.
+/// Reads the lines of an order. Their number is checked before lines of one product are added up.
 pub(in crate::http) fn asked_lines(lines: &[Object<LineIn>]) -> Result<Vec<AskedLine>, Problem> {
     let count = lines.len();
     if !(1..=LINES_MAX).contains(&count) {
@@ -266,7 +267,7 @@ impl OrderIn {
         })
     }
 
-    /// What it asks for besides.
+    /// The benefits that the order asks for.
     pub(super) fn benefits(&self) -> Result<Benefits, Problem> {
         let use_points = self.use_points.unwrap_or_default();
         if use_points.get() > POINTS_MAX {

@@ -127,7 +127,7 @@ pub async fn balance(
 /// GET `/api/v1/points/users/{userId}/history`, `/api/v2/…`.
 ///
 /// # Errors
-/// 404 for another's, 422 for a page that does not fit.
+/// 404 for another's, 422 for an invalid limit or cursor.
 pub async fn history(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -150,7 +150,7 @@ pub async fn history(
 /// GET `/api/v1/points/users/{userId}/reports`, `/api/v2/…`.
 ///
 /// # Errors
-/// 404 for another's, 422 for days that do not fit.
+/// 404 for another's, 422 for invalid days.
 pub async fn reports(
     State(app): State<Arc<App>>,
     caller: Caller,

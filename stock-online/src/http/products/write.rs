@@ -1,7 +1,7 @@
 //! The actions of an admin on products: make, write, change, take away.
 //!
-//! A change that an admin's answer confirms holds on this instance when it answers; a change that stops a product
-//! holds everywhere, because its accounts are closed in Redis before the answer.
+//! A change that an admin's answer confirms holds on this instance when it answers; a change that
+//! stops a product holds everywhere, because its accounts are closed in Redis before the answer.
 
 use std::sync::Arc;
 
@@ -60,7 +60,8 @@ pub struct ProductIn {
 
 impl BodyIn for ProductIn {}
 
-/// Brings a text into its normal form, in which the same characters are the same bytes, and checks it.
+/// Brings a text into its normal form, in which the same characters are the same bytes, and checks
+/// it.
 pub(in crate::http) fn check_text(
     text: &mut String,
     max: usize,
@@ -160,8 +161,8 @@ pub async fn create(
     })
 }
 
-/// Opens the accounts of a product that was inserted, and answers with it. All of it is repeated for a replay: the first
-/// attempt may have ended anywhere.
+/// Opens the accounts of a product that was inserted, and answers with it. All of it is repeated
+/// for a replay: the first attempt may have ended anywhere.
 async fn open(
     app: &Arc<App>,
     origin: &Origin,
@@ -236,7 +237,8 @@ fn note(app: &Arc<App>, origin: &Origin, action: Action, (admin, id): (Caller, P
     audit::note(app, origin, action, (Some(admin.user), &subject));
 }
 
-/// The admin who changes a product, and the data that is read for that before the change holds a connection.
+/// The admin who changes a product, and the data that is read for that before the change holds a
+/// connection.
 struct By {
     admin: UserId,
     /// The benefits of the admin's own coupons.
@@ -311,7 +313,8 @@ async fn change(
     (product, fields): (Product, ProductFields),
 ) -> Result<(Response, ProductId), Problem> {
     let closes = fields.status != ProductStatus::Active;
-    // Closed before the change is there, opened with it. Until it is there the catalog refuses what is open already.
+    // Closed before the change is there, opened with it. Until it is there the catalog refuses what
+    // is open already.
     if closes {
         switch(app, product.id, true, by).await?;
     }
@@ -332,7 +335,8 @@ async fn change(
     Ok((shown.changed(app, StatusCode::OK), changed.id))
 }
 
-/// Ends a change of a product: takes it over here, tells the other instances, and notes who made it.
+/// Ends a change of a product: takes it over here, tells the other instances, and notes who made
+/// it.
 async fn end(
     app: &Arc<App>,
     origin: &Origin,

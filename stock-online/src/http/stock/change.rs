@@ -136,7 +136,8 @@ async fn change(
     changed(app, change, verdict).await
 }
 
-/// A product was taken off sale or put on sale while a store's account was opened: all follow what it is now.
+/// A product was taken off sale or put on sale while a store's account was opened: all follow what
+/// it is now.
 async fn follow_status(
     app: &App,
     id: ProductId,

@@ -1,7 +1,9 @@
-//! Sales of a cut-off till that cannot be taken: kept as they were sent, listed, and resolved by a person.
+//! Sales of a cut-off till that cannot be taken: kept as they were sent, listed, and resolved by a
+//! person.
 //!
-//! The goods have left the shop, so no such sale is dropped: its row is committed before the answer says `INVALID`. The
-//! same text is one row, however often it is sent. [`super::offline`] reads and prices sales.
+//! The goods have left the shop, so no such sale is dropped: its row is committed before the answer
+//! says `INVALID`. The same text is one row, however often it is sent. [`super::offline`] reads and
+//! prices sales.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -151,8 +153,8 @@ impl<'a> Texts<'a> {
         (!reread.has(kept.id)).then_some(kept)
     }
 
-    /// The rows of sales that were taken after all, with what became of each. A sale without a result so far was taken
-    /// by an earlier batch.
+    /// The rows of sales that were taken after all, with what became of each. A sale without a
+    /// result so far was taken by an earlier batch.
     pub(super) fn taken(&self, results: &[Option<ResultOut>]) -> Vec<(u64, String)> {
         let note = |(index, result): (usize, &Option<ResultOut>)| {
             let kept = self.known(index).filter(|kept| kept.is_open)?;
@@ -166,7 +168,8 @@ impl<'a> Texts<'a> {
         results.iter().enumerate().filter_map(note).collect()
     }
 
-    /// Keeps the sales whose result is `INVALID` and that are not kept yet: afterwards the answer may say so.
+    /// Keeps the sales whose result is `INVALID` and that are not kept yet: afterwards the answer
+    /// may say so.
     ///
     /// # Errors
     /// 429 when too many of the store's wait for a person, and when MySQL does not answer.

@@ -1,9 +1,9 @@
 //! Sales that a till made while it was cut off: one batch, each sale once by its own key.
 //!
-//! Sold is sold: a sale is accepted while there is stock, in the order of the times of sale, at the prices
-//! that the till says. For the others nothing is taken; they are noted as `OVERSOLD` for a person to
-//! resolve. A sale's key is the till's, so a batch may be sent as often as it takes. A sale that cannot be taken is
-//! kept for a person too ([`super::invalid`]).
+//! Sold is sold: a sale is accepted while there is stock, in the order of the times of sale, at the
+//! prices that the till says. For the others nothing is taken; they are noted as `OVERSOLD` for a
+//! person to resolve. A sale's key is the till's, so a batch may be sent as often as it takes. A
+//! sale that cannot be taken is kept for a person too ([`super::invalid`]).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -56,7 +56,8 @@ pub struct BatchIn {
     /// answered `INVALID`, the others are sold.
     #[schema(value_type = Vec<serde_json::Value>, min_items = 1, max_items = 1_000)]
     sales: Vec<Box<RawValue>>,
-    /// The device that counts the keys: 1 to 64 printable ASCII characters, none of them a space at an end.
+    /// The device that counts the keys: 1 to 64 printable ASCII characters, none of them a space at
+    /// an end.
     #[schema(min_length = 1, max_length = 64)]
     device_id: Option<String>,
 }
@@ -67,7 +68,8 @@ pub struct BatchIn {
 #[schema(example = json!({ "key": "till 3/17", "soldAt": "2026-11-21T09:00:00Z",
     "orderProducts": [{ "productId": 1, "quantity": 2, "unitPrice": 1_000 }] }))]
 pub struct OfflineSaleIn {
-    /// The till's own name for it: 1 to 100 printable ASCII characters, unique in its store and device.
+    /// The till's own name for it: 1 to 100 printable ASCII characters, unique in its store and
+    /// device.
     #[schema(min_length = 1, max_length = 100)]
     key: String,
     /// When it was sold.
@@ -317,7 +319,8 @@ fn read(
     })
 }
 
-/// Whether a text is a name that MySQL compares as it stands: a space at the end would be none to it.
+/// Whether a text is a name that MySQL compares as it stands: a space at the end would be none to
+/// it.
 fn is_name(text: &str, length_max: usize) -> bool {
     let is_printable = text.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
     (1..=length_max).contains(&text.len()) && is_printable && text.trim() == text
@@ -326,8 +329,8 @@ fn is_name(text: &str, length_max: usize) -> bool {
 /// POST `/api/stores/{storeId}/orders/batch`.
 ///
 /// # Errors
-/// 422 for a batch that is none; 429 when too many invalid sales wait for a person; 503 when some could not be decided
-/// or kept: sending it again goes on.
+/// 422 for a batch that is none; 429 when too many invalid sales wait for a person; 503 when some
+/// could not be decided or kept: sending it again goes on.
 pub async fn place_batch(
     State(app): State<Arc<App>>,
     till: Till,
@@ -467,7 +470,8 @@ async fn sell_one(app: &App, asked: &Asked) -> Result<Option<ResultOut>, Problem
     }
 }
 
-/// What the state says of a sale that was decided before: its order's id is MySQL's to say, none for now.
+/// What the state says of a sale that was decided before: its order's id is MySQL's to say, none
+/// for now.
 fn known_before(asked: &Asked, verdict: Verdict) -> Result<Option<ResultOut>, Problem> {
     let Verdict::Refused(refusal) = verdict else {
         return Err(Problem::of(Code::Internal));

@@ -1,7 +1,7 @@
 //! A store's till: sells and takes back, synchronously.
 //!
-//! What it sells is taken from the store's stock, and where the store shares it, from the online stock too,
-//! all or nothing. Who buys is not known: the order is the till's own.
+//! What it sells is taken from the store's stock, and where the store shares it, from the online
+//! stock too, all or nothing. Who buys is not known: the order is the till's own.
 
 use std::sync::Arc;
 

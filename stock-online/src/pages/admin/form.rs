@@ -1,4 +1,5 @@
-//! Forms of the admin's pages: which call each makes, with which fields, as the page's script sends it.
+//! Forms of the admin's pages: which call each makes, with which fields, as the page's script sends
+//! it.
 
 use serde_json::Value;
 

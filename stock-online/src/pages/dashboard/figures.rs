@@ -1,4 +1,5 @@
-//! Figures of the dashboard: rates and quantiles of the remembered seconds, and curves as SVG paths.
+//! Figures of the dashboard: rates and quantiles of the remembered seconds, and curves as SVG
+//! paths.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

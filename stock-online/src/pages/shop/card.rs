@@ -61,7 +61,8 @@ impl BuyState {
         matches!(self, Self::Buy | Self::LastUnits)
     }
 
-    /// Decides the state by, in this order: the product, its sale's time, what is left, the reader's limit.
+    /// Decides the state by, in this order: the product, its sale's time, what is left, the
+    /// reader's limit.
     fn of(status: ProductStatus, sale: Option<SaleState>, left: Left) -> Self {
         match (status, sale) {
             (ProductStatus::EndOfSale | ProductStatus::Inactive, _)

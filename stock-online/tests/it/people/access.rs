@@ -145,6 +145,16 @@ const ACCESS: [(&str, &str, Who); 99] = [
     ("get", "/metrics", Anyone),
 ];
 
+/// A text with every name of a path's parameter as `{}`.
+fn documented(text: &str) -> String {
+    let mut parts = text.split('{');
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| {
+        let behind = part.split_once('}').map_or(part, |(_, behind)| behind);
+        text + "{}" + behind
+    })
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_endpoint_lets_in_whom_it_should_and_nobody_else() {
     // Danger: a new route that forgot to ask. Method: the served document names every route; each is asked
@@ -167,6 +177,14 @@ async fn every_endpoint_lets_in_whom_it_should_and_nobody_else() {
         .map(|(method, path, _)| ((*method).to_owned(), (*path).to_owned()))
         .collect();
     assert_eq!(served, listed, "every endpoint stands in the table");
+    let page = include_str!("../../../../docs/endpoints.md");
+    for (method, path, _) in ACCESS {
+        let row = documented(&format!("`{} {path}`", method.to_uppercase()));
+        assert!(
+            documented(page).contains(&row),
+            "docs/endpoints.md lacks {row}"
+        );
+    }
     let mut user = 1_000;
     for (method, path, who) in ACCESS {
         let real = ["{order_id}", "{user_id}", "{store_id}", "{product_id}", "{sale_id}", "{delivery_id}", "{position}"]

@@ -1,4 +1,5 @@
-//! The sections that keep the service alive: dead letters, quarantine, checks, webhooks, the audit log.
+//! The sections that keep the service alive: dead letters, quarantine, checks, webhooks, the audit
+//! log.
 
 use super::{Kind, Section, TEXT, column, link, section};
 use crate::pages::admin::form::{Form, Input, field, form};
