@@ -1,11 +1,13 @@
 #!lua
--- claim: note under an Idempotency-Key that another shard decides its request, unless the key is known.
+-- claim: notes under an Idempotency-Key that another shard decides its request, unless the key is
+-- known already.
 --
--- KEYS  1 epoch (hash)   2, 3 the generations of accepted records   4, 5 those of refused ones
--- ARGV  1 ms that an acceptance is remembered   2 ms that a refusal is   3 the key's hash
---       4 print of the request's fingerprint   5 the shard that decides
--- RETURNS  "" claimed, the record that was there before, or "LOST" when the records were lost (in both
---          cases nothing is changed)
+-- KEYS  1 epoch (hash)   2, 3 generations of accepted records   4, 5 generations of refused records
+-- ARGV  1 ms that an acceptance is remembered   2 ms that a refusal is remembered
+--       3 hash of the key   4 print: the first 8 bytes of the request's fingerprint
+--       5 shard that decides
+-- RETURNS  "" if the key is claimed now; the record that the key had before; or "LOST" if the records
+--          were lost. In the last two cases nothing is changed.
 
 local now = redis.call('TIME')
 local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)

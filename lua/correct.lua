@@ -1,10 +1,10 @@
 #!lua
--- correct: set an account to the level of its last posting, if nobody changed it in between.
+-- correct: sets an account to the level of its last posting, unless the account has changed meanwhile.
 --
--- KEYS  1 epoch (hash)   2 the account's key, or its book
--- ARGV  1 epoch that the caller compared under   2 the account's field in its book, or "" for a key of
---       its own   3 the value that was read ("" = missing, or a key of another type)   4 the value to set
--- RETURNS  1 set, 0 the account has moved on, or its book was lost (nothing is changed), -1 another epoch
+-- KEYS  1 epoch (hash)   2 the account's own key, or its book
+-- ARGV  1 epoch under which the caller compared   2 the account's field in its book, or "" for an own key
+--       3 value that was read ("" = missing, or a key of another type)   4 value to set
+-- RETURNS  1 set; 0 the value has changed, or the book was lost (nothing is changed); -1 another epoch
 
 if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then return -1 end
 if ARGV[2] ~= '' then

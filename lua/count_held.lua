@@ -1,13 +1,14 @@
 #!lua
--- count_held: count anew, from the live holds, how many units of each product each user holds, and how many
--- branches are held for orders on other shards.
+-- count_held: counts anew, from the live holds, how many units of each product each user holds, and
+-- how many branches are held for orders on other shards.
 --
--- The counts are derived: the script that decides keeps them, and nothing else changes them. This script brings
--- them back in one atomic step, where they were lost, where the holds were written anew, or where they are wrong.
+-- The counts are derived. decide.lua keeps them, and no other script changes them. This script
+-- writes them anew in one atomic step: when they were lost or are wrong, or when the holds were
+-- written anew.
 --
 -- KEYS  1 deadlines (zset)   2 held_units (hash)
 -- ARGV  none
--- RETURNS  the number of fields
+-- RETURNS  the number of fields, without the sentinel
 
 local units, count = { ['.'] = '0' }, 0
 for _, member in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do

@@ -1,95 +1,123 @@
 #!lua
--- decide: judge a batch of requests and journal what is accepted, all in one atomic step.
+-- decide: checks a batch of requests and journals those that are accepted, in one atomic step.
 --
--- Phase one reads every key once and judges the whole batch on copies in memory, so that twins in
--- one batch see each other. Phase two only writes. A script does not roll back, so nothing may be
--- able to fail after the first write: the first write is the XADD of the first frame, the only one
--- that Redis could still refuse, and the shebang lets Redis refuse the whole script when memory or
--- disk is short.
+-- Phase one reads the keys and checks the whole batch on copies in memory, so that each request sees
+-- the effects of the requests before it. Phase two only writes. Redis does not roll a script back, so
+-- nothing may fail after the first write. The first write of an accepted request is the XADD of its
+-- frame, the only write that Redis could still refuse. When memory or disk is short, Redis refuses
+-- the whole script before it runs, because the script begins with a shebang.
 --
 -- KEYS
---   1 epoch     hash: epoch, ms and low (last position), number, settled, selling; accepted
---               and refused (the number of the youngest generation of idempotency records) and
---               accepted_from and refused_from (the ms at which it began)
---   2 journal   stream: a frame is "number" and its first entry's number, then up to 100 entries,
---               field = posted levels, value = payload
---   3 states    book: state id -> state@ms
---   4 deadlines zset: "ms-low what is held" of each live hold -> ms at which it expires; and "."
---   5, 6        the generations of accepted idempotency records with an even and an odd number
---   7, 8        the same of refused ones
---               a generation is a book: key hash -> print "A" ms-low | print "R" ms " " code rest |
---               print "C" ms " " shard (claimed for a request that is decided on another shard);
---               key hash and print (of the fingerprint) are 14 and 8 bytes
---   9 held_units hash: product:user -> units that the user holds of the product now; "branches" -> how many
---               branches are held for orders on other shards; and ".". Derived from deadlines
---               (lua/count_held.lua), and lost with them
---  10 ...       the accounts of the batch that have a key of their own: "balance seq flag"
---   then        the account books of the batch: field -> "balance seq" or "balance seq flag"
+--   1 epoch      hash: epoch; ms and low (last position); number (of the last entry); settled (number
+--                of the last settled entry); selling (1 or 0); accepted and refused (number of the
+--                younger generation of idempotency records); accepted_from and refused_from (ms at
+--                which that generation began)
+--   2 journal    stream of frames: field "number" with the number of the first entry, then up to 100
+--                entries, each with its posted levels as field and its payload as value
+--   3 states     book: state id -> state@ms
+--   4 deadlines  zset: "ms-low text" of each live hold -> ms at which it expires; and "."
+--   5, 6         the generations of accepted idempotency records with an even and an odd number
+--   7, 8         the generations of refused ones, likewise
+--                A generation is a book: key hash (14 bytes) -> one of
+--                  print "A" ms-low            accepted at this position
+--                  print "R" ms " " code rest  refused
+--                  print "C" ms " " shard      claimed for the shard that decides the request
+--                where print is the first 8 bytes of the request's fingerprint
+--   9 held_units hash: product:user -> units of the product that the user holds now; "branches" ->
+--                number of branches that are held for orders on other shards; and ".". Derived from
+--                deadlines (lua/count_held.lua), and lost together with it
+--  10 ...        the accounts of the batch that have a key of their own: "balance seq flag"
+--   then         the account books of the batch: field -> "balance seq" or "balance seq flag"
 --
--- A book is a hash whose field "." is written when the book is begun: the epoch, or a generation's
--- number. Without it the hash was lost, and a missing field says nothing. In a book that is whole, a
--- missing field is an account that nobody has touched yet. An account with a key of its own must be
--- there, unless the request opens it. A flag is 0 open, 1 closed, 2 quarantined.
+-- A book is a hash with a sentinel: its field "." holds the epoch, or the number of the generation.
+-- The sentinel is written when the book is begun. Without the sentinel the hash was lost, and a
+-- missing field says nothing. With the sentinel, a missing field was never written or is forgotten.
+-- An account with a key of its own must exist, unless the request opens it. A flag is 0 open,
+-- 1 closed, 2 quarantined.
 --
 -- ARGV
---   1 epoch that the caller believes in      2 shard (0..63)
+--   1 epoch that the caller has verified     2 shard (0..63)
 --   3 number of accounts with own keys       4 number of account books
 --   5 number of idempotency keys             6 unsettled entries allowed
---   7 further ones allowed to cancels and expiries
+--   7 further ones that are allowed to requests with flag 128
 --   8 ms that an acceptance is remembered    9 ms that a refusal is remembered
 --  10 channel of the levels message         11 number of requests
---  12 ms after which the batch comes too late (a request may name an earlier one)
+--  12 ms after which the batch comes too late (a request may have a deadline of its own)
 --  13 number of transitions
 --   then per account with its own key: its label in the levels message, or "" for an account that is
 --   not announced
 --   then per book: 1 = its accounts are announced, 0 = not; number of fields; the fields. Accounts are
---   numbered from 1, those with keys first, then the books' fields in this order
---   then the key hashes of the idempotency keys
---   then the transitions' ids, in the order of the requests below
---   then per request: its shape, and, where its flag is set, in this order
---     1    idempotency: index of the key, print
---     2    deadline: ms
---     8    transitions: count, then the state before ("" = none) and after ("" = forget) of each
---     16   account flags: count, then account index, 1 = close, 0 = open or 2 = close it if this request
---          opens it of each
---     256  refuse: a predecided answer, remembered under the key; behind "=" a refusal as below
---     512  selling switch: 1 = open, 0 = stopped
---     2048 hold: ms that it lives, what is held (the member's text behind "ms-low "), how many units of
---          its product its user may hold with it (0 = any number)
---     4096 release: the member of a hold that ends with this request, ms from which that is too late
---          (0 = never)
---     8192 expected: account index, the balance that it must have
---     32768 late check: the posting (from 1) before which its last transition is checked; one more than
---          there are postings = behind all
---     without a part: 32 takes from stock, 64 even from a closed account, 128 even above the limit,
---     16384 a TAKEN is not remembered, 65536 a NOT_OPEN or CLOSED is not: it will be asked again with the other side's price
---   then the index of each posting's account and, unless predecided, the payload
---   a shape is "flags opens closes", and behind it each posting as " delta", " delta:level" or
---   " delta:level:least": the window in ms (0 = no bound), the level at which the posting may open its
---   account, and the level that it may not leave less than (0 without one)
+--   numbered from 1: first those with keys of their own, then the fields of the books in this order
+--   then the hashes of the idempotency keys, numbered from 1
+--   then the ids of the transitions, in the order of the requests
+--   then per request: its shape, and for each of these flags that is set, in this order:
+--     1     idempotency: index of the key; print
+--     2     deadline: ms
+--     8     transitions: count; of each the state before ("" = none) and after ("" = forget)
+--     16    closings: count; of each the account index, and 1 = close, 0 = open or 2 = close if this
+--           request opens the account
+--     256   refuse: a predecided answer, which is remembered under the key. Behind "=" it is a refusal
+--           of another shard, "code rest"
+--     512   switch of selling: 1 = open, 0 = stopped
+--     2048 hold: ms that it lives; its text (the member is "ms-low text"); how many units of its
+--           product its user may hold, these included (0 = any number)
+--     4096  release: member of the hold that ends with this request; ms from which that is too late
+--           (0 = never)
+--     8192  expected: account index; the balance that the account must have
+--     32768 late_check: the posting, from 1, before which the last transition is checked; one more
+--           than there are postings = after all
+--   and these flags, which have no arguments:
+--     32    takes_stock: is refused while selling is stopped
+--     64    allow_closed: may take from closed accounts
+--     128   allow_backlog: may use the further entries of ARGV 7
+--     16384 retried_with_new_code: a TAKEN is not remembered, because the request is made anew
+--     65536 retried_at_new_price: a NOT_OPEN or CLOSED is not remembered, because the request is
+--           priced anew
+--   then the account index of each posting, and, without flag 256, the payload
 --
--- RETURNS  { time ms, unsettled entries, first, answer of request 1, answer of request 2, ... }
---   first: "ms-low number" of the first entry that was accepted, or ""; further ones follow by one
---   levels            accepted        "P ms-low"        accepted earlier under the same key
---   "R code rest"     refused         "Q code rest"     refused earlier under the same key
---   levels: per posting seq:balance, or seq:balance:o if it opened the account first; of none, ""
---   60, 61, 62 and 64 name posting and account, 63 posting, account and balance; behind them "due" if
---   expired holds wait to be released, or "held" if units are held for an order on another shard, which may
---   come back; 50 and 65 name the transition and the state found; 12 says which key was
---   lost: states, deadlines or keys; 54 says how many units more may be held, and "due" as above
+-- A shape is "flags opens closes", and then each posting as " delta", " delta:level" or
+-- " delta:level:least". opens and closes are the window in ms (0 = no bound). level is the balance at
+-- which the posting opens a missing account. least is the balance below which the posting may not
+-- take (0 if it is left out).
+--
+-- RETURNS  { ms of Redis' clock, unsettled entries, first, answer of request 1, of request 2, ... }
+--   first: "ms-low number" of the first entry that was accepted, or "". The positions and numbers of
+--   the further entries follow by one
+--   A fenced batch has one answer for all its requests. A malformed call gets an error reply before
+--   anything is written
+--   An answer is one of
+--     levels           accepted: per posting "seq:balance", or "seq:balance:o" if the posting opened
+--                      the account first; "" without postings
+--     "R code rest"    refused
+--     "P ms-low"       accepted earlier under the same key
+--     "Q code rest"    refused earlier under the same key
+--   The rest depends on the code:
+--     12               the key that was lost: states, deadlines or keys
+--     21               the shard that decides
+--     32               the predecided answer
+--     50, 65           index of the transition, from 0; the state that was found
+--     52               the balance that was found
+--     54               how many more units the user may hold; "due" as below
+--     60, 61, 62, 64   index of the posting, from 0; the account
+--     63               index of the posting, from 0; the account; the units that may still be taken;
+--                      then "due" if expired holds wait to be released, or "held" if units are held for
+--                      an order on another shard. In both cases units may come back
 --
 -- CODES, in the order of the checks (numbered by hand, never reused)
 --   10 FENCED              12 LOST                20 KEY_REUSED
 --   21 CLAIMED             30 EXPIRED             31 BACKLOG             32 REFUSED
 --   40 NOT_OPEN            41 CLOSED              50 STALE_STATE         51 SELLING_STOPPED
---   52 CHANGED             53 HOLD_EXPIRED             54 HELD_ENOUGH         60 UNKNOWN_ACCOUNT
+--   52 CHANGED             53 HOLD_EXPIRED        54 HELD_ENOUGH         60 UNKNOWN_ACCOUNT
 --   61 CLOSED_ACCOUNT      62 BROKEN              63 INSUFFICIENT        64 OVERFLOW
 --   65 TAKEN (at the late check)
 --
--- PUBLISHES  on the channel: "epoch ms-low unsettled|label balance seq closed|..."
+-- PUBLISHES  on the channel, if an entry was accepted: "epoch ms-low unsettled", and for each announced
+--            account that moved "|label balance seq closed". ms-low is the last entry. closed is 1 if
+--            the account is closed or quarantined, else 0
 --
--- The loop over the requests makes no table per request, writes no number twice, and reads what many
--- requests have in common once: together that more than halved the script's time (docs/performance.md).
+-- The loop over the requests makes no table per request, prints no number twice, and parses once what
+-- many requests have in common. Together that more than halved the script's time
+-- (docs/performance.md).
 
 local KEYS, ARGV = KEYS, ARGV
 local tonumber, format, match, band = tonumber, string.format, string.match, bit.band

@@ -1,9 +1,10 @@
 #!lua
--- forget_states: remove states that are final, old and known to MySQL, unless they changed meanwhile.
+-- forget_states: removes states that are final, old and known to MySQL, unless they have changed
+-- meanwhile.
 --
 -- KEYS  1 epoch (hash)   2 states (hash)
--- ARGV  1 epoch that the caller read under, then state id, value that it read, ...
--- RETURNS  states removed, or -1 when the epoch is another one (nothing is changed)
+-- ARGV  1 epoch under which the caller read   then pairs: state id, value that was read
+-- RETURNS  the number of states removed; -1 another epoch (nothing is changed)
 
 if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then return -1 end
 local removed = 0

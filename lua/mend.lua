@@ -1,11 +1,14 @@
 #!lua
--- mend: begin a book, or fill one anew that was lost. Nothing is decided by a book without its sentinel,
--- so it is filled in steps, and the sentinel is written last. Of several callers the last to begin fills it.
+-- mend: begins a book, or fills a lost book anew.
+--
+-- Nothing is decided by a book without its sentinel. So the book is filled in steps, and the sentinel
+-- is written last. Of several callers, the one that begins last fills the book.
 --
 -- KEYS  1 epoch (hash)   2 the book (hash)
--- ARGV  1 epoch that the caller works under   2 the sentinel that the book should have
---       3 token: who fills it   4 step: "begin", "fill" or "end"   then field, value, ... to fill
--- RETURNS  1 done, 0 the book is whole, or another caller fills it (nothing is changed), -1 another epoch
+-- ARGV  1 epoch under which the caller works   2 sentinel that the book should have
+--       3 token of the caller   4 step: "begin", "fill" or "end"   then field, value, ... to write
+-- RETURNS  1 done; 0 the book is whole, or another caller fills it (nothing is changed); -1 another
+--          epoch
 
 local FILLED_BY = ','
 local CALL_ARGUMENTS = 500

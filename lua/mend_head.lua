@@ -1,9 +1,10 @@
 #!lua
--- mend_head: write what is missing, or is no number, in the hash with the epoch. Nothing is decided until it is there.
+-- mend_head: writes the fields of the epoch's hash that are missing or are no numbers. Without them
+-- nothing is decided.
 --
 -- KEYS  1 epoch (hash)
--- ARGV  1 epoch that the caller works under   then fields and their values
--- RETURNS  how many fields were written, or -1 when the epoch is another one
+-- ARGV  1 epoch under which the caller works   then field, value, ...
+-- RETURNS  the number of fields written; -1 another epoch (nothing is changed)
 
 if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then return -1 end
 local written = 0

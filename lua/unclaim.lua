@@ -1,9 +1,10 @@
 #!lua
--- unclaim: remove the claim of an Idempotency-Key for another shard, if it is still that.
+-- unclaim: removes the claim of an Idempotency-Key for a shard, if the key still has that claim.
 --
--- KEYS  1, 2 the generations of accepted records
--- ARGV  1 the key's hash   2 print of the request's fingerprint   3 the shard that it was claimed for
--- RETURNS  claims removed
+-- KEYS  1, 2 generations of accepted records
+-- ARGV  1 hash of the key   2 print: the first 8 bytes of the request's fingerprint
+--       3 shard for which the key was claimed
+-- RETURNS  the number of claims removed
 
 local removed = 0
 for _, book in ipairs(KEYS) do

@@ -163,6 +163,15 @@ number_id! {
     WorkId
 }
 
+/// Positions after one and up to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// The position before the first.
+    pub after: Position,
+    /// The last position.
+    pub upto: Position,
+}
+
 impl UserId {
     /// The engine itself: the actor of entries that no user asked for.
     pub const ENGINE: Self = Self(0);

@@ -259,7 +259,7 @@ impl Branch {
     /// [`DraftError`] when the entry has no JSON form.
     pub fn confirm(&self, at: Position, entry: Position) -> Result<Request, DraftError> {
         let postings = self.given.iter().map(Posting::from).collect();
-        let mut request = self.end((at, Some(entry)), CONFIRMED, (postings, Vec::new()))?;
+        let mut request = self.end(at, Some(entry), CONFIRMED, postings, Vec::new())?;
         let closing = |(account, closed, only_if_opened): &(String, bool, bool)| {
             Some(Closing {
                 account: Account::parse(account)?,
@@ -297,14 +297,16 @@ impl Branch {
                 )
             });
         let postings = self.taken.iter().map(back).collect();
-        self.end((at, None), RELEASED, (postings, transitions.collect()))
+        self.end(at, None, RELEASED, postings, transitions.collect())
     }
 
     fn end(
         &self,
-        (at, entry): (Position, Option<Position>),
+        at: Position,
+        entry: Option<Position>,
         state: &str,
-        (postings, transitions): (Vec<Posting>, Vec<Transition>),
+        postings: Vec<Posting>,
+        transitions: Vec<Transition>,
     ) -> Result<Request, DraftError> {
         let kind = match entry {
             Some(_) => Kind::BranchConfirmed,

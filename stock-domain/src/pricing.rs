@@ -140,7 +140,7 @@ pub fn price(
     let mut sum = Money::ZERO;
     let mut lines = Vec::with_capacity(merged.len());
     for (line, product) in merged.iter().zip(&products) {
-        let line = price_line(asked, line, product, (&benefits, now_ms))?;
+        let line = price_line(asked, line, product, &benefits, now_ms)?;
         sum = sum.plus(line.sub_total).ok_or(Unpriced::AmountTooLarge)?;
         lines.push(line);
     }
@@ -193,7 +193,8 @@ fn price_line(
     asked: &AskedOrder,
     line: &AskedLine,
     product: &Product,
-    (benefits, now_ms): (&Benefits<'_>, u64),
+    benefits: &Benefits<'_>,
+    now_ms: u64,
 ) -> Result<OrderLine, Unpriced> {
     let is_offline = asked.offline.is_some();
     let current = benefits.price_of(product, now_ms);

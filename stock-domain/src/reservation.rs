@@ -354,7 +354,7 @@ pub fn confirm(
 ) -> Result<Request, DraftError> {
     let postings = [held.release()].into_iter().chain(held.free_one());
     let status = ReservationStatus::Confirmed;
-    let mut request = end(Kind::ReservationConfirmed, held, (actor, status), postings)?;
+    let mut request = end(Kind::ReservationConfirmed, held, actor, status, postings)?;
     request.idempotency = idempotency;
     request.release = Some((held.member(), expires_ms));
     Ok(request)
@@ -374,7 +374,8 @@ pub fn cancel(
     let mut request = end(
         Kind::ReservationCancelled,
         held,
-        (actor, status),
+        actor,
+        status,
         returned(held),
     )?;
     request.idempotency = idempotency;
@@ -392,7 +393,8 @@ pub fn expire(held: &Held, expires_ms: u64) -> Result<Request, DraftError> {
     let mut request = end(
         Kind::ReservationExpired,
         held,
-        (UserId::ENGINE, status),
+        UserId::ENGINE,
+        status,
         returned(held),
     )?;
     request.window_ms = Some((expires_ms, 0));
@@ -415,7 +417,8 @@ pub fn force_cancel(
     let mut request = end(
         Kind::ReservationCancelled,
         held,
-        (actor, status),
+        actor,
+        status,
         held.give_back(),
     )?;
     if let Some(own) = request.draft.transitions.first_mut() {
@@ -437,7 +440,8 @@ fn returned(held: &Held) -> impl Iterator<Item = Posting> {
 fn end(
     kind: Kind,
     held: &Held,
-    (actor, status): (UserId, ReservationStatus),
+    actor: UserId,
+    status: ReservationStatus,
     postings: impl Iterator<Item = Posting>,
 ) -> Result<Request, DraftError> {
     let body = ReservationEnded {

@@ -295,7 +295,7 @@ mod tests {
     use super::Availability::{Always, SaleOnly};
     use super::{Availability, COUNTED_FROM, Sale, SaleChange, Unchangeable, window};
 
-    fn sale(availability: Availability, (starts_ms, ends_ms): (u64, u64)) -> Sale {
+    fn sale(availability: Availability, starts_ms: u64, ends_ms: u64) -> Sale {
         Sale {
             id: SaleId(1),
             starts_ms,
@@ -317,7 +317,7 @@ mod tests {
 
     #[test]
     fn a_sale_changes_only_what_takes_nothing_from_its_buyers() {
-        let of = sale(SaleOnly, (10, 20));
+        let of = sale(SaleOnly, 10, 20);
         let limit = |limit| SaleChange {
             limit_per_user: Some(limit),
             ..SaleChange::default()
@@ -380,8 +380,8 @@ mod tests {
 
     #[test]
     fn a_price_holds_on_the_side_of_the_window_for_which_it_was_found() {
-        let only = sale(SaleOnly, (10, 20));
-        let always = sale(Always, (10, 20));
+        let only = sale(SaleOnly, 10, 20);
+        let always = sale(Always, 10, 20);
         for now_ms in [9, 10, 19, 20] {
             check(std::slice::from_ref(&only), now_ms, (10, 20));
             assert!(only.counts(now_ms));
@@ -392,7 +392,7 @@ mod tests {
         check(std::slice::from_ref(&always), 20, (20, 0));
         // For several sales, the times in which all prices hold: before one of them and within the
         // other, and so on.
-        let other = sale(SaleOnly, (5, 15));
+        let other = sale(SaleOnly, 5, 15);
         check(&[always.clone(), other.clone()], 7, (5, 10));
         check(&[other.clone(), always.clone()], 12, (10, 15));
         check(&[always, other], 25, (20, 15));

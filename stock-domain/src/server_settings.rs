@@ -51,7 +51,8 @@ impl Setting {
         name: &'static str,
         found: Option<&str>,
         is_good: impl Fn(&str) -> bool,
-        (otherwise, advice): (Standing, &'static str),
+        otherwise: Standing,
+        advice: &'static str,
     ) -> Self {
         let standing = match found {
             None => Standing::Unknown,
@@ -121,25 +122,29 @@ impl RedisSettings {
                 "appendonly",
                 Some(appends),
                 |value| value == "yes",
-                (Unsafe, APPENDONLY),
+                Unsafe,
+                APPENDONLY,
             ),
             Setting::judge(
                 "appendfsync",
                 self.appendfsync.as_deref(),
                 |value| syncs.0.contains(&value),
-                (Unsafe, syncs.1),
+                Unsafe,
+                syncs.1,
             ),
             Setting::judge(
                 "no-appendfsync-on-rewrite",
                 self.no_appendfsync_on_rewrite.as_deref(),
                 |value| value == "no",
-                (Unsafe, ON_REWRITE),
+                Unsafe,
+                ON_REWRITE,
             ),
             Setting::judge(
                 "maxmemory-policy",
                 self.maxmemory_policy.as_deref(),
                 |value| value == "noeviction",
-                (Unsafe, POLICY),
+                Unsafe,
+                POLICY,
             ),
             Setting::judge(
                 "maxmemory",
@@ -148,19 +153,22 @@ impl RedisSettings {
                     false => "has room",
                 }),
                 |value| value == "has room",
-                (Weak, MEMORY),
+                Weak,
+                MEMORY,
             ),
             Setting::judge(
                 "aof_last_write_status",
                 self.aof_last_write_status.as_deref(),
                 |value| value == "ok",
-                (Weak, LAST_WRITE),
+                Weak,
+                LAST_WRITE,
             ),
             Setting::judge(
                 "aof_last_bgrewrite_status",
                 self.aof_last_bgrewrite_status.as_deref(),
                 |value| value == "ok",
-                (Weak, LAST_REWRITE),
+                Weak,
+                LAST_REWRITE,
             ),
         ];
         if is_cluster {
@@ -168,7 +176,8 @@ impl RedisSettings {
                 "min-replicas-to-write",
                 self.min_replicas_to_write.as_deref(),
                 |value| value != "0",
-                (Weak, MIN_REPLICAS),
+                Weak,
+                MIN_REPLICAS,
             ));
         }
         settings
@@ -197,19 +206,15 @@ impl DatabaseSettings {
                 "read_only",
                 Some(read_only),
                 |value| value == "off",
-                (
-                    Weak,
-                    "set read_only off, or name the primary: nothing can be stored",
-                ),
+                Weak,
+                "set read_only off, or name the primary: nothing can be stored",
             ),
             Setting::judge(
                 "innodb_flush_log_at_trx_commit",
                 Some(&self.flush_log_at_commit.to_string()),
                 |value| value == "1",
-                (
-                    Weak,
-                    "set innodb_flush_log_at_trx_commit = 1: a crash would lose settled orders",
-                ),
+                Weak,
+                "set innodb_flush_log_at_trx_commit = 1: a crash would lose settled orders",
             ),
         ];
         if let Some(sync) = self.sync_binlog {
@@ -217,10 +222,8 @@ impl DatabaseSettings {
                 "sync_binlog",
                 Some(&sync.to_string()),
                 |value| value == "1",
-                (
-                    Weak,
-                    "set sync_binlog = 1: a crash would part replicas and backups from the primary",
-                ),
+                Weak,
+                "set sync_binlog = 1: a crash would part replicas and backups from the primary",
             ));
         }
         settings

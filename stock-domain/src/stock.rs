@@ -43,7 +43,7 @@ pub fn receive(
     actor: UserId,
     idempotency: Option<Idempotency>,
 ) -> Result<Request, DraftError> {
-    moved(Kind::StockReceived, change, terms, (actor, idempotency))
+    moved(Kind::StockReceived, change, terms, actor, idempotency)
 }
 
 /// Corrects a level by hand, also of a product that is off sale; never below zero.
@@ -56,14 +56,15 @@ pub fn adjust(
     actor: UserId,
     idempotency: Option<Idempotency>,
 ) -> Result<Request, DraftError> {
-    moved(Kind::StockAdjusted, change, terms, (actor, idempotency))
+    moved(Kind::StockAdjusted, change, terms, actor, idempotency)
 }
 
 fn moved(
     kind: Kind,
     change: &StockChanged,
     terms: &Terms,
-    (actor, idempotency): (UserId, Option<Idempotency>),
+    actor: UserId,
+    idempotency: Option<Idempotency>,
 ) -> Result<Request, DraftError> {
     let mut draft = Draft::new(kind, actor, change)?;
     let account = Account::available(change.product_id, change.location_id);
@@ -139,7 +140,8 @@ pub fn import_state_id(import_id: u64) -> String {
 /// # Errors
 /// [`DraftError`] when the entry has no JSON form.
 pub fn import(
-    (import_id, reached): (u64, Option<&str>),
+    import_id: u64,
+    reached: Option<&str>,
     rows: &[ImportedRow],
     actor: UserId,
 ) -> Result<Request, DraftError> {

@@ -203,8 +203,8 @@ async fn apply_on(
     };
     let rest = tail.split_off(ours);
     let written = async {
-        let batch = (&*tail.entries, levels, care);
-        let written = write_locked(&mut transaction, &mut state, batch).await?;
+        let written =
+            write_locked(&mut transaction, &mut state, &tail.entries, levels, care).await?;
         if written.dead_letters > 0 {
             let limit = u64::from(shard.config().dead_letters_per_minute_max);
             let alike = dead_letters::alike_if_most(&mut transaction, &state).await?;
@@ -261,7 +261,8 @@ pub struct Written {
     pub quarantined: usize,
 }
 
-/// Records and settles entries that follow the state. The caller holds the shard's lock and commits.
+/// Records and settles entries that follow the state. The caller holds the shard's lock and
+/// commits.
 ///
 /// # Errors
 /// [`ApplyError`]; the caller rolls back.
@@ -271,7 +272,7 @@ pub async fn write(
     entries: &[Entry],
 ) -> Result<Written, ApplyError> {
     let levels = settle::lock(transaction, entries).await?;
-    write_locked(transaction, state, (entries, levels, Care::Looking)).await
+    write_locked(transaction, state, entries, levels, Care::Looking).await
 }
 
 /// Like [`write`], for entries whose accounts are locked. The locks come before the question which
@@ -279,7 +280,9 @@ pub async fn write(
 async fn write_locked(
     transaction: &mut MySqlConnection,
     state: &mut ShardState,
-    (entries, mut levels, care): (&[Entry], Levels, Care),
+    entries: &[Entry],
+    mut levels: Levels,
+    care: Care,
 ) -> Result<Written, ApplyError> {
     let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
         return Ok(Written::default());

@@ -257,7 +257,7 @@ pub async fn archive(
         if let Some(begun) = archives::unfinished(pool, shard).await? {
             let before = begun.first_number - 1;
             let mut reached = |number| progress(number - before, begun.entries);
-            remove((pool, &claim), folder, &begun, &mut reached).await?;
+            remove(pool, &claim, folder, &begun, &mut reached).await?;
             done.files.push(begun);
         }
     }
@@ -269,10 +269,10 @@ pub async fn archive(
     for stretch in stretches {
         let (before, entries) = (stretch.first_number - 1, stretch.entries());
         let mut reached = |number| progress(earlier + number - before, all);
-        let begun = write((pool, &claim), folder, &stretch, &mut reached).await?;
+        let begun = write(pool, &claim, folder, &stretch, &mut reached).await?;
         earlier += entries;
         let mut reached = |number| progress(earlier + number - before, all);
-        remove((pool, &claim), folder, &begun, &mut reached).await?;
+        remove(pool, &claim, folder, &begun, &mut reached).await?;
         earlier += entries;
         done.files.push(begun);
     }
@@ -328,7 +328,7 @@ async fn plan_shard(
     let mut next = first;
     while next <= last {
         let position = journal::position_of(pool, shard, next).await?;
-        let position = position.ok_or_else(|| differs((shard, next), "is missing"))?;
+        let position = position.ok_or_else(|| differs(shard, next, "is missing"))?;
         let month = Month::of(position.unix_ms());
         let end = month.next().map_or(u64::MAX, Month::begins_ms);
         let end = Position::from_parts(end, 0).unwrap_or(Position::new(u64::MAX));
@@ -344,7 +344,7 @@ async fn plan_shard(
     Ok(())
 }
 
-fn differs((shard, number): (u64, u64), what: impl Into<String>) -> ArchiveError {
+fn differs(shard: u64, number: u64, what: impl Into<String>) -> ArchiveError {
     let what = what.into();
     ArchiveError::Differs {
         shard,
@@ -355,7 +355,8 @@ fn differs((shard, number): (u64, u64), what: impl Into<String>) -> ArchiveError
 
 /// Writes a stretch to its file, and notes the file in MySQL.
 async fn write(
-    (pool, claim): (&MySqlPool, &Claim),
+    pool: &MySqlPool,
+    claim: &Claim,
     folder: &Path,
     stretch: &Stretch,
     reached: &mut (dyn FnMut(u64) + Send),
@@ -365,11 +366,11 @@ async fn write(
     let mut out = file::Writer::create(folder, &name)?;
     let mut next = stretch.first_number;
     while next <= stretch.last_number {
-        let span = (next - 1, stretch.last_number);
-        for entry in journal::page(&mut connection, shard, span, PART).await? {
+        let last_number = stretch.last_number;
+        for entry in journal::page(&mut connection, shard, next - 1, last_number, PART).await? {
             let entry = entry?;
             if entry.number != next {
-                return Err(differs((shard, next), "is missing"));
+                return Err(differs(shard, next, "is missing"));
             }
             out.write(&entry)?;
             next += 1;
@@ -396,7 +397,8 @@ async fn write(
 
 /// Removes from MySQL the entries that are read back from a file.
 async fn remove(
-    (pool, claim): (&MySqlPool, &Claim),
+    pool: &MySqlPool,
+    claim: &Claim,
     folder: &Path,
     archive: &Archive,
     reached: &mut (dyn FnMut(u64) + Send),
@@ -425,41 +427,44 @@ async fn remove_part(
     archive: &Archive,
     mut part: Vec<ArchivedEntry>,
 ) -> Result<(), ArchiveError> {
-    let (shard, key) = (archive.shard, (archive.shard, archive.first_number));
+    let Archive {
+        shard,
+        first_number,
+        ..
+    } = *archive;
     let mut transaction = pool.begin().await?;
-    let done = archives::lock(&mut transaction, key).await?;
+    let done = archives::lock(&mut transaction, shard, first_number).await?;
     part.retain(|entry| entry.number > done);
     let (Some(first), Some(last)) = (part.first(), part.last()) else {
         return Ok(());
     };
-    let span = (first.number, last.number);
-    if span.0 != done + 1 {
-        return Err(differs((shard, done + 1), "is not in the file"));
+    let (first, last, position) = (first.number, last.number, last.position);
+    if first != done + 1 {
+        return Err(differs(shard, done + 1, "is not in the file"));
     }
     let touched = part.iter().flat_map(|entry| &entry.postings);
     let touched: HashSet<Account> = touched.map(|posted| posted.account).collect();
     let touched: Vec<Account> = touched.into_iter().collect();
     let mut levels = archives::levels(&mut transaction, &touched).await?;
     for entry in &part {
-        follow(&mut levels, entry).map_err(|what| differs((shard, entry.number), what))?;
+        follow(&mut levels, entry).map_err(|what| differs(shard, entry.number, what))?;
     }
     let postings: usize = part.iter().map(|entry| entry.postings.len()).sum();
     let expected = (part.len() as u64, postings as u64);
-    let removed = archives::remove(&mut transaction, shard, span).await?;
+    let removed = archives::remove(&mut transaction, shard, first, last).await?;
     if removed != expected {
         let text = format!(
-            "mysql has {removed:?} entries and postings up to {}, the file {expected:?}",
-            span.1
+            "mysql has {removed:?} entries and postings up to {last}, the file {expected:?}"
         );
-        return Err(differs((shard, span.0), text));
+        return Err(differs(shard, first, text));
     }
     let levels: Vec<(Account, ArchivedLevel)> = levels.into_iter().collect();
     archives::write_levels(&mut transaction, &levels).await?;
     let reached = Reached {
-        number: span.1,
-        position: last.position,
+        number: last,
+        position,
     };
-    archives::advance(&mut transaction, key, reached).await?;
+    archives::advance(&mut transaction, shard, first_number, reached).await?;
     transaction.commit().await?;
     Ok(())
 }

@@ -71,7 +71,7 @@ impl Seen {
             end: end.unwrap_or_default(),
             broken: None,
         };
-        seen.follow(connection, account, (stored, None)).await
+        seen.follow(connection, account, stored, None).await
     }
 
     /// Follows the next postings. A posting beyond the row's sequence number counts only if an
@@ -80,7 +80,8 @@ impl Seen {
         mut self,
         connection: &mut MySqlConnection,
         account: Account,
-        (stored, watermark): (Level, Option<Position>),
+        stored: Level,
+        watermark: Option<Position>,
     ) -> Result<Self, sqlx::Error> {
         let mut read = self.end.seq;
         while self.broken.is_none() {
@@ -165,14 +166,18 @@ impl Evidence {
     /// [`EvidenceError`] when a server does not answer.
     pub async fn gather(
         connection: &mut MySqlConnection,
-        (shard, state): (&Shard, &ShardState),
+        shard: &Shard,
+        state: &ShardState,
         account: Account,
         seen: &Seen,
     ) -> Result<Self, EvidenceError> {
         let stored = accounts::lock(connection, &[account]).await?;
         let stored = stored.get(&account).copied().unwrap_or_default();
-        let settled = (stored, Some(state.watermark));
-        let chain = seen.clone().follow(connection, account, settled).await?;
+        let watermark = Some(state.watermark);
+        let chain = seen
+            .clone()
+            .follow(connection, account, stored, watermark)
+            .await?;
         // Redis' level is read before the postings that led to it. If it has moved since, the
         // correction by compare-and-set fails.
         let mut link = shard.live_link().await?;

@@ -19,7 +19,7 @@ use crate::lookup;
 
 /// How many days after its end the limit of a sale is kept.
 pub const OVER_DAYS: u32 = 7;
-/// How long a run waits for MySQL to follow.
+/// How long a run waits for MySQL to catch up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Why a sale was not forgotten; the next run tries again.

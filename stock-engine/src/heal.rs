@@ -186,7 +186,7 @@ impl Healer {
     ) -> Result<bool, HealError> {
         let (keys, epoch) = (self.keys(), &*link.epoch);
         let found = found.unwrap_or_default();
-        Ok(levels::correct(&mut link.read, (keys, epoch), account, &found, value).await?)
+        Ok(levels::correct(&mut link.read, keys, epoch, account, &found, value).await?)
     }
 
     async fn heal_book(&self, link: &mut Link, book: Book) -> Result<(), HealError> {
@@ -205,7 +205,7 @@ impl Healer {
         loop {
             let shard = self.keys().shard();
             let mut page =
-                accounts::page_of_book(&mut connection, (book, shard), after, PAGE).await?;
+                accounts::page_of_book(&mut connection, book, shard, after, PAGE).await?;
             let Some((last, _)) = page.last() else {
                 break;
             };

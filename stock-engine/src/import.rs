@@ -30,7 +30,7 @@ use crate::lookup;
 pub const ERRORS_MAX: usize = 100;
 /// Rows of one entry.
 const ENTRY_ROWS: u32 = 200;
-/// How long to wait for MySQL to follow what was accepted.
+/// How long to wait for MySQL to catch up, before its progress is checked.
 const CATCH_UP: Duration = Duration::from_secs(10);
 /// How long to wait when the ledger is full.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -111,7 +111,7 @@ pub enum ImportError {
     /// A part was refused for a reason that concerns no row.
     #[error("the ledger refuses it: {0}")]
     Refused(&'static str),
-    /// MySQL does not follow what is accepted.
+    /// MySQL settles nothing more of the accepted entries.
     #[error("mysql does not follow")]
     Behind,
 }
@@ -273,7 +273,7 @@ pub async fn apply(
         if imports::waiting(pool, import).await? == 0 {
             follow_statuses(pool, ledger, &now).await?;
             imports::finish(pool, import).await?;
-        } else if !write(pool, ledger, &now, (reached, &mut *progress)).await? {
+        } else if !write(pool, ledger, &now, reached, &mut *progress).await? {
             return Ok(None);
         }
     }
@@ -316,7 +316,8 @@ async fn write(
     pool: &MySqlPool,
     ledger: &Ledger,
     import: &Import,
-    (mut reached, progress): (Option<String>, Progress<'_>),
+    mut reached: Option<String>,
+    progress: Progress<'_>,
 ) -> Result<bool, ImportError> {
     let mut after = 0;
     loop {
@@ -326,8 +327,7 @@ async fn write(
         };
         after = last;
         while !rows.is_empty() {
-            let file = (import.id, reached.as_deref());
-            let request = stock::import(file, &rows, import.actor)?;
+            let request = stock::import(import.id, reached.as_deref(), &rows, import.actor)?;
             let refusal = match ledger.decide(request).await? {
                 Verdict::Accepted(_) | Verdict::Replayed(_) => {
                     reached = rows.last().map(|row| row.line.to_string());

@@ -25,9 +25,9 @@ const REFRESH_MAX: Duration = Duration::from_secs(5);
 /// there.
 const TELLING_MAX: Duration = Duration::from_secs(1);
 
-/// Starts a ledger and its tasks: for each shard the fence's task and the batcher, and one task
-/// that refreshes the shard map. A shard opens when its Redis and MySQL answer and agree, which may
-/// be later.
+/// Starts a ledger and its tasks: the fence's task and the batcher of each shard, and one that
+/// refreshes the shard map. A shard opens when its Redis and MySQL answer and agree, which may be
+/// later.
 ///
 /// # Errors
 /// When `redis_url` cannot be parsed.

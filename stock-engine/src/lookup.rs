@@ -96,10 +96,10 @@ pub enum LookupError {
     /// MySQL does not have it, and Redis did not answer.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// It is there and cannot be read.
+    /// The entry is there and cannot be read.
     #[error(transparent)]
     Entry(#[from] EntryError),
-    /// It is there and its body cannot be read.
+    /// The entry is there and its body cannot be read.
     #[error("what entry {0} says cannot be read: {1}")]
     Body(Position, serde_json::Error),
 }
@@ -129,7 +129,8 @@ pub async fn find(
     }
     let (entry, unread) = match in_journal {
         Ok(Some(entry)) => (Some(entry), None),
-        // Settled and trimmed between the two reads, or a dead letter: the journal in MySQL has it.
+        // The entry was settled and trimmed between the two reads, or it is a dead letter: MySQL's
+        // journal has it.
         other @ (Ok(None) | Err(_)) => {
             let mut connection = pool.acquire().await?;
             let found = journal::find(&mut connection, id).await?.transpose()?;
@@ -184,7 +185,8 @@ pub struct LocatedReservation {
     pub entry: Option<Entry>,
 }
 
-/// Finds a reservation; `None` when there is none with this id. While it is live, MySQL is not asked.
+/// Finds a reservation; `None` when there is none with this id. While it is live, MySQL is not
+/// asked.
 ///
 /// # Errors
 /// [`LookupError`] when the reservation may exist and cannot be read now.

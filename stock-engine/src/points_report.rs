@@ -5,6 +5,7 @@
 //! report: [`stock_domain::points`].
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::time::Duration;
 
 use chrono::{Days, NaiveDate};
@@ -64,7 +65,7 @@ pub async fn write(
 }
 
 /// The range of positions of a day's entries; `None` while the day is not over.
-fn span(zone: Tz, date: NaiveDate, now_ms: u64) -> Option<(Position, Position)> {
+fn span(zone: Tz, date: NaiveDate, now_ms: u64) -> Option<Range<Position>> {
     let next = date.checked_add_days(Days::new(1))?;
     let (begins_ms, ends_ms) = (day_begins_ms(date, zone)?, day_begins_ms(next, zone)?);
     if now_ms < ends_ms {
@@ -72,7 +73,7 @@ fn span(zone: Tz, date: NaiveDate, now_ms: u64) -> Option<(Position, Position)> 
     }
     // A time that is too early for a position becomes position 0: nothing lies before it.
     let first = |ms| Position::from_parts(ms, 0).unwrap_or_default();
-    Some((first(begins_ms), first(ends_ms)))
+    Some(first(begins_ms)..first(ends_ms))
 }
 
 /// The days whose reports are missing and due: yesterday, and those of the month before it that

@@ -111,8 +111,8 @@ async fn unflagged(
     Ok(levels)
 }
 
-/// Ends a quarantine; returns the account's level. With `force` MySQL is believed where the evidence contradicts
-/// itself: the chain of postings if it holds, otherwise the account's row.
+/// Ends a quarantine; returns the account's level. With `force`, MySQL is believed where the
+/// evidence contradicts itself: the chain of postings if it holds, otherwise the account's row.
 ///
 /// # Errors
 /// [`ReleaseError`]; the quarantine goes on.
@@ -126,7 +126,7 @@ pub async fn release(
     // lock.
     let seen = Seen::read(&mut *pool.acquire().await?, account).await?;
     for _ in 0..ATTEMPTS {
-        match try_release(pool, ledger, (account, &seen), force).await {
+        match try_release(pool, ledger, account, &seen, force).await {
             Err(ReleaseError::Busy) => tokio::time::sleep(PAUSE).await,
             other => return other,
         }
@@ -137,7 +137,8 @@ pub async fn release(
 async fn try_release(
     pool: &MySqlPool,
     ledger: &Ledger,
-    (account, seen): (Account, &Seen),
+    account: Account,
+    seen: &Seen,
     force: bool,
 ) -> Result<Level, ReleaseError> {
     let mut transaction = pool.begin().await?;
@@ -146,7 +147,7 @@ async fn try_release(
     let state = shards::try_lock(&mut transaction, shard).await?;
     let state = state.ok_or(ReleaseError::Busy)?;
     let shard = ledger.shard(shard)?;
-    let evidence = Evidence::gather(&mut transaction, (&shard, &state), account, seen).await?;
+    let evidence = Evidence::gather(&mut transaction, &shard, &state, account, seen).await?;
     if !evidence.unsettled.is_empty() {
         return Err(ReleaseError::Busy);
     }

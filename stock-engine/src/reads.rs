@@ -247,7 +247,8 @@ impl Reads {
     /// The primary's error.
     pub async fn read_settled<T, E, F>(
         &self,
-        (ledger, limit): (&Ledger, Duration),
+        ledger: &Ledger,
+        limit: Duration,
         reader: Reader,
         query: impl Fn(MySqlPool) -> F,
     ) -> Result<T, E>

@@ -207,7 +207,7 @@ async fn repair(pool: &MySqlPool, ledger: &Ledger, account: Account) -> Result<b
     }
     let seen = Seen::read(&mut *pool.acquire().await?, account).await?;
     for _ in 0..ATTEMPTS {
-        match try_repair(pool, ledger, (account, &seen)).await {
+        match try_repair(pool, ledger, account, &seen).await {
             Err(Left::Busy) => tokio::time::sleep(PAUSE).await,
             other => return other,
         }
@@ -218,7 +218,8 @@ async fn repair(pool: &MySqlPool, ledger: &Ledger, account: Account) -> Result<b
 async fn try_repair(
     pool: &MySqlPool,
     ledger: &Ledger,
-    (account, seen): (Account, &Seen),
+    account: Account,
+    seen: &Seen,
 ) -> Result<bool, Left> {
     let lies = accounts::shards_of(pool, &[account]).await?;
     let Some(&number) = lies.get(&account) else {
@@ -227,7 +228,7 @@ async fn try_repair(
     let mut transaction = pool.begin().await?;
     let state = shards::try_lock(&mut transaction, number).await?;
     let (state, shard) = (state.ok_or(Left::Busy)?, ledger.shard(number)?);
-    let evidence = Evidence::gather(&mut transaction, (&shard, &state), account, seen).await?;
+    let evidence = Evidence::gather(&mut transaction, &shard, &state, account, seen).await?;
     let settled = evidence.agreed(&evidence.unsettled)?;
     let follow = |level: Level, posted: &Posted| settle::follow(level, posted);
     let truth = evidence.unsettled.iter().try_fold(settled, follow);

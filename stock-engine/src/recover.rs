@@ -60,7 +60,7 @@ pub struct Recovered {
     pub epoch: String,
     /// Entries applied from the old journal or from synchronous orders.
     pub applied: usize,
-    /// Entries that did not continue MySQL's state and were written to the file.
+    /// Entries that did not continue MySQL's state: written to the file, or listed as lost.
     pub discarded: usize,
     /// Accounts written to Redis.
     pub accounts: u64,
@@ -123,7 +123,8 @@ pub enum RecoverError {
 /// The actions that an operator allows to a run.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Allowed<'a> {
-    /// Entries that cannot be applied are appended to this file as JSON lines; without it they stop the run.
+    /// Entries that cannot be applied are appended to this file as JSON lines; without it they stop
+    /// the run.
     pub discard: Option<&'a Path>,
     /// Rebuild a Redis that serves.
     pub force: bool,
@@ -296,7 +297,7 @@ impl Run<'_> {
         let mut done = Recovered::default();
         let old = self.save(&mut redis, &keys, &mut done).await?;
         claim.check()?;
-        self.rebuild(&mut redis, &keys, (old, &mut done), progress)
+        self.rebuild(&mut redis, &keys, old, &mut done, progress)
             .await?;
         claim.succeed().await?;
         Ok(done)
@@ -308,7 +309,8 @@ impl Run<'_> {
         &self,
         redis: &mut MultiplexedConnection,
         keys: &Keys,
-        (old, done): (Option<Head>, &mut Recovered),
+        old: Option<Head>,
+        done: &mut Recovered,
         progress: Progress<'_>,
     ) -> Result<(), RecoverError> {
         let mut transaction = self.pool.begin().await?;
@@ -365,7 +367,7 @@ impl Run<'_> {
             .arg("epoch")
             .query_async(redis)
             .await?;
-        let saved = self.save_rest(redis, keys, (&mut transaction, &mut state), done);
+        let saved = self.save_rest(redis, keys, &mut transaction, &mut state, done);
         match saved.await {
             Ok(()) => {
                 transaction.commit().await?;
@@ -385,7 +387,8 @@ impl Run<'_> {
         &self,
         redis: &mut MultiplexedConnection,
         keys: &Keys,
-        (transaction, state): (&mut Transaction<'static, MySql>, &mut ShardState),
+        transaction: &mut Transaction<'static, MySql>,
+        state: &mut ShardState,
         done: &mut Recovered,
     ) -> Result<(), RecoverError> {
         let rest = apply_rest(redis, keys, transaction, state).await?;

@@ -109,7 +109,8 @@ pub enum RehomeError {
 /// # Errors
 /// [`RehomeError`]. It may be run again.
 pub async fn rehome(
-    (from, config): (&Config, &Config),
+    from: &Config,
+    config: &Config,
     pool: &MySqlPool,
     target: u64,
     progress: Progress<'_>,
@@ -145,7 +146,7 @@ pub async fn rehome(
         shard_map::note_verified(pool).await?;
     }
     claim.check()?;
-    let accounts = rebuild((from, config), pool, target, progress).await?;
+    let accounts = rebuild(from, config, pool, target, progress).await?;
     if reopens {
         reopen(config, pool).await?;
     }
@@ -271,7 +272,8 @@ async fn check_first_release(pool: &MySqlPool) -> Result<bool, RehomeError> {
 
 /// Steps 2 to 4; returns how many accounts were written.
 async fn rebuild(
-    (from, config): (&Config, &Config),
+    from: &Config,
+    config: &Config,
     pool: &MySqlPool,
     target: ShardMap,
     progress: Progress<'_>,

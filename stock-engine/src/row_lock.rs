@@ -130,7 +130,8 @@ impl RowLocks {
             &mut connection,
             &self.pool,
             ledger,
-            (request, &touched),
+            request,
+            &touched,
             before,
         );
         match tokio::time::timeout(limit, deciding).await {
@@ -149,7 +150,8 @@ async fn record_under_locks(
     connection: &mut MySqlConnection,
     pool: &MySqlPool,
     ledger: &Ledger,
-    (request, touched): (Request, &[Account]),
+    request: Request,
+    touched: &[Account],
     before: Vec<Entry>,
 ) -> Result<Decided, RowLockError> {
     let mut transaction = connection.begin().await?;

@@ -71,7 +71,7 @@ use self::round::Due;
 /// One disagreement that a run found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Difference {
-    /// Which part found it.
+    /// The check that found it.
     pub check: &'static str,
     /// The account or entry.
     pub subject: String,
@@ -101,7 +101,7 @@ impl Difference {
 pub struct Report {
     /// Whether nothing differs.
     pub ok: bool,
-    /// Accepted entries that MySQL had not settled when it was read.
+    /// Accepted entries that MySQL had not settled when the run read them.
     pub lag_entries: u64,
     /// Entries that this run compared for the first time; in a full run, all.
     pub entries: u64,
@@ -135,7 +135,8 @@ impl Report {
         self.differences.extend(found.into_iter().take(room));
     }
 
-    /// Returns the result, if Redis could be compared; otherwise adds the reason as a difference, once.
+    /// Returns the result if Redis could be compared; otherwise adds the reason as a difference,
+    /// once.
     fn unless_shut<T>(&mut self, found: Result<T, VerifyError>) -> Result<Option<T>, VerifyError> {
         let why = match found {
             Ok(found) => return Ok(Some(found)),
@@ -219,7 +220,7 @@ async fn prove(
     if states.is_empty() {
         return Err(VerifyError::NoEpoch);
     }
-    journal::verify((pool, ledger), &states, full, &mut report, progress).await?;
+    journal::verify(pool, ledger, &states, full, &mut report, progress).await?;
     let due = match full {
         true => Due::ALL,
         false => Due::take(pool, ledger.redis_now_ms()).await?,
@@ -230,7 +231,7 @@ async fn prove(
     let wrong = branches::wrong(pool, BRANCH_SECONDS_MAX).await?;
     let wrong = wrong.into_iter();
     report.add(wrong.map(|(id, text)| Difference::new("branches", id, text)));
-    prove_redis((pool, ledger), due, &mut report).await?;
+    prove_redis(pool, ledger, due, &mut report).await?;
     let trouble = trouble::found(pool, ledger).await;
     let trouble = report.unless_shut(trouble)?.unwrap_or_default();
     report.add(trouble);
@@ -245,7 +246,8 @@ async fn prove(
 /// Compares Redis with MySQL. If one part cannot be compared, the reason is reported, and the other
 /// parts are still compared.
 async fn prove_redis(
-    (pool, ledger): (&MySqlPool, &Ledger),
+    pool: &MySqlPool,
+    ledger: &Ledger,
     due: Due,
     report: &mut Report,
 ) -> Result<(), VerifyError> {
@@ -287,7 +289,7 @@ async fn memory(
         found.extend(head::differing(pool, &shard).await?);
         found.extend(frames::differing(pool, &shard).await?);
         found.extend(states::differing(pool, &shard, due).await?);
-        found.extend(records::differing(pool, ledger, (&shard, due)).await?);
+        found.extend(records::differing(pool, ledger, &shard, due).await?);
         found.extend(keyspace::differing(pool, &shard, due).await?);
     }
     Ok(found)

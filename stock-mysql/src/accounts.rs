@@ -264,7 +264,8 @@ pub async fn page_of(
 /// When MySQL does not answer.
 pub async fn page_of_book(
     connection: &mut MySqlConnection,
-    (book, shard): (Book, u64),
+    book: Book,
+    shard: u64,
     after: Option<Account>,
     limit: u32,
 ) -> Result<Vec<(Account, Level)>, sqlx::Error> {

@@ -183,7 +183,8 @@ pub async fn insert(
 /// When MySQL does not answer.
 pub async fn lock(
     connection: &mut MySqlConnection,
-    (shard, first_number): (u64, u64),
+    shard: u64,
+    first_number: u64,
 ) -> Result<u64, sqlx::Error> {
     sqlx::query_scalar(
         "SELECT number FROM archives WHERE shard = ? AND first_number = ? FOR UPDATE",
@@ -200,7 +201,8 @@ pub async fn lock(
 /// When MySQL does not answer.
 pub async fn advance(
     connection: &mut MySqlConnection,
-    (shard, first_number): (u64, u64),
+    shard: u64,
+    first_number: u64,
     reached: Reached,
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
@@ -223,7 +225,8 @@ pub async fn advance(
 pub async fn remove(
     connection: &mut MySqlConnection,
     shard: u64,
-    (first, last): (u64, u64),
+    first: u64,
+    last: u64,
 ) -> Result<(u64, u64), sqlx::Error> {
     const POSTINGS: &str = "DELETE p FROM journal j STRAIGHT_JOIN postings p ON p.journal_id = j.id \
          WHERE j.shard = ? AND j.number BETWEEN ? AND ?";

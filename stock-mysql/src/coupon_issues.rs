@@ -89,7 +89,8 @@ pub async fn set_used(
 /// When MySQL does not answer.
 pub async fn set_used_by(
     connection: &mut MySqlConnection,
-    (coupon, code): (CouponId, &str),
+    coupon: CouponId,
+    code: &str,
     order: Position,
 ) -> Result<(), sqlx::Error> {
     sqlx::query(

@@ -100,7 +100,8 @@ fn start(text: &str, chars_max: usize) -> &str {
 /// When MySQL does not answer.
 pub async fn keep(
     pool: &MySqlPool,
-    (store, device): (u64, &str),
+    store: u64,
+    device: &str,
     sales: &[InvalidSale<'_>],
 ) -> Result<bool, sqlx::Error> {
     static INSERT: MultiRow = MultiRow::new(
@@ -152,7 +153,8 @@ pub async fn keep(
 /// When MySQL does not answer.
 pub async fn find(
     pool: &MySqlPool,
-    (store, device): (u64, &str),
+    store: u64,
+    device: &str,
     hashes: &[TextHash],
 ) -> Result<HashMap<TextHash, Kept>, sqlx::Error> {
     type Row = (Vec<u8>, u64, String, Option<u64>, String, String);
@@ -254,7 +256,8 @@ pub async fn list(
     pool: &MySqlPool,
     store: u64,
     is_resolved: bool,
-    (before, limit): (Option<u64>, u32),
+    before: Option<u64>,
+    limit: u32,
 ) -> Result<Vec<StoredInvalidSale>, sqlx::Error> {
     let text = "SELECT id, device_id, sale_key, text, code, detail, CAST(state AS CHAR) AS state, \
                 note, resolved_by, resolved_at, received_at FROM invalid_sales \
@@ -276,7 +279,8 @@ pub async fn resolve(
     connection: &mut MySqlConnection,
     store: u64,
     id: u64,
-    (by, note): (UserId, &str),
+    by: UserId,
+    note: &str,
 ) -> Result<bool, sqlx::Error> {
     let done = sqlx::query(
         "UPDATE invalid_sales SET state = 'RESOLVED', note = ?, resolved_by = ?, \

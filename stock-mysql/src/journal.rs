@@ -262,7 +262,8 @@ pub async fn postings_between(
 pub async fn page(
     connection: &mut MySqlConnection,
     shard: u64,
-    (after_number, last_number): (u64, u64),
+    after_number: u64,
+    last_number: u64,
     limit: u32,
 ) -> Result<Vec<Result<Entry, EntryError>>, sqlx::Error> {
     let rows: Vec<(u64, u64, Vec<u8>)> = sqlx::query_as(

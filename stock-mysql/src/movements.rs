@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use chrono::NaiveDate;
 use serde_json::Value;
 use sqlx::{MySql, MySqlPool, QueryBuilder};
-use stock_common::id::{LocationId, Position, ProductId, UserId};
+use stock_common::id::{LocationId, Position, ProductId, Span, UserId};
 use stock_domain::account::{Account, AccountKind};
 use stock_domain::journal::{Kind, Posted};
 
@@ -120,7 +120,8 @@ async fn seq_at(
 /// When MySQL does not answer.
 pub async fn archived_until(
     pool: &MySqlPool,
-    (product, location): (ProductId, Option<LocationId>),
+    product: ProductId,
+    location: Option<LocationId>,
 ) -> Result<Option<Position>, sqlx::Error> {
     let id: Option<u64> = sqlx::query_scalar(
         "SELECT MAX(position) FROM archives WHERE EXISTS (SELECT 1 FROM archived_levels \
@@ -141,7 +142,8 @@ pub async fn archived_until(
 /// When MySQL does not answer.
 pub async fn list(
     pool: &MySqlPool,
-    (product, location): (ProductId, Option<LocationId>),
+    product: ProductId,
+    location: Option<LocationId>,
     from: Option<MovementCursor>,
     limit: usize,
 ) -> Result<Vec<Movement>, sqlx::Error> {
@@ -284,8 +286,9 @@ impl DayStatistics {
 /// When MySQL does not answer.
 pub async fn statistics(
     pool: &MySqlPool,
-    (product, location): (ProductId, Option<LocationId>),
-    (after, upto): (Position, Position),
+    product: ProductId,
+    location: Option<LocationId>,
+    Span { after, upto }: Span,
 ) -> Result<BTreeMap<NaiveDate, DayStatistics>, sqlx::Error> {
     let mut days: BTreeMap<NaiveDate, DayStatistics> = BTreeMap::new();
     for of in accounts(pool, product, location).await? {

@@ -106,7 +106,8 @@ const COLUMNS: &str = "SELECT journal_id, sale_key, device_id, fingerprint, sold
 /// When MySQL does not answer.
 pub async fn find(
     pool: &MySqlPool,
-    (store, device): (u64, &str),
+    store: u64,
+    device: &str,
     keys: &[&str],
 ) -> Result<Vec<StoredOfflineSale>, sqlx::Error> {
     let mut found = Vec::new();
@@ -150,7 +151,8 @@ pub async fn list(
     pool: &MySqlPool,
     store: u64,
     state: OfflineState,
-    (before, limit): (Option<Position>, u32),
+    before: Option<Position>,
+    limit: u32,
 ) -> Result<Vec<StoredOfflineSale>, sqlx::Error> {
     let text = format!(
         "{COLUMNS} WHERE store_id = ? AND state = ? AND journal_id < ? \
@@ -192,7 +194,8 @@ pub async fn resolve(
     executor: impl MySqlExecutor<'_>,
     store: u64,
     id: Position,
-    (by, note): (UserId, &str),
+    by: UserId,
+    note: &str,
 ) -> Result<bool, sqlx::Error> {
     let done = sqlx::query(
         "UPDATE offline_sales SET state = 'RESOLVED', note = ?, resolved_by = ?, \

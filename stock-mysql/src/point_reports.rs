@@ -2,6 +2,7 @@
 //! report holds.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use chrono::NaiveDate;
 use sqlx::{MySqlConnection, MySqlPool};
@@ -27,7 +28,7 @@ pub fn proof_subject(date: NaiveDate) -> String {
     format!("report:{date}")
 }
 
-/// Writes the reports of a day whose entries lie in `first..end`. A repeated call writes the same.
+/// Writes the reports of a day whose entries lie in `span`. A repeated call writes the same.
 /// Returns the number of users with movements.
 ///
 /// # Errors
@@ -35,7 +36,7 @@ pub fn proof_subject(date: NaiveDate) -> String {
 pub async fn write(
     connection: &mut MySqlConnection,
     date: NaiveDate,
-    (first, end): (Position, Position),
+    span: Range<Position>,
 ) -> Result<u64, sqlx::Error> {
     // A user without movements in the span has no report; an earlier one may stem from another time
     // zone.
@@ -55,10 +56,10 @@ pub async fn write(
          FROM point_transactions WHERE id >= ? AND id < ? GROUP BY user_id",
     )
     .bind(date)
-    .bind(first.get())
-    .bind(end.get())
-    .bind(first.get())
-    .bind(end.get())
+    .bind(span.start.get())
+    .bind(span.end.get())
+    .bind(span.start.get())
+    .bind(span.end.get())
     .execute(connection)
     .await?;
     Ok(done.rows_affected())
@@ -71,7 +72,8 @@ pub async fn write(
 pub async fn of_user(
     pool: &MySqlPool,
     user: UserId,
-    (from, to): (NaiveDate, NaiveDate),
+    from: NaiveDate,
+    to: NaiveDate,
 ) -> Result<Vec<PointReport>, sqlx::Error> {
     sqlx::query_as(
         "SELECT report_date, earn_amount, use_amount, cancel_amount, net_amount \
@@ -165,15 +167,12 @@ pub async fn differing(
 ///
 /// # Errors
 /// When MySQL does not answer.
-pub async fn is_empty(
-    pool: &MySqlPool,
-    (first, end): (Position, Position),
-) -> Result<bool, sqlx::Error> {
+pub async fn is_empty(pool: &MySqlPool, span: Range<Position>) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar(
         "SELECT NOT EXISTS (SELECT 1 FROM point_transactions WHERE id >= ? AND id < ?)",
     )
-    .bind(first.get())
-    .bind(end.get())
+    .bind(span.start.get())
+    .bind(span.end.get())
     .fetch_one(pool)
     .await
 }

@@ -146,7 +146,8 @@ pub async fn is_cancelled(pool: &MySqlPool, id: Position) -> Result<bool, sqlx::
 /// When MySQL does not answer.
 pub async fn set_order(
     connection: &mut MySqlConnection,
-    (branch, order): (Position, Position),
+    branch: Position,
+    order: Position,
 ) -> Result<(), sqlx::Error> {
     sqlx::query("UPDATE point_transactions SET order_id = ? WHERE id = ? AND order_id IS NULL")
         .bind(order.get())

@@ -131,8 +131,8 @@ pub async fn record_taken(
     match order.coupon.as_ref().filter(|_| sets_code_state(entry)) {
         None => Ok(()),
         Some(used) => {
-            let code = (used.coupon_id, used.code.as_str());
-            coupon_issues::set_used_by(connection, code, entry.position).await
+            let (coupon, code) = (used.coupon_id, used.code.as_str());
+            coupon_issues::set_used_by(connection, coupon, code, entry.position).await
         }
     }
 }
@@ -336,12 +336,12 @@ pub async fn record_own(
     coupon_issues::insert(connection, &rows.issued).await?;
     coupon_issues::set_used(connection, &rows.used).await?;
     for ((coupon, code), order) in &rows.codes {
-        coupon_issues::set_used_by(connection, (*coupon, code), *order).await?;
+        coupon_issues::set_used_by(connection, *coupon, code, *order).await?;
     }
     coupon_issues::set_free(connection, &rows.freed).await?;
     point_transactions::insert(connection, &rows.points).await?;
-    for branch in &rows.placed_by {
-        point_transactions::set_order(connection, *branch).await?;
+    for (branch, order) in &rows.placed_by {
+        point_transactions::set_order(connection, *branch, *order).await?;
     }
     products::set_opened(connection, &rows.opened).await?;
     coupons::set_opened(connection, &rows.coupons).await?;

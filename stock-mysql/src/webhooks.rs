@@ -101,7 +101,8 @@ fn parse((id, url, events, state, sent_number, created_at): Row) -> Option<Webho
 /// When MySQL does not answer.
 pub async fn insert(
     connection: &mut MySqlConnection,
-    (url, events): (&str, &[String]),
+    url: &str,
+    events: &[String],
     secret: &str,
 ) -> Result<u64, sqlx::Error> {
     let done = sqlx::query("INSERT INTO webhooks (url, events, secret) VALUES (?, ?, ?)")
@@ -129,7 +130,8 @@ pub async fn insert(
 pub async fn update(
     connection: &mut MySqlConnection,
     id: u64,
-    (url, events): (&str, &[String]),
+    url: &str,
+    events: &[String],
     state: WebhookState,
 ) -> Result<(), sqlx::Error> {
     sqlx::query("UPDATE webhooks SET url = ?, events = ?, state = ? WHERE id = ?")
@@ -259,7 +261,8 @@ pub async fn secrets(pool: &MySqlPool, id: u64) -> Result<Vec<String>, sqlx::Err
 pub async fn lease(
     pool: &MySqlPool,
     id: u64,
-    (holder, seconds): (&str, u64),
+    holder: &str,
+    seconds: u64,
 ) -> Result<bool, sqlx::Error> {
     let done = sqlx::query(
         "UPDATE webhooks SET lease = ?, leased_until = NOW(3) + INTERVAL ? SECOND WHERE id = ? \
@@ -293,18 +296,15 @@ pub async fn sent(pool: &MySqlPool, id: u64, shard: u64) -> Result<u64, sqlx::Er
 ///
 /// # Errors
 /// When MySQL does not answer.
-pub async fn pass(
-    pool: &MySqlPool,
-    id: u64,
-    (shard, number): (u64, u64),
-) -> Result<(), sqlx::Error> {
-    advance(&mut *pool.acquire().await?, id, (shard, number)).await
+pub async fn pass(pool: &MySqlPool, id: u64, shard: u64, number: u64) -> Result<(), sqlx::Error> {
+    advance(&mut *pool.acquire().await?, id, shard, number).await
 }
 
 async fn advance(
     connection: &mut MySqlConnection,
     id: u64,
-    (shard, number): (u64, u64),
+    shard: u64,
+    number: u64,
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO webhook_cursors (webhook_id, shard, sent_number) VALUES (?, ?, ?) \
@@ -347,8 +347,10 @@ pub async fn next_pending(
 /// When MySQL does not answer.
 pub async fn insert_delivery(
     pool: &MySqlPool,
-    (webhook, shard): (u64, u64),
-    (first, last): (u64, u64),
+    webhook: u64,
+    shard: u64,
+    first: u64,
+    last: u64,
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT IGNORE INTO webhook_deliveries (webhook_id, shard, first_number, last_number) \
@@ -382,7 +384,8 @@ pub async fn next_resent(pool: &MySqlPool, webhook: u64) -> Result<Option<Delive
 pub async fn resent(
     pool: &MySqlPool,
     delivery: u64,
-    (status, error): (Option<u16>, Option<&str>),
+    status: Option<u16>,
+    error: Option<&str>,
 ) -> Result<(), sqlx::Error> {
     let error: Option<String> = error.map(|error| error.chars().take(255).collect());
     sqlx::query(
@@ -416,8 +419,13 @@ pub async fn delivered(
     .bind(delivery.id)
     .execute(&mut *transaction)
     .await?;
-    let upto = (delivery.shard, delivery.last_number);
-    advance(&mut transaction, webhook, upto).await?;
+    advance(
+        &mut transaction,
+        webhook,
+        delivery.shard,
+        delivery.last_number,
+    )
+    .await?;
     transaction.commit().await
 }
 
@@ -429,7 +437,8 @@ pub async fn delivered(
 pub async fn failed(
     pool: &MySqlPool,
     delivery: u64,
-    (status, error): (Option<u16>, &str),
+    status: Option<u16>,
+    error: &str,
     next_ms: Option<u64>,
 ) -> Result<(), sqlx::Error> {
     let error: String = error.chars().take(255).collect();
@@ -457,7 +466,8 @@ pub async fn deliveries(
     pool: &MySqlPool,
     webhook: u64,
     state: Option<&str>,
-    (before, limit): (Option<u64>, u32),
+    before: Option<u64>,
+    limit: u32,
 ) -> Result<Vec<Delivery>, sqlx::Error> {
     let text = format!(
         "{DELIVERY} WHERE webhook_id = ? AND (? OR state = ?) AND id < ? ORDER BY id DESC LIMIT ?"

@@ -1,6 +1,6 @@
-//! Pages: what people see. Rendered here, readable without scripts, in English and Korean.
+//! Pages for people: rendered here, readable without scripts, in English and Korean.
 //!
-//! | part | what it owns |
+//! | file | contents |
 //! |---|---|
 //! | [`shop`] | `/`: products, own orders, reservations, coupons, points; one product; one order |
 //! | [`event`] | `/event`: coupons drawn first come first served |
@@ -8,13 +8,13 @@
 //! | [`admin`] | `/admin`: everything that an admin's calls do, as lists and forms |
 //! | [`dashboard`] | `/dashboard`: figures of the last minutes, live |
 //! | [`mod@reference`] | `/api/docs`, `/api/redoc`, `/problems`: the interface and its error codes |
-//! | [`context`] | what every page has: its reader, their language, its headers |
-//! | [`texts`], [`assets`] | what is said, and what is loaded |
+//! | [`context`] | the context of every page: its reader, its language, its headers |
+//! | [`texts`], [`assets`] | texts; style sheets, scripts and icons |
 //! | [`api`] | the interface, called in this process |
 //!
-//! A page shows what the interface answers to its reader ([`api`]), and its scripts call the same
-//! interface with the session's cookie: no page can do what a client cannot, and no rule stands
-//! twice. Scripts only add to a page: what moves by itself, and forms that send JSON.
+//! A page shows the interface's answer to its reader ([`api`]), and its scripts call the same
+//! interface with the session's cookie. So a page can do nothing that a client cannot, and every
+//! rule stands once. Scripts only add live updates and forms that send JSON.
 
 pub mod accounts;
 pub mod admin;
@@ -65,7 +65,7 @@ pub const PATHS: [&str; 21] = [
     "/api/redoc",
 ];
 
-/// Every page, over the interface that they call.
+/// Every page, over the interface that the pages call.
 pub fn routes(app: Arc<App>, interface: Router) -> Router {
     Router::new()
         .route("/", get(shop::show))
@@ -86,10 +86,10 @@ pub fn routes(app: Arc<App>, interface: Router) -> Router {
         .route("/api/docs", get(reference::swagger_ui))
         .route("/api/redoc", get(reference::redoc))
         .layer(CompressionLayer::new())
-        // Files are compressed once, and not for each who asks.
+        // Files are compressed once, and not for each request.
         .route("/api/docs/{file}", get(reference::swagger_file))
         .route("/assets/{name}", get(assets::show))
-        // Events are not compressed: each is to arrive when it is sent.
+        // Events are not compressed, because each must arrive when it is sent.
         .route("/dashboard/live", get(dashboard::live))
         .route("/live/levels", get(live::levels))
         .method_not_allowed_fallback(ops::method_not_allowed)

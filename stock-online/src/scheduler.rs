@@ -55,7 +55,7 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) -> Result<(), JobSc
         }),
     ];
     for (cron, zone, run) in jobs {
-        scheduler.add(job(&app, (cron, zone), run)?).await?;
+        scheduler.add(job(&app, cron, zone, run)?).await?;
     }
     scheduler.start().await?;
     // These tasks have no cron expression.
@@ -89,7 +89,7 @@ async fn keep<T>(
 }
 
 /// A job that is skipped while its last run is still going.
-fn job(app: &Arc<App>, (cron, zone): (&str, Tz), run: Run) -> Result<Job, JobSchedulerError> {
+fn job(app: &Arc<App>, cron: &str, zone: Tz, run: Run) -> Result<Job, JobSchedulerError> {
     let app = Arc::clone(app);
     let is_running = Arc::new(AtomicBool::new(false));
     Job::new_async_tz(cron, zone, move |_id, _scheduler| {

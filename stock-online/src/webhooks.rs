@@ -85,7 +85,7 @@ async fn drive(app: &App, sender: &Sender, webhook: Webhook, holder: &str) -> u6
 /// Sends the next batch, if there is one and it is due. Returns whether a batch was delivered or
 /// sent once more; then there may be another one.
 async fn step(app: &App, sender: &Sender, id: u64, holder: &str) -> Result<bool, sqlx::Error> {
-    if !table::lease(&app.pool, id, (holder, LEASE_SECONDS)).await? {
+    if !table::lease(&app.pool, id, holder, LEASE_SECONDS).await? {
         return Ok(false);
     }
     // Read after the lease was taken: until then another instance may have changed it.
@@ -106,14 +106,10 @@ async fn step(app: &App, sender: &Sender, id: u64, holder: &str) -> Result<bool,
 
 /// Entries of a shard's journal between two numbers, both included, up to the first entry that this
 /// program cannot read.
-async fn entries(
-    app: &App,
-    shard: u64,
-    (first, last): (u64, u64),
-) -> Result<Vec<Entry>, sqlx::Error> {
-    let span = (first.saturating_sub(1), last);
+async fn entries(app: &App, shard: u64, first: u64, last: u64) -> Result<Vec<Entry>, sqlx::Error> {
+    let after = first.saturating_sub(1);
     let mut connection = app.pool.acquire().await?;
-    let page = journal::page(&mut connection, shard, span, ENTRIES_MAX).await?;
+    let page = journal::page(&mut connection, shard, after, last, ENTRIES_MAX).await?;
     Ok(page.into_iter().map_while(Result::ok).collect())
 }
 
@@ -135,7 +131,7 @@ async fn next_batch_of(
     if sent >= state.number {
         return Ok(());
     }
-    let found = entries(app, shard, (sent + 1, state.number)).await?;
+    let found = entries(app, shard, sent + 1, state.number).await?;
     let mut postings = 0;
     let batch = found.iter().take_while(|entry| {
         let fits = postings == 0 || postings + entry.postings.len() <= POSTINGS_MAX;
@@ -147,10 +143,9 @@ async fn next_batch_of(
         return Ok(());
     };
     if webhook::stock_changed(&batch).is_none() {
-        return table::pass(&app.pool, webhook.id, (shard, last.number)).await;
+        return table::pass(&app.pool, webhook.id, shard, last.number).await;
     }
-    let numbers = (first.number, last.number);
-    table::insert_delivery(&app.pool, (webhook.id, shard), numbers).await
+    table::insert_delivery(&app.pool, webhook.id, shard, first.number, last.number).await
 }
 
 /// Posts a batch. Its body is the same each time it is sent.
@@ -170,10 +165,8 @@ async fn post(
     if secrets.is_empty() {
         return Ok(Err(unknown("its secret cannot be read")));
     }
-    let batch = {
-        let numbers = (delivery.first_number, delivery.last_number);
-        entries(app, delivery.shard, numbers).await?
-    };
+    let (first, last) = (delivery.first_number, delivery.last_number);
+    let batch = entries(app, delivery.shard, first, last).await?;
     if batch.first().map(|entry| entry.number) != Some(delivery.first_number) {
         return Ok(Err(unknown("its entries were archived")));
     }
@@ -182,7 +175,7 @@ async fn post(
     };
     let id = message_id(webhook.id, delivery.id);
     let now = app.clock.now_ms() / 1_000;
-    let sent = sender.post(&webhook.url, &secrets, (&id, now), body).await;
+    let sent = sender.post(&webhook.url, &secrets, &id, now, body).await;
     let result = match &sent {
         Ok(_) => "delivered",
         Err(_) => "failed",
@@ -199,11 +192,11 @@ async fn resend(
     delivery: &Delivery,
 ) -> Result<bool, sqlx::Error> {
     let sent = post(app, sender, webhook, delivery).await?;
-    let result = match &sent {
+    let (status, error) = match &sent {
         Ok(status) => (Some(*status), None),
         Err(failure) => (failure.status, Some(failure.text.as_str())),
     };
-    table::resent(&app.pool, delivery.id, result).await?;
+    table::resent(&app.pool, delivery.id, status, error).await?;
     Ok(true)
 }
 
@@ -222,9 +215,15 @@ async fn attempt(
     };
     let attempt = usize::try_from(delivery.attempts).unwrap_or(usize::MAX);
     let next = sender.next_attempt(attempt).filter(|_| !failure.is_gone());
-    let why = (failure.status, failure.text.as_str());
     let next_ms = next.map(|next| u64::try_from(next.as_millis()).unwrap_or(u64::MAX));
-    table::failed(&app.pool, delivery.id, why, next_ms).await?;
+    table::failed(
+        &app.pool,
+        delivery.id,
+        failure.status,
+        &failure.text,
+        next_ms,
+    )
+    .await?;
     if next.is_none() {
         table::disable(&app.pool, webhook.id).await?;
         tracing::error!(

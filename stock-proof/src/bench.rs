@@ -47,11 +47,11 @@ use crate::shop::Servers;
 /// A section of the bench.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Section {
-    /// Closed loop.
+    /// Orders in a closed loop.
     Orders,
     /// Product reads and pages.
     Reads,
-    /// No HTTP.
+    /// The engine without HTTP.
     Engine,
     /// The subscriber alone.
     Drain,
@@ -109,18 +109,19 @@ pub struct Run<'a> {
 impl Run<'_> {
     /// Adds a rate, with its share of a ceiling.
     pub fn note(&mut self, what: &str, value: f64, of: Option<(&str, f64)>, goal: &str) {
-        self.add(what, (value, "/s"), of, goal);
+        self.add(what, value, "/s", of, goal);
     }
 
     /// Adds a figure that is no rate and has no ceiling.
     pub fn note_unit(&mut self, what: &str, value: f64, unit: &'static str, goal: &str) {
-        self.add(what, (value, unit), None, goal);
+        self.add(what, value, unit, None, goal);
     }
 
     fn add(
         &mut self,
         what: &str,
-        (value, unit): (f64, &'static str),
+        value: f64,
+        unit: &'static str,
         of: Option<(&str, f64)>,
         goal: &str,
     ) {

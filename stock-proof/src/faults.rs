@@ -72,7 +72,7 @@ pub struct Faults {
     /// Rounds of random pairs, after the named faults
     #[arg(long, default_value_t = 0)]
     rounds: u32,
-    /// Overload for 30 s instead of 5 s
+    /// Longer variants: 30 s of overload and of silence, 200 runs of verify
     #[arg(long)]
     long: bool,
     /// Ten minutes of single and double faults, and a table of the alerts for each; nothing else

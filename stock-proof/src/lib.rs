@@ -22,7 +22,7 @@ pub use stock_client::Failure;
 use stock_common::clock::Clock;
 use stock_online::tokens::Tokens;
 
-/// A client of a service whose tokens are signed with the secret of all proofs.
+/// A client of a service, with tokens that [`shop::SECRET`] signs.
 ///
 /// # Errors
 /// When the secret is empty.

@@ -1,7 +1,7 @@
 //! Scale: several instances behind nginx on a Redis Cluster, under load, while one part after the
 //! other is killed, replaced or moved.
 //!
-//! | file | what it owns |
+//! | file | content |
 //! |---|---|
 //! | [`world`] | servers, instances, the way back to rest, every check |
 //! | [`nginx`] | the nginx in front, with the project's own configuration |

@@ -1,9 +1,10 @@
-//! The batcher: collects what arrives together and sends it as one script call.
+//! The batcher: collects requests that arrive together and sends them as one script call.
 //!
-//! One task owns the queue; at most a few calls are under way; one is sent as soon as a slot is free,
-//! so a lone request does not wait and a rush fills the batches. A call is never sent twice: when the
-//! link breaks behind it, its requests are answered [`DecideError::OutcomeUnknown`]. A request that is
-//! dropped, as by a task that breaks, answers itself.
+//! One task owns the queue. At most a few calls are under way, and a call is sent as soon as a slot
+//! is free. So a lone request does not wait, and a rush fills the batches. A call is never sent
+//! twice: when the link breaks after a call was sent, its requests are answered
+//! [`DecideError::OutcomeUnknown`]. A request that is dropped, as by a task that breaks, answers
+//! itself.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use crate::codec::{self, BatchHead, BatchReply};
 use crate::encoded_request::EncodedRequest;
 use crate::fence::{Fence, Line, Link};
 
-/// A call takes so many requests however few there are.
+/// The limit of requests in a call is never below this, however few requests there are.
 const BATCH_REQUESTS_MIN: usize = 16;
 
 /// A request in the queue.
@@ -29,14 +30,14 @@ const BATCH_REQUESTS_MIN: usize = 16;
 pub(super) struct Waiting {
     pub(super) request: Arc<EncodedRequest>,
     pub(super) since: Instant,
-    /// None once it was answered.
+    /// `None` once it was answered.
     answer: Option<oneshot::Sender<Result<Verdict, DecideError>>>,
-    /// Whether it may have been decided.
+    /// Whether it was sent, and so may have been decided.
     is_sent: bool,
 }
 
 impl Waiting {
-    /// A request that begins to wait, and where its answer will come.
+    /// A request that begins to wait, and the receiver of its answer.
     pub(super) fn new(
         request: Arc<EncodedRequest>,
     ) -> (Self, oneshot::Receiver<Result<Verdict, DecideError>>) {
@@ -75,7 +76,8 @@ impl Drop for Waiting {
     }
 }
 
-/// Runs until the queue is closed and empty, then waits for the calls under way. The queue outlives a run that breaks.
+/// Runs until the queue is closed and empty, then waits for the calls under way. The queue outlives
+/// a run that panics.
 pub(super) async fn run(shared: Arc<Shared>, queue: Arc<Mutex<mpsc::Receiver<Waiting>>>) {
     let mut queue = queue.lock().await;
     let in_flight = shared.config.batches_in_flight_max;
@@ -103,7 +105,7 @@ pub(super) async fn run(shared: Arc<Shared>, queue: Arc<Mutex<mpsc::Receiver<Wai
         let batch = take_batch(&shared, most, &mut carried);
         match link {
             Ok(link) if !batch.is_empty() => {
-                let call = UnderWay::new(slot, &lines, (line, batch.len()));
+                let call = UnderWay::new(slot, &lines, line, batch.len());
                 send(&shared, link, batch, call);
             }
             Ok(_) => {}
@@ -117,7 +119,8 @@ pub(super) async fn run(shared: Arc<Shared>, queue: Arc<Mutex<mpsc::Receiver<Wai
     );
 }
 
-/// The link for the next call. One that carries a call is not asked whether it leads to Redis: its answer will tell.
+/// The link for the next call. A link that carries a call is not asked whether it leads to Redis:
+/// the call's answer will tell.
 async fn find_link(shared: &Shared, lines: &Lines, line: Line) -> Result<Link, Arc<str>> {
     match lines.on(line).load(Ordering::Relaxed) {
         0 => shared.fence.live_link(line).await,
@@ -125,7 +128,7 @@ async fn find_link(shared: &Shared, lines: &Lines, line: Line) -> Result<Link, A
     }
 }
 
-/// How many requests are under way on each of the two connections for scripts.
+/// The number of requests that are under way on each of the two connections for scripts.
 #[derive(Default)]
 struct Lines {
     decide: AtomicUsize,
@@ -133,7 +136,8 @@ struct Lines {
 }
 
 impl Lines {
-    /// The connection for the next call: where one waits for replicas, the one with less under way.
+    /// The connection for the next call. The second connection is used where calls wait for
+    /// replicas, while only the first one carries a call.
     fn choose(&self, shared: &Shared) -> Line {
         let is_free = |line| self.on(line).load(Ordering::Relaxed) == 0;
         match shared.fence.replication.is_wanted()
@@ -157,7 +161,7 @@ impl Lines {
     }
 }
 
-/// One of the few calls under way, until it is dropped.
+/// One of the few calls under way. Dropping it frees its slot.
 struct UnderWay {
     _slot: OwnedSemaphorePermit,
     lines: Arc<Lines>,
@@ -166,11 +170,7 @@ struct UnderWay {
 }
 
 impl UnderWay {
-    fn new(
-        slot: OwnedSemaphorePermit,
-        lines: &Arc<Lines>,
-        (line, requests): (Line, usize),
-    ) -> Self {
+    fn new(slot: OwnedSemaphorePermit, lines: &Arc<Lines>, line: Line, requests: usize) -> Self {
         lines.on(line).fetch_add(requests, Ordering::Relaxed);
         Self {
             _slot: slot,
@@ -188,12 +188,13 @@ impl Drop for UnderWay {
     }
 }
 
-/// Adds what has arrived, as long as more arrives, and returns how many requests the call may take.
+/// Adds requests that have arrived, as long as more arrive, and returns how many the call may take.
 ///
-/// Each turn gives way to the tasks that are ready to run, whose requests would else make small
-/// batches of their own; alone, a request waits for one turn. A call takes a part of all requests
-/// only, under way and waiting: if one took them all, Redis would rest while they are answered and
-/// asked again, and everybody else while Redis works (docs/performance.md).
+/// Each round gives way to the tasks that are ready to run, because their requests would otherwise
+/// make small batches of their own. A lone request waits for one round. A call takes only a part of
+/// all requests, under way and waiting. If one call took all of them, Redis would rest while they
+/// are answered and new ones come, and the callers would rest while Redis works
+/// (docs/performance.md).
 async fn gather(
     shared: &Shared,
     lines: &Lines,
@@ -202,7 +203,7 @@ async fn gather(
 ) -> usize {
     let parts = match shared.config.durability {
         Durability::Everysec => 3,
-        // Each call waits for the disk: fewer and larger ones.
+        // Each call waits for the disk, so there are fewer and larger calls.
         Durability::Always => 2,
     };
     loop {
@@ -224,7 +225,8 @@ async fn gather(
     }
 }
 
-/// Takes as many requests as fit one call, dropping those whose callers have left or waited too long.
+/// Takes as many requests as fit one call. Requests whose callers have left, or that waited too
+/// long, are dropped.
 fn take_batch(shared: &Shared, most: usize, carried: &mut VecDeque<Waiting>) -> Vec<Waiting> {
     let wait_max = Duration::from_millis(shared.config.queue_wait_ms_max);
     let mut batch = Vec::with_capacity(carried.len());
@@ -253,12 +255,12 @@ fn take_batch(shared: &Shared, most: usize, carried: &mut VecDeque<Waiting>) -> 
 fn send(shared: &Arc<Shared>, link: Link, batch: Vec<Waiting>, under_way: UnderWay) {
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
-        call(&shared, (link, under_way.line), batch).await;
+        call(&shared, link, under_way.line, batch).await;
         drop(under_way);
     });
 }
 
-async fn call(shared: &Shared, (link, line): (Link, Line), mut batch: Vec<Waiting>) {
+async fn call(shared: &Shared, link: Link, line: Line, mut batch: Vec<Waiting>) {
     let (link, _calling) = match shared.fence.begin_call(link).await {
         Ok(begun) => begun,
         Err(reason) => return answer_all(batch, &DecideError::Fenced(reason)),
@@ -298,7 +300,7 @@ async fn call(shared: &Shared, (link, line): (Link, Line), mut batch: Vec<Waitin
     }
     match reply {
         Ok((value, have)) => match codec::decode(&value, batch.iter().map(|w| &*w.request)) {
-            Some(reply) => answer(shared, &link, batch, (reply, have)),
+            Some(reply) => answer(shared, &link, batch, reply, have),
             None => {
                 tracing::error!("the script returned something that is not a reply");
                 shared
@@ -311,12 +313,7 @@ async fn call(shared: &Shared, (link, line): (Link, Line), mut batch: Vec<Waitin
     }
 }
 
-fn answer(
-    shared: &Shared,
-    link: &Link,
-    batch: Vec<Waiting>,
-    (reply, have): (BatchReply, Option<u64>),
-) {
+fn answer(shared: &Shared, link: &Link, batch: Vec<Waiting>, reply: BatchReply, have: Option<u64>) {
     shared.set_redis_time(reply.time_ms);
     let accepted: Vec<_> = reply
         .verdicts
@@ -357,7 +354,8 @@ fn answer(
     }
 }
 
-/// Notes what a refusal says about others: that an account is empty, or that something was lost.
+/// Notes what a refusal says about other requests: that an account is empty, or that something was
+/// lost.
 fn note_refusal(shared: &Shared, verdict: &Verdict) {
     let Verdict::Refused(refusal) = verdict else {
         return;
@@ -376,13 +374,14 @@ fn note_refusal(shared: &Shared, verdict: &Verdict) {
     shared.lost.note(refusal);
 }
 
-/// A server's refusal executed nothing; anything else may have been executed.
+/// Answers the requests of a call that failed. An error from the server executed nothing. After any
+/// other error the call may have been executed.
 fn answer_failure(shared: &Shared, link: &Link, batch: Vec<Waiting>, error: &RedisError) {
     use ServerErrorKind::{
         Ask, BusyLoading, ClusterDown, MasterDown, Moved, NoPerm, NoScript, ReadOnly, TryAgain,
     };
     const ANOTHER: [ServerErrorKind; 3] = [NoScript, BusyLoading, NoPerm];
-    // The keys are another master's, or will be in a moment: it may be asked.
+    // The keys are on another master, or will be in a moment. That one may be asked.
     const ELSEWHERE: [ServerErrorKind; 6] =
         [Moved, Ask, TryAgain, ClusterDown, MasterDown, ReadOnly];
     let (kind, why) = (error.kind(), error.to_string());
@@ -396,7 +395,8 @@ fn answer_failure(shared: &Shared, link: &Link, batch: Vec<Waiting>, error: &Red
         );
         answer_all(batch, &DecideError::Elsewhere(why.into()));
     } else if is_another {
-        // Without its scripts, or not a master: perhaps not the Redis that was proved.
+        // This Redis has no scripts, is loading, or denies a command: perhaps it is not the one
+        // that was verified.
         shared
             .fence
             .fence_off(link.generation, &format!("perhaps another redis: {why}"));

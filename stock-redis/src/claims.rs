@@ -1,4 +1,5 @@
-//! Idempotency-Keys over several shards: claimed on the user's shard for the one that decides.
+//! Idempotency-Keys over several shards: a key is claimed on its user's shard for the shard that
+//! decides.
 
 use stock_domain::journal::Idempotency;
 use stock_domain::shard_map::{SHARDS_MAX, ShardMap};
@@ -8,13 +9,14 @@ use super::records::{Claim, Known, KnownOutcome, RecordName};
 use super::{DecideError, Ledger};
 
 impl Ledger {
-    /// Decides under a key: it is claimed on the user's shard for the one that decides, so that it is decided
-    /// once, on whichever shard what it is about lies by then. The claims are boxed: each order that waits would keep
-    /// room for them.
+    /// Decides under a key. The key is claimed on the user's shard for the shard that decides. So
+    /// the request is decided once, although the shard that decides may have changed. The claims
+    /// are boxed, because otherwise each waiting order would keep room for them.
     pub(super) async fn under_key<F: Future<Output = Result<Verdict, DecideError>>>(
         &self,
         map: ShardMap,
-        (of, coordinator): (&Idempotency, u64),
+        of: &Idempotency,
+        coordinator: u64,
         send: impl Fn() -> F,
     ) -> Result<Verdict, DecideError> {
         let users = map.of_user(of.user);
@@ -27,7 +29,8 @@ impl Ledger {
         let Verdict::Refused(Refusal::Claimed(before)) = verdict else {
             return Ok(verdict);
         };
-        // It was claimed for the shard that had it before, which may have decided it, and must not any more.
+        // The key was claimed for an earlier shard, which may have decided the request and must not
+        // decide it any more.
         match Box::pin(self.claim(of, before, coordinator)).await? {
             Some(known) => Ok(known),
             None => {
@@ -37,14 +40,15 @@ impl Ledger {
         }
     }
 
-    /// Claims a key on a shard for another; the answer, if it is known already.
+    /// Claims a key on a shard for another shard. Returns the answer, if it is known already.
     async fn claim(
         &self,
         of: &Idempotency,
         mut on: u64,
         coordinator: u64,
     ) -> Result<Option<Verdict>, DecideError> {
-        // From shard to shard, as often as it has moved since it was first claimed.
+        // Follows the claims from shard to shard, one for each move since the key was first
+        // claimed.
         for _ in 0..=SHARDS_MAX {
             if on == coordinator {
                 return Ok(None);

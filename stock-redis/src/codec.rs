@@ -1,6 +1,6 @@
 //! Calling `lua/decide.lua`: the order of KEYS and ARGV, and the decoder of what it returns.
 //!
-//! This file and the script's header say the same; nothing else knows the form.
+//! This file and the script's header describe the same form, and nothing else knows it.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -15,20 +15,20 @@ use super::records::{RecordKey, RecordName};
 use super::scripts::SCRIPTS;
 use crate::encoded_request::EncodedRequest;
 
-/// What the caller says of every request of a batch.
+/// The arguments that count for every request of a batch.
 #[derive(Debug)]
 pub struct BatchHead<'a> {
-    /// The epoch that the caller proved.
+    /// The epoch that the caller verified.
     pub epoch: &'a str,
-    /// Unsettled entries allowed, and further ones for reversals.
+    /// Unsettled entries allowed, and further ones allowed to reversals.
     pub lag_entries_max: (u64, u64),
-    /// How long acceptances and refusals are remembered.
+    /// How long acceptances and refusals are remembered, in ms.
     pub remember_ms: (u64, u64),
-    /// Redis' time after which the batch comes too late.
+    /// Redis' time in Unix ms after which the batch comes too late.
     pub deadline_ms: u64,
 }
 
-/// What came back for a batch.
+/// The reply to a batch.
 #[derive(Debug)]
 pub struct BatchReply {
     /// Redis' time in Unix ms.
@@ -39,8 +39,8 @@ pub struct BatchReply {
     pub verdicts: Vec<Verdict>,
 }
 
-/// Accounts and keys of a batch by their index, from 1 as in Lua: first the accounts with keys of their
-/// own, then those in books.
+/// Accounts and keys of a batch by their index, from 1 as in Lua. The accounts with keys of their
+/// own come first, then those in books.
 #[derive(Default)]
 struct Index {
     own: Vec<Account>,
@@ -221,7 +221,7 @@ fn encode_request(cmd: &mut Cmd, index: &Index, sealed: &EncodedRequest) {
     }
 }
 
-/// Reads what the script returned; `None` when it has another form.
+/// Decodes the script's reply; `None` when it has another form.
 pub fn decode<'a, I>(reply: &Value, mut batch: I) -> Option<BatchReply>
 where
     I: ExactSizeIterator<Item = &'a EncodedRequest>,
@@ -261,7 +261,7 @@ fn text(value: &Value) -> Option<&str> {
     None
 }
 
-/// Reads one answer; `next` is where the next accepted entry stands, and its number.
+/// Decodes one answer. `next` is the position and the number of the next accepted entry.
 fn decode_one(
     answer: &str,
     request: &EncodedRequest,

@@ -1,7 +1,8 @@
-//! Deciding a request that lies on several shards: hold, decide at the coordinator, confirm.
+//! Decides a request that lies on several shards: hold, decide at the coordinator, confirm.
 //!
-//! [`stock_domain::branch`] says what the parts are; here they are sent. The instance that holds comes back and ends what
-//! it holds. When it does not, because it was killed or a link broke, the sweep of `stock-engine` ends it.
+//! [`stock_domain::branch`] builds the parts, and this file sends them. The instance that holds
+//! branches also ends them. When it does not, because it was killed or a link broke, the sweep of
+//! `stock-engine` ends them.
 
 use stock_common::id::Position;
 use stock_domain::account::Account;
@@ -32,15 +33,16 @@ pub(super) async fn run(ledger: &Ledger, split: &Split) -> Result<Verdict, Decid
                 let first = first_of(ledger, split, refusal.clone()).await;
                 return match first == refusal {
                     true => remember(ledger, split, refusal).await,
-                    // It was read beside what was decided: it is told, and stands under no key.
+                    // The other refusal was only read, and nothing decided it. So it is answered,
+                    // but not remembered under the key.
                     false => Ok(Verdict::Refused(first)),
                 };
             }
-            // A branch has no key.
+            // A branch has no key, so its request cannot be replayed.
             Ok(Verdict::Replayed(_)) => return Err(DecideError::OutcomeUnknown),
             Err(error) => {
                 release(ledger, held).await;
-                // The entry itself was never asked for.
+                // The entry itself was not sent yet, so its outcome is not unknown.
                 let is_unknown = matches!(error, DecideError::OutcomeUnknown);
                 return Err(if is_unknown {
                     DecideError::Overloaded
@@ -69,7 +71,7 @@ pub(super) async fn run(ledger: &Ledger, split: &Split) -> Result<Verdict, Decid
             release(ledger, held).await;
             Ok(Verdict::Replayed(replay))
         }
-        // It may have been decided: the sweep finds out, and ends the branches.
+        // The entry may have been decided. The sweep finds out, and ends the branches.
         Err(DecideError::OutcomeUnknown) => Err(DecideError::OutcomeUnknown),
         Err(error) => {
             release(ledger, held).await;
@@ -78,8 +80,9 @@ pub(super) async fn run(ledger: &Ledger, split: &Split) -> Result<Verdict, Decid
     }
 }
 
-/// The refusal that one script would have given: that of the first posting which cannot be. What was not asked for is
-/// only looked at; the request is refused in any case.
+/// The refusal that a single script would have given, which is the first in the order of the
+/// checks. The earlier transitions and postings are only read, because the request is refused in
+/// any case.
 async fn first_of(ledger: &Ledger, split: &Split, refusal: Refusal) -> Refusal {
     let late = split.late_check();
     let is_late = matches!(refusal, Refusal::Taken { .. });
@@ -87,7 +90,7 @@ async fn first_of(ledger: &Ledger, split: &Split, refusal: Refusal) -> Refusal {
         return refusal;
     };
     for (index, transition) in split.judged_first() {
-        // Those of this refusal's own part were judged by it.
+        // The refusing shard has already checked its own transitions.
         let state = ledger.state_of(transition).await.ok().flatten();
         let state = state.unwrap_or_default();
         if state != transition.from {
@@ -118,7 +121,7 @@ async fn first_of(ledger: &Ledger, split: &Split, refusal: Refusal) -> Refusal {
     before.iter().find_map(short).unwrap_or(refusal)
 }
 
-/// A branch's refusal is the whole's, under its key too.
+/// Answers a branch's refusal for the whole request, and remembers it under the request's key.
 async fn remember(
     ledger: &Ledger,
     split: &Split,
@@ -137,7 +140,7 @@ async fn remember(
     ledger.send_part(split.coordinator.shard, request).await
 }
 
-/// Ends branches; what fails is ended by the sweep.
+/// Releases branches. The sweep ends those that fail here.
 async fn release(ledger: &Ledger, held: Vec<Held<'_>>) {
     for Held { at, part } in held {
         if let Some(branch) = &part.branch {

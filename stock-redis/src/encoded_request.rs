@@ -1,4 +1,5 @@
-//! The encoded request: a request as the batcher sends it, its payload and its shape written once.
+//! The encoded request: a request as the batcher sends it, with its payload and its shape written
+//! once.
 
 use std::iter::once;
 
@@ -12,16 +13,16 @@ use crate::records::RecordName;
 pub struct EncodedRequest {
     /// The request itself.
     pub request: Request,
-    /// The shape, which it has in common with many others, as `lua/decide.lua`'s header says.
+    /// The shape, which many requests have in common; see the header of `lua/decide.lua`.
     pub shape: String,
-    /// Where the answer is remembered, if it has a key.
+    /// The name of the record under which the answer is remembered, if the request has a key.
     pub record: Option<RecordName>,
     /// The payload, which the journal keeps.
     pub payload: Vec<u8>,
 }
 
 impl EncodedRequest {
-    /// Writes the payload, so that the batcher only copies bytes.
+    /// Writes payload and shape, so that the batcher only copies bytes.
     ///
     /// # Errors
     /// [`DraftError`] when a part of the draft has no JSON form.
@@ -38,7 +39,7 @@ impl EncodedRequest {
     }
 }
 
-/// Returns the part of a request that `lua/decide.lua` reads once of many requests that are alike.
+/// The shape of a request. `lua/decide.lua` parses it once for many requests that are alike.
 fn shape(request: &Request) -> String {
     // 0 is no bound.
     let (opens, closes) = request.window_ms.unwrap_or((0, 0));
@@ -57,7 +58,7 @@ fn shape(request: &Request) -> String {
         .collect()
 }
 
-/// The flags of a request, by the names that `lua/decide.lua` gives them.
+/// The flags of a request, with the names that `lua/decide.lua` gives them.
 pub const FLAGS: [(u32, &str); 15] = [
     (1, "idempotency"),
     (2, "deadline"),

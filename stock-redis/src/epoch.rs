@@ -1,4 +1,5 @@
-//! Epochs: the beginning of Redis' memory, written by `migrate` once and by `recover` after a loss.
+//! Epochs: `migrate` begins the first epoch of a shard's Redis, and `recover` begins one after a
+//! loss.
 
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, RedisError, cmd, pipe};
@@ -10,18 +11,18 @@ use super::keys::{Keys, Records, SENTINEL, SENTINEL_SCORE};
 /// The number of the younger generation of idempotency records when an epoch begins.
 pub const FIRST_GENERATION: u64 = 1;
 
-/// What the epoch's hash says.
+/// The fields of the epoch's hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
     /// The epoch; empty while `recover` is at work.
     pub epoch: String,
-    /// The last position.
+    /// The position of the last entry.
     pub position: Position,
     /// The number of the last entry.
     pub number: u64,
 }
 
-/// Reads the epoch's hash; `None` when there is none that can be read.
+/// Reads the epoch's hash; `None` when one of its numbers is missing.
 ///
 /// # Errors
 /// When Redis does not answer.
@@ -58,12 +59,12 @@ pub async fn time_ms(connection: &mut MultiplexedConnection) -> Result<u64, Redi
     Ok(seconds * 1_000 + micros / 1_000)
 }
 
-/// How an epoch begins.
+/// The beginning of an epoch.
 #[derive(Debug, Clone)]
 pub struct Beginning {
     /// The new epoch.
     pub epoch: String,
-    /// Where its first entry stands: above every position ever given.
+    /// The position of its first entry, above every position ever given.
     pub position: Position,
     /// The number of that entry.
     pub number: u64,
@@ -73,7 +74,8 @@ pub struct Beginning {
     pub payload: Vec<u8>,
 }
 
-/// Writes the first entry and the hash, the epoch with them: from here on this Redis can be proved.
+/// Writes the first entry, the books, and the hash with the epoch. From here on this Redis can be
+/// verified.
 ///
 /// # Errors
 /// When Redis does not answer.

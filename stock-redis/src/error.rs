@@ -1,4 +1,4 @@
-//! What can go wrong on the way to the script, and on the way from Redis.
+//! Errors on the way to the script, and on the way from Redis.
 
 use std::sync::Arc;
 
@@ -8,10 +8,10 @@ use stock_domain::journal::{DraftError, EntryError};
 /// Why there is no verdict.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum DecideError {
-    /// No proved Redis; nothing was sent.
+    /// There is no verified Redis; nothing was sent.
     #[error("no proved redis: {0}")]
     Fenced(Arc<str>),
-    /// Redis is not set up to keep what is promised, by this setting; nothing was sent.
+    /// A setting of Redis breaks what is promised; nothing was sent.
     #[error("redis does not keep what is promised: {0}")]
     Unsafe(Arc<str>),
     /// The queue is full, or the request waited too long in it; nothing was sent.
@@ -20,13 +20,15 @@ pub enum DecideError {
     /// Redis refused the whole batch, as when it is out of memory or disk; nothing was changed.
     #[error("redis refused the batch: {0}")]
     Unable(Arc<str>),
-    /// The keys are another master's, or will be in a moment; nothing was changed.
+    /// The keys are on another master, or will be in a moment; nothing was changed.
     #[error("the keys are on another master: {0}")]
     Elsewhere(Arc<str>),
-    /// Units that it wants are held for an order over several shards that is not decided yet; nothing was changed.
+    /// Units that the request wants are held for a cross-shard order that is not decided yet;
+    /// nothing was changed.
     #[error("units that it wants are held for an order that is not decided yet")]
     Held,
-    /// The link broke after sending: it may have been decided. The same key tells.
+    /// The link broke after the request was sent, so it may have been decided. Sending it again
+    /// under the same key tells.
     #[error("the link to redis broke after the request was sent")]
     OutcomeUnknown,
     /// The request has no payload.
@@ -54,20 +56,20 @@ impl From<ReadError> for DecideError {
 /// Why something cannot be read from Redis.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// No proved Redis.
+    /// There is no verified Redis.
     #[error("no proved redis: {0}")]
     Fenced(Arc<str>),
     /// Redis did not answer.
     #[error("redis did not answer: {0}")]
     Redis(#[from] RedisError),
-    /// What is there is not an entry of this program.
+    /// The journal holds something that is no entry of this program.
     #[error(transparent)]
     Entry(#[from] EntryError),
 }
 
 /// An error that may say that nothing was executed.
 pub trait Undecided {
-    /// Why there is no verdict, if that is what is wrong.
+    /// The reason why there is no verdict, if the error is one.
     fn undecided(&self) -> Option<&DecideError>;
 }
 

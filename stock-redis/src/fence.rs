@@ -1,9 +1,10 @@
 //! The fence: nothing is decided on a Redis that is not verified to be the one that MySQL knows.
 //!
-//! A new connection and an answer NOSCRIPT both mean *perhaps another Redis*: one that restarted empty, lost its tail, or
-//! was restored from a backup. Until somebody has verified it every request is answered `FENCED`. Here is what the
-//! requests of a shard see of that: the open link (`live`), what this instance accepted on it ([`Memory`]), the server that
-//! was verified last (`same`) and its settings (`safe`). `stock-engine` verifies.
+//! A new connection and an answer NOSCRIPT both mean *perhaps another Redis*: one that restarted
+//! empty, lost its tail, or was restored from a backup. Until somebody has verified it, every
+//! request is answered `FENCED`. This module holds what the requests of a shard see of the fence:
+//! the open link (`live`), what this instance accepted on it ([`Memory`]), the server that was
+//! verified last (`same`) and its settings (`safe`). `stock-engine` verifies.
 
 pub mod head;
 mod live;
@@ -41,23 +42,23 @@ use crate::switch::{Follows, Switch};
 
 /// How often an open link is checked.
 pub const CHECK: Duration = Duration::from_secs(1);
-/// How long requests wait for a link that broke to be replaced.
+/// How long requests wait for a broken link to be replaced.
 pub const MEND_MAX: Duration = Duration::from_secs(1);
 
-/// A proved Redis.
+/// A link to a verified Redis.
 #[derive(Debug, Clone)]
 pub struct Link {
     /// The connection for scripts.
     pub decide: MultiplexedConnection,
-    /// Another one for scripts where replicas are waited for, or the same.
+    /// Another connection for scripts where replicas are waited for, else the same one.
     pub beside: Arc<MultiplexedConnection>,
     /// The connection for reads, so that a large read delays no verdict.
     pub read: MultiplexedConnection,
-    /// The epoch that was proved.
+    /// The epoch that was verified.
     pub epoch: Arc<str>,
-    /// Tells this link from an earlier one.
+    /// The number of the link, which tells it from an earlier one.
     pub generation: u64,
-    /// Redis' time minus this machine's, in ms, when it was proved.
+    /// Redis' time minus this machine's, in ms, when Redis was verified.
     pub offset_ms: i64,
     /// When each of the connections last answered.
     heard: Arc<Heard>,
@@ -65,12 +66,13 @@ pub struct Link {
     ends: watch::Receiver<bool>,
 }
 
-/// Whether there is a proved Redis, or why not.
+/// Whether there is a verified Redis, or the reason why not.
 #[derive(Debug, Clone)]
 pub enum FenceState {
     /// Requests are decided.
     Open(Link),
-    /// The link broke a moment ago, for this reason, and is being replaced: requests wait for that, and not for long.
+    /// The link broke a moment ago, for this reason, and is being replaced. Requests wait for the
+    /// next link, but not for long.
     Mending(Arc<str>),
     /// Requests are answered `FENCED`, for this reason.
     Fenced(Arc<str>),
@@ -89,9 +91,9 @@ impl FenceState {
 
 /// The state that a shard's requests share with the task that verifies its Redis.
 pub struct Fence {
-    /// Where the shard's Redis may be.
+    /// The servers that may be the shard's Redis.
     pub servers: Arc<Servers>,
-    /// The map that the shard is one of.
+    /// The map to which the shard belongs.
     pub map: ShardMap,
     /// The settings.
     pub config: Config,
@@ -106,17 +108,17 @@ pub struct Fence {
     memory: Mutex<Memory>,
     /// How far MySQL was when this process last heard of it.
     known: Mutex<Option<ShardState>>,
-    /// The server that was verified last, as it was when it was last seen.
+    /// The server that was verified last, as it was last seen.
     verified: Mutex<Option<Identity>>,
-    /// The replicas that an accepted order waits for.
+    /// The replicas for which an accepted order waits.
     pub(crate) replication: Replication,
     /// The server's settings, as they were found.
     settings: Mutex<Arc<[Setting]>>,
-    /// Whether one of them breaks what is promised.
+    /// Whether one of the settings breaks what is promised.
     is_unsafe: AtomicBool,
-    /// Whether selling is open, as an operator asked for it last.
+    /// The last switch of selling that an operator asked for.
     pub(crate) switch: Arc<Switch>,
-    /// Which switch the script was seen to follow.
+    /// The switch that the script was last seen to follow.
     pub(crate) follows: Follows,
 }
 
@@ -149,7 +151,7 @@ impl Fence {
         self.state.borrow().clone()
     }
 
-    /// Why requests are fenced; `None` while they are decided, or wait for another link.
+    /// The reason why requests are fenced; `None` while they are decided, or wait for another link.
     #[must_use]
     pub fn reason(&self) -> Option<Arc<str>> {
         match &*self.state.borrow() {
@@ -158,7 +160,7 @@ impl Fence {
         }
     }
 
-    /// Tells of every change of that.
+    /// Watches the state of the fence.
     #[must_use]
     pub fn watch_state(&self) -> watch::Receiver<FenceState> {
         self.state.subscribe()
@@ -175,18 +177,20 @@ impl Fence {
         lock(&self.memory)
     }
 
-    /// How far MySQL was when this process last heard of it: while MySQL is away it stays there.
+    /// How far MySQL was when this process last heard of it. While MySQL is away, that does not
+    /// change.
     #[must_use]
     pub fn known_state(&self) -> Option<ShardState> {
         lock(&self.known).clone()
     }
 
-    /// Notes how far MySQL is, as it has just said.
+    /// Notes how far MySQL is, as MySQL has just said.
     pub fn set_known_state(&self, state: ShardState) {
         *lock(&self.known) = Some(state);
     }
 
-    /// Hears how far MySQL is from somebody who may have heard it earlier than this process.
+    /// Hears how far MySQL is, from a source that may be older than what this process knows. An
+    /// older state is ignored.
     pub(crate) fn hear_state(&self, state: &ShardState) {
         let mut known = lock(&self.known);
         let is_older = known
@@ -203,7 +207,7 @@ impl Fence {
         self.switch.is_stopped()
     }
 
-    /// An accepted entry as it is to be remembered.
+    /// The data of an accepted entry that is remembered.
     pub(crate) const fn remember(accepted: &Accepted) -> Remembered {
         Remembered {
             number: accepted.number,
@@ -211,8 +215,9 @@ impl Fence {
         }
     }
 
-    /// Notes accepted entries, if the fence is still open on the link that brought them; what comes later is told
-    /// as unknown, since this instance has said by then what it accepted last.
+    /// Notes accepted entries, if the fence is still open on the link that brought them. Otherwise
+    /// they are answered as unknown, because this instance has already told which entry it accepted
+    /// last.
     pub(crate) fn note(&self, link: &Link, entries: Vec<Remembered>, settled: u64) -> bool {
         let mut memory = self.memory();
         let is_current = matches!(&*self.state.borrow(), FenceState::Open(now) if now.generation == link.generation);
@@ -222,7 +227,7 @@ impl Fence {
         is_current
     }
 
-    /// Forgets what MySQL has settled of what this instance accepted.
+    /// Forgets the entries of this instance that MySQL has settled.
     pub(crate) fn settled(&self, state: &ShardState) {
         self.set_known_state(state.clone());
         let mut memory = self.memory();
@@ -231,8 +236,8 @@ impl Fence {
         }
     }
 
-    /// Gives up the link of `generation`, if it is still the one in use: another one is made at once, and what Redis
-    /// says then decides whether requests are fenced.
+    /// Gives up the link of `generation`, if it is still in use. Another link is made at once, and
+    /// the answer of its Redis decides whether requests are fenced.
     pub fn fence_off(&self, generation: u64, reason: &str) {
         self.state.send_if_modified(|state| match state {
             FenceState::Open(link) if link.generation == generation => {
@@ -244,7 +249,7 @@ impl Fence {
         });
     }
 
-    /// Lets nobody wait any longer for a link that is being replaced.
+    /// Ends the wait for a link that is being replaced: requests are fenced now.
     pub fn stop_waiting(&self) {
         self.state.send_if_modified(|state| {
             let FenceState::Mending(reason) = state else {
@@ -256,7 +261,7 @@ impl Fence {
         });
     }
 
-    /// Publishes a state; a reason that has not changed is not logged again.
+    /// Publishes a state. A reason that has not changed is not logged again.
     pub fn tell(&self, next: FenceState) {
         self.state.send_if_modified(|state| {
             match (&*state, &next) {
@@ -271,7 +276,8 @@ impl Fence {
         });
     }
 
-    /// A connection's replies are taken in by a task of its own: this one's runs beside the requests that wait for them.
+    /// Connects on the runtime of the requests. A connection's replies are received by a task of
+    /// its own, and this task has to run beside the requests that wait for the replies.
     async fn connect_for_requests(
         &self,
         url: &str,
@@ -312,7 +318,7 @@ impl Fence {
         })
     }
 
-    /// Opens a link to a Redis that was verified: it has this epoch, and this time in Unix ms.
+    /// Opens a link to a verified Redis that has this epoch, and this time in Unix ms.
     ///
     /// # Errors
     /// When Redis does not answer.
@@ -323,9 +329,9 @@ impl Fence {
         epoch: &str,
         time_ms: i64,
     ) -> Result<Link, RedisError> {
-        // Before the first request, and not a moment after it.
+        // The settings are read before the first request is sent.
         self.read_settings(&mut link.read).await?;
-        // One call: requests wait for the link.
+        // One call loads all scripts, because requests wait for the link.
         let mut prepare = pipe();
         for script in SCRIPTS.all() {
             prepare.cmd("SCRIPT").arg("LOAD").arg(script.text).ignore();

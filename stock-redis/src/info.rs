@@ -3,15 +3,15 @@
 use redis::aio::ConnectionLike;
 use redis::{RedisError, cmd};
 
-/// Some sections of it.
+/// Some sections of the report.
 #[derive(Debug, Clone)]
 pub struct Info(String);
 
 impl Info {
-    /// Asks a Redis.
+    /// Reads sections from a Redis.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// When Redis does not answer.
     pub async fn read(
         connection: &mut impl ConnectionLike,
         sections: &[&str],
@@ -23,7 +23,7 @@ impl Info {
         Ok(Self(command.query_async(connection).await?))
     }
 
-    /// The text of a field; `None` where this Redis does not say it.
+    /// The text of a field; `None` where this Redis does not tell it.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&str> {
         self.0
@@ -32,7 +32,7 @@ impl Info {
             .map(str::trim)
     }
 
-    /// The number of a field; `None` where this Redis does not say one.
+    /// The number of a field; `None` where this Redis does not tell one.
     #[must_use]
     pub fn number(&self, name: &str) -> Option<u64> {
         self.field(name)?.parse().ok()

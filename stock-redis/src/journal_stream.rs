@@ -1,7 +1,7 @@
-//! Reading the journal: one entry by its position, or what follows the watermark.
+//! Reads the journal: one entry by its position, or the entries after the watermark.
 //!
-//! A frame's stream id is its first entry's position; the others follow by one. So an entry is found
-//! by the newest frame that does not begin behind it.
+//! A frame's stream id is the position of its first entry. The positions of its other entries
+//! follow by one. So an entry is in the newest frame that does not begin after it.
 
 use redis::aio::MultiplexedConnection;
 use redis::{RedisError, Value, cmd, pipe};
@@ -10,16 +10,18 @@ use stock_domain::journal::{Entry, EntryError};
 
 use super::keys::Keys;
 
-/// Frames read at once: `apply_entries_max` entries even if every frame holds few.
+/// The most frames that are read at once: as many as `apply_entries_max` may be, in case each frame
+/// holds one entry.
 const FRAMES_MAX: usize = 1_024;
-/// Payload bytes in one batch: with it a transaction's statements stay below MariaDB's default
-/// `max_allowed_packet` of 16 MiB.
+/// The most payload bytes in one batch, so that a transaction's statements stay below MariaDB's
+/// default `max_allowed_packet` of 16 MiB.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Postings in one batch, unless a single entry has more: a transaction stays short when entries are large,
-/// as those of imports are.
+/// The most postings in one batch, unless a single entry has more. So a transaction stays short
+/// when entries are large, as those of imports are.
 const BATCH_POSTINGS_MAX: usize = 20_000;
 
-/// One stream item: the position and number of its first entry, and posted levels and payload of each.
+/// One stream item: the position and number of its first entry, and the posted levels and payload
+/// of each entry.
 struct Frame {
     first: Position,
     number: u64,
@@ -65,7 +67,7 @@ impl Frame {
         })
     }
 
-    /// The frames of a reply, up to the first item that is none.
+    /// The frames of a reply, up to the first item that is none, and whether there is such an item.
     fn parse_all(reply: Value) -> (Vec<Self>, bool) {
         let Value::Array(items) = reply else {
             return (Vec::new(), false);
@@ -100,14 +102,14 @@ impl Stored {
     }
 }
 
-/// Where the newest frame of a reply ends: the position and number of its last entry.
+/// The position and number of the last entry in a reply's last frame.
 pub fn last_of(reply: Value) -> Option<(Position, u64)> {
     let frame = Frame::parse_all(reply).0.pop()?;
     let last = frame.into_entries().last()?;
     Some((last.position, last.number))
 }
 
-/// Finds the entry at `position`; `None` when it is not in the journal. The first part is its number.
+/// Finds the entry at `position`, with its number; `None` when it is not in the journal.
 ///
 /// # Errors
 /// When Redis does not answer.
@@ -160,27 +162,28 @@ pub async fn positions_from(
     }
 }
 
-/// What the journal holds behind a position, and the epoch it was read under.
+/// The entries of the journal after a position, and the epoch under which they were read.
 #[derive(Debug)]
 pub struct Tail {
     /// The epoch in Redis when the entries were read; `None` when Redis has none.
     pub epoch: Option<String>,
     /// The number of the entry at the position asked for; `None` when it is not there.
     pub number: Option<u64>,
-    /// What follows, in order; it ends early at something that cannot be decoded.
+    /// The entries that follow, in order. The list ends early at an item that cannot be decoded.
     pub entries: Vec<Entry>,
-    /// Why it ends early.
+    /// The reason, if the list ends early.
     pub broken: Option<EntryError>,
-    /// Where the frame of the last entry begins.
+    /// The position at which the frame of the last entry begins.
     pub last_frame: Position,
-    /// What was asked for: what follows this position.
+    /// The position that was asked for.
     pub after: Position,
     /// Entries in an average frame, so that the next read asks for as many frames as it needs.
     pub frame_entries: usize,
 }
 
 impl Tail {
-    /// Keeps the first entries, and returns the rest as what was read behind them; `None` where there is none.
+    /// Keeps the first entries, and returns the rest as a tail behind them; `None` where there is
+    /// no rest.
     pub fn split_off(&mut self, at: usize) -> Option<Self> {
         let rest = self.entries.split_off(at.min(self.entries.len()));
         let last = self.entries.last().filter(|_| !rest.is_empty())?;
@@ -193,22 +196,22 @@ impl Tail {
             after: last.position,
             frame_entries: self.frame_entries,
         };
-        // Which frame the last one kept is in is not known: none is dropped for it.
+        // The frame of the last kept entry is not known, so no frame is dropped for it.
         self.last_frame = Position::ZERO;
         Some(rest)
     }
 }
 
-/// How much to read at once.
+/// The amount to read at once.
 #[derive(Debug, Clone, Copy)]
 pub struct Portion {
-    /// Entries at most.
+    /// The most entries.
     pub entries_max: usize,
-    /// Entries that a frame is believed to hold: a rush fills them, a quiet hour does not.
+    /// Entries that a frame is expected to hold. A rush fills the frames, a quiet hour does not.
     pub frame_entries: usize,
 }
 
-/// Reads entries behind `after`, together with the epoch, in one step.
+/// Reads entries after `after`, together with the epoch, in one step.
 ///
 /// # Errors
 /// When Redis does not answer.

@@ -1,27 +1,28 @@
 //! Every key in Redis. No other file spells a key.
 //!
-//! All keys of a shard share a hash tag, so that one script may touch them on a cluster.
-//! `v1` in the prefix is the version of the formats below; a change of one of them changes it.
+//! All keys of a shard share a hash tag, so that one script may touch them on a cluster. `v1` in
+//! the prefix is the version of the formats below. A change of a format changes it.
 //!
 //! | key | type | holds |
 //! |---|---|---|
 //! | `…:epoch` | hash | epoch, ms, low (last position), number, settled, selling; `accepted`, `refused` (numbers of the younger generations of records), `accepted_from`, `refused_from` (ms at which they began) |
 //! | `…:journal` | stream | frames of up to 100 entries |
 //! | `…:states` | book | state id → `state@ms` |
-//! | `…:deadlines` | zset | `ms-low what is held` of each live hold, by the ms at which it expires; and `.` |
-//! | `…:held_units` | hash | `product:user` → units that the user holds of the product now; and `.`; derived from `…:deadlines` |
-//! | `…:a:<kind>:<owner>:<place>` | string | `balance seq flag` of an account that must be there |
-//! | `…:b:<kind>`, `…:b:ALLOWANCE:<sale>` | book | `owner:place`, or user → `balance seq`, or `balance seq flag`, of accounts that are opened at their first touch |
+//! | `…:deadlines` | zset | `ms-low text` of each live hold → ms at which it expires; and `.` |
+//! | `…:held_units` | hash | `product:user` → units that the user holds of the product now; `branches` → number of held branches; and `.`; derived from `…:deadlines` |
+//! | `…:a:<kind>:<owner>:<location>` | string | `balance seq flag` of an account that must be there |
+//! | `…:b:<kind>`, `…:b:ALLOWANCE:<sale>` | book | `owner:location`, or user → `balance seq`, or `balance seq flag`, of accounts that are opened at their first touch |
 //! | `…:k:accepted:<0 or 1>` | book | key hash → print `A` ms-low, or print `C` ms ` ` shard |
 //! | `…:k:refused:<0 or 1>` | book | key hash → print `R` ms ` ` code … |
-//! | `<prefix>:limit:{0}:<subject>:<window>` | string | requests counted in a window; of no shard |
-//! | `<prefix>:wrote:{0}:<user>` | string | a user has written just now; of no shard |
-//! | `…:levels@<database>` | channel | new levels, and that there is something to apply |
-//! | `…:catalog@<database>` | channel | that products have changed; `selling` and `beats` likewise |
+//! | `<prefix>:limit:{0}:<subject>:<window>` | string | requests counted in a window; belongs to no shard |
+//! | `<prefix>:wrote:{0}:<user>` | string | a user has written just now; belongs to no shard |
+//! | `…:levels@<database>` | channel | new levels, and a wake-up for the subscriber |
+//! | `…:catalog@<database>` | channel | products have changed; `selling` and `beats` are channels likewise |
 //!
-//! A book is a hash with a sentinel: the field `.` holds the epoch, or the number of a generation of
-//! idempotency records. It is written when the book is begun, so a hash without it was lost. No key of a
-//! shard has a time to live: no eviction policy may take one, and `stock-engine` (`heal`) brings back what is lost.
+//! A book is a hash with a sentinel: its field `.` holds the epoch, or the number of a generation
+//! of idempotency records. The sentinel is written when the book is begun, so a hash without it was
+//! lost. No key of a shard has a time to live, because none may vanish by itself. `stock-engine`
+//! (`heal`) brings back what is lost.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -52,11 +53,11 @@ pub enum Kind {
     Head,
     /// The journal.
     Journal,
-    /// The states of things.
+    /// The states.
     States,
     /// The live holds.
     Deadlines,
-    /// How many units each user holds.
+    /// The units that each user holds.
     HeldUnits,
     /// An account with a key of its own.
     Account,
@@ -67,7 +68,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Every kind of key. The keys of no shard, and channels, hold nothing of the ledger.
+    /// Every kind of key of a shard. Other keys, and channels, hold nothing of the ledger.
     pub const ALL: [Self; 8] = [
         Self::Head,
         Self::Journal,
@@ -80,14 +81,14 @@ impl Kind {
     ];
 }
 
-/// The meaning of a key, by its name.
+/// The meaning of a key's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Shape {
     /// An account with a key of its own.
     Account(Account),
     /// A book of accounts, by its label.
     Book(String),
-    /// Any other.
+    /// Any other key.
     Other(Kind),
 }
 
@@ -103,12 +104,13 @@ impl Shape {
     }
 }
 
-/// The field of a book, and the member of `deadlines`, that says that the key was not lost.
+/// The field of a book, and the member of `deadlines`, whose presence says that the key was not
+/// lost.
 pub const SENTINEL: &str = ".";
-/// The score of the sentinel in `deadlines`: no time that comes.
+/// The score of the sentinel in `deadlines`: a time that never comes.
 pub const SENTINEL_SCORE: u64 = (1 << 53) - 1;
 
-/// Where an account's level stands.
+/// The address of an account's level.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
     /// The key.
@@ -127,10 +129,11 @@ pub enum Records {
 }
 
 impl Records {
-    /// Both.
+    /// Both kinds.
     pub const ALL: [Self; 2] = [Self::Accepted, Self::Refused];
 
-    /// The name in keys, and of the field of the epoch's hash with the younger generation's number.
+    /// The name in keys. The field of the epoch's hash with the number of the younger generation
+    /// has the same name.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -155,13 +158,16 @@ fn cluster_slot(tag: &str) -> u16 {
     XMODEM.checksum(tag.as_bytes()) % 16_384
 }
 
-/// The hash tag of a shard, chosen so that the shards are spread evenly over a cluster's slots, however many there are: each
-/// has one of 64 equal ranges of slots to itself, and the next one's is the farthest from those before. The first shard's is
-/// `0`, the others' are `7-113`, where the second number is the first that leads into the range.
+/// The hash tag of a shard, chosen so that shards spread evenly over a cluster's slots, however
+/// many shards there are.
+///
+/// Each shard has one of 64 equal ranges of slots to itself, and the range of the next shard is the
+/// farthest from those before. The first shard's tag is `0`. The others have the form `7-113`,
+/// where the second number is the first that leads into the range.
 fn hash_tag(shard: u64) -> String {
     const SLOTS_EACH: u16 = 16_384 / 64;
     let range = |tag: &str| cluster_slot(tag) / SLOTS_EACH;
-    // The six bits of the number in reverse order.
+    // The six bits of the shard's number, reversed, give the farthest range.
     let farthest = u16::try_from(shard.reverse_bits() >> 58).unwrap_or_default();
     let wanted = (range("0") + farthest) % 64;
     if shard == 0 {
@@ -183,7 +189,8 @@ pub struct Keys {
     prefix: Arc<str>,
     base: Arc<str>,
     shard: u64,
-    /// The number of the database in which they lie: channels belong to none, so their names tell it.
+    /// The number of the database that holds the keys. Channels belong to no database, so their
+    /// names carry the number.
     database: u32,
 }
 
@@ -240,7 +247,7 @@ impl Keys {
         format!("{}:deadlines", self.base)
     }
 
-    /// How many units of each product each user holds.
+    /// The units of each product that each user holds.
     #[must_use]
     pub fn held_units(&self) -> String {
         format!("{}:held_units", self.base)
@@ -258,7 +265,7 @@ impl Keys {
         format!("{}:b:{book}", self.base)
     }
 
-    /// Where an account's level stands.
+    /// The address of an account's level.
     #[must_use]
     pub fn address(&self, account: Account) -> Address {
         match account.book() {
@@ -273,20 +280,21 @@ impl Keys {
         }
     }
 
-    /// A generation of idempotency records; two numbers that follow each other have two keys.
+    /// A generation of idempotency records. Two generations that follow each other have two keys.
     #[must_use]
     pub fn records(&self, records: Records, generation: u64) -> String {
         format!("{}:k:{}:{}", self.base, records.as_str(), generation % 2)
     }
 
-    /// How often somebody has asked in a window. No script touches it; it lies with the first shard, so that one
-    /// connection reaches all of them.
+    /// The number of requests of a subject in a window. No script touches the key. It lies with the
+    /// first shard, so that one connection reaches all such keys.
     #[must_use]
     pub fn limit(&self, subject: &impl Display, window: u64) -> String {
         format!("{}:limit:{{0}}:{subject}:{window}", self.prefix)
     }
 
-    /// That somebody has written just now. No script touches it; it lies with the first shard.
+    /// The note that a user has written just now. No script touches the key. It lies with the first
+    /// shard.
     #[must_use]
     pub fn wrote(&self, user: UserId) -> String {
         format!("{}:wrote:{{0}}:{user}", self.prefix)
@@ -320,7 +328,7 @@ impl Keys {
         self.channel("beats")
     }
 
-    /// The shape of a key of this shard; `None` when there is no such key.
+    /// The shape of a key of this shard; `None` when the shard has no such key.
     #[must_use]
     pub fn shape(&self, key: &str) -> Option<Shape> {
         let rest = key.strip_prefix(&*self.base)?.strip_prefix(':')?;

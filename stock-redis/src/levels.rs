@@ -1,4 +1,4 @@
-//! Levels out of Redis: read where they stand, or heard in the message that `lua/decide.lua` publishes
+//! Levels from Redis: read from their keys, or heard in the message that `lua/decide.lua` publishes
 //! about the accounts that a batch has moved.
 
 use std::collections::{BTreeMap, HashMap};
@@ -11,10 +11,10 @@ use stock_domain::account::{Account, Book, Level};
 use super::keys::{Address, Keys};
 use super::scripts::SCRIPTS;
 
-/// Accounts that are read by one command.
+/// Accounts that are read in one trip.
 const PART: usize = 500;
 
-/// Reads the levels of a shard's accounts, in one trip for some hundreds; accounts that Redis lacks, or
+/// Reads the levels of a shard's accounts, some hundreds in one trip. Accounts that Redis lacks, or
 /// whose book was lost, are absent.
 ///
 /// # Errors
@@ -45,7 +45,7 @@ pub async fn read(
         }
         let found: Vec<redis::Value> = commands.ignore_errors().query_async(connection).await?;
         for value in &found {
-            // A key of another type holds no level of anybody. A Redis that is busy says nothing of any.
+            // A key of another type holds no level. Any other error says nothing about the levels.
             if let redis::Value::ServerError(error) = value
                 && error.code() != "WRONGTYPE"
             {
@@ -64,14 +64,15 @@ pub async fn read(
     Ok(levels)
 }
 
-/// Sets a level to another one, if it is still as it was found: `found` is the value in Redis, "" for none. `false`
-/// when it has moved on, or its book was lost.
+/// Sets a level, if the value in Redis is still `found`; "" is no value. Returns `false` when the
+/// value has changed, or its book was lost.
 ///
 /// # Errors
 /// When Redis does not answer.
 pub async fn correct(
     connection: &mut MultiplexedConnection,
-    (keys, epoch): (&Keys, &str),
+    keys: &Keys,
+    epoch: &str,
     account: Account,
     found: &str,
     value: &str,
@@ -91,7 +92,7 @@ pub async fn correct(
     Ok(set == 1)
 }
 
-/// An account's value as it stands in Redis; "" when there is none, or a key of another type.
+/// An account's value as it stands in Redis; "" when there is none, or the key has another type.
 ///
 /// # Errors
 /// When Redis does not answer.
@@ -108,7 +109,7 @@ pub async fn raw(
     let found: Result<Option<String>, RedisError> = read.query_async(connection).await;
     match found {
         Ok(found) => Ok(found.unwrap_or_default()),
-        // Silence is no evidence that there is no level.
+        // An error that says nothing about the value does not mean that there is none.
         Err(error) if error.code() == Some("WRONGTYPE") => Ok(String::new()),
         Err(error) => Err(error),
     }
@@ -119,14 +120,15 @@ pub async fn raw(
 pub struct LevelsMessage {
     /// The epoch in which the batch was decided.
     pub epoch: Box<str>,
-    /// The last entry of the batch.
+    /// The position of the batch's last entry.
     pub position: Position,
-    /// The announced accounts that it moved.
+    /// The announced accounts that the batch moved.
     pub levels: Vec<(Account, Level)>,
 }
 
 impl LevelsMessage {
-    /// Reads `epoch ms-low unsettled|label balance seq closed|…`; what is none of ours is left out.
+    /// Parses `epoch ms-low unsettled|label balance seq closed|…`. Items of another form are left
+    /// out.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('|');

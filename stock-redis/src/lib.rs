@@ -4,30 +4,31 @@
 //! |---|---|
 //! | [`keys`] | every key's name and format |
 //! | [`shard`] | one shard: its fence, its batcher, its journal |
-//! | `routing`, `claims`, `cross_shard` | where a request is decided; one key, whatever shard decides; entries over several shards |
+//! | `routing`, `claims`, `cross_shard` | where a request is decided; one key, whichever shard decides; entries over several shards |
 //! | [`records`] | what is remembered under a key, and for how long |
 //! | [`lost`], [`mend`] | what was found lost in Redis, and how it is written again |
 //! | `lookup` | entries, states and levels, wherever they lie |
 //! | [`nodes`] | where a shard's Redis is, in a cluster too |
 //! | [`scripts`] | the Lua scripts of `lua/` |
-//! | [`encoded_request`], [`codec`] | what the script is asked: the order of KEYS and ARGV, and the decoder of the reply |
+//! | [`encoded_request`], [`codec`] | the call of the script: the order of KEYS and ARGV, and the decoder of the reply |
 //! | `batcher` | one queue, few calls, no call sent twice |
 //! | [`replication`] | accepted orders are answered when a replica has them |
 //! | `pacer` | no more accepted than MySQL settles |
-//! | `sold_out` | flags that keep a rush for nothing away from Redis |
-//! | [`epoch`] | how Redis' memory begins |
+//! | `sold_out` | flags that keep a rush for a sold-out product away from Redis |
+//! | [`epoch`] | how an epoch begins |
 //! | [`fence`] | the link to the Redis that was verified, and what keeps this instance from deciding on another |
 //! | [`journal_stream`] | entries out of the journal |
 //! | [`scan`] | large keys, a page at a time |
 //! | [`levels`], [`recent`] | the message of new levels; those that this instance heard last |
 //! | [`units`] | how many units are held |
 //! | [`redis_memory`] | how full Redis is |
-//! | [`redis_settings`] | whether Redis keeps what is promised |
-//! | [`info`] | what Redis says of itself |
+//! | [`redis_settings`] | the settings of Redis on which a promise rests |
+//! | [`info`] | the report of a Redis about itself |
 //! | [`switch`] | the emergency stop, as this instance knows it |
 //!
-//! The ledger knows numbers and states; what they mean is in the nouns' files ([`stock_domain::order`] …). Nothing here
-//! knows MySQL: `stock-engine` tells the ledger how many shards there are, and verifies the Redis of each.
+//! The ledger knows numbers and states. Their meaning is in the nouns' files
+//! ([`stock_domain::order`] …). Nothing here knows MySQL: `stock-engine` tells the ledger how many
+//! shards there are, and verifies the Redis of each.
 
 pub mod codec;
 pub mod encoded_request;
@@ -84,11 +85,11 @@ use self::shard::Common;
 pub use self::shard::Shard;
 use self::switch::Switch;
 
-/// The shards, and what is on them.
+/// The shard map and its shards.
 struct Map {
-    /// None until MySQL has said it.
+    /// `None` until MySQL has told it.
     known: Option<ShardMap>,
-    /// All shards of the map; of one shard until it is known.
+    /// All shards of the map; one shard until the map is known.
     shards: Vec<Shard>,
 }
 
@@ -100,42 +101,42 @@ struct Inner {
     switch: Arc<Switch>,
     recent: Arc<Recent>,
     map: watch::Sender<Arc<Map>>,
-    /// Whether every fence was open at the same time.
+    /// Whether all fences were once open at the same time.
     was_open: AtomicBool,
 }
 
-/// The ledger: all shards of it. Cloning shares it.
+/// The ledger with all its shards. Cloning shares it.
 #[derive(Clone)]
 pub struct Ledger {
     inner: Arc<Inner>,
 }
 
-/// A [`Ledger`] that may be gone.
+/// A weak reference to a [`Ledger`].
 #[derive(Clone)]
 pub struct WeakLedger(Weak<Inner>);
 
 impl WeakLedger {
-    /// The ledger, while somebody uses it.
+    /// The ledger, as long as somebody uses it.
     #[must_use]
     pub fn upgrade(&self) -> Option<Ledger> {
         self.0.upgrade().map(|inner| Ledger { inner })
     }
 }
 
-/// Whose a message is.
+/// The origin of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Heard {
-    /// This shop's, of the epoch that is verified: it was taken.
+    /// This shop and the verified epoch: the message was taken.
     Own,
-    /// This instance has verified no epoch yet, or none at the moment.
+    /// Unknown: this instance has verified no epoch yet, or none at the moment.
     TooEarly,
-    /// Of another epoch: another shop's, or of a time that is over.
+    /// Another epoch: the message is of another shop, or of a time that is over.
     Foreign,
 }
 
 impl Ledger {
-    /// A ledger without shards, until somebody says by [`Ledger::show`] how many there are. Batchers, and the links that
-    /// they send on, will be on the runtime of the requests.
+    /// A ledger without shards, until [`Ledger::show`] tells the shard map. Batchers, and the links
+    /// on which they send, run on the runtime of the requests.
     #[must_use]
     pub fn new(config: &Config, clock: Clock, requests: &Handle) -> Self {
         let map = Arc::new(Map {
@@ -156,8 +157,8 @@ impl Ledger {
         }
     }
 
-    /// Shows a shard map, and returns the shards that begin with it: those of another map than before decide nothing any
-    /// more.
+    /// Takes over a shard map, and returns the shards that begin with it. The shards of an earlier
+    /// map decide nothing any more.
     ///
     /// # Errors
     /// When `redis_url` cannot be parsed.
@@ -199,13 +200,13 @@ impl Ledger {
         ))
     }
 
-    /// The ledger for a task that must not keep it alive.
+    /// A weak reference, for a task that must not keep the ledger alive.
     #[must_use]
     pub fn downgrade(&self) -> WeakLedger {
         WeakLedger(Arc::downgrade(&self.inner))
     }
 
-    /// The switch of selling that was asked for last, as far as this instance has heard.
+    /// The last switch of selling of which this instance has heard.
     #[must_use]
     pub fn last_switch(&self) -> Option<Switched> {
         self.inner.switch.last()
@@ -215,13 +216,13 @@ impl Ledger {
         Arc::clone(&self.inner.map.borrow())
     }
 
-    /// Every shard, in their order; the first is always there.
+    /// All shards in their order; none before the first [`Ledger::show`].
     #[must_use]
     pub fn shards(&self) -> Vec<Shard> {
         self.map().shards.clone()
     }
 
-    /// The shard map as it was last read; `None` until it was.
+    /// The shard map as it was last read; `None` before that.
     #[must_use]
     pub fn shard_map(&self) -> Option<ShardMap> {
         self.map().known
@@ -230,14 +231,14 @@ impl Ledger {
     /// The shard of a number.
     ///
     /// # Errors
-    /// [`ReadError::Fenced`] while it is not known.
+    /// [`ReadError::Fenced`] while there is no such shard.
     pub fn shard(&self, shard: u64) -> Result<Shard, ReadError> {
         let at = usize::try_from(shard).unwrap_or(usize::MAX);
         let found = self.map().shards.get(at).cloned();
         found.ok_or_else(|| ReadError::Fenced("the shard is not known yet".into()))
     }
 
-    /// The shard that has what a position names.
+    /// The shard that a position names.
     ///
     /// # Errors
     /// [`ReadError::Fenced`] while the shard map is not known.
@@ -269,8 +270,8 @@ impl Ledger {
         Heard::Own
     }
 
-    /// Whether there is a proved Redis: at the start of every shard, later of one at least. Requests for another are
-    /// refused one by one then.
+    /// Whether there is a verified Redis. At the start every shard needs one. Later one shard is
+    /// enough, because requests for the others are refused one by one.
     #[must_use]
     pub fn fence_state(&self) -> FenceState {
         let states: Vec<FenceState> = self.shards().iter().map(Shard::fence_state).collect();
@@ -297,18 +298,18 @@ impl Ledger {
         self.fence_state()
     }
 
-    /// The shards that nothing is decided on, and why.
+    /// The shards on which nothing is decided, with the reasons.
     #[must_use]
     pub fn fenced(&self) -> Vec<(u64, Arc<str>)> {
         let why = |shard: Shard| match shard.fence_state() {
-            // One that is being replaced is there in a moment, or shut.
+            // A link that is being replaced opens in a moment, or the shard is fenced then.
             FenceState::Open(_) | FenceState::Mending(_) => None,
             FenceState::Fenced(reason) => Some((shard.keys().shard(), reason)),
         };
         self.shards().into_iter().filter_map(why).collect()
     }
 
-    /// Ends what keeps the links, when the runtime of the requests is about to end.
+    /// Ends the tasks that keep the links, when the runtime of the requests is about to end.
     pub fn close(&self) {
         self.shards().iter().for_each(Shard::close);
     }
@@ -317,7 +318,7 @@ impl Ledger {
     pub async fn wait_open(&self, limit: Duration) -> bool {
         const A_MOMENT: Duration = Duration::from_millis(20);
         let until = Instant::now() + limit;
-        // Which shards there are may change meanwhile.
+        // The shards may change meanwhile.
         loop {
             let is_known = self.shard_map().is_some();
             let fenced = self.shards().into_iter().find(|shard| !shard.is_open());
@@ -330,7 +331,7 @@ impl Ledger {
         }
     }
 
-    /// The names of what belongs to no shard, or to the first.
+    /// The names of keys that belong to no shard, and of the first shard's keys.
     #[must_use]
     pub fn keys(&self) -> Keys {
         Keys::new(&self.inner.config, 0)
@@ -342,7 +343,8 @@ impl Ledger {
         &self.inner.config
     }
 
-    /// Redis' time in Unix ms, from this machine's clock and the offset last seen on the first shard.
+    /// Redis' time in Unix ms, from this machine's clock and the offset last seen on the first
+    /// shard.
     #[must_use]
     pub fn redis_now_ms(&self) -> u64 {
         self.map().shards.first().map_or_else(
@@ -354,20 +356,20 @@ impl Ledger {
     /// A link to the first shard's Redis, for what belongs to no shard.
     ///
     /// # Errors
-    /// [`ReadError::Fenced`] when it is not proved.
+    /// [`ReadError::Fenced`] when it is not verified.
     pub fn link(&self) -> Result<Link, ReadError> {
         self.shard(0)?.link()
     }
 
-    /// The same for a request: one that answers.
+    /// The same for a request: a link that answers.
     ///
     /// # Errors
-    /// [`ReadError::Fenced`] when it is not proved.
+    /// [`ReadError::Fenced`] when it is not verified.
     pub async fn live_link(&self) -> Result<Link, ReadError> {
         self.shard(0)?.live_link().await
     }
 
-    /// Hears what an operator asked for, from another instance.
+    /// Hears a switch of selling that an operator asked for.
     pub fn hear_switch(&self, heard: Switched) {
         if self.inner.switch.hear(heard) {
             tracing::warn!(open = heard.open, "selling was switched");
@@ -377,7 +379,7 @@ impl Ledger {
     /// Tells every instance that products have changed.
     ///
     /// # Errors
-    /// [`ReadError`] when Redis does not answer; the others then notice by themselves.
+    /// [`ReadError`] when Redis does not answer. The other instances then notice by themselves.
     pub async fn announce_catalog(&self) -> Result<(), ReadError> {
         let mut link = self.live_link().await?;
         let _heard: i64 = cmd("PUBLISH")

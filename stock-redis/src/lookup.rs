@@ -1,4 +1,4 @@
-//! Reading from Redis what lies on any shard: entries by their position, states, levels.
+//! Reads from Redis what lies on any shard: entries by their position, states, levels.
 
 use std::collections::HashMap;
 
@@ -21,7 +21,8 @@ impl Ledger {
         self.shard_of(position)?.find(position).await
     }
 
-    /// The state of a state. A coupon's code, which does not name its coupon, is asked for everywhere.
+    /// The state under an id. A coupon's code, whose id does not name the coupon, is asked for on
+    /// every shard.
     ///
     /// # Errors
     /// [`ReadError`] when Redis does not answer.
@@ -39,7 +40,7 @@ impl Ledger {
         self.shard(shard)?.state(id).await
     }
 
-    /// Whether Redis has a book of a product, and it is whole.
+    /// Whether Redis has a book of a product, and the book is whole.
     ///
     /// # Errors
     /// [`ReadError`] when Redis does not answer.
@@ -48,16 +49,17 @@ impl Ledger {
         self.shard(shard)?.has_book(book).await
     }
 
-    /// Begins a book of a product that is new.
+    /// Begins a new book of a product.
     ///
     /// # Errors
-    /// [`ReadError`] when Redis does not answer; the first request that needs it then has to wait for it.
+    /// [`ReadError`] when Redis does not answer. The first request that needs the book then has to
+    /// wait for it.
     pub async fn begin_book(&self, book: Book, product: ProductId) -> Result<(), ReadError> {
         let shard = self.known_shard_map()?.of_product(product);
         self.shard(shard)?.begin_book(book).await
     }
 
-    /// The state of a state where a request would look for it.
+    /// The state that a transition changes, read where a request would look for it.
     pub(super) async fn state_of(
         &self,
         transition: &Transition,
@@ -82,7 +84,7 @@ impl Ledger {
         for account in accounts {
             match map.of_account(*account, None) {
                 Some(shard) => by_shard.entry(shard).or_default().push(*account),
-                // Nobody says which product the limit is of.
+                // The product of the limit is not known, so every shard is asked.
                 None => {
                     for shard in 0..map.shards() {
                         by_shard.entry(shard).or_default().push(*account);

@@ -1,4 +1,5 @@
-//! Things that requests found lost in a shard's Redis, until they are brought back (`stock-engine` (`heal`)).
+//! Things that requests found lost in a shard's Redis, until `stock-engine` (`heal`) brings them
+//! back.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -9,10 +10,10 @@ use stock_domain::account::{Account, Book};
 use stock_domain::verdict::{LostKey, Refusal, Why};
 use tokio::sync::Notify;
 
-/// Accounts that are noted at most; the others are noted when they are asked for again.
+/// The most things that are noted. Others are noted when they are asked for again.
 const NOTED_MAX: usize = 10_000;
 
-/// Something that a shard's Redis should have, and lacks or cannot read.
+/// A thing that a shard's Redis should have, and lacks or cannot read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LostThing {
     /// An account with a key of its own.
@@ -51,7 +52,7 @@ pub struct Lost {
 }
 
 impl Lost {
-    /// Ends whatever waits for something to be noted.
+    /// Ends the wait in [`Lost::take`].
     pub fn close(&self) {
         self.is_closed.store(true, Ordering::Relaxed);
         self.noted.notify_one();

@@ -1,4 +1,4 @@
-//! Beginning a book, or filling one anew that was lost, by `lua/mend.lua`.
+//! Begins a book, or fills a lost book anew, by `lua/mend.lua`.
 
 use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, RedisError, cmd};
@@ -16,12 +16,12 @@ pub struct Mend {
     key: String,
     epoch: String,
     sentinel: String,
-    /// Tells this filling from one that began later: the later one wins.
+    /// Tells this filling from others. The one that begins last wins.
     token: String,
 }
 
 impl Mend {
-    /// The book under a key, which is whole when it has that sentinel.
+    /// The book under a key, which is whole when it has this sentinel.
     pub fn new(keys: &Keys, key: String, epoch: &str, sentinel: String) -> Self {
         Self {
             epoch_key: keys.epoch(),
@@ -37,7 +37,7 @@ impl Mend {
         Self::new(keys, keys.book(book), epoch, epoch.to_owned())
     }
 
-    /// Empties the book, unless it is whole; returns whether it is to be filled.
+    /// Empties the book, unless it is whole. Returns whether the book has to be filled.
     ///
     /// # Errors
     /// When Redis does not answer, or holds another epoch.
@@ -60,7 +60,7 @@ impl Mend {
         Ok(())
     }
 
-    /// Writes the sentinel: from here on requests are decided by the book.
+    /// Writes the sentinel. From here on requests are decided by the book.
     ///
     /// # Errors
     /// As [`Mend::fill`].

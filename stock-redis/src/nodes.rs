@@ -1,8 +1,8 @@
-//! Where a shard's Redis is: the one server, or in a cluster the master of the shard's hash slot.
+//! Where a shard's Redis is: the only server, or in a cluster the master of the shard's hash slot.
 //!
-//! A cluster client would follow the masters by itself, and would send again what it cannot know to
-//! have failed. Here each shard has one plain connection to its master; when that answers that the
-//! keys are elsewhere, which executes nothing, the cluster is asked anew.
+//! A cluster client would follow the masters by itself, and would send a call again that may have
+//! been executed. Here each shard has one plain connection to its master. When the master answers
+//! that the keys are elsewhere, which executes nothing, the cluster is asked again.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 use super::info::Info;
 
-/// Schemes of a cluster's URL, and what its nodes are then reached by.
+/// The schemes of a cluster's URL, each with the scheme by which its nodes are reached.
 const CLUSTER_SCHEMES: [(&str, &str); 2] = [
     ("redis-cluster://", "redis://"),
     ("rediss-cluster://", "rediss://"),
@@ -28,23 +28,26 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The Redis servers that a URL names.
 #[derive(Debug)]
 pub struct Servers {
-    /// `redis://login@` or `rediss://login@` in front of a node's address; the URL of the only server.
+    /// `redis://login@` or `rediss://login@` in front of a node's address; the URL of the only
+    /// server.
     base: String,
     is_cluster: bool,
     /// The nodes that the URL names.
     named: Vec<String>,
-    /// These and others of the cluster, in the order in which they are asked; empty without a cluster.
+    /// The named nodes and others of the cluster, in the order in which they are asked; empty
+    /// without a cluster.
     nodes: Mutex<Vec<String>>,
 }
 
-/// A connection, and which server it leads to.
+/// A connection, and the server to which it leads.
 #[derive(Debug)]
 pub struct Connected {
     /// The connection.
     pub connection: MultiplexedConnection,
-    /// The server's URL: for a second connection to the same one.
+    /// The server's URL, for a second connection to the same server.
     pub url: String,
-    /// The node that named it, and all that this node knows; nobody without a cluster.
+    /// The node that named the server, and all nodes that this node knows; `None` without a
+    /// cluster.
     named_by: Option<(String, Vec<String>)>,
 }
 
@@ -62,7 +65,7 @@ impl Servers {
     /// Reads `redis://host:port/db`, or `redis-cluster://host:port?node=host:port&node=…`.
     ///
     /// # Errors
-    /// When it is neither.
+    /// When the URL is neither.
     pub fn parse(url: &str) -> Result<Self, RedisError> {
         let cluster = CLUSTER_SCHEMES
             .into_iter()
@@ -105,13 +108,13 @@ impl Servers {
         lock(&self.nodes)
     }
 
-    /// Whether they are a cluster.
+    /// Whether the servers are a cluster.
     #[must_use]
     pub const fn is_cluster(&self) -> bool {
         self.is_cluster
     }
 
-    /// Connects to the server that has a key, as the first node says that leads to one.
+    /// Connects to the server that has a key, as named by the first node that leads to a server.
     ///
     /// # Errors
     /// When no server answers, or none has the key.
@@ -138,13 +141,14 @@ impl Servers {
                 Ok(connected) => return Ok(connected),
                 Err(error) => failed = Some(error),
             }
-            // It does not answer, or names one that does not.
+            // The node does not answer, or names a server that does not.
             self.ask_last(&node);
         }
         Err(failed.unwrap_or_else(|| no_master(key)))
     }
 
-    /// Connects to the server that has a key, as most nodes say: for who writes to whatever is there.
+    /// Connects to the server that has a key, as most nodes say. A caller that overwrites whatever
+    /// is there uses this.
     ///
     /// # Errors
     /// When no server answers, none has the key, or the nodes do not agree.
@@ -156,7 +160,7 @@ impl Servers {
         Connected::to(self.agreed(key).await?, response_timeout).await
     }
 
-    /// The URL of the server that more than half of the nodes that answer name for a key.
+    /// The URL of the server that more than half of the answering nodes name for a key.
     pub async fn agreed(&self, key: &str) -> Result<String, RedisError> {
         if !self.is_cluster {
             return Ok(self.base.clone());
@@ -200,8 +204,8 @@ impl Servers {
         Ok((format!("{}{master}", self.base), known))
     }
 
-    /// Notes that a server is the right one: whom the node that named it knows is asked too from now on, and nobody else
-    /// but those of the URL.
+    /// Notes that a server is the right one. From now on only the nodes of the URL are asked, and
+    /// those that the naming node knows.
     pub fn trust(&self, connected: &Connected) {
         let Some((_, known)) = &connected.named_by else {
             return;
@@ -215,8 +219,8 @@ impl Servers {
         }
     }
 
-    /// Notes that a server is not proved: another node is asked next. The one that named it may be cut off from the
-    /// others, or another cluster may have been given its address.
+    /// Notes that a server was not verified, so that another node is asked next. The node that
+    /// named it may be cut off from the others, or another cluster may have got its address.
     pub fn mistrust(&self, connected: &Connected) {
         if let Some((node, _)) = &connected.named_by {
             self.ask_last(node);
@@ -232,8 +236,8 @@ impl Servers {
     }
 }
 
-/// Connects to one server, with word of when the connection ends: what is sent behind it reaches nobody. Only RESP3
-/// has a place for that.
+/// Connects to one server, and sends `true` to `has_ended` when the connection ends, because calls
+/// after that reach nobody. Only RESP3 tells the end.
 pub(crate) async fn connect_watched(
     url: &str,
     response_timeout: Duration,
@@ -270,10 +274,10 @@ pub async fn connect(
         .await
 }
 
-/// The run id of the server: another one after each start, and of each node.
+/// The run id of the server. It differs after each start, and on each node.
 ///
 /// # Errors
-/// When it does not answer.
+/// When Redis does not answer.
 pub async fn run_id(connection: &mut MultiplexedConnection) -> Result<String, RedisError> {
     let info = Info::read(connection, &["server"]).await?;
     Ok(info.field("run_id").unwrap_or_default().to_owned())
@@ -296,7 +300,7 @@ struct Range {
     nodes: Vec<String>,
 }
 
-/// Reads the reply of `CLUSTER SLOTS`; a node without an address is the one that was asked.
+/// Parses the reply of `CLUSTER SLOTS`. A node without an address is the node that was asked.
 fn parse_slots(reply: &Value, asked: &str) -> Vec<Range> {
     let Value::Array(ranges) = reply else {
         return Vec::new();

@@ -1,7 +1,8 @@
-//! Pacing: above a soft limit of lag no more is accepted than MySQL settles.
+//! Pacing: above a soft limit of lag, no more is accepted than MySQL settles.
 //!
-//! Waiting grows instead of the backlog. While MySQL settles nothing at all (it is down) there is
-//! nothing to keep pace with: selling goes on at full speed up to the hard limit.
+//! Requests then wait longer, and the backlog does not grow. While MySQL settles nothing at all,
+//! because it is down, there is no pace to keep: selling goes on at full speed up to the hard
+//! limit.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 const STALL: Duration = Duration::from_secs(2);
 /// The longest pause before one batch, so that a wrong estimate cannot stop selling.
 const PAUSE_MAX: Duration = Duration::from_millis(250);
-/// How much a new measurement counts against the old rate.
+/// The weight of a new measurement against the old rate.
 const WEIGHT: f64 = 0.3;
 
 #[derive(Debug)]
@@ -35,7 +36,7 @@ impl Pacer {
         }
     }
 
-    /// Hears how far MySQL is: the last entry's number and how many are unsettled.
+    /// Hears how far MySQL is: the last entry's number, and how many entries are unsettled.
     pub(super) fn hear(&mut self, number: u64, lag_entries: u64, now: Instant) {
         self.lag_entries = lag_entries;
         let settled = number.saturating_sub(lag_entries);

@@ -1,9 +1,11 @@
-//! Levels for readers: each is read once for all readers of this process that want it at the same moment.
+//! Levels for readers: each level is read once for all readers of this process that want it at the
+//! same moment.
 //!
-//! A level that was read from Redis is told again for a tenth of a second, as long as this process has not heard
-//! that anything moved: a reader never sees less than what an order, a message or an earlier read of this process
-//! has told. At most two reads are under way; those who want more meanwhile are served by the next one. When Redis is
-//! silent, readers are told the last levels that were seen, and how old they are.
+//! A level that was read from Redis is shown again for a tenth of a second, as long as this process
+//! has not heard that anything moved. So a reader never sees an older level than an order, a
+//! message or an earlier read of this process has shown. At most two reads are under way. Readers
+//! who want more meanwhile are served by the next read. When Redis is silent, readers get the last
+//! levels that were seen, and the age of these.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,11 +20,11 @@ use super::{Ledger, ReadError};
 
 /// A level that was read longer ago is read again.
 const FRESH: Duration = Duration::from_millis(100);
-/// Readers wait so long for Redis before they are told what was seen last.
+/// How long readers wait for Redis before they get the levels that were seen last.
 const PATIENCE: Duration = Duration::from_millis(50);
-/// Reads under way at most.
+/// The most reads under way.
 const READS_MAX: usize = 2;
-/// Accounts in a generation of the memory, of which there are two: about 10 MB.
+/// Accounts in one of the two generations of the memory: about 10 MB for both.
 const GENERATION: usize = 50_000;
 
 /// The levels of some accounts, in the order in which they were asked for.
@@ -46,11 +48,12 @@ pub struct RecentLevel {
 #[derive(Debug, Clone, Copy)]
 struct Seen {
     level: RecentLevel,
-    /// The moment before it was read.
+    /// The moment before the level was read.
     at: Instant,
 }
 
-/// Accounts that were seen lately, and those that were seen before these; older ones are forgotten.
+/// Accounts that were seen lately, and accounts that were seen before those. Older ones are
+/// forgotten.
 #[derive(Debug, Default)]
 struct Memory {
     young: HashMap<Account, Seen>,
@@ -65,7 +68,7 @@ impl Memory {
 
     fn note(&mut self, account: Account, level: Option<Level>, at: Instant) {
         let known = self.get(account);
-        // An answer that was overtaken by one to a later question is dropped.
+        // An answer that was overtaken by the answer to a later question is dropped.
         if known.is_some_and(|known| known.at > at) {
             return;
         }
@@ -84,11 +87,11 @@ impl Memory {
 #[derive(Debug)]
 pub(super) struct Recent {
     memory: Mutex<Memory>,
-    /// Accounts that readers wait for and no read has taken yet.
+    /// Accounts that readers wait for and that no read has taken yet.
     wanted: Mutex<Vec<Account>>,
     reads: Semaphore,
     began: Instant,
-    /// Microseconds after `began` at which something was last heard to have moved.
+    /// Microseconds after `began` at which this process last heard that something moved.
     moved_us: AtomicU64,
 }
 
@@ -109,15 +112,15 @@ impl Recent {
         lock(&self.memory)
     }
 
-    /// Notes that an account has moved: levels that were read before are read again.
+    /// Notes that an account has moved. Levels that were read before are then read again.
     pub(super) fn moved(&self) {
         let us = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.moved_us.fetch_max(us, Ordering::Release);
     }
 
-    /// Of these accounts, those that have to be read again.
+    /// Those of the accounts that have to be read again.
     fn stale(&self, accounts: &[Account]) -> Vec<Account> {
-        // One more microsecond: the moment was cut down to a whole one.
+        // One microsecond is added, because the moment was rounded down.
         let moved = Duration::from_micros(self.moved_us.load(Ordering::Acquire) + 1);
         let memory = self.memory();
         let is_stale = |account: &&Account| {
@@ -133,7 +136,7 @@ impl Recent {
         wanted.extend(accounts);
     }
 
-    /// All that readers wait for, and these.
+    /// All accounts that readers wait for, and these.
     fn take_wanted(&self, accounts: &[Account]) -> Vec<Account> {
         let mut wanted = lock(&self.wanted);
         let mut all = std::mem::take(&mut *wanted);
@@ -168,7 +171,7 @@ impl Ledger {
     /// The levels of accounts for a reader, at most a tenth of a second old while Redis answers.
     ///
     /// # Errors
-    /// [`ReadError`] when Redis does not answer and one of them was not seen lately.
+    /// [`ReadError`] when Redis does not answer and one of the accounts was not seen lately.
     pub async fn recent_levels(&self, accounts: &[Account]) -> Result<RecentLevels, ReadError> {
         let recent = &self.inner.recent;
         let stale = recent.stale(accounts);
@@ -181,7 +184,7 @@ impl Ledger {
         match (recent.get(accounts), read) {
             (Some(levels), _) => Ok(levels),
             (None, Err(error)) => Err(error),
-            // More accounts at once than are remembered.
+            // More accounts were asked for than are remembered.
             (None, Ok(())) => {
                 let found = self.levels(accounts).await?;
                 let level = |account: &Account| RecentLevel {
@@ -202,7 +205,7 @@ impl Ledger {
         let Ok(_turn) = recent.reads.acquire().await else {
             return Ok(());
         };
-        // The read before may have taken these along.
+        // The read before this one may have included these accounts.
         let stale = recent.stale(accounts);
         if stale.is_empty() {
             return Ok(());
@@ -260,7 +263,7 @@ mod tests {
     fn a_level_is_read_again_when_it_is_old_or_something_moved() {
         let recent = Recent::default();
         assert_eq!(recent.stale(&[account(1)]), [account(1)], "never seen");
-        // Of the very microsecond in which it began nothing is told apart.
+        // Moments within the microsecond of the beginning cannot be told apart.
         let first = recent.began + Duration::from_micros(10);
         while Instant::now() < first {}
         note(&recent, first, 1, 7);

@@ -1,12 +1,14 @@
 //! Idempotency records: what a shard remembers under a key, and for how long.
 //!
-//! A record is a field of a book ([`super::keys`]), named by 14 bytes of the key's hash (with Redis' two
-//! they fill one block of its allocator), and begins with 8 bytes of the fingerprint: of two requests under one
-//! key, one in 2^64 is taken for the other. Two
-//! generations of acceptances and two of refusals are kept: the younger is written, and when it is as old
-//! as what it holds is remembered, it becomes the older one, and the one before is dropped whole. So a
-//! record needs no time to live of its own. `lua/decide.lua` reads and writes them; `lua/claim.lua` and
-//! `lua/unclaim.lua` do it for keys that another shard decides.
+//! A record is a field of a book ([`super::keys`]). The field's name is 14 bytes of the key's hash:
+//! with two bytes of Redis' own they fill one block of its allocator. The value begins with 8 bytes
+//! of the fingerprint, so one in 2^64 different requests under a key is taken for the same.
+//!
+//! Two generations of acceptances and two of refusals are kept. The younger generation is written.
+//! When it is as old as its records are remembered, it becomes the older one, and the one before it
+//! is dropped whole. So a record needs no time to live of its own. `lua/decide.lua` reads and
+//! writes records. `lua/claim.lua` and `lua/unclaim.lua` do so for keys whose request another shard
+//! decides.
 
 use redis::{Cmd, cmd};
 use stock_common::config::Config;
@@ -18,10 +20,10 @@ use super::keys::{Keys, Records};
 use super::scripts::SCRIPTS;
 use super::{ReadError, Shard};
 
-/// How a record is named within its book.
+/// The name of a record within its book.
 pub type RecordKey = [u8; 14];
 
-/// A record's field, and what its value begins with.
+/// The field of a record, and the first bytes of its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordName {
     /// The first bytes of the hash of user and key.
@@ -31,7 +33,7 @@ pub struct RecordName {
 }
 
 impl RecordName {
-    /// Where the answer to a request under a key is remembered.
+    /// The record of the answer to a request under a key.
     #[must_use]
     pub fn of(idempotency: &Idempotency) -> Self {
         let bytes = |text: &str| {
@@ -42,7 +44,7 @@ impl RecordName {
         Self::from_bytes(bytes(&idempotency.key), bytes(&idempotency.fingerprint))
     }
 
-    /// The same of the bytes of both hashes.
+    /// The same, from the bytes of both hashes.
     #[must_use]
     pub fn from_bytes(key: [u8; 16], fingerprint: [u8; 16]) -> Self {
         Self {
@@ -57,7 +59,7 @@ impl RecordName {
         self.value(&format!("A{}", position.stream_id()))
     }
 
-    /// The record of a claim, as old as `at_ms`.
+    /// The record of a claim that was made at `at_ms`.
     #[must_use]
     pub fn claimed(&self, at_ms: u64, shard: u64) -> Vec<u8> {
         self.value(&format!("C{at_ms} {shard}"))
@@ -80,21 +82,21 @@ pub struct Known {
     pub print: [u8; 8],
     /// The outcome of the request.
     pub outcome: KnownOutcome,
-    /// Since when it is remembered, in Unix ms.
+    /// The time since which it is remembered, in Unix ms.
     pub since_ms: u64,
 }
 
 /// The outcome of a request under a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KnownOutcome {
-    /// It was decided.
+    /// The request was decided.
     Decided(Replay),
-    /// Another shard decides it.
+    /// Another shard decides the request.
     Claimed(u64),
 }
 
 impl Known {
-    /// Reads a record.
+    /// Parses a record.
     pub fn parse(record: &[u8]) -> Option<Self> {
         let (print, rest) = record.split_first_chunk::<8>()?;
         let (kind, rest) = std::str::from_utf8(rest).ok()?.split_at_checked(1)?;
@@ -120,7 +122,7 @@ impl Known {
 pub(super) enum Claim {
     /// The key is claimed now.
     Made,
-    /// It was known before.
+    /// The key was known before.
     Known(Known),
     /// The shard has lost its records.
     Lost,
@@ -140,10 +142,10 @@ fn call(sha: &str, keys: &Keys, config: &Config) -> Cmd {
 }
 
 impl Shard {
-    /// Claims a key for a request that another shard decides, unless something is known of it already.
+    /// Claims a key for a request that another shard decides, unless the key is known already.
     ///
     /// # Errors
-    /// [`ReadError`] when Redis does not answer; asking again is right.
+    /// [`ReadError`] when Redis does not answer. The caller may ask again.
     pub(super) async fn claim(&self, of: &Idempotency, for_shard: u64) -> Result<Claim, ReadError> {
         let (mut link, name) = (self.live_link().await?, RecordName::of(of));
         let answer: Vec<u8> = call(&SCRIPTS.claim.sha, self.keys(), self.config())
@@ -159,10 +161,10 @@ impl Shard {
         })
     }
 
-    /// Removes the claim of a key for another shard, if it is still that.
+    /// Removes the claim of a key for another shard, if the key still has that claim.
     ///
     /// # Errors
-    /// [`ReadError`] when Redis does not answer; asking again is right.
+    /// [`ReadError`] when Redis does not answer. The caller may ask again.
     pub(super) async fn unclaim(&self, of: &Idempotency, for_shard: u64) -> Result<(), ReadError> {
         let (mut link, name) = (self.live_link().await?, RecordName::of(of));
         let mut call = cmd("EVALSHA");

@@ -1,4 +1,4 @@
-//! How full Redis is: beyond its limit every order is refused.
+//! The memory of Redis: beyond its limit every order is refused.
 
 use redis::aio::ConnectionLike;
 use redis::{ErrorKind, RedisError};
@@ -6,9 +6,10 @@ use redis::{ErrorKind, RedisError};
 use super::info::Info;
 use super::{Ledger, ReadError, Shard};
 
-/// The part of the limit from which somebody should look: an alarm that comes before orders are refused.
+/// The part of the limit from which somebody should act. This alarm comes before orders are
+/// refused.
 const NEARLY_FULL: f64 = 0.8;
-/// The part of the limit from which clients may add nothing that is only for their comfort.
+/// The part of the limit from which only what must be remembered is stored.
 const SCARCE: f64 = 0.9;
 
 /// The memory of a Redis, as `INFO memory` reports it.
@@ -21,18 +22,18 @@ pub struct RedisMemory {
 }
 
 impl RedisMemory {
-    /// Asks a Redis.
+    /// Reads the memory of a Redis.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// When Redis does not answer.
     pub async fn read(connection: &mut impl ConnectionLike) -> Result<Self, RedisError> {
         Self::of(&Info::read(connection, &["memory"]).await?)
     }
 
-    /// Takes the numbers from the section that was read.
+    /// Takes the numbers from `INFO memory`.
     ///
     /// # Errors
-    /// When it does not say it.
+    /// When a number is missing.
     pub(super) fn of(info: &Info) -> Result<Self, RedisError> {
         let field = |name| info.number(name).ok_or_else(|| untold(name));
         Ok(Self {
@@ -41,7 +42,7 @@ impl RedisMemory {
         })
     }
 
-    /// Whether so little is left that only what must be remembered should be.
+    /// Whether so little memory is left that only what must be remembered should be stored.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a part of 1 needs no last byte")]
     pub fn is_scarce(&self) -> bool {
@@ -66,10 +67,10 @@ fn untold(name: &'static str) -> RedisError {
 }
 
 impl Ledger {
-    /// How much memory the fullest Redis uses, and may use.
+    /// The memory of the Redis that has the most bytes in use.
     ///
     /// # Errors
-    /// [`ReadError`] when one does not answer.
+    /// [`ReadError`] when a Redis does not answer, or no fence is open.
     pub async fn memory(&self) -> Result<RedisMemory, ReadError> {
         let mut fullest = None::<RedisMemory>;
         for shard in self.shards().into_iter().filter(Shard::is_open) {

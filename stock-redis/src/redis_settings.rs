@@ -1,7 +1,9 @@
-//! Reads the settings of a Redis on which a promise rests: by `CONFIG`, or by `INFO` where that is forbidden.
+//! Reads the settings of a Redis on which a promise rests: by `CONFIG`, and by `INFO` alone where
+//! `CONFIG` is forbidden.
 //!
-//! `INFO` tells whether Redis appends and whether it could, and what it evicts. It tells neither when the file is
-//! brought to disk (`appendfsync`, `no-appendfsync-on-rewrite`) nor how many replicas a write needs.
+//! `INFO` tells whether Redis appends, whether it last succeeded, and what it evicts. It tells
+//! neither when the file is brought to disk (`appendfsync`, `no-appendfsync-on-rewrite`) nor how
+//! many replicas a write needs.
 
 use std::collections::HashMap;
 
@@ -18,10 +20,10 @@ const ASKED: [&str; 3] = [
     "min-replicas-to-write",
 ];
 
-/// Asks a Redis.
+/// Reads the settings of a Redis.
 ///
 /// # Errors
-/// When it does not answer.
+/// When Redis does not answer.
 pub async fn read(connection: &mut impl ConnectionLike) -> Result<RedisSettings, RedisError> {
     let info = Info::read(connection, &["persistence", "memory", "replication"]).await?;
     let mut command = cmd("CONFIG");
@@ -48,7 +50,7 @@ pub async fn read(connection: &mut impl ConnectionLike) -> Result<RedisSettings,
     })
 }
 
-/// This user may not ask, or nobody may where the command was renamed away.
+/// Whether this user may not ask, or nobody may because the command was renamed away.
 fn is_forbidden(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)
         || error.kind() == ErrorKind::Server(ServerErrorKind::ResponseError)

@@ -1,9 +1,11 @@
-//! Replication: an accepted order is answered when a replica has it, so that a lost master loses none.
+//! Replication: an accepted order is answered when a replica has it, so that the loss of a master
+//! loses no order.
 //!
-//! `WAIT` behind each script call, in the same message, says how many replicas have what the call wrote. Where too few are
-//! connected nobody waits for them, and where one is connected and silent it is waited for once a second: the shop goes on,
-//! and counts what stands on the master alone (`stock_unreplicated_total`). With `replica_policy = strict` such an order is
-//! answered as unknown, and none is taken while too few replicas are connected.
+//! `WAIT` behind each script call, in the same message, tells how many replicas have what the call
+//! wrote. Where too few replicas are connected, nobody waits for them. A connected replica that is
+//! silent is waited for once a second. So the shop goes on, and counts the orders that stand on the
+//! master alone (`stock_unreplicated_total`). With `replica_policy = strict` such an order is
+//! answered as unknown, and no order is taken while too few replicas are connected.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,15 +16,15 @@ use stock_common::config::{Config, ReplicaPolicy};
 /// How long a replica that did not answer in time is not waited for.
 const BEHIND: Duration = Duration::from_secs(1);
 
-/// How many replicas must have an entry, and how many are there.
+/// The number of replicas that must have an entry, and the number that is connected.
 pub(super) struct Replication {
-    /// Without any nothing is waited for.
+    /// With 0 nothing is waited for.
     min: u64,
     policy: ReplicaPolicy,
     wait_ms: u64,
     connected: AtomicU64,
     since: Instant,
-    /// Until when, in ms since then, no replica is waited for.
+    /// The ms after `since` until which no replica is waited for.
     behind_until_ms: AtomicU64,
     unreplicated: metrics::Counter,
 }
@@ -50,7 +52,8 @@ impl Replication {
         self.connected.store(replicas, Ordering::Relaxed);
     }
 
-    /// Why nothing may be sold: too few replicas are connected, and the policy is strict.
+    /// The reason why nothing may be sold: the policy is strict, and too few replicas are
+    /// connected.
     pub(super) fn refusal(&self) -> Option<Arc<str>> {
         let connected = self.connected.load(Ordering::Relaxed);
         let is_refused = self.policy == ReplicaPolicy::Strict && connected < self.min;
@@ -62,7 +65,8 @@ impl Replication {
         u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// How many replicas a call waits for, and how many ms; `None` where that is in vain.
+    /// The number of replicas for which a call waits, and for how many ms; `None` where waiting is
+    /// in vain.
     pub(super) fn wait(&self) -> Option<(u64, u64)> {
         let is_strict = self.policy == ReplicaPolicy::Strict;
         let is_there = self.connected.load(Ordering::Relaxed) >= self.min
@@ -70,7 +74,8 @@ impl Replication {
         (self.is_wanted() && (is_strict || is_there)).then_some((self.min, self.wait_ms))
     }
 
-    /// Whether so many accepted entries may be answered, when so many replicas have them; `None` when none was waited for.
+    /// Whether accepted entries may be answered when `have` replicas have them. `None` says that no
+    /// replica was waited for.
     pub(super) fn judge(&self, have: Option<u64>, accepted: usize) -> bool {
         if !self.is_wanted() || accepted == 0 || have.is_some_and(|have| have >= self.min) {
             return true;

@@ -1,4 +1,5 @@
-//! Where a request is decided: on one shard or on several; asked again when another server has the keys.
+//! Where a request is decided: on one shard or on several. A request is sent again when another
+//! server has the keys.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use super::error::Undecided;
 use super::{DecideError, Ledger, Shard, cross_shard};
 use crate::encoded_request::EncodedRequest;
 
-/// How long it is waited before a request is asked again: for a fence to open, and for units that are held.
+/// How long to wait before a request is sent again: for a fence to open, and for held units.
 const OPENS_WITHIN: Duration = Duration::from_millis(20);
 const A_MOMENT: Duration = Duration::from_millis(5);
 
@@ -33,14 +34,15 @@ impl Ledger {
         Ok(self.shard(coordinator)?)
     }
 
-    /// Decides one request, wherever what it is about lies.
+    /// Decides one request, on whichever shards it lies.
     ///
     /// # Errors
-    /// [`DecideError`] when there is no verdict; only with `OutcomeUnknown` may something have been
+    /// [`DecideError`] when there is no verdict. Only with `OutcomeUnknown` may something have been
     /// changed.
     pub async fn decide(&self, request: Request) -> Result<Verdict, DecideError> {
         if request.draft.selling.is_some() {
-            // The first verdict for all, or the first reason why a shard has none.
+            // The first verdict stands for all shards, unless a shard did not accept. Then the
+            // first such outcome is returned.
             let mut decided = self.ask_everywhere(&request).await?;
             let failed = decided
                 .iter()
@@ -55,11 +57,12 @@ impl Ledger {
         }
     }
 
-    /// Asks again, for a moment, for what was not executed: as soon as it is known which server has the keys, and until
-    /// units that are held are sold or come back, so that the last unit is not refused to everybody.
+    /// Repeats an attempt of which nothing was executed, for a limited time: until it is known
+    /// which server has the keys, and until held units are sold or come back. So the last unit is
+    /// not refused to everybody.
     ///
     /// # Errors
-    /// The last attempt's.
+    /// The error of the last attempt.
     pub async fn retry<T, E, F>(&self, attempt: impl Fn() -> F) -> Result<T, E>
     where
         E: Undecided,
@@ -83,7 +86,8 @@ impl Ledger {
         Duration::from_millis(self.inner.config.queue_wait_ms_max)
     }
 
-    /// The same as a value of known type: the end of a branch is decided while its entry is.
+    /// [`Ledger::decide`] as a boxed future. Ending a branch is a decision inside the decision of
+    /// its entry, so the future's type would otherwise contain itself.
     pub(super) fn boxed(
         &self,
         request: Request,
@@ -91,15 +95,16 @@ impl Ledger {
         Box::pin(self.decide(request))
     }
 
-    /// Asks once, for whoever holds locks meanwhile.
+    /// Asks once, for a caller that holds locks meanwhile.
     ///
     /// # Errors
-    /// [`DecideError`]; `Elsewhere` and `Held` where [`Ledger::decide`] would ask again: nothing was changed.
+    /// [`DecideError`]. With `Elsewhere` and `Held` nothing was changed, and [`Ledger::decide`]
+    /// would ask again.
     pub async fn ask_once(&self, request: Request) -> Result<Verdict, DecideError> {
         self.attempt(&Arc::new(EncodedRequest::new(request)?)).await
     }
 
-    /// Waits a moment for fences that are shut to open.
+    /// Waits a moment for the fences that are not open.
     pub async fn moment(&self) {
         for shard in self.shards() {
             if !shard.is_open() {
@@ -108,7 +113,7 @@ impl Ledger {
         }
     }
 
-    /// Hears on this instance at once that selling is to be open, or not.
+    /// Switches selling on this instance at once, to open or to stopped.
     #[must_use]
     pub fn begin_switch(&self, open: bool) -> Switched {
         let last_ms = self.last_switch().map_or(0, |last| last.at_ms);
@@ -120,11 +125,12 @@ impl Ledger {
         switched
     }
 
-    /// Switches selling on every shard, and tells the other instances by a channel. Returns of each shard whether selling
-    /// is open there, as far as is known: one that cannot be reached did not follow.
+    /// Switches selling on every shard, and tells the other instances by a channel. Returns for
+    /// each shard whether selling is open there, as far as is known: a shard that cannot be reached
+    /// did not follow.
     ///
     /// # Errors
-    /// [`DecideError`] when the entry has no JSON form, or it is not known which shards there are.
+    /// [`DecideError`] when the entry has no JSON form, or the shards are not known.
     pub async fn switch_everywhere(
         &self,
         switched: Switched,
@@ -148,7 +154,7 @@ impl Ledger {
         Ok(shards)
     }
 
-    /// The servers of a cluster tell each other; of one server any link will do.
+    /// Publishes on any one link: the servers of a cluster tell each other.
     async fn publish_switch(&self, switched: Switched) {
         for shard in self.shards() {
             let Ok(mut link) = shard.live_link().await else {
@@ -162,7 +168,8 @@ impl Ledger {
         }
     }
 
-    /// Decides the same on every shard at the same time, and stops at none that fails.
+    /// Decides the same request on every shard at the same time. A shard that fails does not stop
+    /// the others.
     async fn ask_everywhere(
         &self,
         request: &Request,
@@ -171,7 +178,7 @@ impl Ledger {
         let mut all = Vec::new();
         for shard in self.shards() {
             let mut own = request.clone();
-            // A key is remembered once.
+            // The key is remembered on the first shard only.
             own.idempotency = own.idempotency.filter(|_| all.is_empty());
             let own = Arc::new(EncodedRequest::new(own)?);
             all.push(async move {
@@ -220,7 +227,7 @@ impl Ledger {
             Plan::One(shard) => {
                 let send = || self.send(shard, encoded);
                 match &request.idempotency {
-                    Some(of) if map.shards() > 1 => self.under_key(map, (of, shard), send).await,
+                    Some(of) if map.shards() > 1 => self.under_key(map, of, shard, send).await,
                     Some(_) | None => send().await,
                 }
             }
@@ -228,10 +235,7 @@ impl Ledger {
                 let split = Arc::new(*split);
                 let send = || self.send_cross_shard(&split);
                 match &request.idempotency {
-                    Some(of) => {
-                        self.under_key(map, (of, split.coordinator.shard), send)
-                            .await
-                    }
+                    Some(of) => self.under_key(map, of, split.coordinator.shard, send).await,
                     None => send().await,
                 }
             }
@@ -246,7 +250,8 @@ impl Ledger {
         self.shard(shard)?.decide(Arc::clone(encoded)).await
     }
 
-    /// Decides on several shards, in a task of its own: a client that leaves breaks nothing off halfway.
+    /// Decides on several shards, in a task of its own, so that a client that leaves does not break
+    /// the decision off halfway.
     async fn send_cross_shard(&self, split: &Arc<Split>) -> Result<Verdict, DecideError> {
         let (ledger, split) = (self.clone(), Arc::clone(split));
         let deciding = async move { cross_shard::run(&ledger, &split).await };

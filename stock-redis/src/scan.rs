@@ -1,15 +1,15 @@
-//! Walks over a large key of Redis, or over all keys, a page at a time, so that nobody waits for all of it. An
-//! element that stays there for the whole walk is seen at least once.
+//! Scans a large key of Redis, or all keys, a page at a time, so that nobody waits for all of it.
+//! An element that stays there for the whole scan is seen at least once.
 
 use redis::aio::ConnectionLike;
 use redis::{Cmd, FromRedisValue, RedisError, cmd};
 
 use super::{ReadError, Shard};
 
-/// How much of it is asked for at once.
+/// The number of elements that are asked for at once.
 const PAGE: u32 = 1_000;
 
-/// A walk.
+/// A scan.
 #[derive(Debug)]
 pub struct Scan<'a> {
     command: &'static str,
@@ -17,7 +17,7 @@ pub struct Scan<'a> {
     key: Option<&'a str>,
     /// The pattern that the names must match.
     pattern: Option<&'a str>,
-    /// Where the next page begins; none at the end.
+    /// The cursor of the next page; none at the end.
     cursor: Option<u64>,
 }
 
@@ -49,7 +49,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// The next page, which may be empty; `None` behind the last.
+    /// The next page, which may be empty; `None` after the last one.
     ///
     /// # Errors
     /// When Redis does not answer.
@@ -68,7 +68,7 @@ impl<'a> Scan<'a> {
     /// The same on a shard.
     ///
     /// # Errors
-    /// [`ReadError`] when there is no proved Redis, or it does not answer.
+    /// [`ReadError`] when there is no verified Redis, or Redis does not answer.
     pub async fn page_on<P: FromRedisValue>(
         &mut self,
         shard: &Shard,

@@ -25,7 +25,7 @@ impl Script {
 /// All scripts.
 #[derive(Debug)]
 pub struct Scripts {
-    /// Judges a batch of requests and journals what is accepted.
+    /// Checks a batch of requests and journals what is accepted.
     pub decide: Script,
     /// Notes how far MySQL has followed and trims the journal.
     pub settled: Script,
@@ -33,15 +33,15 @@ pub struct Scripts {
     pub correct: Script,
     /// Removes states that are final and old.
     pub forget_states: Script,
-    /// Counts anew what users hold.
+    /// Counts anew the units that users hold.
     pub count_held: Script,
     /// Claims a key for another shard.
     pub claim: Script,
     /// Removes the claim of a key for another shard.
     pub unclaim: Script,
-    /// Begins a book, or fills one anew that was lost.
+    /// Begins a book, or fills a lost book anew.
     pub mend: Script,
-    /// Writes what was lost of the head.
+    /// Writes the lost fields of the epoch's hash.
     pub mend_head: Script,
 }
 

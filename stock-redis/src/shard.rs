@@ -71,10 +71,10 @@ pub(super) struct Shared {
     frame_entries: AtomicUsize,
     pub(super) sold_out: SoldOut,
     pub(super) recent: Arc<Recent>,
-    /// The things that were found lost in Redis and are to be brought back.
+    /// The things that were found lost in Redis and have to be brought back.
     pub(super) lost: Arc<Lost>,
     pacer: Mutex<Pacer>,
-    /// Whether the shard is of an earlier map.
+    /// Whether the shard belongs to an earlier map.
     is_retired: AtomicBool,
     pub(super) metrics: LedgerMetrics,
 }
@@ -101,7 +101,7 @@ impl Drop for Shared {
     }
 }
 
-/// The task that verifies a shard's Redis, which ends with the shard.
+/// The handle of the task that verifies a shard's Redis. The task ends with the shard.
 #[derive(Default)]
 struct Keeper(OnceLock<AbortHandle>);
 
@@ -119,7 +119,7 @@ impl Drop for Keeper {
     }
 }
 
-/// The parts that a shard of a ledger shares with the others.
+/// The values that a shard shares with the other shards of its ledger.
 pub(super) struct Common {
     pub(super) servers: Arc<Servers>,
     pub(super) map: ShardMap,
@@ -138,7 +138,8 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Begins a shard: its batcher. Nothing is decided on it until somebody has verified its Redis.
+    /// Begins a shard with its batcher. Nothing is decided on it until somebody has verified its
+    /// Redis.
     pub(super) fn begin(shard: u64, common: Common, config: &Config, clock: Clock) -> Self {
         let fence = Fence::new(shard, &common, config, clock.clone());
         let name = fence.keys.epoch();
@@ -167,29 +168,29 @@ impl Shard {
         }
     }
 
-    /// Says which task verifies the shard's Redis; it ends with the shard.
+    /// Tells the shard which task verifies its Redis. The task ends with the shard.
     pub fn kept_by(&self, task: AbortHandle) {
         if let Err(second) = self.keeper.0.set(task) {
             second.abort();
         }
     }
 
-    /// The fence: it keeps this instance from deciding on a Redis that nobody has verified.
+    /// The fence, which keeps this instance from deciding on a Redis that nobody has verified.
     #[must_use]
     pub fn fence(&self) -> &Arc<Fence> {
         &self.shared.fence
     }
 
-    /// The things that were found lost in Redis and are to be brought back.
+    /// The things that were found lost in Redis and have to be brought back.
     #[must_use]
     pub fn lost(&self) -> &Arc<Lost> {
         &self.shared.lost
     }
 
-    /// Decides one request, all of which lies on this shard.
+    /// Decides one request that lies on this shard alone.
     ///
     /// # Errors
-    /// [`DecideError`] when there is no verdict; only with `OutcomeUnknown` may something have been
+    /// [`DecideError`] when there is no verdict. Only with `OutcomeUnknown` may something have been
     /// changed.
     pub async fn decide(&self, request: Arc<EncodedRequest>) -> Result<Verdict, DecideError> {
         if self.is_stopped_by_hand(&request.request) {
@@ -198,7 +199,7 @@ impl Shard {
         if let Some(reason) = self.shared.fence.reason() {
             return Err(DecideError::Fenced(reason));
         }
-        // A request that stops selling is no promise to anybody.
+        // A switch of selling promises nothing to anybody, so an unsafe Redis may decide it.
         if request.request.draft.selling.is_none()
             && let Some(setting) = self.shared.fence.unsafe_setting()
         {
@@ -212,7 +213,8 @@ impl Shard {
             verdict,
             Ok(Verdict::Refused(Refusal::Fenced)) | Err(DecideError::Fenced(_))
         );
-        // Nothing was executed. If the link only led to an epoch, or to scripts, that are gone, it is asked once more.
+        // Nothing was executed. If only the epoch or the scripts behind the link were gone, the
+        // next link is asked once more.
         if is_fenced && self.shared.fence.link_when_mended().await.is_ok() {
             return self.ask(request).await;
         }
@@ -227,8 +229,8 @@ impl Shard {
         verdict.await.unwrap_or(Err(DecideError::OutcomeUnknown))
     }
 
-    /// Whether selling is stopped and this shard's script is not known to know it. One that does refuses by itself, and
-    /// answers again what it had answered under a key.
+    /// Whether selling is stopped and this shard's script is not known to follow. A script that
+    /// follows refuses by itself, and answers again what it had answered under a key.
     fn is_stopped_by_hand(&self, request: &Request) -> bool {
         let fence = &self.shared.fence;
         request.takes_stock
@@ -247,25 +249,27 @@ impl Shard {
         self.shared.fence.settings()
     }
 
-    /// Hears how far MySQL is: what this instance goes by while MySQL is away.
+    /// Hears how far MySQL is. This instance relies on that while MySQL is away.
     pub fn hear_state(&self, state: &ShardState) {
         self.shared.fence.hear_state(state);
     }
 
-    /// The open link, one that answers; where it broke a moment ago, the one that takes its place.
+    /// The open link, once it answers. While a broken link is being replaced, this waits for the
+    /// next one.
     ///
     /// # Errors
-    /// [`ReadError::Fenced`] when there is no proved Redis.
+    /// [`ReadError::Fenced`] when there is no verified Redis.
     pub async fn live_link(&self) -> Result<Link, ReadError> {
         let link = self.shared.fence.live_link(Line::Read).await;
         link.map_err(ReadError::Fenced)
     }
 
-    /// Refuses an order whose first product is known to be gone, while others are queueing anyway.
-    /// One with a key goes through the script, which remembers the answer.
+    /// Refuses an order whose first product is known to be sold out, while requests are queueing. A
+    /// request with a key goes through the script, which remembers the answer.
     fn refuse_sold_out(&self, request: &Request) -> Option<Refusal> {
         let first = request.draft.postings.first()?;
-        // On several shards nothing is left also while it is held for an order that may fail: only the script tells.
+        // With several shards, units may be missing only because they are held for an order that
+        // may fail. Only the script can tell.
         let is_alone = self.shared.fence.map.shards() == 1;
         let is_candidate =
             is_alone && request.takes_stock && request.idempotency.is_none() && self.is_busy();
@@ -295,12 +299,12 @@ impl Shard {
         }
     }
 
-    /// Ends the fence's keeper: no link that breaks is replaced any more.
+    /// Ends the fence's task: a link that breaks is not replaced any more.
     pub(super) fn close(&self) {
         self.keeper.end();
     }
 
-    /// Ends the shard, which is of an earlier map: nothing is decided on it any more.
+    /// Ends the shard, which belongs to an earlier map. Nothing is decided on it any more.
     pub(super) fn retire(&self) {
         self.close();
         self.shared.is_retired.store(true, Ordering::Relaxed);
@@ -308,19 +312,19 @@ impl Shard {
         self.shared.fence.tell(FenceState::Fenced(why.into()));
     }
 
-    /// Whether both are the same, and not shards of two maps.
+    /// Whether both are the same shard of the same map.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.shared, &other.shared)
     }
 
-    /// Whether there is a proved Redis.
+    /// Whether there is a verified Redis.
     #[must_use]
     pub fn fence_state(&self) -> FenceState {
         self.shared.fence.state()
     }
 
-    /// Whether there is a proved Redis.
+    /// Whether there is a verified Redis.
     #[must_use]
     pub fn is_open(&self) -> bool {
         matches!(self.fence_state(), FenceState::Open(_))
@@ -334,7 +338,8 @@ impl Shard {
         self.fence_state()
     }
 
-    /// Waits until the fence is open; `false` when `limit` passes first, or the shard is of an earlier map.
+    /// Waits until the fence is open; `false` when `limit` passes first, or the shard belongs to an
+    /// earlier map.
     pub async fn wait_open(&self, limit: Duration) -> bool {
         let mut changes = self.shared.fence.watch_state();
         let is_over = |state: &FenceState| {
@@ -363,10 +368,11 @@ impl Shard {
         self.shared.redis_now_ms()
     }
 
-    /// The open link, for who comes again when it is broken; a request takes [`Shard::live_link`].
+    /// The open link, for a caller that comes again when it is broken. A request takes
+    /// [`Shard::live_link`].
     ///
     /// # Errors
-    /// [`ReadError::Fenced`] when there is no proved Redis.
+    /// [`ReadError::Fenced`] when there is no verified Redis.
     pub fn link(&self) -> Result<Link, ReadError> {
         match self.fence_state() {
             FenceState::Open(link) => Ok(link),
@@ -404,7 +410,7 @@ impl Shard {
         Ok(tail)
     }
 
-    /// The state of a state.
+    /// The state under an id.
     ///
     /// # Errors
     /// [`ReadError`] when Redis does not answer.
@@ -429,7 +435,8 @@ impl Shard {
             .map_err(ReadError::from)
     }
 
-    /// Sets an account's level, if its value in Redis is still the one that was found ("" for none).
+    /// Sets an account's level, if its value in Redis is still the one that was found ("" for
+    /// none).
     ///
     /// # Errors
     /// [`ReadError`] when Redis does not answer.
@@ -440,11 +447,11 @@ impl Shard {
         level: Level,
     ) -> Result<bool, ReadError> {
         let mut link = self.live_link().await?;
-        let (of, value) = ((self.keys(), &*link.epoch), level.value_of(account));
-        Ok(levels::correct(&mut link.read, of, account, found, &value).await?)
+        let (keys, value) = (self.keys(), level.value_of(account));
+        Ok(levels::correct(&mut link.read, keys, &link.epoch, account, found, &value).await?)
     }
 
-    /// Whether Redis has a book, and it is whole.
+    /// Whether Redis has a book, and the book is whole.
     ///
     /// # Errors
     /// [`ReadError`] when Redis does not answer.
@@ -458,10 +465,11 @@ impl Shard {
         Ok(sentinel.as_deref() == Some(&*link.epoch))
     }
 
-    /// Begins a book that this shard does not have yet, as of a sale that is new.
+    /// Begins a book that this shard does not have yet, such as that of a new sale.
     ///
     /// # Errors
-    /// [`ReadError`] when Redis does not answer; the first request that needs it then has to wait for it.
+    /// [`ReadError`] when Redis does not answer. The first request that needs the book then has to
+    /// wait for it.
     pub async fn begin_book(&self, book: Book) -> Result<(), ReadError> {
         let mut link = self.link()?;
         let mend = Mend::of_book(self.keys(), book, &link.epoch);
@@ -471,12 +479,13 @@ impl Shard {
         Ok(())
     }
 
-    /// Notes what a refusal says was lost, so that it is brought back (`stock-engine` (`heal`)).
+    /// Notes what a refusal says was lost, so that `stock-engine` (`heal`) brings it back.
     pub(super) fn note_lost(&self, refusal: &Refusal) {
         self.shared.lost.note(refusal);
     }
 
-    /// How far MySQL was when this process last heard of it: while MySQL is away it stays there.
+    /// How far MySQL was when this process last heard of it. While MySQL is away, that does not
+    /// change.
     #[must_use]
     pub fn known_state(&self) -> Option<ShardState> {
         self.shared.fence.known_state()
@@ -494,7 +503,7 @@ impl Shard {
     /// Notes in Redis how far MySQL has followed, and drops frames before `keep_from`.
     ///
     /// # Errors
-    /// [`ReadError`] when Redis does not answer; nothing depends on it having been done.
+    /// [`ReadError`] when Redis does not answer. Nothing depends on the success.
     pub async fn settled(
         &self,
         state: &ShardState,

@@ -1,7 +1,7 @@
-//! Sold-out flags: a rush for a product that is gone does not reach Redis.
+//! Sold-out flags: a rush for a sold-out product does not reach Redis.
 //!
-//! A flag is only a hint with a short life: it is used while requests are queueing anyway, cleared by
-//! a newer level or an own reversal, and gone after a setting's time at the latest.
+//! A flag is only a hint with a short life. It is used only while requests are queueing. A newer
+//! level or an own reversal clears it, and after the setting's time it is gone in any case.
 
 use std::collections::HashMap;
 use std::sync::RwLock;
@@ -14,9 +14,9 @@ use stock_domain::journal::Posted;
 
 #[derive(Debug, Clone, Copy)]
 struct Flag {
-    /// The account's seq when it was seen at zero; an older level does not clear the flag.
+    /// The account's seq when it was seen at zero. An older level does not clear the flag.
     seq: u64,
-    /// When the flag is forgotten.
+    /// The moment at which the flag is forgotten.
     until: Instant,
 }
 
@@ -24,7 +24,7 @@ struct Flag {
 #[derive(Debug)]
 pub(super) struct SoldOut {
     flags: RwLock<HashMap<Account, Flag>>,
-    /// So that the common case, nothing sold out, takes no lock.
+    /// The number of flags. In the common case of none, no lock is taken.
     count: AtomicUsize,
     life: Duration,
 }
@@ -50,7 +50,7 @@ impl SoldOut {
             .is_some_and(|flag| flag.until > Instant::now())
     }
 
-    /// Hears a level: zero sets the flag, anything else that is newer clears it.
+    /// Hears a level. Zero sets the flag, and a newer level above zero clears it.
     pub(super) fn hear(&self, account: Account, balance: i64, seq: u64) {
         if balance > 0 && self.count.load(Ordering::Relaxed) == 0 {
             return;
@@ -85,7 +85,7 @@ impl SoldOut {
         });
     }
 
-    /// Hears what an own request moved.
+    /// Hears the postings of an own request.
     pub(super) fn moved(&self, postings: &[Posted]) {
         for posted in postings {
             if posted.balance_after == 0 || posted.delta > 0 {

@@ -1,9 +1,10 @@
-//! The switch of selling as this instance knows it: while it says *stopped* nobody sells here, whatever a shard's
-//! Redis says, or cannot be asked.
+//! The switch of selling as this instance knows it. While it says *stopped*, nobody sells here,
+//! whatever a shard's Redis says, and although it may not answer.
 //!
-//! Each shard has the switch in its own Redis, where its script obeys it. A shard that cannot be reached does not hear
-//! that it is to stop; so instances tell each other what was asked for last, by Pub/Sub and by a row in MySQL, and
-//! each refuses by itself what goes to a shard that is not known to follow.
+//! Each shard has the switch in its own Redis, where its script obeys it. A shard that cannot be
+//! reached does not hear that it has to stop. So instances tell each other the last switch, by
+//! Pub/Sub and by a row in MySQL. Each instance itself refuses requests to a shard that is not
+//! known to follow the switch.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,12 +12,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use stock_common::lock::lock;
 use stock_domain::selling::Switched;
 
-/// The last switch that was asked for, as far as this instance has heard.
+/// The last switch of which this instance has heard.
 #[derive(Debug, Default)]
 pub(super) struct Switch {
     last: Mutex<Option<Switched>>,
     is_stopped: AtomicBool,
-    /// Rises with each that was heard.
+    /// Rises with each switch that counts.
     generation: AtomicU64,
 }
 
@@ -46,12 +47,14 @@ impl Switch {
     }
 }
 
-/// Which switch a shard's Redis was seen to follow.
+/// The switch that a shard's Redis was last seen to follow: its generation, and whether selling was
+/// open.
 #[derive(Debug, Default)]
 pub(super) struct Follows(Mutex<Option<(u64, bool)>>);
 
 impl Follows {
-    /// It was seen open, or not, after the switch of `generation` had been heard.
+    /// Notes that selling was seen open, or stopped, after the switch of `generation` had been
+    /// heard.
     pub(super) fn note(&self, generation: u64, open: bool) {
         let mut seen = lock(&self.0);
         *seen = Some((generation, open));

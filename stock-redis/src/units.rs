@@ -1,7 +1,9 @@
-//! How many units of a product each user holds: derived from the live holds, kept by the script that decides.
+//! The units of a product that each user holds: derived from the live holds, and kept by the script
+//! that decides.
 //!
-//! It is a hash beside `deadlines`, of which it can be counted anew at any time ([`count_held`]); a field is there
-//! while its user holds something. The two are lost together and come back together (`stock-engine` (`heal`)).
+//! The hash `held_units` stands beside `deadlines`, from which it can be counted anew at any time
+//! ([`count_held`]). A user's field is there while the user holds something. Both keys are lost
+//! together and come back together (`stock-engine` (`heal`)).
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -15,13 +17,13 @@ use super::scan::Scan;
 use super::scripts::SCRIPTS;
 use super::{ReadError, Shard};
 
-/// The field that counts the branches which are held for orders on other shards.
+/// The field that counts the branches that are held for orders on other shards.
 const BRANCHES: &str = "branches";
 
-/// Units by `product:user`, and how many branches are held.
+/// Units by `product:user`, and the number of held branches.
 pub type Units = BTreeMap<String, u64>;
 
-/// Counts anew on a shard, in one step. It takes Redis about a microsecond for each live hold.
+/// Counts anew on a shard, in one step. Redis needs about a microsecond for each live hold.
 ///
 /// # Errors
 /// When Redis does not answer.
@@ -45,7 +47,7 @@ pub async fn count_held(
         .await
 }
 
-/// The units that the live holds add up to, and the units that are kept in the hash; both may change meanwhile.
+/// The units that the live holds add up to, and the units in the hash. Both may change meanwhile.
 ///
 /// # Errors
 /// [`ReadError`] when Redis does not answer.

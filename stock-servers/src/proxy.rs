@@ -148,8 +148,8 @@ async fn serve(
     // When one direction ends, the whole connection ends: the halves are dropped, and with them
     // both sockets.
     tokio::select! {
-        ended = pass(from_client, to_server, (&fate, swallowed), Side::Client) => ended,
-        ended = pass(from_server, to_client, (&fate, swallowed), Side::Server) => ended,
+        ended = pass(from_client, to_server, &fate, swallowed, Side::Client) => ended,
+        ended = pass(from_server, to_client, &fate, swallowed, Side::Server) => ended,
         () = down(fate.mode.clone()) => Ok(()),
         _ = target.changed() => Ok(()),
     }
@@ -170,7 +170,8 @@ enum Side {
 async fn pass(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    (fate, swallowed): (&Fate, &AtomicU64),
+    fate: &Fate,
+    swallowed: &AtomicU64,
     side: Side,
 ) -> io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];

@@ -190,7 +190,7 @@ fn split(request: &Request, of: &Shards, coordinator: u64, hold_ms: u64) -> Spli
     others.dedup();
     let branches = others
         .into_iter()
-        .map(|shard| branch(request, of, (&cross_shard, shard), hold_ms))
+        .map(|shard| branch(request, of, &cross_shard, shard, hold_ms))
         .collect();
     let mut part = Part::new(coordinator, request.clone());
     let draft = &mut part.request.draft;
@@ -248,7 +248,8 @@ fn take(request: &Request, of: &Shards, part: &mut Part, wanted: impl Fn(&Postin
 fn branch(
     request: &Request,
     of: &Shards,
-    (cross_shard, shard): (&CrossShardId, u64),
+    cross_shard: &CrossShardId,
+    shard: u64,
     hold_ms: u64,
 ) -> Part {
     let draft = Draft {

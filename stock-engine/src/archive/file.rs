@@ -22,7 +22,7 @@ use super::ArchiveError;
 
 const MANIFEST: &str = "manifest.jsonl";
 
-/// Names the path in an error.
+/// Adds the path to an error.
 pub(super) fn at(path: &Path) -> impl Fn(io::Error) -> ArchiveError + '_ {
     |error| ArchiveError::File(path.display().to_string(), error)
 }

@@ -109,7 +109,8 @@ pub async fn plan(
     Ok(plans)
 }
 
-/// Whether Redis holds the epoch and the watermark's entry that MySQL knows, and every entry from there to its head.
+/// Whether Redis holds the epoch and the watermark's entry that MySQL knows, and every entry from
+/// there to its head.
 pub(super) async fn is_serving(
     redis: &mut MultiplexedConnection,
     keys: &Keys,
@@ -223,7 +224,7 @@ async fn recorded_behind(
     let mut found = Vec::new();
     let mut after = state.number;
     loop {
-        let page = journal::page(connection, state.shard, (after, u64::MAX), PAGE).await?;
+        let page = journal::page(connection, state.shard, after, u64::MAX, PAGE).await?;
         let numbers = page.iter().flatten().map(|entry| entry.number);
         let Some(last) = numbers.max().filter(|last| *last > after) else {
             return Ok(found);

@@ -181,7 +181,8 @@ async fn prove(
         Err(difference) => report.add([difference]),
         Ok(()) => arrived.push((walk.account.to_string(), walk.at)),
     };
-    // An account that has not moved is compared without a query, and nothing new is remembered of it.
+    // An account that has not moved is compared without a query, and nothing new is remembered of
+    // it.
     few.retain(|walk| {
         let found = walk.arrive();
         let is_moving = walk.missing() > 0;

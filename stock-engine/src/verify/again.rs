@@ -15,7 +15,7 @@ use crate::lookup;
 
 /// Most looks at one thing.
 pub(super) const LOOKS: usize = 3;
-/// How long a look waits for MySQL to follow what Redis had accepted.
+/// How long a look waits for MySQL to settle what Redis had accepted.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The least time between two looks.
 const BETWEEN: Duration = Duration::from_millis(200);

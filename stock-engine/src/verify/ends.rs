@@ -56,7 +56,7 @@ pub(super) async fn differing(
         (Thing::Reservation, &RESERVATIONS),
         (Thing::Branch, &BRANCHES),
     ] {
-        ended(pool, (thing, table), &wanted, (&mut rows, &mut taken)).await?;
+        ended(pool, thing, table, &wanted, &mut rows, &mut taken).await?;
     }
     rows.retain(|(_, id), _| is_counted(id));
     let mut entries = Said::new();
@@ -107,9 +107,11 @@ pub(super) async fn differing(
 /// into `taken`.
 async fn ended(
     pool: &MySqlPool,
-    (thing, table): (Thing, &Table),
+    thing: Thing,
+    table: &Table,
     wanted: &HashSet<usize>,
-    (rows, taken): (&mut Said, &mut HashSet<(Thing, Position)>),
+    rows: &mut Said,
+    taken: &mut HashSet<(Thing, Position)>,
 ) -> Result<(), sqlx::Error> {
     let condition = match thing {
         Thing::Order => "status <> 'SUCCESS'",
@@ -118,7 +120,7 @@ async fn ended(
     };
     let mut at = Position::ZERO;
     loop {
-        let page = table.page(pool, condition, (at, PAGE)).await?;
+        let page = table.page(pool, condition, at, PAGE).await?;
         let Some(last) = page.last() else {
             return Ok(());
         };

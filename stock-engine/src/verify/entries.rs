@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use sqlx::MySqlPool;
-use stock_common::id::Position;
+use stock_common::id::{Position, Span};
 use stock_domain::journal::{Entry, Idempotency, Kind, Posted};
 use stock_domain::selling::EpochBegun;
 use stock_mysql::archives::Reached;
@@ -62,7 +62,7 @@ impl StoredEntry {
 /// When MySQL does not answer.
 pub(super) async fn stored(
     pool: &MySqlPool,
-    (after, upto): (Position, Position),
+    Span { after, upto }: Span,
     limit: u32,
 ) -> Result<Vec<StoredEntry>, sqlx::Error> {
     type Columns = (

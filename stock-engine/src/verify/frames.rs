@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use sqlx::MySqlPool;
-use stock_common::id::Position;
+use stock_common::id::{Position, Span};
 use stock_domain::account::Account;
 use stock_domain::journal::Posted;
 use stock_mysql::{archives, journal, quarantine, shards};
@@ -40,7 +40,15 @@ pub(super) async fn differing(
         };
         let upto = last.position.min(state.watermark);
         let behind = Position::new(first.position.get().saturating_sub(1));
-        let stored = stored(pool, (behind, upto), u32::MAX).await?;
+        let stored = stored(
+            pool,
+            Span {
+                after: behind,
+                upto,
+            },
+            u32::MAX,
+        )
+        .await?;
         let stored: HashMap<Position, (u64, Vec<u8>)> = stored
             .into_iter()
             .map(|of| (of.position, (of.number, of.payload)))

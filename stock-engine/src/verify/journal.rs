@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use sqlx::MySqlPool;
-use stock_common::id::Position;
+use stock_common::id::{Position, Span};
 use stock_domain::shard_state::ShardState;
 use stock_mysql::{archives, journal};
 use stock_redis::Ledger;
@@ -44,7 +44,8 @@ pub(super) fn end_of(states: &States) -> Position {
 
 /// Compares the stretch of a run.
 pub(super) async fn verify(
-    (pool, ledger): (&MySqlPool, &Ledger),
+    pool: &MySqlPool,
+    ledger: &Ledger,
     states: &States,
     full: bool,
     report: &mut Report,
@@ -66,7 +67,15 @@ pub(super) async fn verify(
     let all: u64 = states.iter().map(|(state, _)| state.number).sum();
     let (mut at, mut done, mut is_right) = (start, 0, true);
     while at < end {
-        let step = pass.step((at, end), report).await?;
+        let step = pass
+            .step(
+                Span {
+                    after: at,
+                    upto: end,
+                },
+                report,
+            )
+            .await?;
         at = step.at;
         done += step.entries;
         is_right &= step.is_right;
@@ -85,7 +94,7 @@ pub(super) async fn verify(
         report.add(pass.courses.values().flat_map(Course::switched));
         return Ok(());
     }
-    round::verify((pool, ledger), states, start, report).await
+    round::verify(pool, ledger, states, start, report).await
 }
 
 /// The position after which some entry is not archived.
@@ -135,7 +144,7 @@ pub(super) async fn letters(
     let mut at = Position::ZERO;
     loop {
         let condition = "kind = 'order_placed' AND state <> 'RESOLVED'";
-        let page = LETTERS.page(pool, condition, (at, PAGE)).await?;
+        let page = LETTERS.page(pool, condition, at, PAGE).await?;
         let Some(last) = page.last() else {
             return Ok(found);
         };

@@ -166,13 +166,15 @@ async fn lacking(
         .iter()
         .filter_map(|(_, id, next)| coupon_of(id, next));
     let over = "COALESCE(valid_to < NOW(3) - INTERVAL 23 HOUR, 0)";
-    let over = find(pool, ("coupons", "id", over), coupons).await?;
+    let over = find(pool, "coupons", "id", over, coupons).await?;
     let held = entries
         .iter()
         .filter(|entry| entry.kind == Kind::BranchHeld);
     let held = find(
         pool,
-        ("branches", "id", "state"),
+        "branches",
+        "id",
+        "state",
         held.map(|of| of.position.get()),
     )
     .await?;

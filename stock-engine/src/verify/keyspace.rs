@@ -38,9 +38,9 @@ pub(super) async fn differing(
                 }
                 Some(Shape::Account(account)) => own.push(account),
                 Some(Shape::Book(_)) if seen.insert(name.clone()) => {
-                    found.extend(book((pool, shard), &name, &epoch, due).await?);
+                    found.extend(book(pool, shard, &name, &epoch, due).await?);
                 }
-                Some(shape) => found.extend(sentinel(shard, (shape.kind(), &name), &epoch).await?),
+                Some(shape) => found.extend(sentinel(shard, shape.kind(), &name, &epoch).await?),
             }
         }
         found.extend(surplus(pool, shard, std::mem::take(&mut own), due).await?);
@@ -51,7 +51,8 @@ pub(super) async fn differing(
 /// Checks the sentinel of a key, which says that the key was not lost.
 async fn sentinel(
     shard: &Shard,
-    (kind, name): (Kind, &str),
+    kind: Kind,
+    name: &str,
     epoch: &str,
 ) -> Result<Option<Difference>, VerifyError> {
     let mut link = shard.link()?;
@@ -81,7 +82,8 @@ async fn sentinel(
 
 /// Checks a book's sentinel, and its accounts.
 async fn book(
-    (pool, shard): (&MySqlPool, &Shard),
+    pool: &MySqlPool,
+    shard: &Shard,
     name: &str,
     epoch: &str,
     due: Due,

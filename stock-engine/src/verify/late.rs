@@ -31,7 +31,9 @@ pub(super) type Found = HashMap<Position, Vec<Text>>;
 /// Reads columns of the rows of some ids.
 pub(super) async fn find(
     pool: &MySqlPool,
-    (table, id, columns): (&str, &str, &str),
+    table: &str,
+    id: &str,
+    columns: &str,
     ids: impl IntoIterator<Item = u64>,
 ) -> Result<Found, sqlx::Error> {
     let ids: Vec<String> = ids.into_iter().map(|id| id.to_string()).collect();
@@ -110,7 +112,7 @@ impl Window<'_> {
                     && !is_named
                     && is_settled
                 {
-                    tally.row((thing, row.at), &state_of(thing, row));
+                    tally.row(thing, row.at, &state_of(thing, row));
                 }
                 if thing == Thing::Branch
                     && (row.late(0) == Some("CONFIRMED")) != row.late(1).is_some()
@@ -139,10 +141,9 @@ impl Window<'_> {
         let failed = rows.failed.iter().map(|id| (*id, OrderStatus::Fail));
         let reversed: Vec<(Position, OrderStatus)> = cancelled.chain(failed).collect();
         let ids = || reversed.iter().map(|(id, _)| id.get());
-        let stored = find(self.pool, ("orders", "id", "status"), ids()).await?;
-        let letters = ("dead_letters", "journal_id", "state");
+        let stored = find(self.pool, "orders", "id", "status", ids()).await?;
         let lacking = ids().filter(|id| !stored.contains_key(&Position::new(*id)));
-        let letters = find(self.pool, letters, lacking).await?;
+        let letters = find(self.pool, "dead_letters", "journal_id", "state", lacking).await?;
         let mut found = Vec::new();
         for (id, expected) in reversed {
             let is = value(&stored, id, 0);
@@ -150,7 +151,7 @@ impl Window<'_> {
                 if self.is_counted(id)
                     && let Some(tally) = tally.as_deref_mut()
                 {
-                    tally.entry((Thing::Order, id), expected.as_str());
+                    tally.entry(Thing::Order, id, expected.as_str());
                 }
                 if is != expected.as_str() {
                     let text = format!("is {is}, but an entry made it {}", expected.as_str());
@@ -187,7 +188,7 @@ impl Window<'_> {
             .flat_map(|(ids, status)| ids.iter().map(move |id| (*id, status)))
             .collect();
         let ids = ended.iter().map(|(id, _)| id.get());
-        let stored = find(self.pool, ("reservations", "id", "status"), ids).await?;
+        let stored = find(self.pool, "reservations", "id", "status", ids).await?;
         let forced = self.forced();
         let mut found = Vec::new();
         for (id, expected) in ended {
@@ -198,9 +199,9 @@ impl Window<'_> {
             if self.is_counted(id)
                 && let Some(tally) = tally.as_deref_mut()
             {
-                tally.entry((Thing::Reservation, id), expected.as_str());
+                tally.entry(Thing::Reservation, id, expected.as_str());
                 if expected == Cancelled && forced.contains(&id) {
-                    tally.row((Thing::Reservation, id), Confirmed.as_str());
+                    tally.row(Thing::Reservation, id, Confirmed.as_str());
                 }
             }
             let is_right = match expected {
@@ -231,7 +232,7 @@ impl Window<'_> {
     async fn taken(&self) -> Result<Vec<Difference>, sqlx::Error> {
         let ordered = &self.read.rows.ordered;
         let ids = ordered.iter().map(|(id, _)| id.get());
-        let stored = find(self.pool, ("reservations", "id", "status, order_id"), ids).await?;
+        let stored = find(self.pool, "reservations", "id", "status, order_id", ids).await?;
         let mut found = Vec::new();
         for (id, order) in ordered {
             let Some(row) = stored.get(id) else { continue };
@@ -248,11 +249,11 @@ impl Window<'_> {
             .filter_map(|row| Some((row.at, row.late(1)?.parse().ok()?)))
             .collect();
         let orders = named.iter().map(|(_, order)| order.get());
-        let orders = find(self.pool, ("orders", "id", "reservation_id"), orders).await?;
+        let orders = find(self.pool, "orders", "id", "reservation_id", orders).await?;
         let lacking = named.iter().map(|(_, order)| *order);
         let lacking = lacking.filter(|order| !orders.contains_key(order));
-        let letters = ("dead_letters", "journal_id", "state");
-        let letters = find(self.pool, letters, lacking.map(Position::get)).await?;
+        let lacking = lacking.map(Position::get);
+        let letters = find(self.pool, "dead_letters", "journal_id", "state", lacking).await?;
         for (id, order) in named {
             let by = value(&orders, order, 0);
             if by != Some(id.to_string().as_str()) && !letters.contains_key(&order) {
@@ -270,7 +271,7 @@ impl Window<'_> {
     ) -> Result<Vec<Difference>, sqlx::Error> {
         let ended = &self.read.rows.ended;
         let ids = ended.iter().map(|ended| ended.id.get());
-        let stored = find(self.pool, ("branches", "id", "state, commit_id"), ids).await?;
+        let stored = find(self.pool, "branches", "id", "state, commit_id", ids).await?;
         let mut found = Vec::new();
         for of in ended {
             let commit = of.commit.map(|entry| entry.to_string());
@@ -288,7 +289,7 @@ impl Window<'_> {
                 && let Some(tally) = tally.as_deref_mut()
             {
                 let state = format!("{state} {}", commit.as_deref().unwrap_or_default());
-                tally.entry((Thing::Branch, of.id), &state);
+                tally.entry(Thing::Branch, of.id, &state);
             }
             let is_right = row
                 .iter()
@@ -309,7 +310,7 @@ impl Window<'_> {
         let coupons = rows.coupons.iter().map(|id| id.0).collect::<Vec<_>>();
         let mut found = Vec::new();
         for (table, ids) in [("products", products), ("coupons", coupons)] {
-            let stored = find(self.pool, (table, "id", "opened"), ids.iter().copied()).await?;
+            let stored = find(self.pool, table, "id", "opened", ids.iter().copied()).await?;
             for id in ids {
                 let is = value(&stored, Position::new(id), 0);
                 if is != Some("1") {

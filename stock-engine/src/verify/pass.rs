@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use sqlx::MySqlPool;
-use stock_common::id::Position;
+use stock_common::id::{Position, Span};
 use stock_domain::account::Account;
 use stock_domain::journal::{Entry, Kind, Posted};
 use stock_domain::points;
@@ -153,15 +153,17 @@ impl Pass<'_> {
     /// Compares the next window after one position and up to another.
     pub(super) async fn step(
         &mut self,
-        (after, upto): (Position, Position),
+        span: Span,
         report: &mut Report,
     ) -> Result<Step, VerifyError> {
-        let page = stored(self.pool, (after, upto), WINDOW).await?;
+        let page = stored(self.pool, span, WINDOW).await?;
         let is_last = page.len() < WINDOW as usize;
         let last = page.last().map(|entry| entry.position);
-        let at = last.filter(|_| !is_last).unwrap_or(upto);
+        let at = last.filter(|_| !is_last).unwrap_or(span.upto);
         let entries = page.len() as u64;
-        let (found, courses) = self.settled_look(page, (after, at), report).await?;
+        let (found, courses) = self
+            .settled_look(page, Span { upto: at, ..span }, report)
+            .await?;
         let is_right = found.is_empty();
         report.add(found);
         self.courses = courses;
@@ -176,7 +178,7 @@ impl Pass<'_> {
     async fn settled_look(
         &mut self,
         page: Vec<StoredEntry>,
-        span: (Position, Position),
+        span: Span,
         report: &Report,
     ) -> Result<(Vec<Difference>, Courses), VerifyError> {
         let before = self.tally.clone();
@@ -198,7 +200,7 @@ impl Pass<'_> {
     async fn look(
         &mut self,
         page: Vec<StoredEntry>,
-        span: (Position, Position),
+        span: Span,
     ) -> Result<(Vec<Difference>, Courses), VerifyError> {
         let (postings, stored) = self.read(span).await?;
         let mut courses = self.courses.clone();
@@ -232,7 +234,7 @@ impl Pass<'_> {
     /// Reads every settled posting and row that a position of the window names.
     async fn read(
         &self,
-        span: (Position, Position),
+        span: Span,
     ) -> Result<(Vec<(Position, Posted)>, Vec<Vec<Row>>), sqlx::Error> {
         let [
             orders,
@@ -247,8 +249,8 @@ impl Pass<'_> {
         ] = TABLES.map(|table| table.between(self.pool, span));
         let postings = async {
             let mut connection = self.pool.acquire().await?;
-            let first = Position::new(span.0.get() + 1);
-            journal::postings_between(&mut connection, first, span.1).await
+            let first = Position::new(span.after.get() + 1);
+            journal::postings_between(&mut connection, first, span.upto).await
         };
         let first = async { tokio::try_join!(postings, orders, lines, reservations, offline) };
         let second = async { tokio::try_join!(issues, points, branches, owned, letters) };

@@ -26,7 +26,8 @@ type Record = (Vec<u8>, Vec<u8>);
 pub(super) async fn differing(
     pool: &MySqlPool,
     ledger: &Ledger,
-    (shard, due): (&Shard, Due),
+    shard: &Shard,
+    due: Due,
 ) -> Result<Vec<Difference>, VerifyError> {
     let mut found = Vec::new();
     for records in Records::ALL {
@@ -36,7 +37,7 @@ pub(super) async fn differing(
             while let Some(page) = scan.page_on::<Vec<Record>>(shard).await? {
                 let is_due = |(key, _): &Record| due.has(&hex::encode(key));
                 let page: Vec<Record> = page.into_iter().filter(is_due).collect();
-                found.extend(compare(pool, ledger, (shard, records), &page).await?);
+                found.extend(compare(pool, ledger, shard, records, &page).await?);
             }
         }
     }
@@ -46,7 +47,8 @@ pub(super) async fn differing(
 async fn compare(
     pool: &MySqlPool,
     ledger: &Ledger,
-    (shard, records): (&Shard, Records),
+    shard: &Shard,
+    records: Records,
     page: &[Record],
 ) -> Result<Vec<Difference>, VerifyError> {
     let now = shard.redis_now_ms().saturating_add(60_000);
@@ -80,7 +82,7 @@ async fn accepted_of(
 ) -> Result<Vec<Difference>, VerifyError> {
     let ids = accepted.iter().map(|(_, at)| at.get());
     let columns = "LOWER(HEX(key_hash)), LOWER(HEX(fingerprint))";
-    let entries = find(pool, ("journal", "id", columns), ids).await?;
+    let entries = find(pool, "journal", "id", columns, ids).await?;
     let mut suspects = Vec::new();
     for (record, at) in accepted {
         let says = entries.get(&at).and_then(|row| {

@@ -67,17 +67,18 @@ pub(super) async fn compare_all(
         };
         after = Some(*last);
         let names: Vec<Account> = page.into_iter().map(|(account, _)| account).collect();
-        let found = (&mut compared.drifts, &mut others);
-        compare_names(pool, ledger, &names, found).await?;
+        compare_names(pool, ledger, &names, &mut compared.drifts, &mut others).await?;
     }
 }
 
-/// Compares accounts where they lie. An account that was moved to another shard meanwhile is looked for again.
+/// Compares accounts where they lie. An account that moved to another shard meanwhile is looked for
+/// again.
 async fn compare_names(
     pool: &MySqlPool,
     ledger: &Ledger,
     names: &[Account],
-    (found, others): (&mut Vec<Drift>, &mut Vec<Difference>),
+    found: &mut Vec<Drift>,
+    others: &mut Vec<Difference>,
 ) -> Result<(), VerifyError> {
     let mut names = names.to_vec();
     for _ in 0..ATTEMPTS {
@@ -158,7 +159,7 @@ async fn compare_page(
                 .get(&account)
                 .map_or(&[][..], Vec::as_slice);
             let (found, later) = (first.get(&account).copied(), again.get(&account).copied());
-            let drift = drift_of(account, stored, postings, (found, later))?;
+            let drift = drift_of(account, stored, postings, found, later)?;
             Some(Drift {
                 shard: ledger.keys().shard(),
                 ..drift
@@ -201,7 +202,8 @@ fn drift_of(
     account: Account,
     stored: Level,
     unsettled: &[Posted],
-    (found, later): (Option<Level>, Option<Level>),
+    found: Option<Level>,
+    later: Option<Level>,
 ) -> Option<Drift> {
     let mut truth = stored;
     let mut at_found = (found.map(|level| level.seq) == Some(stored.seq)).then_some(stored.balance);
@@ -290,7 +292,7 @@ mod tests {
                 balance_after,
             })
             .collect();
-        let found = drift_of(account, mysql, &postings, (Some(redis.0), Some(redis.1)));
+        let found = drift_of(account, mysql, &postings, Some(redis.0), Some(redis.1));
         assert_eq!(found.is_some(), drifts, "{found:?}");
     }
 

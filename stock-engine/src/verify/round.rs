@@ -15,7 +15,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use sqlx::MySqlPool;
 use stock_common::clock;
-use stock_common::id::Position;
+use stock_common::id::{Position, Span};
 use stock_domain::shard_state::ShardState;
 use stock_mysql::{archives, journal};
 use stock_redis::Ledger;
@@ -58,7 +58,8 @@ fn due(whole: u64, passed_ms: u64) -> u64 {
 
 /// Compares again what is due.
 pub(super) async fn verify(
-    (pool, ledger): (&MySqlPool, &Ledger),
+    pool: &MySqlPool,
+    ledger: &Ledger,
     states: &States,
     start: Position,
     report: &mut Report,
@@ -90,7 +91,15 @@ pub(super) async fn verify(
     };
     let mut reached = at.max(begin_at);
     while reached < target && report.reproved_entries < ENTRIES_MAX {
-        let step = pass.step((reached, target), report).await?;
+        let step = pass
+            .step(
+                Span {
+                    after: reached,
+                    upto: target,
+                },
+                report,
+            )
+            .await?;
         reached = step.at;
         report.reproved_entries += step.entries;
     }
@@ -207,7 +216,7 @@ pub(super) struct Due {
 }
 
 impl Due {
-    /// Everything.
+    /// All parts.
     pub(super) const ALL: Self = Self {
         first: 0,
         count: PARTS,

@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 
 use sqlx::{AssertSqlSafe, MySqlPool, Row as _};
-use stock_common::id::Position;
+use stock_common::id::{Position, Span};
 
 use super::Difference;
 
@@ -200,7 +200,7 @@ impl Table {
     pub(super) async fn between(
         &self,
         pool: &MySqlPool,
-        (after, upto): (Position, Position),
+        Span { after, upto }: Span,
     ) -> Result<Vec<Row>, sqlx::Error> {
         let at = self.position;
         let condition = format!("{at} > {after} AND {at} <= {upto}");
@@ -212,7 +212,8 @@ impl Table {
         &self,
         pool: &MySqlPool,
         condition: &str,
-        (after, limit): (Position, u32),
+        after: Position,
+        limit: u32,
     ) -> Result<Vec<Row>, sqlx::Error> {
         let at = self.position;
         let condition = format!("{at} > {after} AND {condition} ORDER BY {at} LIMIT {limit}");
@@ -248,9 +249,10 @@ impl Table {
     pub(super) async fn stray(
         &self,
         pool: &MySqlPool,
-        behind: (Option<u64>, Position),
+        shard: Option<u64>,
+        after: Position,
     ) -> Result<Option<u64>, sqlx::Error> {
-        stray(pool, (self.name, self.position), behind).await
+        stray(pool, self.name, self.position, shard, after).await
     }
 
     /// Compares the rows that entries state with those that MySQL has.
@@ -297,8 +299,10 @@ impl Table {
 /// does not exist.
 pub(super) async fn stray(
     pool: &MySqlPool,
-    (table, position): (&str, &str),
-    (shard, after): (Option<u64>, Position),
+    table: &str,
+    position: &str,
+    shard: Option<u64>,
+    after: Position,
 ) -> Result<Option<u64>, sqlx::Error> {
     let on_shard = shard.map_or(String::new(), |shard| {
         format!("AND ((t.{position} >> 16) & 63) = {shard}")

@@ -173,7 +173,7 @@ pub(super) async fn says(pool: &MySqlPool, ids: &[&str]) -> Result<Says, sqlx::E
         ("coupon", "coupons", "id", "opened", OPEN),
     ] {
         let numbers = of(kind).iter().filter_map(|(_, rest)| rest.parse().ok());
-        let stored = find(pool, (table, column, value_of), numbers).await?;
+        let stored = find(pool, table, column, value_of, numbers).await?;
         for (id, rest) in of(kind) {
             let at = Position::new(rest.parse().unwrap_or_default());
             let is = value(&stored, at, 0) == Some("1");
@@ -197,9 +197,9 @@ async fn orders(
     says: &mut Says,
 ) -> Result<(), sqlx::Error> {
     let numbers = || ids.iter().filter_map(|(_, rest)| rest.parse::<u64>().ok());
-    let orders = find(pool, ("orders", "id", "status"), numbers()).await?;
+    let orders = find(pool, "orders", "id", "status", numbers()).await?;
     let lacking = numbers().filter(|id| !orders.contains_key(&Position::new(*id)));
-    let letters = find(pool, ("dead_letters", "journal_id", "state"), lacking).await?;
+    let letters = find(pool, "dead_letters", "journal_id", "state", lacking).await?;
     for (id, rest) in ids {
         let at = Position::new(rest.parse().unwrap_or_default());
         let is = value(&orders, at, 0).or_else(|| value(&letters, at, 0));
@@ -219,9 +219,9 @@ async fn orders(
 async fn holds(pool: &MySqlPool, ids: &[(&str, &str)], says: &mut Says) -> Result<(), sqlx::Error> {
     let at = |rest: &str| Position::from_stream_id(rest).unwrap_or_default();
     let numbers = || ids.iter().map(|(_, rest)| at(rest).get());
-    let rows = find(pool, ("reservations", "id", "status, order_id"), numbers()).await?;
+    let rows = find(pool, "reservations", "id", "status, order_id", numbers()).await?;
     let lacking = numbers().filter(|id| !rows.contains_key(&Position::new(*id)));
-    let letters = find(pool, ("dead_letters", "journal_id", "state"), lacking).await?;
+    let letters = find(pool, "dead_letters", "journal_id", "state", lacking).await?;
     for (id, rest) in ids {
         let at = at(rest);
         if letters.contains_key(&at) {
@@ -290,7 +290,7 @@ async fn tills(pool: &MySqlPool, ids: &[(&str, &str)], says: &mut Says) -> Resul
         }
     }
     for ((store, device), keys) in devices {
-        for of in offline_sales::find(pool, (store, device), &keys).await? {
+        for of in offline_sales::find(pool, store, device, &keys).await? {
             let state = match of.state.as_str() {
                 "SOLD" => "SOLD",
                 _ => "OVERSOLD",

@@ -123,23 +123,24 @@ async fn beyond(pool: &MySqlPool) -> Result<Vec<Difference>, sqlx::Error> {
         .iter()
         .map(|state| (Some(state.shard), state.watermark));
     let mut found = Vec::new();
-    for behind in shards.chain([(None, end.unwrap_or_default())]) {
-        found.extend(beyond_of(pool, behind).await?);
+    for (shard, after) in shards.chain([(None, end.unwrap_or_default())]) {
+        found.extend(beyond_of(pool, shard, after).await?);
     }
     Ok(found)
 }
 
 async fn beyond_of(
     pool: &MySqlPool,
-    behind: (Option<u64>, Position),
+    shard: Option<u64>,
+    after: Position,
 ) -> Result<Vec<Difference>, sqlx::Error> {
     let text = || "has no entry that made it".to_owned();
     let mut found = Vec::new();
     for table in TABLES {
-        let stray = table.stray(pool, behind).await?;
+        let stray = table.stray(pool, shard, after).await?;
         found.extend(stray.map(|id| Difference::new(table.name, id, text())));
     }
-    let stray = rows::stray(pool, ("postings", "journal_id"), behind).await?;
+    let stray = rows::stray(pool, "postings", "journal_id", shard, after).await?;
     found.extend(stray.map(|id| Difference::new("postings", id, text())));
     Ok(found)
 }

@@ -58,22 +58,22 @@ impl Tally {
         Self(vec![0; BUCKETS])
     }
 
-    fn count(&mut self, (thing, id): (Thing, Position), by: impl FnOnce(u64) -> u64) {
+    fn count(&mut self, thing: Thing, id: Position, by: impl FnOnce(u64) -> u64) {
         if let Some(sum) = self.0.get_mut(bucket(thing, id)) {
             *sum = by(*sum);
         }
     }
 
     /// Counts a row that states an end.
-    pub(super) fn row(&mut self, of: (Thing, Position), state: &str) {
-        let number = hash((of, state));
-        self.count(of, |sum| sum.wrapping_add(number));
+    pub(super) fn row(&mut self, thing: Thing, id: Position, state: &str) {
+        let number = hash(((thing, id), state));
+        self.count(thing, id, |sum| sum.wrapping_add(number));
     }
 
     /// Counts an entry that states an end.
-    pub(super) fn entry(&mut self, of: (Thing, Position), state: &str) {
-        let number = hash((of, state));
-        self.count(of, |sum| sum.wrapping_sub(number));
+    pub(super) fn entry(&mut self, thing: Thing, id: Position, state: &str) {
+        let number = hash(((thing, id), state));
+        self.count(thing, id, |sum| sum.wrapping_sub(number));
     }
 
     /// One of the sums.
@@ -105,14 +105,13 @@ mod tests {
     fn what_both_sides_say_leaves_nothing_and_what_one_says_is_left() {
         let mut tally = Tally::new();
         for id in 1..1_000 {
-            let of = (Thing::Order, Position::new(id));
-            tally.entry(of, "CANCEL");
-            tally.row(of, "CANCEL");
+            tally.entry(Thing::Order, Position::new(id), "CANCEL");
+            tally.row(Thing::Order, Position::new(id), "CANCEL");
         }
         assert!(tally.left().is_empty());
-        let of = (Thing::Order, Position::new(7));
-        tally.row(of, "FAIL");
-        tally.entry(of, "CANCEL");
-        assert_eq!(tally.left(), [bucket(of.0, of.1)]);
+        let id = Position::new(7);
+        tally.row(Thing::Order, id, "FAIL");
+        tally.entry(Thing::Order, id, "CANCEL");
+        assert_eq!(tally.left(), [bucket(Thing::Order, id)]);
     }
 }

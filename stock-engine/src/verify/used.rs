@@ -37,7 +37,7 @@ impl Window<'_> {
         let codes: Vec<String> = used.keys().map(|(_, code)| code.clone()).collect();
         let stored = coupon_issues::orders_of(self.pool, &codes).await?;
         let orders = used.values().map(|order| order.get());
-        let standing = find(self.pool, ("orders", "id", "status"), orders).await?;
+        let standing = find(self.pool, "orders", "id", "status", orders).await?;
         let mut found = Vec::new();
         for (code, order) in used {
             // A later order may have used the code, after this one was taken back.
@@ -62,17 +62,17 @@ impl Window<'_> {
             .collect();
         let ids = used.iter().map(|(_, order)| order.get());
         let columns = "coupon_id, coupon_code, status";
-        let orders = find(self.pool, ("orders", "id", columns), ids).await?;
+        let orders = find(self.pool, "orders", "id", columns, ids).await?;
         let lacking = used.iter().map(|(_, order)| *order);
         let lacking = lacking.filter(|order| !orders.contains_key(order));
-        let letters = ("dead_letters", "journal_id", "state");
-        let letters = find(self.pool, letters, lacking.map(Position::get)).await?;
+        let lacking = lacking.map(Position::get);
+        let letters = find(self.pool, "dead_letters", "journal_id", "state", lacking).await?;
         // When a coupon is over, its code is not given back with its order.
         let coupons = used
             .iter()
             .filter_map(|(row, _)| row.value(1)?.parse().ok());
         let over = "COALESCE(valid_to < NOW(3), 0)";
-        let over = find(self.pool, ("coupons", "id", over), coupons).await?;
+        let over = find(self.pool, "coupons", "id", over, coupons).await?;
         let mut found = Vec::new();
         for (row, order) in used {
             let coupon = row.value(1).and_then(|coupon| coupon.parse().ok());
@@ -125,7 +125,7 @@ impl Window<'_> {
             .map(|row| row.at)
             .filter(|at| held.contains(at));
         let ids = ids.map(Position::get);
-        let branches = find(self.pool, ("branches", "id", "commit_id"), ids).await?;
+        let branches = find(self.pool, "branches", "id", "commit_id", ids).await?;
         let mut found = Vec::new();
         for row in stored {
             let (Some(user), Some(seq)) = (row.value(1), row.value(2)) else {

@@ -29,7 +29,8 @@ pub async fn insert(
     connection: &mut MySqlConnection,
     user: UserId,
     family: [u8; 16],
-    (token, seconds): (&TokenHash, i64),
+    token: &TokenHash,
+    seconds: i64,
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO refresh_tokens (token_hash, family, user_id, expires_at) \
@@ -53,14 +54,15 @@ pub async fn begin(
     pool: &MySqlPool,
     user: &User,
     family: [u8; 16],
-    token: (&TokenHash, i64),
+    token: &TokenHash,
+    seconds: i64,
 ) -> Result<bool, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     let now = users::lock(&mut transaction, user.id).await?;
     if now.is_none_or(|now| now.tokens_from != user.tokens_from) {
         return Ok(false);
     }
-    insert(&mut transaction, user.id, family, token).await?;
+    insert(&mut transaction, user.id, family, token, seconds).await?;
     transaction.commit().await?;
     Ok(true)
 }
@@ -74,7 +76,8 @@ pub async fn begin(
 pub async fn redeem(
     pool: &MySqlPool,
     token: &TokenHash,
-    successor: (&TokenHash, i64),
+    successor: &TokenHash,
+    seconds: i64,
 ) -> Result<Redeemed, sqlx::Error> {
     let owner: Option<u64> =
         sqlx::query_scalar("SELECT user_id FROM refresh_tokens WHERE token_hash = ?")
@@ -113,7 +116,7 @@ pub async fn redeem(
         .bind(token.as_slice())
         .execute(&mut *transaction)
         .await?;
-    insert(&mut transaction, owner, family, successor).await?;
+    insert(&mut transaction, owner, family, successor, seconds).await?;
     transaction.commit().await?;
     Ok(Redeemed::Good(user))
 }

@@ -29,7 +29,7 @@ pub(super) async fn run(
         redis_url: args.from.as_ref().unwrap_or(&config.redis_url).clone(),
         ..config.clone()
     };
-    let done = rehome((&from, config), &pool, args.shards, &mut progress).await?;
+    let done = rehome(&from, config, &pool, args.shards, &mut progress).await?;
     bar.finish_and_clear();
     if common.json {
         output::document(&done)?;

@@ -164,7 +164,7 @@ pub(crate) async fn sign_up(
     };
     let id = users::insert(&app.pool, &user).await?;
     let id = id.ok_or_else(|| Problem::of(Code::EmailTaken))?;
-    audit::note(app, origin, Action::SignedUp, (Some(id), email.as_str()));
+    audit::note(app, origin, Action::SignedUp, Some(id), email.as_str());
     Ok((id, email))
 }
 
@@ -197,7 +197,7 @@ async fn attempt(
             Ok(attempt) => {
                 has_failed |= attempt.failures > 0;
                 if attempt.begins_delay {
-                    audit::note(app, origin, Action::LoginLimited, (None, claimed));
+                    audit::note(app, origin, Action::LoginLimited, None, claimed);
                 }
             }
             Err(exceeded) => {
@@ -217,7 +217,8 @@ async fn attempt(
 async fn is_right(
     app: &App,
     subjects: &[Subject],
-    (password, hash): (&str, Option<String>),
+    password: &str,
+    hash: Option<String>,
     ticket: Ticket,
 ) -> Result<bool, Problem> {
     let password = Password::claimed(password).unwrap_or_else(Password::nobodys);
@@ -282,7 +283,7 @@ pub(crate) async fn log_in(
     };
     let (user, hash) = known.map_or((None, None), |(user, hash)| (Some(user), hash));
     let ticket = ticket(origin, device.is_some(), has_failed);
-    let is_right = is_right(app, &subjects, (&password, hash), ticket).await?;
+    let is_right = is_right(app, &subjects, &password, hash, ticket).await?;
     match user.filter(|_| is_right) {
         Some(user) => {
             for subject in subjects {
@@ -293,11 +294,11 @@ pub(crate) async fn log_in(
                     false => app.people.limits.forgive(&app.ledger, subject).await,
                 }
             }
-            audit::note(app, origin, Action::LoggedIn, (Some(user.id), claimed));
+            audit::note(app, origin, Action::LoggedIn, Some(user.id), claimed);
             Ok(user)
         }
         None => {
-            audit::note(app, origin, Action::LoginFailed, (None, claimed));
+            audit::note(app, origin, Action::LoginFailed, None, claimed);
             Err(Problem::of(Code::InvalidCredentials))
         }
     }
@@ -340,13 +341,14 @@ fn new_family() -> [u8; 16] {
 /// 401 `INVALID_CREDENTIALS`, 429.
 pub async fn token(
     State(app): State<Arc<App>>,
-    (origin, headers): (Origin, HeaderMap),
+    origin: Origin,
+    headers: HeaderMap,
     Anonymous(body): Anonymous<CredentialsIn>,
 ) -> Result<Response, Problem> {
     let user = log_in(&app, &origin, &headers, body).await?;
     let (refresh, hash) = new_refresh_token();
-    let lasting = (&hash, app.config.refresh_token_seconds);
-    if !refresh_tokens::begin(&app.pool, &user, new_family(), lasting).await? {
+    let seconds = app.config.refresh_token_seconds;
+    if !refresh_tokens::begin(&app.pool, &user, new_family(), &hash, seconds).await? {
         // The password or the role was changed, or the user was deleted, while the password was
         // being checked.
         return Err(Problem::of(Code::InvalidCredentials));
@@ -366,12 +368,12 @@ pub async fn refresh(
     let invalid = || Problem::of(Code::RefreshTokenInvalid);
     let (successor, hash) = new_refresh_token();
     let old = Sha256::digest(&body.refresh).into();
-    let lasting = (&hash, app.config.refresh_token_seconds);
-    let user = match refresh_tokens::redeem(&app.pool, &old, lasting).await? {
+    let seconds = app.config.refresh_token_seconds;
+    let user = match refresh_tokens::redeem(&app.pool, &old, &hash, seconds).await? {
         Redeemed::Good(user) => user,
         Redeemed::Reused(user) => {
             let subject = format!("user:{user}");
-            audit::note(&app, &origin, Action::RefreshReused, (None, &subject));
+            audit::note(&app, &origin, Action::RefreshReused, None, &subject);
             return Err(invalid());
         }
         Redeemed::Unknown => return Err(invalid()),
@@ -409,8 +411,8 @@ pub(super) async fn end_tokens(
     };
     refresh_tokens::delete_of(&mut transaction, id).await?;
     if let Some(hash) = refresh {
-        let lasting = (hash, app.config.refresh_token_seconds);
-        refresh_tokens::insert(&mut transaction, id, new_family(), lasting).await?;
+        let seconds = app.config.refresh_token_seconds;
+        refresh_tokens::insert(&mut transaction, id, new_family(), hash, seconds).await?;
     }
     transaction.commit().await?;
     app.people.tokens.end(id, user.tokens_from);
@@ -436,11 +438,16 @@ pub async fn change_password(
     // user from changing the password.
     let own = Subject::Own(user.id.0);
     let has_failed = attempt(&app, &origin, &[own], &user.email).await?;
-    let who = (Some(user.id), user.email.as_str());
     let ticket = ticket(&origin, true, has_failed);
-    let claimed = (body.current_password.as_str(), hash);
-    if !is_right(&app, &[own], claimed, ticket).await? {
-        audit::note(&app, &origin, Action::LoginFailed, who);
+    let claimed = body.current_password.as_str();
+    if !is_right(&app, &[own], claimed, hash, ticket).await? {
+        audit::note(
+            &app,
+            &origin,
+            Action::LoginFailed,
+            Some(user.id),
+            &user.email,
+        );
         return Err(Problem::of(Code::InvalidCredentials));
     }
     app.people.limits.forgive(&app.ledger, own).await;
@@ -448,7 +455,13 @@ pub async fn change_password(
     let (refresh, refresh_hash) = new_refresh_token();
     let ending = Ending::NewPassword(&password_hash);
     let changed = end_tokens(&app, user.id, ending, Some(&refresh_hash)).await?;
-    audit::note(&app, &origin, Action::PasswordChanged, who);
+    audit::note(
+        &app,
+        &origin,
+        Action::PasswordChanged,
+        Some(user.id),
+        &user.email,
+    );
     tokens_out(&app, &changed.ok_or_else(nobody)?, refresh)
 }
 
@@ -464,7 +477,7 @@ pub async fn logout_everywhere(
     let ended = end_tokens(&app, caller.user, Ending::LogoutEverywhere, None).await?;
     ended.ok_or_else(nobody)?;
     let subject = format!("user:{}", caller.user);
-    let who = (Some(caller.user), subject.as_str());
-    audit::note(&app, &origin, Action::LoggedOutEverywhere, who);
+    let actor = Some(caller.user);
+    audit::note(&app, &origin, Action::LoggedOutEverywhere, actor, &subject);
     Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -12,12 +12,7 @@ use crate::app::App;
 ///
 /// The client may have gone, and MySQL may be away when selling must stop. The action has already
 /// happened, so a line that MySQL does not take goes to the log of the process.
-pub fn note(
-    app: &Arc<App>,
-    origin: &Origin,
-    action: Action,
-    (actor, subject): (Option<UserId>, &str),
-) {
+pub fn note(app: &Arc<App>, origin: &Origin, action: Action, actor: Option<UserId>, subject: &str) {
     let (of, subject) = (Arc::clone(app), subject.to_owned());
     let (address, request_id) = (origin.address.to_string(), origin.request_id.to_string());
     app.start(async move {

@@ -115,7 +115,7 @@ pub async fn create(
     if !is_replayed {
         let subject = format!("coupon:{}", created.id);
         let action = Action::CouponCreated;
-        audit::note(&app, &origin, action, (Some(admin.user), &subject));
+        audit::note(&app, &origin, action, Some(admin.user), &subject);
     }
     // The answer shows the full count, so that a replay repeats the first answer.
     let first = Level {

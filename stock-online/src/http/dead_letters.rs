@@ -105,7 +105,7 @@ pub async fn retry(
     if is_due && retried.is_ok() {
         let subject = format!("entry:{position}");
         let action = Action::DeadLetterRetried;
-        audit::note(&app, &origin, action, (Some(admin.user), &subject));
+        audit::note(&app, &origin, action, Some(admin.user), &subject);
     }
     let retried = retried.map(|()| json(StatusCode::OK, &DeadLetterOut::from(letter)));
     once::keep(&app, idempotency, retried).await

@@ -119,6 +119,6 @@ pub async fn create(
     publish(&app).await?;
     let subject = format!("product:{id}");
     let action = Action::DiscountCreated;
-    audit::note(&app, &origin, action, (Some(admin.user), &subject));
+    audit::note(&app, &origin, action, Some(admin.user), &subject);
     Ok(response)
 }

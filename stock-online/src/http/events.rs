@@ -247,7 +247,7 @@ pub async fn levels(
         false => Holder::User(lease.caller.user),
     };
     let place = app.live.event_streams.take(holder)?;
-    Ok(stream(app, named, &headers, (place, Some(lease))))
+    Ok(stream(app, named, &headers, place, Some(lease)))
 }
 
 /// Opens the stream. It ends with its watcher's token or session, if there is one.
@@ -255,7 +255,8 @@ pub fn stream(
     app: Arc<App>,
     named: Option<Named>,
     headers: &HeaderMap,
-    (place, lease): (Place, Option<Lease>),
+    place: Place,
+    lease: Option<Lease>,
 ) -> Response {
     // A malformed id begins with a snapshot.
     let after = headers

@@ -167,8 +167,8 @@ fn keyed(
         return Ok(None);
     };
     app.people.limits.admit_key(caller.user.0)?;
-    let target = (&parts.method, &parts.uri);
-    Ok(Some(idempotency(caller.user, key, target, body)))
+    let Parts { method, uri, .. } = parts;
+    Ok(Some(idempotency(caller.user, key, method, uri, body)))
 }
 
 async fn read_body(parts: &Parts, body: axum::body::Body, max: usize) -> Result<Bytes, Problem> {
@@ -339,12 +339,7 @@ pub(super) fn key_of(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
 
 /// Hashes the key and the request. The order of members and the spaces of the body make no
 /// difference.
-fn idempotency(
-    user: UserId,
-    key: &str,
-    (method, uri): (&Method, &Uri),
-    body: &[u8],
-) -> Idempotency {
+fn idempotency(user: UserId, key: &str, method: &Method, uri: &Uri, body: &[u8]) -> Idempotency {
     let mut canonical = serde_json::from_slice::<Value>(body).unwrap_or_default();
     // Explicit, because a feature of another crate decides whether `Value` sorts by itself.
     canonical.sort_all_objects();

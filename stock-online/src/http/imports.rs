@@ -202,7 +202,7 @@ pub async fn import(
     let Some(id) = begun else {
         return brought_before(&app, key, file).await;
     };
-    let judged = judge(&app, id, file, (is_dry_run, key.is_some())).await?;
+    let judged = judge(&app, id, file, is_dry_run, key.is_some()).await?;
     drop(turn);
     if !judged.errors.is_empty() {
         return Err(wrong(&judged));
@@ -221,7 +221,7 @@ pub async fn import(
     app.selling.imports_wake_up.notify_one();
     let subject = format!("import:{id} {} rows", judged.rows);
     let action = Action::StockImported;
-    audit::note(&app, &origin, action, (Some(admin.user), &subject));
+    audit::note(&app, &origin, action, Some(admin.user), &subject);
     Ok(json(
         StatusCode::CREATED,
         &out(&app, written(&app, id).await?).await?,
@@ -274,7 +274,8 @@ async fn judge(
     app: &App,
     id: u64,
     file: Reading,
-    (is_dry_run, is_keyed): (bool, bool),
+    is_dry_run: bool,
+    is_keyed: bool,
 ) -> Result<Judged, Problem> {
     // A counted row is compared with MySQL's level, which must include every earlier answer.
     lookup::catch_up(&app.pool, &app.ledger, CATCH_UP_MAX).await;

@@ -224,9 +224,11 @@ pub async fn start(
         &app,
         &origin,
         Action::LedgerVerified,
-        (Some(admin.user), CheckKind::Verify.as_str()),
+        Some(admin.user),
+        CheckKind::Verify.as_str(),
     );
     let running = Arc::clone(&app);
-    app.start(async move { verify_ledger::prove(&running, held, body.full).await });
+    let (claim, pool) = held;
+    app.start(async move { verify_ledger::run_claimed(&running, claim, pool, body.full).await });
     Ok(response)
 }

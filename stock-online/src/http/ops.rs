@@ -113,7 +113,8 @@ pub async fn switch_selling(
         &app,
         &origin,
         Action::SellingSwitched,
-        (Some(admin.user), subject),
+        Some(admin.user),
+        subject,
     );
     let have_followed = switched.iter().all(|(_, open)| *open == body.open);
     let shards = switched

@@ -89,7 +89,8 @@ impl Placing {
 /// Prices an order at a time in Unix ms, or returns the verdict that refuses it.
 async fn price(
     app: &App,
-    (asked, benefits): (&AskedOrder, &Benefits),
+    asked: &AskedOrder,
+    benefits: &Benefits,
     idempotency: Option<&Idempotency>,
     now_ms: u64,
 ) -> Result<Result<Placing, Verdict>, Problem> {
@@ -221,7 +222,7 @@ pub async fn place_redis(
     let key = idempotency.as_ref();
     let mut round = Round::first(&app);
     loop {
-        let placing = match price(&app, (&asked, &benefits), key, round.now_ms).await? {
+        let placing = match price(&app, &asked, &benefits, key, round.now_ms).await? {
             Ok(placing) => placing,
             Err(verdict) => return Box::pin(answer_unplaced(&app, verdict)).await,
         };
@@ -285,7 +286,7 @@ async fn place_locked(
     let (path, key) = (asked.path, idempotency.as_ref());
     let mut round = Round::first(app);
     loop {
-        let placing = match price(app, (&asked, &benefits), key, round.now_ms).await? {
+        let placing = match price(app, &asked, &benefits, key, round.now_ms).await? {
             Ok(placing) => placing,
             Err(verdict) => return answer_unplaced(app, verdict).await,
         };

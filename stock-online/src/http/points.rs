@@ -2,15 +2,16 @@
 //!
 //! | verb | path | answers |
 //! |---|---|---|
-//! | [`earn_lock`], [`earn_redis`] | POST `/api/v1/points/earn`, `/api/v2/…` | 201 `EARN`: an admin's word |
-//! | [`use_lock`], [`use_redis`] | POST `/api/v1/points/use`, `/api/v2/…` | 201 `USED`: their owner's word |
+//! | [`earn_lock`], [`earn_redis`] | POST `/api/v1/points/earn`, `/api/v2/…` | 201 `EARN`, for admins |
+//! | [`use_lock`], [`use_redis`] | POST `/api/v1/points/use`, `/api/v2/…` | 201 `USED`, for the points' owner |
 //! | [`cancel_lock`], [`cancel_redis`] | POST `/api/v1/points/{id}/cancel`, `/api/v2/…` | 200 `CANCELED`, once |
-//! | [`balance`] | GET `…/users/{userId}/balance` | what there is now |
+//! | [`balance`] | GET `…/users/{userId}/balance` | the current balance |
 //! | [`history`] | GET `…/users/{userId}/history` | every movement, newest first |
 //! | [`reports`] | GET `…/users/{userId}/reports` | per day |
 //!
-//! v1 answers when MySQL has it (when that fails after the decision, the subscriber records it), v2
-//! when Redis has decided; the rules are the same ones ([`stock_domain::points`]).
+//! v1 answers when MySQL has the movement; if MySQL fails after the decision, the subscriber
+//! records it. v2 answers when Redis has decided. The rules are the same
+//! ([`stock_domain::points`]).
 
 mod read;
 
@@ -49,12 +50,12 @@ use super::verdicts::{ask_locked, refuse, replayed_entry};
 use crate::app::App;
 use crate::http::code::Code;
 
-/// Points that come or go.
+/// Points to earn or to use.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({ "userId": 2, "amount": 1_000, "description": "welcome" }))]
 pub struct PointsIn {
-    /// Whose; of points that go, the token's user.
+    /// The user whose points move; when points are used, it must be the token's user.
     user_id: u64,
     #[schema(minimum = 1, maximum = 1_000_000_000_000_i64)]
     amount: i64,
@@ -64,7 +65,7 @@ pub struct PointsIn {
 
 impl BodyIn for PointsIn {}
 
-/// What a movement of points was.
+/// The type of a movement of points.
 #[derive(ToSchema)]
 #[schema(rename_all = "UPPERCASE")]
 #[expect(
@@ -89,12 +90,12 @@ pub(in crate::http) struct PointOut {
     #[schema(value_type = PointTypeName)]
     point_type: PointType,
     description: String,
-    /// The balance after it.
+    /// The balance after the movement.
     balance_snapshot: i64,
-    /// The order that moved them.
+    /// The order that moved the points.
     #[schema(value_type = Option<String>, pattern = "^[0-9]{1,20}$")]
     order_id: Option<Position>,
-    /// The movement that it took back.
+    /// The movement that this one cancels.
     #[schema(value_type = Option<String>, pattern = "^[0-9]{1,20}$")]
     cancels_id: Option<Position>,
     #[schema(value_type = String, format = DateTime)]
@@ -132,7 +133,7 @@ impl PointsIn {
     }
 }
 
-/// Decides a movement. MySQL must have the entries `before` first.
+/// Decides a movement. The entries `before` must be in MySQL first.
 async fn move_points(
     app: &Arc<App>,
     path: Path,
@@ -162,7 +163,8 @@ async fn answer(
     let Verdict::Accepted(accepted) = verdict else {
         return answer_unmoved(app, status, verdict).await;
     };
-    // The last posting of the account: before it may stand the one that opened it.
+    // The account's last posting is the movement; the posting that opened the account may come
+    // before it.
     let last = accepted.postings.last();
     let last = last.ok_or_else(|| Problem::of(Code::Internal))?;
     let moved = PointTransaction {
@@ -179,7 +181,7 @@ async fn answer(
     Ok(json(status, &PointOut::from(moved)))
 }
 
-/// Answers a verdict that moved nothing now.
+/// Answers a verdict that made no new movement.
 async fn answer_unmoved(
     app: &App,
     status: StatusCode,
@@ -199,7 +201,7 @@ async fn answer_unmoved(
     }
 }
 
-/// What refuses a movement.
+/// Translates the refusal of a movement.
 fn unmoved(refusal: Refusal) -> Problem {
     if matches!(refusal, Refusal::StaleState { .. }) {
         Problem::of(Code::PointAlreadyCanceled)
@@ -211,8 +213,10 @@ fn unmoved(refusal: Refusal) -> Problem {
 async fn earn(
     app: &Arc<App>,
     path: Path,
-    (admin, origin): (Caller, &Origin),
-    (body, idempotency): (PointsIn, Option<Idempotency>),
+    admin: Caller,
+    origin: &Origin,
+    body: PointsIn,
+    idempotency: Option<Idempotency>,
 ) -> Result<Response, Problem> {
     let moved = body.check()?;
     let account = Account::points(moved.user_id);
@@ -226,7 +230,7 @@ async fn earn(
     if matches!(verdict, Verdict::Accepted(_)) {
         let subject = format!("user:{} +{}", moved.user_id, moved.amount);
         let action = Action::PointsEarned;
-        audit::note(app, origin, action, (Some(admin.user), &subject));
+        audit::note(app, origin, action, Some(admin.user), &subject);
     }
     let wanted = Wanted {
         point_type: PointType::Earn,
@@ -240,7 +244,8 @@ async fn spend(
     app: &Arc<App>,
     path: Path,
     caller: Caller,
-    (body, idempotency): (PointsIn, Option<Idempotency>),
+    body: PointsIn,
+    idempotency: Option<Idempotency>,
 ) -> Result<Response, Problem> {
     let moved = body.check()?;
     if moved.user_id != caller.user {
@@ -256,16 +261,16 @@ async fn spend(
     answer(app, StatusCode::CREATED, verdict, wanted).await
 }
 
-/// A movement that a person made, to be taken back.
+/// A movement that a person made and that is to be cancelled.
 struct Cancelable {
     id: Position,
-    /// None when it was archived.
+    /// `None` when the entry was archived.
     entry: Option<Entry>,
     moved: PointsMoved,
     point_type: PointType,
 }
 
-/// Finds a movement that the caller may take back; another's is a 404 like one that does not exist.
+/// Finds a movement that the caller may cancel. Other users' movements answer 404.
 async fn find_cancelable(
     app: &App,
     caller: Caller,
@@ -283,13 +288,14 @@ async fn find_cancelable(
     let moved = moved.into_iter().find(|of| own(&of)).ok_or_else(missing)?;
     let is_final = moved.order_id.is_some() || moved.point_type == PointType::Canceled;
     if is_final {
-        // What an order moved goes back with the order; a cancel is final.
+        // Points that an order moved go back with the order, and a cancel is final.
         return Err(Problem::of(Code::PointNotCancelable));
     }
     if moved.point_type == PointType::Earn && !caller.is_admin() {
         return Err(Problem::of(Code::Forbidden));
     }
-    // A state that was set less than so long ago is still there; after that MySQL knows.
+    // Redis keeps a state for `marks_keep_ms`. The cancel of an older movement may be known to
+    // MySQL only.
     let is_remembered = id.unix_ms() + app.config.marks_keep_ms > app.ledger.redis_now_ms();
     if !is_remembered && table::is_cancelled(&app.pool, id).await? {
         return Err(Problem::of(Code::PointAlreadyCanceled));
@@ -309,8 +315,10 @@ async fn find_cancelable(
 async fn cancel(
     app: &Arc<App>,
     path: Path,
-    (caller, origin): (Caller, &Origin),
-    (id, idempotency): (Result<PathId, Problem>, Option<Idempotency>),
+    caller: Caller,
+    origin: &Origin,
+    id: Result<PathId, Problem>,
+    idempotency: Option<Idempotency>,
 ) -> Result<Response, Problem> {
     let found = match find_cancelable(app, caller, id).await {
         Ok(found) => found,
@@ -329,7 +337,7 @@ async fn cancel(
         let PointsCancelled { point_id, of } = &cancelled;
         let subject = format!("user:{} point:{point_id}", of.user_id);
         let action = Action::PointsCancelled;
-        audit::note(app, origin, action, (Some(caller.user), &subject));
+        audit::note(app, origin, action, Some(caller.user), &subject);
     }
     let wanted = Wanted {
         point_type: PointType::Canceled,
@@ -350,7 +358,7 @@ pub async fn earn_lock(
         body, idempotency, ..
     }: Keyed<PointsIn>,
 ) -> Result<Response, Problem> {
-    earn(&app, Path::Lock, (admin, &origin), (body, idempotency)).await
+    earn(&app, Path::Lock, admin, &origin, body, idempotency).await
 }
 
 /// POST `/api/v2/points/earn`.
@@ -364,13 +372,13 @@ pub async fn earn_redis(
         body, idempotency, ..
     }: Keyed<PointsIn>,
 ) -> Result<Response, Problem> {
-    earn(&app, Path::Redis, (admin, &origin), (body, idempotency)).await
+    earn(&app, Path::Redis, admin, &origin, body, idempotency).await
 }
 
 /// POST `/api/v1/points/use`.
 ///
 /// # Errors
-/// 403 for another's points, 409 when there are fewer, 422.
+/// 403 for another user's points, 409 when there are too few, 422.
 pub async fn use_lock(
     State(app): State<Arc<App>>,
     Keyed {
@@ -379,13 +387,13 @@ pub async fn use_lock(
         idempotency,
     }: Keyed<PointsIn>,
 ) -> Result<Response, Problem> {
-    spend(&app, Path::Lock, caller, (body, idempotency)).await
+    spend(&app, Path::Lock, caller, body, idempotency).await
 }
 
 /// POST `/api/v2/points/use`.
 ///
 /// # Errors
-/// 403 for another's points, 409 when there are fewer, 422.
+/// 403 for another user's points, 409 when there are too few, 422.
 pub async fn use_redis(
     State(app): State<Arc<App>>,
     Keyed {
@@ -394,13 +402,14 @@ pub async fn use_redis(
         idempotency,
     }: Keyed<PointsIn>,
 ) -> Result<Response, Problem> {
-    spend(&app, Path::Redis, caller, (body, idempotency)).await
+    spend(&app, Path::Redis, caller, body, idempotency).await
 }
 
 /// POST `/api/v1/points/{id}/cancel`.
 ///
 /// # Errors
-/// 403 for a user's own EARN, 404, 409 when it was cancelled before or points are spent.
+/// 403 for a user who cancels an EARN, 404, 409 when it was cancelled before or its points are
+/// spent.
 pub async fn cancel_lock(
     State(app): State<Arc<App>>,
     origin: Origin,
@@ -411,13 +420,14 @@ pub async fn cancel_lock(
         idempotency,
     }: Keyed<NothingIn>,
 ) -> Result<Response, Problem> {
-    cancel(&app, Path::Lock, (caller, &origin), (id, idempotency)).await
+    cancel(&app, Path::Lock, caller, &origin, id, idempotency).await
 }
 
 /// POST `/api/v2/points/{id}/cancel`.
 ///
 /// # Errors
-/// 403 for a user's own EARN, 404, 409 when it was cancelled before or points are spent.
+/// 403 for a user who cancels an EARN, 404, 409 when it was cancelled before or its points are
+/// spent.
 pub async fn cancel_redis(
     State(app): State<Arc<App>>,
     origin: Origin,
@@ -428,7 +438,7 @@ pub async fn cancel_redis(
         idempotency,
     }: Keyed<NothingIn>,
 ) -> Result<Response, Problem> {
-    cancel(&app, Path::Redis, (caller, &origin), (id, idempotency)).await
+    cancel(&app, Path::Redis, caller, &origin, id, idempotency).await
 }
 
 fn no_user() -> Problem {

@@ -1,8 +1,8 @@
 //! Problems: the only place that turns errors into responses (RFC 9457).
 //!
-//! A handler returns a [`Problem`]; it rides on the response as an extension until [`render`]
-//! writes the body, because only the outermost layer knows the request's id. What a refusal or a
-//! fault means to a client stands here, and what went wrong inside is logged here, once.
+//! A handler returns a [`Problem`]. It rides on the response as an extension until [`render`]
+//! writes the body, because only the outermost layer knows the request's id. This file says how a
+//! refusal or a fault appears to a client, and it logs internal faults, once.
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -24,15 +24,15 @@ use crate::passwords::PasswordError;
 use crate::streams::Full;
 use crate::tokens::TokenError;
 
-/// Seconds after which a client may try again after a 503.
+/// `Retry-After` of a 503, in seconds.
 const RETRY_AFTER_SECONDS: u64 = 1;
 
-/// An answer that is not what the client hoped for.
+/// An answer that reports a refusal or a fault.
 #[derive(Debug, Clone)]
 pub struct Problem {
-    /// What it is.
+    /// The code.
     pub code: Code,
-    /// What happened, for a person.
+    /// The case in words, for a person.
     pub detail: String,
     /// Further members, such as `productId`.
     pub members: Map<String, Value>,
@@ -40,7 +40,7 @@ pub struct Problem {
     pub exceeded: Option<Exceeded>,
     /// Whether the answer was first given to an earlier request with the same key.
     pub is_replayed: bool,
-    /// Whether a server was sent something and could not say what came of it.
+    /// Whether a server may have made a change that it could not confirm.
     pub may_be_done: bool,
 }
 
@@ -65,7 +65,7 @@ impl Problem {
         }
     }
 
-    /// A problem whose title says all.
+    /// A problem whose detail is its title.
     pub fn of(code: Code) -> Self {
         Self::new(code, code.title())
     }
@@ -77,21 +77,21 @@ impl Problem {
         self
     }
 
-    /// A 422 that names the place in the body.
+    /// A 422 that names the wrong member by its JSON pointer.
     pub fn unprocessable(pointer: &str, message: impl Into<String>) -> Self {
         let message = message.into();
         let errors = json!([{ "pointer": pointer, "message": message }]);
         Self::new(Code::Unprocessable, message).with("errors", errors)
     }
 
-    /// Transitions the answer as one given before.
+    /// Labels the answer as one that was given before.
     #[must_use]
     pub fn replayed(mut self) -> Self {
         self.is_replayed = true;
         self
     }
 
-    /// The form in which the script remembers it.
+    /// The text that is remembered under a key.
     #[must_use]
     pub fn to_remember(&self) -> String {
         let remembered = Remembered {
@@ -102,7 +102,7 @@ impl Problem {
         serde_json::to_string(&remembered).unwrap_or_default()
     }
 
-    /// Reads what the script remembered.
+    /// Reads a remembered problem.
     #[must_use]
     pub fn from_remembered(text: &str) -> Self {
         let read = serde_json::from_str::<Remembered>(text).ok();
@@ -120,7 +120,7 @@ impl Problem {
         .unwrap_or_else(|| Self::of(Code::Internal))
     }
 
-    /// The answer to a change of which a part may have been made.
+    /// The answer to a change that may have been made, in whole or in part.
     #[must_use]
     pub fn outcome_unknown() -> Self {
         Self::new(
@@ -130,15 +130,14 @@ impl Problem {
         )
     }
 
-    /// The same problem behind a change that was made: a fault does not say any more that nothing
-    /// was done.
+    /// The same problem after a change was made: a fault then no longer says that nothing was done.
     #[must_use]
     pub fn behind_a_change(mut self) -> Self {
         self.may_be_done = self.code.status() >= 500;
         self
     }
 
-    /// A fault of ours: logged with its cause, answered without it.
+    /// A fault of the service: the log has its cause, the answer does not.
     pub fn internal(error: &dyn std::error::Error) -> Self {
         tracing::error!(error = %error, "request failed");
         Self::of(Code::Internal)
@@ -176,7 +175,7 @@ pub fn render(mut response: Response, request_id: &str) -> Response {
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/problem+json"),
     );
-    // The router has noted the length of the empty body that the problem rode on.
+    // The router has set the length of the empty body that carried the problem.
     headers.remove(header::CONTENT_LENGTH);
     if problem.code.status() == 503 {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
@@ -194,7 +193,7 @@ pub fn render(mut response: Response, request_id: &str) -> Response {
     response
 }
 
-/// When to come back, and the limit itself (the IETF's draft 10 of rate limit header fields).
+/// Adds when to retry, and the limit (IETF draft 10 of the rate limit header fields).
 fn limit_headers(headers: &mut HeaderMap, exceeded: Exceeded) {
     let Exceeded {
         limit,
@@ -263,7 +262,7 @@ impl From<DecideError> for Problem {
                 tracing::debug!(%reason, "fenced");
                 Self::of(Code::Fenced)
             }
-            // Which setting it is stands in the log, on `/readyz` and in a metric.
+            // The log, `/readyz` and a metric name the setting.
             DecideError::Unsafe(_) => Self::of(Code::UnsafeRedis),
             DecideError::Overloaded | DecideError::Held => Self::of(Code::Overloaded),
             DecideError::Unable(_) => Self::new(
@@ -307,7 +306,7 @@ impl From<Unread> for Problem {
 impl From<RowLockError> for Problem {
     fn from(error: RowLockError) -> Self {
         match error {
-            // Nothing was decided yet.
+            // MySQL failed before anything was decided.
             RowLockError::Database(error) => Self {
                 may_be_done: false,
                 ..error.into()
@@ -330,9 +329,9 @@ impl From<tokio::task::JoinError> for Problem {
     }
 }
 
-/// What a refusal means to a client. It says all by itself, so that an answer under a key is the
-/// same when it is given again; only whether a closed product was deleted is asked of the catalog
-/// ([`Problem::of_refusal`]).
+/// Translates a refusal. The refusal itself holds all that the answer needs, so that a replay under
+/// a key gets the same answer. Only whether a closed product was deleted is looked up in the
+/// catalog ([`Problem::of_refusal`]).
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         match refusal {
@@ -374,7 +373,7 @@ impl From<Refusal> for Problem {
     }
 }
 
-/// What the state says: a reservation that has ended, or an order.
+/// Translates a stale state: a reservation that has ended, or an order's status.
 fn stale(state: &str) -> Problem {
     let ended = ReservationStatus::of_state(state);
     ended
@@ -382,8 +381,8 @@ fn stale(state: &str) -> Problem {
         .unwrap_or_else(|| Problem::new(Code::InvalidOrderStatus, format!("the status is {state}")))
 }
 
-/// What an account that holds too little means: stock, a sale's limit, or the limit of
-/// reservations.
+/// Translates an account that holds too little: stock, a sale's limit, the limit of reservations, a
+/// coupon, or points.
 fn short(account: Account, left: i64) -> Problem {
     match account.kind {
         AccountKind::Allowance => {
@@ -411,7 +410,7 @@ fn short(account: Account, left: i64) -> Problem {
 }
 
 impl Problem {
-    /// What a refusal means, a deleted product told from one that is off sale.
+    /// Translates a refusal, and tells a deleted product from one that is off sale.
     pub fn of_refusal(catalog: &Catalog, refusal: Refusal) -> Self {
         if let Refusal::Posting {
             account,
@@ -428,7 +427,7 @@ impl Problem {
         refusal.into()
     }
 
-    /// Why a reservation that is over cannot end once more; `None` while it is live.
+    /// Why a reservation that has ended cannot end again; `None` while it is live.
     pub fn of_ended(status: ReservationStatus) -> Option<Self> {
         match status {
             ReservationStatus::Pending => None,

@@ -1,8 +1,8 @@
 //! Products: list and show, from memory.
 //!
-//! Names and prices come from the catalog, levels from Redis by one read for all readers; MySQL is
-//! asked for names that contain something, and for its own levels (`source=mysql`). The changes
-//! that an admin may make to products are in [`mod@write`].
+//! Names and prices come from the catalog, levels from one Redis read that all readers share. MySQL
+//! is asked for searches by name, for lists that are too long to search in memory, and for its own
+//! levels (`source=mysql`). The changes by admins are in [`mod@write`].
 
 mod write;
 
@@ -40,7 +40,7 @@ use super::validators::{tag, tagged};
 use crate::app::App;
 use crate::http::code::Code;
 
-/// Whether a product can be ordered: only ACTIVE can.
+/// Status of a product; only an ACTIVE product can be ordered.
 #[derive(ToSchema)]
 #[schema(rename_all = "SCREAMING_SNAKE_CASE")]
 #[expect(
@@ -111,7 +111,7 @@ pub(super) struct DetailOut<'a> {
     /// The amount that the caller's best coupon takes off one unit.
     #[schema(value_type = u64)]
     coupon_discount_amount: Money,
-    /// The sale that governs it.
+    /// The sale that governs the product.
     sale: Option<SaleOut>,
     #[schema(value_type = String, format = DateTime)]
     created_at: String,
@@ -131,10 +131,10 @@ pub(super) struct ListOut<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Source {
-    /// The levels of now.
+    /// The current levels.
     #[default]
     Redis,
-    /// Those that MySQL has settled.
+    /// The levels that MySQL has settled.
     Mysql,
 }
 
@@ -150,11 +150,11 @@ fn names(products: &[Arc<Product>]) -> Vec<Account> {
     products.iter().map(name).collect()
 }
 
-/// MySQL is asked so long for levels that Redis has lost.
+/// Time limit for asking MySQL for levels that Redis has lost.
 const LOST_MAX: Duration = Duration::from_millis(50);
 
-/// The levels of products in Redis. One that it has lost, and that was never seen here, is MySQL's
-/// until it has been brought back.
+/// The levels of products in Redis. A level that Redis has lost, and that this instance has never
+/// seen, is MySQL's until Redis has it again.
 async fn recent(app: &App, products: &[Arc<Product>]) -> Result<Levels, Problem> {
     let names = names(products);
     let RecentLevels { mut levels, age } = app.ledger.recent_levels(&names).await?;
@@ -198,7 +198,7 @@ fn item<'a>(product: &'a Product, level: Option<Level>, now_ms: u64) -> ItemOut<
         name: &fields.name,
         price: fields.price,
         status: fields.status,
-        // A level that nobody tells may be anything: who orders hears the truth.
+        // A product whose level is unknown is not shown as sold out; an order gets the true answer.
         is_sold_out: level.is_some_and(|level| level.balance == 0)
             || fields.status != ProductStatus::Active,
         discount_amount: fields.price.get() - unit_price.get(),
@@ -208,10 +208,10 @@ fn item<'a>(product: &'a Product, level: Option<Level>, now_ms: u64) -> ItemOut<
     }
 }
 
-/// Users wait so long for their coupons, which only make a price look better.
+/// Time limit for reading a user's coupons, which only improve the price that is shown.
 const BENEFITS_MAX: Duration = Duration::from_millis(300);
 
-/// The benefits that a caller's coupons give; none while MySQL is silent.
+/// The benefits that a caller's coupons give; none while MySQL does not answer.
 async fn benefits_of(app: &App, caller: Option<Caller>) -> Arc<[Benefit]> {
     let Some(Caller { user, .. }) = caller else {
         return Arc::default();
@@ -266,7 +266,7 @@ impl<'a> Detail<'a> {
         let body = self.body(app.ledger.redis_now_ms());
         let tag = detail_tag(self.product, &body);
         let answer = || json(status, &body);
-        tagged(&HeaderMap::new(), tag, (false, Duration::ZERO), answer)
+        tagged(&HeaderMap::new(), tag, false, Duration::ZERO, answer)
     }
 }
 
@@ -277,7 +277,7 @@ fn detail_tag(product: &Product, body: &DetailOut<'_>) -> String {
     )
 }
 
-/// Lists products, from memory if that is possible.
+/// Lists products, from memory if possible.
 ///
 /// # Errors
 /// 503 when MySQL has to be asked and does not answer.
@@ -290,12 +290,12 @@ pub(crate) async fn find_all(
     }
     let filter = &filter;
     let list = |pool: MySqlPool| async move { table::list(&pool, filter).await };
-    // A change of products is as old elsewhere as it is on a replica.
+    // Any reader may use a replica: it is not staler than the catalogs of other instances.
     let found = app.reads.read(Reader::Other, list).await?;
     Ok(found.into_iter().map(Arc::new).collect())
 }
 
-/// The products that a list shows: those in the status INACTIVE are for admins.
+/// The status whose products a list hides from a caller: INACTIVE, except from admins.
 pub(crate) fn shown_to(caller: Option<Caller>) -> Option<ProductStatus> {
     let is_admin = caller.is_some_and(|caller| caller.is_admin());
     (!is_admin).then_some(ProductStatus::Inactive)
@@ -304,7 +304,7 @@ pub(crate) fn shown_to(caller: Option<Caller>) -> Option<ProductStatus> {
 /// A product that is shown to a caller, from memory.
 ///
 /// # Errors
-/// 404 for one that is deleted, or INACTIVE and for admins only.
+/// 404 for a deleted product, and for an INACTIVE one unless the caller is an admin.
 pub(crate) fn find_shown(
     app: &App,
     id: ProductId,
@@ -366,7 +366,7 @@ pub async fn list(
         .collect();
     let tag = tag(0, (&items, &next_cursor));
     let answer = || json(StatusCode::OK, &ListOut { items, next_cursor });
-    Ok(tagged(&headers, tag, (caller.is_none(), age), answer))
+    Ok(tagged(&headers, tag, caller.is_none(), age, answer))
 }
 
 /// GET `/api/products/{id}` and `/api/redis/products/{id}`.
@@ -391,7 +391,7 @@ pub async fn show(
         .first()
         .copied()
         .ok_or_else(|| Problem::of(Code::AccountBroken))?;
-    // The level of MySQL may be older than one that a reader was told before.
+    // MySQL's level may be older than a level that a reader has already seen.
     if is_lost {
         return Err(Problem::of(Code::AccountBroken));
     }
@@ -404,5 +404,5 @@ pub async fn show(
     let body = detail.body(app.ledger.redis_now_ms());
     let tag = detail_tag(&product, &body);
     let answer = || json(StatusCode::OK, &body);
-    Ok(tagged(&headers, tag, (caller.is_none(), age), answer))
+    Ok(tagged(&headers, tag, caller.is_none(), age, answer))
 }

@@ -27,14 +27,14 @@ use crate::http::code::Code;
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct QuarantinedOut {
-    /// Its name, such as `AVAILABLE:7:0`.
+    /// The account's name, such as `AVAILABLE:7:0`.
     account: String,
     shard: u64,
-    /// The first entry whose posting did not follow.
+    /// Position of the first entry whose posting does not continue the account's chain.
     #[schema(value_type = String, pattern = "^[0-9]{1,20}$")]
     position: Position,
     reason: String,
-    /// How many postings are kept aside.
+    /// Number of postings that are kept aside.
     kept: u64,
     #[schema(format = DateTime)]
     created_at: String,
@@ -56,11 +56,11 @@ pub(super) struct ReleasedOut {
     seq: u64,
 }
 
-/// How an account is released.
+/// Body of a release.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Release {
-    /// Whether MySQL is believed where the copies contradict each other.
+    /// Whether MySQL's level is taken where the copies contradict each other.
     #[serde(default)]
     force: bool,
 }
@@ -95,8 +95,8 @@ pub async fn list(State(app): State<Arc<App>>, Admin(_): Admin) -> Result<Respon
     Ok(json(StatusCode::OK, &page))
 }
 
-/// POST `/api/ops/quarantine/{account}/release`: admin; puts what was kept aside behind the level
-/// that two of three copies agree on, and opens the account.
+/// POST `/api/ops/quarantine/{account}/release`: admin; adds the postings that were kept aside to
+/// the level that two of three copies agree on, and opens the account.
 ///
 /// # Errors
 /// 404, 409 when the quarantine goes on.
@@ -126,7 +126,7 @@ pub async fn release(
     if released.is_ok() {
         let subject = format!("account:{account}");
         let action = Action::AccountReleased;
-        audit::note(&app, &origin, action, (Some(admin.user), &subject));
+        audit::note(&app, &origin, action, Some(admin.user), &subject);
     }
     let answer = |level: stock_domain::account::Level| {
         let out = ReleasedOut {

@@ -1,9 +1,9 @@
-//! For whom something is read: who has written just now reads what they wrote, on any instance,
-//! whatever a replica lags behind ([`stock_engine::reads`]).
+//! Readers: a user who has just written reads their own write, on any instance, however far a
+//! replica lags ([`stock_engine::reads`]).
 //!
-//! [`note_writers`] lies around every route: whichever handler writes, whoever it found to be its
-//! caller is remembered before they are answered. Without replicas there is no such layer, and
-//! every reader is anybody.
+//! [`note_writers`] wraps every route. It remembers the caller of every request that may write,
+//! before the caller is answered. Without replicas there is no such layer, and every reader is
+//! `Reader::Other`.
 
 use std::sync::{Arc, OnceLock};
 
@@ -17,12 +17,12 @@ use stock_engine::reads::Reader;
 use super::auth::AnyCaller;
 use crate::app::App;
 
-/// Where the caller of a request that may write is put down.
+/// Slot for the caller of a request that may write.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Writer(Arc<OnceLock<UserId>>);
 
 impl Writer {
-    /// Puts the caller of a request down, if somebody wants to know.
+    /// Notes the caller of a request, if the request has a slot.
     pub(super) fn note(parts: &Parts, user: UserId) {
         if let Some(Self(known)) = parts.extensions.get() {
             known.get_or_init(|| user);
@@ -30,7 +30,7 @@ impl Writer {
     }
 }
 
-/// Remembers who has written. What was refused has changed nothing; of what failed it is not known.
+/// Remembers the caller as a writer. A refused request has changed nothing; a failed one may have.
 pub(super) async fn note_writers(
     State(app): State<Arc<App>>,
     mut request: Request,
@@ -50,7 +50,7 @@ pub(super) async fn note_writers(
     response
 }
 
-/// For whom a handler reads.
+/// The reader for whom a handler reads.
 #[derive(Debug, Clone, Copy)]
 pub struct Reading(pub Reader);
 
@@ -64,7 +64,7 @@ impl FromRequestParts<Arc<App>> for Reading {
         if !app.reads.has_replicas() {
             return Ok(Self(Reader::Other));
         }
-        // Whoever cannot be asked who they are may have written.
+        // A caller who cannot be identified may have written.
         let Ok(AnyCaller(caller)) = AnyCaller::from_request_parts(parts, app).await else {
             return Ok(Self(Reader::Writer));
         };

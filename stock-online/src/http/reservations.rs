@@ -3,12 +3,13 @@
 //! | verb | path | answers |
 //! |---|---|---|
 //! | [`reserve`] | POST `/api/products/stock/reserve` | 201 `PENDING` |
-//! | [`confirm`] | POST `/api/reservations/{id}/confirm` | 200 `CONFIRMED`: what a payment system calls |
+//! | [`confirm`] | POST `/api/reservations/{id}/confirm` | 200 `CONFIRMED`; a payment system calls it |
 //! | [`cancel`] | POST `/api/reservations/{id}/cancel` | 200 `CANCELLED` |
 //! | [`show`] | GET `/api/reservations/{id}` | 200 |
 //! | [`list`] | GET `/api/reservations` | 200, newest first |
 //!
-//! Expiry is the scheduler's, or whoever's is short of stock ([`super::verdicts`]).
+//! The scheduler releases expired reservations; so does a request that is short of stock
+//! ([`super::verdicts`]).
 
 use std::sync::Arc;
 
@@ -50,18 +51,18 @@ pub struct ReserveIn {
     product_id: u64,
     #[schema(value_type = u32, minimum = 1, maximum = 1_000_000)]
     quantity: Quantity,
-    /// 0, the online warehouse, unless it is a store's.
+    /// A store's number; 0 or absent is the online warehouse.
     location_id: Option<u64>,
-    /// How long it is held, at most as long as the setting `hold_ttl_seconds_max` says.
+    /// Time to live in seconds, at most the setting `hold_ttl_seconds_max`.
     #[schema(minimum = 30, maximum = 14_400)]
     ttl_seconds: Option<u64>,
 }
 
-/// How to cancel.
+/// Body of a cancel.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CancelIn {
-    /// An admin's: also when it is CONFIRMED, whose stock then returns.
+    /// For admins: also cancels a CONFIRMED reservation, whose stock then returns.
     #[serde(default)]
     force: bool,
 }
@@ -82,7 +83,7 @@ pub struct ListIn {
     product_id: Option<IdIn>,
 }
 
-/// Where a reservation stands.
+/// Status of a reservation.
 #[derive(ToSchema)]
 #[schema(rename_all = "SCREAMING_SNAKE_CASE")]
 #[expect(
@@ -141,7 +142,7 @@ impl ReservationOut {
     }
 }
 
-/// The product of which a part is set aside, if it can be ordered.
+/// The product to set stock aside of, if it can be ordered.
 fn find_product(app: &App, id: ProductId) -> Result<Arc<Product>, Problem> {
     if !app.selling.catalog.is_read() {
         return Err(unpriced(Unpriced::CatalogUnread));
@@ -250,7 +251,7 @@ async fn answer_reserve(
     }
 }
 
-/// Finds a reservation that the caller may see; another's is a 404 like one that does not exist.
+/// Finds a reservation that the caller may see. Other users' reservations answer 404.
 async fn find_own(
     app: &App,
     caller: Caller,
@@ -264,7 +265,7 @@ async fn find_own(
         .ok_or_else(missing)
 }
 
-/// Answers what became of the wish to end a reservation, which was live when it was looked for.
+/// Answers the verdict on a request to end a reservation.
 fn answer_end(
     found: &LocatedReservation,
     verdict: Verdict,
@@ -345,7 +346,7 @@ pub async fn cancel(
     if is_forced && matches!(verdict, Verdict::Accepted(_)) {
         let subject = format!("reservation:{}", found.id);
         let action = Action::ReservationForced;
-        audit::note(&app, &origin, action, (Some(caller.user), &subject));
+        audit::note(&app, &origin, action, Some(caller.user), &subject);
     }
     answer_end(&found, verdict, ReservationStatus::Cancelled)
 }

@@ -32,10 +32,10 @@ use super::reader::Reading;
 use crate::app::App;
 use crate::http::code::Code;
 
-/// How long a changed limit waits for MySQL to know what buyers have had.
+/// How long a change of the limit waits until MySQL has all units that buyers have taken.
 const TAKEN_WAIT: Duration = Duration::from_secs(5);
 
-/// A sale as an admin makes it.
+/// A sale as an admin creates it.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({ "startsAt": "2026-12-01T00:00:00Z", "endsAt": "2026-12-02T00:00:00Z",
@@ -45,10 +45,10 @@ pub struct SaleIn {
     starts_at: TimeIn,
     #[schema(value_type = String, format = DateTime)]
     ends_at: TimeIn,
-    /// Its price per unit, which takes no discount.
+    /// Price per unit; no discount applies to it.
     #[schema(value_type = Option<u64>, maximum = 9_007_199_254_740_991_u64)]
     price: Option<Money>,
-    /// How many units one buyer may have.
+    /// Units that one buyer may take.
     #[schema(minimum = 1, maximum = 1_000_000)]
     limit_per_user: Option<u32>,
     /// `SALE_ONLY`: the product is sold in the sale only. `ALWAYS`: outside it too, at its normal
@@ -60,22 +60,22 @@ pub struct SaleIn {
 
 impl BodyIn for SaleIn {}
 
-/// The changes that an admin makes to a sale: only the fields that are present are changed.
+/// The changes that an admin makes to a sale; absent members stay as they are.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({ "endsAt": "2026-12-03T00:00:00Z", "limitPerUser": 3 }))]
 pub struct SaleEdit {
-    /// While it has not begun.
+    /// Only while the sale has not begun.
     #[schema(value_type = Option<String>, format = DateTime)]
     starts_at: Option<TimeIn>,
     #[schema(value_type = Option<String>, format = DateTime)]
     ends_at: Option<TimeIn>,
-    /// Its price per unit; null leaves the product's.
+    /// Price per unit; null means the product's price.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<u64>, maximum = 9_007_199_254_740_991_u64)]
     price: Option<Option<Money>>,
-    /// How many units one buyer may have, never less than one has had; null is no limit. A sale
-    /// that has begun without one gets none.
+    /// Units that one buyer may take, never fewer than a buyer has taken; null is no limit. A sale
+    /// that has begun without a limit cannot get one.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 1_000_000)]
     limit_per_user: Option<Option<u32>>,
@@ -83,7 +83,7 @@ pub struct SaleEdit {
 
 impl BodyIn for SaleEdit {}
 
-/// A member that is there, null included.
+/// Tells a member that is null (`Some(None)`) from an absent one (`None`).
 fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Option<T>>, D::Error> {
@@ -140,7 +140,7 @@ pub(super) struct ListedSaleOut {
     sale: SaleOut,
     product_id: u64,
     product_name: String,
-    /// Whether it is the one that governs its product.
+    /// Whether this sale governs its product.
     governs: bool,
 }
 
@@ -151,7 +151,7 @@ pub(super) struct SaleListOut {
     next_cursor: Option<String>,
 }
 
-/// GET `/api/sales`: admin; newest first, those of all products.
+/// GET `/api/sales`: admin; the sales of all products, newest first.
 ///
 /// # Errors
 /// 422 for an invalid limit or cursor.
@@ -192,7 +192,7 @@ impl SaleOut {
     }
 }
 
-/// The limit must be one.
+/// Checks the range of a limit.
 fn check_limit(limit: Option<u32>) -> Result<(), Problem> {
     if limit.is_some_and(|limit| !(1..=COUNTED_FROM).contains(&limit)) {
         let rule = format!("a whole number from 1 to {COUNTED_FROM}");
@@ -205,11 +205,11 @@ fn backwards() -> Problem {
     Problem::unprocessable("/endsAt", "is not after startsAt")
 }
 
-/// POST `/api/products/{id}/sales`: governs the product from now on, unless one that is not over
-/// does.
+/// POST `/api/products/{id}/sales`: the sale governs the product from now on. Another sale that is
+/// not over refuses it.
 ///
 /// # Errors
-/// 404, 409 while the product has a sale, 422.
+/// 404, 409 while the product has a sale that is not over, 422.
 pub async fn create(
     State(app): State<Arc<App>>,
     (Admin(admin), origin): (Admin, Origin),
@@ -253,7 +253,7 @@ pub async fn create(
         Err(CreateError::Database(error)) => Err(error.into()),
     };
     let (response, sale) = once.end(made).await?;
-    // Without it the sale's first order would wait until the book is begun by its being missed.
+    // Otherwise the sale's first order would find the book missing, and wait until it is begun.
     let book = Book::Allowances(sale);
     if let Err(error) = app.ledger.begin_book(book, ProductId(id)).await {
         tracing::warn!(sale.id = %sale, %error, "the limits of a sale are not begun yet");
@@ -261,15 +261,15 @@ pub async fn create(
     publish(&app).await?;
     let subject = format!("product:{id} sale:{sale}");
     let action = Action::SaleCreated;
-    audit::note(&app, &origin, action, (Some(admin.user), &subject));
+    audit::note(&app, &origin, action, Some(admin.user), &subject);
     Ok(response)
 }
 
-/// PATCH `/api/products/{id}/sales/{saleId}`: changes one that is planned or running. The count of
-/// units that each buyer has taken stays.
+/// PATCH `/api/products/{id}/sales/{saleId}`: changes a sale that is planned or running. The count
+/// of units that each buyer has taken stays.
 ///
 /// # Errors
-/// 404, 409 when it is over, has begun, or a buyer has had more than the limit; 422.
+/// 404, 409 when it is over, has begun, or a buyer has taken more than the limit; 422.
 pub async fn edit(
     State(app): State<Arc<App>>,
     (Admin(admin), origin): (Admin, Origin),
@@ -284,7 +284,7 @@ pub async fn edit(
     let PathIds(id, sale) = ids.map_err(|_not_numbers| missing())?;
     let asks_what_was_taken = change.limit_per_user.flatten().is_some();
     if asks_what_was_taken && !lookup::catch_up(&app.pool, &app.ledger, TAKEN_WAIT).await {
-        // The number of units that buyers have had is not known.
+        // The number of units that buyers have taken is not known.
         return Err(Problem::of(Code::Backlog));
     }
     let mut once = match Once::begin(&app, idempotency).await? {
@@ -294,7 +294,8 @@ pub async fn edit(
     let now_ms = app.ledger.redis_now_ms();
     let edited = change_in(
         once.connection(),
-        (ProductId(id), SaleId(sale)),
+        ProductId(id),
+        SaleId(sale),
         change,
         now_ms,
     )
@@ -304,13 +305,14 @@ pub async fn edit(
     publish(&app).await?;
     let subject = format!("product:{id} sale:{sale}");
     let action = Action::SaleChanged;
-    audit::note(&app, &origin, action, (Some(admin.user), &subject));
+    audit::note(&app, &origin, action, Some(admin.user), &subject);
     Ok(response)
 }
 
 async fn change_in(
     connection: &mut MySqlConnection,
-    (product, sale): (ProductId, SaleId),
+    product: ProductId,
+    sale: SaleId,
     change: SaleChange,
     now_ms: u64,
 ) -> Result<Sale, Problem> {
@@ -370,6 +372,6 @@ pub async fn delete(
     publish(&app).await?;
     let subject = format!("product:{id} sale:{sale}");
     let action = Action::SaleDeleted;
-    audit::note(&app, &origin, action, (Some(admin.user), &subject));
+    audit::note(&app, &origin, action, Some(admin.user), &subject);
     Ok(response)
 }

@@ -1,6 +1,6 @@
 //! Serving: connections, time limits, request ids, metrics, and a shutdown that loses nothing.
 //!
-//! An accept loop of its own, because axum's has no header timeout and no cap on connections.
+//! The accept loop is our own, because axum's has no header timeout and no cap on connections.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -38,27 +38,28 @@ use crate::http::code::Code;
 use crate::limits::Subject;
 use crate::pages::{self, failure};
 
-/// How long to wait after `accept` failed, as when there are no file descriptors left.
+/// Pause after `accept` failed, for example because no file descriptors are left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Where a file of stock arrives, which takes longer than any other request.
+/// The path of stock imports, which take longer than any other request.
 const IMPORT: &str = "/api/stock/import";
-/// The largest request head; above it the answer is 431.
+/// Largest request head in bytes; above it the answer is 431.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
-/// An address that asks beyond its limit waits so long for each refusal: clients that come again at
-/// once would cost others more by being refused than by being served.
+/// Pause before each refusal of an address beyond its limit. A client that retries at once would
+/// cost others more by being refused than by being served.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(100);
 
-/// What every request passes through.
+/// The state that every request passes through.
 struct Front {
     app: Arc<App>,
     /// Every route.
     router: Router,
-    /// The same with sessions, for browsers: whoever sends no cookie does not pay for them.
+    /// The same routes with sessions. A call of the interface without a cookie does not pay for
+    /// them.
     for_browsers: Router,
     proxies: TrustedProxies,
     headers: Vec<(HeaderName, HeaderValue)>,
     timeout: Duration,
-    /// The same for a file of stock.
+    /// The time limit of a stock import.
     import_timeout: Duration,
     /// Makes request ids unique across instances and restarts.
     instance: u32,
@@ -66,8 +67,8 @@ struct Front {
     durations: Durations,
 }
 
-/// What every answer says to browsers: take no answer for another type, keep none, show none in a
-/// frame, and come back over TLS.
+/// Headers by which every answer tells browsers not to guess its type, not to store it, not to show
+/// it in a frame, and to come back over TLS.
 fn security_headers(config: &Config) -> Vec<(HeaderName, HeaderValue)> {
     let mut headers = vec![
         (
@@ -89,7 +90,7 @@ fn security_headers(config: &Config) -> Vec<(HeaderName, HeaderValue)> {
     headers
 }
 
-/// Lets pages of the configured origins read answers; without any, no origin's.
+/// Lets pages of the configured origins read answers; `None` without origins.
 fn cors(origins: &str) -> Option<CorsLayer> {
     let origins: Vec<HeaderValue> = origins
         .split(',')
@@ -148,7 +149,7 @@ pub async fn serve(
         durations: Durations::new(),
     });
     let mut http = http1::Builder::new();
-    // Between requests; the time for a head itself is [`Timed`]'s.
+    // This limits the time between requests; [`Timed`] limits the time of a head.
     http.timer(TokioTimer::new())
         .header_read_timeout(Duration::from_millis(config.http_idle_timeout_ms))
         .max_buf_size(HEAD_BYTES_MAX);
@@ -173,7 +174,7 @@ pub async fn serve(
             let (front, progress) = (Arc::clone(&front), Arc::clone(&progress));
             async move {
                 progress.begin();
-                let response = handle(front, (peer, is_for_health), request).await;
+                let response = handle(front, peer, is_for_health, request).await;
                 progress.end();
                 response
             }
@@ -201,7 +202,7 @@ pub async fn serve(
 async fn accept(listener: &TcpListener) -> Option<(TcpStream, IpAddr)> {
     match listener.accept().await {
         Ok((stream, peer)) => {
-            // An answer must not wait for the acknowledgement of the one before.
+            // An answer must not wait for the acknowledgement of the previous one.
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(%error, "cannot set TCP_NODELAY");
             }
@@ -220,7 +221,8 @@ impl Front {
         let path = request.uri().path();
         let is_browser =
             request.headers().contains_key(header::COOKIE) || !path.starts_with("/api/");
-        // Health and metrics are asked for by few, and often; assets once. A cookie makes work.
+        // Health and metrics are asked for by few clients, and assets only once, so they are not
+        // counted. A cookie costs work, so a request with one is counted.
         let is_free = is_of_health(path) && !request.headers().contains_key(header::COOKIE);
         let is_counted = !is_free && !path.starts_with("/assets/");
         if is_counted
@@ -245,7 +247,8 @@ impl Front {
         let changes = !request.method().is_safe();
         let answer = router.clone().oneshot(request.map(Body::new));
         match timeout(limit, answer).await {
-            // The session layer could not ask MySQL; it knows no problems.
+            // The session layer could not ask MySQL; it answers a bare 500, because it knows no
+            // problems.
             Ok(Ok(response)) if is_bare_fault(&response) => {
                 Problem::of(Code::DatabaseUnavailable).into_response()
             }
@@ -276,7 +279,8 @@ fn is_bare_fault(response: &Response<Body>) -> bool {
 
 async fn handle(
     front: Arc<Front>,
-    (peer, is_for_health): (IpAddr, bool),
+    peer: IpAddr,
+    is_for_health: bool,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     let started = Instant::now();
@@ -302,7 +306,7 @@ async fn handle(
         None => render(response, &request_id),
     };
     for (name, value) in &front.headers {
-        // A page brings a policy of its own, an asset its time to be kept.
+        // A page sets its own policy, and an asset its own time to be kept.
         response
             .headers_mut()
             .entry(name)
@@ -312,7 +316,7 @@ async fn handle(
     if route == ORDERS {
         front.app.live.history.record(took);
     }
-    // A 503 is an answer, counted above; a log line for each would be a load of its own.
+    // A 503 is counted above; a log line for each one would be a load of its own.
     if response.status().is_server_error() && response.status() != StatusCode::SERVICE_UNAVAILABLE {
         tracing::warn!(
             request.id = request_id,
@@ -348,30 +352,30 @@ fn strip_trailing_slash(uri: &mut Uri) {
     }
 }
 
-/// Durations of requests, by the route that answers and the status: nobody can make series by
-/// making up paths.
+/// Durations of requests, by the route that answers and the status. Invented paths make no new
+/// series.
 ///
-/// The router's own name of a route comes with a request that reached a handler; the time that a
-/// refused or a late one took belongs to its route too.
+/// The router names a route only for a request that reached a handler. The time of a refused or
+/// late request belongs to its route, too.
 struct Durations {
     routes: matchit::Router<&'static str>,
-    /// Resolved once each.
+    /// Each histogram is resolved once.
     histograms: RwLock<HashMap<(&'static str, u16), Histogram>>,
 }
 
-/// Where most orders are placed. The other path's URL also lists orders, and a duration does not
-/// say which of the two it was.
+/// The URL on which most orders are placed. The URL of the other path also lists orders, and a
+/// duration does not tell the two apart.
 const ORDERS: &str = "/api/redis/orders";
-/// The name of what is no route.
+/// The name for paths without a route.
 const NO_ROUTE: &str = "none";
 
 impl Durations {
-    /// For the routes of the served document and the pages.
+    /// Knows the routes of the OpenAPI document and of the pages.
     fn new() -> Self {
         let mut routes = matchit::Router::new();
         for path in openapi::paths().chain(pages::PATHS) {
             match routes.insert(path, path) {
-                // Two methods of one path.
+                // A path is listed once for each of its methods.
                 Ok(()) | Err(InsertError::Conflict { .. }) => {}
                 Err(error) => tracing::error!(%error, path, "no route for metrics"),
             }

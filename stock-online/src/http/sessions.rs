@@ -1,4 +1,4 @@
-//! Sessions of pages: a cookie with a random id, and a row in MySQL that says whose it is.
+//! Sessions of pages: a cookie with a random id, and a row in MySQL that names its user.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use tower_sessions::{Expiry, SessionManagerLayer, SessionStore};
 use crate::app::App;
 use crate::kept::Kept;
 
-/// Where a session keeps who logged in.
+/// Key under which a session keeps its login.
 pub const LOGIN: &str = "login";
 
 /// The layer that reads and writes sessions.
@@ -40,7 +40,8 @@ pub fn layer(app: &App) -> SessionManagerLayer<Store> {
         .with_expiry(Expiry::OnInactivity(rest))
 }
 
-/// Sessions in MySQL, by the hash of their id: who reads the table cannot use them.
+/// Sessions in MySQL, stored by the hash of their id, so that a reader of the table cannot use
+/// them.
 #[derive(Debug, Clone)]
 pub struct Store {
     pool: MySqlPool,

@@ -1,4 +1,4 @@
-//! Stock: what is there and what is low, taking in, correcting, and what happened to it.
+//! Stock: current levels and low levels, inbound, corrections, and history.
 //!
 //! | verb | path | answers |
 //! |---|---|---|
@@ -19,7 +19,7 @@ use chrono::{Days, NaiveDate, NaiveTime};
 use serde::{Deserialize, Serialize};
 use sqlx::MySqlPool;
 use stock_common::clock::{rfc3339, unix_ms};
-use stock_common::id::{LocationId, Position, ProductId};
+use stock_common::id::{LocationId, Position, ProductId, Span};
 use stock_domain::account::Account;
 use stock_domain::catalog::Product;
 use stock_mysql::movements::{self as postings, Movement, MovementCursor};
@@ -39,7 +39,7 @@ use super::reader::Reading;
 use crate::app::{App, CATCH_UP_MAX};
 use crate::http::code::Code;
 
-/// What to list of the levels.
+/// The page and the filters of a list of levels.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LevelsIn {
@@ -65,11 +65,11 @@ pub(super) struct LevelOut {
     min_stock_level: Option<i64>,
     /// For admins; null for others.
     reorder_point: Option<i64>,
-    /// Whether what is available is at most `minStockLevel`; for admins, null for others.
+    /// Whether the available stock is at most `minStockLevel`; for admins, null for others.
     is_low: Option<bool>,
-    /// Whether what is available is at most `reorderPoint`; for admins, null for others.
+    /// Whether the available stock is at most `reorderPoint`; for admins, null for others.
     needs_reorder: Option<bool>,
-    /// Rises with every change of what is available.
+    /// Rises with every change of the available stock.
     stock_version: u64,
     #[schema(value_type = String, format = DateTime)]
     updated_at: String,
@@ -82,7 +82,7 @@ pub(super) struct LevelListOut {
     next_cursor: Option<String>,
 }
 
-/// What to list of the movements.
+/// The page and the filters of a list of movements.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MovementsIn {
@@ -97,7 +97,7 @@ pub struct MovementsIn {
 pub(super) struct MovementOut {
     #[schema(value_type = String, pattern = "^[0-9]{1,20}$")]
     position: Position,
-    /// The how-manieth posting of its account, from 1 without a gap.
+    /// Sequence number of this posting within its account, from 1 without a gap.
     seq: u64,
     /// The kind of stock that moved.
     #[schema(pattern = "^(AVAILABLE|RESERVED)$")]
@@ -107,9 +107,9 @@ pub(super) struct MovementOut {
     balance_after: i64,
     /// The kind of the journal's entry, such as `order_placed`.
     cause: String,
-    /// What the entry refers to, such as an order's id.
+    /// The object that the entry refers to, such as an order's id.
     reference: Option<String>,
-    /// Who caused it; 0 is the engine.
+    /// The user who caused it; 0 is the engine.
     actor_id: u64,
     reason: Option<String>,
     #[schema(value_type = String, format = DateTime)]
@@ -121,12 +121,12 @@ pub(super) struct MovementOut {
 pub(super) struct MovementListOut {
     items: Vec<MovementOut>,
     next_cursor: Option<String>,
-    /// Movements up to then were archived, and are not listed any more.
+    /// Movements up to this time were archived, and are no longer listed.
     #[schema(value_type = Option<String>, format = DateTime)]
     archived_until: Option<String>,
 }
 
-/// Which days.
+/// The days and the location to sum up.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct StatisticsIn {
@@ -135,23 +135,23 @@ pub struct StatisticsIn {
     location_id: Option<IdIn>,
 }
 
-/// What happened on a day (UTC), in units.
+/// The movements of a day (UTC), in units.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct DayOut {
     #[schema(value_type = String, format = Date)]
     date: NaiveDate,
-    /// Came in.
+    /// Units that came in.
     r#in: i64,
-    /// Left with an order or a confirmed reservation.
+    /// Units that left with an order or a confirmed reservation.
     sold: i64,
-    /// Came back from orders and confirmed reservations.
+    /// Units that came back from orders and confirmed reservations.
     cancelled: i64,
-    /// Set aside.
+    /// Units set aside.
     reserved: i64,
-    /// Set aside and given back, by cancel or expiry.
+    /// Units set aside and given back, by cancel or expiry.
     released: i64,
-    /// Corrected, both directions added up.
+    /// Corrected units, both directions added up.
     adjusted: i64,
 }
 
@@ -160,7 +160,7 @@ pub(super) struct DayOut {
 pub(super) struct StatisticsOut {
     product_id: u64,
     items: Vec<DayOut>,
-    /// Movements up to then were archived, and are not counted any more.
+    /// Movements up to this time were archived, and are no longer counted.
     #[schema(value_type = Option<String>, format = DateTime)]
     archived_until: Option<String>,
 }
@@ -171,7 +171,7 @@ async fn find_product(app: &App, id: u64) -> Result<Product, Problem> {
         .ok_or_else(|| Problem::of(Code::ProductNotFound))
 }
 
-/// GET `/api/products/stock/available`: the levels are Redis', now.
+/// GET `/api/products/stock/available`: the current levels in Redis.
 ///
 /// # Errors
 /// 422 for an invalid filter.
@@ -195,11 +195,13 @@ pub async fn available(
     };
     let filter = &filter;
     let list = |pool| async move { stock_levels::list(&pool, filter).await };
-    let settled = (&app.ledger, CATCH_UP_MAX);
-    let mut found = app.reads.read_settled(settled, reader, list).await?;
+    let mut found = app
+        .reads
+        .read_settled(&app.ledger, CATCH_UP_MAX, reader, list)
+        .await?;
     let next_cursor =
         cut(&mut found, limit).map(|last| format!("{}-{}", last.product_id, last.location_id));
-    // Only what is on sale, or was.
+    // Only products that the caller may see.
     found.retain(|level| products_out::find_shown(&app, level.product_id, Some(caller)).is_ok());
     let names: Vec<Account> = found.iter().flat_map(accounts_of).collect();
     let now = app.ledger.levels(&names).await?;
@@ -253,20 +255,22 @@ pub async fn movements(
     let limit = limit_of(query.limit)?;
     let from = cursor_pair_of(query.cursor.as_deref())?.map(|(position, given)| MovementCursor {
         position: Position::new(position),
-        // More postings than this no entry has.
+        // No entry has more postings than this.
         given: usize::try_from(given).unwrap_or(0).min(1_000),
     });
     let PathId(id) = id.map_err(|_not_a_number| Problem::of(Code::ProductNotFound))?;
     let location = query.location_id.map(|IdIn(id)| LocationId(id));
-    let subject = (ProductId(id), location);
+    let product = ProductId(id);
     let list = |pool: MySqlPool| async move {
-        let found = postings::list(&pool, subject, from, limit as usize + 1).await?;
-        Ok::<_, sqlx::Error>((found, archived_until(&pool, subject).await?))
+        let found = postings::list(&pool, product, location, from, limit as usize + 1).await?;
+        Ok::<_, sqlx::Error>((found, archived_until(&pool, product, location).await?))
     };
-    let settled = (&app.ledger, CATCH_UP_MAX);
-    let (mut found, archived_until) = app.reads.read_settled(settled, reader, list).await?;
+    let (mut found, archived_until) = app
+        .reads
+        .read_settled(&app.ledger, CATCH_UP_MAX, reader, list)
+        .await?;
     if found.is_empty() && archived_until.is_none() {
-        // The history of a deleted product stays; one that never was has none.
+        // The history of a deleted product stays; a product that never existed is a 404.
         find_product(&app, id).await?;
     }
     let has_more = cut(&mut found, limit).is_some();
@@ -288,12 +292,13 @@ pub async fn movements(
     Ok(json(StatusCode::OK, &body))
 }
 
-/// When the last movement of a product's stock that is in no table any more may have been made.
+/// The latest time at which an archived movement of a product's stock may have been made.
 async fn archived_until(
     pool: &MySqlPool,
-    subject: (ProductId, Option<LocationId>),
+    product: ProductId,
+    location: Option<LocationId>,
 ) -> Result<Option<String>, sqlx::Error> {
-    let until = postings::archived_until(pool, subject).await?;
+    let until = postings::archived_until(pool, product, location).await?;
     Ok(until.map(|until| rfc3339(i64::try_from(until.unix_ms()).unwrap_or_default())))
 }
 
@@ -340,14 +345,19 @@ pub async fn statistics(
     let end = to.checked_add_days(Days::new(1)).ok_or_else(rule)?;
     let PathId(id) = id.map_err(|_not_a_number| Problem::of(Code::ProductNotFound))?;
     let location = query.location_id.map(|IdIn(id)| LocationId(id));
-    let span = (before(from), before(end));
-    let subject = (ProductId(id), location);
-    let sum = |pool: MySqlPool| async move {
-        let days = postings::statistics(&pool, subject, span).await?;
-        Ok::<_, sqlx::Error>((days, archived_until(&pool, subject).await?))
+    let span = Span {
+        after: before(from),
+        upto: before(end),
     };
-    let settled = (&app.ledger, CATCH_UP_MAX);
-    let (days, archived_until) = app.reads.read_settled(settled, reader, sum).await?;
+    let product = ProductId(id);
+    let sum = |pool: MySqlPool| async move {
+        let days = postings::statistics(&pool, product, location, span).await?;
+        Ok::<_, sqlx::Error>((days, archived_until(&pool, product, location).await?))
+    };
+    let (days, archived_until) = app
+        .reads
+        .read_settled(&app.ledger, CATCH_UP_MAX, reader, sum)
+        .await?;
     if days.is_empty() && archived_until.is_none() {
         find_product(&app, id).await?;
     }

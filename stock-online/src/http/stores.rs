@@ -1,16 +1,17 @@
-//! Stores: where they are, what they have, what the nearest ones have; their tills' orders.
+//! Stores: where they are, their stock, the stock of the nearest ones, and the orders of their
+//! tills.
 //!
 //! | verb | path | answers |
 //! |---|---|---|
 //! | [`list`] | GET `/api/stores` | every store, by id |
-//! | [`create`], [`replace`] | POST `/api/stores`, PUT `/api/stores/{storeId}` | an admin's |
+//! | [`create`], [`replace`] | POST `/api/stores`, PUT `/api/stores/{storeId}` | 201 and 200, for admins |
 //! | [`products`] | GET `/api/stores/{storeId}/products` | its products with stock |
 //! | [`stock`] | GET `…/products/{productId}/stock` | one product's stock there |
-//! | [`nearby`] | GET `…/stock/nearby` | the other stores, nearest first, with theirs |
+//! | [`nearby`] | GET `…/stock/nearby` | the other stores, nearest first, with their stock |
 //! | [`till::place`], [`till::cancel`] | POST `…/orders`, PATCH `…/orders/{orderId}/cancel` | sold at the till |
 //! | [`offline::place_batch`] | POST `…/orders/batch` | sold while the till was cut off |
-//! | [`offline::oversold`], [`offline::resolve`] | GET `…/oversold`, POST `…/oversold/{saleId}/resolve` | what was not there any more |
-//! | [`invalid::list`], [`invalid::resolve`] | GET `…/invalid-sales`, POST `…/invalid-sales/{id}/resolve` | what could not be taken |
+//! | [`offline::oversold`], [`offline::resolve`] | GET `…/oversold`, POST `…/oversold/{saleId}/resolve` | sales without stock |
+//! | [`invalid::list`], [`invalid::resolve`] | GET `…/invalid-sales`, POST `…/invalid-sales/{id}/resolve` | sales that could not be taken |
 
 pub mod invalid;
 pub mod offline;
@@ -46,10 +47,10 @@ use super::reader::Reading;
 use crate::app::{App, CATCH_UP_MAX};
 use crate::http::code::Code;
 
-/// The largest number that a store may be given: the next free ones follow it.
+/// The largest number that an admin may give a store, because the next free numbers follow it.
 const STORE_ID_MAX: u64 = 1_000_000_000;
 
-/// Whoever may run a store's till: an admin, or somebody of that store.
+/// A caller who may run a store's till: an admin, or a user of that store.
 pub struct Till {
     caller: Caller,
     store: LocationId,
@@ -79,7 +80,7 @@ impl FromRequestParts<Arc<App>> for Till {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({ "name": "Gangnam", "latitude": 37.4979, "longitude": 127.0276 }))]
 pub struct StoreIn {
-    /// Its number; the next free one unless it is given.
+    /// The store's number; the next free one if absent.
     #[schema(minimum = 1, maximum = 1_000_000_000)]
     store_id: Option<u64>,
     #[schema(min_length = 1, max_length = 100)]
@@ -88,14 +89,14 @@ pub struct StoreIn {
     latitude: f64,
     #[schema(minimum = -180, maximum = 180)]
     longitude: f64,
-    /// Whether what its till sells is taken from the online stock too.
+    /// Whether the till's sales take the online stock, too.
     #[serde(default)]
     shares_online_stock: bool,
 }
 
 impl BodyIn for StoreIn {}
 
-/// How many stores.
+/// The number of stores to list.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NearbyIn {
@@ -145,7 +146,7 @@ pub(super) struct StoreStockOut {
     store_id: u64,
     product_id: u64,
     available: i64,
-    /// Rises with every change of what is available there.
+    /// Rises with every change of the store's available stock.
     stock_version: u64,
 }
 
@@ -155,7 +156,7 @@ pub(super) struct StoreStockOut {
 pub(super) struct NearbyOut {
     store_id: u64,
     name: String,
-    /// Along a great circle, to 10 m.
+    /// Distance along a great circle, rounded to 10 m.
     distance_km: f64,
     available: i64,
 }
@@ -199,7 +200,6 @@ impl StoreIn {
     }
 }
 
-/// Finds a store.
 async fn find(app: &App, id: LocationId) -> Result<Store, Problem> {
     table::find(&app.pool, id)
         .await?
@@ -249,14 +249,14 @@ pub async fn create(
             let body = json(StatusCode::CREATED, &StoreOut::new(&Store { id, fields }));
             Ok((located(body, format!("/api/stores/{id}")), id))
         }
-        // The primary key: somebody has that number.
+        // The primary key: another store has that number.
         Err(error) if error_number(&error) == Some(1062) => Err(Problem::of(Code::StoreExists)),
         Err(error) => Err(error.into()),
     };
     let (response, id) = once.end(created).await?;
     let subject = format!("store:{id}");
     let action = Action::StoreCreated;
-    audit::note(&app, &origin, action, (Some(admin.user), &subject));
+    audit::note(&app, &origin, action, Some(admin.user), &subject);
     Ok(response)
 }
 
@@ -289,7 +289,7 @@ pub async fn replace(
     let (response, ()) = once.end(replaced).await?;
     let subject = format!("store:{id}");
     let action = Action::StoreChanged;
-    audit::note(&app, &origin, action, (Some(admin.user), &subject));
+    audit::note(&app, &origin, action, Some(admin.user), &subject);
     Ok(response)
 }
 
@@ -326,8 +326,10 @@ pub async fn products(
     };
     let filter = &filter;
     let list = |pool| async move { stock_levels::list(&pool, filter).await };
-    let settled = (&app.ledger, CATCH_UP_MAX);
-    let mut found = app.reads.read_settled(settled, reader, list).await?;
+    let mut found = app
+        .reads
+        .read_settled(&app.ledger, CATCH_UP_MAX, reader, list)
+        .await?;
     let next_cursor = cut(&mut found, limit).map(|last| last.product_id.to_string());
     let names: Vec<Account> = found
         .iter()
@@ -354,7 +356,7 @@ pub async fn products(
     ))
 }
 
-/// A store and a product that exist.
+/// Finds a store and a product.
 async fn find_both(
     app: &App,
     ids: Result<PathIds, Problem>,

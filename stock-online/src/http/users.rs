@@ -23,20 +23,20 @@ use super::problem::Problem;
 use crate::app::App;
 use crate::http::code::Code;
 
-/// What an admin makes of a user.
+/// The role that an admin gives a user.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RoleIn {
     #[schema(value_type = RoleName)]
     role: Role,
-    /// The store whose till they run; with role `store`, and only then.
+    /// The store whose till the user runs; with the role `store`, and only then.
     #[schema(minimum = 1, maximum = 9_007_199_254_740_991_u64)]
     store_id: Option<u64>,
 }
 
 impl BodyIn for RoleIn {}
 
-/// What somebody may do.
+/// The role of a user.
 #[derive(ToSchema)]
 #[schema(rename_all = "lowercase")]
 #[expect(
@@ -49,7 +49,7 @@ pub(super) enum RoleName {
     Admin,
 }
 
-/// Which users to list.
+/// The page of a list of users.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct UsersIn {
@@ -87,7 +87,7 @@ fn no_such_user() -> Problem {
     Problem::new(Code::NotFound, "there is no such user")
 }
 
-/// PATCH `/api/users/{id}`: admin gives another role; the user has to log in again.
+/// PATCH `/api/users/{id}`: admin; changes the role, and the user has to log in again.
 ///
 /// # Errors
 /// 404, 422.
@@ -112,12 +112,13 @@ pub async fn set_role(
         &app,
         &origin,
         Action::RoleChanged,
-        (Some(admin.user), &subject),
+        Some(admin.user),
+        &subject,
     );
     Ok(json(StatusCode::OK, &UserOut::from(&user)))
 }
 
-/// DELETE `/api/users/{id}`: admin; their orders stay.
+/// DELETE `/api/users/{id}`: admin; the user's orders stay.
 ///
 /// # Errors
 /// 404.
@@ -135,7 +136,8 @@ pub async fn delete(
         &app,
         &origin,
         Action::UserDeleted,
-        (Some(admin.user), &subject),
+        Some(admin.user),
+        &subject,
     );
     Ok(StatusCode::NO_CONTENT.into_response())
 }

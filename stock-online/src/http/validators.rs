@@ -1,8 +1,7 @@
 //! Validators of answers: `ETag`, `If-None-Match`, `If-Match`, and how long an answer may be kept.
 //!
-//! The tag of a product is its revision, a dash, and a hash of everything else that its answer
-//! tells. A change is bound to the revision alone: an order in between is no reason to refuse an
-//! admin's edit.
+//! The tag of a product is its revision, a dash, and a hash of everything else in its answer. A
+//! change is bound to the revision alone: an order in between must not refuse an admin's edit.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
@@ -40,7 +39,7 @@ pub(super) fn has_it(headers: &HeaderMap, tag: &str) -> bool {
     names(headers, &header::IF_NONE_MATCH, is_it).unwrap_or(false)
 }
 
-/// Whether the client changes the revision that it has seen, or did not say which.
+/// Whether the client's `If-Match` names this revision, or is absent.
 pub(super) fn is_revision(headers: &HeaderMap, revision: u64) -> bool {
     let is_it = |known: &str| {
         let inner = known
@@ -52,11 +51,13 @@ pub(super) fn is_revision(headers: &HeaderMap, revision: u64) -> bool {
     names(headers, &header::IF_MATCH, is_it).unwrap_or(true)
 }
 
-/// An answer, or the word that the client has it, under its tag. `age` is that of the levels in it.
+/// An answer with its tag, or a 304 if the client has the answer. `age` is the age of the levels in
+/// it.
 pub(super) fn tagged(
     headers: &HeaderMap,
     tag: String,
-    (is_public, age): (bool, Duration),
+    is_public: bool,
+    age: Duration,
     answer: impl FnOnce() -> Response,
 ) -> Response {
     let mut response = match has_it(headers, &tag) {
@@ -71,7 +72,7 @@ pub(super) fn tagged(
         own.insert(header::CACHE_CONTROL, PUBLIC);
         own.insert(header::VARY, VARY);
     }
-    // Redis is silent: the levels are the last that were seen.
+    // While Redis does not answer, the levels are the last that were seen.
     if age.as_secs() > 0 {
         own.insert(header::AGE, age.as_secs().into());
     }

@@ -1,4 +1,5 @@
-//! Verdicts: asking the ledger on behalf of a handler, and what handlers do alike with its answers.
+//! Verdicts: asks the ledger on behalf of a handler, and handles its answers where all handlers do
+//! the same.
 
 use std::sync::Arc;
 
@@ -14,14 +15,14 @@ use super::problem::Problem;
 use crate::app::App;
 use crate::http::code::Code;
 
-/// Answers a refusal that was decided here; under a key the script remembers the answer, and
-/// whichever attempt reached Redis first is the answer of both.
+/// Answers a predecided refusal. Under a key the script remembers the answer, and the attempt that
+/// reached Redis first decides the answer of all.
 pub(super) async fn refuse(
     app: &App,
     idempotency: Option<Idempotency>,
     problem: Problem,
 ) -> Result<Verdict, Problem> {
-    // What the request decides by itself, and what passes by, is not remembered.
+    // A refusal that follows from the request alone, or that passes by itself, is not remembered.
     let is_remembered = !matches!(problem.code, Code::Unprocessable | Code::Forbidden);
     if !is_remembered || problem.code.status() >= 500 {
         return Err(problem);
@@ -29,7 +30,7 @@ pub(super) async fn refuse(
     remember(app, idempotency, problem).await
 }
 
-/// The same for a refusal that depends on the catalog, whatever its code.
+/// Does the same for a refusal that depends on the catalog, whatever its code.
 pub(super) async fn remember(
     app: &App,
     idempotency: Option<Idempotency>,
@@ -38,7 +39,7 @@ pub(super) async fn remember(
     let Some(idempotency) = idempotency else {
         return Err(problem);
     };
-    // Nothing becomes of it: the kind is of no account.
+    // A predecided refusal makes no entry, so the kind does not matter.
     let draft = Draft::new(Kind::OrderPlaced, idempotency.user, &())?;
     let mut request = Request::new(draft);
     request.refuse = Some(problem.to_remember());
@@ -46,21 +47,21 @@ pub(super) async fn remember(
     Ok(app.ledger.decide(request).await?)
 }
 
-/// One pricing of a request. A price that holds on one side of a sale's window only is found anew
-/// when the script says that it is the other side's turn: the script's clock is right, the one that
-/// the price was found by may not be.
+/// One pricing of a request. A price may hold only on one side of a sale's window. When the script
+/// says that the time is on the other side, the request is priced again: the script's clock is
+/// right, and the clock of the first pricing may be wrong.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Round {
-    /// The time for which it is priced, in Unix ms.
+    /// The time for which the request is priced, in Unix ms.
     pub(super) now_ms: u64,
     left: u8,
 }
 
 impl Round {
-    /// Further pricings of one request: a window may both open and close while it is asked.
+    /// Further pricings of one request: a window may both open and close meanwhile.
     const FURTHER: u8 = 2;
 
-    /// Priced for what the time seems to be.
+    /// The first pricing, for the time that this instance takes Redis' clock to show.
     pub(super) fn first(app: &App) -> Self {
         Self {
             now_ms: app.ledger.redis_now_ms(),
@@ -68,13 +69,13 @@ impl Round {
         }
     }
 
-    /// Whether what the script says now is the answer in any case.
+    /// Whether the script's next verdict is the answer in any case.
     pub(super) const fn is_last(self) -> bool {
         self.left == 0
     }
 
     /// The next pricing, on the other side of the bound that refused this one; `None` for any other
-    /// verdict.
+    /// verdict, and when none is left.
     pub(super) fn next(
         self,
         app: &App,
@@ -95,8 +96,8 @@ impl Round {
     }
 }
 
-/// Decides a request that takes stock. If it is short while expired holds wait to be released, they
-/// are released and it is built and asked once more.
+/// Decides a request that takes stock. If stock is short while expired holds wait to be released,
+/// the holds are released, and the request is built and decided once more.
 pub(super) async fn decide_stock(
     app: &App,
     build: impl Fn() -> Result<Request, DraftError>,
@@ -113,7 +114,7 @@ pub(super) async fn decide_stock(
     }
 }
 
-/// The same under row locks in MySQL, which must have the entries `before` first.
+/// Does the same under row locks in MySQL, which must have the entries `before` first.
 pub(super) async fn sell_locked(
     app: &Arc<App>,
     build: impl Fn() -> Result<Request, DraftError>,
@@ -136,8 +137,8 @@ fn first_account(request: &Request) -> Option<Account> {
     first.map(|posting| posting.account)
 }
 
-/// The account that expired holds would raise; of one that held too much, the stock that it would
-/// take first.
+/// The account that a release of expired holds would raise. When a user holds too many units, it is
+/// the request's first account.
 fn short_while_due(verdict: &Verdict, first: Option<Account>) -> Option<Account> {
     match verdict {
         Verdict::Refused(Refusal::Posting {
@@ -154,7 +155,7 @@ fn short_while_due(verdict: &Verdict, first: Option<Account>) -> Option<Account>
     }
 }
 
-/// Releases the holds that an account waits for.
+/// Releases the expired holds that an account waits for.
 async fn sweep(app: &App, account: Account) {
     if let Err(error) = app.selling.expiry.sweep_for(&app.ledger, account).await {
         // The request is decided all the same: if stock is still short, that is the answer.
@@ -162,7 +163,8 @@ async fn sweep(app: &App, account: Account) {
     }
 }
 
-/// Runs the synchronous path in a task of its own: a client that leaves cancels nothing halfway.
+/// Runs the synchronous path in a task of its own, so that a client that leaves cancels nothing
+/// halfway.
 pub(super) async fn ask_locked(
     app: &Arc<App>,
     request: Request,

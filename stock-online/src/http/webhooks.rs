@@ -1,4 +1,4 @@
-//! Webhooks: `/api/webhooks`, their deliveries, and sending one again. An admin's.
+//! Webhooks: `/api/webhooks`, their deliveries, and resending one; for admins.
 
 use std::sync::Arc;
 
@@ -26,22 +26,22 @@ use crate::app::App;
 use crate::http::code::Code;
 use crate::webhooks::{check_url, message_id};
 
-/// Webhooks that there may be: each is asked for its turn five times a second.
+/// Maximum number of webhooks, because each is looked at five times a second.
 const WEBHOOKS_MAX: usize = 100;
 
-/// A webhook as an admin writes it; PUT takes all of it, PATCH what is there.
+/// A webhook as an admin writes it. PUT takes every field, PATCH only the fields that are given.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({ "url": "https://shop.example.com/stock", "events": ["stock.changed"] }))]
 pub struct WebhookIn {
-    /// An https address outside.
+    /// An https URL outside the internal network.
     #[schema(max_length = 2_000)]
     url: Option<String>,
-    /// Which messages; all unless it is given.
+    /// The events to send; all if absent.
     events: Option<Vec<String>>,
-    /// `whsec_` and base64 of 24 to 64 bytes; a random one unless it is given.
+    /// `whsec_` and base64 of 24 to 64 bytes; random if absent.
     secret: Option<String>,
-    /// `PAUSED` keeps what happens meanwhile; `ACTIVE` goes on where it stopped.
+    /// `PAUSED` keeps events for later; `ACTIVE` goes on where the webhook stopped.
     #[schema(pattern = "^(ACTIVE|PAUSED)$")]
     state: Option<String>,
 }
@@ -57,9 +57,9 @@ pub(super) struct WebhookOut {
     events: Vec<String>,
     #[schema(pattern = "^(ACTIVE|PAUSED|DISABLED)$")]
     state: &'static str,
-    /// The journal's number up to which all was delivered.
+    /// Number of the journal's entry up to which everything was delivered.
     sent_number: u64,
-    /// Only in the answer that tells it for the first time.
+    /// Only in the answer that tells the secret for the first time.
     #[serde(skip_serializing_if = "Option::is_none")]
     secret: Option<String>,
     #[schema(value_type = String, format = DateTime)]
@@ -73,7 +73,7 @@ pub(super) struct WebhookListOut {
     next_cursor: Option<String>,
 }
 
-/// What to list of the deliveries.
+/// The page and the filter of a list of deliveries.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DeliveriesIn {
@@ -82,7 +82,7 @@ pub struct DeliveriesIn {
     state: Option<DeliveryState>,
 }
 
-/// Where a delivery stands.
+/// State of a delivery.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum DeliveryState {
@@ -99,9 +99,9 @@ pub enum DeliveryState {
 #[serde(rename_all = "camelCase")]
 pub(super) struct DeliveryOut {
     id: u64,
-    /// What the receiver knows it by.
+    /// The id by which the receiver knows it.
     webhook_message_id: String,
-    /// The first and the last entry of the journal that it tells of.
+    /// Numbers of the first and the last journal entry that it tells of.
     first_number: u64,
     last_number: u64,
     #[schema(pattern = "^(PENDING|DELIVERED|FAILED)$")]
@@ -157,7 +157,7 @@ impl DeliveryOut {
     }
 }
 
-/// What a webhook is to be.
+/// A checked webhook, to be written.
 struct Wanted {
     url: String,
     events: Vec<String>,
@@ -166,7 +166,7 @@ struct Wanted {
 }
 
 impl WebhookIn {
-    /// Lays what is there over `base`, and checks the whole.
+    /// Lays the given fields over `base`, and checks the whole.
     fn over(self, app: &App, base: Option<Webhook>) -> Result<Wanted, Problem> {
         let wrong = |pointer: &str, rule: String| Problem::unprocessable(pointer, rule);
         let (old_url, old_events, old_state) = match base {
@@ -226,9 +226,9 @@ async fn find_in(
     table::find(executor, id).await?.ok_or_else(missing)
 }
 
-fn note(app: &Arc<App>, origin: &Origin, action: Action, (admin, id): (Caller, u64)) {
+fn note(app: &Arc<App>, origin: &Origin, action: Action, admin: Caller, id: u64) {
     let subject = format!("webhook:{id}");
-    audit::note(app, origin, action, (Some(admin.user), &subject));
+    audit::note(app, origin, action, Some(admin.user), &subject);
 }
 
 /// GET `/api/webhooks`.
@@ -247,7 +247,7 @@ pub async fn list(State(app): State<Arc<App>>, Admin(_): Admin) -> Result<Respon
     Ok(json(StatusCode::OK, &body))
 }
 
-/// POST `/api/webhooks`: tells of everything from now on.
+/// POST `/api/webhooks`: the webhook tells of everything from now on.
 ///
 /// # Errors
 /// 409 when there are too many, 422.
@@ -265,7 +265,7 @@ pub async fn create(
     };
     let made = insert(once.connection(), wanted).await;
     let (response, id) = once.end(made).await?;
-    note(&app, &origin, Action::WebhookCreated, (admin, id));
+    note(&app, &origin, Action::WebhookCreated, admin, id);
     Ok(response)
 }
 
@@ -278,10 +278,10 @@ async fn insert(
         return Err(Problem::new(Code::WebhookLimitReached, text));
     }
     let secret = wanted.secret.unwrap_or_else(Secret::random);
-    let what = (wanted.url.as_str(), wanted.events.as_slice());
-    let id = table::insert(connection, what, &secret.reveal()).await?;
+    let (url, events) = (wanted.url.as_str(), wanted.events.as_slice());
+    let id = table::insert(connection, url, events, &secret.reveal()).await?;
     if wanted.state != WebhookState::Active {
-        table::update(connection, id, what, wanted.state).await?;
+        table::update(connection, id, url, events, wanted.state).await?;
     }
     let made = table::find(connection, id).await?.ok_or_else(missing)?;
     let body = json(StatusCode::CREATED, &WebhookOut::new(made, Some(&secret)));
@@ -301,7 +301,7 @@ pub async fn show(
     Ok(json(StatusCode::OK, &WebhookOut::new(webhook, None)))
 }
 
-/// PUT `/api/webhooks/{id}`: writes it anew; the secret stays unless another is given.
+/// PUT `/api/webhooks/{id}`: replaces the webhook; the secret stays unless another is given.
 ///
 /// # Errors
 /// 404, 422.
@@ -323,7 +323,7 @@ pub async fn replace(
         Err(problem) => Err(problem),
     };
     let (response, id) = once.end(replaced).await?;
-    note(&app, &origin, Action::WebhookChanged, (admin, id));
+    note(&app, &origin, Action::WebhookChanged, admin, id);
     Ok(response)
 }
 
@@ -354,7 +354,7 @@ pub async fn edit(
         Err(problem) => Err(problem),
     };
     let (response, id) = once.end(edited).await?;
-    note(&app, &origin, Action::WebhookChanged, (admin, id));
+    note(&app, &origin, Action::WebhookChanged, admin, id);
     Ok(response)
 }
 
@@ -363,8 +363,8 @@ async fn write(
     id: u64,
     wanted: Wanted,
 ) -> Result<(Response, u64), Problem> {
-    let what = (wanted.url.as_str(), wanted.events.as_slice());
-    table::update(connection, id, what, wanted.state).await?;
+    let (url, events) = (wanted.url.as_str(), wanted.events.as_slice());
+    table::update(connection, id, url, events, wanted.state).await?;
     if let Some(secret) = &wanted.secret {
         table::set_secret(&mut *connection, id, &secret.reveal()).await?;
     }
@@ -394,7 +394,7 @@ pub async fn delete(
     };
     let (response, ()) = once.end(done).await?;
     table::delete_log(&app.pool, id).await?;
-    note(&app, &origin, Action::WebhookDeleted, (admin, id));
+    note(&app, &origin, Action::WebhookDeleted, admin, id);
     Ok(response)
 }
 
@@ -416,7 +416,7 @@ pub async fn deliveries(
         DeliveryState::Delivered => "DELIVERED",
         DeliveryState::Failed => "FAILED",
     });
-    let mut found = table::deliveries(&app.pool, webhook, state, (before, limit + 1)).await?;
+    let mut found = table::deliveries(&app.pool, webhook, state, before, limit + 1).await?;
     let next_cursor = cut(&mut found, limit).map(|last| last.id.to_string());
     let items = found.into_iter().map(|of| DeliveryOut::new(webhook, of));
     let body = DeliveryListOut {
@@ -426,7 +426,8 @@ pub async fn deliveries(
     Ok(json(StatusCode::OK, &body))
 }
 
-/// POST `/api/webhooks/{id}/deliveries/{deliveryId}/resend`: sends it once more, under the same id.
+/// POST `/api/webhooks/{id}/deliveries/{deliveryId}/resend`: sends the delivery once more, under
+/// the same id.
 ///
 /// # Errors
 /// 404.

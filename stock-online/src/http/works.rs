@@ -3,7 +3,7 @@
 //! | verb | path | answers |
 //! |---|---|---|
 //! | [`list`] | GET `/api/works` | every work, newest first |
-//! | [`create`], [`replace`], [`delete`] | POST `/api/works`, PUT and DELETE `/api/works/{id}` | an admin's |
+//! | [`create`], [`replace`], [`delete`] | POST `/api/works`, PUT and DELETE `/api/works/{id}` | for admins |
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ use crate::http::code::Code;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({ "title": "Winter concert" }))]
 pub struct WorkIn {
-    /// Unlike any other work's.
+    /// Unique among works.
     #[schema(min_length = 1, max_length = 100)]
     title: String,
 }
@@ -87,26 +87,22 @@ fn work_id(id: Result<PathId, Problem>) -> Result<WorkId, Problem> {
 
 fn written<T>(done: Result<T, sqlx::Error>) -> Result<T, Problem> {
     match done {
-        // The title is another's.
+        // Another work has the title.
         Err(error) if error_number(&error) == Some(1062) => Err(Problem::of(Code::WorkTitleTaken)),
         done => Ok(done?),
     }
 }
 
-/// Takes the change over here, tells the other instances, and notes who made it.
+/// Publishes the change, and notes the admin in the audit log.
 async fn changed(
     app: &Arc<App>,
     origin: &Origin,
     action: Action,
-    (admin, id): (Caller, WorkId),
+    admin: Caller,
+    id: WorkId,
 ) -> Result<(), Problem> {
     publish(app).await?;
-    audit::note(
-        app,
-        origin,
-        action,
-        (Some(admin.user), &format!("work:{id}")),
-    );
+    audit::note(app, origin, action, Some(admin.user), &format!("work:{id}"));
     Ok(())
 }
 
@@ -135,7 +131,7 @@ pub async fn create(
         (located(body, format!("/api/works/{id}")), id)
     });
     let (response, id) = once.end(created).await?;
-    changed(&app, &origin, Action::WorkCreated, (admin, id)).await?;
+    changed(&app, &origin, Action::WorkCreated, admin, id).await?;
     Ok(response)
 }
 
@@ -166,11 +162,11 @@ pub async fn replace(
         Err(problem) => Err(problem),
     };
     let (response, ()) = once.end(done).await?;
-    changed(&app, &origin, Action::WorkChanged, (admin, id)).await?;
+    changed(&app, &origin, Action::WorkChanged, admin, id).await?;
     Ok(response)
 }
 
-/// DELETE `/api/works/{id}`: nothing is drawn for it any more; what was drawn stays.
+/// DELETE `/api/works/{id}`: no more coupons are drawn for it; drawn codes stay.
 ///
 /// # Errors
 /// 404.
@@ -191,6 +187,6 @@ pub async fn delete(
         Err(error) => Err(error.into()),
     };
     let (response, ()) = once.end(done).await?;
-    changed(&app, &origin, Action::WorkDeleted, (admin, id)).await?;
+    changed(&app, &origin, Action::WorkDeleted, admin, id).await?;
     Ok(response)
 }

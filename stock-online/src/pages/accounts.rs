@@ -1,6 +1,5 @@
-//! `/login`, `/signup`, and what their forms post. A browser is shown what was wrong beside the
-//! field, and sent on when nothing was; whoever does not ask for HTML is answered as by the
-//! interface.
+//! `/login`, `/signup`, and the routes of their forms. A browser sees an error beside its field,
+//! and is redirected on success. A client that does not ask for HTML gets the interface's problem.
 
 use std::sync::Arc;
 
@@ -49,12 +48,12 @@ pub struct LoginForm {
     next: Option<String>,
 }
 
-/// Where to go after a login.
+/// The query of an account page: where to go after a login.
 #[derive(Debug, Default, Deserialize)]
 struct NextIn {
     #[serde(default)]
     next: String,
-    /// Whether somebody has just signed up.
+    /// Whether the reader has just signed up.
     #[serde(default)]
     new: bool,
 }
@@ -70,7 +69,7 @@ impl NextIn {
     }
 }
 
-/// A path of this site, else `/`: nobody is led elsewhere by a login.
+/// A path of this site, otherwise `/`, so that a login leads to no other site.
 fn local(next: &str) -> &str {
     let is_path = next.starts_with('/') && !next.starts_with("//");
     let is_plain = next
@@ -79,7 +78,7 @@ fn local(next: &str) -> &str {
     if is_path && is_plain { next } else { "/" }
 }
 
-/// What was wrong with a form, and with which field of it.
+/// An error of a form, and the field that it concerns.
 struct Wrong {
     field: &'static str,
     text: String,
@@ -95,7 +94,7 @@ impl Wrong {
         } else {
             field_of(problem)
         };
-        // A rule says what it wants: its text is the field's.
+        // A 422 has a text for each field, which states the field's rule.
         let id = if code == Code::Unprocessable {
             format!("rule-{field}")
         } else {
@@ -158,8 +157,8 @@ impl SignUpPage {
     }
 }
 
-/// The context of an account's page: a login there leads on to where the reader was going, and the
-/// page in another language is the form, whatever was posted.
+/// The context of an account page. A login there leads on to the page that the reader wanted, and
+/// the link to another language leads to the form, whatever was posted.
 fn with_path(mut context: PageContext, path: &str, next: &str) -> PageContext {
     path.clone_into(&mut context.path);
     context.query = serde_urlencoded::to_string([("next", next)]).unwrap_or_default();
@@ -167,7 +166,7 @@ fn with_path(mut context: PageContext, path: &str, next: &str) -> PageContext {
     context
 }
 
-/// GET `/login`; who has logged in goes on.
+/// GET `/login`; a reader who has logged in is redirected.
 pub async fn login(context: PageContext, uri: Uri) -> Response {
     let NextIn { next, new } = NextIn::of(&uri);
     if context.caller.is_some() {
@@ -194,7 +193,8 @@ pub async fn signup(context: PageContext, uri: Uri) -> Response {
     })
 }
 
-/// Whether a problem is shown in the form: a fault, and too much of it, is a page of its own.
+/// Whether a problem is shown in the form. A 429 and a fault of the service get a page of their
+/// own.
 fn is_shown(problem: &Problem, headers: &HeaderMap) -> bool {
     problem.code.status() < 500 && problem.code != Code::TooManyRequests && asks_for_html(headers)
 }
@@ -209,7 +209,9 @@ fn status(problem: &Problem) -> StatusCode {
 /// 403 from another site's page, 409, 422, 429, 503.
 pub async fn sign_up(
     State(app): State<Arc<App>>,
-    (context, origin, headers): (PageContext, Origin, HeaderMap),
+    context: PageContext,
+    origin: Origin,
+    headers: HeaderMap,
     Form(form): Form<SignUpForm>,
 ) -> Result<Response, Problem> {
     let (email, name) = (form.email.clone(), form.name.clone());
@@ -242,15 +244,17 @@ pub async fn sign_up(
     }
 }
 
-/// POST `/account/login`: the session gets another id, so that one that was planted is worth
-/// nothing.
+/// POST `/account/login`: the session gets a new id, so that an id planted by an attacker is
+/// worthless.
 ///
 /// # Errors
 /// 401, 403 from another site's page, 429, 503.
 pub async fn log_in(
     State(app): State<Arc<App>>,
     session: Session,
-    (context, origin, headers): (PageContext, Origin, HeaderMap),
+    context: PageContext,
+    origin: Origin,
+    headers: HeaderMap,
     Form(form): Form<LoginForm>,
 ) -> Result<Response, Problem> {
     let email = form.email.clone();
@@ -311,7 +315,8 @@ pub async fn log_out(
         &app,
         &origin,
         Action::LoggedOut,
-        (Some(caller.user), &subject),
+        Some(caller.user),
+        &subject,
     );
     Ok(Redirect::to("/").into_response())
 }

@@ -1,8 +1,8 @@
-//! `/admin`: what an admin's calls do, as lists and forms.
+//! `/admin`: the calls of admins, as lists and forms.
 //!
-//! The parts stand in one table ([`mod@sections`]): which list of the interface each shows, which
-//! of its members, and which calls its forms make. This file turns an entry and what the interface
-//! answered into a page.
+//! The sections stand in one table ([`mod@sections`]): the list of the interface that each shows,
+//! the members that it shows, and the calls of its forms. This file turns an entry of the table and
+//! the interface's answer into a page.
 
 mod form;
 mod sections;
@@ -27,30 +27,30 @@ const ROWS: u32 = 30;
 struct Cell {
     text: String,
     kind: Kind,
-    /// Where it leads.
+    /// The target of its link.
     href: Option<String>,
-    /// A time as machines read it.
+    /// The time in RFC 3339, if the cell shows a time.
     time: Option<String>,
 }
 
-/// A row of a table, and what can be done with it.
+/// A row of a table, and its forms.
 struct Row {
     cells: Vec<Cell>,
     forms: Vec<FormView>,
 }
 
-/// Which page of which list.
+/// The query of a section.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct SectionIn {
     cursor: Option<String>,
-    /// Of which object, where the list is one's own.
+    /// Id of the object that the list belongs to, if it belongs to one.
     of: Option<u64>,
     /// A filter, by its name in the table.
     only: Option<String>,
 }
 
-/// A part in the navigation.
+/// A section in the navigation.
 struct Part {
     slug: &'static str,
     label: String,
@@ -88,7 +88,7 @@ fn shown(context: &PageContext, kind: Kind, value: &Value) -> String {
                 .collect();
             items.join(", ")
         }
-        // An order's line: what a person needs of it.
+        // An order's line is shown by its name and quantity.
         (_, Value::Object(_)) => match member(value, "productName").as_str() {
             Some(name) => format!("{name} × {}", member(value, "quantity")),
             None => value.to_string(),
@@ -140,7 +140,7 @@ struct SectionPage {
     parts: Vec<Part>,
     title: String,
     section: &'static Section,
-    /// The object whose list it is, where it is one's own.
+    /// Id of the object that the list belongs to; 0 if it belongs to none.
     of: u64,
     headings: Vec<(String, Kind)>,
     has_actions: bool,
@@ -153,7 +153,7 @@ struct SectionPage {
 /// GET `/admin/{section}`.
 ///
 /// # Errors
-/// 403, 404 for a part that there is not, the interface's problems.
+/// 403, 404 for an unknown section, the interface's problems.
 pub async fn section(
     context: PageContext,
     Path(slug): Path<String>,
@@ -192,7 +192,7 @@ async fn show(
         .cloned()
         .unwrap_or_default();
     for item in &mut items {
-        // Calls of a row may name whose list it is.
+        // The calls of a row may contain the id of the object that the list belongs to.
         if let Some(item) = item.as_object_mut() {
             item.insert("of".to_owned(), of.into());
         }
@@ -235,7 +235,7 @@ struct ProductPage {
     id: u64,
     name: String,
     facts: Vec<(String, Cell)>,
-    /// Its stock, a row for each place.
+    /// Headings of its stock, which has a row for each location.
     headings: Vec<(String, Kind)>,
     rows: Vec<Row>,
     forms: Vec<FormView>,
@@ -260,7 +260,7 @@ pub async fn product(context: PageContext, Path(id): Path<String>) -> Result<Res
         .as_array()
         .cloned()
         .unwrap_or_default();
-    // What is of its sale stands beside what is of itself.
+    // The sale's members are shown beside the product's.
     let sale = member(&product, "sale").as_object().cloned();
     if let (Some(product), Some(mut sale)) = (product.as_object_mut(), sale) {
         let price = sale.remove("price").unwrap_or_default();
@@ -305,7 +305,7 @@ struct OverviewPage {
 }
 
 impl OverviewPage {
-    /// A member of the state as text, a dash when there is none.
+    /// A member of the status as text; a dash when it is null.
     fn fact(&self, name: &str) -> String {
         shown(&self.context, Kind::Number, member(&self.status, name))
     }
@@ -314,7 +314,7 @@ impl OverviewPage {
         !member(&self.status, name).is_null()
     }
 
-    /// When a check ended, and what it found.
+    /// The end of a check, and its number of differences.
     fn check(&self, name: &str) -> Option<(String, i64)> {
         let check = member(&self.status, name).as_object()?;
         let ended = self.context.time_of(check.get("endedAt")?.as_str()?);

@@ -1,4 +1,4 @@
-//! The interface, called in this process: a page reads what a client would be answered.
+//! The interface, called in this process: a page gets the answer that a client would get.
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -18,13 +18,13 @@ pub struct Api {
 }
 
 impl Api {
-    /// Over these routes.
+    /// Calls these routes.
     #[must_use]
     pub const fn new(routes: Router) -> Self {
         Self { routes }
     }
 
-    /// What GET of a path answers to somebody, or to nobody in particular.
+    /// The answer to GET of a path, for a caller or for an anonymous client.
     ///
     /// # Errors
     /// The interface's problem.
@@ -38,7 +38,7 @@ impl Api {
         serde_json::from_slice(&body).map_err(|error| Problem::internal(&error))
     }
 
-    /// The same as it was sent.
+    /// The same answer as bytes.
     ///
     /// # Errors
     /// The interface's problem.
@@ -54,7 +54,7 @@ impl Api {
         let extensions = request.extensions_mut();
         extensions.insert(origin);
         if let Some(caller) = caller {
-            // Who is known already is not counted once more.
+            // A caller who is known already is not counted once more.
             extensions.insert(caller);
         }
         let mut response = match self.routes.clone().oneshot(request).await {

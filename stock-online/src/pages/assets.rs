@@ -1,7 +1,7 @@
 //! Assets: style sheets, scripts and icons, embedded in the program under names that carry their
 //! hash.
 //!
-//! A name stands for one content for ever, so browsers keep it for a year and never ask again.
+//! A name stands for one content forever, so browsers keep it for a year and never ask again.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -20,7 +20,7 @@ use crate::http::problem::Problem;
 #[folder = "src/pages/assets"]
 struct Files;
 
-/// The hexadecimal digits of a hash in a name.
+/// Number of hexadecimal digits of the hash in a name.
 const DIGITS: usize = 12;
 
 const KEPT: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
@@ -57,8 +57,7 @@ static ASSETS: LazyLock<Assets> = LazyLock::new(|| {
     assets
 });
 
-/// Where an asset is served; a name that is none leads nowhere, and a test looks at every name in a
-/// template.
+/// The URL of an asset. An unknown name leads nowhere; a test checks every name in a template.
 #[must_use]
 pub fn url(name: &str) -> String {
     let served = ASSETS.served.get(name).map_or("missing", String::as_str);
@@ -68,7 +67,7 @@ pub fn url(name: &str) -> String {
 /// GET `/assets/{name}`.
 ///
 /// # Errors
-/// 404 for a name that stands for nothing in this version.
+/// 404 for a name that this version does not have.
 pub async fn show(headers: HeaderMap, Path(name): Path<String>) -> Result<Response, Problem> {
     let file = ASSETS.by_served.get(&name);
     let file = file.ok_or_else(|| Problem::of(Code::NotFound))?;

@@ -1,4 +1,4 @@
-//! The context of a page: who reads it, in which language, and the headers under which it is sent.
+//! The context of a page: its reader, its language, and its headers.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -27,31 +27,30 @@ use crate::http::code::Code;
 use crate::http::origin::Origin;
 use crate::http::problem::Problem;
 
-/// What a page may load: its own files, and nothing from anywhere else.
+/// Pages may load files of this site, and nothing from anywhere else.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
      connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
-/// A page waits so long for what is its reader's own, and so long when MySQL was silent a moment
-/// ago.
+/// Time limits for reading the reader's own data: usually, and when MySQL was silent a moment ago.
 const OWN_MAX: Duration = Duration::from_millis(1_500);
 const OWN_MAX_SILENT: Duration = Duration::from_millis(200);
 /// How long a chosen language is kept.
 const LANG_SECONDS: u32 = 365 * 86_400;
 
-/// What every page knows.
+/// The data that every page has.
 pub struct PageContext {
-    /// What handlers share.
+    /// The state that handlers share.
     pub app: Arc<App>,
     /// Its language.
     pub lang: Lang,
-    /// Who reads it, if they logged in.
+    /// The reader, if they have logged in.
     pub user: Option<User>,
-    /// Who they are to the interface.
+    /// The reader as a caller of the interface.
     pub caller: Option<Caller>,
     /// Its path, without its query.
     pub path: String,
     /// Its query, without a choice of language.
     pub query: String,
-    /// Where a login leads back to.
+    /// The path to which a login leads back.
     pub back: String,
     origin: Origin,
     api: Api,
@@ -70,7 +69,7 @@ impl FromRequestParts<Arc<App>> for PageContext {
     }
 }
 
-/// `?lang=ko` is remembered in a cookie, and the page shown without it.
+/// `?lang=ko` is remembered in a cookie, and the browser is redirected to the page without it.
 fn choice(parts: &Parts, app: &App) -> Option<Response> {
     let pairs: Vec<(String, String)> = serde_urlencoded::from_str(parts.uri.query()?).ok()?;
     let lang = pairs.iter().find(|(name, _)| name == COOKIE)?;
@@ -102,7 +101,7 @@ fn problem_texts(lang: Lang) -> String {
     };
     let texts: BTreeMap<_, _> = Code::ALL.iter().filter_map(text).collect();
     let json = serde_json::to_string(&texts).unwrap_or_default();
-    // As it stands in an attribute: every page has it, and none should pay for it.
+    // Escaped for an attribute here and once, because every page contains it.
     json.replace('&', "&#38;")
         .replace('<', "&#60;")
         .replace('>', "&#62;")
@@ -128,7 +127,7 @@ impl PageContext {
         Ok(Self {
             app: Arc::clone(app),
             lang: Lang::of(&parts.headers),
-            // A deleted user's session is nobody's.
+            // The session of a deleted user has no caller.
             caller: caller.filter(|_| user.is_some()),
             user,
             back: parts
@@ -143,7 +142,7 @@ impl PageContext {
         })
     }
 
-    /// What the interface answers to the reader.
+    /// The interface's answer to the reader.
     ///
     /// # Errors
     /// The interface's problem.
@@ -151,7 +150,7 @@ impl PageContext {
         self.api.get(path, self.caller, self.origin).await
     }
 
-    /// The reader as a buyer: an admin's own things, not everybody's.
+    /// The reader as a buyer, so that admins see their own objects and not everybody's.
     #[must_use]
     pub fn buyer(&self) -> Option<Caller> {
         self.caller.map(|caller| Caller {
@@ -161,11 +160,11 @@ impl PageContext {
         })
     }
 
-    /// Reads the reader's own things, if MySQL tells them soon enough: a page without them is
-    /// better than none.
+    /// Reads the reader's own data, if MySQL answers soon enough. Otherwise it is `None`, because a
+    /// page without the data is better than no page.
     ///
     /// # Errors
-    /// Problems that are not MySQL's silence.
+    /// Problems other than MySQL not answering.
     pub async fn own<T>(
         &self,
         read: impl Future<Output = Result<T, Problem>>,
@@ -189,7 +188,7 @@ impl PageContext {
         }
     }
 
-    /// The interface's answer to everybody, whoever reads; a kept one while MySQL is silent.
+    /// The interface's answer to an anonymous client, or a kept one while MySQL does not answer.
     ///
     /// # Errors
     /// The interface's problem.
@@ -199,7 +198,7 @@ impl PageContext {
         serde_json::from_slice(&body).map_err(|error| Problem::internal(&error))
     }
 
-    /// What the interface answers to the reader as a buyer.
+    /// The interface's answer to the reader as a buyer.
     ///
     /// # Errors
     /// The interface's problem.
@@ -213,10 +212,10 @@ impl PageContext {
         self.caller.is_some_and(|caller| caller.is_admin())
     }
 
-    /// The reader, who must have logged in: everybody else is sent to do so.
+    /// The reader, who must have logged in; others are sent to the login page.
     ///
     /// # Errors
-    /// The way to the login page and back.
+    /// A redirect to the login page, which leads back here.
     #[expect(
         clippy::result_large_err,
         reason = "a response is what a handler answers"
@@ -229,7 +228,7 @@ impl PageContext {
     /// The reader, who must be an admin.
     ///
     /// # Errors
-    /// The way to the login page and back, or 403.
+    /// A redirect to the login page, which leads back here, or 403.
     #[expect(
         clippy::result_large_err,
         reason = "a response is what a handler answers"
@@ -250,7 +249,7 @@ impl PageContext {
         format!("/login?{next}")
     }
 
-    /// This page in another language.
+    /// The URL of this page in another language.
     #[must_use]
     pub fn lang_url(&self, lang: &Lang) -> String {
         let and = if self.query.is_empty() { "" } else { "&" };
@@ -262,25 +261,25 @@ impl PageContext {
         )
     }
 
-    /// A text.
+    /// The text of an id, in the page's language.
     #[must_use]
     pub fn t(&self, id: &str) -> String {
         self.lang.text(id)
     }
 
-    /// The text of one of several: of a status, a kind, a state.
+    /// The text of a status, a kind or a state, by the prefix and the name of its id.
     #[must_use]
     pub fn of(&self, prefix: &str, name: impl Display) -> String {
         self.t(&format!("{prefix}{name}"))
     }
 
-    /// A text with a number, in the plural that it takes.
+    /// A text with a number, in the plural form that the number takes.
     #[must_use]
     pub fn count(&self, id: &str, count: &i64) -> String {
         self.lang.filled(id, "count", *count)
     }
 
-    /// A text with something filled in.
+    /// A text with a value filled in.
     pub fn with(
         &self,
         id: &str,
@@ -302,7 +301,7 @@ impl PageContext {
         self.lang.time(*unix_ms, self.app.config.tz())
     }
 
-    /// The same time as machines read it.
+    /// A time in RFC 3339.
     #[must_use]
     pub fn rfc3339(&self, unix_ms: &i64) -> String {
         rfc3339(*unix_ms)
@@ -323,8 +322,8 @@ impl PageContext {
         grouped(*number)
     }
 
-    /// The meanings of problems, by code, for the page's scripts, escaped for an attribute; their
-    /// own detail says the others.
+    /// The meanings of problems, by code, for the page's scripts, escaped for an attribute. A
+    /// problem without one is shown by its own detail.
     #[must_use]
     pub fn problem_texts(&self) -> &'static str {
         static ENGLISH: LazyLock<String> = LazyLock::new(|| problem_texts(Lang::En));
@@ -341,13 +340,13 @@ impl PageContext {
         Lang::ALL
     }
 
-    /// What a button that buys may say.
+    /// The states of a button that buys.
     #[must_use]
     pub const fn buy_states(&self) -> [BuyState; 6] {
         BuyState::ALL
     }
 
-    /// Where an order may stand.
+    /// Every status of an order.
     #[must_use]
     pub fn order_statuses(&self) -> Vec<&'static str> {
         OrderStatus::ALL
@@ -356,32 +355,32 @@ impl PageContext {
             .collect()
     }
 
-    /// Where an asset is served.
+    /// The URL of an asset.
     #[must_use]
     pub fn asset(&self, name: &str) -> String {
         assets::url(name)
     }
 
-    /// Whether a part of the navigation is the page's own.
+    /// Whether the page lies at a path of the navigation, or below it.
     #[must_use]
     pub fn is_at(&self, path: &str) -> bool {
         self.path == path || path.len() > 1 && self.path.starts_with(&format!("{path}/"))
     }
 }
 
-/// A page as it is sent.
+/// The response for a page.
 #[must_use]
 pub fn page(template: &impl Template) -> Response {
     page_with(StatusCode::OK, POLICY, template)
 }
 
-/// A page with a status of its own.
+/// The response for a page, with a status.
 #[must_use]
 pub fn page_as(status: StatusCode, template: &impl Template) -> Response {
     page_with(status, POLICY, template)
 }
 
-/// A page with a status and a policy of its own.
+/// The response for a page, with a status and a content policy.
 #[must_use]
 pub fn page_with(status: StatusCode, policy: &'static str, template: &impl Template) -> Response {
     match template.render() {
@@ -390,7 +389,7 @@ pub fn page_with(status: StatusCode, policy: &'static str, template: &impl Templ
     }
 }
 
-/// HTML as it is sent.
+/// The response for HTML.
 #[must_use]
 pub fn html_response(status: StatusCode, policy: HeaderValue, html: String) -> Response {
     let headers = [

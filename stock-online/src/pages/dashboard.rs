@@ -1,5 +1,6 @@
-//! `/dashboard`: the last minutes, live. The page is drawn here, curves too; once a second its part
-//! that moves is drawn anew and sent as an event, so that a script has only to put it in its place.
+//! `/dashboard`: the last minutes, live. The server draws the page, curves included. Once a second
+//! it draws the moving part again and sends it as an event, so that the script only has to replace
+//! that part.
 
 mod figures;
 
@@ -20,11 +21,11 @@ use super::context::{PageContext, page};
 use crate::http::problem::Problem;
 use crate::streams::Holder;
 
-/// After so long the stream ends, and the browser comes again by itself: whether its reader is
-/// still an admin is asked then.
+/// Life of a stream. The browser then reconnects by itself, and the new request checks that its
+/// reader is still an admin.
 const ASK_AGAIN: Duration = Duration::from_secs(20);
 
-/// What moves.
+/// The moving part of the page.
 #[derive(Template)]
 #[template(path = "dashboard/live.html")]
 struct Live<'a> {
@@ -63,7 +64,7 @@ impl<'a> Live<'a> {
         self.context.number(&whole)
     }
 
-    /// Milliseconds with as many decimals as they are worth.
+    /// Milliseconds, with one decimal below 10.
     fn ms(&self, ms: &Option<f64>) -> String {
         match ms {
             None => "–".to_owned(),
@@ -91,7 +92,7 @@ struct DashboardPage<'a> {
 /// GET `/dashboard`.
 ///
 /// # Errors
-/// The way to the login page; 403 for anybody but an admin.
+/// A redirect to the login page; 403 for anybody but an admin.
 pub async fn show(context: PageContext) -> Result<Response, Response> {
     context.admin()?;
     let live = Live::new(&context);
@@ -101,10 +102,10 @@ pub async fn show(context: PageContext) -> Result<Response, Response> {
     }))
 }
 
-/// GET `/dashboard/live`: an event a second, the part of the page that moves.
+/// GET `/dashboard/live`: the moving part of the page, as one event a second.
 ///
 /// # Errors
-/// The way to the login page; 403; 503 when too many watch.
+/// A redirect to the login page; 403; 503 when too many streams are open.
 pub async fn live(
     State(app): State<Arc<crate::app::App>>,
     context: PageContext,

@@ -1,4 +1,4 @@
-//! `/event`: coupons drawn first come first served, one for each campaign item that there is.
+//! `/event`: coupons drawn first come, first served, one for each campaign item.
 
 use std::collections::HashMap;
 
@@ -10,9 +10,10 @@ use super::context::{PageContext, page};
 use super::shop::List;
 use crate::http::problem::Problem;
 
-/// Coupons and campaign items on the page.
+/// Maximum number of coupons, and of campaign items, on the page.
 const SHOWN: u32 = 50;
-/// Pages of a hundred own codes that are looked through for those of the page.
+/// How many pages, of a hundred of the reader's codes each, are searched for codes of the campaigns
+/// shown.
 const OWN_PAGES: usize = 20;
 
 /// A campaign as the interface gives it.
@@ -38,7 +39,7 @@ struct Work {
     title: String,
 }
 
-/// A code in the reader's hands as the interface gives it.
+/// A code of the reader as the interface gives it.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct OwnCode {
@@ -47,7 +48,7 @@ struct OwnCode {
     code: String,
 }
 
-/// Where a campaign stands, in the order of the page.
+/// The state of a campaign, in the order of the page.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum EventState {
     /// Codes can be drawn.
@@ -125,7 +126,7 @@ async fn own_codes(context: &PageContext) -> Result<Vec<OwnCode>, Problem> {
 /// # Errors
 /// 503 when MySQL does not answer.
 pub async fn show(context: PageContext) -> Result<Response, Problem> {
-    // As everybody sees them: personal coupons are no campaigns.
+    // Read as an anonymous client, so that the list has no personal coupons.
     let campaigns: List<Campaign> = context
         .get_public(&format!("/api/coupons?limit={SHOWN}"))
         .await?;

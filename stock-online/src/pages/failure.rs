@@ -1,4 +1,4 @@
-//! Failures as pages: a browser that asked for a page is answered with one, whatever went wrong.
+//! Failures as pages: a browser that asked for a page gets a page, whatever went wrong.
 
 use askama::Template;
 use axum::body::Body;
@@ -24,7 +24,7 @@ impl FailurePage<'_> {
         self.lang.text(id)
     }
 
-    /// What the code means, in the reader's language if it is said there.
+    /// The meaning of the code, in the reader's language if it has a text.
     fn meaning(&self) -> String {
         let known = self
             .lang
@@ -33,7 +33,7 @@ impl FailurePage<'_> {
     }
 }
 
-/// Whether a request is a browser's for a page.
+/// Whether a request asks for a page.
 #[must_use]
 pub fn asks_for_html(headers: &HeaderMap) -> bool {
     let accept = headers
@@ -42,7 +42,7 @@ pub fn asks_for_html(headers: &HeaderMap) -> bool {
     accept.is_some_and(|accept| accept.contains("text/html"))
 }
 
-/// In which language a problem is shown as a page; none when the client expects a problem's
+/// The language of a problem that is shown as a page; `None` when the client expects a problem
 /// document.
 #[must_use]
 pub fn reader(path: &str, headers: &HeaderMap) -> Option<Lang> {
@@ -56,7 +56,7 @@ pub fn render(response: Response, request_id: &str, lang: Lang) -> Response {
     let Some(problem) = response.extensions().get::<Problem>().cloned() else {
         return response;
     };
-    // Its headers are those of the problem.
+    // The page has the problem's headers.
     let mut response = problem::render(response, request_id);
     let page = FailurePage {
         lang,

@@ -1,4 +1,4 @@
-//! `/live/levels`: levels as they change, for everybody who looks at a page; clients use
+//! `/live/levels`: levels as they change, for everybody who views a page; clients use
 //! `/api/events/levels`.
 
 use std::sync::Arc;
@@ -15,10 +15,11 @@ use crate::http::origin::Origin;
 use crate::http::problem::Problem;
 use crate::streams::Holder;
 
-/// GET `/live/levels`: of products that the shop shows and coupons that anybody may draw, online.
+/// GET `/live/levels`: the online levels of products that the shop shows, and of coupons that
+/// anybody may draw.
 ///
 /// # Errors
-/// 422 for ids that are none, or without any; 503 when too many watch.
+/// 422 for malformed ids, or without any; 429 or 503 when too many streams are open.
 pub(super) async fn levels(
     State(app): State<Arc<App>>,
     origin: Origin,
@@ -42,7 +43,7 @@ pub(super) async fn levels(
         coupons.extend(is_public.then_some(id));
     }
     named.coupons = coupons;
-    // Whoever looks takes no place of those who built on the interface.
+    // A viewer of a page must not take a place from a client of the interface.
     let place = app.live.page_streams.take(Holder::at(origin.address))?;
-    Ok(events::stream(app, Some(named), &headers, (place, None)))
+    Ok(events::stream(app, Some(named), &headers, place, None))
 }

@@ -1,6 +1,6 @@
-//! The interface's own pages: Swagger UI, `ReDoc`, and what each error code means.
+//! The reference of the interface: Swagger UI, `ReDoc`, and the meaning of each error code.
 //!
-//! The scripts of both readers are served from here: Swagger UI's come with its crate, `ReDoc`'s is
+//! The scripts of both viewers are served from here: Swagger UI's come with its crate, `ReDoc`'s is
 //! an asset.
 
 use std::collections::{BTreeMap, HashMap};
@@ -18,11 +18,12 @@ use crate::http::code::Code;
 use crate::http::files::File;
 use crate::http::problem::Problem;
 
-/// The document that both show.
+/// The document that both viewers show.
 const DOCUMENT: &str = "/api/openapi.json";
-/// How long browsers keep the readers: until tomorrow's version of the program at the latest.
+/// Browsers keep the viewers' files for a day, so a new version of the program reaches them a day
+/// later at most.
 const KEPT: HeaderValue = HeaderValue::from_static("public, max-age=86400");
-/// Swagger UI draws with styles of its own.
+/// Swagger UI draws with inline styles.
 const SWAGGER_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
      img-src 'self' data:; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
@@ -37,7 +38,7 @@ pub async fn swagger_ui(context: PageContext) -> Response {
     page_with(StatusCode::OK, SWAGGER_POLICY, &SwaggerPage { context })
 }
 
-/// GET `/api/docs/{file}`: what Swagger UI is made of.
+/// GET `/api/docs/{file}`: the files of Swagger UI.
 ///
 /// # Errors
 /// 404 for a file that it does not have.
@@ -67,7 +68,7 @@ pub async fn swagger_file(
     Ok(file.answer(&headers))
 }
 
-/// `ReDoc` draws with styles of its own and searches in a worker.
+/// `ReDoc` draws with inline styles and searches in a worker.
 const REDOC_POLICY: &str = "default-src 'none'; script-src 'self'; worker-src blob:; style-src 'unsafe-inline'; \
      img-src 'self' data:; connect-src 'self'; base-uri 'none'; frame-ancestors 'none'";
 
@@ -82,8 +83,8 @@ pub async fn redoc(context: PageContext) -> Response {
     page_with(StatusCode::OK, REDOC_POLICY, &RedocPage { context })
 }
 
-/// What to do about each code, as the document of errors says it: code, status, meaning, what to
-/// do.
+/// The advice for each code, read from the table in `docs/errors.md`: code, status, meaning,
+/// advice.
 static ADVICE: LazyLock<BTreeMap<&'static str, &'static str>> = LazyLock::new(|| {
     let rows = include_str!("../../../docs/errors.md").lines();
     let rows = rows.filter_map(|row| {
@@ -96,12 +97,12 @@ static ADVICE: LazyLock<BTreeMap<&'static str, &'static str>> = LazyLock::new(||
     rows.collect()
 });
 
-/// A code and what it means.
+/// A code and its meaning.
 struct CodePart {
     code: &'static str,
     status: u16,
     title: &'static str,
-    /// In the reader's language, where it is said there.
+    /// The meaning in the reader's language, if it has a text.
     meaning: Option<String>,
     advice: &'static str,
 }
@@ -139,10 +140,10 @@ struct ProblemPage {
     part: CodePart,
 }
 
-/// GET `/problems/{code}`: where a problem's `type` leads.
+/// GET `/problems/{code}`: the page to which a problem's `type` leads.
 ///
 /// # Errors
-/// 404 for a code that there is not.
+/// 404 for an unknown code.
 pub async fn problem(context: PageContext, Path(code): Path<String>) -> Result<Response, Problem> {
     let code = Code::parse(&code).ok_or_else(|| Problem::of(Code::NotFound))?;
     let part = CodePart::new(&context, code);

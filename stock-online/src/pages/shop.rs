@@ -1,4 +1,4 @@
-//! The shop: `/` with the products and what is the reader's own, one product, one order.
+//! The shop: `/` with the products and the reader's own lists, one product, one order.
 
 mod card;
 
@@ -21,16 +21,16 @@ use crate::http::products;
 
 /// Products on a page.
 const PRODUCTS: u32 = 24;
-/// Own orders, reservations and so on, on a page.
+/// Rows of each of the reader's own lists on a page.
 const OWN: u32 = 8;
 
 /// A list as the interface gives it.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct List<T> {
-    /// What is listed.
+    /// The items.
     pub items: Vec<T>,
-    /// Where the next page begins.
+    /// The cursor of the next page.
     #[serde(default)]
     pub next_cursor: Option<String>,
 }
@@ -61,7 +61,7 @@ struct OrderLine {
 }
 
 impl Order {
-    /// Whether it may still be taken back.
+    /// Whether the order may still be cancelled.
     fn may_cancel(&self) -> bool {
         ["ORDER_PENDING", "SUCCESS"].contains(&self.order_status.as_str())
     }
@@ -77,7 +77,7 @@ pub struct Reservation {
     quantity: i64,
     status: String,
     expires_at: String,
-    /// What the product is called and costs, as it is now.
+    /// The product's current name and unit price.
     #[serde(skip)]
     product: Option<(String, i64)>,
 }
@@ -133,7 +133,7 @@ pub struct Store {
     name: String,
 }
 
-/// What is the reader's own.
+/// The reader's own lists.
 struct Own {
     orders: List<Order>,
     reservations: List<Reservation>,
@@ -176,7 +176,7 @@ impl Own {
     }
 }
 
-/// Where the list of products begins, and what it is about.
+/// The query: the text that is searched for, and where each list begins.
 #[derive(Debug, Default, Deserialize)]
 pub struct ShopIn {
     #[serde(default)]
@@ -196,7 +196,7 @@ struct ShopPage {
     name: String,
     next: Option<String>,
     own: Option<Own>,
-    /// Whether the reader's own things cannot be told now.
+    /// Whether the reader's own lists cannot be shown now.
     is_own_away: bool,
 }
 
@@ -205,7 +205,7 @@ struct ShopPage {
 /// # Errors
 /// 503 when MySQL or Redis does not answer.
 pub async fn show(context: PageContext, uri: Uri) -> Result<Response, Problem> {
-    // What does not fit is as good as nothing: a person may have cut the address.
+    // A malformed query counts as empty, because a person may have cut the address.
     let asked =
         Query::<ShopIn>::try_from_uri(&uri).map_or_else(|_| ShopIn::default(), |asked| asked.0);
     let mut name = asked.name.trim().to_owned();
@@ -253,7 +253,7 @@ struct ProductPage {
     stores: Vec<Store>,
     coupons: Vec<OwnCoupon>,
     balance: i64,
-    /// How long stock may be set aside.
+    /// The times for which stock may be set aside, in seconds.
     hold_seconds: Vec<u64>,
     usual_hold_seconds: u64,
 }

@@ -1,5 +1,5 @@
-//! Texts of pages, by language: Fluent files in `texts/`, embedded, both languages complete (a test
-//! says so).
+//! Texts of pages, by language: Fluent files in `texts/`, embedded. A test checks that both
+//! languages are complete.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -14,7 +14,7 @@ static_loader! {
     static TEXTS = {
         locales: "./src/pages/texts",
         fallback_language: "en",
-        // Nothing is written from right to left here: no isolating marks around what is filled in.
+        // No language here is written from right to left, so values need no isolating characters.
         customise: |bundle| bundle.set_use_isolating(false),
     };
 }
@@ -28,7 +28,7 @@ static KOREAN: LanguageIdentifier = langid!("ko");
 /// A language of the pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Lang {
-    /// English, for whoever asks for neither.
+    /// English, the default.
     #[default]
     En,
     /// Korean.
@@ -36,7 +36,7 @@ pub enum Lang {
 }
 
 impl Lang {
-    /// Both, as the switch shows them.
+    /// Both languages, in the order of the switch.
     pub const ALL: [Self; 2] = [Self::En, Self::Ko];
 
     /// Its name in HTML and in the cookie.
@@ -48,7 +48,7 @@ impl Lang {
         }
     }
 
-    /// What its readers call it.
+    /// Its name in the language itself.
     #[must_use]
     pub const fn own_name(self) -> &'static str {
         match self {
@@ -63,7 +63,8 @@ impl Lang {
         Self::ALL.into_iter().find(|lang| lang.as_str() == name)
     }
 
-    /// What a request asks for: the cookie, else the best of `Accept-Language` (RFC 9110 §12.5.4).
+    /// The language that a request asks for: the cookie, else the best of `Accept-Language` (RFC
+    /// 9110 §12.5.4).
     #[must_use]
     pub fn of(headers: &HeaderMap) -> Self {
         let cookie = cookie_of(headers, COOKIE).and_then(Self::parse);
@@ -110,7 +111,7 @@ impl Lang {
         self.filled("money", "amount", grouped(amount))
     }
 
-    /// A time of day in the shop's zone, to the minute.
+    /// A date and time in a time zone, to the minute.
     #[must_use]
     pub fn time(self, unix_ms: i64, zone: Tz) -> String {
         let format = match self {
@@ -122,7 +123,7 @@ impl Lang {
     }
 }
 
-/// Digits in groups of three.
+/// A number with its digits in groups of three.
 #[must_use]
 pub fn grouped(number: i64) -> String {
     let digits = number.unsigned_abs().to_string();

@@ -14,7 +14,7 @@ use crate::app::App;
 /// One run by the schedule.
 pub(super) async fn run(app: Arc<App>) {
     match claim(&app).await {
-        Ok(Some(held)) => prove(&app, held, false).await,
+        Ok(Some((claim, pool))) => run_claimed(&app, claim, pool, false).await,
         Ok(None) => tracing::debug!("another instance is verifying the ledger"),
         Err(error) => tracing::warn!(%error, "verify will be tried again at its next time"),
     }
@@ -33,14 +33,14 @@ pub async fn claim(app: &App) -> Result<Option<(Claim, MySqlPool)>, sqlx::Error>
 
 /// Verifies the ledger and logs the result. The metric and the list of checks read the result from
 /// MySQL.
-pub async fn prove(app: &App, (claim, pool): (Claim, MySqlPool), full: bool) {
+pub async fn run_claimed(app: &App, claim: Claim, pool: MySqlPool, full: bool) {
     let mut progress = |_done, _all| {};
-    let proving = verify(&pool, &app.ledger, full, &mut progress);
-    let proved = tokio::select! {
+    let running = verify(&pool, &app.ledger, full, &mut progress);
+    let verified = tokio::select! {
         () = app.closing.cancelled() => return,
-        proved = proving => proved,
+        verified = running => verified,
     };
-    let differences = match proved {
+    let differences = match verified {
         Ok(report) => report.differences.len(),
         Err(error) => return tracing::warn!(%error, "the ledger could not be verified"),
     };

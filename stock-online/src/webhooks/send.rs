@@ -146,7 +146,8 @@ impl Sender {
         &self,
         url: &str,
         secrets: &[Secret],
-        (id, now): (&str, i64),
+        id: &str,
+        now: i64,
         body: Vec<u8>,
     ) -> Result<u16, Failure> {
         let failure = |status, text: String| Failure { status, text };

@@ -163,8 +163,8 @@ async fn what_is_left_is_proved_and_what_was_archived_is_still_taken_back() {
         let ms = stock_common::clock::day_begins_ms(date, chrono_tz::UTC);
         Position::from_parts(ms.unwrap(), 0).unwrap()
     };
-    let span = (begins(today), begins(today.succ_opt().unwrap()));
-    let written = point_reports::write(&mut connection, today, span).await;
+    let span = begins(today)..begins(today.succ_opt().unwrap());
+    let written = point_reports::write(&mut connection, today, span.clone()).await;
     assert_eq!(written.unwrap(), 1);
     drop(connection);
     shop.verify().await;

@@ -1,4 +1,4 @@
-//! Files of stock: judged as a whole, written once, whatever ends in the middle.
+//! Files of stock: checked as a whole, and written once, whichever process ends in the middle.
 
 use std::fmt::Write as _;
 use std::process::Command;
@@ -201,8 +201,8 @@ async fn the_same_key_takes_the_same_file_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_sold_while_a_file_waits_stays_sold() {
-    // Danger: a count overwrites what was sold since. Method: the file is judged, then stock is sold, then it is
-    // written by another instance; a row that does not fit any more fails alone.
+    // Danger: a count overwrites later sales. Method: the file is checked, then stock is sold, then
+    // another instance writes the file; a row that does not fit any more fails alone.
     let shop = Shop::open(4, 100).await;
     let http = shop
         .serve_roles(&[ServiceRole::Http, ServiceRole::Subscriber])
@@ -263,8 +263,8 @@ async fn what_is_sold_while_a_file_waits_stays_sold() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_is_written_once_though_its_writer_is_killed() {
-    // Danger: the next writer repeats or leaves out a part. Method: kill -9 in the middle of thousands of rows, two
-    // others take over at once; the sum over all levels tells.
+    // Danger: the next writer repeats or leaves out a part. Method: kill -9 in the middle of
+    // thousands of rows, and two other instances take over at once; the sum over all levels tells.
     const PRODUCTS: u64 = 4_000;
     let shop = Shop::open(PRODUCTS, 1).await;
     let rows = (1..=PRODUCTS).fold(String::new(), |mut rows, product| {
@@ -306,7 +306,7 @@ async fn a_file_is_written_once_though_its_writer_is_killed() {
     .await;
     shop.drained().await;
     let sum = "SELECT CAST(SUM(balance) AS SIGNED) FROM accounts WHERE kind = 'AVAILABLE'";
-    // What the killed one had decided over several shards is confirmed by somebody else.
+    // Cross-shard changes that the killed instance had decided are confirmed by another instance.
     until("every row is there", || async {
         shop.count(sum).await == i64::try_from(PRODUCTS).unwrap() * 4
     })
@@ -367,8 +367,9 @@ async fn the_command_takes_a_file_once_and_exports_what_there_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn several_writers_of_one_file_write_each_row_once() {
-    // Danger: a second writer sends again what the first has sent and nobody has settled. Method: four writers begin
-    // again and again while a subscriber follows as it can; the sum over all levels tells.
+    // Danger: a second writer sends rows again that the first has sent and that are not settled
+    // yet. Method: four writers begin again and again while a slow subscriber applies; the sum over
+    // all levels tells.
     const PRODUCTS: u64 = 3_000;
     let mut shop = Shop::open(PRODUCTS, 1).await;
     shop.config.apply_entries_max = 4;

@@ -1,4 +1,4 @@
-//! The ledger below HTTP: each verdict, the script against a model, what MySQL does with entries.
+//! The ledger below HTTP: each verdict, the script against a model, and how MySQL takes entries.
 
 mod model;
 mod mysql;

@@ -79,7 +79,7 @@ async fn health_and_metrics_tell_what_happens() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instance_that_may_not_subscribe_sells_and_says_so() {
     let own = OwnServers::start(Durability::Everysec).await;
-    let shop = Shop::open_divided(own.redis.spec.url("0"), &own.mysql.spec, 1, (1, 10)).await;
+    let shop = Shop::open_divided(own.redis.spec.url("0"), &own.mysql.spec, 1, 1, 10).await;
     let may = async |rule: &str| {
         let redis = redis::Client::open(own.redis.spec.url("0")).unwrap();
         let mut redis = redis.get_multiplexed_async_connection().await.unwrap();

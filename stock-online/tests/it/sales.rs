@@ -15,7 +15,8 @@ use crate::support::{Answer, Client, Shop, order_json};
 pub(crate) async fn sale(
     shop: &Shop,
     client: &Client,
-    (from, until): (i64, i64),
+    from: i64,
+    until: i64,
     more: Value,
 ) -> Answer {
     let now = i64::try_from(shop.ledger.redis_now_ms()).unwrap();
@@ -51,7 +52,7 @@ async fn a_sale_governs_its_product_until_it_is_deleted() {
     let shop = Shop::open(1, 100).await;
     let service = shop.serve().await;
     let client = &service.client;
-    let soon = sale(&shop, client, (HOUR, 2 * HOUR), json!({ "price": 700 })).await;
+    let soon = sale(&shop, client, HOUR, 2 * HOUR, json!({ "price": 700 })).await;
     assert_eq!(
         (soon.status, &soon.body["state"]),
         (201, &json!("UPCOMING")),
@@ -67,18 +68,18 @@ async fn a_sale_governs_its_product_until_it_is_deleted() {
         .send()
         .await;
     assert_eq!(reserve.code(), "SALE_NOT_OPEN");
-    let second = sale(&shop, client, (-HOUR, HOUR), json!({})).await;
+    let second = sale(&shop, client, -HOUR, HOUR, json!({})).await;
     assert_eq!(
         (second.status, second.code(), &second.body["saleId"]),
         (409, "SALE_EXISTS", &soon.body["saleId"])
     );
     delete_sale(client, &soon).await;
 
-    let over = sale(&shop, client, (-2 * HOUR, -HOUR), json!({})).await;
+    let over = sale(&shop, client, -2 * HOUR, -HOUR, json!({})).await;
     assert_eq!(over.body["state"], "OVER");
     assert_eq!(buy(client, 2, 1, 1_000).await.code(), "SALE_CLOSED");
 
-    let running = sale(&shop, client, (-HOUR, HOUR), json!({ "price": 600 })).await;
+    let running = sale(&shop, client, -HOUR, HOUR, json!({ "price": 600 })).await;
     let shown = client.get("/api/products/1").send().await;
     assert_eq!(shown.body["sale"], running.body);
     assert_eq!(
@@ -118,7 +119,7 @@ async fn a_window_opens_and_closes_by_redis_clock_alone() {
     let service = shop.serve().await;
     let client = &service.client;
     let opens = shop.ledger.redis_now_ms() + 1_500;
-    sale(&shop, client, (1_500, HOUR), json!({})).await;
+    sale(&shop, client, 1_500, HOUR, json!({})).await;
     assert_eq!(buy(client, 2, 1, 1_000).await.code(), "SALE_NOT_OPEN");
     shop.clock.shift(5 * HOUR);
     let terms = Terms {
@@ -143,7 +144,7 @@ async fn one_buyer_gets_only_as_much_as_a_sale_allows_however_they_ask() {
     let shop = Shop::open(2, 1_000).await;
     let service = shop.serve().await;
     let client = &service.client;
-    sale(&shop, client, (-HOUR, HOUR), json!({ "limitPerUser": 5 })).await;
+    sale(&shop, client, -HOUR, HOUR, json!({ "limitPerUser": 5 })).await;
     let running: Vec<_> = (0..60)
         .map(|n| {
             let client = client.clone();
@@ -234,7 +235,7 @@ async fn a_held_units_order_counts_once_against_the_limit() {
     let shop = Shop::open(1, 100).await;
     let service = shop.serve().await;
     let client = &service.client;
-    sale(&shop, client, (-HOUR, HOUR), json!({ "limitPerUser": 3 })).await;
+    sale(&shop, client, -HOUR, HOUR, json!({ "limitPerUser": 3 })).await;
     let id = crate::reservations::reserve(client, 2, 3)
         .await
         .member("reservationId")
@@ -334,7 +335,7 @@ async fn a_discount_takes_a_percentage_off_rounded_down_while_its_dates_count() 
     );
     // A sale's price takes no discount.
     discount(json!({ "percentage": 50 })).await;
-    sale(&shop, client, (-HOUR, HOUR), json!({ "price": 800 })).await;
+    sale(&shop, client, -HOUR, HOUR, json!({ "price": 800 })).await;
     assert_eq!(
         client.get("/api/products/1").send().await.body["unitPrice"],
         800

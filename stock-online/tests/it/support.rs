@@ -172,7 +172,7 @@ impl OwnCluster {
     /// A shop on it, in so many shards.
     pub(crate) async fn shop(&self, shards: u64, products: u64, stock: i64) -> Shop {
         let url = self.cluster.url();
-        Shop::open_divided(url, &self.mysql.spec, shards, (products, stock)).await
+        Shop::open_divided(url, &self.mysql.spec, shards, products, stock).await
     }
 }
 
@@ -197,13 +197,13 @@ impl Shop {
         let redis = Spec::redis(&folder("own").join("redis"), Durability::Everysec).unwrap();
         let redis = start(&redis).await;
         let (url, mysql) = (redis.spec.url("0"), &shared().mysql);
-        let shop = Self::open_divided(url, mysql, 1, (products, stock)).await;
+        let shop = Self::open_divided(url, mysql, 1, products, stock).await;
         (shop, redis)
     }
 
     /// On given servers.
     pub(crate) async fn open_on(redis: &Spec, mysql: &Spec, products: u64, stock: i64) -> Self {
-        Self::open_divided(redis.url("0"), mysql, shards(), (products, stock)).await
+        Self::open_divided(redis.url("0"), mysql, shards(), products, stock).await
     }
 
     /// Of one shard whatever the others are: for what looks at its keys.
@@ -215,7 +215,7 @@ impl Shop {
     pub(crate) async fn open_in(shards: u64, products: u64, stock: i64) -> Self {
         let servers = shared();
         let url = servers.redis.url("0");
-        Self::open_divided(url, &servers.mysql, shards, (products, stock)).await
+        Self::open_divided(url, &servers.mysql, shards, products, stock).await
     }
 
     /// Divided into shards, on a Redis or a cluster.
@@ -223,7 +223,8 @@ impl Shop {
         redis_url: String,
         mysql: &Spec,
         shards: u64,
-        (products, stock): (u64, i64),
+        products: u64,
+        stock: i64,
     ) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         if let Ok(filter) = std::env::var("TEST_LOG") {
@@ -500,7 +501,7 @@ impl ServiceProcess {
 
     /// With further variables, which count before the shop's.
     pub(crate) async fn start_with(shop: &Shop, variables: Vec<(&'static str, String)>) -> Self {
-        Self::spawn(shop, variables, (ROLES, Stdio::inherit())).await
+        Self::spawn(shop, variables, ROLES, Stdio::inherit()).await
     }
 
     /// The same, with its log in a file.
@@ -510,15 +511,16 @@ impl ServiceProcess {
         log: &Path,
     ) -> Self {
         let log = std::fs::File::create(log).unwrap().into();
-        Self::spawn(shop, variables, (ROLES, log)).await
+        Self::spawn(shop, variables, ROLES, log).await
     }
 
     pub(crate) async fn spawn(
         shop: &Shop,
         variables: Vec<(&'static str, String)>,
-        with: (&str, Stdio),
+        roles: &str,
+        log: Stdio,
     ) -> Self {
-        let service = Self::begin(shop, variables, with);
+        let service = Self::begin(shop, variables, roles, log);
         let client = &service.client;
         until("the process is ready", || client.is_ready()).await;
         service
@@ -528,7 +530,8 @@ impl ServiceProcess {
     pub(crate) fn begin(
         shop: &Shop,
         variables: Vec<(&'static str, String)>,
-        (roles, log): (&str, Stdio),
+        roles: &str,
+        log: Stdio,
     ) -> Self {
         let port = stock_servers::free_port().unwrap();
         let address = format!("127.0.0.1:{port}");

@@ -1,5 +1,5 @@
-//! The engine without HTTP: orders of one hot product through the ledger in this process, beside the
-//! bare script call with the same batch.
+//! The engine without HTTP: orders of one hot product through the ledger in this process, beside
+//! bare script calls with the same batch.
 
 use std::future::Future;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! The order of a shop without Stock Flow: SELECT … FOR UPDATE, UPDATE, three INSERTs and COMMIT on
-//! one hot row, from 16 connections, on the same MySQL.
+//! The order of a shop without Stock Flow: `SELECT … FOR UPDATE`, `UPDATE`, three times `INSERT`,
+//! and `COMMIT` on one hot row, from 16 connections, on the same MySQL.
 
 use std::time::{Duration, Instant};
 

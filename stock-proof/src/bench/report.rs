@@ -10,7 +10,7 @@ use stock_online::cli::output::say;
 use super::plots;
 use crate::Failure;
 
-/// The marks between which the table stands in the document.
+/// The lines of the document between which the table stands.
 const BEGIN: &str = "<!-- bench: written by `make bench` -->";
 const END: &str = "<!-- end of bench -->";
 
@@ -111,7 +111,7 @@ impl Report {
     /// Writes `performance/bench.json`, the plots, and the table into `performance.md`.
     ///
     /// # Errors
-    /// When a file cannot be written, or the document has no place for the table.
+    /// When a file cannot be written, or the document lacks these lines.
     pub fn write(&self, docs: &Path) -> Result<(), Failure> {
         fs::create_dir_all(docs.join("performance"))?;
         let json = serde_json::to_string_pretty(self)?;

@@ -100,14 +100,14 @@ async fn lateness(run: &mut Run<'_>) -> Result<(), Failure> {
         make(&ledger, 1_000, |_| TTL_MS).await?;
     }
     let until_ms = ledger.redis_now_ms();
-    report(run, &pool, "100,000 live", (from_ms, until_ms), "≤ 2,000").await?;
+    report(run, &pool, "100,000 live", from_ms, until_ms, "≤ 2,000").await?;
 
     // All are reserved with one deadline, so all expire in the same moment.
     none_live(&pool).await?;
     let together = ledger.redis_now_ms() + 15_000;
     make_until(&ledger, LIVE, together).await?;
     none_live(&pool).await?;
-    report(run, &pool, "100,000 at once", (together, u64::MAX), "").await?;
+    report(run, &pool, "100,000 at once", together, u64::MAX, "").await?;
     orders::verify(&shop).await?;
     pool.close().await;
     service.stop().await?;
@@ -165,7 +165,8 @@ async fn report(
     run: &mut Run<'_>,
     pool: &MySqlPool,
     what: &str,
-    (from_ms, until_ms): (u64, u64),
+    from_ms: u64,
+    until_ms: u64,
     goal: &str,
 ) -> Result<(), Failure> {
     // MySQL settles the entries of the end of the span a moment later.

@@ -17,7 +17,7 @@ use crate::shop::{Seed, Shop};
 const CROWD: u64 = 64;
 /// The product that the crowd does not want.
 const OTHER: u64 = 10;
-/// Orders of that product in each part.
+/// Orders of that product in each measurement.
 const ORDERS: u32 = 400;
 /// Pause between two of them.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -44,7 +44,7 @@ pub async fn run(run: &mut Run<'_>) -> Result<(), Failure> {
         let ended = CancellationToken::new();
         let mut crowd = JoinSet::new();
         for number in 0..CROWD {
-            let buying = buy(client.clone(), (number, 1 + number % rows), ended.clone());
+            let buying = buy(client.clone(), number, 1 + number % rows, ended.clone());
             crowd.spawn(buying);
         }
         let busy = other_p50_ms(&client).await?;
@@ -57,7 +57,7 @@ pub async fn run(run: &mut Run<'_>) -> Result<(), Failure> {
             return Err("the crowd bought nothing".into());
         }
         let of = Some(("nobody else", busy / idle));
-        run.add(what, (busy, "ms"), of, "≤ 3.00");
+        run.add(what, busy, "ms", of, "≤ 3.00");
     }
     service.stop().await?;
     orders::verify(&shop).await?;
@@ -67,13 +67,14 @@ pub async fn run(run: &mut Run<'_>) -> Result<(), Failure> {
 /// Orders until `ended` is cancelled; returns how many orders were accepted.
 async fn buy(
     client: Client,
-    (number, product): (u64, u64),
+    number: u64,
+    product: u64,
     ended: CancellationToken,
 ) -> Result<u64, Failure> {
     let mut session = Session::new(&client.address);
     let mut accepted = 0;
     while !ended.is_cancelled() {
-        accepted += u64::from(order(&client, &mut session, (2 + number, product)).await? == 201);
+        accepted += u64::from(order(&client, &mut session, 2 + number, product).await? == 201);
     }
     Ok(accepted)
 }
@@ -84,7 +85,7 @@ async fn other_p50_ms(client: &Client) -> Result<f64, Failure> {
     for _ in 0..ORDERS {
         tokio::time::sleep(PAUSE).await;
         let asked = Instant::now();
-        let status = order(client, &mut session, (100, OTHER)).await?;
+        let status = order(client, &mut session, 100, OTHER).await?;
         if status != 201 {
             return Err(format!("an order beside the crowd was answered with {status}").into());
         }
@@ -100,7 +101,8 @@ async fn other_p50_ms(client: &Client) -> Result<f64, Failure> {
 async fn order(
     client: &Client,
     session: &mut Session,
-    (user, product): (u64, u64),
+    user: u64,
+    product: u64,
 ) -> Result<u16, Failure> {
     let bearer = client.bearer(user, Role::User);
     let body = order_json(&[(product, 1)]);

@@ -73,7 +73,7 @@ impl Load {
         }
     }
 
-    /// Reads.
+    /// Reads of a path.
     #[must_use]
     pub fn get(path: &str) -> Self {
         Self {

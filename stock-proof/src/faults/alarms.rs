@@ -1,7 +1,8 @@
-//! I23 and I24: a fault harms its victims only, and what lasts is named by `/readyz`, a metric and an alert.
+//! I23 and I24: a fault harms its victims only, and `/readyz`, a metric and an alert name a fault
+//! that lasts.
 //!
-//! Alerts are those of `observability/alerts.yml`, judged by what the service's `/metrics` says now. How long a rule
-//! waits (`for`) is Prometheus' matter, and is not waited for here.
+//! The alerts are those of `observability/alerts.yml`, evaluated over the present metrics of the
+//! service. Prometheus would wait before it fires (`for`); here nothing waits.
 
 use std::time::{Duration, Instant};
 
@@ -14,9 +15,9 @@ use super::world::World;
 use crate::Failure;
 
 const RULES: &str = include_str!("../../../observability/alerts.yml");
-/// Within which a fault must be named.
+/// A fault must be named within this time.
 pub const NAMED_WITHIN: Duration = Duration::from_secs(10);
-/// The part of the others' orders that must be served during a fault.
+/// The share of the others' orders that must be served during a fault.
 const SERVED_MIN: f64 = 0.8;
 
 /// A statement that `/readyz` must make.
@@ -24,9 +25,9 @@ const SERVED_MIN: f64 = 0.8;
 pub enum Says {
     /// A check has a value.
     Check(&'static str, &'static str),
-    /// A server's setting is listed as wrong, and the status is this, if one is given.
+    /// A server's setting is listed as wrong; with this status, unless it is empty.
     Setting(&'static str, &'static str),
-    /// A check is not `ok`, whatever it says instead.
+    /// A check is not `ok`, whatever its value.
     NotOk(&'static str),
 }
 
@@ -49,7 +50,7 @@ impl Says {
 /// The signals that must name a fault.
 #[derive(Debug, Clone, Copy)]
 pub struct Sign {
-    /// The statement of `/readyz`, if the fault is one that `/readyz` tells of.
+    /// The statement of `/readyz`, for faults that it shows.
     pub readyz: Option<Says>,
     /// The alert, by its name.
     pub alert: &'static str,
@@ -60,7 +61,7 @@ pub const MYSQL_DOWN: Sign = Sign {
     readyz: Some(Says::Check("mysql", "down")),
     alert: "StockFlowMysqlDown",
 };
-/// Nothing is decided: another Redis than before, or one that has lost something.
+/// Nothing is decided: Redis is another one than before, or has lost something.
 pub const FENCED: Sign = Sign {
     readyz: Some(Says::Check("epoch", "fenced")),
     alert: "StockFlowFenced",
@@ -82,10 +83,10 @@ pub const QUARANTINED: Sign = Sign {
 };
 
 impl World {
-    /// I24: waits until the first service names what lasts since `since`.
+    /// I24: waits until the first service names the fault that began at `since`.
     ///
     /// # Errors
-    /// When it does not within 10 s of that.
+    /// When the service does not name it within 10 s.
     pub async fn named(&self, sign: Sign, since: Instant) -> Result<Duration, Failure> {
         let client = self.client()?;
         loop {
@@ -110,10 +111,10 @@ impl World {
     }
 }
 
-/// I23: the part of the orders since the `first` that were served, those of victims aside.
+/// I23: the share of the orders since the `first` that were served. Orders of victims do not count.
 ///
 /// # Errors
-/// When it is too small.
+/// When the share is too small.
 pub fn others_are_served(
     buyers: &Buyers,
     first: usize,
@@ -126,8 +127,8 @@ pub fn others_are_served(
     }
 }
 
-/// Whether an alert's expression holds for these metrics; `None` when the rule is not there or has another form than
-/// `max|min [by (…)] (metric[{labels}]) op number`.
+/// Whether an alert's expression holds for these metrics; `None` when the rule is not there or has
+/// another form than `max|min [by (…)] (metric[{labels}]) op number`.
 fn is_firing(rules: &str, alert: &str, metrics: &str) -> Option<bool> {
     let mut lines = rules.lines().map(str::trim);
     lines.find(|line| line.strip_prefix("- alert: ") == Some(alert))?;
@@ -158,7 +159,8 @@ fn is_firing(rules: &str, alert: &str, metrics: &str) -> Option<bool> {
         _ => None,
     };
     let held: Vec<bool> = values.map(holds).collect::<Option<_>>()?;
-    // The least is above a bound when all are, and equal to nothing that is below; the greatest when one is.
+    // A `min` exceeds a bound when all values do; a `max` when one does. Equality is met when one
+    // value is equal.
     Some(match is_least && operator == ">" {
         true => !held.is_empty() && held.iter().all(|held| *held),
         false => held.iter().any(|held| *held),

@@ -1,4 +1,4 @@
-//! Buyers: a load with a recorded seed, and the history of everything that they were told.
+//! Buyers: a load with a recorded seed, and the history of all answers.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -18,29 +18,29 @@ use crate::Failure;
 const PAUSE: Duration = Duration::from_millis(5);
 /// Users 2 to 41 buy; user 1 is the admin.
 const USERS: u64 = 40;
-/// The amount that a coupon takes off, and the points that are earned at a time.
+/// The amount that a coupon takes off, and the points of a gift.
 pub const COUPON: i64 = 100;
 const EARNED: i64 = 50;
 
 /// The actions of buyers besides Redis-first orders.
 #[derive(Debug, Clone, Copy)]
 pub struct Habits {
-    /// The share of orders that go the way of row locks.
+    /// The share of orders that are placed under row locks.
     pub row_locked: f64,
-    /// Whether they set stock aside, cancel, and are given coupons and points, some of which needs MySQL.
+    /// Whether they reserve, cancel, and get coupons and points; some of that needs MySQL.
     pub is_mixed: bool,
     /// The time between an accepted order and the next one.
     pub pause: Duration,
 }
 
 impl Habits {
-    /// Everything. Of a hundred orders twelve go the way of row locks, so that both meet.
+    /// All actions. Twelve of a hundred orders are placed under row locks, so that both paths meet.
     pub const ALL: Self = Self {
         row_locked: 0.12,
         is_mixed: true,
         pause: Duration::ZERO,
     };
-    /// Nothing: no request needs MySQL.
+    /// Redis-first orders only: no request needs MySQL.
     pub const REDIS_ONLY: Self = Self {
         row_locked: 0.0,
         is_mixed: false,
@@ -101,13 +101,13 @@ impl Buyers {
         }
     }
 
-    /// How many orders were accepted so far.
+    /// Number of orders accepted so far.
     #[must_use]
     pub fn accepted(&self) -> usize {
         locked(&self.history).accepted()
     }
 
-    /// How often a code was answered so far.
+    /// How often a code was the answer so far.
     #[must_use]
     pub fn refused(&self, code: &str) -> u64 {
         locked(&self.history)
@@ -117,7 +117,7 @@ impl Buyers {
             .unwrap_or_default()
     }
 
-    /// How many orders were asked for so far, whatever came of them.
+    /// Number of orders asked for so far, with any outcome.
     #[must_use]
     pub fn asked(&self) -> usize {
         locked(&self.history).orders.len()
@@ -135,7 +135,7 @@ impl Buyers {
         locked(&self.history).took_since(first)
     }
 
-    /// Stops and returns what they were told.
+    /// Stops the buyers, and returns their history.
     ///
     /// # Errors
     /// When a buyer could not even build a request.
@@ -148,16 +148,16 @@ impl Buyers {
     }
 }
 
-/// Asks for an order again under its key, until the answer is definite.
+/// Asks for an order again under its key, until the outcome is definite.
 ///
 /// # Errors
-/// When none comes.
+/// When it stays unknown.
 pub async fn settle(client: &Client, asked: &Asked, key: &str) -> Result<Told, Failure> {
     for _ in 0..200 {
         let call = client.post(asked.path).user(asked.user).json(&asked.body());
         match told(call.header("idempotency-key", key).try_send().await) {
             Told::Unknown => {}
-            // Nothing was done; the key is free or will be answered later.
+            // Nothing was done. The key is free, or will be answered later.
             Told::Refused(code) if UNSERVED.contains(&code.as_str()) => {}
             definite @ (Told::Accepted(_) | Told::Refused(_)) => return Ok(definite),
         }
@@ -170,14 +170,14 @@ struct Buyer {
     client: Client,
     session: Session,
     rng: StdRng,
-    /// The products that they choose from.
+    /// The products that it chooses from.
     products: Arc<[u64]>,
     habits: Habits,
     name: String,
     history: Arc<Mutex<History>>,
     /// The newest stock version seen of each product.
     versions: BTreeMap<u64, u64>,
-    /// Users, and codes of theirs that no order was asked for with.
+    /// Codes that no order has used yet, each with its user.
     purse: Vec<(u64, String)>,
 }
 
@@ -218,7 +218,8 @@ impl Buyer {
         self.products.get(at).copied().unwrap_or_default()
     }
 
-    /// Sets stock aside, and then sells it, gives it back, or leaves it: nothing expires while the checks read.
+    /// Reserves stock, and then confirms or cancels that, or leaves it: nothing expires while the
+    /// checks read.
     async fn hold(&mut self) -> Result<(), Failure> {
         let user = self.rng.random_range(2..2 + USERS);
         let product = self.product();
@@ -244,7 +245,7 @@ impl Buyer {
         Ok(())
     }
 
-    /// Gives a user points and a coupon of their own; some of the points are taken back at once.
+    /// Gives a user points and a coupon; some of the points are taken back at once.
     async fn give(&mut self, turn: u64) -> Result<(), Failure> {
         let user = self.rng.random_range(2..2 + USERS);
         let version = self.rng.random_range(1..=2);
@@ -338,7 +339,8 @@ impl Buyer {
         Ok(was_accepted)
     }
 
-    /// The last order of this buyer; others may have added theirs meanwhile.
+    /// The last order under a key of this buyer, if it was not cancelled. Other buyers may have
+    /// ordered meanwhile.
     fn last(&self) -> Option<(usize, u64, String)> {
         let history = locked(&self.history);
         let mut newest = history.orders.iter().enumerate().rev();
@@ -367,7 +369,7 @@ impl Buyer {
         Ok(())
     }
 
-    /// I17: an order that was accepted is there, persisted or not.
+    /// I17: an accepted order is found, stored or not.
     async fn look_at_order(&mut self) -> Result<(), Failure> {
         let Some((_, user, id)) = self.last() else {
             return Ok(());
@@ -383,7 +385,7 @@ impl Buyer {
         Ok(())
     }
 
-    /// I3 and I17: a level is never negative and its version never goes back.
+    /// I17: the version of a product's level never goes back.
     async fn look_at_product(&mut self) -> Result<(), Failure> {
         let product = self.product();
         let path = format!("/api/redis/products/{product}");

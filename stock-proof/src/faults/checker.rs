@@ -1,8 +1,8 @@
-//! The invariants of a shop, checked from outside: its own SQL and Redis reads against the history of
-//! what buyers were told. The letters are those of `docs/faults.md`.
+//! The invariants of a shop, checked from outside: its own SQL and Redis reads are compared with
+//! the history of the buyers' answers. The names of the invariants are those of `docs/faults.md`.
 //!
-//! [`sums`] compares tables of MySQL with each other, [`benefits`] points and coupons with what was told, [`levels`]
-//! Redis with both.
+//! [`sums`] compares tables of MySQL with each other, [`benefits`] points and coupons with the
+//! history, [`levels`] Redis with both.
 
 mod benefits;
 mod levels;
@@ -20,7 +20,8 @@ use crate::shop::Shop;
 /// Differences that are allowed after a fault.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Allowed {
-    /// Redis has lost what it had not written: accepted orders may be gone, if they are listed.
+    /// Redis has lost entries that it had not written: accepted orders may be gone, if they are
+    /// listed.
     pub lost: bool,
     /// Dead letters may be there, whose orders have no row.
     pub dead_letters: bool,
@@ -32,15 +33,15 @@ struct Row {
     user: u64,
     status: String,
     total: i64,
-    /// Whose stock it took: 0 online, else a store's.
+    /// The location whose stock it took: 0 online, else a store.
     place: u64,
-    /// Whether it took the online stock besides.
+    /// Whether it could take the online stock as well.
     shares_online: bool,
     lines: BTreeMap<u64, i64>,
 }
 
 impl Row {
-    /// Whether it is what somebody asked for.
+    /// Whether the row is the order that was asked for.
     fn is_of(&self, asked: &Asked) -> bool {
         let lines: BTreeMap<u64, i64> = asked.lines.iter().copied().collect();
         self.user == asked.user && self.total == asked.total() && self.lines == lines
@@ -57,7 +58,7 @@ struct Hold {
     is_ordered: bool,
 }
 
-/// Everything that the checks read, once.
+/// The data that all checks share, read once.
 struct Seen {
     rows: BTreeMap<String, Row>,
     holds: BTreeMap<String, Hold>,
@@ -74,7 +75,7 @@ impl Seen {
     }
 }
 
-/// Checks everything; returns what does not hold.
+/// Checks everything; returns the complaints.
 ///
 /// # Errors
 /// When a server does not answer.
@@ -104,10 +105,10 @@ pub async fn check(
     Ok(seen.complaints)
 }
 
-/// Returns the differences that a proving or comparing command of the service reports; nothing where all is well.
+/// Returns the differences that `verify` or `reconcile` reports; none when all is well.
 ///
 /// # Errors
-/// When it cannot be run.
+/// When the command cannot be run.
 pub async fn differences(shop: &Shop, command: &[&str]) -> Result<Vec<Value>, Failure> {
     let Err(error) = shop.command(&[command, &["--json"]].concat()).await else {
         return Ok(Vec::new());
@@ -125,7 +126,8 @@ pub async fn differences(shop: &Shop, command: &[&str]) -> Result<Vec<Value>, Fa
     }
 }
 
-/// Checks that MySQL has what buyers were told, however many shards there are; returns what does not hold.
+/// Checks that MySQL agrees with the buyers' answers, on any number of shards; returns the
+/// complaints.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -143,7 +145,8 @@ async fn told(pool: &MySqlPool, history: &History, allowed: Allowed) -> Result<S
         holds: holds(pool).await?,
         lost: ids(pool, "SELECT journal_id FROM lost_entries").await?,
         dead: ids(pool, "SELECT journal_id FROM dead_letters").await?,
-        // A level that was lost with Redis goes back, and an order with it.
+        // After a loss of Redis, a version that goes back or an order that is not found is no
+        // complaint.
         complaints: match allowed.lost {
             true => Vec::new(),
             false => history.complaints.clone(),
@@ -215,7 +218,7 @@ async fn holds(pool: &MySqlPool) -> Result<BTreeMap<String, Hold>, Failure> {
     Ok(rows.into_iter().map(hold).collect())
 }
 
-/// I10: a reservation that was made is there, and has ended as its user was told.
+/// I10: a reservation that was made is stored, and has ended as its user was told.
 fn reservations(seen: &mut Seen, history: &History, allowed: Allowed) {
     let (mut known, mut unknown) = (BTreeSet::new(), 0);
     for asked in &history.holds {
@@ -252,7 +255,7 @@ fn reservations(seen: &mut Seen, history: &History, allowed: Allowed) {
     });
 }
 
-/// I4, I5, I6, I7, I9, I19: orders are what buyers were told.
+/// I4, I5, I6, I7, I9, I19: the orders are those that buyers were told.
 fn orders(seen: &mut Seen, history: &History, allowed: Allowed) {
     let mut by_key: BTreeMap<&str, &str> = BTreeMap::new();
     let mut known = BTreeSet::new();
@@ -276,7 +279,8 @@ fn orders(seen: &mut Seen, history: &History, allowed: Allowed) {
     }
     let mut nobodys = Vec::new();
     for (id, row) in seen.rows.iter().filter(|(id, _)| !known.contains(*id)) {
-        // An order that nobody was told of must belong to a request that had no answer; each such request counts once.
+        // An order that nobody was told of must belong to a request that had no answer. Each such
+        // request counts once.
         match unknown.iter().position(|asked| row.is_of(asked)) {
             Some(at) => drop(unknown.swap_remove(at)),
             None => nobodys.push(format!("I5/I6: nobody asked for order {id}")),

@@ -1,4 +1,4 @@
-//! A thousand buyers of a few units: each asks for every product once, in one of all ways there are.
+//! A thousand buyers of a few units: each asks for every product once, in one of all possible ways.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -16,35 +16,37 @@ use super::history::{Asked, AskedHold, History, Told, UNSERVED, told};
 use super::world::PRODUCTS;
 use crate::Failure;
 
-/// Buyers, who are users from 2 on.
+/// Number of buyers; they are the users from 2 on.
 pub const BUYERS: u64 = 1_000;
 /// How many of them ask at the same time.
 const AT_ONCE: usize = 48;
-/// The shortest life of a hold, in seconds: those that nobody ends run out under the checks' eyes.
+/// Time to live of a hold, in seconds: the shortest one, so that unended holds expire while the
+/// checks look.
 const HOLD_SECONDS: u64 = 30;
-/// The product in a sale with a limit, whose first buyers ask for more than that, all at once.
+/// The product in a sale with a limit. Its first buyers ask for more than the limit, all at once.
 pub const LIMITED: u64 = 2;
 const GREEDY: u64 = 20;
 const ASKS: u64 = 5;
 /// The product that tills sell.
 pub const TILL_PRODUCT: u64 = 4;
-/// Where they sell it: a store with stock of its own, and one that shares the online stock; with the path of each.
+/// The stores where tills sell it: one with its own stock, and one that shares the online stock;
+/// each with its path.
 pub const STORES: [(u64, &str); 2] = [(1, "/api/stores/1/orders"), (3, "/api/stores/3/orders")];
-/// How often, and after what pause, a buyer comes again who was told to.
+/// How often, and after which pause, a buyer who is told to come again does so.
 const TRIES: u32 = 200;
 const AGAIN: Duration = Duration::from_millis(100);
-/// Sales of each till.
+/// Number of sales of each till.
 const TILL_SALES: usize = 100;
 
 /// The crowd's history so far.
 pub type Shared = Arc<Mutex<History>>;
 
-/// The history, which a buyer that broke leaves as it is.
+/// Locks the history; a buyer that panicked leaves it usable.
 pub fn locked(history: &Shared) -> MutexGuard<'_, History> {
     lock(history)
 }
 
-/// Lets everybody in, spread over the clients; over when all have asked.
+/// Starts all buyers, spread over the clients; returns when all have asked.
 ///
 /// # Errors
 /// When a buyer could not even build a request.
@@ -71,7 +73,7 @@ pub async fn rush(
         let mut one = one(2 + turn / ASKS, 1 + turn % ASKS, client(number)?);
         crowd.spawn(async move {
             let lines = [(LIMITED, 1)];
-            one.order("/api/redis/orders", &lines, (None, None)).await?;
+            one.order("/api/redis/orders", &lines, None, None).await?;
             Ok(())
         });
     }
@@ -141,17 +143,17 @@ impl One {
                 30..45 => {
                     let other = products.get((number + 1) % products.len()).copied();
                     let lines = [(*product, 1), (other.unwrap_or_default(), 1)];
-                    self.order("/api/redis/orders", &lines, (benefits.take(), None))
+                    self.order("/api/redis/orders", &lines, benefits.take(), None)
                         .await?;
                 }
                 45..55 => {
                     let lines = [(*product, self.rng.random_range(1..=2))];
-                    self.order("/api/orders", &lines, (benefits.take(), None))
+                    self.order("/api/orders", &lines, benefits.take(), None)
                         .await?;
                 }
                 _ => {
                     let lines = [(*product, self.rng.random_range(1..=2))];
-                    self.order("/api/redis/orders", &lines, (benefits.take(), None))
+                    self.order("/api/redis/orders", &lines, benefits.take(), None)
                         .await?;
                 }
             }
@@ -159,7 +161,7 @@ impl One {
         Ok(())
     }
 
-    /// Draws one of a coupon of which there are few.
+    /// Draws one code of the scarce coupon.
     async fn draw(&mut self, coupon: u64) -> Result<Option<String>, Failure> {
         let path = format!("/api/coupons/{coupon}/issue");
         let call = self.client.post(&path).user(self.user).json(&json!({}));
@@ -174,7 +176,7 @@ impl One {
         Ok(code.filter(|_| is_drawn))
     }
 
-    /// Sets a unit or two aside, and sells them, gives them back, orders them, or lets their time run out.
+    /// Reserves a unit or two; then confirms, cancels or orders them, or lets them expire.
     async fn hold(&mut self, product: u64) -> Result<(), Failure> {
         let quantity = self.rng.random_range(1..=2);
         let body =
@@ -194,10 +196,10 @@ impl One {
             };
             if let Some("order") = how {
                 let lines = [(product, quantity)];
-                let took = (None, Some(id.clone()));
                 ended = Some((
                     "order",
-                    self.order("/api/redis/orders", &lines, took).await?,
+                    self.order("/api/redis/orders", &lines, None, Some(id.clone()))
+                        .await?,
                 ));
             } else if let Some(how) = how {
                 let path = format!("/api/reservations/{id}/{how}");
@@ -210,12 +212,13 @@ impl One {
         Ok(())
     }
 
-    /// Orders, under a key or without one, and sometimes cancels.
+    /// Orders, with a key or without one, and sometimes cancels.
     async fn order(
         &mut self,
         path: &'static str,
         lines: &[(u64, i64)],
-        (benefits, reservation): (Option<(String, i64)>, Option<String>),
+        benefits: Option<(String, i64)>,
+        reservation: Option<String>,
     ) -> Result<Told, Failure> {
         let mut order = Asked {
             benefits,
@@ -230,7 +233,7 @@ impl One {
                 call = call.header("idempotency-key", key);
             }
             order.told = told(self.session.send(call.request()?).await);
-            // A buyer who is told to come again later comes again.
+            // A buyer who is told to come again later does so.
             let is_later =
                 matches!(&order.told, Told::Refused(code) if UNSERVED.contains(&code.as_str()));
             if !is_later {
@@ -253,7 +256,7 @@ impl One {
         if let Told::Accepted(id) = &outcome
             && self.rng.random_bool(0.15)
         {
-            // Said before it is asked: from here on nobody knows whether the units are sold.
+            // Noted before it is asked for: from here on it is unknown whether the units are sold.
             note_cancel(&self.history, at, Told::Unknown);
             let path = format!("/api/redis/orders/{id}/cancel");
             let call = self.client.patch(&path).user(user).json(&json!({}));

@@ -1,4 +1,4 @@
-//! A master of a Redis Cluster is lost, with its replica connected, behind, and absent (F35).
+//! A master of a Redis Cluster is lost while its replica is connected, behind or absent (F35).
 
 use std::time::{Duration, Instant};
 
@@ -22,16 +22,16 @@ use super::{Outcome, Plan};
 use crate::Failure;
 use crate::shop::{Folder, Seed, Service, Shop, until};
 
-/// Enough that each shard has some.
+/// Enough products that each shard has some.
 const PRODUCTS: u64 = 24;
 const SHARDS: u64 = 6;
-/// How long after the promotion a shard may sell nothing.
+/// A shard must sell again within this time after the promotion.
 const SELLS_WITHIN: Duration = Duration::from_secs(5);
 
-/// How long a master is away that nobody replaces.
+/// How long a master is away that no replica replaces.
 const AWAY: Duration = Duration::from_secs(2);
 
-/// The replica of the master that is lost.
+/// The state of the lost master's replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Replica {
     /// It has what the master has.
@@ -93,7 +93,7 @@ impl World {
         node.ok_or_else(|| "no such node".into())
     }
 
-    /// The node that follows another.
+    /// The node that replicates another.
     async fn replica_of(&self, master: usize) -> Result<usize, Failure> {
         let port = self.cluster.nodes.get(master).map(|node| node.spec.port);
         let wanted = format!("master_port:{}", port.unwrap_or_default());
@@ -110,11 +110,12 @@ impl World {
         Err("nobody follows the master".into())
     }
 
-    /// Brings the replica of a master into its state.
+    /// Brings the replica of a master into a state.
     async fn weaken(
         &mut self,
         replica: Replica,
-        (master, follower): (usize, usize),
+        master: usize,
+        follower: usize,
     ) -> Result<(), Failure> {
         match replica {
             Replica::Connected => {}
@@ -131,12 +132,14 @@ impl World {
         Ok(())
     }
 
-    /// Waits until the shard of a key has a master again: the replica, or the same one that is started again.
+    /// Waits until the shard of a key has a master again: the replica, or the old master after a
+    /// restart.
     async fn replace(
         &mut self,
         replica: Replica,
         key: &str,
-        (master, follower): (usize, usize),
+        master: usize,
+        follower: usize,
     ) -> Result<(), Failure> {
         if replica == Replica::Absent {
             tokio::time::sleep(AWAY).await;
@@ -152,7 +155,7 @@ impl World {
         .await
     }
 
-    /// Waits until everything is settled, and returns what does not hold.
+    /// Waits until everything is settled, and returns the complaints.
     async fn check(&self, history: &mut History, allowed: Allowed) -> Result<Vec<String>, Failure> {
         let client = &self.service.client;
         for asked in &mut history.orders {
@@ -171,7 +174,8 @@ impl World {
         let mut quiet = |_, _| {};
         let report = verify(&self.pool, &self.ledger, true, &mut quiet).await?;
         let mut complaints = check_told(&self.pool, history, allowed).await?;
-        // Of an order over several shards that lost one of its parts, the others are named.
+        // If a cross-shard order lost one of its branches, `verify` names the others; those are no
+        // complaints.
         let lost: Vec<u64> = sqlx::query_scalar("SELECT journal_id FROM lost_entries")
             .fetch_all(&self.pool)
             .await?;
@@ -193,7 +197,8 @@ impl World {
 
 /// F35: a master is lost while its replica is connected, behind and absent.
 ///
-/// Connected or absent, no accepted order is lost; behind, each lost one is listed. The shard sells within 5 s of a promotion.
+/// Connected or absent, no accepted order is lost. Behind, each lost order is listed. The shard
+/// sells within 5 s of a promotion.
 pub async fn f35_a_lost_master_loses_no_replicated_order(plan: &Plan) -> Result<Outcome, Failure> {
     let mut notes = Vec::new();
     for replica in [Replica::Connected, Replica::Behind, Replica::Absent] {
@@ -227,13 +232,13 @@ async fn lose_master(plan: &Plan, replica: Replica) -> Result<String, Failure> {
     sells(100).await?;
     let master = world.cluster.master_of(&key).await.ok_or("no master")?;
     let follower = world.replica_of(master).await?;
-    world.weaken(replica, (master, follower)).await?;
+    world.weaken(replica, master, follower).await?;
     if replica != Replica::Connected {
         sells(20).await?;
     }
     world.node(master)?.kill().await;
     let began = Instant::now();
-    world.replace(replica, &key, (master, follower)).await?;
+    world.replace(replica, &key, master, follower).await?;
     let promoted = began.elapsed();
     sells(20).await?;
     let away = began.elapsed().saturating_sub(promoted);

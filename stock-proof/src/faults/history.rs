@@ -31,7 +31,7 @@ pub struct Asked {
     pub key: Option<String>,
     /// Products and quantities, each product once.
     pub lines: Vec<(u64, i64)>,
-    /// The code of a coupon, and points, that it used.
+    /// The code of a coupon and the points that it used.
     pub benefits: Option<(String, i64)>,
     /// The reservation that it took.
     pub reservation: Option<String>,
@@ -39,20 +39,20 @@ pub struct Asked {
     pub told: Told,
     /// The outcome of its cancel, if one was asked for.
     pub cancelled: Option<Told>,
-    /// When it was sent, so that a load can be measured afterwards.
+    /// When it was sent, for measurements after the load.
     pub sent: Instant,
     /// How long its answer took.
     pub took: Duration,
 }
 
 impl Asked {
-    /// Whether it goes the way of row locks, which needs MySQL.
+    /// Whether it is an order under row locks, which needs MySQL.
     #[must_use]
     pub fn needs_mysql(&self) -> bool {
         self.path != "/api/redis/orders"
     }
 
-    /// Whether the answer was a code.
+    /// Whether this code was the answer.
     #[must_use]
     pub fn was_refused(&self, code: &str) -> bool {
         matches!(&self.told, Told::Refused(refused) if refused == code)
@@ -92,9 +92,9 @@ impl Asked {
 /// One movement of points, or one coupon, that was asked for.
 #[derive(Debug, Clone)]
 pub struct AskedBenefit {
-    /// Whose.
+    /// The user.
     pub user: u64,
-    /// By how much the points move; 0 of a coupon.
+    /// The change of the points; 0 for a coupon.
     pub delta: i64,
     /// The outcome; the id from the answer if it was made.
     pub told: Told,
@@ -105,7 +105,7 @@ pub struct AskedBenefit {
 pub struct AskedHold {
     /// The outcome; the id of the reservation if it was made.
     pub told: Told,
-    /// `confirm`, `cancel` or `order`, and what came of that, if it was asked to end.
+    /// `confirm`, `cancel` or `order`, with the outcome, if it was asked to end.
     pub ended: Option<(&'static str, Told)>,
 }
 
@@ -122,11 +122,13 @@ pub struct History {
     pub drawn: Vec<Told>,
     /// Units that stores took in, by product and store.
     pub received: BTreeMap<(u64, u64), i64>,
-    /// Observations that contradict a promise at once: an own order not found, a version going back.
+    /// Observations that contradict a promise at once: an own order that is not found, a version
+    /// that goes back.
     pub complaints: Vec<String>,
-    /// How often each code was answered to an order; without one the status counts, or that nothing came.
+    /// How often each code was the answer to an order. An answer without a code counts under its
+    /// status.
     pub codes: BTreeMap<String, u64>,
-    /// The longest wait for a refusal with 503, and of which path and code it was.
+    /// The longest wait for a 503, with its path and code.
     pub slowest_503: (Duration, String),
 }
 
@@ -138,15 +140,15 @@ impl History {
         self.orders.iter().filter(is_accepted).count()
     }
 
-    /// Orders of which nobody knows what became of them.
+    /// Orders with an unknown outcome.
     #[must_use]
     pub fn unknown(&self) -> usize {
         let is_unknown = |asked: &&Asked| asked.told == Told::Unknown;
         self.orders.iter().filter(is_unknown).count()
     }
 
-    /// The part of the orders since the `first` that were served: accepted, or refused for a reason of the shop. The
-    /// victims of a fault do not count.
+    /// The share of the orders since the `first` that were served: accepted, or refused for a
+    /// reason of the shop. The victims of a fault do not count.
     #[must_use]
     pub fn served_since(&self, first: usize, is_victim: impl Fn(&Asked) -> bool) -> f64 {
         let (mut served, mut all) = (0_u32, 0_u32);
@@ -171,7 +173,7 @@ impl History {
         took
     }
 
-    /// Takes over what others were told.
+    /// Adds another history.
     pub fn append(&mut self, mut other: Self) {
         self.orders.append(&mut other.orders);
         self.holds.append(&mut other.holds);
@@ -208,11 +210,12 @@ pub(super) fn told(answer: Result<Answer, Failure>) -> Told {
             let id = ids.find(|id| !id.is_empty());
             Told::Accepted(id.unwrap_or_default().to_owned())
         }
-        // TIMEOUT comes from the outer time limit, which does not know how far the request was.
+        // TIMEOUT comes from the outer time limit, which does not know how far the request came.
         Ok(answer) if ["OUTCOME_UNKNOWN", "TIMEOUT", "INTERNAL"].contains(&answer.code()) => {
             Told::Unknown
         }
-        // Each refusal of the service has a code: this is a proxy, which does not know how far the request was.
+        // Each refusal of the service has a code. This answer is a proxy's, which does not know how
+        // far the request came.
         Ok(answer) if answer.status >= 500 && answer.code().is_empty() => Told::Unknown,
         Ok(answer) => Told::Refused(answer.code().to_owned()),
         Err(_) => Told::Unknown,

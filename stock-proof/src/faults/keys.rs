@@ -12,16 +12,16 @@ use super::world::World;
 use super::{Outcome, Plan, passed};
 use crate::Failure;
 
-/// Orders that must be accepted after a loss before the next one.
+/// Orders that must be accepted after a loss, before the next one.
 const AFTER: usize = 300;
-/// Within which orders go on behind the loss of a field that all of them need.
+/// Orders must go on within this time after the loss of a field that all of them need.
 const FIELD_MAX: Duration = Duration::from_secs(5);
-/// Part of the others' orders that must be served after a loss (I23).
+/// The share of the others' orders that must be served after a loss (I23).
 const SERVED_MIN: f64 = 0.8;
-/// A product whose sale limits its buyers.
+/// The product in a sale with a limit per buyer.
 const LIMITED: u64 = 5;
 
-/// F25: a key of each type is lost; its owners are refused until it is back, the others go on.
+/// F25: a key of each type is lost. Its owners are refused until it is restored; the others go on.
 pub async fn f25_a_lost_key_harms_its_owners_only(plan: &Plan) -> Result<Outcome, Failure> {
     let mut world = World::open(Always, plan.seed).await?;
     let sale = begin_sale(&world).await?;
@@ -71,7 +71,8 @@ async fn begin_sale(world: &World) -> Result<u64, Failure> {
     id.ok_or_else(|| format!("no sale was made: {}", made.text).into())
 }
 
-/// Fields of the hash with the epoch are everybody's: orders go on as soon as each is there again.
+/// Every order needs the fields of the epoch's hash: orders go on as soon as a lost field is
+/// restored.
 async fn lose_fields(world: &World, buyers: &Buyers) -> Result<(), Failure> {
     let head = format!("{}:{{0}}:epoch", world.shop.prefix);
     let mut redis = world.redis_connection().await?;

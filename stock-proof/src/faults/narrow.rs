@@ -18,10 +18,10 @@ use super::{Outcome, Plan, passed};
 use crate::Failure;
 use crate::shop::until;
 
-/// Within which a service without servers names them (I24).
+/// A service without servers must name them within this time (I24).
 const NAMED_MAX: Duration = Duration::from_secs(10);
 
-/// F31: statements fit what MySQL takes; a MySQL that takes no connections is waited for, and named.
+/// F31: statements fit MySQL's limits. A MySQL that takes no connections is waited for, and named.
 pub async fn f31_statements_fit_a_narrow_mysql(plan: &Plan) -> Result<Outcome, Failure> {
     let packets = small_packets(plan).await?;
     let named = no_connections(plan).await?;
@@ -32,7 +32,8 @@ pub async fn f31_statements_fit_a_narrow_mysql(plan: &Plan) -> Result<Outcome, F
     )))
 }
 
-/// A service starts while nobody resolves the names of its servers: it lives, and names both. Returns how soon.
+/// A service starts while the names of its servers cannot be resolved: it lives, and names both.
+/// Returns how soon.
 async fn no_names(plan: &Plan) -> Result<Duration, Failure> {
     let world = World::closed(Always, plan.seed).await?;
     let lost = world
@@ -66,7 +67,7 @@ async fn no_names(plan: &Plan) -> Result<Duration, Failure> {
     Ok(took)
 }
 
-/// A backlog of orders whose rows are as large as they can be, for a MySQL that takes 1 MiB at once.
+/// A backlog of orders whose rows are as large as possible, for a MySQL that takes 1 MiB at once.
 async fn small_packets(plan: &Plan) -> Result<String, Failure> {
     const ORDERS: usize = 300;
     const LINES: u32 = 40;
@@ -75,7 +76,7 @@ async fn small_packets(plan: &Plan) -> Result<String, Failure> {
     pool.execute("SET GLOBAL max_allowed_packet = 1048576")
         .await?;
     pool.close().await;
-    // Nobody applies yet: the backlog comes at once.
+    // No subscriber runs yet, so that the backlog comes at once.
     world.services.push(world.via.serve("http").await?);
     let client = world.client()?;
     let mut lines = Vec::new();
@@ -108,7 +109,7 @@ async fn small_packets(plan: &Plan) -> Result<String, Failure> {
     ))
 }
 
-/// A product whose name is as many bytes as fit.
+/// A product whose name has as many bytes as possible.
 async fn long_named(client: &Client, number: u32) -> Result<u64, Failure> {
     let name = format!("{number:02}{}", "\u{1f3ab}".repeat(98));
     let product = json!({ "name": name, "description": "", "price": 1_000, "status": "ACTIVE", "stock": STOCK });
@@ -118,10 +119,11 @@ async fn long_named(client: &Client, number: u32) -> Result<u64, Failure> {
     id.ok_or_else(|| format!("no product was made: {}", made.text).into())
 }
 
-/// Somebody else has all connections of MySQL when the service loses its own; returns when that was named.
+/// Another client has all connections of MySQL when the service loses its own. Returns after which
+/// time that was named.
 async fn no_connections(plan: &Plan) -> Result<Duration, Failure> {
     let mut world = World::closed(Always, plan.seed).await?;
-    // The administrator's connection, which there is one more of.
+    // A connection of the administrator, for which MySQL has one more.
     let pool = world.shop.pool().await?;
     for text in [
         "CREATE USER 'shop'@'%' IDENTIFIED BY 'word'",

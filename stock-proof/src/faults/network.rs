@@ -64,7 +64,8 @@ pub async fn f08_half_open_and_slow_links_are_answered_in_time(
     passed(world.check(buyers, Allowed::default()).await)
 }
 
-/// F9: MySQL is slow, and rows are locked by somebody else: sales go on, lag rises, then it is made up.
+/// F9: MySQL is slow, and rows are locked by another transaction. Sales go on, the lag rises, and
+/// MySQL catches up.
 pub async fn f09_a_slow_mysql_does_not_slow_sales(plan: &Plan) -> Result<Outcome, Failure> {
     let mut world = World::open(Always, plan.seed).await?;
     let buyers = world.buyers(40);
@@ -73,7 +74,8 @@ pub async fn f09_a_slow_mysql_does_not_slow_sales(plan: &Plan) -> Result<Outcome
     world.mysql.set(Mode::Latency(Duration::from_millis(50)));
     world.accept(&buyers, 200).await?;
     world.mysql.set(Mode::Pass);
-    // Somebody holds the accounts' rows for longer than a lock wait may take (5 s: error 1205).
+    // Another transaction holds the accounts' rows for longer than a lock wait may take (5 s: error
+    // 1205).
     let pool = world.shop.pool().await?;
     let mut connection = pool.acquire().await?;
     let mut transaction = connection.begin().await?;
@@ -90,7 +92,8 @@ pub async fn f09_a_slow_mysql_does_not_slow_sales(plan: &Plan) -> Result<Outcome
     passed(world.check(buyers, Allowed::default()).await)
 }
 
-/// F10: the subscriber's Pub/Sub connections are killed again and again: the journal is read anyway.
+/// F10: the subscriber's Pub/Sub connections are killed again and again. The journal is read
+/// anyway.
 pub async fn f10_killed_pubsub_connections_delay_nothing(plan: &Plan) -> Result<Outcome, Failure> {
     let mut world = World::open(Always, plan.seed).await?;
     let buyers = world.buyers(12);
@@ -108,7 +111,7 @@ pub async fn f10_killed_pubsub_connections_delay_nothing(plan: &Plan) -> Result<
     passed(world.check(buyers, Allowed::default()).await)
 }
 
-/// F11: three subscribers read the same journal, and stale and broken messages ring the bell.
+/// F11: three subscribers read the same journal, and stale and broken messages wake them up.
 pub async fn f11_three_subscribers_settle_each_entry_once(plan: &Plan) -> Result<Outcome, Failure> {
     let mut world = World::open(Always, plan.seed).await?;
     world.serve().await?;
@@ -147,8 +150,9 @@ pub async fn f11_three_subscribers_settle_each_entry_once(plan: &Plan) -> Result
 
 /// F30: messages of strangers mislead nobody.
 ///
-/// Another shop of the same prefix lies in another database of the same Redis, whose channels belong to no database; an
-/// instance of an earlier epoch tells that everything is gone; and random bytes are published.
+/// Another shop with the same prefix uses another database of the same Redis; channels belong to no
+/// database. An instance of an earlier epoch says that everything is gone. Random bytes are
+/// published.
 pub async fn f30_messages_of_strangers_mislead_nobody(plan: &Plan) -> Result<Outcome, Failure> {
     const FOREIGN_STOCK: i64 = 5;
     const EARLIER: &str = "0123456789abcdef0123456789abcdef";
@@ -166,7 +170,7 @@ pub async fn f30_messages_of_strangers_mislead_nobody(plan: &Plan) -> Result<Out
     let buyers = world.buyers(8);
     world.accept(&buyers, 200).await?;
     let first = buyers.asked();
-    // It sells out and takes in again.
+    // The other shop sells out and takes stock in again.
     let strangers = Buyers::start(
         &[service.client.clone()],
         4,

@@ -1,10 +1,11 @@
-//! A night in fast motion: single and double faults one after the other under load, and what an operator would have been
-//! told of each.
+//! A night in ten minutes: single and double faults one after the other under load, and the signals
+//! that an operator would get of each.
 //!
-//! Two hours of a night hold about as many faults as ten minutes here. Each lasts for some seconds; meanwhile both instances
-//! are asked for `/readyz` and `/metrics` as a probe would, and a real Prometheus beside them judges the rules of
-//! `alerts.yml`. The table at the end says, of each fault, what was said, after how many seconds, and how many orders were
-//! served meanwhile.
+//! Two hours of a night hold about as many faults as ten minutes here. Each fault lasts for some
+//! seconds. Meanwhile both instances are asked for `/readyz` and `/metrics`, as a probe would, and
+//! a real Prometheus evaluates the rules of `alerts.yml`. The table at the end lists for each fault
+//! the signals, after how many seconds each came, and the share of the orders that were served
+//! meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -24,19 +25,19 @@ use super::world::World;
 use super::{Outcome, Plan, passed};
 use crate::Failure;
 
-/// The night.
+/// Length of the night.
 const NIGHT: Duration = Duration::from_secs(600);
-/// A fault lasts so long: longer than it may take to be named.
+/// How long a fault lasts: longer than it may take to be named.
 const LASTS: Duration = Duration::from_secs(11);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// A probe waits so long.
+/// How long a probe waits for an answer.
 const PROBE_MAX: Duration = Duration::from_millis(500);
-/// Alerts of the fault before end within this, but for those that look back for minutes.
+/// The alerts of the fault before end within this time, except those that look back for minutes.
 const CALM_MAX: Duration = Duration::from_secs(8);
 /// Orders between two faults.
 const BETWEEN: usize = 100;
 
-/// The gauges that tell a fault at once.
+/// The gauges that show a fault at once.
 const GAUGES: [&str; 9] = [
     "stock_ready",
     "stock_dependency_up",
@@ -49,16 +50,17 @@ const GAUGES: [&str; 9] = [
     "stock_new_dead_letters",
 ];
 
-/// A source of news for an operator.
+/// The sources of signals for an operator.
 const SOURCES: [&str; 3] = ["/readyz", "metrics", "alerts"];
 
-/// The words of each source at a moment, by [`SOURCES`].
+/// The signals of each source at a moment, in the order of [`SOURCES`].
 type Words = [BTreeSet<String>; 3];
 
-/// The words that were heard while a fault lasted, by [`SOURCES`], and when each was heard first.
+/// The signals while a fault lasted, in the order of [`SOURCES`], each with the time when it first
+/// came.
 type Said = [BTreeMap<String, Duration>; 3];
 
-/// All times of one fault.
+/// Every occurrence of one fault.
 #[derive(Debug, Default)]
 struct Row {
     times: u32,
@@ -79,7 +81,7 @@ fn complaints(answer: &Answer) -> BTreeSet<String> {
         let value = value.as_str()?;
         let is_well = ["ok", "current", "ahead", "open"].contains(&value);
         let said = match name.as_str() {
-            // Its value is a reason in words.
+            // The value of this check is a reason in words.
             "apply" => name.clone(),
             _ => format!("{name} {value}"),
         };
@@ -97,7 +99,7 @@ fn gauges(metrics: &Answer) -> impl Iterator<Item = String> + '_ {
     metrics.text.lines().filter(is_told).map(str::to_owned)
 }
 
-/// The words of both instances, and of Prometheus, at this moment.
+/// The signals of both instances and of Prometheus at this moment.
 async fn listen(clients: &[Client], prometheus: &Prometheus) -> Result<Words, Failure> {
     let (mut readyz, mut metrics) = (BTreeSet::new(), BTreeSet::new());
     for client in clients {
@@ -114,7 +116,7 @@ async fn listen(clients: &[Client], prometheus: &Prometheus) -> Result<Words, Fa
     Ok([readyz, metrics, prometheus.firing().await?])
 }
 
-/// Waits until no alert fires any more, and returns the words that are still said.
+/// Waits until no alert fires any more, and returns the remaining signals.
 async fn calm(clients: &[Client], prometheus: &Prometheus) -> Result<Words, Failure> {
     let began = Instant::now();
     while began.elapsed() < CALM_MAX && !prometheus.firing().await?.is_empty() {
@@ -123,7 +125,7 @@ async fn calm(clients: &[Client], prometheus: &Prometheus) -> Result<Words, Fail
     listen(clients, prometheus).await
 }
 
-/// Listens for as long as a fault lasts; words that were said before it began are not about it.
+/// Listens for as long as a fault lasts. Signals from before it began do not count.
 async fn hear(
     clients: &[Client],
     prometheus: &Prometheus,
@@ -149,7 +151,8 @@ fn note(rows: &mut BTreeMap<String, Row>, name: String, said: Said, served: f64)
     row.served.push(served);
 }
 
-/// The words of a source, each with the longest that it took in seconds, and in how many times it was said if not in all.
+/// The signals of a source, each with the longest time that it took in seconds, and with its number
+/// of occurrences if it did not always come.
 fn cell(row: &Row, source: usize) -> String {
     let mut words: BTreeMap<&str, (Duration, u32)> = BTreeMap::new();
     for (word, after) in row
@@ -192,7 +195,7 @@ fn tell(rows: &BTreeMap<String, Row>) {
     }
 }
 
-/// The whole night; every invariant is checked at its end.
+/// Runs the whole night; every invariant is checked at its end.
 ///
 /// # Errors
 /// When something does not hold.
@@ -220,7 +223,7 @@ pub async fn run(plan: &Plan) -> Result<Outcome, Failure> {
             None => None,
         };
         let said = hear(&clients, &prometheus, &before).await?;
-        // Commands that run beside a fault end when it does.
+        // A task that runs beside a fault ends after that fault.
         match second {
             Some((other, task @ Begun::Task(_))) => {
                 one.end(begun, &mut world).await?;

@@ -1,5 +1,5 @@
-//! What operators meet: poison, clocks, wrong orders of starting, jobs that overlap, changed passwords,
-//! overload.
+//! Troubles of operators: poison, clocks, wrong orders of starting, jobs that overlap, changed
+//! passwords, overload.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use crate::Failure;
 use crate::bench::wrk::Load;
 use crate::shop::until;
 
-/// F12: orders that their table cannot hold become dead letters, the rest flows.
+/// F12: orders that do not fit their table become dead letters; all others are stored.
 pub async fn f12_orders_that_a_table_refuses_become_dead_letters(
     plan: &Plan,
 ) -> Result<Outcome, Failure> {
@@ -63,7 +63,7 @@ pub async fn f12_orders_that_a_table_refuses_become_dead_letters(
     passed(world.check(buyers, allowed).await)
 }
 
-/// F13: the service's clock jumps an hour ahead, an hour back, and home again.
+/// F13: the service's clock jumps an hour ahead, an hour back, and to the right time again.
 pub async fn f13_a_jumping_clock_changes_no_verdict(plan: &Plan) -> Result<Outcome, Failure> {
     const LIBRARIES: [&str; 3] = [
         "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
@@ -92,7 +92,7 @@ pub async fn f13_a_jumping_clock_changes_no_verdict(plan: &Plan) -> Result<Outco
         let before = buyers.accepted();
         std::fs::write(&clock, jump)?;
         if jump.starts_with('-') {
-            // Tokens of now are not valid yet: 401, and nothing else may happen.
+            // The tokens are not valid yet at that time: 401, and nothing else may happen.
             until("tokens of the future are refused", || async {
                 buyers.refused("UNAUTHORIZED") > 20
             })
@@ -107,7 +107,8 @@ pub async fn f13_a_jumping_clock_changes_no_verdict(plan: &Plan) -> Result<Outco
     passed(world.check(buyers, Allowed::default()).await)
 }
 
-/// F18: services start before their servers, migrate at the same time, and go on when the schema is ahead of them.
+/// F18: services start before their servers, migrate at the same time, and go on when the schema is
+/// ahead of them.
 pub async fn f18_services_start_in_any_order(plan: &Plan) -> Result<Outcome, Failure> {
     let mut world = World::closed(Always, plan.seed).await?;
     let pool = world.shop.pool().await?;
@@ -139,7 +140,7 @@ pub async fn f18_services_start_in_any_order(plan: &Plan) -> Result<Outcome, Fai
     }
     let buyers = world.buyers(12);
     world.accept(&buyers, 200).await?;
-    // A later version has migrated: a program of this version starts on that schema, and is ready.
+    // A later version has migrated. A program of this version starts on that schema, and is ready.
     pool.execute(
         "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
          VALUES (99999999999999, 'from the future', 1, '', 0)",
@@ -160,7 +161,7 @@ pub async fn f18_services_start_in_any_order(plan: &Plan) -> Result<Outcome, Fai
     passed(world.check(buyers, Allowed::default()).await)
 }
 
-/// F19: reconcile and verify run over each other in a storm of sales, and change nothing.
+/// F19: `reconcile` and `verify` run over each other in a storm of sales, and change nothing.
 pub async fn f19_reconcile_and_verify_change_nothing_in_a_storm(
     plan: &Plan,
 ) -> Result<Outcome, Failure> {
@@ -179,7 +180,7 @@ pub async fn f19_reconcile_and_verify_change_nothing_in_a_storm(
         let [a, b, c, d] = runs.map(|arguments| world.shop.command(arguments));
         let (a, b, c, d) = tokio::join!(a, b, c, d);
         for done in [a, b, c, d] {
-            // One reconciles at a time; the other takes its turn.
+            // One reconciles at a time; the other waits.
             done?;
         }
         world.accept(&buyers, 100).await?;
@@ -203,7 +204,7 @@ pub async fn f19_reconcile_and_verify_change_nothing_in_a_storm(
     passed(world.check(buyers, Allowed::default()).await)
 }
 
-/// F21: the database's password changes at runtime, Redis asks for one, the token key is another.
+/// F21: MySQL's password changes at runtime, Redis demands one, and the token key is another.
 pub async fn f21_changed_credentials_are_survived(plan: &Plan) -> Result<Outcome, Failure> {
     let mut world = World::closed(Always, plan.seed).await?;
     let pool = world.shop.pool().await?;
@@ -224,7 +225,7 @@ pub async fn f21_changed_credentials_are_survived(plan: &Plan) -> Result<Outcome
     world.mysql.set(Mode::Down);
     tokio::time::sleep(Duration::from_millis(100)).await;
     world.mysql.set(Mode::Pass);
-    // Selling goes on; the service says that it is degraded, and does not end.
+    // Selling goes on. The service reports that it is degraded, and does not end.
     world.named(MYSQL_DOWN, Instant::now()).await?;
     world.accept(&buyers, 100).await?;
     others_are_served(&buyers, first, Asked::needs_mysql)?;
@@ -265,15 +266,16 @@ pub async fn f21_changed_credentials_are_survived(plan: &Plan) -> Result<Outcome
     passed(world.check(buyers, Allowed::default()).await)
 }
 
-/// F22: forty times the connections, then the usual: goodput stays, memory is bounded.
+/// F22: forty times the connections, then the usual number: the goodput stays, memory is bounded.
 ///
-/// "As before" is told by another shop on the same machine, which saw no flood and is asked in turns with the flooded one: a
-/// machine that others use too is a third slower at times, for both. With a queue that is too small for the flood,
-/// refusals are quick and say when to come again, and all is well a moment later.
+/// The usual speed is measured on another shop on the same machine, which saw no flood; the two are
+/// asked in turn. A machine that others use too is a third slower at times, for both shops. With a
+/// queue that is too small for the flood, refusals are quick and say when to come again, and all is
+/// well a moment later.
 pub async fn f22_an_overload_is_refused_quickly(plan: &Plan) -> Result<Outcome, Failure> {
     const MEMORY_MAX: u64 = 300_000_000;
     const REFUSAL_MAX: Duration = Duration::from_secs(1);
-    /// After this the service is as quick as the other one.
+    /// After this time the service must be as quick as the other one.
     const BACK_WITHIN: Duration = Duration::from_secs(5);
     const TURNS: usize = 7;
     let mut world = World::open(Everysec, plan.seed).await?;
@@ -339,7 +341,7 @@ pub async fn f22_an_overload_is_refused_quickly(plan: &Plan) -> Result<Outcome, 
         return Err(format!("{report} {:?}", history.complaints).into());
     }
     drop(small);
-    // The flood has no history: what the ledger proves by itself is checked here.
+    // The flood has no history, so only `verify` checks the ledger.
     world.well().await?;
     world.shop.command(&["verify", "--full"]).await?;
     Ok(Outcome::PassedWith(report))

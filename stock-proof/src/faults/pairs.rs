@@ -14,12 +14,14 @@ use super::{Outcome, Plan, passed, storage};
 use crate::Failure;
 use crate::shop::{Seed, Shop, until};
 
-/// Longer than an instance may be silent towards MySQL before the others go on without it.
+/// How long MySQL is away in these pairs.
 const OUTAGE: Duration = Duration::from_secs(4);
-/// Within which orders go on behind a link that was reset: no word of MySQL is needed for it.
+/// Orders must go on within this time after a link was reset, because MySQL need not be asked for
+/// that.
 const AGAIN_WITHIN: Duration = Duration::from_secs(5);
 
-/// F24: what holds of each fault alone holds of both, and nothing is fenced for longer than the longer one lasts.
+/// F24: the rules for each fault alone hold for both, and nothing is fenced for longer than the
+/// longer one lasts.
 pub async fn f24_two_faults_at_once_harm_no_more_than_each(
     plan: &Plan,
 ) -> Result<Outcome, Failure> {
@@ -56,7 +58,8 @@ pub async fn f24_two_faults_at_once_harm_no_more_than_each(
     Ok(Outcome::PassedWith(report.join("; ")))
 }
 
-/// Links to Redis break again and again while MySQL is away; returns the longest time until orders went on.
+/// Links to Redis break again and again while MySQL is away. Returns the longest time until orders
+/// went on.
 async fn mysql_and_reset_link(plan: &Plan, mysql: Single) -> Result<Duration, Failure> {
     let mut world = World::open(Always, plan.seed).await?;
     world.serve().await?;
@@ -82,7 +85,7 @@ async fn mysql_and_reset_link(plan: &Plan, mysql: Single) -> Result<Duration, Fa
     Ok(longest)
 }
 
-/// MySQL is killed, then one of two instances: the other sells on.
+/// MySQL is killed, then one of two instances. The other instance sells on.
 async fn mysql_and_instance(plan: &Plan) -> Result<f64, Failure> {
     let mut world = World::open(Always, plan.seed).await?;
     let buyers = world.buyers_with(4, Habits::REDIS_ONLY);
@@ -113,8 +116,9 @@ async fn mysql_and_instance(plan: &Plan) -> Result<f64, Failure> {
     Ok(served)
 }
 
-/// Redis is killed while MySQL is away, and both come back: returns how soon orders go on. A lone Redis that syncs each
-/// write has lost nothing, and an instance that has not been silent for long goes on with it before MySQL is back.
+/// Redis is killed while MySQL is away, and both come back. Returns how soon orders go on. A lone
+/// Redis that syncs each write has lost nothing, so an instance that knows it goes on before MySQL
+/// is back.
 async fn redis_that_loses_nothing(plan: &Plan) -> Result<Duration, Failure> {
     let mut world = World::open(Always, plan.seed).await?;
     world.serve().await?;
@@ -128,7 +132,7 @@ async fn redis_that_loses_nothing(plan: &Plan) -> Result<Duration, Failure> {
     Single::MysqlKilled.end(mysql, &mut world).await?;
     world.accept(&buyers, 50).await?;
     let took = since.elapsed();
-    // MySQL hears which Redis that was, if only afterwards: whoever comes new asks it.
+    // Afterwards MySQL must confirm that Redis: a new instance asks MySQL.
     until("a new instance is let in", || async {
         world.shop.command(&["verify"]).await.is_ok()
     })
@@ -137,8 +141,9 @@ async fn redis_that_loses_nothing(plan: &Plan) -> Result<Duration, Failure> {
     Ok(took)
 }
 
-/// Any other Redis needs that word: it is waited for as long as MySQL is away, and no longer; returns how soon orders go
-/// on behind that. Nothing is lost: everything was on disk when it was killed.
+/// Any other Redis must be confirmed by MySQL: it is fenced as long as MySQL is away, and no
+/// longer. Returns how soon orders go on when MySQL is back. Nothing is lost, because everything
+/// was on disk when Redis was killed.
 async fn redis_that_may_lose(plan: &Plan) -> Result<Duration, Failure> {
     const ON_DISK: Duration = Duration::from_millis(2_500);
     let mut world = World::open(Everysec, plan.seed).await?;
@@ -167,7 +172,8 @@ async fn redis_that_may_lose(plan: &Plan) -> Result<Duration, Failure> {
     Ok(took)
 }
 
-/// Redis is killed and started again at another moment of each migration; running it again finishes it.
+/// Redis is killed and started again, at another moment of each migration. Running the migration
+/// again finishes it.
 async fn redis_and_migration(plan: &Plan) -> Result<u32, Failure> {
     const ROUNDS: u32 = 4;
     let mut world = World::closed(Always, plan.seed).await?;

@@ -1,4 +1,4 @@
-//! Differences that somebody has planted: each is named by `verify --full`, and nothing else ever is.
+//! Differences that are planted: `verify --full` names each of them, and never anything else.
 
 use std::time::Duration;
 
@@ -13,19 +13,19 @@ use super::world::World;
 use super::{Outcome, Plan, passed};
 use crate::Failure;
 
-/// The product that nobody buys while it is planted in.
+/// The product that nobody buys while its data are changed.
 const QUIET: u64 = 5;
-/// Proofs of a shop in which nothing is wrong.
+/// Runs of `verify` on a shop in which nothing is wrong.
 const PROOFS: u32 = 10;
 const PROOFS_LONG: u32 = 200;
-/// Buyers at full speed would add entries faster than 200 proofs can read them.
+/// Buyers at full speed would add entries faster than 200 runs can read them.
 const PACED: Habits = Habits {
     pause: Duration::from_millis(20),
     ..Habits::ALL
 };
 
-/// Changes in tables, and how each is taken back; of the quiet product, an order that stands, one that was
-/// cancelled, a live hold, and a code that was used.
+/// Changes in tables, and how each is undone. They concern the quiet product: an order that stands,
+/// one that was cancelled, a live hold; and a code that was used.
 const IN_TABLES: [(&str, &str, &str); 18] = [
     (
         "the status of an order",
@@ -119,7 +119,7 @@ const IN_TABLES: [(&str, &str, &str); 18] = [
     ),
 ];
 
-/// A change, and what takes it back.
+/// A change, and its undoing.
 struct Plant {
     name: &'static str,
     change: Change,
@@ -131,10 +131,11 @@ enum Change {
     Redis(Vec<String>),
 }
 
-/// F33: `verify --full` under load names each planted difference, and finds nothing when there is none.
+/// F33: `verify --full` under load names each planted difference, and finds nothing when there is
+/// none.
 pub async fn f33_verify_names_each_planted_difference(plan: &Plan) -> Result<Outcome, Failure> {
     let mut world = World::closed(Always, plan.seed).await?;
-    // A planted difference must stay until it was named.
+    // Without `apply`, `reconcile` leaves a planted difference until it was named.
     world.via = world.via.with("STOCK_RECONCILE_APPLY", "false");
     world.serve().await?;
     let client = world.client()?;
@@ -173,7 +174,7 @@ pub async fn f33_verify_names_each_planted_difference(plan: &Plan) -> Result<Out
     }
 }
 
-/// Plants, proves, and takes it back.
+/// Plants a difference, verifies, and undoes it. Returns whether it was named.
 async fn is_named(world: &World, plant: &Plant) -> Result<bool, Failure> {
     let pool = world.shop.pool().await?;
     let mut redis = world.redis_connection().await?;
@@ -213,7 +214,7 @@ async fn apply(
     Ok(())
 }
 
-/// A handful of each kind, in rows and fields that no load changes any more.
+/// Plants of each kind, in rows and fields that the load does not change any more.
 async fn plants(world: &World) -> Result<Vec<Plant>, Failure> {
     let pool = world.shop.pool().await?;
     let one = async |text: String| -> Result<u64, Failure> {

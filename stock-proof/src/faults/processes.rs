@@ -19,7 +19,8 @@ const LOST: Allowed = Allowed {
     dead_letters: false,
 };
 
-/// F1: `kill -9` of the service in mid-load; another takes over what it had accepted.
+/// F1: `kill -9` of the service in mid-load. Another service takes over the orders that it had
+/// accepted.
 pub async fn f01_kill_9_of_the_service_loses_no_accepted_order(
     plan: &Plan,
 ) -> Result<Outcome, Failure> {
@@ -32,7 +33,7 @@ pub async fn f01_kill_9_of_the_service_loses_no_accepted_order(
     passed(world.check(buyers, Allowed::default()).await)
 }
 
-/// F2: `kill -9` of Redis. With `always` nothing is lost; with `everysec` what is lost is listed.
+/// F2: `kill -9` of Redis. With `always` nothing is lost; with `everysec` every loss is listed.
 pub async fn f02_kill_9_of_redis_loses_nothing_that_is_not_listed(
     plan: &Plan,
 ) -> Result<Outcome, Failure> {
@@ -70,7 +71,7 @@ pub async fn f02_kill_9_of_redis_loses_nothing_that_is_not_listed(
     Ok(Outcome::Passed)
 }
 
-/// F3: `kill -9` of MySQL in mid-batch: selling goes on up to the backlog limit, then 503.
+/// F3: `kill -9` of MySQL in mid-batch. Selling goes on up to the backlog limit, then 503.
 pub async fn f03_kill_9_of_mysql_stops_selling_at_the_backlog_limit_only(
     plan: &Plan,
 ) -> Result<Outcome, Failure> {
@@ -101,8 +102,8 @@ pub async fn f03_kill_9_of_mysql_stops_selling_at_the_backlog_limit_only(
     passed(world.check(buyers, Allowed::default()).await)
 }
 
-/// F16: many connections do not make memory grow without end; after the kernel's OOM killer (a `kill -9`)
-/// it starts clean.
+/// F16: many connections do not make memory grow without end. After a `kill -9`, as by the kernel's
+/// OOM killer, a new service starts clean.
 pub async fn f16_many_connections_do_not_exhaust_memory(plan: &Plan) -> Result<Outcome, Failure> {
     const BYTES_MAX: u64 = 300_000_000;
     let mut world = World::closed(Everysec, plan.seed).await?;
@@ -118,7 +119,8 @@ pub async fn f16_many_connections_do_not_exhaust_memory(plan: &Plan) -> Result<O
     passed(world.check(buyers, Allowed::default()).await)
 }
 
-/// F17: each process is stopped for longer than its lease; whoever slept through it does no harm.
+/// F17: each process is stopped for longer than MySQL lets a transaction sleep. A process that
+/// wakes up does no harm.
 pub async fn f17_a_stopped_process_does_no_harm_when_it_wakes(
     plan: &Plan,
 ) -> Result<Outcome, Failure> {
@@ -127,7 +129,7 @@ pub async fn f17_a_stopped_process_does_no_harm_when_it_wakes(
     world.serve().await?;
     let buyers = world.buyers(12);
     world.accept(&buyers, 300).await?;
-    // The subscriber that holds the shard's row is one of the two: both sleep in turn.
+    // One of the two holds the shard's row, so each of them sleeps once.
     for _ in 0..2 {
         world.signal_service(Signal::STOP)?;
         tokio::time::sleep(ASLEEP).await;
@@ -145,7 +147,7 @@ pub async fn f17_a_stopped_process_does_no_harm_when_it_wakes(
         server.signal(Signal::CONT);
         world.accept(&buyers, 100).await?;
     }
-    // A script that runs for seconds: Redis answers BUSY to everybody else.
+    // A script runs for seconds; Redis answers BUSY to all other clients.
     let mut redis = world.redis_connection().await?;
     redis.set_response_timeout(Duration::from_secs(30));
     redis::cmd("CONFIG")
@@ -165,7 +167,7 @@ pub async fn f17_a_stopped_process_does_no_harm_when_it_wakes(
     passed(world.check(buyers, Allowed::default()).await)
 }
 
-/// F20: SIGTERM under load ends with 0 in time and loses nothing; a second SIGTERM ends at once.
+/// F20: SIGTERM under load ends with 0 in time and loses nothing. A second SIGTERM ends at once.
 pub async fn f20_sigterm_under_load_ends_in_time(plan: &Plan) -> Result<Outcome, Failure> {
     const DEADLINE: Duration = Duration::from_secs(10);
     let mut world = World::open(Always, plan.seed).await?;
@@ -179,7 +181,7 @@ pub async fn f20_sigterm_under_load_ends_in_time(plan: &Plan) -> Result<Outcome,
         return Err(format!("I21: SIGTERM took {:?}", began.elapsed()).into());
     }
     world.services.clear();
-    // An impatient operator: two signals; what was accepted is in the journal.
+    // An impatient operator sends two signals. The journal has the accepted orders.
     let mut second = world.via.serve(ROLES).await?;
     let more = Buyers::start(
         std::slice::from_ref(&second.client),

@@ -1,4 +1,4 @@
-//! A Prometheus as the shop's operator runs it, with the configuration and the rules of `observability/`.
+//! A Prometheus as an operator runs it, with the configuration and the rules of `observability/`.
 
 use std::collections::BTreeSet;
 use std::process::Stdio;
@@ -17,7 +17,7 @@ const RULES: &str = include_str!("../../../observability/alerts.yml");
 /// The target that the configuration names.
 const TARGET: &str = "\"stock-online:8080\"";
 
-/// A Prometheus that scrapes the services of a world; dropped, it ends.
+/// A Prometheus that scrapes the services of a world. Dropping it ends it.
 pub(super) struct Prometheus {
     client: Client,
     _child: Child,

@@ -1,5 +1,5 @@
-//! Random pairs of faults that overlap and lose nothing under `always`, drawn by seed: the same seed draws the same
-//! pairs in the same order.
+//! Random pairs of faults that overlap and lose nothing under `always`. The seed decides which
+//! pairs are drawn, and in which order.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use crate::Failure;
 /// Pairs of one round.
 const PAIRS: u32 = 3;
 
-/// One round.
+/// Runs one round.
 ///
 /// # Errors
 /// When something does not hold.
@@ -31,7 +31,7 @@ pub async fn run(plan: &Plan) -> Result<Outcome, Failure> {
         world.accept(&buyers, 50).await?;
         let (one, other) = draw(&mut rng)?;
         say(&format!("  {one:?} and {other:?}"));
-        overlap(&mut world, (one, other), &mut rng).await?;
+        overlap(&mut world, one, other, &mut rng).await?;
         let over = Instant::now();
         world.accept(&buyers, 50).await?;
         longest = longest.max(over.elapsed());
@@ -42,7 +42,7 @@ pub async fn run(plan: &Plan) -> Result<Outcome, Failure> {
     )))
 }
 
-/// Two faults that can be at once.
+/// Draws two faults that can happen at once.
 ///
 /// # Errors
 /// Never.
@@ -55,13 +55,14 @@ pub fn draw(rng: &mut StdRng) -> Result<(Single, Single), Failure> {
     }
 }
 
-/// Lets the second begin while the first lasts, and either of them end first.
+/// Begins the second fault while the first lasts; either of them ends first.
 ///
 /// # Errors
 /// When one cannot begin or end.
 pub async fn overlap(
     world: &mut World,
-    (one, other): (Single, Single),
+    one: Single,
+    other: Single,
     rng: &mut StdRng,
 ) -> Result<(), Failure> {
     let mut pause = async || {

@@ -1,4 +1,5 @@
-//! Everything runs out: a few units, a thousand buyers of each product in every way, under another fault.
+//! Everything runs out: a few units, a thousand buyers of each product, all ways to buy, under
+//! another fault.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,16 +25,16 @@ use crate::shop::until;
 
 /// Units of each product, of the first-come coupon, and of each store.
 const UNITS: i64 = 50;
-/// Units that one buyer may have of the product in a sale.
+/// Limit of each buyer for the product in the sale.
 const LIMIT: u64 = 2;
 /// How long the other fault lasts.
 const LASTS: Duration = Duration::from_secs(3);
-/// How often the levels are looked at.
+/// How often the levels are read.
 const EVERY: Duration = Duration::from_millis(50);
-/// Within which what was said to be gone and has come back is sold.
+/// A unit that comes back after it was said to be gone must be sold within this time.
 const BACK_WITHIN: Duration = Duration::from_secs(5);
 
-/// F36: nothing is sold twice, and nothing is left that nobody can have.
+/// F36: nothing is sold twice, and nothing remains that nobody can buy.
 pub async fn f36_scarce_goods_are_sold_once_and_wholly(plan: &Plan) -> Result<Outcome, Failure> {
     let mut world = World::stocked(Always, plan.seed, UNITS).await?;
     world.serve().await?;
@@ -46,7 +47,8 @@ pub async fn f36_scarce_goods_are_sold_once_and_wholly(plan: &Plan) -> Result<Ou
     let clients: Vec<Client> = world.services.iter().map(|s| s.client.clone()).collect();
     let stop = CancellationToken::new();
     let watch = tokio::spawn(watch(
-        (world.shop.redis_url.clone(), world.shop.prefix.clone()),
+        world.shop.redis_url.clone(),
+        world.shop.prefix.clone(),
         Arc::clone(&history),
         stop.clone(),
     ));
@@ -72,7 +74,7 @@ pub async fn f36_scarce_goods_are_sold_once_and_wholly(plan: &Plan) -> Result<Ou
     )))
 }
 
-/// A sale with a limit, a coupon of which there are few, and stock at two stores; returns the coupon.
+/// Makes a sale with a limit, a scarce coupon, and stock at two stores; returns the coupon.
 async fn set_up(client: &Client, history: &Shared) -> Result<u64, Failure> {
     let sale = json!({ "startsAt": "2020-01-01T00:00:00Z", "endsAt": "2100-01-01T00:00:00Z",
         "limitPerUser": LIMIT });
@@ -100,16 +102,17 @@ async fn made(client: &Client, path: &str, body: &Value) -> Result<Value, Failur
     }
 }
 
-/// Looks at all levels again and again; what contradicts a promise is a complaint. Returns how often it looked.
+/// Reads all levels again and again, and notes complaints. Returns how often it read them.
 async fn watch(
-    (url, prefix): (String, String),
+    url: String,
+    prefix: String,
     history: Shared,
     stop: CancellationToken,
 ) -> Result<u32, Failure> {
     let mut looks = 0;
     while !stop.is_cancelled() {
         let client = redis::Client::open(url.as_str())?;
-        // Away for a while, as the other fault may be.
+        // Redis may be away for a while, if the other fault is of that kind.
         if let Ok(mut redis) = client.get_multiplexed_async_connection().await {
             while !stop.is_cancelled() && look(&mut redis, &prefix, &history).await.is_ok() {
                 looks += 1;
@@ -121,8 +124,9 @@ async fn watch(
     Ok(looks)
 }
 
-/// One look: sold, held and left are never more than there was, and what is held is what live holds hold. The
-/// buyers' history is read first, so that events in between can only lower the sum.
+/// Reads all levels once. Sold, held and free units are never more than there were, and the
+/// reserved units are those of the live holds. The buyers' history is read first, so that events in
+/// between can only lower the sum.
 async fn look(
     redis: &mut MultiplexedConnection,
     prefix: &str,
@@ -150,7 +154,7 @@ async fn look(
             let balance = text.split(' ').next().unwrap_or_default().parse::<i64>()?;
             Ok::<i64, Failure>(balance)
         });
-        // A key that was lost, as the other fault may have it, comes back.
+        // A key may be lost, if the other fault is of that kind; it comes back.
         let (Some(Ok(left)), Some(Ok(reserved))) = (balances.next(), balances.next()) else {
             continue;
         };
@@ -176,11 +180,11 @@ async fn look(
     Ok(())
 }
 
-/// Sums the units of each product that are sold online for certain: nobody has asked to take them back.
+/// Sums the units of each product that are certainly sold online: nobody has asked to cancel them.
 fn sold(history: &History) -> BTreeMap<u64, i64> {
     let mut sold = BTreeMap::new();
     let standing = history.orders.iter().filter(|asked| {
-        // A till of the first store sells its own.
+        // The tills of the first store sell its own stock.
         matches!(asked.told, Told::Accepted(_))
             && asked.cancelled.is_none()
             && asked.path != STORES[0].1
@@ -191,8 +195,8 @@ fn sold(history: &History) -> BTreeMap<u64, i64> {
     sold
 }
 
-/// Sums the units of each product that live holds hold online. A member reads
-/// `position user product place units sale limit`.
+/// Sums the units of each product that live holds hold online. The words of a member are position,
+/// user, product, location, units, sale and limit.
 fn held(members: &[String]) -> BTreeMap<u64, i64> {
     let mut held = BTreeMap::new();
     for member in members {
@@ -213,14 +217,14 @@ async fn all_holds_are_over(world: &World) -> Result<(), Failure> {
     until("all holds are over", || async {
         let count = redis::cmd("ZCARD").arg(&key).to_owned();
         let count: Result<i64, _> = count.query_async(&mut redis.clone()).await;
-        // The sentinel stays.
+        // Only the sentinel stays.
         count.is_ok_and(|count| count == 1)
     })
     .await
 }
 
-/// Buys what is left of each product, unit by unit: as many as there are, and not one more. Then what a cancel gives
-/// back is sold again.
+/// Buys the rest of each product, unit by unit: as many as there are, and not one more. Then a unit
+/// that a cancel gives back is sold again.
 async fn sell_out(world: &World, history: &Shared) -> Result<i64, Failure> {
     let client = world.client()?;
     let (mut user, mut all) = (2 + BUYERS, 0);
@@ -252,17 +256,19 @@ async fn sell_out(world: &World, history: &Shared) -> Result<i64, Failure> {
             return Err(format!("of product {product} nothing is left, and: {gone:?}").into());
         }
         if let Some((buyer, id)) = last {
-            comes_back(&client, (product, user), (buyer, &id), history).await?;
+            comes_back(&client, product, user, buyer, &id, history).await?;
         }
     }
     Ok(all)
 }
 
-/// A unit that is given back is sold to whoever was told a moment ago that it is gone.
+/// A unit that is given back is sold to the buyer who was told a moment ago that it is gone.
 async fn comes_back(
     client: &Client,
-    (product, user): (u64, u64),
-    (buyer, id): (u64, &str),
+    product: u64,
+    user: u64,
+    buyer: u64,
+    id: &str,
     history: &Shared,
 ) -> Result<(), Failure> {
     let path = format!("/api/redis/orders/{id}/cancel");

@@ -1,4 +1,4 @@
-//! Settings of the servers that somebody changes while buyers order.
+//! Settings of the servers that are changed while buyers order.
 
 use std::time::{Duration, Instant};
 
@@ -32,7 +32,7 @@ const UNSAFE_SETTINGS: [(&str, &str, &str); 11] = [
     ("maxmemory-policy", "volatile-ttl", "noeviction"),
 ];
 
-/// F26: settings on which the promise rests are changed, and put right again.
+/// F26: settings that the promise needs are changed, and set right again.
 pub async fn f26_unsafe_settings_are_named_and_stop_selling(
     plan: &Plan,
 ) -> Result<Outcome, Failure> {
@@ -49,7 +49,7 @@ async fn set(redis: &mut MultiplexedConnection, name: &str, value: &str) -> Resu
     Ok(done.query_async(redis).await?)
 }
 
-/// Nothing is accepted any more, and the refusals say why.
+/// Checks that nothing is accepted any more, and that the refusals say why.
 async fn is_not_sold(buyers: &Buyers) -> Result<(), Failure> {
     let refused = async |more: u64| {
         let goal = buyers.refused(UNSAFE) + more;
@@ -58,7 +58,7 @@ async fn is_not_sold(buyers: &Buyers) -> Result<(), Failure> {
         })
         .await
     };
-    // Answers to what was decided before may still be on their way.
+    // Answers to earlier decisions may still be on their way.
     refused(50).await?;
     let before = buyers.accepted();
     refused(100).await?;
@@ -68,11 +68,13 @@ async fn is_not_sold(buyers: &Buyers) -> Result<(), Failure> {
     }
 }
 
-/// A setting of Redis is wrong for a while; returns how long it took to be named.
+/// Makes a setting of Redis wrong for a while; returns how long it took to be named.
 async fn is_noticed(
     world: &World,
     buyers: &Buyers,
-    (name, wrong, right): (&'static str, &str, &str),
+    name: &'static str,
+    wrong: &str,
+    right: &str,
 ) -> Result<Duration, Failure> {
     let sign = Sign {
         readyz: Some(Says::Setting(name, "unready")),
@@ -103,14 +105,14 @@ async fn redis_settings(plan: &Plan) -> Result<Duration, Failure> {
     let buyers = world.buyers(8);
     world.accept(&buyers, 200).await?;
     let mut slowest = Duration::ZERO;
-    for change in UNSAFE_SETTINGS {
-        slowest = slowest.max(is_noticed(&world, &buyers, change).await?);
+    for (name, wrong, right) in UNSAFE_SETTINGS {
+        slowest = slowest.max(is_noticed(&world, &buyers, name, wrong, right).await?);
     }
     world.check(buyers, Allowed::default()).await?;
     Ok(slowest)
 }
 
-/// Where `CONFIG` is not allowed, `INFO` tells of the two settings without which most is lost.
+/// Where `CONFIG` is not allowed, `INFO` shows the two settings that matter most.
 async fn forbidden_config(plan: &Plan) -> Result<(), Failure> {
     let mut world = World::closed(Always, plan.seed).await?;
     let mut redis = world.redis_connection().await?;
@@ -122,21 +124,21 @@ async fn forbidden_config(plan: &Plan) -> Result<(), Failure> {
     world.serve().await?;
     let buyers = world.buyers(8);
     world.accept(&buyers, 100).await?;
-    for change in [
+    for (name, wrong, right) in [
         ("appendonly", "no", "yes"),
         ("maxmemory-policy", "allkeys-lru", "noeviction"),
     ] {
-        is_noticed(&world, &buyers, change).await?;
+        is_noticed(&world, &buyers, name, wrong, right).await?;
     }
     world.check(buyers, Allowed::default()).await?;
     Ok(())
 }
 
-/// Settings of MySQL weaken what is settled and not what is sold: orders go on, and the setting is named.
+/// Settings of MySQL weaken settling and not selling: orders go on, and the setting is named.
 async fn mysql_settings(plan: &Plan) -> Result<(), Failure> {
     let mut world = World::closed(Always, plan.seed).await?;
     let pool = world.shop.pool().await?;
-    // One that read_only does not spare.
+    // A user that `read_only` does not exempt.
     for text in [
         "CREATE USER 'shop'@'%' IDENTIFIED BY 'word'",
         "GRANT ALL ON faults.* TO 'shop'@'%'",

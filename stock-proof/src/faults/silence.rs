@@ -1,4 +1,4 @@
-//! Servers that say nothing: stopped processes, and links that were idle.
+//! Servers that do not answer: stopped processes, and links that were idle.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -19,15 +19,15 @@ use super::{Outcome, Plan, passed};
 use crate::Failure;
 use crate::shop::until;
 
-/// Within which everything must be settled once the server speaks again.
+/// Everything must be settled within this time after the server answers again.
 const SETTLED_WITHIN: Duration = Duration::from_secs(5);
-/// Within which `/readyz` and the reads are answered, whatever the servers do: half of the times here, where builds and
-/// other servers share the cores, and never later than the second.
+/// `/readyz` and the reads must be answered within the first time, half of the times, and always
+/// within the second. It is only half because builds and other servers share the cores here.
 const LOOK_WITHIN: Duration = Duration::from_millis(100);
 const LOOK_MAX: Duration = Duration::from_secs(1);
-/// How often the pages are looked at.
+/// How often each path is asked for.
 const EVERY: Duration = Duration::from_millis(200);
-/// Reads that need no server that is silent.
+/// Reads that need no silent server.
 const READS: [&str; 4] = [
     "/api/redis/products/1",
     "/api/products/1",
@@ -38,7 +38,7 @@ const READS: [&str; 4] = [
 /// The result of every look at a path, by path.
 type Looks = BTreeMap<&'static str, Vec<(Duration, u16)>>;
 
-/// F23: MySQL says nothing for a while, then Redis.
+/// F23: MySQL does not answer for a while, then Redis.
 pub async fn f23_silent_servers_silence_nothing_else(plan: &Plan) -> Result<Outcome, Failure> {
     let mysql = silent_mysql(plan).await?;
     let redis = silent_redis(plan).await?;
@@ -47,7 +47,7 @@ pub async fn f23_silent_servers_silence_nothing_else(plan: &Plan) -> Result<Outc
     )))
 }
 
-/// Asks for `/readyz` and the reads again and again, each on its own, for so long.
+/// Asks for `/readyz` and the reads again and again, each by its own task, for so long.
 async fn look(client: &Client, how_long: Duration) -> Looks {
     let mut tasks = Vec::new();
     for path in READS.into_iter().chain(["/readyz"]) {
@@ -73,7 +73,7 @@ async fn look(client: &Client, how_long: Duration) -> Looks {
     all
 }
 
-/// The time of the `hundredths`-th of a hundred.
+/// The `hundredths`-th percentile of some times.
 fn quantile(mut times: Vec<Duration>, hundredths: usize) -> Duration {
     times.sort_unstable();
     let at = times.len() * hundredths / 100;
@@ -83,7 +83,8 @@ fn quantile(mut times: Vec<Duration>, hundredths: usize) -> Duration {
         .unwrap_or_default()
 }
 
-/// A server that is silent takes no read away: all are answered with 200, and at once, as `/readyz` is.
+/// Checks that a silent server takes no read away: all are answered with 200, and as quickly as
+/// `/readyz`.
 fn judge(looks: &Looks) -> Result<String, Failure> {
     let mut most_of_all = Duration::ZERO;
     for (path, looks) in looks {
@@ -104,7 +105,7 @@ fn judge(looks: &Looks) -> Result<String, Failure> {
     ))
 }
 
-/// How long it takes from `since` until MySQL has what Redis had accepted by now.
+/// Waits until MySQL has settled what Redis has accepted by now; returns the time since `since`.
 async fn settles(world: &World, since: Instant) -> Result<Duration, Failure> {
     let goal = world.accepted_and_settled().await?.0;
     until("everything is settled", || async {
@@ -156,7 +157,7 @@ async fn silent_redis(plan: &Plan) -> Result<String, Failure> {
     let mut report = Vec::new();
     for seconds in [1, 3, 10] {
         world.accept(&buyers, 200).await?;
-        // Of what nobody has looked at lately no level is known.
+        // Look once before the silence: a level that nobody has read lately is not known.
         look(&client, EVERY).await;
         let since = Instant::now();
         world.servers.redis.signal(Signal::STOP);
@@ -179,14 +180,14 @@ async fn silent_redis(plan: &Plan) -> Result<String, Failure> {
     Ok(report.join("; "))
 }
 
-/// The longest time that a request may take when it finds its links lost: less than any time limit of a link.
+/// The longest time for a request that finds its links lost: less than any time limit of a link.
 const AT_ONCE: Duration = Duration::from_millis(1_900);
-/// Behind a silence of this length a link is asked before it is used.
+/// After a silence of this length, a link is tested before it is used.
 const IDLE: Duration = Duration::from_millis(300);
-/// Longer than the servers keep a link on which nothing is said.
+/// Longer than the servers keep an idle link.
 const CLOSED_AFTER: Duration = Duration::from_secs(5);
 
-/// F29: links that were idle are closed by their servers, or lost without a word; no request pays for it.
+/// F29: idle links are closed by their servers, or lost without notice. No request suffers from it.
 pub async fn f29_idle_and_lost_links_cost_no_request(plan: &Plan) -> Result<Outcome, Failure> {
     let mut world = World::closed(Always, plan.seed).await?;
     let pool = world.shop.pool().await?;
@@ -222,8 +223,8 @@ pub async fn f29_idle_and_lost_links_cost_no_request(plan: &Plan) -> Result<Outc
     )))
 }
 
-/// One request of each kind; returns how long the slowest took. Hold and point are taken back, so that the checks know
-/// nothing of them.
+/// Sends one request of each kind; returns the time of the slowest. None of them changes anything,
+/// so the checks need not know of them.
 async fn all_are_answered(
     world: &World,
     history: &super::history::History,
@@ -235,7 +236,7 @@ async fn all_are_answered(
         Told::Refused(_) | Told::Unknown => None,
     });
     let (user, id) = accepted.ok_or("no order was accepted")?;
-    // An order that can be refused only by whoever has looked at everything.
+    // An order that only a service that has checked everything can refuse.
     let too_many = json!({ "productId": 1, "quantity": 1_000_000 });
     let order = |path: &str| client.order(path, user, &[(1, 1_000_000), (2, 1_000_000)]);
     let calls: [(Call<'_>, u16); 7] = [

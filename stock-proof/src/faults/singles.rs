@@ -22,9 +22,9 @@ const MODES: [Mode; 6] = [
     Mode::Latency(Duration::from_millis(300)),
     Mode::Down,
 ];
-/// Longer than Redis is made busy for.
+/// The longest wait for a busy Redis, longer than the script that keeps it busy.
 const BUSY_MAX: Duration = Duration::from_secs(10);
-/// Keys that are lost: one of each type that heals.
+/// Keys that are lost: one of each type that is restored.
 const KEYS: [&str; 6] = [
     "a:AVAILABLE:1:0",
     "a:RESERVED:2:0",
@@ -33,10 +33,10 @@ const KEYS: [&str; 6] = [
     "states",
     "deadlines",
 ];
-/// Room that Redis has not.
+/// A `maxmemory` that Redis already exceeds.
 const FULL_BYTES: u64 = 1_000_000;
 
-/// The part of the system in which a fault sits. Two faults in one place would undo each other.
+/// The target of a fault. Two faults with one target would undo each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     RedisProcess,
@@ -58,9 +58,9 @@ pub enum Single {
     RedisStopped,
     /// Redis is busy with a script.
     RedisBusy,
-    /// Redis has no room.
+    /// Redis has no memory left.
     RedisFull,
-    /// Redis would not bring its file to disk while it rewrites it.
+    /// Redis is set not to sync its file during a rewrite.
     RedisUnsafe,
     /// MySQL is killed, and started again at the end.
     MysqlKilled,
@@ -68,17 +68,17 @@ pub enum Single {
     MysqlStopped,
     /// Links to Redis misbehave.
     RedisLink(Mode),
-    /// Links to Redis that there are swallow everything.
+    /// All open links to Redis swallow everything.
     RedisLinksLost,
     /// Redis drops every link.
     RedisLinksReset,
     /// Links to MySQL misbehave.
     MysqlLink(Mode),
-    /// Links to MySQL that there are swallow everything.
+    /// All open links to MySQL swallow everything.
     MysqlLinksLost,
     /// A key of Redis is deleted.
     KeyLost(&'static str),
-    /// Somebody else holds the accounts' rows.
+    /// Another transaction holds the accounts' rows.
     RowsLocked,
     /// The first service is killed, and started again at the end.
     ServiceKilled,
@@ -88,9 +88,9 @@ pub enum Single {
     Repairs,
 }
 
-/// The work that is left at the end of a fault.
+/// The state of a fault that has begun, which its end needs.
 pub enum Begun {
-    /// It ended by itself, or needs only what [`Single`] says.
+    /// The fault has ended by itself, or its end needs only the [`Single`].
     Nothing,
     /// The connection that holds the rows.
     Locks(Box<MySqlConnection>),
@@ -99,7 +99,7 @@ pub enum Begun {
 }
 
 impl Single {
-    /// Draws one.
+    /// Draws a fault.
     ///
     /// # Errors
     /// Never.
@@ -147,7 +147,8 @@ impl Single {
         }
     }
 
-    /// Whether both can be at once: a server that is away cannot be asked to do the other.
+    /// Whether both can happen at once: a server that one takes away cannot be asked to do the
+    /// other.
     #[must_use]
     pub fn goes_with(self, other: Self) -> bool {
         let asks = |one: Self| {
@@ -172,7 +173,7 @@ impl Single {
         self.place() != other.place() && !hinders(self, other) && !hinders(other, self)
     }
 
-    /// Begins.
+    /// Begins the fault.
     ///
     /// # Errors
     /// When it cannot.
@@ -204,10 +205,10 @@ impl Single {
         Ok(Begun::Nothing)
     }
 
-    /// Ends.
+    /// Ends the fault.
     ///
     /// # Errors
-    /// When it cannot, or what ran beside found something.
+    /// When it cannot, or the task that ran beside it found something.
     pub async fn end(self, begun: Begun, world: &mut World) -> Result<(), Failure> {
         match begun {
             Begun::Nothing => {}
@@ -244,7 +245,8 @@ async fn configure(world: &World, name: &str, value: &str) -> Result<(), Failure
     ask(world, cmd("CONFIG").arg("SET").arg(name).arg(value)).await
 }
 
-/// Asks Redis, once it is busy no more: the other fault of a pair may be that it is.
+/// Sends a command to Redis, and tries again while Redis is busy: the other fault of a pair may
+/// keep it busy.
 async fn ask(world: &World, command: &Cmd) -> Result<(), Failure> {
     let began = Instant::now();
     loop {
@@ -258,7 +260,7 @@ async fn ask(world: &World, command: &Cmd) -> Result<(), Failure> {
     }
 }
 
-/// A script that runs for two seconds.
+/// Keeps Redis busy with a script that runs for two seconds.
 async fn busy(world: &World) -> Result<Begun, Failure> {
     const SCRIPT: &str =
         "local t = redis.call('TIME')[1] + 2 while redis.call('TIME')[1] + 0 < t do end return 1";
@@ -283,8 +285,9 @@ async fn lock(shop: &Shop) -> Result<Begun, Failure> {
     Ok(Begun::Locks(Box::new(connection)))
 }
 
-/// Runs the commands that repair and prove beside the other fault. They may fail, since servers may be away. They must
-/// not change anything that was right: the checks would find that afterwards.
+/// Runs the commands that repair and verify beside the other fault. They may fail, because servers
+/// may be away. They must not change anything that was right; the checks would find that
+/// afterwards.
 fn repair(shop: Shop) -> Begun {
     Begun::Task(tokio::spawn(async move {
         for command in [&["reconcile", "--apply"][..], &["verify", "--full"]] {

@@ -1,4 +1,4 @@
-//! Orders that their table refuses, and postings that somebody has spoilt.
+//! Orders that their table refuses, and postings that somebody has changed by hand.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use super::{Outcome, Plan, passed};
 use crate::Failure;
 use crate::shop::until;
 
-/// Within which the good ones are settled, and the bad ones named.
+/// The good orders must be settled, and the bad ones named, within this time.
 const WITHIN: Duration = Duration::from_secs(10);
 /// Orders that a constraint refuses, among so many good ones.
 const BAD: usize = 14;
@@ -24,14 +24,14 @@ const BAD_BUYER: u64 = 60;
 const SPOILT: u64 = 5;
 const SPOILT_ROWS: &str = "kind = 'AVAILABLE' AND owner_id = 5 AND place_id = 0";
 
-/// F32: orders that their table refuses come in a burst, and postings are not what they were.
+/// F32: a burst of orders that their table refuses, and postings that are changed by hand.
 pub async fn f32_spoilt_rows_stop_their_owners_only(plan: &Plan) -> Result<Outcome, Failure> {
     let burst = burst(plan).await?;
     let rows = spoilt_rows(plan).await?;
     Ok(Outcome::PassedWith(format!("{burst}; {rows}")))
 }
 
-/// How long it takes until MySQL has what Redis has accepted by now.
+/// Waits until MySQL has settled what Redis has accepted by now; returns how long that took.
 async fn settles(world: &World) -> Result<Duration, Failure> {
     let (since, goal) = (Instant::now(), world.accepted_and_settled().await?.0);
     until("the good ones are settled", || async {
@@ -91,8 +91,8 @@ async fn burst(plan: &Plan) -> Result<String, Failure> {
     ))
 }
 
-/// A stray posting where the next but some will stand; then one that is changed, one that is deleted, and the last one
-/// that is changed.
+/// A stray posting with the number of a later one. Then four changes, one after the other: a
+/// posting is changed or deleted, and the last posting is changed or deleted.
 async fn spoilt_rows(plan: &Plan) -> Result<String, Failure> {
     let mut world = World::open(Always, plan.seed).await?;
     let client = std::slice::from_ref(&world.first()?.client).to_vec();
@@ -101,7 +101,7 @@ async fn spoilt_rows(plan: &Plan) -> Result<String, Failure> {
     let victims = Buyers::start(&client, 4, [SPOILT], Habits::ALL, seed.wrapping_add(1_000));
     world.accept(&others, 200).await?;
     world.accept(&victims, 100).await?;
-    let stray = stray(&world, (&others, &victims)).await?;
+    let stray = stray(&world, &others, &victims).await?;
     let mut history = victims.stop().await?;
     settles(&world).await?;
     for spoil in SPOILS {
@@ -115,8 +115,8 @@ async fn spoilt_rows(plan: &Plan) -> Result<String, Failure> {
     ))
 }
 
-/// The account comes under quarantine, nobody else notices, and repair ends it.
-async fn stray(world: &World, (others, victims): (&Buyers, &Buyers)) -> Result<String, Failure> {
+/// A stray posting puts its account under quarantine. Nobody else notices, and a repair ends it.
+async fn stray(world: &World, others: &Buyers, victims: &Buyers) -> Result<String, Failure> {
     let pool = world.shop.pool().await?;
     let (first, since) = (others.asked(), Instant::now());
     let text = format!(
@@ -147,7 +147,7 @@ async fn stray(world: &World, (others, victims): (&Buyers, &Buyers)) -> Result<S
         return Err("verify says that all is well beside a quarantine".into());
     }
     let lasted = since.elapsed();
-    // Reconcile ends what the evidence decides; a person ends the rest.
+    // `reconcile` ends it if the evidence is enough; otherwise a person does.
     if let Err(error) = world.shop.command(&["reconcile", "--apply"]).await {
         tracing::debug!(%error, "reconcile beside a quarantine");
     }
@@ -157,7 +157,7 @@ async fn stray(world: &World, (others, victims): (&Buyers, &Buyers)) -> Result<S
         if count().await == 0 {
             return true;
         }
-        // It may be too early, or the schedule of the service be quicker.
+        // It may be too early, or the service's own schedule may be quicker.
         if let Err(error) = world.shop.command(&release).await {
             tracing::debug!(%error, "a release beside a quarantine");
         }
@@ -171,7 +171,7 @@ async fn stray(world: &World, (others, victims): (&Buyers, &Buyers)) -> Result<S
     ))
 }
 
-/// How postings are spoilt, and made good again.
+/// The ways to spoil a posting, and to undo that.
 const SPOILS: [Spoil; 4] = [
     Spoil {
         name: "a posting that is changed",
@@ -201,7 +201,7 @@ const SPOILS: [Spoil; 4] = [
 
 struct Spoil {
     name: &'static str,
-    /// Which posting of the account, or `last`.
+    /// The sequence number of the posting, or `last`.
     seq: &'static str,
     change: &'static str,
     undo: &'static str,
@@ -224,7 +224,7 @@ async fn is_left_alone(world: &World, spoil: Spoil) -> Result<(), Failure> {
     pool.execute(run(spoil.change)).await?;
     let named = world.shop.command(&["verify", "--full"]).await.is_err();
     for repair in [&["reconcile", "--apply"][..], &["recover"]] {
-        // Both may refuse; what counts is what they have done.
+        // Both may refuse. Only their effects count.
         if let Err(error) = world.shop.command(repair).await {
             tracing::debug!(%error, "a repair that refuses");
         }
@@ -241,7 +241,8 @@ async fn is_left_alone(world: &World, spoil: Spoil) -> Result<(), Failure> {
     }
 }
 
-/// The level of the account in Redis, its balance in MySQL, and the number of orders of its product.
+/// The level of the account in Redis, its balance in MySQL, and the number of orders of its
+/// product.
 async fn copies(world: &World) -> Result<(String, i64, i64), Failure> {
     let mut redis = world.redis_connection().await?;
     let key = format!("{}:{{0}}:a:AVAILABLE:{SPOILT}:0", world.shop.prefix);

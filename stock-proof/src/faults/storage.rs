@@ -25,19 +25,19 @@ const LOST: Allowed = Allowed {
     dead_letters: false,
 };
 
-/// Redis could not append what it was told.
+/// Redis could not append to its file.
 const DISK_FULL: Sign = Sign {
     readyz: Some(Says::Setting("aof_last_write_status", "")),
     alert: "StockFlowWeakSetting",
 };
 
-/// Redis has no room.
+/// Redis has no memory left.
 const MEMORY_FULL: Sign = Sign {
     readyz: Some(Says::Setting("maxmemory", "degraded")),
     alert: "StockFlowWeakSetting",
 };
 
-/// The append-only file that Redis is writing.
+/// The path of the append-only file that Redis is writing.
 fn append_only_file(world: &World) -> Result<PathBuf, Failure> {
     let folder = world
         .servers
@@ -54,7 +54,7 @@ fn append_only_file(world: &World) -> Result<PathBuf, Failure> {
     Err("there is no append-only file".into())
 }
 
-/// F4: the file's tail is cut, then its middle is damaged.
+/// F4: the end of the append-only file is cut, then its middle is damaged.
 pub async fn f04_a_cut_or_damaged_file_sells_nothing_twice(
     plan: &Plan,
 ) -> Result<Outcome, Failure> {
@@ -67,7 +67,7 @@ pub async fn f04_a_cut_or_damaged_file_sells_nothing_twice(
     let length = file.metadata()?.len();
     file.set_len(length.saturating_sub(2_000 + plan.seed % 3_000))?;
     world.servers.redis.restart().await?;
-    // MySQL is ahead of what is left: nothing is sold until somebody has looked.
+    // MySQL is ahead of Redis: nothing is sold before `recover`.
     world.until_ready_says("epoch", "fenced").await?;
     world.recover().await?;
     world.accept(&buyers, 200).await?;
@@ -77,7 +77,7 @@ pub async fn f04_a_cut_or_damaged_file_sells_nothing_twice(
     let mut file = OpenOptions::new().write(true).open(&path)?;
     let middle = file.metadata()?.len() / 2;
     file.seek(SeekFrom::Start(middle))?;
-    // Wide enough to meet a command's head: inside a value Redis would not notice.
+    // Wide enough to hit the head of a command: inside a value Redis would not notice.
     file.write_all(&[0xff; 4_096])?;
     drop(file);
     if world.servers.redis.restart().await.is_ok() {
@@ -97,7 +97,7 @@ pub async fn f04_a_cut_or_damaged_file_sells_nothing_twice(
     passed(world.check(buyers, LOST).await)
 }
 
-/// F5: Redis is emptied under load, and comes back empty.
+/// F5: Redis is emptied under load.
 pub async fn f05_an_emptied_redis_is_fenced_and_rebuilt(plan: &Plan) -> Result<Outcome, Failure> {
     let mut world = World::open(Always, plan.seed).await?;
     let buyers = world.buyers(12);
@@ -113,7 +113,7 @@ pub async fn f05_an_emptied_redis_is_fenced_and_rebuilt(plan: &Plan) -> Result<O
         })
         .await
     };
-    // Answers to what was decided before may still be on their way.
+    // Answers to earlier decisions may still be on their way.
     refused(50).await?;
     let before = buyers.accepted();
     refused(200).await?;
@@ -150,7 +150,8 @@ impl Replica {
         Ok(replica)
     }
 
-    /// Waits until it has all that the world's Redis has, which takes nothing more in.
+    /// Waits until it has everything that the world's Redis has. That Redis must not change
+    /// meanwhile.
     async fn has_all(&self, world: &World) -> Result<(), Failure> {
         let master = world.redis_connection().await?;
         let offset = async |of: &MultiplexedConnection| {
@@ -165,7 +166,7 @@ impl Replica {
         .await
     }
 
-    /// Follows nobody any more.
+    /// Stops following its master.
     async fn leave(&mut self) -> Result<(), Failure> {
         let mut leave = redis::cmd("REPLICAOF");
         leave.arg("NO").arg("ONE");
@@ -186,7 +187,7 @@ async fn replication(of: &MultiplexedConnection) -> Result<String, RedisError> {
     info.query_async(&mut of.clone()).await
 }
 
-/// F6: failover to a replica that lags: acknowledged orders are gone, and are listed.
+/// F6: failover to a replica that lags. Acknowledged orders are gone, and are listed.
 pub async fn f06_a_failover_to_a_lagging_replica_lists_what_is_lost(
     plan: &Plan,
 ) -> Result<Outcome, Failure> {
@@ -194,7 +195,8 @@ pub async fn f06_a_failover_to_a_lagging_replica_lists_what_is_lost(
     let mut replica = Replica::of(&world).await?;
     let buyers = world.buyers(12);
     world.accept(&buyers, 300).await?;
-    // It falls behind for good: what is acknowledged from here on it never gets.
+    // The replica falls behind for good: it never gets the orders that are acknowledged from here
+    // on.
     replica.leave().await?;
     world.accept(&buyers, 300).await?;
     world.servers.redis.kill().await;
@@ -207,8 +209,8 @@ pub async fn f06_a_failover_to_a_lagging_replica_lists_what_is_lost(
     done
 }
 
-/// For F24: the disk of Redis is full, so that nothing is sold, and a replica that has everything takes its place: orders
-/// go on by themselves. Returns how soon; nothing where it may not be tried.
+/// For F24: the disk of Redis is full, so nothing is sold. A complete replica takes its place, and
+/// orders go on without an operator. Returns how soon; `None` where mounting is not allowed.
 pub async fn full_disk_and_failover(plan: &Plan) -> Result<Option<Duration>, Failure> {
     let Some((mut world, disk)) = redis_on_small_disk(plan).await? else {
         return Ok(None);
@@ -226,13 +228,14 @@ pub async fn full_disk_and_failover(plan: &Plan) -> Result<Option<Duration>, Fai
     let again = since.elapsed();
     passed(world.check(buyers, Allowed::default()).await)?;
     replica.server.stop().await;
-    // The server ends before its files' file system.
+    // End the server before its file system is unmounted.
     world.servers.redis.kill().await;
     drop(disk);
     Ok(Some(again))
 }
 
-/// F14: Redis is full: orders are refused whole, reads work, and it goes on when there is room.
+/// F14: Redis is full. Orders are refused as a whole, reads work, and orders go on when there is
+/// room.
 pub async fn f14_a_full_redis_refuses_whole_orders(plan: &Plan) -> Result<Outcome, Failure> {
     let mut world = World::open(Always, plan.seed).await?;
     let buyers = world.buyers(12);
@@ -262,7 +265,7 @@ pub async fn f14_a_full_redis_refuses_whole_orders(plan: &Plan) -> Result<Outcom
     passed(world.check(buyers, Allowed::default()).await)
 }
 
-/// A small file system, until it is dropped.
+/// A small file system, mounted until this is dropped.
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
@@ -277,7 +280,7 @@ impl SmallDisk {
             .then(|| Self(path.to_owned())))
     }
 
-    /// Fills what is left.
+    /// Fills the free space; returns the file that takes it.
     fn fill(&self) -> Result<PathBuf, Failure> {
         let path = self.0.join("ballast");
         let mut file = File::create(&path)?;
@@ -295,7 +298,7 @@ impl Drop for SmallDisk {
     }
 }
 
-/// Copies a folder of a stopped server to another place, and leaves a link where it was.
+/// Copies a folder of a stopped server to another path, and leaves a link to it.
 fn move_behind_link(own: &Path, there: &Path) -> Result<(), Failure> {
     let copied = Command::new("cp").arg("-a").arg(own).arg(there).status()?;
     if !copied.success() {
@@ -317,7 +320,7 @@ fn not_allowed() -> Outcome {
     Outcome::Skipped("mounting a tmpfs is not allowed here".to_owned())
 }
 
-/// A shop whose Redis appends in a small file system; none where mounting is not allowed.
+/// A shop whose Redis appends to a small file system; `None` where mounting is not allowed.
 async fn redis_on_small_disk(plan: &Plan) -> Result<Option<(World, SmallDisk)>, Failure> {
     let mut world = World::closed(Everysec, plan.seed).await?;
     let place = world.servers.folder.path().join("small");
@@ -341,7 +344,7 @@ async fn refused_for_the_disk(buyers: &Buyers) -> Result<(), Failure> {
     .await
 }
 
-/// The disk of Redis is full: orders are refused whole until there is room.
+/// The disk of Redis is full: orders are refused as a whole until there is room.
 async fn redis_disk(plan: &Plan) -> Result<Outcome, Failure> {
     let Some((mut world, disk)) = redis_on_small_disk(plan).await? else {
         return Ok(not_allowed());
@@ -355,14 +358,14 @@ async fn redis_disk(plan: &Plan) -> Result<Outcome, Failure> {
     std::fs::remove_file(ballast)?;
     world.accept(&buyers, 200).await?;
     let done = passed(world.check(buyers, LOST).await);
-    // The server ends before its files' file system.
+    // End the server before its file system is unmounted.
     world.servers.redis.kill().await;
     drop(disk);
     done
 }
 
-/// MySQL's tables lie in a small file system: Redis-first orders go on, and all are stored when there
-/// is room.
+/// MySQL's tables lie in a small file system. Redis-first orders go on, and all are stored when
+/// there is room.
 async fn mysql_disk(plan: &Plan) -> Result<Outcome, Failure> {
     let mut world = World::closed(Everysec, plan.seed).await?;
     let place = world.servers.folder.path().join("small");
@@ -390,7 +393,7 @@ async fn mysql_disk(plan: &Plan) -> Result<Outcome, Failure> {
     world.accept(&buyers, 200).await?;
     others_are_served(&buyers, first, Asked::needs_mysql)?;
     std::fs::remove_file(ballast)?;
-    // Some versions end themselves on a full disk; an operator, or systemd, starts them again.
+    // Some versions end on a full disk; an operator, or systemd, starts them again.
     if world.servers.mysql.has_ended() {
         world.servers.mysql.restart().await?;
     }

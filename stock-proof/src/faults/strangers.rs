@@ -1,7 +1,7 @@
-//! Clients that are slow or greedy: nobody else notices them, and the service does not grow (F34).
+//! Slow or greedy clients: nobody else notices them, and the service does not grow (F34).
 //!
-//! The service has the limits of production. Strangers come from 127.0.0.2, buyers from 127.0.0.1, in numbers that one
-//! address may have: the fault is that one address harms another.
+//! The service has the limits of production. Strangers come from 127.0.0.2 and buyers from
+//! 127.0.0.1, each within the limits of one address: the fault is that one address harms another.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -28,17 +28,17 @@ const PACED: Habits = Habits {
     pause: Duration::from_millis(60),
     ..Habits::REDIS_ONLY
 };
-/// Orders before a behaviour, and orders by which it is judged: so many that what strangers may have in a minute is soon
-/// over.
+/// Orders before a behaviour, and orders by which it is measured: so many that the strangers soon
+/// exceed their limit of a minute.
 const BEFORE: usize = 250;
 const JUDGED: usize = 1_000;
-/// The service may not become larger.
+/// The largest memory that the service may use, in bytes.
 const MEMORY_MAX: u64 = 300_000_000;
-/// Below this a p95 is the machine's noise.
+/// A p95 below this is the machine's noise.
 const NOISE: Duration = Duration::from_millis(10);
-/// Liveness is answered within this.
+/// `/livez` must be answered within this time.
 const ALIVE_MAX: Duration = Duration::from_secs(1);
-/// The largest answers that anybody may ask for.
+/// The largest answers without a login.
 const HEAVY: [&str; 4] = [
     "/api/redoc",
     "/api/docs/swagger-ui-bundle.js",
@@ -46,7 +46,7 @@ const HEAVY: [&str; 4] = [
     "/problems",
 ];
 
-/// A way to be a burden.
+/// A way to burden the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Behaviour {
     ReadsNothing,
@@ -91,7 +91,7 @@ async fn behave(behaviour: Behaviour, number: usize, mut stream: TcpStream) -> s
             Ok(())
         }
         Behaviour::ManyConnections => {
-            // A server that refuses closes it; then there is a place for the next attempt.
+            // A server that refuses the connection closes it; then the next attempt is free.
             let _read = stream.read(&mut [0; 1]).await?;
             Ok(())
         }
@@ -100,7 +100,7 @@ async fn behave(behaviour: Behaviour, number: usize, mut stream: TcpStream) -> s
             let mut buffer = vec![0; 64 * 1_024];
             loop {
                 stream.write_all(get(path).as_bytes()).await?;
-                // The next is asked for as soon as this one has begun.
+                // The next answer is asked for as soon as this one has begun.
                 if stream.read(&mut buffer).await? == 0 {
                     return Ok(());
                 }
@@ -116,8 +116,8 @@ async fn behave(behaviour: Behaviour, number: usize, mut stream: TcpStream) -> s
     }
 }
 
-/// Strangers that come back as often as they are cut off, until `stop`. Returns when each has come once: it is connected,
-/// or was refused.
+/// Starts strangers that come back whenever they are cut off, until `stop`. Returns when each has
+/// come once: it was connected or refused.
 async fn let_in(behaviour: Behaviour, count: usize, to: SocketAddr, stop: &CancellationToken) {
     let (come, mut seen) = mpsc::unbounded_channel();
     for number in 0..count {
@@ -138,11 +138,11 @@ async fn let_in(behaviour: Behaviour, count: usize, to: SocketAddr, stop: &Cance
         });
     }
     drop(come);
-    // Closed when the last one has come.
+    // The channel closes when the last one has come.
     let _none: Option<()> = seen.recv().await;
 }
 
-/// The p95 of so many orders, and the largest that the service was meanwhile.
+/// The p95 of so many orders, and the largest memory of the service meanwhile, in bytes.
 async fn judge(
     world: &World,
     buyers: &Buyers,
@@ -178,8 +178,8 @@ async fn alive(client: &Client) -> Result<(), Failure> {
     }
 }
 
-/// F34: clients that read nothing, send a byte a second, open connections, ask for the heaviest answers, or fill
-/// streams.
+/// F34: clients that read nothing, send a byte a second, open connections, ask for the heaviest
+/// answers, or fill streams.
 pub async fn f34_slow_and_greedy_clients_harm_nobody(plan: &Plan) -> Result<Outcome, Failure> {
     let mut world = World::closed(Always, plan.seed).await?;
     let limits = Config::default();

@@ -1,5 +1,5 @@
-//! The world that every fault happens to: servers of its own behind proxies, services, buyers; and the way back to
-//! health, which ends with every check there is.
+//! The world of every fault: its own servers behind proxies, services, buyers; and the way back to
+//! health, which ends with every check.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -17,26 +17,26 @@ use crate::Failure;
 use crate::bench::watch::Look;
 use crate::shop::{SECRET, Seed, Servers, Service, Shop, until};
 
-/// All parts of a service in one process.
+/// All roles of a service in one process.
 pub const ROLES: &str = "http,subscriber,scheduler";
-/// First stock of each product: no load of a few seconds empties it.
+/// First stock of each product: a load of a few seconds does not empty it.
 pub const STOCK: i64 = 1_000_000;
-/// Products that buyers choose from: few, so that they meet.
+/// Products that buyers choose from: few, so that buyers compete.
 pub const PRODUCTS: u64 = 5;
-/// How long after the last fault everything must be well again (I20).
+/// How long after the last fault everything must be well again, at most (I20).
 const WELL_WITHIN: Duration = Duration::from_secs(60);
 
 /// A shop to be broken.
 pub struct World {
     /// Its servers.
     pub servers: Servers,
-    /// The shop, looked at directly.
+    /// The shop, with direct links to the servers.
     pub shop: Shop,
-    /// The same, as services reach it: through the proxies, with a log.
+    /// The same shop as services reach it: through the proxies, with a log.
     pub via: Shop,
-    /// In front of Redis.
+    /// The proxy in front of Redis.
     pub redis: Proxy,
-    /// In front of MySQL.
+    /// The proxy in front of MySQL.
     pub mysql: Proxy,
     /// Services that run.
     pub services: Vec<Service>,
@@ -66,7 +66,7 @@ impl World {
         Self::stocked(durability, seed, STOCK).await
     }
 
-    /// The same with another first stock of each product.
+    /// Like [`World::closed`], with another first stock of each product.
     ///
     /// # Errors
     /// When a server does not start.
@@ -130,20 +130,20 @@ impl World {
             .ok_or_else(|| "no service runs".into())
     }
 
-    /// Lets buyers in, at all services.
+    /// Starts buyers at all services.
     #[must_use]
     pub fn buyers(&self, workers: usize) -> Buyers {
         self.buyers_with(workers, Habits::ALL)
     }
 
-    /// Lets buyers of some habits in, at all services.
+    /// Starts buyers with some habits at all services.
     #[must_use]
     pub fn buyers_with(&self, workers: usize, habits: Habits) -> Buyers {
         let clients: Vec<Client> = self.services.iter().map(|s| s.client.clone()).collect();
         Buyers::start(&clients, workers, 1..=PRODUCTS, habits, self.seed)
     }
 
-    /// Waits until this many more orders are accepted.
+    /// Waits until so many more orders are accepted.
     ///
     /// # Errors
     /// When they are not.
@@ -155,7 +155,7 @@ impl World {
         .await
     }
 
-    /// A connection to Redis itself.
+    /// A connection to Redis that does not pass the proxy.
     ///
     /// # Errors
     /// When it does not answer.
@@ -183,7 +183,7 @@ impl World {
     /// Waits until a check of `/readyz` has a value.
     ///
     /// # Errors
-    /// When it does not come.
+    /// When it does not get that value.
     pub async fn until_ready_says(&self, name: &str, value: &str) -> Result<(), Failure> {
         let what = format!("{name} is {value}");
         let said = until(&what, || async {
@@ -198,7 +198,8 @@ impl World {
         }
     }
 
-    /// Takes all faults away, stops the buyers, waits until all is well, and checks everything.
+    /// Removes the proxies' faults, stops the buyers, waits until all is well, and checks
+    /// everything.
     ///
     /// # Errors
     /// When it does not become well, or something does not hold.
@@ -209,7 +210,7 @@ impl World {
         self.check_history(history, allowed).await
     }
 
-    /// The same for a load that has ended.
+    /// Like [`World::check`], for a load that has ended.
     ///
     /// # Errors
     /// As [`World::check`].
@@ -222,7 +223,7 @@ impl World {
             self.serve().await?;
         }
         self.well().await?;
-        // I6: the same key settles what is unknown to one result.
+        // I6: asking again under the same key gives an unknown order one result.
         let client = self.client()?;
         for asked in &mut history.orders {
             if let (Told::Unknown, Some(key)) = (&asked.told, &asked.key) {
@@ -233,11 +234,11 @@ impl World {
         self.well().await?;
         let mut complaints = check(&self.shop, &history, self.stock, allowed).await?;
         complaints.extend(self.secrets()?);
-        // A healthy system is not changed by being looked at (I14).
+        // Checks do not change a healthy system (I14).
         for command in [&["verify", "--full"][..], &["reconcile"], &["verify"]] {
             let found = differences(&self.shop, command).await;
             let found = found.unwrap_or_else(|error| vec![error.to_string().into()]);
-            // Entries that were lost with Redis are listed, and stay so.
+            // Entries that were lost with Redis stay listed.
             let is_lost = |found: &Value| found.get("check") == Some(&"lost_entries".into());
             let wrong = found
                 .iter()
@@ -256,7 +257,8 @@ impl World {
         Err(complaints.join("\n  ").into())
     }
 
-    /// I7 and I8: a sample of keys gets the first answer again; another body is refused.
+    /// I7 and I8: a sample of keys gets the first answer again, and another body under such a key
+    /// is refused.
     async fn replay(
         &self,
         client: &Client,
@@ -284,7 +286,7 @@ impl World {
         Ok(())
     }
 
-    /// I20: ready, and MySQL has everything.
+    /// I20: waits until the service is ready and MySQL has everything.
     ///
     /// # Errors
     /// When that takes too long.
@@ -327,7 +329,7 @@ impl World {
         Look::take(&mut redis, pool, &self.shop.prefix, began).await
     }
 
-    /// I22: nothing secret is in the logs.
+    /// I22: the logs hold no secret.
     fn secrets(&self) -> Result<Option<String>, Failure> {
         let text = std::fs::read_to_string(&self.log)?;
         let leaked = [SECRET, "Bearer ", "eyJ"]
@@ -346,7 +348,7 @@ impl World {
         Ok(())
     }
 
-    /// Starts the first service again, where its buyers look for it, and does not wait.
+    /// Starts the first service again at the address that its buyers use, without waiting for it.
     ///
     /// # Errors
     /// When there is none.
@@ -373,7 +375,7 @@ impl World {
         let discarded = self.servers.folder.path().join("discarded.jsonl");
         let file = discarded.display().to_string();
         match self.shop.command(&["recover", "--discard", &file]).await {
-            // It was only a moment of restart.
+            // Redis was only restarting; nothing was lost.
             Err(error) if error.to_string().contains("nothing is to be rebuilt") => {
                 Ok(error.to_string())
             }

@@ -73,7 +73,7 @@ impl Load {
         for group in stopping {
             history.append(group.await??);
         }
-        let figures = Figures::of(&history, &self.shards, (self.began, ended));
+        let figures = Figures::of(&history, &self.shards, self.began, ended);
         Ok((history, figures))
     }
 }
@@ -102,7 +102,7 @@ pub struct Figures {
 }
 
 impl Figures {
-    fn of(history: &History, shards: &[Vec<u64>], (began, ended): (Instant, Instant)) -> Self {
+    fn of(history: &History, shards: &[Vec<u64>], began: Instant, ended: Instant) -> Self {
         let is_accepted = |asked: &&Asked| matches!(asked.told, Told::Accepted(_));
         let accepted: Vec<&Asked> = history.orders.iter().filter(is_accepted).collect();
         let mut took: Vec<Duration> = accepted.iter().map(|asked| asked.took).collect();

@@ -177,7 +177,8 @@ async fn rehomed(world: &mut World, wait: Duration) -> Result<String, Failure> {
     for target in [before + 2, before] {
         let mut quiet = |_, _| {};
         let done = rehome(
-            (&world.config, &world.config),
+            &world.config,
+            &world.config,
             &world.pool,
             target,
             &mut quiet,

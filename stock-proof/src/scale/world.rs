@@ -148,7 +148,7 @@ impl World {
     /// Waits until everything is settled and whole; returns how long that took.
     ///
     /// # Errors
-    /// When it takes too long, with the part that is not at rest.
+    /// When it takes too long, with the reason.
     pub async fn rest(&self) -> Result<Duration, Failure> {
         let began = Instant::now();
         while let Some(restless) = self.restless().await? {

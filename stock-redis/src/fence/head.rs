@@ -1,12 +1,12 @@
 //! The hash with the epoch: the fields without which the script refuses everything.
 
-/// The fields without which nothing is decided, beside the epoch.
+/// The fields without which nothing is decided, besides the epoch.
 pub const NEEDED: [&str; 5] = ["ms", "low", "number", "settled", "selling"];
 
-/// Why a link is given up when one of them is missing.
+/// The reason for giving up a link when one of the fields is missing.
 pub const LOST: &str = "redis lost a field of the hash with the epoch";
 
-/// Whether they are all there.
+/// Whether all fields are there and are numbers.
 pub fn is_whole(values: &[Option<String>]) -> bool {
     let is_number = |value: &Option<String>| {
         let number = value.as_deref().map(str::parse::<u64>);
@@ -15,7 +15,7 @@ pub fn is_whole(values: &[Option<String>]) -> bool {
     values.iter().all(is_number)
 }
 
-/// Whether they say that selling is stopped.
+/// Whether the fields say that selling is stopped.
 pub fn is_stopped(values: &[Option<String>]) -> bool {
     let selling = NEEDED
         .iter()

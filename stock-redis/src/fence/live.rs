@@ -1,8 +1,10 @@
-//! Links that answer: none is used behind a silence before it was asked whether it still leads to Redis.
+//! Links that answer: a link that was silent is used only after it was asked whether it still leads
+//! to Redis.
 //!
-//! A server closes a link that was idle for long, and a firewall forgets one without a word. The keeper asks each
-//! second; whoever uses a link that has answered no request for a moment asks first. A link that broke is replaced
-//! while requests wait; nothing was sent on it, so none of them pays for it.
+//! A server closes a link that was idle for long, and a firewall forgets one without a word. The
+//! fence's task asks every second. A request asks first when its link has answered no request for a
+//! moment. A broken link is replaced while requests wait. Nothing was sent on it, so no request
+//! fails because of it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -15,29 +17,30 @@ use tokio::time::{Instant, timeout};
 
 use super::{CHECK, Fence, FenceState, Link, MEND_MAX, head};
 
-/// A link that has answered a request so recently leads to Redis. Answers that the keeper hears do not count: a
-/// link on which nobody asks is idle.
+/// A link that has answered a request within this time leads to Redis. Answers to the fence's task
+/// do not count: a link without requests is idle.
 const FRESH: Duration = Duration::from_millis(10);
-/// How long an answer may take before it is asked whether the link or Redis is at fault.
+/// How long an answer may take before another link is tried, which tells whether the link or Redis
+/// is at fault.
 const PONG_MAX: Duration = Duration::from_millis(300);
-/// How long another link may take to be made and answered. Under load that takes long as well.
+/// How long another link may take to be made and to answer. Under load that takes long too.
 const ANEW_MAX: Duration = Duration::from_secs(1);
-/// Why a link is given up whose server has closed it, or was lost.
+/// The reason for giving up a link that its server has closed, or that was lost.
 const ENDED: &str = "the link to redis broke: it was closed";
-/// How often the server behind the link, and its settings, are looked at.
+/// How often the identity and the settings of the server behind the link are read.
 const LOOK: Duration = Duration::from_secs(2);
-/// Why a Redis with another epoch is not decided on.
+/// The reason for not deciding on a Redis with another epoch.
 pub const OTHER_EPOCH: &str = "redis holds another epoch than mysql";
-/// Why a Redis without an epoch is not.
+/// The reason for not deciding on a Redis without an epoch.
 pub const NO_EPOCH: &str =
     "redis has no epoch: it is empty, or not the one that belongs to this database";
 
-/// Which of the two connections of a link.
+/// One of the three connections of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Line {
     /// For scripts.
     Decide,
-    /// For scripts as well, where `WAIT` blocks the first one.
+    /// For scripts too, where `WAIT` blocks the first one.
     Beside,
     /// For reads.
     Read,
@@ -50,7 +53,7 @@ pub(crate) struct Heard {
     decide_ms: AtomicU64,
     beside_ms: AtomicU64,
     read_ms: AtomicU64,
-    /// One asks for all who want to know.
+    /// Held by the caller that asks Redis for all callers.
     turn: Mutex<()>,
     /// Script calls under way.
     calls: AtomicUsize,
@@ -96,7 +99,7 @@ impl Heard {
         u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// It has answered now.
+    /// Notes that a connection has answered now.
     pub(crate) fn note(&self, line: Line) {
         self.of(line).store(self.age_ms(), Ordering::Relaxed);
     }
@@ -109,7 +112,7 @@ impl Heard {
 }
 
 impl Link {
-    /// A connection has answered now.
+    /// Notes that a connection has answered now.
     pub(crate) fn heard(&self, line: Line) {
         self.heard.note(line);
     }
@@ -124,10 +127,11 @@ impl Link {
 }
 
 impl Fence {
-    /// The open link, one that leads to Redis: behind a silence it is asked first, and replaced when it is broken.
+    /// The open link, once it is known to lead to Redis. A silent link is asked first, and a broken
+    /// link is replaced.
     ///
     /// # Errors
-    /// Why the ledger is fenced.
+    /// The reason why the shard is fenced.
     pub(crate) async fn live_link(&self, line: Line) -> Result<Link, Arc<str>> {
         loop {
             let link = self.link_when_mended().await?;
@@ -139,7 +143,7 @@ impl Fence {
         }
     }
 
-    /// The open link; where it is being replaced, the one that comes.
+    /// The open link. While it is being replaced, this waits for the next one.
     pub(crate) async fn link_when_mended(&self) -> Result<Link, Arc<str>> {
         let mut changes = self.state.subscribe();
         let decided = changes.wait_for(|state| !matches!(state, FenceState::Mending(_)));
@@ -150,10 +154,11 @@ impl Fence {
         }
     }
 
-    /// The open link for a call, while another one is under way on it: that one's answer will tell where it leads.
+    /// The open link for a call, while another call is under way on it. The answer to that call
+    /// will tell whether the link leads to Redis.
     ///
     /// # Errors
-    /// Why the ledger is fenced.
+    /// The reason why the shard is fenced.
     pub(crate) async fn busy_link(&self) -> Result<Link, Arc<str>> {
         loop {
             let link = self.link_when_mended().await?;
@@ -164,11 +169,12 @@ impl Fence {
         }
     }
 
-    /// Begins a script call on a link, or on the one that has taken its place: until it ends the link is not given up
-    /// for silence, which would make unknown what Redis is about to answer.
+    /// Begins a script call on a link, or on the link that has replaced it. Until the call ends,
+    /// the link is not given up for silence, because an outcome that Redis is about to answer would
+    /// become unknown.
     ///
     /// # Errors
-    /// Why the ledger is fenced.
+    /// The reason why the shard is fenced.
     pub(crate) async fn begin_call(&self, mut link: Link) -> Result<(Link, Calling), Arc<str>> {
         loop {
             let calling = Calling::on(&link);
@@ -180,7 +186,7 @@ impl Fence {
         }
     }
 
-    /// Asks a link whether it still leads to Redis; gives it up if it does not.
+    /// Asks a link whether it still leads to Redis, and gives it up if it does not.
     async fn still_leads(&self, link: &Link, line: Line) -> bool {
         let _turn = link.heard.turn.lock().await;
         if link.heard.is_fresh(line) {
@@ -190,8 +196,8 @@ impl Fence {
         tokio::pin!(pong);
         let answered = match timeout(PONG_MAX, &mut pong).await {
             Ok(answered) => answered,
-            // Is it the link, or is Redis slow, or busy with a large answer? The link that answers first
-            // tells; if neither answers, it is Redis.
+            // Either the link is broken, or Redis is slow or busy with a large answer. The link
+            // that answers first tells. If neither answers, Redis is at fault.
             Err(_) => tokio::select! {
                 answered = &mut pong => answered,
                 another = timeout(ANEW_MAX, self.ping_anew()) => {
@@ -211,7 +217,8 @@ impl Fence {
         true
     }
 
-    /// Gives up a link that is silent, unless a call is under way on it: that one's answer, or its time, will tell.
+    /// Gives up a silent link, unless a call is under way on it: the call's answer or its timeout
+    /// will tell.
     fn give_up_idle(&self, silent: &Link) -> bool {
         const SILENT: &str = "the link to redis is silent: another one is not";
         self.state.send_if_modified(|state| match state {
@@ -237,8 +244,8 @@ impl Fence {
         ping(&met.connection).await
     }
 
-    /// Watches an open link until it is given up; `meanwhile` runs beside it, and keeps nobody from noticing what becomes
-    /// of the link.
+    /// Watches an open link until it is given up or `meanwhile` ends. `meanwhile` runs beside the
+    /// watch and does not delay it.
     pub async fn watch(&self, link: &Link, meanwhile: impl Future<Output = ()>) {
         let mut changes = self.state.subscribe();
         let given_up = changes.wait_for(|state| !matches!(state, FenceState::Open(_)));
@@ -259,7 +266,7 @@ impl Fence {
         let mut ends = link.ends.clone();
         tokio::select! {
             _ = given_up => {}
-            // Before the next request comes.
+            // The link is given up before the next request comes.
             _ = ends.wait_for(|has_ended| *has_ended) => self.fence_off(link.generation, ENDED),
             () = check => {}
             () = look => {}
@@ -267,8 +274,8 @@ impl Fence {
         }
     }
 
-    /// Compares the epoch of an open link again, and hears both of its connections; gives it up when it is broken, or
-    /// the epoch another one.
+    /// Compares the epoch of an open link again, and pings its other connections. Gives the link up
+    /// when it is broken, or when the epoch is another one.
     pub async fn check(&self, link: &Link) {
         let mut connection = link.read.clone();
         let switch = self.switch.generation();
@@ -296,10 +303,10 @@ impl Fence {
         self.fence_off(link.generation, &reason);
     }
 
-    /// Looks at the server behind an open link, and at its settings.
+    /// Reads the identity and the settings of the server behind an open link.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// When Redis does not answer.
     pub async fn look(&self, link: &Link) -> Result<(), RedisError> {
         let mut connection = link.read.clone();
         self.see(&mut connection).await?;

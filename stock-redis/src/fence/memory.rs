@@ -1,25 +1,25 @@
-//! The memory of an instance: where the entries stand that it accepted and that MySQL may not have yet.
+//! The memory of an instance: the entries that it accepted and that MySQL may not have yet.
 
 use std::collections::VecDeque;
 
 use stock_common::id::Position;
 use stock_domain::shard_state::Remembered;
 
-/// What this instance accepted and MySQL may not have yet.
+/// The entries that this instance accepted and that MySQL may not have yet.
 #[derive(Debug, Default)]
 pub struct Memory {
-    /// The epoch under which it was accepted.
+    /// The epoch under which the entries were accepted.
     pub epoch: String,
-    /// The last of all.
+    /// The position of the last accepted entry.
     pub last: Position,
-    /// Those that MySQL may not have yet, in about the order of their numbers.
+    /// The entries that MySQL may not have yet, in about the order of their numbers.
     pub unsettled: VecDeque<Remembered>,
 }
 
 impl Memory {
     /// Remembers accepted entries and forgets settled ones.
     pub(super) fn accepted(&mut self, entries: Vec<Remembered>, settled: u64) {
-        // Batches are answered by tasks of their own: a later one may have been first.
+        // Batches are answered by tasks of their own, so a later batch may have been noted first.
         let last = entries.iter().map(|entry| entry.position).max();
         self.last = self.last.max(last.unwrap_or(self.last));
         self.unsettled.extend(entries);

@@ -1,4 +1,4 @@
-//! Whether the Redis behind the fence keeps what is promised: nothing is sold on one that does not.
+//! Whether the Redis behind the fence keeps what is promised. Nothing is sold on one that does not.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,7 +12,7 @@ use super::Fence;
 use crate::redis_settings;
 
 impl Fence {
-    /// Reads the settings of the server, and says so when what they mean has changed.
+    /// Reads the settings of the server, and logs those whose meaning has changed.
     pub(super) async fn read_settings(
         &self,
         connection: &mut MultiplexedConnection,
@@ -59,7 +59,8 @@ impl Fence {
         Arc::clone(&known)
     }
 
-    /// The setting for which nothing is sold here, unless the operator wants it all the same.
+    /// The setting for which nothing is sold here. `allow_unsafe_redis` allows all of them but
+    /// missing replicas.
     pub fn unsafe_setting(&self) -> Option<Arc<str>> {
         if let Some(refusal) = self.replication.refusal() {
             return Some(refusal);

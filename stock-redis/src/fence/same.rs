@@ -1,7 +1,8 @@
 //! The same Redis as a moment ago: a link that broke says nothing about the server behind it.
 //!
-//! A process that was proved, has not ended since, and was never anybody's replica, has lost nothing. When it still
-//! names the epoch and has what this instance accepted last, it needs no word of MySQL, which may be away.
+//! A verified server that has not ended since, and was never a replica, has lost nothing. If it
+//! still names the epoch and has what this instance accepted last, it is verified again without a
+//! word of MySQL, which may be away.
 
 use redis::RedisError;
 use redis::aio::MultiplexedConnection;
@@ -13,19 +14,19 @@ use super::Fence;
 use crate::info::Info;
 use crate::{epoch, journal_stream};
 
-/// The properties that tell a Redis with its memory from every other.
+/// The properties that tell a Redis server with its data from every other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// Another one after each start, and of each node.
+    /// It differs after each start, and on each node.
     run_id: String,
-    /// Another one whenever it was a replica meanwhile.
+    /// It differs when the server was a replica meanwhile.
     history: String,
-    /// A replica is nobody to resume with.
+    /// Only a master may be verified again like this.
     is_master: bool,
 }
 
 impl Identity {
-    /// Asks a Redis.
+    /// Reads the identity of a Redis.
     pub async fn read(connection: &mut MultiplexedConnection) -> Result<Self, RedisError> {
         let info = Info::read(connection, &["server", "replication"]).await?;
         let field = |name| info.field(name).unwrap_or_default().to_owned();
@@ -38,7 +39,8 @@ impl Identity {
 }
 
 impl Fence {
-    /// Sees the server behind an open link again. The first replica that it is given begins another history.
+    /// Reads the identity of the server behind an open link again. The first replica that the
+    /// server gets begins another history.
     pub(super) async fn see(
         &self,
         connection: &mut MultiplexedConnection,
@@ -54,7 +56,8 @@ impl Fence {
         Ok(())
     }
 
-    /// MySQL's state and what this instance accepted last, as they were when this server was proved.
+    /// MySQL's state, and the last position that this instance accepted, if this server is the one
+    /// that was verified last.
     fn remembered_of(&self, server: &Identity, epoch: &str) -> Option<(ShardState, Position)> {
         let is_same = {
             let proved = lock(&self.verified);
@@ -69,7 +72,8 @@ impl Fence {
         Some((known, memory.last))
     }
 
-    /// The known state of MySQL, if this is the very server that was proved last and has all that it had.
+    /// The known state of MySQL, if this server is the one that was verified last and still has all
+    /// its entries.
     pub async fn known_of_same(
         &self,
         read: &mut MultiplexedConnection,
@@ -82,7 +86,7 @@ impl Fence {
         let Some(head) = epoch::head(read, &self.keys).await? else {
             return Ok(None);
         };
-        // Where the journal ends is what the epoch's hash says, and is not before what MySQL has.
+        // The journal ends where the epoch's hash says, and not before the entries that MySQL has.
         let end = journal_stream::find(read, &self.keys, head.position).await?;
         let is_whole = end.is_some_and(|(number, _)| number == head.number);
         if !is_whole || head.number < known.number {

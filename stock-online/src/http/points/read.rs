@@ -1,4 +1,4 @@
-//! What everybody may see of their own points, and admins of everybody's.
+//! Reads of points: users see their own points, admins see everybody's.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::http::orders::json;
 use crate::http::page::{PageIn, cursor_of, cut, days_of, limit_of};
 use crate::http::problem::Problem;
 
-/// Which days.
+/// The days to report.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DaysIn {
@@ -46,7 +46,7 @@ pub(in crate::http) struct BalanceOut {
     balance: i64,
 }
 
-/// What a user's points did on a day of the service's time zone.
+/// The movements of a user's points on a day of the service's time zone.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::http) struct PointReportOut {
@@ -54,7 +54,7 @@ pub(in crate::http) struct PointReportOut {
     report_date: NaiveDate,
     earn_amount: i64,
     use_amount: i64,
-    /// What was cancelled, in either direction.
+    /// Cancelled points, both directions added up.
     cancel_amount: i64,
     /// Earned less used; a cancel counts against what it cancels.
     net_amount: i64,
@@ -64,7 +64,7 @@ pub(in crate::http) struct PointReportOut {
 #[serde(rename_all = "camelCase")]
 pub(in crate::http) struct PointReportListOut {
     items: Vec<PointReportOut>,
-    /// None: all days that were asked for are there.
+    /// Always null: the answer has all days that were asked for.
     next_cursor: Option<String>,
 }
 
@@ -91,7 +91,7 @@ fn user_id(caller: Caller, id: Result<PathId, Problem>) -> Result<UserId, Proble
     }
 }
 
-/// A user of whom there is nothing to show is there all the same; one who never was is not.
+/// Checks that a user exists: a user without points is shown, an unknown user is a 404.
 async fn find_user(app: &App, user: UserId) -> Result<(), Problem> {
     let found = users::find(&app.pool, user).await?;
     found.map(drop).ok_or_else(no_user)
@@ -100,7 +100,7 @@ async fn find_user(app: &App, user: UserId) -> Result<(), Problem> {
 /// GET `/api/v1/points/users/{userId}/balance`, `/api/v2/…`.
 ///
 /// # Errors
-/// 404 for another's.
+/// 404 for another user.
 pub async fn balance(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -110,7 +110,7 @@ pub async fn balance(
     let account = Account::points(user);
     let levels = match app.ledger.levels(&[account]).await {
         Ok(levels) => levels,
-        // As MySQL knows it while Redis does not answer.
+        // While Redis does not answer, the balance is MySQL's.
         Err(_) => accounts::levels(&app.pool, &[account]).await?,
     };
     let level = levels.get(&account).copied();
@@ -127,7 +127,7 @@ pub async fn balance(
 /// GET `/api/v1/points/users/{userId}/history`, `/api/v2/…`.
 ///
 /// # Errors
-/// 404 for another's, 422 for an invalid limit or cursor.
+/// 404 for another user, 422 for an invalid limit or cursor.
 pub async fn history(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -150,7 +150,7 @@ pub async fn history(
 /// GET `/api/v1/points/users/{userId}/reports`, `/api/v2/…`.
 ///
 /// # Errors
-/// 404 for another's, 422 for invalid days.
+/// 404 for another user, 422 for invalid days.
 pub async fn reports(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -159,9 +159,9 @@ pub async fn reports(
 ) -> Result<Response, Problem> {
     let now_ms = app.ledger.redis_now_ms();
     let today = day_of(now_ms, app.config.tz());
-    let days = days_of(query.from, query.to, today)?;
+    let (from, to) = days_of(query.from, query.to, today)?;
     let user = user_id(caller, id)?;
-    let found = point_reports::of_user(&app.pool, user, days).await?;
+    let found = point_reports::of_user(&app.pool, user, from, to).await?;
     if found.is_empty() {
         find_user(&app, user).await?;
     }

@@ -1,7 +1,7 @@
-//! The actions of an admin on products: make, write, change, take away.
+//! Changes of products by admins: create, replace, edit, delete.
 //!
-//! A change that an admin's answer confirms holds on this instance when it answers; a change that
-//! stops a product holds everywhere, because its accounts are closed in Redis before the answer.
+//! A change holds on this instance when the admin is answered. A change that stops a product holds
+//! on every instance, because its accounts are closed in Redis before the answer.
 
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ use crate::http::origin::Origin;
 use crate::http::problem::Problem;
 use crate::http::validators::is_revision;
 
-/// A product as an admin writes it; PUT takes all of it, PATCH what is there.
+/// A product as an admin writes it. PUT takes every field, PATCH only the fields that are given.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ProductIn {
@@ -49,7 +49,7 @@ pub struct ProductIn {
     price: Option<Money>,
     #[schema(value_type = Option<ProductStatusName>)]
     status: Option<ProductStatus>,
-    /// First ONLINE stock; only when the product is made.
+    /// First ONLINE stock; only when the product is created.
     #[schema(minimum = 0, maximum = 1_000_000_000_000_i64)]
     stock: Option<i64>,
     #[schema(minimum = 0, maximum = 1_000_000_000_000_i64)]
@@ -60,8 +60,7 @@ pub struct ProductIn {
 
 impl BodyIn for ProductIn {}
 
-/// Brings a text into its normal form, in which the same characters are the same bytes, and checks
-/// it.
+/// Brings a text into its normal form, in which equal characters are equal bytes, and checks it.
 pub(in crate::http) fn check_text(
     text: &mut String,
     max: usize,
@@ -79,7 +78,7 @@ pub(in crate::http) fn check_text(
 }
 
 impl ProductIn {
-    /// Lays what is there over `base`, and checks the whole.
+    /// Lays the given fields over `base`, and checks the whole.
     fn over(self, base: Option<ProductFields>) -> Result<(ProductFields, Option<i64>), Problem> {
         let missing = |pointer: &str| Problem::unprocessable(pointer, "is required");
         let mut fields = match base {
@@ -116,10 +115,10 @@ impl ProductIn {
     }
 }
 
-/// Turns a verdict on an admin's request into a problem, if it is one.
+/// Turns the refusal of an admin's request into a problem.
 fn accepted(verdict: Verdict) -> Result<(), Problem> {
     match verdict {
-        // Another attempt at the same was quicker.
+        // A parallel attempt was faster.
         Verdict::Accepted(_)
         | Verdict::Replayed(_)
         | Verdict::Refused(Refusal::StaleState { .. }) => Ok(()),
@@ -139,20 +138,14 @@ pub async fn create(
     }: Keyed<ProductIn>,
 ) -> Result<Response, Problem> {
     let (fields, first_stock) = body.over(None)?;
-    // Without a proved Redis the accounts could not be opened.
+    // Without a verified Redis the accounts could not be opened.
     app.ledger.live_link().await?;
     let key = idempotency.as_ref().and_then(CreationKey::of);
     let (id, is_replayed) = match table::insert(&app.pool, &fields, key.as_ref()).await {
         Ok(id) => (id, false),
         Err(error) => (created_before(&app, key.as_ref(), error).await?, true),
     };
-    let made = open(
-        &app,
-        &origin,
-        (admin, id),
-        (&fields, first_stock, idempotency),
-    )
-    .await;
+    let made = open(&app, &origin, admin, id, &fields, first_stock, idempotency).await;
     let response = made.map_err(Problem::behind_a_change)?;
     Ok(if is_replayed {
         replayed(response)
@@ -161,13 +154,16 @@ pub async fn create(
     })
 }
 
-/// Opens the accounts of a product that was inserted, and answers with it. All of it is repeated
-/// for a replay: the first attempt may have ended anywhere.
+/// Opens the accounts of an inserted product, and answers with the product. A replay repeats every
+/// step, because the first attempt may have ended anywhere.
 async fn open(
     app: &Arc<App>,
     origin: &Origin,
-    (admin, id): (Caller, ProductId),
-    (fields, first_stock, idempotency): (&ProductFields, Option<i64>, Option<Idempotency>),
+    admin: Caller,
+    id: ProductId,
+    fields: &ProductFields,
+    first_stock: Option<i64>,
+    idempotency: Option<Idempotency>,
 ) -> Result<Response, Problem> {
     accepted(app.ledger.decide(product::open(id, admin.user)?).await?)?;
     if fields.status != ProductStatus::Active {
@@ -195,7 +191,7 @@ async fn open(
         )?;
     }
     publish(app).await?;
-    note(app, origin, Action::ProductCreated, (admin, id));
+    note(app, origin, Action::ProductCreated, admin, id);
     let product = table::find(&app.pool, id).await?;
     let product = product.ok_or_else(|| Problem::of(Code::ProductNotFound))?;
     let made = Detail {
@@ -220,7 +216,8 @@ async fn created_before(
     same_request(table::find_by_key(&app.pool, key).await?, key)
 }
 
-/// Returns what the same request created before; another request under its key is refused.
+/// Returns the object that the same request created before. Another request under its key is
+/// refused.
 pub(in crate::http) fn same_request<T>(
     found: Option<(T, Vec<u8>)>,
     key: &CreationKey,
@@ -232,12 +229,12 @@ pub(in crate::http) fn same_request<T>(
     }
 }
 
-fn note(app: &Arc<App>, origin: &Origin, action: Action, (admin, id): (Caller, ProductId)) {
+fn note(app: &Arc<App>, origin: &Origin, action: Action, admin: Caller, id: ProductId) {
     let subject = format!("product:{id}");
-    audit::note(app, origin, action, (Some(admin.user), &subject));
+    audit::note(app, origin, action, Some(admin.user), &subject);
 }
 
-/// The admin who changes a product, and the data that is read for that before the change holds a
+/// The admin who changes a product, and the data that must be read before the change holds a
 /// connection.
 struct By {
     admin: UserId,
@@ -256,7 +253,7 @@ impl By {
     }
 }
 
-/// Closes or opens a product's accounts everywhere, before the admin is answered.
+/// Closes or opens a product's accounts at every location, before the admin is answered.
 async fn switch(app: &App, id: ProductId, closed: bool, by: &By) -> Result<(), Problem> {
     let online = [LocationId::ONLINE];
     let locations: Vec<LocationId> = online.iter().chain(&by.stores).copied().collect();
@@ -267,7 +264,7 @@ async fn switch(app: &App, id: ProductId, closed: bool, by: &By) -> Result<(), P
     )
 }
 
-/// Takes the change over here, and tells the other instances.
+/// Reads the change into this instance's catalog, and tells the other instances.
 pub(in crate::http) async fn publish(app: &App) -> Result<(), Problem> {
     let refreshed = app
         .selling
@@ -281,14 +278,14 @@ pub(in crate::http) async fn publish(app: &App) -> Result<(), Problem> {
     Ok(())
 }
 
-/// The ONLINE level of a product, now.
+/// The current ONLINE level of a product.
 async fn level_of(app: &App, id: ProductId) -> Result<Option<Level>, Problem> {
     let account = Account::available(id, LocationId::ONLINE);
     let levels = app.ledger.levels(&[account]).await?;
     Ok(levels.get(&account).copied())
 }
 
-/// The product to change, if the client's `If-Match` still holds.
+/// The product to change, if the client's `If-Match` names its revision or is absent.
 async fn find_match(
     connection: &mut MySqlConnection,
     id: Result<PathId, Problem>,
@@ -305,16 +302,17 @@ async fn find_match(
     }
 }
 
-/// Writes a product anew, and answers with it as it is then.
+/// Writes a product, and answers with the product as changed.
 async fn change(
     app: &App,
     connection: &mut MySqlConnection,
     by: &By,
-    (product, fields): (Product, ProductFields),
+    product: Product,
+    fields: ProductFields,
 ) -> Result<(Response, ProductId), Problem> {
     let closes = fields.status != ProductStatus::Active;
-    // Closed before the change is there, opened with it. Until it is there the catalog refuses what
-    // is open already.
+    // Accounts are closed before the change is written, and opened after it. Until the change is
+    // committed, the catalog refuses orders for accounts that are already open.
     if closes {
         switch(app, product.id, true, by).await?;
     }
@@ -335,17 +333,18 @@ async fn change(
     Ok((shown.changed(app, StatusCode::OK), changed.id))
 }
 
-/// Ends a change of a product: takes it over here, tells the other instances, and notes who made
-/// it.
+/// Ends a change of a product: commits it, publishes it, and notes the admin in the audit log.
 async fn end(
     app: &Arc<App>,
     origin: &Origin,
-    (once, done): (Once, Result<(Response, ProductId), Problem>),
-    (admin, action): (Caller, Action),
+    once: Once,
+    done: Result<(Response, ProductId), Problem>,
+    admin: Caller,
+    action: Action,
 ) -> Result<Response, Problem> {
     let (response, id) = once.end(done).await?;
     publish(app).await?;
-    note(app, origin, action, (admin, id));
+    note(app, origin, action, admin, id);
     Ok(response)
 }
 
@@ -372,16 +371,10 @@ pub async fn replace(
     let replaced = async {
         let connection = once.connection();
         let product = find_match(connection, id, &headers).await?;
-        change(&app, connection, &by, (product, fields)).await
+        change(&app, connection, &by, product, fields).await
     };
     let replaced = replaced.await;
-    end(
-        &app,
-        &origin,
-        (once, replaced),
-        (admin, Action::ProductChanged),
-    )
-    .await
+    end(&app, &origin, once, replaced, admin, Action::ProductChanged).await
 }
 
 /// PATCH `/api/products/{id}`.
@@ -407,19 +400,13 @@ pub async fn edit(
         let connection = once.connection();
         let product = find_match(connection, id, &headers).await?;
         let (fields, _) = body.over(Some(product.fields.clone()))?;
-        change(&app, connection, &by, (product, fields)).await
+        change(&app, connection, &by, product, fields).await
     };
     let edited = edited.await;
-    end(
-        &app,
-        &origin,
-        (once, edited),
-        (admin, Action::ProductChanged),
-    )
-    .await
+    end(&app, &origin, once, edited, admin, Action::ProductChanged).await
 }
 
-/// Stock is changed by inbound and adjustment, which the ledger records.
+/// Refuses stock: it is changed by inbound and adjustment, which the ledger records.
 fn refuse_stock(stock: Option<i64>) -> Result<(), Problem> {
     match stock {
         None => Ok(()),
@@ -456,11 +443,5 @@ pub async fn delete(
         Ok((StatusCode::NO_CONTENT.into_response(), product.id))
     };
     let deleted = deleted.await;
-    end(
-        &app,
-        &origin,
-        (once, deleted),
-        (admin, Action::ProductDeleted),
-    )
-    .await
+    end(&app, &origin, once, deleted, admin, Action::ProductDeleted).await
 }

@@ -1,4 +1,4 @@
-//! Admins change stock: take goods in, or correct what is there.
+//! Changes of stock by admins: inbound deliveries and corrections.
 
 use std::sync::Arc;
 
@@ -30,13 +30,13 @@ use crate::http::problem::Problem;
 use crate::http::products::check_text;
 use crate::http::verdicts::{refuse, replayed_entry};
 
-/// Stock that comes in.
+/// An inbound delivery.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({ "productId": 1, "quantity": 100, "reason": "delivery 17" }))]
 pub struct InboundIn {
     product_id: u64,
-    /// 0, the online warehouse, unless it is a store's.
+    /// A store's number; 0 or absent is the online warehouse.
     location_id: Option<u64>,
     #[schema(minimum = 1, maximum = 1_000_000_000_000_i64)]
     quantity: i64,
@@ -44,19 +44,19 @@ pub struct InboundIn {
     reason: String,
 }
 
-/// A correction.
+/// A correction of stock.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({ "change": -3, "reason": "broken" }))]
 pub struct AdjustIn {
-    /// By how much, not 0.
+    /// The change in units, not 0.
     #[schema(minimum = -1_000_000_000_000_i64, maximum = 1_000_000_000_000_i64)]
     change: i64,
-    /// 0, the online warehouse, unless it is a store's.
+    /// A store's number; 0 or absent is the online warehouse.
     location_id: Option<u64>,
     #[schema(max_length = 255)]
     reason: Option<String>,
-    /// What must be available for the change to be made.
+    /// The available stock without which the change is refused.
     #[schema(minimum = 0, maximum = 9_007_199_254_740_991_i64)]
     expected_available: Option<i64>,
 }
@@ -68,24 +68,24 @@ impl BodyIn for AdjustIn {}
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::http) struct InboundOut {
-    /// The entry's place in the journal.
+    /// The entry's position in the journal.
     #[schema(value_type = String, pattern = "^[0-9]{1,20}$")]
     position: Position,
     product_id: u64,
     location_id: u64,
     quantity: i64,
-    /// What is available afterwards.
+    /// The available stock after the change.
     available: i64,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::http) struct AdjustOut {
-    /// What is available afterwards.
+    /// The available stock after the change.
     new_stock_count: i64,
 }
 
-/// The online warehouse or a store that exists.
+/// Checks that a location is the online warehouse or an existing store.
 async fn find_location(app: &App, id: Option<u64>) -> Result<LocationId, Problem> {
     let location = LocationId(id.unwrap_or(0));
     if location != LocationId::ONLINE && stores::find(&app.pool, location).await?.is_none() {
@@ -94,10 +94,10 @@ async fn find_location(app: &App, id: Option<u64>) -> Result<LocationId, Problem
     Ok(location)
 }
 
-/// A change of stock: either of the two entries that a person makes.
+/// Builds the request of a change: `stock::receive` or `stock::adjust`.
 type Build = fn(&StockChanged, &Terms, UserId, Option<Idempotency>) -> Result<Request, DraftError>;
 
-/// What moved AVAILABLE, and where it stands in the journal.
+/// A change that was made: its position, and the available stock after it.
 struct Changed {
     position: Position,
     available: i64,
@@ -107,7 +107,9 @@ struct Changed {
 async fn change(
     app: &App,
     admin: Caller,
-    (build, change, expected): (Build, &StockChanged, Option<i64>),
+    build: Build,
+    change: &StockChanged,
+    expected: Option<i64>,
     idempotency: Option<Idempotency>,
 ) -> Result<Changed, Problem> {
     let checked = async {
@@ -136,8 +138,8 @@ async fn change(
     changed(app, change, verdict).await
 }
 
-/// A product was taken off sale or put on sale while a store's account was opened: all follow what
-/// it is now.
+/// Closes or opens the product's accounts again, if its status changed while a store's account was
+/// being opened.
 async fn follow_status(
     app: &App,
     id: ProductId,
@@ -158,7 +160,8 @@ async fn follow_status(
 
 async fn changed(app: &App, change: &StockChanged, verdict: Verdict) -> Result<Changed, Problem> {
     let account = Account::available(change.product_id, change.location_id);
-    // The last posting of the account: before it may stand the one that opened it.
+    // The account's last posting is the change; the posting that opened the account may come before
+    // it.
     let after = |postings: &[Posted]| {
         let own = postings
             .iter()
@@ -218,8 +221,8 @@ pub async fn inbound(
         quantity: body.quantity,
         reason: body.reason,
     };
-    let done = change(&app, admin, (stock::receive, &wanted, None), idempotency).await?;
-    note(&app, &origin, Action::StockReceived, (admin, &wanted));
+    let done = change(&app, admin, stock::receive, &wanted, None, idempotency).await?;
+    note(&app, &origin, Action::StockReceived, admin, &wanted);
     let body = InboundOut {
         position: done.position,
         product_id: wanted.product_id.0,
@@ -230,19 +233,19 @@ pub async fn inbound(
     Ok(answer(StatusCode::CREATED, &body, done.is_replayed))
 }
 
-fn note(app: &Arc<App>, origin: &Origin, action: Action, (admin, change): (Caller, &StockChanged)) {
+fn note(app: &Arc<App>, origin: &Origin, action: Action, admin: Caller, change: &StockChanged) {
     let (product, location) = (change.product_id, change.location_id);
     let subject = format!(
         "product:{product} location:{location} {:+}",
         change.quantity
     );
-    audit::note(app, origin, action, (Some(admin.user), &subject));
+    audit::note(app, origin, action, Some(admin.user), &subject);
 }
 
 /// POST `/api/products/{id}/stock`.
 ///
 /// # Errors
-/// 404, 409 below zero or when what is available is not what was expected, 422.
+/// 404, 409 when the level would fall below zero or is not the expected one, 422.
 pub async fn adjust(
     State(app): State<Arc<App>>,
     (Admin(admin), origin): (Admin, Origin),
@@ -267,9 +270,9 @@ pub async fn adjust(
         quantity: body.change,
         reason,
     };
-    let how = (stock::adjust as Build, &wanted, body.expected_available);
-    let done = change(&app, admin, how, idempotency).await?;
-    note(&app, &origin, Action::StockAdjusted, (admin, &wanted));
+    let expected = body.expected_available;
+    let done = change(&app, admin, stock::adjust, &wanted, expected, idempotency).await?;
+    note(&app, &origin, Action::StockAdjusted, admin, &wanted);
     let body = AdjustOut {
         new_stock_count: done.available,
     };

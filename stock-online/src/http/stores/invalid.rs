@@ -2,8 +2,8 @@
 //! person.
 //!
 //! The goods have left the shop, so no such sale is dropped: its row is committed before the answer
-//! says `INVALID`. The same text is one row, however often it is sent. [`super::offline`] reads and
-//! prices sales.
+//! says `INVALID`. The same text has one row, however often it is sent. [`super::offline`] reads
+//! and prices sales.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -46,17 +46,17 @@ pub(in crate::http) struct InvalidSaleOut {
     key: Option<String>,
     /// The sale as it was sent.
     text: String,
-    /// The problem: a code of the interface.
+    /// The code of the problem.
     code: String,
     /// The problem in words.
     detail: String,
-    /// When it was sent first.
+    /// The time at which it was first sent.
     #[schema(value_type = String, format = DateTime)]
     received_at: String,
     #[schema(pattern = "^(INVALID|RESOLVED)$")]
     state: String,
     note: Option<String>,
-    /// The user who resolved it; none of a sale that could be read when it was sent again.
+    /// The user who resolved it; null when the sale was taken after it was sent again.
     resolved_by: Option<u64>,
     #[schema(value_type = Option<String>, format = DateTime)]
     resolved_at: Option<String>,
@@ -88,7 +88,7 @@ impl From<StoredInvalidSale> for InvalidSaleOut {
     }
 }
 
-/// The texts of a batch, with the rows of those that could not be taken before.
+/// The texts of a batch, with the rows of the texts that could not be taken before.
 pub(super) struct Texts<'a> {
     store: u64,
     device: &'a str,
@@ -97,10 +97,11 @@ pub(super) struct Texts<'a> {
 }
 
 impl<'a> Texts<'a> {
-    /// Measures the texts of a device's batch, and finds their rows.
+    /// Checks the lengths of a batch's texts, and finds their rows.
     pub(super) async fn read(
         app: &App,
-        (store, device): (LocationId, &'a str),
+        store: LocationId,
+        device: &'a str,
         sales: &'a [Box<RawValue>],
     ) -> Result<Self, Problem> {
         let texts: Vec<(&str, TextHash)> = sales
@@ -114,7 +115,7 @@ impl<'a> Texts<'a> {
         }
         let hashes: Vec<TextHash> = texts.iter().map(|(_, hash)| *hash).collect();
         let store = store.0;
-        let known = table::find(&app.pool, (store, device), &hashes).await?;
+        let known = table::find(&app.pool, store, device, &hashes).await?;
         Ok(Self {
             store,
             device,
@@ -134,7 +135,7 @@ impl<'a> Texts<'a> {
         self.known(index).filter(|kept| kept.is_final)
     }
 
-    /// Locks the rows of sales that can be read by now.
+    /// Locks the open rows of sales that can be read by now.
     pub(super) async fn reread(
         &self,
         app: &App,
@@ -153,8 +154,8 @@ impl<'a> Texts<'a> {
         (!reread.has(kept.id)).then_some(kept)
     }
 
-    /// The rows of sales that were taken after all, with what became of each. A sale without a
-    /// result so far was taken by an earlier batch.
+    /// The rows of sales that were taken after all, each with its outcome. A sale without a result
+    /// so far was taken by an earlier batch.
     pub(super) fn taken(&self, results: &[Option<ResultOut>]) -> Vec<(u64, String)> {
         let note = |(index, result): (usize, &Option<ResultOut>)| {
             let kept = self.known(index).filter(|kept| kept.is_open)?;
@@ -168,11 +169,11 @@ impl<'a> Texts<'a> {
         results.iter().enumerate().filter_map(note).collect()
     }
 
-    /// Keeps the sales whose result is `INVALID` and that are not kept yet: afterwards the answer
-    /// may say so.
+    /// Keeps the sales whose result is `INVALID` and that are not kept yet. Only afterwards may the
+    /// answer say `INVALID`.
     ///
     /// # Errors
-    /// 429 when too many of the store's wait for a person, and when MySQL does not answer.
+    /// 429 when too many sales of the store wait for a person; also when MySQL does not answer.
     pub(super) async fn keep(
         &self,
         app: &App,
@@ -194,7 +195,7 @@ impl<'a> Texts<'a> {
                 });
             }
         }
-        if sales.is_empty() || table::keep(&app.pool, (self.store, self.device), &sales).await? {
+        if sales.is_empty() || table::keep(&app.pool, self.store, self.device, &sales).await? {
             return Ok(());
         }
         let detail = format!(
@@ -217,8 +218,8 @@ pub async fn list(
     let limit = limit_of(query.limit)?;
     let before = cursor_of(query.cursor.as_deref())?;
     let store = find(&app, till.store).await?.id;
-    let page = (before, limit + 1);
-    let mut found = table::list(&app.pool, store.0, query.resolved == Some(true), page).await?;
+    let is_resolved = query.resolved == Some(true);
+    let mut found = table::list(&app.pool, store.0, is_resolved, before, limit + 1).await?;
     let next_cursor = cut(&mut found, limit).map(|last| last.id.to_string());
     let items = found.into_iter().map(InvalidSaleOut::from).collect();
     Ok(json(
@@ -227,7 +228,8 @@ pub async fn list(
     ))
 }
 
-/// POST `/api/stores/{storeId}/invalid-sales/{id}/resolve`: a person has done what was to be done.
+/// POST `/api/stores/{storeId}/invalid-sales/{id}/resolve`: notes that a person has dealt with the
+/// sale.
 ///
 /// # Errors
 /// 404 when there is none to resolve, 422.
@@ -249,8 +251,9 @@ pub async fn resolve(
         Begun::Fresh(once) => once,
         Begun::Before(answer) => return answer,
     };
-    let by = (till.caller.user, body.note.as_str());
-    let resolved = match table::resolve(once.connection(), till.store.0, sale, by).await {
+    let (store, by) = (till.store.0, till.caller.user);
+    let resolving = table::resolve(once.connection(), store, sale, by, &body.note);
+    let resolved = match resolving.await {
         Ok(true) => {
             let body = value!({ "id": sale, "state": "RESOLVED", "note": body.note });
             Ok((json(StatusCode::OK, &body), ()))
@@ -261,6 +264,6 @@ pub async fn resolve(
     let (response, ()) = once.end(resolved).await?;
     let subject = format!("store:{} invalid sale:{sale}", till.store);
     let action = Action::InvalidSaleResolved;
-    audit::note(&app, &origin, action, (Some(till.caller.user), &subject));
+    audit::note(&app, &origin, action, Some(till.caller.user), &subject);
     Ok(response)
 }

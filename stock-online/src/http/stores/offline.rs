@@ -1,9 +1,9 @@
 //! Sales that a till made while it was cut off: one batch, each sale once by its own key.
 //!
-//! Sold is sold: a sale is accepted while there is stock, in the order of the times of sale, at the
-//! prices that the till says. For the others nothing is taken; they are noted as `OVERSOLD` for a
-//! person to resolve. A sale's key is the till's, so a batch may be sent as often as it takes. A
-//! sale that cannot be taken is kept for a person too ([`super::invalid`]).
+//! A sale is accepted while there is stock, in the order of the times of sale, at the prices that
+//! the till says. The other sales take nothing; they are noted as `OVERSOLD` for a person to
+//! resolve. A sale's key is the till's, so a batch may be sent any number of times. A sale that
+//! cannot be taken is kept for a person, too ([`super::invalid`]).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -43,39 +43,39 @@ use crate::http::problem::Problem;
 use crate::http::products::check_text;
 use crate::http::verdicts::decide_stock;
 
-/// Sales in one batch.
+/// Maximum number of sales in one batch.
 const SALES_MAX: usize = 1_000;
-/// How far ahead of ours a till's clock may be.
+/// How far a till's clock may be ahead of Redis' clock, in ms.
 const AHEAD_MS: u64 = 300_000;
 
 /// Sales made while the till was cut off.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BatchIn {
-    /// Each of the form `OfflineSaleIn`, and judged by itself: one that is not of it is
-    /// answered `INVALID`, the others are sold.
+    /// Each sale has the form `OfflineSaleIn` and is decided by itself: one that does not fit the
+    /// form is answered `INVALID`, the others are sold.
     #[schema(value_type = Vec<serde_json::Value>, min_items = 1, max_items = 1_000)]
     sales: Vec<Box<RawValue>>,
-    /// The device that counts the keys: 1 to 64 printable ASCII characters, none of them a space at
-    /// an end.
+    /// The device within which the keys are unique: 1 to 64 printable ASCII characters, no space at
+    /// either end.
     #[schema(min_length = 1, max_length = 64)]
     device_id: Option<String>,
 }
 
-/// One sale.
+/// One sale of a batch.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({ "key": "till 3/17", "soldAt": "2026-11-21T09:00:00Z",
     "orderProducts": [{ "productId": 1, "quantity": 2, "unitPrice": 1_000 }] }))]
 pub struct OfflineSaleIn {
-    /// The till's own name for it: 1 to 100 printable ASCII characters, unique in its store and
+    /// The till's key of the sale: 1 to 100 printable ASCII characters, unique within its store and
     /// device.
     #[schema(min_length = 1, max_length = 100)]
     key: String,
-    /// When it was sold.
+    /// The time of the sale.
     #[schema(value_type = String, format = DateTime)]
     sold_at: TimeIn,
-    /// At the prices that were paid; without one at the current price.
+    /// Lines with the prices that were paid; a line without a price has the current one.
     #[schema(value_type = Vec<LineIn>, min_items = 1, max_items = 100)]
     order_products: Vec<Object<LineIn>>,
 }
@@ -94,7 +94,7 @@ pub struct ResolveIn {
 
 impl BodyIn for ResolveIn {}
 
-/// What became of a sale of a batch.
+/// The result of a sale of a batch.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::http) struct ResultOut {
@@ -116,13 +116,13 @@ pub(in crate::http) struct BatchOut {
     results: Vec<ResultOut>,
 }
 
-/// What to list.
+/// The page and the filter of a list.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OversoldQuery {
     pub(super) limit: Option<u32>,
     pub(super) cursor: Option<String>,
-    /// Whether those that were resolved.
+    /// Whether to list resolved sales instead of open ones.
     pub(super) resolved: Option<bool>,
 }
 
@@ -180,7 +180,7 @@ impl ResultOut {
         self
     }
 
-    /// A sale that was sent before.
+    /// The result of a sale that was sent before.
     fn known(asked: &Asked, stored: &StoredOfflineSale) -> Self {
         let key = &stored.sale.key;
         if !asked.is(&stored.sale.fingerprint) {
@@ -196,14 +196,14 @@ impl ResultOut {
         }
     }
 
-    /// A sale whose text a person has resolved: the answer to it does not change any more.
+    /// The result of a sale whose text a person has resolved; it does not change any more.
     fn kept(asked: &Asked, kept: &Kept) -> Self {
         let code = Code::parse(&kept.code).unwrap_or(Code::Unprocessable);
         let problem = Problem::new(code, kept.detail.as_str());
         Self::new(&asked.sale.key, "INVALID").with(&problem)
     }
 
-    /// Code and detail of the problem of an `INVALID` sale; none of another.
+    /// Code and detail of the problem of an `INVALID` sale; `None` for any other.
     pub(super) fn invalid(&self) -> Option<(&str, &str)> {
         let problem = self.problem.as_ref().filter(|_| self.status == "INVALID")?;
         let member = |name| problem.get(name).and_then(Value::as_str);
@@ -225,12 +225,12 @@ impl ResultOut {
 
 /// A sale of a batch that can be read.
 struct Asked {
-    /// Its place in the batch.
+    /// Index of the sale in the batch, from 0.
     index: usize,
-    /// The order that it is, priced.
+    /// The sale as a priced order.
     order: Order,
     sale: OfflineSale,
-    /// Its fingerprint as the version before made it: of the time as it was spelled.
+    /// The fingerprint as an earlier version made it: from the time as the till spelled it.
     spelled: String,
 }
 
@@ -240,7 +240,7 @@ impl Asked {
         self.sale.fingerprint == fingerprint || self.spelled == fingerprint
     }
 
-    /// Whether a state says that this sale became that.
+    /// Whether the state `found` says that this sale became `state`.
     fn has_become(&self, found: &str, state: &str) -> bool {
         let fingerprints = [&self.sale.fingerprint, &self.spelled];
         fingerprints
@@ -249,14 +249,16 @@ impl Asked {
     }
 }
 
-/// Reads one sale and prices it; a problem with it is its own, not the batch's.
+/// Reads one sale and prices it. A problem with it concerns this sale only, not the batch.
 fn read(
     app: &App,
     till: &Till,
-    (store, device): (&Store, &str),
-    (index, raw): (usize, &RawValue),
+    store: &Store,
+    device: &str,
+    index: usize,
+    raw: &RawValue,
 ) -> Result<Asked, ResultOut> {
-    // Its members in the order of their names: how they stood makes no other sale of it.
+    // The order of the members makes no difference: they are sorted below.
     let mut canonical: Value = serde_json::from_str(raw.get()).unwrap_or_default();
     let key = canonical.get("key").and_then(Value::as_str);
     let key = key.map(str::to_owned);
@@ -287,7 +289,7 @@ fn read(
     }
     let sold_ms = i64::try_from(sale.sold_at.unix_ms()).unwrap_or_default();
     let spelled = hash(&[&canonical.to_string()]);
-    // A time is the same however it is spelled.
+    // A time is the same sale however it is spelled, so the fingerprint has one spelling.
     if let Some(sold_at) = canonical.get_mut("soldAt") {
         *sold_at = Value::from(rfc3339(sold_ms));
     }
@@ -319,8 +321,7 @@ fn read(
     })
 }
 
-/// Whether a text is a name that MySQL compares as it stands: a space at the end would be none to
-/// it.
+/// Whether a text is a name that MySQL compares exactly. MySQL ignores a space at the end.
 fn is_name(text: &str, length_max: usize) -> bool {
     let is_printable = text.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
     (1..=length_max).contains(&text.len()) && is_printable && text.trim() == text
@@ -329,8 +330,8 @@ fn is_name(text: &str, length_max: usize) -> bool {
 /// POST `/api/stores/{storeId}/orders/batch`.
 ///
 /// # Errors
-/// 422 for a batch that is none; 429 when too many invalid sales wait for a person; 503 when some
-/// could not be decided or kept: sending it again goes on.
+/// 422 for an invalid batch; 429 when too many invalid sales wait for a person; 503 when some sales
+/// could not be decided or kept: the batch can be sent again.
 pub async fn place_batch(
     State(app): State<Arc<App>>,
     till: Till,
@@ -354,7 +355,7 @@ pub async fn place_batch(
     if let Some(before) = once::look(&app, idempotency.as_ref()).await? {
         return before;
     }
-    // Each sale is decided once by its own key, however often the batch is.
+    // Each sale is decided once by its own key, however often the batch is sent.
     let sold = sell(&app, &till, &store, &body).await;
     let sold = sold.map(|results| json(StatusCode::OK, &BatchOut { results }));
     once::keep(&app, idempotency, sold).await
@@ -367,23 +368,23 @@ async fn sell(
     body: &BatchIn,
 ) -> Result<Vec<ResultOut>, Problem> {
     let device = body.device_id.as_deref().unwrap_or_default();
-    let texts = Texts::read(app, (store.id, device), &body.sales).await?;
+    let texts = Texts::read(app, store.id, device, &body.sales).await?;
     let mut results: Vec<Option<ResultOut>> = vec![None; body.sales.len()];
     let mut sales: Vec<Asked> = Vec::with_capacity(body.sales.len());
     for (index, (raw, result)) in body.sales.iter().zip(&mut results).enumerate() {
-        let asked = read(app, till, (store, device), (index, raw));
+        let asked = read(app, till, store, device, index, raw);
         match (asked, texts.resolved(index)) {
             (Ok(asked), None) => sales.push(asked),
             (Ok(asked), Some(kept)) => *result = Some(ResultOut::kept(&asked, kept)),
             (Err(invalid), _) => *result = Some(invalid),
         }
     }
-    let known = find_known(app, (store, device), &sales).await?;
+    let known = find_known(app, store, device, &sales).await?;
     let reread = texts
         .reread(app, sales.iter().map(|asked| asked.index))
         .await?;
     sales.retain(|asked| {
-        // By a person, a moment ago.
+        // A person may have resolved the sale a moment ago.
         let resolved = texts.resolved_meanwhile(&reread, asked.index);
         let result = match (resolved, known.get(&asked.sale.key)) {
             (Some(kept), _) => ResultOut::kept(asked, kept),
@@ -393,7 +394,7 @@ async fn sell(
         set(&mut results, asked, result);
         false
     });
-    // Asked for in the order of the times of sale: the ledger's queue keeps it.
+    // Sales are sent in the order of their times; the ledger's queue keeps that order.
     sales.sort_by_key(|asked| asked.sale.sold_ms);
     let decided = join_all(sales.iter().map(|asked| sell_one(app, asked))).await;
     let mut twins = Vec::new();
@@ -405,9 +406,9 @@ async fn sell(
     }
     reread.end(&texts.taken(&results)).await?;
     if !twins.is_empty() {
-        // Decided before, and not in MySQL when it was asked.
+        // These sales were decided before, but were not in MySQL when it was asked.
         lookup::catch_up(&app.pool, &app.ledger, CATCH_UP_MAX).await;
-        let known = find_known(app, (store, device), &twins).await?;
+        let known = find_known(app, store, device, &twins).await?;
         for asked in twins {
             let stored = known.get(&asked.sale.key);
             let result = stored.map(|stored| ResultOut::known(&asked, stored));
@@ -427,18 +428,19 @@ fn set(results: &mut [Option<ResultOut>], asked: &Asked, result: ResultOut) {
 
 async fn find_known(
     app: &App,
-    (store, device): (&Store, &str),
+    store: &Store,
+    device: &str,
     sales: &[Asked],
 ) -> Result<HashMap<String, StoredOfflineSale>, Problem> {
     let keys: Vec<&str> = sales.iter().map(|asked| asked.sale.key.as_str()).collect();
-    let found = table::find(&app.pool, (store.id.0, device), &keys).await?;
+    let found = table::find(&app.pool, store.id.0, device, &keys).await?;
     Ok(found
         .into_iter()
         .map(|stored| (stored.sale.key.clone(), stored))
         .collect())
 }
 
-/// Decides one sale; `None` when it is an order since before.
+/// Decides one sale; `None` when it already was an order.
 async fn sell_one(app: &App, asked: &Asked) -> Result<Option<ResultOut>, Problem> {
     let key = &asked.sale.key;
     let build = || {
@@ -470,14 +472,15 @@ async fn sell_one(app: &App, asked: &Asked) -> Result<Option<ResultOut>, Problem
     }
 }
 
-/// What the state says of a sale that was decided before: its order's id is MySQL's to say, none
-/// for now.
+/// Reads the state of a sale that was decided before. `None` when it is an order, whose id only
+/// MySQL can tell.
 fn known_before(asked: &Asked, verdict: Verdict) -> Result<Option<ResultOut>, Problem> {
     let Verdict::Refused(refusal) = verdict else {
         return Err(Problem::of(Code::Internal));
     };
     let Refusal::StaleState { state, .. } = &refusal else {
-        // What concerns them all, as a ledger that cannot decide: the batch is to be sent again.
+        // The refusal concerns every sale, for example from a ledger that cannot decide: the batch
+        // must be sent again.
         return Err(refusal.into());
     };
     if asked.has_become(state, "SOLD") {
@@ -508,7 +511,7 @@ pub async fn oversold(
     };
     let store = find(&app, till.store).await?.id;
     lookup::catch_up(&app.pool, &app.ledger, CATCH_UP_MAX).await;
-    let mut found = table::list(&app.pool, store.0, state, (before, limit + 1)).await?;
+    let mut found = table::list(&app.pool, store.0, state, before, limit + 1).await?;
     let next_cursor = cut(&mut found, limit).map(|last| last.id.to_string());
     let mut items = Vec::with_capacity(found.len());
     for stored in found {
@@ -544,13 +547,14 @@ pub async fn oversold(
     ))
 }
 
-/// What was resolved and archived is not listed any more.
+/// Whether a sale was archived after it was resolved; then it is no longer listed.
 async fn is_archived(app: &App, sale: Position) -> Result<bool, Problem> {
     let mut connection = app.pool.acquire().await?;
     Ok(archives::is_removed(&mut connection, sale).await?)
 }
 
-/// POST `/api/stores/{storeId}/oversold/{saleId}/resolve`: a person has done what was to be done.
+/// POST `/api/stores/{storeId}/oversold/{saleId}/resolve`: notes that a person has dealt with the
+/// sale.
 ///
 /// # Errors
 /// 404 when there is none to resolve, 422.
@@ -573,8 +577,14 @@ pub async fn resolve(
         Begun::Fresh(once) => once,
         Begun::Before(answer) => return answer,
     };
-    let by = (till.caller.user, body.note.as_str());
-    let resolving = table::resolve(once.connection(), till.store.0, Position::new(sale), by);
+    let (store, by) = (till.store.0, till.caller.user);
+    let resolving = table::resolve(
+        once.connection(),
+        store,
+        Position::new(sale),
+        by,
+        &body.note,
+    );
     let resolved = match resolving.await {
         Ok(true) => {
             let id = sale.to_string();
@@ -587,6 +597,6 @@ pub async fn resolve(
     let (response, ()) = once.end(resolved).await?;
     let subject = format!("store:{} sale:{sale}", till.store);
     let action = Action::OversoldResolved;
-    audit::note(&app, &origin, action, (Some(till.caller.user), &subject));
+    audit::note(&app, &origin, action, Some(till.caller.user), &subject);
     Ok(response)
 }

@@ -1,7 +1,7 @@
-//! A store's till: sells and takes back, synchronously.
+//! A store's till: sells and cancels, synchronously.
 //!
-//! What it sells is taken from the store's stock, and where the store shares it, from the online
-//! stock too, all or nothing. Who buys is not known: the order is the till's own.
+//! A sale takes the store's stock and, where the store shares it, the online stock too, all or
+//! nothing. The buyer is not known: the order is the till's own.
 
 use std::sync::Arc;
 
@@ -24,12 +24,12 @@ use crate::http::orders::{
 };
 use crate::http::problem::Problem;
 
-/// What a till sells.
+/// A sale at a till.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({ "orderProducts": [{ "productId": 1, "quantity": 2 }], "totalAmount": 2_000 }))]
 pub struct TillOrderIn {
-    /// If given, the token's user.
+    /// If given, it must be the token's user.
     user_id: Option<u64>,
     /// Lines of one product are added up.
     #[schema(value_type = Vec<LineIn>, min_items = 1, max_items = 100)]

@@ -1,5 +1,4 @@
-//! Forms of the admin's pages: which call each makes, with which fields, as the page's script sends
-//! it.
+//! Forms of the admin's pages: the call and the fields of each, as the page's script sends them.
 
 use serde_json::Value;
 
@@ -13,7 +12,7 @@ pub(super) enum Input {
     Decimal,
     /// True or false.
     Check,
-    /// A time of day in the reader's zone.
+    /// A date and time in the reader's time zone.
     Time,
     /// One of some names.
     Choice(&'static [&'static str]),
@@ -43,7 +42,7 @@ impl Input {
         }
     }
 
-    /// The value that it always has, and those that it may have.
+    /// The fixed value, if there is one, and the choices.
     const fn values(self) -> (Option<&'static str>, &'static [&'static str]) {
         match self {
             Self::Fixed(value) | Self::FixedFlag(value) => (Some(value), &[]),
@@ -65,7 +64,7 @@ pub(super) enum Place {
     Body,
     Path,
     Query,
-    /// It is the body.
+    /// The field is the whole body.
     Whole,
 }
 
@@ -76,7 +75,7 @@ pub(super) struct Field {
     input: Input,
     is_required: bool,
     place: Place,
-    /// The object's member that it shows.
+    /// The object's member that prefills it.
     prefilled: Option<&'static str>,
 }
 
@@ -102,7 +101,7 @@ impl Field {
         self
     }
 
-    /// Shows the object's member of the same name.
+    /// Prefills the field with the object's member of the same name.
     pub(super) const fn prefilled(self) -> Self {
         self.prefilled_with(self.name)
     }
@@ -116,20 +115,20 @@ impl Field {
 /// A form: a call and its fields.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Form {
-    /// `form-` and it is the id of its title.
+    /// The form's name; the id of its title is `form-<slug>`.
     pub(super) slug: &'static str,
-    /// Method and path; `{name}` is the object's member.
+    /// Method and path; `{name}` stands for the object's member.
     pub(super) call: &'static str,
     pub(super) fields: &'static [Field],
     /// Whether it carries an Idempotency-Key.
     pub(super) is_keyed: bool,
-    /// Whether a person is asked once more.
+    /// Whether the reader must confirm the call.
     pub(super) is_grave: bool,
-    /// Whether the answer is shown instead of the page again.
+    /// Whether the answer is shown instead of the reloaded page.
     pub(super) shows_answer: bool,
-    /// What is said when it was taken.
+    /// Name of the text after success; the id of the text is `said-<said>`.
     pub(super) said: &'static str,
-    /// For which objects: a member, and the values that it may have.
+    /// The objects that have the form: a member, and the values that it may have.
     pub(super) only: Option<(&'static str, &'static [&'static str])>,
 }
 
@@ -165,7 +164,7 @@ impl Form {
         self
     }
 
-    /// Says that it has begun: it takes longer than its answer.
+    /// Reports after success that the work has begun, because it takes longer than the answer.
     pub(super) const fn beginning(mut self) -> Self {
         self.said = "started";
         self
@@ -185,7 +184,7 @@ impl Form {
         self
     }
 
-    /// Whether it makes sense for an object.
+    /// Whether the form makes sense for an object.
     pub(super) fn fits(&self, item: &Value) -> bool {
         self.only
             .is_none_or(|(name, values)| values.contains(&plain(member(item, name)).as_str()))
@@ -197,7 +196,7 @@ pub(super) fn member<'a>(item: &'a Value, name: &str) -> &'a Value {
     item.get(name).unwrap_or(&Value::Null)
 }
 
-/// A member without quotes; nothing for none.
+/// A member as text without quotes; empty for null.
 fn plain(value: &Value) -> String {
     match value.as_str() {
         Some(text) => text.to_owned(),
@@ -206,7 +205,7 @@ fn plain(value: &Value) -> String {
     }
 }
 
-/// A path with an object's members in it; what is none stays, for a field of the form.
+/// A path with an object's members filled in. Other names stay, for a field of the form.
 pub(super) fn filled(template: &str, item: &Value) -> String {
     let mut path = template.to_owned();
     for (name, value) in item.as_object().into_iter().flatten() {
@@ -228,7 +227,7 @@ pub(super) struct FieldView {
     pub(super) value: String,
     pub(super) is_required: bool,
     pub(super) is_checked: bool,
-    /// Whether an empty text is one: what it shows can be taken away.
+    /// Whether an empty text is sent, because it clears the value that the field shows.
     pub(super) may_be_emptied: bool,
     pub(super) choices: &'static [&'static str],
 }
@@ -271,9 +270,9 @@ pub(super) struct FormView {
     pub(super) is_keyed: bool,
     pub(super) shows_answer: bool,
     pub(super) said: &'static str,
-    /// What is asked before it is sent.
+    /// The question that the reader must confirm.
     pub(super) question: Option<String>,
-    /// Whether it is a button and nothing else.
+    /// Whether the form is a button and nothing else.
     pub(super) is_bare: bool,
 }
 

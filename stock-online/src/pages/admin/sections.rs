@@ -1,4 +1,5 @@
-//! The parts of the admin's pages, one entry each: a list of the interface, its members, its calls.
+//! The sections of the admin's pages, one entry each: a list of the interface, its members, its
+//! calls.
 
 mod benefits;
 mod goods;
@@ -23,7 +24,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// How its cells are set.
+    /// The CSS class of its cells.
     pub(super) const fn class(self) -> &'static str {
         match self {
             Self::Number | Self::Money => "number",
@@ -37,37 +38,37 @@ impl Kind {
 /// A column of a list.
 #[derive(Debug)]
 pub(super) struct Column {
-    /// The member; `field-` and it is the id of its heading.
+    /// The member; the id of its heading is `field-<name>`.
     pub(super) name: &'static str,
     pub(super) kind: Kind,
-    /// Where a cell leads; `{name}` is the object's member.
+    /// The link of a cell; `{name}` stands for the object's member.
     pub(super) link: Option<&'static str>,
 }
 
-/// A filter of a list: its name in the page, and what it is in the list's query.
+/// A filter of a list: its name in the page, and its parameter in the list's query.
 type Filter = (&'static str, (&'static str, &'static str));
 
-/// A part.
+/// A section.
 #[derive(Debug)]
 pub(super) struct Section {
-    /// Its name in the path; `admin-` and it is the id of its title.
+    /// Its name in the path; the id of its title is `admin-<slug>`.
     pub(super) slug: &'static str,
-    /// Its list; `{of}` is the object whose list it is.
+    /// The path of its list; `{of}` is the id of the object that the list belongs to.
     pub(super) list: &'static str,
     pub(super) columns: &'static [Column],
     pub(super) filters: &'static [Filter],
-    /// What can be done at all.
+    /// Forms of the section.
     pub(super) forms: &'static [Form],
-    /// What can be done with a row.
+    /// Forms of each row.
     pub(super) row_forms: &'static [Form],
-    /// Other lists of the same object, by their names.
+    /// Other lists of the same object, by their slugs.
     pub(super) beside: &'static [&'static str],
-    /// What its list can be had as.
+    /// The path at which the list can be downloaded.
     pub(super) download: Option<&'static str>,
 }
 
 impl Section {
-    /// Whether its list belongs to one object, which leads to it.
+    /// Whether its list belongs to one object, whose row links to it.
     pub(super) fn is_of_one(&self) -> bool {
         self.list.contains("{of}")
     }
@@ -105,7 +106,8 @@ const fn section(slug: &'static str, list: &'static str, columns: &'static [Colu
     }
 }
 
-/// Every part, in the order of the navigation; those of one object are reached from it.
+/// Every section, in the order of the navigation. A section of one object is reached from the
+/// object's row.
 pub(super) fn sections() -> impl Iterator<Item = &'static Section> {
     let groups = [
         goods::SECTIONS,

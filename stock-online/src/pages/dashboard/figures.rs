@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::history::{SAMPLES, Sample, Tables, WINDOW};
 
-/// A curve's height, in the units of its view box; its width is a unit a second.
+/// A curve's height, in the units of its view box; a second is one unit wide.
 pub(super) const HEIGHT: f64 = 30.0;
 
 /// A curve: its line, and the area under it.
@@ -25,10 +25,10 @@ pub(super) struct ProductFigures {
     pub(super) curve: Curve,
 }
 
-/// What the dashboard shows.
+/// The figures of the dashboard.
 #[derive(Default)]
 pub(super) struct Figures {
-    /// Orders asked for here, per second.
+    /// Orders requested on this instance, per second.
     pub(super) orders: f64,
     pub(super) orders_curve: Curve,
     /// Entries accepted by all instances, per second.
@@ -40,11 +40,11 @@ pub(super) struct Figures {
     pub(super) lag_entries: i64,
     pub(super) lag_seconds: f64,
     pub(super) lag_curve: Curve,
-    /// Orders' durations here, in milliseconds; none without an order.
+    /// Durations of this instance's orders, in milliseconds; `None` without an order.
     pub(super) p50_ms: Option<f64>,
     pub(super) p99_ms: Option<f64>,
     pub(super) p99_curve: Curve,
-    /// Orders here by verdict: per second, and since the beginning.
+    /// This instance's orders by verdict: per second, and since the start.
     pub(super) verdicts: Vec<(&'static str, f64, i64)>,
     pub(super) products: Vec<ProductFigures>,
     pub(super) tables: Tables,
@@ -60,12 +60,12 @@ impl Figures {
         let settled = |sample: &Sample| sample.lag.settled;
         let lag = |sample: &Sample| sample.lag.accepted.saturating_sub(sample.lag.settled);
         let lags: Vec<f64> = samples.iter().map(|sample| float(lag(sample))).collect();
-        // The curve of a second without orders lies at the bottom.
+        // A second without orders lies at the bottom of the curve.
         let p99: Vec<f64> = (samples.iter())
             .map(|sample| sample.p99_ms.unwrap_or(0.0))
             .collect();
         let verdicts = last.verdicts.iter().map(|(name, total)| {
-            // A verdict that is not in a sample had not been given yet.
+            // A verdict that is missing in a sample had not been given yet.
             let one = |sample: &Sample| sample.verdicts.get(name).copied().unwrap_or(0);
             (*name, rate(samples, one), whole(*total))
         });
@@ -118,7 +118,7 @@ fn whole(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// Each second with the one some seconds before it.
+/// Each sample with the one [`WINDOW`] samples before it, or with the first one.
 fn windows(samples: &[Arc<Sample>]) -> impl Iterator<Item = (&Sample, &Sample)> {
     samples.iter().enumerate().map(move |(at, to)| {
         let from = samples.get(at.saturating_sub(WINDOW)).unwrap_or(to);
@@ -126,7 +126,7 @@ fn windows(samples: &[Arc<Sample>]) -> impl Iterator<Item = (&Sample, &Sample)> 
     })
 }
 
-/// How fast a count rose between two seconds, per second.
+/// The rise of a count between two samples, per second.
 fn rise(from: &Sample, to: &Sample, count: impl Fn(&Sample) -> u64) -> f64 {
     let ms = u64::try_from(to.at_ms - from.at_ms).unwrap_or_default();
     if ms == 0 {
@@ -200,7 +200,7 @@ mod tests {
         assert!((figures.orders - 40.0).abs() < 1e-9 && (figures.settled - 20.0).abs() < 1e-9);
         assert_eq!(figures.lag_entries, 29 * 20);
         assert_eq!(figures.verdicts.len(), 1);
-        // After a restart counts begin at zero: no rate is below it.
+        // After a restart the counts begin at zero, and the rate is not negative.
         let restarted = [second(0, 1_000), second(1, 5)];
         assert!(Figures::of(&restarted).orders.abs() < 1e-9);
         assert!(Figures::of(&[]).p99_ms.is_none());

@@ -11,7 +11,8 @@ use stock_domain::sale::{Sale, SaleState};
 use crate::http::problem::Problem;
 use crate::pages::context::PageContext;
 
-/// So many units are the last ones, unless the product's own `minStockLevel` is higher.
+/// The number of units that are shown as the last ones, unless the product's own `minStockLevel` is
+/// higher.
 const LAST_UNITS: i64 = 5;
 
 /// The state that the button of a product shows.
@@ -42,7 +43,7 @@ impl BuyState {
         Self::Ended,
     ];
 
-    /// Its name in the page; `buy-` and it is the id of its text.
+    /// Its name in the page; the id of its text is `buy-<name>`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -61,7 +62,7 @@ impl BuyState {
         matches!(self, Self::Buy | Self::LastUnits)
     }
 
-    /// Decides the state by, in this order: the product, its sale's time, what is left, the
+    /// Decides the state from, in this order: the product, its sale's time, the units left, the
     /// reader's limit.
     fn of(status: ProductStatus, sale: Option<SaleState>, left: Left) -> Self {
         match (status, sale) {
@@ -82,7 +83,7 @@ impl BuyState {
 struct Left {
     available: i64,
     last_units: i64,
-    /// Of what the sale allows the reader.
+    /// Units that the sale still allows the reader.
     of_limit: Option<i64>,
 }
 
@@ -98,13 +99,13 @@ pub struct Card {
     pub price: i64,
     /// The price of a unit now.
     pub unit_price: i64,
-    /// How much less that is, in percent, rounded down.
+    /// How much `unit_price` is below `price`, in percent, rounded down.
     pub off_percent: i64,
     /// Units left.
     pub available: i64,
-    /// The most that there were.
+    /// The highest number of units that this instance has seen.
     pub peak: i64,
-    /// So many are the last ones.
+    /// The number of units that are shown as the last ones.
     pub last_units: i64,
     /// Whether it can be bought.
     pub state: BuyState,
@@ -112,11 +113,11 @@ pub struct Card {
     pub starts_ms: Option<i64>,
     /// When its sale ends, in Unix ms, if it has not.
     pub ends_ms: Option<i64>,
-    /// How many one buyer may have.
+    /// Units that one buyer may have.
     pub limit: Option<i64>,
 }
 
-/// The sale whose price and limit count.
+/// The sale whose price and limit count now.
 fn counting(product: &Product, now_ms: u64) -> Option<&Sale> {
     product.sale.as_ref().filter(|sale| sale.counts(now_ms))
 }
@@ -181,7 +182,7 @@ impl Card {
             price,
             unit_price,
             off_percent: if price > 0 && off > 0 {
-                // Prices are below 2^53.
+                // Prices are below 2^53, so nothing saturates.
                 off.saturating_mul(100) / price
             } else {
                 0
@@ -208,8 +209,10 @@ mod tests {
     use super::{BuyState, Left};
 
     fn check(
-        (status, sale): (ProductStatus, Option<SaleState>),
-        (available, of_limit): (i64, Option<i64>),
+        status: ProductStatus,
+        sale: Option<SaleState>,
+        available: i64,
+        of_limit: Option<i64>,
         expected: BuyState,
     ) {
         let left = Left {
@@ -223,20 +226,16 @@ mod tests {
 
     #[test]
     fn the_button_says_what_would_happen() {
-        check((Active, None), (6, None), BuyState::Buy);
-        check((Active, None), (5, None), BuyState::LastUnits);
-        check((Active, None), (0, None), BuyState::SoldOut);
-        check((Active, Some(Upcoming)), (6, None), BuyState::Soon);
-        check((Active, Some(Upcoming)), (0, None), BuyState::Soon);
-        check((Active, Some(Running)), (6, Some(1)), BuyState::Buy);
-        check(
-            (Active, Some(Running)),
-            (6, Some(0)),
-            BuyState::LimitReached,
-        );
-        check((Active, Some(Running)), (0, Some(0)), BuyState::SoldOut);
-        check((Active, Some(Over)), (6, None), BuyState::Ended);
-        check((SoldOut, None), (6, None), BuyState::SoldOut);
-        check((EndOfSale, None), (6, None), BuyState::Ended);
+        check(Active, None, 6, None, BuyState::Buy);
+        check(Active, None, 5, None, BuyState::LastUnits);
+        check(Active, None, 0, None, BuyState::SoldOut);
+        check(Active, Some(Upcoming), 6, None, BuyState::Soon);
+        check(Active, Some(Upcoming), 0, None, BuyState::Soon);
+        check(Active, Some(Running), 6, Some(1), BuyState::Buy);
+        check(Active, Some(Running), 6, Some(0), BuyState::LimitReached);
+        check(Active, Some(Running), 0, Some(0), BuyState::SoldOut);
+        check(Active, Some(Over), 6, None, BuyState::Ended);
+        check(SoldOut, None, 6, None, BuyState::SoldOut);
+        check(EndOfSale, None, 6, None, BuyState::Ended);
     }
 }

@@ -33,7 +33,7 @@ async fn verify_names_what_was_changed_behind_the_engines_back() {
         let ms = stock_common::clock::day_begins_ms(date, chrono_tz::UTC);
         Position::from_parts(ms.unwrap(), 0).unwrap()
     };
-    let span = (begins(today), begins(today.succ_opt().unwrap()));
+    let span = begins(today)..begins(today.succ_opt().unwrap());
     let written = point_reports::write(&mut connection, today, span).await;
     assert_eq!(written.unwrap(), 1);
     shop.verify().await;
@@ -105,7 +105,7 @@ async fn verify_names_what_was_changed_behind_the_engines_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_emptied_redis_gets_its_codes_draws_and_cancels_back() {
     let own = OwnServers::start(Durability::Everysec).await;
-    let shop = Shop::open_divided(own.redis.spec.url("0"), &own.mysql.spec, 1, (1, 100)).await;
+    let shop = Shop::open_divided(own.redis.spec.url("0"), &own.mysql.spec, 1, 1, 100).await;
     let service = shop.serve().await;
     let client = &service.client;
     let id = campaign(client, &json!({ "discountAmount": 300, "count": 5 })).await;

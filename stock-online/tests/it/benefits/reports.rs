@@ -141,7 +141,7 @@ async fn what_was_missed_is_made_up_for_at_start_and_any_day_can_be_written_by_h
         let noon = day_begins_ms(day(ago), zone).unwrap() + 12 * 3_600_000;
         moved(&shop, seq, noon, "EARN", 10).await;
     }
-    // Refused while this process has not shown Redis for a moment that it is there.
+    // The write is refused while the fence of this process is closed, as it may be for a moment.
     until("the day is written", || async {
         let written = points_report::write(&shop.pool, &shop.ledger, zone, day(40)).await;
         matches!(written, Ok(Some(1)))

@@ -1,4 +1,5 @@
-//! MySQL is away, dead or silent, and a link to Redis breaks: the same Redis is gone on with at once.
+//! MySQL is dead or silent, and a link to Redis breaks: the service goes on with the same Redis at
+//! once.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use stock_servers::proxy::{Mode, Proxy};
 
 use crate::support::{OwnServers, Service, Shop, until};
 
-/// Longer than an instance may be silent towards MySQL before the others go on without it.
+/// Longer than an instance may be silent towards MySQL before others go on without it.
 const OUTAGE: Duration = Duration::from_secs(4);
 
 async fn order(service: &Service) -> (u16, String) {
@@ -20,7 +21,7 @@ async fn order(service: &Service) -> (u16, String) {
     (answer.status, answer.text)
 }
 
-/// Resets every link to Redis but the one that says so.
+/// Resets every link to Redis except its own.
 async fn reset_links(redis: &Spec) {
     let client = redis::Client::open(redis.url("0")).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
@@ -34,7 +35,7 @@ async fn reset_links(redis: &Spec) {
     assert!(killed > 0);
 }
 
-/// Orders go on over links that are reset again and again, for as long as an outage that others would notice.
+/// Sends orders over links that are reset again and again, for as long as `OUTAGE`.
 async fn sells_over_reset_links(own: &OwnServers, service: &Service) {
     let began = Instant::now();
     while began.elapsed() < OUTAGE {
@@ -47,7 +48,8 @@ async fn sells_over_reset_links(own: &OwnServers, service: &Service) {
             if answer.status == 201 {
                 break;
             }
-            // A request that was on its way when the link was reset may have been decided: its key tells.
+            // A request that was under way when the link was reset may have been decided; its key
+            // tells.
             assert_eq!(answer.code(), "OUTCOME_UNKNOWN", "{}", answer.text);
         }
         assert!(asked.elapsed() < Duration::from_secs(1), "at once");
@@ -56,8 +58,8 @@ async fn sells_over_reset_links(own: &OwnServers, service: &Service) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_redis_behind_a_reset_link_needs_no_word_of_mysql() {
-    // Danger: one reset link while MySQL is away, and nothing is sold until MySQL is back. Method: links are reset
-    // under orders while MySQL is dead, and while it is silent.
+    // Danger: one link is reset while MySQL is away, and nothing is sold until MySQL is back.
+    // Method: links are reset under orders while MySQL is dead, and while it is silent.
     let mut own = OwnServers::start(Durability::Everysec).await;
     let shop = Shop::open_on(&own.redis.spec, &own.mysql.spec, 1, 1_000_000).await;
     let service = shop.serve().await;
@@ -86,7 +88,8 @@ async fn the_same_redis_behind_a_reset_link_needs_no_word_of_mysql() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_is_reached_again_is_gone_on_with_while_mysql_is_silent() {
-    // Danger: MySQL is asked before every attempt, and does not answer. Method: Redis cannot be reached for a while.
+    // Danger: each attempt to reach Redis first asks MySQL, which does not answer. Method: Redis
+    // cannot be reached for a while.
     let own = OwnServers::start(Durability::Everysec).await;
     let mut shop = Shop::open_on(&own.redis.spec, &own.mysql.spec, 1, 1_000).await;
     let proxy = Proxy::start(own.redis.spec.port).await.unwrap();
@@ -122,10 +125,10 @@ async fn a_redis_that_is_reached_again_is_gone_on_with_while_mysql_is_silent() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_process_of_redis_needs_the_word_of_mysql() {
-    // Danger: a Redis that has lost its tail is taken for the one of a moment ago. Method: it is killed and started
-    // again while MySQL is away.
+    // Danger: a restarted Redis that has lost its last entries is taken for the Redis of before.
+    // Method: Redis is killed and started again while MySQL is away.
     let mut own = OwnServers::start(Durability::Everysec).await;
-    let shop = Shop::open_divided(own.redis.spec.url("0"), &own.mysql.spec, 1, (1, 1_000)).await;
+    let shop = Shop::open_divided(own.redis.spec.url("0"), &own.mysql.spec, 1, 1, 1_000).await;
     let service = shop.serve().await;
     assert_eq!(order(&service).await.0, 201);
     shop.drained().await;
@@ -154,11 +157,11 @@ async fn another_process_of_redis_needs_the_word_of_mysql() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mysql_hears_afterwards_of_a_redis_that_needed_no_word_of_it() {
-    // Danger: instances go on with a restarted Redis while MySQL is away, and say nothing of it later; whoever comes new
-    // waits for their word for ever. Method: another instance is started when MySQL is back.
+    // Danger: instances go on with a restarted Redis while MySQL is away, and never tell MySQL; a
+    // new instance then waits for their word for ever. Method: another instance is started when
+    // MySQL is back.
     let mut own = OwnServers::start(Durability::Always).await;
-    let mut shop =
-        Shop::open_divided(own.redis.spec.url("0"), &own.mysql.spec, 1, (1, 1_000)).await;
+    let mut shop = Shop::open_divided(own.redis.spec.url("0"), &own.mysql.spec, 1, 1, 1_000).await;
     let proxy = Proxy::start(own.mysql.spec.port).await.unwrap();
     let direct = format!("127.0.0.1:{}", own.mysql.spec.port);
     shop.config.database_url = shop.config.database_url.replace(&direct, &proxy.address);
@@ -170,7 +173,7 @@ async fn mysql_hears_afterwards_of_a_redis_that_needed_no_word_of_it() {
     own.redis.restart().await.unwrap();
     let away = Instant::now();
     until("it sells, since nothing can be lost", || async {
-        // Behind a silence of its own it would wait for MySQL.
+        // After a silence of its own, the service would wait for MySQL.
         order(&service).await.0 == 201 || away.elapsed() > OUTAGE
     })
     .await;
@@ -189,9 +192,10 @@ async fn mysql_hears_afterwards_of_a_redis_that_needed_no_word_of_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_process_that_lost_entries_is_not_the_same_redis() {
-    // Danger: the run id alone would let an emptied Redis sell. Method: its journal loses its end, and its links.
+    // Danger: the run id alone would let an emptied Redis sell. Method: the journal of a Redis is
+    // emptied, and its links are reset.
     let own = OwnServers::start(Durability::Everysec).await;
-    let shop = Shop::open_divided(own.redis.spec.url("0"), &own.mysql.spec, 1, (1, 1_000)).await;
+    let shop = Shop::open_divided(own.redis.spec.url("0"), &own.mysql.spec, 1, 1, 1_000).await;
     let service = shop.serve_roles(&[stock_online::ServiceRole::Http]).await;
     assert_eq!(order(&service).await.0, 201);
     let client = redis::Client::open(own.redis.spec.url("0")).unwrap();

@@ -1,4 +1,4 @@
-//! Backup and point-in-time restore of MySQL: the scripts that `docs/recovery.md` tells to run.
+//! Backup and point-in-time restore of MySQL, by the scripts that `docs/recovery.md` names.
 
 use std::path::Path;
 use std::process::Output;
@@ -28,7 +28,7 @@ async fn script(name: &str, words: &[&str], server: &Server) -> Output {
     out
 }
 
-/// The same shop with its database on another server.
+/// The same shop, with its Redis and database on these servers.
 fn moved(shop: &Shop, redis: &Spec, mysql: &Spec) -> Shop {
     let (_, name) = shop.config.database_url.rsplit_once('/').unwrap();
     let config = Config {
@@ -48,9 +48,10 @@ async fn now(shop: &Shop) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restored_database_gets_what_redis_still_has_and_agrees_with_a_rebuilt_redis() {
-    // Danger: a database of half an hour ago beside a Redis of now. Method: dump under load, sell on,
-    // restore to a point in time; once Redis has survived, once it is empty too.
-    // The dump programs beside a chosen server (`make test-compat`) are those of another one.
+    // Danger: a database of half an hour ago beside a Redis of now. Method: dump under load, sell
+    // on, restore to a point in time; first beside the Redis that survived, then beside an empty
+    // one.
+    // The installed dump programs do not fit a chosen server (`make test-compat`).
     if std::env::var_os("MYSQL_SERVER").is_some() {
         return;
     }
@@ -73,7 +74,7 @@ async fn a_restored_database_gets_what_redis_still_has_and_agrees_with_a_rebuilt
     load.accept(200).await;
     let before = load.stop().await;
     shop.drained().await;
-    // The log's times are whole seconds: what follows belongs to a later one.
+    // The log has whole seconds, so the orders that follow must fall into a later second.
     let last = now(&shop).await;
     until("the second is over", || async { now(&shop).await != last }).await;
     let point = now(&shop).await;
@@ -88,7 +89,8 @@ async fn a_restored_database_gets_what_redis_still_has_and_agrees_with_a_rebuilt
     service.stop().await;
     mysql.kill().await;
 
-    // MySQL went back; Redis has everything: what is behind the restored watermark is applied again.
+    // MySQL went back, and Redis has everything: entries above the restored watermark are applied
+    // again.
     let spare = Spec::mysql(&folder.join("spare")).await.unwrap();
     let spare = start(&spare).await;
     let logs = logs.display().to_string();
@@ -104,7 +106,7 @@ async fn a_restored_database_gets_what_redis_still_has_and_agrees_with_a_rebuilt
     back.verify().await;
     service.stop().await;
 
-    // Both went back: Redis is rebuilt from the restored database, and they agree.
+    // Both went back: Redis is rebuilt from the restored database, and the two agree.
     let text = format!("DROP DATABASE {database}");
     sqlx::query(sqlx::AssertSqlSafe(text))
         .execute(&back.pool)

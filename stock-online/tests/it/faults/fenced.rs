@@ -49,7 +49,7 @@ async fn sells_again(shop: &Shop, service: &Service) {
 async fn an_emptied_redis_is_fenced_at_the_next_order_and_recover_brings_its_levels_back() {
     let own = OwnServers::start(stock_common::config::Durability::Everysec).await;
     let url = own.redis.spec.url("0");
-    let shop = Shop::open_divided(url, &own.mysql.spec, 1, (2, 100)).await;
+    let shop = Shop::open_divided(url, &own.mysql.spec, 1, 2, 100).await;
     let service = shop.serve().await;
     let client = &service.client;
     let keyed = || {
@@ -149,7 +149,7 @@ async fn another_epoch_and_a_missing_watermark_are_fenced() {
         .unwrap();
     sells_again(&shop, &service).await;
 
-    // A snapshot from before: the same epoch, without the watermark's entry.
+    // As after an old snapshot: the same epoch, without the watermark's entry.
     let journal = shop.ledger.keys().journal();
     let _: i64 = cmd("XTRIM")
         .arg(&journal)
@@ -271,7 +271,7 @@ async fn recover_keeps_what_continues_and_drops_the_rest_only_into_a_file() {
 async fn a_closed_instance_takes_no_message_for_a_strangers() {
     let mut own = OwnServers::start(stock_common::config::Durability::Everysec).await;
     let url = own.redis.spec.url("0");
-    let shop = Shop::open_divided(url, &own.mysql.spec, 1, (1, 10)).await;
+    let shop = Shop::open_divided(url, &own.mysql.spec, 1, 1, 10).await;
     let shard = shop.ledger.shards().remove(0);
     let epoch: Box<str> = shop.ledger.link().unwrap().epoch.to_string().into();
     let message = |epoch: &str| LevelsMessage {

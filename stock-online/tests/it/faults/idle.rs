@@ -1,4 +1,4 @@
-//! Links that were idle: closed by the server, or lost without a word. No request pays for it.
+//! Idle links that the server closed, or that were lost silently: no request pays for them.
 
 use std::time::{Duration, Instant};
 
@@ -11,11 +11,11 @@ use crate::support::{OwnServers, Service, Shop, until};
 
 /// The time that a request may take when it finds several links lost: less than any time limit of a link.
 const AT_ONCE: Duration = Duration::from_millis(1_900);
-/// Behind a silence of this length a link is asked before it is used.
+/// A link that was silent for so long is tested before it is used.
 const IDLE: Duration = Duration::from_millis(200);
 
-/// Requests that need Redis, each of another kind: an order on either path, stock, an order's state, and a counter of
-/// attempts to log in.
+/// Sends requests that need Redis in different ways: an order on either path, stock, an order's
+/// state, and a counter of login attempts.
 async fn all_are_answered(service: &Service, id: &str, between: impl AsyncFn()) {
     let client = &service.client;
     let login = json!({ "email": "user2@example.com", "password": "wrong-password" });
@@ -37,7 +37,7 @@ async fn all_are_answered(service: &Service, id: &str, between: impl AsyncFn()) 
         let answer = call.send().await;
         assert_eq!(answer.status, expected, "{}", answer.text);
         let took = asked.elapsed();
-        // Hashing a password takes as long as it takes.
+        // Hashing a password may take longer.
         let is_hashed = expected == 401;
         assert!(is_hashed || took < AT_ONCE, "{took:?} for {}", answer.text);
     }
@@ -70,7 +70,7 @@ async fn no_request_pays_for_a_link_that_its_server_has_closed() {
     let service = shop.serve().await;
     let id = order(&service).await;
     shop.drained().await;
-    // A link that nobody asks is closed meanwhile: that one, and not those of the service.
+    // Redis meanwhile closes this unused link, but none of the service.
     let mut idle = tokio::net::TcpStream::connect(("127.0.0.1", own.redis.spec.port))
         .await
         .unwrap();
@@ -79,7 +79,7 @@ async fn no_request_pays_for_a_link_that_its_server_has_closed() {
     assert_eq!(closed.unwrap(), 0);
     all_are_answered(&service, &id, async || {}).await;
 
-    // Closed a moment ago, when nobody has asked since.
+    // Links that were closed a moment ago, with no request since.
     all_are_answered(&service, &id, async || {
         let _: i64 = cmd("CLIENT")
             .arg("KILL")
@@ -97,8 +97,8 @@ async fn no_request_pays_for_a_link_that_its_server_has_closed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_request_pays_for_a_link_that_is_silently_lost() {
-    // Danger: what is sent into a lost link is never answered, and the request waits for its timeout, with an unknown
-    // outcome. Method: a proxy swallows all that comes over the connections there are.
+    // Danger: a request over a lost link is never answered, and waits for its timeout with an
+    // unknown outcome. Method: a proxy swallows everything that comes over its open connections.
     let own = OwnServers::start(Durability::Everysec).await;
     let mut shop = Shop::open_on(&own.redis.spec, &own.mysql.spec, 1, 1_000).await;
     let redis = Proxy::start(own.redis.spec.port).await.unwrap();
@@ -111,7 +111,7 @@ async fn no_request_pays_for_a_link_that_is_silently_lost() {
     shop.drained().await;
     for proxy in [&redis, &mysql] {
         all_are_answered(&service, &id, async || {
-            // Idle is a matter of time.
+            // A link counts as idle after this time.
             tokio::time::sleep(IDLE).await;
             proxy.lose();
         })
@@ -125,7 +125,7 @@ async fn no_request_pays_for_a_link_that_is_silently_lost() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_channel_that_is_silently_lost_is_subscribed_again() {
     let own = OwnServers::start(Durability::Everysec).await;
-    let mut shop = Shop::open_divided(own.redis.spec.url("0"), &own.mysql.spec, 1, (1, 10)).await;
+    let mut shop = Shop::open_divided(own.redis.spec.url("0"), &own.mysql.spec, 1, 1, 10).await;
     let proxy = Proxy::start(own.redis.spec.port).await.unwrap();
     shop.config.redis_url = format!("redis://{}/0", proxy.address);
     let service = shop.serve().await;
@@ -140,7 +140,7 @@ async fn a_channel_that_is_silently_lost_is_subscribed_again() {
     };
     until("it has subscribed", || async { heard().await == 1 }).await;
     proxy.lose();
-    // Redis knows nothing of the loss: it counts the lost one too.
+    // Redis does not notice the loss, so it counts the lost connection too.
     until("it has subscribed again", || async { heard().await == 2 }).await;
     service.stop().await;
 }

@@ -12,7 +12,8 @@ use tokio::task::JoinSet;
 
 use crate::support::{History, Load, OwnServers, PATIENCE, ServiceProcess, Shop, sorted, until};
 
-/// After the faults: every 201 is stored exactly once; what is unknown may be.
+/// After the faults: every order that was answered 201 is stored exactly once, and an order with an
+/// unknown outcome may be stored.
 async fn nothing_is_lost(shop: &Shop, history: History) {
     shop.drained().await;
     let stored = shop.stored_orders().await;
@@ -34,7 +35,8 @@ async fn nothing_is_lost(shop: &Shop, history: History) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_service_loses_no_accepted_order() {
-    // Danger: a 201 whose order only the process knew. Method: kill -9 in mid-load, start another.
+    // Danger: a 201 whose order only the process knew. Method: kill -9 in mid-load, start another
+    // process.
     let shop = Shop::open(1, 1_000_000).await;
     let mut service = ServiceProcess::start(&shop).await;
     let load = Load::start(std::slice::from_ref(&service.client), 8);
@@ -48,7 +50,7 @@ async fn a_killed_service_loses_no_accepted_order() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_signal_under_load_answers_what_was_accepted_and_exits_with_zero() {
-    // SIGHUP is what a terminal that closes sends, and more than once.
+    // A terminal that closes sends SIGHUP, and more than once.
     for signals in [
         &[Signal::TERM][..],
         &[Signal::HUP, Signal::HUP],
@@ -95,7 +97,8 @@ async fn a_killed_mysql_stops_no_redis_first_order_and_loses_none() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_redis_loses_nothing_when_it_syncs_always() {
-    // Danger: a 201 for what was only in memory. Method: kill -9 in mid-load, start it again.
+    // Danger: a 201 for an order that was only in memory. Method: kill -9 in mid-load, start it
+    // again.
     let mut own = OwnServers::start(Durability::Always).await;
     let shop = Shop::open_on(&own.redis.spec, &own.mysql.spec, 1, 1_000_000).await;
     let service = shop.serve().await;
@@ -115,7 +118,7 @@ async fn what_a_killed_redis_loses_is_listed_and_nothing_is_oversold() {
     // the tail of the append-only file as a crash would, start it again.
     let mut own = OwnServers::start(Durability::Everysec).await;
     let mut shop = Shop::open_on(&own.redis.spec, &own.mysql.spec, 1, 1_000_000).await;
-    // Nothing is settled, so that what is lost in Redis is lost.
+    // Nothing is settled, so that an entry lost in Redis is lost for good.
     let service = shop.serve_roles(&[stock_online::ServiceRole::Http]).await;
     let order = || {
         service
@@ -184,7 +187,7 @@ async fn what_a_killed_redis_loses_is_listed_and_nothing_is_oversold() {
     service.stop().await;
 }
 
-/// Cuts the last kilobytes off, within the last orders and not at a command's end.
+/// Cuts off the last kilobytes: within the last orders, and in the middle of a command.
 fn cut_append_only_file(own: &OwnServers) {
     let folder = own.redis.spec.pid_file().with_file_name("appendonlydir");
     let file = std::fs::read_dir(folder)
@@ -203,8 +206,9 @@ fn cut_append_only_file(own: &OwnServers) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sleeping_service_keeps_a_row_once_however_many_of_its_orders_wait_for_it() {
-    // Danger: MySQL gives the row to each of the sleeper's transactions in turn, and ends each after a second of
-    // idleness. Method: the row is held until its subscriber and three orders want it, then the service sleeps.
+    // Danger: MySQL gives the row to one transaction of the sleeping service after another, and
+    // ends each only after a second of idleness. Method: the row is held until the service's
+    // subscriber and three of its orders want it, then the service sleeps.
     let shop = Shop::open_undivided(1, 100).await;
     let service = ServiceProcess::start(&shop).await;
     shop.drained().await;
@@ -227,7 +231,7 @@ async fn a_sleeping_service_keeps_a_row_once_however_many_of_its_orders_wait_for
             order.send().await.status
         });
     }
-    // As many as are going to wait in MySQL do so once the process has answered these.
+    // Once the process has answered these, its transactions wait in MySQL.
     for _ in 0..20 {
         assert!(service.client.is_ready().await);
     }
@@ -240,7 +244,7 @@ async fn a_sleeping_service_keeps_a_row_once_however_many_of_its_orders_wait_for
     heir.rollback().await.unwrap();
     service.signal(Signal::CONT);
     assert!(took < Duration::from_secs(2), "{took:?}");
-    // The transaction that was ended is unknown or tried again, the others go on.
+    // The order of the ended transaction is unknown or tried again; the others go on.
     let statuses = load.join_all().await;
     assert!(
         statuses.iter().filter(|status| **status == 201).count() >= 2,

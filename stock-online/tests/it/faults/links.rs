@@ -1,4 +1,4 @@
-//! Links that swallow what is sent.
+//! Links that swallow everything that is sent.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use crate::support::{Load, Shop, sorted, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn statements_that_a_link_swallows_hold_up_neither_applying_nor_the_end() {
-    // Danger: a statement without an answer waits for ever, with its connection, its permit, and the
-    // subscriber. Method: a link to MySQL that is half open again and again, under load on both paths.
+    // Danger: a statement without an answer holds its connection, its permit and the subscriber for
+    // ever. Method: a link to MySQL that is half open again and again, under load on both paths.
     let mut shop = Shop::open(1, 1_000_000).await;
     let port = shop
         .config

@@ -1,4 +1,5 @@
-//! One lost key of Redis: its owners are refused until it is back, nobody else notices, no limit is passed.
+//! One lost key of Redis: its owners are refused until it is back, nobody else notices, and no
+//! limit is exceeded.
 
 use redis::cmd;
 use serde_json::json;
@@ -28,7 +29,7 @@ async fn lose(shop: &Shop, key: &str) {
     assert_eq!(gone, 1, "{key}");
 }
 
-/// The key becomes one of another type, which is worse than being gone.
+/// Replaces a key by one of another type, which is worse than a missing key.
 async fn spoil(shop: &Shop, key: &str) {
     let mut redis = shop.ledger.link().unwrap().read;
     let _: () = cmd("SET")
@@ -44,7 +45,7 @@ async fn buy(client: &Client, user: u64, product: u64, quantity: i64) -> Answer 
     call.send().await
 }
 
-/// Repeats a request until it is not refused for what was lost; each refusal before must say so.
+/// Repeats a request until it is not refused for a lost key any more; each refusal must say so.
 async fn once_back(what: &str, mut ask: impl AsyncFnMut() -> Answer) -> Answer {
     let started = std::time::Instant::now();
     loop {
@@ -58,7 +59,7 @@ async fn once_back(what: &str, mut ask: impl AsyncFnMut() -> Answer) -> Answer {
     }
 }
 
-/// A shop whose product 1 has a running sale with a limit of 2 units a buyer.
+/// Starts a sale of product 1 with a limit of 2 units a buyer.
 async fn with_sale(shop: &Shop, client: &Client) -> SaleId {
     let now = i64::try_from(shop.ledger.redis_now_ms()).unwrap();
     let body = json!({
@@ -72,8 +73,9 @@ async fn with_sale(shop: &Shop, client: &Client) -> SaleId {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_field_of_the_head_is_written_again_and_no_order_fails_for_it() {
-    // Danger: the script refuses everything for ever, while all signs say that the shop is well; or selling that was
-    // stopped goes on. Method: each field is deleted, and then made no number.
+    // Danger: the script refuses everything for ever, while all signs say that the shop is well; or
+    // stopped selling goes on. Method: each field is deleted, and then set to a text that is no
+    // number.
     let shop = Shop::open(1, 1_000).await;
     let service = shop.serve().await;
     let client = &service.client;
@@ -126,9 +128,9 @@ async fn a_lost_field_of_the_head_is_written_again_and_no_order_fails_for_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_limit_of_a_sale_is_not_begun_anew_and_nobody_else_waits() {
-    // Danger: a buyer's allowance that is missing was opened again at the full limit; MySQL then refused the
-    // entry for ever, and nobody's order was settled any more. Method: the book is lost, and spoiled, while its
-    // owner and others order.
+    // Danger: a missing allowance of a buyer is opened again at the full limit. MySQL then refuses
+    // the entry for ever, and no order is settled any more. Method: the book is deleted, then
+    // spoiled, while its owner and others order.
     let shop = Shop::open_undivided(2, 1_000).await;
     let service = shop.serve().await;
     let client = &service.client;
@@ -176,7 +178,8 @@ async fn lost_points_levels_and_stores_are_brought_back_from_mysql() {
     let level = keys.account(account(1));
     for spoils in [false, true] {
         if spoils {
-            // In one transaction: between two commands a reader may miss the level, and have it brought back.
+            // In one transaction: between two commands a reader could miss the level and have it
+            // restored.
             let mut spoil = redis::pipe();
             spoil.atomic().del(&level).hset(&level, "a", "b");
             let () = spoil
@@ -229,7 +232,7 @@ async fn a_level_that_redis_does_not_tell_is_never_shown_as_none() {
     // Danger: a product whose level is lost, or whose Redis is busy, is shown as sold out, at version 0. Method: the level
     // is deleted, then Redis is kept busy, and both lists and single products are read meanwhile.
     let own = OwnServers::start(Durability::Everysec).await;
-    let shop = Shop::open_divided(own.redis.spec.url("0"), &own.mysql.spec, 1, (1, 10)).await;
+    let shop = Shop::open_divided(own.redis.spec.url("0"), &own.mysql.spec, 1, 1, 10).await;
     let service = shop.serve().await;
     let client = &service.client;
     assert_eq!(buy(client, 2, 1, 1).await.status, 201);
@@ -240,7 +243,7 @@ async fn a_level_that_redis_does_not_tell_is_never_shown_as_none() {
 
     let level = Account::available(ProductId(1), LocationId::ONLINE);
     lose(&shop, &shop.ledger.keys().account(level)).await;
-    // A level that was read a moment ago is told once more.
+    // A level that was read a moment ago is shown once more.
     until("the loss is noticed", || async {
         let shown = read(one).await;
         (shown.status, shown.code()) == (503, "ACCOUNT_BROKEN")
@@ -346,7 +349,7 @@ async fn lost_states_and_deadlines_let_nothing_end_twice_and_come_back() {
 
     lose(&shop, &keys.states()).await;
     lose(&shop, &keys.deadlines()).await;
-    // Nothing of theirs is needed.
+    // This order needs neither key.
     assert_eq!(buy(client, 3, 1, 1).await.status, 201);
     until("the states are back", || async {
         match ledger.decide(cancel()).await.unwrap() {
@@ -371,7 +374,8 @@ async fn lost_states_and_deadlines_let_nothing_end_twice_and_come_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_earlier_program_left_in_redis_is_taken_over_while_it_sells() {
-    // The program of before had no books: their sentinels are missing. Method: all of them are taken away.
+    // An earlier program had no books, so their sentinels are missing. Method: all sentinels are
+    // removed.
     let shop = Shop::open_undivided(2, 1_000).await;
     let service = shop.serve().await;
     let client = &service.client;
@@ -460,7 +464,7 @@ async fn records_are_kept_as_long_as_promised_and_two_generations_at_most() {
             }
             Verdict::Refused(refusal) => panic!("{refusal:?}"),
         }
-        // Each accepted and refused key is one more record.
+        // Each call adds a record of an accepted or a refused key.
         assert!(matches!(other(name).await, Verdict::Refused(_)));
         assert!(matches!(
             ledger.decide(keyed(name)).await.unwrap(),
@@ -490,7 +494,8 @@ async fn records_are_kept_as_long_as_promised_and_two_generations_at_most() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_limits_of_a_sale_that_is_long_over_are_forgotten_and_its_orders_can_be_cancelled() {
-    // Danger: each buyer of each sale is kept for ever, or an order of a forgotten sale cannot be taken back.
+    // Danger: each buyer of each sale is kept for ever, or an order of a forgotten sale cannot be
+    // cancelled.
     let shop = Shop::open_undivided(1, 1_000).await;
     let service = shop.serve().await;
     let client = &service.client;

@@ -1,4 +1,4 @@
-//! A MySQL that takes one mebibyte a statement: what was accepted fits all the same (F31).
+//! A MySQL that takes one mebibyte per statement: accepted entries fit all the same (F31).
 
 use stock_common::config::Durability;
 use stock_common::id::{ProductId, UserId};
@@ -15,7 +15,7 @@ async fn long_entries_are_written_in_statements_that_the_server_takes() {
     let own = OwnServers::start(Durability::Everysec).await;
     let mysql = Spec::mysql(&folder("packets").join("mysql")).await.unwrap();
     let mysql = start(&mysql.with(&["--max-allowed-packet=1M"])).await;
-    let shop = Shop::open_divided(own.redis.spec.url("0"), &mysql.spec, 1, (100, 1_000)).await;
+    let shop = Shop::open_divided(own.redis.spec.url("0"), &mysql.spec, 1, 100, 1_000).await;
     let held = shop.serve_roles(&[ServiceRole::Http]).await;
     // A hundred lines with names of four bytes a character: about 50 KB an entry.
     let line = |product: u64| OrderLine {

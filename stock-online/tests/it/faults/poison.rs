@@ -13,7 +13,8 @@ use stock_online::ServiceRole;
 
 use crate::support::{Shop, until};
 
-/// An order that passes the script and not the table: its product's name is too long for its column.
+/// An order that passes the script, but not its table: the product's name is too long for the
+/// column.
 fn poison() -> Order {
     Order {
         user_id: UserId(2),
@@ -155,7 +156,7 @@ async fn a_poison_order_gives_its_coupon_and_points_back_and_can_be_stored_later
     };
     assert_eq!(mine().await, json!(false));
 
-    // A person mends the column; the order is stored as the failed one that it is.
+    // A person widens the column; then the order is stored, and it is a failed order.
     sqlx::query("ALTER TABLE order_products MODIFY product_name VARCHAR(200) NOT NULL")
         .execute(&shop.pool)
         .await
@@ -178,7 +179,7 @@ async fn a_cancel_that_races_the_compensation_gives_the_stock_back_once() {
     let shop = Shop::open(1, 100).await;
     let held = shop.serve_roles(&[ServiceRole::Http]).await;
     let bad = accept(&shop, &poison()).await;
-    // The buyer is quicker: MySQL has not seen the order yet.
+    // The buyer cancels before MySQL has seen the order.
     let cancel = held
         .client
         .patch(&format!("/api/redis/orders/{bad}/cancel"))
@@ -227,7 +228,7 @@ async fn a_synchronous_order_between_unapplied_ones_is_applied_in_its_place() {
         );
     }
     assert_eq!(shop.stored_orders().await, [ids[1].clone(), ids[3].clone()]);
-    // A synchronous cancel of an order that MySQL lacks brings the order along.
+    // A synchronous cancel of an order that MySQL lacks stores the order too.
     let cancel = held
         .client
         .patch(&format!("/api/orders/{}/cancel", ids[2]))
@@ -277,7 +278,7 @@ async fn duplicated_entries_change_nothing_and_gaps_and_reorderings_stop_applyin
             .unwrap()
             .unwrap();
         let result = apply::write(&mut transaction, &mut state, entries).await;
-        // Told to roll back, not only dropped: the next one must find the shard's row free.
+        // Rolled back explicitly, so that the next transaction finds the shard's row free.
         match &result {
             Ok(_) => transaction.commit().await.unwrap(),
             Err(_) => transaction.rollback().await.unwrap(),

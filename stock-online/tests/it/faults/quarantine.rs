@@ -1,4 +1,5 @@
-//! One account whose postings do not chain: everybody else is settled, nothing is taken from it, no unit is lost.
+//! One account whose postings do not chain: all other accounts are settled, nothing is taken from
+//! this one, and no unit is lost.
 
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
@@ -38,7 +39,7 @@ async fn change(shop: &Shop, text: &str) {
     assert!(done.rows_affected() > 0, "{text}");
 }
 
-/// Puts an orphan where the account's next posting belongs.
+/// Inserts an orphan where the account's next posting belongs.
 async fn plant_stray(shop: &Shop, product: u64) {
     let text = "INSERT INTO postings (kind, owner_id, place_id, seq, journal_id, delta, balance_after) \
          SELECT kind, owner_id, place_id, seq + 1, 1, -7, balance - 7 FROM accounts \
@@ -54,7 +55,7 @@ async fn is_quarantined(shop: &Shop, product: u64) {
     .await;
 }
 
-/// Settled, whatever is under quarantine.
+/// Waits until everything is settled, whatever is under quarantine.
 async fn settled(shop: &Shop) {
     until("mysql has settled every entry", || async {
         let report = verify(&shop.pool, &shop.ledger, false, &mut |_, _| {}).await;
@@ -72,7 +73,7 @@ async fn corrected(shop: &Shop) -> Reconciled {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stray_posting_stops_its_account_only_and_reconcile_ends_that() {
-    // Danger: MySQL answers 1062 for ever, and nobody's order settles again.
+    // Danger: MySQL answers 1062 for ever, and no order is settled any more.
     let shop = Shop::open_undivided(2, 100).await;
     let service = shop.serve().await;
     settled(&shop).await;
@@ -134,7 +135,7 @@ async fn a_stray_posting_stops_its_account_only_and_reconcile_ends_that() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_level_that_was_raised_by_hand_and_sold_from_goes_back_to_what_the_orders_left() {
-    // Danger: the accepted order is dropped, or the raised level believed.
+    // Danger: the accepted order is dropped, or the raised level is believed.
     let shop = Shop::open_undivided(2, 100).await;
     let service = shop.serve().await;
     settled(&shop).await;
@@ -248,7 +249,7 @@ async fn evidence_that_contradicts_itself_is_reported_and_not_acted_on() {
             assert_eq!(shop.available(product).await, 90);
         }
     }
-    // Everybody goes on, those too whose past is in doubt.
+    // All accounts go on, also those whose past is in doubt.
     for product in 1..=3 {
         assert_eq!(order(&service, product, 1).await.status, 201);
     }
@@ -290,7 +291,7 @@ async fn a_live_hold_whose_row_is_missing_keeps_its_deadline() {
         .query_async(&mut link.read)
         .await
         .unwrap();
-    // Both, and the sentinel.
+    // Both holds, and the sentinel.
     assert_eq!(live, 3);
     service.stop().await;
 }
@@ -372,7 +373,7 @@ async fn a_schema_that_refuses_every_order_stops_applying_and_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_posting_of_an_entry_that_cannot_be_read_is_not_taken_for_a_stray() {
-    // Danger: the release removes a posting whose entry may say it after all.
+    // Danger: the release removes a posting that its unreadable entry may contain after all.
     let shop = Shop::open_undivided(2, 100).await;
     let service = shop.serve().await;
     settled(&shop).await;
@@ -398,8 +399,9 @@ async fn a_posting_of_an_entry_that_cannot_be_read_is_not_taken_for_a_stray() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_posting_that_is_recorded_and_not_settled_yet_is_no_stray() {
-    // Danger: a release removes what a synchronous order has recorded beyond the watermark. Method: the watermark is said
-    // to be before the entry, and then at it.
+    // Danger: a release removes a posting that a synchronous order has recorded above the
+    // watermark. Method: the release is given a watermark before the entry, and then one at the
+    // entry.
     let shop = Shop::open(1, 10).await;
     let service = shop.serve().await;
     assert_eq!(order(&service, 1, 2).await.status, 201);

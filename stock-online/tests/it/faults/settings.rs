@@ -9,7 +9,7 @@ use stock_common::config::Durability;
 use super::super::ops::command;
 use crate::support::{Answer, OwnServers, Service, Shop, until};
 
-/// Within which a change must be noticed.
+/// Time within which a change must be noticed.
 const NOTICED: Duration = Duration::from_secs(10);
 
 async fn set(shop: &Shop, name: &str, value: &str) {
@@ -53,7 +53,7 @@ async fn says(service: &Service, status: &str, named: &[&str]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_redis_does_not_keep_is_not_sold_until_it_does() {
     let own = OwnServers::start(Durability::Always).await;
-    let shop = Shop::open_divided(own.redis.spec.url("0"), &own.mysql.spec, 1, (1, 1_000)).await;
+    let shop = Shop::open_divided(own.redis.spec.url("0"), &own.mysql.spec, 1, 1, 1_000).await;
     let service = shop.serve().await;
     assert_eq!(order(&service).await.status, 201);
     says(&service, "ready", &[]).await;
@@ -114,8 +114,8 @@ async fn what_redis_does_not_keep_is_not_sold_until_it_does() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_wants_to_sells_on_an_unsafe_redis_and_is_told_all_the_same() {
     let own = OwnServers::start(Durability::Everysec).await;
-    let mut shop = Shop::open_divided(own.redis.spec.url("0"), &own.mysql.spec, 1, (1, 10)).await;
-    // More than is promised is right.
+    let mut shop = Shop::open_divided(own.redis.spec.url("0"), &own.mysql.spec, 1, 1, 10).await;
+    // A setting that is stricter than promised is right.
     set(&shop, "appendfsync", "always").await;
     shop.config.allow_unsafe_redis = true;
     let service = shop.serve().await;
@@ -134,7 +134,7 @@ async fn who_wants_to_sells_on_an_unsafe_redis_and_is_told_all_the_same() {
 #[tokio::test(flavor = "multi_thread")]
 async fn selling_can_be_stopped_on_an_unsafe_redis() {
     let own = OwnServers::start(Durability::Everysec).await;
-    let shop = Shop::open_divided(own.redis.spec.url("0"), &own.mysql.spec, 1, (1, 10)).await;
+    let shop = Shop::open_divided(own.redis.spec.url("0"), &own.mysql.spec, 1, 1, 10).await;
     let service = shop.serve().await;
     set(&shop, "appendonly", "no").await;
     says(&service, "unready", &["redis appendonly no"]).await;
@@ -147,7 +147,7 @@ async fn selling_can_be_stopped_on_an_unsafe_redis() {
 #[tokio::test(flavor = "multi_thread")]
 async fn where_config_is_forbidden_info_tells_what_it_can() {
     let own = OwnServers::start(Durability::Everysec).await;
-    let shop = Shop::open_divided(own.redis.spec.url("0"), &own.mysql.spec, 1, (1, 10)).await;
+    let shop = Shop::open_divided(own.redis.spec.url("0"), &own.mysql.spec, 1, 1, 10).await;
     let client = redis::Client::open(own.redis.spec.url("0")).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
     let _: () = cmd("ACL")
@@ -192,7 +192,7 @@ async fn where_config_is_forbidden_info_tells_what_it_can() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_mysql_does_not_keep_is_told_and_orders_go_on() {
     let own = OwnServers::start(Durability::Everysec).await;
-    let shop = Shop::open_divided(own.redis.spec.url("0"), &own.mysql.spec, 1, (1, 1_000)).await;
+    let shop = Shop::open_divided(own.redis.spec.url("0"), &own.mysql.spec, 1, 1, 1_000).await;
     let service = shop.serve().await;
     says(&service, "ready", &[]).await;
     for (text, back, named) in [

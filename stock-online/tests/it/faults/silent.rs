@@ -1,4 +1,4 @@
-//! A silent server takes no product and no page away: reads come from memory.
+//! A silent server makes no product and no page unavailable: reads come from memory.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use stock_domain::account::Account;
 
 use crate::support::{OwnServers, Service, Shop, until};
 
-/// Every path on which products are looked at.
+/// Every path that shows products.
 const LOOKS: [&str; 8] = [
     "/api/products",
     "/api/products?limit=2&status=ACTIVE",
@@ -21,7 +21,7 @@ const LOOKS: [&str; 8] = [
     "/event",
     "/products/1",
 ];
-/// Before, each of them waited for the server for five seconds.
+/// Time within which each path must answer; once, each waited five seconds for the server.
 const SOON: Duration = Duration::from_secs(2);
 
 async fn signed_up(service: &Service) -> String {
@@ -44,7 +44,7 @@ async fn signed_up(service: &Service) -> String {
     cookie.unwrap().to_owned()
 }
 
-/// Looks at everything once: as nobody, with a token, and with a session.
+/// Reads every path once: without a login, with a token, and with a session.
 async fn look(service: &Service, cookie: &str, age: impl Fn(Option<&String>)) {
     for path in LOOKS {
         let get = || service.client.get(path);

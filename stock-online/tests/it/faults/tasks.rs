@@ -1,4 +1,5 @@
-//! Tasks that break: each is started again, orders go on, and a ledger that is closed leaves none behind.
+//! Tasks that panic: each is started again, orders go on, and a closed ledger leaves no task
+//! behind.
 
 use redis::cmd;
 use stock_common::config::Durability;
@@ -46,7 +47,8 @@ async fn a_task_that_breaks_is_started_again_and_orders_go_on() {
         let before = restarts(&service, task).await;
         break_task(task, of);
         until("it is started again", || async {
-            // Either ledger may hear it first: this test has a ledger of its own, and so has the service.
+            // The test and the service have a ledger each, and either may take the request to
+            // break.
             break_task(task, of);
             restarts(&service, task).await > before + 1
         })
@@ -81,7 +83,7 @@ async fn a_ledger_that_is_closed_leaves_redis_alone() {
             .unwrap();
         list.lines().count()
     };
-    // It is shut, since this Redis is empty: it tries again and again.
+    // The shard stays fenced, since this Redis is empty: the ledger connects again and again.
     let mut config = other.config.clone();
     config.redis_url = redis.spec.url("0");
     let closed = Shop::at(config);
@@ -95,7 +97,7 @@ async fn a_ledger_that_is_closed_leaves_redis_alone() {
     drop(closed);
     until("its links are closed", || async { clients().await == 1 }).await;
     let before = received().await;
-    // Three times as long as it would take to try again.
+    // Three times the pause between two attempts.
     tokio::time::sleep(std::time::Duration::from_millis(600)).await;
     assert_eq!(received().await, before);
 }

@@ -1,4 +1,4 @@
-//! Encrypted links to both servers, and a certificate that runs out.
+//! Encrypted links to both servers, and a certificate that expires.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use stock_servers::{Server, Spec, free_port};
 
 use crate::support::{ServiceProcess, Shop, folder, start, until};
 
-/// An authority, and what it signed for 127.0.0.1.
+/// A certificate authority, and the certificates that it has signed for 127.0.0.1.
 struct Certificates {
     folder: PathBuf,
     authority: CertifiedIssuer<'static, KeyPair>,
@@ -30,7 +30,7 @@ impl Certificates {
         made
     }
 
-    /// Writes a certificate that ends with a year, and its key.
+    /// Writes a certificate that is valid until the first day of a year, and its key.
     fn sign(&self, name: &str, year: i32) {
         let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
         params.not_before = date_time_ymd(2010, 1, 1);
@@ -46,8 +46,8 @@ impl Certificates {
     }
 }
 
-/// Both servers with certificates, a shop on them, and the variables by which a service talks to them
-/// through TLS only.
+/// Both servers with certificates, a shop on them, and the variables that make a service use TLS
+/// only.
 struct Encrypted {
     redis: Server,
     tls_port: String,
@@ -86,7 +86,7 @@ impl Encrypted {
                 format!("{database}?ssl-mode=VERIFY_IDENTITY"),
             ),
         ];
-        // The database server ends with the tests, whoever holds it.
+        // The database server runs until the tests end; nobody has to hold it.
         std::mem::forget(mysql);
         Self {
             redis,
@@ -150,8 +150,8 @@ async fn both_links_are_encrypted_when_the_urls_say_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expired_certificate_stops_new_connections_and_loses_nothing() {
-    // Danger: a link that falls back to plain text, or an order that is half done. Method: Redis shows
-    // another certificate and drops its clients, then the old one again.
+    // Danger: a link that falls back to plain text, or an order that is half done. Method: Redis
+    // shows another certificate and drops its clients, and then shows the old certificate again.
     let servers = Encrypted::open().await;
     let service = ServiceProcess::start_with(&servers.shop, servers.variables.clone()).await;
     let order = || service.client.order("/api/redis/orders", 2, &[(1, 1)]);

@@ -1,5 +1,5 @@
-//! The script against a plain in-memory model: random orders, reservations, their ends, receipts, switches and keys, sent
-//! together so that they meet in one batch, and replayed.
+//! The script against a plain in-memory model: random orders, reservations, their ends, receipts,
+//! switches and keys, sent together so that they meet in one batch, and replayed.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,14 +25,14 @@ const PRODUCTS: u64 = 3;
 enum Op {
     /// Quantities of the three products; a key and fingerprint, if any.
     Place([u32; 3], Option<(u8, u8)>),
-    /// The how-manieth accepted order.
+    /// Index of an accepted order.
     Cancel(usize),
     Receive(u64, i64),
     Close(u64, bool),
     Selling(bool),
-    /// Sets units of a product aside.
+    /// Reserves units of a product.
     Reserve(u64, u32),
-    /// Confirms or cancels the how-manieth reservation.
+    /// Confirms or cancels a reservation, given by its index.
     End(usize, bool),
 }
 
@@ -52,7 +52,7 @@ fn ops() -> impl Strategy<Value = Vec<Vec<Op>>> {
     prop::collection::vec(prop::collection::vec(op, 1..12), 1..5)
 }
 
-/// What a verdict comes down to: no position, which only the script chooses.
+/// A verdict without its position, which only the script chooses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Outcome {
     Accepted(Vec<i64>),
@@ -65,12 +65,12 @@ struct Model {
     levels: HashMap<u64, i64>,
     closed: HashMap<u64, bool>,
     selling: bool,
-    /// Orders that were accepted, with the state of their state.
+    /// Accepted orders: quantities, and whether the order was cancelled.
     orders: Vec<([u32; 3], bool)>,
     keys: HashMap<u8, (u8, Outcome)>,
-    /// What is set aside of each product.
+    /// Reserved units of each product.
     reserved: HashMap<u64, i64>,
-    /// Reservations that were accepted: product, quantity, whether it is over.
+    /// Accepted reservations: product, quantity, and whether it has ended.
     holds: Vec<(u64, u32, bool)>,
 }
 
@@ -156,7 +156,7 @@ impl Model {
         }
     }
 
-    /// `None` when there is no such order or reservation.
+    /// Applies an operation; `None` when there is no such order or reservation.
     fn apply(&mut self, op: &Op) -> Option<Outcome> {
         Some(match op {
             Op::Place(quantities, key) => self.place(*quantities, *key),
@@ -228,7 +228,7 @@ struct Run<'a> {
     held: Vec<(Position, Reservation)>,
 }
 
-/// What an operation would make, if it is accepted.
+/// The thing that an accepted operation makes.
 enum Made {
     Nothing,
     Order(Order),
@@ -246,12 +246,12 @@ impl Run<'_> {
         all
     }
 
-    /// The request of an operation, and what it would make.
+    /// The request of an operation, and the thing that it would make.
     fn request(&self, op: &Op) -> (Request, Made) {
         match op {
             Op::Place(quantities, with_key) => {
                 let order = self.order(*quantities);
-                // Keys are a run's own, like its products.
+                // Each run has keys of its own, like its products.
                 let idempotency = with_key.and_then(|(name, fingerprint)| {
                     let mut known = key(name, fingerprint)?;
                     known.key = format!("{:016x}{}", self.base, &known.key[..16]);
@@ -337,7 +337,8 @@ impl Run<'_> {
             self.ledger.decide(receive).await.unwrap();
         }
         for group in groups {
-            // What ends names what began in an earlier group, whose id is known.
+            // A cancel or an end may only name an order or hold of an earlier group, whose id is
+            // known.
             let (orders, holds) = (self.placed.len(), self.held.len());
             let group: Vec<&Op> = group
                 .iter()
@@ -386,9 +387,10 @@ fn the_script_decides_as_a_plain_model_does() {
         .build()
         .unwrap();
     let mut shop = runtime.block_on(Shop::open_undivided(1, 1));
-    // One call under way: batches are decided in the order in which they were sent.
+    // Only one call is under way, so batches are decided in the order in which they were sent.
     shop.config.batches_in_flight_max = 1;
-    // The flag may refuse for a moment what a reversal in the same batch has just made possible.
+    // The sold-out flag may refuse for a moment what a reversal in the same batch has just made
+    // possible.
     shop.config.sold_out_flag_ms = 0;
     let ledger = runtime.block_on(async {
         let ledger = ledger::start(&shop.config, shop.pool.clone(), shop.clock.clone()).unwrap();

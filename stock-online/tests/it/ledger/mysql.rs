@@ -1,4 +1,5 @@
-//! What MySQL is asked, and what it must not do; and a MySQL server where one is installed.
+//! Statements that MySQL is asked, and locks that they must not take; also on a MySQL server where
+//! one is installed.
 
 use sqlx::{AssertSqlSafe, Row};
 use stock_common::config::Durability;
@@ -75,8 +76,8 @@ async fn a_shard_and_a_job_belong_to_one_holder_at_a_time() {
 
 #[tokio::test]
 async fn a_job_whose_holder_is_lost_without_a_word_is_free_again_in_seconds() {
-    // Danger: a machine that dies, or a link that swallows everything, holds the job for as long as the server keeps
-    // what is idle. Method: a proxy swallows all that the holder says.
+    // Danger: a machine that dies, or a link that swallows everything, holds the job for as long as
+    // the server keeps idle connections. Method: a proxy swallows everything that the holder sends.
     let own = OwnServers::start(Durability::Everysec).await;
     let shop = Shop::open_on(&own.redis.spec, &own.mysql.spec, 1, 1).await;
     let proxy = Proxy::start(own.mysql.spec.port).await.unwrap();
@@ -175,8 +176,9 @@ async fn the_same_holds_on_mysql_where_it_is_installed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_somebody_holds_stops_only_what_needs_it() {
-    // Danger: the subscriber holds the rows of a whole batch while it waits for one, and everybody waits for it.
-    // Method: one product's row is held; orders before its order are stored, the row of one behind it is free.
+    // Danger: the subscriber holds the rows of a whole batch while it waits for one row, and
+    // everybody waits for it. Method: one product's row is held. Orders before that product's order
+    // are stored, and the row of a product behind it is free.
     let shop = Shop::open_undivided(3, 100).await;
     let service = shop.serve().await;
     let client = &service.client;

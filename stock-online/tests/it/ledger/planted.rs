@@ -1,9 +1,11 @@
-//! The worth of a proof that says "nothing is missing": every column of every table and every field of every key that
-//! states a fact is changed, one at a time, and `verify --full` must name each.
+//! The worth of a `verify` that says "nothing is missing": every column of every table and every
+//! field of every key that states a fact is changed, one at a time, and `verify --full` must name
+//! each change.
 //!
-//! The changes are not listed by hand: the schema names the columns, [`stock_redis::keys`] the keys. A
-//! table, column or key that is new and neither changed here nor listed with a reason fails a test. Each change is
-//! undone, so one shop serves all of them, and at the end it is proved again.
+//! The changes are not listed by hand: the schema names the columns, [`stock_redis::keys`] the
+//! keys. A table, column or key that is new and neither changed here nor listed with a reason fails
+//! a test. Each change is undone, so one shop serves all of them, and at the end it is verified
+//! again.
 
 mod keys;
 mod shop;
@@ -44,7 +46,8 @@ fn checks(table: &str) -> Vec<&str> {
         "archives" => &["journal"],
         "branches" => &["entry_branches", "point_transactions"],
         "coupons" => &["states"],
-        // An entry whose letter is gone lacks its rows; one that has a letter should have none.
+        // An entry whose dead letter is gone lacks its rows; an entry with a dead letter should
+        // have none.
         "dead_letters" => &["orders"],
         "epochs" | "shards" => &["journal", "epoch", "redis", "shards", "epochs"],
         "journal" => &["frames", "postings", "orders"],
@@ -54,7 +57,8 @@ fn checks(table: &str) -> Vec<&str> {
     [&[table], more].concat()
 }
 
-/// Tables of which a change is named by others as well, so that two of them changed at once prove nothing.
+/// Tables whose changes are also named by checks of other tables, so that two of them changed at
+/// once would show nothing.
 const ALONE: [&str; 8] = [
     "accounts",
     "archived_allowances",
@@ -66,7 +70,7 @@ const ALONE: [&str; 8] = [
     "shards",
 ];
 
-/// Changes that do not stand in each other's way: one of each table, or one alone.
+/// Batches of changes that do not hide each other: one change per table, or one change alone.
 fn batches(plantings: Vec<Planting>) -> Vec<Vec<Planting>> {
     let mut batches: Vec<Vec<Planting>> = Vec::new();
     let mut at: BTreeMap<String, usize> = BTreeMap::new();
@@ -117,7 +121,7 @@ async fn verify_names_every_change_of_what_mysql_says() {
         .iter()
         .filter(|of| kept_tables.contains(of.table_name.as_str()));
     let kept = tables::Kept::of(&shop.pool, &kept_columns.cloned().collect::<Vec<_>>()).await;
-    // Letters first, so that each batch has one of many tables.
+    // Changes of columns come first, then changes of whole rows.
     let mut plantings: Vec<Planting> = facts.iter().flat_map(tables::changes).collect();
     plantings.extend(
         tables::LEDGER
@@ -133,7 +137,7 @@ async fn verify_names_every_change_of_what_mysql_says() {
     for batch in all {
         let mut planted = Vec::new();
         for planting in batch {
-            // Not every column has a row without a value, or with one.
+            // A change of a column that never has a value, or always has one, may touch no row.
             if kept.run(&planting.statement).await > 0 {
                 planted.push(planting);
             }
@@ -210,7 +214,8 @@ async fn verify_names_every_change_of_what_redis_says() {
     shop.verify().await;
 }
 
-/// Runs `verify` as it runs every hour until everything that was due is compared, and returns what it names.
+/// Runs `verify` as the hourly job does until everything due is compared, and returns the
+/// differences.
 async fn within_a_day(shop: &Shop) -> Vec<Difference> {
     let age =
         "UPDATE proofs SET balance = balance - 86400000 WHERE subject IN ('round', 'round:names')";
@@ -246,7 +251,7 @@ async fn what_was_proved_before_is_proved_again_within_a_day() {
             "UPDATE order_products SET quantity = 2 ORDER BY order_id LIMIT 1",
             "UPDATE order_products SET quantity = 1 ORDER BY order_id LIMIT 1",
         ),
-        // No column leads to this change: it is found because the whole round is counted.
+        // No single row shows this change; it is found because the whole round is counted.
         (
             "orders",
             "UPDATE orders SET status = 'FAIL', updated_at = '2026-01-01' ORDER BY id LIMIT 1",

@@ -193,7 +193,7 @@ async fn a_service_whose_schema_is_behind_waits_and_sells_when_it_is_migrated() 
     let log = folder("behind").join("log");
     let warn = vec![("STOCK_LOG", "warn".to_owned())];
     let out = std::fs::File::create(&log).unwrap().into();
-    let service = ServiceProcess::begin(&least, warn, (ROLES, out));
+    let service = ServiceProcess::begin(&least, warn, ROLES, out);
     let client = &service.client;
     until("the schema is seen to be behind", || async {
         schema_of(client).await == (503, json!("behind"))

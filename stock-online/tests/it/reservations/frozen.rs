@@ -36,7 +36,7 @@ async fn a_hold_made_before_a_sale_is_sold_at_the_normal_price_and_not_counted()
     let client = &service.client;
     let holds = [held(client, 5).await, held(client, 5).await];
     let more = json!({ "price": 100, "limitPerUser": 2 });
-    let planned = sale(&shop, client, (HOUR, 2 * HOUR), more).await;
+    let planned = sale(&shop, client, HOUR, 2 * HOUR, more).await;
     assert_eq!(planned.status, 201, "{}", planned.text);
     for (path, id) in PATHS.into_iter().zip(&holds) {
         let at_sale = take(client, path, id, 5, 100).await;
@@ -73,7 +73,7 @@ async fn a_hold_made_in_a_sale_keeps_its_price_when_the_sale_is_deleted_or_over(
     let client = &service.client;
     for way in ["deleted", "over"] {
         let more = json!({ "price": 600, "limitPerUser": 4 });
-        let running = sale(&shop, client, (-HOUR, HOUR), more).await;
+        let running = sale(&shop, client, -HOUR, HOUR, more).await;
         let holds = [held(client, 2).await, held(client, 2).await];
         let path = format!("/api/products/1/sales/{}", running.body["saleId"]);
         if way == "over" {
@@ -123,14 +123,15 @@ async fn a_hold_of_one_sale_counts_there_while_another_runs() {
     let first = sale(
         &shop,
         client,
-        (-HOUR, HOUR),
+        -HOUR,
+        HOUR,
         json!({ "price": 600, "limitPerUser": 3 }),
     )
     .await;
     let id = held(client, 3).await;
     delete_sale(client, &first).await;
     let second = json!({ "price": 500, "limitPerUser": 2 });
-    let second = sale(&shop, client, (-HOUR, HOUR), second).await;
+    let second = sale(&shop, client, -HOUR, HOUR, second).await;
     assert_eq!(second.status, 201, "{}", second.text);
     let placed = take(client, "/api/redis/orders", &id, 3, 600).await;
     assert_eq!(placed.status, 201, "{}", placed.text);
@@ -175,7 +176,7 @@ async fn a_promise_outlives_the_service_and_the_loss_of_redis() {
     let service = shop.serve().await;
     let client = &service.client;
     let more = json!({ "price": 600, "limitPerUser": 4 });
-    let running = sale(&shop, client, (-HOUR, HOUR), more).await;
+    let running = sale(&shop, client, -HOUR, HOUR, more).await;
     let holds = [held(client, 2).await, held(client, 2).await];
     delete_sale(client, &running).await;
     shop.drained().await;
@@ -231,7 +232,7 @@ async fn a_reservation_of_before_is_priced_when_it_is_ordered() {
     let (first, second): (Position, Position) = (make().await, make().await);
     let shown = client.get(&format!("/api/reservations/{first}")).user(2);
     assert_eq!(shown.send().await.body["status"], "PENDING");
-    sale(&shop, client, (-HOUR, HOUR), json!({ "price": 600 })).await;
+    sale(&shop, client, -HOUR, HOUR, json!({ "price": 600 })).await;
     let placed = take(client, "/api/redis/orders", &first.to_string(), 2, 600).await;
     assert_eq!(placed.status, 201, "{}", placed.text);
     shop.drained().await;

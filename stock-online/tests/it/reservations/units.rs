@@ -140,14 +140,14 @@ async fn a_sale_with_a_limit_caps_by_that_and_zero_is_no_cap() {
     let shop = open(2).await;
     let service = shop.serve().await;
     let client = &service.client;
-    let running = sale(&shop, client, (-HOUR, HOUR), json!({ "limitPerUser": 5 })).await;
+    let running = sale(&shop, client, -HOUR, HOUR, json!({ "limitPerUser": 5 })).await;
     let id = held(client, 2, 5).await;
     assert_eq!(reserve(client, 2, 1).await.code(), "PURCHASE_LIMIT_REACHED");
     crate::sales::delete_sale(client, &running).await;
     // Held units count, also those that were held in the sale.
     refused(client, 2, 1, 0).await;
     assert_eq!(end(client, &id, "cancel").await.status, 200);
-    let unlimited = sale(&shop, client, (-HOUR, HOUR), json!({ "price": 5 })).await;
+    let unlimited = sale(&shop, client, -HOUR, HOUR, json!({ "price": 5 })).await;
     assert_eq!(unlimited.status, 201);
     refused(client, 2, 3, 2).await;
     service.stop().await;

@@ -24,12 +24,12 @@ async fn outside_the_window_it_is_sold_at_its_normal_price_without_the_limit() {
     let discount = client.post("/api/products/1/discounts").admin();
     let discount = discount.json(&json!({ "percentage": 10 })).status();
     assert_eq!(discount.await, 201);
-    for (window, price, state) in [
+    for ((from, until), price, state) in [
         ((HOUR, 2 * HOUR), 900, "UPCOMING"),
         ((-HOUR, HOUR), 600, "RUNNING"),
         ((-2 * HOUR, -HOUR), 900, "OVER"),
     ] {
-        let made = sale(&shop, client, window, always(json!({}))).await;
+        let made = sale(&shop, client, from, until, always(json!({}))).await;
         assert_eq!(made.status, 201, "{}", made.text);
         assert_eq!(
             (&made.body["availability"], &made.body["state"]),
@@ -68,7 +68,8 @@ async fn outside_the_window_it_is_sold_at_its_normal_price_without_the_limit() {
 /// A buyer who buys again and again at either price while the window opens and closes.
 async fn buy_on(
     client: Client,
-    (user, number): (u64, u64),
+    user: u64,
+    number: u64,
     stop: CancellationToken,
 ) -> Vec<(String, i64)> {
     let mut bought = Vec::new();
@@ -129,7 +130,7 @@ async fn nobody_pays_the_price_of_the_other_side_while_the_window_opens_and_clos
             } else {
                 &other.client
             };
-            tokio::spawn(buy_on(client.clone(), (100 + number, number), stop.clone()))
+            tokio::spawn(buy_on(client.clone(), 100 + number, number, stop.clone()))
         })
         .collect();
     for step in 1..=5 {

@@ -21,7 +21,7 @@ async fn a_planned_sale_changes_altogether_and_a_running_one_not_its_beginning()
     let shop = Shop::open(2, 100).await;
     let service = shop.serve().await;
     let client = &service.client;
-    let planned = sale(&shop, client, (HOUR, 2 * HOUR), json!({ "price": 700 })).await;
+    let planned = sale(&shop, client, HOUR, 2 * HOUR, json!({ "price": 700 })).await;
     assert_eq!(planned.body["availability"], "SALE_ONLY");
     let starts = at(&shop, -HOUR);
     let change =
@@ -95,7 +95,7 @@ async fn a_limit_is_raised_and_lowered_and_what_was_taken_stays_taken() {
     let shop = Shop::open(1, 100).await;
     let service = shop.serve().await;
     let client = &service.client;
-    let running = sale(&shop, client, (-HOUR, HOUR), json!({ "limitPerUser": 2 })).await;
+    let running = sale(&shop, client, -HOUR, HOUR, json!({ "limitPerUser": 2 })).await;
     let limit = async |limit: Value| edit(client, &running, json!({ "limitPerUser": limit })).await;
     let remaining = async |user: u64, asked: i64, left: i64| {
         let refused = buy(client, user, asked, 1_000).await;
@@ -150,7 +150,8 @@ async fn a_limit_holds_on_two_instances_that_learn_of_it_at_different_times() {
     let running = sale(
         &shop,
         &service.client,
-        (-HOUR, HOUR),
+        -HOUR,
+        HOUR,
         json!({ "price": 900, "limitPerUser": 4 }),
     )
     .await;
@@ -227,7 +228,7 @@ async fn a_sale_of_before_counts_from_its_own_limit() {
     let shop = Shop::open(1, 100).await;
     let service = shop.serve().await;
     let client = &service.client;
-    let running = sale(&shop, client, (-HOUR, HOUR), json!({ "limitPerUser": 2 })).await;
+    let running = sale(&shop, client, -HOUR, HOUR, json!({ "limitPerUser": 2 })).await;
     let id = running.body["saleId"].as_u64().unwrap();
     for text in [
         "UPDATE sales SET counted_from = limit_per_user",

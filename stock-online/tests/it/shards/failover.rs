@@ -122,7 +122,7 @@ async fn who_slept_through_a_failover_lists_what_only_they_knew() {
     let shop = own.shop(3, 24, 10).await;
     let sleeper = {
         let log = std::process::Stdio::inherit();
-        ServiceProcess::spawn(&shop, Vec::new(), ("http", log)).await
+        ServiceProcess::spawn(&shop, Vec::new(), "http", log).await
     };
     let awake = shop.serve_roles(&[stock_online::ServiceRole::Http]).await;
     let each = one_on_each(shop.ledger.shard_map().unwrap(), 24);

@@ -94,7 +94,7 @@ async fn a_key_is_decided_once_on_whichever_shard() {
     };
     shop.config.shards = 5;
     let mut quiet = |_, _| {};
-    rehome((&shop.config, &shop.config), &shop.pool, 5, &mut quiet)
+    rehome(&shop.config, &shop.config, &shop.pool, 5, &mut quiet)
         .await
         .unwrap();
     until("every shard decides again", || async {

@@ -20,7 +20,8 @@ use crate::support::{Client, Load, OwnCluster, ServiceProcess, Shop, shared, unt
 
 async fn to(shop: &Shop, shards: u64) -> Result<Rehomed, RehomeError> {
     rehome(
-        (&shop.config, &shop.config),
+        &shop.config,
+        &shop.config,
         &shop.pool,
         shards,
         &mut |_, _| {},
@@ -129,7 +130,7 @@ async fn a_shop_on_one_redis_moves_to_a_cluster() {
     // Method: orders under a key on the one Redis; the same keys, and new orders, on the cluster. The first Redis keeps nothing.
     let own = OwnCluster::start(Shape::default()).await;
     let one_redis = shared().redis.url("0");
-    let shop = Shop::open_divided(one_redis, &own.mysql.spec, 1, (24, 100)).await;
+    let shop = Shop::open_divided(one_redis, &own.mysql.spec, 1, 24, 100).await;
     let service = shop.serve().await;
     let keyed = async |client: &Client| {
         let call = client.order("/api/redis/orders", 2, &[(1, 1)]);
@@ -146,7 +147,7 @@ async fn a_shop_on_one_redis_moves_to_a_cluster() {
         ..shop.config.clone()
     };
     let mut quiet = |_, _| {};
-    let done = rehome((&shop.config, &there), &shop.pool, 16, &mut quiet).await;
+    let done = rehome(&shop.config, &there, &shop.pool, 16, &mut quiet).await;
     assert_eq!(done.unwrap().shards, 16);
     settling.stop().await;
     let keys = cmd("KEYS").arg(shop.ledger.keys().everything()).to_owned();
@@ -190,7 +191,7 @@ async fn a_rehome_that_was_cut_off_is_finished_by_the_next() {
         let (config, pool) = (shop.config.clone(), shop.pool.clone());
         let cut = tokio::spawn(async move {
             let mut quiet = |_, _| {};
-            rehome((&config, &config), &pool, aim, &mut quiet)
+            rehome(&config, &config, &pool, aim, &mut quiet)
                 .await
                 .map(drop)
         });

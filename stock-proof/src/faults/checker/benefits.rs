@@ -8,8 +8,8 @@ use super::super::history::{History, Told};
 use super::{Allowed, Seen};
 use crate::Failure;
 
-/// I16: points that were given are there, a code was used by at most one order that stands, and what users have
-/// of points is what moved them.
+/// I16: points that were given are there, a code was used by at most one order that stands, and the
+/// points of a user are the sum of their movements.
 pub(super) async fn check(
     seen: &mut Seen,
     pool: &MySqlPool,
@@ -44,7 +44,8 @@ pub(super) async fn check(
         seen.complain(found == 0, || format!("{what}: {found}"));
     }
     let rows: Vec<(u64, u64, i64)> =
-        // Points that an order over several shards held and gave back name no order, and nobody asked for them.
+        // Points that a cross-shard order held and gave back name no order, and nobody asked for
+        // them.
         sqlx::query_as(
             "SELECT t.id, t.user_id, t.delta FROM point_transactions t JOIN journal j ON j.id = t.id \
              WHERE t.order_id IS NULL AND j.kind NOT IN ('branch_held', 'branch_confirmed', 'branch_released')",

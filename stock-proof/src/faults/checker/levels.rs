@@ -1,4 +1,5 @@
-//! Redis beside MySQL and what was told: each account's level, each thing's state, each live hold.
+//! Redis beside MySQL and the answers to buyers: each account's level, each thing's state, each
+//! live hold.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,12 +11,13 @@ use stock_common::id::Position;
 use super::{Allowed, Seen};
 use crate::Failure;
 
-/// The books that every shop has; each sale has one of its own besides.
+/// The books that every shop has. Each sale has another one.
 const BOOKS: [&str; 5] = ["AVAILABLE", "RESERVED", "POINTS", "HOLD", "BUCKET"];
 /// The field of a book, and the member of `deadlines`, that says that the key was not lost.
 const SENTINEL: &str = ".";
 
-/// I1, I3: what is left of each product at each place is what was `received` there less what orders and holds have.
+/// I1, I3: the level of each product at each location is the units that were `received` there, less
+/// those of orders and holds.
 pub(super) async fn stocks(
     seen: &mut Seen,
     pool: &MySqlPool,
@@ -61,7 +63,7 @@ pub(super) async fn stocks(
     Ok(())
 }
 
-/// I2 and the states: Redis says of every account, order, hold and code what MySQL says.
+/// I2 and the states: for every account, order, hold and code Redis agrees with MySQL.
 pub(super) async fn check(
     seen: &mut Seen,
     pool: &MySqlPool,
@@ -102,7 +104,7 @@ pub(super) async fn check(
     Ok(())
 }
 
-/// The form in which a position stands in Redis.
+/// A position in the form that Redis has.
 fn stream_id(id: &str) -> Option<String> {
     Some(Position::new(id.parse().ok()?).stream_id())
 }
@@ -157,7 +159,7 @@ async fn levels(
     Ok(())
 }
 
-/// A level in Redis may have a flag behind balance and seq.
+/// Compares a level. In Redis a flag may follow balance and sequence number.
 fn agree(seen: &mut Seen, account: &str, found: Option<&str>, expected: &str) {
     let agrees = found.is_some_and(|found| {
         let rest = found.strip_prefix(expected);
@@ -202,7 +204,7 @@ fn orders_and_holds(seen: &mut Seen, states: &BTreeMap<String, String>, allowed:
     seen.complaints.extend(complaints);
 }
 
-/// A code is used exactly when its row names an order.
+/// Checks that a code is used exactly when its row names an order.
 async fn codes(
     seen: &mut Seen,
     pool: &MySqlPool,

@@ -1,11 +1,13 @@
-//! Tables of MySQL that must agree: the journal with its postings, the accounts with both and with what they count.
+//! Tables of MySQL that must agree: the journal with its postings, and the accounts with both and
+//! with their rows.
 
 use sqlx::MySqlPool;
 
 use super::Seen;
 use crate::Failure;
 
-/// Units that buyers have taken in each sale: those of standing orders, and of holds that no order took.
+/// The units that buyers have taken in each sale: those of standing orders, and of holds that no
+/// order took.
 macro_rules! taken {
     () => {
         "(SELECT sale_id, user_id, SUM(quantity) AS units FROM (\
@@ -17,7 +19,7 @@ macro_rules! taken {
     };
 }
 
-/// Each counts what must not be there.
+/// Statements that each count rows that must not exist.
 const CHECKS: [(&str, &str); 12] = [
     (
         "I11: numbers missing in the journal",
@@ -94,9 +96,9 @@ const CHECKS: [(&str, &str); 12] = [
     ),
 ];
 
-/// I11, I12, I13: the journal is dense, each account's postings chain from the first on, and each names
-/// an entry. I16, I27: nobody has had more than a limit allows, and what is left under a limit is the limit less
-/// what was taken.
+/// I11, I12, I13: the journal is dense, each account's postings chain from the first on, and each
+/// names an entry. I16, I27: nobody has had more than a limit allows, and the rest under a limit is
+/// the limit less the units taken.
 pub(super) async fn check(seen: &mut Seen, pool: &MySqlPool) -> Result<(), Failure> {
     for (what, text) in CHECKS {
         let found: i64 = sqlx::query_scalar(text).fetch_one(pool).await?;

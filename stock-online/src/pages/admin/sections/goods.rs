@@ -134,7 +134,7 @@ const SALE_EDIT: &[Field] = &[
     field("limitPerUser", NUMBER).prefilled().optional(),
 ];
 
-/// Stock at every place.
+/// Stock at every location.
 pub(in crate::pages::admin) const STOCK: Section = Section {
     filters: &[("low", ("low", "true")), ("reorder", ("reorder", "true"))],
     forms: &[INBOUND, ADJUST, IMPORT],

@@ -4,7 +4,7 @@
 use super::{Kind, Section, TEXT, column, link, section};
 use crate::pages::admin::form::{Form, Input, field, form};
 
-/// The switch of the first page.
+/// The forms of the overview: the selling switch, and `verify`.
 pub(in crate::pages::admin) const SELLING: &[Form] = &[
     form(
         "selling-stop",

@@ -10,9 +10,9 @@ use stock_redis::keys::{HEAD_FIELDS, Keys, Kind, Records, SENTINEL};
 pub(super) struct Planting {
     pub(super) key: String,
     pub(super) commands: Vec<Cmd>,
-    /// The check that must find it, and what it must name.
+    /// The check that must find the change, and the text that it must name.
     pub(super) names: (&'static str, String),
-    /// Changes of one batch do not stand in each other's way.
+    /// Changes of one batch do not hide each other.
     pub(super) batch: u32,
 }
 
@@ -82,7 +82,7 @@ impl<'a> Planter<'a> {
             let value = String::from_utf8(now[field.as_bytes()].clone()).unwrap();
             let changed = match (field, value.parse::<u64>()) {
                 ("selling", Ok(open)) => (1 - open).to_string(),
-                // A reading of the clock: one that has not come.
+                // A reading of the clock is moved into the future.
                 ("accepted_from" | "refused_from", Ok(ms)) => (ms + 3_600_000).to_string(),
                 (_, Ok(number)) => (number + 1).to_string(),
                 (_, Err(_)) => format!("x{value}"),
@@ -97,7 +97,8 @@ impl<'a> Planter<'a> {
         self.plant(99, &key, set(&key, b"more", b"1"), ("epoch", "fields"));
     }
 
-    /// The stream is written anew: with another payload, other facts, another number, or without a frame.
+    /// The stream is written anew: with another payload, other posted levels, another number, or
+    /// without a frame.
     async fn journal(&mut self) {
         let key = self.keys.journal();
         let frames: Vec<(String, Vec<Bytes>)> = cmd("XRANGE")
@@ -114,7 +115,7 @@ impl<'a> Planter<'a> {
                 "frame" => drop(frames.remove(at)),
                 "number" => frames[at].1[1] = b"7".to_vec(),
                 "facts" => {
-                    // The newest: what was archived is no part of the proof any more.
+                    // The newest frame: archived entries are not verified any more.
                     let frame = frames.iter_mut().rfind(|(_, fields)| !fields[2].is_empty());
                     let facts = &mut frame.unwrap().1[2];
                     let text = String::from_utf8(facts.clone()).unwrap();
@@ -154,14 +155,14 @@ impl<'a> Planter<'a> {
             let name = String::from_utf8(id.clone()).unwrap();
             let value = String::from_utf8(value).unwrap();
             let other = format!("x{value}");
-            // The outcome of a branch is told by its own row, and is compared there.
+            // The outcome of a branch has a row of its own, and is compared there.
             if kind != "branch" {
                 self.plant(0, &key, set(&key, &id, other.as_bytes()), ("states", &name));
             }
             let (state, _) = value.rsplit_once('@').unwrap();
             let never = format!("{state}@x");
             self.plant(1, &key, set(&key, &id, never.as_bytes()), ("states", &name));
-            // A till's sale is known to its table for longer than its state is kept.
+            // A till's sale stays in its table for longer than its state is kept.
             if kind != "till" && kind != "device" {
                 self.plant(2, &key, unset(&key, &id), ("states", &name));
             }
@@ -316,7 +317,7 @@ impl<'a> Planter<'a> {
     }
 }
 
-/// A level with another balance, another seq, another flag, and one that is none.
+/// A level with another balance, another seq, another flag, and a level that cannot be read.
 fn levels(value: &str) -> [String; 4] {
     let mut parts = value.split(' ').map(|part| part.parse::<u64>().unwrap());
     let (balance, seq) = (parts.next().unwrap(), parts.next().unwrap());
@@ -330,7 +331,7 @@ fn levels(value: &str) -> [String; 4] {
     ]
 }
 
-/// Keeps what keys hold, from which each change is undone.
+/// The dumped values of keys, from which each change is undone.
 pub(super) struct Kept {
     keys: BTreeMap<String, Value>,
 }

@@ -72,7 +72,7 @@ pub(super) async fn lived_in() -> Shop {
 
 /// Places an order under a sale that is then over and forgotten, and archives it with everything else of that time.
 async fn archived(shop: &Shop, client: &Client) {
-    let made = sale(shop, client, (-HOUR, HOUR), json!({ "limitPerUser": 5 })).await;
+    let made = sale(shop, client, -HOUR, HOUR, json!({ "limitPerUser": 5 })).await;
     assert_eq!(made.status, 201, "{}", made.text);
     until("the sale is known", || async {
         let answer = client.order(REDIS, 2, &[(1, 6)]).send().await;
@@ -126,7 +126,7 @@ async fn orders(shop: &Shop, client: &Client) {
         state.unwrap().as_deref() == Some("COMPENSATED")
     })
     .await;
-    let made = sale(shop, client, (-HOUR, HOUR), json!({ "limitPerUser": 5 })).await;
+    let made = sale(shop, client, -HOUR, HOUR, json!({ "limitPerUser": 5 })).await;
     assert_eq!(made.status, 201, "{}", made.text);
     until("the sale is known", || async {
         let answer = client.order(REDIS, 2, &[(1, 6)]).send().await;
@@ -202,7 +202,7 @@ async fn report(shop: &Shop) {
         let ms = day_begins_ms(date, chrono_tz::UTC).unwrap();
         Position::from_parts(ms, 0).unwrap()
     };
-    let span = (begins(today), begins(today.succ_opt().unwrap()));
+    let span = begins(today)..begins(today.succ_opt().unwrap());
     let mut connection = shop.pool.acquire().await.unwrap();
     let written = point_reports::write(&mut connection, today, span).await;
     assert!(written.unwrap() > 0);
