@@ -6,8 +6,8 @@
 -- ARGV  1 ms that an acceptance is remembered   2 ms that a refusal is remembered
 --       3 hash of the key   4 print: the first 8 bytes of the request's fingerprint
 --       5 shard that decides
--- RETURNS  "" if the key is claimed now; the record that the key had before; or "LOST" if the records
---          were lost. In the last two cases nothing is changed.
+-- RETURNS  "" if the key is claimed now; the record that the key had before; or "LOST" if the
+--          records were lost. In the last two cases nothing is changed.
 
 local now = redis.call('TIME')
 local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)

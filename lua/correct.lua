@@ -1,10 +1,13 @@
 #!lua
--- correct: sets an account to the level of its last posting, unless the account has changed meanwhile.
+-- correct: sets an account to the level of its last posting, unless the account has changed
+-- meanwhile.
 --
 -- KEYS  1 epoch (hash)   2 the account's own key, or its book
--- ARGV  1 epoch under which the caller compared   2 the account's field in its book, or "" for an own key
+-- ARGV  1 epoch under which the caller compared
+--       2 the account's field in its book, or "" for a key of its own
 --       3 value that was read ("" = missing, or a key of another type)   4 value to set
--- RETURNS  1 set; 0 the value has changed, or the book was lost (nothing is changed); -1 another epoch
+-- RETURNS  1 set; 0 the value has changed, or the book was lost (nothing is changed); -1 another
+--          epoch
 
 if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then return -1 end
 if ARGV[2] ~= '' then

@@ -1,19 +1,19 @@
 #!lua
 -- decide: checks a batch of requests and journals those that are accepted, in one atomic step.
 --
--- Phase one reads the keys and checks the whole batch on copies in memory, so that each request sees
--- the effects of the requests before it. Phase two only writes. Redis does not roll a script back, so
--- nothing may fail after the first write. The first write of an accepted request is the XADD of its
--- frame, the only write that Redis could still refuse. When memory or disk is short, Redis refuses
--- the whole script before it runs, because the script begins with a shebang.
+-- Phase one reads the keys and checks the whole batch on copies in memory, so that each request
+-- sees the effects of the requests before it. Phase two only writes. Redis does not roll a script
+-- back, so nothing may fail after the first write. The first write is the XADD of the first frame,
+-- the only write that Redis could still refuse. When memory or disk is short, Redis refuses the
+-- whole script before it runs, because the script begins with a shebang.
 --
 -- KEYS
---   1 epoch      hash: epoch; ms and low (last position); number (of the last entry); settled (number
---                of the last settled entry); selling (1 or 0); accepted and refused (number of the
---                younger generation of idempotency records); accepted_from and refused_from (ms at
---                which that generation began)
---   2 journal    stream of frames: field "number" with the number of the first entry, then up to 100
---                entries, each with its posted levels as field and its payload as value
+--   1 epoch      hash: epoch; ms and low (last position); number (of the last entry); settled
+--                (number of the last settled entry); selling (1 or 0); accepted and refused (number
+--                of the younger generation of idempotency records); accepted_from and refused_from
+--                (ms at which that generation began)
+--   2 journal    stream of frames: field "number" with the number of the first entry, then up to
+--                100 entries, each with its posted levels as field and its payload as value
 --   3 states     book: state id -> state@ms
 --   4 deadlines  zset: "ms-low text" of each live hold -> ms at which it expires; and "."
 --   5, 6         the generations of accepted idempotency records with an even and an odd number
@@ -44,20 +44,20 @@
 --  10 channel of the levels message         11 number of requests
 --  12 ms after which the batch comes too late (a request may have a deadline of its own)
 --  13 number of transitions
---   then per account with its own key: its label in the levels message, or "" for an account that is
---   not announced
---   then per book: 1 = its accounts are announced, 0 = not; number of fields; the fields. Accounts are
---   numbered from 1: first those with keys of their own, then the fields of the books in this order
+--   then per account with its own key: its label in the levels message, or "" for an account that
+--   is not announced
+--   then per book: 1 = its accounts are announced, 0 = not; number of fields; the fields. Accounts
+--   are numbered from 1: first those with keys of their own, then the books' fields in this order
 --   then the hashes of the idempotency keys, numbered from 1
 --   then the ids of the transitions, in the order of the requests
 --   then per request: its shape, and for each of these flags that is set, in this order:
 --     1     idempotency: index of the key; print
 --     2     deadline: ms
 --     8     transitions: count; of each the state before ("" = none) and after ("" = forget)
---     16    closings: count; of each the account index, and 1 = close, 0 = open or 2 = close if this
---           request opens the account
---     256   refuse: a predecided answer, which is remembered under the key. Behind "=" it is a refusal
---           of another shard, "code rest"
+--     16    closings: count; of each the account index, and 1 = close, 0 = open or 2 = close if
+--           this request opens the account
+--     256   refuse: a predecided answer, which is remembered under the key. Behind "=" it is a
+--           refusal of another shard, "code rest"
 --     512   switch of selling: 1 = open, 0 = stopped
 --     2048 hold: ms that it lives; its text (the member is "ms-low text"); how many units of its
 --           product its user may hold, these included (0 = any number)
@@ -76,18 +76,18 @@
 --   then the account index of each posting, and, without flag 256, the payload
 --
 -- A shape is "flags opens closes", and then each posting as " delta", " delta:level" or
--- " delta:level:least". opens and closes are the window in ms (0 = no bound). level is the balance at
--- which the posting opens a missing account. least is the balance below which the posting may not
--- take (0 if it is left out).
+-- " delta:level:least". opens and closes are the window in ms (0 = no bound). level is the balance
+-- at which the posting opens a missing account. least is the balance below which the posting may
+-- not take (0 if it is left out).
 --
 -- RETURNS  { ms of Redis' clock, unsettled entries, first, answer of request 1, of request 2, ... }
---   first: "ms-low number" of the first entry that was accepted, or "". The positions and numbers of
---   the further entries follow by one
+--   first: "ms-low number" of the first entry that was accepted, or "". The positions and numbers
+--   of the further entries follow by one
 --   A fenced batch has one answer for all its requests. A malformed call gets an error reply before
 --   anything is written
 --   An answer is one of
---     levels           accepted: per posting "seq:balance", or "seq:balance:o" if the posting opened
---                      the account first; "" without postings
+--     levels           accepted: per posting "seq:balance", or "seq:balance:o" if the posting
+--                      opened the account first; "" without postings
 --     "R code rest"    refused
 --     "P ms-low"       accepted earlier under the same key
 --     "Q code rest"    refused earlier under the same key
@@ -99,9 +99,9 @@
 --     52               the balance that was found
 --     54               how many more units the user may hold; "due" as below
 --     60, 61, 62, 64   index of the posting, from 0; the account
---     63               index of the posting, from 0; the account; the units that may still be taken;
---                      then "due" if expired holds wait to be released, or "held" if units are held for
---                      an order on another shard. In both cases units may come back
+--     63               index of the posting, from 0; the account; the units that may still be
+--                      taken; then "due" if expired holds wait to be released, or "held" if units
+--                      are held for an order on another shard. In both cases units may come back
 --
 -- CODES, in the order of the checks (numbered by hand, never reused)
 --   10 FENCED              12 LOST                20 KEY_REUSED
@@ -111,12 +111,12 @@
 --   61 CLOSED_ACCOUNT      62 BROKEN              63 INSUFFICIENT        64 OVERFLOW
 --   65 TAKEN (at the late check)
 --
--- PUBLISHES  on the channel, if an entry was accepted: "epoch ms-low unsettled", and for each announced
---            account that moved "|label balance seq closed". ms-low is the last entry. closed is 1 if
---            the account is closed or quarantined, else 0
+-- PUBLISHES  on the channel, if an entry was accepted: "epoch ms-low unsettled", and for each
+--            announced account that moved "|label balance seq closed". ms-low is the last entry.
+--            closed is 1 if the account is closed or quarantined, else 0
 --
--- The loop over the requests makes no table per request, prints no number twice, and parses once what
--- many requests have in common. Together that more than halved the script's time
+-- The loop over the requests makes no table per request, prints no number twice, and parses once
+-- what many requests have in common. Together that more than halved the script's time
 -- (docs/performance.md).
 
 local KEYS, ARGV = KEYS, ARGV
@@ -132,18 +132,19 @@ local EPOCH = ARGV[1]
 local now = redis.call('TIME')
 local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
 
--- Lua's own way to print a number loses digits from 15 digits on, and takes thrice as long.
+-- Prints an integer. Lua's own way loses digits from 15 digits on, and takes three times as long.
 local function text(n) return format('%d', n) end
 
--- A whole number within ±max; anything else that a number may be written as is refused here, nan
--- and infinity too, for which no comparison holds.
+-- A whole number within ±max, else nil. Fractions, infinity and nan give nil: nan is not within any
+-- bounds, because no comparison holds for it.
 local function whole(s, max)
   local n = tonumber(s)
   if n and n >= -max and n <= max and n % 1 == 0 then return n end
   return nil
 end
 
--- The only reads that may meet a key of a foreign type: such a Redis is not ours.
+-- The Redis is fenced unless the epoch's hash has the caller's epoch and all its numbers, and the
+-- journal is a stream. Keys of another type are not ours.
 local head = redis.pcall('HMGET', KEYS[1], 'epoch', 'ms', 'low', 'number', 'settled', 'selling',
   'accepted', 'accepted_from', 'refused', 'refused_from')
 if head.err or head[1] ~= EPOCH
@@ -160,7 +161,7 @@ local batch_transitions = tonumber(ARGV[13])
 local number, settled = tonumber(head[4]), tonumber(head[5])
 local selling = head[6] ~= '0'
 
--- Ids rise and never repeat, also when the clock is set back or one millisecond is full.
+-- Positions rise and never repeat, also when the clock is set back or one millisecond is full.
 local ms, low = tonumber(head[2]), tonumber(head[3]) + 1
 if now_ms > ms then
   ms, low = now_ms, shard_low
@@ -168,8 +169,8 @@ elseif low + requests > shard_low + 65535 then
   ms, low = ms + 1, shard_low
 end
 
--- The fields of a book that stand in ARGV from..upto, handed to take(index in ARGV, value); false when
--- the book was lost, or its key is of another type.
+-- Reads the fields of a book that stand in ARGV from..upto, and hands each to take(index in ARGV,
+-- value). Returns false when the book was lost, or when its key has another type.
 local function read_book(book, sentinel, from, upto, take)
   for first = from, upto, CALL_ARGUMENTS do
     local last = math.min(first + CALL_ARGUMENTS - 1, upto)
@@ -180,12 +181,13 @@ local function read_book(book, sentinel, from, upto, take)
   return true
 end
 
--- An account that is missing may be opened; one that is lost has a key of its own, which may be opened
--- by the request that begins it; one that is broken cannot be read, or its book was lost.
+-- The conditions of an account. MISSING: a whole book has no such field, and a posting may open the
+-- account. LOST: the account's own key is missing, and only a posting that opens the account may
+-- begin it. BROKEN: the account cannot be read, or its book was lost. READ: its level was read.
 local BROKEN, LOST, MISSING, READ = 0, 1, 2, 3
 local balance, seq, flag, condition, touched = {}, {}, {}, {}, {}
 local label = {} -- account index -> its label in the levels message, or ''
-local book_of, field_at = {}, {} -- account index -> its book, from 1, and its field's index in ARGV
+local book_of, field_at = {}, {} -- account index -> its book, from 1; its field's index in ARGV
 local accounts = own_accounts
 
 local function read_account(k, b, s, f)
@@ -203,7 +205,7 @@ for from = 1, own_accounts, CALL_ARGUMENTS do
     if value then
       read_account(k, match(value, '^(%d+) (%d+) ([012])$'))
     else
-      -- MGET answers nil for a key of another type as well; that one must not be opened over.
+      -- MGET also answers nil for a key of another type, which must not be overwritten.
       condition[k] = redis.call('EXISTS', key) == 1 and BROKEN or LOST
     end
   end
@@ -232,9 +234,11 @@ for b = 1, books do
   end
 end
 
--- Idempotency records: two generations for acceptances and two for refusals, of which the younger is
--- written. When it is as old as what it holds is remembered, it becomes the older one. Each of the two
--- kinds says whether its younger one is full, and the index in KEYS of the one that is written.
+-- Idempotency records have two generations for acceptances and two for refusals. The younger one is
+-- written. When it is as old as its records are remembered, it is full and becomes the older one.
+-- The function reads the batch's keys from both generations of a kind. It returns whether the
+-- younger one is full, the number of the generation to write, the index in KEYS of the kind's first
+-- generation, and the records to write.
 local keys_lost = false
 local remembered = {} -- index of the key -> its record
 local first_key = i
@@ -251,7 +255,8 @@ local function generation(first, young, from, remember_ms)
   end
   for g = young - 1, young do
     local book = KEYS[first + g % 2]
-    -- The older generation is empty for long, and both are where nobody is refused.
+    -- A generation of size 1 has only its sentinel, so the batch's keys are not read from it. The
+    -- older one is often empty, and so are both where nobody is refused.
     local size = redis.pcall('HLEN', book)
     local upto = size == 1 and first_key or first_key + idempotency_keys
     local is_whole = upto > first_key and read_book(book, text(g), first_key + 1, upto, take)
@@ -267,21 +272,22 @@ if idempotency_keys > 0 then
   accepted_keys = generation(5, head[7], head[8], tonumber(ARGV[8]))
 end
 
-local states = {} -- id -> state now, '' for none
-local id_at = i -- the ids of the transitions to come stand behind it
+local states = {} -- state id -> state now, '' for none
+local id_at = i -- index in ARGV behind which the ids of the next transitions stand
 local ids_end = id_at + batch_transitions
 local states_lost = not read_book(KEYS[3], EPOCH, id_at + 1, ids_end, function(at, value)
   states[ARGV[at]] = value and match(value, '^[^@]*') or ''
 end)
-local is_set, set_ids, set_count = {}, {}, 0 -- the ids whose state is set
+local is_set, set_ids, set_count = {}, {}, 0 -- the ids of the states that change
 local frames, accepted = {}, 0
-local held, released = {}, {} -- of deadlines: score, member, ... and member, ...
+local held, released = {}, {} -- to add to deadlines: score, member, ...; to remove: member, ...
 local switched
 local limit, limit_reserve = tonumber(ARGV[6]), ARGV[6] + ARGV[7]
 local id_prefix = text(ms) .. '-'
 local first_low, first_number = low, number + 1
 
--- Whether the live holds were lost; asked once, and only where a hold is spoken of.
+-- Whether the live holds, or their units, were lost. Redis is asked at most once, and only where a
+-- request has to do with holds.
 local deadlines_lost
 local function lost_deadlines()
   if deadlines_lost == nil then
@@ -291,7 +297,8 @@ local function lost_deadlines()
   return deadlines_lost
 end
 
--- Whether a hold has expired that nobody has released yet; asked once, and only when stock is short.
+-- Whether an expired hold waits to be released. Redis is asked at most once, and only when units
+-- are short.
 local due
 local function is_due()
   if due == nil and lost_deadlines() then due = false end
@@ -302,14 +309,15 @@ local function is_due()
   return due
 end
 
--- Units that users hold, as far as the batch speaks of them: field of held_units -> units now.
+-- Held units, as far as the batch has to do with them: field of held_units -> units now.
 local units, units_changed = {}, {}
 local function units_at(field)
   if not units[field] then units[field] = tonumber(redis.call('HGET', KEYS[9], field)) or 0 end
   return units[field]
 end
 
--- The field of what is held, and its units; a branch holds for nobody, and is counted as such.
+-- The field of held_units in which a hold counts, and its units. A branch belongs to no user, so
+-- branches are counted in a field of their own.
 local function held_of(what)
   if what == 'branch' then return 'branches', 1 end
   local user, product, quantity = match(what, '^(%d+) (%d+) %d+ (%d+) %d+ %d+$')
@@ -317,12 +325,14 @@ local function held_of(what)
   return nil
 end
 
--- Why what is short now may be there in a moment: such a refusal is not remembered.
+-- Whether units that are short may come back in a moment: " due", " held", or "" if not. A refusal
+-- with such a word is not remembered.
 local function may_come_back()
   if is_due() then return ' due' end
   return not lost_deadlines() and units_at('branches') > 0 and ' held' or ''
 end
 
+-- Adds (sign 1) or removes (sign -1) the units of a hold, in the copy of held_units.
 local function hold_units(what, sign)
   local field, quantity = held_of(what)
   if not field then return end
@@ -330,13 +340,13 @@ local function hold_units(what, sign)
   units_changed[field] = true
 end
 
--- A batch repeats its numbers: each text is converted once. False is no number.
+-- Numbers repeat within a batch, so each text is converted once. False stands for no number.
 local indices = setmetatable({}, { __index = function(known, s)
   local n = tonumber(s) or false
   known[s] = n
   return n
 end })
--- The parts and options that a request's flags announce.
+-- The arguments and options that a request's flags announce.
 local forms = setmetatable({}, { __index = function(known, s)
   local flags = tonumber(s)
   local function has(bit) return band(flags, bit) ~= 0 end
@@ -351,7 +361,8 @@ local forms = setmetatable({}, { __index = function(known, s)
   return form
 end })
 
--- One posting's level and least level: nil where it opens no account, false where they are none that is allowed.
+-- Parses the level at which a posting opens its account, and its least level. The level is nil when
+-- the posting opens no account, and false when a number is malformed.
 local function opening(level, least)
   if level == '' then return nil, 0 end
   level, least = whole(level, POSTING_MAX), least == '' and 0 or whole(least, POSTING_MAX)
@@ -359,7 +370,8 @@ local function opening(level, least)
   return false
 end
 
--- The shape, which many requests have in common. False stands for a text that is no shape that both sides agreed on.
+-- Many requests have their shape in common, so each shape is parsed once. False stands for a
+-- malformed shape.
 local shapes = setmetatable({}, { __index = function(known, s)
   known[s] = false
   local flags, opens, closes, list = match(s, '^(%d+) (%d+) (%d+)(.*)$')
@@ -376,7 +388,8 @@ local shapes = setmetatable({}, { __index = function(known, s)
   return shape
 end })
 
--- The request at hand: its shape, its postings as arrays from 1, and its parts, nil where it has none.
+-- The request at hand: its shape, its postings as arrays from 1, and its optional arguments, which
+-- are nil where it has none.
 local form, shape, postings, payload
 local account, change, open_at = {}, nil, nil
 local key, print, deadline, closing_list, refuse, switch
@@ -390,6 +403,8 @@ local function next_argument()
   return ARGV[i]
 end
 
+-- Parses the optional arguments of a request. Returns false when it has more transitions than there
+-- are ids.
 local function parse_parts()
   if form.idempotency then key, print = tonumber(next_argument()), next_argument() end
   if form.deadline then deadline = tonumber(next_argument()) end
@@ -426,13 +441,13 @@ local function parse_parts()
   return true
 end
 
--- Parses one request; false when a number is not what both sides agreed on.
+-- Parses the next request. Returns false when the request is malformed.
 local function parse()
   i = i + 1
   shape = shapes[ARGV[i]]
   if not shape then return false end
   form, postings, change, open_at = shape.form, shape.postings, shape.change, shape.open_at
-  if has_parts then -- the request before had some
+  if has_parts then -- the request before had some of them
     key, deadline, closing_list, refuse, switch = nil
     hold_ms, release, expected, late_at = nil
     transitions = 0
@@ -452,11 +467,12 @@ local function parse()
   return true
 end
 
--- The moves that a request has made so far, to be put back when a later posting is refused. Each request uses the
--- same tables again.
+-- The values before each move of the request at hand, to be put back when a later posting is
+-- refused. All requests use the same tables.
 local undo_condition, undo_balance, undo_seq, posted = {}, {}, {}, {}
 
--- A posting and its account, as a refusal names them: the answer under a key is read without the request.
+-- Names a posting, from 0, and its account in a refusal. The account is written out, because a
+-- remembered refusal is read without its request.
 local function place(p)
   local k = account[p]
   local b = book_of[k]
@@ -465,7 +481,7 @@ local function place(p)
   return ' ' .. p - 1 .. ' ' .. name
 end
 
--- Moves the account's copy by posting p; returns the refusal, if it is one.
+-- Moves the account's copy by posting p. Returns the refusal, if there is one.
 local function move(p)
   local k, delta = account[p], change[p]
   local was, before, now_seq = condition[k], balance[k], seq[k]
@@ -498,7 +514,7 @@ local function move(p)
   return nil
 end
 
--- The first of the request's transitions first..last whose thing is in another state, and that state.
+-- The first of the transitions first..last whose thing is in another state, and that state.
 local function stale(first, last)
   for m = first, last do
     local state = states[state_ids[m]]
@@ -507,12 +523,13 @@ local function stale(first, last)
   return nil
 end
 
+-- The refusal of the late check, if there is one.
 local function late_refusal()
   local found = stale(transitions, transitions)
   return found and '65' .. found -- TAKEN
 end
 
--- Puts the copies back that postings 1..upto have moved.
+-- Puts back the copies that postings 1..upto have moved.
 local function undo(upto)
   for p = upto, 1, -1 do
     local k = account[p]
@@ -520,7 +537,8 @@ local function undo(upto)
   end
 end
 
--- Moves the copies posting by posting; a refusal puts them back. Returns the posted levels | nil, refusal.
+-- Moves the copies posting by posting, and puts them back when one is refused. Returns the posted
+-- levels, or nil and the refusal.
 local function post()
   for p = 1, postings do
     if p == late_at then
@@ -548,7 +566,7 @@ local function post()
   return table.concat(posted, ' ', 1, postings)
 end
 
--- The key without which the request at hand cannot be judged, and which was lost.
+-- The name of a lost key without which the request at hand cannot be decided, or nil.
 local function lost()
   if key and keys_lost then return 'keys' end
   if transitions > 0 and states_lost then return 'states' end
@@ -556,13 +574,13 @@ local function lost()
   return nil
 end
 
--- The guards that stand before the postings, in the order of the codes.
+-- The checks before the postings, in the order of the codes. Returns the refusal, if there is one.
 local function guard()
   if now_ms > (deadline or batch_deadline) then return '30' end -- EXPIRED
   local most = form.allow_backlog and limit_reserve or limit
   if not refuse and number - settled >= most then return '31' end -- BACKLOG
   local elsewhere = refuse and match(refuse, '^=(.*)$')
-  if elsewhere then return elsewhere end -- what another shard has refused
+  if elsewhere then return elsewhere end -- the refusal of another shard
   if refuse then return '32 ' .. refuse end -- REFUSED
   if now_ms < shape.opens then return '40' end -- NOT_OPEN
   if shape.closes > 0 and now_ms >= shape.closes then return '41' end -- CLOSED
@@ -584,7 +602,7 @@ local function guard()
   return nil
 end
 
--- Whether the request at hand, which was just accepted, has opened the account.
+-- Whether the request at hand, which was just accepted, has opened account k.
 local function opens_now(k)
   for p = 1, postings do
     if account[p] == k and undo_condition[p] ~= READ then return true end
@@ -593,6 +611,8 @@ local function opens_now(k)
 end
 
 local frame, frame_length
+-- Puts an accepted request into the journal's frame, the holds, the states, the flags and the
+-- switch. The entry's field is its posted levels.
 local function accept(decided)
   number = number + 1
   if accepted % FRAME_ENTRIES == 0 then
@@ -623,7 +643,7 @@ local function accept(decided)
   if closing_list then
     for c = 1, #closing_list do
       local k, how = closing_list[c][1], closing_list[c][2]
-      -- A quarantined account stays so until it is released.
+      -- A quarantined account stays quarantined until somebody ends that.
       if condition[k] == READ and flag[k] ~= '2' and (how ~= '2' or opens_now(k)) then
         flag[k], touched[k] = how == '0' and '0' or '1', true
       end
@@ -632,9 +652,10 @@ local function accept(decided)
   if switch then selling, switched = switch == '1', switch end
 end
 
--- These refusals are not remembered under a key, so that the same key may be tried again: one for a reason that passes by
--- (a late request, a full backlog, stopped selling, a broken account), one that says that more may come back, and one
--- behind which the request is made anew. `Refusal::is_remembered` says the same.
+-- These refusals are not remembered under a key, so that the same key may be tried again: a refusal
+-- whose reason passes by (a late request, a full backlog, stopped selling, a broken account), a
+-- refusal after which units may come back, and a refusal after which the request is made anew.
+-- `Refusal::remembered` is the rule, and a test compares the two.
 local PASSING = { ['30'] = true, ['31'] = true, ['51'] = true, ['62'] = true }
 local MAY_COME_BACK = { ['54'] = true, ['63'] = true }
 local MADE_ANEW = { ['40'] = 'retried_at_new_price', ['41'] = 'retried_at_new_price', ['65'] = 'retried_with_new_code' }
@@ -650,6 +671,8 @@ local function remember(generations, record)
   generations.set[key] = record
 end
 
+-- Decides the request at hand and returns its answer: lost keys first, then the record of its key,
+-- then the checks, and last the postings.
 local function judge()
   local missing = has_parts and lost()
   if missing then return 'R 12 ' .. missing end -- LOST
@@ -684,7 +707,8 @@ if i ~= #ARGV or id_at ~= ids_end then return redis.error_reply('MALFORMED batch
 answers[2] = number - settled
 if accepted > 0 then answers[3] = id_prefix .. first_low .. ' ' .. text(first_number) end
 
--- Phase two: from here on only writes.
+-- Phase two: from here on the script only writes. Long lists take several commands, because unpack
+-- has a limit.
 local function write_all(command, key, arguments)
   for from = 1, #arguments, CALL_ARGUMENTS do
     local upto = math.min(from + CALL_ARGUMENTS - 1, #arguments)
@@ -750,7 +774,7 @@ if accepted > 0 then
   redis.call('PUBLISH', ARGV[10], table.concat(levels, '|'))
 end
 
--- Begins the next generation where the younger one is full, and writes the records.
+-- Begins the next generation if the younger one is full, and writes the records.
 local function write_records(kind, generations)
   local records = {}
   for k, record in pairs(generations.set) do

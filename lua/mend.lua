@@ -1,8 +1,8 @@
 #!lua
 -- mend: begins a book, or fills a lost book anew.
 --
--- Nothing is decided by a book without its sentinel. So the book is filled in steps, and the sentinel
--- is written last. Of several callers, the one that begins last fills the book.
+-- Nothing is decided by a book without its sentinel. So the book is filled in steps, and the
+-- sentinel is written last. Of several callers, the one that begins last fills the book.
 --
 -- KEYS  1 epoch (hash)   2 the book (hash)
 -- ARGV  1 epoch under which the caller works   2 sentinel that the book should have

@@ -47,6 +47,26 @@ pub struct Setting {
 }
 
 impl Setting {
+    /// A setting whose wrong value breaks the promise.
+    fn unsafe_unless(
+        name: &'static str,
+        found: Option<&str>,
+        is_good: impl Fn(&str) -> bool,
+        advice: &'static str,
+    ) -> Self {
+        Self::judge(name, found, is_good, Standing::Unsafe, advice)
+    }
+
+    /// A setting whose wrong value needs somebody soon.
+    fn weak_unless(
+        name: &'static str,
+        found: Option<&str>,
+        is_good: impl Fn(&str) -> bool,
+        advice: &'static str,
+    ) -> Self {
+        Self::judge(name, found, is_good, Standing::Weak, advice)
+    }
+
     fn judge(
         name: &'static str,
         found: Option<&str>,
@@ -107,7 +127,6 @@ impl RedisSettings {
     /// ago: a file that is being written then lacks what was accepted before.
     #[must_use]
     pub fn judge(&self, durability: Durability, is_cluster: bool, was_off: bool) -> Vec<Setting> {
-        use Standing::{Unsafe, Weak};
         let appends = match (self.appendonly, was_off && self.is_rewriting) {
             (true, false) => "yes",
             (true, true) => "yes, and its first file is not whole yet",
@@ -118,65 +137,57 @@ impl RedisSettings {
             Durability::Everysec => (&["everysec", "always"], FSYNC_EVERYSEC),
         };
         let mut settings = vec![
-            Setting::judge(
+            Setting::unsafe_unless(
                 "appendonly",
                 Some(appends),
                 |value| value == "yes",
-                Unsafe,
                 APPENDONLY,
             ),
-            Setting::judge(
+            Setting::unsafe_unless(
                 "appendfsync",
                 self.appendfsync.as_deref(),
                 |value| syncs.0.contains(&value),
-                Unsafe,
                 syncs.1,
             ),
-            Setting::judge(
+            Setting::unsafe_unless(
                 "no-appendfsync-on-rewrite",
                 self.no_appendfsync_on_rewrite.as_deref(),
                 |value| value == "no",
-                Unsafe,
                 ON_REWRITE,
             ),
-            Setting::judge(
+            Setting::unsafe_unless(
                 "maxmemory-policy",
                 self.maxmemory_policy.as_deref(),
                 |value| value == "noeviction",
-                Unsafe,
                 POLICY,
             ),
-            Setting::judge(
+            Setting::weak_unless(
                 "maxmemory",
                 Some(match self.is_nearly_full {
                     true => "four fifths are in use",
                     false => "has room",
                 }),
                 |value| value == "has room",
-                Weak,
                 MEMORY,
             ),
-            Setting::judge(
+            Setting::weak_unless(
                 "aof_last_write_status",
                 self.aof_last_write_status.as_deref(),
                 |value| value == "ok",
-                Weak,
                 LAST_WRITE,
             ),
-            Setting::judge(
+            Setting::weak_unless(
                 "aof_last_bgrewrite_status",
                 self.aof_last_bgrewrite_status.as_deref(),
                 |value| value == "ok",
-                Weak,
                 LAST_REWRITE,
             ),
         ];
         if is_cluster {
-            settings.push(Setting::judge(
+            settings.push(Setting::weak_unless(
                 "min-replicas-to-write",
                 self.min_replicas_to_write.as_deref(),
                 |value| value != "0",
-                Weak,
                 MIN_REPLICAS,
             ));
         }
@@ -202,11 +213,10 @@ impl DatabaseSettings {
         use Standing::Weak;
         let read_only = if self.is_read_only { "on" } else { "off" };
         let mut settings = vec![
-            Setting::judge(
+            Setting::weak_unless(
                 "read_only",
                 Some(read_only),
                 |value| value == "off",
-                Weak,
                 "set read_only off, or name the primary: nothing can be stored",
             ),
             Setting::judge(

@@ -76,7 +76,9 @@ const PONG_MAX: Duration = Duration::from_millis(300);
 /// Data that does not fit its column is an error; the server never cuts it to fit.
 const SQL_MODE: &str = "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,ERROR_FOR_DIVISION_BY_ZERO";
 
-/// The use of a pool. It decides how long a transaction may stay idle before the server rolls it
+/// The use of a pool.
+///
+/// It decides how long a transaction may stay idle before the server rolls it
 /// back, so that a paused process does not hold its locks for ever. A transaction is idle while
 /// nothing is asked in it, however slow MySQL is. MySQL can only limit idle connections, so
 /// `Requests` and `Tool` get 8 hours there; the times below are those of MariaDB.
@@ -194,7 +196,9 @@ pub fn error_number(error: &sqlx::Error) -> Option<u16> {
         .map(MySqlDatabaseError::number)
 }
 
-/// Whether the transaction as a whole may be tried again: after a lock wait that timed out (1205),
+/// Whether the transaction as a whole may be tried again.
+///
+/// That is so after a lock wait that timed out (1205),
 /// a deadlock (1213), a row that another transaction holds (3572), or a row that another
 /// transaction inserted first (1062).
 #[must_use]

@@ -102,7 +102,9 @@ pub enum CreateError {
 }
 
 /// Creates a sale that governs its product from now on, unless the product has one that is not over
-/// at `now_ms`. The caller runs it in a transaction: the product's row stays locked, so that only
+/// at `now_ms`.
+///
+/// The caller runs it in a transaction: the product's row stays locked, so that only
 /// one of two concurrent calls succeeds.
 ///
 /// # Errors

@@ -1,6 +1,7 @@
-//! The files with which the service is run: each names only what there is, and gives nobody more than they need.
+//! The deployment files: each names only things that exist, and gives no more rights than needed.
 //!
-//! Compose and Docker themselves are not asked: they are not everywhere where tests run.
+//! Compose and Docker themselves are not run, because they are not installed everywhere where tests
+//! run.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -42,7 +43,7 @@ fn members<'a>(value: &'a Value, name: &str) -> &'a Map<String, Value> {
         .unwrap_or_else(|| panic!("{name} in {value}"))
 }
 
-/// The variables of the settings.
+/// The environment variables of all settings.
 fn variables() -> BTreeSet<String> {
     let settings = serde_json::to_value(Config::default()).unwrap();
     let names = settings.as_object().unwrap().keys();
@@ -67,14 +68,14 @@ fn files_in(folder: &str) -> Vec<String> {
     found
 }
 
-/// Every word of a text that begins so.
+/// Every word of a text that begins with `beginning` and is longer than it.
 fn words<'a>(text: &'a str, beginning: &str) -> BTreeSet<&'a str> {
     text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
         .filter(|word| word.starts_with(beginning) && word.len() > beginning.len())
         .collect()
 }
 
-/// A service with its merged anchors (`<<`), also those of an anchor.
+/// A service with its anchors (`<<`) merged, also the anchors of an anchor.
 fn merged(service: &Value) -> Value {
     let anchor = &service["<<"];
     let mut all = if anchor.is_null() {
@@ -89,7 +90,7 @@ fn merged(service: &Value) -> Value {
     all
 }
 
-/// What is wrong with a service of the compose file.
+/// The flaws of a service of the compose file.
 fn flaws(name: &str, service: &Value) -> Vec<String> {
     let mut found = Vec::new();
     let mut require = |holds: bool, rule: &str| {
@@ -121,7 +122,7 @@ fn flaws(name: &str, service: &Value) -> Vec<String> {
         .into_iter()
         .flat_map(Map::values)
     {
-        // No secret has a value here.
+        // The file gives no secret a default value.
         let text = text.as_str().unwrap_or_default();
         require(
             !text.contains("PASSWORD:-") && !text.contains("SECRET:-"),
@@ -153,7 +154,7 @@ fn the_compose_file_gives_each_service_what_it_needs_and_no_more() {
     for name in ["prometheus", "grafana"] {
         assert_eq!(services[name]["profiles"][0], "observability", "{name}");
     }
-    // What an accepted order's life hangs on.
+    // The settings on which the durability of accepted orders depends.
     let redis = services["redis"]["command"].to_string();
     for part in [
         "\"--appendonly\",\"yes\"",
@@ -179,7 +180,7 @@ fn the_compose_file_gives_each_service_what_it_needs_and_no_more() {
             "{source}"
         );
     }
-    // A bad one is caught.
+    // A bad service is caught.
     let bad = serde_json::json!({ "image": "redis", "user": "0", "environment": { "A": "${MYSQL_PASSWORD:-root}" } });
     assert_eq!(flaws("bad", &bad).len(), 8);
 }
@@ -231,7 +232,7 @@ fn the_image_is_small_and_runs_as_an_ordinary_user() {
         "{stages:?}"
     );
     assert!(!text.contains(":latest") && text.contains("--locked") && text.contains("HEALTHCHECK"));
-    // What is copied from the build is the program alone.
+    // Only the program is copied from the build.
     let copied: Vec<&str> = text
         .lines()
         .filter(|line| line.starts_with("COPY --from"))
@@ -271,7 +272,7 @@ fn the_workflow_calls_words_of_the_makefile_with_no_rights_to_spare() {
             }
         }
     }
-    // What CI calls here, it calls there.
+    // The workflow calls as many words of the Makefile as `.ci/run` does.
     let here = read(".ci/run");
     let here: Vec<&str> = here
         .lines()
@@ -334,7 +335,7 @@ fn unknown<'a>(known: &BTreeSet<String>, query: &'a str) -> Vec<&'a str> {
         .collect()
 }
 
-/// Every value of a member, however deep.
+/// Every value of a member called `name`, at any depth.
 fn deep<'a>(value: &'a Value, name: &str, found: &mut Vec<&'a str>) {
     match value {
         Value::Array(items) => items.iter().for_each(|item| deep(item, name, found)),
@@ -368,7 +369,7 @@ fn alerts_and_dashboards_ask_for_metrics_that_exist() {
             assert!(unknown.is_empty(), "{unknown:?} in {query}");
         }
     }
-    // And what is documented as a metric is one: of a histogram by its own name.
+    // Every documented metric exists; a histogram is documented under its own name.
     let documented = read("docs/observability.md");
     for name in words(&documented, "stock_")
         .into_iter()

@@ -1,4 +1,4 @@
-//! The house rules as an ordinary test: what a reviewer would otherwise have to look for each time.
+//! The house rules as an ordinary test, so that a reviewer need not look for them each time.
 //!
 //! Each check is a function from texts to complaints, and each has a bad sample that it must catch.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -23,7 +23,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap()
 }
 
-/// Every file below a folder that ends in one of the endings, with its text.
+/// Every file below a folder whose name ends in one of the endings, with its text.
 fn files(folder: &str, endings: &[&str]) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut folders = vec![root().join(folder)];
@@ -44,7 +44,7 @@ fn files(folder: &str, endings: &[&str]) -> Vec<(String, String)> {
     found
 }
 
-/// The crates, one per layer, and the dependencies that each must not have: what it would then be able to touch.
+/// The crates, one per layer, and the dependencies that each must not have.
 const LAYERS: [(&str, &[&str]); 9] = [
     (
         "stock-common",
@@ -67,7 +67,8 @@ fn sources() -> Vec<(String, String)> {
         .collect()
 }
 
-/// The dependencies of a crate's `Cargo.toml`, those of its tests too, that begin with a forbidden word.
+/// The dependencies of a crate's `Cargo.toml`, those of its tests too, that begin with a forbidden
+/// word.
 fn forbidden_dependencies(manifest: &str, forbidden: &[&str]) -> Vec<String> {
     let sections = manifest.split("\n[").filter(|section| {
         section.starts_with("dependencies]") || section.starts_with("dev-dependencies]")
@@ -197,7 +198,8 @@ fn broken_links(name: &str, text: &str) -> Vec<String> {
         .collect()
 }
 
-/// Alerts and sections of docs/operations.md that lack each other, and alerts that no recorded series fires.
+/// Alerts and sections of docs/operations.md that lack each other, and alerts that no recorded
+/// series fires.
 fn alerts_differ(rules: &str, sections: &str, series: &str) -> Vec<String> {
     let named = |text: &str, mark: &str| -> Vec<String> {
         let lines = text.lines().map(str::trim_start);
@@ -286,8 +288,8 @@ fn the_rule_of_what_is_remembered_under_a_key_stands_twice_and_is_one() {
     }
 }
 
-/// The first code of which the script remembers something else than [`Refusal::remembered`] says. Before its tables are asked,
-/// the script has returned the codes up to 21.
+/// The first code for which the script remembers something else than [`Refusal::remembered`] says.
+/// The script returns the codes below 30 before it reads these tables.
 fn remembered_differs(script: &str) -> Option<String> {
     let table = |name: &str| {
         let begin = format!("local {name} = {{");
@@ -319,7 +321,8 @@ fn remembered_differs(script: &str) -> Option<String> {
     })
 }
 
-/// The flags that a script reads and the header explains, compared with those that a request is encoded with.
+/// The flags that a script reads and the header explains, compared with those that a request is
+/// encoded with.
 fn flags_differ(script: &str) -> Option<String> {
     let read: BTreeSet<(u32, &str)> = script
         .split(['{', ','])
@@ -408,7 +411,7 @@ fn the_book_has_every_document_and_no_broken_link() {
         .collect();
     assert!(broken.is_empty(), "{broken:#?}");
     assert_eq!(broken_links("docs/a.md", "see [b](gone.md#x)").len(), 1);
-    // What the recipes show are the files that CI runs.
+    // The recipes include the files that CI runs.
     for part in read("docs/recipes.md").split("{{#include ").skip(1) {
         let name = part.split("}}").next().unwrap();
         assert!(root().join("docs").join(name).exists(), "{name}");

@@ -24,7 +24,7 @@ pub(super) async fn differing(
     let mut found = unsettled(pool, shard).await?;
     let wrong = |at: Position, text: String| Difference::new("frames", at, text);
     let number = shard.keys().shard();
-    let (mut after, mut before): (Position, Option<u64>) = (Position::ZERO, None);
+    let (mut after, mut before) = (Position::ZERO, None::<u64>);
     loop {
         let tail = shard.tail(after, SLICE).await?;
         if let Some(error) = tail.broken {
@@ -40,15 +40,11 @@ pub(super) async fn differing(
         };
         let upto = last.position.min(state.watermark);
         let behind = Position::new(first.position.get().saturating_sub(1));
-        let stored = stored(
-            pool,
-            Span {
-                after: behind,
-                upto,
-            },
-            u32::MAX,
-        )
-        .await?;
+        let span = Span {
+            after: behind,
+            upto,
+        };
+        let stored = stored(pool, span, u32::MAX).await?;
         let stored: HashMap<Position, (u64, Vec<u8>)> = stored
             .into_iter()
             .map(|of| (of.position, (of.number, of.payload)))

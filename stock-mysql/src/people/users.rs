@@ -139,9 +139,10 @@ pub enum Ending<'a> {
     Deletion,
 }
 
-/// Ends all tokens and sessions that began before, and writes the change that ends them. Returns
-/// the user as changed; `None` when there is no such user. The caller removes the refresh tokens in
-/// the same transaction.
+/// Ends all tokens and sessions that began before, and writes the change that ends them.
+///
+/// Returns the user as changed; `None` when there is no such user. The caller removes the refresh
+/// tokens in the same transaction.
 ///
 /// # Errors
 /// When MySQL does not answer.

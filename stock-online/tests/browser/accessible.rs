@@ -1,5 +1,5 @@
-//! Every page for everybody: axe's rules in light and dark, no sideways scrolling on a phone, the keyboard, and not one
-//! request to another site.
+//! Accessibility of every page: axe's rules in light and dark, no sideways scrolling on a phone,
+//! use by keyboard alone, and no request to another site.
 
 use serde_json::{Value, json};
 
@@ -29,7 +29,7 @@ const PAGES: [(&str, &str); 20] = [
     ("dashboard", "/dashboard"),
 ];
 
-/// What axe finds, one line each.
+/// The violations that axe finds, one line each.
 async fn violations(browser: &Browser, axe: &str) -> Vec<String> {
     browser.page.execute(axe, Vec::new()).await.unwrap();
     let script = "const done = arguments[0]; \
@@ -175,7 +175,7 @@ async fn a_keyboard_is_enough() {
     let focused = "const e = document.activeElement; return e.className || e.id || e.tagName";
     tab().await;
     assert_eq!(browser.run(focused).await, "skip");
-    // Past the header, into the form, and off with Enter.
+    // Enter skips the header; then Tab leads into the form.
     let active = browser.page.active_element().await.unwrap();
     active.send_keys("\u{e007}").await.unwrap();
     for _ in 0..5 {

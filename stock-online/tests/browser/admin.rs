@@ -21,7 +21,7 @@ async fn an_admin_takes_stock_in_corrects_it_and_reads_what_moved() {
         .fill("[data-form=inbound] [name=reason]", "delivery 17")
         .await;
     browser.click("[data-form=inbound] button").await;
-    // What does not fit is said beside its field, and nothing is done.
+    // A value that does not fit is reported beside its field, and nothing is done.
     browser.until_true("the field is marked", "return document.querySelector('[data-form=inbound] [name=quantity]').ariaInvalid === 'true'").await;
     browser.keep("admin-wrong").await;
     browser
@@ -49,7 +49,7 @@ async fn an_admin_takes_stock_in_corrects_it_and_reads_what_moved() {
         text.contains("delivery 17") && text.contains("25"),
         "{text}"
     );
-    // A new product, by the form; then in the shop.
+    // A new product is made by the form, and then shown in the shop.
     browser.go("/admin/products").await;
     for (name, value) in [("name", "Lamp <b>"), ("price", "20000"), ("stock", "7")] {
         browser
@@ -156,7 +156,7 @@ async fn an_operator_sends_a_dead_letter_again_and_stops_selling() {
     browser.click("[data-form=dead-letter-retry] button").await;
     browser.until_says("RESOLVED").await;
     assert_eq!(state().await.as_deref(), Some("RESOLVED"));
-    // The switch: asked once more, and then nobody buys.
+    // The selling switch asks for a confirmation; then nobody can buy.
     browser.go("/admin").await;
     browser.click("[data-form=selling-stop] button").await;
     browser.agree().await;
@@ -178,9 +178,9 @@ async fn an_operator_sends_a_dead_letter_again_and_stops_selling() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_reads_what_is_under_quarantine_and_ends_it() {
-    // A posting that no entry says stands where the next one belongs.
+    // A posting without an entry stands where the next posting belongs.
     let mut shop = Shop::open(2, 10).await;
-    // The schedule would end it.
+    // The scheduled reconcile would end the quarantine.
     shop.config.reconcile_apply = false;
     let service = shop.serve().await;
     make_admin(&shop, &service.client, "boss@example.com").await;

@@ -1,4 +1,4 @@
-//! A browser of a test's own: a driver for the whole binary, a fresh profile for each.
+//! A browser per test: one driver for the whole binary, a fresh profile for each test.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::support::{self, Service, Shop, at_end, folder, until};
 
 pub(crate) const PASSWORD: &str = "open sesame, please";
 
-/// Where the driver listens; it ends with the tests.
+/// The address of the driver, which ends with the tests.
 fn driver() -> &'static str {
     static ADDRESS: OnceLock<String> = OnceLock::new();
     ADDRESS.get_or_init(|| {
@@ -31,13 +31,13 @@ fn driver() -> &'static str {
             let (_, port) = line.split_once("started successfully on port ")?;
             Some(port.trim_end_matches('.').to_owned())
         });
-        // Whatever it still has to say is read to its end, so that it never waits for a reader.
+        // Reads the rest of the driver's output, so that the driver never blocks on a full pipe.
         std::thread::spawn(move || lines.for_each(drop));
         format!("http://127.0.0.1:{}", port.unwrap())
     })
 }
 
-/// How a browser is set.
+/// The settings of a browser.
 #[derive(Clone, Copy)]
 pub(crate) struct Setting {
     pub(crate) lang: &'static str,
@@ -88,7 +88,7 @@ impl Browser {
             format!("--window-size={width},{height}"),
             format!("--blink-settings=preferredColorScheme={scheme}"),
         ];
-        // Chromium refuses to sandbox itself as root, as in a container.
+        // Chromium refuses to run its sandbox as root, as in a container.
         if rustix::process::geteuid().is_root() {
             arguments.push("--no-sandbox".to_owned());
         }
@@ -107,7 +107,7 @@ impl Browser {
         }
         let Value::Object(capabilities) = json!({
             "goog:chromeOptions": options,
-            // What a person is asked waits for the test to answer.
+            // A question to the person stays open until the test answers it.
             "unhandledPromptBehavior": "ignore",
         }) else {
             panic!("capabilities are an object");
@@ -123,7 +123,7 @@ impl Browser {
         }
     }
 
-    /// Closes the browser; a test that fails leaves it to the driver's end.
+    /// Closes the browser. The browser of a failed test ends with the driver.
     pub(crate) async fn close(self) {
         self.page.close().await.unwrap();
     }
@@ -146,7 +146,7 @@ impl Browser {
         .await;
     }
 
-    /// Waits until the stream of what moves has begun.
+    /// Waits until the stream of live updates has begun.
     pub(crate) async fn live(&self) {
         self.until_true(
             "the stream has begun",
@@ -176,7 +176,7 @@ impl Browser {
         self.until_true(text, &script).await;
     }
 
-    /// Waits until the page's path begins so.
+    /// Waits until the page's path begins with `path`.
     pub(crate) async fn until_at(&self, path: &str) {
         let script = format!(
             "return location.pathname.startsWith({}) && document.readyState === 'complete'",
@@ -214,7 +214,7 @@ impl Browser {
         field.send_keys(text).await.unwrap();
     }
 
-    /// Says yes to what is asked.
+    /// Confirms the question that the page asks.
     pub(crate) async fn agree(&self) {
         until("a question is asked", || async {
             self.page.accept_alert().await.is_ok()
@@ -231,14 +231,14 @@ impl Browser {
         self.ready().await;
     }
 
-    /// Keeps a picture of the page.
+    /// Saves a screenshot of the page.
     pub(crate) async fn keep(&self, name: &str) {
         let picture = self.page.screenshot().await.unwrap();
         std::fs::write(target("screenshots").join(format!("{name}.png")), picture).unwrap();
     }
 }
 
-/// A folder of what is built.
+/// A folder below `target`, made if it is not there.
 pub(crate) fn target(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../target")
@@ -247,7 +247,7 @@ pub(crate) fn target(name: &str) -> PathBuf {
     folder
 }
 
-/// Somebody with an account, by the interface.
+/// Signs a user up through the API, and returns the id.
 pub(crate) async fn sign_up(client: &support::Client, email: &str) -> u64 {
     let body = json!({ "email": email, "password": PASSWORD, "confirmPassword": PASSWORD });
     let made = client.post("/api/auth/signup").json(&body).send().await;
@@ -255,7 +255,7 @@ pub(crate) async fn sign_up(client: &support::Client, email: &str) -> u64 {
     made.body["id"].as_u64().unwrap()
 }
 
-/// An admin with an account.
+/// Signs a user up and makes them an admin.
 pub(crate) async fn make_admin(shop: &Shop, client: &support::Client, email: &str) {
     sign_up(client, email).await;
     sqlx::query("UPDATE users SET role = 'admin' WHERE email = ?")

@@ -1,4 +1,4 @@
-//! The coupon event: who looks, who draws, and what both see.
+//! The coupon event, as a visitor and a user who draws see it.
 
 use serde_json::json;
 
@@ -32,7 +32,7 @@ async fn a_coupon_is_drawn_and_everybody_sees_that_one_fewer_is_left() {
         let made = client.post(path).admin().json(&body).send().await;
         assert_eq!(made.status, 201, "{}", made.text);
     }
-    // Whoever has not logged in sees what there is, and where to go.
+    // A visitor without a login sees the coupons, and where to log in.
     let watcher = Browser::open(&service).await;
     watcher.go("/event").await;
     watcher.live().await;
@@ -64,10 +64,10 @@ async fn a_coupon_is_drawn_and_everybody_sees_that_one_fewer_is_left() {
     let one =
         "return document.querySelector(\"[data-coupon='1'] [data-available]\").innerText === '1'";
     watcher.until_true("one is left", one).await;
-    // The code stands where the button was, and there is one for the other work.
+    // The code replaces the button; the button of the other work stays.
     let buttons = "return document.querySelectorAll('[data-draw=\"1\"]').length";
     assert_eq!(browser.run(buttons).await, 1);
-    // The last one ends the event for everybody.
+    // The last coupon ends the event for everybody.
     let other = client
         .post("/api/coupons/1/issue")
         .user(3)

@@ -1,6 +1,7 @@
 //! The pages in a real browser: headless Chromium over a real service on real servers.
 //!
-//! Run by `make browser`, which installs Chromium, its driver and axe; screenshots stay in `target/screenshots`.
+//! Run by `make browser`, which installs Chromium, its driver and axe. Screenshots stay in
+//! `target/screenshots`.
 
 #![expect(
     clippy::unwrap_used,

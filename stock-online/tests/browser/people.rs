@@ -10,7 +10,7 @@ async fn somebody_signs_up_logs_in_and_out() {
     let shop = Shop::open(2, 10).await;
     let service = shop.serve().await;
     let browser = Browser::open(&service).await;
-    // A buyer who is sent to log in comes back to where they were.
+    // A buyer who is sent to the login returns to the page that they came from.
     browser.go("/products/1").await;
     browser.click("main a.button").await;
     browser.until_at("/login").await;
@@ -56,7 +56,7 @@ async fn somebody_signs_up_logs_in_and_out() {
     assert_eq!(browser.text(".email").await, "one@example.com");
     browser.click(".reader form button").await;
     browser.until_at("/").await;
-    // Every address begins with that of the shop: wait for the page itself.
+    // Every path begins with `/`, so this waits for the page itself.
     until("nobody is logged in", || async {
         !browser.has(".email").await
     })
@@ -103,7 +103,7 @@ async fn pages_can_be_read_without_scripts() {
     for part in ["product 2", "₩1,000", "10 left", "Without scripts"] {
         assert!(text.contains(part), "{part} in {text}");
     }
-    // The forms of accounts need none.
+    // The forms of accounts need no scripts.
     browser
         .page
         .goto(&format!("{address}signup"))

@@ -1,4 +1,5 @@
-//! Buying: the last unit, the live bar, the order's status, its cancel, a reservation, a sale that begins.
+//! Buying: the last unit, the live bar, the order's status, its cancel, a reservation, a sale that
+//! begins.
 
 use serde_json::json;
 
@@ -9,7 +10,8 @@ const LEFT: &str = "[data-product='1'] [data-available]";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_last_unit_goes_to_one_of_two_browsers() {
-    // Danger: both buyers are shown an order, or neither is. Method: two browsers press in the same moment.
+    // Danger: both buyers are shown an order, or neither is. Method: two browsers press at the same
+    // moment.
     let shop = Shop::open(1, 1).await;
     let service = shop.serve().await;
     let mut browsers = Vec::new();
@@ -50,7 +52,7 @@ async fn the_last_unit_goes_to_one_of_two_browsers() {
     };
     winner.until_says("Completed").await;
     winner.keep("order-stored").await;
-    // The other's page follows by itself.
+    // The other buyer's page follows by itself.
     let sold_out = "return document.querySelector('[data-buy=\"1\"]').innerText === 'Sold out'";
     loser.until_true("the button says so", sold_out).await;
     assert!(
@@ -75,7 +77,7 @@ async fn the_bar_moves_while_others_buy_and_comes_back_with_a_cancel() {
     let shop = Shop::open(2, 20).await;
     let service = shop.serve().await;
     let client = &service.client;
-    // Whoever looks need not have logged in.
+    // Watching needs no login.
     let watcher = Browser::open(&service).await;
     watcher.go("/").await;
     watcher.live().await;
@@ -98,7 +100,7 @@ async fn the_bar_moves_while_others_buy_and_comes_back_with_a_cancel() {
         .run("return document.querySelector(\"[data-product='1'] meter\").value")
         .await;
     assert_eq!(meter, 3);
-    // A few left are the last ones, of a product that somebody could buy.
+    // With few units left, a product that can still be bought is marked as last units.
     assert_eq!(
         watcher
             .run("return document.querySelector(\"[data-product='1']\").dataset.state")
@@ -112,7 +114,7 @@ async fn the_bar_moves_while_others_buy_and_comes_back_with_a_cancel() {
     watcher
         .until_true("all are there again", &three.replace("'3'", "'20'"))
         .await;
-    // Its owner's list says the same.
+    // The buyer's list shows the same.
     buyer.go("/").await;
     buyer.until_says("Cancelled").await;
     buyer.close().await;
@@ -161,7 +163,7 @@ async fn a_coupon_points_and_a_reservation_are_used() {
         text.contains("₩1,550") && text.contains("−₩200") && text.contains("−250"),
         "{text}"
     );
-    // Set aside, and bought from what is held.
+    // A reservation is made, and then bought.
     browser.go("/products/1").await;
     browser.click("form[data-call*='/reserve'] button").await;
     browser.until_says("Set aside.").await;
@@ -211,7 +213,7 @@ async fn a_sale_begins_before_the_eyes_of_who_waits() {
     let open = "const button = document.querySelector('[data-buy=\"1\"]'); return button.innerText === 'Buy' && !button.disabled";
     browser.run("window.isTheSamePage = true").await;
     browser.until_true("the sale has begun", open).await;
-    // In place: a crowd that waits does not ask for the page again.
+    // The page changes in place, so that a waiting crowd does not load it again.
     assert_eq!(browser.run("return window.isTheSamePage").await, true);
     assert!(browser.text("main").await.contains("₩700"));
     browser.click("[data-buy='1']").await;
@@ -224,8 +226,9 @@ async fn a_sale_begins_before_the_eyes_of_who_waits() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pressing_twice_buys_once_however_slow_the_next_page_is() {
-    // Danger: the order is placed, its page takes a while, and the button can be pressed again. Method: hold the next
-    // page back in the browser and press as fast as it lets; then lose an answer and press again.
+    // Danger: the order is placed, its page takes a while, and the button can be pressed again.
+    // Method: the button is pressed as fast as the browser allows while the next page is on its
+    // way; then an answer is lost, and the button is pressed again.
     let shop = Shop::open(1, 50).await;
     let service = shop.serve().await;
     sign_up(&service.client, "one@example.com").await;
@@ -241,7 +244,8 @@ async fn pressing_twice_buys_once_however_slow_the_next_page_is() {
         .await;
     browser.until_at("/orders/").await;
     assert_eq!(shop.available(1).await, 49);
-    // The first answer is lost on the way, the second says nothing about it: the third is still the same order.
+    // The first answer is lost, and the second one, a 429, says nothing about the order. The third
+    // request is still for the same order.
     browser.go("/").await;
     browser
         .run(
@@ -260,7 +264,7 @@ async fn pressing_twice_buys_once_however_slow_the_next_page_is() {
     }
     let keys = browser.run("return window.keys").await;
     assert_eq!(keys[0], keys[1]);
-    // Also after the page was loaded again.
+    // The key also survives a reload of the page.
     browser.go("/").await;
     browser.click("[data-buy='1']").await;
     browser.until_at("/orders/").await;

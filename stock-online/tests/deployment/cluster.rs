@@ -1,4 +1,5 @@
-//! Several instances behind nginx: docker-compose.cluster.yml and deploy/nginx fit each other and the service's own times.
+//! Several instances behind nginx: docker-compose.cluster.yml and deploy/nginx fit each other and
+//! the service's time limits.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +8,7 @@ use stock_common::config::Config;
 
 use super::{flaws, members, merged, read, root, yaml};
 
-/// The services of the file, each with all that it takes from elsewhere.
+/// The services of the file, each with all that it takes from other files and anchors.
 fn services() -> Vec<(String, Value)> {
     let compose = yaml("docker-compose.cluster.yml");
     let whole = |(name, service): (&String, &Value)| {
@@ -26,14 +27,14 @@ fn service(name: &str) -> Value {
     found.unwrap_or_else(|| panic!("{name}")).1
 }
 
-/// The hosts with their ports that a text names, as in `redis-1:6379`.
+/// The hosts with ports that a text names, as in `redis-1:6379`.
 fn hosts<'a>(text: &'a str, beginning: &str) -> BTreeSet<&'a str> {
     text.split(['/', '?', '=', '&', ' ', '@', '"', ';'])
         .filter(|part| part.starts_with(beginning) && part.ends_with(":6379"))
         .collect()
 }
 
-/// The value behind a word of nginx' configuration, in each place.
+/// The values of a directive in nginx' configuration, one for each occurrence.
 fn nginx(text: &str, word: &str) -> Vec<String> {
     text.lines()
         .filter_map(|line| line.trim().strip_prefix(word)?.strip_prefix(' '))
@@ -41,7 +42,7 @@ fn nginx(text: &str, word: &str) -> Vec<String> {
         .collect()
 }
 
-/// Seconds, or megabytes: `15s`, `65m`.
+/// A number of seconds or of megabytes, as in `15s` and `65m`.
 fn number(text: &str) -> u64 {
     text.trim_end_matches(['s', 'm']).parse().unwrap()
 }
@@ -64,7 +65,7 @@ fn the_cluster_gives_each_service_what_it_needs_and_no_more() {
     let dynamic = compose["networks"]["default"]["ipam"]["config"][0]["ip_range"].as_str();
     assert_eq!(dynamic, Some("172.30.53.128/25"));
     for (name, service) in &services {
-        // An address that is fixed is never given to another container.
+        // A fixed address lies outside the range from which other containers get theirs.
         if let Some(address) = service["networks"]["default"]["ipv4_address"].as_str() {
             let last: u8 = address.rsplit('.').next().unwrap().parse().unwrap();
             assert!(last < 128, "{name}: {address}");
@@ -84,7 +85,7 @@ fn the_cluster_gives_each_service_what_it_needs_and_no_more() {
         {
             assert!(services.iter().any(|(own, _)| own == other), "{other}");
         }
-        // The same version everywhere.
+        // Every Redis has the same version.
         if name.starts_with("redis") {
             assert_eq!(
                 service["image"], alone["services"]["redis"]["image"],
@@ -145,7 +146,7 @@ fn nginx_leads_to_the_instances_and_is_believed() {
         let listens = environment["STOCK_HTTP_ADDR"].as_str().unwrap();
         assert!(listens.ends_with(&format!(":{port}")), "{listens}");
         assert_eq!(&environment["STOCK_TRUSTED_PROXIES"], address);
-        // From outside it is reached through nginx alone.
+        // From outside, an instance can be reached through nginx only.
         assert!(service(name)["ports"].is_null());
     }
     assert_eq!(nginx(&site, "listen"), ["8080"]);
@@ -161,7 +162,7 @@ fn nginx_is_more_patient_than_the_service() {
     let site = read("deploy/nginx/stock-flow.conf");
     let reads = nginx(&site, "proxy_read_timeout");
     assert!(reads.len() >= 3);
-    // Whatever the service says, it says before nginx gives up.
+    // The service answers before nginx gives up.
     for wait in &reads {
         assert!(number(wait) * 1_000 > config.http_timeout_ms, "{wait}");
     }
@@ -174,15 +175,16 @@ fn nginx_is_more_patient_than_the_service() {
     assert!(number(&largest[0]) << 20 > config.import_bytes_max as u64);
     let body = nginx(&site, "client_max_body_size");
     assert!(number(&body[0]) << 20 > config.http_body_bytes_max as u64);
-    // An idle connection is given up by nginx, never by the service under a request.
+    // nginx closes an idle connection before the service does, so that no request meets a closed
+    // one.
     let pool = site.split("upstream stock_flow {").nth(1).unwrap();
     let idle = nginx(pool, "keepalive_timeout");
     assert!(number(&idle[0]) * 1_000 < config.http_idle_timeout_ms);
-    // Nothing makes nginx send a change twice.
+    // nginx never sends a change twice.
     for rule in nginx(&site, "proxy_next_upstream") {
         assert!(rule == "off" || rule == "error timeout", "{rule}");
     }
-    // Each stream, and what is named otherwise, is a path of the service.
+    // Each path that the file names is a path of the service.
     let known = read("stock-online/src/http.rs") + &read("stock-online/src/pages.rs");
     let streams = site
         .split("^/(")
@@ -197,7 +199,7 @@ fn nginx_is_more_patient_than_the_service() {
         assert!(known.contains(&format!("\"/{path}\"")), "{path}");
         assert!(site.contains(path));
     }
-    // And every path that answers with a stream is one of them.
+    // Every path that answers with a stream is among the streams.
     for (file, path) in [
         ("stock-online/src/http/events.rs", "api/events/levels"),
         ("stock-online/src/pages/live.rs", "live/levels"),

@@ -1,6 +1,6 @@
-//! deploy/kubernetes: what its documents say of the service is so, and no pod may do more than it needs.
+//! deploy/kubernetes: its documents fit the service, and no pod has more rights than it needs.
 //!
-//! Whether Kubernetes understands them `make deploy-check` asks its schemas.
+//! `make deploy-check` checks the documents against the schemas of Kubernetes.
 
 use std::collections::BTreeSet;
 
@@ -39,7 +39,7 @@ fn containers(pod: &Value) -> Vec<&Value> {
         .collect()
 }
 
-/// What is wrong with a pod.
+/// The flaws of a pod.
 fn flaws(name: &str, pod: &Value) -> Vec<String> {
     let mut found = Vec::new();
     let mut require = |holds: bool, rule: &str| {
@@ -84,7 +84,7 @@ fn flaws(name: &str, pod: &Value) -> Vec<String> {
             "it keeps capabilities",
         );
         let image = container["image"].as_str().unwrap_or_default();
-        // The service's own gets its version from the overlay.
+        // The image of the service gets its version from the overlay.
         require(
             image == "stock-flow" || image.contains(':') && !image.ends_with(":latest"),
             "its image has no version",
@@ -123,9 +123,9 @@ fn no_pod_may_do_more_than_it_needs() {
         .flat_map(|(file, pod)| flaws(file, pod))
         .collect();
     assert!(found.is_empty(), "{found:#?}");
-    // No document holds a secret: they are made by hand, or by a store of secrets.
+    // No document holds a secret: an operator or a store of secrets makes them.
     assert!(all.iter().all(|(_, document)| document["kind"] != "Secret"));
-    // A bad one is caught.
+    // A bad pod is caught.
     let bad = serde_json::json!({ "hostNetwork": true, "containers": [
         { "image": "redis", "env": [{ "name": "REDIS_PASSWORD", "value": "geheim" }] },
     ] });
@@ -174,7 +174,7 @@ fn ports_paths_and_commands_are_those_of_the_service() {
     }
     let monitor = document("ServiceMonitor", "stock-flow");
     assert_eq!(monitor["spec"]["endpoints"][0]["path"], "/metrics");
-    // The image starts the program: Dockerfile.
+    // The image starts the program, as the Dockerfile says.
     assert!(read("Dockerfile").contains("ENTRYPOINT [\"stock-online\"]"));
     let commands = read("stock-online/src/cli.rs");
     let migration = document("Job", "stock-flow-migrate");
@@ -186,7 +186,7 @@ fn ports_paths_and_commands_are_those_of_the_service() {
         assert_eq!(args, &serde_json::json!([command]));
         assert!(commands.contains(variant), "{command}");
     }
-    // The overlays run this version of it, and all use the same Redis as compose.
+    // The overlays run this version of the service, and all use the same Redis as compose.
     let version = cargo_version();
     for overlay in ["redis-inside", "redis-outside"] {
         let images = yaml(&format!("{FOLDER}/overlays/{overlay}/kustomization.yaml"));
@@ -235,7 +235,7 @@ fn settings_have_values_that_the_service_takes() {
             assert!(!name.contains(secret), "{name} belongs into a secret");
         }
         let member = name.trim_start_matches("STOCK_").to_lowercase();
-        // As the service reads variables: what is a number or a truth becomes one.
+        // Parsed as the service parses variables: a number or a boolean becomes one.
         let value = serde_json::from_str(&value).unwrap_or(Value::String(value));
         if let Some(own) = values.get_mut(&member) {
             *own = value;
@@ -273,7 +273,7 @@ fn the_nodes_are_as_many_as_are_named_and_keep_what_they_accept() {
         .map(str::to_owned)
         .collect();
     assert_eq!(hosts, expected);
-    // What is named as a file of it is there, and what a pod starts is named.
+    // Every script that a pod starts is a file of the config map.
     let parsed = yaml(&format!("{folder}/kustomization.yaml"));
     let files = parsed["configMapGenerator"][0]["files"].to_string();
     for container in containers(&nodes["spec"]["template"]["spec"]) {
@@ -281,7 +281,7 @@ fn the_nodes_are_as_many_as_are_named_and_keep_what_they_accept() {
         let script = script.rsplit('/').next().unwrap();
         assert!(files.contains(script), "{script}");
     }
-    // What an accepted order's life hangs on.
+    // The settings on which the durability of accepted orders depends.
     let conf = read(&format!("{folder}/redis.conf"));
     for line in [
         "appendonly yes",
@@ -346,9 +346,9 @@ fn the_steps_of_the_guide_name_what_there_is() {
         assert!(components.contains(name), "{name} of {components:?}");
         steps.insert(name.to_owned());
     }
-    // And nothing is left out.
+    // No component is left out.
     assert_eq!(steps, components);
-    // Each key of the secret that a pod reads is made in the guide.
+    // The guide makes each key of the secret that a pod reads.
     for (file, document) in documents() {
         for container in containers(&document["spec"]["template"]["spec"]) {
             for variable in container["env"].as_array().into_iter().flatten() {

@@ -1,6 +1,8 @@
-//! Archive: months of the journal in files, the rest still proved, and what a killed run leaves is finished.
+//! Archive: months of the journal go into files, the rest can still be verified, and the next run
+//! finishes a killed one.
 //!
-//! The time of an entry is Redis', so what moves here is the cut-off: `everything` archives what was decided by now.
+//! Redis gives an entry its time, so these tests move the cut-off instead: `everything` archives
+//! all entries that were decided until now.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -26,7 +28,7 @@ async fn everything(shop: &Shop, to: &Path) -> Result<Archived, ArchiveError> {
     archive(&shop.pool, to, now_ms(shop), &mut |_, _| {}).await
 }
 
-/// Waits until everything is settled, and proves it: what was not proved is not archived.
+/// Waits until everything is settled, and verifies it: only verified entries are archived.
 async fn verified(shop: &Shop) {
     shop.drained().await;
     shop.verify().await;
@@ -35,7 +37,8 @@ async fn verified(shop: &Shop) {
 /// An entry with its postings, as text.
 type Book = BTreeMap<u64, (Position, String, Vec<String>)>;
 
-/// The entries of all files, each of which must be as the manifest says; none stands in two.
+/// The entries of all files. Each file must be as the manifest says, and no entry may stand in two
+/// files.
 fn files(folder: &Path) -> (Book, BTreeMap<Account, (u64, i64)>) {
     let (mut book, mut levels) = (Book::new(), BTreeMap::new());
     let manifest = std::fs::read_to_string(folder.join("manifest.jsonl")).unwrap_or_default();
@@ -75,7 +78,7 @@ fn files(folder: &Path) -> (Book, BTreeMap<Account, (u64, i64)>) {
     (book, levels)
 }
 
-/// The same of what MySQL has.
+/// The entries that MySQL still has.
 async fn rows(shop: &Shop) -> Book {
     let postings: Vec<(u64, String)> = sqlx::query_as(
         "SELECT journal_id, CONCAT(kind, ':', owner_id, ':', place_id, ' ', seq, ' ', delta, ' ', \
@@ -104,7 +107,8 @@ async fn rows(shop: &Shop) -> Book {
     book
 }
 
-/// Each entry is in exactly one place; each account's archived postings chain from 1 to its archived seq.
+/// Checks that each entry is either in MySQL or in a file, and that each account's archived
+/// postings chain from 1 to its archived seq.
 async fn add_up(shop: &Shop, folder: &Path) -> Book {
     let (mut book, levels) = files(folder);
     for (number, row) in rows(shop).await {
@@ -122,7 +126,8 @@ async fn add_up(shop: &Shop, folder: &Path) -> Book {
     book
 }
 
-/// A shop with something of everything; orders of both paths, a point entry and a coupon are given back.
+/// The result of `sell`, which makes entries of many kinds: an order of each path, a use of points,
+/// and a coupon, to be taken back later.
 struct Sold {
     orders: [String; 2],
     used: String,
@@ -184,7 +189,7 @@ async fn what_is_left_is_proved_and_what_was_archived_is_still_taken_back() {
     let reconciled = reconcile(&shop.pool, &shop.ledger, true).await.unwrap();
     assert_eq!(reconciled.unwrap().differences, []);
 
-    // Selling goes on, and everything that was archived can still be read and taken back.
+    // Selling goes on, and every archived thing can still be read and taken back.
     let more = client.order("/api/redis/orders", 3, &[(1, 1)]).send().await;
     assert_eq!(more.status, 201, "{}", more.text);
     code(client, 3, sold.coupon).await;
@@ -207,7 +212,7 @@ async fn what_is_left_is_proved_and_what_was_archived_is_still_taken_back() {
     }
     assert_eq!(balance(client, 2).await, 1_000);
     shop.drained().await;
-    // It is the same day still.
+    // The report of the same day can be written again.
     let mut connection = shop.pool.acquire().await.unwrap();
     let written = point_reports::write(&mut connection, today, span).await;
     assert_eq!(written.unwrap(), 1);
@@ -221,7 +226,7 @@ async fn what_is_left_is_proved_and_what_was_archived_is_still_taken_back() {
     let shown = client.get(path).admin().send().await;
     assert_eq!((shown.status, &shown.body["items"]), (200, &json!([])));
 
-    // What comes later goes into a second file.
+    // Later entries go into a second file.
     everything(&shop, &to).await.unwrap();
     let book = add_up(&shop, &to).await;
     assert!(book.len() > before.len());
@@ -251,7 +256,7 @@ async fn a_difference_in_what_is_left_is_found() {
             format!("UPDATE accounts SET balance = balance + 1 WHERE {account}"),
             format!("UPDATE accounts SET balance = balance - 1 WHERE {account}"),
         ),
-        // Nothing of it is left but its archived level.
+        // Only the archived level of this account is left.
         (
             "accounts",
             "UPDATE accounts SET balance = 99 WHERE kind = 'AVAILABLE' AND owner_id = 2".to_owned(),
@@ -314,8 +319,9 @@ async fn a_difference_in_what_is_left_is_found() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_archive_that_is_killed_anywhere_is_finished_by_the_next_one() {
-    // Danger: entries that are in no place, or in two. Method: selling goes on, runs are killed at each step they
-    // report: while they write, before and after the file is noted, between parts that are removed.
+    // Danger: an entry that is neither in MySQL nor in a file, or in both. Method: selling goes on,
+    // and runs are killed at each step that they report: while they write, before and after the
+    // file is noted, and between the batches that are removed.
     let (shop, to) = (Shop::open_undivided(1, 1_000_000).await, folder("archive"));
     let service = shop.serve().await;
     let load = Load::start(std::slice::from_ref(&service.client), 8);
@@ -355,7 +361,7 @@ async fn an_archive_that_is_killed_anywhere_is_finished_by_the_next_one() {
     shop.verify().await;
     service.stop().await;
 
-    // Without its file nothing is removed.
+    // Nothing is removed while its file is missing.
     let file = files_of(&to).remove(0);
     std::fs::rename(&file, to.join("elsewhere")).unwrap();
     sqlx::query("UPDATE archives SET number = first_number - 1 ORDER BY first_number LIMIT 1")
@@ -376,7 +382,7 @@ fn files_of(folder: &Path) -> Vec<std::path::PathBuf> {
     all
 }
 
-/// Whatever MySQL lacks is in the files.
+/// Checks that the files have every entry that MySQL lacks.
 async fn add_up_loosely(shop: &Shop, folder: &Path) {
     let (book, _) = files(folder);
     let left = rows(shop).await;
@@ -457,7 +463,7 @@ async fn what_somebody_waits_for_stays() {
         run(undo.to_owned()).await;
         assert_eq!(reason().await, (Some(first + 2), None));
     }
-    // Another journal's files are not written over.
+    // Files of another journal are not overwritten.
     let other = Shop::open_undivided(1, 1).await;
     other.verify().await;
     everything(&other, &to).await.unwrap();
@@ -519,7 +525,7 @@ async fn the_command_takes_only_months_that_are_long_over() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_month_goes_into_a_file_of_its_own_and_what_is_young_stays() {
-    // The first entries are dated back behind the engine's back; what they are is in no table of their own.
+    // The first entries are dated back by SQL; they have no rows in tables of their own.
     let (shop, to) = (Shop::open_undivided(3, 5).await, folder("archive"));
     let service = shop.serve().await;
     verified(&shop).await;
@@ -537,7 +543,7 @@ async fn each_month_goes_into_a_file_of_its_own_and_what_is_young_stays() {
             query.execute(&shop.pool).await.unwrap();
         }
     }
-    // Redis keeps a part of the journal; of the first entries it had another date.
+    // Redis still has the first entries with their true date, so its stream is trimmed.
     let client = redis::Client::open(shop.config.redis_url.as_str()).unwrap();
     let mut redis = client.get_multiplexed_async_connection().await.unwrap();
     let mut trim = redis::cmd("XTRIM");
@@ -580,7 +586,8 @@ async fn what_became_of_branches_goes_with_their_entries() {
         assert_eq!(order.status, 201, "{}", order.text);
         orders.push(order.order_id());
     }
-    // Held on one shard, and released because another has not as much.
+    // One shard holds the second of these orders and releases it, because another shard has too
+    // little.
     let much: Vec<(u64, i64)> = lines.iter().map(|(product, _)| (*product, 60)).collect();
     for expected in [201, 409] {
         let order = client.order("/api/redis/orders", 2, &much).send().await;

@@ -1,6 +1,6 @@
-//! Bad input: each answer is a 4xx problem with a code, quick, and without effect.
+//! Bad input: each answer is a quick 4xx problem with a code, and nothing changes.
 //!
-//! One table per kind of badness; every endpoint that takes such input meets every row.
+//! There is one table per kind of bad input. Every endpoint that takes such input meets every row.
 
 mod bodies;
 mod requests;
@@ -116,7 +116,7 @@ fn every_body() -> Vec<(&'static str, &'static str, Value)> {
     ]
 }
 
-/// Those of them that ask who is calling.
+/// The endpoints among these that require a caller.
 fn every_callers_body() -> Vec<(&'static str, &'static str, Value)> {
     const ANYBODY: [&str; 3] = ["/api/auth/signup", "/api/token", "/api/token/refresh"];
     let mut bodies = every_body();
@@ -169,7 +169,7 @@ impl Untouched {
     }
 }
 
-/// It is a problem of a known form with one of these codes.
+/// Asserts that the answer is a problem of the known form with one of these codes.
 fn assert_problem(answer: &Answer, codes: &[&str], what: &str) {
     assert!(
         (400..500).contains(&answer.status) && codes.contains(&answer.code()),

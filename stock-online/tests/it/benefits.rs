@@ -1,4 +1,4 @@
-//! Coupons and points beside the stock: drawn, used, given back, earned, and proved.
+//! Coupons and points beside the stock: drawn, used, given back, earned, and verified.
 
 mod coupons;
 mod orders;
@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 
 use crate::support::{Answer, Client, order_json};
 
-/// Makes a coupon.
 async fn coupon(client: &Client, fields: &Value) -> Answer {
     let mut body = json!({ "name": "coupon" });
     for (name, value) in fields.as_object().unwrap() {
@@ -26,7 +25,6 @@ pub(crate) async fn campaign(client: &Client, fields: &Value) -> u64 {
     made.body["id"].as_u64().unwrap()
 }
 
-/// Draws a coupon.
 async fn draw(client: &Client, user: u64, id: u64, body: &Value) -> Answer {
     let call = client.post(&format!("/api/coupons/{id}/issue")).user(user);
     call.json(body).send().await
@@ -39,7 +37,6 @@ pub(crate) async fn code(client: &Client, user: u64, id: u64) -> String {
     drawn.member("code").to_owned()
 }
 
-/// Gives a user points.
 pub(crate) async fn earn(client: &Client, user: u64, amount: i64) -> Answer {
     let body = json!({ "userId": user, "amount": amount, "description": "a gift" });
     let call = client.post("/api/v2/points/earn").admin();
@@ -55,7 +52,7 @@ pub(crate) async fn balance(client: &Client, user: u64) -> i64 {
     shown.body["balance"].as_i64().unwrap()
 }
 
-/// An order of products at 1,000 each that uses something besides.
+/// An order of products at 1,000 each that also uses benefits.
 fn order_using(lines: &[(u64, i64)], benefits: &Value, total: i64) -> Value {
     let mut order = order_json(lines);
     order["totalAmount"] = json!(total);
@@ -65,5 +62,5 @@ fn order_using(lines: &[(u64, i64)], benefits: &Value, total: i64) -> Value {
     order
 }
 
-/// Both ways to order.
+/// Both paths of orders.
 const PATHS: [&str; 2] = ["/api/redis/orders", "/api/orders"];

@@ -1,4 +1,4 @@
-//! GET `/api/events/levels`: what a watcher sees, and goes on seeing.
+//! GET `/api/events/levels`: the levels that a watcher sees, also after it has come back.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use crate::support::{Client, Shop};
 
-/// A stream of events.
+/// A client that reads an event stream.
 struct Watcher {
     lines: Lines<BufReader<TcpStream>>,
 }
@@ -29,7 +29,7 @@ impl Watcher {
         Self { lines }
     }
 
-    /// The next event: its id and levels; none when the stream has ended.
+    /// The next event: its id and levels; `None` when the stream has ended.
     async fn next(&mut self) -> Option<(String, Vec<Value>)> {
         let mut id = String::new();
         loop {
@@ -45,7 +45,7 @@ impl Watcher {
         }
     }
 
-    /// Reads until product 1 has so many left; returns the last id and the seqs seen of it.
+    /// Reads until product 1 has `left` units; returns the last id and the seqs seen of it.
     async fn until_left(&mut self, left: i64) -> (String, Vec<u64>) {
         let mut seqs = Vec::new();
         loop {
@@ -92,14 +92,15 @@ async fn a_watcher_sees_the_latest_levels_and_goes_on_behind_what_they_saw() {
     );
     assert!(levels.iter().all(|l| l["productId"] != 3), "{levels:?}");
 
-    // While nobody watches: on another instance all of it is there, latest only, and nothing older.
+    // Changes while nobody watches: another instance sends all of them, only the latest levels, and
+    // nothing older.
     drop(all);
     buy(1, 1).await;
     buy(1, 1).await;
     let mut resumed = Watcher::open(&other.client, "", Some(&id)).await;
     let (id, seqs) = resumed.until_left(994).await;
     assert!(seqs.iter().all(|seq| *seq > 3), "{seqs:?}");
-    // An id of before this instance began, and one that is none: a snapshot again.
+    // An id from before this instance began, and an id that is none, lead to a new snapshot.
     for id in ["1", "x", &id] {
         let mut again = Watcher::open(client, "", Some(id)).await;
         buy(2, 1).await;
@@ -190,7 +191,7 @@ async fn a_rush_is_told_five_times_a_second_and_ends_with_the_last_level() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_end_when_the_service_stops() {
-    // Danger: an open stream holds the shutdown up to its deadline.
+    // Danger: an open stream delays the shutdown up to its deadline.
     let shop = Shop::open(1, 10).await;
     let service = shop.serve().await;
     let mut watchers = Vec::new();

@@ -1,4 +1,5 @@
-//! The integration tests: real servers, a fresh prefix and database each, all at once.
+//! The integration tests: real servers, a fresh prefix and database for each test, all tests at
+//! once.
 
 #![expect(
     clippy::unwrap_used,

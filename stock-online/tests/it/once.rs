@@ -9,7 +9,8 @@ use stock_online::http::openapi;
 
 use crate::support::{Answer, Client, OwnServers, Shop, order_json, until};
 
-/// A request to send: an operation, its path, its body, another body for the same key, and the user who sends it.
+/// A request to send: an operation, its path, its body, another body for the same key, and the user
+/// who sends it.
 struct Sent {
     operation: &'static str,
     path: String,
@@ -430,8 +431,9 @@ fn requests(made: &Made) -> Vec<Sent> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_change_is_carried_out_once_under_its_key() {
-    // Danger: a route forgets the key, and a client that repeats after a timeout makes a second sale. Method: each
-    // operation of the document, twice under one key, and then another body under it.
+    // Danger: a route forgets the key, and a client that repeats after a timeout makes a second
+    // sale. Method: each operation of the document is sent twice under one key, and then with
+    // another body under it.
     let shop = Shop::open(3, 1_000).await;
     let service = shop.serve().await;
     let client = &service.client;
@@ -542,8 +544,9 @@ async fn twins_that_come_at_once_make_one_change() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_whose_answer_cannot_be_kept_is_not_made() {
-    // Danger: the change is made and the process ends before the answer is noted, so that the retry makes it again.
-    // Method: noting fails. Both are one transaction: there is neither.
+    // Danger: the change is made and the process ends before the answer is noted, so that the retry
+    // makes it again. Method: noting the answer fails. Change and answer are one transaction, so
+    // neither is there.
     let shop = Shop::open(1, 1).await;
     let service = shop.serve().await;
     let client = &service.client;
@@ -585,7 +588,7 @@ async fn a_refusal_by_state_is_remembered_for_a_while_and_one_by_the_request_is_
         )
         .await;
     assert!((9..=10).contains(&kept), "{kept} minutes");
-    // Once its time is over, it is forgotten; also before the job has removed it.
+    // An answer whose time is over is not given again, even before the job has removed it.
     alter("UPDATE idempotent_requests SET expires_at = NOW(3) - INTERVAL 1 SECOND").await;
     assert_eq!(work(client, "one", "late").await.status, 201);
     let removed = stock_mysql::idempotent_requests::forget(&shop.pool).await;

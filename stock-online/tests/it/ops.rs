@@ -1,4 +1,4 @@
-//! Operations: health, metrics, the switch, the commands.
+//! Operations: health, metrics, the selling switch, the commands.
 
 mod messages;
 mod migrate;
@@ -188,7 +188,7 @@ async fn the_schedule_proves_the_ledger_and_says_what_it_found() {
         .await;
     };
     says(0).await;
-    // A stray key that nobody made, in Redis: each run compares all of Redis.
+    // A stray key is planted in Redis: each run compares all of Redis.
     let mut redis = shop.ledger.link().unwrap().read.clone();
     let stray = format!("{}:stray", shop.ledger.keys().states());
     let () = redis.set(&stray, 1).await.unwrap();
@@ -198,7 +198,8 @@ async fn the_schedule_proves_the_ledger_and_says_what_it_found() {
     service.stop().await;
 }
 
-/// Runs a command on a shop; its exit code, and stdout as JSON where it is one.
+/// Runs a command on a shop; returns its exit code, its stdout as JSON where it is JSON, and its
+/// stdout.
 pub(crate) fn command(shop: &Shop, arguments: &[&str]) -> (Option<i32>, Value, String) {
     let out = Command::new(env!("CARGO_BIN_EXE_stock-online"))
         .args(arguments)
@@ -296,7 +297,7 @@ async fn every_command_reports_and_exits_as_it_says() {
     service.stop().await;
 }
 
-/// A `dev` in a folder and on a port of its own.
+/// A `dev` process in a folder and on a port of its own.
 struct Dev {
     folder: std::path::PathBuf,
     address: String,
@@ -355,8 +356,8 @@ impl Dev {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dev_starts_everything_survives_a_kill_and_stops_everything() {
-    // Danger: a killed `dev` leaves servers behind that hold its data. Method: kill -9, start again in
-    // the same folder; kill its Redis; then SIGTERM.
+    // Danger: a killed `dev` leaves servers behind that hold its data. Method: kill -9, start again
+    // in the same folder; kill its Redis; then SIGTERM.
     let shop = Shop::open(1, 1).await;
     let folder = crate::support::folder("dev");
     let mut first = Dev::spawn(folder.clone());
@@ -406,8 +407,9 @@ async fn dev_starts_everything_survives_a_kill_and_stops_everything() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_first_dev_that_is_killed_at_any_moment_is_finished_by_the_next() {
-    // Danger: half made tables, a secret without text, servers left behind, products without stock. Method: kill -9 when
-    // each of its files appears, then at random moments of what follows; start again in the same folder each time.
+    // Danger: half made tables, a secret without text, servers left behind, products without stock.
+    // Method: kill -9 when each of its files appears, then at random later moments; start again in
+    // the same folder each time.
     let shop = Shop::open(1, 1).await;
     let folder = crate::support::folder("first");
     let files = [

@@ -1,4 +1,4 @@
-//! Orders: what a client may ask for and what it gets.
+//! Orders: the requests of clients and their answers.
 
 mod cancel;
 mod idempotency;

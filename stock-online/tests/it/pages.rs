@@ -1,4 +1,5 @@
-//! Pages: whole, in both languages, for whom they are; the browser's own tests are in `tests/browser`.
+//! Pages: whole, in both languages, and only for those who may see them. Tests with a browser are
+//! in `tests/browser`.
 
 mod operations;
 mod texts;
@@ -54,7 +55,8 @@ fn open<'a>(client: &'a Client, path: &str, lang: &str) -> Call<'a> {
         .header("accept-language", lang)
 }
 
-/// A page is whole: HTML under a policy, every text in it, nothing from elsewhere, no style or script in it.
+/// Checks that a page is whole: HTML under a policy, every text in it, nothing from other sites, no
+/// inline style or script.
 fn check_whole(path: &str, lang: &str, page: &Answer) {
     let text = &page.text;
     assert_eq!(page.status, 200, "{path}: {text}");
@@ -78,7 +80,7 @@ fn check_whole(path: &str, lang: &str, page: &Answer) {
     assert!(!text.contains(" onclick="), "{path}");
 }
 
-/// What a shop has to have so that no page is empty.
+/// Gives the shop things of every kind, so that no page is empty.
 async fn furnish(client: &Client) -> String {
     let make = async |path: &str, body| {
         let made = client.post(path).admin().json(&body).send().await;
@@ -139,7 +141,7 @@ async fn every_page_is_whole_in_both_languages() {
             check_whole(path, lang, &open(client, path, asked).send().await);
             let read = open(client, path, asked).user(2).send().await;
             if path == "/login" {
-                // Who has logged in goes on.
+                // A user who has logged in is sent on.
                 assert_eq!((read.status, read.headers["location"].as_str()), (303, "/"));
             } else {
                 check_whole(path, lang, &read);
@@ -166,7 +168,7 @@ async fn every_page_is_whole_in_both_languages() {
     ] {
         assert!(shop_page.contains(part), "{part} in {shop_page}");
     }
-    // A sale of a till that nobody could read is shown as it was sent, with the form that resolves it.
+    // A till's sale that could not be read is shown as it was sent, with the form that resolves it.
     let path = "/admin/oversold?of=1";
     let oversold = open(client, path, "ko").admin().send().await.text;
     assert!(oversold.contains("/admin/invalid-sales?of=1"), "{oversold}");
@@ -182,7 +184,7 @@ async fn every_page_is_whole_in_both_languages() {
         assert!(kept.contains(part), "{part} in {kept}");
     }
     let event = open(client, "/event", "ko").user(2).send().await.text;
-    // What admins write is text, whatever it looks like.
+    // Texts of admins are shown as text, whatever they look like.
     assert!(
         event.contains("&#60;b&#62;First&#60;/b&#62; &#38; last"),
         "{event}"
@@ -218,7 +220,7 @@ async fn pages_let_in_whom_they_should() {
             );
         }
     }
-    // Another's order is not there.
+    // Another user's order answers 404.
     let order = client
         .order("/api/redis/orders", 2, &[(1, 1)])
         .send()
@@ -285,7 +287,7 @@ async fn a_form_says_what_was_wrong_beside_its_field() {
             shown.text
         );
         assert!(shown.text.contains(said), "{said} in {}", shown.text);
-        // What was typed stays, but for the passwords.
+        // Typed values stay, except the passwords.
         let email = form.split(['=', '&']).nth(1).unwrap().replace("%40", "@");
         assert!(
             shown.text.contains(&format!("value=\"{email}\"")),
@@ -294,7 +296,7 @@ async fn a_form_says_what_was_wrong_beside_its_field() {
         );
         assert!(!shown.text.contains("sesame"));
     }
-    // Who asked for no page is answered as by the interface.
+    // A client that does not ask for a page gets the answer of the API.
     let machine = client
         .post("/account/login")
         .form("email=new%40example.com&password=x");
@@ -331,7 +333,7 @@ async fn a_chosen_language_is_kept() {
         .send()
         .await;
     assert!(page.text.contains("<html lang=\"ko\""));
-    // The switch keeps what the page was about.
+    // The language switch keeps the query of the page.
     let page = open(client, "/?name=a&cursor=3", "en").send().await;
     assert!(
         page.text
@@ -433,17 +435,17 @@ async fn a_browser_is_told_of_a_failure_by_a_page_and_a_client_by_a_problem() {
         open(client, "/account/login", "en").send().await.status,
         405
     );
-    // The interface speaks JSON to whomever.
+    // The API answers JSON to everybody.
     let problem = open(client, "/api/orders/1", "ko").send().await;
     assert_eq!(problem.code(), "UNAUTHORIZED");
-    // Where a problem's type leads.
+    // The type of a problem leads to a page.
     let leads = client
         .get(problem.body["type"].as_str().unwrap())
         .send()
         .await;
     assert!(leads.status == 200 && leads.text.contains("UNAUTHORIZED"));
     assert_eq!(client.get("/problems/NO_SUCH").status().await, 404);
-    // A cut or broken address is as good as none.
+    // A broken or empty query counts as none.
     assert_eq!(
         open(client, "/?cursor=x&name=", "en").send().await.status,
         200
@@ -504,7 +506,7 @@ async fn whoever_looks_at_pages_takes_no_stream_of_those_who_built_on_the_interf
     assert!(first.contains("200"), "{first}");
     let (second, _) = watch("/live/levels", String::new()).await;
     assert!(second.contains("503"), "{second}");
-    // Nor is everything told to everybody.
+    // A stream for a page must name its products.
     for (path, status) in [("/live/levels", 422), ("/live/levels?productId=x", 422)] {
         assert_eq!(client.get(path).status().await, status, "{path}");
     }

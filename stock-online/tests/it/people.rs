@@ -1,4 +1,4 @@
-//! People: accounts, tokens, sessions, limits, and who may do what.
+//! People: accounts, tokens, sessions, limits and access.
 
 mod access;
 mod accounts;

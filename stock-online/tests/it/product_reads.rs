@@ -1,4 +1,5 @@
-//! Product reads from memory: as fresh as the last order, tagged, and of what the shop shows only.
+//! Product reads from memory: as fresh as the last order, tagged, and only of products that the
+//! shop shows.
 
 use serde_json::json;
 use stock_online::ServiceRole;
@@ -14,8 +15,8 @@ async fn seq(client: &Client, path: &str) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_never_sees_less_than_the_last_order_of_this_instance() {
-    // Danger: levels are kept in memory for a moment, and an order is answered meanwhile. Method: each order is
-    // followed at once by reads of every kind.
+    // Danger: levels are kept in memory for a moment, and an order is answered meanwhile. Method:
+    // each order is followed at once by reads of every kind.
     let shop = Shop::open(1, 1_000).await;
     let service = shop.serve().await;
     let client = &service.client;
@@ -87,7 +88,7 @@ async fn an_answer_that_the_client_has_is_not_sent_again() {
         let changed = again().send().await;
         assert_eq!(changed.status, 200, "{path}");
         assert_ne!(&changed.headers["etag"], tag);
-        // The answer to a caller is theirs alone.
+        // An answer to a user may not be cached.
         let own = client.get(path).user(2).send().await;
         assert_eq!(own.headers["cache-control"], "no-store");
     }
@@ -151,8 +152,8 @@ async fn products_that_are_not_for_sale_yet_are_shown_to_admins_only() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_instance_shows_an_order_within_a_moment() {
-    // Danger: a message is lost, and an instance shows an old level for ever. Method: the second instance hears no
-    // messages, because it has no subscriber.
+    // Danger: another instance shows an old level for ever. Method: an order on one instance, and
+    // reads on another until they show it.
     let shop = Shop::open(1, 1_000).await;
     let (first, second) = (
         shop.serve().await,

@@ -1,4 +1,4 @@
-//! Products: what shoppers see and what admins may do.
+//! Products: reads by shoppers and changes by admins.
 
 use serde_json::{Value, json};
 
@@ -36,7 +36,7 @@ async fn an_admin_creates_edits_stops_and_deletes_a_product() {
         ),
         (false.into(), 1_000.into())
     );
-    // What the answer confirms holds on this instance when it answers.
+    // A confirmed change holds on this instance as soon as it has answered.
     assert_eq!(
         client
             .order("/api/redis/orders", 2, &[(id, 1)])
@@ -121,8 +121,8 @@ async fn an_admin_creates_edits_stops_and_deletes_a_product() {
 
 #[tokio::test]
 async fn a_stop_holds_at_once_on_an_instance_that_has_not_heard_of_it() {
-    // Danger: another instance prices from an older catalog. Method: two instances; the second one's
-    // catalog is made to refresh late, the script must refuse all the same.
+    // Danger: another instance prices from an older catalog. Method: two instances; the second
+    // one's catalog is made to refresh late, the script must refuse all the same.
     let mut shop = Shop::open(2, 5).await;
     let first = shop.serve().await;
     shop.config.catalog_refresh_ms = 3_600_000;
@@ -150,7 +150,7 @@ async fn a_stop_holds_at_once_on_an_instance_that_has_not_heard_of_it() {
         "{}",
         refused.text
     );
-    // A price is told by message.
+    // A changed price is sent to other instances by message.
     let edit = first
         .client
         .patch("/api/products/2")

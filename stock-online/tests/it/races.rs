@@ -1,4 +1,4 @@
-//! Races: many at once for the same few, and the sums afterwards.
+//! Races: many requests at once for the same few things, and the sums afterwards.
 
 use crate::support::{Load, Shop, sorted};
 
@@ -37,7 +37,8 @@ async fn the_last_hundred_units_go_to_exactly_a_hundred_of_a_thousand_buyers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fifty_cancels_of_one_order_give_the_stock_back_once() {
-    // Danger: two cancels both find the order uncancelled. Method: 50 at once, mixed over both paths.
+    // Danger: two cancels both find the order uncancelled. Method: 50 at once, mixed over both
+    // paths.
     let shop = Shop::open(1, 10).await;
     let service = shop.serve().await;
     let id = service
@@ -95,7 +96,8 @@ async fn two_instances_apply_nothing_twice() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn orders_of_the_same_products_in_opposite_order_do_not_deadlock() {
-    // Danger: row locks taken in request order. Method: both orders of lines at once on the lock path.
+    // Danger: row locks are taken in the order of the request. Method: lines in both orders at once
+    // on the synchronous path.
     let shop = Shop::open(2, 1_000).await;
     let service = shop.serve().await;
     let orders: Vec<_> = (0..100)

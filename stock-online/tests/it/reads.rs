@@ -1,7 +1,7 @@
-//! Read replicas: a real second server follows the first. Its applier is stopped so that it lags, it is killed and it is
-//! paused; nobody misses what they wrote, and no request fails.
+//! Read replicas: a real second server follows the first. Its applier is stopped so that it lags;
+//! it is killed, and it is paused. All users see their own writes, and no request fails.
 //!
-//! An answer of a replica is known by a stock version that a product has only there.
+//! An answer of the replica is known by `MARK`, a stock version that a product has only there.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::support::{Client, Service, Shop, folder, start, until};
 
 const MARK: u64 = 999_999;
-/// Both ways to order.
+/// Both paths of orders.
 const PATHS: [&str; 2] = ["/api/redis/orders", "/api/orders"];
 
 /// A shop whose database has a replica that the services read from.
@@ -94,7 +94,8 @@ impl Replicated {
         sqlx::raw_sql(text).execute(&self.pool).await.unwrap();
     }
 
-    /// Product 1 has its mark there; a change of its stock on the primary would take it away again.
+    /// Waits until every service reads product 1 from the replica. A change of its stock on the
+    /// primary would overwrite `MARK`.
     async fn is_used(&self, services: &[&Service]) {
         for service in services {
             until("the replica is asked", || async {
@@ -124,7 +125,7 @@ async fn is_not_used(services: &[&Service]) {
     }
 }
 
-/// The order is there by its id and in the list, with this status, on all instances.
+/// Asserts that all instances show the order by its id and in the list, with one of these statuses.
 async fn sees(services: &[&Service], order: &str, statuses: &[&str]) {
     for service in services {
         let get = async |path: &str| {
@@ -198,7 +199,8 @@ async fn who_has_written_sees_it_on_every_instance_while_the_replica_lags() {
             .await;
         }
     }
-    // Who has written nothing still sees all that was accepted, in lists that wait for it.
+    // A user who has written nothing still sees everything that was accepted, in lists that wait
+    // for it.
     let body = json!({ "productId": 2, "locationId": 0, "quantity": 5, "reason": "more" });
     let inbound = first.client.post("/api/products/stock/inbound").admin();
     let inbound = inbound.json(&body).send().await;
@@ -208,7 +210,8 @@ async fn who_has_written_sees_it_on_every_instance_while_the_replica_lags() {
     let shown = second.client.get(path).role(3, role).send().await;
     assert_eq!(shown.body["items"][0]["delta"], 5, "{}", shown.text);
 
-    // And so it stays when nobody remembers any more that they have written: the replica is not asked then.
+    // It stays so when these writes are no longer remembered, because a replica that lags is not
+    // asked.
     let since = Instant::now();
     while since.elapsed() < Duration::from_millis(3 * shop.config.read_your_writes_ms) {
         for (_, order) in &orders {

@@ -1,4 +1,4 @@
-//! Reservations: set aside, confirmed, cancelled, expired; each exactly once.
+//! Reservations: made, confirmed, cancelled, expired; each ends exactly once.
 
 mod expire;
 mod frozen;
@@ -12,14 +12,14 @@ use stock_domain::verdict::Verdict;
 
 use crate::support::{Answer, Client, Shop, order_json};
 
-/// Asks for units of product 1 for a user.
+/// Reserves units of product 1 for a user.
 pub(crate) async fn reserve(client: &Client, user: u64, quantity: u64) -> Answer {
     let body = json!({ "productId": 1, "quantity": quantity });
     let call = client.post("/api/products/stock/reserve").user(user);
     call.json(&body).send().await
 }
 
-/// Sets units of product 1 aside for user 2, for as long as no client may ask.
+/// Reserves units of product 1 for user 2, for a time that no client may ask for.
 pub(crate) async fn reserve_for_ms(shop: &Shop, quantity: u32, ttl_ms: u64) -> String {
     let reservation = Reservation {
         user_id: UserId(2),
@@ -71,7 +71,7 @@ async fn what_is_reserved_is_set_aside_and_a_confirm_sells_it() {
     assert_eq!(made.body["locationId"], 0);
     assert_eq!(made.headers["location"], format!("/api/reservations/{id}"));
     assert_eq!(levels(client).await, (75, 25, 100));
-    // It can be read at once, stored or not.
+    // The reservation can be read at once, stored or not.
     let shown = client.get(&made.headers["location"]).user(2).send().await;
     assert_eq!(shown.body, made.body);
 
@@ -106,7 +106,7 @@ async fn a_cancel_gives_back_and_blocks_a_confirm() {
     let shop = Shop::open(1, 10).await;
     let service = shop.serve().await;
     let client = &service.client;
-    // Twenty-five of twenty, as of ten: too many; what fits fits, and then no more.
+    // Eleven units of ten are too many; eight fit, and then only two are left.
     assert_eq!(reserve(client, 2, 11).await.code(), "INSUFFICIENT_STOCK");
     let id = reserve(client, 2, 8)
         .await
@@ -150,7 +150,7 @@ async fn a_cancel_gives_back_and_blocks_a_confirm() {
     }
     assert_eq!(levels(client).await, (10, 0, 10));
     shop.drained().await;
-    // Also when only MySQL remembers.
+    // The answer is the same after MySQL has settled everything.
     assert_eq!(
         end(client, &id, "cancel").await.code(),
         "RESERVATION_ALREADY_CANCELLED"
@@ -244,7 +244,7 @@ async fn an_order_takes_what_is_held_for_its_buyer() {
             .send()
             .await;
         assert_eq!(shown.body["status"], "CONFIRMED");
-        // What an order took is the order's: force would return it twice.
+        // Units that an order took belong to the order: `force` would return them twice.
         let forced = client
             .post(&format!("/api/reservations/{id}/cancel"))
             .admin();
@@ -322,7 +322,7 @@ async fn a_user_has_only_so_many_live_reservations_however_they_ask() {
         201,
         "another user has room"
     );
-    // Each way to end one makes room for one.
+    // Each way to end a reservation makes room for one more.
     for (id, how) in made.iter().zip(["confirm", "cancel"]) {
         assert_eq!(end(client, id, how).await.status, 200);
         assert_eq!(reserve(client, 2, 1).await.status, 201);
@@ -485,7 +485,7 @@ async fn what_cannot_be_reserved_is_refused_with_its_code() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn live_reservations_survive_the_loss_of_redis() {
-    // Danger: recover forgets deadlines, and what was held stays held for ever. Method: empty Redis.
+    // Danger: recover forgets deadlines, and held units stay held for ever. Method: empty Redis.
     let shop = Shop::open(1, 10).await;
     let service = shop.serve().await;
     let client = &service.client;
@@ -506,7 +506,7 @@ async fn live_reservations_survive_the_loss_of_redis() {
             .wait_open(std::time::Duration::from_secs(10))
             .await
     );
-    // The service hears of the new epoch by its next request, or within a second.
+    // The service learns of the new epoch by its next request, or within a second.
     crate::support::until("the live one is confirmed", || async {
         end(client, &live, "confirm").await.status == 200
     })
@@ -531,8 +531,9 @@ async fn live_reservations_survive_the_loss_of_redis() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_under_row_locks_is_stored_before_its_reservation_was() {
-    // Danger: MySQL learns of the order first, and the reservation comes in as live: what it held would be given back
-    // a second time. Method: nobody applies until the order is stored; then Redis is built anew from MySQL.
+    // Danger: MySQL learns of the order first, and then stores the reservation as live, so that its
+    // units are given back a second time. Method: nobody applies until the order is stored; then
+    // Redis is rebuilt from MySQL.
     let shop = Shop::open(1, 10).await;
     let http = shop.serve_roles(&[stock_online::ServiceRole::Http]).await;
     let client = &http.client;
@@ -576,7 +577,8 @@ async fn an_order_under_row_locks_is_stored_before_its_reservation_was() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_is_the_same_when_it_is_given_again() {
-    // Danger: an answer is rendered from what is true later. Method: what it depended on changes in between.
+    // Danger: a repeated answer is rendered from a later state. Method: the state that it depended
+    // on changes in between.
     let shop = Shop::open(1, 10).await;
     let service = shop.serve().await;
     let client = &service.client;

@@ -11,7 +11,7 @@ use stock_domain::verdict::{Refusal, Verdict};
 use crate::ledger::verdicts;
 use crate::support::{Answer, Client, Shop, order_json};
 
-/// Lets a sale govern product 1, from and until so many ms from now.
+/// Makes a sale of product 1 that starts and ends so many ms from now.
 pub(crate) async fn sale(
     shop: &Shop,
     client: &Client,
@@ -28,7 +28,7 @@ pub(crate) async fn sale(
     call.json(&body).send().await
 }
 
-/// Ends the rule of a sale of product 1.
+/// Deletes a sale of product 1.
 pub(crate) async fn delete_sale(client: &Client, sale: &Answer) {
     let path = format!("/api/products/1/sales/{}", sale.body["saleId"]);
     assert_eq!(client.call("DELETE", &path).admin().status().await, 204);
@@ -114,7 +114,7 @@ async fn a_sale_governs_its_product_until_it_is_deleted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_window_opens_and_closes_by_redis_clock_alone() {
-    // Danger: an instance whose clock is ahead opens early. Method: it is five hours ahead.
+    // Danger: an instance whose clock is ahead opens early. Method: its clock is five hours ahead.
     let shop = Shop::open(1, 100).await;
     let service = shop.serve().await;
     let client = &service.client;
@@ -139,8 +139,8 @@ async fn a_window_opens_and_closes_by_redis_clock_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_buyer_gets_only_as_much_as_a_sale_allows_however_they_ask() {
-    // Danger: parallel requests of one buyer, on both paths and as reservations, each see room. Method: sixty at
-    // once, a limit of five; the end sum of one buyer tells.
+    // Danger: parallel requests of one buyer, on both paths and as reservations, each see room.
+    // Method: sixty at once, a limit of five; the end sum of one buyer tells.
     let shop = Shop::open(2, 1_000).await;
     let service = shop.serve().await;
     let client = &service.client;
@@ -201,7 +201,7 @@ async fn one_buyer_gets_only_as_much_as_a_sale_allows_however_they_ask() {
         201,
         "another buyer has a limit of their own"
     );
-    // What is taken back may be bought again, once.
+    // Units that are given back may be bought again, once.
     for id in &orders {
         let cancel = format!("/api/redis/orders/{id}/cancel");
         assert_eq!(client.patch(&cancel).user(2).status().await, 200);
@@ -320,7 +320,7 @@ async fn a_discount_takes_a_percentage_off_rounded_down_while_its_dates_count() 
         ("PRICE_CHANGED", &json!(900))
     );
 
-    // A new one takes the place of the old one; dates count.
+    // A new discount replaces the old one, and its dates count.
     discount(json!({ "percentage": 33.33 })).await;
     assert_eq!(
         client.get("/api/products/1").send().await.body["unitPrice"],
@@ -333,7 +333,7 @@ async fn a_discount_takes_a_percentage_off_rounded_down_while_its_dates_count() 
         client.get("/api/products/1").send().await.body["unitPrice"],
         999
     );
-    // A sale's price takes no discount.
+    // A sale's price gets no discount.
     discount(json!({ "percentage": 50 })).await;
     sale(&shop, client, -HOUR, HOUR, json!({ "price": 800 })).await;
     assert_eq!(

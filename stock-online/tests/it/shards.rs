@@ -1,4 +1,5 @@
-//! Several shards on a Redis Cluster: orders over them, keys, kills, failover, and another number of them.
+//! Several shards on a Redis Cluster: cross-shard orders, keys, kills, failover, and another number
+//! of shards.
 
 mod contention;
 mod failover;
@@ -14,7 +15,7 @@ use stock_servers::cluster::Shape;
 
 use crate::support::{OwnCluster, Shop, account};
 
-/// Of the products 1..=`products` one on each shard that has any.
+/// One of the products 1..=`products` on each shard that has any.
 pub(crate) fn one_on_each(map: ShardMap, products: u64) -> Vec<u64> {
     (0..map.shards())
         .filter_map(|shard| {
@@ -30,8 +31,9 @@ async fn order(client: &Client, user: u64, lines: &[(u64, i64)]) -> Answer {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_sells_as_one_redis_does() {
-    // Method: lines on every shard, both paths, a cancel, and the last units of two shards wanted by many who name
-    // them in both orders: as many orders as there are units, none for nothing.
+    // Method: lines on every shard, both paths, a cancel, and many buyers who want the last units
+    // of two shards and name them in both orders. As many orders as units are accepted, and no
+    // refused order takes anything.
     let own = OwnCluster::start(Shape::default()).await;
     let shop = own.shop(4, 24, 20).await;
     let service = shop.serve().await;
@@ -96,7 +98,7 @@ async fn a_cluster_sells_as_one_redis_does() {
         .await;
     assert_eq!(shards, 4, "each shard has a journal of its own");
 
-    // What an operator types.
+    // The commands that an operator runs.
     let doctor = command(&shop, &["doctor"]).await;
     assert!(
         doctor.contains("FAIL redis min-replicas-to-write: 0"),
@@ -118,7 +120,7 @@ async fn a_cluster_sells_as_one_redis_does() {
     service.stop().await;
 }
 
-/// What a command of the program says on a shop.
+/// The output of a command on a shop.
 async fn command(shop: &Shop, arguments: &[&str]) -> String {
     let out = tokio::process::Command::new(env!("CARGO_BIN_EXE_stock-online"))
         .args(arguments)

@@ -1,4 +1,4 @@
-//! Stock: taken in, corrected, listed, its history and what it adds up to.
+//! Stock: taken in, corrected and listed; its history, and the sums of its history.
 
 use serde_json::{Value, json};
 
@@ -105,7 +105,7 @@ async fn stock_comes_in_once_under_its_key_and_is_corrected_never_below_zero() {
             "{body}"
         );
     }
-    // A product that is not on sale may still be corrected; a deleted one not.
+    // A product that is not on sale may still be corrected; a deleted one may not.
     let stop = json!({ "status": "INACTIVE" });
     client
         .patch("/api/products/1")
@@ -124,7 +124,8 @@ async fn stock_comes_in_once_under_its_key_and_is_corrected_never_below_zero() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn corrections_that_compare_are_made_by_exactly_one_of_many() {
-    // Danger: two people correct the same level. Method: twenty at once, each expects what they saw.
+    // Danger: two people correct the same level. Method: twenty at once, each expecting the level
+    // that they saw.
     let shop = Shop::open(1, 100).await;
     let service = shop.serve().await;
     let running: Vec<_> = (0..20)
@@ -171,7 +172,7 @@ async fn levels_say_what_is_low_and_what_to_order_and_page_through_all() {
         .map(|i| i["productId"].as_u64().unwrap())
         .collect();
     assert_eq!((ids.len(), ids.contains(&4)), (24, false));
-    // Flags are clear as soon as stock is there.
+    // Flags are cleared as soon as stock is there.
     inbound(
         client,
         json!({ "productId": 3, "quantity": 1, "reason": "" }),

@@ -1,4 +1,4 @@
-//! Stores: what they have, what their tills sell, what they sold while they were cut off.
+//! Stores: their stock, the sales of their tills, and sales made while a till was cut off.
 
 mod counters;
 mod invalid_sales;
@@ -229,7 +229,7 @@ async fn a_till_sells_its_stores_stock_and_where_it_is_shared_the_online_stock_t
         (16, 10)
     );
     assert_eq!(sell(3, &own, &[(1, 1)]).await.code(), "FORBIDDEN");
-    // Store 3 shares: both accounts, all or nothing.
+    // Store 3 shares the online stock: a sale takes from both accounts, all or nothing.
     let sold = sell(3, &shared, &[(1, 6)]).await;
     assert_eq!(sold.status, 201, "{}", sold.text);
     assert_eq!(
@@ -412,7 +412,8 @@ async fn what_a_cut_off_till_sold_is_taken_once_in_the_order_of_its_times() {
         (&json!(2_700), &json!(1))
     );
 
-    // Sent again by somebody else of the store, at once and after MySQL has it: the same, and nothing moves.
+    // The batch is sent again by another person, at once and after MySQL has it: the answers are
+    // the same, and no stock moves.
     for round in 0..2 {
         let again = send(client.post(path).admin(), &batch[..3]).await;
         assert_eq!(
@@ -501,8 +502,8 @@ async fn what_a_cut_off_till_sold_is_taken_once_in_the_order_of_its_times() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_sent_many_times_at_once_is_taken_once() {
-    // Danger: a till that repeats before it hears. Method: the same thousand sales from ten clients at once, a
-    // store that shares its stock; the end sums tell.
+    // Danger: a till repeats a batch before it has the answer. Method: the same thousand sales from
+    // ten clients at once, in a store that shares its stock; the end sums tell.
     let shop = Shop::open(1, 700).await;
     let service = shop.serve().await;
     let client = &service.client;

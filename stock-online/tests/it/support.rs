@@ -1,7 +1,7 @@
-//! The foundation of every test: shared servers, a shop of one's own on them, a client, a load.
+//! The foundation of every test: shared servers, a shop of its own on them, a client, a load.
 //!
-//! One Redis and one database server serve the whole binary; a test that kills servers starts its own.
-//! A watchdog process ends them all when this process is gone, however it went.
+//! One Redis and one database server serve the whole binary; a test that kills servers starts its
+//! own. A watchdog process ends them all when this process is gone, however it ended.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ use stock_servers::{Server, Spec};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// The longest that any condition may take; reaching it fails the test.
+/// Time limit for any condition; reaching it fails the test.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const SECRET: &str = "a secret of tests, long enough for HS256";
 
@@ -41,14 +41,15 @@ pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl 
     }
 }
 
-/// Kills processes and removes a folder when this process has ended.
+/// A process that runs commands when this process has ended.
 struct Watchdog {
     child: Mutex<std::process::Child>,
 }
 
 impl Watchdog {
     fn start() -> Self {
-        // The last first: a server is killed by its pid file before the folder with it is removed.
+        // The last command runs first: a server is killed by its pid file before its folder is
+        // removed.
         let script = "while read -r line; do all=\"$line;$all\"; done; eval \"$all\"";
         let child = Command::new("sh")
             .args(["-c", script])
@@ -79,7 +80,7 @@ pub(crate) fn at_end(command: &str) {
     watchdog().at_end(command);
 }
 
-/// A folder that is gone after the tests.
+/// A new folder, removed after the tests unless `TEST_KEEP` is set.
 pub(crate) fn folder(name: &str) -> PathBuf {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -109,7 +110,7 @@ pub(crate) struct SharedServers {
     mysql: Spec,
 }
 
-/// Started once, on a runtime of their own that lives as long as the process.
+/// The shared servers, started once on a runtime that lives as long as the process.
 pub(crate) fn shared() -> &'static SharedServers {
     static SHARED: OnceLock<SharedServers> = OnceLock::new();
     SHARED.get_or_init(|| {
@@ -169,7 +170,7 @@ impl OwnCluster {
         }
     }
 
-    /// A shop on it, in so many shards.
+    /// A shop on the cluster, in `shards` shards.
     pub(crate) async fn shop(&self, shards: u64, products: u64, stock: i64) -> Shop {
         let url = self.cluster.url();
         Shop::open_divided(url, &self.mysql.spec, shards, products, stock).await
@@ -186,13 +187,13 @@ pub(crate) struct Shop {
 }
 
 impl Shop {
-    /// On the shared servers, with `products` products of `stock` units each.
+    /// A shop on the shared servers, with `products` products of `stock` units each.
     pub(crate) async fn open(products: u64, stock: i64) -> Self {
         let servers = shared();
         Self::open_on(&servers.redis, &servers.mysql, products, stock).await
     }
 
-    /// On a Redis of its own, undivided: for what would disturb other tests, such as lost scripts.
+    /// A shop of one shard on a Redis of its own, for faults that would disturb other tests.
     pub(crate) async fn open_on_own_redis(products: u64, stock: i64) -> (Self, Server) {
         let redis = Spec::redis(&folder("own").join("redis"), Durability::Everysec).unwrap();
         let redis = start(&redis).await;
@@ -201,24 +202,24 @@ impl Shop {
         (shop, redis)
     }
 
-    /// On given servers.
+    /// A shop on given servers.
     pub(crate) async fn open_on(redis: &Spec, mysql: &Spec, products: u64, stock: i64) -> Self {
         Self::open_divided(redis.url("0"), mysql, shards(), products, stock).await
     }
 
-    /// Of one shard whatever the others are: for what looks at its keys.
+    /// A shop of one shard, whatever `SHARDS` says, for tests that look at its keys.
     pub(crate) async fn open_undivided(products: u64, stock: i64) -> Self {
         Self::open_in(1, products, stock).await
     }
 
-    /// In so many shards, on the shared servers.
+    /// A shop in `shards` shards on the shared servers.
     pub(crate) async fn open_in(shards: u64, products: u64, stock: i64) -> Self {
         let servers = shared();
         let url = servers.redis.url("0");
         Self::open_divided(url, &servers.mysql, shards, products, stock).await
     }
 
-    /// Divided into shards, on a Redis or a cluster.
+    /// A shop in `shards` shards on a Redis or a cluster.
     pub(crate) async fn open_divided(
         redis_url: String,
         mysql: &Spec,
@@ -241,7 +242,7 @@ impl Shop {
             metrics_open: true,
             database_connections_max: 8,
             synchronous_orders_max: 4,
-            // A test is one address with few users; those of limits set their own.
+            // A test is one address with few users; tests of limits set their own.
             limit_user_requests: 0,
             limit_address_requests: 0,
             limit_user_keys: 0,
@@ -288,12 +289,12 @@ impl Shop {
         }
     }
 
-    /// Starts a service in this process with all its parts.
+    /// Starts a service in this process with all roles.
     pub(crate) async fn serve(&self) -> Service {
         self.serve_roles(&ServiceRole::ALL).await
     }
 
-    /// Starts a service in this process with some parts.
+    /// Starts a service in this process with some roles.
     pub(crate) async fn serve_roles(&self, parts: &[ServiceRole]) -> Service {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -361,9 +362,9 @@ impl Shop {
             .ok()
     }
 
-    /// Proves the whole ledger from zero.
+    /// Verifies the whole ledger from zero.
     pub(crate) async fn verify(&self) -> Report {
-        // Another process may have recovered, or brought another shard, less than a second ago.
+        // Another process may have run `recover` or `rehome` less than a second ago.
         let since = Instant::now();
         let report = loop {
             self.ledger.check_fence().await;
@@ -378,7 +379,7 @@ impl Shop {
         report
     }
 
-    /// Rebuilds Redis from MySQL, though it serves.
+    /// Rebuilds Redis from MySQL, although it serves.
     pub(crate) async fn rebuild(&self) {
         let allowed = recover::Allowed::FORCED;
         let done = recover::recover(&self.config, &self.pool, allowed, &mut |_, _| {}).await;
@@ -424,7 +425,7 @@ impl Shop {
             .balance
     }
 
-    /// Ids of all stored orders, and whether each is there once.
+    /// Ids of all stored orders, in rising order.
     pub(crate) async fn stored_orders(&self) -> Vec<String> {
         let ids: Vec<u64> = sqlx::query_scalar("SELECT id FROM orders ORDER BY id")
             .fetch_all(&self.pool)
@@ -450,7 +451,7 @@ async fn durability_of(redis_url: &str) -> Durability {
     }
 }
 
-/// Into how many shards a shop is divided: `SHARDS=3 cargo test` runs every test over three.
+/// Number of shards of a shop: `SHARDS=3 cargo test` runs every test over three.
 fn shards() -> u64 {
     std::env::var("SHARDS").map_or(1, |text| text.parse().unwrap())
 }
@@ -478,7 +479,7 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// Stops it in order.
+    /// Shuts the service down in order.
     pub(crate) async fn stop(self) {
         self.shutdown.cancel();
         self.task.await.unwrap().unwrap();
@@ -491,7 +492,7 @@ pub(crate) struct ServiceProcess {
     pub(crate) child: tokio::process::Child,
 }
 
-/// Every part of the service.
+/// Every role of the service.
 pub(crate) const ROLES: &str = "http,subscriber,scheduler";
 
 impl ServiceProcess {
@@ -499,7 +500,7 @@ impl ServiceProcess {
         Self::start_with(shop, Vec::new()).await
     }
 
-    /// With further variables, which count before the shop's.
+    /// Starts it with further variables, which override the shop's.
     pub(crate) async fn start_with(shop: &Shop, variables: Vec<(&'static str, String)>) -> Self {
         Self::spawn(shop, variables, ROLES, Stdio::inherit()).await
     }
@@ -526,7 +527,7 @@ impl ServiceProcess {
         service
     }
 
-    /// The same, not waiting for it to become ready.
+    /// The same, without waiting until it is ready.
     pub(crate) fn begin(
         shop: &Shop,
         variables: Vec<(&'static str, String)>,
@@ -549,7 +550,7 @@ impl ServiceProcess {
         Self { client, child }
     }
 
-    /// Ends it by a signal, in order.
+    /// Ends the process by a signal; it must exit with 0.
     pub(crate) async fn end_by(mut self, signal: rustix::process::Signal) {
         self.signal(signal);
         let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
@@ -582,7 +583,7 @@ impl History {
     }
 }
 
-/// A load of one-unit orders that goes on until it is stopped.
+/// A load of orders that goes on until it is stopped.
 pub(crate) struct Load {
     stop: CancellationToken,
     history: Arc<Mutex<History>>,
@@ -595,7 +596,7 @@ impl Load {
         Self::start_of(clients, workers, &[(1, 1)])
     }
 
-    /// The same of products and quantities.
+    /// The same with these products and quantities.
     pub(crate) fn start_of(clients: &[Client], workers: usize, lines: &[(u64, i64)]) -> Self {
         let stop = CancellationToken::new();
         let history = Arc::new(Mutex::new(History::default()));

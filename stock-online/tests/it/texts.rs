@@ -1,4 +1,5 @@
-//! Texts as people type them: normal forms, emoji, names that nobody can see, empty fields of forms, marks of byte order.
+//! Texts as people type them: normal forms, emoji, names that nobody can see, empty fields of
+//! forms, byte order marks.
 
 use serde_json::json;
 
@@ -40,7 +41,7 @@ async fn names_are_told_apart_and_found_as_people_see_them() {
     assert_eq!(found(client, "🦄").await, [""; 0]);
     assert_eq!(found(client, "🍣").await, ["sushi 🍣"]);
     assert_eq!(found(client, "SUSHI").await, ["sushi 🍣"]);
-    // Typed in either form, stored in one.
+    // A name may be typed in either normal form, and is stored in one.
     assert_eq!(found(client, "한글").await, ["한글"]);
     assert_eq!(found(client, "\u{1112}\u{1161}\u{11ab}").await, ["한글"]);
     assert_eq!(make(client, "/api/works", "title", "🍣").await.status, 201);

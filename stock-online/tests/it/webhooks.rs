@@ -1,4 +1,5 @@
-//! Webhooks: every change of stock reaches its receiver, signed, in order, however often the receiver fails.
+//! Webhooks: every change of stock reaches its receiver, signed, in order, however often the
+//! receiver fails.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
@@ -25,7 +26,7 @@ struct Message {
     body: Bytes,
 }
 
-/// A receiver that answers what it is told to, and 200 when nothing is left of that.
+/// A receiver that gives the listed answers in order, and 200 after them.
 #[derive(Clone)]
 struct Receiver {
     url: String,
@@ -76,7 +77,7 @@ impl Receiver {
         self.got.lock().unwrap().clone()
     }
 
-    /// The postings of all messages, those that came twice counted once.
+    /// The postings of all messages; a message that came twice counts once.
     fn postings(&self) -> Vec<Value> {
         let mut messages = BTreeMap::new();
         for message in self.got() {
@@ -96,7 +97,8 @@ impl Receiver {
         postings.collect()
     }
 
-    /// Per account the seqs follow without a gap, in the order in which they came; returns the last levels.
+    /// Asserts that the seqs of each account came in order and without a gap; returns the last
+    /// levels.
     fn levels(&self) -> BTreeMap<(String, u64, u64), (u64, i64)> {
         let mut levels: BTreeMap<(String, u64, u64), (u64, i64)> = BTreeMap::new();
         for posting in self.postings() {
@@ -191,7 +193,7 @@ async fn every_change_of_stock_is_told_once_signed_and_in_order() {
         assert_eq!(message.headers["webhook-signature"], signature);
         assert_eq!(message.headers["content-type"], "application/json");
     }
-    // Another secret: for a day the receiver may still look for the first one.
+    // A new secret: for a day, messages are signed with the first one as well.
     let other = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     let edit = client.call("PATCH", &made.headers["location"]).admin();
     let edited = edit.json(&json!({ "secret": other })).send().await;
@@ -216,8 +218,9 @@ async fn every_change_of_stock_is_told_once_signed_and_in_order() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_receiver_that_fails_now_and_then_misses_nothing_of_a_rush() {
-    // Danger: a batch is skipped or overtaken by the next. Method: two instances, a receiver that fails every other
-    // time, restarts in the middle; the receiver rebuilds the levels from the postings alone.
+    // Danger: a batch is skipped or overtaken by the next. Method: two instances, a receiver that
+    // fails every other time, restarts in the middle; the receiver rebuilds the levels from the
+    // postings alone.
     let shop = shop(3, 1_000).await;
     let service = shop.serve().await;
     let answers: Vec<u16> = (0..60)
@@ -302,7 +305,7 @@ async fn a_receiver_that_stays_away_is_disabled_and_goes_on_where_it_stopped() {
         200
     );
     delivered(&receiver, 1, 96).await;
-    // Once more, by hand, under the same id.
+    // A delivery is sent once more by hand, under the same id.
     let log = client
         .get(&format!("{path}/deliveries"))
         .admin()
@@ -319,7 +322,8 @@ async fn a_receiver_that_stays_away_is_disabled_and_goes_on_where_it_stopped() {
     );
     receiver.levels();
 
-    // Paused it keeps what happens; 410 disables at once; deleted it is gone.
+    // A paused webhook sends later what happens meanwhile, a 410 disables it at once, and a deleted
+    // one is gone.
     client
         .patch(&path)
         .admin()
@@ -384,7 +388,7 @@ async fn nothing_inside_is_sent_to_and_nobody_is_followed_there() {
             "{body}"
         );
     }
-    // A name that leads inside is found out when it is sent to.
+    // A name that leads to an internal address is refused when it is sent to.
     let receiver = Receiver::start(&[]).await;
     let named = receiver
         .url
@@ -401,7 +405,7 @@ async fn nothing_inside_is_sent_to_and_nobody_is_followed_there() {
     assert!(receiver.got().is_empty());
     service.stop().await;
 
-    // A receiver that answers with a redirect is not followed.
+    // A redirect is not followed.
     shop.config.webhook_internal_allowed = true;
     shop.config.webhook_retry_seconds = "600".to_owned();
     let service = shop.serve().await;

@@ -1,4 +1,4 @@
-//! What stands in a body: bytes, numbers, lines, texts.
+//! Bad content of bodies: bytes, numbers, lines, texts.
 
 use serde_json::{Value, json};
 
@@ -141,7 +141,8 @@ async fn a_number_out_of_its_range_is_refused_wherever_it_stands() {
     ];
     let order = r#"{"orderProducts":[{"productId":1,"quantity":1,"unitPrice":1000}],"totalAmount":1000,"deliveryType":"PICKUP","storeId":1,"usePoints":0,"userId":2}"#;
     let product = r#"{"name":"x","description":"","price":1,"status":"ACTIVE","stock":0,"minStockLevel":0,"reorderPoint":0}"#;
-    // Zero is a number of points, a price, a stock; 2^53 fits some of these and no amount.
+    // Zero is valid for points, prices and stock; 2^53 is valid for some members, but for no
+    // amount.
     let orders = [
         (
             "\"productId\":1",
@@ -251,7 +252,7 @@ async fn a_number_out_of_its_range_is_refused_wherever_it_stands() {
     ];
     for number in numbers {
         for (path, body, codes) in rest {
-            // A rate may have decimals; 1.5 percent is one.
+            // A rate may have decimals, so 1.5 percent is valid.
             if number == "1.5" && body.contains("\"discountRate\":#") {
                 continue;
             }

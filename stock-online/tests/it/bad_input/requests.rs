@@ -1,4 +1,4 @@
-//! What stands around a body: keys, tokens, queries, paths, and HTTP itself.
+//! Bad requests around a body: keys, tokens, queries, paths, and HTTP itself.
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
@@ -200,10 +200,10 @@ async fn queries_paths_and_methods_that_do_not_fit_are_refused() {
     untouched.close().await;
 }
 
-/// Sends bytes and reads what comes until the connection ends.
+/// Sends bytes and reads the answer until the connection ends.
 async fn raw(client: &Client, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(&client.address).await.unwrap();
-    // The service may close before everything is sent; what it then said may be lost on the way.
+    // The service may close before everything is sent; its answer may then be lost on the way.
     drop(stream.write_all(bytes).await);
     let mut answer = Vec::new();
     let read = stream.read_to_end(&mut answer);
@@ -264,7 +264,7 @@ async fn http_that_is_none_is_refused_or_closed_and_never_hangs() {
         let status = answer.split(' ').nth(1).unwrap_or_default();
         assert!(statuses.contains(&status), "{what}: {answer:.200}");
     }
-    // A body that never comes to its end is given up after a while.
+    // A body that never ends is given up after a while.
     let bearer = client.bearer(2, stock_online::http::auth::Role::User);
     let short = format!(
         "{head}authorization: {bearer}\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n{{"

@@ -1,4 +1,4 @@
-//! Works and coupons: made, drawn first come first served, one's own.
+//! Works and coupons: made, drawn first come first served, or made for one user.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use stock_common::clock::rfc3339;
 use super::{campaign, code, coupon, draw};
 use crate::support::{Answer, Client, Session, Shop};
 
-/// A moment, this many seconds from now.
+/// The time `seconds` from now.
 fn at(shop: &Shop, seconds: i64) -> String {
     rfc3339(shop.clock.now_ms() + seconds * 1_000)
 }
@@ -126,7 +126,7 @@ async fn a_coupon_is_a_campaigns_or_one_users_and_takes_off_an_amount_or_a_rate(
     );
     let twin = json!({ "discountRate": 1, "userId": 3, "code": "WELCOME-2" });
     assert_eq!(coupon(client, &twin).await.code(), "COUPON_CODE_TAKEN");
-    // A code that somebody drew is taken too, though no coupon has it.
+    // A drawn code is taken too, though no row of `coupons` has it.
     let drawn = code(client, 2, uncounted).await;
     let twin = json!({ "discountRate": 1, "userId": 3, "code": drawn });
     assert_eq!(coupon(client, &twin).await.code(), "COUPON_CODE_TAKEN");
@@ -257,8 +257,8 @@ async fn who_has_it_already_is_told_so_before_it_is_sold_out() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_thousand_users_draw_a_thousand_coupons_and_each_goes_to_one() {
-    // Danger: more codes than coupons, two for one user, one for two. Method: 5,000 users at once, who come
-    // again at once when they were served.
+    // Danger: more codes than coupons, two codes for one user, or one code for two users. Method:
+    // 5,000 users at once, each of whom asks again at once after being served.
     let shop = Shop::open(1, 5).await;
     let service = shop.serve().await;
     let client = &service.client;

@@ -1,4 +1,4 @@
-//! Orders that use a coupon and points: their price, one verdict over all, and back.
+//! Orders that use a coupon and points: their price, one verdict over everything, and their cancel.
 
 use serde_json::{Value, json};
 use stock_common::clock::rfc3339;
@@ -77,7 +77,7 @@ async fn the_price_is_discount_then_coupon_then_points_and_the_page_says_the_sam
             assert_eq!(balance(client, user).await, 0);
         }
     }
-    // More than there is to pay is nothing that points can do; a coupon takes at most all.
+    // Points cannot exceed the amount to pay; a coupon is capped at that amount.
     let using = json!({ "usePoints": 1_001 });
     let order = order_using(&[(1, 1)], &using, 0);
     let refused = place(client, PATHS[0], 2, &order).await;
@@ -121,7 +121,7 @@ async fn a_code_is_used_by_one_order_until_that_is_taken_back() {
             (own["isUsed"].clone(), own["orderId"].clone())
         };
         assert_eq!(mine().await, (json!(true), json!(placed.order_id())));
-        // Taken back on the other path.
+        // The order is cancelled on the other path.
         let back = cancel(client, PATHS[1 - index], 2, &placed).await;
         assert_eq!(back.status, 200, "{}", back.text);
         assert_eq!(
@@ -133,7 +133,7 @@ async fn a_code_is_used_by_one_order_until_that_is_taken_back() {
         assert_eq!(again.status, 201, "{}", again.text);
         assert_eq!(mine().await, (json!(true), json!(again.order_id())));
     }
-    // Stock comes before the coupon, and both before points.
+    // Stock is checked before the coupon, and both before points.
     let short = json!({ "couponCode": "NOBODYS1", "usePoints": 5 });
     let refused = place(client, PATHS[0], 2, &order_using(&[(1, 60)], &short, 1)).await;
     assert_eq!(refused.code(), "INSUFFICIENT_STOCK");
@@ -160,8 +160,8 @@ async fn a_code_is_used_by_one_order_until_that_is_taken_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_synchronous_order_waits_for_mysql_to_know_its_code() {
-    // Danger: who used the code is noted before the code itself, and forgotten. Method: a code that MySQL does
-    // not have yet; then one that it gets while the order waits.
+    // Danger: the use of a code is recorded before the code itself, and is lost. Method: a code
+    // that MySQL does not have yet; then a code that MySQL gets while the order waits.
     let shop = Shop::open(1, 50).await;
     let held = shop.serve_roles(&[ServiceRole::Http]).await;
     let client = &held.client;
@@ -246,7 +246,8 @@ async fn a_code_that_was_forgotten_long_after_its_coupon_hinders_no_cancel() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_orders_at_once_for_more_points_than_there_are_leave_one() {
-    // Danger: both read 1,000 and take 800. Method: both paths at once, and points used besides.
+    // Danger: both orders read 1,000 points and take 800. Method: both paths at once, and a use of
+    // points besides.
     let shop = Shop::open(1, 500).await;
     let service = shop.serve().await;
     let client = &service.client;
@@ -283,8 +284,9 @@ async fn two_orders_at_once_for_more_points_than_there_are_leave_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_last_unit_with_a_coupon_and_points_goes_to_one_of_a_hundred_and_nobody_else_loses() {
-    // Danger: whoever is refused loses a code, points, or stock of the other product. Method: a hundred buyers at
-    // once on both paths, each with a code and points of their own, for the last unit of one product among others.
+    // Danger: a refused buyer loses a code, points, or stock of the other product. Method: a
+    // hundred buyers at once on both paths, each with a code and points of their own, for the last
+    // unit of one product among others.
     let shop = Shop::open(2, 100).await;
     let service = shop.serve().await;
     let client = &service.client;
@@ -339,7 +341,7 @@ async fn the_last_unit_with_a_coupon_and_points_goes_to_one_of_a_hundred_and_nob
         assert_eq!(mine.body["items"][0]["isUsed"], is_winner, "{}", mine.text);
     }
 
-    // One code, plenty of stock: a hundred at once of the same user.
+    // One code and plenty of stock: the same user sends a hundred orders at once.
     let own = code(client, 3, id).await;
     let order = order_using(&[(1, 1)], &json!({ "couponCode": own }), 500);
     let orders: Vec<_> = (0..100)
@@ -391,7 +393,7 @@ async fn an_order_earns_points_and_its_cancel_nets_what_it_used_and_earned() {
             second.text
         );
         assert_eq!(balance(client, user).await, 135);
-        // Taking the first back would take 200 of 135.
+        // Cancelling the first order would take 200 points of 135.
         let refused = cancel(client, path, user, &first).await;
         assert_eq!(
             (refused.status, refused.code()),
@@ -430,7 +432,7 @@ async fn an_order_earns_points_and_its_cancel_nets_what_it_used_and_earned() {
                 ("EARN", 200, 200, true),
             ]
         );
-        // What an order moved goes with the order.
+        // Points that an order moved go back only with the order.
         let point = format!("/api/v1/points/{}/cancel", first.order_id());
         let refused = client.post(&point).user(user).send().await;
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Points by themselves: earned, used, taken back; both versions by one set of rules.
+//! Points alone: earned, used, taken back. Both versions of the API follow one set of rules.
 
 use serde_json::{Value, json};
 
@@ -53,7 +53,7 @@ async fn points_are_earned_used_and_taken_back_once_with_the_balance_after() {
             "{}",
             used.text
         );
-        // What was spent cannot be taken back; nobody takes back their own gift.
+        // Spent points cannot be taken back, and users cannot take back their own gift.
         let gift = cancel_path(version, &earned);
         for _ in 0..2 {
             let own = client.post(&gift).user(user);

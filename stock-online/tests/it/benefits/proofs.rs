@@ -1,5 +1,5 @@
-//! What proves and repairs coupons and points: `verify` finds what was changed behind the engine's back, `recover`
-//! brings back codes, draws and cancels.
+//! Checks and repairs of coupons and points: `verify` finds changes made behind the engine's back,
+//! `recover` brings back codes, draws and cancels.
 
 use redis::cmd;
 use serde_json::json;

@@ -1,4 +1,5 @@
-//! Daily reports of points: the whole day before of a time zone, as often as they are written.
+//! Daily reports of points: they cover the whole day before in a time zone, and stay the same
+//! however often they are written.
 
 use chrono::{Days, NaiveDate};
 use serde_json::{Value, json};
@@ -9,10 +10,10 @@ use stock_online::ServiceRole;
 
 use crate::support::{Shop, until};
 
-/// Everything but the scheduler, which writes reports by itself.
+/// Every role except the scheduler, which writes reports by itself.
 const SETTLING: [ServiceRole; 2] = [ServiceRole::Http, ServiceRole::Subscriber];
 
-/// A movement of user 2 at a moment, as if it had been settled long ago.
+/// Inserts a movement of user 2 at a time, as if it had been settled long ago.
 async fn moved(shop: &Shop, seq: u64, unix_ms: u64, point_type: &str, delta: i64) {
     sqlx::query(
         "INSERT INTO point_transactions (user_id, seq, id, type, delta, balance_snapshot, description) \
@@ -54,7 +55,7 @@ async fn a_report_covers_the_whole_day_of_its_time_zone_and_is_the_same_every_ti
     moved(&shop, 1, begins - 1, "EARN", 1).await;
     moved(&shop, 2, begins, "EARN", 1_000).await;
     moved(&shop, 3, begins + 1, "USED", -300).await;
-    // Taken back: 300 that were used, 100 that were earned.
+    // Taken back: 300 used points and 100 earned points.
     moved(&shop, 4, begins + 3_600_000, "CANCELED", 300).await;
     moved(&shop, 5, ends - 1, "CANCELED", -100).await;
     moved(&shop, 6, ends, "EARN", 7).await;
@@ -74,7 +75,7 @@ async fn a_report_covers_the_whole_day_of_its_time_zone_and_is_the_same_every_ti
     assert!(matches!(write(before).await, Ok(Some(1))));
     assert_eq!(report(&shop, before).await, Some((1, 0, 0, 1)));
 
-    // Many instances at the same moment: one writes at a time, and what is there stays the same.
+    // Many instances at the same moment: one writes at a time, and the report stays the same.
     let writers: Vec<_> = (0..8)
         .map(|_| {
             let shop = shop.clone();
@@ -156,7 +157,7 @@ async fn what_was_missed_is_made_up_for_at_start_and_any_day_can_be_written_by_h
     assert_eq!(report(&shop, day(3)).await, Some((10, 0, 0, 10)));
     assert!(due().await.is_empty());
 
-    // By hand, as a person would after mending rows.
+    // The command, as a person would run it after mending rows.
     let run = |date: &str| {
         let out = std::process::Command::new(env!("CARGO_BIN_EXE_stock-online"))
             .args(["points-report", "--json", "--date", date])

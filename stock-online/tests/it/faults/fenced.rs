@@ -197,8 +197,8 @@ async fn lost_scripts_are_loaded_again_once_redis_is_proved() {
 
 #[tokio::test]
 async fn recover_keeps_what_continues_and_drops_the_rest_only_into_a_file() {
-    // Danger: recover throws accepted orders away. Method: accepted and unapplied orders, then an entry
-    // in the journal that does not continue MySQL's state.
+    // Danger: recover throws accepted orders away. Method: accepted and unapplied orders, then an
+    // entry in the journal that does not continue MySQL's state.
     let shop = Shop::open_undivided(1, 100).await;
     let held = shop.serve_roles(&[stock_online::ServiceRole::Http]).await;
     let applied = held

@@ -9,7 +9,8 @@ use stock_servers::proxy::Proxy;
 
 use crate::support::{OwnServers, Service, Shop, until};
 
-/// The time that a request may take when it finds several links lost: less than any time limit of a link.
+/// The time that a request may take when it finds several links lost: less than any time limit of a
+/// link.
 const AT_ONCE: Duration = Duration::from_millis(1_900);
 /// A link that was silent for so long is tested before it is used.
 const IDLE: Duration = Duration::from_millis(200);

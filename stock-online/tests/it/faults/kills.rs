@@ -114,8 +114,8 @@ async fn a_killed_redis_loses_nothing_when_it_syncs_always() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_killed_redis_loses_is_listed_and_nothing_is_oversold() {
-    // Danger: everysec loses a second of accepted orders and nobody notices. Method: kill -9, then cut
-    // the tail of the append-only file as a crash would, start it again.
+    // Danger: everysec loses a second of accepted orders and nobody notices. Method: kill -9, then
+    // cut the tail of the append-only file as a crash would, start it again.
     let mut own = OwnServers::start(Durability::Everysec).await;
     let mut shop = Shop::open_on(&own.redis.spec, &own.mysql.spec, 1, 1_000_000).await;
     // Nothing is settled, so that an entry lost in Redis is lost for good.
@@ -167,7 +167,8 @@ async fn what_a_killed_redis_loses_is_listed_and_nothing_is_oversold() {
     shop.drained().await;
     let sold = i64::try_from(shop.stored_orders().await.len()).unwrap();
     assert_eq!(shop.available(1).await, 1_000_000 - sold);
-    // This process' own ledger must have seen the restarted Redis, or the report names its fence too.
+    // This process' own ledger must have seen the restarted Redis, or the report names its fence
+    // too.
     shop.ledger.check_fence().await;
     assert!(shop.ledger.wait_open(PATIENCE).await);
     let report = verify(&shop.pool, &shop.ledger, true, &mut |_, _| {}).await;

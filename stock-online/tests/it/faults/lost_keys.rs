@@ -229,8 +229,9 @@ async fn lost_points_levels_and_stores_are_brought_back_from_mysql() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_level_that_redis_does_not_tell_is_never_shown_as_none() {
-    // Danger: a product whose level is lost, or whose Redis is busy, is shown as sold out, at version 0. Method: the level
-    // is deleted, then Redis is kept busy, and both lists and single products are read meanwhile.
+    // Danger: a product whose level is lost, or whose Redis is busy, is shown as sold out, at
+    // version 0. Method: the level is deleted, then Redis is kept busy, and both lists and single
+    // products are read meanwhile.
     let own = OwnServers::start(Durability::Everysec).await;
     let shop = Shop::open_divided(own.redis.spec.url("0"), &own.mysql.spec, 1, 1, 10).await;
     let service = shop.serve().await;
@@ -428,8 +429,8 @@ async fn what_an_earlier_program_left_in_redis_is_taken_over_while_it_sells() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn records_are_kept_as_long_as_promised_and_two_generations_at_most() {
-    // Danger: a generation that is dropped too early lets a retry buy again; one that is never dropped fills
-    // Redis. Method: short times, and a key that is asked for until it is forgotten.
+    // Danger: a generation that is dropped too early lets a retry buy again; one that is never
+    // dropped fills Redis. Method: short times, and a key that is asked for until it is forgotten.
     let mut shop = Shop::open_undivided(1, 100_000).await;
     (
         shop.config.idempotency_accepted_ms,

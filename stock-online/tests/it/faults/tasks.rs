@@ -19,8 +19,8 @@ async fn restarts(service: &crate::support::Service, task: &str) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_that_breaks_is_started_again_and_orders_go_on() {
-    // Danger: a task that panics is gone for good, while the process looks well. Method: each task of a service is
-    // made to panic under load, more than once.
+    // Danger: a task that panics is gone for good, while the process looks well. Method: each task
+    // of a service is made to panic under load, more than once.
     let shop = Shop::open_undivided(1, 1_000_000).await;
     let service = shop.serve().await;
     let load = Load::start(std::slice::from_ref(&service.client), 8);

@@ -1,4 +1,4 @@
-//! Reconcile: changes nothing that is right, and corrects what was changed by hand.
+//! Reconcile: corrects changes made by hand, and leaves everything else as it is.
 
 use redis::cmd;
 use stock_engine::reconcile::reconcile;

@@ -187,7 +187,7 @@ async fn each_code_is_reached_once_and_changes_nothing() {
     assert_eq!(refusal(ledger, more).await, enough);
     seen.push(enough);
 
-    // Nobody has touched the store's account, and the product's own must be there.
+    // A store's account need not exist yet; the product's online account must exist.
     let mut at_store = place(1, 1);
     let store_account = Account::available(ProductId(1), LocationId(3));
     at_store.draft.postings = vec![Posting::new(store_account, -1)];
@@ -276,7 +276,7 @@ async fn each_code_is_reached_once_and_changes_nothing() {
         state: "FREE 1 2".to_owned(),
     };
     assert_eq!(seen.last(), Some(&taken));
-    // Not remembered under its key: it is drawn again.
+    // This refusal is not remembered under its key: the code is drawn again.
     accepted(ledger, issue(3, "BBBBBBBB")).await;
     let left = level(ledger, Account::coupon(CouponId(1))).await;
     assert_eq!(left, Some(5));
@@ -297,7 +297,7 @@ async fn each_code_is_reached_once_and_changes_nothing() {
         std::sync::Arc::new(EncodedRequest::new(claimed).unwrap())
     };
     let first = ledger.shard(0).unwrap();
-    // Each at its place in the order of the checks.
+    // Each refusal is inserted at its position in the order of the checks.
     let verdict = first.decide(sealed()).await.unwrap();
     assert_eq!(verdict, Verdict::Refused(Refusal::Claimed(5)));
     seen.insert(1, Refusal::Claimed(5));
@@ -339,8 +339,8 @@ fn campaign(count: i64) -> Coupon {
 
 #[tokio::test]
 async fn what_an_order_uses_is_judged_in_the_contracts_order_and_all_or_nothing() {
-    // Danger: a code or points that go although the stock does not. Method: an order short of everything, which
-    // is given what it lacks piece by piece; nothing moves until it has all.
+    // Danger: a code or points are taken although the stock is not. Method: an order that lacks
+    // everything gets what it lacks piece by piece; nothing moves until it has all.
     let shop = Shop::open_undivided(2, 10).await;
     let ledger = &shop.ledger;
     let book = Book::Allowances(SaleId(1));
@@ -409,7 +409,7 @@ async fn what_an_order_uses_is_judged_in_the_contracts_order_and_all_or_nothing(
     };
     let earn = |opens| points::earn(&moved, opens, UserId(1), None).unwrap();
     accepted(ledger, earn(true)).await;
-    // What it would earn does not pay for it.
+    // Points that the order would earn do not pay for it.
     assert_eq!(refusal(ledger, place(&wanted)).await, short(3, points, 790));
     accepted(ledger, earn(false)).await;
     assert_eq!(levels().await, (Some(10), Some(10), Some(1_580)));
@@ -444,7 +444,8 @@ async fn what_an_order_uses_is_judged_in_the_contracts_order_and_all_or_nothing(
 
 #[tokio::test]
 async fn several_lines_are_taken_together_or_not_at_all_within_one_batch() {
-    // Danger: twins in one batch do not see each other's stock. Method: many at once, odd sums.
+    // Danger: two requests in one batch do not see each other's postings. Method: many at once,
+    // with quantities that do not divide the stock.
     let shop = Shop::open_undivided(2, 10).await;
     let both = |quantity: u32| {
         let mut both = order(1, quantity);

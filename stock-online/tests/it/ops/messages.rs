@@ -1,4 +1,5 @@
-//! Messages of commands: each names the file or the address, and the remedy. Settings are read as they are written.
+//! Messages of commands: each names the file or the address, and the remedy. Settings are read as
+//! they are written.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,7 +10,7 @@ use stock_common::config::Durability;
 
 use crate::support::{OwnServers, Shop, folder, until};
 
-/// Runs a command with these variables alone; its exit code, stdout and stderr.
+/// Runs a command with these variables alone; returns its exit code, stdout and stderr.
 fn run(
     folder: &Path,
     arguments: &[&str],
@@ -30,7 +31,7 @@ fn run(
     (out.status.code(), text, errors)
 }
 
-/// The variables of a shop, some of them others.
+/// The variables of a shop, some of them replaced.
 fn but(shop: &Shop, other: &[(&'static str, &str)]) -> Vec<(&'static str, String)> {
     let mut variables = shop.variables();
     for (name, value) in other {
@@ -199,7 +200,8 @@ async fn doctor_checks_what_it_may_and_names_the_rest() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_are_text_until_their_type_says_otherwise() {
-    // Danger: a secret of digits was made a float, and a line that could not be read left the default servers in place.
+    // Danger: a secret of digits is read as a float, or a line that cannot be read leaves the
+    // default servers in place.
     let folder = folder("settings");
     let digits = "31415926535897932384626433832795028841";
     let shown = |variables: &[(&str, String)], arguments: &[&str]| {
@@ -254,7 +256,7 @@ async fn no_command_waits_for_a_mysql_that_is_silent_or_falls_silent() {
             assert!(errors.contains(part), "{errors}");
         }
     };
-    // In the middle: it waits for a table that somebody holds, when MySQL falls silent.
+    // MySQL falls silent in the middle, while the command waits for a table that somebody holds.
     let mut holding = shop.pool.acquire().await.unwrap();
     let lock = sqlx::raw_sql("LOCK TABLES accounts WRITE");
     lock.execute(&mut *holding).await.unwrap();
@@ -271,7 +273,7 @@ async fn no_command_waits_for_a_mysql_that_is_silent_or_falls_silent() {
     .await;
     own.mysql.signal(Signal::STOP);
     says_so(command.await.unwrap());
-    // From the beginning.
+    // MySQL is silent from the beginning.
     says_so(run(&folder("silent"), &["reconcile"], &variables));
     own.mysql.signal(Signal::CONT);
     drop(holding);

@@ -1,4 +1,4 @@
-//! Migrations that are cut off, and several at once: running them again finishes (F28).
+//! Migrations that are cut off, and several at once: the next run finishes them (F28).
 
 use std::process::Stdio;
 
@@ -9,7 +9,7 @@ use tokio::process::{Child, Command};
 
 use crate::support::{Shop, until};
 
-/// A shop's settings on a database that is empty.
+/// A shop's settings with an empty database.
 async fn empty_beside(shop: &Shop, name: &str) -> (Shop, MySqlPool) {
     let (server, database) = shop.config.database_url.rsplit_once('/').unwrap();
     let database = format!("{database}_{name}");
@@ -26,7 +26,8 @@ async fn empty_beside(shop: &Shop, name: &str) -> (Shop, MySqlPool) {
     (empty, pool)
 }
 
-/// Every column, key and constraint of a database, and what migrations wrote into its tables.
+/// Every column, key and constraint of a database, and the rows that migrations wrote into its
+/// tables.
 async fn form(pool: &MySqlPool) -> Vec<String> {
     let mut form: Vec<String> = sqlx::query_scalar(
         "SELECT CONCAT_WS(' ', table_name, ordinal_position, column_name, column_type, is_nullable, \
@@ -57,8 +58,9 @@ async fn under_way(pool: &MySqlPool) -> Option<(i64, u32)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_migration_that_is_killed_at_any_statement_is_finished_by_the_next_run() {
-    // Danger: MySQL commits every change of a table by itself, so a killed migration is half done. Method: a run is
-    // dropped behind every statement, once with its note and once as if it had been killed before the note.
+    // Danger: MySQL commits every change of a table by itself, so a killed migration is half done.
+    // Method: a run is dropped after every statement, once with its note and once as if it had been
+    // killed before the note.
     let shop = Shop::open(1, 1).await;
     let (_, whole) = empty_beside(&shop, "whole").await;
     let (_, cut) = empty_beside(&shop, "cut").await;
@@ -88,8 +90,8 @@ async fn a_migration_that_is_killed_at_any_statement_is_finished_by_the_next_run
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_migration_that_an_earlier_release_left_half_done_is_finished() {
-    // Danger: releases before `migration_steps` noted that a migration had begun, and not how far it came. Method: behind
-    // every statement the database is made to look as they left it.
+    // Danger: releases before `migration_steps` noted that a migration had begun, but not how far
+    // it came. Method: after every statement the database is made to look as they left it.
     let shop = Shop::open(1, 1).await;
     let (_, whole) = empty_beside(&shop, "whole").await;
     let (_, cut) = empty_beside(&shop, "cut").await;

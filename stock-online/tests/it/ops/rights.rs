@@ -9,13 +9,13 @@ use crate::support::{ServiceProcess, Shop, folder, until};
 
 const DOCUMENT: &str = include_str!("../../../../docs/durability.md");
 
-/// The line of the document that begins so.
+/// The line of the document that begins with `begin`.
 fn line(begin: &str) -> &'static str {
     let found = DOCUMENT.lines().find(|line| line.starts_with(begin));
     found.unwrap()
 }
 
-/// The shop as its least users reach it.
+/// The shop, reached by users with the least rights.
 pub(super) async fn with_least_rights(shop: &Shop) -> Shop {
     let client = redis::Client::open(shop.config.redis_url.as_str()).unwrap();
     let mut redis = client.get_multiplexed_async_connection().await.unwrap();

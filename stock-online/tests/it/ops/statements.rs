@@ -1,7 +1,8 @@
 //! Every SQL text of the sources is prepared on the server that the tests run on, MariaDB or MySQL.
 //!
-//! Nothing checks the texts when the program is built. A text whose parts are put together while the program runs is
-//! checked as far as its parts are constants; [`ASSEMBLED`] counts the others, which run in the tests of what they do.
+//! The compiler does not check the texts. A text that is assembled while the program runs is
+//! checked if its parts are constants. [`ASSEMBLED`] counts the other texts, which run in the tests
+//! of their features.
 
 use std::collections::HashMap;
 use std::fs;
@@ -11,7 +12,7 @@ use sqlx::{AssertSqlSafe, Executor as _, SqlSafeStr as _};
 
 use crate::support::Shop;
 
-/// How many texts are put together from parts that are no constants. A new one should have a reason.
+/// Number of texts that are assembled from parts other than constants. A new one needs a reason.
 const ASSEMBLED: usize = 65;
 
 /// The sources of all crates that speak SQL to the shop's database.
@@ -37,7 +38,7 @@ fn sources() -> Vec<(String, String)> {
     found
 }
 
-/// The string literal that a text begins with, and what stands behind it.
+/// The string literal that a text begins with, and the rest of the text.
 fn literal(text: &str) -> Option<(String, &str)> {
     let mut rest = text.trim_start().strip_prefix('"')?;
     let mut value = String::new();
@@ -49,7 +50,7 @@ fn literal(text: &str) -> Option<(String, &str)> {
             return Some((value, behind));
         }
         match behind.chars().next()? {
-            // A line that goes on.
+            // A line continuation.
             '\n' => rest = behind.trim_start(),
             'n' => {
                 value.push('\n');
@@ -63,7 +64,7 @@ fn literal(text: &str) -> Option<(String, &str)> {
     }
 }
 
-/// The constants of all sources that are texts, by name; of two that share a name neither.
+/// The text constants of all sources, by name. A name that occurs twice is left out.
 fn constants_of(sources: &[(String, String)]) -> HashMap<String, String> {
     let mut found: HashMap<String, Option<String>> = HashMap::new();
     for (_, text) in sources {
@@ -83,7 +84,7 @@ fn constants_of(sources: &[(String, String)]) -> HashMap<String, String> {
     found.into_iter().filter_map(whole).collect()
 }
 
-/// A text of `format!` with its constants in place; `None` when other parts are wanted.
+/// A text of `format!` with its constants in place; `None` when it has other parts.
 fn filled(text: &str, constants: &HashMap<String, String>) -> Option<String> {
     let mut value = String::new();
     let mut rest = text;
@@ -97,7 +98,8 @@ fn filled(text: &str, constants: &HashMap<String, String>) -> Option<String> {
     (!value.contains('{')).then_some(value)
 }
 
-/// Every text of a source with the place where it stands, and those that are put together while the program runs.
+/// Every text of a source with its file and line, and the texts that are assembled while the
+/// program runs.
 fn statements(
     (name, text): &(String, String),
     constants: &HashMap<String, String>,
@@ -150,7 +152,7 @@ async fn every_statement_of_the_sources_can_be_prepared() {
     let mut connection = shop.pool.acquire().await.unwrap();
     let (mut prepared, mut assembled, mut wrong) = (0, Vec::new(), Vec::new());
     for source in &sources {
-        // Its own come before those of others that have the same name.
+        // A source's own constants come before those of other sources.
         let mut known = constants.clone();
         known.extend(constants_of(std::slice::from_ref(source)));
         let (whole, others) = statements(source, &known);

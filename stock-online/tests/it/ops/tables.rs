@@ -1,7 +1,8 @@
-//! `docs/tables.md` shows every table of the schema: its purpose, its columns, and the rows that they name.
+//! `docs/tables.md` shows every table of the schema: its purpose, its columns, and the rows that
+//! they refer to.
 //!
-//! The page's generated part is compared with the schema of the server that the tests run on. After a migration, write
-//! it anew: `TABLES=write cargo test -p stock-online --test it ops::tables`.
+//! The page's generated part is compared with the schema of the server that the tests run on. After
+//! a migration, write it anew: `TABLES=write cargo test -p stock-online --test it ops::tables`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -180,8 +181,8 @@ const GROUPS: [Group; 9] = [
     ),
 ];
 
-/// The table that a column of this name refers to. The schema has no foreign keys where record writes, so that a group
-/// of entries is written without looking up their parents.
+/// The table that a column of this name refers to. The schema has no foreign keys where record
+/// writes, so that a group of entries is written without looking up their parents.
 const REFERENCES: [(&str, &str); 18] = [
     ("actor_id", "users"),
     ("branch_id", "branches"),
@@ -268,7 +269,8 @@ fn parent(table: &str, column: &str) -> Option<&'static str> {
     found.map(|(_, parent)| *parent)
 }
 
-/// The diagram of a group; tables of other groups that its columns refer to are boxes without columns.
+/// The diagram of a group; tables of other groups that its columns refer to are boxes without
+/// columns.
 fn diagram(names: &[&str], tables: &BTreeMap<String, Vec<Column>>) -> String {
     let mut text = "```mermaid\nerDiagram\n".to_owned();
     for name in names {
@@ -284,7 +286,7 @@ fn diagram(names: &[&str], tables: &BTreeMap<String, Vec<Column>>) -> String {
             let Some(parent) = parent(name, &column.name) else {
                 continue;
             };
-            // The row of an entry is one; others may refer to one row together.
+            // An entry makes one such row; several rows may refer to the same parent.
             let many = if column.name == "id" { "o|" } else { "o{" };
             writeln!(text, "  {parent} ||--{many} {name} : {}", column.name).unwrap();
         }

@@ -12,10 +12,10 @@ use super::command;
 use super::rights::with_least_rights;
 use crate::support::{Client, ROLES, ServiceProcess, Shop, folder, until};
 
-/// Buyers behind a balancer, which knows which instances there are at the moment.
+/// Buyers behind a load balancer that knows the current instances.
 struct Buyers {
     instances: Arc<Mutex<Vec<Arc<Client>>>>,
-    /// What every request was answered, but for those that went well.
+    /// The answers of all requests that did not succeed.
     failed: Arc<Mutex<Vec<String>>>,
     accepted: Arc<Mutex<usize>>,
     stop: CancellationToken,
@@ -91,7 +91,8 @@ impl Buyers {
     }
 }
 
-/// Does what the migration of a later version may do: a row in the table of migrations, a table, a column everywhere.
+/// Does what a migration of a later version may do: adds a row to the table of migrations, a table,
+/// and a column to every table.
 async fn migrate_to_the_next(shop: &Shop) {
     let tables: Vec<String> = sqlx::query_scalar(
         "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE() \
@@ -136,8 +137,9 @@ pub(super) fn warnings(log: &PathBuf) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn old_and_new_sell_side_by_side_over_a_migration_and_back() {
-    // Danger: the migration of the next version runs while this one sells; the next one may have to be taken back.
-    // Method: under load a column is added to every table, an instance is started and the first taken away, and back.
+    // Danger: the migration of the next version runs while this version sells, and the next version
+    // may have to be taken back. Method: under load a column is added to every table, a second
+    // instance replaces the first, and a third replaces the second.
     let shop = Shop::open(1, 1_000_000).await;
     let folder = folder("upgrade");
     let logs = ["old", "new", "back"].map(|name| folder.join(name));

@@ -46,7 +46,7 @@ async fn the_same_key_gets_the_first_answer_and_takes_no_more_stock() {
         .send()
         .await;
     assert_ne!(stranger.order_id(), first.order_id());
-    // On the synchronous path the same, and the answer outlives what Redis remembers of the entry.
+    // The synchronous path does the same, and its answer outlives Redis' record of the entry.
     let send = || {
         client
             .order("/api/orders", 2, &[(1, 1)])
@@ -97,7 +97,8 @@ async fn a_refusal_is_remembered_too_and_a_malformed_request_is_not() {
 
 #[tokio::test]
 async fn a_hundred_twins_become_one_order() {
-    // Danger: twins in one batch, or in two batches, each take stock. Method: all at once.
+    // Danger: requests under one key in one batch, or in two batches, each take stock. Method: all
+    // at once.
     let shop = Shop::open(1, 1_000).await;
     let service = shop.serve().await;
     let twins: Vec<_> = (0..100)

@@ -88,7 +88,7 @@ async fn an_order_of_several_products_is_all_or_nothing() {
     service.stop().await;
 }
 
-/// Sends `body` on both paths; nothing may change.
+/// Sends `body` on both paths, which must refuse it.
 async fn refuses(client: &crate::support::Client, body: &Value, status: u16, code: &str) {
     for (path, _) in PATHS {
         let answer = client.post(path).user(2).json(body).send().await;

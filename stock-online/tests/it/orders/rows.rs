@@ -1,4 +1,4 @@
-//! Orders under row locks of different products: those who queue for one row keep nobody from another.
+//! Orders under row locks: buyers who queue for one product's row keep nobody from another product.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,8 +9,8 @@ use crate::support::{Shop, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn buyers_who_queue_for_one_row_keep_nobody_from_another() {
-    // Danger: they hold every permit while they wait. Method: a row is locked by somebody else, and more buyers than
-    // there are permits want it.
+    // Danger: waiting buyers hold every permit. Method: another transaction locks a row, and more
+    // buyers than there are permits want it.
     let shop = Shop::open_undivided(2, 1_000).await;
     let service = Arc::new(shop.serve().await);
     shop.drained().await;
@@ -30,7 +30,7 @@ async fn buyers_who_queue_for_one_row_keep_nobody_from_another() {
         });
     }
     until("somebody waits for the row in mysql", || async {
-        // InnoDB takes another look only when nobody has asked for a tenth of a second.
+        // InnoDB refreshes this table only when nobody has read it for a tenth of a second.
         tokio::time::sleep(Duration::from_millis(150)).await;
         let text =
             "SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'";
@@ -43,7 +43,7 @@ async fn buyers_who_queue_for_one_row_keep_nobody_from_another() {
     }
     other.rollback().await.unwrap();
     while let Some(status) = waiting.join_next().await {
-        // Its turn may not have come in time.
+        // The order may not have got its ticket in time.
         assert!([201, 503].contains(&status.unwrap()));
     }
     Arc::into_inner(service).unwrap().stop().await;

@@ -1,4 +1,4 @@
-//! What the admin's pages show of the ledger: its state, its checks, the audit log, dead letters, sales.
+//! The admin's pages about the ledger: its state, its checks, the audit log, dead letters, sales.
 
 use serde_json::{Value, json};
 use stock_mysql::dead_letters;
@@ -37,7 +37,7 @@ async fn a_proof_on_demand_stands_in_the_checks() {
             .all(|job| job["job"] != "seed")
     );
     let known = before["lastVerify"]["id"].as_u64().unwrap_or_default();
-    // The body may be missing; a second one is told to wait only while the first runs.
+    // The body may be missing. A second request is told to wait only while the first run lasts.
     let started = client
         .post("/api/ops/verify")
         .admin()
@@ -64,7 +64,7 @@ async fn a_proof_on_demand_stands_in_the_checks() {
         checks["nextCursor"].as_str().unwrap()
     );
     assert_eq!(client.get(&next).admin().send().await.status, 200);
-    // What differs is said, with its reason.
+    // A difference is shown, with its reason.
     sqlx::query("UPDATE accounts SET balance = balance + 1 WHERE kind = 'AVAILABLE'")
         .execute(&shop.pool)
         .await
@@ -116,8 +116,9 @@ async fn the_audit_log_tells_who_did_what() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_letter_is_sent_again_from_the_page() {
-    // Danger: the page's button sells again, or says done when nothing was. Method: an order whose row is refused
-    // by a table that an operator mends; the button before and after.
+    // Danger: the page's button sells again, or says done when nothing was done. Method: an order
+    // whose row is refused by a table that an operator mends; the button is pressed before and
+    // after.
     let shop = Shop::open(1, 10).await;
     let service = shop.serve().await;
     let client = &service.client;
@@ -162,7 +163,7 @@ async fn a_dead_letter_is_sent_again_from_the_page() {
         .execute(&shop.pool)
         .await
         .unwrap();
-    // Two at once, and once more: all are told that it is resolved.
+    // Two requests at once, and one later: all are told that it is resolved.
     let press = async || {
         let done = client.post(&retry).admin().send().await;
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Texts of pages: each language says the same, and every id that a page names is said.
+//! Texts of pages: both languages define the same ids, and every id that a page names.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -32,7 +32,7 @@ fn defined(lang: Lang) -> BTreeSet<String> {
         .collect()
 }
 
-/// What stands between a beginning and an end, wherever it does.
+/// Every text between `begin` and the next quotation mark.
 fn between(text: &str, begin: &str) -> Vec<String> {
     let parts = text.split(begin).skip(1);
     parts
@@ -65,7 +65,8 @@ fn both_languages_say_the_same_and_every_named_text_is_said() {
     );
     let missing: Vec<_> = named.difference(&english).collect();
     assert!(missing.is_empty(), "no text says {missing:?}");
-    // And nothing is said that no page says: by its name, as one of several, as a problem or a rule.
+    // No text is unused: a page names it, or it belongs to a group that is named while the program
+    // runs.
     prefixes.extend([
         "problem-".to_owned(),
         "rule-".to_owned(),

@@ -1,4 +1,4 @@
-//! Who may call what: every endpoint in one table, asked by everybody.
+//! Access: every endpoint in one table, called by every kind of caller.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -13,7 +13,7 @@ use crate::support::Shop;
 enum Who {
     Anyone,
     Somebody,
-    /// An admin, or somebody of that store: a store's token without a store is of none.
+    /// An admin, or a till of that store; a store's token without a store belongs to no store.
     Till,
     Admin,
 }
@@ -157,8 +157,8 @@ fn documented(text: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_endpoint_lets_in_whom_it_should_and_nobody_else() {
-    // Danger: a new route that forgot to ask. Method: the served document names every route; each is asked
-    // by nobody, a user, a till and an admin.
+    // Danger: a new route does not check its caller. Method: the served document names every route;
+    // each is called without a token, and by a user, a till and an admin.
     let shop = Shop::open(1, 10).await;
     let service = shop.serve().await;
     let client = &service.client;
@@ -191,7 +191,7 @@ async fn every_endpoint_lets_in_whom_it_should_and_nobody_else() {
             .iter()
             .fold(path.to_owned(), |real, name| real.replace(name, "1"))
             .replace("{id}", "999")
-            // A stream does not end by itself; this is one that cannot begin.
+            // A stream does not end by itself, so this query keeps it from beginning.
             .replace("/api/events/levels", "/api/events/levels?productId=x");
         let call = || client.call(&method.to_uppercase(), &real);
         let nobody = call().send().await;
@@ -204,7 +204,7 @@ async fn every_endpoint_lets_in_whom_it_should_and_nobody_else() {
         for role in [Role::User, Role::Store, Role::Admin] {
             user += 1;
             let answer = call().role(user, role).send().await;
-            // Whom the endpoint asks, beyond the token: users of these ids are in no table.
+            // These endpoints also look the user up, and users of these ids are in no table.
             let is_of_table = ["/api/me", "/api/auth/logout-everywhere"].contains(&path);
             let asks_table = is_of_table && answer.status == 401;
             assert!(
@@ -264,7 +264,7 @@ async fn the_first_admin_is_made_on_the_command_line() {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // What is refused before the password is read closes the pipe.
+        // A command that is refused before it reads the password closes the pipe.
         drop(writeln!(child.stdin.take().unwrap(), "{password}"));
         let out = child.wait_with_output().unwrap();
         let text = [out.stdout, out.stderr].concat();
@@ -293,7 +293,7 @@ async fn the_first_admin_is_made_on_the_command_line() {
         "{}",
         rest.text
     );
-    // Users whom a seed made have no password that anybody knows.
+    // Seeded users have no password that anybody knows.
     assert_eq!(
         log_in_with(&service.client, "user1@example.com", "password")
             .await

@@ -1,4 +1,4 @@
-//! Sign-up, login, refresh, and what ends tokens.
+//! Sign-up, login, refresh, and the ways to end tokens.
 
 use serde_json::json;
 use stock_common::clock::Clock;
@@ -28,7 +28,7 @@ async fn somebody_signs_up_logs_in_and_is_who_they_are() {
         me.body,
         json!({ "id": id, "email": "new.one@example.com", "name": "New One", "role": "user" })
     );
-    // What they got is a token like any other: they buy with it.
+    // A new user can buy with the token from the login.
     let order = client
         .post("/api/redis/orders")
         .json(&crate::support::order_json(&[(1, 1)]));
@@ -68,7 +68,8 @@ async fn what_cannot_be_an_account_is_refused_with_its_place() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_many_who_want_one_address_one_gets_it() {
-    // Danger: a check before the insert lets two through. Method: eight at once, in other spellings.
+    // Danger: a check before the insert lets two through. Method: eight at once, in different
+    // spellings.
     let shop = Shop::open(1, 10).await;
     let service = shop.serve().await;
     let wanting = (0..8).map(|number| {
@@ -151,7 +152,7 @@ async fn a_refresh_token_holds_once_and_a_stolen_one_ends_its_family() {
     }
     // A refresh token is no access token.
     assert_eq!(me(client, &other_login).await, 401);
-    // Twins: at most one gets a successor, and then the other one has ended it.
+    // One token used twice at once: one request gets a successor, and the other one then ends it.
     let twins = [(); 2].map(|()| {
         let (client, token) = (client.clone(), other_login.clone());
         tokio::spawn(async move { refresh(&client, &token).await.status })
@@ -181,8 +182,8 @@ async fn an_expired_refresh_token_does_not_hold() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_ends_tokens_ends_them_on_every_instance() {
-    // Danger: a demoted admin goes on for a quarter of an hour. Method: two instances that have both seen
-    // the token; whatever ends it is asked of one of them.
+    // Danger: a demoted admin goes on for a quarter of an hour. Method: two instances have both
+    // seen the token; one of them is sent the request that ends it.
     let shop = Shop::open(1, 10).await;
     let (here, there) = (shop.serve().await, shop.serve().await);
     for (number, ending) in ["logout", "password", "role", "delete"]
@@ -323,7 +324,7 @@ async fn sign_up_with_any_key(shop: &Shop) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_endings_in_one_second_are_two() {
-    // Danger: what the first ending gave is taken for something newer than the second.
+    // Danger: a token made after the first ending is taken to be newer than the second ending.
     let shop = Shop::open(1, 10).await;
     let service = shop.serve().await;
     let client = &service.client;
@@ -353,7 +354,8 @@ async fn two_endings_in_one_second_are_two() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_with_other_letters_is_another_one() {
-    // Danger: MySQL takes é for e, the counter of failed logins does not: each spelling gets ten guesses.
+    // Danger: MySQL takes é for e, but the counter of failed logins does not, so each spelling gets
+    // ten guesses.
     let shop = Shop::open(1, 10).await;
     let service = shop.serve().await;
     let client = &service.client;

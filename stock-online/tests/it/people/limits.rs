@@ -6,10 +6,11 @@ use stock_client::Client;
 use super::{PASSWORD, log_in_with, sign_up};
 use crate::support::{Shop, until};
 
-/// A window of logins that does not end while a test runs: the ordinary one ends every quarter of an hour.
+/// A window of logins that does not end while a test runs: the ordinary one ends every quarter of
+/// an hour.
 const LONG_SECONDS: u64 = 100_000_000;
 
-/// Attempts with a wrong password, until one has to wait; how many were judged.
+/// Sends wrong passwords until an attempt has to wait; returns how many attempts were checked.
 async fn fail_until_delayed(client: &Client, email: &str) -> u32 {
     for judged in 0..100 {
         let answer = log_in_with(client, email, "wrong").await;
@@ -38,7 +39,7 @@ async fn after_ten_failures_the_next_attempt_waits_for_a_moment_on_every_instanc
     let right = log_in_with(&here.client, "one@example.com", PASSWORD).await;
     assert_eq!(right.status, 200);
     assert!(fail_until_delayed(&here.client, "ONE@example.com ").await >= 10);
-    // Nor does the right password find out whether it is right, on any instance.
+    // On another instance the right password has to wait too, unless the delay is over.
     let refused = log_in_with(&there.client, "one@example.com", PASSWORD).await;
     assert!([200, 429].contains(&refused.status), "{}", refused.text);
     if refused.status == 429 {
@@ -48,11 +49,11 @@ async fn after_ten_failures_the_next_attempt_waits_for_a_moment_on_every_instanc
         let policy = format!("\"default\";q=10;w={LONG_SECONDS}");
         assert_eq!(refused.headers["ratelimit-policy"], policy);
     }
-    // An address that does not exist is delayed alike; others are not.
+    // An unknown address is delayed in the same way; other accounts are not delayed.
     assert!(fail_until_delayed(&here.client, "nobody@example.com").await >= 10);
     let other = log_in_with(&here.client, "two@example.com", PASSWORD).await;
     assert_eq!(other.status, 200);
-    // Nobody is locked out: after a moment the right password is right.
+    // Nobody is locked out: after a moment the right password is accepted.
     until("the owner is let in", || async {
         let answer = log_in_with(&there.client, "one@example.com", PASSWORD).await;
         answer.status == 200
@@ -64,8 +65,8 @@ async fn after_ten_failures_the_next_attempt_waits_for_a_moment_on_every_instanc
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_owner_of_an_account_is_not_kept_out_by_others_who_guess() {
-    // Danger: ten wrong passwords from anywhere, again and again, and the admin never gets in. Method: a browser in which
-    // the owner has logged in before, and a login that still holds.
+    // Danger: wrong passwords from anywhere, again and again, keep the admin out for ever. Method:
+    // a browser in which the owner has logged in before, and a login that is still valid.
     let mut shop = Shop::open(1, 10).await;
     shop.config.limit_login_seconds = LONG_SECONDS;
     let service = shop.serve().await;
@@ -143,7 +144,7 @@ async fn many_who_come_in_from_one_address_do_not_count() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn parallel_guesses_are_counted_before_they_are_judged() {
-    // Danger: fifty guesses at once all read the count before any has failed.
+    // Danger: many guesses at once all read the count before any has failed.
     let shop = Shop::open(1, 10).await;
     let service = shop.serve().await;
     sign_up(&service.client, "one@example.com").await;
@@ -161,7 +162,7 @@ async fn parallel_guesses_are_counted_before_they_are_judged() {
     for guess in guesses {
         judged += u32::from(guess.await.unwrap() == 401);
     }
-    // One more for each delay that ends while they are judged.
+    // One more for each delay that ends while the guesses are checked.
     assert!((10..15).contains(&judged), "{judged}");
     service.stop().await;
 }
@@ -170,7 +171,7 @@ async fn list(client: &Client, user: u64) -> u16 {
     client.get("/api/orders").user(user).status().await
 }
 
-/// Reads products, claiming to come from an address of a network for documentation.
+/// Reads products, claiming to come from an address of a documentation network.
 async fn read(client: &Client, from: u8) -> u16 {
     let from = format!("203.0.113.{from}");
     let call = client.get("/api/products").header("x-forwarded-for", &from);
@@ -226,7 +227,7 @@ async fn an_address_is_the_connections_unless_a_trusted_proxy_names_another() {
     shop.config.limit_address_requests = 5;
     shop.config.limit_window_seconds = 1_000_000_000_000;
     let service = shop.serve_roles(&[stock_online::ServiceRole::Http]).await;
-    // Readiness was asked for with orders: some of the five are used up.
+    // The wait for readiness sends orders, so some of the five requests are used up.
     until("the address has asked too often", || async {
         read(&service.client, 1).await == 429
     })
@@ -283,7 +284,8 @@ async fn without_redis_logins_are_counted_all_the_same() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn made_up_paths_make_no_series_of_their_own() {
-    // Danger: each made-up path that is answered with anything but 404 becomes a histogram for ever.
+    // Danger: each made-up path that is answered with anything but 404 becomes a histogram that
+    // stays for ever.
     let mut shop = Shop::open(1, 10).await;
     shop.config.cors_origins = "https://shop.example.com".to_owned();
     shop.config.limit_address_requests = 10;

@@ -1,4 +1,4 @@
-//! What is secret is in no log, no metric and no table.
+//! Secrets are in no log, no metric and no table.
 
 use super::{PASSWORD, log_in, log_in_with, refresh, sign_up, tokens_of};
 use crate::support::{SECRET, ServiceProcess, Shop, folder, until};

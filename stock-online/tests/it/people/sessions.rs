@@ -112,7 +112,7 @@ async fn a_session_ends_with_its_time_and_with_its_users_tokens_on_every_instanc
         .execute(&shop.pool)
         .await
         .unwrap();
-    // An instance keeps what it has read of a session for a second.
+    // An instance keeps a session that it has read for a second.
     until("it has ended", || async {
         me(&there.client, &first).await == 401
     })
@@ -135,7 +135,8 @@ async fn a_session_ends_with_its_time_and_with_its_users_tokens_on_every_instanc
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_sites_page_changes_nothing() {
-    // Danger: a page elsewhere posts with the visitor's cookie. Method: what browsers say about themselves.
+    // Danger: a page of another site posts with the visitor's cookie. Method: the headers in which
+    // browsers name the origin.
     let shop = Shop::open(1, 10).await;
     let service = shop.serve().await;
     let client = &service.client;
@@ -178,7 +179,7 @@ async fn another_sites_page_changes_nothing() {
             .header("cookie", &cookie)
             .header(name, value);
         assert_eq!(read.status().await, 200, "reading changes nothing");
-        // A token is not sent by itself.
+        // A browser does not send a token by itself, so a request with one is accepted.
         let order = client
             .order("/api/redis/orders", 2, &[(1, 1)])
             .header(name, value);

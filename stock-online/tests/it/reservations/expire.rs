@@ -1,4 +1,4 @@
-//! Reservations whose time is over: stock comes back by itself, once, and blocks no buyer meanwhile.
+//! Expired reservations: their stock comes back by itself, once, and blocks no buyer meanwhile.
 
 use redis::cmd;
 use serde_json::json;
@@ -11,7 +11,7 @@ use stock_redis::keys::SENTINEL_SCORE;
 use super::{end, levels, reserve, reserve_for_ms};
 use crate::support::{Shop, until};
 
-/// Makes a hold whose time is over when this returns: by Redis' clock, which alone judges it.
+/// Makes a hold that has expired when this returns, by Redis' clock, which alone counts.
 async fn expired_hold(shop: &Shop, quantity: u32) -> String {
     let id = reserve_for_ms(shop, quantity, 1).await;
     let expires_ms = id.parse::<Position>().unwrap().unix_ms() + 1;
@@ -121,7 +121,8 @@ async fn a_late_end_is_refused_before_anybody_has_swept() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_is_short_of_stock_releases_what_has_expired_and_gets_it() {
-    // Danger: an expired hold blocks a buyer until somebody sweeps. Method: nobody sweeps by schedule.
+    // Danger: an expired hold blocks a buyer until somebody sweeps. Method: nobody sweeps by
+    // schedule.
     let shop = Shop::open(1, 10).await;
     let service = shop
         .serve_roles(&[ServiceRole::Http, ServiceRole::Subscriber])
@@ -152,8 +153,8 @@ async fn whoever_is_short_of_stock_releases_what_has_expired_and_gets_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn confirm_cancel_and_expiry_race_and_exactly_one_wins() {
-    // Danger: two ends of one hold. Method: holds that run out while they are confirmed and cancelled, two
-    // schedulers; the end sums tell.
+    // Danger: two ends of one hold. Method: holds that run out while they are confirmed and
+    // cancelled, two schedulers; the end sums tell.
     let shop = Shop::open(1, 1_000).await;
     let (first, second) = (shop.serve().await, shop.serve().await);
     let client = &first.client;

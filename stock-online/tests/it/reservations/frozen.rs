@@ -1,4 +1,4 @@
-//! A hold is a promise: its price, its sale and where it is counted stay as they were when it was made.
+//! A hold is a promise: its price, its sale and its limit stay as they were when it was made.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::{end, levels, reserve};
 use crate::sales::{HOUR, buy, delete_sale, sale};
 use crate::support::{Answer, Client, Shop, order_json};
 
-/// Orders what a reservation of user 2 holds, at a unit price.
+/// Orders the units of a reservation of user 2, at a unit price.
 async fn take(client: &Client, path: &str, id: &str, quantity: i64, unit_price: i64) -> Answer {
     let mut body = order_json(&[(1, quantity)]);
     body["totalAmount"] = json!(quantity * unit_price);
@@ -30,7 +30,8 @@ const PATHS: [&str; 2] = ["/api/redis/orders", "/api/orders"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hold_made_before_a_sale_is_sold_at_the_normal_price_and_not_counted() {
-    // Danger: whoever holds before a sale is announced gets its price, before it opens and past its limit.
+    // Danger: a buyer who holds units before a sale is announced gets its price, before it opens
+    // and beyond its limit.
     let shop = Shop::open(1, 100).await;
     let service = shop.serve().await;
     let client = &service.client;
@@ -144,7 +145,7 @@ async fn a_hold_of_one_sale_counts_there_while_another_runs() {
         buy(client, 2, 1, 500).await.code(),
         "PURCHASE_LIMIT_REACHED"
     );
-    // Its cancel gives back to the first, and not to the second.
+    // Its cancel gives the units back to the first sale's limit, not to the second one's.
     let cancel = format!("/api/redis/orders/{}/cancel", placed.order_id());
     assert_eq!(client.patch(&cancel).user(2).status().await, 200);
     assert_eq!(
@@ -188,7 +189,7 @@ async fn a_promise_outlives_the_service_and_the_loss_of_redis() {
     shop.drained().await;
     shop.rebuild().await;
     assert!(shop.ledger.wait_open(Duration::from_secs(10)).await);
-    // The service hears of the new epoch by its next request, or within a second.
+    // The service learns of the new epoch by its next request, or within a second.
     crate::support::until("the service sells at the promised price again", || async {
         let placed = take(client, "/api/redis/orders", &holds[1], 2, 600).await;
         assert!([201, 503].contains(&placed.status), "{}", placed.text);
@@ -203,7 +204,7 @@ async fn a_promise_outlives_the_service_and_the_loss_of_redis() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reservation_of_before_is_priced_when_it_is_ordered() {
-    // The entry of a program that froze nothing, as it stands in the journal of many a shop.
+    // An entry of an earlier program, which kept no price with a hold.
     let old = r#"{"user_id":2,"product_id":1,"location_id":0,"quantity":2,"ttl_ms":60000,
         "allowance":[7,3],"hold_limit":0}"#;
     let read: Reservation = serde_json::from_str(old).unwrap();
@@ -260,7 +261,7 @@ async fn a_hold_keeps_its_price_when_the_product_changes_its_own() {
         let id = if price == 400 { &early } else { &late };
         let placed = take(client, "/api/redis/orders", id, 1, 1_000).await;
         assert_eq!(placed.status, 201, "{}", placed.text);
-        // The list price is the promise's too: nothing was saved, and nothing paid on top.
+        // The list price is the held one too, so the order shows no discount.
         assert_eq!(placed.body["discountAmount"], 0);
     }
 

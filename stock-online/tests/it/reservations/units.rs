@@ -1,4 +1,4 @@
-//! Units of one product that a user holds at once: a cap that parallel requests do not pass.
+//! Units of one product that a user holds at once: a cap that parallel requests do not exceed.
 
 use redis::cmd;
 use serde_json::json;
@@ -99,8 +99,8 @@ async fn each_end_of_a_hold_makes_room_and_nothing_stays_behind() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn parallel_requests_do_not_pass_the_cap() {
-    // Danger: each of many parallel requests sees room for itself, also those of one script call. Method: sixty at
-    // once on two instances; the end sum of the user tells.
+    // Danger: each of many parallel requests sees room for itself, also those of one script call.
+    // Method: sixty at once on two instances; the end sum of the user tells.
     let mut shop = open(7).await;
     shop.config.holds_per_user_max = 0;
     let (service, other) = (shop.serve().await, shop.serve().await);
@@ -190,7 +190,7 @@ async fn the_cap_outlives_the_loss_of_redis_and_a_wrong_count_is_named_and_mende
         let proving = stock_engine::verify::verify(&shop.pool, &shop.ledger, true, &mut quiet);
         let report = proving.await.unwrap();
         let named = format!("{:?}", report.differences);
-        // The first reader that met the lost key may have counted it anew.
+        // The first reader that met the lost key may have rebuilt it.
         let is_healed = wrong.is_none() && report.ok;
         assert!(
             is_healed || !report.ok && named.contains("held_units"),

@@ -1,4 +1,4 @@
-//! A product that is sold outside its sale's window too: at its normal price, and uncounted.
+//! A product that is sold outside its sale's window too: at its normal price, and not counted.
 
 use serde_json::{Value, json};
 use stock_common::clock::Clock;
@@ -55,7 +55,7 @@ async fn outside_the_window_it_is_sold_at_its_normal_price_without_the_limit() {
         super::delete_sale(client, &made).await;
     }
     shop.drained().await;
-    // Only what was bought in the window was counted.
+    // Only units that were bought in the window were counted.
     assert_eq!(
         shop.count("SELECT 1000000 - balance FROM accounts WHERE kind = 'ALLOWANCE'")
             .await,
@@ -97,9 +97,10 @@ async fn buy_on(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_pays_the_price_of_the_other_side_while_the_window_opens_and_closes() {
-    // Danger: a price is found by a clock that is off, and the script accepts it on the other side of the window.
-    // Method: an instance whose clock jumps back and one whose does not; a window that opens and closes while buyers
-    // try both prices. Each order's own position says on which side of the window it was decided.
+    // Danger: a price is found by a clock that is off, and the script accepts it on the other side
+    // of the window. Method: an instance whose clock jumps back and one whose does not; a window
+    // that opens and closes while buyers try both prices. Each order's own position says on which
+    // side of the window it was decided.
     let shop = Shop::open(1, 100_000).await;
     let service = shop.serve().await;
     let mut behind = shop.clone();

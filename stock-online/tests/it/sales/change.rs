@@ -11,7 +11,7 @@ async fn edit(client: &Client, sale: &Answer, change: Value) -> Answer {
     client.patch(&path).admin().json(&change).send().await
 }
 
-/// A time so many ms from now, by Redis' clock.
+/// The time `ms` from now, by Redis' clock.
 fn at(shop: &Shop, ms: i64) -> String {
     rfc3339(i64::try_from(shop.ledger.redis_now_ms()).unwrap() + ms)
 }
@@ -119,7 +119,7 @@ async fn a_limit_is_raised_and_lowered_and_what_was_taken_stays_taken() {
         (409, "SALE_LIMIT_BELOW_TAKEN", &json!(5))
     );
     remaining(2, 1, 0).await;
-    // Units that are taken back make room, for the buyer and for the limit.
+    // Units that are given back make room, for the buyer and for a lower limit.
     let cancel = format!("/api/orders/{}/cancel", first.order_id());
     assert_eq!(client.patch(&cancel).user(2).status().await, 200);
     assert_eq!(limit(json!(3)).await.status, 200);
@@ -127,7 +127,7 @@ async fn a_limit_is_raised_and_lowered_and_what_was_taken_stays_taken() {
     remaining(3, 3, 2).await;
     assert_eq!(buy(client, 3, 2, 1_000).await.status, 201);
 
-    // Without a limit nothing is counted, so that none can come back.
+    // Without a limit nothing is counted, so no limit can be set again.
     assert_eq!(limit(Value::Null).await.status, 200);
     assert_eq!(buy(client, 2, 50, 1_000).await.status, 201);
     let late = limit(json!(100)).await;
@@ -139,9 +139,10 @@ async fn a_limit_is_raised_and_lowered_and_what_was_taken_stays_taken() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_holds_on_two_instances_that_learn_of_it_at_different_times() {
-    // Danger: one instance opens a buyer's account at the old limit and the other counts by the new one, so that a
-    // buyer gets both. Method: two instances, of which one learns of nothing by itself; the limit changes up and down
-    // while forty buyers take one unit at a time on both; the end sums tell.
+    // Danger: one instance opens a buyer's account at the old limit and the other counts by the new
+    // one, so that a buyer gets both. Method: two instances, of which one learns of nothing by
+    // itself; the limit changes up and down while forty buyers take one unit at a time on both; the
+    // end sums tell.
     let shop = Shop::open(1, 10_000).await;
     let service = shop.serve().await;
     let mut late = shop.clone();
@@ -155,7 +156,7 @@ async fn a_limit_holds_on_two_instances_that_learn_of_it_at_different_times() {
         json!({ "price": 900, "limitPerUser": 4 }),
     )
     .await;
-    // An order at the sale's price is priced by the catalog: a list would come from MySQL.
+    // An order shows that the catalog knows the sale; a list would come from MySQL.
     until("the other instance knows the sale", || async {
         buy(&other.client, 3, 1, 900).await.status == 201
     })
@@ -168,7 +169,7 @@ async fn a_limit_holds_on_two_instances_that_learn_of_it_at_different_times() {
                 &other.client
             };
             let client = client.clone();
-            // Two of them are one buyer, who asks both instances.
+            // Two tasks are one buyer, who asks both instances.
             let user = 100 + number / 2;
             tokio::spawn(async move {
                 let mut had = 0;
@@ -186,7 +187,7 @@ async fn a_limit_holds_on_two_instances_that_learn_of_it_at_different_times() {
     for limit in [6, 5, 8] {
         let mut changed = edit(&service.client, &running, json!({ "limitPerUser": limit })).await;
         while changed.code() == "BACKLOG" {
-            // MySQL is too far behind to say what was taken.
+            // MySQL is too far behind to know the units taken.
             changed = edit(&service.client, &running, json!({ "limitPerUser": limit })).await;
         }
         let is_below = changed.status == 409 && changed.code() == "SALE_LIMIT_BELOW_TAKEN";
@@ -224,7 +225,8 @@ async fn a_limit_holds_on_two_instances_that_learn_of_it_at_different_times() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sale_of_before_counts_from_its_own_limit() {
-    // The row of a program whose accounts were opened at the limit, and a buyer who has had one of two.
+    // A row of an earlier program, which opened accounts at the limit, and a buyer who has had one
+    // unit of two.
     let shop = Shop::open(1, 100).await;
     let service = shop.serve().await;
     let client = &service.client;

@@ -1,4 +1,4 @@
-//! The last units of a product, wanted by orders over several shards at the same time.
+//! The last units of a product, wanted by cross-shard orders at the same time.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ async fn decide(shop: &Shop, shard: u64, request: Request) -> Position {
     }
 }
 
-/// Holds units as the first step of an order over several shards does, and stops there.
+/// Holds units as the first step of a cross-shard order does, and stops there.
 async fn hold(shop: &Shop, takes: &[(u64, i64)]) -> (Branch, Position) {
     let asked = request(takes, None);
     let map = shop.ledger.shard_map().unwrap();
@@ -36,8 +36,9 @@ async fn hold(shop: &Shop, takes: &[(u64, i64)]) -> (Branch, Position) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_wants_units_that_are_held_for_another_order_waits_for_what_becomes_of_it() {
-    // Danger: an order that fails takes the last unit with it: everybody else was told that it is gone, and under a key for
-    // as long as that is remembered. Method: the unit is held by hand, wanted under a key, and given back.
+    // Danger: an order that fails makes others believe that the last unit is gone, and under a key
+    // for as long as that answer is remembered. Method: the unit is held by hand, ordered under a
+    // key, and given back.
     let shop = Shop::open_in(3, 24, 1).await;
     let service = shop.serve().await;
     let client = &service.client;
@@ -69,8 +70,9 @@ async fn who_wants_units_that_are_held_for_another_order_waits_for_what_becomes_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_last_unit_is_sold_though_orders_over_shards_fail_for_it() {
-    // Danger: orders that hold the last unit and fail for want of another product refuse it to the one who could buy it.
-    // Method: both kinds of orders at once, again and again; each unit ends with a buyer.
+    // Danger: orders that hold the last unit and fail for want of another product keep it from a
+    // buyer who could have it. Method: both kinds of orders at once, again and again; each unit
+    // ends with a buyer.
     let shop = Shop::open_in(3, 24, 3).await;
     let service = shop.serve().await;
     let client = &service.client;

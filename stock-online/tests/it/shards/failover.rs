@@ -1,4 +1,4 @@
-//! A master is lost, and its replica lacks what it was told last.
+//! A master is lost, and its replica lacks the last writes.
 
 use std::collections::HashMap;
 
@@ -15,9 +15,9 @@ use crate::support::{Load, OwnCluster, PATIENCE, ServiceProcess, Shop, folder, s
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_promoted_replica_lacks_is_listed_and_the_shard_sells_on() {
-    // Danger: one lost end of a journal stops a shard for everybody, or is forgotten. Method: the replication of a master is
-    // held up by SIGSTOP, two instances accept orders that only the master knows, the master is killed, the replica goes
-    // on and is promoted.
+    // Danger: the lost end of a journal stops a shard for everybody, or is forgotten. Method: the
+    // replication of a master is held up by SIGSTOP, two instances accept orders that only the
+    // master knows, the master is killed, and the replica goes on and is promoted.
     let mut own = OwnCluster::start(Shape::default()).await;
     let shop = own.shop(3, 24, 10).await;
     let (one, two) = (shop.serve().await, shop.serve().await);
@@ -30,7 +30,7 @@ async fn what_a_promoted_replica_lacks_is_listed_and_the_shard_sells_on() {
     shop.drained().await;
 
     cut_off(&own, master, replica).await;
-    // MySQL must not have more than the promoted one: nobody settles meanwhile.
+    // MySQL must not have more than the promoted replica, so nobody may settle meanwhile.
     let mut holding = shop.pool.begin().await.unwrap();
     let hold = "SELECT watermark FROM shards WHERE shard = 0 FOR UPDATE";
     sqlx::query(hold).execute(&mut *holding).await.unwrap();
@@ -57,7 +57,7 @@ async fn what_a_promoted_replica_lacks_is_listed_and_the_shard_sells_on() {
         .await
         .unwrap();
     assert_eq!(listed.iter().map(u64::to_string).collect::<Vec<_>>(), lost);
-    // Ten less the one that the replica had: their units were never sold.
+    // Nine units are left: the replica has one order, and the lost orders took nothing there.
     for client in [&one.client, &two.client] {
         until("the shard sells again", || async {
             order(client, 3, &[(each[0], 4)]).await.status == 201
@@ -82,7 +82,8 @@ async fn what_a_promoted_replica_lacks_is_listed_and_the_shard_sells_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_strict_shop_sells_nothing_that_no_replica_has() {
-    // Method: the replica of a shard sleeps while it is connected, then its link is cut; the other shards sell on.
+    // Method: the replica of a shard sleeps while it is connected, then its link is cut; the other
+    // shards sell on.
     let own = OwnCluster::start(Shape::default()).await;
     let shop = own.shop(3, 24, 100).await;
     let variables = vec![("STOCK_REPLICA_POLICY", "strict".to_owned())];
@@ -116,8 +117,9 @@ async fn a_strict_shop_sells_nothing_that_no_replica_has() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_slept_through_a_failover_lists_what_only_they_knew() {
-    // Danger: nobody waits for an instance that sleeps, others go on with the numbers of its entries, MySQL settles
-    // those, and the sleeper takes them for its own. Method: it alone sells what only the lost master knows.
+    // Danger: others do not wait for a sleeping instance and use the numbers of its entries again;
+    // MySQL settles those, and the sleeper takes them for its own. Method: the sleeper alone sells
+    // orders that only the lost master knows.
     let mut own = OwnCluster::start(Shape::default()).await;
     let shop = own.shop(3, 24, 10).await;
     let sleeper = {
@@ -171,7 +173,8 @@ async fn who_slept_through_a_failover_lists_what_only_they_knew() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_master_that_is_killed_under_load_costs_no_order() {
-    // Method: a load over all shards, one master killed, its replica promoted; the others sell on meanwhile.
+    // Method: a load over all shards, one master killed, its replica promoted; the others sell on
+    // meanwhile.
     let mut own = OwnCluster::start(Shape::default()).await;
     let shop = own.shop(3, 24, 1_000_000).await;
     let (one, two) = (shop.serve().await, shop.serve().await);
@@ -219,14 +222,15 @@ async fn a_master_that_is_killed_under_load_costs_no_order() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_that_another_cluster_was_given_leads_nobody_away() {
-    // Danger: a lost node's address is given again, where pods come and go within seconds, and who is asked first for
-    // the way then speaks for somebody else's cluster. Method: another cluster is made on the first node's port, with
-    // a shop of the same prefix.
+    // Danger: where pods come and go within seconds, another cluster gets a lost node's address,
+    // and an instance that first asks there is led to that cluster. Method: another cluster is made
+    // on the first node's port, with a shop of the same prefix.
     let mut own = OwnCluster::start(Shape::default()).await;
     let shop = own.shop(2, 24, 1_000).await;
     let one = shop.serve().await;
     let each = one_on_each(shop.ledger.shard_map().unwrap(), 24);
-    // The node has neither shard: its replica, which follows whoever has the address, is nobody's loss.
+    // The node has no shard. Its replica will follow the new owner of the address, and nothing is
+    // lost by that.
     for shard in shop.ledger.shards() {
         let master = own.cluster.master_of(&shard.keys().epoch()).await;
         assert_ne!(master, Some(0));
@@ -242,7 +246,7 @@ async fn an_address_that_another_cluster_was_given_leads_nobody_away() {
     let others = others.await;
     let before = heads(&others).await.unwrap();
     let two = shop.serve().await;
-    // What the first node names now is not there.
+    // The nodes that the first node names now do not answer.
     for node in &mut other.nodes[1..] {
         node.kill().await;
     }
@@ -260,7 +264,7 @@ async fn an_address_that_another_cluster_was_given_leads_nobody_away() {
     for service in [one, two, three] {
         service.stop().await;
     }
-    // Nor who rebuilds: what is cleared there would be somebody else's.
+    // A rebuild is not led away either: it would clear the data of the other shop.
     for node in &mut other.nodes[1..] {
         node.restart().await.unwrap();
     }
@@ -289,7 +293,7 @@ async fn other_cluster(port: u16) -> RedisCluster {
     RedisCluster::of(nodes, shape.replicas).await.unwrap()
 }
 
-/// What stands at the head of each of a shop's shards, if its links are whole.
+/// The head of each of a shop's shards whose link is open.
 async fn heads(shop: &Shop) -> RedisResult<Vec<HashMap<String, String>>> {
     let mut heads = Vec::new();
     for shard in shop.ledger.shards() {
@@ -302,7 +306,7 @@ async fn heads(shop: &Shop) -> RedisResult<Vec<HashMap<String, String>>> {
     Ok(heads)
 }
 
-/// The node that follows another.
+/// The index of the node that replicates another one.
 async fn replica_of(own: &OwnCluster, master: usize) -> usize {
     let port = own.cluster.nodes[master].spec.port;
     for index in 0..own.cluster.nodes.len() {
@@ -323,7 +327,8 @@ async fn connect(node: &Server) -> redis::aio::MultiplexedConnection {
     client.get_multiplexed_async_connection().await.unwrap()
 }
 
-/// Keeps a replica asleep. What is under way to it stays there: from here on the master writes for itself.
+/// Stops a replica and closes its link. Data under way to it stays there, and from now on only the
+/// master has new writes.
 async fn cut_off(own: &OwnCluster, master: usize, replica: usize) {
     own.cluster.nodes[replica].signal(Signal::STOP);
     let closed: i64 = cmd("CLIENT")

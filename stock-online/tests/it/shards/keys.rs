@@ -1,4 +1,4 @@
-//! An Idempotency-Key is one key, whatever shard decides.
+//! An Idempotency-Key is one key, whichever shard decides.
 
 use serde_json::Value;
 use stock_client::{Answer, Client};
@@ -84,7 +84,7 @@ async fn a_key_is_decided_once_on_whichever_shard() {
     ids.dedup();
     assert_eq!((ids.len(), all), (1, 3), "ten attempts are one order");
 
-    // Also when what it is about, and its user, have moved meanwhile.
+    // A key also counts when its product and its user have moved to other shards meanwhile.
     let before: Vec<Answer> = {
         let mut before = Vec::new();
         for product in 1..=24 {

@@ -1,4 +1,4 @@
-//! Another number of shards, while nothing is sold.
+//! Rehome: another number of shards, while nothing is sold.
 
 use std::time::Duration;
 
@@ -31,9 +31,10 @@ async fn to(shop: &Shop, shards: u64) -> Result<Rehomed, RehomeError> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shop_grows_and_shrinks_and_loses_nothing() {
-    // Danger: an account is begun anew on a shard that does not have it yet. Method: two instances, a load of orders of one and of
-    // several products, and of points, which do not stop; 2 shards become 5, then 3. Meanwhile orders are refused, and no
-    // outcome is unknown; afterwards every order is there, and the load sells again by itself.
+    // Danger: an account is begun anew on a shard that does not have it yet. Method: two instances
+    // under a constant load of orders of one and of several products, and of points; 2 shards
+    // become 5, then 3. Meanwhile orders are refused, and no outcome is unknown; afterwards every
+    // order is there, and the load sells again by itself.
     let own = OwnCluster::start(Shape::default()).await;
     let shop = own.shop(2, 24, 1_000_000).await;
     let (one, two) = (shop.serve().await, shop.serve().await);
@@ -57,7 +58,8 @@ async fn a_shop_grows_and_shrinks_and_loses_nothing() {
             })
         })
         .collect();
-    // Of every product one under a key, placed on as many shards as there are, and asked again on fewer.
+    // One order of every product under a key, made on the current number of shards, and repeated on
+    // fewer shards.
     let keyed = async |product: u64| {
         let call = clients[1].order("/api/redis/orders", product + 3, &[(product, 1)]);
         let key = format!("of-product-{product}");
@@ -105,7 +107,7 @@ async fn a_shop_grows_and_shrinks_and_loses_nothing() {
     for id in sold {
         assert!(stored.contains(&id), "{id} was accepted and is not stored");
     }
-    // An order of the very first shards is taken back on those that have its products now.
+    // An order of the first shards is cancelled on the shards that have its products now.
     let first = stored.first().unwrap();
     let owner: u64 = sqlx::query_scalar("SELECT user_id FROM orders WHERE id = ?")
         .bind(first)
@@ -127,7 +129,8 @@ async fn a_shop_grows_and_shrinks_and_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shop_on_one_redis_moves_to_a_cluster() {
-    // Method: orders under a key on the one Redis; the same keys, and new orders, on the cluster. The first Redis keeps nothing.
+    // Method: orders under a key on the one Redis; then the same keys, and new orders, on the
+    // cluster. The first Redis keeps nothing.
     let own = OwnCluster::start(Shape::default()).await;
     let one_redis = shared().redis.url("0");
     let shop = Shop::open_divided(one_redis, &own.mysql.spec, 1, 24, 100).await;
@@ -173,8 +176,9 @@ async fn a_shop_on_one_redis_moves_to_a_cluster() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rehome_that_was_cut_off_is_finished_by_the_next() {
-    // Danger: accounts on shards that nobody asks, or a shop that stays closed. Method: cut off as soon as each step shows
-    // in MySQL, on the way to one number, and run again to that or another.
+    // Danger: accounts stay on shards that nobody asks, or the shop stays closed. Method: a rehome
+    // is cut off as soon as each step shows in MySQL, and run again to the same or another number
+    // of shards.
     let shop = Shop::open_in(2, 24, 100).await;
     let service = shop.serve().await;
     let steps = [
@@ -245,7 +249,8 @@ async fn a_shop_that_cannot_be_verified_stays_as_it_is_and_sells() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shop_of_the_first_release_on_several_shards_is_moved() {
-    // Method: a shop is given the names and the tables that the first release had, with an entry that MySQL has not settled.
+    // Method: a shop is given the names and the tables that the first release had, with an entry
+    // that MySQL has not settled.
     let shop = Shop::open_in(3, 24, 100).await;
     let parts = [stock_online::ServiceRole::Http];
     let service = shop.serve_roles(&parts).await;
@@ -312,8 +317,8 @@ async fn a_shop_of_the_first_release_on_several_shards_is_moved() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shard_that_the_cluster_moves_to_another_master_sells_on() {
-    // Danger: what may have been decided is called a failure, or a moved shard is fenced for ever. Method: the slot of a
-    // shard moves between masters, there and back, under load.
+    // Danger: an order that may have been decided is called a failure, or a moved shard is fenced
+    // for ever. Method: the slot of a shard moves between masters, there and back, under load.
     let own = OwnCluster::start(Shape {
         replicas: 0,
         ..Shape::default()
@@ -345,7 +350,8 @@ async fn a_shard_that_the_cluster_moves_to_another_master_sells_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn instances_are_replaced_one_by_one_under_load() {
-    // A rolling upgrade: what fails meanwhile is settled by asking again, here the load's next order.
+    // A rolling upgrade: a request that fails meanwhile is settled by asking again, here by the
+    // load's next order.
     let shop = Shop::open_in(3, 24, 1_000_000).await;
     let mut instances = vec![
         ServiceProcess::start(&shop).await,

@@ -1,4 +1,4 @@
-//! An order over several shards, broken off at every step: it happens wholly or not at all.
+//! A cross-shard order, broken off at every step: it happens wholly or not at all.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use stock_redis::encoded_request::EncodedRequest;
 use super::one_on_each;
 use crate::support::{Load, ServiceProcess, Shop, account, until};
 
-/// A request that takes units of several products and gives one back to another.
+/// A request that takes units of several products and gives units to another.
 pub(super) fn request(takes: &[(u64, i64)], gives: Option<(u64, i64)>) -> Request {
     let mut draft = Draft::new(Kind::StockAdjusted, stock_common::id::UserId(1), &()).unwrap();
     let take = |&(product, quantity): &(u64, i64)| Posting::new(account(product), -quantity);
@@ -27,8 +27,8 @@ pub(super) fn request(takes: &[(u64, i64)], gives: Option<(u64, i64)>) -> Reques
     Request::new(draft)
 }
 
-/// Sends the parts of a request as [`across`] does, and stops dead after `steps` of them. Returns whether the coordinator
-/// has decided for it.
+/// Sends the branches of a request as [`stock_redis::cross_shard`] does, and stops dead after
+/// `steps` of them. Returns whether the coordinator has accepted the request.
 async fn send(shop: &Shop, split: &Split, steps: usize) -> bool {
     let decide = async |shard: u64, request: Request| {
         let sealed = Arc::new(EncodedRequest::new(request).unwrap());
@@ -48,7 +48,7 @@ async fn send(shop: &Shop, split: &Split, steps: usize) -> bool {
         }
         match decide(part.shard, part.request().unwrap()).await {
             Verdict::Accepted(accepted) => held.push((accepted.position, part)),
-            // Whoever is refused releases; here it stops dead instead.
+            // After a refusal the service releases its branches; here it stops dead instead.
             _ => return false,
         }
     }
@@ -138,7 +138,7 @@ async fn broken_off_at_any_step_it_is_confirmed_or_released() {
         );
         shop.verify().await;
     }
-    // Whoever comes back too late finds that it was released, and cannot decide any more.
+    // A late request to the coordinator finds that its branches were released, and is refused.
     let asked = request(&takes, None);
     let split = parts(&shop, &asked);
     assert!(!send(&shop, &split, split.branches.len()).await);
@@ -148,7 +148,7 @@ async fn broken_off_at_any_step_it_is_confirmed_or_released() {
     let verdict = coordinator.decide(Arc::clone(&late)).await.unwrap();
     assert!(matches!(verdict, Verdict::Refused(_)), "{verdict:?}");
     shop.verify().await;
-    // Nor does a Redis that was rebuilt let it.
+    // A rebuilt Redis refuses it too.
     shop.rebuild().await;
     shop.verify().await;
     let verdict = coordinator.decide(late).await.unwrap();
@@ -158,8 +158,8 @@ async fn broken_off_at_any_step_it_is_confirmed_or_released() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_branch_that_claims_to_be_released_aborts_no_order_that_was_committed() {
-    // Danger: a rebuild believes one wrong row and forgets that an order was decided. Method: a branch of a committed order
-    // is called RELEASED by hand; then Redis is rebuilt.
+    // Danger: a rebuild believes one wrong row and forgets that an order was decided. Method: a
+    // branch of a committed order is called RELEASED by hand; then Redis is rebuilt.
     let shop = short_holds().await;
     let parts_of = [
         stock_online::ServiceRole::Http,
@@ -247,8 +247,8 @@ fn any_orders_broken_off_anywhere_leave_what_was_decided() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn instances_killed_among_orders_over_shards_leave_whole_orders() {
-    // Danger: a unit held for ever, or sold without an order. Method: kill -9 again and again under a load of
-    // orders over all shards; what was held is ended by whoever is left.
+    // Danger: a unit is held for ever, or sold without an order. Method: kill -9 again and again
+    // under a load of orders over all shards; the instances that are left end the held branches.
     let shop = Shop::open_in(3, 24, 1_000_000).await;
     let mut config = shop.config.clone();
     (config.queue_wait_ms_max, config.branch_hold_ms) = (500, 3_000);

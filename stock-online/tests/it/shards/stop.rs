@@ -13,7 +13,7 @@ async fn switch(client: &Client, open: bool) -> Answer {
     put.json(&json!({ "open": open })).send().await
 }
 
-/// Which shards have not followed.
+/// The shards that have not followed the switch.
 fn stayed_behind(answer: &Answer, asked: bool) -> Vec<u64> {
     assert_eq!(answer.body["open"], asked);
     let shards = answer.body["shards"].as_array().unwrap();
@@ -25,8 +25,9 @@ fn stayed_behind(answer: &Answer, asked: bool) -> Vec<u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_stop_reaches_every_instance_though_a_shard_is_away() {
-    // Danger: the stop gives up at the first shard that is fenced, and the others go on selling; and the one that
-    // did not hear it sells when it is back. Method: a master of a cluster without replicas is dead meanwhile.
+    // Danger: the stop gives up at the first shard that is fenced, and the others go on selling; or
+    // the shard that missed the stop sells when it is back. Method: a master of a cluster without
+    // replicas is dead meanwhile.
     let shape = Shape {
         replicas: 0,
         ..Shape::default()
@@ -65,7 +66,8 @@ async fn the_stop_reaches_every_instance_though_a_shard_is_away() {
         Value::Null,
         "no problem, but what became of it"
     );
-    // Here at once, there as soon as it is heard; also for the shard that nobody can ask.
+    // One instance stops at once, the other one as soon as it hears of the stop; both also for the
+    // shard that nobody can reach.
     for client in clients {
         for product in &each {
             until("it is refused", || async {
@@ -78,14 +80,15 @@ async fn the_stop_reaches_every_instance_though_a_shard_is_away() {
         order(&one.client, 2, &[(each[0], 1)]).await.code(),
         "SELLING_STOPPED"
     );
-    // An order that was accepted before gets its answer again where the script itself refuses.
+    // An order that was accepted before gets its answer again where the script itself refuses new
+    // ones.
     until("the key is remembered", || async {
         keyed("before").await.body == kept.body
     })
     .await;
     assert_eq!(keyed("meanwhile").await.code(), "SELLING_STOPPED");
 
-    // It comes back without having heard of it, and an instance that begins anew has not either.
+    // The shard comes back without having heard of the stop, and so does a new instance.
     own.cluster.nodes[away].restart().await.unwrap();
     let three = shop.serve().await;
     until("the shard is there again", || async {
@@ -96,7 +99,7 @@ async fn the_stop_reaches_every_instance_though_a_shard_is_away() {
         let refused = order(client, 2, &[(each[0], 1)]).await;
         assert_eq!((refused.status, refused.code()), (503, "SELLING_STOPPED"));
     }
-    // Each instance opens by itself.
+    // Each instance opens its fence by itself.
     until("the stop reaches every shard", || async {
         let again = switch(&two.client, false).await;
         again.status == 200 && stayed_behind(&again, false).is_empty()
@@ -107,7 +110,7 @@ async fn the_stop_reaches_every_instance_though_a_shard_is_away() {
     })
     .await;
 
-    // It is lifted everywhere, by whoever lifts it.
+    // Any instance can lift the stop everywhere.
     let open = switch(&three.client, true).await;
     assert_eq!((open.status, stayed_behind(&open, true)), (200, vec![]));
     for client in [&one.client, &two.client, &three.client] {
@@ -127,7 +130,8 @@ async fn the_stop_reaches_every_instance_though_a_shard_is_away() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_stop_holds_without_mysql_and_without_redis() {
-    // Danger: who tells it is away. Method: without MySQL the channel tells it; without Redis MySQL does.
+    // Danger: the server that spreads the stop is away. Method: without MySQL the channel spreads
+    // it; without Redis MySQL does.
     let mut own =
         crate::support::OwnServers::start(stock_common::config::Durability::Everysec).await;
     let shop = crate::support::Shop::open_on(&own.redis.spec, &own.mysql.spec, 1, 100).await;

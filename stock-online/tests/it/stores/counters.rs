@@ -30,7 +30,8 @@ async fn two_devices_with_the_same_counter_sell_twice_and_each_once() {
     let client = &service.client;
     let token = till(&shop, 1);
     stock(client, 1, 1, 4).await;
-    // Of the same moment and the same lines: only the device tells them apart, also where both names join to one.
+    // Sales of the same moment with the same lines: only the device tells them apart, even where
+    // device and key join to the same text.
     let same = offline(&shop, "17", 20, &lines(1, 1));
     let joined = |key: &str| offline(&shop, key, 10, &lines(1, 1));
     let mut orders = std::collections::BTreeSet::new();
@@ -54,7 +55,7 @@ async fn two_devices_with_the_same_counter_sell_twice_and_each_once() {
         }
     }
     assert_eq!((orders.len(), available(client, 1, 1).await), (4, 0));
-    // At once, when MySQL has it, and from what Redis was rebuilt to.
+    // At once, when MySQL has the sales, and from a rebuilt Redis.
     for round in 0..3 {
         for (device, sales) in &batches {
             let answer = sold(device, sales).await;
@@ -78,7 +79,7 @@ async fn two_devices_with_the_same_counter_sell_twice_and_each_once() {
             shop.verify().await;
         }
     }
-    // Within a device a counter counts once.
+    // Within a device a number of the counter counts once.
     let other = offline(&shop, "17", 5, &lines(1, 2));
     assert_eq!(
         statuses(&by(client, &token, "A", &[other]).await),
@@ -184,7 +185,8 @@ async fn a_time_that_is_spelled_differently_is_the_same_time() {
     service.stop().await;
 }
 
-/// The fingerprint as the version before wrote it: of the text as it was spelled, its members in order.
+/// The fingerprint as the previous version wrote it: of the text as it was spelled, its members in
+/// order.
 fn spelled(sale: &Value) -> String {
     let mut hasher = Sha256::new();
     hasher.update(sale.to_string());
@@ -194,8 +196,9 @@ fn spelled(sale: &Value) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_version_before_has_sold_is_known_to_this_one() {
-    // Danger: an upgrade between two sendings of one batch makes every sale INVALID. Method: the entries and states of
-    // the version before, then the same batch: as soon as Redis has them, when MySQL has them, from a rebuilt Redis.
+    // Danger: an upgrade between two sendings of one batch makes every sale INVALID. Method: the
+    // entries and states of the version before, then the same batch: as soon as Redis has them,
+    // when MySQL has them, from a rebuilt Redis.
     let shop = Shop::open(2, 10).await;
     let service = shop.serve().await;
     let client = &service.client;
@@ -247,7 +250,7 @@ async fn what_the_version_before_has_sold_is_known_to_this_one() {
             shop.rebuild().await;
         }
     }
-    // The version before writes no device; its row is that of a till without one.
+    // The previous version writes no device, so its row is that of a till without one.
     sqlx::query(
         "INSERT INTO offline_sales (journal_id, store_id, sale_key, fingerprint, sold_ms, state) \
          VALUES (1, 1, 'before', REPEAT('x', 16), 0, 'RESOLVED')",

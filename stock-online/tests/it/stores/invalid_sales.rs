@@ -8,7 +8,7 @@ use crate::support::{Answer, Call, Client, Shop, until};
 
 const BATCH: &str = "/api/stores/1/orders/batch";
 const LIST: &str = "/api/stores/1/invalid-sales";
-/// Sales of one store that may wait for a person.
+/// Maximum number of sales of one store that may wait for a person.
 const OPEN_MAX: usize = 10_000;
 
 fn line() -> Value {
@@ -42,7 +42,7 @@ async fn a_sale_that_cannot_be_read_is_kept_once_and_shown_until_it_is_resolved(
     stock(client, 1, 1, 5).await;
     let token = till(&shop, 1);
     let ahead = offline(&shop, "ahead", -60, &line());
-    // Spaces, the order of members and what no reader takes: the text stays as it was sent.
+    // Spaces, the order of members and an unreadable number: the text stays as it was sent.
     let broken = r#"{ "soldAt":1e999,"key" : "half 매장"  }"#;
     let good = offline(&shop, "good", 5, &line());
     let body = format!(r#"{{"sales":[{ahead}, {broken} ,7,{good}]}}"#);
@@ -56,13 +56,13 @@ async fn a_sale_that_cannot_be_read_is_kept_once_and_shown_until_it_is_resolved(
             "{}",
             answer.text
         );
-        // Without order ids and problems nothing more is said of a sale than before.
+        // The result of a sale that was not sold has these members and no others.
         let result = answer.body["results"][0].as_object().unwrap();
         let members: Vec<&str> = result.keys().map(String::as_str).collect();
         assert_eq!(members, ["key", "problem", "status"]);
         shop.drained().await;
     }
-    // Ten at the same time.
+    // Ten requests at the same time.
     let twins: Vec<_> = (0..10)
         .map(|_| {
             let (client, token, body) = (client.clone(), token.clone(), body.clone());
@@ -101,7 +101,7 @@ async fn a_sale_that_cannot_be_read_is_kept_once_and_shown_until_it_is_resolved(
         (&json!(null), &json!(null), &json!(null))
     );
     assert!(first["receivedAt"].as_str().unwrap().ends_with('Z'));
-    // A page at a time.
+    // The list comes page by page.
     let page = client
         .get(&format!("{LIST}?limit=2"))
         .bearer(&token)
@@ -159,7 +159,7 @@ async fn a_key_that_is_used_again_is_kept_before_and_after_mysql_knows_its_sale(
     let token = till(&shop, 1);
     let first = offline(&shop, "17", 30, &line());
     let twice = offline(&shop, "17", 20, &line());
-    // In one batch: only the state in Redis knows.
+    // In one batch, only the state in Redis knows of the first sale.
     let answer = send(
         client.post(BATCH).bearer(&token),
         &[first.clone(), twice.clone()],
@@ -198,8 +198,9 @@ async fn a_key_that_is_used_again_is_kept_before_and_after_mysql_knows_its_sale(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sale_that_can_be_read_later_is_sold_unless_a_person_has_resolved_it() {
-    // Danger: stock is taken for what a person has booked by hand, or a sold one is shown for ever. Method: two sales
-    // are kept as of a product that is not there, one is resolved, and the product comes.
+    // Danger: stock is taken for a sale that a person has booked by hand, or a sold sale is listed
+    // for ever. Method: two sales of a missing product are kept, one is resolved, and then the
+    // product is made.
     let shop = Shop::open(1, 10).await;
     let service = shop.serve().await;
     let client = &service.client;
@@ -268,7 +269,7 @@ async fn a_batch_says_invalid_only_when_the_sale_is_kept() {
     assert_eq!(answer.status, 200, "{}", answer.text);
     assert_eq!(statuses(&answer)[1], "INVALID");
     assert_eq!(shop.count("SELECT COUNT(*) FROM invalid_sales").await, 1);
-    // A sale longer than any is: the whole batch is refused before anything is decided.
+    // A sale that is too long: the whole batch is refused before anything is decided.
     let long = json!({ "key": "x".repeat(32 * 1024), "soldAt": 1 });
     let long = [offline(&shop, "other", 20, &line()), long];
     let refused = send(client.post(BATCH).admin(), &long).await;
@@ -309,7 +310,8 @@ async fn a_store_whose_list_is_full_is_told_so_and_goes_on_when_a_sale_is_resolv
     assert_eq!((full.status, full.code()), (429, "TOO_MANY_REQUESTS"));
     let count = "SELECT COUNT(*) FROM invalid_sales";
     assert_eq!(shop.count(count).await, 9_999, "all of a batch or none");
-    // One has room. A sale that is kept already needs none, and a sold one is sold.
+    // One more sale has room. A sale that is kept already needs no room, and a sold sale stays
+    // sold.
     for round in 0..2 {
         let answer = send(client.post(BATCH).bearer(&token), &batch[..2]).await;
         assert_eq!(
@@ -323,7 +325,7 @@ async fn a_store_whose_list_is_full_is_told_so_and_goes_on_when_a_sale_is_resolv
         send(client.post(BATCH).bearer(&token), &batch).await.status,
         429
     );
-    // Another store's list is another one.
+    // Another store has a list of its own.
     let elsewhere = client.post("/api/stores/2/orders/batch").admin();
     assert_eq!(
         statuses(&send(elsewhere, &batch[1..]).await),

@@ -1,4 +1,5 @@
-//! The content of Redis, changed one field at a time: every kind of key that may exist, and every part of its values.
+//! The content of Redis, changed one field at a time: every kind of key that may exist, and every
+//! part of its values.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! A shop in which everything has happened once, on two shards; a part of it is archived already.
+//! A shop on two shards in which everything has happened once. A part of its journal is archived
+//! already.
 
 use serde_json::{Value, json};
 use stock_common::clock::{datetime, day_begins_ms, rfc3339};
@@ -65,12 +66,13 @@ pub(super) async fn lived_in() -> Shop {
     report(&shop).await;
     shop.verify().await;
     service.stop().await;
-    // Nothing runs any more: what is planted stays as it is.
+    // Nothing runs any more, so planted changes stay as they are.
     shop.verify().await;
     shop
 }
 
-/// Places an order under a sale that is then over and forgotten, and archives it with everything else of that time.
+/// Places an order in a sale that then ends and is forgotten, and archives the order with
+/// everything else until then.
 async fn archived(shop: &Shop, client: &Client) {
     let made = sale(shop, client, -HOUR, HOUR, json!({ "limitPerUser": 5 })).await;
     assert_eq!(made.status, 201, "{}", made.text);
@@ -117,7 +119,7 @@ async fn orders(shop: &Shop, client: &Client) {
     let cancelled = client.order(REDIS, 2, &[(*second, 2)]).send().await;
     let cancel = format!("{REDIS}/{}/cancel", cancelled.order_id());
     assert_eq!(client.patch(&cancel).user(2).status().await, 200);
-    // One that its table refuses.
+    // An order that its table refuses.
     let mut poison = verdicts::order(*first, 1);
     poison.lines[0].product_name = "x".repeat(101);
     let id = decide(shop, order::place(&poison, Terms::default(), None).unwrap()).await;
@@ -195,7 +197,7 @@ async fn tills(shop: &Shop, client: &Client) {
     by_admin(client, &resolve, &json!({ "note": "refunded" })).await;
 }
 
-/// Today's reports, as if the day were over.
+/// Writes today's reports, as if the day were over.
 async fn report(shop: &Shop) {
     let today = datetime(shop.ledger.redis_now_ms()).date();
     let begins = |date| {

@@ -1,4 +1,5 @@
-//! The data of MySQL, changed one column and one row at a time: every column of every table, as the schema names them.
+//! The data of MySQL, changed one column and one row at a time: every column of every table, as the
+//! schema names them.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +27,7 @@ pub(super) const LEDGER: [&str; 18] = [
     "shards",
 ];
 
-/// A column that this program does not read any more.
+/// A column that this program no longer reads.
 pub(super) const FIRST_RELEASE: (&str, &str) = ("shards", "layout");
 
 /// Columns of other tables that follow from the journal.
@@ -37,7 +38,7 @@ pub(super) const FACTS: [(&str, &str); 4] = [
     ("sales", "counted_from"),
 ];
 
-/// Tables of which no row follows from the journal, and why.
+/// Tables without a row that follows from the journal, and the reason.
 pub(super) const OTHERS: [(&str, &str); 36] = [
     ("_sqlx_migrations", "the schema, not what happened"),
     ("audit_log", "who asked: people are no part of the ledger"),
@@ -116,7 +117,7 @@ pub(super) const OTHERS: [(&str, &str); 36] = [
     ),
 ];
 
-/// Columns of the ledger's tables that state nothing that could be known otherwise, and why.
+/// Columns of the ledger's tables whose values are known from nowhere else, and the reason.
 pub(super) const NO_FACT: [(&str, &str, &str); 13] = [
     ("accounts", "updated_at", "when MySQL was told"),
     (
@@ -141,7 +142,8 @@ pub(super) const NO_FACT: [(&str, &str, &str); 13] = [
     ("shards", "updated_at", "when MySQL was told"),
 ];
 
-/// Columns of which only that they are there is a fact: what they say is a time or a word that MySQL alone has.
+/// Columns of which only the presence of a value can be verified: the value is a time or a text
+/// that only MySQL has.
 pub(super) const PRESENCE: [(&str, &str); 5] = [
     ("offline_sales", "note"),
     ("offline_sales", "resolved_at"),
@@ -192,7 +194,7 @@ impl Column {
         self.column_key == "PRI"
     }
 
-    /// Another value of its type, in the newest row that has one.
+    /// Sets another value of the column's type, in the newest row that has a value.
     fn changed(&self) -> String {
         let (name, kind) = (&self.column_name, self.column_type.as_str());
         let value = if let Some(members) = kind.strip_prefix("enum(") {
@@ -216,7 +218,7 @@ impl Column {
         self.update(&value, "IS NOT NULL")
     }
 
-    /// A value where there was none.
+    /// Sets a value in the newest row that has none.
     fn filled(&self) -> String {
         let kind = self.column_type.as_str();
         let value = if kind.contains("binary") {
@@ -229,7 +231,7 @@ impl Column {
         self.update(value, "IS NULL")
     }
 
-    /// Sets it in the newest row of those in which it is there, or not.
+    /// Sets `value` in the newest row that fits `is`: `IS NULL` or `IS NOT NULL`.
     fn update(&self, value: &str, is: &str) -> String {
         let (table, name) = (&self.table_name, &self.column_name);
         let newest = newest(table);
@@ -237,7 +239,7 @@ impl Column {
     }
 }
 
-/// The newest row first.
+/// The order that puts the newest row first.
 fn newest(table: &str) -> &'static str {
     match table {
         "accounts" | "archived_levels" => "kind, owner_id, place_id",
@@ -256,7 +258,8 @@ fn newest(table: &str) -> &'static str {
     }
 }
 
-/// Every change of the columns of a table: another value; one where there was none; none where there was one.
+/// Every change of a column: another value, a value where there was none, and none where there was
+/// one.
 pub(super) fn changes(column: &Column) -> Vec<Planting> {
     let is_listed = |(table, name, _): &&(&str, &str, &str)| {
         (*table, *name) == (column.table_name.as_str(), column.column_name.as_str())
@@ -280,7 +283,7 @@ pub(super) fn changes(column: &Column) -> Vec<Planting> {
     statements.into_iter().map(planting).collect()
 }
 
-/// A row taken away, and one added that nothing made.
+/// Changes of whole rows: one row is removed, and one is added that no entry made.
 pub(super) fn rows(table: &str, columns: &[Column]) -> Vec<Planting> {
     let own = columns
         .iter()
@@ -312,7 +315,7 @@ pub(super) fn rows(table: &str, columns: &[Column]) -> Vec<Planting> {
     statements.map(planting).into()
 }
 
-/// Keeps copies of tables, from which each change is undone.
+/// Copies of tables, from which each change is undone.
 pub(super) struct Kept<'a> {
     pool: &'a MySqlPool,
     names: BTreeMap<String, String>,
@@ -347,7 +350,7 @@ impl<'a> Kept<'a> {
         }
     }
 
-    /// Makes a table what it was.
+    /// Restores a table.
     pub(super) async fn restore(&self, table: &str) {
         let names = &self.names[table];
         self.run(&format!("DELETE FROM {table}")).await;
