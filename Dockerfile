@@ -1,4 +1,5 @@
-# The service alone: a program and the C library, no shell, an ordinary user. docker-compose.yml puts Redis and MariaDB beside it.
+# The service alone: a program and the C library, no shell, an ordinary user. docker-compose.yml
+# puts Redis and MariaDB beside it.
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
 RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends build-essential

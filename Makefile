@@ -64,7 +64,7 @@ contract: install
 	$(CARGO) build --locked -p stock-online --bin stock-online --example order
 	bash scripts/contract.sh
 
-# One browser after the other: each is half a core.
+# Two browsers at a time: each takes half a core.
 browser: install
 	@sh scripts/install.sh browser
 	@python3 -m venv target/browser && target/browser/bin/pip install -q --no-deps axe-playwright-python==0.1.8
@@ -77,7 +77,8 @@ book:
 	mdbook-mermaid install docs
 	mdbook build docs
 
-# cargo-fuzz and a nightly compiler: cargo install cargo-fuzz; rustup toolchain install nightly
+# Needs cargo-fuzz and a nightly compiler: cargo install cargo-fuzz; rustup toolchain install
+# nightly
 fuzz:
 	for target in order_json cursor journal_entry script_reply; do \
 		mkdir -p fuzz/corpus/$$target; \
@@ -95,7 +96,7 @@ scale: install
 	$(CARGO) build --release --locked --bins
 	./target/release/scale $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-# What CI runs: one fault of each kind and a round of random pairs, on the program as the tests build it.
+# CI runs this: one fault of each kind and a round of random pairs, on the debug build.
 faults-short: install
 	$(CARGO) build --locked --bins
 	./target/debug/faults --only F1,F2,F3,F5,F7,F12,F14,F18,F20,F29,F32,F36 --seed $(or $(SEED),1)
@@ -115,13 +116,15 @@ compose-check:
 	docker compose config --quiet
 	docker compose -f docker-compose.cluster.yml config --quiet
 
-# kubernetes-validate carries the schemas of every Kubernetes version in itself; nothing is fetched while it runs.
+# kubernetes-validate carries the schemas of every Kubernetes version in itself; nothing is fetched
+# while it runs.
 deploy-check:
 	@sh scripts/install.sh deploy
 	@python3 -m venv target/deploy && target/deploy/bin/pip install -q kubernetes-validate==1.37.0 PyYAML==6.0.3
 	target/deploy/bin/python scripts/deploy_check.py $(ARGS)
 
-# Too heavy for every submission: the image's first stage builds the program anew, then both shops are killed for ten minutes.
+# Too heavy for every submission: the image's first stage builds the program anew, and then servers
+# of both shops are killed for ten minutes.
 container-check:
 	@python3 -m venv target/containers && target/containers/bin/pip install -q podman-compose==1.6.0 PyYAML==6.0.3
 	target/containers/bin/python scripts/container_check.py $(ARGS)

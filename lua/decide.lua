@@ -155,7 +155,8 @@ if head.err or head[1] ~= EPOCH
 end
 
 local shard_low = ARGV[2] * 65536
-local own_accounts, books, idempotency_keys = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local own_accounts, books = tonumber(ARGV[3]), tonumber(ARGV[4])
+local idempotency_keys = tonumber(ARGV[5])
 local requests, batch_deadline = tonumber(ARGV[11]), tonumber(ARGV[12])
 local batch_transitions = tonumber(ARGV[13])
 local number, settled = tonumber(head[4]), tonumber(head[5])
@@ -355,7 +356,8 @@ local forms = setmetatable({}, { __index = function(known, s)
     takes_stock = has(32), allow_closed = has(64), allow_backlog = has(128), refuse = has(256),
     switch = has(512), hold = has(2048), release = has(4096),
     expected = has(8192), late_check = has(32768),
-    retried_with_new_code = has(16384), retried_at_new_price = has(65536), has_parts = band(flags, 47899) ~= 0
+    retried_with_new_code = has(16384), retried_at_new_price = has(65536),
+    has_parts = band(flags, 47899) ~= 0
   }
   known[s] = form
   return form
@@ -658,7 +660,10 @@ end
 -- `Refusal::remembered` is the rule, and a test compares the two.
 local PASSING = { ['30'] = true, ['31'] = true, ['51'] = true, ['62'] = true }
 local MAY_COME_BACK = { ['54'] = true, ['63'] = true }
-local MADE_ANEW = { ['40'] = 'retried_at_new_price', ['41'] = 'retried_at_new_price', ['65'] = 'retried_with_new_code' }
+local MADE_ANEW = {
+  ['40'] = 'retried_at_new_price', ['41'] = 'retried_at_new_price',
+  ['65'] = 'retried_with_new_code',
+}
 
 local function is_remembered(refusal)
   local code, last = match(refusal, '^%d+'), match(refusal, '(%a+)$')
@@ -725,7 +730,8 @@ for f = 1, #frames do redis.call('XADD', KEYS[2], unpack(frames[f])) end
 if accepted > 0 then
   redis.call('HSET', KEYS[1], 'ms', text(ms), 'low', text(low - 1), 'number', text(number))
   if switched then redis.call('HSET', KEYS[1], 'selling', switched) end
-  local levels, values, book_values = { EPOCH .. ' ' .. text(ms) .. '-' .. text(low - 1) .. ' ' .. text(number - settled) }, {}, {}
+  local head_text = text(ms) .. '-' .. text(low - 1) .. ' ' .. text(number - settled)
+  local levels, values, book_values = { EPOCH .. ' ' .. head_text }, {}, {}
   for b = 1, books do book_values[b] = {} end
   for k = 1, accounts do
     if touched[k] then

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Dumps a database while it is in use, and notes the place in the binary log at which the dump stands.
+# Dumps a database while it is in use, and notes the dump's position in the binary log.
 #
 #   sh scripts/backup.sh DATABASE FILE [client options: --host= --port= --user= …]
 #

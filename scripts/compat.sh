@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The integration tests on other servers: Redis 8, Valkey and MySQL 9 from Debian sid, unpacked into a folder
-# and run through that folder's own loader. Needs debootstrap and the right to use it; nothing is installed.
+# The integration tests on other servers: Redis 8, Valkey and MySQL 9 from Debian sid, unpacked into
+# a folder and run through that folder's own loader. Needs debootstrap and the right to use it;
+# nothing is installed.
 #
 # COMPAT=target/compat  MIRROR=http://deb.debian.org/debian
 set -euo pipefail

@@ -43,11 +43,11 @@ PROJECT = "stock-flow-check"
 PRODUCTS = 10
 # Longest wait of a buyer for an answer while the cluster's image is replaced.
 UPGRADE_SECONDS_MAX = 10.0
-# What the kernel has to say of each process: no capability, and none by starting another program.
+# The kernel must report this of each process: no capability, and none by starting another program.
 NO_RIGHTS = {"CapPrm": "0000000000000000", "CapEff": "0000000000000000", "NoNewPrivs": "1"}
 
 
-# --- a shop of containers -----------------------------------------------------------------------------------
+# --- a shop of containers -------------------------------------------------------------------------
 
 
 class Shop:
@@ -65,7 +65,7 @@ class Shop:
         self.jobs = [own for own, service in self.services.items() if is_job(service)]
         self.servers = [own for own in self.services if own not in self.jobs]
         self.instances = [own for own in self.servers if self.services[own].get("image") == IMAGE]
-        # The one whose log is shown if something fails.
+        # The service whose log is shown if something fails.
         self.subject = self.servers[0]
 
     def __enter__(self):
@@ -89,7 +89,7 @@ class Shop:
                 podman(*remove.split(), *found)
 
     def compose(self, *command):
-        # A root that cannot be written has no writable /run and /tmp by itself, as with Docker.
+        # As with Docker, a read-only root has no writable /run and /tmp.
         program = pathlib.Path(sys.executable).with_name("podman-compose")
         run(program, "--podman-run-args=--read-only-tmpfs=false", "--in-pod=false", "-p", PROJECT, "-f", self.file,
             *command, cwd=ROOT)
@@ -129,7 +129,7 @@ class Shop:
             self.up(*ready)
             up += ready
             if "migrate" in ready:
-                # Before the instances, which then know all products from the start.
+                # Seeded before the instances start, so that they know all products from the start.
                 seed = ["seed", "--users", "100", "--products", str(PRODUCTS)]
                 self.compose("run", "--rm", "-T", "--no-deps", "migrate", *seed)
 
@@ -165,7 +165,8 @@ class Shop:
             require(limit == int(number) << {"m": 20, "g": 30}[unit], f"{name}: its memory ends at {limit}")
         say(f"{self.name}: {len(self.servers)} servers, none as root, no rights, roots read-only, memory limited")
 
-    # --- what is done to it ---------------------------------------------------------------------------------
+    # --- what is done to it
+    # ---------------------------------------------------------------------------------
 
     def kill(self, *names):
         """As the kernel would when memory is short. Podman has to start them again by itself."""
@@ -201,7 +202,7 @@ class Shop:
         require(self.inspect(name)["Image"] == json.loads(podman("image", "inspect", NEXT))[0]["Id"], "the old image")
 
 
-# --- its buyers ---------------------------------------------------------------------------------------------
+# --- its buyers -----------------------------------------------------------------------------------
 
 
 def ask(method, path, body=None, headers=None, timeout=5):
@@ -224,7 +225,7 @@ class Buyers:
         self.failure = None
         self.accepted = self.again = 0
         self.longest = 0.0
-        # When the last accepted order for each product was begun.
+        # Start of the last accepted order for each product.
         self.latest = dict.fromkeys(range(1, PRODUCTS + 1), 0.0)
 
     def __enter__(self):
@@ -248,7 +249,7 @@ class Buyers:
             headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": str(uuid.uuid4())}
             begun = time.monotonic()
             while (answer := ask("POST", "/api/redis/orders", body, headers))[0] != 201:
-                # Passing refusals, and answers that do not say what became of the order.
+                # Passing refusals, and answers with an unknown outcome.
                 is_passing = answer[0] in (0, 429, 502, 503, 504) or b"IN_PROGRESS" in answer[1]
                 if not is_passing or time.monotonic() - begun > 60:
                     self.failure = f"an order was answered {answer} after {time.monotonic() - begun:.1f} s"
@@ -287,7 +288,8 @@ def strangers(shop, buyers):
         for link in links[1::3]:
             with contextlib.suppress(OSError):
                 link.sendall(b"E")
-        # From within: strangers come from the same address as everybody else outside, and have its whole share.
+        # Asked from within the container, because the strangers use up the share of the address
+        # that all clients outside have.
         for name in shop.instances:
             require(shop.is_healthy(name), f"{name} is not healthy among strangers")
         time.sleep(0.5)
@@ -317,7 +319,7 @@ def check(name):
                 buyers.flow(f"{name}: {server} restarted")
             shop.kill(*shop.servers)
             buyers.flow(f"{name}: all killed at once")
-            # Run again, a job that has done its work changes nothing.
+            # A job that has done its work changes nothing when it runs again.
             for job in shop.jobs:
                 podman("start", shop.container(job))
                 shop.settle(job)

@@ -15,12 +15,12 @@ import time
 
 from deploy_check import ROOT, require, run
 
-# The name in the Compose files, and that of an image to upgrade to.
+# The image's name in the Compose files, and the name of the image to upgrade to.
 IMAGE = "stock-flow:local"
 NEXT = "stock-flow:next"
 FILES = {"alone": "docker-compose.yml", "cluster": "docker-compose.cluster.yml"}
 STAND_INS = ROOT / "scripts/containers"
-# On each image that is made here, so that those of earlier runs can be told from other people's.
+# The label of each image made here, so that images of earlier runs can be told from others.
 LABEL = "stock-flow.check"
 
 began = time.monotonic()
@@ -54,7 +54,8 @@ def make_stand_ins():
     targets = re.findall(r"^FROM \S+ AS (\S+)", (STAND_INS / "Dockerfile").read_text(), re.MULTILINE)
     state = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(STAND_INS.iterdir()))).hexdigest()
     for name in sorted(names):
-        # The last whose name occurs: `debian` is in the name of more than one. Prometheus and Grafana have none.
+        # The last target whose name occurs in the image's name: `debian` occurs in several.
+        # Prometheus and Grafana have no stand-in.
         target = next((target for target in reversed(targets) if target in name), None)
         full = name if "." in name.split("/")[0] else f"docker.io/library/{name}"
         if target and state not in podman("images", "--format", "{{.Labels}}", full):
@@ -72,7 +73,7 @@ def build(program, is_made_here):
     with tempfile.TemporaryDirectory() as folder:
         options, context = ["--format", "docker", "--label", f"{LABEL}=image", "-t", IMAGE], ROOT
         if program:
-            # The last stage as it stands, on a first one that only has the program.
+            # The last stage as it is, on a first stage that only holds the program.
             last = (ROOT / "Dockerfile").read_text().rsplit("\nFROM ", 1)[1]
             context = pathlib.Path(folder)
             run("strip", "-o", context / "stock-online", program)

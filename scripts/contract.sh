@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Schemathesis against the served OpenAPI document: no 5xx, no undeclared status, no undeclared form.
+# Schemathesis against the served OpenAPI document: no 5xx, no undeclared status, no undeclared
+# form.
 #
 # PROFILE=debug  EXAMPLES=40  SEED=1
 set -euo pipefail
@@ -21,7 +22,7 @@ for _ in $(seq 600); do
     kill -0 "$dev" || { cat "$work/err"; exit 1; }
     sleep 0.1
 done
-# The recipes of the book, as they stand there.
+# Runs the recipes of the book as they are.
 $program token --env-file "$env" --user-id 3 >"$work/token"
 TOKEN=$(cat "$work/token")
 export TOKEN SHOP_URL="http://$address"
@@ -29,19 +30,20 @@ sh docs/recipes/order.sh
 python3 docs/recipes/order.py
 "$PWD/target/${PROFILE:-debug}/examples/order"
 unset TOKEN SHOP_URL
-# Left out: a request that fits its schema may still be refused, as for a price that is not today's.
-# check USER …: as that user, with a fresh token.
+# Schemathesis' check that fitting requests are accepted is left out: such a request may still be
+# refused, as for an old price.
+# check USER …: runs the checks as that user, with a fresh token.
 check() (
     token=$("$program" token --env-file "$env" --user-id "$1" --role admin)
     shift
-    # It keeps notes in the folder where it runs.
+    # Schemathesis keeps notes in the folder where it runs.
     cd "$work" && "$venv/bin/st" run "http://$address/api/openapi.json" -H "Authorization: Bearer $token" \
         --exclude-checks positive_data_acceptance --max-examples "${EXAMPLES:-40}" \
         --seed "${SEED:-1}" --generation-database none "$@"
 )
-# On their own and last: what ends the token that everything is asked with, and the switch, because while
-# selling is stopped every order is rightly a 503.
-# A stream of events does not end by itself.
+# Operations that end the caller's token run on their own and last, and so does the selling switch,
+# because every order is rightly a 503 while selling is stopped. The stream of events is left out:
+# it does not end by itself.
 check 1 --exclude-path /api/events/levels --exclude-path /api/ops/selling --exclude-path '/api/users/{id}' \
     --exclude-path /api/auth/logout-everywhere --exclude-path /api/me/password --exclude-path /account/logout
 check 490 --include-path /api/me/password --include-path '/api/users/{id}'

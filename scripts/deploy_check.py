@@ -24,7 +24,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 KUBERNETES = ROOT / "deploy" / "kubernetes"
-# The oldest that has all that the files use (`preStop.sleep`), and newer ones.
+# The oldest version with all features that the files use (`preStop.sleep`), and newer ones.
 VERSIONS = ["1.30", "1.32", "1.34"]
 # Kinds of other projects, for which Kubernetes has no schema.
 FOREIGN = {"ServiceMonitor"}
@@ -66,7 +66,7 @@ def free_port():
         return probe.getsockname()[1]
 
 
-# --- kubernetes ---------------------------------------------------------------------------------------------
+# --- kubernetes -----------------------------------------------------------------------------------
 
 
 def build(folder):
@@ -129,7 +129,7 @@ def dangling(documents):
             need("Service", document["spec"]["serviceName"], who)
     for document in documents:
         who = f"{document['kind']} {document['metadata']['name']}"
-        # The steps of docs/deployment.md choose by these.
+        # The steps of docs/deployment.md select by these labels.
         labels = document["metadata"].get("labels", {})
         if labels.get("app.kubernetes.io/name") != "stock-flow" or "app.kubernetes.io/component" not in labels:
             found.append(f"{who} belongs to no step")
@@ -140,7 +140,7 @@ def dangling(documents):
             for rule in document["spec"]["rules"]:
                 for path in rule["http"]["paths"]:
                     need("Service", path["backend"]["service"]["name"], who)
-        # What selects pods selects some, and a port by name is a port of each.
+        # Every selector matches pods, and a named port is a port of each of them.
         selector = {
             "Service": lambda spec: spec.get("selector"),
             "PodDisruptionBudget": lambda spec: spec["selector"]["matchLabels"],
@@ -178,10 +178,10 @@ def check_kubernetes():
         require(not found, f"{overlay.name}:\n" + "\n".join(found))
         used |= {path.parent.name for path in KUBERNETES.glob("components/*/kustomization.yaml")
                  if path.parent.name in (overlay / "kustomization.yaml").read_text()}
-    # What no overlay uses nobody has tried.
+    # A component that no overlay uses is untested.
     components = {path.name for path in (KUBERNETES / "components").iterdir()}
     require(used == components, f"in no overlay: {components - used}")
-    # A bad one is caught.
+    # Bad documents are caught.
     bad = build(overlays[0])
     deployment = next(document for document in bad if document["kind"] == "Deployment")
     deployment["spec"]["replica"] = 2
@@ -190,7 +190,7 @@ def check_kubernetes():
     print(f"kubernetes: {len(overlays)} overlays, {count} documents, schemas of {', '.join(VERSIONS)}")
 
 
-# --- nginx --------------------------------------------------------------------------------------------------
+# --- nginx ----------------------------------------------------------------------------------------
 
 
 class Instance:
@@ -224,7 +224,8 @@ class Instance:
                     name, value = line.split(":", 1)
                     headers[name.lower()] = value.strip()
                 length = int(headers.get("content-length", 0))
-                # What is read of a large body before the rest is there shows whether it was held back.
+                # The request is noted before its body is read, which shows whether nginx holds a
+                # body back.
                 self.seen.append((first.split()[0], first.split()[1], headers))
                 reader.read(length)
                 if self.mode == "swallow":
@@ -258,7 +259,7 @@ class Proxy:
         require("listen 8080;" in site, "stock-flow.conf listens elsewhere")
         site = site.replace("listen 8080;", f"listen 127.0.0.1:{self.port};")
         frame = (ROOT / "deploy/nginx/nginx.conf").read_text()
-        # As many descriptors as whoever runs this may have.
+        # Limits of descriptors are removed: the user who runs this may have fewer.
         frame = re.sub(r"worker_rlimit_nofile.*|worker_connections \d+;", "", frame)
         frame = frame.replace("/tmp/", f"{self.folder}/").replace("/etc/nginx/conf.d/*.conf", f"{self.folder}/site.conf")
         frame = frame.replace("error_log stderr", f"error_log {self.folder}/error.log")
@@ -295,7 +296,8 @@ class Proxy:
 
 
 def check_nginx():
-    # Sent and not answered: a change went out once; a question may be asked again.
+    # An instance that reads a request and does not answer: a change is sent once, a GET may be sent
+    # again.
     for method, expected in [("POST", 1), ("PATCH", 1), ("PUT", 1), ("DELETE", 1), ("GET", 2)]:
         with Proxy() as proxy:
             for instance in proxy.instances:
@@ -303,18 +305,18 @@ def check_nginx():
             status, _ = proxy.ask(method, "/api/redis/orders", "{}" if method != "GET" else None)
             require(status == 502, f"{method}: {status}")
             require(len(proxy.seen()) == expected, f"{method} was sent {len(proxy.seen())} times")
-    # An instance that is gone costs nobody an order: nothing was sent to it.
+    # A gone instance costs nobody an order, because nothing was sent to it.
     with Proxy() as proxy:
         proxy.instances[0].close()
         for number in range(20):
             status, _ = proxy.ask("POST", "/api/redis/orders", "{}")
             require(status == 200, f"order {number}: {status}")
         require(len(proxy.instances[1].seen) == 20, "not all arrived once")
-        # Nor is a PUT answered 502 for more than the moment in which the instance is found to be away.
+        # A PUT is answered 502 only until nginx finds that the instance is away.
         refused = sum(proxy.ask("PUT", "/api/ops/selling", "{}")[0] != 200 for _ in range(20))
         require(refused <= 2, f"{refused} of 20 were refused")
     with Proxy() as proxy:
-        # Who asks, and of whom; connections are kept.
+        # nginx passes on the client's address and the host, and keeps connections.
         for _ in range(20):
             proxy.ask("POST", "/x", "{}", {"X-Forwarded-For": "6.6.6.6", "Host": "shop.example"})
         for _, _, headers in proxy.seen():
@@ -322,14 +324,15 @@ def check_nginx():
             require(headers["host"] == "shop.example" and headers["x-forwarded-proto"] == "http", headers)
         opened = sum(len(instance.clients) for instance in proxy.instances)
         require(opened <= 4, f"{opened} connections for 20 requests")
-        # Figures stay inside.
+        # Clients cannot read metrics.
         for path in ["/metrics", "/metrics/", "//metrics", "/x/../metrics"]:
             require(proxy.ask("GET", path)[0] == 404, path)
-        # A body that the service would refuse reaches it; one beyond all bounds does not; a file of stock does.
+        # A body that the service would refuse reaches it, a far larger one does not, and a file of
+        # stock does.
         require(proxy.ask("POST", "/api/products", b"x" * 100_000)[0] == 200, "100 kB")
         require(proxy.ask("POST", "/api/products", b"x" * 1_100_000)[0] == 413, "1.1 MB")
         require(proxy.ask("POST", "/api/stock/import?dryRun=true", b"x" * 20_000_000)[0] == 200, "20 MB of stock")
-    # An event arrives when it is sent, not when there are 8 kB of them.
+    # An event arrives when it is sent, not when a buffer of 8 kB is full.
     for path in ["/api/events/levels?productId=1", "/live/levels", "/dashboard/live"]:
         with Proxy() as proxy:
             for instance in proxy.instances:
@@ -338,14 +341,14 @@ def check_nginx():
             link.request("GET", path)
             require(link.getresponse().readline() == b"data: 1\n", path)
             link.close()
-    # A file of stock is not laid aside before the service sees it.
+    # nginx does not buffer a file of stock before the service sees it.
     with Proxy() as proxy, socket.create_connection(("127.0.0.1", proxy.port)) as link:
         link.sendall(b"POST /api/stock/import HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\n\r\nsku")
         wait_until(lambda: proxy.seen(), "the beginning of a file is held back", 5)
     print("nginx: -t, changes sent once, streams unbuffered, addresses passed on")
 
 
-# --- redis --------------------------------------------------------------------------------------------------
+# --- redis ----------------------------------------------------------------------------------------
 
 
 class Nodes:
@@ -438,7 +441,7 @@ def check_redis():
     program("redis-server")
     with Nodes() as nodes:
         make_cluster(nodes)
-        # Nobody reads the password in a list of processes.
+        # The password is not in the list of processes.
         for process in nodes.processes.values():
             arguments = pathlib.Path(f"/proc/{process.pid}/cmdline")
             require(not arguments.exists() or nodes.password.encode() not in arguments.read_bytes(), "shown")
@@ -449,7 +452,7 @@ def check_redis():
                 == sorted(line.split()[0] for line in nodes.cli(1, "cluster", "nodes").splitlines()), "made anew")
         for number in range(20):
             nodes.cli(1, "-c", "set", f"key:{number}", str(number))
-        # A primary that is going hands over, and takes its place again as a replica.
+        # A primary that stops hands over, and becomes a replica.
         leaver = nodes.primaries()[0]
         handed = nodes.script("hand-over.sh", OWN=f"{nodes.address(leaver)}:{nodes.port}")
         require("is the primary" in handed.stdout, handed.stdout + handed.stderr)
@@ -461,7 +464,8 @@ def check_redis():
         # A replica has nothing to hand over.
         idle = nodes.script("hand-over.sh", OWN=f"{nodes.address(leaver)}:{nodes.port}")
         require(idle.returncode == 0 and idle.stdout == "", idle.stdout + idle.stderr)
-        # All are gone at once and come back under other addresses: nobody finds anybody, until they are introduced.
+        # All nodes stop at once and come back under other addresses: they do not find each other
+        # until they are introduced.
         for number in range(1, 7):
             nodes.stop(number)
         nodes.generation += 1
@@ -488,7 +492,8 @@ def check_redis():
                 meeter.wait()
         for number in range(20):
             require(nodes.cli(1, "-c", "get", f"key:{number}") == str(number), f"key:{number} is gone")
-        # A cluster with data that is not whole is left alone: here a primary has forgotten a slot.
+        # A cluster that holds data and is not whole is left alone; here a primary has forgotten a
+        # slot.
         primary = nodes.primaries()[0]
         own = next(line for line in nodes.cli(primary, "cluster", "nodes").splitlines() if "myself" in line)
         nodes.cli(primary, "cluster", "delslots", own.split()[8].split("-")[0])
@@ -496,7 +501,7 @@ def check_redis():
         left = nodes.script("create.sh", PATIENCE_SECONDS="10", SETTLE_SECONDS="1")
         require(left.returncode != 0 and "nothing is done" in left.stdout, left.stdout + left.stderr)
         require(sorted(nodes.cli(number, "dbsize") for number in range(1, 7)) == before, "data is gone")
-        # So is one of which a node is away.
+        # So is a cluster of which a node is away.
         stopped = nodes.primaries()[0]
         nodes.stop(stopped)
         wait_until(lambda: sum(map(ready, range(1, 7))) < 5, "its replica says that it is in step")
@@ -516,7 +521,7 @@ def check_redis():
     print("redis: made once, begun anew when cut off, found again under other addresses, handed over")
 
 
-# --- scripts ------------------------------------------------------------------------------------------------
+# --- scripts --------------------------------------------------------------------------------------
 
 
 def check_scripts():

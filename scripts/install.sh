@@ -1,8 +1,9 @@
 #!/bin/sh
-# Installs what is missing and starts no system service. `install.sh servers|backup|wrk|contract|browser|compat|faults|scale|jmeter|deploy|alerts`.
+# Installs missing programs and starts no system service. The argument is one of servers, backup,
+# wrk, contract, browser, compat, faults, scale, jmeter, deploy and alerts.
 #
-# Debian and Ubuntu by apt-get (with sudo only when not root), macOS by Homebrew. On any other system
-# it says exactly what to install.
+# It uses apt-get on Debian and Ubuntu (with sudo only when not root), and Homebrew on macOS. On any
+# other system it says what to install.
 set -eu
 
 has() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || [ -x "/opt/homebrew/bin/$1" ]; }
@@ -22,7 +23,7 @@ servers)
     has_any mariadbd mysqld || need "a MariaDB 10.6+ or MySQL 8+ server (mariadbd or mysqld)" mariadb-server-core mariadb
     has_any mysqld || has_any mariadb-install-db mysql_install_db ||
         need "mariadb-install-db" mariadb-server-core mariadb
-    # mariadb-install-db calls it, and Debian has it in another package.
+    # mariadb-install-db calls this program, which Debian has in another package.
     has_any mysqld || has_any my_print_defaults ||
         need "my_print_defaults" mariadb-client-core mariadb
     has cc || need "a C compiler (cc)" build-essential ""
@@ -43,7 +44,7 @@ contract)
 browser)
     has_any chromium google-chrome chromium-browser || need "chromium" chromium "--cask chromium"
     has chromedriver || need "chromedriver" chromium-driver "--cask chromedriver"
-    # Korean is drawn, not boxes.
+    # Without this font, Korean text is drawn as boxes.
     fc-list 2>/dev/null | grep -q CJK || [ -d /usr/share/fonts/opentype/noto ] || need "a Korean font" fonts-noto-cjk ""
     has python3 || need "python3" python3 python
     python3 -c "import ensurepip, venv" 2>/dev/null || need "python3-venv" python3-venv ""
@@ -53,7 +54,7 @@ compat)
     ;;
 faults)
     has wrk || need "wrk" wrk wrk
-    # Without it the one fault with clocks says that it was skipped.
+    # Without it, the one fault about clocks is skipped and says so.
     has faketime || need "faketime" faketime libfaketime
     ;;
 scale)
@@ -64,7 +65,7 @@ deploy)
     has nginx || need "nginx" nginx-light nginx
     has_any redis-server valkey-server || need "redis-server 7 or newer" redis-server redis
     has shellcheck || need "shellcheck" shellcheck shellcheck
-    # Debian's own (1.20) builds no components; machines of GitHub have a newer one.
+    # Debian's kubectl (1.20) builds no components; GitHub's machines have a newer one.
     has_any kubectl kustomize || need "kubectl 1.27 or newer, or kustomize 5" "" kubernetes-cli
     has python3 || need "python3" python3 python
     python3 -c "import ensurepip, venv" 2>/dev/null || need "python3-venv" python3-venv ""

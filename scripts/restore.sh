@@ -1,14 +1,14 @@
 #!/bin/sh
-# Restores a dump of scripts/backup.sh into a new database, and replays the binary log behind it up to a
-# point in time.
+# Restores a dump of scripts/backup.sh into a new database, and replays the binary log after it
+# up to a point in time.
 #
 #   sh scripts/restore.sh DATABASE FILE LOGS UNTIL [client options: --host= --port= --user= …]
 #
 # LOGS   the folder with the old server's binary logs, copied away from it first
-# UNTIL  "2026-11-21 10:15:00", the server's local time: everything before it is replayed; "end" for all
+# UNTIL  "2026-11-21 10:15:00", the server's local time: the log before it is replayed; "end": all
 #
-# Stop every instance of the service before. Afterwards: `stock-online doctor`, and if it says that
-# Redis is fenced `stock-online recover`; then `stock-online verify --full`.
+# Stop every instance of the service first. Afterwards run `stock-online doctor`; if it reports a
+# fenced Redis, run `stock-online recover`; then `stock-online verify --full`.
 set -eu
 
 [ $# -ge 4 ] || { sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2; }
@@ -27,7 +27,7 @@ position=$(echo "$place" | sed 's/.*LOG_POS=\([0-9]*\).*/\1/')
 "$client" "$@" -e "CREATE DATABASE \`$database\` CHARACTER SET utf8mb4"
 "$client" "$@" "$database" <"$file"
 
-# The logs from the dump's on, in their order.
+# The logs from the dump's log on, in their order.
 set -- "$@" --
 behind=""
 for log in "$logs"/"${first%.*}".[0-9]*; do

@@ -1,6 +1,7 @@
 #!/bin/bash
-# Does what the Compose files ask of the entry point of mariadb:10.11: on an empty folder it makes the database, its
-# user and the user of healthcheck.sh on a server without a network, then starts the server.
+# Does what the Compose files need from the entry point of mariadb:10.11. On an empty folder it
+# makes the database, its user and the user of healthcheck.sh, on a server without a network. Then
+# it starts the server.
 set -euo pipefail
 
 case "${1:-}" in -* | "") set -- mariadbd "$@" ;; esac

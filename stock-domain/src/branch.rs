@@ -1,15 +1,15 @@
 //! Branches: how an entry is decided whose accounts lie on several shards.
 //!
 //! ```text
-//! hold on a ─ hold on b ─ … ─ decide the entry on the coordinator ─ confirm on a ─ confirm on b ─ …
+//! hold on a ─ hold on b ─ … ─ decide the entry on the coordinator ─ confirm on a ─ confirm on b
 //! ```
 //!
 //! Each of the other shards first holds what the entry takes there, one shard after the other. Such
 //! a branch is an entry of its own with a deadline. Then the coordinator decides the entry itself,
-//! together with what it takes and gives there. At that moment the whole entry has happened. What
-//! the entry gives on the other shards is given when their branches are confirmed. If the
-//! coordinator refuses the entry, or the instance that held the branches never comes back, the
-//! branches are released: all that they took goes back.
+//! together with what it takes and gives there. At that moment the whole entry has happened. When
+//! the branches are confirmed, the other shards give what the entry gives there. If the coordinator
+//! refuses the entry, or the instance that held the branches never comes back, the branches are
+//! released: all that they took goes back.
 //!
 //! All parts share one id. On the coordinator, the state `across:<coordinator>:<id>` goes from none
 //! to COMMITTED with the entry, or to ABORTED without it, and never to both. On another shard, the

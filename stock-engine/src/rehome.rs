@@ -50,6 +50,32 @@ pub struct Rehomed {
     pub accounts: u64,
     /// How long nothing was sold, in ms.
     pub pause_ms: u64,
+    /// The part of the pause in which MySQL settled what had been accepted, in ms.
+    pub settle_ms: u64,
+    /// The part of the pause in which the ledger was verified, in ms.
+    pub verify_ms: u64,
+}
+
+/// A stop of selling, and how long its first steps took.
+struct Stopped {
+    at: Instant,
+    settle: Duration,
+    verify: Duration,
+}
+
+impl Stopped {
+    /// Selling stopped now, or before this run.
+    fn now() -> Self {
+        Self {
+            at: Instant::now(),
+            settle: Duration::ZERO,
+            verify: Duration::ZERO,
+        }
+    }
+}
+
+fn ms(of: Duration) -> u64 {
+    u64::try_from(of.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Why the shop was not moved.
@@ -121,7 +147,7 @@ pub async fn rehome(
     let stays = from.redis_url == config.redis_url;
     let claim = jobs::claim(pool, JOB).await?.ok_or(RehomeError::Busy)?;
     // Of the pause of a run that was cut off, only the rest can be measured.
-    let mut stopped_at = Instant::now();
+    let mut stopped = Stopped::now();
     let (map, underway) = (
         shard_map::load(pool).await?,
         shard_map::underway(pool).await?,
@@ -141,7 +167,7 @@ pub async fn rehome(
     shard_map::begin_change(pool, reopens).await?;
     if !underway.is_some_and(|of| of.is_verified) {
         if map.is_some() {
-            stopped_at = stop(from, pool, reopens, progress).await?;
+            stopped = stop(from, pool, reopens, progress).await?;
         }
         shard_map::note_verified(pool).await?;
     }
@@ -152,11 +178,12 @@ pub async fn rehome(
     }
     shard_map::end_change(pool).await?;
     claim.succeed().await?;
-    let pause_ms = u64::try_from(stopped_at.elapsed().as_millis()).unwrap_or(u64::MAX);
     Ok(Rehomed {
         shards: target.shards(),
         accounts,
-        pause_ms,
+        pause_ms: ms(stopped.at.elapsed()),
+        settle_ms: ms(stopped.settle),
+        verify_ms: ms(stopped.verify),
     })
 }
 
@@ -174,14 +201,14 @@ async fn is_selling(pool: &MySqlPool) -> Result<bool, sqlx::Error> {
     Ok(shards::all(pool).await?.iter().any(|state| state.selling))
 }
 
-/// Stops selling, and waits until MySQL has everything; returns when selling stopped. On an error
+/// Stops selling, and waits until MySQL has everything. On an error
 /// the shop stays as it is, and selling opens again if `reopens` is set.
 async fn stop(
     config: &Config,
     pool: &MySqlPool,
     reopens: bool,
     progress: Progress<'_>,
-) -> Result<Instant, RehomeError> {
+) -> Result<Stopped, RehomeError> {
     let ledger = meet(config, pool).await?;
     let stopped = stop_and_verify(pool, &ledger, progress).await;
     if stopped.is_err() {
@@ -197,14 +224,14 @@ async fn stop_and_verify(
     pool: &MySqlPool,
     ledger: &Ledger,
     progress: Progress<'_>,
-) -> Result<Instant, RehomeError> {
+) -> Result<Stopped, RehomeError> {
     let quarantined = quarantine::count(pool).await?;
     if quarantined > 0 {
         return Err(RehomeError::Quarantined(quarantined));
     }
     // Most of the ledger is verified while the shop sells; the rest is verified below.
     check(pool, ledger, progress).await?;
-    let stopped_at = Instant::now();
+    let mut stopped = Stopped::now();
     let switched = switch_selling(pool, ledger, false, UserId::ENGINE).await?;
     if let Some((shard, _)) = switched.into_iter().find(|(_, is_open)| *is_open) {
         return Err(RehomeError::Unstopped(shard));
@@ -221,8 +248,10 @@ async fn stop_and_verify(
         }
         tokio::time::sleep(SETTLE_EVERY).await;
     }
+    stopped.settle = stopped.at.elapsed();
     check(pool, ledger, progress).await?;
-    Ok(stopped_at)
+    stopped.verify = stopped.at.elapsed().saturating_sub(stopped.settle);
+    Ok(stopped)
 }
 
 /// Verifies what is not verified yet.

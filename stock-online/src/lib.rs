@@ -4,7 +4,6 @@
 //! |---|---|
 //! | [`http`] | every route of the interface in one table; handlers; the accept loop |
 //! | [`app`] | the state that handlers share |
-//! | [`app`] | the state that handlers share |
 //! | [`requests`] | the runtime of requests, with threads of its own |
 //! | [`pages`] | the HTML pages |
 //! | [`subscriber`] | applies the journal to MySQL |
@@ -13,14 +12,11 @@
 //! | [`coupons`] | coupons in memory |
 //! | [`limits`], [`passwords`] | request limits; password hashes |
 //! | [`tokens`], [`token_refresher`] | access tokens; reads whose tokens were ended |
-//! | [`tokens`], [`token_refresher`] | access tokens; reads whose tokens were ended |
 //! | [`health`] | the last seen state of the servers, for `/readyz` |
 //! | [`monitor`], [`history`] | lag, dead letters and job ages; the samples of the last two minutes |
 //! | [`replicas`] | measures how far read replicas are behind |
 //! | [`levels`] | the latest levels, for event streams |
 //! | [`stock_csv`] | stock as CSV files |
-//! | [`streams`] | places for event streams |
-//! | [`kept`] | answers of MySQL that are kept for a moment |
 //! | [`streams`] | places for event streams |
 //! | [`kept`] | answers of MySQL that are kept for a moment |
 //! | [`webhooks`] | sends settled stock changes to other systems |

@@ -255,6 +255,46 @@ fn every_source_file_keeps_the_rules() {
     }
 }
 
+/// Comments of a source that begin with a word for a thing that is not named.
+fn riddles(text: &str) -> usize {
+    let begins = |line: &str| {
+        let comment = line.trim_start();
+        let text = ["//", "--"].iter().find_map(|mark| comment.strip_prefix(mark));
+        let word = text.map(|text| text.trim_start_matches(['/', '!', ' ']).split(' ').next());
+        matches!(word, Some(Some("What" | "Who" | "Whoever" | "Whose")))
+    };
+    text.lines().filter(|line| begins(line)).count()
+}
+
+/// Lines above 100 columns: of comments, tables and addresses aside, and of code, where only a text
+/// cannot be broken.
+fn long_lines(text: &str) -> (usize, usize) {
+    let long = text.lines().filter(|line| line.chars().count() > 100);
+    let (comments, code): (Vec<&str>, Vec<&str>) = long.partition(|line| {
+        let line = line.trim_start();
+        line.starts_with("//") || line.starts_with("--")
+    });
+    let is_prose = |line: &&&str| !line.contains(" | ") && !line.contains("://");
+    (comments.iter().filter(is_prose).count(), code.len())
+}
+
+#[test]
+fn comments_name_their_subject_and_lines_end_within_100_columns() {
+    assert_eq!(riddles("/// Who calls.\n// What is it\n-- The caller.\n"), 2);
+    let long = "x".repeat(101);
+    assert_eq!(long_lines(&format!("// {long}\n{long}\nshort\n")), (1, 1));
+    let (mut found, mut comments, mut code) = (0, 0, 0);
+    for (_, text) in sources().into_iter().chain(files("lua", &[".lua"])) {
+        found += riddles(&text);
+        let (in_comments, in_code) = long_lines(&text);
+        comments += in_comments;
+        code += in_code;
+    }
+    assert!(found <= 5, "{found} comments begin with What, Who, Whoever or Whose");
+    assert_eq!(comments, 0, "comments are longer than a line");
+    assert!(code <= 180, "{code} lines of code are longer than 100 columns");
+}
+
 #[test]
 fn no_crate_can_touch_what_is_not_its_own() {
     for (name, forbidden) in LAYERS {

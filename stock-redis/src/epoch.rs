@@ -1,5 +1,5 @@
-//! Epochs: `migrate` begins the first epoch of a shard's Redis, and `recover` begins one after a
-//! loss.
+//! Epochs: `migrate` begins the first epoch of a shard's Redis, and `recover` and `rehome` begin
+//! the later ones.
 
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, RedisError, cmd, pipe};

@@ -147,8 +147,8 @@ impl Servers {
         Err(failed.unwrap_or_else(|| no_master(key)))
     }
 
-    /// Connects to the server that has a key, as most nodes say. A caller that overwrites whatever
-    /// is there uses this.
+    /// Connects to the server that has a key, as most nodes say. This is for callers that do not
+    /// verify the server, such as `recover`.
     ///
     /// # Errors
     /// When no server answers, none has the key, or the nodes do not agree.

@@ -49,6 +49,17 @@ impl RedisMemory {
         self.limit_bytes > 0 && self.used_bytes as f64 >= SCARCE * self.limit_bytes as f64
     }
 
+    /// Whether a larger part of its limit is in use. No limit is the least full.
+    fn is_fuller_than(&self, other: &Self) -> bool {
+        // Compared crosswise, because neither part is a whole number. Without a limit the part is 0.
+        let part = |of: &Self| match of.limit_bytes {
+            0 => (0, 1),
+            limit => (u128::from(of.used_bytes), u128::from(limit)),
+        };
+        let ((own, own_limit), (others, others_limit)) = (part(self), part(other));
+        (own * others_limit, self.used_bytes) > (others * own_limit, other.used_bytes)
+    }
+
     /// Whether four fifths of the limit are in use.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a part of 1 needs no last byte")]
@@ -67,7 +78,8 @@ fn untold(name: &'static str) -> RedisError {
 }
 
 impl Ledger {
-    /// The memory of the Redis that has the most bytes in use.
+    /// The memory of the Redis that has the least part of its limit left; of those without a limit
+    /// the one that has the most bytes in use.
     ///
     /// # Errors
     /// [`ReadError`] when a Redis does not answer, or no fence is open.
@@ -75,7 +87,7 @@ impl Ledger {
         let mut fullest = None::<RedisMemory>;
         for shard in self.shards().into_iter().filter(Shard::is_open) {
             let memory = shard.memory().await?;
-            if fullest.is_none_or(|known| known.used_bytes < memory.used_bytes) {
+            if fullest.is_none_or(|known| memory.is_fuller_than(&known)) {
                 fullest = Some(memory);
             }
         }
@@ -96,5 +108,17 @@ mod tests {
         assert!(!memory(79, 100).is_nearly_full());
         assert!(memory(80, 100).is_nearly_full());
         assert!(!memory(1_000, 0).is_nearly_full());
+    }
+
+    #[test]
+    fn a_small_redis_that_is_full_comes_before_a_large_one_that_is_not() {
+        let memory = |used_bytes, limit_bytes| RedisMemory {
+            used_bytes,
+            limit_bytes,
+        };
+        assert!(memory(95, 100).is_fuller_than(&memory(500, 1_000)));
+        assert!(!memory(500, 1_000).is_fuller_than(&memory(95, 100)));
+        assert!(memory(1, 100).is_fuller_than(&memory(5_000, 0)));
+        assert!(memory(6, 0).is_fuller_than(&memory(5, 0)));
     }
 }

@@ -48,8 +48,7 @@ struct Watchdog {
 
 impl Watchdog {
     fn start() -> Self {
-        // The last command runs first: a server is killed by its pid file before its folder is
-        // removed.
+        // Last command first: a server is killed by its pid file before its folder is removed.
         let script = "while read -r line; do all=\"$line;$all\"; done; eval \"$all\"";
         let child = Command::new("sh")
             .args(["-c", script])
@@ -104,7 +103,6 @@ pub(crate) async fn start(spec: &Spec) -> Server {
     server
 }
 
-/// The servers that tests share.
 pub(crate) struct SharedServers {
     pub(crate) redis: Spec,
     mysql: Spec,
@@ -319,7 +317,6 @@ impl Shop {
         }
     }
 
-    /// A client of a service on this shop.
     pub(crate) fn client(&self, address: &str) -> Client {
         let tokens = Tokens::new(SECRET, "", self.clock.clone()).unwrap();
         Client::new(address, tokens.into_bearers())

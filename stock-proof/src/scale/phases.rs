@@ -185,8 +185,8 @@ async fn rehomed(world: &mut World, wait: Duration) -> Result<String, Failure> {
         )
         .await?;
         notes.push(format!(
-            "to {target} shards with {} accounts in {} ms",
-            done.accounts, done.pause_ms
+            "to {target} shards with {} accounts in {} ms (settle {}, verify {})",
+            done.accounts, done.pause_ms, done.settle_ms, done.verify_ms
         ));
         tokio::time::sleep(wait).await;
     }

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes one Redis Cluster of the nodes, once: primaries first, the rest follow them. Run again it changes nothing.
+# Makes one Redis Cluster of the nodes, once: the first nodes become primaries, the rest their
+# replicas. A second run changes nothing.
 #
 # NODES="host:port host:port …"  REPLICAS=1  PATIENCE_SECONDS=300  REDISCLI_AUTH (optional)
 set -eu
@@ -52,7 +53,7 @@ is_whole() {
     done
 }
 
-# A primary is followed by a replica that is in step; a replica has its primary.
+# Whether a primary has a replica in step, or a replica its primary.
 is_followed() {
     replication=$(at "$1" info replication 2>/dev/null | tr -d '\r')
     case "$replication" in
@@ -67,7 +68,7 @@ are_empty() {
     done
 }
 
-# Names become addresses: nodes are introduced to each other by address.
+# The address of a name: nodes are introduced to each other by address.
 address() {
     found=$(getent ahostsv4 "${1%:*}" | awk '{ print $1; exit }')
     [ -n "$found" ] && echo "$found:${1##*:}"

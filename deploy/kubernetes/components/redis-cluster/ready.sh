@@ -1,5 +1,6 @@
 #!/bin/sh
-# Whether this node is well: it answers, and as a replica it is in step. The next node of a rolling update waits for that.
+# Whether this node is well: it answers, and if it is a replica, it is in step. The next node of a
+# rolling update waits for that.
 #
 # OWN=127.0.0.1:6379  REDISCLI_AUTH (optional)
 set -eu

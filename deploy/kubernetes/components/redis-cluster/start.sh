@@ -4,7 +4,7 @@
 # POD_IP and NODE_HOST, REDIS_PASSWORD (optional), REDIS_CONF
 set -eu
 
-# The password comes by standard input: the arguments of a process are shown to whoever may list processes.
+# The password comes by standard input, because other users can see the arguments of a process.
 settings=""
 if [ -n "${REDIS_PASSWORD:-}" ]; then
     quoted=$(printf '%s' "$REDIS_PASSWORD" | sed 's/[\\"]/\\&/g')

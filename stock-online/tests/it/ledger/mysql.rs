@@ -3,7 +3,10 @@
 
 use sqlx::{AssertSqlSafe, Row};
 use stock_common::config::Durability;
+use stock_common::id::{LocationId, ProductId, UserId};
 use stock_domain::account::Account;
+use stock_domain::stock::{self, StockChanged};
+use stock_domain::verdict::Verdict;
 use stock_mysql::{Role, accounts, jobs, shards};
 use stock_servers::proxy::Proxy;
 use stock_servers::{Spec, has_mysql};
@@ -206,5 +209,27 @@ async fn a_row_that_somebody_holds_stops_only_what_needs_it() {
     shop.drained().await;
     assert_eq!(shop.stored_orders().await.len(), 5);
     shop.verify().await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_that_is_larger_than_a_batch_is_settled_alone() {
+    // Danger: the limit of a batch's bytes leaves the batch empty, and the shard stands still for
+    // ever. Method: two entries with payloads of 5 MB, where a batch has 4 MiB.
+    let shop = Shop::open(1, 10).await;
+    for _ in 0..2 {
+        let change = StockChanged {
+            product_id: ProductId(1),
+            location_id: LocationId::ONLINE,
+            quantity: 1,
+            reason: "x".repeat(5_000_000),
+        };
+        let request = stock::receive(&change, &stock::Terms::default(), UserId(1), None).unwrap();
+        let verdict = shop.ledger.decide(request).await.unwrap();
+        assert!(matches!(verdict, Verdict::Accepted(_)), "{verdict:?}");
+    }
+    let service = shop.serve().await;
+    shop.drained().await;
+    assert_eq!(shop.verify().await.lag_entries, 0);
     service.stop().await;
 }

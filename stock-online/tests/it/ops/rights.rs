@@ -43,6 +43,66 @@ pub(super) async fn with_least_rights(shop: &Shop) -> Shop {
     Shop::at(config)
 }
 
+/// The commands that a source sends to Redis, as an ACL names them.
+fn commands(text: &str) -> impl Iterator<Item = String> {
+    const BEGINS: [&str; 4] = ["cmd(\"", "redis.call('", "redis.pcall('", "Scan::new(\""];
+    let found = BEGINS
+        .into_iter()
+        .flat_map(|begin| text.split(begin).skip(1));
+    found.filter_map(|rest| {
+        let name = rest.split(['"', '\'']).next()?;
+        // A command with subcommands is allowed by each of them.
+        let behind = rest.get(name.len()..)?.trim_start_matches(['"', '\'', ')']);
+        let sub = behind.trim_start().strip_prefix(".arg(\"");
+        let sub = sub.and_then(|sub| sub.split('"').next());
+        let has_subs = ["CLUSTER", "CONFIG", "SCRIPT", "CLIENT"].contains(&name);
+        let full = match sub.filter(|_| has_subs) {
+            Some(sub) => format!("{name}|{sub}"),
+            None => name.to_owned(),
+        };
+        let is_name = |c: char| c.is_ascii_uppercase() || c == '|';
+        (!full.is_empty() && full.chars().all(is_name)).then(|| full.to_lowercase())
+    })
+}
+
+#[test]
+fn the_line_of_rights_names_every_command_of_the_sources() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut folders = [
+        "stock-redis/src",
+        "stock-engine/src",
+        "stock-online/src",
+        "lua",
+    ]
+    .map(|name| root.join(name))
+    .to_vec();
+    let mut missing = std::collections::BTreeSet::new();
+    let allowed: Vec<&str> = line("ACL SETUSER").split(" +").skip(1).collect();
+    let mut seen = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if let Ok(text) = std::fs::read_to_string(&path) {
+                let text = text.split("#[cfg(test)]").next().unwrap();
+                for command in commands(text) {
+                    seen += 1;
+                    let is_allowed = allowed.contains(&command.as_str());
+                    // A command that is sent without its subcommand's name beside it.
+                    let by_sub =
+                        |right: &&str| right.split_once('|').is_some_and(|(of, _)| of == command);
+                    if !is_allowed && !allowed.iter().any(|right| by_sub(&right)) {
+                        missing.insert(command);
+                    }
+                }
+            }
+        }
+    }
+    assert!(seen > 80, "{seen} commands were read");
+    assert_eq!(missing, std::collections::BTreeSet::new());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_rights_that_the_document_names_are_enough() {
     let shop = Shop::open(2, 10).await;
