@@ -113,7 +113,7 @@ pub async fn apply(
     entries_max: usize,
     ahead: &mut ReadAhead,
 ) -> Result<Applied, ApplyError> {
-    let limit = Duration::from_millis(shard.config().database_transaction_timeout_ms);
+    let limit = Duration::from_millis(shard.config().mysql.database_transaction_timeout_ms);
     let (mut ticket, mut care) = (Ticket::default(), Care::Trusting);
     loop {
         let mut connection = pool.acquire().await?;
@@ -206,7 +206,7 @@ async fn apply_on(
         let written =
             write_locked(&mut transaction, &mut state, &tail.entries, levels, care).await?;
         if written.dead_letters > 0 {
-            let limit = u64::from(shard.config().dead_letters_per_minute_max);
+            let limit = u64::from(shard.config().apply.dead_letters_per_minute_max);
             let alike = dead_letters::alike_if_most(&mut transaction, &state).await?;
             if alike > limit {
                 return Err(ApplyError::Circuit(alike));

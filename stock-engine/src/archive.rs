@@ -137,8 +137,8 @@ impl Serialize for Month {
 /// [`ArchiveError::TooYoung`] when that would remove entries that are still looked for.
 pub fn cut_off_ms(before: Month, now_ms: u64, config: &Config) -> Result<u64, ArchiveError> {
     let keep_ms = KEEP_MS
-        .max(config.idempotency_accepted_ms)
-        .max(config.marks_keep_ms);
+        .max(config.decide.idempotency_accepted_ms)
+        .max(config.decide.marks_keep_ms);
     let begins_ms = before.begins_ms();
     if begins_ms.saturating_add(keep_ms) > now_ms {
         return Err(ArchiveError::TooYoung(keep_ms.div_ceil(86_400_000)));
@@ -515,10 +515,9 @@ mod tests {
         let at = |after: u64| cut_off_ms(month, month.begins_ms() + after, &config);
         assert_eq!(at(week).unwrap(), month.begins_ms());
         assert!(at(week - 1).is_err());
-        let config = Config {
-            marks_keep_ms: 2 * week,
-            ..config
-        };
+        let config = config.with(|config| {
+            config.decide.marks_keep_ms = 2 * week;
+        });
         assert!(cut_off_ms(month, month.begins_ms() + week, &config).is_err());
     }
 }

@@ -105,7 +105,7 @@ pub fn keep(shard: &Shard, pool: &MySqlPool) {
 impl Verifier {
     /// Whether Redis is a lone server that keeps everything it has accepted.
     fn loses_nothing(&self) -> bool {
-        self.fence.config.durability == Durability::Always && !self.fence.servers.is_cluster()
+        self.fence.config.redis.durability == Durability::Always && !self.fence.servers.is_cluster()
     }
 
     /// Verifies a Redis, watches it while its link is open, and begins again, for ever.

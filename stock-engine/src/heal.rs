@@ -277,7 +277,7 @@ impl Healer {
         }
         self.await_settled(link).await?;
         let mut transaction = self.pool().begin().await?;
-        let keep_ms = self.fence.config.marks_keep_ms;
+        let keep_ms = self.fence.config.decide.marks_keep_ms;
         let mut rebuild = self.rebuild(&mut link.read, Filling::Mend(&mend));
         rebuild.write_states(&mut transaction, keep_ms).await?;
         rebuild.write_branch_states(&mut transaction).await?;

@@ -52,7 +52,7 @@ pub fn start_for(
     // connections. The URL is valid, because `pool` was made from it.
     let own_pool = stock_mysql::pool(config, Role::Tool).unwrap_or_else(|_| pool.clone());
     let weak = ledger.downgrade();
-    let prefix = config.redis_prefix.clone();
+    let prefix = config.redis.redis_prefix.clone();
     tokio::spawn(supervise("ledger", prefix, move || {
         keep(weak.clone(), pool.clone(), own_pool.clone())
     }));

@@ -86,14 +86,13 @@ impl Reads {
     /// # Errors
     /// When a URL of `database_read_urls` cannot be parsed.
     pub fn new(config: &Config, primary: MySqlPool) -> Result<Self, sqlx::Error> {
-        let urls = config.database_read_urls.split(',').map(str::trim);
+        let urls = config.mysql.database_read_urls.split(',').map(str::trim);
         let replicas = urls.filter(|url| !url.is_empty()).map(|url| {
-            let own = Config {
-                database_url: url.to_owned(),
+            let own = config.clone().with(|config| {
+                config.mysql.database_url = url.to_owned();
                 // Do not wait longer for a connection: the primary can answer.
-                database_acquire_timeout_ms: config.read_timeout_ms,
-                ..config.clone()
-            };
+                config.mysql.database_acquire_timeout_ms = config.mysql.read_timeout_ms;
+            });
             let host = url.rsplit_once('@').map_or(url, |(_, host)| host);
             Ok(Replica {
                 name: host.split('/').next().unwrap_or(host).to_owned(),
@@ -108,9 +107,9 @@ impl Reads {
             next: AtomicUsize::new(0),
             beats: Mutex::default(),
             writers: Mutex::default(),
-            lag_ms_max: config.read_lag_ms_max,
-            remember: Duration::from_millis(config.read_your_writes_ms),
-            timeout: Duration::from_millis(config.read_timeout_ms),
+            lag_ms_max: config.mysql.read_lag_ms_max,
+            remember: Duration::from_millis(config.mysql.read_your_writes_ms),
+            timeout: Duration::from_millis(config.mysql.read_timeout_ms),
         })
     }
 

@@ -328,7 +328,7 @@ impl Run<'_> {
         rebuild
             .begin_sales(&mut transaction, &beginning.epoch)
             .await?;
-        let keep_ms = self.config.marks_keep_ms;
+        let keep_ms = self.config.decide.marks_keep_ms;
         rebuild.write_states(&mut transaction, keep_ms).await?;
         rebuild.write_holds(&mut transaction).await?;
         rebuild.write_branch_states(&mut transaction).await?;
@@ -417,7 +417,7 @@ pub(crate) async fn connect(
     config: &Config,
     keys: &Keys,
 ) -> Result<MultiplexedConnection, RedisError> {
-    let (servers, key) = (Servers::parse(&config.redis_url)?, keys.epoch());
+    let (servers, key) = (Servers::parse(&config.redis.redis_url)?, keys.epoch());
     let connected = servers.connect_agreed(&key, RESPONSE_TIMEOUT).await?;
     Ok(connected.connection)
 }

@@ -30,7 +30,7 @@ use stock_redis::{DecideError, Ledger};
 
 use crate::ledger::{start, switch_selling};
 use crate::recover::{self, RecoverError};
-use crate::verify::{Progress, VerifyError, verify};
+use crate::verify::{Difference, Progress, VerifyError, verify, verify_before_rebuild};
 
 /// The name of the job; one run at a time.
 pub const JOB: &str = "rehome";
@@ -144,7 +144,7 @@ pub async fn rehome(
     if !(1..=SHARDS_MAX).contains(&target) {
         return Err(RehomeError::Number);
     }
-    let stays = from.redis_url == config.redis_url;
+    let stays = from.redis.redis_url == config.redis.redis_url;
     let claim = jobs::claim(pool, JOB).await?.ok_or(RehomeError::Busy)?;
     // Of the pause of a run that was cut off, only the rest can be measured.
     let mut stopped = Stopped::now();
@@ -230,7 +230,8 @@ async fn stop_and_verify(
         return Err(RehomeError::Quarantined(quarantined));
     }
     // Most of the ledger is verified while the shop sells; the rest is verified below.
-    check(pool, ledger, progress).await?;
+    let report = Box::pin(verify(pool, ledger, false, progress)).await?;
+    refuse_any(&report.differences)?;
     let mut stopped = Stopped::now();
     let switched = switch_selling(pool, ledger, false, UserId::ENGINE).await?;
     if let Some((shard, _)) = switched.into_iter().find(|(_, is_open)| *is_open) {
@@ -249,23 +250,17 @@ async fn stop_and_verify(
         tokio::time::sleep(SETTLE_EVERY).await;
     }
     stopped.settle = stopped.at.elapsed();
-    check(pool, ledger, progress).await?;
+    let differences = Box::pin(verify_before_rebuild(pool, ledger, progress)).await?;
+    refuse_any(&differences)?;
     stopped.verify = stopped.at.elapsed().saturating_sub(stopped.settle);
     Ok(stopped)
 }
 
-/// Verifies what is not verified yet.
-async fn check(
-    pool: &MySqlPool,
-    ledger: &Ledger,
-    progress: Progress<'_>,
-) -> Result<(), RehomeError> {
-    // Boxed, because the future is large and its callers would have to hold it.
-    let report = Box::pin(verify(pool, ledger, false, progress)).await?;
-    match report.differences.first() {
+fn refuse_any(differences: &[Difference]) -> Result<(), RehomeError> {
+    match differences.first() {
         None => Ok(()),
         Some(first) => Err(RehomeError::Differences(
-            report.differences.len(),
+            differences.len(),
             first.to_string(),
         )),
     }

@@ -115,8 +115,8 @@ impl RowLocks {
         before: Vec<Entry>,
     ) -> Result<Decided, RowLockError> {
         let config = ledger.config();
-        let limit = Duration::from_millis(config.database_transaction_timeout_ms);
-        let wait_max = Duration::from_millis(config.queue_wait_ms_max);
+        let limit = Duration::from_millis(config.mysql.database_transaction_timeout_ms);
+        let wait_max = Duration::from_millis(config.decide.queue_wait_ms_max);
         let mut touched: Vec<Account> = request.draft.postings.iter().map(|p| p.account).collect();
         touched.sort_unstable();
         let waiting = async {

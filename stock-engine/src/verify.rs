@@ -137,7 +137,10 @@ impl Report {
 
     /// Returns the result if Redis could be compared; otherwise adds the reason as a difference,
     /// once.
-    fn unless_shut<T>(&mut self, found: Result<T, VerifyError>) -> Result<Option<T>, VerifyError> {
+    fn unless_fenced<T>(
+        &mut self,
+        found: Result<T, VerifyError>,
+    ) -> Result<Option<T>, VerifyError> {
         let why = match found {
             Ok(found) => return Ok(Some(found)),
             Err(VerifyError::Read(ReadError::Fenced(reason))) => {
@@ -188,7 +191,7 @@ pub async fn verify(
     let mut archived = archives::removed(pool).await?;
     let report = loop {
         // Boxed, because the future is large and its callers would have to hold it.
-        let report = Box::pin(prove(pool, ledger, full, progress)).await?;
+        let report = Box::pin(compare(pool, ledger, full, progress)).await?;
         // Entries may have been archived while they were compared.
         let before = std::mem::replace(&mut archived, archives::removed(pool).await?);
         if report.ok || archived == before {
@@ -209,7 +212,29 @@ pub async fn verify(
     Ok(report)
 }
 
-async fn prove(
+/// Verifies what a rebuild of Redis from MySQL relies on, as far as it came since the last run.
+///
+/// These are the entries, their postings and rows, and the levels. Redis' other data is not
+/// compared, because the rebuild replaces it.
+///
+/// # Errors
+/// [`VerifyError`] when nothing can be compared.
+pub async fn verify_before_rebuild(
+    pool: &MySqlPool,
+    ledger: &Ledger,
+    progress: Progress<'_>,
+) -> Result<Vec<Difference>, VerifyError> {
+    let mut report = Report::default();
+    let states = shards::all_since(pool).await?;
+    journal::verify(pool, ledger, &states, false, &mut report, progress).await?;
+    accounts::verify(pool, Due::NONE, &mut report, progress).await?;
+    let (compared, others) = redis::compare_all(pool, ledger).await?;
+    report.add(compared.drifts.into_iter().map(|drift| drift.difference));
+    report.add(others);
+    Ok(report.differences)
+}
+
+async fn compare(
     pool: &MySqlPool,
     ledger: &Ledger,
     full: bool,
@@ -231,9 +256,9 @@ async fn prove(
     let wrong = branches::wrong(pool, BRANCH_SECONDS_MAX).await?;
     let wrong = wrong.into_iter();
     report.add(wrong.map(|(id, text)| Difference::new("branches", id, text)));
-    prove_redis(pool, ledger, due, &mut report).await?;
+    compare_redis(pool, ledger, due, &mut report).await?;
     let trouble = trouble::found(pool, ledger).await;
-    let trouble = report.unless_shut(trouble)?.unwrap_or_default();
+    let trouble = report.unless_fenced(trouble)?.unwrap_or_default();
     report.add(trouble);
     report.dead_letters = stock_mysql::dead_letters::unresolved(pool).await?;
     report.lost_entries = sqlx::query_scalar("SELECT COUNT(*) FROM lost_entries")
@@ -245,14 +270,14 @@ async fn prove(
 
 /// Compares Redis with MySQL. If one part cannot be compared, the reason is reported, and the other
 /// parts are still compared.
-async fn prove_redis(
+async fn compare_redis(
     pool: &MySqlPool,
     ledger: &Ledger,
     due: Due,
     report: &mut Report,
 ) -> Result<(), VerifyError> {
     let compared = redis::compare_all(pool, ledger).await;
-    let (compared, mut others) = report.unless_shut(compared)?.unwrap_or_default();
+    let (compared, mut others) = report.unless_fenced(compared)?.unwrap_or_default();
     report.lag_entries = compared.lag_entries;
     if !others.is_empty() {
         again::settle(pool, ledger).await;
@@ -263,13 +288,13 @@ async fn prove_redis(
     report.add(compared.drifts.into_iter().map(|drift| drift.difference));
     report.add(others);
     let memory = again::twice(pool, ledger, Look::Memory(due)).await;
-    let memory = report.unless_shut(memory)?.unwrap_or_default();
+    let memory = report.unless_fenced(memory)?.unwrap_or_default();
     report.add(memory);
     let units = units::compare(ledger).await.map_err(VerifyError::from);
-    let units = report.unless_shut(units)?.unwrap_or_default();
+    let units = report.unless_fenced(units)?.unwrap_or_default();
     report.add(units.into_iter().map(|drift| drift.difference));
     let holds = holds::compare(pool, ledger).await;
-    let holds = report.unless_shut(holds)?.unwrap_or_default();
+    let holds = report.unless_fenced(holds)?.unwrap_or_default();
     report.add(holds.into_iter().map(|drift| drift.difference));
     Ok(())
 }

@@ -109,22 +109,24 @@ impl Role {
 /// # Errors
 /// When `database_url` cannot be parsed.
 pub fn pool(config: &Config, role: Role) -> Result<MySqlPool, sqlx::Error> {
-    let mut options = MySqlConnectOptions::from_str(&config.database_url)?
+    let mut options = MySqlConnectOptions::from_str(&config.mysql.database_url)?
         .statement_cache_capacity(PREPARED_MAX)
         .charset("utf8mb4");
-    if !config.database_url.contains("ssl-mode") {
+    if !config.mysql.database_url.contains("ssl-mode") {
         options = options.ssl_mode(MySqlSslMode::Disabled);
     }
-    let orders = u32::try_from(config.synchronous_orders_max).unwrap_or(u32::MAX);
+    let orders = u32::try_from(config.mysql.synchronous_orders_max).unwrap_or(u32::MAX);
     let connections = match role {
         // Two connections for each of the 64 possible shards; they are opened when they are needed.
         Role::Locking => orders.saturating_add(128),
-        Role::Requests => config.database_connections_max,
+        Role::Requests => config.mysql.database_connections_max,
         Role::Tool => 4,
     };
     Ok(MySqlPoolOptions::new()
         .max_connections(connections)
-        .acquire_timeout(Duration::from_millis(config.database_acquire_timeout_ms))
+        .acquire_timeout(Duration::from_millis(
+            config.mysql.database_acquire_timeout_ms,
+        ))
         .after_connect(move |connection, _| Box::pin(prepare_session(connection, role)))
         .test_before_acquire(false)
         .before_acquire(|connection, _| Box::pin(still_answers(connection)))

@@ -58,7 +58,7 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
             () = app.selling.catalog_refresher.wake_up.notified() => {}
             () = tokio::time::sleep(wait) => {}
         }
-        wait = Duration::from_millis(app.config.catalog_refresh_ms);
+        wait = Duration::from_millis(app.config.selling.catalog_refresh_ms);
         if let Err(error) = app
             .selling
             .catalog_refresher

@@ -140,7 +140,7 @@ async fn run(cli: Cli) -> Result<bool, Failure> {
     }
     let config = Config::load(common.env_file.as_deref())?;
     let is_service = matches!(command, Command::Serve(_));
-    telemetry::init(if is_service { &config.log } else { "warn" });
+    telemetry::init(if is_service { &config.http.log } else { "warn" });
     let waits_for_mysql = !matches!(
         command,
         Command::Serve(_) | Command::Token(_) | Command::Ready
@@ -187,8 +187,8 @@ fn with_server(error: Failure, config: &Config) -> Failure {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&*error);
     while let Some(of) = cause {
         let url = match (of.is::<redis::RedisError>(), of.is::<sqlx::Error>()) {
-            (true, _) => Some(&config.redis_url),
-            (_, true) => Some(&config.database_url),
+            (true, _) => Some(&config.redis.redis_url),
+            (_, true) => Some(&config.mysql.database_url),
             (false, false) => None,
         };
         if let Some(url) = url {
@@ -273,7 +273,7 @@ async fn connect(config: &Config) -> Result<(MySqlPool, Ledger), Failure> {
     let pool = open_database(config, false).await?;
     let ledger = meet(config, &pool).await?;
     for (shard, reason) in ledger.fenced() {
-        let url = without_password(&config.redis_url);
+        let url = without_password(&config.redis.redis_url);
         let remedy = match is_away(&reason) {
             true => NAMED_BY,
             false => "`stock-online doctor` says more, and docs/recovery.md what to do",

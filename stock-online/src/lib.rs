@@ -155,7 +155,7 @@ pub async fn run(start: Start, shutdown: CancellationToken) -> Result<(), RunErr
     } = start;
     config.check_secret()?;
     refuse_huge_pages();
-    let proxies = TrustedProxies::parse(&config.trusted_proxies)?;
+    let proxies = TrustedProxies::parse(&config.http.trusted_proxies)?;
     let pool = stock_mysql::pool(&config, Role::Requests)?;
     let requests = Requests::start().map_err(RunError::Threads)?;
     let ledger = ledger::start_for(requests.handle(), &config, pool.clone(), clock.clone())?;
@@ -258,7 +258,7 @@ impl Tasks<'_> {
         T: Future<Output = ()> + Send + 'static,
     {
         let (app, shutdown) = (Arc::clone(self.app), self.shutdown.clone());
-        let of = app.config.redis_prefix.clone();
+        let of = app.config.redis.redis_prefix.clone();
         let make = move || run(Arc::clone(&app), shutdown.clone());
         self.tracker.spawn(supervise(name, of, make));
     }

@@ -146,25 +146,25 @@ impl Limits {
     pub fn new(config: &Config, clock: Clock) -> Self {
         let often = |limit| Rule {
             limit,
-            window_ms: config.limit_window_seconds * 1_000,
+            window_ms: config.people.limit_window_seconds * 1_000,
         };
         let logins = |limit| Rule {
             limit,
-            window_ms: config.limit_login_seconds * 1_000,
+            window_ms: config.people.limit_login_seconds * 1_000,
         };
         Self {
             maps: Default::default(),
             hasher: RandomState::new(),
-            requests: often(config.limit_user_requests),
-            addresses: often(config.limit_address_requests),
-            keys: often(config.limit_user_keys),
+            requests: often(config.people.limit_user_requests),
+            addresses: often(config.people.limit_address_requests),
+            keys: often(config.people.limit_user_keys),
             keys_of_day: Rule {
-                limit: config.limit_user_keys_daily,
+                limit: config.people.limit_user_keys_daily,
                 window_ms: DAY_MS,
             },
             is_scarce: AtomicBool::new(false),
-            logins: logins(config.limit_login_failures),
-            login_addresses: logins(config.limit_address_logins),
+            logins: logins(config.people.limit_login_failures),
+            login_addresses: logins(config.people.limit_address_logins),
             clock,
         }
     }

@@ -38,19 +38,19 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) -> Result<(), JobSc
     let mut scheduler = JobScheduler::new().await?;
     let config = &app.config;
     let jobs: [(&str, Tz, Run); 5] = [
-        (&config.reconcile_cron, Tz::UTC, |app| {
+        (&config.schedule.reconcile_cron, Tz::UTC, |app| {
             Box::pin(run_reconcile(app))
         }),
-        (&config.verify_cron, Tz::UTC, |app| {
+        (&config.schedule.verify_cron, Tz::UTC, |app| {
             Box::pin(verify_ledger::run(app))
         }),
-        (&config.forget_marks_cron, Tz::UTC, |app| {
+        (&config.schedule.forget_marks_cron, Tz::UTC, |app| {
             Box::pin(forget_states::run(app))
         }),
-        (&config.forget_logins_cron, Tz::UTC, |app| {
+        (&config.schedule.forget_logins_cron, Tz::UTC, |app| {
             Box::pin(forget_logins::run(app))
         }),
-        (&config.points_report_cron, config.tz(), |app| {
+        (&config.schedule.points_report_cron, config.tz(), |app| {
             Box::pin(daily_points_report::run(app))
         }),
     ];
@@ -59,7 +59,7 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) -> Result<(), JobSc
     }
     scheduler.start().await?;
     // These tasks have no cron expression.
-    let of = app.config.redis_prefix.clone();
+    let of = app.config.redis.redis_prefix.clone();
     let every = (app, shutdown);
     tokio::join!(
         keep(
@@ -109,7 +109,13 @@ fn job(app: &Arc<App>, cron: &str, zone: Tz, run: Run) -> Result<Job, JobSchedul
 }
 
 async fn run_reconcile(app: Arc<App>) {
-    match reconcile::reconcile(&app.jobs_pool, &app.ledger, app.config.reconcile_apply).await {
+    match reconcile::reconcile(
+        &app.jobs_pool,
+        &app.ledger,
+        app.config.schedule.reconcile_apply,
+    )
+    .await
+    {
         Ok(Some(done)) => tracing::info!(
             differences = done.differences.len(),
             corrected = done.corrected,

@@ -259,7 +259,9 @@ fn every_source_file_keeps_the_rules() {
 fn riddles(text: &str) -> usize {
     let begins = |line: &str| {
         let comment = line.trim_start();
-        let text = ["//", "--"].iter().find_map(|mark| comment.strip_prefix(mark));
+        let text = ["//", "--"]
+            .iter()
+            .find_map(|mark| comment.strip_prefix(mark));
         let word = text.map(|text| text.trim_start_matches(['/', '!', ' ']).split(' ').next());
         matches!(word, Some(Some("What" | "Who" | "Whoever" | "Whose")))
     };
@@ -280,7 +282,10 @@ fn long_lines(text: &str) -> (usize, usize) {
 
 #[test]
 fn comments_name_their_subject_and_lines_end_within_100_columns() {
-    assert_eq!(riddles("/// Who calls.\n// What is it\n-- The caller.\n"), 2);
+    assert_eq!(
+        riddles("/// Who calls.\n// What is it\n-- The caller.\n"),
+        2
+    );
     let long = "x".repeat(101);
     assert_eq!(long_lines(&format!("// {long}\n{long}\nshort\n")), (1, 1));
     let (mut found, mut comments, mut code) = (0, 0, 0);
@@ -290,9 +295,15 @@ fn comments_name_their_subject_and_lines_end_within_100_columns() {
         comments += in_comments;
         code += in_code;
     }
-    assert!(found <= 5, "{found} comments begin with What, Who, Whoever or Whose");
+    assert!(
+        found <= 5,
+        "{found} comments begin with What, Who, Whoever or Whose"
+    );
     assert_eq!(comments, 0, "comments are longer than a line");
-    assert!(code <= 180, "{code} lines of code are longer than 100 columns");
+    assert!(
+        code <= 180,
+        "{code} lines of code are longer than 100 columns"
+    );
 }
 
 #[test]

@@ -320,15 +320,14 @@ impl Shop {
     /// The settings of [`Shop::ledger`].
     #[must_use]
     pub fn config(&self, durability: Durability) -> Config {
-        Config {
-            redis_url: self.redis_url.clone(),
-            redis_prefix: self.prefix.clone(),
-            database_url: self.database_url.clone(),
-            durability,
-            lag_soft_entries: 90_000_000,
-            lag_hard_entries: 100_000_000,
-            ..Config::default()
-        }
+        Config::default().with(|config| {
+            config.redis.redis_url = self.redis_url.clone();
+            config.redis.redis_prefix = self.prefix.clone();
+            config.mysql.database_url = self.database_url.clone();
+            config.redis.durability = durability;
+            config.decide.lag_soft_entries = 90_000_000;
+            config.decide.lag_hard_entries = 100_000_000;
+        })
     }
 
     /// A pool of a few connections, for looks from outside.

@@ -80,15 +80,15 @@ impl Drop for Waiting {
 /// a run that panics.
 pub(super) async fn run(shared: Arc<Shared>, queue: Arc<Mutex<mpsc::Receiver<Waiting>>>) {
     let mut queue = queue.lock().await;
-    let in_flight = shared.config.batches_in_flight_max;
+    let in_flight = shared.config.decide.batches_in_flight_max;
     let slots = Arc::new(Semaphore::new(in_flight));
     let lines = Arc::new(Lines::default());
-    let mut buffer = Vec::with_capacity(shared.config.batch_requests_max);
+    let mut buffer = Vec::with_capacity(shared.config.decide.batch_requests_max);
     let mut carried = VecDeque::new();
     while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
         if carried.is_empty()
             && queue
-                .recv_many(&mut buffer, shared.config.batch_requests_max)
+                .recv_many(&mut buffer, shared.config.decide.batch_requests_max)
                 .await
                 == 0
         {
@@ -201,7 +201,7 @@ async fn gather(
     queue: &mut mpsc::Receiver<Waiting>,
     carried: &mut VecDeque<Waiting>,
 ) -> usize {
-    let parts = match shared.config.durability {
+    let parts = match shared.config.redis.durability {
         Durability::Everysec => 3,
         // Each call waits for the disk, so there are fewer and larger calls.
         Durability::Always => 2,
@@ -212,7 +212,7 @@ async fn gather(
         let most = all
             .div_ceil(parts)
             .max(BATCH_REQUESTS_MIN)
-            .min(shared.config.batch_requests_max);
+            .min(shared.config.decide.batch_requests_max);
         let before = carried.len();
         while carried.len() < most
             && let Ok(next) = queue.try_recv()
@@ -228,7 +228,7 @@ async fn gather(
 /// Takes as many requests as fit one call. Requests whose callers have left, or that waited too
 /// long, are dropped.
 fn take_batch(shared: &Shared, most: usize, carried: &mut VecDeque<Waiting>) -> Vec<Waiting> {
-    let wait_max = Duration::from_millis(shared.config.queue_wait_ms_max);
+    let wait_max = Duration::from_millis(shared.config.decide.queue_wait_ms_max);
     let mut batch = Vec::with_capacity(carried.len());
     let mut postings = 0;
     while let Some(next) = carried.pop_front() {
@@ -241,7 +241,8 @@ fn take_batch(shared: &Shared, most: usize, carried: &mut VecDeque<Waiting>) -> 
         }
         let draft = &next.request.request.draft;
         let more = draft.postings.len() + draft.closings.len();
-        let is_full = batch.len() >= most || postings + more > shared.config.batch_postings_max;
+        let is_full =
+            batch.len() >= most || postings + more > shared.config.decide.batch_postings_max;
         if is_full && !batch.is_empty() {
             carried.push_front(next);
             break;
@@ -266,13 +267,16 @@ async fn call(shared: &Shared, link: Link, line: Line, mut batch: Vec<Waiting>) 
         Err(reason) => return answer_all(batch, &DecideError::Fenced(reason)),
     };
     let config = &shared.config;
-    let deadline_ms = shared.redis_now_ms() + config.redis_response_timeout_ms;
+    let deadline_ms = shared.redis_now_ms() + config.redis.redis_response_timeout_ms;
     let head = BatchHead {
         epoch: &link.epoch,
-        lag_entries_max: (config.lag_hard_entries, config.lag_reserve_entries),
+        lag_entries_max: (
+            config.decide.lag_hard_entries,
+            config.decide.lag_reserve_entries,
+        ),
         remember_ms: (
-            config.idempotency_accepted_ms,
-            config.idempotency_refused_ms,
+            config.decide.idempotency_accepted_ms,
+            config.decide.idempotency_refused_ms,
         ),
         deadline_ms,
     };

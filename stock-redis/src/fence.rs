@@ -169,7 +169,7 @@ impl Fence {
     /// How long an answer of Redis may take.
     #[must_use]
     pub const fn response_timeout(&self) -> Duration {
-        Duration::from_millis(self.config.redis_response_timeout_ms)
+        Duration::from_millis(self.config.redis.redis_response_timeout_ms)
     }
 
     /// The entries that this instance accepted and MySQL may not have yet.

@@ -208,7 +208,7 @@ impl Keys {
     }
 
     fn tagged(config: &Config, shard: u64, tag: &str) -> Self {
-        let prefix = &config.redis_prefix;
+        let prefix = &config.redis.redis_prefix;
         Self {
             prefix: prefix.as_str().into(),
             base: format!("{prefix}:{{{tag}}}").into(),

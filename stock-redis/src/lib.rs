@@ -186,7 +186,7 @@ impl Ledger {
     fn begin_shard(&self, shard: u64, map: ShardMap) -> Result<Shard, RedisError> {
         let config = &self.inner.config;
         let common = Common {
-            servers: Arc::new(Servers::parse(&config.redis_url)?),
+            servers: Arc::new(Servers::parse(&config.redis.redis_url)?),
             map,
             requests: self.inner.requests.clone(),
             switch: Arc::clone(&self.inner.switch),

@@ -136,8 +136,8 @@ fn call(sha: &str, keys: &Keys, config: &Config) -> Cmd {
         call.arg(keys.records(records, 0))
             .arg(keys.records(records, 1));
     }
-    call.arg(config.idempotency_accepted_ms)
-        .arg(config.idempotency_refused_ms);
+    call.arg(config.decide.idempotency_accepted_ms)
+        .arg(config.decide.idempotency_refused_ms);
     call
 }
 

@@ -33,8 +33,8 @@ impl Replication {
     pub(super) fn new(config: &Config) -> Self {
         Self {
             min: config.replicas_min(),
-            policy: config.replica_policy,
-            wait_ms: config.replica_wait_ms,
+            policy: config.redis.replica_policy,
+            wait_ms: config.redis.replica_wait_ms,
             connected: AtomicU64::new(0),
             since: Instant::now(),
             behind_until_ms: AtomicU64::new(0),
@@ -96,11 +96,10 @@ mod tests {
     use super::Replication;
 
     fn of(policy: ReplicaPolicy, connected: u64) -> Replication {
-        let config = Config {
-            replicas_min: Some(1),
-            replica_policy: policy,
-            ..Config::default()
-        };
+        let config = Config::default().with(|config| {
+            config.redis.replicas_min = Some(1);
+            config.redis.replica_policy = policy;
+        });
         let replication = Replication::new(&config);
         replication.note_connected(connected);
         replication

@@ -83,7 +83,7 @@ impl Ledger {
     }
 
     fn patience(&self) -> Duration {
-        Duration::from_millis(self.inner.config.queue_wait_ms_max)
+        Duration::from_millis(self.inner.config.decide.queue_wait_ms_max)
     }
 
     /// [`Ledger::decide`] as a boxed future. Ending a branch is a decision inside the decision of
@@ -223,7 +223,7 @@ impl Ledger {
     async fn attempt_once(&self, encoded: &Arc<EncodedRequest>) -> Result<Verdict, DecideError> {
         let map = self.known_shard_map()?;
         let request = &encoded.request;
-        match branch::plan(request, map, self.inner.config.branch_hold_ms) {
+        match branch::plan(request, map, self.inner.config.decide.branch_hold_ms) {
             Plan::One(shard) => {
                 let send = || self.send(shard, encoded);
                 match &request.idempotency {

@@ -149,14 +149,14 @@ impl Shard {
             clock,
             offset_ms: AtomicI64::new(0),
             frame_entries: AtomicUsize::new(1),
-            sold_out: SoldOut::new(config.sold_out_flag_ms),
+            sold_out: SoldOut::new(config.decide.sold_out_flag_ms),
             recent: common.recent,
             lost: Arc::default(),
-            pacer: Mutex::new(Pacer::new(config.lag_soft_entries, Instant::now())),
+            pacer: Mutex::new(Pacer::new(config.decide.lag_soft_entries, Instant::now())),
             is_retired: AtomicBool::new(false),
             metrics: LedgerMetrics::new(),
         });
-        let (queue, requests) = mpsc::channel(config.queue_requests_max);
+        let (queue, requests) = mpsc::channel(config.decide.queue_requests_max);
         let (batching, requests) = (Arc::clone(&shared), Arc::new(AsyncMutex::new(requests)));
         common.requests.spawn(supervise("batcher", name, move || {
             batcher::run(Arc::clone(&batching), Arc::clone(&requests))

@@ -20,7 +20,7 @@ impl Verifier {
         let known = self.fence.known_state();
         let (true, true, Some(known)) = (
             self.fence.servers.is_cluster(),
-            self.fence.config.failover_recovers,
+            self.fence.config.redis.failover_recovers,
             known,
         ) else {
             return;

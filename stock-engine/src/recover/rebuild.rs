@@ -387,7 +387,7 @@ impl Rebuild<'_> {
     ) -> Result<u64, RecoverError> {
         type Row = (u64, u64, Vec<u8>, Vec<u8>);
         let now = epoch::time_ms(self.redis).await?;
-        let from = now.saturating_sub(config.idempotency_accepted_ms);
+        let from = now.saturating_sub(config.decide.idempotency_accepted_ms);
         // The younger generation. There is none while the epoch has yet to begin.
         let young: Option<u64> = cmd("HGET")
             .arg(self.keys.epoch())

@@ -66,8 +66,8 @@ fn set_by<'a>(ledger: &Ledger, map: ShardMap, entries: &'a [Entry]) -> ByShard<'
     let config = ledger.config();
     let now = ledger.redis_now_ms();
     let since = |kept: u64| now.saturating_sub(kept).saturating_add(SLACK_MS);
-    let states_since = since(config.marks_keep_ms.min(DAY_MS));
-    let records_since = since(config.idempotency_accepted_ms);
+    let states_since = since(config.decide.marks_keep_ms.min(DAY_MS));
+    let records_since = since(config.decide.idempotency_accepted_ms);
     let mut by_shard = ByShard::new();
     for entry in entries {
         let at = entry.position;

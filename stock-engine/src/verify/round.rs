@@ -222,6 +222,9 @@ impl Due {
         count: PARTS,
     };
 
+    /// No part.
+    pub(super) const NONE: Self = Self { first: 0, count: 0 };
+
     /// Takes the parts that are due now; they count as done.
     pub(super) async fn take(pool: &MySqlPool, now: u64) -> Result<Self, sqlx::Error> {
         let subjects = [NAMES.to_owned()];

@@ -30,13 +30,13 @@ pub struct Live {
 
 impl Live {
     pub(super) fn new(config: &Config, silence: &Arc<Silence>) -> Self {
-        let each = config.streams_each_max;
+        let each = config.http.streams_each_max;
         Self {
             levels: Levels::default(),
             history: History::default(),
             lists: Kept::new(LISTS_KEPT, silence),
-            event_streams: Places::new(config.event_streams_max, each),
-            page_streams: Places::new(config.page_streams_max, each),
+            event_streams: Places::new(config.http.event_streams_max, each),
+            page_streams: Places::new(config.http.page_streams_max, each),
         }
     }
 }

@@ -36,10 +36,13 @@ impl People {
         clock: &Clock,
         silence: &Arc<Silence>,
     ) -> Result<Self, jsonwebtoken::errors::Error> {
-        let (secret, previous) = (&config.jwt_secret, &config.jwt_previous_secret);
+        let (secret, previous) = (
+            &config.people.jwt_secret,
+            &config.people.jwt_previous_secret,
+        );
         Ok(Self {
             tokens: Tokens::new(secret, previous, clock.clone())?,
-            passwords: Passwords::new(config.password_hashes_max),
+            passwords: Passwords::new(config.people.password_hashes_max),
             limits: Limits::new(config, clock.clone()),
             users: Kept::new(USERS_KEPT, silence),
             sessions: Arc::new(Kept::new(USERS_KEPT, silence)),

@@ -48,8 +48,8 @@ impl Selling {
             coupons: Coupons::default(),
             benefits: Kept::new(USERS_KEPT, silence),
             // 0 is not a percentage; then nothing is earned.
-            earn_rate: Percentage::from_hundredths(config.points_earn_hundredths).ok(),
-            row_locks: RowLocks::new(locking, config.synchronous_orders_max),
+            earn_rate: Percentage::from_hundredths(config.selling.points_earn_hundredths).ok(),
+            row_locks: RowLocks::new(locking, config.mysql.synchronous_orders_max),
             expiry: Expiry::default(),
             imports: Semaphore::new(1),
             imports_wake_up: Notify::new(),

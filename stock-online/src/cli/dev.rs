@@ -70,16 +70,16 @@ pub(super) async fn run(args: DevArgs) -> Result<bool, Failure> {
         .map_err(|error| format!("port {} cannot be had: {error}; try --port", args.port))?;
     let address = listener.local_addr()?;
     let settings = settings(&args)?;
-    let folder = prepare_folder(&args, settings.durability).await?;
-    let (redis, mysql) = start_servers(&folder, settings.durability).await?;
+    let folder = prepare_folder(&args, settings.redis.durability).await?;
+    let (redis, mysql) = start_servers(&folder, settings.redis.durability).await?;
     mysql.create_database("stock").await?;
-    let config = Config {
-        redis_url: redis.spec.url("0"),
-        database_url: mysql.spec.url("stock"),
-        jwt_secret: secret(&folder)?,
-        http_addr: address.to_string(),
-        ..settings
-    };
+    let secret = secret(&folder)?;
+    let config = settings.with(|config| {
+        config.redis.redis_url = redis.spec.url("0");
+        config.mysql.database_url = mysql.spec.url("stock");
+        config.people.jwt_secret = secret;
+        config.http.http_addr = address.to_string();
+    });
     config.check()?;
     write_env(&folder, &config)?;
     let stop_servers = CancellationToken::new();
@@ -100,29 +100,27 @@ pub(super) async fn run(args: DevArgs) -> Result<bool, Failure> {
 
 /// The settings of a trial; the environment overrides them.
 fn settings(args: &DevArgs) -> Result<Config, Failure> {
-    let production = Config {
-        metrics_open: true,
-        durability: Durability::Always,
-        ..Config::default()
-    };
+    let production = Config::default().with(|config| {
+        config.http.metrics_open = true;
+        config.redis.durability = Durability::Always;
+    });
     let defaults = match args.limits {
         true => production,
         // A load plan sends from one address with few users. The login limit of an account stays.
-        false => Config {
-            limit_user_requests: 0,
-            limit_address_requests: 0,
-            limit_user_keys: 0,
-            limit_user_keys_daily: 0,
-            limit_address_logins: 0,
-            http_address_connections_max: 0,
-            ..production
-        },
+        false => production.with(|config| {
+            config.people.limit_user_requests = 0;
+            config.people.limit_address_requests = 0;
+            config.people.limit_user_keys = 0;
+            config.people.limit_user_keys_daily = 0;
+            config.people.limit_address_logins = 0;
+            config.http.http_address_connections_max = 0;
+        }),
     };
     let settings = Config::load_over(&defaults)?;
-    Ok(Config {
-        durability: args.durability.unwrap_or(settings.durability),
-        ..settings
-    })
+    Ok(settings.with(|config| {
+        let known = config.redis.durability;
+        config.redis.durability = args.durability.unwrap_or(known);
+    }))
 }
 
 async fn serve(
@@ -276,11 +274,11 @@ fn write_env(folder: &Path, config: &Config) -> Result<(), Failure> {
     let lines = format!(
         "STOCK_REDIS_URL={}\nSTOCK_DATABASE_URL={}\nSTOCK_JWT_SECRET={}\nSTOCK_HTTP_ADDR={}\n\
          STOCK_DURABILITY={}\n",
-        config.redis_url,
-        config.database_url,
-        config.jwt_secret,
-        config.http_addr,
-        config.durability.as_str()
+        config.redis.redis_url,
+        config.mysql.database_url,
+        config.people.jwt_secret,
+        config.http.http_addr,
+        config.redis.durability.as_str()
     );
     write_private(&folder.join("env"), &lines)
 }
@@ -289,7 +287,7 @@ fn write_env(folder: &Path, config: &Config) -> Result<(), Failure> {
 fn welcome(config: &Config, folder: &Path) {
     let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("stock-online"));
     let env = folder.join("env");
-    let (program, env, url) = (program.display(), env.display(), &config.http_addr);
+    let (program, env, url) = (program.display(), env.display(), &config.http.http_addr);
     output::say(&format!(
         "\nStock Flow is selling on http://{url} (durability {}). Log in as user2@example.com, or as \
          user1@example.com, the admin; every password is `{PASSWORD}`. Or, in another terminal:\n\n\
@@ -301,6 +299,6 @@ fn welcome(config: &Config, folder: &Path) {
          -H \"Authorization: Bearer $TOKEN\"\n\n\
          Prove that nothing is missing: {program} verify --env-file {env}\n\
          Stop with Ctrl-C.\n",
-        config.durability.as_str()
+        config.redis.durability.as_str()
     ));
 }

@@ -55,7 +55,10 @@ pub(super) async fn run(config: &Config, common: &Common) -> Result<bool, Failur
         Err(error) => findings.push(finding(
             "redis",
             false,
-            format!("{error} (from {})", without_password(&config.redis_url)),
+            format!(
+                "{error} (from {})",
+                without_password(&config.redis.redis_url)
+            ),
             NAMED_BY,
         )),
     }
@@ -65,7 +68,10 @@ pub(super) async fn run(config: &Config, common: &Common) -> Result<bool, Failur
             findings.push(finding(
                 "mysql",
                 false,
-                format!("{error} (from {})", without_password(&config.database_url)),
+                format!(
+                    "{error} (from {})",
+                    without_password(&config.mysql.database_url)
+                ),
                 NAMED_BY,
             ));
         }
@@ -166,7 +172,7 @@ async fn servers_findings(
     findings: &mut Vec<Finding>,
 ) -> Result<(), Failure> {
     const TIMEOUT: Duration = Duration::from_secs(5);
-    let servers = Servers::parse(&config.redis_url)?;
+    let servers = Servers::parse(&config.redis.redis_url)?;
     let mut seen = HashSet::new();
     for shard in ledger.shards() {
         let key = shard.keys().epoch();
@@ -184,8 +190,8 @@ async fn redis_findings(
     findings: &mut Vec<Finding>,
 ) -> Result<(), Failure> {
     let settings = redis_settings::read(&mut connection).await?;
-    let is_cluster = Servers::parse(&config.redis_url)?.is_cluster();
-    let judged = settings.judge(config.durability, is_cluster, false);
+    let is_cluster = Servers::parse(&config.redis.redis_url)?.is_cluster();
+    let judged = settings.judge(config.redis.durability, is_cluster, false);
     findings.extend(
         judged
             .into_iter()

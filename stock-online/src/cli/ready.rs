@@ -21,7 +21,7 @@ pub(super) async fn run(config: &Config) -> Result<bool, Failure> {
         .await
         .unwrap_or_else(|_elapsed| Err(format!("no answer within {PATIENCE:?}").into()))
         .map_err(|error| {
-            let address = &config.http_addr;
+            let address = &config.http.http_addr;
             format!("http://{address}/readyz: {error}; is a service running there? STOCK_HTTP_ADDR names its address")
         })?;
     output::say(&said);
@@ -30,7 +30,7 @@ pub(super) async fn run(config: &Config) -> Result<bool, Failure> {
 
 /// The answer of `/readyz`, and whether it is ready or degraded.
 async fn ask(config: &Config) -> Result<(bool, String), Failure> {
-    let mut address: SocketAddr = config.http_addr.parse()?;
+    let mut address: SocketAddr = config.http.http_addr.parse()?;
     // A service that listens on all addresses also listens on localhost.
     if address.ip().is_unspecified() {
         address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));

@@ -25,10 +25,13 @@ pub(super) async fn run(
     let pool = open_database(config, true).await?;
     let bar = output::progress("rebuilding");
     let mut progress = |done, all| output::advance(&bar, done, all);
-    let from = Config {
-        redis_url: args.from.as_ref().unwrap_or(&config.redis_url).clone(),
-        ..config.clone()
-    };
+    let from = config.clone().with(|config| {
+        config.redis.redis_url = args
+            .from
+            .as_ref()
+            .unwrap_or(&config.redis.redis_url)
+            .clone();
+    });
     let done = rehome(&from, config, &pool, args.shards, &mut progress).await?;
     bar.finish_and_clear();
     if common.json {

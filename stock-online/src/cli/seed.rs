@@ -97,7 +97,7 @@ pub async fn seed(
     insert_products(&mut connection, u64::try_from(known)? + 1..=args.products).await?;
     drop(connection);
     let stop = CancellationToken::new();
-    let applying = (2 * args.products >= ledger.config().lag_soft_entries).then(|| {
+    let applying = (2 * args.products >= ledger.config().decide.lag_soft_entries).then(|| {
         let shared = subscriber::Shared {
             ledger: ledger.clone(),
             pool: pool.clone(),

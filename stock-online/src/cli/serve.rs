@@ -74,9 +74,9 @@ pub(super) async fn run(config: Config, args: ServeArgs) -> Result<bool, Failure
         return Ok(true);
     }
     config.check_secret()?;
-    let listener = listen(&config.http_addr)
+    let listener = listen(&config.http.http_addr)
         .await
-        .map_err(|error| format!("cannot listen on {}: {error}", config.http_addr))?;
+        .map_err(|error| format!("cannot listen on {}: {error}", config.http.http_addr))?;
     let shutdown = shutdown_on_signal()?;
     let prometheus = install_metrics();
     let start = Start {

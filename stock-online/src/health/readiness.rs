@@ -84,12 +84,12 @@ pub fn readiness(app: &App) -> Ready {
     };
     let Database { is_up, schema } = app.health.database();
     let mysql = if is_up { worst("mysql") } else { "down" };
-    let full = app.lag_entries() >= app.config.lag_hard_entries;
+    let full = app.lag_entries() >= app.config.decide.lag_hard_entries;
     let journal = if full { "full" } else { "ok" };
     // Without prices nothing can be ordered, so a service that has never read its catalog is not
     // ready.
     let has_begun = app.selling.catalog.is_read() && app.people.tokens.are_known();
-    let is_refusing = redis == "unsafe" && !app.config.allow_unsafe_redis;
+    let is_refusing = redis == "unsafe" && !app.config.redis.allow_unsafe_redis;
     let is_unready =
         epoch != "ok" || schema == Some(Schema::Behind) || full || !has_begun || is_refusing;
     let trouble = app.troubles.reason();

@@ -322,7 +322,7 @@ fn new_refresh_token() -> (String, TokenHash) {
 }
 
 fn tokens_out(app: &App, user: &User, refresh: String) -> Result<Response, Problem> {
-    let seconds = app.config.access_token_seconds;
+    let seconds = app.config.people.access_token_seconds;
     let access = app
         .people
         .tokens
@@ -347,7 +347,7 @@ pub async fn token(
 ) -> Result<Response, Problem> {
     let user = log_in(&app, &origin, &headers, body).await?;
     let (refresh, hash) = new_refresh_token();
-    let seconds = app.config.refresh_token_seconds;
+    let seconds = app.config.people.refresh_token_seconds;
     if !refresh_tokens::begin(&app.pool, &user, new_family(), &hash, seconds).await? {
         // The password or the role was changed, or the user was deleted, while the password was
         // being checked.
@@ -368,7 +368,7 @@ pub async fn refresh(
     let invalid = || Problem::of(Code::RefreshTokenInvalid);
     let (successor, hash) = new_refresh_token();
     let old = Sha256::digest(&body.refresh).into();
-    let seconds = app.config.refresh_token_seconds;
+    let seconds = app.config.people.refresh_token_seconds;
     let user = match refresh_tokens::redeem(&app.pool, &old, &hash, seconds).await? {
         Redeemed::Good(user) => user,
         Redeemed::Reused(user) => {
@@ -411,7 +411,7 @@ pub(super) async fn end_tokens(
     };
     refresh_tokens::delete_of(&mut transaction, id).await?;
     if let Some(hash) = refresh {
-        let seconds = app.config.refresh_token_seconds;
+        let seconds = app.config.people.refresh_token_seconds;
         refresh_tokens::insert(&mut transaction, id, new_family(), hash, seconds).await?;
     }
     transaction.commit().await?;

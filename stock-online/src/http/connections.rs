@@ -84,12 +84,12 @@ pub(super) struct Place {
 impl Connections {
     #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
     pub(super) fn new(config: &Config) -> Self {
-        metrics::gauge!("stock_http_connections_max").set(config.http_connections_max as f64);
+        metrics::gauge!("stock_http_connections_max").set(config.http.http_connections_max as f64);
         Self {
-            all: Arc::new(Semaphore::new(config.http_connections_max)),
+            all: Arc::new(Semaphore::new(config.http.http_connections_max)),
             for_health: Arc::new(Semaphore::new(HEALTH_MAX)),
             refused: Arc::new(Semaphore::new(REFUSED_MAX)),
-            share: config.http_address_connections_max,
+            share: config.http.http_address_connections_max,
             by_address: Arc::default(),
             open: metrics::gauge!("stock_http_connections"),
         }
@@ -203,8 +203,8 @@ impl Timed {
         Self {
             stream,
             progress,
-            head_max: Duration::from_millis(config.http_header_timeout_ms),
-            write_max: Duration::from_millis(config.http_write_timeout_ms),
+            head_max: Duration::from_millis(config.http.http_header_timeout_ms),
+            write_max: Duration::from_millis(config.http.http_write_timeout_ms),
             head: None,
             rest: None,
             write: None,
@@ -308,11 +308,10 @@ mod tests {
     }
 
     fn connections(most: usize, share: usize) -> Connections {
-        Connections::new(&Config {
-            http_connections_max: most,
-            http_address_connections_max: share,
-            ..Config::default()
-        })
+        Connections::new(&Config::default().with(|config| {
+            config.http.http_connections_max = most;
+            config.http.http_address_connections_max = share;
+        }))
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub(crate) fn remember(app: &App, response: &mut Response, email: &Email) {
     let Ok(signature) = app.people.tokens.sign(&text(email, &nonce)) else {
         return;
     };
-    let secure = if app.config.public_tls {
+    let secure = if app.config.http.public_tls {
         "; Secure"
     } else {
         ""

@@ -77,7 +77,7 @@ async fn read_json<T: BodyIn>(
     body: axum::body::Body,
     app: &App,
 ) -> Result<Bytes, Problem> {
-    let max = T::BYTES_MAX.unwrap_or(app.config.http_body_bytes_max);
+    let max = T::BYTES_MAX.unwrap_or(app.config.http.http_body_bytes_max);
     let bytes = read_body(parts, body, max).await?;
     if bytes.is_empty() && T::MAY_BE_MISSING {
         return Ok(Bytes::from_static(b"{}"));
@@ -97,7 +97,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Form<T> {
         // A browser posts forms to any site. This check keeps another site from logging the user
         // in.
         cross_site::check(&parts.method, &parts.headers)?;
-        let bytes = read_body(&parts, body, app.config.http_body_bytes_max).await?;
+        let bytes = read_body(&parts, body, app.config.http.http_body_bytes_max).await?;
         let kind = parts.headers.get(CONTENT_TYPE);
         let is_form = kind.is_some_and(|kind| {
             kind.as_bytes()

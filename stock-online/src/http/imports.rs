@@ -237,7 +237,7 @@ struct Reading {
 }
 
 fn read(app: &App, body: Body) -> Reading {
-    let bytes_max = app.config.import_bytes_max;
+    let bytes_max = app.config.http.import_bytes_max;
     let digest = Arc::new(Mutex::new(Sha256::new()));
     let arriving = StreamReader::new(Box::pin(arriving(body, bytes_max)));
     let file = Hashing {

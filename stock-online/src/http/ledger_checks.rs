@@ -171,7 +171,7 @@ pub async fn status(State(app): State<Arc<App>>, Admin(_): Admin) -> Result<Resp
         version: env!("CARGO_PKG_VERSION"),
         epoch,
         fenced,
-        durability: app.config.durability.as_str(),
+        durability: app.config.redis.durability.as_str(),
         selling: states.iter().all(|state| state.selling),
         lag_entries: app.lag_entries(),
         watermark: states

@@ -51,8 +51,8 @@ impl Once {
     /// Begins a change, or finds the answer that the same request got before.
     pub(super) async fn begin(app: &App, key: Option<Idempotency>) -> Result<Begun, Problem> {
         let remember_ms = (
-            app.config.idempotency_accepted_ms,
-            app.config.idempotency_refused_ms,
+            app.config.decide.idempotency_accepted_ms,
+            app.config.decide.idempotency_refused_ms,
         );
         let mut transaction = app.pool.begin().await?;
         let claim = match &key {

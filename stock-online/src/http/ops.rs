@@ -78,7 +78,7 @@ pub async fn metrics(
     State(app): State<Arc<App>>,
     caller: Result<Caller, Problem>,
 ) -> Result<Response, Problem> {
-    if !app.config.metrics_open && !caller?.is_admin() {
+    if !app.config.http.metrics_open && !caller?.is_admin() {
         return Err(Problem::of(Code::Forbidden));
     }
     let kind = "text/plain; version=0.0.4; charset=utf-8";

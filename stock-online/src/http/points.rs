@@ -296,7 +296,7 @@ async fn find_cancelable(
     }
     // Redis keeps a state for `marks_keep_ms`. The cancel of an older movement may be known to
     // MySQL only.
-    let is_remembered = id.unix_ms() + app.config.marks_keep_ms > app.ledger.redis_now_ms();
+    let is_remembered = id.unix_ms() + app.config.decide.marks_keep_ms > app.ledger.redis_now_ms();
     if !is_remembered && table::is_cancelled(&app.pool, id).await? {
         return Err(Problem::of(Code::PointAlreadyCanceled));
     }

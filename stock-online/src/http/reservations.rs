@@ -179,7 +179,7 @@ pub async fn reserve(
         idempotency,
     }: Keyed<ReserveIn>,
 ) -> Result<Response, Problem> {
-    let most = app.config.hold_ttl_seconds_max;
+    let most = app.config.selling.hold_ttl_seconds_max;
     let ttl_seconds = body.ttl_seconds.unwrap_or(TTL_SECONDS.min(most));
     if !(TTL_SECONDS_MIN..=most).contains(&ttl_seconds) {
         let rule = format!("a whole number from {TTL_SECONDS_MIN} to {most}");
@@ -201,7 +201,7 @@ pub async fn reserve(
             quantity: body.quantity,
             ttl_ms: ttl_seconds * 1_000,
             allowance: product.sale_at(round.now_ms).and_then(Sale::allowance),
-            hold_limit: app.config.holds_per_user_max,
+            hold_limit: app.config.selling.holds_per_user_max,
             frozen: Some(product.frozen(round.now_ms)),
         };
         let window_ms = sale::window(product.sale.iter(), round.now_ms);
@@ -216,7 +216,7 @@ pub async fn reserve(
                 .as_mut()
                 .filter(|_| reservation.allowance.is_none())
             {
-                hold.units_max = app.config.hold_units_per_user_max;
+                hold.units_max = app.config.selling.hold_units_per_user_max;
             }
             Ok(request)
         };

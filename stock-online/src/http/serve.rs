@@ -81,7 +81,7 @@ fn security_headers(config: &Config) -> Vec<(HeaderName, HeaderValue)> {
             HeaderValue::from_static("frame-ancestors 'none'"),
         ),
     ];
-    if config.public_tls {
+    if config.http.public_tls {
         headers.push((
             header::STRICT_TRANSPORT_SECURITY,
             HeaderValue::from_static("max-age=31536000; includeSubDomains"),
@@ -131,7 +131,7 @@ pub async fn serve(
     let config = &app.config;
     let interface = super::routes(Arc::clone(&app));
     let pages = pages::routes(Arc::clone(&app), interface.clone());
-    let router = match cors(&config.cors_origins) {
+    let router = match cors(&config.http.cors_origins) {
         Some(cors) => interface.layer(cors),
         None => interface,
     };
@@ -142,8 +142,8 @@ pub async fn serve(
         proxies,
         headers: security_headers(config),
         app: Arc::clone(&app),
-        timeout: Duration::from_millis(config.http_timeout_ms),
-        import_timeout: Duration::from_millis(config.import_timeout_ms),
+        timeout: Duration::from_millis(config.http.http_timeout_ms),
+        import_timeout: Duration::from_millis(config.http.import_timeout_ms),
         instance: rand::random(),
         requests: AtomicU64::new(0),
         durations: Durations::new(),
@@ -151,7 +151,7 @@ pub async fn serve(
     let mut http = http1::Builder::new();
     // This limits the time between requests; [`Timed`] limits the time of a head.
     http.timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_millis(config.http_idle_timeout_ms))
+        .header_read_timeout(Duration::from_millis(config.http.http_idle_timeout_ms))
         .max_buf_size(HEAD_BYTES_MAX);
     let connections = Connections::new(config);
     let graceful = GracefulShutdown::new();
@@ -193,7 +193,7 @@ pub async fn serve(
     }
     drop(listener);
     app.closing.cancel();
-    let limit = Duration::from_millis(config.shutdown_timeout_ms);
+    let limit = Duration::from_millis(config.http.shutdown_timeout_ms);
     if timeout(limit, graceful.shutdown()).await.is_err() {
         tracing::warn!("connections were still open after {limit:?}");
     }

@@ -22,12 +22,12 @@ pub const LOGIN: &str = "login";
 pub fn layer(app: &App) -> SessionManagerLayer<Store> {
     let config = &app.config;
     // A browser takes a `__Host-` cookie only over TLS, from this host alone.
-    let name = if config.public_tls {
+    let name = if config.http.public_tls {
         "__Host-session"
     } else {
         "session"
     };
-    let rest = Duration::seconds(config.session_seconds);
+    let rest = Duration::seconds(config.people.session_seconds);
     let store = Store {
         pool: app.pool.clone(),
         kept: Arc::clone(&app.people.sessions),
@@ -36,7 +36,7 @@ pub fn layer(app: &App) -> SessionManagerLayer<Store> {
         .with_name(name)
         .with_http_only(true)
         .with_same_site(SameSite::Lax)
-        .with_secure(config.public_tls)
+        .with_secure(config.http.public_tls)
         .with_expiry(Expiry::OnInactivity(rest))
 }
 

@@ -175,7 +175,7 @@ impl WebhookIn {
         };
         let url = self.url.or(old_url);
         let url = url.ok_or_else(|| wrong("/url", "is required".to_owned()))?;
-        let is_allowed = app.config.webhook_internal_allowed;
+        let is_allowed = app.config.webhooks.webhook_internal_allowed;
         check_url(&url, is_allowed).map_err(|error| wrong("/url", error.to_string()))?;
         let events = match self.events {
             Some(events) if events.is_empty() => EVENTS.map(str::to_owned).to_vec(),

@@ -82,7 +82,7 @@ fn choice(parts: &Parts, app: &App) -> Option<Response> {
     } else {
         format!("{path}?{rest}")
     };
-    let secure = if app.config.public_tls {
+    let secure = if app.config.http.public_tls {
         "; Secure"
     } else {
         ""

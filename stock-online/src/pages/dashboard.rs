@@ -50,7 +50,7 @@ impl<'a> Live<'a> {
             figures: Figures::of(&app.live.history.samples()),
             epoch,
             fenced,
-            durability: app.config.durability.as_str(),
+            durability: app.config.redis.durability.as_str(),
             context,
         }
     }

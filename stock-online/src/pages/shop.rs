@@ -289,7 +289,7 @@ pub async fn product(context: PageContext, Path(id): Path<String>) -> Result<Res
             })
         }
     };
-    let most = context.app.config.hold_ttl_seconds_max;
+    let most = context.app.config.selling.hold_ttl_seconds_max;
     let usual_hold_seconds = TTL_SECONDS.min(most);
     let mut hold_seconds = vec![SHORT_HOLD_SECONDS.min(most), usual_hold_seconds, most];
     hold_seconds.dedup();

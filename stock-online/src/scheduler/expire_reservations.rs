@@ -17,7 +17,7 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// Runs until `shutdown`.
 pub(super) async fn run(app: Arc<App>, shutdown: CancellationToken) {
-    let every = Duration::from_millis(app.config.expire_reservations_ms);
+    let every = Duration::from_millis(app.config.selling.expire_reservations_ms);
     while !shutdown.is_cancelled() {
         let wait = match app.ledger.fence_state() {
             FenceState::Fenced(_) => RETRY,

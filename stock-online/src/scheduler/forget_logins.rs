@@ -25,7 +25,7 @@ async fn forget(app: &App) -> Result<Option<u64>, sqlx::Error> {
         return Ok(None);
     };
     let removed = refresh_tokens::forget(&app.pool).await? + sessions::forget(&app.pool).await?;
-    let delivered = webhooks::forget(&app.pool, app.config.webhook_log_days).await?;
+    let delivered = webhooks::forget(&app.pool, app.config.webhooks.webhook_log_days).await?;
     let files = imports::forget(&app.pool).await?;
     let answers = idempotent_requests::forget(&app.pool).await?;
     tracing::debug!(answers, "forgot answers under idempotency keys");

@@ -36,7 +36,7 @@ async fn forget(app: &App) -> Result<Option<i64>, Box<dyn std::error::Error + Se
     let Some(claim) = jobs::claim(&app.jobs_pool, JOB).await? else {
         return Ok(None);
     };
-    let keep = Duration::from_millis(app.config.marks_keep_ms);
+    let keep = Duration::from_millis(app.config.decide.marks_keep_ms);
     let over = coupons::over(&app.pool, keep).await?;
     let mut removed = 0;
     for shard in app.ledger.shards() {
@@ -56,7 +56,9 @@ async fn forget_on(
     let state = shards::load(&app.pool, shard.keys().shard()).await?;
     let settled_ms = state.map_or(0, |state| state.watermark.unix_ms());
     let now = shard.redis_now_ms();
-    let before = now.saturating_sub(app.config.marks_keep_ms).min(settled_ms);
+    let before = now
+        .saturating_sub(app.config.decide.marks_keep_ms)
+        .min(settled_ms);
     let states = shard.keys().states();
     let (mut removed, mut scan) = (0, Scan::hash(&states));
     while let Some(states) = scan.page_on::<Vec<(String, String)>>(shard).await? {

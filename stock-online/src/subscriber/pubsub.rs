@@ -58,7 +58,7 @@ async fn connect(url: &str) -> Result<SubscriberClient, fred::error::Error> {
 }
 
 async fn hear(app: &App, wake_ups: &WakeUps) -> Result<(), fred::error::Error> {
-    let client = connect(&app.config.redis_url).await?;
+    let client = connect(&app.config.redis.redis_url).await?;
     let mut messages = client.message_rx();
     let mut reconnections = client.reconnect_rx();
     let keys = app.ledger.keys();

@@ -117,15 +117,16 @@ impl Sender {
             .redirect(redirect::Policy::none())
             .no_proxy()
             .user_agent(concat!("stock-flow/", env!("CARGO_PKG_VERSION")));
-        let client = if config.webhook_internal_allowed {
+        let client = if config.webhooks.webhook_internal_allowed {
             client
         } else {
             client.dns_resolver(Arc::new(Outside))
         };
         Ok(Self {
             client: client.build()?,
-            is_internal_allowed: config.webhook_internal_allowed,
+            is_internal_allowed: config.webhooks.webhook_internal_allowed,
             schedule: config
+                .webhooks
                 .webhook_retry_seconds
                 .split(',')
                 .filter_map(|seconds| seconds.trim().parse().ok())

@@ -181,7 +181,7 @@ async fn an_operator_reads_what_is_under_quarantine_and_ends_it() {
     // A posting without an entry stands where the next posting belongs.
     let mut shop = Shop::open(2, 10).await;
     // The scheduled reconcile would end the quarantine.
-    shop.config.reconcile_apply = false;
+    shop.config.schedule.reconcile_apply = false;
     let service = shop.serve().await;
     make_admin(&shop, &service.client, "boss@example.com").await;
     sqlx::raw_sql(

@@ -164,22 +164,22 @@ fn nginx_is_more_patient_than_the_service() {
     assert!(reads.len() >= 3);
     // The service answers before nginx gives up.
     for wait in &reads {
-        assert!(number(wait) * 1_000 > config.http_timeout_ms, "{wait}");
+        assert!(number(wait) * 1_000 > config.http.http_timeout_ms, "{wait}");
     }
     let import = site.split("/api/stock/import").nth(1);
     let import = import.and_then(|rest| rest.split("location").next());
     let import = import.unwrap();
     let waits = nginx(import, "proxy_read_timeout");
-    assert!(number(&waits[0]) * 1_000 > config.import_timeout_ms);
+    assert!(number(&waits[0]) * 1_000 > config.http.import_timeout_ms);
     let largest = nginx(import, "client_max_body_size");
-    assert!(number(&largest[0]) << 20 > config.import_bytes_max as u64);
+    assert!(number(&largest[0]) << 20 > config.http.import_bytes_max as u64);
     let body = nginx(&site, "client_max_body_size");
-    assert!(number(&body[0]) << 20 > config.http_body_bytes_max as u64);
+    assert!(number(&body[0]) << 20 > config.http.http_body_bytes_max as u64);
     // nginx closes an idle connection before the service does, so that no request meets a closed
     // one.
     let pool = site.split("upstream stock_flow {").nth(1).unwrap();
     let idle = nginx(pool, "keepalive_timeout");
-    assert!(number(&idle[0]) * 1_000 < config.http_idle_timeout_ms);
+    assert!(number(&idle[0]) * 1_000 < config.http.http_idle_timeout_ms);
     // nginx never sends a change twice.
     for rule in nginx(&site, "proxy_next_upstream") {
         assert!(rule == "off" || rule == "error timeout", "{rule}");

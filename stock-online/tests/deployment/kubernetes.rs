@@ -144,7 +144,7 @@ fn an_upgrade_takes_nobody_away_before_another_is_there() {
     let grace_ms = pod["terminationGracePeriodSeconds"].as_u64().unwrap() * 1_000;
     // The service exits within 10 s of SIGTERM (Config::check).
     let longest_ms = waits.as_u64().unwrap() * 1_000 + 10_000;
-    assert!(Config::default().shutdown_timeout_ms < 10_000 && grace_ms > longest_ms);
+    assert!(Config::default().http.shutdown_timeout_ms < 10_000 && grace_ms > longest_ms);
     let autoscaler = document("HorizontalPodAutoscaler", "stock-flow");
     assert!(autoscaler["spec"]["minReplicas"].as_u64().unwrap() >= 2);
     let budget = document("PodDisruptionBudget", "stock-flow");
@@ -311,13 +311,13 @@ fn what_the_ingress_promises_fits_the_service() {
     for (name, least_ms, bytes) in [
         (
             "stock-flow",
-            config.http_timeout_ms,
-            config.http_body_bytes_max,
+            config.http.http_timeout_ms,
+            config.http.http_body_bytes_max,
         ),
         (
             "stock-flow-import",
-            config.import_timeout_ms,
-            config.import_bytes_max,
+            config.http.import_timeout_ms,
+            config.http.import_bytes_max,
         ),
     ] {
         let ingress = document("Ingress", name);

@@ -544,7 +544,7 @@ async fn each_month_goes_into_a_file_of_its_own_and_what_is_young_stays() {
         }
     }
     // Redis still has the first entries with their true date, so its stream is trimmed.
-    let client = redis::Client::open(shop.config.redis_url.as_str()).unwrap();
+    let client = redis::Client::open(shop.config.redis.redis_url.as_str()).unwrap();
     let mut redis = client.get_multiplexed_async_connection().await.unwrap();
     let mut trim = redis::cmd("XTRIM");
     trim.arg(shop.ledger.keys().journal()).arg("MAXLEN").arg(1);

@@ -157,7 +157,7 @@ async fn a_file_with_a_wrong_row_changes_nothing_and_says_which() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_is_too_large_is_refused_while_it_arrives() {
     let mut shop = Shop::open(1, 10).await;
-    shop.config.import_bytes_max = 100_000;
+    shop.config.http.import_bytes_max = 100_000;
     let service = shop.serve().await;
     let rows = "1,0,5,delta\n".repeat(10_000);
     let refused = import(&service.client, "", &rows).await;
@@ -372,7 +372,7 @@ async fn several_writers_of_one_file_write_each_row_once() {
     // all levels tells.
     const PRODUCTS: u64 = 3_000;
     let mut shop = Shop::open(PRODUCTS, 1).await;
-    shop.config.apply_entries_max = 4;
+    shop.config.apply.apply_entries_max = 4;
     let service = shop
         .serve_roles(&[ServiceRole::Http, ServiceRole::Subscriber])
         .await;

@@ -105,7 +105,7 @@ async fn an_instance_that_may_not_subscribe_sells_and_says_so() {
 #[tokio::test]
 async fn metrics_that_are_not_open_need_an_admin() {
     let mut shop = Shop::open(1, 10).await;
-    shop.config.metrics_open = false;
+    shop.config.http.metrics_open = false;
     let service = shop.serve().await;
     let get = || service.client.get("/metrics");
     assert_eq!(get().send().await.status, 401);
@@ -174,7 +174,7 @@ async fn the_switch_stops_all_selling_on_every_instance_and_nothing_else() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_schedule_proves_the_ledger_and_says_what_it_found() {
     let mut shop = Shop::open(1, 10).await;
-    shop.config.verify_cron = "* * * * * *".to_owned();
+    shop.config.schedule.verify_cron = "* * * * * *".to_owned();
     let service = shop.serve().await;
     let order = service.client.order("/api/redis/orders", 2, &[(1, 1)]);
     assert_eq!(order.send().await.status, 201);

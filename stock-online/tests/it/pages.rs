@@ -490,8 +490,8 @@ async fn the_dashboard_follows_what_is_sold() {
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_looks_at_pages_takes_no_stream_of_those_who_built_on_the_interface() {
     let mut shop = Shop::open(1, 10).await;
-    shop.config.page_streams_max = 1;
-    shop.config.event_streams_max = 1;
+    shop.config.http.page_streams_max = 1;
+    shop.config.http.event_streams_max = 1;
     let service = shop.serve().await;
     let client = &service.client;
     let watch = async |path: &str, header: String| {

@@ -125,7 +125,7 @@ async fn a_stop_holds_at_once_on_an_instance_that_has_not_heard_of_it() {
     // one's catalog is made to refresh late, the script must refuse all the same.
     let mut shop = Shop::open(2, 5).await;
     let first = shop.serve().await;
-    shop.config.catalog_refresh_ms = 3_600_000;
+    shop.config.selling.catalog_refresh_ms = 3_600_000;
     let second = shop.serve().await;
     let order = || {
         second

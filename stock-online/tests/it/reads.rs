@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, MySqlPool};
-use stock_common::config::{Config, ConfigError, Durability};
+use stock_common::config::{ConfigError, Durability};
 use stock_servers::{Server, Spec};
 use tokio_util::sync::CancellationToken;
 
@@ -64,15 +64,16 @@ impl Replicated {
         let mut shop = Shop::open_on(&redis.spec, &primary.spec, products, 1_000).await;
         let name = shop
             .config
+            .mysql
             .database_url
             .rsplit('/')
             .next()
             .unwrap()
             .to_owned();
-        shop.config.database_read_urls = replica.spec.url(&name);
-        shop.config.read_lag_ms_max = 600;
-        shop.config.read_your_writes_ms = 1_200;
-        shop.config.read_timeout_ms = 300;
+        shop.config.mysql.database_read_urls = replica.spec.url(&name);
+        shop.config.mysql.read_lag_ms_max = 600;
+        shop.config.mysql.read_your_writes_ms = 1_200;
+        shop.config.mysql.read_timeout_ms = 300;
         let pool =
             MySqlPool::connect_lazy(&format!("{}?ssl-mode=DISABLED", replica.spec.url(&name)));
         let pool = pool.unwrap();
@@ -152,7 +153,10 @@ fn doctor(shop: &Shop) -> (bool, usize) {
     let out = std::process::Command::new(env!("CARGO_BIN_EXE_stock-online"))
         .args(["doctor", "--json"])
         .envs(shop.variables())
-        .env("STOCK_DATABASE_READ_URLS", &shop.config.database_read_urls)
+        .env(
+            "STOCK_DATABASE_READ_URLS",
+            &shop.config.mysql.database_read_urls,
+        )
         .output()
         .unwrap();
     let report: Value = serde_json::from_slice(&out.stdout).unwrap();
@@ -213,7 +217,7 @@ async fn who_has_written_sees_it_on_every_instance_while_the_replica_lags() {
     // It stays so when these writes are no longer remembered, because a replica that lags is not
     // asked.
     let since = Instant::now();
-    while since.elapsed() < Duration::from_millis(3 * shop.config.read_your_writes_ms) {
+    while since.elapsed() < Duration::from_millis(3 * shop.config.mysql.read_your_writes_ms) {
         for (_, order) in &orders {
             sees(&both, order, &["CANCEL_REQUESTED", "CANCEL"]).await;
         }
@@ -293,7 +297,7 @@ async fn a_replica_that_is_killed_or_hangs_costs_no_request() {
 async fn a_replica_that_never_answers_is_never_asked() {
     let mut shop = Shop::open(1, 5).await;
     let port = stock_servers::free_port().unwrap();
-    shop.config.database_read_urls = format!("mysql://root@127.0.0.1:{port}/away");
+    shop.config.mysql.database_read_urls = format!("mysql://root@127.0.0.1:{port}/away");
     let service = shop.serve().await;
     let placed = service.client.order(PATHS[0], 2, &[(1, 1)]).send().await;
     sees(
@@ -305,10 +309,9 @@ async fn a_replica_that_never_answers_is_never_asked() {
     assert_eq!(service.client.get("/api/products").status().await, 200);
     assert_eq!(doctor(&shop), (false, 1));
     service.stop().await;
-    let wrong = Config {
-        read_your_writes_ms: 1_000,
-        ..shop.config
-    };
+    let wrong = shop.config.with(|config| {
+        config.mysql.read_your_writes_ms = 1_000;
+    });
     let refused = wrong.check().unwrap_err();
     assert!(matches!(refused, ConfigError::Contradiction(_)));
 }

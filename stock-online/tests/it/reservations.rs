@@ -299,7 +299,7 @@ async fn an_admins_force_returns_what_was_confirmed_once() {
 async fn a_user_has_only_so_many_live_reservations_however_they_ask() {
     // Danger: parallel requests each see room for one more. Method: forty at once, a limit of five.
     let mut shop = Shop::open(1, 1_000).await;
-    shop.config.holds_per_user_max = 5;
+    shop.config.selling.holds_per_user_max = 5;
     let service = shop.serve().await;
     let client = &service.client;
     let running: Vec<_> = (0..40)

@@ -231,25 +231,25 @@ impl Shop {
         }
         let name = format!("shop_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         create_database(mysql, &name).await;
-        let config = Config {
-            redis_url,
-            shards,
-            redis_prefix: format!("sf:v1:{}:{name}", std::process::id()),
-            database_url: mysql.url(&name),
-            jwt_secret: SECRET.to_owned(),
-            metrics_open: true,
-            database_connections_max: 8,
-            synchronous_orders_max: 4,
+        let config = Config::default().with(|config| {
+            config.redis.redis_url = redis_url;
+            config.redis.shards = shards;
+            config.redis.redis_prefix = format!("sf:v1:{}:{name}", std::process::id());
+            config.mysql.database_url = mysql.url(&name);
+            config.people.jwt_secret = SECRET.to_owned();
+            config.http.metrics_open = true;
+            config.mysql.database_connections_max = 8;
+            config.mysql.synchronous_orders_max = 4;
             // A test is one address with few users; tests of limits set their own.
-            limit_user_requests: 0,
-            limit_address_requests: 0,
-            limit_user_keys: 0,
-            limit_user_keys_daily: 0,
-            limit_address_logins: 0,
-            reconcile_cron: "0 0 0 29 2 *".to_owned(), // Tests reconcile and verify by themselves.
-            verify_cron: "0 0 0 29 2 *".to_owned(),
-            ..Config::default()
-        };
+            config.people.limit_user_requests = 0;
+            config.people.limit_address_requests = 0;
+            config.people.limit_user_keys = 0;
+            config.people.limit_user_keys_daily = 0;
+            config.people.limit_address_logins = 0;
+            config.schedule.reconcile_cron = "0 0 0 29 2 *".to_owned();
+            // Tests reconcile and verify by themselves.
+            config.schedule.verify_cron = "0 0 0 29 2 *".to_owned();
+        });
         let shop = Self::begin(config).await;
         let args = SeedArgs {
             users: 3,
@@ -262,10 +262,8 @@ impl Shop {
 
     /// An empty shop in a database that was just made.
     pub(crate) async fn begin(config: Config) -> Self {
-        let config = Config {
-            durability: durability_of(&config.redis_url).await,
-            ..config
-        };
+        let durability = durability_of(&config.redis.redis_url).await;
+        let config = config.with(|config| config.redis.durability = durability);
         let pool = stock_mysql::pool(&config, Role::Tool).unwrap();
         stock_mysql::migrate::migrate(&pool).await.unwrap();
         assert!(recover::begin_first(&config, &pool).await.unwrap());
@@ -324,12 +322,12 @@ impl Shop {
 
     /// The variables of a service process on this shop.
     pub(crate) fn variables(&self) -> Vec<(&'static str, String)> {
-        let durability = self.config.durability.as_str().to_owned();
+        let durability = self.config.redis.durability.as_str().to_owned();
         vec![
-            ("STOCK_REDIS_URL", self.config.redis_url.clone()),
-            ("STOCK_REDIS_PREFIX", self.config.redis_prefix.clone()),
-            ("STOCK_DATABASE_URL", self.config.database_url.clone()),
-            ("STOCK_SHARDS", self.config.shards.to_string()),
+            ("STOCK_REDIS_URL", self.config.redis.redis_url.clone()),
+            ("STOCK_REDIS_PREFIX", self.config.redis.redis_prefix.clone()),
+            ("STOCK_DATABASE_URL", self.config.mysql.database_url.clone()),
+            ("STOCK_SHARDS", self.config.redis.shards.to_string()),
             ("STOCK_DURABILITY", durability),
             ("STOCK_JWT_SECRET", SECRET.to_owned()),
             ("STOCK_METRICS_OPEN", "true".to_owned()),
@@ -337,8 +335,14 @@ impl Shop {
             ("STOCK_LIMIT_ADDRESS_REQUESTS", "0".to_owned()),
             ("STOCK_LIMIT_USER_KEYS", "0".to_owned()),
             ("STOCK_LIMIT_USER_KEYS_DAILY", "0".to_owned()),
-            ("STOCK_RECONCILE_CRON", self.config.reconcile_cron.clone()),
-            ("STOCK_VERIFY_CRON", self.config.verify_cron.clone()),
+            (
+                "STOCK_RECONCILE_CRON",
+                self.config.schedule.reconcile_cron.clone(),
+            ),
+            (
+                "STOCK_VERIFY_CRON",
+                self.config.schedule.verify_cron.clone(),
+            ),
         ]
     }
 

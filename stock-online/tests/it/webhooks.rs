@@ -120,8 +120,8 @@ impl Receiver {
 
 async fn shop(products: u64, stock: i64) -> Shop {
     let mut shop = Shop::open(products, stock).await;
-    shop.config.webhook_internal_allowed = true;
-    shop.config.webhook_retry_seconds = "0,0,0".to_owned();
+    shop.config.webhooks.webhook_internal_allowed = true;
+    shop.config.webhooks.webhook_retry_seconds = "0,0,0".to_owned();
     shop
 }
 
@@ -406,8 +406,8 @@ async fn nothing_inside_is_sent_to_and_nobody_is_followed_there() {
     service.stop().await;
 
     // A redirect is not followed.
-    shop.config.webhook_internal_allowed = true;
-    shop.config.webhook_retry_seconds = "600".to_owned();
+    shop.config.webhooks.webhook_internal_allowed = true;
+    shop.config.webhooks.webhook_retry_seconds = "600".to_owned();
     let service = shop.serve().await;
     let (other, away) = (Receiver::start(&[]).await, Receiver::start(&[302]).await);
     create(&service.client, json!({ "url": away.url })).await;

@@ -191,10 +191,10 @@ async fn raw(shop: &Shop, ledger: &Ledger, base: &Request, seconds: u32) -> Resu
     let (link, config) = (ledger.link()?, ledger.config());
     let head = BatchHead {
         epoch: &link.epoch,
-        lag_entries_max: (config.lag_hard_entries, 0),
+        lag_entries_max: (config.decide.lag_hard_entries, 0),
         remember_ms: (
-            config.idempotency_accepted_ms,
-            config.idempotency_refused_ms,
+            config.decide.idempotency_accepted_ms,
+            config.decide.idempotency_refused_ms,
         ),
         deadline_ms: ledger.redis_now_ms() + 600_000,
     };

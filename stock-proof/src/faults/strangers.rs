@@ -185,16 +185,22 @@ pub async fn f34_slow_and_greedy_clients_harm_nobody(plan: &Plan) -> Result<Outc
     let limits = Config::default();
     world.via = world
         .via
-        .with("STOCK_LIMIT_USER_REQUESTS", limits.limit_user_requests)
+        .with(
+            "STOCK_LIMIT_USER_REQUESTS",
+            limits.people.limit_user_requests,
+        )
         .with(
             "STOCK_LIMIT_ADDRESS_REQUESTS",
-            limits.limit_address_requests,
+            limits.people.limit_address_requests,
         )
-        .with("STOCK_LIMIT_USER_KEYS", limits.limit_user_keys)
-        .with("STOCK_LIMIT_USER_KEYS_DAILY", limits.limit_user_keys_daily)
+        .with("STOCK_LIMIT_USER_KEYS", limits.people.limit_user_keys)
+        .with(
+            "STOCK_LIMIT_USER_KEYS_DAILY",
+            limits.people.limit_user_keys_daily,
+        )
         .with(
             "STOCK_HTTP_ADDRESS_CONNECTIONS_MAX",
-            limits.http_address_connections_max,
+            limits.http.http_address_connections_max,
         );
     world.serve().await?;
     let service = world.services.first().ok_or("no service")?;

@@ -91,10 +91,9 @@ impl World {
         for address in &addresses {
             services.push(shop.serve_at(address, ROLES).await?);
         }
-        let config = Config {
-            shards,
-            ..shop.config(shape.durability)
-        };
+        let config = shop.config(shape.durability).with(|config| {
+            config.redis.shards = shards;
+        });
         let pool = stock_mysql::pool(&config, Role::Tool)?;
         let ledger = ledger::start(&config, pool.clone(), Clock::system())?;
         if !ledger.wait_open(REST_WITHIN).await {

@@ -28,7 +28,7 @@ impl Fence {
         let was_off = known
             .iter()
             .any(|setting| setting.name == "appendonly" && setting.is_wrong());
-        let (durability, is_cluster) = (self.config.durability, self.servers.is_cluster());
+        let (durability, is_cluster) = (self.config.redis.durability, self.servers.is_cluster());
         let now: Arc<[Setting]> = found.judge(durability, is_cluster, was_off).into();
         let shard = self.keys.shard();
         for setting in now.iter().filter(|setting| !known.contains(setting)) {
@@ -65,7 +65,7 @@ impl Fence {
         if let Some(refusal) = self.replication.refusal() {
             return Some(refusal);
         }
-        if !self.is_unsafe.load(Ordering::Acquire) || self.config.allow_unsafe_redis {
+        if !self.is_unsafe.load(Ordering::Acquire) || self.config.redis.allow_unsafe_redis {
             return None;
         }
         let settings = self.settings();

@@ -216,7 +216,7 @@ async fn a_code_that_was_forgotten_long_after_its_coupon_hinders_no_cancel() {
     let order = order_using(&[(1, 1)], &json!({ "couponCode": own }), 700);
     let placed = place(client, PATHS[0], 2, &order).await;
     shop.drained().await;
-    let client_of_redis = redis::Client::open(shop.config.redis_url.as_str()).unwrap();
+    let client_of_redis = redis::Client::open(shop.config.redis.redis_url.as_str()).unwrap();
     let mut redis = client_of_redis
         .get_multiplexed_async_connection()
         .await
@@ -368,7 +368,7 @@ async fn the_last_unit_with_a_coupon_and_points_goes_to_one_of_a_hundred_and_nob
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_earns_points_and_its_cancel_nets_what_it_used_and_earned() {
     let mut shop = Shop::open(1, 50).await;
-    shop.config.points_earn_hundredths = 1_000;
+    shop.config.selling.points_earn_hundredths = 1_000;
     let shop = Shop::at(shop.config);
     let service = shop.serve().await;
     let client = &service.client;

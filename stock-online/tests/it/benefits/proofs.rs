@@ -131,7 +131,7 @@ async fn an_emptied_redis_gets_its_codes_draws_and_cancels_back() {
     assert_eq!(client.post(&back).user(2).status().await, 200);
     shop.drained().await;
 
-    let redis = redis::Client::open(shop.config.redis_url.as_str()).unwrap();
+    let redis = redis::Client::open(shop.config.redis.redis_url.as_str()).unwrap();
     let mut redis = redis.get_multiplexed_async_connection().await.unwrap();
     let _: () = cmd("FLUSHALL").query_async(&mut redis).await.unwrap();
     until("the service is fenced", || async {

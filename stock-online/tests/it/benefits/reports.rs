@@ -125,7 +125,7 @@ async fn a_report_covers_the_whole_day_of_its_time_zone_and_is_the_same_every_ti
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_missed_is_made_up_for_at_start_and_any_day_can_be_written_by_hand() {
     let mut config = Shop::open(1, 5).await.config;
-    config.time_zone = "America/Sao_Paulo".to_owned();
+    config.schedule.time_zone = "America/Sao_Paulo".to_owned();
     let shop = Shop::at(config);
     let settling = shop.serve_roles(&SETTLING).await;
     shop.drained().await;

@@ -93,9 +93,9 @@ async fn a_redis_that_is_reached_again_is_gone_on_with_while_mysql_is_silent() {
     let own = OwnServers::start(Durability::Everysec).await;
     let mut shop = Shop::open_on(&own.redis.spec, &own.mysql.spec, 1, 1_000).await;
     let proxy = Proxy::start(own.redis.spec.port).await.unwrap();
-    shop.config.redis_url = format!("redis://{}/0", proxy.address);
+    shop.config.redis.redis_url = format!("redis://{}/0", proxy.address);
     // A request that waits for MySQL waits for long.
-    shop.config.database_acquire_timeout_ms = 30_000;
+    shop.config.mysql.database_acquire_timeout_ms = 30_000;
     let service = shop.serve().await;
     assert_eq!(order(&service).await.0, 201);
     own.mysql.signal(Signal::STOP);
@@ -164,7 +164,11 @@ async fn mysql_hears_afterwards_of_a_redis_that_needed_no_word_of_it() {
     let mut shop = Shop::open_divided(own.redis.spec.url("0"), &own.mysql.spec, 1, 1, 1_000).await;
     let proxy = Proxy::start(own.mysql.spec.port).await.unwrap();
     let direct = format!("127.0.0.1:{}", own.mysql.spec.port);
-    shop.config.database_url = shop.config.database_url.replace(&direct, &proxy.address);
+    shop.config.mysql.database_url = shop
+        .config
+        .mysql
+        .database_url
+        .replace(&direct, &proxy.address);
     let service = shop.serve().await;
     assert_eq!(order(&service).await.0, 201);
     shop.drained().await;

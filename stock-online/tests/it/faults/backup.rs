@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Output;
 
-use stock_common::config::{Config, Durability};
+use stock_common::config::Durability;
 use stock_engine::recover::{Allowed, recover};
 use stock_servers::{Server, Spec};
 
@@ -30,12 +30,11 @@ async fn script(name: &str, words: &[&str], server: &Server) -> Output {
 
 /// The same shop, with its Redis and database on these servers.
 fn moved(shop: &Shop, redis: &Spec, mysql: &Spec) -> Shop {
-    let (_, name) = shop.config.database_url.rsplit_once('/').unwrap();
-    let config = Config {
-        redis_url: redis.url("0"),
-        database_url: mysql.url(name),
-        ..shop.config.clone()
-    };
+    let (_, name) = shop.config.mysql.database_url.rsplit_once('/').unwrap();
+    let config = shop.config.clone().with(|config| {
+        config.redis.redis_url = redis.url("0");
+        config.mysql.database_url = mysql.url(name);
+    });
     Shop::at(config)
 }
 
@@ -64,7 +63,7 @@ async fn a_restored_database_gets_what_redis_still_has_and_agrees_with_a_rebuilt
     let mysql = mysql.with(&["--server-id=1", &log, "--binlog-format=ROW"]);
     let (redis, mut mysql) = (start(&redis).await, start(&mysql).await);
     let shop = Shop::open_on(&redis.spec, &mysql.spec, 1, 1_000_000).await;
-    let (_, database) = shop.config.database_url.rsplit_once('/').unwrap();
+    let (_, database) = shop.config.mysql.database_url.rsplit_once('/').unwrap();
     let service = shop.serve().await;
 
     let load = Load::start(std::slice::from_ref(&service.client), 4);

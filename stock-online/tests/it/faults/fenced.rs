@@ -11,7 +11,7 @@ use stock_redis::levels::LevelsMessage;
 use crate::support::{OwnServers, Service, Shop, until};
 
 async fn redis(shop: &Shop) -> redis::aio::MultiplexedConnection {
-    let client = redis::Client::open(shop.config.redis_url.as_str()).unwrap();
+    let client = redis::Client::open(shop.config.redis.redis_url.as_str()).unwrap();
     client.get_multiplexed_async_connection().await.unwrap()
 }
 

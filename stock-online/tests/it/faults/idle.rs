@@ -104,9 +104,13 @@ async fn no_request_pays_for_a_link_that_is_silently_lost() {
     let mut shop = Shop::open_on(&own.redis.spec, &own.mysql.spec, 1, 1_000).await;
     let redis = Proxy::start(own.redis.spec.port).await.unwrap();
     let mysql = Proxy::start(own.mysql.spec.port).await.unwrap();
-    shop.config.redis_url = format!("redis://{}/0", redis.address);
+    shop.config.redis.redis_url = format!("redis://{}/0", redis.address);
     let direct = format!("127.0.0.1:{}", own.mysql.spec.port);
-    shop.config.database_url = shop.config.database_url.replace(&direct, &mysql.address);
+    shop.config.mysql.database_url = shop
+        .config
+        .mysql
+        .database_url
+        .replace(&direct, &mysql.address);
     let service = shop.serve().await;
     let id = order(&service).await;
     shop.drained().await;
@@ -128,7 +132,7 @@ async fn a_channel_that_is_silently_lost_is_subscribed_again() {
     let own = OwnServers::start(Durability::Everysec).await;
     let mut shop = Shop::open_divided(own.redis.spec.url("0"), &own.mysql.spec, 1, 1, 10).await;
     let proxy = Proxy::start(own.redis.spec.port).await.unwrap();
-    shop.config.redis_url = format!("redis://{}/0", proxy.address);
+    shop.config.redis.redis_url = format!("redis://{}/0", proxy.address);
     let service = shop.serve().await;
     let client = redis::Client::open(own.redis.spec.url("0")).unwrap();
     let connection = client.get_multiplexed_async_connection().await.unwrap();

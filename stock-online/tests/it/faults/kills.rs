@@ -162,7 +162,7 @@ async fn what_a_killed_redis_loses_is_listed_and_nothing_is_oversold() {
     assert_eq!(lost, listed, "what was lost is what is listed");
     until("selling goes on", || async { order().await.status == 201 }).await;
     service.stop().await;
-    shop.config.apply_poll_ms = 10;
+    shop.config.apply.apply_poll_ms = 10;
     let service = shop.serve().await;
     shop.drained().await;
     let sold = i64::try_from(shop.stored_orders().await.len()).unwrap();

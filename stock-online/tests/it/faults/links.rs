@@ -13,13 +13,18 @@ async fn statements_that_a_link_swallows_hold_up_neither_applying_nor_the_end() 
     let mut shop = Shop::open(1, 1_000_000).await;
     let port = shop
         .config
+        .mysql
         .database_url
         .split([':', '/'])
         .find_map(|part| part.parse().ok());
     let proxy = Proxy::start(port.unwrap()).await.unwrap();
     let direct = format!("127.0.0.1:{}", port.unwrap());
-    shop.config.database_url = shop.config.database_url.replace(&direct, &proxy.address);
-    shop.config.database_transaction_timeout_ms = 300;
+    shop.config.mysql.database_url = shop
+        .config
+        .mysql
+        .database_url
+        .replace(&direct, &proxy.address);
+    shop.config.mysql.database_transaction_timeout_ms = 300;
     let service = shop.serve().await;
     let load = Load::start(std::slice::from_ref(&service.client), 8);
     for _ in 0..8 {

@@ -433,8 +433,8 @@ async fn records_are_kept_as_long_as_promised_and_two_generations_at_most() {
     // dropped fills Redis. Method: short times, and a key that is asked for until it is forgotten.
     let mut shop = Shop::open_undivided(1, 100_000).await;
     (
-        shop.config.idempotency_accepted_ms,
-        shop.config.idempotency_refused_ms,
+        shop.config.decide.idempotency_accepted_ms,
+        shop.config.decide.idempotency_refused_ms,
     ) = (600, 300);
     let shop = Shop::at(shop.config.clone());
     assert!(shop.ledger.wait_open(PATIENCE).await);

@@ -20,7 +20,7 @@ async fn order(service: &Service, product: u64, quantity: i64) -> Answer {
 }
 
 async fn set_level(shop: &Shop, product: u64, value: &str) {
-    let client = redis::Client::open(shop.config.redis_url.as_str()).unwrap();
+    let client = redis::Client::open(shop.config.redis.redis_url.as_str()).unwrap();
     let mut redis = client.get_multiplexed_async_connection().await.unwrap();
     let key = shop.ledger.keys().account(account(product));
     let _: () = redis::cmd("SET")
@@ -339,7 +339,7 @@ async fn change_schema(shop: &Shop, text: &'static str) {
 async fn a_schema_that_refuses_every_order_stops_applying_and_says_so() {
     // Danger: a column that was changed by mistake turns a whole sale into dead letters.
     let mut shop = Shop::open_undivided(1, 10_000).await;
-    shop.config.dead_letters_per_minute_max = 5;
+    shop.config.apply.dead_letters_per_minute_max = 5;
     let held = shop.serve_roles(&[stock_online::ServiceRole::Http]).await;
     change_schema(
         &shop,

@@ -13,7 +13,7 @@ use crate::support::{Answer, OwnServers, Service, Shop, until};
 const NOTICED: Duration = Duration::from_secs(10);
 
 async fn set(shop: &Shop, name: &str, value: &str) {
-    let client = redis::Client::open(shop.config.redis_url.as_str()).unwrap();
+    let client = redis::Client::open(shop.config.redis.redis_url.as_str()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
     let _: () = cmd("CONFIG")
         .arg("SET")
@@ -117,7 +117,7 @@ async fn who_wants_to_sells_on_an_unsafe_redis_and_is_told_all_the_same() {
     let mut shop = Shop::open_divided(own.redis.spec.url("0"), &own.mysql.spec, 1, 1, 10).await;
     // A setting that is stricter than promised is right.
     set(&shop, "appendfsync", "always").await;
-    shop.config.allow_unsafe_redis = true;
+    shop.config.redis.allow_unsafe_redis = true;
     let service = shop.serve().await;
     says(&service, "ready", &[]).await;
     set(&shop, "maxmemory-policy", "volatile-lru").await;
@@ -158,7 +158,7 @@ async fn where_config_is_forbidden_info_tells_what_it_can() {
         .await
         .unwrap();
     let mut config = shop.config.clone();
-    config.redis_url = config.redis_url.replace("://", "://shop:word@");
+    config.redis.redis_url = config.redis.redis_url.replace("://", "://shop:word@");
     let least = Shop::at(config);
     let service = least.serve().await;
     says(&service, "ready", &[]).await;

@@ -26,7 +26,7 @@ async fn a_task_that_breaks_is_started_again_and_orders_go_on() {
     let load = Load::start(std::slice::from_ref(&service.client), 8);
     load.accept(50).await;
     let of_shard = shop.ledger.keys().epoch();
-    let of_service = shop.config.redis_prefix.as_str();
+    let of_service = shop.config.redis.redis_prefix.as_str();
     for (task, of) in [
         ("batcher", &*of_shard),
         ("gate", &of_shard),
@@ -85,7 +85,7 @@ async fn a_ledger_that_is_closed_leaves_redis_alone() {
     };
     // The shard stays fenced, since this Redis is empty: the ledger connects again and again.
     let mut config = other.config.clone();
-    config.redis_url = redis.spec.url("0");
+    config.redis.redis_url = redis.spec.url("0");
     let closed = Shop::at(config);
     until("it tries", || async { clients().await > 1 }).await;
     let received = async || -> u64 {

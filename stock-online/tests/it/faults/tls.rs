@@ -77,7 +77,7 @@ impl Encrypted {
         let mysql = mysql_with(&folder.join("mysql"), &certificates).await;
         let (redis, mysql) = (start(&redis).await, start(&mysql).await);
         let shop = Shop::open_on(&redis.spec, &mysql.spec, 1, 1_000).await;
-        let database = &shop.config.database_url;
+        let database = &shop.config.mysql.database_url;
         let variables = vec![
             ("SSL_CERT_FILE", certificates.file("ca.pem")),
             ("STOCK_REDIS_URL", format!("rediss://127.0.0.1:{port}/0")),

@@ -388,10 +388,10 @@ fn the_script_decides_as_a_plain_model_does() {
         .unwrap();
     let mut shop = runtime.block_on(Shop::open_undivided(1, 1));
     // Only one call is under way, so batches are decided in the order in which they were sent.
-    shop.config.batches_in_flight_max = 1;
+    shop.config.decide.batches_in_flight_max = 1;
     // The sold-out flag may refuse for a moment what a reversal in the same batch has just made
     // possible.
-    shop.config.sold_out_flag_ms = 0;
+    shop.config.decide.sold_out_flag_ms = 0;
     let ledger = runtime.block_on(async {
         let ledger = ledger::start(&shop.config, shop.pool.clone(), shop.clock.clone()).unwrap();
         assert!(ledger.wait_open(std::time::Duration::from_secs(10)).await);

@@ -86,7 +86,7 @@ async fn a_job_whose_holder_is_lost_without_a_word_is_free_again_in_seconds() {
     let proxy = Proxy::start(own.mysql.spec.port).await.unwrap();
     let direct = format!("127.0.0.1:{}", own.mysql.spec.port);
     let mut lost = shop.config.clone();
-    lost.database_url = lost.database_url.replace(&direct, &proxy.address);
+    lost.mysql.database_url = lost.mysql.database_url.replace(&direct, &proxy.address);
     let pool = stock_mysql::pool(&lost, Role::Tool).unwrap();
     let claim = jobs::claim(&pool, "reconcile").await.unwrap().unwrap();
     claim.check().unwrap();
@@ -103,7 +103,7 @@ async fn a_job_whose_holder_is_lost_without_a_word_is_free_again_in_seconds() {
 #[tokio::test]
 async fn frames_that_nobody_needs_are_dropped_and_the_watermark_stays() {
     let mut shop = Shop::open(1, 1_000).await;
-    shop.config.journal_keep_entries = 10;
+    shop.config.apply.journal_keep_entries = 10;
     let service = shop.serve().await;
     let frames = async || -> i64 {
         let mut link = shop.ledger.link().unwrap();

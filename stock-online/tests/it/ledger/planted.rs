@@ -170,7 +170,7 @@ async fn verify_names_every_change_of_what_mysql_says() {
 #[tokio::test(flavor = "multi_thread")]
 async fn verify_names_every_change_of_what_redis_says() {
     let shop = shop::lived_in().await;
-    let client = redis::Client::open(shop.config.redis_url.as_str()).unwrap();
+    let client = redis::Client::open(shop.config.redis.redis_url.as_str()).unwrap();
     let mut redis = client.get_multiplexed_async_connection().await.unwrap();
     let (mut changed, mut missed) = (0, Vec::new());
     for kind in Kind::ALL {

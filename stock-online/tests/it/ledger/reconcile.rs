@@ -45,7 +45,7 @@ async fn a_level_changed_by_hand_is_reported_first_and_then_corrected() {
         201
     );
     shop.drained().await;
-    let client = redis::Client::open(shop.config.redis_url.as_str()).unwrap();
+    let client = redis::Client::open(shop.config.redis.redis_url.as_str()).unwrap();
     let mut redis = client.get_multiplexed_async_connection().await.unwrap();
     let key = |product| shop.ledger.keys().account(account(product));
     let _: () = cmd("SET")

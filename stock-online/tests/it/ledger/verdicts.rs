@@ -107,7 +107,7 @@ async fn level(ledger: &Ledger, account: Account) -> Option<i64> {
 async fn each_code_is_reached_once_and_changes_nothing() {
     let shop = Shop::open_undivided(2, 10).await;
     let ledger = &shop.ledger;
-    let client = redis::Client::open(shop.config.redis_url.as_str()).unwrap();
+    let client = redis::Client::open(shop.config.redis.redis_url.as_str()).unwrap();
     let mut redis = client.get_multiplexed_async_connection().await.unwrap();
     let mut seen = Vec::new();
     let number = async || {
@@ -131,7 +131,10 @@ async fn each_code_is_reached_once_and_changes_nothing() {
     seen.push(refusal(ledger, late).await);
 
     let mut config = shop.config.clone();
-    (config.lag_hard_entries, config.lag_reserve_entries) = (1, 0);
+    (
+        config.decide.lag_hard_entries,
+        config.decide.lag_reserve_entries,
+    ) = (1, 0);
     let full = ledger::start(&config, shop.pool.clone(), shop.clock.clone()).unwrap();
     assert!(full.wait_open(std::time::Duration::from_secs(10)).await);
     seen.push(refusal(&full, place(1, 1)).await);
@@ -477,7 +480,7 @@ async fn several_lines_are_taken_together_or_not_at_all_within_one_batch() {
 #[tokio::test]
 async fn ids_rise_when_the_clock_is_set_back_and_when_a_millisecond_is_full() {
     let shop = Shop::open(1, 1_000).await;
-    let client = redis::Client::open(shop.config.redis_url.as_str()).unwrap();
+    let client = redis::Client::open(shop.config.redis.redis_url.as_str()).unwrap();
     let mut redis = client.get_multiplexed_async_connection().await.unwrap();
     let ahead = shop.ledger.redis_now_ms() + 3_600_000;
     let low = 65_530;

@@ -144,7 +144,7 @@ async fn each_message_of_a_command_names_the_file_the_address_and_the_remedy() {
 #[tokio::test(flavor = "multi_thread")]
 async fn doctor_checks_what_it_may_and_names_the_rest() {
     let shop = Shop::open(1, 10).await;
-    let client = redis::Client::open(shop.config.redis_url.as_str()).unwrap();
+    let client = redis::Client::open(shop.config.redis.redis_url.as_str()).unwrap();
     let mut redis = client.get_multiplexed_async_connection().await.unwrap();
     for (user, rights) in [("blind", "-config"), ("mute", "-info")] {
         let mut acl = cmd("ACL");
@@ -164,6 +164,7 @@ async fn doctor_checks_what_it_may_and_names_the_rest() {
     }
     let of = |user: &str| {
         shop.config
+            .redis
             .redis_url
             .replace("://", &format!("://{user}:password@"))
     };

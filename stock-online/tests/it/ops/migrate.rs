@@ -11,7 +11,7 @@ use crate::support::{Shop, until};
 
 /// A shop's settings with an empty database.
 async fn empty_beside(shop: &Shop, name: &str) -> (Shop, MySqlPool) {
-    let (server, database) = shop.config.database_url.rsplit_once('/').unwrap();
+    let (server, database) = shop.config.mysql.database_url.rsplit_once('/').unwrap();
     let database = format!("{database}_{name}");
     sqlx::query(AssertSqlSafe(format!(
         "CREATE DATABASE {database} CHARACTER SET utf8mb4"
@@ -20,8 +20,8 @@ async fn empty_beside(shop: &Shop, name: &str) -> (Shop, MySqlPool) {
     .await
     .unwrap();
     let mut empty = shop.clone();
-    empty.config.database_url = format!("{server}/{database}");
-    empty.config.redis_prefix = format!("{}:{name}", shop.config.redis_prefix);
+    empty.config.mysql.database_url = format!("{server}/{database}");
+    empty.config.redis.redis_prefix = format!("{}:{name}", shop.config.redis.redis_prefix);
     let pool = stock_mysql::pool(&empty.config, Role::Tool).unwrap();
     (empty, pool)
 }
@@ -153,7 +153,7 @@ async fn a_migrate_process_that_is_killed_again_and_again_is_finished_by_the_las
         .fetch_one(&cut)
         .await
         .unwrap();
-    assert_eq!(u64::try_from(epochs).unwrap(), shop.config.shards);
+    assert_eq!(u64::try_from(epochs).unwrap(), shop.config.redis.shards);
 }
 
 #[tokio::test(flavor = "multi_thread")]

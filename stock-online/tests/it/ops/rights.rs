@@ -17,7 +17,7 @@ fn line(begin: &str) -> &'static str {
 
 /// The shop, reached by users with the least rights.
 pub(super) async fn with_least_rights(shop: &Shop) -> Shop {
-    let client = redis::Client::open(shop.config.redis_url.as_str()).unwrap();
+    let client = redis::Client::open(shop.config.redis.redis_url.as_str()).unwrap();
     let mut redis = client.get_multiplexed_async_connection().await.unwrap();
     let mut words = line("ACL SETUSER").split(' ');
     let mut acl = cmd(words.next().unwrap());
@@ -25,7 +25,7 @@ pub(super) async fn with_least_rights(shop: &Shop) -> Shop {
         acl.arg(word);
     });
     let _: () = acl.query_async(&mut redis).await.unwrap();
-    let (server, database) = shop.config.database_url.rsplit_once('/').unwrap();
+    let (server, database) = shop.config.mysql.database_url.rsplit_once('/').unwrap();
     let grant = line("GRANT").replace("stock.*", &format!("{database}.*"));
     for text in [
         "CREATE USER IF NOT EXISTS 'stock'@'%' IDENTIFIED BY 'password'",
@@ -37,9 +37,9 @@ pub(super) async fn with_least_rights(shop: &Shop) -> Shop {
             .unwrap();
     }
     let mut config = shop.config.clone();
-    config.redis_url = config.redis_url.replace("://", "://stock:password@");
+    config.redis.redis_url = config.redis.redis_url.replace("://", "://stock:password@");
     let server = server.replace("://root@", "://stock:password@");
-    config.database_url = format!("{server}/{database}");
+    config.mysql.database_url = format!("{server}/{database}");
     Shop::at(config)
 }
 
@@ -92,7 +92,7 @@ fn the_line_of_rights_names_every_command_of_the_sources() {
                     // A command that is sent without its subcommand's name beside it.
                     let by_sub =
                         |right: &&str| right.split_once('|').is_some_and(|(of, _)| of == command);
-                    if !is_allowed && !allowed.iter().any(|right| by_sub(&right)) {
+                    if !is_allowed && !allowed.iter().any(by_sub) {
                         missing.insert(command);
                     }
                 }

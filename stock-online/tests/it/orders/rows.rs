@@ -22,7 +22,7 @@ async fn buyers_who_queue_for_one_row_keep_nobody_from_another() {
     .await
     .unwrap();
     let mut waiting = JoinSet::new();
-    for _ in 0..4 * shop.config.synchronous_orders_max {
+    for _ in 0..4 * shop.config.mysql.synchronous_orders_max {
         let service = Arc::clone(&service);
         waiting.spawn(async move {
             let call = service.client.order("/api/orders", 2, &[(1, 1)]);

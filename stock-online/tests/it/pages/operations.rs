@@ -22,7 +22,7 @@ async fn a_proof_on_demand_stands_in_the_checks() {
     let before = client.get("/api/ops/status").admin().send().await.body;
     for (name, value) in [
         ("selling", json!(true)),
-        ("durability", json!(shop.config.durability.as_str())),
+        ("durability", json!(shop.config.redis.durability.as_str())),
         ("lagEntries", json!(0)),
         ("fenced", Value::Null),
     ] {

@@ -307,7 +307,7 @@ async fn a_token_of_the_previous_key_holds_until_the_key_is_gone() {
     let service = shop.serve().await;
     assert_eq!(me(&service.client, &token).await, 401);
     service.stop().await;
-    shop.config.jwt_previous_secret = old.to_owned();
+    shop.config.people.jwt_previous_secret = old.to_owned();
     let service = shop.serve().await;
     assert_eq!(me(&service.client, &token).await, 200);
     let (fresh, _) = log_in(&service.client, "one@example.com").await;

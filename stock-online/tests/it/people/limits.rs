@@ -26,7 +26,7 @@ async fn fail_until_delayed(client: &Client, email: &str) -> u32 {
 #[tokio::test(flavor = "multi_thread")]
 async fn after_ten_failures_the_next_attempt_waits_for_a_moment_on_every_instance() {
     let mut shop = Shop::open(1, 10).await;
-    shop.config.limit_login_seconds = LONG_SECONDS;
+    shop.config.people.limit_login_seconds = LONG_SECONDS;
     let (here, there) = (shop.serve().await, shop.serve().await);
     for email in ["one@example.com", "two@example.com"] {
         sign_up(&here.client, email).await;
@@ -68,7 +68,7 @@ async fn the_owner_of_an_account_is_not_kept_out_by_others_who_guess() {
     // Danger: wrong passwords from anywhere, again and again, keep the admin out for ever. Method:
     // a browser in which the owner has logged in before, and a login that is still valid.
     let mut shop = Shop::open(1, 10).await;
-    shop.config.limit_login_seconds = LONG_SECONDS;
+    shop.config.people.limit_login_seconds = LONG_SECONDS;
     let service = shop.serve().await;
     let client = &service.client;
     sign_up(client, "one@example.com").await;
@@ -90,7 +90,7 @@ async fn the_owner_of_an_account_is_not_kept_out_by_others_who_guess() {
     let account = {
         let mut link = shop.ledger.live_link().await.unwrap();
         fail_until_delayed(client, "one@example.com").await;
-        let pattern = format!("{}:limit:*login:*", shop.config.redis_prefix);
+        let pattern = format!("{}:limit:*login:*", shop.config.redis.redis_prefix);
         let keys: Vec<String> = redis::cmd("KEYS")
             .arg(pattern)
             .query_async(&mut link.read)
@@ -131,8 +131,8 @@ async fn the_owner_of_an_account_is_not_kept_out_by_others_who_guess() {
 #[tokio::test(flavor = "multi_thread")]
 async fn many_who_come_in_from_one_address_do_not_count() {
     let mut shop = Shop::open(1, 10).await;
-    shop.config.limit_address_logins = 3;
-    shop.config.limit_login_seconds = LONG_SECONDS;
+    shop.config.people.limit_address_logins = 3;
+    shop.config.people.limit_login_seconds = LONG_SECONDS;
     let service = shop.serve().await;
     sign_up(&service.client, "one@example.com").await;
     for _ in 0..6 {
@@ -181,10 +181,10 @@ async fn read(client: &Client, from: u8) -> u16 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_users_requests_are_limited_across_instances() {
     let mut shop = Shop::open(1, 1_000).await;
-    shop.config.limit_user_requests = 40;
-    shop.config.limit_user_keys = 3;
+    shop.config.people.limit_user_requests = 40;
+    shop.config.people.limit_user_keys = 3;
     // One window for the whole test, whenever it begins.
-    shop.config.limit_window_seconds = 1_000_000_000_000;
+    shop.config.people.limit_window_seconds = 1_000_000_000_000;
     let (here, there) = (shop.serve().await, shop.serve().await);
     for _ in 0..40 {
         assert_eq!(list(&here.client, 2).await, 200);
@@ -224,8 +224,8 @@ async fn a_users_requests_are_limited_across_instances() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_is_the_connections_unless_a_trusted_proxy_names_another() {
     let mut shop = Shop::open(1, 10).await;
-    shop.config.limit_address_requests = 5;
-    shop.config.limit_window_seconds = 1_000_000_000_000;
+    shop.config.people.limit_address_requests = 5;
+    shop.config.people.limit_window_seconds = 1_000_000_000_000;
     let service = shop.serve_roles(&[stock_online::ServiceRole::Http]).await;
     // The wait for readiness sends orders, so some of the five requests are used up.
     until("the address has asked too often", || async {
@@ -239,7 +239,7 @@ async fn an_address_is_the_connections_unless_a_trusted_proxy_names_another() {
     );
     assert_eq!(service.client.get("/livez").send().await.status, 200);
     service.stop().await;
-    shop.config.trusted_proxies = "127.0.0.0/8".to_owned();
+    shop.config.http.trusted_proxies = "127.0.0.0/8".to_owned();
     let service = shop.serve_roles(&[stock_online::ServiceRole::Http]).await;
     for _ in 0..5 {
         assert_eq!(read(&service.client, 3).await, 200);
@@ -253,7 +253,7 @@ async fn an_address_is_the_connections_unless_a_trusted_proxy_names_another() {
 async fn without_redis_logins_are_counted_all_the_same() {
     let own = crate::support::OwnServers::start(stock_common::config::Durability::Everysec).await;
     let mut shop = Shop::open_on(&own.redis.spec, &own.mysql.spec, 1, 10).await;
-    shop.config.limit_login_seconds = LONG_SECONDS;
+    shop.config.people.limit_login_seconds = LONG_SECONDS;
     let service = shop.serve().await;
     sign_up(&service.client, "one@example.com").await;
     let mut redis = own.redis;
@@ -287,9 +287,9 @@ async fn made_up_paths_make_no_series_of_their_own() {
     // Danger: each made-up path that is answered with anything but 404 becomes a histogram that
     // stays for ever.
     let mut shop = Shop::open(1, 10).await;
-    shop.config.cors_origins = "https://shop.example.com".to_owned();
-    shop.config.limit_address_requests = 10;
-    shop.config.limit_window_seconds = 1_000_000_000_000;
+    shop.config.http.cors_origins = "https://shop.example.com".to_owned();
+    shop.config.people.limit_address_requests = 10;
+    shop.config.people.limit_window_seconds = 1_000_000_000_000;
     let service = shop.serve_roles(&[stock_online::ServiceRole::Http]).await;
     let client = &service.client;
     let cancel = client.patch("/api/orders/madeupbysomebody/cancel");

@@ -212,8 +212,9 @@ async fn answers_tell_browsers_to_be_careful_and_only_allowed_origins_may_read()
     let own = service.client.get("/api/orders").user(2).send().await;
     assert_eq!(own.headers["cache-control"], "no-store");
     service.stop().await;
-    shop.config.cors_origins = "https://shop.example.com, https://other.example.com".to_owned();
-    shop.config.public_tls = true;
+    shop.config.http.cors_origins =
+        "https://shop.example.com, https://other.example.com".to_owned();
+    shop.config.http.public_tls = true;
     let service = shop.serve().await;
     let preflight = service
         .client

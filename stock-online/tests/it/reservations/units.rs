@@ -43,7 +43,7 @@ async fn counted(shop: &Shop) -> Vec<(String, u64)> {
 
 async fn open(units: u32) -> Shop {
     let mut shop = Shop::open(2, 1_000).await;
-    shop.config.hold_units_per_user_max = units;
+    shop.config.selling.hold_units_per_user_max = units;
     shop
 }
 
@@ -102,7 +102,7 @@ async fn parallel_requests_do_not_pass_the_cap() {
     // Danger: each of many parallel requests sees room for itself, also those of one script call.
     // Method: sixty at once on two instances; the end sum of the user tells.
     let mut shop = open(7).await;
-    shop.config.holds_per_user_max = 0;
+    shop.config.selling.holds_per_user_max = 0;
     let (service, other) = (shop.serve().await, shop.serve().await);
     let running: Vec<_> = (0..60)
         .map(|n| {
@@ -152,7 +152,7 @@ async fn a_sale_with_a_limit_caps_by_that_and_zero_is_no_cap() {
     refused(client, 2, 3, 2).await;
     service.stop().await;
     let mut free = shop.clone();
-    free.config.hold_units_per_user_max = 0;
+    free.config.selling.hold_units_per_user_max = 0;
     let service = free.serve().await;
     held(&service.client, 2, 900).await;
     shop.drained().await;

@@ -146,7 +146,7 @@ async fn a_limit_holds_on_two_instances_that_learn_of_it_at_different_times() {
     let shop = Shop::open(1, 10_000).await;
     let service = shop.serve().await;
     let mut late = shop.clone();
-    late.config.catalog_refresh_ms = 4_000;
+    late.config.selling.catalog_refresh_ms = 4_000;
     let other = late.serve().await;
     let running = sale(
         &shop,

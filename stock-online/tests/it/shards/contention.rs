@@ -26,7 +26,7 @@ async fn decide(shop: &Shop, shard: u64, request: Request) -> Position {
 async fn hold(shop: &Shop, takes: &[(u64, i64)]) -> (Branch, Position) {
     let asked = request(takes, None);
     let map = shop.ledger.shard_map().unwrap();
-    let Plan::Several(split) = branch::plan(&asked, map, shop.config.branch_hold_ms) else {
+    let Plan::Several(split) = branch::plan(&asked, map, shop.config.decide.branch_hold_ms) else {
         panic!("it lies on one shard");
     };
     let part = split.branches.first().unwrap();

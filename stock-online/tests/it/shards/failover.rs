@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use redis::{RedisResult, cmd};
 use rustix::process::Signal;
-use stock_common::config::Config;
 use stock_engine::verify::verify;
 use stock_redis::FenceState;
 use stock_servers::Server;
@@ -238,11 +237,10 @@ async fn an_address_that_another_cluster_was_given_leads_nobody_away() {
     own.cluster.nodes[0].kill().await;
     let mut other = other_cluster(own.cluster.nodes[0].spec.port).await;
     own.mysql.create_database("others").await.unwrap();
-    let others = Shop::begin(Config {
-        redis_url: other.url(),
-        database_url: own.mysql.spec.url("others"),
-        ..shop.config.clone()
-    });
+    let others = Shop::begin(shop.config.clone().with(|config| {
+        config.redis.redis_url = other.url();
+        config.mysql.database_url = own.mysql.spec.url("others");
+    }));
     let others = others.await;
     let before = heads(&others).await.unwrap();
     let two = shop.serve().await;

@@ -92,7 +92,7 @@ async fn a_key_is_decided_once_on_whichever_shard() {
         }
         before
     };
-    shop.config.shards = 5;
+    shop.config.redis.shards = 5;
     let mut quiet = |_, _| {};
     rehome(&shop.config, &shop.config, &shop.pool, 5, &mut quiet)
         .await

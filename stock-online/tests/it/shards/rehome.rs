@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use redis::cmd;
 use serde_json::json;
-use stock_common::config::Config;
 use stock_common::id::UserId;
 use stock_domain::account::Account;
 use stock_domain::shard_map::ShardMap;
@@ -145,16 +144,15 @@ async fn a_shop_on_one_redis_moves_to_a_cluster() {
     let settling = shop
         .serve_roles(&[stock_online::ServiceRole::Subscriber])
         .await;
-    let there = Config {
-        redis_url: own.cluster.url(),
-        ..shop.config.clone()
-    };
+    let there = shop.config.clone().with(|config| {
+        config.redis.redis_url = own.cluster.url();
+    });
     let mut quiet = |_, _| {};
     let done = rehome(&shop.config, &there, &shop.pool, 16, &mut quiet).await;
     assert_eq!(done.unwrap().shards, 16);
     settling.stop().await;
     let keys = cmd("KEYS").arg(shop.ledger.keys().everything()).to_owned();
-    let mut redis = redis::Client::open(shop.config.redis_url.as_str())
+    let mut redis = redis::Client::open(shop.config.redis.redis_url.as_str())
         .unwrap()
         .get_multiplexed_async_connection()
         .await

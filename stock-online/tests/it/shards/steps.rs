@@ -73,7 +73,7 @@ async fn send(shop: &Shop, split: &Split, steps: usize) -> bool {
 }
 
 fn parts(shop: &Shop, request: &Request) -> Box<Split> {
-    let hold_ms = shop.config.branch_hold_ms;
+    let hold_ms = shop.config.decide.branch_hold_ms;
     match branch::plan(request, shop.ledger.shard_map().unwrap(), hold_ms) {
         Plan::Several(split) => split,
         Plan::One(shard) => panic!("it lies on shard {shard}"),
@@ -95,8 +95,11 @@ async fn settled(shop: &Shop) {
 async fn short_holds() -> Shop {
     let shop = Shop::open_in(3, 24, 100).await;
     let mut config = shop.config;
-    (config.queue_wait_ms_max, config.redis_response_timeout_ms) = (20, 2_000);
-    config.branch_hold_ms = 50;
+    (
+        config.decide.queue_wait_ms_max,
+        config.redis.redis_response_timeout_ms,
+    ) = (20, 2_000);
+    config.decide.branch_hold_ms = 50;
     let shop = Shop::at(config);
     assert!(shop.ledger.wait_open(crate::support::PATIENCE).await);
     shop
@@ -251,8 +254,11 @@ async fn instances_killed_among_orders_over_shards_leave_whole_orders() {
     // under a load of orders over all shards; the instances that are left end the held branches.
     let shop = Shop::open_in(3, 24, 1_000_000).await;
     let mut config = shop.config.clone();
-    (config.queue_wait_ms_max, config.branch_hold_ms) = (500, 3_000);
-    config.redis_response_timeout_ms = 1_000;
+    (
+        config.decide.queue_wait_ms_max,
+        config.decide.branch_hold_ms,
+    ) = (500, 3_000);
+    config.redis.redis_response_timeout_ms = 1_000;
     let variables = || {
         vec![
             ("STOCK_QUEUE_WAIT_MS_MAX", "500".to_owned()),
