@@ -24,7 +24,8 @@ struct Shop {
 }
 
 impl Shop {
-    /// Sends a request until there is an answer; under a key that is safe, whatever became of the first attempt.
+    /// Sends a request until there is an answer; under a key that is safe, whatever became of the
+    /// first attempt.
     async fn call(
         &self,
         method: Method,
@@ -73,7 +74,8 @@ impl Shop {
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    // reqwest is built without a TLS provider here; a shop of yours takes its default features instead.
+    // reqwest is built without a TLS provider here; a shop of yours takes its default features
+    // instead.
     rustls::crypto::ring::default_provider()
         .install_default()
         .map_err(|_other| "a provider is installed already")?;

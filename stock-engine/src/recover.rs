@@ -495,7 +495,10 @@ fn write_discarded(file: &Path, left: &[Entry]) -> Result<(), std::io::Error> {
         .append(true)
         .open(file)?;
     for entry in left {
-        let payload: serde_json::Value = serde_json::from_slice(&entry.payload).unwrap_or_default();
+        // A payload that is no JSON is kept as it is: this file is all that is left of the entry.
+        let text = || String::from_utf8_lossy(&entry.payload).into_owned().into();
+        let payload: serde_json::Value =
+            serde_json::from_slice(&entry.payload).unwrap_or_else(|_| text());
         let line = serde_json::json!({
             "position": entry.position, "number": entry.number, "payload": payload,
         });

@@ -88,6 +88,7 @@ async fn open(app: &App, what: &str, request: Result<Request, DraftError>) -> Op
 }
 
 async fn open_forgotten(app: &App) {
+    // While MySQL does not answer, nothing is opened; the next refresh asks again.
     for id in products::unopened(&app.pool).await.unwrap_or_default() {
         open(
             app,

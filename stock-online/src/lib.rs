@@ -232,7 +232,7 @@ async fn drain(app: &App, tasks: &tokio_util::task::TaskTracker, background: &Ca
     }
     background.cancel();
     tasks.close();
-    if tokio::time::timeout(Duration::from_millis(1_500), tasks.wait())
+    if tokio::time::timeout(Duration::from_secs(1), tasks.wait())
         .await
         .is_err()
     {

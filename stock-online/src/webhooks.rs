@@ -9,7 +9,7 @@
 mod internal;
 mod send;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use stock_domain::shard_state::ShardState;
 use stock_domain::webhook::{self, Secret};
 use stock_mysql::webhooks::{self as table, Delivery, Webhook, WebhookState};
 use stock_mysql::{journal, shards};
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 pub use self::internal::is_internal;
@@ -43,20 +43,27 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
     let holder: Arc<str> = format!("{:032x}", rand::random::<u128>()).into();
     // Each webhook has a task of its own, so that a slow receiver delays no other webhook.
     let mut running = JoinSet::new();
-    let mut busy = HashSet::new();
+    let mut busy: HashMap<u64, task::Id> = HashMap::new();
     while !shutdown.is_cancelled() {
-        while let Some(ended) = running.try_join_next() {
-            busy.remove(&ended.unwrap_or_default());
+        while let Some(ended) = running.try_join_next_with_id() {
+            // The task of a webhook that panicked is over too, and the webhook gets another one.
+            let ended = match ended {
+                Ok((task, ())) => task,
+                Err(error) => {
+                    tracing::error!(%error, "sending a webhook broke");
+                    error.id()
+                }
+            };
+            busy.retain(|_, task| *task != ended);
         }
-        if running.is_empty() {
-            busy.clear();
-        }
+        // While MySQL does not answer, nothing is begun; the next look asks again.
         let all = table::all(&app.pool).await.unwrap_or_default();
         for webhook in all {
-            if webhook.state == WebhookState::Active && busy.insert(webhook.id) {
+            if webhook.state == WebhookState::Active && !busy.contains_key(&webhook.id) {
                 let (app, sender) = (Arc::clone(&app), Arc::clone(&sender));
-                let holder = Arc::clone(&holder);
-                running.spawn(async move { drive(&app, &sender, webhook, &holder).await });
+                let (holder, id) = (Arc::clone(&holder), webhook.id);
+                let task = running.spawn(async move { drive(&app, &sender, id, &holder).await });
+                busy.insert(id, task.id());
             }
         }
         tokio::select! {
@@ -68,15 +75,13 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
 }
 
 /// Sends a webhook's batches one after the other, until there is nothing to send now.
-async fn drive(app: &App, sender: &Sender, webhook: Webhook, holder: &str) -> u64 {
-    let id = webhook.id;
+async fn drive(app: &App, sender: &Sender, id: u64, holder: &str) {
     loop {
         match step(app, sender, id, holder).await {
             Ok(true) => {}
-            Ok(false) => return id,
+            Ok(false) => return,
             Err(error) => {
-                tracing::warn!(webhook.id = id, %error, "a webhook waits for mysql");
-                return id;
+                return tracing::warn!(webhook.id = id, %error, "a webhook waits for mysql");
             }
         }
     }

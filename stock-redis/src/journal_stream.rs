@@ -268,7 +268,8 @@ pub async fn tail(
                 continue;
             }
             bytes += stored.payload.len();
-            // A single entry is always taken, however large it is: the next batch would be no smaller.
+            // A single entry is always taken, however large it is: the next batch would be no
+            // smaller.
             let is_over = bytes > BATCH_BYTES_MAX || postings > BATCH_POSTINGS_MAX;
             if tail.entries.len() >= entries_max || (is_over && !tail.entries.is_empty()) {
                 return Ok(tail);

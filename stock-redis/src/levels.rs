@@ -53,6 +53,7 @@ pub async fn read(
             }
         }
         for (group, values) in groups.values().zip(found) {
+            // A reply of another form tells no level: the accounts stay unknown.
             let values: Vec<Option<String>> = redis::from_redis_value(values).unwrap_or_default();
             for (account, value) in group.iter().zip(values) {
                 if let Some(level) = value.as_deref().and_then(Level::parse) {

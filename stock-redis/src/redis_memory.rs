@@ -51,7 +51,8 @@ impl RedisMemory {
 
     /// Whether a larger part of its limit is in use. No limit is the least full.
     fn is_fuller_than(&self, other: &Self) -> bool {
-        // Compared crosswise, because neither part is a whole number. Without a limit the part is 0.
+        // Compared crosswise, because neither part is a whole number. Without a limit the part is
+        // 0.
         let part = |of: &Self| match of.limit_bytes {
             0 => (0, 1),
             limit => (u128::from(of.used_bytes), u128::from(limit)),

@@ -1,7 +1,8 @@
 //! Every setting with its default, in parts: a function takes the part that it needs.
 //!
-//! A setting's name is the same in `stock.toml`, behind `STOCK_` in the environment, and in its part. So the file and the
-//! environment are flat, and [`Config`] is read from and written as a flat list.
+//! A setting's name is the same in `stock.toml`, behind `STOCK_` in the environment, and in its
+//! part. So the file and the environment are flat, and [`Config`] is read from and written as a
+//! flat list.
 
 use serde::{Deserialize, Serialize};
 
@@ -112,7 +113,8 @@ settings! {
         /// Synchronous orders at the same time. Each has a connection of its own.
         synchronous_orders_max: usize = 16,
     }
-    /// Script calls: their size and queue, the backlog that they allow, and how long answers are remembered.
+    /// Script calls: their size and queue, the backlog that they allow, and how long answers are
+    /// remembered.
     decide: DecideSettings {
         /// How long a branch is held before somebody looks at the outcome of its order.
         branch_hold_ms: u64 = 10_000,

@@ -163,6 +163,7 @@ async fn recent(app: &App, products: &[Arc<Product>]) -> Result<Levels, Problem>
     let unknown: Vec<Account> = unknown.collect();
     if !unknown.is_empty() {
         let read = tokio::time::timeout(LOST_MAX, accounts::levels(&app.pool, &unknown)).await;
+        // Without MySQL's answer these levels stay unknown, and are shown so.
         let settled = read.unwrap_or(Ok(HashMap::new())).unwrap_or_default();
         for (name, found) in names.iter().zip(&mut levels) {
             found.level = found.level.or_else(|| settled.get(name).copied());

@@ -1,7 +1,7 @@
 //! `/dashboard`: the last minutes, live.
 //!
-//! The server draws the page, curves included. Once a second it draws the moving part again and sends it as an event, so that the script only has to replace
-//! that part.
+//! The server draws the page, curves included. Once a second it draws the moving part again and
+//! sends it as an event, so that the script only has to replace that part.
 
 mod figures;
 

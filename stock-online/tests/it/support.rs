@@ -3,13 +3,20 @@
 //! One Redis and one database server serve the whole binary; a test that kills servers starts its
 //! own. A watchdog process ends them all when this process is gone, however it ended.
 
+#[path = "support/load.rs"]
+mod load;
+#[path = "support/process.rs"]
+mod process;
+
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+pub(crate) use self::load::{History, Load};
+pub(crate) use self::process::{ROLES, ServiceProcess};
 use sqlx::MySqlPool;
 pub(crate) use stock_client::{Answer, Call, Client, Session, order_json};
 use stock_common::clock::Clock;
@@ -484,164 +491,6 @@ impl Service {
     pub(crate) async fn stop(self) {
         self.shutdown.cancel();
         self.task.await.unwrap().unwrap();
-    }
-}
-
-/// A service in a process of its own, to be killed.
-pub(crate) struct ServiceProcess {
-    pub(crate) client: Client,
-    pub(crate) child: tokio::process::Child,
-}
-
-/// Every role of the service.
-pub(crate) const ROLES: &str = "http,subscriber,scheduler";
-
-impl ServiceProcess {
-    pub(crate) async fn start(shop: &Shop) -> Self {
-        Self::start_with(shop, Vec::new()).await
-    }
-
-    /// Starts it with further variables, which override the shop's.
-    pub(crate) async fn start_with(shop: &Shop, variables: Vec<(&'static str, String)>) -> Self {
-        Self::spawn(shop, variables, ROLES, Stdio::inherit()).await
-    }
-
-    /// The same, with its log in a file.
-    pub(crate) async fn start_logging(
-        shop: &Shop,
-        variables: Vec<(&'static str, String)>,
-        log: &Path,
-    ) -> Self {
-        let log = std::fs::File::create(log).unwrap().into();
-        Self::spawn(shop, variables, ROLES, log).await
-    }
-
-    pub(crate) async fn spawn(
-        shop: &Shop,
-        variables: Vec<(&'static str, String)>,
-        roles: &str,
-        log: Stdio,
-    ) -> Self {
-        let service = Self::begin(shop, variables, roles, log);
-        let client = &service.client;
-        until("the process is ready", || client.is_ready()).await;
-        service
-    }
-
-    /// The same, without waiting until it is ready.
-    pub(crate) fn begin(
-        shop: &Shop,
-        variables: Vec<(&'static str, String)>,
-        roles: &str,
-        log: Stdio,
-    ) -> Self {
-        let port = stock_servers::free_port().unwrap();
-        let address = format!("127.0.0.1:{port}");
-        let child = tokio::process::Command::new(env!("CARGO_BIN_EXE_stock-online"))
-            .args(["serve", "--roles", roles])
-            .envs(shop.variables())
-            .env("STOCK_HTTP_ADDR", &address)
-            .env("STOCK_LOG", "error")
-            .envs(variables)
-            .stderr(log)
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let client = shop.client(&address);
-        Self { client, child }
-    }
-
-    /// Ends the process by a signal; it must exit with 0.
-    pub(crate) async fn end_by(mut self, signal: rustix::process::Signal) {
-        self.signal(signal);
-        let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
-        assert_eq!(ended.unwrap().unwrap().code(), Some(0));
-    }
-
-    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
-        let pid = i32::try_from(self.child.id().unwrap()).unwrap();
-        rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal)
-            .unwrap();
-    }
-}
-
-/// Everything that clients saw during a load.
-#[derive(Debug, Default, Clone)]
-pub(crate) struct History {
-    pub(crate) accepted: Vec<String>,
-    pub(crate) refused: u64,
-    pub(crate) unknown: u64,
-}
-
-impl History {
-    /// A broken connection is an unknown outcome.
-    fn note(&mut self, answer: Option<Answer>) {
-        match answer {
-            Some(answer) if answer.status == 201 => self.accepted.push(answer.order_id()),
-            Some(answer) if answer.code() != "OUTCOME_UNKNOWN" => self.refused += 1,
-            _ => self.unknown += 1,
-        }
-    }
-}
-
-/// A load of orders that goes on until it is stopped.
-pub(crate) struct Load {
-    stop: CancellationToken,
-    history: Arc<Mutex<History>>,
-    workers: Vec<tokio::task::JoinHandle<()>>,
-}
-
-impl Load {
-    /// `workers` clients order one unit of product 1 again and again, on both paths.
-    pub(crate) fn start(clients: &[Client], workers: usize) -> Self {
-        Self::start_of(clients, workers, &[(1, 1)])
-    }
-
-    /// The same with these products and quantities.
-    pub(crate) fn start_of(clients: &[Client], workers: usize, lines: &[(u64, i64)]) -> Self {
-        let stop = CancellationToken::new();
-        let history = Arc::new(Mutex::new(History::default()));
-        let workers = (0..workers)
-            .map(|number| {
-                let client = clients[number % clients.len()].clone();
-                let (stop, history) = (stop.clone(), Arc::clone(&history));
-                let path = if number % 4 == 3 {
-                    "/api/orders"
-                } else {
-                    "/api/redis/orders"
-                };
-                let lines = lines.to_vec();
-                tokio::spawn(async move {
-                    while !stop.is_cancelled() {
-                        let answer = client.order(path, 2, &lines).try_send().await;
-                        history.lock().unwrap().note(answer.ok());
-                        tokio::task::yield_now().await;
-                    }
-                })
-            })
-            .collect();
-        Self {
-            stop,
-            history,
-            workers,
-        }
-    }
-
-    /// Waits until this many more orders were accepted.
-    pub(crate) async fn accept(&self, more: usize) {
-        let goal = self.history.lock().unwrap().accepted.len() + more;
-        until("the load is accepted", || async {
-            self.history.lock().unwrap().accepted.len() >= goal
-        })
-        .await;
-    }
-
-    pub(crate) async fn stop(self) -> History {
-        self.stop.cancel();
-        for worker in self.workers {
-            worker.await.unwrap();
-        }
-        self.history.lock().unwrap().clone()
     }
 }
 
