@@ -28,8 +28,8 @@ install:
 	@sh scripts/install.sh servers
 
 run: install
-	$(CARGO) build --release --locked --bin stock-online
-	./target/release/stock-online dev --port $(PORT) $(ARGS)
+	$(CARGO) build --profile trial --locked --bin stock-online
+	./target/trial/stock-online dev --port $(PORT) $(ARGS)
 
 test: install
 	@sh scripts/install.sh backup

@@ -4,7 +4,8 @@
 use libfuzzer_sys::fuzz_target;
 use stock_common::id::{LocationId, ProductId, UserId};
 use stock_domain::account::Account;
-use stock_domain::journal::{Draft, Kind, Posting};
+use stock_domain::journal::{Draft, Kind};
+use stock_domain::posting::Posting;
 use stock_domain::request::Request;
 use stock_redis::codec::decode;
 use stock_redis::encoded_request::EncodedRequest;

@@ -27,9 +27,11 @@ use stock_common::id::{CouponId, Position, ProductId, UserId};
 pub use self::split::{Part, Plan, Split, plan};
 use crate::account::{Account, AccountKind};
 use crate::coupon::{CODE_STATE, CodeState};
-use crate::journal::{Closing, Draft, DraftError, Entry, Kind, Posting, Transition};
+use crate::journal::{Closing, Draft, DraftError, Entry, Kind};
 use crate::order::OrderReversed;
+use crate::posting::Posting;
 use crate::request::Request;
+use crate::transition::Transition;
 
 /// The coordinator's state when the entry was written.
 pub const COMMITTED: &str = "COMMITTED";
@@ -356,9 +358,11 @@ mod tests {
 
     use super::{Branch, Plan, plan};
     use crate::account::Account;
-    use crate::journal::{Draft, Kind, Posting, Transition};
+    use crate::journal::{Draft, Kind};
+    use crate::posting::Posting;
     use crate::request::Request;
     use crate::shard_map::ShardMap;
+    use crate::transition::Transition;
 
     const HOLD_MS: u64 = 5_000;
 

@@ -20,9 +20,11 @@ use stock_common::money::Money;
 
 use crate::account::Account;
 use crate::discount::Percentage;
-use crate::journal::{Draft, DraftError, Idempotency, Kind, Posting, Transition};
+use crate::journal::{Draft, DraftError, Idempotency, Kind};
+use crate::posting::Posting;
 use crate::request::Request;
 use crate::stock::CHANGE_MAX;
+use crate::transition::Transition;
 use crate::verdict::{Refusal, Verdict};
 
 /// Characters of a drawn code, each out of 62.

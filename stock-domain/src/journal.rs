@@ -34,11 +34,13 @@
 //! into an [`Entry`]: it gives the entry a position, a number and the level after each posting. A
 //! test compares the table with [`Kind::ALL`]. `stock-mysql` (`record`) writes the own tables.
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use stock_common::id::{Position, ProductId, UserId};
+use stock_common::id::{Position, UserId};
 
 use crate::account::{Account, AccountKind};
+use crate::posting::{Posted, Posting};
+use crate::transition::Transition;
 use crate::verdict::Accepted;
 
 mod kind;
@@ -47,132 +49,6 @@ pub use self::kind::Kind;
 
 /// The version of the payload's shape. An instance that meets a newer one stops applying.
 pub const VERSION: u16 = 1;
-
-/// A signed change of one account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Posting {
-    /// The account that moves.
-    pub account: Account,
-    /// The change: ±1..=10^12; 0 only beside `open`.
-    pub delta: i64,
-    /// Opens a missing account at this level, 0..=10^12, by a posting of its own before this one.
-    pub open: Option<i64>,
-    /// The least level that it may leave, 0..=10^12; above 0 only beside `open`. This is a
-    /// condition of the request, and the journal does not keep it.
-    pub least: i64,
-    /// The product on whose shard the account lies. An ALLOWANCE needs it, because its name holds
-    /// the sale and not the product. The journal does not keep it.
-    pub product: Option<ProductId>,
-}
-
-impl Posting {
-    /// A change of an account that exists.
-    #[must_use]
-    pub const fn new(account: Account, delta: i64) -> Self {
-        Self {
-            account,
-            delta,
-            open: None,
-            least: 0,
-            product: None,
-        }
-    }
-
-    /// The same posting, which opens a missing account first.
-    #[must_use]
-    pub const fn opening(self, level: i64) -> Self {
-        Self {
-            open: Some(level),
-            ..self
-        }
-    }
-
-    /// The same posting, which may not leave less than a level above zero.
-    #[must_use]
-    pub const fn leaving(self, least: i64) -> Self {
-        Self { least, ..self }
-    }
-
-    /// The same posting, on the shard of a product.
-    #[must_use]
-    pub const fn beside(self, product: ProductId) -> Self {
-        Self {
-            product: Some(product),
-            ..self
-        }
-    }
-}
-
-/// A posting with the level that the script gave it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Posted {
-    /// The account that moved.
-    pub account: Account,
-    /// Sequence number of this posting within its account, from 1.
-    pub seq: u64,
-    /// The change.
-    pub delta: i64,
-    /// The balance after the change.
-    pub balance_after: i64,
-}
-
-/// A compare-and-set of a thing's state, made by the script together with the postings. `""` is no
-/// state. The journal keeps `[id, from, to]`; older entries name the three.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(from = "TransitionWire")]
-pub struct Transition {
-    /// The id of the state, such as `order:123`.
-    pub id: String,
-    /// The state that the thing must be in.
-    pub from: String,
-    /// The state that the thing is in afterwards.
-    pub to: String,
-    /// The product on whose shard the state lies, where its id does not say that. The journal does
-    /// not keep it.
-    pub product: Option<ProductId>,
-}
-
-impl Transition {
-    /// A transition on the shard that its id names.
-    #[must_use]
-    pub fn new(id: String, from: &str, to: String) -> Self {
-        Self {
-            id,
-            from: from.to_owned(),
-            to,
-            product: None,
-        }
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum TransitionWire {
-    List(String, String, String),
-    Named {
-        id: String,
-        expected: String,
-        next: String,
-    },
-}
-
-impl From<TransitionWire> for Transition {
-    fn from(wire: TransitionWire) -> Self {
-        let (TransitionWire::List(id, from, to)
-        | TransitionWire::Named {
-            id,
-            expected: from,
-            next: to,
-        }) = wire;
-        Self::new(id, &from, to)
-    }
-}
-
-impl Serialize for Transition {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        (&self.id, &self.from, &self.to).serialize(serializer)
-    }
-}
 
 /// Closes an account for sale, or opens it again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -203,7 +79,7 @@ pub struct Draft {
     pub kind: Kind,
     /// The user who caused it, or [`UserId::ENGINE`].
     pub actor: UserId,
-    /// The entry, or another thing, that it refers to.
+    /// The subject of the entry: an order, a hold, a coupon, a till's sale key, an import.
     pub reference: Option<String>,
     /// The postings.
     pub postings: Vec<Posting>,
@@ -377,7 +253,7 @@ pub struct Entry {
     pub version: u16,
     /// The user who caused it, or [`UserId::ENGINE`].
     pub actor: UserId,
-    /// The entry, or another thing, that it refers to.
+    /// The subject of the entry: an order, a hold, a coupon, a till's sale key, an import.
     pub reference: Option<String>,
     /// The key that it was decided under.
     pub idempotency: Option<Idempotency>,

@@ -6,7 +6,8 @@
 //! | word | where |
 //! |---|---|
 //! | account, level | [`account`] |
-//! | entry, posting, state, the table of kinds | [`journal`] |
+//! | entry, the table of kinds | [`journal`] |
+//! | posting; transition of a state | [`posting`], [`transition`] |
 //! | a request to the script, and its conditions | [`request`] |
 //! | verdict, refusal | [`verdict`] |
 //! | order: place, cancel, fail; its states | [`order`] |
@@ -29,8 +30,10 @@ pub mod discount;
 pub mod journal;
 pub mod order;
 pub mod points;
+pub mod posting;
 pub mod pricing;
 pub mod product;
+pub mod quantity;
 pub mod request;
 pub mod reservation;
 pub mod sale;
@@ -40,6 +43,7 @@ pub mod shard_map;
 pub mod shard_state;
 pub mod stock;
 pub mod store;
+pub mod transition;
 pub mod user;
 pub mod verdict;
 pub mod webhook;

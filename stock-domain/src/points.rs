@@ -14,10 +14,12 @@ use stock_common::id::{Position, UserId};
 
 use crate::account::{Account, AccountKind};
 use crate::branch::{Branch, BranchEnded};
-use crate::journal::{Draft, DraftError, Entry, Idempotency, Kind, Posted, Posting, Transition};
+use crate::journal::{Draft, DraftError, Entry, Idempotency, Kind};
 use crate::order::OrderReversed;
+use crate::posting::{Posted, Posting};
 use crate::request::Request;
 use crate::stock::CHANGE_MAX;
+use crate::transition::Transition;
 
 /// Points in one movement: 1..=10^12.
 pub const AMOUNT_MAX: i64 = CHANGE_MAX;

@@ -11,8 +11,9 @@ use stock_common::money::Money;
 use crate::catalog::{Catalog, Product, ProductStatus};
 use crate::coupon::{Coupon, UsedCoupon};
 use crate::discount::Percentage;
-use crate::order::{DeliveryType, OfflineSale, Order, OrderLine, Path, Quantity};
+use crate::order::{DeliveryType, OfflineSale, Order, OrderLine, Path};
 use crate::points;
+use crate::quantity::Quantity;
 use crate::reservation::{FrozenPrice, Reservation};
 use crate::sale::{self, Sale};
 
@@ -307,7 +308,8 @@ mod tests {
 
     use super::{AskedLine, AskedOrder, Benefits, Unpriced, price};
     use crate::catalog::{Catalog, Product, ProductStatus};
-    use crate::order::{DeliveryType, Path, Quantity};
+    use crate::order::{DeliveryType, Path};
+    use crate::quantity::Quantity;
 
     fn catalog() -> Catalog {
         let catalog = Catalog::default();

@@ -8,8 +8,10 @@ use serde::{Deserialize, Serialize};
 use stock_common::id::{LocationId, ProductId, UserId};
 
 use crate::account::Account;
-use crate::journal::{Closing, Draft, DraftError, Kind, Posting, Transition};
+use crate::journal::{Closing, Draft, DraftError, Kind};
+use crate::posting::Posting;
 use crate::request::Request;
+use crate::transition::Transition;
 
 /// The body of the entry that opened a product's accounts.
 #[derive(Debug, Clone, Serialize, Deserialize)]

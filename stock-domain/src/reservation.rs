@@ -20,10 +20,12 @@ use stock_common::id::{LocationId, Position, ProductId, SaleId, UserId};
 use stock_common::money::Money;
 
 use crate::account::Account;
-use crate::journal::{Draft, DraftError, Idempotency, Kind, Posting, Transition};
-use crate::order::Quantity;
+use crate::journal::{Draft, DraftError, Idempotency, Kind};
+use crate::posting::Posting;
+use crate::quantity::Quantity;
 use crate::request::{Hold, Request};
 use crate::sale::Allowance;
+use crate::transition::Transition;
 
 /// The life of a reservation that asks for none, where the setting `hold_ttl_seconds_max` allows
 /// that.
@@ -462,7 +464,7 @@ mod tests {
     use stock_common::id::{LocationId, Position, ProductId, SaleId, UserId};
 
     use super::Held;
-    use crate::order::Quantity;
+    use crate::quantity::Quantity;
 
     #[test]
     fn a_member_of_deadlines_says_all_that_is_given_back() {

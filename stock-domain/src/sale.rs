@@ -16,7 +16,7 @@ use stock_common::id::{ProductId, SaleId, UserId};
 use stock_common::money::Money;
 
 use crate::account::Account;
-use crate::journal::Posting;
+use crate::posting::Posting;
 
 /// The level at which an ALLOWANCE is opened, and the highest limit. The units that are missing
 /// from it were taken.

@@ -123,8 +123,8 @@ pub struct RedisSettings {
 }
 
 impl RedisSettings {
-    /// Checks the settings against the promise. `was_off` tells that Redis did not append a moment
-    /// ago: a file that is being written then lacks what was accepted before.
+    /// Checks the settings against what `durability` promises. `was_off` tells that Redis did not
+    /// append a moment ago: until its first file is complete, that file lacks earlier orders.
     #[must_use]
     pub fn judge(&self, durability: Durability, is_cluster: bool, was_off: bool) -> Vec<Setting> {
         let appends = match (self.appendonly, was_off && self.is_rewriting) {

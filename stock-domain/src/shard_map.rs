@@ -23,7 +23,8 @@ use stock_common::id::{Position, ProductId, UserId};
 
 use crate::account::{Account, AccountKind};
 use crate::coupon::{CODE_STATE, CodeState};
-use crate::journal::{Posting, Transition};
+use crate::posting::Posting;
+use crate::transition::Transition;
 
 /// The most shards: a position has six bits for the shard.
 pub const SHARDS_MAX: u64 = 64;
@@ -140,7 +141,8 @@ mod tests {
 
     use super::ShardMap;
     use crate::account::Account;
-    use crate::journal::{Posting, Transition};
+    use crate::posting::Posting;
+    use crate::transition::Transition;
 
     #[test]
     fn things_lie_where_they_always_lay() {

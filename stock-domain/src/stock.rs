@@ -4,8 +4,10 @@ use serde::{Deserialize, Serialize};
 use stock_common::id::{LocationId, ProductId, UserId};
 
 use crate::account::Account;
-use crate::journal::{Closing, Draft, DraftError, Idempotency, Kind, Posting, Transition};
+use crate::journal::{Closing, Draft, DraftError, Idempotency, Kind};
+use crate::posting::Posting;
 use crate::request::Request;
+use crate::transition::Transition;
 
 /// The largest change of a level by one posting.
 pub const CHANGE_MAX: i64 = 1_000_000_000_000;

@@ -8,7 +8,7 @@
 use stock_common::id::Position;
 
 use crate::account::Account;
-use crate::journal::Posted;
+use crate::posting::Posted;
 
 /// The outcome of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,7 +15,8 @@ use sha2::Sha256;
 use stock_common::clock::rfc3339;
 
 use crate::account::AccountKind;
-use crate::journal::{Entry, Posted};
+use crate::journal::Entry;
+use crate::posting::Posted;
 
 /// The only kind of message so far: stock has moved.
 pub const STOCK_CHANGED: &str = "stock.changed";

@@ -187,7 +187,7 @@ pub enum Holder {
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Verify => f.write_str("not proved yet: run `stock-online verify`"),
+            Self::Verify => f.write_str("not verified yet: run `stock-online verify`"),
             Self::Webhook(id) => write!(f, "webhook {id} has not delivered them"),
             Self::DeadLetter(position) => write!(f, "{position} is a dead letter"),
             Self::Oversold(position) => write!(f, "the oversold sale {position} is not resolved"),

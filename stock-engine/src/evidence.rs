@@ -9,7 +9,8 @@ use redis::RedisError;
 use sqlx::MySqlConnection;
 use stock_common::id::Position;
 use stock_domain::account::{Account, Level};
-use stock_domain::journal::{EntryError, Posted};
+use stock_domain::journal::EntryError;
+use stock_domain::posting::Posted;
 use stock_domain::shard_state::ShardState;
 use stock_mysql::{accounts, archives, journal, quarantine, settle};
 use stock_redis::{ReadError, Shard, levels};
@@ -257,7 +258,7 @@ mod tests {
 
     use super::{Evidence, Seen};
     use stock_domain::account::{Account, Level};
-    use stock_domain::journal::Posted;
+    use stock_domain::posting::Posted;
 
     fn level(balance: i64, seq: u64) -> Level {
         Level {

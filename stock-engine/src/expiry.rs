@@ -73,7 +73,7 @@ impl Expiry {
         *was_complete = false;
         let mut due = Vec::new();
         for shard in ledger.shards() {
-            // A shard that does not answer must not delay the holds of the others.
+            // A shard that fails is skipped, so that the holds of the others are still released.
             due.extend(self::due(&shard, LOOK_MAX).await.unwrap_or_default());
         }
         let is_all = due.len() <= SWEEP_MAX;
@@ -94,7 +94,7 @@ impl Expiry {
 pub async fn sweep(ledger: &Ledger) -> Result<Swept, SweepError> {
     let (mut swept, mut failed) = (Swept::default(), None);
     for shard in ledger.shards() {
-        // A shard that does not answer must not delay the holds of the others.
+        // A shard that fails is skipped, so that the holds of the others are still released.
         let Ok(due) = due(&shard, SWEEP_MAX).await else {
             continue;
         };

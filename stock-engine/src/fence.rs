@@ -118,7 +118,7 @@ impl Verifier {
             let next = match self.meet_in_time().await {
                 Ok(link) => {
                     let shard = self.fence.keys.shard();
-                    tracing::info!(shard, epoch = %link.epoch, "gate open: redis is proved");
+                    tracing::info!(shard, epoch = %link.epoch, "fence open: redis is verified");
                     FenceState::Open(link)
                 }
                 Err(why) => FenceState::Fenced(describe(&why).into()),

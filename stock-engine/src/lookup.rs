@@ -1,7 +1,8 @@
 //! Lookup: finds an order or a reservation in the journal or in MySQL, and applies its state.
 //!
-//! Both can be read as soon as their 201 is sent. The journal is asked first, by id, then MySQL;
-//! the state in Redis shows what is newer. While MySQL is away, entries that the journal still has
+//! An order and a reservation can be read as soon as their 201 is sent. The journal is asked first,
+//! by id, then MySQL. Then the state in Redis is applied, because it may be newer than the entry: a
+//! cancel, or an end. While MySQL is away, entries that the journal still has
 //! are shown from there. While Redis is away, a stored order is shown from MySQL.
 
 use std::time::Duration;

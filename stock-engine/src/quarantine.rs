@@ -13,7 +13,7 @@ use std::time::Duration;
 use sqlx::MySqlPool;
 use stock_common::id::Position;
 use stock_domain::account::{Account, Level};
-use stock_domain::journal::Posted;
+use stock_domain::posting::Posted;
 use stock_mysql::quarantine::{self as table, Quarantined};
 use stock_mysql::{accounts, journal, shards};
 use stock_redis::{Ledger, ReadError, Shard};
@@ -218,7 +218,7 @@ mod tests {
 
     use super::{ReleaseError, rechain};
     use stock_domain::account::{Account, Level};
-    use stock_domain::journal::Posted;
+    use stock_domain::posting::Posted;
 
     fn level(balance: i64, seq: u64) -> Level {
         Level {

@@ -155,7 +155,8 @@ impl Reads {
             .await?)
     }
 
-    /// Whether a user has written just now, on any instance. Without a user the answer is
+    /// The kind of a reader: one who has written just now, on any instance, or another. A user of
+    /// whom Redis says nothing counts as one who has written; without a user it is
     /// [`Reader::Other`].
     pub async fn reader(&self, ledger: &Ledger, user: Option<UserId>) -> Reader {
         let Some(user) = user.filter(|_| self.has_replicas()) else {

@@ -109,7 +109,7 @@ pub enum RecoverError {
     Foreign,
     /// Redis holds what MySQL knows, and instances decide on it.
     #[error(
-        "the redis of shard {0} serves: nothing is to be rebuilt. `stock-online verify` proves what it holds; --force \
+        "the redis of shard {0} serves: nothing is to be rebuilt. `stock-online verify` compares what it holds; --force \
          rebuilds it all the same"
     )]
     Serving(u64),

@@ -144,7 +144,7 @@ impl Report {
         let why = match found {
             Ok(found) => return Ok(Some(found)),
             Err(VerifyError::Read(ReadError::Fenced(reason))) => {
-                Difference::new("redis", "gate", reason.to_string())
+                Difference::new("redis", "fence", reason.to_string())
             }
             Err(VerifyError::Read(ReadError::Entry(error))) => unreadable(&error),
             Err(VerifyError::NoEpoch) => {

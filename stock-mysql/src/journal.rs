@@ -5,7 +5,8 @@ use std::collections::{BTreeSet, HashSet};
 use sqlx::{AssertSqlSafe, MySqlConnection, MySqlPool};
 use stock_common::id::Position;
 use stock_domain::account::{Account, AccountKind};
-use stock_domain::journal::{Entry, EntryError, Posted};
+use stock_domain::journal::{Entry, EntryError};
+use stock_domain::posting::Posted;
 
 use super::archives::{self, Reached};
 use super::rows::{Binding, MultiRow, padded};

@@ -11,7 +11,8 @@ use serde_json::Value;
 use sqlx::{MySql, MySqlPool, QueryBuilder};
 use stock_common::id::{LocationId, Position, ProductId, Span, UserId};
 use stock_domain::account::{Account, AccountKind};
-use stock_domain::journal::{Kind, Posted};
+use stock_domain::journal::Kind;
+use stock_domain::posting::Posted;
 
 use super::rows::push_list;
 

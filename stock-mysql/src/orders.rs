@@ -7,9 +7,8 @@ use sqlx::{AssertSqlSafe, MySqlConnection, MySqlPool};
 use stock_common::id::{CouponId, Position, ProductId, SaleId, UserId};
 use stock_common::money::Money;
 use stock_domain::coupon::UsedCoupon;
-use stock_domain::order::{
-    DeliveryType, OfflineSale, Order, OrderLine, OrderStatus, Path, Quantity,
-};
+use stock_domain::order::{DeliveryType, OfflineSale, Order, OrderLine, OrderStatus, Path};
+use stock_domain::quantity::Quantity;
 use stock_domain::sale::Allowance;
 
 use super::offline_sales;

@@ -11,7 +11,7 @@ use chrono::NaiveDateTime;
 use sqlx::{AssertSqlSafe, MySqlConnection, MySqlPool};
 use stock_common::id::Position;
 use stock_domain::account::{Account, AccountKind, Level};
-use stock_domain::journal::Posted;
+use stock_domain::posting::Posted;
 
 use super::rows::{MultiRow, padded};
 

@@ -289,8 +289,8 @@ pub fn owned(entry: &Entry) -> Vec<(Position, String, Position)> {
         .collect()
 }
 
-/// Whether an entry uses a code or frees it, on its own shard. It does neither long after the
-/// coupon is over, nor when the code lies on another shard, where a branch moves it.
+/// Whether an entry changes a code's state on its own shard. It does not if the coupon ended long
+/// ago, or if the code lies on another shard: then a branch changes the state.
 pub fn sets_code_state(entry: &Entry) -> bool {
     entry
         .transitions

@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, MySql, MySqlConnection, MySqlPool, QueryBuilder};
 use stock_common::id::{LocationId, Position, ProductId, SaleId, UserId};
 use stock_common::money::Money;
 use stock_domain::account::Account;
-use stock_domain::order::Quantity;
+use stock_domain::quantity::Quantity;
 use stock_domain::reservation::{FrozenPrice, Held, Reservation, ReservationStatus};
 use stock_domain::sale::Allowance;
 

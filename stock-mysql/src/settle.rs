@@ -11,7 +11,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use sqlx::MySqlConnection;
 use stock_common::id::Position;
 use stock_domain::account::{Account, Level};
-use stock_domain::journal::{Entry, Posted};
+use stock_domain::journal::Entry;
+use stock_domain::posting::Posted;
 use stock_domain::shard_state::ShardState;
 
 use super::quarantine::Broken;

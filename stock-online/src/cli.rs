@@ -36,7 +36,7 @@ use stock_mysql::migrate::{self, Schema};
 use stock_redis::Ledger;
 use tokio::time::{sleep, timeout};
 
-use crate::health::readiness::is_away;
+use crate::readiness::is_away;
 
 /// Any error that ends a command.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;

@@ -1,30 +1,14 @@
-//! Health: the last seen state of the servers, so that `/readyz` answers at once, whatever they do
+//! Health: the last seen state of MySQL, so that `/readyz` answers at once, whatever MySQL does
 //! now.
 //!
-//! The task asks MySQL several times a second whether it answers, and every few seconds for the
-//! settings on which a promise depends. The ledger reads the settings of Redis by itself. Metrics
-//! show what was found.
+//! [`crate::tasks::health`] asks MySQL whether it answers, and for the settings on which a promise
+//! depends. The ledger reads the settings of Redis by itself.
 
-pub mod readiness;
+use std::sync::Mutex;
 
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
-
-use sqlx::MySqlPool;
 use stock_common::lock::lock;
-use stock_domain::server_settings::{Setting, Standing};
-use stock_mysql::migrate::{self, Schema};
-use stock_mysql::server_settings;
-use stock_redis::FenceState;
-use tokio_util::sync::CancellationToken;
-
-use crate::app::App;
-
-/// How often MySQL is asked whether it answers, and how long an answer may take.
-const EVERY: Duration = Duration::from_millis(250);
-const ANSWER_MAX: Duration = Duration::from_secs(1);
-/// How often MySQL is asked for its settings.
-const SETTINGS_EVERY: Duration = Duration::from_secs(2);
+use stock_domain::server_settings::Setting;
+use stock_mysql::migrate::Schema;
 
 /// MySQL as last seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -72,7 +56,7 @@ impl Health {
         seen.database
     }
 
-    fn note(&self, answer: Option<Schema>) {
+    pub(crate) fn note(&self, answer: Option<Schema>) {
         let mut seen = lock(&self.seen);
         seen.database = Database {
             is_up: answer.is_some(),
@@ -80,7 +64,7 @@ impl Health {
         };
     }
 
-    fn note_settings(&self, settings: Vec<Setting>) {
+    pub(crate) fn note_settings(&self, settings: Vec<Setting>) {
         let mut seen = lock(&self.seen);
         let known = std::mem::replace(&mut seen.settings, settings);
         for setting in &seen.settings {
@@ -96,104 +80,8 @@ impl Health {
         }
     }
 
-    fn database_settings(&self) -> Vec<Setting> {
+    pub(crate) fn database_settings(&self) -> Vec<Setting> {
         let seen = lock(&self.seen);
         seen.settings.clone()
-    }
-}
-
-/// The last found settings of all servers, without duplicates.
-#[must_use]
-pub fn settings(app: &App) -> Vec<ServerSetting> {
-    let redis = app.ledger.shards().into_iter().flat_map(|shard| {
-        let settings = shard.settings();
-        settings.iter().cloned().collect::<Vec<_>>()
-    });
-    let of = |server| move |setting| ServerSetting { server, setting };
-    let mysql = app.health.database_settings().into_iter().map(of("mysql"));
-    let mut all: Vec<ServerSetting> = Vec::new();
-    for setting in redis.map(of("redis")).chain(mysql) {
-        if !all.contains(&setting) {
-            all.push(setting);
-        }
-    }
-    all
-}
-
-/// Checks the servers until `shutdown`, over a pool of its own that no request uses up.
-pub async fn run(app: Arc<App>, pool: MySqlPool, shutdown: CancellationToken) {
-    let mut looked = None::<Instant>;
-    while !shutdown.is_cancelled() {
-        let asked = tokio::time::timeout(ANSWER_MAX, migrate::schema(&pool)).await;
-        app.health.note(asked.ok().and_then(Result::ok));
-        if looked.is_none_or(|looked| looked.elapsed() >= SETTINGS_EVERY) {
-            let read = tokio::time::timeout(ANSWER_MAX, server_settings::read(&pool)).await;
-            // Settings that cannot be read stay as they were.
-            if let Ok(Ok(read)) = read {
-                app.health.note_settings(read.judge());
-                looked = Some(Instant::now());
-            }
-        }
-        tell(&app);
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            () = tokio::time::sleep(EVERY) => {}
-        }
-    }
-}
-
-/// Sets the metrics.
-fn tell(app: &App) {
-    let is_ready = readiness::is_ready(app);
-    metrics::gauge!("stock_ready").set(f64::from(u8::from(is_ready)));
-    let Database { is_up, schema } = app.health.database();
-    metrics::gauge!("stock_dependency_up", "name" => "mysql").set(f64::from(u8::from(is_up)));
-    for state in Schema::ALL {
-        let is_it = f64::from(u8::from(schema == Some(state)));
-        metrics::gauge!("stock_schema", "state" => state.as_str()).set(is_it);
-    }
-    tell_process(app);
-    let mut all_up = true;
-    for shard in app.ledger.shards() {
-        let (is_fenced, is_up) = match shard.fence_state() {
-            FenceState::Open(_) | FenceState::Mending(_) => (false, true),
-            FenceState::Fenced(reason) => (true, !readiness::is_away(&reason)),
-        };
-        all_up &= is_up;
-        let number = shard.keys().shard().to_string();
-        metrics::gauge!("stock_fenced", "shard" => number).set(f64::from(u8::from(is_fenced)));
-    }
-    metrics::gauge!("stock_dependency_up", "name" => "redis").set(f64::from(u8::from(all_up)));
-    // A setting that differs between servers counts as the worst of its values.
-    let mut worst: Vec<(&str, &str, u8)> = Vec::new();
-    for ServerSetting { server, setting } in settings(app) {
-        let standing = match setting.standing {
-            Standing::Good | Standing::Unknown => 0,
-            Standing::Weak => 1,
-            Standing::Unsafe => 2,
-        };
-        let known = worst
-            .iter_mut()
-            .find(|known| (known.0, known.1) == (server, setting.name));
-        match known {
-            Some(known) => known.2 = known.2.max(standing),
-            None => worst.push((server, setting.name, standing)),
-        }
-    }
-    for (server, setting, standing) in worst {
-        metrics::gauge!("stock_server_setting", "server" => server, "setting" => setting)
-            .set(f64::from(standing));
-    }
-}
-
-/// Sets the metrics of the process itself: its clock, and on Linux its memory.
-#[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
-fn tell_process(app: &App) {
-    metrics::gauge!("stock_clock_seconds").set(app.clock.now_ms() as f64 / 1_000.0);
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kilobytes = resident.and_then(|text| text.trim().strip_suffix("kB")?.trim().parse().ok());
-    if let Some(kilobytes) = kilobytes.map(|kilobytes: u64| kilobytes * 1_024) {
-        metrics::gauge!("process_resident_memory_bytes").set(kilobytes as f64);
     }
 }

@@ -1,16 +1,16 @@
 //! HTTP: every route of the interface in one table, and the layers around it.
 //!
 //! Pages have their own table, [`crate::pages`], and call these routes. [`openapi`] describes the
-//! routes. [`serve`] owns connections, time limits and limits by address. [`extract`] turns bytes
-//! into types. [`auth`] identifies the caller. [`problem`] turns errors into answers, and [`code`]
-//! lists their codes. Each of the other files holds the handlers and the wire types of one noun.
+//! routes. [`crate::serve`] owns connections, time limits and limits by address. [`extract`] turns
+//! bytes into types. [`auth`] identifies the caller. [`problem`] turns errors into answers, and
+//! [`code`] lists their codes. Each of the other files holds the handlers and the wire types of one
+//! noun.
 
 pub mod accounts;
 pub mod audit;
 pub mod audit_log;
 pub mod auth;
 pub mod code;
-mod connections;
 pub mod coupons;
 pub mod cross_site;
 pub mod dead_letters;
@@ -33,7 +33,6 @@ pub mod quarantine;
 pub mod reader;
 pub mod reservations;
 pub mod sales;
-pub mod serve;
 pub mod sessions;
 pub mod stock;
 pub mod stores;
@@ -49,7 +48,6 @@ use std::sync::Arc;
 
 use axum::routing::{get, patch, post, put};
 use axum::{Router, middleware};
-pub use connections::listen;
 
 use crate::app::App;
 

@@ -2,23 +2,21 @@
 //!
 //! | module | purpose |
 //! |---|---|
-//! | [`http`] | every route of the interface in one table; handlers; the accept loop |
+//! | [`serve`] | connections, time limits, request ids, and a shutdown that loses nothing |
+//! | [`http`] | every route of the interface in one table; the handlers |
+//! | [`pages`] | the HTML pages |
 //! | [`app`] | the state that handlers share |
 //! | [`requests`] | the runtime of requests, with threads of its own |
-//! | [`pages`] | the HTML pages |
 //! | [`subscriber`] | applies the journal to MySQL |
 //! | [`scheduler`] | jobs by cron, such as reconcile and clean-up |
-//! | [`catalog_refresher`] | keeps products and prices in memory up to date |
-//! | [`coupons`] | coupons in memory |
-//! | [`limits`], [`passwords`] | request limits; password hashes |
-//! | [`tokens`], [`token_refresher`] | access tokens; reads whose tokens were ended |
-//! | [`health`] | the last seen state of the servers, for `/readyz` |
-//! | [`monitor`], [`history`] | lag, dead letters and job ages; the samples of the last two minutes |
-//! | [`replicas`] | measures how far read replicas are behind |
-//! | [`levels`] | the latest levels, for event streams |
-//! | [`stock_csv`] | stock as CSV files |
-//! | [`streams`] | places for event streams |
+//! | [`tasks`] | the loops beside the requests: catalog, health, metrics, Pub/Sub |
+//! | [`catalog_refresher`], [`coupons`] | how far the catalog in memory is complete; coupons in memory |
+//! | [`limits`], [`passwords`], [`tokens`] | request limits; password hashes; access tokens |
+//! | [`health`], [`readiness`] | the last look at MySQL; whether orders can be taken |
+//! | [`history`], [`levels`] | the samples of the last two minutes; the latest levels |
+//! | [`stream_places`] | places for event streams |
 //! | [`kept`] | answers of MySQL that are kept for a moment |
+//! | [`stock_csv`] | stock as CSV files |
 //! | [`webhooks`] | sends settled stock changes to other systems |
 //! | [`cli`] | the commands |
 //!
@@ -35,17 +33,16 @@ pub mod http;
 pub mod kept;
 pub mod levels;
 pub mod limits;
-pub mod monitor;
 pub mod pages;
 pub mod passwords;
-pub mod replicas;
+pub mod readiness;
 pub mod requests;
 pub mod scheduler;
-
+pub mod serve;
 pub mod stock_csv;
-pub mod streams;
+pub mod stream_places;
 pub mod subscriber;
-pub mod token_refresher;
+pub mod tasks;
 pub mod tokens;
 pub mod webhooks;
 
@@ -184,14 +181,14 @@ pub async fn run(start: Start, shutdown: CancellationToken) -> Result<(), RunErr
     });
     let hears = Arc::clone(&wake_ups);
     task.keep("pubsub", move |app, shutdown| {
-        subscriber::pubsub::run(app, Arc::clone(&hears), shutdown)
+        tasks::pubsub::run(app, Arc::clone(&hears), shutdown)
     });
-    task.keep("replicas", replicas::run);
-    task.keep("catalog", catalog_refresher::run);
-    task.keep("monitor", monitor::run);
+    task.keep("replicas", tasks::replicas::run);
+    task.keep("catalog", tasks::catalog::run);
+    task.keep("monitor", tasks::monitor::run);
     let health_pool = stock_mysql::pool(&config, Role::Tool)?;
     task.keep("health", move |app, shutdown| {
-        health::run(app, health_pool.clone(), shutdown)
+        tasks::health::run(app, health_pool.clone(), shutdown)
     });
     if parts.contains(&ServiceRole::Subscriber) {
         // The subscriber has a pool of its own: a connection belongs to the runtime that opened it.
@@ -207,9 +204,9 @@ pub async fn run(start: Start, shutdown: CancellationToken) -> Result<(), RunErr
             subscriber::run(shared, shutdown)
         });
     }
-    task.keep("limits", limits::run);
-    task.keep("tokens", token_refresher::run);
-    let serving = http::serve::serve(listener, Arc::clone(&app), proxies, shutdown);
+    task.keep("limits", tasks::limits::run);
+    task.keep("tokens", tasks::tokens::run);
+    let serving = serve::serve(listener, Arc::clone(&app), proxies, shutdown);
     requests.handle().spawn(serving).await?;
     drain(&app, &tasks, &background).await;
     // Links end with the runtime of requests; after this call, that does not count as a broken

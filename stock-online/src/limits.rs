@@ -14,17 +14,13 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use redis::{RedisError, pipe};
 use stock_common::clock::Clock;
 use stock_common::config::Config;
 use stock_common::lock::lock;
 use stock_redis::Ledger;
-use tokio_util::sync::CancellationToken;
 
-/// How often counts are sent to Redis.
-const TELL_EVERY: Duration = Duration::from_millis(100);
 const DAY_MS: u64 = 86_400_000;
 /// `Retry-After` of a request whose key is refused because Redis is nearly full.
 const SCARCE_SECONDS: u64 = 30;
@@ -254,7 +250,7 @@ impl Limits {
         found
     }
 
-    async fn tell(&self, ledger: &Ledger) -> Result<(), RedisError> {
+    pub(crate) async fn tell(&self, ledger: &Ledger) -> Result<(), RedisError> {
         let untold = self.untold();
         let Ok(mut link) = ledger.link() else {
             return Ok(());
@@ -288,19 +284,6 @@ impl Rule {
             limit: self.limit,
             window_seconds: self.window_ms / 1_000,
             retry_after_seconds: left_ms.div_ceil(1_000),
-        }
-    }
-}
-
-/// Sends counts to Redis until `shutdown`.
-pub async fn run(app: std::sync::Arc<crate::app::App>, shutdown: CancellationToken) {
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(TELL_EVERY) => {}
-        }
-        if let Err(error) = app.people.limits.tell(&app.ledger).await {
-            tracing::debug!(%error, "requests are counted here only");
         }
     }
 }

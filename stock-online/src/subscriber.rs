@@ -6,7 +6,6 @@
 //! run subscribers: the shard's row lock lets one apply at a time.
 
 mod compensate;
-pub mod pubsub;
 pub mod troubles;
 
 use std::collections::{HashMap, HashSet, VecDeque};

@@ -7,7 +7,8 @@
 use stock_common::id::Position;
 use stock_domain::account::Account;
 use stock_domain::branch::{Part, Split};
-use stock_domain::journal::{DraftError, Posting};
+use stock_domain::journal::DraftError;
+use stock_domain::posting::Posting;
 use stock_domain::request::Request;
 use stock_domain::verdict::{Accepted, Back, Refusal, Verdict, Why};
 
@@ -38,7 +39,8 @@ pub(super) async fn run(ledger: &Ledger, split: &Split) -> Result<Verdict, Decid
                     false => Ok(Verdict::Refused(first)),
                 };
             }
-            // A branch has no key, so its request cannot be replayed.
+            // A branch has no Idempotency-Key, so this answer should not come. If it does, the
+            // outcome is unknown.
             Ok(Verdict::Replayed(_)) => return Err(DecideError::OutcomeUnknown),
             Err(error) => {
                 release(ledger, held).await;

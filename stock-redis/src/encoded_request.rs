@@ -3,7 +3,8 @@
 
 use std::iter::once;
 
-use stock_domain::journal::{DraftError, Posting};
+use stock_domain::journal::DraftError;
+use stock_domain::posting::Posting;
 use stock_domain::request::Request;
 
 use crate::records::RecordName;

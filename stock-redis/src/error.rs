@@ -9,7 +9,7 @@ use stock_domain::journal::{DraftError, EntryError};
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum DecideError {
     /// There is no verified Redis; nothing was sent.
-    #[error("no proved redis: {0}")]
+    #[error("no verified redis: {0}")]
     Fenced(Arc<str>),
     /// A setting of Redis breaks what is promised; nothing was sent.
     #[error("redis does not keep what is promised: {0}")]
@@ -57,7 +57,7 @@ impl From<ReadError> for DecideError {
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// There is no verified Redis.
-    #[error("no proved redis: {0}")]
+    #[error("no verified redis: {0}")]
     Fenced(Arc<str>),
     /// Redis did not answer.
     #[error("redis did not answer: {0}")]

@@ -290,7 +290,7 @@ impl Ledger {
         shown.cloned().unwrap_or_else(starting)
     }
 
-    /// Compares the epochs with Redis now, so that a readiness answer is not a second old.
+    /// Compares the epochs with Redis now. Otherwise a readiness answer could be a second old.
     pub async fn check_fence(&self) -> FenceState {
         for shard in self.shards() {
             shard.check_fence().await;

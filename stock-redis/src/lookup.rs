@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use stock_common::id::{Position, ProductId};
 use stock_domain::account::{Account, Book, Level};
 use stock_domain::coupon::CODE_STATE;
-use stock_domain::journal::{Entry, Transition};
+use stock_domain::journal::Entry;
+use stock_domain::transition::Transition;
 
 use super::{Ledger, ReadError};
 

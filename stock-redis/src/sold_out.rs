@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use stock_common::lock::{read, write};
 use stock_domain::account::Account;
-use stock_domain::journal::Posted;
+use stock_domain::posting::Posted;
 
 #[derive(Debug, Clone, Copy)]
 struct Flag {

@@ -2,9 +2,11 @@
 
 use super::{Branch, CrossShardId, DEADLINE, HELD, Moved, reversed_order};
 use crate::account::{Account, AccountKind};
-use crate::journal::{Closing, Draft, DraftError, Kind, Posting, Transition};
+use crate::journal::{Closing, Draft, DraftError, Kind};
+use crate::posting::Posting;
 use crate::request::{Hold, Request};
 use crate::shard_map::ShardMap;
+use crate::transition::Transition;
 
 /// The part of a request that lies on one shard.
 #[derive(Debug)]

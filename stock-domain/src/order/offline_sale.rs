@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Order;
-use crate::journal::Transition;
+use crate::transition::Transition;
 
 /// A sale that a till made while it was cut off.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -15,7 +15,8 @@ use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 use stock_common::id::Position;
 use stock_domain::account::Account;
-use stock_domain::journal::{Entry, Posted};
+use stock_domain::journal::Entry;
+use stock_domain::posting::Posted;
 use stock_mysql::archives::Archive;
 
 use super::ArchiveError;

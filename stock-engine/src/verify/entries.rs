@@ -5,7 +5,8 @@ use std::collections::{HashMap, HashSet};
 
 use sqlx::MySqlPool;
 use stock_common::id::{Position, Span};
-use stock_domain::journal::{Entry, Idempotency, Kind, Posted};
+use stock_domain::journal::{Entry, Idempotency, Kind};
+use stock_domain::posting::Posted;
 use stock_domain::selling::EpochBegun;
 use stock_mysql::archives::Reached;
 use stock_mysql::journal::hash_bytes;

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use sqlx::MySqlPool;
 use stock_common::id::{Position, Span};
 use stock_domain::account::Account;
-use stock_domain::journal::Posted;
+use stock_domain::posting::Posted;
 use stock_mysql::{archives, journal, quarantine, shards};
 use stock_redis::Shard;
 

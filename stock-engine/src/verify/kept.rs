@@ -151,7 +151,8 @@ async fn read<'a>(
     Ok((found, missing))
 }
 
-/// Of the missing states, those that MySQL says should be there.
+/// Differences for the missing states that should be there: those of cross-shard orders, and those
+/// that MySQL knows.
 async fn lacking(
     pool: &MySqlPool,
     entries: &[Entry],

@@ -221,7 +221,7 @@ impl Window<'_> {
         let confirmed = ReservationStatus::Confirmed.as_str();
         let cancels = self.read.entries.iter().filter(|entry| {
             let is_forced =
-                |transition: &stock_domain::journal::Transition| transition.from == confirmed;
+                |transition: &stock_domain::transition::Transition| transition.from == confirmed;
             entry.kind == Kind::ReservationCancelled && entry.transitions.iter().any(is_forced)
         });
         let ended = cancels.filter_map(|entry| entry.body::<ReservationEnded>().ok());

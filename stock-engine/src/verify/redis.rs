@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use sqlx::MySqlPool;
 use stock_domain::account::{Account, Level};
-use stock_domain::journal::Posted;
+use stock_domain::posting::Posted;
 use stock_domain::shard_state::ShardState;
 use stock_mysql::{accounts, quarantine, shards};
 use stock_redis::{Ledger, ReadError, Shard, epoch};
@@ -269,7 +269,7 @@ mod tests {
 
     use super::drift_of;
     use stock_domain::account::{Account, Level};
-    use stock_domain::journal::Posted;
+    use stock_domain::posting::Posted;
 
     const fn level(balance: i64, seq: u64) -> Level {
         Level {

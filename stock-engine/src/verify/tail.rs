@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use stock_common::id::Position;
 use stock_domain::account::Account;
-use stock_domain::journal::{Entry, Posted};
+use stock_domain::journal::Entry;
+use stock_domain::posting::Posted;
 use stock_domain::shard_state::ShardState;
 use stock_redis::records::{RecordKey, RecordName};
 use stock_redis::{ReadError, Shard};

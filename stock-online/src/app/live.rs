@@ -9,7 +9,7 @@ use stock_common::config::Config;
 use crate::history::History;
 use crate::kept::{Kept, Silence};
 use crate::levels::Levels;
-use crate::streams::Places;
+use crate::stream_places::Places;
 
 /// Maximum number of lists of which an answer is kept.
 const LISTS_KEPT: u64 = 100;

@@ -20,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::serve::{prepare, shutdown_on_signal};
 use super::{Failure, output, seed};
-use crate::http::listen;
 use crate::passwords::{Passwords, Ticket};
+use crate::serve::listen;
 use crate::{ServiceRole, Start, install_metrics};
 
 /// The password of every seeded user.
@@ -297,7 +297,7 @@ fn welcome(config: &Config, folder: &Path) {
          \"quantity\":2}}],\"totalAmount\":2000,\"deliveryType\":\"ONLINE\"}}'); echo \"$ORDER\"\n\n\
          curl -s http://{url}/api/orders/$(echo \"$ORDER\" | sed 's/.*\"orderId\":\"\\([0-9]*\\).*/\\1/') \
          -H \"Authorization: Bearer $TOKEN\"\n\n\
-         Prove that nothing is missing: {program} verify --env-file {env}\n\
+         Verify that nothing is missing: {program} verify --env-file {env}\n\
          Stop with Ctrl-C.\n",
         config.redis.durability.as_str()
     ));

@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{Failure, output, reach_database};
-use crate::http::listen;
+use crate::serve::listen;
 use crate::{ServiceRole, Start, install_metrics};
 
 #[derive(Debug, Args)]

@@ -74,7 +74,7 @@ pub(super) async fn verify(
         let verdict = if report.ok {
             "nothing is missing"
         } else {
-            "NOT PROVED"
+            "NOT VERIFIED"
         };
         output::say(&format!(
             "{verdict}: {} entries ({} more again) and {} accounts compared, {} entries not settled \

@@ -34,6 +34,37 @@ use crate::passwords::{Ticket, Urgency};
 /// Maximum length of a name, in characters.
 const NAME_MAX: usize = 100;
 
+/// The fields of the sign-up form.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({ "email": "one@example.com", "password": "open sesame, please",
+    "confirm_password": "open sesame, please" }))]
+pub struct SignUpForm {
+    /// The email address.
+    pub email: String,
+    /// The password.
+    pub password: String,
+    /// The password once more.
+    pub confirm_password: String,
+    /// The name that others see.
+    pub name: Option<String>,
+    /// The path to go to afterwards.
+    pub next: Option<String>,
+}
+
+/// The fields of the login form.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({ "email": "one@example.com", "password": "open sesame, please" }))]
+pub struct LoginForm {
+    /// The email address.
+    pub email: String,
+    /// The password.
+    pub password: String,
+    /// The path to go to afterwards.
+    pub next: Option<String>,
+}
+
 /// Body of a sign-up.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

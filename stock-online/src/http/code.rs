@@ -166,7 +166,7 @@ codes! {
     /// A fault of the service; the log has the details under the request id.
     Internal = "INTERNAL", 500, "Something went wrong";
     /// Redis does not answer, or is not verified as the Redis that MySQL knows.
-    Fenced = "FENCED", 503, "Selling is suspended until the ledger is proved";
+    Fenced = "FENCED", 503, "Selling is suspended until the ledger is verified";
     /// The settings of Redis cannot keep accepted orders.
     UnsafeRedis = "UNSAFE_REDIS", 503, "Redis is not set up to keep orders";
     /// An operator stopped selling.

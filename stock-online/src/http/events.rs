@@ -27,7 +27,7 @@ use super::extract::Filter;
 use super::problem::Problem;
 use crate::app::App;
 use crate::levels::Levels;
-use crate::streams::{Holder, Place};
+use crate::stream_places::{Holder, Place};
 
 /// At most five events a second.
 const PACE: Duration = Duration::from_millis(200);

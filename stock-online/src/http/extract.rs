@@ -386,7 +386,7 @@ impl<T: DeserializeOwned> FromRequestParts<Arc<App>> for Filter<T> {
     }
 }
 
-/// The only id in a path; a malformed one is a 404 like an unknown one.
+/// The id of a path that has exactly one. A malformed id is a 404, like an unknown one.
 pub struct PathId(pub u64);
 
 /// The two ids in a path, in their order.

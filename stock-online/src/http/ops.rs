@@ -20,8 +20,8 @@ use super::origin::Origin;
 use super::problem::Problem;
 use super::{audit, once, openapi};
 use crate::app::App;
-use crate::health::readiness::readiness;
 use crate::http::code::Code;
+use crate::readiness::readiness;
 
 /// How long the selling switch waits for MySQL to look up or keep its key.
 const KEY_WAIT: Duration = Duration::from_millis(300);
@@ -85,8 +85,10 @@ pub async fn metrics(
     Ok(([(header::CONTENT_TYPE, kind)], app.prometheus.render()).into_response())
 }
 
-/// PUT `/api/ops/selling`: stops all selling at once on every instance, or resumes it. When a shard
-/// did not follow, the answer is 503 with the same body; the instances still refuse at once.
+/// PUT `/api/ops/selling`: stops all selling at once on every instance, or resumes it.
+///
+/// When a shard did not follow, the answer is 503 with the same body. After a stop the instances
+/// refuse at once all the same.
 ///
 /// # Errors
 /// 403 for anybody but an admin.

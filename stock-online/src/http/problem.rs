@@ -21,7 +21,7 @@ use crate::coupons::Unread;
 use crate::http::code::Code;
 use crate::limits::Exceeded;
 use crate::passwords::PasswordError;
-use crate::streams::Full;
+use crate::stream_places::Full;
 use crate::tokens::TokenError;
 
 /// `Retry-After` of a 503, in seconds.

@@ -1,9 +1,9 @@
 //! Readers: a user who has just written reads their own write, on any instance, however far a
 //! replica lags ([`stock_engine::reads`]).
 //!
-//! [`note_writers`] wraps every route. It remembers the caller of every request that may write,
-//! before the caller is answered. Without replicas there is no such layer, and every reader is
-//! `Reader::Other`.
+//! [`note_writers`] wraps every route. It remembers the caller of every request that may have
+//! written, which a 4xx has not, before the caller is answered. Without replicas there is no such
+//! layer, and every reader is `Reader::Other`.
 
 use std::sync::{Arc, OnceLock};
 

@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 use stock_common::clock::rfc3339;
 use stock_common::id::{LocationId, Position, ProductId};
 use stock_domain::catalog::{Product, ProductStatus};
-use stock_domain::order::Quantity;
 use stock_domain::pricing::Unpriced;
+use stock_domain::quantity::Quantity;
 use stock_domain::reservation::{
     self, Reservation, ReservationStatus, TTL_SECONDS, TTL_SECONDS_MIN,
 };

@@ -11,12 +11,11 @@ use serde::Deserialize;
 use stock_domain::user::Email;
 use stock_mysql::people::audit_log::Action;
 use tower_sessions::Session;
-use utoipa::ToSchema;
 
 use super::context::{PageContext, page, page_as};
 use super::failure::asks_for_html;
 use crate::app::App;
-use crate::http::accounts::{self, CredentialsIn, SignUpIn};
+use crate::http::accounts::{self, CredentialsIn, LoginForm, SignUpForm, SignUpIn};
 use crate::http::auth::{Caller, Login};
 use crate::http::code::Code;
 use crate::http::extract::Form;
@@ -24,29 +23,6 @@ use crate::http::origin::Origin;
 use crate::http::problem::Problem;
 use crate::http::sessions::LOGIN;
 use crate::http::{audit, devices};
-
-/// The fields of the sign-up form.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(example = json!({ "email": "one@example.com", "password": "open sesame, please",
-    "confirm_password": "open sesame, please" }))]
-pub struct SignUpForm {
-    email: String,
-    password: String,
-    confirm_password: String,
-    name: Option<String>,
-    next: Option<String>,
-}
-
-/// The fields of the login form.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(example = json!({ "email": "one@example.com", "password": "open sesame, please" }))]
-pub struct LoginForm {
-    email: String,
-    password: String,
-    next: Option<String>,
-}
 
 /// The query of an account page: where to go after a login.
 #[derive(Debug, Default, Deserialize)]

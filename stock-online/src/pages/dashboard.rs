@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use self::figures::{Figures, ProductFigures};
 use super::context::{PageContext, page};
 use crate::http::problem::Problem;
-use crate::streams::Holder;
+use crate::stream_places::Holder;
 
 /// Life of a stream. The browser then reconnects by itself, and the new request checks that its
 /// reader is still an admin.

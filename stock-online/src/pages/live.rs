@@ -13,7 +13,7 @@ use crate::http::events::{self, EventsIn, Named};
 use crate::http::extract::Filter;
 use crate::http::origin::Origin;
 use crate::http::problem::Problem;
-use crate::streams::Holder;
+use crate::stream_places::Holder;
 
 /// GET `/live/levels`: the online levels of products that the shop shows, and of coupons that
 /// anybody may draw.

@@ -45,7 +45,7 @@ pub async fn run_claimed(app: &App, claim: Claim, pool: MySqlPool, full: bool) {
         Err(error) => return tracing::warn!(%error, "the ledger could not be verified"),
     };
     if differences > 0 {
-        tracing::error!(differences, "the ledger is not proved");
+        tracing::error!(differences, "the ledger does not agree with itself");
     }
     if let Err(error) = claim.succeed().await {
         tracing::warn!(%error, "the end of a verify was not noted");

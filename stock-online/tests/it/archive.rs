@@ -453,7 +453,7 @@ async fn what_somebody_waits_for_stays() {
         (
             format!("UPDATE proofs SET proved = {first} WHERE subject = 'journal:0'"),
             "UPDATE proofs SET proved = proved + 2 WHERE subject = 'journal:0'",
-            "not proved yet",
+            "not verified yet",
         ),
     ] {
         run(make).await;

@@ -180,7 +180,7 @@ async fn the_schedule_proves_the_ledger_and_says_what_it_found() {
     assert_eq!(order.send().await.status, 201);
     shop.drained().await;
     let says = async |differences: u32| {
-        until("the metric follows the proof", || async {
+        until("the metric follows the verification", || async {
             let text = service.client.get("/metrics").send().await.text;
             let line = format!("stock_verify_differences {differences}\n");
             text.contains(&line) && text.contains("stock_job_last_success_seconds{job=\"verify\"} ")

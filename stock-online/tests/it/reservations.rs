@@ -6,7 +6,7 @@ mod units;
 
 use serde_json::{Value, json};
 use stock_common::id::{LocationId, Position, ProductId, UserId};
-use stock_domain::order::Quantity;
+use stock_domain::quantity::Quantity;
 use stock_domain::reservation::{self, Reservation};
 use stock_domain::verdict::Verdict;
 

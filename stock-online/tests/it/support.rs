@@ -366,7 +366,7 @@ impl Shop {
     async fn report(&self) -> Option<Report> {
         let report = verify(&self.pool, &self.ledger, false, &mut |_, _| {}).await;
         report
-            .inspect_err(|error| tracing::warn!(%error, "there is no proof"))
+            .inspect_err(|error| tracing::warn!(%error, "nothing could be verified"))
             .ok()
     }
 

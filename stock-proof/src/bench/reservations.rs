@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::MySqlPool;
 use stock_common::id::{LocationId, ProductId, UserId};
-use stock_domain::order::Quantity;
+use stock_domain::quantity::Quantity;
 use stock_domain::request::Request;
 use stock_domain::reservation::{self, Reservation};
 use stock_domain::verdict::Verdict;

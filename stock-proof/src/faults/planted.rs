@@ -18,7 +18,7 @@ const QUIET: u64 = 5;
 /// Runs of `verify` on a shop in which nothing is wrong.
 const PROOFS: u32 = 10;
 const PROOFS_LONG: u32 = 200;
-/// Buyers at full speed would add entries faster than 200 runs can read them.
+/// Buyers at full speed would add entries faster than [`PROOFS_LONG`] runs of `verify` read them.
 const PACED: Habits = Habits {
     pause: Duration::from_millis(20),
     ..Habits::ALL

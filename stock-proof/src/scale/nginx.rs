@@ -25,7 +25,7 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    /// Starts nginx before some instances. Its files are in `folder`.
+    /// Starts an nginx that forwards to these instances. Its files are in `folder`.
     ///
     /// # Errors
     /// When nginx is not installed or does not listen.

@@ -332,11 +332,11 @@ operations! {
         Carries::Nothing, &[("productId", "ids"), ("couponId", "ids")], (200, "events"), &[];
     Put "/api/ops/selling" "Stop or resume all selling" Admin
         Carries::Body("Selling"), &[], (200, "SellingDone"), &[];
-    Get "/api/ops/status" "How the ledger is: epoch, lag, drift, the last proof, jobs" Admin
+    Get "/api/ops/status" "How the ledger is: epoch, lag, drift, the last verification, jobs" Admin
         Carries::Nothing, &[], (200, "StatusOut"), &[Code::DatabaseUnavailable];
     Get "/api/ops/checks" "What each verify and reconcile found, newest first" Admin
         Carries::Nothing, PAGE, (200, "CheckListOut"), &[Code::DatabaseUnavailable];
-    Post "/api/ops/verify" "Prove the ledger; what it finds stands in the checks" Admin
+    Post "/api/ops/verify" "Verify the ledger; the checks show what it finds" Admin
         Carries::Maybe("VerifyIn"), &[], (202, "object"), &[Code::RequestInProgress];
     Get "/api/ops/dead-letters" "Entries whose tables could not be written, newest first" Admin
         Carries::Nothing, PAGE, (200, "DeadLetterListOut"), &[Code::DatabaseUnavailable];

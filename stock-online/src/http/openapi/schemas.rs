@@ -5,13 +5,13 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Components, ComponentsBuilder};
 
 use super::text;
-use crate::health::readiness;
 use crate::http::code::Code;
 use crate::http::stores::{self, invalid, offline, till};
 use crate::http::{
     accounts, audit_log, coupons, dead_letters, discounts, imports, ledger_checks, ops, orders,
     points, products, quarantine, reservations, sales, stock, users, webhooks, works,
 };
+use crate::readiness;
 
 /// Every schema, and the security scheme of callers.
 #[expect(clippy::too_many_lines, reason = "every form in one table")]
@@ -112,8 +112,8 @@ pub(super) fn components() -> Components {
         .schema_from::<accounts::TokensOut>()
         .schema_from::<accounts::UserOut<'_>>()
         .schema_from::<users::UserListOut<'_>>()
-        .schema_from::<crate::pages::accounts::SignUpForm>()
-        .schema_from::<crate::pages::accounts::LoginForm>()
+        .schema_from::<accounts::SignUpForm>()
+        .schema_from::<accounts::LoginForm>()
         .schema_from::<ops::Selling>()
         .schema_from::<ops::SellingDone>()
         .schema_from::<ops::ShardSelling>()

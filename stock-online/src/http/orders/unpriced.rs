@@ -1,7 +1,7 @@
 //! The reasons why an order has no price, each with its code and its product.
 
-use stock_domain::order::Quantity;
 use stock_domain::pricing::Unpriced;
+use stock_domain::quantity::Quantity;
 
 use crate::http::code::Code;
 use crate::http::problem::Problem;

@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 use stock_common::clock::rfc3339;
 use stock_common::id::{Position, ProductId};
 use stock_common::money::Money;
-use stock_domain::order::{DeliveryType, LINES_MAX, Order, OrderStatus, Path, Quantity};
+use stock_domain::order::{DeliveryType, LINES_MAX, Order, OrderStatus, Path};
 use stock_domain::points::AMOUNT_MAX as POINTS_MAX;
 use stock_domain::pricing::{AskedLine, AskedOrder};
+use stock_domain::quantity::Quantity;
 use utoipa::ToSchema;
 
 use crate::http::auth::Caller;

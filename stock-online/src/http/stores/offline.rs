@@ -479,8 +479,8 @@ fn known_before(asked: &Asked, verdict: Verdict) -> Result<Option<ResultOut>, Pr
         return Err(Problem::of(Code::Internal));
     };
     let Refusal::StaleState { state, .. } = &refusal else {
-        // The refusal concerns every sale, for example from a ledger that cannot decide: the batch
-        // must be sent again.
+        // This refusal is not about this one sale: the ledger cannot decide now, and the till must
+        // send the batch again.
         return Err(refusal.into());
     };
     if asked.has_become(state, "SOLD") {

@@ -86,7 +86,7 @@ async fn an_emptied_redis_is_fenced_at_the_next_order_and_recover_brings_its_lev
     let report = verify(&shop.pool, &shop.ledger, true, &mut |_, _| {}).await;
     assert!(
         !report.is_ok_and(|report| report.ok),
-        "no proof without redis"
+        "nothing is verified without redis"
     );
 
     let done = recover(&shop.config, &shop.pool, Allowed::default(), &mut |_, _| {})

@@ -3,7 +3,8 @@
 use stock_common::config::Durability;
 use stock_common::id::{ProductId, UserId};
 use stock_common::money::Money;
-use stock_domain::order::{self, DeliveryType, Order, OrderLine, Path, Quantity, Terms};
+use stock_domain::order::{self, DeliveryType, Order, OrderLine, Path, Terms};
+use stock_domain::quantity::Quantity;
 use stock_domain::verdict::Verdict;
 use stock_online::ServiceRole;
 use stock_servers::Spec;

@@ -5,9 +5,11 @@ use stock_common::id::{CouponId, LocationId, Position, ProductId, SaleId, UserId
 use stock_common::money::Money;
 use stock_domain::account::{Account, Book};
 use stock_domain::coupon::{self, Benefit, Coupon, CouponIssued};
-use stock_domain::journal::{Idempotency, Posting};
-use stock_domain::order::{self, DeliveryType, Order, OrderLine, Path, Quantity, Reversed, Terms};
+use stock_domain::journal::Idempotency;
+use stock_domain::order::{self, DeliveryType, Order, OrderLine, Path, Reversed, Terms};
 use stock_domain::points::{self, PointsMoved};
+use stock_domain::posting::Posting;
+use stock_domain::quantity::Quantity;
 use stock_domain::request::Request;
 use stock_domain::reservation::{self, Reservation};
 use stock_domain::sale::Allowance;

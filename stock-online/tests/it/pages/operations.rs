@@ -45,7 +45,7 @@ async fn a_proof_on_demand_stands_in_the_checks() {
         .send()
         .await;
     assert_eq!((started.status, started.member("status")), (202, "RUNNING"));
-    until("the proof is noted", || async {
+    until("the verification is noted", || async {
         let status = client.get("/api/ops/status").admin().send().await.body;
         status["lastVerify"]["id"].as_u64().unwrap_or_default() > known
     })

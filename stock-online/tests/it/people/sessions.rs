@@ -112,7 +112,7 @@ async fn a_session_ends_with_its_time_and_with_its_users_tokens_on_every_instanc
         .execute(&shop.pool)
         .await
         .unwrap();
-    // An instance keeps a session that it has read for a second.
+    // After reading a session, an instance remembers it for a second.
     until("it has ended", || async {
         me(&there.client, &first).await == 401
     })

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use stock_common::id::{LocationId, Position, ProductId, SaleId, UserId};
-use stock_domain::order::Quantity;
+use stock_domain::quantity::Quantity;
 use stock_domain::reservation::{self, Reservation};
 use stock_domain::verdict::Verdict;
 

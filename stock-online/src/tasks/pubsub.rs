@@ -19,8 +19,8 @@ use stock_redis::levels::LevelsMessage;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
-use super::WakeUps;
 use crate::app::App;
+use crate::subscriber::WakeUps;
 
 /// Pauses between attempts to connect: the shortest and the longest in ms, and the factor by which
 /// they grow.

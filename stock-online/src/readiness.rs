@@ -7,8 +7,8 @@ use stock_mysql::migrate::Schema;
 use stock_redis::FenceState;
 use utoipa::ToSchema;
 
-use super::{Database, ServerSetting};
 use crate::app::App;
+use crate::health::{Database, ServerSetting};
 
 /// The answer of `/readyz`.
 #[derive(Debug, Serialize, ToSchema)]
@@ -45,6 +45,24 @@ pub struct Checks {
     apply: String,
 }
 
+/// The last found settings of all servers, without duplicates.
+#[must_use]
+pub fn settings(app: &App) -> Vec<ServerSetting> {
+    let redis = app.ledger.shards().into_iter().flat_map(|shard| {
+        let settings = shard.settings();
+        settings.iter().cloned().collect::<Vec<_>>()
+    });
+    let of = |server| move |setting| ServerSetting { server, setting };
+    let mysql = app.health.database_settings().into_iter().map(of("mysql"));
+    let mut all: Vec<ServerSetting> = Vec::new();
+    for setting in redis.map(of("redis")).chain(mysql) {
+        if !all.contains(&setting) {
+            all.push(setting);
+        }
+    }
+    all
+}
+
 /// Whether a shard is fenced because its Redis does not answer.
 #[must_use]
 pub fn is_away(reason: &str) -> bool {
@@ -62,7 +80,7 @@ pub fn is_ready(app: &App) -> bool {
 /// The readiness, from the last seen state of everything that orders need.
 #[must_use]
 pub fn readiness(app: &App) -> Ready {
-    let wrong: Vec<ServerSetting> = super::settings(app)
+    let wrong: Vec<ServerSetting> = settings(app)
         .into_iter()
         .filter(|known| known.setting.is_wrong())
         .collect();

@@ -2,6 +2,8 @@
 //!
 //! The accept loop is our own, because axum's has no header timeout and no cap on connections.
 
+mod connections;
+
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -29,12 +31,13 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use super::connections::{Connections, HEALTH_LIFE, Progress, Timed};
-use super::origin::{Origin, RequestId, TrustedProxies};
-use super::problem::{Problem, render};
-use super::{openapi, sessions};
+pub use self::connections::listen;
+use self::connections::{Connections, HEALTH_LIFE, Progress, Timed};
 use crate::app::App;
 use crate::http::code::Code;
+use crate::http::origin::{Origin, RequestId, TrustedProxies};
+use crate::http::problem::{Problem, render};
+use crate::http::{openapi, sessions};
 use crate::limits::Subject;
 use crate::pages::{self, failure};
 
@@ -129,7 +132,7 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) {
     let config = &app.config;
-    let interface = super::routes(Arc::clone(&app));
+    let interface = crate::http::routes(Arc::clone(&app));
     let pages = pages::routes(Arc::clone(&app), interface.clone());
     let router = match cors(&config.http.cors_origins) {
         Some(cors) => interface.layer(cors),
