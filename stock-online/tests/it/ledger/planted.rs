@@ -195,7 +195,7 @@ async fn verify_names_every_change_of_what_redis_says() {
                 let is_fenced = about == "epoch";
                 let is_named = |of: &Difference| {
                     let is_about = of.subject.contains(about) || of.detail.contains(about);
-                    (of.check == *check && is_about) || (is_fenced && of.subject == "gate")
+                    (of.check == *check && is_about) || (is_fenced && of.subject == "fence")
                 };
                 if !found.iter().any(is_named) {
                     missed.push(format!("{kind:?} {} {:?}", planting.key, planting.names));
