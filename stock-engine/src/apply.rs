@@ -276,8 +276,8 @@ pub async fn write(
     write_locked(transaction, state, entries, levels, Care::Looking).await
 }
 
-/// Like [`write`], for entries whose accounts are locked. The locks come before the question which
-/// rows exist, because a synchronous order holds its accounts until its rows are committed.
+/// Like [`write()`], for entries whose accounts are locked. The locks come before the question
+/// which rows exist, because a synchronous order holds its accounts until its rows are committed.
 async fn write_locked(
     transaction: &mut MySqlConnection,
     state: &mut ShardState,

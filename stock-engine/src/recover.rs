@@ -66,6 +66,8 @@ pub struct Recovered {
     pub accounts: u64,
     /// Idempotency keys written to Redis.
     pub keys: u64,
+    /// Shards that serve, and were left as they are.
+    pub serving: u64,
 }
 
 /// Why Redis was not rebuilt. The run may be repeated.
@@ -138,11 +140,12 @@ impl Allowed<'_> {
     };
 }
 
-/// Rebuilds every shard of Redis from MySQL, one after the other. A shard that serves ends the run,
-/// unless that is forced; the shards before it are rebuilt by then.
+/// Rebuilds the shards of Redis from MySQL, one after the other. Shards that serve are left as they
+/// are, unless the rebuild is forced.
 ///
 /// # Errors
-/// [`RecoverError`]. A shard whose rebuild has begun then stays fenced.
+/// [`RecoverError`], also when every shard serves. A shard whose rebuild has begun then stays
+/// fenced.
 pub async fn recover(
     config: &Config,
     pool: &MySqlPool,
@@ -152,8 +155,15 @@ pub async fn recover(
     let shards = known_map(pool).await?.shards();
     let mut all = Recovered::default();
     for shard in 0..shards {
-        let done = recover_shard(config, pool, shard, allowed, progress).await?;
+        let done = match recover_shard(config, pool, shard, allowed, progress).await {
+            Err(RecoverError::Serving(_)) if all.serving + 1 < shards => {
+                all.serving += 1;
+                continue;
+            }
+            done => done?,
+        };
         all = Recovered {
+            serving: all.serving,
             epoch: done.epoch,
             applied: all.applied + done.applied,
             discarded: all.discarded + done.discarded,

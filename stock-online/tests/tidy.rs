@@ -3,7 +3,7 @@
 //! Each check is a function from texts to complaints, and each has a bad sample that it must catch.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -304,6 +304,101 @@ fn comments_name_their_subject_and_lines_end_within_100_columns() {
         code <= 200,
         "{code} lines of code are longer than 100 columns"
     );
+}
+
+/// The top-level modules of a crate that a source names, by `crate::` or by enough `super::`.
+fn named_modules(name: &str, text: &str) -> BTreeSet<String> {
+    let production = text.split("#[cfg(test)]").next().unwrap_or(text);
+    let lines = production.lines();
+    let code: String = lines
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    let depth = name
+        .split("/src/")
+        .nth(1)
+        .map_or(0, |path| path.matches('/').count());
+    let from_root = format!("super::{}", "super::".repeat(depth));
+    let ident = |text: &str| -> String {
+        let is_part = |c: &char| c.is_alphanumeric() || *c == '_';
+        text.trim_start().chars().take_while(is_part).collect()
+    };
+    let mut found = BTreeSet::new();
+    for root in ["crate::", from_root.as_str()] {
+        for rest in code.split(root).skip(1) {
+            match rest.strip_prefix('{') {
+                Some(list) => {
+                    let list = list.split('}').next().unwrap_or(list);
+                    found.extend(list.split(',').map(ident));
+                }
+                None => drop(found.insert(ident(rest))),
+            }
+        }
+    }
+    found
+}
+
+/// The first circle of modules that name each other, from one of them back to it.
+fn circle(edges: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
+    fn walk(
+        edges: &BTreeMap<String, BTreeSet<String>>,
+        path: &mut Vec<String>,
+        done: &mut BTreeSet<String>,
+    ) -> bool {
+        let Some(last) = path.last().cloned() else {
+            return false;
+        };
+        for next in edges.get(&last).into_iter().flatten() {
+            if path.contains(next) {
+                path.push(next.clone());
+                return true;
+            }
+            if !done.contains(next) {
+                path.push(next.clone());
+                if walk(edges, path, done) {
+                    return true;
+                }
+                path.pop();
+            }
+        }
+        done.insert(last);
+        false
+    }
+    let mut done = BTreeSet::new();
+    for start in edges.keys().filter(|start| edges.contains_key(*start)) {
+        let mut path = vec![start.clone()];
+        if !done.contains(start) && walk(edges, &mut path, &mut done) {
+            return Some(path);
+        }
+    }
+    None
+}
+
+#[test]
+fn no_crate_has_a_circle_of_modules() {
+    let edge = |from: &str, to: &str| (from.to_owned(), BTreeSet::from([to.to_owned()]));
+    let bad = BTreeMap::from([edge("a", "b"), edge("b", "a")]);
+    assert_eq!(circle(&bad).map(|path| path.len()), Some(3));
+    for (crate_name, _) in LAYERS {
+        let sources = files(&format!("{crate_name}/src"), &[".rs"]);
+        let module = |name: &str| -> Option<String> {
+            let path = name.split("/src/").nth(1)?;
+            let top = path.split('/').next()?.trim_end_matches(".rs");
+            (!["lib", "main", "bin"].contains(&top)).then(|| top.to_owned())
+        };
+        let known: BTreeSet<String> = sources
+            .iter()
+            .filter_map(|(name, _)| module(name))
+            .collect();
+        let mut edges: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for (name, text) in &sources {
+            let Some(from) = module(name) else { continue };
+            let named = named_modules(name, text).into_iter();
+            let others = named.filter(|to| known.contains(to) && *to != from);
+            edges.entry(from.clone()).or_default().extend(others);
+        }
+        assert_eq!(circle(&edges), None, "{crate_name}");
+    }
 }
 
 #[test]

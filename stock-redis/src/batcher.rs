@@ -17,10 +17,10 @@ use stock_domain::verdict::{Back, Refusal, Verdict, Why};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::DecideError;
-use super::shard::Shared;
 use crate::codec::{self, BatchHead, BatchReply};
 use crate::encoded_request::EncodedRequest;
 use crate::fence::{Fence, Line, Link};
+use crate::shared::Shared;
 
 /// The limit of requests in a call is never below this, however few requests there are.
 const BATCH_REQUESTS_MIN: usize = 16;

@@ -33,11 +33,11 @@ pub(crate) use self::live::Line;
 pub use self::live::{NO_EPOCH, OTHER_EPOCH};
 pub use self::memory::Memory;
 pub use self::same::Identity;
+use crate::common::Common;
 use crate::keys::Keys;
 use crate::nodes::{self, Connected, Servers};
 use crate::replication::Replication;
 use crate::scripts::SCRIPTS;
-use crate::shard::Common;
 use crate::switch::{Follows, Switch};
 
 /// How often an open link is checked.

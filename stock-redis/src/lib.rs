@@ -54,11 +54,13 @@ pub mod units;
 
 mod batcher;
 mod claims;
+mod common;
 mod cross_shard;
 mod error;
 mod lookup;
 mod pacer;
 mod routing;
+mod shared;
 mod sold_out;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -74,6 +76,7 @@ use stock_domain::shard_map::ShardMap;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use self::common::Common;
 pub use self::error::{DecideError, ReadError, Undecided};
 pub use self::fence::{FenceState, Link};
 use self::keys::Keys;
@@ -81,7 +84,6 @@ use self::levels::LevelsMessage;
 use self::nodes::Servers;
 use self::recent::Recent;
 pub use self::recent::{RecentLevel, RecentLevels};
-use self::shard::Common;
 pub use self::shard::Shard;
 use self::switch::Switch;
 

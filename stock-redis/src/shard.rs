@@ -2,28 +2,26 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use redis::cmd;
 use stock_common::clock::Clock;
 use stock_common::config::Config;
 use stock_common::id::Position;
-use stock_common::lock::lock;
 use stock_common::supervise::supervise;
 use stock_domain::account::{Account, Book, Level};
 use stock_domain::journal::Entry;
 use stock_domain::request::Request;
 use stock_domain::server_settings::Setting;
-use stock_domain::shard_map::ShardMap;
 use stock_domain::shard_state::ShardState;
 use stock_domain::verdict::{Back, Refusal, Verdict, Why};
-use tokio::runtime::Handle;
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 use tokio::task::AbortHandle;
 
 use super::{DecideError, ReadError};
 use crate::batcher::{self, Waiting};
+use crate::common::Common;
 use crate::encoded_request::EncodedRequest;
 use crate::fence::{Fence, FenceState, Line, Link};
 use crate::journal_stream::{self, Portion, Tail};
@@ -31,81 +29,17 @@ use crate::keys::{Keys, SENTINEL};
 use crate::levels::{self, LevelsMessage};
 use crate::lost::Lost;
 use crate::mend::Mend;
-use crate::nodes::Servers;
 use crate::pacer::Pacer;
-use crate::recent::Recent;
 use crate::redis_memory::RedisMemory;
 use crate::scripts::SCRIPTS;
+use crate::shared::{LedgerMetrics, Shared};
 use crate::sold_out::SoldOut;
-use crate::switch::Switch;
-
-/// Metrics of the hot path, resolved once.
-pub(super) struct LedgerMetrics {
-    batch_size: metrics::Histogram,
-    decide_seconds: metrics::Histogram,
-}
-
-impl LedgerMetrics {
-    fn new() -> Self {
-        Self {
-            batch_size: metrics::histogram!("stock_decide_batch_size"),
-            decide_seconds: metrics::histogram!("stock_decide_duration_seconds"),
-        }
-    }
-
-    pub(super) fn batch(&self, size: usize, took: Duration) {
-        self.batch_size
-            .record(u32::try_from(size).unwrap_or(u32::MAX));
-        self.decide_seconds.record(took.as_secs_f64());
-    }
-}
-
-/// The state that a shard's tasks share.
-pub(super) struct Shared {
-    pub(super) config: Config,
-    pub(super) fence: Arc<Fence>,
-    clock: Clock,
-    /// Redis' time minus this machine's, in ms.
-    offset_ms: AtomicI64,
-    /// Entries in an average frame, as last read.
-    frame_entries: AtomicUsize,
-    pub(super) sold_out: SoldOut,
-    pub(super) recent: Arc<Recent>,
-    /// The things that were found lost in Redis and have to be brought back.
-    pub(super) lost: Arc<Lost>,
-    pacer: Mutex<Pacer>,
-    /// Whether the shard belongs to an earlier map.
-    is_retired: AtomicBool,
-    pub(super) metrics: LedgerMetrics,
-}
-
-impl Shared {
-    pub(super) fn pacer(&self) -> MutexGuard<'_, Pacer> {
-        lock(&self.pacer)
-    }
-
-    pub(super) fn redis_now_ms(&self) -> u64 {
-        let now = self.clock.now_ms() + self.offset_ms.load(Ordering::Relaxed);
-        u64::try_from(now).unwrap_or_default()
-    }
-
-    pub(super) fn set_redis_time(&self, time_ms: u64) {
-        let offset = i64::try_from(time_ms).unwrap_or_default() - self.clock.now_ms();
-        self.offset_ms.store(offset, Ordering::Relaxed);
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        self.lost.close();
-    }
-}
 
 /// The handle of the task that verifies a shard's Redis. The task ends with the shard.
 #[derive(Default)]
-struct Keeper(OnceLock<AbortHandle>);
+struct FenceTask(OnceLock<AbortHandle>);
 
-impl Keeper {
+impl FenceTask {
     fn end(&self) {
         if let Some(task) = self.0.get() {
             task.abort();
@@ -113,27 +47,17 @@ impl Keeper {
     }
 }
 
-impl Drop for Keeper {
+impl Drop for FenceTask {
     fn drop(&mut self) {
         self.end();
     }
-}
-
-/// The values that a shard shares with the other shards of its ledger.
-pub(super) struct Common {
-    pub(super) servers: Arc<Servers>,
-    pub(super) map: ShardMap,
-    /// The runtime that requests run on.
-    pub(super) requests: Handle,
-    pub(super) switch: Arc<Switch>,
-    pub(super) recent: Arc<Recent>,
 }
 
 /// The ledger of one shard; cloning shares it.
 #[derive(Clone)]
 pub struct Shard {
     shared: Arc<Shared>,
-    keeper: Arc<Keeper>,
+    fence_task: Arc<FenceTask>,
     queue: mpsc::Sender<Waiting>,
 }
 
@@ -163,14 +87,14 @@ impl Shard {
         }));
         Self {
             shared,
-            keeper: Arc::default(),
+            fence_task: Arc::default(),
             queue,
         }
     }
 
     /// Tells the shard which task verifies its Redis. The task ends with the shard.
     pub fn kept_by(&self, task: AbortHandle) {
-        if let Err(second) = self.keeper.0.set(task) {
+        if let Err(second) = self.fence_task.0.set(task) {
             second.abort();
         }
     }
@@ -301,7 +225,7 @@ impl Shard {
 
     /// Ends the fence's task: a link that breaks is not replaced any more.
     pub(super) fn close(&self) {
-        self.keeper.end();
+        self.fence_task.end();
     }
 
     /// Ends the shard, which belongs to an earlier map. Nothing is decided on it any more.

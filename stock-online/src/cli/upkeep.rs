@@ -162,6 +162,12 @@ pub(super) async fn recover(
             "recovered: {} accounts and {} keys rebuilt, {} entries applied, {} discarded; epoch {}",
             done.accounts, done.keys, done.applied, done.discarded, done.epoch
         ));
+        if done.serving > 0 {
+            output::say(&format!(
+                "{} shards serve, and were left as they are",
+                done.serving
+            ));
+        }
     }
     Ok(true)
 }

@@ -4,6 +4,7 @@
 mod contention;
 mod failover;
 mod keys;
+mod recover;
 mod rehome;
 mod steps;
 mod stop;
