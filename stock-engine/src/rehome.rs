@@ -274,7 +274,7 @@ async fn is_settled(pool: &MySqlPool, heads: &[Head]) -> Result<bool, RehomeErro
         let shard = head.position.shard();
         let settled = shards::load(pool, shard).await?;
         let is_behind = settled.is_none_or(|state| state.number < head.number);
-        if is_behind || branches::held(pool, (shard, head.position)).await? > 0 {
+        if is_behind || branches::held(pool, shard, head.position).await? > 0 {
             return Ok(false);
         }
     }

@@ -163,7 +163,7 @@ pub async fn committed(
 ///
 /// # Errors
 /// When MySQL does not answer.
-pub async fn held(pool: &MySqlPool, (shard, upto): (u64, Position)) -> Result<i64, sqlx::Error> {
+pub async fn held(pool: &MySqlPool, shard: u64, upto: Position) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar(
         "SELECT COUNT(*) FROM branches b JOIN journal j ON j.id = b.id \
          WHERE b.state = 'HELD' AND j.shard = ? AND b.id <= ?",

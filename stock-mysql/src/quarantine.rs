@@ -207,7 +207,10 @@ pub async fn kept(
     .bind(account.location)
     .fetch_all(connection)
     .await?;
-    Ok(rows.into_iter().map(|row| posted(account, row)).collect())
+    Ok(rows
+        .into_iter()
+        .map(|(id, seq, delta, after)| posted(account, id, seq, delta, after))
+        .collect())
 }
 
 /// Up to `limit` of an account's postings behind a sequence number.
@@ -231,7 +234,10 @@ pub async fn postings_behind(
     .bind(limit)
     .fetch_all(connection)
     .await?;
-    Ok(rows.into_iter().map(|row| posted(account, row)).collect())
+    Ok(rows
+        .into_iter()
+        .map(|(id, seq, delta, after)| posted(account, id, seq, delta, after))
+        .collect())
 }
 
 /// Removes an account's postings behind a sequence number. The caller has seen that no entry holds
@@ -262,7 +268,10 @@ pub async fn remove_behind(
 
 fn posted(
     account: Account,
-    (id, seq, delta, balance_after): (u64, u64, i64, i64),
+    id: u64,
+    seq: u64,
+    delta: i64,
+    balance_after: i64,
 ) -> (Position, Posted) {
     let posted = Posted {
         account,
