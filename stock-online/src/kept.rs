@@ -101,6 +101,11 @@ where
     pub async fn forget(&self, key: &K) {
         self.answers.invalidate(key).await;
     }
+
+    /// Forgets all answers.
+    pub fn forget_all(&self) {
+        self.answers.invalidate_all();
+    }
 }
 
 #[cfg(test)]
@@ -134,6 +139,9 @@ mod tests {
         *silence.until.lock().unwrap() = None;
         assert_eq!(ask(&kept, Some(4)).await, Ok(4));
         kept.forget(&1).await;
+        assert_eq!(ask(&kept, None).await, Err("no answer"));
+        assert_eq!(ask(&kept, Some(5)).await, Ok(5));
+        kept.forget_all();
         assert_eq!(ask(&kept, None).await, Err("no answer"));
     }
 }

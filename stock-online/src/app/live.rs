@@ -20,7 +20,8 @@ pub struct Live {
     pub levels: Levels,
     /// The measurements of the last minutes.
     pub history: History,
-    /// API lists that pages show to everybody, by path.
+    /// API lists that pages show to everybody, by path. An admin's change forgets them all, so that
+    /// the admin sees it on the next page.
     pub lists: Kept<String, Bytes>,
     /// Places for streams of levels.
     pub event_streams: Arc<Places>,

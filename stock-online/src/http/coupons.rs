@@ -112,6 +112,7 @@ pub async fn create(
         made = make(&app, admin, &fields, key.as_ref()).await;
     }
     let (created, is_replayed) = made?;
+    app.live.lists.forget_all();
     if !is_replayed {
         let subject = format!("coupon:{}", created.id);
         let action = Action::CouponCreated;

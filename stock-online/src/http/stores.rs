@@ -254,6 +254,7 @@ pub async fn create(
         Err(error) => Err(error.into()),
     };
     let (response, id) = once.end(created).await?;
+    app.live.lists.forget_all();
     let subject = format!("store:{id}");
     let action = Action::StoreCreated;
     audit::note(&app, &origin, action, Some(admin.user), &subject);
@@ -287,6 +288,7 @@ pub async fn replace(
     };
     let replaced = write(once.connection(), Store { id, fields }).await;
     let (response, ()) = once.end(replaced).await?;
+    app.live.lists.forget_all();
     let subject = format!("store:{id}");
     let action = Action::StoreChanged;
     audit::note(&app, &origin, action, Some(admin.user), &subject);

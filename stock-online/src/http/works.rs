@@ -101,6 +101,7 @@ async fn changed(
     admin: Caller,
     id: WorkId,
 ) -> Result<(), Problem> {
+    app.live.lists.forget_all();
     publish(app).await?;
     audit::note(app, origin, action, Some(admin.user), &format!("work:{id}"));
     Ok(())

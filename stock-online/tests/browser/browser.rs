@@ -4,13 +4,20 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use fantoccini::elements::Element;
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
 
-use crate::support::{self, Service, Shop, at_end, folder, until};
+use crate::support::{self, PATIENCE, Service, Shop, at_end, folder, until};
+
+/// How a page is, for the message of a test that waited in vain.
+const PAGE_STATE: &str = "return [location.href, document.readyState, document.hidden, \
+    {...document.documentElement.dataset}, \
+    performance.getEntriesByType('resource').map((entry) => \
+        [entry.name, entry.responseStatus, entry.startTime, entry.responseStart, entry.duration])]";
 
 pub(crate) const PASSWORD: &str = "open sesame, please";
 
@@ -159,15 +166,21 @@ impl Browser {
         self.page.execute(script, Vec::new()).await.unwrap()
     }
 
-    /// Waits for a script to return true; a page that is just being replaced is asked again.
+    /// Waits for a script to return true; a page that is just being replaced is asked again. When
+    /// it never does, the test says what the script returned last and how the page is.
     pub(crate) async fn until_true(&self, what: &str, script: &str) {
-        until(what, || async {
-            self.page
-                .execute(script, Vec::new())
-                .await
-                .is_ok_and(|value| value == Value::Bool(true))
-        })
-        .await;
+        let started = Instant::now();
+        loop {
+            let answer = self.page.execute(script, Vec::new()).await;
+            if matches!(answer, Ok(Value::Bool(true))) {
+                return;
+            }
+            if started.elapsed() >= PATIENCE {
+                let page = self.page.execute(PAGE_STATE, Vec::new()).await;
+                panic!("did not happen: {what}; last answer {answer:?}; page {page:?}");
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Waits until the text is on the page.

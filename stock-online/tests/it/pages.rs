@@ -194,6 +194,37 @@ async fn every_page_is_whole_in_both_languages() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_an_admin_made_is_on_the_next_page() {
+    let shop = Shop::open(1, 10).await;
+    let service = shop.serve().await;
+    let client = &service.client;
+    let store = json!({ "name": "North gate", "latitude": 37.5, "longitude": 127.0 });
+    for (path, body, page, shown) in [
+        (
+            "/api/coupons",
+            json!({ "name": "Opening day", "discountRate": 10, "count": 2 }),
+            "/event",
+            "Opening day",
+        ),
+        (
+            "/api/works",
+            json!({ "title": "First edition" }),
+            "/event",
+            "First edition",
+        ),
+        ("/api/stores", store, "/products/1", "North gate"),
+    ] {
+        let before = open(client, page, "en").user(2).send().await.text;
+        assert!(!before.contains(shown), "{before}");
+        let made = client.post(path).admin().json(&body).send().await;
+        assert_eq!(made.status, 201, "{}", made.text);
+        let after = open(client, page, "en").user(2).send().await.text;
+        assert!(after.contains(shown), "{after}");
+    }
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn pages_let_in_whom_they_should() {
     let shop = Shop::open(1, 10).await;
     let service = shop.serve().await;
