@@ -4,7 +4,7 @@ FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
 RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends build-essential
 COPY . .
-RUN cargo build --release --locked -p stock-online --no-default-features --config 'profile.release.strip="symbols"'
+RUN cargo build --release --locked -p stock-online --no-default-features --features jemalloc --config 'profile.release.strip="symbols"'
 
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /src/target/release/stock-online /usr/local/bin/stock-online

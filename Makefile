@@ -28,7 +28,8 @@ install:
 	@sh scripts/install.sh servers
 
 run: install
-	$(CARGO) build --profile trial --locked --bin stock-online
+	$(CARGO) build --profile trial --locked -p stock-online --bin stock-online \
+		--no-default-features --features dev
 	./target/trial/stock-online dev --port $(PORT) $(ARGS)
 
 test: install
@@ -38,7 +39,7 @@ test: install
 check: install
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
-	$(CARGO) clippy -p stock-online --bin stock-online --no-default-features --locked -- -D warnings
+	$(CARGO) clippy -p stock-online --bin stock-online --no-default-features --features jemalloc --locked -- -D warnings
 	$(CARGO) clippy --manifest-path fuzz/Cargo.toml --locked --target-dir target/fuzz -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked --document-private-items
 	@if command -v cargo-deny >/dev/null; then \

@@ -34,7 +34,6 @@ pub(super) const COLUMNS: &str = "c.id AS coupon_id, c.name, c.discount_amount, 
      c.discount_hundredths, c.count, c.valid_from, c.valid_to, c.code AS personal_code, \
      c.user_id AS personal_user";
 
-#[derive(sqlx::FromRow)]
 pub(super) struct Row {
     coupon_id: u64,
     name: String,
@@ -46,6 +45,18 @@ pub(super) struct Row {
     personal_code: Option<String>,
     personal_user: Option<u64>,
 }
+
+from_row!(Row {
+    coupon_id,
+    name,
+    discount_amount,
+    discount_hundredths,
+    count,
+    valid_from,
+    valid_to,
+    personal_code,
+    personal_user
+});
 
 impl Row {
     pub(super) fn parse(self) -> Option<Coupon> {

@@ -39,7 +39,6 @@ pub enum Claim {
     InProgress,
 }
 
-#[derive(sqlx::FromRow)]
 struct Row {
     fingerprint: Vec<u8>,
     status: Option<u16>,
@@ -47,6 +46,14 @@ struct Row {
     body: Option<Vec<u8>>,
     is_expired: bool,
 }
+
+from_row!(Row {
+    fingerprint,
+    status,
+    headers,
+    body,
+    is_expired
+});
 
 impl Row {
     /// The state of the key for a request with this fingerprint.

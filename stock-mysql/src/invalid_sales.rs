@@ -63,7 +63,7 @@ pub struct Kept {
 }
 
 /// An invalid sale as it is stored.
-#[derive(Debug, Clone, sqlx::FromRow)]
+#[derive(Debug, Clone)]
 pub struct StoredInvalidSale {
     /// Rises with every sale.
     pub id: u64,
@@ -88,6 +88,20 @@ pub struct StoredInvalidSale {
     /// When the sale was first sent, UTC.
     pub received_at: NaiveDateTime,
 }
+
+from_row!(StoredInvalidSale {
+    id,
+    device_id,
+    sale_key,
+    text,
+    code,
+    detail,
+    state,
+    note,
+    resolved_by,
+    resolved_at,
+    received_at
+});
 
 fn start(text: &str, chars_max: usize) -> &str {
     let end = text.char_indices().nth(chars_max);

@@ -45,7 +45,7 @@ pub struct Ended<'a, R> {
 }
 
 /// A run as it is stored.
-#[derive(Debug, Clone, sqlx::FromRow)]
+#[derive(Debug, Clone)]
 pub struct LedgerCheck {
     /// Rises with every run.
     pub id: u64,
@@ -62,6 +62,16 @@ pub struct LedgerCheck {
     /// The report as JSON; none when only the outcome was read.
     pub report: Option<String>,
 }
+
+from_row!(LedgerCheck {
+    id,
+    kind,
+    ended_at,
+    took_ms,
+    differences,
+    corrected,
+    report
+});
 
 /// Notes a run and deletes the oldest ones. An error is only logged, because the result of the run
 /// holds without its note.

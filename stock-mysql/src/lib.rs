@@ -3,6 +3,7 @@
 //! | file | owns |
 //! |---|---|
 //! | [`migrate`] | the schema: its state, and pending migrations |
+//! | [`from_row`] | rows read into structs |
 //! | [`rows`] | multi-row statements of fixed sizes |
 //! | [`shards`], [`shard_map`] | watermark, epoch, the row lock of a shard; the number of shards |
 //! | [`record`] | the rows of an entry: journal row, postings, its own tables |
@@ -21,6 +22,9 @@
 //! tickets of the account queues, the shard's row (or, on the synchronous path, the epoch's row in
 //! share mode), account rows by key, then reads and inserts. A transaction that holds a shard's row
 //! never queues for a ticket; it takes only tickets that are free.
+
+#[macro_use]
+mod from_row;
 
 pub mod account_queue;
 pub mod accounts;

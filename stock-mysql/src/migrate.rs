@@ -195,12 +195,17 @@ pub enum MigrateError {
 }
 
 /// A row of the table of migrations.
-#[derive(sqlx::FromRow)]
 struct Applied {
     version: i64,
     success: bool,
     checksum: Vec<u8>,
 }
+
+from_row!(Applied {
+    version,
+    success,
+    checksum
+});
 
 fn migration((version, description, text): (i64, &'static str, &'static str)) -> Migration {
     let sql = AssertSqlSafe(text).into_sql_str();

@@ -182,7 +182,6 @@ pub async fn set_status(
     SET.set(connection, status.as_str(), orders).await
 }
 
-#[derive(sqlx::FromRow)]
 struct OrderRow {
     id: u64,
     user_id: u64,
@@ -199,6 +198,23 @@ struct OrderRow {
     used_points: Option<i64>,
     earned_points: Option<i64>,
 }
+
+from_row!(OrderRow {
+    id,
+    user_id,
+    status,
+    path,
+    delivery_type,
+    store_id,
+    total_amount,
+    reservation_id,
+    shares_online_stock,
+    coupon_id,
+    coupon_code,
+    coupon_discount_amount,
+    used_points,
+    earned_points
+});
 
 type LineRow = (
     u64,

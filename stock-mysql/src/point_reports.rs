@@ -9,7 +9,7 @@ use sqlx::{MySqlConnection, MySqlPool};
 use stock_common::id::{Position, UserId};
 
 /// The points of a user on one day.
-#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PointReport {
     /// The day.
     pub report_date: NaiveDate,
@@ -22,6 +22,14 @@ pub struct PointReport {
     /// The change of the balance.
     pub net_amount: i64,
 }
+
+from_row!(PointReport {
+    report_date,
+    earn_amount,
+    use_amount,
+    cancel_amount,
+    net_amount
+});
 
 /// The subject under which `verify` notes that it has verified a day's reports.
 pub fn proof_subject(date: NaiveDate) -> String {

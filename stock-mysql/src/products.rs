@@ -33,7 +33,6 @@ impl CreationKey {
     }
 }
 
-#[derive(sqlx::FromRow)]
 struct Row {
     id: u64,
     name: String,
@@ -46,9 +45,10 @@ struct Row {
     created_at: NaiveDateTime,
     updated_at: NaiveDateTime,
     is_deleted: bool,
-    #[sqlx(flatten)]
     governed: sales::Governed,
 }
+
+from_row!(Row { id, name, description, price, status, min_stock_level, reorder_point, revision, created_at, updated_at, is_deleted; governed });
 
 /// Products with the sale and the discount that govern their price.
 static SELECT: LazyLock<String> = LazyLock::new(|| {

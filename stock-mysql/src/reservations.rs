@@ -133,7 +133,6 @@ pub async fn forget_order(
     Ok(())
 }
 
-#[derive(sqlx::FromRow)]
 struct Row {
     id: u64,
     user_id: u64,
@@ -149,6 +148,22 @@ struct Row {
     status: String,
     order_id: Option<u64>,
 }
+
+from_row!(Row {
+    id,
+    user_id,
+    product_id,
+    location_id,
+    quantity,
+    ttl_ms,
+    sale_id,
+    sale_limit,
+    hold_limit,
+    price,
+    unit_price,
+    status,
+    order_id
+});
 
 const COLUMNS: &str = "SELECT id, user_id, product_id, location_id, quantity, ttl_ms, sale_id, \
      sale_limit, hold_limit, price, unit_price, CAST(status AS CHAR) AS status, order_id \

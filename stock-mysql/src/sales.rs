@@ -18,7 +18,7 @@ pub(super) const JOINS: &str =
     "LEFT JOIN sales s ON s.id = p.sale_id LEFT JOIN discounts d ON d.id = p.discount_id";
 
 /// The columns of a sale; all are `NULL` when there is none.
-#[derive(Clone, sqlx::FromRow)]
+#[derive(Clone)]
 struct SaleRow {
     sale_id: Option<u64>,
     sale_starts_at: Option<NaiveDateTime>,
@@ -29,15 +29,26 @@ struct SaleRow {
     availability: Option<String>,
 }
 
+from_row!(SaleRow {
+    sale_id,
+    sale_starts_at,
+    sale_ends_at,
+    sale_price,
+    limit_per_user,
+    counted_from,
+    availability
+});
+
 /// The sale and the discount of a product, if it has them.
-#[derive(Clone, sqlx::FromRow)]
+#[derive(Clone)]
 pub(super) struct Governed {
-    #[sqlx(flatten)]
     sale: SaleRow,
     hundredths: Option<u32>,
     discount_starts_at: Option<NaiveDateTime>,
     discount_ends_at: Option<NaiveDateTime>,
 }
+
+from_row!(Governed { hundredths, discount_starts_at, discount_ends_at; sale });
 
 fn unix_ms(at: NaiveDateTime) -> u64 {
     u64::try_from(clock::unix_ms(at)).unwrap_or_default()
@@ -161,14 +172,14 @@ pub struct ListedSale {
     pub governs: bool,
 }
 
-#[derive(sqlx::FromRow)]
 struct Listed {
     product_id: u64,
     product_name: String,
     governs: bool,
-    #[sqlx(flatten)]
     sale: SaleRow,
 }
+
+from_row!(Listed { product_id, product_name, governs; sale });
 
 const LISTED: &str = "SELECT s.id AS sale_id, s.product_id, p.name AS product_name, \
      COALESCE(p.sale_id = s.id, 0) AS governs, s.starts_at AS sale_starts_at, \

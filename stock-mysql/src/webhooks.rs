@@ -53,7 +53,7 @@ pub struct Webhook {
 }
 
 /// A delivery: a batch of entries that was sent or is to be sent.
-#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
     /// The number of the delivery.
     pub id: u64,
@@ -76,6 +76,19 @@ pub struct Delivery {
     /// When the delivery was created.
     pub created_at: NaiveDateTime,
 }
+
+from_row!(Delivery {
+    id,
+    shard,
+    first_number,
+    last_number,
+    state,
+    attempts,
+    next_attempt_at,
+    last_status,
+    last_error,
+    created_at
+});
 
 type Row = (u64, String, String, String, u64, NaiveDateTime);
 const COLUMNS: &str = "SELECT id, url, events, CAST(state AS CHAR), CAST(COALESCE((SELECT SUM(sent_number) FROM \

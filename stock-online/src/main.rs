@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 /// jemalloc reuses the memory that was freed last, also after a flood of requests. The measurement
 /// stands in docs/performance.md.
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -135,7 +135,7 @@ pub async fn insert(pool: &MySqlPool, event: &Event<'_>) -> Result<(), sqlx::Err
 }
 
 /// A line as it is stored.
-#[derive(Debug, Clone, sqlx::FromRow)]
+#[derive(Debug, Clone)]
 pub struct Line {
     /// Rises with every line.
     pub id: u64,
@@ -152,6 +152,16 @@ pub struct Line {
     /// The id of the request.
     pub request_id: String,
 }
+
+from_row!(Line {
+    id,
+    at,
+    action,
+    actor_id,
+    subject,
+    address,
+    request_id
+});
 
 /// Lists lines, latest first.
 ///

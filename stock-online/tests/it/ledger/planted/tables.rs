@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::{AssertSqlSafe, MySqlPool};
+use sqlx::mysql::MySqlRow;
+use sqlx::{AssertSqlSafe, MySqlPool, Row as _};
 
 /// Tables that follow from the journal.
 pub(super) const LEDGER: [&str; 18] = [
@@ -153,7 +154,7 @@ pub(super) const PRESENCE: [(&str, &str); 5] = [
 ];
 
 /// A column as the schema describes it.
-#[derive(Debug, Clone, sqlx::FromRow)]
+#[derive(Debug, Clone)]
 pub(super) struct Column {
     pub(super) table_name: String,
     pub(super) column_name: String,
@@ -165,7 +166,7 @@ pub(super) struct Column {
 
 /// Every column of every table.
 pub(super) async fn columns(pool: &MySqlPool) -> Vec<Column> {
-    sqlx::query_as(
+    sqlx::query(
         "SELECT CAST(table_name AS CHAR) AS table_name, CAST(column_name AS CHAR) AS column_name, \
          CAST(column_type AS CHAR) AS column_type, CAST(is_nullable AS CHAR) AS is_nullable, \
          CAST(column_key AS CHAR) AS column_key, \
@@ -173,6 +174,14 @@ pub(super) async fn columns(pool: &MySqlPool) -> Vec<Column> {
          FROM information_schema.columns WHERE table_schema = DATABASE() \
          AND table_name NOT LIKE 'kept\\_%' ORDER BY table_name, ordinal_position",
     )
+    .map(|row: MySqlRow| Column {
+        table_name: row.get("table_name"),
+        column_name: row.get("column_name"),
+        column_type: row.get("column_type"),
+        is_nullable: row.get("is_nullable"),
+        column_key: row.get("column_key"),
+        is_generated: row.get("is_generated"),
+    })
     .fetch_all(pool)
     .await
     .unwrap()
