@@ -15,7 +15,7 @@ pub use self::parts::{
     ApplySettings, Config, DecideSettings, HttpSettings, MySqlSettings, PeopleSettings,
     RedisSettings, ScheduleSettings, SellingSettings, WebhooksSettings,
 };
-pub use self::policies::{Durability, ReplicaPolicy};
+pub use self::policies::{Compat, Durability, ReplicaPolicy, Seed};
 
 /// Why the configuration cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -114,6 +114,15 @@ pub struct ProductFilter {
     pub limit: u32,
 }
 
+/// Which part of a numbered list is asked for; [`ProductFilter::limit`] says how much of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Part {
+    /// Products before it.
+    pub offset: u32,
+    /// Whether the oldest product comes first.
+    pub is_rising: bool,
+}
+
 impl ProductFilter {
     /// Whether a list shows a product; its name is not compared.
     fn shows(&self, product: &Product) -> bool {
@@ -247,6 +256,24 @@ impl Catalog {
         None
     }
 
+    /// A part of the whole list, and the length of the list. `None` when MySQL has to be asked, as
+    /// for [`Self::list`].
+    #[must_use]
+    pub fn part(&self, filter: &ProductFilter, part: Part) -> Option<(Vec<Arc<Product>>, u64)> {
+        let products = read(&self.products);
+        if filter.name.is_some() || !self.is_read() || products.len() > WALK_MAX {
+            return None;
+        }
+        let mut shown: Vec<_> = products.values().filter(|of| filter.shows(of)).collect();
+        if !part.is_rising {
+            shown.reverse();
+        }
+        let count = shown.len() as u64;
+        let wanted = shown.into_iter().skip(part.offset as usize);
+        let wanted = wanted.take(filter.limit as usize).map(Arc::clone);
+        Some((wanted.collect(), count))
+    }
+
     /// Whether it was read at least once.
     #[must_use]
     pub fn is_read(&self) -> bool {
@@ -284,7 +311,7 @@ mod tests {
     use stock_common::id::ProductId;
 
     use super::ProductStatus::{Active, Inactive, SoldOut};
-    use super::{Catalog, Product, ProductFilter, ProductStatus, WALK_MAX};
+    use super::{Catalog, Part, Product, ProductFilter, ProductStatus, WALK_MAX};
 
     fn catalog(products: impl IntoIterator<Item = (u64, ProductStatus, bool)>) -> Catalog {
         let catalog = Catalog::default();
@@ -338,6 +365,39 @@ mod tests {
             ..all
         };
         assert_eq!(ids(&known, &named), None, "MySQL compares names");
+    }
+
+    #[test]
+    fn a_numbered_list_has_parts_in_either_direction_and_a_length() {
+        let known = catalog([
+            (1, Active, false),
+            (2, Inactive, false),
+            (3, Active, true),
+            (4, SoldOut, false),
+            (5, Active, false),
+        ]);
+        let public = ProductFilter {
+            without: Some(Inactive),
+            limit: 2,
+            ..ProductFilter::default()
+        };
+        for (offset, is_rising, expected) in [
+            (0, false, &[5, 4][..]),
+            (2, false, &[1]),
+            (0, true, &[1, 4]),
+            (2, true, &[5]),
+            (3, true, &[]),
+        ] {
+            let part = Part { offset, is_rising };
+            let (found, count) = known.part(&public, part).unwrap();
+            let ids: Vec<u64> = found.iter().map(|product| product.id.0).collect();
+            assert_eq!((ids.as_slice(), count), (expected, 3), "{part:?}");
+        }
+        let part = Part {
+            offset: 0,
+            is_rising: true,
+        };
+        assert!(Catalog::default().part(&public, part).is_none());
     }
 
     #[test]

@@ -55,17 +55,24 @@ impl Claim {
     }
 }
 
+/// Whether a job has a row, such as `seed` once it has run.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn is_known(pool: &MySqlPool, name: &str) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM jobs WHERE name = ?)")
+        .bind(name)
+        .fetch_one(pool)
+        .await
+}
+
 /// Claims a job for this instance; `None` while another instance holds it.
 ///
 /// # Errors
 /// When MySQL does not answer.
 pub async fn claim(pool: &MySqlPool, name: &str) -> Result<Option<Claim>, sqlx::Error> {
     // Read without a lock first, because an insert would wait for the instance that holds the row.
-    let is_known: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM jobs WHERE name = ?)")
-        .bind(name)
-        .fetch_one(pool)
-        .await?;
-    if !is_known {
+    if !is_known(pool, name).await? {
         sqlx::query("INSERT IGNORE INTO jobs (name) VALUES (?)")
             .bind(name)
             .execute(pool)

@@ -7,7 +7,7 @@ use chrono::NaiveDateTime;
 use sqlx::{AssertSqlSafe, MySql, MySqlConnection, MySqlExecutor, MySqlPool, QueryBuilder};
 use stock_common::id::ProductId;
 use stock_common::money::Money;
-use stock_domain::catalog::{Product, ProductFields, ProductFilter, ProductStatus};
+use stock_domain::catalog::{Part, Product, ProductFields, ProductFilter, ProductStatus};
 use stock_domain::journal::Idempotency;
 
 use super::rows::{MultiRow, push_list};
@@ -189,12 +189,8 @@ pub async fn find(
     Ok(row.and_then(parse))
 }
 
-/// Lists products that were not deleted, newest first.
-///
-/// # Errors
-/// When MySQL does not answer.
-pub async fn list(pool: &MySqlPool, filter: &ProductFilter) -> Result<Vec<Product>, sqlx::Error> {
-    let mut query: QueryBuilder<MySql> = QueryBuilder::new(SELECT.as_str());
+/// Adds the conditions of a filter, its cursor aside.
+fn narrow(query: &mut QueryBuilder<MySql>, filter: &ProductFilter) {
     query.push(" WHERE p.is_deleted = 0");
     if let Some(name) = &filter.name {
         let escaped = name
@@ -218,6 +214,42 @@ pub async fn list(pool: &MySqlPool, filter: &ProductFilter) -> Result<Vec<Produc
     if let Some(price) = filter.price_lte {
         query.push(" AND p.price <= ").push_bind(price);
     }
+}
+
+/// A part of the list of products that were not deleted, and the length of the list.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn part(
+    pool: &MySqlPool,
+    filter: &ProductFilter,
+    part: Part,
+) -> Result<(Vec<Product>, u64), sqlx::Error> {
+    let mut query: QueryBuilder<MySql> = QueryBuilder::new("SELECT COUNT(*) FROM products p");
+    narrow(&mut query, filter);
+    let count: i64 = query.build_query_scalar().fetch_one(pool).await?;
+    let mut query: QueryBuilder<MySql> = QueryBuilder::new(SELECT.as_str());
+    narrow(&mut query, filter);
+    query
+        .push(match part.is_rising {
+            true => " ORDER BY p.id LIMIT ",
+            false => " ORDER BY p.id DESC LIMIT ",
+        })
+        .push_bind(filter.limit)
+        .push(" OFFSET ")
+        .push_bind(part.offset);
+    let rows: Vec<Row> = query.build_query_as().fetch_all(pool).await?;
+    let found = rows.into_iter().filter_map(parse).collect();
+    Ok((found, u64::try_from(count).unwrap_or_default()))
+}
+
+/// Lists products that were not deleted, newest first.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn list(pool: &MySqlPool, filter: &ProductFilter) -> Result<Vec<Product>, sqlx::Error> {
+    let mut query: QueryBuilder<MySql> = QueryBuilder::new(SELECT.as_str());
+    narrow(&mut query, filter);
     if let Some(before) = filter.before {
         query.push(" AND p.id < ").push_bind(before.0);
     }

@@ -82,6 +82,40 @@ pub async fn list(
     Ok(rows.into_iter().map(work).collect())
 }
 
+/// A work with the times of its creation and of its last change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatedWork {
+    /// The work.
+    pub work: Work,
+    /// When it was made, UTC.
+    pub created_at: NaiveDateTime,
+    /// When it was last changed, UTC.
+    pub updated_at: NaiveDateTime,
+}
+
+/// The first works, in the order in which they were made.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn first(pool: &MySqlPool, limit: u32) -> Result<Vec<DatedWork>, sqlx::Error> {
+    let rows: Vec<(u64, String, NaiveDateTime, NaiveDateTime)> = sqlx::query_as(
+        "SELECT id, title, created_at, updated_at FROM works WHERE is_deleted = 0 ORDER BY id \
+         LIMIT ?",
+    )
+    .bind(limit)
+    .fetch_all(pool)
+    .await?;
+    let dated = |(id, title, created_at, updated_at)| DatedWork {
+        work: Work {
+            id: WorkId(id),
+            title,
+        },
+        created_at,
+        updated_at,
+    };
+    Ok(rows.into_iter().map(dated).collect())
+}
+
 /// Works that were changed since a moment, each with whether it still exists. `None` reads all
 /// works.
 ///

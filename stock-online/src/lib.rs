@@ -38,6 +38,7 @@ pub mod passwords;
 pub mod readiness;
 pub mod requests;
 pub mod scheduler;
+pub mod seeds;
 pub mod serve;
 pub mod stock_csv;
 pub mod stream_places;

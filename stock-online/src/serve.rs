@@ -40,6 +40,8 @@ use crate::http::problem::{Problem, render};
 use crate::http::{openapi, sessions};
 use crate::limits::Subject;
 use crate::pages::{self, failure};
+use crate::seeds;
+use crate::seeds::shared::Shared;
 
 /// Pause after `accept` failed, for example because no file descriptors are left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -68,6 +70,7 @@ struct Front {
     instance: u32,
     requests: AtomicU64,
     durations: Durations,
+    shared: Shared,
 }
 
 /// Headers by which every answer tells browsers not to guess its type, not to store it, not to show
@@ -135,10 +138,11 @@ pub async fn serve(
     let interface = crate::http::routes(Arc::clone(&app));
     let pages = pages::routes(Arc::clone(&app), interface.clone());
     let router = match cors(&config.http.cors_origins) {
-        Some(cors) => interface.layer(cors),
-        None => interface,
+        Some(cors) => interface.clone().layer(cors),
+        None => interface.clone(),
     };
-    let router = router.merge(pages);
+    let (seeds, shared) = seeds::routes(&app, interface);
+    let router = router.merge(pages).merge(seeds);
     let front = Arc::new(Front {
         for_browsers: router.clone().layer(sessions::layer(&app)),
         router,
@@ -149,7 +153,8 @@ pub async fn serve(
         import_timeout: Duration::from_millis(config.http.import_timeout_ms),
         instance: rand::random(),
         requests: AtomicU64::new(0),
-        durations: Durations::new(),
+        durations: Durations::new(seeds::paths(&app)),
+        shared,
     });
     let mut http = http1::Builder::new();
     // This limits the time between requests; [`Timed`] limits the time of a head.
@@ -220,7 +225,12 @@ async fn accept(listener: &TcpListener) -> Option<(TcpStream, IpAddr)> {
 }
 
 impl Front {
-    async fn answer(&self, address: IpAddr, request: Request<Incoming>) -> Response<Body> {
+    async fn answer(
+        &self,
+        route: &str,
+        address: IpAddr,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
         let path = request.uri().path();
         let is_browser =
             request.headers().contains_key(header::COOKIE) || !path.starts_with("/api/");
@@ -248,7 +258,13 @@ impl Front {
             _ => self.timeout,
         };
         let changes = !request.method().is_safe();
-        let answer = router.clone().oneshot(request.map(Body::new));
+        let request = request.map(Body::new);
+        let answer = async {
+            match self.shared.answer(route, router, is_browser, request).await {
+                Ok(response) => Ok(response),
+                Err(request) => router.clone().oneshot(request).await,
+            }
+        };
         match timeout(limit, answer).await {
             // The session layer could not ask MySQL; it answers a bare 500, because it knows no
             // problems.
@@ -300,7 +316,7 @@ async fn handle(
     let reader = failure::reader(request.uri().path(), request.headers());
     let response = match is_for_health && !is_of_health(request.uri().path()) {
         true => Problem::of(Code::Overloaded).into_response(),
-        false => front.answer(address, request).await,
+        false => front.answer(route, address, request).await,
     };
     let took = started.elapsed();
     let request_id = request_id.to_string();
@@ -373,10 +389,12 @@ const ORDERS: &str = "/api/redis/orders";
 const NO_ROUTE: &str = "none";
 
 impl Durations {
-    /// Knows the routes of the OpenAPI document and of the pages.
-    fn new() -> Self {
+    /// Knows the routes of the OpenAPI document and of the pages, and these.
+    fn new(others: Vec<String>) -> Self {
         let mut routes = matchit::Router::new();
-        for path in openapi::paths().chain(pages::PATHS) {
+        // These live as long as the process, which serves once.
+        let others = others.into_iter().map(|path| &*path.leak());
+        for path in openapi::paths().chain(pages::PATHS).chain(others) {
             match routes.insert(path, path) {
                 // A path is listed once for each of its methods.
                 Ok(()) | Err(InsertError::Conflict { .. }) => {}
@@ -418,7 +436,7 @@ mod tests {
 
     #[test]
     fn every_path_is_measured_under_its_own_route() {
-        let durations = Durations::new();
+        let durations = Durations::new(Vec::new());
         for path in openapi::paths().chain(pages::PATHS) {
             let called = path.replace('{', "").replace('}', "%41");
             assert_eq!(durations.route_of(&called), path);

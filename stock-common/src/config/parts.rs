@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::policies::{Durability, ReplicaPolicy};
+use super::policies::{Compat, Durability, ReplicaPolicy};
 
 /// Declares the parts, [`Config`] and its flat form.
 macro_rules! settings {
@@ -251,6 +251,11 @@ settings! {
         streams_each_max: usize = 100,
         /// Whether `/metrics` is open to everyone. Otherwise an admin's token is required.
         metrics_open: bool = false,
+        /// The systems that this one takes the place of whose clients are served as before, each
+        /// under `/seeds/<name>`: `stock-flow`, `traffic`, `points`, `milly`, `toodat`.
+        compat: Compat = Compat::default(),
+        /// Whether the last 500 requests are kept with their times for the page `/silk/`.
+        request_profile: bool = false,
         /// The log filter, such as `info` or `stock_online=debug,info`.
         log: String = "info".to_owned(),
     }

@@ -33,3 +33,90 @@ pub enum ReplicaPolicy {
     /// The order is answered as accepted, and counted in a metric.
     Available,
 }
+
+/// A system that this one takes the place of; its clients are served under a path of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Seed {
+    /// Orders of a Spring Boot shop.
+    StockFlow,
+    /// Products, stock and reservations of a Django shop.
+    Traffic,
+    /// Loyalty points.
+    Points,
+    /// Products, discounts and coupons.
+    Milly,
+    /// A first-come coupon event.
+    Toodat,
+}
+
+impl Seed {
+    /// Every system.
+    pub const ALL: [Self; 5] = [
+        Self::StockFlow,
+        Self::Traffic,
+        Self::Points,
+        Self::Milly,
+        Self::Toodat,
+    ];
+
+    /// The name in settings, and in the base path `/seeds/<name>`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::StockFlow => "stock-flow",
+            Self::Traffic => "traffic",
+            Self::Points => "points",
+            Self::Milly => "milly",
+            Self::Toodat => "toodat",
+        }
+    }
+}
+
+/// The systems whose clients are served: a list, or their names separated by commas.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Listed")]
+pub struct Compat(Vec<Seed>);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Listed {
+    Names(Vec<String>),
+    Text(String),
+}
+
+impl TryFrom<Listed> for Compat {
+    type Error = String;
+
+    fn try_from(listed: Listed) -> Result<Self, String> {
+        let names = match listed {
+            Listed::Names(names) => names,
+            Listed::Text(text) => text.split(',').map(str::to_owned).collect(),
+        };
+        let names = names.iter().map(|name| name.trim());
+        let seeds = names.filter(|name| !name.is_empty()).map(|name| {
+            let known = Seed::ALL.into_iter().find(|seed| seed.as_str() == name);
+            known.ok_or_else(|| format!("compat: there is no system `{name}`"))
+        });
+        Ok(Self(seeds.collect::<Result<_, _>>()?))
+    }
+}
+
+impl Compat {
+    /// Serves the clients of every system.
+    #[must_use]
+    pub fn all() -> Self {
+        Self(Seed::ALL.to_vec())
+    }
+
+    /// Whether the clients of a system are served.
+    #[must_use]
+    pub fn has(&self, seed: Seed) -> bool {
+        self.0.contains(&seed)
+    }
+
+    /// The systems that are served.
+    pub fn seeds(&self) -> impl Iterator<Item = Seed> + '_ {
+        self.0.iter().copied()
+    }
+}

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::Args;
 use stock_common::clock::Clock;
-use stock_common::config::{Config, Durability};
+use stock_common::config::{Compat, Config, Durability};
 use stock_common::telemetry;
 use stock_domain::user::Password;
 use stock_engine::ledger;
@@ -102,6 +102,8 @@ pub(super) async fn run(args: DevArgs) -> Result<bool, Failure> {
 fn settings(args: &DevArgs) -> Result<Config, Failure> {
     let production = Config::default().with(|config| {
         config.http.metrics_open = true;
+        config.http.compat = Compat::all();
+        config.http.request_profile = true;
         config.redis.durability = Durability::Always;
     });
     let defaults = match args.limits {

@@ -13,6 +13,7 @@ use stock_domain::product;
 use stock_domain::stock::{self, StockChanged, Terms};
 use stock_domain::verdict::{Refusal, Verdict};
 use stock_mysql::account_queue::AccountQueue;
+use stock_mysql::jobs;
 use stock_mysql::rows::MultiRow;
 use stock_redis::Ledger;
 use tokio::task::JoinSet;
@@ -81,10 +82,7 @@ pub async fn seed(
     args: &SeedArgs,
     password_hash: Option<&str>,
 ) -> Result<bool, Failure> {
-    let is_seeded: bool =
-        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM jobs WHERE name = 'seed')")
-            .fetch_one(pool)
-            .await?;
+    let is_seeded = jobs::is_known(pool, "seed").await?;
     let (known,): (i64,) = sqlx::query_as("SELECT COUNT(*) FROM products")
         .fetch_one(pool)
         .await?;

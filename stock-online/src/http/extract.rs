@@ -3,6 +3,8 @@
 //! The checks run in the order that the contract demands: 413, 415, 400, 422. A body that is not
 //! JSON is answered 400, even when an earlier part of it would be a 422.
 
+mod whole_numbers;
+
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -31,6 +33,9 @@ use crate::http::code::Code;
 
 /// 2^53 − 1, the largest integer that every JSON reader keeps exact. No larger id is ever given.
 pub const ID_MAX: u64 = (1 << 53) - 1;
+/// The media types of bodies: of the interface, and of the forms of pages.
+pub(crate) const JSON: &str = "application/json";
+const FORM: &str = "application/x-www-form-urlencoded";
 /// Time that a body may take to arrive after its headers.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -82,7 +87,7 @@ async fn read_json<T: BodyIn>(
     if bytes.is_empty() && T::MAY_BE_MISSING {
         return Ok(Bytes::from_static(b"{}"));
     }
-    check_type(&parts.headers)?;
+    check_type(&parts.headers, JSON)?;
     Ok(bytes)
 }
 
@@ -98,14 +103,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Form<T> {
         // in.
         cross_site::check(&parts.method, &parts.headers)?;
         let bytes = read_body(&parts, body, app.config.http.http_body_bytes_max).await?;
-        let kind = parts.headers.get(CONTENT_TYPE);
-        let is_form = kind.is_some_and(|kind| {
-            kind.as_bytes()
-                .starts_with(b"application/x-www-form-urlencoded")
-        });
-        if !is_form {
-            return Err(Problem::of(Code::UnsupportedMediaType));
-        }
+        check_type(&parts.headers, FORM)?;
         serde_urlencoded::from_bytes(&bytes)
             .map(Self)
             .map_err(|error| Problem::new(Code::Unprocessable, error.to_string()))
@@ -171,7 +169,11 @@ fn keyed(
     Ok(Some(idempotency(caller.user, key, method, uri, body)))
 }
 
-async fn read_body(parts: &Parts, body: axum::body::Body, max: usize) -> Result<Bytes, Problem> {
+pub(crate) async fn read_body(
+    parts: &Parts,
+    body: axum::body::Body,
+    max: usize,
+) -> Result<Bytes, Problem> {
     let too_large = || {
         Problem::new(
             Code::PayloadTooLarge,
@@ -230,7 +232,7 @@ async fn pass_over(body: &mut axum::body::Body, bytes_max: usize) {
 }
 
 /// Whether a body has a media type, without a charset or with UTF-8.
-pub(super) fn is_of_type(headers: &HeaderMap, wanted: &str) -> bool {
+pub(crate) fn is_of_type(headers: &HeaderMap, wanted: &str) -> bool {
     let value = headers
         .get(CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
@@ -246,10 +248,13 @@ pub(super) fn is_of_type(headers: &HeaderMap, wanted: &str) -> bool {
     is_wanted && is_utf8
 }
 
-fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
-    match is_of_type(headers, "application/json") {
+pub(crate) fn check_type(headers: &HeaderMap, wanted: &str) -> Result<(), Problem> {
+    match is_of_type(headers, wanted) {
         true => Ok(()),
-        false => Err(Problem::of(Code::UnsupportedMediaType)),
+        false => {
+            let rule = format!("the body must be {wanted}");
+            Err(Problem::new(Code::UnsupportedMediaType, rule))
+        }
     }
 }
 
@@ -278,13 +283,17 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// Parses a body. A valid body is parsed once; after an error it is parsed again to find the kind
-/// of the error and its JSON pointer.
+/// Parses a body. A valid body is parsed once. After an error it is parsed again: with its whole
+/// numbers written as such (`10000.0` and `1e4` are whole), or to find the kind of the error and its
+/// JSON pointer.
 pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let error = match serde_json::from_slice(bytes) {
         Ok(Object(value)) => return Ok(value),
         Err(error) => error,
     };
+    if let Some(plain) = whole_numbers::plain(bytes) {
+        return parse_json(&plain);
+    }
     // A number out of range is valid JSON, although the parser refuses it.
     let beyond = |error: &serde_json::Error| error.to_string().starts_with("number out of range");
     let is_range = beyond(&error);
@@ -340,6 +349,8 @@ pub(super) fn key_of(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
 /// Hashes the key and the request. The order of members and the spaces of the body make no
 /// difference.
 fn idempotency(user: UserId, key: &str, method: &Method, uri: &Uri, body: &[u8]) -> Idempotency {
+    let plain = whole_numbers::plain(body);
+    let body = plain.as_deref().unwrap_or(body);
     let mut canonical = serde_json::from_slice::<Value>(body).unwrap_or_default();
     // Explicit, because a feature of another crate decides whether `Value` sorts by itself.
     canonical.sort_all_objects();
@@ -504,6 +515,8 @@ mod tests {
     #[test]
     fn what_is_not_json_is_a_400_and_json_that_does_not_fit_a_422() {
         check(r#"{"count":1}"#, None);
+        check(r#"{"count":1.0}"#, None);
+        check(r#"{"count":1e3}"#, None);
         for body in [
             "",
             "{",
@@ -523,7 +536,8 @@ mod tests {
             "{}",
             r#"{"count":-1}"#,
             r#"{"count":1.5}"#,
-            r#"{"count":1e3}"#,
+            r#"{"count":-1e3}"#,
+            r#"{"count":1e30}"#,
             r#"{"count":"1"}"#,
             r#"{"count":1,"count":2}"#,
             r#"{"count":1,"more":2}"#,

@@ -34,10 +34,11 @@ use stock_mysql::orders::{self as table, OrderFilter};
 pub(super) use self::unpriced::unpriced;
 pub(super) use self::wire::{
     Benefits, DeliveryTypeName, LineIn, LineOut, ListOut as OrderListOut, OrderOut as OrderBody,
-    OrderStatusName, asked_lines, json, located, replayed,
+    OrderStatusName, asked_lines, located,
 };
 pub use self::wire::{ListIn, NothingIn, OrderIn};
 use self::wire::{ListOut, OrderOut, created};
+pub(crate) use self::wire::{json, replayed};
 use super::auth::Caller;
 use super::extract::{Filter, ID_MAX, Keyed, PathId};
 use super::page::{cursor_of, cut, limit_of};

@@ -37,6 +37,7 @@ use stock_mysql::people::users;
 use stock_mysql::point_transactions as table;
 use utoipa::ToSchema;
 
+pub(crate) use self::read::part_of;
 pub(super) use self::read::{BalanceOut, PointListOut, PointReportListOut, PointReportOut};
 pub use self::read::{balance, history, reports};
 use super::audit;
@@ -310,6 +311,22 @@ async fn find_cancelable(
             description: moved.description,
         },
     })
+}
+
+/// The owner and the amount of a movement that the caller may cancel.
+///
+/// # Errors
+/// As a cancel.
+pub(crate) async fn cancelable(
+    app: &App,
+    caller: Caller,
+    id: Option<u64>,
+) -> Result<(UserId, i64), Problem> {
+    let id = id
+        .map(PathId)
+        .ok_or_else(|| Problem::of(Code::PointNotFound));
+    let found = find_cancelable(app, caller, id).await?;
+    Ok((found.moved.user_id, found.moved.amount))
 }
 
 async fn cancel(

@@ -32,6 +32,8 @@ const RETRY_AFTER_SECONDS: u64 = 1;
 pub struct Problem {
     /// The code.
     pub code: Code,
+    /// The HTTP status, which is the code's except in an interface that has its own.
+    pub status: u16,
     /// The case in words, for a person.
     pub detail: String,
     /// Further members, such as `productId`.
@@ -57,6 +59,7 @@ impl Problem {
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         Self {
             code,
+            status: code.status(),
             detail: detail.into(),
             members: Map::new(),
             exceeded: None,
@@ -109,12 +112,8 @@ impl Problem {
         read.and_then(|read| {
             let code = Code::parse(&read.code)?;
             Some(Self {
-                code,
-                detail: read.detail,
                 members: read.members,
-                is_replayed: false,
-                exceeded: None,
-                may_be_done: false,
+                ..Self::new(code, read.detail)
             })
         })
         .unwrap_or_else(|| Self::of(Code::Internal))
@@ -148,7 +147,7 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = Response::new(Body::empty());
         *response.status_mut() =
-            StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         response.extensions_mut().insert(self);
         response
     }
@@ -166,7 +165,7 @@ pub fn render(mut response: Response, request_id: &str) -> Response {
         json!(format!("/problems/{}", problem.code.as_str())),
     );
     members.insert("title".to_owned(), json!(problem.code.title()));
-    members.insert("status".to_owned(), json!(problem.code.status()));
+    members.insert("status".to_owned(), json!(problem.status));
     members.insert("detail".to_owned(), json!(problem.detail));
     members.insert("code".to_owned(), json!(problem.code.as_str()));
     members.insert("requestId".to_owned(), json!(request_id));
@@ -177,10 +176,10 @@ pub fn render(mut response: Response, request_id: &str) -> Response {
     );
     // The router has set the length of the empty body that carried the problem.
     headers.remove(header::CONTENT_LENGTH);
-    if problem.code.status() == 503 {
+    if problem.status == 503 {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
     }
-    if problem.code.status() == 401 {
+    if problem.status == 401 {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     if let Some(exceeded) = problem.exceeded {

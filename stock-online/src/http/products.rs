@@ -20,7 +20,7 @@ use stock_common::id::{LocationId, ProductId};
 use stock_common::money::Money;
 use stock_common::text;
 use stock_domain::account::{Account, Level};
-use stock_domain::catalog::{Product, ProductFilter, ProductStatus};
+use stock_domain::catalog::{Part, Product, ProductFilter, ProductStatus};
 use stock_domain::coupon::Benefit;
 use stock_engine::reads::Reader;
 use stock_mysql::{accounts, coupon_issues, products as table};
@@ -294,6 +294,43 @@ pub(crate) async fn find_all(
     // Any reader may use a replica: it is not staler than the catalogs of other instances.
     let found = app.reads.read(Reader::Other, list).await?;
     Ok(found.into_iter().map(Arc::new).collect())
+}
+
+/// A product, and its current level if that is known.
+pub(crate) struct Levelled {
+    pub(crate) product: Arc<Product>,
+    pub(crate) level: Option<Level>,
+}
+
+/// A part of the list of products that a caller sees, and the length of the list.
+///
+/// # Errors
+/// 503 when a server has to be asked and does not answer.
+pub(crate) async fn part_of(
+    app: &App,
+    caller: Option<Caller>,
+    filter: ProductFilter,
+    part: Part,
+) -> Result<(Vec<Levelled>, u64), Problem> {
+    let filter = &ProductFilter {
+        without: shown_to(caller),
+        ..filter
+    };
+    let (products, count) = match app.selling.catalog.part(filter, part) {
+        Some(found) => found,
+        None => {
+            let read = |pool: MySqlPool| async move { table::part(&pool, filter, part).await };
+            let (found, count) = app.reads.read(Reader::Other, read).await?;
+            (found.into_iter().map(Arc::new).collect(), count)
+        }
+    };
+    let Levels { levels, .. } = recent(app, &products).await?;
+    let levelled = products.into_iter().zip(levels);
+    let levelled = levelled.map(|(product, found)| Levelled {
+        product,
+        level: found.level,
+    });
+    Ok((levelled.collect(), count))
 }
 
 /// The status whose products a list hides from a caller: INACTIVE, except from admins.

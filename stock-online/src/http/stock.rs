@@ -22,6 +22,7 @@ use stock_common::clock::{rfc3339, unix_ms};
 use stock_common::id::{LocationId, Position, ProductId, Span};
 use stock_domain::account::Account;
 use stock_domain::catalog::Product;
+use stock_engine::reads::Reader;
 use stock_mysql::movements::{self as postings, Movement, MovementCursor};
 use stock_mysql::products;
 use stock_mysql::stock_levels::{self, StockLevel, StockLevelFilter};
@@ -192,6 +193,7 @@ pub async fn available(
         after: cursor_pair_of(query.cursor.as_deref())?
             .map(|(product, location)| (ProductId(product), LocationId(location))),
         limit: limit + 1,
+        ..StockLevelFilter::default()
     };
     let filter = &filter;
     let list = |pool| async move { stock_levels::list(&pool, filter).await };
@@ -203,34 +205,65 @@ pub async fn available(
         cut(&mut found, limit).map(|last| format!("{}-{}", last.product_id, last.location_id));
     // Only products that the caller may see.
     found.retain(|level| products_out::find_shown(&app, level.product_id, Some(caller)).is_ok());
-    let names: Vec<Account> = found.iter().flat_map(accounts_of).collect();
-    let now = app.ledger.levels(&names).await?;
-    let items = found.iter().map(|level| {
-        let [available, reserved] = accounts_of(level);
-        let newer = now.get(&available);
-        let available = newer.map_or(level.available, |newer| newer.balance);
-        let reserved = now
-            .get(&reserved)
-            .map_or(level.reserved, |newer| newer.balance);
-        LevelOut {
-            product_id: level.product_id.0,
-            location_id: level.location_id.0,
-            available,
-            reserved,
-            physical: available + reserved,
-            min_stock_level: is_admin.then_some(level.min_stock_level),
-            reorder_point: is_admin.then_some(level.reorder_point),
-            is_low: is_admin.then_some(available <= level.min_stock_level),
-            needs_reorder: is_admin.then_some(available <= level.reorder_point),
-            stock_version: newer.map_or(level.seq, |newer| newer.seq),
-            updated_at: rfc3339(unix_ms(level.updated_at)),
-        }
+    current(&app, &mut found).await?;
+    let items = found.iter().map(|level| LevelOut {
+        product_id: level.product_id.0,
+        location_id: level.location_id.0,
+        available: level.available,
+        reserved: level.reserved,
+        physical: level.available + level.reserved,
+        min_stock_level: is_admin.then_some(level.min_stock_level),
+        reorder_point: is_admin.then_some(level.reorder_point),
+        is_low: is_admin.then_some(level.available <= level.min_stock_level),
+        needs_reorder: is_admin.then_some(level.available <= level.reorder_point),
+        stock_version: level.seq,
+        updated_at: rfc3339(unix_ms(level.updated_at)),
     });
     let items = items
         .filter(|item| !is_low || item.is_low != Some(false))
         .filter(|item| !needs_reorder || item.needs_reorder != Some(false))
         .collect();
     Ok(json(StatusCode::OK, &LevelListOut { items, next_cursor }))
+}
+
+/// Takes over what Redis has now into what MySQL had settled.
+async fn current(app: &App, found: &mut [StockLevel]) -> Result<(), Problem> {
+    let names: Vec<Account> = found.iter().flat_map(accounts_of).collect();
+    let now = app.ledger.levels(&names).await?;
+    for level in found {
+        let [available, reserved] = accounts_of(level);
+        if let Some(newer) = now.get(&available) {
+            level.available = newer.balance;
+            level.seq = newer.seq;
+        }
+        if let Some(newer) = now.get(&reserved) {
+            level.reserved = newer.balance;
+        }
+    }
+    Ok(())
+}
+
+/// A part of the list of current levels, and the length of the list.
+///
+/// # Errors
+/// 503 when a server does not answer.
+pub(crate) async fn part_of(
+    app: &App,
+    caller: Caller,
+    filter: StockLevelFilter,
+    offset: u32,
+) -> Result<(Vec<StockLevel>, u64), Problem> {
+    let filter = &StockLevelFilter {
+        without: products_out::shown_to(Some(caller)),
+        ..filter
+    };
+    let part = |pool: MySqlPool| async move { stock_levels::part(&pool, filter, offset).await };
+    let (mut found, count) = app
+        .reads
+        .read_settled(&app.ledger, CATCH_UP_MAX, Reader::Other, part)
+        .await?;
+    current(app, &mut found).await?;
+    Ok((found, count))
 }
 
 fn accounts_of(level: &StockLevel) -> [Account; 2] {

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use stock_common::id::WorkId;
 use stock_mysql::error_number;
 use stock_mysql::people::audit_log::Action;
-use stock_mysql::works::{self as table, Work};
+use stock_mysql::works::{self as table, DatedWork, Work};
 use utoipa::ToSchema;
 
 use super::audit;
@@ -78,6 +78,17 @@ pub async fn list(
     let next_cursor = cut(&mut found, limit).map(|last| last.id.to_string());
     let items = found.into_iter().map(WorkOut::from).collect();
     Ok(json(StatusCode::OK, &WorkListOut { items, next_cursor }))
+}
+
+/// Maximum number of works in a list without pages.
+const FIRST: u32 = 10_000;
+
+/// The works, the oldest first.
+///
+/// # Errors
+/// 503 when MySQL does not answer.
+pub(crate) async fn first(app: &App) -> Result<Vec<DatedWork>, Problem> {
+    Ok(table::first(&app.pool, FIRST).await?)
 }
 
 fn work_id(id: Result<PathId, Problem>) -> Result<WorkId, Problem> {

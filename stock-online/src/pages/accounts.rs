@@ -8,7 +8,7 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
-use stock_domain::user::Email;
+use stock_domain::user::{Email, User};
 use stock_mysql::people::audit_log::Action;
 use tower_sessions::Session;
 
@@ -254,22 +254,55 @@ pub async fn log_in(
         }
         Err(problem) => return Err(problem),
     };
+    begin(&session, &user).await?;
+    let mut response = Redirect::to(&next).into_response();
+    remember(&app, &headers, &email, &mut response);
+    Ok(response)
+}
+
+/// Logs a user in to a session.
+///
+/// # Errors
+/// 503 when MySQL does not answer.
+pub(crate) async fn begin(session: &Session, user: &User) -> Result<(), Problem> {
     let begun = async {
         session.cycle_id().await?;
-        session.insert(LOGIN, Login::from(&user)).await?;
+        session.insert(LOGIN, Login::from(user)).await?;
         session.save().await
     };
     begun.await.map_err(|error| {
         tracing::warn!(%error, "cannot write a session");
         Problem::of(Code::DatabaseUnavailable)
-    })?;
-    let mut response = Redirect::to(&next).into_response();
-    if let Ok(email) = Email::new(&email)
-        && devices::known(&app, &headers, &email).is_none()
+    })
+}
+
+/// Remembers the device of a login, if it is new.
+pub(crate) fn remember(app: &App, headers: &HeaderMap, email: &str, response: &mut Response) {
+    if let Ok(email) = Email::new(email)
+        && devices::known(app, headers, &email).is_none()
     {
-        devices::remember(&app, &mut response, &email);
+        devices::remember(app, response, &email);
     }
-    Ok(response)
+}
+
+/// Ends the caller's session.
+///
+/// # Errors
+/// 503 when MySQL does not answer.
+pub(crate) async fn end(
+    app: &Arc<App>,
+    origin: &Origin,
+    caller: Caller,
+    session: &Session,
+) -> Result<(), Problem> {
+    session.flush().await.map_err(|error| {
+        tracing::warn!(%error, "cannot end a session");
+        Problem::of(Code::DatabaseUnavailable)
+    })?;
+    let subject = format!("user:{}", caller.user);
+    let action = Action::LoggedOut;
+    audit::note(app, origin, action, Some(caller.user), &subject);
+    Ok(())
 }
 
 /// POST `/account/logout`.
@@ -282,18 +315,7 @@ pub async fn log_out(
     session: Session,
     origin: Origin,
 ) -> Result<Response, Problem> {
-    session.flush().await.map_err(|error| {
-        tracing::warn!(%error, "cannot end a session");
-        Problem::of(Code::DatabaseUnavailable)
-    })?;
-    let subject = format!("user:{}", caller.user);
-    audit::note(
-        &app,
-        &origin,
-        Action::LoggedOut,
-        Some(caller.user),
-        &subject,
-    );
+    end(&app, &origin, caller, &session).await?;
     Ok(Redirect::to("/").into_response())
 }
 

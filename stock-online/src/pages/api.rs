@@ -3,6 +3,7 @@
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::Request;
+use axum::response::Response;
 use http_body_util::BodyExt as _;
 use serde::de::DeserializeOwned;
 use tower::ServiceExt as _;
@@ -57,14 +58,19 @@ impl Api {
             // A caller who is known already is not counted once more.
             extensions.insert(caller);
         }
-        let mut response = match self.routes.clone().oneshot(request).await {
-            Ok(response) => response,
-            Err(never) => match never {},
-        };
+        let mut response = self.call(request).await;
         if let Some(problem) = response.extensions_mut().remove::<Problem>() {
             return Err(problem);
         }
         let body = response.into_body().collect().await;
         Ok(body.map_err(|error| Problem::internal(&error))?.to_bytes())
+    }
+
+    /// The answer to any request.
+    pub async fn call(&self, request: Request<Body>) -> Response {
+        match self.routes.clone().oneshot(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
     }
 }

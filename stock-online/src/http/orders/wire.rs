@@ -184,7 +184,7 @@ impl<'a> OrderOut<'a> {
 }
 
 /// A JSON response with a status.
-pub(in crate::http) fn json(status: StatusCode, body: &impl Serialize) -> Response {
+pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Response {
     match serde_json::to_vec(body) {
         Ok(bytes) => {
             let kind = HeaderValue::from_static("application/json");
@@ -210,7 +210,7 @@ pub(super) fn created(id: Position, order: &Order, status: OrderStatus) -> Respo
 }
 
 /// Adds the header that says that the answer was given before under the same key.
-pub(in crate::http) fn replayed(mut response: Response) -> Response {
+pub(crate) fn replayed(mut response: Response) -> Response {
     let yes = HeaderValue::from_static("true");
     response.headers_mut().insert("idempotency-replayed", yes);
     response

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use stock_common::clock::day_of;
 use stock_common::id::UserId;
 use stock_domain::account::Account;
+use stock_domain::points::PointTransaction;
 use stock_engine::lookup;
 use stock_mysql::people::users;
 use stock_mysql::point_reports::{self, PointReport};
@@ -145,6 +146,30 @@ pub async fn history(
     let next_cursor = cut(&mut found, limit).map(|last| last.seq.to_string());
     let items = found.into_iter().map(PointOut::from).collect();
     Ok(json(StatusCode::OK, &PointListOut { items, next_cursor }))
+}
+
+/// A part of a user's movements, newest first, and their number.
+///
+/// # Errors
+/// 404 for another user.
+pub(crate) async fn part_of(
+    app: &App,
+    caller: Caller,
+    id: Option<u64>,
+    limit: u32,
+    offset: u64,
+) -> Result<(Vec<PointTransaction>, u64), Problem> {
+    let user = user_id(caller, id.map(PathId).ok_or_else(no_user))?;
+    lookup::catch_up(&app.pool, &app.ledger, CATCH_UP_MAX).await;
+    // The numbers of an account's movements have no gap, so the last one is their count.
+    let last = table::of_user(&app.pool, user, None, 1).await?;
+    let Some(count) = last.first().map(|last| last.seq) else {
+        find_user(app, user).await?;
+        return Ok((Vec::new(), 0));
+    };
+    let before = (count + 1).saturating_sub(offset);
+    let found = table::of_user(&app.pool, user, Some(before), limit).await?;
+    Ok((found, count))
 }
 
 /// GET `/api/v1/points/users/{userId}/reports`, `/api/v2/…`.

@@ -1,0 +1,186 @@
+//! The interface of the commerce service: products with a discount, stock changes, coupons.
+
+use axum::http::{Method, StatusCode};
+use axum::response::Response;
+use serde_json::{Value, json};
+use stock_common::clock::{rfc3339, unix_ms};
+use stock_common::id::ProductId;
+use stock_domain::catalog::{Part, ProductFilter};
+
+use super::call::{Ask, Call};
+use crate::http::code::Code;
+use crate::http::orders::json as answer;
+use crate::http::problem::Problem;
+use crate::http::products::{self, Levelled};
+
+/// Size of a page, and the highest page.
+const PAGE: u32 = 30;
+const PAGE_MAX: u32 = 100;
+const INDEX_MAX: u32 = 100;
+
+pub(super) fn calls() -> Vec<Call> {
+    vec![
+        Call::owned(Method::POST, "/commerce/products", create)
+            .body(
+                json!({ "name": "first", "description": "of many", "price": 10_000.0,
+                "stock": 100 }),
+            )
+            .about("Creates a product with its stock."),
+        Call::owned(Method::GET, "/commerce/products", list)
+            .query(&["product_name", "page_size", "page_index"])
+            .about("Lists products, the oldest first."),
+        Call::owned(Method::GET, "/commerce/products/{id}", show)
+            .about("Shows a product at the caller's best price."),
+        Call::owned(Method::POST, "/commerce/products/{id}/stock", change_stock)
+            .body(json!({ "change": 50 }))
+            .about("Adds stock, or takes some away."),
+        Call::owned(Method::POST, "/commerce/products/{id}/discounts", discount)
+            .body(json!({ "percentage": 20.0 }))
+            .about("Gives a product a discount in place of its last one."),
+        Call::owned(Method::POST, "/commerce/coupons", make_coupon)
+            .body(json!({ "code": "DISCOUNT20", "discount_percentage": 20.0,
+                "valid_from": "2024-01-01T00:00:00Z", "valid_to": "2024-12-31T23:59:59Z" }))
+            .about("Makes a coupon for the caller."),
+    ]
+}
+
+pub(super) fn refusal(mut problem: Problem) -> Problem {
+    if [409, 422].contains(&problem.status) {
+        problem.status = 400;
+    }
+    let (title, text) = (problem.code.title(), problem.detail.clone());
+    let problem = problem.with("msg", title);
+    match problem.status {
+        401 => problem.with("error", text),
+        _ => problem,
+    }
+}
+
+fn product_id(number: u64) -> String {
+    format!("PROD{number}")
+}
+
+/// The product of the path: `PROD12`, or its number.
+fn id_of(ask: &Ask) -> Result<u64, Problem> {
+    let id = ask.id();
+    let number = id.strip_prefix("PROD").unwrap_or(id);
+    let is_plain = number.bytes().all(|byte| byte.is_ascii_digit());
+    let number = number.parse().ok().filter(|_| is_plain);
+    number.ok_or_else(|| Problem::of(Code::ProductNotFound))
+}
+
+/// Money as the seed's clients read it, a number with a point.
+#[expect(clippy::cast_precision_loss, reason = "money is below 2^53")]
+fn float(units: i64) -> f64 {
+    units as f64
+}
+
+fn money(value: &Value) -> f64 {
+    float(value.as_i64().unwrap_or_default())
+}
+
+fn item(of: &Levelled, now_ms: u64) -> Value {
+    let fields = &of.product.fields;
+    let unit_price = of.product.unit_price(now_ms).get();
+    json!({ "id": product_id(of.product.id.0), "name": fields.name,
+        "description": fields.description, "price": float(fields.price.get()),
+        "stock_count": of.level.map_or(0, |level| level.balance),
+        "discount_amount": float(fields.price.get() - unit_price),
+        "final_price": float(unit_price) })
+}
+
+async fn list(mut ask: Ask) -> Result<Response, Problem> {
+    let caller = ask.any_caller().await?;
+    let query = ask.query()?;
+    let limit = query.within("page_size", PAGE, 1..=PAGE_MAX)?;
+    let index = query.within("page_index", 1, 1..=INDEX_MAX)?;
+    let filter = ProductFilter {
+        name: query.text("product_name").map(str::to_owned),
+        limit,
+        ..ProductFilter::default()
+    };
+    let part = Part {
+        offset: (index - 1) * limit,
+        is_rising: true,
+    };
+    let (found, _) = products::part_of(&ask.app, caller, filter, part).await?;
+    let now_ms = ask.app.ledger.redis_now_ms();
+    let items: Vec<Value> = found.iter().map(|of| item(of, now_ms)).collect();
+    Ok(answer(StatusCode::OK, &json!({ "products": items })))
+}
+
+async fn create(mut ask: Ask) -> Result<Response, Problem> {
+    ask.admin().await?;
+    let fields = ask.fields()?;
+    let stock = fields.whole("stock")?;
+    let body = json!({ "name": fields.text("name")?, "description": fields.text("description")?,
+        "price": fields.whole("price")?, "stock": stock, "status": "ACTIVE" });
+    let created = ask.post("/api/products", body).await?;
+    let of = &created.body;
+    let id = of["id"].as_u64().unwrap_or_default();
+    let body = json!({ "id": product_id(id), "name": of["name"],
+        "description": of["description"], "price": money(&of["price"]), "stock_count": stock,
+        "discount_amount": null, "final_price": null });
+    Ok(created.becomes(StatusCode::OK, &body))
+}
+
+async fn show(mut ask: Ask) -> Result<Response, Problem> {
+    let caller = ask.any_caller().await?;
+    let id = id_of(&ask)?;
+    let found = ask.get(&format!("/api/products/{id}")).await?;
+    let known = products::find_shown(&ask.app, ProductId(id), caller)?;
+    let of = &found.body;
+    let product = json!({ "id": product_id(id), "name": of["name"],
+        "description": of["description"], "price": money(&of["price"]),
+        "created_at": rfc3339(unix_ms(known.created_at)),
+        "updated_at": rfc3339(unix_ms(known.updated_at)) });
+    let total = money(&of["finalPrice"]);
+    let body = json!({ "product": product,
+        "product_discount_amount": money(&of["discountAmount"]),
+        "cupon_discount_amount": money(&of["couponDiscountAmount"]),
+        "total_amount": total, "final_price": total });
+    Ok(found.becomes(StatusCode::OK, &body))
+}
+
+async fn change_stock(mut ask: Ask) -> Result<Response, Problem> {
+    ask.admin().await?;
+    let path = format!("/api/products/{}/stock", id_of(&ask)?);
+    let body = json!({ "change": ask.fields()?.whole("change")? });
+    let changed = ask.post(&path, body).await?;
+    let body = json!({ "new_stock_count": changed.body["newStockCount"] });
+    Ok(changed.becomes(StatusCode::OK, &body))
+}
+
+async fn discount(mut ask: Ask) -> Result<Response, Problem> {
+    ask.admin().await?;
+    let id = id_of(&ask)?;
+    let path = format!("/api/products/{id}/discounts");
+    let body = json!({ "percentage": ask.fields()?.value("percentage")? });
+    let made = ask.post(&path, body).await?;
+    let of = &made.body;
+    let number = of["discountId"].as_u64().unwrap_or_default();
+    let body = json!({ "discount_id": format!("DISC{number}"), "product_id": product_id(id),
+        "percentage": of["percentage"].as_f64(), "is_active": of["isActive"] });
+    Ok(made.becomes(StatusCode::OK, &body))
+}
+
+async fn make_coupon(mut ask: Ask) -> Result<Response, Problem> {
+    let admin = ask.admin().await?;
+    let fields = ask.fields()?;
+    let percentage = fields.value("discount_percentage")?;
+    let mut body = json!({ "name": format!("{percentage} %"), "discountRate": percentage,
+        "validFrom": fields.text("valid_from")?, "validTo": fields.text("valid_to")?,
+        "userId": admin.user.0 });
+    if fields.has("code") {
+        let code = fields.text("code")?;
+        body["name"] = json!(code);
+        body["code"] = json!(code);
+    }
+    let made = ask.post("/api/coupons", body).await?;
+    let of = &made.body;
+    let number = of["id"].as_u64().unwrap_or_default();
+    let body = json!({ "cupon_id": format!("CUPON{number}"),
+        "user_id": admin.user.to_string(), "code": of["code"],
+        "discount_percentage": of["discountRate"].as_f64() });
+    Ok(made.becomes(StatusCode::OK, &body))
+}

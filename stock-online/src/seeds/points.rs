@@ -1,0 +1,130 @@
+//! The interface of the points service: earn, use, cancel, history.
+
+use axum::http::{Method, StatusCode};
+use axum::response::Response;
+use serde_json::{Value, json};
+use stock_common::clock::rfc3339;
+use stock_domain::points::PointTransaction;
+
+use super::call::{Answer, Ask, Call};
+use super::forms::{Fields, with_lists};
+use crate::http::orders::json as answer;
+use crate::http::points;
+use crate::http::problem::Problem;
+
+/// Size of a page of the history, and the largest number of rows before it.
+const LIMIT: u32 = 10;
+const LIMIT_MAX: u32 = 100;
+const OFFSET_MAX: u32 = 10_000;
+
+pub(super) fn calls() -> Vec<Call> {
+    let moved = || json!({ "user_id": 2, "amount": 300, "description": "string" });
+    let call = |path, about| {
+        Call::shared(Method::POST, path, move_points)
+            .body(moved())
+            .about(about)
+    };
+    vec![
+        call("/api/v1/points/earn", "Gives points to a user."),
+        call("/api/v1/points/use", "Uses the caller's points."),
+        Call::shared(Method::POST, "/api/v1/points/{id}/cancel", cancel)
+            .body(moved())
+            .about("Cancels a movement of points."),
+        Call::owned(
+            Method::GET,
+            "/api/v1/points/user/{user_id}/history",
+            history,
+        )
+        .query(&["limit", "offset"])
+        .about("Lists a user's movements, the newest first."),
+        call("/api/v2/points/earn", "Gives points to a user."),
+    ]
+}
+
+pub(super) fn refusal(mut problem: Problem) -> Problem {
+    if problem.status == 422 {
+        problem.status = 400;
+    }
+    let status = problem.status;
+    with_lists(problem).with("status_code", status)
+}
+
+/// The members that every change has.
+fn wanted(fields: &Fields) -> Result<Value, Problem> {
+    Ok(
+        json!({ "userId": fields.whole("user_id")?, "amount": fields.whole("amount")?,
+        "description": fields.text("description")? }),
+    )
+}
+
+fn moved(answer: &Answer, has_time: bool) -> Response {
+    let of = &answer.body;
+    let mut data = json!({ "id": of["id"], "user_id": of["userId"], "amount": of["amount"],
+        "type": of["type"], "description": of["description"],
+        "balance_snapshot": of["balanceSnapshot"] });
+    if has_time {
+        data["created_at"] = of["createdAt"].clone();
+    }
+    answer.becomes(StatusCode::OK, &json!({ "data": data }))
+}
+
+async fn move_points(mut ask: Ask) -> Result<Response, Problem> {
+    let path = match ask.url() {
+        url if url.ends_with("/v2/points/earn") => "/api/v2/points/earn",
+        url if url.ends_with("/earn") => "/api/v1/points/earn",
+        _ => "/api/v1/points/use",
+    };
+    let is_earned = path.ends_with("/earn");
+    match is_earned {
+        true => ask.admin().await?,
+        false => ask.caller().await?,
+    };
+    let body = wanted(&ask.fields()?)?;
+    Ok(moved(&ask.post(path, body).await?, !is_earned))
+}
+
+async fn cancel(mut ask: Ask) -> Result<Response, Problem> {
+    let caller = ask.caller().await?;
+    let body = wanted(&ask.fields()?)?;
+    let (owner, amount) = points::cancelable(&ask.app, caller, ask.id().parse().ok()).await?;
+    if body["userId"] != owner.0 {
+        return Err(Problem::unprocessable(
+            "/user_id",
+            "the points are another user's",
+        ));
+    }
+    if body["amount"] != amount {
+        let rule = format!("the movement has the amount {amount}");
+        return Err(Problem::unprocessable("/amount", rule));
+    }
+    let path = format!("/api/v1/points/{}/cancel", ask.id());
+    Ok(moved(&ask.post(&path, json!({})).await?, true))
+}
+
+fn row(of: &PointTransaction) -> Value {
+    let at = rfc3339(i64::try_from(of.id.unix_ms()).unwrap_or_default());
+    json!({ "id": of.id, "user_id": of.user_id.0, "amount": of.delta.abs(),
+        "type": of.point_type, "description": of.description,
+        "balance_snapshot": of.balance_snapshot, "version": of.seq,
+        "point_balance": of.user_id.0, "created_at": at, "updated_at": at })
+}
+
+async fn history(mut ask: Ask) -> Result<Response, Problem> {
+    let caller = ask.caller().await?;
+    let query = ask.query()?;
+    let limit = query.within("limit", LIMIT, 1..=LIMIT_MAX)?;
+    let offset = query.within("offset", 0, 0..=OFFSET_MAX)?;
+    let user = ask.id().parse().ok();
+    let (found, count) = points::part_of(&ask.app, caller, user, limit, u64::from(offset)).await?;
+    let url = ask.url();
+    let link = |offset: u32| {
+        let changed = [("limit", limit.to_string()), ("offset", offset.to_string())];
+        query.url(&url, &changed)
+    };
+    let has_more = u64::from(offset) + u64::from(limit) < count;
+    let next = has_more.then(|| link(offset + limit));
+    let previous = (offset > 0).then(|| link(offset.saturating_sub(limit)));
+    let data: Vec<Value> = found.iter().map(row).collect();
+    let body = json!({ "count": count, "next": next, "previous": previous, "data": data });
+    Ok(answer(StatusCode::OK, &body))
+}
