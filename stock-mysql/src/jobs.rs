@@ -124,7 +124,7 @@ pub async fn last_success(
     pool: &MySqlPool,
 ) -> Result<Vec<(String, Option<NaiveDateTime>)>, sqlx::Error> {
     sqlx::query_as(
-        "SELECT name, last_success_at FROM jobs WHERE name NOT IN ('seed', 'rehome', 'reshard') \
+        "SELECT name, last_success_at FROM jobs WHERE name NOT IN ('seed', 'seed_campaign', 'rehome', 'reshard') \
          AND name NOT LIKE 'recover %' ORDER BY name",
     )
     .fetch_all(pool)

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::serve::{prepare, shutdown_on_signal};
 use super::{Failure, output, seed};
 use crate::passwords::{Passwords, Ticket};
+use crate::seeds;
 use crate::serve::listen;
 use crate::{ServiceRole, Start, install_metrics};
 
@@ -139,6 +140,7 @@ async fn serve(
         let password = Password::claimed(PASSWORD).ok_or("no password")?;
         let hash = Passwords::new(1).hash(password, Ticket::OWN).await?;
         seed::seed(&pool, &ledger, &args.seed, Some(&hash)).await?;
+        seed::campaign(&pool, &ledger, &args.seed, &hash).await?;
     } else {
         let env = folder.join("env");
         output::complain(&format!(
@@ -290,6 +292,16 @@ fn welcome(config: &Config, folder: &Path) {
     let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("stock-online"));
     let env = folder.join("env");
     let (program, env, url) = (program.display(), env.display(), &config.http.http_addr);
+    let seeds = config.http.compat.seeds();
+    let seeds: String = seeds
+        .map(|seed| {
+            format!(
+                "Clients of {}: http://{url}{}\n",
+                seed.as_str(),
+                seeds::base(seed)
+            )
+        })
+        .collect();
     output::say(&format!(
         "\nStock Flow is selling on http://{url} (durability {}). Log in as user2@example.com, or as \
          user1@example.com, the admin; every password is `{PASSWORD}`. Or, in another terminal:\n\n\
@@ -300,7 +312,7 @@ fn welcome(config: &Config, folder: &Path) {
          curl -s http://{url}/api/orders/$(echo \"$ORDER\" | sed 's/.*\"orderId\":\"\\([0-9]*\\).*/\\1/') \
          -H \"Authorization: Bearer $TOKEN\"\n\n\
          Verify that nothing is missing: {program} verify --env-file {env}\n\
-         Stop with Ctrl-C.\n",
+         {seeds}Stop with Ctrl-C.\n",
         config.redis.durability.as_str()
     ));
 }

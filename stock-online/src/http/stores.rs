@@ -89,9 +89,9 @@ pub struct StoreIn {
     latitude: f64,
     #[schema(minimum = -180, maximum = 180)]
     longitude: f64,
-    /// Whether the till's sales take the online stock, too.
-    #[serde(default)]
-    shares_online_stock: bool,
+    /// Whether the till's sales take the online stock, too. If absent, a new store does, and a
+    /// store that is changed goes on as before.
+    shares_online_stock: Option<bool>,
 }
 
 impl BodyIn for StoreIn {}
@@ -195,7 +195,7 @@ impl StoreIn {
             name: self.name,
             latitude: self.latitude,
             longitude: self.longitude,
-            shares_online_stock: self.shares_online_stock,
+            shares_online_stock: self.shares_online_stock.unwrap_or(true),
         })
     }
 }
@@ -280,13 +280,14 @@ pub async fn replace(
     {
         return Err(Problem::unprocessable("/storeId", "is not the path's"));
     }
+    let keeps_sharing = body.shares_online_stock.is_none();
     let fields = body.check()?;
     let id = id?;
     let mut once = match Once::begin(&app, idempotency).await? {
         Begun::Fresh(once) => once,
         Begun::Before(answer) => return answer,
     };
-    let replaced = write(once.connection(), Store { id, fields }).await;
+    let replaced = write(once.connection(), Store { id, fields }, keeps_sharing).await;
     let (response, ()) = once.end(replaced).await?;
     app.live.lists.forget_all();
     let subject = format!("store:{id}");
@@ -295,9 +296,16 @@ pub async fn replace(
     Ok(response)
 }
 
-async fn write(connection: &mut MySqlConnection, store: Store) -> Result<(Response, ()), Problem> {
+async fn write(
+    connection: &mut MySqlConnection,
+    mut store: Store,
+    keeps_sharing: bool,
+) -> Result<(Response, ()), Problem> {
     let known = table::find(&mut *connection, store.id).await?;
-    known.ok_or_else(|| Problem::of(Code::StoreNotFound))?;
+    let known = known.ok_or_else(|| Problem::of(Code::StoreNotFound))?;
+    if keeps_sharing {
+        store.fields.shares_online_stock = known.fields.shares_online_stock;
+    }
     table::update(connection, store.id, &store.fields).await?;
     Ok((json(StatusCode::OK, &StoreOut::new(&store)), ()))
 }

@@ -54,7 +54,7 @@ async fn stores_are_made_listed_and_know_what_they_and_the_nearest_have() {
         "{}",
         made.text
     );
-    assert_eq!(made.body["sharesOnlineStock"], false);
+    assert_eq!(made.body["sharesOnlineStock"], true);
     let mut taken = made.body.clone();
     taken["name"] = json!("Suwon 2");
     let again = client.post("/api/stores").admin().json(&taken).send().await;
