@@ -9,6 +9,7 @@ pub mod config;
 pub mod id;
 pub mod lock;
 pub mod money;
+pub mod spent;
 pub mod supervise;
 pub mod telemetry;
 pub mod text;

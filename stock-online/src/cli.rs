@@ -140,7 +140,8 @@ async fn run(cli: Cli) -> Result<bool, Failure> {
     }
     let config = Config::load(common.env_file.as_deref())?;
     let is_service = matches!(command, Command::Serve(_));
-    telemetry::init(if is_service { &config.http.log } else { "warn" });
+    let filter = if is_service { &config.http.log } else { "warn" };
+    telemetry::init(filter, is_service && config.http.request_profile);
     let waits_for_mysql = !matches!(
         command,
         Command::Serve(_) | Command::Token(_) | Command::Ready

@@ -35,6 +35,7 @@ pub mod levels;
 pub mod limits;
 pub mod pages;
 pub mod passwords;
+pub mod profile;
 pub mod readiness;
 pub mod requests;
 pub mod scheduler;

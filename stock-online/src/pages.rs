@@ -7,6 +7,7 @@
 //! | [`accounts`] | `/login`, `/signup` and what their forms post |
 //! | [`admin`] | `/admin`: everything that an admin's calls do, as lists and forms |
 //! | [`dashboard`] | `/dashboard`: figures of the last minutes, live |
+//! | [`silk`] | `/silk`: the last requests with their times |
 //! | [`mod@reference`] | `/api/docs`, `/api/redoc`, `/problems`: the interface and its error codes |
 //! | [`context`] | the context of every page: its reader, its language, its headers |
 //! | [`texts`], [`assets`] | texts; style sheets, scripts and icons |
@@ -26,6 +27,7 @@ pub mod event;
 pub mod failure;
 pub mod reference;
 pub mod shop;
+pub mod silk;
 pub mod texts;
 
 mod live;

@@ -41,7 +41,7 @@ use crate::http::orders::json;
 use crate::http::problem::Problem;
 use crate::http::{ops, sessions};
 use crate::pages::api::Api;
-use crate::pages::{accounts, reference};
+use crate::pages::{accounts, reference, silk};
 
 /// Turns a problem of the contract into the form of a seed.
 type Refusal = fn(Problem) -> Problem;
@@ -79,6 +79,7 @@ fn pages(seed: Seed) -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
         Seed::Traffic => vec![
             ("/api/schema/swagger-ui", get(reference::swagger_ui)),
             ("/api/schema/redoc", get(reference::redoc)),
+            ("/silk", get(silk::show)),
         ],
         Seed::Points => vec![("/docs", get(reference::swagger_ui))],
         Seed::Toodat => vec![

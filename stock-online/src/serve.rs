@@ -316,7 +316,18 @@ async fn handle(
     let reader = failure::reader(request.uri().path(), request.headers());
     let response = match is_for_health && !is_of_health(request.uri().path()) {
         true => Problem::of(Code::Overloaded).into_response(),
-        false => front.answer(route, address, request).await,
+        false => match &front.app.live.profile {
+            None => front.answer(route, address, request).await,
+            Some(profile) => {
+                let (method, uri) = (request.method().clone(), request.uri().clone());
+                let answer = front.answer(route, address, request);
+                let status = |answer: &Response<Body>| answer.status().as_u16();
+                let now_ms = || front.app.ledger.redis_now_ms();
+                profile
+                    .measure((method, &uri), answer, status, now_ms)
+                    .await
+            }
+        },
     };
     let took = started.elapsed();
     let request_id = request_id.to_string();

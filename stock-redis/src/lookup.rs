@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use stock_common::id::{Position, ProductId};
+use stock_common::spent;
 use stock_domain::account::{Account, Book, Level};
 use stock_domain::coupon::CODE_STATE;
 use stock_domain::journal::Entry;
@@ -16,6 +17,7 @@ impl Ledger {
     /// # Errors
     /// [`ReadError`] when Redis does not answer or the entry cannot be read.
     pub async fn find(&self, position: Position) -> Result<Option<Entry>, ReadError> {
+        let _waiting = spent::redis();
         if position.shard() >= self.known_shard_map()?.shards() {
             return Ok(None);
         }
@@ -28,6 +30,7 @@ impl Ledger {
     /// # Errors
     /// [`ReadError`] when Redis does not answer.
     pub async fn state(&self, id: &str) -> Result<Option<String>, ReadError> {
+        let _waiting = spent::redis();
         let map = self.known_shard_map()?;
         if map.shards() > 1 && id.starts_with(CODE_STATE) {
             for shard in self.shards() {
@@ -77,6 +80,7 @@ impl Ledger {
     /// # Errors
     /// [`ReadError`] when Redis does not answer.
     pub async fn levels(&self, accounts: &[Account]) -> Result<HashMap<Account, Level>, ReadError> {
+        let _waiting = spent::redis();
         let map = self.known_shard_map()?;
         if map.shards() == 1 {
             return self.shard(0)?.levels(accounts).await;

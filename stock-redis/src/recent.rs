@@ -13,6 +13,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use stock_common::lock::lock;
+use stock_common::spent;
 use stock_domain::account::{Account, Level};
 use tokio::sync::Semaphore;
 
@@ -173,6 +174,7 @@ impl Ledger {
     /// # Errors
     /// [`ReadError`] when Redis does not answer and one of the accounts was not seen lately.
     pub async fn recent_levels(&self, accounts: &[Account]) -> Result<RecentLevels, ReadError> {
+        let _waiting = spent::redis();
         let recent = &self.inner.recent;
         let stale = recent.stale(accounts);
         let read = match stale.is_empty() {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use redis::cmd;
 use stock_common::id::UserId;
+use stock_common::spent;
 use stock_domain::branch::{self, Plan, Split};
 use stock_domain::request::Request;
 use stock_domain::selling::{self, Switched};
@@ -40,6 +41,7 @@ impl Ledger {
     /// [`DecideError`] when there is no verdict. Only with `OutcomeUnknown` may something have been
     /// changed.
     pub async fn decide(&self, request: Request) -> Result<Verdict, DecideError> {
+        let _waiting = spent::redis();
         if request.draft.selling.is_some() {
             // The first verdict stands for all shards, unless a shard did not accept. Then the
             // first such outcome is returned.

@@ -9,6 +9,7 @@ use stock_common::config::Config;
 use crate::history::History;
 use crate::kept::{Kept, Silence};
 use crate::levels::Levels;
+use crate::profile::Profile;
 use crate::stream_places::Places;
 
 /// Maximum number of lists of which an answer is kept.
@@ -23,6 +24,8 @@ pub struct Live {
     /// API lists that pages show to everybody, by path. An admin's change forgets them all, so that
     /// the admin sees it on the next page.
     pub lists: Kept<String, Bytes>,
+    /// The last requests with their times, while the setting is on.
+    pub profile: Option<Profile>,
     /// Places for streams of levels.
     pub event_streams: Arc<Places>,
     /// Places for streams to pages.
@@ -36,6 +39,7 @@ impl Live {
             levels: Levels::default(),
             history: History::default(),
             lists: Kept::new(LISTS_KEPT, silence),
+            profile: config.http.request_profile.then(Profile::default),
             event_streams: Places::new(config.http.event_streams_max, each),
             page_streams: Places::new(config.http.page_streams_max, each),
         }

@@ -64,13 +64,13 @@ fn parse_durability(text: &str) -> Result<Durability, String> {
 
 pub(super) async fn run(args: DevArgs) -> Result<bool, Failure> {
     let filter = std::env::var("STOCK_LOG").unwrap_or_else(|_| "warn,stock_online=info".to_owned());
-    telemetry::init(&filter);
+    let settings = settings(&args)?;
+    telemetry::init(&filter, settings.http.request_profile);
     let shutdown = shutdown_on_signal()?;
     let listener = listen((Ipv4Addr::LOCALHOST, args.port))
         .await
         .map_err(|error| format!("port {} cannot be had: {error}; try --port", args.port))?;
     let address = listener.local_addr()?;
-    let settings = settings(&args)?;
     let folder = prepare_folder(&args, settings.redis.durability).await?;
     let (redis, mysql) = start_servers(&folder, settings.redis.durability).await?;
     mysql.create_database("stock").await?;

@@ -30,6 +30,7 @@ mod races;
 mod reads;
 mod reservations;
 mod sales;
+mod seeds;
 mod shards;
 mod stock;
 mod stores;

@@ -234,7 +234,7 @@ impl Shop {
     ) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         if let Ok(filter) = std::env::var("TEST_LOG") {
-            telemetry::init(&filter);
+            telemetry::init(&filter, false);
         }
         let name = format!("shop_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         create_database(mysql, &name).await;

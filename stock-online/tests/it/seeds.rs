@@ -1,0 +1,140 @@
+//! The interfaces of the five systems that this one takes the place of: each call as their clients
+//! send it, at its documented path and under the base path, with the answer that they read.
+
+mod milly;
+mod points;
+mod same;
+mod stock_flow;
+mod toodat;
+mod traffic;
+
+use serde_json::{Value, json};
+use stock_client::{Answer, Call};
+use stock_common::config::Compat;
+
+use crate::support::{Service, Shop};
+
+/// A shop whose service serves the clients of every seed.
+async fn served(products: u64, stock: i64) -> (Shop, Service) {
+    let mut shop = Shop::open(products, stock).await;
+    shop.config.http.compat = Compat::all();
+    let service = shop.serve().await;
+    (shop, service)
+}
+
+async fn send(call: Call<'_>, body: &Value) -> Answer {
+    call.json(body).send().await
+}
+
+/// Checks the status of an answer, and these members of its body. A member of which only the
+/// presence is checked has the text `*`.
+fn check(answer: &Answer, status: u16, members: &Value) {
+    assert_eq!(answer.status, status, "{}", answer.text);
+    check_members(&answer.body, members, &answer.text);
+}
+
+fn check_members(found: &Value, wanted: &Value, text: &str) {
+    match wanted {
+        Value::Object(wanted) => {
+            for (name, wanted) in wanted {
+                let found = found
+                    .get(name)
+                    .unwrap_or_else(|| panic!("{name} is absent: {text}"));
+                check_members(found, wanted, text);
+            }
+        }
+        Value::String(any) if any == "*" => {}
+        wanted => assert_eq!(found, wanted, "{text}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_setting_no_seeds_path_answers() {
+    let shop = Shop::open(1, 10).await;
+    let service = shop.serve().await;
+    let client = &service.client;
+    for path in [
+        "/seeds/stock-flow/api/products",
+        "/seeds/traffic/api/products/",
+        "/seeds/points/openapi.json",
+        "/commerce/products/",
+        "/work/",
+        "/data-init",
+        "/api/schema/",
+        "/docs/",
+        "/login-page/",
+        "/silk/",
+    ] {
+        let answer = client.get(path).admin().send().await;
+        assert_eq!((answer.status, answer.code()), (404, "NOT_FOUND"), "{path}");
+    }
+    let page = client.get("/api/products/?page=1").send().await;
+    assert_eq!((page.status, page.code()), (422, "UNPROCESSABLE"));
+    let body = json!({ "username": "user2", "password": "password" });
+    let token = client.post("/api/token/").json(&body).send().await;
+    assert_eq!((token.status, token.code()), (422, "UNPROCESSABLE"));
+    let login = json!({ "email": "user2@example.com", "password": "password" });
+    let login = client.post("/account/login").json(&login).send().await;
+    assert_eq!(
+        (login.status, login.code()),
+        (415, "UNSUPPORTED_MEDIA_TYPE")
+    );
+    let detail = login.member("detail");
+    assert!(
+        detail.contains("application/x-www-form-urlencoded"),
+        "{detail}"
+    );
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_seed_has_a_document_of_its_calls_and_pages_at_their_paths() {
+    let (_shop, service) = served(1, 10).await;
+    let client = &service.client;
+    for (seed, path) in [
+        ("stock-flow", "/api/redis/orders"),
+        ("traffic", "/api/products/stock/reserve"),
+        ("points", "/api/v1/points/earn"),
+        ("milly", "/commerce/coupons"),
+        ("toodat", "/couponuser"),
+    ] {
+        let document = client
+            .get(&format!("/seeds/{seed}/openapi.json"))
+            .send()
+            .await;
+        assert_eq!(document.status, 200, "{}", document.text);
+        assert_eq!(document.body["servers"][0]["url"], format!("/seeds/{seed}"));
+        assert!(document.body["paths"][path]["post"].is_object(), "{seed}");
+    }
+    let contract = client.get("/api/openapi.json").send().await;
+    assert!(
+        !contract.text.contains("/seeds/"),
+        "seeds have documents of their own"
+    );
+    let schema = client.get("/api/schema/?format=json").send().await;
+    assert_eq!((schema.status, &schema.text), (200, &contract.text));
+    for path in [
+        "/api/schema/swagger-ui/",
+        "/api/schema/redoc/",
+        "/docs/",
+        "/event/",
+        "/login-page/",
+        "/signup-page/",
+        "/account/login-page/",
+        "/account/signup-page/",
+    ] {
+        let page = client.get(path).header("accept", "text/html").send().await;
+        assert_eq!(page.status, 200, "{path}");
+        assert!(
+            page.headers["content-type"].starts_with("text/html"),
+            "{path}"
+        );
+    }
+    let unknown = client.get("/seeds/traffic/api/carts/").send().await;
+    check(
+        &unknown,
+        404,
+        &json!({ "detail": "*", "code": "NOT_FOUND" }),
+    );
+    service.stop().await;
+}
