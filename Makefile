@@ -4,7 +4,7 @@ CARGO ?= cargo
 PORT ?= 8080
 ARGS ?=
 
-.PHONY: help run test test-compat browser book check fmt contract fuzz bench faults faults-short alerts scale jmeter compose-check deploy-check container-check install clean
+.PHONY: help run test test-compat browser book check fmt contract fuzz bench faults faults-short alerts scale jmeter locust up down compose-check deploy-check container-check install clean
 
 help:
 	@echo "make run     install what is missing, build, start everything on :$(PORT)"
@@ -19,6 +19,9 @@ help:
 	@echo "make alerts  each fault as metrics show it, against the alerts that must fire, a quarter of a minute"
 	@echo "make scale   instances behind nginx on a Redis Cluster, killed, replaced, moved and rehomed under load"
 	@echo "make jmeter  the JMeter comparison, with a report in jmeter/report"
+	@echo "make locust  Locust on the calls of docs/seeds.md, which may fail no request, then verify (SECONDS_EACH=, PLANS=)"
+	@echo "make up      the image, Redis and MariaDB with Docker Compose, on :8080 (first: cp .env.example .env)"
+	@echo "make down    stops them; the data stays"
 	@echo "make deploy-check  the files of deploy/ on kubectl, nginx and Redis, half a minute"
 	@echo "make container-check  the image and both Compose files on Podman (CONTAINERS_SETUP=, ARGS='--program FILE'), as root"
 	@echo "make book    docs/ as a book in target/book"
@@ -112,6 +115,17 @@ jmeter: install
 	@sh scripts/install.sh jmeter
 	$(CARGO) build --release --locked --bin stock-online
 	bash jmeter/run.sh
+
+locust: install
+	@sh scripts/install.sh locust
+	$(CARGO) build --locked -p stock-online --bin stock-online
+	bash scripts/locust.sh
+
+up:
+	docker compose up --build -d
+
+down:
+	docker compose down
 
 compose-check:
 	docker compose config --quiet

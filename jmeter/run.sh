@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
 # The JMeter comparison: starts everything, runs 300/500/700 threads x {lock, redis} x {1, 3 products},
-# prints one table, writes the HTML report, and ends with `verify`.
+# then the groups `list` and `stability`, prints two tables, writes the HTML report, and ends with
+# `verify`.
 #
-# THREADS="300 500 700"  LOOPS=10  RAMP_UP=1  DURABILITY=always  PORT=8089  REPORT=jmeter/report
+# THREADS="300 500 700"  LIST_THREADS=700  LOOPS=10  RAMP_UP=1  DURABILITY=always  PORT=8089
+# REPORT=jmeter/report
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 threads=${THREADS:-"300 500 700"}
+list_threads=${LIST_THREADS:-700}
 loops=${LOOPS:-10}
 ramp_up=${RAMP_UP:-1}
 durability=${DURABILITY:-always}
@@ -75,13 +78,20 @@ $program token --env-file "$work/stock/env" --user-id 1 --count 500 --csv >"$wor
 
 save=(-Jjmeter.save.saveservice.output_format=csv -Jjmeter.save.saveservice.print_field_names=true
     -Jsummariser.name= -Jtokens="$work/tokens.csv" -Jport="$port" -JrampUp="$ramp_up" -Jloops="$loops")
+# measure GROUP THREADS FILE: one run of JMeter, with its warm-up.
+measure() {
+    echo "running $1 with $2 threads …"
+    run_jmeter -n -t jmeter/stock-flow.jmx -j "$work/jmeter.log" -l "$work/$3.jtl" \
+        -Jgroup="$1" -Jthreads="$2" "${save[@]}" >"$work/run.out" 2>&1 || { cat "$work/run.out" >&2; exit 1; }
+}
 for count in $threads; do
     for group in lock-1 redis-1 lock-3 redis-3; do
-        echo "running $group with $count threads x $loops loops …"
-        run_jmeter -n -t jmeter/stock-flow.jmx -j "$work/jmeter.log" -l "$work/$group-$count.jtl" \
-            -Jgroup="$group" -Jthreads="$count" "${save[@]}" >"$work/run.out" 2>&1 || { cat "$work/run.out" >&2; exit 1; }
+        measure "$group" "$count" "$group-$count"
     done
 done
+measure list "$list_threads" list
+# The plan itself gives this group its 30 threads, its ramp-up and its loops.
+measure stability 30 stability
 
 python3 jmeter/table.py "$work" "$threads" | tee "$work/table.txt"
 rm -rf "$report"

@@ -2,7 +2,8 @@
 
 image     the Dockerfile from its first stage to its last: an ordinary user, no shell, a health check
 alone     docker-compose.yml: the kernel's word on each container's user, root, rights and memory; then orders, while
-          each container is killed and restarted, all are killed at once, strangers come, and the image is replaced
+          each container is killed and restarted, all are killed at once, strangers come, and the image is replaced;
+          the admin of `.env` can log in, also when the job that made them has run again
 cluster   docker-compose.cluster.yml: the same, and no buyer may wait long while the image is replaced
 Both end with `stock-online verify --full` and a count: MySQL has each accepted order once.
 
@@ -41,6 +42,7 @@ from deploy_check import ROOT, Failure, require, run, wait_until
 # A project of its own: the volumes of a shop that somebody runs from this folder are not touched.
 PROJECT = "stock-flow-check"
 PRODUCTS = 10
+ADMIN = {"email": "boss@example.com", "password": secrets.token_hex(12)}
 # Longest wait of a buyer for an answer while the cluster's image is replaced.
 UPGRADE_SECONDS_MAX = 10.0
 # The kernel must report this of each process: no capability, and none by starting another program.
@@ -69,7 +71,8 @@ class Shop:
         self.subject = self.servers[0]
 
     def __enter__(self):
-        os.environ.update(STOCK_JWT_SECRET=secrets.token_hex(24), MYSQL_PASSWORD=secrets.token_hex(12))
+        os.environ.update(STOCK_JWT_SECRET=secrets.token_hex(24), MYSQL_PASSWORD=secrets.token_hex(12),
+                          STOCK_ADMIN_EMAIL=ADMIN["email"], STOCK_ADMIN_PASSWORD=ADMIN["password"])
         with socket.socket() as probe:
             require(probe.connect_ex(("127.0.0.1", 8080)) != 0, "somebody listens on port 8080 already")
         self.remove()
@@ -216,6 +219,17 @@ def ask(method, path, body=None, headers=None, timeout=5):
             return 0, b""
 
 
+def look_as_admin(shop):
+    """Whether the admin that the job made can log in, and is one."""
+    if "admin" not in shop.jobs:
+        return
+    status, body = ask("POST", "/api/token", json.dumps(ADMIN))
+    require(status == 200, f"the admin cannot log in: {status} {body[:200]}")
+    access = json.loads(body)["access"]
+    status, _ = ask("GET", "/api/users", headers={"Authorization": f"Bearer {access}"})
+    require(status == 200, f"the admin is none: {status}")
+
+
 class Buyers:
     """Four buy one unit after the other, a hundred in a second at most, and ask under one key until they are told."""
 
@@ -308,6 +322,7 @@ def check(name):
         shop.start()
         say(f"{name}: all healthy: {', '.join(shop.services)}")
         shop.look()
+        look_as_admin(shop)
         tokens = shop.command("token", "--user-id", "2", "--count", "90").split()
         with Buyers(tokens) as buyers:
             buyers.flow(f"{name}: orders")
@@ -323,6 +338,7 @@ def check(name):
             for job in shop.jobs:
                 podman("start", shop.container(job))
                 shop.settle(job)
+            look_as_admin(shop)
             strangers(shop, buyers)
             old = podman("image", "inspect", "--format", "{{.Id}}", IMAGE).strip()
             podman("tag", NEXT, IMAGE)

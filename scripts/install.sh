@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs missing programs and starts no system service. The argument is one of servers, backup,
-# wrk, contract, browser, compat, faults, scale, jmeter, deploy and alerts.
+# wrk, contract, locust, browser, compat, faults, scale, jmeter, deploy and alerts.
 #
 # It uses apt-get on Debian and Ubuntu (with sudo only when not root), and Homebrew on macOS. On any
 # other system it says what to install.
@@ -36,7 +36,7 @@ wrk)
     has wrk || need "wrk" wrk wrk
     has curl || need "curl" curl curl
     ;;
-contract)
+contract | locust)
     has python3 || need "python3" python3 python
     python3 -c "import ensurepip, venv" 2>/dev/null || need "python3-venv" python3-venv ""
     has curl || need "curl" curl curl
