@@ -197,8 +197,8 @@ pub async fn shards_of(
     Ok(rows.into_iter().filter_map(shard).collect())
 }
 
-/// Reads up to `limit` accounts behind `after`, in the order of their keys. Only an empty page
-/// means the end.
+/// Reads up to `limit` accounts after `after`, in the order of their keys. Only an empty page means
+/// the end.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -258,7 +258,7 @@ pub async fn page_of(
     Ok(Vec::new())
 }
 
-/// Reads up to `limit` accounts of a book on one shard, behind `after`, in the order of their keys.
+/// Reads up to `limit` accounts of a book on one shard, after `after`, in the order of their keys.
 ///
 /// # Errors
 /// When MySQL does not answer.

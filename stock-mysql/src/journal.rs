@@ -253,7 +253,7 @@ pub async fn postings_between(
         .collect())
 }
 
-/// Reads up to `limit` entries of a shard behind one number and up to another, in order.
+/// Reads up to `limit` entries of a shard after one number and up to another, in order.
 ///
 /// Both ends are given so that the server reads a range of the index. With one end it may read the
 /// index from its beginning for each page.

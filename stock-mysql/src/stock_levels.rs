@@ -37,7 +37,7 @@ pub struct StockLevelFilter {
     pub is_low: bool,
     /// Only stock that is to be ordered again.
     pub needs_reorder: bool,
-    /// Only stock behind this product and location.
+    /// Only stock after this product and location.
     pub after: Option<(ProductId, LocationId)>,
     /// Largest number of rows.
     pub limit: u32,

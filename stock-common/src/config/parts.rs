@@ -1,6 +1,6 @@
 //! Every setting with its default, in parts: a function takes the part that it needs.
 //!
-//! A setting's name is the same in `stock.toml`, behind `STOCK_` in the environment, and in its
+//! A setting's name is the same in `stock.toml`, after `STOCK_` in the environment, and in its
 //! part. So the file and the environment are flat, and [`Config`] is read from and written as a
 //! flat list.
 
