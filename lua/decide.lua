@@ -15,7 +15,7 @@
 --   2 journal    stream of frames: field "number" with the number of the first entry, then up to
 --                100 entries, each with its posted levels as field and its payload as value
 --   3 states     book: state id -> state@ms
---   4 deadlines  zset: "ms-low text" of each live hold -> ms at which it expires; and "."
+--   4 deadlines  zset: "ms-low text" of each live hold and branch -> ms at which it ends; and "."
 --   5, 6         the generations of accepted idempotency records with an even and an odd number
 --   7, 8         the generations of refused ones, likewise
 --                A generation is a book: key hash (14 bytes) -> one of
@@ -35,32 +35,45 @@
 -- An account with a key of its own must exist, unless the request opens it. A flag is 0 open,
 -- 1 closed, 2 quarantined.
 --
--- ARGV 1 epoch that the caller has verified     2 shard (0..63) 3 number of accounts with own keys 
---      4 number of account books 5 number of idempotency keys             6 unsettled entries
--- allowed 7 further ones that are allowed to requests with flag 128 8 ms that an acceptance is
--- remembered    9 ms that a refusal is remembered 10 channel of the levels message         11
--- number of requests 12 ms after which the batch comes too late (a request may have a deadline of
--- its own) 13 number of transitions then per account with its own key: its label in the levels
--- message, or "" for an account that is not announced then per book: 1 = its accounts are
--- announced, 0 = not; number of fields; the fields. Accounts are numbered from 1: first those with
--- keys of their own, then the books' fields in this order then the hashes of the idempotency keys,
--- numbered from 1 then the ids of the transitions, in the order of the requests then per request:
--- its shape, and for each of these flags that is set, in this order: 1     idempotency: index of
--- the key; print 2     deadline: ms 8     transitions: count; of each the state before ("" = none)
--- and after ("" = forget) 16    closings: count; of each the account index, and 1 = close, 0 = open
--- or 2 = close if this request opens the account 256   refuse: a predecided answer, which is
--- remembered under the key. After "=" it is a refusal of another shard, "code rest" 512   switch of
--- selling: 1 = open, 0 = stopped 2048 hold: ms that it lives; its text (the member is "ms-low
--- text"); how many units of its product its user may hold, these included (0 = any number) 4096 
--- release: member of the hold that ends with this request; ms from which that is too late (0 =
--- never) 8192  expected: account index; the balance that the account must have 32768 late_check:
--- the posting, from 1, before which the last transition is checked; one more than there are
--- postings = after all and these flags, which have no arguments: 32    takes_stock: is refused
--- while selling is stopped 64    allow_closed: may take from closed accounts 128   allow_backlog:
--- may use the further entries of ARGV 7 16384 retried_with_new_code: a TAKEN is not remembered,
--- because the request is made anew 65536 retried_at_new_price: a NOT_OPEN or CLOSED is not
--- remembered, because the request is priced anew then the account index of each posting, and,
--- without flag 256, the payload
+-- ARGV
+--   1 epoch that the caller has verified     2 shard (0..63)
+--   3 number of accounts with own keys       4 number of account books
+--   5 number of idempotency keys             6 unsettled entries allowed
+--   7 further ones that are allowed to requests with flag 128
+--   8 ms that an acceptance is remembered    9 ms that a refusal is remembered
+--  10 channel of the levels message         11 number of requests
+--  12 ms after which the batch comes too late (a request may have a deadline of its own)
+--  13 number of transitions
+--   then per account with its own key: its label in the levels message, or "" for an account that
+--   is not announced
+--   then per book: 1 = its accounts are announced, 0 = not; number of fields; the fields. Accounts
+--   are numbered from 1: first those with keys of their own, then the books' fields in this order
+--   then the hashes of the idempotency keys, numbered from 1
+--   then the ids of the transitions, in the order of the requests
+--   then per request: its shape, and for each of these flags that is set, in this order:
+--     1     idempotency: index of the key; print
+--     2     deadline: ms
+--     8     transitions: count; of each the state before ("" = none) and after ("" = forget)
+--     16    closings: count; of each the account index, and 1 = close, 0 = open or 2 = close if
+--           this request opens the account
+--     256   refuse: a predecided answer, which is remembered under the key. After "=" it is a
+--           refusal of another shard, "code rest"
+--     512   switch of selling: 1 = open, 0 = stopped
+--     2048 hold: ms that it lives; its text (the member is "ms-low text"); how many units of its
+--           product its user may hold, these included (0 = any number)
+--     4096  release: member of the hold that ends with this request; ms from which that is too late
+--           (0 = never)
+--     8192  expected: account index; the balance that the account must have
+--     32768 late_check: the posting, from 1, before which the last transition is checked; one more
+--           than there are postings = after all
+--   and these flags, which have no arguments:
+--     32    takes_stock: is refused while selling is stopped
+--     64    allow_closed: may take from closed accounts
+--     128   allow_backlog: may use the further entries of ARGV 7
+--     16384 retried_with_new_code: a TAKEN is not remembered, because the request is made anew
+--     65536 retried_at_new_price: a NOT_OPEN or CLOSED is not remembered, because the request is
+--           priced anew
+--   then the account index of each posting, and, without flag 256, the payload
 --
 -- A shape is "flags opens closes", and then each posting as " delta", " delta:level" or
 -- " delta:level:least". opens and closes are the window in ms (0 = no bound). level is the balance

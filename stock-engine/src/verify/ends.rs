@@ -139,7 +139,8 @@ async fn ended(
     }
 }
 
-/// Those of some things that have a row: a dead letter has none.
+/// Returns those of the given things that have a row. The order or the reservation of a dead letter
+/// has none.
 async fn there(
     pool: &MySqlPool,
     of: impl Iterator<Item = &(Thing, Position)>,
