@@ -179,7 +179,7 @@ pub async fn recorded_behind(
     Ok(ids.into_iter().map(Position::new).collect())
 }
 
-/// Those of some positions at which there is neither an entry nor an archived entry.
+/// Returns those of the given positions at which there is neither an entry nor an archived entry.
 ///
 /// # Errors
 /// When MySQL does not answer.
