@@ -15,7 +15,7 @@
 --   2 journal    stream of frames: field "number" with the number of the first entry, then up to
 --                100 entries, each with its posted levels as field and its payload as value
 --   3 states     book: state id -> state@ms
---   4 deadlines  zset: "ms-low text" of each live hold -> ms at which it expires; and "."
+--   4 deadlines  zset: "ms-low text" of each live hold and branch -> ms at which it ends; and "."
 --   5, 6         the generations of accepted idempotency records with an even and an odd number
 --   7, 8         the generations of refused ones, likewise
 --                A generation is a book: key hash (14 bytes) -> one of
@@ -56,7 +56,7 @@
 --     8     transitions: count; of each the state before ("" = none) and after ("" = forget)
 --     16    closings: count; of each the account index, and 1 = close, 0 = open or 2 = close if
 --           this request opens the account
---     256   refuse: a predecided answer, which is remembered under the key. Behind "=" it is a
+--     256   refuse: a predecided answer, which is remembered under the key. After "=" it is a
 --           refusal of another shard, "code rest"
 --     512   switch of selling: 1 = open, 0 = stopped
 --     2048 hold: ms that it lives; its text (the member is "ms-low text"); how many units of its
@@ -274,7 +274,7 @@ if idempotency_keys > 0 then
 end
 
 local states = {} -- state id -> state now, '' for none
-local id_at = i -- index in ARGV behind which the ids of the next transitions stand
+local id_at = i -- index in ARGV after which the ids of the next transitions stand
 local ids_end = id_at + batch_transitions
 local states_lost = not read_book(KEYS[3], EPOCH, id_at + 1, ids_end, function(at, value)
   states[ARGV[at]] = value and match(value, '^[^@]*') or ''

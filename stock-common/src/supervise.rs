@@ -1,7 +1,7 @@
 //! Supervision: a task that should run as long as the service does is started again when it panics.
 //!
 //! A panic ends only the task in which it happens. Without supervision, a batcher or a fence's task
-//! would be gone for good while the process looks healthy. The supervisor does not clean up behind
+//! would be gone for good while the process looks healthy. The supervisor does not clean up after
 //! the broken task: the requests that the task drops answer themselves, its locks are taken over,
 //! and its work stands in Redis or MySQL.
 

@@ -44,7 +44,7 @@ const HELD: &str = "HELD";
 const CONFIRMED: &str = "CONFIRMED";
 /// The state of a branch whose units went back.
 pub const RELEASED: &str = "RELEASED";
-/// The text of a branch's member of `deadlines`, behind its id.
+/// The text of a branch's member of `deadlines`, after its id.
 const DEADLINE: &str = "branch";
 
 /// The id that all parts of an entry share, with the coordinator's shard.

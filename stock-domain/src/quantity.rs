@@ -16,10 +16,10 @@ impl Quantity {
     /// The largest quantity.
     pub const MAX: u32 = 1_000_000;
 
-    /// Takes a number of units.
+    /// Makes a quantity of a number of units.
     ///
     /// # Errors
-    /// [`QuantityError`] when it is outside 1..=1,000,000.
+    /// [`QuantityError`] when the number is outside 1..=1,000,000.
     pub const fn new(units: u32) -> Result<Self, QuantityError> {
         if units == 0 || units > Self::MAX {
             Err(QuantityError)

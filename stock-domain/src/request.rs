@@ -13,7 +13,7 @@ use crate::verdict::Refusal;
 pub struct Hold {
     /// How long it lives, from the time of its position on.
     pub ttl_ms: u64,
-    /// The text of its member behind the id: all that its expiry gives back.
+    /// The text of its member after the id: all that its expiry gives back.
     pub text: String,
     /// How many units of its product its user may hold, these included; 0 is any number.
     pub units_max: u32,

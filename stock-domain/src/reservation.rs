@@ -208,7 +208,7 @@ pub struct Held {
 }
 
 impl Held {
-    /// The member's text behind its id.
+    /// The member's text after its id.
     fn text(&self) -> String {
         let Self {
             user_id,

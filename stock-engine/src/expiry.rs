@@ -112,8 +112,8 @@ pub async fn sweep(ledger: &Ledger) -> Result<Swept, SweepError> {
 /// Live holds whose time is over, each with its deadline, the oldest first.
 async fn due(ledger: &Shard, most: usize) -> Result<Vec<(Held, u64)>, ReadError> {
     let mut link = ledger.link()?;
-    // Redis' own time: this machine's estimate of it may be behind the script that found expired
-    // holds.
+    // Redis' own time: this machine's estimate of it may be earlier than the time at which the
+    // script found expired holds.
     let now_ms = epoch::time_ms(&mut link.read).await?;
     let members: Vec<(String, u64)> = cmd("ZRANGEBYSCORE")
         .arg(ledger.keys().deadlines())

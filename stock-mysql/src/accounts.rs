@@ -23,7 +23,7 @@ static WRITE: MultiRow = MultiRow::new(
     "ON DUPLICATE KEY UPDATE balance = VALUES(balance), seq = VALUES(seq), \
      closed = VALUES(closed), updated_at = NOW(3)",
 );
-/// The same for shards other than 0, which is the default of the column `shard`.
+/// Like [`WRITE`], for shards other than 0, which is the default of the column `shard`.
 static WRITE_ELSEWHERE: MultiRow = MultiRow::new(
     "INSERT INTO accounts (kind, owner_id, place_id, balance, seq, closed, shard) VALUES",
     "(?, ?, ?, ?, ?, ?, ?)",
@@ -73,7 +73,7 @@ pub async fn lock(
     Ok(rows.into_iter().filter_map(parse).collect())
 }
 
-/// The same for rows that no other transaction has locked; the other accounts are absent.
+/// Like [`lock`], but skips rows that another transaction has locked; their accounts are absent.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -197,8 +197,8 @@ pub async fn shards_of(
     Ok(rows.into_iter().filter_map(shard).collect())
 }
 
-/// Reads up to `limit` accounts behind `after`, in the order of their keys. Only an empty page
-/// means the end.
+/// Reads up to `limit` accounts after `after`, in the order of their keys. Only an empty page means
+/// the end.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -210,7 +210,7 @@ pub async fn page(
     page_of(connection, None, after, limit).await
 }
 
-/// The same for the accounts of one shard, or of all shards.
+/// Like [`page`], for the accounts of one shard; `None` is all shards.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -258,7 +258,7 @@ pub async fn page_of(
     Ok(Vec::new())
 }
 
-/// Reads up to `limit` accounts of a book on one shard, behind `after`, in the order of their keys.
+/// Reads up to `limit` accounts of a book on one shard, after `after`, in the order of their keys.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -308,7 +308,7 @@ pub async fn levels(
     read(&mut *pool.acquire().await?, accounts).await
 }
 
-/// The same on a given connection, such as in a transaction that reads one snapshot.
+/// Like [`levels`], on a given connection, such as in a transaction that reads one snapshot.
 ///
 /// # Errors
 /// When MySQL does not answer.

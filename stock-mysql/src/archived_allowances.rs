@@ -13,7 +13,7 @@ fn parse((sale, user, balance, seq): (u64, u64, i64, u64)) -> (Account, Level) {
     (Account::allowance(SaleId(sale), UserId(user)), level)
 }
 
-/// Reads up to `limit` accounts of forgotten sales behind `after`, in order, for `verify`.
+/// Reads up to `limit` accounts of forgotten sales after `after`, in order, for `verify`.
 ///
 /// # Errors
 /// When MySQL does not answer.

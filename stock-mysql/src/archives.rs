@@ -2,7 +2,7 @@
 //! there.
 //!
 //! One transaction removes entries and writes the levels that they leave behind. So the postings of
-//! an account always chain from its archived level, and the numbers of entries have no gap behind
+//! an account always chain from its archived level, and the numbers of entries have no gap after
 //! the last archived one. `archive` of `stock-engine` decides which entries are written to files,
 //! and when.
 

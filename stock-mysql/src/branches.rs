@@ -119,7 +119,7 @@ pub struct StoredBranch {
     pub state: String,
 }
 
-/// Branches behind a position, in order, that are held or were changed within the last day, because
+/// Branches after a position, in order, that are held or were changed within the last day, because
 /// their states are still needed.
 ///
 /// # Errors
@@ -145,7 +145,7 @@ pub async fn recent(
     Ok(rows.into_iter().map(row).collect())
 }
 
-/// The cross-shard ids of the entries behind a position that own branches.
+/// The cross-shard ids of the entries after a position that own branches.
 ///
 /// # Errors
 /// When MySQL does not answer.

@@ -83,7 +83,8 @@ pub async fn set_used(
     Ok(())
 }
 
-/// The same for an order that is not stored, or that lies on another shard.
+/// Notes the use of a code by an order that is not stored, or that lies on another shard; see
+/// [`set_used`].
 ///
 /// # Errors
 /// When MySQL does not answer.

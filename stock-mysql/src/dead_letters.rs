@@ -85,8 +85,8 @@ pub async fn insert(
 /// Number of the shard's dead letters of the last minute that share the most frequent reason, or 0
 /// when they are not most of the entries.
 ///
-/// The entries are counted from the first of these dead letters. `state` is the state behind the
-/// batch that is being settled.
+/// The entries are counted from the first of these dead letters to the last entry of `state`, which
+/// is the shard's state after the batch that is being settled.
 ///
 /// # Errors
 /// When MySQL does not answer.

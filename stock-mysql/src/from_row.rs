@@ -3,7 +3,7 @@
 //! sqlx has a derive for this. It is not used, because its crate of macros would build the whole
 //! client a second time, for the compiler.
 
-/// Implements [`sqlx::FromRow`]: each field is the column of the same name. The fields behind the
+/// Implements [`sqlx::FromRow`]: each field is the column of the same name. The fields after the
 /// semicolon are structs that are read from the same row.
 macro_rules! from_row {
     ($row:ty { $($column:ident),+ $(; $($part:ident),+)? }) => {

@@ -302,7 +302,7 @@ pub async fn restated(
     Ok(rows.into_iter().map(row).collect())
 }
 
-/// Rows that wait to be written, behind a line.
+/// Rows that wait to be written, after a line.
 ///
 /// # Errors
 /// When MySQL does not answer.

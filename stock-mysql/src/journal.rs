@@ -179,7 +179,7 @@ pub async fn recorded_behind(
     Ok(ids.into_iter().map(Position::new).collect())
 }
 
-/// Those of some positions at which there is neither an entry nor an archived entry.
+/// Returns those of the given positions at which there is neither an entry nor an archived entry.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -253,7 +253,7 @@ pub async fn postings_between(
         .collect())
 }
 
-/// Reads up to `limit` entries of a shard behind one number and up to another, in order.
+/// Reads up to `limit` entries of a shard after one number and up to another, in order.
 ///
 /// Both ends are given so that the server reads a range of the index. With one end it may read the
 /// index from its beginning for each page.

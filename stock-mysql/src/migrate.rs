@@ -3,7 +3,7 @@
 //!
 //! `serve` and `migrate` apply pending migrations, one process at a time, statement by statement.
 //! The next run finishes a run that was killed (`run`). A schema that is ahead of the program is
-//! left alone, because each migration lets the version before it go on. Migrations that were
+//! left alone, because each migration lets the previous version go on. Migrations that were
 //! released are never edited.
 
 mod run;

@@ -281,7 +281,7 @@ impl DayStatistics {
     }
 }
 
-/// The movements of a product's stock per day (UTC) behind one position and up to another.
+/// The movements of a product's stock per day (UTC) after one position and up to another.
 ///
 /// # Errors
 /// When MySQL does not answer.

@@ -3,7 +3,7 @@
 //! One broken account must not stop a shard. Its entries are recorded and settled like any other.
 //! Only its own postings are kept here instead of in `postings`, and its level stays as it was.
 //! Meanwhile nothing may be taken from the account in Redis (`quarantine` of `stock-engine`). The
-//! end of the quarantine puts the postings behind the level again, so no accepted entry is dropped.
+//! end of the quarantine adds the postings to the chain again, so no accepted entry is dropped.
 
 use std::collections::{HashMap, HashSet};
 
@@ -213,7 +213,7 @@ pub async fn kept(
         .collect())
 }
 
-/// Up to `limit` of an account's postings behind a sequence number.
+/// Up to `limit` of an account's postings after a sequence number.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -240,7 +240,7 @@ pub async fn postings_behind(
         .collect())
 }
 
-/// Removes an account's postings behind a sequence number. The caller has seen that no entry holds
+/// Removes an account's postings after a sequence number. The caller has seen that no entry holds
 /// them. A posting of an entry after the watermark stays, because a synchronous order has recorded
 /// it.
 ///

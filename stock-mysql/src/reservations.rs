@@ -256,7 +256,7 @@ pub async fn between(
     Ok(rows.into_iter().filter_map(parse).collect())
 }
 
-/// Live reservations behind an id, in order.
+/// Live reservations after an id, in order.
 ///
 /// # Errors
 /// When MySQL does not answer.

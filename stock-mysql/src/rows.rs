@@ -73,7 +73,8 @@ impl MultiRow {
         self.execute_sized(connection, rows, |_| 0, bind).await
     }
 
-    /// The same for rows that may be long: `bytes` returns the bytes of text in a row.
+    /// Like [`Self::execute`], for rows that may be long: `bytes` returns the bytes of text in a
+    /// row.
     ///
     /// # Errors
     /// The error of the server; earlier parts have then been executed.

@@ -76,7 +76,7 @@ pub enum Ahead {
     Queued(Vec<Account>),
 }
 
-/// Locks and reads the accounts of the first entry, and of as many entries behind it as no other
+/// Locks and reads the accounts of the first entry, and of as many entries after it as no other
 /// transaction holds.
 ///
 /// Once the ticket covers the first entry, the call waits for its rows. It holds no rows of the

@@ -55,7 +55,7 @@ pub struct StockLevelFilter {
     pub physical: Bounds,
     /// Leaves out products in this status.
     pub without: Option<ProductStatus>,
-    /// Only stock behind this product and location.
+    /// Only stock after this product and location.
     pub after: Option<(ProductId, LocationId)>,
     /// Largest number of rows.
     pub limit: u32,

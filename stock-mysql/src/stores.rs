@@ -42,7 +42,7 @@ pub async fn ids(pool: &MySqlPool) -> Result<Vec<LocationId>, sqlx::Error> {
     Ok(ids.into_iter().map(LocationId).collect())
 }
 
-/// A page of stores behind an id.
+/// A page of stores after an id.
 ///
 /// # Errors
 /// When MySQL does not answer.

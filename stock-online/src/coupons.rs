@@ -44,7 +44,8 @@ impl Default for Coupons {
 }
 
 impl Coupons {
-    /// Notes that a coupon was made: somebody may have asked for its id before.
+    /// Forgets that there was no coupon with this id: somebody may have asked for it a moment
+    /// before the coupon was made.
     pub async fn made(&self, id: CouponId) {
         self.absent.invalidate(&id).await;
     }

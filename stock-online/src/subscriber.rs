@@ -151,7 +151,7 @@ impl WakeUps {
 /// The state that the subscribers of all shards share.
 #[derive(Clone)]
 pub struct Shared {
-    /// The ledger whose journal they apply.
+    /// The ledger whose journal the subscribers apply.
     pub ledger: Ledger,
     /// A pool whose idle transactions the server ends after 1 s.
     pub pool: MySqlPool,
@@ -159,7 +159,7 @@ pub struct Shared {
     pub queue: AccountQueue,
     /// Notified by the levels channel.
     pub wake_ups: Arc<WakeUps>,
-    /// The troubles that keep them from applying.
+    /// The troubles that keep the subscribers from applying.
     pub troubles: Arc<Troubles>,
 }
 

@@ -255,7 +255,8 @@ fn every_source_file_keeps_the_rules() {
     }
 }
 
-/// Comments of a source that begin with a word for a thing that is not named.
+/// Counts the comments of a source that begin with a question word instead of the thing that they
+/// describe.
 fn riddles(text: &str) -> usize {
     let begins = |line: &str| {
         let comment = line.trim_start();

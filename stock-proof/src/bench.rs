@@ -61,9 +61,9 @@ pub enum Section {
     Coupons,
     /// Row-locked orders beside a queue for other rows.
     Rows,
-    /// A minute with MySQL keeping up, latency, memory and start-up.
+    /// The rate over a minute while MySQL keeps up; latency, memory and start-up.
     Sustained,
-    /// More of everything, in the first mode only.
+    /// More products, connections, lines and entries, in the first mode only.
     Growth,
 }
 

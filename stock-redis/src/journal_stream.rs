@@ -182,8 +182,8 @@ pub struct Tail {
 }
 
 impl Tail {
-    /// Keeps the first entries, and returns the rest as a tail behind them; `None` where there is
-    /// no rest.
+    /// Keeps the first entries, and returns the rest as a tail after them; `None` where there is no
+    /// rest.
     pub fn split_off(&mut self, at: usize) -> Option<Self> {
         let rest = self.entries.split_off(at.min(self.entries.len()));
         let last = self.entries.last().filter(|_| !rest.is_empty())?;

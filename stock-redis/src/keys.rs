@@ -8,7 +8,7 @@
 //! | `…:epoch` | hash | epoch, ms, low (last position), number, settled, selling; `accepted`, `refused` (numbers of the younger generations of records), `accepted_from`, `refused_from` (ms at which they began) |
 //! | `…:journal` | stream | frames of up to 100 entries |
 //! | `…:states` | book | state id → `state@ms` |
-//! | `…:deadlines` | zset | `ms-low text` of each live hold → ms at which it expires; and `.` |
+//! | `…:deadlines` | zset | `ms-low text` of each live hold and held branch → ms at which it expires; and `.` |
 //! | `…:held_units` | hash | `product:user` → units that the user holds of the product now; `branches` → number of held branches; and `.`; derived from `…:deadlines` |
 //! | `…:a:<kind>:<owner>:<location>` | string | `balance seq flag` of an account that must be there |
 //! | `…:b:<kind>`, `…:b:ALLOWANCE:<sale>` | book | `owner:location`, or user → `balance seq`, or `balance seq flag`, of accounts that are opened at their first touch |

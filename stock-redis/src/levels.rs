@@ -65,8 +65,8 @@ pub async fn read(
     Ok(levels)
 }
 
-/// Sets a level, if the value in Redis is still `found`; "" is no value. Returns `false` when the
-/// value has changed, or its book was lost.
+/// Sets an account's value, if the value in Redis is still `found`; "" is no value. Returns `false`
+/// when the value has changed, when the account's book was lost, or when Redis has another epoch.
 ///
 /// # Errors
 /// When Redis does not answer.

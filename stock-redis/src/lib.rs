@@ -355,7 +355,7 @@ impl Ledger {
         )
     }
 
-    /// A link to the first shard's Redis, for what belongs to no shard.
+    /// A link to the first shard's Redis, for keys that belong to no shard.
     ///
     /// # Errors
     /// [`ReadError::Fenced`] when it is not verified.
@@ -363,7 +363,7 @@ impl Ledger {
         self.shard(0)?.link()
     }
 
-    /// The same for a request: a link that answers.
+    /// Like [`Self::link`], for a request: waits for the next link while a broken one is replaced.
     ///
     /// # Errors
     /// [`ReadError::Fenced`] when it is not verified.

@@ -121,7 +121,7 @@ impl Recent {
 
     /// Those of the accounts that have to be read again.
     fn stale(&self, accounts: &[Account]) -> Vec<Account> {
-        // One microsecond is added, because the moment was rounded down.
+        // One microsecond is added, because `moved_us` was rounded down.
         let moved = Duration::from_micros(self.moved_us.load(Ordering::Acquire) + 1);
         let memory = self.memory();
         let is_stale = |account: &&Account| {

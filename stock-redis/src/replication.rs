@@ -1,7 +1,7 @@
 //! Replication: an accepted order is answered when a replica has it, so that the loss of a master
 //! loses no order.
 //!
-//! `WAIT` behind each script call, in the same message, tells how many replicas have what the call
+//! `WAIT` after each script call, in the same message, tells how many replicas have what the call
 //! wrote. Where too few replicas are connected, nobody waits for them. A connected replica that is
 //! silent is waited for once a second. So the shop goes on, and counts the orders that stand on the
 //! master alone (`stock_unreplicated_total`). With `replica_policy = strict` such an order is

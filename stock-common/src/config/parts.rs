@@ -1,6 +1,6 @@
 //! Every setting with its default, in parts: a function takes the part that it needs.
 //!
-//! A setting's name is the same in `stock.toml`, behind `STOCK_` in the environment, and in its
+//! A setting's name is the same in `stock.toml`, after `STOCK_` in the environment, and in its
 //! part. So the file and the environment are flat, and [`Config`] is read from and written as a
 //! flat list.
 
@@ -84,8 +84,9 @@ settings! {
         redis_prefix: String = "sf:v1".to_owned(),
         /// How long an answer of Redis may take before its outcome counts as unknown.
         redis_response_timeout_ms: u64 = 2_000,
-        /// The weakest `appendfsync` of Redis that is accepted. Nothing is sold on a Redis that
-        /// keeps less. With `always`, script calls are larger.
+        /// The weakest `appendfsync` of Redis that is accepted. Nothing is sold on a Redis with a
+        /// weaker one. With `always` each script call waits for the disk, so calls are fewer and
+        /// larger.
         durability: Durability = Durability::Always,
         /// Whether orders are also taken on a Redis that breaks `durability`, or may evict keys.
         allow_unsafe_redis: bool = false,

@@ -50,7 +50,7 @@ pub fn offline_state(state: &str, fingerprint: &str) -> String {
 /// `device:<store>:<length of the device>:<device>:<key>`.
 ///
 /// Device and key are free text, so the length says where the device ends. The second form has a
-/// kind of its own, because the version before takes every `till:` for a state without a device.
+/// kind of its own, because the previous version takes every `till:` for a state without a device.
 #[must_use]
 pub fn offline_state_id(store_id: u64, device_id: &str, key: &str) -> String {
     match device_id.len() {

@@ -18,8 +18,8 @@ use crate::apply;
 /// Writes the first epoch of each shard of a new database, and skips shards that have one. Returns
 /// whether it wrote any.
 ///
-/// [`RecoverError`]. It may be run again.
-/// [`RecoverError`]; running it again is right.
+/// # Errors
+/// [`RecoverError`]. The call may be repeated.
 pub async fn begin_first(config: &Config, pool: &MySqlPool) -> Result<bool, RecoverError> {
     let map = shard_map::write_down(pool, config.shards()).await?;
     let mut has_begun = false;
@@ -32,7 +32,7 @@ pub async fn begin_first(config: &Config, pool: &MySqlPool) -> Result<bool, Reco
 /// Writes the first epoch of a shard; does nothing when there is one.
 ///
 /// # Errors
-/// [`RecoverError`]. It may be run again.
+/// [`RecoverError`]. The call may be repeated.
 pub async fn begin_shard(
     config: &Config,
     pool: &MySqlPool,

@@ -46,7 +46,7 @@ pub struct Plan {
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Left {
-    /// The entry's position, which is an order's id.
+    /// The entry's position; when the entry is an order, also the order's id.
     pub position: Position,
     /// Its number within the shard.
     pub number: u64,
@@ -54,7 +54,7 @@ pub struct Left {
     pub kind: &'static str,
     /// The user who caused it.
     pub user_id: UserId,
-    /// The total amount, of an order.
+    /// The order's total amount; `None` for any other kind of entry.
     pub total_amount: Option<i64>,
 }
 

@@ -1,9 +1,9 @@
 //! The second look at things that ended, in the buckets where the two sides of [`super::tally`] do
 //! not add up. It compares exactly what rows say with what entries say.
 //!
-//! The rows are read first and the journal after them, so the entry behind each row is there. The
-//! rows must state every end that an entry stated before they were read. So nothing that moves
-//! meanwhile counts as a difference.
+//! The rows are read first and the journal after them, so the entry that each row comes from is
+//! there. The rows must state every end that an entry stated before they were read. So nothing that
+//! moves meanwhile counts as a difference.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -139,7 +139,8 @@ async fn ended(
     }
 }
 
-/// Those of some things that have a row: a dead letter has none.
+/// Returns those of the given things that have a row. The order or the reservation of a dead letter
+/// has none.
 async fn there(
     pool: &MySqlPool,
     of: impl Iterator<Item = &(Thing, Position)>,

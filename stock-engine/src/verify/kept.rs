@@ -35,8 +35,8 @@ enum Set<'a> {
 /// The states and records that should stand on each shard, with the entry that set each.
 type ByShard<'a> = BTreeMap<u64, Vec<(Position, Set<'a>)>>;
 
-/// Compares what the entries have set. It returns nothing while Redis cannot be asked, which is
-/// reported elsewhere.
+/// Compares the states and records that the entries have set with those in Redis. While Redis
+/// cannot be asked, no difference is returned; the silence is reported elsewhere.
 pub(super) async fn differing(
     pool: &MySqlPool,
     ledger: &Ledger,

@@ -130,7 +130,7 @@ pub(super) async fn missing(
     Ok(found)
 }
 
-/// Those of some states that no shard has.
+/// Returns a difference for each of the given states that no shard has.
 async fn lacking(ledger: &Ledger, ids: Vec<String>) -> Result<Vec<Difference>, VerifyError> {
     let mut left = ids;
     for shard in ledger.shards() {

@@ -3,7 +3,7 @@
 //!
 //! MySQL commits before and after every statement that changes a table, so a migration that is
 //! killed stays half done. The row of `migration_steps` holds the number of its statements that are
-//! done, and the next run goes on behind them. The statement that was under way may be done without
+//! done, and the next run goes on after them. The statement that was under way may be done without
 //! its note. Its second attempt is then refused because its effect is there already, and counts as
 //! done. Statements that change rows commit together with their note.
 

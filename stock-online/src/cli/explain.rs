@@ -59,7 +59,7 @@ pub(super) async fn run(
     Ok(found == Some(true))
 }
 
-/// Prints each value on a line of its own, behind its path.
+/// Prints each value on a line of its own, after its path.
 fn say_lines(path: &str, value: &Value) {
     let below = |name: &str| match path {
         "" => name.to_owned(),

@@ -186,8 +186,8 @@ async fn is_code_of_another(app: &App, created: &Coupon) -> Result<bool, Problem
     Ok(known.is_some_and(|known| known.coupon_id != created.id))
 }
 
-/// The coupon that an earlier request with the same key created. Without one, another coupon has
-/// the code.
+/// The coupon that an earlier request with the same key created. If there was no such request, the
+/// code belongs to another coupon: `COUPON_CODE_TAKEN`.
 async fn created_before(
     app: &App,
     key: Option<&CreationKey>,

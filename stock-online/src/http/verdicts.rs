@@ -30,7 +30,7 @@ pub(super) async fn refuse(
     remember(app, idempotency, problem).await
 }
 
-/// Does the same for a refusal that depends on the catalog, whatever its code.
+/// Like [`refuse`], for a refusal that depends on the catalog: it is remembered whatever its code.
 pub(super) async fn remember(
     app: &App,
     idempotency: Option<Idempotency>,

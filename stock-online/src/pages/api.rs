@@ -39,7 +39,7 @@ impl Api {
         serde_json::from_slice(&body).map_err(|error| Problem::internal(&error))
     }
 
-    /// The same answer as bytes.
+    /// Like [`Self::get`], with the answer as bytes.
     ///
     /// # Errors
     /// The interface's problem.

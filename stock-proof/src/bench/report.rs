@@ -111,7 +111,7 @@ impl Report {
     /// Writes `performance/bench.json`, the plots, and the table into `performance.md`.
     ///
     /// # Errors
-    /// When a file cannot be written, or the document lacks these lines.
+    /// When a file cannot be written, or the document lacks the two lines that enclose the table.
     pub fn write(&self, docs: &Path) -> Result<(), Failure> {
         fs::create_dir_all(docs.join("performance"))?;
         let json = serde_json::to_string_pretty(self)?;

@@ -20,8 +20,8 @@ use crate::shop::Shop;
 /// Differences that are allowed after a fault.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Allowed {
-    /// Redis has lost entries that it had not written: accepted orders may be gone, if they are
-    /// listed.
+    /// Redis has lost entries that it had not written to its disk: accepted orders may be gone, if
+    /// they are listed as lost.
     pub lost: bool,
     /// Dead letters may be there, whose orders have no row.
     pub dead_letters: bool,

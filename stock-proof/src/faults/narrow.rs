@@ -1,4 +1,4 @@
-//! A MySQL that takes less than the service would like to send.
+//! A MySQL with narrow limits: it takes only small packets, or its connections are all taken.
 
 use std::time::{Duration, Instant};
 
@@ -67,7 +67,8 @@ async fn no_names(plan: &Plan) -> Result<Duration, Failure> {
     Ok(took)
 }
 
-/// A backlog of orders whose rows are as large as possible, for a MySQL that takes 1 MiB at once.
+/// A backlog of orders whose rows are as large as possible, for a MySQL whose packets are limited
+/// to 1 MiB.
 async fn small_packets(plan: &Plan) -> Result<String, Failure> {
     const ORDERS: usize = 300;
     const LINES: u32 = 40;
@@ -119,8 +120,8 @@ async fn long_named(client: &Client, number: u32) -> Result<u64, Failure> {
     id.ok_or_else(|| format!("no product was made: {}", made.text).into())
 }
 
-/// Another client has all connections of MySQL when the service loses its own. Returns after which
-/// time that was named.
+/// Another client has all connections of MySQL when the service loses its own. Returns how long it
+/// took until this fault was named.
 async fn no_connections(plan: &Plan) -> Result<Duration, Failure> {
     let mut world = World::closed(Always, plan.seed).await?;
     // A connection of the administrator, for which MySQL has one more.

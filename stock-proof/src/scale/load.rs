@@ -1,8 +1,8 @@
-//! The load: half of the buyers buy from one shard each, the others from all shards. Its figures
-//! tell how both were served.
+//! The load: half of the buyers buy from one shard each, the others from all shards. The figures
+//! tell how both groups were served.
 //!
-//! A buyer waits for its answer. While a shard is away, every buyer of all shards soon waits for
-//! it. So the buyers of one shard show how well the other shards are served.
+//! A buyer waits for its answer. While a shard is away, every buyer of the second group soon waits
+//! for that shard. So only the buyers of the first group show how well the other shards are served.
 
 use std::fmt::{self, Display};
 use std::time::{Duration, Instant};

@@ -181,7 +181,7 @@ async fn the_same_holds_on_mysql_where_it_is_installed() {
 async fn a_row_that_somebody_holds_stops_only_what_needs_it() {
     // Danger: the subscriber holds the rows of a whole batch while it waits for one row, and
     // everybody waits for it. Method: one product's row is held. Orders before that product's order
-    // are stored, and the row of a product behind it is free.
+    // are stored, and the row of a product after it is free.
     let shop = Shop::open_undivided(3, 100).await;
     let service = shop.serve().await;
     let client = &service.client;

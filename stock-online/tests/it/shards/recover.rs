@@ -20,7 +20,7 @@ async fn epochs(shop: &Shop) -> Vec<Option<String>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn shards_that_serve_are_left_and_a_lost_one_behind_them_is_rebuilt() {
-    // Danger: the first shard that serves ends the run, and the lost one behind it stays fenced,
+    // Danger: the first shard that serves ends the run, and the lost one after it stays fenced,
     // while the operator is told that nothing is to be rebuilt. Method: of three shards the last
     // one loses its head.
     let shop = Shop::open_in(3, 24, 100).await;

@@ -197,7 +197,7 @@ fn spelled(sale: &Value) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_version_before_has_sold_is_known_to_this_one() {
     // Danger: an upgrade between two sendings of one batch makes every sale INVALID. Method: the
-    // entries and states of the version before, then the same batch: as soon as Redis has them,
+    // entries and states of the previous version, then the same batch: as soon as Redis has them,
     // when MySQL has them, from a rebuilt Redis.
     let shop = Shop::open(2, 10).await;
     let service = shop.serve().await;
