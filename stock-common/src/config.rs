@@ -47,6 +47,19 @@ pub enum ConfigError {
     Contradiction(String),
 }
 
+/// Variables of the admin whom `create-admin --from-env` makes; no settings of the service.
+pub const ADMIN_VARIABLES: [&str; 2] = ["STOCK_ADMIN_EMAIL", "STOCK_ADMIN_PASSWORD"];
+
+/// The settings among some variables. Values stay text until the type of their setting is known,
+/// because a secret may be all digits.
+fn variables(named: impl IntoIterator<Item = (String, String)>) -> config::Environment {
+    let is_setting = |(name, _): &(String, String)| !ADMIN_VARIABLES.contains(&name.as_str());
+    let settings = named.into_iter().filter(is_setting).collect();
+    config::Environment::with_prefix("STOCK")
+        .prefix_separator("_")
+        .source(Some(settings))
+}
+
 impl Config {
     /// Returns the settings with a change.
     #[must_use]
@@ -100,8 +113,6 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] when a value does not fit its setting, or settings contradict each other.
     pub fn load(env_file: Option<&Path>) -> Result<Self, ConfigError> {
-        // Values stay text until the type of their setting is known: a secret may be all digits.
-        let variables = || config::Environment::with_prefix("STOCK").prefix_separator("_");
         let mut builder =
             config::Config::builder().add_source(config::File::with_name("stock").required(false));
         if let Some(path) = env_file {
@@ -114,9 +125,10 @@ impl Config {
                 path: path_of(),
                 line,
             })?;
-            builder = builder.add_source(variables().source(Some(read)));
+            builder = builder.add_source(variables(read));
         }
-        let read: Self = builder.add_source(variables()).build()?.try_deserialize()?;
+        let environment = variables(std::env::vars());
+        let read: Self = builder.add_source(environment).build()?.try_deserialize()?;
         read.check()?;
         Ok(read)
     }
@@ -126,9 +138,9 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] when a value does not fit its setting. The caller checks for contradictions.
     pub fn load_over(defaults: &Self) -> Result<Self, ConfigError> {
-        let variables = config::Environment::with_prefix("STOCK").prefix_separator("_");
         let builder = config::Config::builder().add_source(config::Config::try_from(defaults)?);
-        Ok(builder.add_source(variables).build()?.try_deserialize()?)
+        let environment = variables(std::env::vars());
+        Ok(builder.add_source(environment).build()?.try_deserialize()?)
     }
 
     /// Refuses settings that contradict each other.

@@ -1,8 +1,10 @@
 //! The time that a request spends waiting for Redis and MySQL, while somebody measures it.
 //!
-//! The times are those of the request's own task. A request that is not measured pays for one look
+//! The times are those of the request's own task, and of tasks that it starts with [`continued`]. A
+//! request that is not measured pays for one look
 //! at a variable of its task.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -13,7 +15,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
 task_local! {
-    static SPENT: Spending;
+    static SPENT: Arc<Spending>;
 }
 
 #[derive(Debug, Default)]
@@ -48,7 +50,18 @@ pub async fn measured<F: Future>(request: F) -> (F::Output, Spent) {
         });
         (output, spent)
     };
-    SPENT.scope(Spending::default(), measuring).await
+    SPENT.scope(Arc::default(), measuring).await
+}
+
+/// Measures a task for the request that starts it, if that request is measured.
+pub fn continued<F: Future>(task: F) -> impl Future<Output = F::Output> {
+    let spending = SPENT.try_with(Arc::clone).ok();
+    async move {
+        match spending {
+            Some(spending) => SPENT.scope(spending, task).await,
+            None => task.await,
+        }
+    }
 }
 
 fn add(to: &AtomicU64, time: Duration) {
@@ -114,7 +127,7 @@ mod tests {
 
     use tracing_subscriber::layer::SubscriberExt as _;
 
-    use super::{STATEMENTS, StatementTimes, measured, redis};
+    use super::{STATEMENTS, StatementTimes, continued, measured, redis};
 
     #[tokio::test]
     async fn a_request_is_told_what_it_waited_for_and_another_is_not_measured() {
@@ -126,9 +139,12 @@ mod tests {
         let ((), spent) = measured(async {
             statement();
             statement();
-            let timer = redis();
-            std::thread::sleep(wait);
-            drop(timer);
+            let task = continued(async move {
+                let timer = redis();
+                tokio::time::sleep(wait).await;
+                drop(timer);
+            });
+            tokio::spawn(task).await.unwrap();
         })
         .await;
         assert_eq!(spent.mysql, Duration::from_millis(500));

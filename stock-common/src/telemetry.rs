@@ -7,8 +7,10 @@ use tracing_subscriber::{Layer as _, fmt, registry};
 
 use crate::spent::{STATEMENTS, StatementTimes};
 
-/// Starts logging. `filter` is a `tracing` filter such as `info` or `stock_online=debug,info`. A
-/// filter that cannot be parsed falls back to `info`. With `times_statements`, the time of each
+/// Starts logging.
+///
+/// `filter` is a `tracing` filter such as `info` or `stock_online=debug,info`. A filter that cannot
+/// be parsed falls back to `info`. With `times_statements`, the time of each
 /// statement is counted for the request that sent it. A second call changes nothing.
 pub fn init(filter: &str, times_statements: bool) {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));

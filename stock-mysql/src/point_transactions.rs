@@ -99,6 +99,21 @@ pub async fn of_user(
     Ok(rows.into_iter().filter_map(parse).collect())
 }
 
+/// The number of a user's movements. Their `seq` has no gap, so it is read from the first and the
+/// last one.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn count_of(pool: &MySqlPool, user: UserId) -> Result<u64, sqlx::Error> {
+    let bounds: Option<(u64, u64)> = sqlx::query_as(
+        "SELECT MIN(seq), MAX(seq) FROM point_transactions WHERE user_id = ? HAVING MIN(seq) > 0",
+    )
+    .bind(user.0)
+    .fetch_optional(pool)
+    .await?;
+    Ok(bounds.map_or(0, |(first, last)| last - first + 1))
+}
+
 /// The movements between two ids, both included, in the order of id and `seq`; for `verify`.
 ///
 /// # Errors

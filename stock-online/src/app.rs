@@ -13,6 +13,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use sqlx::MySqlPool;
 use stock_common::clock::Clock;
 use stock_common::config::Config;
+use stock_common::spent;
 use stock_engine::reads::Reads;
 use stock_redis::Ledger;
 use tokio::runtime::Handle;
@@ -121,7 +122,7 @@ impl App {
     where
         T: Future<Output: Send> + Send + 'static,
     {
-        self.tasks.spawn_on(task, &self.beside)
+        self.tasks.spawn_on(spent::continued(task), &self.beside)
     }
 
     /// Accepted entries that MySQL has not settled, measured about a second ago.

@@ -132,6 +132,11 @@ fn router<'a>(calls: impl Iterator<Item = &'a Call>) -> Router<Arc<App>> {
 /// The routes of the seeds that are served, and the rule for the paths that they share.
 pub(crate) fn routes(app: &Arc<App>, interface: Router) -> (Router, Shared) {
     let compat = &app.config.http.compat;
+    let served: Vec<&str> = compat.seeds().map(Seed::as_str).collect();
+    tracing::info!(
+        compat = served.join(","),
+        "the systems whose clients are served"
+    );
     let (mut own, mut shared) = (Router::new(), Router::new());
     let mut has_schema = false;
     for seed in compat.seeds() {

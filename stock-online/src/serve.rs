@@ -135,27 +135,7 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) {
     let config = &app.config;
-    let interface = crate::http::routes(Arc::clone(&app));
-    let pages = pages::routes(Arc::clone(&app), interface.clone());
-    let router = match cors(&config.http.cors_origins) {
-        Some(cors) => interface.clone().layer(cors),
-        None => interface.clone(),
-    };
-    let (seeds, shared) = seeds::routes(&app, interface);
-    let router = router.merge(pages).merge(seeds);
-    let front = Arc::new(Front {
-        for_browsers: router.clone().layer(sessions::layer(&app)),
-        router,
-        proxies,
-        headers: security_headers(config),
-        app: Arc::clone(&app),
-        timeout: Duration::from_millis(config.http.http_timeout_ms),
-        import_timeout: Duration::from_millis(config.http.import_timeout_ms),
-        instance: rand::random(),
-        requests: AtomicU64::new(0),
-        durations: Durations::new(seeds::paths(&app)),
-        shared,
-    });
+    let front = Arc::new(Front::new(&app, proxies));
     let mut http = http1::Builder::new();
     // This limits the time between requests; [`Timed`] limits the time of a head.
     http.timer(TokioTimer::new())
@@ -225,6 +205,31 @@ async fn accept(listener: &TcpListener) -> Option<(TcpStream, IpAddr)> {
 }
 
 impl Front {
+    fn new(app: &Arc<App>, proxies: TrustedProxies) -> Self {
+        let config = &app.config;
+        let interface = crate::http::routes(Arc::clone(app));
+        let pages = pages::routes(Arc::clone(app), interface.clone());
+        let router = match cors(&config.http.cors_origins) {
+            Some(cors) => interface.clone().layer(cors),
+            None => interface.clone(),
+        };
+        let (seeds, shared) = seeds::routes(app, interface);
+        let router = router.merge(pages).merge(seeds);
+        Self {
+            for_browsers: router.clone().layer(sessions::layer(app)),
+            router,
+            proxies,
+            headers: security_headers(config),
+            app: Arc::clone(app),
+            timeout: Duration::from_millis(config.http.http_timeout_ms),
+            import_timeout: Duration::from_millis(config.http.import_timeout_ms),
+            instance: rand::random(),
+            requests: AtomicU64::new(0),
+            durations: Durations::new(seeds::paths(app)),
+            shared,
+        }
+    }
+
     async fn answer(
         &self,
         route: &str,

@@ -103,6 +103,7 @@ impl Ledger {
     /// [`DecideError`]. With `Elsewhere` and `Held` nothing was changed, and [`Ledger::decide`]
     /// would ask again.
     pub async fn ask_once(&self, request: Request) -> Result<Verdict, DecideError> {
+        let _waiting = spent::redis();
         self.attempt(&Arc::new(EncodedRequest::new(request)?)).await
     }
 

@@ -34,10 +34,6 @@ impl SilkPage {
 ///
 /// # Errors
 /// A redirect to the login page, or 403.
-#[expect(
-    clippy::result_large_err,
-    reason = "a response is what a handler answers"
-)]
 pub async fn show(context: PageContext) -> Result<Response, Response> {
     context.admin()?;
     let profile = context.app.live.profile.as_ref();

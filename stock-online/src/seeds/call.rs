@@ -259,7 +259,9 @@ impl Ask {
     ) -> Result<Answer, Problem> {
         let mut request = Request::new(Body::empty());
         *request.method_mut() = method;
-        *request.uri_mut() = path.parse().map_err(|_| Problem::of(Code::NotFound))?;
+        *request.uri_mut() = path
+            .parse()
+            .map_err(|_not_a_path| Problem::of(Code::NotFound))?;
         let headers = request.headers_mut();
         headers.clone_from(&self.parts.headers);
         for name in &OWN_HEADERS {
@@ -299,6 +301,17 @@ impl Ask {
 }
 
 impl Answer {
+    /// A member of the body; null when it is absent.
+    pub(super) fn member(&self, name: &str) -> Value {
+        self.body.get(name).cloned().unwrap_or_default()
+    }
+
+    /// A member that is a whole number, such as an id.
+    pub(super) fn number(&self, name: &str) -> u64 {
+        let value = self.body.get(name).and_then(Value::as_u64);
+        value.unwrap_or_default()
+    }
+
     /// Answers the client with this status and body.
     pub(super) fn becomes(&self, status: StatusCode, body: &Value) -> Response {
         let response = crate::http::orders::json(status, body);

@@ -3,7 +3,7 @@
 //! A schema is drawn from an example: each member with its type. A client that sends more is not
 //! refused, so no schema forbids other members.
 
-use axum::http::Method;
+use axum::http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 use stock_common::config::Seed;
 
@@ -14,7 +14,10 @@ pub(super) fn document(seed: Seed, calls: &[Call]) -> Value {
     let mut paths = Map::new();
     for call in calls {
         let item = paths.entry(call.path).or_insert_with(|| json!({}));
-        item[call.method.as_str().to_ascii_lowercase()] = operation(call);
+        if let Some(methods) = item.as_object_mut() {
+            let method = call.method.as_str().to_ascii_lowercase();
+            methods.insert(method, operation(call));
+        }
     }
     let name = seed.as_str();
     json!({
@@ -40,28 +43,34 @@ fn operation(call: &Call) -> Value {
         json!({ "name": name, "in": "query", "required": false, "schema": { "type": "string" } })
     });
     let parameters: Vec<Value> = ids.chain(query).collect();
-    let mut responses = json!({ "default": {
+    let refused = json!({
         "description": "A problem, with the members that this interface's clients read.",
         "content": { "application/problem+json": { "schema": { "type": "object",
             "properties": { "status": { "type": "integer" }, "code": { "type": "string" },
                 "detail": { "type": "string" } },
-            "required": ["status", "code", "detail"] } } } } });
-    let mut good = json!({ "description": "As asked for." });
-    if call.status != axum::http::StatusCode::NO_CONTENT {
-        let kind = match call.path {
-            "/data-init" => "text/plain",
-            _ => "application/json",
-        };
-        good["content"] = json!({ kind: { "schema": {} } });
-    }
-    responses[call.status.as_str()] = good;
-    let mut operation = json!({ "summary": call.about, "parameters": parameters,
-        "responses": responses });
-    if let Some(body) = &call.body {
-        operation["requestBody"] = json!({ "required": true, "content": { "application/json": {
-            "schema": schema(body, call.method != Method::PATCH), "example": body } } });
-    }
-    operation
+            "required": ["status", "code", "detail"] } } } });
+    let kind = match call.path {
+        "/data-init" => "text/plain",
+        _ => "application/json",
+    };
+    let good = match call.status {
+        StatusCode::NO_CONTENT => json!({ "description": "As asked for." }),
+        _ => json!({ "description": "As asked for.", "content": { kind: { "schema": {} } } }),
+    };
+    let body = call.body.as_ref().map(|body| {
+        let schema = schema(body, call.method != Method::PATCH);
+        json!({ "required": true,
+            "content": { "application/json": { "schema": schema, "example": body } } })
+    });
+    let mut operation = Map::new();
+    operation.insert("summary".to_owned(), json!(call.about));
+    operation.insert("parameters".to_owned(), json!(parameters));
+    operation.insert(
+        "responses".to_owned(),
+        json!({ call.status.as_str(): good, "default": refused }),
+    );
+    operation.extend(body.map(|body| ("requestBody".to_owned(), body)));
+    Value::Object(operation)
 }
 
 /// The schema of values like this one.

@@ -30,7 +30,9 @@ impl Fields {
         match self.value(name)? {
             Value::String(text) => Ok(text),
             Value::Number(number) => Ok(number.to_string()),
-            _ => Err(wrong(name, "a text is expected")),
+            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => {
+                Err(wrong(name, "a text is expected"))
+            }
         }
     }
 
@@ -40,7 +42,7 @@ impl Fields {
         let number = match &value {
             Value::String(text) => whole(text),
             Value::Number(number) => whole(&number.to_string()),
-            _ => None,
+            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
         };
         number.ok_or_else(|| wrong(name, "a whole number is expected"))
     }

@@ -116,10 +116,10 @@ async fn create(mut ask: Ask) -> Result<Response, Problem> {
     let body = json!({ "name": fields.text("name")?, "description": fields.text("description")?,
         "price": fields.whole("price")?, "stock": stock, "status": "ACTIVE" });
     let created = ask.post("/api/products", body).await?;
-    let of = &created.body;
-    let id = of["id"].as_u64().unwrap_or_default();
-    let body = json!({ "id": product_id(id), "name": of["name"],
-        "description": of["description"], "price": money(&of["price"]), "stock_count": stock,
+    let of = &created;
+    let id = of.number("id");
+    let body = json!({ "id": product_id(id), "name": of.member("name"),
+        "description": of.member("description"), "price": money(&of.member("price")), "stock_count": stock,
         "discount_amount": null, "final_price": null });
     Ok(created.becomes(StatusCode::OK, &body))
 }
@@ -129,15 +129,15 @@ async fn show(mut ask: Ask) -> Result<Response, Problem> {
     let id = id_of(&ask)?;
     let found = ask.get(&format!("/api/products/{id}")).await?;
     let known = products::find_shown(&ask.app, ProductId(id), caller)?;
-    let of = &found.body;
-    let product = json!({ "id": product_id(id), "name": of["name"],
-        "description": of["description"], "price": money(&of["price"]),
+    let of = &found;
+    let product = json!({ "id": product_id(id), "name": of.member("name"),
+        "description": of.member("description"), "price": money(&of.member("price")),
         "created_at": rfc3339(unix_ms(known.created_at)),
         "updated_at": rfc3339(unix_ms(known.updated_at)) });
-    let total = money(&of["finalPrice"]);
+    let total = money(&of.member("finalPrice"));
     let body = json!({ "product": product,
-        "product_discount_amount": money(&of["discountAmount"]),
-        "cupon_discount_amount": money(&of["couponDiscountAmount"]),
+        "product_discount_amount": money(&of.member("discountAmount")),
+        "cupon_discount_amount": money(&of.member("couponDiscountAmount")),
         "total_amount": total, "final_price": total });
     Ok(found.becomes(StatusCode::OK, &body))
 }
@@ -147,7 +147,7 @@ async fn change_stock(mut ask: Ask) -> Result<Response, Problem> {
     let path = format!("/api/products/{}/stock", id_of(&ask)?);
     let body = json!({ "change": ask.fields()?.whole("change")? });
     let changed = ask.post(&path, body).await?;
-    let body = json!({ "new_stock_count": changed.body["newStockCount"] });
+    let body = json!({ "new_stock_count": changed.member("newStockCount") });
     Ok(changed.becomes(StatusCode::OK, &body))
 }
 
@@ -157,10 +157,10 @@ async fn discount(mut ask: Ask) -> Result<Response, Problem> {
     let path = format!("/api/products/{id}/discounts");
     let body = json!({ "percentage": ask.fields()?.value("percentage")? });
     let made = ask.post(&path, body).await?;
-    let of = &made.body;
-    let number = of["discountId"].as_u64().unwrap_or_default();
+    let of = &made;
+    let number = of.number("discountId");
     let body = json!({ "discount_id": format!("DISC{number}"), "product_id": product_id(id),
-        "percentage": of["percentage"].as_f64(), "is_active": of["isActive"] });
+        "percentage": of.member("percentage").as_f64(), "is_active": of.member("isActive") });
     Ok(made.becomes(StatusCode::OK, &body))
 }
 
@@ -168,19 +168,20 @@ async fn make_coupon(mut ask: Ask) -> Result<Response, Problem> {
     let admin = ask.admin().await?;
     let fields = ask.fields()?;
     let percentage = fields.value("discount_percentage")?;
-    let mut body = json!({ "name": format!("{percentage} %"), "discountRate": percentage,
+    // Without a code the contract draws one.
+    let code = fields
+        .has("code")
+        .then(|| fields.text("code"))
+        .transpose()?;
+    let name = code.clone().unwrap_or_else(|| format!("{percentage} %"));
+    let body = json!({ "name": name, "code": code, "discountRate": percentage,
         "validFrom": fields.text("valid_from")?, "validTo": fields.text("valid_to")?,
         "userId": admin.user.0 });
-    if fields.has("code") {
-        let code = fields.text("code")?;
-        body["name"] = json!(code);
-        body["code"] = json!(code);
-    }
     let made = ask.post("/api/coupons", body).await?;
-    let of = &made.body;
-    let number = of["id"].as_u64().unwrap_or_default();
+    let of = &made;
+    let number = of.number("id");
     let body = json!({ "cupon_id": format!("CUPON{number}"),
-        "user_id": admin.user.to_string(), "code": of["code"],
-        "discount_percentage": of["discountRate"].as_f64() });
+        "user_id": admin.user.to_string(), "code": of.member("code"),
+        "discount_percentage": of.member("discountRate").as_f64() });
     Ok(made.becomes(StatusCode::OK, &body))
 }

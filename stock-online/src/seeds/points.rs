@@ -2,7 +2,7 @@
 
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use stock_common::clock::rfc3339;
 use stock_domain::points::PointTransaction;
 
@@ -50,22 +50,39 @@ pub(super) fn refusal(mut problem: Problem) -> Problem {
 }
 
 /// The members that every change has.
-fn wanted(fields: &Fields) -> Result<Value, Problem> {
-    Ok(
-        json!({ "userId": fields.whole("user_id")?, "amount": fields.whole("amount")?,
-        "description": fields.text("description")? }),
-    )
+struct Moved {
+    user_id: i64,
+    amount: i64,
+    description: String,
 }
 
-fn moved(answer: &Answer, has_time: bool) -> Response {
-    let of = &answer.body;
-    let mut data = json!({ "id": of["id"], "user_id": of["userId"], "amount": of["amount"],
-        "type": of["type"], "description": of["description"],
-        "balance_snapshot": of["balanceSnapshot"] });
-    if has_time {
-        data["created_at"] = of["createdAt"].clone();
+impl Moved {
+    fn of(fields: &Fields) -> Result<Self, Problem> {
+        Ok(Self {
+            user_id: fields.whole("user_id")?,
+            amount: fields.whole("amount")?,
+            description: fields.text("description")?,
+        })
     }
-    answer.becomes(StatusCode::OK, &json!({ "data": data }))
+}
+
+fn moved(of: &Answer, has_time: bool) -> Response {
+    let members = [
+        ("id", "id"),
+        ("user_id", "userId"),
+        ("amount", "amount"),
+        ("type", "type"),
+        ("description", "description"),
+        ("balance_snapshot", "balanceSnapshot"),
+        ("created_at", "createdAt"),
+    ];
+    let shown = members
+        .into_iter()
+        .filter(|(name, _)| has_time || *name != "created_at");
+    let data: Map<String, Value> = shown
+        .map(|(name, contract)| (name.to_owned(), of.member(contract)))
+        .collect();
+    of.becomes(StatusCode::OK, &json!({ "data": data }))
 }
 
 async fn move_points(mut ask: Ask) -> Result<Response, Problem> {
@@ -79,21 +96,23 @@ async fn move_points(mut ask: Ask) -> Result<Response, Problem> {
         true => ask.admin().await?,
         false => ask.caller().await?,
     };
-    let body = wanted(&ask.fields()?)?;
+    let wanted = Moved::of(&ask.fields()?)?;
+    let body = json!({ "userId": wanted.user_id, "amount": wanted.amount,
+        "description": wanted.description });
     Ok(moved(&ask.post(path, body).await?, !is_earned))
 }
 
 async fn cancel(mut ask: Ask) -> Result<Response, Problem> {
     let caller = ask.caller().await?;
-    let body = wanted(&ask.fields()?)?;
+    let wanted = Moved::of(&ask.fields()?)?;
     let (owner, amount) = points::cancelable(&ask.app, caller, ask.id().parse().ok()).await?;
-    if body["userId"] != owner.0 {
+    if u64::try_from(wanted.user_id) != Ok(owner.0) {
         return Err(Problem::unprocessable(
             "/user_id",
             "the points are another user's",
         ));
     }
-    if body["amount"] != amount {
+    if wanted.amount != amount {
         let rule = format!("the movement has the amount {amount}");
         return Err(Problem::unprocessable("/amount", rule));
     }

@@ -129,9 +129,9 @@ async fn draw(mut ask: Ask) -> Result<Response, Problem> {
     let (coupon, work) = (fields.whole("coupon")?, fields.whole("work")?);
     let path = format!("/api/coupons/{coupon}/issue");
     let drawn = ask.post(&path, json!({ "workId": work })).await?;
-    let of = &drawn.body;
-    let body = json!({ "id": of["id"], "coupon": of["couponId"], "user": user.0,
-        "work": of["workId"], "code": of["code"], "is_used": of["isUsed"],
-        "created_at": of["createdAt"], "updated_at": of["createdAt"] });
+    let of = &drawn;
+    let body = json!({ "id": of.member("id"), "coupon": of.member("couponId"), "user": user.0,
+        "work": of.member("workId"), "code": of.member("code"), "is_used": of.member("isUsed"),
+        "created_at": of.member("createdAt"), "updated_at": of.member("createdAt") });
     Ok(drawn.becomes(StatusCode::CREATED, &body))
 }

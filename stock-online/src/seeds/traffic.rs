@@ -2,7 +2,7 @@
 
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use stock_common::clock::{rfc3339, unix_ms};
 use stock_common::id::{LocationId, ProductId};
 use stock_domain::catalog::{Part, Product, ProductFilter, ProductStatus};
@@ -205,28 +205,26 @@ async fn show(mut ask: Ask) -> Result<Response, Problem> {
 
 /// The contract's members of a product; `is_whole` demands all of them.
 fn product_in(fields: &Fields, is_whole: bool) -> Result<Value, Problem> {
-    let mut body = json!({});
-    let wants = |name: &str| is_whole || fields.has(name);
-    if wants("name") {
-        body["name"] = json!(fields.text("name")?);
+    let mut body = Map::new();
+    for name in ["name", "description", "price", "status"] {
+        if !is_whole && !fields.has(name) {
+            continue;
+        }
+        let value = match name {
+            "price" => json!(fields.whole(name)?),
+            "status" => json!(status_of(&fields.text(name)?)?),
+            _ => json!(fields.text(name)?),
+        };
+        body.insert(name.to_owned(), value);
     }
-    if wants("description") {
-        body["description"] = json!(fields.text("description")?);
-    }
-    if wants("price") {
-        body["price"] = json!(fields.whole("price")?);
-    }
-    if wants("status") {
-        body["status"] = json!(status_of(&fields.text("status")?)?);
-    }
-    Ok(body)
+    Ok(Value::Object(body))
 }
 
 async fn create(mut ask: Ask) -> Result<Response, Problem> {
     let admin = ask.admin().await?;
     let body = product_in(&ask.fields()?, true)?;
     let created = ask.post("/api/products", body).await?;
-    let id = ProductId(created.body["id"].as_u64().unwrap_or_default());
+    let id = ProductId(created.number("id"));
     let body = read(&ask.app, Some(admin), id)?;
     Ok(created.becomes(StatusCode::CREATED, &body))
 }
@@ -283,18 +281,16 @@ fn bounds(query: &Pairs, name: &str) -> Result<Bounds, Problem> {
 
 fn level(app: &App, caller: Caller, of: &StockLevel) -> Value {
     let (product, location) = (of.product_id, of.location_id);
-    let mut level = json!({ "id": uuid(Kind::Stock, product.0, location.0),
+    let known = products::find_shown(app, product, Some(caller)).ok();
+    let known = known.map(|known| shown(&known));
+    let of_product = |name: &str| known.as_ref().and_then(|known| known.get(name));
+    json!({ "id": uuid(Kind::Stock, product.0, location.0),
         "physical_stock": of.available + of.reserved, "reserved_stock": of.reserved,
         "available_stock": of.available, "min_stock_level": of.min_stock_level,
         "reorder_point": of.reorder_point, "warehouse_code": warehouse_of(location),
-        "updated_at": rfc3339(unix_ms(of.updated_at)) });
-    if let Ok(known) = products::find_shown(app, product, Some(caller)) {
-        let known = shown(&known);
-        for name in ["id", "name", "price", "status"] {
-            level[format!("product_{name}")] = known[name].clone();
-        }
-    }
-    level
+        "updated_at": rfc3339(unix_ms(of.updated_at)), "product_id": of_product("id"),
+        "product_name": of_product("name"), "product_price": of_product("price"),
+        "product_status": of_product("status") })
 }
 
 async fn available(mut ask: Ask) -> Result<Response, Problem> {
@@ -363,14 +359,15 @@ async fn reserve(mut ask: Ask) -> Result<Response, Problem> {
         404 | 409 | 422 => unreserved(problem),
         _ => problem,
     })?;
-    let of = &held.body;
-    let id = of["reservationId"].as_str().and_then(whole);
+    let of = &held;
+    let id = of.member("reservationId").as_str().and_then(whole);
     let id = id.and_then(|id| u64::try_from(id).ok()).unwrap_or_default();
-    let status = of["status"].as_str().unwrap_or_default();
+    let status = of.member("status");
+    let status = status.as_str().unwrap_or_default();
     let reservation = json!({ "id": uuid(Kind::Reservation, id, 0),
-        "product": read(&ask.app, Some(caller), product)?, "quantity": of["quantity"],
-        "user_id": of["userId"], "status": status.to_ascii_lowercase(),
-        "expires_at": of["expiresAt"] });
+        "product": read(&ask.app, Some(caller), product)?, "quantity": of.member("quantity"),
+        "user_id": of.member("userId"), "status": status.to_ascii_lowercase(),
+        "expires_at": of.member("expiresAt") });
     let body = json!({ "success": true, "reservation": reservation, "error_message": null,
         "error_code": null });
     Ok(held.becomes(StatusCode::CREATED, &body))

@@ -138,3 +138,46 @@ async fn each_seed_has_a_document_of_its_calls_and_pages_at_their_paths() {
     );
     service.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_admin_sees_the_last_requests_with_their_times() {
+    stock_common::telemetry::init("off", true);
+    let mut shop = Shop::open(1, 10).await;
+    shop.config.http.compat = Compat::all();
+    let off = shop.serve().await;
+    let page = off.client.get("/silk/").admin().send().await;
+    assert!(page.text.contains("STOCK_REQUEST_PROFILE"), "{}", page.text);
+    off.stop().await;
+    shop.config.http.request_profile = true;
+    let service = shop.serve().await;
+    let client = &service.client;
+    let placed = client.order("/api/orders", 2, &[(1, 1)]).send().await;
+    assert_eq!(placed.status, 201, "{}", placed.text);
+    let secret = client.get("/api/products?name=secret").send().await;
+    assert_eq!(secret.status, 200);
+    assert_eq!(client.get("/silk/").user(2).send().await.status, 403);
+    let page = client.get("/silk/").admin().send().await;
+    assert_eq!(page.status, 200, "{}", page.text);
+    assert!(
+        !page.text.contains("name=secret"),
+        "a query may hold a secret"
+    );
+    let row = page
+        .text
+        .split("<tr>")
+        .find(|row| row.contains("POST /api/orders<"));
+    let cells: Vec<&str> = row.unwrap().split("<td").skip(1).collect();
+    let number = |cell: &str| -> f64 {
+        let text = cell.split(['>', '<']).nth(1).unwrap();
+        text.parse().unwrap()
+    };
+    let (took, mysql, statements, redis) = (
+        number(cells[3]),
+        number(cells[4]),
+        number(cells[5]),
+        number(cells[6]),
+    );
+    assert!(took >= mysql && took >= redis, "{cells:?}");
+    assert!(mysql > 0.0 && statements > 0.0 && redis > 0.0, "{cells:?}");
+    service.stop().await;
+}

@@ -161,13 +161,13 @@ pub(crate) async fn part_of(
 ) -> Result<(Vec<PointTransaction>, u64), Problem> {
     let user = user_id(caller, id.map(PathId).ok_or_else(no_user))?;
     lookup::catch_up(&app.pool, &app.ledger, CATCH_UP_MAX).await;
-    // The numbers of an account's movements have no gap, so the last one is their count.
     let last = table::of_user(&app.pool, user, None, 1).await?;
-    let Some(count) = last.first().map(|last| last.seq) else {
+    let Some(last) = last.first().map(|last| last.seq) else {
         find_user(app, user).await?;
         return Ok((Vec::new(), 0));
     };
-    let before = (count + 1).saturating_sub(offset);
+    let count = table::count_of(&app.pool, user).await?;
+    let before = (last + 1).saturating_sub(offset);
     let found = table::of_user(&app.pool, user, Some(before), limit).await?;
     Ok((found, count))
 }

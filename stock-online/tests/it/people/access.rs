@@ -253,6 +253,46 @@ async fn what_is_anothers_is_not_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_first_admin_is_made_from_the_environment_once() {
+    let shop = Shop::open(1, 10).await;
+    let create = |email: &str, password: &str| {
+        let out = Command::new(env!("CARGO_BIN_EXE_stock-online"))
+            .args(["create-admin", "--from-env"])
+            .envs(shop.variables())
+            .env("STOCK_ADMIN_EMAIL", email)
+            .env("STOCK_ADMIN_PASSWORD", password)
+            .output()
+            .unwrap();
+        let text = [out.stdout, out.stderr].concat();
+        (out.status.code(), String::from_utf8(text).unwrap())
+    };
+    let admins = "SELECT COUNT(*) FROM users WHERE role = 'admin'";
+    for (email, password, code, said) in [
+        ("", "", 0, "STOCK_ADMIN_EMAIL is not set"),
+        ("", PASSWORD, 1, "STOCK_ADMIN_EMAIL is missing"),
+        ("boss@example.com", "", 1, "STOCK_ADMIN_PASSWORD is missing"),
+        ("boss@example.com", "password", 1, "STOCK_ADMIN_PASSWORD: "),
+        ("boss", PASSWORD, 1, "STOCK_ADMIN_EMAIL: "),
+    ] {
+        let (got, text) = create(email, password);
+        assert_eq!((got, text.contains(said)), (Some(code), true), "{text}");
+        assert_eq!(shop.count(admins).await, 1, "{email} {password}");
+    }
+    let (code, text) = create("boss@example.com", PASSWORD);
+    assert_eq!((code, text.contains("is admin")), (Some(0), true), "{text}");
+    // Whoever has the account keeps it as it is, also when the password is another one.
+    for (email, role) in [("boss@example.com", "admin"), ("user2@example.com", "user")] {
+        let (code, text) = create(email, "another password, please");
+        let is_said = text.contains(&format!("with the role {role}"));
+        assert_eq!((code, is_said), (Some(0), true), "{text}");
+    }
+    assert_eq!(shop.count(admins).await, 2);
+    let service = shop.serve().await;
+    log_in(&service.client, "boss@example.com").await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_first_admin_is_made_on_the_command_line() {
     let shop = Shop::open(1, 10).await;
     let create = |email: &str, password: &str| {

@@ -125,7 +125,7 @@ async fn a_history_is_read_by_offset() {
         assert_eq!(rows.len(), 10);
         super::check_members(
             &rows[0],
-            &json!({ "amount": 12, "balance_snapshot": 78, "version": 12,
+            &json!({ "amount": 12, "balance_snapshot": 78, "version": 13,
             "point_balance": 2, "type": "EARN", "created_at": "*", "updated_at": "*" }),
             &first.text,
         );
