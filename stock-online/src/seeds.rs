@@ -10,10 +10,10 @@
 //! | [`shared`] | the rule that tells their requests on the contract's paths |
 //! | [`call`], [`forms`], [`document`] | a call, how seeds write, their OpenAPI documents |
 //!
-//! An adapter turns a request into a call of the contract in this process, and the answer around. So
-//! credentials, limits, audit, idempotency and verdicts are the contract's, and no rule stands
-//! twice. The setting `compat` says whose clients are served: each under `/seeds/<name>`, and at the
-//! documented path wherever names tell.
+//! An adapter turns a request into a call of the contract in this process, and the answer around.
+//! So credentials, limits, audit, idempotency and verdicts are the contract's, and no rule stands
+//! twice. The setting `compat` says whose clients are served: each under `/seeds/<name>`, and at
+//! the documented path wherever names tell.
 
 mod call;
 mod document;

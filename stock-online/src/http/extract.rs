@@ -285,9 +285,8 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
 
 /// Parses a body.
 ///
-/// A valid body is parsed once. After an error it is parsed again: with its whole
-/// numbers written as such (`10000.0` and `1e4` are whole), or to find the kind of the error and its
-/// JSON pointer.
+/// A valid body is parsed once. After an error it is parsed again: with its whole numbers written
+/// as such (`10000.0` and `1e4` are whole), or to find the kind of the error and its JSON pointer.
 pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let error = match serde_json::from_slice(bytes) {
         Ok(Object(value)) => return Ok(value),

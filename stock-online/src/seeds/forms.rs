@@ -141,8 +141,8 @@ pub(super) enum Kind {
 const NUMBER_BITS: u32 = 62;
 const PLACE_BITS: u32 = 48;
 
-/// A UUID of version 8 that holds its kind, a number and a place, so that no table is needed to read
-/// it again.
+/// A UUID of version 8 that holds its kind, a number and a place, so that no table is needed to
+/// read it again.
 pub(super) fn uuid(kind: Kind, number: u64, place: u64) -> String {
     let place = u128::from(place & ((1 << PLACE_BITS) - 1));
     let high = u128::from(number >> NUMBER_BITS);

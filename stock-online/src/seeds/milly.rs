@@ -119,7 +119,8 @@ async fn create(mut ask: Ask) -> Result<Response, Problem> {
     let of = &created;
     let id = of.number("id");
     let body = json!({ "id": product_id(id), "name": of.member("name"),
-        "description": of.member("description"), "price": money(&of.member("price")), "stock_count": stock,
+        "description": of.member("description"), "price": money(&of.member("price")),
+            "stock_count": stock,
         "discount_amount": null, "final_price": null });
     Ok(created.becomes(StatusCode::OK, &body))
 }

@@ -2,8 +2,8 @@
 //!
 //! The contract answers first. Only when it has refused a request for a name that it does not know
 //! are the names looked at: a name that only a seed knows makes the request the seed's, unless it
-//! also carries a name that only the contract knows. So no request that the contract accepts changes
-//! its meaning, and no such request pays for the search.
+//! also carries a name that only the contract knows. So no request that the contract accepts
+//! changes its meaning, and no such request pays for the search.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};

@@ -17,7 +17,8 @@ const PRODUCTS_MAX: u32 = 1_000;
 
 pub(super) fn calls() -> Vec<Call> {
     let order = || {
-        json!({ "userId": 2, "orderProducts": [{ "productId": 1, "quantity": 2, "unitPrice": 1_000 }],
+        json!({ "userId": 2, "orderProducts": [{ "productId": 1, "quantity": 2,
+            "unitPrice": 1_000 }],
             "totalAmount": 2_000, "deliveryTypeRequest": "ONLINE" })
     };
     let placed = "Places an order; the status is SUCCESS when MySQL has it, ORDER_PENDING before.";

@@ -355,10 +355,17 @@ async fn reserve(mut ask: Ask) -> Result<Response, Problem> {
     let (product, quantity) = units(&ask, caller, &fields)?;
     let body = json!({ "productId": product.0, "quantity": quantity });
     let held = ask.post("/api/products/stock/reserve", body).await;
-    let held = held.map_err(|problem| match problem.code.status() {
-        404 | 409 | 422 => unreserved(problem),
-        _ => problem,
-    })?;
+    let held = match held {
+        Ok(held) => held,
+        Err(problem) if [404, 409, 422].contains(&problem.code.status()) => {
+            let problem = match problem.code == Code::HoldUnitsReached {
+                true => short(&ask, product, quantity).await?.unwrap_or(problem),
+                false => problem,
+            };
+            return Err(unreserved(problem));
+        }
+        Err(problem) => return Err(problem),
+    };
     let of = &held;
     let id = of.member("reservationId").as_str().and_then(whole);
     let id = id.and_then(|id| u64::try_from(id).ok()).unwrap_or_default();
@@ -371,6 +378,19 @@ async fn reserve(mut ask: Ask) -> Result<Response, Problem> {
     let body = json!({ "success": true, "reservation": reservation, "error_message": null,
         "error_code": null });
     Ok(held.becomes(StatusCode::CREATED, &body))
+}
+
+/// Says that stock is short, if it is. The contract looks at the limit of held units first, which
+/// the seed does not know.
+async fn short(ask: &Ask, product: ProductId, quantity: i64) -> Result<Option<Problem>, Problem> {
+    let path = format!("/api/products/stock/available?productId={product}&locationId=0");
+    let found = ask.get(&path).await?;
+    let available = found.body.pointer("/items/0/available");
+    let available = available.and_then(Value::as_i64).unwrap_or_default();
+    Ok((available < quantity).then(|| {
+        let text = format!("product {product} has {available} left");
+        Problem::new(Code::InsufficientStock, text).with("available", available)
+    }))
 }
 
 /// The refusal of a reservation, which the seed's load plan counts as good.

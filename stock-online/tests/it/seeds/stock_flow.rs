@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use super::{check, send, served};
 
 fn order(user: u64, quantity: u64) -> Value {
-    json!({ "userId": user, "orderProducts": [{ "productId": 1, "quantity": quantity, "unitPrice": 1_000 }],
+    json!({ "userId": user, "orderProducts": [{ "productId": 1, "quantity": quantity,
+        "unitPrice": 1_000 }],
         "totalAmount": quantity * 1_000, "deliveryTypeRequest": "ONLINE" })
 }
 
@@ -32,7 +33,8 @@ async fn products_are_an_array_the_oldest_first() {
         );
         for base in [BASE, ""] {
             let one = client.get(&format!("{base}{path}/2")).send().await;
-            let wanted = json!({ "id": 2, "name": "product 2", "price": 1_000, "description": "*", "isSoldOut": false });
+            let wanted = json!({ "id": 2, "name": "product 2", "price": 1_000, "description": "*",
+                "isSoldOut": false });
             check(&one, 200, &wanted);
         }
     }
@@ -49,14 +51,18 @@ async fn products_are_an_array_the_oldest_first() {
 async fn orders_are_placed_and_cancelled_on_both_paths() {
     let (shop, service) = served(3, 100).await;
     let client = &service.client;
-    let lines = |name: &str| json!({ "productName": name, "quantity": 2, "unitPrice": 1_000, "subTotal": 2_000 });
+    let lines = |name: &str| {
+        json!({ "productName": name, "quantity": 2, "unitPrice": 1_000,
+        "subTotal": 2_000 })
+    };
     for (path, placed, cancelled) in [
         ("/api/orders", "SUCCESS", "CANCEL"),
         ("/api/redis/orders", "ORDER_PENDING", "CANCEL_REQUESTED"),
     ] {
         for (base, status) in [(BASE, 200), ("", 201)] {
             let made = send(client.post(&format!("{base}{path}")).user(2), &order(2, 2)).await;
-            let wanted = json!({ "orderStatus": placed, "deliveryType": "ONLINE", "totalAmount": 2_000, "orderId": "*" });
+            let wanted = json!({ "orderStatus": placed, "deliveryType": "ONLINE",
+                "totalAmount": 2_000, "orderId": "*" });
             check(&made, status, &wanted);
             super::check_members(
                 &made.body["orderProductInfos"][0],
@@ -87,7 +93,8 @@ async fn orders_are_placed_and_cancelled_on_both_paths() {
         let three: Vec<Value> = (1..=3)
             .map(|id| json!({ "productId": id, "quantity": 1, "unitPrice": 1_000 }))
             .collect();
-        let body = json!({ "userId": 2, "orderProducts": three, "totalAmount": 3_000, "deliveryTypeRequest": "ONLINE" });
+        let body = json!({ "userId": 2, "orderProducts": three, "totalAmount": 3_000,
+            "deliveryTypeRequest": "ONLINE" });
         let made = send(client.post(&format!("{BASE}{path}")).user(2), &body).await;
         assert_eq!(
             made.body["orderProductInfos"].as_array().map(Vec::len),

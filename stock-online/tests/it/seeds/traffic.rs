@@ -241,7 +241,8 @@ async fn stock_is_listed_by_product_by_warehouse_and_within_bounds() {
     let path = "/api/products/stock/available/";
     let bare = client.get(&format!("{BASE}{path}")).user(2).send().await;
     check(&bare, 200, &json!({ "count": 4 }));
-    let wanted = json!({ "id": "*", "physical_stock": 100, "reserved_stock": 5, "available_stock": 95,
+    let wanted = json!({ "id": "*", "physical_stock": 100, "reserved_stock": 5,
+        "available_stock": 95,
         "min_stock_level": 10, "reorder_point": 100, "warehouse_code": "3077006", "updated_at": "*",
         "product_name": "product 1", "product_price": "1000.00", "product_status": "active" });
     super::check_members(&bare.body["results"][0], &wanted, &bare.text);
@@ -288,7 +289,8 @@ async fn goods_are_taken_in_and_set_aside() {
     for base in BOTH {
         let path = format!("{base}/api/products/stock/inbound/");
         for code in ["3077006", "2"] {
-            let body = json!({ "product_id": product, "quantity": 5, "reason": "restock", "warehouse_code": code });
+            let body = json!({ "product_id": product, "quantity": 5, "reason": "restock",
+                "warehouse_code": code });
             let taken = send(client.post(&path).admin(), &body).await;
             assert_eq!((taken.status, &taken.body), (201, &body), "{}", taken.text);
             check(
@@ -303,7 +305,8 @@ async fn goods_are_taken_in_and_set_aside() {
             ("product_id", json!("99")),
             ("quantity", json!(0)),
         ] {
-            let mut body = json!({ "product_id": product, "quantity": 5, "reason": "restock", "warehouse_code": "2" });
+            let mut body = json!({ "product_id": product, "quantity": 5, "reason": "restock",
+                "warehouse_code": "2" });
             body[name] = value;
             let refused = send(client.post(&path).admin(), &body).await;
             assert_eq!(refused.status, 400, "{name}: {}", refused.text);
@@ -323,7 +326,8 @@ async fn goods_are_taken_in_and_set_aside() {
             &held,
             201,
             &json!({ "success": true, "error_message": null, "error_code": null,
-            "reservation": { "id": "*", "product": { "id": product, "price": "1000.00" }, "quantity": 5,
+            "reservation": { "id": "*", "product": { "id": product, "price": "1000.00" },
+                "quantity": 5,
                 "user_id": 2, "status": "pending", "expires_at": "*" } }),
         );
         let short = json!({ "product_id": product, "quantity": 900_000 });
