@@ -41,6 +41,8 @@ pub(super) struct Call {
     pub(super) route: MethodRouter<Arc<App>>,
     pub(super) place: Place,
     pub(super) about: &'static str,
+    /// Whether nobody has to say who they are.
+    pub(super) is_open: bool,
     /// Names of the query.
     pub(super) query: &'static [&'static str],
     /// An example of the body.
@@ -62,6 +64,7 @@ impl Call {
             route: on(filter, handler),
             place,
             about: "",
+            is_open: false,
             query: &[],
             body: None,
             status: StatusCode::OK,
@@ -93,6 +96,11 @@ impl Call {
         T: 'static,
     {
         Self::new(Place::Shared, method, path, handler)
+    }
+
+    pub(super) fn open(mut self) -> Self {
+        self.is_open = true;
+        self
     }
 
     pub(super) fn about(mut self, about: &'static str) -> Self {

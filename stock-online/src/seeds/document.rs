@@ -69,6 +69,9 @@ fn operation(call: &Call) -> Value {
         "responses".to_owned(),
         json!({ call.status.as_str(): good, "default": refused }),
     );
+    if call.is_open {
+        operation.insert("security".to_owned(), json!([]));
+    }
     operation.extend(body.map(|body| ("requestBody".to_owned(), body)));
     Value::Object(operation)
 }

@@ -27,9 +27,11 @@ pub(super) fn calls() -> Vec<Call> {
             )
             .about("Creates a product with its stock."),
         Call::owned(Method::GET, "/commerce/products", list)
+            .open()
             .query(&["product_name", "page_size", "page_index"])
             .about("Lists products, the oldest first."),
         Call::owned(Method::GET, "/commerce/products/{id}", show)
+            .open()
             .about("Shows a product at the caller's best price."),
         Call::owned(Method::POST, "/commerce/products/{id}/stock", change_stock)
             .body(json!({ "change": 50 }))

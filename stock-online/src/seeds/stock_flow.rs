@@ -23,11 +23,18 @@ pub(super) fn calls() -> Vec<Call> {
     };
     let placed = "Places an order; the status is SUCCESS when MySQL has it, ORDER_PENDING before.";
     vec![
-        Call::base(Method::GET, "/api/products", list).about("Lists products, the oldest first."),
-        Call::base(Method::GET, "/api/products/{id}", show).about("Shows a product."),
-        Call::base(Method::GET, "/api/redis/products", list)
+        Call::base(Method::GET, "/api/products", list)
+            .open()
             .about("Lists products, the oldest first."),
-        Call::base(Method::GET, "/api/redis/products/{id}", show).about("Shows a product."),
+        Call::base(Method::GET, "/api/products/{id}", show)
+            .open()
+            .about("Shows a product."),
+        Call::base(Method::GET, "/api/redis/products", list)
+            .open()
+            .about("Lists products, the oldest first."),
+        Call::base(Method::GET, "/api/redis/products/{id}", show)
+            .open()
+            .about("Shows a product."),
         Call::base(Method::POST, "/api/orders", place)
             .body(order())
             .about(placed),
@@ -50,6 +57,7 @@ pub(super) fn calls() -> Vec<Call> {
         )
         .about("Cancels an order of this user."),
         Call::owned(Method::GET, "/data-init", data_init)
+            .open()
             .about("Says whether there are data to try things with; writes none."),
     ]
 }

@@ -18,6 +18,7 @@ pub(super) fn calls() -> Vec<Call> {
     let credentials = || json!({ "email": "user2@example.com", "password": "password" });
     vec![
         Call::shared(Method::POST, "/account/signup", sign_up)
+            .open()
             .body(
                 json!({ "email": "new@example.com", "password": "open sesame, please",
                 "confirm_password": "open sesame, please" }),
@@ -25,6 +26,7 @@ pub(super) fn calls() -> Vec<Call> {
             .answers(StatusCode::CREATED)
             .about("Creates an account."),
         Call::shared(Method::POST, "/account/login", log_in)
+            .open()
             .body(credentials())
             .about("Begins a session, which a cookie names."),
         Call::shared(Method::POST, "/account/logout", log_out).about("Ends the session."),

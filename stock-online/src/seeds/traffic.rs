@@ -31,19 +31,24 @@ pub(super) fn calls() -> Vec<Call> {
     };
     vec![
         Call::shared(Method::POST, "/api/token", token)
+            .open()
             .body(json!({ "username": "user2", "password": "password" }))
             .about("Gives tokens for a user's name or address."),
         Call::base(Method::POST, "/api/token/refresh", refresh)
+            .open()
             .body(json!({ "refresh": "text" }))
             .about("Gives the next tokens; a refresh token is good once."),
         Call::shared(Method::GET, "/api/products", list)
+            .open()
             .query(&["page", "name", "status", "price", "price_gte", "price_lte"])
             .about("Lists products, the newest first."),
         Call::base(Method::POST, "/api/products", create)
             .body(product())
             .answers(StatusCode::CREATED)
             .about("Creates a product."),
-        Call::shared(Method::GET, "/api/products/{id}", show).about("Shows a product."),
+        Call::shared(Method::GET, "/api/products/{id}", show)
+            .open()
+            .about("Shows a product."),
         Call::shared(Method::PUT, "/api/products/{id}", change)
             .body(product())
             .about("Replaces a product."),
