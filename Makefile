@@ -118,7 +118,7 @@ jmeter: install
 
 locust: install
 	@sh scripts/install.sh locust
-	$(CARGO) build --locked -p stock-online --bin stock-online
+	$(CARGO) build --locked -p stock-online --bin stock-online --example order
 	bash scripts/locust.sh
 
 up:

@@ -50,6 +50,12 @@ pub enum ConfigError {
 /// Variables of the admin whom `create-admin --from-env` makes; no settings of the service.
 pub const ADMIN_VARIABLES: [&str; 2] = ["STOCK_ADMIN_EMAIL", "STOCK_ADMIN_PASSWORD"];
 
+/// The variables of the environment that are text; a variable that is none is no setting.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
 /// The settings among some variables. Values stay text until the type of their setting is known,
 /// because a secret may be all digits.
 fn variables(named: impl IntoIterator<Item = (String, String)>) -> config::Environment {
@@ -127,7 +133,7 @@ impl Config {
             })?;
             builder = builder.add_source(variables(read));
         }
-        let environment = variables(std::env::vars());
+        let environment = variables(environment());
         let read: Self = builder.add_source(environment).build()?.try_deserialize()?;
         read.check()?;
         Ok(read)
@@ -139,7 +145,7 @@ impl Config {
     /// [`ConfigError`] when a value does not fit its setting. The caller checks for contradictions.
     pub fn load_over(defaults: &Self) -> Result<Self, ConfigError> {
         let builder = config::Config::builder().add_source(config::Config::try_from(defaults)?);
-        let environment = variables(std::env::vars());
+        let environment = variables(environment());
         Ok(builder.add_source(environment).build()?.try_deserialize()?)
     }
 

@@ -33,6 +33,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get};
 use axum::{Extension, Router, middleware};
 use stock_common::config::Seed;
+use tower_http::cors::CorsLayer;
 
 use self::call::{Call, Place};
 use self::shared::Shared;
@@ -130,7 +131,11 @@ fn router<'a>(calls: impl Iterator<Item = &'a Call>) -> Router<Arc<App>> {
 }
 
 /// The routes of the seeds that are served, and the rule for the paths that they share.
-pub(crate) fn routes(app: &Arc<App>, interface: Router) -> (Router, Shared) {
+pub(crate) fn routes(
+    app: &Arc<App>,
+    interface: Router,
+    cors: Option<&CorsLayer>,
+) -> (Router, Shared) {
     let compat = &app.config.http.compat;
     let served: Vec<&str> = compat.seeds().map(Seed::as_str).collect();
     tracing::info!(
@@ -151,7 +156,8 @@ pub(crate) fn routes(app: &Arc<App>, interface: Router) -> (Router, Shared) {
         own = own.nest(&base(seed), dressed(base_routes, seed));
         let owned = router(at(Place::Owned)).method_not_allowed_fallback(ops::method_not_allowed);
         own = own.merge(dressed(owned, seed));
-        shared = shared.merge(dressed(router(at(Place::Shared)), seed));
+        let shares = router(at(Place::Shared)).method_not_allowed_fallback(ops::method_not_allowed);
+        shared = shared.merge(dressed(shares, seed));
         for (path, page) in pages(seed) {
             own = own.route(path, page);
         }
@@ -161,6 +167,10 @@ pub(crate) fn routes(app: &Arc<App>, interface: Router) -> (Router, Shared) {
         own = own.route(SCHEMA, get(ops::document));
     }
     let finish = |router: Router<Arc<App>>| {
+        let router = match cors {
+            Some(cors) => router.layer(cors.clone()),
+            None => router,
+        };
         router
             .layer(Extension(Api::new(interface.clone())))
             .with_state(Arc::clone(app))

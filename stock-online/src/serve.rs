@@ -209,11 +209,12 @@ impl Front {
         let config = &app.config;
         let interface = crate::http::routes(Arc::clone(app));
         let pages = pages::routes(Arc::clone(app), interface.clone());
-        let router = match cors(&config.http.cors_origins) {
-            Some(cors) => interface.clone().layer(cors),
+        let cors = cors(&config.http.cors_origins);
+        let router = match &cors {
+            Some(cors) => interface.clone().layer(cors.clone()),
             None => interface.clone(),
         };
-        let (seeds, shared) = seeds::routes(app, interface);
+        let (seeds, shared) = seeds::routes(app, interface, cors.as_ref());
         let router = router.merge(pages).merge(seeds);
         Self {
             for_browsers: router.clone().layer(sessions::layer(app)),

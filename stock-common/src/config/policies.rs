@@ -98,7 +98,10 @@ impl TryFrom<Listed> for Compat {
             let known = Seed::ALL.into_iter().find(|seed| seed.as_str() == name);
             known.ok_or_else(|| format!("compat: there is no system `{name}`"))
         });
-        Ok(Self(seeds.collect::<Result<_, _>>()?))
+        let mut seeds: Vec<Seed> = seeds.collect::<Result<_, _>>()?;
+        seeds.sort_unstable();
+        seeds.dedup();
+        Ok(Self(seeds))
     }
 }
 

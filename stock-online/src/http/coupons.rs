@@ -113,6 +113,11 @@ pub async fn create(
     }
     let (created, is_replayed) = made?;
     app.live.lists.forget_all();
+    if let Some(of) = &created.personal {
+        // The best price of its user counts it from now on.
+        lookup::catch_up(&app.pool, &app.ledger, CATCH_UP_MAX).await;
+        app.selling.benefits.forget(&of.user_id).await;
+    }
     if !is_replayed {
         let subject = format!("coupon:{}", created.id);
         let action = Action::CouponCreated;

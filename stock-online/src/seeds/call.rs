@@ -216,6 +216,14 @@ impl Ask {
         self.ids.first().map_or("", String::as_str)
     }
 
+    /// The first id of the path, if it is a number. Another text must not become part of a path of
+    /// the contract.
+    pub(super) fn number(&self) -> Option<u64> {
+        let id = self.id();
+        let is_plain = id.bytes().all(|byte| byte.is_ascii_digit());
+        id.parse().ok().filter(|_| is_plain)
+    }
+
     /// The second id of the path, as it was sent.
     pub(super) fn second_id(&self) -> &str {
         self.ids.get(1).map_or("", String::as_str)

@@ -1,6 +1,7 @@
 //! How seeds write ids, money and pages, and how they name what is wrong.
 
 use serde_json::{Map, Value, json};
+use stock_common::text;
 
 use crate::http::problem::Problem;
 
@@ -89,6 +90,13 @@ impl Pairs {
         let mut values = self.0.iter().filter(|(known, _)| known == name);
         let (_, value) = values.next()?;
         (!value.is_empty()).then_some(value.as_str())
+    }
+
+    /// A part of a name, written as names are stored.
+    pub(super) fn name(&self, name: &str) -> Option<String> {
+        let mut part = self.text(name).map(str::to_owned);
+        part.iter_mut().for_each(text::normalize);
+        part
     }
 
     pub(super) fn whole(&self, name: &str) -> Result<Option<i64>, Problem> {

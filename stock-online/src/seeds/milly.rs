@@ -13,10 +13,10 @@ use crate::http::orders::json as answer;
 use crate::http::problem::Problem;
 use crate::http::products::{self, Levelled};
 
-/// Size of a page, and the highest page.
+/// Size of a page, and the largest number of products before it.
 const PAGE: u32 = 30;
 const PAGE_MAX: u32 = 100;
-const INDEX_MAX: u32 = 100;
+const OFFSET_MAX: u32 = 10_000;
 
 pub(super) fn calls() -> Vec<Call> {
     vec![
@@ -95,14 +95,18 @@ async fn list(mut ask: Ask) -> Result<Response, Problem> {
     let caller = ask.any_caller().await?;
     let query = ask.query()?;
     let limit = query.within("page_size", PAGE, 1..=PAGE_MAX)?;
-    let index = query.within("page_index", 1, 1..=INDEX_MAX)?;
+    let index = query.within("page_index", 1, 1..=u32::MAX)?;
+    let offset = (index - 1).saturating_mul(limit);
+    if offset > OFFSET_MAX {
+        return Ok(answer(StatusCode::OK, &json!({ "products": [] })));
+    }
     let filter = ProductFilter {
-        name: query.text("product_name").map(str::to_owned),
+        name: query.name("product_name"),
         limit,
         ..ProductFilter::default()
     };
     let part = Part {
-        offset: (index - 1) * limit,
+        offset,
         is_rising: true,
     };
     let (found, _) = products::part_of(&ask.app, caller, filter, part).await?;

@@ -19,14 +19,13 @@ const OFFSET_MAX: u32 = 10_000;
 
 pub(super) fn calls() -> Vec<Call> {
     let moved = || json!({ "user_id": 2, "amount": 300, "description": "string" });
-    let call = |path, about| {
-        Call::shared(Method::POST, path, move_points)
-            .body(moved())
-            .about(about)
-    };
     vec![
-        call("/api/v1/points/earn", "Gives points to a user."),
-        call("/api/v1/points/use", "Uses the caller's points."),
+        Call::shared(Method::POST, "/api/v1/points/earn", earn)
+            .body(moved())
+            .about("Gives points to a user."),
+        Call::shared(Method::POST, "/api/v1/points/use", spend)
+            .body(moved())
+            .about("Uses the caller's points."),
         Call::shared(Method::POST, "/api/v1/points/{id}/cancel", cancel)
             .body(moved())
             .about("Cancels a movement of points."),
@@ -37,7 +36,9 @@ pub(super) fn calls() -> Vec<Call> {
         )
         .query(&["limit", "offset"])
         .about("Lists a user's movements, the newest first."),
-        call("/api/v2/points/earn", "Gives points to a user."),
+        Call::shared(Method::POST, "/api/v2/points/earn", earn_redis)
+            .body(moved())
+            .about("Gives points to a user."),
     ]
 }
 
@@ -64,6 +65,10 @@ impl Moved {
             description: fields.text("description")?,
         })
     }
+
+    fn of_contract(&self) -> Value {
+        json!({ "userId": self.user_id, "amount": self.amount, "description": self.description })
+    }
 }
 
 fn moved(of: &Answer, has_time: bool) -> Response {
@@ -85,27 +90,30 @@ fn moved(of: &Answer, has_time: bool) -> Response {
     of.becomes(StatusCode::OK, &json!({ "data": data }))
 }
 
-async fn move_points(mut ask: Ask) -> Result<Response, Problem> {
-    let path = match ask.url() {
-        url if url.ends_with("/v2/points/earn") => "/api/v2/points/earn",
-        url if url.ends_with("/earn") => "/api/v1/points/earn",
-        _ => "/api/v1/points/use",
-    };
-    let is_earned = path.ends_with("/earn");
-    match is_earned {
-        true => ask.admin().await?,
-        false => ask.caller().await?,
-    };
-    let wanted = Moved::of(&ask.fields()?)?;
-    let body = json!({ "userId": wanted.user_id, "amount": wanted.amount,
-        "description": wanted.description });
-    Ok(moved(&ask.post(path, body).await?, !is_earned))
+async fn earn(ask: Ask) -> Result<Response, Problem> {
+    earn_at(ask, "/api/v1/points/earn").await
+}
+
+async fn earn_redis(ask: Ask) -> Result<Response, Problem> {
+    earn_at(ask, "/api/v2/points/earn").await
+}
+
+async fn earn_at(mut ask: Ask, path: &str) -> Result<Response, Problem> {
+    ask.admin().await?;
+    let body = Moved::of(&ask.fields()?)?.of_contract();
+    Ok(moved(&ask.post(path, body).await?, false))
+}
+
+async fn spend(mut ask: Ask) -> Result<Response, Problem> {
+    ask.caller().await?;
+    let body = Moved::of(&ask.fields()?)?.of_contract();
+    Ok(moved(&ask.post("/api/v1/points/use", body).await?, true))
 }
 
 async fn cancel(mut ask: Ask) -> Result<Response, Problem> {
     let caller = ask.caller().await?;
     let wanted = Moved::of(&ask.fields()?)?;
-    let (owner, amount) = points::cancelable(&ask.app, caller, ask.id().parse().ok()).await?;
+    let (owner, amount) = points::cancelable(&ask.app, caller, ask.number()).await?;
     if u64::try_from(wanted.user_id) != Ok(owner.0) {
         return Err(Problem::unprocessable(
             "/user_id",
@@ -133,7 +141,7 @@ async fn history(mut ask: Ask) -> Result<Response, Problem> {
     let query = ask.query()?;
     let limit = query.within("limit", LIMIT, 1..=LIMIT_MAX)?;
     let offset = query.within("offset", 0, 0..=OFFSET_MAX)?;
-    let user = ask.id().parse().ok();
+    let user = ask.number();
     let (found, count) = points::part_of(&ask.app, caller, user, limit, u64::from(offset)).await?;
     let url = ask.url();
     let link = |offset: u32| {
@@ -141,7 +149,7 @@ async fn history(mut ask: Ask) -> Result<Response, Problem> {
         query.url(&url, &changed)
     };
     let has_more = u64::from(offset) + u64::from(limit) < count;
-    let next = has_more.then(|| link(offset + limit));
+    let next = (has_more && offset + limit <= OFFSET_MAX).then(|| link(offset + limit));
     let previous = (offset > 0).then(|| link(offset.saturating_sub(limit)));
     let data: Vec<Value> = found.iter().map(row).collect();
     let body = json!({ "count": count, "next": next, "previous": previous, "data": data });

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::http::{HeaderMap, Request, Response, header};
+use axum::http::{HeaderMap, Method, Request, Response, header};
 use http_body_util::BodyExt as _;
 use serde_json::{Map, Value};
 use stock_common::config::{Compat, Seed};
@@ -42,12 +42,23 @@ struct Names {
     contract: &'static [&'static str],
 }
 
-/// A path that a seed shares with the contract.
+/// A path that a seed shares with the contract, for some methods.
 #[derive(Debug, Clone, Copy)]
 struct Rule {
     seed: Seed,
     route: &'static str,
     sign: Sign,
+}
+
+impl Rule {
+    /// Whether the seed has calls of this method on the path.
+    fn takes(&self, method: &Method) -> bool {
+        match self.sign {
+            Sign::Query(_) => *method == Method::GET,
+            Sign::Body(_) | Sign::NoForm => *method == Method::POST,
+            Sign::Uuid => true,
+        }
+    }
 }
 
 const MOVED: Names = Names {
@@ -166,19 +177,24 @@ impl Shared {
         is_browser: bool,
         request: Request<Body>,
     ) -> Result<Response<Body>, Request<Body>> {
-        let Some(rule) = self.rules.iter().find(|rule| rule.route == route) else {
+        let rule = self.rules.iter().find(|rule| rule.route == route);
+        let Some(rule) = rule.filter(|rule| rule.takes(request.method())) else {
             return Err(request);
         };
         let adapters = match is_browser {
             true => &self.for_browsers,
             false => &self.adapters,
         };
-        if matches!(rule.sign, Sign::NoForm) {
-            let router = match is_form(request.headers()) {
-                true => router,
-                false => adapters,
-            };
-            return Ok(call(router, request).await);
+        // The contract never takes a UUID for a product, nor JSON for a form.
+        let is_seeds = match rule.sign {
+            Sign::Uuid => Some(has_uuid(request.uri().path())),
+            Sign::NoForm => Some(!is_form(request.headers())),
+            Sign::Query(_) | Sign::Body(_) => None,
+        };
+        match is_seeds {
+            Some(true) => return Ok(call(adapters, request).await),
+            Some(false) => return Err(request),
+            None => {}
         }
         let (parts, body) = request.into_parts();
         let read = Arc::new(Mutex::new(Vec::new()));
@@ -191,14 +207,15 @@ impl Shared {
         });
         let request = Request::from_parts(parts.clone(), Body::new(body));
         let response = call(router, request).await;
+        let problem = response.extensions().get::<Problem>();
+        if problem.is_none_or(|problem| problem.code != Code::Unprocessable) {
+            return Ok(response);
+        }
         let body = std::mem::take(&mut *lock(&read)).concat();
-        let code = response.extensions().get::<Problem>().map(|of| of.code);
-        let is_refused = |wanted| code == Some(wanted);
         let is_seeds = match rule.sign {
-            Sign::Query(names) => is_refused(Code::Unprocessable) && in_query(names, &parts.uri),
-            Sign::Body(names) => is_refused(Code::Unprocessable) && in_body(names, &body),
-            Sign::Uuid => is_refused(Code::ProductNotFound) && has_uuid(parts.uri.path()),
-            Sign::NoForm => false,
+            Sign::Query(names) => in_query(names, &parts.uri),
+            Sign::Body(names) => in_body(names, &body),
+            Sign::Uuid | Sign::NoForm => false,
         };
         if !is_seeds {
             return Ok(response);

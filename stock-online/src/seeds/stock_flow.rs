@@ -38,7 +38,7 @@ pub(super) fn calls() -> Vec<Call> {
         Call::base(Method::POST, "/api/orders", place)
             .body(order())
             .about(placed),
-        Call::base(Method::POST, "/api/redis/orders", place)
+        Call::base(Method::POST, "/api/redis/orders", place_redis)
             .body(order())
             .about(placed),
         Call::base(Method::PATCH, "/api/orders/{id}/cancel", cancel).about("Cancels an order."),
@@ -64,7 +64,8 @@ pub(super) fn calls() -> Vec<Call> {
 
 /// This seed knows one status for every refusal.
 pub(super) fn refusal(mut problem: Problem) -> Problem {
-    if [404, 409, 422].contains(&problem.status) {
+    // A path that is not there stays a 404.
+    if [404, 409, 422].contains(&problem.status) && problem.code != Code::NotFound {
         problem.status = 400;
     }
     let text = problem.detail.clone();
@@ -94,20 +95,24 @@ async fn list(mut ask: Ask) -> Result<Response, Problem> {
 }
 
 async fn show(ask: Ask) -> Result<Response, Problem> {
-    let found = ask.get(&format!("/api/products/{}", ask.id())).await?;
+    let id = ask
+        .number()
+        .ok_or_else(|| Problem::of(Code::ProductNotFound))?;
+    let found = ask.get(&format!("/api/products/{id}")).await?;
     Ok(found.becomes(StatusCode::OK, &found.body))
 }
 
-/// The contract's path of the same name: `/api/orders` or `/api/redis/orders`.
-fn orders(ask: &Ask) -> &'static str {
-    match ask.url().contains("/api/redis/") {
-        true => "/api/redis/orders",
-        false => "/api/orders",
-    }
+async fn place(ask: Ask) -> Result<Response, Problem> {
+    place_at(ask, "/api/orders").await
 }
 
-async fn place(ask: Ask) -> Result<Response, Problem> {
-    let placed = ask.post(orders(&ask), ask.json()?).await?;
+async fn place_redis(ask: Ask) -> Result<Response, Problem> {
+    place_at(ask, "/api/redis/orders").await
+}
+
+async fn place_at(mut ask: Ask, orders: &str) -> Result<Response, Problem> {
+    ask.caller().await?;
+    let placed = ask.post(orders, ask.json()?).await?;
     Ok(placed.becomes(StatusCode::OK, &placed.body))
 }
 
@@ -125,7 +130,10 @@ async fn cancel_at(mut ask: Ask, orders: &str) -> Result<Response, Problem> {
     if !user.is_empty() && user != caller.user.to_string() && !caller.is_admin() {
         return Err(Problem::of(Code::UserMismatch));
     }
-    let path = format!("{orders}/{}/cancel", ask.id());
+    let id = ask
+        .number()
+        .ok_or_else(|| Problem::of(Code::OrderNotFound))?;
+    let path = format!("{orders}/{id}/cancel");
     let cancelled = ask.call(Method::PATCH, &path, None).await?;
     Ok(cancelled.becomes(StatusCode::OK, &cancelled.body))
 }

@@ -53,6 +53,8 @@ pub(super) fn refusal(mut problem: Problem) -> Problem {
         // A wrong password is a refusal; nobody logged in is a 403.
         401 if code == Code::InvalidCredentials => 400,
         401 => 403,
+        // A path that is not there stays a 404.
+        404 if code == Code::NotFound => 404,
         404 | 409 | 422 => 400,
         status => status,
     };

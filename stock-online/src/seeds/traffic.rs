@@ -9,7 +9,7 @@ use stock_domain::catalog::{Part, Product, ProductFilter, ProductStatus};
 use stock_mysql::stock_levels::{Bounds, StockLevel, StockLevelFilter};
 
 use super::call::{Ask, Call};
-use super::forms::{Fields, Kind, Pairs, decimal, number_of, uuid, whole, with_lists};
+use super::forms::{Fields, Kind, Pairs, decimal, number_of, uuid, with_lists};
 use crate::app::App;
 use crate::http::auth::Caller;
 use crate::http::code::Code;
@@ -171,7 +171,7 @@ async fn list(mut ask: Ask) -> Result<Response, Problem> {
     let (page, offset) = page_of(&query)?;
     let exact = query.whole("price")?;
     let filter = ProductFilter {
-        name: query.text("name").map(str::to_owned),
+        name: query.name("name"),
         status: query.text("status").map(status_of).transpose()?,
         price_gte: query.whole("price_gte")?.max(exact),
         price_lte: match (query.whole("price_lte")?, exact) {
@@ -309,7 +309,10 @@ async fn available(mut ask: Ask) -> Result<Response, Problem> {
     });
     let filter = StockLevelFilter {
         product: product.transpose()?.map(ProductId),
-        location: query.text("warehouse_code").map(location_of).transpose()?,
+        // The seed has one stock for each product.
+        location: Some(location_of(
+            query.text("warehouse_code").unwrap_or(WAREHOUSE),
+        )?),
         available: bounds(&query, "available_stock")?,
         reserved: bounds(&query, "reserved_stock")?,
         physical: bounds(&query, "physical_stock")?,
@@ -372,8 +375,9 @@ async fn reserve(mut ask: Ask) -> Result<Response, Problem> {
         Err(problem) => return Err(problem),
     };
     let of = &held;
-    let id = of.member("reservationId").as_str().and_then(whole);
-    let id = id.and_then(|id| u64::try_from(id).ok()).unwrap_or_default();
+    let id = of.member("reservationId");
+    let id = id.as_str().and_then(|id| id.parse().ok());
+    let id = id.ok_or_else(|| Problem::of(Code::Internal))?;
     let status = of.member("status");
     let status = status.as_str().unwrap_or_default();
     let reservation = json!({ "id": uuid(Kind::Reservation, id, 0),

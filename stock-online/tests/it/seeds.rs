@@ -130,6 +130,15 @@ async fn each_seed_has_a_document_of_its_calls_and_pages_at_their_paths() {
             "{path}"
         );
     }
+    for seed in ["stock-flow", "points", "milly", "toodat"] {
+        let path = format!("/seeds/{seed}/coupon/");
+        let unknown = client.get(&path).send().await;
+        assert_eq!(
+            (unknown.status, unknown.code()),
+            (404, "NOT_FOUND"),
+            "{path}"
+        );
+    }
     let unknown = client.get("/seeds/traffic/api/carts/").send().await;
     check(
         &unknown,

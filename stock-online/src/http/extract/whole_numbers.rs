@@ -5,6 +5,8 @@
 
 /// Longest number that is rewritten; 2^53 has 16 digits.
 const DIGITS_MAX: usize = 16;
+/// Longest text of digits that is looked at.
+const LENGTH_MAX: usize = 400;
 
 /// The text with its whole numbers in digits alone; `None` when there is nothing to rewrite. A text
 /// that is not JSON stays without a meaning.
@@ -89,7 +91,9 @@ fn whole(token: &[u8]) -> Option<String> {
     if significant.trim_start_matches('0').is_empty() {
         return Some("0".to_owned());
     }
-    if significant.len() > length {
+    // Zeros ahead of the number are cut below, so it may have more digits here. Above this it is
+    // far too long, and writing it out would cost time and memory.
+    if significant.len() > length || length > LENGTH_MAX {
         return None;
     }
     let written = format!("{significant:0<length$}");
@@ -131,6 +135,10 @@ mod tests {
             "[--1.0]",
             "[1e99999999999]",
             "[1e30]",
+            "[1e401]",
+            "[1e100000]",
+            "[1e2147483646]",
+            "[0.1e2147483647]",
             "\"1.0",
             "[1-1]",
         ] {

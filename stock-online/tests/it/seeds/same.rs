@@ -145,6 +145,10 @@ fn calls() -> Vec<(&'static str, &'static str, u64, Value)> {
             wrong
         }),
         ("POST", "/account/logout", 0, Value::Null),
+        ("GET", "/account/login", 0, Value::Null),
+        ("PUT", "/account/signup", 0, Value::Null),
+        ("POST", "/api/products?page=1", 1, json!({})),
+        ("PUT", "/api/token", 0, json!({ "username": "x" })),
         ("PATCH", "/api/orders/7/cancel", 2, Value::Null),
         ("DELETE", "/api/products/77", 1, Value::Null),
     ]
