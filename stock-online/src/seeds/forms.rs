@@ -58,8 +58,9 @@ pub(super) fn whole(text: &str) -> Option<i64> {
     {
         return digits.parse().ok();
     }
+    let has_exponent = text.contains(['e', 'E']);
     text.parse().ok().or_else(|| {
-        let number: f64 = text.parse().ok()?;
+        let number: f64 = text.parse().ok().filter(|_| has_exponent)?;
         #[expect(clippy::cast_possible_truncation, reason = "the bounds are checked")]
         (number.fract() == 0.0 && number.abs() < 9e15).then_some(number as i64)
     })

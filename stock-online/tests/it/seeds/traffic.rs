@@ -213,7 +213,7 @@ async fn a_product_is_made_changed_and_deleted() {
         let own = format!("{base}/api/products/{}/", others.member("id"));
         assert_eq!(client.call("DELETE", &own).user(2).send().await.status, 403);
         let deletes = || client.call("DELETE", &own).admin();
-        let keyed = || deletes().header("idempotency-key", "delete once");
+        let keyed = || deletes().header("idempotency-key", &format!("delete{base}"));
         assert_eq!(keyed().send().await.status, 204);
         assert_eq!(deletes().send().await.status, 404);
         others = client.get(&own).send().await;
