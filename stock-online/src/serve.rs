@@ -40,6 +40,7 @@ use crate::http::problem::{Problem, render};
 use crate::http::{openapi, sessions};
 use crate::limits::Subject;
 use crate::pages::{self, failure};
+use crate::profile::Profile;
 use crate::seeds;
 use crate::seeds::shared::Shared;
 
@@ -231,6 +232,12 @@ impl Front {
         }
     }
 
+    /// The profile that keeps a request; files of pages would only hide the others in it.
+    fn profile_of(&self, path: &str) -> Option<&Profile> {
+        let is_kept = !path.starts_with("/assets/") && !is_of_health(path);
+        self.app.live.profile.as_ref().filter(|_| is_kept)
+    }
+
     async fn answer(
         &self,
         route: &str,
@@ -322,7 +329,7 @@ async fn handle(
     let reader = failure::reader(request.uri().path(), request.headers());
     let response = match is_for_health && !is_of_health(request.uri().path()) {
         true => Problem::of(Code::Overloaded).into_response(),
-        false => match &front.app.live.profile {
+        false => match front.profile_of(request.uri().path()) {
             None => front.answer(route, address, request).await,
             Some(profile) => {
                 let (method, uri) = (request.method().clone(), request.uri().clone());
