@@ -236,11 +236,6 @@ impl Ask {
         parse_json(body).map(Fields)
     }
 
-    /// The bytes of the JSON body.
-    pub(super) fn json(&self) -> Result<Value, Problem> {
-        self.fields().map(|Fields(members)| Value::Object(members))
-    }
-
     pub(super) fn query(&self) -> Result<Pairs, Problem> {
         Pairs::of(self.parts.uri.query().unwrap_or_default())
     }

@@ -18,6 +18,7 @@ use stock_common::lock::lock;
 use tower::ServiceExt as _;
 
 use super::forms::{Kind, Pairs, number_of};
+use super::traffic::LEVEL_NAMES;
 use crate::http::code::Code;
 use crate::http::extract::{JSON, is_of_type};
 use crate::http::problem::Problem;
@@ -88,20 +89,7 @@ const RULES: [Rule; 13] = [
         Seed::Traffic,
         "/api/products/stock/available",
         Sign::Query(Names {
-            seed: &[
-                "page",
-                "product_id",
-                "warehouse_code",
-                "available_stock",
-                "available_stock_gte",
-                "available_stock_lte",
-                "reserved_stock",
-                "reserved_stock_gte",
-                "reserved_stock_lte",
-                "physical_stock",
-                "physical_stock_gte",
-                "physical_stock_lte",
-            ],
+            seed: &LEVEL_NAMES,
             contract: &[
                 "limit",
                 "cursor",

@@ -7,11 +7,25 @@ use stock_domain::catalog::{Part, ProductFilter, ProductStatus};
 use stock_mysql::jobs;
 
 use super::call::{Ask, Call};
+use super::forms::Fields;
 use crate::http::code::Code;
 use crate::http::orders::json as answer;
 use crate::http::problem::Problem;
 use crate::http::products::{self, Levelled};
 
+/// Members of an order, and of its lines.
+const ORDER: [&str; 9] = [
+    "userId",
+    "orderProducts",
+    "totalAmount",
+    "deliveryType",
+    "deliveryTypeRequest",
+    "storeId",
+    "couponCode",
+    "usePoints",
+    "reservationId",
+];
+const LINE: [&str; 3] = ["productId", "quantity", "unitPrice"];
 /// Maximum number of products in a list.
 const PRODUCTS_MAX: u32 = 1_000;
 
@@ -110,9 +124,21 @@ async fn place_redis(ask: Ask) -> Result<Response, Problem> {
     place_at(ask, "/api/redis/orders").await
 }
 
+/// The members of an order that the contract knows. The seed ignores any other.
+fn order_in(Fields(mut order): Fields) -> Value {
+    order.retain(|name, _| ORDER.contains(&name.as_str()));
+    let lines = order.get_mut("orderProducts").and_then(Value::as_array_mut);
+    for line in lines.into_iter().flatten() {
+        if let Some(line) = line.as_object_mut() {
+            line.retain(|name, _| LINE.contains(&name.as_str()));
+        }
+    }
+    Value::Object(order)
+}
+
 async fn place_at(mut ask: Ask, orders: &str) -> Result<Response, Problem> {
     ask.caller().await?;
-    let placed = ask.post(orders, ask.json()?).await?;
+    let placed = ask.post(orders, order_in(ask.fields()?)).await?;
     Ok(placed.becomes(StatusCode::OK, &placed.body))
 }
 

@@ -24,6 +24,22 @@ const PAGES_MAX: u32 = 100;
 /// The seed's code of the online warehouse. A store's code is its number.
 const WAREHOUSE: &str = "3077006";
 
+/// Names in the query of a list of stock, which the contract does not know.
+pub(super) const LEVEL_NAMES: [&str; 12] = [
+    "page",
+    "product_id",
+    "warehouse_code",
+    "available_stock",
+    "available_stock_gte",
+    "available_stock_lte",
+    "reserved_stock",
+    "reserved_stock_gte",
+    "reserved_stock_lte",
+    "physical_stock",
+    "physical_stock_gte",
+    "physical_stock_lte",
+];
+
 pub(super) fn calls() -> Vec<Call> {
     let product = || {
         json!({ "name": "first", "description": "of many", "price": "1250.00",
@@ -59,20 +75,7 @@ pub(super) fn calls() -> Vec<Call> {
             .answers(StatusCode::NO_CONTENT)
             .about("Deletes a product."),
         Call::shared(Method::GET, "/api/products/stock/available", available)
-            .query(&[
-                "page",
-                "product_id",
-                "warehouse_code",
-                "available_stock",
-                "available_stock_gte",
-                "available_stock_lte",
-                "reserved_stock",
-                "reserved_stock_gte",
-                "reserved_stock_lte",
-                "physical_stock",
-                "physical_stock_gte",
-                "physical_stock_lte",
-            ])
+            .query(&LEVEL_NAMES)
             .about("Lists the stock."),
         Call::shared(Method::POST, "/api/products/stock/inbound", inbound)
             .body(

@@ -157,6 +157,9 @@ async fn a_stores_stock_is_taken_by_pickup_and_by_its_till() {
         let mut body = order(2, 1);
         body["deliveryTypeRequest"] = json!(delivery);
         body["storeId"] = json!(1);
+        // The seed ignores what it does not know.
+        body["memo"] = json!("by the door");
+        body["orderProducts"][0]["color"] = json!("red");
         let made = send(
             client.post(&format!("{BASE}/api/redis/orders")).user(2),
             &body,
