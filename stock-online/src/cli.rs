@@ -2,6 +2,8 @@
 //! 0 done, 1 failed, 2 wrong usage.
 
 mod archive;
+#[cfg(feature = "dev")]
+mod campaign;
 mod create_admin;
 mod dead_letters;
 #[cfg(feature = "dev")]

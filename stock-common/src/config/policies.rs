@@ -123,3 +123,32 @@ impl Compat {
         self.0.iter().copied()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{Compat, Seed};
+
+    #[test]
+    fn systems_are_named_in_a_list_or_in_a_text_and_an_unknown_name_is_refused() {
+        let some = [Seed::StockFlow, Seed::Toodat];
+        for (given, expected) in [
+            (json!(["toodat", "stock-flow"]), &some[..]),
+            (json!("toodat, stock-flow,toodat"), &some),
+            (json!(""), &[]),
+            (json!([]), &[]),
+        ] {
+            let read: Compat = serde_json::from_value(given.clone()).unwrap();
+            assert_eq!(read.seeds().collect::<Vec<_>>(), expected, "{given}");
+        }
+        let all = serde_json::to_value(Compat::all()).unwrap();
+        assert_eq!(
+            serde_json::from_value::<Compat>(all).unwrap(),
+            Compat::all()
+        );
+        let unknown = serde_json::from_value::<Compat>(json!("traffic,shopify"));
+        let said = unknown.unwrap_err().to_string();
+        assert!(said.contains("shopify"), "{said}");
+    }
+}

@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::serve::{prepare, shutdown_on_signal};
-use super::{Failure, output, seed};
+use super::{Failure, campaign, output, seed};
 use crate::passwords::{Passwords, Ticket};
 use crate::seeds;
 use crate::serve::listen;
@@ -140,7 +140,7 @@ async fn serve(
         let password = Password::claimed(PASSWORD).ok_or("no password")?;
         let hash = Passwords::new(1).hash(password, Ticket::OWN).await?;
         seed::seed(&pool, &ledger, &args.seed, Some(&hash)).await?;
-        seed::campaign(&pool, &ledger, &args.seed, &hash).await?;
+        campaign::begin(&pool, &ledger, &args.seed, &hash).await?;
     } else {
         let env = folder.join("env");
         output::complain(&format!(
