@@ -353,8 +353,8 @@ pub async fn next_pending(
     Ok(Some((found, is_due)))
 }
 
-/// Inserts a pending delivery. One that begins at the same entry stays: another instance was
-/// quicker.
+/// Inserts a pending delivery of an active webhook. One that begins at the same entry stays:
+/// another instance was quicker. A webhook that was paused after its entries were read gets none.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -367,12 +367,12 @@ pub async fn insert_delivery(
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT IGNORE INTO webhook_deliveries (webhook_id, shard, first_number, last_number) \
-         VALUES (?, ?, ?, ?)",
+         SELECT id, ?, ?, ? FROM webhooks WHERE id = ? AND state = 'ACTIVE'",
     )
-    .bind(webhook)
     .bind(shard)
     .bind(first)
     .bind(last)
+    .bind(webhook)
     .execute(pool)
     .await?;
     Ok(())

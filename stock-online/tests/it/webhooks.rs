@@ -332,6 +332,13 @@ async fn a_receiver_that_stays_away_is_disabled_and_goes_on_where_it_stopped() {
         .await;
     client.order("/api/redis/orders", 2, &[(1, 1)]).send().await;
     shop.drained().await;
+    // Also when its task had found it active, and only then reads what happened meanwhile.
+    let id: u64 = path.rsplit('/').next().unwrap().parse().unwrap();
+    stock_mysql::webhooks::insert_delivery(&shop.pool, id, 0, 999, 999)
+        .await
+        .unwrap();
+    let planted = "SELECT COUNT(*) FROM webhook_deliveries WHERE first_number = 999";
+    assert_eq!(shop.count(planted).await, 0);
     receiver.answers.lock().unwrap().push_back(410);
     client.patch(&path).admin().json(&active).send().await;
     until("it is gone", || async { state().await == "DISABLED" }).await;
