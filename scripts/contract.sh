@@ -62,6 +62,9 @@ excluded=positive_data_acceptance,negative_data_rejection
 kill -TERM "$dev"
 wait "$dev"
 start stock-flow,traffic,points,milly,toodat
+# The switch was tried last, and may have stopped selling.
+curl -fsS -X PUT "http://$address/api/ops/selling" -H 'Content-Type: application/json' -d '{"open":true}' \
+    -H "Authorization: Bearer $("$program" token --env-file "$env" --user-id 1 --role admin)" >"$work/open"
 for seed in stock-flow traffic points milly toodat; do
     document=/seeds/$seed/openapi.json
     EXAMPLES=${SEED_EXAMPLES:-15} check 1 --exclude-path /account/logout
