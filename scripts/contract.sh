@@ -6,27 +6,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-program=$PWD/target/${PROFILE:-debug}/stock-online
+. scripts/dev.sh
 venv=$PWD/target/contract
-work=$(mktemp -d)
-dev=""
-trap 'if [ -n "$dev" ]; then kill -TERM "$dev" 2>/dev/null || true; wait "$dev" || true; fi; rm -rf "$work"' EXIT
-
 [ -x "$venv/bin/st" ] || { python3 -m venv "$venv" && "$venv/bin/pip" install -q schemathesis==4.32.5; }
-env=$work/data/env
-# start SYSTEMS: starts the service, which serves the clients of these systems.
-start() {
-    rm -f "$env"
-    STOCK_COMPAT=$1 $program dev --data-dir "$work/data" --port 0 >"$work/out" 2>"$work/err" &
-    dev=$!
-    for _ in $(seq 600); do
-        address=$(sed -n 's/^STOCK_HTTP_ADDR=//p' "$env" 2>/dev/null || true)
-        if [ -n "$address" ] && curl -fsS "http://$address/readyz" >/dev/null 2>&1; then return; fi
-        kill -0 "$dev" || { cat "$work/err"; exit 1; }
-        sleep 0.1
-    done
-}
-start ""
+STOCK_COMPAT="" start
 # Runs the recipes of the book as they are.
 $program token --env-file "$env" --user-id 3 >"$work/token"
 TOKEN=$(cat "$work/token")
@@ -61,7 +44,7 @@ check 492 --include-path /api/ops/selling
 excluded=positive_data_acceptance,negative_data_rejection
 kill -TERM "$dev"
 wait "$dev"
-start stock-flow,traffic,points,milly,toodat
+STOCK_COMPAT=stock-flow,traffic,points,milly,toodat start
 # The switch was tried last, and may have stopped selling.
 curl -fsS -X PUT "http://$address/api/ops/selling" -H 'Content-Type: application/json' -d '{"open":true}' \
     -H "Authorization: Bearer $("$program" token --env-file "$env" --user-id 1 --role admin)" >"$work/open"

@@ -12,23 +12,11 @@ plans=${PLANS:-"locust/traffic.py TrafficUser /seeds/traffic 50 25
 locust/traffic.py HighVolumeUser /seeds/traffic 10 10
 locust/points.py PointsV1User /seeds/points 2 2
 locust/points.py PointsV2User /seeds/points 10 10"}
-program=$PWD/target/${PROFILE:-debug}/stock-online
+. scripts/dev.sh
 venv=$PWD/target/locust
-work=$(mktemp -d)
-dev=""
-trap 'if [ -n "$dev" ]; then kill -TERM "$dev" 2>/dev/null || true; wait "$dev" || true; fi; rm -rf "$work"' EXIT
-
 [ -x "$venv/bin/locust" ] || { python3 -m venv "$venv" && "$venv/bin/pip" install -q locust==2.47.0; }
 # Traffic's plans log in as user0 to user9999.
-"$program" dev --fresh --data-dir "$work/data" --port 0 --users 10000 >"$work/out" 2>"$work/err" &
-dev=$!
-env=$work/data/env
-for _ in $(seq 600); do
-    address=$(sed -n 's/^STOCK_HTTP_ADDR=//p' "$env" 2>/dev/null || true)
-    if [ -n "$address" ] && curl -fsS "http://$address/readyz" >/dev/null 2>&1; then break; fi
-    kill -0 "$dev" || { cat "$work/err"; exit 1; }
-    sleep 0.1
-done
+start --users 10000
 TOKEN=$("$program" token --env-file "$env" --user-id 1 --role admin)
 export TOKEN
 

@@ -16,7 +16,7 @@ use tower_sessions::Session;
 
 use super::forms::{Fields, Pairs};
 use crate::app::App;
-use crate::http::auth::{AnyCaller, Caller, Lease};
+use crate::http::auth::{AnyCaller, Caller, Counted, Lease};
 use crate::http::code::Code;
 use crate::http::extract::{JSON, check_type, parse_json, read_body};
 use crate::http::origin::Origin;
@@ -240,17 +240,21 @@ impl Ask {
         Pairs::of(self.parts.uri.query().unwrap_or_default())
     }
 
-    /// The URL of this request without its query, as the client sees it.
+    /// The URL of this request without its query, as the client sees it; its path alone for a
+    /// client that names no host.
     pub(super) fn url(&self) -> String {
         let scheme = match self.app.config.http.public_tls {
             true => "https",
             false => "http",
         };
         let host = self.parts.headers.get(header::HOST);
-        let host = host.and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let host = host.and_then(|host| host.to_str().ok());
         let original = self.parts.extensions.get::<OriginalUri>();
         let path = original.map_or(self.parts.uri.path(), |OriginalUri(uri)| uri.path());
-        format!("{scheme}://{host}{path}")
+        match host {
+            Some(host) => format!("{scheme}://{host}{path}"),
+            None => path.to_owned(),
+        }
     }
 
     pub(super) async fn get(&self, path: &str) -> Result<Answer, Problem> {
@@ -296,6 +300,9 @@ impl Ask {
         if let Some(lease) = known.get::<Lease>() {
             extensions.insert(*lease);
         }
+        if let Some(counted) = known.get::<Counted>() {
+            extensions.insert(*counted);
+        }
         let mut response = self.api.call(request).await;
         if let Some(problem) = response.extensions_mut().remove::<Problem>() {
             return Err(problem);
@@ -311,16 +318,28 @@ impl Ask {
     }
 }
 
+fn unanswered(name: &str) -> Problem {
+    tracing::error!(name, "the contract's answer to an adapter lacks a member");
+    // What was asked for may have been done.
+    Problem::of(Code::Internal).behind_a_change()
+}
+
 impl Answer {
     /// A member of the body; null when it is absent.
     pub(super) fn member(&self, name: &str) -> Value {
         self.body.get(name).cloned().unwrap_or_default()
     }
 
-    /// A member that is a whole number, such as an id.
-    pub(super) fn number(&self, name: &str) -> u64 {
-        let value = self.body.get(name).and_then(Value::as_u64);
-        value.unwrap_or_default()
+    /// A whole number that the contract always answers, such as an id or money.
+    pub(super) fn number(&self, name: &str) -> Result<i64, Problem> {
+        let value = self.body.get(name).and_then(Value::as_i64);
+        value.ok_or_else(|| unanswered(name))
+    }
+
+    /// A text that the contract always answers.
+    pub(super) fn text(&self, name: &str) -> Result<&str, Problem> {
+        let value = self.body.get(name).and_then(Value::as_str);
+        value.ok_or_else(|| unanswered(name))
     }
 
     /// Answers the client with this status and body.

@@ -19,11 +19,12 @@ use tower::ServiceExt as _;
 
 use super::forms::{Kind, Pairs, number_of};
 use super::traffic::LEVEL_NAMES;
+use crate::http::auth::Counted;
 use crate::http::code::Code;
 use crate::http::extract::{JSON, is_of_type};
 use crate::http::problem::Problem;
 
-/// What tells a seed's request.
+/// The sign of a seed's request.
 #[derive(Debug, Clone, Copy)]
 enum Sign {
     /// A name in the query.
@@ -208,7 +209,8 @@ impl Shared {
         if !is_seeds {
             return Ok(response);
         }
-        let request = Request::from_parts(parts, Body::from(Bytes::from(body)));
+        let mut request = Request::from_parts(parts, Body::from(Bytes::from(body)));
+        request.extensions_mut().insert(Counted);
         Ok(call(adapters, request).await)
     }
 }

@@ -8,7 +8,7 @@ use stock_common::id::{LocationId, ProductId};
 use stock_domain::catalog::{Part, Product, ProductFilter, ProductStatus};
 use stock_mysql::stock_levels::{Bounds, StockLevel, StockLevelFilter};
 
-use super::call::{Ask, Call};
+use super::call::{Answer, Ask, Call};
 use super::forms::{Fields, Kind, Pairs, decimal, number_of, uuid, with_lists};
 use crate::app::App;
 use crate::http::auth::Caller;
@@ -193,22 +193,26 @@ async fn list(mut ask: Ask) -> Result<Response, Problem> {
     paged(&ask, &query, page, count, &results)
 }
 
-/// The product of the path, as the caller sees it.
-async fn product_of(ask: &mut Ask) -> Result<ProductId, Problem> {
-    let caller = ask.any_caller().await?;
+/// The contract's path of the product.
+fn path_of(ask: &Ask) -> Result<String, Problem> {
     let number = number_of(Kind::Product, ask.id());
-    let id = number.ok_or_else(|| Problem::of(Code::ProductNotFound))?;
-    Ok(products::find_shown(&ask.app, ProductId(id), caller)?.id)
+    let number = number.ok_or_else(|| Problem::of(Code::ProductNotFound))?;
+    Ok(format!("/api/products/{number}"))
 }
 
-fn read(app: &App, caller: Option<Caller>, id: ProductId) -> Result<Value, Problem> {
-    Ok(shown(&*products::find_shown(app, id, caller)?))
+/// A product as the contract answered it, in the seed's form.
+fn answered(of: &Answer) -> Result<Value, Problem> {
+    let id = of.number("id")?.unsigned_abs();
+    let product = json!({ "id": uuid(Kind::Product, id, 0), "name": of.member("name"),
+        "description": of.member("description"), "price": decimal(of.number("price")?),
+        "status": of.text("status")?.to_ascii_lowercase(), "created_at": of.member("createdAt"),
+        "updated_at": of.member("updatedAt") });
+    Ok(product)
 }
 
-async fn show(mut ask: Ask) -> Result<Response, Problem> {
-    let id = product_of(&mut ask).await?;
-    let caller = ask.any_caller().await?;
-    Ok(answer(StatusCode::OK, &read(&ask.app, caller, id)?))
+async fn show(ask: Ask) -> Result<Response, Problem> {
+    let found = ask.get(&path_of(&ask)?).await?;
+    Ok(found.becomes(StatusCode::OK, &answered(&found)?))
 }
 
 /// The contract's members of a product; `is_whole` demands all of them.
@@ -229,30 +233,24 @@ fn product_in(fields: &Fields, is_whole: bool) -> Result<Value, Problem> {
 }
 
 async fn create(mut ask: Ask) -> Result<Response, Problem> {
-    let admin = ask.admin().await?;
+    ask.admin().await?;
     let body = product_in(&ask.fields()?, true)?;
     let created = ask.post("/api/products", body).await?;
-    let id = ProductId(created.number("id"));
-    let body = read(&ask.app, Some(admin), id)?;
-    Ok(created.becomes(StatusCode::CREATED, &body))
+    Ok(created.becomes(StatusCode::CREATED, &answered(&created)?))
 }
 
 async fn change(mut ask: Ask) -> Result<Response, Problem> {
-    let admin = ask.admin().await?;
-    let id = product_of(&mut ask).await?;
+    ask.admin().await?;
+    let path = path_of(&ask)?;
     // A seed's product has no thresholds, so a replacement keeps those of the product.
     let body = product_in(&ask.fields()?, ask.method() == Method::PUT)?;
-    let path = format!("/api/products/{id}");
     let changed = ask.call(Method::PATCH, &path, Some(body)).await?;
-    let body = read(&ask.app, Some(admin), id)?;
-    Ok(changed.becomes(StatusCode::OK, &body))
+    Ok(changed.becomes(StatusCode::OK, &answered(&changed)?))
 }
 
 async fn delete(mut ask: Ask) -> Result<Response, Problem> {
     ask.admin().await?;
-    let id = product_of(&mut ask).await?;
-    let path = format!("/api/products/{id}");
-    ask.call(Method::DELETE, &path, None).await?;
+    ask.call(Method::DELETE, &path_of(&ask)?, None).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -329,31 +327,41 @@ async fn available(mut ask: Ask) -> Result<Response, Problem> {
 }
 
 /// The product and the quantity of a change of stock.
-fn units(ask: &Ask, caller: Caller, fields: &Fields) -> Result<(ProductId, i64), Problem> {
+fn units(fields: &Fields) -> Result<(ProductId, i64), Problem> {
     let id = number_of(Kind::Product, &fields.text("product_id")?);
-    let known = id.and_then(|id| products::find_shown(&ask.app, ProductId(id), Some(caller)).ok());
-    let known =
-        known.ok_or_else(|| Problem::unprocessable("/product_id", "there is no such product"))?;
+    let id = id.ok_or_else(no_product)?;
     let quantity = fields.whole("quantity")?;
     match quantity > 0 {
-        true => Ok((known.id, quantity)),
+        true => Ok((ProductId(id), quantity)),
         false => Err(Problem::unprocessable("/quantity", "must be above 0")),
     }
 }
 
+/// An unknown product is a wrong field.
+fn product_named(problem: Problem) -> Problem {
+    match problem.code == Code::ProductNotFound {
+        true => no_product(),
+        false => problem,
+    }
+}
+
+fn no_product() -> Problem {
+    Problem::unprocessable("/product_id", "there is no such product")
+}
+
 async fn inbound(mut ask: Ask) -> Result<Response, Problem> {
-    let admin = ask.admin().await?;
+    ask.admin().await?;
     let fields = ask.fields()?;
-    let (product, quantity) = units(&ask, admin, &fields)?;
+    let (product, quantity) = units(&fields)?;
     let (reason, code) = (fields.text("reason")?, fields.text("warehouse_code")?);
     let location = location_of(&code)?;
     let body = json!({ "productId": product.0, "locationId": location.0, "quantity": quantity,
         "reason": reason });
     let taken = ask.post("/api/products/stock/inbound", body).await;
-    // An unknown store is a wrong code.
+    // An unknown store is a wrong field, too.
     let taken = taken.map_err(|problem| match problem.code == Code::StoreNotFound {
         true => Problem::unprocessable("/warehouse_code", problem.detail),
-        false => problem,
+        false => product_named(problem),
     })?;
     let body = json!({ "product_id": fields.value("product_id")?, "quantity": quantity,
         "reason": reason, "warehouse_code": code });
@@ -361,31 +369,29 @@ async fn inbound(mut ask: Ask) -> Result<Response, Problem> {
 }
 
 async fn reserve(mut ask: Ask) -> Result<Response, Problem> {
-    let caller = ask.caller().await?;
-    let fields = ask.fields()?;
-    let (product, quantity) = units(&ask, caller, &fields)?;
+    ask.caller().await?;
+    let (product, quantity) = units(&ask.fields()?)?;
     let body = json!({ "productId": product.0, "quantity": quantity });
     let held = ask.post("/api/products/stock/reserve", body).await;
     let held = match held {
         Ok(held) => held,
-        Err(problem) if [404, 409, 422].contains(&problem.code.status()) => {
+        Err(problem) if [409, 422].contains(&problem.code.status()) => {
             let problem = match problem.code == Code::HoldUnitsReached {
                 true => short(&ask, product, quantity).await?.unwrap_or(problem),
                 false => problem,
             };
             return Err(unreserved(problem));
         }
-        Err(problem) => return Err(problem),
+        Err(problem) => return Err(product_named(problem)),
     };
     let of = &held;
-    let id = of.member("reservationId");
-    let id = id.as_str().and_then(|id| id.parse().ok());
-    let id = id.ok_or_else(|| Problem::of(Code::Internal))?;
-    let status = of.member("status");
-    let status = status.as_str().unwrap_or_default();
+    let id: Result<u64, _> = of.text("reservationId")?.parse();
+    let id = id.map_err(|error| Problem::internal(&error).behind_a_change())?;
+    // The hold is made, whatever has become of its product since.
+    let product = ask.app.selling.catalog.product(product);
     let reservation = json!({ "id": uuid(Kind::Reservation, id, 0),
-        "product": read(&ask.app, Some(caller), product)?, "quantity": of.member("quantity"),
-        "user_id": of.member("userId"), "status": status.to_ascii_lowercase(),
+        "product": product.map(|product| shown(&product)), "quantity": of.member("quantity"),
+        "user_id": of.member("userId"), "status": of.text("status")?.to_ascii_lowercase(),
         "expires_at": of.member("expiresAt") });
     let body = json!({ "success": true, "reservation": reservation, "error_message": null,
         "error_code": null });
@@ -398,8 +404,9 @@ async fn short(ask: &Ask, product: ProductId, quantity: i64) -> Result<Option<Pr
     let path = format!("/api/products/stock/available?productId={product}&locationId=0");
     let found = ask.get(&path).await?;
     let available = found.body.pointer("/items/0/available");
-    let available = available.and_then(Value::as_i64).unwrap_or_default();
-    Ok((available < quantity).then(|| {
+    let available = available.and_then(Value::as_i64);
+    let short = available.filter(|available| *available < quantity);
+    Ok(short.map(|available| {
         let text = format!("product {product} has {available} left");
         Problem::new(Code::InsufficientStock, text).with("available", available)
     }))

@@ -280,7 +280,7 @@ async fn the_first_admin_is_made_from_the_environment_once() {
     }
     let (code, text) = create("boss@example.com", PASSWORD);
     assert_eq!((code, text.contains("is admin")), (Some(0), true), "{text}");
-    // Whoever has the account keeps it as it is, also when the password is another one.
+    // An account that exists stays as it is, also when the password is another one.
     for (email, role) in [("boss@example.com", "admin"), ("user2@example.com", "user")] {
         let (code, text) = create(email, "another password, please");
         let is_said = text.contains(&format!("with the role {role}"));

@@ -1,4 +1,4 @@
-//! What the contract accepts it answers alike with `compat` on and off.
+//! The contract answers alike with `compat` on and off, whatever it accepts.
 
 use serde_json::{Value, json};
 use stock_client::Client;

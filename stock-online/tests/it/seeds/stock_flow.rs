@@ -171,7 +171,7 @@ async fn a_stores_stock_is_taken_by_pickup_and_by_its_till() {
             &json!({ "deliveryType": delivery, "storeId": 1 }),
         );
     }
-    // What the seed planned is the contract's.
+    // Calls that the seed only planned are the contract's.
     for (path, wanted) in [
         ("/api/stores/1/products/", json!({ "items": "*" })),
         ("/api/stores/1/products/1/stock", json!({ "available": 18 })),

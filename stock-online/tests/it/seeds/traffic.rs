@@ -215,6 +215,7 @@ async fn a_product_is_made_changed_and_deleted() {
         let deletes = || client.call("DELETE", &own).admin();
         let keyed = || deletes().header("idempotency-key", &format!("delete{base}"));
         assert_eq!(keyed().send().await.status, 204);
+        assert_eq!(keyed().send().await.status, 204, "the first answer again");
         assert_eq!(deletes().send().await.status, 404);
         others = client.get(&own).send().await;
         check(&others, 404, &json!({ "detail": "*" }));
@@ -375,5 +376,19 @@ async fn goods_are_taken_in_and_set_aside() {
     let both = send(client.post("/api/products/stock/reserve/").user(2), &both).await;
     assert_eq!((both.status, both.code()), (422, "UNPROCESSABLE"));
     shop.verify().await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_on_a_shared_path_counts_once() {
+    let mut shop = Shop::open(1, 10).await;
+    shop.config.http.compat = stock_common::config::Compat::all();
+    shop.config.people.limit_user_requests = 2;
+    let service = shop.serve().await;
+    let path = "/api/products/stock/available/?product_id=1";
+    for status in [200, 200, 429] {
+        let answer = service.client.get(path).user(2).send().await;
+        assert_eq!(answer.status, status, "{}", answer.text);
+    }
     service.stop().await;
 }
