@@ -11,15 +11,22 @@
 -- RETURNS  the number of fields, without the sentinel
 
 local units, count = { ['.'] = '0' }, 0
+local function add(field, quantity)
+  if not units[field] then count = count + 1 end
+  units[field] = (units[field] or 0) + tonumber(quantity)
+end
+
 for _, member in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
   local user, product, quantity = string.match(member, '^%S+ (%d+) (%d+) %d+ (%d+) %d+ %d+$')
+  local buyer = string.match(member, '^%S+ checkout (%d+) ')
   if user then
-    local field = product .. ':' .. user
-    if not units[field] then count = count + 1 end
-    units[field] = (units[field] or 0) + tonumber(quantity)
+    add(product .. ':' .. user, quantity)
+  elseif buyer then
+    for line_product, units_held in string.gmatch(member, ' (%d+):%d+:(%d+):%d+') do
+      add(line_product .. ':' .. buyer, units_held)
+    end
   elseif string.match(member, '^%S+ branch$') then
-    if not units.branches then count = count + 1 end
-    units.branches = (units.branches or 0) + 1
+    add('branches', 1)
   end
 end
 redis.call('UNLINK', KEYS[2])

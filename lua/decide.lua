@@ -53,16 +53,18 @@
 --   then per request: its shape, and for each of these flags that is set, in this order:
 --     1     idempotency: index of the key; print
 --     2     deadline: ms
---     8     transitions: count; of each the state before ("" = none) and after ("" = forget)
+--     8     transitions: count; of each the state before ("" = none) and after ("" = forget). "#" at
+--           the end of the state after becomes the position of the entry
 --     16    closings: count; of each the account index, and 1 = close, 0 = open or 2 = close if
 --           this request opens the account
 --     256   refuse: a predecided answer, which is remembered under the key. After "=" it is a
 --           refusal of another shard, "code rest"
 --     512   switch of selling: 1 = open, 0 = stopped
---     2048 hold: ms that it lives; its text (the member is "ms-low text"); how many units of its
---           product its user may hold, these included (0 = any number)
+--     2048 hold: ms that it lives; its text (the member is "ms-low text"); how many units of a
+--           product its user may hold, these included, where no sale's limit counts them (0 = any
+--           number)
 --     4096  release: member of the hold that ends with this request; ms from which that is too late
---           (0 = never)
+--           (0 = never); ms at which the hold ends from now on (0 = now)
 --     8192  expected: account index; the balance that the account must have
 --     32768 late_check: the posting, from 1, before which the last transition is checked; one more
 --           than there are postings = after all
@@ -71,8 +73,8 @@
 --     64    allow_closed: may take from closed accounts
 --     128   allow_backlog: may use the further entries of ARGV 7
 --     16384 retried_with_new_code: a TAKEN is not remembered, because the request is made anew
---     65536 retried_at_new_price: a NOT_OPEN or CLOSED is not remembered, because the request is
---           priced anew
+--     65536 retried_anew: a NOT_OPEN, CLOSED, STALE_STATE or HOLD_EXPIRED is not remembered,
+--           because the request is made anew
 --   then the account index of each posting, and, without flag 256, the payload
 --
 -- A shape is "flags opens closes", and then each posting as " delta", " delta:level" or
@@ -127,6 +129,7 @@ local BALANCE_MAX = 9007199254740991
 local POSTING_MAX = 1000000000000
 local PRIMED_KEYS = 9
 local HEAD = 13
+local PLACE = string.byte('#')
 local EPOCH = ARGV[1]
 
 local now = redis.call('TIME')
@@ -317,12 +320,20 @@ local function units_at(field)
   return units[field]
 end
 
--- The field of held_units in which a hold counts, and its units. A branch belongs to no user, so
--- branches are counted in a field of their own.
-local function held_of(what)
-  if what == 'branch' then return 'branches', 1 end
-  local user, product, quantity = match(what, '^(%d+) (%d+) %d+ (%d+) %d+ %d+$')
-  if user then return product .. ':' .. user, tonumber(quantity) end
+-- Calls count(field, units, sale) for each line of a hold: the field of held_units in which the
+-- line counts, its units, and the sale whose limit counts them ("0" = none). Returns the first
+-- result that is not nil. A branch belongs to no user, so branches are counted in a field of their
+-- own.
+local function each_line(what, count)
+  if what == 'branch' then return count('branches', 1, '0') end
+  local user, product, quantity, sale = match(what, '^(%d+) (%d+) %d+ (%d+) (%d+) %d+$')
+  if user then return count(product .. ':' .. user, tonumber(quantity), sale) end
+  user = match(what, '^checkout (%d+) ')
+  if not user then return nil end
+  for line_product, units_held, line_sale in string.gmatch(what, ' (%d+):%d+:(%d+):(%d+)') do
+    local found = count(line_product .. ':' .. user, tonumber(units_held), line_sale)
+    if found then return found end
+  end
   return nil
 end
 
@@ -335,10 +346,19 @@ end
 
 -- Adds (sign 1) or removes (sign -1) the units of a hold, in the copy of held_units.
 local function hold_units(what, sign)
-  local field, quantity = held_of(what)
-  if not field then return end
-  units[field] = math.max(units_at(field) + sign * quantity, 0)
-  units_changed[field] = true
+  each_line(what, function(field, quantity)
+    units[field] = math.max(units_at(field) + sign * quantity, 0)
+    units_changed[field] = true
+  end)
+end
+
+-- The refusal of a hold that would exceed the units that its user may hold, if there is one.
+local function held_enough(what, most)
+  return each_line(what, function(field, quantity, sale)
+    if sale ~= '0' then return nil end
+    local left = math.max(most - units_at(field), 0)
+    return quantity > left and '54 ' .. left .. (is_due() and ' due' or '') or nil -- HELD_ENOUGH
+  end)
 end
 
 -- Numbers repeat within a batch, so each text is converted once. False stands for no number.
@@ -356,7 +376,7 @@ local forms = setmetatable({}, { __index = function(known, s)
     takes_stock = has(32), allow_closed = has(64), allow_backlog = has(128), refuse = has(256),
     switch = has(512), hold = has(2048), release = has(4096),
     expected = has(8192), late_check = has(32768),
-    retried_with_new_code = has(16384), retried_at_new_price = has(65536),
+    retried_with_new_code = has(16384), retried_anew = has(65536),
     has_parts = band(flags, 47899) ~= 0
   }
   known[s] = form
@@ -395,7 +415,8 @@ end })
 local form, shape, postings, payload
 local account, change, open_at = {}, nil, nil
 local key, print, deadline, closing_list, refuse, switch
-local hold_ms, hold_text, hold_most, release, release_until, expected, expected_balance
+local hold_ms, hold_text, hold_most, release, release_until, extend_until
+local expected, expected_balance
 local transitions, state_ids, from_state, to_state, late_at = 0, {}, {}, {}, nil
 local has_parts = false
 i = ids_end
@@ -432,7 +453,10 @@ local function parse_parts()
     hold_ms, hold_text = tonumber(next_argument()), next_argument()
     hold_most = tonumber(next_argument())
   end
-  if form.release then release, release_until = next_argument(), tonumber(next_argument()) end
+  if form.release then
+    release, release_until = next_argument(), tonumber(next_argument())
+    extend_until = next_argument()
+  end
   if form.expected then
     expected, expected_balance = tonumber(next_argument()), tonumber(next_argument())
   end
@@ -596,12 +620,7 @@ local function guard()
     if found ~= expected_balance then return '52 ' .. text(found) end -- CHANGED
   end
   if release and release_until > 0 and now_ms >= release_until then return '53' end -- HOLD_EXPIRED
-  if hold_ms and hold_most > 0 then
-    local field, quantity = held_of(hold_text)
-    local left = math.max(hold_most - units_at(field), 0)
-    if quantity > left then return '54 ' .. left .. (is_due() and ' due' or '') end -- HELD_ENOUGH
-  end
-  return nil
+  return hold_ms and hold_most > 0 and held_enough(hold_text, hold_most) or nil
 end
 
 -- Whether the request at hand, which was just accepted, has opened account k.
@@ -625,7 +644,9 @@ local function accept(decided)
     held[#held + 1], held[#held + 2] = text(ms + hold_ms), id_prefix .. low .. ' ' .. hold_text
     hold_units(hold_text, 1)
   end
-  if release then
+  if release and extend_until ~= '0' then
+    held[#held + 1], held[#held + 2] = extend_until, release
+  elseif release then
     released[#released + 1] = release
     hold_units(match(release, '^%S+ (.*)$') or '', -1)
   end
@@ -634,8 +655,11 @@ local function accept(decided)
   frame_length = frame_length + 2
   if transitions > 0 then
     for m = 1, transitions do
-      local k = state_ids[m]
-      states[k] = to_state[m]
+      local k, to = state_ids[m], to_state[m]
+      if string.byte(to, -1) == PLACE then
+        to = string.sub(to, 1, -2) .. id_prefix .. low - 1
+      end
+      states[k] = to
       if not is_set[k] then
         set_count = set_count + 1
         is_set[k], set_ids[set_count] = true, k
@@ -661,7 +685,8 @@ end
 local PASSING = { ['30'] = true, ['31'] = true, ['51'] = true, ['62'] = true }
 local MAY_COME_BACK = { ['54'] = true, ['63'] = true }
 local MADE_ANEW = {
-  ['40'] = 'retried_at_new_price', ['41'] = 'retried_at_new_price',
+  ['40'] = 'retried_anew', ['41'] = 'retried_anew', ['50'] = 'retried_anew',
+  ['53'] = 'retried_anew',
   ['65'] = 'retried_with_new_code',
 }
 

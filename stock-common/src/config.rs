@@ -275,6 +275,7 @@ impl Config {
         for secret in [
             &mut shown.people.jwt_secret,
             &mut shown.people.jwt_previous_secret,
+            &mut shown.selling.payment_webhook_secret,
         ] {
             if !secret.is_empty() {
                 "***".clone_into(secret);

@@ -26,11 +26,11 @@ use stock_common::id::{CouponId, Position, ProductId, UserId};
 
 pub use self::split::{Part, Plan, Split, plan};
 use crate::account::{Account, AccountKind};
-use crate::coupon::{CODE_STATE, CodeState};
+use crate::coupon::{CODE_STATE, CodeState, CodeUse};
 use crate::journal::{Closing, Draft, DraftError, Entry, Kind};
 use crate::order::OrderReversed;
 use crate::posting::Posting;
-use crate::request::Request;
+use crate::request::{Release, Request};
 use crate::transition::Transition;
 
 /// The coordinator's state when the entry was written.
@@ -321,7 +321,11 @@ impl Branch {
             order_id: self.order_id,
             code: self.transitions.iter().find_map(|(transition, _)| {
                 let code = transition.id.strip_prefix(CODE_STATE)?;
-                Some((CodeState::parse(&transition.to)?.coupon_id, code.to_owned()))
+                let is_used =
+                    |state: &str| CodeState::parse(state).filter(|of| of.code_use == CodeUse::Used);
+                // What a checkout sets aside or gives back is in no row.
+                let of = is_used(&transition.to).or_else(|| is_used(&transition.from))?;
+                Some((of.coupon_id, code.to_owned()))
             }),
         };
         let mut draft = Draft::new(kind, UserId::ENGINE, &body)?;
@@ -334,7 +338,7 @@ impl Branch {
         let mut request = Request::new(draft);
         request.allow_closed = true;
         request.allow_backlog = true;
-        request.release = Some((Self::member(at), 0));
+        request.release = Some(Release::before(Self::member(at), 0));
         Ok(request)
     }
 
@@ -360,7 +364,7 @@ mod tests {
     use crate::account::Account;
     use crate::journal::{Draft, Kind};
     use crate::posting::Posting;
-    use crate::request::Request;
+    use crate::request::{Release, Request};
     use crate::shard_map::ShardMap;
     use crate::transition::Transition;
 
@@ -444,7 +448,7 @@ mod tests {
         );
         for end in [&confirm, &release] {
             assert_eq!(end.draft.transitions[0].from, "HELD");
-            assert_eq!(end.release, Some((Branch::member(at), 0)));
+            assert_eq!(end.release, Some(Release::before(Branch::member(at), 0)));
         }
         assert_eq!(Branch::parse_member(&Branch::member(at)), Some(at));
     }

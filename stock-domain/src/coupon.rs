@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! FREE → USED (an order)        USED → FREE (its cancel)
+//! FREE → HELD (a checkout)      HELD → USED (its payment) | FREE (its end)
 //! ```
 //!
 //! A campaign's coupon has an account that counts how many are left. Everybody draws a code of
@@ -145,21 +146,58 @@ impl UsedCoupon {
     /// The transition of the code when an order of this user uses it.
     pub(crate) fn uses(&self, user_id: UserId) -> Transition {
         let free = CodeState::free(self.coupon_id, user_id);
-        free.becomes(free.used(), &self.code)
+        code_moves(&self.code, free, free.used())
+    }
+
+    /// The transition of the code when a checkout of this user sets it aside.
+    pub(crate) fn sets_aside(&self, user_id: UserId) -> Transition {
+        let free = CodeState::free(self.coupon_id, user_id);
+        code_moves(&self.code, free, free.held())
     }
 
     /// The transition of the code when the order is taken back.
     pub(crate) fn gives_back(&self, user_id: UserId) -> Transition {
         let free = CodeState::free(self.coupon_id, user_id);
-        free.used().becomes(free, &self.code)
+        code_moves(&self.code, free.used(), free)
     }
 }
 
-/// The state of a coupon's code, `FREE 7 3` or `USED 7 3`: its coupon is 7 and its owner is user 3.
+/// How far the use of a coupon's code has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CodeUse {
+    /// Nobody uses it.
+    Free,
+    /// A checkout has set it aside.
+    Held,
+    /// An order used it.
+    Used,
+}
+
+impl CodeUse {
+    const ALL: [Self; 3] = [Self::Free, Self::Held, Self::Used];
+
+    /// The word in the state.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Free => "FREE",
+            Self::Held => "HELD",
+            Self::Used => "USED",
+        }
+    }
+
+    /// The use of a word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|of| of.as_str() == word)
+    }
+}
+
+/// The state of a coupon's code, such as `FREE 7 3`: its coupon is 7 and its owner is user 3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CodeState {
-    /// Whether an order used it.
-    pub is_used: bool,
+    /// How far its use has come.
+    pub code_use: CodeUse,
     /// Its coupon.
     pub coupon_id: CouponId,
     /// Its owner.
@@ -167,11 +205,11 @@ pub struct CodeState {
 }
 
 impl CodeState {
-    /// The state of a code that no order has used.
+    /// The state of a code that nobody uses.
     #[must_use]
     pub const fn free(coupon_id: CouponId, user_id: UserId) -> Self {
         Self {
-            is_used: false,
+            code_use: CodeUse::Free,
             coupon_id,
             user_id,
         }
@@ -183,39 +221,47 @@ impl CodeState {
         (self.coupon_id, self.user_id) == (coupon_id, user_id)
     }
 
-    const fn used(self) -> Self {
+    pub(crate) const fn freed(self) -> Self {
+        Self::free(self.coupon_id, self.user_id)
+    }
+
+    pub(crate) const fn held(self) -> Self {
         Self {
-            is_used: true,
+            code_use: CodeUse::Held,
             ..self
         }
     }
 
-    fn becomes(self, next: Self, code: &str) -> Transition {
-        Transition::new(code_state_id(code), &self.to_string(), next.to_string())
+    pub(crate) const fn used(self) -> Self {
+        Self {
+            code_use: CodeUse::Used,
+            ..self
+        }
     }
 
     /// Parses the state of a code.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split(' ');
-        let is_used = match parts.next()? {
-            "FREE" => false,
-            "USED" => true,
-            _ => return None,
-        };
+        let code_use = CodeUse::parse(parts.next()?)?;
         let coupon_id = CouponId(parts.next()?.parse().ok()?);
         let user_id = UserId(parts.next()?.parse().ok()?);
         parts.next().is_none().then_some(Self {
-            is_used,
+            code_use,
             coupon_id,
             user_id,
         })
     }
 }
 
+/// The transition of a code from one state to another.
+pub(crate) fn code_moves(code: &str, from: CodeState, to: CodeState) -> Transition {
+    Transition::new(code_state_id(code), &from.to_string(), to.to_string())
+}
+
 impl fmt::Display for CodeState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let word = if self.is_used { "USED" } else { "FREE" };
+        let word = self.code_use.as_str();
         write!(f, "{word} {} {}", self.coupon_id, self.user_id)
     }
 }
@@ -402,7 +448,7 @@ mod tests {
     #[test]
     fn the_state_of_a_code_survives_the_way_through_redis() {
         let free = CodeState::free(CouponId(7), UserId(3));
-        for state in [free, free.used()] {
+        for state in [free, free.held(), free.used()] {
             assert_eq!(CodeState::parse(&state.to_string()), Some(state));
         }
         for text in ["", "FREE", "FREE 7", "FREE 7 3 1", "GONE 7 3", "FREE x 3"] {

@@ -3,7 +3,7 @@
 //!
 //! | kind | postings | states | own tables | refusals |
 //! |---|---|---|---|---|
-//! | `order_placed` | AVAILABLE −q per line (RESERVED −q of its hold, HOLD +1), ALLOWANCE −q, opened above any limit, POINTS −used, POINTS +earned, opened at 0 | hold: none → ORDERED, till: none → SOLD, late code: FREE → USED | orders, `order_products`, reservations, `offline_sales`, `coupon_issues`, `point_transactions` | stock, not on sale, limit, hold over, coupon, points |
+//! | `order_placed` | AVAILABLE −q per line (RESERVED −q of its hold, HOLD +1), ALLOWANCE −q, opened above any limit, POINTS −used, POINTS +earned, opened at 0 | hold: none → ORDERED, till: none → SOLD, late code: FREE → USED; of a checkout hold: none → CONFIRMED or EXPIRED → LATE, payment: → CONFIRMED, code: HELD or FREE → USED | orders, `order_products`, reservations, checkouts, payments, `offline_sales`, `coupon_issues`, `point_transactions` | stock, not on sale, limit, hold over, coupon, points |
 //! | `order_cancelled` | AVAILABLE +q per line, ALLOWANCE +q, POINTS +used −earned as one | order: none → `CANCEL_REQUESTED`, code: USED → FREE | orders, `coupon_issues`, `point_transactions` | already final, points |
 //! | `order_failed` | as `order_cancelled` | order: none → FAIL, code: USED → FREE | as `order_cancelled` | already final, points |
 //! | `sale_oversold` | – | till: none → OVERSOLD | `offline_sales` | known already |
@@ -11,6 +11,11 @@
 //! | `reservation_confirmed` | RESERVED −q, HOLD +1 | hold: none → CONFIRMED | reservations | over already |
 //! | `reservation_cancelled` | RESERVED −q, AVAILABLE +q, ALLOWANCE +q, HOLD +1; forced: AVAILABLE +q, ALLOWANCE +q | hold: none → CANCELLED; forced: CONFIRMED → CANCELLED | reservations | over already |
 //! | `reservation_expired` | RESERVED −q, AVAILABLE +q, ALLOWANCE +q, HOLD +1 | hold: none → EXPIRED | reservations | over already |
+//! | `checkout_opened` | AVAILABLE −q and RESERVED +q per line, ALLOWANCE −q, opened above any limit, HOLD −1, opened at the limit, POINTS −used | late code: FREE → HELD (a member of `deadlines`) | checkouts, `checkout_lines`, `point_transactions` | stock, not on sale, limits, coupon, points |
+//! | `checkout_extended` | – | hold: none → none, extended: before → now (the member moves) | checkouts | over already, budget spent |
+//! | `checkout_cancelled` | RESERVED −q and AVAILABLE +q per line, ALLOWANCE +q, POINTS +used, HOLD +1 | hold: none → CANCELLED, code: HELD → FREE | checkouts, `point_transactions` | over already |
+//! | `checkout_expired` | as `checkout_cancelled` | hold: none → EXPIRED, code: HELD → FREE | checkouts, `point_transactions` | over already |
+//! | `payment_unused` | – | payment: none → outcome; of a late one hold: EXPIRED → `REFUND_DUE` | payments, checkouts | noted before |
 //! | `product_opened` | AVAILABLE and RESERVED opened at 0 | opened: none → OPEN | products | already open |
 //! | `product_switched` | – (closes or opens accounts) | – | – | – |
 //! | `stock_received` | AVAILABLE +q; a store's accounts are opened at 0 | – | – | too large |
@@ -404,7 +409,7 @@ impl Entry {
             reference: wire.reference,
             idempotency: wire.idempotency,
             postings,
-            transitions: wire.transitions,
+            transitions: placed(wire.transitions, position),
             closings: wire
                 .closings
                 .iter()
@@ -444,7 +449,7 @@ impl Entry {
             reference: draft.reference,
             idempotency,
             postings: accepted.postings.clone(),
-            transitions: draft.transitions,
+            transitions: placed(draft.transitions, accepted.position),
             closings: draft.closings,
             selling: draft.selling,
             branches: draft.branches,
@@ -486,6 +491,14 @@ impl Entry {
     pub fn body<'a, T: Deserialize<'a>>(&'a self) -> Result<T, serde_json::Error> {
         serde_json::from_str(self.body.get())
     }
+}
+
+/// Transitions as the entry at a position made them.
+fn placed(mut transitions: Vec<Transition>, position: Position) -> Vec<Transition> {
+    for transition in &mut transitions {
+        transition.place(position);
+    }
+    transitions
 }
 
 #[cfg(test)]

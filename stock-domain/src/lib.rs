@@ -11,7 +11,8 @@
 //! | a request to the script, and its conditions | [`request`] |
 //! | verdict, refusal | [`verdict`] |
 //! | order: place, cancel, fail; its states | [`order`] |
-//! | reservation: reserve, confirm, cancel, expire | [`reservation`] |
+//! | hold: cancel, expire; reservation: reserve, confirm | [`hold`], [`reservation`] |
+//! | checkout: open, extend, confirm, take again; its payments | [`checkout`] |
 //! | coupon: open, issue; a code's states; points: earn, spend, cancel | [`coupon`], [`points`] |
 //! | price of an order, from the catalog; sale, discount | [`pricing`], [`catalog`], [`sale`], [`discount`] |
 //! | product: open, switch; stock: receive, adjust, import; selling: switch | [`product`], [`stock`], [`selling`] |
@@ -25,8 +26,10 @@
 pub mod account;
 pub mod branch;
 pub mod catalog;
+pub mod checkout;
 pub mod coupon;
 pub mod discount;
+pub mod hold;
 pub mod journal;
 pub mod order;
 pub mod points;

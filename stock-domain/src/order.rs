@@ -18,11 +18,12 @@ pub use self::offline_sale::{
 };
 use crate::account::{Account, AccountKind};
 use crate::coupon::UsedCoupon;
+use crate::hold::Held;
 use crate::journal::{Draft, DraftError, Idempotency, Kind};
 use crate::posting::Posting;
 use crate::quantity::Quantity;
-use crate::request::Request;
-use crate::reservation::Held;
+use crate::request::{Release, Request};
+use crate::reservation::ORDERED;
 use crate::sale::Allowance;
 use crate::transition::Transition;
 
@@ -186,6 +187,14 @@ pub struct OrderLine {
     pub allowance: Option<Allowance>,
 }
 
+impl OrderLine {
+    /// The posting that takes its units of the sale's limit.
+    pub(crate) fn take_allowance(&self, user: UserId) -> Option<Posting> {
+        let quantity = i64::from(self.quantity.get());
+        Some(self.allowance?.take(self.product_id, user, quantity))
+    }
+}
+
 #[derive(Deserialize)]
 struct LineWire(
     ProductId,
@@ -225,6 +234,31 @@ impl Serialize for OrderLine {
     }
 }
 
+/// The payment of an order that was a checkout. In the order's body `[id, is late]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(String, bool)", into = "(String, bool)")]
+pub struct Paid {
+    /// The payment's id, as the payment provider names it.
+    pub payment_id: String,
+    /// Whether it came after the checkout had expired.
+    pub is_late: bool,
+}
+
+impl From<(String, bool)> for Paid {
+    fn from((payment_id, is_late): (String, bool)) -> Self {
+        Self {
+            payment_id,
+            is_late,
+        }
+    }
+}
+
+impl From<Paid> for (String, bool) {
+    fn from(paid: Paid) -> Self {
+        (paid.payment_id, paid.is_late)
+    }
+}
+
 /// A priced order: the body of its entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
@@ -253,6 +287,12 @@ pub struct Order {
     /// The reservation whose stock it took.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reservation_id: Option<Position>,
+    /// The checkout that became it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkout_id: Option<Position>,
+    /// The payment of that checkout. Only the entry says it; MySQL has it in `payments`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paid: Option<Paid>,
     /// Whether the units that the store sells are also taken from the online stock.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shares_online_stock: bool,
@@ -292,32 +332,27 @@ impl Order {
         coupon.map_or(Money::ZERO, |coupon| coupon.discount_amount)
     }
 
-    /// The postings of placing it: stock in the order of its lines, then limits, then points.
+    /// The postings of placing it: stock in the order of its lines, then limits, then points. What
+    /// a hold has set aside is taken from there.
     #[must_use]
     pub fn postings(&self, held: Option<&Held>) -> Vec<Posting> {
-        let is_held =
-            |line: &OrderLine| held.is_some_and(|held| held.product_id == line.product_id);
+        let of_hold = |line: &OrderLine| {
+            let lines = held.map_or(&[][..], |held| held.lines.as_slice());
+            lines.iter().find(|of| of.product_id == line.product_id)
+        };
         let mut postings = self.stock(-1);
-        if let Some(held) = held {
-            for (posting, line) in postings.iter_mut().zip(&self.lines) {
-                if is_held(line) {
-                    *posting = held.release();
-                }
+        for (posting, line) in postings.iter_mut().zip(&self.lines) {
+            if let Some(of) = of_hold(line) {
+                *posting = of.release();
             }
         }
-        // A hold has already taken its units of the limit.
-        let limited = self.lines.iter().filter(|line| !is_held(line));
-        postings.extend(limited.filter_map(|line| {
-            let quantity = i64::from(line.quantity.get());
-            Some(
-                line.allowance?
-                    .take(line.product_id, self.user_id, quantity),
-            )
-        }));
+        let limited = self.lines.iter().filter(|line| of_hold(line).is_none());
+        postings.extend(limited.filter_map(|line| line.take_allowance(self.user_id)));
         postings.extend(held.and_then(Held::free_one));
         let points = Account::points(self.user_id);
         let (used, earned) = (self.used_points.get(), self.earned_points.get());
-        postings.extend((used > 0).then(|| Posting::new(points, -used)));
+        let is_used = used > 0 && held.is_none_or(|held| held.points == 0);
+        postings.extend(is_used.then(|| Posting::new(points, -used)));
         postings.extend((earned > 0).then(|| Posting::new(points, earned).opening(0)));
         postings
     }
@@ -371,7 +406,7 @@ pub struct Terms<'a> {
     /// The times between which its prices hold, in Unix ms; 0 is no bound.
     pub window_ms: Option<(u64, u64)>,
     /// Whether it is priced anew and sent again outside that time.
-    pub retried_at_new_price: bool,
+    pub retried_anew: bool,
     /// The reservation whose stock it takes, and the time at which the reservation expires, in Unix
     /// ms.
     pub held: Option<&'a (Held, u64)>,
@@ -389,7 +424,7 @@ pub fn place(
     let mut draft = Draft::new(Kind::OrderPlaced, order.user_id, order)?;
     let held = terms.held.map(|(held, _)| held);
     draft.postings = order.postings(held);
-    draft.transitions = held.map(Held::ordered).into_iter().collect();
+    draft.transitions = held.map(|held| held.ends(ORDERED)).into_iter().collect();
     draft.reference = order.reservation_id.map(|id| id.to_string());
     if let (Some(sale), Some(store)) = (&order.offline, order.store_id) {
         draft
@@ -411,9 +446,10 @@ pub fn place(
     // selling stopped.
     request.takes_stock = order.offline.is_none();
     request.allow_closed = order.offline.is_some();
-    request.release = terms.held.map(|(held, until)| (held.member(), *until));
+    let release = |(held, until_ms): &(Held, u64)| Release::before(held.member(), *until_ms);
+    request.release = terms.held.map(release);
     request.window_ms = terms.window_ms;
-    request.retried_at_new_price = terms.retried_at_new_price;
+    request.retried_anew = terms.retried_anew;
     Ok(request)
 }
 

@@ -209,6 +209,13 @@ pub fn transactions(entry: &Entry) -> Result<Vec<PointTransaction>, serde_json::
     Ok(moved.into_iter().map(row).collect())
 }
 
+/// Whether an entry of a kind gives back what a checkout had set aside.
+fn is_given_back(kind: &str) -> bool {
+    [Kind::CheckoutCancelled, Kind::CheckoutExpired]
+        .iter()
+        .any(|of| of.as_str() == kind)
+}
+
 /// The reason why an entry moved points.
 #[derive(Default)]
 struct Reason {
@@ -223,6 +230,10 @@ impl Reason {
         let mut reason = Self::default();
         if entry.kind == Kind::OrderPlaced {
             reason.order_id = Some(entry.position);
+        } else if entry.kind == Kind::CheckoutOpened {
+            // A checkout's points are used when they are set aside. Its order comes later.
+        } else if is_given_back(entry.kind.as_str()) {
+            reason.cancels = true;
         } else if matches!(entry.kind, Kind::OrderCancelled | Kind::OrderFailed) {
             reason.cancels = true;
             reason.order_id = Some(entry.body::<OrderReversed>()?.order_id);
@@ -257,7 +268,7 @@ impl Reason {
             (of, entry_id, order_id)
         };
         let is_reversal = order_id.is_some();
-        self.cancels = is_reversal || entry.kind == Kind::BranchReleased;
+        self.cancels = is_reversal || is_given_back(&of) || entry.kind == Kind::BranchReleased;
         self.order_id = order_id.or(entry_id.filter(|_| of == Kind::OrderPlaced.as_str()));
         Ok(())
     }

@@ -179,6 +179,8 @@ pub fn price(
         used_points: benefits.use_points,
         earned_points: earned(asked, benefits.earn_rate, total),
         reservation_id: None,
+        checkout_id: None,
+        paid: None,
         shares_online_stock: asked.shares_online_stock,
         offline: asked.offline.clone(),
     };

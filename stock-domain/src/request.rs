@@ -15,8 +15,32 @@ pub struct Hold {
     pub ttl_ms: u64,
     /// The text of its member after the id: all that its expiry gives back.
     pub text: String,
-    /// How many units of its product its user may hold, these included; 0 is any number.
+    /// How many units of a product its user may hold, these included, where no sale's limit counts
+    /// them; 0 is any number.
     pub units_max: u32,
+}
+
+/// The end of a live hold, or its extension.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Release {
+    /// The member of `deadlines`.
+    pub member: String,
+    /// Redis' time in Unix ms from which the request is too late; 0 is never.
+    pub until_ms: u64,
+    /// The new deadline of a hold that is extended; 0 ends the hold.
+    pub extended_ms: u64,
+}
+
+impl Release {
+    /// Ends a hold before a time; 0 is at any time.
+    #[must_use]
+    pub const fn before(member: String, until_ms: u64) -> Self {
+        Self {
+            member,
+            until_ms,
+            extended_ms: 0,
+        }
+    }
 }
 
 /// A request that the script is asked to decide.
@@ -41,9 +65,8 @@ pub struct Request {
     pub allow_backlog: bool,
     /// The hold that begins with it.
     pub hold: Option<Hold>,
-    /// The member of `deadlines` of the hold that ends with it, and Redis' time in Unix ms from
-    /// which that is too late; 0 is never.
-    pub release: Option<(String, u64)>,
+    /// The hold that ends or is extended with it.
+    pub release: Option<Release>,
     /// An account, and the balance that it must have.
     pub expected: Option<(Account, i64)>,
     /// Index of the posting before which the last transition is checked, so that refusals keep
@@ -53,9 +76,9 @@ pub struct Request {
     /// Whether it is made anew with another code after a `TAKEN`, which is then not remembered
     /// under its key.
     pub retried_with_new_code: bool,
-    /// Whether it is priced anew and sent again after a `NOT_OPEN` or a `CLOSED`, which is then not
-    /// remembered under its key.
-    pub retried_at_new_price: bool,
+    /// Whether it is made anew and sent again after a `NOT_OPEN`, a `CLOSED`, a `STALE_STATE` or a
+    /// `HOLD_EXPIRED`, which is then not remembered under its key.
+    pub retried_anew: bool,
 }
 
 impl Request {
@@ -76,7 +99,7 @@ impl Request {
             expected: None,
             late_check: None,
             retried_with_new_code: false,
-            retried_at_new_price: false,
+            retried_anew: false,
         }
     }
 

@@ -10,7 +10,7 @@
 //! | AVAILABLE, RESERVED, ALLOWANCE (of its sales), `opened` | the product |
 //! | COUPON, `coupon`, `issued`, `code` | the coupon |
 //! | POINTS, HOLD, Idempotency-Keys | the user |
-//! | `order`, `hold`, `point` | the position in the id, which names its shard |
+//! | `order`, `hold`, `extended`, `payment`, `point` | the position in the id, which names its shard |
 //! | `till`, `device` | the first product of the sale |
 //! | `across`, `branch` | the shard whose number stands in the id |
 //! | `import` | its own text |
@@ -126,7 +126,9 @@ impl ShardMap {
         let first = rest.split(':').next().unwrap_or_default();
         Some(match kind {
             "order" | "point" => self.of_position(rest.parse().unwrap_or(Position::ZERO)),
-            "hold" => self.of_position(Position::from_stream_id(rest).unwrap_or_default()),
+            "hold" | "extended" | "payment" => {
+                self.of_position(Position::from_stream_id(first).unwrap_or_default())
+            }
             "across" | "branch" => self.of_number(first.parse().unwrap_or(0)),
             "opened" => self.of("product", first),
             "coupon" | "issued" => self.of("coupon", first),

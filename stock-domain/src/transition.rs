@@ -1,7 +1,10 @@
 //! Transitions: the states of things that an entry compares and sets.
 
 use serde::{Deserialize, Serialize, Serializer};
-use stock_common::id::ProductId;
+use stock_common::id::{Position, ProductId};
+
+/// The last character of a state in which the script writes the position of the entry.
+pub const PLACE: char = '#';
 
 /// A compare-and-set of a thing's state, made by the script together with the postings. `""` is no
 /// state. The journal keeps `[id, from, to]`; older entries name the three.
@@ -20,6 +23,14 @@ pub struct Transition {
 }
 
 impl Transition {
+    /// The transition as the entry at a position made it: with the position where the draft has
+    /// [`PLACE`].
+    pub(crate) fn place(&mut self, at: Position) {
+        if let Some(word) = self.to.strip_suffix(PLACE) {
+            self.to = format!("{word}{}", at.stream_id());
+        }
+    }
+
     /// A transition on the shard that its id names.
     #[must_use]
     pub fn new(id: String, from: &str, to: String) -> Self {

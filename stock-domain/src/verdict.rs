@@ -113,8 +113,8 @@ pub enum Remembered {
     Never,
     /// Unless units may come back.
     UnlessBack,
-    /// Unless the request is priced anew and sent again.
-    UnlessReprices,
+    /// Unless the request is made anew and sent again.
+    UnlessAnew,
     /// Unless the request is made anew with another code.
     UnlessRedraws,
 }
@@ -279,10 +279,7 @@ impl Refusal {
     #[must_use]
     pub const fn remembered(&self) -> Remembered {
         match self {
-            Self::Predecided(_)
-            | Self::StaleState { .. }
-            | Self::Changed { .. }
-            | Self::HoldExpired => Remembered::Always,
+            Self::Predecided(_) | Self::Changed { .. } => Remembered::Always,
             Self::Fenced
             | Self::Lost(_)
             | Self::KeyReused
@@ -292,15 +289,17 @@ impl Refusal {
             | Self::SellingStopped => Remembered::Never,
             Self::HeldEnough { .. } => Remembered::UnlessBack,
             Self::Posting { why, .. } => why.remembered(),
-            Self::NotOpen | Self::Closed => Remembered::UnlessReprices,
+            Self::NotOpen | Self::Closed | Self::StaleState { .. } | Self::HoldExpired => {
+                Remembered::UnlessAnew
+            }
             Self::Taken { .. } => Remembered::UnlessRedraws,
         }
     }
 
-    /// Whether it is remembered under the key of a request that may be priced anew, or made anew
+    /// Whether it is remembered under the key of a request that may be made anew, or made anew
     /// with another code.
     #[must_use]
-    pub fn is_remembered(&self, retried_at_new_price: bool, retried_with_new_code: bool) -> bool {
+    pub fn is_remembered(&self, retried_anew: bool, retried_with_new_code: bool) -> bool {
         match self.remembered() {
             Remembered::Always => true,
             Remembered::Never => false,
@@ -310,7 +309,7 @@ impl Refusal {
                     | Self::Posting { why: Why::Insufficient { back, .. }, .. }
                     if *back != Back::Nothing
             ),
-            Remembered::UnlessReprices => !retried_at_new_price,
+            Remembered::UnlessAnew => !retried_anew,
             Remembered::UnlessRedraws => !retried_with_new_code,
         }
     }

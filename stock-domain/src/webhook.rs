@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use hmac::{Hmac, KeyInit as _, Mac as _};
+use hmac::{Hmac, KeyInit as _, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
 use stock_common::clock::rfc3339;
@@ -45,13 +45,29 @@ impl Secret {
     /// Signs a message: its id, its time in Unix seconds, its bytes.
     #[must_use]
     pub fn sign(&self, id: &str, at_seconds: i64, body: &[u8]) -> String {
-        // HMAC takes a key of any length, so this cannot fail.
-        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.0) else {
-            return String::new();
-        };
+        let mac = self.mac(id, at_seconds, body).map(Mac::finalize);
+        let signature = mac.map(|mac| STANDARD.encode(mac.into_bytes()));
+        format!("v1,{}", signature.unwrap_or_default())
+    }
+
+    /// Whether one of the signatures of a message, separated by spaces, was made with this secret.
+    #[must_use]
+    pub fn has_signed(&self, id: &str, at_seconds: i64, body: &[u8], signatures: &str) -> bool {
+        signatures
+            .split(' ')
+            .filter_map(|signature| STANDARD.decode(signature.strip_prefix("v1,")?).ok())
+            .any(|signature| {
+                self.mac(id, at_seconds, body)
+                    .is_some_and(|mac| mac.verify_slice(&signature).is_ok())
+            })
+    }
+
+    /// HMAC takes a key of any length, so this cannot fail.
+    fn mac(&self, id: &str, at_seconds: i64, body: &[u8]) -> Option<Hmac<Sha256>> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).ok()?;
         mac.update(format!("{id}.{at_seconds}.").as_bytes());
         mac.update(body);
-        format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
+        Some(mac)
     }
 
     /// The text that is stored, and shown once.

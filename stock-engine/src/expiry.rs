@@ -11,8 +11,8 @@ use std::time::Duration;
 use redis::cmd;
 use stock_domain::account::Account;
 use stock_domain::branch::Branch;
+use stock_domain::hold::{self, Held};
 use stock_domain::journal::DraftError;
-use stock_domain::reservation::{self, Held};
 use stock_domain::verdict::{Refusal, Verdict};
 use stock_redis::{DecideError, Ledger, ReadError, Shard, epoch};
 use tokio::sync::Mutex;
@@ -85,6 +85,15 @@ impl Expiry {
         *was_complete = is_all;
         Ok(())
     }
+}
+
+/// Releases one hold, if its time is over.
+///
+/// # Errors
+/// [`SweepError`]
+pub async fn sweep_one(ledger: &Ledger, held: Held, expires_ms: u64) -> Result<(), SweepError> {
+    release(ledger, &[(held, expires_ms)]).await?;
+    Ok(())
 }
 
 /// Releases the holds that expired first, at most two thousand on each shard.
@@ -190,8 +199,9 @@ fn left(refusal: &Refusal) -> Left {
 async fn release(ledger: &Ledger, due: &[(Held, u64)]) -> Result<usize, SweepError> {
     let lateness = metrics::histogram!("stock_reservation_expiry_lateness_seconds");
     let mut running = JoinSet::new();
-    for &(held, expires_ms) in due {
-        let (ledger, request) = (ledger.clone(), reservation::expire(&held, expires_ms)?);
+    for (held, expires_ms) in due {
+        let (held, expires_ms) = (held.clone(), *expires_ms);
+        let (ledger, request) = (ledger.clone(), hold::expire(&held, expires_ms)?);
         running.spawn(async move { (held, expires_ms, ledger.decide(request).await) });
     }
     let (mut released, mut failed) = (0, None);

@@ -1,4 +1,4 @@
-//! Lookup: finds an order or a reservation in the journal or in MySQL, and applies its state.
+//! Lookup: finds an order, a reservation or a checkout in the journal or in MySQL, and applies its state.
 //!
 //! An order and a reservation can be read as soon as their 201 is sent. The journal is asked first,
 //! by id, then MySQL. Then the state in Redis is applied, because it may be newer than the entry: a
@@ -10,12 +10,19 @@ use std::time::Duration;
 use sqlx::MySqlPool;
 use stock_common::id::{Position, SaleId};
 use stock_domain::account::Book;
+use stock_domain::checkout::{
+    self, Changed, Checkout, CheckoutStatus, Course, Extended, PaymentOutcome,
+};
 use stock_domain::coupon::{self, CodeState};
+use stock_domain::hold;
 use stock_domain::journal::{Entry, EntryError, Kind};
 use stock_domain::order::{self, Order, OrderStatus, Reversed};
-use stock_domain::reservation::{self, Reservation, ReservationStatus};
+use stock_domain::reservation::{Reservation, ReservationStatus};
 use stock_domain::sale::Allowance;
-use stock_mysql::{dead_letters, journal, orders, reservations, sales, shards};
+use stock_mysql::checkouts::StoredCheckout;
+use stock_mysql::{
+    checkouts, dead_letters, journal, orders, payments, reservations, sales, shards,
+};
 use stock_redis::{Ledger, ReadError, epoch};
 
 /// Pause before MySQL is asked again how far it is: the first one, and the longest one.
@@ -197,7 +204,7 @@ pub async fn reservation(
     id: Position,
 ) -> Result<Option<LocatedReservation>, LookupError> {
     let in_journal = ledger.find(id).await;
-    let state = ledger.state(&reservation::state_id(id)).await?;
+    let state = ledger.state(&hold::state_id(id)).await?;
     let ended = state.as_deref().and_then(ReservationStatus::of_state);
     let now_ms = ledger.redis_now_ms();
     let (made, unread) = match in_journal {
@@ -246,6 +253,157 @@ pub async fn reservation(
         state,
         entry: None,
     }))
+}
+
+/// A checkout and how far it has come.
+#[derive(Debug, Clone)]
+pub struct LocatedCheckout {
+    /// Its id.
+    pub id: Position,
+    /// The checkout itself.
+    pub checkout: Checkout,
+    /// How far it has come, with its state and Redis' clock applied.
+    pub course: Course,
+    /// How far its deadline was moved; none is not at all.
+    pub extended: Option<Extended>,
+    /// Its state in Redis; `None` while it is live, and after the state was forgotten.
+    pub state: Option<String>,
+    /// Whether its end is on record. The time of a checkout may be over before it is given back.
+    pub has_ended: bool,
+}
+
+impl From<StoredCheckout> for LocatedCheckout {
+    fn from(of: StoredCheckout) -> Self {
+        let is_moved = of.extended.times > 0 || of.extended.by_payment;
+        let extended = is_moved.then_some(of.extended);
+        Self::live(of.id, of.checkout, of.course, extended)
+    }
+}
+
+impl LocatedCheckout {
+    /// A checkout without a look at Redis.
+    #[must_use]
+    pub fn live(
+        id: Position,
+        checkout: Checkout,
+        course: Course,
+        extended: Option<Extended>,
+    ) -> Self {
+        Self {
+            id,
+            checkout,
+            course,
+            extended,
+            state: None,
+            has_ended: course.status != CheckoutStatus::Open,
+        }
+    }
+
+    /// Its deadline, in Unix ms of Redis' clock.
+    #[must_use]
+    pub fn expires_ms(&self) -> u64 {
+        self.changed().expires_ms()
+    }
+
+    /// The data that a change of it needs.
+    #[must_use]
+    pub const fn changed(&self) -> Changed<'_> {
+        Changed {
+            id: self.id,
+            checkout: &self.checkout,
+            extended: self.extended,
+        }
+    }
+}
+
+/// Finds a checkout; `None` when there is none with this id. While it is live, MySQL is not asked.
+///
+/// # Errors
+/// [`LookupError`] when the checkout may exist and cannot be read now.
+pub async fn checkout(
+    pool: &MySqlPool,
+    ledger: &Ledger,
+    id: Position,
+) -> Result<Option<LocatedCheckout>, LookupError> {
+    let in_journal = ledger.find(id).await;
+    let state = ledger.state(&hold::state_id(id)).await?;
+    let moved = ledger.state(&checkout::extended_state_id(id)).await?;
+    let moved = moved.as_deref().and_then(Extended::parse);
+    let ended = state.as_deref().and_then(Course::of_state);
+    let now_ms = ledger.redis_now_ms();
+    let (opened, unread) = match in_journal {
+        Ok(Some(entry)) if entry.kind == Kind::CheckoutOpened => {
+            let opened: Result<Checkout, _> = entry.body();
+            (
+                Some(opened.map_err(|error| LookupError::Body(id, error))?),
+                None,
+            )
+        }
+        Ok(Some(_)) => return Ok(None),
+        Ok(None) => (None, None),
+        Err(error) => (None, Some(error)),
+    };
+    let located = |checkout: Checkout, course: Course, extended: Option<Extended>| {
+        let until_ms = checkout.extended(id, extended).until_ms;
+        let is_over = course.status == CheckoutStatus::Open && now_ms >= until_ms;
+        let course = match ended {
+            Some(ended) => ended,
+            None if is_over => Course::without_order(CheckoutStatus::Expired),
+            None => course,
+        };
+        let has_ended = ended.is_some() || (course.status != CheckoutStatus::Open && !is_over);
+        LocatedCheckout {
+            id,
+            checkout,
+            course,
+            extended,
+            state: state.clone(),
+            has_ended,
+        }
+    };
+    // A missing state means live, as long as the time of a hold is not over: states are kept for
+    // longer than any checkout lives.
+    let is_live = |of: &Checkout| now_ms < of.extended(id, moved).until_ms;
+    if let Some(checkout) = opened.as_ref().filter(|of| ended.is_some() || is_live(of)) {
+        let course = Course::without_order(CheckoutStatus::Open);
+        return Ok(Some(located(checkout.clone(), course, moved)));
+    }
+    match (opened, checkouts::find(pool, id).await) {
+        (_, Ok(Some(stored))) => {
+            let is_moved = stored.extended.times > 0 || stored.extended.by_payment;
+            let extended = moved.or_else(|| is_moved.then_some(stored.extended));
+            Ok(Some(located(stored.checkout, stored.course, extended)))
+        }
+        (Some(opened), Ok(None) | Err(_)) => {
+            let course = Course::without_order(CheckoutStatus::Open);
+            Ok(Some(located(opened, course, moved)))
+        }
+        // MySQL does not have it. Only the journal in Redis could still have it.
+        (None, Ok(None)) => unread.map_or(Ok(None), |error| Err(error.into())),
+        (None, Err(error)) => Err(error.into()),
+    }
+}
+
+/// What became of a payment; `None` when it is unknown.
+///
+/// # Errors
+/// [`LookupError`] when it may be known and cannot be read now.
+pub async fn payment(
+    pool: &MySqlPool,
+    ledger: &Ledger,
+    checkout: &LocatedCheckout,
+    payment_id: &str,
+) -> Result<Option<PaymentOutcome>, LookupError> {
+    let state = checkout::payment_state_id(checkout.id, payment_id);
+    let known = ledger.state(&state).await?;
+    if let Some(known) = known.as_deref().and_then(PaymentOutcome::parse) {
+        return Ok(Some(known));
+    }
+    // While a checkout is open, Redis has forgotten nothing of it.
+    if checkout.course.status == CheckoutStatus::Open {
+        return Ok(None);
+    }
+    Ok(payments::outcome(pool, checkout.id, payment_id).await?)
 }
 
 /// Finds the entry at a position, in the journal or in MySQL.

@@ -16,12 +16,11 @@ use serde::Serialize;
 use sqlx::MySqlPool;
 use stock_common::clock;
 use stock_domain::account::{Account, AccountKind, Level};
+use stock_domain::hold::{Held, HoldKind};
 use stock_domain::order::Order;
 use stock_domain::posting::Posted;
-use stock_domain::reservation::Held;
 use stock_mysql::ledger_checks::{self, CheckKind, Ended};
-use stock_mysql::reservations::{self, StoredReservation};
-use stock_mysql::{accounts, jobs, journal, quarantine, settle, shards};
+use stock_mysql::{accounts, holds as live_holds, jobs, journal, quarantine, settle, shards};
 use stock_redis::units::count_held;
 use stock_redis::{Ledger, ReadError};
 
@@ -254,8 +253,7 @@ async fn try_repair(
 }
 
 /// Writes the deadline of a hold that no entry has ended. Removes the deadline of a hold that an
-/// entry has ended, or that neither an entry nor a row knows. A row of `reservations` alone is no
-/// evidence.
+/// entry has ended, or that neither an entry nor a row knows. A row alone is no evidence.
 async fn correct_hold(
     pool: &MySqlPool,
     ledger: &Ledger,
@@ -265,9 +263,8 @@ async fn correct_hold(
         return Ok(false);
     };
     let is_made = journal::missing(pool, &[held.id]).await?.is_empty();
-    let stored = reservations::find(pool, held.id).await?;
-    let is_nobodys = !is_made && stored.is_none();
-    let is_over = is_nobodys || is_over(pool, &held, stored).await?;
+    let is_nobodys = !is_made && !live_holds::is_known(pool, &held).await?;
+    let is_over = is_nobodys || is_over(pool, &held).await?;
     let shard = ledger.shard(drift.shard)?;
     let command = match drift.expires_ms {
         Some(expires_ms) if is_made && !is_over => cmd("ZADD")
@@ -288,20 +285,19 @@ async fn correct_hold(
 }
 
 /// Whether an entry has ended a hold, an order on another shard included.
-async fn is_over(
-    pool: &MySqlPool,
-    held: &Held,
-    stored: Option<StoredReservation>,
-) -> Result<bool, sqlx::Error> {
-    if reservations::ended_by(pool, held).await?.is_some() {
+async fn is_over(pool: &MySqlPool, held: &Held) -> Result<bool, sqlx::Error> {
+    if live_holds::ended_by(pool, held).await?.is_some() {
         return Ok(true);
     }
-    let Some(order) = stored.and_then(|stored| stored.order_id) else {
+    let Some(order) = live_holds::order_of(pool, held).await? else {
         return Ok(false);
     };
     let entry = journal::find(&mut *pool.acquire().await?, order).await?;
     let order = entry.and_then(|entry| entry.ok()?.body::<Order>().ok());
-    Ok(order.is_some_and(|order| order.reservation_id == Some(held.id)))
+    Ok(order.is_some_and(|order| match held.kind {
+        HoldKind::Reservation => order.reservation_id == Some(held.id),
+        HoldKind::Checkout => order.checkout_id == Some(held.id),
+    }))
 }
 
 /// Counts the units of the live holds anew.

@@ -14,7 +14,8 @@
 //! | [`branches`], [`lost_entries`] | parts of cross-shard entries; entries that Redis lost |
 //! | [`server_settings`] | the settings of MySQL on which promises rest |
 //! | [`replica_beats`] | how far a replica follows |
-//! | [`accounts`], [`journal`], [`movements`], [`orders`], [`reservations`], [`offline_sales`], [`invalid_sales`], [`products`], [`sales`], [`selling`], [`stores`], [`stock_levels`], [`works`], [`coupons`], [`coupon_issues`], [`point_transactions`], [`point_reports`], [`imports`], [`webhooks`], [`dead_letters`], [`jobs`], [`ledger_checks`] | one table group each |
+//! | [`accounts`], [`journal`], [`movements`], [`orders`], [`reservations`], [`checkouts`], [`payments`], [`offline_sales`], [`invalid_sales`], [`products`], [`sales`], [`selling`], [`stores`], [`stock_levels`], [`works`], [`coupons`], [`coupon_issues`], [`point_transactions`], [`point_reports`], [`imports`], [`webhooks`], [`dead_letters`], [`jobs`], [`ledger_checks`] | one table group each |
+//! | [`holds`] | live reservations and open checkouts alike |
 //! | [`idempotent_requests`] | answers under an Idempotency-Key to requests that MySQL decides |
 //! | [`people`] | users, sessions, tokens, the audit log: no part of the ledger |
 //!
@@ -31,9 +32,11 @@ pub mod accounts;
 pub mod archived_allowances;
 pub mod archives;
 pub mod branches;
+pub mod checkouts;
 pub mod coupon_issues;
 pub mod coupons;
 pub mod dead_letters;
+pub mod holds;
 pub mod idempotent_requests;
 pub mod imports;
 pub mod invalid_sales;
@@ -45,6 +48,7 @@ pub mod migrate;
 pub mod movements;
 pub mod offline_sales;
 pub mod orders;
+pub mod payments;
 pub mod people;
 pub mod point_reports;
 pub mod point_transactions;

@@ -15,7 +15,7 @@ pub use self::run::Run;
 use super::error_number;
 
 /// Version, description and text of every migration, in order.
-const MIGRATIONS: [(i64, &str, &str); 23] = [
+const MIGRATIONS: [(i64, &str, &str); 24] = [
     (
         20_261_121_000_000,
         "create ledger",
@@ -130,6 +130,11 @@ const MIGRATIONS: [(i64, &str, &str); 23] = [
         20_261_130_000_300,
         "fix the shard map",
         include_str!("../../migrations/20261130000300_fix_the_shard_map.sql"),
+    ),
+    (
+        20_261_201_000_100,
+        "create checkouts",
+        include_str!("../../migrations/20261201000100_create_checkouts.sql"),
     ),
 ];
 

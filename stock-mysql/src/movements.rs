@@ -234,9 +234,9 @@ pub struct DayStatistics {
     pub sold: i64,
     /// Units that came back from orders, and from reservations that were confirmed.
     pub cancelled: i64,
-    /// Units that were reserved.
+    /// Units that were set aside by a reservation or a checkout.
     pub reserved: i64,
-    /// Reserved units that were given back by a cancel or by expiry.
+    /// Units set aside that were given back by a cancel or by expiry.
     pub released: i64,
     /// Units that were corrected by hand or by an import; the sum of both directions.
     pub adjusted: i64,
@@ -249,8 +249,12 @@ impl DayStatistics {
         match cause {
             Kind::OrderPlaced | Kind::ReservationConfirmed => self.sold -= sum,
             Kind::OrderCancelled | Kind::OrderFailed => self.cancelled += sum,
-            Kind::ReservationMade if is_available => self.reserved -= sum,
-            Kind::ReservationExpired if is_available => self.released += sum,
+            Kind::ReservationMade | Kind::CheckoutOpened if is_available => self.reserved -= sum,
+            Kind::ReservationExpired | Kind::CheckoutCancelled | Kind::CheckoutExpired
+                if is_available =>
+            {
+                self.released += sum;
+            }
             // Units that leave RESERVED were only reserved. Further units that reach AVAILABLE were
             // sold.
             Kind::ReservationCancelled if is_available => self.cancelled += sum,
@@ -262,6 +266,11 @@ impl DayStatistics {
             Kind::StockAdjusted | Kind::StockImported => self.adjusted += sum,
             Kind::ReservationMade
             | Kind::ReservationExpired
+            | Kind::CheckoutOpened
+            | Kind::CheckoutExtended
+            | Kind::CheckoutCancelled
+            | Kind::CheckoutExpired
+            | Kind::PaymentUnused
             | Kind::SaleOversold
             | Kind::ProductOpened
             | Kind::ProductSwitched

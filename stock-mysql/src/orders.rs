@@ -20,13 +20,13 @@ static ORDERS: MultiRow = MultiRow::new(
     "(?, ?, 'SUCCESS', ?, ?, ?, ?)",
     "",
 );
-/// Orders with a reservation, a coupon, points or shared online stock. Most orders have none of
+/// Orders with a reservation, a checkout, a coupon, points or shared online stock. Most orders have none of
 /// these, and each parameter costs time.
 static SPECIAL: MultiRow = MultiRow::new(
     "INSERT INTO orders (id, user_id, status, path, delivery_type, store_id, total_amount, \
      reservation_id, shares_online_stock, coupon_id, coupon_code, coupon_discount_amount, \
-     used_points, earned_points) VALUES",
-    "(?, ?, 'SUCCESS', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+     used_points, earned_points, checkout_id) VALUES",
+    "(?, ?, 'SUCCESS', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     "",
 );
 static LINES: MultiRow = MultiRow::new(
@@ -94,6 +94,7 @@ fn bind_line<'q>(query: Binding<'q>, id: Position, line: u16, of: &'q OrderLine)
 fn is_special(order: &Order) -> bool {
     let points = order.used_points.max(order.earned_points);
     order.reservation_id.is_some()
+        || order.checkout_id.is_some()
         || order.shares_online_stock
         || order.coupon.is_some()
         || points > Money::ZERO
@@ -125,6 +126,7 @@ pub async fn insert(
                 .bind(coupon.map(|coupon| coupon.discount_amount.get()))
                 .bind(points(order.used_points))
                 .bind(points(order.earned_points))
+                .bind(order.checkout_id.map(Position::get))
         })
         .await?;
     let lines = placed
@@ -197,6 +199,7 @@ struct OrderRow {
     coupon_discount_amount: Option<i64>,
     used_points: Option<i64>,
     earned_points: Option<i64>,
+    checkout_id: Option<u64>,
 }
 
 from_row!(OrderRow {
@@ -213,7 +216,8 @@ from_row!(OrderRow {
     coupon_code,
     coupon_discount_amount,
     used_points,
-    earned_points
+    earned_points,
+    checkout_id
 });
 
 type LineRow = (
@@ -231,7 +235,7 @@ type LineRow = (
 const COLUMNS: &str = "SELECT id, user_id, CAST(status AS CHAR) AS status, \
      CAST(path AS CHAR) AS path, CAST(delivery_type AS CHAR) AS delivery_type, store_id, \
      total_amount, reservation_id, shares_online_stock, coupon_id, coupon_code, \
-     coupon_discount_amount, used_points, earned_points FROM orders";
+     coupon_discount_amount, used_points, earned_points, checkout_id FROM orders";
 
 /// Finds one order with its lines.
 ///
@@ -378,6 +382,8 @@ fn stored(
         used_points: money(row.used_points)?,
         earned_points: money(row.earned_points)?,
         reservation_id: row.reservation_id.map(Position::new),
+        checkout_id: row.checkout_id.map(Position::new),
+        paid: None,
         shares_online_stock: row.shares_online_stock,
         offline,
     };

@@ -7,18 +7,23 @@
 use sqlx::MySqlConnection;
 use stock_common::id::{CouponId, Position, ProductId};
 use stock_domain::branch::{Branch, BranchEnded, CROSS_SHARD_STATE, CodeMoved};
+use stock_domain::checkout::{
+    Checkout, CheckoutExtended, CheckoutStatus, PaymentOutcome, PaymentUnused,
+};
 use stock_domain::coupon::{CODE_STATE, CouponIssued, CouponOpened};
+use stock_domain::hold::{self, HoldEnded};
 use stock_domain::journal::{Entry, Kind};
 use stock_domain::order::{OfflineSale, Order, OrderReversed, OrderStatus};
 use stock_domain::points::{self, PointTransaction};
 use stock_domain::product::ProductOpened;
-use stock_domain::reservation::{Reservation, ReservationEnded, ReservationStatus};
+use stock_domain::reservation::{Reservation, ReservationStatus};
 use stock_domain::stock::StockImported;
 
 use super::offline_sales::{self, OfflineState};
+use super::payments::{self, StoredPayment};
 use super::{
-    branches, coupon_issues, coupons, imports, journal, orders, point_transactions, products,
-    reservations,
+    branches, checkouts, coupon_issues, coupons, imports, journal, orders, point_transactions,
+    products, reservations,
 };
 
 /// Why an entry's own tables cannot be written.
@@ -82,6 +87,11 @@ pub async fn erase(connection: &mut MySqlConnection, entries: &[Entry]) -> Resul
             | Kind::ReservationConfirmed
             | Kind::ReservationCancelled
             | Kind::ReservationExpired
+            | Kind::CheckoutOpened
+            | Kind::CheckoutExtended
+            | Kind::CheckoutCancelled
+            | Kind::CheckoutExpired
+            | Kind::PaymentUnused
             | Kind::ProductOpened
             | Kind::ProductSwitched
             | Kind::StockReceived
@@ -108,7 +118,7 @@ pub async fn erase(connection: &mut MySqlConnection, entries: &[Entry]) -> Resul
 }
 
 /// Records what holds even for a dead letter, whatever becomes of its order: the reservation is
-/// over, the coupon is used, and points have moved.
+/// over, the checkout is paid, the coupon is used, and points have moved.
 ///
 /// # Errors
 /// When MySQL does not answer, or refuses the data.
@@ -128,6 +138,10 @@ pub async fn record_taken(
     let taken = order.reservation_id.map(|id| (id, entry.position));
     let taken: Vec<_> = taken.into_iter().collect();
     reservations::set_ordered(connection, &taken).await?;
+    if let Some((bought, payment)) = paid(entry.position, &order) {
+        checkouts::set_ordered(connection, &[bought]).await?;
+        payments::insert(connection, &[payment]).await?;
+    }
     match order.coupon.as_ref().filter(|_| sets_code_state(entry)) {
         None => Ok(()),
         Some(used) => {
@@ -152,6 +166,16 @@ pub struct Rows {
     pub reserved: Vec<(Position, Reservation)>,
     /// Reservations that an order took, each with that order.
     pub ordered: Vec<(Position, Position)>,
+    /// Checkouts that were opened, each with its entry.
+    pub checkouts: Vec<(Position, Checkout)>,
+    /// Checkouts whose deadline was moved.
+    pub extended: Vec<CheckoutExtended>,
+    /// Checkouts that became orders: checkout, order, and whether it was paid late.
+    pub bought: Vec<(Position, Position, bool)>,
+    /// Checkouts that ended without an order, each with its status.
+    pub given_back: Vec<(Position, CheckoutStatus)>,
+    /// Payments, each with what became of it.
+    pub payments: Vec<StoredPayment>,
     /// Reservations that were confirmed.
     pub confirmed: Vec<Position>,
     /// Reservations that were cancelled.
@@ -191,8 +215,8 @@ impl Rows {
     /// When the body does not fit the kind of the entry.
     pub fn add(&mut self, entry: &Entry) -> Result<(), serde_json::Error> {
         let ended = || {
-            let ended = entry.body::<ReservationEnded>()?;
-            Ok::<_, serde_json::Error>(ended.reservation_id)
+            let ended = entry.body::<HoldEnded>()?;
+            Ok::<_, serde_json::Error>(ended.hold_id)
         };
         self.points.extend(points::transactions(entry)?);
         self.owned.extend(owned(entry));
@@ -206,6 +230,10 @@ impl Rows {
                     .extend(reservation.map(|reservation| (reservation, entry.position)));
                 self.offline
                     .extend(offline(entry, &order, OfflineState::Sold));
+                if let Some((bought, payment)) = paid(entry.position, &order) {
+                    self.bought.push(bought);
+                    self.payments.push(payment);
+                }
                 self.placed.push((entry.position, order));
             }
             Kind::OrderCancelled | Kind::OrderFailed => {
@@ -227,6 +255,13 @@ impl Rows {
             Kind::ReservationConfirmed => self.confirmed.push(ended()?),
             Kind::ReservationCancelled => self.returned.push(ended()?),
             Kind::ReservationExpired => self.expired.push(ended()?),
+            Kind::CheckoutOpened => self.checkouts.push((entry.position, entry.body()?)),
+            Kind::CheckoutExtended => self.extended.push(entry.body()?),
+            Kind::CheckoutCancelled => {
+                self.given_back.push((ended()?, CheckoutStatus::Cancelled));
+            }
+            Kind::CheckoutExpired => self.given_back.push((ended()?, CheckoutStatus::Expired)),
+            Kind::PaymentUnused => self.add_unused(entry)?,
             Kind::StockImported => {
                 let StockImported { import_id, lines } = entry.body()?;
                 self.imported.push((import_id, lines.0, lines.1));
@@ -256,6 +291,24 @@ impl Rows {
         Ok(())
     }
 
+    fn add_unused(&mut self, entry: &Entry) -> Result<(), serde_json::Error> {
+        let unused: PaymentUnused = entry.body()?;
+        let is_due = entry
+            .transitions
+            .iter()
+            .any(|transition| transition.id == hold::state_id(unused.checkout_id));
+        let due = (unused.checkout_id, CheckoutStatus::RefundDue);
+        self.given_back.extend(is_due.then_some(due));
+        self.payments.push(StoredPayment {
+            id: entry.position,
+            payment_id: unused.payment_id,
+            checkout_id: unused.checkout_id,
+            amount: unused.amount,
+            outcome: unused.outcome,
+        });
+        Ok(())
+    }
+
     fn add_branch(&mut self, entry: &Entry) -> Result<(), serde_json::Error> {
         if entry.kind == Kind::BranchHeld {
             let cross_shard = entry.body::<Branch>()?.cross_shard;
@@ -275,6 +328,19 @@ impl Rows {
         });
         Ok(())
     }
+}
+
+/// The checkout that became an order, and its payment.
+fn paid(id: Position, order: &Order) -> Option<((Position, Position, bool), StoredPayment)> {
+    let (checkout_id, paid) = order.checkout_id.zip(order.paid.as_ref())?;
+    let payment = StoredPayment {
+        id,
+        payment_id: paid.payment_id.clone(),
+        checkout_id,
+        amount: order.total_amount,
+        outcome: PaymentOutcome::Confirmed,
+    };
+    Some(((checkout_id, id, paid.is_late), payment))
 }
 
 /// The branches of an entry, each with the cross-shard id that they share, and with the entry.
@@ -333,6 +399,20 @@ pub async fn record_own(
     ] {
         reservations::set_status(connection, ended, status).await?;
     }
+    checkouts::insert(connection, &rows.checkouts).await?;
+    checkouts::set_extended(connection, &rows.extended).await?;
+    // A payment that was too late comes after the expiry.
+    for status in [
+        CheckoutStatus::Cancelled,
+        CheckoutStatus::Expired,
+        CheckoutStatus::RefundDue,
+    ] {
+        let ended = rows.given_back.iter().filter(|(_, of)| *of == status);
+        let ended: Vec<Position> = ended.map(|(id, _)| *id).collect();
+        checkouts::set_status(connection, &ended, status).await?;
+    }
+    checkouts::set_ordered(connection, &rows.bought).await?;
+    payments::insert(connection, &rows.payments).await?;
     coupon_issues::insert(connection, &rows.issued).await?;
     coupon_issues::set_used(connection, &rows.used).await?;
     for ((coupon, code), order) in &rows.codes {

@@ -1,13 +1,12 @@
 //! Reservations in MySQL.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use sqlx::{AssertSqlSafe, MySql, MySqlConnection, MySqlPool, QueryBuilder};
 use stock_common::id::{LocationId, Position, ProductId, SaleId, UserId};
 use stock_common::money::Money;
-use stock_domain::account::Account;
 use stock_domain::quantity::Quantity;
-use stock_domain::reservation::{FrozenPrice, Held, Reservation, ReservationStatus};
+use stock_domain::reservation::{FrozenPrice, Reservation, ReservationStatus};
 use stock_domain::sale::Allowance;
 
 use super::rows::{MultiRow, push_list};
@@ -272,40 +271,6 @@ pub async fn pending(
         .fetch_all(connection)
         .await?;
     Ok(rows.into_iter().filter_map(parse).collect())
-}
-
-/// The entry that ended a hold: it gives the user's hold back and refers to this hold. `None` when
-/// there is none, or when it cannot be found because users were not limited.
-///
-/// # Errors
-/// When MySQL does not answer.
-pub async fn ended_by(pool: &MySqlPool, held: &Held) -> Result<Option<Position>, sqlx::Error> {
-    let account = Account::hold(held.user_id, held.hold_limit);
-    let id: Option<u64> = sqlx::query_scalar(
-        "SELECT j.id FROM postings p JOIN journal j ON j.id = p.journal_id \
-         WHERE p.kind = ? AND p.owner_id = ? AND p.place_id = ? AND p.journal_id > ? \
-         AND p.delta > 0 AND j.reference = ? LIMIT 1",
-    )
-    .bind(account.kind.as_str())
-    .bind(account.owner)
-    .bind(account.location)
-    .bind(held.id.get())
-    .bind(held.id.to_string())
-    .fetch_optional(pool)
-    .await?;
-    Ok(id.map(Position::new))
-}
-
-/// The ids of those reservations that are live.
-///
-/// # Errors
-/// When MySQL does not answer.
-pub async fn live_of(pool: &MySqlPool, ids: &[Position]) -> Result<HashSet<Position>, sqlx::Error> {
-    let of = of_ids(pool, ids).await?;
-    let live = of
-        .into_iter()
-        .filter(|(_, status)| *status == ReservationStatus::Pending);
-    Ok(live.map(|(id, _)| id).collect())
 }
 
 /// The status of each of some reservations; missing ones are absent.

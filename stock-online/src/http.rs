@@ -10,6 +10,7 @@ pub mod accounts;
 pub mod audit;
 pub mod audit_log;
 pub mod auth;
+pub mod checkouts;
 pub mod code;
 pub mod coupons;
 pub mod cross_site;
@@ -26,6 +27,7 @@ pub mod ops;
 pub mod orders;
 pub mod origin;
 pub mod page;
+pub mod payments;
 pub mod points;
 pub mod problem;
 pub mod products;
@@ -96,6 +98,13 @@ pub fn routes(app: Arc<App>) -> Router {
             post(reservations::confirm),
         )
         .route("/api/reservations/{id}/cancel", post(reservations::cancel))
+        .route("/api/checkouts", post(checkouts::open).get(checkouts::list))
+        .route("/api/checkouts/{id}", get(checkouts::show))
+        .route("/api/checkouts/{id}/extend", post(checkouts::extend))
+        .route("/api/checkouts/{id}/confirm", post(checkouts::confirm))
+        .route("/api/checkouts/{id}/cancel", post(checkouts::cancel))
+        .route("/api/payments", get(payments::list))
+        .route("/api/payments/events", post(payments::receive))
         .route("/api/stores", get(stores::list).post(stores::create))
         .route("/api/stores/{store_id}", put(stores::replace))
         .route("/api/stores/{store_id}/products", get(stores::products))

@@ -429,7 +429,7 @@ fn the_rule_of_what_is_remembered_under_a_key_stands_twice_and_is_one() {
     assert_eq!(remembered_differs(&script), None);
     for (is, was) in [
         ("['62'] = true", "['61'] = true"),
-        ("'retried_with_new_code'", "'retried_at_new_price'"),
+        ("'retried_with_new_code'", "'retried_anew'"),
     ] {
         assert!(remembered_differs(&script.replacen(is, was, 1)).is_some());
     }
@@ -460,7 +460,7 @@ fn remembered_differs(script: &str) -> Option<String> {
         let says = match () {
             () if *code < 30 || has(passing, "true") => Remembered::Never,
             () if has(back, "true") => Remembered::UnlessBack,
-            () if has(anew, "'retried_at_new_price'") => Remembered::UnlessReprices,
+            () if has(anew, "'retried_anew'") => Remembered::UnlessAnew,
             () if has(anew, "'retried_with_new_code'") => Remembered::UnlessRedraws,
             () => Remembered::Always,
         };

@@ -204,8 +204,10 @@ fn encode_request(cmd: &mut Cmd, index: &Index, sealed: &EncodedRequest) {
     if let Some(hold) = &request.hold {
         cmd.arg(hold.ttl_ms).arg(&hold.text).arg(hold.units_max);
     }
-    if let Some((member, until_ms)) = &request.release {
-        cmd.arg(member).arg(*until_ms);
+    if let Some(release) = &request.release {
+        cmd.arg(&release.member)
+            .arg(release.until_ms)
+            .arg(release.extended_ms);
     }
     if let Some((account, balance)) = &request.expected {
         cmd.arg(account_at(account)).arg(*balance);

@@ -131,10 +131,7 @@ async fn remember(
 ) -> Result<Verdict, DecideError> {
     let coordinator = &split.coordinator.request;
     if coordinator.idempotency.is_none()
-        || !refusal.is_remembered(
-            coordinator.retried_at_new_price,
-            coordinator.retried_with_new_code,
-        )
+        || !refusal.is_remembered(coordinator.retried_anew, coordinator.retried_with_new_code)
     {
         return Ok(Verdict::Refused(refusal));
     }

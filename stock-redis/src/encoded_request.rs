@@ -75,7 +75,7 @@ pub const FLAGS: [(u32, &str); 15] = [
     (8_192, "expected"),
     (16_384, "retried_with_new_code"),
     (32_768, "late_check"),
-    (65_536, "retried_at_new_price"),
+    (65_536, "retried_anew"),
 ];
 
 fn flags(request: &Request) -> u32 {
@@ -94,7 +94,7 @@ fn flags(request: &Request) -> u32 {
         request.expected.is_some(),
         request.retried_with_new_code,
         request.late_check.is_some(),
-        request.retried_at_new_price,
+        request.retried_anew,
     ];
     FLAGS
         .into_iter()

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashSet};
 use redis::aio::MultiplexedConnection;
 use redis::{RedisError, cmd};
 use stock_domain::branch::Branch;
-use stock_domain::reservation::{self, Held};
+use stock_domain::hold::Held;
 
 use super::keys::{Keys, SENTINEL};
 use super::scan::Scan;
@@ -61,8 +61,9 @@ pub async fn read(shard: &Shard) -> Result<(Units, Units), ReadError> {
             if let Some(hold) = Held::parse(&member)
                 && seen.insert(hold.id)
             {
-                let (field, units) = reservation::held_units(&hold);
-                *held.entry(field).or_insert(0) += units;
+                for (field, units) in hold.units() {
+                    *held.entry(field).or_insert(0) += units;
+                }
             }
             if let Some(at) = Branch::parse_member(&member)
                 && seen.insert(at)

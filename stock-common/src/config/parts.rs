@@ -159,17 +159,26 @@ settings! {
         /// most entries are dead letters.
         dead_letters_per_minute_max: u32 = 100,
     }
-    /// Reservations, points and the catalog.
+    /// Reservations, checkouts and their payments, points, and the catalog.
     selling: SellingSettings {
-        /// Live reservations that one user may have at once; 0 is no limit. Reservations that were
-        /// made under another number are counted separately until they end.
+        /// Live reservations and open checkouts that one user may have at once; 0 is no limit. Those
+        /// that were made under another number are counted separately until they end.
         holds_per_user_max: u32 = 20,
         /// Units of one product that one user may hold at once; 0 is no limit. A hold that counts
         /// against a sale's limit is bounded by that limit instead.
         hold_units_per_user_max: u32 = 200,
-        /// The longest life that a reservation may ask for, 30..=14400.
+        /// The longest life that a reservation or a checkout may ask for, 30..=14400.
         hold_ttl_seconds_max: u64 = 1_800,
-        /// How often expired reservations are looked for.
+        /// How many times a checkout may be extended by its owner or the shop.
+        checkout_extensions_max: u32 = 3,
+        /// How long a checkout may live in all when it is extended.
+        checkout_life_seconds_max: u64 = 3_600,
+        /// Whether products that are in a sale are sold through checkouts only.
+        sale_needs_checkout: bool = false,
+        /// The secret of the payment provider's messages (Standard Webhooks): `whsec_` and base64.
+        /// Without it no message is accepted.
+        payment_webhook_secret: String = String::new(),
+        /// How often expired holds are looked for.
         expire_reservations_ms: u64 = 200,
         /// The part of what a buyer pays that is earned as points, in hundredths of a percent.
         points_earn_hundredths: u32 = 0,

@@ -144,7 +144,15 @@ fn shards(request: &Request, map: ShardMap) -> Shards {
 
 /// Whether a transition's id itself names the shard of the state, by a position or by a number.
 fn is_stateful(transition: &Transition) -> bool {
-    const KINDS: [&str; 5] = ["order:", "hold:", "point:", "across:", "branch:"];
+    const KINDS: [&str; 7] = [
+        "order:",
+        "hold:",
+        "extended:",
+        "payment:",
+        "point:",
+        "across:",
+        "branch:",
+    ];
     KINDS.iter().any(|kind| transition.id.starts_with(kind))
 }
 

@@ -36,6 +36,16 @@ kinds! {
     ReservationCancelled = "reservation_cancelled";
     /// Reserved stock was given back because its time was over.
     ReservationExpired = "reservation_expired";
+    /// A checkout was opened: all that an order needs was set aside at a frozen total.
+    CheckoutOpened = "checkout_opened";
+    /// The deadline of a checkout was moved.
+    CheckoutExtended = "checkout_extended";
+    /// A checkout was given back at its buyer's or the shop's word.
+    CheckoutCancelled = "checkout_cancelled";
+    /// A checkout was given back because its time was over.
+    CheckoutExpired = "checkout_expired";
+    /// A payment sold nothing and is to be refunded.
+    PaymentUnused = "payment_unused";
     /// A product's accounts were opened.
     ProductOpened = "product_opened";
     /// A product was taken off sale, or put on sale again.

@@ -11,11 +11,13 @@ use stock_common::config::Config;
 use stock_common::id::{CouponId, Position, ProductId, SaleId, UserId, WorkId};
 use stock_domain::account::{Account, Book, Level};
 use stock_domain::branch::{ABORTED, Branch, COMMITTED, CrossShardId, RELEASED};
+use stock_domain::checkout::{self, CheckoutStatus, Course, Extended};
 use stock_domain::coupon::{self, CodeState};
 use stock_domain::order::{self, Order};
 use stock_domain::shard_map::ShardMap;
-use stock_domain::{points, reservation};
-use stock_mysql::{accounts, branches, quarantine, reservations};
+use stock_domain::{hold, points};
+use stock_mysql::holds::{self, LiveHold};
+use stock_mysql::{accounts, branches, quarantine};
 use stock_redis::epoch;
 use stock_redis::keys::{Keys, Records, SENTINEL};
 use stock_redis::mend::Mend;
@@ -176,7 +178,7 @@ impl Rebuild<'_> {
     }
 
     /// Writes the states that lie on the shard of their position: of orders that were taken back
-    /// within a day or are compensated dead letters, of reservations that ended within a day, and
+    /// within a day or are compensated dead letters, of reservations and checkouts that ended within a day, and
     /// of points that were taken back less than `keep_ms` ago.
     async fn write_position_states(
         &mut self,
@@ -205,19 +207,65 @@ impl Rebuild<'_> {
         .bind(from.get())
         .fetch_all(&mut **transaction)
         .await?;
+        let checkouts = self.checkout_states(transaction).await?;
         let orders = orders
             .into_iter()
             .map(|(id, state)| (format!("order:{id}"), state));
         let holds = holds
             .into_iter()
-            .map(|(id, state)| (reservation::state_id(Position::new(id)), state));
+            .map(|(id, state)| (hold::state_id(Position::new(id)), state));
         let points = points.into_iter().map(|id| {
             let state = points::PointType::Canceled.as_str().to_owned();
             (points::state_id(Position::new(id)), state)
         });
-        let states: Vec<(String, String)> = orders.chain(holds).chain(points).collect();
+        let states: Vec<(String, String)> =
+            orders.chain(holds).chain(points).chain(checkouts).collect();
         self.set_states(&states, now).await?;
         Ok(())
+    }
+
+    /// The states of checkouts that are open or ended within a day, and of their payments.
+    async fn checkout_states(
+        &self,
+        transaction: &mut Transaction<'static, MySql>,
+    ) -> Result<Vec<(String, String)>, sqlx::Error> {
+        type Row = (u64, String, Option<u64>, bool, u64, u32, bool);
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT id, CAST(status AS CHAR), order_id, is_late, expires_ms, times_extended, \
+             payment_extended FROM checkouts WHERE status = 'OPEN' OR ended_at > NOW(3) - INTERVAL 1 DAY",
+        )
+        .fetch_all(&mut **transaction)
+        .await?;
+        let mut states = Vec::with_capacity(rows.len());
+        for (id, status, order, is_late, until_ms, times, by_payment) in rows {
+            let id = Position::new(id);
+            if times > 0 || by_payment {
+                let extended = Extended {
+                    times,
+                    by_payment,
+                    until_ms,
+                };
+                states.push((checkout::extended_state_id(id), extended.state()));
+            }
+            let course = CheckoutStatus::parse(&status).map(|status| Course {
+                status,
+                order_id: order.map(Position::new),
+                is_late,
+            });
+            let state = course.and_then(Course::state);
+            states.extend(state.map(|state| (hold::state_id(id), state)));
+        }
+        let paid: Vec<(u64, String, String)> = sqlx::query_as(
+            "SELECT checkout_id, payment_id, CAST(outcome AS CHAR) FROM payments \
+             WHERE created_at > NOW(3) - INTERVAL 1 DAY ORDER BY id",
+        )
+        .fetch_all(&mut **transaction)
+        .await?;
+        states.extend(paid.into_iter().map(|(checkout, payment, outcome)| {
+            let id = checkout::payment_state_id(Position::new(checkout), &payment);
+            (id, outcome)
+        }));
+        Ok(states)
     }
 
     /// Writes the states that lie on the shard of their product or coupon: of opened products, of
@@ -304,7 +352,7 @@ impl Rebuild<'_> {
         transaction: &mut Transaction<'static, MySql>,
         now: u64,
     ) -> Result<(), RecoverError> {
-        type Issue = (u64, u64, u64, Option<u64>, String, bool, bool);
+        type Issue = (u64, u64, u64, Option<u64>, String, String, bool);
         let all: Vec<(u64, bool)> =
             sqlx::query_as("SELECT id, opened = 1 AND user_id IS NULL FROM coupons")
                 .fetch_all(&mut **transaction)
@@ -320,8 +368,10 @@ impl Rebuild<'_> {
         let mut after = 0;
         loop {
             let rows: Vec<Issue> = sqlx::query_as(
-                "SELECT i.id, i.coupon_id, i.user_id, i.work_id, i.code, i.is_used = 1, \
-                 c.user_id IS NULL FROM coupon_issues i JOIN coupons c ON c.id = i.coupon_id \
+                "SELECT i.id, i.coupon_id, i.user_id, i.work_id, i.code, \
+                 IF(i.order_id IS NOT NULL, 'USED', IF(EXISTS (SELECT 1 FROM checkouts h \
+                 WHERE h.coupon_code = i.code AND h.coupon_id = i.coupon_id \
+                 AND h.status = 'OPEN'), 'HELD', 'FREE')), c.user_id IS NULL FROM coupon_issues i JOIN coupons c ON c.id = i.coupon_id \
                  WHERE i.id > ? AND (c.valid_to IS NULL OR c.valid_to > NOW(3) - INTERVAL 1 DAY) \
                  ORDER BY i.id LIMIT ?",
             )
@@ -334,18 +384,14 @@ impl Rebuild<'_> {
             };
             after = last.0;
             let mut states = Vec::with_capacity(2 * rows.len());
-            for (_, coupon, user, work, code, is_used, is_campaign) in rows {
+            for (_, coupon, user, work, code, code_use, is_campaign) in rows {
                 let (coupon_id, user_id) = (CouponId(coupon), UserId(user));
                 if is_campaign {
                     let id = coupon::issue_state_id(coupon_id, user_id, work.map(WorkId));
                     states.push((id, coupon::ISSUED.to_owned()));
                 }
-                let state = CodeState {
-                    is_used,
-                    coupon_id,
-                    user_id,
-                };
-                states.push((coupon::code_state_id(&code), state.to_string()));
+                let state = format!("{code_use} {coupon_id} {user_id}");
+                states.push((coupon::code_state_id(&code), state));
             }
             self.set_states(&states, now).await?;
         }
@@ -358,21 +404,21 @@ impl Rebuild<'_> {
     ) -> Result<(), RecoverError> {
         let mut after = Position::ZERO;
         loop {
-            let page = reservations::pending(transaction, after, PAGE).await?;
+            let page = holds::live(transaction, after, PAGE).await?;
             let Some(last) = page.last() else {
                 count_held(self.redis, self.keys).await?;
                 return Ok(());
             };
-            after = last.id;
-            let own: Vec<_> = page.iter().filter(|of| self.has_position(of.id)).collect();
+            after = last.held.id;
+            let is_own = |of: &&LiveHold| self.has_position(of.held.id);
+            let own: Vec<_> = page.iter().filter(is_own).collect();
             if own.is_empty() {
                 continue;
             }
             let mut add = cmd("ZADD");
             add.arg(self.keys.deadlines());
             for of in own {
-                add.arg(of.reservation.expires_ms(of.id))
-                    .arg(of.reservation.held(of.id).member());
+                add.arg(of.expires_ms).arg(of.held.member());
             }
             let _: i64 = add.query_async(self.redis).await?;
         }

@@ -16,7 +16,7 @@ use stock_mysql::record::Rows;
 use stock_mysql::{archives, shards};
 
 use super::late::state_of;
-use super::rows::{BRANCHES, ORDERS, RESERVATIONS, Table};
+use super::rows::{BRANCHES, CHECKOUTS, ORDERS, RESERVATIONS, Table};
 use super::tally::{Thing, bucket};
 use super::{Difference, VerifyError};
 
@@ -27,7 +27,8 @@ const PAGE: u32 = 5_000;
 
 /// The kinds of entries that end something.
 const ENDS: &str = "'order_cancelled', 'order_failed', 'reservation_confirmed', \
-     'reservation_cancelled', 'reservation_expired', 'branch_confirmed', 'branch_released'";
+     'reservation_cancelled', 'reservation_expired', 'checkout_cancelled', 'checkout_expired', \
+     'payment_unused', 'branch_confirmed', 'branch_released'";
 
 type Said = BTreeMap<(Thing, Position), String>;
 
@@ -54,6 +55,7 @@ pub(super) async fn differing(
     for (thing, table) in [
         (Thing::Order, &ORDERS),
         (Thing::Reservation, &RESERVATIONS),
+        (Thing::Checkout, &CHECKOUTS),
         (Thing::Branch, &BRANCHES),
     ] {
         ended(pool, thing, table, &wanted, &mut rows, &mut taken).await?;
@@ -103,7 +105,7 @@ pub(super) async fn differing(
     Ok(found)
 }
 
-/// Reads the rows that say that they have ended. Reservations that name the order that took them go
+/// Reads the rows that say that they have ended. Holds that name the order that took them go
 /// into `taken`.
 async fn ended(
     pool: &MySqlPool,
@@ -116,6 +118,7 @@ async fn ended(
     let condition = match thing {
         Thing::Order => "status <> 'SUCCESS'",
         Thing::Reservation => "status <> 'PENDING'",
+        Thing::Checkout => "status <> 'OPEN'",
         Thing::Branch => "state <> 'HELD'",
     };
     let mut at = Position::ZERO;
@@ -130,7 +133,7 @@ async fn ended(
             if !wanted.contains(&bucket(thing, row.at)) {
                 continue;
             }
-            if thing == Thing::Reservation && row.late(1).is_some() {
+            if thing.is_hold() && row.late(1).is_some() {
                 taken.insert(of);
             } else {
                 rows.insert(of, state_of(thing, &row));
@@ -215,9 +218,17 @@ fn said(entry: Result<Entry, EntryError>) -> Vec<((Thing, Position), String)> {
         };
         ((Thing::Branch, of.id), state)
     });
+    let given_back = rows.given_back.iter().map(|(id, status)| {
+        let state = status.as_str().to_owned();
+        ((Thing::Checkout, *id), state)
+    });
     let orders = cancelled.chain(failed).map(order);
     let holds = confirmed.chain(returned).chain(expired).map(hold);
-    orders.chain(holds).chain(branches).collect()
+    orders
+        .chain(holds)
+        .chain(given_back)
+        .chain(branches)
+        .collect()
 }
 
 #[cfg(test)]

@@ -9,13 +9,15 @@ use std::collections::{HashMap, HashSet};
 
 use sqlx::{AssertSqlSafe, MySqlPool, Row as _};
 use stock_common::id::Position;
+use stock_domain::checkout::CheckoutStatus;
+use stock_domain::hold::HoldEnded;
 use stock_domain::journal::Kind;
 use stock_domain::order::OrderStatus;
-use stock_domain::reservation::{ReservationEnded, ReservationStatus};
+use stock_domain::reservation::ReservationStatus;
 
 use super::Difference;
 use super::pass::{Courses, Read};
-use super::rows::{BRANCHES, ORDERS, RESERVATIONS, Row, Text};
+use super::rows::{BRANCHES, CHECKOUTS, ORDERS, RESERVATIONS, Row, Text};
 use super::tally::{Tally, Thing};
 
 /// A window of a pass, with all that was read of it.
@@ -69,6 +71,7 @@ impl Window<'_> {
         found.extend(self.reversals(tally.as_deref_mut(), rowless).await?);
         found.extend(self.ends(tally.as_deref_mut()).await?);
         found.extend(self.taken().await?);
+        found.extend(self.checkouts(tally.as_deref_mut()).await?);
         found.extend(self.branches(tally).await?);
         found.extend(self.codes().await?);
         found.extend(self.issues().await?);
@@ -92,6 +95,7 @@ impl Window<'_> {
         let ended = [
             (Thing::Order, &ORDERS, 0, "SUCCESS", Some(1)),
             (Thing::Reservation, &RESERVATIONS, 0, "PENDING", Some(2)),
+            (Thing::Checkout, &CHECKOUTS, 0, "OPEN", Some(2)),
             (Thing::Branch, &BRANCHES, 0, "HELD", None),
         ];
         for (thing, table, state, begun, since) in ended {
@@ -102,8 +106,8 @@ impl Window<'_> {
                     let text = format!("is {:?} since {time:?}", row.late(state));
                     found.push(Difference::new(table.name, row.at, text));
                 }
-                // A reservation names the order that took it.
-                let is_named = thing == Thing::Reservation && row.late(1).is_some();
+                // A hold names the order that took it.
+                let is_named = thing.is_hold() && row.late(1).is_some();
                 let course = self.courses.get(&row.at.shard());
                 let settled = course.map(|course| course.settled_at.as_str());
                 let is_settled = time <= settled;
@@ -224,8 +228,8 @@ impl Window<'_> {
                 |transition: &stock_domain::transition::Transition| transition.from == confirmed;
             entry.kind == Kind::ReservationCancelled && entry.transitions.iter().any(is_forced)
         });
-        let ended = cancels.filter_map(|entry| entry.body::<ReservationEnded>().ok());
-        ended.map(|ended| ended.reservation_id).collect()
+        let ended = cancels.filter_map(|entry| entry.body::<HoldEnded>().ok());
+        ended.map(|ended| ended.hold_id).collect()
     }
 
     /// Checks that an order and the reservation that it took name each other.
@@ -259,6 +263,73 @@ impl Window<'_> {
             if by != Some(id.to_string().as_str()) && !letters.contains_key(&order) {
                 let text = format!("says that order {order} took it, which took {by:?}");
                 found.push(Difference::new("reservations", id, text));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Checks that each checkout says what its entries say: the order that it became, how it ended
+    /// otherwise, and how far its deadline was moved.
+    async fn checkouts(
+        &self,
+        mut tally: Option<&mut Tally>,
+    ) -> Result<Vec<Difference>, sqlx::Error> {
+        let rows = &self.read.rows;
+        let bought = rows.bought.iter().map(|(id, ..)| id.get());
+        let ended = rows.given_back.iter().map(|(id, _)| id.get());
+        let moved = rows.extended.iter().map(|of| of.checkout_id.get());
+        let columns = "status, order_id, is_late, expires_ms, times_extended";
+        let ids = bought.chain(ended).chain(moved);
+        let stored = find(self.pool, "checkouts", "id", columns, ids).await?;
+        let mut found = Vec::new();
+        let mut differ = |id: Position, text: String| {
+            found.push(Difference::new("checkouts", id, text));
+        };
+        for (id, order, is_late) in &rows.bought {
+            let Some(row) = stored.get(id) else { continue };
+            let (order, late) = (order.to_string(), u8::from(*is_late).to_string());
+            let expected = [Some("CONFIRMED"), Some(order.as_str()), Some(late.as_str())];
+            if !row.iter().take(3).map(Option::as_deref).eq(expected) {
+                differ(*id, format!("is {row:?}, order {order} took it"));
+            }
+            // It had expired before it was paid, which its row no longer says.
+            if *is_late
+                && self.is_counted(*id)
+                && let Some(tally) = tally.as_deref_mut()
+            {
+                tally.row(Thing::Checkout, *id, CheckoutStatus::Expired.as_str());
+            }
+        }
+        for (id, status) in &rows.given_back {
+            let is = value(&stored, *id, 0).and_then(CheckoutStatus::parse);
+            let Some(is) = is else { continue };
+            let is_after = *status == CheckoutStatus::Expired
+                && matches!(is, CheckoutStatus::Confirmed | CheckoutStatus::RefundDue);
+            if is != *status && !is_after {
+                let text = format!("is {}, its end says {}", is.as_str(), status.as_str());
+                differ(*id, text);
+            }
+            if !self.is_counted(*id) {
+                continue;
+            }
+            if let Some(tally) = tally.as_deref_mut() {
+                tally.entry(Thing::Checkout, *id, status.as_str());
+                if *status == CheckoutStatus::RefundDue {
+                    tally.row(Thing::Checkout, *id, CheckoutStatus::Expired.as_str());
+                }
+            }
+        }
+        for of in &rows.extended {
+            let Some(until_ms) = value(&stored, of.checkout_id, 3) else {
+                continue;
+            };
+            let times = value(&stored, of.checkout_id, 4).and_then(|times| times.parse().ok());
+            let until_ms = until_ms.parse::<u64>().ok();
+            let is_right =
+                until_ms >= Some(of.extended.until_ms) && times >= Some(of.extended.times);
+            if !is_right {
+                let text = format!("ends at {until_ms:?}, an entry says {:?}", of.extended);
+                differ(of.checkout_id, text);
             }
         }
         Ok(found)
@@ -367,7 +438,7 @@ impl Window<'_> {
 pub(super) fn state_of(thing: Thing, row: &Row) -> String {
     let state = row.late(0).unwrap_or_default();
     match thing {
-        Thing::Order | Thing::Reservation => state.to_owned(),
+        Thing::Order | Thing::Reservation | Thing::Checkout => state.to_owned(),
         Thing::Branch => format!("{state} {}", row.late(1).unwrap_or_default()),
     }
 }

@@ -241,6 +241,9 @@ impl Pass<'_> {
             orders,
             lines,
             reservations,
+            checkouts,
+            checkout_lines,
+            payments,
             offline,
             issues,
             points,
@@ -255,11 +258,13 @@ impl Pass<'_> {
         };
         let first = async { tokio::try_join!(postings, orders, lines, reservations, offline) };
         let second = async { tokio::try_join!(issues, points, branches, owned, letters) };
-        let (first, second) = tokio::try_join!(first, second)?;
+        let third = async { tokio::try_join!(checkouts, checkout_lines, payments) };
+        let (first, second, third) = tokio::try_join!(first, second, third)?;
         let mut postings = first.0;
         postings.retain(|(at, _)| self.has(*at));
         let mut stored = vec![
-            first.1, first.2, first.3, first.4, second.0, second.1, second.2, second.3, second.4,
+            first.1, first.2, first.3, third.0, third.1, third.2, first.4, second.0, second.1,
+            second.2, second.3, second.4,
         ];
         for rows in &mut stored {
             rows.retain(|row| self.has(row.at));
@@ -295,6 +300,8 @@ impl Read {
             let mut own = Rows::default();
             if entry.kind == Kind::OrderPlaced && own.add(entry).is_ok() {
                 self.rows.ordered.extend(own.ordered);
+                self.rows.bought.extend(own.bought);
+                self.rows.payments.extend(own.payments);
             }
         }
     }

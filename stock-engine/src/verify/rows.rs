@@ -70,6 +70,7 @@ pub(super) static ORDERS: Table = Table {
         "coupon_discount_amount",
         "used_points",
         "earned_points",
+        "checkout_id",
     ],
     key: 1,
     late: &["status", "updated_at"],
@@ -111,6 +112,62 @@ pub(super) static RESERVATIONS: Table = Table {
     ],
     key: 1,
     late: &["status", "order_id", "ended_at"],
+};
+
+pub(super) static CHECKOUTS: Table = Table {
+    name: "checkouts",
+    position: "id",
+    columns: &[
+        "id",
+        "user_id",
+        "delivery_type",
+        "store_id",
+        "total_amount",
+        "coupon_id",
+        "coupon_code",
+        "coupon_discount_amount",
+        "used_points",
+        "earned_points",
+        "ttl_ms",
+        "hold_limit",
+        "reference",
+    ],
+    key: 1,
+    late: &[
+        "status",
+        "order_id",
+        "ended_at",
+        "expires_ms",
+        "times_extended",
+        "payment_extended",
+        "is_late",
+    ],
+};
+
+static CHECKOUT_LINES: Table = Table {
+    name: "checkout_lines",
+    position: "checkout_id",
+    columns: &[
+        "checkout_id",
+        "line",
+        "product_id",
+        "product_name",
+        "quantity",
+        "price",
+        "unit_price",
+        "sale_id",
+        "sale_limit",
+    ],
+    key: 2,
+    late: &[],
+};
+
+static PAYMENTS: Table = Table {
+    name: "payments",
+    position: "id",
+    columns: &["id", "payment_id", "checkout_id", "amount", "outcome"],
+    key: 1,
+    late: &[],
 };
 
 pub(super) static OFFLINE: Table = Table {
@@ -183,10 +240,13 @@ pub(super) static LETTERS: Table = Table {
 };
 
 /// Every table whose rows an entry's position names, except the journal's own.
-pub(super) const TABLES: [&Table; 9] = [
+pub(super) const TABLES: [&Table; 12] = [
     &ORDERS,
     &LINES,
     &RESERVATIONS,
+    &CHECKOUTS,
+    &CHECKOUT_LINES,
+    &PAYMENTS,
     &OFFLINE,
     &ISSUES,
     &POINTS,

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use redis::cmd;
 use sqlx::{AssertSqlSafe, MySql, MySqlPool, QueryBuilder};
 use stock_common::id::Position;
+use stock_domain::checkout::{CheckoutStatus, Course};
 use stock_domain::coupon::{CODE_STATE, CodeState, ISSUED, OPEN, code_state_id};
 use stock_domain::order::{offline_state, offline_state_id, parse_offline_state_id};
 use stock_mysql::rows::push_list;
@@ -167,6 +168,8 @@ pub(super) async fn says(pool: &MySqlPool, ids: &[&str]) -> Result<Says, sqlx::E
     let mut says = Says::new();
     orders(pool, of("order"), &mut says).await?;
     holds(pool, of("hold"), &mut says).await?;
+    extended(pool, of("extended"), &mut says).await?;
+    payments(pool, of("payment"), &mut says).await?;
     for (kind, table, column, value_of, state) in [
         ("point", "point_transactions", "cancels_id", "1", "CANCELED"),
         ("opened", "products", "id", "opened", "OPEN"),
@@ -220,10 +223,26 @@ async fn holds(pool: &MySqlPool, ids: &[(&str, &str)], says: &mut Says) -> Resul
     let at = |rest: &str| Position::from_stream_id(rest).unwrap_or_default();
     let numbers = || ids.iter().map(|(_, rest)| at(rest).get());
     let rows = find(pool, "reservations", "id", "status, order_id", numbers()).await?;
-    let lacking = numbers().filter(|id| !rows.contains_key(&Position::new(*id)));
+    let columns = "status, order_id, is_late";
+    let checkouts = find(pool, "checkouts", "id", columns, numbers()).await?;
+    let is_lacking = |id: &u64| {
+        let id = Position::new(*id);
+        !rows.contains_key(&id) && !checkouts.contains_key(&id)
+    };
+    let lacking = numbers().filter(is_lacking);
     let letters = find(pool, "dead_letters", "journal_id", "state", lacking).await?;
     for (id, rest) in ids {
         let at = at(rest);
+        if let Some(status) = value(&checkouts, at, 0).and_then(CheckoutStatus::parse) {
+            let order = value(&checkouts, at, 1).and_then(|order| order.parse().ok());
+            let course = Course {
+                status,
+                order_id: order,
+                is_late: value(&checkouts, at, 2) == Some("1"),
+            };
+            says.insert((*id).to_owned(), course.state());
+            continue;
+        }
         if letters.contains_key(&at) {
             continue;
         }
@@ -237,17 +256,55 @@ async fn holds(pool: &MySqlPool, ids: &[(&str, &str)], says: &mut Says) -> Resul
     Ok(())
 }
 
+/// How far deadlines were moved. The row of a checkout that is no longer open may be behind.
+async fn extended(
+    pool: &MySqlPool,
+    ids: &[(&str, &str)],
+    says: &mut Says,
+) -> Result<(), sqlx::Error> {
+    let at = |rest: &str| Position::from_stream_id(rest).unwrap_or_default();
+    let numbers = ids.iter().map(|(_, rest)| at(rest).get());
+    let columns = "CONCAT(times_extended, ' ', payment_extended, ' ', expires_ms)";
+    let rows = find(pool, "checkouts", "id", columns, numbers).await?;
+    for (id, rest) in ids {
+        if let Some(state) = value(&rows, at(rest), 0) {
+            says.insert((*id).to_owned(), Some(state.to_owned()));
+        }
+    }
+    Ok(())
+}
+
+/// What became of payments; the last row of a payment counts.
+async fn payments(
+    pool: &MySqlPool,
+    ids: &[(&str, &str)],
+    says: &mut Says,
+) -> Result<(), sqlx::Error> {
+    for (id, rest) in ids {
+        let Some((checkout, payment)) = rest.split_once(':') else {
+            continue;
+        };
+        let checkout = Position::from_stream_id(checkout).unwrap_or_default();
+        let outcome = stock_mysql::payments::outcome(pool, checkout, payment).await?;
+        let state = outcome.map(|outcome| outcome.as_str().to_owned());
+        says.insert((*id).to_owned(), state);
+    }
+    Ok(())
+}
+
 async fn codes(pool: &MySqlPool, ids: &[(&str, &str)], says: &mut Says) -> Result<(), sqlx::Error> {
     says.extend(ids.iter().map(|(id, _)| ((*id).to_owned(), None)));
     let codes: Vec<&str> = ids.iter().map(|(_, code)| *code).collect();
     for part in codes.chunks(500) {
         let mut query: QueryBuilder<MySql> = QueryBuilder::new(
-            "SELECT code, CONCAT(IF(order_id IS NULL, 'FREE ', 'USED '), coupon_id, ' ', user_id) \
-             FROM coupon_issues WHERE code IN ",
+            "SELECT i.code, CONCAT(IF(i.order_id IS NOT NULL, 'USED ', IF(EXISTS (SELECT 1 FROM \
+             checkouts c WHERE c.coupon_code = i.code AND c.coupon_id = i.coupon_id \
+             AND c.status = 'OPEN'), 'HELD ', 'FREE ')), i.coupon_id, ' ', i.user_id) \
+             FROM coupon_issues i WHERE i.code IN ",
         );
         push_list(&mut query, part);
         // A code may be issued again when its coupon is long over: the later row counts.
-        query.push(" ORDER BY id");
+        query.push(" ORDER BY i.id");
         let rows: Vec<(String, String)> = query.build_query_as().fetch_all(pool).await?;
         let rows = rows.into_iter();
         says.extend(rows.map(|(code, state)| (code_state_id(&code), Some(state))));

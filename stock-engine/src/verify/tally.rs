@@ -1,7 +1,7 @@
 //! Counts the things that ended from both sides: by the entries that ended them, and by the rows
 //! that say so.
 //!
-//! The row of an order that was taken back, of a reservation that is over or of a branch that has
+//! The row of an order that was taken back, of a hold that is over or of a branch that has
 //! ended states its end. No column leads to the entry that ended it, which may lie anywhere later.
 //! So a pass over the whole journal adds a number for each such row and subtracts it for each such
 //! entry; at the end nothing may be left. The numbers are kept in [`BUCKETS`] sums by the thing's
@@ -21,16 +21,24 @@ pub(super) enum Thing {
     Order,
     /// A reservation that is confirmed, cancelled or expired.
     Reservation,
+    /// A checkout that was cancelled, has expired, or is to be refunded.
+    Checkout,
     /// A branch that was held for an entry on another shard.
     Branch,
 }
 
 impl Thing {
+    /// Whether it is a hold, whose row names the order that took it.
+    pub(super) const fn is_hold(self) -> bool {
+        matches!(self, Self::Reservation | Self::Checkout)
+    }
+
     /// Its table.
     pub(super) const fn table(self) -> &'static str {
         match self {
             Self::Order => "orders",
             Self::Reservation => "reservations",
+            Self::Checkout => "checkouts",
             Self::Branch => "branches",
         }
     }

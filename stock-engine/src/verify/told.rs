@@ -1,6 +1,7 @@
 //! The rows that entries write, as the entries state them, in the form in which MySQL prints them.
 
 use stock_common::id::Position;
+use stock_domain::checkout::Checkout;
 use stock_domain::order::Order;
 use stock_domain::reservation::Reservation;
 use stock_mysql::record::Rows;
@@ -42,6 +43,29 @@ fn order_row(id: Position, order: &Order) -> Row {
             of(coupon.map(|coupon| coupon.discount_amount.get())),
             points(order.used_points.get()),
             points(order.earned_points.get()),
+            of(order.checkout_id),
+        ],
+    )
+}
+
+fn checkout_row((id, of): &(Position, Checkout)) -> Row {
+    let (order, coupon) = (&of.order, of.order.coupon.as_ref());
+    row(
+        *id,
+        vec![
+            text(id),
+            text(order.user_id),
+            text(order.delivery_type.as_str()),
+            self::of(order.store_id),
+            text(order.total_amount.get()),
+            self::of(coupon.map(|coupon| coupon.coupon_id)),
+            self::of(coupon.map(|coupon| &coupon.code)),
+            self::of(coupon.map(|coupon| coupon.discount_amount.get())),
+            text(order.used_points.get()),
+            text(order.earned_points.get()),
+            text(of.ttl_ms),
+            text(of.hold_limit),
+            of.reference.clone(),
         ],
     )
 }
@@ -94,6 +118,21 @@ pub(super) fn told(rows: &Rows) -> Vec<Vec<Row>> {
     let orders = placed.iter().map(|(id, order)| order_row(*id, order));
     let lines = placed.iter().flat_map(|(id, order)| line_rows(*id, order));
     let reservations = rows.reserved.iter().map(reservation_row);
+    let checkouts = rows.checkouts.iter().map(checkout_row);
+    let opened = rows.checkouts.iter();
+    let checkout_lines = opened.flat_map(|(id, of)| line_rows(*id, &of.order));
+    let payments = rows.payments.iter().map(|paid| {
+        row(
+            paid.id,
+            vec![
+                text(paid.id),
+                text(&paid.payment_id),
+                text(paid.checkout_id),
+                text(paid.amount.get()),
+                text(paid.outcome.as_str()),
+            ],
+        )
+    });
     let offline = rows.offline.iter().map(|(id, store, sale, state)| {
         let mut values = vec![
             text(id),
@@ -143,6 +182,9 @@ pub(super) fn told(rows: &Rows) -> Vec<Vec<Row>> {
         orders.collect(),
         lines.collect(),
         reservations.collect(),
+        checkouts.collect(),
+        checkout_lines.collect(),
+        payments.collect(),
         offline.collect(),
         issues.collect(),
         points.collect(),

@@ -49,6 +49,8 @@ codes! {
     /// The refresh token is unknown, expired, or was used before. A second use ends every token of
     /// its login.
     RefreshTokenInvalid = "REFRESH_TOKEN_INVALID", 401, "The refresh token does not hold";
+    /// The message has no valid signature.
+    SignatureInvalid = "SIGNATURE_INVALID", 401, "The message has no valid signature";
     /// The role may not do this.
     Forbidden = "FORBIDDEN", 403, "The role of the token does not allow this";
     /// The body names another user than the token.
@@ -63,6 +65,8 @@ codes! {
     OrderNotFound = "ORDER_NOT_FOUND", 404, "There is no such order";
     /// There is no such reservation, or it is another user's.
     ReservationNotFound = "RESERVATION_NOT_FOUND", 404, "There is no such reservation";
+    /// There is no such checkout, or it is another user's.
+    CheckoutNotFound = "CHECKOUT_NOT_FOUND", 404, "There is no such checkout";
     /// There is no such store.
     StoreNotFound = "STORE_NOT_FOUND", 404, "There is no such store";
     /// There is no such webhook or delivery.
@@ -111,6 +115,16 @@ codes! {
     ReservationAlreadyExpired = "RESERVATION_ALREADY_EXPIRED", 409, "The reservation has expired";
     /// The order does not ask for what the reservation holds.
     ReservationMismatch = "RESERVATION_MISMATCH", 409, "The reservation holds something else";
+    /// The checkout was paid, cancelled or has expired.
+    CheckoutOver = "CHECKOUT_OVER", 409, "The checkout is over";
+    /// The checkout cannot be extended any further.
+    CheckoutExtensionsSpent = "CHECKOUT_EXTENSIONS_SPENT", 409, "The checkout cannot be extended any further";
+    /// Products of a sale are sold through checkouts only.
+    CheckoutRequired = "CHECKOUT_REQUIRED", 409, "The sale needs a checkout";
+    /// The amount paid is not the frozen total.
+    AmountMismatch = "AMOUNT_MISMATCH", 409, "The amount is not the frozen total";
+    /// The payment came too late and sold nothing: it is to be refunded.
+    RefundDue = "REFUND_DUE", 409, "The payment is to be refunded";
     /// The maximum number of webhooks exists already.
     WebhookLimitReached = "WEBHOOK_LIMIT_REACHED", 409, "There are too many webhooks";
     /// There is a store with this number.

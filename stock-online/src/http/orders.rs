@@ -20,11 +20,11 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use stock_common::id::{Position, UserId};
 use stock_domain::coupon::{self, CodeState, Coupon};
+use stock_domain::hold::Held;
 use stock_domain::journal::{DraftError, Entry, Idempotency};
 use stock_domain::order::{self, Order, OrderStatus, Path, Terms};
 use stock_domain::pricing::{self, AskedOrder, Priced, Unpriced};
 use stock_domain::request::Request;
-use stock_domain::reservation::Held;
 use stock_domain::verdict::{Refusal, Replay, Verdict};
 use stock_engine::lookup::{self, Located, LocatedReservation};
 use stock_engine::reads::Reader;
@@ -62,10 +62,10 @@ pub(super) fn count(app: &App, path: Path, verdict: &Verdict) {
 
 /// A priced order, and the conditions of its price.
 pub(super) struct Placing {
-    order: Order,
-    window_ms: Option<(u64, u64)>,
+    pub(super) order: Order,
+    pub(super) window_ms: Option<(u64, u64)>,
     /// Whether the order has another price outside `window_ms`.
-    is_repriced: bool,
+    pub(super) is_repriced: bool,
     /// The reservation whose stock the order takes, and its expiry in Unix ms.
     held: Option<(Held, u64)>,
     /// The reservation's entry, which MySQL must have before the order.
@@ -75,12 +75,12 @@ pub(super) struct Placing {
 impl Placing {
     fn request(
         &self,
-        retried_at_new_price: bool,
+        retried_anew: bool,
         idempotency: Option<&Idempotency>,
     ) -> Result<Request, DraftError> {
         let terms = Terms {
             window_ms: self.window_ms,
-            retried_at_new_price,
+            retried_anew,
             held: self.held.as_ref(),
         };
         order::place(&self.order, terms, idempotency.cloned())
@@ -88,7 +88,7 @@ impl Placing {
 }
 
 /// Prices an order at a time in Unix ms, or returns the verdict that refuses it.
-async fn price(
+pub(super) async fn price(
     app: &App,
     asked: &AskedOrder,
     benefits: &Benefits,
@@ -227,10 +227,10 @@ pub async fn place_redis(
             Ok(placing) => placing,
             Err(verdict) => return Box::pin(answer_unplaced(&app, verdict)).await,
         };
-        let retried_at_new_price = placing.is_repriced && !round.is_last();
-        let build = || placing.request(retried_at_new_price, key);
+        let retried_anew = placing.is_repriced && !round.is_last();
+        let build = || placing.request(retried_anew, key);
         let verdict = decide_stock(&app, build).await?;
-        if retried_at_new_price && let Some(next) = round.next(&app, &verdict, placing.window_ms) {
+        if retried_anew && let Some(next) = round.next(&app, &verdict, placing.window_ms) {
             round = next;
             continue;
         }
@@ -292,13 +292,11 @@ async fn place_locked(
             Err(verdict) => return answer_unplaced(app, verdict).await,
         };
         wait_for_code(app, &placing.order).await?;
-        let retried_at_new_price = placing.is_repriced && !round.is_last();
-        let build = || placing.request(retried_at_new_price, key);
+        let retried_anew = placing.is_repriced && !round.is_last();
+        let build = || placing.request(retried_anew, key);
         let before = placing.before.iter().cloned().collect();
         let decided = sell_locked(app, build, before).await?;
-        if retried_at_new_price
-            && let Some(next) = round.next(app, &decided.verdict, placing.window_ms)
-        {
+        if retried_anew && let Some(next) = round.next(app, &decided.verdict, placing.window_ms) {
             round = next;
             continue;
         }

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use stock_common::clock::rfc3339;
 use stock_common::id::{LocationId, Position, ProductId};
 use stock_domain::catalog::{Product, ProductStatus};
+use stock_domain::hold;
 use stock_domain::pricing::Unpriced;
 use stock_domain::quantity::Quantity;
 use stock_domain::reservation::{
@@ -205,23 +206,18 @@ pub async fn reserve(
             frozen: Some(product.frozen(round.now_ms)),
         };
         let window_ms = sale::window(product.sale.iter(), round.now_ms);
-        let retried_at_new_price =
-            product.sale.as_ref().is_some_and(Sale::is_repriced) && !round.is_last();
+        let retried_anew = product.sale.as_ref().is_some_and(Sale::is_repriced) && !round.is_last();
         let build = || {
-            let mut request = reservation::reserve(&reservation, window_ms, idempotency.clone())?;
-            request.retried_at_new_price = retried_at_new_price;
-            // Units that a sale's limit counts need no other cap.
-            if let Some(hold) = request
-                .hold
-                .as_mut()
-                .filter(|_| reservation.allowance.is_none())
-            {
-                hold.units_max = app.config.selling.hold_units_per_user_max;
-            }
+            let (most, key) = (
+                app.config.selling.hold_units_per_user_max,
+                idempotency.clone(),
+            );
+            let mut request = reservation::reserve(&reservation, window_ms, most, key)?;
+            request.retried_anew = retried_anew;
             Ok(request)
         };
         let verdict = decide_stock(&app, build).await?;
-        if retried_at_new_price && let Some(next) = round.next(&app, &verdict, window_ms) {
+        if retried_anew && let Some(next) = round.next(&app, &verdict, window_ms) {
             round = next;
             continue;
         }
@@ -339,7 +335,7 @@ pub async fn cancel(
         Some(problem) => refuse(&app, idempotency, problem).await?,
         None => {
             let expires_ms = of.expires_ms(found.id);
-            let request = reservation::cancel(&held, expires_ms, caller.user, idempotency)?;
+            let request = hold::cancel(&held, expires_ms, caller.user, idempotency)?;
             app.ledger.decide(request).await?
         }
     };

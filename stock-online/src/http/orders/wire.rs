@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use stock_common::clock::rfc3339;
 use stock_common::id::{Position, ProductId};
 use stock_common::money::Money;
-use stock_domain::order::{DeliveryType, LINES_MAX, Order, OrderStatus, Path};
+use stock_domain::order::{DeliveryType, LINES_MAX, Order, OrderLine, OrderStatus, Path};
 use stock_domain::points::AMOUNT_MAX as POINTS_MAX;
 use stock_domain::pricing::{AskedLine, AskedOrder};
 use stock_domain::quantity::Quantity;
@@ -24,26 +24,26 @@ use crate::http::problem::Problem;
     "totalAmount": 2_000, "deliveryType": "ONLINE" }))]
 pub struct OrderIn {
     /// If given, it must be the token's user.
-    user_id: Option<u64>,
+    pub(in crate::http) user_id: Option<u64>,
     /// Lines of one product are added up.
     #[schema(value_type = Vec<LineIn>, min_items = 1, max_items = 100)]
-    order_products: Vec<Object<LineIn>>,
+    pub(in crate::http) order_products: Vec<Object<LineIn>>,
     /// Σ `unitPrice · quantity`, less the coupon's discount and the points, as the client shows it
     /// to its buyer.
     #[schema(value_type = u64, maximum = 9_007_199_254_740_991_u64)]
-    total_amount: Money,
+    pub(in crate::http) total_amount: Money,
     #[serde(alias = "deliveryTypeRequest")]
     #[schema(value_type = DeliveryTypeName)]
-    delivery_type: DeliveryType,
+    pub(in crate::http) delivery_type: DeliveryType,
     /// The store whose stock `TODAY_DELIVERY` and `PICKUP` take.
-    store_id: Option<u64>,
+    pub(in crate::http) store_id: Option<u64>,
     /// A coupon code of the caller that no order has used.
-    coupon_code: Option<String>,
+    pub(in crate::http) coupon_code: Option<String>,
     /// Points to pay with.
     #[schema(value_type = Option<u64>, maximum = 1_000_000_000_000_u64)]
-    use_points: Option<Money>,
+    pub(in crate::http) use_points: Option<Money>,
     #[schema(value_type = Option<String>, pattern = "^[0-9]{1,20}$")]
-    reservation_id: Option<Position>,
+    pub(in crate::http) reservation_id: Option<Position>,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -155,6 +155,18 @@ pub(in crate::http) struct ListOut<'a> {
     pub(super) next_cursor: Option<String>,
 }
 
+impl<'a> From<&'a OrderLine> for LineOut<'a> {
+    fn from(line: &'a OrderLine) -> Self {
+        Self {
+            product_id: line.product_id,
+            product_name: &line.product_name,
+            quantity: line.quantity,
+            unit_price: line.unit_price,
+            sub_total: line.sub_total,
+        }
+    }
+}
+
 impl<'a> OrderOut<'a> {
     pub(super) fn new(id: Position, order: &'a Order, status: OrderStatus) -> Self {
         Self {
@@ -162,17 +174,7 @@ impl<'a> OrderOut<'a> {
             order_status: status,
             delivery_type: order.delivery_type,
             store_id: order.store_id,
-            order_product_infos: order
-                .lines
-                .iter()
-                .map(|line| LineOut {
-                    product_id: line.product_id,
-                    product_name: &line.product_name,
-                    quantity: line.quantity,
-                    unit_price: line.unit_price,
-                    sub_total: line.sub_total,
-                })
-                .collect(),
+            order_product_infos: order.lines.iter().map(LineOut::from).collect(),
             discount_amount: order.discount_amount(),
             coupon_discount_amount: order.coupon_discount_amount(),
             used_points: order.used_points,
@@ -241,7 +243,11 @@ pub(in crate::http) fn asked_lines(lines: &[Object<LineIn>]) -> Result<Vec<Asked
 
 impl OrderIn {
     /// Checks what can be checked without the catalog.
-    pub(super) fn into_asked(self, caller: Caller, path: Path) -> Result<AskedOrder, Problem> {
+    pub(in crate::http) fn into_asked(
+        self,
+        caller: Caller,
+        path: Path,
+    ) -> Result<AskedOrder, Problem> {
         let lines = asked_lines(&self.order_products)?;
         let store_id = match (self.delivery_type, self.store_id) {
             (DeliveryType::Online, _) => None,
@@ -269,7 +275,7 @@ impl OrderIn {
     }
 
     /// The benefits that the order asks for.
-    pub(super) fn benefits(&self) -> Result<Benefits, Problem> {
+    pub(in crate::http) fn benefits(&self) -> Result<Benefits, Problem> {
         let use_points = self.use_points.unwrap_or_default();
         if use_points.get() > POINTS_MAX {
             let rule = format!("at most {POINTS_MAX} points");

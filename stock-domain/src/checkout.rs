@@ -1,0 +1,681 @@
+//! Checkouts: an order that is held at a frozen total while its buyer pays.
+//!
+//! ```text
+//! OPEN → CONFIRMED | CANCELLED | EXPIRED        EXPIRED → CONFIRMED (late) | REFUND_DUE
+//! ```
+//!
+//! A checkout is a hold ([`crate::hold`]) of everything that the order needs: stock, limits, the
+//! coupon's code, points. Its entry keeps the whole priced order, so the total stays what it was,
+//! whatever becomes of prices, sales and coupons. A payment ends it: the entry of that end is the
+//! order itself, `order_placed`. A payment that comes after the deadline takes everything again at
+//! the same total. What then is not there any more is not sold, and the payment is to be refunded.
+//!
+//! [`judge`] says what a payment does, and [`Extended`] how far the deadline may move. Both are
+//! plain functions of what is known; the transitions in the requests make sure that it is still so.
+
+use serde::{Deserialize, Serialize};
+use stock_common::id::{Position, UserId};
+use stock_common::money::Money;
+
+use crate::account::{Account, AccountKind};
+use crate::coupon::CodeState;
+use crate::hold::{CANCELLED, EXPIRED, Held, HeldLine, HoldKind, state_id};
+use crate::journal::{Draft, DraftError, Idempotency, Kind};
+use crate::order::{self, Order, Paid, Terms};
+use crate::posting::Posting;
+use crate::request::{Hold, Release, Request};
+use crate::transition::{PLACE, Transition};
+
+/// The life of a checkout that asks for none, in seconds.
+pub const TTL_SECONDS: u64 = 600;
+/// Characters of a payment's id.
+pub const PAYMENT_ID_MAX: usize = 100;
+/// Characters of a reference.
+pub const REFERENCE_MAX: usize = 100;
+/// The state of a hold that was paid in time; the position of its order follows.
+const CONFIRMED: &str = "CONFIRMED";
+/// The state of a hold that was paid late; the position of its order follows.
+const LATE: &str = "LATE";
+const REFUND_DUE: &str = "REFUND_DUE";
+
+/// The body of the entry that opens a checkout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkout {
+    /// The order that it becomes, priced.
+    pub order: Order,
+    /// How long it lives without an extension, from the time of its position on.
+    pub ttl_ms: u64,
+    /// The number of holds that the user could have at once; 0 was no limit.
+    pub hold_limit: u32,
+    /// The shop's own name for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+}
+
+/// The status of a checkout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum CheckoutStatus {
+    /// It holds everything that its order needs.
+    Open,
+    /// It was paid, and is an order.
+    Confirmed,
+    /// It was given back at its buyer's or the shop's word.
+    Cancelled,
+    /// It was given back because its time was over.
+    Expired,
+    /// It was paid too late, and could not be sold any more.
+    RefundDue,
+}
+
+impl CheckoutStatus {
+    /// Every status.
+    pub const ALL: [Self; 5] = [
+        Self::Open,
+        Self::Confirmed,
+        Self::Cancelled,
+        Self::Expired,
+        Self::RefundDue,
+    ];
+
+    /// The name in the table and in answers.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "OPEN",
+            Self::Confirmed => CONFIRMED,
+            Self::Cancelled => CANCELLED,
+            Self::Expired => EXPIRED,
+            Self::RefundDue => REFUND_DUE,
+        }
+    }
+
+    /// The status of a name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == name)
+    }
+}
+
+/// How far a checkout has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Course {
+    /// Its status.
+    pub status: CheckoutStatus,
+    /// The order that it became.
+    pub order_id: Option<Position>,
+    /// Whether it was paid after it had expired.
+    pub is_late: bool,
+}
+
+impl Course {
+    /// A course without an order.
+    #[must_use]
+    pub const fn without_order(status: CheckoutStatus) -> Self {
+        Self {
+            status,
+            order_id: None,
+            is_late: false,
+        }
+    }
+
+    /// The course that the state of a hold means.
+    #[must_use]
+    pub fn of_state(state: &str) -> Option<Self> {
+        let (word, order) = state.split_once(' ').unwrap_or((state, ""));
+        let is_late = word == LATE;
+        if is_late || word == CONFIRMED {
+            return Some(Self {
+                status: CheckoutStatus::Confirmed,
+                order_id: Some(Position::from_stream_id(order)?),
+                is_late,
+            });
+        }
+        CheckoutStatus::parse(state).map(Self::without_order)
+    }
+
+    /// The state of the hold; `None` while it is live.
+    #[must_use]
+    pub fn state(self) -> Option<String> {
+        let word = if self.is_late { LATE } else { CONFIRMED };
+        match (self.status, self.order_id) {
+            (CheckoutStatus::Open, _) => None,
+            (CheckoutStatus::Confirmed, Some(order)) => {
+                Some(format!("{word} {}", order.stream_id()))
+            }
+            (status, _) => Some(status.as_str().to_owned()),
+        }
+    }
+}
+
+/// How far the deadline of a checkout was moved. Its state in Redis is `times by_payment until_ms`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extended {
+    /// How many times its owner or the shop extended it.
+    pub times: u32,
+    /// Whether a payment whose outcome was open extended it.
+    pub by_payment: bool,
+    /// Its deadline, in Unix ms of Redis' clock.
+    pub until_ms: u64,
+}
+
+/// How far a checkout may be extended.
+#[derive(Debug, Clone, Copy)]
+pub struct Budget {
+    /// How many times.
+    pub times_max: u32,
+    /// The longest life in all, in ms.
+    pub life_ms_max: u64,
+}
+
+impl Extended {
+    /// The text of the state.
+    #[must_use]
+    pub fn state(self) -> String {
+        let by_payment = u8::from(self.by_payment);
+        format!("{} {by_payment} {}", self.times, self.until_ms)
+    }
+
+    /// Reads the text of the state.
+    #[must_use]
+    pub fn parse(state: &str) -> Option<Self> {
+        let mut parts = state.split(' ');
+        Some(Self {
+            times: parts.next()?.parse().ok()?,
+            by_payment: match parts.next()? {
+                "0" => false,
+                "1" => true,
+                _ => return None,
+            },
+            until_ms: parts.next()?.parse().ok()?,
+        })
+    }
+}
+
+/// The body of the entry that moved a deadline.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckoutExtended {
+    /// The checkout.
+    pub checkout_id: Position,
+    /// How far its deadline is moved now.
+    pub extended: Extended,
+}
+
+/// A payment, as the payment provider or the shop reports it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Payment {
+    /// The provider's id, 1..=100 visible characters.
+    pub id: String,
+    /// The amount that was paid.
+    pub amount: Money,
+}
+
+/// The fate of a payment. All but the first are to be refunded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum PaymentOutcome {
+    /// It made the checkout an order.
+    Confirmed,
+    /// Another payment had made the checkout an order.
+    Duplicate,
+    /// It was not the frozen total.
+    AmountMismatch,
+    /// The checkout had expired, and could not be sold any more.
+    TooLate,
+    /// The checkout had been cancelled.
+    Cancelled,
+}
+
+impl PaymentOutcome {
+    /// Every outcome.
+    pub const ALL: [Self; 5] = [
+        Self::Confirmed,
+        Self::Duplicate,
+        Self::AmountMismatch,
+        Self::TooLate,
+        Self::Cancelled,
+    ];
+
+    /// The name in the table, in the state and in answers.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Confirmed => CONFIRMED,
+            Self::Duplicate => "DUPLICATE",
+            Self::AmountMismatch => "AMOUNT_MISMATCH",
+            Self::TooLate => "TOO_LATE",
+            Self::Cancelled => CANCELLED,
+        }
+    }
+
+    /// The outcome of a name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|of| of.as_str() == name)
+    }
+}
+
+/// The body of the entry that notes a payment which sold nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PaymentUnused {
+    /// The checkout.
+    pub checkout_id: Position,
+    /// The payment's id.
+    pub payment_id: String,
+    /// The amount that was paid.
+    pub amount: Money,
+    /// Why it sold nothing.
+    pub outcome: PaymentOutcome,
+}
+
+/// What a payment does to a checkout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// It makes the held checkout an order.
+    Confirm,
+    /// It makes the expired checkout an order, if everything is still there.
+    Retake,
+    /// It sells nothing, which is noted.
+    Note(PaymentOutcome),
+    /// It was reported before. Nothing happens.
+    Known(PaymentOutcome),
+}
+
+/// Says what a payment does. `known` is what became of the same payment before.
+#[must_use]
+pub fn judge(
+    status: CheckoutStatus,
+    total: Money,
+    payment: &Payment,
+    known: Option<PaymentOutcome>,
+) -> Step {
+    use PaymentOutcome::{AmountMismatch, Cancelled, Confirmed, Duplicate, TooLate};
+    let is_right = payment.amount == total;
+    let outcome = match status {
+        CheckoutStatus::Open if is_right => return Step::Confirm,
+        CheckoutStatus::Expired if is_right => return Step::Retake,
+        CheckoutStatus::Open | CheckoutStatus::Expired => AmountMismatch,
+        CheckoutStatus::Confirmed => Duplicate,
+        CheckoutStatus::Cancelled => Cancelled,
+        CheckoutStatus::RefundDue => TooLate,
+    };
+    match known {
+        Some(Confirmed) if !is_right => Step::Known(AmountMismatch),
+        Some(known) => Step::Known(known),
+        None => Step::Note(outcome),
+    }
+}
+
+impl Checkout {
+    /// The time at which it expires without an extension, in Unix ms of Redis' clock.
+    #[must_use]
+    pub const fn expires_ms(&self, id: Position) -> u64 {
+        id.unix_ms() + self.ttl_ms
+    }
+
+    /// The hold that it is.
+    #[must_use]
+    pub fn held(&self, id: Position) -> Held {
+        let order = &self.order;
+        let location_id = order.location();
+        let lines = order.lines.iter().map(|line| HeldLine {
+            product_id: line.product_id,
+            location_id,
+            quantity: line.quantity,
+            sale_id: line.allowance.map(|allowance| allowance.sale_id),
+        });
+        let coupon = order.coupon.as_ref();
+        Held {
+            id,
+            kind: HoldKind::Checkout,
+            user_id: order.user_id,
+            hold_limit: self.hold_limit,
+            lines: lines.collect(),
+            points: order.used_points.get(),
+            coupon: coupon.map(|coupon| (coupon.coupon_id, coupon.code.clone())),
+        }
+    }
+
+    /// The postings of opening it, in the order in which they are refused: stock in the order of
+    /// its lines, limits, the user's holds, points.
+    #[must_use]
+    pub fn postings(&self) -> Vec<Posting> {
+        let (order, held) = (&self.order, self.held(Position::ZERO));
+        let (taken, kept): (Vec<_>, Vec<_>) = held
+            .lines
+            .iter()
+            .map(HeldLine::set_aside)
+            .map(|[taken, kept]| (taken, kept))
+            .unzip();
+        let limits = order.lines.iter();
+        let limits = limits.filter_map(|line| line.take_allowance(order.user_id));
+        let points = Posting::new(Account::points(order.user_id), -held.points);
+        let points = (held.points > 0).then_some(points);
+        let all = taken.into_iter().chain(kept).chain(limits);
+        all.chain(held.take_one()).chain(points).collect()
+    }
+
+    /// The extension that its owner or the shop asks for: it lives `ttl_ms` from now on, and never
+    /// shorter than before. `None` when the budget is spent.
+    #[must_use]
+    pub fn extend(
+        &self,
+        id: Position,
+        before: Option<Extended>,
+        now_ms: u64,
+        ttl_ms: u64,
+        budget: Budget,
+    ) -> Option<Extended> {
+        let before = self.extended(id, before);
+        let until_ms = before.until_ms.max(now_ms.saturating_add(ttl_ms));
+        let times = before.times.saturating_add(1);
+        let last_ms = id.unix_ms().saturating_add(budget.life_ms_max);
+        (times <= budget.times_max && until_ms <= last_ms).then_some(Extended {
+            times,
+            until_ms,
+            ..before
+        })
+    }
+
+    /// The extension by a payment whose outcome is open: once, by its own time to live, and no
+    /// further than the longest life. `None` when there was one before.
+    #[must_use]
+    pub fn extend_for_payment(
+        &self,
+        id: Position,
+        before: Option<Extended>,
+        now_ms: u64,
+        budget: Budget,
+    ) -> Option<Extended> {
+        let before = self.extended(id, before);
+        let last_ms = id.unix_ms().saturating_add(budget.life_ms_max);
+        let until_ms = now_ms.saturating_add(self.ttl_ms).min(last_ms);
+        (!before.by_payment).then_some(Extended {
+            by_payment: true,
+            until_ms: before.until_ms.max(until_ms),
+            ..before
+        })
+    }
+
+    /// How far its deadline is moved.
+    #[must_use]
+    pub fn extended(&self, id: Position, known: Option<Extended>) -> Extended {
+        known.unwrap_or(Extended {
+            times: 0,
+            by_payment: false,
+            until_ms: self.expires_ms(id),
+        })
+    }
+}
+
+/// The id of the state that says how far a checkout's deadline was moved.
+#[must_use]
+pub fn extended_state_id(checkout: Position) -> String {
+    format!("extended:{}", checkout.stream_id())
+}
+
+/// The id of the state that says what became of a payment.
+#[must_use]
+pub fn payment_state_id(checkout: Position, payment_id: &str) -> String {
+    format!("payment:{}:{payment_id}", checkout.stream_id())
+}
+
+/// Whether a text can be the id of a payment: 1..=100 visible characters.
+#[must_use]
+pub fn is_payment_id(text: &str) -> bool {
+    let count = text.chars().count();
+    (1..=PAYMENT_ID_MAX).contains(&count) && !text.chars().any(char::is_control)
+}
+
+/// The conditions under which a checkout is opened.
+#[derive(Debug, Clone, Copy)]
+pub struct OpenTerms {
+    /// The times between which its prices hold, in Unix ms; 0 is no bound.
+    pub window_ms: Option<(u64, u64)>,
+    /// Whether it is priced anew and sent again outside that time.
+    pub retried_anew: bool,
+    /// How many units of a product the user may hold where no sale's limit counts them; 0 is any
+    /// number.
+    pub units_max: u32,
+}
+
+/// Opens a checkout: sets aside everything that its order needs, or nothing.
+///
+/// # Errors
+/// [`DraftError`] when the entry has no JSON form.
+pub fn open(
+    checkout: &Checkout,
+    terms: OpenTerms,
+    idempotency: Option<Idempotency>,
+) -> Result<Request, DraftError> {
+    let order = &checkout.order;
+    let mut draft = Draft::new(Kind::CheckoutOpened, order.user_id, checkout)?;
+    draft.postings = checkout.postings();
+    // The code is checked after stock and limits, and before points.
+    let late_check = order.coupon.as_ref().map(|coupon| {
+        draft.transitions.push(coupon.sets_aside(order.user_id));
+        let mut postings = draft.postings.iter();
+        let points = postings.position(|posting| posting.account.kind == AccountKind::Points);
+        points.unwrap_or(draft.postings.len())
+    });
+    let mut request = Request::new(draft);
+    request.idempotency = idempotency;
+    request.late_check = late_check;
+    request.takes_stock = true;
+    request.window_ms = terms.window_ms;
+    request.retried_anew = terms.retried_anew;
+    request.hold = Some(Hold {
+        ttl_ms: checkout.ttl_ms,
+        text: checkout.held(Position::ZERO).text(),
+        units_max: terms.units_max,
+    });
+    Ok(request)
+}
+
+/// A checkout that changes: its id, its entry's body, and how far its deadline was moved.
+#[derive(Debug, Clone, Copy)]
+pub struct Changed<'a> {
+    /// Its id.
+    pub id: Position,
+    /// The checkout.
+    pub checkout: &'a Checkout,
+    /// How far its deadline was moved before; none is not at all.
+    pub extended: Option<Extended>,
+}
+
+impl Changed<'_> {
+    /// Its deadline, in Unix ms of Redis' clock.
+    #[must_use]
+    pub fn expires_ms(&self) -> u64 {
+        self.checkout.extended(self.id, self.extended).until_ms
+    }
+
+    /// The checkout's order with its payment.
+    fn paid(&self, payment: &Payment, is_late: bool) -> Order {
+        Order {
+            checkout_id: Some(self.id),
+            paid: Some(Paid {
+                payment_id: payment.id.clone(),
+                is_late,
+            }),
+            ..self.checkout.order.clone()
+        }
+    }
+
+    fn payment_becomes(
+        &self,
+        payment_id: &str,
+        known: Option<PaymentOutcome>,
+        next: PaymentOutcome,
+    ) -> Transition {
+        let from = known.map_or("", PaymentOutcome::as_str);
+        let id = payment_state_id(self.id, payment_id);
+        Transition::new(id, from, next.as_str().to_owned())
+    }
+}
+
+/// Moves the deadline of a checkout that has not expired.
+///
+/// # Errors
+/// [`DraftError`] when the entry has no JSON form.
+pub fn extend(
+    of: Changed<'_>,
+    extended: Extended,
+    actor: UserId,
+    idempotency: Option<Idempotency>,
+) -> Result<Request, DraftError> {
+    let body = CheckoutExtended {
+        checkout_id: of.id,
+        extended,
+    };
+    let mut draft = Draft::new(Kind::CheckoutExtended, actor, &body)?;
+    draft.reference = Some(of.id.to_string());
+    let before = of.extended.map(Extended::state).unwrap_or_default();
+    draft.transitions = vec![
+        // It is live, and stays so.
+        Transition::new(state_id(of.id), "", String::new()),
+        Transition::new(extended_state_id(of.id), &before, extended.state()),
+    ];
+    let mut request = Request::new(draft);
+    request.idempotency = idempotency;
+    request.allow_backlog = true;
+    request.retried_anew = true;
+    request.release = Some(Release {
+        member: of.checkout.held(of.id).member(),
+        until_ms: of.expires_ms(),
+        extended_ms: extended.until_ms,
+    });
+    Ok(request)
+}
+
+/// Makes a held checkout an order. It also sells while the product or all selling is stopped:
+/// what is held was promised.
+///
+/// # Errors
+/// [`DraftError`] when the entry has no JSON form.
+pub fn confirm(
+    of: Changed<'_>,
+    payment: &Payment,
+    known: Option<PaymentOutcome>,
+    actor: UserId,
+    idempotency: Option<Idempotency>,
+) -> Result<Request, DraftError> {
+    let order = of.paid(payment, false);
+    let held = of.checkout.held(of.id);
+    let mut draft = Draft::new(Kind::OrderPlaced, actor, &order)?;
+    draft.reference = Some(of.id.to_string());
+    draft.postings = order.postings(Some(&held));
+    draft.transitions = vec![
+        held.ends(&format!("{CONFIRMED} {PLACE}")),
+        of.payment_becomes(&payment.id, known, PaymentOutcome::Confirmed),
+    ];
+    draft.transitions.extend(held.code_becomes(CodeState::used));
+    let mut request = Request::new(draft);
+    request.idempotency = idempotency;
+    request.allow_closed = true;
+    request.allow_backlog = true;
+    request.retried_anew = true;
+    request.release = Some(Release::before(held.member(), of.expires_ms()));
+    Ok(request)
+}
+
+/// Makes an expired checkout an order, at the frozen total, if everything is still there. `state`
+/// is the state of the hold, which may be forgotten by now.
+///
+/// # Errors
+/// [`DraftError`] when the entry has no JSON form.
+pub fn retake(
+    of: Changed<'_>,
+    state: Option<&str>,
+    payment: &Payment,
+    known: Option<PaymentOutcome>,
+    actor: UserId,
+) -> Result<Request, DraftError> {
+    let order = of.paid(payment, true);
+    let mut request = order::place(&order, Terms::default(), None)?;
+    let draft = &mut request.draft;
+    draft.actor = actor;
+    draft.reference = Some(of.id.to_string());
+    let late = Transition::new(
+        state_id(of.id),
+        state.unwrap_or_default(),
+        format!("{LATE} {PLACE}"),
+    );
+    let paid = of.payment_becomes(&payment.id, known, PaymentOutcome::Confirmed);
+    draft.transitions.splice(0..0, [late, paid]);
+    request.retried_anew = true;
+    request.allow_backlog = true;
+    Ok(request)
+}
+
+/// What was known before a payment is noted that sold nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct Was<'a> {
+    /// What became of the same payment before.
+    pub payment: Option<PaymentOutcome>,
+    /// The state of the hold of an expired checkout that is to be refunded from now on.
+    pub due: Option<&'a str>,
+}
+
+/// Notes a payment that sold nothing.
+///
+/// # Errors
+/// [`DraftError`] when the entry has no JSON form.
+pub fn note(
+    of: Changed<'_>,
+    payment: &Payment,
+    outcome: PaymentOutcome,
+    was: Was<'_>,
+    actor: UserId,
+) -> Result<Request, DraftError> {
+    let body = PaymentUnused {
+        checkout_id: of.id,
+        payment_id: payment.id.clone(),
+        amount: payment.amount,
+        outcome,
+    };
+    let mut draft = Draft::new(Kind::PaymentUnused, actor, &body)?;
+    draft.reference = Some(of.id.to_string());
+    let due = |state| Transition::new(state_id(of.id), state, REFUND_DUE.to_owned());
+    draft.transitions = was.due.map(due).into_iter().collect();
+    draft
+        .transitions
+        .push(of.payment_becomes(&payment.id, was.payment, outcome));
+    let mut request = Request::new(draft);
+    request.allow_backlog = true;
+    Ok(request)
+}
+
+#[cfg(test)]
+mod tests {
+    use stock_common::id::Position;
+
+    use super::{CheckoutStatus, Course, Extended};
+
+    #[test]
+    fn the_state_of_a_checkout_says_its_status_and_its_order() {
+        let order_id = Some(Position::from_parts(1_795_250_000_123, 5).unwrap());
+        let confirmed = |is_late| Course {
+            status: CheckoutStatus::Confirmed,
+            order_id,
+            is_late,
+        };
+        for course in [
+            confirmed(false),
+            confirmed(true),
+            Course::without_order(CheckoutStatus::Cancelled),
+            Course::without_order(CheckoutStatus::Expired),
+            Course::without_order(CheckoutStatus::RefundDue),
+        ] {
+            let state = course.state().unwrap();
+            assert_eq!(Course::of_state(&state), Some(course), "{state}");
+        }
+        assert_eq!(Course::of_state("CONFIRMED #"), None);
+        let extended = Extended {
+            times: 2,
+            by_payment: true,
+            until_ms: 1_795_250_000_123,
+        };
+        assert_eq!(Extended::parse(&extended.state()), Some(extended));
+    }
+}
