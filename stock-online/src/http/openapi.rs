@@ -314,6 +314,7 @@ fn parameter(name: &str, place: ParameterIn, kind: &str) -> Parameter {
         "boolean" => ObjectBuilder::new().schema_type(Type::Boolean),
         "date" => text().format(Some(SchemaFormat::KnownFormat(KnownFormat::Date))),
         "reservationStatus" => names(&["PENDING", "CONFIRMED", "CANCELLED", "EXPIRED"]),
+        "checkoutStatus" => names(&["OPEN", "CONFIRMED", "CANCELLED", "EXPIRED", "REFUND_DUE"]),
         "key" => text().pattern(Some("^[!-~]{1,255}$")),
         "source" => names(&["redis", "mysql"]).description(Some(SOURCE)),
         "productStatus" => names(&["ACTIVE", "SOLD_OUT", "END_OF_SALE", "INACTIVE"]),

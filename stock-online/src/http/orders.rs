@@ -129,6 +129,30 @@ pub(super) async fn price(
     Ok(Err(Box::pin(refusing).await?))
 }
 
+/// Refuses an order of a product in a sale that sells through checkouts only. A till hands over what
+/// it was paid for.
+async fn refuse_sale(
+    app: &App,
+    order: &Order,
+    key: Option<&Idempotency>,
+    now_ms: u64,
+) -> Result<Option<Verdict>, Problem> {
+    if !app.config.selling.sale_needs_checkout || order.path == Path::Till {
+        return Ok(None);
+    }
+    let in_sale = |id| {
+        let product = app.selling.catalog.product(id);
+        product.is_some_and(|product| product.sale_at(now_ms).is_some())
+    };
+    let mut products = order.lines.iter().map(|line| line.product_id);
+    let Some(id) = products.find(|id| in_sale(*id)) else {
+        return Ok(None);
+    };
+    let text = format!("product {id} is in a sale: open a checkout");
+    let problem = Problem::new(Code::CheckoutRequired, text).with("productId", id.0);
+    refuse(app, key.cloned(), problem).await.map(Some)
+}
+
 /// The coupon of a code, if the code is the caller's and may be used now. The script decides
 /// whether an order has used it already.
 async fn find_coupon(app: &App, user: UserId, code: &str) -> Result<Option<Arc<Coupon>>, Problem> {
@@ -227,6 +251,12 @@ pub async fn place_redis(
             Ok(placing) => placing,
             Err(verdict) => return Box::pin(answer_unplaced(&app, verdict)).await,
         };
+        if app.config.selling.sale_needs_checkout {
+            let refusing = refuse_sale(&app, &placing.order, key, round.now_ms);
+            if let Some(verdict) = Box::pin(refusing).await? {
+                return Box::pin(answer_unplaced(&app, verdict)).await;
+            }
+        }
         let retried_anew = placing.is_repriced && !round.is_last();
         let build = || placing.request(retried_anew, key);
         let verdict = decide_stock(&app, build).await?;
@@ -291,6 +321,9 @@ async fn place_locked(
             Ok(placing) => placing,
             Err(verdict) => return answer_unplaced(app, verdict).await,
         };
+        if let Some(verdict) = refuse_sale(app, &placing.order, key, round.now_ms).await? {
+            return answer_unplaced(app, verdict).await;
+        }
         wait_for_code(app, &placing.order).await?;
         let retried_anew = placing.is_repriced && !round.is_last();
         let build = || placing.request(retried_anew, key);

@@ -15,6 +15,7 @@ mod support;
 mod archive;
 mod bad_input;
 mod benefits;
+mod checkouts;
 mod events;
 mod faults;
 mod imports;

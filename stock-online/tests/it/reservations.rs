@@ -31,7 +31,7 @@ pub(crate) async fn reserve_for_ms(shop: &Shop, quantity: u32, ttl_ms: u64) -> S
         hold_limit: 0,
         frozen: None,
     };
-    let request = reservation::reserve(&reservation, None, None).unwrap();
+    let request = reservation::reserve(&reservation, None, 0, None).unwrap();
     match shop.ledger.decide(request).await.unwrap() {
         Verdict::Accepted(accepted) => accepted.position.to_string(),
         other => panic!("{other:?}"),

@@ -73,6 +73,8 @@ pub fn one_unit(user: u64, product: u64) -> Result<Request, Failure> {
         used_points: Money::ZERO,
         earned_points: Money::ZERO,
         reservation_id: None,
+        checkout_id: None,
+        paid: None,
         shares_online_stock: false,
         offline: None,
     };

@@ -37,6 +37,17 @@ const RESERVATIONS: &[(&str, &str)] = &[
     ("status", "reservationStatus"),
     ("productId", "integer"),
 ];
+const CHECKOUTS: &[(&str, &str)] = &[
+    ("limit", "limit"),
+    ("cursor", "id"),
+    ("status", "checkoutStatus"),
+];
+const PAYMENTS: &[(&str, &str)] = &[
+    ("limit", "limit"),
+    ("cursor", "id"),
+    ("checkoutId", "id"),
+    ("refundDue", "boolean"),
+];
 const DELIVERIES: &[(&str, &str)] = &[
     ("limit", "limit"),
     ("cursor", "id"),
@@ -62,6 +73,7 @@ const PLACE: &[Code] = &[
     Code::InsufficientStock,
     Code::SaleNotOpen,
     Code::SaleClosed,
+    Code::CheckoutRequired,
     Code::PurchaseLimitReached,
     Code::ReservationNotFound,
     Code::ReservationMismatch,
@@ -91,6 +103,21 @@ const RESERVE: &[Code] = &[
     Code::PurchaseLimitReached,
     Code::HoldLimitReached,
     Code::HoldUnitsReached,
+];
+const OPEN_CHECKOUT: &[Code] = &[
+    Code::UserMismatch,
+    Code::ProductNotFound,
+    Code::ProductNotOnSale,
+    Code::PriceChanged,
+    Code::TotalAmountMismatch,
+    Code::InsufficientStock,
+    Code::SaleNotOpen,
+    Code::SaleClosed,
+    Code::PurchaseLimitReached,
+    Code::HoldLimitReached,
+    Code::HoldUnitsReached,
+    Code::CouponNotUsable,
+    Code::InsufficientPoints,
 ];
 const END: &[Code] = &[
     Code::ReservationNotFound,
@@ -216,6 +243,23 @@ operations! {
     Post "/api/reservations/{id}/cancel" "Give back what was set aside" User
         Carries::Maybe("CancelIn"), &[], (200, "ReservationOut"), &[Code::ReservationNotFound,
             Code::ReservationAlreadyConfirmed, Code::ReservationAlreadyCancelled, Code::ReservationAlreadyExpired, Code::Forbidden];
+    Post "/api/checkouts" "Hold a cart at its total while its buyer pays" User
+        Carries::Body("CheckoutIn"), &[], (201, "CheckoutOut"), OPEN_CHECKOUT;
+    Get "/api/checkouts" "Own checkouts, newest first" User
+        Carries::Nothing, CHECKOUTS, (200, "CheckoutListOut"), &[Code::DatabaseUnavailable];
+    Get "/api/checkouts/{id}" "One checkout, stored or not" User
+        Carries::Nothing, &[], (200, "CheckoutOut"), &[Code::CheckoutNotFound, Code::DatabaseUnavailable, Code::Fenced];
+    Post "/api/checkouts/{id}/extend" "Give a checkout more time" User
+        Carries::Body("ExtendIn"), &[], (200, "CheckoutOut"), &[Code::CheckoutNotFound, Code::CheckoutOver, Code::CheckoutExtensionsSpent];
+    Post "/api/checkouts/{id}/confirm" "Report the payment of a checkout, which makes it an order" Admin
+        Carries::Body("ConfirmIn"), &[], (200, "ConfirmedOut"), &[Code::CheckoutNotFound, Code::CheckoutOver, Code::AmountMismatch,
+            Code::RefundDue];
+    Post "/api/checkouts/{id}/cancel" "Give back what a checkout holds" User
+        Carries::Maybe("NothingIn"), &[], (200, "CheckoutOut"), &[Code::CheckoutNotFound, Code::CheckoutOver];
+    Get "/api/payments" "Payments and what became of each, newest first" Admin
+        Carries::Nothing, PAYMENTS, (200, "PaymentListOut"), &[Code::DatabaseUnavailable];
+    Post "/api/payments/events" "A message of the payment provider, signed as Standard Webhooks asks" Anyone
+        Carries::Body("EventIn"), &[], (200, "EventOut"), &[Code::SignatureInvalid, Code::CheckoutNotFound];
     Get "/api/stores" "Every store" Anyone
         Carries::Nothing, PAGE, (200, "StoreListOut"), READ;
     Post "/api/stores" "Make a store" Admin

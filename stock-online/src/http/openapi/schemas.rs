@@ -8,8 +8,9 @@ use super::text;
 use crate::http::code::Code;
 use crate::http::stores::{self, invalid, offline, till};
 use crate::http::{
-    accounts, audit_log, coupons, dead_letters, discounts, imports, ledger_checks, ops, orders,
-    points, products, quarantine, reservations, sales, stock, users, webhooks, works,
+    accounts, audit_log, checkouts, coupons, dead_letters, discounts, imports, ledger_checks, ops,
+    orders, payments, points, products, quarantine, reservations, sales, stock, users, webhooks,
+    works,
 };
 use crate::readiness;
 
@@ -65,6 +66,19 @@ pub(super) fn components() -> Components {
         .schema_from::<reservations::ReservationStatusName>()
         .schema_from::<reservations::ReservationOut>()
         .schema_from::<reservations::ReservationListOut>()
+        .schema_from::<checkouts::CheckoutIn>()
+        .schema_from::<checkouts::ExtendIn>()
+        .schema_from::<checkouts::ConfirmIn>()
+        .schema_from::<checkouts::wire::CheckoutStatusName>()
+        .schema_from::<checkouts::wire::CheckoutOut<'_>>()
+        .schema_from::<checkouts::wire::ListOut<'_>>()
+        .schema_from::<checkouts::wire::ConfirmedOut>()
+        .schema_from::<payments::EventIn>()
+        .schema_from::<payments::EventDataIn>()
+        .schema_from::<payments::EventOut>()
+        .schema_from::<payments::PaymentOut>()
+        .schema_from::<payments::PaymentOutcomeName>()
+        .schema_from::<payments::PaymentListOut>()
         .schema_from::<stores::StoreIn>()
         .schema_from::<stores::StoreOut<'_>>()
         .schema_from::<stores::StoreListOut<'_>>()

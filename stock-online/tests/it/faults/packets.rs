@@ -39,6 +39,8 @@ async fn long_entries_are_written_in_statements_that_the_server_takes() {
         used_points: Money::ZERO,
         earned_points: Money::ZERO,
         reservation_id: None,
+        checkout_id: None,
+        paid: None,
         shares_online_stock: false,
         offline: None,
     };

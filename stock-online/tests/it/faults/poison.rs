@@ -36,6 +36,8 @@ fn poison() -> Order {
         used_points: Money::ZERO,
         earned_points: Money::ZERO,
         reservation_id: None,
+        checkout_id: None,
+        paid: None,
         shares_online_stock: false,
         offline: None,
     }

@@ -13,7 +13,7 @@ use stock_domain::request::Request;
 use stock_domain::reservation::{self, Reservation};
 use stock_domain::stock::{self, StockChanged};
 use stock_domain::verdict::{Refusal, Replay, Verdict, Why};
-use stock_domain::{product, selling};
+use stock_domain::{hold, product, selling};
 use stock_engine::ledger;
 use stock_redis::Ledger;
 
@@ -300,7 +300,7 @@ impl Run<'_> {
                     hold_limit: 0,
                     frozen: None,
                 };
-                let request = reservation::reserve(&reservation, None, None).unwrap();
+                let request = reservation::reserve(&reservation, None, 0, None).unwrap();
                 (request, Made::Reservation(reservation))
             }
             Op::End(index, confirm) => {
@@ -308,7 +308,7 @@ impl Run<'_> {
                 let end = if *confirm {
                     reservation::confirm
                 } else {
-                    reservation::cancel
+                    hold::cancel
                 };
                 let (held, expires_ms) = (reservation.held(*id), reservation.expires_ms(*id));
                 let request = end(&held, expires_ms, UserId(1), None).unwrap();

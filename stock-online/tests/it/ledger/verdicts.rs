@@ -58,6 +58,8 @@ pub(crate) fn order(product: u64, quantity: u32) -> Order {
         used_points: Money::ZERO,
         earned_points: Money::ZERO,
         reservation_id: None,
+        checkout_id: None,
+        paid: None,
         shares_online_stock: false,
         offline: None,
     }
@@ -180,10 +182,10 @@ async fn each_code_is_reached_once_and_changes_nothing() {
         hold_limit: 0,
         frozen: None,
     };
-    let id = accepted(ledger, reservation::reserve(&held, None, None).unwrap()).await;
+    let id = accepted(ledger, reservation::reserve(&held, None, 0, None).unwrap()).await;
     let late = reservation::confirm(&held.held(id), 1, UserId(1), None).unwrap();
     seen.push(refusal(ledger, late).await);
-    let mut more = reservation::reserve(&held, None, None).unwrap();
+    let mut more = reservation::reserve(&held, None, 0, None).unwrap();
     more.hold.as_mut().unwrap().units_max = 1;
     let enough = Refusal::HeldEnough {
         left: 0,

@@ -224,7 +224,7 @@ async fn a_reservation_of_before_is_priced_when_it_is_ordered() {
             hold_limit: 0,
             frozen: None,
         };
-        let request = reservation::reserve(&reservation, None, None).unwrap();
+        let request = reservation::reserve(&reservation, None, 0, None).unwrap();
         match shop.ledger.decide(request).await.unwrap() {
             Verdict::Accepted(accepted) => accepted.position,
             other => panic!("{other:?}"),
