@@ -1,6 +1,6 @@
 -- Checkouts: orders that are held at a frozen total. The columns before `status` never change. `expires_ms` is the deadline, which an
 -- extension moves; `times_extended` counts the extensions of its owner or the shop, `payment_extended` is 1 when a payment whose
--- outcome was open moved it. `order_id` is the order that it became, `is_late` says that it was paid after its deadline.
+-- outcome was open moved it; `extended_at` is when MySQL was told so. `order_id` is the order that it became, `is_late` says that it was paid after its deadline.
 CREATE TABLE checkouts (
   id BIGINT UNSIGNED NOT NULL,
   user_id BIGINT UNSIGNED NOT NULL,
@@ -19,6 +19,7 @@ CREATE TABLE checkouts (
   expires_ms BIGINT UNSIGNED NOT NULL,
   times_extended INT UNSIGNED NOT NULL DEFAULT 0,
   payment_extended TINYINT(1) NOT NULL DEFAULT 0,
+  extended_at DATETIME(3) NULL,
   order_id BIGINT UNSIGNED NULL,
   is_late TINYINT(1) NOT NULL DEFAULT 0,
   ended_at DATETIME(3) NULL,

@@ -154,8 +154,8 @@ pub async fn set_extended(
 ) -> Result<(), sqlx::Error> {
     for of in moved {
         sqlx::query(
-            "UPDATE checkouts SET expires_ms = ?, times_extended = ?, payment_extended = ? \
-             WHERE id = ?",
+            "UPDATE checkouts SET expires_ms = ?, times_extended = ?, payment_extended = ?, \
+             extended_at = NOW(3) WHERE id = ?",
         )
         .bind(of.extended.until_ms)
         .bind(of.extended.times)

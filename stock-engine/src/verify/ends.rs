@@ -28,7 +28,7 @@ const PAGE: u32 = 5_000;
 /// The kinds of entries that end something.
 const ENDS: &str = "'order_cancelled', 'order_failed', 'reservation_confirmed', \
      'reservation_cancelled', 'reservation_expired', 'checkout_cancelled', 'checkout_expired', \
-     'payment_unused', 'branch_confirmed', 'branch_released'";
+     'checkout_extended', 'payment_unused', 'branch_confirmed', 'branch_released'";
 
 type Said = BTreeMap<(Thing, Position), String>;
 
@@ -56,6 +56,7 @@ pub(super) async fn differing(
         (Thing::Order, &ORDERS),
         (Thing::Reservation, &RESERVATIONS),
         (Thing::Checkout, &CHECKOUTS),
+        (Thing::Deadline, &CHECKOUTS),
         (Thing::Branch, &BRANCHES),
     ] {
         ended(pool, thing, table, &wanted, &mut rows, &mut taken).await?;
@@ -119,6 +120,7 @@ async fn ended(
         Thing::Order => "status <> 'SUCCESS'",
         Thing::Reservation => "status <> 'PENDING'",
         Thing::Checkout => "status <> 'OPEN'",
+        Thing::Deadline => "extended_at IS NOT NULL",
         Thing::Branch => "state <> 'HELD'",
     };
     let mut at = Position::ZERO;
@@ -222,11 +224,16 @@ fn said(entry: Result<Entry, EntryError>) -> Vec<((Thing, Position), String)> {
         let state = status.as_str().to_owned();
         ((Thing::Checkout, *id), state)
     });
+    let moved = rows.extended.iter().map(|of| {
+        let state = of.extended.state();
+        ((Thing::Deadline, of.checkout_id), state)
+    });
     let orders = cancelled.chain(failed).map(order);
     let holds = confirmed.chain(returned).chain(expired).map(hold);
     orders
         .chain(holds)
         .chain(given_back)
+        .chain(moved)
         .chain(branches)
         .collect()
 }

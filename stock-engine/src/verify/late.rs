@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 
 use sqlx::{AssertSqlSafe, MySqlPool, Row as _};
 use stock_common::id::Position;
-use stock_domain::checkout::CheckoutStatus;
+use stock_domain::checkout::{CheckoutExtended, CheckoutStatus, extended_state_id};
 use stock_domain::hold::HoldEnded;
 use stock_domain::journal::Kind;
 use stock_domain::order::OrderStatus;
@@ -268,8 +268,8 @@ impl Window<'_> {
         Ok(found)
     }
 
-    /// Checks that each checkout says what its entries say: the order that it became, how it ended
-    /// otherwise, and how far its deadline was moved.
+    /// Checks that each checkout that has ended says so, and that an order and the checkout that
+    /// became it name each other.
     async fn checkouts(
         &self,
         mut tally: Option<&mut Tally>,
@@ -277,10 +277,8 @@ impl Window<'_> {
         let rows = &self.read.rows;
         let bought = rows.bought.iter().map(|(id, ..)| id.get());
         let ended = rows.given_back.iter().map(|(id, _)| id.get());
-        let moved = rows.extended.iter().map(|of| of.checkout_id.get());
-        let columns = "status, order_id, is_late, expires_ms, times_extended";
-        let ids = bought.chain(ended).chain(moved);
-        let stored = find(self.pool, "checkouts", "id", columns, ids).await?;
+        let columns = "status, order_id, is_late";
+        let stored = find(self.pool, "checkouts", "id", columns, bought.chain(ended)).await?;
         let mut found = Vec::new();
         let mut differ = |id: Position, text: String| {
             found.push(Difference::new("checkouts", id, text));
@@ -289,7 +287,7 @@ impl Window<'_> {
             let Some(row) = stored.get(id) else { continue };
             let (order, late) = (order.to_string(), u8::from(*is_late).to_string());
             let expected = [Some("CONFIRMED"), Some(order.as_str()), Some(late.as_str())];
-            if !row.iter().take(3).map(Option::as_deref).eq(expected) {
+            if !row.iter().map(Option::as_deref).eq(expected) {
                 differ(*id, format!("is {row:?}, order {order} took it"));
             }
             // It had expired before it was paid, which its row no longer says.
@@ -319,20 +317,74 @@ impl Window<'_> {
                 }
             }
         }
-        for of in &rows.extended {
-            let Some(until_ms) = value(&stored, of.checkout_id, 3) else {
-                continue;
-            };
-            let times = value(&stored, of.checkout_id, 4).and_then(|times| times.parse().ok());
-            let until_ms = until_ms.parse::<u64>().ok();
-            let is_right =
-                until_ms >= Some(of.extended.until_ms) && times >= Some(of.extended.times);
-            if !is_right {
-                let text = format!("ends at {until_ms:?}, an entry says {:?}", of.extended);
-                differ(of.checkout_id, text);
+        let named: Vec<(Position, Position)> = self
+            .stored(&CHECKOUTS)
+            .iter()
+            .filter_map(|row| Some((row.at, row.late(1)?.parse().ok()?)))
+            .collect();
+        let ids = named.iter().map(|(_, order)| order.get());
+        let orders = find(self.pool, "payments", "id", "checkout_id, outcome", ids).await?;
+        for (id, order) in named {
+            let (of, checkout) = (orders.get(&order), id.to_string());
+            let expected = [Some(checkout.as_str()), Some("CONFIRMED")];
+            if !of.is_some_and(|of| of.iter().map(Option::as_deref).eq(expected)) {
+                let text = format!("says that order {order} took it, whose payment is {of:?}");
+                found.push(Difference::new("checkouts", id, text));
             }
         }
+        found.extend(self.deadlines(tally));
         Ok(found)
+    }
+
+    /// Checks that the deadline of each checkout is its own, or one to which an entry moved it. The
+    /// entries of an extended one are counted against its row: each moves the deadline from where
+    /// the one before has left it.
+    fn deadlines(&self, mut tally: Option<&mut Tally>) -> Vec<Difference> {
+        let mut found = Vec::new();
+        for row in self.stored(&CHECKOUTS) {
+            let number = |index: usize| row.late(index).and_then(|text| text.parse::<u64>().ok());
+            let ttl_ms = row.value(10).and_then(|text| text.parse::<u64>().ok());
+            let own_ms = ttl_ms.map(|ttl_ms| row.at.unix_ms() + ttl_ms);
+            let is_moved = number(4) != Some(0) || number(5) != Some(0);
+            let is_late = number(6) == Some(1);
+            let is_right = is_moved == row.late(7).is_some()
+                && (is_moved || number(3) == own_ms)
+                && (!is_late || row.late(1).is_some());
+            if !is_right {
+                let text = format!("says of its deadline and its payment {:?}", row.late);
+                found.push(Difference::new("checkouts", row.at, text));
+            }
+            let course = self.courses.get(&row.at.shard());
+            let settled = course.map(|course| course.settled_at.as_str());
+            if is_moved
+                && row.late(7) <= settled
+                && let Some(tally) = tally.as_deref_mut()
+            {
+                let state = state_of(Thing::Deadline, row);
+                tally.row(Thing::Deadline, row.at, &state);
+            }
+        }
+        let moved = self.read.entries.iter();
+        let moved = moved.filter(|entry| {
+            entry.kind == Kind::CheckoutExtended && !self.read.dead.contains(&entry.position)
+        });
+        for entry in moved {
+            let (Some(of), Some(tally)) =
+                (entry.body::<CheckoutExtended>().ok(), tally.as_deref_mut())
+            else {
+                continue;
+            };
+            let id = extended_state_id(of.checkout_id);
+            let own = entry.transitions.iter().find(|of| of.id == id);
+            if !self.is_counted(of.checkout_id) {
+                continue;
+            }
+            tally.entry(Thing::Deadline, of.checkout_id, &of.extended.state());
+            if let Some(own) = own.filter(|own| !own.from.is_empty()) {
+                tally.row(Thing::Deadline, of.checkout_id, &own.from);
+            }
+        }
+        found
     }
 
     /// Checks that each branch that has ended says so.
@@ -439,6 +491,10 @@ pub(super) fn state_of(thing: Thing, row: &Row) -> String {
     let state = row.late(0).unwrap_or_default();
     match thing {
         Thing::Order | Thing::Reservation | Thing::Checkout => state.to_owned(),
+        Thing::Deadline => {
+            let part = |index: usize| row.late(index).unwrap_or_default();
+            format!("{} {} {}", part(4), part(5), part(3))
+        }
         Thing::Branch => format!("{state} {}", row.late(1).unwrap_or_default()),
     }
 }

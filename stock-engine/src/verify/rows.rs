@@ -141,6 +141,7 @@ pub(super) static CHECKOUTS: Table = Table {
         "times_extended",
         "payment_extended",
         "is_late",
+        "extended_at",
     ],
 };
 

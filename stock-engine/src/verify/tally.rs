@@ -23,6 +23,8 @@ pub(super) enum Thing {
     Reservation,
     /// A checkout that was cancelled, has expired, or is to be refunded.
     Checkout,
+    /// A checkout whose deadline was moved.
+    Deadline,
     /// A branch that was held for an entry on another shard.
     Branch,
 }
@@ -38,7 +40,7 @@ impl Thing {
         match self {
             Self::Order => "orders",
             Self::Reservation => "reservations",
-            Self::Checkout => "checkouts",
+            Self::Checkout | Self::Deadline => "checkouts",
             Self::Branch => "branches",
         }
     }

@@ -97,7 +97,13 @@ pub(super) async fn settle(
             actor,
         };
         let total = found.checkout.order.total_amount;
-        let settled = match judge(found.course.status, total, payment, known) {
+        let step = judge(found.course.status, total, payment, known);
+        if let Some(key) = idempotency.clone().filter(|_| step != Step::Confirm)
+            && let Some(before) = paying.before(key).await?
+        {
+            return Ok(before);
+        }
+        let settled = match step {
             Step::Confirm => paying.confirm(idempotency.clone()).await?,
             Step::Retake => paying.retake().await?,
             Step::Note(outcome) => paying.note(outcome, None).await?,
@@ -150,6 +156,22 @@ impl Paying<'_> {
             Verdict::Accepted(accepted) => Ok(Some(self.sold(accepted.position, false, true))),
             Verdict::Replayed(Replay::Accepted(order)) => Ok(Some(self.sold(order, false, false))),
             Verdict::Refused(Refusal::StaleState { .. } | Refusal::HoldExpired) => Ok(None),
+            Verdict::Replayed(Replay::Refused(refusal)) => Err(Problem::from(refusal).replayed()),
+            Verdict::Refused(refusal) => Err(refusal.into()),
+        }
+    }
+
+    /// The answer that the same request got before under its key. The request that asks for it comes
+    /// too late to be decided.
+    async fn before(&self, key: Idempotency) -> Result<Option<Settled>, Problem> {
+        let (changed, key) = (self.found.changed(), Some(key));
+        let mut request = checkout::confirm(changed, self.payment, self.known, self.actor, key)?;
+        request.deadline_ms = Some(1);
+        match self.app.ledger.decide(request).await? {
+            Verdict::Replayed(Replay::Accepted(order)) => {
+                Ok(Some(self.sold(order, self.found.course.is_late, false)))
+            }
+            Verdict::Accepted(_) | Verdict::Refused(Refusal::Expired) => Ok(None),
             Verdict::Replayed(Replay::Refused(refusal)) => Err(Problem::from(refusal).replayed()),
             Verdict::Refused(refusal) => Err(refusal.into()),
         }

@@ -78,6 +78,7 @@ struct Made {
     orders: Vec<String>,
     till_orders: Vec<String>,
     holds: Vec<String>,
+    checkouts: Vec<String>,
     points: Vec<String>,
     sale: u64,
     oversold: String,
@@ -108,6 +109,7 @@ async fn prepare(shop: &Shop, client: &Client) -> Made {
         orders: Vec::new(),
         till_orders: Vec::new(),
         holds: Vec::new(),
+        checkouts: Vec::new(),
         points: Vec::new(),
         sale: 0,
         oversold: String::new(),
@@ -130,6 +132,8 @@ async fn prepare(shop: &Shop, client: &Client) -> Made {
             )
             .await,
         );
+        made.checkouts
+            .push(id(client, "/api/checkouts", &order, "checkoutId").await);
         let points = json!({ "userId": 2, "amount": 100, "description": "test" });
         made.points
             .push(id(client, "/api/v2/points/earn", &points, "id").await);
@@ -188,6 +192,8 @@ fn requests(made: &Made) -> Vec<Sent> {
     let till = |quantity: u64| json!({ "orderProducts": [{ "productId": 1, "quantity": quantity }], "totalAmount": quantity * 1000 });
     let reserve = |quantity: u64| json!({ "productId": 1, "quantity": quantity });
     let hold = |number: usize, how: &str| format!("/api/reservations/{}/{how}", made.holds[number]);
+    let checkout =
+        |number: usize, how: &str| format!("/api/checkouts/{}/{how}", made.checkouts[number]);
     let inbound = |quantity: u64| json!({ "productId": 1, "quantity": quantity, "reason": "test" });
     let points = |amount: u64| json!({ "userId": 2, "amount": amount, "description": "test" });
     let sale = |price: u64| json!({ "startsAt": "2099-01-01T00:00:00Z", "endsAt": "2099-01-02T00:00:00Z", "price": price });
@@ -224,6 +230,20 @@ fn requests(made: &Made) -> Vec<Sent> {
         )
         .by(2),
         bare("POST /api/reservations/{id}/confirm", hold(0, "confirm")),
+        sent("POST /api/checkouts", "/api/checkouts", order(1), order(2)).by(2),
+        sent(
+            "POST /api/checkouts/{id}/extend",
+            checkout(1, "extend"),
+            json!({ "ttlSeconds": 900 }),
+            json!({ "ttlSeconds": 901 }),
+        ),
+        sent(
+            "POST /api/checkouts/{id}/confirm",
+            checkout(0, "confirm"),
+            json!({ "paymentId": "p", "amount": 1_000 }),
+            json!({ "paymentId": "q", "amount": 1_000 }),
+        ),
+        bare("POST /api/checkouts/{id}/cancel", checkout(1, "cancel")),
         sent(
             "POST /api/reservations/{id}/cancel",
             hold(1, "cancel"),

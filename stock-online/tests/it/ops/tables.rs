@@ -99,7 +99,7 @@ const GROUPS: [Group; 9] = [
         ],
     ),
     (
-        "Orders and reservations",
+        "Orders, reservations and checkouts",
         &[
             ("orders", "orders; `id` is the position of the entry"),
             (
@@ -110,6 +110,12 @@ const GROUPS: [Group; 9] = [
                 "reservations",
                 "holds, with the price and the sale that they keep",
             ),
+            (
+                "checkouts",
+                "orders that are held at a frozen total until they are paid",
+            ),
+            ("checkout_lines", "the lines of a checkout"),
+            ("payments", "payments of checkouts, and what became of each"),
             ("offline_sales", "sales of tills that were cut off"),
             ("invalid_sales", "sales of tills that wait for a person"),
         ],
@@ -183,10 +189,11 @@ const GROUPS: [Group; 9] = [
 
 /// The table that a column of this name refers to. The schema has no foreign keys where record
 /// writes, so that a group of entries is written without looking up their parents.
-const REFERENCES: [(&str, &str); 18] = [
+const REFERENCES: [(&str, &str); 19] = [
     ("actor_id", "users"),
     ("branch_id", "branches"),
     ("cancels_id", "point_transactions"),
+    ("checkout_id", "checkouts"),
     ("commit_id", "journal"),
     ("coupon_id", "coupons"),
     ("discount_id", "discounts"),
@@ -205,21 +212,24 @@ const REFERENCES: [(&str, &str); 18] = [
 ];
 
 /// Tables whose `id` is the position of the entry that made the row.
-const OF_ENTRIES: [&str; 5] = [
+const OF_ENTRIES: [&str; 7] = [
     "branches",
+    "checkouts",
     "coupon_issues",
     "orders",
+    "payments",
     "point_transactions",
     "reservations",
 ];
 
 /// Columns that end in `_id` and refer to no single table.
-const NO_REFERENCES: [&str; 7] = [
+const NO_REFERENCES: [&str; 8] = [
     "device_id",
     "end_id",
     "first_id",
     "last_id",
     "owner_id",
+    "payment_id",
     "place_id",
     "request_id",
 ];

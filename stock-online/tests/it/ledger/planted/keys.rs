@@ -197,11 +197,15 @@ impl<'a> Planter<'a> {
             .unwrap();
         let live = members.iter().find(|(member, _)| member != SENTINEL);
         if let Some((member, score)) = live {
+            let check = match member.contains("checkout") {
+                true => "checkouts",
+                false => "reservations",
+            };
             let mut add = cmd("ZADD");
             add.arg(&key).arg(score + 5.0).arg(member);
-            self.plant(0, &key, add, ("reservations", ""));
+            self.plant(0, &key, add, (check, ""));
             let remove = cmd("ZREM").arg(&key).arg(member).to_owned();
-            self.plant(1, &key, remove, ("reservations", ""));
+            self.plant(1, &key, remove, (check, ""));
         }
         let orphan = "1767225600000-5 2 1 0 1 0 0";
         let add = cmd("ZADD").arg(&key).arg(5).arg(orphan).to_owned();

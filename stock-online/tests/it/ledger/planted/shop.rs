@@ -12,6 +12,7 @@ use stock_engine::forget_sales::forget_sales;
 use stock_mysql::point_reports;
 
 use crate::benefits::{campaign, code, earn};
+use crate::checkouts::{cancel, confirm, expired, opened, opened_for_ms, status};
 use crate::ledger::verdicts;
 use crate::reservations::{end, reserve};
 use crate::sales::{HOUR, sale};
@@ -54,6 +55,7 @@ pub(super) async fn lived_in() -> Shop {
     let service = shop.serve().await;
     let client = &service.client;
     archived(&shop, client).await;
+    checkouts(&shop, client).await;
     orders(&shop, client).await;
     holds(client).await;
     benefits(&shop, client).await;
@@ -149,6 +151,31 @@ async fn holds(client: &Client) {
     assert_eq!(end(client, &ids[1], "cancel").await.status, 200);
     let taking = json!({ "reservationId": ids[2] });
     post(client, REDIS, 2, &order(1, &taking, 1_000)).await;
+}
+
+/// Checkouts in every state, the last one open; one of them is extended twice.
+async fn checkouts(shop: &Shop, client: &Client) {
+    let gone = opened_for_ms(shop, 1, 1).await;
+    expired(client, &gone).await;
+    assert_eq!(status(client, &gone).await, "EXPIRED");
+    let late = opened_for_ms(shop, 1, 1).await;
+    expired(client, &late).await;
+    assert_eq!(confirm(client, &late, "late", 1_000).await.status, 200);
+    let refunded = opened_for_ms(shop, 80, 1).await;
+    expired(client, &refunded).await;
+    let most = client.order(REDIS, 3, &[(1, 30)]).send().await;
+    assert_eq!(most.status, 201, "{}", most.text);
+    let due = confirm(client, &refunded, "too late", 80_000).await;
+    assert_eq!(due.code(), "REFUND_DUE", "{}", due.text);
+    let cancelled = opened(client, 2, &[(3, 1)]).await;
+    assert_eq!(cancel(client, 2, &cancelled).await.status, 200);
+    let paid = opened(client, 2, &[(3, 1), (4, 1), (5, 1)]).await;
+    assert_eq!(confirm(client, &paid, "paid", 3_000).await.status, 200);
+    let open = opened(client, 3, &[(3, 1), (4, 2)]).await;
+    for _ in 0..2 {
+        let path = format!("/api/checkouts/{open}/extend");
+        post(client, &path, 3, &json!({ "ttlSeconds": 900 })).await;
+    }
 }
 
 async fn benefits(shop: &Shop, client: &Client) {

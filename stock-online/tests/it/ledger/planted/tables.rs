@@ -7,12 +7,14 @@ use sqlx::mysql::MySqlRow;
 use sqlx::{AssertSqlSafe, MySqlPool, Row as _};
 
 /// Tables that follow from the journal.
-pub(super) const LEDGER: [&str; 18] = [
+pub(super) const LEDGER: [&str; 21] = [
     "accounts",
     "archived_allowances",
     "archived_levels",
     "archives",
     "branches",
+    "checkout_lines",
+    "checkouts",
     "coupon_issues",
     "daily_point_reports",
     "dead_letters",
@@ -22,6 +24,7 @@ pub(super) const LEDGER: [&str; 18] = [
     "offline_sales",
     "order_products",
     "orders",
+    "payments",
     "point_transactions",
     "postings",
     "reservations",
@@ -145,7 +148,9 @@ pub(super) const NO_FACT: [(&str, &str, &str); 13] = [
 
 /// Columns of which only the presence of a value can be verified: the value is a time or a text
 /// that only MySQL has.
-pub(super) const PRESENCE: [(&str, &str); 5] = [
+pub(super) const PRESENCE: [(&str, &str); 7] = [
+    ("checkouts", "ended_at"),
+    ("checkouts", "extended_at"),
     ("offline_sales", "note"),
     ("offline_sales", "resolved_at"),
     ("offline_sales", "resolved_by"),
@@ -254,8 +259,9 @@ fn newest(table: &str) -> &'static str {
         "accounts" | "archived_levels" => "kind, owner_id, place_id",
         "archived_allowances" => "sale_id",
         "archives" => "shard, first_number",
-        "branches" | "coupon_issues" | "journal" | "orders" | "reservations" | "coupons"
-        | "products" | "sales" => "id DESC",
+        "branches" | "checkouts" | "coupon_issues" | "journal" | "orders" | "payments"
+        | "reservations" | "coupons" | "products" | "sales" => "id DESC",
+        "checkout_lines" => "checkout_id DESC",
         "daily_point_reports" => "user_id",
         "dead_letters" | "offline_sales" => "journal_id DESC",
         "postings" => "journal_id DESC, kind, owner_id",
