@@ -73,6 +73,8 @@
 --     64    allow_closed: may take from closed accounts
 --     128   allow_backlog: may use the further entries of ARGV 7
 --     16384 retried_with_new_code: a TAKEN is not remembered, because the request is made anew
+--     131072 own_hold: is refused if its user holds units of a product that it takes, so that it may
+--           be made anew with the hold
 --     65536 retried_anew: a NOT_OPEN, CLOSED, STALE_STATE or HOLD_EXPIRED is not remembered,
 --           because the request is made anew
 --   then the account index of each posting, and, without flag 256, the payload
@@ -109,9 +111,9 @@
 --   10 FENCED              12 LOST                20 KEY_REUSED
 --   21 CLAIMED             30 EXPIRED             31 BACKLOG             32 REFUSED
 --   40 NOT_OPEN            41 CLOSED              50 STALE_STATE         51 SELLING_STOPPED
---   52 CHANGED             53 HOLD_EXPIRED        54 HELD_ENOUGH         60 UNKNOWN_ACCOUNT
---   61 CLOSED_ACCOUNT      62 BROKEN              63 INSUFFICIENT        64 OVERFLOW
---   65 TAKEN (at the late check)
+--   52 CHANGED             53 HOLD_EXPIRED        54 HELD_ENOUGH         55 OWN_HOLD
+--   60 UNKNOWN_ACCOUNT     61 CLOSED_ACCOUNT      62 BROKEN              63 INSUFFICIENT
+--   64 OVERFLOW            65 TAKEN (at the late check)
 --
 -- PUBLISHES  on the channel, if an entry was accepted: "epoch ms-low unsettled", and for each
 --            announced account that moved "|label balance seq closed". ms-low is the last entry.
@@ -376,7 +378,7 @@ local forms = setmetatable({}, { __index = function(known, s)
     takes_stock = has(32), allow_closed = has(64), allow_backlog = has(128), refuse = has(256),
     switch = has(512), hold = has(2048), release = has(4096),
     expected = has(8192), late_check = has(32768),
-    retried_with_new_code = has(16384), retried_anew = has(65536),
+    retried_with_new_code = has(16384), retried_anew = has(65536), own_hold = has(131072),
     has_parts = band(flags, 47899) ~= 0
   }
   known[s] = form
@@ -507,6 +509,24 @@ local function place(p)
   return ' ' .. p - 1 .. ' ' .. name
 end
 
+-- Whether anybody holds units of a product. Redis is asked at most once, and only for requests with
+-- flag 131072.
+local holds
+local function has_holds()
+  if holds == nil then holds = not lost_deadlines() and redis.call('HLEN', KEYS[9]) > 1 end
+  return holds
+end
+
+-- Whether the user of the request at hand holds units of a product that it takes.
+local function has_own_hold()
+  local user = match(payload, '"actor":(%d+)')
+  for p = 1, postings do
+    local product = change[p] < 0 and match(place(p), ' AVAILABLE:(%d+):')
+    if product and user and units_at(product .. ':' .. user) > 0 then return true end
+  end
+  return false
+end
+
 -- Moves the account's copy by posting p. Returns the refusal, if there is one.
 local function move(p)
   local k, delta = account[p], change[p]
@@ -620,7 +640,10 @@ local function guard()
     if found ~= expected_balance then return '52 ' .. text(found) end -- CHANGED
   end
   if release and release_until > 0 and now_ms >= release_until then return '53' end -- HOLD_EXPIRED
-  return hold_ms and hold_most > 0 and held_enough(hold_text, hold_most) or nil
+  local enough = hold_ms and hold_most > 0 and held_enough(hold_text, hold_most)
+  if enough then return enough end
+  if form.own_hold and has_holds() and has_own_hold() then return '55' end -- OWN_HOLD
+  return nil
 end
 
 -- Whether the request at hand, which was just accepted, has opened account k.
@@ -682,7 +705,9 @@ end
 -- whose reason passes by (a late request, a full backlog, stopped selling, a broken account), a
 -- refusal after which units may come back, and a refusal after which the request is made anew.
 -- `Refusal::remembered` is the rule, and a test compares the two.
-local PASSING = { ['30'] = true, ['31'] = true, ['51'] = true, ['62'] = true }
+local PASSING = {
+  ['30'] = true, ['31'] = true, ['51'] = true, ['55'] = true, ['62'] = true,
+}
 local MAY_COME_BACK = { ['54'] = true, ['63'] = true }
 local MADE_ANEW = {
   ['40'] = 'retried_anew', ['41'] = 'retried_anew', ['50'] = 'retried_anew',

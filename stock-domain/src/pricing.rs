@@ -50,6 +50,15 @@ pub struct AskedOrder {
     pub offline: Option<OfflineSale>,
 }
 
+impl AskedOrder {
+    /// The units of a product, over all of its lines.
+    #[must_use]
+    pub fn units_of(&self, product: ProductId) -> u64 {
+        let lines = self.lines.iter().filter(|line| line.product_id == product);
+        lines.map(|line| u64::from(line.quantity.get())).sum()
+    }
+}
+
 /// The reservation, the coupon and the points of an order.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Benefits<'a> {

@@ -79,6 +79,9 @@ pub struct Request {
     /// Whether it is made anew and sent again after a `NOT_OPEN`, a `CLOSED`, a `STALE_STATE` or a
     /// `HOLD_EXPIRED`, which is then not remembered under its key.
     pub retried_anew: bool,
+    /// Whether it is refused if its user holds units of a product that it takes, so that it may be
+    /// made anew with the hold.
+    pub own_hold: bool,
 }
 
 impl Request {
@@ -100,6 +103,7 @@ impl Request {
             late_check: None,
             retried_with_new_code: false,
             retried_anew: false,
+            own_hold: false,
         }
     }
 

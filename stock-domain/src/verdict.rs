@@ -218,6 +218,8 @@ pub enum Refusal {
         /// Whether units may come back in a moment, and why.
         back: Back,
     },
+    /// The user holds units of a product that the request takes.
+    OwnHold,
     /// The account of a posting does not allow it.
     Posting {
         /// Index of the posting, from 0.
@@ -251,7 +253,7 @@ impl Verdict {
 impl Refusal {
     /// Codes and names, in the order of the checks. They are numbered by hand and never reused (11
     /// was the first release's).
-    pub const CODES: [(u8, &'static str); 20] = [
+    pub const CODES: [(u8, &'static str); 21] = [
         (10, "FENCED"),
         (12, "LOST"),
         (20, "KEY_REUSED"),
@@ -266,6 +268,7 @@ impl Refusal {
         (52, "CHANGED"),
         (53, "HOLD_EXPIRED"),
         (54, "HELD_ENOUGH"),
+        (55, "OWN_HOLD"),
         (60, "UNKNOWN_ACCOUNT"),
         (61, "CLOSED_ACCOUNT"),
         (62, "BROKEN"),
@@ -286,7 +289,8 @@ impl Refusal {
             | Self::Claimed(_)
             | Self::Expired
             | Self::Backlog
-            | Self::SellingStopped => Remembered::Never,
+            | Self::SellingStopped
+            | Self::OwnHold => Remembered::Never,
             Self::HeldEnough { .. } => Remembered::UnlessBack,
             Self::Posting { why, .. } => why.remembered(),
             Self::NotOpen | Self::Closed | Self::StaleState { .. } | Self::HoldExpired => {
@@ -332,6 +336,7 @@ impl Refusal {
             Self::Changed { .. } => 52,
             Self::HoldExpired => 53,
             Self::HeldEnough { .. } => 54,
+            Self::OwnHold => 55,
             Self::Posting { why, .. } => why.code(),
             Self::Taken { .. } => 65,
         }
@@ -397,7 +402,8 @@ impl Refusal {
             | Self::NotOpen
             | Self::Closed
             | Self::SellingStopped
-            | Self::HoldExpired => code.to_string(),
+            | Self::HoldExpired
+            | Self::OwnHold => code.to_string(),
         }
     }
 
@@ -433,6 +439,7 @@ impl Refusal {
                 left: parts.next()?.parse().ok()?,
                 back: Back::parse(parts.next()),
             },
+            "55" => Self::OwnHold,
             "65" => {
                 let (transition, state) = transition()?;
                 Self::Taken { transition, state }

@@ -191,7 +191,8 @@ fn left(refusal: &Refusal) -> Left {
         | Refusal::SellingStopped
         | Refusal::Changed { .. }
         | Refusal::HoldExpired
-        | Refusal::HeldEnough { .. } => Left::Waiting,
+        | Refusal::HeldEnough { .. }
+        | Refusal::OwnHold => Left::Waiting,
     }
 }
 

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use sqlx::MySqlPool;
-use stock_common::id::{Position, SaleId};
+use stock_common::id::{LocationId, Position, SaleId};
 use stock_domain::account::Book;
 use stock_domain::checkout::{
     self, Changed, Checkout, CheckoutStatus, Course, Extended, PaymentOutcome,
@@ -17,16 +17,21 @@ use stock_domain::coupon::{self, CodeState};
 use stock_domain::hold;
 use stock_domain::journal::{Entry, EntryError, Kind};
 use stock_domain::order::{self, Order, OrderStatus, Reversed};
+use stock_domain::pricing::AskedOrder;
 use stock_domain::reservation::{Reservation, ReservationStatus};
 use stock_domain::sale::Allowance;
 use stock_mysql::checkouts::StoredCheckout;
+use stock_mysql::reservations::ReservationFilter;
 use stock_mysql::{
     checkouts, dead_letters, journal, orders, payments, reservations, sales, shards,
 };
-use stock_redis::{Ledger, ReadError, epoch};
+use stock_redis::{Ledger, ReadError, epoch, units};
 
 /// Pause before MySQL is asked again how far it is: the first one, and the longest one.
 const CATCH_UP_EVERY: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
+
+/// Live reservations of one user and product that are looked at.
+const OWN_MAX: u32 = 100;
 
 /// An order and its status.
 #[derive(Debug, Clone)]
@@ -253,6 +258,54 @@ pub async fn reservation(
         state,
         entry: None,
     }))
+}
+
+/// A live reservation of a user that holds exactly a line of an order at its location, the one that
+/// expires first. MySQL is asked only if Redis says that the user holds units of a product.
+///
+/// # Errors
+/// [`LookupError`] when Redis does not answer, or MySQL where it is asked.
+pub async fn own_hold(
+    pool: &MySqlPool,
+    ledger: &Ledger,
+    order: &AskedOrder,
+    patience: Duration,
+) -> Result<Option<Position>, LookupError> {
+    let location = LocationId(order.store_id.unwrap_or(0));
+    let mut found: Vec<(u64, Position)> = Vec::new();
+    let mut has_waited = false;
+    for line in &order.lines {
+        if !units::is_holding(ledger, order.user_id, line.product_id).await? {
+            continue;
+        }
+        if !has_waited {
+            // MySQL lists a reservation only once it is stored.
+            catch_up(pool, ledger, patience).await;
+            has_waited = true;
+        }
+        let filter = ReservationFilter {
+            user: Some(order.user_id),
+            product: Some(line.product_id),
+            status: Some(ReservationStatus::Pending),
+            before: None,
+            limit: OWN_MAX,
+        };
+        for of in reservations::list(pool, &filter).await? {
+            let of_line = of.reservation.location_id == location
+                && order.units_of(line.product_id) == u64::from(of.reservation.quantity.get());
+            if of_line {
+                found.push((of.reservation.expires_ms(of.id), of.id));
+            }
+        }
+    }
+    found.sort_unstable();
+    for (_, id) in found {
+        let now = reservation(pool, ledger, id).await?;
+        if now.is_some_and(|now| now.status == ReservationStatus::Pending) {
+            return Ok(Some(id));
+        }
+    }
+    Ok(None)
 }
 
 /// A checkout and how far it has come.

@@ -60,7 +60,7 @@ fn shape(request: &Request) -> String {
 }
 
 /// The flags of a request, with the names that `lua/decide.lua` gives them.
-pub const FLAGS: [(u32, &str); 15] = [
+pub const FLAGS: [(u32, &str); 16] = [
     (1, "idempotency"),
     (2, "deadline"),
     (8, "transitions"),
@@ -76,6 +76,7 @@ pub const FLAGS: [(u32, &str); 15] = [
     (16_384, "retried_with_new_code"),
     (32_768, "late_check"),
     (65_536, "retried_anew"),
+    (131_072, "own_hold"),
 ];
 
 fn flags(request: &Request) -> u32 {
@@ -95,6 +96,7 @@ fn flags(request: &Request) -> u32 {
         request.retried_with_new_code,
         request.late_check.is_some(),
         request.retried_anew,
+        request.own_hold,
     ];
     FLAGS
         .into_iter()

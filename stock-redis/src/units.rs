@@ -9,13 +9,14 @@ use std::collections::{BTreeMap, HashSet};
 
 use redis::aio::MultiplexedConnection;
 use redis::{RedisError, cmd};
+use stock_common::id::{ProductId, UserId};
 use stock_domain::branch::Branch;
 use stock_domain::hold::Held;
 
 use super::keys::{Keys, SENTINEL};
 use super::scan::Scan;
 use super::scripts::SCRIPTS;
-use super::{ReadError, Shard};
+use super::{Ledger, ReadError, Shard};
 
 /// The field that counts the branches that are held for orders on other shards.
 const BRANCHES: &str = "branches";
@@ -45,6 +46,30 @@ pub async fn count_held(
         .arg(keys.held_units())
         .query_async(connection)
         .await
+}
+
+/// Whether a user holds units of a product, by a reservation or a checkout.
+///
+/// # Errors
+/// [`ReadError`] when Redis does not answer.
+pub async fn is_holding(
+    ledger: &Ledger,
+    user: UserId,
+    product: ProductId,
+) -> Result<bool, ReadError> {
+    // A hold counts on the shard of its first product.
+    for shard in ledger.shards() {
+        let mut link = shard.link()?;
+        let is_there: bool = cmd("HEXISTS")
+            .arg(shard.keys().held_units())
+            .arg(format!("{product}:{user}"))
+            .query_async(&mut link.read)
+            .await?;
+        if is_there {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The units that the live holds add up to, and the units in the hash. Both may change meanwhile.

@@ -306,6 +306,7 @@ fn branch(
     own.deadline_ms = request.deadline_ms;
     own.window_ms = request.window_ms;
     own.takes_stock = request.takes_stock;
+    own.own_hold = request.own_hold;
     own.allow_closed = request.allow_closed;
     own.allow_backlog = request.allow_backlog;
     own.retried_with_new_code = request.retried_with_new_code;

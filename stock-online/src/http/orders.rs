@@ -53,6 +53,8 @@ use crate::http::code::Code;
 /// How long a synchronous order waits until MySQL has its coupon's code. A 503 under a flood must
 /// be quick.
 const CODE_WAIT: Duration = Duration::from_millis(300);
+/// How long an order waits until MySQL has its buyer's own reservation.
+const OWN_HOLD_WAIT: Duration = Duration::from_millis(300);
 
 pub(super) fn count(app: &App, path: Path, verdict: &Verdict) {
     let (path, verdict) = (path.as_str(), verdict.name());
@@ -70,31 +72,91 @@ pub(super) struct Placing {
     held: Option<(Held, u64)>,
     /// The reservation's entry, which MySQL must have before the order.
     before: Option<Entry>,
+    /// Whether the reservation was found without being asked for.
+    is_own: bool,
 }
 
 impl Placing {
     fn request(
         &self,
         retried_anew: bool,
+        asks_for_hold: bool,
         idempotency: Option<&Idempotency>,
     ) -> Result<Request, DraftError> {
         let terms = Terms {
             window_ms: self.window_ms,
-            retried_anew,
+            retried_anew: retried_anew || self.is_own,
             held: self.held.as_ref(),
         };
-        order::place(&self.order, terms, idempotency.cloned())
+        let mut request = order::place(&self.order, terms, idempotency.cloned())?;
+        request.own_hold = asks_for_hold && self.held.is_none();
+        Ok(request)
     }
 }
 
-/// Prices an order at a time in Unix ms, or returns the verdict that refuses it.
-pub(super) async fn price(
+/// An order that names no reservation, and may take its buyer's own.
+struct Own {
+    /// How many more times the order may be made anew because of it.
+    left: u8,
+    /// The order as it takes the reservation that was found.
+    hold: Option<Placing>,
+}
+
+/// How an order is made anew.
+enum Anew {
+    /// With its buyer's own reservation, if there is one.
+    WithHold,
+    /// Without, because the reservation that was found is over by now.
+    Without,
+}
+
+impl Own {
+    /// Once with the reservation, and once without.
+    const ROUNDS: u8 = 2;
+
+    fn new(asked: &AskedOrder, benefits: &Benefits) -> Self {
+        let may_take = benefits.reservation_id.is_none() && asked.path != Path::Till;
+        Self {
+            left: if may_take { Self::ROUNDS } else { 0 },
+            hold: None,
+        }
+    }
+
+    /// Whether the script is asked to say that there may be a reservation.
+    const fn is_asked(&self) -> bool {
+        self.left == Self::ROUNDS
+    }
+
+    /// How the order is made anew after a verdict; `None` when the verdict is the answer.
+    fn anew(&mut self, placing: &Placing, verdict: &Verdict) -> Option<Anew> {
+        let anew = match verdict {
+            Verdict::Refused(Refusal::OwnHold) => Anew::WithHold,
+            Verdict::Refused(Refusal::HoldExpired | Refusal::StaleState { .. })
+                if placing.is_own =>
+            {
+                Anew::Without
+            }
+            Verdict::Accepted(_) | Verdict::Replayed(_) | Verdict::Refused(_) => return None,
+        };
+        self.left = self.left.checked_sub(1)?;
+        Some(anew)
+    }
+}
+
+/// Why an order has no price.
+struct Unfit {
+    problem: Problem,
+    /// Whether the refusal is remembered whatever its code.
+    is_remembered: bool,
+}
+
+/// Prices an order at a time in Unix ms.
+async fn try_price(
     app: &App,
     asked: &AskedOrder,
     benefits: &Benefits,
-    idempotency: Option<&Idempotency>,
     now_ms: u64,
-) -> Result<Result<Placing, Verdict>, Problem> {
+) -> Result<Result<Placing, Unfit>, Problem> {
     let reservation = match benefits.reservation_id {
         None => None,
         Some(id) => Some(Box::pin(find_hold(app, asked.user_id, id)).await?),
@@ -111,22 +173,92 @@ pub(super) async fn price(
         use_points: benefits.use_points,
         earn_rate: app.selling.earn_rate,
     };
-    let problem = match pricing::price(asked, &app.selling.catalog, benefits, now_ms) {
-        Ok(priced) => match take_hold(priced, reservation) {
-            Ok(placing) => return Ok(Ok(placing)),
-            Err(problem) => problem,
-        },
-        // Only the current price makes the points too many, so the refusal is remembered whatever
-        // its code.
-        Err(reason @ Unpriced::PointsTooMany { .. }) => {
-            let remembering = remember(app, idempotency.cloned(), unpriced(reason));
-            let verdict = Box::pin(remembering).await?;
-            return Ok(Err(verdict));
-        }
-        Err(reason) => unpriced(reason),
+    let unfit = |problem, is_remembered| Unfit {
+        problem,
+        is_remembered,
     };
-    let refusing = refuse(app, idempotency.cloned(), problem);
-    Ok(Err(Box::pin(refusing).await?))
+    Ok(
+        match pricing::price(asked, &app.selling.catalog, benefits, now_ms) {
+            Ok(priced) => take_hold(priced, reservation).map_err(|problem| unfit(problem, false)),
+            // Only the current price makes the points too many.
+            Err(reason) => {
+                let is_remembered = matches!(reason, Unpriced::PointsTooMany { .. });
+                Err(unfit(unpriced(reason), is_remembered))
+            }
+        },
+    )
+}
+
+/// Prices an order, or returns the verdict that refuses it.
+pub(super) async fn price(
+    app: &App,
+    asked: &AskedOrder,
+    benefits: &Benefits,
+    idempotency: Option<&Idempotency>,
+    now_ms: u64,
+) -> Result<Result<Placing, Verdict>, Problem> {
+    match try_price(app, asked, benefits, now_ms).await? {
+        Ok(placing) => Ok(Ok(placing)),
+        Err(unfit) => Ok(Err(Box::pin(remember_unfit(app, unfit, idempotency)).await?)),
+    }
+}
+
+async fn remember_unfit(
+    app: &App,
+    unfit: Unfit,
+    idempotency: Option<&Idempotency>,
+) -> Result<Verdict, Problem> {
+    match unfit.is_remembered {
+        true => remember(app, idempotency.cloned(), unfit.problem).await,
+        false => refuse(app, idempotency.cloned(), unfit.problem).await,
+    }
+}
+
+/// Prices an order as [`price`] does. If it has no price as it is, the buyer may have a reservation
+/// of it at another price.
+async fn price_or_hold(
+    app: &App,
+    asked: &AskedOrder,
+    benefits: &Benefits,
+    idempotency: Option<&Idempotency>,
+    now_ms: u64,
+) -> Result<Result<Placing, Verdict>, Problem> {
+    let unfit = match try_price(app, asked, benefits, now_ms).await? {
+        Ok(placing) => return Ok(Ok(placing)),
+        Err(unfit) => unfit,
+    };
+    if let Some(placing) = Box::pin(own_hold(app, asked, benefits, now_ms)).await {
+        return Ok(Ok(placing));
+    }
+    Ok(Err(Box::pin(remember_unfit(app, unfit, idempotency)).await?))
+}
+
+/// The order as it takes the buyer's own live reservation of one of its lines, if there is one and
+/// the order asks for none.
+async fn own_hold(
+    app: &App,
+    asked: &AskedOrder,
+    benefits: &Benefits,
+    now_ms: u64,
+) -> Option<Placing> {
+    if benefits.reservation_id.is_some() || asked.path == Path::Till {
+        return None;
+    }
+    let found = lookup::own_hold(&app.pool, &app.ledger, asked, OWN_HOLD_WAIT).await;
+    let id = found.unwrap_or_else(|error| {
+        // The order goes on without it, so that it waits for no server.
+        tracing::debug!(%error, "a buyer's own reservation cannot be looked up");
+        None
+    })?;
+    let with = Benefits {
+        reservation_id: Some(id),
+        ..benefits.clone()
+    };
+    let placing = try_price(app, asked, &with, now_ms).await.ok()?.ok()?;
+    Some(Placing {
+        is_own: true,
+        ..placing
+    })
 }
 
 /// Refuses an order of a product in a sale that sells through checkouts only. A till hands over what
@@ -202,6 +334,7 @@ fn take_hold(
             is_repriced,
             held: None,
             before: None,
+            is_own: false,
         });
     };
     let of = &found.reservation;
@@ -226,6 +359,7 @@ fn take_hold(
         is_repriced,
         held: Some((of.held(found.id), of.expires_ms(found.id))),
         before: found.entry,
+        is_own: false,
     })
 }
 
@@ -246,10 +380,15 @@ pub async fn place_redis(
     let asked = body.into_asked(caller, Path::Redis)?;
     let key = idempotency.as_ref();
     let mut round = Round::first(&app);
+    let mut own = Own::new(&asked, &benefits);
     loop {
-        let placing = match price(&app, &asked, &benefits, key, round.now_ms).await? {
-            Ok(placing) => placing,
-            Err(verdict) => return Box::pin(answer_unplaced(&app, verdict)).await,
+        let pricing = price_or_hold(&app, &asked, &benefits, key, round.now_ms);
+        let placing = match own.hold.take() {
+            Some(placing) => placing,
+            None => match pricing.await? {
+                Ok(placing) => placing,
+                Err(verdict) => return Box::pin(answer_unplaced(&app, verdict)).await,
+            },
         };
         if app.config.selling.sale_needs_checkout {
             let refusing = refuse_sale(&app, &placing.order, key, round.now_ms);
@@ -258,8 +397,14 @@ pub async fn place_redis(
             }
         }
         let retried_anew = placing.is_repriced && !round.is_last();
-        let build = || placing.request(retried_anew, key);
+        let build = || placing.request(retried_anew, own.is_asked(), key);
         let verdict = decide_stock(&app, build).await?;
+        if let Some(anew) = own.anew(&placing, &verdict) {
+            if matches!(anew, Anew::WithHold) {
+                own.hold = Box::pin(own_hold(&app, &asked, &benefits, round.now_ms)).await;
+            }
+            continue;
+        }
         if retried_anew && let Some(next) = round.next(&app, &verdict, placing.window_ms) {
             round = next;
             continue;
@@ -316,19 +461,30 @@ async fn place_locked(
 ) -> Result<Response, Problem> {
     let (path, key) = (asked.path, idempotency.as_ref());
     let mut round = Round::first(app);
+    let mut own = Own::new(&asked, &benefits);
     loop {
-        let placing = match price(app, &asked, &benefits, key, round.now_ms).await? {
-            Ok(placing) => placing,
-            Err(verdict) => return answer_unplaced(app, verdict).await,
+        let pricing = price_or_hold(app, &asked, &benefits, key, round.now_ms);
+        let placing = match own.hold.take() {
+            Some(placing) => placing,
+            None => match pricing.await? {
+                Ok(placing) => placing,
+                Err(verdict) => return answer_unplaced(app, verdict).await,
+            },
         };
         if let Some(verdict) = refuse_sale(app, &placing.order, key, round.now_ms).await? {
             return answer_unplaced(app, verdict).await;
         }
         wait_for_code(app, &placing.order).await?;
         let retried_anew = placing.is_repriced && !round.is_last();
-        let build = || placing.request(retried_anew, key);
+        let build = || placing.request(retried_anew, own.is_asked(), key);
         let before = placing.before.iter().cloned().collect();
         let decided = sell_locked(app, build, before).await?;
+        if let Some(anew) = own.anew(&placing, &decided.verdict) {
+            if matches!(anew, Anew::WithHold) {
+                own.hold = own_hold(app, &asked, &benefits, round.now_ms).await;
+            }
+            continue;
+        }
         if retried_anew && let Some(next) = round.next(app, &decided.verdict, placing.window_ms) {
             round = next;
             continue;

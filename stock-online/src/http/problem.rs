@@ -347,6 +347,8 @@ impl From<Refusal> for Problem {
                 Self::new(Code::StockChanged, format!("{balance} are available"))
                     .with("available", balance)
             }
+            // An order that is refused so is made anew.
+            Refusal::OwnHold => Self::of(Code::Internal),
             Refusal::HoldExpired => Self::of(Code::ReservationAlreadyExpired),
             Refusal::HeldEnough { left, .. } => {
                 let text = format!("{left} more units of the product may be held");

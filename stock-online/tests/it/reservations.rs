@@ -2,6 +2,7 @@
 
 mod expire;
 mod frozen;
+mod own;
 mod units;
 
 use serde_json::{Value, json};

@@ -219,7 +219,7 @@ pub(crate) fn replayed(mut response: Response) -> Response {
 }
 
 /// The benefits that an order asks for: a reservation's stock, a coupon, points.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(in crate::http) struct Benefits {
     pub(in crate::http) reservation_id: Option<Position>,
     pub(in crate::http) coupon_code: Option<String>,

@@ -193,6 +193,9 @@ async fn each_code_is_reached_once_and_changes_nothing() {
     };
     assert_eq!(refusal(ledger, more).await, enough);
     seen.push(enough);
+    let mut own = place(1, 1);
+    own.own_hold = true;
+    seen.push(refusal(ledger, own).await);
 
     // A store's account need not exist yet; the product's online account must exist.
     let mut at_store = place(1, 1);
