@@ -323,7 +323,7 @@ impl Branch {
                 let code = transition.id.strip_prefix(CODE_STATE)?;
                 let is_used =
                     |state: &str| CodeState::parse(state).filter(|of| of.code_use == CodeUse::Used);
-                // What a checkout sets aside or gives back is in no row.
+                // No row says that a checkout has set a code aside, or given it back.
                 let of = is_used(&transition.to).or_else(|| is_used(&transition.from))?;
                 Some((of.coupon_id, code.to_owned()))
             }),

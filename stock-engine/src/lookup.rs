@@ -437,7 +437,7 @@ pub async fn checkout(
     }
 }
 
-/// What became of a payment; `None` when it is unknown.
+/// The outcome of a payment; `None` when it is unknown.
 ///
 /// # Errors
 /// [`LookupError`] when it may be known and cannot be read now.

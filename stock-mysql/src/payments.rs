@@ -24,7 +24,7 @@ pub struct StoredPayment {
     pub checkout_id: Position,
     /// The amount that was paid.
     pub amount: Money,
-    /// What became of it.
+    /// Its outcome.
     pub outcome: PaymentOutcome,
 }
 
@@ -108,7 +108,7 @@ pub async fn list(
     Ok(rows.into_iter().filter_map(parse).collect())
 }
 
-/// What became of a payment, as far as MySQL knows.
+/// The outcome of a payment, as far as MySQL knows.
 ///
 /// # Errors
 /// When MySQL does not answer.

@@ -274,7 +274,7 @@ async fn extended(
     Ok(())
 }
 
-/// What became of payments; the last row of a payment counts.
+/// The outcomes of payments; the last row of a payment counts.
 async fn payments(
     pool: &MySqlPool,
     ids: &[(&str, &str)],

@@ -9,7 +9,7 @@
 //! | [`confirm`] | POST `/api/checkouts/{id}/confirm` | 200 `CONFIRMED` with the order |
 //! | [`cancel`] | POST `/api/checkouts/{id}/cancel` | 200 `CANCELLED` |
 //!
-//! What a payment does is the matter of [`super::payments`].
+//! [`super::payments`] says what a payment does.
 
 pub(in crate::http) mod wire;
 
@@ -192,7 +192,7 @@ pub(super) fn over(status: CheckoutStatus) -> Problem {
     Problem::new(Code::CheckoutOver, text).with("checkoutStatus", status.as_str())
 }
 
-/// What a refusal says about a checkout that was changed meanwhile.
+/// The meaning of a refusal for a checkout that was changed meanwhile.
 enum Meanwhile {
     /// It is over.
     Over(CheckoutStatus),

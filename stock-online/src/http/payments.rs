@@ -40,7 +40,7 @@ use crate::http::code::Code;
 /// How old a message may be, and how far in the future, in seconds (Standard Webhooks).
 const TOLERANCE_SECONDS: i64 = 300;
 
-/// What became of a payment.
+/// The outcome of a reported payment.
 pub(super) enum Settled {
     /// The checkout is an order.
     Confirmed {
@@ -262,7 +262,7 @@ pub(in crate::http) struct EventDataIn {
     amount: Option<Money>,
 }
 
-/// What became of a provider's message.
+/// The outcome of a provider's message.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::http) struct EventOut {
@@ -419,7 +419,7 @@ pub(in crate::http) struct PaymentOut {
     created_at: String,
 }
 
-/// What became of a payment.
+/// The outcome of a payment.
 #[derive(ToSchema)]
 #[schema(rename_all = "SCREAMING_SNAKE_CASE")]
 #[expect(

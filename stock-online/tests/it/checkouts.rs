@@ -430,7 +430,7 @@ async fn an_extension_moves_the_deadline_within_its_budget() {
     assert_eq!(extend(client, 3, id, 60).await.code(), "CHECKOUT_NOT_FOUND");
     shop.drained().await;
     shop.verify().await;
-    // What is extended survives the loss of Redis.
+    // An extension survives the loss of Redis.
     shop.rebuild().await;
     assert_eq!(show(client, id).await.body, third.body);
     shop.verify().await;
