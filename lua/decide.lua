@@ -53,8 +53,8 @@
 --   then per request: its shape, and for each of these flags that is set, in this order:
 --     1     idempotency: index of the key; print
 --     2     deadline: ms
---     8     transitions: count; of each the state before ("" = none) and after ("" = forget). "#" at
---           the end of the state after becomes the position of the entry
+--     8     transitions: count; of each the state before ("" = none) and after ("" = forget). A "#"
+--           at the end of the state after becomes the position of the entry
 --     16    closings: count; of each the account index, and 1 = close, 0 = open or 2 = close if
 --           this request opens the account
 --     256   refuse: a predecided answer, which is remembered under the key. After "=" it is a
@@ -73,8 +73,8 @@
 --     64    allow_closed: may take from closed accounts
 --     128   allow_backlog: may use the further entries of ARGV 7
 --     16384 retried_with_new_code: a TAKEN is not remembered, because the request is made anew
---     131072 own_hold: is refused if its user holds units of a product that it takes, so that it may
---           be made anew with the hold
+--     131072 own_hold: is refused if its user holds units of a product that it takes, so that it
+--           may be made anew with the hold
 --     65536 retried_anew: a NOT_OPEN, CLOSED, STALE_STATE or HOLD_EXPIRED is not remembered,
 --           because the request is made anew
 --   then the account index of each posting, and, without flag 256, the payload

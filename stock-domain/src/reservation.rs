@@ -7,8 +7,8 @@
 //!
 //! A reservation is a hold ([`crate::hold`]): its units move from AVAILABLE to RESERVED, and a
 //! member of Redis' `deadlines` names it. It expires by Redis' clock, `ttl_ms` after its position.
-//! An order may take the units of a reservation instead of free stock ([`crate::order::place`]); the
-//! reservation is CONFIRMED then.
+//! An order may take the units of a reservation instead of free stock ([`crate::order::place`]).
+//! The reservation is CONFIRMED then.
 //!
 //! A reservation also promises a price. Its entry says the unit price and the sale that counted
 //! when it was made ([`FrozenPrice`]). An order that takes the reservation is priced and counted by
@@ -177,7 +177,8 @@ impl Reservation {
 }
 
 /// Reserves stock. The times in `window_ms` are those between which the price holds. A user may
-/// hold at most `units_max` units of the product, unless a sale's limit counts them; 0 is any number.
+/// hold at most `units_max` units of the product, unless a sale's limit counts them; 0 is any
+/// number.
 ///
 /// # Errors
 /// [`DraftError`] when the entry has no JSON form.

@@ -1,4 +1,5 @@
-//! Lookup: finds an order, a reservation or a checkout in the journal or in MySQL, and applies its state.
+//! Lookup: finds an order, a reservation or a checkout in the journal or in MySQL, and applies its
+//! state.
 //!
 //! An order and a reservation can be read as soon as their 201 is sent. The journal is asked first,
 //! by id, then MySQL. Then the state in Redis is applied, because it may be newer than the entry: a

@@ -60,12 +60,12 @@ pub async fn is_holding(
     // A hold counts on the shard of its first product.
     for shard in ledger.shards() {
         let mut link = shard.link()?;
-        let is_there: bool = cmd("HEXISTS")
+        let held: Option<u64> = cmd("HGET")
             .arg(shard.keys().held_units())
             .arg(format!("{product}:{user}"))
             .query_async(&mut link.read)
             .await?;
-        if is_there {
+        if held.is_some() {
             return Ok(true);
         }
     }

@@ -165,8 +165,8 @@ async fn remember_unfit(
     }
 }
 
-/// Refuses an order of a product in a sale that sells through checkouts only. A till hands over what
-/// it was paid for.
+/// Refuses an order of a product in a sale that sells through checkouts only. A till hands over
+/// what it was paid for.
 async fn refuse_sale(
     app: &App,
     order: &Order,

@@ -64,8 +64,8 @@ impl Own {
     }
 }
 
-/// Prices an order as [`super::price`] does. If it has no price as it is, the buyer may have a reservation
-/// of it at another price.
+/// Prices an order as [`super::price`] does. If it has no price as it is, the buyer may have a
+/// reservation of it at another price.
 pub(super) async fn price_or_hold(
     app: &App,
     asked: &AskedOrder,
