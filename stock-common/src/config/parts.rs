@@ -161,8 +161,8 @@ settings! {
     }
     /// Reservations, checkouts and their payments, points, and the catalog.
     selling: SellingSettings {
-        /// Live reservations and open checkouts that one user may have at once; 0 is no limit. Holds
-        /// that were made under another number are counted separately until they end.
+        /// Live reservations and open checkouts that one user may have at once; 0 is no limit.
+        /// Holds that were made under another number are counted separately until they end.
         holds_per_user_max: u32 = 20,
         /// Units of one product that one user may hold at once; 0 is no limit. A hold that counts
         /// against a sale's limit is bounded by that limit instead.

@@ -178,8 +178,8 @@ impl Rebuild<'_> {
     }
 
     /// Writes the states that lie on the shard of their position: of orders that were taken back
-    /// within a day or are compensated dead letters, of reservations and checkouts that ended within
-    /// a day, and of points that were taken back less than `keep_ms` ago.
+    /// within a day or are compensated dead letters, of reservations and checkouts that ended
+    /// within a day, and of points that were taken back less than `keep_ms` ago.
     async fn write_position_states(
         &mut self,
         transaction: &mut Transaction<'static, MySql>,

@@ -161,8 +161,8 @@ impl Paying<'_> {
         }
     }
 
-    /// The answer that the same request got before under its key. The request that asks for it comes
-    /// too late to be decided.
+    /// The answer that the same request got before under its key. The request that asks for it
+    /// comes too late to be decided.
     async fn before(&self, key: Idempotency) -> Result<Option<Settled>, Problem> {
         let (changed, key) = (self.found.changed(), Some(key));
         let mut request = checkout::confirm(changed, self.payment, self.known, self.actor, key)?;
