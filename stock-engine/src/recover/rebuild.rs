@@ -232,7 +232,8 @@ impl Rebuild<'_> {
         type Row = (u64, String, Option<u64>, bool, u64, u32, bool);
         let rows: Vec<Row> = sqlx::query_as(
             "SELECT id, CAST(status AS CHAR), order_id, is_late, expires_ms, times_extended, \
-             payment_extended FROM checkouts WHERE status = 'OPEN' OR ended_at > NOW(3) - INTERVAL 1 DAY",
+             payment_extended FROM checkouts \
+             WHERE status = 'OPEN' OR ended_at > NOW(3) - INTERVAL 1 DAY",
         )
         .fetch_all(&mut **transaction)
         .await?;

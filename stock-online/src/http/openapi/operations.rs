@@ -248,18 +248,22 @@ operations! {
     Get "/api/checkouts" "Own checkouts, newest first" User
         Carries::Nothing, CHECKOUTS, (200, "CheckoutListOut"), &[Code::DatabaseUnavailable];
     Get "/api/checkouts/{id}" "One checkout, stored or not" User
-        Carries::Nothing, &[], (200, "CheckoutOut"), &[Code::CheckoutNotFound, Code::DatabaseUnavailable, Code::Fenced];
+        Carries::Nothing, &[], (200, "CheckoutOut"),
+        &[Code::CheckoutNotFound, Code::DatabaseUnavailable, Code::Fenced];
     Post "/api/checkouts/{id}/extend" "Give a checkout more time" User
-        Carries::Body("ExtendIn"), &[], (200, "CheckoutOut"), &[Code::CheckoutNotFound, Code::CheckoutOver, Code::CheckoutExtensionsSpent];
-    Post "/api/checkouts/{id}/confirm" "Report the payment of a checkout, which makes it an order" Admin
-        Carries::Body("ConfirmIn"), &[], (200, "ConfirmedOut"), &[Code::CheckoutNotFound, Code::CheckoutOver, Code::AmountMismatch,
-            Code::RefundDue];
+        Carries::Body("ExtendIn"), &[], (200, "CheckoutOut"),
+        &[Code::CheckoutNotFound, Code::CheckoutOver, Code::CheckoutExtensionsSpent];
+    Post "/api/checkouts/{id}/confirm" "Report the payment that makes a checkout an order" Admin
+        Carries::Body("ConfirmIn"), &[], (200, "ConfirmedOut"),
+        &[Code::CheckoutNotFound, Code::CheckoutOver, Code::AmountMismatch, Code::RefundDue];
     Post "/api/checkouts/{id}/cancel" "Give back what a checkout holds" User
-        Carries::Maybe("NothingIn"), &[], (200, "CheckoutOut"), &[Code::CheckoutNotFound, Code::CheckoutOver];
+        Carries::Maybe("NothingIn"), &[], (200, "CheckoutOut"),
+        &[Code::CheckoutNotFound, Code::CheckoutOver];
     Get "/api/payments" "Payments and what became of each, newest first" Admin
         Carries::Nothing, PAYMENTS, (200, "PaymentListOut"), &[Code::DatabaseUnavailable];
-    Post "/api/payments/events" "A message of the payment provider, signed as Standard Webhooks asks" Anyone
-        Carries::Body("EventIn"), &[], (200, "EventOut"), &[Code::SignatureInvalid, Code::CheckoutNotFound];
+    Post "/api/payments/events" "A message of the payment provider, signed" Anyone
+        Carries::Body("EventIn"), &[], (200, "EventOut"),
+        &[Code::SignatureInvalid, Code::CheckoutNotFound];
     Get "/api/stores" "Every store" Anyone
         Carries::Nothing, PAGE, (200, "StoreListOut"), READ;
     Post "/api/stores" "Make a store" Admin
