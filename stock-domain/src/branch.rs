@@ -220,7 +220,10 @@ impl BranchEnded {
 
 /// The order that a cancel or failure takes back.
 fn reversed_order(draft: &Draft) -> Option<Position> {
-    if !matches!(draft.kind, Kind::OrderCancelled | Kind::OrderFailed) {
+    if !matches!(
+        draft.kind,
+        Kind::OrderCancelled | Kind::OrderReduced | Kind::OrderFailed
+    ) {
         return None;
     }
     let reversed: Result<OrderReversed, _> = serde_json::from_str(draft.body.get());

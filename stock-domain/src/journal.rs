@@ -4,8 +4,9 @@
 //! | kind | postings | states | own tables | refusals |
 //! |---|---|---|---|---|
 //! | `order_placed` | AVAILABLE −q per line (RESERVED −q of its hold, HOLD +1), ALLOWANCE −q, opened above any limit, POINTS −used, POINTS +earned, opened at 0 | hold: none → ORDERED, till: none → SOLD, late code: FREE → USED; of a checkout hold: none → CONFIRMED or EXPIRED → LATE, payment: → CONFIRMED, code: HELD or FREE → USED | orders, `order_products`, reservations, checkouts, payments, `offline_sales`, `coupon_issues`, `point_transactions` | stock, not on sale, limit, hold over, coupon, points |
-//! | `order_cancelled` | AVAILABLE +q per line, ALLOWANCE +q, POINTS +used −earned as one | order: none → `CANCEL_REQUESTED`, code: USED → FREE | orders, `coupon_issues`, `point_transactions` | already final, points |
-//! | `order_failed` | as `order_cancelled` | order: none → FAIL, code: USED → FREE | as `order_cancelled` | already final, points |
+//! | `order_cancelled` | AVAILABLE +q per line, ALLOWANCE +q, POINTS +used −earned as one | order: none or LEFT → `CANCEL_REQUESTED`, code: USED → FREE | orders, `order_changes`, `coupon_issues`, `point_transactions` | already final, points |
+//! | `order_reduced` | as `order_cancelled`, for a part; a return: AVAILABLE +q of any location, or none | order: none or LEFT → LEFT | `order_changes`, `point_transactions` | changed meanwhile, points |
+//! | `order_failed` | as `order_cancelled` | order: none or LEFT → FAIL, code: USED → FREE | as `order_cancelled` | already final, points |
 //! | `sale_oversold` | – | till: none → OVERSOLD | `offline_sales` | known already |
 //! | `reservation_made` | AVAILABLE −q, RESERVED +q, ALLOWANCE −q, opened above any limit, HOLD −1, opened at the limit | – (a member of `deadlines`) | reservations | stock, not on sale, limits |
 //! | `reservation_confirmed` | RESERVED −q, HOLD +1 | hold: none → CONFIRMED | reservations | over already |

@@ -8,13 +8,17 @@
 //! its entry, so it can be shown before MySQL has it. Prices come from [`crate::pricing`].
 
 mod offline_sale;
+mod take_back;
 
 use serde::{Deserialize, Serialize, Serializer};
-use stock_common::id::{LocationId, Position, ProductId, SaleId, UserId};
+use stock_common::id::{LocationId, Position, ProductId, UserId};
 use stock_common::money::{Money, MoneyError};
 
 pub use self::offline_sale::{
     OfflineSale, offline_state, offline_state_id, parse_offline_state_id,
+};
+pub use self::take_back::{
+    OrderReversed, Part, Reversed, Shares, Step, Units, Way, cancel, fail, take_back,
 };
 use crate::account::{Account, AccountKind};
 use crate::coupon::UsedCoupon;
@@ -25,7 +29,6 @@ use crate::quantity::Quantity;
 use crate::request::{Release, Request};
 use crate::reservation::ORDERED;
 use crate::sale::Allowance;
-use crate::transition::Transition;
 
 /// The most lines of an order, counted before lines of one product are added up.
 pub const LINES_MAX: usize = 100;
@@ -357,22 +360,6 @@ impl Order {
         postings
     }
 
-    /// The postings of taking it back. Held units become free stock, and forgotten sales get
-    /// nothing back to their limits.
-    fn returned(&self, forgotten: &[SaleId]) -> Vec<Posting> {
-        let mut postings = self.stock(1);
-        postings.extend(self.lines.iter().filter_map(|line| {
-            let quantity = i64::from(line.quantity.get());
-            let kept = line
-                .allowance
-                .filter(|allowance| !forgotten.contains(&allowance.sale_id));
-            Some(kept?.give_back(line.product_id, self.user_id, quantity))
-        }));
-        let points = self.used_points.get() - self.earned_points.get();
-        postings.extend((points != 0).then(|| Posting::new(Account::points(self.user_id), points)));
-        postings
-    }
-
     /// The stock of each line, and then the same from the online stock if the store shares it.
     fn stock(&self, sign: i64) -> Vec<Posting> {
         let online = self.shares_online_stock.then_some(LocationId::ONLINE);
@@ -385,13 +372,6 @@ impl Order {
         };
         locations.flat_map(at).collect()
     }
-}
-
-/// The body of a cancel's or failure's entry.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OrderReversed {
-    /// The order that was taken back.
-    pub order_id: Position,
 }
 
 /// The id of an order's state.
@@ -466,71 +446,6 @@ pub fn oversold(order: &Order) -> Result<Request, DraftError> {
         draft.reference = Some(sale.key.clone());
     }
     Ok(Request::new(draft))
-}
-
-/// An order to be taken back.
-#[derive(Debug, Clone, Copy)]
-pub struct Reversed<'a> {
-    /// Its id.
-    pub id: Position,
-    /// The order.
-    pub order: &'a Order,
-    /// Whether its coupon's code still has a state. Long after a coupon is over its codes have
-    /// none, and nothing is given back.
-    pub has_code: bool,
-    /// Sales among its lines whose limits are forgotten (`stock-engine` (`forget_sales`)). They get
-    /// nothing back.
-    pub forgotten: &'a [SaleId],
-}
-
-/// Takes an order back at its owner's or an admin's word: gives back stock, limits, coupon and
-/// points, once.
-///
-/// # Errors
-/// [`DraftError`] when the entry has no JSON form.
-pub fn cancel(
-    of: Reversed<'_>,
-    actor: UserId,
-    idempotency: Option<Idempotency>,
-) -> Result<Request, DraftError> {
-    let mut request = reverse(Kind::OrderCancelled, of, actor)?;
-    request.idempotency = idempotency;
-    Ok(request)
-}
-
-/// Takes an order back that could not be stored. It does the same as a cancel, under the same
-/// state, so that exactly one of the two happens.
-///
-/// # Errors
-/// [`DraftError`] when the entry has no JSON form.
-pub fn fail(of: Reversed<'_>) -> Result<Request, DraftError> {
-    reverse(Kind::OrderFailed, of, UserId::ENGINE)
-}
-
-fn reverse(kind: Kind, of: Reversed<'_>, actor: UserId) -> Result<Request, DraftError> {
-    let Reversed {
-        id,
-        order,
-        has_code,
-        forgotten,
-    } = of;
-    let is_failure = kind == Kind::OrderFailed;
-    let next = if is_failure {
-        OrderStatus::Fail
-    } else {
-        OrderStatus::CancelRequested
-    };
-    let mut draft = Draft::new(kind, actor, &OrderReversed { order_id: id })?;
-    draft.reference = Some(id.to_string());
-    draft.postings = order.returned(forgotten);
-    draft.transitions = vec![Transition::new(state_id(id), "", next.as_str().to_owned())];
-    let coupon = order.coupon.as_ref().filter(|_| has_code);
-    let given_back = coupon.map(|coupon| coupon.gives_back(order.user_id));
-    draft.transitions.extend(given_back);
-    let mut request = Request::new(draft);
-    request.allow_closed = true;
-    request.allow_backlog = true;
-    Ok(request)
 }
 
 #[cfg(test)]

@@ -234,7 +234,10 @@ impl Reason {
             // A checkout's points are used when they are set aside. Its order comes later.
         } else if is_given_back(entry.kind.as_str()) {
             reason.cancels = true;
-        } else if matches!(entry.kind, Kind::OrderCancelled | Kind::OrderFailed) {
+        } else if matches!(
+            entry.kind,
+            Kind::OrderCancelled | Kind::OrderReduced | Kind::OrderFailed
+        ) {
             reason.cancels = true;
             reason.order_id = Some(entry.body::<OrderReversed>()?.order_id);
         } else if matches!(

@@ -17,11 +17,12 @@ use stock_domain::checkout::{
 use stock_domain::coupon::{self, CodeState};
 use stock_domain::hold;
 use stock_domain::journal::{Entry, EntryError, Kind};
-use stock_domain::order::{self, Order, OrderStatus, Reversed};
+use stock_domain::order::{self, Order, OrderStatus, Reversed, Units};
 use stock_domain::pricing::AskedOrder;
 use stock_domain::reservation::{Reservation, ReservationStatus};
 use stock_domain::sale::Allowance;
 use stock_mysql::checkouts::StoredCheckout;
+use stock_mysql::order_changes::{self, StoredChange};
 use stock_mysql::reservations::ReservationFilter;
 use stock_mysql::{
     checkouts, dead_letters, journal, orders, payments, reservations, sales, shards,
@@ -47,6 +48,12 @@ pub struct Located {
     pub entry: Option<Entry>,
     /// Whether the state of its coupon's code still names this coupon and user.
     pub has_code: bool,
+    /// The units that are left, if a part was taken back.
+    pub left: Option<Units>,
+    /// Whether its state in Redis says so; the state may be forgotten by now.
+    pub has_state: bool,
+    /// The steps in which parts of it were taken back, as far as MySQL has them.
+    pub changes: Vec<StoredChange>,
 }
 
 impl Located {
@@ -58,6 +65,8 @@ impl Located {
             order: &self.order,
             has_code: self.has_code,
             forgotten,
+            left: self.left.as_ref(),
+            has_state: self.has_state,
         }
     }
 }
@@ -130,15 +139,21 @@ pub async fn find(
     let in_journal = ledger.find(id).await;
     let stored = orders::find(pool, id).await;
     let state = ledger.state(&order::state_id(id)).await.ok().flatten();
+    let in_state = state.as_deref().and_then(Units::of_state);
     if let Ok(Some(stored)) = stored {
         let status = stored.status.with_state(state.as_deref());
         let has_code = has_code(ledger, &stored.order).await.unwrap_or(true);
+        let changes = order_changes::of_orders(pool, &[id]).await?;
+        let changes = changes.into_values().next().unwrap_or_default();
         return Ok(Some(Located {
             has_code,
             id,
             order: stored.order,
             status,
             entry: None,
+            has_state: in_state.is_some(),
+            left: in_state.or_else(|| order_changes::left(&changes)),
+            changes,
         }));
     }
     let (entry, unread) = match in_journal {
@@ -170,6 +185,9 @@ pub async fn find(
                 status,
                 entry: Some(entry),
                 has_code,
+                has_state: in_state.is_some(),
+                left: in_state,
+                changes: Vec::new(),
             }))
         }
         (Some(_), _) => Ok(None),

@@ -14,7 +14,7 @@
 //! | [`branches`], [`lost_entries`] | parts of cross-shard entries; entries that Redis lost |
 //! | [`server_settings`] | the settings of MySQL on which promises rest |
 //! | [`replica_beats`] | how far a replica follows |
-//! | [`accounts`], [`journal`], [`movements`], [`orders`], [`reservations`], [`checkouts`], [`payments`], [`offline_sales`], [`invalid_sales`], [`products`], [`sales`], [`selling`], [`stores`], [`stock_levels`], [`works`], [`coupons`], [`coupon_issues`], [`point_transactions`], [`point_reports`], [`imports`], [`webhooks`], [`dead_letters`], [`jobs`], [`ledger_checks`] | one table group each |
+//! | [`accounts`], [`journal`], [`movements`], [`orders`], [`order_changes`], [`reservations`], [`checkouts`], [`payments`], [`offline_sales`], [`invalid_sales`], [`products`], [`sales`], [`selling`], [`stores`], [`stock_levels`], [`works`], [`coupons`], [`coupon_issues`], [`point_transactions`], [`point_reports`], [`imports`], [`webhooks`], [`dead_letters`], [`jobs`], [`ledger_checks`] | one table group each |
 //! | [`holds`] | live reservations and open checkouts alike |
 //! | [`idempotent_requests`] | answers under an Idempotency-Key to requests that MySQL decides |
 //! | [`people`] | users, sessions, tokens, the audit log: no part of the ledger |
@@ -47,6 +47,7 @@ pub mod lost_entries;
 pub mod migrate;
 pub mod movements;
 pub mod offline_sales;
+pub mod order_changes;
 pub mod orders;
 pub mod payments;
 pub mod people;

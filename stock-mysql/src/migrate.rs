@@ -15,7 +15,7 @@ pub use self::run::Run;
 use super::error_number;
 
 /// Version, description and text of every migration, in order.
-const MIGRATIONS: [(i64, &str, &str); 24] = [
+const MIGRATIONS: [(i64, &str, &str); 25] = [
     (
         20_261_121_000_000,
         "create ledger",
@@ -135,6 +135,11 @@ const MIGRATIONS: [(i64, &str, &str); 24] = [
         20_261_201_000_100,
         "create checkouts",
         include_str!("../../migrations/20261201000100_create_checkouts.sql"),
+    ),
+    (
+        20_261_201_000_200,
+        "create order changes",
+        include_str!("../../migrations/20261201000200_create_order_changes.sql"),
     ),
 ];
 

@@ -248,7 +248,7 @@ impl DayStatistics {
         let is_available = account != AccountKind::Reserved;
         match cause {
             Kind::OrderPlaced | Kind::ReservationConfirmed => self.sold -= sum,
-            Kind::OrderCancelled | Kind::OrderFailed => self.cancelled += sum,
+            Kind::OrderCancelled | Kind::OrderReduced | Kind::OrderFailed => self.cancelled += sum,
             Kind::ReservationMade | Kind::CheckoutOpened if is_available => self.reserved -= sum,
             Kind::ReservationExpired | Kind::CheckoutCancelled | Kind::CheckoutExpired
                 if is_available =>

@@ -20,6 +20,7 @@ use stock_domain::reservation::{Reservation, ReservationStatus};
 use stock_domain::stock::StockImported;
 
 use super::offline_sales::{self, OfflineState};
+use super::order_changes::{self, StoredChange};
 use super::payments::{self, StoredPayment};
 use super::{
     branches, checkouts, coupon_issues, coupons, imports, journal, orders, point_transactions,
@@ -69,9 +70,11 @@ pub async fn erase(connection: &mut MySqlConnection, entries: &[Entry]) -> Resul
                     coupon_issues::set_free(connection, &[entry.position]).await?;
                 }
             }
+            Kind::OrderReduced => order_changes::delete(connection, entry.position).await?,
             // The order that the entry took back stands again.
             Kind::OrderCancelled | Kind::OrderFailed => {
                 let order = entry.body::<OrderReversed>()?.order_id;
+                order_changes::delete(connection, entry.position).await?;
                 if sets_code_state(entry) {
                     coupon_issues::set_used(connection, &[order]).await?;
                 }
@@ -158,6 +161,8 @@ pub struct Rows {
     pub placed: Vec<(Position, Order)>,
     /// Orders that were cancelled.
     pub cancelled: Vec<Position>,
+    /// Parts of orders that were taken back.
+    pub changes: Vec<StoredChange>,
     /// Orders that failed.
     pub failed: Vec<Position>,
     /// Offline sales: entry, store, sale and state.
@@ -236,14 +241,20 @@ impl Rows {
                 }
                 self.placed.push((entry.position, order));
             }
-            Kind::OrderCancelled | Kind::OrderFailed => {
-                let order = entry.body::<OrderReversed>()?.order_id;
+            Kind::OrderCancelled | Kind::OrderReduced | Kind::OrderFailed => {
+                let OrderReversed { order_id, step } = entry.body()?;
                 if sets_code_state(entry) {
-                    self.freed.push(order);
+                    self.freed.push(order_id);
                 }
-                match entry.kind == Kind::OrderFailed {
-                    true => self.failed.push(order),
-                    false => self.cancelled.push(order),
+                self.changes.extend(step.map(|step| StoredChange {
+                    id: entry.position,
+                    order_id,
+                    step,
+                }));
+                match entry.kind {
+                    Kind::OrderFailed => self.failed.push(order_id),
+                    Kind::OrderCancelled => self.cancelled.push(order_id),
+                    _ => {}
                 }
             }
             Kind::SaleOversold => {
@@ -389,6 +400,7 @@ pub async fn record_own(
     orders::insert(connection, &rows.placed).await?;
     orders::set_status(connection, &rows.cancelled, OrderStatus::Cancel).await?;
     orders::set_status(connection, &rows.failed, OrderStatus::Fail).await?;
+    order_changes::insert(connection, &rows.changes).await?;
     offline_sales::insert(connection, &rows.offline).await?;
     reservations::insert(connection, &rows.reserved).await?;
     reservations::set_ordered(connection, &rows.ordered).await?;

@@ -65,6 +65,7 @@ pub fn routes(app: Arc<App>) -> Router {
         .route("/api/orders", post(orders::place_lock).get(orders::list))
         .route("/api/orders/{order_id}", get(orders::show))
         .route("/api/orders/{order_id}/cancel", patch(orders::cancel_lock))
+        .route("/api/orders/{order_id}/returns", post(orders::give_back))
         .route("/api/redis/products", get(products::list))
         .route("/api/redis/products/{id}", get(products::show))
         .route("/api/products", get(products::list).post(products::create))

@@ -24,6 +24,8 @@ kinds! {
     OrderPlaced = "order_placed";
     /// A user or an admin took an order back.
     OrderCancelled = "order_cancelled";
+    /// A part of an order was taken back, and another part is left.
+    OrderReduced = "order_reduced";
     /// An order that could not be stored was taken back by the engine.
     OrderFailed = "order_failed";
     /// A till that was cut off sold units that were not there any more.

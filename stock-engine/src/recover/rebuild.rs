@@ -189,7 +189,11 @@ impl Rebuild<'_> {
         let orders: Vec<(u64, String)> = sqlx::query_as(
             "SELECT id, IF(status = 'CANCEL', 'CANCEL_REQUESTED', CAST(status AS CHAR)) FROM orders \
              WHERE status <> 'SUCCESS' AND updated_at > NOW(3) - INTERVAL 1 DAY \
-             UNION ALL SELECT journal_id, 'FAIL' FROM dead_letters WHERE state = 'COMPENSATED'",
+             UNION ALL SELECT journal_id, 'FAIL' FROM dead_letters WHERE state = 'COMPENSATED' \
+             UNION ALL SELECT c.order_id, CONCAT('LEFT ', c.left_units) FROM order_changes c \
+             WHERE c.created_at > NOW(3) - INTERVAL 1 DAY AND NOT EXISTS (SELECT 1 FROM orders o \
+             WHERE o.id = c.order_id AND o.status <> 'SUCCESS') AND NOT EXISTS (SELECT 1 FROM \
+             order_changes n WHERE n.order_id = c.order_id AND n.id > c.id)",
         )
         .fetch_all(&mut **transaction)
         .await?;

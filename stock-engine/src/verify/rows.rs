@@ -163,6 +163,23 @@ static CHECKOUT_LINES: Table = Table {
     late: &[],
 };
 
+static CHANGES: Table = Table {
+    name: "order_changes",
+    position: "id",
+    columns: &[
+        "id",
+        "order_id",
+        "way",
+        "location_id",
+        "left_units",
+        "coupon_discount_amount",
+        "used_points",
+        "earned_points",
+    ],
+    key: 1,
+    late: &[],
+};
+
 static PAYMENTS: Table = Table {
     name: "payments",
     position: "id",
@@ -241,13 +258,14 @@ pub(super) static LETTERS: Table = Table {
 };
 
 /// Every table whose rows an entry's position names, except the journal's own.
-pub(super) const TABLES: [&Table; 12] = [
+pub(super) const TABLES: [&Table; 13] = [
     &ORDERS,
     &LINES,
     &RESERVATIONS,
     &CHECKOUTS,
     &CHECKOUT_LINES,
     &PAYMENTS,
+    &CHANGES,
     &OFFLINE,
     &ISSUES,
     &POINTS,

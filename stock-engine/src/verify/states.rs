@@ -200,7 +200,10 @@ async fn orders(
     says: &mut Says,
 ) -> Result<(), sqlx::Error> {
     let numbers = || ids.iter().filter_map(|(_, rest)| rest.parse::<u64>().ok());
-    let orders = find(pool, "orders", "id", "status", numbers()).await?;
+    let left = "(SELECT CONCAT('LEFT ', c.left_units) FROM order_changes c \
+         WHERE c.order_id = orders.id ORDER BY c.id DESC LIMIT 1)";
+    let columns = format!("status, {left}");
+    let orders = find(pool, "orders", "id", &columns, numbers()).await?;
     let lacking = numbers().filter(|id| !orders.contains_key(&Position::new(*id)));
     let letters = find(pool, "dead_letters", "journal_id", "state", lacking).await?;
     for (id, rest) in ids {
@@ -209,7 +212,7 @@ async fn orders(
         let state = match is {
             Some("CANCEL" | "CANCELLED") => Some("CANCEL_REQUESTED"),
             Some("FAIL" | "COMPENSATED") => Some("FAIL"),
-            _ => None,
+            _ => value(&orders, at, 1),
         };
         // An order is taken back in Redis and in the journal before its dead letter says so.
         if is != Some("OPEN") {

@@ -133,6 +133,22 @@ pub(super) fn told(rows: &Rows) -> Vec<Vec<Row>> {
             ],
         )
     });
+    let changes = rows.changes.iter().map(|change| {
+        let (step, shares) = (&change.step, change.step.shares);
+        row(
+            change.id,
+            vec![
+                text(change.id),
+                text(change.order_id),
+                text(step.way.as_str()),
+                of(step.location),
+                text(&step.left),
+                text(shares.coupon_discount),
+                text(shares.used_points),
+                text(shares.earned_points),
+            ],
+        )
+    });
     let offline = rows.offline.iter().map(|(id, store, sale, state)| {
         let mut values = vec![
             text(id),
@@ -185,6 +201,7 @@ pub(super) fn told(rows: &Rows) -> Vec<Vec<Row>> {
         checkouts.collect(),
         checkout_lines.collect(),
         payments.collect(),
+        changes.collect(),
         offline.collect(),
         issues.collect(),
         points.collect(),

@@ -153,6 +153,8 @@ codes! {
     PointNotCancelable = "POINT_NOT_CANCELABLE", 409, "This movement of points cannot be cancelled by itself";
     /// The order's status does not allow this.
     InvalidOrderStatus = "INVALID_ORDER_STATUS", 409, "The order's status does not allow this";
+    /// Fewer units of the order are left.
+    OrderUnitsExceeded = "ORDER_UNITS_EXCEEDED", 409, "Fewer units of the order are left";
     /// A level would exceed 2^53 − 1.
     StockLimitReached = "STOCK_LIMIT_REACHED", 409, "The stock level would become too large";
     /// The dead letter's own tables refuse it again.

@@ -6,10 +6,12 @@
 //! | [`place_lock`] | POST `/api/orders` | 201 `SUCCESS`: decided and stored under row locks |
 //! | [`cancel_redis`] | PATCH `/api/redis/orders/{orderId}/cancel` | 200 `CANCEL_REQUESTED` |
 //! | [`cancel_lock`] | PATCH `/api/orders/{orderId}/cancel` | 200 `CANCEL` |
+//! | [`give_back`] | POST `/api/orders/{orderId}/returns` | 200: goods that came back |
 //! | [`show`] | GET `/api/orders/{orderId}` | 200 |
 //! | [`list`] | GET `/api/orders` | 200, newest first |
 
 mod own_hold;
+mod take_back;
 mod unpriced;
 mod wire;
 
@@ -30,13 +32,16 @@ use stock_domain::verdict::{Refusal, Replay, Verdict};
 use stock_engine::lookup::{self, Located, LocatedReservation};
 use stock_engine::reads::Reader;
 use stock_mysql::coupon_issues;
+use stock_mysql::order_changes;
 use stock_mysql::orders::{self as table, OrderFilter};
 
 use self::own_hold::{Anew, Own, own_hold, price_or_hold};
+pub use self::take_back::{CancelIn, ReturnIn, cancel_lock, cancel_redis, give_back};
+pub(super) use self::take_back::{UnitsIn, cancel_synchronous};
 pub(super) use self::unpriced::unpriced;
 pub(super) use self::wire::{
-    Benefits, DeliveryTypeName, LineIn, LineOut, ListOut as OrderListOut, OrderOut as OrderBody,
-    OrderStatusName, asked_lines, located,
+    Benefits, ChangeOut, DeliveryTypeName, LineIn, LineOut, ListOut as OrderListOut,
+    OrderOut as OrderBody, OrderStatusName, UnitsOut, WayName, asked_lines, located,
 };
 pub use self::wire::{ListIn, NothingIn, OrderIn};
 use self::wire::{ListOut, OrderOut, created};
@@ -46,9 +51,7 @@ use super::extract::{Filter, ID_MAX, Keyed, PathId};
 use super::page::{cursor_of, cut, limit_of};
 use super::problem::Problem;
 use super::reader::Reading;
-use super::verdicts::{
-    Round, ask_locked, decide_stock, refuse, remember, replayed_entry, sell_locked,
-};
+use super::verdicts::{Round, decide_stock, refuse, remember, replayed_entry, sell_locked};
 use crate::app::{App, CATCH_UP_MAX};
 use crate::http::code::Code;
 
@@ -460,117 +463,6 @@ pub(super) fn order_id(id: Result<PathId, Problem>) -> Result<u64, Problem> {
         .map_err(|_not_a_number| Problem::of(Code::OrderNotFound))
 }
 
-/// PATCH `/api/redis/orders/{orderId}/cancel`.
-///
-/// # Errors
-/// The order's problem.
-pub async fn cancel_redis(
-    State(app): State<Arc<App>>,
-    id: Result<PathId, Problem>,
-    Keyed {
-        caller,
-        body: NothingIn {},
-        idempotency,
-    }: Keyed<NothingIn>,
-) -> Result<Response, Problem> {
-    let found = find_own(&app, Reader::Writer, caller, order_id(id)?).await?;
-    let verdict = match refuse_cancel(&app, &found, idempotency.as_ref()).await? {
-        Some(verdict) => verdict,
-        None => {
-            let forgotten = lookup::forgotten_sales(&app.pool, &app.ledger, &found.order).await?;
-            let request = order::cancel(found.reversed(&forgotten), caller.user, idempotency)?;
-            app.ledger.decide(request).await?
-        }
-    };
-    answer_cancel(&found, verdict, OrderStatus::CancelRequested)
-}
-
-/// PATCH `/api/orders/{orderId}/cancel`.
-///
-/// # Errors
-/// The order's problem.
-pub async fn cancel_lock(
-    State(app): State<Arc<App>>,
-    id: Result<PathId, Problem>,
-    Keyed {
-        caller,
-        body: NothingIn {},
-        idempotency,
-    }: Keyed<NothingIn>,
-) -> Result<Response, Problem> {
-    let found = find_own(&app, Reader::Writer, caller, order_id(id)?).await?;
-    cancel_synchronous(&app, found, caller, idempotency).await
-}
-
-/// Takes an order back under row locks in MySQL.
-pub(super) async fn cancel_synchronous(
-    app: &Arc<App>,
-    mut found: Located,
-    caller: Caller,
-    idempotency: Option<Idempotency>,
-) -> Result<Response, Problem> {
-    let mut status = OrderStatus::Cancel;
-    let verdict = match refuse_cancel(app, &found, idempotency.as_ref()).await? {
-        Some(verdict) => verdict,
-        None => {
-            let forgotten = lookup::forgotten_sales(&app.pool, &app.ledger, &found.order).await?;
-            let request = order::cancel(found.reversed(&forgotten), caller.user, idempotency)?;
-            // MySQL must have the order before its cancel, and before the order the reservation
-            // that it took.
-            let mut before = Vec::new();
-            if let Some(entry) = found.entry.take() {
-                if let Some(reservation) = found.order.reservation_id {
-                    before.extend(app.ledger.find(reservation).await?);
-                }
-                before.push(entry);
-            }
-            let decided = ask_locked(app, request, before).await?;
-            if !decided.is_recorded {
-                status = OrderStatus::CancelRequested;
-            }
-            decided.verdict
-        }
-    };
-    answer_cancel(&found, verdict, status)
-}
-
-/// Refuses the cancel of an order that is final in MySQL. Redis may have forgotten the order's
-/// state, so its status decides.
-async fn refuse_cancel(
-    app: &App,
-    found: &Located,
-    idempotency: Option<&Idempotency>,
-) -> Result<Option<Verdict>, Problem> {
-    if found.status.may_become(OrderStatus::CancelRequested) {
-        return Ok(None);
-    }
-    let text = format!(
-        "an order that is {} cannot be cancelled",
-        found.status.as_str()
-    );
-    let problem = Problem::new(Code::InvalidOrderStatus, text);
-    refuse(app, idempotency.cloned(), problem).await.map(Some)
-}
-
-fn answer_cancel(
-    found: &Located,
-    verdict: Verdict,
-    status: OrderStatus,
-) -> Result<Response, Problem> {
-    let response = || {
-        json(
-            StatusCode::OK,
-            &OrderOut::new(found.id, &found.order, status),
-        )
-    };
-    match verdict {
-        Verdict::Accepted(_) => Ok(response()),
-        Verdict::Replayed(Replay::Accepted(_)) => Ok(replayed(response())),
-        Verdict::Replayed(Replay::Refused(refusal)) => Err(Problem::from(refusal).replayed()),
-        Verdict::Refused(refusal) => Err(refusal.into()),
-    }
-}
-
 /// GET `/api/orders/{orderId}`.
 ///
 /// # Errors
@@ -582,10 +474,9 @@ pub async fn show(
     id: Result<PathId, Problem>,
 ) -> Result<Response, Problem> {
     let found = find_own(&app, reader, caller, order_id(id)?).await?;
-    Ok(json(
-        StatusCode::OK,
-        &OrderOut::new(found.id, &found.order, found.status),
-    ))
+    let found = take_back::with_steps(&app, found, CATCH_UP_MAX).await?;
+    let out = OrderOut::new(found.id, &found.order, found.status);
+    Ok(json(StatusCode::OK, &out.with_changes(&found.changes)))
 }
 
 /// GET `/api/orders`.
@@ -629,10 +520,15 @@ pub async fn list(
     let list = |pool| async move { table::list(&pool, filter).await };
     let mut found = app.reads.read(reader, list).await?;
     let next = cut(&mut found, limit).map(|last| last.id.to_string());
-    let items = found
-        .iter()
-        .map(|o| OrderOut::new(o.id, &o.order, o.status))
-        .collect();
+    let ids: Vec<Position> = found.iter().map(|of| of.id).collect();
+    let ids = &ids;
+    let changes = |pool| async move { order_changes::of_orders(&pool, ids).await };
+    let changes = app.reads.read(reader, changes).await?;
+    let items = found.iter().map(|of| {
+        let changes = changes.get(&of.id).map_or(&[][..], Vec::as_slice);
+        OrderOut::new(of.id, &of.order, of.status).with_changes(changes)
+    });
+    let items = items.collect();
     Ok(json(
         StatusCode::OK,
         &ListOut {

@@ -6,7 +6,7 @@
 
 use sqlx::MySqlPool;
 use stock_common::id::Position;
-use stock_domain::order::{self, Order, OrderStatus, Reversed};
+use stock_domain::order::{self, Order, OrderStatus, Reversed, Units};
 use stock_domain::verdict::{Refusal, Verdict, Why};
 use stock_engine::lookup;
 use stock_mysql::{dead_letters, journal};
@@ -39,11 +39,16 @@ async fn take_back(
 ) -> Result<Verdict, Box<dyn std::error::Error + Send + Sync>> {
     let has_code = lookup::has_code(ledger, order).await?;
     let forgotten = lookup::forgotten_sales(pool, ledger, order).await?;
+    // A part may have been taken back before.
+    let state = ledger.state(&order::state_id(id)).await?;
+    let left = state.as_deref().and_then(Units::of_state);
     let of = Reversed {
         id,
         order,
         has_code,
         forgotten: &forgotten,
+        left: left.as_ref(),
+        has_state: left.is_some(),
     };
     Ok(ledger.decide(order::fail(of)?).await?)
 }
@@ -69,7 +74,7 @@ async fn one(
             Verdict::Refused(Refusal::StaleState {
                 transition: 0,
                 state,
-            }) => {
+            }) if Units::of_state(&state).is_none() => {
                 let was_failed = state == OrderStatus::Fail.as_str();
                 if was_failed {
                     "COMPENSATED"

@@ -117,12 +117,14 @@ async fn prepare(shop: &Shop, client: &Client) -> Made {
         webhook: 0,
         delivery: 0,
     };
+    let returned = order_json(&[(1, 2)]);
     for _ in 0..2 {
         made.orders
             .push(id(client, "/api/redis/orders", &order, "orderId").await);
         made.till_orders
             .push(id(client, "/api/stores/1/orders", &till, "orderId").await);
-        let hold = json!({ "productId": 1, "quantity": 1 });
+        // The orders are of fewer units, so none of them takes it.
+        let hold = json!({ "productId": 1, "quantity": 3 });
         made.holds.push(
             id(
                 client,
@@ -138,6 +140,8 @@ async fn prepare(shop: &Shop, client: &Client) -> Made {
         made.points
             .push(id(client, "/api/v2/points/earn", &points, "id").await);
     }
+    made.orders
+        .push(id(client, "/api/redis/orders", &returned, "orderId").await);
     let sale = json!({ "startsAt": "2099-01-01T00:00:00Z", "endsAt": "2099-01-02T00:00:00Z" });
     made.sale = id(client, "/api/products/3/sales", &sale, "saleId")
         .await
@@ -244,6 +248,12 @@ fn requests(made: &Made) -> Vec<Sent> {
             json!({ "paymentId": "q", "amount": 1_000 }),
         ),
         bare("POST /api/checkouts/{id}/cancel", checkout(1, "cancel")),
+        sent(
+            "POST /api/orders/{order_id}/returns",
+            format!("/api/orders/{}/returns", made.orders[2]),
+            json!({ "lines": [{ "productId": 1, "quantity": 1 }] }),
+            json!({ "lines": [{ "productId": 1, "quantity": 1 }], "writtenOff": true }),
+        ),
         sent(
             "POST /api/reservations/{id}/cancel",
             hold(1, "cancel"),

@@ -2,6 +2,7 @@
 
 mod cancel;
 mod idempotency;
+mod parts;
 mod place;
 mod rows;
 mod show;

@@ -157,6 +157,14 @@ const CANCEL_POINTS: &[Code] = &[
 const CANCEL: &[Code] = &[
     Code::OrderNotFound,
     Code::InvalidOrderStatus,
+    Code::OrderUnitsExceeded,
+    Code::InsufficientPoints,
+];
+const RETURN: &[Code] = &[
+    Code::OrderNotFound,
+    Code::StoreNotFound,
+    Code::InvalidOrderStatus,
+    Code::OrderUnitsExceeded,
     Code::InsufficientPoints,
 ];
 const SHOW: &[Code] = &[
@@ -185,16 +193,18 @@ macro_rules! operations {
 operations! {
     Post "/api/redis/orders" "Order, Redis first" User
         Carries::Body("OrderIn"), &[], (201, "OrderOut"), PLACE;
-    Patch "/api/redis/orders/{order_id}/cancel" "Cancel, Redis first" User
-        Carries::Maybe("NothingIn"), &[], (200, "OrderOut"), CANCEL;
+    Patch "/api/redis/orders/{order_id}/cancel" "Cancel all or a part, Redis first" User
+        Carries::Maybe("OrderCancelIn"), &[], (200, "OrderOut"), CANCEL;
     Post "/api/orders" "Order under row locks in MySQL" User
         Carries::Body("OrderIn"), &[], (201, "OrderOut"), PLACE;
     Get "/api/orders" "Own stored orders, newest first" User
         Carries::Nothing, ORDERS, (200, "OrderListOut"), &[Code::Forbidden, Code::DatabaseUnavailable];
     Get "/api/orders/{order_id}" "One order, stored or not" User
         Carries::Nothing, &[], (200, "OrderOut"), &[Code::OrderNotFound, Code::DatabaseUnavailable, Code::Fenced];
-    Patch "/api/orders/{order_id}/cancel" "Cancel under row locks" User
-        Carries::Maybe("NothingIn"), &[], (200, "OrderOut"), CANCEL;
+    Patch "/api/orders/{order_id}/cancel" "Cancel all or a part under row locks" User
+        Carries::Maybe("OrderCancelIn"), &[], (200, "OrderOut"), CANCEL;
+    Post "/api/orders/{order_id}/returns" "Book sold goods back in, or write them off" Admin
+        Carries::Body("ReturnIn"), &[], (200, "OrderOut"), RETURN;
     Get "/api/redis/products" "Products, newest first" Anyone
         Carries::Nothing, PRODUCTS, (200, "ProductListOut"), READ;
     Get "/api/redis/products/{id}" "One product" Anyone

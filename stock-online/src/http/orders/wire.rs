@@ -6,10 +6,13 @@ use serde::{Deserialize, Serialize};
 use stock_common::clock::rfc3339;
 use stock_common::id::{Position, ProductId};
 use stock_common::money::Money;
-use stock_domain::order::{DeliveryType, LINES_MAX, Order, OrderLine, OrderStatus, Path};
+use stock_domain::order::{
+    DeliveryType, LINES_MAX, Order, OrderLine, OrderStatus, Path, Units, Way,
+};
 use stock_domain::points::AMOUNT_MAX as POINTS_MAX;
 use stock_domain::pricing::{AskedLine, AskedOrder};
 use stock_domain::quantity::Quantity;
+use stock_mysql::order_changes::StoredChange;
 use utoipa::ToSchema;
 
 use crate::http::auth::Caller;
@@ -111,6 +114,8 @@ pub struct ListIn {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::http) struct OrderOut<'a> {
+    #[serde(skip)]
+    order: &'a Order,
     /// A decimal u64 as a string, because JavaScript's numbers cannot hold it.
     #[schema(value_type = String, pattern = "^[0-9]{1,20}$")]
     order_id: Position,
@@ -131,6 +136,52 @@ pub(in crate::http) struct OrderOut<'a> {
     total_amount: Money,
     #[schema(value_type = String, format = DateTime)]
     created_at: String,
+    /// The steps in which parts were taken back; absent if there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    changes: Vec<ChangeOut>,
+}
+
+/// A step in which a part of an order was taken back.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::http) struct ChangeOut {
+    #[schema(value_type = WayName)]
+    way: Way,
+    /// The location to which returned units came.
+    location_id: Option<u64>,
+    lines: Vec<UnitsOut>,
+    /// The step's share of the coupon's discount.
+    coupon_discount_amount: i64,
+    /// The points that came back to the buyer.
+    used_points: i64,
+    /// The earned points that were taken back.
+    earned_points: i64,
+    /// The amount that the shop refunds.
+    #[schema(value_type = u64)]
+    refund_amount: Money,
+    #[schema(value_type = String, format = DateTime)]
+    changed_at: String,
+}
+
+/// The way of units that were taken back.
+#[derive(ToSchema)]
+#[schema(rename_all = "SCREAMING_SNAKE_CASE")]
+#[expect(
+    dead_code,
+    reason = "only its schema is used; the type itself knows no HTTP"
+)]
+pub(in crate::http) enum WayName {
+    Cancelled,
+    Returned,
+    WrittenOff,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::http) struct UnitsOut {
+    product_id: u64,
+    quantity: u32,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -145,6 +196,9 @@ pub(in crate::http) struct LineOut<'a> {
     unit_price: Money,
     #[schema(value_type = u64)]
     sub_total: Money,
+    /// The units that were not taken back; absent if none were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quantity_left: Option<u32>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -155,6 +209,30 @@ pub(in crate::http) struct ListOut<'a> {
     pub(super) next_cursor: Option<String>,
 }
 
+fn time(at: Position) -> String {
+    rfc3339(i64::try_from(at.unix_ms()).unwrap_or_default())
+}
+
+impl ChangeOut {
+    fn new(order: &Order, change: &StoredChange, taken: &Units) -> Self {
+        let (step, shares) = (&change.step, change.step.shares);
+        let lines = order.lines.iter().enumerate().map(|(at, line)| UnitsOut {
+            product_id: line.product_id.0,
+            quantity: taken.at(at),
+        });
+        Self {
+            way: step.way,
+            location_id: step.location.map(|location| location.0),
+            lines: lines.filter(|line| line.quantity > 0).collect(),
+            coupon_discount_amount: shares.coupon_discount,
+            used_points: shares.used_points,
+            earned_points: shares.earned_points,
+            refund_amount: order.refund(taken, shares),
+            changed_at: time(change.id),
+        }
+    }
+}
+
 impl<'a> From<&'a OrderLine> for LineOut<'a> {
     fn from(line: &'a OrderLine) -> Self {
         Self {
@@ -163,6 +241,7 @@ impl<'a> From<&'a OrderLine> for LineOut<'a> {
             quantity: line.quantity,
             unit_price: line.unit_price,
             sub_total: line.sub_total,
+            quantity_left: None,
         }
     }
 }
@@ -170,6 +249,7 @@ impl<'a> From<&'a OrderLine> for LineOut<'a> {
 impl<'a> OrderOut<'a> {
     pub(super) fn new(id: Position, order: &'a Order, status: OrderStatus) -> Self {
         Self {
+            order,
             order_id: id,
             order_status: status,
             delivery_type: order.delivery_type,
@@ -180,8 +260,29 @@ impl<'a> OrderOut<'a> {
             used_points: order.used_points,
             earned_points: order.earned_points,
             total_amount: order.total_amount,
-            created_at: rfc3339(i64::try_from(id.unix_ms()).unwrap_or_default()),
+            created_at: time(id),
+            changes: Vec::new(),
         }
+    }
+
+    /// The same order with what is left of it, and the steps in which the rest was taken back.
+    pub(super) fn with_changes(mut self, changes: &[StoredChange]) -> Self {
+        let mut before = Units::of(self.order);
+        for change in changes {
+            let Some(left) = Units::parse(&change.step.left) else {
+                continue;
+            };
+            let taken = before.less(&left).unwrap_or_else(|| before.clone());
+            self.changes
+                .push(ChangeOut::new(self.order, change, &taken));
+            before = left;
+        }
+        if !changes.is_empty() {
+            for (at, line) in self.order_product_infos.iter_mut().enumerate() {
+                line.quantity_left = Some(before.at(at));
+            }
+        }
+        self
     }
 }
 

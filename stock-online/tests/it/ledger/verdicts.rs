@@ -32,6 +32,8 @@ pub(crate) fn reversed(id: Position, order: &Order) -> Reversed<'_> {
         order,
         has_code: false,
         forgotten: &[],
+        left: None,
+        has_state: false,
     }
 }
 

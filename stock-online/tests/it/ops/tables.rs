@@ -111,6 +111,10 @@ const GROUPS: [Group; 9] = [
                 "holds, with the price and the sale that they keep",
             ),
             (
+                "order_changes",
+                "the steps in which parts of an order were taken back",
+            ),
+            (
                 "checkouts",
                 "orders that are held at a frozen total until they are paid",
             ),
@@ -212,10 +216,11 @@ const REFERENCES: [(&str, &str); 19] = [
 ];
 
 /// Tables whose `id` is the position of the entry that made the row.
-const OF_ENTRIES: [&str; 7] = [
+const OF_ENTRIES: [&str; 8] = [
     "branches",
     "checkouts",
     "coupon_issues",
+    "order_changes",
     "orders",
     "payments",
     "point_transactions",

@@ -19,13 +19,14 @@ enum Who {
 }
 use Who::{Admin, Anyone, Somebody, Till};
 
-const ACCESS: [(&str, &str, Who); 106] = [
+const ACCESS: [(&str, &str, Who); 107] = [
     ("post", "/api/redis/orders", Somebody),
     ("patch", "/api/redis/orders/{order_id}/cancel", Somebody),
     ("post", "/api/orders", Somebody),
     ("get", "/api/orders", Somebody),
     ("get", "/api/orders/{order_id}", Somebody),
     ("patch", "/api/orders/{order_id}/cancel", Somebody),
+    ("post", "/api/orders/{order_id}/returns", Admin),
     ("get", "/api/redis/products", Anyone),
     ("get", "/api/redis/products/{id}", Anyone),
     ("get", "/api/products", Anyone),

@@ -121,6 +121,12 @@ async fn orders(shop: &Shop, client: &Client) {
     let cancelled = client.order(REDIS, 2, &[(*second, 2)]).send().await;
     let cancel = format!("{REDIS}/{}/cancel", cancelled.order_id());
     assert_eq!(client.patch(&cancel).user(2).status().await, 200);
+    let reduced = client.order(REDIS, 2, &[(*second, 4)]).send().await;
+    let part = json!({ "lines": [{ "productId": second, "quantity": 1 }] });
+    let path = format!("{REDIS}/{}/cancel", reduced.order_id());
+    assert_eq!(client.patch(&path).user(2).json(&part).status().await, 200);
+    let path = format!("/api/orders/{}/returns", reduced.order_id());
+    by_admin(client, &path, &part).await;
     // An order that its table refuses.
     let mut poison = verdicts::order(*first, 1);
     poison.lines[0].product_name = "x".repeat(101);

@@ -7,7 +7,7 @@ use sqlx::mysql::MySqlRow;
 use sqlx::{AssertSqlSafe, MySqlPool, Row as _};
 
 /// Tables that follow from the journal.
-pub(super) const LEDGER: [&str; 21] = [
+pub(super) const LEDGER: [&str; 22] = [
     "accounts",
     "archived_allowances",
     "archived_levels",
@@ -22,6 +22,7 @@ pub(super) const LEDGER: [&str; 21] = [
     "epochs",
     "journal",
     "offline_sales",
+    "order_changes",
     "order_products",
     "orders",
     "payments",
@@ -259,8 +260,8 @@ fn newest(table: &str) -> &'static str {
         "accounts" | "archived_levels" => "kind, owner_id, place_id",
         "archived_allowances" => "sale_id",
         "archives" => "shard, first_number",
-        "branches" | "checkouts" | "coupon_issues" | "journal" | "orders" | "payments"
-        | "reservations" | "coupons" | "products" | "sales" => "id DESC",
+        "branches" | "checkouts" | "coupon_issues" | "journal" | "orders" | "order_changes"
+        | "payments" | "reservations" | "coupons" | "products" | "sales" => "id DESC",
         "checkout_lines" => "checkout_id DESC",
         "daily_point_reports" => "user_id",
         "dead_letters" | "offline_sales" => "journal_id DESC",

@@ -1,0 +1,496 @@
+//! Taking orders back: whole or in part, at somebody's word or because they could not be stored.
+//!
+//! A part is some units of some lines, as often as there is something left. The state of the order
+//! says how many units of each line are left, so two parts at once cannot take back the same unit.
+//! With each part go its share of the coupon's discount and of the points: pro rata by line,
+//! rounded down. The rest, and the coupon itself, go with the last unit. The shares of all units
+//! that are back by now follow from their numbers alone, so the way there does not matter.
+
+use serde::{Deserialize, Serialize};
+use stock_common::id::{LocationId, Position, ProductId, SaleId, UserId};
+use stock_common::money::Money;
+
+use super::{Order, OrderStatus, state_id};
+use crate::account::Account;
+use crate::journal::{Draft, DraftError, Idempotency, Kind};
+use crate::posting::Posting;
+use crate::request::Request;
+use crate::transition::Transition;
+
+/// The first word of the state of an order of which a part was taken back.
+const LEFT: &str = "LEFT ";
+
+/// The units of each line, in the order of the lines. Its text is `2,0,5`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Units(Vec<u32>);
+
+impl FromIterator<u32> for Units {
+    fn from_iter<I: IntoIterator<Item = u32>>(units: I) -> Self {
+        Self(units.into_iter().collect())
+    }
+}
+
+impl Units {
+    /// All units of an order.
+    #[must_use]
+    pub fn of(order: &Order) -> Self {
+        Self(order.lines.iter().map(|line| line.quantity.get()).collect())
+    }
+
+    /// Reads the text.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let parts = text.split(',').map(|part| part.parse().ok());
+        parts.collect::<Option<_>>().map(Self)
+    }
+
+    /// Reads the state of an order; `None` when no part of it was taken back.
+    #[must_use]
+    pub fn of_state(state: &str) -> Option<Self> {
+        Self::parse(state.strip_prefix(LEFT)?)
+    }
+
+    /// The state of an order of which this is left.
+    #[must_use]
+    pub fn state(&self) -> String {
+        format!("{LEFT}{}", self.text())
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let parts: Vec<String> = self.0.iter().map(u32::to_string).collect();
+        parts.join(",")
+    }
+
+    /// The units of a line, from 0.
+    #[must_use]
+    pub fn at(&self, line: usize) -> u32 {
+        self.0.get(line).copied().unwrap_or_default()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.iter().all(|units| *units == 0)
+    }
+
+    /// The difference of two numbers of each line; `None` when a number would fall below zero.
+    #[must_use]
+    pub fn less(&self, other: &Self) -> Option<Self> {
+        let both = self.0.iter().zip(&other.0);
+        let less = both.map(|(all, less)| all.checked_sub(*less));
+        less.collect::<Option<_>>().map(Self)
+    }
+}
+
+/// The way of units that were taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Way {
+    /// They never left, and go back to where they were taken from.
+    Cancelled,
+    /// They came back, to a location.
+    Returned,
+    /// They came back, and are sold no more.
+    WrittenOff,
+}
+
+impl Way {
+    /// The name in the table and in answers.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cancelled => "CANCELLED",
+            Self::Returned => "RETURNED",
+            Self::WrittenOff => "WRITTEN_OFF",
+        }
+    }
+
+    /// The way of a name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Cancelled, Self::Returned, Self::WrittenOff]
+            .into_iter()
+            .find(|way| way.as_str() == name)
+    }
+}
+
+/// The shares of an order's benefits that belong to some of its units.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shares {
+    /// Of the coupon's discount.
+    pub coupon_discount: i64,
+    /// Of the points that it used.
+    pub used_points: i64,
+    /// Of the points that it earned.
+    pub earned_points: i64,
+}
+
+impl Shares {
+    const fn less(self, other: Self) -> Self {
+        Self {
+            coupon_discount: self.coupon_discount - other.coupon_discount,
+            used_points: self.used_points - other.used_points,
+            earned_points: self.earned_points - other.earned_points,
+        }
+    }
+}
+
+/// A step: a part of an order that was taken back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// The way of the units.
+    pub way: Way,
+    /// The location to which they came back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub location: Option<LocationId>,
+    /// The units of each line that are left afterwards, as text.
+    pub left: String,
+    /// The shares that went with the step.
+    pub shares: Shares,
+}
+
+/// The body of the entry of a cancel, a failure or a part that was taken back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderReversed {
+    /// The order that was taken back.
+    pub order_id: Position,
+    /// The step; none for a whole order of which no part was taken back before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<Step>,
+}
+
+/// An order to be taken back, as far as it is known.
+#[derive(Debug, Clone, Copy)]
+pub struct Reversed<'a> {
+    /// Its id.
+    pub id: Position,
+    /// The order.
+    pub order: &'a Order,
+    /// Whether its coupon's code still has a state. Long after a coupon is over its codes have
+    /// none, and nothing is given back.
+    pub has_code: bool,
+    /// Sales among its lines whose limits are forgotten (`stock-engine` (`forget_sales`)). They get
+    /// nothing back.
+    pub forgotten: &'a [SaleId],
+    /// The units that are left, if a part was taken back before.
+    pub left: Option<&'a Units>,
+    /// Whether the state of the order says so; it may be forgotten by now.
+    pub has_state: bool,
+}
+
+/// The part to take back.
+#[derive(Debug, Clone, Copy)]
+pub struct Part<'a> {
+    /// The units of each line.
+    pub units: &'a Units,
+    /// The way of the units.
+    pub way: Way,
+    /// The location to which they come back; none is where they were taken from.
+    pub location: Option<LocationId>,
+}
+
+impl Order {
+    /// The shares of its benefits that belong to the units of each line, out of `all`.
+    #[must_use]
+    pub fn shares(&self, of: &Units) -> Shares {
+        let whole = Shares {
+            coupon_discount: self.coupon_discount_amount().get(),
+            used_points: self.used_points.get(),
+            earned_points: self.earned_points.get(),
+        };
+        if *of == Units::of(self) {
+            return whole;
+        }
+        let price =
+            |line: usize| i128::from(self.lines.get(line).map_or(0, |of| of.unit_price.get()));
+        let amounts: Vec<i128> = (0..self.lines.len())
+            .map(|line| price(line) * i128::from(of.at(line)))
+            .collect();
+        let sum: i128 = self
+            .lines
+            .iter()
+            .map(|of| i128::from(of.sub_total.get()))
+            .sum();
+        let share = |benefit: i64| {
+            let of_line = |amount: &i128| match sum {
+                0 => 0,
+                sum => i128::from(benefit) * amount / sum,
+            };
+            let share: i128 = amounts.iter().map(of_line).sum();
+            // A share is at most the whole, which is an i64.
+            i64::try_from(share).unwrap_or(benefit)
+        };
+        Shares {
+            coupon_discount: share(whole.coupon_discount),
+            used_points: share(whole.used_points),
+            earned_points: share(whole.earned_points),
+        }
+    }
+
+    /// The amount to refund for a step: the price of its units, less its shares of the discount and
+    /// of the points that were used.
+    #[must_use]
+    pub fn refund(&self, units: &Units, shares: Shares) -> Money {
+        let lines = self.lines.iter().enumerate();
+        let amount: i64 = lines
+            .filter_map(|(at, line)| line.unit_price.times(units.at(at)))
+            .map(Money::get)
+            .sum();
+        let refund = amount - shares.coupon_discount - shares.used_points;
+        // Rounded down twice, the shares of a step may exceed the price of its units by one.
+        Money::new(refund.max(0)).unwrap_or_default()
+    }
+}
+
+impl Reversed<'_> {
+    fn left(&self) -> Units {
+        self.left.cloned().unwrap_or_else(|| Units::of(self.order))
+    }
+
+    /// The part that is all that is left.
+    #[must_use]
+    pub fn rest(&self) -> Units {
+        self.left()
+    }
+
+    /// The postings of a part: stock, the limits of sales that are kept, points.
+    fn postings(&self, part: &Part<'_>, shares: Shares) -> Vec<Posting> {
+        let order = self.order;
+        let lines = || {
+            let lines = order.lines.iter().enumerate();
+            let units = lines.map(|(at, line)| (line, i64::from(part.units.at(at))));
+            units.filter(|(_, units)| *units > 0)
+        };
+        let stock = |location: LocationId| {
+            lines().map(move |(line, units)| {
+                let account = Account::available(line.product_id, location);
+                let open = part.location.filter(|at| *at != LocationId::ONLINE);
+                Posting {
+                    open: open.map(|_| 0),
+                    ..Posting::new(account, units)
+                }
+            })
+        };
+        let online = order.shares_online_stock.then_some(LocationId::ONLINE);
+        let locations: Vec<LocationId> = match (part.way, part.location) {
+            (Way::WrittenOff, _) => Vec::new(),
+            (_, Some(location)) => vec![location],
+            (_, None) => [order.location()].into_iter().chain(online).collect(),
+        };
+        let mut postings: Vec<Posting> = locations.into_iter().flat_map(stock).collect();
+        postings.extend(lines().filter_map(|(line, units)| {
+            let kept = line
+                .allowance
+                .filter(|allowance| !self.forgotten.contains(&allowance.sale_id));
+            Some(kept?.give_back(line.product_id, order.user_id, units))
+        }));
+        let points = shares.used_points - shares.earned_points;
+        let account = Account::points(order.user_id);
+        postings.extend((points != 0).then(|| Posting::new(account, points)));
+        postings
+    }
+
+    /// The product of the first line that has fewer units left than a part takes, and its units.
+    #[must_use]
+    pub fn short_of(&self, units: &Units) -> Option<(ProductId, u32)> {
+        let left = self.left();
+        let mut lines = self.order.lines.iter().enumerate();
+        let short = lines.find(|(at, _)| units.at(*at) > left.at(*at));
+        short.map(|(at, line)| (line.product_id, left.at(at)))
+    }
+}
+
+/// Takes a part of an order back. The part that holds the last unit cancels the order.
+///
+/// # Errors
+/// [`DraftError`] when the entry has no JSON form.
+pub fn take_back(
+    of: Reversed<'_>,
+    part: &Part<'_>,
+    actor: UserId,
+    idempotency: Option<Idempotency>,
+) -> Result<Request, DraftError> {
+    let mut request = reverse(Kind::OrderCancelled, of, part, actor)?;
+    request.idempotency = idempotency;
+    Ok(request)
+}
+
+/// Takes an order back at its owner's or an admin's word: gives back stock, limits, coupon and
+/// points, once.
+///
+/// # Errors
+/// [`DraftError`] when the entry has no JSON form.
+pub fn cancel(
+    of: Reversed<'_>,
+    actor: UserId,
+    idempotency: Option<Idempotency>,
+) -> Result<Request, DraftError> {
+    let rest = of.rest();
+    take_back(of, &whole(&rest), actor, idempotency)
+}
+
+/// Takes an order back that could not be stored. It does the same as a cancel, under the same
+/// state, so that exactly one of the two happens.
+///
+/// # Errors
+/// [`DraftError`] when the entry has no JSON form.
+pub fn fail(of: Reversed<'_>) -> Result<Request, DraftError> {
+    let rest = of.rest();
+    reverse(Kind::OrderFailed, of, &whole(&rest), UserId::ENGINE)
+}
+
+const fn whole(rest: &Units) -> Part<'_> {
+    Part {
+        units: rest,
+        way: Way::Cancelled,
+        location: None,
+    }
+}
+
+fn reverse(
+    kind: Kind,
+    of: Reversed<'_>,
+    part: &Part<'_>,
+    actor: UserId,
+) -> Result<Request, DraftError> {
+    let (order, before) = (of.order, of.left());
+    let all = Units::of(order);
+    // The caller has checked that so much is left.
+    let left = before.less(part.units).unwrap_or_else(|| before.clone());
+    let back = |left: &Units| {
+        all.less(left)
+            .map(|back| order.shares(&back))
+            .unwrap_or_default()
+    };
+    let shares = back(&left).less(back(&before));
+    let (kind, next) = match (left.is_empty(), kind) {
+        (false, _) => (Kind::OrderReduced, left.state()),
+        (true, Kind::OrderFailed) => (kind, OrderStatus::Fail.as_str().to_owned()),
+        (true, _) => (kind, OrderStatus::CancelRequested.as_str().to_owned()),
+    };
+    let is_plain = before == all && left.is_empty() && part.way == Way::Cancelled;
+    let body = OrderReversed {
+        order_id: of.id,
+        step: (!is_plain).then(|| Step {
+            way: part.way,
+            location: part.location,
+            left: left.text(),
+            shares,
+        }),
+    };
+    let mut draft = Draft::new(kind, actor, &body)?;
+    draft.reference = Some(of.id.to_string());
+    draft.postings = of.postings(part, shares);
+    let from = of.left.filter(|_| of.has_state).map(Units::state);
+    let from = from.unwrap_or_default();
+    draft.transitions = vec![Transition::new(state_id(of.id), &from, next)];
+    let coupon = order
+        .coupon
+        .as_ref()
+        .filter(|_| of.has_code && left.is_empty());
+    let given_back = coupon.map(|coupon| coupon.gives_back(order.user_id));
+    draft.transitions.extend(given_back);
+    let mut request = Request::new(draft);
+    request.allow_closed = true;
+    request.allow_backlog = true;
+    request.retried_anew = !is_plain;
+    Ok(request)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use stock_common::id::{CouponId, ProductId, UserId};
+    use stock_common::money::Money;
+
+    use super::{Shares, Units};
+    use crate::coupon::UsedCoupon;
+    use crate::order::{DeliveryType, Order, OrderLine, Path};
+    use crate::quantity::Quantity;
+
+    fn order(lines: &[(u32, i64)], discount: i64, used: i64, earned: i64) -> Order {
+        let money = |units| Money::new(units).unwrap();
+        let lines = (1..).zip(lines).map(|(id, &(quantity, price))| OrderLine {
+            product_id: ProductId(id),
+            product_name: String::new(),
+            quantity: Quantity::new(quantity).unwrap(),
+            price: money(price),
+            unit_price: money(price),
+            sub_total: money(price).times(quantity).unwrap(),
+            allowance: None,
+        });
+        Order {
+            user_id: UserId(2),
+            path: Path::Redis,
+            delivery_type: DeliveryType::Online,
+            store_id: None,
+            lines: lines.collect(),
+            total_amount: Money::ZERO,
+            coupon: Some(UsedCoupon {
+                code: "A".to_owned(),
+                coupon_id: CouponId(1),
+                discount_amount: money(discount),
+            }),
+            used_points: money(used),
+            earned_points: money(earned),
+            reservation_id: None,
+            checkout_id: None,
+            paid: None,
+            shares_online_stock: false,
+            offline: None,
+        }
+    }
+
+    #[test]
+    fn a_share_is_rounded_down_by_line_and_the_rest_goes_with_the_last_unit() {
+        let order = order(&[(3, 1_000), (1, 500)], 100, 33, 7);
+        let shares = |text: &str| {
+            let Shares {
+                coupon_discount,
+                used_points,
+                earned_points,
+            } = order.shares(&Units::parse(text).unwrap());
+            (coupon_discount, used_points, earned_points)
+        };
+        assert_eq!(shares("0,0"), (0, 0, 0));
+        assert_eq!(shares("1,0"), (28, 9, 2));
+        assert_eq!(shares("1,1"), (28 + 14, 9 + 4, 2 + 1));
+        assert_eq!(shares("3,0"), (85, 28, 6));
+        assert_eq!(shares("3,1"), (100, 33, 7));
+    }
+
+    proptest! {
+        #[test]
+        fn every_way_of_taking_an_order_back_gives_the_same_and_never_more(
+            lines in prop::collection::vec((1_u32..5, 0_i64..3_000), 1..5),
+            benefits in (0_i64..500, 0_i64..500, 0_i64..500),
+            picks in prop::collection::vec(0_usize..5, 30),
+        ) {
+            let (discount, used, earned) = benefits;
+            let order = order(&lines, discount, used, earned);
+            let all = Units::of(&order);
+            let (mut back, mut given) = (all.less(&all).unwrap(), Shares::default());
+            let every = (0..lines.len()).flat_map(|line| [line; 5]);
+            for line in picks.into_iter().chain(every) {
+                let mut next = back.clone();
+                match next.0.get_mut(line) {
+                    Some(units) if *units < all.at(line) => *units += 1,
+                    _ => continue,
+                }
+                let step = order.shares(&next).less(order.shares(&back));
+                for share in [step.coupon_discount, step.used_points, step.earned_points] {
+                    prop_assert!(share >= 0, "{step:?}");
+                }
+                given.coupon_discount += step.coupon_discount;
+                given.used_points += step.used_points;
+                given.earned_points += step.earned_points;
+                back = next;
+            }
+            prop_assert_eq!(&back, &all);
+            prop_assert_eq!(
+                (given.coupon_discount, given.used_points, given.earned_points),
+                benefits
+            );
+        }
+    }
+}
