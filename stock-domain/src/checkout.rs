@@ -13,6 +13,8 @@
 //! [`judge`] says what a payment does, and [`Extended`] how far the deadline may move. Both are
 //! plain functions of what is known; the transitions in the requests make sure that it is still so.
 
+#[cfg(test)]
+mod model;
 mod payment;
 
 use serde::{Deserialize, Serialize};

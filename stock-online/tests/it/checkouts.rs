@@ -9,6 +9,7 @@ use stock_common::money::Money;
 use stock_domain::checkout::{self, Checkout, OpenTerms};
 use stock_domain::order::{DeliveryType, Order, OrderLine, Path};
 use stock_domain::quantity::Quantity;
+use stock_domain::request::Request;
 use stock_domain::verdict::Verdict;
 
 use crate::benefits::{balance, campaign, code, earn};
@@ -36,12 +37,12 @@ pub(crate) async fn opened(client: &Client, user: u64, lines: &[(u64, i64)]) -> 
     made.member("checkoutId").to_owned()
 }
 
-/// Opens a checkout of product 1 at 1,000 for user 2, for a time that no client may ask for.
-pub(crate) async fn opened_for_ms(shop: &Shop, quantity: u32, ttl_ms: u64) -> String {
+/// The request that opens a checkout of product 1 at 1,000, for a time that no client may ask for.
+pub(crate) fn opening(user: u64, quantity: u32, points: i64, ttl_ms: u64) -> Request {
     let money = |units| Money::new(units).unwrap();
-    let total = money(1_000 * i64::from(quantity));
+    let sum = money(1_000 * i64::from(quantity));
     let order = Order {
-        user_id: UserId(2),
+        user_id: UserId(user),
         path: Path::Redis,
         delivery_type: DeliveryType::Online,
         store_id: None,
@@ -51,12 +52,12 @@ pub(crate) async fn opened_for_ms(shop: &Shop, quantity: u32, ttl_ms: u64) -> St
             quantity: Quantity::new(quantity).unwrap(),
             price: money(1_000),
             unit_price: money(1_000),
-            sub_total: total,
+            sub_total: sum,
             allowance: None,
         }],
-        total_amount: total,
+        total_amount: sum.minus(money(points)).unwrap(),
         coupon: None,
-        used_points: Money::ZERO,
+        used_points: money(points),
         earned_points: Money::ZERO,
         reservation_id: None,
         checkout_id: None,
@@ -75,7 +76,12 @@ pub(crate) async fn opened_for_ms(shop: &Shop, quantity: u32, ttl_ms: u64) -> St
         retried_anew: false,
         units_max: 0,
     };
-    let request = checkout::open(&checkout, terms, None).unwrap();
+    checkout::open(&checkout, terms, None).unwrap()
+}
+
+/// Opens such a checkout for user 2.
+pub(crate) async fn opened_for_ms(shop: &Shop, quantity: u32, ttl_ms: u64) -> String {
+    let request = opening(2, quantity, 0, ttl_ms);
     match shop.ledger.decide(request).await.unwrap() {
         Verdict::Accepted(accepted) => accepted.position.to_string(),
         other => panic!("{other:?}"),

@@ -2,6 +2,7 @@
 
 mod away;
 mod backup;
+mod checkouts;
 mod fenced;
 mod idle;
 mod kills;
