@@ -51,10 +51,16 @@ pub struct EngineRates {
     pub bytes_per_key: f64,
 }
 
-/// An order of one unit.
+/// The request that places an order of one unit.
 pub fn one_unit(user: u64, product: u64) -> Result<Request, Failure> {
+    let order = one_unit_order(user, product)?;
+    Ok(order::place(&order, Terms::default(), None)?)
+}
+
+/// An order of one unit.
+pub fn one_unit_order(user: u64, product: u64) -> Result<Order, Failure> {
     let price = Money::new(1_000)?;
-    let order = Order {
+    Ok(Order {
         user_id: UserId(user),
         path: Path::Redis,
         delivery_type: DeliveryType::Online,
@@ -77,8 +83,7 @@ pub fn one_unit(user: u64, product: u64) -> Result<Request, Failure> {
         paid: None,
         shares_online_stock: false,
         offline: None,
-    };
-    Ok(order::place(&order, Terms::default(), None)?)
+    })
 }
 
 /// An order of a sale: the sale's window, and one unit of the buyer's allowance.

@@ -1,20 +1,22 @@
-//! Reservations: how fast they are made beside orders, and how late they expire while a hundred
-//! thousand are live.
+//! Holds: how fast reservations and checkouts are made and paid beside orders, and how late they
+//! expire while a hundred thousand are live.
 //!
 //! MySQL tells the lateness afterwards: the time of the position of the entry that expired a hold,
 //! less the hold's deadline. Every hold counts; nothing is sampled.
 
 use std::time::{Duration, Instant};
 
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use sqlx::MySqlPool;
-use stock_common::id::{LocationId, ProductId, UserId};
+use stock_common::id::{LocationId, Position, ProductId, UserId};
+use stock_domain::checkout::{self, Changed, Checkout, OpenTerms, Payment};
 use stock_domain::quantity::Quantity;
 use stock_domain::request::Request;
 use stock_domain::reservation::{self, Reservation};
 use stock_domain::verdict::Verdict;
 use stock_redis::Ledger;
 
-use super::engine::{one_unit, through_ledger};
+use super::engine::{one_unit, one_unit_order, through_ledger};
 use super::{Run, orders};
 use crate::Failure;
 use crate::shop::{Seed, Shop, until};
@@ -41,10 +43,83 @@ fn hold(number: u64, ttl_ms: u64) -> Result<Request, Failure> {
         hold_limit: 1_000_000,
         frozen: None,
     };
-    Ok(reservation::reserve(&reservation, None, None)?)
+    Ok(reservation::reserve(&reservation, None, 0, None)?)
 }
 
-/// Measures both on its own shops.
+/// A checkout of one unit of the hot product.
+fn cart(user: u64, ttl_ms: u64) -> Result<Checkout, Failure> {
+    Ok(Checkout {
+        order: one_unit_order(user, 1)?,
+        ttl_ms,
+        hold_limit: 1_000_000,
+        reference: None,
+    })
+}
+
+fn opening(checkout: &Checkout) -> Result<Request, Failure> {
+    let terms = OpenTerms {
+        window_ms: None,
+        retried_anew: false,
+        units_max: 0,
+    };
+    Ok(checkout::open(checkout, terms, None)?)
+}
+
+/// Decides all requests, as many at once as four full batches, and returns where each was accepted
+/// and how many were decided in a second.
+async fn decide_all(
+    ledger: &Ledger,
+    requests: Vec<Request>,
+) -> Result<(Vec<Position>, f64), Failure> {
+    let (count, begun) = (requests.len(), Instant::now());
+    let deciding = requests.into_iter().map(|request| {
+        let ledger = ledger.clone();
+        async move {
+            match ledger.decide(request).await? {
+                Verdict::Accepted(accepted) => Ok(accepted.position),
+                other => Err(Failure::from(format!("not accepted: {other:?}"))),
+            }
+        }
+    });
+    let positions = stream::iter(deciding).buffered(1_024).try_collect().await?;
+    #[expect(clippy::cast_precision_loss, reason = "a number of requests")]
+    let rate = count as f64 / begun.elapsed().as_secs_f64();
+    Ok((positions, rate))
+}
+
+/// Checkouts of one line beside orders, decided in the same way: opened, and then paid.
+async fn checkouts(run: &mut Run<'_>, ledger: &Ledger) -> Result<(), Failure> {
+    let buyer = |number: u64| 2 + PRODUCTS * (number % 1_000);
+    let order = one_unit(2, 1)?;
+    let (_, placed) = decide_all(ledger, vec![order; usize::try_from(LIVE)?]).await?;
+    let carts: Vec<Checkout> = (0..LIVE)
+        .map(|number| cart(buyer(number), 14_400_000))
+        .collect::<Result<_, _>>()?;
+    let requests = carts.iter().map(opening).collect::<Result<_, _>>()?;
+    let (ids, opened) = decide_all(ledger, requests).await?;
+    let payment = Payment {
+        id: "pay_bench".to_owned(),
+        amount: one_unit_order(2, 1)?.total_amount,
+    };
+    let confirming = ids.iter().zip(&carts).map(|(id, checkout)| {
+        let changed = Changed {
+            id: *id,
+            checkout,
+            extended: None,
+        };
+        checkout::confirm(changed, &payment, None, UserId(1), None)
+    });
+    let requests = confirming.collect::<Result<_, _>>()?;
+    let (_, paid) = decide_all(ledger, requests).await?;
+    for (name, rate) in [("opened", opened), ("paid", paid)] {
+        let name = format!("engine only, checkouts of one line {name}");
+        let of = Some(("orders, same callers", rate / placed));
+        run.note(&name, rate, of, "≥ 0.35");
+    }
+    Ok(())
+}
+
+/// Measures all on its own shops.
 ///
 /// # Errors
 /// When a server does not answer or `verify` fails.
@@ -75,7 +150,7 @@ async fn rates(run: &mut Run<'_>) -> Result<(), Failure> {
     let held = held.await?;
     let of = Some(("orders, same engine", held / placed));
     run.note("engine only, reservations of one hot product", held, of, "");
-    Ok(())
+    checkouts(run, &ledger).await
 }
 
 async fn lateness(run: &mut Run<'_>) -> Result<(), Failure> {
@@ -108,10 +183,41 @@ async fn lateness(run: &mut Run<'_>) -> Result<(), Failure> {
     make_until(&ledger, LIVE, together).await?;
     none_live(&pool).await?;
     report(run, &pool, "100,000 at once", together, u64::MAX, "").await?;
+    let together = ledger.redis_now_ms() + 15_000;
+    open_until(&ledger, LIVE, together).await?;
+    none_live(&pool).await?;
+    let (from, latest) = expired_between(&pool, together).await?;
+    #[expect(clippy::cast_precision_loss, reason = "milliseconds")]
+    run.note_unit(
+        "expiry, 100,000 checkouts at once: latest",
+        latest.saturating_sub(from) as f64,
+        "ms",
+        "≤ 3,000",
+    );
     orders::verify(&shop).await?;
     pool.close().await;
     service.stop().await?;
     Ok(())
+}
+
+/// Opens so many checkouts that end at one time.
+async fn open_until(ledger: &Ledger, count: u64, deadline_ms: u64) -> Result<(), Failure> {
+    for first in (0..count).step_by(1_000) {
+        let requests = (first..first + 1_000).map(|number| {
+            let left_ms = deadline_ms.saturating_sub(ledger.redis_now_ms()).max(1);
+            opening(&cart(2 + number % USERS, left_ms)?)
+        });
+        decide_all(ledger, requests.collect::<Result<_, _>>()?).await?;
+    }
+    Ok(())
+}
+
+/// A deadline, and the time of the last entry that expired a checkout, in Unix ms.
+async fn expired_between(pool: &MySqlPool, deadline_ms: u64) -> Result<(u64, u64), Failure> {
+    const LAST: &str = "SELECT CAST(COALESCE(MAX(id >> 22), 0) AS UNSIGNED) FROM journal \
+         WHERE kind = 'checkout_expired'";
+    let last: u64 = sqlx::query_scalar(LAST).fetch_one(pool).await?;
+    Ok((deadline_ms, last + POSITION_EPOCH_MS))
 }
 
 async fn make_until(ledger: &Ledger, count: u64, deadline_ms: u64) -> Result<(), Failure> {
@@ -152,7 +258,8 @@ async fn make(
 
 /// Waits until MySQL has no live hold.
 async fn none_live(pool: &MySqlPool) -> Result<(), Failure> {
-    const LIVE: &str = "SELECT EXISTS (SELECT 1 FROM reservations WHERE status = 'PENDING')";
+    const LIVE: &str = "SELECT EXISTS (SELECT 1 FROM reservations WHERE status = 'PENDING') \
+         OR EXISTS (SELECT 1 FROM checkouts WHERE status = 'OPEN')";
     until("every hold has expired", || async {
         let live: Result<bool, _> = sqlx::query_scalar(LIVE).fetch_one(pool).await;
         live.is_ok_and(|live| !live)
