@@ -2,7 +2,8 @@
 //!
 //! | file | contents |
 //! |---|---|
-//! | [`shop`] | `/`: products, own orders, reservations, coupons, points; one product; one order |
+//! | [`shop`] | `/`: products, own orders, checkouts, reservations, coupons, points; one product; the cart; one checkout; one order |
+//! | [`pay`] | `/pay`: the fake payment provider of `dev` |
 //! | [`event`] | `/event`: coupons drawn first come first served |
 //! | [`accounts`] | `/login`, `/signup` and what their forms post |
 //! | [`admin`] | `/admin`: everything that an admin's calls do, as lists and forms |
@@ -25,6 +26,7 @@ pub mod context;
 pub mod dashboard;
 pub mod event;
 pub mod failure;
+pub mod pay;
 pub mod reference;
 pub mod shop;
 pub mod silk;
@@ -43,9 +45,12 @@ use crate::http::ops;
 use crate::pages::api::Api;
 
 /// Every path of a page, with its parameters in braces.
-pub const PATHS: [&str; 21] = [
+pub const PATHS: [&str; 24] = [
     "/",
     "/products/{id}",
+    "/cart",
+    "/checkouts/{id}",
+    "/pay/{id}",
     "/orders/{id}",
     "/event",
     "/login",
@@ -72,6 +77,9 @@ pub fn routes(app: Arc<App>, interface: Router) -> Router {
     Router::new()
         .route("/", get(shop::show))
         .route("/products/{id}", get(shop::product))
+        .route("/cart", get(shop::cart))
+        .route("/checkouts/{id}", get(shop::checkout))
+        .route("/pay/{id}", get(pay::show).post(pay::pay))
         .route("/orders/{id}", get(shop::order))
         .route("/event", get(event::show))
         .route("/login", get(accounts::login))

@@ -178,6 +178,9 @@ settings! {
         /// The secret of the payment provider's messages (Standard Webhooks): `whsec_` and base64.
         /// Without it no message is accepted.
         payment_webhook_secret: String = String::new(),
+        /// Whether the page `/pay/{checkoutId}` plays a payment provider, for trying. The image does
+        /// not have that page.
+        fake_payments: bool = false,
         /// How often expired holds are looked for.
         expire_reservations_ms: u64 = 200,
         /// The part of what a buyer pays that is earned as points, in hundredths of a percent.

@@ -12,6 +12,7 @@ use stock_common::clock::Clock;
 use stock_common::config::{Compat, Config, Durability};
 use stock_common::telemetry;
 use stock_domain::user::Password;
+use stock_domain::webhook::Secret;
 use stock_engine::ledger;
 use stock_mysql::Role;
 use stock_servers::{Server, Spec};
@@ -79,6 +80,9 @@ pub(super) async fn run(args: DevArgs) -> Result<bool, Failure> {
         config.redis.redis_url = redis.spec.url("0");
         config.mysql.database_url = mysql.spec.url("stock");
         config.people.jwt_secret = secret;
+        if config.selling.payment_webhook_secret.is_empty() {
+            config.selling.payment_webhook_secret = Secret::random().reveal();
+        }
         config.http.http_addr = address.to_string();
     });
     config.check()?;
@@ -105,6 +109,7 @@ fn settings(args: &DevArgs) -> Result<Config, Failure> {
         config.http.metrics_open = true;
         config.http.compat = Compat::all();
         config.http.request_profile = true;
+        config.selling.fake_payments = true;
         config.redis.durability = Durability::Always;
     });
     let defaults = match args.limits {
@@ -277,12 +282,13 @@ fn write_private(file: &Path, text: &str) -> Result<(), Failure> {
 fn write_env(folder: &Path, config: &Config) -> Result<(), Failure> {
     let lines = format!(
         "STOCK_REDIS_URL={}\nSTOCK_DATABASE_URL={}\nSTOCK_JWT_SECRET={}\nSTOCK_HTTP_ADDR={}\n\
-         STOCK_DURABILITY={}\n",
+         STOCK_DURABILITY={}\nSTOCK_PAYMENT_WEBHOOK_SECRET={}\n",
         config.redis.redis_url,
         config.mysql.database_url,
         config.people.jwt_secret,
         config.http.http_addr,
-        config.redis.durability.as_str()
+        config.redis.durability.as_str(),
+        config.selling.payment_webhook_secret
     );
     write_private(&folder.join("env"), &lines)
 }

@@ -1,6 +1,9 @@
-//! The shop: `/` with the products and the reader's own lists, one product, one order.
+//! The shop: `/` with the products and the reader's own lists, one product, the cart, one checkout,
+//! one order.
 
 mod card;
+
+use std::time::Duration;
 
 use askama::Template;
 use axum::extract::{Path, Query};
@@ -10,10 +13,12 @@ use serde::Deserialize;
 use stock_common::id::{ProductId, UserId};
 use stock_common::text;
 use stock_domain::catalog::{ProductFilter, ProductStatus};
+use stock_domain::order::LINES_MAX;
 use stock_domain::reservation::TTL_SECONDS;
 
 pub use self::card::{BuyState, Card};
 use super::context::{PageContext, page};
+use super::pay;
 use crate::http::auth::Caller;
 use crate::http::code::Code;
 use crate::http::problem::Problem;
@@ -49,6 +54,8 @@ pub struct Order {
     earned_points: i64,
     total_amount: i64,
     created_at: String,
+    #[serde(default)]
+    changes: Vec<OrderChange>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -58,12 +65,47 @@ struct OrderLine {
     quantity: i64,
     unit_price: i64,
     sub_total: i64,
+    quantity_left: Option<i64>,
+}
+
+/// A part of an order that was taken back.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct OrderChange {
+    way: String,
+    refund_amount: i64,
+    changed_at: String,
 }
 
 impl Order {
     /// Whether the order may still be cancelled.
     fn may_cancel(&self) -> bool {
         ["ORDER_PENDING", "SUCCESS"].contains(&self.order_status.as_str())
+    }
+}
+
+/// A checkout as the interface gives it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Checkout {
+    pub(super) checkout_id: String,
+    status: String,
+    order_product_infos: Vec<OrderLine>,
+    coupon_discount_amount: i64,
+    used_points: i64,
+    pub(super) total_amount: i64,
+    extensions_left: u32,
+    expires_at: String,
+    order_id: Option<String>,
+    is_late: bool,
+}
+
+impl Checkout {
+    /// The time from a time in Unix ms until its deadline.
+    pub(super) fn left(&self, now_ms: u64) -> Duration {
+        let until = chrono::DateTime::parse_from_rfc3339(&self.expires_at).ok();
+        let until_ms = until.and_then(|until| u64::try_from(until.timestamp_millis()).ok());
+        Duration::from_millis(until_ms.unwrap_or(now_ms).saturating_sub(now_ms))
     }
 }
 
@@ -136,6 +178,7 @@ pub struct Store {
 /// The reader's own lists.
 struct Own {
     orders: List<Order>,
+    checkouts: List<Checkout>,
     reservations: List<Reservation>,
     coupons: List<OwnCoupon>,
     points: List<Point>,
@@ -149,8 +192,9 @@ impl Own {
             let cursor = cursor.map_or(String::new(), |at| format!("&cursor={at}"));
             format!("{path}?limit={OWN}{cursor}")
         };
-        let (orders, mut reservations, coupons, history, balance) = tokio::try_join!(
+        let (orders, checkouts, mut reservations, coupons, history, balance) = tokio::try_join!(
             context.get_own::<List<Order>>(page("/api/orders", asked.orders)),
+            context.get_own::<List<Checkout>>(page("/api/checkouts", asked.checkouts)),
             context.get_own::<List<Reservation>>(page("/api/reservations", asked.reservations)),
             context.get_own::<List<OwnCoupon>>(page("/api/coupons/mine", asked.coupons)),
             context.get_own::<List<Point>>(page(&format!("{points}/history"), asked.points)),
@@ -168,6 +212,7 @@ impl Own {
         }
         Ok(Self {
             orders,
+            checkouts,
             reservations,
             coupons,
             points: history,
@@ -183,6 +228,7 @@ pub struct ShopIn {
     name: String,
     cursor: Option<u64>,
     orders: Option<u64>,
+    checkouts: Option<u64>,
     reservations: Option<u64>,
     coupons: Option<u64>,
     points: Option<u64>,
@@ -242,6 +288,27 @@ pub async fn show(context: PageContext, uri: Uri) -> Result<Response, Problem> {
     }))
 }
 
+/// The coupons that the reader may use, and the reader's points.
+async fn benefits(context: &PageContext) -> Result<(Vec<OwnCoupon>, i64), Problem> {
+    let Some(buyer) = context.buyer() else {
+        return Ok((Vec::new(), 0));
+    };
+    let points = format!("/api/v2/points/users/{}/balance", buyer.user);
+    let own = context.own(async {
+        tokio::try_join!(
+            context.get_own::<List<OwnCoupon>>("/api/coupons/mine?limit=100"),
+            context.get_own::<Balance>(points),
+        )
+    });
+    // Without MySQL a buyer can still order, without a coupon and without points.
+    Ok(own.await?.map_or((Vec::new(), 0), |(coupons, balance)| {
+        let now_ms = i64::try_from(context.app.ledger.redis_now_ms()).unwrap_or(i64::MAX);
+        let coupons = coupons.items.into_iter();
+        let usable = coupons.filter(|coupon| coupon.is_usable(now_ms));
+        (usable.collect(), balance.balance)
+    }))
+}
+
 /// The shortest time for which the page sets stock aside.
 const SHORT_HOLD_SECONDS: u64 = 300;
 
@@ -270,25 +337,7 @@ pub async fn product(context: PageContext, Path(id): Path<String>) -> Result<Res
         .await?
         .pop();
     let stores: List<Store> = context.get_public("/api/stores?limit=100").await?;
-    let (coupons, balance) = match context.buyer() {
-        None => (Vec::new(), 0),
-        Some(buyer) => {
-            let points = format!("/api/v2/points/users/{}/balance", buyer.user);
-            let own = context.own(async {
-                tokio::try_join!(
-                    context.get_own::<List<OwnCoupon>>("/api/coupons/mine?limit=100"),
-                    context.get_own::<Balance>(points),
-                )
-            });
-            // Without MySQL the product can still be ordered, without a coupon and without points.
-            own.await?.map_or((Vec::new(), 0), |(coupons, balance)| {
-                let now_ms = i64::try_from(context.app.ledger.redis_now_ms()).unwrap_or(i64::MAX);
-                let coupons = coupons.items.into_iter();
-                let usable = coupons.filter(|coupon| coupon.is_usable(now_ms));
-                (usable.collect(), balance.balance)
-            })
-        }
-    };
+    let (coupons, balance) = benefits(&context).await?;
     let most = context.app.config.selling.hold_ttl_seconds_max;
     let usual_hold_seconds = TTL_SECONDS.min(most);
     let mut hold_seconds = vec![SHORT_HOLD_SECONDS.min(most), usual_hold_seconds, most];
@@ -323,4 +372,101 @@ pub async fn order(context: PageContext, Path(id): Path<String>) -> Result<Respo
     let order = context.get(&format!("/api/orders/{id}")).await;
     let order: Order = order.map_err(IntoResponse::into_response)?;
     Ok(page(&OrderPage { context, order }))
+}
+
+/// A line of the cart.
+struct CartLine {
+    id: ProductId,
+    name: String,
+    unit_price: i64,
+    quantity: u32,
+}
+
+#[derive(Template)]
+#[template(path = "shop/cart.html")]
+struct CartPage {
+    context: PageContext,
+    /// The lines as the address names them.
+    items: String,
+    lines: Vec<CartLine>,
+    coupons: Vec<OwnCoupon>,
+    balance: i64,
+}
+
+/// The query of the cart: `items=1x2,7x1`, products and quantities that the browser keeps.
+#[derive(Debug, Default, Deserialize)]
+pub struct CartIn {
+    #[serde(default)]
+    items: String,
+}
+
+/// GET `/cart`.
+///
+/// # Errors
+/// 503 when MySQL or Redis does not answer.
+pub async fn cart(context: PageContext, uri: Uri) -> Result<Response, Problem> {
+    let asked =
+        Query::<CartIn>::try_from_uri(&uri).map_or_else(|_| CartIn::default(), |asked| asked.0);
+    let now_ms = context.app.ledger.redis_now_ms();
+    let line = |part: &str| {
+        let (id, quantity) = part.split_once('x')?;
+        let known = context
+            .app
+            .selling
+            .catalog
+            .product(ProductId(id.parse().ok()?))?;
+        Some(CartLine {
+            id: known.id,
+            name: known.fields.name.clone(),
+            unit_price: known.unit_price(now_ms).get(),
+            quantity: quantity.parse().ok()?,
+        })
+    };
+    let lines: Vec<CartLine> = asked
+        .items
+        .split(',')
+        .take(LINES_MAX)
+        .filter_map(line)
+        .collect();
+    let (coupons, balance) = benefits(&context).await?;
+    Ok(page(&CartPage {
+        context,
+        items: asked.items,
+        lines,
+        coupons,
+        balance,
+    }))
+}
+
+#[derive(Template)]
+#[template(path = "shop/checkout.html")]
+struct CheckoutPage {
+    context: PageContext,
+    checkout: Checkout,
+    /// Whether it was opened from the cart just now.
+    is_new: bool,
+    has_fake_payments: bool,
+}
+
+/// GET `/checkouts/{id}`.
+///
+/// # Errors
+/// 404 for a checkout that is not the reader's.
+pub async fn checkout(
+    context: PageContext,
+    uri: Uri,
+    Path(id): Path<String>,
+) -> Result<Response, Response> {
+    context.reader()?;
+    let missing = |_| Problem::of(Code::CheckoutNotFound).into_response();
+    let id: u64 = id.parse().map_err(missing)?;
+    let checkout = context.get(&format!("/api/checkouts/{id}")).await;
+    let checkout: Checkout = checkout.map_err(IntoResponse::into_response)?;
+    let has_fake_payments = pay::is_served(&context.app);
+    Ok(page(&CheckoutPage {
+        is_new: uri.query() == Some("opened=1"),
+        context,
+        checkout,
+        has_fake_payments,
+    }))
 }

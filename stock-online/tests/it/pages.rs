@@ -1,6 +1,7 @@
 //! Pages: whole, in both languages, and only for those who may see them. Tests with a browser are
 //! in `tests/browser`.
 
+mod checkouts;
 mod operations;
 mod texts;
 
@@ -12,17 +13,19 @@ use tokio::net::TcpStream;
 
 use crate::support::{Shop, until};
 
-const PUBLIC: [&str; 8] = [
+const PUBLIC: [&str; 10] = [
     "/",
     "/?name=product&cursor=3",
     "/products/1",
+    "/cart",
+    "/cart?items=1x2,2x1",
     "/event",
     "/login",
     "/signup?next=/event",
     "/problems",
     "/problems/INSUFFICIENT_STOCK",
 ];
-const ADMINS: [&str; 23] = [
+const ADMINS: [&str; 26] = [
     "/admin",
     "/admin/products",
     "/admin/products?only=active",
@@ -33,6 +36,9 @@ const ADMINS: [&str; 23] = [
     "/admin/sales",
     "/admin/orders",
     "/admin/reservations",
+    "/admin/checkouts",
+    "/admin/checkouts?only=open",
+    "/admin/payments?only=refund-due",
     "/admin/stores",
     "/admin/oversold?of=1",
     "/admin/invalid-sales?of=1",
@@ -122,6 +128,19 @@ async fn furnish(client: &Client) -> String {
         .send()
         .await;
     assert_eq!(held.status, 201, "{}", held.text);
+    let body = stock_client::order_json(&[(1, 1)]);
+    let checkout = client
+        .post("/api/checkouts")
+        .user(2)
+        .json(&body)
+        .send()
+        .await;
+    let path = format!("/api/checkouts/{}/confirm", checkout.member("checkoutId"));
+    let lie = json!({ "paymentId": "p", "amount": 1 });
+    assert_eq!(
+        client.post(&path).admin().json(&lie).send().await.status,
+        409
+    );
     let sales = json!({ "deviceId": "till 2", "sales": [{ "key": "<b>17" }] });
     let batch = client.post("/api/stores/1/orders/batch").admin();
     assert_eq!(batch.json(&sales).send().await.status, 200);

@@ -105,7 +105,7 @@ async fn a_product_that_is_sold_out_by_hand_is_still_owed_to_its_holders() {
         assert_eq!(edit.send().await.status, 200);
     };
     set("SOLD_OUT").await;
-    let plain = client.order("/api/redis/orders", 2, &[(1, 2)]).send().await;
+    let plain = client.order("/api/redis/orders", 3, &[(1, 2)]).send().await;
     assert_eq!(plain.code(), "PRODUCT_NOT_ON_SALE");
     let mut body = stock_client::order_json(&[(1, 2)]);
     body["reservationId"] = json!(first);

@@ -8,7 +8,10 @@ const money = (amount) => (lang === "ko" ? `${format.format(amount)}원` : `₩$
 // The rules of the interface, in integers: the rate is in hundredths of a percent.
 function totalOf(form) {
   const field = (name) => form.elements[name];
-  const sum = Number(field("orderProducts.0.unitPrice").value) * Number(field("orderProducts.0.quantity").value);
+  let sum = 0;
+  for (let line = 0; field(`orderProducts.${line}.unitPrice`); line += 1) {
+    sum += Number(field(`orderProducts.${line}.unitPrice`).value) * Number(field(`orderProducts.${line}.quantity`).value);
+  }
   const coupon = field("couponCode")?.selectedOptions[0]?.dataset ?? {};
   let discount = 0;
   if (coupon.amount) discount = Math.min(Number(coupon.amount), sum);

@@ -1,4 +1,4 @@
-//! Orders, reservations and stores.
+//! Orders, reservations, checkouts, payments and stores.
 
 use super::{Kind, NUMBER, Section, TEXT, column, link, section};
 use crate::pages::admin::form::{Field, Input, field, form, keyed};
@@ -77,6 +77,55 @@ pub(super) const SECTIONS: &[Section] = &[
                 column("status", Kind::Status),
                 column("createdAt", Kind::Time),
                 column("expiresAt", Kind::Time),
+            ],
+        )
+    },
+    Section {
+        filters: &[
+            ("open", ("status", "OPEN")),
+            ("expired", ("status", "EXPIRED")),
+        ],
+        row_forms: &[
+            keyed(
+                "checkout-confirm",
+                "POST /api/checkouts/{checkoutId}/confirm",
+                &[field("paymentId", TEXT), field("amount", NUMBER)],
+            )
+            .only("status", &["OPEN", "EXPIRED"]),
+            keyed(
+                "checkout-cancel",
+                "POST /api/checkouts/{checkoutId}/cancel",
+                &[],
+            )
+            .only("status", &["OPEN"]),
+        ],
+        ..section(
+            "checkouts",
+            "/api/checkouts",
+            &[
+                link("checkoutId", Kind::Code, "/checkouts/{checkoutId}"),
+                link("userId", Kind::Code, "/admin/points?of={userId}"),
+                column("orderProductInfos", Kind::Text),
+                column("totalAmount", Kind::Money),
+                column("status", Kind::Status),
+                column("createdAt", Kind::Time),
+                column("expiresAt", Kind::Time),
+                column("orderId", Kind::Code),
+            ],
+        )
+    },
+    Section {
+        filters: &[("refund-due", ("refundDue", "true"))],
+        ..section(
+            "payments",
+            "/api/payments",
+            &[
+                column("paymentId", Kind::Code),
+                link("checkoutId", Kind::Code, "/checkouts/{checkoutId}"),
+                column("amount", Kind::Money),
+                column("outcome", Kind::Status),
+                column("orderId", Kind::Code),
+                column("createdAt", Kind::Time),
             ],
         )
     },
