@@ -178,8 +178,8 @@ settings! {
         /// The secret of the payment provider's messages (Standard Webhooks): `whsec_` and base64.
         /// Without it no message is accepted.
         payment_webhook_secret: String = String::new(),
-        /// Whether the page `/pay/{checkoutId}` plays a payment provider, for trying. The image does
-        /// not have that page.
+        /// Whether the page `/pay/{checkoutId}` plays a payment provider, for trying. The image
+        /// does not have that page.
         fake_payments: bool = false,
         /// How often expired holds are looked for.
         expire_reservations_ms: u64 = 200,

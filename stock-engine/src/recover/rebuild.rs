@@ -376,7 +376,8 @@ impl Rebuild<'_> {
                 "SELECT i.id, i.coupon_id, i.user_id, i.work_id, i.code, \
                  IF(i.order_id IS NOT NULL, 'USED', IF(EXISTS (SELECT 1 FROM checkouts h \
                  WHERE h.coupon_code = i.code AND h.coupon_id = i.coupon_id \
-                 AND h.status = 'OPEN'), 'HELD', 'FREE')), c.user_id IS NULL FROM coupon_issues i JOIN coupons c ON c.id = i.coupon_id \
+                 AND h.status = 'OPEN'), 'HELD', 'FREE')), c.user_id IS NULL \
+                 FROM coupon_issues i JOIN coupons c ON c.id = i.coupon_id \
                  WHERE i.id > ? AND (c.valid_to IS NULL OR c.valid_to > NOW(3) - INTERVAL 1 DAY) \
                  ORDER BY i.id LIMIT ?",
             )

@@ -118,7 +118,7 @@ codes! {
     /// The checkout was paid, cancelled or has expired.
     CheckoutOver = "CHECKOUT_OVER", 409, "The checkout is over";
     /// The checkout cannot be extended any further.
-    CheckoutExtensionsSpent = "CHECKOUT_EXTENSIONS_SPENT", 409, "The checkout cannot be extended any further";
+    CheckoutExtensionsSpent = "CHECKOUT_EXTENSIONS_SPENT", 409, "The checkout cannot be extended again";
     /// Products of a sale are sold through checkouts only.
     CheckoutRequired = "CHECKOUT_REQUIRED", 409, "The sale needs a checkout";
     /// The amount paid is not the frozen total.

@@ -1,7 +1,7 @@
-//! The fake payment page of `dev`: `/pay/{checkoutId}` plays a payment provider that pays, declines,
-//! answers late, twice, or with another amount, or says nothing.
+//! The fake payment page of `dev`: `/pay/{checkoutId}` plays a payment provider that pays,
+//! declines, answers late, twice, or with another amount, or says nothing.
 //!
-//! It sends what a provider would send, signed, to the interface in this process. So a newcomer sees
+//! It sends the message of a provider, signed, to the interface in this process. So a newcomer sees
 //! each way in which a payment can go.
 
 use std::time::Duration;
@@ -149,6 +149,7 @@ async fn send(app: &App, api: &Api, checkout: &str, message: &Message) {
         .header("webhook-signature", secret.sign(id, at, body.as_bytes()));
     if let Ok(request) = request.body(Body::from(body)) {
         let answer = api.call(request).await;
-        tracing::info!(checkout.id = checkout, status = %answer.status(), "a fake payment was reported");
+        let status = answer.status();
+        tracing::info!(checkout.id = checkout, %status, "a fake payment was reported");
     }
 }

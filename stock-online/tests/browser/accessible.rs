@@ -6,9 +6,10 @@ use serde_json::{Value, json};
 use crate::browser::{Browser, PHONE, Setting, make_admin, target};
 use crate::support::Shop;
 
-const PAGES: [(&str, &str); 20] = [
+const PAGES: [(&str, &str); 23] = [
     ("shop", "/"),
     ("product", "/products/1"),
+    ("cart", "/cart?items=1x2,2x1"),
     ("event", "/event"),
     ("login", "/login"),
     ("signup", "/signup"),
@@ -19,6 +20,8 @@ const PAGES: [(&str, &str); 20] = [
     ("admin-product", "/admin/products/2"),
     ("admin-stock", "/admin/stock"),
     ("admin-orders", "/admin/orders"),
+    ("admin-checkouts", "/admin/checkouts"),
+    ("admin-payments", "/admin/payments"),
     ("admin-users", "/admin/users"),
     ("admin-works", "/admin/works"),
     ("admin-stores", "/admin/stores"),

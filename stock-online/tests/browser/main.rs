@@ -23,6 +23,7 @@ mod support;
 
 mod accessible;
 mod admin;
+mod checkout;
 mod event;
 mod people;
 mod shop;

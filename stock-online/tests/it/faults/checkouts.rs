@@ -123,8 +123,8 @@ async fn open(shop: &Shop, buyer: u64) -> Option<(String, i64)> {
 async fn what_is_sold_is_paid_and_what_is_paid_is_sold_or_to_be_refunded() {
     // Danger: a unit is sold without a payment, a payment is neither used nor to be refunded, a
     // hold stays for ever, or points and stock come back twice. Method: 1,000 buyers for 100 units
-    // and a provider that delays up to three lives of a hold, repeats, reorders and lies; in between
-    // an instance and MySQL are killed.
+    // and a provider that delays up to three lives of a hold, repeats, reorders and lies. In
+    // between an instance and MySQL are killed.
     let seed = rand::random::<u64>();
     println!("seed {seed}");
     let mut own = OwnServers::start(Durability::Everysec).await;
@@ -202,7 +202,8 @@ async fn what_is_sold_is_paid_and_what_is_paid_is_sold_or_to_be_refunded() {
             sold,
         ),
         (
-            "SELECT CAST(COALESCE(SUM(balance), 0) AS SIGNED) FROM accounts WHERE kind = 'RESERVED'",
+            "SELECT CAST(COALESCE(SUM(balance), 0) AS SIGNED) FROM accounts \
+             WHERE kind = 'RESERVED'",
             0,
         ),
         (
