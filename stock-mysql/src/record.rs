@@ -226,36 +226,9 @@ impl Rows {
         self.points.extend(points::transactions(entry)?);
         self.owned.extend(owned(entry));
         match entry.kind {
-            Kind::OrderPlaced => {
-                let order = entry.body::<Order>()?;
-                self.used
-                    .extend(sets_code_state(entry).then_some(entry.position));
-                let reservation = order.reservation_id;
-                self.ordered
-                    .extend(reservation.map(|reservation| (reservation, entry.position)));
-                self.offline
-                    .extend(offline(entry, &order, OfflineState::Sold));
-                if let Some((bought, payment)) = paid(entry.position, &order) {
-                    self.bought.push(bought);
-                    self.payments.push(payment);
-                }
-                self.placed.push((entry.position, order));
-            }
+            Kind::OrderPlaced => self.add_order(entry)?,
             Kind::OrderCancelled | Kind::OrderReduced | Kind::OrderFailed => {
-                let OrderReversed { order_id, step } = entry.body()?;
-                if sets_code_state(entry) {
-                    self.freed.push(order_id);
-                }
-                self.changes.extend(step.map(|step| StoredChange {
-                    id: entry.position,
-                    order_id,
-                    step,
-                }));
-                match entry.kind {
-                    Kind::OrderFailed => self.failed.push(order_id),
-                    Kind::OrderCancelled => self.cancelled.push(order_id),
-                    _ => {}
-                }
+                self.add_reversal(entry)?;
             }
             Kind::SaleOversold => {
                 let order = entry.body::<Order>()?;
@@ -299,6 +272,41 @@ impl Rows {
             | Kind::CrossShardAborted
             | Kind::EpochBegun => {}
         }
+        Ok(())
+    }
+
+    fn add_order(&mut self, entry: &Entry) -> Result<(), serde_json::Error> {
+        let order = entry.body::<Order>()?;
+        self.used
+            .extend(sets_code_state(entry).then_some(entry.position));
+        let reservation = order.reservation_id;
+        self.ordered
+            .extend(reservation.map(|reservation| (reservation, entry.position)));
+        self.offline
+            .extend(offline(entry, &order, OfflineState::Sold));
+        if let Some((bought, payment)) = paid(entry.position, &order) {
+            self.bought.push(bought);
+            self.payments.push(payment);
+        }
+        self.placed.push((entry.position, order));
+        Ok(())
+    }
+
+    fn add_reversal(&mut self, entry: &Entry) -> Result<(), serde_json::Error> {
+        let OrderReversed { order_id, step } = entry.body()?;
+        self.freed
+            .extend(sets_code_state(entry).then_some(order_id));
+        self.changes.extend(step.map(|step| StoredChange {
+            id: entry.position,
+            order_id,
+            step,
+        }));
+        let (is_failed, is_cancelled) = (
+            entry.kind == Kind::OrderFailed,
+            entry.kind == Kind::OrderCancelled,
+        );
+        self.failed.extend(is_failed.then_some(order_id));
+        self.cancelled.extend(is_cancelled.then_some(order_id));
         Ok(())
     }
 

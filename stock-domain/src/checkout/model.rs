@@ -307,7 +307,12 @@ impl World {
                 }
             }
             Event::Pay { payment, more, .. } => self.pay(index, payment, more),
-            _ => {}
+            Event::Open { .. }
+            | Event::Extend { .. }
+            | Event::Pending { .. }
+            | Event::Cancel { .. }
+            | Event::Pass { .. }
+            | Event::Sweep => {}
         }
     }
 
@@ -393,42 +398,7 @@ impl World {
             .iter()
             .filter(|of| self.course(of).status == CheckoutStatus::Open);
         assert_eq!(self.ledger.deadlines.len(), live.count());
-        for buyer in 1..4 {
-            let own = self
-                .opened
-                .iter()
-                .filter(|of| of.checkout.order.user_id == UserId(buyer));
-            let (mut points, mut used, mut limit, mut holds) = (POINTS, "FREE", 0, 0);
-            for of in own {
-                let order = &of.checkout.order;
-                let status = self.course(of).status;
-                let takes = matches!(status, CheckoutStatus::Open | CheckoutStatus::Confirmed);
-                if !takes {
-                    continue;
-                }
-                points -= order.used_points.get();
-                limit += i64::from(order.lines[0].quantity.get());
-                holds += i64::from(status == CheckoutStatus::Open);
-                if order.coupon.is_some() {
-                    assert_eq!(used, "FREE", "a code is used once");
-                    used = if status == CheckoutStatus::Open {
-                        "HELD"
-                    } else {
-                        "USED"
-                    };
-                }
-            }
-            assert_eq!(balance(Account::points(UserId(buyer))), Some(points));
-            let state = self.ledger.state(&code_state_id(&code(buyer))).unwrap();
-            assert!(state.starts_with(used), "{state} {used}");
-            let allowance = balance(Account::allowance(SaleId(1), UserId(buyer)));
-            assert_eq!(allowance.unwrap_or(1_000_000), 1_000_000 - limit);
-            assert!(limit <= 4);
-            assert_eq!(
-                balance(Account::hold(UserId(buyer), 2)).unwrap_or(2),
-                2 - holds
-            );
-        }
+        (1..4).for_each(|buyer| self.check_buyer(buyer));
         for of in &self.opened {
             let course = self.course(of);
             let mut outcomes = of.payments.values();
@@ -444,6 +414,44 @@ impl World {
             let is_due = outcomes.any(|of| *of == PaymentOutcome::TooLate);
             assert_eq!(is_due, course.status == CheckoutStatus::RefundDue);
         }
+    }
+
+    fn check_buyer(&self, buyer: u64) {
+        let balance = |account: Account| self.ledger.accounts.get(&account).copied();
+        let own = self
+            .opened
+            .iter()
+            .filter(|of| of.checkout.order.user_id == UserId(buyer));
+        let (mut points, mut used, mut limit, mut holds) = (POINTS, "FREE", 0, 0);
+        for of in own {
+            let order = &of.checkout.order;
+            let status = self.course(of).status;
+            let takes = matches!(status, CheckoutStatus::Open | CheckoutStatus::Confirmed);
+            if !takes {
+                continue;
+            }
+            points -= order.used_points.get();
+            limit += i64::from(order.lines[0].quantity.get());
+            holds += i64::from(status == CheckoutStatus::Open);
+            if order.coupon.is_some() {
+                assert_eq!(used, "FREE", "a code is used once");
+                used = if status == CheckoutStatus::Open {
+                    "HELD"
+                } else {
+                    "USED"
+                };
+            }
+        }
+        assert_eq!(balance(Account::points(UserId(buyer))), Some(points));
+        let state = self.ledger.state(&code_state_id(&code(buyer))).unwrap();
+        assert!(state.starts_with(used), "{state} {used}");
+        let allowance = balance(Account::allowance(SaleId(1), UserId(buyer)));
+        assert_eq!(allowance.unwrap_or(1_000_000), 1_000_000 - limit);
+        assert!(limit <= 4);
+        assert_eq!(
+            balance(Account::hold(UserId(buyer), 2)).unwrap_or(2),
+            2 - holds
+        );
     }
 }
 

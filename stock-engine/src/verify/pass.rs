@@ -162,9 +162,8 @@ impl Pass<'_> {
         let last = page.last().map(|entry| entry.position);
         let at = last.filter(|_| !is_last).unwrap_or(span.upto);
         let entries = page.len() as u64;
-        let (found, courses) = self
-            .settled_look(page, Span { upto: at, ..span }, report)
-            .await?;
+        let look = self.settled_look(page, Span { upto: at, ..span }, report);
+        let (found, courses) = Box::pin(look).await?;
         let is_right = found.is_empty();
         report.add(found);
         self.courses = courses;

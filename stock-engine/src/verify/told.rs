@@ -2,8 +2,11 @@
 
 use stock_common::id::Position;
 use stock_domain::checkout::Checkout;
+use stock_domain::coupon::CouponIssued;
 use stock_domain::order::Order;
 use stock_domain::reservation::Reservation;
+use stock_mysql::order_changes::StoredChange;
+use stock_mysql::payments::StoredPayment;
 use stock_mysql::record::Rows;
 
 use super::rows::{OFFLINE, Row, Text};
@@ -111,6 +114,49 @@ fn reservation_row((id, made): &(Position, Reservation)) -> Row {
     )
 }
 
+fn payment_row(paid: &StoredPayment) -> Row {
+    row(
+        paid.id,
+        vec![
+            text(paid.id),
+            text(&paid.payment_id),
+            text(paid.checkout_id),
+            text(paid.amount.get()),
+            text(paid.outcome.as_str()),
+        ],
+    )
+}
+
+fn change_row(change: &StoredChange) -> Row {
+    let (step, shares) = (&change.step, change.step.shares);
+    row(
+        change.id,
+        vec![
+            text(change.id),
+            text(change.order_id),
+            text(step.way.as_str()),
+            of(step.location),
+            text(&step.left),
+            text(shares.coupon_discount),
+            text(shares.used_points),
+            text(shares.earned_points),
+        ],
+    )
+}
+
+fn issue_row((id, issued): &(Position, CouponIssued)) -> Row {
+    row(
+        *id,
+        vec![
+            text(id),
+            text(issued.coupon_id),
+            text(issued.user_id),
+            of(issued.work_id),
+            text(&issued.code),
+        ],
+    )
+}
+
 /// Returns the rows that entries state for each of [`super::rows::TABLES`] except the last, in
 /// their order.
 pub(super) fn told(rows: &Rows) -> Vec<Vec<Row>> {
@@ -121,34 +167,8 @@ pub(super) fn told(rows: &Rows) -> Vec<Vec<Row>> {
     let checkouts = rows.checkouts.iter().map(checkout_row);
     let opened = rows.checkouts.iter();
     let checkout_lines = opened.flat_map(|(id, of)| line_rows(*id, &of.order));
-    let payments = rows.payments.iter().map(|paid| {
-        row(
-            paid.id,
-            vec![
-                text(paid.id),
-                text(&paid.payment_id),
-                text(paid.checkout_id),
-                text(paid.amount.get()),
-                text(paid.outcome.as_str()),
-            ],
-        )
-    });
-    let changes = rows.changes.iter().map(|change| {
-        let (step, shares) = (&change.step, change.step.shares);
-        row(
-            change.id,
-            vec![
-                text(change.id),
-                text(change.order_id),
-                text(step.way.as_str()),
-                of(step.location),
-                text(&step.left),
-                text(shares.coupon_discount),
-                text(shares.used_points),
-                text(shares.earned_points),
-            ],
-        )
-    });
+    let payments = rows.payments.iter().map(payment_row);
+    let changes = rows.changes.iter().map(change_row);
     let offline = rows.offline.iter().map(|(id, store, sale, state)| {
         let mut values = vec![
             text(id),
@@ -162,18 +182,7 @@ pub(super) fn told(rows: &Rows) -> Vec<Vec<Row>> {
         values.resize_with(OFFLINE.columns.len(), || text(1));
         row(*id, values)
     });
-    let issues = rows.issued.iter().map(|(id, issued)| {
-        row(
-            *id,
-            vec![
-                text(id),
-                text(issued.coupon_id),
-                text(issued.user_id),
-                of(issued.work_id),
-                text(&issued.code),
-            ],
-        )
-    });
+    let issues = rows.issued.iter().map(issue_row);
     let points = rows.points.iter().map(|moved| {
         row(
             moved.id,

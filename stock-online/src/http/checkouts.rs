@@ -203,16 +203,31 @@ enum Meanwhile {
 }
 
 fn meanwhile(refusal: Refusal) -> Meanwhile {
+    if let Refusal::StaleState {
+        transition: 0,
+        state,
+    } = &refusal
+        && let Some(course) = Course::of_state(state)
+    {
+        return Meanwhile::Over(course.status);
+    }
     match refusal {
-        Refusal::StaleState {
-            transition: 0,
-            state,
-        } => match Course::of_state(&state) {
-            Some(course) => Meanwhile::Over(course.status),
-            None => Meanwhile::Changed,
-        },
         Refusal::StaleState { .. } | Refusal::HoldExpired => Meanwhile::Changed,
-        other => Meanwhile::Other(other),
+        other @ (Refusal::Fenced
+        | Refusal::Lost(_)
+        | Refusal::KeyReused
+        | Refusal::Claimed(_)
+        | Refusal::Expired
+        | Refusal::Backlog
+        | Refusal::Predecided(_)
+        | Refusal::NotOpen
+        | Refusal::Closed
+        | Refusal::SellingStopped
+        | Refusal::Changed { .. }
+        | Refusal::HeldEnough { .. }
+        | Refusal::OwnHold
+        | Refusal::Posting { .. }
+        | Refusal::Taken { .. }) => Meanwhile::Other(other),
     }
 }
 

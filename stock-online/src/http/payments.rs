@@ -235,7 +235,21 @@ fn is_gone(refusal: &Refusal) -> bool {
     match refusal {
         Refusal::Posting { why, .. } => !matches!(why, Why::Broken),
         Refusal::Taken { .. } => true,
-        _ => false,
+        Refusal::Fenced
+        | Refusal::Lost(_)
+        | Refusal::KeyReused
+        | Refusal::Claimed(_)
+        | Refusal::Expired
+        | Refusal::Backlog
+        | Refusal::Predecided(_)
+        | Refusal::NotOpen
+        | Refusal::Closed
+        | Refusal::StaleState { .. }
+        | Refusal::SellingStopped
+        | Refusal::Changed { .. }
+        | Refusal::HoldExpired
+        | Refusal::HeldEnough { .. }
+        | Refusal::OwnHold => false,
     }
 }
 
@@ -323,7 +337,9 @@ fn succeeded(settled: Settled, payment_id: &str) -> EventOut {
             );
             let outcome = match outcome {
                 PaymentOutcome::TooLate | PaymentOutcome::Cancelled => "REFUND_DUE",
-                other => other.as_str(),
+                known @ (PaymentOutcome::Confirmed
+                | PaymentOutcome::Duplicate
+                | PaymentOutcome::AmountMismatch) => known.as_str(),
             };
             EventOut {
                 outcome,
@@ -338,14 +354,12 @@ async fn wait(app: &App, mut found: LocatedCheckout) -> Result<&'static str, Pro
     for _ in 0..ROUNDS {
         let now_ms = app.ledger.redis_now_ms();
         let (id, before) = (found.id, found.extended);
-        let extended = match found.course.status {
-            CheckoutStatus::Open => {
-                found
-                    .checkout
-                    .extend_for_payment(id, before, now_ms, budget(app))
-            }
-            _ => return Ok("IGNORED"),
-        };
+        if found.course.status != CheckoutStatus::Open {
+            return Ok("IGNORED");
+        }
+        let extended = found
+            .checkout
+            .extend_for_payment(id, before, now_ms, budget(app));
         let Some(extended) = extended else {
             return Ok("HELD");
         };

@@ -77,7 +77,9 @@ async fn decide_all(
         async move {
             match ledger.decide(request).await? {
                 Verdict::Accepted(accepted) => Ok(accepted.position),
-                other => Err(Failure::from(format!("not accepted: {other:?}"))),
+                other @ (Verdict::Replayed(_) | Verdict::Refused(_)) => {
+                    Err(Failure::from(format!("not accepted: {other:?}")))
+                }
             }
         }
     });

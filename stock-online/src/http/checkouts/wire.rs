@@ -219,10 +219,9 @@ impl<'a> CheckoutOut<'a> {
     pub(super) fn new(of: &'a LocatedCheckout, extensions_max: u32) -> Self {
         let (order, status) = (&of.checkout.order, of.course.status);
         let times = of.extended.map_or(0, |extended| extended.times);
-        let extensions_left = match status {
-            CheckoutStatus::Open => extensions_max.saturating_sub(times),
-            _ => 0,
-        };
+        let is_open = status == CheckoutStatus::Open;
+        let left = extensions_max.saturating_sub(times);
+        let extensions_left = if is_open { left } else { 0 };
         Self {
             checkout_id: of.id,
             status,
