@@ -1,8 +1,7 @@
 //! Payments: reported by a provider that delays, repeats, reorders and lies.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use serde_json::{Value, json};
+use stock_common::clock::Clock;
 use stock_domain::webhook::Secret;
 
 use super::{cancel, confirm, expired, opened, opened_for_ms, show, status};
@@ -10,8 +9,7 @@ use crate::reservations::levels;
 use crate::support::{Answer, Client, Shop};
 
 fn now() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    i64::try_from(now.as_secs()).unwrap()
+    Clock::system().now_ms() / 1_000
 }
 
 /// A payment provider: signs its messages with a secret.

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::json;
+use stock_common::clock::Clock;
 use stock_common::config::Durability;
 use stock_common::id::UserId;
 use stock_domain::points::{self, PointsMoved};
@@ -77,8 +78,7 @@ async fn tell(clients: &[Client], secret: &Secret, checkout: &str, report: &Repo
     let mut tries = 0;
     loop {
         let client = &clients[tries % clients.len()];
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        let at = i64::try_from(now.as_secs()).unwrap();
+        let at = Clock::system().now_ms() / 1_000;
         let call = client.post("/api/payments/events").raw(body.as_bytes());
         let call = call
             .header("content-type", "application/json")
@@ -126,7 +126,6 @@ async fn what_is_sold_is_paid_and_what_is_paid_is_sold_or_to_be_refunded() {
     // and a provider that delays up to three lives of a hold, repeats, reorders and lies. In
     // between an instance and MySQL are killed.
     let seed = rand::random::<u64>();
-    println!("seed {seed}");
     let mut own = OwnServers::start(Durability::Everysec).await;
     let mut shop = Shop::open_on(&own.redis.spec, &own.mysql.spec, 1, UNITS).await;
     let secret = Secret::random();
@@ -184,8 +183,8 @@ async fn what_is_sold_is_paid_and_what_is_paid_is_sold_or_to_be_refunded() {
     let sold = shop
         .count("SELECT COUNT(*) FROM orders WHERE status = 'SUCCESS'")
         .await;
-    println!("{sold} sold, {} payments", told.len());
-    assert_eq!(shop.available(1).await, UNITS - sold);
+    let seeded = format!("seed {seed}: {sold} sold, {} payments", told.len());
+    assert_eq!(shop.available(1).await, UNITS - sold, "{seeded}");
     for (text, expected) in [
         (
             "SELECT COUNT(*) FROM payments WHERE outcome = 'CONFIRMED'",
@@ -212,7 +211,7 @@ async fn what_is_sold_is_paid_and_what_is_paid_is_sold_or_to_be_refunded() {
             300 * i64::try_from(WITH_POINTS).unwrap(),
         ),
     ] {
-        assert_eq!(shop.count(text).await, expected, "{text}");
+        assert_eq!(shop.count(text).await, expected, "{seeded}: {text}");
     }
     let rows: Vec<(u64, String, i64)> =
         sqlx::query_as("SELECT checkout_id, payment_id, amount FROM payments")
@@ -228,11 +227,11 @@ async fn what_is_sold_is_paid_and_what_is_paid_is_sold_or_to_be_refunded() {
     let lost: Vec<_> = told.iter().filter(|of| !known(of)).collect();
     assert!(
         lost.is_empty(),
-        "paid, and neither sold nor to be refunded: {lost:?}"
+        "{seeded}: paid, and neither sold nor to be refunded: {lost:?}"
     );
     let invented: Vec<_> = noted.iter().filter(|of| !told.contains(of)).collect();
-    assert!(invented.is_empty(), "{invented:?}");
-    assert!(sold > UNITS / 2, "{sold} sold");
+    assert!(invented.is_empty(), "{seeded}: {invented:?}");
+    assert!(sold > UNITS / 2, "{seeded}");
     shop.verify().await;
     drop((second, third));
 }
