@@ -179,7 +179,7 @@ async fn a_pickup_takes_the_stores_stock_and_a_reservation_may_hold_it() {
     pickup["totalAmount"] = json!(1_000);
     let short = client
         .post("/api/redis/orders")
-        .user(2)
+        .user(3)
         .json(&pickup)
         .send()
         .await;
