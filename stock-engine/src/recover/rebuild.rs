@@ -193,7 +193,9 @@ impl Rebuild<'_> {
              UNION ALL SELECT c.order_id, CONCAT('LEFT ', c.left_units) FROM order_changes c \
              WHERE c.created_at > NOW(3) - INTERVAL 1 DAY AND NOT EXISTS (SELECT 1 FROM orders o \
              WHERE o.id = c.order_id AND o.status <> 'SUCCESS') AND NOT EXISTS (SELECT 1 FROM \
-             order_changes n WHERE n.order_id = c.order_id AND n.id > c.id)",
+             dead_letters d WHERE d.journal_id = c.order_id AND d.state <> 'OPEN') \
+             AND NOT EXISTS (SELECT 1 FROM order_changes n \
+             WHERE n.order_id = c.order_id AND n.id > c.id)",
         )
         .fetch_all(&mut **transaction)
         .await?;

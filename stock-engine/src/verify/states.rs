@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use redis::cmd;
 use sqlx::{AssertSqlSafe, MySql, MySqlPool, QueryBuilder};
 use stock_common::id::Position;
-use stock_domain::checkout::{CheckoutStatus, Course};
+use stock_domain::checkout::{CheckoutStatus, Course, payment_state_id};
 use stock_domain::coupon::{CODE_STATE, CodeState, ISSUED, OPEN, code_state_id};
 use stock_domain::order::{offline_state, offline_state_id, parse_offline_state_id};
 use stock_mysql::rows::push_list;
@@ -283,14 +283,28 @@ async fn payments(
     ids: &[(&str, &str)],
     says: &mut Says,
 ) -> Result<(), sqlx::Error> {
-    for (id, rest) in ids {
-        let Some((checkout, payment)) = rest.split_once(':') else {
-            continue;
-        };
-        let checkout = Position::from_stream_id(checkout).unwrap_or_default();
-        let outcome = stock_mysql::payments::outcome(pool, checkout, payment).await?;
-        let state = outcome.map(|outcome| outcome.as_str().to_owned());
-        says.insert((*id).to_owned(), state);
+    says.extend(ids.iter().map(|(id, _)| ((*id).to_owned(), None)));
+    let checkout = |rest: &str| Position::from_stream_id(rest.split(':').next()?);
+    let mut checkouts: Vec<u64> = ids
+        .iter()
+        .filter_map(|(_, rest)| checkout(rest).map(Position::get))
+        .collect();
+    checkouts.sort_unstable();
+    checkouts.dedup();
+    for part in checkouts.chunks(500) {
+        let mut query: QueryBuilder<MySql> = QueryBuilder::new(
+            "SELECT checkout_id, payment_id, CAST(outcome AS CHAR) FROM payments \
+             WHERE checkout_id IN ",
+        );
+        push_list(&mut query, part);
+        query.push(" ORDER BY id");
+        let rows: Vec<(u64, String, String)> = query.build_query_as().fetch_all(pool).await?;
+        for (checkout, payment, outcome) in rows {
+            let id = payment_state_id(Position::new(checkout), &payment);
+            if let Some(state) = says.get_mut(&id) {
+                *state = Some(outcome);
+            }
+        }
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
-//! Removes old states from Redis: final states of orders, reservations, cross-shard orders, tills'
-//! sales, files and cancelled points that MySQL has settled too; states of coupons that ended long
-//! ago, since nobody draws or uses those any more; and the limits of sales that ended long ago.
+//! Removes old states from Redis: final states of orders, holds, payments, cross-shard orders,
+//! tills' sales, files and cancelled points that MySQL has settled too; states of coupons that ended
+//! long ago, since nobody draws or uses those any more; and the limits of sales that ended long ago.
 //!
 //! Until then a late duplicate of a request finds the state in Redis. Afterwards handlers find
 //! MySQL's state, or find that the coupon has ended.
@@ -80,7 +80,11 @@ fn is_old(id: &str, value: &str, before_ms: u64, over: &HashSet<CouponId>) -> bo
     let is_over = |coupon: CouponId| over.contains(&coupon);
     let is_final = match id.split_once(':') {
         Some(("order" | "point", id)) => id.parse::<Position>().is_ok(),
-        Some(("hold", id)) => Position::from_stream_id(id).is_some(),
+        Some(("hold" | "extended", id)) => Position::from_stream_id(id).is_some(),
+        Some(("payment", of)) => {
+            let checkout = of.split(':').next().unwrap_or_default();
+            Position::from_stream_id(checkout).is_some()
+        }
         Some(("till" | "device" | "import", _)) => true,
         // A held branch is not final, however old it is.
         Some(("across" | "branch", _)) => state != "HELD",
@@ -128,6 +132,9 @@ mod tests {
             ("order:5", "FAIL@99", true),
             ("order:5", "FAIL@100", false),
             ("hold:1763700000000-1", "CANCELLED@1", true),
+            ("extended:1763700000000-1", "1 0 1763700900000@1", true),
+            ("payment:1763700000000-1:pay:1", "CONFIRMED@1", true),
+            ("payment:1763700000000-1:pay:1", "CONFIRMED@100", false),
             ("point:5", "CANCELED@1", true),
             ("till:1:a:b", "SOLD x@1", true),
             ("device:1:1:a:b", "SOLD x@1", true),
