@@ -1,6 +1,7 @@
 //! Removes old states from Redis: final states of orders, holds, payments, cross-shard orders,
-//! tills' sales, files and cancelled points that MySQL has settled too; states of coupons that ended
-//! long ago, since nobody draws or uses those any more; and the limits of sales that ended long ago.
+//! tills' sales, files and cancelled points that MySQL has settled too; states of coupons that
+//! ended long ago, since nobody draws or uses those any more; and the limits of sales that ended
+//! long ago.
 //!
 //! Until then a late duplicate of a request finds the state in Redis. Afterwards handlers find
 //! MySQL's state, or find that the coupon has ended.
