@@ -300,6 +300,17 @@ impl Refusal {
         }
     }
 
+    /// Whether units are short only until others come back in a moment.
+    #[must_use]
+    pub fn passes_by(&self) -> bool {
+        matches!(
+            self,
+            Self::HeldEnough { back, .. }
+                | Self::Posting { why: Why::Insufficient { back, .. }, .. }
+                if *back != Back::Nothing
+        )
+    }
+
     /// Whether it is remembered under the key of a request that may be made anew, or made anew
     /// with another code.
     #[must_use]
@@ -307,12 +318,7 @@ impl Refusal {
         match self.remembered() {
             Remembered::Always => true,
             Remembered::Never => false,
-            Remembered::UnlessBack => !matches!(
-                self,
-                Self::HeldEnough { back, .. }
-                    | Self::Posting { why: Why::Insufficient { back, .. }, .. }
-                    if *back != Back::Nothing
-            ),
+            Remembered::UnlessBack => !self.passes_by(),
             Remembered::UnlessAnew => !retried_anew,
             Remembered::UnlessRedraws => !retried_with_new_code,
         }

@@ -176,8 +176,14 @@ enum Left {
 }
 
 fn left(refusal: &Refusal) -> Left {
+    // A request on several shards that is not decided yet may have taken the units or the code for
+    // a moment.
+    if refusal.passes_by() {
+        return Left::Waiting;
+    }
     match refusal {
-        Refusal::StaleState { .. } => Left::Stale,
+        Refusal::StaleState { transition: 0, .. } => Left::Stale,
+        Refusal::StaleState { .. } => Left::Waiting,
         Refusal::Posting { .. } | Refusal::Taken { .. } => Left::Wrong,
         Refusal::Fenced
         | Refusal::Lost(_)

@@ -380,7 +380,9 @@ impl Rebuild<'_> {
                  WHERE h.coupon_code = i.code AND h.coupon_id = i.coupon_id \
                  AND h.status = 'OPEN'), 'HELD', 'FREE')), c.user_id IS NULL \
                  FROM coupon_issues i JOIN coupons c ON c.id = i.coupon_id \
-                 WHERE i.id > ? AND (c.valid_to IS NULL OR c.valid_to > NOW(3) - INTERVAL 1 DAY) \
+                 WHERE i.id > ? AND (c.valid_to IS NULL OR c.valid_to > NOW(3) - INTERVAL 1 DAY \
+                 OR EXISTS (SELECT 1 FROM checkouts h WHERE h.coupon_code = i.code \
+                 AND h.coupon_id = i.coupon_id AND h.status = 'OPEN')) \
                  ORDER BY i.id LIMIT ?",
             )
             .bind(after)

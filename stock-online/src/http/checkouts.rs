@@ -211,6 +211,9 @@ fn meanwhile(refusal: Refusal) -> Meanwhile {
     {
         return Meanwhile::Over(course.status);
     }
+    if refusal.passes_by() {
+        return Meanwhile::Changed;
+    }
     match refusal {
         Refusal::StaleState { .. } | Refusal::HoldExpired => Meanwhile::Changed,
         other @ (Refusal::Fenced

@@ -157,7 +157,7 @@ impl Paying<'_> {
             Verdict::Replayed(Replay::Accepted(order)) => Ok(Some(self.sold(order, false, false))),
             Verdict::Refused(Refusal::StaleState { .. } | Refusal::HoldExpired) => Ok(None),
             Verdict::Replayed(Replay::Refused(refusal)) => Err(Problem::from(refusal).replayed()),
-            Verdict::Refused(refusal) => Err(refusal.into()),
+            Verdict::Refused(refusal) => Err(refused(refusal)),
         }
     }
 
@@ -190,7 +190,7 @@ impl Paying<'_> {
                 let from = state.unwrap_or_default();
                 self.note(PaymentOutcome::TooLate, Some(from)).await
             }
-            Verdict::Refused(refusal) => Err(refusal.into()),
+            Verdict::Refused(refusal) => Err(refused(refusal)),
         }
     }
 
@@ -229,11 +229,20 @@ impl Paying<'_> {
     }
 }
 
+/// The problem of a payment that was not settled and may be reported again.
+fn refused(refusal: Refusal) -> Problem {
+    if refusal.passes_by() {
+        // A conflict would be final for a provider.
+        return Problem::of(Code::Overloaded);
+    }
+    refusal.into()
+}
+
 /// Whether a refusal says that something which the checkout had held is gone. Any other refusal
 /// passes by, and the payment may be reported again.
 fn is_gone(refusal: &Refusal) -> bool {
     match refusal {
-        Refusal::Posting { why, .. } => !matches!(why, Why::Broken),
+        Refusal::Posting { why, .. } => !matches!(why, Why::Broken) && !refusal.passes_by(),
         Refusal::Taken { .. } => true,
         Refusal::Fenced
         | Refusal::Lost(_)

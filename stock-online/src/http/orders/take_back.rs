@@ -308,7 +308,7 @@ async fn ask(
     request: Request,
     under: Under,
 ) -> Result<(Verdict, bool), Problem> {
-    if under == Under::Redis {
+    if under == Under::Redis || !has_checkout(app, found).await? {
         return Ok((app.ledger.decide(request).await?, false));
     }
     // MySQL must have the order before its cancel, and before the order the reservation that it
@@ -322,6 +322,20 @@ async fn ask(
     }
     let decided = ask_locked(app, request, before).await?;
     Ok((decided.verdict, decided.is_recorded))
+}
+
+/// Whether MySQL has the checkout that the order was. An order without one needs none.
+///
+/// An order is never recorded before its checkout: the subscriber, which comes to the checkout
+/// later, would store it as open.
+async fn has_checkout(app: &App, found: &mut Located) -> Result<bool, Problem> {
+    if found.order.checkout_id.is_none() || found.entry.is_none() {
+        return Ok(true);
+    }
+    lookup::catch_up(&app.pool, &app.ledger, STEPS_WAIT).await;
+    let again = lookup::find(&app.pool, &app.ledger, found.id).await?;
+    *found = again.ok_or_else(|| Problem::of(Code::OrderNotFound))?;
+    Ok(found.entry.is_none())
 }
 
 /// Refuses to take back an order that is final in MySQL. Redis may have forgotten the order's
