@@ -183,9 +183,9 @@ fn left(refusal: &Refusal) -> Left {
     }
     match refusal {
         Refusal::StaleState { transition: 0, .. } => Left::Stale,
-        Refusal::StaleState { .. } => Left::Waiting,
         Refusal::Posting { .. } | Refusal::Taken { .. } => Left::Wrong,
-        Refusal::Fenced
+        Refusal::StaleState { .. }
+        | Refusal::Fenced
         | Refusal::Lost(_)
         | Refusal::KeyReused
         | Refusal::Claimed(_)
