@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use chrono::{
-    DateTime, NaiveDate, NaiveDateTime, NaiveTime, SecondsFormat, TimeDelta, TimeZone as _,
+    DateTime, NaiveDate, NaiveDateTime, NaiveTime, SecondsFormat, TimeDelta, TimeZone as _, Utc,
 };
 use chrono_tz::Tz;
 
@@ -47,9 +47,11 @@ impl Clock {
 
 /// Unix milliseconds as RFC 3339 in UTC, `2026-01-31T09:00:00.123Z`.
 #[must_use]
-pub fn rfc3339(unix_ms: i64) -> String {
-    DateTime::from_timestamp_millis(unix_ms)
-        .unwrap_or_default()
+pub fn rfc3339(unix_ms: impl TryInto<i64>) -> String {
+    let unix_ms = unix_ms.try_into().ok();
+    let at = unix_ms.and_then(DateTime::from_timestamp_millis);
+    // Only a time beyond the calendar's end has none.
+    at.unwrap_or(DateTime::<Utc>::MAX_UTC)
         .to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
@@ -94,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_time_survives_the_way_through_mysql() {
-        assert_eq!(rfc3339(1_738_314_000_123), "2025-01-31T09:00:00.123Z");
+        assert_eq!(rfc3339(1_738_314_000_123_i64), "2025-01-31T09:00:00.123Z");
         assert_eq!(unix_ms(datetime(1_738_314_000_123)), 1_738_314_000_123);
     }
 
@@ -104,7 +106,7 @@ mod tests {
             let day = NaiveDate::from_ymd_opt(year, month, day).unwrap();
             let begins = day_begins_ms(day, zone).unwrap();
             assert!(day_of(begins, zone) >= day && day_of(begins - 1, zone) < day);
-            rfc3339(i64::try_from(begins).unwrap())
+            rfc3339(begins)
         };
         assert_eq!(
             begins(Tz::Asia__Seoul, (2026, 11, 21)),

@@ -155,7 +155,7 @@ impl Config {
     /// [`ConfigError::Contradiction`] with both settings named.
     #[expect(clippy::too_many_lines, reason = "every rule in one table")]
     pub fn check(&self) -> Result<(), ConfigError> {
-        let rules: [(bool, &str); 19] = [
+        let rules: [(bool, &str); 20] = [
             (self.redis.shards <= 64, "shards must be 0..=64"),
             (
                 self.decide.queue_wait_ms_max + self.redis.redis_response_timeout_ms
@@ -193,6 +193,12 @@ impl Config {
             (
                 (30..=14_400).contains(&self.selling.hold_ttl_seconds_max),
                 "hold_ttl_seconds_max must be 30..=14400",
+            ),
+            (
+                // The state that says how far a checkout was extended outlives the checkout.
+                self.selling.checkout_life_seconds_max.saturating_mul(1_000)
+                    < self.decide.marks_keep_ms,
+                "checkout_life_seconds_max must be below marks_keep_ms",
             ),
             (
                 self.mysql.synchronous_orders_max > 0,

@@ -13,24 +13,27 @@
 //! [`judge`] says what a payment does, and [`Extended`] how far the deadline may move. Both are
 //! plain functions of what is known; the transitions in the requests make sure that it is still so.
 
+mod extension;
 #[cfg(test)]
 mod model;
 mod payment;
 
 use serde::{Deserialize, Serialize};
-use stock_common::id::{Position, UserId};
+use stock_common::id::{Position, SaleId, UserId};
 
+pub use self::extension::{Budget, CheckoutExtended, Extended, extend, extended_state_id};
 pub use self::payment::{
     PAYMENT_ID_MAX, Payment, PaymentOutcome, PaymentUnused, Step, Was, is_payment_id, judge, note,
     payment_state_id,
 };
 use crate::account::{Account, AccountKind};
 use crate::coupon::CodeState;
-use crate::hold::{CANCELLED, EXPIRED, Held, HeldLine, HoldKind, state_id};
+use crate::hold::{self, CANCELLED, EXPIRED, Held, HeldLine, HoldKind, state_id};
 use crate::journal::{Draft, DraftError, Idempotency, Kind};
 use crate::order::{self, Order, Paid, Terms};
 use crate::posting::Posting;
 use crate::request::{Hold, Release, Request};
+use crate::sale::Allowance;
 use crate::transition::{PLACE, Transition};
 
 /// The life of a checkout that asks for none, in seconds.
@@ -153,59 +156,6 @@ impl Course {
     }
 }
 
-/// How far the deadline of a checkout was moved. Its state in Redis is `times by_payment until_ms`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Extended {
-    /// How many times its owner or the shop extended it.
-    pub times: u32,
-    /// Whether a payment whose outcome was open extended it.
-    pub by_payment: bool,
-    /// Its deadline, in Unix ms of Redis' clock.
-    pub until_ms: u64,
-}
-
-/// How far a checkout may be extended.
-#[derive(Debug, Clone, Copy)]
-pub struct Budget {
-    /// How many times.
-    pub times_max: u32,
-    /// The longest life in all, in ms.
-    pub life_ms_max: u64,
-}
-
-impl Extended {
-    /// The text of the state.
-    #[must_use]
-    pub fn state(self) -> String {
-        let by_payment = u8::from(self.by_payment);
-        format!("{} {by_payment} {}", self.times, self.until_ms)
-    }
-
-    /// Reads the text of the state.
-    #[must_use]
-    pub fn parse(state: &str) -> Option<Self> {
-        let mut parts = state.split(' ');
-        Some(Self {
-            times: parts.next()?.parse().ok()?,
-            by_payment: match parts.next()? {
-                "0" => false,
-                "1" => true,
-                _ => return None,
-            },
-            until_ms: parts.next()?.parse().ok()?,
-        })
-    }
-}
-
-/// The body of the entry that moved a deadline.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CheckoutExtended {
-    /// The checkout.
-    pub checkout_id: Position,
-    /// How far its deadline is moved now.
-    pub extended: Extended,
-}
-
 impl Checkout {
     /// The time at which it expires without an extension, in Unix ms of Redis' clock.
     #[must_use]
@@ -254,64 +204,6 @@ impl Checkout {
         let all = taken.into_iter().chain(kept).chain(limits);
         all.chain(held.take_one()).chain(points).collect()
     }
-
-    /// The extension that its owner or the shop asks for: it lives `ttl_ms` from now on, and never
-    /// shorter than before. `None` when the budget is spent.
-    #[must_use]
-    pub fn extend(
-        &self,
-        id: Position,
-        before: Option<Extended>,
-        now_ms: u64,
-        ttl_ms: u64,
-        budget: Budget,
-    ) -> Option<Extended> {
-        let before = self.extended(id, before);
-        let until_ms = before.until_ms.max(now_ms.saturating_add(ttl_ms));
-        let times = before.times.saturating_add(1);
-        let last_ms = id.unix_ms().saturating_add(budget.life_ms_max);
-        (times <= budget.times_max && until_ms <= last_ms).then_some(Extended {
-            times,
-            until_ms,
-            ..before
-        })
-    }
-
-    /// The extension by a payment whose outcome is open: once, by its own time to live, and no
-    /// further than the longest life. `None` when there was one before.
-    #[must_use]
-    pub fn extend_for_payment(
-        &self,
-        id: Position,
-        before: Option<Extended>,
-        now_ms: u64,
-        budget: Budget,
-    ) -> Option<Extended> {
-        let before = self.extended(id, before);
-        let last_ms = id.unix_ms().saturating_add(budget.life_ms_max);
-        let until_ms = now_ms.saturating_add(self.ttl_ms).min(last_ms);
-        (!before.by_payment).then_some(Extended {
-            by_payment: true,
-            until_ms: before.until_ms.max(until_ms),
-            ..before
-        })
-    }
-
-    /// How far its deadline is moved.
-    #[must_use]
-    pub fn extended(&self, id: Position, known: Option<Extended>) -> Extended {
-        known.unwrap_or(Extended {
-            times: 0,
-            by_payment: false,
-            until_ms: self.expires_ms(id),
-        })
-    }
-}
-
-/// The id of the state that says how far a checkout's deadline was moved.
-#[must_use]
-pub fn extended_state_id(checkout: Position) -> String {
-    format!("extended:{}", checkout.stream_id())
 }
 
 /// The conditions under which a checkout is opened.
@@ -390,37 +282,15 @@ impl Changed<'_> {
     }
 }
 
-/// Moves the deadline of a checkout that has not expired.
+/// Gives a checkout back whose deadline has passed and was not moved meanwhile.
 ///
 /// # Errors
 /// [`DraftError`] when the entry has no JSON form.
-pub fn extend(
-    of: Changed<'_>,
-    extended: Extended,
-    actor: UserId,
-    idempotency: Option<Idempotency>,
-) -> Result<Request, DraftError> {
-    let body = CheckoutExtended {
-        checkout_id: of.id,
-        extended,
-    };
-    let mut draft = Draft::new(Kind::CheckoutExtended, actor, &body)?;
-    draft.reference = Some(of.id.to_string());
-    let before = of.extended.map(Extended::state).unwrap_or_default();
-    draft.transitions = vec![
-        // It is live, and stays so.
-        Transition::new(state_id(of.id), "", String::new()),
-        Transition::new(extended_state_id(of.id), &before, extended.state()),
-    ];
-    let mut request = Request::new(draft);
-    request.idempotency = idempotency;
-    request.allow_backlog = true;
-    request.retried_anew = true;
-    request.release = Some(Release {
-        member: of.checkout.held(of.id).member(),
-        until_ms: of.expires_ms(),
-        extended_ms: extended.until_ms,
-    });
+pub fn expire(of: Changed<'_>) -> Result<Request, DraftError> {
+    let mut request = hold::expire(&of.checkout.held(of.id), of.expires_ms())?;
+    let extended = of.extended.map_or_else(String::new, Extended::state);
+    let unmoved = Transition::new(extended_state_id(of.id), &extended, extended.clone());
+    request.draft.transitions.push(unmoved);
     Ok(request)
 }
 
@@ -455,8 +325,10 @@ pub fn confirm(
     Ok(request)
 }
 
-/// Makes an expired checkout an order, at the frozen total, if everything is still there. `state`
-/// is the state of the hold, which may be forgotten by now.
+/// Makes an expired checkout an order, at the frozen total, if everything is still there.
+///
+/// `state` is the state of the hold, which Redis may have forgotten by now. `forgotten` are the
+/// sales whose limits it has forgotten: they count nobody any more.
 ///
 /// # Errors
 /// [`DraftError`] when the entry has no JSON form.
@@ -465,9 +337,14 @@ pub fn retake(
     state: Option<&str>,
     payment: &Payment,
     known: Option<PaymentOutcome>,
+    forgotten: &[SaleId],
     actor: UserId,
 ) -> Result<Request, DraftError> {
-    let order = of.paid(payment, true);
+    let mut order = of.paid(payment, true);
+    for line in &mut order.lines {
+        let is_kept = |of: &Allowance| !forgotten.contains(&of.sale_id);
+        line.allowance = line.allowance.filter(is_kept);
+    }
     let mut request = order::place(&order, Terms::default(), None)?;
     let draft = &mut request.draft;
     draft.actor = actor;

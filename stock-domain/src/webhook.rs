@@ -119,7 +119,7 @@ pub fn stock_changed(entries: &[Entry]) -> Option<Vec<u8>> {
 }
 
 fn time(entry: &Entry) -> String {
-    rfc3339(i64::try_from(entry.position.unix_ms()).unwrap_or_default())
+    rfc3339(entry.position.unix_ms())
 }
 
 fn one(entry: &Entry, posted: &Posted) -> Option<Value> {

@@ -87,15 +87,6 @@ impl Expiry {
     }
 }
 
-/// Releases one hold, if its time is over.
-///
-/// # Errors
-/// [`SweepError`]
-pub async fn sweep_one(ledger: &Ledger, held: Held, expires_ms: u64) -> Result<(), SweepError> {
-    release(ledger, &[(held, expires_ms)]).await?;
-    Ok(())
-}
-
 /// Releases the holds that expired first, at most two thousand on each shard.
 ///
 /// # Errors

@@ -360,7 +360,7 @@ impl World {
             }
             Step::Retake => {
                 let state = hold.as_deref();
-                let request = retake(changed, state, &payment, known, UserId(1)).unwrap();
+                let request = retake(changed, state, &payment, known, &[], UserId(1)).unwrap();
                 let refund = noting(PaymentOutcome::TooLate, state);
                 match self.ledger.decide(&request) {
                     Some(_) => PaymentOutcome::Confirmed,

@@ -227,18 +227,22 @@ impl Order {
         }
     }
 
-    /// The amount to refund for a step: the price of its units, less its shares of the discount and
-    /// of the points that were used.
+    /// The amount that is refunded when some of its units are back, given what was refunded before
+    /// that: the price of the units, less their shares of the discount and of the points that were
+    /// used. Shares are rounded down, so of cheap units it could be more than what was paid: it
+    /// never is.
     #[must_use]
-    pub fn refund(&self, units: &Units, shares: Shares) -> Money {
+    pub fn refunded(&self, back: &Units, before: Money) -> Money {
         let lines = self.lines.iter().enumerate();
-        let amount: i64 = lines
-            .filter_map(|(at, line)| line.unit_price.times(units.at(at)))
+        let price: i64 = lines
+            .filter_map(|(at, line)| line.unit_price.times(back.at(at)))
             .map(Money::get)
             .sum();
-        let refund = amount - shares.coupon_discount - shares.used_points;
-        // Rounded down twice, the shares of a step may exceed the price of its units by one.
-        Money::new(refund.max(0)).unwrap_or_default()
+        let shares = self.shares(back);
+        let due = Money::new(price - shares.coupon_discount - shares.used_points);
+        due.unwrap_or(Money::ZERO)
+            .min(self.total_amount)
+            .max(before)
     }
 }
 
@@ -274,8 +278,9 @@ impl Reversed<'_> {
         let online = order.shares_online_stock.then_some(LocationId::ONLINE);
         let locations: Vec<LocationId> = match (part.way, part.location) {
             (Way::WrittenOff, _) => Vec::new(),
-            (_, Some(location)) => vec![location],
-            (_, None) => [order.location()].into_iter().chain(online).collect(),
+            (_, Some(location)) if location != order.location() => vec![location],
+            // Of a store that shares the online stock a sale has taken both.
+            (_, Some(_) | None) => [order.location()].into_iter().chain(online).collect(),
         };
         let mut postings: Vec<Posting> = locations.into_iter().flat_map(stock).collect();
         postings.extend(lines().filter_map(|(line, units)| {
@@ -424,8 +429,11 @@ mod tests {
             path: Path::Redis,
             delivery_type: DeliveryType::Online,
             store_id: None,
+            total_amount: {
+                let sums: i64 = lines.clone().map(|line| line.sub_total.get()).sum();
+                money((sums - discount - used).max(0))
+            },
             lines: lines.collect(),
-            total_amount: Money::ZERO,
             coupon: Some(UsedCoupon {
                 code: "A".to_owned(),
                 coupon_id: CouponId(1),
@@ -459,6 +467,21 @@ mod tests {
         assert_eq!(shares("3,1"), (100, 33, 7));
     }
 
+    #[test]
+    fn the_refunds_of_small_parts_are_together_what_was_paid() {
+        // Danger: three units of 1, a coupon of 1 and a point: each unit's shares are rounded down
+        // to nothing, so the first two refunded 2, though 1 was paid.
+        let order = order(&[(3, 1)], 1, 1, 0);
+        assert_eq!(order.total_amount.get(), 1);
+        let mut refunded = Money::ZERO;
+        let steps = ["1", "2", "3"].map(|back| {
+            let before = refunded;
+            refunded = order.refunded(&Units::parse(back).unwrap(), before);
+            refunded.get() - before.get()
+        });
+        assert_eq!(steps, [1, 0, 0]);
+    }
+
     proptest! {
         #[test]
         fn every_way_of_taking_an_order_back_gives_the_same_and_never_more(
@@ -470,6 +493,7 @@ mod tests {
             let order = order(&lines, discount, used, earned);
             let all = Units::of(&order);
             let (mut back, mut given) = (all.less(&all).unwrap(), Shares::default());
+            let mut refunded = Money::ZERO;
             let every = (0..lines.len()).flat_map(|line| [line; 5]);
             for line in picks.into_iter().chain(every) {
                 let mut next = back.clone();
@@ -484,9 +508,12 @@ mod tests {
                 given.coupon_discount += step.coupon_discount;
                 given.used_points += step.used_points;
                 given.earned_points += step.earned_points;
-                back = next;
+                let by_now = order.refunded(&next, refunded);
+                prop_assert!(by_now >= refunded && by_now <= order.total_amount, "{by_now:?}");
+                (back, refunded) = (next, by_now);
             }
             prop_assert_eq!(&back, &all);
+            prop_assert_eq!(refunded, order.total_amount);
             prop_assert_eq!(
                 (given.coupon_discount, given.used_points, given.earned_points),
                 benefits

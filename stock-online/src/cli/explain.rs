@@ -93,7 +93,7 @@ fn entry_json(entry: &Entry) -> Value {
             })
         })
         .collect();
-    let at = i64::try_from(entry.position.unix_ms()).unwrap_or_default();
+    let at = entry.position.unix_ms();
     json!({
         "kind": entry.kind.as_str(), "number": entry.number, "decidedAt": rfc3339(at),
         "actor": entry.actor, "reference": entry.reference, "postings": postings,

@@ -164,9 +164,8 @@ pub(super) async fn find(app: &App, id: Position) -> Result<Option<LocatedChecko
     let Some(due) = found.as_ref().filter(|of| is_due(of)) else {
         return Ok(found);
     };
-    let (held, expires_ms) = (due.checkout.held(id), due.expires_ms());
-    let sweeping = stock_engine::expiry::sweep_one(&app.ledger, held, expires_ms);
-    if let Err(error) = sweeping.await {
+    let expiring = app.ledger.decide(checkout::expire(due.changed())?);
+    if let Err(error) = expiring.await {
         tracing::warn!(%error, checkout.id = %id, "an expired checkout could not be given back");
     }
     Ok(lookup::checkout(&app.pool, &app.ledger, id).await?)

@@ -99,7 +99,6 @@ pub async fn create(
         Begun::Fresh(once) => once,
         Begun::Before(answer) => return answer,
     };
-    let time = |ms: u64| rfc3339(i64::try_from(ms).unwrap_or_default());
     let made = match table::create_discount(once.connection(), ProductId(id), &discount).await {
         Ok(Some(discount_id)) => {
             let body = DiscountOut {
@@ -107,8 +106,8 @@ pub async fn create(
                 product_id: id,
                 percentage: body.percentage,
                 is_active: true,
-                starts_at: time(starts_ms),
-                ends_at: time(ends_ms),
+                starts_at: rfc3339(starts_ms),
+                ends_at: rfc3339(ends_ms),
             };
             Ok((json(StatusCode::CREATED, &body), ()))
         }

@@ -182,7 +182,10 @@ impl Paying<'_> {
     async fn retake(&self) -> Result<Option<Settled>, Problem> {
         let state = self.found.state.as_deref();
         let (payment, known) = (self.payment, self.known);
-        let build = || checkout::retake(self.found.changed(), state, payment, known, self.actor);
+        let (changed, app) = (self.found.changed(), self.app);
+        let order = &self.found.checkout.order;
+        let forgotten = lookup::forgotten_sales(&app.pool, &app.ledger, order).await?;
+        let build = || checkout::retake(changed, state, payment, known, &forgotten, self.actor);
         match decide_stock(self.app, build).await? {
             Verdict::Accepted(accepted) => Ok(Some(self.sold(accepted.position, true, true))),
             Verdict::Replayed(_) | Verdict::Refused(Refusal::StaleState { .. }) => Ok(None),
@@ -473,7 +476,7 @@ impl From<StoredPayment> for PaymentOut {
             amount: of.amount,
             outcome: of.outcome,
             order_id: is_sold.then_some(of.id),
-            created_at: rfc3339(i64::try_from(of.id.unix_ms()).unwrap_or(i64::MAX)),
+            created_at: rfc3339(of.id.unix_ms()),
         }
     }
 }

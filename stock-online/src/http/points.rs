@@ -114,7 +114,7 @@ impl From<PointTransaction> for PointOut {
             balance_snapshot: of.balance_snapshot,
             order_id: of.order_id,
             cancels_id: of.cancels_id,
-            created_at: rfc3339(i64::try_from(of.id.unix_ms()).unwrap_or_default()),
+            created_at: rfc3339(of.id.unix_ms()),
         }
     }
 }

@@ -124,10 +124,6 @@ pub(super) struct ReservationListOut {
     next_cursor: Option<String>,
 }
 
-fn time(unix_ms: u64) -> String {
-    rfc3339(i64::try_from(unix_ms).unwrap_or_default())
-}
-
 impl ReservationOut {
     fn new(id: Position, of: &Reservation, status: ReservationStatus) -> Self {
         Self {
@@ -137,8 +133,8 @@ impl ReservationOut {
             location_id: of.location_id.0,
             quantity: of.quantity,
             status,
-            created_at: time(id.unix_ms()),
-            expires_at: time(of.expires_ms(id)),
+            created_at: rfc3339(id.unix_ms()),
+            expires_at: rfc3339(of.expires_ms(id)),
         }
     }
 }

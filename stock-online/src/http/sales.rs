@@ -179,12 +179,11 @@ pub async fn list(
 
 impl SaleOut {
     pub(super) fn new(sale: &Sale, now_ms: u64) -> Self {
-        let time = |ms: u64| rfc3339(i64::try_from(ms).unwrap_or_default());
         Self {
             sale_id: sale.id.0,
             state: sale.state(now_ms).as_str(),
-            starts_at: time(sale.starts_ms),
-            ends_at: time(sale.ends_ms),
+            starts_at: rfc3339(sale.starts_ms),
+            ends_at: rfc3339(sale.ends_ms),
             price: sale.price,
             limit_per_user: sale.limit_per_user,
             availability: sale.availability,

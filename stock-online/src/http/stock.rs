@@ -332,7 +332,7 @@ async fn archived_until(
     location: Option<LocationId>,
 ) -> Result<Option<String>, sqlx::Error> {
     let until = postings::archived_until(pool, product, location).await?;
-    Ok(until.map(|until| rfc3339(i64::try_from(until.unix_ms()).unwrap_or_default())))
+    Ok(until.map(|until| rfc3339(until.unix_ms())))
 }
 
 impl From<Movement> for MovementOut {
@@ -348,7 +348,7 @@ impl From<Movement> for MovementOut {
             reference: of.reference,
             actor_id: of.actor.0,
             reason: of.reason,
-            created_at: rfc3339(i64::try_from(of.position.unix_ms()).unwrap_or_default()),
+            created_at: rfc3339(of.position.unix_ms()),
         }
     }
 }

@@ -20,7 +20,7 @@ struct SilkPage {
 impl SilkPage {
     /// The time of day, in UTC.
     fn time(&self, at_ms: &u64) -> String {
-        let at = rfc3339(i64::try_from(*at_ms).unwrap_or_default());
+        let at = rfc3339(*at_ms);
         let time = at.split('T').nth(1).unwrap_or_default();
         time.trim_end_matches('Z').to_owned()
     }

@@ -129,7 +129,7 @@ async fn cancel(mut ask: Ask) -> Result<Response, Problem> {
 }
 
 fn row(of: &PointTransaction) -> Value {
-    let at = rfc3339(i64::try_from(of.id.unix_ms()).unwrap_or_default());
+    let at = rfc3339(of.id.unix_ms());
     json!({ "id": of.id, "user_id": of.user_id.0, "amount": of.delta.abs(),
         "type": of.point_type, "description": of.description,
         "balance_snapshot": of.balance_snapshot, "version": of.seq,

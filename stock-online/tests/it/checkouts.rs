@@ -6,11 +6,11 @@ mod payments;
 use serde_json::{Value, json};
 use stock_common::id::{ProductId, UserId};
 use stock_common::money::Money;
-use stock_domain::checkout::{self, Checkout, OpenTerms};
+use stock_domain::checkout::{self, Changed, Checkout, OpenTerms};
 use stock_domain::order::{DeliveryType, Order, OrderLine, Path};
 use stock_domain::quantity::Quantity;
 use stock_domain::request::Request;
-use stock_domain::verdict::Verdict;
+use stock_domain::verdict::{Refusal, Verdict};
 
 use crate::benefits::{balance, campaign, code, earn};
 use crate::reservations::{levels, reserve};
@@ -569,5 +569,40 @@ async fn an_order_cancelled_before_mysql_has_its_checkout_ends_both_once() {
     assert_eq!(levels(client).await, (9, 0, 9));
     shop.verify().await;
     http.stop().await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_not_seen_an_extension_ends_nothing() {
+    // Danger: a reader saw the old deadline, the buyer extends just before it, and the reader
+    // expires the checkout just after it. Method: the expiry of before the extension.
+    let shop = Shop::open(1, 10).await;
+    let service = shop.serve().await;
+    let client = &service.client;
+    let id = opened_for_ms(&shop, 1, 2_000).await;
+    let position = id.parse().unwrap();
+    let entry = shop.ledger.find(position).await.unwrap().unwrap();
+    let of: Checkout = entry.body().unwrap();
+    let before = Changed {
+        id: position,
+        checkout: &of,
+        extended: None,
+    };
+    let extended = extend(client, 2, &id, 300).await;
+    assert_eq!(extended.status, 200, "{}", extended.text);
+    until("the first deadline is past", || async {
+        shop.ledger.redis_now_ms() > before.expires_ms() + 1
+    })
+    .await;
+    let expiring = checkout::expire(before).unwrap();
+    let verdict = shop.ledger.decide(expiring).await.unwrap();
+    assert!(
+        matches!(verdict, Verdict::Refused(Refusal::StaleState { .. })),
+        "{verdict:?}"
+    );
+    assert_eq!(status(client, &id).await, "OPEN");
+    assert_eq!(confirm(client, &id, "p-1", 1_000).await.status, 200);
+    shop.drained().await;
+    shop.verify().await;
     service.stop().await;
 }

@@ -211,10 +211,6 @@ impl ConfirmedOut {
     }
 }
 
-fn time(unix_ms: u64) -> String {
-    rfc3339(i64::try_from(unix_ms).unwrap_or(i64::MAX))
-}
-
 impl<'a> CheckoutOut<'a> {
     pub(super) fn new(of: &'a LocatedCheckout, extensions_max: u32) -> Self {
         let (order, status) = (&of.checkout.order, of.course.status);
@@ -236,8 +232,8 @@ impl<'a> CheckoutOut<'a> {
             total_amount: order.total_amount,
             reference: of.checkout.reference.as_deref(),
             extensions_left,
-            created_at: time(of.id.unix_ms()),
-            expires_at: time(of.expires_ms()),
+            created_at: rfc3339(of.id.unix_ms()),
+            expires_at: rfc3339(of.expires_ms()),
             order_id: of.course.order_id,
             is_late: of.course.is_late,
         }

@@ -135,14 +135,10 @@ pub(in crate::http) struct OwnCouponListOut<'a> {
     pub(super) next_cursor: Option<String>,
 }
 
-fn time(unix_ms: u64) -> String {
-    rfc3339(i64::try_from(unix_ms).unwrap_or_default())
-}
-
 impl<'a> WorthOut<'a> {
     pub(super) fn new(coupon: &'a Coupon) -> Self {
         let (from_ms, to_ms) = coupon.window_ms;
-        let bound = |ms: u64| (ms > 0).then(|| time(ms));
+        let bound = |ms: u64| (ms > 0).then(|| rfc3339(ms));
         let (discount_amount, discount_rate) = match coupon.benefit {
             Benefit::Amount(amount) => (Some(amount), None),
             Benefit::Rate(rate) => (None, rate.to_string().parse().ok()),
@@ -180,7 +176,7 @@ impl<'a> IssueOut<'a> {
             work_id: issued.work_id.map(|work| work.0),
             code: &issued.code,
             is_used,
-            created_at: time(id.unix_ms()),
+            created_at: rfc3339(id.unix_ms()),
         }
     }
 }

@@ -164,15 +164,9 @@ enum Under {
 pub async fn cancel_redis(
     State(app): State<Arc<App>>,
     id: Result<PathId, Problem>,
-    Keyed {
-        caller,
-        body,
-        idempotency,
-    }: Keyed<CancelIn>,
+    keyed: Keyed<CancelIn>,
 ) -> Result<Response, Problem> {
-    let asked = Asked::cancel(body)?;
-    let found = find_own(&app, Reader::Writer, caller, order_id(id)?).await?;
-    take_back(&app, found, &asked, caller, idempotency, Under::Redis).await
+    cancel(&app, order_id(id)?, keyed, Under::Redis).await
 }
 
 /// PATCH `/api/orders/{orderId}/cancel`.
@@ -182,15 +176,20 @@ pub async fn cancel_redis(
 pub async fn cancel_lock(
     State(app): State<Arc<App>>,
     id: Result<PathId, Problem>,
-    Keyed {
-        caller,
-        body,
-        idempotency,
-    }: Keyed<CancelIn>,
+    keyed: Keyed<CancelIn>,
 ) -> Result<Response, Problem> {
-    let asked = Asked::cancel(body)?;
-    let found = find_own(&app, Reader::Writer, caller, order_id(id)?).await?;
-    take_back(&app, found, &asked, caller, idempotency, Under::Locks).await
+    cancel(&app, order_id(id)?, keyed, Under::Locks).await
+}
+
+async fn cancel(
+    app: &Arc<App>,
+    id: u64,
+    keyed: Keyed<CancelIn>,
+    under: Under,
+) -> Result<Response, Problem> {
+    let asked = Asked::cancel(keyed.body)?;
+    let found = find_own(app, Reader::Writer, keyed.caller, id).await?;
+    take_back(app, found, &asked, keyed.caller, keyed.idempotency, under).await
 }
 
 /// Takes a whole order back under row locks in MySQL.

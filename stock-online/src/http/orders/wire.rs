@@ -209,12 +209,8 @@ pub(in crate::http) struct ListOut<'a> {
     pub(super) next_cursor: Option<String>,
 }
 
-fn time(at: Position) -> String {
-    rfc3339(i64::try_from(at.unix_ms()).unwrap_or_default())
-}
-
 impl ChangeOut {
-    fn new(order: &Order, change: &StoredChange, taken: &Units) -> Self {
+    fn new(order: &Order, change: &StoredChange, taken: &Units, refund_amount: Money) -> Self {
         let (step, shares) = (&change.step, change.step.shares);
         let lines = order.lines.iter().enumerate().map(|(at, line)| UnitsOut {
             product_id: line.product_id.0,
@@ -227,8 +223,8 @@ impl ChangeOut {
             coupon_discount_amount: shares.coupon_discount,
             used_points: shares.used_points,
             earned_points: shares.earned_points,
-            refund_amount: order.refund(taken, shares),
-            changed_at: time(change.id),
+            refund_amount,
+            changed_at: rfc3339(change.id.unix_ms()),
         }
     }
 }
@@ -260,22 +256,26 @@ impl<'a> OrderOut<'a> {
             used_points: order.used_points,
             earned_points: order.earned_points,
             total_amount: order.total_amount,
-            created_at: time(id),
+            created_at: rfc3339(id.unix_ms()),
             changes: Vec::new(),
         }
     }
 
     /// The same order with what is left of it, and the steps in which the rest was taken back.
     pub(super) fn with_changes(mut self, changes: &[StoredChange]) -> Self {
-        let mut before = Units::of(self.order);
+        let all = Units::of(self.order);
+        let (mut before, mut refunded) = (all.clone(), Money::ZERO);
         for change in changes {
-            let Some(left) = Units::parse(&change.step.left) else {
+            let steps = Units::parse(&change.step.left)
+                .and_then(|left| Some((before.less(&left)?, all.less(&left)?, left)));
+            let Some((taken, back, left)) = steps else {
                 continue;
             };
-            let taken = before.less(&left).unwrap_or_else(|| before.clone());
+            let by_now = self.order.refunded(&back, refunded);
+            let refund = by_now.minus(refunded).unwrap_or(Money::ZERO);
             self.changes
-                .push(ChangeOut::new(self.order, change, &taken));
-            before = left;
+                .push(ChangeOut::new(self.order, change, &taken, refund));
+            (before, refunded) = (left, by_now);
         }
         if !changes.is_empty() {
             for (at, line) in self.order_product_infos.iter_mut().enumerate() {
