@@ -5,7 +5,7 @@
 //! | [`receive`] | POST `/api/payments/events` | 200 with what became of it; a payment provider calls it |
 //! | [`list`] | GET `/api/payments` | 200, newest first |
 //!
-//! [`settle`] does for the provider's message and for a confirm by the shop the same.
+//! [`settle()`] does for the provider's message and for a confirm by the shop the same.
 
 mod settle;
 
