@@ -43,28 +43,29 @@
 --   8 ms that an acceptance is remembered    9 ms that a refusal is remembered
 --  10 channel of the levels message         11 number of requests
 --  12 ms after which the batch comes too late (a request may have a deadline of its own)
---  13 number of transitions
+--  13 number of transitions                14 number of held fields
 --   then per account with its own key: its label in the levels message, or "" for an account that
 --   is not announced
 --   then per book: 1 = its accounts are announced, 0 = not; number of fields; the fields. Accounts
 --   are numbered from 1: first those with keys of their own, then the books' fields in this order
 --   then the hashes of the idempotency keys, numbered from 1
---   then the ids of the transitions, in the order of the requests
+--   then the ids of the transitions, and then the fields of held_units in which the lines of holds
+--   and releases count, both in the order of the requests
 --   then per request: its shape, and for each of these flags that is set, in this order:
 --     1     idempotency: index of the key; print
 --     2     deadline: ms
---     8     transitions: count; of each the state before ("" = none) and after ("" = forget). A "#"
---           at the end of the state after becomes the position of the entry
+--     8     transitions: of each the state before ("" = none) and after ("" = forget), each of them
+--           ended by a line feed. A "#" at the end of the state after becomes the position of the
+--           entry
 --     16    closings: count; of each the account index, and 1 = close, 0 = open or 2 = close if
 --           this request opens the account
 --     256   refuse: a predecided answer, which is remembered under the key. After "=" it is a
 --           refusal of another shard, "code rest"
 --     512   switch of selling: 1 = open, 0 = stopped
---     2048 hold: ms that it lives; its text (the member is "ms-low text"); how many units of a
---           product its user may hold, these included, where no sale's limit counts them (0 = any
---           number)
+--     2048  hold: its text (the member is "ms-low text")
 --     4096  release: member of the hold that ends with this request; ms from which that is too late
---           (0 = never); ms at which the hold ends from now on (0 = now)
+--           (0 = never)
+--     4     extension: ms at which the hold of the release ends instead
 --     8192  expected: account index; the balance that the account must have
 --     32768 late_check: the posting, from 1, before which the last transition is checked; one more
 --           than there are postings = after all
@@ -82,7 +83,10 @@
 -- A shape is "flags opens closes", and then each posting as " delta", " delta:level" or
 -- " delta:level:least". opens and closes are the window in ms (0 = no bound). level is the balance
 -- at which the posting opens a missing account. least is the balance below which the posting may
--- not take (0 if it is left out).
+-- not take (0 if it is left out). With flag 2048 or 4096 there follow "|ttl", the ms that the hold
+-- lives, each of its lines as " units:most", and "|" with each line of the release as " units".
+-- most is the number of units of the product that the user may hold, these included (0 = any
+-- number).
 --
 -- RETURNS  { ms of Redis' clock, unsettled entries, first, answer of request 1, of request 2, ... }
 --   first: "ms-low number" of the first entry that was accepted, or "". The positions and numbers
@@ -130,7 +134,7 @@ local CALL_ARGUMENTS = 500
 local BALANCE_MAX = 9007199254740991
 local POSTING_MAX = 1000000000000
 local PRIMED_KEYS = 9
-local HEAD = 13
+local HEAD = 14
 local PLACE = string.byte('#')
 local EPOCH = ARGV[1]
 
@@ -163,7 +167,7 @@ local shard_low = ARGV[2] * 65536
 local own_accounts, books = tonumber(ARGV[3]), tonumber(ARGV[4])
 local idempotency_keys = tonumber(ARGV[5])
 local requests, batch_deadline = tonumber(ARGV[11]), tonumber(ARGV[12])
-local batch_transitions = tonumber(ARGV[13])
+local batch_transitions, batch_fields = tonumber(ARGV[13]), tonumber(ARGV[14])
 local number, settled = tonumber(head[4]), tonumber(head[5])
 local selling = head[6] ~= '0'
 
@@ -284,7 +288,9 @@ local ids_end = id_at + batch_transitions
 local states_lost = not read_book(KEYS[3], EPOCH, id_at + 1, ids_end, function(at, value)
   states[ARGV[at]] = value and match(value, '^[^@]*') or ''
 end)
-local is_set, set_ids, set_count = {}, {}, 0 -- the ids of the states that change
+local is_set = {} -- the ids of the states that change
+local field_before = ids_end -- index in ARGV after which the held fields of the next request stand
+local fields_end = ids_end + batch_fields
 local frames, accepted = {}, 0
 local held, released = {}, {} -- to add to deadlines: score, member, ...; to remove: member, ...
 local switched
@@ -292,13 +298,18 @@ local limit, limit_reserve = tonumber(ARGV[6]), ARGV[6] + ARGV[7]
 local id_prefix = text(ms) .. '-'
 local first_low, first_number = low, number + 1
 
+-- Held units, as far as the batch has to do with them: field of held_units -> units now.
+local units, units_changed = {}, {}
+
 -- Whether the live holds, or their units, were lost. Redis is asked at most once, and only where a
--- request has to do with holds.
+-- request has to do with holds. The units of all requests are read with it.
 local deadlines_lost
 local function lost_deadlines()
   if deadlines_lost == nil then
     deadlines_lost = type(redis.pcall('ZSCORE', KEYS[4], '.')) ~= 'string'
-      or type(redis.pcall('HGET', KEYS[9], '.')) ~= 'string'
+      or not read_book(KEYS[9], '0', ids_end + 1, fields_end, function(at, value)
+        units[ARGV[at]] = tonumber(value) or 0
+      end)
   end
   return deadlines_lost
 end
@@ -315,28 +326,9 @@ local function is_due()
   return due
 end
 
--- Held units, as far as the batch has to do with them: field of held_units -> units now.
-local units, units_changed = {}, {}
 local function units_at(field)
   if not units[field] then units[field] = tonumber(redis.call('HGET', KEYS[9], field)) or 0 end
   return units[field]
-end
-
--- Calls count(field, units, sale) for each line of a hold: the field of held_units in which the
--- line counts, its units, and the sale whose limit counts them ("0" = none). Returns the first
--- result that is not nil. A branch belongs to no user, so branches are counted in a field of their
--- own.
-local function each_line(what, count)
-  if what == 'branch' then return count('branches', 1, '0') end
-  local user, product, quantity, sale = match(what, '^(%d+) (%d+) %d+ (%d+) (%d+) %d+$')
-  if user then return count(product .. ':' .. user, tonumber(quantity), sale) end
-  user = match(what, '^checkout (%d+) ')
-  if not user then return nil end
-  for line_product, units_held, line_sale in string.gmatch(what, ' (%d+):%d+:(%d+):(%d+)') do
-    local found = count(line_product .. ':' .. user, tonumber(units_held), line_sale)
-    if found then return found end
-  end
-  return nil
 end
 
 -- Whether units that are short may come back in a moment: " due", " held", or "" if not. A refusal
@@ -346,23 +338,30 @@ local function may_come_back()
   return not lost_deadlines() and units_at('branches') > 0 and ' held' or ''
 end
 
--- Adds (sign 1) or removes (sign -1) the units of a hold, in the copy of held_units.
-local function hold_units(what, sign)
-  each_line(what, function(field, quantity)
-    units[field] = math.max(units_at(field) + sign * quantity, 0)
-    units_changed[field] = true
-  end)
+-- Counts the units of lines in the copy of held_units. The fields stand in ARGV after an index.
+local function count_units(lines, after)
+  for n = 1, #lines do
+    local field = ARGV[after + n]
+    units[field], units_changed[field] = math.max(units[field] + lines[n], 0), true
+  end
 end
 
 -- The refusal of a hold that would exceed the units that its user may hold, if there is one.
-local function held_enough(what, most)
-  return each_line(what, function(field, quantity, sale)
-    if sale ~= '0' then return nil end
-    local left = math.max(most - units_at(field), 0)
-    return quantity > left and '54 ' .. left .. (is_due() and ' due' or '') or nil -- HELD_ENOUGH
-  end)
+local function held_enough(lines, most, after)
+  for n = 1, #lines do
+    if most[n] > 0 then
+      local left = math.max(most[n] - units[ARGV[after + n]], 0)
+      if lines[n] > left then return '54 ' .. left .. (is_due() and ' due' or '') end -- HELD_ENOUGH
+    end
+  end
+  return nil
 end
 
+-- Small numbers repeat within a batch, so each is printed once.
+local texts = setmetatable({}, { __index = function(known, n)
+  known[n] = text(n)
+  return known[n]
+end })
 -- Numbers repeat within a batch, so each text is converted once. False stands for no number.
 local indices = setmetatable({}, { __index = function(known, s)
   local n = tonumber(s) or false
@@ -376,10 +375,10 @@ local forms = setmetatable({}, { __index = function(known, s)
   local form = {
     idempotency = has(1), deadline = has(2), transitions = has(8), closings = has(16),
     takes_stock = has(32), allow_closed = has(64), allow_backlog = has(128), refuse = has(256),
-    switch = has(512), hold = has(2048), release = has(4096),
+    switch = has(512), hold = has(2048), release = has(4096), extension = has(4),
     expected = has(8192), late_check = has(32768),
     retried_with_new_code = has(16384), retried_anew = has(65536), own_hold = has(131072),
-    has_parts = band(flags, 47899) ~= 0
+    has_parts = band(flags, 47903) ~= 0
   }
   known[s] = form
   return form
@@ -398,18 +397,42 @@ end
 -- malformed shape.
 local shapes = setmetatable({}, { __index = function(known, s)
   known[s] = false
-  local flags, opens, closes, list = match(s, '^(%d+) (%d+) (%d+)(.*)$')
+  local flags, opens, closes, list, ttl, held, released =
+    match(s, '^(%d+) (%d+) (%d+)([^|]*)|?(%d*)([^|]*)|?(.*)$')
   if not flags then return false end
   local shape = { form = forms[flags], opens = opens + 0, closes = closes + 0, postings = 0,
-    change = {}, open_at = {}, least_at = {} }
+    change = {}, open_at = {}, least_at = {},
+    ends = ttl ~= '' and text(ms + ttl), held = {}, most = {}, released = {} }
   for delta, level, least in string.gmatch(list, ' ([^ :]+):?([^ :]*):?([^ :]*)') do
     local p, d = shape.postings + 1, whole(delta, POSTING_MAX)
     local open, lowest = opening(level, least)
     if not d or open == false or d == 0 and not open then return false end
     shape.postings, shape.change[p], shape.open_at[p], shape.least_at[p] = p, d, open, lowest
   end
+  for units_held, most in string.gmatch(held, ' (%d+):(%d+)') do
+    local n = #shape.held + 1
+    shape.held[n], shape.most[n] = tonumber(units_held), tonumber(most)
+  end
+  for units_held in string.gmatch(released, ' (%d+)') do
+    shape.released[#shape.released + 1] = -tonumber(units_held)
+  end
   known[s] = shape
   return shape
+end })
+
+-- Many requests have their transitions in common too: the states before and after. Where a state
+-- after ends with the position of the entry, is_placed says so.
+local changes = setmetatable({}, { __index = function(known, s)
+  local of, count = { from = {}, to = {}, is_placed = {} }, 0
+  for from, to in string.gmatch(s, '([^\n]*)\n([^\n]*)\n') do
+    count = count + 1
+    local is_placed = string.byte(to, -1) == PLACE
+    of.from[count], of.to[count] = from, is_placed and string.sub(to, 1, -2) or to
+    of.is_placed[count] = is_placed
+  end
+  of.count = count
+  known[s] = of
+  return of
 end })
 
 -- The request at hand: its shape, its postings as arrays from 1, and its optional arguments, which
@@ -417,31 +440,28 @@ end })
 local form, shape, postings, payload
 local account, change, open_at = {}, nil, nil
 local key, print, deadline, closing_list, refuse, switch
-local hold_ms, hold_text, hold_most, release, release_until, extend_until
+local hold_text, hold_fields, release, release_until, release_fields, extended
 local expected, expected_balance
-local transitions, state_ids, from_state, to_state, late_at = 0, {}, {}, {}, nil
+local transitions, transition, state_before, late_at = 0, nil, nil, nil
 local has_parts = false
-i = ids_end
+i = fields_end
 
 local function next_argument()
   i = i + 1
   return ARGV[i]
 end
 
--- Parses the optional arguments of a request. Returns false when it has more transitions than there
--- are ids.
+-- Parses the optional arguments of a request. Returns false when it has more transitions or lines
+-- than there are ids or fields.
 local function parse_parts()
   if form.idempotency then key, print = tonumber(next_argument()), next_argument() end
   if form.deadline then deadline = tonumber(next_argument()) end
   if form.transitions then
     i = i + 1
-    transitions = indices[ARGV[i]]
-    if id_at + transitions > ids_end then return false end
-    for m = 1, transitions do
-      state_ids[m], from_state[m], to_state[m] = ARGV[id_at + m], ARGV[i + 1], ARGV[i + 2]
-      i = i + 2
-    end
+    transition = changes[ARGV[i]]
+    transitions, state_before = transition.count, id_at
     id_at = id_at + transitions
+    if id_at > ids_end then return false end
   end
   if form.closings then
     closing_list = {}
@@ -452,13 +472,16 @@ local function parse_parts()
   if form.refuse then refuse = next_argument() end
   if form.switch then switch = next_argument() end
   if form.hold then
-    hold_ms, hold_text = tonumber(next_argument()), next_argument()
-    hold_most = tonumber(next_argument())
+    hold_text, hold_fields = next_argument(), field_before
+    field_before = field_before + #shape.held
   end
   if form.release then
     release, release_until = next_argument(), tonumber(next_argument())
-    extend_until = next_argument()
+    release_fields = field_before
+    field_before = field_before + #shape.released
   end
+  if field_before > fields_end then return false end
+  if form.extension then extended = next_argument() end
   if form.expected then
     expected, expected_balance = tonumber(next_argument()), tonumber(next_argument())
   end
@@ -477,7 +500,7 @@ local function parse()
   form, postings, change, open_at = shape.form, shape.postings, shape.change, shape.open_at
   if has_parts then -- the request before had some of them
     key, deadline, closing_list, refuse, switch = nil
-    hold_ms, release, expected, late_at = nil
+    hold_text, release, extended, expected, late_at = nil
     transitions = 0
   end
   has_parts = form.has_parts
@@ -495,9 +518,9 @@ local function parse()
   return true
 end
 
--- The values before each move of the request at hand, to be put back when a later posting is
--- refused. All requests use the same tables.
-local undo_condition, undo_balance, undo_seq, posted = {}, {}, {}, {}
+-- The condition of the account before each move of the request at hand, and the posted levels. All
+-- requests use the same tables.
+local condition_before, posted = {}, {}
 
 -- Names a posting, from 0, and its account in a refusal. The account is written out, because a
 -- remembered refusal is read without its request.
@@ -532,7 +555,7 @@ local function move(p)
   local k, delta = account[p], change[p]
   local was, before, now_seq = condition[k], balance[k], seq[k]
   local open = open_at[p]
-  undo_condition[p], undo_balance[p], undo_seq[p] = was, before, now_seq
+  condition_before[p] = was
   if was == MISSING and not open then return '60' .. place(p) end -- UNKNOWN_ACCOUNT
   if delta < 0 and was == READ and flag[k] == '1' and not form.allow_closed then
     return '61' .. place(p) -- CLOSED_ACCOUNT
@@ -542,20 +565,16 @@ local function move(p)
     return '62' .. place(p) -- BROKEN
   end
   local is_new = was ~= READ
-  if is_new then
-    before, now_seq = open, 1
-    condition[k], balance[k], seq[k], flag[k] = READ, before, 1, '0'
-  end
+  if is_new then before, now_seq = open, 1 end
   local after, least = before + delta, shape.least_at[p]
   if delta < 0 and after < least then
     local left = text(math.max(before - least, 0))
     return '63' .. place(p) .. ' ' .. left .. may_come_back() -- INSUFFICIENT
   end
   if after > BALANCE_MAX then return '64' .. place(p) end -- OVERFLOW
-  if delta ~= 0 then
-    now_seq = now_seq + 1
-    balance[k], seq[k] = after, now_seq
-  end
+  if delta ~= 0 then now_seq = now_seq + 1 end
+  balance[k], seq[k] = after, now_seq
+  if is_new then condition[k], flag[k] = READ, '0' end
   posted[p] = format(is_new and '%d:%d:o' or '%d:%d', now_seq, after)
   return nil
 end
@@ -563,8 +582,8 @@ end
 -- The first of the transitions first..last whose thing is in another state, and that state.
 local function stale(first, last)
   for m = first, last do
-    local state = states[state_ids[m]]
-    if state ~= from_state[m] then return ' ' .. m - 1 .. ' ' .. state end
+    local state = states[ARGV[state_before + m]]
+    if state ~= transition.from[m] then return ' ' .. m - 1 .. ' ' .. state end
   end
   return nil
 end
@@ -575,11 +594,13 @@ local function late_refusal()
   return found and '65' .. found -- TAKEN
 end
 
--- Puts back the copies that postings 1..upto have moved.
+-- Puts back the copies that postings 1..upto have moved. The level of an account that was not READ
+-- is never looked at.
 local function undo(upto)
   for p = upto, 1, -1 do
     local k = account[p]
-    condition[k], balance[k], seq[k] = undo_condition[p], undo_balance[p], undo_seq[p]
+    condition[k], balance[k] = condition_before[p], balance[k] - change[p]
+    if change[p] ~= 0 then seq[k] = seq[k] - 1 end
   end
 end
 
@@ -596,7 +617,7 @@ local function post()
     end
     local refusal = move(p)
     if refusal then
-      undo(p)
+      undo(p - 1)
       return nil, refusal
     end
   end
@@ -609,6 +630,8 @@ local function post()
   end
   for p = 1, postings do touched[account[p]] = true end
   if postings == 1 then return posted[1] end
+  if postings == 2 then return posted[1] .. ' ' .. posted[2] end
+  if postings == 3 then return posted[1] .. ' ' .. posted[2] .. ' ' .. posted[3] end
   return table.concat(posted, ' ', 1, postings)
 end
 
@@ -616,7 +639,7 @@ end
 local function lost()
   if key and keys_lost then return 'keys' end
   if transitions > 0 and states_lost then return 'states' end
-  if (hold_ms or release) and lost_deadlines() then return 'deadlines' end
+  if (hold_text or release) and lost_deadlines() then return 'deadlines' end
   return nil
 end
 
@@ -640,7 +663,7 @@ local function guard()
     if found ~= expected_balance then return '52 ' .. text(found) end -- CHANGED
   end
   if release and release_until > 0 and now_ms >= release_until then return '53' end -- HOLD_EXPIRED
-  local enough = hold_ms and hold_most > 0 and held_enough(hold_text, hold_most)
+  local enough = hold_text and held_enough(shape.held, shape.most, hold_fields)
   if enough then return enough end
   if form.own_hold and has_holds() and has_own_hold() then return '55' end -- OWN_HOLD
   return nil
@@ -649,7 +672,7 @@ end
 -- Whether the request at hand, which was just accepted, has opened account k.
 local function opens_now(k)
   for p = 1, postings do
-    if account[p] == k and undo_condition[p] ~= READ then return true end
+    if account[p] == k and condition_before[p] ~= READ then return true end
   end
   return false
 end
@@ -658,35 +681,31 @@ local frame, frame_length
 -- Puts an accepted request into the journal's frame, the holds, the states, the flags and the
 -- switch. The entry's field is its posted levels.
 local function accept(decided)
+  local position = has_parts and id_prefix .. text(low)
   number = number + 1
   if accepted % FRAME_ENTRIES == 0 then
-    frame = { id_prefix .. low, 'number', text(number) }
+    frame = { id_prefix .. text(low), 'number', text(number) }
     frames[#frames + 1], frame_length = frame, 3
   end
-  if hold_ms then
-    held[#held + 1], held[#held + 2] = text(ms + hold_ms), id_prefix .. low .. ' ' .. hold_text
-    hold_units(hold_text, 1)
+  if hold_text then
+    held[#held + 1], held[#held + 2] = shape.ends, position .. ' ' .. hold_text
+    count_units(shape.held, hold_fields)
   end
-  if release and extend_until ~= '0' then
-    held[#held + 1], held[#held + 2] = extend_until, release
-  elseif release then
-    released[#released + 1] = release
-    hold_units(match(release, '^%S+ (.*)$') or '', -1)
+  if release then
+    if extended then
+      held[#held + 1], held[#held + 2] = extended, release
+    else
+      released[#released + 1] = release
+    end
+    count_units(shape.released, release_fields)
   end
   accepted, low = accepted + 1, low + 1
   frame[frame_length + 1], frame[frame_length + 2] = decided, payload
   frame_length = frame_length + 2
   if transitions > 0 then
     for m = 1, transitions do
-      local k, to = state_ids[m], to_state[m]
-      if string.byte(to, -1) == PLACE then
-        to = string.sub(to, 1, -2) .. id_prefix .. low - 1
-      end
-      states[k] = to
-      if not is_set[k] then
-        set_count = set_count + 1
-        is_set[k], set_ids[set_count] = true, k
-      end
+      local k, to = ARGV[state_before + m], transition.to[m]
+      states[k], is_set[k] = transition.is_placed[m] and to .. position or to, true
     end
   end
   if closing_list then
@@ -748,7 +767,7 @@ local function judge()
     end
     return 'R ' .. refusal
   end
-  if key then remember(accepted_keys, print .. 'A' .. id_prefix .. low) end
+  if key then remember(accepted_keys, print .. 'A' .. id_prefix .. text(low)) end
   accept(decided)
   return decided
 end
@@ -758,7 +777,7 @@ for n = 1, requests do
   if not parse() then return redis.error_reply('MALFORMED request ' .. n) end
   answers[n + 3] = judge()
 end
-if i ~= #ARGV or id_at ~= ids_end then return redis.error_reply('MALFORMED batch') end
+if i ~= #ARGV or id_at ~= ids_end or field_before ~= fields_end then return redis.error_reply('MALFORMED batch') end
 answers[2] = number - settled
 if accepted > 0 then answers[3] = id_prefix .. first_low .. ' ' .. text(first_number) end
 
@@ -804,8 +823,7 @@ if accepted > 0 then
     write_all('HSET', KEYS[PRIMED_KEYS + own_accounts + b], book_values[b])
   end
   local set, set_length, forgotten, at = {}, 0, {}, '@' .. text(ms)
-  for m = 1, set_count do
-    local k = set_ids[m]
+  for k in pairs(is_set) do
     if states[k] == '' then
       forgotten[#forgotten + 1] = k
     else
@@ -820,7 +838,7 @@ if accepted > 0 then
   local holding, idle = {}, {}
   for field in pairs(units_changed) do
     if units[field] > 0 then
-      holding[#holding + 1], holding[#holding + 2] = field, units[field]
+      holding[#holding + 1], holding[#holding + 2] = field, texts[units[field]]
     else
       idle[#idle + 1] = field
     end

@@ -30,7 +30,7 @@ use crate::coupon::{CODE_STATE, CodeState, CodeUse};
 use crate::journal::{Closing, Draft, DraftError, Entry, Kind};
 use crate::order::OrderReversed;
 use crate::posting::Posting;
-use crate::request::{Release, Request};
+use crate::request::{HeldUnits, Release, Request, Then};
 use crate::transition::Transition;
 
 /// The coordinator's state when the entry was written.
@@ -251,6 +251,15 @@ impl Branch {
         format!("{} {DEADLINE}", at.stream_id())
     }
 
+    /// The end of a branch that was held at a position.
+    fn end_of_hold(at: Position) -> Release {
+        Release {
+            member: Self::member(at),
+            until_ms: 0,
+            then: Then::Ends(vec![HeldUnits::branch()]),
+        }
+    }
+
     /// Parses such a member; `None` when it has another form.
     #[must_use]
     pub fn parse_member(member: &str) -> Option<Position> {
@@ -341,7 +350,7 @@ impl Branch {
         let mut request = Request::new(draft);
         request.allow_closed = true;
         request.allow_backlog = true;
-        request.release = Some(Release::before(Self::member(at), 0));
+        request.release = Some(Self::end_of_hold(at));
         Ok(request)
     }
 
@@ -367,7 +376,7 @@ mod tests {
     use crate::account::Account;
     use crate::journal::{Draft, Kind};
     use crate::posting::Posting;
-    use crate::request::{Release, Request};
+    use crate::request::Request;
     use crate::shard_map::ShardMap;
     use crate::transition::Transition;
 
@@ -451,7 +460,7 @@ mod tests {
         );
         for end in [&confirm, &release] {
             assert_eq!(end.draft.transitions[0].from, "HELD");
-            assert_eq!(end.release, Some(Release::before(Branch::member(at), 0)));
+            assert_eq!(end.release, Some(Branch::end_of_hold(at)));
         }
         assert_eq!(Branch::parse_member(&Branch::member(at)), Some(at));
     }

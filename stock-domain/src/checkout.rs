@@ -32,7 +32,7 @@ use crate::hold::{self, CANCELLED, EXPIRED, Held, HeldLine, HoldKind, state_id};
 use crate::journal::{Draft, DraftError, Idempotency, Kind};
 use crate::order::{self, Order, Paid, Terms};
 use crate::posting::Posting;
-use crate::request::{Hold, Release, Request};
+use crate::request::Request;
 use crate::sale::Allowance;
 use crate::transition::{PLACE, Transition};
 
@@ -243,11 +243,8 @@ pub fn open(
     request.takes_stock = true;
     request.window_ms = terms.window_ms;
     request.retried_anew = terms.retried_anew;
-    request.hold = Some(Hold {
-        ttl_ms: checkout.ttl_ms,
-        text: checkout.held(Position::ZERO).text(),
-        units_max: terms.units_max,
-    });
+    let held = checkout.held(Position::ZERO);
+    request.hold = Some(held.begins(checkout.ttl_ms, terms.units_max));
     Ok(request)
 }
 
@@ -321,7 +318,7 @@ pub fn confirm(
     request.allow_closed = true;
     request.allow_backlog = true;
     request.retried_anew = true;
-    request.release = Some(Release::before(held.member(), of.expires_ms()));
+    request.release = Some(held.ends_before(of.expires_ms()));
     Ok(request)
 }
 

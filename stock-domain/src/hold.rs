@@ -17,7 +17,7 @@ use crate::coupon::{CodeState, code_moves, is_code};
 use crate::journal::{Draft, DraftError, Idempotency, Kind};
 use crate::posting::Posting;
 use crate::quantity::Quantity;
-use crate::request::{Release, Request};
+use crate::request::{HeldUnits, Hold, HoldLine, Release, Request, Then};
 use crate::transition::Transition;
 
 /// The state of a hold that was given back at its owner's word.
@@ -207,12 +207,35 @@ impl Held {
             || allowances.any(|sale| Account::allowance(sale, self.user_id) == account)
     }
 
-    /// The fields of Redis' `held_units` in which it counts, each with its units.
-    pub fn units(&self) -> impl Iterator<Item = (String, u64)> + '_ {
-        self.lines.iter().map(|line| {
-            let field = format!("{}:{}", line.product_id, self.user_id);
-            (field, u64::from(line.quantity.get()))
+    /// The units of its lines, as they count in Redis' `held_units`.
+    pub fn units(&self) -> impl Iterator<Item = HeldUnits> + '_ {
+        self.lines.iter().map(|line| HeldUnits {
+            field: format!("{}:{}", line.product_id, self.user_id),
+            units: line.quantity.get(),
         })
+    }
+
+    /// What Redis keeps of it for so long. Its user may hold at most `units_max` units of a
+    /// product, where no sale's limit counts them; 0 is any number.
+    pub(crate) fn begins(&self, ttl_ms: u64, units_max: u32) -> Hold {
+        let most = |line: &HeldLine| line.sale_id.map_or(units_max, |_| 0);
+        let lines = self.units().zip(self.lines.iter().map(most));
+        Hold {
+            ttl_ms,
+            text: self.text(),
+            lines: lines
+                .map(|(units, most)| HoldLine { units, most })
+                .collect(),
+        }
+    }
+
+    /// Its end, before a time in Redis' Unix ms; 0 is at any time.
+    pub(crate) fn ends_before(&self, until_ms: u64) -> Release {
+        Release {
+            member: self.member(),
+            until_ms,
+            then: Then::Ends(self.units().collect()),
+        }
     }
 
     /// The posting that takes one of the holds that the user may have at once.
@@ -314,7 +337,7 @@ pub fn cancel(
         .transitions
         .extend(held.code_becomes(CodeState::freed));
     request.idempotency = idempotency;
-    request.release = Some(Release::before(held.member(), expires_ms));
+    request.release = Some(held.ends_before(expires_ms));
     request.allow_backlog = true;
     // Its deadline may have been moved meanwhile.
     request.retried_anew = held.kind == HoldKind::Checkout;
@@ -355,7 +378,7 @@ pub(crate) fn end(
     draft.transitions = vec![held.ends(state)];
     let mut request = Request::new(draft);
     request.allow_closed = true;
-    request.release = Some(Release::before(held.member(), 0));
+    request.release = Some(held.ends_before(0));
     Ok(request)
 }
 

@@ -26,7 +26,7 @@ use crate::hold::Held;
 use crate::journal::{Draft, DraftError, Idempotency, Kind};
 use crate::posting::Posting;
 use crate::quantity::Quantity;
-use crate::request::{Release, Request};
+use crate::request::Request;
 use crate::reservation::ORDERED;
 use crate::sale::Allowance;
 
@@ -426,7 +426,7 @@ pub fn place(
     // selling stopped.
     request.takes_stock = order.offline.is_none();
     request.allow_closed = order.offline.is_some();
-    let release = |(held, until_ms): &(Held, u64)| Release::before(held.member(), *until_ms);
+    let release = |(held, until_ms): &(Held, u64)| held.ends_before(*until_ms);
     request.release = terms.held.map(release);
     request.window_ms = terms.window_ms;
     request.retried_anew = terms.retried_anew;

@@ -15,9 +15,37 @@ pub struct Hold {
     pub ttl_ms: u64,
     /// The text of its member after the id: all that its expiry gives back.
     pub text: String,
-    /// How many units of a product its user may hold, these included, where no sale's limit counts
-    /// them; 0 is any number.
-    pub units_max: u32,
+    /// Its lines.
+    pub lines: Vec<HoldLine>,
+}
+
+/// A line of a hold that begins with a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HoldLine {
+    /// What it holds.
+    pub units: HeldUnits,
+    /// How many units of the product the user may hold, these included; 0 is any number.
+    pub most: u32,
+}
+
+/// Units that count in Redis' `held_units` as long as a hold lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldUnits {
+    /// The field of `held_units` in which they count.
+    pub field: String,
+    /// Their number.
+    pub units: u32,
+}
+
+impl HeldUnits {
+    /// A branch. It belongs to no user, so branches are counted in a field of their own.
+    #[must_use]
+    pub fn branch() -> Self {
+        Self {
+            field: "branches".to_owned(),
+            units: 1,
+        }
+    }
 }
 
 /// The end of a live hold, or its extension.
@@ -27,20 +55,37 @@ pub struct Release {
     pub member: String,
     /// Redis' time in Unix ms from which the request is too late; 0 is never.
     pub until_ms: u64,
-    /// The new deadline of a hold that is extended; 0 ends the hold.
-    pub extended_ms: u64,
+    /// What becomes of the hold.
+    pub then: Then,
 }
 
 impl Release {
-    /// Ends a hold before a time; 0 is at any time.
+    /// The units that count no more.
     #[must_use]
-    pub const fn before(member: String, until_ms: u64) -> Self {
-        Self {
-            member,
-            until_ms,
-            extended_ms: 0,
+    pub fn units(&self) -> &[HeldUnits] {
+        match &self.then {
+            Then::Ends(units) => units,
+            Then::LivesUntil(_) => &[],
         }
     }
+
+    /// The time until which an extended hold lives.
+    #[must_use]
+    pub const fn extended_ms(&self) -> Option<u64> {
+        match self.then {
+            Then::Ends(_) => None,
+            Then::LivesUntil(ms) => Some(ms),
+        }
+    }
+}
+
+/// What becomes of a live hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Then {
+    /// It ends, and its units count no more.
+    Ends(Vec<HeldUnits>),
+    /// It lives until another time, in Redis' Unix ms.
+    LivesUntil(u64),
 }
 
 /// A request that the script is asked to decide.

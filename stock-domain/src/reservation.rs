@@ -22,7 +22,7 @@ use crate::hold::{CANCELLED, Held, HeldLine, HoldKind, end};
 use crate::journal::{Draft, DraftError, Idempotency, Kind};
 use crate::posting::Posting;
 use crate::quantity::Quantity;
-use crate::request::{Hold, Release, Request};
+use crate::request::Request;
 use crate::sale::Allowance;
 
 /// The life of a reservation that asks for none, where the setting `hold_ttl_seconds_max` allows
@@ -194,11 +194,8 @@ pub fn reserve(
     request.idempotency = idempotency;
     request.window_ms = window_ms;
     request.takes_stock = true;
-    request.hold = Some(Hold {
-        ttl_ms: reservation.ttl_ms,
-        text: reservation.held(Position::ZERO).text(),
-        units_max,
-    });
+    let held = reservation.held(Position::ZERO);
+    request.hold = Some(held.begins(reservation.ttl_ms, units_max));
     Ok(request)
 }
 
@@ -216,7 +213,7 @@ pub fn confirm(
     let state = ReservationStatus::Confirmed.as_str();
     let mut request = end(Kind::ReservationConfirmed, held, actor, state, postings)?;
     request.idempotency = idempotency;
-    request.release = Some(Release::before(held.member(), expires_ms));
+    request.release = Some(held.ends_before(expires_ms));
     Ok(request)
 }
 

@@ -8,6 +8,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use redis::cmd;
 use stock_domain::account::Account;
 use stock_domain::branch::Branch;
@@ -16,10 +17,14 @@ use stock_domain::journal::DraftError;
 use stock_domain::verdict::{Refusal, Verdict};
 use stock_redis::{DecideError, Ledger, ReadError, Shard, epoch};
 use tokio::sync::Mutex;
-use tokio::task::JoinSet;
 
-/// Most holds released at once; all of them fit the ledger's queue.
-const SWEEP_MAX: usize = 2_000;
+/// Most holds that a sweep of the scheduler releases.
+const SWEEP_MAX: usize = 5_000;
+/// Most holds that a sweep releases while a buyer waits for it.
+const SWEEP_FOR_MAX: usize = 2_000;
+/// Expiries that are decided at the same time: four full batches, behind which a buyer's request
+/// waits for some milliseconds.
+const AT_ONCE: usize = 1_024;
 /// Members of `deadlines` that are searched for holds of a certain account.
 const LOOK_MAX: usize = 20_000;
 
@@ -76,18 +81,18 @@ impl Expiry {
             // A shard that fails is skipped, so that the holds of the others are still released.
             due.extend(self::due(&shard, LOOK_MAX).await.unwrap_or_default());
         }
-        let is_all = due.len() <= SWEEP_MAX;
+        let is_all = due.len() <= SWEEP_FOR_MAX;
         let (first, others): (Vec<_>, Vec<_>) = due
             .into_iter()
             .partition(|(held, _)| held.gives_back_to(account));
-        let all: Vec<(Held, u64)> = first.into_iter().chain(others).take(SWEEP_MAX).collect();
-        release(ledger, &all).await?;
+        let all = first.into_iter().chain(others).take(SWEEP_FOR_MAX);
+        release(ledger, all.collect()).await?;
         *was_complete = is_all;
         Ok(())
     }
 }
 
-/// Releases the holds that expired first, at most two thousand on each shard.
+/// Releases the holds that expired first, at most five thousand on each shard.
 ///
 /// # Errors
 /// [`SweepError`]; released holds stay released.
@@ -98,10 +103,11 @@ pub async fn sweep(ledger: &Ledger) -> Result<Swept, SweepError> {
         let Ok(due) = due(&shard, SWEEP_MAX).await else {
             continue;
         };
-        match release(ledger, &due).await {
+        let is_full = due.len() == SWEEP_MAX;
+        match release(ledger, due).await {
             Ok(released) => {
                 swept.released += released;
-                swept.has_more |= due.len() == SWEEP_MAX && released > 0;
+                swept.has_more |= is_full && released > 0;
             }
             Err(error) => failed = Some(error),
         }
@@ -194,20 +200,19 @@ fn left(refusal: &Refusal) -> Left {
 }
 
 /// Sends the expiries together, so that they share script calls.
-async fn release(ledger: &Ledger, due: &[(Held, u64)]) -> Result<usize, SweepError> {
+async fn release(ledger: &Ledger, due: Vec<(Held, u64)>) -> Result<usize, SweepError> {
     let lateness = metrics::histogram!("stock_reservation_expiry_lateness_seconds");
-    let mut running = JoinSet::new();
-    for (held, expires_ms) in due {
-        let (held, expires_ms) = (held.clone(), *expires_ms);
-        let (ledger, request) = (ledger.clone(), hold::expire(&held, expires_ms)?);
-        running.spawn(async move { (held, expires_ms, ledger.decide(request).await) });
-    }
+    let expiries = due.into_iter().map(|(held, expires_ms)| {
+        let ledger = ledger.clone();
+        async move {
+            let request = hold::expire(&held, expires_ms)?;
+            Ok::<_, SweepError>((held, expires_ms, ledger.decide(request).await))
+        }
+    });
+    let mut expiries = stream::iter(expiries).buffer_unordered(AT_ONCE);
     let (mut released, mut failed) = (0, None);
     let (mut stale, mut wrong) = (Vec::new(), Vec::new());
-    while let Some(done) = running.join_next().await {
-        let Ok((held, expires_ms, verdict)) = done else {
-            continue;
-        };
+    while let Some((held, expires_ms, verdict)) = expiries.try_next().await? {
         match verdict {
             Ok(Verdict::Accepted(accepted)) => {
                 released += 1;

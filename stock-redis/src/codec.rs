@@ -8,12 +8,14 @@ use redis::{Cmd, Value};
 use stock_common::id::Position;
 use stock_domain::account::{Account, Book};
 use stock_domain::journal::PostedLevels;
+use stock_domain::request::Release;
+use stock_domain::transition::Transition;
 use stock_domain::verdict::{Accepted, Refusal, Replay, Verdict};
 
 use super::keys::{Keys, Records};
 use super::records::{RecordKey, RecordName};
 use super::scripts::SCRIPTS;
-use crate::encoded_request::EncodedRequest;
+use crate::encoded_request::{EncodedRequest, held_units};
 
 /// The arguments that count for every request of a batch.
 #[derive(Debug)]
@@ -111,10 +113,12 @@ where
     let transitions = batch
         .clone()
         .flat_map(|sealed| &sealed.request.draft.transitions);
+    let fields = batch.clone().flat_map(|of| held_units(&of.request));
     cmd.arg(keys.levels())
         .arg(batch.clone().count())
         .arg(head.deadline_ms)
-        .arg(transitions.clone().count());
+        .arg(transitions.clone().count())
+        .arg(fields.clone().count());
     for account in &index.own {
         if account.kind.is_announced() {
             cmd.arg(account.to_string());
@@ -134,6 +138,9 @@ where
     }
     for transition in transitions {
         cmd.arg(&transition.id);
+    }
+    for held in fields {
+        cmd.arg(&held.field);
     }
     for request in batch {
         encode_request(&mut cmd, &index, request);
@@ -179,10 +186,9 @@ fn encode_request(cmd: &mut Cmd, index: &Index, sealed: &EncodedRequest) {
         cmd.arg(deadline);
     }
     if !draft.transitions.is_empty() {
-        cmd.arg(draft.transitions.len());
-        for transition in &draft.transitions {
-            cmd.arg(&transition.from).arg(&transition.to);
-        }
+        let states = draft.transitions.iter();
+        let states = states.map(|Transition { from, to, .. }| format!("{from}\n{to}\n"));
+        cmd.arg(states.collect::<String>());
     }
     if !draft.closings.is_empty() {
         cmd.arg(draft.closings.len());
@@ -202,12 +208,13 @@ fn encode_request(cmd: &mut Cmd, index: &Index, sealed: &EncodedRequest) {
         cmd.arg(u8::from(open));
     }
     if let Some(hold) = &request.hold {
-        cmd.arg(hold.ttl_ms).arg(&hold.text).arg(hold.units_max);
+        cmd.arg(&hold.text);
     }
     if let Some(release) = &request.release {
-        cmd.arg(&release.member)
-            .arg(release.until_ms)
-            .arg(release.extended_ms);
+        cmd.arg(&release.member).arg(release.until_ms);
+    }
+    if let Some(extended_ms) = request.release.as_ref().and_then(Release::extended_ms) {
+        cmd.arg(extended_ms);
     }
     if let Some((account, balance)) = &request.expected {
         cmd.arg(account_at(account)).arg(*balance);

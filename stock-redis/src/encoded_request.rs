@@ -5,7 +5,7 @@ use std::iter::once;
 
 use stock_domain::journal::DraftError;
 use stock_domain::posting::Posting;
-use stock_domain::request::Request;
+use stock_domain::request::{HeldUnits, Release, Request};
 
 use crate::records::RecordName;
 
@@ -54,15 +54,38 @@ fn shape(request: &Request) -> String {
             Some(level) => format!(" {delta}:{level}:{least}"),
         },
     );
-    once(format!("{} {opens} {closes}", flags(request)))
-        .chain(postings)
-        .collect()
+    let head = once(format!("{} {opens} {closes}", flags(request))).chain(postings);
+    head.chain(lines(request)).collect()
+}
+
+/// The part of a shape that says what a request holds and releases.
+fn lines(request: &Request) -> Option<String> {
+    if request.hold.is_none() && request.release.is_none() {
+        return None;
+    }
+    let held = request.hold.iter().flat_map(|hold| {
+        let lines = hold.lines.iter();
+        let lines = lines.map(|line| format!(" {}:{}", line.units.units, line.most));
+        once(hold.ttl_ms.to_string()).chain(lines)
+    });
+    let released = request.release.iter().flat_map(Release::units);
+    let released = released.map(|line| format!(" {}", line.units));
+    let bar = || once("|".to_owned());
+    Some(bar().chain(held).chain(bar()).chain(released).collect())
+}
+
+/// The units of the lines that a request holds and releases, in the order of its shape.
+pub fn held_units(request: &Request) -> impl Iterator<Item = &HeldUnits> + Clone {
+    let held = request.hold.iter().flat_map(|hold| &hold.lines);
+    let released = request.release.iter().flat_map(Release::units);
+    held.map(|line| &line.units).chain(released)
 }
 
 /// The flags of a request, with the names that `lua/decide.lua` gives them.
-pub const FLAGS: [(u32, &str); 16] = [
+pub const FLAGS: [(u32, &str); 17] = [
     (1, "idempotency"),
     (2, "deadline"),
+    (4, "extension"),
     (8, "transitions"),
     (16, "closings"),
     (32, "takes_stock"),
@@ -83,6 +106,7 @@ fn flags(request: &Request) -> u32 {
     let set = [
         request.idempotency.is_some(),
         request.deadline_ms.is_some(),
+        matches!(&request.release, Some(of) if of.extended_ms().is_some()),
         !request.draft.transitions.is_empty(),
         !request.draft.closings.is_empty(),
         request.takes_stock,

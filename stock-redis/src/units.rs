@@ -12,14 +12,12 @@ use redis::{RedisError, cmd};
 use stock_common::id::{ProductId, UserId};
 use stock_domain::branch::Branch;
 use stock_domain::hold::Held;
+use stock_domain::request::HeldUnits;
 
 use super::keys::{Keys, SENTINEL};
 use super::scan::Scan;
 use super::scripts::SCRIPTS;
 use super::{Ledger, ReadError, Shard};
-
-/// The field that counts the branches that are held for orders on other shards.
-const BRANCHES: &str = "branches";
 
 /// Units by `product:user`, and the number of held branches.
 pub type Units = BTreeMap<String, u64>;
@@ -86,14 +84,14 @@ pub async fn read(shard: &Shard) -> Result<(Units, Units), ReadError> {
             if let Some(hold) = Held::parse(&member)
                 && seen.insert(hold.id)
             {
-                for (field, units) in hold.units() {
-                    *held.entry(field).or_insert(0) += units;
+                for of in hold.units() {
+                    *held.entry(of.field).or_insert(0) += u64::from(of.units);
                 }
             }
             if let Some(at) = Branch::parse_member(&member)
                 && seen.insert(at)
             {
-                *held.entry(BRANCHES.to_owned()).or_insert(0) += 1;
+                *held.entry(HeldUnits::branch().field).or_insert(0) += 1;
             }
         }
     }

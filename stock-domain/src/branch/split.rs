@@ -4,7 +4,7 @@ use super::{Branch, CrossShardId, DEADLINE, HELD, Moved, reversed_order};
 use crate::account::{Account, AccountKind};
 use crate::journal::{Closing, Draft, DraftError, Kind};
 use crate::posting::Posting;
-use crate::request::{Hold, Request};
+use crate::request::{HeldUnits, Hold, HoldLine, Request};
 use crate::shard_map::ShardMap;
 use crate::transition::Transition;
 
@@ -320,7 +320,10 @@ fn branch(
     own.hold = Some(Hold {
         ttl_ms: hold_ms,
         text: DEADLINE.to_owned(),
-        units_max: 0,
+        lines: vec![HoldLine {
+            units: HeldUnits::branch(),
+            most: 0,
+        }],
     });
     part.branch = Some(body);
     part

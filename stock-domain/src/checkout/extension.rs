@@ -9,7 +9,7 @@ use stock_common::id::{Position, UserId};
 use super::{Changed, Checkout};
 use crate::hold::state_id;
 use crate::journal::{Draft, DraftError, Idempotency, Kind};
-use crate::request::{Release, Request};
+use crate::request::{Release, Request, Then};
 use crate::transition::Transition;
 
 /// How far the deadline of a checkout was moved. Its state in Redis is `times by_payment until_ms`.
@@ -154,7 +154,7 @@ pub fn extend(
     request.release = Some(Release {
         member: of.checkout.held(of.id).member(),
         until_ms: of.expires_ms(),
-        extended_ms: extended.until_ms,
+        then: Then::LivesUntil(extended.until_ms),
     });
     Ok(request)
 }

@@ -17,7 +17,7 @@ use crate::coupon::{CodeState, UsedCoupon, code_state_id};
 use crate::hold::{cancel, expire, state_id};
 use crate::order::{DeliveryType, Order, OrderLine, Path};
 use crate::quantity::Quantity;
-use crate::request::Request;
+use crate::request::{Request, Then};
 use crate::sale::Allowance;
 use crate::transition::PLACE;
 
@@ -135,9 +135,9 @@ impl Ledger {
         }
         if let Some(release) = &request.release {
             assert!(self.deadlines.contains_key(&release.member), "{release:?}");
-            match release.extended_ms {
-                0 => self.deadlines.remove(&release.member),
-                until_ms => self.deadlines.insert(release.member.clone(), until_ms),
+            match release.then {
+                Then::Ends(_) => self.deadlines.remove(&release.member),
+                Then::LivesUntil(ms) => self.deadlines.insert(release.member.clone(), ms),
             };
         }
         self.next += 1;

@@ -187,8 +187,7 @@ async fn each_code_is_reached_once_and_changes_nothing() {
     let id = accepted(ledger, reservation::reserve(&held, None, 0, None).unwrap()).await;
     let late = reservation::confirm(&held.held(id), 1, UserId(1), None).unwrap();
     seen.push(refusal(ledger, late).await);
-    let mut more = reservation::reserve(&held, None, 0, None).unwrap();
-    more.hold.as_mut().unwrap().units_max = 1;
+    let more = reservation::reserve(&held, None, 1, None).unwrap();
     let enough = Refusal::HeldEnough {
         left: 0,
         back: Back::Nothing,
