@@ -14,6 +14,7 @@
 pub(in crate::http) mod wire;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -45,6 +46,12 @@ use crate::http::code::Code;
 
 /// How many times a change is made anew because the checkout was changed meanwhile.
 pub(super) const ROUNDS: usize = 5;
+
+/// Waits between two rounds: this process' estimate of Redis' time may be some milliseconds off, and
+/// without a pause all rounds would find the same.
+pub(super) async fn pause() {
+    tokio::time::sleep(Duration::from_millis(20)).await;
+}
 
 pub(super) fn count(step: &'static str) {
     metrics::counter!("stock_checkouts_total", "step" => step).increment(1);
@@ -338,7 +345,8 @@ pub async fn extend(
 }
 
 /// Looks a checkout up again that was there a moment ago.
-async fn again(app: &App, id: Position) -> Result<LocatedCheckout, Problem> {
+pub(super) async fn again(app: &App, id: Position) -> Result<LocatedCheckout, Problem> {
+    pause().await;
     let found = find(app, id).await?;
     found.ok_or_else(|| Problem::of(Code::CheckoutNotFound))
 }

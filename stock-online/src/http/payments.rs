@@ -28,7 +28,7 @@ use utoipa::ToSchema;
 pub(super) use self::settle::{Settled, problem, settle};
 use super::auth::Admin;
 use super::checkouts::wire::payment_id;
-use super::checkouts::{ROUNDS, budget, count, find};
+use super::checkouts::{ROUNDS, again, budget, count, find};
 use super::extract::{Filter, parse_json, read_body};
 use super::orders::json;
 use super::page::{cursor_of, cut, limit_of};
@@ -159,8 +159,7 @@ async fn wait(app: &App, mut found: LocatedCheckout) -> Result<&'static str, Pro
             | Verdict::Refused(Refusal::StaleState { .. } | Refusal::HoldExpired) => {}
             Verdict::Refused(refusal) => return Err(refusal.into()),
         }
-        let again = find(app, id).await?;
-        found = again.ok_or_else(|| Problem::of(Code::CheckoutNotFound))?;
+        found = again(app, id).await?;
     }
     Err(Problem::of(Code::Overloaded))
 }

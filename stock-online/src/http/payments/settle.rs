@@ -11,7 +11,7 @@ use stock_domain::verdict::{Refusal, Replay, Verdict, Why};
 use stock_engine::lookup::{self, LocatedCheckout};
 
 use crate::app::App;
-use crate::http::checkouts::{ROUNDS, count, find, over};
+use crate::http::checkouts::{ROUNDS, count, find, over, pause};
 use crate::http::code::Code;
 use crate::http::problem::Problem;
 use crate::http::verdicts::decide_stock;
@@ -58,7 +58,10 @@ pub(in crate::http) async fn settle(
     actor: UserId,
     idempotency: Option<Idempotency>,
 ) -> Result<Settled, Problem> {
-    for _ in 0..ROUNDS {
+    for round in 0..ROUNDS {
+        if round > 0 {
+            pause().await;
+        }
         let found = find(app, id).await?;
         let found = found.ok_or_else(|| Problem::of(Code::CheckoutNotFound))?;
         if found.course.status == CheckoutStatus::Expired && !found.has_ended {
