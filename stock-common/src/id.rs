@@ -175,6 +175,24 @@ pub struct Span {
 impl UserId {
     /// The engine itself: the actor of entries that no user asked for.
     pub const ENGINE: Self = Self(0);
+
+    /// The actor of what a service key does. People's numbers are far below.
+    #[must_use]
+    pub const fn of_service_key(id: u64) -> Self {
+        Self((1 << 51) + id)
+    }
+
+    /// A buyer whom only the shop knows, by a hash of the name.
+    #[must_use]
+    pub const fn of_buyer(hash: u64) -> Self {
+        Self((1 << 52) | (hash >> 12))
+    }
+
+    /// Whether the user is such a buyer.
+    #[must_use]
+    pub const fn is_buyer(self) -> bool {
+        self.0 >= 1 << 52
+    }
 }
 
 impl LocationId {

@@ -28,6 +28,7 @@
 //! | `points_earned` | POINTS +amount, opened at 0 | – | `point_transactions` | too large |
 //! | `points_used` | POINTS −amount | – | `point_transactions` | points |
 //! | `points_cancelled` | POINTS ∓amount | point: none → CANCELED | `point_transactions` | already cancelled, points |
+//! | `buyer_seen` | – | – | buyers | – |
 //! | `selling_switched` | – (stops or resumes selling) | – | shards | – |
 //! | `branch_held` | what an entry on another shard takes here | as that entry's, branch: none → HELD (a member of `deadlines`) | branches, `point_transactions` | as that entry |
 //! | `branch_confirmed` | what it gives here | branch: HELD → CONFIRMED | branches, `point_transactions` | over already |

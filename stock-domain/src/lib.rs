@@ -21,10 +21,11 @@
 //! | store | [`store`] |
 //! | webhook: its secret, its message | [`webhook`] |
 //! | settings of the servers that a promise rests on | [`server_settings`] |
-//! | user, role, email, password | [`user`] |
+//! | user, role, email, password; service key, scope; buyer | [`user`], [`service_key`], [`buyer`] |
 
 pub mod account;
 pub mod branch;
+pub mod buyer;
 pub mod catalog;
 pub mod checkout;
 pub mod coupon;
@@ -42,6 +43,7 @@ pub mod reservation;
 pub mod sale;
 pub mod selling;
 pub mod server_settings;
+pub mod service_key;
 pub mod shard_map;
 pub mod shard_state;
 pub mod stock;

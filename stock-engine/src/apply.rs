@@ -84,6 +84,12 @@ pub enum ApplyError {
 }
 
 impl ApplyError {
+    /// Whether another transaction had the same rows, or is to have them first.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Database(error) if stock_mysql::is_passing(error))
+    }
+
     /// Whether a retry can help without anybody's action.
     #[must_use]
     pub const fn is_passing(&self) -> bool {

@@ -32,6 +32,7 @@ pub mod accounts;
 pub mod archived_allowances;
 pub mod archives;
 pub mod branches;
+pub mod buyers;
 pub mod checkouts;
 pub mod coupon_issues;
 pub mod coupons;

@@ -15,7 +15,7 @@ pub use self::run::Run;
 use super::error_number;
 
 /// Version, description and text of every migration, in order.
-const MIGRATIONS: [(i64, &str, &str); 25] = [
+const MIGRATIONS: [(i64, &str, &str); 27] = [
     (
         20_261_121_000_000,
         "create ledger",
@@ -140,6 +140,16 @@ const MIGRATIONS: [(i64, &str, &str); 25] = [
         20_261_201_000_200,
         "create order changes",
         include_str!("../../migrations/20261201000200_create_order_changes.sql"),
+    ),
+    (
+        20_261_201_000_300,
+        "create service keys",
+        include_str!("../../migrations/20261201000300_create_service_keys.sql"),
+    ),
+    (
+        20_261_201_000_400,
+        "create buyers",
+        include_str!("../../migrations/20261201000400_create_buyers.sql"),
     ),
 ];
 

@@ -277,6 +277,7 @@ impl DayStatistics {
             | Kind::StockMoved
             | Kind::CouponOpened
             | Kind::CouponIssued
+            | Kind::BuyerSeen
             | Kind::PointsEarned
             | Kind::PointsUsed
             | Kind::PointsCancelled

@@ -7,6 +7,7 @@
 use sqlx::MySqlConnection;
 use stock_common::id::{CouponId, Position, ProductId};
 use stock_domain::branch::{Branch, BranchEnded, CROSS_SHARD_STATE, CodeMoved};
+use stock_domain::buyer::BuyerSeen;
 use stock_domain::checkout::{
     Checkout, CheckoutExtended, CheckoutStatus, PaymentOutcome, PaymentUnused,
 };
@@ -23,8 +24,8 @@ use super::offline_sales::{self, OfflineState};
 use super::order_changes::{self, StoredChange};
 use super::payments::{self, StoredPayment};
 use super::{
-    branches, checkouts, coupon_issues, coupons, imports, journal, orders, point_transactions,
-    products, reservations,
+    branches, buyers, checkouts, coupon_issues, coupons, imports, journal, orders,
+    point_transactions, products, reservations,
 };
 
 /// Why an entry's own tables cannot be written.
@@ -103,6 +104,7 @@ pub async fn erase(connection: &mut MySqlConnection, entries: &[Entry]) -> Resul
             | Kind::StockMoved
             | Kind::CouponOpened
             | Kind::CouponIssued
+            | Kind::BuyerSeen
             | Kind::SellingSwitched
             | Kind::BranchHeld
             | Kind::BranchConfirmed
@@ -193,6 +195,8 @@ pub struct Rows {
     pub used: Vec<Position>,
     /// Orders whose codes are free again.
     pub freed: Vec<Position>,
+    /// Buyers who were seen, each with its entry.
+    pub buyers: Vec<(Position, BuyerSeen)>,
     /// Movements of points.
     pub points: Vec<PointTransaction>,
     /// Products that were opened.
@@ -258,6 +262,7 @@ impl Rows {
                 self.issued.extend(issued.map(|of| (entry.position, of)));
             }
             Kind::CouponIssued => self.issued.push((entry.position, entry.body()?)),
+            Kind::BuyerSeen => self.buyers.push((entry.position, entry.body()?)),
             Kind::BranchHeld | Kind::BranchConfirmed | Kind::BranchReleased => {
                 self.add_branch(entry)?;
             }
@@ -409,6 +414,7 @@ pub async fn record_own(
     orders::set_status(connection, &rows.cancelled, OrderStatus::Cancel).await?;
     orders::set_status(connection, &rows.failed, OrderStatus::Fail).await?;
     order_changes::insert(connection, &rows.changes).await?;
+    buyers::insert(connection, &rows.buyers).await?;
     offline_sales::insert(connection, &rows.offline).await?;
     reservations::insert(connection, &rows.reserved).await?;
     reservations::set_ordered(connection, &rows.ordered).await?;

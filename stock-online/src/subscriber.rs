@@ -239,8 +239,11 @@ async fn run_one(
                 subscriber.poll
             }
             Err(error) => {
-                alarm(&error);
-                troubles.note(number, &error);
+                // MySQL ends one of two transactions that wait for each other. Once is ordinary.
+                if !error.is_conflict() || backoff > BACKOFF_MIN {
+                    alarm(&error);
+                    troubles.note(number, &error);
+                }
                 backoff = (backoff * 2).min(BACKOFF_MAX);
                 backoff
             }

@@ -70,6 +70,8 @@ kinds! {
     PointsUsed = "points_used";
     /// Points that were earned or used were taken back.
     PointsCancelled = "points_cancelled";
+    /// A buyer of the shop was seen for the first time.
+    BuyerSeen = "buyer_seen";
     /// All selling was stopped or resumed.
     SellingSwitched = "selling_switched";
     /// A branch was held for an entry on another shard.

@@ -244,6 +244,7 @@ impl Pass<'_> {
             checkout_lines,
             payments,
             changes,
+            buyers,
             offline,
             issues,
             points,
@@ -258,13 +259,14 @@ impl Pass<'_> {
         };
         let first = async { tokio::try_join!(postings, orders, lines, reservations, offline) };
         let second = async { tokio::try_join!(issues, points, branches, owned, letters) };
-        let third = async { tokio::try_join!(checkouts, checkout_lines, payments, changes) };
+        let third =
+            async { tokio::try_join!(checkouts, checkout_lines, payments, changes, buyers) };
         let (first, second, third) = tokio::try_join!(first, second, third)?;
         let mut postings = first.0;
         postings.retain(|(at, _)| self.has(*at));
         let mut stored = vec![
-            first.1, first.2, first.3, third.0, third.1, third.2, third.3, first.4, second.0,
-            second.1, second.2, second.3, second.4,
+            first.1, first.2, first.3, third.0, third.1, third.2, third.3, third.4, first.4,
+            second.0, second.1, second.2, second.3, second.4,
         ];
         for rows in &mut stored {
             rows.retain(|row| self.has(row.at));

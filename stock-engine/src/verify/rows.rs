@@ -180,6 +180,14 @@ static CHANGES: Table = Table {
     late: &[],
 };
 
+static BUYERS: Table = Table {
+    name: "buyers",
+    position: "id",
+    columns: &["id", "user_id", "name"],
+    key: 1,
+    late: &[],
+};
+
 static PAYMENTS: Table = Table {
     name: "payments",
     position: "id",
@@ -258,7 +266,7 @@ pub(super) static LETTERS: Table = Table {
 };
 
 /// Every table whose rows an entry's position names, except the journal's own.
-pub(super) const TABLES: [&Table; 13] = [
+pub(super) const TABLES: [&Table; 14] = [
     &ORDERS,
     &LINES,
     &RESERVATIONS,
@@ -266,6 +274,7 @@ pub(super) const TABLES: [&Table; 13] = [
     &CHECKOUT_LINES,
     &PAYMENTS,
     &CHANGES,
+    &BUYERS,
     &OFFLINE,
     &ISSUES,
     &POINTS,

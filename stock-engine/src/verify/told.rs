@@ -169,6 +169,10 @@ pub(super) fn told(rows: &Rows) -> Vec<Vec<Row>> {
     let checkout_lines = opened.flat_map(|(id, of)| line_rows(*id, &of.order));
     let payments = rows.payments.iter().map(payment_row);
     let changes = rows.changes.iter().map(change_row);
+    let buyers = rows.buyers.iter().map(|(id, seen)| {
+        let values = vec![text(id), text(seen.user_id), text(seen.name.as_str())];
+        row(*id, values)
+    });
     let offline = rows.offline.iter().map(|(id, store, sale, state)| {
         let mut values = vec![
             text(id),
@@ -211,6 +215,7 @@ pub(super) fn told(rows: &Rows) -> Vec<Vec<Row>> {
         checkout_lines.collect(),
         payments.collect(),
         changes.collect(),
+        buyers.collect(),
         offline.collect(),
         issues.collect(),
         points.collect(),
