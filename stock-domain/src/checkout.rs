@@ -38,8 +38,6 @@ use crate::transition::{PLACE, Transition};
 
 /// The life of a checkout that asks for none, in seconds.
 pub const TTL_SECONDS: u64 = 600;
-/// Characters of a reference.
-pub const REFERENCE_MAX: usize = 100;
 /// The state of a hold that was paid in time; the position of its order follows.
 const CONFIRMED: &str = "CONFIRMED";
 /// The state of a hold that was paid late; the position of its order follows.
@@ -55,9 +53,6 @@ pub struct Checkout {
     pub ttl_ms: u64,
     /// The number of holds that the user could have at once; 0 was no limit.
     pub hold_limit: u32,
-    /// The shop's own name for it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reference: Option<String>,
 }
 
 /// The status of a checkout.

@@ -21,6 +21,7 @@ pub use self::take_back::{
     OrderReversed, Part, Reversed, Shares, Step, Units, Way, cancel, fail, take_back,
 };
 use crate::account::{Account, AccountKind};
+use crate::buyer::Buyer;
 use crate::coupon::UsedCoupon;
 use crate::hold::Held;
 use crate::journal::{Draft, DraftError, Idempotency, Kind};
@@ -302,7 +303,16 @@ pub struct Order {
     /// The sale that a till made while it was cut off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offline: Option<OfflineSale>,
+    /// The shop's own name of the buyer. Only the entry says it; MySQL has it in `buyers`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub buyer: Option<Buyer>,
+    /// The shop's own name for the order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
 }
+
+/// The longest reference, in characters.
+pub const REFERENCE_MAX: usize = 100;
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
 fn is_zero(amount: &Money) -> bool {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use stock_common::id::{ProductId, UserId};
 use stock_common::money::Money;
 
+use crate::buyer::Buyer;
 use crate::catalog::{Catalog, Product, ProductStatus};
 use crate::coupon::{Coupon, UsedCoupon};
 use crate::discount::Percentage;
@@ -48,6 +49,10 @@ pub struct AskedOrder {
     /// The sale that a till made while it was cut off: at the till's prices, of any product that
     /// ever existed.
     pub offline: Option<OfflineSale>,
+    /// The shop's own name of the buyer.
+    pub buyer: Option<Buyer>,
+    /// The shop's own name for the order.
+    pub reference: Option<String>,
 }
 
 impl AskedOrder {
@@ -187,6 +192,8 @@ pub fn price(
         coupon,
         used_points: benefits.use_points,
         earned_points: earned(asked, benefits.earn_rate, total),
+        buyer: asked.buyer.clone(),
+        reference: asked.reference.clone(),
         reservation_id: None,
         checkout_id: None,
         paid: None,
@@ -362,6 +369,8 @@ mod tests {
             total_amount: Some(Money::new(total).unwrap()),
             shares_online_stock: false,
             offline: None,
+            buyer: None,
+            reference: None,
         };
         let got = price(&asked, &catalog(), Benefits::default(), 0).map(|priced| {
             priced

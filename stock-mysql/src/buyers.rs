@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use sqlx::{MySql, MySqlConnection, MySqlExecutor, QueryBuilder};
 use stock_common::id::{Position, UserId};
-use stock_domain::buyer::BuyerSeen;
+use stock_domain::buyer::{Buyer, BuyerSeen};
 
 use super::rows::{MultiRow, push_list};
 
@@ -59,6 +59,11 @@ pub async fn seen_after(
         .bind(limit)
         .fetch_all(executor)
         .await
+}
+
+/// Reads a name.
+pub(crate) fn buyer_of(name: Option<String>) -> Option<Buyer> {
+    name.and_then(|name| Buyer::try_from(name).ok())
 }
 
 /// The names of some buyers.

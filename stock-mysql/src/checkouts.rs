@@ -11,6 +11,7 @@ use stock_domain::order::{DeliveryType, Order, OrderLine, Path};
 use stock_domain::quantity::Quantity;
 use stock_domain::sale::Allowance;
 
+use super::buyers::buyer_of;
 use super::rows::{MultiRow, push_list};
 
 static CHECKOUTS: MultiRow = MultiRow::new(
@@ -77,7 +78,7 @@ pub async fn insert(
                 .bind(order.earned_points.get())
                 .bind(of.ttl_ms)
                 .bind(of.hold_limit)
-                .bind(of.reference.as_deref())
+                .bind(order.reference.as_deref())
                 .bind(of.expires_ms(*id))
         })
         .await?;
@@ -181,6 +182,7 @@ struct Row {
     ttl_ms: u64,
     hold_limit: u32,
     reference: Option<String>,
+    buyer: Option<String>,
     status: String,
     expires_ms: u64,
     times_extended: u32,
@@ -203,6 +205,7 @@ from_row!(Row {
     ttl_ms,
     hold_limit,
     reference,
+    buyer,
     status,
     expires_ms,
     times_extended,
@@ -214,7 +217,9 @@ from_row!(Row {
 const COLUMNS: &str = "SELECT id, user_id, CAST(delivery_type AS CHAR) AS delivery_type, store_id, \
      total_amount, coupon_id, coupon_code, coupon_discount_amount, used_points, earned_points, \
      ttl_ms, hold_limit, reference, CAST(status AS CHAR) AS status, expires_ms, times_extended, \
-     payment_extended, order_id, is_late FROM checkouts";
+     payment_extended, order_id, is_late, \
+     (SELECT name FROM buyers b WHERE b.user_id = checkouts.user_id LIMIT 1) AS buyer \
+     FROM checkouts";
 
 type LineRow = (u64, u64, String, u32, i64, i64, Option<u64>, Option<u32>);
 
@@ -256,6 +261,8 @@ fn stored(row: Row, lines: Vec<OrderLine>) -> Option<StoredCheckout> {
         paid: None,
         shares_online_stock: false,
         offline: None,
+        buyer: buyer_of(row.buyer),
+        reference: row.reference,
     };
     Some(StoredCheckout {
         id: Position::new(row.id),
@@ -263,7 +270,6 @@ fn stored(row: Row, lines: Vec<OrderLine>) -> Option<StoredCheckout> {
             order,
             ttl_ms: row.ttl_ms,
             hold_limit: row.hold_limit,
-            reference: row.reference,
         },
         course: Course {
             status: CheckoutStatus::parse(&row.status)?,

@@ -15,7 +15,7 @@ pub use self::run::Run;
 use super::error_number;
 
 /// Version, description and text of every migration, in order.
-const MIGRATIONS: [(i64, &str, &str); 27] = [
+const MIGRATIONS: [(i64, &str, &str); 28] = [
     (
         20_261_121_000_000,
         "create ledger",
@@ -150,6 +150,11 @@ const MIGRATIONS: [(i64, &str, &str); 27] = [
         20_261_201_000_400,
         "create buyers",
         include_str!("../../migrations/20261201000400_create_buyers.sql"),
+    ),
+    (
+        20_261_201_000_500,
+        "name orders",
+        include_str!("../../migrations/20261201000500_name_orders.sql"),
     ),
 ];
 

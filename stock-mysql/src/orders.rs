@@ -11,6 +11,7 @@ use stock_domain::order::{DeliveryType, OfflineSale, Order, OrderLine, OrderStat
 use stock_domain::quantity::Quantity;
 use stock_domain::sale::Allowance;
 
+use super::buyers::buyer_of;
 use super::offline_sales;
 use super::rows::{Binding, MultiRow, padded};
 
@@ -20,13 +21,13 @@ static ORDERS: MultiRow = MultiRow::new(
     "(?, ?, 'SUCCESS', ?, ?, ?, ?)",
     "",
 );
-/// Orders with a reservation, a checkout, a coupon, points or shared online stock. Most orders have
-/// none of these, and each parameter costs time.
+/// Orders with a reservation, a checkout, a coupon, points, shared online stock or a reference. Most
+/// orders have none of these, and each parameter costs time.
 static SPECIAL: MultiRow = MultiRow::new(
     "INSERT INTO orders (id, user_id, status, path, delivery_type, store_id, total_amount, \
      reservation_id, shares_online_stock, coupon_id, coupon_code, coupon_discount_amount, \
-     used_points, earned_points, checkout_id) VALUES",
-    "(?, ?, 'SUCCESS', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+     used_points, earned_points, checkout_id, reference) VALUES",
+    "(?, ?, 'SUCCESS', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     "",
 );
 static LINES: MultiRow = MultiRow::new(
@@ -97,6 +98,7 @@ fn is_special(order: &Order) -> bool {
         || order.checkout_id.is_some()
         || order.shares_online_stock
         || order.coupon.is_some()
+        || order.reference.is_some()
         || points > Money::ZERO
 }
 
@@ -127,6 +129,7 @@ pub async fn insert(
                 .bind(points(order.used_points))
                 .bind(points(order.earned_points))
                 .bind(order.checkout_id.map(Position::get))
+                .bind(order.reference.as_deref())
         })
         .await?;
     let lines = placed
@@ -200,6 +203,8 @@ struct OrderRow {
     used_points: Option<i64>,
     earned_points: Option<i64>,
     checkout_id: Option<u64>,
+    reference: Option<String>,
+    buyer: Option<String>,
 }
 
 from_row!(OrderRow {
@@ -217,7 +222,9 @@ from_row!(OrderRow {
     coupon_discount_amount,
     used_points,
     earned_points,
-    checkout_id
+    checkout_id,
+    reference,
+    buyer
 });
 
 type LineRow = (
@@ -235,7 +242,8 @@ type LineRow = (
 const COLUMNS: &str = "SELECT id, user_id, CAST(status AS CHAR) AS status, \
      CAST(path AS CHAR) AS path, CAST(delivery_type AS CHAR) AS delivery_type, store_id, \
      total_amount, reservation_id, shares_online_stock, coupon_id, coupon_code, \
-     coupon_discount_amount, used_points, earned_points, checkout_id FROM orders";
+     coupon_discount_amount, used_points, earned_points, checkout_id, reference, \
+     (SELECT name FROM buyers b WHERE b.user_id = orders.user_id LIMIT 1) AS buyer FROM orders";
 
 /// Finds one order with its lines.
 ///
@@ -386,6 +394,8 @@ fn stored(
         paid: None,
         shares_online_stock: row.shares_online_stock,
         offline,
+        buyer: buyer_of(row.buyer.clone()),
+        reference: row.reference.clone(),
     };
     Some(StoredOrder {
         id: Position::new(row.id),

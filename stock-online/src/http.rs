@@ -35,6 +35,7 @@ pub mod quarantine;
 pub mod reader;
 pub mod reservations;
 pub mod sales;
+pub mod service_keys;
 pub mod sessions;
 pub mod stock;
 pub mod stores;
@@ -48,7 +49,7 @@ mod verdicts;
 
 use std::sync::Arc;
 
-use axum::routing::{get, patch, post, put};
+use axum::routing::{delete, get, patch, post, put};
 use axum::{Router, middleware};
 
 use crate::app::App;
@@ -194,6 +195,11 @@ pub fn routes(app: Arc<App>) -> Router {
             "/api/users/{id}",
             patch(users::set_role).delete(users::delete),
         )
+        .route(
+            "/api/keys",
+            get(service_keys::list).post(service_keys::create),
+        )
+        .route("/api/keys/{id}", delete(service_keys::delete))
         .route("/api/webhooks", get(webhooks::list).post(webhooks::create))
         .route(
             "/api/webhooks/{id}",

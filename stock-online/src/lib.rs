@@ -12,6 +12,7 @@
 //! | [`tasks`] | the loops beside the requests: catalog, health, metrics, Pub/Sub |
 //! | [`catalog_refresher`], [`coupons`] | how far the catalog in memory is complete; coupons in memory |
 //! | [`limits`], [`passwords`], [`tokens`] | request limits; password hashes; access tokens |
+//! | [`service_keys`], [`buyers`] | the keys of the shop's back ends; the shop's buyers by name |
 //! | [`health`], [`readiness`] | the last look at MySQL; whether orders can be taken |
 //! | [`history`], [`levels`] | the samples of the last two minutes; the latest levels |
 //! | [`stream_places`] | places for event streams |
@@ -24,6 +25,7 @@
 //! can start many services. Each [`ServiceRole`] may run in a process of its own.
 
 pub mod app;
+pub mod buyers;
 pub mod catalog_refresher;
 pub mod cli;
 pub mod coupons;
@@ -41,6 +43,7 @@ pub mod requests;
 pub mod scheduler;
 pub mod seeds;
 pub mod serve;
+pub mod service_keys;
 pub mod stock_csv;
 pub mod stream_places;
 pub mod subscriber;

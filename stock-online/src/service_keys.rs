@@ -33,6 +33,12 @@ impl Key {
     pub fn may(&self, scopes: &[Scope]) -> bool {
         scopes.iter().any(|scope| self.scopes.has(*scope))
     }
+
+    /// The Unix second in which it ends.
+    #[must_use]
+    pub fn ends_at(&self) -> i64 {
+        self.expires_ms.map_or(i64::MAX, |ms| ms / 1_000)
+    }
 }
 
 impl From<&ServiceKey> for Key {

@@ -194,12 +194,13 @@ fn cart(buyer: u64, units: u32, benefits: bool) -> Checkout {
         paid: None,
         shares_online_stock: false,
         offline: None,
+        buyer: None,
+        reference: None,
     };
     Checkout {
         order,
         ttl_ms: TTL_MS,
         hold_limit: 2,
-        reference: None,
     }
 }
 

@@ -71,6 +71,7 @@ pub(super) static ORDERS: Table = Table {
         "used_points",
         "earned_points",
         "checkout_id",
+        "reference",
     ],
     key: 1,
     late: &["status", "updated_at"],

@@ -47,6 +47,7 @@ fn order_row(id: Position, order: &Order) -> Row {
             points(order.used_points.get()),
             points(order.earned_points.get()),
             of(order.checkout_id),
+            of(order.reference.as_ref()),
         ],
     )
 }
@@ -68,7 +69,7 @@ fn checkout_row((id, of): &(Position, Checkout)) -> Row {
             text(order.earned_points.get()),
             text(of.ttl_ms),
             text(of.hold_limit),
-            of.reference.clone(),
+            self::of(order.reference.as_ref()),
         ],
     )
 }

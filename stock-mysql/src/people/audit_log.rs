@@ -92,6 +92,10 @@ actions! {
     WebhookChanged = "webhook_changed";
     /// An admin removed a webhook.
     WebhookDeleted = "webhook_deleted";
+    /// An admin made a service key.
+    ServiceKeyCreated = "service_key_created";
+    /// An admin took a service key back.
+    ServiceKeyDeleted = "service_key_deleted";
     /// An admin retried a dead letter.
     DeadLetterRetried = "dead_letter_retried";
     /// An admin ended the quarantine of an account.

@@ -8,9 +8,11 @@ use stock_common::id::UserId;
 use stock_domain::user::User;
 use stock_mysql::people::sessions::IdHash;
 
+use crate::buyers::Buyers;
 use crate::kept::{Kept, Silence};
 use crate::limits::Limits;
 use crate::passwords::Passwords;
+use crate::service_keys::ServiceKeys;
 use crate::tokens::Tokens;
 
 /// Maximum number of users of whom an answer is kept.
@@ -20,6 +22,10 @@ pub(super) const USERS_KEPT: u64 = 50_000;
 pub struct People {
     /// Makes and checks tokens.
     pub tokens: Tokens,
+    /// Keys of the shop's back ends.
+    pub service_keys: ServiceKeys,
+    /// The shop's own names of its buyers.
+    pub buyers: Buyers,
     /// Hashes passwords.
     pub passwords: Passwords,
     /// Counts requests.
@@ -42,6 +48,8 @@ impl People {
         );
         Ok(Self {
             tokens: Tokens::new(secret, previous, clock.clone())?,
+            service_keys: ServiceKeys::new(clock.clone()),
+            buyers: Buyers::default(),
             passwords: Passwords::new(config.people.password_hashes_max),
             limits: Limits::new(config, clock.clone()),
             users: Kept::new(USERS_KEPT, silence),

@@ -1,7 +1,11 @@
-//! Callers: identified by a bearer token (HS256) or by a page's session, each with a role.
+//! Callers: identified by a bearer token (HS256), a service key, or a page's session, each with a
+//! role.
+
+mod key;
 
 use std::sync::Arc;
 
+pub(super) use self::key::{as_buyer, as_user, came_with_key, named_buyer};
 use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
@@ -18,6 +22,7 @@ use super::sessions::LOGIN;
 use crate::app::App;
 use crate::http::code::Code;
 use crate::limits::Subject;
+use crate::service_keys;
 pub use crate::tokens::Caller;
 use crate::tokens::Known;
 
@@ -83,11 +88,30 @@ pub struct Lease {
 }
 
 impl Lease {
+    /// A lease of a caller without a login, until a Unix second.
+    const fn until(caller: Caller, exp: i64) -> Self {
+        Self {
+            caller,
+            generation: i64::MAX,
+            exp,
+        }
+    }
+
     /// Whether the token or session has neither expired nor been ended.
     #[must_use]
     pub fn holds(&self, app: &App) -> bool {
         let is_known = app.people.tokens.holds(self.caller.user, self.generation);
         app.people.tokens.now() < self.exp && is_known.unwrap_or(true)
+    }
+}
+
+impl From<Known> for Lease {
+    fn from(known: Known) -> Self {
+        Self {
+            caller: known.caller,
+            generation: known.generation,
+            exp: known.exp,
+        }
     }
 }
 
@@ -102,11 +126,7 @@ impl FromRequestParts<Arc<App>> for Lease {
         let caller = Caller::from_request_parts(parts, app).await?;
         let known = parts.extensions.get::<Self>().copied();
         // A page that calls the interface in this process has set its caller, but no lease.
-        Ok(known.unwrap_or(Self {
-            caller,
-            generation: i64::MAX,
-            exp: i64::MAX,
-        }))
+        Ok(known.unwrap_or(Self::until(caller, i64::MAX)))
     }
 }
 
@@ -128,16 +148,11 @@ impl FromRequestParts<Arc<App>> for Caller {
                         .then_some(token.trim())
                 });
                 let token = token.ok_or_else(|| Problem::of(Code::Unauthorized))?;
-                let Known {
-                    caller,
-                    generation,
-                    exp,
-                    ..
-                } = app.people.tokens.check(token)?;
-                Lease {
-                    caller,
-                    generation,
-                    exp,
+                if token.starts_with(service_keys::PREFIX) {
+                    let token = token.to_owned();
+                    Box::pin(key::caller(parts, app, &token)).await?
+                } else {
+                    Lease::from(app.people.tokens.check(token)?)
                 }
             }
             (None, _) => of_session(parts, app)
@@ -146,7 +161,8 @@ impl FromRequestParts<Arc<App>> for Caller {
             (Some(_), Some(_)) => return Err(Problem::of(Code::Unauthorized)),
         };
         let caller = lease.caller;
-        if parts.extensions.get::<Counted>().is_none() {
+        // A shop's back end counts its own buyers.
+        if parts.extensions.get::<Counted>().is_none() && !came_with_key(parts) {
             app.people.limits.admit(Subject::User(caller.user.0))?;
         }
         parts.extensions.insert(lease);

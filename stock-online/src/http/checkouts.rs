@@ -101,13 +101,13 @@ pub async fn open(
         caller,
         body,
         idempotency,
+        buyer,
     }: Keyed<CheckoutIn>,
 ) -> Result<Response, Problem> {
     let ttl_ms = ttl_ms(&app, body.ttl_seconds)?;
-    let reference = body.reference()?;
     let order = body.into_order();
     let benefits = order.benefits()?;
-    let asked = order.into_asked(caller, Path::Redis)?;
+    let asked = order.into_asked(caller, buyer, Path::Redis)?;
     let key = idempotency.as_ref();
     let mut round = Round::first(&app);
     loop {
@@ -125,7 +125,6 @@ pub async fn open(
             order: placing.order,
             ttl_ms,
             hold_limit: app.config.selling.holds_per_user_max,
-            reference: reference.clone(),
         };
         let build = || checkout::open(&checkout, terms, idempotency.clone());
         let verdict = decide_stock(&app, build).await?;
@@ -288,6 +287,7 @@ pub async fn extend(
         caller,
         body,
         idempotency,
+        ..
     }: Keyed<ExtendIn>,
 ) -> Result<Response, Problem> {
     let ttl_ms = ttl_ms(&app, Some(body.ttl_seconds))?;
@@ -399,6 +399,7 @@ pub async fn cancel(
         caller,
         body: NothingIn {},
         idempotency,
+        ..
     }: Keyed<NothingIn>,
 ) -> Result<Response, Problem> {
     let mut found = find_own(&app, caller, id).await?;

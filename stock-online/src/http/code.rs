@@ -53,6 +53,8 @@ codes! {
     SignatureInvalid = "SIGNATURE_INVALID", 401, "The message has no valid signature";
     /// The role may not do this.
     Forbidden = "FORBIDDEN", 403, "The role of the token does not allow this";
+    /// The service key may do other things only.
+    ScopeMissing = "SCOPE_MISSING", 403, "The service key lacks the scope";
     /// The body names another user than the token.
     UserMismatch = "USER_MISMATCH", 403, "The request names another user";
     /// A browser sent a session's cookie from another site's page.
@@ -71,6 +73,8 @@ codes! {
     StoreNotFound = "STORE_NOT_FOUND", 404, "There is no such store";
     /// There is no such webhook or delivery.
     WebhookNotFound = "WEBHOOK_NOT_FOUND", 404, "There is no such webhook";
+    /// There is no such service key, or it was taken back.
+    ServiceKeyNotFound = "SERVICE_KEY_NOT_FOUND", 404, "There is no such service key";
     /// There is no such coupon to draw.
     CouponNotFound = "COUPON_NOT_FOUND", 404, "There is no such coupon";
     /// There is no such campaign item.
@@ -125,6 +129,8 @@ codes! {
     AmountMismatch = "AMOUNT_MISMATCH", 409, "The amount is not the frozen total";
     /// The payment came too late and sold nothing: it is to be refunded.
     RefundDue = "REFUND_DUE", 409, "The payment is to be refunded";
+    /// The maximum number of service keys exists already.
+    ServiceKeyLimitReached = "SERVICE_KEY_LIMIT_REACHED", 409, "There are too many service keys";
     /// The maximum number of webhooks exists already.
     WebhookLimitReached = "WEBHOOK_LIMIT_REACHED", 409, "There are too many webhooks";
     /// There is a store with this number.

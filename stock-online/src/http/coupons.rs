@@ -289,8 +289,12 @@ pub async fn issue(
         caller,
         body,
         idempotency,
+        ..
     }: Keyed<IssueIn>,
 ) -> Result<Response, Problem> {
+    if body.user_id.is_some_and(|user| user != caller.user.0) {
+        return Err(Problem::of(Code::UserMismatch));
+    }
     let work_id = body.work_id.map(WorkId);
     let mut wanted = CouponIssued {
         coupon_id: CouponId(0),

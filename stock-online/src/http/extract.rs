@@ -23,9 +23,10 @@ use serde_json::Value;
 use serde_json::error::Category;
 use sha2::{Digest, Sha256};
 use stock_common::id::UserId;
+use stock_domain::buyer::Buyer;
 use stock_domain::journal::Idempotency;
 
-use super::auth::{Caller, Counted};
+use super::auth::{Caller, Counted, as_buyer, as_user, came_with_key, named_buyer};
 use super::cross_site;
 use super::problem::Problem;
 use crate::app::App;
@@ -46,11 +47,27 @@ const LINGER_BYTES_MAX: usize = 8 * 1024 * 1024;
 const LINGER: Duration = Duration::from_millis(500);
 
 /// A type that is read from a JSON body, and the rules for that body.
-pub trait BodyIn: DeserializeOwned {
+pub trait BodyIn: DeserializeOwned + Send {
     /// Whether a missing body means the same as `{}`.
     const MAY_BE_MISSING: bool = false;
     /// Largest body in bytes, where it is larger than other bodies may be.
     const BYTES_MAX: Option<usize> = None;
+    /// Whether a service key must say for whom it asks.
+    const IS_FOR_A_PERSON: bool = false;
+
+    /// The person for whom it asks, if it names one.
+    fn person(&self) -> Person<'_> {
+        Person::default()
+    }
+}
+
+/// The person whom a body names.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Person<'a> {
+    /// By the shop's own name.
+    pub buyer: Option<&'a Buyer>,
+    /// By number.
+    pub user_id: Option<u64>,
 }
 
 /// A caller's JSON body, and the key under which its answer is remembered.
@@ -61,6 +78,8 @@ pub struct Keyed<T> {
     pub body: T,
     /// The key, if one was sent.
     pub idempotency: Option<Idempotency>,
+    /// The shop's name of the caller, if it was given.
+    pub buyer: Option<Buyer>,
 }
 
 /// The JSON body of a request that needs no caller.
@@ -123,11 +142,57 @@ impl<T: BodyIn> FromRequest<Arc<App>> for Keyed<T> {
         {
             return Err(problem.clone());
         }
+        let whom = match &parsed {
+            Ok(body) => whom(&parts, caller, body)?,
+            Err(_) => Whom::Caller,
+        };
+        let (caller, buyer) = whom.caller(app, caller).await?;
         let idempotency = keyed(app, caller, &parts, &bytes)?;
         Ok(Self {
             caller,
             body: parsed?,
             idempotency,
+            buyer,
+        })
+    }
+}
+
+/// The person for whom a caller asks.
+enum Whom {
+    Caller,
+    Buyer(Buyer),
+    User(UserId),
+}
+
+/// Reads for whom a caller asks. An admin and a service key may name a person.
+fn whom<T: BodyIn>(parts: &Parts, caller: Caller, body: &T) -> Result<Whom, Problem> {
+    let (named, with_key) = (body.person(), came_with_key(parts));
+    let in_header = named_buyer(parts)?.filter(|_| with_key);
+    match named.buyer {
+        Some(buyer) if in_header.as_ref().is_some_and(|of| of != buyer) => {
+            Err(Problem::of(Code::UserMismatch))
+        }
+        Some(_) if !with_key && !caller.is_admin() => Err(Problem::of(Code::UserMismatch)),
+        Some(buyer) => Ok(Whom::Buyer(buyer.clone())),
+        None if !with_key => Ok(Whom::Caller),
+        None => match named.user_id {
+            _ if in_header.is_some() => Ok(in_header.map_or(Whom::Caller, Whom::Buyer)),
+            _ if !T::IS_FOR_A_PERSON => Ok(Whom::Caller),
+            Some(user) => Ok(Whom::User(UserId(user))),
+            None => Err(Problem::unprocessable(
+                "/buyer",
+                "a service key says for whom it asks: buyer, or the header Stock-Buyer",
+            )),
+        },
+    }
+}
+
+impl Whom {
+    async fn caller(self, app: &App, caller: Caller) -> Result<(Caller, Option<Buyer>), Problem> {
+        Ok(match self {
+            Self::Caller => (caller, None),
+            Self::User(user) => (as_user(user), None),
+            Self::Buyer(buyer) => (Box::pin(as_buyer(app, &buyer)).await?, Some(buyer)),
         })
     }
 }
@@ -164,7 +229,7 @@ fn keyed(
     let Some(key) = key_of(&parts.headers)? else {
         return Ok(None);
     };
-    if parts.extensions.get::<Counted>().is_none() {
+    if parts.extensions.get::<Counted>().is_none() && !came_with_key(parts) {
         app.people.limits.admit_key(caller.user.0)?;
     }
     let Parts { method, uri, .. } = parts;

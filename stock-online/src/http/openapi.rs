@@ -8,10 +8,13 @@ mod examples;
 mod operations;
 mod schemas;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::OnceLock;
 
+use axum::http::Method;
+
 use serde_json::{Value, json};
+use stock_domain::service_key::Scope;
 use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::path::{OperationBuilder, Parameter, ParameterBuilder, ParameterIn, Paths};
 use utoipa::openapi::request_body::RequestBodyBuilder;
@@ -54,11 +57,58 @@ struct Operation {
     path: &'static str,
     summary: &'static str,
     who: Who,
+    /// The scopes of service keys, each of which allows it. None: it is for people only, unless
+    /// anybody may call it.
+    scopes: &'static [Scope],
     carries: Carries,
     query: &'static [(&'static str, &'static str)],
     ok: (u16, &'static str),
     /// Codes that do not follow from the fields above.
     codes: &'static [Code],
+}
+
+/// Which service keys may call an operation.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Access {
+    /// The scopes, each of which allows it.
+    pub(super) scopes: &'static [Scope],
+    /// Whether anybody may call it.
+    pub(super) is_open: bool,
+    /// Whether it is an admin's, so that it is never called as a buyer.
+    pub(super) is_admins: bool,
+}
+
+/// Which service keys may call a method of a route; `None` for an unknown one.
+pub(super) fn access(method: &Method, path: &str) -> Option<Access> {
+    static KNOWN: OnceLock<HashMap<(&str, &str), Access>> = OnceLock::new();
+    let known = KNOWN.get_or_init(|| {
+        let access = |of: &'static Operation| Access {
+            scopes: of.scopes,
+            is_open: of.who == Who::Anyone,
+            is_admins: matches!(of.who, Who::Admin | Who::Till),
+        };
+        let all = OPERATIONS.iter();
+        all.map(|of| ((name(&of.method), of.path), access(of)))
+            .collect()
+    });
+    let method = match *method {
+        Method::HEAD => "GET",
+        _ => method.as_str(),
+    };
+    known.get(&(method, path)).copied()
+}
+
+const fn name(method: &HttpMethod) -> &'static str {
+    match method {
+        HttpMethod::Get => "GET",
+        HttpMethod::Post => "POST",
+        HttpMethod::Put => "PUT",
+        HttpMethod::Delete => "DELETE",
+        HttpMethod::Options => "OPTIONS",
+        HttpMethod::Head => "HEAD",
+        HttpMethod::Patch => "PATCH",
+        HttpMethod::Trace => "TRACE",
+    }
 }
 
 const JSON: &str = "application/json";
@@ -111,6 +161,9 @@ impl Operation {
         }
         if matches!(self.who, Who::Till | Who::Admin) {
             codes.push(Code::Forbidden);
+        }
+        if !self.scopes.is_empty() {
+            codes.push(Code::ScopeMissing);
         }
         if self.path.starts_with("/api/") || self.path.starts_with("/account/") {
             codes.push(Code::TooManyRequests);

@@ -281,10 +281,11 @@ pub async fn place_redis(
         caller,
         body,
         idempotency,
+        buyer,
     }: Keyed<OrderIn>,
 ) -> Result<Response, Problem> {
     let benefits = body.benefits()?;
-    let asked = body.into_asked(caller, Path::Redis)?;
+    let asked = body.into_asked(caller, buyer, Path::Redis)?;
     let key = idempotency.as_ref();
     let mut round = Round::first(&app);
     let mut own = Own::new(&asked, &benefits);
@@ -340,10 +341,11 @@ pub async fn place_lock(
         caller,
         body,
         idempotency,
+        buyer,
     }: Keyed<OrderIn>,
 ) -> Result<Response, Problem> {
     let benefits = body.benefits()?;
-    let asked = body.into_asked(caller, Path::Lock)?;
+    let asked = body.into_asked(caller, buyer, Path::Lock)?;
     place_synchronous(&app, asked, benefits, idempotency).await
 }
 
@@ -498,13 +500,14 @@ pub async fn list(
         }
         id => id.map(UserId),
     };
-    if !caller.is_admin() && asked.is_some_and(|user| user != caller.user) {
+    let names_another = asked.is_some_and(|user| user != caller.user) || query.buyer.is_some();
+    if !caller.is_admin() && names_another {
         return Err(Problem::of(Code::Forbidden));
     }
-    let user = if caller.is_admin() {
-        asked
-    } else {
-        Some(caller.user)
+    let named = query.buyer.as_ref().map(|buyer| buyer.number(0).user_id);
+    let user = match caller.is_admin() {
+        true => named.or(asked),
+        false => Some(caller.user),
     };
     let filter = OrderFilter {
         user,

@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use stock_common::clock::rfc3339;
 use stock_common::id::{Position, UserId};
 use stock_domain::account::Account;
+use stock_domain::buyer::Buyer;
 use stock_domain::journal::{Entry, Idempotency};
 use stock_domain::order::Path;
 use stock_domain::points::{
@@ -42,7 +43,7 @@ pub(super) use self::read::{BalanceOut, PointListOut, PointReportListOut, PointR
 pub use self::read::{balance, history, reports};
 use super::audit;
 use super::auth::{Admin, Caller};
-use super::extract::{BodyIn, Keyed, PathId};
+use super::extract::{BodyIn, Keyed, PathId, Person};
 use super::orders::{NothingIn, json, replayed};
 use super::origin::Origin;
 use super::problem::Problem;
@@ -56,15 +57,28 @@ use crate::http::code::Code;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({ "userId": 2, "amount": 1_000, "description": "welcome" }))]
 pub struct PointsIn {
-    /// The user whose points move; when points are used, it must be the token's user.
-    user_id: u64,
+    /// The user whose points move, unless `buyer` says it; when points are used, it must be the
+    /// token's user.
+    user_id: Option<u64>,
+    /// The shop's own name of the buyer; for a service key or an admin.
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 64)]
+    buyer: Option<Buyer>,
     #[schema(minimum = 1, maximum = 1_000_000_000_000_i64)]
     amount: i64,
     #[schema(max_length = 255)]
     description: String,
 }
 
-impl BodyIn for PointsIn {}
+impl BodyIn for PointsIn {
+    const IS_FOR_A_PERSON: bool = true;
+
+    fn person(&self) -> Person<'_> {
+        Person {
+            buyer: self.buyer.as_ref(),
+            user_id: self.user_id,
+        }
+    }
+}
 
 /// The type of a movement of points.
 #[derive(ToSchema)]
@@ -120,14 +134,23 @@ impl From<PointTransaction> for PointOut {
 }
 
 impl PointsIn {
-    fn check(mut self) -> Result<PointsMoved, Problem> {
+    /// `named` is the buyer whom the request names.
+    fn check(mut self, named: Option<UserId>) -> Result<PointsMoved, Problem> {
+        let user_id = match (self.user_id, named) {
+            (Some(user), Some(named)) if user != named.0 => {
+                return Err(Problem::of(Code::UserMismatch));
+            }
+            (user, named) => named.or(user.map(UserId)),
+        };
+        let user_id =
+            user_id.ok_or_else(|| Problem::unprocessable("/userId", "missing field `userId`"))?;
         if !(1..=AMOUNT_MAX).contains(&self.amount) {
             let rule = format!("a whole number from 1 to {AMOUNT_MAX}");
             return Err(Problem::unprocessable("/amount", rule));
         }
         check_text(&mut self.description, 255, "/description", 0)?;
         Ok(PointsMoved {
-            user_id: UserId(self.user_id),
+            user_id,
             amount: self.amount,
             description: self.description,
         })
@@ -216,13 +239,17 @@ async fn earn(
     path: Path,
     admin: Caller,
     origin: &Origin,
-    body: PointsIn,
+    (body, named): (PointsIn, Option<UserId>),
     idempotency: Option<Idempotency>,
 ) -> Result<Response, Problem> {
-    let moved = body.check()?;
+    let moved = body.check(named)?;
     let account = Account::points(moved.user_id);
     let opens = !app.ledger.levels(&[account]).await?.contains_key(&account);
-    let verdict = if opens && users::find(&app.pool, moved.user_id).await?.is_none() {
+    let is_known = async || {
+        let user = moved.user_id;
+        Ok::<_, Problem>(user.is_buyer() || users::find(&app.pool, user).await?.is_some())
+    };
+    let verdict = if opens && !is_known().await? {
         refuse(app, idempotency, no_user()).await?
     } else {
         let request = points::earn(&moved, opens, admin.user, idempotency)?;
@@ -244,11 +271,14 @@ async fn earn(
 async fn spend(
     app: &Arc<App>,
     path: Path,
-    caller: Caller,
-    body: PointsIn,
-    idempotency: Option<Idempotency>,
+    Keyed {
+        caller,
+        body,
+        idempotency,
+        buyer,
+    }: Keyed<PointsIn>,
 ) -> Result<Response, Problem> {
-    let moved = body.check()?;
+    let moved = body.check(buyer.map(|_| caller.user))?;
     if moved.user_id != caller.user {
         return Err(Problem::of(Code::UserMismatch));
     }
@@ -372,9 +402,13 @@ pub async fn earn_lock(
     State(app): State<Arc<App>>,
     (Admin(admin), origin): (Admin, Origin),
     Keyed {
-        body, idempotency, ..
+        caller,
+        body,
+        idempotency,
+        buyer,
     }: Keyed<PointsIn>,
 ) -> Result<Response, Problem> {
+    let body = (body, buyer.map(|_| caller.user));
     earn(&app, Path::Lock, admin, &origin, body, idempotency).await
 }
 
@@ -386,9 +420,13 @@ pub async fn earn_redis(
     State(app): State<Arc<App>>,
     (Admin(admin), origin): (Admin, Origin),
     Keyed {
-        body, idempotency, ..
+        caller,
+        body,
+        idempotency,
+        buyer,
     }: Keyed<PointsIn>,
 ) -> Result<Response, Problem> {
+    let body = (body, buyer.map(|_| caller.user));
     earn(&app, Path::Redis, admin, &origin, body, idempotency).await
 }
 
@@ -398,13 +436,9 @@ pub async fn earn_redis(
 /// 403 for another user's points, 409 when there are too few, 422.
 pub async fn use_lock(
     State(app): State<Arc<App>>,
-    Keyed {
-        caller,
-        body,
-        idempotency,
-    }: Keyed<PointsIn>,
+    asked: Keyed<PointsIn>,
 ) -> Result<Response, Problem> {
-    spend(&app, Path::Lock, caller, body, idempotency).await
+    spend(&app, Path::Lock, asked).await
 }
 
 /// POST `/api/v2/points/use`.
@@ -413,13 +447,9 @@ pub async fn use_lock(
 /// 403 for another user's points, 409 when there are too few, 422.
 pub async fn use_redis(
     State(app): State<Arc<App>>,
-    Keyed {
-        caller,
-        body,
-        idempotency,
-    }: Keyed<PointsIn>,
+    asked: Keyed<PointsIn>,
 ) -> Result<Response, Problem> {
-    spend(&app, Path::Redis, caller, body, idempotency).await
+    spend(&app, Path::Redis, asked).await
 }
 
 /// POST `/api/v1/points/{id}/cancel`.
@@ -435,6 +465,7 @@ pub async fn cancel_lock(
         caller,
         body: NothingIn {},
         idempotency,
+        ..
     }: Keyed<NothingIn>,
 ) -> Result<Response, Problem> {
     cancel(&app, Path::Lock, caller, &origin, id, idempotency).await
@@ -453,6 +484,7 @@ pub async fn cancel_redis(
         caller,
         body: NothingIn {},
         idempotency,
+        ..
     }: Keyed<NothingIn>,
 ) -> Result<Response, Problem> {
     cancel(&app, Path::Redis, caller, &origin, id, idempotency).await

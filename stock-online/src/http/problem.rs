@@ -17,6 +17,7 @@ use stock_domain::verdict::{Refusal, Why};
 use stock_engine::row_lock::RowLockError;
 use stock_redis::{DecideError, ReadError};
 
+use crate::buyers::Unseen;
 use crate::coupons::Unread;
 use crate::http::code::Code;
 use crate::limits::Exceeded;
@@ -233,6 +234,16 @@ impl From<TokenError> for Problem {
             TokenError::Ended | TokenError::Invalid(_) => Code::Unauthorized,
         };
         Self::new(code, error.to_string())
+    }
+}
+
+impl From<Unseen> for Problem {
+    fn from(error: Unseen) -> Self {
+        match error {
+            Unseen::Decide(error) => error.into(),
+            Unseen::Refused(refusal) => (*refusal).into(),
+            Unseen::Draft(error) => error.into(),
+        }
     }
 }
 

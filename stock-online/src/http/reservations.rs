@@ -19,6 +19,7 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use stock_common::clock::rfc3339;
 use stock_common::id::{LocationId, Position, ProductId};
+use stock_domain::buyer::Buyer;
 use stock_domain::catalog::{Product, ProductStatus};
 use stock_domain::hold;
 use stock_domain::pricing::Unpriced;
@@ -35,7 +36,7 @@ use utoipa::ToSchema;
 
 use super::audit;
 use super::auth::{Admin, Caller};
-use super::extract::{BodyIn, Filter, IdIn, Keyed, PathId};
+use super::extract::{BodyIn, Filter, IdIn, Keyed, PathId, Person};
 use super::orders::{NothingIn, json, located, replayed, unpriced};
 use super::origin::Origin;
 use super::page::{cursor_of, cut, limit_of};
@@ -57,6 +58,11 @@ pub struct ReserveIn {
     /// Time to live in seconds, at most the setting `hold_ttl_seconds_max`.
     #[schema(minimum = 30, maximum = 14_400)]
     ttl_seconds: Option<u64>,
+    /// The shop's own name of the buyer; for a service key or an admin.
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 64)]
+    buyer: Option<Buyer>,
+    /// The user for whom a service key asks.
+    user_id: Option<u64>,
 }
 
 /// Body of a cancel.
@@ -68,7 +74,16 @@ pub struct CancelIn {
     force: bool,
 }
 
-impl BodyIn for ReserveIn {}
+impl BodyIn for ReserveIn {
+    const IS_FOR_A_PERSON: bool = true;
+
+    fn person(&self) -> Person<'_> {
+        Person {
+            buyer: self.buyer.as_ref(),
+            user_id: self.user_id,
+        }
+    }
+}
 
 impl BodyIn for CancelIn {
     const MAY_BE_MISSING: bool = true;
@@ -174,8 +189,12 @@ pub async fn reserve(
         caller,
         body,
         idempotency,
+        ..
     }: Keyed<ReserveIn>,
 ) -> Result<Response, Problem> {
+    if body.user_id.is_some_and(|user| user != caller.user.0) {
+        return Err(Problem::of(Code::UserMismatch));
+    }
     let most = app.config.selling.hold_ttl_seconds_max;
     let ttl_seconds = body.ttl_seconds.unwrap_or(TTL_SECONDS.min(most));
     if !(TTL_SECONDS_MIN..=most).contains(&ttl_seconds) {
@@ -311,6 +330,7 @@ pub async fn cancel(
         caller,
         body,
         idempotency,
+        ..
     }: Keyed<CancelIn>,
 ) -> Result<Response, Problem> {
     if body.force && !caller.is_admin() {

@@ -1,5 +1,6 @@
-//! Reads every few seconds whose tokens were ended by another instance. That is well within the
-//! minute in which a demotion, a deletion or a logout everywhere must take effect.
+//! Reads every few seconds whose tokens were ended by another instance, which service keys there
+//! are, and which buyers were seen. That is well within the minute in which a demotion, a deletion or
+//! a logout everywhere must take effect.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,14 +15,20 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long to wait after MySQL did not answer.
 const RETRY: Duration = Duration::from_millis(500);
 
+async fn refresh(app: &App) -> Result<(), sqlx::Error> {
+    app.people.tokens.refresh(&app.pool).await?;
+    app.people.service_keys.refresh(&app.pool).await?;
+    app.people.buyers.refresh(&app.pool).await
+}
+
 /// Reads until `shutdown`.
 pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
     loop {
-        let asked = tokio::time::timeout(PATIENCE, app.people.tokens.refresh(&app.pool)).await;
+        let asked = tokio::time::timeout(PATIENCE, refresh(&app)).await;
         let wait = match asked {
             Ok(Ok(())) => EVERY,
             Ok(Err(error)) => {
-                tracing::debug!(%error, "cannot ask whose tokens were ended");
+                tracing::debug!(%error, "cannot ask whose tokens and keys were ended");
                 RETRY
             }
             Err(_elapsed) => RETRY,

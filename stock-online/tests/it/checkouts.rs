@@ -64,6 +64,8 @@ pub(crate) fn opening(user: u64, quantity: u32, points: i64, ttl_ms: u64) -> Req
         paid: None,
         shares_online_stock: false,
         offline: None,
+        buyer: None,
+        reference: None,
     };
     let checkout = Checkout {
         order,

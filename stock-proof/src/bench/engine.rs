@@ -83,6 +83,8 @@ pub fn one_unit_order(user: u64, product: u64) -> Result<Order, Failure> {
         paid: None,
         shares_online_stock: false,
         offline: None,
+        buyer: None,
+        reference: None,
     })
 }
 

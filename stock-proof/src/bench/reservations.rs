@@ -52,7 +52,6 @@ fn cart(user: u64, ttl_ms: u64) -> Result<Checkout, Failure> {
         order: one_unit_order(user, 1)?,
         ttl_ms,
         hold_limit: 1_000_000,
-        reference: None,
     })
 }
 

@@ -198,6 +198,8 @@ pub(super) mod tests {
             paid: None,
             shares_online_stock: false,
             offline: None,
+            buyer: None,
+            reference: None,
         }
     }
 

@@ -4,12 +4,13 @@ use serde::{Deserialize, Serialize};
 use stock_common::clock::rfc3339;
 use stock_common::id::Position;
 use stock_common::money::Money;
-use stock_domain::checkout::{CheckoutStatus, PAYMENT_ID_MAX, REFERENCE_MAX, is_payment_id};
+use stock_domain::buyer::Buyer;
+use stock_domain::checkout::{CheckoutStatus, PAYMENT_ID_MAX, is_payment_id};
 use stock_domain::order::DeliveryType;
 use stock_engine::lookup::LocatedCheckout;
 use utoipa::ToSchema;
 
-use crate::http::extract::{BodyIn, Object};
+use crate::http::extract::{BodyIn, Object, Person};
 use crate::http::orders::{DeliveryTypeName, LineIn, LineOut, OrderIn};
 use crate::http::problem::Problem;
 
@@ -38,8 +39,11 @@ pub struct CheckoutIn {
     /// Points to pay with.
     #[schema(value_type = Option<u64>, maximum = 1_000_000_000_000_u64)]
     use_points: Option<Money>,
-    /// The shop's own name for it.
-    #[schema(max_length = 100)]
+    /// The shop's own name of the buyer; for a service key or an admin.
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 64)]
+    buyer: Option<Buyer>,
+    /// The shop's own name for it, and for the order that it becomes.
+    #[schema(min_length = 1, max_length = 100)]
     reference: Option<String>,
     /// Time to live in seconds, at most the setting `hold_ttl_seconds_max`.
     #[schema(minimum = 30, maximum = 14_400)]
@@ -69,7 +73,16 @@ pub struct ConfirmIn {
     pub(super) amount: Money,
 }
 
-impl BodyIn for CheckoutIn {}
+impl BodyIn for CheckoutIn {
+    const IS_FOR_A_PERSON: bool = true;
+
+    fn person(&self) -> Person<'_> {
+        Person {
+            buyer: self.buyer.as_ref(),
+            user_id: self.user_id,
+        }
+    }
+}
 
 impl BodyIn for ExtendIn {}
 
@@ -91,18 +104,6 @@ impl ConfirmIn {
 }
 
 impl CheckoutIn {
-    pub(super) fn reference(&self) -> Result<Option<String>, Problem> {
-        let Some(reference) = &self.reference else {
-            return Ok(None);
-        };
-        let count = reference.chars().count();
-        if (1..=REFERENCE_MAX).contains(&count) && !reference.chars().any(char::is_control) {
-            return Ok(Some(reference.clone()));
-        }
-        let rule = format!("1 to {REFERENCE_MAX} visible characters");
-        Err(Problem::unprocessable("/reference", rule))
-    }
-
     /// The order that it would be.
     pub(super) fn into_order(self) -> OrderIn {
         OrderIn {
@@ -114,6 +115,8 @@ impl CheckoutIn {
             coupon_code: self.coupon_code,
             use_points: self.use_points,
             reservation_id: None,
+            buyer: self.buyer,
+            reference: self.reference,
         }
     }
 }
@@ -165,6 +168,10 @@ pub(in crate::http) struct CheckoutOut<'a> {
     #[schema(value_type = u64)]
     total_amount: Money,
     reference: Option<&'a str>,
+    /// The shop's own name of the buyer; absent if it gave none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    buyer: Option<&'a str>,
     /// How many times it may still be extended.
     extensions_left: u32,
     #[schema(value_type = String, format = DateTime)]
@@ -230,7 +237,8 @@ impl<'a> CheckoutOut<'a> {
             used_points: order.used_points,
             earned_points: order.earned_points,
             total_amount: order.total_amount,
-            reference: of.checkout.reference.as_deref(),
+            reference: order.reference.as_deref(),
+            buyer: order.buyer.as_ref().map(Buyer::as_str),
             extensions_left,
             created_at: rfc3339(of.id.unix_ms()),
             expires_at: rfc3339(of.expires_ms()),

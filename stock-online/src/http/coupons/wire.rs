@@ -8,6 +8,7 @@ use stock_common::clock::rfc3339;
 use stock_common::id::{Position, UserId};
 use stock_common::money::Money;
 use stock_domain::account::{Account, Level};
+use stock_domain::buyer::Buyer;
 use stock_domain::coupon::{self, Benefit, Coupon, CouponIssued, Personal};
 use stock_domain::discount::Percentage;
 use stock_domain::stock::CHANGE_MAX;
@@ -15,7 +16,7 @@ use stock_mysql::coupon_issues::OwnCoupon;
 use stock_mysql::coupons::CouponFields;
 use utoipa::ToSchema;
 
-use crate::http::extract::{BodyIn, TimeIn};
+use crate::http::extract::{BodyIn, Person, TimeIn};
 use crate::http::problem::Problem;
 use crate::http::products::check_text;
 
@@ -58,10 +59,23 @@ pub struct IssueIn {
     /// The campaign item (work) to draw for. Each user may draw one code for each item.
     #[schema(minimum = 1)]
     pub(super) work_id: Option<u64>,
+    /// The shop's own name of the buyer; for a service key or an admin.
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 64)]
+    buyer: Option<Buyer>,
+    /// The user for whom a service key draws.
+    pub(super) user_id: Option<u64>,
 }
 
 impl BodyIn for IssueIn {
     const MAY_BE_MISSING: bool = true;
+    const IS_FOR_A_PERSON: bool = true;
+
+    fn person(&self) -> Person<'_> {
+        Person {
+            buyer: self.buyer.as_ref(),
+            user_id: self.user_id,
+        }
+    }
 }
 
 /// A coupon as clients see it. Only admins see personal coupons and their users.

@@ -9,8 +9,8 @@ use crate::http::code::Code;
 use crate::http::stores::{self, invalid, offline, till};
 use crate::http::{
     accounts, audit_log, checkouts, coupons, dead_letters, discounts, imports, ledger_checks, ops,
-    orders, payments, points, products, quarantine, reservations, sales, stock, users, webhooks,
-    works,
+    orders, payments, points, products, quarantine, reservations, sales, service_keys, stock,
+    users, webhooks, works,
 };
 use crate::readiness;
 
@@ -134,6 +134,10 @@ pub(super) fn components() -> Components {
         .schema_from::<users::UserListOut<'_>>()
         .schema_from::<accounts::SignUpForm>()
         .schema_from::<accounts::LoginForm>()
+        .schema_from::<service_keys::ServiceKeyIn>()
+        .schema_from::<service_keys::ServiceKeyOut>()
+        .schema_from::<service_keys::ServiceKeyListOut>()
+        .schema_from::<service_keys::ScopeName>()
         .schema_from::<ops::Selling>()
         .schema_from::<ops::SellingDone>()
         .schema_from::<ops::ShardSelling>()

@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 use stock_common::clock::rfc3339;
 use stock_common::id::{Position, ProductId};
 use stock_common::money::Money;
+use stock_domain::buyer::Buyer;
 use stock_domain::order::{
-    DeliveryType, LINES_MAX, Order, OrderLine, OrderStatus, Path, Units, Way,
+    DeliveryType, LINES_MAX, Order, OrderLine, OrderStatus, Path, REFERENCE_MAX, Units, Way,
 };
 use stock_domain::points::AMOUNT_MAX as POINTS_MAX;
 use stock_domain::pricing::{AskedLine, AskedOrder};
@@ -17,7 +18,7 @@ use utoipa::ToSchema;
 
 use crate::http::auth::Caller;
 use crate::http::code::Code;
-use crate::http::extract::{BodyIn, Object};
+use crate::http::extract::{BodyIn, Object, Person};
 use crate::http::problem::Problem;
 
 /// An order as a client asks for it.
@@ -47,6 +48,12 @@ pub struct OrderIn {
     pub(in crate::http) use_points: Option<Money>,
     #[schema(value_type = Option<String>, pattern = "^[0-9]{1,20}$")]
     pub(in crate::http) reservation_id: Option<Position>,
+    /// The shop's own name of the buyer; for a service key or an admin.
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 64)]
+    pub(in crate::http) buyer: Option<Buyer>,
+    /// The shop's own name for the order.
+    #[schema(min_length = 1, max_length = 100)]
+    pub(in crate::http) reference: Option<String>,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -94,7 +101,16 @@ pub(in crate::http) enum OrderStatusName {
 #[serde(deny_unknown_fields)]
 pub struct NothingIn {}
 
-impl BodyIn for OrderIn {}
+impl BodyIn for OrderIn {
+    const IS_FOR_A_PERSON: bool = true;
+
+    fn person(&self) -> Person<'_> {
+        Person {
+            buyer: self.buyer.as_ref(),
+            user_id: self.user_id,
+        }
+    }
+}
 
 impl BodyIn for NothingIn {
     const MAY_BE_MISSING: bool = true;
@@ -107,6 +123,7 @@ pub struct ListIn {
     pub(super) limit: Option<u32>,
     pub(super) cursor: Option<String>,
     pub(super) user_id: Option<u64>,
+    pub(super) buyer: Option<Buyer>,
     pub(super) status: Option<OrderStatus>,
 }
 
@@ -136,6 +153,14 @@ pub(in crate::http) struct OrderOut<'a> {
     total_amount: Money,
     #[schema(value_type = String, format = DateTime)]
     created_at: String,
+    /// The shop's own name of the buyer; absent if it gave none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    buyer: Option<&'a str>,
+    /// The shop's own name for the order; absent if it gave none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    reference: Option<&'a str>,
     /// The steps in which parts were taken back; absent if there are none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
@@ -257,6 +282,8 @@ impl<'a> OrderOut<'a> {
             earned_points: order.earned_points,
             total_amount: order.total_amount,
             created_at: rfc3339(id.unix_ms()),
+            buyer: order.buyer.as_ref().map(Buyer::as_str),
+            reference: order.reference.as_deref(),
             changes: Vec::new(),
         }
     }
@@ -342,13 +369,22 @@ pub(in crate::http) fn asked_lines(lines: &[Object<LineIn>]) -> Result<Vec<Asked
     Ok(asked.collect())
 }
 
+fn is_reference(text: &str) -> bool {
+    (1..=REFERENCE_MAX).contains(&text.chars().count()) && !text.chars().any(char::is_control)
+}
+
 impl OrderIn {
     /// Checks what can be checked without the catalog.
     pub(in crate::http) fn into_asked(
         self,
         caller: Caller,
+        buyer: Option<Buyer>,
         path: Path,
     ) -> Result<AskedOrder, Problem> {
+        if !self.reference.as_deref().is_none_or(is_reference) {
+            let rule = format!("1 to {REFERENCE_MAX} characters, none of them a control character");
+            return Err(Problem::unprocessable("/reference", rule));
+        }
         let lines = asked_lines(&self.order_products)?;
         let store_id = match (self.delivery_type, self.store_id) {
             (DeliveryType::Online, _) => None,
@@ -372,6 +408,8 @@ impl OrderIn {
             total_amount: Some(self.total_amount),
             shares_online_stock: false,
             offline: None,
+            buyer,
+            reference: self.reference,
         })
     }
 

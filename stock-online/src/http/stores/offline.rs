@@ -309,6 +309,8 @@ fn read(
         total_amount: None,
         shares_online_stock: store.fields.shares_online_stock,
         offline: Some(sale.clone()),
+        buyer: None,
+        reference: None,
     };
     let benefits = pricing::Benefits::default();
     let priced = pricing::price(&asked, &app.selling.catalog, benefits, now_ms);

@@ -66,6 +66,8 @@ pub async fn place(
         total_amount: Some(body.total_amount),
         shares_online_stock: store.fields.shares_online_stock,
         offline: None,
+        buyer: None,
+        reference: None,
     };
     place_synchronous(&app, asked, Benefits::default(), idempotency).await
 }

@@ -43,6 +43,8 @@ async fn long_entries_are_written_in_statements_that_the_server_takes() {
         paid: None,
         shares_online_stock: false,
         offline: None,
+        buyer: None,
+        reference: None,
     };
     for _ in 0..60 {
         let request = order::place(&order, Terms::default(), None).unwrap();

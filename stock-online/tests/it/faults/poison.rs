@@ -40,6 +40,8 @@ fn poison() -> Order {
         paid: None,
         shares_online_stock: false,
         offline: None,
+        buyer: None,
+        reference: None,
     }
 }
 

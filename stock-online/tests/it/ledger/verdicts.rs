@@ -64,6 +64,8 @@ pub(crate) fn order(product: u64, quantity: u32) -> Order {
         paid: None,
         shares_online_stock: false,
         offline: None,
+        buyer: None,
+        reference: None,
     }
 }
 
