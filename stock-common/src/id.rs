@@ -187,12 +187,6 @@ impl UserId {
     pub const fn of_buyer(hash: u64) -> Self {
         Self((1 << 52) | (hash >> 12))
     }
-
-    /// Whether the user is such a buyer.
-    #[must_use]
-    pub const fn is_buyer(self) -> bool {
-        self.0 >= 1 << 52
-    }
 }
 
 impl LocationId {

@@ -81,6 +81,19 @@ impl Buyers {
         }
     }
 
+    /// The number of a buyer, seen before or not.
+    #[must_use]
+    pub fn number_of(&self, name: &Buyer) -> UserId {
+        let known = read(&self.known);
+        let is_anothers = |of: &buyer::Number| {
+            let print = known.get(&of.user_id.0);
+            print.is_some_and(|print| *print != of.print)
+        };
+        let mut numbers = (0..TAKEN_MAX).map(|taken| name.number(taken));
+        let number = numbers.find(|of| !is_anothers(of));
+        number.unwrap_or_else(|| name.number(0)).user_id
+    }
+
     fn knows(&self, user: UserId) -> bool {
         read(&self.known).contains_key(&user.0)
     }

@@ -70,8 +70,8 @@ pub fn hash_of(secret: &str) -> SecretHash {
 #[derive(Default)]
 struct Known {
     keys: HashMap<SecretHash, Arc<Key>>,
-    /// What MySQL said of its keys when they were read.
-    version: (i64, u64),
+    /// What MySQL said of its keys when they were read; `None` if a key has come since.
+    version: Option<(i64, u64)>,
 }
 
 /// All keys.
@@ -117,7 +117,10 @@ impl ServiceKeys {
         let found = table::find(pool, hash).await?;
         Ok(found.map(|found| {
             let key = Arc::new(Key::from(&found));
-            write(&self.known).keys.insert(*hash, Arc::clone(&key));
+            let mut known = write(&self.known);
+            known.keys.insert(*hash, Arc::clone(&key));
+            // The key may be taken back before the next look, which would then see no difference.
+            known.version = None;
             key
         }))
     }
@@ -132,7 +135,7 @@ impl ServiceKeys {
     /// # Errors
     /// When MySQL does not answer; the keys that are known go on.
     pub async fn refresh(&self, pool: &MySqlPool) -> Result<(), sqlx::Error> {
-        let version = table::version(pool).await?;
+        let version = Some(table::version(pool).await?);
         if read(&self.known).version == version {
             return Ok(());
         }

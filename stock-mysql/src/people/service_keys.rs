@@ -117,7 +117,7 @@ pub async fn list(
 /// # Errors
 /// When MySQL does not answer.
 pub async fn version(executor: impl MySqlExecutor<'_>) -> Result<(i64, u64), sqlx::Error> {
-    sqlx::query_as("SELECT COUNT(*), COALESCE(MAX(id), 0) FROM service_keys")
+    sqlx::query_as("SELECT COUNT(*), CAST(COALESCE(MAX(id), 0) AS UNSIGNED) FROM service_keys")
         .fetch_one(executor)
         .await
 }

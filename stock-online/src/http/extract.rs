@@ -178,6 +178,10 @@ fn whom<T: BodyIn>(parts: &Parts, caller: Caller, body: &T) -> Result<Whom, Prob
         None => match named.user_id {
             _ if in_header.is_some() => Ok(in_header.map_or(Whom::Caller, Whom::Buyer)),
             _ if !T::IS_FOR_A_PERSON => Ok(Whom::Caller),
+            Some(user) if user > ID_MAX => {
+                let rule = format!("an id is at most {ID_MAX}");
+                Err(Problem::unprocessable("/userId", rule))
+            }
             Some(user) => Ok(Whom::User(UserId(user))),
             None => Err(Problem::unprocessable(
                 "/buyer",

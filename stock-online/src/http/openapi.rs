@@ -222,6 +222,9 @@ impl Operation {
         if self.is_keyed() {
             found.push(parameter("Idempotency-Key", ParameterIn::Header, "key"));
         }
+        if !self.scopes.is_empty() && self.who == Who::User {
+            found.push(parameter("Stock-Buyer", ParameterIn::Header, "text"));
+        }
         if self.is_tagged() {
             found.push(parameter("If-None-Match", ParameterIn::Header, "text"));
         }
@@ -249,6 +252,12 @@ impl Operation {
             .responses(self.responses());
         if self.who != Who::Anyone {
             operation = operation.security(SecurityRequirement::new("bearer", [""; 0]));
+        }
+        // Each of the scopes allows it, so each is an alternative.
+        let for_people = self.who != Who::Anyone;
+        for scope in self.scopes.iter().filter(|_| for_people) {
+            let name = [scope.as_str()];
+            operation = operation.security(SecurityRequirement::new("serviceKey", name));
         }
         let body = match self.carries {
             Carries::Nothing => None,

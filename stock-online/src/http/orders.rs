@@ -504,7 +504,10 @@ pub async fn list(
     if !caller.is_admin() && names_another {
         return Err(Problem::of(Code::Forbidden));
     }
-    let named = query.buyer.as_ref().map(|buyer| buyer.number(0).user_id);
+    let named = query
+        .buyer
+        .as_ref()
+        .map(|buyer| app.people.buyers.number_of(buyer));
     let user = match caller.is_admin() {
         true => named.or(asked),
         false => Some(caller.user),

@@ -242,12 +242,13 @@ async fn earn(
     (body, named): (PointsIn, Option<UserId>),
     idempotency: Option<Idempotency>,
 ) -> Result<Response, Problem> {
+    let is_named = named.is_some();
     let moved = body.check(named)?;
     let account = Account::points(moved.user_id);
     let opens = !app.ledger.levels(&[account]).await?.contains_key(&account);
     let is_known = async || {
         let user = moved.user_id;
-        Ok::<_, Problem>(user.is_buyer() || users::find(&app.pool, user).await?.is_some())
+        Ok::<_, Problem>(is_named || users::find(&app.pool, user).await?.is_some())
     };
     let verdict = if opens && !is_known().await? {
         refuse(app, idempotency, no_user()).await?

@@ -71,7 +71,6 @@ pub(crate) fn opening(user: u64, quantity: u32, points: i64, ttl_ms: u64) -> Req
         order,
         ttl_ms,
         hold_limit: 20,
-        reference: None,
     };
     let terms = OpenTerms {
         window_ms: None,

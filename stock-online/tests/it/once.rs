@@ -69,6 +69,8 @@ fn told(answer: &Answer) -> Value {
     let mut body = answer.body.clone();
     if let Some(members) = body.as_object_mut() {
         members.remove("requestId");
+        // A key's secret is told once.
+        members.remove("secret");
     }
     body
 }
@@ -85,6 +87,7 @@ struct Made {
     invalid: u64,
     webhook: u64,
     delivery: u64,
+    key: String,
 }
 
 async fn id(client: &Client, path: &str, body: &Value, member: &str) -> String {
@@ -116,6 +119,7 @@ async fn prepare(shop: &Shop, client: &Client) -> Made {
         invalid: 0,
         webhook: 0,
         delivery: 0,
+        key: String::new(),
     };
     let returned = order_json(&[(1, 2)]);
     for _ in 0..2 {
@@ -169,6 +173,8 @@ async fn prepare(shop: &Shop, client: &Client) -> Made {
     let kept = client.get("/api/stores/1/invalid-sales").admin();
     made.invalid = kept.send().await.body["items"][0]["id"].as_u64().unwrap();
     let hook = json!({ "url": "https://shop.example.com/stock", "state": "PAUSED" });
+    let key = json!({ "name": "old", "scopes": ["orders:read"] });
+    made.key = id(client, "/api/keys", &key, "keyId").await;
     made.webhook = id(client, "/api/webhooks", &hook, "id")
         .await
         .parse()
@@ -417,6 +423,13 @@ fn requests(made: &Made) -> Vec<Sent> {
             format!("/api/v2/points/{}/cancel", made.points[1]),
         ),
         sent(
+            "POST /api/keys",
+            "/api/keys",
+            json!({ "name": "new", "scopes": ["orders:read"] }),
+            json!({ "name": "newer", "scopes": ["orders:read"] }),
+        ),
+        bare("DELETE /api/keys/{id}", format!("/api/keys/{}", made.key)),
+        sent(
             "POST /api/webhooks",
             "/api/webhooks",
             url("new"),
@@ -520,6 +533,7 @@ async fn every_change_is_carried_out_once_under_its_key() {
         ("SELECT COUNT(*) FROM discounts", 1),
         ("SELECT COUNT(*) FROM sales", 2),
         ("SELECT COUNT(*) FROM webhooks", 1),
+        ("SELECT COUNT(*) FROM service_keys", 1),
         ("SELECT COUNT(*) FROM works", 1),
         ("SELECT COUNT(*) FROM coupons", 1),
         ("SELECT COUNT(*) FROM products", 4),

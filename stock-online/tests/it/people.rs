@@ -4,6 +4,7 @@ mod access;
 mod accounts;
 mod limits;
 mod secrets;
+mod service_keys;
 mod sessions;
 
 use serde_json::{Value, json};

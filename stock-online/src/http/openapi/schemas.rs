@@ -21,6 +21,14 @@ pub(super) fn components() -> Components {
         .scheme(HttpAuthScheme::Bearer)
         .bearer_format("JWT")
         .build();
+    let key = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .bearer_format("sfk_")
+        .description(Some(
+            "A key of the shop's own back end, from `POST /api/keys`. It acts for the buyer whom the body (`buyer`) or the \
+             header `Stock-Buyer` names, and without one for the shop.",
+        ))
+        .build();
     ComponentsBuilder::new()
         .schema_from::<orders::OrderIn>()
         .schema_from::<orders::LineIn>()
@@ -158,6 +166,7 @@ pub(super) fn components() -> Components {
         .schema_from::<readiness::SettingOut>()
         .schema("Problem", problem())
         .security_scheme("bearer", SecurityScheme::Http(bearer))
+        .security_scheme("serviceKey", SecurityScheme::Http(key))
         .build()
 }
 

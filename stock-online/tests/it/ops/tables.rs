@@ -138,6 +138,14 @@ const GROUPS: [Group; 9] = [
         "People",
         &[
             ("users", "accounts of people"),
+            (
+                "buyers",
+                "the shop's own names of its buyers, and their numbers",
+            ),
+            (
+                "service_keys",
+                "keys of the shop's back ends, by the hash of their secret",
+            ),
             ("refresh_tokens", "hashes of refresh tokens, by family"),
             ("sessions", "sessions of pages, by the hash of their id"),
             ("audit_log", "the actions of admins, and logins"),
@@ -216,8 +224,9 @@ const REFERENCES: [(&str, &str); 19] = [
 ];
 
 /// Tables whose `id` is the position of the entry that made the row.
-const OF_ENTRIES: [&str; 8] = [
+const OF_ENTRIES: [&str; 9] = [
     "branches",
+    "buyers",
     "checkouts",
     "coupon_issues",
     "order_changes",

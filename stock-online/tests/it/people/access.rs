@@ -19,7 +19,7 @@ enum Who {
 }
 use Who::{Admin, Anyone, Somebody, Till};
 
-const ACCESS: [(&str, &str, Who); 107] = [
+const ACCESS: [(&str, &str, Who); 110] = [
     ("post", "/api/redis/orders", Somebody),
     ("patch", "/api/redis/orders/{order_id}/cancel", Somebody),
     ("post", "/api/orders", Somebody),
@@ -125,6 +125,9 @@ const ACCESS: [(&str, &str, Who); 107] = [
     ("post", "/account/signup", Anyone),
     ("post", "/account/login", Anyone),
     ("post", "/account/logout", Somebody),
+    ("get", "/api/keys", Admin),
+    ("post", "/api/keys", Admin),
+    ("delete", "/api/keys/{id}", Admin),
     ("get", "/api/webhooks", Admin),
     ("post", "/api/webhooks", Admin),
     ("get", "/api/webhooks/{id}", Admin),

@@ -127,6 +127,8 @@ async fn orders(shop: &Shop, client: &Client) {
     assert_eq!(client.patch(&path).user(2).json(&part).status().await, 200);
     let path = format!("/api/orders/{}/returns", reduced.order_id());
     by_admin(client, &path, &part).await;
+    let named = json!({ "buyer": "shopuser-77", "reference": "web-1" });
+    by_admin(client, REDIS, &order(*first, &named, 1_000)).await;
     // An order that its table refuses.
     let mut poison = verdicts::order(*first, 1);
     poison.lines[0].product_name = "x".repeat(101);

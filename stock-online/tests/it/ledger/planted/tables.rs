@@ -7,12 +7,13 @@ use sqlx::mysql::MySqlRow;
 use sqlx::{AssertSqlSafe, MySqlPool, Row as _};
 
 /// Tables that follow from the journal.
-pub(super) const LEDGER: [&str; 22] = [
+pub(super) const LEDGER: [&str; 23] = [
     "accounts",
     "archived_allowances",
     "archived_levels",
     "archives",
     "branches",
+    "buyers",
     "checkout_lines",
     "checkouts",
     "coupon_issues",
@@ -44,7 +45,7 @@ pub(super) const FACTS: [(&str, &str); 4] = [
 ];
 
 /// Tables without a row that follows from the journal, and the reason.
-pub(super) const OTHERS: [(&str, &str); 36] = [
+pub(super) const OTHERS: [(&str, &str); 37] = [
     ("_sqlx_migrations", "the schema, not what happened"),
     ("audit_log", "who asked: people are no part of the ledger"),
     ("buckets", "the first release's"),
@@ -99,6 +100,7 @@ pub(super) const OTHERS: [(&str, &str); 36] = [
         "selling",
         "what an operator asked for last; what came of it is in shards",
     ),
+    ("service_keys", "people are no part of the ledger"),
     ("sessions", "people are no part of the ledger"),
     (
         "shard_map",
@@ -260,8 +262,10 @@ fn newest(table: &str) -> &'static str {
         "accounts" | "archived_levels" => "kind, owner_id, place_id",
         "archived_allowances" => "sale_id",
         "archives" => "shard, first_number",
-        "branches" | "checkouts" | "coupon_issues" | "journal" | "orders" | "order_changes"
-        | "payments" | "reservations" | "coupons" | "products" | "sales" => "id DESC",
+        "branches" | "buyers" | "checkouts" | "coupon_issues" | "journal" | "orders"
+        | "order_changes" | "payments" | "reservations" | "coupons" | "products" | "sales" => {
+            "id DESC"
+        }
         "checkout_lines" => "checkout_id DESC",
         "daily_point_reports" => "user_id",
         "dead_letters" | "offline_sales" => "journal_id DESC",
