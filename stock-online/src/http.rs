@@ -64,6 +64,7 @@ pub fn routes(app: Arc<App>) -> Router {
             patch(orders::cancel_redis),
         )
         .route("/api/orders", post(orders::place_lock).get(orders::list))
+        .route("/api/orders/batch", post(orders::place_batch))
         .route("/api/orders/{order_id}", get(orders::show))
         .route("/api/orders/{order_id}/cancel", patch(orders::cancel_lock))
         .route("/api/orders/{order_id}/returns", post(orders::give_back))

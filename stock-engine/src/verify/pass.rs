@@ -182,7 +182,7 @@ impl Pass<'_> {
         report: &Report,
     ) -> Result<(Vec<Difference>, Courses), VerifyError> {
         let before = self.tally.clone();
-        let (mut found, mut courses) = self.look(page, span).await?;
+        let (mut found, mut courses) = Box::pin(self.look(page, span)).await?;
         for _ in 1..again::LOOKS {
             if found.is_empty() || report.differences.len() > LOOKED_AT_MAX {
                 break;
@@ -190,7 +190,7 @@ impl Pass<'_> {
             again::settle(self.pool, self.ledger).await;
             let page = stored(self.pool, span, u32::MAX).await?;
             self.tally.clone_from(&before);
-            let (found_again, moved) = self.look(page, span).await?;
+            let (found_again, moved) = Box::pin(self.look(page, span)).await?;
             again::keep(&mut found, &found_again);
             courses = moved;
         }

@@ -400,15 +400,18 @@ fn pointer_of(path: &serde_path_to_error::Path) -> String {
         .collect()
 }
 
+/// Whether a text may be an Idempotency-Key.
+pub(super) fn is_key(text: &str) -> bool {
+    (1..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
+}
+
 /// Reads the Idempotency-Key: one header of 1 to 255 visible ASCII characters.
 pub(super) fn key_of(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let mut values = headers.get_all("idempotency-key").iter();
     let Some(value) = values.next() else {
         return Ok(None);
     };
-    let text = value.to_str().ok().filter(|text| {
-        (1..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
-    });
+    let text = value.to_str().ok().filter(|text| is_key(text));
     match (text, values.next()) {
         (Some(text), None) => Ok(Some(text)),
         _ => Err(Problem::new(
@@ -429,10 +432,15 @@ fn idempotency(user: UserId, key: &str, method: &Method, uri: &Uri, body: &[u8])
     let canonical = canonical.to_string();
     let path = uri.path().trim_end_matches('/');
     let query = uri.query().unwrap_or_default();
+    idempotency_of(user, key, [method.as_str(), path, query, &canonical])
+}
+
+/// Hashes the key, and the parts of a request: method, path, query and canonical body.
+pub(super) fn idempotency_of(user: UserId, key: &str, request: [&str; 4]) -> Idempotency {
     Idempotency {
         user,
         key: hash(&[&user.to_string(), key]),
-        fingerprint: hash(&[method.as_str(), path, query, &canonical]),
+        fingerprint: hash(&request),
     }
 }
 

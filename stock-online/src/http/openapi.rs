@@ -137,9 +137,10 @@ impl Operation {
         const PEOPLE: [&str; 4] = ["/api/auth/", "/api/me/", "/api/users/", "/account/"];
         let is_of_people = PEOPLE.iter().any(|prefix| self.path.starts_with(prefix))
             || self.path.starts_with("/api/token");
-        // A payment provider's message is known by its payment.
-        let is_message = self.path == "/api/payments/events";
-        self.method != HttpMethod::Get && !is_of_people && !is_message
+        // A payment provider's message is known by its payment, and the orders of a batch have
+        // keys of their own.
+        let is_of_its_own = ["/api/payments/events", "/api/orders/batch"].contains(&self.path);
+        self.method != HttpMethod::Get && !is_of_people && !is_of_its_own
     }
 
     /// Whether its answer has an `ETag`, so that a client can ask whether its copy is current.

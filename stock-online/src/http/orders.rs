@@ -3,6 +3,7 @@
 //! | verb | path | answers |
 //! |---|---|---|
 //! | [`place_redis`] | POST `/api/redis/orders` | 201 `ORDER_PENDING`: decided, MySQL follows |
+//! | [`place_batch`] | POST `/api/orders/batch` | 200: a verdict for each order of a back end |
 //! | [`place_lock`] | POST `/api/orders` | 201 `SUCCESS`: decided and stored under row locks |
 //! | [`cancel_redis`] | PATCH `/api/redis/orders/{orderId}/cancel` | 200 `CANCEL_REQUESTED` |
 //! | [`cancel_lock`] | PATCH `/api/orders/{orderId}/cancel` | 200 `CANCEL` |
@@ -10,6 +11,7 @@
 //! | [`show`] | GET `/api/orders/{orderId}` | 200 |
 //! | [`list`] | GET `/api/orders` | 200, newest first |
 
+mod batch;
 mod own_hold;
 mod take_back;
 mod unpriced;
@@ -35,6 +37,8 @@ use stock_mysql::coupon_issues;
 use stock_mysql::order_changes;
 use stock_mysql::orders::{self as table, OrderFilter};
 
+pub use self::batch::{OrderBatchIn, place_batch};
+pub(super) use self::batch::{OrderBatchOut, OrderResultOut};
 use self::own_hold::{Anew, Own, own_hold, price_or_hold};
 pub use self::take_back::{CancelIn, ReturnIn, cancel_lock, cancel_redis, give_back};
 pub(super) use self::take_back::{UnitsIn, cancel_synchronous};
@@ -286,46 +290,75 @@ pub async fn place_redis(
 ) -> Result<Response, Problem> {
     let benefits = body.benefits()?;
     let asked = body.into_asked(caller, buyer, Path::Redis)?;
-    let key = idempotency.as_ref();
-    let mut round = Round::first(&app);
-    let mut own = Own::new(&asked, &benefits);
+    let placed = place(&app, &asked, &benefits, idempotency.as_ref()).await?;
+    Ok(placed.answer())
+}
+
+/// An order that was placed, now or earlier under the same key.
+pub(super) struct Placed {
+    pub(super) id: Position,
+    order: Order,
+    status: OrderStatus,
+    is_replayed: bool,
+}
+
+impl Placed {
+    fn answer(&self) -> Response {
+        let response = created(self.id, &self.order, self.status);
+        match self.is_replayed {
+            true => replayed(response),
+            false => response,
+        }
+    }
+}
+
+/// Places an order, Redis first.
+pub(super) async fn place(
+    app: &App,
+    asked: &AskedOrder,
+    benefits: &Benefits,
+    key: Option<&Idempotency>,
+) -> Result<Placed, Problem> {
+    let mut round = Round::first(app);
+    let mut own = Own::new(asked, benefits);
     loop {
-        let pricing = price_or_hold(&app, &asked, &benefits, key, round.now_ms);
+        let pricing = price_or_hold(app, asked, benefits, key, round.now_ms);
         let placing = match own.hold.take() {
             Some(placing) => placing,
             None => match pricing.await? {
                 Ok(placing) => placing,
-                Err(verdict) => return Box::pin(answer_unplaced(&app, verdict)).await,
+                Err(verdict) => return Box::pin(unplaced(app, verdict)).await,
             },
         };
         if app.config.selling.sale_needs_checkout {
-            let refusing = refuse_sale(&app, &placing.order, key, round.now_ms);
+            let refusing = refuse_sale(app, &placing.order, key, round.now_ms);
             if let Some(verdict) = Box::pin(refusing).await? {
-                return Box::pin(answer_unplaced(&app, verdict)).await;
+                return Box::pin(unplaced(app, verdict)).await;
             }
         }
         let retried_anew = placing.is_repriced && !round.is_last();
         let build = || placing.request(retried_anew, own.is_asked(), key);
-        let verdict = decide_stock(&app, build).await?;
+        let verdict = decide_stock(app, build).await?;
         if let Some(anew) = own.anew(&placing, &verdict) {
             if matches!(anew, Anew::WithHold) {
-                own.hold = Box::pin(own_hold(&app, &asked, &benefits, round.now_ms)).await;
+                own.hold = Box::pin(own_hold(app, asked, benefits, round.now_ms)).await;
             }
             continue;
         }
-        if retried_anew && let Some(next) = round.next(&app, &verdict, placing.window_ms) {
+        if retried_anew && let Some(next) = round.next(app, &verdict, placing.window_ms) {
             round = next;
             continue;
         }
-        count(&app, Path::Redis, &verdict);
+        count(app, Path::Redis, &verdict);
         return match verdict {
-            Verdict::Accepted(accepted) => Ok(created(
-                accepted.position,
-                &placing.order,
-                OrderStatus::OrderPending,
-            )),
+            Verdict::Accepted(accepted) => Ok(Placed {
+                id: accepted.position,
+                order: placing.order,
+                status: OrderStatus::OrderPending,
+                is_replayed: false,
+            }),
             other @ (Verdict::Replayed(_) | Verdict::Refused(_)) => {
-                Box::pin(answer_unplaced(&app, other)).await
+                Box::pin(unplaced(app, other)).await
             }
         };
     }
@@ -432,6 +465,11 @@ async fn wait_for_code(app: &App, order: &Order) -> Result<(), Problem> {
 
 /// Answers a verdict that placed no new order.
 async fn answer_unplaced(app: &App, verdict: Verdict) -> Result<Response, Problem> {
+    unplaced(app, verdict).await.map(|placed| placed.answer())
+}
+
+/// The order that was placed before, or the problem of a verdict that placed none.
+async fn unplaced(app: &App, verdict: Verdict) -> Result<Placed, Problem> {
     let translate = |refusal: Refusal| Problem::of_refusal(&app.selling.catalog, refusal);
     match verdict {
         Verdict::Replayed(Replay::Accepted(position)) => {
@@ -441,7 +479,12 @@ async fn answer_unplaced(app: &App, verdict: Verdict) -> Result<Response, Proble
                 Path::Redis => OrderStatus::OrderPending,
                 Path::Lock | Path::Till => OrderStatus::Success,
             };
-            Ok(replayed(created(position, &order, status)))
+            Ok(Placed {
+                id: position,
+                order,
+                status,
+                is_replayed: true,
+            })
         }
         Verdict::Replayed(Replay::Refused(refusal)) => Err(translate(refusal).replayed()),
         Verdict::Refused(refusal) => Err(translate(refusal)),

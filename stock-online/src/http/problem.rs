@@ -95,6 +95,23 @@ impl Problem {
         self
     }
 
+    /// The problem as a part of another answer.
+    #[must_use]
+    pub fn to_value(&self) -> Value {
+        let mut members = self.members.clone();
+        let code = self.code.as_str();
+        for (name, value) in [
+            ("type", json!(format!("/problems/{code}"))),
+            ("title", json!(self.code.title())),
+            ("status", json!(self.status)),
+            ("detail", json!(self.detail)),
+            ("code", json!(code)),
+        ] {
+            members.insert(name.to_owned(), value);
+        }
+        Value::Object(members)
+    }
+
     /// The text that is remembered under a key.
     #[must_use]
     pub fn to_remember(&self) -> String {
@@ -160,16 +177,10 @@ pub fn render(mut response: Response, request_id: &str) -> Response {
     let Some(problem) = response.extensions_mut().remove::<Problem>() else {
         return response;
     };
-    let mut members = problem.members;
-    members.insert(
-        "type".to_owned(),
-        json!(format!("/problems/{}", problem.code.as_str())),
-    );
-    members.insert("title".to_owned(), json!(problem.code.title()));
-    members.insert("status".to_owned(), json!(problem.status));
-    members.insert("detail".to_owned(), json!(problem.detail));
-    members.insert("code".to_owned(), json!(problem.code.as_str()));
-    members.insert("requestId".to_owned(), json!(request_id));
+    let mut body = problem.to_value();
+    if let Some(members) = body.as_object_mut() {
+        members.insert("requestId".to_owned(), json!(request_id));
+    }
     let headers = response.headers_mut();
     headers.insert(
         header::CONTENT_TYPE,
@@ -189,7 +200,7 @@ pub fn render(mut response: Response, request_id: &str) -> Response {
     if problem.is_replayed {
         headers.insert("idempotency-replayed", HeaderValue::from_static("true"));
     }
-    *response.body_mut() = Body::from(Value::Object(members).to_string());
+    *response.body_mut() = Body::from(body.to_string());
     response
 }
 

@@ -1,6 +1,7 @@
-//! Reads every few seconds whose tokens were ended by another instance, which service keys there
-//! are, and which buyers were seen. That is well within the minute in which a demotion, a deletion or
-//! a logout everywhere must take effect.
+//! Reads every few seconds what other instances did to tokens, service keys and buyers.
+//!
+//! That is well within the minute in which a demotion, a deletion or a logout everywhere must take
+//! effect.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -201,6 +201,8 @@ operations! {
         Carries::Maybe("OrderCancelIn"), &[], (200, "OrderOut"), CANCEL;
     Post "/api/orders" "Order under row locks in MySQL" User / OrdersWrite
         Carries::Body("OrderIn"), &[], (201, "OrderOut"), PLACE;
+    Post "/api/orders/batch" "Orders of a back end, each with its own key and verdict" Admin / OrdersWrite
+        Carries::Body("OrderBatchIn"), &[], (200, "OrderBatchOut"), &[];
     Get "/api/orders" "Own stored orders, newest first" User / OrdersRead
         Carries::Nothing, ORDERS, (200, "OrderListOut"), &[Code::Forbidden, Code::DatabaseUnavailable];
     Get "/api/orders/{order_id}" "One order, stored or not" User / OrdersRead

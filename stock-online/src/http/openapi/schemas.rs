@@ -31,6 +31,9 @@ pub(super) fn components() -> Components {
         .build();
     ComponentsBuilder::new()
         .schema_from::<orders::OrderIn>()
+        .schema_from::<orders::OrderBatchIn>()
+        .schema_from::<orders::OrderBatchOut>()
+        .schema_from::<orders::OrderResultOut>()
         .schema_from::<orders::LineIn>()
         .schema_from::<orders::LineOut<'_>>()
         .schema_from::<orders::DeliveryTypeName>()

@@ -232,7 +232,7 @@ struct Run<'a> {
 /// The thing that an accepted operation makes.
 enum Made {
     Nothing,
-    Order(Order),
+    Order(Box<Order>),
     Reservation(Reservation),
 }
 
@@ -260,7 +260,7 @@ impl Run<'_> {
                 });
                 (
                     order::place(&order, Terms::default(), idempotency).unwrap(),
-                    Made::Order(order),
+                    Made::Order(Box::new(order)),
                 )
             }
             Op::Cancel(index) => {
@@ -364,7 +364,7 @@ impl Run<'_> {
                 prop_assert_eq!(outcome(&verdict), expected, "{:?}", op);
                 match (&verdict, made) {
                     (Verdict::Accepted(accepted), Made::Order(order)) => {
-                        self.placed.push((accepted.position, order));
+                        self.placed.push((accepted.position, *order));
                     }
                     (Verdict::Accepted(accepted), Made::Reservation(reservation)) => {
                         self.held.push((accepted.position, reservation));

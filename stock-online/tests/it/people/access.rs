@@ -19,10 +19,11 @@ enum Who {
 }
 use Who::{Admin, Anyone, Somebody, Till};
 
-const ACCESS: [(&str, &str, Who); 110] = [
+const ACCESS: [(&str, &str, Who); 111] = [
     ("post", "/api/redis/orders", Somebody),
     ("patch", "/api/redis/orders/{order_id}/cancel", Somebody),
     ("post", "/api/orders", Somebody),
+    ("post", "/api/orders/batch", Admin),
     ("get", "/api/orders", Somebody),
     ("get", "/api/orders/{order_id}", Somebody),
     ("patch", "/api/orders/{order_id}/cancel", Somebody),

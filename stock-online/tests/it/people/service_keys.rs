@@ -337,3 +337,96 @@ async fn a_key_is_told_once_kept_as_a_hash_and_ends() {
     second.stop().await;
     service.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_order_of_a_batch_has_its_own_key_and_verdict() {
+    let shop = Shop::open(2, 5).await;
+    let service = shop.serve().await;
+    let client = &service.client;
+    let key = key(client, &["orders:write"]).await;
+    let send = |orders: Value| {
+        let call = client.post("/api/orders/batch").bearer(&key);
+        call.json(&json!({ "orders": orders })).send()
+    };
+    let of = |key: &str, buyer: &str, more: Value| {
+        let mut order = one_unit(Some(buyer));
+        order["key"] = json!(key);
+        let more = more.as_object().unwrap().clone();
+        order.as_object_mut().unwrap().extend(more);
+        order
+    };
+    let none = json!({});
+    let orders = json!([
+        of("k-1", "a", none.clone()),
+        of("k-2", "b", json!({ "totalAmount": 999 })),
+        of("k-3", "b", none.clone()),
+        of("k-3", "b", none.clone()),
+        of("k-4", "c", json!({ "orderProducts": [{ "productId": 2, "quantity": 6 }], "totalAmount": 6_000 })),
+        of("k-5", "c", json!({ "colour": "red" })),
+        { "key": 7 },
+        of("k-6", "d", json!({ "buyer": null })),
+        of("k-7", "d", json!({ "buyer": null, "userId": 9 })),
+    ]);
+    let answer = send(orders.clone()).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let seen = |answer: &Answer| -> Vec<(Value, u64, String)> {
+        let results = answer.body["results"].as_array().unwrap().iter();
+        let row = |of: &Value| {
+            let code = of["problem"]["code"].as_str().unwrap_or_default();
+            (
+                of["key"].clone(),
+                of["status"].as_u64().unwrap(),
+                code.to_owned(),
+            )
+        };
+        results.map(row).collect()
+    };
+    let expected: Vec<(Value, u64, String)> = [
+        (json!("k-1"), 201, ""),
+        (json!("k-2"), 422, "TOTAL_AMOUNT_MISMATCH"),
+        (json!("k-3"), 201, ""),
+        (json!("k-3"), 201, ""),
+        (json!("k-4"), 409, "INSUFFICIENT_STOCK"),
+        (json!("k-5"), 422, "UNPROCESSABLE"),
+        (Value::Null, 422, "UNPROCESSABLE"),
+        (json!("k-6"), 422, "UNPROCESSABLE"),
+        (json!("k-7"), 201, ""),
+    ]
+    .map(|(key, status, code)| (key, status, code.to_owned()))
+    .to_vec();
+    assert_eq!(seen(&answer), expected, "{}", answer.text);
+    let result = |at: usize| answer.body["results"][at].clone();
+    assert_eq!(result(2)["orderId"], result(3)["orderId"]);
+
+    // The same batch again gets the same answers, and so does one of its orders alone.
+    let again = send(orders).await;
+    assert_eq!(seen(&again), expected, "{}", again.text);
+    assert_eq!(again.body["results"][0]["orderId"], result(0)["orderId"]);
+    assert_eq!(again.body["results"][0]["replayed"], true);
+    let alone = client.post("/api/redis/orders").bearer(&key);
+    let alone = alone
+        .json(&one_unit(Some("a")))
+        .header("Idempotency-Key", "k-1");
+    let alone = alone.send().await;
+    assert_eq!(alone.order_id(), result(0)["orderId"], "{}", alone.text);
+    let other = send(json!([of("k-1", "a", json!({ "reference": "another" }))])).await;
+    assert_eq!(
+        seen(&other)[0].2,
+        "IDEMPOTENCY_KEY_REUSED",
+        "{}",
+        other.text
+    );
+
+    for (orders, status) in [(json!([]), 422), (json!(vec![none; 1_001]), 422)] {
+        assert_eq!(send(orders).await.status, status);
+    }
+    let user = client
+        .post("/api/orders/batch")
+        .user(2)
+        .json(&json!({ "orders": [] }));
+    assert_eq!(user.send().await.status, 403);
+    shop.drained().await;
+    assert_eq!(shop.count("SELECT COUNT(*) FROM orders").await, 3);
+    shop.verify().await;
+    service.stop().await;
+}
