@@ -39,6 +39,7 @@ pub mod service_keys;
 pub mod sessions;
 pub mod stock;
 pub mod stores;
+pub mod trace;
 pub mod users;
 pub mod webhooks;
 pub mod works;

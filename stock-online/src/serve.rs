@@ -35,8 +35,9 @@ pub use self::connections::listen;
 use self::connections::{Connections, HEALTH_LIFE, Progress, Timed};
 use crate::app::App;
 use crate::http::code::Code;
-use crate::http::origin::{Origin, RequestId, TrustedProxies};
+use crate::http::origin::{Origin, REQUEST_ID, RequestId, TrustedProxies};
 use crate::http::problem::{Problem, render};
+use crate::http::trace::{self, TRACEPARENT};
 use crate::http::{openapi, sessions};
 use crate::limits::Subject;
 use crate::pages::{self, failure};
@@ -123,7 +124,7 @@ fn cors(origins: &str) -> Option<CorsLayer> {
             header::LOCATION,
             header::RETRY_AFTER,
             HeaderName::from_static("idempotency-replayed"),
-            HeaderName::from_static("x-request-id"),
+            HeaderName::from_static(REQUEST_ID),
         ]);
     (!origins.is_empty()).then(|| layer.allow_origin(AllowOrigin::list(origins)))
 }
@@ -318,13 +319,14 @@ async fn handle(
     let started = Instant::now();
     let number = front.requests.fetch_add(1, Ordering::Relaxed);
     let instance = front.instance;
-    let request_id = RequestId { instance, number };
+    let request_id = RequestId::new(request.headers(), instance, number);
+    let trace = trace::continued(request.headers());
     strip_trailing_slash(request.uri_mut());
     let route = front.durations.route_of(request.uri().path());
     let address = front.proxies.client(peer, request.headers());
     request.extensions_mut().insert(Origin {
         address,
-        request_id,
+        request_id: request_id.clone(),
     });
     let reader = failure::reader(request.uri().path(), request.headers());
     let response = match is_for_health && !is_of_health(request.uri().path()) {
@@ -369,7 +371,10 @@ async fn handle(
         );
     }
     if let Ok(value) = HeaderValue::try_from(request_id) {
-        response.headers_mut().insert("x-request-id", value);
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    if let Some(trace) = trace {
+        response.headers_mut().insert(TRACEPARENT, trace);
     }
     Ok(response)
 }

@@ -5,31 +5,59 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
-use axum::http::HeaderMap;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
 use super::problem::Problem;
 use crate::app::App;
 use crate::http::code::Code;
 
-/// The id of a request, unique across instances and restarts.
-#[derive(Debug, Clone, Copy)]
-pub struct RequestId {
-    /// A random number of the process.
-    pub instance: u32,
-    /// Sequence number of the request within the process, from 0.
-    pub number: u64,
+/// The header that names a request.
+pub const REQUEST_ID: &str = "x-request-id";
+/// The longest name that a client may give its request.
+const REQUEST_ID_MAX: usize = 64;
+
+/// The id of a request.
+#[derive(Debug, Clone)]
+pub enum RequestId {
+    /// The client's own.
+    Given(HeaderValue),
+    /// Unique across instances and restarts.
+    Made {
+        /// A random number of the process.
+        instance: u32,
+        /// Sequence number of the request within the process, from 0.
+        number: u64,
+    },
+}
+
+impl RequestId {
+    /// The client's own id, if it gave one of 1 to 64 visible ASCII characters.
+    #[must_use]
+    pub fn new(headers: &HeaderMap, instance: u32, number: u64) -> Self {
+        let is_id = |given: &&HeaderValue| {
+            let bytes = given.as_bytes();
+            (1..=REQUEST_ID_MAX).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
+        };
+        let given = headers.get(REQUEST_ID).filter(is_id);
+        given.map_or(Self::Made { instance, number }, |given| {
+            Self::Given(given.clone())
+        })
+    }
 }
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:08x}-{:x}", self.instance, self.number)
+        match self {
+            Self::Given(given) => f.write_str(given.to_str().unwrap_or_default()),
+            Self::Made { instance, number } => write!(f, "{instance:08x}-{number:x}"),
+        }
     }
 }
 
 /// The origin of a request.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Origin {
     /// The client's address.
     pub address: IpAddr,
@@ -41,7 +69,7 @@ impl FromRequestParts<Arc<App>> for Origin {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _app: &Arc<App>) -> Result<Self, Problem> {
-        let known = parts.extensions.get::<Self>().copied();
+        let known = parts.extensions.get::<Self>().cloned();
         known.ok_or_else(|| Problem::of(Code::Internal))
     }
 }

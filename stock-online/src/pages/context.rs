@@ -147,7 +147,7 @@ impl PageContext {
     /// # Errors
     /// The interface's problem.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Problem> {
-        self.api.get(path, self.caller, self.origin).await
+        self.api.get(path, self.caller, self.origin.clone()).await
     }
 
     /// The reader as a buyer, so that admins see their own objects and not everybody's.
@@ -193,7 +193,7 @@ impl PageContext {
     /// # Errors
     /// The interface's problem.
     pub async fn get_public<T: DeserializeOwned>(&self, path: &str) -> Result<T, Problem> {
-        let read = self.api.read(path, None, self.origin);
+        let read = self.api.read(path, None, self.origin.clone());
         let body = self.app.live.lists.get(path.to_owned(), read).await?;
         serde_json::from_slice(&body).map_err(|error| Problem::internal(&error))
     }
@@ -203,7 +203,9 @@ impl PageContext {
     /// # Errors
     /// The interface's problem.
     pub async fn get_own<T: DeserializeOwned>(&self, path: impl AsRef<str>) -> Result<T, Problem> {
-        self.api.get(path.as_ref(), self.buyer(), self.origin).await
+        self.api
+            .get(path.as_ref(), self.buyer(), self.origin.clone())
+            .await
     }
 
     /// Whether the reader is an admin.

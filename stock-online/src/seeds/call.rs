@@ -199,7 +199,7 @@ impl Ask {
     }
 
     pub(super) fn origin(&self) -> Result<Origin, Problem> {
-        let origin = self.parts.extensions.get::<Origin>().copied();
+        let origin = self.parts.extensions.get::<Origin>().cloned();
         origin.ok_or_else(|| Problem::of(Code::Internal))
     }
 

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::{Untouched, assert_problem, every_callers_body};
-use crate::support::{Client, SECRET};
+use crate::support::{Client, SECRET, Shop};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn idempotency_keys_that_are_none_are_refused() {
@@ -276,4 +276,46 @@ async fn http_that_is_none_is_refused_or_closed_and_never_hangs() {
     );
     assert_eq!(client.get("/livez").send().await.status, 200);
     untouched.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_answer_names_its_request_and_goes_on_with_its_trace() {
+    let shop = Shop::open(1, 10).await;
+    let service = shop.serve().await;
+    let client = &service.client;
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let parent = format!("00-{trace}-00f067aa0ba902b7-01");
+    for path in [
+        "/api/products",
+        "/api/orders",
+        "/livez",
+        "/",
+        "/no/such/path",
+    ] {
+        let call = client.get(path).header("X-Request-Id", "web-1.7/a");
+        let answer = call.header("traceparent", &parent).send().await;
+        assert_eq!(answer.headers["x-request-id"], "web-1.7/a", "{path}");
+        let continued = answer.headers["traceparent"].as_str();
+        assert!(
+            continued.starts_with(&format!("00-{trace}-")),
+            "{path}: {continued}"
+        );
+        assert!(continued.ends_with("-01"), "{path}: {continued}");
+        assert_ne!(continued, parent, "{path}");
+    }
+    let refused = client
+        .get("/api/orders")
+        .header("X-Request-Id", "web-2")
+        .send()
+        .await;
+    assert_eq!(refused.member("requestId"), "web-2");
+    // What cannot be an id, or a trace, counts as none.
+    for bad in ["", "a b", &"x".repeat(65), "é"] {
+        let call = client.get("/livez").header("X-Request-Id", bad);
+        let answer = call.header("traceparent", bad).send().await;
+        let id = answer.headers["x-request-id"].as_str();
+        assert!(!id.is_empty() && id != bad, "{bad:?}: {id}");
+        assert!(!answer.headers.contains_key("traceparent"), "{bad:?}");
+    }
+    service.stop().await;
 }
