@@ -62,7 +62,7 @@
 --     256   refuse: a predecided answer, which is remembered under the key. After "=" it is a
 --           refusal of another shard, "code rest"
 --     512   switch of selling: 1 = open, 0 = stopped
---     2048  hold: its text (the member is "ms-low text")
+--     2048 hold: its text (the member is "ms-low text")
 --     4096  release: member of the hold that ends with this request; ms from which that is too late
 --           (0 = never)
 --     4     extension: ms at which the hold of the release ends instead
@@ -83,8 +83,8 @@
 -- A shape is "flags opens closes", and then each posting as " delta", " delta:level" or
 -- " delta:level:least". opens and closes are the window in ms (0 = no bound). level is the balance
 -- at which the posting opens a missing account. least is the balance below which the posting may
--- not take (0 if it is left out). With flag 2048 or 4096 there follow "|ttl", the ms that the hold
--- lives, each of its lines as " units:most", and "|" with each line of the release as " units".
+-- not take (0 if it is left out). With a hold or a release there follow "|ttl", the ms that the
+-- hold lives, each of its lines as " units:most", and "|" with each line of the release as " units".
 -- most is the number of units of the product that the user may hold, these included (0 = any
 -- number).
 --

@@ -215,7 +215,7 @@ impl Held {
         })
     }
 
-    /// What Redis keeps of it for so long. Its user may hold at most `units_max` units of a
+    /// Redis' record of it for so long. Its user may hold at most `units_max` units of a
     /// product, where no sale's limit counts them; 0 is any number.
     pub(crate) fn begins(&self, ttl_ms: u64, units_max: u32) -> Hold {
         let most = |line: &HeldLine| line.sale_id.map_or(units_max, |_| 0);

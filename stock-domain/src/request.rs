@@ -22,7 +22,7 @@ pub struct Hold {
 /// A line of a hold that begins with a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HoldLine {
-    /// What it holds.
+    /// Its units.
     pub units: HeldUnits,
     /// How many units of the product the user may hold, these included; 0 is any number.
     pub most: u32,
@@ -55,7 +55,7 @@ pub struct Release {
     pub member: String,
     /// Redis' time in Unix ms from which the request is too late; 0 is never.
     pub until_ms: u64,
-    /// What becomes of the hold.
+    /// The fate of the hold.
     pub then: Then,
 }
 
@@ -79,7 +79,7 @@ impl Release {
     }
 }
 
-/// What becomes of a live hold.
+/// The fate of a live hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Then {
     /// It ends, and its units count no more.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// What a service key may do. The order is that of answers.
+/// A right of a service key. The order is that of answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scope {
     /// Place and cancel orders, take goods back.

@@ -21,8 +21,8 @@ static ORDERS: MultiRow = MultiRow::new(
     "(?, ?, 'SUCCESS', ?, ?, ?, ?)",
     "",
 );
-/// Orders with a reservation, a checkout, a coupon, points, shared online stock or a reference. Most
-/// orders have none of these, and each parameter costs time.
+/// Orders with a reservation, a checkout, a coupon, points, shared online stock or a reference.
+/// Most orders have none of these, and each parameter costs time.
 static SPECIAL: MultiRow = MultiRow::new(
     "INSERT INTO orders (id, user_id, status, path, delivery_type, store_id, total_amount, \
      reservation_id, shares_online_stock, coupon_id, coupon_code, coupon_discount_amount, \

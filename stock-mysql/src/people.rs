@@ -1,4 +1,5 @@
-//! People: users, sessions, refresh tokens, service keys and the audit log. They are no part of the ledger.
+//! People: users, sessions, refresh tokens, service keys and the audit log. They are no part of the
+//! ledger.
 
 pub mod audit_log;
 pub mod refresh_tokens;

@@ -70,7 +70,7 @@ pub fn hash_of(secret: &str) -> SecretHash {
 #[derive(Default)]
 struct Known {
     keys: HashMap<SecretHash, Arc<Key>>,
-    /// What MySQL said of its keys when they were read; `None` if a key has come since.
+    /// MySQL's word on its keys when they were read; `None` if a key has come since.
     version: Option<(i64, u64)>,
 }
 

@@ -47,7 +47,7 @@ pub struct NewServiceKey<'a> {
     pub name: &'a str,
     /// The hash of its secret.
     pub hash: &'a SecretHash,
-    /// What it may do.
+    /// Its rights.
     pub scopes: Scopes,
     /// The admin who makes it.
     pub created_by: UserId,

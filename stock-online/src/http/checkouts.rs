@@ -47,8 +47,8 @@ use crate::http::code::Code;
 /// How many times a change is made anew because the checkout was changed meanwhile.
 pub(super) const ROUNDS: usize = 5;
 
-/// Waits between two rounds: this process' estimate of Redis' time may be some milliseconds off, and
-/// without a pause all rounds would find the same.
+/// Waits between two rounds: this process' estimate of Redis' time may be some milliseconds off,
+/// and without a pause all rounds would find the same.
 pub(super) async fn pause() {
     tokio::time::sleep(Duration::from_millis(20)).await;
 }

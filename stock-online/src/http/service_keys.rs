@@ -37,7 +37,7 @@ const NAME_MAX: usize = 100;
 pub struct ServiceKeyIn {
     #[schema(min_length = 1, max_length = 100)]
     name: String,
-    /// What the key may do.
+    /// The rights of the key.
     #[schema(value_type = Vec<ScopeName>, min_items = 1)]
     scopes: Vec<String>,
     /// The end of the key; never if absent.
@@ -47,7 +47,7 @@ pub struct ServiceKeyIn {
 
 impl BodyIn for ServiceKeyIn {}
 
-/// What a service key may do.
+/// A right of a service key.
 #[derive(ToSchema)]
 #[expect(
     dead_code,

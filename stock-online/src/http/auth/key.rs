@@ -62,7 +62,7 @@ pub(super) async fn caller(
     parts.extensions.insert(WithKey);
     match named_buyer(parts)?.filter(|_| access.is_some_and(|of| !of.is_admins)) {
         None => Ok(lease),
-        // Who only reads is not noted.
+        // A buyer who only reads is not noted.
         Some(name) if parts.method.is_safe() => Ok(Lease {
             caller: as_user(app.people.buyers.number_of(&name)),
             ..lease

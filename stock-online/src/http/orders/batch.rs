@@ -1,8 +1,8 @@
 //! A batch of orders of the shop's back end: each has a key and a verdict of its own.
 //!
 //! All orders of a batch are decided at the same time, so they share script calls. An order that
-//! cannot be read concerns nobody but itself. The same order under the same key, alone or in another
-//! batch, gets the first answer again.
+//! cannot be read concerns nobody but itself. The same order under the same key, alone or in
+//! another batch, gets the first answer again.
 
 use std::sync::Arc;
 

@@ -309,7 +309,7 @@ async fn every_answer_names_its_request_and_goes_on_with_its_trace() {
         .send()
         .await;
     assert_eq!(refused.member("requestId"), "web-2");
-    // What cannot be an id, or a trace, counts as none.
+    // A text that is no id or trace counts as none.
     for bad in ["", "a b", &"x".repeat(65), "é"] {
         let call = client.get("/livez").header("X-Request-Id", bad);
         let answer = call.header("traceparent", bad).send().await;
