@@ -85,8 +85,8 @@
 -- at which the posting opens a missing account. least is the balance below which the posting may
 -- not take (0 if it is left out). With a hold or a release there follow "|ttl", the ms that the
 -- hold lives, each of its lines as " units:most", and "|" with each line of the release as
--- " units". most is the number of units of the product that the user may hold, these included (0 = any
--- number).
+-- " units". most is the number of units of the product that the user may hold, these included
+-- (0 = any number).
 --
 -- RETURNS  { ms of Redis' clock, unsettled entries, first, answer of request 1, of request 2, ... }
 --   first: "ms-low number" of the first entry that was accepted, or "". The positions and numbers
