@@ -777,7 +777,9 @@ for n = 1, requests do
   if not parse() then return redis.error_reply('MALFORMED request ' .. n) end
   answers[n + 3] = judge()
 end
-if i ~= #ARGV or id_at ~= ids_end or field_before ~= fields_end then return redis.error_reply('MALFORMED batch') end
+if i ~= #ARGV or id_at ~= ids_end or field_before ~= fields_end then
+  return redis.error_reply('MALFORMED batch')
+end
 answers[2] = number - settled
 if accepted > 0 then answers[3] = id_prefix .. first_low .. ' ' .. text(first_number) end
 

@@ -64,7 +64,8 @@ pub async fn insert(
     key: NewServiceKey<'_>,
 ) -> Result<ServiceKey, sqlx::Error> {
     let done = sqlx::query(
-        "INSERT INTO service_keys (name, hash, scopes, created_by, expires_at) VALUES (?, ?, ?, ?, ?)",
+        "INSERT INTO service_keys (name, hash, scopes, created_by, expires_at) \
+         VALUES (?, ?, ?, ?, ?)",
     )
     .bind(key.name)
     .bind(key.hash.as_slice())

@@ -179,7 +179,10 @@ const SHOW: &[Code] = &[
 const READ: &[Code] = &[Code::DatabaseUnavailable, Code::Fenced];
 
 macro_rules! operations {
-    ($($method:ident $path:literal $summary:literal $who:ident $(/ $scope:ident)* $carries:expr, $query:expr, $ok:expr, $codes:expr;)*) => {
+    ($(
+        $method:ident $path:literal $summary:literal $who:ident $(/ $scope:ident)*
+        $carries:expr, $query:expr, $ok:expr, $codes:expr;
+    )*) => {
         pub(super) const OPERATIONS: &[Operation] = &[$(Operation {
             method: HttpMethod::$method,
             path: $path,
@@ -197,11 +200,13 @@ macro_rules! operations {
 operations! {
     Post "/api/redis/orders" "Order, Redis first" User / OrdersWrite
         Carries::Body("OrderIn"), &[], (201, "OrderOut"), PLACE;
-    Patch "/api/redis/orders/{order_id}/cancel" "Cancel all or a part, Redis first" User / OrdersWrite
+    Patch "/api/redis/orders/{order_id}/cancel" "Cancel all or a part, Redis first" User
+        / OrdersWrite
         Carries::Maybe("OrderCancelIn"), &[], (200, "OrderOut"), CANCEL;
     Post "/api/orders" "Order under row locks in MySQL" User / OrdersWrite
         Carries::Body("OrderIn"), &[], (201, "OrderOut"), PLACE;
-    Post "/api/orders/batch" "Orders of a back end, each with its own key and verdict" Admin / OrdersWrite
+    Post "/api/orders/batch" "Orders of a back end, each with its own key and verdict" Admin
+        / OrdersWrite
         Carries::Body("OrderBatchIn"), &[], (200, "OrderBatchOut"), &[];
     Get "/api/orders" "Own stored orders, newest first" User / OrdersRead
         Carries::Nothing, ORDERS, (200, "OrderListOut"), &[Code::Forbidden, Code::DatabaseUnavailable];
@@ -209,7 +214,8 @@ operations! {
         Carries::Nothing, &[], (200, "OrderOut"), &[Code::OrderNotFound, Code::DatabaseUnavailable, Code::Fenced];
     Patch "/api/orders/{order_id}/cancel" "Cancel all or a part under row locks" User / OrdersWrite
         Carries::Maybe("OrderCancelIn"), &[], (200, "OrderOut"), CANCEL;
-    Post "/api/orders/{order_id}/returns" "Book sold goods back in, or write them off" Admin / OrdersWrite
+    Post "/api/orders/{order_id}/returns" "Book sold goods back in, or write them off" Admin
+        / OrdersWrite
         Carries::Body("ReturnIn"), &[], (200, "OrderOut"), RETURN;
     Get "/api/redis/products" "Products, newest first" Anyone
         Carries::Nothing, PRODUCTS, (200, "ProductListOut"), READ;
@@ -227,26 +233,31 @@ operations! {
         Carries::Body("ProductIn"), &[], (200, "DetailOut"), &[Code::ProductNotFound, Code::PreconditionFailed];
     Delete "/api/products/{id}" "Take a product away" Admin / CatalogWrite
         Carries::Nothing, &[], (204, ""), &[Code::ProductNotFound, Code::PreconditionFailed, Code::Fenced, Code::Overloaded, Code::DatabaseUnavailable];
-    Post "/api/products/{id}/discounts" "Give a product a discount, in place of an earlier one" Admin / CatalogWrite
+    Post "/api/products/{id}/discounts" "Give a product a discount, in place of an earlier one" Admin
+        / CatalogWrite
         Carries::Body("DiscountIn"), &[], (201, "DiscountOut"), &[Code::ProductNotFound];
     Post "/api/products/{id}/sales" "Let a sale govern a product" Admin / CatalogWrite
         Carries::Body("SaleIn"), &[], (201, "SaleOut"), &[Code::ProductNotFound, Code::SaleExists];
-    Patch "/api/products/{id}/sales/{sale_id}" "Change a sale that is planned or runs" Admin / CatalogWrite
+    Patch "/api/products/{id}/sales/{sale_id}" "Change a sale that is planned or runs" Admin
+        / CatalogWrite
         Carries::Body("SaleEdit"), &[], (200, "SaleOut"), &[Code::SaleNotFound, Code::SaleClosed, Code::SaleHasBegun,
             Code::SaleLimitBelowTaken, Code::Backlog];
     Delete "/api/products/{id}/sales/{sale_id}" "End the rule of a sale" Admin / CatalogWrite
         Carries::Nothing, &[], (204, ""), &[Code::SaleNotFound, Code::DatabaseUnavailable];
     Get "/api/sales" "Sales of all products, newest first" Admin / CatalogWrite
         Carries::Nothing, PAGE, (200, "SaleListOut"), &[Code::DatabaseUnavailable];
-    Get "/api/products/stock/available" "Stock by product and location" User / StockWrite / OrdersRead / CatalogWrite
+    Get "/api/products/stock/available" "Stock by product and location" User
+        / StockWrite / OrdersRead / CatalogWrite
         Carries::Nothing, LEVELS, (200, "LevelListOut"), READ;
     Post "/api/products/stock/inbound" "Take stock in" Admin / StockWrite
         Carries::Body("InboundIn"), &[], (201, "InboundOut"), CHANGE;
     Post "/api/products/{id}/stock" "Correct stock, by compare-and-set if asked" Admin / StockWrite
         Carries::Body("AdjustIn"), &[], (200, "AdjustOut"), CHANGE;
-    Get "/api/products/{id}/stock/movements" "Every posting of a product's stock, newest first" Admin / StockWrite
+    Get "/api/products/{id}/stock/movements" "Every posting of a product's stock, newest first" Admin
+        / StockWrite
         Carries::Nothing, MOVEMENTS, (200, "MovementListOut"), STOCK;
-    Get "/api/products/{id}/stock/statistics" "What happened to a product's stock per day" Admin / StockWrite
+    Get "/api/products/{id}/stock/statistics" "What happened to a product's stock per day" Admin
+        / StockWrite
         Carries::Nothing, STATISTICS, (200, "StatisticsOut"), STOCK;
     Post "/api/products/stock/reserve" "Set stock aside for a while" User / CheckoutsWrite
         Carries::Body("ReserveIn"), &[], (201, "ReservationOut"), RESERVE;
@@ -261,21 +272,25 @@ operations! {
             Code::ReservationAlreadyConfirmed, Code::ReservationAlreadyCancelled, Code::ReservationAlreadyExpired, Code::Forbidden];
     Post "/api/checkouts" "Hold a cart at its total while its buyer pays" User / CheckoutsWrite
         Carries::Body("CheckoutIn"), &[], (201, "CheckoutOut"), OPEN_CHECKOUT;
-    Get "/api/checkouts" "Own checkouts, newest first" User / OrdersRead / CheckoutsWrite / CheckoutsConfirm
+    Get "/api/checkouts" "Own checkouts, newest first" User
+        / OrdersRead / CheckoutsWrite / CheckoutsConfirm
         Carries::Nothing, CHECKOUTS, (200, "CheckoutListOut"), &[Code::DatabaseUnavailable];
-    Get "/api/checkouts/{id}" "One checkout, stored or not" User / OrdersRead / CheckoutsWrite / CheckoutsConfirm
+    Get "/api/checkouts/{id}" "One checkout, stored or not" User
+        / OrdersRead / CheckoutsWrite / CheckoutsConfirm
         Carries::Nothing, &[], (200, "CheckoutOut"),
         &[Code::CheckoutNotFound, Code::DatabaseUnavailable, Code::Fenced];
     Post "/api/checkouts/{id}/extend" "Give a checkout more time" User / CheckoutsWrite
         Carries::Body("ExtendIn"), &[], (200, "CheckoutOut"),
         &[Code::CheckoutNotFound, Code::CheckoutOver, Code::CheckoutExtensionsSpent];
-    Post "/api/checkouts/{id}/confirm" "Report the payment that makes a checkout an order" Admin / CheckoutsConfirm
+    Post "/api/checkouts/{id}/confirm" "Report the payment that makes a checkout an order" Admin
+        / CheckoutsConfirm
         Carries::Body("ConfirmIn"), &[], (200, "ConfirmedOut"),
         &[Code::CheckoutNotFound, Code::CheckoutOver, Code::AmountMismatch, Code::RefundDue];
     Post "/api/checkouts/{id}/cancel" "Give back what a checkout holds" User / CheckoutsWrite
         Carries::Maybe("NothingIn"), &[], (200, "CheckoutOut"),
         &[Code::CheckoutNotFound, Code::CheckoutOver];
-    Get "/api/payments" "Payments and what became of each, newest first" Admin / OrdersRead / CheckoutsConfirm
+    Get "/api/payments" "Payments and what became of each, newest first" Admin
+        / OrdersRead / CheckoutsConfirm
         Carries::Nothing, PAYMENTS, (200, "PaymentListOut"), &[Code::DatabaseUnavailable];
     Post "/api/payments/events" "A message of the payment provider, signed" Anyone
         Carries::Body("EventIn"), &[], (200, "EventOut"),
@@ -318,7 +333,8 @@ operations! {
         Carries::Body("WorkIn"), &[], (201, "WorkOut"), &[Code::WorkTitleTaken];
     Put "/api/works/{id}" "Write a campaign item" Admin / CouponsWrite
         Carries::Body("WorkIn"), &[], (200, "WorkOut"), &[Code::WorkNotFound, Code::WorkTitleTaken];
-    Delete "/api/works/{id}" "Take a campaign item away; what was drawn for it stays" Admin / CouponsWrite
+    Delete "/api/works/{id}" "Take a campaign item away; what was drawn for it stays" Admin
+        / CouponsWrite
         Carries::Nothing, &[], (204, ""), &[Code::WorkNotFound, Code::DatabaseUnavailable];
     Get "/api/coupons" "Campaigns with what is left of them, newest first" Anyone
         Carries::Nothing, PAGE, (200, "CouponListOut"), READ;
@@ -328,15 +344,18 @@ operations! {
         Carries::Nothing, PAGE, (200, "OwnCouponListOut"), &[Code::DatabaseUnavailable];
     Post "/api/coupons/{id}/issue" "Draw a coupon, first come first served" User / CouponsWrite
         Carries::Maybe("IssueIn"), &[], (201, "IssueOut"), ISSUE;
-    Post "/api/v1/points/earn" "Give a user points; MySQL has it when it answers" Admin / PointsWrite
+    Post "/api/v1/points/earn" "Give a user points; MySQL has it when it answers" Admin
+        / PointsWrite
         Carries::Body("PointsIn"), &[], (201, "PointOut"), &[Code::NotFound, Code::StockLimitReached];
     Post "/api/v1/points/use" "Use own points; MySQL has it when it answers" User / PointsWrite
         Carries::Body("PointsIn"), &[], (201, "PointOut"), &[Code::UserMismatch, Code::InsufficientPoints];
-    Post "/api/v1/points/{id}/cancel" "Take a movement of points back, once; MySQL has it when it answers" User / PointsWrite
+    Post "/api/v1/points/{id}/cancel" "Take a movement of points back, once; MySQL has it when it answers" User
+        / PointsWrite
         Carries::Maybe("NothingIn"), &[], (200, "PointOut"), CANCEL_POINTS;
     Get "/api/v1/points/users/{user_id}/balance" "Own points" User / PointsWrite
         Carries::Nothing, &[], (200, "BalanceOut"), &[Code::NotFound, Code::DatabaseUnavailable];
-    Get "/api/v1/points/users/{user_id}/history" "Every movement of own points, newest first" User / PointsWrite
+    Get "/api/v1/points/users/{user_id}/history" "Every movement of own points, newest first" User
+        / PointsWrite
         Carries::Nothing, PAGE, (200, "PointListOut"), &[Code::NotFound, Code::DatabaseUnavailable];
     Get "/api/v1/points/users/{user_id}/reports" "What own points did per day" User / PointsWrite
         Carries::Nothing, DAYS, (200, "PointReportListOut"), &[Code::NotFound, Code::DatabaseUnavailable];
@@ -344,11 +363,13 @@ operations! {
         Carries::Body("PointsIn"), &[], (201, "PointOut"), &[Code::NotFound, Code::StockLimitReached];
     Post "/api/v2/points/use" "Use own points; Redis first" User / PointsWrite
         Carries::Body("PointsIn"), &[], (201, "PointOut"), &[Code::UserMismatch, Code::InsufficientPoints];
-    Post "/api/v2/points/{id}/cancel" "Take a movement of points back, once; Redis first" User / PointsWrite
+    Post "/api/v2/points/{id}/cancel" "Take a movement of points back, once; Redis first" User
+        / PointsWrite
         Carries::Maybe("NothingIn"), &[], (200, "PointOut"), CANCEL_POINTS;
     Get "/api/v2/points/users/{user_id}/balance" "Own points" User / PointsWrite
         Carries::Nothing, &[], (200, "BalanceOut"), &[Code::NotFound, Code::DatabaseUnavailable];
-    Get "/api/v2/points/users/{user_id}/history" "Every movement of own points, newest first" User / PointsWrite
+    Get "/api/v2/points/users/{user_id}/history" "Every movement of own points, newest first" User
+        / PointsWrite
         Carries::Nothing, PAGE, (200, "PointListOut"), &[Code::NotFound, Code::DatabaseUnavailable];
     Get "/api/v2/points/users/{user_id}/reports" "What own points did per day" User / PointsWrite
         Carries::Nothing, DAYS, (200, "PointReportListOut"), &[Code::NotFound, Code::DatabaseUnavailable];
@@ -402,7 +423,8 @@ operations! {
         Carries::Nothing, &[("productId", "ids"), ("couponId", "ids")], (200, "events"), &[];
     Put "/api/ops/selling" "Stop or resume all selling" Admin
         Carries::Body("Selling"), &[], (200, "SellingDone"), &[];
-    Get "/api/ops/status" "How the ledger is: epoch, lag, drift, the last verification, jobs" Admin / MetricsRead
+    Get "/api/ops/status" "How the ledger is: epoch, lag, drift, the last verification, jobs" Admin
+        / MetricsRead
         Carries::Nothing, &[], (200, "StatusOut"), &[Code::DatabaseUnavailable];
     Get "/api/ops/checks" "What each verify and reconcile found, newest first" Admin
         Carries::Nothing, PAGE, (200, "CheckListOut"), &[Code::DatabaseUnavailable];

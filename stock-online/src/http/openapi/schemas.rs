@@ -25,8 +25,8 @@ pub(super) fn components() -> Components {
         .scheme(HttpAuthScheme::Bearer)
         .bearer_format("sfk_")
         .description(Some(
-            "A key of the shop's own back end, from `POST /api/keys`. It acts for the buyer whom the body (`buyer`) or the \
-             header `Stock-Buyer` names, and without one for the shop.",
+            "A key of the shop's own back end, from `POST /api/keys`. It acts for the buyer whom \
+             the body (`buyer`) or the header `Stock-Buyer` names, and without one for the shop.",
         ))
         .build();
     ComponentsBuilder::new()

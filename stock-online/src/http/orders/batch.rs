@@ -32,7 +32,8 @@ const ALONE: &str = "/api/redis/orders";
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({ "orders": [{ "key": "web-1", "buyer": "shopuser-77",
-    "orderProducts": [{ "productId": 1, "quantity": 2 }], "totalAmount": 2_000, "deliveryType": "ONLINE" }] }))]
+    "orderProducts": [{ "productId": 1, "quantity": 2 }], "totalAmount": 2_000,
+    "deliveryType": "ONLINE" }] }))]
 pub struct OrderBatchIn {
     /// Orders as for `POST /api/redis/orders`, each with `key`, its Idempotency-Key, and `buyer` or
     /// `userId`.

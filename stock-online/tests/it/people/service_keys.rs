@@ -227,7 +227,8 @@ async fn one_buyer_is_one_owner_of_a_limit() {
     let shop = Shop::open(1, 100).await;
     let service = shop.serve().await;
     let client = &service.client;
-    let sale = json!({ "startsAt": "2026-01-01T00:00:00Z", "endsAt": "2030-01-01T00:00:00Z", "limitPerUser": 2 });
+    let (starts, ends) = ("2026-01-01T00:00:00Z", "2030-01-01T00:00:00Z");
+    let sale = json!({ "startsAt": starts, "endsAt": ends, "limitPerUser": 2 });
     let made = client
         .post("/api/products/1/sales")
         .admin()
@@ -356,12 +357,13 @@ async fn each_order_of_a_batch_has_its_own_key_and_verdict() {
         order
     };
     let none = json!({});
+    let six = json!([{ "productId": 2, "quantity": 6 }]);
     let orders = json!([
         of("k-1", "a", none.clone()),
         of("k-2", "b", json!({ "totalAmount": 999 })),
         of("k-3", "b", none.clone()),
         of("k-3", "b", none.clone()),
-        of("k-4", "c", json!({ "orderProducts": [{ "productId": 2, "quantity": 6 }], "totalAmount": 6_000 })),
+        of("k-4", "c", json!({ "orderProducts": six, "totalAmount": 6_000 })),
         of("k-5", "c", json!({ "colour": "red" })),
         { "key": 7 },
         of("k-6", "d", json!({ "buyer": null })),
