@@ -299,6 +299,26 @@ impl Run<'_> {
         let name = format!("{JOB} {}", self.shard);
         let claim = jobs::claim(self.pool, &name).await?;
         let claim = claim.ok_or(RecoverError::Busy)?;
+        match self.run_claimed(&claim, progress).await {
+            Ok(done) => {
+                claim.succeed().await?;
+                Ok(done)
+            }
+            // Whoever is told why may try again at once.
+            Err(error) => {
+                if let Err(error) = claim.release().await {
+                    tracing::debug!(%error, "the server ends the claim of a failed recovery");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn run_claimed(
+        &self,
+        claim: &jobs::Claim,
+        progress: Progress<'_>,
+    ) -> Result<Recovered, RecoverError> {
         let keys = Keys::new(self.config, self.shard);
         let mut redis = match self.lost {
             Some((_, url)) => nodes::connect(url, RESPONSE_TIMEOUT).await?,
@@ -309,7 +329,6 @@ impl Run<'_> {
         claim.check()?;
         self.rebuild(&mut redis, &keys, old, &mut done, progress)
             .await?;
-        claim.succeed().await?;
         Ok(done)
     }
 

@@ -43,15 +43,36 @@ impl Claim {
     /// # Errors
     /// When MySQL does not answer, or this instance has lost the job.
     pub async fn succeed(self) -> Result<(), sqlx::Error> {
-        drop(self.end);
-        let kept = self.keeping.await;
-        let mut connection = kept.map_err(|error| sqlx::Error::Protocol(error.to_string()))??;
+        let name = self.name.clone();
+        let mut connection = self.end().await?;
         sqlx::query("UPDATE jobs SET last_success_at = NOW(3) WHERE name = ?")
-            .bind(self.name)
+            .bind(name)
             .execute(&mut connection)
             .await?;
         connection.execute("COMMIT").await?;
         connection.close().await
+    }
+
+    /// Releases the job, which did not succeed. When this returns, it can be claimed again; a claim
+    /// that is only dropped is released a moment later.
+    ///
+    /// # Errors
+    /// When MySQL does not answer. The server then ends the claim.
+    pub async fn release(self) -> Result<(), sqlx::Error> {
+        let releasing = async {
+            let mut connection = self.end().await?;
+            connection.execute("ROLLBACK").await?;
+            connection.close().await
+        };
+        let released = tokio::time::timeout(KEEP, releasing).await;
+        released.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    }
+
+    /// The connection that holds the job.
+    async fn end(self) -> Result<MySqlConnection, sqlx::Error> {
+        drop(self.end);
+        let kept = self.keeping.await;
+        kept.map_err(|error| sqlx::Error::Protocol(error.to_string()))?
     }
 }
 
@@ -115,6 +136,7 @@ async fn keep(
         kept.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
     }
 }
+
 /// When each job last succeeded, on any instance. Commands that a person starts take a lock of the
 /// same kind, but are no jobs.
 ///
