@@ -155,7 +155,7 @@ impl Config {
     /// [`ConfigError::Contradiction`] with both settings named.
     #[expect(clippy::too_many_lines, reason = "every rule in one table")]
     pub fn check(&self) -> Result<(), ConfigError> {
-        let rules: [(bool, &str); 20] = [
+        let rules: [(bool, &str); 22] = [
             (self.redis.shards <= 64, "shards must be 0..=64"),
             (
                 self.decide.queue_wait_ms_max + self.redis.redis_response_timeout_ms
@@ -170,6 +170,16 @@ impl Config {
                 self.people.jwt_previous_secret.is_empty()
                     || self.people.jwt_previous_secret.len() >= 32,
                 "jwt_previous_secret must have at least 32 bytes, as jwt_secret",
+            ),
+            (
+                self.people.jwt_jwks_url.is_empty() || self.people.jwt_jwks_file.is_empty(),
+                "jwt_jwks_url and jwt_jwks_file exclude each other",
+            ),
+            (
+                (self.people.jwt_jwks_url.is_empty() && self.people.jwt_jwks_file.is_empty())
+                    || !(self.people.jwt_issuer.is_empty() || self.people.jwt_audience.is_empty()),
+                "jwt_jwks_url and jwt_jwks_file need jwt_issuer and jwt_audience, or tokens for \
+                 others would be accepted",
             ),
             (
                 self.people.access_token_seconds > 0

@@ -24,6 +24,7 @@ use tokio_util::task::TaskTracker;
 pub use self::live::Live;
 pub use self::people::People;
 pub use self::selling::Selling;
+use crate::RunError;
 use crate::health::Health;
 use crate::kept::Silence;
 use crate::subscriber::troubles::Troubles;
@@ -86,14 +87,14 @@ impl App {
     /// Builds the state. Tasks that outlive their request will run on the caller's runtime.
     ///
     /// # Errors
-    /// There is no secret to sign tokens with.
+    /// A setting cannot be used.
     pub fn new(
         config: &Config,
         clock: Clock,
         pools: Pools,
         ledger: Ledger,
         prometheus: PrometheusHandle,
-    ) -> Result<Arc<Self>, jsonwebtoken::errors::Error> {
+    ) -> Result<Arc<Self>, RunError> {
         let silence = Arc::default();
         Ok(Arc::new(Self {
             selling: Selling::new(config, pools.locking, &silence),

@@ -35,6 +35,7 @@ pub mod http;
 pub mod kept;
 pub mod levels;
 pub mod limits;
+mod outgoing;
 pub mod pages;
 pub mod passwords;
 pub mod profile;
@@ -99,6 +100,9 @@ pub enum RunError {
     /// The secret cannot sign tokens.
     #[error("jwt_secret: {0}")]
     Secret(#[from] jsonwebtoken::errors::Error),
+    /// No client for the issuer's keys can be made.
+    #[error("jwt_jwks_url: {0}")]
+    Issuer(#[from] reqwest::Error),
     /// An entry of `trusted_proxies` is not a network.
     #[error(transparent)]
     Proxies(#[from] NotANetwork),
@@ -211,6 +215,7 @@ pub async fn run(start: Start, shutdown: CancellationToken) -> Result<(), RunErr
     }
     task.keep("limits", tasks::limits::run);
     task.keep("tokens", tasks::tokens::run);
+    task.keep("issuer", tasks::issuer::run);
     let serving = serve::serve(listener, Arc::clone(&app), proxies, shutdown);
     requests.handle().spawn(serving).await?;
     drain(&app, &tasks, &background).await;

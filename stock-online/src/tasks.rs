@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`catalog`] | products and coupons in memory |
 //! | [`health`] | the last look at MySQL |
+//! | [`issuer`] | the keys of the tokens' issuer |
 //! | [`limits`] | the counts of requests that instances share |
 //! | [`monitor`] | measurements and metrics |
 //! | [`pubsub`] | what other instances and the script announce |
@@ -13,6 +14,7 @@
 
 pub mod catalog;
 pub mod health;
+pub mod issuer;
 pub mod limits;
 pub mod monitor;
 pub mod pubsub;

@@ -1,9 +1,14 @@
 //! Access tokens: makes, checks and remembers them, and ends them before their time.
 //!
+//! A token is signed with `jwt_secret`, or by the shop's own issuer ([`issuer`]). Its subject
+//! is a user's number, or a buyer's name.
+//!
 //! A signature that was found valid stays valid under the same key. So a token that was seen before
 //! is only checked for its time, which saves about a tenth of an order's cost
 //! (docs/performance.md). Ending a user's tokens removes them from that memory.
 //! [`crate::http::auth`] reads the token of a request.
+
+pub mod issuer;
 
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
@@ -11,34 +16,64 @@ use std::sync::{Arc, RwLock};
 use jsonwebtoken::{
     Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, decode_header, encode,
 };
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest, Sha256};
 use sqlx::MySqlPool;
 use stock_common::clock::Clock;
 use stock_common::id::UserId;
 use stock_common::lock::{read, write};
+use stock_domain::buyer::Buyer;
 use stock_domain::user::{Role, User};
 use stock_mysql::people::users;
+
+use self::issuer::Issuer;
 
 const NAME: &str = "stock-flow";
 /// How far back endings of tokens are read from MySQL: more than a month.
 const REMEMBER_SECONDS: i64 = 32 * 86_400;
 
-/// The claims of an access token, as in API.md.
-#[derive(Debug, Serialize, Deserialize)]
+/// The claims of an access token that is made here, as in API.md.
+#[derive(Debug, Serialize)]
 struct Claims {
     sub: String,
     role: Role,
-    #[serde(rename = "storeId", default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "storeId", skip_serializing_if = "Option::is_none")]
     store_id: Option<u64>,
     /// The user's `tokens_from` when the token was made; tokens made without a login have none.
-    #[serde(rename = "gen", default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "gen", skip_serializing_if = "Option::is_none")]
     generation: Option<i64>,
-    iss: String,
-    aud: String,
+    iss: &'static str,
+    aud: &'static str,
     iat: i64,
     nbf: i64,
     exp: i64,
+}
+
+/// The claims of a token that holds, whoever made it. Other makers give several audiences, which
+/// the library has checked, and times with a fraction.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Given {
+    sub: String,
+    #[serde(default)]
+    role: Option<String>,
+    #[serde(rename = "storeId", default)]
+    store_id: Option<u64>,
+    #[serde(rename = "gen", default)]
+    generation: Option<i64>,
+    #[serde(default, deserialize_with = "seconds")]
+    iat: Option<i64>,
+    #[serde(default, deserialize_with = "seconds")]
+    nbf: Option<i64>,
+    #[serde(deserialize_with = "seconds")]
+    exp: Option<i64>,
+}
+
+/// The whole seconds of a time (RFC 7519 §2, `NumericDate`).
+fn seconds<'de, D: Deserializer<'de>>(from: D) -> Result<Option<i64>, D::Error> {
+    let time = std::time::Duration::try_from_secs_f64(f64::deserialize(from)?);
+    let seconds = time.map_err(D::Error::custom)?.as_secs();
+    i64::try_from(seconds).map(Some).map_err(D::Error::custom)
 }
 
 /// Maximum of remembered tokens; when it is reached, the memory begins anew.
@@ -53,15 +88,19 @@ fn end_of(token: &str) -> End {
 }
 
 /// A token's bearer, and the Unix seconds between which the token is valid.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Known {
-    /// The bearer.
+    /// The bearer; of a buyer without a number.
     pub caller: Caller,
+    /// The bearer's name, if the subject is no number.
+    pub buyer: Option<Arc<Buyer>>,
     /// The user's `tokens_from` when the token was made.
     pub generation: i64,
     nbf: i64,
     /// The Unix second in which the token ends.
     pub exp: i64,
+    /// The version of the issuer's keys with which the token was checked.
+    checked_with: u64,
 }
 
 /// A key that signs tokens, and the id by which tokens name it.
@@ -90,6 +129,9 @@ pub enum TokenError {
     /// MySQL has not said since the start whose tokens were ended.
     #[error("it is not known yet whose tokens were ended")]
     NotKnownYet,
+    /// The issuer's keys cannot be read, so the token may hold.
+    #[error("the keys of the tokens' issuer cannot be read")]
+    IssuerAway,
     /// The user's tokens were ended after this one was made.
     #[error("the token was ended")]
     Ended,
@@ -98,10 +140,19 @@ pub enum TokenError {
     Invalid(String),
 }
 
+impl TokenError {
+    /// A token that the library refuses.
+    pub(crate) fn refused(error: &jsonwebtoken::errors::Error) -> Self {
+        Self::Invalid(format!("the token does not hold: {error}"))
+    }
+}
+
 /// The keys that sign tokens, and the memory of tokens that were found valid.
 pub struct Tokens {
     current: Key,
     previous: Option<Key>,
+    /// The shop's own issuer.
+    pub issuer: Option<Issuer>,
     validation: Validation,
     known: RwLock<HashMap<End, (Box<str>, Known)>>,
     /// The lowest valid generation of each user whose tokens were ended; `None` until MySQL was
@@ -141,13 +192,14 @@ impl From<&User> for Caller {
 
 impl Tokens {
     /// Tokens signed with `secret`; tokens that name the key of `previous` are accepted too, unless
-    /// it is empty.
+    /// it is empty, and those of `issuer`.
     ///
     /// # Errors
     /// The secret is empty.
     pub fn new(
         secret: &str,
         previous: &str,
+        issuer: Option<Issuer>,
         clock: Clock,
     ) -> Result<Self, jsonwebtoken::errors::Error> {
         let mut validation = Validation::new(Algorithm::HS256);
@@ -160,6 +212,7 @@ impl Tokens {
         Ok(Self {
             current: Key::new(secret)?,
             previous: previous.transpose()?,
+            issuer,
             validation,
             known: RwLock::default(),
             from: RwLock::default(),
@@ -184,8 +237,8 @@ impl Tokens {
             role: caller.role,
             store_id: caller.store_id,
             generation,
-            iss: NAME.to_owned(),
-            aud: NAME.to_owned(),
+            iss: NAME,
+            aud: NAME,
             iat: now,
             nbf: now,
             exp: now + ttl_seconds,
@@ -300,24 +353,30 @@ impl Tokens {
     ///
     /// # Errors
     /// [`TokenError`]; callers answer 503 or 401.
-    pub fn check(&self, token: &str) -> Result<Known, TokenError> {
+    pub async fn check(&self, token: &str) -> Result<Known, TokenError> {
         let now = self.now();
         let end = end_of(token);
         let known = {
             let known = read(&self.known);
             let found = known.get(&end).filter(|(whole, _)| **whole == *token);
-            found.map(|(_, known)| *known)
+            found.map(|(_, known)| known.clone())
         };
-        if let Some(known) = known.filter(|known| known.nbf <= now && now < known.exp) {
+        let version = self.issuer.as_ref().map_or(0, Issuer::version);
+        let holds =
+            |known: &Known| known.nbf <= now && now < known.exp && known.checked_with == version;
+        if let Some(known) = known.filter(holds) {
             return Ok(known);
         }
-        let found = self.verify(token)?;
+        let found = Known {
+            checked_with: version,
+            ..self.verify(token).await?
+        };
         self.refuse_ended(&found)?;
         let mut known = write(&self.known);
         if known.len() >= KNOWN_MAX {
             known.clear();
         }
-        known.insert(end, (token.into(), found));
+        known.insert(end, (token.into(), found.clone()));
         drop(known);
         // Checked again: an ending in between looked for this token before it was in the memory.
         self.refuse_ended(&found).inspect_err(|_| {
@@ -335,36 +394,69 @@ impl Tokens {
         }
     }
 
-    fn verify(&self, token: &str) -> Result<Known, TokenError> {
-        let invalid = |detail: &str| TokenError::Invalid(detail.to_owned());
-        let refused = |error: jsonwebtoken::errors::Error| {
-            TokenError::Invalid(format!("the token does not hold: {error}"))
-        };
+    async fn verify(&self, token: &str) -> Result<Known, TokenError> {
+        let header = decode_header(token).map_err(|error| TokenError::refused(&error))?;
+        match &self.issuer {
+            Some(issuer) if header.alg != Algorithm::HS256 => {
+                let given = Box::pin(issuer.verify(token, &header)).await?;
+                let role = given.role.as_deref().and_then(|role| role.parse().ok());
+                given.known(role.unwrap_or(Role::User))
+            }
+            Some(_) | None => {
+                let given = self.verify_own(token, header.kid.as_deref())?;
+                let role = given.role.as_deref().and_then(|role| role.parse().ok());
+                given.known(role.ok_or_else(|| invalid("the token's role is not known"))?)
+            }
+        }
+    }
+
+    fn verify_own(&self, token: &str, kid: Option<&str>) -> Result<Given, TokenError> {
         // A token without a key's id belongs to the current key.
-        let named = decode_header(token).map_err(refused)?.kid;
         let previous = self.previous.as_ref();
-        let key = match named {
+        let key = match kid {
             None => &self.current,
             Some(id) if id == self.current.id => &self.current,
             Some(id) => previous
                 .filter(|key| key.id == id)
                 .ok_or_else(|| invalid("the token's key is not known"))?,
         };
-        let claims = decode::<Claims>(token, &key.decoding, &self.validation)
-            .map_err(refused)?
-            .claims;
-        let user = claims.sub.parse().ok().filter(|user| *user > 0);
-        let user = user.ok_or_else(|| invalid("the token's subject is not a user"))?;
-        let caller = Caller {
-            user: UserId(user),
-            role: claims.role,
-            store_id: claims.store_id,
+        let found = decode(token, &key.decoding, &self.validation);
+        Ok(found.map_err(|error| TokenError::refused(&error))?.claims)
+    }
+}
+
+fn invalid(detail: &str) -> TokenError {
+    TokenError::Invalid(detail.to_owned())
+}
+
+impl Given {
+    fn known(self, role: Role) -> Result<Known, TokenError> {
+        // The numbers of users end where those of keys and buyers begin. A larger number is the
+        // name that another system gave.
+        let number = self.sub.parse().ok().map(UserId);
+        let (user, buyer) = match number.filter(|user| *user < UserId::of_service_key(0)) {
+            Some(UserId(0)) => return Err(invalid("the token's subject is not a user")),
+            Some(user) => (user, None),
+            None => {
+                let name = Buyer::try_from(self.sub);
+                let name =
+                    name.map_err(|error| invalid(&format!("the token's subject: {error}")))?;
+                (UserId(0), Some(Arc::new(name)))
+            }
         };
+        let exp = self.exp.unwrap_or_default();
         Ok(Known {
-            caller,
-            generation: claims.generation.unwrap_or(claims.iat),
-            nbf: claims.nbf,
-            exp: claims.exp,
+            caller: Caller {
+                user,
+                role,
+                store_id: self.store_id,
+            },
+            buyer,
+            // A token without a time of its making counts as made before any ending.
+            generation: self.generation.or(self.iat).unwrap_or(i64::MIN),
+            nbf: self.nbf.unwrap_or(i64::MIN),
+            exp,
+            checked_with: 0,
         })
     }
 }

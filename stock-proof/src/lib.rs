@@ -27,7 +27,7 @@ use stock_online::tokens::Tokens;
 /// # Errors
 /// When the secret is empty.
 pub fn client(address: &str) -> Result<Client, Failure> {
-    let tokens = Tokens::new(shop::SECRET, "", Clock::system())?;
+    let tokens = Tokens::new(shop::SECRET, "", None, Clock::system())?;
     Ok(Client::new(address, tokens.into_bearers()))
 }
 

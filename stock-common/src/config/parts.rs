@@ -194,6 +194,15 @@ settings! {
         jwt_secret: String = String::new(),
         /// A second HS256 key: tokens that name it by its id are accepted too. Empty is none.
         jwt_previous_secret: String = String::new(),
+        /// The address of a JWKS: the keys of the shop's own issuer, whose RS256 and ES256 tokens
+        /// are accepted too.
+        jwt_jwks_url: String = String::new(),
+        /// A file with such a JWKS, in place of an address.
+        jwt_jwks_file: String = String::new(),
+        /// The `iss` of that issuer's tokens.
+        jwt_issuer: String = String::new(),
+        /// The `aud` of that issuer's tokens for this service.
+        jwt_audience: String = String::new(),
         /// How long an access token of a login holds.
         access_token_seconds: i64 = 900,
         /// How long a refresh token holds.

@@ -8,12 +8,14 @@ use stock_common::id::UserId;
 use stock_domain::user::User;
 use stock_mysql::people::sessions::IdHash;
 
+use crate::RunError;
 use crate::buyers::Buyers;
 use crate::kept::{Kept, Silence};
 use crate::limits::Limits;
 use crate::passwords::Passwords;
 use crate::service_keys::ServiceKeys;
 use crate::tokens::Tokens;
+use crate::tokens::issuer::Issuer;
 
 /// Maximum number of users of whom an answer is kept.
 pub(super) const USERS_KEPT: u64 = 50_000;
@@ -41,13 +43,13 @@ impl People {
         config: &Config,
         clock: &Clock,
         silence: &Arc<Silence>,
-    ) -> Result<Self, jsonwebtoken::errors::Error> {
+    ) -> Result<Self, RunError> {
         let (secret, previous) = (
             &config.people.jwt_secret,
             &config.people.jwt_previous_secret,
         );
         Ok(Self {
-            tokens: Tokens::new(secret, previous, clock.clone())?,
+            tokens: Tokens::new(secret, previous, Issuer::new(config)?, clock.clone())?,
             service_keys: ServiceKeys::new(clock.clone()),
             buyers: Buyers::default(),
             passwords: Passwords::new(config.people.password_hashes_max),

@@ -39,7 +39,7 @@ pub(super) fn role() -> impl TypedValueParser<Value = Role> {
 
 pub(super) fn run(config: &Config, args: &TokenArgs) -> Result<bool, Failure> {
     config.check_secret()?;
-    let tokens = Tokens::new(&config.people.jwt_secret, "", Clock::system())?;
+    let tokens = Tokens::new(&config.people.jwt_secret, "", None, Clock::system())?;
     for id in (args.user_id..).take(usize::try_from(args.count)?) {
         let caller = Caller {
             user: UserId(id),

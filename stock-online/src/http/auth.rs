@@ -1,5 +1,4 @@
-//! Callers: identified by a bearer token (HS256), a service key, or a page's session, each with a
-//! role.
+//! Callers: identified by a bearer token, a service key, or a page's session, each with a role.
 
 mod key;
 
@@ -11,6 +10,7 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use serde::{Deserialize, Serialize};
 use stock_common::id::UserId;
+use stock_domain::buyer::Buyer;
 pub use stock_domain::user::Role;
 use stock_domain::user::User;
 use tower_sessions::Session;
@@ -115,6 +115,34 @@ impl From<Known> for Lease {
     }
 }
 
+/// The buyer's name that is the subject of the caller's token.
+#[derive(Debug, Clone)]
+struct Named(Arc<Buyer>);
+
+/// The buyer's name in the caller's token, if its subject is no number.
+pub(super) fn buyer_of_token(parts: &Parts) -> Option<&Buyer> {
+    parts.extensions.get::<Named>().map(|of| &*of.0)
+}
+
+/// The lease of a token whose subject is a buyer's name.
+async fn of_buyer(
+    parts: &mut Parts,
+    app: &App,
+    known: Known,
+    name: Arc<Buyer>,
+) -> Result<Lease, Problem> {
+    let user = key::number_of(parts, app, &name).await?;
+    parts.extensions.insert(Named(name));
+    let lease = Lease::from(known);
+    Ok(Lease {
+        caller: Caller {
+            user,
+            ..lease.caller
+        },
+        ..lease
+    })
+}
+
 /// The mark of a request that was counted against its user's limits before.
 #[derive(Debug, Clone, Copy)]
 pub struct Counted;
@@ -152,7 +180,11 @@ impl FromRequestParts<Arc<App>> for Caller {
                     let token = token.to_owned();
                     Box::pin(key::caller(parts, app, &token)).await?
                 } else {
-                    Lease::from(app.people.tokens.check(token)?)
+                    let known = app.people.tokens.check(token).await?;
+                    match known.buyer.clone() {
+                        None => Lease::from(known),
+                        Some(name) => Box::pin(of_buyer(parts, app, known, name)).await?,
+                    }
                 }
             }
             (None, _) => of_session(parts, app)

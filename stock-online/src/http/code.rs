@@ -129,6 +129,8 @@ codes! {
     AmountMismatch = "AMOUNT_MISMATCH", 409, "The amount is not the frozen total";
     /// The payment came too late and sold nothing: it is to be refunded.
     RefundDue = "REFUND_DUE", 409, "The payment is to be refunded";
+    /// Another product has the SKU.
+    SkuTaken = "SKU_TAKEN", 409, "Another product has this SKU";
     /// The maximum number of service keys exists already.
     ServiceKeyLimitReached = "SERVICE_KEY_LIMIT_REACHED", 409, "There are too many service keys";
     /// The maximum number of webhooks exists already.
@@ -203,6 +205,8 @@ codes! {
     AccountBroken = "ACCOUNT_BROKEN", 503, "What it needs is being brought back";
     /// MySQL did not answer.
     DatabaseUnavailable = "DATABASE_UNAVAILABLE", 503, "The database is not available";
+    /// The keys of the tokens' issuer were not read, so it is not known whether the token holds.
+    IssuerUnavailable = "ISSUER_UNAVAILABLE", 503, "The token cannot be checked";
     /// The request took longer than the service allows.
     Timeout = "TIMEOUT", 503, "The request took too long";
 }

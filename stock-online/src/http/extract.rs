@@ -26,7 +26,7 @@ use stock_common::id::UserId;
 use stock_domain::buyer::Buyer;
 use stock_domain::journal::Idempotency;
 
-use super::auth::{Caller, Counted, as_buyer, as_user, came_with_key, named_buyer};
+use super::auth::{Caller, Counted, as_buyer, as_user, buyer_of_token, came_with_key, named_buyer};
 use super::cross_site;
 use super::problem::Problem;
 use crate::app::App;
@@ -160,6 +160,8 @@ impl<T: BodyIn> FromRequest<Arc<App>> for Keyed<T> {
 /// The person for whom a caller asks.
 enum Whom {
     Caller,
+    /// The caller, a buyer by their token.
+    Own(Buyer),
     Buyer(Buyer),
     User(UserId),
 }
@@ -172,9 +174,13 @@ fn whom<T: BodyIn>(parts: &Parts, caller: Caller, body: &T) -> Result<Whom, Prob
         Some(buyer) if in_header.as_ref().is_some_and(|of| of != buyer) => {
             Err(Problem::of(Code::UserMismatch))
         }
+        Some(buyer) if buyer_of_token(parts) == Some(buyer) => Ok(Whom::Own(buyer.clone())),
         Some(_) if !with_key && !caller.is_admin() => Err(Problem::of(Code::UserMismatch)),
         Some(buyer) => Ok(Whom::Buyer(buyer.clone())),
-        None if !with_key => Ok(Whom::Caller),
+        None if !with_key => {
+            let own = buyer_of_token(parts).cloned();
+            Ok(own.map_or(Whom::Caller, Whom::Own))
+        }
         None => match named.user_id {
             _ if in_header.is_some() => Ok(in_header.map_or(Whom::Caller, Whom::Buyer)),
             _ if !T::IS_FOR_A_PERSON => Ok(Whom::Caller),
@@ -195,6 +201,7 @@ impl Whom {
     async fn caller(self, app: &App, caller: Caller) -> Result<(Caller, Option<Buyer>), Problem> {
         Ok(match self {
             Self::Caller => (caller, None),
+            Self::Own(buyer) => (caller, Some(buyer)),
             Self::User(user) => (as_user(user), None),
             Self::Buyer(buyer) => (Box::pin(as_buyer(app, &buyer)).await?, Some(buyer)),
         })

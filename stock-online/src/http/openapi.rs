@@ -158,7 +158,7 @@ impl Operation {
             false => Code::OutcomeUnknown,
         });
         if self.who != Who::Anyone {
-            codes.push(Code::Unauthorized);
+            codes.extend([Code::Unauthorized, Code::IssuerUnavailable]);
         }
         if matches!(self.who, Who::Till | Who::Admin) {
             codes.push(Code::Forbidden);

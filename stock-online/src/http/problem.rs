@@ -242,6 +242,7 @@ impl From<TokenError> for Problem {
     fn from(error: TokenError) -> Self {
         let code = match error {
             TokenError::NotKnownYet => Code::DatabaseUnavailable,
+            TokenError::IssuerAway => Code::IssuerUnavailable,
             TokenError::Ended | TokenError::Invalid(_) => Code::Unauthorized,
         };
         Self::new(code, error.to_string())

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::{Client, StatusCode, Url, redirect};
+use reqwest::{Client, StatusCode, Url};
 use stock_common::config::Config;
 use stock_domain::webhook::Secret;
 
 use super::internal::is_internal;
+use crate::outgoing;
 
 /// How long a receiver may take altogether; shorter than the lease.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -109,14 +110,9 @@ pub(super) struct Sender {
 
 impl Sender {
     pub(super) fn new(config: &Config) -> Result<Self, reqwest::Error> {
-        // The crypto provider of this process; another caller may have set one already.
-        drop(rustls::crypto::ring::default_provider().install_default());
-        let client = Client::builder()
+        let client = outgoing::builder()
             .timeout(TIMEOUT)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .redirect(redirect::Policy::none())
-            .no_proxy()
-            .user_agent(concat!("stock-flow/", env!("CARGO_PKG_VERSION")));
+            .connect_timeout(CONNECT_TIMEOUT);
         let client = if config.webhooks.webhook_internal_allowed {
             client
         } else {
@@ -167,7 +163,7 @@ impl Sender {
             .body(body)
             .send()
             .await
-            .map_err(|error| failure(None, describe(&error)))?;
+            .map_err(|error| failure(None, outgoing::describe(&error)))?;
         let status = answer.status();
         if status.is_success() {
             Ok(status.as_u16())
@@ -175,19 +171,4 @@ impl Sender {
             Err(failure(Some(status.as_u16()), format!("answered {status}")))
         }
     }
-}
-
-/// An error with its causes, without the URL, which may hold secrets.
-fn describe(error: &reqwest::Error) -> String {
-    let mut text = if error.is_timeout() {
-        "no answer in time".to_owned()
-    } else {
-        "not reached".to_owned()
-    };
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

@@ -2,6 +2,7 @@
 
 mod access;
 mod accounts;
+mod issuer;
 mod limits;
 mod secrets;
 mod service_keys;

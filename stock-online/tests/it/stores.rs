@@ -18,7 +18,7 @@ fn till(shop: &Shop, store: u64) -> String {
         role: Role::Store,
         store_id: Some(store),
     };
-    let tokens = Tokens::new(SECRET, "", shop.clock.clone()).unwrap();
+    let tokens = Tokens::new(SECRET, "", None, shop.clock.clone()).unwrap();
     tokens.issue(caller, None, 3_600).unwrap()
 }
 

@@ -323,7 +323,7 @@ impl Shop {
     }
 
     pub(crate) fn client(&self, address: &str) -> Client {
-        let tokens = Tokens::new(SECRET, "", self.clock.clone()).unwrap();
+        let tokens = Tokens::new(SECRET, "", None, self.clock.clone()).unwrap();
         Client::new(address, tokens.into_bearers())
     }
 

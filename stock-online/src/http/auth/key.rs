@@ -62,16 +62,19 @@ pub(super) async fn caller(
     parts.extensions.insert(WithKey);
     match named_buyer(parts)?.filter(|_| access.is_some_and(|of| !of.is_admins)) {
         None => Ok(lease),
-        // A buyer who only reads is not noted.
-        Some(name) if parts.method.is_safe() => Ok(Lease {
-            caller: as_user(app.people.buyers.number_of(&name)),
-            ..lease
-        }),
         Some(name) => Ok(Lease {
-            caller: as_buyer(app, &name).await?,
+            caller: as_user(number_of(parts, app, &name).await?),
             ..lease
         }),
     }
+}
+
+/// The number of a buyer, who is noted at the first request that may change something.
+pub(super) async fn number_of(parts: &Parts, app: &App, name: &Buyer) -> Result<UserId, Problem> {
+    if parts.method.is_safe() {
+        return Ok(app.people.buyers.number_of(name));
+    }
+    Ok(as_buyer(app, name).await?.user)
 }
 
 /// The buyer who is named in the header.

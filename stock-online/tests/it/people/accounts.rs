@@ -300,7 +300,7 @@ async fn a_token_of_the_previous_key_holds_until_the_key_is_gone() {
         role: Role::User,
         store_id: None,
     };
-    let token = Tokens::new(old, "", Clock::system())
+    let token = Tokens::new(old, "", None, Clock::system())
         .unwrap()
         .issue(caller, None, 60)
         .unwrap();
