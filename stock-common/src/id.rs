@@ -189,6 +189,11 @@ impl UserId {
     }
 }
 
+impl ProductId {
+    /// A product that never exists: numbers begin at 1.
+    pub const NONE: Self = Self(0);
+}
+
 impl LocationId {
     /// The warehouse that ONLINE orders are sold from.
     pub const ONLINE: Self = Self(0);

@@ -5,7 +5,7 @@
 //! checks stock, windows and closed products in Redis. `stock-mysql` (`products`) reads the
 //! snapshot from MySQL.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
@@ -19,6 +19,7 @@ use stock_common::money::Money;
 use crate::discount::Discount;
 use crate::reservation::FrozenPrice;
 use crate::sale::Sale;
+use crate::sku::Sku;
 
 /// Whether a product may be ordered; only an `ACTIVE` one can.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -61,6 +62,8 @@ impl ProductStatus {
 pub struct ProductFields {
     /// At most 100 characters.
     pub name: String,
+    /// The shop's own number of the product; no two products have the same.
+    pub sku: Option<Sku>,
     /// At most 255 characters.
     pub description: String,
     /// The price per unit.
@@ -100,6 +103,8 @@ pub struct Product {
 pub struct ProductFilter {
     /// A text that the name contains. Only MySQL compares names.
     pub name: Option<String>,
+    /// Only the product of this SKU.
+    pub sku: Option<Sku>,
     /// Only in this status.
     pub status: Option<ProductStatus>,
     /// Leaves out products in this status.
@@ -130,6 +135,7 @@ impl ProductFilter {
         !product.is_deleted
             && self.status.is_none_or(|only| only == status)
             && self.without != Some(status)
+            && (self.sku.is_none() || self.sku == product.fields.sku)
             && self.price_gte.is_none_or(|least| price >= least)
             && self.price_lte.is_none_or(|most| price <= most)
     }
@@ -143,6 +149,7 @@ impl Product {
             id,
             fields: ProductFields {
                 name: format!("product {id}"),
+                sku: None,
                 description: String::new(),
                 price: Money::ZERO,
                 status: ProductStatus::Active,
@@ -211,6 +218,8 @@ const WALK_MAX: usize = 10_000;
 #[derive(Debug, Clone, Default)]
 pub struct Catalog {
     products: Arc<RwLock<BTreeMap<ProductId, Arc<Product>>>>,
+    /// The products that have a SKU and were not deleted.
+    by_sku: Arc<RwLock<HashMap<Sku, ProductId>>>,
     works: Arc<RwLock<HashSet<WorkId>>>,
     /// Whether the catalog was ever read. Before that, a product that is missing here may well
     /// exist.
@@ -222,6 +231,18 @@ impl Catalog {
     #[must_use]
     pub fn product(&self, id: ProductId) -> Option<Arc<Product>> {
         read(&self.products).get(&id).map(Arc::clone)
+    }
+
+    /// The product of a SKU; [`ProductId::NONE`] when this process knows none.
+    #[must_use]
+    pub fn named(&self, sku: &Sku) -> ProductId {
+        self.of_sku(sku).unwrap_or(ProductId::NONE)
+    }
+
+    /// The product of a SKU.
+    #[must_use]
+    pub fn of_sku(&self, sku: &Sku) -> Option<ProductId> {
+        read(&self.by_sku).get(sku).copied()
     }
 
     /// The products with the smallest ids that were not deleted.
@@ -238,6 +259,12 @@ impl Catalog {
     pub fn list(&self, filter: &ProductFilter) -> Option<Vec<Arc<Product>>> {
         if filter.name.is_some() || !self.is_read() {
             return None;
+        }
+        if let Some(sku) = &filter.sku {
+            let found = self.of_sku(sku).and_then(|id| self.product(id));
+            let is_after = |id| filter.before.is_none_or(|before| id < before);
+            let found = found.filter(|of| filter.shows(of) && is_after(of.id));
+            return Some(found.into_iter().collect());
         }
         let before = filter.before.map_or(Bound::Unbounded, Bound::Excluded);
         let products = read(&self.products);
@@ -299,7 +326,20 @@ impl Catalog {
         }
         drop(known);
         let mut products = write(&self.products);
+        let mut by_sku = write(&self.by_sku);
+        // All old SKUs go first: one of them may have moved to another product of the list.
+        for product in &changed {
+            let known = products.get(&product.id);
+            if let Some(old) = known.and_then(|known| known.fields.sku.as_ref())
+                && by_sku.get(old) == Some(&product.id)
+            {
+                by_sku.remove(old);
+            }
+        }
         for product in changed {
+            if let Some(sku) = product.fields.sku.clone().filter(|_| !product.is_deleted) {
+                by_sku.insert(sku, product.id);
+            }
             products.insert(product.id, Arc::new(product));
         }
         self.is_read.store(true, Ordering::Release);
@@ -311,7 +351,7 @@ mod tests {
     use stock_common::id::ProductId;
 
     use super::ProductStatus::{Active, Inactive, SoldOut};
-    use super::{Catalog, Part, Product, ProductFilter, ProductStatus, WALK_MAX};
+    use super::{Catalog, Part, Product, ProductFilter, ProductStatus, Sku, WALK_MAX};
 
     fn catalog(products: impl IntoIterator<Item = (u64, ProductStatus, bool)>) -> Catalog {
         let catalog = Catalog::default();
@@ -365,6 +405,55 @@ mod tests {
             ..all
         };
         assert_eq!(ids(&known, &named), None, "MySQL compares names");
+    }
+
+    #[test]
+    fn a_sku_names_the_product_that_has_it_now() {
+        let known = catalog([(1, Active, false), (2, Inactive, false), (3, Active, false)]);
+        let sku = |text: &str| Sku::try_from(text.to_owned()).unwrap();
+        let of = |id: u64, text: Option<&str>, is_deleted| {
+            let mut product = Product::sample(ProductId(id));
+            product.fields.sku = text.map(sku);
+            product.is_deleted = is_deleted;
+            product
+        };
+        let found = |text: &str| known.of_sku(&sku(text)).map(|id| id.0);
+        known.update(
+            vec![of(1, Some("a"), false), of(2, Some("b"), false)],
+            Vec::new(),
+        );
+        assert_eq!(
+            (found("a"), found("b"), found("A")),
+            (Some(1), Some(2), None)
+        );
+        // Two products change their SKUs with each other, in one look or in two.
+        known.update(
+            vec![of(1, Some("b"), false), of(2, Some("a"), false)],
+            Vec::new(),
+        );
+        assert_eq!((found("a"), found("b")), (Some(2), Some(1)));
+        known.update(vec![of(3, Some("b"), false)], Vec::new());
+        known.update(vec![of(1, None, false)], Vec::new());
+        assert_eq!((found("a"), found("b")), (Some(2), Some(3)));
+        known.update(vec![of(3, None, true), of(1, Some("b"), false)], Vec::new());
+        assert_eq!(found("b"), Some(1));
+
+        let filter = ProductFilter {
+            sku: Some(sku("b")),
+            limit: 9,
+            ..ProductFilter::default()
+        };
+        assert_eq!(ids(&known, &filter), Some(vec![1]));
+        let later = ProductFilter {
+            before: Some(ProductId(1)),
+            ..filter.clone()
+        };
+        assert_eq!(ids(&known, &later), Some(vec![]));
+        let other = ProductFilter {
+            sku: Some(sku("c")),
+            ..filter
+        };
+        assert_eq!(ids(&known, &other), Some(vec![]));
     }
 
     #[test]

@@ -46,6 +46,7 @@ pub mod server_settings;
 pub mod service_key;
 pub mod shard_map;
 pub mod shard_state;
+pub mod sku;
 pub mod stock;
 pub mod store;
 pub mod transition;

@@ -15,7 +15,7 @@ pub use self::run::Run;
 use super::error_number;
 
 /// Version, description and text of every migration, in order.
-const MIGRATIONS: [(i64, &str, &str); 28] = [
+const MIGRATIONS: [(i64, &str, &str); 29] = [
     (
         20_261_121_000_000,
         "create ledger",
@@ -155,6 +155,11 @@ const MIGRATIONS: [(i64, &str, &str); 28] = [
         20_261_201_000_500,
         "name orders",
         include_str!("../../migrations/20261201000500_name_orders.sql"),
+    ),
+    (
+        20_261_201_000_600,
+        "name products",
+        include_str!("../../migrations/20261201000600_name_products.sql"),
     ),
 ];
 

@@ -9,6 +9,7 @@ use stock_common::id::ProductId;
 use stock_common::money::Money;
 use stock_domain::catalog::{Part, Product, ProductFields, ProductFilter, ProductStatus};
 use stock_domain::journal::Idempotency;
+use stock_domain::sku::Sku;
 
 use super::rows::{MultiRow, push_list};
 use super::sales;
@@ -36,6 +37,7 @@ impl CreationKey {
 struct Row {
     id: u64,
     name: String,
+    sku: Option<String>,
     description: String,
     price: i64,
     status: String,
@@ -48,12 +50,12 @@ struct Row {
     governed: sales::Governed,
 }
 
-from_row!(Row { id, name, description, price, status, min_stock_level, reorder_point, revision, created_at, updated_at, is_deleted; governed });
+from_row!(Row { id, name, sku, description, price, status, min_stock_level, reorder_point, revision, created_at, updated_at, is_deleted; governed });
 
 /// Products with the sale and the discount that govern their price.
 static SELECT: LazyLock<String> = LazyLock::new(|| {
     format!(
-        "SELECT p.id, p.name, p.description, p.price, CAST(p.status AS CHAR) AS status, \
+        "SELECT p.id, p.name, p.sku, p.description, p.price, CAST(p.status AS CHAR) AS status, \
          p.min_stock_level, p.reorder_point, p.revision, p.created_at, p.updated_at, \
          p.is_deleted, {} FROM products p {}",
         sales::COLUMNS,
@@ -66,6 +68,7 @@ fn parse(row: Row) -> Option<Product> {
         id: ProductId(row.id),
         fields: ProductFields {
             name: row.name,
+            sku: row.sku.and_then(|sku| Sku::try_from(sku).ok()),
             description: row.description,
             price: Money::new(row.price).ok()?,
             status: ProductStatus::parse(&row.status)?,
@@ -82,20 +85,21 @@ fn parse(row: Row) -> Option<Product> {
 }
 
 /// Inserts a product and returns its id. A key that was used before violates the unique key
-/// `products_key` (error 1062).
+/// `products_key`, and a SKU that another product has violates `products_sku`; both are error 1062.
 ///
 /// # Errors
-/// When MySQL does not answer, or the key was used before.
+/// When MySQL does not answer, the key was used before, or the SKU is taken.
 pub async fn insert(
     pool: &MySqlPool,
     fields: &ProductFields,
     key: Option<&CreationKey>,
 ) -> Result<ProductId, sqlx::Error> {
     let done = sqlx::query(
-        "INSERT INTO products (name, description, price, status, min_stock_level, reorder_point, \
-         key_hash, fingerprint) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO products (name, sku, description, price, status, min_stock_level, \
+         reorder_point, key_hash, fingerprint) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(&fields.name)
+    .bind(fields.sku.as_ref().map(Sku::as_str))
     .bind(&fields.description)
     .bind(fields.price.get())
     .bind(fields.status.as_str())
@@ -135,11 +139,12 @@ pub async fn update(
     revision: u64,
 ) -> Result<bool, sqlx::Error> {
     let done = sqlx::query(
-        "UPDATE products SET name = ?, description = ?, price = ?, status = ?, \
+        "UPDATE products SET name = ?, sku = ?, description = ?, price = ?, status = ?, \
          min_stock_level = ?, reorder_point = ?, revision = revision + 1 \
          WHERE id = ? AND revision = ? AND is_deleted = 0",
     )
     .bind(&fields.name)
+    .bind(fields.sku.as_ref().map(Sku::as_str))
     .bind(&fields.description)
     .bind(fields.price.get())
     .bind(fields.status.as_str())
@@ -153,7 +158,7 @@ pub async fn update(
 }
 
 /// Sets the deleted flag of a product if its revision is still `revision`; `false` when it was
-/// changed or deleted.
+/// changed or deleted. Its SKU is free from then on.
 ///
 /// # Errors
 /// When MySQL does not answer.
@@ -163,7 +168,7 @@ pub async fn delete(
     revision: u64,
 ) -> Result<bool, sqlx::Error> {
     let done = sqlx::query(
-        "UPDATE products SET is_deleted = 1, deleted_at = NOW(3), revision = revision + 1 \
+        "UPDATE products SET is_deleted = 1, deleted_at = NOW(3), sku = NULL, revision = revision + 1 \
          WHERE id = ? AND revision = ? AND is_deleted = 0",
     )
     .bind(id.0)
@@ -201,6 +206,9 @@ fn narrow(query: &mut QueryBuilder<MySql>, filter: &ProductFilter) {
             // The server's own collation may take all emoji for equal.
             .push(" AND p.name COLLATE utf8mb4_unicode_520_ci LIKE ")
             .push_bind(format!("%{escaped}%"));
+    }
+    if let Some(sku) = &filter.sku {
+        query.push(" AND p.sku = ").push_bind(sku.as_str());
     }
     if let Some(status) = filter.status {
         query.push(" AND p.status = ").push_bind(status.as_str());
@@ -323,22 +331,63 @@ pub async fn set_opened(
     Ok(())
 }
 
-/// The names of some products.
+/// The name and the SKU of a product.
+#[derive(Debug, Clone, Default)]
+pub struct Words {
+    /// The name.
+    pub name: String,
+    /// The SKU; empty without one.
+    pub sku: String,
+}
+
+/// The names and the SKUs of some products.
 ///
 /// # Errors
 /// When MySQL does not answer.
-pub async fn names(
+pub async fn words(
     pool: &MySqlPool,
     products: &[ProductId],
-) -> Result<HashMap<ProductId, String>, sqlx::Error> {
+) -> Result<HashMap<ProductId, Words>, sqlx::Error> {
     if products.is_empty() {
         return Ok(HashMap::new());
     }
     let mut query: QueryBuilder<MySql> =
-        QueryBuilder::new("SELECT id, name FROM products WHERE id IN ");
+        QueryBuilder::new("SELECT id, name, COALESCE(sku, '') FROM products WHERE id IN ");
     let ids: Vec<_> = products.iter().map(|id| id.0).collect();
     push_list(&mut query, &ids);
-    let rows: Vec<(u64, String)> = query.build_query_as().fetch_all(pool).await?;
-    let name = |(id, name)| (ProductId(id), name);
-    Ok(rows.into_iter().map(name).collect())
+    let rows: Vec<(u64, String, String)> = query.build_query_as().fetch_all(pool).await?;
+    let words = |(id, name, sku)| (ProductId(id), Words { name, sku });
+    Ok(rows.into_iter().map(words).collect())
+}
+
+/// Whether another product has a SKU.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn is_taken(
+    executor: impl MySqlExecutor<'_>,
+    sku: &Sku,
+    by_other_than: ProductId,
+) -> Result<bool, sqlx::Error> {
+    let found: Option<u64> =
+        sqlx::query_scalar("SELECT id FROM products WHERE sku = ? AND id <> ?")
+            .bind(sku.as_str())
+            .bind(by_other_than.0)
+            .fetch_optional(executor)
+            .await?;
+    Ok(found.is_some())
+}
+
+/// The products that have a SKU.
+///
+/// # Errors
+/// When MySQL does not answer.
+pub async fn of_skus(pool: &MySqlPool) -> Result<HashMap<Sku, ProductId>, sqlx::Error> {
+    let rows: Vec<(String, u64)> =
+        sqlx::query_as("SELECT sku, id FROM products WHERE sku IS NOT NULL")
+            .fetch_all(pool)
+            .await?;
+    let known = rows.into_iter();
+    let known = known.filter_map(|(sku, id)| Some((Sku::try_from(sku).ok()?, ProductId(id))));
+    Ok(known.collect())
 }

@@ -1,23 +1,28 @@
 //! Stock as CSV: reads a file row by row with its line numbers, and writes levels.
 //!
 //! A file has the columns `product_id,location_id,quantity,mode` in this order, with their names in
-//! the first line. An exported file can be read too; its available units are then set. A byte order
-//! mark, LF or CRLF, and quoted fields are read. For another separator, encoding or number format,
-//! the error names it. Reading takes memory for a few thousand rows, however long the file is.
+//! the first line; `sku` may stand in place of `product_id`. An exported file can be read too; its
+//! available units are then set. A byte order mark, LF or CRLF, and quoted fields are read. For
+//! another separator, encoding or number format, the error names it. Reading takes memory for a few thousand rows, however long the file is.
 //! Writing escapes text that a spreadsheet would take for a formula.
 
+use std::collections::HashMap;
 use std::io::Read;
 
 use csv::{ByteRecord, ReaderBuilder, Trim};
 use stock_common::id::{LocationId, ProductId};
+use stock_domain::sku::Sku;
 use stock_engine::import::{FileRow, Mode, RowError, Rows};
+use stock_mysql::products::Words;
 use stock_mysql::stock_levels::StockLevel;
 use tokio::sync::mpsc;
 
 /// The columns of a file.
 const COLUMNS: [&str; 4] = ["product_id", "location_id", "quantity", "mode"];
+/// The columns of a file that names products by their SKUs.
+const COLUMNS_BY_SKU: [&str; 4] = ["sku", "location_id", "quantity", "mode"];
 /// The columns of an export.
-const EXPORTED: [&str; 9] = [
+const EXPORTED: [&str; 10] = [
     "product_id",
     "location_id",
     "product_name",
@@ -27,6 +32,7 @@ const EXPORTED: [&str; 9] = [
     "min_stock_level",
     "reorder_point",
     "stock_version",
+    "sku",
 ];
 /// Rows in a part that is handed on.
 const ROWS_AT_ONCE: usize = 1_024;
@@ -41,22 +47,50 @@ const UTF_16_MARKS: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Layout {
     Changes,
+    ChangesBySku,
     Exported,
+    /// An export of a version that wrote no SKUs.
+    ExportedBefore,
+}
+
+impl Layout {
+    const ALL: [Self; 4] = [
+        Self::Changes,
+        Self::ChangesBySku,
+        Self::Exported,
+        Self::ExportedBefore,
+    ];
+
+    fn columns(self) -> &'static [&'static str] {
+        match self {
+            Self::Changes => &COLUMNS,
+            Self::ChangesBySku => &COLUMNS_BY_SKU,
+            Self::Exported => &EXPORTED,
+            Self::ExportedBefore => EXPORTED.split_last().map_or(&[], |(_sku, before)| before),
+        }
+    }
 }
 
 /// Reads a file on a thread of its own. The task's result is the error that ended the reading
 /// early, if there was one.
+///
+/// `named` finds the product of a SKU.
 pub fn read(
     file: impl Read + Send + 'static,
+    named: impl Fn(&Sku) -> Option<ProductId> + Send + 'static,
 ) -> (Rows, tokio::task::JoinHandle<Result<(), std::io::Error>>) {
     let (send, rows) = mpsc::channel(PARTS_AHEAD);
-    let reading = tokio::task::spawn_blocking(move || read_all(file, &send));
+    let reading = tokio::task::spawn_blocking(move || read_all(file, &send, &named));
     (rows, reading)
 }
 
 type Part = Vec<Result<FileRow, RowError>>;
 
-fn read_all(file: impl Read, send: &mpsc::Sender<Part>) -> Result<(), std::io::Error> {
+fn read_all(
+    file: impl Read,
+    send: &mpsc::Sender<Part>,
+    named: &dyn Fn(&Sku) -> Option<ProductId>,
+) -> Result<(), std::io::Error> {
     let mut reader = ReaderBuilder::new()
         .has_headers(false)
         .flexible(true)
@@ -80,7 +114,7 @@ fn read_all(file: impl Read, send: &mpsc::Sender<Part>) -> Result<(), std::io::E
             }
             continue;
         };
-        part.push(row(&record, line, layout));
+        part.push(row(&record, line, layout, named));
         // The receiver has stopped listening: it needs no more rows.
         if part.len() >= ROWS_AT_ONCE && send.blocking_send(std::mem::take(&mut part)).is_err() {
             break;
@@ -107,11 +141,12 @@ fn header(record: &ByteRecord) -> Result<Layout, String> {
         0 => name.strip_prefix(BYTE_ORDER_MARK).unwrap_or(name),
         _ => name,
     });
-    if names.clone().eq(COLUMNS.map(str::as_bytes)) {
-        return Ok(Layout::Changes);
-    }
-    if names.eq(EXPORTED.map(str::as_bytes)) {
-        return Ok(Layout::Exported);
+    let fits = |layout: &Layout| {
+        let columns = layout.columns().iter().map(|name| name.as_bytes());
+        names.clone().eq(columns)
+    };
+    if let Some(layout) = Layout::ALL.into_iter().find(fits) {
+        return Ok(layout);
     }
     let first = record.get(0).unwrap_or_default();
     let is_utf_16 = UTF_16_MARKS.iter().any(|mark| first.starts_with(mark)) || first.contains(&0);
@@ -146,12 +181,14 @@ fn no_number(name: &str, text: &str) -> String {
     }
 }
 
-fn row(record: &ByteRecord, line: u64, layout: Layout) -> Result<FileRow, RowError> {
+fn row(
+    record: &ByteRecord,
+    line: u64,
+    layout: Layout,
+    named: &dyn Fn(&Sku) -> Option<ProductId>,
+) -> Result<FileRow, RowError> {
     let wrong = |message: String| RowError { line, message };
-    let columns: &[&str] = match layout {
-        Layout::Changes => &COLUMNS,
-        Layout::Exported => &EXPORTED,
-    };
+    let columns = layout.columns();
     if record.len() != columns.len() {
         let text = format!("{} fields instead of {}", record.len(), columns.len());
         return Err(wrong(text));
@@ -180,16 +217,24 @@ fn row(record: &ByteRecord, line: u64, layout: Layout) -> Result<FileRow, RowErr
     };
     let (quantity, mode) = match (layout, field(3)) {
         // In an export the available units stand after the product's name.
-        (Layout::Exported, _) => (3, Mode::Set),
-        (Layout::Changes, "delta") => (2, Mode::Delta),
-        (Layout::Changes, "set") => (2, Mode::Set),
-        (Layout::Changes, other) => {
+        (Layout::Exported | Layout::ExportedBefore, _) => (3, Mode::Set),
+        (Layout::Changes | Layout::ChangesBySku, "delta") => (2, Mode::Delta),
+        (Layout::Changes | Layout::ChangesBySku, "set") => (2, Mode::Set),
+        (Layout::Changes | Layout::ChangesBySku, other) => {
             return Err(wrong(format!("mode is delta or set, not {}", shown(other))));
         }
     };
+    let product_id = match layout {
+        Layout::ChangesBySku => {
+            let sku = Sku::try_from(field(0).to_owned());
+            let sku = sku.map_err(|error| wrong(format!("{}: {error}", shown(field(0)))))?;
+            named(&sku).ok_or_else(|| wrong(format!("no product has the sku {sku}")))?
+        }
+        Layout::Changes | Layout::Exported | Layout::ExportedBefore => ProductId(id(0)?),
+    };
     Ok(FileRow {
         line,
-        product_id: ProductId(id(0)?),
+        product_id,
         location_id: LocationId(id(1)?),
         quantity: number(quantity)?,
         mode,
@@ -212,11 +257,11 @@ pub fn cell(text: &str) -> String {
     }
 }
 
-/// Levels as CSV, with the names of the columns first if asked.
+/// Levels as CSV with the words of their products; the names of the columns come first if asked.
 #[must_use]
 pub fn write(
     levels: &[StockLevel],
-    name: impl Fn(ProductId) -> Option<String>,
+    words: &HashMap<ProductId, Words>,
     with_header: bool,
 ) -> String {
     let mut writer = csv::Writer::from_writer(Vec::new());
@@ -224,17 +269,20 @@ pub fn write(
     if with_header {
         drop(writer.write_record(EXPORTED));
     }
+    let none = Words::default();
     for level in levels {
+        let words = words.get(&level.product_id).unwrap_or(&none);
         drop(writer.write_record([
             level.product_id.to_string(),
             level.location_id.to_string(),
-            cell(&name(level.product_id).unwrap_or_default()),
+            cell(&words.name),
             level.available.to_string(),
             level.reserved.to_string(),
             (level.available + level.reserved).to_string(),
             level.min_stock_level.to_string(),
             level.reorder_point.to_string(),
             level.seq.to_string(),
+            cell(&words.sku),
         ]));
     }
     let bytes = writer.into_inner().unwrap_or_default();
@@ -243,10 +291,14 @@ pub fn write(
 
 #[cfg(test)]
 mod tests {
+    use stock_common::id::ProductId;
+    use stock_domain::sku::Sku;
+
     use super::{cell, read};
 
     async fn lines(file: &'static [u8]) -> (usize, Vec<(u64, String)>) {
-        let (mut rows, reading) = read(file);
+        let named = |sku: &Sku| (sku.as_str() == "LAMP-01").then_some(ProductId(1));
+        let (mut rows, reading) = read(file, named);
         let (mut good, mut wrong) = (0, Vec::new());
         while let Some(part) = rows.recv().await {
             for row in part {
@@ -298,6 +350,19 @@ mod tests {
         let exported = b"product_id,location_id,product_name,available,reserved,physical,\
               min_stock_level,reorder_point,stock_version\n1,0,lamp,7,1,8,0,0,3\n";
         assert_eq!(lines(exported).await, (1, vec![]));
+        let with_skus = b"product_id,location_id,product_name,available,reserved,physical,\
+              min_stock_level,reorder_point,stock_version,sku\n1,0,lamp,7,1,8,0,0,3,LAMP-01\n";
+        assert_eq!(lines(with_skus).await, (1, vec![]));
+        let (good, wrong) = lines(
+            b"sku,location_id,quantity,mode\nLAMP-01,0,5,delta\nlamp-01,0,5,set\na b,0,5,set\n",
+        )
+        .await;
+        let said: Vec<&str> = wrong.iter().map(|(_, said)| said.as_str()).collect();
+        let rule = "\"a b\": a sku is 1 to 64 visible ASCII characters without a comma";
+        assert_eq!(
+            (good, said),
+            (1, vec!["no product has the sku lamp-01", rule])
+        );
         let (good, wrong) = lines(
             b"product_id,location_id,quantity,mode\n\
               x,0,1,delta\n\

@@ -1,6 +1,5 @@
 //! `export`: writes every level as CSV.
 
-use std::collections::HashMap;
 use std::io::Write;
 use std::path::Path;
 
@@ -42,8 +41,8 @@ pub(super) async fn run(config: &Config, args: &ExportArgs) -> Result<bool, Fail
         };
         let page = stock_levels::list(&pool, &filter).await?;
         let ids: Vec<ProductId> = page.iter().map(|level| level.product_id).collect();
-        let names: HashMap<ProductId, String> = products::names(&pool, &ids).await?;
-        let text = stock_csv::write(&page, |id| names.get(&id).cloned(), after.is_none());
+        let words = products::words(&pool, &ids).await?;
+        let text = stock_csv::write(&page, &words, after.is_none());
         out.write_all(text.as_bytes()).map_err(at(named))?;
         after = page.last().map(|last| (last.product_id, last.location_id));
         if page.len() < PAGE as usize {

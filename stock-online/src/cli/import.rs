@@ -13,6 +13,7 @@ use stock_engine::import::{self, Judged};
 use stock_engine::lookup;
 use stock_mysql::error_number;
 use stock_mysql::imports::{self, Import, ImportKey};
+use stock_mysql::products;
 use stock_redis::Ledger;
 
 use super::{Common, Failure, at, connect, output};
@@ -21,7 +22,8 @@ use crate::stock_csv;
 
 #[derive(Debug, Args)]
 pub(super) struct ImportArgs {
-    /// CSV with the columns `product_id,location_id,quantity,mode`; mode is delta or set
+    /// CSV with the columns `product_id,location_id,quantity,mode`; mode is delta or set, and `sku`
+    /// may stand in place of `product_id`
     file: PathBuf,
     /// Only check it
     #[arg(long)]
@@ -46,7 +48,9 @@ pub(super) async fn run(
         }
         Err(error) => return Err(error.into()),
     };
-    let (rows, reading) = stock_csv::read(std::fs::File::open(&args.file).map_err(at(&args.file))?);
+    let known = products::of_skus(&pool).await?;
+    let file = std::fs::File::open(&args.file).map_err(at(&args.file))?;
+    let (rows, reading) = stock_csv::read(file, move |sku| known.get(sku).copied());
     lookup::catch_up(&pool, &ledger, CATCH_UP_MAX).await;
     let judged = import::judge(&pool, id, rows).await;
     let read = reading.await?;

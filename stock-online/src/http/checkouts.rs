@@ -107,7 +107,7 @@ pub async fn open(
     let ttl_ms = ttl_ms(&app, body.ttl_seconds)?;
     let order = body.into_order();
     let benefits = order.benefits()?;
-    let asked = order.into_asked(caller, buyer, Path::Redis)?;
+    let asked = order.into_asked(caller, buyer, Path::Redis, &app.selling.catalog)?;
     let key = idempotency.as_ref();
     let mut round = Round::first(&app);
     loop {

@@ -244,7 +244,8 @@ fn read(app: &App, body: Body) -> Reading {
         inner: SyncIoBridge::new(arriving),
         digest: Arc::clone(&digest),
     };
-    let (rows, reading) = stock_csv::read(file);
+    let catalog = app.selling.catalog.clone();
+    let (rows, reading) = stock_csv::read(file, move |sku| catalog.of_sku(sku));
     Reading {
         rows,
         reading,
@@ -404,7 +405,7 @@ async fn export_page(
     let last = page.last().map(|last| (last.product_id, last.location_id));
     let has_more = page.len() == EXPORT_ROWS as usize;
     let ids: Vec<ProductId> = page.iter().map(|level| level.product_id).collect();
-    let names = products::names(&app.pool, &ids).await?;
-    let text = stock_csv::write(&page, |id| names.get(&id).cloned(), after.is_none());
+    let words = products::words(&app.pool, &ids).await?;
+    let text = stock_csv::write(&page, &words, after.is_none());
     Ok((text, last.filter(|_| has_more)))
 }

@@ -289,7 +289,7 @@ pub async fn place_redis(
     }: Keyed<OrderIn>,
 ) -> Result<Response, Problem> {
     let benefits = body.benefits()?;
-    let asked = body.into_asked(caller, buyer, Path::Redis)?;
+    let asked = body.into_asked(caller, buyer, Path::Redis, &app.selling.catalog)?;
     let placed = place(&app, &asked, &benefits, idempotency.as_ref()).await?;
     Ok(placed.answer())
 }
@@ -378,7 +378,7 @@ pub async fn place_lock(
     }: Keyed<OrderIn>,
 ) -> Result<Response, Problem> {
     let benefits = body.benefits()?;
-    let asked = body.into_asked(caller, buyer, Path::Lock)?;
+    let asked = body.into_asked(caller, buyer, Path::Lock, &app.selling.catalog)?;
     place_synchronous(&app, asked, benefits, idempotency).await
 }
 

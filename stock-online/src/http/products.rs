@@ -20,8 +20,9 @@ use stock_common::id::{LocationId, ProductId};
 use stock_common::money::Money;
 use stock_common::text;
 use stock_domain::account::{Account, Level};
-use stock_domain::catalog::{Part, Product, ProductFilter, ProductStatus};
+use stock_domain::catalog::{Catalog, Part, Product, ProductFilter, ProductStatus};
 use stock_domain::coupon::Benefit;
+use stock_domain::sku::Sku;
 use stock_engine::reads::Reader;
 use stock_mysql::{accounts, coupon_issues, products as table};
 use stock_redis::{RecentLevel, RecentLevels};
@@ -61,6 +62,7 @@ pub struct ListIn {
     limit: Option<u32>,
     cursor: Option<String>,
     name: Option<String>,
+    sku: Option<Sku>,
     status: Option<ProductStatus>,
     price_gte: Option<Money>,
     price_lte: Option<Money>,
@@ -82,6 +84,10 @@ pub(super) struct ItemOut<'a> {
     #[schema(value_type = u64)]
     id: ProductId,
     name: &'a str,
+    /// The shop's own number of the product; absent if it has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    sku: Option<&'a str>,
     #[schema(value_type = u64)]
     price: Money,
     #[schema(value_type = ProductStatusName)]
@@ -197,6 +203,7 @@ fn item<'a>(product: &'a Product, level: Option<Level>, now_ms: u64) -> ItemOut<
     ItemOut {
         id: product.id,
         name: &fields.name,
+        sku: fields.sku.as_ref().map(Sku::as_str),
         price: fields.price,
         status: fields.status,
         // A product whose level is unknown is not shown as sold out; an order gets the true answer.
@@ -368,6 +375,34 @@ pub(super) fn find_known(app: &App, id: ProductId) -> Result<Arc<Product>, Probl
     known.ok_or_else(|| Problem::of(Code::ProductNotFound))
 }
 
+/// The product that a line names by its number or its SKU. A SKU that no product has names a
+/// product that does not exist, which is refused where prices are looked up.
+///
+/// # Errors
+/// 422 unless it names it in one way.
+pub(super) fn named(
+    catalog: &Catalog,
+    product_id: Option<u64>,
+    sku: Option<&Sku>,
+    pointer: impl Fn() -> String,
+) -> Result<ProductId, Problem> {
+    match (product_id, sku) {
+        (Some(id), None) => Ok(ProductId(id)),
+        (None, Some(sku)) => Ok(catalog.named(sku)),
+        (Some(_), Some(_)) => {
+            let rule = "productId and sku exclude each other";
+            Err(Problem::unprocessable(&format!("{}/sku", pointer()), rule))
+        }
+        (None, None) => {
+            let rule = "productId or sku is required";
+            Err(Problem::unprocessable(
+                &format!("{}/productId", pointer()),
+                rule,
+            ))
+        }
+    }
+}
+
 /// GET `/api/products` and `/api/redis/products`.
 ///
 /// # Errors
@@ -384,6 +419,7 @@ pub async fn list(
     name.iter_mut().for_each(text::normalize);
     let filter = ProductFilter {
         name,
+        sku: query.sku,
         status: query.status,
         without: shown_to(caller),
         price_gte: query.price_gte.map(Money::get),

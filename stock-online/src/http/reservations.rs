@@ -28,6 +28,7 @@ use stock_domain::reservation::{
     self, Reservation, ReservationStatus, TTL_SECONDS, TTL_SECONDS_MIN,
 };
 use stock_domain::sale::{self, Sale};
+use stock_domain::sku::Sku;
 use stock_domain::verdict::{Refusal, Replay, Verdict};
 use stock_engine::lookup::{self, LocatedReservation};
 use stock_mysql::people::audit_log::Action;
@@ -41,6 +42,7 @@ use super::orders::{NothingIn, json, located, replayed, unpriced};
 use super::origin::Origin;
 use super::page::{cursor_of, cut, limit_of};
 use super::problem::Problem;
+use super::products::named;
 use super::verdicts::{Round, decide_stock, refuse, replayed_entry};
 use crate::app::{App, CATCH_UP_MAX};
 use crate::http::code::Code;
@@ -50,7 +52,11 @@ use crate::http::code::Code;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({ "productId": 1, "quantity": 2 }))]
 pub struct ReserveIn {
-    product_id: u64,
+    /// The product, unless `sku` names it.
+    product_id: Option<u64>,
+    /// The SKU of the product, in place of `productId`.
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 64)]
+    sku: Option<Sku>,
     #[schema(value_type = u32, minimum = 1, maximum = 1_000_000)]
     quantity: Quantity,
     /// A store's number; 0 or absent is the online warehouse.
@@ -192,6 +198,8 @@ pub async fn reserve(
         ..
     }: Keyed<ReserveIn>,
 ) -> Result<Response, Problem> {
+    let catalog = &app.selling.catalog;
+    let id = named(catalog, body.product_id, body.sku.as_ref(), String::new)?;
     if body.user_id.is_some_and(|user| user != caller.user.0) {
         return Err(Problem::of(Code::UserMismatch));
     }
@@ -203,7 +211,7 @@ pub async fn reserve(
     }
     let mut round = Round::first(&app);
     loop {
-        let product = match find_product(&app, ProductId(body.product_id)) {
+        let product = match find_product(&app, id) {
             Ok(product) => product,
             Err(problem) => {
                 let verdict = refuse(&app, idempotency, problem).await?;

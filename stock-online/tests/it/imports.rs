@@ -84,10 +84,10 @@ async fn a_file_changes_levels_by_deltas_and_counts_and_a_dry_run_changes_nothin
     let text: Vec<&str> = export.text.lines().collect();
     assert_eq!(
         text[0],
-        "product_id,location_id,product_name,available,reserved,physical,min_stock_level,reorder_point,stock_version"
+        "product_id,location_id,product_name,available,reserved,physical,min_stock_level,reorder_point,stock_version,sku"
     );
-    assert_eq!(text[1], "1,0,'=cmd(),150,0,150,10,100,3");
-    assert_eq!((text.len(), text[2]), (5, "1,2,'=cmd(),9,0,9,10,100,2"));
+    assert_eq!(text[1], "1,0,'=cmd(),150,0,150,10,100,3,");
+    assert_eq!((text.len(), text[2]), (5, "1,2,'=cmd(),9,0,9,10,100,2,"));
     shop.verify().await;
     service.stop().await;
 }
@@ -360,7 +360,7 @@ async fn the_command_takes_a_file_once_and_exports_what_there_is() {
     let (code, exported) = run(&["export"]);
     assert_eq!(
         (code, exported.lines().count(), exported.lines().nth(1)),
-        (0, 3, Some("1,0,product 1,20,0,20,10,100,4"))
+        (0, 3, Some("1,0,product 1,20,0,20,10,100,4,"))
     );
     service.stop().await;
 }

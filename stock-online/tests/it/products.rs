@@ -1,5 +1,7 @@
 //! Products: reads by shoppers and changes by admins.
 
+mod skus;
+
 use serde_json::{Value, json};
 
 use crate::support::{Shop, until};

@@ -17,12 +17,17 @@ use crate::Failure;
 use crate::shop::{Seed, Service, Shop, until};
 
 pub(super) const REDIS_FIRST: &str = "/api/redis/orders";
+const IN_BATCHES: &str = "/api/orders/batch";
+/// Orders of a batch.
+const BATCH: u32 = 500;
 const ROW_LOCK: &str = "/api/orders";
 const HOLD: &str = "100000000";
 
 const ECHO: &str = "bare axum echo";
 const ONE: &str = "Redis first, one line, subscriber held";
 const UNLIMITED: &str = "Redis first, one line, subscriber held, requests not counted";
+const BY_KEY: &str = "Redis first, one line, subscriber held, by key and buyer";
+const BATCHES: &str = "Redis first, batches of 500 through one connection, subscriber held";
 const THREE: &str = "Redis first, three lines, subscriber held";
 const KEYED: &str = "Redis first, one line, with Idempotency-Key, subscriber held";
 const SOLD_OUT: &str = "Redis first, sold-out product";
@@ -32,9 +37,11 @@ const SQL: &str = "pure-SQL order, one hot row";
 
 /// The figures of a round, and the share of the echo's rate that each should reach under `everysec`
 /// and `always`.
-const FIGURES: [(&str, &str, &str); 8] = [
+const FIGURES: [(&str, &str, &str); 10] = [
     (ONE, "≥ 0.62", "≥ 0.50"),
     (UNLIMITED, "", ""),
+    (BY_KEY, "", ""),
+    (BATCHES, "", ""),
     (THREE, "≥ 0.50", ""),
     (KEYED, "≥ 0.50", ""),
     (SOLD_OUT, "≥ 0.80", "≥ 0.80"),
@@ -68,6 +75,7 @@ pub async fn run(run: &mut Run<'_>) -> Result<f64, Failure> {
         shop.serve("http,subscriber,scheduler").await?,
     );
     let gone = open_product_without_stock(&held_service).await?;
+    let secret = service_key(&unlimited_service).await?;
     let echo = Echo::start().await?;
     let mut measured = BTreeMap::<&str, Vec<f64>>::new();
     for round in 0..=run.options.rounds {
@@ -86,6 +94,11 @@ pub async fn run(run: &mut Run<'_>) -> Result<f64, Failure> {
         let uncounted = at(Load::orders(REDIS_FIRST, 1));
         let uncounted = uncounted.run(&unlimited_service.client).await?;
         found.push((UNLIMITED, uncounted.accepted()?));
+        let by_key = at(Load::orders_by_key(REDIS_FIRST, &secret));
+        let by_key = by_key.run(&unlimited_service.client).await?;
+        found.push((BY_KEY, by_key.accepted()?));
+        let batches = at(Load::orders_by_key(IN_BATCHES, &secret));
+        found.push((BATCHES, in_batches(&unlimited_service, batches).await?));
         let sold_out = at(Load::orders_of(REDIS_FIRST, gone));
         found.push((SOLD_OUT, sold_out.run(held).await?.refused()?));
         for (what, load) in [
@@ -132,11 +145,49 @@ fn report(run: &mut Run<'_>, measured: &BTreeMap<&str, Vec<f64>>) {
     let what = format!("{ONE}, beside the same uncounted");
     let of = Some((UNLIMITED, ratio(ONE, UNLIMITED)));
     run.note(&what, median(values(ONE)), of, "≥ 0.95");
+    let of = Some((UNLIMITED, ratio(BY_KEY, UNLIMITED)));
+    let what = format!("{BY_KEY}, beside JWT and number");
+    run.note(&what, median(values(BY_KEY)), of, "≥ 0.95");
     for slow in [LOCK, SQL] {
         let what = format!("{KEEPING_UP}, beside {slow}");
         let of = Some((slow, ratio(KEEPING_UP, slow)));
         run.note(&what, median(values(KEEPING_UP)), of, "≥ 20 ×");
     }
+}
+
+/// Orders that were accepted in batches through one connection, each second.
+async fn in_batches(service: &Service, load: Load) -> Result<f64, Failure> {
+    let accepted = || async {
+        let name = "stock_orders_total{path=\"redis\",verdict=\"ACCEPTED\"}";
+        service.metric(name).await.unwrap_or_default()
+    };
+    let before = accepted().await;
+    let loaded = load
+        .batch(BATCH)
+        .connections(1)
+        .run(&service.client)
+        .await?;
+    let rate = loaded.accepted()? * f64::from(BATCH);
+    #[expect(clippy::cast_precision_loss, reason = "a number of orders")]
+    let sent = loaded.requests() as f64 * f64::from(BATCH);
+    // A batch is answered 200 whatever becomes of its orders.
+    if accepted().await - before < sent {
+        return Err("not every order of the batches was accepted".into());
+    }
+    Ok(rate)
+}
+
+/// Makes a service key that may order.
+async fn service_key(service: &Service) -> Result<String, Failure> {
+    let key = json!({ "name": "bench", "scopes": ["orders:write"] });
+    let call = service.client.post("/api/keys").admin().json(&key);
+    let answer = call.try_send().await?;
+    let secret = answer
+        .body
+        .get("secret")
+        .and_then(serde_json::Value::as_str);
+    let secret = secret.ok_or_else(|| format!("no key was made: {}", answer.text))?;
+    Ok(secret.to_owned())
 }
 
 async fn open_product_without_stock(service: &Service) -> Result<u64, Failure> {

@@ -26,6 +26,10 @@ pub struct Load {
     /// Another header.
     header: Option<(&'static str, String)>,
     is_anonymous: bool,
+    /// A service key in place of the buyers' tokens; `BUYER` in the body is then a buyer's name.
+    secret: Option<String>,
+    /// How many such bodies, each with a key of its own, a request has; 0 is one body as it is.
+    batch: u32,
     /// The number after which the rounds over all buyers are counted; each round's requests carry
     /// its number.
     first: Option<u64>,
@@ -47,6 +51,8 @@ impl Load {
             is_keyed: false,
             header: None,
             is_anonymous: false,
+            secret: None,
+            batch: 0,
             first: None,
             connections: 128,
             seconds: 6,
@@ -60,6 +66,27 @@ impl Load {
             body: Some(order_json(&[(product, 1)])),
             ..Self::orders(path, 1)
         }
+    }
+
+    /// Orders of one unit of product 1 by a service key for buyers whom it names.
+    #[must_use]
+    pub fn orders_by_key(path: &str, secret: &str) -> Self {
+        let mut body = order_json(&[(1, 1)]);
+        if let Some(members) = body.as_object_mut() {
+            members.insert("buyer".to_owned(), json!("BUYER"));
+        }
+        Self {
+            body: Some(body),
+            secret: Some(secret.to_owned()),
+            ..Self::orders(path, 1)
+        }
+    }
+
+    /// Sends so many bodies in a request, each with a key of its own.
+    #[must_use]
+    pub fn batch(mut self, orders: u32) -> Self {
+        self.batch = orders;
+        self
     }
 
     /// Draws of a coupon, each for another pair of buyer and work. The works' ids follow `first`, a
@@ -147,6 +174,8 @@ impl Load {
             .env("BENCH_METHOD", self.method)
             .env("BENCH_PATH", &self.path)
             .env("BENCH_BODY", body)
+            .env("BENCH_SECRET", self.secret.as_deref().unwrap_or_default())
+            .env("BENCH_BATCH", self.batch.to_string())
             .env("BENCH_ANONYMOUS", if self.is_anonymous { "1" } else { "0" })
             .env("BENCH_HEADER", header.0)
             .env("BENCH_HEADER_VALUE", header.1)

@@ -146,6 +146,6 @@ async fn place_one(app: &App, key: Option<&str>, mut order: Value) -> Result<Pla
     };
     let idempotency = idempotency_of(caller.user, key, ["POST", ALONE, "", &text]);
     let (buyer, benefits) = (body.buyer.clone(), body.benefits()?);
-    let asked = body.into_asked(caller, buyer, Path::Redis)?;
+    let asked = body.into_asked(caller, buyer, Path::Redis, &app.selling.catalog)?;
     place(app, &asked, &benefits, Some(&idempotency)).await
 }

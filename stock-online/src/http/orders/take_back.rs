@@ -11,9 +11,11 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Deserialize;
 use stock_common::id::{LocationId, ProductId};
+use stock_domain::catalog::Catalog;
 use stock_domain::journal::{Entry, Idempotency, Kind};
 use stock_domain::order::{self, OrderReversed, OrderStatus, Part, Units, Way};
 use stock_domain::request::Request;
+use stock_domain::sku::Sku;
 use stock_domain::verdict::{Refusal, Replay, Verdict};
 use stock_engine::lookup::{self, Located};
 use stock_engine::reads::Reader;
@@ -28,6 +30,7 @@ use crate::http::auth::{Admin, Caller};
 use crate::http::code::Code;
 use crate::http::extract::{BodyIn, Keyed, Object, PathId};
 use crate::http::problem::Problem;
+use crate::http::products::named;
 use crate::http::verdicts::{ask_locked, refuse, replayed_entry};
 
 /// How many times a step is made anew because another one came before it.
@@ -36,10 +39,14 @@ const ROUNDS: usize = 5;
 const STEPS_WAIT: Duration = Duration::from_millis(300);
 
 /// Some units of a product.
-#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(in crate::http) struct UnitsIn {
-    product_id: u64,
+    /// The product, unless `sku` names it.
+    product_id: Option<u64>,
+    /// The SKU of the product, in place of `productId`.
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 64)]
+    sku: Option<Sku>,
     #[schema(minimum = 1, maximum = 1_000_000)]
     quantity: u32,
 }
@@ -78,34 +85,37 @@ impl BodyIn for ReturnIn {}
 #[derive(Debug, Default)]
 pub(in crate::http) struct Asked {
     /// Units by product; none is all that is left.
-    lines: Option<Vec<UnitsIn>>,
+    lines: Option<Vec<(ProductId, u32)>>,
     /// The way of the units; none is a cancel.
     way: Option<Way>,
     location: Option<LocationId>,
 }
 
-fn checked(lines: Vec<Object<UnitsIn>>) -> Result<Vec<UnitsIn>, Problem> {
+fn checked(
+    lines: Vec<Object<UnitsIn>>,
+    catalog: &Catalog,
+) -> Result<Vec<(ProductId, u32)>, Problem> {
     if !(1..=order::LINES_MAX).contains(&lines.len()) {
         let rule = format!("1 to {} lines", order::LINES_MAX);
         return Err(Problem::unprocessable("/lines", rule));
     }
-    let lines: Vec<UnitsIn> = lines.into_iter().map(|Object(line)| line).collect();
-    match lines
-        .iter()
-        .position(|line| !(1..=1_000_000).contains(&line.quantity))
-    {
-        None => Ok(lines),
-        Some(at) => {
-            let pointer = format!("/lines/{at}/quantity");
-            Err(Problem::unprocessable(&pointer, "from 1 to 1000000"))
+    let lines = lines.into_iter().enumerate().map(|(at, Object(line))| {
+        let pointer = || format!("/lines/{at}");
+        if !(1..=1_000_000).contains(&line.quantity) {
+            let pointer = format!("{}/quantity", pointer());
+            return Err(Problem::unprocessable(&pointer, "from 1 to 1000000"));
         }
-    }
+        let product = named(catalog, line.product_id, line.sku.as_ref(), pointer)?;
+        Ok((product, line.quantity))
+    });
+    lines.collect()
 }
 
 impl Asked {
-    fn cancel(body: CancelIn) -> Result<Self, Problem> {
+    fn cancel(body: CancelIn, catalog: &Catalog) -> Result<Self, Problem> {
+        let lines = body.lines.map(|lines| checked(lines, catalog));
         Ok(Self {
-            lines: body.lines.map(checked).transpose()?,
+            lines: lines.transpose()?,
             ..Self::default()
         })
     }
@@ -129,16 +139,14 @@ impl Asked {
             .iter()
             .map(|line| line.product_id)
             .collect();
-        let foreign = lines
-            .iter()
-            .map(|line| ProductId(line.product_id))
-            .find(|product| !products.contains(product));
+        let mut named = lines.iter().map(|(product, _)| *product);
+        let foreign = named.find(|product| !products.contains(product));
         if let Some(product) = foreign {
             return Err(exceeded(product, 0));
         }
         let of = |product: &ProductId| {
-            let own = lines.iter().filter(|line| line.product_id == product.0);
-            own.fold(0_u32, |sum, line| sum.saturating_add(line.quantity))
+            let own = lines.iter().filter(|(of, _)| of == product);
+            own.fold(0_u32, |sum, (_, units)| sum.saturating_add(*units))
         };
         let units: Units = products.iter().map(of).collect();
         match reversed.short_of(&units) {
@@ -187,7 +195,7 @@ async fn cancel(
     keyed: Keyed<CancelIn>,
     under: Under,
 ) -> Result<Response, Problem> {
-    let asked = Asked::cancel(keyed.body)?;
+    let asked = Asked::cancel(keyed.body, &app.selling.catalog)?;
     let found = find_own(app, Reader::Writer, keyed.caller, id).await?;
     take_back(app, found, &asked, keyed.caller, keyed.idempotency, under).await
 }
@@ -219,7 +227,7 @@ pub async fn give_back(
         let rule = "goods that are written off come to no location";
         return Err(Problem::unprocessable("/locationId", rule));
     }
-    let lines = checked(body.lines)?;
+    let lines = checked(body.lines, &app.selling.catalog)?;
     let found = find_own(&app, Reader::Writer, admin, order_id(id)?).await?;
     let location = LocationId(body.location_id.unwrap_or(found.order.location().0));
     if location != LocationId::ONLINE && stores::find(&app.pool, location).await?.is_none() {

@@ -1,5 +1,6 @@
 //! The reasons why an order has no price, each with its code and its product.
 
+use stock_common::id::ProductId;
 use stock_domain::pricing::Unpriced;
 use stock_domain::quantity::Quantity;
 
@@ -9,6 +10,9 @@ use crate::http::problem::Problem;
 /// Translates the reason why an order has no price.
 pub(in crate::http) fn unpriced(reason: Unpriced) -> Problem {
     match reason {
+        Unpriced::ProductNotFound(ProductId::NONE) => {
+            Problem::new(Code::ProductNotFound, "no product has this sku")
+        }
         Unpriced::ProductNotFound(id) => {
             Problem::new(Code::ProductNotFound, format!("there is no product {id}"))
                 .with("productId", id.0)

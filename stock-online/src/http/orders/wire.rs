@@ -7,12 +7,14 @@ use stock_common::clock::rfc3339;
 use stock_common::id::{Position, ProductId};
 use stock_common::money::Money;
 use stock_domain::buyer::Buyer;
+use stock_domain::catalog::Catalog;
 use stock_domain::order::{
     DeliveryType, LINES_MAX, Order, OrderLine, OrderStatus, Path, REFERENCE_MAX, Units, Way,
 };
 use stock_domain::points::AMOUNT_MAX as POINTS_MAX;
 use stock_domain::pricing::{AskedLine, AskedOrder};
 use stock_domain::quantity::Quantity;
+use stock_domain::sku::Sku;
 use stock_mysql::order_changes::StoredChange;
 use utoipa::ToSchema;
 
@@ -20,6 +22,7 @@ use crate::http::auth::Caller;
 use crate::http::code::Code;
 use crate::http::extract::{BodyIn, Object, Person};
 use crate::http::problem::Problem;
+use crate::http::products::named;
 
 /// An order as a client asks for it.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -59,7 +62,11 @@ pub struct OrderIn {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(in crate::http) struct LineIn {
-    product_id: u64,
+    /// The product, unless `sku` names it.
+    product_id: Option<u64>,
+    /// The SKU of the product, in place of `productId`.
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 64)]
+    sku: Option<Sku>,
     /// The range also holds for the sum over the lines of one product.
     #[schema(value_type = u32, minimum = 1, maximum = 1_000_000)]
     quantity: Quantity,
@@ -355,18 +362,24 @@ pub(in crate::http) struct Benefits {
 }
 
 /// Reads the lines of an order. Their number is checked before lines of one product are added up.
-pub(in crate::http) fn asked_lines(lines: &[Object<LineIn>]) -> Result<Vec<AskedLine>, Problem> {
+pub(in crate::http) fn asked_lines(
+    lines: &[Object<LineIn>],
+    catalog: &Catalog,
+) -> Result<Vec<AskedLine>, Problem> {
     let count = lines.len();
     if !(1..=LINES_MAX).contains(&count) {
         let text = format!("an order has 1 to {LINES_MAX} lines, not {count}");
         return Err(Problem::unprocessable("/orderProducts", text));
     }
-    let asked = lines.iter().map(|Object(line)| AskedLine {
-        product_id: ProductId(line.product_id),
-        quantity: line.quantity,
-        unit_price: line.unit_price,
+    let asked = lines.iter().enumerate().map(|(at, Object(line))| {
+        let pointer = || format!("/orderProducts/{at}");
+        Ok(AskedLine {
+            product_id: named(catalog, line.product_id, line.sku.as_ref(), pointer)?,
+            quantity: line.quantity,
+            unit_price: line.unit_price,
+        })
     });
-    Ok(asked.collect())
+    asked.collect()
 }
 
 fn is_reference(text: &str) -> bool {
@@ -380,12 +393,13 @@ impl OrderIn {
         caller: Caller,
         buyer: Option<Buyer>,
         path: Path,
+        catalog: &Catalog,
     ) -> Result<AskedOrder, Problem> {
         if !self.reference.as_deref().is_none_or(is_reference) {
             let rule = format!("1 to {REFERENCE_MAX} characters, none of them a control character");
             return Err(Problem::unprocessable("/reference", rule));
         }
-        let lines = asked_lines(&self.order_products)?;
+        let lines = asked_lines(&self.order_products, catalog)?;
         let store_id = match (self.delivery_type, self.store_id) {
             (DeliveryType::Online, _) => None,
             (_, Some(store)) if store > 0 => Some(store),

@@ -18,6 +18,7 @@ use stock_domain::catalog::{Product, ProductFields, ProductStatus};
 use stock_domain::coupon::Benefit;
 use stock_domain::journal::Idempotency;
 use stock_domain::product;
+use stock_domain::sku::Sku;
 use stock_domain::stock::{self, CHANGE_MAX, StockChanged, Terms};
 use stock_domain::verdict::{Refusal, Verdict};
 use stock_mysql::people::audit_log::Action;
@@ -43,6 +44,9 @@ use crate::http::validators::is_revision;
 pub struct ProductIn {
     #[schema(min_length = 1, max_length = 100)]
     name: Option<String>,
+    /// The shop's own number of the product; no two products have the same.
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 64, pattern = "^[!-+--~]+$")]
+    sku: Option<Sku>,
     #[schema(max_length = 255)]
     description: Option<String>,
     #[schema(value_type = Option<u64>, maximum = 9_007_199_254_740_991_u64)]
@@ -85,6 +89,7 @@ impl ProductIn {
             Some(base) => base,
             None => ProductFields {
                 name: self.name.clone().ok_or_else(|| missing("/name"))?,
+                sku: None,
                 description: String::new(),
                 price: self.price.ok_or_else(|| missing("/price"))?,
                 status: ProductStatus::Active,
@@ -93,6 +98,7 @@ impl ProductIn {
             },
         };
         fields.name = self.name.unwrap_or(fields.name);
+        fields.sku = self.sku.or(fields.sku);
         fields.description = self.description.unwrap_or(fields.description);
         fields.price = self.price.unwrap_or(fields.price);
         fields.status = self.status.unwrap_or(fields.status);
@@ -204,16 +210,22 @@ async fn open(
     Ok(located(response, format!("/api/products/{id}")))
 }
 
-/// The product that an earlier request with the same key created.
+/// The product that an earlier request with the same key created. If there was no such request,
+/// another product has the SKU.
 async fn created_before(
     app: &App,
     key: Option<&CreationKey>,
     error: sqlx::Error,
 ) -> Result<ProductId, Problem> {
-    let Some(key) = key.filter(|_| error_number(&error) == Some(1062)) else {
+    if error_number(&error) != Some(1062) {
         return Err(error.into());
-    };
-    same_request(table::find_by_key(&app.pool, key).await?, key)
+    }
+    let taken = || Problem::of(Code::SkuTaken);
+    let key = key.ok_or_else(taken)?;
+    match table::find_by_key(&app.pool, key).await? {
+        None => Err(taken()),
+        found => same_request(found, key),
+    }
 }
 
 /// Returns the object that the same request created before. Another request under its key is
@@ -310,14 +322,25 @@ async fn change(
     product: Product,
     fields: ProductFields,
 ) -> Result<(Response, ProductId), Problem> {
+    if let Some(sku) = &fields.sku
+        && table::is_taken(&mut *connection, sku, product.id).await?
+    {
+        return Err(Problem::of(Code::SkuTaken));
+    }
     let closes = fields.status != ProductStatus::Active;
     // Accounts are closed before the change is written, and opened after it. Until the change is
     // committed, the catalog refuses orders for accounts that are already open.
     if closes {
         switch(app, product.id, true, by).await?;
     }
-    if !table::update(&mut *connection, product.id, &fields, product.revision).await? {
-        return Err(Problem::of(Code::PreconditionFailed));
+    match table::update(&mut *connection, product.id, &fields, product.revision).await {
+        Ok(true) => {}
+        Ok(false) => return Err(Problem::of(Code::PreconditionFailed)),
+        // Another product took the SKU since.
+        Err(error) if error_number(&error) == Some(1062) => {
+            return Err(Problem::of(Code::SkuTaken));
+        }
+        Err(error) => return Err(error.into()),
     }
     if !closes && product.fields.status != ProductStatus::Active {
         switch(app, product.id, false, by).await?;

@@ -278,7 +278,8 @@ fn read(
         let rule = "soldAt lies in the future";
         return Err(invalid(&Problem::new(Code::Unprocessable, rule)));
     }
-    let lines = asked_lines(&sale.order_products).map_err(|problem| invalid(&problem))?;
+    let lines = asked_lines(&sale.order_products, &app.selling.catalog);
+    let lines = lines.map_err(|problem| invalid(&problem))?;
     let has_two_prices = |a: &AskedLine| {
         let same = lines.iter().filter(|b| b.product_id == a.product_id);
         same.into_iter().any(|b| b.unit_price != a.unit_price)

@@ -52,7 +52,7 @@ pub async fn place(
         body, idempotency, ..
     }: Keyed<TillOrderIn>,
 ) -> Result<Response, Problem> {
-    let lines = asked_lines(&body.order_products)?;
+    let lines = asked_lines(&body.order_products, &app.selling.catalog)?;
     if body.user_id.is_some_and(|user| user != till.caller.user.0) {
         return Err(Problem::of(Code::UserMismatch));
     }

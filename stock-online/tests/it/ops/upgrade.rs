@@ -184,7 +184,7 @@ async fn old_and_new_sell_side_by_side_over_a_migration_and_back() {
 async fn a_service_whose_schema_is_behind_waits_and_sells_when_it_is_migrated() {
     let shop = Shop::open(1, 10).await;
     for text in [
-        "ALTER TABLE orders DROP COLUMN reference",
+        "ALTER TABLE products DROP KEY products_sku, DROP COLUMN sku",
         "DELETE FROM _sqlx_migrations ORDER BY version DESC LIMIT 1",
     ] {
         sqlx::query(text).execute(&shop.pool).await.unwrap();
