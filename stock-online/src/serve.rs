@@ -3,12 +3,12 @@
 //! The accept loop is our own, because axum's has no header timeout and no cap on connections.
 
 mod connections;
+mod durations;
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -21,10 +21,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use matchit::InsertError;
-use metrics::Histogram;
 use stock_common::config::Config;
-use stock_common::lock::{read, write};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -33,12 +30,13 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 
 pub use self::connections::listen;
 use self::connections::{Connections, HEALTH_LIFE, Progress, Timed};
+use self::durations::{Answered, Durations, name_of};
 use crate::app::App;
 use crate::http::code::Code;
 use crate::http::origin::{Origin, REQUEST_ID, RequestId, TrustedProxies};
 use crate::http::problem::{Problem, render};
+use crate::http::sessions;
 use crate::http::trace::{self, TRACEPARENT};
-use crate::http::{openapi, sessions};
 use crate::limits::Subject;
 use crate::pages::{self, failure};
 use crate::profile::Profile;
@@ -72,6 +70,7 @@ struct Front {
     instance: u32,
     requests: AtomicU64,
     durations: Durations,
+    access_log: bool,
     shared: Shared,
 }
 
@@ -229,6 +228,7 @@ impl Front {
             instance: rand::random(),
             requests: AtomicU64::new(0),
             durations: Durations::new(seeds::paths(app)),
+            access_log: config.http.access_log,
             shared,
         }
     }
@@ -310,6 +310,10 @@ fn is_bare_fault(response: &Response<Body>) -> bool {
         && response.extensions().get::<Problem>().is_none()
 }
 
+/// The URL on which most orders are placed. The URL of the other path also lists orders, and a
+/// duration does not tell the two apart.
+const ORDERS: &str = "/api/redis/orders";
+
 async fn handle(
     front: Arc<Front>,
     peer: IpAddr,
@@ -322,6 +326,8 @@ async fn handle(
     let request_id = RequestId::new(request.headers(), instance, number);
     let trace = trace::continued(request.headers());
     strip_trailing_slash(request.uri_mut());
+    let method = name_of(request.method());
+    let logged = front.access_log.then(|| request.uri().path().to_owned());
     let route = front.durations.route_of(request.uri().path());
     let address = front.proxies.client(peer, request.headers());
     request.extensions_mut().insert(Origin {
@@ -357,9 +363,28 @@ async fn handle(
             .entry(name)
             .or_insert_with(|| value.clone());
     }
-    (front.durations).record(route, response.status().as_u16(), took);
+    let answered = Answered {
+        method,
+        route,
+        status: response.status().as_u16(),
+    };
+    front.durations.record(answered, took);
     if route == ORDERS {
         front.app.live.history.record(took);
+    }
+    if let Some(path) = logged {
+        let trace = trace.as_ref().and_then(|trace| trace.to_str().ok());
+        tracing::info!(
+            target: "stock_online::access",
+            method,
+            request.id = request_id,
+            path,
+            route,
+            status = answered.status,
+            duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            traceparent = trace,
+            "request"
+        );
     }
     // A 503 is counted above; a log line for each one would be a load of its own.
     if response.status().is_server_error() && response.status() != StatusCode::SERVICE_UNAVAILABLE {
@@ -397,79 +422,5 @@ fn strip_trailing_slash(uri: &mut Uri) {
         if let Ok(changed) = Uri::from_parts(parts) {
             *uri = changed;
         }
-    }
-}
-
-/// Durations of requests, by the route that answers and the status. Invented paths make no new
-/// series.
-///
-/// The router names a route only for a request that reached a handler. The time of a refused or
-/// late request belongs to its route, too.
-struct Durations {
-    routes: matchit::Router<&'static str>,
-    /// Each histogram is resolved once.
-    histograms: RwLock<HashMap<(&'static str, u16), Histogram>>,
-}
-
-/// The URL on which most orders are placed. The URL of the other path also lists orders, and a
-/// duration does not tell the two apart.
-const ORDERS: &str = "/api/redis/orders";
-/// The name for paths without a route.
-const NO_ROUTE: &str = "none";
-
-impl Durations {
-    /// Knows the routes of the OpenAPI document and of the pages, and these.
-    fn new(others: Vec<String>) -> Self {
-        let mut routes = matchit::Router::new();
-        // These live as long as the process, which serves once.
-        let others = others.into_iter().map(|path| &*path.leak());
-        for path in openapi::paths().chain(pages::PATHS).chain(others) {
-            match routes.insert(path, path) {
-                // A path is listed once for each of its methods.
-                Ok(()) | Err(InsertError::Conflict { .. }) => {}
-                Err(error) => tracing::error!(%error, path, "no route for metrics"),
-            }
-        }
-        Self {
-            routes,
-            histograms: RwLock::default(),
-        }
-    }
-
-    fn route_of(&self, path: &str) -> &'static str {
-        self.routes.at(path).map_or(NO_ROUTE, |found| found.value)
-    }
-
-    fn record(&self, route: &'static str, status: u16, took: Duration) {
-        let known = read(&self.histograms);
-        if let Some(histogram) = known.get(&(route, status)) {
-            return histogram.record(took.as_secs_f64());
-        }
-        drop(known);
-        let histogram = metrics::histogram!(
-            "http_request_duration_seconds",
-            "route" => route,
-            "status" => status.to_string()
-        );
-        histogram.record(took.as_secs_f64());
-        let mut known = write(&self.histograms);
-        known.insert((route, status), histogram);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Durations, NO_ROUTE};
-    use crate::http::openapi;
-    use crate::pages;
-
-    #[test]
-    fn every_path_is_measured_under_its_own_route() {
-        let durations = Durations::new(Vec::new());
-        for path in openapi::paths().chain(pages::PATHS) {
-            let called = path.replace('{', "").replace('}', "%41");
-            assert_eq!(durations.route_of(&called), path);
-        }
-        assert_eq!(durations.route_of("/wp-admin"), NO_ROUTE);
     }
 }

@@ -95,7 +95,9 @@ pub(super) async fn run(shared: Arc<Shared>, queue: Arc<Mutex<mpsc::Receiver<Wai
             break;
         }
         carried.extend(buffer.drain(..));
-        let pause = shared.pacer().pause(carried.len(), Instant::now());
+        let is_paced = |of: &&Waiting| !of.request.request.allow_backlog;
+        let paced = carried.iter().filter(is_paced).count();
+        let pause = shared.pacer().pause(paced, Instant::now());
         if pause > Duration::ZERO {
             tokio::time::sleep(pause).await;
         }

@@ -1,6 +1,7 @@
 //! Pacing: above a soft limit of lag, no more is accepted than MySQL settles.
 //!
-//! Requests then wait longer, and the backlog does not grow. While MySQL settles nothing at all,
+//! Requests then wait longer, and the backlog does not grow. What ends or takes back something of
+//! before is not paced: there can be no more of it than there was before. While MySQL settles nothing at all,
 //! because it is down, there is no pace to keep: selling goes on at full speed up to the hard
 //! limit.
 
@@ -55,8 +56,11 @@ impl Pacer {
         }
     }
 
-    /// How long to wait before a batch of `requests` is sent.
+    /// How long to wait before a batch with so many paced requests is sent.
     pub(super) fn pause(&mut self, requests: usize, now: Instant) -> Duration {
+        if requests == 0 {
+            return Duration::ZERO;
+        }
         let stalled = now - self.measured > STALL;
         if self.lag_entries <= self.soft_entries || self.rate <= 0.0 || stalled {
             self.next = now;
@@ -96,6 +100,11 @@ mod tests {
         assert!(
             wait >= Duration::from_millis(9) && wait <= Duration::from_millis(11),
             "{wait:?}"
+        );
+        assert_eq!(
+            pacer.pause(0, later),
+            Duration::ZERO,
+            "what only ends something waits for nobody"
         );
         let stalled = later + Duration::from_secs(3);
         assert_eq!(

@@ -271,6 +271,8 @@ settings! {
         page_streams_max: usize = 2_000,
         /// Streams of one user at the same time, and to pages of one address; 0 is no limit.
         streams_each_max: usize = 100,
+        /// Whether a line is logged for each request.
+        access_log: bool = false,
         /// Whether `/metrics` is open to everyone. Otherwise an admin's token is required.
         metrics_open: bool = false,
         /// The systems that this one takes the place of whose clients are served as before, each

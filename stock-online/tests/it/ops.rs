@@ -1,5 +1,6 @@
 //! Operations: health, metrics, the selling switch, the commands.
 
+mod access_log;
 mod messages;
 mod migrate;
 mod rights;
@@ -59,6 +60,7 @@ async fn health_and_metrics_tell_what_happens() {
             "stock_drift_accounts",
             "stock_dead_letters",
             "http_request_duration_seconds_bucket",
+            "http_request_duration_seconds_count{method=\"GET\",route=\"/metrics\",status=\"200\"}",
             "stock_build_info",
             "stock_schema{state=\"current\"} 1",
             "stock_schema{state=\"behind\"} 0",

@@ -1,5 +1,7 @@
 //! Secrets are in no log, no metric and no table.
 
+use serde_json::json;
+
 use super::{PASSWORD, log_in, log_in_with, refresh, sign_up, tokens_of};
 use crate::support::{SECRET, ServiceProcess, Shop, folder, until};
 
@@ -9,6 +11,7 @@ async fn no_secret_is_logged_measured_or_stored() {
     let log = folder("secrets").join("log");
     let settings = vec![
         ("STOCK_LOG", "trace".to_owned()),
+        ("STOCK_ACCESS_LOG", "true".to_owned()),
         (
             "STOCK_JWT_PREVIOUS_SECRET",
             "the key of last year, also a secret".to_owned(),
@@ -37,6 +40,11 @@ async fn no_secret_is_logged_measured_or_stored() {
         .raw(b"{\"email\":\"one@example.com\",\"password\":\"a broken sesame")
         .send()
         .await;
+    let key = json!({ "name": "web", "scopes": ["orders:read"] });
+    let key = client.post("/api/keys").admin().json(&key).send().await;
+    let key = key.member("secret").to_owned();
+    let read = client.get("/api/orders").bearer(&key).send().await;
+    assert_eq!(read.status, 200, "{}", read.text);
     let metrics = client.get("/metrics").send().await.text;
     until("requests are logged", || async {
         std::fs::read_to_string(&log)
@@ -54,6 +62,7 @@ async fn no_secret_is_logged_measured_or_stored() {
         ("refresh token", first.as_str()),
         ("second refresh token", second.as_str()),
         ("session", cookie.as_str()),
+        ("service key", key.as_str()),
         ("key", SECRET),
         ("previous key", "the key of last year"),
     ] {
