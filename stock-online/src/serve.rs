@@ -373,28 +373,9 @@ async fn handle(
         front.app.live.history.record(took);
     }
     if let Some(path) = logged {
-        let trace = trace.as_ref().and_then(|trace| trace.to_str().ok());
-        tracing::info!(
-            target: "stock_online::access",
-            method,
-            request.id = request_id,
-            path,
-            route,
-            status = answered.status,
-            duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
-            traceparent = trace,
-            "request"
-        );
+        durations::log(&request_id, &path, answered, took, trace.as_ref());
     }
-    // A 503 is counted above; a log line for each one would be a load of its own.
-    if response.status().is_server_error() && response.status() != StatusCode::SERVICE_UNAVAILABLE {
-        tracing::warn!(
-            request.id = request_id,
-            status = response.status().as_u16(),
-            duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-            "request failed"
-        );
-    }
+    warn_of_failure(&request_id, answered.status, took);
     if let Ok(value) = HeaderValue::try_from(request_id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
@@ -402,6 +383,18 @@ async fn handle(
         response.headers_mut().insert(TRACEPARENT, trace);
     }
     Ok(response)
+}
+
+/// Logs a fault. A 503 is counted in the metrics; a log line for each one would be a load of its own.
+fn warn_of_failure(request_id: &str, status: u16, took: Duration) {
+    if status >= 500 && status != StatusCode::SERVICE_UNAVAILABLE.as_u16() {
+        tracing::warn!(
+            request.id = request_id,
+            status,
+            duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            "request failed"
+        );
+    }
 }
 
 /// `/api/orders/` is `/api/orders`.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::RwLock;
 use std::time::Duration;
 
-use axum::http::Method;
+use axum::http::{HeaderValue, Method};
 use matchit::InsertError;
 use metrics::Histogram;
 use stock_common::lock::{read, write};
@@ -82,6 +82,34 @@ pub(super) fn name_of(method: &Method) -> &'static str {
     const NAMES: [&str; 7] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"];
     let known = NAMES.into_iter().find(|name| *name == method.as_str());
     known.unwrap_or("other")
+}
+
+/// Logs a request that was answered. The path is told without its query, which may hold anything.
+pub(super) fn log(
+    request_id: &str,
+    path: &str,
+    of: Answered,
+    took: Duration,
+    trace: Option<&HeaderValue>,
+) {
+    let duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    let traceparent = trace.and_then(|trace| trace.to_str().ok());
+    let Answered {
+        method,
+        route,
+        status,
+    } = of;
+    tracing::info!(
+        target: "stock_online::access",
+        method,
+        path,
+        route,
+        status,
+        duration_us,
+        request.id = request_id,
+        traceparent,
+        "request"
+    );
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! A batch of orders of the shop's back end: each has a key and a verdict of its own.
 //!
-//! All orders of a batch are decided at the same time, so they share script calls. An order that
+//! All orders of a batch are decided at the same time, so they share script calls. Redis decides a
+//! part of them while the next part is read. An order that
 //! cannot be read concerns nobody but itself. The same order under the same key, alone or in
 //! another batch, gets the first answer again.
 
@@ -15,6 +16,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use stock_common::id::{Position, UserId};
 use stock_domain::order::Path;
+use tokio_util::task::AbortOnDropHandle;
 use utoipa::ToSchema;
 
 use super::{OrderIn, Placed, json, place};
@@ -25,6 +27,8 @@ use crate::http::problem::Problem;
 
 /// The most orders of a batch.
 const ORDERS_MAX: usize = 1_000;
+/// Orders that are read and decided by one task.
+const PART: usize = 128;
 /// The path under which an order of a batch is known by its key, as if it had come alone.
 const ALONE: &str = "/api/redis/orders";
 
@@ -106,16 +110,30 @@ pub async fn place_batch(
         let text = format!("a batch has 1 to {ORDERS_MAX} orders, not {count}");
         return Err(Problem::unprocessable("/orders", text));
     }
-    let placing = body.orders.into_iter().map(|raw| {
-        let app = Arc::clone(&app);
-        async move {
-            let (key, order) = split(&raw);
-            let placed = place_one(&app, key.as_deref(), order).await;
-            OrderResultOut::new(key, placed)
-        }
+    let mut orders = body.orders.into_iter();
+    let parts = std::iter::from_fn(|| {
+        let part: Vec<Box<RawValue>> = orders.by_ref().take(PART).collect();
+        (!part.is_empty()).then_some(part)
     });
-    let results = stream::iter(placing).buffered(ORDERS_MAX).collect().await;
+    let parts: Vec<_> = parts
+        .map(|part| AbortOnDropHandle::new(tokio::spawn(place_part(Arc::clone(&app), part))))
+        .collect();
+    let mut results = Vec::with_capacity(count);
+    for part in parts {
+        // A task that broke may have placed orders. Each of them is told again under its key.
+        results.extend(part.await.map_err(|_broken| Problem::outcome_unknown())?);
+    }
     Ok(json(StatusCode::OK, &OrderBatchOut { results }))
+}
+
+async fn place_part(app: Arc<App>, orders: Vec<Box<RawValue>>) -> Vec<OrderResultOut> {
+    let placing = orders.into_iter().map(|raw| async {
+        let raw = raw;
+        let (key, order) = split(&raw);
+        let placed = place_one(&app, key.as_deref(), order).await;
+        OrderResultOut::new(key, placed)
+    });
+    stream::iter(placing).buffered(PART).collect().await
 }
 
 /// The key of an order, and the order without it.
