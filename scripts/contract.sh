@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Schemathesis against the served OpenAPI document: no 5xx, no undeclared status, no undeclared
-# form.
+# The served OpenAPI document: Redocly and Spectral find nothing to say about it, and Schemathesis
+# finds no 5xx, no undeclared status and no undeclared form.
 #
 # PROFILE=debug  EXAMPLES=40  SEED=1
 set -euo pipefail
@@ -10,6 +10,13 @@ cd "$(dirname "$0")/.."
 venv=$PWD/target/contract
 [ -x "$venv/bin/st" ] || { python3 -m venv "$venv" && "$venv/bin/pip" install -q schemathesis==4.32.5; }
 STOCK_COMPAT="" start
+# The document as the tools of others read it.
+tools=$PWD/target/openapi
+[ -x "$tools/node_modules/.bin/spectral" ] || npm install --silent --no-audit --no-fund --no-save --prefix "$tools" \
+    @redocly/cli@2.77.0 @stoplight/spectral-cli@6.16.3
+curl -sf "http://$address/api/openapi.json" >"$work/openapi.json"
+"$tools/node_modules/.bin/redocly" lint --config scripts/openapi/redocly.yaml "$work/openapi.json"
+"$tools/node_modules/.bin/spectral" lint --ruleset scripts/openapi/spectral.yaml --fail-severity warn "$work/openapi.json"
 # Runs the recipes of the book as they are.
 $program token --env-file "$env" --user-id 3 >"$work/token"
 TOKEN=$(cat "$work/token")

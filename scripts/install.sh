@@ -37,6 +37,7 @@ wrk)
     has curl || need "curl" curl curl
     ;;
 contract | locust)
+    [ "$1" = locust ] || has npm || need "node 20 or newer with npm" npm node
     has python3 || need "python3" python3 python
     python3 -c "import ensurepip, venv" 2>/dev/null || need "python3-venv" python3-venv ""
     has curl || need "curl" curl curl

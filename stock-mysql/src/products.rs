@@ -168,8 +168,8 @@ pub async fn delete(
     revision: u64,
 ) -> Result<bool, sqlx::Error> {
     let done = sqlx::query(
-        "UPDATE products SET is_deleted = 1, deleted_at = NOW(3), sku = NULL, revision = revision + 1 \
-         WHERE id = ? AND revision = ? AND is_deleted = 0",
+        "UPDATE products SET is_deleted = 1, deleted_at = NOW(3), sku = NULL, \
+         revision = revision + 1 WHERE id = ? AND revision = ? AND is_deleted = 0",
     )
     .bind(id.0)
     .bind(revision)

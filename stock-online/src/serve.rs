@@ -385,7 +385,7 @@ async fn handle(
     Ok(response)
 }
 
-/// Logs a fault. A 503 is counted in the metrics; a log line for each one would be a load of its own.
+/// Logs a fault. A 503 is counted in the metrics; a log line for each would be a load of its own.
 fn warn_of_failure(request_id: &str, status: u16, took: Duration) {
     if status >= 500 && status != StatusCode::SERVICE_UNAVAILABLE.as_u16() {
         tracing::warn!(

@@ -3,7 +3,8 @@
 //! A file has the columns `product_id,location_id,quantity,mode` in this order, with their names in
 //! the first line; `sku` may stand in place of `product_id`. An exported file can be read too; its
 //! available units are then set. A byte order mark, LF or CRLF, and quoted fields are read. For
-//! another separator, encoding or number format, the error names it. Reading takes memory for a few thousand rows, however long the file is.
+//! another separator, encoding or number format, the error names it. Reading takes memory for a few
+//! thousand rows, however long the file is.
 //! Writing escapes text that a spreadsheet would take for a formula.
 
 use std::collections::HashMap;

@@ -1,9 +1,9 @@
 //! Pacing: above a soft limit of lag, no more is accepted than MySQL settles.
 //!
 //! Requests then wait longer, and the backlog does not grow. What ends or takes back something of
-//! before is not paced: there can be no more of it than there was before. While MySQL settles nothing at all,
-//! because it is down, there is no pace to keep: selling goes on at full speed up to the hard
-//! limit.
+//! before is not paced: there can be no more of it than there was before. While MySQL settles
+//! nothing at all, because it is down, there is no pace to keep: selling goes on at full speed, up
+//! to the hard limit.
 
 use std::time::{Duration, Instant};
 

@@ -6,9 +6,12 @@
 
 mod examples;
 mod operations;
+#[cfg(test)]
+mod released;
 mod schemas;
+mod words;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::OnceLock;
 
 use axum::http::Method;
@@ -23,7 +26,11 @@ use utoipa::openapi::schema::{
     AnyOfBuilder, KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type,
 };
 use utoipa::openapi::security::SecurityRequirement;
-use utoipa::openapi::{Content, HttpMethod, InfoBuilder, OpenApi, OpenApiBuilder, Ref, Required};
+use utoipa::openapi::tag::TagBuilder;
+use utoipa::openapi::{
+    ContactBuilder, Content, HttpMethod, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, Ref,
+    Required, ServerBuilder,
+};
 
 use self::operations::OPERATIONS;
 use crate::http::code::Code;
@@ -246,14 +253,21 @@ impl Operation {
             "events" | "stock" => "stock",
             tag => tag,
         };
+        let (id, description) = words::operation(name(&self.method), self.path);
         let mut operation = OperationBuilder::new()
             .tag(tag)
+            .operation_id(Some(id))
             .summary(Some(self.summary))
+            .description(Some(description))
             .parameters(Some(self.parameters()))
             .responses(self.responses());
-        if self.who != Who::Anyone {
-            operation = operation.security(SecurityRequirement::new("bearer", [""; 0]));
-        }
+        operation = match self.who {
+            // Nothing is needed: an empty list, because none would mean the document's own.
+            Who::Anyone => operation.securities(Some([])),
+            Who::User | Who::Till | Who::Admin => {
+                operation.security(SecurityRequirement::new("bearer", [""; 0]))
+            }
+        };
         // Each of the scopes allows it, so each is an alternative.
         let for_people = self.who != Who::Anyone;
         for scope in self.scopes.iter().filter(|_| for_people) {
@@ -291,7 +305,7 @@ impl Operation {
             ),
             _ => ok.content("application/json", of(schema)),
         };
-        let ok = ok.build();
+        let ok = self.with_headers(ok).build();
         let mut responses = ResponsesBuilder::new();
         if matches!(self.carries, Carries::Csv) {
             responses = responses.response("200", ok.clone());
@@ -307,7 +321,9 @@ impl Operation {
             by_status.entry(code.status()).or_default().push(code);
         }
         for (status, codes) in by_status {
-            let names: Vec<&str> = codes.iter().map(|code| code.as_str()).collect();
+            let mut names: Vec<&str> = codes.iter().map(|code| code.as_str()).collect();
+            let mut known = HashSet::new();
+            names.retain(|name| known.insert(*name));
             let content = ContentBuilder::new()
                 .schema(Some(Ref::from_schema_name("Problem")))
                 // The first code is the operation's own, if it has one.
@@ -325,10 +341,31 @@ impl Operation {
             if let Some(own) = own.filter(|_| status == 503) {
                 problem = problem.content("application/json", of(own));
             }
+            if [429, 503].contains(&status) {
+                problem = problem.header_ref("Retry-After", header("Retry-After"));
+            }
             responses = responses.response(status.to_string(), problem);
         }
         responses
     }
+
+    /// Adds the headers of a success.
+    fn with_headers(&self, answer: ResponseBuilder) -> ResponseBuilder {
+        let given = [
+            ("X-Request-Id", true),
+            ("Location", self.ok.0 == 201),
+            ("Idempotency-Replayed", self.is_keyed()),
+            ("ETag", self.is_tagged()),
+        ];
+        let names = given.into_iter().filter(|(_, is_given)| *is_given);
+        names.fold(answer, |answer, (name, _)| {
+            answer.header_ref(name, header(name))
+        })
+    }
+}
+
+fn header(name: &str) -> Ref {
+    Ref::new(format!("#/components/headers/{name}"))
 }
 
 /// The example of a problem with a code.
@@ -433,27 +470,58 @@ pub fn paths() -> impl Iterator<Item = &'static str> {
 }
 
 /// The document, built once.
-pub fn document() -> &'static OpenApi {
-    static DOCUMENT: OnceLock<OpenApi> = OnceLock::new();
+pub fn document() -> &'static Value {
+    static DOCUMENT: OnceLock<Value> = OnceLock::new();
     DOCUMENT.get_or_init(|| {
-        let mut paths = Paths::new();
-        for operation in OPERATIONS {
-            let method = vec![operation.method.clone()];
-            paths.add_path_operation(operation.path, method, operation.build());
+        let mut document = serde_json::to_value(build()).unwrap_or_default();
+        let parts = document.get_mut("components");
+        if let Some(parts) = parts.and_then(Value::as_object_mut) {
+            let schemas = parts.get_mut("schemas").and_then(Value::as_object_mut);
+            schemas.into_iter().for_each(words::describe);
+            parts.insert("headers".to_owned(), words::headers());
         }
-        let info = InfoBuilder::new()
-            .title("Stock Flow")
-            .version(env!("CARGO_PKG_VERSION"))
-            .description(Some(
-                "A flash-sale stock engine that is both fast and right. Get a token with `POST /api/token` and send it as \
-                 `Authorization: Bearer …`. Whatever changes something of the shop takes an `Idempotency-Key`: the same key \
-                 gets the first answer again. Every error is `application/problem+json` with a stable `code`: \
-                 [error codes](/problems).",
-            ));
-        OpenApiBuilder::new()
-            .info(info)
-            .paths(paths)
-            .components(Some(schemas::components()))
-            .build()
+        document
     })
+}
+
+fn build() -> OpenApi {
+    let mut paths = Paths::new();
+    for operation in OPERATIONS {
+        let method = vec![operation.method.clone()];
+        paths.add_path_operation(operation.path, method, operation.build());
+    }
+    let info = InfoBuilder::new()
+        .title("Stock Flow")
+        .version(env!("CARGO_PKG_VERSION"))
+        .contact(Some(
+            ContactBuilder::new()
+                .name(Some("The operator of this service"))
+                .build(),
+        ))
+        .license(Some(
+            LicenseBuilder::new()
+                .name("MIT")
+                .identifier(Some("MIT"))
+                .build(),
+        ))
+        .description(Some(
+            "A flash-sale stock engine that is both fast and right. Get a token with \
+             `POST /api/token` and send it as `Authorization: Bearer …`. Every change of the shop \
+             takes an `Idempotency-Key`: the same key gets the first answer again. Every error is \
+             `application/problem+json` with a stable `code`: [error codes](/problems).",
+        ));
+    let tags = words::tags().map(|(name, text)| {
+        let tag = TagBuilder::new().name(name);
+        tag.description(Some(text)).build()
+    });
+    let here = ServerBuilder::new()
+        .url("/")
+        .description(Some("The service that answers this document"));
+    OpenApiBuilder::new()
+        .info(info)
+        .servers(Some([here.build()]))
+        .tags(Some(tags))
+        .paths(paths)
+        .components(Some(schemas::components()))
+        .build()
 }

@@ -117,6 +117,7 @@ impl CheckoutIn {
             reservation_id: None,
             buyer: self.buyer,
             reference: self.reference,
+            key: None,
         }
     }
 }

@@ -225,13 +225,16 @@ operations! {
     Get "/api/products" "Products, newest first" Anyone
         Carries::Nothing, PRODUCTS, (200, "ProductListOut"), READ;
     Post "/api/products" "Make a product" Admin / CatalogWrite
-        Carries::Body("ProductIn"), &[], (201, "DetailOut"), &[Code::SkuTaken, Code::StockLimitReached];
+        Carries::Body("ProductIn"), &[], (201, "DetailOut"),
+        &[Code::SkuTaken, Code::StockLimitReached];
     Get "/api/products/{id}" "One product" Anyone
         Carries::Nothing, PRODUCT, (200, "DetailOut"), SHOW;
     Put "/api/products/{id}" "Write a product" Admin / CatalogWrite
-        Carries::Body("ProductIn"), &[], (200, "DetailOut"), &[Code::ProductNotFound, Code::SkuTaken, Code::PreconditionFailed];
+        Carries::Body("ProductIn"), &[], (200, "DetailOut"),
+        &[Code::ProductNotFound, Code::SkuTaken, Code::PreconditionFailed];
     Patch "/api/products/{id}" "Change a product" Admin / CatalogWrite
-        Carries::Body("ProductIn"), &[], (200, "DetailOut"), &[Code::ProductNotFound, Code::SkuTaken, Code::PreconditionFailed];
+        Carries::Body("ProductIn"), &[], (200, "DetailOut"),
+        &[Code::ProductNotFound, Code::SkuTaken, Code::PreconditionFailed];
     Delete "/api/products/{id}" "Take a product away" Admin / CatalogWrite
         Carries::Nothing, &[], (204, ""), &[Code::ProductNotFound, Code::PreconditionFailed, Code::Fenced, Code::Overloaded, Code::DatabaseUnavailable];
     Post "/api/products/{id}/discounts" "Give a product a discount, in place of an earlier one" Admin

@@ -1,6 +1,6 @@
 //! Schemas of bodies, by name.
 
-use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::schema::{AnyOfBuilder, ArrayBuilder, ObjectBuilder, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Components, ComponentsBuilder};
 
@@ -175,14 +175,43 @@ pub(super) fn components() -> Components {
 
 /// The schema of every problem (RFC 9457).
 fn problem() -> ObjectBuilder {
-    let number = ObjectBuilder::new().schema_type(Type::Integer);
+    let number = || ObjectBuilder::new().schema_type(Type::Integer);
     let names: Vec<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
+    // Open, so that a client that was made from this document takes a code of tomorrow.
+    let code = AnyOfBuilder::new()
+        .item(text().enum_values(Some(names)))
+        .item(text());
+    let place = ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .property("pointer", text())
+        .property("line", number())
+        .property("message", text());
     let mut object = ObjectBuilder::new()
         .schema_type(Type::Object)
-        .property("status", number)
-        .property("code", text().enum_values(Some(names)));
-    for name in ["type", "title", "detail", "requestId"] {
+        .property("status", number())
+        .property("code", code)
+        .property("errors", ArrayBuilder::new().items(place));
+    for name in [
+        "type",
+        "title",
+        "detail",
+        "requestId",
+        "member",
+        "scope",
+        "checkoutStatus",
+    ] {
         object = object.property(name, text());
+    }
+    for name in [
+        "productId",
+        "available",
+        "expected",
+        "remaining",
+        "saleId",
+        "taken",
+        "errorCount",
+    ] {
+        object = object.property(name, number());
     }
     for name in ["type", "title", "status", "detail", "code", "requestId"] {
         object = object.required(name);

@@ -39,9 +39,9 @@ const ALONE: &str = "/api/redis/orders";
     "orderProducts": [{ "productId": 1, "quantity": 2 }], "totalAmount": 2_000,
     "deliveryType": "ONLINE" }] }))]
 pub struct OrderBatchIn {
-    /// Orders as for `POST /api/redis/orders`, each with `key`, its Idempotency-Key, and `buyer` or
-    /// `userId`.
-    #[schema(value_type = Vec<Object>, min_items = 1, max_items = 1_000)]
+    /// Orders in the form `OrderIn`, each with `key`, its Idempotency-Key, and `buyer` or `userId`.
+    /// Each is read by itself: one that does not fit is answered 422, the others are placed.
+    #[schema(value_type = Vec<serde_json::Value>, min_items = 1, max_items = 1_000)]
     orders: Vec<Box<RawValue>>,
 }
 
@@ -127,11 +127,14 @@ pub async fn place_batch(
 }
 
 async fn place_part(app: Arc<App>, orders: Vec<Box<RawValue>>) -> Vec<OrderResultOut> {
-    let placing = orders.into_iter().map(|raw| async {
-        let raw = raw;
-        let (key, order) = split(&raw);
-        let placed = place_one(&app, key.as_deref(), order).await;
-        OrderResultOut::new(key, placed)
+    // Boxed, because an order's future has some kilobytes, which the stream moves several times.
+    let placing = orders.into_iter().map(|raw| {
+        let app = &app;
+        Box::pin(async move {
+            let (key, order) = split(&raw);
+            let placed = place_one(app, key.as_deref(), &raw, order).await;
+            OrderResultOut::new(key, placed)
+        })
     });
     stream::iter(placing).buffered(PART).collect().await
 }
@@ -146,14 +149,22 @@ fn split(raw: &RawValue) -> (Option<String>, Value) {
     }
 }
 
-async fn place_one(app: &App, key: Option<&str>, mut order: Value) -> Result<Placed, Problem> {
+/// Places an order. Its text is read for what it asks, because it may not name a member twice; its
+/// value without the key is what a repeated request must be.
+async fn place_one(
+    app: &App,
+    key: Option<&str>,
+    raw: &RawValue,
+    mut order: Value,
+) -> Result<Placed, Problem> {
     let key = key.filter(|key| is_key(key)).ok_or_else(|| {
         let rule = "an order's key has 1 to 255 visible ASCII characters";
         Problem::unprocessable("/key", rule)
     })?;
     order.sort_all_objects();
     let text = order.to_string();
-    let body: OrderIn = parse_json(text.as_bytes())?;
+    let mut body: OrderIn = parse_json(raw.get().as_bytes())?;
+    body.key = None;
     let caller = match (&body.buyer, body.user_id) {
         (Some(buyer), _) => as_buyer(app, buyer).await?,
         (None, Some(user)) if user <= ID_MAX => as_user(UserId(user)),

@@ -57,6 +57,9 @@ pub struct OrderIn {
     /// The shop's own name for the order.
     #[schema(min_length = 1, max_length = 100)]
     pub(in crate::http) reference: Option<String>,
+    /// The order's Idempotency-Key; only in a batch.
+    #[schema(ignore)]
+    pub(in crate::http) key: Option<String>,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -395,6 +398,12 @@ impl OrderIn {
         path: Path,
         catalog: &Catalog,
     ) -> Result<AskedOrder, Problem> {
+        if self.key.is_some() {
+            return Err(Problem::unprocessable(
+                "/key",
+                "is the header Idempotency-Key",
+            ));
+        }
         if !self.reference.as_deref().is_none_or(is_reference) {
             let rule = format!("1 to {REFERENCE_MAX} characters, none of them a control character");
             return Err(Problem::unprocessable("/reference", rule));

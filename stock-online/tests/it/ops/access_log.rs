@@ -10,7 +10,10 @@ const TARGET: &str = "stock_online::access";
 async fn a_line_is_logged_for_each_request_if_that_is_asked_for() {
     let shop = Shop::open(1, 10).await;
     let log = folder("access").join("log");
-    let settings = vec![("STOCK_ACCESS_LOG", "true".to_owned())];
+    let settings = vec![
+        ("STOCK_LOG", "info".to_owned()),
+        ("STOCK_ACCESS_LOG", "true".to_owned()),
+    ];
     let service = ServiceProcess::start_logging(&shop, settings, &log).await;
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
     let parent = format!("00-{trace}-00f067aa0ba902b7-01");
@@ -29,15 +32,15 @@ async fn a_line_is_logged_for_each_request_if_that_is_asked_for() {
     let of_request = || {
         lines()
             .into_iter()
-            .find(|line| line["fields"]["request.id"] == "web-1")
+            .find(|line| line["request.id"] == "web-1")
     };
     until("the request is logged", async || of_request().is_some()).await;
-    let fields = of_request().unwrap()["fields"].clone();
+    let fields = of_request().unwrap();
     let said = ["method", "path", "route", "status", "traceparent"].map(|name| &fields[name]);
     let expected = [
         json!("GET"),
         json!("/api/orders/17"),
-        json!("/api/orders/{orderId}"),
+        json!("/api/orders/{order_id}"),
         json!(answer.status),
         json!(answer.headers["traceparent"]),
     ];
@@ -52,10 +55,8 @@ async fn a_line_is_logged_for_each_request_if_that_is_asked_for() {
     // Invented methods and paths have a line each, and no series of their own.
     service.client.call("BREW", "/coffee").send().await;
     until("the invented request is logged", async || {
-        let found = lines()
-            .into_iter()
-            .find(|line| line["fields"]["path"] == "/coffee");
-        found.is_some_and(|line| line["fields"]["method"] == "other")
+        let found = lines().into_iter().find(|line| line["path"] == "/coffee");
+        found.is_some_and(|line| line["method"] == "other")
     })
     .await;
     let metrics = service.client.get("/metrics").send().await.text;
@@ -65,7 +66,8 @@ async fn a_line_is_logged_for_each_request_if_that_is_asked_for() {
     );
 
     let quiet = folder("quiet").join("log");
-    let other = ServiceProcess::start_logging(&shop, Vec::new(), &quiet).await;
+    let other =
+        ServiceProcess::start_logging(&shop, vec![("STOCK_LOG", "info".to_owned())], &quiet).await;
     assert_eq!(other.client.get("/api/products").send().await.status, 200);
     assert!(!std::fs::read_to_string(&quiet).unwrap().contains(TARGET));
 }

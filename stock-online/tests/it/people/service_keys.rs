@@ -42,6 +42,9 @@ async fn buy(client: &Client, secret: &str) -> Answer {
 /// The scopes that the document names for an operation; `None` for one that anybody may call.
 fn scopes_of(operation: &Value) -> Option<BTreeSet<String>> {
     let schemes = operation["security"].as_array()?;
+    if schemes.is_empty() {
+        return None;
+    }
     let scopes = schemes.iter().filter_map(|of| of["serviceKey"].as_array());
     let names = scopes.flatten().filter_map(Value::as_str);
     Some(names.map(str::to_owned).collect())
@@ -411,6 +414,25 @@ async fn each_order_of_a_batch_has_its_own_key_and_verdict() {
         .header("Idempotency-Key", "k-1");
     let alone = alone.send().await;
     assert_eq!(alone.order_id(), result(0)["orderId"], "{}", alone.text);
+    // An order of a batch is read as strictly as one that is sent alone.
+    let twice = of("k-8", "a", none.clone()).to_string();
+    let twice = twice.replacen('{', "{\"totalAmount\":1,", 1);
+    let call = client.post("/api/orders/batch").bearer(&key);
+    let refused = call
+        .raw(format!("{{\"orders\":[{twice}]}}").as_bytes())
+        .header("content-type", "application/json")
+        .send()
+        .await;
+    assert_eq!(
+        seen(&refused),
+        [(json!("k-8"), 422, "UNPROCESSABLE".to_owned())]
+    );
+    let keyed = client.post("/api/redis/orders").bearer(&key);
+    let keyed = keyed.json(&of("k-9", "a", none.clone())).send().await;
+    assert_eq!(
+        (keyed.status, &keyed.body["errors"][0]["pointer"]),
+        (422, &json!("/key"))
+    );
     let other = send(json!([of("k-1", "a", json!({ "reference": "another" }))])).await;
     assert_eq!(
         seen(&other)[0].2,
