@@ -12,7 +12,7 @@ help:
 	@echo "make test-compat  the tests on Redis 8, Valkey and MySQL 9 (needs root for debootstrap)"
 	@echo "make browser the pages in headless Chromium; pictures in target/screenshots"
 	@echo "make check   formatting, lints, documentation, all warnings errors; licenses, if cargo-deny is there"
-	@echo "make contract  random requests against the served OpenAPI document"
+	@echo "make contract  the served OpenAPI document: lints, and random requests against it"
 	@echo "make fuzz    decoders against random bytes, a minute each (SECONDS_EACH=)"
 	@echo "make bench   each figure beside its ceiling, into docs/performance.md"
 	@echo "make faults  everything that can break, one line each (SEED=, ROUNDS=)"
